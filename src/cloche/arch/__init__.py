@@ -1,0 +1,1 @@
+"""What depends on the processor: registers, signal frames, system call numbers."""

@@ -1,0 +1,1 @@
+"""x86-64: registers, signal frames, system call numbers."""

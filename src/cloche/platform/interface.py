@@ -1,0 +1,231 @@
+"""The platform: how guest code runs and how the kernel reaches its registers and memory.
+
+Owns the vocabulary between the kernel and whatever executes guest instructions (`systrap`, later `kvm`).
+Nothing to the right of this package knows which platform runs.
+
+Order that callers keep:
+- A `HostThread` is *stopped* from the moment `next_event` returns an event for it until `resume` or
+  `ret` is called.  Registers and `read`/`write` through the slot are valid only while it is stopped.
+- `queue_*` orders host operations that the thread executes, in order, when it is next resumed and
+  before it returns to guest code.  The kernel updates its own area list at the time of queueing.  Should one
+  fail, the thread stops again with an `OPS_FAILED` event and the rest is not executed.
+- While `process.has_pending_ops()` is true no *other* thread of the same process may be resumed with
+  operations (the kernel retries it later): host operations of one address space are serialised.
+"""
+
+from typing import Final
+
+from mypy_extensions import trait
+
+from cloche.arch.x86_64.registers import REG_COUNT as REG_COUNT
+from cloche.arch.x86_64.registers import Registers as Registers
+
+# Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
+EV_NONE: Final = 0  # the timeout passed
+EV_SYSCALL: Final = 1  # a = number, b..g = the six arguments, signed
+EV_FAULT: Final = 2  # a = signal number, b = si_code, c = si_addr (signed)
+EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
+EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
+EV_PROCESS_DIED: Final = 5  # thread id = -1, a = process id (HostProcess.ident), b = host wait status
+EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
+EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
+
+Event = tuple[int, int, int, int, int, int, int, int, int]
+
+
+@trait
+class HostProcess:
+    """One guest address space: on systrap a host process."""
+
+    def ident(self) -> int:
+        """A number the platform chose for it, never reused in a sandbox."""
+        raise NotImplementedError
+
+    def main_thread(self) -> "HostThread":
+        """The thread that a blank process is born with (stopped), or that a fork left."""
+        raise NotImplementedError
+
+    def read(self, addr: int, length: int) -> bytes:
+        """Copy guest memory, fresh at the time of the call.
+
+        Returns what could be read from the start: shorter than `length` where a fault came, empty if at once.
+        """
+        raise NotImplementedError
+
+    def write(self, addr: int, data: bytes) -> int:
+        """Copy into guest memory now; the number of bytes written before a fault (0 if at once)."""
+        raise NotImplementedError
+
+    def has_pending_ops(self) -> bool:
+        """Whether a resumed thread has not yet executed all operations queued on it."""
+        raise NotImplementedError
+
+    def rss_bytes(self) -> int:
+        """Resident bytes, 0 when unknown."""
+        raise NotImplementedError
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        """User and system CPU time consumed so far."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it at once.  EV_PROCESS_DIED follows unless it was reported already."""
+        raise NotImplementedError
+
+
+@trait
+class HostThread:
+    """One guest thread: on systrap a host thread with its slot."""
+
+    def ident(self) -> int:
+        """The thread id that events carry: a small number, reused only after `discard`."""
+        raise NotImplementedError
+
+    def process(self) -> HostProcess:
+        """The address space it runs in."""
+        raise NotImplementedError
+
+    def regs(self) -> Registers:
+        """A snapshot of the registers of the stopped thread (after a syscall rax holds the number)."""
+        raise NotImplementedError
+
+    def set_regs(self, regs: Registers) -> None:
+        """Replace every register; takes effect on resume."""
+        raise NotImplementedError
+
+    def fpstate(self) -> bytes:
+        """The FP/SSE/AVX state in the layout of a signal frame's fpstate (XSAVE standard format, with
+        the software-reserved bytes and FP_XSTATE_MAGIC2)."""
+        raise NotImplementedError
+
+    def set_fpstate(self, state: bytes) -> bool:
+        """Load it for the next resume; False (and nothing changed) if malformed.  Empty resets to the initial state."""
+        raise NotImplementedError
+
+    def read(self, addr: int, length: int) -> bytes:
+        """Like HostProcess.read, but may be served from what the stub prefetched with the request."""
+        raise NotImplementedError
+
+    def read_cstring(self, addr: int, limit: int) -> bytes | None:
+        """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives `limit` bytes."""
+        raise NotImplementedError
+
+    def write(self, addr: int, data: bytes) -> int:
+        """Copy into guest memory before the thread runs guest code again.
+
+        May be deferred to the stub: then len(data) is returned and a fault turns the call's result into -EFAULT.
+        """
+        raise NotImplementedError
+
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        """pread (offset >= 0) or read (offset -1) from a host descriptor into guest memory; bytes or -errno.
+
+        `flags` are preadv2's (RWF_NOWAIT).
+        """
+        raise NotImplementedError
+
+    def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        """pwrite or write to a host descriptor from guest memory; bytes or -errno."""
+        raise NotImplementedError
+
+    def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
+        """mmap; `flags` must contain MAP_FIXED.  `fd` is a descriptor of the sentry (donated for this one
+        mapping; the caller keeps it open until the pending operations are done: the platform dups it) or -1."""
+        raise NotImplementedError
+
+    def queue_munmap(self, addr: int, length: int) -> None:
+        raise NotImplementedError
+
+    def queue_mprotect(self, addr: int, length: int, prot: int) -> None:
+        raise NotImplementedError
+
+    def queue_mremap(self, old: int, old_length: int, new_length: int, flags: int, new: int) -> None:
+        """mremap; `flags` contains MREMAP_FIXED whenever the area moves."""
+        raise NotImplementedError
+
+    def queue_madvise(self, addr: int, length: int, advice: int) -> None:
+        raise NotImplementedError
+
+    def queue_fork(self) -> HostProcess:
+        """Order a copy-on-write fork of the process, executed on resume.
+
+        The child's main thread starts from this thread's registers as they are now, with rax = 0; change them through
+        `child.main_thread().set_regs` before resuming the parent.  EV_STARTED reports the adoption.
+        """
+        raise NotImplementedError
+
+    def queue_clone_thread(self) -> "HostThread":
+        """Order a new thread in this process; it starts with the registers set by set_regs on the result (all
+        of this thread's, rax = 0, until then) and this thread's FP state."""
+        raise NotImplementedError
+
+    def queue_exit(self) -> None:
+        """Order this host thread's own exit (the process lives on).  Call resume afterwards; no event follows."""
+        raise NotImplementedError
+
+    def ret(self, value: int) -> None:
+        """Set rax, execute the queued operations and run guest code."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Execute the queued operations and run guest code with the registers as they are."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Make a running thread stop soon with EV_INTERRUPTED (or with whatever event comes first)."""
+        raise NotImplementedError
+
+    def is_running(self) -> bool:
+        """Whether it runs guest code (or was told to and has not stopped)."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """The kernel will not use this thread again (after queue_exit + resume, or when its process died)."""
+        raise NotImplementedError
+
+
+@trait
+class Platform:
+    """What boot creates once per sandbox."""
+
+    def start(self) -> None:
+        """Create the zygote and the pool of blank processes.  Raises OSError with a clear message."""
+        raise NotImplementedError
+
+    def new_process(self) -> HostProcess:
+        """A blank process: nothing of the guest is mapped; its main thread is stopped."""
+        raise NotImplementedError
+
+    def thread(self, ident: int) -> HostThread:
+        """The thread with that id."""
+        raise NotImplementedError
+
+    def next_event(self, timeout_ns: int) -> Event:
+        """The next event; waits at most `timeout_ns` (-1: for ever, 0: look only)."""
+        raise NotImplementedError
+
+    def add_fd(self, fd: int, token: int, events: int) -> None:
+        """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`."""
+        raise NotImplementedError
+
+    def modify_fd(self, fd: int, token: int, events: int) -> None:
+        raise NotImplementedError
+
+    def remove_fd(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def min_address(self) -> int:
+        """The lowest address a guest may map."""
+        raise NotImplementedError
+
+    def max_address(self) -> int:
+        """One past the highest address a guest may map (TASK_SIZE of the guest)."""
+        raise NotImplementedError
+
+    def vdso(self) -> tuple[int, int]:
+        """Address and length of the [vdso] (with [vvar] below it mapped by the host); (0, 0) if none."""
+        raise NotImplementedError
+
+    def shutdown(self) -> None:
+        """Kill every guest process and reap them."""
+        raise NotImplementedError
