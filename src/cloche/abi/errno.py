@@ -140,7 +140,7 @@ EDEADLOCK: Final = 35  # EDEADLK
 EWOULDBLOCK: Final = 11  # EAGAIN
 ENOTSUP: Final = 95  # EOPNOTSUPP
 
-# Never seen by a program: how an interrupted call asks the signal code to be restarted (linux/errno.h, kernel side).
+# Never seen by a program: how an interrupted call asks to be restarted (linux/errno.h, kernel side).
 ERESTARTSYS: Final = 512  # restart if the handler has SA_RESTART, else EINTR
 ERESTARTNOINTR: Final = 513  # always restart
 ERESTARTNOHAND: Final = 514  # restart only if no handler ran, else EINTR

@@ -1,0 +1,105 @@
+"""seccomp(2), its user-notify ioctls, classic BPF, audit architecture (linux/seccomp.h, linux/filter.h)."""
+
+from typing import Final
+
+# seccomp(2)
+SECCOMP_MODE_DISABLED: Final = 0
+SECCOMP_MODE_STRICT: Final = 1
+SECCOMP_MODE_FILTER: Final = 2
+SECCOMP_SET_MODE_STRICT: Final = 0
+SECCOMP_SET_MODE_FILTER: Final = 1
+SECCOMP_GET_ACTION_AVAIL: Final = 2
+SECCOMP_GET_NOTIF_SIZES: Final = 3
+SECCOMP_FILTER_FLAG_TSYNC: Final = 1
+SECCOMP_FILTER_FLAG_LOG: Final = 2
+SECCOMP_FILTER_FLAG_SPEC_ALLOW: Final = 4
+SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 0x8
+SECCOMP_FILTER_FLAG_TSYNC_ESRCH: Final = 0x10
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 0x20
+SECCOMP_RET_KILL_PROCESS: Final = 0x80000000
+SECCOMP_RET_KILL_THREAD: Final = 0x0
+SECCOMP_RET_KILL: Final = 0x0
+SECCOMP_RET_TRAP: Final = 0x30000
+SECCOMP_RET_ERRNO: Final = 0x50000
+SECCOMP_RET_USER_NOTIF: Final = 0x7FC00000
+SECCOMP_RET_TRACE: Final = 0x7FF00000
+SECCOMP_RET_LOG: Final = 0x7FFC0000
+SECCOMP_RET_ALLOW: Final = 0x7FFF0000
+SECCOMP_RET_ACTION_FULL: Final = 0xFFFF0000
+SECCOMP_RET_ACTION: Final = 0x7FFF0000
+SECCOMP_RET_DATA: Final = 0xFFFF
+SECCOMP_USER_NOTIF_FLAG_CONTINUE: Final = 1
+SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: Final = 1
+SECCOMP_ADDFD_FLAG_SETFD: Final = 1
+SECCOMP_ADDFD_FLAG_SEND: Final = 2
+SECCOMP_IOC_MAGIC: Final = 33
+
+# Classic BPF
+BPF_LD: Final = 0x0
+BPF_LDX: Final = 0x1
+BPF_ST: Final = 0x2
+BPF_STX: Final = 0x3
+BPF_ALU: Final = 0x4
+BPF_JMP: Final = 0x5
+BPF_RET: Final = 0x6
+BPF_MISC: Final = 0x7
+BPF_W: Final = 0x0
+BPF_H: Final = 0x8
+BPF_B: Final = 0x10
+BPF_IMM: Final = 0x0
+BPF_ABS: Final = 0x20
+BPF_IND: Final = 0x40
+BPF_MEM: Final = 0x60
+BPF_LEN: Final = 0x80
+BPF_MSH: Final = 0xA0
+BPF_ADD: Final = 0x0
+BPF_SUB: Final = 0x10
+BPF_MUL: Final = 0x20
+BPF_DIV: Final = 0x30
+BPF_OR: Final = 0x40
+BPF_AND: Final = 0x50
+BPF_LSH: Final = 0x60
+BPF_RSH: Final = 0x70
+BPF_NEG: Final = 0x80
+BPF_MOD: Final = 0x90
+BPF_XOR: Final = 0xA0
+BPF_JA: Final = 0x0
+BPF_JEQ: Final = 0x10
+BPF_JGT: Final = 0x20
+BPF_JGE: Final = 0x30
+BPF_JSET: Final = 0x40
+BPF_K: Final = 0x0
+BPF_X: Final = 0x8
+BPF_MAXINSNS: Final = 4096
+BPF_MAJOR_VERSION: Final = 1
+BPF_A: Final = 0x10
+BPF_TAX: Final = 0x0
+BPF_TXA: Final = 0x80
+BPF_MEMWORDS: Final = 16
+SKF_AD_OFF: Final = -4096
+SKF_AD_PROTOCOL: Final = 0
+SKF_AD_PKTTYPE: Final = 4
+SKF_AD_IFINDEX: Final = 8
+SKF_AD_NLATTR: Final = 12
+SKF_AD_NLATTR_NEST: Final = 16
+SKF_AD_MARK: Final = 20
+SKF_AD_QUEUE: Final = 24
+SKF_AD_HATYPE: Final = 28
+SKF_AD_RXHASH: Final = 32
+SKF_AD_CPU: Final = 36
+SKF_AD_ALU_XOR_X: Final = 40
+SKF_AD_VLAN_TAG: Final = 44
+SKF_AD_VLAN_TAG_PRESENT: Final = 48
+SKF_AD_PAY_OFFSET: Final = 52
+SKF_AD_RANDOM: Final = 56
+SKF_AD_VLAN_TPID: Final = 60
+SKF_AD_MAX: Final = 64
+SKF_NET_OFF: Final = -1048576
+SKF_LL_OFF: Final = -2097152
+
+# The architecture in struct seccomp_data
+AUDIT_ARCH_AARCH64: Final = 0xC00000B7
+AUDIT_ARCH_I386: Final = 0x40000003
+AUDIT_ARCH_X86_64: Final = 0xC000003E
+
+SECCOMP_DATA_SIZE: Final = 64  # bytes of struct seccomp_data: nr, arch, instruction pointer, args[6]
