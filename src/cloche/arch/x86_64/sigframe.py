@@ -1,0 +1,243 @@
+"""The frame that a signal handler finds on its stack: struct rt_sigframe (arch/x86/include/asm/sigframe.h).
+
+Owns its layout and the choice of its address.  Pure functions: the caller writes the bytes into guest memory and
+sets the registers, and on rt_sigreturn reads UCONTEXT_SIZE bytes at rsp and gives them to `parse`.
+
+The caller also: checks that the action has SA_RESTORER (without it Linux kills with SIGSEGV on x86-64), resets an
+alternate stack that has SS_AUTODISARM after delivery, and on rt_sigreturn loads the FP state and clears SIGKILL and
+SIGSTOP from the mask.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import EFAULT, LinuxError
+from cloche.abi.signal import SA_ONSTACK, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
+from cloche.arch.x86_64.registers import Registers
+
+UC_FP_XSTATE: Final = 1
+UC_SIGCONTEXT_SS: Final = 2
+UC_STRICT_RESTORE_SS: Final = 4
+
+USER_CS: Final = 0x33
+USER_SS: Final = 0x2B
+
+# Flags.
+_FLAG_TF: Final = 0x100
+_FLAG_DF: Final = 0x400
+_FLAG_RF: Final = 0x10000
+# What rt_sigreturn may change: AC RF OF DF TF SF ZF AF PF CF (FIX_EFLAGS in asm/sighandling.h).
+_FLAGS_RESTORED: Final = 0x40000 | 0x10000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1
+_FLAGS_FIXED: Final = 0x202  # IF, and the bit that is always one
+
+# uc_flags uc_link, uc_stack (sp flags size), r8..r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags, cs gs fs ss,
+# err trapno oldmask cr2 fpstate, reserved, uc_sigmask
+_UCONTEXT: Final = Struct("<QQQixxxxQ18QHHHHQQQQQ64xQ")
+UCONTEXT_SIZE: Final = 304
+SIGINFO_SIZE: Final = 128
+FRAME_SIZE: Final = 440  # return address, ucontext, siginfo
+_UCONTEXT_OFFSET: Final = 8
+_SIGINFO_OFFSET: Final = 312
+_RED_ZONE: Final = 128
+_ADDRESS_MASK: Final = 0xFFFFFFFFFFFFFFFF
+
+# The software-reserved bytes of an FXSAVE image (struct _fpx_sw_bytes, asm/sigcontext.h).
+FXSAVE_SIZE: Final = 512
+_SW_OFFSET: Final = 464
+_SW_BYTES: Final = Struct("<IIQI")
+FP_XSTATE_MAGIC1: Final = 0x46505853
+FP_XSTATE_MAGIC2: Final = 0x46505845
+FP_XSTATE_MAX: Final = 16384  # bytes: more than any processor's, AMX included
+
+
+class AltStack:
+    """An alternate signal stack (sigaltstack(2)); `flags` are SS_DISABLE and SS_AUTODISARM as the task has them."""
+
+    def __init__(self, sp: int, size: int, flags: int) -> None:
+        self.sp: int = sp
+        self.size: int = size
+        self.flags: int = flags
+
+    def contains(self, sp: int) -> bool:
+        """Whether a stack pointer is on it.  Never so with SS_AUTODISARM, as in Linux (on_sig_stack)."""
+        if self.flags & SS_AUTODISARM:
+            return False
+        return self.covers(sp)
+
+    def covers(self, sp: int) -> bool:
+        """Whether a stack pointer is within it, whatever its flags."""
+        return self.size != 0 and self.sp < sp <= self.sp + self.size
+
+    def state(self, sp: int) -> int:
+        """What sigaltstack(2) reports: SS_DISABLE, SS_ONSTACK or 0."""
+        if self.size == 0:
+            return SS_DISABLE
+        return SS_ONSTACK if self.contains(sp) else 0
+
+
+class SignalFrame:
+    """What to write where, and the registers with which the handler starts."""
+
+    def __init__(self, addr: int, data: bytes, regs: Registers) -> None:
+        self.addr: int = addr
+        self.data: bytes = data
+        self.regs: Registers = regs
+
+
+class RestoredContext:
+    """What rt_sigreturn found in the frame."""
+
+    def __init__(
+        self, regs: Registers, fpstate_addr: int, mask: int, stack_sp: int, stack_flags: int, stack_size: int
+    ) -> None:
+        self.regs: Registers = regs
+        self.fpstate_addr: int = fpstate_addr  # 0: the initial FP state
+        self.mask: int = mask
+        self.stack_sp: int = stack_sp
+        self.stack_flags: int = stack_flags
+        self.stack_size: int = stack_size
+
+
+def build(
+    regs: Registers,
+    fpstate: bytes,
+    signo: int,
+    siginfo: bytes,
+    mask: int,
+    altstack: AltStack,
+    handler: int,
+    sa_flags: int,
+    restorer: int,
+    trapno: int,
+    err: int,
+    cr2: int,
+) -> SignalFrame:
+    """The frame for a handler that interrupts `regs`.
+
+    `fpstate` is the XSAVE image with its software bytes and magic (empty: none is saved), `mask` the signal mask to
+    restore, `siginfo` 128 bytes; `trapno`, `err` and `cr2` describe the task's last fault (zero if none).
+    Raises EFAULT where the frame would overflow the alternate stack.
+    """
+    sp = (regs.rsp - _RED_ZONE) & _ADDRESS_MASK
+    nested = altstack.contains(regs.rsp)
+    entering = False
+    if sa_flags & SA_ONSTACK and altstack.size and not altstack.contains(sp):
+        sp = altstack.sp + altstack.size
+        entering = True
+    fpstate_addr = 0
+    end = sp
+    if fpstate:
+        fpstate_addr = (sp - len(fpstate)) & ~63
+        sp = fpstate_addr
+        end = fpstate_addr + len(fpstate)
+    addr = ((sp - FRAME_SIZE) & ~15) - 8
+    if addr <= 0 or ((nested or entering) and not altstack.covers(addr)):
+        raise LinuxError(EFAULT)
+
+    context = _UCONTEXT.pack(
+        UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+        if fpstate
+        else UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+        0,
+        altstack.sp,
+        _signed32(altstack.flags),
+        altstack.size,
+        regs.r8,
+        regs.r9,
+        regs.r10,
+        regs.r11,
+        regs.r12,
+        regs.r13,
+        regs.r14,
+        regs.r15,
+        regs.rdi,
+        regs.rsi,
+        regs.rbp,
+        regs.rbx,
+        regs.rdx,
+        regs.rax,
+        regs.rcx,
+        regs.rsp,
+        regs.rip,
+        regs.eflags,
+        USER_CS,
+        0,
+        0,
+        USER_SS,
+        err,
+        trapno,
+        mask,
+        cr2,
+        fpstate_addr,
+        mask,
+    )
+    head = restorer.to_bytes(8, "little") + context + siginfo
+    data = head + bytes(fpstate_addr - addr - FRAME_SIZE) + fpstate if fpstate else head
+    assert addr + len(data) <= end
+
+    new = regs.copy()
+    new.rdi = signo
+    new.rsi = addr + _SIGINFO_OFFSET
+    new.rdx = addr + _UCONTEXT_OFFSET
+    new.rax = 0
+    new.rsp = addr
+    new.rip = handler
+    new.eflags = regs.eflags & ~(_FLAG_DF | _FLAG_RF | _FLAG_TF)
+    return SignalFrame(addr, data, new)
+
+
+def parse(data: bytes, current: Registers) -> RestoredContext:
+    """The context in `data`, the UCONTEXT_SIZE bytes at rsp when the handler's return called rt_sigreturn.
+
+    `current` gives what a frame does not hold: fs and gs base.  EFAULT if `data` is short (the guest dies with
+    SIGSEGV).  Flags that user code may not set are ignored; segments are always the user's.
+    """
+    if len(data) < UCONTEXT_SIZE:
+        raise LinuxError(EFAULT)
+    fields: tuple[int, ...] = _UCONTEXT.unpack_from(data, 0)
+    regs = Registers()
+    regs.r8 = fields[5]
+    regs.r9 = fields[6]
+    regs.r10 = fields[7]
+    regs.r11 = fields[8]
+    regs.r12 = fields[9]
+    regs.r13 = fields[10]
+    regs.r14 = fields[11]
+    regs.r15 = fields[12]
+    regs.rdi = fields[13]
+    regs.rsi = fields[14]
+    regs.rbp = fields[15]
+    regs.rbx = fields[16]
+    regs.rdx = fields[17]
+    regs.rax = fields[18]
+    regs.rcx = fields[19]
+    regs.rsp = fields[20]
+    regs.rip = fields[21]
+    regs.eflags = (fields[22] & _FLAGS_RESTORED) | _FLAGS_FIXED
+    regs.fs_base = current.fs_base
+    regs.gs_base = current.gs_base
+    return RestoredContext(regs, fields[31], fields[32], fields[2], fields[3], fields[4])
+
+
+def fpstate_length(head: bytes) -> int:
+    """Bytes of the FP state whose first FXSAVE_SIZE bytes are `head`: those of its extended part if it says so.
+
+    A frame without the magic holds a plain FXSAVE image.  The caller reads that many bytes and gives them to the
+    platform, which checks the rest.
+    """
+    if len(head) < FXSAVE_SIZE:
+        raise LinuxError(EFAULT)
+    magic, extended_size, _xfeatures, xstate_size = _SW_BYTES.unpack_from(head, _SW_OFFSET)
+    if (
+        magic != FP_XSTATE_MAGIC1
+        or xstate_size < FXSAVE_SIZE + 64
+        or xstate_size + 4 > extended_size
+        or extended_size > FP_XSTATE_MAX
+    ):
+        return FXSAVE_SIZE
+    length: int = extended_size
+    return length
+
+
+def _signed32(value: int) -> int:
+    return value - (1 << 32) if value >> 31 & 1 and value > 0 else value
