@@ -1,0 +1,103 @@
+"""How a system call waits: as data, never as a suspended stack.
+
+A handler that must wait builds a `Blocked` object with everything that it needs to go on (the open file it holds,
+arguments already read, what was transferred, the deadline), registers it on wait queues with `task.block(...)`
+and returns `BLOCKED`.  When a queue wakes, `retry` runs; when the deadline passes, `timed_out`; when a signal
+arrives, `interrupted`.  Exactly one of them ends the wait by returning something other than `BLOCKED`.
+
+`BLOCKED` and `RESUME` are results that no system call can have.
+"""
+
+from typing import Final
+
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.objects import Context, FsContext, MountNamespace
+from cloche.vfs.waitqueue import ANY, WaitQueue, Waiter
+
+BLOCKED: Final = -(1 << 40)  # the task waits; the result comes later
+RESUME: Final = -(1 << 40) - 1  # registers are as they shall be (rt_sigreturn, execve): do not touch rax
+DEAD: Final = -(1 << 40) - 2  # the task has exited: nothing to resume
+
+# In-kernel restart codes (linux/errno.h), never seen by a guest.
+ERESTARTSYS: Final = 512  # restart if the handler has SA_RESTART, else EINTR
+ERESTARTNOINTR: Final = 513  # always restart
+ERESTARTNOHAND: Final = 514  # restart only if no handler runs
+ERESTART_RESTARTBLOCK: Final = 516  # restart through restart_syscall
+
+
+class Blocked:
+    """The explicit state of a waiting call.  `deadline_ns` is on the sentry's CLOCK_MONOTONIC, -1 for none."""
+
+    def __init__(self, deadline_ns: int = -1) -> None:
+        self.deadline_ns: int = deadline_ns
+        self.queues: list[WaitQueue] = []
+
+    def retry(self, task: "TaskBase") -> int:
+        """Something was woken: the result, or BLOCKED to wait on."""
+        raise NotImplementedError
+
+    def timed_out(self, task: "TaskBase") -> int:
+        """The deadline has passed: the result."""
+        return 0
+
+    def interrupted(self, task: "TaskBase") -> int:
+        """A signal is to be handled: the result, often a negative restart code.  Default -ERESTARTSYS."""
+        return -ERESTARTSYS
+
+    def finished(self, task: "TaskBase") -> None:
+        """Called once when the wait is over, however it ended: drop references."""
+
+
+class TaskWaiter(Waiter):
+    """Puts its task on the kernel's ready list when a queue wakes."""
+
+    def __init__(self, task: "TaskBase") -> None:
+        self.task: TaskBase = task
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        return self.task.make_ready()
+
+
+class TaskBase(Context):
+    """The part of a task that blocking needs; `kernel.task.Task` is the only real subclass."""
+
+    def __init__(self, creds: Credentials, fs: FsContext, mount_ns: MountNamespace) -> None:
+        super().__init__(creds, fs, mount_ns)
+        self.blocked: Blocked | None = None
+        self.is_ready_queued: bool = False
+        self.waiter: TaskWaiter = TaskWaiter(self)
+
+    def make_ready(self) -> bool:
+        """Schedule a retry of the blocked call; False if it is not blocked (or is being retried already)."""
+        raise NotImplementedError
+
+
+def block_on(task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY, *, is_exclusive: bool = False) -> int:
+    """Register `op` as what `task` waits for, on one queue; returns BLOCKED."""
+    queue.add(task.waiter, mask, is_exclusive=is_exclusive)
+    op.queues.append(queue)
+    task.blocked = op
+    return BLOCKED
+
+
+def block_on_time(task: TaskBase, op: Blocked) -> int:
+    """Register `op`, which waits only for its deadline, a signal, or a direct `make_ready`; returns BLOCKED."""
+    task.blocked = op
+    return BLOCKED
+
+
+def also_wait(task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY) -> None:
+    """Wait on a further queue."""
+    queue.add(task.waiter, mask)
+    op.queues.append(queue)
+
+
+def end_wait(task: TaskBase, op: Blocked) -> None:
+    """Take the task off every queue."""
+    for queue in op.queues:
+        queue.remove(task.waiter)
+    op.queues.clear()
+    task.blocked = None
+    op.finished(task)
+
+

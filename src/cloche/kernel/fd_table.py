@@ -1,0 +1,106 @@
+"""The table of file descriptors of a task (struct files_struct), shared by CLONE_FILES.
+
+Owns references to open file descriptions.  Descriptor numbers are the guest's own and never reach the host (I2).
+"""
+
+from cloche.abi.errno import EBADF, EMFILE, LinuxError
+from cloche.vfs.objects import Context, FileDescription
+
+
+class FdTable:
+    """Lowest-free allocation under RLIMIT_NOFILE; a close-on-exec flag per descriptor."""
+
+    def __init__(self) -> None:
+        self.files: list[FileDescription | None] = []
+        self.cloexec: set[int] = set()
+        self.next_hint: int = 0  # no free descriptor below it
+        self.users: int = 1  # tasks that share the table
+
+    def get(self, fd: int) -> FileDescription:
+        """The open file, O_PATH ones included.  Raises LinuxError(EBADF)."""
+        if 0 <= fd < len(self.files):
+            file = self.files[fd]
+            if file is not None:
+                return file
+        raise LinuxError(EBADF)
+
+    def find(self, fd: int) -> FileDescription | None:
+        """The open file or None; for paths that fail often."""
+        return self.files[fd] if 0 <= fd < len(self.files) else None
+
+    def install(self, file: FileDescription, limit: int, *, lowest: int = 0, is_cloexec: bool = False) -> int:
+        """Take a reference and the lowest free number from `lowest`.  Raises LinuxError(EMFILE) at `limit`."""
+        files = self.files
+        fd = max(lowest, self.next_hint)
+        count = len(files)
+        while fd < count and files[fd] is not None:
+            fd += 1
+        if fd >= limit:
+            raise LinuxError(EMFILE)
+        if lowest <= self.next_hint:
+            self.next_hint = fd + 1
+        self._put(fd, file, is_cloexec)
+        return fd
+
+    def install_at(self, ctx: Context, fd: int, file: FileDescription, *, is_cloexec: bool = False) -> None:
+        """dup2: replace what `fd` holds.  The caller has checked the limit."""
+        old = self.find(fd)
+        self._put(fd, file, is_cloexec)
+        if old is not None:
+            close_description(ctx, old)
+
+    def _put(self, fd: int, file: FileDescription, is_cloexec: bool) -> None:
+        files = self.files
+        while len(files) <= fd:
+            files.append(None)
+        files[fd] = file.get()
+        if is_cloexec:
+            self.cloexec.add(fd)
+        else:
+            self.cloexec.discard(fd)
+
+    def close(self, ctx: Context, fd: int) -> int:
+        """close(2): the result of the file's flush.  Raises LinuxError(EBADF)."""
+        file = self.get(fd)
+        self.files[fd] = None
+        self.cloexec.discard(fd)
+        if fd < self.next_hint:
+            self.next_hint = fd
+        return close_description(ctx, file)
+
+    def descriptors(self) -> list[int]:
+        """Open descriptors in order."""
+        return [fd for fd in range(len(self.files)) if self.files[fd] is not None]
+
+    def clone(self) -> "FdTable":
+        """A copy for fork: same descriptions, own table."""
+        new = FdTable()
+        new.files = list(self.files)
+        new.cloexec = set(self.cloexec)
+        new.next_hint = self.next_hint
+        for file in new.files:
+            if file is not None:
+                file.refs += 1
+        return new
+
+    def close_on_exec(self, ctx: Context) -> None:
+        """Close what is marked, at execve."""
+        for fd in sorted(self.cloexec):
+            self.close(ctx, fd)
+
+    def close_all(self, ctx: Context) -> None:
+        """At the exit of the last user."""
+        files = self.files
+        self.files = []
+        self.cloexec.clear()
+        self.next_hint = 0
+        for file in files:
+            if file is not None:
+                close_description(ctx, file)
+
+
+def close_description(ctx: Context, file: FileDescription) -> int:
+    """Flush for this descriptor and drop its reference; flush's result."""
+    result = file.flush(ctx)
+    file.put()
+    return result

@@ -1,0 +1,355 @@
+"""Tasks, thread groups, process groups, sessions, and the kernel object that holds them.
+
+They refer to each other, so they share a module.  What happens to them lives beside it: `clone`, `exec`, `exit`,
+`signals`, `futex`, `timers`, `loop`.  A guest thread is a `Task`; a guest process is a `ThreadGroup`; the host's
+pids never appear here (I2).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.kernel.blocking import TaskBase
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.timers import TimerQueue
+from cloche.mm.address_space import AddressSpace
+from cloche.platform.interface import HostThread, Platform
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.objects import FileSystem, FsContext, MountNamespace
+from cloche.vfs.waitqueue import WaitQueue
+
+NSIG: Final = 64
+
+# States as in /proc/PID/stat.
+RUNNING: Final = "R"
+SLEEPING: Final = "S"
+STOPPED: Final = "T"
+ZOMBIE: Final = "Z"
+EXITED: Final = "X"
+
+
+class SigInfo:
+    """A signal's siginfo: what kernel-side code needs, and the 128 bytes that a handler sees."""
+
+    def __init__(self, signo: int, code: int, raw: bytes, sender_pid: int = 0, sender_uid: int = 0) -> None:
+        self.signo: int = signo
+        self.code: int = code
+        self.raw: bytes = raw
+        self.sender_pid: int = sender_pid
+        self.sender_uid: int = sender_uid
+        self.timer: object | None = None  # the POSIX timer that queued it (overrun counting)
+
+
+class PendingSignals:
+    """Pending signals of a task or a thread group: a mask, and the queue of their infos in order."""
+
+    def __init__(self) -> None:
+        self.mask: int = 0  # bit signo-1
+        self.queue: list[SigInfo] = []
+
+
+class SigAction:
+    """A disposition (struct k_sigaction).  handler 0 is SIG_DFL, 1 SIG_IGN."""
+
+    def __init__(self, handler: int = 0, flags: int = 0, restorer: int = 0, mask: int = 0) -> None:
+        self.handler: int = handler
+        self.flags: int = flags
+        self.restorer: int = restorer
+        self.mask: int = mask
+
+
+class SignalHandlers:
+    """The table of dispositions (struct sighand_struct), shared by CLONE_SIGHAND."""
+
+    def __init__(self) -> None:
+        self.actions: list[SigAction] = [SigAction() for _ in range(NSIG + 1)]
+
+    def clone(self) -> "SignalHandlers":
+        new = SignalHandlers()
+        new.actions = [SigAction(a.handler, a.flags, a.restorer, a.mask) for a in self.actions]
+        return new
+
+
+class Args:
+    """The number and the six arguments of a system call, as signed 64-bit integers."""
+
+    def __init__(self) -> None:
+        self.nr: int = -1
+        self.a0: int = 0
+        self.a1: int = 0
+        self.a2: int = 0
+        self.a3: int = 0
+        self.a4: int = 0
+        self.a5: int = 0
+
+
+def to_i32(value: int) -> int:
+    """The C int in the low half of a register."""
+    low = value & 0xFFFFFFFF
+    return low - 0x100000000 if low >= 0x80000000 else low
+
+
+def to_u32(value: int) -> int:
+    """The C unsigned int in the low half of a register."""
+    return value & 0xFFFFFFFF
+
+
+def to_u64(value: int) -> int:
+    """The register as an unsigned 64-bit integer (addresses, masks, sizes)."""
+    return value & 0xFFFFFFFFFFFFFFFF
+
+
+class Session:
+    """A session: its id and its controlling terminal (fs.tty owns the terminal object)."""
+
+    def __init__(self, sid: int) -> None:
+        self.sid: int = sid
+        self.tty: object | None = None
+        self.groups: list[ProcessGroup] = []
+
+
+class ProcessGroup:
+    """A process group of a session."""
+
+    def __init__(self, pgid: int, session: Session) -> None:
+        self.pgid: int = pgid
+        self.session: Session = session
+        self.members: list[ThreadGroup] = []
+
+
+class ThreadGroup:
+    """A guest process."""
+
+    def __init__(self, kernel: "Kernel", tgid: int, handlers: SignalHandlers) -> None:
+        self.kernel: Kernel = kernel
+        self.tgid: int = tgid
+        self.tasks: list[Task] = []  # living threads, the leader first while it lives
+        self.leader: Task | None = None  # kept after its exit, until the group is reaped
+        self.parent: ThreadGroup | None = None
+        self.children: list[ThreadGroup] = []
+        self.pgrp: ProcessGroup | None = None
+        self.handlers: SignalHandlers = handlers
+        self.pending: PendingSignals = PendingSignals()
+        self.child_wait: WaitQueue = WaitQueue()  # wait4 of its threads
+        self.exit_wait: WaitQueue = WaitQueue()  # pidfds
+        self.exit_signal: int = 17  # SIGCHLD
+        self.exit_status: int = 0  # wait status, once dying
+        self.is_exiting: bool = False  # exit_group under way
+        self.is_zombie: bool = False
+        self.is_reaped: bool = False
+        self.is_subreaper: bool = False
+        self.has_execed: bool = False
+        self.is_stopped: bool = False  # job control
+        self.stop_signal: int = 0
+        self.stop_reported: bool = True  # the parent has waited for the last stop
+        self.continue_reported: bool = True
+        self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
+        self.exe: object | None = None  # vfs Path of the executable
+        self.start_ns: int = 0  # since the sandbox's boot
+        self.dead_user_ns: int = 0  # CPU time of threads and address spaces that are gone
+        self.dead_system_ns: int = 0
+        self.children_user_ns: int = 0  # of reaped children
+        self.children_system_ns: int = 0
+        self.children_maxrss: int = 0
+        self.itimers: list[object | None] = [None, None, None]
+        self.posix_timers: dict[int, object] = {}
+        self.next_posix_timer: int = 0
+        self.oom_score_adj: int = 0
+        self.is_dumpable: bool = True
+        self.pdeath_signal: int = 0
+
+    def is_alive(self) -> bool:
+        return not self.is_zombie and not self.is_reaped
+
+    def rlimit(self, resource: int) -> int:
+        """The soft limit of RLIMIT_* `resource`; -1 is infinity."""
+        return self.rlimits[resource][0]
+
+    def session(self) -> Session | None:
+        return self.pgrp.session if self.pgrp is not None else None
+
+    def parent_pid(self) -> int:
+        return self.parent.tgid if self.parent is not None else 0
+
+
+class Task(TaskBase):
+    """A guest thread."""
+
+    def __init__(
+        self,
+        kernel: "Kernel",
+        tid: int,
+        group: ThreadGroup,
+        creds: Credentials,
+        fs: FsContext,
+        mount_ns: MountNamespace,
+        files: FdTable,
+        mm: AddressSpace,
+        thread: HostThread,
+    ) -> None:
+        super().__init__(creds, fs, mount_ns)
+        self.kernel: Kernel = kernel
+        self.tid: int = tid
+        self.group: ThreadGroup = group
+        self.files: FdTable = files
+        self.mm: AddressSpace = mm
+        self.thread: HostThread = thread
+        self.args: Args = Args()  # of the system call under way
+        self.state: str = RUNNING
+        self.in_syscall: bool = False  # stopped in a system call (blocked, or being handled)
+        self.comm: bytes = b""
+        self.sigmask: int = 0
+        self.saved_sigmask: int = -1  # to restore when the call ends (sigsuspend, ppoll …); -1: none
+        self.pending: PendingSignals = PendingSignals()
+        self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
+        self.is_kill_pending: bool = False
+        self.altstack_addr: int = 0
+        self.altstack_size: int = 0
+        self.altstack_flags: int = 2  # SS_DISABLE
+        self.clear_child_tid: int = 0
+        self.robust_list: int = 0
+        self.restart: object | None = None  # Blocked to resume by restart_syscall
+        self.is_exited: bool = False
+        self.exit_code: int = 0
+        self.vfork_parent: Task | None = None  # whose host thread this task runs on
+        self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
+        self.vfork_children: int = 0
+        self.personality: int = 0
+        self.timer_slack_ns: int = 50_000
+        self.nice: int = 0
+        self.sched_policy: int = 0
+        self.sched_priority: int = 0
+        self.affinity: int = kernel.cpu_mask
+        self.ioprio: int = 0
+        self.start_ns: int = 0
+        self.syscall_count: int = 0
+        self.is_fault_forced: bool = False
+
+    # -- Context ---------------------------------------------------------------------------------------
+    def thread_group_id(self) -> int:
+        return self.group.tgid
+
+    def task_id(self) -> int:
+        return self.tid
+
+    def has_pending_signal(self) -> bool:
+        return self.wants_attention
+
+    def file_size_exceeded(self) -> None:
+        self.kernel.send_kernel_signal(self, 25)  # SIGXFSZ
+
+    # -- blocking --------------------------------------------------------------------------------------
+    def make_ready(self) -> bool:
+        if self.blocked is None or self.is_ready_queued or self.is_exited:
+            return False
+        self.is_ready_queued = True
+        self.kernel.ready.append(self)
+        return True
+
+    # -- conveniences for handlers -----------------------------------------------------------------------
+    def nofile_limit(self) -> int:
+        """RLIMIT_NOFILE's soft limit."""
+        limit = self.group.rlimits[7][0]
+        return limit if limit >= 0 else 1 << 30
+
+    def is_leader(self) -> bool:
+        return self.tid == self.group.tgid
+
+
+Handler = Callable[[Task, Args], int]
+
+
+class Kernel:
+    """Everything that exists once per sandbox.  Behaviour is in the modules beside; this holds the state.
+
+    `hooks` let modules to the left of their users be told (boot fills them in).
+    """
+
+    def __init__(self, platform: Platform, cpu_count: int) -> None:
+        self.platform: Platform = platform
+        self.cpu_count: int = cpu_count
+        self.cpu_mask: int = (1 << cpu_count) - 1
+        self.timers: TimerQueue = TimerQueue()
+        self.tasks: dict[int, Task] = {}  # by tid
+        self.groups: dict[int, ThreadGroup] = {}  # by tgid, zombies included
+        self.process_groups: dict[int, ProcessGroup] = {}
+        self.sessions: dict[int, Session] = {}
+        self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
+        self.ready: list[Task] = []  # blocked tasks to retry
+        self.next_pid: int = 2
+        self.pid_max: int = 4194304
+        self.max_tasks: int = 4096  # --pids
+        self.init: ThreadGroup | None = None  # pid 1: the sandbox's own, reaps orphans
+        self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
+        self.table: list[Handler] = []
+        self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
+        self.internal_errors: int = 0
+        self.hostname: bytes = b"cloche"
+        self.domainname: bytes = b"(none)"
+        self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot
+        self.boot_real_ns: int = 0
+        self.memory_limit: int = -1  # --memory in bytes
+        self.is_strict: bool = False  # CLOCHE_STRICT=1: an internal error stops everything
+        self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …
+        self.next_anon_ino: int = 1
+        self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
+        self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
+        self.next_fd_token: int = 1
+        self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
+        self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
+        self.exit_status: int = -1  # wait status of the main group, once it is gone
+        self.signal_hook: Callable[[Task, int], None] | None = None
+        self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
+        self.trace_enter: Callable[[Task, Args], None] | None = None
+        self.total_syscalls: int = 0
+
+    # -- identifiers -----------------------------------------------------------------------------------
+    def alloc_pid(self) -> int:
+        """A free pid.  Raises LinuxError(EAGAIN) at the limit of tasks."""
+        if len(self.tasks) >= self.max_tasks:
+            raise LinuxError(EAGAIN)
+        while True:
+            pid = self.next_pid
+            self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300
+            if (
+                pid not in self.tasks
+                and pid not in self.groups
+                and pid not in self.process_groups
+                and pid not in self.sessions
+            ):
+                return pid
+
+    def alloc_dev(self) -> int:
+        """A fresh anonymous device number (st_dev) for a file system."""
+        self.dev_numbers += 1
+        return self.dev_numbers
+
+    def alloc_anon_ino(self) -> int:
+        """An inode number for an anonymous object."""
+        self.next_anon_ino += 1
+        return self.next_anon_ino
+
+    # -- host descriptors ------------------------------------------------------------------------------
+    def watch_fd(self, fd: int, events: int, callback: Callable[[int], None]) -> int:
+        """Call `callback(epoll events)` when the host descriptor is ready; the token for `unwatch_fd`."""
+        token = self.next_fd_token
+        self.next_fd_token += 1
+        self.fd_callbacks[token] = callback
+        self.platform.add_fd(fd, token, events)
+        return token
+
+    def rewatch_fd(self, fd: int, token: int, events: int) -> None:
+        """Change the events of interest."""
+        self.platform.modify_fd(fd, token, events)
+
+    def unwatch_fd(self, fd: int, token: int) -> None:
+        """Stop watching."""
+        if self.fd_callbacks.pop(token, None) is not None:
+            self.platform.remove_fd(fd)
+
+    # -- signals from the left of kernel.signals ---------------------------------------------------------
+    def send_kernel_signal(self, task: Task, signo: int) -> None:
+        """A signal from the kernel to one task (SIGPIPE, SIGXFSZ)."""
+        hook = self.signal_hook
+        if hook is not None:
+            hook(task, signo)

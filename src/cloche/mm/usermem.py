@@ -1,0 +1,339 @@
+"""Guest memory as the kernel sees it: typed reads and writes, and the `iov_iter` that file operations fill or drain.
+
+Everything read here is hostile (I1): read a value once, validate it, use the Python object.
+`UserMemory` belongs to one task; `read` may be served by what the stub prefetched, `read_fresh` never is
+(futex words, anything that another thread may have changed since the request).
+"""
+
+from struct import Struct
+from typing import Final
+
+from mypy_extensions import trait
+
+from cloche.abi.errno import EFAULT, EINVAL, ENAMETOOLONG, LinuxError
+from cloche.platform.interface import HostProcess, HostThread
+
+_U32: Final = Struct("<I")
+_I32: Final = Struct("<i")
+_U64: Final = Struct("<Q")
+_I64: Final = Struct("<q")
+
+PATH_MAX: Final = 4096
+MAX_RW_COUNT: Final = 0x7FFFF000  # fs.h: INT_MAX & PAGE_MASK
+
+
+class UserMemory:
+    """The memory of one task, through its stopped host thread (deferred writes) or its process (at once)."""
+
+    def __init__(self, thread: HostThread) -> None:
+        self.thread: HostThread = thread
+        self.process: HostProcess = thread.process()
+
+    def read(self, addr: int, length: int) -> bytes:
+        """Exactly `length` bytes.  Raises LinuxError(EFAULT)."""
+        if length == 0:
+            return b""
+        data = self.thread.read(addr, length)
+        if len(data) != length:
+            raise LinuxError(EFAULT)
+        return data
+
+    def read_some(self, addr: int, length: int) -> bytes:
+        """As many of `length` bytes as are readable from the start."""
+        return self.thread.read(addr, length) if length > 0 else b""
+
+    def read_fresh(self, addr: int, length: int) -> bytes:
+        """Exactly `length` bytes as they are now.  Raises LinuxError(EFAULT)."""
+        data = self.process.read(addr, length)
+        if len(data) != length:
+            raise LinuxError(EFAULT)
+        return data
+
+    def read_cstring(self, addr: int, limit: int = PATH_MAX) -> bytes:
+        """The bytes before the first NUL.  Raises LinuxError(EFAULT), or ENAMETOOLONG if none within `limit` bytes."""
+        data = self.thread.read_cstring(addr, limit)
+        if data is None:
+            raise LinuxError(EFAULT)
+        if len(data) >= limit:
+            raise LinuxError(ENAMETOOLONG)
+        return data
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Copy out; may be deferred until the task resumes.  Raises LinuxError(EFAULT)."""
+        if data and self.thread.write(addr, data) != len(data):
+            raise LinuxError(EFAULT)
+
+    def write_some(self, addr: int, data: bytes) -> int:
+        """Copy out as much as fits before a fault; the count."""
+        return self.thread.write(addr, data) if data else 0
+
+    def write_now(self, addr: int, data: bytes) -> bool:
+        """Copy out at once; whether all of it was written."""
+        return self.process.write(addr, data) == len(data)
+
+    def read_u32(self, addr: int) -> int:
+        value: int = _U32.unpack(self.read(addr, 4))[0]
+        return value
+
+    def read_i32(self, addr: int) -> int:
+        value: int = _I32.unpack(self.read(addr, 4))[0]
+        return value
+
+    def read_u64(self, addr: int) -> int:
+        value: int = _U64.unpack(self.read(addr, 8))[0]
+        return value
+
+    def read_i64(self, addr: int) -> int:
+        value: int = _I64.unpack(self.read(addr, 8))[0]
+        return value
+
+    def write_u32(self, addr: int, value: int) -> None:
+        self.write(addr, _U32.pack(value & 0xFFFFFFFF))
+
+    def write_i32(self, addr: int, value: int) -> None:
+        self.write(addr, _I32.pack(value))
+
+    def write_u64(self, addr: int, value: int) -> None:
+        self.write(addr, _U64.pack(value & 0xFFFFFFFFFFFFFFFF))
+
+    def write_i64(self, addr: int, value: int) -> None:
+        self.write(addr, _I64.pack(value))
+
+
+@trait
+class IovIter:
+    """A cursor over buffers of user (or kernel) memory; Linux's struct iov_iter (lib/iov_iter.c)."""
+
+    def remaining(self) -> int:
+        """Bytes left."""
+        raise NotImplementedError
+
+    def copy_to(self, data: bytes) -> int:
+        """Fill with `data` (at most what is left) and advance; the bytes copied.
+
+        Raises LinuxError(EFAULT) if a fault came before the first byte.
+        """
+        raise NotImplementedError
+
+    def copy_from(self, length: int) -> bytes:
+        """Drain up to `length` bytes and advance.  Raises LinuxError(EFAULT) if a fault came before the first byte."""
+        raise NotImplementedError
+
+    def zero(self, length: int) -> int:
+        """Fill with up to `length` zero bytes and advance."""
+        raise NotImplementedError
+
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        """Fill from a host descriptor (pread at `offset`, or read if it is -1) and advance; bytes or -errno."""
+        raise NotImplementedError
+
+    def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        """Drain to a host descriptor and advance; bytes or -errno."""
+        raise NotImplementedError
+
+    def revert(self, count: int) -> None:
+        """Step back over the last `count` bytes."""
+        raise NotImplementedError
+
+
+class UserIovIter(IovIter):
+    """Over guest memory.  `segments` is a list of (address, length), lengths already validated."""
+
+    def __init__(self, mem: UserMemory, segments: list[tuple[int, int]]) -> None:
+        self._mem: UserMemory = mem
+        self._segments: list[tuple[int, int]] = segments
+        self._index: int = 0
+        self._offset: int = 0
+        total = 0
+        for segment in segments:
+            total += segment[1]
+        self._left: int = total
+
+    def remaining(self) -> int:
+        return self._left
+
+    def _window(self, limit: int) -> tuple[int, int]:
+        """Address and length of the next contiguous piece, at most `limit` bytes; length 0 at the end."""
+        while self._index < len(self._segments):
+            segment = self._segments[self._index]
+            room = segment[1] - self._offset
+            if room > 0:
+                return segment[0] + self._offset, min(room, limit)
+            self._index += 1
+            self._offset = 0
+        return 0, 0
+
+    def _advance(self, count: int) -> None:
+        self._offset += count
+        self._left -= count
+
+    def copy_to(self, data: bytes) -> int:
+        done = 0
+        size = len(data)
+        while done < size:
+            addr, length = self._window(size - done)
+            if length == 0:
+                break
+            piece = data if length == size else data[done : done + length]
+            wrote = self._mem.write_some(addr, piece)
+            self._advance(wrote)
+            done += wrote
+            if wrote != length:
+                if done == 0:
+                    raise LinuxError(EFAULT)
+                break
+        return done
+
+    def copy_from(self, length: int) -> bytes:
+        want = min(length, self._left)
+        parts: list[bytes] = []
+        done = 0
+        while done < want:
+            addr, size = self._window(want - done)
+            if size == 0:
+                break
+            data = self._mem.read_some(addr, size)
+            got = len(data)
+            self._advance(got)
+            done += got
+            if got == want:
+                return data
+            parts.append(data)
+            if got != size:
+                if done == 0:
+                    raise LinuxError(EFAULT)
+                break
+        return b"".join(parts)
+
+    def zero(self, length: int) -> int:
+        done = 0
+        want = min(length, self._left)
+        while done < want:
+            step = min(want - done, 65536)
+            wrote = self.copy_to(bytes(step))
+            done += wrote
+            if wrote != step:
+                break
+        return done
+
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        done = 0
+        want = min(length, self._left)
+        while done < want:
+            addr, size = self._window(want - done)
+            if size == 0:
+                break
+            at = offset + done if offset >= 0 else -1
+            got = self._mem.thread.read_fd_into(fd, at, addr, size, flags)
+            if got < 0:
+                return got if done == 0 else done
+            self._advance(got)
+            done += got
+            if got < size:
+                break
+        return done
+
+    def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        done = 0
+        want = min(length, self._left)
+        while done < want:
+            addr, size = self._window(want - done)
+            if size == 0:
+                break
+            at = offset + done if offset >= 0 else -1
+            put = self._mem.thread.write_fd_from(fd, at, addr, size, flags)
+            if put < 0:
+                return put if done == 0 else done
+            self._advance(put)
+            done += put
+            if put < size:
+                break
+        return done
+
+    def revert(self, count: int) -> None:
+        self._left += count
+        while count > self._offset:
+            count -= self._offset
+            self._index -= 1
+            self._offset = self._segments[self._index][1]
+        self._offset -= count
+
+
+class KernelIovIter(IovIter):
+    """Over kernel memory: drains `source`, or fills `sink` up to `capacity` bytes."""
+
+    def __init__(self, source: bytes = b"", capacity: int = 0) -> None:
+        self._source: bytes = source
+        self._pos: int = 0
+        self.sink: bytearray = bytearray()
+        self._left: int = len(source) if source else capacity
+
+    def remaining(self) -> int:
+        return self._left
+
+    def copy_to(self, data: bytes) -> int:
+        count = min(len(data), self._left)
+        self.sink += data if count == len(data) else data[:count]
+        self._left -= count
+        return count
+
+    def copy_from(self, length: int) -> bytes:
+        count = min(length, self._left)
+        data = self._source[self._pos : self._pos + count]
+        self._pos += count
+        self._left -= count
+        return data
+
+    def zero(self, length: int) -> int:
+        return self.copy_to(bytes(min(length, self._left)))
+
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        import os
+
+        want = min(length, self._left)
+        try:
+            data = os.pread(fd, want, offset) if offset >= 0 else os.read(fd, want)
+        except OSError as error:
+            return -(error.errno or EINVAL)
+        return self.copy_to(data)
+
+    def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        import os
+
+        data = self._source[self._pos : self._pos + min(length, self._left)]
+        try:
+            put = os.pwrite(fd, data, offset) if offset >= 0 else os.write(fd, data)
+        except OSError as error:
+            return -(error.errno or EINVAL)
+        self._pos += put
+        self._left -= put
+        return put
+
+    def revert(self, count: int) -> None:
+        self._left += count
+        if self._source:
+            self._pos -= count
+        else:
+            del self.sink[len(self.sink) - count :]
+
+
+def import_iovec(mem: UserMemory, addr: int, count: int) -> list[tuple[int, int]]:
+    """Read an iovec array (readv(2)): EINVAL for a bad count or a length over SSIZE_MAX, EFAULT for a bad address.
+
+    The total is cut to MAX_RW_COUNT, as lib/iov_iter.c does.
+    """
+    if count < 0 or count > 1024:
+        raise LinuxError(EINVAL)
+    raw = mem.read(addr, 16 * count)
+    segments: list[tuple[int, int]] = []
+    total = 0
+    for index in range(count):
+        base: int = _U64.unpack_from(raw, index * 16)[0]
+        length: int = _I64.unpack_from(raw, index * 16 + 8)[0]
+        if length < 0:
+            raise LinuxError(EINVAL)
+        if length > MAX_RW_COUNT - total:
+            length = MAX_RW_COUNT - total
+        total += length
+        segments.append((base, length))
+    return segments

@@ -1,0 +1,557 @@
+"""The objects of the VFS, in the Linux shape: file systems, inodes, dentries, mounts, paths, open file descriptions.
+
+They refer to each other, so they share a module (compiled modules must not import in a circle).  A file system
+derives from `FileSystem`, `Inode` and `FileDescription` and overrides what it supports; the defaults return what
+Linux returns for an operation that a file system does not have.  Path walk is in `namei`, mounting in `mount`.
+
+Rules:
+- Operations never block: what would block returns -EAGAIN, and the system call layer waits on
+  `FileDescription.wait_queue()` and tries again.
+- Directory operations are called after permission checks (namei does them); `name` is one component, not empty,
+  not `.` or `..`, without `/` and NUL, at most 255 bytes.
+- Results are ints (negative errno) on paths that programs take often; otherwise `LinuxError` is raised.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import (
+    EACCES,
+    EBADF,
+    EINVAL,
+    EISDIR,
+    ENODEV,
+    ENOTDIR,
+    ENOTTY,
+    EOPNOTSUPP,
+    EPERM,
+    ESPIPE,
+    EXDEV,
+    LinuxError,
+)
+from cloche.abi.fcntl import O_APPEND
+from cloche.abi.poll import POLLIN, POLLOUT
+from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.waitqueue import WaitQueue
+
+SEEK_SET: Final = 0
+SEEK_CUR: Final = 1
+SEEK_END: Final = 2
+SEEK_DATA: Final = 3
+SEEK_HOLE: Final = 4
+
+FMODE_READ: Final = 1
+FMODE_WRITE: Final = 2
+FMODE_PATH: Final = 4
+
+MAY_EXEC: Final = 1
+MAY_WRITE: Final = 2
+MAY_READ: Final = 4
+
+CAP_DAC_OVERRIDE: Final = 1
+CAP_DAC_READ_SEARCH: Final = 2
+
+# What SetAttr carries (ATTR_* of linux/fs.h).
+ATTR_MODE: Final = 1
+ATTR_UID: Final = 2
+ATTR_GID: Final = 4
+ATTR_SIZE: Final = 8
+ATTR_ATIME: Final = 16
+ATTR_MTIME: Final = 32
+ATTR_CTIME: Final = 64
+
+
+class SetAttr:
+    """An attribute change, already checked and complete (times in ns since the epoch)."""
+
+    def __init__(self, valid: int) -> None:
+        self.valid: int = valid
+        self.mode: int = 0
+        self.uid: int = 0
+        self.gid: int = 0
+        self.size: int = 0
+        self.atime_ns: int = 0
+        self.mtime_ns: int = 0
+        self.ctime_ns: int = 0
+
+
+class StatFs:
+    """statfs(2) figures."""
+
+    def __init__(self, magic: int) -> None:
+        self.magic: int = magic
+        self.block_size: int = 4096
+        self.blocks: int = 0
+        self.blocks_free: int = 0
+        self.blocks_avail: int = 0
+        self.files: int = 0
+        self.files_free: int = 0
+        self.name_max: int = 255
+
+
+class FileSystem:
+    """A mounted file system instance (struct super_block)."""
+
+    def __init__(self, kind: str, magic: int, dev: int) -> None:
+        self.kind: str = kind  # as in /proc/mounts: "tmpfs", "overlay", "proc" …
+        self.magic: int = magic
+        self.dev: int = dev  # st_dev
+        self.source: str = kind  # first column of /proc/mounts
+        self.root_inode: Inode | None = None
+        self.has_stable_dentries: bool = True  # False: look every name up again (proc, shared host directories)
+
+    def statfs(self, ctx: "Context") -> StatFs:
+        """Figures for statfs(2)."""
+        return StatFs(self.magic)
+
+    def options(self) -> str:
+        """The file system's own part of the options column of /proc/mounts, e.g. ",size=4k"."""
+        return ""
+
+    def sync(self) -> int:
+        """syncfs(2)."""
+        return 0
+
+
+class Inode:
+    """A file's identity and attributes, and the operations of its type.  Times in ns since the epoch."""
+
+    def __init__(self, fs: FileSystem, ino: int, mode: int, uid: int = 0, gid: int = 0) -> None:
+        self.fs: FileSystem = fs
+        self.ino: int = ino
+        self.mode: int = mode  # type and permission bits
+        self.nlink: int = 1
+        self.uid: int = uid
+        self.gid: int = gid
+        self.rdev: int = 0
+        self.size: int = 0
+        self.blocks: int = 0  # of 512 bytes
+        self.blksize: int = 4096
+        self.atime_ns: int = 0
+        self.mtime_ns: int = 0
+        self.ctime_ns: int = 0
+        self.btime_ns: int = 0
+        self.locks: object | None = None  # owned by vfs.locks
+        self.watches: object | None = None  # owned by fs.inotify
+        self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
+        self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
+
+    # -- type tests ------------------------------------------------------------------------------------
+    def is_dir(self) -> bool:
+        return self.mode & S_IFMT == S_IFDIR
+
+    def is_symlink(self) -> bool:
+        return self.mode & S_IFMT == S_IFLNK
+
+    def is_regular(self) -> bool:
+        return self.mode & S_IFMT == S_IFREG
+
+    # -- attributes ------------------------------------------------------------------------------------
+    def dev(self) -> int:
+        """st_dev of this inode."""
+        return self.fs.dev
+
+    def refresh(self, ctx: "Context") -> None:
+        """Bring the attributes up to date before they are shown (shared host files, pseudo files)."""
+
+    def setattr(self, ctx: "Context", attr: SetAttr) -> None:
+        """Apply an attribute change, truncation included.  Raises LinuxError."""
+        raise LinuxError(EPERM)
+
+    def permission(self, ctx: "Context", mask: int) -> bool:
+        """Whether MAY_* `mask` is granted (fs/namei.c generic_permission)."""
+        return generic_permission(self, ctx.creds, mask)
+
+    def check_open(self, ctx: "Context", flags: int) -> None:
+        """A last veto before open (e.g. ETXTBSY).  Raises LinuxError."""
+
+    # -- directories -----------------------------------------------------------------------------------
+    def lookup(self, ctx: "Context", name: bytes) -> "Inode | None":
+        """The child called `name`, None if there is none."""
+        raise LinuxError(ENOTDIR)
+
+    def create(self, ctx: "Context", name: bytes, mode: int) -> "Inode":
+        """A new regular file (`mode` without type, umask applied), owned by the caller's fsuid/fsgid."""
+        raise LinuxError(EACCES if self.is_dir() else ENOTDIR)
+
+    def mkdir(self, ctx: "Context", name: bytes, mode: int) -> "Inode":
+        raise LinuxError(EPERM)
+
+    def mknod(self, ctx: "Context", name: bytes, mode: int, rdev: int) -> "Inode":
+        """A fifo, socket or device node; `mode` with type."""
+        raise LinuxError(EPERM)
+
+    def symlink(self, ctx: "Context", name: bytes, target: bytes) -> "Inode":
+        raise LinuxError(EPERM)
+
+    def link(self, ctx: "Context", name: bytes, inode: "Inode") -> None:
+        """Hard link to `inode`, of the same file system."""
+        raise LinuxError(EPERM)
+
+    def unlink(self, ctx: "Context", name: bytes, inode: "Inode") -> None:
+        raise LinuxError(EPERM)
+
+    def rmdir(self, ctx: "Context", name: bytes, inode: "Inode") -> None:
+        """Remove an empty directory.  Raises LinuxError(ENOTEMPTY)."""
+        raise LinuxError(EPERM)
+
+    def rename(
+        self, ctx: "Context", name: bytes, inode: "Inode", new_dir: "Inode", new_name: bytes, target: "Inode | None", flags: int
+    ) -> None:
+        """Move `inode` from self/name to new_dir/new_name, replacing `target`; RENAME_* flags.
+
+        namei has made the checks of vfs_rename (types, loops, permissions, sticky bits).
+        """
+        raise LinuxError(EPERM)
+
+    def tmpfile(self, ctx: "Context", mode: int) -> "Inode":
+        """O_TMPFILE: a nameless regular file."""
+        raise LinuxError(EOPNOTSUPP)
+
+    # -- links -----------------------------------------------------------------------------------------
+    def readlink(self, ctx: "Context") -> bytes:
+        """The target of a symbolic link."""
+        raise LinuxError(EINVAL)
+
+    def follow_link(self, ctx: "Context") -> "Path | None":
+        """Magic links (/proc/self/exe, /proc/self/fd/N): the object itself; None for an ordinary link."""
+        return None
+
+    # -- extended attributes -----------------------------------------------------------------------------
+    def getxattr(self, ctx: "Context", name: bytes) -> bytes:
+        """Raises LinuxError(ENODATA) if it is not set."""
+        raise LinuxError(EOPNOTSUPP)
+
+    def setxattr(self, ctx: "Context", name: bytes, value: bytes, flags: int) -> None:
+        raise LinuxError(EOPNOTSUPP)
+
+    def listxattr(self, ctx: "Context") -> list[bytes]:
+        return []
+
+    def removexattr(self, ctx: "Context", name: bytes) -> None:
+        raise LinuxError(EOPNOTSUPP)
+
+    # -- opening -----------------------------------------------------------------------------------------
+    def open(self, ctx: "Context", path: "Path", flags: int) -> "FileDescription":
+        """A new open file description; permissions were checked, O_TRUNC is done by the caller via setattr.
+
+        Raises LinuxError; ENXIO for a socket or an absent device.
+        """
+        raise LinuxError(ENODEV)
+
+
+def generic_permission(inode: Inode, creds: Credentials, mask: int) -> bool:
+    """Owner, group and other bits, then CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (fs/namei.c)."""
+    mode = inode.mode
+    if creds.fsuid == inode.uid:
+        bits = mode >> 6
+    elif creds.in_group(inode.gid):
+        bits = mode >> 3
+    else:
+        bits = mode
+    if mask & ~bits & 7 == 0:
+        return True
+    if mode & S_IFMT == S_IFDIR:
+        if mask & MAY_WRITE == 0 and creds.capable(CAP_DAC_READ_SEARCH):
+            return True
+        return creds.capable(CAP_DAC_OVERRIDE)
+    if mask == MAY_READ and creds.capable(CAP_DAC_READ_SEARCH):
+        return True
+    if mask & MAY_EXEC == 0 or mode & 0o111:
+        return creds.capable(CAP_DAC_OVERRIDE)
+    return False
+
+
+class Dentry:
+    """A name in a directory, with the cached result of looking it up (`inode` None: known not to exist)."""
+
+    def __init__(self, name: bytes, parent: "Dentry | None", inode: Inode | None) -> None:
+        self.name: bytes = name
+        self.parent: Dentry | None = parent  # None for the root of a file system
+        self.inode: Inode | None = inode
+        self.children: dict[bytes, Dentry] = {}
+        self.mounted: int = 0  # number of mounts on it, in all namespaces
+        self.is_deleted: bool = False  # unlinked while referenced: " (deleted)"
+
+    def require(self) -> Inode:
+        """The inode of a positive dentry."""
+        inode = self.inode
+        assert inode is not None
+        return inode
+
+
+class Mount:
+    """A file system (or a subtree of it) attached at a place of the tree."""
+
+    def __init__(self, ident: int, fs: FileSystem, root: Dentry, flags: int = 0) -> None:
+        self.ident: int = ident
+        self.fs: FileSystem = fs
+        self.root: Dentry = root
+        self.parent: Mount | None = None
+        self.mountpoint: Dentry | None = None  # in the parent
+        self.flags: int = flags  # MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC …
+        self.is_detached: bool = False
+
+
+class Path:
+    """A dentry in a mount.  Immutable."""
+
+    def __init__(self, mount: Mount, dentry: Dentry) -> None:
+        self.mount: Mount = mount
+        self.dentry: Dentry = dentry
+
+    def inode(self) -> Inode:
+        """The inode of a positive path."""
+        inode = self.dentry.inode
+        assert inode is not None
+        return inode
+
+    def same_as(self, other: "Path") -> bool:
+        return self.mount is other.mount and self.dentry is other.dentry
+
+
+class MountNamespace:
+    """All mounts of a namespace: which mount covers (parent mount, dentry), newest on top."""
+
+    def __init__(self, root: Path) -> None:
+        self.root: Path = root
+        self.mounts: list[Mount] = [root.mount]  # in mounting order, the root first
+        self.covered: dict[tuple[Mount, Dentry], Mount] = {}
+
+
+class FsContext:
+    """Root, working directory and umask: Linux's fs_struct, shared by CLONE_FS."""
+
+    def __init__(self, root: Path, cwd: Path, umask: int = 0o022) -> None:
+        self.root: Path = root
+        self.cwd: Path = cwd
+        self.umask: int = umask
+
+    def clone(self) -> "FsContext":
+        return FsContext(self.root, self.cwd, self.umask)
+
+
+class Context:
+    """What the VFS may know of the caller; `kernel.Task` derives from it."""
+
+    def __init__(self, creds: Credentials, fs: FsContext, mount_ns: MountNamespace) -> None:
+        self.creds: Credentials = creds
+        self.fs: FsContext = fs
+        self.mount_ns: MountNamespace = mount_ns
+        self.mem: UserMemory | None = None
+        self.file_size_limit: int = -1  # RLIMIT_FSIZE in bytes; -1: unlimited
+
+    def user_memory(self) -> UserMemory:
+        """The caller's memory; only for calls that came from a guest."""
+        mem = self.mem
+        assert mem is not None
+        return mem
+
+    def thread_group_id(self) -> int:
+        """tgid, 0 for the kernel itself (owners of locks, /proc/self)."""
+        return 0
+
+    def task_id(self) -> int:
+        """tid, 0 for the kernel itself."""
+        return 0
+
+    def has_pending_signal(self) -> bool:
+        """Whether a long operation should stop and return what it has."""
+        return False
+
+    def file_size_exceeded(self) -> None:
+        """SIGXFSZ for a write past RLIMIT_FSIZE; the operation then returns -EFBIG."""
+
+
+class DirEmitter:
+    """Collects directory entries for getdents64: file descriptions call `emit` until it returns False."""
+
+    def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
+        """Add an entry; `next_pos` is where the directory continues after it (d_off).  False: no room, stop."""
+        raise NotImplementedError
+
+
+class FileDescription:
+    """An open file (struct file): shared by dup and fork, counted by `refs`.
+
+    `flags` are the status flags (O_ACCMODE and what F_GETFL shows).  Regular, seekable files override `pread` and
+    `pwrite`; streams override `read` and `write` and leave the others.
+    """
+
+    def __init__(self, path: Path | None, inode: Inode, flags: int) -> None:
+        self.path: Path | None = path  # None for anonymous objects without a name
+        self.inode: Inode = inode
+        self.flags: int = flags
+        self.pos: int = 0
+        self.refs: int = 0
+        self.creds: Credentials | None = None  # of the opener
+        self.owner_pid: int = 0  # F_SETOWN
+        self.owner_signal: int = 0  # F_SETSIG
+        self.epoll_items: list[object] | None = None  # owned by fs.epoll: to remove on last close
+
+    # -- modes -----------------------------------------------------------------------------------------
+    def is_readable(self) -> bool:
+        return self.flags & 3 != 1
+
+    def is_writable(self) -> bool:
+        return self.flags & 3 != 0
+
+    def is_seekable(self) -> bool:
+        """Whether lseek, pread and pwrite work (FMODE_LSEEK|PREAD)."""
+        return True
+
+    # -- data ------------------------------------------------------------------------------------------
+    def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
+        """read(2) at the file position; bytes, 0 at the end, or -errno (-EAGAIN: would block)."""
+        count = self.pread(ctx, dst, self.pos, flags)
+        if count > 0:
+            self.pos += count
+        return count
+
+    def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
+        """write(2) at the file position, or at the end with O_APPEND."""
+        if self.flags & O_APPEND:
+            self.inode.refresh(ctx)
+            self.pos = self.inode.size
+        count = self.pwrite(ctx, src, self.pos, flags)
+        if count > 0:
+            self.pos += count
+        return count
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        """pread(2); `flags` are RWF_*."""
+        return -EISDIR if self.inode.is_dir() else -EINVAL
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        """pwrite(2).  Callers apply O_APPEND's rule (Linux: pwrite appends too)."""
+        return -EINVAL
+
+    def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
+        """Kernel-internal read (ELF headers, sendfile).  Raises LinuxError."""
+        sink = KernelIovIter(capacity=length)
+        count = self.pread(ctx, sink, offset)
+        if count < 0:
+            raise LinuxError(-count)
+        return bytes(sink.sink)
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        """lseek(2) for files with a size; the new position or -errno."""
+        if not self.is_seekable():
+            return -ESPIPE
+        if whence == SEEK_SET:
+            new = offset
+        elif whence == SEEK_CUR:
+            new = self.pos + offset
+        elif whence == SEEK_END:
+            self.inode.refresh(ctx)
+            new = self.inode.size + offset
+        elif whence == SEEK_DATA or whence == SEEK_HOLE:
+            return self._seek_data(ctx, offset, whence)
+        else:
+            return -EINVAL
+        if new < 0 or new > 0x7FFFFFFFFFFFFFFF:
+            return -EINVAL
+        self.pos = new
+        return new
+
+    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
+        from cloche.abi.errno import ENXIO
+
+        self.inode.refresh(ctx)
+        if offset < 0 or offset >= self.inode.size:
+            return -ENXIO
+        self.pos = offset if whence == SEEK_DATA else self.inode.size
+        return self.pos
+
+    def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        return -EOPNOTSUPP
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        """fsync(2) and fdatasync(2); -EINVAL for what cannot be synchronised."""
+        return -EINVAL
+
+    def truncate(self, ctx: Context, size: int) -> int:
+        """ftruncate(2)."""
+        if not self.inode.is_regular():
+            return -EINVAL
+        attr = SetAttr(ATTR_SIZE)
+        attr.size = size
+        self.inode.setattr(ctx, attr)
+        return 0
+
+    # -- readiness -------------------------------------------------------------------------------------
+    def poll(self, ctx: Context) -> int:
+        """POLL* bits that hold now; always ready for files without a queue."""
+        return POLLIN | POLLOUT
+
+    def wait_queue(self) -> WaitQueue | None:
+        """Where to wait for a change of readiness; None if it is always ready (epoll then says EPERM)."""
+        return None
+
+    # -- the rest --------------------------------------------------------------------------------------
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        """Device and file-system ioctls; the generic ones (FIOCLEX, FIONBIO …) are done by the caller."""
+        return -ENOTTY
+
+    def iterate(self, ctx: Context, emitter: DirEmitter) -> int:
+        """Emit entries from `self.pos` on, `.` and `..` included, and move `self.pos`; 0 or -errno."""
+        return -ENOTDIR
+
+    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
+        """A host descriptor to map (owned by the file; the platform duplicates it).  Raises LinuxError(ENODEV)."""
+        raise LinuxError(ENODEV)
+
+    def mmap_offset(self, offset: int) -> int:
+        """Where `offset` of this file lies in the descriptor that mmap_fd gives."""
+        return offset
+
+    def flush(self, ctx: Context) -> int:
+        """Called at each close(2) of a descriptor; its result is close's."""
+        return 0
+
+    def release(self) -> None:
+        """The last reference is gone."""
+
+    def set_status_flags(self, ctx: Context, flags: int) -> int:
+        """F_SETFL has changed O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME or O_ASYNC to `flags`."""
+        self.flags = flags
+        return 0
+
+    def fdinfo(self) -> str:
+        """Extra lines of /proc/PID/fdinfo/N."""
+        return ""
+
+    def link_text(self) -> bytes | None:
+        """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""
+        return None
+
+    def get(self) -> "FileDescription":
+        """Take a reference."""
+        self.refs += 1
+        return self
+
+    def put(self) -> None:
+        """Drop a reference; the last one releases."""
+        self.refs -= 1
+        if self.refs == 0:
+            self.release()
+
+
+class DirectoryDescription(FileDescription):
+    """An open directory; file systems override `iterate`."""
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        return -EISDIR
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        return -EBADF
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        return 0
+
+
+def same_file_system(a: Inode, b: Inode) -> None:
+    """Raises LinuxError(EXDEV) unless both inodes are of one file system."""
+    if a.fs is not b.fs:
+        raise LinuxError(EXDEV)
