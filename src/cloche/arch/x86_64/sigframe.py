@@ -1,11 +1,11 @@
 """The frame that a signal handler finds on its stack: struct rt_sigframe (arch/x86/include/asm/sigframe.h).
 
-Owns its layout and the choice of its address.  Pure functions: the caller writes the bytes into guest memory and
-sets the registers, and on rt_sigreturn reads UCONTEXT_SIZE bytes at rsp and gives them to `parse`.
+Owns its layout and the choice of its address.  Pure functions: the caller writes the bytes into guest memory
+and sets the registers, and on rt_sigreturn reads UCONTEXT_SIZE bytes at rsp and gives them to `parse`.
 
-The caller also: checks that the action has SA_RESTORER (without it Linux kills with SIGSEGV on x86-64), resets an
-alternate stack that has SS_AUTODISARM after delivery, and on rt_sigreturn loads the FP state and clears SIGKILL and
-SIGSTOP from the mask.
+The caller also: checks that the action has SA_RESTORER (without it Linux kills with SIGSEGV on x86-64),
+resets an alternate stack that has SS_AUTODISARM after delivery, and on rt_sigreturn loads the FP state and
+clears SIGKILL and SIGSTOP from the mask.
 """
 
 from struct import Struct
@@ -51,7 +51,7 @@ FP_XSTATE_MAX: Final = 16384  # bytes: more than any processor's, AMX included
 
 
 class AltStack:
-    """An alternate signal stack (sigaltstack(2)); `flags` are SS_DISABLE and SS_AUTODISARM as the task has them."""
+    """An alternate signal stack (sigaltstack(2)); `flags` is SS_DISABLE, SS_AUTODISARM or 0."""
 
     def __init__(self, sp: int, size: int, flags: int) -> None:
         self.sp: int = sp
@@ -114,9 +114,9 @@ def build(
 ) -> SignalFrame:
     """The frame for a handler that interrupts `regs`.
 
-    `fpstate` is the XSAVE image with its software bytes and magic (empty: none is saved), `mask` the signal mask to
-    restore, `siginfo` 128 bytes; `trapno`, `err` and `cr2` describe the task's last fault (zero if none).
-    Raises EFAULT where the frame would overflow the alternate stack.
+    `fpstate` is the XSAVE image with its software bytes and magic (empty: none is saved), `mask` the signal
+    mask to restore, `siginfo` 128 bytes; `trapno`, `err` and `cr2` describe the task's last fault (zero if
+    none). Raises EFAULT where the frame would overflow the alternate stack.
     """
     sp = (regs.rsp - _RED_ZONE) & _ADDRESS_MASK
     nested = altstack.contains(regs.rsp)
@@ -189,8 +189,8 @@ def build(
 def parse(data: bytes, current: Registers) -> RestoredContext:
     """The context in `data`, the UCONTEXT_SIZE bytes at rsp when the handler's return called rt_sigreturn.
 
-    `current` gives what a frame does not hold: fs and gs base.  EFAULT if `data` is short (the guest dies with
-    SIGSEGV).  Flags that user code may not set are ignored; segments are always the user's.
+    `current` gives what a frame does not hold: fs and gs base.  EFAULT if `data` is short (the guest dies
+    with SIGSEGV).  Flags that user code may not set are ignored; segments are always the user's.
     """
     if len(data) < UCONTEXT_SIZE:
         raise LinuxError(EFAULT)
@@ -220,10 +220,10 @@ def parse(data: bytes, current: Registers) -> RestoredContext:
 
 
 def fpstate_length(head: bytes) -> int:
-    """Bytes of the FP state whose first FXSAVE_SIZE bytes are `head`: those of its extended part if it says so.
+    """Bytes of the FP state whose first FXSAVE_SIZE bytes are `head`, with its extended part if it has one.
 
-    A frame without the magic holds a plain FXSAVE image.  The caller reads that many bytes and gives them to the
-    platform, which checks the rest.
+    A frame without the magic holds a plain FXSAVE image.  The caller reads that many bytes and gives them to
+    the platform, which checks the rest.
     """
     if len(head) < FXSAVE_SIZE:
         raise LinuxError(EFAULT)
