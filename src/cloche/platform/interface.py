@@ -30,6 +30,8 @@ EV_PROCESS_DIED: Final = 5  # thread id = -1, a = process id (HostProcess.ident)
 EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
 EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
 
+EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
+
 Event = tuple[int, int, int, int, int, int, int, int, int]
 
 
@@ -169,6 +171,13 @@ class HostThread:
 
     def resume(self) -> None:
         """Execute the queued operations and run guest code with the registers as they are."""
+        raise NotImplementedError
+
+    def run_ops(self) -> None:
+        """Execute the queued operations (and deferred writes), then stop again with EV_OPS_DONE instead of running guest code.
+
+        Used by execve: the new image's areas are mapped first, then filled with `process.write`.
+        """
         raise NotImplementedError
 
     def interrupt(self) -> None:
