@@ -30,7 +30,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import O_APPEND
 from cloche.abi.poll import POLLIN, POLLOUT
-from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.waitqueue import WaitQueue
@@ -114,6 +114,13 @@ class FileSystem:
         return 0
 
 
+class InodeLocks:
+    """The advisory locks of an inode; `vfs.locks` derives from it."""
+
+    def description_released(self, file: "FileDescription") -> None:
+        """The last reference to an open file is gone: drop its flock(2) and OFD locks."""
+
+
 class Inode:
     """A file's identity and attributes, and the operations of its type.  Times in ns since the epoch."""
 
@@ -132,7 +139,8 @@ class Inode:
         self.mtime_ns: int = 0
         self.ctime_ns: int = 0
         self.btime_ns: int = 0
-        self.locks: object | None = None  # owned by vfs.locks
+        self.locks: InodeLocks | None = None  # owned by vfs.locks
+        self.seals: int = -1  # F_SEAL_* of a memfd, enforced by its file system; -1: cannot be sealed
         self.watches: object | None = None  # owned by fs.inotify
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
@@ -386,7 +394,8 @@ class FileDescription:
         self.pos: int = 0
         self.refs: int = 0
         self.creds: Credentials | None = None  # of the opener
-        self.owner_pid: int = 0  # F_SETOWN
+        self.owner_pid: int = 0  # F_SETOWN: a tid, tgid or pgid by owner_type
+        self.owner_type: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
         self.owner_signal: int = 0  # F_SETSIG
         self.epoll_items: list[object] | None = None  # owned by fs.epoll: to remove on last close
 
@@ -400,6 +409,15 @@ class FileDescription:
     def is_seekable(self) -> bool:
         """Whether lseek, pread and pwrite work (FMODE_LSEEK|PREAD)."""
         return True
+
+    def open_is_pending(self, ctx: Context) -> bool:
+        """Whether open(2) must still wait on `wait_queue()`: a FIFO without a peer."""
+        return False
+
+    def writes_all(self) -> bool:
+        """Whether a blocking write(2) goes on after a short one (pipes, ttys, stream sockets)."""
+        kind = self.inode.mode & S_IFMT
+        return kind == S_IFIFO or kind == S_IFSOCK or kind == S_IFCHR
 
     # -- data ------------------------------------------------------------------------------------------
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
@@ -535,6 +553,9 @@ class FileDescription:
         """Drop a reference; the last one releases."""
         self.refs -= 1
         if self.refs == 0:
+            locks = self.inode.locks
+            if locks is not None:
+                locks.description_released(self)
             self.release()
 
 
