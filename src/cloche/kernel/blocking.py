@@ -10,6 +10,7 @@ arrives, `interrupted`.  Exactly one of them ends the wait by returning somethin
 
 from typing import Final
 
+from cloche.abi.errno import EINTR
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FsContext, MountNamespace
 from cloche.vfs.waitqueue import ANY, WaitQueue, Waiter
@@ -43,6 +44,13 @@ class Blocked:
     def interrupted(self, task: "TaskBase") -> int:
         """A signal is to be handled: the result, often a negative restart code.  Default -ERESTARTSYS."""
         return -ERESTARTSYS
+
+    def restart(self, task: "TaskBase") -> int:
+        """restart_syscall(2) after `interrupted` left this in `task.restart` and gave -ERESTART_RESTARTBLOCK.
+
+        `finished` was called meanwhile, so it must start over from what it kept.
+        """
+        return -EINTR
 
     def finished(self, task: "TaskBase") -> None:
         """Called once when the wait is over, however it ended: drop references."""

@@ -132,6 +132,7 @@ class ThreadGroup:
         self.pending: PendingSignals = PendingSignals()
         self.child_wait: WaitQueue = WaitQueue()  # wait4 of its threads
         self.exit_wait: WaitQueue = WaitQueue()  # pidfds
+        self.signal_wait: WaitQueue = WaitQueue()  # signalfds: woken (POLLIN) when a signal is queued here or on a thread
         self.exit_signal: int = 17  # SIGCHLD
         self.exit_status: int = 0  # wait status, once dying
         self.is_exiting: bool = False  # exit_group under way

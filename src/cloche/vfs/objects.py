@@ -380,6 +380,13 @@ class DirEmitter:
         raise NotImplementedError
 
 
+class CloseListener:
+    """Told when an open file's last reference is gone, before `release` (an epoll item forgets the file)."""
+
+    def file_closed(self, file: "FileDescription") -> None:
+        raise NotImplementedError
+
+
 class FileDescription:
     """An open file (struct file): shared by dup and fork, counted by `refs`.
 
@@ -397,7 +404,7 @@ class FileDescription:
         self.owner_pid: int = 0  # F_SETOWN: a tid, tgid or pgid by owner_type
         self.owner_type: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
         self.owner_signal: int = 0  # F_SETSIG
-        self.epoll_items: list[object] | None = None  # owned by fs.epoll: to remove on last close
+        self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
 
     # -- modes -----------------------------------------------------------------------------------------
     def is_readable(self) -> bool:
@@ -506,6 +513,14 @@ class FileDescription:
     def wait_queue(self) -> WaitQueue | None:
         """Where to wait for a change of readiness; None if it is always ready (epoll then says EPERM)."""
         return None
+
+    def open_is_pending(self, ctx: Context) -> bool:
+        """Whether open(2) has still to wait on wait_queue(): a FIFO whose other end is not there yet."""
+        return False
+
+    def write_continues(self) -> bool:
+        """Whether a blocking write(2) goes on after a partial one (pipes, streams, terminals)."""
+        return False
 
     # -- the rest --------------------------------------------------------------------------------------
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
