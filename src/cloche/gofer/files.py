@@ -1,0 +1,449 @@
+"""What the gofer does on the host for one request: look at, open and change files below a directory
+descriptor.
+
+May call the host's kernel only.  Every function takes a directory node and a checked name (empty: the node
+itself) and never follows a symbolic link.  An object is pinned with O_PATH|O_NOFOLLOW, inspected, and only
+then opened through its magic link in /proc/self/fd, so a device or fifo is never opened and a name cannot be
+swapped in between.
+
+Precondition: the working directory is /proc/PID/fd (launch.py), so that the relative path "17" is descriptor
+17 even after the root was changed.
+"""
+
+import os
+import stat as stat_module
+from typing import Final
+
+from cloche.abi.errno import (
+    EACCES,
+    EINVAL,
+    EISDIR,
+    ELOOP,
+    EOPNOTSUPP,
+    EPERM,
+    EROFS,
+    ESTALE,
+    EXDEV,
+    LinuxError,
+)
+from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable
+from cloche.platform import hostsys
+from cloche.wire.gofer import (
+    ATTR,
+    ENTRY,
+    KEEP_ID,
+    SET_ATIME,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_SIZE,
+    SET_UID,
+    STATFS,
+)
+
+_PIN_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# No side effects on open; O_LARGEFILE is implied on 64-bit hosts.
+_OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_ALLOWED_OPEN_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC
+_CHUNK_BYTES: Final = 192 * 1024
+_XATTR_MAX: Final = 65536
+
+
+class ListingCursor:
+    """Packs the entries of a directory piece by piece."""
+
+    def __init__(self, dir_fd: int) -> None:
+        """`dir_fd` may be O_PATH and must outlive this.  Raises OSError, PermissionError if it is
+        unreadable."""
+        self._dir_fd: int = dir_fd
+        scan_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            self._scan = os.scandir(scan_fd)  # duplicates it
+        finally:
+            os.close(scan_fd)
+        self.is_done: bool = False
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._scan.close()
+
+    def next_chunk(self) -> bytes:
+        """Some more packed entries; sets `is_done` after the last.  Raises OSError."""
+        parts: list[bytes] = []
+        size = 0
+        dir_fd = self._dir_fd
+        for entry in self._scan:
+            name = os.fsencode(entry.name)
+            target = b""
+            try:
+                st = entry.stat(follow_symlinks=False)
+                if stat_module.S_ISLNK(st.st_mode):
+                    target = os.fsencode(os.readlink(entry.name, dir_fd=dir_fd))
+            except FileNotFoundError:
+                continue  # removed meanwhile, as if it had been before
+            except OSError as error:
+                if error.errno == EINVAL:  # a link became a file meanwhile
+                    continue
+                raise
+            head = ENTRY.pack(
+                len(name),
+                len(target),
+                st.st_ino,
+                st.st_dev,
+                st.st_mode,
+                st.st_nlink & 0xFFFFFFFF,
+                st.st_uid,
+                st.st_gid,
+                st.st_rdev,
+                st.st_size,
+                st.st_blocks,
+                st.st_atime_ns,
+                st.st_mtime_ns,
+                st.st_ctime_ns,
+            )
+            parts.append(head + name + target)
+            size += len(head) + len(name) + len(target)
+            if size >= _CHUNK_BYTES:
+                return b"".join(parts)
+        self.is_done = True
+        return b"".join(parts)
+
+
+def pack_stat(st: os.stat_result) -> bytes:
+    """The wire form of attributes."""
+    return ATTR.pack(
+        st.st_ino,
+        st.st_dev,
+        st.st_mode,
+        st.st_nlink & 0xFFFFFFFF,
+        st.st_uid,
+        st.st_gid,
+        st.st_rdev,
+        st.st_size,
+        st.st_blocks,
+        st.st_atime_ns,
+        st.st_mtime_ns,
+        st.st_ctime_ns,
+    )
+
+
+class Files:
+    """The file operations, over a table of directories."""
+
+    def __init__(self, table: NodeTable) -> None:
+        self._table: NodeTable = table
+
+    # -- helpers ---------------------------------------------------------------------------------------
+    def pin(self, node: Node, name: bytes) -> int:
+        """An O_PATH descriptor of the object itself; the caller closes it."""
+        if not name:
+            if node.parent is None:
+                return os.dup(node.attach.fd)
+            return os.dup(self._table.dir_fd(node))
+        return os.open(name, _PIN_FLAGS, dir_fd=self._table.dir_fd(node))
+
+    def writable_dir(self, node: Node, name: bytes) -> int:
+        """The descriptor of a directory in which `name` may be changed."""
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        if not name:
+            raise LinuxError(EINVAL)
+        return self._table.dir_fd(node)
+
+    @staticmethod
+    def _reopen(pinned: int, flags: int) -> int:
+        """Open what `pinned` stands for, through its magic link."""
+        return os.open(str(pinned), flags)
+
+    # -- looking ---------------------------------------------------------------------------------------
+    def stat(self, node: Node, name: bytes) -> tuple[os.stat_result, bytes]:
+        """Attributes of a name and, of a symbolic link, its target."""
+        if not name:
+            return os.fstat(node.attach.fd if node.parent is None else self._table.dir_fd(node)), b""
+        dir_fd = self._table.dir_fd(node)
+        while True:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if not stat_module.S_ISLNK(st.st_mode):
+                return st, b""
+            try:
+                return st, os.readlink(name, dir_fd=dir_fd)
+            except OSError as error:
+                if error.errno != EINVAL:
+                    raise
+                # The link became something else in between: look again.
+
+    def statfs(self, node: Node) -> bytes:
+        fd = node.attach.fd if node.parent is None else self._table.dir_fd(node)
+        fs = hostsys.fstatfs(fd)
+        return STATFS.pack(
+            fs.magic,
+            fs.block_size,
+            fs.blocks,
+            fs.blocks_free,
+            fs.blocks_avail,
+            fs.files,
+            fs.files_free,
+            fs.name_max,
+        )
+
+    # -- opening ---------------------------------------------------------------------------------------
+    def open(self, node: Node, name: bytes, flags: int, dev: int, ino: int) -> tuple[int, os.stat_result]:
+        """A descriptor of a regular file."""
+        if flags & ~_ALLOWED_OPEN_FLAGS or flags & os.O_ACCMODE == os.O_ACCMODE:
+            raise LinuxError(EINVAL)
+        if flags != os.O_RDONLY and not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        pinned = self.pin(node, name)
+        try:
+            st = os.fstat(pinned)
+            if ino and (st.st_ino != ino or st.st_dev != dev):
+                raise LinuxError(ESTALE)
+            if not stat_module.S_ISREG(st.st_mode):
+                raise LinuxError(_open_error(st.st_mode))
+            if st.st_dev != node.dev and hostsys.fstatfs(pinned).magic in FORBIDDEN_MAGICS:
+                raise LinuxError(EACCES)
+            return self._reopen(pinned, flags | _OPEN_FLAGS), st
+        finally:
+            os.close(pinned)
+
+    def create(
+        self, node: Node, name: bytes, flags: int, mode: int, uid: int, gid: int
+    ) -> tuple[int, os.stat_result]:
+        """A new file, opened; it never replaces or opens an existing one."""
+        if flags & ~_ALLOWED_OPEN_FLAGS or flags & os.O_ACCMODE == os.O_ACCMODE or mode & ~0o7777:
+            raise LinuxError(EINVAL)
+        dir_fd = self.writable_dir(node, name)
+        create_flags = flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _OPEN_FLAGS
+        fd = os.open(name, create_flags, mode & 0o777, dir_fd=dir_fd)
+        try:
+            _chown_new(fd, b"", uid, gid)
+            if mode & 0o7000:  # after chown, which clears them
+                os.fchmod(fd, mode)
+            return fd, os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            os.unlink(name, dir_fd=dir_fd)
+            raise
+
+    def fsync(self, node: Node, name: bytes) -> None:
+        pinned = self.pin(node, name)
+        try:
+            mode = os.fstat(pinned).st_mode
+            if not stat_module.S_ISREG(mode) and not stat_module.S_ISDIR(mode):
+                raise LinuxError(EINVAL)
+            fd = self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
+        finally:
+            os.close(pinned)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    # -- changes of the tree ---------------------------------------------------------------------------
+    def mkdir(self, node: Node, name: bytes, mode: int, uid: int, gid: int) -> os.stat_result:
+        if mode & ~0o7777:
+            raise LinuxError(EINVAL)
+        dir_fd = self.writable_dir(node, name)
+        os.mkdir(name, mode & 0o777, dir_fd=dir_fd)
+        try:
+            _chown_new(dir_fd, name, uid, gid)
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if mode & 0o7000 and stat_module.S_ISDIR(st.st_mode):
+                # Set-group-ID inherited from the parent stays, as mkdir(2) has it.
+                self._chmod(dir_fd, name, mode | (st.st_mode & 0o2000))
+                st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            return st
+        except BaseException:
+            os.rmdir(name, dir_fd=dir_fd)
+            raise
+
+    def symlink(self, node: Node, name: bytes, target: bytes, uid: int, gid: int) -> os.stat_result:
+        if not target or b"\0" in target or len(target) >= 4096:
+            raise LinuxError(EINVAL)
+        dir_fd = self.writable_dir(node, name)
+        os.symlink(target, name, dir_fd=dir_fd)
+        try:
+            _chown_new(dir_fd, name, uid, gid)
+        except BaseException:
+            os.unlink(name, dir_fd=dir_fd)
+            raise
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def link(self, node: Node, name: bytes, new_node: Node, new_name: bytes) -> os.stat_result:
+        # From a read-only attach point a link would make the file writable through the other.
+        if node.attach is not new_node.attach:
+            raise LinuxError(EXDEV)
+        self.writable_dir(node, name)
+        self.writable_dir(new_node, new_name)
+        pinned = self.pin(node, name)
+        try:
+            st = os.fstat(pinned)
+            if stat_module.S_ISDIR(st.st_mode):
+                raise LinuxError(EPERM)
+            dir_fd = self._table.dir_fd(new_node)
+            # The source is the magic link of what was inspected, not the name.
+            os.link(str(pinned), new_name, dst_dir_fd=dir_fd, follow_symlinks=True)
+            return os.stat(new_name, dir_fd=dir_fd, follow_symlinks=False)
+        finally:
+            os.close(pinned)
+
+    def unlink(self, node: Node, name: bytes) -> None:
+        os.unlink(name, dir_fd=self.writable_dir(node, name))
+
+    def rmdir(self, node: Node, name: bytes) -> None:
+        os.rmdir(name, dir_fd=self.writable_dir(node, name))
+
+    def rename(self, node: Node, name: bytes, new_node: Node, new_name: bytes, flags: int) -> None:
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise LinuxError(EINVAL)
+        if node.attach is not new_node.attach:
+            raise LinuxError(EXDEV)
+        self.writable_dir(node, name)
+        self.writable_dir(new_node, new_name)
+        # Duplicated because the second look-up may evict the first.
+        from_fd = os.dup(self._table.dir_fd(node))
+        try:
+            to_fd = self._table.dir_fd(new_node)
+            hostsys.renameat2(from_fd, name, to_fd, new_name, flags)
+        finally:
+            os.close(from_fd)
+
+    # -- attributes ------------------------------------------------------------------------------------
+    def setattr(
+        self,
+        node: Node,
+        name: bytes,
+        valid: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        size: int,
+        atime_ns: int,
+        mtime_ns: int,
+    ) -> os.stat_result:
+        """Truncate, change the owner, the mode, the times, in this order (a chown clears set-id bits)."""
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        if mode & ~0o7777 or size > 0x7FFFFFFFFFFFFFFF:
+            raise LinuxError(EINVAL)
+        pinned = self.pin(node, name)
+        try:
+            path = str(pinned)
+            kind = os.fstat(pinned).st_mode
+            if valid & SET_SIZE:
+                if not stat_module.S_ISREG(kind):
+                    raise LinuxError(EISDIR if stat_module.S_ISDIR(kind) else EINVAL)
+                fd = self._reopen(pinned, os.O_WRONLY | _OPEN_FLAGS)
+                try:
+                    os.ftruncate(fd, size)
+                finally:
+                    os.close(fd)
+            if valid & (SET_UID | SET_GID):
+                os.chown(path, uid if valid & SET_UID else -1, gid if valid & SET_GID else -1)
+            if valid & SET_MODE:
+                if stat_module.S_ISLNK(kind):
+                    raise LinuxError(EOPNOTSUPP)
+                os.chmod(path, mode)
+            if valid & (SET_ATIME | SET_MTIME):
+                omit = (0, hostsys.UTIME_OMIT)
+                hostsys.utimensat(
+                    -100,  # AT_FDCWD: /proc/PID/fd
+                    path.encode(),
+                    divmod(atime_ns, 1_000_000_000) if valid & SET_ATIME else omit,
+                    divmod(mtime_ns, 1_000_000_000) if valid & SET_MTIME else omit,
+                    0,
+                )
+            return os.fstat(pinned)
+        finally:
+            os.close(pinned)
+
+    def _chmod(self, dir_fd: int, name: bytes, mode: int) -> None:
+        pinned = os.open(name, _PIN_FLAGS, dir_fd=dir_fd)
+        try:
+            if stat_module.S_ISLNK(os.fstat(pinned).st_mode):
+                raise LinuxError(EOPNOTSUPP)
+            os.chmod(str(pinned), mode)
+        finally:
+            os.close(pinned)
+
+    # -- extended attributes ---------------------------------------------------------------------------
+    def getxattr(self, node: Node, name: bytes, xattr: bytes) -> bytes:
+        if not _is_readable_xattr(xattr):
+            raise LinuxError(EOPNOTSUPP)
+        pinned = self.pin(node, name)
+        try:
+            return os.getxattr(str(pinned), xattr)
+        finally:
+            os.close(pinned)
+
+    def listxattr(self, node: Node, name: bytes) -> bytes:
+        pinned = self.pin(node, name)
+        try:
+            names = [os.fsencode(each) for each in os.listxattr(str(pinned))]
+        finally:
+            os.close(pinned)
+        return b"".join([each + b"\0" for each in names if _is_readable_xattr(each)])
+
+    def setxattr(self, node: Node, name: bytes, xattr: bytes, value: bytes, flags: int) -> None:
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        if not _is_writable_xattr(xattr):
+            raise LinuxError(EOPNOTSUPP)
+        if len(value) > _XATTR_MAX or flags & ~3:
+            raise LinuxError(EINVAL)
+        pinned = self.pin(node, name)
+        try:
+            os.setxattr(str(pinned), xattr, value, flags)
+        finally:
+            os.close(pinned)
+
+    def removexattr(self, node: Node, name: bytes, xattr: bytes) -> None:
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        if not _is_writable_xattr(xattr):
+            raise LinuxError(EOPNOTSUPP)
+        pinned = self.pin(node, name)
+        try:
+            os.removexattr(str(pinned), xattr)
+        finally:
+            os.close(pinned)
+
+
+def _open_error(mode: int) -> int:
+    """Why an object that is not a regular file is not opened."""
+    if stat_module.S_ISDIR(mode):
+        return EISDIR
+    if stat_module.S_ISLNK(mode):
+        return ELOOP
+    return EACCES
+
+
+def _chown_new(dir_fd: int, name: bytes, uid: int, gid: int) -> None:
+    """Give a new object (the descriptor itself if `name` is empty) to its owner.
+
+    A gofer without CAP_CHOWN keeps it for itself; the attributes in the reply say so.
+    """
+    want_uid = -1 if uid == KEEP_ID else uid
+    want_gid = -1 if gid == KEEP_ID else gid
+    if want_uid == -1 and want_gid == -1:
+        return
+    try:
+        if name:
+            os.chown(name, want_uid, want_gid, dir_fd=dir_fd, follow_symlinks=False)
+        else:
+            os.fchown(dir_fd, want_uid, want_gid)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+
+
+def _is_readable_xattr(xattr: bytes) -> bool:
+    """user.*, file capabilities and ACLs; nothing of security modules or trusted.*"""
+    if b"\0" in xattr or len(xattr) > 255:
+        return False
+    return xattr.startswith((b"user.", b"system.posix_acl_")) or xattr == b"security.capability"
+
+
+def _is_writable_xattr(xattr: bytes) -> bool:
+    return b"\0" not in xattr and len(xattr) <= 255 and xattr.startswith(b"user.") and len(xattr) > 5

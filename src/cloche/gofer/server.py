@@ -1,0 +1,268 @@
+"""The gofer's loop: takes a request, decodes it, lets `files` act, answers.
+
+Everything that the sentry sends is validated, because the sentry may have fallen: it must gain nothing
+beyond the attach
+points.  What fails gets an errno; what no correct sentry would send (a frame that does not parse) ends the
+gofer, and
+with it the sandbox's access to files.
+"""
+
+import os
+import socket
+import sys
+import traceback
+from struct import error as StructError
+from typing import Final
+
+from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSYS, EPERM, LinuxError
+from cloche.gofer.files import Files, ListingCursor, pack_stat
+from cloche.gofer.nodes import AttachPoint, Node, NodeTable
+from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
+from cloche.wire.gofer import (
+    MAX_REQUEST_BYTES,
+    OP_ATTACH,
+    OP_CLUNK,
+    OP_CREATE,
+    OP_FSYNC,
+    OP_GETXATTR,
+    OP_LINK,
+    OP_LIST,
+    OP_LISTXATTR,
+    OP_MKDIR,
+    OP_MKNOD,
+    OP_OPEN,
+    OP_OPENDIR,
+    OP_REMOVEXATTR,
+    OP_RENAME,
+    OP_RMDIR,
+    OP_SETATTR,
+    OP_SETXATTR,
+    OP_STAT,
+    OP_STATFS,
+    OP_SYMLINK,
+    OP_UNLINK,
+    OP_WALK,
+    SET_ALL,
+    Reader,
+    check_name,
+    pack_string,
+    pack_u64,
+)
+
+EXIT_CLOSED: Final = 0  # the sentry closed the connection
+EXIT_PROTOCOL: Final = 2  # the sentry broke the protocol
+
+
+class Server:
+    """Serves one sentry over one socket."""
+
+    def __init__(
+        self, sock: socket.socket, attach_points: list[AttachPoint], max_open_dirs: int = 512
+    ) -> None:
+        """The attach points are already held; the working directory is /proc/PID/fd."""
+        self._channel: FrameChannel = FrameChannel(sock, MAX_REQUEST_BYTES, may_receive_fds=False)
+        self._table: NodeTable = NodeTable(attach_points, max_open_dirs)
+        self._files: Files = Files(self._table)
+        self._is_strict: bool = os.environ.get("CLOCHE_STRICT") == "1"
+
+    def serve(self) -> int:
+        """Answer until the sentry goes; the exit status."""
+        while True:
+            try:
+                frame = self._channel.receive()
+                if frame is None:
+                    return EXIT_CLOSED
+                self._answer(frame)
+            except ProtocolError as error:
+                print(f"cloche gofer: malformed request: {error}", file=sys.stderr)
+                return EXIT_PROTOCOL
+            except (BrokenPipeError, ConnectionResetError):
+                return EXIT_CLOSED
+
+    def _answer(self, frame: Frame) -> None:
+        reader = Reader(frame.body)
+        op = frame.code
+        try:
+            if op in (OP_OPENDIR, OP_LIST):
+                self._listing(op, reader)
+                return
+            if op in (OP_OPEN, OP_CREATE):
+                self._donate(op, reader)
+                return
+            body = self._act(op, reader)
+        except ProtocolError:
+            raise
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except LinuxError as error:
+            self._channel.send(-error.errno, 0, b"")
+        except OSError as error:
+            self._channel.send(-(error.errno or EIO), 0, b"")
+        except (ValueError, OverflowError, StructError):
+            # A number that the host's interface does not take, e.g. a time beyond its range.
+            self._channel.send(-EINVAL, 0, b"")
+        except MemoryError:
+            self._channel.send(-ENOMEM, 0, b"")
+        except Exception:
+            traceback.print_exc()
+            if self._is_strict:
+                raise
+            self._channel.send(-EIO, 0, b"")
+        else:
+            self._channel.send(0, 0, body)
+
+    # -- decoding --------------------------------------------------------------------------------------
+    def _node(self, reader: Reader) -> Node:
+        return self._table.get(reader.u64())
+
+    def _target(self, reader: Reader) -> tuple[Node, bytes]:
+        """A fid and a name.  Raises LinuxError for a name that is not a single component, or an unknown
+        fid."""
+        fid = reader.u64()
+        name = reader.string()
+        if name and not check_name(name):
+            raise LinuxError(EINVAL)
+        return self._table.get(fid), name
+
+    def _listing(self, op: int, reader: Reader) -> None:
+        if op == OP_OPENDIR:
+            parent, name = self._target(reader)
+            reader.end()
+            if not name:
+                raise LinuxError(EINVAL)
+            node = self._table.walk(parent, name)
+        else:
+            node = self._node(reader)
+            reader.end()
+        fd = self._table.dir_fd(node)
+        head_attr = pack_stat(os.fstat(fd))
+        cursor: ListingCursor | None = None
+        try:
+            cursor = ListingCursor(fd)
+        except PermissionError:
+            pass  # searchable only
+        head = pack_u64(node.fid) + (b"\1" if cursor is not None else b"\0") + head_attr
+        if cursor is None:
+            self._channel.send(0, 0, head)
+            return
+        try:
+            chunk = head + cursor.next_chunk()
+            while not cursor.is_done:
+                self._channel.send(0, FLAG_MORE, chunk)
+                chunk = cursor.next_chunk()
+        finally:
+            cursor.close()
+        self._channel.send(0, 0, chunk)
+
+    def _donate(self, op: int, reader: Reader) -> None:
+        node, name = self._target(reader)
+        if op == OP_OPEN:
+            flags, dev, ino = reader.u32(), reader.u64(), reader.u64()
+            reader.end()
+            fd, st = self._files.open(node, name, flags, dev, ino)
+        else:
+            flags, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
+            reader.end()
+            fd, st = self._files.create(node, name, flags, mode, uid, gid)
+        try:
+            self._channel.send(0, 0, pack_stat(st), fd)
+        finally:
+            os.close(fd)
+
+    def _act(self, op: int, reader: Reader) -> bytes:
+        """Operations answered by one frame: decode, then act."""
+        if op == OP_STAT:
+            node, name = self._target(reader)
+            reader.end()
+            st, target = self._files.stat(node, name)
+            return pack_stat(st) + pack_string(target)
+        if op == OP_WALK:
+            node, name = self._target(reader)
+            reader.end()
+            if not name:
+                raise LinuxError(EINVAL)
+            child = self._table.walk(node, name)
+            return pack_u64(child.fid) + pack_stat(os.fstat(child.fd))
+        if op == OP_ATTACH:
+            index = reader.u32()
+            reader.end()
+            root = self._table.attach(index)
+            flag = b"\1" if root.attach.is_writable else b"\0"
+            return pack_u64(root.fid) + flag + pack_stat(os.fstat(root.attach.fd))
+        if op == OP_STATFS:
+            node = self._node(reader)
+            reader.end()
+            return self._files.statfs(node)
+        if op == OP_CLUNK:
+            raw = reader.rest()
+            if len(raw) % 8:
+                raise ProtocolError("half a fid")
+            for start in range(0, len(raw), 8):
+                self._table.clunk(int.from_bytes(raw[start : start + 8], "little"))
+            return b""
+        if OP_MKDIR <= op <= OP_RENAME:
+            return self._act_on_tree(op, reader)
+        if op == OP_SETATTR or op == OP_FSYNC or OP_GETXATTR <= op <= OP_REMOVEXATTR:
+            return self._act_on_attributes(op, reader)
+        if op == OP_MKNOD:
+            raise LinuxError(EPERM)
+        raise LinuxError(ENOSYS)
+
+    def _act_on_tree(self, op: int, reader: Reader) -> bytes:
+        node, name = self._target(reader)
+        if op == OP_MKDIR:
+            mode, uid, gid = reader.u32(), reader.u32(), reader.u32()
+            reader.end()
+            return pack_stat(self._files.mkdir(node, name, mode, uid, gid))
+        if op == OP_SYMLINK:
+            target, uid, gid = reader.string(), reader.u32(), reader.u32()
+            reader.end()
+            return pack_stat(self._files.symlink(node, name, target, uid, gid))
+        if op == OP_UNLINK or op == OP_RMDIR:
+            reader.end()
+            if op == OP_UNLINK:
+                self._files.unlink(node, name)
+            else:
+                self._files.rmdir(node, name)
+            return b""
+        new_node, new_name = self._target(reader)
+        if op == OP_LINK:
+            reader.end()
+            return pack_stat(self._files.link(node, name, new_node, new_name))
+        flags, moved, exchanged = reader.u32(), reader.u64(), reader.u64()
+        reader.end()
+        self._files.rename(node, name, new_node, new_name, flags)
+        if moved:
+            self._table.moved(moved, node, name, new_node, new_name)
+        if exchanged:
+            self._table.moved(exchanged, new_node, new_name, node, name)
+        return b""
+
+    def _act_on_attributes(self, op: int, reader: Reader) -> bytes:
+        node, name = self._target(reader)
+        if op == OP_SETATTR:
+            valid, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
+            size, atime_ns, mtime_ns = reader.u64(), reader.i64(), reader.i64()
+            reader.end()
+            if valid & ~SET_ALL:
+                raise LinuxError(EINVAL)
+            return pack_stat(self._files.setattr(node, name, valid, mode, uid, gid, size, atime_ns, mtime_ns))
+        if op == OP_FSYNC:
+            reader.end()
+            self._files.fsync(node, name)
+            return b""
+        if op == OP_LISTXATTR:
+            reader.end()
+            return self._files.listxattr(node, name)
+        xattr = reader.string()
+        if op == OP_GETXATTR:
+            reader.end()
+            return self._files.getxattr(node, name, xattr)
+        if op == OP_SETXATTR:
+            value, flags = reader.blob(), reader.u32()
+            reader.end()
+            self._files.setxattr(node, name, xattr, value, flags)
+            return b""
+        reader.end()
+        self._files.removexattr(node, name, xattr)
+        return b""

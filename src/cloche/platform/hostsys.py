@@ -1,0 +1,137 @@
+"""Host system calls that the standard library lacks, typed.
+
+Owns nothing; each function is one system call of the *host* (never of a guest) and raises OSError.  Used by
+the processes that confine themselves (sentry, gofer, egress) and by the gofer's file service.  Nothing here
+may be given a value that came from a guest without validation.
+"""
+
+from typing import Final
+
+from cloche.platform import _sys
+
+AT_EMPTY_PATH: Final = 0x1000
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+UTIME_NOW: Final = (1 << 30) - 1
+UTIME_OMIT: Final = (1 << 30) - 2
+MNT_DETACH: Final = 2
+
+
+class HostStatFs:
+    """statfs(2) figures of a host file system."""
+
+    def __init__(self, row: tuple[int, int, int, int, int, int, int, int, int]) -> None:
+        self.magic: int = row[0]
+        self.block_size: int = row[1]
+        self.blocks: int = row[2]
+        self.blocks_free: int = row[3]
+        self.blocks_avail: int = row[4]
+        self.files: int = row[5]
+        self.files_free: int = row[6]
+        self.name_max: int = row[7]
+        self.flags: int = row[8]
+
+
+def prctl(option: int, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
+    """prctl(2) with scalar arguments."""
+    return _sys.prctl(option, a2, a3, a4, a5)
+
+
+def seccomp_filter(code: bytes, flags: int = 0) -> int:
+    """Install a classic BPF program (seccomp(2), SECCOMP_SET_MODE_FILTER); needs no_new_privs or
+    CAP_SYS_ADMIN.
+
+    `code` is an array of struct sock_filter.  Returns a listener descriptor with
+    SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
+    """
+    return _sys.seccomp_filter(code, flags)
+
+
+def seccomp_has_action(action: int) -> bool:
+    """Whether the host's kernel knows a SECCOMP_RET_* action."""
+    return _sys.seccomp_has_action(action)
+
+
+def capget() -> tuple[int, int, int]:
+    """Effective, permitted and inheritable capabilities of this thread as bit masks."""
+    return _sys.capget()
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the capability sets of this thread (capset(2))."""
+    _sys.capset(effective, permitted, inheritable)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): CLONE_NEW* of this (single-threaded) process."""
+    _sys.unshare(flags)
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2): join the namespace that `fd` refers to."""
+    _sys.setns(fd, kind)
+
+
+def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
+    """mount(2)."""
+    _sys.mount(source, target, kind, flags, data)
+
+
+def umount2(target: bytes, flags: int) -> None:
+    """umount2(2)."""
+    _sys.umount2(target, flags)
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """pivot_root(2)."""
+    _sys.pivot_root(new_root, put_old)
+
+
+def openat2(dirfd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+    """openat2(2) with RESOLVE_* flags (Linux 5.6; OSError(ENOSYS) before)."""
+    return _sys.openat2(dirfd, path, flags, mode, resolve)
+
+
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """Close (or mark CLOEXEC) every descriptor from `first` to `last` (Linux 5.9)."""
+    _sys.close_range(first, last, flags)
+
+
+def renameat2(from_fd: int, source: bytes, to_fd: int, target: bytes, flags: int) -> None:
+    """renameat2(2) with RENAME_* flags; symbolic links are not followed."""
+    _sys.renameat2(from_fd, source, to_fd, target, flags)
+
+
+def fchmodat2(dirfd: int, path: bytes, mode: int, flags: int) -> None:
+    """fchmodat2(2) (Linux 6.6), which has AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH."""
+    _sys.fchmodat2(dirfd, path, mode, flags)
+
+
+def utimensat(dirfd: int, path: bytes, atime: tuple[int, int], mtime: tuple[int, int], flags: int) -> None:
+    """utimensat(2) with (seconds, nanoseconds); UTIME_NOW and UTIME_OMIT may stand for nanoseconds."""
+    _sys.utimensat(dirfd, path, atime[0], atime[1], mtime[0], mtime[1], flags)
+
+
+def fstatfs(fd: int) -> HostStatFs:
+    """fstatfs(2), the magic number included (os.fstatvfs lacks it); `fd` may be an O_PATH descriptor."""
+    return HostStatFs(_sys.fstatfs(fd))
+
+
+def landlock_abi() -> int:
+    """The Landlock ABI version of the host's kernel; OSError(ENOSYS or EOPNOTSUPP) if there is none."""
+    return _sys.landlock_abi()
+
+
+def landlock_create_ruleset(fs: int, net: int, scoped: int, size: int) -> int:
+    """A ruleset descriptor that handles these accesses; `size` in bytes as the ABI allows (8, 16 from 4, 24
+    from 6)."""
+    return _sys.landlock_create_ruleset(fs, net, scoped, size)
+
+
+def landlock_add_path(ruleset: int, fd: int, allowed: int) -> None:
+    """Allow accesses beneath the directory `fd`."""
+    _sys.landlock_add_path(ruleset, fd, allowed)
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """Enforce a ruleset on this thread, for ever (needs no_new_privs)."""
+    _sys.landlock_restrict_self(ruleset)

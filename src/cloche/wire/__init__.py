@@ -1,0 +1,1 @@
+"""Codecs of the messages that the processes of a sandbox exchange."""

@@ -1,0 +1,113 @@
+"""Frames on a stream socket: how two processes of one sandbox exchange messages and descriptors.
+
+A frame is a header of 12 bytes (length of the body, code, flags; little endian) and a body.  `code` is the
+operation in a request, and 0 or a negative errno in a reply.  A reply may consist of several frames: all but
+the last have FLAG_MORE, so that neither side holds a large answer whole.  Descriptors travel with the first
+byte of a frame (SCM_RIGHTS, unix(7)).
+
+Requests and replies alternate strictly; each side blocks while it waits for the other.
+"""
+
+import socket
+from array import array
+from struct import Struct
+from typing import Final
+
+__all__ = ["FLAG_MORE", "Frame", "FrameChannel", "ProtocolError"]
+
+FLAG_MORE: Final = 1  # another frame of this reply follows
+
+_HEADER: Final = Struct("<IiI")
+_HEADER_BYTES: Final = 12
+_MAX_FDS: Final = 4
+_READ_BYTES: Final = 65536
+
+
+class ProtocolError(Exception):
+    """The peer sent what no correct peer sends, or vanished in the middle of a frame."""
+
+
+class Frame:
+    """One message."""
+
+    def __init__(self, code: int, flags: int, body: bytes, fds: list[int]) -> None:
+        self.code: int = code
+        self.flags: int = flags
+        self.body: bytes = body
+        self.fds: list[int] = fds  # owned by the receiver, close-on-exec
+
+
+class FrameChannel:
+    """One end of a connection.
+
+    `max_body_bytes` bounds what the peer can make this side allocate.  Descriptors are received only if
+    `may_receive_fds`; otherwise the kernel drops what the peer attached.
+    """
+
+    def __init__(self, sock: socket.socket, max_body_bytes: int, *, may_receive_fds: bool) -> None:
+        self._sock: socket.socket = sock
+        self._max_body: int = max_body_bytes
+        self._may_receive_fds: bool = may_receive_fds
+        self._buffer: bytearray = bytearray()
+        self._fds: list[int] = []
+        self._ancillary_bytes: int = socket.CMSG_SPACE(4 * _MAX_FDS)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def send(self, code: int, flags: int, body: bytes, fd: int = -1) -> None:
+        """Send one frame, with the descriptor `fd` unless it is -1.  Raises OSError (EPIPE, ECONNRESET)."""
+        data = _HEADER.pack(len(body), code, flags) + body
+        if fd < 0:
+            self._sock.sendall(data)
+            return
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))]
+        sent = self._sock.sendmsg([data], ancillary)
+        if sent < len(data):
+            self._sock.sendall(data[sent:])
+
+    def receive(self) -> Frame | None:
+        """The next frame; None if the peer closed the connection between two frames.
+
+        Raises ProtocolError for a frame that is too long or cut off, OSError if the connection broke.
+        """
+        buffer = self._buffer
+        while len(buffer) < _HEADER_BYTES:
+            if not self._fill():
+                if buffer:
+                    raise ProtocolError("end of stream in a header")
+                return None
+        length, code, flags = _HEADER.unpack_from(buffer)
+        if length > self._max_body:
+            raise ProtocolError(f"a body of {length} bytes")
+        total = _HEADER_BYTES + length
+        while len(buffer) < total:
+            if not self._fill():
+                raise ProtocolError("end of stream in a body")
+        body = bytes(buffer[_HEADER_BYTES:total])
+        del buffer[:total]
+        fds = self._fds
+        if fds:
+            self._fds = []
+        return Frame(code, flags, body, fds)
+
+    def _fill(self) -> bool:
+        """Read what is there; False at the end of the stream."""
+        if not self._may_receive_fds:
+            data = self._sock.recv(_READ_BYTES)
+        else:
+            data, ancillary, _flags, _address = self._sock.recvmsg(
+                _READ_BYTES, self._ancillary_bytes, socket.MSG_CMSG_CLOEXEC
+            )
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    received = array("i")
+                    received.frombytes(payload[: len(payload) // 4 * 4])
+                    self._fds.extend(received.tolist())
+        self._buffer += data
+        return len(data) > 0

@@ -1,0 +1,253 @@
+"""Messages between the sentry and the gofer: operations, attributes, directory entries.
+
+Every integer is little endian.  A name or another byte string is preceded by its length (u16, xattr values
+u32).  Objects are addressed by the fid of a directory and a name in it; the empty name is the directory
+itself (or the attached file). A fid is a number that the gofer chose, never reused during its life.
+
+    operation    request                                             reply
+    ATTACH       index u32                                           fid u64, is_writable u8, attr
+    WALK         fid, name                                           fid u64, attr (of a directory)
+    OPENDIR      fid, name                                           fid u64, is_listed u8, attr, entries …
+    LIST         fid                                                 the same
+    STAT         fid, name                                           attr, symlink target
+    OPEN         fid, name, flags u32, dev u64, ino u64              attr + a descriptor of a regular file
+    CREATE       fid, name, flags u32, mode u32, uid u32, gid u32    attr + a descriptor
+    MKDIR        fid, name, mode u32, uid u32, gid u32               attr
+    SYMLINK      fid, name, target, uid u32, gid u32                 attr
+    LINK         fid, name, new fid, new name                        attr
+    UNLINK RMDIR fid, name                                           -
+    RENAME       fid, name, new fid, new name, flags u32,
+                 fid of the moved directory or 0, fid of the exchanged one or 0
+    SETATTR      fid, name, valid u32, mode u32, uid u32, gid u32,
+                 size u64, atime_ns i64, mtime_ns i64                attr
+    GETXATTR     fid, name, xattr                                    value
+    LISTXATTR    fid, name                                           names, each ended by NUL
+    SETXATTR     fid, name, xattr, value (u32), flags u32            -
+    REMOVEXATTR  fid, name, xattr                                    -
+    STATFS       fid                                                 eight u64, see STATFS
+    FSYNC        fid, name                                           -
+    CLUNK        fid …                                               -
+    MKNOD        anything                                            -EPERM, always
+
+Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
+ends the gofer.
+"""
+
+from struct import Struct
+from struct import error as StructError
+from typing import Final
+
+from cloche.wire.frame import ProtocolError
+
+OP_ATTACH: Final = 1
+OP_WALK: Final = 2
+OP_OPENDIR: Final = 3
+OP_LIST: Final = 4
+OP_STAT: Final = 5
+OP_OPEN: Final = 6
+OP_CREATE: Final = 7
+OP_MKDIR: Final = 8
+OP_SYMLINK: Final = 9
+OP_LINK: Final = 10
+OP_UNLINK: Final = 11
+OP_RMDIR: Final = 12
+OP_RENAME: Final = 13
+OP_SETATTR: Final = 14
+OP_GETXATTR: Final = 15
+OP_LISTXATTR: Final = 16
+OP_SETXATTR: Final = 17
+OP_REMOVEXATTR: Final = 18
+OP_STATFS: Final = 19
+OP_FSYNC: Final = 20
+OP_CLUNK: Final = 21
+OP_MKNOD: Final = 22
+OP_LAST: Final = 22
+
+# SETATTR's `valid`, as linux/fs.h numbers them.
+SET_MODE: Final = 1
+SET_UID: Final = 2
+SET_GID: Final = 4
+SET_SIZE: Final = 8
+SET_ATIME: Final = 16
+SET_MTIME: Final = 32
+SET_ALL: Final = 63
+
+KEEP_ID: Final = 0xFFFFFFFF  # a uid or gid in CREATE, MKDIR, SYMLINK: do not change the owner
+
+MAX_REQUEST_BYTES: Final = 128 * 1024  # an xattr value of 64 KiB and three names fit
+MAX_REPLY_BYTES: Final = 1024 * 1024  # of one frame
+NAME_MAX: Final = 255
+
+ATTR: Final = Struct("<QQIIIIQqqqqq")
+ATTR_BYTES: Final = 80
+ENTRY: Final = Struct("<HHQQIIIIQqqqqq")
+ENTRY_BYTES: Final = 84
+STATFS: Final = Struct("<QQQQQQQQ")  # magic block_size blocks free avail files files_free name_max
+
+_U8: Final = Struct("<B")
+_U16: Final = Struct("<H")
+_U32: Final = Struct("<I")
+_U64: Final = Struct("<Q")
+_I64: Final = Struct("<q")
+
+
+class Attr:
+    """What lstat(2) tells; sizes in bytes, blocks of 512 bytes, times in ns since the epoch."""
+
+    def __init__(
+        self,
+        ino: int,
+        dev: int,
+        mode: int,
+        nlink: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        size: int,
+        blocks: int,
+        atime_ns: int,
+        mtime_ns: int,
+        ctime_ns: int,
+    ) -> None:
+        self.ino: int = ino
+        self.dev: int = dev
+        self.mode: int = mode
+        self.nlink: int = nlink
+        self.uid: int = uid
+        self.gid: int = gid
+        self.rdev: int = rdev
+        self.size: int = size
+        self.blocks: int = blocks
+        self.atime_ns: int = atime_ns
+        self.mtime_ns: int = mtime_ns
+        self.ctime_ns: int = ctime_ns
+
+
+class Entry:
+    """A name in a directory with its attributes, and the target if it is a symbolic link."""
+
+    def __init__(self, name: bytes, attr: Attr, target: bytes) -> None:
+        self.name: bytes = name
+        self.attr: Attr = attr
+        self.target: bytes = target
+
+
+def check_name(name: bytes) -> bool:
+    """Whether `name` is one component that can only name a child: not empty, `.`, `..`, no `/`, no NUL."""
+    if not name or len(name) > NAME_MAX or name == b"." or name == b"..":
+        return False
+    return b"/" not in name and b"\0" not in name
+
+
+class Reader:
+    """Takes fields off a body in order.  Raises ProtocolError when the body is too short."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes = body
+        self._at: int = 0
+
+    def _number(self, layout: Struct, size: int) -> int:
+        at = self._at
+        if at + size > len(self._body):
+            raise ProtocolError("a field is missing")
+        self._at = at + size
+        value: int = layout.unpack_from(self._body, at)[0]
+        return value
+
+    def u8(self) -> int:
+        return self._number(_U8, 1)
+
+    def u16(self) -> int:
+        return self._number(_U16, 2)
+
+    def u32(self) -> int:
+        return self._number(_U32, 4)
+
+    def u64(self) -> int:
+        return self._number(_U64, 8)
+
+    def i64(self) -> int:
+        return self._number(_I64, 8)
+
+    def _bytes(self, length: int) -> bytes:
+        at = self._at
+        if at + length > len(self._body):
+            raise ProtocolError("a string is cut off")
+        self._at = at + length
+        return self._body[at : at + length]
+
+    def string(self) -> bytes:
+        """A byte string with a u16 length."""
+        return self._bytes(self.u16())
+
+    def blob(self) -> bytes:
+        """A byte string with a u32 length."""
+        return self._bytes(self.u32())
+
+    def attr(self) -> Attr:
+        at = self._at
+        if at + ATTR_BYTES > len(self._body):
+            raise ProtocolError("attributes are missing")
+        self._at = at + ATTR_BYTES
+        return unpack_attr(self._body, at)
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        at = self._at
+        self._at = len(self._body)
+        return self._body[at:]
+
+    def end(self) -> None:
+        """Raises ProtocolError unless everything was taken."""
+        if self._at != len(self._body):
+            raise ProtocolError("bytes are left over")
+
+
+def pack_string(data: bytes) -> bytes:
+    """A byte string of at most 65535 bytes with its length in front."""
+    return _U16.pack(len(data)) + data
+
+
+def pack_target(fid: int, name: bytes) -> bytes:
+    """The fid and name that most requests begin with."""
+    return _U64.pack(fid) + _U16.pack(len(name)) + name
+
+
+def pack_u32(*values: int) -> bytes:
+    """Numbers of 32 bits in a row."""
+    return b"".join([_U32.pack(value & 0xFFFFFFFF) for value in values])
+
+
+def pack_u64(*values: int) -> bytes:
+    """Numbers of 64 bits in a row."""
+    return b"".join([_U64.pack(value & 0xFFFFFFFFFFFFFFFF) for value in values])
+
+
+def unpack_attr(body: bytes, offset: int = 0) -> Attr:
+    """Attributes at `offset`.  Raises ProtocolError if they are cut off."""
+    try:
+        (ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime) = ATTR.unpack_from(
+            body, offset
+        )
+    except StructError:
+        raise ProtocolError("attributes are cut off")
+    return Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
+
+
+def unpack_entries(body: bytes, offset: int, into: list[Entry]) -> None:
+    """Append the entries from `offset` to the end of `body`.  Raises ProtocolError."""
+    end = len(body)
+    while offset < end:
+        if offset + ENTRY_BYTES > end:
+            raise ProtocolError("an entry is cut off")
+        (name_len, target_len, ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime) = (
+            ENTRY.unpack_from(body, offset)
+        )
+        offset += ENTRY_BYTES
+        middle = offset + name_len
+        after = middle + target_len
+        if after > end:
+            raise ProtocolError("a name is cut off")
+        attr = Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
+        into.append(Entry(body[offset:middle], attr, body[middle:after]))
+        offset = after
