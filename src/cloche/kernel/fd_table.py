@@ -4,6 +4,7 @@ Owns references to open file descriptions.  Descriptor numbers are the guest's o
 """
 
 from cloche.abi.errno import EBADF, EMFILE, LinuxError
+from cloche.vfs.locks import release_posix_locks
 from cloche.vfs.objects import Context, FileDescription
 
 
@@ -47,7 +48,7 @@ class FdTable:
         old = self.find(fd)
         self._put(fd, file, is_cloexec)
         if old is not None:
-            close_description(ctx, old)
+            self._closed(ctx, old)
 
     def _put(self, fd: int, file: FileDescription, is_cloexec: bool) -> None:
         files = self.files
@@ -66,6 +67,12 @@ class FdTable:
         self.cloexec.discard(fd)
         if fd < self.next_hint:
             self.next_hint = fd
+        return self._closed(ctx, file)
+
+    def _closed(self, ctx: Context, file: FileDescription) -> int:
+        """This table has lost a descriptor of `file`: its POSIX locks go, even if others are left."""
+        if file.inode.locks is not None:
+            release_posix_locks(file.inode, self)
         return close_description(ctx, file)
 
     def descriptors(self) -> list[int]:
@@ -96,7 +103,7 @@ class FdTable:
         self.next_hint = 0
         for file in files:
             if file is not None:
-                close_description(ctx, file)
+                self._closed(ctx, file)
 
 
 def close_description(ctx: Context, file: FileDescription) -> int:

@@ -1,0 +1,238 @@
+"""Advisory file locks: POSIX record locks, open-file-description (OFD) locks, flock(2).
+
+Owns `Inode.locks`.  Nothing here blocks: a conflict is returned, and the system call layer waits on
+`FileLocks.queue` and tries again.  Owners are compared by identity: the descriptor table for POSIX locks (the
+`current->files` of Linux), the open file description for OFD locks and flock.
+
+Order that callers keep: `release_posix_locks` at every close of a descriptor and at the end of its table
+(kernel.fd_table does it); an open file description drops its own locks with its last reference.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, ENOLCK
+from cloche.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH, LOCK_UN
+from cloche.abi.stat import major, minor
+from cloche.vfs.objects import FileDescription, Inode, InodeLocks
+from cloche.vfs.waitqueue import WaitQueue
+
+OFFSET_MAX: Final = 0x7FFFFFFFFFFFFFFF
+MAX_LOCKS: Final = 65536  # in a sandbox: locks are the sentry's memory
+_MAX_DEADLOCK_STEPS: Final = 10  # MAX_DEADLK_ITERATIONS of fs/locks.c
+
+
+class RecordLock:
+    """A locked range [start, end] of bytes, or what was asked for."""
+
+    def __init__(self, owner: object, pid: int, kind: int, start: int, end: int, *, is_ofd: bool) -> None:
+        self.owner: object = owner
+        self.pid: int = pid  # what F_GETLK reports: a tgid, -1 for OFD locks
+        self.kind: int = kind  # F_RDLCK or F_WRLCK (F_UNLCK in a request)
+        self.start: int = start
+        self.end: int = end  # inclusive; OFFSET_MAX: to the end of the file, however far
+        self.is_ofd: bool = is_ofd
+
+
+class FlockLock:
+    """A flock(2) lock: LOCK_SH or LOCK_EX, held by an open file description."""
+
+    def __init__(self, file: FileDescription, kind: int, pid: int) -> None:
+        self.file: FileDescription = file
+        self.kind: int = kind
+        self.pid: int = pid
+
+
+class LockTable:
+    """Every inode that has locks (for /proc/locks), and who waits for what (for EDEADLK).  One per kernel."""
+
+    def __init__(self) -> None:
+        self.inodes: dict[FileLocks, None] = {}
+        self.waiting: dict[object, list[LockWait]] = {}
+        self.count: int = 0
+
+
+class LockWait:
+    """An owner that waits for a POSIX lock."""
+
+    def __init__(self, locks: "FileLocks", request: RecordLock) -> None:
+        self.locks: FileLocks = locks
+        self.request: RecordLock = request
+
+
+class FileLocks(InodeLocks):
+    """The locks of one inode."""
+
+    def __init__(self, table: LockTable, inode: Inode) -> None:
+        self.table: LockTable = table
+        self.inode: Inode = inode
+        self.records: list[RecordLock] = []
+        self.flocks: list[FlockLock] = []
+        self.queue: WaitQueue = WaitQueue()  # woken when a lock is given up
+
+    # -- record locks ------------------------------------------------------------------------------------
+    def conflict(self, request: RecordLock) -> RecordLock | None:
+        """The first lock of another owner that `request` cannot coexist with."""
+        for lock in self.records:
+            if lock.end < request.start or lock.start > request.end or lock.owner is request.owner:
+                continue
+            if lock.kind == F_WRLCK or request.kind == F_WRLCK:
+                return lock
+        return None
+
+    def apply(self, request: RecordLock) -> int:
+        """Set or clear a range without conflict, splitting and joining the owner's locks; 0 or -ENOLCK."""
+        kept: list[RecordLock] = []
+        start, end = request.start, request.end
+        has_weakened = False
+        for lock in self.records:
+            if lock.owner is not request.owner:
+                kept.append(lock)
+            elif lock.kind == request.kind and lock.start <= end + 1 and lock.end >= start - 1:
+                start, end = min(start, lock.start), max(end, lock.end)
+            elif lock.start > end or lock.end < start:
+                kept.append(lock)
+            else:
+                has_weakened = has_weakened or request.kind == F_UNLCK or lock.kind == F_WRLCK
+                if lock.start < start:
+                    kept.append(_piece(lock, lock.start, start - 1))
+                if lock.end > end:
+                    kept.append(_piece(lock, end + 1, lock.end))
+        if request.kind != F_UNLCK:
+            kept.append(_piece(request, start, end))
+        grown = len(kept) - len(self.records)
+        if grown > 0 and self.table.count + grown > MAX_LOCKS:
+            return -ENOLCK
+        self.table.count += grown
+        self.records = kept
+        if has_weakened:
+            self.queue.wake()
+        self.tidy()
+        return 0
+
+    def drop_owner(self, owner: object) -> None:
+        """Give up every record lock of `owner`."""
+        kept = [lock for lock in self.records if lock.owner is not owner]
+        if len(kept) != len(self.records):
+            self.table.count -= len(self.records) - len(kept)
+            self.records = kept
+            self.queue.wake()
+            self.tidy()
+
+    # -- flock -------------------------------------------------------------------------------------------
+    def set_flock(self, file: FileDescription, kind: int, pid: int) -> int:
+        """flock(2) with LOCK_SH, LOCK_EX or LOCK_UN; -EAGAIN if another description holds it.
+
+        A conversion gives the old lock up first, and does not get it back if it fails (flock(2)).
+        """
+        for held in self.flocks:
+            if held.file is file:
+                if held.kind == kind:
+                    return 0
+                self.flocks.remove(held)
+                self.table.count -= 1
+                self.queue.wake()
+                break
+        result = 0
+        if kind != LOCK_UN:
+            for other in self.flocks:
+                if kind == LOCK_EX or other.kind == LOCK_EX:
+                    result = -EAGAIN
+                    break
+            if result == 0 and self.table.count >= MAX_LOCKS:
+                result = -ENOLCK
+            if result == 0:
+                self.flocks.append(FlockLock(file, kind, pid))
+                self.table.count += 1
+        self.tidy()
+        return result
+
+    def description_released(self, file: FileDescription) -> None:
+        if self.flocks:
+            self.set_flock(file, LOCK_UN, 0)
+        if self.records:
+            self.drop_owner(file)
+
+    def tidy(self) -> None:
+        """Leave the inode without lock state when nobody holds or awaits a lock: closes stay cheap."""
+        if self.records or self.flocks:
+            self.table.inodes[self] = None
+            self.inode.locks = self
+        elif self.queue.is_empty():
+            self.table.inodes.pop(self, None)
+            if self.inode.locks is self:
+                self.inode.locks = None
+
+
+def _piece(lock: RecordLock, start: int, end: int) -> RecordLock:
+    """The part [start, end] of a lock."""
+    return RecordLock(lock.owner, lock.pid, lock.kind, start, end, is_ofd=lock.is_ofd)
+
+
+def locks_of(table: LockTable, inode: Inode) -> FileLocks:
+    """The lock state of an inode, made on first use (it disappears again when the last lock does)."""
+    locks = inode.locks
+    if isinstance(locks, FileLocks):
+        return locks
+    fresh = FileLocks(table, inode)
+    inode.locks = fresh
+    return fresh
+
+
+def release_posix_locks(inode: Inode, owner: object) -> None:
+    """close(2) by any descriptor of a process drops all its POSIX locks on the file (fcntl(2))."""
+    locks = inode.locks
+    if isinstance(locks, FileLocks) and locks.records:
+        locks.drop_owner(owner)
+
+
+# -- waiting -------------------------------------------------------------------------------------------------
+def would_deadlock(table: LockTable, request: RecordLock, blocker: RecordLock) -> bool:
+    """Whether waiting for `blocker` would close a circle of owners (EDEADLK); OFD locks are not checked."""
+    current = blocker
+    for step in range(_MAX_DEADLOCK_STEPS):
+        if current.is_ofd:
+            return False
+        if step > 0 and current.owner is request.owner:
+            return True
+        waits = table.waiting.get(current.owner)
+        if not waits:
+            return False
+        following = waits[0].locks.conflict(waits[0].request)
+        if following is None:
+            return False
+        current = following
+    return False
+
+
+def begin_wait(table: LockTable, wait: LockWait) -> None:
+    """Note that the owner of the request waits."""
+    table.waiting.setdefault(wait.request.owner, []).append(wait)
+
+
+def end_lock_wait(table: LockTable, wait: LockWait) -> None:
+    """The wait is over, however it ended."""
+    waits = table.waiting.get(wait.request.owner)
+    if waits is not None and wait in waits:
+        waits.remove(wait)
+        if not waits:
+            del table.waiting[wait.request.owner]
+
+
+# -- /proc/locks ---------------------------------------------------------------------------------------------
+def proc_locks_text(table: LockTable) -> str:
+    """The lines of /proc/locks (proc_locks(5))."""
+    lines: list[str] = []
+    for locks in table.inodes:
+        dev = locks.inode.dev()
+        where = f"{major(dev):02x}:{minor(dev):02x}:{locks.inode.ino}"
+        for record in locks.records:
+            kind = "OFDLCK" if record.is_ofd else "POSIX "
+            mode = "READ " if record.kind == F_RDLCK else "WRITE"
+            end = "EOF" if record.end == OFFSET_MAX else str(record.end)
+            lines.append(
+                f"{len(lines) + 1}: {kind} ADVISORY  {mode} {record.pid} {where} {record.start} {end}\n"
+            )
+        for flock in locks.flocks:
+            mode = "READ " if flock.kind == LOCK_SH else "WRITE"
+            lines.append(f"{len(lines) + 1}: FLOCK  ADVISORY  {mode} {flock.pid} {where} 0 EOF\n")
+    return "".join(lines)
