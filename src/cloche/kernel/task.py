@@ -38,6 +38,7 @@ class SigInfo:
         self.sender_pid: int = sender_pid
         self.sender_uid: int = sender_uid
         self.timer: object | None = None  # the POSIX timer that queued it (overrun counting)
+        self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
 
 
 class PendingSignals:
@@ -144,6 +145,9 @@ class ThreadGroup:
         self.stop_signal: int = 0
         self.stop_reported: bool = True  # the parent has waited for the last stop
         self.continue_reported: bool = True
+        self.stop_pending: bool = False  # a stop is in force; is_stopped follows once every thread is parked
+        self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
+        self.cpu_timers: object | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
         self.exe: object | None = None  # vfs Path of the executable
         self.start_ns: int = 0  # since the sandbox's boot
@@ -225,6 +229,10 @@ class Task(TaskBase):
         self.start_ns: int = 0
         self.syscall_count: int = 0
         self.is_fault_forced: bool = False
+        self.is_parked: bool = False  # takes part in a job control stop
+        self.fault_trapno: int = 0  # of the last fault, for signal frames
+        self.fault_err: int = 0
+        self.fault_cr2: int = 0
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:
@@ -300,6 +308,8 @@ class Kernel:
         self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
         self.exit_status: int = -1  # wait status of the main group, once it is gone
         self.signal_hook: Callable[[Task, int], None] | None = None
+        self.exit_hook: Callable[[ThreadGroup, int], None] | None = None  # ends a group
+        self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0

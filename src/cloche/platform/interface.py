@@ -188,6 +188,10 @@ class HostThread:
         """Whether it runs guest code (or was told to and has not stopped)."""
         raise NotImplementedError
 
+    def cpu_times_ns(self) -> tuple[int, int]:
+        """User and system CPU time of this thread; a platform that cannot tell gives its process's."""
+        return self.process().cpu_times_ns()
+
     def discard(self) -> None:
         """The kernel will not use this thread again (after queue_exit + resume, or when its process died)."""
         raise NotImplementedError
