@@ -417,15 +417,6 @@ class FileDescription:
         """Whether lseek, pread and pwrite work (FMODE_LSEEK|PREAD)."""
         return True
 
-    def open_is_pending(self, ctx: Context) -> bool:
-        """Whether open(2) must still wait on `wait_queue()`: a FIFO without a peer."""
-        return False
-
-    def writes_all(self) -> bool:
-        """Whether a blocking write(2) goes on after a short one (pipes, ttys, stream sockets)."""
-        kind = self.inode.mode & S_IFMT
-        return kind == S_IFIFO or kind == S_IFSOCK or kind == S_IFCHR
-
     # -- data ------------------------------------------------------------------------------------------
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         """read(2) at the file position; bytes, 0 at the end, or -errno (-EAGAIN: would block)."""
@@ -520,7 +511,8 @@ class FileDescription:
 
     def write_continues(self) -> bool:
         """Whether a blocking write(2) goes on after a partial one (pipes, streams, terminals)."""
-        return False
+        kind = self.inode.mode & S_IFMT
+        return kind == S_IFIFO or kind == S_IFSOCK or kind == S_IFCHR
 
     # -- the rest --------------------------------------------------------------------------------------
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
