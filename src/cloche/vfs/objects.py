@@ -100,6 +100,7 @@ class FileSystem:
         self.source: str = kind  # first column of /proc/mounts
         self.root_inode: Inode | None = None
         self.has_stable_dentries: bool = True  # False: look every name up again (proc, shared host directories)
+        self.is_readonly: bool = False  # the whole file system (SB_RDONLY), whatever its mounts say
 
     def statfs(self, ctx: "Context") -> StatFs:
         """Figures for statfs(2)."""
@@ -144,6 +145,8 @@ class Inode:
         self.watches: object | None = None  # owned by fs.inotify
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
+        self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
+        self.is_linkable: bool = False  # O_TMPFILE without O_EXCL: linkat may name it although nlink is 0
 
     # -- type tests ------------------------------------------------------------------------------------
     def is_dir(self) -> bool:
@@ -300,6 +303,7 @@ class Mount:
         self.mountpoint: Dentry | None = None  # in the parent
         self.flags: int = flags  # MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC …
         self.is_detached: bool = False
+        self.covering: dict[Dentry, Mount] = {}  # the mount on top of a dentry as seen through this mount
 
 
 class Path:
@@ -404,6 +408,7 @@ class FileDescription:
         self.owner_pid: int = 0  # F_SETOWN: a tid, tgid or pgid by owner_type
         self.owner_type: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
         self.owner_signal: int = 0  # F_SETSIG
+        self.holds_write: bool = False  # counted in inode.write_count, set by namei
         self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
 
     # -- modes -----------------------------------------------------------------------------------------
@@ -560,6 +565,9 @@ class FileDescription:
         """Drop a reference; the last one releases."""
         self.refs -= 1
         if self.refs == 0:
+            if self.holds_write:
+                self.holds_write = False
+                self.inode.write_count -= 1
             locks = self.inode.locks
             if locks is not None:
                 locks.description_released(self)
