@@ -1,0 +1,47 @@
+# One target for each thing that a contributor does.  `make check` is what CI runs, but for the machine's set-up.
+PYTHON ?= .venv/bin/python
+BIN := $(dir $(PYTHON))
+
+.PHONY: help venv native build fmt lint types test check bench clean
+
+help:
+	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
+	@echo "native  rebuild the stub and the C extensions in place"
+	@echo "build   build a compiled wheel into dist/"
+	@echo "fmt     format the sources"
+	@echo "lint    style and unused code"
+	@echo "types   mypy --strict"
+	@echo "test    the tests, interpreted"
+	@echo "check   format, lint, types, layers, tests interpreted and compiled"
+
+venv:
+	python3 -m venv .venv
+	CLOCHE_PURE=1 .venv/bin/pip install --editable '.[dev]'
+
+native:
+	$(PYTHON) csrc/build.py
+
+build:
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+fmt:
+	$(BIN)ruff format .
+	$(BIN)ruff check --fix .
+
+lint:
+	$(BIN)ruff format --check .
+	$(BIN)ruff check .
+
+types:
+	$(BIN)mypy
+
+test:
+	CLOCHE_STRICT=1 $(PYTHON) -m pytest
+
+check:
+	.ci/run --no-install
+
+clean:
+	rm -rf build dist reports src/cloche.egg-info
+	find src -name '*.so' -delete
+	rm -f src/cloche/platform/stub.elf
