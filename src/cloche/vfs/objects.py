@@ -28,7 +28,8 @@ from cloche.abi.errno import (
     EXDEV,
     LinuxError,
 )
-from cloche.abi.fcntl import O_APPEND
+from cloche.abi.fcntl import O_APPEND, O_PATH
+from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
@@ -122,6 +123,13 @@ class InodeLocks:
         """The last reference to an open file is gone: drop its flock(2) and OFD locks."""
 
 
+class InodeWatches:
+    """The inotify watches of an inode; `fs.inotify` derives from it."""
+
+    def event(self, mask: int, cookie: int, name: bytes) -> None:
+        """Queue IN_* `mask` (one event, IN_ISDIR included); `name` is the child's in a directory, else empty."""
+
+
 class Inode:
     """A file's identity and attributes, and the operations of its type.  Times in ns since the epoch."""
 
@@ -142,7 +150,7 @@ class Inode:
         self.btime_ns: int = 0
         self.locks: InodeLocks | None = None  # owned by vfs.locks
         self.seals: int = -1  # F_SEAL_* of a memfd, enforced by its file system; -1: cannot be sealed
-        self.watches: object | None = None  # owned by fs.inotify
+        self.watches: InodeWatches | None = None  # owned by fs.inotify; told by namei and notify_path
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
         self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
@@ -565,6 +573,7 @@ class FileDescription:
         """Drop a reference; the last one releases."""
         self.refs -= 1
         if self.refs == 0:
+            self._notify_close()
             if self.holds_write:
                 self.holds_write = False
                 self.inode.write_count -= 1
@@ -572,6 +581,28 @@ class FileDescription:
             if locks is not None:
                 locks.description_released(self)
             self.release()
+
+
+    def _notify_close(self) -> None:
+        path = self.path
+        if path is not None and self.flags & O_PATH == 0:
+            notify_path(path, IN_CLOSE_WRITE if self.holds_write else IN_CLOSE_NOWRITE)
+
+
+def notify_path(path: Path, mask: int) -> None:
+    """Tell the watches of a file and of the directory it was found in (IN_OPEN, IN_ACCESS, IN_MODIFY, IN_CLOSE_*, IN_ATTRIB)."""
+    dentry = path.dentry
+    parent = dentry.parent
+    inode = dentry.inode
+    if inode is None:
+        return
+    if parent is not None and parent.inode is not None:
+        above = parent.inode.watches
+        if above is not None and not dentry.is_deleted:
+            above.event(mask | IN_ISDIR if inode.is_dir() else mask, 0, dentry.name)
+    watches = inode.watches
+    if watches is not None:
+        watches.event(mask | IN_ISDIR if inode.is_dir() else mask, 0, b"")
 
 
 class DirectoryDescription(FileDescription):
