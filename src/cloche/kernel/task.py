@@ -218,7 +218,9 @@ class Task(TaskBase):
         self.exit_code: int = 0
         self.vfork_parent: Task | None = None  # whose host thread this task runs on
         self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
-        self.vfork_children: int = 0
+        self.vfork_fpstate: bytes = b""
+        self.vfork_waiter: Task | None = None  # a parent on its own host thread that waits for our exec or exit
+        self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.timer_slack_ns: int = 50_000
         self.nice: int = 0
@@ -313,6 +315,20 @@ class Kernel:
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0
+        self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
+        self.hwcap2: int = 0
+        self.min_sigstack_bytes: int = 2048
+        self.cap_ceiling: int = (1 << 41) - 1  # capabilities that any guest may ever hold
+        self.exec_hooks: list[Callable[[Task], None]] = []  # other modules' part of execve's reset
+        self.exit_hooks: list[Callable[[Task], None]] = []  # called while a task exits, its files still open
+        self.group_exit_hooks: list[Callable[[ThreadGroup], None]] = []  # when the last thread is gone
+        self.vfork_done_hook: Callable[[Task, Task], None] | None = None  # kernel.clone
+        self.vfork_wake_hook: Callable[[Task], None] | None = None  # kernel.clone
+        self.child_signal_hook: Callable[[ThreadGroup, int, int], None] | None = None  # (child, CLD_*, status)
+        self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: installs, returns the fd
+        self.total_forks: int = 0
+        self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
+        self.deferred: list[Task] = []  # stopped in a memory call until another thread's operations are done
 
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self) -> int:

@@ -1,0 +1,272 @@
+"""clone(2), fork(2), vfork(2): new tasks.
+
+Three ways, as DESIGN 3.5: the host's copy-on-write fork (no CLONE_VM), a further host thread (CLONE_VM), and for
+CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread until it execs or exits.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
+from cloche.abi.sched import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_CLEAR_SIGHAND,
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_INTO_CGROUP,
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SETTLS,
+    CLONE_SIGHAND,
+    CLONE_THREAD,
+    CLONE_VFORK,
+    CLONE_VM,
+)
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
+from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.usermem import UserMemory
+from cloche.platform.interface import Registers
+
+NAMESPACES: Final = (
+    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWTIME
+)
+
+
+class CloneArgs:
+    """What clone and clone3 have in common (struct kernel_clone_args)."""
+
+    def __init__(self) -> None:
+        self.flags: int = 0
+        self.pidfd: int = 0
+        self.child_tid: int = 0
+        self.parent_tid: int = 0
+        self.exit_signal: int = 0
+        self.stack: int = 0
+        self.tls: int = 0
+        self.set_tid: list[int] = []
+
+
+class VforkWait(Blocked):
+    """A parent whose host thread the child uses, or (fork with CLONE_VFORK) that waits for the child's exec or exit."""
+
+    def __init__(self, child: Task) -> None:
+        super().__init__()
+        self.child: Task = child
+        self.child_pid: int = child.tid
+        self.is_done: bool = False
+
+    def retry(self, task: TaskBase) -> int:
+        return self.child_pid if self.is_done else BLOCKED
+
+    def interrupted(self, task: TaskBase) -> int:
+        return BLOCKED  # TASK_KILLABLE: only death ends it, and do_group_exit does not ask
+
+
+def check_flags(task: Task, args: CloneArgs) -> None:
+    """copy_process's tests.  Raises LinuxError(EINVAL, EPERM)."""
+    flags = args.flags
+    if flags & CLONE_THREAD and not flags & CLONE_SIGHAND:
+        raise LinuxError(EINVAL)
+    if flags & CLONE_SIGHAND and not flags & CLONE_VM:
+        raise LinuxError(EINVAL)
+    if flags & CLONE_SIGHAND and flags & CLONE_CLEAR_SIGHAND:
+        raise LinuxError(EINVAL)
+    if flags & CLONE_FS and flags & (CLONE_NEWNS | CLONE_NEWUSER):
+        raise LinuxError(EINVAL)
+    if flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID | CLONE_PIDFD):
+        raise LinuxError(EINVAL)
+    if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID and args.pidfd == args.parent_tid:
+        raise LinuxError(EINVAL)
+    if flags & NAMESPACES:
+        raise LinuxError(EPERM)  # namespaces inside the sandbox do not exist yet
+    if flags & CLONE_INTO_CGROUP:
+        raise LinuxError(EINVAL)
+    if args.set_tid:
+        raise LinuxError(EPERM)
+    if args.exit_signal < 0 or args.exit_signal > 64:
+        raise LinuxError(EINVAL)
+
+
+def do_clone(task: Task, args: CloneArgs) -> int:
+    """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
+    check_flags(task, args)
+    kernel = task.kernel
+    flags = args.flags
+    nproc = task.group.rlimit(6)
+    if nproc >= 0 and len(kernel.tasks) >= nproc and not task.creds.capable(21) and not task.creds.capable(24):
+        raise LinuxError(EAGAIN)
+    tid = kernel.alloc_pid()
+    is_vfork_on_thread = flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK
+    regs = task.thread.regs()
+    parent_regs = regs.copy() if is_vfork_on_thread else regs
+    regs.rax = 0
+    if args.stack:
+        regs.rsp = args.stack
+    if flags & CLONE_SETTLS:
+        regs.fs_base = args.tls
+    if flags & CLONE_PARENT_SETTID:
+        task.user_memory().write(args.parent_tid, tid.to_bytes(4, "little"))
+    pidfd_file = None
+    if flags & CLONE_PIDFD:
+        opener = kernel.pidfd_opener
+        if opener is None:
+            raise LinuxError(EINVAL)
+        pidfd_file = opener
+    if flags & CLONE_VM:
+        mm = task.mm
+        thread = task.thread if is_vfork_on_thread else task.thread.queue_clone_thread()
+        mm.users += 1
+    else:
+        process = task.thread.queue_fork()
+        mm = task.mm.fork(process)
+        thread = process.main_thread()
+    group = task.group if flags & CLONE_THREAD else _new_group(task, tid, flags, args.exit_signal)
+    files = task.files
+    if flags & CLONE_FILES:
+        files.users += 1
+    else:
+        files = files.clone()
+    fs = task.fs if flags & CLONE_FS else task.fs.clone()
+    child = Task(kernel, tid, group, task.creds, fs, task.mount_ns, files, mm, thread)
+    child.mem = UserMemory(thread)
+    child.file_size_limit = task.file_size_limit
+    child.comm = task.comm
+    child.sigmask = task.sigmask
+    child.personality = task.personality
+    child.nice = task.nice
+    child.sched_policy, child.sched_priority = task.sched_policy, task.sched_priority
+    child.affinity = task.affinity
+    child.ioprio = task.ioprio
+    child.timer_slack_ns = task.timer_slack_ns
+    child.start_ns = monotonic_ns() - kernel.boot_mono_ns
+    if not flags & CLONE_VM or flags & CLONE_VFORK:
+        child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size
+        child.altstack_flags = task.altstack_flags
+    if flags & CLONE_CHILD_CLEARTID:
+        child.clear_child_tid = args.child_tid
+    if not flags & CLONE_THREAD:
+        group.leader = child
+        group.start_ns = child.start_ns
+        kernel.groups[tid] = group
+        kernel.total_forks += 1
+    group.tasks.append(child)
+    kernel.tasks[tid] = child
+    if group.is_stopped or task.is_kill_pending:
+        child.wants_attention = True
+    if pidfd_file is not None:
+        fd = pidfd_file(task, group)
+        task.user_memory().write(args.pidfd, fd.to_bytes(4, "little"))
+    if is_vfork_on_thread:
+        return _run_on_parent(task, child, args, regs, parent_regs)
+    kernel.by_thread[thread.ident()] = child
+    thread.set_regs(regs)
+    if flags & CLONE_CHILD_SETTID:
+        thread.write(args.child_tid, tid.to_bytes(4, "little"))
+    if flags & CLONE_VFORK:
+        child.vfork_waiter = task
+        block_on_time(task, VforkWait(child))
+        task.thread.run_ops()  # the fork itself; the parent is resumed by vfork_release
+        task.is_running_ops = True
+        return BLOCKED
+    return tid
+
+
+def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, parent_regs: Registers) -> int:
+    """Suspend the parent and let the child have its host thread."""
+    kernel, thread = task.kernel, task.thread
+    child.vfork_parent = task
+    child.vfork_regs = parent_regs
+    child.vfork_fpstate = thread.fpstate()
+    kernel.by_thread[thread.ident()] = child
+    block_on_time(task, VforkWait(child))
+    task.state = "D"
+    if args.flags & CLONE_CHILD_SETTID:
+        thread.write(args.child_tid, child.tid.to_bytes(4, "little"))
+    thread.set_regs(regs)
+    thread.resume()
+    return BLOCKED
+
+
+def vfork_done(child: Task, parent: Task) -> None:
+    """Put the parent's registers back on its host thread and let it go on (the hook of kernel.exit)."""
+    kernel = child.kernel
+    thread = child.thread
+    regs = child.vfork_regs
+    assert isinstance(regs, Registers)
+    child.vfork_regs = None
+    if parent.is_exited:
+        # The parent was killed meanwhile: nobody needs the thread any more.
+        if not child.mm.is_dead:
+            if child.mm.users <= 0:
+                child.mm.process.kill()
+                child.mm.release()
+            else:
+                thread.queue_exit()
+                thread.resume()
+        thread.discard()
+        return
+    thread.set_regs(regs)
+    thread.set_fpstate(child.vfork_fpstate)
+    child.vfork_fpstate = b""
+    kernel.by_thread[thread.ident()] = parent
+    finish_vfork_wait(parent)
+
+
+def finish_vfork_wait(parent: Task) -> None:
+    """The child has called exec or exited: wake the parent."""
+    op = parent.blocked
+    if isinstance(op, VforkWait):
+        op.is_done = True
+        parent.make_ready()
+
+
+def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGroup:
+    """The thread group of a new process."""
+    kernel, old = task.kernel, task.group
+    if flags & CLONE_SIGHAND:
+        handlers = old.handlers
+    else:
+        handlers = old.handlers.clone()
+    if flags & CLONE_CLEAR_SIGHAND:
+        handlers = _cleared(old.handlers)
+    group = ThreadGroup(kernel, tgid, handlers)
+    group.parent = old.parent if flags & CLONE_PARENT else old
+    if group.parent is not None:
+        group.parent.children.append(group)
+    group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
+    group.rlimits = list(old.rlimits)
+    group.exe = old.exe
+    group.oom_score_adj = old.oom_score_adj
+    group.is_dumpable = old.is_dumpable
+    group.pgrp = old.pgrp
+    if group.pgrp is not None:
+        group.pgrp.members.append(group)
+    return group
+
+
+def _cleared(handlers: SignalHandlers) -> SignalHandlers:
+    """CLONE_CLEAR_SIGHAND: handlers become default, ignored stays ignored."""
+    new = SignalHandlers()
+    for signo in range(1, 65):
+        if handlers.actions[signo].handler == 1:
+            new.actions[signo] = SigAction(1)
+    return new
+
+
+def new_init_group(kernel: Kernel) -> ThreadGroup:
+    """pid 1: the sandbox's own init, which has no guest code; it reaps orphans as soon as they die."""
+    group = ThreadGroup(kernel, 1, SignalHandlers())
+    group.rlimits = [(-1, -1)] * 16
+    kernel.groups[1] = group
+    kernel.init = group
+    return group

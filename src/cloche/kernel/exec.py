@@ -1,0 +1,366 @@
+"""execve(2): always into a blank process (DESIGN 3.5).
+
+`begin_exec` opens and parses everything first; an error there leaves the caller as it was.  After that point of no
+return the other threads are gone, a new address space is ordered on a blank process, and the task waits; when the
+platform reports that the areas exist, `finish_exec` fills them and starts the program.
+"""
+
+from cloche.abi.errno import (
+    E2BIG,
+    EACCES,
+    ELIBBAD,
+    ELOOP,
+    ENOENT,
+    ENOEXEC,
+    LinuxError,
+)
+from cloche.abi.stat import S_IFREG
+from cloche.kernel.blocking import BLOCKED, Blocked, block_on_time
+from cloche.kernel.exit import detach_address_space, kill_other_threads
+from cloche.kernel.loader import (
+    Image,
+    StackContents,
+    build_stack,
+    map_segments,
+    map_stack,
+    place_image,
+    read_image,
+)
+from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
+from cloche.mm.address_space import AddressSpace, page_up
+from cloche.platform.interface import HostThread, Registers
+from cloche.vfs.namei import d_path, path_lookup
+from cloche.vfs.objects import MAY_EXEC, Context, FileDescription, Path
+
+MAX_ARG_STRLEN = 131072
+MAX_INTERPRETERS = 4  # levels of #!
+MNT_NOEXEC = 8
+
+
+class ExecImage:
+    """A program that can be started: main image, interpreter, what goes on the stack."""
+
+    def __init__(self, path: Path, main: Image, argv: list[bytes], execfn: bytes) -> None:
+        self.path: Path = path
+        self.main: Image = main
+        self.interpreter: Image | None = None
+        self.argv: list[bytes] = argv
+        self.execfn: bytes = execfn
+        self.comm: bytes = b""
+
+
+def open_exec(ctx: Context, path: Path) -> FileDescription:
+    """Open a file for execution.  Raises LinuxError(EACCES …)."""
+    inode = path.inode()
+    if inode.mode & 0o170000 != S_IFREG:
+        raise LinuxError(EACCES)
+    if path.mount.flags & MNT_NOEXEC or not inode.permission(ctx, MAY_EXEC) or not inode.mode & 0o111:
+        raise LinuxError(EACCES)
+    file = inode.open(ctx, path, 0)
+    return file.get()
+
+
+def prepare(ctx: Context, kernel: Kernel, path: Path, name: bytes, argv: list[bytes], execfn: bytes) -> ExecImage:
+    """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success."""
+    comm = name.rsplit(b"/", 1)[-1][:15]
+    max_address = kernel.platform.max_address()
+    for _level in range(MAX_INTERPRETERS + 1):
+        file = open_exec(ctx, path)
+        try:
+            header = file.read_bytes(ctx, 0, 4096)
+            if header[:2] == b"#!":
+                interpreter, argument = parse_script(header)
+                argv = [interpreter, *([argument] if argument else []), name, *argv[1:]]
+                name = interpreter
+                path = path_lookup(ctx, None, interpreter, 1)
+                file.put()
+                continue
+            main = read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
+        except LinuxError:
+            file.put()
+            raise
+        image = ExecImage(path, main, argv, execfn)
+        image.comm = comm
+        if main.interpreter:
+            try:
+                image.interpreter = _open_interpreter(ctx, main.interpreter, max_address)
+            except LinuxError:
+                file.put()
+                raise
+        return image
+    raise LinuxError(ELOOP)
+
+
+def _open_interpreter(ctx: Context, name: bytes, max_address: int) -> Image:
+    path = path_lookup(ctx, None, name, 1)
+    file = open_exec(ctx, path)
+    try:
+        header = file.read_bytes(ctx, 0, 4096)
+        return read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
+    except LinuxError as error:
+        file.put()
+        raise LinuxError(ELIBBAD if error.errno == ENOEXEC else error.errno) from None
+
+
+def parse_script(header: bytes) -> tuple[bytes, bytes]:
+    """Interpreter and optional argument of a `#!` line (fs/binfmt_script.c).  Raises LinuxError(ENOEXEC)."""
+    line, newline, _rest = header[2:256].partition(b"\n")
+    text = line.strip(b" \t")
+    if not newline and b" " not in text and b"\t" not in text and len(header) >= 256:
+        raise LinuxError(ENOEXEC)
+    text = text.split(b"\0", 1)[0]
+    if not text:
+        raise LinuxError(ENOEXEC)
+    space = -1
+    for index in range(len(text)):
+        if text[index] in (32, 9):
+            space = index
+            break
+    if space < 0:
+        return text, b""
+    return text[:space], text[space:].strip(b" \t")
+
+
+def release_image(image: ExecImage) -> None:
+    """Drop the references that `prepare` took."""
+    image.main.file.put()
+    if image.interpreter is not None:
+        image.interpreter.file.put()
+
+
+class ExecWait(Blocked):
+    """The task waits for its new image to be mapped.  Nothing but a fatal signal ends this early."""
+
+    def __init__(self, image: ExecImage, envp: list[bytes], stack_top: int) -> None:
+        super().__init__()
+        self.image: ExecImage = image
+        self.envp: list[bytes] = envp
+        self.stack_top: int = stack_top
+
+    def retry(self, task: object) -> int:
+        return BLOCKED
+
+    def interrupted(self, task: object) -> int:
+        return BLOCKED
+
+
+def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
+    """Raises LinuxError(E2BIG) over a quarter of the stack limit, as fs/exec.c."""
+    limit = task.group.rlimit(3)
+    room = max(131072, min((8 << 20) * 3 // 4, limit // 4 if limit >= 0 else 1 << 40))
+    total = 0
+    for text in argv:
+        total += len(text) + 9
+        if len(text) >= MAX_ARG_STRLEN:
+            raise LinuxError(E2BIG)
+    for text in envp:
+        total += len(text) + 9
+        if len(text) >= MAX_ARG_STRLEN:
+            raise LinuxError(E2BIG)
+    if total > room:
+        raise LinuxError(E2BIG)
+
+
+def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> int:
+    """Replace the program of `task`; BLOCKED once there is no way back.  Raises LinuxError before that."""
+    kernel = task.kernel
+    if not argv:
+        argv = [b""]
+    check_arg_size(task, argv, envp)
+    image = prepare(task, kernel, path, name, argv, name)
+    try:
+        process = kernel.platform.new_process()
+        mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
+        thread = process.main_thread()
+        try:
+            stack_top = _map_image(task, mm, thread, image)
+        except LinuxError:
+            process.kill()
+            mm.release()
+            raise
+    except LinuxError:
+        release_image(image)
+        raise
+    kill_other_threads(task)
+    detach_address_space(task)
+    _install(task, mm, thread)
+    _reset_for_exec(task, image)
+    block_on_time(task, ExecWait(image, envp, stack_top))
+    task.in_syscall = True
+    thread.run_ops()
+    return BLOCKED
+
+
+def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> None:
+    """Start the first program in the blank process that `task` was made with.  Raises LinuxError."""
+    kernel = task.kernel
+    image = prepare(task, kernel, path, name, argv, name)
+    stack_top = _map_image(task, task.mm, task.thread, image)
+    _install(task, task.mm, task.thread)
+    _reset_for_exec(task, image)
+    block_on_time(task, ExecWait(image, envp, stack_top))
+    task.in_syscall = True
+    task.thread.run_ops()
+
+
+def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
+    from cloche.mm.usermem import UserMemory
+
+    task.mm = mm
+    task.thread = thread
+    task.mem = UserMemory(thread)
+    task.kernel.by_thread[thread.ident()] = task
+
+
+def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImage) -> int:
+    """Queue every mapping of the new image on the blank process; the top of the stack."""
+    kernel = task.kernel
+    stack_top = map_stack(mm, thread, task.group.rlimit(3), is_executable=image.main.is_stack_executable)
+    main = image.main
+    base = 0
+    if main.is_dyn:
+        if image.interpreter is not None:
+            # ELF_ET_DYN_BASE: two thirds of the address space, with 28 bits of randomness below a page.
+            base = 0x555555554000 + (kernel_random(28) << 12)
+    place_image(mm, main, base)
+    end = map_segments(task, mm, thread, main)
+    first, last = main.segments[0], main.segments[-1]
+    mm.start_code = main.base + first.vaddr
+    mm.end_code = main.base + first.vaddr + first.filesz
+    mm.start_data = main.base + last.vaddr
+    mm.end_data = main.base + last.vaddr + last.filesz
+    interpreter = image.interpreter
+    if interpreter is not None:
+        place_image(mm, interpreter, 0)
+        map_segments(task, mm, thread, interpreter)
+    brk = page_up(end)
+    if not (main.is_dyn and interpreter is None):
+        brk += kernel_random(12) << 12
+    if mm.overlaps(brk, brk + 4096):
+        brk = page_up(end)
+    mm.start_brk = mm.brk = brk
+    vdso, vdso_length = kernel.platform.vdso()
+    mm.vdso_start, mm.vdso_end = vdso, vdso + vdso_length
+    return stack_top
+
+
+def kernel_random(bits: int) -> int:
+    """`bits` random bits."""
+    import os
+
+    return int.from_bytes(os.urandom((bits + 7) // 8), "little") & ((1 << bits) - 1)
+
+
+def _auxv(task: Task, image: ExecImage) -> list[tuple[int, int]]:
+    kernel, main = task.kernel, image.main
+    creds = task.creds
+    interpreter = image.interpreter
+    phdr = 0
+    for segment in main.segments:
+        if segment.offset <= main.phoff < segment.offset + segment.filesz:
+            phdr = main.base + segment.vaddr + main.phoff - segment.offset
+            break
+    auxv: list[tuple[int, int]] = []
+    if task.mm.vdso_start:
+        auxv.append((33, task.mm.vdso_start))
+    auxv.append((51, kernel.min_sigstack_bytes))
+    auxv += [
+        (16, kernel.hwcap),
+        (6, 4096),
+        (17, 100),
+        (3, phdr),
+        (4, 56),
+        (5, main.phnum),
+        (7, interpreter.base if interpreter is not None else 0),
+        (8, 0),
+        (9, main.base + main.entry),
+        (11, creds.uid),
+        (12, creds.euid),
+        (13, creds.gid),
+        (14, creds.egid),
+        (23, 0),
+        (26, kernel.hwcap2),
+    ]
+    return auxv
+
+
+def finish_exec(task: Task) -> None:
+    """The new areas exist: fill them, set the registers, run."""
+    op = task.blocked
+    assert isinstance(op, ExecWait)
+    image = op.image
+    mm = task.mm
+    main = image.main
+    sp, stack = build_stack(mm, op.stack_top, StackContents(image.argv, op.envp, image.execfn), _auxv(task, image))
+    is_filled = mm.process.write(sp, stack) == len(stack)
+    for part in (main, image.interpreter):
+        if part is not None:
+            for addr, length in part.zeroes:
+                is_filled = mm.process.write(addr, bytes(length)) == length and is_filled
+    regs = Registers()
+    interpreter = image.interpreter
+    regs.rip = interpreter.base + interpreter.entry if interpreter is not None else main.base + main.entry
+    regs.rsp = sp
+    task.blocked = None
+    task.in_syscall = False
+    task.state = "R"
+    release_image(image)
+    task.thread.set_regs(regs)
+    task.thread.set_fpstate(b"")
+    if not is_filled:
+        task.is_kill_pending = True
+        task.wants_attention = True
+
+
+def _reset_for_exec(task: Task, image: ExecImage) -> None:
+    """begin_new_exec and setup_new_exec (fs/exec.c): what execve resets."""
+    group = task.group
+    handlers = SignalHandlers()
+    for signo in range(1, 65):
+        if group.handlers.actions[signo].handler == 1:
+            handlers.actions[signo] = SigAction(1)
+    group.handlers = handlers
+    task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, 2
+    task.comm = image.comm
+    task.robust_list = 0
+    task.clear_child_tid = 0
+    task.restart = None
+    group.exe = image.path
+    group.has_execed = True
+    group.exit_signal = 17
+    group.is_dumpable = True
+    task.personality &= ~0x0040000  # READ_IMPLIES_EXEC
+    for hook in task.kernel.exec_hooks:
+        hook(task)
+    if task.files.users > 1:
+        task.files.users -= 1
+        task.files = task.files.clone()
+    task.files.close_on_exec(task)
+    _apply_exec_credentials(task)
+
+
+def _apply_exec_credentials(task: Task) -> None:
+    """capabilities(7), "Transformation of capabilities during execve()", without file capabilities."""
+    old = task.creds
+    creds = old.clone()
+    creds.suid = creds.fsuid = creds.euid
+    creds.sgid = creds.fsgid = creds.egid
+    is_root = not creds.securebits & 1
+    if is_root and (creds.euid == 0 or creds.uid == 0):
+        creds.cap_permitted = creds.cap_inheritable | creds.cap_bounding
+        creds.cap_effective = creds.cap_permitted if creds.euid == 0 else 0
+        creds.cap_permitted &= task.kernel.cap_ceiling
+        creds.cap_effective &= task.kernel.cap_ceiling
+    else:
+        creds.cap_permitted = creds.cap_ambient
+        creds.cap_effective = creds.cap_ambient
+    creds.securebits &= ~0x10  # SECBIT_KEEP_CAPS
+    creds.keep_caps = False
+    task.creds = creds
+
+
+def lookup_for_exec(task: Task, start: Path | None, name: bytes) -> Path:
+    """The path to execute.  Raises LinuxError(ENOENT …)."""
+    if not name:
+        raise LinuxError(ENOENT)
+    return path_lookup(task, start, name, 1)

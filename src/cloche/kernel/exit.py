@@ -1,0 +1,255 @@
+"""The end of tasks and thread groups, and what parents hear of it (kernel/exit.c, exit_group(2), wait(2)).
+
+A whole process ends by killing its host process at once.  A single thread ends by ordering its host thread's own
+exit, so it must be stopped: one that runs guest code is interrupted first (`is_kill_pending`).
+"""
+
+from typing import Final
+
+from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD
+from cloche.kernel.blocking import DEAD, end_wait
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
+from cloche.mm.address_space import AddressSpace
+
+ECHILD_IGNORED: Final = 1  # SIG_IGN
+
+
+def detach_address_space(task: Task) -> None:
+    """`task` leaves its address space (exec, exit): put a vfork parent back, end the host thread or process."""
+    kernel, mm, thread = task.kernel, task.mm, task.thread
+    mm.users -= 1
+    waiter = task.vfork_waiter
+    if waiter is not None:
+        task.vfork_waiter = None
+        wake = kernel.vfork_wake_hook
+        if wake is not None:
+            wake(waiter)
+    parent = task.vfork_parent
+    kernel.by_thread.pop(thread.ident(), None)
+    if parent is not None:
+        task.vfork_parent = None
+        vfork_done(task, parent)
+        return
+    if mm.users <= 0:
+        end_process(kernel, task.group, mm)
+    elif not mm.is_dead:
+        thread.queue_exit()
+        thread.resume()
+    thread.discard()
+
+
+def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
+    """Kill a host process that no task uses any more."""
+    if mm.is_dead:
+        return
+    user_ns, system_ns = mm.process.cpu_times_ns()
+    group.dead_user_ns += user_ns
+    group.dead_system_ns += system_ns
+    mm.process.kill()
+    mm.release()
+
+
+def vfork_done(child: Task, parent: Task) -> None:
+    """The child of a vfork has left the parent's host thread: give it back and wake the parent."""
+    kernel = child.kernel
+    hook = kernel.vfork_done_hook
+    assert hook is not None
+    hook(child, parent)
+
+
+def kill_other_threads(task: Task) -> None:
+    """de_thread: every other thread of the group ends without a word; `task` becomes the leader (execve(2))."""
+    group, kernel = task.group, task.kernel
+    if len(group.tasks) == 1 and group.tasks[0] is task:
+        if task.tid != group.tgid:
+            _take_leader_id(task)
+        return
+    others = [other for other in group.tasks if other is not task]
+    if task.vfork_parent is None and task.mm.users == len(group.tasks):
+        end_process(kernel, group, task.mm)
+    for other in others:
+        forget_task(other, is_process_ending=True)
+    if task.tid != group.tgid:
+        _take_leader_id(task)
+    group.tasks = [task]
+    kernel.by_thread[task.thread.ident()] = task
+
+
+def _take_leader_id(task: Task) -> None:
+    kernel, group = task.kernel, task.group
+    kernel.tasks.pop(task.tid, None)
+    task.tid = group.tgid
+    kernel.tasks[task.tid] = task
+    group.leader = task
+
+
+def forget_task(task: Task, *, is_process_ending: bool) -> None:
+    """Take a task out of all tables; its host thread is ended only if the process lives on."""
+    kernel = task.kernel
+    if task.is_exited:
+        return
+    op = task.blocked
+    if op is not None:
+        end_wait(task, op)
+    for hook in kernel.exit_hooks:
+        hook(task)
+    task.is_exited = True
+    task.state = EXITED
+    drop_files(task, task.files)
+    if task in task.group.tasks:
+        task.group.tasks.remove(task)
+    if kernel.tasks.get(task.tid) is task:
+        del kernel.tasks[task.tid]
+    if is_process_ending and task.vfork_parent is None and task.mm.users > 1 and not task.mm.is_dead:
+        # The host process dies as a whole, or this thread is killed with its siblings.
+        if task.thread.is_running():
+            kernel.dying_threads[task.thread.ident()] = task
+            task.mm.users -= 1
+            task.thread.interrupt()
+            return
+    detach_address_space(task)
+
+
+def drop_files(task: Task, files: FdTable) -> None:
+    """The task no longer uses its table; the last user closes everything."""
+    files.users -= 1
+    if files.users == 0:
+        files.close_all(task)
+
+
+def do_exit(task: Task, status: int) -> int:
+    """End one thread with wait status `status`; DEAD.  The last thread takes the group with it."""
+    group = task.group
+    if task.is_exited:
+        return DEAD
+    if not group.is_exiting:
+        group.exit_status = status
+    task.exit_code = status
+    forget_task(task, is_process_ending=False)
+    if not group.tasks:
+        group_dead(group)
+    return DEAD
+
+
+def do_group_exit(group: ThreadGroup, status: int) -> None:
+    """End every thread of the group with wait status `status` (do_group_exit)."""
+    if group.is_exiting or group.is_zombie:
+        return
+    group.is_exiting = True
+    group.exit_status = status
+    group.is_stopped = False
+    tasks = list(group.tasks)
+    if tasks:
+        mm = tasks[0].mm
+        sharers = 0
+        for task in tasks:
+            if task.mm is mm and task.vfork_parent is None:
+                sharers += 1
+        if sharers == len(tasks) and mm.users == sharers and not mm.is_dead:
+            # Nobody else lives in this host process: end it first, so that no guest code of it runs on.
+            end_process(group.kernel, group, mm)
+    for task in tasks:
+        forget_task(task, is_process_ending=True)
+    if not group.tasks:
+        group_dead(group)
+
+
+def group_dead(group: ThreadGroup) -> None:
+    """The last thread is gone: reparent the children, become a zombie, tell the parent (exit_notify)."""
+    if group.is_zombie or group.is_reaped:
+        return
+    kernel = group.kernel
+    group.is_zombie = True
+    for hook in kernel.group_exit_hooks:
+        hook(group)
+    reaper = find_reaper(group)
+    for child in list(group.children):
+        group.children.remove(child)
+        child.parent = reaper
+        if reaper is not None:
+            reaper.children.append(child)
+            if child.is_zombie:
+                notify_parent(child)
+    if kernel.main_group is group:
+        kernel.exit_status = group.exit_status
+    group.exit_wait.wake()
+    notify_parent(group)
+
+
+def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
+    """The nearest living ancestor that is a subreaper, else init (prctl(2) PR_SET_CHILD_SUBREAPER)."""
+    at = group.parent
+    while at is not None:
+        if at.is_subreaper and at.is_alive() and not at.is_exiting:
+            return at
+        at = at.parent
+    return group.kernel.init
+
+
+def notify_parent(group: ThreadGroup) -> None:
+    """SIGCHLD (or the clone's exit signal) to the parent and a wake-up of its waits; reap at once if it ignores us."""
+    kernel, parent = group.kernel, group.parent
+    if parent is None or parent is kernel.init:
+        reap(group)
+        return
+    action = parent.handlers.actions[SIGCHLD]
+    is_ignored = group.exit_signal == SIGCHLD and (action.handler == 1 or action.flags & SA_NOCLDWAIT != 0)
+    if group.exit_signal and not (is_ignored and action.handler == 1):
+        hook = kernel.child_signal_hook
+        if hook is not None:
+            status = group.exit_status
+            if status & 0x7F:
+                hook(group, CLD_DUMPED if status & 0x80 else CLD_KILLED, status & 0x7F)
+            else:
+                hook(group, CLD_EXITED, status >> 8 & 0xFF)
+    if is_ignored:
+        reap(group)
+    parent.child_wait.wake()
+
+
+def reap(group: ThreadGroup) -> None:
+    """The zombie is gone: its parent has its status (release_task)."""
+    kernel = group.kernel
+    group.is_reaped = True
+    group.is_zombie = False
+    parent = group.parent
+    if parent is not None:
+        if group in parent.children:
+            parent.children.remove(group)
+        user_ns, system_ns = group_times(group)
+        parent.children_user_ns += user_ns + group.children_user_ns
+        parent.children_system_ns += system_ns + group.children_system_ns
+    leave_process_group(group)
+    if kernel.groups.get(group.tgid) is group:
+        del kernel.groups[group.tgid]
+
+
+def group_times(group: ThreadGroup) -> tuple[int, int]:
+    """User and system CPU time of a thread group in ns."""
+    user_ns, system_ns = group.dead_user_ns, group.dead_system_ns
+    if group.tasks:
+        mm = group.tasks[0].mm
+        if not mm.is_dead:
+            live_user, live_system = mm.process.cpu_times_ns()
+            user_ns += live_user
+            system_ns += live_system
+    return user_ns, system_ns
+
+
+def leave_process_group(group: ThreadGroup) -> None:
+    """Take a thread group out of its process group; empty groups and sessions vanish."""
+    pgrp = group.pgrp
+    if pgrp is None:
+        return
+    kernel = group.kernel
+    group.pgrp = None
+    if group in pgrp.members:
+        pgrp.members.remove(group)
+    if not pgrp.members:
+        kernel.process_groups.pop(pgrp.pgid, None)
+        session = pgrp.session
+        if pgrp in session.groups:
+            session.groups.remove(pgrp)
+        if not session.groups:
+            kernel.sessions.pop(session.sid, None)

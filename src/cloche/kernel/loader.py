@@ -1,0 +1,269 @@
+"""The ELF loader: from an open executable to areas, a stack and registers (fs/binfmt_elf.c, execve(2)).
+
+`read_image` parses and validates; nothing has changed when it raises.  `map_image` queues the host operations on the
+stopped thread of a blank process.  `fill_image` writes the parts that need memory to be mapped, once they are.
+Everything in the file is hostile: every field is range-checked before use.
+"""
+
+import os
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import EINVAL, ENOEXEC, ENOMEM, LinuxError
+from cloche.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_STACK,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from cloche.mm.address_space import PAGE_MASK, AddressSpace, page_up
+from cloche.platform.interface import HostThread
+from cloche.vfs.mapping import FileMapping
+from cloche.vfs.objects import Context, FileDescription
+
+_EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
+_PHDR: Final = Struct("<IIQQQQQQ")
+_Q: Final = Struct("<Q")
+_QQ: Final = Struct("<QQ")
+
+ET_EXEC: Final = 2
+ET_DYN: Final = 3
+PT_LOAD: Final = 1
+PT_INTERP: Final = 3
+PT_GNU_STACK: Final = 0x6474E551
+EM_X86_64: Final = 62
+
+MAX_STACK: Final = 1 << 30
+DEFAULT_STACK: Final = 8 << 20
+
+
+class Segment:
+    """One PT_LOAD."""
+
+    def __init__(self, flags: int, offset: int, vaddr: int, filesz: int, memsz: int) -> None:
+        self.flags: int = flags
+        self.offset: int = offset
+        self.vaddr: int = vaddr
+        self.filesz: int = filesz
+        self.memsz: int = memsz
+
+
+class Image:
+    """A parsed ELF file and where it was put."""
+
+    def __init__(self, file: FileDescription, name: bytes) -> None:
+        self.file: FileDescription = file
+        self.name: bytes = name
+        self.is_dyn: bool = False
+        self.entry: int = 0
+        self.phoff: int = 0
+        self.phnum: int = 0
+        self.segments: list[Segment] = []
+        self.interpreter: bytes = b""
+        self.is_stack_executable: bool = False
+        self.base: int = 0  # load bias
+        self.zeroes: list[tuple[int, int]] = []  # ranges to clear once mapped
+
+
+def read_image(ctx: Context, file: FileDescription, name: bytes, max_address: int, header: bytes) -> Image:
+    """Parse an ELF file whose first bytes are `header`.  Raises LinuxError(ENOEXEC, EINVAL, ENOMEM, EIO)."""
+    if len(header) < 64 or header[:4] != b"\x7fELF":
+        raise LinuxError(ENOEXEC)
+    (ident, kind, machine, _version, entry, phoff, _shoff, _flags, _ehsize, phentsize, phnum, _a, _b, _c) = (
+        _EHDR.unpack_from(header, 0)
+    )
+    if ident[4] != 2 or ident[5] != 1 or machine != EM_X86_64 or kind not in (ET_EXEC, ET_DYN):
+        raise LinuxError(ENOEXEC)
+    if phentsize != 56 or not 1 <= phnum <= 1170:  # 64 KiB of program headers, as Linux
+        raise LinuxError(ENOEXEC)
+    image = Image(file, name)
+    image.is_dyn = kind == ET_DYN
+    image.entry = entry
+    image.phoff = phoff
+    image.phnum = phnum
+    size = 56 * phnum
+    table = header[phoff : phoff + size] if phoff + size <= len(header) else file.read_bytes(ctx, phoff, size)
+    if len(table) != size:
+        raise LinuxError(ENOEXEC)
+    last_end = 0
+    for index in range(phnum):
+        ptype, flags, offset, vaddr, _paddr, filesz, memsz, _align = _PHDR.unpack_from(table, 56 * index)
+        if ptype == PT_LOAD:
+            if memsz == 0:
+                continue
+            if filesz > memsz or memsz > max_address or vaddr > max_address - memsz or offset > 1 << 62:
+                raise LinuxError(ENOEXEC)
+            if (vaddr - offset) & 4095 and filesz:
+                raise LinuxError(EINVAL)
+            if vaddr < last_end:
+                raise LinuxError(ENOEXEC)
+            last_end = vaddr + memsz
+            image.segments.append(Segment(flags, offset, vaddr, filesz, memsz))
+        elif ptype == PT_INTERP and not image.interpreter:
+            if not 2 <= filesz <= 4096:
+                raise LinuxError(ENOEXEC)
+            raw = header[offset : offset + filesz] if offset + filesz <= len(header) else file.read_bytes(ctx, offset, filesz)
+            if len(raw) != filesz or raw[-1] != 0:
+                raise LinuxError(ENOEXEC)
+            image.interpreter = raw.split(b"\0", 1)[0]
+        elif ptype == PT_GNU_STACK:
+            image.is_stack_executable = flags & 1 != 0
+    if not image.segments:
+        raise LinuxError(ENOEXEC)
+    return image
+
+
+def _segment_prot(flags: int) -> int:
+    prot = 0
+    if flags & 4:
+        prot |= PROT_READ
+    if flags & 2:
+        prot |= PROT_WRITE
+    if flags & 1:
+        prot |= PROT_EXEC
+    return prot
+
+
+def place_image(mm: AddressSpace, image: Image, base: int) -> None:
+    """Choose the load bias: 0 for ET_EXEC, `base` (or wherever there is room) for ET_DYN."""
+    first, last = image.segments[0], image.segments[-1]
+    low = first.vaddr & PAGE_MASK
+    span = page_up(last.vaddr + last.memsz) - low
+    if image.is_dyn:
+        at = base if base else mm.choose_address(0, span)
+        image.base = at - low
+    if image.base + low < mm.min_address or image.base + low + span > mm.max_address:
+        raise LinuxError(ENOMEM)
+
+
+def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Image) -> int:
+    """Queue the mapping of every segment; the end of the highest one."""
+    end = 0
+    for segment in image.segments:
+        prot = _segment_prot(segment.flags)
+        vaddr = image.base + segment.vaddr
+        start = vaddr & PAGE_MASK
+        file_end = vaddr + segment.filesz
+        mem_end = vaddr + segment.memsz
+        map_end = start
+        if segment.filesz:
+            map_end = page_up(file_end)
+            mm.mmap(
+                thread,
+                start,
+                map_end - start,
+                prot,
+                MAP_PRIVATE | MAP_FIXED,
+                FileMapping(ctx, image.file, image.name),
+                segment.offset - (vaddr - start),
+                image.name,
+            )
+            if mem_end > file_end and file_end & 4095 and prot & PROT_WRITE:
+                image.zeroes.append((file_end, min(map_end, mem_end + 4095 & PAGE_MASK) - file_end))
+        if page_up(mem_end) > map_end:
+            mm.mmap(
+                thread,
+                map_end,
+                page_up(mem_end) - map_end,
+                prot,
+                MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS,
+                None,
+                0,
+            )
+        end = max(end, mem_end)
+    return end
+
+
+class StackContents:
+    """What execve puts on a new stack."""
+
+    def __init__(self, argv: list[bytes], envp: list[bytes], execfn: bytes) -> None:
+        self.argv: list[bytes] = argv
+        self.envp: list[bytes] = envp
+        self.execfn: bytes = execfn
+
+
+def build_stack(mm: AddressSpace, top: int, contents: StackContents, auxv: list[tuple[int, int]]) -> tuple[int, bytes]:
+    """The initial stack below `top`: (rsp, bytes from rsp to top).  Also notes arg and env ranges in `mm`.
+
+    Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.
+    """
+    strings = bytearray()
+    offsets: list[int] = []
+    for text in contents.argv:
+        offsets.append(len(strings))
+        strings += text
+        strings.append(0)
+    env_offset = len(strings)
+    env_offsets: list[int] = []
+    for text in contents.envp:
+        env_offsets.append(len(strings))
+        strings += text
+        strings.append(0)
+    env_end = len(strings)
+    execfn_offset = len(strings)
+    strings += contents.execfn + b"\0"
+    tail = bytes(8)
+    strings_at = top - len(tail) - len(strings)
+    mm.arg_start, mm.arg_end = strings_at, strings_at + env_offset
+    mm.env_start, mm.env_end = strings_at + env_offset, strings_at + env_end
+    extra = b"x86_64\0" + bytes(9) + os.urandom(16)
+    extra_at = (strings_at - len(extra)) & ~15
+    vectors = list(auxv)
+    vectors.append((31, strings_at + execfn_offset))  # AT_EXECFN
+    vectors.append((15, extra_at))  # AT_PLATFORM
+    vectors.append((25, extra_at + 16))  # AT_RANDOM
+    vectors.append((0, 0))
+    words = 1 + len(contents.argv) + 1 + len(contents.envp) + 1 + 2 * len(vectors)
+    sp = (extra_at - 8 * words) & ~15
+    out = bytearray()
+    out += _Q.pack(len(contents.argv))
+    for offset in offsets:
+        out += _Q.pack(strings_at + offset)
+    out += _Q.pack(0)
+    for offset in env_offsets:
+        out += _Q.pack(strings_at + offset)
+    out += _Q.pack(0)
+    raw_auxv = b"".join([_QQ.pack(key, value) for key, value in vectors])
+    out += raw_auxv
+    mm.auxv = raw_auxv
+    out += bytes(extra_at - sp - len(out))
+    out += extra
+    out += bytes(strings_at - extra_at - len(extra))
+    out += strings
+    out += tail
+    mm.start_stack = sp
+    return sp, bytes(out)
+
+
+def stack_bytes_for_limit(limit: int) -> int:
+    """How much address space the main stack gets for RLIMIT_STACK `limit` (-1: unlimited)."""
+    if limit < 0:
+        return DEFAULT_STACK
+    return page_up(min(max(limit, 1 << 17), MAX_STACK))
+
+
+def map_stack(mm: AddressSpace, thread: HostThread, limit: int, *, is_executable: bool) -> int:
+    """Place and map the main stack; its top.  Also sets the base from which mmap goes down."""
+    size = stack_bytes_for_limit(limit)
+    top = (mm.max_address - (int.from_bytes(os.urandom(3), "little") << 12) - 4096) & PAGE_MASK
+    prot = PROT_READ | PROT_WRITE | (PROT_EXEC if is_executable else 0)
+    mm.mmap(
+        thread,
+        top - size,
+        size,
+        prot,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | MAP_STACK,
+        None,
+        0,
+        b"[stack]",
+    )
+    guard = 1 << 20
+    mm.set_mmap_base((top - size - guard - (int.from_bytes(os.urandom(2), "little") << 12)) & PAGE_MASK)
+    return top
+
+

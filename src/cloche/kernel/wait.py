@@ -1,0 +1,131 @@
+"""wait4(2) and waitid(2): what a parent hears of its children."""
+
+from typing import Final
+
+from cloche.abi.errno import ECHILD, EINVAL, LinuxError
+from cloche.abi.signal import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED
+from cloche.abi.wait import WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.exit import group_times, reap
+from cloche.kernel.task import ProcessGroup, Task, ThreadGroup
+
+W_NOTHREAD: Final = 0x20000000
+W_ALL: Final = 0x40000000
+W_CLONE: Final = 0x80000000
+
+
+class Waited:
+    """What a wait found."""
+
+    def __init__(self, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int, maxrss: int) -> None:
+        self.pid: int = pid
+        self.uid: int = uid
+        self.code: int = code  # CLD_*
+        self.status: int = status  # the wait status of wait4
+        self.user_ns: int = user_ns
+        self.system_ns: int = system_ns
+        self.maxrss: int = maxrss
+
+
+class WaitSelector:
+    """Which children a wait is about."""
+
+    def __init__(self, pid: int, pgrp: ProcessGroup | None, group: ThreadGroup | None, options: int) -> None:
+        self.pid: int = pid  # > 0: that child; 0: by pgrp; -1: any; -2: `group` (pidfd)
+        self.pgrp: ProcessGroup | None = pgrp
+        self.pgid: int = pgrp.pgid if pgrp is not None else 0
+        self.group: ThreadGroup | None = group
+        self.options: int = options
+
+    def matches(self, child: ThreadGroup) -> bool:
+        if self.pid > 0:
+            chosen = child.tgid == self.pid
+        elif self.pid == -1:
+            chosen = True
+        elif self.pid == -2:
+            chosen = child is self.group
+        else:
+            chosen = child.pgrp is self.pgrp and self.pgrp is not None
+        if not chosen:
+            return False
+        if self.options & W_ALL:
+            return True
+        return (child.exit_signal != 17) == (self.options & W_CLONE != 0)
+
+
+def look(task: Task, selector: WaitSelector) -> Waited | None:
+    """One pass over the children.  Raises LinuxError(ECHILD) if none could ever match."""
+    options = selector.options
+    any_match = False
+    for child in task.group.children:
+        if not selector.matches(child):
+            continue
+        any_match = True
+        if child.is_zombie:
+            if options & WEXITED:
+                return _take_zombie(child, options)
+        elif options & WSTOPPED and child.is_stopped and not child.stop_reported:
+            if not options & WNOWAIT:
+                child.stop_reported = True
+            return _waited(child, CLD_STOPPED, child.stop_signal << 8 | 0x7F)
+        elif options & WCONTINUED and not child.continue_reported:
+            if not options & WNOWAIT:
+                child.continue_reported = True
+            return _waited(child, CLD_CONTINUED, 0xFFFF)
+    if not any_match:
+        raise LinuxError(ECHILD)
+    return None
+
+
+def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
+    user_ns, system_ns = group_times(child)
+    uid = child.leader.creds.uid if child.leader is not None else 0
+    return Waited(
+        child.tgid, uid, code, status, user_ns + child.children_user_ns, system_ns + child.children_system_ns, 0
+    )
+
+
+def _take_zombie(child: ThreadGroup, options: int) -> Waited:
+    status = child.exit_status
+    if status & 0x7F:
+        code = CLD_DUMPED if status & 0x80 else CLD_KILLED
+    else:
+        code = CLD_EXITED
+    found = _waited(child, code, status)
+    if not options & WNOWAIT:
+        reap(child)
+    return found
+
+
+class WaitOperation(Blocked):
+    """A wait under way; `deliver` writes the result to the caller."""
+
+    def __init__(self, selector: WaitSelector) -> None:
+        super().__init__()
+        self.selector: WaitSelector = selector
+
+    def deliver(self, task: Task, found: Waited | None) -> int:
+        """Write the result; the system call's value."""
+        raise NotImplementedError
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        try:
+            found = look(task, self.selector)
+        except LinuxError as error:
+            return -error.errno
+        if found is None:
+            return BLOCKED
+        return self.deliver(task, found)
+
+
+def do_wait(task: Task, op: WaitOperation) -> int:
+    """Look once; wait unless WNOHANG."""
+    if op.selector.options & ~(WNOHANG | WEXITED | WSTOPPED | WCONTINUED | WNOWAIT | W_NOTHREAD | W_ALL | W_CLONE):
+        raise LinuxError(EINVAL)
+    found = look(task, op.selector)
+    if found is not None:
+        return op.deliver(task, found)
+    if op.selector.options & WNOHANG:
+        return op.deliver(task, None)
+    return block_on(task, op, task.group.child_wait)

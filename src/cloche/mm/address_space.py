@@ -1,0 +1,610 @@
+"""An address space: the kernel's list of virtual memory areas, and the host operations that make it true.
+
+The host manages the pages; this module decides addresses and protections (I2: a guest's address is only ever used
+below `max_address`), keeps the list for /proc/PID/maps, limits and forks, and queues the operations on the thread
+that asked.  Callers make sure that no other thread of the process has operations pending.
+"""
+
+from bisect import bisect_right
+from typing import Final
+
+from mypy_extensions import trait
+
+from cloche.abi.errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, LinuxError
+from cloche.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_STACK,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_READ,
+    PROT_WRITE,
+)
+from cloche.platform.interface import HostProcess, HostThread
+
+PAGE: Final = 4096
+PAGE_MASK: Final = ~4095
+MAX_AREAS: Final = 65000  # below the host's vm.max_map_count
+MAP_32BIT: Final = 0x40
+AREA_SHARED: Final = 1
+AREA_DONTFORK: Final = 2
+AREA_STACK: Final = 4
+AREA_LOCKED: Final = 8
+AREA_WIPEONFORK: Final = 16
+AREA_NORESERVE: Final = 32
+
+
+def page_up(value: int) -> int:
+    """Round up to a page."""
+    return (value + 4095) & PAGE_MASK
+
+
+@trait
+class Mappable:
+    """What an area can map: an open file, or shared anonymous memory."""
+
+    def map_fd(self, prot: int, flags: int) -> int:
+        """A host descriptor; stays the object's own.  Raises LinuxError."""
+        raise NotImplementedError
+
+    def map_get(self) -> None:
+        """An area refers to it now."""
+        raise NotImplementedError
+
+    def map_put(self) -> None:
+        """An area is gone."""
+        raise NotImplementedError
+
+    def map_identity(self) -> tuple[int, int]:
+        """(device, inode), for futex keys and /proc/PID/maps."""
+        raise NotImplementedError
+
+    def map_name(self) -> bytes:
+        """What /proc/PID/maps shows."""
+        raise NotImplementedError
+
+    def map_max_prot(self) -> int:
+        """Protections that a shared mapping may ever have (an open-for-reading file has no PROT_WRITE)."""
+        raise NotImplementedError
+
+
+class Area:
+    """[start, end) with one protection and backing."""
+
+    def __init__(
+        self, start: int, end: int, prot: int, flags: int, backing: Mappable | None, offset: int, name: bytes
+    ) -> None:
+        self.start: int = start
+        self.end: int = end
+        self.prot: int = prot
+        self.flags: int = flags
+        self.backing: Mappable | None = backing
+        self.offset: int = offset
+        self.name: bytes = name
+
+    def identity(self) -> tuple[int, int]:
+        """(device, inode) of the mapped file, (0, 0) for anonymous memory."""
+        return self.backing.map_identity() if self.backing is not None else (0, 0)
+
+    def is_shared(self) -> bool:
+        return self.flags & AREA_SHARED != 0
+
+    def slice(self, start: int, end: int) -> "Area":
+        """The part [start, end) as an area of its own (takes no reference)."""
+        offset = self.offset + (start - self.start) if self.backing is not None else 0
+        return Area(start, end, self.prot, self.flags, self.backing, offset, self.name)
+
+
+class AddressSpace:
+    """The areas of one host process, sorted by address."""
+
+    def __init__(self, process: HostProcess, min_address: int, max_address: int) -> None:
+        self.process: HostProcess = process
+        self.min_address: int = min_address
+        self.max_address: int = max_address
+        self.users: int = 1  # tasks in it
+        self._areas: list[Area] = []
+        self._starts: list[int] = []
+        self.mmap_base: int = max_address
+        self._hint: int = max_address  # no gap is known above it (below mmap_base)
+        self.start_brk: int = 0
+        self.brk: int = 0
+        self.start_code: int = 0
+        self.end_code: int = 0
+        self.start_data: int = 0
+        self.end_data: int = 0
+        self.start_stack: int = 0
+        self.arg_start: int = 0
+        self.arg_end: int = 0
+        self.env_start: int = 0
+        self.env_end: int = 0
+        self.auxv: bytes = b""
+        self.vdso_start: int = 0
+        self.vdso_end: int = 0
+        self.total_bytes: int = 0
+        self.locked_default: bool = False
+        self.peak_total_bytes: int = 0
+        self.is_dead: bool = False
+
+    # -- the list ----------------------------------------------------------------------------------------
+    def areas(self) -> list[Area]:
+        """The areas in order (a copy)."""
+        return list(self._areas)
+
+    def find(self, addr: int) -> Area | None:
+        """The area that contains `addr`."""
+        index = bisect_right(self._starts, addr) - 1
+        if index >= 0:
+            area = self._areas[index]
+            if addr < area.end:
+                return area
+        return None
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether any area meets [start, end)."""
+        index = bisect_right(self._starts, start) - 1
+        if index >= 0 and self._areas[index].end > start:
+            return True
+        return index + 1 < len(self._areas) and self._starts[index + 1] < end
+
+    def is_covered(self, start: int, end: int) -> bool:
+        """Whether areas cover all of [start, end)."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0:
+            return start >= end
+        at = start
+        while at < end:
+            if index >= len(self._areas):
+                return False
+            area = self._areas[index]
+            if area.start > at or area.end <= at:
+                return False
+            at = area.end
+            index += 1
+        return True
+
+    def shared_key(self, addr: int) -> tuple[int, int, int] | None:
+        """(device, inode, offset) for an address in a shared mapping, None for private memory (futex(2))."""
+        area = self.find(addr)
+        if area is None or not area.is_shared() or area.backing is None:
+            return None
+        dev, ino = area.backing.map_identity()
+        return (dev, ino, area.offset + addr - area.start)
+
+    def _insert(self, area: Area) -> None:
+        """Add an area (its range is free), merging with like neighbours of anonymous memory."""
+        if area.backing is not None:
+            area.backing.map_get()
+        self.total_bytes += area.end - area.start
+        if self.total_bytes > self.peak_total_bytes:
+            self.peak_total_bytes = self.total_bytes
+        index = bisect_right(self._starts, area.start)
+        if area.backing is None:
+            if index > 0:
+                before = self._areas[index - 1]
+                if before.end == area.start and _alike(before, area):
+                    before.end = area.end
+                    if index < len(self._areas):
+                        after = self._areas[index]
+                        if after.start == before.end and _alike(before, after):
+                            before.end = after.end
+                            del self._areas[index]
+                            del self._starts[index]
+                    return
+            if index < len(self._areas):
+                after = self._areas[index]
+                if after.start == area.end and _alike(area, after):
+                    after.start = area.start
+                    self._starts[index] = area.start
+                    return
+        self._areas.insert(index, area)
+        self._starts.insert(index, area.start)
+
+    def _remove(self, start: int, end: int) -> list[Area]:
+        """Take [start, end) out of the list; the removed pieces, whose references the caller now owns."""
+        removed: list[Area] = []
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or self._areas[index].end <= start:
+            index += 1
+        while index < len(self._areas):
+            area = self._areas[index]
+            if area.start >= end:
+                break
+            cut_start = max(area.start, start)
+            cut_end = min(area.end, end)
+            piece = area.slice(cut_start, cut_end)
+            removed.append(piece)
+            self.total_bytes -= cut_end - cut_start
+            has_head = area.start < cut_start
+            has_tail = cut_end < area.end
+            if has_head and has_tail:
+                tail = area.slice(cut_end, area.end)
+                area.end = cut_start
+                self._areas.insert(index + 1, tail)
+                self._starts.insert(index + 1, cut_end)
+                if area.backing is not None:
+                    area.backing.map_get()  # for the tail
+                    area.backing.map_get()  # for the piece
+                break
+            if has_head:
+                area.end = cut_start
+                if area.backing is not None:
+                    area.backing.map_get()
+                index += 1
+            elif has_tail:
+                if area.backing is not None:
+                    area.backing.map_get()
+                    area.offset += cut_end - area.start
+                area.start = cut_end
+                self._starts[index] = cut_end
+                break
+            else:
+                del self._areas[index]
+                del self._starts[index]
+        if end > self._hint and end <= self.mmap_base:
+            self._hint = end
+        return removed
+
+    def _drop(self, pieces: list[Area]) -> None:
+        for piece in pieces:
+            if piece.backing is not None:
+                piece.backing.map_put()
+
+    def _find_gap(self, length: int, low: int, high: int) -> int:
+        """The highest free range of `length` bytes in [low, high), 0 if there is none."""
+        index = bisect_right(self._starts, high - 1) - 1
+        top = high
+        while True:
+            bottom = self._areas[index].end if index >= 0 else low
+            if bottom < low:
+                bottom = low
+            if top - bottom >= length:
+                return top - length
+            if index < 0 or bottom <= low:
+                return 0
+            top = min(top, self._areas[index].start)
+            if top - low < length:
+                return 0
+            index -= 1
+
+    def choose_address(self, hint: int, length: int, flags: int = 0) -> int:
+        """Where mmap places `length` bytes (a multiple of the page).  Raises LinuxError(ENOMEM)."""
+        if hint:
+            at = page_up(hint)
+            if at >= self.min_address and at + length <= self.max_address and not self.overlaps(at, at + length):
+                return at
+        if flags & MAP_32BIT:
+            at = self._find_gap(length, max(self.min_address, 0x10000), 0x7FFFF000)
+        else:
+            at = self._find_gap(length, self.min_address, self._hint)
+            if at:
+                if length <= 0x10000:
+                    self._hint = at
+            elif self._hint < self.mmap_base:
+                self._hint = self.mmap_base
+                at = self._find_gap(length, self.min_address, self.mmap_base)
+            if not at:
+                at = self._find_gap(length, self.mmap_base, self.max_address)
+        if not at:
+            raise LinuxError(ENOMEM)
+        return at
+
+    def check_range(self, addr: int, length: int) -> int:
+        """The end of a page-aligned range that the guest named.  Raises LinuxError(EINVAL or ENOMEM)."""
+        if addr & 4095:
+            raise LinuxError(EINVAL)
+        size = page_up(length)
+        if length < 0 or size < length or size > self.max_address:
+            raise LinuxError(ENOMEM)
+        if addr < 0 or addr > self.max_address - size:
+            raise LinuxError(ENOMEM)
+        return addr + size
+
+    # -- system calls --------------------------------------------------------------------------------------
+    def mmap(
+        self,
+        thread: HostThread,
+        addr: int,
+        length: int,
+        prot: int,
+        flags: int,
+        backing: Mappable | None,
+        offset: int,
+        name: bytes = b"",
+        limit_bytes: int = -1,
+    ) -> int:
+        """mmap(2) after its arguments were decoded; the address.  Raises LinuxError."""
+        if length <= 0:
+            raise LinuxError(EINVAL if length == 0 else ENOMEM)
+        size = page_up(length)
+        if size > self.max_address:
+            raise LinuxError(ENOMEM)
+        is_fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0
+        if is_fixed:
+            if addr & 4095:
+                raise LinuxError(EINVAL)
+            if addr < self.min_address or addr > self.max_address - size:
+                raise LinuxError(ENOMEM if addr >= self.min_address else EPERM_LOW)
+            if flags & MAP_FIXED_NOREPLACE and self.overlaps(addr, addr + size):
+                raise LinuxError(EEXIST)
+        if limit_bytes >= 0 and self.total_bytes + size > limit_bytes:
+            raise LinuxError(ENOMEM)
+        if len(self._areas) >= MAX_AREAS:
+            raise LinuxError(ENOMEM)
+        if not is_fixed:
+            addr = self.choose_address(addr, size, flags)
+        is_shared = flags & 0xF != MAP_PRIVATE
+        fd = -1
+        host_flags = MAP_FIXED | (flags & (MAP_NORESERVE | MAP_POPULATE | MAP_STACK))
+        if backing is not None:
+            fd = backing.map_fd(prot, flags)
+            host_flags |= MAP_SHARED if is_shared else MAP_PRIVATE
+        else:
+            host_flags |= MAP_PRIVATE | MAP_ANONYMOUS
+        if is_fixed:
+            self._drop(self._remove(addr, addr + size))
+        thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
+        area_flags = AREA_SHARED if is_shared else 0
+        if flags & MAP_NORESERVE:
+            area_flags |= AREA_NORESERVE
+        self._insert(Area(addr, addr + size, prot & 7, area_flags, backing, offset, name))
+        return addr
+
+    def munmap(self, thread: HostThread, addr: int, length: int) -> None:
+        """munmap(2).  Raises LinuxError(EINVAL)."""
+        if addr & 4095 or length <= 0 or addr < 0:
+            raise LinuxError(EINVAL)
+        size = page_up(length)
+        if size > self.max_address or addr > self.max_address - size:
+            raise LinuxError(EINVAL)
+        if len(self._areas) >= MAX_AREAS + 100:
+            raise LinuxError(ENOMEM)
+        removed = self._remove(addr, addr + size)
+        if removed:
+            # One host operation over what really was mapped: never beyond it.
+            thread.queue_munmap(removed[0].start, removed[-1].end - removed[0].start)
+            self._drop(removed)
+
+    def forget(self, addr: int, length: int) -> None:
+        """Undo the bookkeeping of a mapping that the host refused."""
+        self._drop(self._remove(addr, addr + page_up(length)))
+
+    def mprotect(self, thread: HostThread, addr: int, length: int, prot: int) -> None:
+        """mprotect(2).  Raises LinuxError(EINVAL, ENOMEM, EACCES)."""
+        if addr & 4095 or prot & ~0x0F000007 & ~8:
+            raise LinuxError(EINVAL)
+        if length == 0:
+            return
+        end = self.check_range(addr, length)
+        prot &= 7
+        if not self.is_covered(addr, end):
+            raise LinuxError(ENOMEM)
+        if len(self._areas) >= MAX_AREAS:
+            raise LinuxError(ENOMEM)
+        index = bisect_right(self._starts, addr) - 1
+        at = index
+        needs_change = False
+        while at < len(self._areas) and self._areas[at].start < end:
+            area = self._areas[at]
+            if area.prot != prot:
+                needs_change = True
+            if area.is_shared() and area.backing is not None and prot & ~area.backing.map_max_prot():
+                raise LinuxError(EACCES)
+            at += 1
+        if not needs_change:
+            return
+        pieces = self._remove(addr, end)
+        for piece in pieces:
+            piece.prot = prot
+            self._insert(piece)
+        self._drop(pieces)  # _insert took its own references
+        thread.queue_mprotect(addr, end - addr, prot)
+
+    def mremap(self, thread: HostThread, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
+        """mremap(2); the new address.  Raises LinuxError."""
+        if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & 4095:
+            raise LinuxError(EINVAL)
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+            raise LinuxError(EINVAL)
+        if flags & MREMAP_DONTUNMAP:
+            raise LinuxError(EINVAL)  # refused as on a kernel before 5.7
+        old_size, new_size = page_up(old_length), page_up(new_length)
+        if new_size <= 0 or old_length < 0 or new_size > self.max_address:
+            raise LinuxError(EINVAL)
+        area = self.find(old)
+        if area is None:
+            raise LinuxError(EFAULT)
+        if old_size == 0 and not area.is_shared():
+            raise LinuxError(EINVAL)
+        if old + old_size > area.end:
+            raise LinuxError(EFAULT)
+        if flags & MREMAP_FIXED:
+            if new & 4095 or new < self.min_address or new > self.max_address - new_size:
+                raise LinuxError(EINVAL)
+            if new < old + old_size and old < new + new_size:
+                raise LinuxError(EINVAL)
+        elif new_size <= old_size and old_size:
+            if new_size < old_size:
+                self.munmap(thread, old + new_size, old_size - new_size)
+            return old
+        elif old_size and old + old_size == area.end:
+            grown_end = old + new_size
+            if grown_end <= self.max_address and not self.overlaps(area.end, grown_end):
+                thread.queue_mremap(old, old_size, new_size, 0, 0)
+                tail = area.slice(area.start, area.end)
+                tail.start, tail.end = old + old_size, grown_end
+                if area.backing is not None:
+                    tail.offset = area.offset + (old + old_size - area.start)
+                self._insert(tail)
+                return old
+        if not flags & MREMAP_MAYMOVE:
+            raise LinuxError(ENOMEM)
+        if flags & MREMAP_FIXED:
+            self._drop(self._remove(new, new + new_size))
+            target = new
+        else:
+            target = self.choose_address(0, new_size)
+        kept = min(old_size, new_size)
+        if old_size > new_size:
+            thread.queue_munmap(old + new_size, old_size - new_size)
+        host_old = old_size if old_size <= new_size else kept
+        thread.queue_mremap(old, host_old, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target)
+        moved = area.slice(old, min(old + max(kept, PAGE), area.end))
+        moved.start, moved.end = target, target + new_size
+        pieces = self._remove(old, old + old_size) if old_size else []
+        self._insert(moved)
+        self._drop(pieces)
+        return target
+
+    def madvise(self, thread: HostThread, addr: int, length: int, advice: int) -> None:
+        """madvise(2).  Raises LinuxError(EINVAL, ENOMEM)."""
+        if addr & 4095 or length < 0:
+            raise LinuxError(EINVAL)
+        if advice not in _ADVICE:
+            raise LinuxError(EINVAL)
+        if length == 0:
+            return
+        size = page_up(length)
+        if addr < 0 or size > self.max_address or addr > self.max_address - size:
+            raise LinuxError(ENOMEM)
+        end = addr + size
+        has_hole = not self.is_covered(addr, end)
+        action = _ADVICE[advice]
+        index = bisect_right(self._starts, addr) - 1
+        if index < 0 or self._areas[index].end <= addr:
+            index += 1
+        changed: list[tuple[int, int]] = []
+        while index < len(self._areas) and self._areas[index].start < end:
+            area = self._areas[index]
+            changed.append((max(area.start, addr), min(area.end, end)))
+            if advice == MADV_FREE and (area.backing is not None or area.is_shared()):
+                raise LinuxError(EINVAL)
+            if advice == MADV_REMOVE and not area.is_shared():
+                raise LinuxError(EINVAL)
+            index += 1
+        for start, stop in changed:
+            if action == 1:
+                thread.queue_madvise(start, stop - start, advice)
+            elif action == 2:
+                self._mark(start, stop, advice)
+                thread.queue_madvise(start, stop - start, advice)
+        if has_hole:
+            raise LinuxError(ENOMEM)
+
+    def _mark(self, start: int, end: int, advice: int) -> None:
+        pieces = self._remove(start, end)
+        for piece in pieces:
+            if advice == MADV_DONTFORK:
+                piece.flags |= AREA_DONTFORK
+            elif advice == MADV_DOFORK:
+                piece.flags &= ~AREA_DONTFORK
+            elif advice == MADV_WIPEONFORK:
+                piece.flags |= AREA_WIPEONFORK
+            elif advice == MADV_KEEPONFORK:
+                piece.flags &= ~AREA_WIPEONFORK
+            self._insert(piece)
+        self._drop(pieces)
+
+    def set_brk(self, thread: HostThread, new: int, data_limit: int, total_limit: int) -> int:
+        """brk(2): the break afterwards, unchanged on failure."""
+        if new < self.start_brk or new >= self.max_address:
+            return self.brk
+        old_end, new_end = page_up(self.brk), page_up(new)
+        if data_limit >= 0 and new - self.start_brk + self.end_data - self.start_data > data_limit:
+            return self.brk
+        if new_end > old_end:
+            if self.overlaps(old_end, new_end + PAGE):
+                return self.brk
+            if total_limit >= 0 and self.total_bytes + new_end - old_end > total_limit:
+                return self.brk
+            thread.queue_mmap(
+                old_end, new_end - old_end, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0
+            )
+            self._insert(Area(old_end, new_end, PROT_READ | PROT_WRITE, 0, None, 0, b"[heap]"))
+        elif new_end < old_end:
+            self.munmap(thread, new_end, old_end - new_end)
+        self.brk = new
+        return new
+
+    # -- life ----------------------------------------------------------------------------------------------
+    def fork(self, process: HostProcess) -> "AddressSpace":
+        """The bookkeeping of a copy-on-write copy that runs in `process`."""
+        new = AddressSpace(process, self.min_address, self.max_address)
+        for area in self._areas:
+            if area.flags & AREA_DONTFORK:
+                continue
+            copy = area.slice(area.start, area.end)
+            if copy.backing is not None:
+                copy.backing.map_get()
+            new._areas.append(copy)
+            new._starts.append(copy.start)
+            new.total_bytes += copy.end - copy.start
+        new.mmap_base = self.mmap_base
+        new._hint = self._hint
+        new.start_brk, new.brk = self.start_brk, self.brk
+        new.start_code, new.end_code = self.start_code, self.end_code
+        new.start_data, new.end_data = self.start_data, self.end_data
+        new.start_stack = self.start_stack
+        new.arg_start, new.arg_end = self.arg_start, self.arg_end
+        new.env_start, new.env_end = self.env_start, self.env_end
+        new.auxv = self.auxv
+        new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
+        new.peak_total_bytes = new.total_bytes
+        return new
+
+    def set_mmap_base(self, base: int) -> None:
+        """Where the search for gaps starts, downwards."""
+        self.mmap_base = base
+        self._hint = base
+
+    def release(self) -> None:
+        """The process is gone: drop what the areas held."""
+        self.is_dead = True
+        pieces = self._areas
+        self._areas = []
+        self._starts = []
+        self.total_bytes = 0
+        self._drop(pieces)
+
+
+def _alike(a: Area, b: Area) -> bool:
+    return a.prot == b.prot and a.flags == b.flags and a.backing is None and b.backing is None and a.name == b.name
+
+
+EPERM_LOW: Final = 1  # EPERM: below vm.mmap_min_addr
+MADV_FREE: Final = 8
+MADV_REMOVE: Final = 9
+MADV_DONTFORK: Final = 10
+MADV_DOFORK: Final = 11
+MADV_WIPEONFORK: Final = 18
+MADV_KEEPONFORK: Final = 19
+
+# 0: nothing to do, 1: the host does it, 2: also remembered.
+_ADVICE: Final[dict[int, int]] = {
+    0: 0,  # NORMAL
+    1: 0,  # RANDOM
+    2: 0,  # SEQUENTIAL
+    3: 0,  # WILLNEED
+    4: 1,  # DONTNEED
+    8: 1,  # FREE
+    9: 1,  # REMOVE
+    10: 2,  # DONTFORK
+    11: 2,  # DOFORK
+    14: 1,  # HUGEPAGE
+    15: 1,  # NOHUGEPAGE
+    16: 0,  # DONTDUMP
+    17: 0,  # DODUMP
+    18: 2,  # WIPEONFORK
+    19: 2,  # KEEPONFORK
+    20: 0,  # COLD
+    21: 0,  # PAGEOUT
+    22: 1,  # POPULATE_READ
+    23: 1,  # POPULATE_WRITE
+}
+

@@ -1,0 +1,74 @@
+"""What an area of memory maps: an open file, or shared anonymous memory held in a memfd."""
+
+import os
+
+from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from cloche.mm.address_space import Mappable
+from cloche.vfs.objects import Context, FileDescription
+
+
+class FileMapping(Mappable):
+    """An open file as the backing of areas; holds one reference to it for as long as any area does."""
+
+    def __init__(self, ctx: Context, file: FileDescription, name: bytes) -> None:
+        self.file: FileDescription = file
+        self._ctx: Context | None = ctx
+        self._name: bytes = name
+        self._refs: int = 0
+
+    def map_fd(self, prot: int, flags: int) -> int:
+        ctx = self._ctx
+        assert ctx is not None
+        self._ctx = None  # only mmap itself asks, once
+        return self.file.mmap_fd(ctx, prot, flags)
+
+    def map_get(self) -> None:
+        self._refs += 1
+        if self._refs == 1:
+            self.file.get()
+
+    def map_put(self) -> None:
+        self._refs -= 1
+        if self._refs == 0:
+            self.file.put()
+
+    def map_identity(self) -> tuple[int, int]:
+        return self.file.inode.dev(), self.file.inode.ino
+
+    def map_name(self) -> bytes:
+        return self._name
+
+    def map_max_prot(self) -> int:
+        return PROT_READ | PROT_EXEC | (PROT_WRITE if self.file.is_writable() else 0)
+
+
+class SharedAnonymous(Mappable):
+    """MAP_SHARED|MAP_ANONYMOUS: a memfd, so that children and their parent see the same pages."""
+
+    def __init__(self, dev: int, ino: int, length_bytes: int) -> None:
+        self._dev: int = dev
+        self._ino: int = ino
+        self._refs: int = 0
+        self._fd: int = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, length_bytes)
+
+    def map_fd(self, prot: int, flags: int) -> int:
+        return self._fd
+
+    def map_get(self) -> None:
+        self._refs += 1
+
+    def map_put(self) -> None:
+        self._refs -= 1
+        if self._refs == 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def map_identity(self) -> tuple[int, int]:
+        return self._dev, self._ino
+
+    def map_name(self) -> bytes:
+        return b"/dev/zero (deleted)"
+
+    def map_max_prot(self) -> int:
+        return PROT_READ | PROT_WRITE | PROT_EXEC
