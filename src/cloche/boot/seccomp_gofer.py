@@ -1,0 +1,150 @@
+"""The gofer's seccomp allow-list, as data.
+
+Not on it, on purpose: execve, clone, socket, connect, ptrace, process_vm_*, mount, chroot, setuid and its
+kin, kill, bpf, io_uring, mknod, any open for writing unless an attach point is writable.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.mman import PROT_EXEC
+from cloche.arch.x86_64.syscalls import (
+    SYS_access,
+    SYS_brk,
+    SYS_chmod,
+    SYS_chown,
+    SYS_clock_gettime,
+    SYS_clone3,
+    SYS_close,
+    SYS_dup,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_fchmodat2,
+    SYS_fchown,
+    SYS_fchownat,
+    SYS_fcntl,
+    SYS_fstat,
+    SYS_fstatfs,
+    SYS_fsync,
+    SYS_ftruncate,
+    SYS_futex,
+    SYS_getcwd,
+    SYS_getdents64,
+    SYS_geteuid,
+    SYS_getpid,
+    SYS_getrandom,
+    SYS_gettid,
+    SYS_getxattr,
+    SYS_ioctl,
+    SYS_linkat,
+    SYS_listxattr,
+    SYS_lseek,
+    SYS_madvise,
+    SYS_mkdirat,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_newfstatat,
+    SYS_openat,
+    SYS_openat2,
+    SYS_readlink,
+    SYS_readlinkat,
+    SYS_recvfrom,
+    SYS_removexattr,
+    SYS_renameat2,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_sendmsg,
+    SYS_sendto,
+    SYS_setxattr,
+    SYS_sigaltstack,
+    SYS_stat,
+    SYS_statx,
+    SYS_symlinkat,
+    SYS_unlinkat,
+    SYS_utimensat,
+    SYS_write,
+)
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, is_null
+
+_O_WRITE_BITS: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000  # WRONLY RDWR CREAT TRUNC __O_TMPFILE
+
+_ALWAYS: Final[list[Allow]] = [
+    Allow(SYS_recvfrom, "requests of the sentry"),
+    Allow(SYS_sendto, "replies; never to an address", [is_null(4)]),
+    Allow(SYS_sendmsg, "replies that carry a descriptor"),
+    Allow(SYS_newfstatat, "attributes of names below directory descriptors"),
+    Allow(SYS_fstat, "attributes of descriptors"),
+    Allow(SYS_readlinkat, "targets of symbolic links"),
+    Allow(SYS_getdents64, "listing directories"),
+    Allow(SYS_openat, "opening for reading, one component at a time", [int_has_none(2, _O_WRITE_BITS)]),
+    Allow(SYS_openat2, "opening an evicted directory again: RESOLVE_BENEATH"),
+    Allow(SYS_close, "descriptors that were donated or evicted"),
+    Allow(SYS_fcntl, "os.dup and scandir duplicate descriptors close-on-exec"),
+    Allow(SYS_dup, "os.dup on old C libraries"),
+    Allow(SYS_lseek, "rewinddir in the C library"),
+    Allow(SYS_fstatfs, "statfs, and recognising kernel file systems"),
+    Allow(SYS_fsync, "fsync of directories"),
+    Allow(SYS_getxattr, "extended attributes, by magic link of a descriptor"),
+    Allow(SYS_listxattr, "extended attributes, by magic link of a descriptor"),
+    Allow(SYS_mmap, "the interpreter's memory; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_munmap, "the interpreter's memory"),
+    Allow(SYS_mremap, "the C library's realloc"),
+    Allow(SYS_mprotect, "the C library's arenas; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_madvise, "the C library's free"),
+    Allow(SYS_brk, "the C library's heap"),
+    Allow(SYS_futex, "the interpreter's locks"),
+    Allow(SYS_write, "messages on standard error"),
+    Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
+    Allow(SYS_clock_gettime, "where the vDSO has no clock"),
+    Allow(SYS_getpid, "the interpreter after fork"),
+    Allow(SYS_gettid, "the interpreter's locks"),
+    Allow(SYS_geteuid, "whether a chown may be expected to work"),
+    Allow(SYS_rt_sigreturn, "returning from a signal"),
+    Allow(SYS_rt_sigaction, "restoring signals at exit"),
+    Allow(SYS_rt_sigprocmask, "the C library's abort"),
+    Allow(SYS_sigaltstack, "faulthandler at exit"),
+    Allow(SYS_exit, "the end"),
+    Allow(SYS_exit_group, "the end"),
+]
+
+# Only with a writable attach point.
+_WRITING: Final[list[Allow]] = [
+    Allow(SYS_openat, "creating files, opening for writing"),
+    Allow(SYS_mkdirat, "mkdir"),
+    Allow(SYS_symlinkat, "symlink"),
+    Allow(SYS_linkat, "link"),
+    Allow(SYS_unlinkat, "unlink and rmdir"),
+    Allow(SYS_renameat2, "rename"),
+    Allow(SYS_ftruncate, "truncate"),
+    Allow(SYS_fchmod, "set-id and sticky bits of new files"),
+    Allow(SYS_chmod, "chmod, by magic link of a descriptor"),
+    Allow(SYS_fchmodat, "chmod, by magic link of a descriptor"),
+    Allow(SYS_fchmodat2, "chmod on new C libraries"),
+    Allow(SYS_fchown, "the owner of new files"),
+    Allow(SYS_chown, "chown, by magic link of a descriptor"),
+    Allow(SYS_fchownat, "the owner of new directories and links"),
+    Allow(SYS_utimensat, "utimensat"),
+    Allow(SYS_setxattr, "extended attributes, by magic link of a descriptor"),
+    Allow(SYS_removexattr, "extended attributes, by magic link of a descriptor"),
+]
+
+_REFUSED: Final[list[Refuse]] = [
+    Refuse(SYS_openat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_stat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_statx, ENOSYS, "new C libraries fall back to newfstatat"),
+    Refuse(SYS_readlink, EACCES, "the interpreter looks for itself"),
+    Refuse(SYS_access, EACCES, "the interpreter looks for files"),
+    Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
+    Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
+    Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
+]
+
+
+def gofer_policy(*, is_writable: bool) -> Policy:
+    """The allow-list of a gofer with, or without, a writable attach point."""
+    return Policy("gofer", _ALWAYS + _WRITING if is_writable else list(_ALWAYS), _REFUSED)
