@@ -522,6 +522,10 @@ class FileDescription:
         """Whether open(2) has still to wait on wait_queue(): a FIFO whose other end is not there yet."""
         return False
 
+    def wait_limit_ns(self, *, is_write: bool) -> int:
+        """How long a blocking read or write waits before it gives -EAGAIN; -1: for ever (SO_RCVTIMEO, SO_SNDTIMEO)."""
+        return -1
+
     def write_continues(self) -> bool:
         """Whether a blocking write(2) goes on after a partial one (pipes, streams, terminals)."""
         kind = self.inode.mode & S_IFMT
