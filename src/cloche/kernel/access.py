@@ -1,0 +1,39 @@
+"""Who may look into whom: ptrace access between guests (kernel/ptrace.c, security/commoncap.c, ptrace(2)).
+
+Used by /proc/PID, kcmp, process_vm_readv and prlimit.  It compares guests with guests; the host's processes are not
+in the picture (I2).
+"""
+
+from cloche.abi.capability import CAP_SYS_PTRACE
+from cloche.kernel.task import Task
+
+
+def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
+    """ptrace_may_access: with PTRACE_MODE_REALCREDS if `uses_real_ids`, else FSCREDS (a look through /proc)."""
+    if caller.group is target.group:
+        return True
+    creds = caller.creds
+    other = target.creds
+    uid = creds.uid if uses_real_ids else creds.fsuid
+    gid = creds.gid if uses_real_ids else creds.fsgid
+    is_same = (
+        uid == other.euid
+        and uid == other.suid
+        and uid == other.uid
+        and gid == other.egid
+        and gid == other.sgid
+        and gid == other.gid
+    )
+    if creds.capable(CAP_SYS_PTRACE):
+        return True
+    if not is_same or not target.group.is_dumpable:
+        return False
+    held = creds.cap_permitted if uses_real_ids else creds.cap_effective
+    return other.cap_permitted & ~held == 0
+
+
+def find_task(caller: Task, tid: int) -> Task | None:
+    """The living task with that tid; 0 is the caller itself."""
+    if tid == 0:
+        return caller
+    return caller.kernel.tasks.get(tid)

@@ -1,0 +1,161 @@
+"""What guests have consumed: CPU time, memory, load; and the facts about the host that boot lets them see.
+
+Read by getrusage, times, sysinfo, wait4 and /proc.  The platform knows CPU time and resident size per address space
+only: a thread's own figures are those of its process if it is alone, and an equal share otherwise.
+"""
+
+from math import exp
+from typing import Final
+
+from cloche.kernel.task import STOPPED, ZOMBIE, Kernel, Task, ThreadGroup
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace
+
+HOST_FACTS: Final = "host_facts"  # key in kernel.extra
+PAGE: Final = 4096
+
+
+class HostFacts:
+    """What boot read from the host before it confined itself, and what is remembered about load."""
+
+    def __init__(self, cpuinfo: bytes = b"", memory_total: int = 0, memory_available: int = 0) -> None:
+        self.cpuinfo: bytes = cpuinfo  # the host's /proc/cpuinfo
+        self.memory_total: int = memory_total  # bytes
+        self.memory_available: int = memory_available  # bytes
+        self.cmdline: bytes = b"cloche\n"  # /proc/cmdline
+        self.boot_id: bytes = b""  # a UUID, made at the first look
+        self.loads: list[float] = [0.0, 0.0, 0.0]
+        self.load_at_ns: int = 0
+
+
+def host_facts(kernel: Kernel) -> HostFacts:
+    """The sandbox's HostFacts; empty ones if boot has set none."""
+    found = kernel.extra.get(HOST_FACTS)
+    if isinstance(found, HostFacts):
+        return found
+    facts = HostFacts()
+    kernel.extra[HOST_FACTS] = facts
+    return facts
+
+
+def space_of(task: Task) -> AddressSpace | None:
+    """The task's address space, None once it has exited (Linux: task->mm is NULL)."""
+    return None if task.is_exited or task.mm.is_dead else task.mm
+
+
+def group_space(group: ThreadGroup) -> AddressSpace | None:
+    """The address space of a living process."""
+    for task in group.tasks:
+        space = space_of(task)
+        if space is not None:
+            return space
+    return None
+
+
+def group_cpu_ns(group: ThreadGroup) -> tuple[int, int]:
+    """User and system CPU time of a process, its dead threads and address spaces included."""
+    user, system = group.dead_user_ns, group.dead_system_ns
+    space = group_space(group)
+    if space is not None and not _is_borrowed(group):
+        more_user, more_system = space.process.cpu_times_ns()
+        user += more_user
+        system += more_system
+    return user, system
+
+
+def _is_borrowed(group: ThreadGroup) -> bool:
+    """Whether the process runs in its vfork parent's address space (whose time is the parent's)."""
+    return bool(group.tasks) and group.tasks[0].vfork_parent is not None
+
+
+def task_cpu_ns(task: Task) -> tuple[int, int]:
+    """User and system CPU time of a thread: an equal share of its process's (see above)."""
+    user, system = group_cpu_ns(task.group)
+    count = len(task.group.tasks)
+    return (user, system) if count <= 1 else (user // count, system // count)
+
+
+def space_rss_bytes(space: AddressSpace | None) -> int:
+    """Resident bytes of an address space, never more than it has mapped."""
+    if space is None:
+        return 0
+    return min(space.process.rss_bytes(), space.total_bytes) & ~(PAGE - 1)
+
+
+def guest_rss_bytes(kernel: Kernel) -> int:
+    """Resident bytes of all guests; shared pages count once per address space."""
+    seen: set[int] = set()
+    total = 0
+    for group in kernel.groups.values():
+        space = group_space(group)
+        if space is not None and space.process.ident() not in seen:
+            seen.add(space.process.ident())
+            total += space_rss_bytes(space)
+    return total
+
+
+class MemoryFigures:
+    """Bytes of the sandbox's memory, as meminfo and sysinfo show them."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        facts = host_facts(kernel)
+        self.used: int = guest_rss_bytes(kernel)
+        if kernel.memory_limit > 0:
+            limit = kernel.memory_limit
+            self.total: int = min(limit, facts.memory_total) if facts.memory_total else limit
+            self.free: int = max(self.total - self.used, 0)
+        else:
+            self.total = facts.memory_total if facts.memory_total else 1 << 30
+            free = facts.memory_available if facts.memory_available else self.total
+            self.free = max(min(free, self.total) - self.used, 0)
+
+
+def all_cpu_ns(kernel: Kernel) -> tuple[int, int]:
+    """User and system CPU time of everything that has run in the sandbox and is accounted for."""
+    user = system = 0
+    for group in kernel.groups.values():
+        own_user, own_system = group_cpu_ns(group)
+        user += own_user + group.children_user_ns
+        system += own_system + group.children_system_ns
+    return user, system
+
+
+def uptime_ns(kernel: Kernel) -> int:
+    """Time since the sandbox's boot (CLOCK_BOOTTIME as /proc/uptime shows it)."""
+    return max(monotonic_ns() - kernel.boot_mono_ns, 0)
+
+
+def task_state(task: Task) -> str:
+    """The state letter of /proc/PID/stat."""
+    if task.is_exited:
+        return ZOMBIE
+    if task.group.is_stopped or task.state == STOPPED:
+        return STOPPED
+    return "S" if task.blocked is not None else "R"
+
+
+def running_count(kernel: Kernel) -> int:
+    """Tasks that run or could."""
+    count = 0
+    for task in kernel.tasks.values():
+        if task_state(task) == "R":
+            count += 1
+    return count
+
+
+def load_average(kernel: Kernel, caller: Task | None) -> list[float]:
+    """Decayed numbers of running tasks over 1, 5 and 15 minutes.
+
+    Sampled when somebody looks (the caller itself not counted), because a timer would keep an idle sandbox awake.
+    """
+    facts = host_facts(kernel)
+    now = monotonic_ns()
+    active = float(running_count(kernel) - (1 if caller is not None else 0))
+    if facts.load_at_ns == 0:
+        facts.load_at_ns = kernel.boot_mono_ns
+    seconds = max(now - facts.load_at_ns, 0) / 1e9
+    facts.load_at_ns = now
+    for index, period in enumerate((60.0, 300.0, 900.0)):
+        keep = exp(-seconds / period)
+        facts.loads[index] = facts.loads[index] * keep + max(active, 0.0) * (1.0 - keep)
+    return list(facts.loads)

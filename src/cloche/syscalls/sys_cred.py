@@ -1,0 +1,180 @@
+"""System calls on user and group ids and capabilities (credentials(7), capabilities(7)); rules in `kernel.creds`."""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import (
+    CAP_SETGID,
+    _LINUX_CAPABILITY_VERSION_1,
+    _LINUX_CAPABILITY_VERSION_2,
+    _LINUX_CAPABILITY_VERSION_3,
+)
+from cloche.abi.errno import EINVAL, EPERM, ESRCH
+from cloche.abi.limits import NGROUPS_MAX
+from cloche.abi.structs import pack_cap_data, unpack_cap_data
+from cloche.kernel import creds
+from cloche.kernel.access import find_task
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+
+_CAP_VERSIONS: Final = (
+    _LINUX_CAPABILITY_VERSION_1,
+    _LINUX_CAPABILITY_VERSION_2,
+    _LINUX_CAPABILITY_VERSION_3,
+)
+_U32: Final = Struct("<I")
+
+
+def sys_getuid(task: Task, args: Args) -> int:
+    """getuid(2)."""
+    return task.creds.uid
+
+
+def sys_geteuid(task: Task, args: Args) -> int:
+    """geteuid(2)."""
+    return task.creds.euid
+
+
+def sys_getgid(task: Task, args: Args) -> int:
+    """getgid(2)."""
+    return task.creds.gid
+
+
+def sys_getegid(task: Task, args: Args) -> int:
+    """getegid(2)."""
+    return task.creds.egid
+
+
+def sys_setuid(task: Task, args: Args) -> int:
+    """setuid(2)."""
+    creds.set_uid(task, to_u32(args.a0))
+    return 0
+
+
+def sys_setgid(task: Task, args: Args) -> int:
+    """setgid(2)."""
+    creds.set_gid(task, to_u32(args.a0))
+    return 0
+
+
+def sys_setreuid(task: Task, args: Args) -> int:
+    """setreuid(2)."""
+    creds.set_reuid(task, to_u32(args.a0), to_u32(args.a1))
+    return 0
+
+
+def sys_setregid(task: Task, args: Args) -> int:
+    """setregid(2)."""
+    creds.set_regid(task, to_u32(args.a0), to_u32(args.a1))
+    return 0
+
+
+def sys_setresuid(task: Task, args: Args) -> int:
+    """setresuid(2)."""
+    creds.set_resuid(task, to_u32(args.a0), to_u32(args.a1), to_u32(args.a2))
+    return 0
+
+
+def sys_setresgid(task: Task, args: Args) -> int:
+    """setresgid(2)."""
+    creds.set_resgid(task, to_u32(args.a0), to_u32(args.a1), to_u32(args.a2))
+    return 0
+
+
+def sys_getresuid(task: Task, args: Args) -> int:
+    """getresuid(2)."""
+    mem = task.user_memory()
+    mem.write_u32(to_u64(args.a0), task.creds.uid)
+    mem.write_u32(to_u64(args.a1), task.creds.euid)
+    mem.write_u32(to_u64(args.a2), task.creds.suid)
+    return 0
+
+
+def sys_getresgid(task: Task, args: Args) -> int:
+    """getresgid(2)."""
+    mem = task.user_memory()
+    mem.write_u32(to_u64(args.a0), task.creds.gid)
+    mem.write_u32(to_u64(args.a1), task.creds.egid)
+    mem.write_u32(to_u64(args.a2), task.creds.sgid)
+    return 0
+
+
+def sys_setfsuid(task: Task, args: Args) -> int:
+    """setfsuid(2)."""
+    return creds.set_fsuid(task, to_u32(args.a0))
+
+
+def sys_setfsgid(task: Task, args: Args) -> int:
+    """setfsgid(2)."""
+    return creds.set_fsgid(task, to_u32(args.a0))
+
+
+def sys_getgroups(task: Task, args: Args) -> int:
+    """getgroups(2)."""
+    size = to_i32(args.a0)
+    groups = task.creds.groups
+    if size < 0:
+        return -EINVAL
+    if size == 0:
+        return len(groups)
+    if len(groups) > size:
+        return -EINVAL
+    task.user_memory().write(to_u64(args.a1), b"".join([_U32.pack(gid) for gid in groups]))
+    return len(groups)
+
+
+def sys_setgroups(task: Task, args: Args) -> int:
+    """setgroups(2)."""
+    size = to_u32(args.a0)
+    if not task.creds.capable(CAP_SETGID):
+        return -EPERM
+    if size > NGROUPS_MAX:
+        return -EINVAL
+    raw = task.user_memory().read(to_u64(args.a1), 4 * size)
+    creds.set_groups(task, [int(row[0]) for row in _U32.iter_unpack(raw)])
+    return 0
+
+
+def _cap_words(task: Task, header: int) -> int:
+    """How many 32-bit words the version in the header has; 0 (and our version written back) if unknown."""
+    mem = task.user_memory()
+    version = mem.read_u32(header)
+    if version not in _CAP_VERSIONS:
+        mem.write_u32(header, _LINUX_CAPABILITY_VERSION_3)
+        return 0
+    return 1 if version == _LINUX_CAPABILITY_VERSION_1 else 2
+
+
+def sys_capget(task: Task, args: Args) -> int:
+    """capget(2)."""
+    header, data = to_u64(args.a0), to_u64(args.a1)
+    words = _cap_words(task, header)
+    if data == 0:
+        return 0
+    if words == 0:
+        return -EINVAL
+    mem = task.user_memory()
+    pid = mem.read_i32(header + 4)
+    if pid < 0:
+        return -EINVAL
+    target = find_task(task, pid)
+    if target is None:
+        return -ESRCH
+    held = target.creds
+    packed = pack_cap_data(held.cap_effective, held.cap_permitted, held.cap_inheritable)
+    mem.write(data, packed[: 12 * words])
+    return 0
+
+
+def sys_capset(task: Task, args: Args) -> int:
+    """capset(2)."""
+    header, data = to_u64(args.a0), to_u64(args.a1)
+    words = _cap_words(task, header)
+    if words == 0:
+        return -EINVAL
+    mem = task.user_memory()
+    pid = mem.read_i32(header + 4)
+    if pid not in (0, task.tid):
+        return -EPERM
+    effective, permitted, inheritable = unpack_cap_data(mem.read(data, 12 * words))
+    creds.set_caps(task, effective, permitted, inheritable)
+    return 0
