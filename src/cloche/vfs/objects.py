@@ -577,6 +577,11 @@ class FileDescription:
         """Drop a reference; the last one releases."""
         self.refs -= 1
         if self.refs == 0:
+            listeners = self.epoll_items
+            if listeners is not None:
+                self.epoll_items = None
+                for listener in listeners:
+                    listener.file_closed(self)
             self._notify_close()
             if self.holds_write:
                 self.holds_write = False
