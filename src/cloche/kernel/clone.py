@@ -185,6 +185,7 @@ def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, pa
     """Suspend the parent and let the child have its host thread."""
     kernel, thread = task.kernel, task.thread
     child.vfork_parent = task
+    task.lent_to = child
     child.vfork_regs = parent_regs
     child.vfork_fpstate = thread.fpstate()
     kernel.by_thread[thread.ident()] = child
@@ -204,6 +205,7 @@ def vfork_done(child: Task, parent: Task) -> None:
     regs = child.vfork_regs
     assert isinstance(regs, Registers)
     child.vfork_regs = None
+    parent.lent_to = None
     if parent.is_exited:
         # The parent was killed meanwhile: nobody needs the thread any more.
         if not child.mm.is_dead:

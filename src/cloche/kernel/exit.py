@@ -25,6 +25,8 @@ def detach_address_space(task: Task) -> None:
         wake = kernel.vfork_wake_hook
         if wake is not None:
             wake(waiter)
+    if task.lent_to is not None:
+        return  # the child gives the host thread up when it leaves (vfork_done)
     parent = task.vfork_parent
     kernel.by_thread.pop(thread.ident(), None)
     if parent is not None:

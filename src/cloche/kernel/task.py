@@ -11,11 +11,11 @@ from typing import Final
 from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.timers import TimerQueue
+from cloche.kernel.timers import Timer, TimerQueue
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.objects import FileSystem, FsContext, MountNamespace
+from cloche.vfs.objects import FileDescription, FileSystem, FsContext, MountNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
@@ -219,7 +219,10 @@ class Task(TaskBase):
         self.vfork_parent: Task | None = None  # whose host thread this task runs on
         self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
         self.vfork_fpstate: bytes = b""
+        self.lent_to: Task | None = None  # the vfork child that runs on our host thread
         self.vfork_waiter: Task | None = None  # a parent on its own host thread that waits for our exec or exit
+        self.has_deadline_timer: bool = False
+        self.deadline_timer: Timer | None = None
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.timer_slack_ns: int = 50_000
@@ -325,6 +328,7 @@ class Kernel:
         self.vfork_done_hook: Callable[[Task, Task], None] | None = None  # kernel.clone
         self.vfork_wake_hook: Callable[[Task], None] | None = None  # kernel.clone
         self.child_signal_hook: Callable[[ThreadGroup, int, int], None] | None = None  # (child, CLD_*, status)
+        self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
         self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: installs, returns the fd
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already

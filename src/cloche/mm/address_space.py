@@ -10,7 +10,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.abi.errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, LinuxError
+from cloche.abi.errno import EACCES, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, LinuxError
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -510,6 +510,31 @@ class AddressSpace:
                 piece.flags &= ~AREA_WIPEONFORK
             self._insert(piece)
         self._drop(pieces)
+
+    def set_locked(self, start: int, end: int, *, is_locked: bool) -> None:
+        """Account [start, end) as locked or not."""
+        pieces = self._remove(start, end)
+        for piece in pieces:
+            piece.flags = piece.flags | AREA_LOCKED if is_locked else piece.flags & ~AREA_LOCKED
+            self._insert(piece)
+        self._drop(pieces)
+
+    def set_name(self, start: int, end: int, name: bytes) -> None:
+        """Name private anonymous memory for /proc/PID/maps (PR_SET_VMA_ANON_NAME); empty takes the name away.
+
+        Raises LinuxError(EBADF) for mapped files, ENOMEM for holes (after the rest was named).
+        """
+        has_hole = not self.is_covered(start, end)
+        for area in self._areas:
+            if area.start < end and area.end > start and area.backing is not None:
+                raise LinuxError(EBADF)
+        pieces = self._remove(start, end)
+        for piece in pieces:
+            piece.name = name
+            self._insert(piece)
+        self._drop(pieces)
+        if has_hole:
+            raise LinuxError(ENOMEM)
 
     def set_brk(self, thread: HostThread, new: int, data_limit: int, total_limit: int) -> int:
         """brk(2): the break afterwards, unchanged on failure."""

@@ -1,0 +1,369 @@
+"""The event loop: one system call, fault, timer or host descriptor after the other (DESIGN 4).
+
+The life of a system call: `next_event` gives the number and arguments; the row's handler runs to completion and
+returns a value, or BLOCKED after it has left its state on the task; `complete` looks for signals and resumes.
+Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up only appends to that list.
+"""
+
+import sys
+import traceback
+from typing import Final
+
+from cloche.abi.errno import EIO, ENOSYS, LinuxError
+from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
+from cloche.kernel.clone import VforkWait
+from cloche.kernel.exec import ExecWait, finish_exec
+from cloche.kernel.exit import do_group_exit
+from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
+from cloche.kernel.task import Kernel, Task
+from cloche.kernel.timers import monotonic_ns
+from cloche.platform.interface import (
+    EV_FAULT,
+    EV_FD,
+    EV_INTERRUPTED,
+    EV_NONE,
+    EV_OPS_DONE,
+    EV_OPS_FAILED,
+    EV_PROCESS_DIED,
+    EV_SYSCALL,
+    Event,
+)
+
+# Calls that change the address space: while another thread of the process still executes such a change they wait.
+_MEMORY_CALLS: Final = frozenset({9, 10, 11, 12, 25, 28, 30, 56, 57, 58, 59, 67, 322, 435})
+DEFERRED_POLL_NS: Final = 20_000
+OVERDUE_CHECK_NS: Final = 1_000_000_000
+
+
+class StopLoop(Exception):
+    """The sandbox shall end at once (CLOCHE_STRICT)."""
+
+
+def run(kernel: Kernel) -> int:
+    """Serve until the main thread group is gone; its wait status."""
+    platform = kernel.platform
+    timers = kernel.timers
+    while kernel.exit_status < 0:
+        if kernel.ready:
+            run_ready(kernel)
+            continue
+        deadline = timers.next_deadline_ns()
+        if kernel.deferred:
+            timeout = DEFERRED_POLL_NS
+        elif deadline < 0:
+            timeout = -1
+        else:
+            timeout = deadline - monotonic_ns()
+            if timeout <= 0:
+                timers.run_due(monotonic_ns())
+                timeout = 0
+                if kernel.ready:
+                    continue
+        event = platform.next_event(timeout)
+        kind = event[0]
+        if kind == EV_SYSCALL:
+            task = kernel.by_thread.get(event[1])
+            if task is None:
+                end_dying_thread(kernel, event[1])
+            else:
+                system_call(kernel, task, event)
+        elif kind != EV_NONE:
+            other_event(kernel, event)
+        if kernel.deferred:
+            run_deferred(kernel)
+    return kernel.exit_status
+
+
+def system_call(kernel: Kernel, task: Task, event: Event) -> None:
+    """One system call has arrived."""
+    args = task.args
+    args.nr = event[2]
+    args.a0 = event[3]
+    args.a1 = event[4]
+    args.a2 = event[5]
+    args.a3 = event[6]
+    args.a4 = event[7]
+    args.a5 = event[8]
+    task.in_syscall = True
+    kernel.total_syscalls += 1
+    if event[2] in _MEMORY_CALLS and task.mm.users > 1 and task.mm.process.has_pending_ops():
+        kernel.deferred.append(task)
+        return
+    dispatch(kernel, task)
+
+
+def dispatch(kernel: Kernel, task: Task) -> None:
+    """Run the handler of the call in `task.args`."""
+    args = task.args
+    if task.wants_attention and task.is_kill_pending:
+        complete(kernel, task, -4)
+        return
+    enter = kernel.trace_enter
+    if enter is not None:
+        enter(task, args)
+    table = kernel.table
+    number = args.nr
+    try:
+        if 0 <= number < len(table):
+            result = table[number](task, args)
+        else:
+            kernel.missing[number] = kernel.missing.get(number, 0) + 1
+            result = -ENOSYS
+    except LinuxError as error:
+        result = -error.errno
+    except Exception as error:
+        result = internal_error(kernel, task, error)
+    complete(kernel, task, result)
+
+
+def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
+    """I4: a bug in a handler fails that call, is logged and counted; CLOCHE_STRICT=1 stops everything."""
+    kernel.internal_errors += 1
+    if kernel.internal_errors <= 20:
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write(f"cloche: internal error in system call {task.args.nr} of {task.comm!r}:\n{text}")
+        sys.stderr.flush()
+    if kernel.is_strict:
+        raise StopLoop() from error
+    return -EIO
+
+
+def complete(kernel: Kernel, task: Task, result: int) -> None:
+    """A call has a result, or waits: resume the task or leave it."""
+    if result == BLOCKED:
+        op = task.blocked
+        if op is None:
+            return
+        if task.state == "R":
+            task.state = "S"
+        if op.deadline_ns >= 0 and not task.has_deadline_timer:
+            arm_deadline(kernel, task, op.deadline_ns)
+        if task.wants_attention:
+            interrupt_blocked(kernel, task)
+        return
+    if result == DEAD:
+        trace = kernel.trace
+        if trace is not None:
+            trace(task, task.args, result)
+        return
+    trace = kernel.trace
+    if trace is not None:
+        trace(task, task.args, result)
+    task.in_syscall = False
+    task.state = "R"
+    if task.wants_attention or task.saved_sigmask >= 0:
+        return_to_guest(kernel, task, result, in_syscall=True)
+    elif result == RESUME:
+        task.thread.resume()
+    else:
+        task.thread.ret(result)
+
+
+def return_to_guest(kernel: Kernel, task: Task, result: int, *, in_syscall: bool) -> None:
+    """Handle signals and stops, then resume unless the task died or is stopped."""
+    deliver(task, result, in_syscall)
+    if task.is_exited or task.is_parked:
+        return
+    task.thread.resume()
+
+
+def arm_deadline(kernel: Kernel, task: Task, deadline_ns: int) -> None:
+    """A timer that ends the wait of `task`."""
+    op = task.blocked
+    task.has_deadline_timer = True
+
+    def expire() -> None:
+        if task.blocked is op and op is not None and not task.is_exited:
+            task.has_deadline_timer = False
+            task.deadline_timer = None
+            result = op.timed_out(task)
+            if result != BLOCKED:
+                end_wait(task, op)
+                complete(kernel, task, result)
+
+    task.deadline_timer = kernel.timers.add(deadline_ns, expire)
+
+
+def disarm_deadline(task: Task) -> None:
+    """The wait is over before its deadline."""
+    timer = task.deadline_timer
+    if timer is not None:
+        timer.cancel()
+        task.deadline_timer = None
+    task.has_deadline_timer = False
+
+
+def run_ready(kernel: Kernel) -> None:
+    """Retry every blocked call that was woken."""
+    batch = kernel.ready
+    kernel.ready = []
+    for task in batch:
+        task.is_ready_queued = False
+        op = task.blocked
+        if op is None or task.is_exited or task.is_running_ops:
+            continue
+        try:
+            result = op.retry(task)
+        except LinuxError as error:
+            result = -error.errno
+        except Exception as error:
+            result = internal_error(kernel, task, error)
+        if result != BLOCKED:
+            disarm_deadline(task)
+            if task.blocked is op:
+                end_wait(task, op)
+            complete(kernel, task, result)
+        elif task.wants_attention and task.blocked is op:
+            interrupt_blocked(kernel, task)
+
+
+def interrupt_blocked(kernel: Kernel, task: Task) -> None:
+    """A signal, stop or kill wants a blocked task: end its wait with the operation's own answer."""
+    op = task.blocked
+    if op is None or task.is_running_ops:
+        return
+    if not task.is_kill_pending and not has_deliverable(task):
+        return
+    try:
+        result = op.interrupted(task)
+    except LinuxError as error:
+        result = -error.errno
+    except Exception as error:
+        result = internal_error(kernel, task, error)
+    if result == BLOCKED:
+        return
+    disarm_deadline(task)
+    if task.blocked is op:
+        end_wait(task, op)
+    complete(kernel, task, result)
+
+
+def other_event(kernel: Kernel, event: Event) -> None:
+    """Everything but a system call."""
+    kind = event[0]
+    if kind == EV_FD:
+        callback = kernel.fd_callbacks.get(event[2])
+        if callback is not None:
+            callback(event[3])
+        return
+    if kind == EV_PROCESS_DIED:
+        process_died(kernel, event[2], event[3])
+        return
+    task = kernel.by_thread.get(event[1])
+    if task is None:
+        if event[1] >= 0:
+            end_dying_thread(kernel, event[1])
+        return
+    if kind == EV_FAULT:
+        force_fault_signal(task, event[2], event[3], event[4])
+        return_to_guest(kernel, task, 0, in_syscall=False)
+    elif kind == EV_INTERRUPTED:
+        return_to_guest(kernel, task, 0, in_syscall=False)
+    elif kind == EV_OPS_DONE:
+        operations_done(kernel, task)
+    elif kind == EV_OPS_FAILED:
+        operations_failed(kernel, task, event[3])
+
+
+def operations_done(kernel: Kernel, task: Task) -> None:
+    """The answer to run_ops: an exec goes on; a forking parent with CLONE_VFORK waits on."""
+    op = task.blocked
+    if isinstance(op, ExecWait):
+        finish_exec(task)
+        trace = kernel.trace
+        if trace is not None:
+            trace(task, task.args, 0)
+        if task.wants_attention:
+            return_to_guest(kernel, task, RESUME, in_syscall=False)
+        else:
+            task.thread.resume()
+    elif isinstance(op, VforkWait):
+        task.is_running_ops = False
+        task.make_ready()
+
+
+def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
+    """The host refused a queued operation: the call that queued it fails, as far as that can be said."""
+    task.is_running_ops = False
+    op = task.blocked
+    if isinstance(op, ExecWait):
+        do_group_exit(task.group, 9)
+        return
+    number = task.args.nr
+    if number == 9:
+        address = task.thread.regs().rax
+        length = task.args.a1
+        if length > 0 and address < task.mm.max_address:
+            task.mm.forget(address & ~4095, length)
+    elif number in (56, 57, 58, 435):
+        fail_clone(kernel, task)
+    if op is not None:
+        disarm_deadline(task)
+        end_wait(task, op)
+    complete(kernel, task, -errno)
+
+
+def fail_clone(kernel: Kernel, task: Task) -> None:
+    """The host could not fork: the child task never existed."""
+    tid = task.thread.regs().rax
+    child = kernel.tasks.get(tid)
+    if child is None or child is task:
+        return
+    if child.group is task.group:
+        child.mm.users += 1  # its thread never ran: nothing to end
+        child.is_exited = True
+        kernel.tasks.pop(tid, None)
+        kernel.by_thread.pop(child.thread.ident(), None)
+        task.group.tasks.remove(child)
+        child.mm.users -= 2
+        child.thread.discard()
+    elif child.group.parent is not None:
+        child.group.exit_signal = 0
+        child.group.parent.children.remove(child.group)
+        child.group.parent = None
+        do_group_exit(child.group, 9)
+
+
+def process_died(kernel: Kernel, ident: int, status: int) -> None:
+    """A host process is gone that the kernel did not kill: its thread groups die by that signal."""
+    groups = []
+    for task in kernel.tasks.values():
+        if task.mm.process.ident() == ident and not task.mm.is_dead:
+            if task.group not in groups:
+                groups.append(task.group)
+    for group in groups:
+        for task in group.tasks:
+            if not task.mm.is_dead:
+                task.mm.release()
+        do_group_exit(group, status & 0x7F if status & 0x7F else 9)
+
+
+def end_dying_thread(kernel: Kernel, ident: int) -> None:
+    """A thread whose task was ended while it ran has stopped: let the host thread exit."""
+    task = kernel.dying_threads.pop(ident, None)
+    if task is None:
+        return
+    thread = task.thread
+    if task.mm.users <= 0:
+        if not task.mm.is_dead:
+            task.mm.process.kill()
+            task.mm.release()
+    else:
+        thread.queue_exit()
+        thread.resume()
+    thread.discard()
+
+
+def run_deferred(kernel: Kernel) -> None:
+    """Memory calls that waited for another thread's operations."""
+    waiting = kernel.deferred
+    kernel.deferred = []
+    for task in waiting:
+        if task.is_exited:
+            continue
+        if task.mm.process.has_pending_ops() and not task.mm.is_dead:
+            kernel.deferred.append(task)
+        else:
+            dispatch(kernel, task)
+
+

@@ -1,0 +1,405 @@
+"""Processes: clone, fork, exec, exit, wait, and the ids of processes, groups and sessions."""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import E2BIG, EACCES, EBADF, EFAULT, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH, LinuxError
+from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from cloche.abi.sched import CLONE_VFORK, CLONE_VM
+from cloche.abi.structs import pack_rusage, pack_siginfo_chld
+from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
+from cloche.kernel.blocking import DEAD
+from cloche.kernel.clone import CloneArgs, do_clone
+from cloche.kernel.exec import begin_exec, lookup_for_exec
+from cloche.kernel.exit import do_exit, do_group_exit
+from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
+from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
+from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
+from cloche.vfs.objects import Path
+
+SIGCHLD: Final = 17
+MAX_ARG_STRINGS: Final = 0x7FFFFF
+MAX_ARG_BYTES: Final = 6 << 20
+_CLONE_ARGS: Final = Struct("<11Q")
+CLONE_ARGS_SIZE_VER0: Final = 64
+
+
+# -- ids ---------------------------------------------------------------------------------------------------
+def sys_getpid(task: Task, args: Args) -> int:
+    """getpid(2)."""
+    return task.group.tgid
+
+
+def sys_gettid(task: Task, args: Args) -> int:
+    """gettid(2)."""
+    return task.tid
+
+
+def sys_getppid(task: Task, args: Args) -> int:
+    """getppid(2)."""
+    return task.group.parent_pid()
+
+
+def find_group(task: Task, pid: int) -> ThreadGroup:
+    """The thread group `pid` (0: the caller's).  Raises LinuxError(ESRCH)."""
+    if pid == 0:
+        return task.group
+    group = task.kernel.groups.get(pid)
+    if group is None:
+        raise LinuxError(ESRCH)
+    return group
+
+
+def sys_getpgid(task: Task, args: Args) -> int:
+    """getpgid(2)."""
+    pgrp = find_group(task, to_i32(args.a0)).pgrp
+    return pgrp.pgid if pgrp is not None else 0
+
+
+def sys_getpgrp(task: Task, args: Args) -> int:
+    """getpgrp(2)."""
+    pgrp = task.group.pgrp
+    return pgrp.pgid if pgrp is not None else 0
+
+
+def sys_getsid(task: Task, args: Args) -> int:
+    """getsid(2)."""
+    session = find_group(task, to_i32(args.a0)).session()
+    return session.sid if session is not None else 0
+
+
+def sys_setpgid(task: Task, args: Args) -> int:
+    """setpgid(2)."""
+    pid, pgid = to_i32(args.a0), to_i32(args.a1)
+    if pgid < 0:
+        return -EINVAL
+    kernel = task.kernel
+    group = find_group(task, pid)
+    if pgid == 0:
+        pgid = group.tgid
+    if group is not task.group:
+        if group.parent is not task.group:
+            return -ESRCH
+        if group.session() is not task.group.session():
+            return -EPERM
+        if group.has_execed:
+            return -EACCES
+    session = group.session()
+    if session is None or session.sid == group.tgid:
+        return -EPERM
+    pgrp = kernel.process_groups.get(pgid)
+    if pgid != group.tgid and (pgrp is None or pgrp.session is not task.group.session()):
+        return -EPERM
+    if pgrp is None:
+        pgrp = ProcessGroup(pgid, session)
+        kernel.process_groups[pgid] = pgrp
+        session.groups.append(pgrp)
+    join_process_group(group, pgrp)
+    return 0
+
+
+def join_process_group(group: ThreadGroup, pgrp: ProcessGroup) -> None:
+    """Move a thread group; a group left empty vanishes."""
+    from cloche.kernel.exit import leave_process_group
+
+    if group.pgrp is pgrp:
+        return
+    pgrp.members.append(group)
+    leave_process_group(group)
+    group.pgrp = pgrp
+
+
+def sys_setsid(task: Task, args: Args) -> int:
+    """setsid(2)."""
+    kernel, group = task.kernel, task.group
+    if group.tgid in kernel.process_groups:
+        return -EPERM
+    session = Session(group.tgid)
+    kernel.sessions[group.tgid] = session
+    pgrp = ProcessGroup(group.tgid, session)
+    kernel.process_groups[group.tgid] = pgrp
+    session.groups.append(pgrp)
+    join_process_group(group, pgrp)
+    return group.tgid
+
+
+def sys_set_tid_address(task: Task, args: Args) -> int:
+    """set_tid_address(2)."""
+    task.clear_child_tid = to_u64(args.a0)
+    return task.tid
+
+
+# -- new tasks -----------------------------------------------------------------------------------------------
+def sys_fork(task: Task, args: Args) -> int:
+    """fork(2)."""
+    clone = CloneArgs()
+    clone.exit_signal = SIGCHLD
+    return do_clone(task, clone)
+
+
+def sys_vfork(task: Task, args: Args) -> int:
+    """vfork(2)."""
+    clone = CloneArgs()
+    clone.flags = CLONE_VM | CLONE_VFORK
+    clone.exit_signal = SIGCHLD
+    return do_clone(task, clone)
+
+
+def sys_clone(task: Task, args: Args) -> int:
+    """clone(2), raw x86-64 order: flags, stack, parent_tid, child_tid, tls."""
+    clone = CloneArgs()
+    low = to_u32(args.a0)
+    clone.flags = low & ~0xFF
+    clone.exit_signal = low & 0xFF
+    clone.stack = to_u64(args.a1)
+    clone.parent_tid = to_u64(args.a2)
+    clone.pidfd = to_u64(args.a2)
+    clone.child_tid = to_u64(args.a3)
+    clone.tls = to_u64(args.a4)
+    return do_clone(task, clone)
+
+
+def sys_clone3(task: Task, args: Args) -> int:
+    """clone3(2)."""
+    size = to_u64(args.a1)
+    if size > 4096:
+        return -E2BIG
+    if size < CLONE_ARGS_SIZE_VER0:
+        return -EINVAL
+    raw = task.user_memory().read(to_u64(args.a0), size)
+    if any(raw[88:]):
+        return -E2BIG
+    fields = _CLONE_ARGS.unpack(raw[:88].ljust(88, b"\0"))
+    clone = CloneArgs()
+    clone.flags = fields[0]
+    clone.pidfd = fields[1]
+    clone.child_tid = fields[2]
+    clone.parent_tid = fields[3]
+    clone.exit_signal = fields[4]
+    stack, stack_size = fields[5], fields[6]
+    clone.tls = fields[7]
+    set_tid, set_tid_size = fields[8], fields[9]
+    if clone.flags & ~0x3FFFFFFFF or clone.flags & 0xFF & ~0x80 or clone.flags & 0x00400000:
+        return -EINVAL
+    if clone.exit_signal & ~0xFF or clone.exit_signal > 64:
+        return -EINVAL
+    if clone.flags & 0x00018000 and clone.exit_signal:  # CLONE_THREAD | CLONE_PARENT
+        return -EINVAL
+    if (stack == 0) != (stack_size == 0):
+        return -EINVAL
+    if (set_tid == 0) != (set_tid_size == 0) or set_tid_size > 32:
+        return -EINVAL
+    clone.stack = stack + stack_size
+    if set_tid_size:
+        clone.set_tid = [0] * set_tid_size
+    return do_clone(task, clone)
+
+
+# -- exec ----------------------------------------------------------------------------------------------------
+def read_string_array(task: Task, addr: int) -> list[bytes]:
+    """argv or envp, NULL for an empty one.  Raises LinuxError(EFAULT, E2BIG)."""
+    if addr == 0:
+        return []
+    mem = task.user_memory()
+    pointers: list[int] = []
+    at = addr
+    while True:
+        room = 4096 - (at & 4095)
+        raw = mem.read_some(at, room if room >= 8 else 8)
+        usable = len(raw) & ~7
+        if usable == 0:
+            raise LinuxError(EFAULT)
+        done = False
+        for index in range(0, usable, 8):
+            pointer = int.from_bytes(raw[index : index + 8], "little")
+            if pointer == 0:
+                done = True
+                break
+            pointers.append(pointer)
+        if done:
+            break
+        if len(pointers) > MAX_ARG_STRINGS or len(pointers) * 8 > MAX_ARG_BYTES:
+            raise LinuxError(E2BIG)
+        at += usable
+    texts: list[bytes] = []
+    window = b""
+    window_at = 0
+    total = 0
+    for pointer in pointers:
+        offset = pointer - window_at
+        end = window.find(b"\0", offset) if 0 <= offset < len(window) else -1
+        if end < 0:
+            window = mem.read_some(pointer, 8192 - (pointer & 4095))
+            window_at = pointer
+            offset = 0
+            end = window.find(b"\0")
+        if end >= 0:
+            text = window[offset:end]
+        else:
+            text = mem.read_cstring(pointer, 131073)
+            if len(text) >= 131072:
+                raise LinuxError(E2BIG)
+        texts.append(text)
+        total += len(text) + 9
+        if total > MAX_ARG_BYTES:
+            raise LinuxError(E2BIG)
+    return texts
+
+
+def sys_execve(task: Task, args: Args) -> int:
+    """execve(2)."""
+    name = task.user_memory().read_cstring(to_u64(args.a0))
+    path = lookup_for_exec(task, None, name)
+    argv = read_string_array(task, to_u64(args.a1))
+    envp = read_string_array(task, to_u64(args.a2))
+    return begin_exec(task, path, name, argv, envp)
+
+
+def sys_execveat(task: Task, args: Args) -> int:
+    """execveat(2)."""
+    dirfd, flags = to_i32(args.a0), to_i32(args.a4)
+    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
+        return -EINVAL
+    name = task.user_memory().read_cstring(to_u64(args.a1))
+    shown = name
+    start: Path | None = None
+    if not name.startswith(b"/") and dirfd != -100:
+        file = task.files.get(dirfd)
+        start = file.path
+        if start is None:
+            return -EACCES
+        shown = b"/dev/fd/%d" % dirfd + (b"/" + name if name else b"")
+    if not name:
+        if not flags & AT_EMPTY_PATH or start is None:
+            return -ENOENT
+        path = start
+        if path.dentry.inode is None:
+            return -ENOENT
+    else:
+        path = path_lookup(task, start, name, 0 if flags & AT_SYMLINK_NOFOLLOW else LOOKUP_FOLLOW)
+        if path.inode().is_symlink():
+            return -40  # ELOOP
+    argv = read_string_array(task, to_u64(args.a2))
+    envp = read_string_array(task, to_u64(args.a3))
+    return begin_exec(task, path, shown, argv, envp)
+
+
+# -- exit and wait ---------------------------------------------------------------------------------------------
+def sys_exit(task: Task, args: Args) -> int:
+    """_exit(2) of one thread."""
+    return do_exit(task, (args.a0 & 0xFF) << 8)
+
+
+def sys_exit_group(task: Task, args: Args) -> int:
+    """exit_group(2)."""
+    do_group_exit(task.group, (args.a0 & 0xFF) << 8)
+    return DEAD
+
+
+class Wait4(WaitOperation):
+    """wait4: status and rusage to the caller's memory."""
+
+    def __init__(self, selector: WaitSelector, status_addr: int, rusage_addr: int) -> None:
+        super().__init__(selector)
+        self.status_addr: int = status_addr
+        self.rusage_addr: int = rusage_addr
+
+    def deliver(self, task: Task, found: Waited | None) -> int:
+        if found is None:
+            return 0
+        mem = task.user_memory()
+        if self.status_addr:
+            mem.write_i32(self.status_addr, found.status)
+        if self.rusage_addr:
+            mem.write(self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0))
+        return found.pid
+
+
+class WaitId(WaitOperation):
+    """waitid: siginfo and rusage to the caller's memory."""
+
+    def __init__(self, selector: WaitSelector, info_addr: int, rusage_addr: int) -> None:
+        super().__init__(selector)
+        self.info_addr: int = info_addr
+        self.rusage_addr: int = rusage_addr
+
+    def deliver(self, task: Task, found: Waited | None) -> int:
+        mem = task.user_memory()
+        if found is None:
+            if self.info_addr:
+                mem.write(self.info_addr, bytes(12))
+                mem.write(self.info_addr + 12, bytes(12))
+            return 0
+        if self.info_addr:
+            status = found.status
+            if found.code == 1:  # CLD_EXITED
+                shown = status >> 8 & 0xFF
+            elif status == 0xFFFF:
+                shown = 18
+            elif status & 0xFF == 0x7F:
+                shown = status >> 8
+            else:
+                shown = status & 0x7F
+            # Linux fills only these fields and leaves the rest of the buffer.
+            raw = pack_siginfo_chld(SIGCHLD, found.code, found.pid, found.uid, shown, 0, 0)
+            mem.write(self.info_addr, raw[:28])
+        if self.rusage_addr:
+            mem.write(self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0))
+        return 0
+
+
+def sys_wait4(task: Task, args: Args) -> int:
+    """wait4(2)."""
+    pid, options = to_i32(args.a0), to_i32(args.a2)
+    if to_u32(args.a2) & ~(WNOHANG | 2 | WCONTINUED | W_NOTHREAD | W_ALL | W_CLONE):
+        return -EINVAL
+    if pid == -(1 << 31):
+        return -ESRCH
+    pgrp = None
+    if pid == 0:
+        pgrp = task.group.pgrp
+    elif pid < -1:
+        pgrp = task.kernel.process_groups.get(-pid)
+        pid = 0
+    selector = WaitSelector(pid, pgrp, None, to_u32(options) | WEXITED)
+    return do_wait(task, Wait4(selector, to_u64(args.a1), to_u64(args.a3)))
+
+
+def sys_waitid(task: Task, args: Args) -> int:
+    """waitid(2)."""
+    which, ident, options = to_i32(args.a0), to_i32(args.a1), to_u32(args.a3)
+    if options & ~(WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | W_NOTHREAD | W_ALL | W_CLONE):
+        return -EINVAL
+    if not options & (WEXITED | WSTOPPED | WCONTINUED):
+        return -EINVAL
+    pgrp = None
+    group = None
+    pid = -1
+    if which == P_PID:
+        if ident <= 0:
+            return -EINVAL
+        pid = ident
+    elif which == P_PGID:
+        if ident < 0:
+            return -EINVAL
+        pgrp = task.group.pgrp if ident == 0 else task.kernel.process_groups.get(ident)
+        pid = 0
+    elif which == P_PIDFD:
+        if ident < 0:
+            return -EINVAL
+        resolve = task.kernel.pidfd_group
+        if resolve is None:
+            return -EBADF
+        group = resolve(task.files.get(ident))
+        pid = -2
+    elif which != P_ALL:
+        return -EINVAL
+    selector = WaitSelector(pid, pgrp, group, options)
+    return do_wait(task, WaitId(selector, to_u64(args.a2), to_u64(args.a4)))
+
+
+def sys_ni(task: Task, args: Args) -> int:
+    """A system call that does not exist here: ENOSYS, counted."""
+    missing = task.kernel.missing
+    missing[args.nr] = missing.get(args.nr, 0) + 1
+    return -ENOSYS
