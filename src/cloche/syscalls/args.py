@@ -1,0 +1,81 @@
+"""Decoding that the file handlers share: descriptors, directory descriptors, file positions and size limits.
+
+May call vfs and kernel; every function raises LinuxError unless it says otherwise.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EBADF, EFBIG, ENOTDIR, LinuxError
+from cloche.abi.fcntl import AT_FDCWD, O_PATH
+from cloche.abi.limits import MAX_LFS_FILESIZE, TASK_SIZE_MAX
+from cloche.kernel.task import Task, to_i32, to_u64
+from cloche.vfs.objects import FileDescription, Path
+
+CAP_FOWNER: Final = 3
+CAP_SYS_RAWIO: Final = 17
+CAP_SYS_ADMIN: Final = 21
+CAP_SYS_CHROOT: Final = 18
+CAP_MKNOD: Final = 27
+CAP_LEASE: Final = 28
+
+
+def data_file(task: Task, fd_arg: int) -> FileDescription:
+    """The open file of a descriptor argument; EBADF for an O_PATH one too (fdget)."""
+    fd = to_i32(fd_arg)
+    files = task.files.files
+    if 0 <= fd < len(files):
+        file = files[fd]
+        if file is not None and file.flags & O_PATH == 0:
+            return file
+    raise LinuxError(EBADF)
+
+
+def any_file(task: Task, fd_arg: int) -> FileDescription:
+    """The open file of a descriptor argument, O_PATH ones included (fdget_raw)."""
+    return task.files.get(to_i32(fd_arg))
+
+
+def path_arg(task: Task, addr_arg: int) -> bytes:
+    """A path argument.  EFAULT, ENAMETOOLONG."""
+    return task.user_memory().read_cstring(to_u64(addr_arg))
+
+
+def start_of(task: Task, dirfd_arg: int, name: bytes) -> Path | None:
+    """Where a name relative to a directory descriptor begins; None: the working directory or the root."""
+    dirfd = to_i32(dirfd_arg)
+    if dirfd == AT_FDCWD or name[:1] == b"/":
+        return None
+    path = task.files.get(dirfd).path
+    if path is None:
+        raise LinuxError(ENOTDIR)
+    return path
+
+
+def can_read(file: FileDescription) -> bool:
+    """FMODE_READ: access mode 3 gives neither, nor does O_PATH."""
+    mode = file.flags & (3 | O_PATH)
+    return mode == 0 or mode == 2
+
+
+def can_write(file: FileDescription) -> bool:
+    """FMODE_WRITE."""
+    mode = file.flags & (3 | O_PATH)
+    return mode == 1 or mode == 2
+
+
+def is_user_range(addr: int, length: int) -> bool:
+    """access_ok: whether the signed register values describe a range that could be the program's."""
+    return addr >= 0 and length >= 0 and addr + length <= TASK_SIZE_MAX
+
+
+def limit_write(task: Task, file: FileDescription, pos: int, count: int) -> int:
+    """How much of `count` bytes RLIMIT_FSIZE grants a write at `pos`; -EFBIG with SIGXFSZ if none."""
+    limit = task.file_size_limit
+    if limit < 0 or not file.inode.is_regular():
+        return count if pos + count <= MAX_LFS_FILESIZE else MAX_LFS_FILESIZE - pos
+    if pos >= limit:
+        if count == 0:
+            return 0
+        task.file_size_exceeded()
+        return -EFBIG
+    return min(count, limit - pos)

@@ -1,0 +1,469 @@
+"""read, write and their positioned and vectored forms, and lseek.
+
+Decodes, checks as fs/read_write.c does, and calls the open file; what would block waits here (`ReadWait`,
+`WriteWait`), holding the open file itself, since the descriptor may be reused meanwhile.  The plain forms are
+on the path of every program: they index the descriptor table directly and build one iterator.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, EOPNOTSUPP, EPIPE, ESPIPE, LinuxError
+from cloche.abi.fcntl import O_APPEND, O_NONBLOCK, O_PATH
+from cloche.abi.fs import SEEK_MAX
+from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT, TASK_SIZE_MAX
+from cloche.abi.poll import POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM
+from cloche.abi.signal import SIGPIPE
+from cloche.abi.stat import S_IFIFO, S_IFMT, S_IFSOCK
+from cloche.abi.uio import (
+    RWF_APPEND,
+    RWF_ATOMIC,
+    RWF_DSYNC,
+    RWF_NOAPPEND,
+    RWF_NOWAIT,
+    RWF_SUPPORTED,
+    RWF_SYNC,
+)
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
+from cloche.syscalls.args import can_read, can_write, limit_write
+from cloche.vfs.objects import FileDescription
+
+READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
+WRITE_MASK: Final = POLLOUT | POLLWRNORM
+_MODE: Final = 3 | O_PATH
+
+
+class FileWait(Blocked):
+    """A call that waits for an open file and holds a reference to it."""
+
+    def __init__(self, file: FileDescription, deadline_ns: int = -1) -> None:
+        super().__init__(deadline_ns)
+        self.file: FileDescription = file.get()
+
+    def timed_out(self, task: TaskBase) -> int:
+        return -EAGAIN
+
+    def finished(self, task: TaskBase) -> None:
+        self.file.put()
+
+
+class ReadWait(FileWait):
+    """A read that found nothing; `offset` -1 reads at the file position."""
+
+    def __init__(
+        self, file: FileDescription, dst: IovIter, offset: int, flags: int, deadline_ns: int
+    ) -> None:
+        super().__init__(file, deadline_ns)
+        self.dst: IovIter = dst
+        self.offset: int = offset
+        self.flags: int = flags
+
+    def retry(self, task: TaskBase) -> int:
+        if self.offset < 0:
+            result = self.file.read(task, self.dst, self.flags)
+        else:
+            result = self.file.pread(task, self.dst, self.offset, self.flags)
+        return BLOCKED if result == -EAGAIN else result
+
+    def interrupted(self, task: TaskBase) -> int:
+        return interrupt_code(self)
+
+
+class WriteWait(FileWait):
+    """A write that has not placed everything; `done` bytes are written."""
+
+    def __init__(self, file: FileDescription, src: IovIter, done: int, flags: int, deadline_ns: int) -> None:
+        super().__init__(file, deadline_ns)
+        self.src: IovIter = src
+        self.done: int = done
+        self.flags: int = flags
+
+    def retry(self, task: TaskBase) -> int:
+        return self.advance(task)
+
+    def advance(self, task: TaskBase) -> int:
+        """Write on; BLOCKED, or the result of the call."""
+        while True:
+            try:
+                result = self.file.write(task, self.src, self.flags)
+            except LinuxError as error:
+                result = -error.errno
+            if result == -EAGAIN:
+                return BLOCKED
+            if result < 0:
+                if result == -EPIPE:
+                    broken_pipe(task, self.file)
+                return self.done if self.done else result
+            self.done += result
+            if result == 0 or self.src.remaining() == 0 or not self.file.write_continues():
+                return self.done
+
+    def timed_out(self, task: TaskBase) -> int:
+        return self.done if self.done else -EAGAIN
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.done if self.done else interrupt_code(self)
+
+
+def interrupt_code(wait: Blocked) -> int:
+    """Restart, unless the wait has a time limit (SO_RCVTIMEO: sock_intr_errno)."""
+    return -512 if wait.deadline_ns < 0 else -4
+
+
+def broken_pipe(task: TaskBase, file: FileDescription) -> None:
+    """SIGPIPE for a write to a socket without a peer; pipes send it themselves."""
+    if isinstance(task, Task) and file.inode.mode & S_IFMT == S_IFSOCK:
+        task.kernel.send_kernel_signal(task, SIGPIPE)
+
+
+def deadline_of(file: FileDescription, *, is_write: bool) -> int:
+    """When a wait for `file` gives up, -1 for never (SO_RCVTIMEO, SO_SNDTIMEO)."""
+    timeout_ns = file.wait_limit_ns(is_write=is_write)
+    return -1 if timeout_ns < 0 else monotonic_ns() + timeout_ns
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+def wait_to_read(task: Task, file: FileDescription, dst: IovIter, offset: int, flags: int) -> int:
+    """The file had nothing: wait, unless it or the call is non-blocking."""
+    if dst.remaining() == 0 and file.inode.mode & S_IFMT in (S_IFIFO, S_IFSOCK):
+        return 0
+    queue = file.wait_queue()
+    if file.flags & O_NONBLOCK or flags & RWF_NOWAIT or queue is None:
+        return -EAGAIN
+    wait = ReadWait(file, dst, offset, flags, deadline_of(file, is_write=False))
+    return block_on(task, wait, queue, READ_MASK)
+
+
+def sys_read(task: Task, args: Args) -> int:
+    """read(2)."""
+    fd = to_i32(args.a0)
+    files = task.files.files
+    if fd < 0 or fd >= len(files):
+        return -EBADF
+    file = files[fd]
+    if file is None:
+        return -EBADF
+    mode = file.flags & _MODE
+    if mode != 0 and mode != 2:
+        return -EBADF
+    addr = args.a1
+    count = args.a2
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    if count > MAX_RW_COUNT:
+        count = MAX_RW_COUNT
+    dst = UserIovIter(task.user_memory(), [(addr, count)])
+    if count == 0 and file.inode.mode & S_IFMT == S_IFSOCK:
+        return 0
+    result = file.read(task, dst)
+    if result == -EAGAIN:
+        return wait_to_read(task, file, dst, -1, 0)
+    return result
+
+
+def sys_pread64(task: Task, args: Args) -> int:
+    """pread(2)."""
+    offset = args.a3
+    if offset < 0:
+        return -EINVAL
+    fd = to_i32(args.a0)
+    files = task.files.files
+    if fd < 0 or fd >= len(files):
+        return -EBADF
+    file = files[fd]
+    if file is None or file.flags & O_PATH:
+        return -EBADF
+    if not file.is_seekable():
+        return -ESPIPE
+    if not can_read(file):
+        return -EBADF
+    addr = args.a1
+    count = args.a2
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    if count > MAX_RW_COUNT:
+        count = MAX_RW_COUNT
+    if offset + count > MAX_LFS_FILESIZE:
+        return -EINVAL
+    dst = UserIovIter(task.user_memory(), [(addr, count)])
+    result = file.pread(task, dst, offset)
+    if result == -EAGAIN:
+        return wait_to_read(task, file, dst, offset, 0)
+    return result
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, flags: int) -> int:
+    """What follows a write that failed or was short: wait for room, or give the result as it is."""
+    if result == -EPIPE:
+        broken_pipe(task, file)
+        return result
+    if result != -EAGAIN and (result <= 0 or src.remaining() == 0 or not file.write_continues()):
+        return result
+    queue = file.wait_queue()
+    if file.flags & O_NONBLOCK or flags & RWF_NOWAIT or queue is None:
+        return result
+    wait = WriteWait(file, src, result if result > 0 else 0, flags, deadline_of(file, is_write=True))
+    outcome = wait.advance(task) if result > 0 else BLOCKED
+    if outcome == BLOCKED:
+        return block_on(task, wait, queue, WRITE_MASK)
+    wait.finished(task)
+    return outcome
+
+
+def sys_write(task: Task, args: Args) -> int:
+    """write(2)."""
+    fd = to_i32(args.a0)
+    files = task.files.files
+    if fd < 0 or fd >= len(files):
+        return -EBADF
+    file = files[fd]
+    if file is None:
+        return -EBADF
+    mode = file.flags & _MODE
+    if mode != 1 and mode != 2:
+        return -EBADF
+    addr = args.a1
+    count = args.a2
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    if count > MAX_RW_COUNT:
+        count = MAX_RW_COUNT
+    if task.file_size_limit >= 0:
+        count = limit_write(task, file, write_position(task, file), count)
+        if count < 0:
+            return count
+    src = UserIovIter(task.user_memory(), [(addr, count)])
+    result = file.write(task, src)
+    if result == count:
+        return result
+    return finish_write(task, file, src, result, 0)
+
+
+def write_position(task: Task, file: FileDescription) -> int:
+    """Where write(2) will put its bytes: the position, or the end with O_APPEND."""
+    if file.flags & O_APPEND:
+        file.inode.refresh(task)
+        return file.inode.size
+    return file.pos
+
+
+def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: int, flags: int) -> int:
+    """pwrite, with Linux's rule that O_APPEND wins over the offset (pwrite(2), BUGS)."""
+    if (file.flags & O_APPEND and flags & RWF_NOAPPEND == 0) or flags & RWF_APPEND:
+        file.inode.refresh(task)
+        offset = file.inode.size
+    result = file.pwrite(task, src, offset, flags)
+    if result == -EAGAIN or result == -EPIPE:
+        return finish_write(task, file, src, result, flags | RWF_NOWAIT)
+    return result
+
+
+def sys_pwrite64(task: Task, args: Args) -> int:
+    """pwrite(2)."""
+    offset = args.a3
+    if offset < 0:
+        return -EINVAL
+    fd = to_i32(args.a0)
+    files = task.files.files
+    if fd < 0 or fd >= len(files):
+        return -EBADF
+    file = files[fd]
+    if file is None or file.flags & O_PATH:
+        return -EBADF
+    if not file.is_seekable():
+        return -ESPIPE
+    if not can_write(file):
+        return -EBADF
+    addr = args.a1
+    count = args.a2
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    if count > MAX_RW_COUNT:
+        count = MAX_RW_COUNT
+    if offset + count > MAX_LFS_FILESIZE:
+        return -EINVAL
+    if task.file_size_limit >= 0:
+        at = write_position(task, file) if file.flags & O_APPEND else offset
+        count = limit_write(task, file, at, count)
+        if count < 0:
+            return count
+    src = UserIovIter(task.user_memory(), [(addr, count)])
+    if file.flags & O_APPEND == 0:
+        result = file.pwrite(task, src, offset)
+        if result >= 0:
+            return result
+    return positioned_write(task, file, src, offset, 0)
+
+
+# -- vectors -------------------------------------------------------------------------------------------------
+def user_segments(task: Task, addr: int, count: int) -> list[tuple[int, int]]:
+    """The iovec array of readv(2); EFAULT at once for a range that cannot be the program's."""
+    segments = import_iovec(task.user_memory(), to_u64(addr), count)
+    for base, length in segments:
+        if base + length > TASK_SIZE_MAX:
+            raise LinuxError(EFAULT)
+    return segments
+
+
+def shorten(segments: list[tuple[int, int]], total: int) -> list[tuple[int, int]]:
+    """The first `total` bytes of the segments."""
+    kept: list[tuple[int, int]] = []
+    for base, length in segments:
+        step = min(length, total)
+        kept.append((base, step))
+        total -= step
+    return kept
+
+
+def check_rwf(file: FileDescription, flags: int, *, is_write: bool) -> None:
+    """kiocb_set_rw_flags (linux/fs.h).  Raises LinuxError."""
+    if flags & ~RWF_SUPPORTED:
+        raise LinuxError(EOPNOTSUPP)
+    if flags & RWF_APPEND and flags & RWF_NOAPPEND:
+        raise LinuxError(EINVAL)
+    if flags & RWF_ATOMIC:
+        raise LinuxError(EOPNOTSUPP)
+
+
+def vector_file(task: Task, fd_arg: int) -> FileDescription | None:
+    """The open file of readv and friends; None where Linux says EBADF."""
+    file = task.files.find(to_i32(fd_arg))
+    return None if file is None or file.flags & O_PATH else file
+
+
+def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset: int, flags: int) -> int:
+    """readv (offset -1) and preadv."""
+    segments = user_segments(task, addr, count)
+    if not can_read(file):
+        return -EBADF
+    dst = UserIovIter(task.user_memory(), segments)
+    total = dst.remaining()
+    if total == 0:
+        return 0
+    if flags:
+        check_rwf(file, flags, is_write=False)
+    if offset < 0:
+        result = file.read(task, dst, flags)
+    elif offset + total > MAX_LFS_FILESIZE:
+        return -EINVAL
+    else:
+        result = file.pread(task, dst, offset, flags)
+    return wait_to_read(task, file, dst, offset, flags) if result == -EAGAIN else result
+
+
+def write_vector(task: Task, file: FileDescription, addr: int, count: int, offset: int, flags: int) -> int:
+    """writev (offset -1) and pwritev."""
+    segments = user_segments(task, addr, count)
+    if not can_write(file):
+        return -EBADF
+    src = UserIovIter(task.user_memory(), segments)
+    total = src.remaining()
+    if total == 0:
+        return 0
+    if flags:
+        check_rwf(file, flags, is_write=True)
+    if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
+        return -EINVAL
+    if task.file_size_limit >= 0:
+        is_appending = (file.flags & O_APPEND and flags & RWF_NOAPPEND == 0) or flags & RWF_APPEND
+        at = file.inode.size if is_appending else (offset if offset >= 0 else file.pos)
+        allowed = limit_write(task, file, at, total)
+        if allowed < 0:
+            return allowed
+        if allowed < total:
+            src = UserIovIter(task.user_memory(), shorten(segments, allowed))
+    if offset >= 0:
+        result = positioned_write(task, file, src, offset, flags)
+    elif flags & (RWF_APPEND | RWF_NOAPPEND) and file.is_seekable():
+        # As write(2) does, but with the call's own idea of appending.
+        at = file.inode.size if flags & RWF_APPEND else file.pos
+        result = positioned_write(task, file, src, at, flags)
+        if result > 0:
+            file.pos = file.inode.size if flags & RWF_APPEND else at + result
+    else:
+        result = finish_write(task, file, src, file.write(task, src, flags), flags)
+    if flags & (RWF_SYNC | RWF_DSYNC) and result > 0:
+        file.fsync(task, is_data_only=flags & RWF_SYNC == 0)
+    return result
+
+
+def sys_readv(task: Task, args: Args) -> int:
+    """readv(2)."""
+    file = vector_file(task, args.a0)
+    return -EBADF if file is None else read_vector(task, file, args.a1, args.a2, -1, 0)
+
+
+def sys_writev(task: Task, args: Args) -> int:
+    """writev(2)."""
+    file = vector_file(task, args.a0)
+    return -EBADF if file is None else write_vector(task, file, args.a1, args.a2, -1, 0)
+
+
+def sys_preadv(task: Task, args: Args) -> int:
+    """preadv(2)."""
+    return positioned_readv(task, args, 0)
+
+
+def sys_pwritev(task: Task, args: Args) -> int:
+    """pwritev(2)."""
+    return positioned_writev(task, args, 0)
+
+
+def sys_preadv2(task: Task, args: Args) -> int:
+    """preadv2(2): offset -1 is the file position."""
+    flags = to_u32(args.a5)
+    if args.a3 == -1:
+        file = vector_file(task, args.a0)
+        return -EBADF if file is None else read_vector(task, file, args.a1, args.a2, -1, flags)
+    return positioned_readv(task, args, flags)
+
+
+def sys_pwritev2(task: Task, args: Args) -> int:
+    """pwritev2(2): offset -1 is the file position."""
+    flags = to_u32(args.a5)
+    if args.a3 == -1:
+        file = vector_file(task, args.a0)
+        return -EBADF if file is None else write_vector(task, file, args.a1, args.a2, -1, flags)
+    return positioned_writev(task, args, flags)
+
+
+def positioned_readv(task: Task, args: Args, flags: int) -> int:
+    """preadv; on 64 bits the low half of the offset is all of it (pos_from_hilo)."""
+    if args.a3 < 0:
+        return -EINVAL
+    file = vector_file(task, args.a0)
+    if file is None:
+        return -EBADF
+    if not file.is_seekable():
+        return -ESPIPE
+    return read_vector(task, file, args.a1, args.a2, args.a3, flags)
+
+
+def positioned_writev(task: Task, args: Args, flags: int) -> int:
+    """pwritev."""
+    if args.a3 < 0:
+        return -EINVAL
+    file = vector_file(task, args.a0)
+    if file is None:
+        return -EBADF
+    if not file.is_seekable():
+        return -ESPIPE
+    return write_vector(task, file, args.a1, args.a2, args.a3, flags)
+
+
+def sys_lseek(task: Task, args: Args) -> int:
+    """lseek(2)."""
+    fd = to_i32(args.a0)
+    files = task.files.files
+    if fd < 0 or fd >= len(files):
+        return -EBADF
+    file = files[fd]
+    if file is None or file.flags & O_PATH:
+        return -EBADF
+    whence = to_u32(args.a2)
+    if whence > SEEK_MAX:
+        return -EINVAL
+    return file.lseek(task, args.a1, whence)

@@ -1,0 +1,465 @@
+"""sendfile, copy_file_range, splice, tee, vmsplice, readahead, fadvise64: data that moves between files.
+
+A transfer is one or more passes; a pass moves what one side has and the other side takes.  A pass that can do
+nothing gives -EAGAIN and the call waits on both files.  No data is ever taken from a pipe and then refused by the
+other side: `FileSink` writes while the pipe is drained, and only what was accepted leaves the pipe.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import (
+    EAGAIN,
+    EBADF,
+    EINVAL,
+    EIO,
+    EISDIR,
+    EOVERFLOW,
+    EPIPE,
+    ESPIPE,
+    EXDEV,
+    LinuxError,
+)
+from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
+from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
+from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+from cloche.abi.stat import S_IFIFO, S_IFMT
+from cloche.fs.pipe import Pipe, PipeFile
+from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, also_wait, block_on
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
+from cloche.syscalls.args import can_read, can_write, data_file, limit_write
+from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wait_to_read
+from cloche.vfs.objects import FileDescription
+
+_CHUNK: Final = 65536
+_SPLICE_F_NONBLOCK: Final = 2
+_SPLICE_F_ALL: Final = 15
+
+
+class FileSink(IovIter):
+    """An iterator to fill that passes everything on to an open file, at `offset` or (-1) its position."""
+
+    def __init__(self, task: TaskBase, file: FileDescription, offset: int, limit: int) -> None:
+        self._task: TaskBase = task
+        self._file: FileDescription = file
+        self._offset: int = offset
+        self._left: int = limit
+
+    def remaining(self) -> int:
+        return self._left
+
+    def copy_to(self, data: bytes) -> int:
+        if not data:
+            return 0
+        source = KernelIovIter(data[: self._left])
+        if self._offset < 0:
+            count = self._file.write(self._task, source)
+        else:
+            count = self._file.pwrite(self._task, source, self._offset)
+        if count < 0:
+            # Also -EAGAIN: whoever drains into this must not take it for the end of the file.
+            raise LinuxError(-count)
+        if self._offset >= 0:
+            self._offset += count
+        self._left -= count
+        return count
+
+    def copy_from(self, length: int) -> bytes:
+        raise LinuxError(EIO)
+
+    def zero(self, length: int) -> int:
+        return self.copy_to(bytes(min(length, self._left, _CHUNK)))
+
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        bounce = KernelIovIter(capacity=min(length, self._left, _CHUNK))
+        count = bounce.read_fd(fd, offset, bounce.remaining(), flags)
+        return self.copy_to(bytes(bounce.sink)) if count > 0 else count
+
+    def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        return -EIO
+
+    def revert(self, count: int) -> None:
+        raise LinuxError(EIO)
+
+
+class FileSource(IovIter):
+    """An iterator to drain that reads from an open file as it goes; for sources that cannot be read twice."""
+
+    def __init__(self, task: TaskBase, file: FileDescription, limit: int) -> None:
+        self._task: TaskBase = task
+        self._file: FileDescription = file
+        self._left: int = limit
+        self._has_given: bool = False
+
+    def remaining(self) -> int:
+        return self._left
+
+    def copy_from(self, length: int) -> bytes:
+        bounce = KernelIovIter(capacity=min(length, self._left, _CHUNK))
+        count = self._file.read(self._task, bounce)
+        if count < 0:
+            if self._has_given:
+                return b""
+            raise LinuxError(-count)
+        self._has_given = True
+        self._left -= count
+        return bytes(bounce.sink)
+
+    def copy_to(self, data: bytes) -> int:
+        raise LinuxError(EIO)
+
+    def zero(self, length: int) -> int:
+        raise LinuxError(EIO)
+
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        return -EIO
+
+    def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+        return -EIO
+
+    def revert(self, count: int) -> None:
+        raise LinuxError(EIO)
+
+
+class Transfer(Blocked):
+    """A running transfer of up to `left` bytes; offsets of -1 stand for the file's own position."""
+
+    def __init__(
+        self, source: FileDescription, sink: FileDescription, in_offset: int, out_offset: int, length: int
+    ) -> None:
+        super().__init__()
+        self.source: FileDescription = source.get()
+        self.sink: FileDescription = sink.get()
+        self.in_offset: int = in_offset
+        self.out_offset: int = out_offset
+        self.left: int = length
+        self.done: int = 0
+        self.in_pointer: int = 0  # where the guest wants the offsets back, 0: nowhere
+        self.out_pointer: int = 0
+        self.is_whole: bool = False  # sendfile: go on until everything is moved or the input ends
+        self.is_tee: bool = False
+
+    def one_pass(self, task: TaskBase) -> int:
+        """Move something; bytes, 0 at the end of the input, or -errno."""
+        source, sink = self.source, self.sink
+        length = min(self.left, _CHUNK)
+        if isinstance(task, Task) and task.file_size_limit >= 0:
+            at = self.out_offset if self.out_offset >= 0 else sink.pos
+            length = limit_write(task, sink, at, length)
+            if length < 0:
+                return length
+        if self.is_tee:
+            assert isinstance(source, PipeFile)
+            return tee_pass(task, source.pipe, sink, length)
+        if source.is_seekable():
+            at = self.in_offset if self.in_offset >= 0 else source.pos
+            bounce = KernelIovIter(capacity=length)
+            count = source.pread(task, bounce, at)
+            if count <= 0:
+                return count
+            out = KernelIovIter(bytes(bounce.sink))
+            if self.out_offset < 0:
+                count = sink.write(task, out)
+            else:
+                count = sink.pwrite(task, out, self.out_offset)
+            if count > 0:
+                if self.in_offset >= 0:
+                    self.in_offset = at + count
+                else:
+                    source.pos = at + count
+        elif source.inode.mode & S_IFMT == S_IFIFO:
+            count = source.read(task, FileSink(task, sink, self.out_offset, length))
+        else:
+            count = sink.write(task, FileSource(task, source, length))
+        if count > 0 and self.out_offset >= 0:
+            self.out_offset += count
+        return count
+
+    def advance(self, task: TaskBase) -> int:
+        """Passes until the transfer is complete or must wait; BLOCKED, or the result of the call."""
+        while True:
+            try:
+                count = self.one_pass(task)
+            except LinuxError as error:
+                count = -error.errno
+            if count == -EAGAIN and (self.done == 0 or self.is_whole):
+                return BLOCKED
+            if count < 0:
+                if count == -EPIPE:
+                    broken_pipe(task, self.sink)
+                return self.settle(task) if self.done or count == -EAGAIN else count
+            self.done += count
+            self.left -= count
+            if count == 0 or self.left == 0:
+                return self.settle(task)
+            if task.has_pending_signal():
+                return self.settle(task)
+
+    def settle(self, task: TaskBase) -> int:
+        """Give the guest its offsets back; the result of the call."""
+        mem = task.user_memory()
+        if self.in_pointer:
+            mem.write_i64(self.in_pointer, self.in_offset)
+        if self.out_pointer:
+            mem.write_i64(self.out_pointer, self.out_offset)
+        return self.done
+
+    def retry(self, task: TaskBase) -> int:
+        return self.advance(task)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.settle(task) if self.done else -ERESTARTSYS
+
+    def finished(self, task: TaskBase) -> None:
+        self.source.put()
+        self.sink.put()
+
+
+def run_transfer(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
+    """Start a transfer; wait for either file if nothing can be moved yet."""
+    outcome = move.advance(task)
+    if outcome == BLOCKED and not is_nonblocking:
+        in_queue = move.source.wait_queue()
+        out_queue = move.sink.wait_queue()
+        if in_queue is not None:
+            block_on(task, move, in_queue, POLLIN | POLLRDNORM)
+            if out_queue is not None and out_queue is not in_queue:
+                also_wait(task, move, out_queue, POLLOUT | POLLWRNORM)
+            return BLOCKED
+        if out_queue is not None:
+            return block_on(task, move, out_queue, POLLOUT | POLLWRNORM)
+    if outcome == BLOCKED:
+        outcome = move.settle(task) if move.done else -EAGAIN
+    move.finished(task)
+    return outcome
+
+
+def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> int:
+    """Copy unread bytes of a pipe into another and leave them in place."""
+    data = pipe.peek(length)
+    if not data:
+        return -EAGAIN if pipe.writers else 0
+    return sink.write(task, KernelIovIter(data))
+
+
+def is_pipe(file: FileDescription) -> bool:
+    """Whether it is an end of a pipe or a FIFO."""
+    return isinstance(file, PipeFile)
+
+
+def read_offset(task: Task, pointer: int) -> int:
+    """An off_t argument in memory."""
+    offset = task.user_memory().read_i64(pointer)
+    if offset < 0:
+        raise LinuxError(EINVAL)
+    return offset
+
+
+def sys_sendfile(task: Task, args: Args) -> int:
+    """sendfile(2)."""
+    pointer = to_u64(args.a2)
+    offset = task.user_memory().read_i64(pointer) if pointer else -1
+    count = args.a3
+    source = data_file(task, args.a1)
+    if not can_read(source):
+        return -EBADF
+    if pointer and not source.is_seekable():
+        return -ESPIPE
+    if pointer and offset < 0 or count < 0:
+        return -EINVAL
+    at = offset if pointer else source.pos
+    if at + count > MAX_LFS_FILESIZE:
+        return -EINVAL
+    sink = data_file(task, args.a0)
+    if not can_write(sink):
+        return -EBADF
+    if sink.flags & O_APPEND:
+        return -EINVAL
+    if count == 0:
+        return 0
+    if source.inode.is_dir() or is_pipe(source) or (not source.is_seekable() and not is_pipe(sink)):
+        return -EINVAL
+    move = Transfer(source, sink, offset, -1, min(count, MAX_RW_COUNT))
+    move.in_pointer = pointer
+    move.is_whole = True
+    return run_transfer(task, move, is_nonblocking=sink.flags & O_NONBLOCK != 0)
+
+
+def sys_copy_file_range(task: Task, args: Args) -> int:
+    """copy_file_range(2)."""
+    source = data_file(task, args.a0)
+    sink = data_file(task, args.a2)
+    in_pointer = to_u64(args.a1)
+    out_pointer = to_u64(args.a3)
+    mem = task.user_memory()
+    in_at = mem.read_i64(in_pointer) if in_pointer else source.pos
+    out_at = mem.read_i64(out_pointer) if out_pointer else sink.pos
+    count = args.a4
+    if to_u32(args.a5) != 0:
+        return -EINVAL
+    if source.inode.is_dir() or sink.inode.is_dir():
+        return -EISDIR
+    if not source.inode.is_regular() or not sink.inode.is_regular():
+        return -EINVAL
+    if not can_read(source) or not can_write(sink) or sink.flags & O_APPEND:
+        return -EBADF
+    if source.inode.fs is not sink.inode.fs:
+        return -EXDEV
+    if in_at < 0 or out_at < 0:
+        return -EINVAL
+    if count < 0 or in_at + count > MAX_LFS_FILESIZE or out_at + count > MAX_LFS_FILESIZE:
+        return -EOVERFLOW
+    source.inode.refresh(task)
+    count = min(count, max(source.inode.size - in_at, 0))
+    if task.file_size_limit >= 0 and count > 0:
+        count = limit_write(task, sink, out_at, count)
+        if count < 0:
+            return count
+    if source.inode is sink.inode and in_at < out_at + count and out_at < in_at + count:
+        return -EINVAL
+    if count == 0:
+        return 0
+    move = Transfer(source, sink, in_at, out_at, min(count, MAX_RW_COUNT))
+    move.in_pointer = in_pointer
+    move.out_pointer = out_pointer
+    result = run_transfer(task, move, is_nonblocking=True)
+    if result > 0:
+        if not in_pointer:
+            source.pos = in_at + result
+        if not out_pointer:
+            sink.pos = out_at + result
+    return result
+
+
+def sys_splice(task: Task, args: Args) -> int:
+    """splice(2)."""
+    length = args.a4
+    flags = to_u32(args.a5)
+    if length == 0:
+        return 0
+    if flags & ~_SPLICE_F_ALL:
+        return -EINVAL
+    source = data_file(task, args.a0)
+    sink = data_file(task, args.a2)
+    in_pointer = to_u64(args.a1)
+    out_pointer = to_u64(args.a3)
+    if not can_read(source) or not can_write(sink):
+        return -EBADF
+    from_pipe, to_pipe = is_pipe(source), is_pipe(sink)
+    if (from_pipe and in_pointer) or (to_pipe and out_pointer):
+        return -ESPIPE
+    if not from_pipe and not to_pipe:
+        return -EINVAL
+    if from_pipe and to_pipe and source.inode is sink.inode:
+        return -EINVAL
+    if not to_pipe and sink.flags & O_APPEND:
+        return -EINVAL
+    if (in_pointer and not source.is_seekable()) or (out_pointer and not sink.is_seekable()):
+        return -EINVAL
+    if source.inode.is_dir() or length < 0:
+        return -EINVAL
+    in_at = read_offset(task, in_pointer) if in_pointer else -1
+    out_at = read_offset(task, out_pointer) if out_pointer else -1
+    is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0
+    if from_pipe:
+        is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
+    if to_pipe:
+        is_nonblocking = is_nonblocking or sink.flags & O_NONBLOCK != 0
+    move = Transfer(source, sink, in_at, out_at, min(length, MAX_RW_COUNT))
+    move.in_pointer = in_pointer
+    move.out_pointer = out_pointer
+    return run_transfer(task, move, is_nonblocking=is_nonblocking)
+
+
+def sys_tee(task: Task, args: Args) -> int:
+    """tee(2)."""
+    flags = to_u32(args.a3)
+    length = args.a2
+    if flags & ~_SPLICE_F_ALL:
+        return -EINVAL
+    if length == 0:
+        return 0
+    source = data_file(task, args.a0)
+    sink = data_file(task, args.a1)
+    if not can_read(source) or not can_write(sink):
+        return -EBADF
+    if not is_pipe(source) or not is_pipe(sink) or source.inode is sink.inode:
+        return -EINVAL
+    is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0 or (source.flags | sink.flags) & O_NONBLOCK != 0
+    # One pass: a second would copy the same bytes again.
+    move = Transfer(source, sink, -1, -1, min(to_u64(length), _CHUNK))
+    move.left = min(move.left, _CHUNK)
+    move.is_tee = True
+    return run_tee(task, move, is_nonblocking=is_nonblocking)
+
+
+class TeeWait(Blocked):
+    """A tee that found nothing, or no room."""
+
+    def __init__(self, move: Transfer) -> None:
+        super().__init__()
+        self.move: Transfer = move
+
+    def retry(self, task: TaskBase) -> int:
+        result = self.move.one_pass(task)
+        return BLOCKED if result == -EAGAIN else result
+
+    def finished(self, task: TaskBase) -> None:
+        self.move.finished(task)
+
+
+def run_tee(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
+    """The single pass of tee, now or when it can be done."""
+    result = move.one_pass(task)
+    in_queue = move.source.wait_queue()
+    out_queue = move.sink.wait_queue()
+    if result != -EAGAIN or is_nonblocking or in_queue is None or out_queue is None:
+        move.finished(task)
+        return result
+    wait = TeeWait(move)
+    block_on(task, wait, in_queue, POLLIN | POLLRDNORM)
+    also_wait(task, wait, out_queue, POLLOUT | POLLWRNORM)
+    return BLOCKED
+
+
+def sys_vmsplice(task: Task, args: Args) -> int:
+    """vmsplice(2): the data is copied, which a program that keeps its promise not to touch it cannot tell."""
+    flags = to_u32(args.a3)
+    if flags & ~_SPLICE_F_ALL:
+        return -EINVAL
+    file = data_file(task, args.a0)
+    is_write = can_write(file)
+    if not is_write and not can_read(file):
+        return -EBADF
+    segments = user_segments(task, args.a1, args.a2)
+    piped = UserIovIter(task.user_memory(), segments)
+    if piped.remaining() == 0:
+        return 0
+    if not is_pipe(file):
+        return -EBADF
+    rwf = 8 if flags & _SPLICE_F_NONBLOCK else 0
+    if is_write:
+        return finish_write(task, file, piped, file.write(task, piped), rwf)
+    result = file.read(task, piped)
+    return wait_to_read(task, file, piped, -1, rwf) if result == -EAGAIN else result
+
+
+def sys_readahead(task: Task, args: Args) -> int:
+    """readahead(2): files need no reading ahead here, so only its errors are seen."""
+    file = data_file(task, args.a0)
+    if not can_read(file):
+        return -EBADF
+    if not file.inode.is_regular():
+        return -EINVAL
+    return 0
+
+
+def sys_fadvise64(task: Task, args: Args) -> int:
+    """posix_fadvise(2): advice that may be ignored is; only its errors are seen."""
+    file = data_file(task, args.a0)
+    if file.inode.mode & S_IFMT == S_IFIFO:
+        return -ESPIPE
+    advice = to_i32(args.a3)
+    if args.a2 < 0 or advice < 0 or advice > 5:
+        return -EINVAL
+    return 0
