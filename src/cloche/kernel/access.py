@@ -1,7 +1,7 @@
 """Who may look into whom: ptrace access between guests (kernel/ptrace.c, security/commoncap.c, ptrace(2)).
 
-Used by /proc/PID, kcmp, process_vm_readv and prlimit.  It compares guests with guests; the host's processes are not
-in the picture (I2).
+Used by /proc/PID, kcmp, process_vm_readv and prlimit.  It compares guests with guests; the host's processes
+are not in the picture (I2).
 """
 
 from cloche.abi.capability import CAP_SYS_PTRACE
@@ -9,7 +9,7 @@ from cloche.kernel.task import Task
 
 
 def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
-    """ptrace_may_access: with PTRACE_MODE_REALCREDS if `uses_real_ids`, else FSCREDS (a look through /proc)."""
+    """ptrace_may_access: PTRACE_MODE_REALCREDS if `uses_real_ids`, else FSCREDS (a look through /proc)."""
     if caller.group is target.group:
         return True
     creds = caller.creds

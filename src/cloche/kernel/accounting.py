@@ -1,7 +1,7 @@
 """What guests have consumed: CPU time, memory, load; and the facts about the host that boot lets them see.
 
-Read by getrusage, times, sysinfo, wait4 and /proc.  The platform knows CPU time and resident size per address space
-only: a thread's own figures are those of its process if it is alone, and an equal share otherwise.
+Read by getrusage, times, sysinfo, wait4 and /proc.  The platform knows CPU time and resident size per address
+space only: a thread's own figures are those of its process if it is alone, and an equal share otherwise.
 """
 
 from math import exp
@@ -146,7 +146,7 @@ def running_count(kernel: Kernel) -> int:
 def load_average(kernel: Kernel, caller: Task | None) -> list[float]:
     """Decayed numbers of running tasks over 1, 5 and 15 minutes.
 
-    Sampled when somebody looks (the caller itself not counted), because a timer would keep an idle sandbox awake.
+    Sampled when somebody looks (the caller itself not counted): a timer would keep an idle sandbox awake.
     """
     facts = host_facts(kernel)
     now = monotonic_ns()

@@ -1,6 +1,6 @@
-"""Changes of credentials: the rules of credentials(7) and capabilities(7) (kernel/sys.c, security/commoncap.c).
+"""Changes of credentials: the rules of credentials(7) and capabilities(7) (kernel/sys.c, commoncap.c).
 
-Each function takes the task, checks, and installs a changed copy of its credentials; open files keep the old object.
+Each function takes the task, checks, and installs a changed copy of its credentials; open files keep the old.
 Raises LinuxError when refused.  execve's transitions are in `kernel.exec`.
 """
 
@@ -49,7 +49,7 @@ FS_CAPS: Final = (
 
 
 def install(task: Task, new: Credentials) -> None:
-    """Make `new` the task's credentials (commit_creds): a change of identity ends dumpability and pdeath_signal."""
+    """Make `new` the credentials (commit_creds): a change of identity ends dumpability and pdeath_signal."""
     old = task.creds
     if (
         old.euid != new.euid

@@ -25,9 +25,13 @@ NR_OPEN_LIMIT: Final = 1048576  # /proc/sys/fs/nr_open
 
 
 def default_rlimits(
-    *, nofile: tuple[int, int] = (1024, 1048576), nproc: int = 4096, stack_bytes: int = 8 << 20, memlock_bytes: int = 8 << 20
+    *,
+    nofile: tuple[int, int] = (1024, 1048576),
+    nproc: int = 4096,
+    stack_bytes: int = 8 << 20,
+    memlock_bytes: int = 8 << 20,
 ) -> list[tuple[int, int]]:
-    """(soft, hard) by RLIMIT_* as a login on Linux has them; -1 is infinity.  `nproc` is the sandbox's task limit."""
+    """(soft, hard) by RLIMIT_* as a login has them; -1 is infinity.  `nproc` is the sandbox's task limit."""
     limits: list[tuple[int, int]] = [(INFINITY, INFINITY)] * RLIM_NLIMITS
     limits[RLIMIT_STACK] = (stack_bytes, INFINITY)
     limits[RLIMIT_CORE] = (0, INFINITY)

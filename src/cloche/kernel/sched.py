@@ -1,7 +1,7 @@
 """Scheduling attributes of tasks (sched(7), setpriority(2), ioprio_set(2)).
 
-The host's scheduler runs the guests.  What is kept here is validated, permission-checked, inherited and reported as
-Linux does, but the host is not told: nice values, policies and affinity are the sandbox's own bookkeeping.
+The host's scheduler runs the guests.  What is kept here is validated, permission-checked, inherited and reported
+as Linux does, but the host is not told: nice values, policies and affinity are the sandbox's own bookkeeping.
 `task.sched_policy` carries SCHED_RESET_ON_FORK as a bit.
 """
 
@@ -58,9 +58,7 @@ def can_nice(caller: Task, target: Task, nice: int) -> bool:
 def set_nice(caller: Task, target: Task, nice: int) -> None:
     """setpriority(2) for one task.  Raises LinuxError(EPERM, EACCES)."""
     creds = caller.creds
-    if not (
-        target.creds.uid == creds.euid or target.creds.euid == creds.euid or creds.capable(CAP_SYS_NICE)
-    ):
+    if not (target.creds.uid == creds.euid or target.creds.euid == creds.euid or creds.capable(CAP_SYS_NICE)):
         raise LinuxError(EPERM)
     if nice < target.nice and not can_nice(caller, target, nice):
         raise LinuxError(EACCES)
@@ -77,7 +75,9 @@ def set_affinity(caller: Task, target: Task, mask: int) -> None:
     target.affinity = mask
 
 
-def set_scheduler(caller: Task, target: Task, policy: int, priority: int, nice: int, reset_on_fork: bool) -> None:
+def set_scheduler(
+    caller: Task, target: Task, policy: int, priority: int, nice: int, *, reset_on_fork: bool
+) -> None:
     """Policy, real-time priority and nice value at once (__sched_setscheduler).  Raises LinuxError."""
     if policy not in (SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
         raise LinuxError(EINVAL)

@@ -1,13 +1,13 @@
-"""System calls on user and group ids and capabilities (credentials(7), capabilities(7)); rules in `kernel.creds`."""
+"""System calls on user and group ids and capabilities (credentials(7), capabilities(7)); see `kernel.creds`."""
 
 from struct import Struct
 from typing import Final
 
 from cloche.abi.capability import (
-    CAP_SETGID,
     _LINUX_CAPABILITY_VERSION_1,
     _LINUX_CAPABILITY_VERSION_2,
     _LINUX_CAPABILITY_VERSION_3,
+    CAP_SETGID,
 )
 from cloche.abi.errno import EINVAL, EPERM, ESRCH
 from cloche.abi.limits import NGROUPS_MAX

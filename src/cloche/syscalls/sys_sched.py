@@ -86,7 +86,9 @@ def _set_scheduler(task: Task, pid: int, policy: int, param: int) -> int:
     if policy < 0:
         policy = target.sched_policy
     reset = policy & SCHED_RESET_ON_FORK != 0
-    sched.set_scheduler(task, target, policy & ~SCHED_RESET_ON_FORK, priority, target.nice, reset)
+    sched.set_scheduler(
+        task, target, policy & ~SCHED_RESET_ON_FORK, priority, target.nice, reset_on_fork=reset
+    )
     return 0
 
 
@@ -175,7 +177,8 @@ def sys_sched_setattr(task: Task, args: Args) -> int:
     if priority > sched.RT_PRIORITY_MAX:
         return -EINVAL
     nice = min(max(nice, -20), 19)
-    sched.set_scheduler(task, target, policy, priority, nice, flags & SCHED_FLAG_RESET_ON_FORK != 0)
+    reset = flags & SCHED_FLAG_RESET_ON_FORK != 0
+    sched.set_scheduler(task, target, policy, priority, nice, reset_on_fork=reset)
     return 0
 
 

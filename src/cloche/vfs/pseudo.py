@@ -1,15 +1,15 @@
 """Base classes for file systems whose files are made up on the spot: proc, sysfs, cgroup, and such.
 
-Owns the inode and description types that those share.  Contents come from plain functions (`Producer`), so that a
-file system is mostly a table of names, modes and functions.
+Owns the inode and description types that those share.  Contents come from plain functions (`Producer`), so that
+a file system is mostly a table of names, modes and functions.
 
 Guarantees:
-- A generated file is computed as seq_file does it (fs/seq_file.c): at the first read, and again whenever a read
-  starts at offset 0 or elsewhere than where the last one ended; between those, reads see one consistent text.
-- Directory positions are stable keys that the directory chooses (a pid, a descriptor), so that a listing survives
-  entries that come and go.
-- `PseudoFs.has_stable_dentries` is False where names come and go (proc); lookups then return the same inode object for
-  the same thing as long as it lives.
+- A generated file is computed as seq_file does it (fs/seq_file.c): at the first read, and again whenever a
+  read starts at offset 0 or elsewhere than where the last one ended; between those, reads see one consistent text.
+- Directory positions are stable keys that the directory chooses (a pid, a descriptor), so that a listing
+  survives entries that come and go.
+- `PseudoFs.has_stable_dentries` is False where names come and go (proc); lookups then return the same inode
+  object for the same thing as long as it lives.
 """
 
 import time
@@ -166,7 +166,7 @@ class PseudoDirDescription(DirectoryDescription):
 
 
 class GeneratedInode(PseudoInode):
-    """A regular file whose bytes `generate` makes.  Subclasses override `generate` and, if writable, `store`."""
+    """A regular file whose bytes `generate` makes.  Subclasses override it and, if writable, `store`."""
 
     def __init__(self, fs: PseudoFs, mode: int = 0o444, ino: int = 0) -> None:
         super().__init__(fs, S_IFREG | mode, ino)
@@ -280,8 +280,8 @@ class ComputedSymlink(PseudoInode):
 class MagicLink(PseudoInode):
     """A link to an object, not to a name (proc_pid_link): subclasses override `target`.
 
-    readlink shows the object's path as the caller would spell it; following the link goes to the object itself,
-    whatever has become of its name.
+    readlink shows the object's path as the caller would spell it; following the link goes to the object
+    itself, whatever has become of its name.
     """
 
     def __init__(self, fs: PseudoFs, mode: int = 0o777, ino: int = 0) -> None:
@@ -300,7 +300,7 @@ class MagicLink(PseudoInode):
 
 
 def anonymous_path(name: bytes, inode: Inode) -> Path:
-    """A path to an object that has no name in any mount (a pipe, a namespace); `name` is what readlink shows."""
+    """A path to an object without a name in any mount (a pipe, a namespace); `name` is what readlink shows."""
     dentry = Dentry(name, None, inode)
     return Path(Mount(0, inode.fs, dentry), dentry)
 

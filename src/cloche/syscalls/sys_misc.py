@@ -1,0 +1,108 @@
+"""Small calls about the system as a whole: names, randomness, the kernel log, personality, tid address."""
+
+import os
+from typing import Final
+
+from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
+from cloche.abi.errno import EFAULT, EINVAL, ENOSYS, EPERM, LinuxError
+from cloche.abi.misc import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
+from cloche.abi.personality import PER_LINUX32, PER_MASK, UNAME26
+from cloche.abi.structs import pack_utsname
+from cloche.kernel import uts
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+
+RANDOM_LIMIT: Final = (1 << 25) - 1  # bytes of one getrandom, as random(4) has long had it
+_RANDOM_STEP: Final = 1 << 16
+_LOG: Final = b"<5>[    0.000000] " + uts.PROC_VERSION
+
+
+def sys_uname(task: Task, args: Args) -> int:
+    """uname(2)."""
+    kernel = task.kernel
+    release = uts.UNAME26_RELEASE if task.personality & UNAME26 else uts.RELEASE
+    machine = b"i686" if task.personality & PER_MASK == PER_LINUX32 else uts.MACHINE
+    task.user_memory().write(
+        to_u64(args.a0),
+        pack_utsname(uts.SYSNAME, kernel.hostname, release, uts.VERSION, machine, kernel.domainname),
+    )
+    return 0
+
+
+def _read_host_name(task: Task, args: Args) -> bytes:
+    length = to_i32(args.a1)
+    if not task.creds.capable(CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
+    if length < 0 or length > uts.HOST_NAME_LIMIT:
+        raise LinuxError(EINVAL)
+    return task.user_memory().read(to_u64(args.a0), length).split(b"\0", 1)[0]
+
+
+def sys_sethostname(task: Task, args: Args) -> int:
+    """sethostname(2)."""
+    task.kernel.hostname = _read_host_name(task, args)
+    return 0
+
+
+def sys_setdomainname(task: Task, args: Args) -> int:
+    """setdomainname(2)."""
+    task.kernel.domainname = _read_host_name(task, args)
+    return 0
+
+
+def sys_getrandom(task: Task, args: Args) -> int:
+    """getrandom(2): the host's generator; at most RANDOM_LIMIT bytes in one call."""
+    address, length, flags = to_u64(args.a0), to_u64(args.a1), to_u32(args.a2)
+    if flags & ~(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE):
+        return -EINVAL
+    if flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE:
+        return -EINVAL
+    length = min(length, RANDOM_LIMIT)
+    mem = task.user_memory()
+    done = 0
+    while done < length:
+        step = min(length - done, _RANDOM_STEP)
+        wrote = mem.write_some(address + done, os.urandom(step))
+        done += wrote
+        if wrote < step:
+            return done if done else -EFAULT
+        if task.has_pending_signal():
+            break
+    return done
+
+
+def sys_personality(task: Task, args: Args) -> int:
+    """personality(2): kept and inherited; ADDR_NO_RANDOMIZE and UNAME26 take effect."""
+    old = task.personality
+    value = to_u32(args.a0)
+    if value != 0xFFFFFFFF:
+        task.personality = value
+    return old
+
+
+def sys_set_tid_address(task: Task, args: Args) -> int:
+    """set_tid_address(2)."""
+    task.clear_child_tid = to_u64(args.a0)
+    return task.tid
+
+
+def sys_syslog(task: Task, args: Args) -> int:
+    """syslog(2): a log of one line, for those with CAP_SYSLOG (dmesg_restrict is 1)."""
+    kind, address, length = to_i32(args.a0), to_u64(args.a1), to_i32(args.a2)
+    creds = task.creds
+    if not creds.capable(CAP_SYSLOG) and not creds.capable(CAP_SYS_ADMIN):
+        return -EPERM
+    if kind in (2, 3, 4):  # READ, READ_ALL, READ_CLEAR
+        if address == 0 or length < 0:
+            return -EINVAL
+        if kind == 2:
+            return -ENOSYS  # would wait for a line that never comes
+        text = _LOG[:length]
+        task.user_memory().write(address, text)
+        return len(text)
+    if kind == 8:  # CONSOLE_LEVEL
+        return 0 if 1 <= length <= 8 else -EINVAL
+    if kind == 10:  # SIZE_BUFFER
+        return 1 << 17
+    if kind in (0, 1, 5, 6, 7, 9):
+        return 0
+    return -EINVAL
