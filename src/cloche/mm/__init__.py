@@ -1,1 +1,1 @@
-
+"""Address spaces, their areas, and access to the memory of guests."""

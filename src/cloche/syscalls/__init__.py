@@ -1,1 +1,1 @@
-
+"""The table of system calls and their handlers: decode, check, act."""

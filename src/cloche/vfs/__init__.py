@@ -1,1 +1,1 @@
-
+"""Mounts, inodes, path walk, open files, and the bases that file systems derive from."""

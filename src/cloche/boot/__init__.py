@@ -1,0 +1,1 @@
+"""Assembly and confinement of a sandbox: the only place that knows every part of the sentry."""

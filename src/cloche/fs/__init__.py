@@ -1,0 +1,1 @@
+"""File systems and descriptors that are not files: implementations of the traits of cloche.vfs."""

@@ -1,0 +1,1 @@
+"""Sockets: unix, loopback, netlink, and the client of the egress server."""
