@@ -54,25 +54,27 @@ class ListingCursor:
     """Packs the entries of a directory piece by piece."""
 
     def __init__(self, dir_fd: int) -> None:
-        """`dir_fd` may be O_PATH and must outlive this.  Raises OSError, PermissionError if it is
+        """`dir_fd` may be O_PATH.  Raises OSError, PermissionError if it is
         unreadable."""
-        self._dir_fd: int = dir_fd
-        scan_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        # Not a duplicate: the position of a directory is shared by duplicates.  DirEntry.stat needs it open.
+        self._fd: int = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
-            self._scan = os.scandir(scan_fd)  # duplicates it
-        finally:
-            os.close(scan_fd)
+            self._scan = os.scandir(self._fd)
+        except BaseException:
+            os.close(self._fd)
+            raise
         self.is_done: bool = False
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Release the descriptors."""
         self._scan.close()
+        os.close(self._fd)
 
     def next_chunk(self) -> bytes:
         """Some more packed entries; sets `is_done` after the last.  Raises OSError."""
         parts: list[bytes] = []
         size = 0
-        dir_fd = self._dir_fd
+        dir_fd = self._fd
         for entry in self._scan:
             name = os.fsencode(entry.name)
             target = b""

@@ -1,0 +1,155 @@
+"""Starts a gofer: fork, hold the attach points, confine, serve.
+
+The caller is a process with a single thread, before the sentry exists (the sentry must not import this).  The
+gofer never executes a program; it is this interpreter, with everything but the socket and standard error
+closed.
+"""
+
+import gc
+import os
+import resource
+import socket
+import sys
+import traceback
+from typing import Final
+
+from cloche.abi.capability import (
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_FSETID,
+)
+from cloche.abi.misc import (
+    LANDLOCK_ACCESS_FS_READ_DIR,
+    LANDLOCK_ACCESS_FS_READ_FILE,
+    LANDLOCK_ACCESS_FS_REFER,
+    LANDLOCK_ACCESS_FS_TRUNCATE,
+)
+from cloche.boot import confine, seccomp
+from cloche.boot.seccomp_gofer import gofer_policy
+from cloche.gofer.nodes import AttachPoint
+from cloche.gofer.server import Server
+from cloche.wire.frame import FrameChannel, ProtocolError
+
+EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
+
+# EXECUTE is left out: the gofer runs nothing.
+_READ_ACCESS: Final = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR
+# All rights of ABI 1 but EXECUTE and the making of devices, fifos and sockets.
+_WRITE_ACCESS: Final = (
+    ((1 << 13) - 1) & ~0x1 & ~0x40 & ~0x800 & ~0x200 & ~0x400
+    | LANDLOCK_ACCESS_FS_REFER
+    | LANDLOCK_ACCESS_FS_TRUNCATE
+)
+_FILE_ACCESS: Final = 0x2 | 0x4 | LANDLOCK_ACCESS_FS_TRUNCATE  # what a rule on a file may grant: write, read
+_MAX_REPORT_BYTES: Final = 65536
+
+
+class GoferProcess:
+    """A running gofer: its pid (a child of the caller), the sentry's end of its socket, and what confines
+    it."""
+
+    def __init__(self, pid: int, sock: socket.socket, report: confine.Report) -> None:
+        self.pid: int = pid
+        self.sock: socket.socket = sock
+        self.report: confine.Report = report
+
+
+class GoferError(Exception):
+    """The gofer could not start; the text says why."""
+
+
+def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -> GoferProcess:
+    """Fork a gofer that serves these attach points, and wait until it is ready.  Raises GoferError.
+
+    It ends when the other end of `sock` is closed, or after a malformed request.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = EXIT_START
+        try:
+            ours.close()
+            status = _run(theirs, attach_points, is_confined=is_confined)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    theirs.close()
+    channel = FrameChannel(ours, _MAX_REPORT_BYTES, may_receive_fds=False)
+    try:
+        hello = channel.receive()
+    except (OSError, ProtocolError):
+        hello = None
+    if hello is None or hello.code != 0:
+        ours.close()
+        os.waitpid(pid, 0)
+        if hello is None:
+            raise GoferError("the gofer died at start")
+        raise GoferError(hello.body.decode(errors="replace"))
+    return GoferProcess(pid, ours, confine.Report.decode(hello.body))
+
+
+def _run(sock: socket.socket, attach_points: list[AttachPoint], *, is_confined: bool) -> int:
+    """The child: prepare, say hello, serve.  The exit status."""
+    gc.freeze()
+    gc.disable()  # no cycles are made while serving
+    report = confine.Report()
+    channel = FrameChannel(sock, _MAX_REPORT_BYTES, may_receive_fds=False)
+    try:
+        server = _prepare(sock, attach_points, report, is_confined=is_confined)
+    except OSError as error:
+        channel.send(-(error.errno or 1), 0, str(error).encode())
+        return EXIT_START
+    channel.send(0, 0, report.encode()[:_MAX_REPORT_BYTES])
+    return server.serve()
+
+
+def _prepare(
+    sock: socket.socket, attach_points: list[AttachPoint], report: confine.Report, *, is_confined: bool
+) -> Server:
+    confine.detach_from_terminal()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    confine.close_all_but([0, 1, 2, sock.fileno()])
+    os.umask(0)
+    confine.set_limits(report)
+    for point in attach_points:
+        point.hold()
+    procfd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    is_writable = any(point.is_writable for point in attach_points)
+    if is_confined:
+        _confine(attach_points, procfd, report, is_writable=is_writable)
+    os.fchdir(procfd)
+    os.close(procfd)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    server = Server(sock, attach_points, max_open_dirs=min(limit // 2, 4096))
+    if is_confined:
+        seccomp.install(gofer_policy(is_writable=is_writable))
+        report.in_force(confine.SECCOMP)
+    return server
+
+
+def _confine(
+    attach_points: list[AttachPoint], procfd: int, report: confine.Report, *, is_writable: bool
+) -> None:
+    keep = 0
+    if os.geteuid() == 0:
+        # Not into a user namespace: its capabilities would not hold for the host's files.
+        keep = 1 << CAP_DAC_READ_SEARCH
+        if is_writable:
+            keep |= 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER | 1 << CAP_FSETID
+    else:
+        confine.enter_user_namespace(report)
+    confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
+    confine.empty_root(report)
+    confine.drop_capabilities(report, keep)
+    rules: list[tuple[int, int]] = []
+    for point in attach_points:
+        access = _WRITE_ACCESS if point.is_writable else _READ_ACCESS
+        rules.append((point.fd, access if point.is_dir else access & _FILE_ACCESS))
+    confine.deny_paths(report, rules, may_signal=False)
+    confine.set_undumpable(report)
