@@ -140,15 +140,15 @@ def test_no_cycles() -> None:
 
 def test_confinement_stands_alone() -> None:
     modules = graph(SOURCE)
-    allowed = ("cloche.abi.", "cloche.arch.", *(f"cloche.{name}" for name in CONFINEMENT))
+    allowed = {f"cloche.{name}" for name in CONFINEMENT}
     for name in CONFINEMENT:
         for target in modules.get(f"cloche.{name}", set()):
-            assert target.startswith(allowed) or not target.startswith("cloche.") or target in EXTENSIONS
+            constants = target.startswith(("cloche.abi.", "cloche.arch."))
+            assert constants or target in allowed or target in EXTENSIONS or not target.startswith("cloche.")
 
 
 def test_the_rules_have_no_cycle_themselves() -> None:
     rules = {package: {target.split(".")[0] for target in targets} for package, targets in ALLOWED.items()}
-    rules["gofer"].discard("boot")
     assert cycles(rules) == []
 
 
