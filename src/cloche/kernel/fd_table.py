@@ -43,6 +43,11 @@ class FdTable:
         self._put(fd, file, is_cloexec)
         return fd
 
+    def reserve(self, limit: int) -> None:
+        """Raises LinuxError(EMFILE) if `install` would: to ask before an open has effects."""
+        if len(self.files) >= limit and None not in self.files[self.next_hint : limit]:
+            raise LinuxError(EMFILE)
+
     def install_at(self, ctx: Context, fd: int, file: FileDescription, *, is_cloexec: bool = False) -> None:
         """dup2: replace what `fd` holds.  The caller has checked the limit."""
         old = self.find(fd)

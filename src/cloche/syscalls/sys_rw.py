@@ -10,6 +10,7 @@ from typing import Final
 from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, EOPNOTSUPP, EPIPE, ESPIPE, LinuxError
 from cloche.abi.fcntl import O_APPEND, O_NONBLOCK, O_PATH
 from cloche.abi.fs import SEEK_MAX
+from cloche.abi.inotify import IN_ACCESS, IN_MODIFY
 from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT, TASK_SIZE_MAX
 from cloche.abi.poll import POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM
 from cloche.abi.signal import SIGPIPE
@@ -28,7 +29,7 @@ from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
 from cloche.syscalls.args import can_read, can_write, limit_write
-from cloche.vfs.objects import FileDescription
+from cloche.vfs.objects import FileDescription, notify_path
 
 READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
 WRITE_MASK: Final = POLLOUT | POLLWRNORM
@@ -65,6 +66,8 @@ class ReadWait(FileWait):
             result = self.file.read(task, self.dst, self.flags)
         else:
             result = self.file.pread(task, self.dst, self.offset, self.flags)
+        if result > 0:
+            accessed(self.file)
         return BLOCKED if result == -EAGAIN else result
 
     def interrupted(self, task: TaskBase) -> int:
@@ -97,6 +100,8 @@ class WriteWait(FileWait):
                     broken_pipe(task, self.file)
                 return self.done if self.done else result
             self.done += result
+            if result > 0:
+                modified(self.file)
             if result == 0 or self.src.remaining() == 0 or not self.file.write_continues():
                 return self.done
 
@@ -110,6 +115,20 @@ class WriteWait(FileWait):
 def interrupt_code(wait: Blocked) -> int:
     """Restart, unless the wait has a time limit (SO_RCVTIMEO: sock_intr_errno)."""
     return -512 if wait.deadline_ns < 0 else -4
+
+
+def accessed(file: FileDescription) -> None:
+    """IN_ACCESS."""
+    path = file.path
+    if path is not None:
+        notify_path(path, IN_ACCESS)
+
+
+def modified(file: FileDescription) -> None:
+    """IN_MODIFY."""
+    path = file.path
+    if path is not None:
+        notify_path(path, IN_MODIFY)
 
 
 def broken_pipe(task: TaskBase, file: FileDescription) -> None:
@@ -158,7 +177,11 @@ def sys_read(task: Task, args: Args) -> int:
     if count == 0 and file.inode.mode & S_IFMT == S_IFSOCK:
         return 0
     result = file.read(task, dst)
-    if result == -EAGAIN:
+    if result > 0:
+        path = file.path
+        if path is not None:
+            notify_path(path, IN_ACCESS)
+    elif result == -EAGAIN:
         return wait_to_read(task, file, dst, -1, 0)
     return result
 
@@ -189,7 +212,11 @@ def sys_pread64(task: Task, args: Args) -> int:
         return -EINVAL
     dst = UserIovIter(task.user_memory(), [(addr, count)])
     result = file.pread(task, dst, offset)
-    if result == -EAGAIN:
+    if result > 0:
+        path = file.path
+        if path is not None:
+            notify_path(path, IN_ACCESS)
+    elif result == -EAGAIN:
         return wait_to_read(task, file, dst, offset, 0)
     return result
 
@@ -237,6 +264,10 @@ def sys_write(task: Task, args: Args) -> int:
             return count
     src = UserIovIter(task.user_memory(), [(addr, count)])
     result = file.write(task, src)
+    if result > 0:
+        path = file.path
+        if path is not None:
+            notify_path(path, IN_MODIFY)
     if result == count:
         return result
     return finish_write(task, file, src, result, 0)
@@ -256,8 +287,8 @@ def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: in
         file.inode.refresh(task)
         offset = file.inode.size
     result = file.pwrite(task, src, offset, flags)
-    if result == -EAGAIN or result == -EPIPE:
-        return finish_write(task, file, src, result, flags | RWF_NOWAIT)
+    if result > 0:
+        modified(file)
     return result
 
 
@@ -294,6 +325,9 @@ def sys_pwrite64(task: Task, args: Args) -> int:
     if file.flags & O_APPEND == 0:
         result = file.pwrite(task, src, offset)
         if result >= 0:
+            path = file.path
+            if path is not None:
+                notify_path(path, IN_MODIFY)
             return result
     return positioned_write(task, file, src, offset, 0)
 
@@ -351,6 +385,8 @@ def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset
         return -EINVAL
     else:
         result = file.pread(task, dst, offset, flags)
+    if result > 0:
+        accessed(file)
     return wait_to_read(task, file, dst, offset, flags) if result == -EAGAIN else result
 
 
@@ -384,7 +420,11 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         if result > 0:
             file.pos = file.inode.size if flags & RWF_APPEND else at + result
     else:
-        result = finish_write(task, file, src, file.write(task, src, flags), flags)
+        result = file.write(task, src, flags)
+        if result > 0:
+            modified(file)
+        if src.remaining() or result < 0:
+            result = finish_write(task, file, src, result, flags)
     if flags & (RWF_SYNC | RWF_DSYNC) and result > 0:
         file.fsync(task, is_data_only=flags & RWF_SYNC == 0)
     return result

@@ -1,8 +1,8 @@
 """sendfile, copy_file_range, splice, tee, vmsplice, readahead, fadvise64: data that moves between files.
 
 A transfer is one or more passes; a pass moves what one side has and the other side takes.  A pass that can do
-nothing gives -EAGAIN and the call waits on both files.  No data is ever taken from a pipe and then refused by the
-other side: `FileSink` writes while the pipe is drained, and only what was accepted leaves the pipe.
+nothing gives -EAGAIN and the call waits on both files.  No data is ever taken from a pipe and then refused by
+the other side: `FileSink` writes while the pipe is drained, and only what was accepted leaves the pipe.
 """
 
 from typing import Final

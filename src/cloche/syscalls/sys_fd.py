@@ -1,0 +1,220 @@
+"""open, close, dup and memfd_create: what makes and unmakes descriptors.
+
+Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as an end
+already, and `open_is_pending` says when its descriptor may be installed.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINVAL, ENOSYS, LinuxError
+from cloche.abi.fcntl import (
+    CLOSE_RANGE_CLOEXEC,
+    CLOSE_RANGE_UNSHARE,
+    F_SEAL_EXEC,
+    F_SEAL_SEAL,
+    O_CLOEXEC,
+    O_CREAT,
+    O_LARGEFILE,
+    O_RDWR,
+    O_TRUNC,
+    O_WRONLY,
+    RESOLVE_IN_ROOT,
+)
+from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL
+from cloche.abi.structs import OPEN_HOW_SIZE, unpack_open_how
+from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.syscalls.args import path_arg, start_of
+from cloche.syscalls.sys_rw import FileWait
+from cloche.vfs.namei import check_open_how, do_open
+from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
+
+_PAGE: Final = 4096
+_MFD_NAME_MAX: Final = 249  # NAME_MAX less "memfd:"
+
+
+# -- open ----------------------------------------------------------------------------------------------------
+class OpenWait(FileWait):
+    """An open of a FIFO that waits for the other end."""
+
+    def __init__(self, file: FileDescription, *, is_cloexec: bool) -> None:
+        super().__init__(file)
+        self.is_cloexec: bool = is_cloexec
+
+    def retry(self, task: TaskBase) -> int:
+        if self.file.open_is_pending(task):
+            return BLOCKED
+        assert isinstance(task, Task)
+        return task.files.install(self.file, task.nofile_limit(), is_cloexec=self.is_cloexec)
+
+
+def open_at(task: Task, start: Path | None, name: bytes, flags: int, mode: int, resolve: int) -> int:
+    """Open and install; EMFILE comes before anything is created."""
+    files = task.files
+    limit = task.nofile_limit()
+    if len(files.files) >= limit:
+        files.reserve(limit)
+    file = do_open(task, start, name, flags | O_LARGEFILE, mode, resolve)
+    is_cloexec = flags & O_CLOEXEC != 0
+    if file.open_is_pending(task):
+        queue = file.wait_queue()
+        if queue is not None:
+            return block_on(task, OpenWait(file, is_cloexec=is_cloexec), queue)
+    return files.install(file, limit, is_cloexec=is_cloexec)
+
+
+def sys_open(task: Task, args: Args) -> int:
+    """open(2)."""
+    return open_at(task, None, path_arg(task, args.a0), to_u32(args.a1), args.a2 & 0o7777, 0)
+
+
+def sys_openat(task: Task, args: Args) -> int:
+    """openat(2)."""
+    name = path_arg(task, args.a1)
+    return open_at(task, start_of(task, args.a0, name), name, to_u32(args.a2), args.a3 & 0o7777, 0)
+
+
+def sys_creat(task: Task, args: Args) -> int:
+    """creat(2)."""
+    return open_at(task, None, path_arg(task, args.a0), O_CREAT | O_WRONLY | O_TRUNC, args.a1 & 0o7777, 0)
+
+
+def read_extensible(task: Task, addr: int, size: int, known_size: int) -> bytes:
+    """copy_struct_from_user: the known part of a struct that may grow; E2BIG if the unknown part is not zero."""
+    raw = task.user_memory().read(addr, size)
+    for byte in raw[known_size:]:
+        if byte:
+            raise LinuxError(E2BIG)
+    return raw if size >= known_size else raw + bytes(known_size - size)
+
+
+def sys_openat2(task: Task, args: Args) -> int:
+    """openat2(2)."""
+    size = to_u64(args.a3)
+    if size < OPEN_HOW_SIZE:
+        return -EINVAL
+    if size > _PAGE:
+        return -E2BIG
+    raw = read_extensible(task, to_u64(args.a2), size, OPEN_HOW_SIZE)
+    flags, mode, resolve = unpack_open_how(raw)
+    check_open_how(flags, mode, resolve)
+    name = path_arg(task, args.a1)
+    # RESOLVE_IN_ROOT makes the directory the root, for absolute names too.
+    start = start_of(task, args.a0, b"" if resolve & RESOLVE_IN_ROOT else name)
+    return open_at(task, start, name, flags, mode, resolve)
+
+
+# -- close ---------------------------------------------------------------------------------------------------
+def sys_close(task: Task, args: Args) -> int:
+    """close(2)."""
+    fd = to_i32(args.a0)
+    files = task.files
+    if files.find(fd) is None:
+        return -EBADF
+    return files.close(task, fd)
+
+
+def sys_close_range(task: Task, args: Args) -> int:
+    """close_range(2)."""
+    first, last, flags = to_u32(args.a0), to_u32(args.a1), to_u32(args.a2)
+    if flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) or last < first:
+        return -EINVAL
+    files = task.files
+    if flags & CLOSE_RANGE_UNSHARE and files.users > 1:
+        files = unshare_files(task)
+    stop = min(last + 1, len(files.files))
+    for fd in range(first, stop):
+        if files.files[fd] is None:
+            continue
+        if flags & CLOSE_RANGE_CLOEXEC:
+            files.cloexec.add(fd)
+        else:
+            files.close(task, fd)
+    return 0
+
+
+def unshare_files(task: Task) -> FdTable:
+    """Give the task a descriptor table of its own."""
+    old = task.files
+    task.files = old.clone()
+    old.users -= 1
+    return task.files
+
+
+# -- dup -----------------------------------------------------------------------------------------------------
+def sys_dup(task: Task, args: Args) -> int:
+    """dup(2)."""
+    files = task.files
+    return files.install(files.get(to_i32(args.a0)), task.nofile_limit())
+
+
+def sys_dup2(task: Task, args: Args) -> int:
+    """dup2(2)."""
+    old, new = to_i32(args.a0), to_i32(args.a1)
+    if old == new:
+        return -EBADF if task.files.find(old) is None else new
+    return duplicate_at(task, old, new, is_cloexec=False)
+
+
+def sys_dup3(task: Task, args: Args) -> int:
+    """dup3(2)."""
+    old, new, flags = to_i32(args.a0), to_i32(args.a1), to_u32(args.a2)
+    if flags & ~O_CLOEXEC or old == new:
+        return -EINVAL
+    return duplicate_at(task, old, new, is_cloexec=flags & O_CLOEXEC != 0)
+
+
+def duplicate_at(task: Task, old: int, new: int, *, is_cloexec: bool) -> int:
+    """Make `new` refer to what `old` does."""
+    if new < 0 or new >= task.nofile_limit():
+        return -EBADF
+    file = task.files.find(old)
+    if file is None:
+        return -EBADF
+    task.files.install_at(task, new, file, is_cloexec=is_cloexec)
+    return new
+
+
+# -- memfd ---------------------------------------------------------------------------------------------------
+def memfd_mount(kernel: Kernel) -> Mount | None:
+    """The mount, seen nowhere, that memfds belong to."""
+    found = kernel.extra.get("memfd_mount")
+    if isinstance(found, Mount):
+        return found
+    fs = kernel.memory_fs
+    if fs is None or fs.root_inode is None:
+        return None
+    mount = Mount(0, fs, Dentry(b"", None, fs.root_inode))
+    kernel.extra["memfd_mount"] = mount
+    return mount
+
+
+def sys_memfd_create(task: Task, args: Args) -> int:
+    """memfd_create(2)."""
+    flags = to_u32(args.a1)
+    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_NOEXEC_SEAL | MFD_EXEC):
+        return -EINVAL
+    if flags & MFD_EXEC and flags & MFD_NOEXEC_SEAL:
+        return -EINVAL
+    name = task.thread.read_cstring(to_u64(args.a0), _MFD_NAME_MAX + 1)
+    if name is None:
+        return -EFAULT
+    if len(name) > _MFD_NAME_MAX:
+        return -EINVAL
+    mount = memfd_mount(task.kernel)
+    if mount is None or flags & MFD_HUGETLB:
+        return -ENOSYS
+    limit = task.nofile_limit()
+    task.files.reserve(limit)
+    mode = 0o666 if flags & MFD_NOEXEC_SEAL else 0o777
+    inode = mount.root.require().tmpfile(task, mode)
+    inode.is_linkable = False
+    inode.seals = 0 if flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) else F_SEAL_SEAL
+    if flags & MFD_NOEXEC_SEAL:
+        inode.seals |= F_SEAL_EXEC
+    dentry = Dentry(b"memfd:" + name, mount.root, inode)
+    dentry.is_deleted = True
+    file = inode.open(task, Path(mount, dentry), O_RDWR | O_LARGEFILE)
+    file.creds = task.creds
+    return task.files.install(file, limit, is_cloexec=flags & MFD_CLOEXEC != 0)
