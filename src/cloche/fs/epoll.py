@@ -1,0 +1,289 @@
+"""epoll(7): interest lists, ready lists and waits (fs/eventpoll.c).
+
+Owns `EpollFile` and its items.  An item sits on the wait queue of the file it watches; a wake-up puts it on the ready
+list, and a wait asks only the files on that list, so it costs what is ready and not what is watched.  Notification is a
+hint: an event is reported only if the file's `poll` still shows it.
+"""
+
+from collections import deque
+from typing import Final
+
+from cloche.abi.errno import EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM, LinuxError
+from cloche.abi.poll import (
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLONESHOT,
+    EPOLLWAKEUP,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLRDNORM,
+    POLLWRNORM,
+)
+from cloche.abi.structs import EPOLL_EVENT
+from cloche.fs.anon import AnonFile
+from cloche.kernel.task import Kernel
+from cloche.vfs.objects import CloseListener, Context, FileDescription
+from cloche.vfs.waitqueue import Waiter, WaitQueue
+
+MAX_NESTS: Final = 4
+MAX_ITEMS: Final = 262144  # of one epoll: a quota of the sentry
+_PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
+_EXCLUSIVE_OK: Final = 0x1 | 0x4 | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+_READY: Final = POLLIN | POLLRDNORM
+
+
+class EpollItem(Waiter):
+    """One watched (descriptor, file)."""
+
+    def __init__(
+        self, epoll: "EpollFile", fd: int, file: FileDescription, queue: WaitQueue, events: int, data: int
+    ) -> None:
+        self.epoll: EpollFile = epoll
+        self.fd: int = fd
+        self.file: FileDescription = file
+        self.queue: WaitQueue = queue
+        self.events: int = events  # with the private bits; only those remain when EPOLLONESHOT has fired
+        self.data: int = data
+        self.is_ready: bool = False  # on the ready list
+        self.closer: ItemCloser = ItemCloser(self)
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        if self.events & ~_PRIVATE == 0:
+            return False
+        epoll = self.epoll
+        if not self.is_ready:
+            self.is_ready = True
+            epoll.ready.append(self)
+        is_waited = not epoll.waiters.is_empty()
+        epoll.wake()
+        return is_waited
+
+    def register(self) -> None:
+        """Stand on the file's queue with the current events."""
+        events = self.events
+        mask = events & ~_PRIVATE
+        if mask & POLLRDNORM:
+            mask |= POLLIN
+        if mask & POLLWRNORM:
+            mask |= POLLOUT
+        self.queue.add(self, mask, is_exclusive=events & EPOLLEXCLUSIVE != 0)
+
+
+class ItemCloser(CloseListener):
+    """Removes its item when the watched file is closed for the last time."""
+
+    def __init__(self, item: EpollItem) -> None:
+        self.item: EpollItem = item
+
+    def file_closed(self, file: FileDescription) -> None:
+        self.item.epoll.forget(self.item)
+
+
+class EpollFile(AnonFile):
+    """An epoll instance."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel, b"[eventpoll]")
+        self.items: dict[tuple[int, FileDescription], EpollItem] = {}
+        self.ready: deque[EpollItem] = deque()
+        self.waiters: WaitQueue = WaitQueue()  # tasks in epoll_wait, exclusive
+        self.queue: WaitQueue = WaitQueue()  # those who poll the epoll itself
+
+    def wake(self) -> None:
+        """Something may be ready."""
+        self.waiters.wake(_READY)
+        self.queue.wake(_READY)
+
+    # -- FileDescription -------------------------------------------------------------------------------
+    def poll(self, ctx: Context) -> int:
+        ready = self.ready
+        while ready:
+            item = ready[0]
+            if item.file.poll(ctx) & item.events & ~_PRIVATE:
+                return _READY
+            ready.popleft()
+            item.is_ready = False
+        return 0
+
+    def wait_queue(self) -> WaitQueue | None:
+        return self.queue
+
+    def release(self) -> None:
+        for item in list(self.items.values()):
+            listeners = item.file.epoll_items
+            if listeners is not None and item.closer in listeners:
+                listeners.remove(item.closer)
+            item.queue.remove(item)
+        self.items.clear()
+        self.ready.clear()
+
+    def fdinfo(self) -> str:
+        lines: list[str] = []
+        for item in self.items.values():
+            inode = item.file.inode
+            lines.append(
+                f"tfd: {item.fd:8d} events: {item.events:8x} data: {item.data:16x}"
+                f"  pos:{item.file.pos} ino:{inode.ino:x} sdev:{inode.dev():x}\n"
+            )
+        return "".join(lines)
+
+    # -- the interest list -----------------------------------------------------------------------------
+    def forget(self, item: EpollItem) -> None:
+        """Remove an item; the file's own list is the caller's affair."""
+        self.items.pop((item.fd, item.file), None)
+        item.queue.remove(item)
+        if item.is_ready:
+            item.is_ready = False
+            self.ready.remove(item)
+
+    def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
+        """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC."""
+        queue = file.wait_queue()
+        if queue is None:
+            raise LinuxError(EPERM)
+        if isinstance(file, EpollFile):
+            check_nesting(self, file)
+        if (fd, file) in self.items:
+            raise LinuxError(EEXIST)
+        if len(self.items) >= MAX_ITEMS:
+            raise LinuxError(ENOSPC)
+        item = EpollItem(self, fd, file, queue, events | POLLERR | POLLHUP, data)
+        self.items[(fd, file)] = item
+        if file.epoll_items is None:
+            file.epoll_items = [item.closer]
+        else:
+            file.epoll_items.append(item.closer)
+        item.register()
+        self._check(ctx, item)
+
+    def modify(self, ctx: Context, item: EpollItem, events: int, data: int) -> None:
+        """EPOLL_CTL_MOD."""
+        item.events = events | POLLERR | POLLHUP
+        item.data = data
+        item.register()
+        self._check(ctx, item)
+
+    def remove(self, item: EpollItem) -> None:
+        """EPOLL_CTL_DEL."""
+        listeners = item.file.epoll_items
+        if listeners is not None and item.closer in listeners:
+            listeners.remove(item.closer)
+        self.forget(item)
+
+    def _check(self, ctx: Context, item: EpollItem) -> None:
+        """Report at once what is ready already."""
+        if item.file.poll(ctx) & item.events & ~_PRIVATE and not item.is_ready:
+            item.is_ready = True
+            self.ready.append(item)
+            self.wake()
+
+    # -- waiting ---------------------------------------------------------------------------------------
+    def collect(self, ctx: Context, limit: int) -> bytes:
+        """Up to `limit` packed struct epoll_event of what is ready; applies EPOLLET and EPOLLONESHOT."""
+        ready = self.ready
+        parts: list[bytes] = []
+        for _index in range(len(ready)):
+            item = ready.popleft()
+            item.is_ready = False
+            mask = item.file.poll(ctx) & item.events & ~_PRIVATE
+            if mask == 0:
+                continue
+            parts.append(EPOLL_EVENT.pack(mask, item.data))
+            if item.events & EPOLLONESHOT:
+                item.events &= _PRIVATE
+            elif item.events & EPOLLET == 0 and not item.is_ready:
+                item.is_ready = True
+                ready.append(item)
+            if len(parts) >= limit:
+                break
+        if parts and ready and not self.waiters.is_empty():
+            self.waiters.wake(_READY)
+        return b"".join(parts)
+
+
+def epoll_ctl(
+    ctx: Context, epoll: FileDescription, operation: int, fd: int, file: FileDescription, events: int, data: int
+) -> int:
+    """epoll_ctl(2) on resolved descriptors; 0 or -errno."""
+    if file.wait_queue() is None:
+        return -EPERM
+    if not isinstance(epoll, EpollFile) or epoll is file:
+        return -EINVAL
+    events &= 0xFFFFFFFF & ~EPOLLWAKEUP
+    if operation != EPOLL_CTL_DEL and events & EPOLLEXCLUSIVE:
+        if operation == EPOLL_CTL_MOD:
+            return -EINVAL
+        if operation == EPOLL_CTL_ADD and (isinstance(file, EpollFile) or events & ~_EXCLUSIVE_OK):
+            return -EINVAL
+    if operation == EPOLL_CTL_ADD:
+        epoll.add(ctx, fd, file, events, data)
+        return 0
+    item = epoll.items.get((fd, file))
+    if operation == EPOLL_CTL_DEL:
+        if item is None:
+            return -ENOENT
+        epoll.remove(item)
+        return 0
+    if operation == EPOLL_CTL_MOD:
+        if item is None:
+            return -ENOENT
+        if item.events & EPOLLEXCLUSIVE:
+            return -EINVAL
+        epoll.modify(ctx, item, events, data)
+        return 0
+    return -EINVAL
+
+
+def check_nesting(outer: EpollFile, inner: EpollFile) -> None:
+    """Raises LinuxError(ELOOP) if `outer` is watched (indirectly) by `inner`, or the chain would be too long."""
+    below = _depth_below(outer, inner)
+    above = _depth_above(outer)
+    if below + 1 + above > MAX_NESTS:
+        raise LinuxError(ELOOP)
+
+
+def _depth_below(outer: EpollFile, inner: EpollFile) -> int:
+    """How many levels of epolls `inner` watches.  Raises LinuxError(ELOOP) when `outer` is among them."""
+    level: list[EpollFile] = [inner]
+    depth = 0
+    while True:
+        following: list[EpollFile] = []
+        for epoll in level:
+            for item in epoll.items.values():
+                file = item.file
+                if isinstance(file, EpollFile):
+                    if file is outer:
+                        raise LinuxError(ELOOP)
+                    if file not in following:
+                        following.append(file)
+        if not following:
+            return depth
+        depth += 1
+        if depth > MAX_NESTS:
+            raise LinuxError(ELOOP)
+        level = following
+
+
+def _depth_above(epoll: EpollFile) -> int:
+    """How many levels of epolls watch `epoll`."""
+    level: list[EpollFile] = [epoll]
+    depth = 0
+    while depth <= MAX_NESTS:
+        following: list[EpollFile] = []
+        for inner in level:
+            listeners = inner.epoll_items
+            if listeners is None:
+                continue
+            for listener in listeners:
+                if isinstance(listener, ItemCloser) and listener.item.epoll not in following:
+                    following.append(listener.item.epoll)
+        if not following:
+            return depth
+        depth += 1
+        level = following
+    return depth
