@@ -249,6 +249,8 @@ def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGro
     group.rlimits = list(old.rlimits)
     group.exe = old.exe
     group.oom_score_adj = old.oom_score_adj
+    group.oom_score_adj_min = old.oom_score_adj_min
+    group.loginuid = old.loginuid
     group.is_dumpable = old.is_dumpable
     group.pgrp = old.pgrp
     if group.pgrp is not None:

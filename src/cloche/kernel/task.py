@@ -160,6 +160,8 @@ class ThreadGroup:
         self.posix_timers: dict[int, object] = {}
         self.next_posix_timer: int = 0
         self.oom_score_adj: int = 0
+        self.oom_score_adj_min: int = 0  # what it may fall to without CAP_SYS_RESOURCE
+        self.loginuid: int = 0xFFFFFFFF  # /proc/PID/loginuid
         self.is_dumpable: bool = True
         self.pdeath_signal: int = 0
 
