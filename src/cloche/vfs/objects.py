@@ -154,6 +154,7 @@ class Inode:
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
         self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
+        self.write_hint: int = 0  # F_SET_RW_HINT
         self.is_linkable: bool = False  # O_TMPFILE without O_EXCL: linkat may name it although nlink is 0
 
     # -- type tests ------------------------------------------------------------------------------------
@@ -181,6 +182,11 @@ class Inode:
     def permission(self, ctx: "Context", mask: int) -> bool:
         """Whether MAY_* `mask` is granted (fs/namei.c generic_permission)."""
         return generic_permission(self, ctx.creds, mask)
+
+    def add_seals(self, seals: int) -> int:
+        """F_ADD_SEALS, checked; -EBUSY for F_SEAL_WRITE while there are writable shared mappings."""
+        self.seals |= seals
+        return 0
 
     def check_open(self, ctx: "Context", flags: int) -> None:
         """A last veto before open (e.g. ETXTBSY).  Raises LinuxError."""
