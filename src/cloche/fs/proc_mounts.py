@@ -1,0 +1,136 @@
+"""/proc/PID/mounts, mountinfo and mountstats (fs/proc_namespace.c, proc_pid_mountinfo(5)).
+
+Shows the mounts of a namespace that can be reached from a root directory, paths as seen from there.
+"""
+
+from typing import Final
+
+from cloche.abi.stat import major, minor
+from cloche.vfs.objects import Dentry, Mount, MountNamespace, Path
+
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_NOATIME: Final = 1024
+MS_NODIRATIME: Final = 2048
+MS_RELATIME: Final = 1 << 21
+MS_NOSYMFOLLOW: Final = 256
+
+_FLAG_NAMES: Final = (
+    (MS_NOSUID, ",nosuid"),
+    (MS_NODEV, ",nodev"),
+    (MS_NOEXEC, ",noexec"),
+    (MS_NOATIME, ",noatime"),
+    (MS_NODIRATIME, ",nodiratime"),
+    (MS_RELATIME, ",relatime"),
+    (MS_NOSYMFOLLOW, ",nosymfollow"),
+)
+
+
+def mangle(text: bytes) -> bytes:
+    """Blanks, newlines, backslashes and # as octal escapes (mangle)."""
+    for byte in b"\\ \t\n#":  # the backslash first
+        char = bytes((byte,))
+        if char in text:
+            text = text.replace(char, b"\\%03o" % byte)
+    return text
+
+
+def mount_options(mount: Mount) -> str:
+    """The options of the mount itself."""
+    text = "ro" if mount.flags & MS_RDONLY else "rw"
+    for flag, name in _FLAG_NAMES:
+        if mount.flags & flag:
+            text += name
+    return text
+
+
+def mount_point(root: Path, mount: Mount) -> bytes | None:
+    """Where `mount` is seen from `root`; None if it cannot be reached from there."""
+    if mount is root.mount:
+        return b"/"  # the root's own mount, even if the root is below its top
+    parts: list[bytes] = []
+    at: Mount = mount
+    while True:
+        above, dentry = at.parent, at.mountpoint
+        if above is None or dentry is None:
+            return None
+        step: Dentry = dentry
+        while not (above is root.mount and step is root.dentry):
+            if step is above.root:
+                break
+            parent = step.parent
+            if parent is None:
+                return None
+            parts.append(step.name)
+            step = parent
+        if above is root.mount:
+            if step is not root.dentry:
+                return None
+            break
+        at = above
+    parts.reverse()
+    return b"/" + b"/".join(parts)
+
+
+def root_in_fs(mount: Mount) -> bytes:
+    """Which part of its file system a mount shows ("/" unless it is a bind mount of a subdirectory)."""
+    parts: list[bytes] = []
+    dentry: Dentry | None = mount.root
+    while dentry is not None and dentry.parent is not None:
+        parts.append(dentry.name)
+        dentry = dentry.parent
+    parts.reverse()
+    return b"/" + b"/".join(parts)
+
+
+def _fs_is_readonly(mount: Mount) -> bool:
+    return mount.fs.is_readonly
+
+
+def mounts_text(namespace: MountNamespace, root: Path) -> bytes:
+    """/proc/PID/mounts."""
+    lines: list[bytes] = []
+    for mount in namespace.mounts:
+        place = mount_point(root, mount)
+        if place is None:
+            continue
+        options = mount_options(mount)
+        if _fs_is_readonly(mount) and options.startswith("rw"):
+            options = "ro" + options[2:]
+        source = mangle(mount.fs.source.encode("utf-8", "surrogateescape"))
+        tail = f" {mount.fs.kind} {options}{mount.fs.options()} 0 0\n"
+        lines.append(source + b" " + mangle(place) + tail.encode("utf-8", "surrogateescape"))
+    return b"".join(lines)
+
+
+def mountinfo_text(namespace: MountNamespace, root: Path) -> bytes:
+    """/proc/PID/mountinfo."""
+    lines: list[bytes] = []
+    for mount in namespace.mounts:
+        place = mount_point(root, mount)
+        if place is None:
+            continue
+        fs = mount.fs
+        parent = mount.parent.ident if mount.parent is not None else 1
+        head = f"{mount.ident} {parent} {major(fs.dev)}:{minor(fs.dev)} ".encode()
+        state = "ro" if _fs_is_readonly(mount) else "rw"
+        source = mangle(fs.source.encode("utf-8", "surrogateescape"))
+        tail = f" {state}{fs.options()}\n".encode("utf-8", "surrogateescape")
+        middle = f" {mount_options(mount)} - {fs.kind} ".encode()
+        lines.append(head + mangle(root_in_fs(mount)) + b" " + mangle(place) + middle + source + tail)
+    return b"".join(lines)
+
+
+def mountstats_text(namespace: MountNamespace, root: Path) -> bytes:
+    """/proc/PID/mountstats."""
+    lines: list[bytes] = []
+    for mount in namespace.mounts:
+        place = mount_point(root, mount)
+        if place is None:
+            continue
+        source = mangle(mount.fs.source.encode("utf-8", "surrogateescape"))
+        tail = f" with fstype {mount.fs.kind}\n".encode()
+        lines.append(b"device " + source + b" mounted on " + mangle(place) + tail)
+    return b"".join(lines)

@@ -1,0 +1,644 @@
+"""The directories of /proc/PID and /proc/PID/task/TID (fs/proc/base.c): a table of names, modes and functions.
+
+A `PidDir` belongs to one task and lives as long as that task (or its zombie) does: looked up again, the same task gives
+the same inodes; afterwards every operation gives ESRCH or ENOENT.  Rights: files that show a process's insides need
+ptrace access (`kernel.access`), the rest is for everybody.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EACCES, EINVAL, EIO, ENOENT, ESRCH, LinuxError
+from cloche.abi.fcntl import O_CLOEXEC
+from cloche.abi.magic import NSFS_MAGIC
+from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
+from cloche.fs import proc_text
+from cloche.fs.proc_table import (
+    PROCESS_FILES,
+    ROWS,
+    THREAD_FILES,
+    TaskStore,
+    TaskText,
+    no_module,
+    no_module_store,
+    no_text,
+)
+from cloche.kernel.access import may_access
+from cloche.kernel.accounting import space_of
+from cloche.kernel.task import Kernel, Task
+from cloche.mm.usermem import IovIter
+from cloche.vfs.objects import (
+    Context,
+    FileDescription,
+    FileSystem,
+    Inode,
+    Path,
+    generic_permission,
+)
+from cloche.vfs.pseudo import (
+    DirEntry,
+    GeneratedDescription,
+    GeneratedInode,
+    MagicLink,
+    PseudoDir,
+    PseudoFs,
+    anonymous_path,
+    path_text,
+)
+
+NAMESPACE_INOS: Final[dict[bytes, int]] = {
+    b"cgroup": 0xEFFFFFFB,
+    b"ipc": 0xEFFFFFFF,
+    b"mnt": 0xF0000000,
+    b"net": 0xF0000001,
+    b"pid": 0xEFFFFFFC,
+    b"pid_for_children": 0xEFFFFFFC,
+    b"time": 0xEFFFFFFA,
+    b"time_for_children": 0xEFFFFFFA,
+    b"user": 0xEFFFFFFD,
+    b"uts": 0xEFFFFFFE,
+}
+_NAMESPACE_KINDS: Final[dict[bytes, bytes]] = {b"pid_for_children": b"pid", b"time_for_children": b"time"}
+_CLONE_FLAGS: Final[dict[bytes, int]] = {
+    b"cgroup": 0x02000000,
+    b"ipc": 0x08000000,
+    b"mnt": 0x00020000,
+    b"net": 0x40000000,
+    b"pid": 0x20000000,
+    b"time": 0x00000080,
+    b"user": 0x10000000,
+    b"uts": 0x04000000,
+}
+NS_GET_NSTYPE: Final = 0xB703
+_FIRST_MNT_INO: Final = 0xF0000002
+_MEM_STEP: Final = 1 << 20
+_LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
+_DIRECTORIES: Final = frozenset({b"task", b"fd", b"fdinfo", b"ns", b"net", b"attr"})
+_FIXED: Final = [b"fd", b"fdinfo", b"ns", b"net", b"attr", b"cwd", b"root", b"exe", b"mem"]
+_PROCESS_NAMES: Final = [b"task", *_FIXED, *PROCESS_FILES]
+_THREAD_NAMES: Final = [*_FIXED, *THREAD_FILES]
+
+
+class ProcFs(PseudoFs):
+    """An instance of proc: the kernel that it shows, and the directories of tasks that were looked up."""
+
+    def __init__(self, kernel: Kernel, magic: int, dev: int) -> None:
+        super().__init__("proc", magic, dev)
+        self.kernel: Kernel = kernel
+        self.has_stable_dentries = False
+        self.pid_dirs: dict[int, PidDir] = {}
+        self.net_dir: Inode | None = None  # what /proc/PID/net shows
+        self.namespaces: dict[bytes, NamespaceInode] = {}
+        self.mount_namespaces: dict[object, NamespaceInode] = {}
+        self.nsfs: FileSystem = FileSystem("nsfs", NSFS_MAGIC, kernel.alloc_dev())
+
+    def pid_dir(self, task: Task) -> "PidDir":
+        """The directory of a thread group leader (or, by its tid, of any thread)."""
+        known = self.pid_dirs.get(task.tid)
+        if known is not None and known.task is task:
+            return known
+        made = PidDir(self, task, is_thread=False)
+        self.pid_dirs[task.tid] = made
+        if len(self.pid_dirs) > 2 * len(self.kernel.groups) + 64:
+            self.pid_dirs = {tid: one for tid, one in self.pid_dirs.items() if is_present(one.task)}
+        return made
+
+    def namespace(self, kind: bytes, task: Task) -> "NamespaceInode":
+        """The namespace of `kind` that `task` is in; there is one of each, but for mount namespaces."""
+        if kind == b"mnt":
+            found = self.mount_namespaces.get(task.mount_ns)
+            if found is None:
+                count = len(self.mount_namespaces)
+                ino = NAMESPACE_INOS[kind] if count == 0 else _FIRST_MNT_INO + count
+                found = NamespaceInode(self.nsfs, kind, ino)
+                self.mount_namespaces[task.mount_ns] = found
+            return found
+        known = self.namespaces.get(kind)
+        if known is None:
+            known = NamespaceInode(self.nsfs, kind, NAMESPACE_INOS[kind])
+            self.namespaces[kind] = known
+        return known
+
+
+def is_present(task: Task) -> bool:
+    """Whether the task lives, or is a zombie that has not been reaped."""
+    group = task.group
+    return not task.is_exited or (group.leader is task and not group.is_reaped)
+
+
+def reader_of(ctx: Context) -> Task:
+    """The task that looks; only guests read proc.  Raises LinuxError(EIO) for anyone else."""
+    if isinstance(ctx, Task):
+        return ctx
+    raise LinuxError(EIO)
+
+
+def _own(inode: Inode, task: Task) -> None:
+    """Owner of a task's proc inode: the task's effective ids, root's if it is not dumpable (task_dump_owner)."""
+    if task.group.is_dumpable or task.is_exited:
+        inode.uid, inode.gid = task.creds.euid, task.creds.egid
+    else:
+        inode.uid, inode.gid = 0, 0
+
+
+class TaskFile(GeneratedInode):
+    """A file of a task: a function of the reader and the task, perhaps one that takes writes."""
+
+    def __init__(
+        self, fs: PseudoFs, task: Task, mode: int, text: TaskText, store: "TaskStore | None" = None
+    ) -> None:
+        super().__init__(fs, mode)
+        self.task: Task = task
+        self.text: TaskText = text
+        self.taker: TaskStore | None = store
+        self.is_mode_fixed = True
+
+    def refresh(self, ctx: Context) -> None:
+        _own(self, self.task)
+
+    def permission(self, ctx: Context, mask: int) -> bool:
+        _own(self, self.task)
+        return generic_permission(self, ctx.creds, mask)
+
+    def generate(self, ctx: Context) -> bytes:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        return self.text(reader_of(ctx), self.task)
+
+    def store(self, ctx: Context, data: bytes, offset: int) -> int:
+        taker = self.taker
+        if taker is None:
+            return -EIO
+        if not is_present(self.task):
+            return -ESRCH
+        return taker(reader_of(ctx), self.task, data)
+
+
+class GuardedFile(TaskFile):
+    """A file that only those with ptrace access may open (maps, environ, auxv …)."""
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        return GeneratedDescription(path, self, flags)
+
+
+class ThreadStat(TaskFile):
+    """stat below task/: the thread's own figures."""
+
+    def generate(self, ctx: Context) -> bytes:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        return proc_text.stat_text(reader_of(ctx), self.task, is_thread=True)
+
+
+class MemInode(GeneratedInode):
+    """/proc/PID/mem: the guest's memory by address."""
+
+    def __init__(self, fs: PseudoFs, task: Task) -> None:
+        super().__init__(fs, 0o600)
+        self.task: Task = task
+        self.is_mode_fixed = True
+
+    def refresh(self, ctx: Context) -> None:
+        _own(self, self.task)
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        return MemDescription(path, self, flags, self.task)
+
+
+class MemDescription(FileDescription):
+    """An open /proc/PID/mem; it keeps the address space that the task had at open, as Linux does."""
+
+    def __init__(self, path: Path, inode: Inode, flags: int, task: Task) -> None:
+        super().__init__(path, inode, flags)
+        self.space = space_of(task)
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        space = self.space
+        if space is None or space.is_dead:
+            return 0
+        done = 0
+        while dst.remaining() > 0:
+            want = min(dst.remaining(), _MEM_STEP)
+            data = space.process.read(offset + done, want)
+            if not data:
+                return done if done else -EIO
+            done += dst.copy_to(data)
+            if len(data) < want:
+                break
+        return done
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        space = self.space
+        if space is None or space.is_dead:
+            return 0
+        data = src.copy_from(min(src.remaining(), _MEM_STEP))
+        wrote = space.process.write(offset, data) if data else 0
+        if wrote < len(data):
+            src.revert(len(data) - wrote)
+        return wrote if wrote or not data else -EIO
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        """Positions are addresses, also those above 2^63 (mem_lseek)."""
+        if whence == 0:
+            self.pos = offset & 0xFFFFFFFFFFFFFFFF
+        elif whence == 1:
+            self.pos = (self.pos + offset) & 0xFFFFFFFFFFFFFFFF
+        else:
+            return -EINVAL
+        return self.pos if self.pos < 1 << 63 else self.pos - (1 << 64)
+
+
+# -- links -------------------------------------------------------------------------------------------------------
+
+
+class TaskLink(MagicLink):
+    """cwd, root and exe."""
+
+    def __init__(self, fs: PseudoFs, task: Task, kind: str) -> None:
+        super().__init__(fs)
+        self.task: Task = task
+        self.kind: str = kind
+
+    def refresh(self, ctx: Context) -> None:
+        _own(self, self.task)
+
+    def target(self, ctx: Context) -> Path:
+        task = self.task
+        if not may_access(reader_of(ctx), task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        if task.is_exited:
+            raise LinuxError(ENOENT)
+        if self.kind == "cwd":
+            return task.fs.cwd
+        if self.kind == "root":
+            return task.fs.root
+        exe = task.group.exe
+        if not isinstance(exe, Path):
+            raise LinuxError(ENOENT)
+        return exe
+
+
+class FdLink(MagicLink):
+    """fd/N: the open file itself; opening it opens the file anew, a pipe included."""
+
+    def __init__(self, fs: PseudoFs, task: Task, fd: int, file: FileDescription) -> None:
+        super().__init__(fs)
+        self.task: Task = task
+        self.fd: int = fd
+        self.file: FileDescription = file
+        if file.flags & 0o10000000:  # O_PATH
+            self.mode = S_IFLNK
+        else:
+            readable = 0o500 if file.is_readable() else 0
+            self.mode = S_IFLNK | readable | (0o300 if file.is_writable() else 0)
+        self.size = 64
+
+    def refresh(self, ctx: Context) -> None:
+        _own(self, self.task)
+
+    def _file(self, ctx: Context) -> FileDescription:
+        if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        file = self.task.files.find(self.fd) if not self.task.is_exited else None
+        if file is not self.file:
+            raise LinuxError(ENOENT)
+        return self.file
+
+    def target(self, ctx: Context) -> Path:
+        file = self._file(ctx)
+        if file.path is not None:
+            return file.path
+        text = file.link_text()
+        return anonymous_path(text if text is not None else b"anon_inode:[unknown]", file.inode)
+
+    def readlink(self, ctx: Context) -> bytes:
+        file = self._file(ctx)
+        text = file.link_text()
+        if text is not None:
+            return text
+        if file.path is None:
+            raise LinuxError(ENOENT)
+        return path_text(ctx.fs.root, file.path)
+
+
+class NamespaceInode(Inode):
+    """A namespace as a file (nsfs)."""
+
+    def __init__(self, fs: FileSystem, kind: bytes, ino: int) -> None:
+        super().__init__(fs, ino, S_IFREG | 0o444)
+        self.kind: bytes = kind
+
+    def label(self) -> bytes:
+        """What readlink shows, e.g. b"pid:[4026531836]"."""
+        return self.kind + b":[%d]" % self.ino
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return NamespaceDescription(path, self, flags)
+
+
+class NamespaceDescription(FileDescription):
+    """An open namespace: setns(2) and the NS_GET ioctls take it."""
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        inode = self.inode
+        assert isinstance(inode, NamespaceInode)
+        if command == NS_GET_NSTYPE:
+            return _CLONE_FLAGS[inode.kind]
+        return super().ioctl(ctx, command, arg)
+
+    def link_text(self) -> bytes | None:
+        inode = self.inode
+        return inode.label() if isinstance(inode, NamespaceInode) else None
+
+
+class NamespaceLink(MagicLink):
+    """ns/NAME."""
+
+    def __init__(self, fs: ProcFs, task: Task, name: bytes) -> None:
+        super().__init__(fs)
+        self.proc: ProcFs = fs
+        self.task: Task = task
+        self.kind: bytes = _NAMESPACE_KINDS.get(name, name)
+
+    def refresh(self, ctx: Context) -> None:
+        _own(self, self.task)
+
+    def target(self, ctx: Context) -> Path:
+        if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        if self.task.is_exited:
+            raise LinuxError(ENOENT)
+        inode = self.proc.namespace(self.kind, self.task)
+        return anonymous_path(inode.label(), inode)
+
+
+# -- directories -------------------------------------------------------------------------------------------------
+
+
+class TaskDir(PseudoDir):
+    """Base of the directories that belong to a task."""
+
+    def __init__(self, fs: ProcFs, task: Task, mode: int = 0o555) -> None:
+        super().__init__(fs, mode)
+        self.proc: ProcFs = fs
+        self.task: Task = task
+        self.is_mode_fixed = True
+
+    def refresh(self, ctx: Context) -> None:
+        task = self.task
+        if self.mode & 0o777 == 0o555:
+            self.uid, self.gid = task.creds.euid, task.creds.egid
+        else:
+            _own(self, task)
+
+
+class FdDir(TaskDir):
+    """fd/: a magic link for each descriptor."""
+
+    def __init__(self, fs: ProcFs, task: Task) -> None:
+        super().__init__(fs, task, 0o500)
+        self._links: dict[int, FdLink] = {}
+
+    def refresh(self, ctx: Context) -> None:
+        super().refresh(ctx)
+        self.size = 0 if self.task.is_exited else len(self.task.files.descriptors())
+
+    def permission(self, ctx: Context, mask: int) -> bool:
+        self.refresh(ctx)
+        return generic_permission(self, ctx.creds, mask) or reader_of(ctx).group is self.task.group
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        fd = parse_name(name)
+        task = self.task
+        file = task.files.find(fd) if fd >= 0 and not task.is_exited else None
+        if file is None:
+            self._links.pop(fd, None)
+            return None
+        link = self._links.get(fd)
+        if link is None or link.file is not file:
+            if len(self._links) > 1024:
+                self._links.clear()
+            link = FdLink(self.proc, task, fd, file)
+            self._links[fd] = link
+        return link
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        if self.task.is_exited:
+            raise LinuxError(ENOENT)
+        return [
+            DirEntry(fd + 2, b"%d" % fd, self.ino + 1 + fd, dtype(S_IFLNK))
+            for fd in self.task.files.descriptors()
+            if fd + 2 >= start
+        ]
+
+
+class FdInfoFile(TaskFile):
+    """fdinfo/N."""
+
+    def __init__(self, fs: PseudoFs, task: Task, fd: int, file: FileDescription) -> None:
+        super().__init__(fs, task, 0o444, no_text)
+        self.fd: int = fd
+        self.file: FileDescription = file
+
+    def generate(self, ctx: Context) -> bytes:
+        task = self.task
+        file = task.files.find(self.fd) if not task.is_exited else None
+        if file is None:
+            raise LinuxError(ENOENT)
+        flags = file.flags | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
+        mount = file.path.mount.ident if file.path is not None else 0
+        head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
+        return (head + file.fdinfo()).encode("utf-8", "surrogateescape")
+
+
+class FdInfoDir(TaskDir):
+    """fdinfo/."""
+
+    def __init__(self, fs: ProcFs, task: Task) -> None:
+        super().__init__(fs, task, 0o555)
+        self._files: dict[int, FdInfoFile] = {}
+
+    def permission(self, ctx: Context, mask: int) -> bool:
+        return mask & 2 == 0 and may_access(reader_of(ctx), self.task, uses_real_ids=False)
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        fd = parse_name(name)
+        task = self.task
+        file = task.files.find(fd) if fd >= 0 and not task.is_exited else None
+        if file is None:
+            return None
+        info = self._files.get(fd)
+        if info is None or info.file is not file:
+            if len(self._files) > 1024:
+                self._files.clear()
+            info = FdInfoFile(self.proc, task, fd, file)
+            self._files[fd] = info
+        return info
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        if self.task.is_exited:
+            raise LinuxError(ENOENT)
+        return [
+            DirEntry(fd + 2, b"%d" % fd, self.ino + 1 + fd, dtype(S_IFREG))
+            for fd in self.task.files.descriptors()
+            if fd + 2 >= start
+        ]
+
+
+class ThreadsDir(TaskDir):
+    """task/: a directory for each thread."""
+
+    def __init__(self, fs: ProcFs, task: Task) -> None:
+        super().__init__(fs, task)
+        self._dirs: dict[int, PidDir] = {}
+
+    def refresh(self, ctx: Context) -> None:
+        super().refresh(ctx)
+        self.nlink = 2 + max(len(self.task.group.tasks), 1)
+
+    def _threads(self) -> list[Task]:
+        group = self.task.group
+        if group.tasks:
+            return group.tasks
+        return [group.leader] if group.leader is not None and not group.is_reaped else []
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        tid = parse_name(name)
+        for thread in self._threads():
+            if thread.tid == tid:
+                known = self._dirs.get(tid)
+                if known is None or known.task is not thread:
+                    if len(self._dirs) > 2 * len(self.task.group.tasks) + 64:
+                        self._dirs.clear()
+                    known = PidDir(self.proc, thread, is_thread=True)
+                    self._dirs[tid] = known
+                return known
+        return None
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        threads = self._threads()
+        if not threads:
+            raise LinuxError(ENOENT)
+        tids = sorted([thread.tid for thread in threads])
+        return [DirEntry(tid + 2, b"%d" % tid, self.ino + tid, 4) for tid in tids if tid + 2 >= start]
+
+
+class NamesDir(TaskDir):
+    """A directory with a fixed table of names; its inodes are made when looked up."""
+
+    def __init__(self, fs: ProcFs, task: Task, names: list[bytes], mode: int = 0o555) -> None:
+        super().__init__(fs, task, mode)
+        self.names: list[bytes] = names
+        self._made: dict[bytes, Inode] = {}
+
+    def make(self, name: bytes) -> Inode:
+        """The inode called `name`, which is one of the names."""
+        raise NotImplementedError
+
+    def type_of(self, name: bytes) -> int:
+        """The DT_* of a name."""
+        return dtype(S_IFREG)
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        made = self._made.get(name)
+        if made is None and name in self.names:
+            if not is_present(self.task):
+                return None
+            made = self.make(name)
+            self._made[name] = made
+        return made
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        if not is_present(self.task):
+            raise LinuxError(ENOENT)
+        found: list[DirEntry] = []
+        key = 2
+        for name in self.names:
+            if key >= start:
+                made = self._made.get(name)
+                ino = made.ino if made is not None else self.ino + key
+                found.append(DirEntry(key, name, ino, self.type_of(name)))
+            key += 1
+        return found
+
+
+class NamespaceDir(NamesDir):
+    """ns/."""
+
+    def __init__(self, fs: ProcFs, task: Task) -> None:
+        super().__init__(fs, task, list(NAMESPACE_INOS), 0o511)
+
+    def make(self, name: bytes) -> Inode:
+        return NamespaceLink(self.proc, self.task, name)
+
+    def type_of(self, name: bytes) -> int:
+        return dtype(S_IFLNK)
+
+
+class AttrDir(NamesDir):
+    """attr/: no security module, so reading and writing give EINVAL."""
+
+    def __init__(self, fs: ProcFs, task: Task) -> None:
+        super().__init__(fs, task, [b"current", b"prev", b"exec", b"fscreate", b"keycreate", b"sockcreate"])
+
+    def make(self, name: bytes) -> Inode:
+        mode = 0o444 if name == b"prev" else 0o666
+        return TaskFile(self.proc, self.task, mode, no_module, no_module_store)
+
+
+class PidDir(NamesDir):
+    """/proc/PID (`is_thread` False: figures of the whole process) or /proc/PID/task/TID."""
+
+    def __init__(self, fs: ProcFs, task: Task, *, is_thread: bool) -> None:
+        super().__init__(fs, task, _THREAD_NAMES if is_thread else _PROCESS_NAMES)
+        self.is_thread: bool = is_thread
+        self.nlink = 7 if is_thread else 9
+
+    def type_of(self, name: bytes) -> int:
+        if name in _LINKS:
+            return dtype(S_IFLNK)
+        return 4 if name in _DIRECTORIES else dtype(S_IFREG)
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        if not is_present(self.task):
+            return None
+        if name == b"net":
+            return self.proc.net_dir
+        return super().lookup(ctx, name)
+
+    def make(self, name: bytes) -> Inode:
+        fs, task = self.proc, self.task
+        if name == b"fd":
+            return FdDir(fs, task)
+        if name == b"fdinfo":
+            return FdInfoDir(fs, task)
+        if name == b"task":
+            return ThreadsDir(fs, task)
+        if name == b"ns":
+            return NamespaceDir(fs, task)
+        if name == b"attr":
+            return AttrDir(fs, task)
+        if name in _LINKS:
+            return TaskLink(fs, task, name.decode())
+        if name == b"mem":
+            return MemInode(fs, task)
+        row = ROWS[name]
+        if name == b"stat" and self.is_thread:
+            return ThreadStat(fs, task, row.mode, row.text)
+        if row.is_guarded:
+            return GuardedFile(fs, task, row.mode, row.text, row.store)
+        return TaskFile(fs, task, row.mode, row.text, row.store)
+
+
+def parse_name(name: bytes) -> int:
+    """A decimal number without leading zeros, as in names of pids and descriptors; -1 if it is none (name_to_int)."""
+    if not name.isdigit() or len(name) > 10 or (len(name) > 1 and name[:1] == b"0"):
+        return -1
+    return int(name)
