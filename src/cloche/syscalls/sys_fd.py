@@ -1,7 +1,7 @@
 """open, close, dup and memfd_create: what makes and unmakes descriptors.
 
-Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as an end
-already, and `open_is_pending` says when its descriptor may be installed.
+Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as an
+end already, and `open_is_pending` says when its descriptor may be installed.
 """
 
 from typing import Final
@@ -81,7 +81,7 @@ def sys_creat(task: Task, args: Args) -> int:
 
 
 def read_extensible(task: Task, addr: int, size: int, known_size: int) -> bytes:
-    """copy_struct_from_user: the known part of a struct that may grow; E2BIG if the unknown part is not zero."""
+    """copy_struct_from_user: the known part of a growing struct; E2BIG if the rest is not zero."""
     raw = task.user_memory().read(addr, size)
     for byte in raw[known_size:]:
         if byte:
