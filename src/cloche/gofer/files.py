@@ -435,8 +435,9 @@ def _chown_new(dir_fd: int, name: bytes, uid: int, gid: int) -> None:
             os.chown(name, want_uid, want_gid, dir_fd=dir_fd, follow_symlinks=False)
         else:
             os.fchown(dir_fd, want_uid, want_gid)
-    except PermissionError:
-        if os.geteuid() == 0:
+    except OSError as error:
+        # EINVAL: an id that the user namespace does not map.
+        if error.errno not in (EPERM, EINVAL) or os.geteuid() == 0:
             raise
 
 

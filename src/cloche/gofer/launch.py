@@ -29,7 +29,7 @@ from cloche.abi.misc import (
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.gofer.nodes import AttachPoint
-from cloche.gofer.server import Server
+from cloche.gofer.server import Server, log
 from cloche.wire.frame import FrameChannel, ProtocolError
 
 EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
@@ -74,7 +74,7 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
             ours.close()
             status = _run(theirs, attach_points, is_confined=is_confined)
         except BaseException:
-            traceback.print_exc()
+            log(traceback.format_exc())
         finally:
             os._exit(status)
     theirs.close()
@@ -142,10 +142,12 @@ def _confine(
         keep = 1 << CAP_DAC_READ_SEARCH
         if is_writable:
             keep |= 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER | 1 << CAP_FSETID
+        confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
+        confine.empty_root(report)
     else:
-        confine.enter_user_namespace(report)
-    confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
-    confine.empty_root(report)
+        # There stat(2) would show every owner but oneself as nobody.  Landlock and seccomp remain.
+        report.missing(confine.USER_NAMESPACE, "it would hide who owns the files")
+        report.missing(confine.EMPTY_ROOT, "it needs a user namespace")
     confine.drop_capabilities(report, keep)
     rules: list[tuple[int, int]] = []
     for point in attach_points:

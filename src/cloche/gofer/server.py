@@ -9,7 +9,6 @@ with it the sandbox's access to files.
 
 import os
 import socket
-import sys
 import traceback
 from struct import error as StructError
 from typing import Final
@@ -53,6 +52,14 @@ EXIT_CLOSED: Final = 0  # the sentry closed the connection
 EXIT_PROTOCOL: Final = 2  # the sentry broke the protocol
 
 
+def log(text: str) -> None:
+    """A message on standard error (descriptor 2: sys.stderr may stand for one that was closed)."""
+    try:
+        os.write(2, f"cloche gofer: {text}\n".encode(errors="replace"))
+    except OSError:
+        pass
+
+
 class Server:
     """Serves one sentry over one socket."""
 
@@ -74,7 +81,7 @@ class Server:
                     return EXIT_CLOSED
                 self._answer(frame)
             except ProtocolError as error:
-                print(f"cloche gofer: malformed request: {error}", file=sys.stderr)
+                log(f"malformed request: {error}")
                 return EXIT_PROTOCOL
             except (BrokenPipeError, ConnectionResetError):
                 return EXIT_CLOSED
@@ -104,7 +111,7 @@ class Server:
         except MemoryError:
             self._channel.send(-ENOMEM, 0, b"")
         except Exception:
-            traceback.print_exc()
+            log(traceback.format_exc())
             if self._is_strict:
                 raise
             self._channel.send(-EIO, 0, b"")
