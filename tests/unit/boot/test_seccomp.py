@@ -1,0 +1,188 @@
+"""The allow-list compiler: against an interpreter of classic BPF, and against the host's kernel."""
+
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from cloche.abi.seccomp import (
+    AUDIT_ARCH_I386,
+    AUDIT_ARCH_X86_64,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_PROCESS,
+)
+from cloche.arch.x86_64 import syscalls as nr
+from cloche.boot import seccomp
+from cloche.boot.seccomp import (
+    Allow,
+    ArgCheck,
+    Policy,
+    Refuse,
+    compile_policy,
+    int_has_all,
+    int_has_none,
+    int_is,
+    is_null,
+)
+from cloche.boot.seccomp_gofer import gofer_policy
+from cloche.boot.seccomp_sentry import sentry_policy
+
+
+def run(code: bytes, number: int, args: tuple[int, ...] = (), arch: int = AUDIT_ARCH_X86_64) -> int:
+    """What the filter returns for a call."""
+    padded = [*args, *([0] * (6 - len(args)))]
+    data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, arch, 0, *[arg & (1 << 64) - 1 for arg in padded])
+    at = 0
+    a = 0
+    for _step in range(5000):
+        op, jt, jf, k = struct.unpack_from("<HBBI", code, at * 8)
+        at += 1
+        if op == 0x20:
+            a = struct.unpack_from("<I", data, k)[0]
+        elif op == 0x54:
+            a &= k
+        elif op == 0x15:
+            at += jt if a == k else jf
+        elif op == 0x35:
+            at += jt if a >= k else jf
+        elif op == 0x06:
+            return int(k)
+        else:
+            raise AssertionError(f"opcode {op:#x}")
+    raise AssertionError("no end")
+
+
+def test_calls_and_architectures() -> None:
+    code = compile_policy(Policy("t", [Allow(1, "a"), Allow(60, "b")], [Refuse(2, 13, "c")]))
+    assert run(code, 1) == SECCOMP_RET_ALLOW
+    assert run(code, 60) == SECCOMP_RET_ALLOW
+    assert run(code, 2) == SECCOMP_RET_ERRNO | 13
+    assert run(code, 3) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, 1, arch=AUDIT_ARCH_I386) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, 1 | 0x40000000) == SECCOMP_RET_KILL_PROCESS  # x32
+    assert run(code, -1) == SECCOMP_RET_KILL_PROCESS
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (int_is(1, 7), [7, 7 | 1 << 32], [6, 8, 0, -1]),
+        (int_is(1, -1), [-1, 0xFFFFFFFF], [0, 0x7FFFFFFF]),
+        (int_has_none(1, 6), [0, 1, 8, 6 << 32], [2, 4, 6, 7]),
+        (int_has_all(1, 6), [6, 7, -1], [0, 2, 4, 6 << 32]),
+        (is_null(1), [0], [1, 1 << 32, 1 << 63, -1]),
+    ],
+)
+def test_argument_checks(check: ArgCheck, good: list[int], bad: list[int]) -> None:
+    code = compile_policy(Policy("t", [Allow(9, "", [check])], []))
+    for value in good:
+        assert run(code, 9, (-1, value)) == SECCOMP_RET_ALLOW, value
+    for value in bad:
+        assert run(code, 9, (-1, value)) == SECCOMP_RET_KILL_PROCESS, value
+
+
+def test_alternatives_conjunctions_and_refusals() -> None:
+    rows = [
+        Allow(16, "", [int_is(0, 1), is_null(2)]),
+        Allow(16, "", [int_is(1, 5)]),
+        Allow(17, ""),
+    ]
+    code = compile_policy(Policy("t", rows, [Refuse(16, 25, "")]))
+    assert run(code, 16, (1, 0, 0)) == SECCOMP_RET_ALLOW
+    assert run(code, 16, (1, 0, 1)) == SECCOMP_RET_ERRNO | 25
+    assert run(code, 16, (2, 5, 1)) == SECCOMP_RET_ALLOW
+    assert run(code, 16, (2, 4, 0)) == SECCOMP_RET_ERRNO | 25
+    assert run(code, 17) == SECCOMP_RET_ALLOW
+
+
+FORBIDDEN = """
+"execve execveat fork vfork clone socket connect bind ptrace mount umount2 chroot pivot_root setuid
+setgid setresuid capset bpf io_uring_setup io_uring_enter keyctl perf_event_open init_module kexec_load
+mknod mknodat unshare setns userfaultfd open_by_handle_at move_mount fsopen seccomp prctl reboot swapon
+pidfd_getfd process_madvise
+""".split()
+
+
+@pytest.mark.parametrize(
+    "policy", [gofer_policy(is_writable=False), gofer_policy(is_writable=True), sentry_policy()]
+)
+def test_what_no_list_allows(policy: Policy) -> None:
+    code = compile_policy(policy)
+    for name in FORBIDDEN:
+        assert run(code, getattr(nr, "SYS_" + name)) == SECCOMP_RET_KILL_PROCESS, name
+    assert run(code, nr.SYS_mmap, (0, 4096, 7)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_mprotect, (0, 4096, 5)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_mprotect, (0, 4096, 3)) == SECCOMP_RET_ALLOW
+    assert all(row.reason for row in policy.allowed) and all(row.reason for row in policy.refused)
+
+
+def test_the_gofer_opens_for_writing_only_with_a_writable_attach_point() -> None:
+    reading = compile_policy(gofer_policy(is_writable=False))
+    writing = compile_policy(gofer_policy(is_writable=True))
+    for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_TMPFILE | os.O_RDWR):
+        assert run(reading, nr.SYS_openat, (3, 0, flags)) == SECCOMP_RET_ERRNO | errno.EACCES
+        assert run(writing, nr.SYS_openat, (3, 0, flags)) == SECCOMP_RET_ALLOW
+    for flags in (os.O_RDONLY, os.O_PATH | os.O_NOFOLLOW, os.O_DIRECTORY | os.O_CLOEXEC):
+        assert run(reading, nr.SYS_openat, (3, 0, flags)) == SECCOMP_RET_ALLOW
+    assert run(reading, nr.SYS_unlinkat) == SECCOMP_RET_KILL_PROCESS
+
+
+def test_the_sentry_opens_only_below_procfs() -> None:
+    code = compile_policy(sentry_policy())
+    assert run(code, nr.SYS_openat, (7, 0, 0)) == SECCOMP_RET_ERRNO | errno.EACCES
+    code = compile_policy(sentry_policy(proc_fd=7))
+    assert run(code, nr.SYS_openat, (7, 0, os.O_CLOEXEC)) == SECCOMP_RET_ALLOW
+    assert run(code, nr.SYS_openat, (8, 0, 0)) == SECCOMP_RET_ERRNO | errno.EACCES
+    assert run(code, nr.SYS_openat, (-100, 0, 0)) == SECCOMP_RET_ERRNO | errno.EACCES
+    assert run(code, nr.SYS_openat, (7, 0, os.O_RDWR)) == SECCOMP_RET_ERRNO | errno.EACCES
+    assert run(code, nr.SYS_sendto, (3, 0, 1, 0, 0)) == SECCOMP_RET_ALLOW
+    assert run(code, nr.SYS_sendto, (3, 0, 1, 0, 0x7000)) == SECCOMP_RET_KILL_PROCESS
+
+
+def in_child(policy: Policy, act: Callable[[], object]) -> int:
+    """Confine a child and let it act; its wait status (exit 0: returned, 1: OSError EACCES)."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            seccomp.install(policy)
+            act()
+            status = 0
+        except OSError as error:
+            status = 1 if error.errno == errno.EACCES else 2
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def test_in_force() -> None:
+    policy = sentry_policy()
+    assert os.waitstatus_to_exitcode(in_child(policy, lambda: os.pipe2(os.O_CLOEXEC))) == 0
+    assert os.waitstatus_to_exitcode(in_child(policy, lambda: open("/etc/passwd"))) == 1
+    assert os.waitstatus_to_exitcode(in_child(policy, lambda: os.stat("/etc/passwd"))) == 1
+    for act in (
+        lambda: socket.socket(),
+        os.fork,
+        lambda: os.execv("/bin/true", ["true"]),
+        lambda: os.unlink("/x"),
+    ):
+        assert os.WTERMSIG(in_child(policy, act)) == signal.SIGSYS
+
+
+def test_a_traceback_does_not_kill_the_sentry() -> None:
+    def act() -> None:
+        import traceback
+
+        try:
+            raise ValueError
+        except ValueError:
+            assert "ValueError" in traceback.format_exc()
+
+    assert os.waitstatus_to_exitcode(in_child(sentry_policy(), act)) == 0
