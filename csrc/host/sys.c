@@ -2,7 +2,7 @@
  * cloche.platform._sys: host system calls that the standard library of Python does not offer.
  *
  * Why it is needed: confinement (prctl, seccomp, capset, namespaces, mounts, Landlock) and race-free file service
- * (openat2, renameat2, fchmodat2, utimensat, fstatfs).  Why it is safe: every function makes exactly one system call
+ * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: every function makes exactly one system call
  * with scalars and NUL-terminated copies that Python owns, keeps no state, and turns a failure into OSError(errno).
  * Nothing here parses or decides.
  *
@@ -212,6 +212,14 @@ static PyObject *sys_renameat2(PyObject *Py_UNUSED(self), PyObject *const *args,
     return none_of(syscall(SYS_renameat2, (int)from_fd, from, (int)to_fd, to, (unsigned int)flags));
 }
 
+static PyObject *sys_fallocate(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t n)
+{
+    int64_t a[4];
+    if (!want(n, 4) || !ints(args, 4, a))
+        return NULL;
+    return none_of(fallocate((int)a[0], (int)a[1], a[2], a[3]));
+}
+
 static PyObject *sys_fchmodat2(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t n)
 {
     int64_t dirfd, a[2];
@@ -307,6 +315,7 @@ static PyMethodDef methods[] = {
     FAST(close_range),
     FAST(renameat2),
     FAST(fchmodat2),
+    FAST(fallocate),
     FAST(utimensat),
     ONE(fstatfs),
     NOARGS(landlock_abi),

@@ -106,6 +106,11 @@ def fchmodat2(dirfd: int, path: bytes, mode: int, flags: int) -> None:
     _sys.fchmodat2(dirfd, path, mode, flags)
 
 
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_* flags; offset and length in bytes."""
+    _sys.fallocate(fd, mode, offset, length)
+
+
 def utimensat(dirfd: int, path: bytes, atime: tuple[int, int], mtime: tuple[int, int], flags: int) -> None:
     """utimensat(2) with (seconds, nanoseconds); UTIME_NOW and UTIME_OMIT may stand for nanoseconds."""
     _sys.utimensat(dirfd, path, atime[0], atime[1], mtime[0], mtime[1], flags)
