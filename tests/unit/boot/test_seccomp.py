@@ -102,7 +102,7 @@ def test_alternatives_conjunctions_and_refusals() -> None:
 
 
 FORBIDDEN = """
-"execve execveat fork vfork clone socket connect bind ptrace mount umount2 chroot pivot_root setuid
+execve execveat fork vfork clone socket connect bind ptrace mount umount2 chroot pivot_root setuid
 setgid setresuid capset bpf io_uring_setup io_uring_enter keyctl perf_event_open init_module kexec_load
 mknod mknodat unshare setns userfaultfd open_by_handle_at move_mount fsopen seccomp prctl reboot swapon
 pidfd_getfd process_madvise
