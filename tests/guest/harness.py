@@ -1,0 +1,75 @@
+"""Runs the same small program natively and in cloche and compares: the host's kernel is the oracle."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAMS = Path(__file__).parent / "programs"
+CLOCHE = [sys.executable, "-m", "cloche.cli.main"]
+TIMEOUT_S = 60
+
+
+class Outcome:
+    """What a run left behind."""
+
+    def __init__(self, done: "subprocess.CompletedProcess[bytes]") -> None:
+        self.status = done.returncode
+        self.stdout = done.stdout
+        self.stderr = done.stderr
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outcome) and self.status == other.status and self.stdout == other.stdout
+
+    def __repr__(self) -> str:
+        out = self.stdout.decode(errors="replace")
+        err = self.stderr.decode(errors="replace")[-2000:]
+        return f"status {self.status}\n--- stdout\n{out}\n--- stderr\n{err}"
+
+
+def compile_program(source: Path, folder: Path) -> Path:
+    """Build a C program (once a session) with gcc -O1 -pthread."""
+    target = folder / source.stem
+    if not target.exists():
+        flags = ["-static"] if source.stem.startswith("static_") else []
+        command = ["gcc", "-O1", "-pthread", "-w", "-D_GNU_SOURCE", *flags, "-o", str(target), str(source), "-lrt", "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+    return target
+
+
+def run_native(argv: list[str], folder: Path, stdin: bytes = b"", timeout: float = TIMEOUT_S) -> Outcome:
+    """Run on the host, with the environment that cloche gives."""
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)}
+    done = subprocess.run(argv, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False)
+    done.returncode = 128 - done.returncode if done.returncode < 0 else done.returncode
+    return Outcome(done)
+
+
+def cloche_command(*options: str) -> list[str]:
+    """The start of a `cloche run` command line."""
+    extra = os.environ.get("CLOCHE_TEST_OPTIONS", "").split()
+    return [*CLOCHE, "run", *extra, *options, "--"]
+
+
+def run_cloche(
+    argv: list[str], folder: Path, stdin: bytes = b"", options: tuple[str, ...] = (), timeout: float = TIMEOUT_S
+) -> Outcome:
+    """Run in a sandbox with `folder` as the current directory."""
+    env = dict(os.environ, CLOCHE_STRICT=os.environ.get("CLOCHE_STRICT", "1"))
+    command = [*cloche_command(*options), *argv]
+    done = subprocess.run(command, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False)
+    return Outcome(done)
+
+
+def compare(argv: list[str], tmp_path: Path, stdin: bytes = b"", files: tuple[Path, ...] = ()) -> None:
+    """Run in two fresh folders with copies of `files` and demand the same standard output and status."""
+    outcomes = []
+    for runner, name in ((run_native, "native"), (run_cloche, "cloche")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder / file.name)
+        outcomes.append(runner(argv, folder, stdin))
+    native, cloche = outcomes
+    assert cloche == native, f"\nNATIVE {native!r}\nCLOCHE {cloche!r}"
