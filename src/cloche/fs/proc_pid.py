@@ -71,6 +71,8 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
 NS_GET_NSTYPE: Final = 0xB703
 _FIRST_MNT_INO: Final = 0xF0000002
 _MEM_STEP: Final = 1 << 20
+_FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
+_FDINFO_INO: Final = 0x200000
 _LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
 _DIRECTORIES: Final = frozenset({b"task", b"fd", b"fdinfo", b"ns", b"net", b"attr"})
 _FIXED: Final = [b"fd", b"fdinfo", b"ns", b"net", b"attr", b"cwd", b"root", b"exe", b"mem"]
@@ -117,6 +119,11 @@ class ProcFs(PseudoFs):
             known = NamespaceInode(self.nsfs, kind, NAMESPACE_INOS[kind])
             self.namespaces[kind] = known
         return known
+
+
+def task_ino(tid: int, *, is_thread: bool) -> int:
+    """The inode number of /proc/TID or task/TID; what is below it follows, so that listings can tell."""
+    return 1 << 52 | tid << 26 | (1 << 25 if is_thread else 0)
 
 
 def is_present(task: Task) -> bool:
@@ -389,6 +396,7 @@ class TaskDir(PseudoDir):
         super().__init__(fs, mode)
         self.proc: ProcFs = fs
         self.task: Task = task
+        self.base_ino: int = task_ino(task.tid, is_thread=False)
         self.is_mode_fixed = True
 
     def refresh(self, ctx: Context) -> None:
@@ -426,6 +434,7 @@ class FdDir(TaskDir):
             if len(self._links) > 1024:
                 self._links.clear()
             link = FdLink(self.proc, task, fd, file)
+            link.ino = self.base_ino + _FD_INO + fd
             self._links[fd] = link
         return link
 
@@ -433,7 +442,7 @@ class FdDir(TaskDir):
         if self.task.is_exited:
             raise LinuxError(ENOENT)
         return [
-            DirEntry(fd + 2, b"%d" % fd, self.ino + 1 + fd, dtype(S_IFLNK))
+            DirEntry(fd + 2, b"%d" % fd, self.base_ino + _FD_INO + fd, dtype(S_IFLNK))
             for fd in self.task.files.descriptors()
             if fd + 2 >= start
         ]
@@ -479,6 +488,7 @@ class FdInfoDir(TaskDir):
             if len(self._files) > 1024:
                 self._files.clear()
             info = FdInfoFile(self.proc, task, fd, file)
+            info.ino = self.base_ino + _FDINFO_INO + fd
             self._files[fd] = info
         return info
 
@@ -486,7 +496,7 @@ class FdInfoDir(TaskDir):
         if self.task.is_exited:
             raise LinuxError(ENOENT)
         return [
-            DirEntry(fd + 2, b"%d" % fd, self.ino + 1 + fd, dtype(S_IFREG))
+            DirEntry(fd + 2, b"%d" % fd, self.base_ino + _FDINFO_INO + fd, dtype(S_IFREG))
             for fd in self.task.files.descriptors()
             if fd + 2 >= start
         ]
@@ -527,7 +537,11 @@ class ThreadsDir(TaskDir):
         if not threads:
             raise LinuxError(ENOENT)
         tids = sorted([thread.tid for thread in threads])
-        return [DirEntry(tid + 2, b"%d" % tid, self.ino + tid, 4) for tid in tids if tid + 2 >= start]
+        return [
+            DirEntry(tid + 2, b"%d" % tid, task_ino(tid, is_thread=True), 4)
+            for tid in tids
+            if tid + 2 >= start
+        ]
 
 
 class NamesDir(TaskDir):
@@ -552,6 +566,7 @@ class NamesDir(TaskDir):
             if not is_present(self.task):
                 return None
             made = self.make(name)
+            made.ino = self.ino + 1 + self.names.index(name)
             self._made[name] = made
         return made
 
@@ -562,9 +577,7 @@ class NamesDir(TaskDir):
         key = 2
         for name in self.names:
             if key >= start:
-                made = self._made.get(name)
-                ino = made.ino if made is not None else self.ino + key
-                found.append(DirEntry(key, name, ino, self.type_of(name)))
+                found.append(DirEntry(key, name, self.ino + key - 1, self.type_of(name)))
             key += 1
         return found
 
@@ -599,6 +612,7 @@ class PidDir(NamesDir):
     def __init__(self, fs: ProcFs, task: Task, *, is_thread: bool) -> None:
         super().__init__(fs, task, _THREAD_NAMES if is_thread else _PROCESS_NAMES)
         self.is_thread: bool = is_thread
+        self.ino = task_ino(task.tid, is_thread=is_thread)
         self.nlink = 7 if is_thread else 9
 
     def type_of(self, name: bytes) -> int:

@@ -1,0 +1,203 @@
+"""The proc file system (proc(5)): its root directory, put together from the modules `proc_*`.
+
+`proc_fs(kernel)` gives the sandbox's one instance, which every mount of type proc shows.  Other packages add to it:
+`proc_net(kernel)` is the directory /proc/PID/net, `proc_sysctl(kernel)` the tree of /proc/sys, and
+`proc_fs(kernel).root_dir().add(name, inode)` puts a file at the top.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.abi.magic import PROC_SUPER_MAGIC
+from cloche.abi.stat import dtype
+from cloche.fs import proc_system
+from cloche.fs.proc_pid import ProcFs, parse_name, reader_of, task_ino
+from cloche.fs.proc_sys import ProcSys
+from cloche.kernel.accounting import host_facts
+from cloche.kernel.task import Kernel, Task
+from cloche.vfs.objects import Context, FileSystem, Inode
+from cloche.vfs.pseudo import (
+    ComputedSymlink,
+    ConstantFile,
+    DirEntry,
+    GeneratedInode,
+    PseudoFs,
+    StaticDir,
+    Symlink,
+)
+
+PROC: Final = "proc"  # keys in kernel.extra
+PROC_SYS: Final = "proc_sys"
+_FIRST_PID_KEY: Final = 256
+
+KernelText = Callable[[Kernel], bytes]
+
+
+class KernelFile(GeneratedInode):
+    """A file that is a function of the kernel."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel, text: KernelText, mode: int = 0o444) -> None:
+        super().__init__(fs, mode)
+        self.kernel: Kernel = kernel
+        self.text: KernelText = text
+
+    def generate(self, ctx: Context) -> bytes:
+        return self.text(self.kernel)
+
+
+class LoadFile(GeneratedInode):
+    """/proc/loadavg, which does not count its reader."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel) -> None:
+        super().__init__(fs, 0o444)
+        self.kernel: Kernel = kernel
+
+    def generate(self, ctx: Context) -> bytes:
+        return proc_system.loadavg_text(self.kernel, ctx if isinstance(ctx, Task) else None)
+
+
+class ProcRoot(StaticDir):
+    """/proc: the fixed names, then the processes in order of their pids."""
+
+    def __init__(self, fs: ProcFs) -> None:
+        super().__init__(fs, 0o555, ino=1)
+        self.proc: ProcFs = fs
+
+    def refresh(self, ctx: Context) -> None:
+        directories = 0
+        for inode in self.children.values():
+            if inode.is_dir():
+                directories += 1
+        self.nlink = 2 + directories + len(self.proc.kernel.groups)
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        found = self.children.get(name)
+        if found is not None:
+            return found
+        pid = parse_name(name)
+        if pid <= 0:
+            return None
+        kernel = self.proc.kernel
+        task = kernel.tasks.get(pid)
+        if task is None:
+            group = kernel.groups.get(pid)
+            task = group.leader if group is not None else None
+        return self.proc.pid_dir(task) if task is not None else None
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        found: list[DirEntry] = []
+        key = 2
+        for name, inode in self.children.items():
+            if key >= start:
+                found.append(DirEntry(key, name, inode.ino, dtype(inode.mode)))
+            key += 1
+        kernel = self.proc.kernel
+        for pid in sorted(kernel.groups):
+            key = _FIRST_PID_KEY + pid
+            group = kernel.groups[pid]
+            if key < start or group.leader is None or group.is_reaped:
+                continue
+            found.append(DirEntry(key, b"%d" % pid, task_ino(pid, is_thread=False), 4))
+        return found
+
+
+def proc_fs(kernel: Kernel) -> FileSystem:
+    """The sandbox's proc, built at the first call."""
+    return _instance(kernel)
+
+
+def proc_root(kernel: Kernel) -> StaticDir:
+    """The root directory, for packages that add files."""
+    root = _instance(kernel).root_inode
+    assert isinstance(root, StaticDir)
+    return root
+
+
+def proc_net(kernel: Kernel) -> StaticDir:
+    """The directory that /proc/net and /proc/PID/net show."""
+    net = _instance(kernel).net_dir
+    assert isinstance(net, StaticDir)
+    return net
+
+
+def proc_sysctl(kernel: Kernel) -> ProcSys:
+    """The tree of /proc/sys."""
+    _instance(kernel)
+    tree = kernel.extra[PROC_SYS]
+    assert isinstance(tree, ProcSys)
+    return tree
+
+
+def _instance(kernel: Kernel) -> ProcFs:
+    known = kernel.extra.get(PROC)
+    if isinstance(known, ProcFs):
+        return known
+    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev())
+    kernel.extra[PROC] = fs
+    root = ProcRoot(fs)
+    fs.root_inode = root
+    fs.net_dir = StaticDir(fs)
+    tree = ProcSys(fs, kernel)
+    kernel.extra[PROC_SYS] = tree
+    _fill(fs, root, kernel, tree)
+    return fs
+
+
+def _self(ctx: Context) -> bytes:
+    return b"%d" % reader_of(ctx).group.tgid
+
+
+def _thread_self(ctx: Context) -> bytes:
+    reader = reader_of(ctx)
+    return b"%d/task/%d" % (reader.group.tgid, reader.tid)
+
+
+def _cmdline(kernel: Kernel) -> bytes:
+    return host_facts(kernel).cmdline
+
+
+def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
+    """Put the fixed names in place."""
+    root.add(b"self", ComputedSymlink(fs, _self))
+    root.add(b"thread-self", ComputedSymlink(fs, _thread_self))
+    root.add(b"mounts", Symlink(fs, b"self/mounts"))
+    root.add(b"net", Symlink(fs, b"self/net"))
+    root.add(b"sys", tree.root)
+    for name, text in _KERNEL_FILES:
+        root.add(name, KernelFile(fs, kernel, text))
+    root.add(b"loadavg", LoadFile(fs, kernel))
+    for name, constant in _CONSTANT_FILES:
+        root.add(name, ConstantFile(fs, constant))
+    for name in (b"bus", b"driver", b"fs", b"irq", b"sysvipc", b"tty"):
+        root.add(name, StaticDir(fs))
+    terminals = root.children[b"tty"]
+    if isinstance(terminals, StaticDir):
+        terminals.add(b"drivers", ConstantFile(fs, proc_system.TTY_DRIVERS))
+
+
+_KERNEL_FILES: Final[list[tuple[bytes, KernelText]]] = [
+    (b"cpuinfo", proc_system.cpuinfo_text),
+    (b"meminfo", proc_system.meminfo_text),
+    (b"stat", proc_system.stat_text),
+    (b"uptime", proc_system.uptime_text),
+    (b"vmstat", proc_system.vmstat_text),
+    (b"interrupts", proc_system.interrupts_text),
+    (b"softirqs", proc_system.softirqs_text),
+    (b"locks", proc_system.locks_text),
+    (b"cmdline", _cmdline),
+]
+_CONSTANT_FILES: Final[list[tuple[bytes, bytes]]] = [
+    (b"version", proc_system.VERSION),
+    (b"filesystems", proc_system.FILESYSTEMS),
+    (b"devices", proc_system.DEVICES),
+    (b"swaps", proc_system.SWAPS),
+    (b"partitions", proc_system.PARTITIONS),
+    (b"diskstats", b""),
+    (b"modules", b""),
+    (b"misc", b""),
+    (b"cgroups", proc_system.CGROUPS),
+    (b"execdomains", proc_system.EXECDOMAINS),
+    (b"crypto", b""),
+    (b"keys", b""),
+    (b"key-users", b""),
+]

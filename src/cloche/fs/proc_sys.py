@@ -1,0 +1,333 @@
+"""/proc/sys: the parameters of sysctl(8), as a table (proc(5), Documentation/admin-guide/sysctl).
+
+Only what has an effect here can be written (names of the host, pid_max, ns_last_pid); the rest is read-only, so that no write
+succeeds without doing anything.  As in Linux, root's capabilities do not override the mode of a parameter.
+Other packages add their own directories with `ProcSys.add` (net, SysV IPC).
+"""
+
+import os
+from typing import Final
+
+from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN
+from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
+from cloche.abi.limits import NGROUPS_MAX
+from cloche.kernel import uts
+from cloche.kernel.accounting import HostFacts, host_facts
+from cloche.kernel.task import Kernel, Task
+from cloche.vfs.objects import Context, FileDescription, Inode, Path
+from cloche.vfs.pseudo import (
+    Consumer,
+    GeneratedDescription,
+    GeneratedInode,
+    Producer,
+    PseudoFs,
+    StaticDir,
+    parse_int,
+)
+
+
+class SysctlFile(GeneratedInode):
+    """A parameter: a producer and, for the writable ones, a consumer."""
+
+    def __init__(
+        self, fs: PseudoFs, producer: Producer, consumer: "Consumer | None" = None, mode: int = 0
+    ) -> None:
+        super().__init__(fs, mode if mode else (0o644 if consumer is not None else 0o444))
+        self.producer: Producer = producer
+        self.consumer: Consumer | None = consumer
+        self.is_mode_fixed = True
+
+    def permission(self, ctx: Context, mask: int) -> bool:
+        """Owner and group bits for root only, no override (sysctl_perm)."""
+        mode = self.mode
+        if ctx.creds.euid == 0:
+            mode >>= 6
+        elif ctx.creds.egid == 0 or 0 in ctx.creds.groups:
+            mode >>= 3
+        return mask & ~mode & 7 == 0
+
+    def generate(self, ctx: Context) -> bytes:
+        return self.producer(ctx)
+
+    def store(self, ctx: Context, data: bytes, offset: int) -> int:
+        consumer = self.consumer
+        if consumer is None:
+            return -EACCES
+        if offset != 0:
+            return len(data)  # sysctl_writes_strict: only a write at 0 counts
+        return consumer(ctx, data)
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return GeneratedDescription(path, self, flags)
+
+
+class SysctlDir(StaticDir):
+    """A directory of parameters; nlink is 1, as in Linux."""
+
+    def __init__(self, fs: PseudoFs) -> None:
+        super().__init__(fs, 0o555)
+
+    def refresh(self, ctx: Context) -> None:
+        self.nlink = 1
+
+
+class _Constant:
+    """The producer of a fixed value."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text: bytes = text
+
+    def produce(self, ctx: Context) -> bytes:
+        return self.text
+
+
+class ProcSys:
+    """Builds and holds the tree of /proc/sys."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel) -> None:
+        self.fs: PseudoFs = fs
+        self.kernel: Kernel = kernel
+        self.root: SysctlDir = SysctlDir(fs)
+        for name, value in _CONSTANTS:
+            self.add_constant(name, value)
+        self._add_live()
+
+    def directory(self, path: bytes) -> StaticDir:
+        """The directory at `path` ("kernel/random"), made if it is not there."""
+        at: StaticDir = self.root
+        for part in path.split(b"/"):
+            if not part:
+                continue
+            child = at.children.get(part)
+            if isinstance(child, StaticDir):
+                at = child
+            else:
+                made = SysctlDir(self.fs)
+                at.add(part, made)
+                at = made
+        return at
+
+    def add(self, path: bytes, inode: Inode) -> None:
+        """Put an inode at `path`, e.g. b"net/core/somaxconn"."""
+        head, _slash, name = path.rpartition(b"/")
+        self.directory(head).add(name, inode)
+
+    def add_constant(self, path: bytes, text: bytes) -> None:
+        """A read-only parameter; `text` without the newline."""
+        self.add(path, SysctlFile(self.fs, _Constant(text + b"\n").produce))
+
+    def add_file(
+        self, path: bytes, producer: Producer, consumer: "Consumer | None" = None, mode: int = 0
+    ) -> None:
+        """A parameter of functions."""
+        self.add(path, SysctlFile(self.fs, producer, consumer, mode))
+
+    def _add_live(self) -> None:
+        self.add_file(b"kernel/hostname", self._hostname, self._set_hostname)
+        self.add_file(b"kernel/domainname", self._domainname, self._set_domainname)
+        self.add_file(b"kernel/pid_max", self._pid_max, self._set_pid_max)
+        self.add_file(b"kernel/ns_last_pid", self._last_pid, self._set_last_pid, 0o666)
+        self.add_file(b"kernel/threads-max", self._threads_max)
+        self.add_file(b"kernel/random/boot_id", self._boot_id)
+        self.add_file(b"kernel/random/uuid", _uuid)
+        self.add_file(b"fs/file-nr", self._file_nr)
+        self.add_file(b"fs/inode-nr", self._inode_nr)
+
+    def _hostname(self, ctx: Context) -> bytes:
+        return self.kernel.hostname + b"\n"
+
+    def _set_hostname(self, ctx: Context, data: bytes) -> int:
+        self.kernel.hostname = _name_of(ctx, data)
+        return len(data)
+
+    def _domainname(self, ctx: Context) -> bytes:
+        return self.kernel.domainname + b"\n"
+
+    def _set_domainname(self, ctx: Context, data: bytes) -> int:
+        self.kernel.domainname = _name_of(ctx, data)
+        return len(data)
+
+    def _pid_max(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.pid_max
+
+    def _set_pid_max(self, ctx: Context, data: bytes) -> int:
+        value = parse_int(data)
+        if not 301 <= value <= 4194304:
+            return -EINVAL
+        self.kernel.pid_max = value
+        return len(data)
+
+    def _last_pid(self, ctx: Context) -> bytes:
+        return b"%d\n" % (self.kernel.next_pid - 1)
+
+    def _set_last_pid(self, ctx: Context, data: bytes) -> int:
+        if not ctx.creds.capable(CAP_SYS_ADMIN) and not ctx.creds.capable(40):  # CAP_CHECKPOINT_RESTORE
+            return -EPERM
+        value = parse_int(data)
+        if not 0 <= value < self.kernel.pid_max:
+            return -EINVAL
+        self.kernel.next_pid = max(value + 1, 2)
+        return len(data)
+
+    def _threads_max(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.max_tasks
+
+    def _boot_id(self, ctx: Context) -> bytes:
+        return boot_id(host_facts(self.kernel)) + b"\n"
+
+    def _file_nr(self, ctx: Context) -> bytes:
+        seen: set[int] = set()
+        count = 0
+        for task in self.kernel.tasks.values():
+            if id(task.files) not in seen:
+                seen.add(id(task.files))
+                count += len(task.files.descriptors())
+        return b"%d\t0\t9223372036854775807\n" % count
+
+    def _inode_nr(self, ctx: Context) -> bytes:
+        return b"0\t0\n"
+
+
+def boot_id(facts: HostFacts) -> bytes:
+    """The sandbox's own boot id: random, the same for its whole life."""
+    if not facts.boot_id:
+        facts.boot_id = random_uuid()
+    return facts.boot_id
+
+
+def random_uuid() -> bytes:
+    """A version 4 UUID."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = (raw[6] & 0x0F) | 0x40
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}".encode()
+
+
+def _uuid(ctx: Context) -> bytes:
+    return random_uuid() + b"\n"
+
+
+def _name_of(ctx: Context, data: bytes) -> bytes:
+    """A host or domain name from a write, as proc_do_uts_string takes it."""
+    if isinstance(ctx, Task) and not ctx.creds.capable(CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
+    return data.split(b"\n", 1)[0].split(b"\0", 1)[0][: uts.HOST_NAME_LIMIT]
+
+
+_CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
+    (b"abi/vsyscall32", b"0"),
+    (b"fs/aio-max-nr", b"65536"),
+    (b"fs/aio-nr", b"0"),
+    (b"fs/dentry-state", b"0\t0\t45\t0\t0\t0"),
+    (b"fs/epoll/max_user_watches", b"1048576"),
+    (b"fs/file-max", b"9223372036854775807"),
+    (b"fs/inode-state", b"0\t0\t0\t0\t0\t0\t0"),
+    (b"fs/inotify/max_queued_events", b"16384"),
+    (b"fs/inotify/max_user_instances", b"128"),
+    (b"fs/inotify/max_user_watches", b"65536"),
+    (b"fs/lease-break-time", b"45"),
+    (b"fs/leases-enable", b"1"),
+    (b"fs/mount-max", b"100000"),
+    (b"fs/mqueue/msg_default", b"10"),
+    (b"fs/mqueue/msg_max", b"10"),
+    (b"fs/mqueue/msgsize_default", b"8192"),
+    (b"fs/mqueue/msgsize_max", b"8192"),
+    (b"fs/mqueue/queues_max", b"256"),
+    (b"fs/nr_open", b"1048576"),
+    (b"fs/overflowgid", b"65534"),
+    (b"fs/overflowuid", b"65534"),
+    (b"fs/pipe-max-size", b"1048576"),
+    (b"fs/pipe-user-pages-hard", b"0"),
+    (b"fs/pipe-user-pages-soft", b"16384"),
+    (b"fs/protected_fifos", b"0"),
+    (b"fs/protected_hardlinks", b"1"),
+    (b"fs/protected_regular", b"0"),
+    (b"fs/protected_symlinks", b"1"),
+    (b"fs/suid_dumpable", b"0"),
+    (b"kernel/acct", b"4\t2\t30"),
+    (b"kernel/arch", uts.MACHINE),
+    (b"kernel/auto_msgmni", b"0"),
+    (b"kernel/bpf_stats_enabled", b"0"),
+    (b"kernel/cap_last_cap", b"%d" % CAP_LAST_CAP),
+    (b"kernel/core_pattern", b"core"),
+    (b"kernel/core_pipe_limit", b"0"),
+    (b"kernel/core_uses_pid", b"0"),
+    (b"kernel/ctrl-alt-del", b"0"),
+    (b"kernel/dmesg_restrict", b"1"),
+    (b"kernel/io_uring_disabled", b"2"),
+    (b"kernel/keys/gc_delay", b"300"),
+    (b"kernel/keys/maxbytes", b"20000"),
+    (b"kernel/keys/maxkeys", b"200"),
+    (b"kernel/keys/persistent_keyring_expiry", b"259200"),
+    (b"kernel/keys/root_maxbytes", b"25000000"),
+    (b"kernel/keys/root_maxkeys", b"1000000"),
+    (b"kernel/kptr_restrict", b"2"),
+    (b"kernel/modules_disabled", b"1"),
+    (b"kernel/msgmax", b"8192"),
+    (b"kernel/msgmnb", b"16384"),
+    (b"kernel/msgmni", b"32000"),
+    (b"kernel/ngroups_max", b"%d" % NGROUPS_MAX),
+    (b"kernel/osrelease", uts.RELEASE),
+    (b"kernel/ostype", uts.SYSNAME),
+    (b"kernel/overflowgid", b"65534"),
+    (b"kernel/overflowuid", b"65534"),
+    (b"kernel/panic", b"0"),
+    (b"kernel/panic_on_oops", b"0"),
+    (b"kernel/perf_event_paranoid", b"4"),
+    (b"kernel/print-fatal-signals", b"0"),
+    (b"kernel/printk", b"4\t4\t1\t7"),
+    (b"kernel/pty/max", b"4096"),
+    (b"kernel/pty/reserve", b"1024"),
+    (b"kernel/random/entropy_avail", b"256"),
+    (b"kernel/random/poolsize", b"256"),
+    (b"kernel/random/urandom_min_reseed_secs", b"60"),
+    (b"kernel/random/write_wakeup_threshold", b"256"),
+    (b"kernel/randomize_va_space", b"2"),
+    (b"kernel/sched_rr_timeslice_ms", b"100"),
+    (b"kernel/sched_rt_period_us", b"1000000"),
+    (b"kernel/sched_rt_runtime_us", b"950000"),
+    (b"kernel/sem", b"32000\t1024000000\t500\t32000"),
+    (b"kernel/shm_rmid_forced", b"0"),
+    (b"kernel/shmall", b"18446744073692774399"),
+    (b"kernel/shmmax", b"18446744073692774399"),
+    (b"kernel/shmmni", b"4096"),
+    (b"kernel/seccomp/actions_avail", b"kill_process kill_thread trap errno user_notif trace log allow"),
+    (b"kernel/sysctl_writes_strict", b"1"),
+    (b"kernel/sysrq", b"0"),
+    (b"kernel/tainted", b"0"),
+    (b"kernel/unprivileged_bpf_disabled", b"2"),
+    (b"kernel/version", uts.VERSION),
+    (b"kernel/watchdog", b"0"),
+    (b"user/max_user_namespaces", b"0"),
+    (b"user/max_mnt_namespaces", b"0"),
+    (b"user/max_pid_namespaces", b"0"),
+    (b"user/max_net_namespaces", b"0"),
+    (b"user/max_uts_namespaces", b"0"),
+    (b"user/max_ipc_namespaces", b"0"),
+    (b"user/max_cgroup_namespaces", b"0"),
+    (b"user/max_inotify_instances", b"128"),
+    (b"user/max_inotify_watches", b"65536"),
+    (b"vm/admin_reserve_kbytes", b"8192"),
+    (b"vm/dirty_background_ratio", b"10"),
+    (b"vm/dirty_ratio", b"20"),
+    (b"vm/laptop_mode", b"0"),
+    (b"vm/legacy_va_layout", b"0"),
+    (b"vm/max_map_count", b"65530"),
+    (b"vm/memfd_noexec", b"0"),
+    (b"vm/min_free_kbytes", b"67584"),
+    (b"vm/mmap_min_addr", b"65536"),
+    (b"vm/nr_hugepages", b"0"),
+    (b"vm/nr_overcommit_hugepages", b"0"),
+    (b"vm/oom_dump_tasks", b"1"),
+    (b"vm/oom_kill_allocating_task", b"0"),
+    (b"vm/overcommit_kbytes", b"0"),
+    (b"vm/overcommit_memory", b"0"),
+    (b"vm/overcommit_ratio", b"50"),
+    (b"vm/page-cluster", b"3"),
+    (b"vm/panic_on_oom", b"0"),
+    (b"vm/swappiness", b"60"),
+    (b"vm/unprivileged_userfaultfd", b"0"),
+    (b"vm/user_reserve_kbytes", b"131072"),
+    (b"vm/vfs_cache_pressure", b"100"),
+]
