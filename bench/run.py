@@ -1,0 +1,134 @@
+"""The system call table: native, cloche and (where installed) gVisor's runsc, interleaved; medians and ratios.
+
+    python -m bench.run [--rounds N] [--json FILE] [ROW ...]
+
+Each round runs every system once, in turn, so that noise meets all alike.  Start-up time and memory of `true` come last.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
+
+
+def systems(options: list[str]) -> dict[str, list[str]]:
+    """Name -> command prefix."""
+    found = {"native": [], "cloche": [*CLOCHE, *options, "--"]}
+    runsc = shutil.which("runsc")
+    if runsc and os.geteuid() == 0:
+        # runsc ends its child processes only with its pid namespace.
+        found["runsc"] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", runsc, "--ignore-cgroups",
+                          "--network=none", "--platform=systrap", "do"]  # fmt: skip
+    return found
+
+
+def measure(command: list[str], folder: str) -> dict[str, float]:
+    """One run of micro: row -> ns per call."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
+    rows: dict[str, float] = {}
+    for line in done.stdout.decode().splitlines():
+        name, tab, value = line.partition("\t")
+        if tab:
+            rows[name] = float(value)
+    if not rows:
+        print(f"{command[0]}: {done.stderr.decode()[-500:]}", file=sys.stderr)
+    return rows
+
+
+def startup(command: list[str], folder: str, rounds: int) -> float:
+    """Median milliseconds of a whole `true`."""
+    times = []
+    for _ in range(rounds):
+        start = time.monotonic()
+        subprocess.run([*command, "/bin/true"], cwd=folder, capture_output=True, timeout=60, check=False)
+        times.append((time.monotonic() - start) * 1000)
+    return statistics.median(times)
+
+
+def family_pss_kib(root: int) -> int:
+    """Proportional set size of a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry))
+    total, todo = 0, [root]
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        except OSError:
+            continue
+        total += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+    return total
+
+
+def memory(command: list[str], folder: str) -> float:
+    """MiB (proportional set size, all processes) while `sleep 2` runs."""
+    child = subprocess.Popen([*command, "/bin/sleep", "2"], cwd=folder, stdout=subprocess.DEVNULL)
+    time.sleep(1.2)
+    pss = family_pss_kib(child.pid)
+    child.wait(timeout=30)
+    return pss / 1024
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--option", action="append", default=[], help="an option for cloche run, e.g. --option=--mm=direct")
+    parser.add_argument("--no-runsc", action="store_true")
+    parser.add_argument("rows", nargs="*")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cloche-bench-") as folder:
+        os.chmod(folder, 0o755)
+        binary = Path(folder) / "micro"
+        subprocess.run(["gcc", "-O2", "-pthread", "-w", "-o", str(binary), str(HERE / "micro.c")], check=True)
+        found = systems(options.option)
+        if options.no_runsc:
+            found.pop("runsc", None)
+        samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}
+        for _ in range(options.rounds):
+            for name, prefix in found.items():
+                for row, value in measure([*prefix, "./micro" if not prefix or "do" != prefix[-1] else str(binary), *options.rows], folder).items():
+                    samples[name].setdefault(row, []).append(value)
+        medians = {name: {row: statistics.median(v) for row, v in rows.items()} for name, rows in samples.items()}
+        starts = {name: startup(prefix, folder, options.rounds) for name, prefix in found.items() if prefix}
+        sizes = {name: memory(prefix, folder) for name, prefix in found.items() if prefix}
+    report(medians, starts, sizes)
+    if options.json:
+        data = {"ns": medians, "samples": samples, "startup_ms": starts, "memory_mib": sizes}
+        Path(options.json).write_text(json.dumps(data, indent=1), encoding="utf-8")
+    return 0
+
+
+def report(medians: dict[str, dict[str, float]], starts: dict[str, float], sizes: dict[str, float]) -> None:
+    """The table."""
+    others = [name for name in medians if name != "native"]
+    print(f"{'row':24}{'native µs':>10}" + "".join(f"{name + ' µs':>12}{'× native':>10}" for name in others))
+    for row, native in medians["native"].items():
+        line = f"{row:24}{native / 1000:10.2f}"
+        for name in others:
+            value = medians[name].get(row)
+            line += f"{'—':>12}{'':>10}" if value is None else f"{value / 1000:12.2f}{value / native:10.2f}"
+        print(line)
+    for name, value in starts.items():
+        print(f"start-up of true under {name}: {value:.0f} ms, {sizes[name]:.1f} MiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

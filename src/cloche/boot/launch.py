@@ -1,0 +1,219 @@
+"""Starting a sandbox: gofer and sentry are forked from the calling process, which stays as their monitor.
+
+Order: the gofer first (it opens the attach points), then an intermediate process that enters the namespaces and
+forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5: its death then ends every
+guest).  The intermediate exits; this process is made a subreaper before, so the sentry becomes its child, and
+without a pid namespace so do guests whose sentry died: `end_orphans` kills them.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Final
+
+from cloche.boot import confine
+from cloche.boot.sentry import EXIT_INTERNAL, sentry_main
+from cloche.boot.spec import HOST, RW, SandboxSpec
+from cloche.gofer.launch import GoferError, GoferProcess, spawn_gofer
+from cloche.gofer.nodes import AttachPoint
+from cloche.platform import hostsys
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_PDEATHSIG: Final = 1
+
+# Messages on the control socket, one byte and an argument.
+CONTROL_SIGNAL: Final = b"S"  # + signal number, two digits
+CONTROL_WINDOW: Final = b"W"  # + rows cols, two little-endian u16
+CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, little-endian u32
+CONTROL_FAILED: Final = b"F"  # from the sentry: + exit status (one byte) + text
+CONTROL_STARTED: Final = b"R"  # from the sentry: the program runs
+
+
+class LaunchError(Exception):
+    """The sandbox could not start; `status` is what the command exits with."""
+
+    def __init__(self, text: str, status: int = 125) -> None:
+        super().__init__(text)
+        self.status: int = status
+
+
+class Sandbox:
+    """A running sandbox as its monitor sees it."""
+
+    def __init__(self, sentry_pid: int, gofer: GoferProcess | None, control: socket.socket) -> None:
+        self.sentry_pid: int = sentry_pid
+        self.gofer: GoferProcess | None = gofer
+        self.control: socket.socket = control
+        self.status: int = -1  # wait status of the program
+        self.failure: str = ""
+        self.failure_status: int = 125
+        self.has_started: bool = False
+
+    def send_signal(self, signo: int) -> None:
+        """Pass a signal on to the program."""
+        try:
+            self.control.send(CONTROL_SIGNAL + b"%02d" % signo)
+        except OSError:
+            pass  # it is over
+
+    def send_window(self, rows: int, columns: int) -> None:
+        """The terminal has another size."""
+        try:
+            self.control.send(CONTROL_WINDOW + rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+        except OSError:
+            pass
+
+    def read_control(self) -> bool:
+        """Take one message of the sentry; False when it is gone."""
+        try:
+            message = self.control.recv(65536)
+        except OSError:
+            return False
+        if not message:
+            return False
+        kind = message[:1]
+        if kind == CONTROL_DONE:
+            self.status = int.from_bytes(message[1:5], "little")
+        elif kind == CONTROL_FAILED:
+            self.failure_status = message[1]
+            self.failure = message[2:].decode(errors="replace")
+        elif kind == CONTROL_STARTED:
+            self.has_started = True
+        return True
+
+    def kill(self) -> None:
+        """End the sandbox at once."""
+        try:
+            os.kill(self.sentry_pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def reap(self) -> None:
+        """Wait for sentry and gofer and end what is left of the guests."""
+        self.control.close()
+        _wait_for(self.sentry_pid, 5.0)
+        if self.gofer is not None:
+            _wait_for(self.gofer.pid, 5.0)
+        end_orphans()
+
+
+def _wait_for(pid: int, seconds: float) -> None:
+    """Reap a child; kill it when it takes longer."""
+    deadline = time.monotonic() + seconds
+    delay = 0.0005
+    while True:
+        try:
+            done, _status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if done:
+            return
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(delay)
+        delay = min(delay * 2, 0.02)
+
+
+def end_orphans() -> None:
+    """Kill and reap children that are not ours: guests of a sentry that died without a pid namespace."""
+    while True:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                pids = [int(word) for word in file.read().split()]
+        except OSError:
+            pids = []
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
+    """Start a sandbox whose program gets the descriptors `stdio` as 0, 1 and 2.  Raises LaunchError."""
+    points = _attach_points(spec)
+    hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    gofer: GoferProcess | None = None
+    if points:
+        try:
+            gofer = spawn_gofer(points, is_confined=spec.is_confined)
+        except GoferError as error:
+            raise LaunchError(str(error)) from None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid_read, pid_write = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    middle = os.fork()
+    if middle == 0:
+        status = EXIT_INTERNAL
+        try:
+            ours.close()
+            os.close(pid_read)
+            status = _middle(spec, gofer, theirs, stdio, pid_write)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    theirs.close()
+    os.close(pid_write)
+    if gofer is not None:
+        gofer.sock.close()
+    os.waitpid(middle, 0)
+
+    sentry_pid = _read_pid(pid_read)
+    os.close(pid_read)
+    if sentry_pid == 0:
+        raise LaunchError("the sentry did not start")
+    return Sandbox(sentry_pid, gofer, ours)
+
+
+def _read_pid(pid_read: int) -> int:
+    data = os.read(pid_read, 16)
+    return int(data) if data else 0
+
+
+def _middle(
+    spec: SandboxSpec, gofer: GoferProcess | None, control: socket.socket, stdio: list[int], pid_write: int
+) -> int:
+    """Between monitor and sentry: enter the namespaces, fork, tell the sentry's pid."""
+    report = confine.Report()
+    confine.detach_from_terminal()
+    if spec.is_confined:
+        confine.set_limits(report)
+        confine.enter_user_namespace(report)
+        confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
+    sentry = os.fork()
+    if sentry:
+        os.write(pid_write, b"%d" % sentry)
+        return 0
+    os.close(pid_write)
+    return sentry_main(spec, gofer.sock if gofer is not None else None, control, stdio, report)
+
+
+def _attach_points(spec: SandboxSpec) -> list[AttachPoint]:
+    """The gofer's attach points; the root's first."""
+    points: list[AttachPoint] = []
+    if spec.root_source:
+        points.append(AttachPoint(spec.root_source, is_writable=False))
+    for mount in spec.mounts:
+        if mount.kind == HOST:
+            mount.attach_index = len(points)
+            points.append(AttachPoint(mount.source, is_writable=mount.mode == RW))
+    return points
+
+
+def wait_readable(fds: list[int], seconds: float) -> list[int]:
+    """Those of `fds` that become readable within `seconds` (negative: wait for ever)."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _events in poller.poll(None if seconds < 0 else int(seconds * 1000))]

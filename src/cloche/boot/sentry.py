@@ -1,0 +1,137 @@
+"""The sentry process, from its birth to the exit of the program.
+
+Order (see `confine`): namespaces are entered already; read what is needed of the host, give everything up, start the
+platform, install the seccomp filter, build the kernel, run.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Final
+
+from cloche.boot import confine, seccomp
+from cloche.boot.assemble import HostFacts, assemble, start_program
+from cloche.boot.seccomp_sentry import sentry_policy
+from cloche.boot.spec import SandboxSpec
+from cloche.kernel.loop import StopLoop
+from cloche.kernel.loop import run as run_loop
+from cloche.kernel.signals import send_group_signal
+from cloche.kernel.task import Kernel
+from cloche.platform.systrap import Systrap
+
+EXIT_INTERNAL: Final = 125
+EPOLLIN: Final = 1
+
+
+class StartError(Exception):
+    """The program could not be started; `status` is the command's exit status (126, 127 or 125)."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status: int = status
+
+
+class Control:
+    """The sentry's end of the control socket."""
+
+    def __init__(self, kernel: Kernel, sock: socket.socket) -> None:
+        self.kernel: Kernel = kernel
+        self.sock: socket.socket = sock
+
+    def on_ready(self, events: int) -> None:
+        """A message of the monitor, or its death: then everything ends (I5)."""
+        try:
+            message = self.sock.recv(4096)
+        except OSError:
+            message = b""
+        if not message:
+            self.kernel.platform.shutdown()
+            os._exit(EXIT_INTERNAL)
+        kind = message[:1]
+        if kind == b"S" and message[1:3].isdigit():
+            self._signal(int(message[1:3]))
+        elif kind == b"W" and len(message) >= 5:
+            rows = int.from_bytes(message[1:3], "little")
+            columns = int.from_bytes(message[3:5], "little")
+            resize = self.kernel.window_hook
+            if resize is not None:
+                resize(rows, columns)
+
+    def _signal(self, signo: int) -> None:
+        group = self.kernel.main_group
+        if group is not None and 1 <= signo <= 64:
+            send_group_signal(self.kernel, group, signo)
+
+
+def send_failure(control: socket.socket, text: str, status: int) -> None:
+    """Tell the monitor why there is no program."""
+    try:
+        control.send(b"F" + bytes([status]) + text.encode()[:4000])
+    except OSError:
+        pass
+
+
+def sentry_main(
+    spec: SandboxSpec,
+    gofer_sock: socket.socket | None,
+    control: socket.socket,
+    stdio: list[int],
+    report: confine.Report,
+) -> int:
+    """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
+    signal.set_wakeup_fd(-1)
+    for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(signo, signal.SIG_IGN)
+    gc.freeze()
+    gc.disable()
+    try:
+        return _serve(spec, gofer_sock, control, stdio, report)
+    except StartError as error:
+        send_failure(control, str(error), error.status)
+    except StopLoop:
+        send_failure(control, "stopped by an internal error (CLOCHE_STRICT)", EXIT_INTERNAL)
+    except OSError as error:
+        if os.environ.get("CLOCHE_STRICT") or spec.log_level == "debug":
+            traceback.print_exc()
+        send_failure(control, error.strerror or str(error), EXIT_INTERNAL)
+    return EXIT_INTERNAL
+
+
+def _serve(
+    spec: SandboxSpec,
+    gofer_sock: socket.socket | None,
+    control: socket.socket,
+    stdio: list[int],
+    report: confine.Report,
+) -> int:
+    facts = HostFacts.read()
+    platform = Systrap(mm=spec.mm_mode)
+    platform.prepare()
+    if spec.is_confined:
+        confine.empty_root(report)
+        confine.become_unprivileged(report)
+        confine.drop_capabilities(report)
+        confine.deny_paths(report, [], may_signal=True)
+    platform.start()
+    if spec.is_confined:
+        confine.set_undumpable(report)
+        seccomp.install(sentry_policy(platform.proc_fd()))
+    kernel = assemble(spec, platform, gofer_sock, stdio, facts)
+    kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
+    channel = Control(kernel, control)
+    kernel.watch_fd(control.fileno(), EPOLLIN, channel.on_ready)
+    failure = start_program(kernel, spec)
+    if failure is not None:
+        platform.shutdown()
+        raise StartError(failure.text, failure.status)
+    control.send(b"R")
+    status = run_loop(kernel)
+    for flush in kernel.shutdown_hooks:
+        flush()
+    control.send(b"E" + status.to_bytes(4, "little"))
+    platform.shutdown()
+    sys.stderr.flush()
+    return 0

@@ -1,0 +1,59 @@
+"""What a sandbox shall be: plain data, made by the CLI, the SDK or the OCI runtime, read by `launch` and `sentry`."""
+
+from typing import Final
+
+HOST: Final = "host"  # a host directory or file through the gofer
+TMPFS: Final = "tmpfs"
+PROC: Final = "proc"
+SYSFS: Final = "sysfs"
+DEV: Final = "dev"  # a tmpfs with the usual device nodes, devpts and shm
+
+RO: Final = "ro"  # read-only
+RW: Final = "rw"  # writes go to the host
+COW: Final = "cow"  # writes go to a private layer
+
+
+class MountSpec:
+    """One mount, in order; parents come first."""
+
+    def __init__(self, destination: bytes, kind: str, source: str = "", mode: str = COW) -> None:
+        self.destination: bytes = destination
+        self.kind: str = kind
+        self.source: str = source  # host path, for HOST
+        self.mode: str = mode
+        self.is_shared: bool = False  # the host may change it while we run: revalidate
+        self.only: list[bytes] | None = None  # HOST: the only names of the top directory that are visible
+        self.permissions: int = 0o755  # TMPFS: mode of its root
+        self.uid: int = 0
+        self.gid: int = 0
+        self.attach_index: int = -1  # filled by `launch`
+
+
+class SandboxSpec:
+    """Everything that `cloche run` decides before the sandbox exists."""
+
+    def __init__(self, argv: list[bytes]) -> None:
+        self.argv: list[bytes] = argv
+        self.env: dict[bytes, bytes] = {}
+        self.cwd: bytes = b"/"
+        self.uid: int = 0
+        self.gid: int = 0
+        self.groups: list[int] = []
+        self.root_source: str = ""  # --rootfs; empty: a tmpfs with the mounts below
+        self.mounts: list[MountSpec] = []
+        self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
+        self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
+        self.files: list[tuple[bytes, bytes, int]] = []  # (path, content, mode), written into the private layers
+        self.hostname: bytes = b"cloche"
+        self.memory_bytes: int = -1
+        self.max_tasks: int = 4096
+        self.timeout_s: float = 0.0  # 0: none
+        self.is_read_only: bool = False
+        self.has_terminal: bool = False  # -t
+        self.is_interactive: bool = True  # stdin is passed on
+        self.platform: str = "systrap"
+        self.mm_mode: str = "strict"
+        self.strace_fd: int = -1
+        self.log_level: str = "warning"
+        self.nofile_limit: int = 1 << 20
+        self.is_confined: bool = True

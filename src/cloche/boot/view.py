@@ -1,0 +1,198 @@
+"""The default view of `cloche run`: what of the host an untrusted program sees (and nothing else).
+
+System directories are visible below a private layer, /etc only by the names listed here, the current directory at its
+own path with writes kept private; $HOME, /tmp, /var and /run are empty and the sandbox's own.
+"""
+
+import os
+import pwd
+from typing import Final
+
+from cloche.boot.spec import COW, DEV, HOST, PROC, SYSFS, TMPFS, MountSpec, SandboxSpec
+
+SYSTEM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32", "opt")
+
+# Configuration that programs need to run.  No keys, no password hashes, no names of the host or its networks.
+ETC_NAMES: Final = (
+    "alternatives bash.bashrc bash_completion.d bindresvport.blacklist ca-certificates ca-certificates.conf "
+    "chromium chromium.d crypto-policies debconf.conf debian_version default dpkg emacs environment ethertypes "
+    "fonts gai.conf groff gtk-2.0 gtk-3.0 host.conf ImageMagick-6 ImageMagick-7 inputrc issue issue.net java "
+    "java-11-openjdk java-17-openjdk java-21-openjdk ld.so.cache ld.so.conf ld.so.conf.d libnl-3 lsb-release "
+    "locale.alias locale.conf locale.gen localtime logcheck login.defs lynx magic magic.mime mailcap "
+    "mailcap.order manpath.config maven mime.types mke2fs.conf nanorc netconfig networks nginx node npmrc "
+    "nsswitch.conf openal openmpi opt os-release pam.conf papersize perl php profile profile.d protocols "
+    "pulse python python2.7 python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 "
+    "pki rc.local redis rpc R ruby screenrc security sgml shells skel services sqlite ssl subversion "
+    "sysctl.conf sysctl.d system-release terminfo timezone tmux.conf ucf.conf update-motd.d vim vimrc vulkan wgetrc "
+    "X11 xattr.conf xdg xml zsh zsh_command_not_found bash_completion postgresql-common sensors3.conf "
+    "valgrind gdb lighttpd mysql opensc pip.conf GNUmakefile selinux"
+).split()
+
+# Environment variables that may come in from the host without being asked for.
+ENV_ALLOWED: Final = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "NO_COLOR", "COLUMNS", "LINES")
+DEFAULT_PATH: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_VAR_DIRECTORIES: Final = (
+    ("/var", 0o755),
+    ("/var/lib", 0o755),
+    ("/var/cache", 0o755),
+    ("/var/log", 0o755),
+    ("/var/spool", 0o755),
+    ("/var/tmp", 0o1777),
+    ("/var/mail", 0o2775),
+    ("/var/opt", 0o755),
+    ("/var/local", 0o2775),
+    ("/tmp", 0o1777),
+    ("/run", 0o755),
+    ("/run/lock", 0o1777),
+    ("/home", 0o755),
+    ("/root", 0o700),
+    ("/mnt", 0o755),
+    ("/media", 0o755),
+    ("/srv", 0o755),
+    ("/boot", 0o755),
+    ("/proc", 0o555),
+    ("/sys", 0o555),
+    ("/dev", 0o755),
+)
+
+
+def host_user(uid: int) -> tuple[bytes, bytes]:
+    """Name and home directory of a user, made up where the host does not know it."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return b"user", b"/home/user"
+    home = entry.pw_dir
+    if not home.startswith("/") or home in ("/", "/nonexistent") or home.startswith(("/usr", "/proc", "/dev", "/sys")):
+        home = "/root" if uid == 0 else "/home/" + entry.pw_name
+    return entry.pw_name.encode(), os.path.normpath(home).encode()
+
+
+def base_environment(spec: SandboxSpec, name: bytes, home: bytes) -> None:
+    """PATH, HOME, USER … and what ENV_ALLOWED lets in."""
+    spec.env[b"PATH"] = DEFAULT_PATH
+    spec.env[b"HOME"] = home
+    spec.env[b"USER"] = name
+    spec.env[b"LOGNAME"] = name
+    spec.env[b"SHELL"] = b"/bin/bash" if os.path.exists("/bin/bash") else b"/bin/sh"
+    for variable, value in os.environb.items():
+        if variable.decode(errors="replace") in ENV_ALLOWED or variable.startswith(b"LC_"):
+            spec.env[variable] = value
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether `path` is `top` or lies below it."""
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
+    """Fill `spec` with the default mounts for a user who stands in `cwd`; a warning, or an empty string."""
+    for entry in SYSTEM_DIRECTORIES:
+        path = "/" + entry
+        if os.path.islink(path):
+            spec.symlinks.append((path.encode(), os.readlink(path).encode()))
+        elif os.path.isdir(path):
+            spec.directories.append((path.encode(), 0o755, 0, 0))
+            spec.mounts.append(MountSpec(path.encode(), HOST, path, COW))
+    spec.directories.append((b"/etc", 0o755, 0, 0))
+    etc = MountSpec(b"/etc", HOST, "/etc", COW)
+    etc.only = [entry.encode() for entry in ETC_NAMES]
+    spec.mounts.append(etc)
+    for path, mode in _VAR_DIRECTORIES:
+        spec.directories.append((path.encode(), mode, 0, 0))
+    if home not in (b"/root",):
+        spec.directories.append((home, 0o750, spec.uid, spec.gid))
+    elif spec.uid != 0:
+        spec.directories.append((home, 0o750, spec.uid, spec.gid))
+    spec.mounts.append(MountSpec(b"/proc", PROC))
+    spec.mounts.append(MountSpec(b"/sys", SYSFS))
+    spec.mounts.append(MountSpec(b"/dev", DEV))
+    tmp = MountSpec(b"/tmp", TMPFS)
+    tmp.permissions = 0o1777
+    spec.mounts.append(tmp)
+    add_etc_files(spec, name, home)
+    return _add_working_directory(spec, cwd, home)
+
+
+def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
+    spec.cwd = cwd.encode()
+    real_home = os.path.expanduser("~")
+    visible = any(mount.kind == HOST and mount.only is None and is_below(cwd, mount.source) for mount in spec.mounts)
+    if visible:
+        return ""
+    if cwd == "/" or is_below(cwd, "/proc") or is_below(cwd, "/sys") or is_below(cwd, "/dev"):
+        spec.cwd = b"/"
+        return ""
+    if is_below(cwd, "/etc") or is_below(cwd, "/run") or is_below(cwd, "/var/run"):
+        spec.cwd = b"/"
+        return f"{cwd} is not shown to the sandbox; the command starts in /"
+    if is_below(real_home, cwd) or is_below(home.decode(), cwd) or cwd in ("/home", "/root", "/var", "/tmp", "/srv"):
+        spec.cwd = home if cwd != "/tmp" else b"/tmp"
+        return (
+            f"{cwd} holds more than a project (a home, or all temporary files) and is not shown to the sandbox; "
+            f"the command starts in an empty {spec.cwd.decode()} (use -v to show a directory)"
+        )
+    mount = MountSpec(cwd.encode(), HOST, cwd, COW)
+    spec.mounts.append(mount)
+    return ""
+
+
+def add_etc_files(spec: SandboxSpec, name: bytes, home: bytes) -> None:
+    """passwd, group, hosts, hostname, resolv.conf made for the sandbox: system accounts and the user, no others."""
+    spec.files.append((b"/etc/passwd", _passwd(spec, name, home), 0o644))
+    spec.files.append((b"/etc/group", _group(spec, name), 0o644))
+    spec.files.append((b"/etc/hostname", spec.hostname + b"\n", 0o644))
+    hosts = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + spec.hostname + b"\n"
+    spec.files.append((b"/etc/hosts", hosts, 0o644))
+    spec.files.append((b"/etc/resolv.conf", b"# no network beyond loopback\n", 0o644))
+    spec.symlinks.append((b"/etc/mtab", b"../proc/self/mounts"))
+
+
+def _is_system_account(ident: int) -> bool:
+    return ident < 1000 or ident == 65534
+
+
+def _passwd(spec: SandboxSpec, name: bytes, home: bytes) -> bytes:
+    lines: list[bytes] = []
+    has_user = False
+    try:
+        with open("/etc/passwd", "rb") as file:
+            for line in file:
+                fields = line.rstrip(b"\n").split(b":")
+                if len(fields) != 7 or not fields[2].isdigit():
+                    continue
+                if int(fields[2]) == spec.uid:
+                    has_user = True
+                    fields[5] = home
+                elif not _is_system_account(int(fields[2])):
+                    continue
+                fields[4] = fields[4] if _is_system_account(int(fields[2])) else b""
+                lines.append(b":".join(fields))
+    except OSError:
+        lines = [b"root:x:0:0:root:/root:/bin/sh", b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin"]
+    if not has_user and spec.uid not in (0, 65534):
+        lines.append(b"%s:x:%d:%d::%s:/bin/sh" % (name, spec.uid, spec.gid, home))
+    return b"\n".join(lines) + b"\n"
+
+
+def _group(spec: SandboxSpec, name: bytes) -> bytes:
+    lines: list[bytes] = []
+    wanted = {spec.gid, *spec.groups}
+    has_gid = False
+    try:
+        with open("/etc/group", "rb") as file:
+            for line in file:
+                fields = line.rstrip(b"\n").split(b":")
+                if len(fields) != 4 or not fields[2].isdigit():
+                    continue
+                gid = int(fields[2])
+                if gid in wanted or _is_system_account(gid):
+                    has_gid = has_gid or gid == spec.gid
+                    fields[3] = b",".join(m for m in fields[3].split(b",") if m == name)
+                    lines.append(b":".join(fields))
+    except OSError:
+        lines = [b"root:x:0:", b"nogroup:x:65534:"]
+    if not has_gid:
+        lines.append(b"%s:x:%d:" % (name, spec.gid))
+    return b"\n".join(lines) + b"\n"

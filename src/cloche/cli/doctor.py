@@ -1,0 +1,87 @@
+"""`cloche doctor`: check the host, say what is in force, what is weaker and why, and how to mend it."""
+
+import argparse
+import os
+import platform as host_platform
+import sys
+
+from cloche.boot import confine
+from cloche.boot.launch import LaunchError, launch, wait_readable
+from cloche.boot.spec import SandboxSpec
+from cloche.boot.view import base_environment, default_view, host_user
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+def _requirements() -> list[tuple[str, bool, str, str]]:
+    """(what, holds, detail, remedy) of everything without which nothing works."""
+    release = host_platform.release()
+    numbers = [int("".join(c for c in part if c.isdigit()) or 0) for part in release.split("-")[0].split(".")[:2]]
+    is_new = tuple(numbers) >= (5, 14)
+    machine = host_platform.machine()
+    flags = ""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        pass
+    return [
+        ("x86-64 processor", machine == "x86_64", machine, "cloche runs on x86-64 only so far"),
+        ("Linux 5.14 or newer", is_new, release, "update the host's kernel"),
+        ("fsgsbase", " fsgsbase" in flags, "", "a processor of 2013 or newer, and a hypervisor that passes it on"),
+    ]
+
+
+def _trial() -> tuple[bool, str]:
+    """Run /bin/true in a sandbox."""
+    spec = SandboxSpec([b"/bin/true"])
+    spec.uid, spec.gid = os.geteuid(), os.getegid()
+    name, home = host_user(spec.uid)
+    base_environment(spec, name, home)
+    default_view(spec, "/", home, name)
+    spec.cwd = b"/"
+    try:
+        sandbox = launch(spec, [0, 1, 2])
+    except LaunchError as error:
+        return False, str(error)
+    while wait_readable([sandbox.control.fileno()], 20.0) and sandbox.read_control():
+        pass
+    if sandbox.status < 0 and not sandbox.failure:
+        sandbox.kill()
+    sandbox.reap()
+    if sandbox.failure:
+        return False, sandbox.failure
+    return sandbox.status == 0, "" if sandbox.status == 0 else f"wait status {sandbox.status}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; 0 if cloche can run here."""
+    can_run = True
+    print("Needed:")
+    for what, holds, detail, remedy in _requirements():
+        _line(what, holds, detail, remedy)
+        can_run = can_run and holds
+    print("Confinement of the sentry (each weakens or strengthens the second line of defence):")
+    for measure in confine.probe().measures:
+        _line(measure.name, measure.is_in_force, measure.reason, measure.remedy)
+    print("Trial:")
+    if can_run:
+        sys.stdout.flush()
+        works, detail = _trial()
+        _line("cloche run /bin/true", works, detail, "see the message; --log-level debug says more")
+        can_run = works
+    print("Memory operations: --mm=strict is the default (each is checked by the sentry)")
+    print("cloche can run here." if can_run else "cloche cannot run here.")
+    return 0 if can_run else 1
+
+
+def _line(what: str, holds: bool, detail: str, remedy: str) -> None:  # noqa: FBT001
+    mark = "ok  " if holds else "no  "
+    text = f"  {mark} {what}"
+    if detail:
+        text += f" ({detail})"
+    if not holds and remedy:
+        text += f": {remedy}"
+    print(text)

@@ -1,0 +1,280 @@
+"""`cloche run`: run a command in a new sandbox and exit as it does."""
+
+import argparse
+import fcntl
+import os
+import re
+import signal
+import struct
+import sys
+import termios
+import time
+import tty
+from typing import Final
+
+from cloche.boot.launch import LaunchError, Sandbox, launch, wait_readable
+from cloche.boot.spec import COW, HOST, RO, RW, MountSpec, SandboxSpec
+from cloche.boot.view import base_environment, default_view, host_user
+
+EXIT_INTERNAL: Final = 125
+EXIT_TIMEOUT: Final = 124
+_FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+)
+_SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text says what and what to do."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche run`."""
+    add = parser.add_argument
+    add("--rootfs", metavar="DIR", help="use this directory as the root instead of the host's system directories")
+    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw|:cow]",
+        help="show a host directory or file; cow (the default) keeps writes private")  # fmt: skip
+    add("-e", "--env", action="append", default=[], metavar="K=V", help="set a variable (K alone: the host's value)")
+    add("--env-file", action="append", default=[], metavar="FILE", help="variables, one K=V a line")
+    add("-w", "--workdir", metavar="DIR", help="directory to start in")
+    add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
+    add("-i", "--interactive", action="store_true", help="pass standard input on (the default unless it is a terminal)")
+    add("-t", "--tty", action="store_true", help="give the command a terminal of its own")
+    add("--hostname", default="cloche", help="host name inside")
+    add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
+    add("--pids", type=int, metavar="N", help="limit of processes and threads")
+    add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
+    add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
+    add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
+    add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
+    add("--strace", nargs="?", const="-", metavar="FILE", help="log every system call, to standard error or FILE")
+    add("--log-level", default="warning", choices=["debug", "info", "warning", "error"], help="what cloche itself says")
+    add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG …]", help="what to run")
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of "512m" and the like.  Raises UsageError."""
+    match = re.fullmatch(r"(\d+)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"{what}: {text!r} is not a size; write a number with k, m or g, e.g. 512m")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def parse_volume(text: str) -> MountSpec:
+    """SRC:DST[:MODE].  Raises UsageError."""
+    parts = text.split(":")
+    mode = COW
+    if len(parts) == 3 and parts[2] in (RO, RW, COW):
+        mode = parts.pop()
+    if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
+        raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:cow] with an absolute DST")
+    source = os.path.abspath(parts[0])
+    if not os.path.exists(source):
+        raise UsageError(f"-v {text}: {parts[0]} does not exist on the host")
+    destination = os.path.normpath(parts[1])
+    if destination == "/":
+        raise UsageError(f"-v {text}: the root cannot be a volume; use --rootfs")
+    mount = MountSpec(destination.encode(), HOST, source, mode)
+    mount.is_shared = mode != COW
+    return mount
+
+
+def read_env_file(path: str) -> list[str]:
+    """Lines K=V or K; blank lines and # comments are skipped.  Raises UsageError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--env-file {path}: {error}") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _apply_env(spec: SandboxSpec, items: list[str]) -> None:
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or "\0" in item:
+            raise UsageError(f"-e {item}: write K=V")
+        if equals:
+            spec.env[os.fsencode(key)] = os.fsencode(value)
+        elif key in os.environ:
+            spec.env[os.fsencode(key)] = os.fsencode(os.environ[key])
+
+
+def _parse_user(text: str) -> tuple[int, int]:
+    user, colon, group = text.partition(":")
+    if not user.isdigit() or (colon and not group.isdigit()):
+        raise UsageError(f"-u {text}: write numeric ids, UID or UID:GID")
+    uid = int(user)
+    gid = int(group) if colon else uid
+    if uid >= 0xFFFFFFFF or gid >= 0xFFFFFFFF:
+        raise UsageError(f"-u {text}: ids go up to 4294967294")
+    return uid, gid
+
+
+def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
+    """The sandbox that the options ask for, and a warning or an empty string.  Raises UsageError."""
+    command = list(options.command)
+    if command and command[0] == "--":
+        command.pop(0)
+    if not command:
+        raise UsageError("no command; write cloche run [options] -- COMMAND [ARG …]")
+    spec = SandboxSpec([os.fsencode(word) for word in command])
+    spec.uid, spec.gid = os.geteuid(), os.getegid()
+    spec.groups = sorted(set(os.getgroups()) - {spec.gid})
+    if options.user:
+        spec.uid, spec.gid = _parse_user(options.user)
+        spec.groups = []
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", options.hostname):
+        raise UsageError(f"--hostname {options.hostname}: letters, digits, dots and hyphens, at most 64")
+    spec.hostname = options.hostname.encode()
+    name, home = host_user(spec.uid)
+    base_environment(spec, name, home)
+    warning = ""
+    if options.rootfs:
+        root = os.path.abspath(options.rootfs)
+        if not os.path.isdir(root):
+            raise UsageError(f"--rootfs {options.rootfs}: not a directory")
+        spec.root_source = root
+        spec.env[b"HOME"] = b"/root" if spec.uid == 0 else b"/"
+        for path, kind in ((b"/proc", "proc"), (b"/sys", "sysfs"), (b"/dev", "dev")):
+            spec.mounts.append(MountSpec(path, kind))
+    else:
+        try:
+            cwd = os.getcwd()
+        except FileNotFoundError:
+            raise UsageError("the current directory does not exist any more; cd somewhere else") from None
+        warning = default_view(spec, cwd, home, name)
+    for text in options.volume:
+        spec.mounts.append(parse_volume(text))
+    for path in options.env_file:
+        _apply_env(spec, read_env_file(path))
+    _apply_env(spec, options.env)
+    if options.workdir:
+        if not options.workdir.startswith("/"):
+            raise UsageError(f"-w {options.workdir}: write an absolute path")
+        spec.cwd = os.fsencode(os.path.normpath(options.workdir))
+        warning = ""
+    if options.memory:
+        spec.memory_bytes = parse_size(options.memory, "--memory")
+    if options.pids is not None:
+        if options.pids < 1:
+            raise UsageError("--pids: at least 1")
+        spec.max_tasks = options.pids
+    if options.timeout is not None:
+        if options.timeout <= 0:
+            raise UsageError("--timeout: more than 0 seconds")
+        spec.timeout_s = options.timeout
+    spec.is_read_only = options.read_only
+    spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
+    spec.has_terminal = options.tty
+    if options.strace == "-":
+        spec.strace_fd = 2
+    elif options.strace:
+        try:
+            spec.strace_fd = os.open(options.strace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(f"--strace {options.strace}: {error.strerror}") from None
+    if spec.has_terminal and not os.isatty(0):
+        raise UsageError("-t: standard input is not a terminal; leave -t out or run in one")
+    return spec, warning
+
+
+class Terminal:
+    """The host's terminal in raw mode while a sandbox has one of its own (-t)."""
+
+    def __init__(self) -> None:
+        self._saved = termios.tcgetattr(0)
+
+    def enter(self) -> None:
+        """Every key goes to the sandbox's line discipline."""
+        tty.setraw(0, termios.TCSADRAIN)
+
+    def leave(self) -> None:
+        """As it was."""
+        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
+
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the host's terminal."""
+    try:
+        raw = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+    except OSError:
+        return 24, 80
+    rows, columns, _x, _y = struct.unpack("<4H", raw)
+    return rows or 24, columns or 80
+
+
+def exit_status(wait_status: int) -> int:
+    """The shell's convention: the program's own, or 128 + signal."""
+    signo = wait_status & 0x7F
+    return 128 + signo if signo else wait_status >> 8 & 0xFF
+
+
+def supervise(sandbox: Sandbox, spec: SandboxSpec) -> int:
+    """Pass signals on until the sandbox is gone; the exit status."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    handled = [*_FORWARDED, signal.SIGWINCH]
+    for signo in handled:
+        signal.signal(signo, lambda _number, _frame: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    terminal = Terminal() if spec.has_terminal else None
+    deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else 0.0
+    timed_out = False
+    try:
+        if terminal is not None:
+            terminal.enter()
+            sandbox.send_window(*window_size())
+        while True:
+            left = deadline - time.monotonic() if deadline else -1.0
+            if deadline and left <= 0:
+                timed_out = True
+                sandbox.kill()
+                break
+            ready = wait_readable([sandbox.control.fileno(), read_end], left)
+            if read_end in ready:
+                for number in os.read(read_end, 512):
+                    if number == signal.SIGWINCH:
+                        if terminal is not None:
+                            sandbox.send_window(*window_size())
+                    elif number in _FORWARDED:
+                        sandbox.send_signal(number)
+            if sandbox.control.fileno() in ready and not sandbox.read_control():
+                break
+    finally:
+        if terminal is not None:
+            terminal.leave()
+        sandbox.reap()
+    if timed_out:
+        print(f"cloche: the command took longer than {spec.timeout_s:g} s and was ended", file=sys.stderr)
+        return EXIT_TIMEOUT
+    if sandbox.failure:
+        print(f"cloche: {sandbox.failure}", file=sys.stderr)
+        return sandbox.failure_status
+    if sandbox.status < 0:
+        print("cloche: the sentry died", file=sys.stderr)
+        return EXIT_INTERNAL
+    return exit_status(sandbox.status)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb.  The exit status."""
+    try:
+        spec, warning = make_spec(options)
+    except UsageError as error:
+        print(f"cloche run: {error}", file=sys.stderr)
+        return EXIT_INTERNAL
+    if warning and spec.log_level != "error":
+        print(f"cloche: {warning}", file=sys.stderr)
+    try:
+        sandbox = launch(spec, [0, 1, 2])
+    except LaunchError as error:
+        print(f"cloche: {error}", file=sys.stderr)
+        return error.status
+    return supervise(sandbox, spec)

@@ -1,0 +1,185 @@
+"""`--strace`: one line per system call with decoded arguments, in strace(1)'s manner.
+
+The signature table below is the only knowledge: a letter per argument.  Reading guest memory here is best effort and
+changes nothing; what cannot be read is printed as an address.
+"""
+
+import os
+from typing import Final
+
+from cloche.abi import errno as errno_names
+from cloche.arch.x86_64.syscalls import NAMES
+from cloche.kernel.blocking import DEAD, RESUME
+from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
+
+MAX_STRING: Final = 32
+MAX_ARRAY: Final = 16
+
+# d int, u unsigned, x hex, o octal mode, p pointer, f descriptor, a dirfd, s path or string, b buffer (length in the
+# next argument), r result buffer (length is the result), O open flags, P prot, M map flags, v argv, S signal, ? raw.
+SIGNATURES: Final[dict[str, str]] = {
+    "read": "fru", "write": "fbu", "open": "sOo", "close": "f", "stat": "sp", "fstat": "fp", "lstat": "sp",
+    "poll": "pud", "lseek": "fdd", "mmap": "puPMfx", "mprotect": "puP", "munmap": "pu", "brk": "p",
+    "rt_sigaction": "Sppu", "rt_sigprocmask": "dppu", "rt_sigreturn": "", "ioctl": "fxp", "pread64": "frud",
+    "pwrite64": "fbud", "readv": "fpd", "writev": "fpd", "access": "so", "pipe": "p", "select": "dpppp",
+    "sched_yield": "", "mremap": "puudp", "msync": "pud", "madvise": "pud", "dup": "f", "dup2": "fd", "pause": "",
+    "nanosleep": "pp", "getpid": "", "sendfile": "ffpu", "socket": "ddd", "connect": "fpd", "clone": "xpppp",
+    "fork": "", "vfork": "", "execve": "svp", "exit": "d", "wait4": "dpdp", "kill": "dS", "uname": "p",
+    "fcntl": "fdx", "flock": "fd", "fsync": "f", "fdatasync": "f", "truncate": "sd", "ftruncate": "fd",
+    "getdents": "fpu", "getdents64": "fpu", "getcwd": "su", "chdir": "s", "fchdir": "f", "rename": "ss",
+    "mkdir": "so", "rmdir": "s", "creat": "so", "link": "ss", "unlink": "s", "symlink": "ss", "readlink": "spu",
+    "chmod": "so", "fchmod": "fo", "chown": "sdd", "fchown": "fdd", "lchown": "sdd", "umask": "o", "getuid": "",
+    "getgid": "", "geteuid": "", "getegid": "", "setuid": "d", "setgid": "d", "setpgid": "dd", "getppid": "",
+    "getpgrp": "", "setsid": "", "getpgid": "d", "getsid": "d", "statfs": "sp", "fstatfs": "fp", "prctl": "dxxxx",
+    "arch_prctl": "xp", "chroot": "s", "sync": "", "mount": "sssxp", "umount2": "sd", "gettid": "", "tkill": "dS",
+    "time": "p", "futex": "pddppd", "sched_getaffinity": "dup", "set_tid_address": "p", "epoll_create1": "d",
+    "epoll_wait": "fpdd", "epoll_ctl": "fdfp", "tgkill": "ddS", "openat": "asOo", "mkdirat": "aso",
+    "newfstatat": "aspx", "unlinkat": "asx", "renameat": "asas", "linkat": "asasx", "symlinkat": "sas",
+    "readlinkat": "aspu", "fchmodat": "aso", "faccessat": "aso", "pselect6": "dppppp", "ppoll": "pupp",
+    "set_robust_list": "pu", "utimensat": "aspx", "fallocate": "fddd", "eventfd2": "ud", "dup3": "ffx",
+    "pipe2": "px", "inotify_init1": "x", "preadv": "fpdd", "pwritev": "fpdd", "prlimit64": "ddpp",
+    "renameat2": "asasx", "getrandom": "pux", "memfd_create": "sx", "execveat": "asvpx", "statx": "asxxp",
+    "rseq": "puxx", "openat2": "aspu", "faccessat2": "asox", "clone3": "pu", "close_range": "uux",
+    "exit_group": "d", "sigaltstack": "pp", "sysinfo": "p", "getrlimit": "dp", "clock_gettime": "dp",
+    "clock_nanosleep": "ddpp", "setxattr": "ssbud", "getxattr": "sspu", "mknod": "sox", "mknodat": "asox",
+    "alarm": "u", "setitimer": "dpp", "getitimer": "dp", "waitid": "ddpdp", "copy_file_range": "fpfpux",
+}  # fmt: skip
+
+_OPEN_FLAGS: Final = (
+    (0o100, "O_CREAT"), (0o200, "O_EXCL"), (0o400, "O_NOCTTY"), (0o1000, "O_TRUNC"), (0o2000, "O_APPEND"),
+    (0o4000, "O_NONBLOCK"), (0o200000, "O_DIRECTORY"), (0o400000, "O_NOFOLLOW"), (0o2000000, "O_CLOEXEC"),
+    (0o10000000, "O_PATH"),
+)  # fmt: skip
+_PROT: Final = ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))
+_MAP: Final = (
+    (1, "MAP_SHARED"), (2, "MAP_PRIVATE"), (16, "MAP_FIXED"), (32, "MAP_ANONYMOUS"), (0x800, "MAP_DENYWRITE"),
+    (0x4000, "MAP_NORESERVE"), (0x20000, "MAP_STACK"), (0x100000, "MAP_FIXED_NOREPLACE"),
+)  # fmt: skip
+
+
+def _flags(value: int, names: tuple[tuple[int, str], ...], zero: str) -> str:
+    parts: list[str] = []
+    for bit, name in names:
+        if value & bit:
+            parts.append(name)
+            value &= ~bit
+    if value:
+        parts.append(hex(value))
+    return "|".join(parts) if parts else zero
+
+
+def quote(data: bytes, *, is_cut: bool = False) -> str:
+    """A C string literal, at most MAX_STRING bytes."""
+    shown = data[:MAX_STRING]
+    text = '"'
+    for byte in shown:
+        if byte == 34 or byte == 92:
+            text += "\\" + chr(byte)
+        elif 32 <= byte < 127:
+            text += chr(byte)
+        elif byte == 10:
+            text += "\\n"
+        elif byte == 9:
+            text += "\\t"
+        elif byte == 13:
+            text += "\\r"
+        else:
+            text += f"\\{byte:o}"
+    text += '"'
+    return text + "..." if is_cut or len(data) > len(shown) else text
+
+
+class Tracer:
+    """Writes the lines; calls that block appear when they are done."""
+
+    def __init__(self, kernel: Kernel, fd: int) -> None:
+        self.kernel: Kernel = kernel
+        self.fd: int = fd
+        self._entered: dict[int, str] = {}
+
+    def enter(self, task: Task, args: Args) -> None:
+        """Decode the arguments before the call changes anything."""
+        name = NAMES[args.nr] if 0 <= args.nr < len(NAMES) and NAMES[args.nr] else f"syscall_{args.nr:#x}"
+        signature = SIGNATURES.get(name, "xxxxxx")
+        values = [args.a0, args.a1, args.a2, args.a3, args.a4, args.a5]
+        parts: list[str] = []
+        for index in range(len(signature)):
+            parts.append(self._argument(task, signature[index], values, index))
+        self._entered[task.tid] = f"{name}({', '.join(parts)})"
+
+    def leave(self, task: Task, args: Args, result: int) -> None:
+        """Print the line."""
+        text = self._entered.pop(task.tid, "?")
+        if result == DEAD:
+            shown = "?"
+        elif result == RESUME:
+            shown = "0"
+        elif -4096 < result < 0:
+            shown = f"-1 {errno_names.name(-result)} ({os.strerror(-result)})"
+        elif args.nr in (9, 12, 25):
+            shown = hex(result)
+        else:
+            shown = str(result)
+        line = f"[{task.tid:5}] {text} = {shown}\n".encode(errors="replace")
+        try:
+            os.write(self.fd, line)
+        except OSError:
+            pass  # the log must not disturb the guest
+
+    def _read(self, task: Task, addr: int, length: int) -> bytes:
+        return task.thread.read(addr, length) if addr else b""
+
+    def _string(self, task: Task, addr: int) -> str:
+        if addr == 0:
+            return "NULL"
+        data = task.thread.read_cstring(addr, MAX_STRING + 200)
+        if data is None:
+            return hex(addr)
+        return quote(data)
+
+    def _argument(self, task: Task, kind: str, values: list[int], index: int) -> str:
+        value = values[index]
+        if kind == "d" or kind == "f":
+            return str(to_i32(value)) if kind == "f" or -(1 << 31) <= value < 1 << 32 else str(value)
+        if kind == "u":
+            return str(to_u64(value))
+        if kind == "o":
+            return f"0{value & 0xFFFFFFFF:o}"
+        if kind == "a":
+            return "AT_FDCWD" if to_i32(value) == -100 else str(to_i32(value))
+        if kind == "s":
+            return self._string(task, to_u64(value))
+        if kind == "b":
+            length = to_u64(values[index + 1])
+            data = self._read(task, to_u64(value), min(length, MAX_STRING))
+            return quote(data, is_cut=length > len(data)) if data or length == 0 else hex(to_u64(value))
+        if kind == "O":
+            access = ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE")[value & 3]
+            rest = _flags(value & 0xFFFFFFFC, _OPEN_FLAGS, "")
+            return f"{access}|{rest}" if rest else access
+        if kind == "P":
+            return _flags(value & 0xFFFFFFFF, _PROT, "PROT_NONE")
+        if kind == "M":
+            return _flags(value & 0xFFFFFFFF, _MAP, "0")
+        if kind == "S":
+            return str(to_i32(value))
+        if kind == "v":
+            return self._vector(task, to_u64(value))
+        return hex(to_u64(value)) if value else ("NULL" if kind == "p" or kind == "r" else "0")
+
+    def _vector(self, task: Task, addr: int) -> str:
+        parts: list[str] = []
+        for index in range(MAX_ARRAY):
+            raw = self._read(task, addr + 8 * index, 8)
+            pointer = int.from_bytes(raw, "little")
+            if len(raw) != 8 or pointer == 0:
+                break
+            parts.append(self._string(task, pointer))
+        return "[" + ", ".join(parts) + "]"
+
+
+def install(kernel: Kernel, fd: int) -> None:
+    """Trace every call of the sandbox to `fd`."""
+    tracer = Tracer(kernel, fd)
+    kernel.trace_enter = tracer.enter
+    kernel.trace = tracer.leave
