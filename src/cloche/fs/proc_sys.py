@@ -131,6 +131,7 @@ class ProcSys:
         self.add_file(b"kernel/random/boot_id", self._boot_id)
         self.add_file(b"kernel/random/uuid", _uuid)
         self.add_file(b"fs/file-nr", self._file_nr)
+        self.add_file(b"vm/mmap_min_addr", self._min_address)
         self.add_file(b"fs/inode-nr", self._inode_nr)
 
     def _hostname(self, ctx: Context) -> bytes:
@@ -183,6 +184,9 @@ class ProcSys:
                 seen.add(id(task.files))
                 count += len(task.files.descriptors())
         return b"%d\t0\t9223372036854775807\n" % count
+
+    def _min_address(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.platform.min_address()
 
     def _inode_nr(self, ctx: Context) -> bytes:
         return b"0\t0\n"
@@ -316,7 +320,6 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"vm/max_map_count", b"65530"),
     (b"vm/memfd_noexec", b"0"),
     (b"vm/min_free_kbytes", b"67584"),
-    (b"vm/mmap_min_addr", b"65536"),
     (b"vm/nr_hugepages", b"0"),
     (b"vm/nr_overcommit_hugepages", b"0"),
     (b"vm/oom_dump_tasks", b"1"),

@@ -1,0 +1,99 @@
+"""A read-only cgroup2 that shows the sandbox as its root: the limits and usage that runtimes look for.
+
+Go, the JVM, node and systemd's libraries read memory.max, cpu.max and pids.max to size themselves
+(Documentation/admin-guide/cgroup-v2).  Groups cannot be made: mkdir gives EPERM, as in a container.
+"""
+
+from typing import Final
+
+from cloche.abi.magic import CGROUP2_SUPER_MAGIC
+from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
+from cloche.kernel.task import Kernel
+from cloche.vfs.objects import Context, FileSystem
+from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir
+
+CGROUP: Final = "cgroup2"  # key in kernel.extra
+CPU_PERIOD_US: Final = 100_000
+
+
+class CgroupFile(GeneratedInode):
+    """An interface file, told apart by its name."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel, name: str) -> None:
+        super().__init__(fs, 0o444)
+        self.kernel: Kernel = kernel
+        self.name: str = name
+
+    def generate(self, ctx: Context) -> bytes:
+        return cgroup_text(self.kernel, self.name).encode()
+
+
+def cgroup_text(kernel: Kernel, name: str) -> str:
+    """The contents of one interface file."""
+    if name == "cgroup.procs":
+        return "".join([f"{pid}\n" for pid in sorted(kernel.groups) if pid != 1])
+    if name == "cgroup.threads":
+        return "".join([f"{tid}\n" for tid in sorted(kernel.tasks)])
+    if name == "memory.max":
+        return f"{kernel.memory_limit}\n" if kernel.memory_limit > 0 else "max\n"
+    if name == "memory.current":
+        return f"{guest_rss_bytes(kernel)}\n"
+    if name == "memory.stat":
+        return f"anon {guest_rss_bytes(kernel)}\nfile 0\ninactive_file 0\nactive_file 0\n"
+    if name == "pids.max":
+        return f"{kernel.max_tasks}\n"
+    if name == "pids.current":
+        return f"{len(kernel.tasks)}\n"
+    if name == "cpu.max":
+        return f"max {CPU_PERIOD_US}\n"
+    if name == "cpu.stat":
+        user, system = all_cpu_ns(kernel)
+        total = user + system
+        return f"usage_usec {total // 1000}\nuser_usec {user // 1000}\nsystem_usec {system // 1000}\n"
+    if name in ("cpuset.cpus.effective", "cpuset.cpus"):
+        return f"0-{kernel.cpu_count - 1}\n" if kernel.cpu_count > 1 else "0\n"
+    return _FIXED[name]
+
+
+_FIXED: Final[dict[str, str]] = {
+    "cgroup.controllers": "cpuset cpu memory pids\n",
+    "cgroup.subtree_control": "",
+    "cgroup.type": "domain\n",
+    "cgroup.events": "populated 1\nfrozen 0\n",
+    "cgroup.stat": "nr_descendants 0\nnr_dying_descendants 0\n",
+    "cpu.weight": "100\n",
+    "memory.high": "max\n",
+    "memory.low": "0\n",
+    "memory.min": "0\n",
+    "memory.swap.max": "0\n",
+    "memory.swap.current": "0\n",
+    "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+    "cpuset.mems.effective": "0\n",
+}
+_LIVE: Final = (
+    "cgroup.procs",
+    "cgroup.threads",
+    "memory.max",
+    "memory.current",
+    "memory.stat",
+    "pids.max",
+    "pids.current",
+    "cpu.max",
+    "cpu.stat",
+    "cpuset.cpus",
+    "cpuset.cpus.effective",
+)
+
+
+def cgroup_fs(kernel: Kernel) -> FileSystem:
+    """The sandbox's cgroup2, built at the first call."""
+    known = kernel.extra.get(CGROUP)
+    if isinstance(known, PseudoFs):
+        return known
+    fs = PseudoFs("cgroup2", CGROUP2_SUPER_MAGIC, kernel.alloc_dev())
+    kernel.extra[CGROUP] = fs
+    root = StaticDir(fs, 0o555, ino=1)
+    for name in (*_LIVE, *_FIXED):
+        root.add(name.encode(), CgroupFile(fs, kernel, name))
+    fs.root_inode = root
+    return fs

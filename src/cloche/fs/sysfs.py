@@ -1,0 +1,236 @@
+"""/sys: the little of sysfs(5) that programs read to learn about processors, nodes and interfaces.
+
+Read by glibc (get_nprocs), nproc, lscpu, htop, Go, Python, node and the JVM.  Read-only.  The topology is that of
+/proc/cpuinfo: one package, a core per processor, one memory node.  `sysfs_dir(kernel, path)` lets other packages add.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.abi.magic import SYSFS_MAGIC
+from cloche.fs.proc_text import cpu_list, cpu_mask_text
+from cloche.kernel.accounting import MemoryFigures, host_facts
+from cloche.kernel.task import Kernel
+from cloche.vfs.objects import Context, FileSystem
+from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir, Symlink
+
+SYSFS: Final = "sysfs"  # key in kernel.extra
+ATTRIBUTE_BYTES: Final = 4096  # st_size of every attribute
+
+
+class SysAttribute(GeneratedInode):
+    """A read-only attribute with fixed contents (given without the newline)."""
+
+    def __init__(self, fs: PseudoFs, text: str) -> None:
+        super().__init__(fs, 0o444)
+        self.text: bytes = text.encode() + b"\n"
+        self.size = ATTRIBUTE_BYTES
+
+    def generate(self, ctx: Context) -> bytes:
+        return self.text
+
+
+class SysKernelAttribute(GeneratedInode):
+    """A read-only attribute that is a function of the kernel."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel, text: Callable[[Kernel], bytes]) -> None:
+        super().__init__(fs, 0o444)
+        self.kernel: Kernel = kernel
+        self.text: Callable[[Kernel], bytes] = text
+        self.size = ATTRIBUTE_BYTES
+
+    def generate(self, ctx: Context) -> bytes:
+        return self.text(self.kernel)
+
+
+class Sysfs(PseudoFs):
+    """The sandbox's one instance of sysfs."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__("sysfs", SYSFS_MAGIC, kernel.alloc_dev())
+        self.root: StaticDir = StaticDir(self, 0o555, ino=1)
+        self.root_inode = self.root
+
+    def directory(self, path: str) -> StaticDir:
+        """The directory at `path`, made if it is not there."""
+        at = self.root
+        for part in path.encode().split(b"/"):
+            child = at.children.get(part)
+            if isinstance(child, StaticDir):
+                at = child
+            else:
+                made = StaticDir(self, 0o755)
+                at.add(part, made)
+                at = made
+        return at
+
+    def attribute(self, path: str, text: str) -> None:
+        """Add an attribute with fixed contents."""
+        head, _slash, name = path.rpartition("/")
+        self.directory(head).add(name.encode(), SysAttribute(self, text))
+
+    def link(self, path: str, target: str) -> None:
+        """Add a symbolic link."""
+        head, _slash, name = path.rpartition("/")
+        self.directory(head).add(name.encode(), Symlink(self, target.encode()))
+
+
+def sysfs(kernel: Kernel) -> FileSystem:
+    """The sandbox's sysfs, built at the first call."""
+    return _instance(kernel)
+
+
+def sysfs_dir(kernel: Kernel, path: str) -> StaticDir:
+    """A directory of it, e.g. "class/net", for packages that add entries."""
+    return _instance(kernel).directory(path)
+
+
+def _instance(kernel: Kernel) -> Sysfs:
+    known = kernel.extra.get(SYSFS)
+    if isinstance(known, Sysfs):
+        return known
+    fs = Sysfs(kernel)
+    kernel.extra[SYSFS] = fs
+    for path in _DIRECTORIES:
+        fs.directory(path)
+    for path, text in _ATTRIBUTES:
+        fs.attribute(path, text)
+    _add_cpus(fs, kernel)
+    _add_node(fs, kernel)
+    fs.link("class/net/lo", "../../devices/virtual/net/lo")
+    return fs
+
+
+def _add_cpus(fs: Sysfs, kernel: Kernel) -> None:
+    """devices/system/cpu."""
+    base = "devices/system/cpu"
+    count = kernel.cpu_count
+    everyone = cpu_list(kernel.cpu_mask)
+    for name in ("online", "possible", "present", "enabled"):
+        fs.attribute(f"{base}/{name}", everyone)
+    fs.attribute(f"{base}/offline", "")
+    fs.attribute(f"{base}/isolated", "")
+    fs.attribute(f"{base}/kernel_max", "8191")
+    fs.attribute(f"{base}/smt/active", "0")
+    fs.attribute(f"{base}/smt/control", "notsupported")
+    cache_kib = _cache_kib(kernel)
+    for cpu in range(count):
+        own, all_mask = cpu_mask_text(1 << cpu, count), cpu_mask_text(kernel.cpu_mask, count)
+        topology = f"{base}/cpu{cpu}/topology"
+        rows = (
+            ("cluster_cpus", own),
+            ("cluster_cpus_list", str(cpu)),
+            ("cluster_id", "65535"),
+            ("core_cpus", own),
+            ("core_cpus_list", str(cpu)),
+            ("core_id", str(cpu)),
+            ("core_siblings", all_mask),
+            ("core_siblings_list", everyone),
+            ("die_cpus", all_mask),
+            ("die_cpus_list", everyone),
+            ("die_id", "0"),
+            ("package_cpus", all_mask),
+            ("package_cpus_list", everyone),
+            ("physical_package_id", "0"),
+            ("thread_siblings", own),
+            ("thread_siblings_list", str(cpu)),
+        )
+        for name, text in rows:
+            fs.attribute(f"{topology}/{name}", text)
+        if cpu:
+            fs.attribute(f"{base}/cpu{cpu}/online", "1")
+        if cache_kib:
+            _add_cache(fs, f"{base}/cpu{cpu}/cache/index0", cpu, own, cache_kib)
+        fs.link(f"{base}/cpu{cpu}/node0", "../../node/node0")
+
+
+def _cache_kib(kernel: Kernel) -> int:
+    """The cache size that /proc/cpuinfo states, in KiB; 0 if it does not."""
+    for line in host_facts(kernel).cpuinfo.split(b"\n"):
+        if line.startswith(b"cache size"):
+            words = line.split(b":", 1)[-1].split()
+            return int(words[0]) if words and words[0].isdigit() else 0
+    return 0
+
+
+def _add_cache(fs: Sysfs, path: str, cpu: int, mask: str, size_kib: int) -> None:
+    rows = (
+        ("coherency_line_size", "64"),
+        ("id", str(cpu)),
+        ("level", "2"),
+        ("shared_cpu_list", str(cpu)),
+        ("shared_cpu_map", mask),
+        ("size", f"{size_kib}K"),
+        ("type", "Unified"),
+    )
+    for name, text in rows:
+        fs.attribute(f"{path}/{name}", text)
+
+
+def _node_meminfo(kernel: Kernel) -> bytes:
+    memory = MemoryFigures(kernel)
+    rows = (("MemTotal", memory.total), ("MemFree", memory.free), ("MemUsed", memory.total - memory.free))
+    return "".join([f"Node 0 {name + ':':<15}{value // 1024:8d} kB\n" for name, value in rows]).encode()
+
+
+def _add_node(fs: Sysfs, kernel: Kernel) -> None:
+    """devices/system/node: one node that has everything."""
+    base = "devices/system/node"
+    for name in ("online", "possible", "has_cpu", "has_memory", "has_normal_memory"):
+        fs.attribute(f"{base}/{name}", "0")
+    fs.attribute(f"{base}/node0/cpulist", cpu_list(kernel.cpu_mask))
+    fs.attribute(f"{base}/node0/cpumap", cpu_mask_text(kernel.cpu_mask, kernel.cpu_count))
+    fs.attribute(f"{base}/node0/distance", "10")
+    fs.directory(f"{base}/node0").add(b"meminfo", SysKernelAttribute(fs, kernel, _node_meminfo))
+    for cpu in range(kernel.cpu_count):
+        fs.link(f"{base}/node0/cpu{cpu}", f"../../cpu/cpu{cpu}")
+
+
+_DIRECTORIES: Final = (
+    "block",
+    "bus/cpu/devices",
+    "class/block",
+    "class/dmi",
+    "class/drm",
+    "class/hwmon",
+    "class/mem",
+    "class/misc",
+    "class/net",
+    "class/power_supply",
+    "class/thermal",
+    "class/tty",
+    "dev/block",
+    "dev/char",
+    "devices/system/cpu",
+    "devices/virtual/net",
+    "firmware",
+    "fs/cgroup",
+    "kernel/mm/hugepages",
+    "module",
+    "power",
+)
+_ATTRIBUTES: Final = (
+    ("devices/system/clocksource/clocksource0/available_clocksource", "tsc "),
+    ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
+    ("devices/virtual/net/lo/address", "00:00:00:00:00:00"),
+    ("devices/virtual/net/lo/broadcast", "00:00:00:00:00:00"),
+    ("devices/virtual/net/lo/addr_len", "6"),
+    ("devices/virtual/net/lo/carrier", "1"),
+    ("devices/virtual/net/lo/dev_id", "0x0"),
+    ("devices/virtual/net/lo/flags", "0x9"),
+    ("devices/virtual/net/lo/ifindex", "1"),
+    ("devices/virtual/net/lo/iflink", "1"),
+    ("devices/virtual/net/lo/mtu", "65536"),
+    ("devices/virtual/net/lo/operstate", "unknown"),
+    ("devices/virtual/net/lo/tx_queue_len", "1000"),
+    ("devices/virtual/net/lo/type", "772"),
+    ("kernel/address_bits", "64"),
+    ("kernel/cpu_byteorder", "little"),
+    ("kernel/fscaps", "1"),
+    ("kernel/mm/transparent_hugepage/defrag", "always defer defer+madvise [madvise] never"),
+    ("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
+    ("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
+    ("kernel/mm/transparent_hugepage/shmem_enabled", "always within_size advise [never] deny force"),
+    ("kernel/mm/transparent_hugepage/use_zero_page", "1"),
+    ("kernel/uevent_seqnum", "0"),
+)
