@@ -4,113 +4,14 @@
 """
 
 from cloche.abi.errno import LinuxError
-from cloche.arch.x86_64.registers import Registers
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Args, Handler, Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
-from cloche.platform.interface import HostProcess, HostThread, Platform
+from cloche.platform.fake import FakePlatform, FakeProcess, FakeThread
 from cloche.vfs.credentials import ALL_CAPS, Credentials
 from cloche.vfs.objects import Dentry, FileSystem, FsContext, Inode, Mount, MountNamespace, Path
-
-SIZE = 1 << 20
-
-
-class FakeProcess(HostProcess):
-    def __init__(self) -> None:
-        self.memory = bytearray(SIZE)
-
-    def ident(self) -> int:
-        return 1
-
-    def read(self, addr: int, length: int) -> bytes:
-        return bytes(self.memory[addr : addr + length]) if addr < SIZE else b""
-
-    def write(self, addr: int, data: bytes) -> int:
-        count = max(0, min(len(data), SIZE - addr))
-        self.memory[addr : addr + count] = data[:count]
-        return count
-
-    def has_pending_ops(self) -> bool:
-        return False
-
-
-class FakeThread(HostThread):
-    def __init__(self, process: FakeProcess) -> None:
-        self._process = process
-
-    def process(self) -> HostProcess:
-        return self._process
-
-    def ident(self) -> int:
-        return 1
-
-    def read(self, addr: int, length: int) -> bytes:
-        return self._process.read(addr, length)
-
-    def write(self, addr: int, data: bytes) -> int:
-        return self._process.write(addr, data)
-
-    def read_cstring(self, addr: int, limit: int) -> bytes | None:
-        data = self._process.read(addr, limit)
-        end = data.find(b"\0")
-        return data if end < 0 else data[:end]
-
-    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
-        import os
-
-        buffer = bytearray(length)
-        try:
-            if offset >= 0 or flags:
-                count = os.preadv(fd, [buffer], offset, flags)
-            else:
-                count = os.readv(fd, [buffer])
-        except OSError as error:
-            return -(error.errno or 5)
-        return self.write(addr, bytes(buffer[:count]))
-
-    def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
-        import os
-
-        data = self.read(addr, length)
-        try:
-            if offset >= 0 or flags:
-                return os.pwritev(fd, [data], offset, flags)
-            return os.write(fd, data)
-        except OSError as error:
-            return -(error.errno or 5)
-
-    def interrupt(self) -> None:
-        pass
-
-    def is_running(self) -> bool:
-        return False
-
-    def regs(self) -> Registers:
-        return Registers()
-
-
-class FakePlatform(Platform):
-    """Host descriptors through a real epoll."""
-
-    def __init__(self) -> None:
-        import select
-
-        self.epoll = select.epoll()
-        self.tokens: dict[int, int] = {}
-
-    def add_fd(self, fd: int, token: int, events: int) -> None:
-        self.epoll.register(fd, events)
-        self.tokens[fd] = token
-
-    def modify_fd(self, fd: int, token: int, events: int) -> None:
-        self.epoll.modify(fd, events)
-        self.tokens[fd] = token
-
-    def remove_fd(self, fd: int) -> None:
-        self.epoll.unregister(fd)
-        del self.tokens[fd]
 
 
 def make_root() -> tuple[FileSystem, Path]:
@@ -150,7 +51,15 @@ class Guest:
         creds = Credentials(0, 0, caps=ALL_CAPS)
         space = AddressSpace(process, 0x10000, 0x7FFF_FFFF_F000)
         task = Task(
-            self.kernel, pid, group, creds, FsContext(root, root), MountNamespace(root), FdTable(), space, thread
+            self.kernel,
+            pid,
+            group,
+            creds,
+            FsContext(root, root),
+            MountNamespace(root),
+            FdTable(),
+            space,
+            thread,
         )
         task.mem = UserMemory(thread)
         group.tasks.append(task)
