@@ -6,10 +6,11 @@ May call vfs and kernel; every function raises LinuxError unless it says otherwi
 from typing import Final
 
 from cloche.abi.errno import EBADF, EFBIG, ENOTDIR, LinuxError
-from cloche.abi.fcntl import AT_FDCWD, O_PATH
+from cloche.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_PATH
 from cloche.abi.limits import MAX_LFS_FILESIZE, TASK_SIZE_MAX
 from cloche.kernel.task import Task, to_i32, to_u64
-from cloche.vfs.objects import FileDescription, Path
+from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
+from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
 
 CAP_FOWNER: Final = 3
 CAP_SYS_RAWIO: Final = 17
@@ -41,14 +42,44 @@ def path_arg(task: Task, addr_arg: int) -> bytes:
 
 
 def start_of(task: Task, dirfd_arg: int, name: bytes) -> Path | None:
-    """Where a name relative to a directory descriptor begins; None: the working directory or the root."""
+    """Where a name relative to a directory descriptor begins; None: the working directory or the root.
+
+    The descriptor is not looked at when the name does not need it; for the empty name that is ENOENT's case.
+    """
     dirfd = to_i32(dirfd_arg)
-    if dirfd == AT_FDCWD or name[:1] == b"/":
+    if dirfd == AT_FDCWD or not name or name[0] == 0x2F:
         return None
     path = task.files.get(dirfd).path
     if path is None:
         raise LinuxError(ENOTDIR)
     return path
+
+
+def path_of_file(file: FileDescription) -> Path:
+    """What AT_EMPTY_PATH and the empty name mean: the descriptor's object, or the working directory."""
+    path = file.path
+    if path is not None:
+        return path
+    dentry = Dentry(b"", None, file.inode)
+    return Path(Mount(0, file.inode.fs, dentry), dentry)
+
+
+def empty_path(task: Task, dirfd_arg: int) -> Path:
+    """What AT_EMPTY_PATH and the empty name mean: the descriptor's own object, or the working directory."""
+    dirfd = to_i32(dirfd_arg)
+    return task.fs.cwd if dirfd == AT_FDCWD else path_of_file(task.files.get(dirfd))
+
+
+def path_at(task: Task, dirfd_arg: int, name_arg: int, at_flags: int) -> Path:
+    """The existing object that an *at call means; AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH are obeyed."""
+    is_empty_allowed = at_flags & AT_EMPTY_PATH != 0
+    if is_empty_allowed and name_arg == 0:
+        return empty_path(task, dirfd_arg)  # since 6.11 a null pointer does as the empty name
+    name = path_arg(task, name_arg)
+    if not name and is_empty_allowed:
+        return empty_path(task, dirfd_arg)
+    flags = 0 if at_flags & AT_SYMLINK_NOFOLLOW else LOOKUP_FOLLOW
+    return path_lookup(task, start_of(task, dirfd_arg, name), name, flags)
 
 
 def can_read(file: FileDescription) -> bool:

@@ -101,7 +101,7 @@ def sys_openat2(task: Task, args: Args) -> int:
     check_open_how(flags, mode, resolve)
     name = path_arg(task, args.a1)
     # RESOLVE_IN_ROOT makes the directory the root, for absolute names too.
-    start = start_of(task, args.a0, b"" if resolve & RESOLVE_IN_ROOT else name)
+    start = start_of(task, args.a0, b"." if resolve & RESOLVE_IN_ROOT else name)
     return open_at(task, start, name, flags, mode, resolve)
 
 

@@ -12,10 +12,6 @@ from cloche.abi.fs import (
     FIFREEZE,
     FIGETBSZ,
     FITHAW,
-    FS_IOC_FSGETXATTR,
-    FS_IOC_FSSETXATTR,
-    FS_IOC_GETFLAGS,
-    FS_IOC_SETFLAGS,
 )
 from cloche.abi.ioctl import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
@@ -89,9 +85,6 @@ def file_system_ioctl(task: Task, file: FileDescription, command: int, arg: int)
         return clone_file(task, file, task.user_memory().read_i64(pointer))
     if command == FIDEDUPERANGE or command == _FS_IOC_FIEMAP:
         return -EOPNOTSUPP
-    if command in (FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR):
-        result = file.ioctl(task, command, pointer)
-        return result if result != -ENOTTY or kind == S_IFREG or kind == S_IFDIR else -ENOTTY
     return -ENOTTY
 
 
