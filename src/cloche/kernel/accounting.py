@@ -27,6 +27,20 @@ class HostFacts:
         self.loads: list[float] = [0.0, 0.0, 0.0]
         self.load_at_ns: int = 0
 
+    @staticmethod
+    def read() -> "HostFacts":
+        """Read them from the host's /proc; for boot, before it is confined.  Raises OSError."""
+        with open("/proc/cpuinfo", "rb") as file:
+            facts = HostFacts(file.read())
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                words = line.split()
+                if words[:1] == [b"MemTotal:"]:
+                    facts.memory_total = int(words[1]) * 1024
+                elif words[:1] == [b"MemAvailable:"]:
+                    facts.memory_available = int(words[1]) * 1024
+        return facts
+
 
 def host_facts(kernel: Kernel) -> HostFacts:
     """The sandbox's HostFacts; empty ones if boot has set none."""

@@ -19,9 +19,18 @@ class FakeProcess(HostProcess):
 
     def __init__(self) -> None:
         self.memory: bytearray = bytearray(MEMORY_BYTES)
+        self.rss: int = 0
+        self.user_ns: int = 0
+        self.system_ns: int = 0
 
     def ident(self) -> int:
-        return 1
+        return id(self)
+
+    def rss_bytes(self) -> int:
+        return self.rss
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        return self.user_ns, self.system_ns
 
     def read(self, addr: int, length: int) -> bytes:
         return bytes(self.memory[addr : addr + length]) if 0 <= addr < MEMORY_BYTES else b""
@@ -42,6 +51,7 @@ class FakeThread(HostThread):
 
     def __init__(self, process: FakeProcess) -> None:
         self._process: FakeProcess = process
+        self._regs: Registers = Registers()
 
     def process(self) -> HostProcess:
         return self._process
@@ -87,7 +97,13 @@ class FakeThread(HostThread):
         return False
 
     def regs(self) -> Registers:
-        return Registers()
+        return self._regs.copy()
+
+    def set_regs(self, regs: Registers) -> None:
+        self._regs = regs.copy()
+
+    def fpstate(self) -> bytes:
+        return b""
 
 
 class FakePlatform(Platform):
@@ -108,3 +124,12 @@ class FakePlatform(Platform):
     def remove_fd(self, fd: int) -> None:
         self.epoll.unregister(fd)
         del self.tokens[fd]
+
+    def min_address(self) -> int:
+        return 0x10000
+
+    def max_address(self) -> int:
+        return 0x7FFF_FFFF_F000
+
+    def vdso(self) -> tuple[int, int]:
+        return 0, 0
