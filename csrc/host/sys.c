@@ -254,6 +254,14 @@ static PyObject *sys_fstatfs(PyObject *Py_UNUSED(self), PyObject *arg)
                          (unsigned long long)s.f_ffree, (unsigned long)s.f_namelen, (unsigned long)s.f_flags);
 }
 
+static PyObject *sys_syncfs(PyObject *Py_UNUSED(self), PyObject *arg)
+{
+    int64_t fd;
+    if (!ints(&arg, 1, &fd))
+        return NULL;
+    return none_of(syncfs((int)fd));
+}
+
 static PyObject *sys_landlock_abi(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 {
     return result_of(syscall(NR_LANDLOCK_CREATE_RULESET, NULL, (size_t)0, 1 /* _VERSION */));
@@ -318,6 +326,7 @@ static PyMethodDef methods[] = {
     FAST(fallocate),
     FAST(utimensat),
     ONE(fstatfs),
+    ONE(syncfs),
     NOARGS(landlock_abi),
     FAST(landlock_create_ruleset),
     FAST(landlock_add_path),

@@ -53,7 +53,7 @@ _XATTR_MAX: Final = 65536
 class ListingCursor:
     """Packs the entries of a directory piece by piece."""
 
-    def __init__(self, dir_fd: int) -> None:
+    def __init__(self, dir_fd: int, only: frozenset[bytes] | None = None) -> None:
         """`dir_fd` may be O_PATH.  Raises OSError, PermissionError if it is
         unreadable."""
         # Not a duplicate: the position of a directory is shared by duplicates.  DirEntry.stat needs it open.
@@ -63,6 +63,7 @@ class ListingCursor:
         except BaseException:
             os.close(self._fd)
             raise
+        self._only: frozenset[bytes] | None = only  # the names to tell of, None: all
         self.is_done: bool = False
 
     def close(self) -> None:
@@ -75,8 +76,11 @@ class ListingCursor:
         parts: list[bytes] = []
         size = 0
         dir_fd = self._fd
+        only = self._only
         for entry in self._scan:
             name = os.fsencode(entry.name)
+            if only is not None and name not in only:
+                continue
             target = b""
             try:
                 st = entry.stat(follow_symlinks=False)
@@ -239,6 +243,19 @@ class Files:
             os.close(pinned)
         try:
             os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def syncfs(self, node: Node) -> None:
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        pinned = self.pin(node, b"")
+        try:
+            fd = self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
+        finally:
+            os.close(pinned)
+        try:
+            hostsys.syncfs(fd)
         finally:
             os.close(fd)
 

@@ -86,8 +86,12 @@ MAX_NODES: Final = 1 << 20  # about 300 bytes each
 class AttachPoint:
     """A host directory or file that the sandbox may see."""
 
-    def __init__(self, path: str, *, is_writable: bool) -> None:
-        """`path` is the host's, symbolic links allowed: it comes from the operator, not from a guest."""
+    def __init__(self, path: str, *, is_writable: bool, only: list[bytes] | None = None) -> None:
+        """`path` is the host's, symbolic links allowed: it comes from the operator, not from a guest.
+
+        `only`: the names of its top directory that exist for the sandbox (None: all).
+        """
+        self.only: frozenset[bytes] | None = frozenset(only) if only is not None else None
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -192,6 +196,12 @@ class NodeTable:
             raise
         self._keep(node, fd)
         return node
+
+    @staticmethod
+    def is_visible(node: Node, name: bytes) -> bool:
+        """Whether the attach point shows this name."""
+        only = node.attach.only
+        return only is None or node.parent is not None or not name or name in only
 
     def clunk(self, fid: int) -> None:
         """Forget a fid; nodes below it live on.  Unknown fids are ignored."""

@@ -13,7 +13,7 @@ import traceback
 from struct import error as StructError
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSYS, EPERM, LinuxError
+from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, EPERM, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
@@ -39,6 +39,7 @@ from cloche.wire.gofer import (
     OP_STAT,
     OP_STATFS,
     OP_SYMLINK,
+    OP_SYNCFS,
     OP_UNLINK,
     OP_WALK,
     SET_ALL,
@@ -129,7 +130,10 @@ class Server:
         name = reader.string()
         if name and not check_name(name):
             raise LinuxError(EINVAL)
-        return self._table.get(fid), name
+        node = self._table.get(fid)
+        if not self._table.is_visible(node, name):
+            raise LinuxError(ENOENT)
+        return node, name
 
     def _listing(self, op: int, reader: Reader) -> None:
         if op == OP_OPENDIR:
@@ -145,7 +149,7 @@ class Server:
         head_attr = pack_stat(os.fstat(fd))
         cursor: ListingCursor | None = None
         try:
-            cursor = ListingCursor(fd)
+            cursor = ListingCursor(fd, node.attach.only if node.parent is None else None)
         except PermissionError:
             pass  # searchable only
         head = pack_u64(node.fid) + (b"\1" if cursor is not None else b"\0") + head_attr
@@ -200,6 +204,11 @@ class Server:
             node = self._node(reader)
             reader.end()
             return self._files.statfs(node)
+        if op == OP_SYNCFS:
+            node = self._node(reader)
+            reader.end()
+            self._files.syncfs(node)
+            return b""
         if op == OP_CLUNK:
             raw = reader.rest()
             if len(raw) % 8:

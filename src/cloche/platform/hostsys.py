@@ -121,6 +121,11 @@ def fstatfs(fd: int) -> HostStatFs:
     return HostStatFs(_sys.fstatfs(fd))
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): the file system of `fd`, which must not be O_PATH."""
+    _sys.syncfs(fd)
+
+
 def landlock_abi() -> int:
     """The Landlock ABI version of the host's kernel; OSError(ENOSYS or EOPNOTSUPP) if there is none."""
     return _sys.landlock_abi()

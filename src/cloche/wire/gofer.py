@@ -26,6 +26,7 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     REMOVEXATTR  fid, name, xattr                                    -
     STATFS       fid                                                 eight u64, see STATFS
     FSYNC        fid, name                                           -
+    SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
     MKNOD        anything                                            -EPERM, always
 
@@ -61,7 +62,8 @@ OP_STATFS: Final = 19
 OP_FSYNC: Final = 20
 OP_CLUNK: Final = 21
 OP_MKNOD: Final = 22
-OP_LAST: Final = 22
+OP_SYNCFS: Final = 23
+OP_LAST: Final = 23
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
 SET_MODE: Final = 1
@@ -84,6 +86,8 @@ ENTRY: Final = Struct("<HHQQIIIIQqqqqq")
 ENTRY_BYTES: Final = 84
 STATFS: Final = Struct("<QQQQQQQQ")  # magic block_size blocks free avail files files_free name_max
 
+_LENGTHS: Final = Struct("<HH")
+_IDENTITY: Final = Struct("<QQI")
 _U8: Final = Struct("<B")
 _U16: Final = Struct("<H")
 _U32: Final = Struct("<I")
@@ -234,20 +238,39 @@ def unpack_attr(body: bytes, offset: int = 0) -> Attr:
     return Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
 
 
-def unpack_entries(body: bytes, offset: int, into: list[Entry]) -> None:
-    """Append the entries from `offset` to the end of `body`.  Raises ProtocolError."""
-    end = len(body)
+def index_entries(blob: bytes) -> dict[bytes, int]:
+    """Where in `blob`, packed entries in a row, the entry of each name begins.  Raises ProtocolError."""
+    index: dict[bytes, int] = {}
+    end = len(blob)
+    offset = 0
     while offset < end:
         if offset + ENTRY_BYTES > end:
             raise ProtocolError("an entry is cut off")
-        (name_len, target_len, ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime) = (
-            ENTRY.unpack_from(body, offset)
-        )
-        offset += ENTRY_BYTES
-        middle = offset + name_len
-        after = middle + target_len
+        name_len, target_len = _LENGTHS.unpack_from(blob, offset)
+        start = offset + ENTRY_BYTES
+        after: int = start + name_len + target_len
         if after > end:
             raise ProtocolError("a name is cut off")
-        attr = Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
-        into.append(Entry(body[offset:middle], attr, body[middle:after]))
+        name = blob[start : start + name_len]
+        if not check_name(name):
+            raise ProtocolError("an entry is not a name")
+        index[name] = offset
         offset = after
+    return index
+
+
+def entry_at(blob: bytes, offset: int) -> Entry:
+    """The entry that begins at `offset`, which `index_entries` gave."""
+    (name_len, target_len, ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime) = (
+        ENTRY.unpack_from(blob, offset)
+    )
+    start = offset + ENTRY_BYTES
+    middle: int = start + name_len
+    attr = Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
+    return Entry(blob[start:middle], attr, blob[middle : middle + target_len])
+
+
+def ino_and_mode_at(blob: bytes, offset: int) -> tuple[int, int, int]:
+    """Device, inode number and mode of the entry that begins at `offset`."""
+    ino, dev, mode = _IDENTITY.unpack_from(blob, offset + 4)
+    return dev, ino, mode

@@ -7,12 +7,10 @@ step.  Methods that programs make fail often (`stat`) return the errno as a valu
 
 import os
 import socket
-from typing import Final
 
-from cloche.abi.errno import EIO, LinuxError
+from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
-    ATTR_BYTES,
     KEEP_ID,
     MAX_REPLY_BYTES,
     OP_ATTACH,
@@ -34,31 +32,38 @@ from cloche.wire.gofer import (
     OP_STAT,
     OP_STATFS,
     OP_SYMLINK,
+    OP_SYNCFS,
     OP_UNLINK,
     OP_WALK,
     STATFS,
     Attr,
     Entry,
     Reader,
+    entry_at,
+    index_entries,
     pack_string,
     pack_target,
     pack_u32,
     pack_u64,
     unpack_attr,
-    unpack_entries,
 )
-
-_LIST_HEAD_BYTES: Final = 9 + ATTR_BYTES
 
 
 class Listing:
-    """A directory: its fid, attributes and, if the gofer may read it, all entries."""
+    """A directory: its fid, attributes and, if the gofer may read it, all entries (packed: few are used)."""
 
-    def __init__(self, fid: int, attr: Attr, entries: list[Entry], *, is_listed: bool) -> None:
+    def __init__(
+        self, fid: int, attr: Attr, blob: bytes, index: dict[bytes, int], *, is_listed: bool
+    ) -> None:
         self.fid: int = fid
         self.attr: Attr = attr
-        self.entries: list[Entry] = entries
+        self.blob: bytes = blob
+        self.index: dict[bytes, int] = index  # name -> offset in blob, for entry_at
         self.is_listed: bool = is_listed  # False: searchable but not readable; look names up with `stat`
+
+    def entries(self) -> list[Entry]:
+        """All entries, unpacked."""
+        return [entry_at(self.blob, offset) for offset in self.index.values()]
 
 
 class Attached:
@@ -125,7 +130,8 @@ class GoferClient:
         if frame.code < 0 or len(fds) != 1:
             for fd in fds:
                 os.close(fd)
-            raise LinuxError(-frame.code if frame.code < 0 else EIO)
+            # The kernel drops descriptors that exceed RLIMIT_NOFILE.
+            raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
         try:
             return fds[0], unpack_attr(frame.body)
         except ProtocolError:
@@ -178,16 +184,16 @@ class GoferClient:
             fid = reader.u64()
             is_listed = reader.u8() != 0
             attr = reader.attr()
-            entries: list[Entry] = []
-            unpack_entries(frame.body, _LIST_HEAD_BYTES, entries)
+            parts = [reader.rest()]
             while frame.flags & FLAG_MORE:
                 frame = self._receive()
                 if frame.code < 0:  # the directory could not be read to its end
                     raise LinuxError(-frame.code)
-                unpack_entries(frame.body, 0, entries)
+                parts.append(frame.body)
+            blob = b"".join(parts)
+            return Listing(fid, attr, blob, index_entries(blob), is_listed=is_listed)
         except ProtocolError:
             raise self._broken()
-        return Listing(fid, attr, entries, is_listed=is_listed)
 
     def stat(self, fid: int, name: bytes) -> Entry | int:
         """Attributes (and symlink target) of a name as they are now; a negative errno if there is none."""
@@ -225,6 +231,10 @@ class GoferClient:
     def fsync(self, fid: int, name: bytes) -> None:
         """Synchronise a directory (or a file) to its device."""
         self._call(OP_FSYNC, pack_target(fid, name))
+
+    def syncfs(self, fid: int) -> None:
+        """Synchronise the host's file system that holds a directory."""
+        self._call(OP_SYNCFS, pack_u64(fid))
 
     # -- changes of the tree ---------------------------------------------------------------------------
     def mkdir(self, fid: int, name: bytes, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:

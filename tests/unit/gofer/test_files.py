@@ -47,7 +47,7 @@ def test_one_call_lists_a_directory_with_attributes(rig: Rig) -> None:
     listing = rig.client.relist(rig.ro)
     assert rig.client.calls == calls + 1
     assert listing.is_listed and same(listing.attr, rig.read_only)
-    entries = {entry.name: entry for entry in listing.entries}
+    entries = {entry.name: entry for entry in listing.entries()}
     assert set(entries) == {os.fsencode(name) for name in os.listdir(rig.read_only)}
     for name, entry in entries.items():
         assert same(entry.attr, rig.read_only / os.fsdecode(name)), name
@@ -61,14 +61,14 @@ def test_a_large_directory_arrives_in_chunks(rig: Rig) -> None:
     for name in names:
         (rig.writable / "big" / os.fsdecode(name)).touch()
     listing = rig.client.opendir(rig.rw, b"big")
-    assert {entry.name for entry in listing.entries} == names
-    assert len(listing.entries) == len(names)
+    assert {entry.name for entry in listing.entries()} == names
+    assert len(listing.entries()) == len(names)
 
 
 def test_names_that_are_not_utf8(rig: Rig) -> None:
     name = b"\xff\xfe caf\xc3\xa9"
     (rig.writable / os.fsdecode(name)).write_bytes(b"x")
-    assert [entry.name for entry in rig.client.relist(rig.rw).entries] == [name]
+    assert [entry.name for entry in rig.client.relist(rig.rw).entries()] == [name]
     assert isinstance(rig.client.stat(rig.rw, name), Entry)
 
 
@@ -76,7 +76,7 @@ def test_walk_and_stat(rig: Rig) -> None:
     fid, attr = rig.client.walk(rig.ro, b"dir")
     assert same(attr, rig.read_only / "dir")
     deep = rig.client.opendir(fid, b"deep")
-    assert [entry.name for entry in deep.entries] == [b"leaf"]
+    assert [entry.name for entry in deep.entries()] == [b"leaf"]
     entry = rig.client.stat(deep.fid, b"leaf")
     assert isinstance(entry, Entry) and same(entry.attr, rig.read_only / "dir" / "deep" / "leaf")
     link = rig.client.stat(rig.ro, b"link")
@@ -157,8 +157,8 @@ def test_rename_keeps_fids_of_moved_directories(rig: Rig) -> None:
     assert (rig.writable / "b" / "in-a").exists()
     rig.client.rename(rig.rw, b"a", a, b"moved", 0, b)  # the former b goes into the former a
     assert (rig.writable / "b" / "moved").is_dir()
-    assert [entry.name for entry in rig.client.relist(a).entries if entry.name != b"in-a"] == [b"moved"]
-    assert rig.client.relist(b).entries == []
+    assert [entry.name for entry in rig.client.relist(a).entries() if entry.name != b"in-a"] == [b"moved"]
+    assert rig.client.relist(b).entries() == []
 
 
 def test_setattr(rig: Rig) -> None:
@@ -221,7 +221,7 @@ def test_a_searchable_directory_need_not_be_readable(rig: Rig) -> None:
         pytest.skip("root reads everything")
     (rig.read_only / "dir").chmod(0o311)
     listing = rig.client.opendir(rig.ro, b"dir")
-    assert not listing.is_listed and listing.entries == []
+    assert not listing.is_listed and listing.entries() == []
     assert isinstance(rig.client.stat(listing.fid, b"deep"), Entry)
 
 

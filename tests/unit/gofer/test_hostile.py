@@ -10,11 +10,13 @@ import pytest
 
 from cloche.abi import errno
 from cloche.abi.errno import LinuxError
+from cloche.gofer.launch import GoferError, spawn_gofer
 from cloche.gofer.nodes import AttachPoint, NodeTable
 from cloche.gofer.server import EXIT_PROTOCOL
 from cloche.wire import gofer as wire
 from cloche.wire.frame import FLAG_MORE, FrameChannel
 from cloche.wire.gofer import check_name, pack_string, pack_target, pack_u32, pack_u64
+from cloche.wire.gofer_client import GoferClient
 
 from .conftest import Rig
 from .test_files import errno_of
@@ -201,13 +203,11 @@ def test_lies_about_moved_directories(rig: Rig) -> None:
     client.rename(rig.rw, b"b", inner, b"a", 0, a)
     client.rename(inner, b"a", inner, b"c", 0, rig.rw)
     client.rename(inner, b"c", inner, b"d", 0, inner)
-    assert [entry.name for entry in client.relist(a).entries] == [b"inner"]
-    assert [entry.name for entry in client.relist(inner).entries] == [b"d"]
+    assert [entry.name for entry in client.relist(a).entries()] == [b"inner"]
+    assert [entry.name for entry in client.relist(inner).entries()] == [b"d"]
 
 
 def test_kernel_file_systems_are_not_entered() -> None:
-    from cloche.gofer.launch import spawn_gofer
-    from cloche.wire.gofer_client import GoferClient
 
     process = spawn_gofer([AttachPoint("/", is_writable=False)])
     client = GoferClient(process.sock)
@@ -223,7 +223,6 @@ def test_kernel_file_systems_are_not_entered() -> None:
 
 
 def test_procfs_cannot_be_attached() -> None:
-    from cloche.gofer.launch import GoferError, spawn_gofer
 
     with pytest.raises(GoferError, match="procfs"):
         spawn_gofer([AttachPoint("/proc/self", is_writable=False)])
@@ -260,7 +259,7 @@ def test_a_malformed_frame_ends_the_gofer(rig: Rig, data: bytes) -> None:
 
 def test_unknown_operations(rig: Rig) -> None:
     channel = FrameChannel(rig.process.sock, 1 << 20, may_receive_fds=False)
-    for op in (0, -1, 23, 9999, 2**31 - 1, -(2**31)):
+    for op in (0, -1, 24, 9999, 2**31 - 1, -(2**31)):
         channel.send(op, 0, b"")
         frame = channel.receive()
         assert frame is not None and frame.code == -errno.ENOSYS
@@ -393,3 +392,19 @@ def test_clunked_parents_live_as_long_as_their_children(tmp_path: Path) -> None:
     table.clunk(b.fid)
     assert a.fd < 0 and b.fd < 0
     os.close(point.fd)
+
+
+def test_only_what_the_operator_named_is_visible(tmp_path: Path) -> None:
+    for name in ("shown", "hidden"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    process = spawn_gofer([AttachPoint(str(tmp_path), is_writable=True, only=[b"shown"])])
+    client = GoferClient(process.sock)
+    root = client.attach(0).fid
+    assert list(client.relist(root).index) == [b"shown"]
+    assert [entry.name for entry in client.opendir(root, b"shown").entries()] == [b"below"]
+    assert client.stat(root, b"hidden") == -errno.ENOENT
+    assert errno_of(client.walk, root, b"hidden") == errno.ENOENT
+    assert errno_of(client.rename, root, b"shown", root, b"new") == errno.ENOENT
+    assert errno_of(client.rename, root, b"hidden", root, b"shown") == errno.ENOENT
+    client.close()
+    os.waitpid(process.pid, 0)
