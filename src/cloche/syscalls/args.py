@@ -56,7 +56,7 @@ def start_of(task: Task, dirfd_arg: int, name: bytes) -> Path | None:
 
 
 def path_of_file(file: FileDescription) -> Path:
-    """What AT_EMPTY_PATH and the empty name mean: the descriptor's object, or the working directory."""
+    """The path of an open file; an anonymous one gets a place of its own, so that chmod works on it."""
     path = file.path
     if path is not None:
         return path

@@ -1,7 +1,7 @@
 """open, close, dup and memfd_create: what makes and unmakes descriptors.
 
-Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as an
-end already, and `open_is_pending` says when its descriptor may be installed.
+Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as
+an end already, and `open_is_pending` says when its descriptor may be installed.
 """
 
 from typing import Final
