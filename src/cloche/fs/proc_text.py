@@ -549,9 +549,14 @@ def _limit(value: int) -> str:
 
 def limits_text(task: Task) -> bytes:
     """/proc/PID/limits."""
+    return limit_rows(task.group.rlimits)
+
+
+def limit_rows(rlimits: list[tuple[int, int]]) -> bytes:
+    """The table of limits."""
     lines = ["Limit                     Soft Limit           Hard Limit           Units     \n"]
     for resource, name, unit in _LIMITS:
-        soft, hard = task.group.rlimits[resource]
+        soft, hard = rlimits[resource]
         line = f"{name:<25} {_limit(soft):<20} {_limit(hard):<20} "
         lines.append(line + (f"{unit:<10}\n" if unit else "\n"))
     return "".join(lines).encode()
