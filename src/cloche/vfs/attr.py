@@ -66,7 +66,7 @@ from cloche.vfs.objects import (
 TIME_NOW: Final = -(1 << 100)
 TIME_OMIT: Final = -(1 << 100) - 1
 
-_MAX_FILE_SIZE: Final = 0x7FFFFFFFFFFFFFFF
+MAX_FILE_SIZE: Final = 0x7FFFFFFFFFFFFFFF
 
 
 # -- permissions -----------------------------------------------------------------------------------------
@@ -249,8 +249,26 @@ def check_new_size(ctx: Context, inode: Inode, size: int) -> None:
         if limit >= 0 and size > limit:
             ctx.file_size_exceeded()
             raise LinuxError(EFBIG)
-        if size > _MAX_FILE_SIZE:
+        if size > MAX_FILE_SIZE:
             raise LinuxError(EFBIG)
+
+
+def write_room(ctx: Context, offset: int, count: int) -> int:
+    """How many of `count` bytes may be written at `offset` (generic_write_checks).
+
+    -EFBIG, with SIGXFSZ, if none.
+    """
+    limit = ctx.file_size_limit
+    if limit >= 0:
+        if offset >= limit:
+            ctx.file_size_exceeded()
+            return -EFBIG
+        count = min(count, limit - offset)
+    if offset + count > MAX_FILE_SIZE:
+        if offset >= MAX_FILE_SIZE:
+            return -EFBIG
+        count = MAX_FILE_SIZE - offset
+    return count
 
 
 def do_truncate(ctx: Context, path: Path | None, inode: Inode, size: int) -> None:

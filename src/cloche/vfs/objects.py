@@ -111,6 +111,9 @@ class FileSystem:
         """The file system's own part of the options column of /proc/mounts, e.g. ",size=4k"."""
         return ""
 
+    def remount(self, ctx: "Context", data: bytes) -> None:
+        """mount(2) with MS_REMOUNT: the file system's own options.  Raises LinuxError(EINVAL)."""
+
     def sync(self) -> int:
         """syncfs(2)."""
         return 0

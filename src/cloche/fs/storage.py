@@ -1,0 +1,483 @@
+"""The contents of in-memory regular files, and what they may cost.
+
+Small files are pieces of Python memory; a file that grows, that has holes, or that is mapped is a memfd,
+which holds the host's own sparse pages, can be mapped by guests, and lets data move between guest and file
+without a copy here. Descriptors are scarce, so memfds are limited and a file goes without one when there are
+no more (then it cannot be mapped: ENOMEM).
+
+Every growth is charged in pages to an `Account` before anything is changed; accounts of file systems share
+the `StorageQuota` of the sandbox.  May call the host on memfds only.
+"""
+
+import fcntl
+import os
+from typing import Final
+
+from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
+from cloche.abi.fcntl import F_ADD_SEALS
+from cloche.abi.fs import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    SEEK_DATA,
+)
+from cloche.mm.usermem import IovIter
+from cloche.platform import hostsys
+
+PAGE: Final = 4096
+CHUNK: Final = 65536  # bytes in a piece; the last bytes of a piece may be missing, they are zeros
+SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
+STEP: Final = 1024 * 1024  # the most that is copied through Python at once
+EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really allocates at once
+
+_MFD_ALLOW_SEALING: Final = 2
+_MFD_EXEC: Final = 0x10
+
+
+def page_count(length: int) -> int:
+    """Pages that hold `length` bytes."""
+    return (length + PAGE - 1) // PAGE
+
+
+class StorageQuota:
+    """What all in-memory files of a sandbox may use together; -1: no limit."""
+
+    def __init__(self, byte_limit: int = -1, inode_limit: int = -1, memfd_limit: int = 512) -> None:
+        self.page_limit: int = byte_limit // PAGE if byte_limit >= 0 else -1
+        self.inode_limit: int = inode_limit
+        self.memfd_limit: int = memfd_limit
+        self.pages: int = 0
+        self.inodes: int = 0
+        self.memfds: int = 0
+
+
+class Account:
+    """The part of a quota that one file system uses, with limits of its own."""
+
+    def __init__(self, quota: StorageQuota, page_limit: int = -1, inode_limit: int = -1) -> None:
+        self.quota: StorageQuota = quota
+        self.page_limit: int = page_limit
+        self.inode_limit: int = inode_limit
+        self.pages: int = 0
+        self.inodes: int = 0
+
+    def is_limited(self) -> bool:
+        return self.page_limit >= 0 or self.quota.page_limit >= 0
+
+    def free_pages(self) -> int:
+        """Pages that may still be charged."""
+        free = 1 << 50
+        if self.page_limit >= 0:
+            free = max(self.page_limit - self.pages, 0)
+        if self.quota.page_limit >= 0:
+            free = min(free, max(self.quota.page_limit - self.quota.pages, 0))
+        return free
+
+    def charge_pages(self, count: int) -> None:
+        """Add (or give back) pages without asking; callers have compared with free_pages()."""
+        self.pages += count
+        self.quota.pages += count
+
+    def charge_inode(self) -> None:
+        """Raises LinuxError(ENOSPC) when there is none left."""
+        if 0 <= self.inode_limit <= self.inodes or 0 <= self.quota.inode_limit <= self.quota.inodes:
+            raise LinuxError(ENOSPC)
+        self.inodes += 1
+        self.quota.inodes += 1
+
+    def uncharge_inode(self) -> None:
+        self.inodes -= 1
+        self.quota.inodes -= 1
+
+
+def _new_memfd() -> int:
+    try:
+        return os.memfd_create("cloche", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING | _MFD_EXEC)
+    except OSError:  # before Linux 6.3
+        return os.memfd_create("cloche", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING)
+
+
+class Storage:
+    """The bytes of one file.  The size is the inode's business: callers pass it where it matters."""
+
+    def __init__(self, account: Account) -> None:
+        self.account: Account = account
+        self.chunks: dict[int, bytearray] = {}
+        self.fd: int = -1  # the memfd, once there is one
+        self.pages: int = 0  # charged
+        self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
+        self.is_mapped: bool = False  # guests may allocate pages behind our back
+
+    # -- accounting --------------------------------------------------------------------------------------
+    def _set_pages(self, pages: int) -> None:
+        if pages != self.pages:
+            self.account.charge_pages(pages - self.pages)
+            self.pages = pages
+
+    def measure(self) -> None:
+        """Bring the charge in line with what the memfd holds (after a guest wrote through a mapping)."""
+        if self.fd >= 0:
+            self._set_pages(os.fstat(self.fd).st_blocks // 8)
+
+    def free(self) -> None:
+        """Drop everything; the file is empty afterwards."""
+        self.chunks.clear()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self.account.quota.memfds -= 1
+        self.dense = 0
+        self._set_pages(0)
+
+    # -- becoming a memfd --------------------------------------------------------------------------------
+    def _try_memfd(self, size: int) -> bool:
+        if self.fd >= 0:
+            return True
+        quota = self.account.quota
+        if 0 <= quota.memfd_limit <= quota.memfds:
+            return False
+        try:
+            fd = _new_memfd()
+        except OSError:
+            return False
+        try:
+            for index, chunk in self.chunks.items():
+                _write_all(fd, chunk, index * CHUNK)
+            os.ftruncate(fd, size)  # pieces that were preallocated may lie beyond
+        except OSError:
+            os.close(fd)
+            return False
+        quota.memfds += 1
+        self.fd = fd
+        is_dense = len(self.chunks) == 1 and 0 in self.chunks
+        self.dense = page_count(min(len(self.chunks[0]), size)) * PAGE if is_dense else 0
+        self.chunks.clear()
+        self.measure()
+        return True
+
+    def memfd(self, size: int) -> int:
+        """The memfd, made now if need be.  Raises LinuxError(ENOMEM) when there are no more of them."""
+        if not self._try_memfd(size):
+            raise LinuxError(ENOMEM)
+        return self.fd
+
+    def seal(self, seals: int) -> int:
+        """F_SEAL_WRITE and F_SEAL_FUTURE_WRITE on the memfd.
+
+        -EBUSY while a guest has it mapped for writing.
+        """
+        try:
+            fcntl.fcntl(self.fd, F_ADD_SEALS, seals)
+        except OSError as error:
+            return -(error.errno or EIO)
+        return 0
+
+    # -- reading -----------------------------------------------------------------------------------------
+    def read_to(self, dst: IovIter, offset: int, length: int) -> int:
+        """Copy out `length` bytes, all below the size; bytes or -errno."""
+        if self.fd >= 0:
+            return dst.read_fd(self.fd, offset, length)
+        done = 0
+        while done < length:
+            at = offset + done
+            within = at % CHUNK
+            want = min(length - done, CHUNK - within)
+            chunk = self.chunks.get(at // CHUNK)
+            have = 0 if chunk is None else len(chunk) - within
+            if chunk is None or have <= 0:
+                got = dst.zero(want)
+            else:
+                want = min(want, have)
+                got = dst.copy_to(bytes(chunk[within : within + want]))
+            done += got
+            if got < want:
+                break
+        return done
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes, all below the size."""
+        if self.fd >= 0:
+            return os.pread(self.fd, length, offset)
+        parts: list[bytes] = []
+        done = 0
+        while done < length:
+            at = offset + done
+            within = at % CHUNK
+            want = min(length - done, CHUNK - within)
+            chunk = self.chunks.get(at // CHUNK)
+            piece = b"" if chunk is None else bytes(chunk[within : within + want])
+            if len(piece) < want:
+                piece += bytes(want - len(piece))
+            parts.append(piece)
+            done += want
+        return b"".join(parts)
+
+    # -- writing -----------------------------------------------------------------------------------------
+    def _fresh_pages(self, offset: int, length: int) -> int:
+        """An upper bound, exact for pieces, of the pages that a write would add."""
+        end = offset + length
+        if self.fd >= 0:
+            first = max(offset // PAGE, self.dense // PAGE)
+            fresh = page_count(end) - first
+            if fresh > self.account.free_pages():
+                fresh -= self._allocated(first * PAGE, end)
+            return max(fresh, 0)
+        fresh = 0
+        index = offset // CHUNK
+        while index * CHUNK < end:
+            chunk = self.chunks.get(index)
+            have = 0 if chunk is None else len(chunk)
+            upto = min(end - index * CHUNK, CHUNK)
+            if upto > have:
+                fresh += page_count(upto) - page_count(have)
+            index += 1
+        return fresh
+
+    def _allocated(self, start: int, end: int) -> int:
+        """Pages of the memfd between two offsets that exist already."""
+        count = 0
+        at = start
+        try:
+            while at < end:
+                data = os.lseek(self.fd, at, os.SEEK_DATA)
+                if data >= end:
+                    break
+                hole = min(os.lseek(self.fd, data, os.SEEK_HOLE), end)
+                count += page_count(hole) - data // PAGE
+                at = hole
+        except OSError:
+            return count
+        return count
+
+    def _affordable(self, offset: int, length: int) -> int:
+        """How much of a write at `offset` the account can pay for; 0 if nothing."""
+        account = self.account
+        if not account.is_limited():
+            return length
+        fresh = self._fresh_pages(offset, length)
+        free = account.free_pages()
+        if fresh <= free:
+            return length
+        # What is certainly payable: `free` new pages from the start (more if some of them exist: try page by
+        # page).
+        upto = (offset // PAGE + free) * PAGE - offset
+        step = max(min(upto, length), 0)
+        while step < length:
+            more = min(length, step + PAGE - (offset + step) % PAGE)
+            if self._fresh_pages(offset, more) > free:
+                break
+            step = more
+        return step
+
+    def _wrote(self, offset: int, count: int) -> None:
+        """Charge what a write to the memfd has added."""
+        end = offset + count
+        if end <= self.dense:
+            return
+        if offset <= self.dense and self.dense == self.pages * PAGE:  # it only grew at its end
+            self.dense = page_count(end) * PAGE
+            self._set_pages(self.dense // PAGE)
+        else:
+            self.measure()
+
+    def _store(self, offset: int, data: bytes) -> None:
+        """Put bytes into pieces and charge for them."""
+        done = 0
+        total = len(data)
+        added = 0
+        while done < total:
+            at = offset + done
+            within = at % CHUNK
+            count = min(total - done, CHUNK - within)
+            index = at // CHUNK
+            chunk = self.chunks.get(index)
+            if chunk is None:
+                chunk = bytearray()
+                self.chunks[index] = chunk
+            before = page_count(len(chunk))
+            if within > len(chunk):
+                chunk.extend(bytes(within - len(chunk)))
+            chunk[within : within + count] = data if count == total else data[done : done + count]
+            added += page_count(len(chunk)) - before
+            done += count
+        if added:
+            self._set_pages(self.pages + added)
+
+    def _wants_memfd(self, offset: int, end: int) -> bool:
+        """Whether a write makes the file big, or leaves a hole of a page or more."""
+        if end > SMALL_LIMIT:
+            return True
+        index = offset // CHUNK
+        chunk = self.chunks.get(index)
+        have = index * CHUNK + (0 if chunk is None else page_count(len(chunk)) * PAGE)
+        if chunk is None and index > 0:
+            before = self.chunks.get(index - 1)
+            if before is None or page_count(len(before)) * PAGE < CHUNK:
+                return True
+        return offset - have >= PAGE
+
+    def write_from(self, src: IovIter, offset: int, length: int, size: int) -> int:
+        """Take up to `length` bytes from `src`; bytes or -errno (-ENOSPC), LinuxError(EFAULT)."""
+        if self.fd < 0 and self._wants_memfd(offset, offset + length):
+            self._try_memfd(size)
+        length = self._affordable(offset, length)
+        if length == 0:
+            return -ENOSPC
+        if self.fd >= 0:
+            count = src.write_fd(self.fd, offset, length)
+            if count > 0:
+                self._wrote(offset, count)
+            return count
+        done = 0
+        while done < length:
+            want = min(length - done, STEP)
+            data = src.copy_from(want)
+            self._store(offset + done, data)
+            done += len(data)
+            if len(data) < want:
+                break
+        return done
+
+    def write(self, offset: int, data: bytes, size: int) -> int:
+        """Kernel-internal write; bytes or -ENOSPC."""
+        end = offset + len(data)
+        if self.fd < 0 and self._wants_memfd(offset, end):
+            self._try_memfd(size)
+        if self._affordable(offset, len(data)) < len(data):
+            return -ENOSPC
+        if self.fd >= 0:
+            try:
+                _write_all(self.fd, data, offset)
+            except OSError as error:
+                return -(error.errno or EIO)
+            self._wrote(offset, len(data))
+        else:
+            self._store(offset, data)
+        return len(data)
+
+    # -- size --------------------------------------------------------------------------------------------
+    def resize(self, old: int, new: int) -> None:
+        """The file has `new` bytes; what lies beyond is gone, what is added reads as zeros.
+
+        Raises LinuxError.
+        """
+        if self.fd >= 0:
+            try:
+                os.ftruncate(self.fd, new)
+            except OSError as error:
+                raise LinuxError(error.errno or EIO)
+            self.dense = min(self.dense, page_count(new) * PAGE)
+            if new < old:
+                self.measure()
+            return
+        if new >= old:
+            return
+        removed = 0
+        last = new // CHUNK
+        for index in [each for each in self.chunks if each >= last]:
+            chunk = self.chunks[index]
+            before = page_count(len(chunk))
+            keep = new - index * CHUNK
+            if keep <= 0:
+                del self.chunks[index]
+                removed += before
+            elif keep < len(chunk):
+                del chunk[keep:]
+                removed += before - page_count(keep)
+        if removed:
+            self._set_pages(self.pages - removed)
+
+    # -- holes -------------------------------------------------------------------------------------------
+    def seek(self, offset: int, size: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE for 0 <= offset < size; the offset or -ENXIO."""
+        if self.fd >= 0:
+            try:
+                return os.lseek(self.fd, offset, os.SEEK_DATA if whence == SEEK_DATA else os.SEEK_HOLE)
+            except OSError as error:
+                return -(error.errno or ENXIO)
+        at = offset
+        for index in sorted(self.chunks):
+            start = index * CHUNK
+            end = start + page_count(len(self.chunks[index])) * PAGE
+            if end <= at or start == end:
+                continue
+            if whence == SEEK_DATA:
+                return max(start, at) if max(start, at) < size else -ENXIO
+            if start > at:
+                break
+            at = end
+        if whence == SEEK_DATA:
+            return -ENXIO
+        return min(at, size)
+
+    def allocate(self, mode: int, offset: int, length: int, size: int) -> int:
+        """fallocate(2): preallocation, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; 0 or -errno.  The size stays."""
+        end = offset + length
+        if mode & FALLOC_FL_PUNCH_HOLE:
+            return self._punch(offset, length, size)
+        if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE):
+            return -EOPNOTSUPP
+        if self._fresh_pages(offset, length) > self.account.free_pages():
+            return -ENOSPC
+        if mode & FALLOC_FL_ZERO_RANGE:
+            result = self._punch(offset, length, size)
+            if result < 0:
+                return result
+        if self.fd < 0 and end <= CHUNK:
+            chunk = self.chunks.get(0)
+            have = 0 if chunk is None else len(chunk)
+            if have < end and have >= offset:
+                self._store(have, bytes(end - have))
+                return 0
+            if have >= end:
+                return 0
+        if not self._try_memfd(size):
+            return -ENOSPC
+        if length <= EAGER_LIMIT:
+            try:
+                hostsys.fallocate(self.fd, FALLOC_FL_KEEP_SIZE, offset, length)
+            except OSError as error:
+                return -(error.errno or EINVAL)
+            self.measure()
+        return 0
+
+    def _punch(self, offset: int, length: int, size: int) -> int:
+        end = min(offset + length, size)
+        if offset >= end:
+            return 0
+        if self.fd < 0 and end <= CHUNK:
+            chunk = self.chunks.get(0)
+            if chunk is None:
+                return 0
+            have = len(chunk)
+            if end >= have > offset:  # at its end: it just becomes shorter
+                self._set_pages(self.pages - page_count(have) + page_count(offset))
+                del chunk[offset:]
+                return 0
+            if have <= offset:
+                return 0
+        if not self._try_memfd(size):
+            done = offset
+            while done < end:  # without a memfd the bytes are zeroed and stay allocated
+                within = done % CHUNK
+                count = min(end - done, CHUNK - within)
+                piece = self.chunks.get(done // CHUNK)
+                if piece is not None and within < len(piece):
+                    count_here = min(count, len(piece) - within)
+                    piece[within : within + count_here] = bytes(count_here)
+                done += count
+            return 0
+        try:
+            hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset)
+        except OSError as error:
+            return -(error.errno or EINVAL)
+        self.dense = min(self.dense, offset // PAGE * PAGE)
+        self.measure()
+        return 0
+
+
+def _write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)

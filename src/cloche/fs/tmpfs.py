@@ -1,0 +1,905 @@
+"""tmpfs: files, directories, links and nodes that live in the sentry (tmpfs(5), mm/shmem.c); memfd_create(2)
+too.
+
+Owns the in-memory inode classes, which `fs.overlay` extends: an inode may have a `backing`, an inode of a
+lower layer that still provides what was not changed (extended attributes here, contents in the overlay).
+
+Guarantees: quotas are asked before anything changes; directory offsets are stable (an entry keeps its offset
+for as long as it exists, and later entries have higher ones); an inode gives its memory back when the last
+reference to it goes, so an unlinked open file works.
+"""
+
+import time
+from typing import Final
+
+from cloche.abi.errno import (
+    E2BIG,
+    EEXIST,
+    EINVAL,
+    EIO,
+    EISDIR,
+    ENAMETOOLONG,
+    ENODATA,
+    ENODEV,
+    ENOSPC,
+    ENOTEMPTY,
+    ENXIO,
+    EOPNOTSUPP,
+    EPERM,
+    LinuxError,
+)
+from cloche.abi.fcntl import (
+    F_SEAL_EXEC,
+    F_SEAL_FUTURE_WRITE,
+    F_SEAL_GROW,
+    F_SEAL_SEAL,
+    F_SEAL_SHRINK,
+    F_SEAL_WRITE,
+    O_NOATIME,
+    O_RDWR,
+    RENAME_EXCHANGE,
+    RENAME_WHITEOUT,
+)
+from cloche.abi.fs import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    MS_NOATIME,
+    MS_NODIRATIME,
+    MS_RDONLY,
+)
+from cloche.abi.limits import PATH_MAX
+from cloche.abi.magic import TMPFS_MAGIC
+from cloche.abi.mman import MAP_SHARED, PROT_WRITE
+from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
+from cloche.abi.xattr import (
+    NAME_CAPS,
+    SECURITY_PREFIX,
+    TRUSTED_PREFIX,
+    USER_PREFIX,
+    XATTR_CREATE,
+    XATTR_LIST_MAX,
+    XATTR_REPLACE,
+)
+from cloche.fs.storage import PAGE, Account, Storage, StorageQuota, page_count
+from cloche.mm.usermem import IovIter
+from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
+from cloche.vfs.devices import open_special
+from cloche.vfs.objects import (
+    ATTR_ATIME,
+    ATTR_CTIME,
+    ATTR_GID,
+    ATTR_MODE,
+    ATTR_MTIME,
+    ATTR_SIZE,
+    ATTR_UID,
+    SEEK_DATA,
+    SEEK_HOLE,
+    Context,
+    Dentry,
+    DirectoryDescription,
+    DirEmitter,
+    FileDescription,
+    FileSystem,
+    Inode,
+    Mount,
+    Path,
+    SetAttr,
+    StatFs,
+)
+
+_ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
+_DAY_NS: Final = 86_400_000_000_000
+_WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+_ALL_SEALS: Final = (
+    F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC
+)
+_FALLOC_MODES: Final = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE
+_FIRST_COOKIE: Final = 2  # directory offsets 0 and 1 are `.` and `..`
+
+MFD_CLOEXEC: Final = 1
+MFD_ALLOW_SEALING: Final = 2
+MFD_HUGETLB: Final = 4
+MFD_NOEXEC_SEAL: Final = 8
+MFD_EXEC: Final = 16
+_MFD_NAME_MAX: Final = 249
+
+
+class TmpfsOptions:
+    """What mount(2) may say about a tmpfs; -1: not said."""
+
+    def __init__(self) -> None:
+        self.size: int = -1  # bytes
+        self.inodes: int = -1
+        self.mode: int = 0o1777
+        self.uid: int = 0
+        self.gid: int = 0
+
+
+def _parse_size(text: bytes, total: int) -> int:
+    """A number with k, m or g, or a percentage of `total` bytes (memparse).  Raises LinuxError(EINVAL)."""
+    scale = 1
+    if text.endswith(b"%"):
+        digits = text[:-1]
+    else:
+        digits = text.rstrip(b"kKmMgGtT")
+        for letter in text[len(digits) :].lower():
+            scale <<= 10 * (b"kmgt".index(letter) + 1)
+    if not digits.isdigit():
+        raise LinuxError(EINVAL)
+    value = int(digits)
+    return value * total // 100 if text.endswith(b"%") else value * scale
+
+
+def parse_options(data: bytes, total_bytes: int) -> TmpfsOptions:
+    """The data of mount(2); `total_bytes` is what percentages refer to.  Raises LinuxError(EINVAL)."""
+    options = TmpfsOptions()
+    for item in data.split(b","):
+        key, _, value = item.partition(b"=")
+        if key == b"size":
+            options.size = (_parse_size(value, total_bytes) + PAGE - 1) // PAGE * PAGE
+        elif key == b"nr_blocks":
+            options.size = _parse_size(value, total_bytes) * PAGE
+        elif key == b"nr_inodes":
+            options.inodes = _parse_size(value, total_bytes)
+        elif key == b"mode" or key == b"uid" or key == b"gid":
+            try:
+                number = int(value, 8) if key == b"mode" else int(value)
+            except ValueError:
+                raise LinuxError(EINVAL)
+            if number < 0:
+                raise LinuxError(EINVAL)
+            if key == b"mode":
+                options.mode = number & 0o7777
+            elif key == b"uid":
+                options.uid = number
+            else:
+                options.gid = number
+        elif key not in (b"", b"huge", b"mpol", b"inode32", b"inode64", b"noswap"):
+            raise LinuxError(EINVAL)
+    if options.size == 0:
+        options.size = -1
+    if options.inodes == 0:
+        options.inodes = -1
+    return options
+
+
+class TmpFs(FileSystem):
+    """An instance; `quota` is the sandbox's."""
+
+    def __init__(
+        self, dev: int, quota: StorageQuota, options: TmpfsOptions | None = None, *, kind: str = "tmpfs"
+    ) -> None:
+        super().__init__(kind, TMPFS_MAGIC, dev)
+        if options is None:
+            options = TmpfsOptions()
+        self.account: Account = Account(
+            quota, options.size // PAGE if options.size >= 0 else -1, options.inodes
+        )
+        self.next_ino: int = 1
+        self.root_mode: int = options.mode
+        self.make_root(options)
+
+    def make_root(self, options: TmpfsOptions) -> None:
+        """Set `root_inode`; the overlay has its own."""
+        self.account.charge_inode()
+        root = TmpfsDir(self, self.alloc_ino(), S_IFDIR | options.mode, options.uid, options.gid)
+        self.root_inode = root
+
+    def alloc_ino(self) -> int:
+        """A number for a new inode."""
+        ino = self.next_ino
+        self.next_ino = ino + 1
+        return ino
+
+    def statfs(self, ctx: Context) -> StatFs:
+        figures = StatFs(self.magic)
+        account = self.account
+        limit = account.page_limit
+        if limit < 0:
+            limit = account.quota.page_limit
+        if limit >= 0:
+            figures.blocks = limit
+            figures.blocks_free = min(account.free_pages(), limit)
+            figures.blocks_avail = figures.blocks_free
+        inodes = account.inode_limit
+        if inodes < 0:
+            inodes = account.quota.inode_limit
+        if inodes >= 0:
+            figures.files = inodes
+            figures.files_free = max(inodes - account.inodes, 0)
+        return figures
+
+    def options(self) -> str:
+        text = ""
+        account = self.account
+        if account.page_limit >= 0:
+            text += f",size={account.page_limit * PAGE // 1024}k"
+        if account.inode_limit >= 0:
+            text += f",nr_inodes={account.inode_limit}"
+        if self.root_mode != 0o1777:
+            text += f",mode={self.root_mode:o}"
+        return text + ",inode64"
+
+    def remount(self, ctx: Context, data: bytes) -> None:
+        options = parse_options(data, max(self.account.quota.page_limit, 0) * PAGE)
+        if options.size >= 0:
+            if options.size // PAGE < self.account.pages:
+                raise LinuxError(EINVAL)
+            self.account.page_limit = options.size // PAGE
+        if options.inodes >= 0:
+            if options.inodes < self.account.inodes:
+                raise LinuxError(EINVAL)
+            self.account.inode_limit = options.inodes
+
+
+class TmpfsInode(Inode):
+    """What all in-memory inodes share; devices, fifos and sockets are of this class itself."""
+
+    def __init__(
+        self, fs: TmpFs, ino: int, mode: int, uid: int, gid: int, *, is_charged: bool = True
+    ) -> None:
+        super().__init__(fs, ino, mode, uid, gid)
+        self.tmpfs: TmpFs = fs
+        self.is_charged: bool = is_charged  # counted in the account's inodes
+        self.backing: Inode | None = None  # of a lower layer (overlay)
+        self.is_changed: bool = True  # overlay: differs from `backing`, or has none
+        self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
+        self.xattr_pages: int = 0
+        now = time.time_ns()
+        self.atime_ns = now
+        self.mtime_ns = now
+        self.ctime_ns = now
+        self.btime_ns = now
+
+    def __del__(self) -> None:
+        if self.is_charged:
+            self.is_charged = False
+            self.tmpfs.account.uncharge_inode()
+        if self.xattr_pages:
+            self.tmpfs.account.charge_pages(-self.xattr_pages)
+            self.xattr_pages = 0
+
+    def touch(self) -> None:
+        """The contents changed: mtime and ctime."""
+        now = time.time_ns()
+        self.mtime_ns = now
+        self.ctime_ns = now
+        self.is_changed = True
+
+    def accessed(self, path: Path | None, flags: int) -> None:
+        """relatime: update atime if it is not newer than mtime and ctime, or is a day old."""
+        atime = self.atime_ns
+        if atime > self.mtime_ns and atime > self.ctime_ns:
+            now = time.time_ns()
+            if now - atime < _DAY_NS:
+                return
+        else:
+            now = time.time_ns()
+        if flags & O_NOATIME or self.backing is not None:
+            return
+        if path is not None:
+            mount_flags = path.mount.flags
+            if mount_flags & (MS_NOATIME | MS_RDONLY):
+                return
+            if mount_flags & MS_NODIRATIME and self.mode & S_IFMT == S_IFDIR:
+                return
+        self.atime_ns = now
+
+    # -- attributes --------------------------------------------------------------------------------------
+    def setattr(self, ctx: Context, attr: SetAttr) -> None:
+        valid = attr.valid
+        self.is_changed = True
+        if valid & ATTR_SIZE:
+            self.resize(ctx, attr.size)
+            if valid & ATTR_MTIME == 0:
+                self.touch()
+        if valid & ATTR_MODE:
+            self.mode = (self.mode & S_IFMT) | (attr.mode & 0o7777)
+        if valid & ATTR_UID:
+            self.uid = attr.uid
+        if valid & ATTR_GID:
+            self.gid = attr.gid
+        if valid & ATTR_ATIME:
+            self.atime_ns = attr.atime_ns
+        if valid & ATTR_MTIME:
+            self.mtime_ns = attr.mtime_ns
+        if valid & ATTR_CTIME:
+            self.ctime_ns = attr.ctime_ns
+        if valid & (ATTR_SIZE | ATTR_UID | ATTR_GID):
+            self.drop_file_caps(ctx)
+
+    def resize(self, ctx: Context, size: int) -> None:
+        """ATTR_SIZE.  Raises LinuxError."""
+        raise LinuxError(EISDIR if self.is_dir() else EINVAL)
+
+    # -- extended attributes -----------------------------------------------------------------------------
+    def drop_file_caps(self, ctx: Context) -> None:
+        """security.capability does not survive a change of contents or owner."""
+        if self.xattrs is not None and NAME_CAPS in self.xattrs:
+            del self.xattrs[NAME_CAPS]
+        elif self.xattrs is None and self.backing is not None and self.mode & S_IFMT == S_IFREG:
+            try:
+                self.backing.getxattr(ctx, NAME_CAPS)
+            except LinuxError:
+                return
+            self._own_xattrs(ctx).pop(NAME_CAPS, None)
+
+    def _own_xattrs(self, ctx: Context) -> dict[bytes, bytes]:
+        """The attributes to change, taken over from the backing at the first time."""
+        xattrs = self.xattrs
+        if xattrs is None:
+            xattrs = {}
+            backing = self.backing
+            if backing is not None:
+                for name in backing.listxattr(ctx):
+                    try:
+                        xattrs[name] = backing.getxattr(ctx, name)
+                    except LinuxError:
+                        continue
+            self.xattrs = xattrs
+        return xattrs
+
+    def getxattr(self, ctx: Context, name: bytes) -> bytes:
+        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
+            raise LinuxError(EOPNOTSUPP)
+        xattrs = self.xattrs
+        if xattrs is None:
+            backing = self.backing
+            if backing is None:
+                raise LinuxError(ENODATA)
+            return backing.getxattr(ctx, name)
+        value = xattrs.get(name)
+        if value is None:
+            raise LinuxError(ENODATA)
+        return value
+
+    def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
+        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
+            raise LinuxError(EOPNOTSUPP)
+        if name in (USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX):
+            raise LinuxError(EINVAL)
+        xattrs = self._own_xattrs(ctx)
+        old = xattrs.get(name)
+        if flags & XATTR_CREATE and old is not None:
+            raise LinuxError(EEXIST)
+        if flags & XATTR_REPLACE and old is None:
+            raise LinuxError(ENODATA)
+        total = 0
+        names = 0
+        for each, held in xattrs.items():
+            if each != name:
+                total += len(each) + len(held)
+                names += len(each) + 1
+        if names + len(name) + 1 > XATTR_LIST_MAX:
+            raise LinuxError(E2BIG)
+        pages = page_count(total + len(name) + len(value)) if total + len(name) + len(value) > 512 else 0
+        account = self.tmpfs.account
+        if pages - self.xattr_pages > account.free_pages():
+            raise LinuxError(ENOSPC)
+        account.charge_pages(pages - self.xattr_pages)
+        self.xattr_pages = pages
+        xattrs[name] = value
+        self.ctime_ns = time.time_ns()
+        self.is_changed = True
+
+    def listxattr(self, ctx: Context) -> list[bytes]:
+        xattrs = self.xattrs
+        if xattrs is None:
+            return [] if self.backing is None else self.backing.listxattr(ctx)
+        return list(xattrs)
+
+    def removexattr(self, ctx: Context, name: bytes) -> None:
+        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
+            raise LinuxError(EOPNOTSUPP)
+        xattrs = self._own_xattrs(ctx)
+        if name not in xattrs:
+            raise LinuxError(ENODATA)
+        del xattrs[name]
+        self.ctime_ns = time.time_ns()
+        self.is_changed = True
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return open_special(ctx, path, self, flags)
+
+
+class TmpfsLink(TmpfsInode):
+    """A symbolic link."""
+
+    def __init__(
+        self, fs: TmpFs, ino: int, target: bytes, uid: int, gid: int, *, is_charged: bool = True
+    ) -> None:
+        super().__init__(fs, ino, S_IFLNK | 0o777, uid, gid, is_charged=is_charged)
+        self.target: bytes = target
+        self.size = len(target)
+
+    def readlink(self, ctx: Context) -> bytes:
+        return self.target
+
+
+# -- regular files ---------------------------------------------------------------------------------------
+class TmpfsFile(TmpfsInode):
+    """A regular file.  `seals` are F_SEAL_*; F_SEAL_SEAL alone: an ordinary file, which cannot be sealed."""
+
+    def __init__(
+        self, fs: TmpFs, ino: int, mode: int, uid: int, gid: int, *, is_charged: bool = True
+    ) -> None:
+        super().__init__(fs, ino, mode, uid, gid, is_charged=is_charged)
+        self.storage: Storage = Storage(fs.account)
+        self.seals: int = F_SEAL_SEAL
+
+    def __del__(self) -> None:
+        self.storage.free()
+        if self.is_charged:
+            self.is_charged = False
+            self.tmpfs.account.uncharge_inode()
+        if self.xattr_pages:
+            self.tmpfs.account.charge_pages(-self.xattr_pages)
+            self.xattr_pages = 0
+
+    def refresh(self, ctx: Context) -> None:
+        storage = self.storage
+        if storage.is_mapped:
+            storage.measure()
+            self.blocks = storage.pages * 8
+
+    def take_over(self, ctx: Context, size: int) -> None:
+        """Before the contents change: fetch those that a lower layer still holds, at most `size` bytes."""
+
+    def resize(self, ctx: Context, size: int) -> None:
+        seals = self.seals
+        if seals & F_SEAL_SHRINK and size < self.size:
+            raise LinuxError(EPERM)
+        if seals & F_SEAL_GROW and size > self.size:
+            raise LinuxError(EPERM)
+        self.take_over(ctx, size)
+        self.storage.resize(self.size, size)
+        self.size = size
+        self.blocks = self.storage.pages * 8
+
+    def write_at(self, ctx: Context, src: IovIter, offset: int, path: Path | None) -> int:
+        """pwrite(2): limits, seals, set-id bits, then the data; bytes or -errno."""
+        count = src.remaining()
+        if count == 0:
+            return 0
+        count = write_room(ctx, offset, count)
+        if count <= 0:
+            return count
+        seals = self.seals
+        if seals & (_WRITE_SEALS | F_SEAL_GROW):
+            if seals & _WRITE_SEALS:
+                return -EPERM
+            if offset + count > self.size:
+                if offset >= self.size:
+                    return -EPERM
+                count = self.size - offset
+        self.take_over(ctx, self.size)
+        if self.mode & 0o6000:
+            remove_privs(ctx, self)
+        if self.xattrs is not None:
+            self.drop_file_caps(ctx)
+        storage = self.storage
+        done = storage.write_from(src, offset, count, self.size)
+        if done > 0:
+            if offset + done > self.size:
+                self.size = offset + done
+            self.blocks = storage.pages * 8
+            now = time.time_ns()
+            self.mtime_ns = now
+            self.ctime_ns = now
+        return done
+
+    def write_bytes(self, ctx: Context, offset: int, data: bytes) -> None:
+        """Kernel-internal write (images, boot).  Raises LinuxError."""
+        self.take_over(ctx, self.size)
+        result = self.storage.write(offset, data, self.size)
+        if result < 0:
+            raise LinuxError(-result)
+        self.size = max(self.size, offset + len(data))
+        self.blocks = self.storage.pages * 8
+        self.touch()
+
+    def map_fd(self, ctx: Context, prot: int, flags: int) -> int:
+        """The memfd to map.  Raises LinuxError(EPERM) for seals, ENOMEM."""
+        is_shared_write = flags & MAP_SHARED != 0 and prot & PROT_WRITE != 0
+        if is_shared_write and self.seals & _WRITE_SEALS:
+            raise LinuxError(EPERM)
+        storage = self.storage
+        fd = storage.memfd(self.size)
+        if flags & MAP_SHARED:
+            storage.is_mapped = True
+        return fd
+
+    def allocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        """fallocate(2) after the generic checks; 0 or -errno."""
+        if mode & ~_FALLOC_MODES:
+            return -EOPNOTSUPP
+        end = offset + length
+        seals = self.seals
+        is_growing = mode & FALLOC_FL_KEEP_SIZE == 0 and end > self.size
+        if mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE):
+            if seals & _WRITE_SEALS:
+                return -EPERM
+        if is_growing:
+            if seals & F_SEAL_GROW:
+                return -EPERM
+            check_new_size(ctx, self, end)
+        self.take_over(ctx, self.size)
+        remove_privs(ctx, self)
+        result = self.storage.allocate(mode, offset, length, self.size)
+        if result < 0:
+            return result
+        if is_growing:
+            self.storage.resize(self.size, end)
+            self.size = end
+        self.blocks = self.storage.pages * 8
+        self.is_changed = True
+        self.ctime_ns = time.time_ns()
+        if mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) or is_growing:
+            self.mtime_ns = self.ctime_ns
+        return 0
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return TmpfsDescription(path, self, flags)
+
+
+class TmpfsDescription(FileDescription):
+    """An open regular file."""
+
+    def __init__(self, path: Path | None, inode: TmpfsFile, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.file: TmpfsFile = inode
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        file = self.file
+        count = min(dst.remaining(), file.size - offset)
+        if count <= 0:
+            return 0
+        if file.atime_ns <= file.mtime_ns or file.atime_ns <= file.ctime_ns:
+            file.accessed(self.path, self.flags)
+        return file.storage.read_to(dst, offset, count)
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        return self.file.write_at(ctx, src, offset, self.path)
+
+    def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
+        file = self.file
+        count = min(length, file.size - offset)
+        if count <= 0:
+            return b""
+        try:
+            return file.storage.read(offset, count)
+        except OSError as error:
+            raise LinuxError(error.errno or EIO)
+
+    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
+        file = self.file
+        if offset < 0 or offset >= file.size:
+            return -ENXIO
+        new = file.storage.seek(offset, file.size, SEEK_DATA if whence == SEEK_DATA else SEEK_HOLE)
+        if new >= 0:
+            self.pos = new
+        return new
+
+    def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        return self.file.allocate(ctx, mode, offset, length)
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        return 0
+
+    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
+        return self.file.map_fd(ctx, prot, flags)
+
+
+# -- directories -----------------------------------------------------------------------------------------
+class DirEntry:
+    """A name in a directory.
+
+    `inode` is None for a name of a lower layer that was not looked up yet (overlay).
+    """
+
+    def __init__(self, name: bytes, inode: Inode | None, ino: int, kind: int, cookie: int) -> None:
+        self.name: bytes = name
+        self.inode: Inode | None = inode
+        self.ino: int = ino
+        self.kind: int = kind  # DT_*
+        self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
+
+
+class TmpfsDir(TmpfsInode):
+    """A directory: entries in the order of their cookies."""
+
+    def __init__(
+        self, fs: TmpFs, ino: int, mode: int, uid: int, gid: int, *, is_charged: bool = True
+    ) -> None:
+        super().__init__(fs, ino, mode, uid, gid, is_charged=is_charged)
+        self.entries: dict[bytes, DirEntry] = {}
+        self.next_cookie: int = _FIRST_COOKIE
+        self.nlink = 2
+        self.size = 2 * _ENTRY_SIZE
+
+    # -- entries; the overlay overrides these ------------------------------------------------------------
+    def find(self, ctx: Context, name: bytes) -> Inode | None:
+        """The inode called `name`."""
+        entry = self.entries.get(name)
+        return None if entry is None else entry.inode
+
+    def insert(self, name: bytes, inode: Inode) -> None:
+        """Add a name that does not exist."""
+        cookie = self.next_cookie
+        self.next_cookie = cookie + 1
+        self.entries[name] = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
+        self.size += _ENTRY_SIZE
+        if inode.is_dir():
+            self.nlink += 1
+
+    def remove(self, ctx: Context, name: bytes) -> None:
+        """Take a name away."""
+        entry = self.entries.pop(name)
+        entry.cookie = 0
+        self.size -= _ENTRY_SIZE
+        if entry.kind == S_IFDIR >> 12:
+            self.nlink -= 1
+
+    def replace(self, name: bytes, inode: Inode) -> None:
+        """Let an existing name mean another inode, at the same offset."""
+        entry = self.entries[name]
+        self.nlink += (1 if inode.is_dir() else 0) - (1 if entry.kind == S_IFDIR >> 12 else 0)
+        entry.inode = inode
+        entry.ino = inode.ino
+        entry.kind = dtype(inode.mode)
+
+    def is_empty(self, ctx: Context) -> bool:
+        """Whether there are no names."""
+        return not self.entries
+
+    def list_all(self, ctx: Context) -> list[DirEntry]:
+        """All entries in the order of their cookies."""
+        return list(self.entries.values())
+
+    # -- operations ----------------------------------------------------------------------------------------
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        return self.find(ctx, name)
+
+    def _added(self, name: bytes, inode: TmpfsInode) -> None:
+        self.insert(name, inode)
+        self.touch()
+
+    def create(self, ctx: Context, name: bytes, mode: int) -> Inode:
+        fs = self.tmpfs
+        fs.account.charge_inode()
+        uid, gid, mode = new_owner(ctx.creds, self, S_IFREG | mode)
+        inode = TmpfsFile(fs, fs.alloc_ino(), mode, uid, gid)
+        self._added(name, inode)
+        return inode
+
+    def tmpfile(self, ctx: Context, mode: int) -> Inode:
+        fs = self.tmpfs
+        fs.account.charge_inode()
+        uid, gid, mode = new_owner(ctx.creds, self, S_IFREG | mode)
+        inode = TmpfsFile(fs, fs.alloc_ino(), mode, uid, gid)
+        inode.nlink = 0
+        return inode
+
+    def mkdir(self, ctx: Context, name: bytes, mode: int) -> Inode:
+        fs = self.tmpfs
+        fs.account.charge_inode()
+        uid, gid, mode = new_owner(ctx.creds, self, S_IFDIR | mode)
+        inode = TmpfsDir(fs, fs.alloc_ino(), mode, uid, gid)
+        self._added(name, inode)
+        return inode
+
+    def mknod(self, ctx: Context, name: bytes, mode: int, rdev: int) -> Inode:
+        fs = self.tmpfs
+        fs.account.charge_inode()
+        uid, gid, mode = new_owner(ctx.creds, self, mode)
+        inode = TmpfsInode(fs, fs.alloc_ino(), mode, uid, gid)
+        inode.rdev = rdev
+        self._added(name, inode)
+        return inode
+
+    def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
+        if len(target) >= PATH_MAX:
+            raise LinuxError(ENAMETOOLONG)
+        fs = self.tmpfs
+        fs.account.charge_inode()
+        uid, gid, _ = new_owner(ctx.creds, self, S_IFLNK)
+        inode = TmpfsLink(fs, fs.alloc_ino(), target, uid, gid)
+        self._added(name, inode)
+        return inode
+
+    def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        assert isinstance(inode, TmpfsInode)
+        inode.nlink += 1
+        inode.ctime_ns = time.time_ns()
+        inode.is_changed = True
+        self._added(name, inode)
+
+    def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        self.remove(ctx, name)
+        inode.nlink -= 1
+        self.touch()
+        inode.ctime_ns = self.ctime_ns
+
+    def rmdir(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        assert isinstance(inode, TmpfsDir)
+        if not inode.is_empty(ctx):
+            raise LinuxError(ENOTEMPTY)
+        self.remove(ctx, name)
+        inode.nlink = 0
+        self.touch()
+        inode.ctime_ns = self.ctime_ns
+
+    def rename(
+        self,
+        ctx: Context,
+        name: bytes,
+        inode: Inode,
+        new_dir: Inode,
+        new_name: bytes,
+        target: Inode | None,
+        flags: int,
+    ) -> None:
+        assert isinstance(new_dir, TmpfsDir) and isinstance(inode, TmpfsInode)
+        if flags & RENAME_EXCHANGE and target is not None:
+            self.replace(name, target)
+            new_dir.replace(new_name, inode)
+            if isinstance(target, TmpfsInode):
+                target.is_changed = True
+        else:
+            if isinstance(target, TmpfsDir) and not target.is_empty(ctx):
+                raise LinuxError(ENOTEMPTY)
+            whiteout: TmpfsInode | None = None
+            if flags & RENAME_WHITEOUT:
+                fs = self.tmpfs
+                fs.account.charge_inode()
+                whiteout = TmpfsInode(fs, fs.alloc_ino(), S_IFCHR, ctx.creds.fsuid, ctx.creds.fsgid)
+            if target is not None:
+                new_dir.remove(ctx, new_name)
+                target.nlink = 0 if target.is_dir() else target.nlink - 1
+            self.remove(ctx, name)
+            new_dir.insert(new_name, inode)
+            if whiteout is not None:
+                self.insert(name, whiteout)
+        self.touch()
+        new_dir.touch()
+        now = self.ctime_ns
+        inode.ctime_ns = now
+        inode.is_changed = True
+        if target is not None:
+            target.ctime_ns = now
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return TmpfsDirDescription(path, self, flags)
+
+
+class TmpfsDirDescription(DirectoryDescription):
+    """An open directory: a snapshot of the entries that is renewed at the start and at its end."""
+
+    def __init__(self, path: Path, inode: TmpfsDir, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.directory: TmpfsDir = inode
+        self._entries: list[DirEntry] = []
+        self._index: int = 0  # of the entry to emit next, if `_cursor` is `pos`
+        self._cursor: int = -1
+
+    def _seek_entries(self, pos: int) -> None:
+        """Point `_index` at the first entry whose cookie is not below `pos`."""
+        entries = self._entries
+        low = 0
+        high = len(entries)
+        while low < high and entries[low].cookie < pos:  # 0, of one that is gone, forbids a binary search
+            low += 1
+        self._index = low
+
+    def iterate(self, ctx: Context, emitter: DirEmitter) -> int:
+        directory = self.directory
+        pos = self.pos
+        if pos < 0:
+            return -EINVAL
+        if pos == 0:
+            if not emitter.emit(b".", directory.ino, 4, 1):
+                return 0
+            pos = 1
+        if pos == 1:
+            parent = directory.ino
+            if self.path is not None and self.path.dentry.parent is not None:
+                above = self.path.dentry.parent.inode
+                parent = above.ino if above is not None else parent
+            self.pos = 1
+            if not emitter.emit(b"..", parent, 4, 2):
+                return 0
+            pos = 2
+        if pos != self._cursor or pos == 2:
+            self._entries = directory.list_all(ctx)
+            self._seek_entries(pos)
+        elif self._index >= len(self._entries) and directory.next_cookie > pos:
+            self._entries = directory.list_all(ctx)
+            self._seek_entries(pos)
+        entries = self._entries
+        index = self._index
+        count = len(entries)
+        while index < count:
+            entry = entries[index]
+            if entry.cookie >= pos:
+                if not emitter.emit(entry.name, entry.ino, entry.kind, entry.cookie + 1):
+                    break
+                pos = entry.cookie + 1
+            index += 1
+        self.pos = pos
+        self._index = index
+        self._cursor = pos
+        if index >= count:
+            directory.accessed(self.path, self.flags)
+        return 0
+
+    def release(self) -> None:
+        self._entries = []
+
+
+# -- memfd_create(2) and seals -----------------------------------------------------------------------------
+class MemfdMount:
+    """The kernel's own mount of a tmpfs, under which nameless files live (shm_mnt)."""
+
+    def __init__(self, fs: TmpFs) -> None:
+        self.fs: TmpFs = fs
+        self.root: Dentry = Dentry(b"", None, fs.root_inode)
+        self.mount: Mount = Mount(0, fs, self.root)
+
+    def new_file(self, ctx: Context, name: bytes, mode: int) -> TmpfsDescription:
+        """A nameless regular file, open for reading and writing; /proc shows "/NAME (deleted)"."""
+        fs = self.fs
+        fs.account.charge_inode()
+        inode = TmpfsFile(fs, fs.alloc_ino(), S_IFREG | mode, ctx.creds.fsuid, ctx.creds.fsgid)
+        inode.nlink = 0
+        dentry = Dentry(name, self.root, inode)
+        dentry.is_deleted = True
+        file = TmpfsDescription(Path(self.mount, dentry), inode, O_RDWR)
+        file.creds = ctx.creds
+        inode.write_count += 1
+        file.holds_write = True
+        return file
+
+
+def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> FileDescription:
+    """memfd_create(2): MFD_*; the caller applies MFD_CLOEXEC.  Raises LinuxError."""
+    if flags & MFD_HUGETLB:
+        raise LinuxError(ENODEV)
+    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC) or len(name) > _MFD_NAME_MAX:
+        raise LinuxError(EINVAL)
+    if flags & MFD_NOEXEC_SEAL and flags & MFD_EXEC:
+        raise LinuxError(EINVAL)
+    file = place.new_file(ctx, b"memfd:" + name, 0o666 if flags & MFD_NOEXEC_SEAL else 0o777)
+    if flags & MFD_NOEXEC_SEAL:
+        file.file.seals = F_SEAL_EXEC
+    elif flags & MFD_ALLOW_SEALING:
+        file.file.seals = 0
+    return file
+
+
+def get_seals(file: FileDescription) -> int:
+    """fcntl(F_GET_SEALS); -EINVAL for what is not in memory."""
+    inode = file.inode
+    return inode.seals if isinstance(inode, TmpfsFile) and inode.backing is None else -EINVAL
+
+
+def add_seals(ctx: Context, file: FileDescription, seals: int) -> int:
+    """fcntl(F_ADD_SEALS) (mm/memfd.c); 0 or -errno."""
+    inode = file.inode
+    if not file.is_writable():
+        return -EPERM
+    if seals & ~_ALL_SEALS:
+        return -EINVAL
+    if not isinstance(inode, TmpfsFile) or inode.backing is not None:
+        return -EINVAL
+    if inode.seals & F_SEAL_SEAL:
+        return -EPERM
+    if seals & _WRITE_SEALS & ~inode.seals and inode.storage.fd >= 0:
+        # The host knows whether the memfd is mapped for writing: EBUSY then.
+        result = inode.storage.seal(seals & _WRITE_SEALS)
+        if result < 0:
+            return result
+    if seals & F_SEAL_EXEC and inode.mode & 0o111:
+        seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+    inode.seals |= seals
+    return 0
