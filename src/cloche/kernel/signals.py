@@ -1,0 +1,990 @@
+"""Signals: sending, choosing who takes them, default actions, job control, delivery (signal(7), kernel/signal.c).
+
+Owns the pending queues of tasks and thread groups, the stop state of a group, and the guest's signal frames.  May
+call `kernel.exit` (which never imports this module: boot calls `install`, which fills in the kernel's hooks).
+
+Orders that callers keep:
+- The event loop calls `deliver` before a task returns to guest code whenever `task.wants_attention` is set or
+  `task.saved_sigmask` is to be restored, and resumes it afterwards unless it has exited or is parked.
+- A blocked task that `signal_wake` put on the ready list is retried first; if it still waits and `has_deliverable`
+  says so, its operation's `interrupted` gives the result.
+- Masks change through `set_sigmask` only, so that a signal of the group that this thread no longer takes finds another.
+
+A fatal signal to another process does not wait for it to answer an interrupt: `mark_fatal` orders the exit of the
+group, which the loop carries out as its next timer, before any further event.
+"""
+
+from typing import Final
+
+from cloche.abi.capability import CAP_KILL
+from cloche.abi.errno import EAGAIN, EINTR, EINVAL, ENOMEM, EPERM, ESRCH, LinuxError
+from cloche.abi.poll import POLLIN
+from cloche.abi.resource import RLIMIT_CORE, RLIMIT_SIGPENDING
+from cloche.abi.signal import (
+    ALL_SIGNALS,
+    CLD_CONTINUED,
+    CLD_STOPPED,
+    DEFAULT_CORE,
+    DEFAULT_IGNORE,
+    DEFAULT_STOP,
+    MINSIGSTKSZ,
+    NSIG,
+    SA_NOCLDSTOP,
+    SA_NODEFER,
+    SA_RESETHAND,
+    SA_RESTART,
+    SA_RESTORER,
+    SI_KERNEL,
+    SI_TKILL,
+    SI_USER,
+    SIG_DFL,
+    SIG_IGN,
+    SIGALRM,
+    SIGBUS,
+    SIGCHLD,
+    SIGCONT,
+    SIGFPE,
+    SIGHUP,
+    SIGILL,
+    SIGKILL,
+    SIGRTMIN,
+    SIGSEGV,
+    SIGSTOP,
+    SIGTRAP,
+    SS_AUTODISARM,
+    SS_DISABLE,
+    SYNCHRONOUS,
+    UNBLOCKABLE,
+    first_signal,
+    sigbit,
+)
+from cloche.abi.structs import (
+    pack_siginfo,
+    pack_siginfo_chld,
+    pack_siginfo_fault,
+    pack_siginfo_kill,
+    siginfo_head,
+    siginfo_pid_uid,
+)
+from cloche.abi.wait import status_signaled
+from cloche.arch.x86_64 import sigframe
+from cloche.arch.x86_64.syscalls import SYS_restart_syscall
+from cloche.kernel.blocking import (
+    BLOCKED,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTNOHAND,
+    ERESTARTNOINTR,
+    ERESTARTSYS,
+    RESUME,
+    Blocked,
+    TaskBase,
+    block_on_time,
+)
+from cloche.kernel.exit import do_group_exit, group_times
+from cloche.kernel.task import (
+    STOPPED,
+    Kernel,
+    PendingSignals,
+    ProcessGroup,
+    SigAction,
+    SigInfo,
+    Task,
+    ThreadGroup,
+)
+from cloche.platform.interface import Registers
+
+SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
+TICK_NS: Final = 10_000_000  # USER_HZ
+_M64: Final = 0xFFFFFFFFFFFFFFFF
+_STOP_BITS: Final = DEFAULT_STOP
+_CONT_BIT: Final = 1 << (SIGCONT - 1)
+_KERNEL_ONLY: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
+
+# What `send` says besides a negative errno.
+SENT: Final = 0
+IGNORED: Final = 1  # dropped: nobody would have noticed it
+
+
+class SignalSource:
+    """Something (a timer) that is told when the signal that it queued has been taken."""
+
+    def dequeued(self, info: SigInfo) -> None:
+        """`info` left its queue and is about to be seen; it may be changed."""
+
+
+# -- siginfo -------------------------------------------------------------------------------------------------
+
+
+def user_info(task: Task, signo: int, code: int = SI_USER) -> SigInfo:
+    """The siginfo of kill(2) (SI_USER) or tgkill(2) (SI_TKILL) by `task`."""
+    pid, uid = task.group.tgid, task.creds.uid
+    return SigInfo(signo, code, pack_siginfo_kill(signo, code, pid, uid), pid, uid)
+
+
+def kernel_info(signo: int) -> SigInfo:
+    """SI_KERNEL, from nobody."""
+    return SigInfo(signo, SI_KERNEL, pack_siginfo(signo, SI_KERNEL))
+
+
+def info_from_raw(signo: int, raw: bytes) -> SigInfo:
+    """The siginfo that a guest gave (rt_sigqueueinfo(2)), its si_signo replaced."""
+    _signo, _errno, code = siginfo_head(raw)
+    pid, uid = siginfo_pid_uid(raw)
+    return SigInfo(signo, code, signo.to_bytes(4, "little") + raw[4:], pid, uid)
+
+
+# -- pending queues ------------------------------------------------------------------------------------------
+
+
+def has_deliverable(task: Task) -> bool:
+    """Whether something keeps the task from guest code: an unblocked signal, a stop, its end (signal_pending)."""
+    group = task.group
+    if task.is_kill_pending or (group.stop_pending and not task.is_parked):
+        return True
+    return (task.pending.mask | group.pending.mask) & ~task.sigmask != 0
+
+
+def _next(mask: int) -> int:
+    """The next signal of a set: the processor's own first, then by number (next_signal)."""
+    urgent = mask & SYNCHRONOUS
+    return first_signal(urgent if urgent else mask)
+
+
+def _take(kernel: Kernel, pending: PendingSignals, signo: int) -> SigInfo:
+    """Remove the first `signo` of a queue (collect_signal)."""
+    found: SigInfo | None = None
+    index = 0
+    queue = pending.queue
+    while index < len(queue):
+        info = queue[index]
+        if info.signo == signo:
+            if found is not None:
+                return found  # a further one stays: so does the bit
+            found = info
+            del queue[index]
+            _uncharge(kernel, info)
+        else:
+            index += 1
+    pending.mask &= ~sigbit(signo)
+    if found is None:
+        # Its siginfo did not fit the limit: Linux invents one (SI_USER from pid 0).
+        return SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, 0, 0))
+    return found
+
+
+def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
+    """Take the next pending signal that is in `mask`: the thread's own before its group's; None if there is none."""
+    group = task.group
+    ready = task.pending.mask & mask
+    if ready:
+        info = _take(task.kernel, task.pending, _next(ready))
+    else:
+        ready = group.pending.mask & mask
+        if not ready:
+            return None
+        info = _take(task.kernel, group.pending, _next(ready))
+        if info.signo == SIGALRM:
+            alarm = group.itimers[0]
+            if isinstance(alarm, SignalSource):
+                alarm.dequeued(info)
+    source = info.timer
+    if isinstance(source, SignalSource):
+        source.dequeued(info)
+    return info
+
+
+def flush_signals(kernel: Kernel, pending: PendingSignals, mask: int) -> None:
+    """Forget what is pending in `mask` (flush_sigqueue_mask)."""
+    if not pending.mask & mask:
+        return
+    pending.mask &= ~mask
+    kept: list[SigInfo] = []
+    for info in pending.queue:
+        if mask & sigbit(info.signo):
+            _uncharge(kernel, info)
+        else:
+            kept.append(info)
+    pending.queue = kept
+
+
+def flush_group(group: ThreadGroup, mask: int) -> None:
+    """Forget what is pending in `mask` for the group and for each of its threads."""
+    flush_signals(group.kernel, group.pending, mask)
+    for task in group.tasks:
+        flush_signals(group.kernel, task.pending, mask)
+
+
+def charge(kernel: Kernel, uid: int, limit: int) -> bool:
+    """Count one more queued signal of a real uid; False, and nothing counted, at `limit` (-1: none)."""
+    count = kernel.sigqueue_counts.get(uid, 0)
+    if 0 <= limit <= count:
+        return False
+    kernel.sigqueue_counts[uid] = count + 1
+    return True
+
+
+def uncharge(kernel: Kernel, uid: int) -> None:
+    """One less."""
+    count = kernel.sigqueue_counts.get(uid, 0) - 1
+    if count > 0:
+        kernel.sigqueue_counts[uid] = count
+    else:
+        kernel.sigqueue_counts.pop(uid, None)
+
+
+def _uncharge(kernel: Kernel, info: SigInfo) -> None:
+    if info.charged_uid >= 0:
+        uncharge(kernel, info.charged_uid)
+        info.charged_uid = -1
+
+
+def _enqueue(task: Task, pending: PendingSignals, info: SigInfo) -> int:
+    """Add to a queue (__send_signal_locked); -EAGAIN if RLIMIT_SIGPENDING forbids a siginfo that counts."""
+    signo = info.signo
+    if signo != SIGKILL:
+        if info.timer is None:
+            # The kernel's own and kill's signals below SIGRTMIN may exceed the limit: there is one of each at most.
+            limit = task.group.rlimit(RLIMIT_SIGPENDING)
+            if signo < SIGRTMIN and info.code >= 0:
+                limit = -1
+            uid = task.creds.uid
+            if charge(task.kernel, uid, limit):
+                info.charged_uid = uid
+                pending.queue.append(info)
+            elif signo >= SIGRTMIN and info.code != SI_USER:
+                return -EAGAIN
+        else:
+            pending.queue.append(info)
+    pending.mask |= sigbit(signo)
+    return SENT
+
+
+# -- sending -------------------------------------------------------------------------------------------------
+
+
+def is_unkillable(group: ThreadGroup) -> bool:
+    """SIGNAL_UNKILLABLE: pid 1, which default actions do not touch."""
+    return group is group.kernel.init
+
+
+def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
+    """Whether sending would have no effect (sig_ignored)."""
+    if task.sigmask & sigbit(signo):
+        return False
+    handler = task.group.handlers.actions[signo].handler
+    if handler == SIG_IGN:
+        return True
+    if handler != SIG_DFL:
+        return False
+    if is_unkillable(task.group) and not (is_forced and sigbit(signo) & _KERNEL_ONLY):
+        return True
+    return sigbit(signo) & DEFAULT_IGNORE != 0
+
+
+def _wants(task: Task, signo: int) -> bool:
+    """Whether a thread would take the signal at once (wants_signal)."""
+    if task.is_exited or task.sigmask & sigbit(signo):
+        return False
+    if signo == SIGKILL:
+        return True
+    if task.is_parked:
+        return False
+    return task.blocked is None or not has_deliverable(task)
+
+
+def send(task: Task, info: SigInfo, *, to_group: bool, is_forced: bool = False) -> int:
+    """Send to a thread, or through it to its group: SENT, IGNORED, or -EAGAIN (no room for a queued signal).
+
+    `is_forced` marks what comes from outside the sandbox: SIGKILL and SIGSTOP then work on pid 1 too.
+    """
+    group, signo = task.group, info.signo
+    if group.is_exiting or group.fatal_status >= 0 or not group.tasks:
+        return IGNORED
+    bit = sigbit(signo)
+    if bit & _STOP_BITS:
+        flush_group(group, _CONT_BIT)
+    elif signo == SIGCONT:
+        flush_group(group, _STOP_BITS)
+        continue_group(group)
+    if _is_ignored(task, signo, is_forced):
+        return IGNORED
+    pending = group.pending if to_group else task.pending
+    if signo < SIGRTMIN and pending.mask & bit:
+        return SENT  # one of each is enough
+    result = _enqueue(task, pending, info)
+    if result < 0:
+        return result
+    group.signal_wait.wake(POLLIN)
+    _complete(task, signo, to_group)
+    return SENT
+
+
+def _complete(task: Task, signo: int, to_group: bool) -> None:
+    """Find the thread that shall take a signal just queued, and wake it (complete_signal)."""
+    group = task.group
+    chosen: Task | None = None
+    if _wants(task, signo):
+        chosen = task
+    elif to_group:
+        for other in group.tasks:
+            if _wants(other, signo):
+                chosen = other
+                break
+    if chosen is None:
+        return
+    bit = sigbit(signo)
+    if (
+        group.handlers.actions[signo].handler == SIG_DFL
+        and not bit & (DEFAULT_IGNORE | DEFAULT_STOP | DEFAULT_CORE)
+        and (not is_unkillable(group) or signo == SIGKILL)
+    ):
+        mark_fatal(group, status_signaled(signo, 0))
+        return
+    signal_wake(chosen)
+
+
+def signal_wake(task: Task) -> None:
+    """Make a task look at its signals soon: a blocked one is retried, a running one interrupted."""
+    task.wants_attention = True
+    if task.blocked is not None:
+        task.make_ready()
+    elif not task.is_exited:
+        task.thread.interrupt()
+
+
+class FatalExit:
+    """The ordered end of a group, as a timer's callback."""
+
+    def __init__(self, group: ThreadGroup) -> None:
+        self.group: ThreadGroup = group
+
+    def run(self) -> None:
+        """Does nothing if a thread of the group was quicker."""
+        do_group_exit(self.group, self.group.fatal_status)
+
+
+def mark_fatal(group: ThreadGroup, status: int) -> None:
+    """The group shall end with wait status `status`, whatever its threads do; later signals change nothing."""
+    if group.fatal_status >= 0 or group.is_exiting:
+        return
+    group.fatal_status = status
+    for task in group.tasks:
+        task.is_kill_pending = True
+        task.wants_attention = True
+    group.kernel.timers.add(0, FatalExit(group).run)
+
+
+def target_of(group: ThreadGroup) -> Task | None:
+    """The thread through which a signal to a group is sent: the leader while it lives."""
+    leader = group.leader
+    if leader is not None and not leader.is_exited:
+        return leader
+    return group.tasks[0] if group.tasks else None
+
+
+def send_task_info(task: Task, info: SigInfo) -> int:
+    """A signal to one thread: 0 or -EAGAIN."""
+    return min(send(task, info, to_group=False), 0)
+
+
+def send_group_info(group: ThreadGroup, info: SigInfo) -> int:
+    """A signal to a process: 0 (to a zombie too) or -EAGAIN."""
+    task = target_of(group)
+    return 0 if task is None else min(send(task, info, to_group=True), 0)
+
+
+def send_group_signal(kernel: Kernel, group: ThreadGroup, signo: int) -> None:
+    """A signal from outside the sandbox to a process."""
+    task = target_of(group)
+    if task is not None:
+        info = SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, 0, 0))
+        send(task, info, to_group=True, is_forced=True)
+
+
+def send_pgrp_signal(pgrp: ProcessGroup, signo: int) -> None:
+    """A signal from the kernel (a terminal) to every process of a group."""
+    for group in list(pgrp.members):
+        send_group_info(group, kernel_info(signo))
+
+
+def send_kernel_signal(task: Task, signo: int) -> None:
+    """SIGPIPE, SIGXFSZ: the kernel's signal to the thread whose call caused it, as if sent by itself."""
+    send(task, user_info(task, signo), to_group=False)
+
+
+def check_permission(task: Task, target: Task | None, info: SigInfo, signo: int) -> int:
+    """check_kill_permission: 0, -EINVAL for a bad number, -EPERM.  `target` None is a zombie without threads."""
+    if signo < 0 or signo > NSIG:
+        return -EINVAL
+    if info.code > SI_USER or target is None or target.group is task.group:
+        return 0
+    if may_signal(task, target):
+        return 0
+    if signo == SIGCONT and task.group.session() is target.group.session():
+        return 0
+    return -EPERM
+
+
+def may_signal(task: Task, target: Task) -> bool:
+    """kill_ok_by_cred."""
+    mine, theirs = task.creds, target.creds
+    return (
+        mine.euid == theirs.suid
+        or mine.euid == theirs.uid
+        or mine.uid == theirs.suid
+        or mine.uid == theirs.uid
+        or mine.capable(CAP_KILL)
+    )
+
+
+def _zombie_target(group: ThreadGroup) -> Task | None:
+    task = target_of(group)
+    return task if task is not None else group.leader
+
+
+def signal_group_checked(task: Task, group: ThreadGroup, signo: int, info: SigInfo) -> int:
+    """group_send_sig_info: check, then send unless `signo` is 0."""
+    result = check_permission(task, _zombie_target(group), info, signo)
+    if result < 0 or signo == 0:
+        return result
+    return send_group_info(group, info)
+
+
+def signal_pid(task: Task, pid: int, signo: int, info: SigInfo) -> int:
+    """kill_proc_info: to the process that has, or whose thread has, this id."""
+    group = task.kernel.groups.get(pid)
+    if group is None:
+        found = task.kernel.tasks.get(pid)
+        if found is None:
+            return -ESRCH
+        group = found.group
+    return signal_group_checked(task, group, signo, info)
+
+
+def signal_pgrp(task: Task, pgrp: ProcessGroup | None, signo: int, info: SigInfo) -> int:
+    """__kill_pgrp_info: succeeds if one of its processes could be signalled."""
+    result = -ESRCH
+    is_sent = False
+    if pgrp is not None:
+        for group in list(pgrp.members):
+            result = signal_group_checked(task, group, signo, clone_info(info))
+            is_sent = is_sent or result == 0
+    return 0 if is_sent else result
+
+
+def clone_info(info: SigInfo) -> SigInfo:
+    """A copy to queue elsewhere."""
+    return SigInfo(info.signo, info.code, info.raw, info.sender_pid, info.sender_uid)
+
+
+def kill(task: Task, pid: int, signo: int) -> int:
+    """kill(2): 0 or a negative errno."""
+    kernel = task.kernel
+    info = user_info(task, signo)
+    if pid > 0:
+        return signal_pid(task, pid, signo, info)
+    if pid == 0:
+        return signal_pgrp(task, task.group.pgrp, signo, info)
+    if pid != -1:
+        return signal_pgrp(task, kernel.process_groups.get(-pid), signo, info)
+    result = -ESRCH
+    for group in list(kernel.groups.values()):
+        if group is kernel.init or group.tgid <= 1 or group is task.group:
+            continue
+        error = signal_group_checked(task, group, signo, clone_info(info))
+        if error != -EPERM:
+            result = error
+        elif result == -ESRCH:
+            result = 0  # somebody was there
+    return result
+
+
+def signal_thread(task: Task, tgid: int, tid: int, signo: int, info: SigInfo) -> int:
+    """do_send_specific: to one thread; `tgid` 0 or below does not say of which process."""
+    target = task.kernel.tasks.get(tid)
+    if target is None:
+        # The leader's id stays valid until its process is reaped.
+        group = task.kernel.groups.get(tid)
+        if group is None or (tgid > 0 and tgid != tid):
+            return -ESRCH
+        return check_permission(task, group.leader, info, signo)
+    if tgid > 0 and target.group.tgid != tgid:
+        return -ESRCH
+    result = check_permission(task, target, info, signo)
+    if result < 0 or signo == 0:
+        return result
+    return send_task_info(target, info)
+
+
+def tgkill(task: Task, tgid: int, tid: int, signo: int) -> int:
+    """tgkill(2), and tkill(2) with `tgid` 0."""
+    return signal_thread(task, tgid, tid, signo, user_info(task, signo, SI_TKILL))
+
+
+# -- forced signals ------------------------------------------------------------------------------------------
+
+
+def force_signal(task: Task, info: SigInfo, *, is_default: bool = False) -> None:
+    """A signal that must be seen: blocked or ignored (or with `is_default`), it gets its default action (force_sig)."""
+    group, bit = task.group, sigbit(info.signo)
+    action = group.handlers.actions[info.signo]
+    is_blocked = task.sigmask & bit != 0
+    if is_default or is_blocked or action.handler == SIG_IGN:
+        action.handler = SIG_DFL
+        task.sigmask &= ~bit
+    if action.handler == SIG_DFL:
+        task.is_fault_forced = True  # pid 1 dies of it too
+    if not task.pending.mask & bit:
+        info.charged_uid = -1
+        task.pending.queue.append(info)
+        task.pending.mask |= bit
+    task.wants_attention = True
+
+
+def force_fault_signal(task: Task, signo: int, code: int, addr: int, trapno: int = -1, err: int = 0) -> None:
+    """The processor refused an instruction of `task`, which is stopped: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP.
+
+    `trapno` and `err` go into the signal frame; without them the usual trap of that signal is named.
+    """
+    if trapno < 0:
+        if signo == SIGSEGV:
+            trapno = 13 if code == SI_KERNEL else 14
+        else:
+            trapno = {SIGBUS: 17, SIGFPE: 0, SIGILL: 6, SIGTRAP: 3}.get(signo, 0)
+    task.fault_trapno = trapno
+    task.fault_err = err
+    if trapno == 14:
+        task.fault_cr2 = addr & _M64
+    if code <= 0 or code == SI_KERNEL:
+        info = kernel_info(signo)
+    else:
+        info = SigInfo(signo, code, pack_siginfo_fault(signo, code, addr))
+    force_signal(task, info)
+
+
+def force_segv(task: Task, signo: int) -> None:
+    """A signal frame could not be written or read: SIGSEGV, fatal if it was SIGSEGV's own (force_sigsegv)."""
+    force_signal(task, kernel_info(SIGSEGV), is_default=signo == SIGSEGV)
+
+
+# -- dispositions and masks ----------------------------------------------------------------------------------
+
+
+def set_action(task: Task, signo: int, action: SigAction) -> None:
+    """Install a disposition; pending signals that it ignores are forgotten (do_sigaction)."""
+    group = task.group
+    action.mask &= ~UNBLOCKABLE
+    group.handlers.actions[signo] = action
+    if action.handler == SIG_IGN or (action.handler == SIG_DFL and sigbit(signo) & DEFAULT_IGNORE):
+        flush_group(group, sigbit(signo))
+
+
+def set_sigmask(task: Task, mask: int) -> None:
+    """Replace the mask; what it now unblocks is delivered before the task returns to guest code."""
+    mask &= ~UNBLOCKABLE & ALL_SIGNALS
+    newly_blocked = mask & ~task.sigmask
+    task.sigmask = mask
+    orphans = task.group.pending.mask & newly_blocked
+    if orphans:
+        _retarget(task, orphans)
+    if has_deliverable(task):
+        task.wants_attention = True
+
+
+def set_temporary_sigmask(task: Task, mask: int) -> None:
+    """The mask of one call (ppoll, sigsuspend …): `deliver` restores the old one when the call ends."""
+    if task.saved_sigmask < 0:
+        task.saved_sigmask = task.sigmask
+    set_sigmask(task, mask)
+
+
+def restore_saved_sigmask(task: Task) -> None:
+    """The call with its own mask has ended."""
+    if task.saved_sigmask >= 0:
+        mask = task.saved_sigmask
+        task.saved_sigmask = -1
+        set_sigmask(task, mask)
+
+
+def _retarget(leaving: Task, mask: int) -> None:
+    """Signals of the group that `leaving` will not take: wake threads that will (retarget_shared_pending)."""
+    for task in leaving.group.tasks:
+        if task is leaving or task.is_exited or not mask & ~task.sigmask:
+            continue
+        mask &= task.sigmask
+        signal_wake(task)
+        if not mask:
+            break
+
+
+# -- job control ---------------------------------------------------------------------------------------------
+
+
+class StoppedWait(Blocked):
+    """A task that takes part in a stop, on its way back to guest code with `result`."""
+
+    def __init__(self, result: int) -> None:
+        super().__init__()
+        self.result: int = result
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        if task.group.stop_pending and not task.is_kill_pending:
+            return BLOCKED
+        task.is_parked = False
+        return self.result
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.retry(task)
+
+
+def start_group_stop(group: ThreadGroup, signo: int) -> None:
+    """Every thread shall park; the group is stopped once all have (do_signal_stop)."""
+    if group.stop_pending:
+        return
+    group.stop_pending = True
+    group.stop_signal = signo
+    for task in group.tasks:
+        signal_wake(task)
+
+
+def _park(task: Task, result: int) -> None:
+    task.is_parked = True
+    task.state = STOPPED
+    block_on_time(task, StoppedWait(result))
+    _check_stop_complete(task.group, None)
+
+
+def _check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
+    """Whether the last thread has parked: then the group is stopped and its parent hears of it."""
+    if not group.stop_pending or group.is_stopped:
+        return
+    count = 0
+    for task in group.tasks:
+        if task is leaving or task.is_exited:
+            continue
+        if not task.is_parked:
+            return
+        count += 1
+    if not count:
+        return
+    group.is_stopped = True
+    group.stop_reported = False
+    group.continue_reported = True
+    notify_parent_of_stop(group, CLD_STOPPED, group.stop_signal)
+
+
+def continue_group(group: ThreadGroup) -> None:
+    """SIGCONT was sent: a stop, complete or not, is over, whatever becomes of the signal (prepare_signal)."""
+    if not group.stop_pending:
+        return
+    was_stopped = group.is_stopped
+    group.stop_pending = False
+    group.is_stopped = False
+    group.stop_reported = True
+    group.continue_reported = False
+    for task in group.tasks:
+        if task.is_parked:
+            task.make_ready()
+    if was_stopped:
+        notify_parent_of_stop(group, CLD_CONTINUED, SIGCONT)
+    else:
+        notify_parent_of_stop(group, CLD_STOPPED, group.stop_signal)
+
+
+def notify_parent_of_stop(group: ThreadGroup, code: int, status: int) -> None:
+    """SIGCHLD unless SA_NOCLDSTOP, and a wake-up of the parent's waits (do_notify_parent_cldstop)."""
+    parent = group.parent
+    if parent is None:
+        return
+    action = parent.handlers.actions[SIGCHLD]
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        send_group_info(parent, child_info(group, SIGCHLD, code, status))
+    parent.child_wait.wake()
+
+
+def child_info(group: ThreadGroup, signo: int, code: int, status: int) -> SigInfo:
+    """The siginfo that tells a parent of its child."""
+    leader = group.leader
+    uid = leader.creds.uid if leader is not None else 0
+    user_ns, system_ns = group_times(group)
+    raw = pack_siginfo_chld(signo, code, group.tgid, uid, status, user_ns // TICK_NS, system_ns // TICK_NS)
+    return SigInfo(signo, code, raw, group.tgid, uid)
+
+
+def send_child_signal(group: ThreadGroup, code: int, status: int) -> None:
+    """A child has ended: its exit signal to the parent (the hook of kernel.exit)."""
+    if group.parent is not None and group.exit_signal:
+        send_group_info(group.parent, child_info(group, group.exit_signal, code, status))
+
+
+def is_orphaned(pgrp: ProcessGroup, ignored: ThreadGroup | None = None, dying: ThreadGroup | None = None) -> bool:
+    """Whether no member has a parent in another group of the session (will_become_orphaned_pgrp).
+
+    `ignored` is a member that does not count, `dying` a parent that is about to be replaced by a reaper.
+    """
+    for member in pgrp.members:
+        parent = member.parent
+        if member is ignored or not member.is_alive() or parent is None or parent is dying:
+            continue
+        other = parent.pgrp
+        if other is not None and other is not pgrp and other.session is pgrp.session:
+            return False
+    return True
+
+
+def _has_stopped_jobs(pgrp: ProcessGroup) -> bool:
+    for member in pgrp.members:
+        if member.is_stopped:
+            return True
+    return False
+
+
+def _hang_up_if_orphaned(pgrp: ProcessGroup, ignored: ThreadGroup | None, dying: ThreadGroup | None) -> None:
+    """A process group that just became orphaned with stopped members gets SIGHUP and SIGCONT (kill_orphaned_pgrp)."""
+    if _has_stopped_jobs(pgrp) and is_orphaned(pgrp, ignored, dying):
+        for signo in (SIGHUP, SIGCONT):
+            send_pgrp_signal(pgrp, signo)
+
+
+# -- exit ----------------------------------------------------------------------------------------------------
+
+
+def task_exits(task: Task) -> None:
+    """A thread is about to go: its share of the group's signals and of a stop passes to the others."""
+    group = task.group
+    flush_signals(task.kernel, task.pending, ALL_SIGNALS)
+    task.is_parked = False
+    if group.is_exiting:
+        return
+    left = group.pending.mask & ~task.sigmask
+    if left:
+        _retarget(task, left)
+    _check_stop_complete(group, task)
+
+
+def group_exits(group: ThreadGroup) -> None:
+    """The last thread of a process is gone, its children are not yet reparented."""
+    kernel = group.kernel
+    flush_signals(kernel, group.pending, ALL_SIGNALS)
+    for child in list(group.children):
+        if child.pdeath_signal and child.is_alive():
+            leader = group.leader
+            uid = leader.creds.uid if leader is not None else 0
+            signo = child.pdeath_signal
+            info = SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, group.tgid, uid), group.tgid, uid)
+            send_group_info(child, info)
+        there = child.pgrp
+        if there is not None and there is not group.pgrp and there.session is group.session():
+            _hang_up_if_orphaned(there, None, group)
+    mine, parent = group.pgrp, group.parent
+    if mine is not None and parent is not None and parent.pgrp is not None:
+        if parent.pgrp is not mine and parent.pgrp.session is mine.session:
+            _hang_up_if_orphaned(mine, group, None)
+
+
+def exec_resets(task: Task) -> None:
+    """execve: nothing to restart, no stop of the old image's siblings is left over."""
+    task.restart = None
+    task.is_parked = False
+
+
+def install(kernel: Kernel) -> None:
+    """Fill in the hooks through which modules to the left reach this one."""
+    kernel.signal_hook = send_kernel_signal
+    kernel.child_signal_hook = send_child_signal
+    kernel.exit_hooks.append(task_exits)
+    kernel.group_exit_hooks.append(group_exits)
+    kernel.exec_hooks.append(exec_resets)
+
+
+# -- delivery ------------------------------------------------------------------------------------------------
+
+
+def _is_interruption(result: int) -> bool:
+    """Whether a call's result says that a signal ended it, so that its own mask applies to that signal."""
+    return result == -EINTR or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS
+
+
+def _restart(task: Task, regs: Registers, number: int) -> None:
+    """Make the guest execute its system call instruction again."""
+    regs.rax = number & _M64
+    regs.rip = (regs.rip - SYSCALL_BYTES) & _M64
+
+
+def _finish_plain(task: Task, regs: Registers, result: int) -> None:
+    """The result of a call after which no handler runs."""
+    if result in (-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND):
+        _restart(task, regs, task.args.nr)
+    elif result == -ERESTART_RESTARTBLOCK:
+        _restart(task, regs, SYS_restart_syscall)
+    else:
+        regs.rax = result & _M64
+
+
+def _finish_handled(task: Task, regs: Registers, result: int, sa_flags: int) -> None:
+    """The result of a call that a handler's context shall show."""
+    if result == -ERESTARTNOINTR or (result == -ERESTARTSYS and sa_flags & SA_RESTART):
+        _restart(task, regs, task.args.nr)
+    elif -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS:
+        regs.rax = -EINTR & _M64
+    else:
+        regs.rax = result & _M64
+
+
+def core_flag(group: ThreadGroup, signo: int) -> int:
+    """1 if the death by `signo` is to be reported as one with a core, by RLIMIT_CORE (no file is written)."""
+    if not sigbit(signo) & DEFAULT_CORE or not group.is_dumpable:
+        return 0
+    return 0 if group.rlimit(RLIMIT_CORE) == 0 else 1
+
+
+def deliver(task: Task, result: int, in_syscall: bool) -> None:
+    """Handle everything that keeps `task` (stopped, not blocked) from guest code.
+
+    `result` is that of the call under way if `in_syscall`; RESUME says that the registers hold it already.
+    Afterwards the task has exited, is parked, or its registers are those with which it is to be resumed.
+    """
+    group, thread = task.group, task.thread
+    has_result = in_syscall and result != RESUME
+    if task.saved_sigmask >= 0 and not (has_result and _is_interruption(result)):
+        restore_saved_sigmask(task)
+    regs: Registers | None = None
+    while True:
+        if group.fatal_status >= 0 or task.is_kill_pending:
+            do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else SIGKILL)
+            return
+        if group.stop_pending:
+            if regs is not None:
+                thread.set_regs(regs)
+            _park(task, result if has_result else RESUME)
+            return
+        info = dequeue_signal(task, ~task.sigmask & ALL_SIGNALS)
+        if info is None:
+            if has_result:
+                regs = thread.regs()
+                _finish_plain(task, regs, result)
+                has_result = False
+            if task.saved_sigmask < 0:
+                break
+            restore_saved_sigmask(task)
+            continue
+        signo = info.signo
+        action = group.handlers.actions[signo]
+        if action.handler == SIG_IGN:
+            continue
+        if action.handler != SIG_DFL:
+            if regs is None:
+                regs = thread.regs()
+            if has_result:
+                _finish_handled(task, regs, result, action.flags)
+                has_result = False
+            handler_regs = _enter_handler(task, regs, info, action)
+            if handler_regs is None:
+                force_segv(task, signo)
+            else:
+                regs = handler_regs
+            continue
+        if default_action(task, signo):
+            return
+    task.wants_attention = False
+    if regs is not None:
+        thread.set_regs(regs)
+
+
+def default_action(task: Task, signo: int) -> bool:
+    """SIG_DFL: ignore, stop or end the group; whether it has ended."""
+    group, bit = task.group, sigbit(signo)
+    if bit & DEFAULT_IGNORE:
+        return False
+    if is_unkillable(group) and not bit & _KERNEL_ONLY and not task.is_fault_forced:
+        return False
+    if bit & DEFAULT_STOP:
+        if signo == SIGSTOP or group.pgrp is None or not is_orphaned(group.pgrp):
+            start_group_stop(group, signo)
+        return False
+    do_group_exit(group, status_signaled(signo, core_flag(group, signo)))
+    return True
+
+
+def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction) -> Registers | None:
+    """Write the frame; the registers with which the handler starts, None if it could not be written (handle_signal)."""
+    signo, flags = info.signo, action.flags
+    handler = action.handler
+    if flags & SA_RESETHAND:
+        action.handler = SIG_DFL
+    if not flags & SA_RESTORER:
+        return None
+    mask = task.saved_sigmask if task.saved_sigmask >= 0 else task.sigmask
+    thread = task.thread
+    altstack = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
+    try:
+        frame = sigframe.build(
+            regs,
+            thread.fpstate(),
+            signo,
+            info.raw,
+            mask,
+            altstack,
+            handler,
+            flags,
+            action.restorer,
+            task.fault_trapno,
+            task.fault_err,
+            task.fault_cr2,
+        )
+    except LinuxError:
+        return None
+    if thread.process().write(frame.addr, frame.data) != len(frame.data):
+        return None
+    if task.altstack_flags & SS_AUTODISARM:
+        task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, SS_DISABLE
+    thread.set_fpstate(b"")
+    task.saved_sigmask = -1
+    blocked = task.sigmask | action.mask
+    if not flags & SA_NODEFER:
+        blocked |= sigbit(signo)
+    set_sigmask(task, blocked)
+    return frame.regs
+
+
+def sigreturn(task: Task) -> int:
+    """rt_sigreturn(2): RESUME with everything as the frame says, or 0 with a forced SIGSEGV."""
+    thread = task.thread
+    process = thread.process()
+    regs = thread.regs()
+    try:
+        context = sigframe.parse(process.read(regs.rsp, sigframe.UCONTEXT_SIZE), regs)
+        state = b""
+        if context.fpstate_addr:
+            length = sigframe.fpstate_length(process.read(context.fpstate_addr, sigframe.FXSAVE_SIZE))
+            state = process.read(context.fpstate_addr, length)
+            if len(state) != length:
+                raise LinuxError(EINVAL)
+        if not thread.set_fpstate(state):
+            raise LinuxError(EINVAL)
+    except LinuxError:
+        force_segv(task, 0)
+        return RESUME
+    task.restart = None
+    thread.set_regs(context.regs)
+    set_sigmask(task, context.mask)
+    set_altstack(task, context.stack_sp, context.stack_flags, context.stack_size, context.regs.rsp)
+    return RESUME
+
+
+def set_altstack(task: Task, sp: int, flags: int, size: int, current_sp: int) -> int:
+    """do_sigaltstack's change: 0, -EPERM while on the stack, -EINVAL, -ENOMEM.  `flags` as in the guest's stack_t."""
+    flags &= 0xFFFFFFFF
+    now = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
+    if now.contains(current_sp):
+        return -EPERM
+    mode = flags & ~SS_AUTODISARM
+    if mode not in (0, 1, SS_DISABLE):
+        return -EINVAL
+    if mode == SS_DISABLE:
+        sp = size = 0
+    elif size < MINSIGSTKSZ:
+        return -ENOMEM
+    task.altstack_addr, task.altstack_size, task.altstack_flags = sp, size, flags
+    return 0
