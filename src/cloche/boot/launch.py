@@ -207,7 +207,7 @@ def _attach_points(spec: SandboxSpec) -> list[AttachPoint]:
     for mount in spec.mounts:
         if mount.kind == HOST:
             mount.attach_index = len(points)
-            points.append(AttachPoint(mount.source, is_writable=mount.mode == RW))
+            points.append(AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only))
     return points
 
 

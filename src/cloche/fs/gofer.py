@@ -1,0 +1,905 @@
+"""Files of the host, served by the gofer.
+
+Owns the inodes of one attach point and the descriptors that the gofer donated for them.  May call the gofer
+client; blocks for one round trip (about 30 µs) per request.
+
+Two ways to keep metadata:
+- Not shared (an image, or a directory that only this sandbox changes): a directory is fetched whole, once,
+with the
+  attributes of all its entries, and believed for ever; changes made through here are applied to what is
+  known.
+- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer; the attributes of an
+open file
+  come from its descriptor.  The same file (device, number, type) stays the same inode object while it is in
+  use.
+
+An object is addressed by its directory's fid and its name; one that was unlinked has no address any more and
+lives on its descriptors.  A regular file has at most two descriptors, one to read and one to write, shared by
+everything that has it open (positions are kept here, so only positioned calls are used).  Those to read stay
+open for later, up to a limit, unless the directory is shared: an open descriptor is what keeps the host from
+reusing an inode number.
+"""
+
+import os
+import time
+from typing import Final
+
+from cloche.abi.errno import (
+    EACCES,
+    EBADF,
+    EFBIG,
+    EINVAL,
+    EIO,
+    ENOENT,
+    ENXIO,
+    EROFS,
+    ESTALE,
+    LinuxError,
+)
+from cloche.abi.fcntl import O_APPEND, RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.mman import MAP_SHARED, PROT_WRITE
+from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
+from cloche.mm.usermem import IovIter
+from cloche.platform import hostsys
+from cloche.vfs.attr import new_owner, remove_privs
+from cloche.vfs.devices import open_special
+from cloche.vfs.objects import (
+    ATTR_ATIME,
+    ATTR_GID,
+    ATTR_MODE,
+    ATTR_MTIME,
+    ATTR_SIZE,
+    ATTR_UID,
+    Context,
+    DirectoryDescription,
+    DirEmitter,
+    FileDescription,
+    FileSystem,
+    Inode,
+    Path,
+    SetAttr,
+    StatFs,
+)
+from cloche.wire.gofer import Attr, Entry, entry_at, ino_and_mode_at
+from cloche.wire.gofer_client import GoferClient
+
+MAX_IDLE_FDS: Final = 512
+MAX_SHARED_INODES: Final = 32768
+CLUNK_BATCH: Final = 64
+# A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
+FRESH_NS: Final = 200_000
+RWF_APPEND: Final = 0x10
+_OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
+
+
+def _fail(error: OSError) -> LinuxError:
+    return LinuxError(error.errno or EIO)
+
+
+class OwnerMap:
+    """One user and one group of the host that appear as others in the sandbox (a rootless run); -1: none."""
+
+    def __init__(
+        self, host_uid: int = -1, guest_uid: int = -1, host_gid: int = -1, guest_gid: int = -1
+    ) -> None:
+        self.host_uid: int = host_uid
+        self.guest_uid: int = guest_uid
+        self.host_gid: int = host_gid
+        self.guest_gid: int = guest_gid
+
+
+class GoferFs(FileSystem):
+    """One attach point of the gofer as a file system."""
+
+    def __init__(
+        self,
+        client: GoferClient,
+        index: int,
+        dev: int,
+        *,
+        is_shared: bool,
+        owners: OwnerMap | None = None,
+    ) -> None:
+        """Attaches.  Raises LinuxError."""
+        root = client.attach(index)
+        super().__init__("gofer", client.statfs(root.fid)[0], dev)
+        self.client: GoferClient = client
+        self.root_fid: int = root.fid
+        self.is_shared: bool = is_shared
+        self.has_stable_dentries = not is_shared
+        self.is_readonly = not root.is_writable
+        self.owners: OwnerMap = owners if owners is not None else OwnerMap()
+        self._devices: dict[int, int] = {root.attr.dev: 0}
+        # Files that have several names, and on a shared attach point everything, by host device and number.
+        self._inodes: dict[tuple[int, int], GoferInode] = {}
+        self._idle: dict[GoferInode, None] = {}  # unused files with a descriptor, the oldest first
+        self._dead_fids: list[int] = []
+        self.root: GoferInode = self.make(None, Entry(b"", root.attr, b""))
+        self.root_inode = self.root
+
+    def statfs(self, ctx: Context) -> StatFs:
+        row = self.client.statfs(self.root_fid)
+        out = StatFs(row[0])
+        out.block_size = row[1]
+        out.blocks = row[2]
+        out.blocks_free = row[3]
+        out.blocks_avail = row[4]
+        out.files = row[5]
+        out.files_free = row[6]
+        out.name_max = row[7]
+        return out
+
+    def sync(self) -> int:
+        if not self.is_readonly:
+            try:
+                self.client.syncfs(self.root_fid)
+            except LinuxError as error:
+                return -error.errno
+        return 0
+
+    def guest_ino(self, dev: int, ino: int) -> int:
+        """A number that is unique in this file system although the host's tree may span several devices."""
+        index = self._devices.get(dev)
+        if index is None:
+            index = len(self._devices)
+            self._devices[dev] = index
+        return ino if index == 0 else ino | (index << _OTHER_DEVICE_SHIFT)
+
+    def make(self, parent: "GoferDir | None", entry: Entry) -> "GoferInode":
+        """The inode of an entry: the known one if it is the same file, else a new one."""
+        attr = entry.attr
+        is_dir = attr.mode & S_IFMT == S_IFDIR
+        is_known = self.is_shared or (attr.nlink > 1 and not is_dir)
+        key = (attr.dev, attr.ino)
+        if is_known:
+            known = self._inodes.get(key)
+            if known is not None and (known.mode ^ attr.mode) & S_IFMT == 0:
+                known.update(attr)
+                known.target = entry.target
+                if self.is_shared:
+                    known.set_address(parent, entry.name)  # the newest is the surest
+                elif parent is not None:
+                    known.add_name(parent, entry.name)
+                return known
+        inode = GoferDir(self, attr) if is_dir else GoferInode(self, attr)
+        inode.target = entry.target
+        inode.set_address(parent, entry.name)
+        if is_known:
+            self._inodes[key] = inode
+            if self.is_shared and len(self._inodes) > MAX_SHARED_INODES:
+                self._trim()
+        return inode
+
+    def remember(self, inode: "GoferInode") -> None:
+        """It has got a second name."""
+        self._inodes[(inode.host_dev, inode.host_ino)] = inode
+
+    def forget(self, inode: "GoferInode") -> None:
+        """Its last name is gone."""
+        key = (inode.host_dev, inode.host_ino)
+        if self._inodes.get(key) is inode:
+            del self._inodes[key]
+
+    def _trim(self) -> None:
+        """Drop inodes that nobody uses.  Directories stay: somebody may be in them."""
+        for key, inode in list(self._inodes.items()):
+            if inode.is_idle() and not inode.is_dir():
+                inode.close_fds()
+                del self._inodes[key]
+
+    def park(self, inode: "GoferInode") -> None:
+        """The last user of a file is gone: keep its descriptor for the next, or not."""
+        if self.is_shared or not inode.has_address:
+            inode.close_fds()
+            return
+        inode.close_write_fd()
+        if inode.read_fd < 0:
+            return
+        self._idle[inode] = None
+        self._close_oldest()
+
+    def park_new(self, inode: "GoferInode") -> None:
+        """A file was made; an open will follow, or its descriptor will be closed in time."""
+        self._idle[inode] = None
+        self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        if len(self._idle) > MAX_IDLE_FDS:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.close_fds()
+
+    def unpark(self, inode: "GoferInode") -> None:
+        """Somebody uses it again."""
+        self._idle.pop(inode, None)
+
+    def clunk(self, fid: int) -> None:
+        """A directory is gone; the gofer is told in batches."""
+        if fid:
+            self._dead_fids.append(fid)
+            if len(self._dead_fids) >= CLUNK_BATCH:
+                fids = self._dead_fids
+                self._dead_fids = []
+                self.client.clunk(fids)
+
+    def host_uid(self, uid: int) -> int:
+        return self.owners.host_uid if uid == self.owners.guest_uid else uid
+
+    def host_gid(self, gid: int) -> int:
+        return self.owners.host_gid if gid == self.owners.guest_gid else gid
+
+
+class GoferInode(Inode):
+    """Anything on the host; directories are GoferDir."""
+
+    def __init__(self, host: GoferFs, attr: Attr) -> None:
+        super().__init__(host, host.guest_ino(attr.dev, attr.ino), attr.mode)
+        self.host: GoferFs = host
+        self.host_dev: int = attr.dev
+        self.host_ino: int = attr.ino
+        self.parent: GoferDir | None = None
+        self.name: bytes = b""
+        self.has_address: bool = True
+        self._other_names: list[tuple[GoferDir, bytes]] = []  # hard links that are known (not shared)
+        self.target: bytes = b""  # of a symbolic link
+        self.read_fd: int = -1
+        self.write_fd: int = -1
+        self.users: int = 0  # open file descriptions
+        self.is_write_fd_readable: bool = False
+        self.is_stale: bool = False  # written through a descriptor since the attributes were seen
+        self.checked_ns: int = 0  # when the gofer was last asked, monotonic
+        self.update(attr)
+
+    # -- identity --------------------------------------------------------------------------------------
+    def set_address(self, parent: "GoferDir | None", name: bytes) -> None:
+        """Where the gofer finds it."""
+        self.parent = parent
+        self.name = name
+        self.has_address = True
+
+    def address(self) -> tuple[int, bytes]:
+        """Fid and name for the gofer.  Raises LinuxError(ESTALE) if it was unlinked."""
+        if not self.has_address:
+            raise LinuxError(ESTALE)
+        parent = self.parent
+        if parent is None:
+            return self.host.root_fid, b""
+        return parent.fid(), self.name
+
+    def is_idle(self) -> bool:
+        """Whether nothing but a cache refers to it."""
+        return (
+            self.users == 0
+            and self.write_count == 0
+            and self.locks is None
+            and self.watches is None
+            and self.pipe is None
+            and self.bound_socket is None
+        )
+
+    def add_name(self, parent: "GoferDir", name: bytes) -> None:
+        """It has this name too."""
+        if not self.has_address:
+            self.set_address(parent, name)
+        elif (self.parent is not parent or self.name != name) and (parent, name) not in self._other_names:
+            self._other_names.append((parent, name))
+
+    def lost_name(self, parent: "GoferDir", name: bytes) -> None:
+        """One of its names was removed."""
+        self.nlink = max(self.nlink - 1, 0)
+        self._drop_name(parent, name)
+        if self.nlink == 0:
+            self.host.forget(self)
+        self.ctime_ns = time.time_ns()
+
+    def moved(self, parent: "GoferDir", name: bytes, new_parent: "GoferDir", new_name: bytes) -> None:
+        """One of its names is another now."""
+        self._drop_name(parent, name)
+        self.add_name(new_parent, new_name)
+        self.is_stale = True  # ctime
+
+    def _drop_name(self, parent: "GoferDir", name: bytes) -> None:
+        if self.parent is not parent or self.name != name:
+            if (parent, name) in self._other_names:
+                self._other_names.remove((parent, name))
+        elif self._other_names:
+            other, other_name = self._other_names.pop()
+            self.set_address(other, other_name)
+        else:
+            self.has_address = False
+
+    # -- attributes ------------------------------------------------------------------------------------
+    def update(self, attr: Attr) -> None:
+        """Take over what the gofer said."""
+        self.mode = attr.mode
+        self.nlink = attr.nlink
+        self.rdev = attr.rdev
+        self.size = attr.size
+        self.blocks = attr.blocks
+        self.atime_ns = attr.atime_ns
+        self.mtime_ns = attr.mtime_ns
+        self.ctime_ns = attr.ctime_ns
+        owners = self.host.owners
+        self.uid = owners.guest_uid if attr.uid == owners.host_uid else attr.uid
+        self.gid = owners.guest_gid if attr.gid == owners.host_gid else attr.gid
+
+    def _update_from_fd(self, fd: int) -> None:
+        try:
+            st = os.fstat(fd)
+        except OSError as error:
+            raise _fail(error)
+        self.is_stale = False
+        self.update(
+            Attr(
+                st.st_ino,
+                st.st_dev,
+                st.st_mode,
+                st.st_nlink,
+                st.st_uid,
+                st.st_gid,
+                st.st_rdev,
+                st.st_size,
+                st.st_blocks,
+                st.st_atime_ns,
+                st.st_mtime_ns,
+                st.st_ctime_ns,
+            )
+        )
+
+    def refresh(self, ctx: Context) -> None:
+        if not self.is_stale and not self.host.is_shared:
+            return
+        fd = self.write_fd if self.write_fd >= 0 else self.read_fd
+        if fd >= 0:
+            self._update_from_fd(fd)
+            return
+        if not self.has_address:
+            return
+        if not self.is_stale and time.monotonic_ns() - self.checked_ns < FRESH_NS:
+            return
+        fid, name = self.address()
+        found = self.host.client.stat(fid, name)
+        if isinstance(found, int):
+            return  # gone from the host; what was known stays true of the object
+        if found.attr.ino == self.host_ino and found.attr.dev == self.host_dev:
+            self.checked_ns = time.monotonic_ns()
+            self.is_stale = False
+            self.update(found.attr)
+
+    def setattr(self, ctx: Context, attr: SetAttr) -> None:
+        host = self.host
+        if host.is_readonly:
+            raise LinuxError(EROFS)
+        valid = attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME | ATTR_MTIME)
+        if valid & ATTR_SIZE:
+            valid &= ~ATTR_MTIME  # the host's truncate sets it
+            if self.write_fd >= 0:
+                try:
+                    os.ftruncate(self.write_fd, attr.size)
+                except OSError as error:
+                    raise _fail(error)
+                self._update_from_fd(self.write_fd)
+                valid &= ~ATTR_SIZE
+        if valid == 0:
+            return
+        if not self.has_address:
+            self._set_locally(valid, attr)
+            return
+        fid, name = self.address()
+        self.update(
+            host.client.setattr(
+                fid,
+                name,
+                valid,
+                attr.mode & 0o7777,
+                host.host_uid(attr.uid),
+                host.host_gid(attr.gid),
+                attr.size,
+                attr.atime_ns,
+                attr.mtime_ns,
+            )
+        )
+
+    def _set_locally(self, valid: int, attr: SetAttr) -> None:
+        """Of an unlinked file: nobody else can see it."""
+        if valid & ATTR_SIZE:
+            raise LinuxError(ESTALE)
+        if valid & ATTR_MODE:
+            self.mode = (self.mode & S_IFMT) | (attr.mode & 0o7777)
+        if valid & ATTR_UID:
+            self.uid = attr.uid
+        if valid & ATTR_GID:
+            self.gid = attr.gid
+        if valid & ATTR_ATIME:
+            self.atime_ns = attr.atime_ns
+        if valid & ATTR_MTIME:
+            self.mtime_ns = attr.mtime_ns
+        self.ctime_ns = attr.ctime_ns
+
+    def readlink(self, ctx: Context) -> bytes:
+        if not self.is_symlink():
+            raise LinuxError(EINVAL)
+        return self.target
+
+    # -- extended attributes ---------------------------------------------------------------------------
+    def getxattr(self, ctx: Context, name: bytes) -> bytes:
+        fid, own = self.address()
+        return self.host.client.getxattr(fid, own, name)
+
+    def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
+        fid, own = self.address()
+        self.host.client.setxattr(fid, own, name, value, flags)
+        self.is_stale = True  # ctime
+
+    def listxattr(self, ctx: Context) -> list[bytes]:
+        fid, own = self.address()
+        return self.host.client.listxattr(fid, own)
+
+    def removexattr(self, ctx: Context, name: bytes) -> None:
+        fid, own = self.address()
+        self.host.client.removexattr(fid, own, name)
+        self.is_stale = True
+
+    # -- descriptors -----------------------------------------------------------------------------------
+    def fd_to_read(self) -> int:
+        """A descriptor open for reading.  Raises LinuxError."""
+        if self.read_fd >= 0:
+            return self.read_fd
+        if self.write_fd >= 0 and self.is_write_fd_readable:
+            return self.write_fd
+        return self.fd_to_map()
+
+    def fd_to_map(self) -> int:
+        """A descriptor open only for reading, for guests to map.  Raises LinuxError."""
+        if self.read_fd < 0:
+            self.read_fd = self._open(os.O_RDONLY)
+        return self.read_fd
+
+    def fd_to_write(self) -> int:
+        """A descriptor open for writing, and for reading too where the host lets us.  Raises LinuxError."""
+        if self.write_fd < 0:
+            try:
+                self.write_fd = self._open(os.O_RDWR)
+                self.is_write_fd_readable = True
+            except LinuxError as error:
+                if error.errno != EACCES:
+                    raise
+                self.write_fd = self._open(os.O_WRONLY)
+                self.is_write_fd_readable = False
+        return self.write_fd
+
+    def _open(self, flags: int) -> int:
+        fid, name = self.address()
+        fd, attr = self.host.client.open(fid, name, flags, self.host_dev, self.host_ino)
+        self.update(attr)
+        return fd
+
+    def close_write_fd(self) -> None:
+        """Close the descriptor to write, after a last look at the attributes."""
+        if self.write_fd >= 0:
+            if self.is_stale:
+                self._update_from_fd(self.write_fd)
+            os.close(self.write_fd)
+            self.write_fd = -1
+
+    def close_fds(self) -> None:
+        """Close both descriptors."""
+        self.close_write_fd()
+        if self.read_fd >= 0:
+            os.close(self.read_fd)
+            self.read_fd = -1
+
+    def add_user(self) -> None:
+        """An open file description more."""
+        self.users += 1
+        if self.users == 1:
+            self.host.unpark(self)
+
+    def drop_user(self) -> None:
+        """An open file description less."""
+        self.users -= 1
+        if self.users == 0:
+            self.host.park(self)
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        if self.mode & S_IFMT != S_IFREG:
+            return open_special(ctx, path, self, flags)
+        # Now, not at the first read: the host may refuse what the mode bits allow.
+        access = flags & 3
+        if access != os.O_WRONLY:
+            self.fd_to_read()
+        if access != os.O_RDONLY:
+            self.fd_to_write()
+        return GoferFile(path, self, flags)
+
+
+class GoferDir(GoferInode):
+    """A directory of the host."""
+
+    def __init__(self, host: GoferFs, attr: Attr) -> None:
+        super().__init__(host, attr)
+        self._fid: int = 0
+        self._blob: bytes = b""
+        # Not shared: name -> offset in the blob, or -1 for what was made since.  None: not fetched yet.
+        self._index: dict[bytes, int] | None = None
+        self._is_listed: bool = True
+        self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
+
+    def fid(self) -> int:
+        """The gofer's number for it.  Raises LinuxError.
+
+        Recursion ends at the parent, which got its fid when this child was looked up in it.
+        """
+        if self._fid == 0:
+            if not self.has_address:
+                raise LinuxError(ENOENT)
+            parent = self.parent
+            if parent is None:
+                self._fid = self.host.root_fid
+            else:
+                fid, attr = self.host.client.walk(parent.fid(), self.name)
+                if attr.ino != self.host_ino or attr.dev != self.host_dev:
+                    self.host.clunk(fid)
+                    raise LinuxError(ESTALE)
+                self._fid = fid
+        return self._fid
+
+    def drop_fid(self) -> None:
+        """It was removed."""
+        self.host.clunk(self._fid)
+        self._fid = 0
+
+    def known_fid(self) -> int:
+        """Its fid if there is one, else 0."""
+        return self._fid
+
+    # -- reading ---------------------------------------------------------------------------------------
+    def _load(self) -> dict[bytes, int]:
+        """Fetch the whole directory, unless it was."""
+        index = self._index
+        if index is not None:
+            return index
+        parent = self.parent
+        if self._fid == 0 and parent is not None and self.has_address:
+            listing = self.host.client.opendir(parent.fid(), self.name)
+            self._fid = listing.fid
+        else:
+            listing = self.host.client.relist(self.fid())
+        self._blob = listing.blob
+        self._is_listed = listing.is_listed
+        self._index = listing.index
+        return listing.index
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        if self.host.is_shared:
+            return self._lookup_now(name)
+        child = self._children.get(name)
+        if child is not None:
+            return child
+        index = self._load()
+        if not self._is_listed:
+            child = self._lookup_now(name)
+        else:
+            offset = index.get(name, -1)
+            if offset < 0:
+                return None
+            child = self.host.make(self, entry_at(self._blob, offset))
+        if child is not None:
+            self._children[name] = child
+        return child
+
+    def _lookup_now(self, name: bytes) -> GoferInode | None:
+        """Ask the gofer."""
+        found = self.host.client.stat(self.fid(), name)
+        if isinstance(found, int):
+            if found == -ENOENT:
+                return None
+            raise LinuxError(-found)
+        child = self.host.make(self, found)
+        child.checked_ns = time.monotonic_ns()
+        return child
+
+    def snapshot(self) -> list[tuple[bytes, int, int]]:
+        """Name, inode number and d_type of every entry as of now.  Raises LinuxError(EACCES) if it is
+        unreadable."""
+        out: list[tuple[bytes, int, int]] = []
+        host = self.host
+        if host.is_shared:
+            listing = host.client.relist(self.fid())
+            index = listing.index
+            blob = listing.blob
+            is_listed = listing.is_listed
+        else:
+            index = self._load()
+            blob = self._blob
+            is_listed = self._is_listed
+        if not is_listed:
+            raise LinuxError(EACCES)
+        for name, offset in index.items():
+            if offset >= 0:
+                dev, ino, mode = ino_and_mode_at(blob, offset)
+                out.append((name, host.guest_ino(dev, ino), mode >> 12))
+            else:
+                child = self._children[name]
+                out.append((name, child.ino, child.mode >> 12))
+        return out
+
+    # -- changing --------------------------------------------------------------------------------------
+    def _added(self, name: bytes, inode: GoferInode) -> None:
+        """A name is there now."""
+        self.is_stale = True
+        if not self.host.is_shared:
+            self._children[name] = inode
+            index = self._index
+            if index is not None:
+                index.pop(name, None)
+                index[name] = -1
+
+    def _removed(self, name: bytes) -> None:
+        """A name is gone."""
+        self.is_stale = True
+        self._children.pop(name, None)
+        index = self._index
+        if index is not None:
+            index.pop(name, None)
+
+    def _check_writable(self) -> None:
+        if self.host.is_readonly:
+            raise LinuxError(EROFS)
+
+    def create(self, ctx: Context, name: bytes, mode: int) -> Inode:
+        self._check_writable()
+        host = self.host
+        uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFREG)
+        fd, attr = host.client.create(
+            self.fid(), name, os.O_RDWR, mode & 0o7777, host.host_uid(uid), host.host_gid(gid)
+        )
+        inode = host.make(self, Entry(name, attr, b""))
+        if inode.write_fd >= 0:
+            os.close(fd)
+            raise LinuxError(ESTALE)  # a number in use cannot be a new file's: the gofer is confused
+        inode.write_fd = fd  # for the open that follows
+        inode.is_write_fd_readable = True
+        host.park_new(inode)
+        inode.checked_ns = time.monotonic_ns()
+        self._added(name, inode)
+        return inode
+
+    def mkdir(self, ctx: Context, name: bytes, mode: int) -> Inode:
+        self._check_writable()
+        host = self.host
+        uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFDIR)
+        attr = host.client.mkdir(self.fid(), name, mode & 0o7777, host.host_uid(uid), host.host_gid(gid))
+        inode = host.make(self, Entry(name, attr, b""))
+        inode.checked_ns = time.monotonic_ns()
+        self._added(name, inode)
+        self.nlink += 1
+        return inode
+
+    def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
+        self._check_writable()
+        host = self.host
+        uid, gid, _mode = new_owner(ctx.creds, self, 0o777)
+        attr = host.client.symlink(self.fid(), name, target, host.host_uid(uid), host.host_gid(gid))
+        inode = host.make(self, Entry(name, attr, target))
+        inode.checked_ns = time.monotonic_ns()
+        self._added(name, inode)
+        return inode
+
+    def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        self._check_writable()
+        assert isinstance(inode, GoferInode)
+        fid, own = inode.address()
+        attr = self.host.client.link(fid, own, self.fid(), name)
+        if attr.ino != inode.host_ino or attr.dev != inode.host_dev:
+            raise LinuxError(ESTALE)  # the host replaced the source meanwhile
+        inode.update(attr)
+        inode.add_name(self, name)
+        self.host.remember(inode)
+        self._added(name, inode)
+
+    def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        self._check_writable()
+        assert isinstance(inode, GoferInode)
+        self.host.client.unlink(self.fid(), name)
+        self._removed(name)
+        inode.lost_name(self, name)
+        if inode.users == 0 and not inode.has_address:
+            self.host.unpark(inode)
+            inode.close_fds()
+
+    def rmdir(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        self._check_writable()
+        assert isinstance(inode, GoferDir)
+        self.host.client.rmdir(self.fid(), name)
+        self._removed(name)
+        self.nlink = max(self.nlink - 1, 0)
+        inode.nlink = 1  # lost_name takes it
+        inode.lost_name(self, name)
+        inode.drop_fid()
+
+    def rename(
+        self,
+        ctx: Context,
+        name: bytes,
+        inode: Inode,
+        new_dir: Inode,
+        new_name: bytes,
+        target: Inode | None,
+        flags: int,
+    ) -> None:
+        self._check_writable()
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise LinuxError(EINVAL)
+        assert isinstance(inode, GoferInode) and isinstance(new_dir, GoferDir)
+        assert target is None or isinstance(target, GoferInode)
+        is_exchange = flags & RENAME_EXCHANGE != 0
+        moved_fid = inode.known_fid() if isinstance(inode, GoferDir) else 0
+        other_fid = target.known_fid() if is_exchange and isinstance(target, GoferDir) else 0
+        self.host.client.rename(self.fid(), name, new_dir.fid(), new_name, flags, moved_fid, other_fid)
+        self._removed(name)
+        new_dir._removed(new_name)
+        if is_exchange:
+            assert target is not None
+            target.moved(new_dir, new_name, self, name)
+            self._added(name, target)
+        elif target is not None:
+            if isinstance(target, GoferDir):
+                target.nlink = 1
+                target.drop_fid()
+            target.lost_name(new_dir, new_name)
+            if target.users == 0 and not target.has_address:
+                self.host.unpark(target)
+                target.close_fds()
+        inode.moved(self, name, new_dir, new_name)
+        new_dir._added(new_name, inode)
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return GoferDirDescription(path, self, flags)
+
+    def sync_dir(self) -> None:
+        """fsync of the directory on the host."""
+        self.host.client.fsync(self.fid(), b"")
+
+
+class GoferDirDescription(DirectoryDescription):
+    """An open directory; a snapshot is taken at its beginning."""
+
+    def __init__(self, path: Path, directory: GoferDir, flags: int) -> None:
+        super().__init__(path, directory, flags)
+        self._directory: GoferDir = directory
+        self._entries: list[tuple[bytes, int, int]] = []
+
+    def iterate(self, ctx: Context, emitter: DirEmitter) -> int:
+        directory = self._directory
+        if self.pos <= 0:
+            try:
+                self._entries = directory.snapshot()
+            except LinuxError as error:
+                return -error.errno
+            if not emitter.emit(b".", directory.ino, 4, 1):
+                return 0
+            self.pos = 1
+        if self.pos == 1:
+            parent = self.path.dentry.parent if self.path is not None else None
+            parent_ino = parent.require().ino if parent is not None else directory.ino
+            if not emitter.emit(b"..", parent_ino, 4, 2):
+                return 0
+            self.pos = 2
+        entries = self._entries
+        at = self.pos - 2
+        while at < len(entries):
+            name, ino, dtype = entries[at]
+            if not emitter.emit(name, ino, dtype, at + 3):
+                return 0
+            at += 1
+            self.pos = at + 2
+        return 0
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        if not self._directory.host.is_readonly:
+            try:
+                self._directory.sync_dir()
+            except LinuxError as error:
+                return -error.errno
+        return 0
+
+
+class GoferFile(FileDescription):
+    """An open regular file."""
+
+    def __init__(self, path: Path, node: GoferInode, flags: int) -> None:
+        super().__init__(path, node, flags)
+        self._node: GoferInode = node
+        node.add_user()
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        return dst.read_fd(self._node.fd_to_read(), offset, dst.remaining(), flags)
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        node = self._node
+        length = src.remaining()
+        limit = ctx.file_size_limit
+        if limit >= 0:
+            at = offset
+            if flags & RWF_APPEND:
+                node.refresh(ctx)
+                at = node.size
+            if at >= limit and length:
+                ctx.file_size_exceeded()
+                return -EFBIG
+            length = min(length, limit - at)
+        if node.mode & 0o6000:
+            remove_privs(ctx, node)
+        count = src.write_fd(node.fd_to_write(), offset, length, flags)
+        if count > 0:
+            node.is_stale = True
+            if flags & RWF_APPEND:
+                node.refresh(ctx)
+            elif offset + count > node.size:
+                node.size = offset + count
+        return count
+
+    def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
+        if self.flags & O_APPEND == 0:
+            count = self.pwrite(ctx, src, self.pos, flags)
+            if count > 0:
+                self.pos += count
+            return count
+        # RWF_APPEND: others on the host may append too.
+        count = self.pwrite(ctx, src, 0, flags | RWF_APPEND)
+        if count > 0:
+            self.pos = self._node.size
+        return count
+
+    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
+        if offset < 0:
+            return -ENXIO
+        node = self._node
+        fd = node.write_fd if node.write_fd >= 0 else node.fd_to_read()
+        try:
+            self.pos = os.lseek(fd, offset, whence)
+        except OSError as error:
+            return -(error.errno or EIO)
+        return self.pos
+
+    def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        node = self._node
+        if not self.is_writable():
+            return -EBADF
+        try:
+            hostsys.fallocate(node.fd_to_write(), mode, offset, length)
+        except OSError as error:
+            return -(error.errno or EIO)
+        node.is_stale = True
+        node.refresh(ctx)
+        return 0
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        node = self._node
+        fd = node.write_fd if node.write_fd >= 0 else node.read_fd
+        if fd < 0:
+            return 0
+        try:
+            if is_data_only:
+                os.fdatasync(fd)
+            else:
+                os.fsync(fd)
+        except OSError as error:
+            return -(error.errno or EIO)
+        return 0
+
+    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
+        node = self._node
+        if flags & MAP_SHARED and self.is_writable():
+            # mprotect may add PROT_WRITE later: what the file was opened for decides.
+            node.is_stale = True
+            return node.fd_to_write()
+        if flags & MAP_SHARED and prot & PROT_WRITE:
+            raise LinuxError(EACCES)
+        if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
+            return node.fd_to_read()  # unlinked: a private mapping cannot write through it
+        return node.fd_to_map()
+
+    def release(self) -> None:
+        self._node.drop_user()
