@@ -1,13 +1,13 @@
-"""Decoding that the file handlers share: descriptors, directory descriptors, file positions and size limits.
+"""Decoding that the file handlers share: descriptors, directory descriptors, access modes.
 
 May call vfs and kernel; every function raises LinuxError unless it says otherwise.
 """
 
 from typing import Final
 
-from cloche.abi.errno import EBADF, EFBIG, ENOTDIR, LinuxError
+from cloche.abi.errno import EBADF, ENOTDIR, LinuxError
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_PATH
-from cloche.abi.limits import MAX_LFS_FILESIZE, TASK_SIZE_MAX
+from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.kernel.task import Task, to_i32, to_u64
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
@@ -97,16 +97,3 @@ def can_write(file: FileDescription) -> bool:
 def is_user_range(addr: int, length: int) -> bool:
     """access_ok: whether the signed register values describe a range that could be the program's."""
     return addr >= 0 and length >= 0 and addr + length <= TASK_SIZE_MAX
-
-
-def limit_write(task: Task, file: FileDescription, pos: int, count: int) -> int:
-    """How much of `count` bytes RLIMIT_FSIZE grants a write at `pos`; -EFBIG with SIGXFSZ if none."""
-    limit = task.file_size_limit
-    if limit < 0 or not file.inode.is_regular():
-        return count if pos + count <= MAX_LFS_FILESIZE else MAX_LFS_FILESIZE - pos
-    if pos >= limit:
-        if count == 0:
-            return 0
-        task.file_size_exceeded()
-        return -EFBIG
-    return min(count, limit - pos)

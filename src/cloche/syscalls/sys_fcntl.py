@@ -40,12 +40,6 @@ from cloche.abi.fcntl import (
     F_OWNER_PID,
     F_OWNER_TID,
     F_RDLCK,
-    F_SEAL_EXEC,
-    F_SEAL_FUTURE_WRITE,
-    F_SEAL_GROW,
-    F_SEAL_SEAL,
-    F_SEAL_SHRINK,
-    F_SEAL_WRITE,
     F_SET_RW_HINT,
     F_SETFD,
     F_SETFL,
@@ -74,6 +68,7 @@ from cloche.abi.fcntl import (
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
 from cloche.fs.pipe import pipe_fcntl
+from cloche.fs.tmpfs import add_seals, get_seals
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import CAP_LEASE, can_read, can_write, data_file
@@ -94,9 +89,6 @@ from cloche.vfs.locks import (
 from cloche.vfs.objects import FileDescription
 
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
-_ALL_SEALS: Final = (
-    F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC
-)
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
 _NSIG: Final = 64
 
@@ -149,9 +141,9 @@ def sys_fcntl(task: Task, args: Args) -> int:
     if command == F_GETPIPE_SZ or command == F_SETPIPE_SZ:
         return pipe_fcntl(task, file, command, arg)
     if command == F_ADD_SEALS:
-        return add_seals(file, arg)
+        return add_seals(task, file, to_u32(arg))
     if command == F_GET_SEALS:
-        return file.inode.seals if file.inode.seals >= 0 else -EINVAL
+        return get_seals(file)
     if command == F_GETLEASE:
         return F_UNLCK
     if command == F_SETLEASE:
@@ -215,21 +207,6 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
     file.owner_pid = pid
     file.owner_type = kind
     return 0
-
-
-def add_seals(file: FileDescription, arg: int) -> int:
-    """F_ADD_SEALS (mm/memfd.c)."""
-    inode = file.inode
-    if not can_write(file):
-        return -EPERM
-    if arg & 0xFFFFFFFF & ~_ALL_SEALS or inode.seals < 0:
-        return -EINVAL
-    if inode.seals & F_SEAL_SEAL:
-        return -EPERM
-    seals = arg & _ALL_SEALS
-    if seals & F_SEAL_EXEC and inode.mode & 0o111:
-        seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
-    return inode.add_seals(seals)
 
 
 def set_lease(task: Task, file: FileDescription, arg: int) -> int:

@@ -10,25 +10,23 @@ from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINVAL, ENOSYS, LinuxError
 from cloche.abi.fcntl import (
     CLOSE_RANGE_CLOEXEC,
     CLOSE_RANGE_UNSHARE,
-    F_SEAL_EXEC,
-    F_SEAL_SEAL,
     O_CLOEXEC,
     O_CREAT,
     O_LARGEFILE,
-    O_RDWR,
     O_TRUNC,
     O_WRONLY,
     RESOLVE_IN_ROOT,
 )
-from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL
+from cloche.abi.mman import MFD_CLOEXEC
 from cloche.abi.structs import OPEN_HOW_SIZE, unpack_open_how
+from cloche.fs.tmpfs import MemfdMount, TmpFs, memfd_create
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import path_arg, start_of
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.namei import check_open_how, do_open
-from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
+from cloche.vfs.objects import FileDescription, Path
 
 _PAGE: Final = 4096
 _MFD_NAME_MAX: Final = 249  # NAME_MAX less "memfd:"
@@ -177,15 +175,15 @@ def duplicate_at(task: Task, old: int, new: int, *, is_cloexec: bool) -> int:
 
 
 # -- memfd ---------------------------------------------------------------------------------------------------
-def memfd_mount(kernel: Kernel) -> Mount | None:
+def memfd_mount(kernel: Kernel) -> MemfdMount | None:
     """The mount, seen nowhere, that memfds belong to."""
     found = kernel.extra.get("memfd_mount")
-    if isinstance(found, Mount):
+    if isinstance(found, MemfdMount):
         return found
     fs = kernel.memory_fs
-    if fs is None or fs.root_inode is None:
+    if not isinstance(fs, TmpFs):
         return None
-    mount = Mount(0, fs, Dentry(b"", None, fs.root_inode))
+    mount = MemfdMount(fs)
     kernel.extra["memfd_mount"] = mount
     return mount
 
@@ -193,28 +191,14 @@ def memfd_mount(kernel: Kernel) -> Mount | None:
 def sys_memfd_create(task: Task, args: Args) -> int:
     """memfd_create(2)."""
     flags = to_u32(args.a1)
-    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_NOEXEC_SEAL | MFD_EXEC):
-        return -EINVAL
-    if flags & MFD_EXEC and flags & MFD_NOEXEC_SEAL:
-        return -EINVAL
     name = task.thread.read_cstring(to_u64(args.a0), _MFD_NAME_MAX + 1)
     if name is None:
         return -EFAULT
-    if len(name) > _MFD_NAME_MAX:
-        return -EINVAL
-    mount = memfd_mount(task.kernel)
-    if mount is None or flags & MFD_HUGETLB:
+    place = memfd_mount(task.kernel)
+    if place is None:
         return -ENOSYS
     limit = task.nofile_limit()
     task.files.reserve(limit)
-    mode = 0o666 if flags & MFD_NOEXEC_SEAL else 0o777
-    inode = mount.root.require().tmpfile(task, mode)
-    inode.is_linkable = False
-    inode.seals = 0 if flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) else F_SEAL_SEAL
-    if flags & MFD_NOEXEC_SEAL:
-        inode.seals |= F_SEAL_EXEC
-    dentry = Dentry(b"memfd:" + name, mount.root, inode)
-    dentry.is_deleted = True
-    file = inode.open(task, Path(mount, dentry), O_RDWR | O_LARGEFILE)
-    file.creds = task.creds
+    file = memfd_create(task, place, name, flags)
+    file.flags |= O_LARGEFILE
     return task.files.install(file, limit, is_cloexec=flags & MFD_CLOEXEC != 0)

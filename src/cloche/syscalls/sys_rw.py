@@ -28,7 +28,7 @@ from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
-from cloche.syscalls.args import can_read, can_write, limit_write
+from cloche.syscalls.args import can_read, can_write
 from cloche.vfs.objects import FileDescription, notify_path
 
 READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
@@ -258,10 +258,6 @@ def sys_write(task: Task, args: Args) -> int:
         return -EFAULT
     if count > MAX_RW_COUNT:
         count = MAX_RW_COUNT
-    if task.file_size_limit >= 0:
-        count = limit_write(task, file, write_position(task, file), count)
-        if count < 0:
-            return count
     src = UserIovIter(task.user_memory(), [(addr, count)])
     result = file.write(task, src)
     if result > 0:
@@ -271,14 +267,6 @@ def sys_write(task: Task, args: Args) -> int:
     if result == count:
         return result
     return finish_write(task, file, src, result, 0)
-
-
-def write_position(task: Task, file: FileDescription) -> int:
-    """Where write(2) will put its bytes: the position, or the end with O_APPEND."""
-    if file.flags & O_APPEND:
-        file.inode.refresh(task)
-        return file.inode.size
-    return file.pos
 
 
 def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: int, flags: int) -> int:
@@ -316,11 +304,6 @@ def sys_pwrite64(task: Task, args: Args) -> int:
         count = MAX_RW_COUNT
     if offset + count > MAX_LFS_FILESIZE:
         return -EINVAL
-    if task.file_size_limit >= 0:
-        at = write_position(task, file) if file.flags & O_APPEND else offset
-        count = limit_write(task, file, at, count)
-        if count < 0:
-            return count
     src = UserIovIter(task.user_memory(), [(addr, count)])
     if file.flags & O_APPEND == 0:
         result = file.pwrite(task, src, offset)
@@ -340,16 +323,6 @@ def user_segments(task: Task, addr: int, count: int) -> list[tuple[int, int]]:
         if base + length > TASK_SIZE_MAX:
             raise LinuxError(EFAULT)
     return segments
-
-
-def shorten(segments: list[tuple[int, int]], total: int) -> list[tuple[int, int]]:
-    """The first `total` bytes of the segments."""
-    kept: list[tuple[int, int]] = []
-    for base, length in segments:
-        step = min(length, total)
-        kept.append((base, step))
-        total -= step
-    return kept
 
 
 def check_rwf(file: FileDescription, flags: int, *, is_write: bool) -> None:
@@ -403,14 +376,6 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         check_rwf(file, flags, is_write=True)
     if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
         return -EINVAL
-    if task.file_size_limit >= 0:
-        is_appending = (file.flags & O_APPEND and flags & RWF_NOAPPEND == 0) or flags & RWF_APPEND
-        at = file.inode.size if is_appending else (offset if offset >= 0 else file.pos)
-        allowed = limit_write(task, file, at, total)
-        if allowed < 0:
-            return allowed
-        if allowed < total:
-            src = UserIovIter(task.user_memory(), shorten(segments, allowed))
     if offset >= 0:
         result = positioned_write(task, file, src, offset, flags)
     elif flags & (RWF_APPEND | RWF_NOAPPEND) and file.is_seekable():

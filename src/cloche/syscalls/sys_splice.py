@@ -27,7 +27,7 @@ from cloche.fs.pipe import Pipe, PipeFile
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, also_wait, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
-from cloche.syscalls.args import can_read, can_write, data_file, limit_write
+from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wait_to_read
 from cloche.vfs.objects import FileDescription
 
@@ -143,11 +143,6 @@ class Transfer(Blocked):
         """Move something; bytes, 0 at the end of the input, or -errno."""
         source, sink = self.source, self.sink
         length = min(self.left, _CHUNK)
-        if isinstance(task, Task) and task.file_size_limit >= 0:
-            at = self.out_offset if self.out_offset >= 0 else sink.pos
-            length = limit_write(task, sink, at, length)
-            if length < 0:
-                return length
         if self.is_tee:
             assert isinstance(source, PipeFile)
             return tee_pass(task, source.pipe, sink, length)
@@ -311,10 +306,6 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
         return -EOVERFLOW
     source.inode.refresh(task)
     count = min(count, max(source.inode.size - in_at, 0))
-    if task.file_size_limit >= 0 and count > 0:
-        count = limit_write(task, sink, out_at, count)
-        if count < 0:
-            return count
     if source.inode is sink.inode and in_at < out_at + count and out_at < in_at + count:
         return -EINVAL
     if count == 0:

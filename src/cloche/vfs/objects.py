@@ -152,7 +152,6 @@ class Inode:
         self.ctime_ns: int = 0
         self.btime_ns: int = 0
         self.locks: InodeLocks | None = None  # owned by vfs.locks
-        self.seals: int = -1  # F_SEAL_* of a memfd, enforced by its file system; -1: cannot be sealed
         self.watches: InodeWatches | None = None  # owned by fs.inotify; told by namei and notify_path
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
@@ -185,11 +184,6 @@ class Inode:
     def permission(self, ctx: "Context", mask: int) -> bool:
         """Whether MAY_* `mask` is granted (fs/namei.c generic_permission)."""
         return generic_permission(self, ctx.creds, mask)
-
-    def add_seals(self, seals: int) -> int:
-        """F_ADD_SEALS, checked; -EBUSY for F_SEAL_WRITE while there are writable shared mappings."""
-        self.seals |= seals
-        return 0
 
     def check_open(self, ctx: "Context", flags: int) -> None:
         """A last veto before open (e.g. ETXTBSY).  Raises LinuxError."""
