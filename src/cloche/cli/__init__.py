@@ -1,0 +1,1 @@
+"""The command `cloche`: one module for each verb."""
