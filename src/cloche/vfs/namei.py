@@ -8,25 +8,27 @@ The interface that system calls use (`start`: where a relative name begins, None
 LinuxError):
 
     path_lookup(ctx, start, name, flags=LOOKUP_FOLLOW, resolve=0) -> Path
-    path_lookup_quick(ctx, start, name, flags=LOOKUP_FOLLOW) -> Path | int          the same, a negative errno for a failure
-    lookup_parent(ctx, start, name) -> Parent                                      .path, .name, .is_slash
-    do_open(ctx, start, name, flags, mode, resolve=0) -> FileDescription            not yet referenced: install() does it
-    open_path(ctx, path, flags) -> FileDescription                                 an open by the kernel of a known path
+    path_lookup_quick(ctx, start, name, flags=LOOKUP_FOLLOW) -> Path | int
+        the same, a negative errno for a failure
+    lookup_parent(ctx, start, name) -> Parent   .path, .name, .is_slash
+    do_open(ctx, start, name, flags, mode, resolve=0) -> FileDescription
+        not yet referenced: install() does it
+    open_path(ctx, path, flags) -> FileDescription   an open by the kernel of a known path
     check_open_how(flags, mode, resolve)   openat2(2)'s own EINVALs
     vfs_mkdir(ctx, start, name, mode)
-    vfs_mknod(ctx, start, name, mode, rdev) -> Path                                 type in mode; sockets for bind(2) too
+    vfs_mknod(ctx, start, name, mode, rdev) -> Path   type in mode; sockets for bind(2) too
     vfs_symlink(ctx, target, start, name)
     vfs_link(ctx, old: Path, start, name)
     vfs_unlink(ctx, start, name)
     vfs_rmdir(ctx, start, name)
     vfs_rename(ctx, old_start, old_name, new_start, new_name, flags=0)
-    d_path(root: Path, path: Path) -> bytes                                        "(deleted)" included, for /proc and maps
-    getcwd(ctx) -> bytes                                                           "(unreachable)" included; ENOENT
+    d_path(root: Path, path: Path) -> bytes   "(deleted)" included, for /proc and maps
+    getcwd(ctx) -> bytes   "(unreachable)" included; ENOENT
     vfs_access(ctx, start, name, mode, flags)   R_OK|W_OK|X_OK; AT_EACCESS|AT_SYMLINK_NOFOLLOW|AT_EMPTY_PATH
 
 and in `vfs.attr` (re-exported here):
 
-    inode_permission(ctx, inode, mask) -> int                                      0, -EACCES or -EROFS
+    inode_permission(ctx, inode, mask) -> int   0, -EACCES or -EROFS
     want_write(mount)   EROFS
     vfs_chmod(ctx, path, mode)
     vfs_chown(ctx, path, uid, gid)   -1: keep
@@ -41,8 +43,8 @@ one), LOOKUP_EMPTY (AT_EMPTY_PATH: the empty name is `start` itself).  `resolve`
 Rules for file systems: with `has_stable_dentries` a name that was looked up (or found absent) is not asked
 for again, so whatever changes such a tree goes through this module; and `permission` of its directories must
 not be stricter for searching than generic_permission.  Without it `lookup` is called each time and returns
-the same inode object while the file is the same.  `open` and the rest see attributes that `lookup` or `refresh`
-brought up to date.
+the same inode object while the file is the same.  `open` and the rest see attributes that `lookup` or
+`refresh` brought up to date.
 """
 
 from collections import deque
@@ -339,11 +341,14 @@ def lookup_child(ctx: Context, parent: Dentry, directory: Inode, name: bytes) ->
     return child
 
 
-def _instantiate(parent: Dentry, dentry: Dentry, inode: Inode) -> None:
-    """A name that did not exist is `inode` now."""
-    dentry.inode = inode
-    dentry.is_deleted = False
-    parent.children[dentry.name] = dentry
+def _instantiate(parent: Dentry, name: bytes, inode: Inode) -> Dentry:
+    """A name that did not exist is `inode` now.  A new dentry.
+
+    The list of negative ones must not hold an inode.
+    """
+    dentry = Dentry(name, parent, inode)
+    parent.children[name] = dentry
+    return dentry
 
 
 def _unhash(dentry: Dentry) -> None:
@@ -829,7 +834,7 @@ def _open_tmpfile(ctx: Context, directory: Path, flags: int, mode: int) -> FileD
     return _finish_open(ctx, Path(directory.mount, dentry), flags & ~O_DIRECTORY, 0, is_created=True)
 
 
-def _create_file(ctx: Context, parent: Path, dentry: Dentry, mode: int) -> None:
+def _create_file(ctx: Context, parent: Path, name: bytes, mode: int) -> Dentry:
     """Make the regular file that O_CREAT asks for."""
     directory = parent.inode()
     if parent.dentry.is_deleted:
@@ -839,9 +844,10 @@ def _create_file(ctx: Context, parent: Path, dentry: Dentry, mode: int) -> None:
         raise LinuxError(EROFS)
     require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
     mode = strip_sgid(ctx.creds, directory, S_IFREG | (mode & 0o7777 & ~ctx.fs.umask))
-    made = directory.create(ctx, dentry.name, mode & 0o7777)
-    _instantiate(parent.dentry, dentry, made)
-    _notify_entry(directory, IN_CREATE, 0, dentry.name, made)
+    made = directory.create(ctx, name, mode & 0o7777)
+    dentry = _instantiate(parent.dentry, name, made)
+    _notify_entry(directory, IN_CREATE, 0, name, made)
+    return dentry
 
 
 def _open_create(
@@ -878,8 +884,8 @@ def _open_create(
         inode = found.inode
         if inode is None:
             parent = walk.path()
-            _create_file(ctx, parent, found, mode)
-            return _finish_open(ctx, Path(parent.mount, found), flags, acc_mode, is_created=True)
+            made = _create_file(ctx, parent, last, mode)
+            return _finish_open(ctx, Path(parent.mount, made), flags, acc_mode, is_created=True)
         if inode.mode & S_IFMT == S_IFLNK and is_followed:
             result = walk.follow(inode)
             if result < 0:
@@ -932,10 +938,10 @@ def do_open(
 class _NewEntry:
     """A checked place for a new name."""
 
-    def __init__(self, parent: Path, directory: Inode, dentry: Dentry) -> None:
+    def __init__(self, parent: Path, directory: Inode, name: bytes) -> None:
         self.parent: Path = parent
         self.directory: Inode = directory
-        self.dentry: Dentry = dentry
+        self.name: bytes = name
 
 
 def _prepare_create(ctx: Context, start: Path | None, name: bytes, *, is_dir: bool) -> _NewEntry:
@@ -954,19 +960,20 @@ def _prepare_create(ctx: Context, start: Path | None, name: bytes, *, is_dir: bo
     if path.dentry.is_deleted:
         raise LinuxError(ENOENT)
     require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
-    return _NewEntry(path, directory, dentry)
+    return _NewEntry(path, directory, parent.name)
 
 
-def _created(entry: _NewEntry, inode: Inode) -> None:
-    _instantiate(entry.parent.dentry, entry.dentry, inode)
-    _notify_entry(entry.directory, IN_CREATE, 0, entry.dentry.name, inode)
+def _created(entry: _NewEntry, inode: Inode) -> Dentry:
+    dentry = _instantiate(entry.parent.dentry, entry.name, inode)
+    _notify_entry(entry.directory, IN_CREATE, 0, entry.name, inode)
+    return dentry
 
 
 def vfs_mkdir(ctx: Context, start: Path | None, name: bytes, mode: int) -> None:
     """mkdirat(2)."""
     entry = _prepare_create(ctx, start, name, is_dir=True)
     mode = mode & 0o1777 & ~ctx.fs.umask
-    _created(entry, entry.directory.mkdir(ctx, entry.dentry.name, mode))
+    _created(entry, entry.directory.mkdir(ctx, entry.name, mode))
 
 
 def vfs_mknod(ctx: Context, start: Path | None, name: bytes, mode: int, rdev: int) -> Path:
@@ -984,11 +991,10 @@ def vfs_mknod(ctx: Context, start: Path | None, name: bytes, mode: int, rdev: in
             raise LinuxError(EPERM)
     mode = strip_sgid(ctx.creds, entry.directory, kind | (mode & 0o7777 & ~ctx.fs.umask))
     if kind == S_IFREG:
-        inode = entry.directory.create(ctx, entry.dentry.name, mode & 0o7777)
+        inode = entry.directory.create(ctx, entry.name, mode & 0o7777)
     else:
-        inode = entry.directory.mknod(ctx, entry.dentry.name, mode, rdev)
-    _created(entry, inode)
-    return Path(entry.parent.mount, entry.dentry)
+        inode = entry.directory.mknod(ctx, entry.name, mode, rdev)
+    return Path(entry.parent.mount, _created(entry, inode))
 
 
 def vfs_symlink(ctx: Context, target: bytes, start: Path | None, name: bytes) -> None:
@@ -998,7 +1004,7 @@ def vfs_symlink(ctx: Context, target: bytes, start: Path | None, name: bytes) ->
     if len(target) >= PATH_MAX:
         raise LinuxError(ENAMETOOLONG)
     entry = _prepare_create(ctx, start, name, is_dir=False)
-    _created(entry, entry.directory.symlink(ctx, entry.dentry.name, target))
+    _created(entry, entry.directory.symlink(ctx, entry.name, target))
 
 
 def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
@@ -1029,9 +1035,9 @@ def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
         raise LinuxError(ENOENT)
     directory.link(ctx, dentry.name, inode)
     inode.is_linkable = False
-    _instantiate(path.dentry, dentry, inode)
+    _instantiate(path.dentry, parent.name, inode)
     _notify_self(inode, IN_ATTRIB)
-    _notify_entry(directory, IN_CREATE, 0, dentry.name, inode)
+    _notify_entry(directory, IN_CREATE, 0, parent.name, inode)
 
 
 # -- removing names --------------------------------------------------------------------------------------
