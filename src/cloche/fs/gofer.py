@@ -108,6 +108,8 @@ class GoferFs(FileSystem):
         self.is_shared: bool = is_shared
         self.has_stable_dentries = not is_shared
         self.is_readonly = not root.is_writable
+        self.max_idle_fds: int = MAX_IDLE_FDS
+        self.max_shared_inodes: int = MAX_SHARED_INODES
         self.owners: OwnerMap = owners if owners is not None else OwnerMap()
         self._devices: dict[int, int] = {root.attr.dev: 0}
         # Files that have several names, and on a shared attach point everything, by host device and number.
@@ -166,7 +168,7 @@ class GoferFs(FileSystem):
         inode.set_address(parent, entry.name)
         if is_known:
             self._inodes[key] = inode
-            if self.is_shared and len(self._inodes) > MAX_SHARED_INODES:
+            if self.is_shared and len(self._inodes) > self.max_shared_inodes:
                 self._trim()
         return inode
 
@@ -204,7 +206,7 @@ class GoferFs(FileSystem):
         self._close_oldest()
 
     def _close_oldest(self) -> None:
-        if len(self._idle) > MAX_IDLE_FDS:
+        if len(self._idle) > self.max_idle_fds:
             oldest = next(iter(self._idle))
             del self._idle[oldest]
             oldest.close_fds()

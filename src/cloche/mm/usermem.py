@@ -302,7 +302,7 @@ class KernelIovIter(IovIter):
 
         data = self._source[self._pos : self._pos + min(length, self._left)]
         try:
-            put = os.pwrite(fd, data, offset) if offset >= 0 else os.write(fd, data)
+            put = os.pwritev(fd, [data], offset, flags) if offset >= 0 else os.write(fd, data)
         except OSError as error:
             return -(error.errno or EINVAL)
         self._pos += put

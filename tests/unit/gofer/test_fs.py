@@ -1,0 +1,471 @@
+"""The file system of the gofer under the real path walk, with a real gofer; the host is the oracle."""
+
+import mmap
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path as HostPath
+
+import pytest
+
+from cloche.abi import errno
+from cloche.abi.errno import LinuxError
+from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
+from cloche.fs.gofer import GoferFs, GoferInode, OwnerMap
+from cloche.gofer.launch import spawn_gofer
+from cloche.gofer.nodes import AttachPoint
+from cloche.mm.usermem import KernelIovIter
+from cloche.vfs import attr as vfs_attr
+from cloche.vfs import namei
+from cloche.vfs.credentials import ALL_CAPS, Credentials
+from cloche.vfs.objects import (
+    Context,
+    Dentry,
+    DirEmitter,
+    FileDescription,
+    FsContext,
+    Inode,
+    Mount,
+    MountNamespace,
+    Path,
+)
+from cloche.wire.gofer_client import GoferClient
+
+from .test_files import errno_of
+
+RO, RW, SHARED, SHARED_RO = range(4)
+
+
+class Names(DirEmitter):
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.rows: list[tuple[bytes, int, int]] = []
+        self.limit = limit
+
+    def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
+        if len(self.rows) >= self.limit:
+            return False
+        self.rows.append((name, ino, dtype))
+        return True
+
+
+class View:
+    """A mounted attach point, with the calls that a program would make."""
+
+    def __init__(self, fs: GoferFs, creds: Credentials) -> None:
+        assert fs.root_inode is not None
+        self.fs = fs
+        root = Path(Mount(1, fs, Dentry(b"", None, fs.root_inode)), Dentry(b"", None, fs.root_inode))
+        root = Path(root.mount, root.mount.root)
+        self.ctx = Context(creds, FsContext(root, root), MountNamespace(root))
+
+    def lookup(self, name: bytes, flags: int = namei.LOOKUP_FOLLOW) -> Inode:
+        return namei.path_lookup(self.ctx, None, name, flags).inode()
+
+    def path(self, name: bytes) -> Path:
+        return namei.path_lookup(self.ctx, None, name, 0)
+
+    def open(self, name: bytes, flags: int = 0, mode: int = 0o644) -> FileDescription:
+        return namei.do_open(self.ctx, None, name, flags, mode).get()
+
+    def read(self, name: bytes) -> bytes:
+        file = self.open(name)
+        try:
+            return file.read_bytes(self.ctx, 0, 1 << 20)
+        finally:
+            file.put()
+
+    def write(self, name: bytes, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
+        file = self.open(name, os.O_WRONLY | flags)
+        try:
+            assert file.write(self.ctx, KernelIovIter(data)) == len(data)
+        finally:
+            file.put()
+
+    def list(self, name: bytes) -> set[bytes]:
+        file = self.open(name, os.O_DIRECTORY)
+        names = Names()
+        assert file.iterate(self.ctx, names) == 0
+        file.put()
+        return {row[0] for row in names.rows} - {b".", b".."}
+
+    def stat(self, name: bytes) -> Inode:
+        inode = self.lookup(name, 0)
+        inode.refresh(self.ctx)
+        return inode
+
+
+def check_same(inode: Inode, path: HostPath) -> None:
+    st = path.lstat()
+    mine = (inode.mode, inode.nlink, inode.uid, inode.gid, inode.size, inode.mtime_ns, inode.ctime_ns)
+    assert mine == (st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+class Rig:
+    def __init__(self, base: HostPath) -> None:
+        self.ro = base / "ro"
+        self.rw = base / "rw"
+        self.shared = base / "shared"
+        for path in (self.ro, self.rw, self.shared):
+            path.mkdir()
+            (path / "file").write_bytes(b"content")
+            (path / "dir" / "deep").mkdir(parents=True)
+            (path / "dir" / "deep" / "leaf").write_bytes(b"leaf")
+            (path / "link").symlink_to("dir/deep")
+            (path / "absolute").symlink_to("/file")
+        self.process = spawn_gofer(
+            [
+                AttachPoint(str(self.ro), is_writable=False),
+                AttachPoint(str(self.rw), is_writable=True),
+                AttachPoint(str(self.shared), is_writable=True),
+                AttachPoint(str(self.shared), is_writable=False),
+            ]
+        )
+        self.client = GoferClient(self.process.sock)
+        # fsuid is ours, so that what we make is ours on the host, as root or not
+        self.creds = Credentials(os.geteuid(), os.getegid(), [], ALL_CAPS)
+
+    def view(self, index: int, owners: OwnerMap | None = None) -> View:
+        fs = GoferFs(self.client, index, 77, is_shared=index >= SHARED, owners=owners)
+        return View(fs, self.creds)
+
+
+@pytest.fixture
+def rig(tmp_path: HostPath) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.client.close()
+    os.waitpid(made.process.pid, 0)
+
+
+@pytest.mark.parametrize("index", [RO, RW, SHARED, SHARED_RO])
+def test_reading(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    base = [rig.ro, rig.rw, rig.shared, rig.shared][index]
+    assert view.read(b"/file") == b"content"
+    assert view.read(b"/link/leaf") == b"leaf"
+    assert view.read(b"/absolute") == b"content"
+    assert view.list(b"/") == {b"file", b"dir", b"link", b"absolute"}
+    assert view.list(b"/dir/deep") == {b"leaf"}
+    for name in ("file", "dir", "dir/deep", "dir/deep/leaf", "link"):
+        check_same(view.stat(b"/" + name.encode()), base / name)
+    assert view.lookup(b"/link", 0).readlink(view.ctx) == b"dir/deep"
+    assert errno_of(view.lookup, b"/nope") == errno.ENOENT
+    assert errno_of(view.lookup, b"/file/x") == errno.ENOTDIR
+    assert view.lookup(b"/file").dev() == 77
+    with pytest.raises(LinuxError):
+        view.open(b"/dir", os.O_RDWR)
+
+
+def test_a_cold_directory_costs_one_call_and_a_warm_one_none(rig: Rig) -> None:
+    view = rig.view(RO)
+    calls = rig.client.calls
+    view.lookup(b"/dir/deep/leaf")
+    assert rig.client.calls == calls + 3
+    view.lookup(b"/dir/deep/leaf")
+    assert errno_of(view.lookup, b"/dir/deep/other") == errno.ENOENT
+    view.stat(b"/dir/deep/leaf")
+    view.list(b"/dir")
+    assert rig.client.calls == calls + 3
+    view.read(b"/file")
+    view.read(b"/file")
+    assert rig.client.calls == calls + 4  # the descriptor was kept
+
+
+@pytest.mark.parametrize("index", [RO, SHARED_RO])
+def test_read_only(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    assert errno_of(view.open, b"/file", os.O_RDWR) == errno.EROFS
+    assert errno_of(view.open, b"/new", os.O_RDWR | os.O_CREAT) == errno.EROFS
+    assert errno_of(namei.vfs_mkdir, view.ctx, None, b"/d", 0o755) == errno.EROFS
+    assert errno_of(namei.vfs_unlink, view.ctx, None, b"/file") == errno.EROFS
+    assert errno_of(vfs_attr.vfs_chmod, view.ctx, view.path(b"/file"), 0o600) == errno.EROFS
+    directory = view.lookup(b"/")
+    assert errno_of(directory.mkdir, view.ctx, b"d", 0o755) == errno.EROFS  # the inode itself refuses too
+
+
+@pytest.mark.parametrize("index", [RW, SHARED])
+def test_writing(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    base = [rig.ro, rig.rw, rig.shared][index]
+    view.write(b"/new", b"hello")
+    assert (base / "new").read_bytes() == b"hello"
+    check_same(view.stat(b"/new"), base / "new")
+    view.write(b"/new", b" world", os.O_APPEND)
+    assert view.read(b"/new") == b"hello world"
+    view.write(b"/new", b"x")
+    assert (base / "new").read_bytes() == b"x"
+    assert errno_of(view.open, b"/new", os.O_CREAT | os.O_EXCL | os.O_RDWR) == errno.EEXIST
+
+    file = view.open(b"/new", os.O_RDWR)
+    assert file.pwrite(view.ctx, KernelIovIter(b"tail"), 100) == 4
+    assert file.inode.size == 104
+    assert file.fallocate(view.ctx, 0, 0, 4096) in (0, -errno.EOPNOTSUPP)
+    assert vfs_attr.vfs_ftruncate(view.ctx, file, 50) == 0
+    assert file.fsync(view.ctx, is_data_only=False) == 0
+    assert file.lseek(view.ctx, -1, os.SEEK_END) == 49
+    assert file.lseek(view.ctx, 0, os.SEEK_DATA) == 0
+    assert file.lseek(view.ctx, 60, os.SEEK_DATA) == -errno.ENXIO
+    file.put()
+    check_same(view.stat(b"/new"), base / "new")
+    vfs_attr.vfs_truncate(view.ctx, view.path(b"/new"), 7)
+    assert (base / "new").stat().st_size == 7
+
+    namei.vfs_mkdir(view.ctx, None, b"/d", 0o755)
+    view.write(b"/d/inner", b"i")
+    namei.vfs_symlink(view.ctx, b"inner", None, b"/d/s")
+    assert view.read(b"/d/s") == b"i"
+    assert view.list(b"/d") == {b"inner", b"s"}
+    assert sorted(os.listdir(base / "d")) == ["inner", "s"]
+    assert errno_of(namei.vfs_rmdir, view.ctx, None, b"/d") == errno.ENOTEMPTY
+    namei.vfs_unlink(view.ctx, None, b"/d/s")
+    namei.vfs_unlink(view.ctx, None, b"/d/inner")
+    assert view.list(b"/d") == set()
+    namei.vfs_rmdir(view.ctx, None, b"/d")
+    assert errno_of(view.lookup, b"/d") == errno.ENOENT
+    assert not (base / "d").exists()
+    check_same(view.stat(b"/"), base)
+
+
+@pytest.mark.parametrize("index", [RW, SHARED])
+def test_attributes(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    base = [rig.ro, rig.rw, rig.shared][index]
+    vfs_attr.vfs_chmod(view.ctx, view.path(b"/file"), 0o2750)
+    vfs_attr.vfs_utimens(view.ctx, view.path(b"/file"), 1_500_000_000_123_456_789, vfs_attr.TIME_OMIT)
+    st = (base / "file").stat()
+    assert stat.S_IMODE(st.st_mode) == 0o2750 and st.st_atime_ns == 1_500_000_000_123_456_789
+    check_same(view.stat(b"/file"), base / "file")
+    if os.geteuid() == 0:
+        vfs_attr.vfs_chown(view.ctx, view.path(b"/file"), 1234, 4321)
+        assert (base / "file").stat().st_uid == 1234
+        check_same(view.stat(b"/file"), base / "file")
+
+
+@pytest.mark.parametrize("index", [RW, SHARED])
+def test_rename_and_hard_links(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    base = [rig.ro, rig.rw, rig.shared][index]
+    ctx = view.ctx
+    namei.vfs_link(ctx, view.path(b"/file"), None, b"/dir/second")
+    assert view.lookup(b"/file") is view.lookup(b"/dir/second")
+    assert view.stat(b"/file").nlink == 2
+    namei.vfs_unlink(ctx, None, b"/file")
+    vfs_attr.vfs_chmod(ctx, view.path(b"/dir/second"), 0o640)  # reached by its other name
+    assert stat.S_IMODE((base / "dir" / "second").stat().st_mode) == 0o640
+    assert view.read(b"/dir/second") == b"content"
+
+    namei.vfs_rename(ctx, None, b"/dir", None, b"/moved")
+    assert view.read(b"/moved/deep/leaf") == b"leaf"
+    assert errno_of(view.lookup, b"/dir") == errno.ENOENT
+    view.write(b"/moved/deep/more", b"more")
+    assert (base / "moved" / "deep" / "more").read_bytes() == b"more"
+    namei.vfs_mkdir(ctx, None, b"/dir", 0o755)
+    assert errno_of(namei.vfs_rename, ctx, None, b"/dir", None, b"/moved", RENAME_NOREPLACE) == errno.EEXIST
+    assert errno_of(namei.vfs_rename, ctx, None, b"/dir", None, b"/moved") == errno.ENOTEMPTY
+    namei.vfs_rename(ctx, None, b"/dir", None, b"/moved", RENAME_EXCHANGE)
+    assert view.list(b"/dir") == {b"deep", b"second"}
+    assert view.list(b"/moved") == set()
+    view.write(b"/a", b"a")
+    view.write(b"/b", b"b")
+    namei.vfs_rename(ctx, None, b"/a", None, b"/b")
+    assert view.read(b"/b") == b"a" and errno_of(view.lookup, b"/a") == errno.ENOENT
+    vfs_attr.vfs_chmod(ctx, view.path(b"/b"), 0o600)
+    assert stat.S_IMODE((base / "b").stat().st_mode) == 0o600
+    namei.vfs_rename(ctx, None, b"/b", None, b"/dir/deep/c")
+    assert view.read(b"/dir/deep/c") == b"a"
+    assert view.list(b"/") == {os.fsencode(name) for name in os.listdir(base)}
+
+
+@pytest.mark.parametrize("index", [RW, SHARED])
+def test_an_unlinked_file_lives_on_its_descriptor(rig: Rig, index: int) -> None:
+    view = rig.view(index)
+    file = view.open(b"/file", os.O_RDWR)
+    namei.vfs_unlink(view.ctx, None, b"/file")
+    assert file.pwrite(view.ctx, KernelIovIter(b"NEW"), 0) == 3
+    assert file.read_bytes(view.ctx, 0, 100) == b"NEWtent"
+    assert vfs_attr.vfs_ftruncate(view.ctx, file, 3) == 0
+    file.inode.refresh(view.ctx)
+    assert file.inode.size == 3 and file.inode.nlink == 0
+    view.write(b"/file", b"other")
+    assert file.read_bytes(view.ctx, 0, 100) == b"NEW"
+    file.put()
+    assert view.read(b"/file") == b"other"
+
+
+def test_the_host_changes_a_shared_directory(rig: Rig) -> None:
+    view = rig.view(SHARED)
+    base = rig.shared
+    assert errno_of(view.lookup, b"/appears") == errno.ENOENT
+    (base / "appears").write_bytes(b"1")
+    assert view.read(b"/appears") == b"1"
+    (base / "appears").write_bytes(b"22")
+    assert view.read(b"/appears") == b"22"
+    first = view.lookup(b"/appears")
+    (base / "tmp").write_bytes(b"333")
+    (base / "tmp").rename(base / "appears")
+    assert view.lookup(b"/appears") is not first
+    assert view.read(b"/appears") == b"333"
+    assert b"appears" in view.list(b"/")
+    (base / "appears").unlink()
+    assert errno_of(view.lookup, b"/appears") == errno.ENOENT
+    assert b"appears" not in view.list(b"/")
+
+    file = view.open(b"/file")
+    with open(base / "file", "ab") as out:
+        out.write(b" and more")
+    assert file.lseek(view.ctx, 0, os.SEEK_END) == len(b"content and more")
+    file.put()
+
+    view.lookup(b"/dir/deep/leaf")
+    shutil.rmtree(base / "dir")
+    assert errno_of(view.lookup, b"/dir/deep/leaf") == errno.ENOENT
+    (base / "dir").write_bytes(b"a file now")
+    assert view.read(b"/dir") == b"a file now"
+    (base / "dir").unlink()
+    (base / "dir").symlink_to("/file")
+    assert view.read(b"/dir") == b"content and more"
+
+
+def test_inode_numbers_are_reused_by_the_host(rig: Rig) -> None:
+    """A deleted file's number goes to the next one: what was read of the first must not come back."""
+    view = rig.view(SHARED)
+    for generation in range(50):
+        name = rig.shared / "gen"
+        name.write_bytes(b"%d" % generation)
+        assert view.read(b"/gen") == b"%d" % generation
+        name.unlink()
+
+
+def test_appending_on_both_sides(rig: Rig) -> None:
+    view = rig.view(SHARED)
+    file = view.open(b"/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with open(rig.shared / "log", "ab", buffering=0) as host:
+        for _round in range(3):
+            host.write(b"h")
+            assert file.write(view.ctx, KernelIovIter(b"g")) == 1
+    file.put()
+    assert (rig.shared / "log").read_bytes() == b"hghghg"
+
+
+def test_descriptors_to_map(rig: Rig) -> None:
+    view = rig.view(RW)
+    file = view.open(b"/file", os.O_RDWR)
+    reader = view.open(b"/file")
+    private = file.mmap_fd(view.ctx, 3, MAP_PRIVATE)
+    shared = file.mmap_fd(view.ctx, 3, MAP_SHARED)
+    assert flags_of(private) & os.O_ACCMODE == os.O_RDONLY
+    assert flags_of(shared) & os.O_ACCMODE == os.O_RDWR
+    assert flags_of(reader.mmap_fd(view.ctx, 1, MAP_SHARED)) & os.O_ACCMODE == os.O_RDONLY
+    assert errno_of(reader.mmap_fd, view.ctx, 3, MAP_SHARED) == errno.EACCES
+    with mmap.mmap(shared, 7, mmap.MAP_SHARED) as area:
+        area[:3] = b"MAP"
+    assert (rig.rw / "file").read_bytes() == b"MAPtent"
+    file.put()
+    reader.put()
+
+
+def flags_of(fd: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_GETFL)
+
+
+def test_reading_a_directory_in_pieces(rig: Rig) -> None:
+    for index in range(100):
+        (rig.rw / f"f{index}").touch()
+    view = rig.view(RW)
+    file = view.open(b"/", os.O_DIRECTORY)
+    seen: list[bytes] = []
+    while True:
+        names = Names(limit=7)
+        assert file.iterate(view.ctx, names) == 0
+        if not names.rows:
+            break
+        seen.extend(row[0] for row in names.rows)
+    assert len(seen) == len(set(seen)) == 100 + 4 + 2
+    file.pos = 0
+    names = Names()
+    file.iterate(view.ctx, names)
+    inos = {name: ino for name, ino, _dtype in names.rows}
+    assert inos[b"f5"] == view.stat(b"/f5").ino == (rig.rw / "f5").stat().st_ino
+    assert {row[0]: row[2] for row in names.rows}[b"link"] == 10
+    file.put()
+
+
+def test_descriptors_do_not_leak(rig: Rig) -> None:
+    for index in range(40):
+        (rig.rw / f"f{index}").write_bytes(b"x")
+        (rig.shared / f"f{index}").write_bytes(b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    for which in (RW, SHARED):
+        view = rig.view(which)
+        view.fs.max_idle_fds = 10
+        for index in range(40):
+            view.read(b"/f%d" % index)
+            view.write(b"/f%d" % index, b"y")
+            namei.vfs_mknod(view.ctx, None, b"/n%d" % index, stat.S_IFREG | 0o600, 0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 20
+
+
+def test_shared_inodes_are_forgotten(rig: Rig) -> None:
+    for index in range(100):
+        (rig.shared / f"f{index}").write_bytes(b"%d" % index)
+    view = rig.view(SHARED)
+    view.fs.max_shared_inodes = 20
+    kept = view.open(b"/f0")
+    for index in range(100):
+        assert view.read(b"/f%d" % index) == b"%d" % index
+    assert view.lookup(b"/f0") is kept.inode
+    assert kept.read_bytes(view.ctx, 0, 10) == b"0"
+    assert len(view.fs._inodes) <= 30
+    kept.put()
+
+
+def test_owners_are_mapped_both_ways(rig: Rig) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    view = rig.view(RW, OwnerMap(uid, 500, gid, 600))
+    inode = view.stat(b"/file")
+    assert (inode.uid, inode.gid) == (500, 600)
+    view.ctx.creds = Credentials(500, 600, [], ALL_CAPS)
+    view.write(b"/new", b"x")
+    assert ((rig.rw / "new").stat().st_uid, (rig.rw / "new").stat().st_gid) == (uid, gid)
+    inode = view.stat(b"/new")
+    assert (inode.uid, inode.gid) == (500, 600)
+
+
+def test_special_files_are_not_opened_on_the_host(rig: Rig) -> None:
+    os.mkfifo(rig.ro / "fifo")
+    view = rig.view(RO)
+    calls = rig.client.calls
+    inode = view.lookup(b"/fifo")
+    assert isinstance(inode, GoferInode) and stat.S_ISFIFO(inode.mode)
+    assert errno_of(namei.vfs_mknod, view.ctx, None, b"/x", stat.S_IFIFO, 0) in (errno.EROFS, errno.EPERM)
+    assert rig.client.calls == calls + 1
+
+
+def test_xattrs_and_statfs(rig: Rig) -> None:
+    view = rig.view(RW)
+    try:
+        os.setxattr(rig.rw / "file", "user.a", b"1")
+    except OSError:
+        pytest.skip("the file system has no user attributes")
+    inode = view.lookup(b"/file")
+    assert inode.getxattr(view.ctx, b"user.a") == b"1"
+    inode.setxattr(view.ctx, b"user.b", b"2", 0)
+    assert set(inode.listxattr(view.ctx)) == {b"user.a", b"user.b"}
+    inode.removexattr(view.ctx, b"user.a")
+    assert errno_of(inode.getxattr, view.ctx, b"user.a") == errno.ENODATA
+    assert view.fs.statfs(view.ctx).blocks == os.statvfs(rig.rw).f_blocks
+    assert view.fs.sync() == 0
+
+
+def test_a_dead_gofer_is_an_io_error(rig: Rig) -> None:
+    view = rig.view(RO)
+    warm = view.open(b"/file")
+    os.kill(rig.process.pid, 9)
+    assert errno_of(view.lookup, b"/dir/deep/leaf") == errno.EIO
+    assert errno_of(view.lookup, b"/dir/deep/leaf") == errno.EIO
+    assert warm.read_bytes(view.ctx, 0, 100) == b"content"
+    warm.put()
