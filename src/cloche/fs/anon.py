@@ -1,7 +1,8 @@
-"""Anonymous files: open file descriptions without a name, on the one anonymous inode or on an inode of their own.
+"""Anonymous files: open file descriptions without a name, on the one anonymous inode or on an inode of their
+own.
 
-Owns `AnonFile`, the base of eventfd, timerfd, signalfd, pidfd, epoll and inotify descriptions, and the shared inode that
-they have in Linux (fs/anon_inodes.c).
+Owns `AnonFile`, the base of eventfd, timerfd, signalfd, pidfd, epoll and inotify descriptions, and the
+shared inode that they have in Linux (fs/anon_inodes.c).
 """
 
 import time
@@ -74,7 +75,10 @@ def anon_inode(kernel: Kernel) -> Inode:
 
 
 class AnonFile(FileDescription):
-    """An open file without a name, O_RDWR unless told otherwise; lseek does nothing (noop_llseek), pread fails."""
+    """An open file without a name, O_RDWR unless told otherwise.
+
+    Lseek does nothing (noop_llseek), pread fails.
+    """
 
     def __init__(self, kernel: Kernel, kind: bytes, flags: int = O_RDWR) -> None:
         super().__init__(None, anon_inode(kernel), flags)

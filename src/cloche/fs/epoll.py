@@ -1,8 +1,8 @@
 """epoll(7): interest lists, ready lists and waits (fs/eventpoll.c).
 
-Owns `EpollFile` and its items.  An item sits on the wait queue of the file it watches; a wake-up puts it on the ready
-list, and a wait asks only the files on that list, so it costs what is ready and not what is watched.  Notification is a
-hint: an event is reported only if the file's `poll` still shows it.
+Owns `EpollFile` and its items.  An item sits on the wait queue of the file it watches; a wake-up puts it on
+the ready list, and a wait asks only the files on that list, so it costs what is ready and not what is
+watched.  Notification is a hint: an event is reported only if the file's `poll` still shows it.
 """
 
 from collections import deque
@@ -207,7 +207,13 @@ class EpollFile(AnonFile):
 
 
 def epoll_ctl(
-    ctx: Context, epoll: FileDescription, operation: int, fd: int, file: FileDescription, events: int, data: int
+    ctx: Context,
+    epoll: FileDescription,
+    operation: int,
+    fd: int,
+    file: FileDescription,
+    events: int,
+    data: int,
 ) -> int:
     """epoll_ctl(2) on resolved descriptors; 0 or -errno."""
     if file.wait_queue() is None:
@@ -240,7 +246,10 @@ def epoll_ctl(
 
 
 def check_nesting(outer: EpollFile, inner: EpollFile) -> None:
-    """Raises LinuxError(ELOOP) if `outer` is watched (indirectly) by `inner`, or the chain would be too long."""
+    """Raises LinuxError(ELOOP) if `outer` is watched (indirectly) by `inner`.
+
+    Or the chain would be too long.
+    """
     below = _depth_below(outer, inner)
     above = _depth_above(outer)
     if below + 1 + above > MAX_NESTS:

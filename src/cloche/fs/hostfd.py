@@ -1,14 +1,15 @@
 """Open files around host descriptors that were donated at the start: the standard streams of `cloche run`.
 
-Owns `HostFd`, its inode and its descriptions.  Reads and writes go straight between the descriptor and guest memory.
+Owns `HostFd`, its inode and its descriptions.  Reads and writes go straight between the descriptor and
+guest memory.
 
-Never blocks the sentry, and never sets O_NONBLOCK (that flag would be seen by everybody who holds the same open
-file): transfers use RWF_NOWAIT; where the host does not have it for this kind of file (terminals, older kernels) the
-descriptor is asked with poll(2) first and moved in pieces that cannot block.  Readiness comes from an edge-triggered
-watch that exists only while somebody waits.
+Never blocks the sentry, and never sets O_NONBLOCK (that flag would be seen by everybody who holds the same
+open file): transfers use RWF_NOWAIT; where the host does not have it for this kind of file (terminals,
+older kernels) the descriptor is asked with poll(2) first and moved in pieces that cannot block.  Readiness
+comes from an edge-triggered watch that exists only while somebody waits.
 
-Boot calls `host_file` once per donated descriptor; descriptors of a terminal may afterwards be given back as they were
-with `restore_terminals`.
+Boot calls `host_file` once per donated descriptor; descriptors of a terminal may afterwards be given back
+as they were with `restore_terminals`.
 """
 
 import fcntl
@@ -327,7 +328,10 @@ class HostInode(Inode):
             raise LinuxError(EPERM)
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        """/dev/stdout and /proc/self/fd/N: another description of the same host file, within its access mode."""
+        """/dev/stdout and /proc/self/fd/N.
+
+        Another description of the same host file, within its access mode.
+        """
         if self.host.fd < 0:
             raise LinuxError(ENXIO)
         have = self.host.status_flags & O_ACCMODE
@@ -462,8 +466,8 @@ class HostFile(FileDescription):
 def terminal_ioctl(host: HostFd, ctx: Context, command: int, arg: int) -> int:
     """The requests that a guest may make of a host terminal; the rest is ENOTTY.  Raises OSError.
 
-    Attributes and sizes pass through (a program may turn the echo off to read a password) and are put back at the end.
-    Job control does not: the terminal belongs to the host's session.
+    Attributes and sizes pass through (a program may turn the echo off to read a password) and are put back at
+    the end.  Job control does not: the terminal belongs to the host's session.
     """
     mem = ctx.user_memory()
     if command == TCGETS:
@@ -508,7 +512,7 @@ def host_fs(kernel: Kernel) -> FileSystem:
 
 
 def host_file(kernel: Kernel, fd: int, *, is_owned: bool = True) -> HostFile:
-    """The open file of a donated descriptor, without references; the descriptor is closed with it if `is_owned`.
+    """The open file of a donated descriptor, without references; closes the descriptor with it if `is_owned`.
 
     Raises OSError if `fd` is not open.
     """

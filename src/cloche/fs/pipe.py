@@ -1,10 +1,11 @@
 """Pipes and FIFOs (pipe(7), fifo(7); fs/pipe.c).
 
-Owns the ring of a pipe, its two ends, and the protocol by which open(2) of a FIFO waits for its other end.  Capacity is
-counted in slots of a page, as Linux counts it: a write that does not fit into the rest of the newest page takes a
-new slot, so full and empty come at the same points.
+Owns the ring of a pipe, its two ends, and the protocol by which open(2) of a FIFO waits for its other end.
+Capacity is counted in slots of a page, as Linux counts it: a write that does not fit into the rest of the
+newest page takes a new slot, so full and empty come at the same points.
 
-A FIFO's inode keeps its `Pipe` in `inode.pipe` while anybody has it open; `open_fifo` is what file systems call.
+A FIFO's inode keeps its `Pipe` in `inode.pipe` while anybody has it open; `open_fifo` is what file systems
+call.
 """
 
 import time
@@ -227,8 +228,10 @@ class PipeFile(FileDescription):
         self.pipe: Pipe = pipe
         self.can_read: bool = flags & O_ACCMODE != O_WRONLY
         self.can_write: bool = flags & O_ACCMODE != O_RDONLY
-        self.silent_until: int = 0  # no POLLHUP while write_opens is still this (a FIFO that never had a writer)
-        self.awaited_opens: int = 0  # the counter of the other side when open(2) began to wait, 0: does not wait
+        # no POLLHUP while write_opens is still this (a FIFO that never had a writer)
+        self.silent_until: int = 0
+        # the counter of the other side when open(2) began to wait, 0: does not wait
+        self.awaited_opens: int = 0
 
     def is_seekable(self) -> bool:
         return False
@@ -340,8 +343,13 @@ def pipe_fs(kernel: Kernel) -> FileSystem:
 
 
 def create_pipe(kernel: Kernel, ctx: Context, flags: int) -> tuple[PipeFile, PipeFile]:
-    """A new pipe: its read end and its write end, without references; `flags` are pipe2's O_NONBLOCK and O_DIRECT."""
-    inode = PipeInode(pipe_fs(kernel), kernel.alloc_anon_ino(), S_IFIFO | 0o600, ctx.creds.fsuid, ctx.creds.fsgid)
+    """A new pipe: its read end and its write end, without references.
+
+    `flags` are pipe2's O_NONBLOCK and O_DIRECT.
+    """
+    inode = PipeInode(
+        pipe_fs(kernel), kernel.alloc_anon_ino(), S_IFIFO | 0o600, ctx.creds.fsuid, ctx.creds.fsgid
+    )
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = inode.btime_ns = now
     pipe = Pipe()

@@ -1,4 +1,6 @@
-"""struct termios and struct termios2: the speeds that the short form encodes in c_cflag (drivers/tty/tty_baudrate.c)."""
+"""struct termios and struct termios2: the speeds that the short form encodes in c_cflag
+(drivers/tty/tty_baudrate.c).
+"""
 
 from typing import Final
 

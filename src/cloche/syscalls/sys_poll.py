@@ -1,7 +1,7 @@
 """poll, select and epoll, with their signal masks and time limits (fs/select.c, fs/eventpoll.c).
 
-A waiting call holds references to the files that it asked about, stands on all their queues, and asks again when one
-wakes.  Deadlines are absolute, so that a retry or a restart never waits longer than was asked.
+A waiting call holds references to the files that it asked about, stands on all their queues, and asks again
+when one wakes.  Deadlines are absolute, so that a retry or a restart never waits longer than was asked.
 """
 
 from typing import Final
@@ -24,7 +24,6 @@ from cloche.abi.poll import (
     POLLRDNORM,
     POLLWRNORM,
 )
-from cloche.abi.signal import UNBLOCKABLE
 from cloche.abi.structs import (
     EPOLL_EVENT_SIZE,
     POLLFD,
@@ -46,6 +45,7 @@ from cloche.kernel.blocking import (
     block_on,
     block_on_time,
 )
+from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.objects import FileDescription
@@ -60,31 +60,13 @@ _MAX_EVENTS: Final = 0x7FFFFFFF // EPOLL_EVENT_SIZE
 
 
 # -- masks and deadlines -------------------------------------------------------------------------------------
-def has_unblocked_signal(task: Task) -> bool:
-    """Whether a pending signal is not blocked (signal_pending)."""
-    return (task.pending.mask | task.group.pending.mask) & ~task.sigmask != 0
-
-
 def set_user_sigmask(task: Task, addr: int, size: int) -> None:
     """Put a call's own signal mask into force until the call ends (set_user_sigmask).  Raises LinuxError."""
     if addr == 0:
         return
     if size != 8:
         raise LinuxError(EINVAL)
-    mask = task.user_memory().read_u64(addr)
-    task.saved_sigmask = task.sigmask
-    task.sigmask = mask & ~UNBLOCKABLE
-    if has_unblocked_signal(task):
-        task.wants_attention = True
-
-
-def restore_sigmask(task: Task) -> None:
-    """The call ends without a signal: the old mask at once (restore_saved_sigmask)."""
-    if task.saved_sigmask >= 0:
-        task.sigmask = task.saved_sigmask
-        task.saved_sigmask = -1
-        if has_unblocked_signal(task):
-            task.wants_attention = True
+    set_temporary_sigmask(task, task.user_memory().read_u64(addr))
 
 
 def deadline_after(seconds: int, nanoseconds: int) -> int:
@@ -126,7 +108,7 @@ def read_limit(task: Task, addr: int, *, is_timeval: bool) -> TimeLimit:
 def finish_limit(task: Task, limit: TimeLimit, result: int) -> int:
     """Restore the mask, write the time left, and the final result (poll_select_finish)."""
     if result != -ERESTARTNOHAND:
-        restore_sigmask(task)
+        restore_saved_sigmask(task)
     if limit.addr == 0:
         return result
     if task.personality & STICKY_TIMEOUTS == 0:
@@ -138,7 +120,9 @@ def finish_limit(task: Task, limit: TimeLimit, result: int) -> int:
         elif limit.deadline_ns < 0:
             left = _FOREVER_S * _NS
         try:
-            task.user_memory().write(limit.addr, pack_timeval(left) if limit.is_timeval else pack_timespec(left))
+            task.user_memory().write(
+                limit.addr, pack_timeval(left) if limit.is_timeval else pack_timespec(left)
+            )
             return result
         except LinuxError:
             pass  # a time limit in read-only memory is no reason to fail, but such a call cannot be restarted
@@ -295,7 +279,7 @@ def do_poll(task: Task, addr: int, count: int, deadline_ns: int, limit: TimeLimi
     if found:
         return found
     wait = PollWait(fds, deadline_ns, limit)
-    if has_unblocked_signal(task):
+    if has_deliverable(task):
         return -ERESTARTNOHAND if limit is not None else wait.interrupted(task)
     if 0 <= deadline_ns <= monotonic_ns():
         fds.write_none(task)
@@ -331,7 +315,10 @@ def sys_ppoll(task: Task, args: Args) -> int:
 
 # -- select --------------------------------------------------------------------------------------------------
 class SelectSet:
-    """The three sets of a call as integers (bit n: descriptor n), with the files that they named at the start."""
+    """The three sets of a call as integers (bit n.
+
+    Descriptor n), with the files that they named at the start.
+    """
 
     def __init__(self, task: Task, count: int, in_addr: int, out_addr: int, ex_addr: int) -> None:
         table = task.files.files
@@ -437,7 +424,7 @@ def do_select(task: Task, args: Args, limit: TimeLimit) -> int:
     found = fds.check(task)
     if found:
         return found
-    if has_unblocked_signal(task):
+    if has_deliverable(task):
         return -ERESTARTNOHAND
     if limit.is_zero or 0 <= limit.deadline_ns <= monotonic_ns():
         fds.write(task, 0, 0, 0)
@@ -487,12 +474,12 @@ class EpollWait(Blocked):
         result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
         if result == 0:
             return BLOCKED
-        restore_sigmask(as_task(task))
+        restore_saved_sigmask(as_task(task))
         return result
 
     def timed_out(self, task: TaskBase) -> int:
         result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
-        restore_sigmask(as_task(task))
+        restore_saved_sigmask(as_task(task))
         return result
 
     def interrupted(self, task: TaskBase) -> int:
@@ -532,7 +519,7 @@ def do_epoll_wait(task: Task, args: Args, deadline_ns: int) -> int:
     result = deliver_events(task, epoll, addr, limit)
     if result or 0 <= deadline_ns <= monotonic_ns():
         return result
-    if has_unblocked_signal(task):
+    if has_deliverable(task):
         return -EINTR
     wait = EpollWait(epoll, addr, limit, deadline_ns)
     return block_on(task, wait, epoll.waiters, POLLIN, is_exclusive=True)
@@ -551,7 +538,7 @@ def _epoll_masked(task: Task, args: Args, deadline_ns: int) -> int:
     except LinuxError as error:
         result = -error.errno
     if result != BLOCKED and result != -EINTR:
-        restore_sigmask(task)
+        restore_saved_sigmask(task)
     return result
 
 
