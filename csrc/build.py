@@ -1,0 +1,72 @@
+"""Build the two C parts: the freestanding stub (a static ELF, package data) and the extension `_native`.
+
+`build_stub` and `native_extension` are for setup.py; run as a script it builds both in place for development.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parent
+PLATFORM = CSRC.parent / "src" / "cloche" / "platform"
+STUB_FLAGS = [
+    "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static", "-no-pie",
+    "-fno-pie", "-mcmodel=large", "-fno-stack-protector", "-mno-sse", "-mgeneral-regs-only", "-mfsgsbase",
+    "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-jump-tables", "-fno-builtin",
+    "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
+]  # fmt: skip
+HOST_FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+HOST_SOURCES = ["native.c"]
+
+
+def _check_layout() -> None:
+    """layout.h (for assembly) repeats two constants of shared.h."""
+    text = (CSRC / "stub" / "layout.h").read_text()
+    layout = dict(re.findall(r"#define (\w+) (0x\w+)", text))
+    if layout != {"REGION_BASE": "0x7fff10000000", "REGION_SIZE": "0x8000000"}:
+        raise SystemExit("csrc/stub/layout.h disagrees with shared.h")
+
+
+def build_stub(target: Path) -> None:
+    """Compile the stub to `target`."""
+    _check_layout()
+    compiler = os.environ.get("CC", "gcc")
+    stub = CSRC / "stub"
+    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-Wl,-T,{stub / 'stub.ld'}", "-o", str(target)]
+    subprocess.run([*command, str(stub / "entry.S"), str(stub / "stub.c")], check=True)
+    if shutil.which("strip"):
+        subprocess.run(["strip", "-s", str(target)], check=True)
+
+
+def native_sources() -> list[str]:
+    """The sources of the extension, for setuptools.Extension."""
+    return [str(CSRC / "host" / name) for name in HOST_SOURCES]
+
+
+def build_native(target_dir: Path) -> None:
+    """Compile `_native` for the running Python into `target_dir`."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    compiler = os.environ.get("CC", "gcc")
+    target = target_dir / f"_native{suffix}"
+    include = sysconfig.get_paths()["include"]
+    command = [
+        compiler,
+        *HOST_FLAGS,
+        "-shared",
+        "-fPIC",
+        f"-I{include}",
+        f"-I{CSRC / 'stub'}",
+        "-o",
+        str(target),
+    ]
+    subprocess.run([*command, *native_sources()], check=True)
+
+
+if __name__ == "__main__":
+    build_stub(PLATFORM / "stub.elf")
+    build_native(PLATFORM)
+    sys.exit(0)

@@ -1,0 +1,349 @@
+/* The event loop: find what guests posted, notifications, deaths, and readiness of the sentry's descriptors. */
+
+#define TAG_LISTENER (1ULL << 40)
+#define TAG_SIGCHLD (2ULL << 40)
+
+/* Make an event of a request, or deal with it here.  False: nothing for the caller. */
+static bool take(struct thr *t, struct event *e)
+{
+    struct slot *s = t->slot;
+    struct prc *p = prcs[t->prc];
+    uint32_t kind = READ_ONCE(s->kind);
+    if (kind == K_MORE && (t->sent < t->op_count || t->rec_sent < t->rec_count)) {
+        send_round(t);
+        return false;
+    }
+    if (kind == K_INTERRUPTED && !t->irq_wanted) {
+        /* The signal of an interrupt that another event has answered already. */
+        s->op_count = s->copy_count = s->reply_flags = 0;
+        wake(t);
+        return false;
+    }
+    if (kind == K_MORE && t->stop_after)
+        kind = K_DONE;
+    t->stop_after = false;
+    run_remove(t);
+    t->irq_wanted = false;
+    if (p->op_thr == t->id) {
+        p->op_thr = -1;
+        ops_out--;
+    }
+    t->prefetch_count = 0;
+    switch (kind) {
+    case K_SYSCALL: {
+        e->v[0] = 1;
+        e->v[1] = t->id;
+        e->v[2] = READ_ONCE(s->sysno);
+        for (int i = 0; i < 6; i++)
+            e->v[3 + i] = READ_ONCE(s->args[i]);
+        uint32_t n = READ_ONCE(s->prefetch_count);
+        uint32_t used = 0;
+        for (uint32_t i = 0; i < n && i < MAX_PREFETCH; i++) {
+            struct copy c = s->prefetch[i];
+            __asm__ volatile("" ::: "memory");
+            if (c.offset > DATA_SIZE / 2 || c.length > DATA_SIZE / 2 || !c.length)
+                continue;
+            if (c.offset + c.length > used)
+                used = c.offset + c.length;
+            t->prefetch[t->prefetch_count++] = c;
+        }
+        clear_queue(t);
+        t->data_used = (used + 15) & ~15u;
+        break;
+    }
+    case K_INTERRUPTED:
+        *e = (struct event){{3, t->id}};
+        clear_queue(t);
+        break;
+    case K_OPS_FAILED: {
+        uint32_t index = READ_ONCE(s->fail_index);
+        int error = READ_ONCE(s->fail_errno);
+        if (index >= MAX_OPS)
+            index = MAX_OPS - 1;
+        int at = t->round_start + (int)index;
+        if (at >= t->op_count)
+            at = t->op_count ? t->op_count - 1 : 0;
+        /* A fork that failed leaves no child.  One whose clone was let through may exist whatever the guest says. */
+        if (p->adopting >= 0 && (!p->cloned || t->ops[at].op.nr == SYS_clone)) {
+            p->adopting = -1;
+            p->cloned = false;
+        }
+        *e = (struct event){{4, t->id, at, error > 0 && error < 4096 ? error : EPERM}};
+        t->rounds = READ_ONCE(s->ops_done);
+        drop_ops(t, at);
+        clear_queue(t);
+        break;
+    }
+    case K_DONE:
+        *e = (struct event){{8, t->id}};
+        clear_queue(t);
+        break;
+    default: {
+        int signo = READ_ONCE(s->signo);
+        *e = (struct event){{2, t->id, signo > 0 && signo <= 64 ? signo : SIGSEGV, READ_ONCE(s->code),
+                             (int64_t)READ_ONCE(s->addr)}};
+        clear_queue(t);
+    }
+    }
+    return true;
+}
+
+static bool scan(struct event *e)
+{
+    for (int i = 0; i < run_count; i++) {
+        if (run_next >= run_count)
+            run_next = 0;
+        int k = run_next++;
+        uint32_t state = *run_states[k];
+        if (state != ST_REQUEST && state != ST_SLEEPING)
+            continue;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (take(thrs[run_ids[k]], e))
+            return true;
+    }
+    return false;
+}
+
+static void forget_process(struct prc *p, int status)
+{
+    if (p->op_thr >= 0) {
+        p->op_thr = -1;
+        ops_out--;
+    }
+    for (int i = 0; i < p->slot_high; i++) {
+        struct thr *t = p->slots[i];
+        if (!t)
+            continue;
+        run_remove(t);
+        hash_remove(t);
+        drop_ops(t, t->op_count);
+        clear_queue(t);
+        if (t->held) {
+            t->held = false;
+            p->held_count--;
+            held_total--;
+        }
+        if (t->irq_unsent) {
+            t->irq_unsent = false;
+            irq_unsent_total--;
+        }
+    }
+    p->dead = true;
+    p->pid = -1;
+    push_event(5, -1, p->ident, status);
+    if (p->adopting >= 0) {
+        /* The child was killed with the process group, if it ever was. */
+        struct prc *child = prcs[p->adopting];
+        p->adopting = -1;
+        if (child->used && !child->dead && child->pid <= 0)
+            forget_process(child, SIGKILL);
+    }
+}
+
+/* Children that died.  A guest's process group goes with it: an unadopted fork would be in there. */
+static void reap(void)
+{
+    struct signalfd_siginfo room[8];
+    while (read(sigchld_fd, room, sizeof room) > 0)
+        ;
+    bool foreign = false;
+    for (;;) {
+        siginfo_t si = {0};
+        if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 || !si.si_pid)
+            return;
+        struct prc *p = prc_by_pid(si.si_pid);
+        if (!p) {
+            if (!prc_by_pid(getpgid(si.si_pid))) {
+                foreign = true; /* somebody else's child: leave it to be waited for, and look one by one */
+                break;
+            }
+            waitpid(si.si_pid, NULL, WNOHANG | __WALL);
+            continue;
+        }
+        int status = 0;
+        kill(-p->pid, SIGKILL);
+        waitpid(p->pid, &status, WNOHANG | __WALL);
+        forget_process(p, status);
+    }
+    for (int i = 0; foreign && i < prc_count; i++) {
+        struct prc *p = prcs[i];
+        siginfo_t si = {0};
+        if (!p->used || p->dead || p->pid <= 0)
+            continue;
+        if (waitid(P_PID, p->pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid) {
+            int status = 0;
+            kill(-p->pid, SIGKILL);
+            waitpid(p->pid, &status, WNOHANG | __WALL);
+            forget_process(p, status);
+        }
+    }
+}
+
+static void handle_ready(struct epoll_event *events, int n)
+{
+    bool notified = false, died = false;
+    ready_head = ready_count = 0;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.u64 == TAG_LISTENER)
+            notified = true;
+        else if (events[i].data.u64 == TAG_SIGCHLD)
+            died = true;
+        else {
+            ready[ready_count].fd = (int)events[i].data.u64;
+            ready[ready_count++].events = events[i].events;
+        }
+    }
+    if (notified)
+        handle_notifications();
+    if (died)
+        reap();
+}
+
+static int poll_now(void)
+{
+    struct epoll_event events[64];
+    int n = epoll_wait(epoll_fd, events, 64, 0);
+    if (n > 0)
+        handle_ready(events, n);
+    return n;
+}
+
+static bool take_queued(struct event *e)
+{
+    if (queue_head < queue_count) {
+        *e = queue[queue_head++];
+        return true;
+    }
+    while (ready_head < ready_count) {
+        int fd = ready[ready_head].fd;
+        uint32_t events = ready[ready_head++].events;
+        if (fd < fd_room && fd_tokens[fd] != NO_TOKEN) {
+            *e = (struct event){{6, -1, fd_tokens[fd], events}};
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool send_interrupt(struct thr *t)
+{
+    struct prc *p = prcs[t->prc];
+    if (p->pid <= 0)
+        return false;
+    int tid = t->tid;
+    if (!tid) {
+        tid = READ_ONCE(t->slot->tid);
+        if (tid <= 0 || hash_find(tid))
+            return false;
+    }
+    if (syscall(SYS_tgkill, p->pid, tid, INTERRUPT_SIGNAL) < 0)
+        return false;
+    if (!t->tid) {
+        t->tid = tid;
+        hash_add(t);
+    }
+    return true;
+}
+
+static void retry_interrupts(void)
+{
+    for (int i = 0; i < run_count && irq_unsent_total; i++) {
+        struct thr *t = thrs[run_ids[i]];
+        if (t->irq_unsent && (!t->irq_wanted || send_interrupt(t))) {
+            t->irq_unsent = false;
+            irq_unsent_total--;
+        }
+    }
+}
+
+static int wait_ready(struct epoll_event *events, int64_t timeout_ns)
+{
+    if (has_pwait2) {
+        struct timespec t = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+        int n = syscall(SYS_epoll_pwait2, epoll_fd, events, 64, timeout_ns < 0 ? NULL : &t, NULL, 0);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+            return n;
+        has_pwait2 = false;
+    }
+    int ms = timeout_ns < 0 ? -1 : timeout_ns > 1000000000000LL ? 1000000000 : (int)((timeout_ns + 999999) / 1000000);
+    return epoll_wait(epoll_fd, events, 64, ms);
+}
+
+static uint64_t last_poll;
+
+/* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised). */
+static int next_event(struct event *e, int64_t timeout_ns)
+{
+    int64_t deadline = timeout_ns > 0 ? (int64_t)now_ns() + timeout_ns : timeout_ns;
+    memset(e, 0, sizeof *e);
+    if (bell_count)
+        flush_bells();
+    uint64_t now = ticks();
+    if (ops_out || now - last_poll > spin_ticks) {
+        last_poll = now;
+        poll_now();
+    }
+    for (;;) {
+        if (held_total)
+            release_held();
+        if (irq_unsent_total)
+            retry_interrupts();
+        if (scan(e) || take_queued(e))
+            return 1;
+        if (timeout_ns == 0) {
+            if (poll_now() > 0 && (scan(e) || take_queued(e)))
+                return 1;
+            return 0;
+        }
+        if (run_count && run_count < cpu_count) {
+            uint64_t start = ticks();
+            int turn = 0;
+            while (ticks() - start < spin_ticks) {
+                if (scan(e))
+                    return 1;
+                if (ops_out && (++turn & 7) == 0 && poll_now() > 0 && take_queued(e))
+                    return 1;
+                __builtin_ia32_pause();
+            }
+            if (deadline > 0 && (int64_t)now_ns() >= deadline)
+                return 0;
+        }
+        if (bell_count)
+            flush_bells();
+        /* Say that we sleep, look once more, sleep. */
+        __atomic_store_n(&info->asleep, 1, __ATOMIC_SEQ_CST);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        if (scan(e)) {
+            info->asleep = 0;
+            return 1;
+        }
+        if (held_total)
+            release_held();
+        int64_t left = -1;
+        if (deadline > 0) {
+            left = deadline - (int64_t)now_ns();
+            if (left < 0)
+                left = 0;
+        }
+        if (irq_unsent_total && (left < 0 || left > 1000000))
+            left = 1000000;
+        struct epoll_event events[64];
+        int n;
+        stat_sleeps++;
+        Py_BEGIN_ALLOW_THREADS n = wait_ready(events, left);
+        Py_END_ALLOW_THREADS
+        info->asleep = 0;
+        last_poll = ticks();
+        if (n < 0 && errno == EINTR) {
+            if (PyErr_CheckSignals() < 0)
+                return -1;
+            continue;
+        }
+        if (n > 0)
+            handle_ready(events, n);
+        if (scan(e) || take_queued(e))
+            return 1;
+        if (deadline > 0 && (int64_t)now_ns() >= deadline)
+            return 0;
+    }
+}

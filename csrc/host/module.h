@@ -1,0 +1,963 @@
+/* The functions that Python sees. */
+
+#define FUNC(name) static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+#define NEED(n)                                                                                                 \
+    (void)self;                                                                                                 \
+    (void)args;                                                                                                 \
+    if (nargs != (n))                                                                                           \
+        return PyErr_Format(PyExc_TypeError, "%s takes %d arguments", __func__, (n))
+#define U64(i) PyLong_AsUnsignedLongLongMask(args[i])
+#define INT(i) ((int)(int64_t)PyLong_AsUnsignedLongLongMask(args[i]))
+#define THR(i)                                                                                                  \
+    struct thr *t = get_thr(args[i]);                                                                           \
+    if (!t)                                                                                                     \
+    return NULL
+#define STOPPED                                                                                                 \
+    if (t->running || t->held)                                                                                  \
+    return PyErr_Format(PyExc_RuntimeError, "thread %d is not stopped", t->id)
+#define PRC(i)                                                                                                  \
+    struct prc *p = get_prc(args[i]);                                                                           \
+    if (!p)                                                                                                     \
+    return NULL
+
+FUNC(setup) /* () -> epoll descriptor; SIGCHLD is blocked from now on */
+{
+    NEED(0);
+    if (epoll_fd >= 0)
+        return fail(EBUSY);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    info_fd = memfd_create("cloche-info", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (epoll_fd < 0 || info_fd < 0 || ftruncate(info_fd, INFO_SIZE) < 0)
+        return fail(errno);
+    info = mmap(NULL, INFO_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, info_fd, 0);
+    if (info == MAP_FAILED)
+        return fail(errno);
+    /* Our mapping stays writable; a guest's can never become so. */
+    if (fcntl(info_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+        return fail(errno);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || (sigchld_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC)) < 0)
+        return fail(errno);
+    struct epoll_event e = {EPOLLIN, {.u64 = TAG_SIGCHLD}};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, sigchld_fd, &e) < 0)
+        return fail(errno);
+    return PyLong_FromLong(epoll_fd);
+}
+
+/* Runs in the vforked child: no locks, no allocation. */
+static void exec_stub(int stub, int sock, int region, int score)
+{
+    static const int places[3] = {3, 4, 5};
+    int fds[3] = {sock, region, info_fd};
+    struct rlimit core = {1, 1}, stack = {8 << 20, 8 << 20}, files;
+    char *argv[] = {"cloche-guest", NULL}, *envp[] = {NULL};
+    setpgid(0, 0);
+    personality(ADDR_NO_RANDOMIZE);
+    setrlimit(RLIMIT_CORE, &core);
+    getrlimit(RLIMIT_STACK, &files);
+    if (files.rlim_max < stack.rlim_max)
+        stack = files;
+    setrlimit(RLIMIT_STACK, &stack);
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max < 1024 ? files.rlim_max : 1024;
+    setrlimit(RLIMIT_NOFILE, &files);
+    if (score >= 0 && write(score, "1000", 4) < 0) {
+        /* best effort: a lower score only makes the host's choice under memory pressure worse */
+    }
+    stub = fcntl(stub, F_DUPFD_CLOEXEC, 16);
+    for (int i = 0; i < 3; i++)
+        fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
+    for (int i = 0; i < 3; i++)
+        if (dup2(fds[i], places[i]) < 0)
+            _exit(126);
+    for (int cap = 0; cap < 64; cap++)
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    syscall(SYS_execveat, stub, "", argv, envp, AT_EMPTY_PATH);
+    _exit(127);
+}
+
+FUNC(spawn) /* (stub fd, socket fd, oom_score_adj is to be written: 0 or 1) -> (process, thread) of the zygote */
+{
+    NEED(3);
+    struct prc *p = new_prc();
+    if (!p)
+        return fail(errno);
+    struct thr *t = new_thr(p, 0);
+    int stub = INT(0), sock = INT(1), adjust = INT(2);
+    t->slot->state = ST_GUEST;
+    int pid = vfork();
+    if (pid == 0) {
+        int score = adjust ? open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
+        exec_stub(stub, sock, p->region_fd, score);
+    }
+    if (pid < 0)
+        return fail(errno);
+    p->pid = pid;
+    t->tid = pid;
+    hash_add(t);
+    run_add(t);
+    return Py_BuildValue("iii", p->id, t->id, pid);
+}
+
+FUNC(attach) /* (listener fd, strict) */
+{
+    NEED(2);
+    listener = INT(0);
+    strict_mode = INT(1);
+    struct epoll_event e = {EPOLLIN, {.u64 = TAG_LISTENER}};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e) < 0)
+        return fail(errno);
+    Py_RETURN_NONE;
+}
+
+FUNC(ticks_now) /* () -> the time stamp counter */
+{
+    NEED(0);
+    return PyLong_FromUnsignedLongLong(ticks());
+}
+
+FUNC(has_fsgsbase) /* () */
+{
+    NEED(0);
+    return PyBool_FromLong(getauxval(AT_HWCAP2) & 2);
+}
+
+FUNC(take_pristine) /* (zygote's thread): learn the frame's layout; the thread is stopped in its first event */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    frame_offset = t->slot->sysno;
+    if (frame_offset < STACK_OFFSET || frame_offset > SLOT_SIZE - 1024)
+        return fail(EPROTO);
+    char *frame = frame_of(t);
+    fp_offset = *(uint64_t *)(frame + UC_OFFSET + FPPTR_OFFSET) - REGION_BASE;
+    if (fp_offset < frame_offset || fp_offset > SLOT_SIZE - 512)
+        return fail(EPROTO);
+    fp_size = *(uint32_t *)((char *)t->slot + fp_offset + 468);
+    if (fp_offset + fp_size > SLOT_SIZE || SLOT_SIZE - frame_offset > FRAME_MAX)
+        return fail(E2BIG);
+    free(pristine);
+    pristine = malloc(SLOT_SIZE - frame_offset);
+    if (!pristine)
+        return PyErr_NoMemory();
+    memcpy(pristine, frame, SLOT_SIZE - frame_offset);
+    uint64_t *regs = (uint64_t *)(pristine + UC_OFFSET + REGS_OFFSET);
+    memset(regs, 0, 17 * 8);
+    regs[17] = 0x202;
+    Py_RETURN_NONE;
+}
+
+FUNC(set_spin) /* (sentry ticks, stub ticks, cpus) */
+{
+    NEED(3);
+    spin_ticks = U64(0);
+    stub_spin_ticks = U64(1);
+    cpu_count = INT(2);
+    info->spin_ticks = stub_spin_ticks;
+    Py_RETURN_NONE;
+}
+
+FUNC(new_process) /* () -> (process, ident): a region, no host process yet */
+{
+    NEED(0);
+    struct prc *p = new_prc();
+    if (!p)
+        return fail(errno);
+    return Py_BuildValue("iL", p->id, (long long)p->ident);
+}
+
+static bool slot_is_free(struct prc *p, int i)
+{
+    struct thr *t = p->slots[i];
+    if (!t)
+        return true;
+    if (!t->exiting || t->used)
+        return false;
+    /* Its host thread may still be on this slot's stack: the kernel must say that it is gone. */
+    if (t->tid <= 0 || syscall(SYS_tgkill, p->pid, t->tid, 0) == 0 || errno != ESRCH)
+        return false;
+    hash_remove(t);
+    p->slots[i] = NULL;
+    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
+    thr_free[thr_free_count++] = t->id;
+    return true;
+}
+
+FUNC(new_thread) /* (process, slot or -1, thread to copy or -1) -> thread, with its frame prepared */
+{
+    NEED(3);
+    PRC(0);
+    int slotno = INT(1), from = INT(2);
+    if (slotno < 0)
+        for (slotno = 0; slotno < SLOT_COUNT && !slot_is_free(p, slotno); slotno++)
+            ;
+    if (slotno >= SLOT_COUNT || p->slots[slotno])
+        return fail(EAGAIN);
+    struct thr *f = NULL;
+    if (from >= 0) {
+        f = get_thr(args[2]);
+        if (!f)
+            return NULL;
+    }
+    struct thr *t = new_thr(p, slotno);
+    prepare_frame(t, f);
+    return PyLong_FromLong(t->id);
+}
+
+FUNC(thread_slot) /* (thread) -> its slot number */
+{
+    NEED(1);
+    THR(0);
+    return PyLong_FromLong(t->slotno);
+}
+
+FUNC(discard_thread) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    struct prc *p = prcs[t->prc];
+    run_remove(t);
+    if (t->held) {
+        t->held = false;
+        p->held_count--;
+        held_total--;
+    }
+    if (t->irq_unsent) {
+        t->irq_unsent = false;
+        irq_unsent_total--;
+    }
+    drop_ops(t, t->op_count);
+    clear_queue(t);
+    if (t->exiting && !p->dead) {
+        t->used = false; /* the slot and the handle stay taken until the host thread is gone: slot_is_free */
+        Py_RETURN_NONE;
+    }
+    hash_remove(t);
+    t->used = false;
+    if (p->used && p->slots[t->slotno] == t)
+        p->slots[t->slotno] = NULL;
+    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
+    thr_free[thr_free_count++] = t->id;
+    Py_RETURN_NONE;
+}
+
+FUNC(discard_process) /* (process): it is dead, or was never born */
+{
+    NEED(1);
+    PRC(0);
+    if (!p->dead && p->pid > 0)
+        return PyErr_Format(PyExc_RuntimeError, "process %d lives", p->id);
+    for (int i = 0; i < prc_count; i++)
+        if (prcs[i]->used && prcs[i]->adopting == p->id) {
+            p->kill_wanted = true; /* it may still be born: then it dies at once and is discarded again */
+            Py_RETURN_FALSE;
+        }
+    for (int i = 0; i < p->slot_high; i++) {
+        struct thr *t = p->slots[i];
+        if (!t)
+            continue;
+        run_remove(t);
+        hash_remove(t);
+        drop_ops(t, t->op_count);
+        clear_queue(t);
+        if (t->used || t->exiting) {
+            t->used = false;
+            thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
+            thr_free[thr_free_count++] = t->id;
+        }
+        p->slots[i] = NULL;
+    }
+    munmap(p->region, REGION_SIZE);
+    close(p->region_fd);
+    p->used = false;
+    prc_free = grow(prc_free, &prc_free_room, prc_free_count + 1, sizeof *prc_free);
+    prc_free[prc_free_count++] = p->id;
+    Py_RETURN_TRUE;
+}
+
+static struct hop *add_op(struct thr *t)
+{
+    t->ops = grow(t->ops, &t->op_room, t->op_count + 1, sizeof *t->ops);
+    struct hop *h = &t->ops[t->op_count++];
+    memset(h, 0, sizeof *h);
+    h->fd = h->child = -1;
+    return h;
+}
+
+static bool op_allowed(uint64_t nr, const uint64_t *a)
+{
+    switch (nr) {
+    case SYS_mmap:
+    case SYS_munmap:
+    case SYS_mprotect:
+    case SYS_madvise:
+        return guest_range(a[0], a[1]);
+    case SYS_mremap:
+        return guest_range(a[0], a[1]) && guest_range(a[0], a[2]) && (!(a[3] & MREMAP_FIXED) || guest_range(a[4], a[2]));
+    case SYS_exit:
+        return true;
+    }
+    return false;
+}
+
+/* What the direct-mode filter lets through without asking (filter.py says the same). */
+static bool op_direct(uint64_t nr, const uint64_t *a)
+{
+    if (strict_mode)
+        return false;
+    switch (nr) {
+    case SYS_mmap:
+        return (a[3] & 0x22) == 0x22 && (int64_t)a[4] == -1;
+    case SYS_munmap:
+    case SYS_mprotect:
+    case SYS_madvise:
+        return true;
+    }
+    return false;
+}
+
+FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
+{
+    NEED(9);
+    THR(0);
+    STOPPED;
+    uint64_t nr = U64(1), a[6];
+    for (int i = 0; i < 6; i++)
+        a[i] = U64(2 + i);
+    int fd = INT(8);
+    if (!op_allowed(nr, a))
+        return fail(EINVAL);
+    if (t->op_count > 100000)
+        return fail(ENOMEM);
+    struct prc *p = prcs[t->prc];
+    int copy = -1;
+    if (fd >= 0) {
+        copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy < 0)
+            return fail(errno);
+        a[4] = rotate_fd(p);
+    }
+    struct hop *h = add_op(t);
+    h->op.nr = nr;
+    memcpy(h->op.args, a, sizeof a);
+    h->fd = copy;
+    h->notified = fd >= 0 || !op_direct(nr, a);
+    if (fd >= 0) {
+        struct hop *c = add_op(t);
+        c->op.nr = SYS_close;
+        c->op.args[0] = a[4];
+    }
+    Py_RETURN_NONE;
+}
+
+FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped) */
+{
+    NEED(4);
+    THR(0);
+    STOPPED;
+    struct prc *child = get_prc(args[1]);
+    struct thr *ct = get_thr(args[2]);
+    if (!child || !ct)
+        return NULL;
+    struct prc *p = prcs[t->prc];
+    child->fork_fd = rotate_fd(p);
+    child->parent = p->id;
+    child->next_fd = p->next_fd;
+    struct hop *h = add_op(t);
+    h->op.nr = SYS_clone;
+    h->op.args[0] = CLONE_PARENT | SIGCHLD;
+    h->op.extra = child->fork_fd;
+    h->notified = true;
+    h->child = ct->id;
+    h->parked = INT(3);
+    Py_RETURN_NONE;
+}
+
+FUNC(queue_clone) /* (thread, new thread of the same process) */
+{
+    NEED(2);
+    THR(0);
+    STOPPED;
+    struct thr *n = get_thr(args[1]);
+    if (!n)
+        return NULL;
+    uint64_t slot = REGION_BASE + n->slotno * SLOT_SIZE;
+    struct hop *h = add_op(t);
+    h->op.nr = SYS_clone;
+    h->op.args[0] = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID;
+    h->op.args[1] = slot + frame_offset;
+    h->op.args[2] = slot + offsetof(struct slot, tid);
+    h->notified = true;
+    h->child = n->id;
+    Py_RETURN_NONE;
+}
+
+FUNC(get_regs) /* (thread) -> 20 integers, see Registers */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    uint64_t regs[REG_COUNT];
+    memcpy(regs, regs_of(t), sizeof regs);
+    PyObject *tuple = PyTuple_New(REG_COUNT + 2);
+    if (!tuple)
+        return NULL;
+    for (int i = 0; i < REG_COUNT; i++)
+        PyTuple_SET_ITEM(tuple, i, PyLong_FromUnsignedLongLong(regs[i]));
+    PyTuple_SET_ITEM(tuple, REG_COUNT, PyLong_FromUnsignedLongLong(READ_ONCE(t->slot->fs_base)));
+    PyTuple_SET_ITEM(tuple, REG_COUNT + 1, PyLong_FromUnsignedLongLong(READ_ONCE(t->slot->gs_base)));
+    return tuple;
+}
+
+FUNC(set_regs) /* (thread, 20 integers) */
+{
+    NEED(21);
+    THR(0);
+    STOPPED;
+    uint64_t fs = U64(19), gs = U64(20), *regs = regs_of(t);
+    if (fs >> 47 || gs >> 47) {
+        PyErr_SetString(PyExc_ValueError, "fs_base and gs_base must be user addresses");
+        return NULL;
+    }
+    for (int i = 0; i < REG_COUNT; i++)
+        regs[i] = U64(1 + i);
+    if (PyErr_Occurred())
+        return NULL;
+    if (fs != t->slot->fs_base || gs != t->slot->gs_base) {
+        t->slot->fs_base = fs;
+        t->slot->gs_base = gs;
+        t->base_changed = true;
+    }
+    Py_RETURN_NONE;
+}
+
+FUNC(get_fpstate) /* (thread) -> bytes */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    return PyBytes_FromStringAndSize((char *)t->slot + fp_offset, fp_size);
+}
+
+FUNC(set_fpstate) /* (thread, bytes) -> bool; empty: the initial state */
+{
+    NEED(2);
+    THR(0);
+    STOPPED;
+    char *data, *to = (char *)t->slot + fp_offset, *first = pristine + (fp_offset - frame_offset);
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(args[1], &data, &length) < 0)
+        return NULL;
+    if (!length) {
+        memcpy(to, first, fp_size);
+        Py_RETURN_TRUE;
+    }
+    if (length != (Py_ssize_t)fp_size || length < 580)
+        Py_RETURN_FALSE;
+    /* Beyond the legacy area: the software bytes, the magic behind, and nothing that XRSTOR would refuse. */
+    uint64_t have, may;
+    uint32_t mxcsr, mask;
+    memcpy(&have, data + 512, 8);
+    memcpy(&may, first + 472, 8);
+    memcpy(&mxcsr, data + 24, 4);
+    memcpy(&mask, first + 28, 4);
+    static const char zero[48];
+    if (memcmp(data + 464, first + 464, 48) || memcmp(data + fp_size - 4, first + fp_size - 4, 4) || (have & ~may) ||
+        (mxcsr & ~(mask ? mask : 0xffbf)) || memcmp(data + 520, zero, 48))
+        Py_RETURN_FALSE;
+    memcpy(to, data, fp_size);
+    Py_RETURN_TRUE;
+}
+
+FUNC(resume) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(run_ops) /* (thread): carry out what is queued, then stop again */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    t->stop_after = true;
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(ret) /* (thread, value) */
+{
+    NEED(2);
+    THR(0);
+    STOPPED;
+    regs_of(t)[RAX_INDEX] = U64(1);
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(has_pending_ops) /* (process) */
+{
+    NEED(1);
+    PRC(0);
+    return PyBool_FromLong(p->held_count || ops_pending(p));
+}
+
+FUNC(wait_event) /* (timeout in ns) -> 9 integers, or None */
+{
+    NEED(1);
+    int64_t timeout = (int64_t)U64(0);
+    struct event e;
+    int got = next_event(&e, timeout);
+    if (got < 0)
+        return NULL;
+    if (!got)
+        Py_RETURN_NONE;
+    stat_events++;
+    PyObject *tuple = PyTuple_New(9);
+    if (!tuple)
+        return NULL;
+    for (int i = 0; i < 9; i++)
+        PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e.v[i]));
+    return tuple;
+}
+
+FUNC(is_running) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    return PyBool_FromLong(t->running || t->held);
+}
+
+FUNC(interrupt) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    if (!t->running && !t->held)
+        Py_RETURN_NONE;
+    if (!t->irq_wanted)
+        t->irq_since = now_ns();
+    t->irq_wanted = true;
+    if (!send_interrupt(t) && !t->irq_unsent) {
+        t->irq_unsent = true;
+        irq_unsent_total++;
+    }
+    Py_RETURN_NONE;
+}
+
+FUNC(overdue) /* (limit in ns) -> idents of processes that owe an answer for longer */
+{
+    NEED(1);
+    uint64_t limit = U64(0), now = now_ns();
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list && i < prc_count; i++) {
+        struct prc *p = prcs[i];
+        if (!p->used || p->dead)
+            continue;
+        bool late = p->held_count + (p->adopting >= 0) && ops_pending(p) && now - p->op_since > limit;
+        for (int k = 0; k < p->slot_high && !late; k++)
+            late = p->slots[k] && p->slots[k]->irq_wanted && p->slots[k]->running && now - p->slots[k]->irq_since > limit;
+        if (late) {
+            PyObject *o = PyLong_FromLongLong(p->ident);
+            if (!o || PyList_Append(list, o) < 0)
+                Py_CLEAR(list);
+            Py_XDECREF(o);
+        }
+    }
+    return list;
+}
+
+FUNC(kill_process) /* (process) */
+{
+    NEED(1);
+    PRC(0);
+    if (p->dead)
+        Py_RETURN_NONE;
+    if (p->pid > 0) {
+        kill(-p->pid, SIGKILL);
+        kill(p->pid, SIGKILL);
+    } else {
+        p->kill_wanted = true;
+    }
+    Py_RETURN_NONE;
+}
+
+FUNC(process_pid) /* (process) -> host pid, or -1 */
+{
+    NEED(1);
+    PRC(0);
+    return PyLong_FromLong(p->pid > 0 ? p->pid : -1);
+}
+
+FUNC(probe_memory) /* (process) -> 0, or why process_vm_readv does not work */
+{
+    NEED(1);
+    PRC(0);
+    uint64_t word;
+    struct iovec local = {&word, 8}, remote = {(void *)STUB_BASE, 8};
+    return PyLong_FromLong(process_vm_readv(p->pid, &local, 1, &remote, 1, 0) == 8 ? 0 : errno);
+}
+
+static PyObject *read_bytes(struct prc *p, uint64_t addr, Py_ssize_t length)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, length);
+    if (!bytes)
+        return NULL;
+    ssize_t n = length ? vm_read(p, PyBytes_AS_STRING(bytes), addr, length) : 0;
+    if (n < 0)
+        n = 0;
+    if (n != length)
+        _PyBytes_Resize(&bytes, n);
+    return bytes;
+}
+
+#define MAX_READ (1LL << 31)
+
+FUNC(read_process) /* (process, address, length) -> bytes */
+{
+    NEED(3);
+    PRC(0);
+    uint64_t length = U64(2);
+    if (length > MAX_READ)
+        return fail(EINVAL);
+    if (p->rec_threads)
+        flush_prc(p);
+    return read_bytes(p, U64(1), length);
+}
+
+FUNC(write_process) /* (process, address, bytes-like) -> bytes written */
+{
+    NEED(3);
+    PRC(0);
+    Py_buffer b;
+    if (PyObject_GetBuffer(args[2], &b, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (p->rec_threads)
+        flush_prc(p);
+    ssize_t n = b.len ? vm_write(p, b.buf, U64(1), b.len) : 0;
+    PyBuffer_Release(&b);
+    return PyLong_FromSsize_t(n < 0 ? 0 : n);
+}
+
+static const char *prefetched(struct thr *t, uint64_t addr, uint64_t length)
+{
+    for (int i = 0; i < t->prefetch_count; i++) {
+        struct copy *c = &t->prefetch[i];
+        if (addr >= c->addr && length <= c->length && addr - c->addr <= c->length - length)
+            return (char *)t->slot + DATA_OFFSET + c->offset + (addr - c->addr);
+    }
+    return NULL;
+}
+
+FUNC(read_thread) /* (thread, address, length) -> bytes */
+{
+    NEED(3);
+    THR(0);
+    uint64_t addr = U64(1), length = U64(2);
+    struct prc *p = prcs[t->prc];
+    if (length > MAX_READ)
+        return fail(EINVAL);
+    if (p->rec_threads)
+        flush_prc(p);
+    const char *have = prefetched(t, addr, length);
+    if (have)
+        return PyBytes_FromStringAndSize(have, length);
+    return read_bytes(p, addr, length);
+}
+
+FUNC(read_cstring) /* (thread, address, limit) -> bytes or None */
+{
+    NEED(3);
+    THR(0);
+    uint64_t addr = U64(1), limit = U64(2);
+    struct prc *p = prcs[t->prc];
+    if (limit > 1 << 20)
+        return fail(EINVAL);
+    if (p->rec_threads)
+        flush_prc(p);
+    for (int i = 0; i < t->prefetch_count; i++) {
+        struct copy *c = &t->prefetch[i];
+        if (addr < c->addr || addr - c->addr >= c->length)
+            continue;
+        char local[4096];
+        uint64_t room = c->length - (addr - c->addr);
+        if (room > sizeof local)
+            room = sizeof local;
+        memcpy(local, (char *)t->slot + DATA_OFFSET + c->offset + (addr - c->addr), room);
+        char *end = memchr(local, 0, room);
+        if (end && (uint64_t)(end - local) <= limit)
+            return PyBytes_FromStringAndSize(local, end - local);
+        if (limit <= room)
+            return PyBytes_FromStringAndSize(local, limit);
+    }
+    char *buffer = malloc(limit + 1);
+    if (!buffer)
+        return PyErr_NoMemory();
+    uint64_t used = 0;
+    PyObject *result = NULL;
+    while (used < limit) {
+        uint64_t chunk = 4096 - ((addr + used) & 4095); /* a page at a time: the next may not exist */
+        if (chunk > limit - used)
+            chunk = limit - used;
+        ssize_t n = vm_read(p, buffer + used, addr + used, chunk);
+        if (n <= 0) {
+            free(buffer);
+            Py_RETURN_NONE;
+        }
+        char *end = memchr(buffer + used, 0, n);
+        if (end) {
+            result = PyBytes_FromStringAndSize(buffer, end - buffer);
+            break;
+        }
+        used += n;
+    }
+    if (!result)
+        result = PyBytes_FromStringAndSize(buffer, used);
+    free(buffer);
+    return result;
+}
+
+FUNC(write_thread) /* (thread, address, bytes-like) -> bytes written or deferred */
+{
+    NEED(3);
+    THR(0);
+    uint64_t addr = U64(1);
+    struct prc *p = prcs[t->prc];
+    Py_buffer b;
+    if (PyObject_GetBuffer(args[2], &b, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Py_ssize_t length = b.len;
+    if (!guest_range(addr, length)) {
+        length = 0;
+    } else if (t->running || t->held) {
+        ssize_t n = vm_write(p, b.buf, addr, length);
+        length = n < 0 ? 0 : n;
+    } else if (length && (t->op_count || (length <= 4096 && t->data_used + length <= DATA_SIZE && !t->wbuf_used &&
+                                          t->rec_count < MAX_COPIES))) {
+        defer(t, addr, b.buf, length);
+    } else if (length) {
+        /* Writes keep their order: what is deferred goes first. */
+        if (p->rec_threads)
+            flush_prc(p);
+        ssize_t n = vm_write(p, b.buf, addr, length);
+        length = n < 0 ? 0 : n;
+    }
+    PyBuffer_Release(&b);
+    return PyLong_FromSsize_t(length);
+}
+
+static ssize_t fd_read(int fd, int64_t offset, void *to, size_t length, int flags)
+{
+    struct iovec v = {to, length};
+    ssize_t n;
+    do
+        n = flags ? preadv2(fd, &v, 1, offset, flags) : offset < 0 ? read(fd, to, length) : pread(fd, to, length, offset);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t fd_write(int fd, int64_t offset, const void *from, size_t length, int flags)
+{
+    struct iovec v = {(void *)from, length};
+    ssize_t n;
+    do
+        n = flags ? pwritev2(fd, &v, 1, offset, flags)
+                  : offset < 0 ? write(fd, from, length) : pwrite(fd, from, length, offset);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+#define CHUNK (1 << 20)
+static char *scratch;
+
+FUNC(read_fd_into) /* (thread, fd, offset, address, length, flags) -> bytes or -errno */
+{
+    NEED(6);
+    THR(0);
+    STOPPED;
+    struct prc *p = prcs[t->prc];
+    int fd = INT(1), flags = INT(5);
+    int64_t offset = (int64_t)U64(2);
+    uint64_t addr = U64(3), length = U64(4), done = 0;
+    if (!guest_range(addr, length))
+        return PyLong_FromLong(-EFAULT);
+    if (length <= DATA_SIZE && t->data_used + length > DATA_SIZE && !t->op_count && !t->rec_count) {
+        t->data_used = 0; /* the prefetched data has served */
+        t->prefetch_count = 0;
+    }
+    if (length <= DATA_SIZE - t->data_used && !t->wbuf_used && t->rec_count < MAX_COPIES) {
+        /* Straight into the slot; the stub copies it out. */
+        ssize_t n = fd_read(fd, offset, (char *)t->slot + DATA_OFFSET + t->data_used, length, flags);
+        if (n > 0)
+            defer(t, addr, NULL, n);
+        return PyLong_FromSsize_t(n);
+    }
+    if (p->rec_threads)
+        flush_prc(p);
+    if (!scratch && !(scratch = malloc(CHUNK)))
+        return PyErr_NoMemory();
+    while (done < length) {
+        size_t want = length - done < CHUNK ? length - done : CHUNK;
+        ssize_t n = fd_read(fd, offset < 0 ? offset : offset + (int64_t)done, scratch, want, flags);
+        if (n <= 0)
+            return PyLong_FromLongLong(done ? (int64_t)done : n);
+        ssize_t put = vm_write(p, scratch, addr + done, n);
+        if (put < n) {
+            done += put > 0 ? put : 0;
+            return PyLong_FromLongLong(done ? (int64_t)done : -EFAULT);
+        }
+        done += n;
+        if ((size_t)n < want)
+            break;
+    }
+    return PyLong_FromUnsignedLongLong(done);
+}
+
+FUNC(write_fd_from) /* (thread, fd, offset, address, length, flags) -> bytes or -errno */
+{
+    NEED(6);
+    THR(0);
+    STOPPED;
+    struct prc *p = prcs[t->prc];
+    int fd = INT(1), flags = INT(5);
+    int64_t offset = (int64_t)U64(2);
+    uint64_t addr = U64(3), length = U64(4), done = 0;
+    if (p->rec_threads)
+        flush_prc(p);
+    if (!readable_range(addr, length))
+        return PyLong_FromLong(-EFAULT);
+    const char *have = prefetched(t, addr, length);
+    if (have)
+        return PyLong_FromSsize_t(fd_write(fd, offset, have, length, flags));
+    if (!scratch && !(scratch = malloc(CHUNK)))
+        return PyErr_NoMemory();
+    do {
+        size_t want = length - done < CHUNK ? length - done : CHUNK;
+        ssize_t got = want ? vm_read(p, scratch, addr + done, want) : 0;
+        if (got < 0 || (!got && want))
+            return PyLong_FromLongLong(done ? (int64_t)done : -EFAULT);
+        ssize_t n = fd_write(fd, offset < 0 ? offset : offset + (int64_t)done, scratch, got, flags);
+        if (n < 0)
+            return PyLong_FromLongLong(done ? (int64_t)done : n);
+        done += n;
+        if (n < got || (size_t)got < want)
+            break;
+    } while (done < length);
+    return PyLong_FromUnsignedLongLong(done);
+}
+
+FUNC(set_prefetch) /* (number, index, kind, argument, count argument, value, cap) */
+{
+    NEED(7);
+    unsigned nr = INT(0), index = INT(1);
+    if (nr >= 512 || index >= MAX_PREFETCH)
+        return fail(EINVAL);
+    info->prefetch[nr][index] = (struct prefetch){INT(2), INT(3), INT(4), 0, INT(5), INT(6)};
+    Py_RETURN_NONE;
+}
+
+FUNC(control_fd) /* (operation: 1 add, 2 remove, 3 modify; fd, token, events) */
+{
+    NEED(4);
+    int op = INT(0), fd = INT(1);
+    if (fd < 0)
+        return fail(EBADF);
+    struct epoll_event e = {INT(3), {.u64 = (uint32_t)fd}};
+    if (epoll_ctl(epoll_fd, op, fd, &e) < 0) {
+        if (op == EPOLL_CTL_DEL && fd < fd_room)
+            fd_tokens[fd] = NO_TOKEN;
+        return fail(errno);
+    }
+    int old = fd_room;
+    fd_tokens = grow(fd_tokens, &fd_room, fd + 1, sizeof *fd_tokens);
+    for (int i = old; i < fd_room; i++)
+        fd_tokens[i] = NO_TOKEN;
+    fd_tokens[fd] = op == EPOLL_CTL_DEL ? NO_TOKEN : (int64_t)U64(2);
+    Py_RETURN_NONE;
+}
+
+FUNC(stats) /* () -> (events, sleeps, notifications, refused) */
+{
+    NEED(0);
+    return Py_BuildValue("KKKK", stat_events, stat_sleeps, stat_notif, stat_denied);
+}
+
+FUNC(close_all) /* (): forget everything; every guest process is dead */
+{
+    NEED(0);
+    for (int i = 0; i < prc_count; i++) {
+        if (prcs[i]->used) {
+            munmap(prcs[i]->region, REGION_SIZE);
+            close(prcs[i]->region_fd);
+        }
+        free(prcs[i]);
+    }
+    for (int i = 0; i < thr_count; i++) {
+        drop_ops(thrs[i], thrs[i]->op_count);
+        free(thrs[i]->ops);
+        free(thrs[i]->recs);
+        free(thrs[i]->wbuf);
+        free(thrs[i]);
+    }
+    prc_count = prc_free_count = thr_count = thr_free_count = 0;
+    run_count = run_next = queue_head = queue_count = ready_head = ready_count = 0;
+    bell_count = ops_out = held_total = irq_unsent_total = 0;
+    memset(tid_hash, 0, sizeof tid_hash);
+    for (int i = 0; i < fd_room; i++)
+        fd_tokens[i] = NO_TOKEN;
+    if (info)
+        munmap(info, INFO_SIZE);
+    info = NULL;
+    int *fds[] = {&listener, &sigchld_fd, &info_fd, &epoll_fd};
+    for (int i = 0; i < 4; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+    Py_RETURN_NONE;
+}
+
+#define ROW(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
+static PyMethodDef methods[] = {
+    ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(set_spin), ROW(new_process), ROW(new_thread),
+    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(ret), ROW(run_ops), ROW(has_pending_ops),
+    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(probe_memory),
+    ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
+    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "See systrap.py.", -1, methods};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    PyObject *m = PyModule_Create(&module);
+    if (!m)
+        return NULL;
+#define CONSTANT(name)                                                                                          \
+    if (PyModule_AddObject(m, #name, PyLong_FromUnsignedLongLong(name)) < 0)                                     \
+    return NULL
+    CONSTANT(MIN_ADDRESS);
+    CONSTANT(MAX_ADDRESS);
+    CONSTANT(STUB_BASE);
+    CONSTANT(STUB_SIZE);
+    CONSTANT(INFO_BASE);
+    CONSTANT(VDSO_BASE);
+    CONSTANT(VDSO_SIZE);
+    CONSTANT(REGION_BASE);
+    CONSTANT(REGION_SIZE);
+    CONSTANT(SLOT_COUNT);
+    CONSTANT(DATA_SIZE);
+    CONSTANT(BELL_ARG0);
+    CONSTANT(BELL_ARG1);
+    CONSTANT(MAX_MOVES);
+    CONSTANT(MAX_FILTER);
+    return m;
+}

@@ -1,0 +1,653 @@
+/* cloche.platform._native: what the systrap platform does that Python cannot do at speed.
+ *
+ * Owns the threads and processes as the host sees them, the slots, the one receive point for seccomp
+ * notifications, and the event loop.  Handles are small integers; policy (what to order when) is in systrap.py.
+ *
+ * Trust: every byte of a slot is the guest's.  A field is read once (READ_ONCE), checked, and used from the local
+ * copy.  What a guest may make the host do is decided by the sentry's own copies in `struct thr` and `struct prc`.
+ *
+ * Single-threaded: no locks.  The GIL is released only inside epoll_wait.
+ */
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shared.h"
+
+#define READ_ONCE(x) (*(volatile __typeof__(x) *)&(x))
+
+#define FIRST_FD 8 /* descriptors injected into guests rotate through [FIRST_FD, LAST_FD] */
+#define LAST_FD 63
+#define FRAME_MAX (STACK_SIZE / 2)
+#define UC_OFFSET 8      /* of the ucontext in a signal frame, behind the return address */
+#define REGS_OFFSET 40   /* of sigcontext in the ucontext */
+#define REG_COUNT 18
+#define RAX_INDEX 13
+#define FPPTR_OFFSET (REGS_OFFSET + 184)
+#define SIGMASK_OFFSET (REGS_OFFSET + 256)
+
+/* ---- state ---- */
+
+struct hop { /* an ordered operation: the sentry's own copy */
+    struct op op;
+    int fd;        /* to inject with its notification, or -1 */
+    bool notified; /* the filter asks us */
+    int child;     /* clone: the thread that it starts; else -1 */
+    bool parked;   /* ... stays stopped in its slot (a blank) */
+};
+
+struct rec { /* a deferred write */
+    uint64_t addr;
+    uint32_t length;
+    uint32_t offset; /* in the slot's data buffer, or in `wbuf` */
+    bool spilled;
+};
+
+struct thr {
+    bool used, running, held, exiting, base_changed, irq_wanted, irq_unsent, stop_after;
+    int id, prc, slotno, tid, run_pos;
+    int hash_next;
+    uint64_t irq_since;
+    struct slot *slot;
+    struct hop *ops;
+    int op_count, op_room, sent, matched, round_start;
+    uint32_t rounds;
+    struct rec *recs;
+    int rec_count, rec_room, rec_sent;
+    char *wbuf;
+    size_t wbuf_used, wbuf_room;
+    uint32_t data_used;
+    int prefetch_count;
+    struct copy prefetch[MAX_PREFETCH];
+};
+
+struct prc {
+    bool used, dead, kill_wanted;
+    int id, pid, region_fd;
+    char *region;
+    int parent;    /* unborn: the process that will fork it, else -1 */
+    int adopting;  /* a child that has been ordered and not yet adopted, or -1 */
+    bool cloned;   /* ... and its clone was let through */
+    int op_thr;    /* the thread with operations outstanding, or -1 */
+    uint64_t op_since;
+    int next_fd, fork_fd;
+    int64_t ident; /* never reused */
+    int held_count, rec_threads;
+    struct thr *slots[SLOT_COUNT];
+    int slot_high;
+};
+
+static struct thr **thrs;
+static int thr_count, thr_room;
+static int *thr_free, thr_free_count, thr_free_room;
+static struct prc **prcs;
+static int prc_count, prc_room;
+static int *prc_free, prc_free_count, prc_free_room;
+
+static int *run_ids;
+static volatile uint32_t **run_states;
+static int run_count, run_room, run_next;
+
+#define HASH_SIZE 4096
+static int tid_hash[HASH_SIZE];
+
+static int epoll_fd = -1, listener = -1, sigchld_fd = -1, info_fd = -1;
+static struct info *info;
+static uint64_t frame_offset, fp_offset, fp_size; /* of the signal frame in a slot; of its FP state; its size */
+static char *pristine;                            /* a zygote's frame: [frame_offset, SLOT_SIZE) */
+static bool strict_mode = true;
+static uint64_t spin_ticks, stub_spin_ticks;
+static int cpu_count = 1;
+static int ops_out;    /* threads with operations outstanding */
+static int held_total; /* threads that wait for their process's operations */
+static int irq_unsent_total;
+static bool has_pwait2 = true;
+static uint64_t stat_notif, stat_denied, stat_sleeps, stat_events;
+
+struct event {
+    int64_t v[9];
+};
+static struct event *queue;
+static int queue_head, queue_count, queue_room;
+
+static int64_t *fd_tokens;
+static int fd_room;
+#define NO_TOKEN INT64_MIN
+static struct {
+    int fd;
+    uint32_t events;
+} ready[64];
+static int ready_head, ready_count;
+
+static uint64_t bells[64];
+static int bell_count;
+
+static uint64_t ticks(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+static PyObject *fail(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static void *grow(void *array, int *room, int want, size_t size)
+{
+    if (want <= *room)
+        return array;
+    int next = *room ? *room : 16;
+    while (next < want)
+        next *= 2;
+    void *bigger = realloc(array, next * size);
+    if (!bigger)
+        abort(); /* the sentry cannot go on without memory: everything dies (I5) */
+    *room = next;
+    return bigger;
+}
+
+static struct thr *get_thr(PyObject *o)
+{
+    long id = PyLong_AsLong(o);
+    if (id < 0 || id >= thr_count || !thrs[id]->used) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "no such thread");
+        return NULL;
+    }
+    return thrs[id];
+}
+
+static struct prc *get_prc(PyObject *o)
+{
+    long id = PyLong_AsLong(o);
+    if (id < 0 || id >= prc_count || !prcs[id]->used) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "no such process");
+        return NULL;
+    }
+    return prcs[id];
+}
+
+static void push_event(int64_t kind, int64_t id, int64_t a, int64_t b)
+{
+    if (queue_head && queue_head == queue_count)
+        queue_head = queue_count = 0;
+    queue = grow(queue, &queue_room, queue_count + 1, sizeof *queue);
+    queue[queue_count++] = (struct event){{kind, id, a, b}};
+}
+
+/* The next free descriptor number for an injection; strictly rotating, so none is reused while in flight. */
+static int rotate_fd(struct prc *p)
+{
+    int fd = p->next_fd++;
+    if (p->next_fd > LAST_FD)
+        p->next_fd = FIRST_FD;
+    return fd;
+}
+
+static void hash_add(struct thr *t)
+{
+    int *bucket = &tid_hash[t->tid & (HASH_SIZE - 1)];
+    t->hash_next = *bucket;
+    *bucket = t->id + 1;
+}
+
+static void hash_remove(struct thr *t)
+{
+    if (t->tid <= 0)
+        return;
+    int *link = &tid_hash[t->tid & (HASH_SIZE - 1)];
+    while (*link && *link != t->id + 1)
+        link = &thrs[*link - 1]->hash_next;
+    if (*link)
+        *link = t->hash_next;
+    t->tid = 0;
+}
+
+static struct thr *hash_find(int tid)
+{
+    for (int i = tid_hash[tid & (HASH_SIZE - 1)]; i; i = thrs[i - 1]->hash_next)
+        if (thrs[i - 1]->tid == tid)
+            return thrs[i - 1];
+    return NULL;
+}
+
+static void run_add(struct thr *t)
+{
+    if (t->running)
+        return;
+    t->running = true;
+    int room = run_room;
+    run_ids = grow(run_ids, &room, run_count + 1, sizeof *run_ids);
+    run_states = grow(run_states, &run_room, run_count + 1, sizeof *run_states);
+    t->run_pos = run_count;
+    run_ids[run_count] = t->id;
+    run_states[run_count++] = &t->slot->state;
+}
+
+static void run_remove(struct thr *t)
+{
+    if (!t->running)
+        return;
+    t->running = false;
+    int last = --run_count;
+    run_ids[t->run_pos] = run_ids[last];
+    run_states[t->run_pos] = run_states[last];
+    thrs[run_ids[t->run_pos]]->run_pos = t->run_pos;
+}
+
+/* ---- creation ---- */
+
+static struct prc *new_prc(void)
+{
+    struct prc *p;
+    int region_fd = memfd_create("cloche-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (region_fd < 0)
+        return NULL;
+    char *region = MAP_FAILED;
+    if (ftruncate(region_fd, REGION_SIZE) == 0 &&
+        fcntl(region_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, region_fd, 0);
+    if (region == MAP_FAILED) {
+        int error = errno;
+        close(region_fd);
+        errno = error;
+        return NULL;
+    }
+    if (prc_free_count) {
+        p = prcs[prc_free[--prc_free_count]];
+    } else {
+        prcs = grow(prcs, &prc_room, prc_count + 1, sizeof *prcs);
+        p = calloc(1, sizeof *p);
+        if (!p)
+            abort();
+        p->id = prc_count;
+        prcs[prc_count++] = p;
+    }
+    int id = p->id;
+    memset(p, 0, sizeof *p);
+    p->id = id;
+    static int64_t idents;
+    p->used = true;
+    p->ident = ++idents;
+    p->region_fd = region_fd;
+    p->region = region;
+    p->parent = p->adopting = p->op_thr = -1;
+    p->next_fd = FIRST_FD;
+    return p;
+}
+
+static struct thr *new_thr(struct prc *p, int slotno)
+{
+    struct thr *t;
+    if (thr_free_count) {
+        t = thrs[thr_free[--thr_free_count]];
+    } else {
+        thrs = grow(thrs, &thr_room, thr_count + 1, sizeof *thrs);
+        t = calloc(1, sizeof *t);
+        if (!t)
+            abort();
+        t->id = thr_count;
+        thrs[thr_count++] = t;
+    }
+    struct thr keep = *t;
+    memset(t, 0, sizeof *t);
+    t->id = keep.id;
+    t->ops = keep.ops, t->op_room = keep.op_room;
+    t->recs = keep.recs, t->rec_room = keep.rec_room;
+    t->wbuf = keep.wbuf, t->wbuf_room = keep.wbuf_room;
+    t->used = true;
+    t->prc = p->id;
+    t->slotno = slotno;
+    t->slot = (struct slot *)(p->region + slotno * SLOT_SIZE);
+    t->slot->state = ST_REQUEST;
+    t->slot->ops_done = 0;
+    t->slot->tid = 0;
+    p->slots[slotno] = t;
+    if (slotno >= p->slot_high)
+        p->slot_high = slotno + 1;
+    return t;
+}
+
+static char *frame_of(struct thr *t)
+{
+    return (char *)t->slot + frame_offset;
+}
+
+static uint64_t *regs_of(struct thr *t)
+{
+    return (uint64_t *)(frame_of(t) + UC_OFFSET + REGS_OFFSET);
+}
+
+/* Prepare the slot of a thread that does not exist yet: the frame it will start from. */
+static void prepare_frame(struct thr *t, struct thr *from)
+{
+    char *frame = frame_of(t);
+    memcpy(frame, from ? frame_of(from) : pristine, SLOT_SIZE - frame_offset);
+    /* What a hostile parent may have written there must not matter to a kernel that reads the frame: pointers. */
+    uint64_t base = REGION_BASE + t->slotno * SLOT_SIZE;
+    *(uint64_t *)(frame + UC_OFFSET + 16) = base + STACK_OFFSET;
+    *(uint64_t *)(frame + UC_OFFSET + 24) = 0;
+    *(uint64_t *)(frame + UC_OFFSET + 32) = STACK_SIZE;
+    *(uint64_t *)(frame + UC_OFFSET + FPPTR_OFFSET) = base + fp_offset;
+    *(uint64_t *)(frame + UC_OFFSET + SIGMASK_OFFSET) = 0;
+    memcpy(frame, pristine, 8);
+    if (from) {
+        t->slot->fs_base = from->slot->fs_base;
+        t->slot->gs_base = from->slot->gs_base;
+    } else {
+        t->slot->fs_base = t->slot->gs_base = 0;
+    }
+    t->base_changed = true;
+    t->slot->op_count = t->slot->copy_count = 0;
+    t->slot->state = ST_REQUEST;
+}
+
+/* ---- rounds: sending what was queued ---- */
+
+static bool ops_pending(struct prc *p)
+{
+    if (p->adopting >= 0)
+        return true;
+    if (p->op_thr < 0)
+        return false;
+    struct thr *t = thrs[p->op_thr];
+    if (t->running && (READ_ONCE(t->slot->ops_done) != t->rounds || t->sent < t->op_count))
+        return true;
+    p->op_thr = -1;
+    ops_out--;
+    return false;
+}
+
+static void clear_queue(struct thr *t)
+{
+    t->op_count = t->sent = t->matched = t->round_start = 0;
+    if (t->rec_count)
+        prcs[t->prc]->rec_threads--;
+    t->rec_count = t->rec_sent = 0;
+    t->wbuf_used = 0;
+    t->data_used = 0;
+}
+
+/* Close our duplicates of descriptors in operations that were not carried out, and stop unborn children. */
+static void drop_ops(struct thr *t, int from)
+{
+    for (int i = 0; i < t->op_count; i++) {
+        if (t->ops[i].fd >= 0) {
+            close(t->ops[i].fd);
+            t->ops[i].fd = -1;
+        }
+        if (i >= from && t->ops[i].child >= 0)
+            run_remove(thrs[t->ops[i].child]);
+    }
+}
+
+static void wake(struct thr *t)
+{
+    uint32_t old = __atomic_exchange_n(&t->slot->state, ST_REPLY, __ATOMIC_SEQ_CST);
+    run_add(t);
+    if (old == ST_SLEEPING)
+        syscall(SYS_futex, &t->slot->state, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+}
+
+static void start_running(struct thr *t);
+
+/* Send the next round of operations and writes. */
+static void send_round(struct thr *t)
+{
+    struct slot *s = t->slot;
+    struct prc *p = prcs[t->prc];
+    uint32_t flags = 0;
+    int n = t->op_count - t->sent;
+    if (n > MAX_OPS)
+        n = MAX_OPS;
+    t->round_start = t->sent;
+    for (int i = 0; i < n; i++)
+        s->ops[i] = t->ops[t->sent + i].op;
+    for (int i = t->sent; i < t->sent + n; i++) {
+        struct hop *h = &t->ops[i];
+        if (h->child < 0)
+            continue;
+        if (!(h->op.args[0] & CLONE_VM)) {
+            p->adopting = thrs[h->child]->prc;
+            p->cloned = false;
+        }
+        if (!h->parked)
+            start_running(thrs[h->child]);
+    }
+    t->sent += n;
+    s->op_count = n;
+    if (n) {
+        t->rounds++;
+        if (p->op_thr != t->id) {
+            p->op_thr = t->id;
+            p->op_since = now_ns();
+            ops_out++;
+        }
+    }
+    int copies = 0;
+    if (t->sent == t->op_count) {
+        uint32_t used = t->rec_sent ? 0 : t->data_used;
+        while (t->rec_sent < t->rec_count && copies < MAX_COPIES) {
+            struct rec *r = &t->recs[t->rec_sent];
+            uint32_t length = r->length;
+            if (r->spilled) {
+                uint32_t room = DATA_SIZE - used;
+                if (!room)
+                    break;
+                if (length > room)
+                    length = room;
+                memcpy((char *)s + DATA_OFFSET + used, t->wbuf + r->offset, length);
+                s->copies[copies++] = (struct copy){r->addr, length, used};
+                used += length;
+                if (length < r->length) {
+                    r->addr += length;
+                    r->offset += length;
+                    r->length -= length;
+                    break;
+                }
+            } else {
+                s->copies[copies++] = (struct copy){r->addr, length, r->offset};
+            }
+            t->rec_sent++;
+        }
+    }
+    s->copy_count = copies;
+    bool is_last = t->sent >= t->op_count && t->rec_sent >= t->rec_count;
+    if (!is_last || t->stop_after)
+        flags |= RF_MORE;
+    else if (t->base_changed) {
+        flags |= RF_SET_BASE;
+        t->base_changed = false;
+    }
+    s->reply_flags = flags;
+    if (is_last && t->rec_count) {
+        p->rec_threads--;
+        t->rec_count = t->rec_sent = 0;
+        t->wbuf_used = 0;
+        t->data_used = 0;
+    }
+    wake(t);
+}
+
+static void start_running(struct thr *t)
+{
+    struct prc *p = prcs[t->prc];
+    if (p->dead)
+        return;
+    if (t->op_count && ops_pending(p)) {
+        /* One address space, one outstanding batch: another thread's comes first. */
+        t->held = true;
+        p->held_count++;
+        held_total++;
+        if (p->op_thr >= 0) {
+            thrs[p->op_thr]->slot->reply_flags |= RF_RING;
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        }
+        return;
+    }
+    send_round(t);
+}
+
+static void release_held(void)
+{
+    for (int i = 0; i < prc_count && held_total; i++) {
+        struct prc *p = prcs[i];
+        if (!p->used || !p->held_count || ops_pending(p))
+            continue;
+        for (int k = 0; k < p->slot_high; k++) {
+            struct thr *t = p->slots[k];
+            if (t && t->held) {
+                t->held = false;
+                p->held_count--;
+                held_total--;
+                start_running(t);
+                break;
+            }
+        }
+    }
+}
+
+/* ---- memory ---- */
+
+static bool guest_range(uint64_t addr, uint64_t length)
+{
+    return addr < MAX_ADDRESS && length <= MAX_ADDRESS - addr;
+}
+
+static bool readable_range(uint64_t addr, uint64_t length)
+{
+    return guest_range(addr, length) ||
+           (addr >= VDSO_BASE && addr < VDSO_BASE + VDSO_SIZE && length <= VDSO_BASE + VDSO_SIZE - addr);
+}
+
+static ssize_t vm_read(struct prc *p, void *to, uint64_t addr, size_t length)
+{
+    if (p->pid <= 0 || p->dead || !readable_range(addr, length))
+        return -EFAULT;
+    struct iovec local = {to, length}, remote = {(void *)addr, length};
+    ssize_t n = process_vm_readv(p->pid, &local, 1, &remote, 1, 0);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t vm_write(struct prc *p, const void *from, uint64_t addr, size_t length)
+{
+    if (p->pid <= 0 || p->dead || !guest_range(addr, length))
+        return -EFAULT;
+    struct iovec local = {(void *)from, length}, remote = {(void *)addr, length};
+    ssize_t n = process_vm_writev(p->pid, &local, 1, &remote, 1, 0);
+    return n < 0 ? -errno : n;
+}
+
+/* Carry out the deferred writes of one stopped thread now, unless they wait for operations. */
+static void flush_thr(struct thr *t)
+{
+    if (!t->rec_count || t->op_count || t->running || t->held)
+        return;
+    bool fault = false;
+    for (int i = 0; i < t->rec_count; i++) {
+        struct rec *r = &t->recs[i];
+        char *from = r->spilled ? t->wbuf + r->offset : (char *)t->slot + DATA_OFFSET + r->offset;
+        if (vm_write(prcs[t->prc], from, r->addr, r->length) != (ssize_t)r->length)
+            fault = true;
+    }
+    if (fault) /* keep them: the stub's copy faults again and gives -EFAULT */
+        return;
+    prcs[t->prc]->rec_threads--;
+    t->rec_count = 0;
+    t->wbuf_used = 0;
+    t->data_used = 0;
+    for (int i = 0; i < t->prefetch_count; i++) {
+        uint32_t end = t->prefetch[i].offset + t->prefetch[i].length;
+        if (end > t->data_used)
+            t->data_used = end;
+    }
+    t->data_used = (t->data_used + 15) & ~15u;
+}
+
+static void flush_prc(struct prc *p)
+{
+    for (int i = 0; i < p->slot_high && p->rec_threads; i++)
+        if (p->slots[i])
+            flush_thr(p->slots[i]);
+}
+
+static struct rec *add_rec(struct thr *t)
+{
+    t->recs = grow(t->recs, &t->rec_room, t->rec_count + 1, sizeof *t->recs);
+    if (!t->rec_count)
+        prcs[t->prc]->rec_threads++;
+    return &t->recs[t->rec_count++];
+}
+
+/* Defer a write until the thread runs.  `data` NULL: the caller fills the returned place in the slot. */
+static char *defer(struct thr *t, uint64_t addr, const char *data, size_t length)
+{
+    bool fits = !t->wbuf_used && t->data_used + length <= DATA_SIZE && t->rec_count < MAX_COPIES;
+    if (!fits && !data)
+        return NULL;
+    struct rec *r = add_rec(t);
+    r->addr = addr;
+    r->length = length;
+    r->spilled = !fits;
+    if (fits) {
+        char *to = (char *)t->slot + DATA_OFFSET + t->data_used;
+        r->offset = t->data_used;
+        t->data_used += (length + 15) & ~15u;
+        if (t->data_used > DATA_SIZE)
+            t->data_used = DATA_SIZE;
+        if (data)
+            memcpy(to, data, length);
+        return to;
+    }
+    if (t->wbuf_used + length > t->wbuf_room) {
+        size_t room = (t->wbuf_used + length) * 2;
+        char *bigger = realloc(t->wbuf, room);
+        if (!bigger)
+            abort();
+        t->wbuf = bigger;
+        t->wbuf_room = room;
+    }
+    r->offset = t->wbuf_used;
+    memcpy(t->wbuf + t->wbuf_used, data, length);
+    t->wbuf_used += length;
+    return t->wbuf + r->offset;
+}
+
+#include "notify.h"
+#include "events.h"
+#include "module.h"

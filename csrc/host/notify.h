@@ -1,0 +1,178 @@
+/* The one receive point for seccomp notifications: match each with what was ordered, or refuse it.
+ *
+ * All arguments are scalars that the kernel copied when the call was made, so CONTINUE cannot race with the guest.
+ * Who asks is known from notif.pid alone.
+ */
+
+static int send_reply(uint64_t id, int error, uint32_t flags)
+{
+    struct seccomp_notif_resp r = {.id = id, .val = 0, .error = error, .flags = flags};
+    return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) < 0 ? -errno : 0;
+}
+
+static void deny(const struct seccomp_notif *n)
+{
+    stat_denied++;
+    send_reply(n->id, -EPERM, 0);
+}
+
+static bool inject(const struct seccomp_notif *n, int fd, int number)
+{
+    struct seccomp_notif_addfd a = {
+        .id = n->id, .flags = SECCOMP_ADDFD_FLAG_SETFD, .srcfd = fd, .newfd = number, .newfd_flags = O_CLOEXEC};
+    return ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &a) >= 0;
+}
+
+/* A clone result that the guest can forge names a candidate; the kernel says whether it is a thread of the process. */
+static struct thr *prove_thread(int tid)
+{
+    for (int i = 0; i < thr_count; i++) {
+        struct thr *t = thrs[i];
+        if (!t->used || t->tid || !t->running)
+            continue;
+        struct prc *p = prcs[t->prc];
+        if (p->pid <= 0 || p->pid == tid || (int)READ_ONCE(t->slot->tid) != tid)
+            continue;
+        if (syscall(SYS_tgkill, p->pid, tid, 0) == 0) {
+            t->tid = tid;
+            hash_add(t);
+            return t;
+        }
+    }
+    return NULL;
+}
+
+static struct prc *prc_by_pid(int pid)
+{
+    if (pid <= 0)
+        return NULL;
+    struct thr *t = hash_find(pid);
+    if (t && prcs[t->prc]->pid == pid)
+        return prcs[t->prc];
+    for (int i = 0; i < prc_count; i++)
+        if (prcs[i]->used && !prcs[i]->dead && prcs[i]->pid == pid)
+            return prcs[i];
+    return NULL;
+}
+
+static bool is_child(int pid)
+{
+    siginfo_t si;
+    return waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0;
+}
+
+/* A process that nobody knows yet asks to map its region: adopt it if it proves to be the ordered fork. */
+static void adopt(const struct seccomp_notif *n)
+{
+    int pid = n->pid;
+    struct prc *p = prc_by_pid(getpgid(pid));
+    if (!p || !is_child(pid)) {
+        deny(n);
+        return;
+    }
+    struct prc *child = p->adopting >= 0 && p->cloned ? prcs[p->adopting] : NULL;
+    const __u64 *a = n->data.args;
+    if (!child || n->data.nr != SYS_mmap || a[0] != REGION_BASE || a[1] != REGION_SIZE ||
+        a[2] != (PROT_READ | PROT_WRITE) || a[3] != (MAP_SHARED | MAP_FIXED) || a[4] != (__u64)child->fork_fd ||
+        a[5] != 0 || setpgid(pid, pid) < 0) {
+        /* A fork that was let through but does not behave: nothing of it is known, so it goes. */
+        kill(pid, SIGKILL);
+        deny(n);
+        return;
+    }
+    p->adopting = -1;
+    p->cloned = false;
+    child->pid = pid;
+    child->parent = -1;
+    for (int i = 0; i < child->slot_high; i++)
+        if (child->slots[i] && !child->slots[i]->tid) {
+            child->slots[i]->tid = pid;
+            hash_add(child->slots[i]);
+            break;
+        }
+    if (child->kill_wanted)
+        kill(pid, SIGKILL);
+    if (!inject(n, child->region_fd, child->fork_fd) ||
+        send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0) {
+        kill(pid, SIGKILL);
+        deny(n);
+    }
+    push_event(7, -1, child->ident, 0);
+}
+
+static void match(struct thr *t, const struct seccomp_notif *n)
+{
+    struct prc *p = prcs[t->prc];
+    if (p->op_thr != t->id || !t->running) {
+        deny(n);
+        return;
+    }
+    int i = t->matched;
+    while (i < t->sent && !t->ops[i].notified)
+        i++;
+    struct hop *h = &t->ops[i];
+    if (i >= t->sent || (uint64_t)(uint32_t)n->data.nr != h->op.nr ||
+        memcmp(n->data.args, h->op.args, sizeof h->op.args)) {
+        deny(n);
+        return;
+    }
+    if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4])) {
+        deny(n);
+        return;
+    }
+    if (send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
+        return;
+    t->matched = i + 1;
+    if (h->fd >= 0) {
+        close(h->fd);
+        h->fd = -1;
+    }
+    if (h->op.nr == SYS_clone && !(h->op.args[0] & CLONE_VM))
+        p->cloned = true;
+    if (h->op.nr == SYS_exit) {
+        run_remove(t);
+        t->exiting = true;
+        p->op_thr = -1;
+        ops_out--;
+    }
+}
+
+static void flush_bells(void)
+{
+    while (bell_count)
+        send_reply(bells[--bell_count], 0, 0);
+}
+
+static void handle_notifications(void)
+{
+    union {
+        struct seccomp_notif n;
+        char room[512]; /* a newer kernel's may be larger */
+    } u;
+    struct pollfd pfd = {listener, POLLIN, 0};
+    /* After a waiter died RECV gives ENOENT once and would then block: poll before each. */
+    while (listener >= 0 && poll(&pfd, 1, 0) > 0 && (pfd.revents & POLLIN)) {
+        memset(&u, 0, sizeof u);
+        if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &u.n) < 0) {
+            if (errno == ENOENT || errno == EINTR)
+                continue;
+            break;
+        }
+        stat_notif++;
+        if (u.n.data.nr == SYS_sched_yield) {
+            /* Answered when the events at hand are dealt with: one wake-up instead of two. */
+            if (bell_count < 64)
+                bells[bell_count++] = u.n.id;
+            else
+                send_reply(u.n.id, 0, 0);
+            continue;
+        }
+        struct thr *t = hash_find(u.n.pid);
+        if (!t)
+            t = prove_thread(u.n.pid);
+        if (t)
+            match(t, &u.n);
+        else
+            adopt(&u.n);
+    }
+}

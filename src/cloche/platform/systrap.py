@@ -1,0 +1,577 @@
+"""The `systrap` platform: guest threads are host threads that stop in a SIGSYS handler.
+
+Owns the zygote, the pool of blank processes, and the handles `SystrapProcess` and `SystrapThread`.  May call
+`_native` (the hand-off, notifications, guest memory) and `filter` (the seccomp program).
+
+Order that callers keep, beyond interface.py:
+- `start` once per host process: the seccomp listener and SIGCHLD are process-wide.  It blocks SIGCHLD.
+- A deferred `HostThread.write` is seen by `HostProcess.read` and by the thread itself, but by *other* threads only
+  when the thread runs again.  What others wait for (a futex word) goes through `HostProcess.write`.
+- `HostProcess.write` acts at once: on an area whose mmap is still queued, use `HostThread.write` of the thread
+  that maps it (delivered after its operations, in order, whatever the size).
+- When a queued fork fails, EV_OPS_FAILED on the parent is the only event: discard the child's thread.  When the
+  parent dies before the fork is adopted, EV_PROCESS_DIED comes for the child, too.
+"""
+
+import errno
+import os
+import resource
+import socket
+import struct
+import time
+from typing import Final
+
+from cloche.platform import _native
+from cloche.platform import filter as seccomp_filter
+from cloche.platform.interface import (
+    EV_FAULT,
+    EV_FD,
+    EV_NONE,
+    EV_PROCESS_DIED,
+    EV_STARTED,
+    EV_SYSCALL,
+    Event,
+    HostProcess,
+    HostThread,
+    Platform,
+    Registers,
+)
+
+_FILTER_NEW_LISTENER: Final = 1 << 3
+_FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
+_EPOLL_CTL_ADD: Final = 1
+_EPOLL_CTL_DEL: Final = 2
+_EPOLL_CTL_MOD: Final = 3
+
+_POOL_SIZE: Final = 2
+_SENTRY_SPIN_NS: Final = 30_000
+_STUB_SPIN_NS: Final = 30_000
+_START_TIMEOUT_S: Final = 10.0
+_OVERDUE_NS: Final = 10_000_000_000
+_NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
+
+# Kinds of prefetch descriptors; see set_prefetch.
+PF_CSTRING: Final = 1
+PF_FIXED: Final = 2
+PF_ARG: Final = 3
+
+
+class SystrapProcess(HostProcess):
+    """A guest address space: one host process, or one that is about to be forked."""
+
+    def __init__(self, platform: "Systrap", handle: int, ident: int) -> None:
+        self.platform = platform
+        self.handle = handle
+        self._ident = ident
+        self.thread_count = 0
+        self.is_dead = False
+        self.is_blank = False  # in the pool: nobody is told of its death
+        self.was_blank = False  # nobody is told of its birth
+        self._main: SystrapThread | None = None
+
+    def ident(self) -> int:
+        return self._ident
+
+    def set_main(self, thread: "SystrapThread") -> None:
+        """Called once at creation."""
+        self._main = thread
+
+    def main_thread(self) -> "SystrapThread":
+        assert self._main is not None
+        return self._main
+
+    def read(self, addr: int, length: int) -> bytes:
+        return b"" if self.is_dead else _native.read_process(self.handle, addr, length)
+
+    def write(self, addr: int, data: bytes) -> int:
+        return 0 if self.is_dead else _native.write_process(self.handle, addr, data)
+
+    def has_pending_ops(self) -> bool:
+        return not self.is_dead and _native.has_pending_ops(self.handle)
+
+    def _pid(self) -> int:
+        return -1 if self.is_dead else _native.process_pid(self.handle)
+
+    def rss_bytes(self) -> int:
+        try:
+            with open(f"/proc/{self._pid()}/statm") as f:
+                return int(f.read().split()[1]) * 4096
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        try:
+            with open(f"/proc/{self._pid()}/stat") as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+            tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+            return int(fields[11]) * tick, int(fields[12]) * tick
+        except (OSError, IndexError, ValueError):
+            return 0, 0
+
+    def kill(self) -> None:
+        if not self.is_dead:
+            _native.kill_process(self.handle)
+
+
+class SystrapThread(HostThread):
+    """A guest thread: one host thread and its slot."""
+
+    def __init__(self, process: SystrapProcess, handle: int) -> None:
+        self._process = process
+        self.handle = handle
+        self.is_discarded = False
+        process.thread_count += 1
+
+    def ident(self) -> int:
+        return self.handle
+
+    def process(self) -> SystrapProcess:
+        return self._process
+
+    def regs(self) -> Registers:
+        v = _native.get_regs(self.handle)
+        r = Registers()
+        r.r8, r.r9, r.r10, r.r11 = v[0], v[1], v[2], v[3]
+        r.r12, r.r13, r.r14, r.r15 = v[4], v[5], v[6], v[7]
+        r.rdi, r.rsi, r.rbp, r.rbx = v[8], v[9], v[10], v[11]
+        r.rdx, r.rax, r.rcx, r.rsp = v[12], v[13], v[14], v[15]
+        r.rip, r.eflags, r.fs_base, r.gs_base = v[16], v[17], v[18], v[19]
+        return r
+
+    def set_regs(self, regs: Registers) -> None:
+        r = regs
+        _native.set_regs(
+            self.handle, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
+            r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, r.fs_base, r.gs_base,
+        )  # fmt: skip
+
+    def fpstate(self) -> bytes:
+        return _native.get_fpstate(self.handle)
+
+    def set_fpstate(self, state: bytes) -> bool:
+        return _native.set_fpstate(self.handle, state)
+
+    def read(self, addr: int, length: int) -> bytes:
+        return _native.read_thread(self.handle, addr, length)
+
+    def read_cstring(self, addr: int, limit: int) -> bytes | None:
+        return _native.read_cstring(self.handle, addr, limit)
+
+    def write(self, addr: int, data: bytes) -> int:
+        return _native.write_thread(self.handle, addr, data)
+
+    def write_now(self, addr: int, data: bytes) -> int:
+        """Like `write`, but never deferred: the number of bytes written before a fault."""
+        return self._process.write(addr, data)
+
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        return _native.read_fd_into(self.handle, fd, offset, addr, length, flags)
+
+    def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        return _native.write_fd_from(self.handle, fd, offset, addr, length, flags)
+
+    def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
+        _native.queue_op(
+            self.handle, seccomp_filter.SYS_MMAP, addr, length, prot, flags, fd if fd < 0 else 0, offset, fd
+        )
+
+    def queue_munmap(self, addr: int, length: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MUNMAP, addr, length, 0, 0, 0, 0, -1)
+
+    def queue_mprotect(self, addr: int, length: int, prot: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MPROTECT, addr, length, prot, 0, 0, 0, -1)
+
+    def queue_mremap(self, old: int, old_length: int, new_length: int, flags: int, new: int) -> None:
+        _native.queue_op(
+            self.handle, seccomp_filter.SYS_MREMAP, old, old_length, new_length, flags, new, 0, -1
+        )
+
+    def queue_madvise(self, addr: int, length: int, advice: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MADVISE, addr, length, advice, 0, 0, 0, -1)
+
+    def queue_fork(self) -> SystrapProcess:
+        platform = self._process.platform
+        child = platform.make_process(self, _native.thread_slot(self.handle))
+        _native.queue_fork(self.handle, child.handle, child.main_thread().handle, 0)
+        return child
+
+    def queue_clone_thread(self) -> "SystrapThread":
+        handle = _native.new_thread(self._process.handle, -1, self.handle)
+        thread = SystrapThread(self._process, handle)
+        self._process.platform.add_thread(thread)
+        _native.queue_clone(self.handle, handle)
+        return thread
+
+    def queue_exit(self) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+
+    def ret(self, value: int) -> None:
+        _native.ret(self.handle, value)
+
+    def resume(self) -> None:
+        _native.resume(self.handle)
+
+    def run_ops(self) -> None:
+        _native.run_ops(self.handle)
+
+    def interrupt(self) -> None:
+        _native.interrupt(self.handle)
+
+    def is_running(self) -> bool:
+        return _native.is_running(self.handle)
+
+    def discard(self) -> None:
+        if self.is_discarded:
+            return
+        self.is_discarded = True
+        platform = self._process.platform
+        platform.remove_thread(self)
+        _native.discard_thread(self.handle)
+        self._process.thread_count -= 1
+        platform.discard_if_done(self._process)
+
+
+class Systrap(Platform):
+    """The platform: one per host process at a time."""
+
+    def __init__(self, mm: str = "strict") -> None:
+        if mm not in ("strict", "direct"):
+            raise ValueError("mm must be strict or direct")
+        self._mm = mm
+        self._threads: dict[int, SystrapThread] = {}
+        self._processes: dict[int, SystrapProcess] = {}
+        self._zygote = -1  # its thread
+        self._zygote_process = -1
+        self._zygote_pid = -1
+        self._is_zygote_idle = False
+        self._pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
+        self._unordered: list[SystrapProcess] = []  # their fork waits for the zygote
+        self._ordered: SystrapProcess | None = None  # being forked by the zygote
+        self._deaths: list[Event] = []
+        self._vdso = (0, 0)
+        self._is_started = False
+
+    # ---- start ----
+
+    def start(self) -> None:
+        _check_host()
+        _raise_file_limit()
+        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
+        stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _native.setup()
+            self._is_started = True
+            began, tsc = time.perf_counter_ns(), _native.ticks_now()
+            self._start_zygote(stub_fd)
+            elapsed, passed = time.perf_counter_ns() - began, _native.ticks_now() - tsc
+        finally:
+            os.close(stub_fd)
+        per_ns = passed / max(elapsed, 1)
+        cpus = len(os.sched_getaffinity(0))
+        _native.set_spin(int(_SENTRY_SPIN_NS * per_ns), int(_STUB_SPIN_NS * per_ns) if cpus > 1 else 0, cpus)
+        self._refill()
+
+    def _start_zygote(self, stub_fd: int) -> None:
+        flags = _FILTER_NEW_LISTENER | _FILTER_WAIT_KILLABLE_RECV
+        for _attempt in range(10):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            with ours, theirs:
+                ours.settimeout(_START_TIMEOUT_S)
+                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), 1)
+                theirs.close()
+                where, error, listener = self._greet(ours, flags)
+            if where == 0:
+                _native.attach(listener, 1 if self._mm == "strict" else 0)
+                self._zygote_process, self._zygote, self._zygote_pid = process, thread, pid
+                self._wait_zygote()
+                return
+            self._abandon_zygote(process, thread, pid)
+            if where == 9 and error == errno.EINVAL and flags & _FILTER_WAIT_KILLABLE_RECV:
+                flags &= ~_FILTER_WAIT_KILLABLE_RECV  # Linux before 5.19
+            elif where == 9 and error == errno.EBUSY:
+                raise OSError(
+                    errno.EBUSY,
+                    "this host process already has a seccomp listener (LXD, or a sandbox around us): "
+                    "the systrap platform cannot run here",
+                )
+            elif where not in (5, 10, 11):
+                raise OSError(error, f"the zygote failed to start (step {where}): {os.strerror(error)}")
+        raise OSError(errno.EAGAIN, "the zygote found no room for its region")
+
+    def _greet(self, sock: socket.socket, flags: int) -> tuple[int, int, int]:
+        """Talk to a starting zygote: (0, 0, listener), or (the step that failed, errno, -1)."""
+        try:
+            maps = sock.recv(8192)
+            failed = _failure(maps)
+            if failed is not None:
+                return failed[0], failed[1], -1
+            moves, self._vdso = _plan_vdso(maps.decode("ascii", "replace"))
+            program = seccomp_filter.build(self._mm == "direct")
+            flat = [word for move in moves for word in move] + [0] * (3 * (_native.MAX_MOVES - len(moves)))
+            padding = [0] * (_native.MAX_FILTER - len(program))
+            words = [len(moves), *flat, len(program), flags, *program, *padding]
+            sock.send(struct.pack(f"<{len(words)}Q", *words))
+            message, fds, _flags, _address = socket.recv_fds(sock, 16, 1)
+        except (ConnectionError, TimeoutError) as e:
+            return 11, e.errno or errno.ETIMEDOUT, -1
+        failed = _failure(message)
+        if failed is not None:
+            return failed[0], failed[1], -1
+        if not fds:
+            return 11, errno.EPROTO, -1
+        os.set_inheritable(fds[0], False)
+        return 0, 0, fds[0]
+
+    def _abandon_zygote(self, process: int, thread: int, pid: int) -> None:
+        _native.kill_process(process)
+        while True:
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            if event is None:
+                raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
+            if event[0] == EV_PROCESS_DIED:
+                break
+        _native.discard_thread(thread)
+        _native.discard_process(process)
+
+    def _wait_zygote(self) -> None:
+        while True:
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            if event is None:
+                raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
+            if event[0] == EV_PROCESS_DIED:
+                raise OSError(errno.ECHILD, f"the zygote died (wait status {event[3]:#x})")
+            if event[1] == self._zygote:
+                break
+        _native.take_pristine(self._zygote)
+        error = _native.probe_memory(self._zygote_process)
+        if error:
+            raise OSError(
+                error,
+                "the host refuses process_vm_readv on our own children "
+                f"(Yama's ptrace_scope, a seccomp profile?): {os.strerror(error)}",
+            )
+        self._is_zygote_idle = True
+
+    # ---- processes ----
+
+    def make_process(self, source: SystrapThread | None, slot: int) -> SystrapProcess:
+        """A process that is yet to be forked, with its region and its stopped main thread."""
+        handle, ident = _native.new_process()
+        process = SystrapProcess(self, handle, ident)
+        thread = SystrapThread(
+            process, _native.new_thread(handle, slot, -1 if source is None else source.handle)
+        )
+        process.set_main(thread)
+        self._processes[ident] = process
+        self.add_thread(thread)
+        return process
+
+    def add_thread(self, thread: SystrapThread) -> None:
+        self._threads[thread.handle] = thread
+
+    def remove_thread(self, thread: SystrapThread) -> None:
+        if self._threads.get(thread.handle) is thread:
+            del self._threads[thread.handle]
+
+    def discard_if_done(self, process: SystrapProcess) -> None:
+        """Free the region of a process that has died (or never lived) and whose threads are all discarded."""
+        if process.thread_count or not (process.is_dead or _native.process_pid(process.handle) < 0):
+            return
+        if _native.discard_process(process.handle):
+            process.is_dead = True
+            self._processes.pop(process.ident(), None)
+
+    def _refill(self) -> None:
+        while len(self._pool) < _POOL_SIZE:
+            process = self.make_process(None, 0)
+            process.is_blank = process.was_blank = True
+            self._pool.append(process)
+            self._unordered.append(process)
+        self._order_fork()
+
+    def _order_fork(self) -> None:
+        """One fork at a time: an address space has one clone outstanding."""
+        if not self._is_zygote_idle or not self._unordered:
+            return
+        process = self._unordered.pop(0)
+        _native.queue_fork(self._zygote, process.handle, process.main_thread().handle, 1)
+        self._is_zygote_idle = False
+        self._ordered = process
+        _native.resume(self._zygote)
+
+    def new_process(self) -> HostProcess:
+        if self._zygote < 0:
+            raise OSError(errno.ECHILD, "the zygote is gone")
+        if not self._pool:
+            self._refill()
+        process = self._pool.pop(0)
+        process.is_blank = False
+        self._refill()
+        return process
+
+    def thread(self, ident: int) -> HostThread:
+        return self._threads[ident]
+
+    def _fork_failed(self) -> None:
+        """The zygote could not fork (EAGAIN, ENOMEM): the blank it was for will never live."""
+        process = self._ordered
+        self._ordered = None
+        if process is not None:
+            if process.is_blank:
+                self._pool.remove(process)
+                process.main_thread().discard()
+            else:
+                process.is_dead = True
+                self._deaths.append((EV_PROCESS_DIED, -1, process.ident(), 9, 0, 0, 0, 0, 0))
+        _native.resume(self._zygote)
+
+    # ---- events ----
+
+    def next_event(self, timeout_ns: int) -> Event:
+        deadline = time.monotonic_ns() + timeout_ns if timeout_ns > 0 else 0
+        while True:
+            if self._deaths:
+                return self._deaths.pop(0)
+            event = _native.wait_event(timeout_ns)
+            if event is None:
+                return _NO_EVENT
+            kind = event[0]
+            if kind == EV_SYSCALL or kind == EV_FD:
+                return event
+            if not self._is_internal(event):
+                return event
+            if timeout_ns > 0:
+                timeout_ns = max(deadline - time.monotonic_ns(), 0)
+
+    def _is_internal(self, event: Event) -> bool:
+        """Deal with what concerns the zygote and the pool."""
+        kind = event[0]
+        if event[1] == self._zygote:
+            if kind == EV_FAULT:
+                self._is_zygote_idle = True
+                self._order_fork()
+            else:  # its fork failed (EAGAIN, ENOMEM): the blank will never live
+                self._fork_failed()
+            return True
+        if kind == EV_STARTED:
+            process = self._processes.get(event[2])
+            return process is None or process.was_blank
+        if kind == EV_PROCESS_DIED:
+            process = self._processes.get(event[2])
+            if process is None:
+                if event[2] == 1:
+                    self._zygote = -1
+                return True
+            process.is_dead = True
+            if process.is_blank:
+                self._pool.remove(process)
+                process.main_thread().discard()
+                return True
+            self.discard_if_done(process)
+        return False
+
+    def overdue(self) -> list[HostProcess]:
+        """Processes that owe an answer (to an interrupt, an operation or a fork) for too long: kill them."""
+        idents = _native.overdue(_OVERDUE_NS)
+        return [self._processes[i] for i in idents if i in self._processes]
+
+    def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
+        """What the stub copies along with syscall `nr`: up to three of (kind, argument, count argument, value, cap).
+
+        PF_CSTRING: a string of at most `value` bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument`
+        times `value` bytes, not at all if more than `cap`.  Together at most 32 KiB.
+        """
+        total = 0
+        if len(descriptors) > 3:
+            raise ValueError("at most three descriptors")
+        for kind, _arg, _count, value, cap in descriptors:
+            total += cap if kind == PF_ARG else value
+        if total > _native.DATA_SIZE // 2 - 64:
+            raise ValueError("too much to prefetch")
+        for index in range(3):
+            row = descriptors[index] if index < len(descriptors) else (0, 0, 0, 0, 0)
+            kind, arg, count, value, cap = row
+            _native.set_prefetch(nr, index, kind, arg, count, value, cap)
+
+    def add_fd(self, fd: int, token: int, events: int) -> None:
+        _native.control_fd(_EPOLL_CTL_ADD, fd, token, events)
+
+    def modify_fd(self, fd: int, token: int, events: int) -> None:
+        _native.control_fd(_EPOLL_CTL_MOD, fd, token, events)
+
+    def remove_fd(self, fd: int) -> None:
+        _native.control_fd(_EPOLL_CTL_DEL, fd, 0, 0)
+
+    def min_address(self) -> int:
+        return _native.MIN_ADDRESS
+
+    def max_address(self) -> int:
+        return _native.MAX_ADDRESS
+
+    def vdso(self) -> tuple[int, int]:
+        return self._vdso
+
+    def shutdown(self) -> None:
+        if not self._is_started:
+            return
+        self._is_started = False
+        alive = 0
+        for process in self._processes.values():
+            if not process.is_dead and _native.process_pid(process.handle) > 0:
+                alive += 1
+            process.kill()
+        if self._zygote >= 0:
+            _native.kill_process(self._zygote_process)
+            alive += 1
+        deadline = time.monotonic() + 5
+        while alive and time.monotonic() < deadline:
+            event = _native.wait_event(1_000_000_000)
+            if event is not None and event[0] == EV_PROCESS_DIED:
+                alive -= 1
+        for process in self._processes.values():
+            process.is_dead = True
+        _native.close_all()
+
+
+def _failure(message: bytes) -> tuple[int, int] | None:
+    """The (step, errno) that a starting zygote reports, None if it reports none."""
+    if not message:
+        return 11, errno.EPIPE
+    if len(message) == 16:
+        where, error = struct.unpack("<qq", message)
+        if where < 0:
+            return -where, -error
+    return None
+
+
+def _plan_vdso(maps: str) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
+    """From the zygote's map: what to move where, and the vDSO's new place."""
+    areas: list[tuple[int, int, str]] = []
+    for line in maps.splitlines():
+        fields = line.split()
+        if len(fields) == 6 and fields[5] in ("[vvar]", "[vvar_vclock]", "[vdso]"):
+            low, high = fields[0].split("-")
+            areas.append((int(low, 16), int(high, 16), fields[5]))
+    if not areas or areas[-1][2] != "[vdso]" or areas[-1][1] - areas[0][0] > _native.VDSO_SIZE:
+        return [], (0, 0)
+    first = areas[0][0]
+    moves = [(low, high - low, _native.VDSO_BASE + low - first) for low, high, _name in areas]
+    return moves, (moves[-1][2], moves[-1][1])
+
+
+def _check_host() -> None:
+    """Refuse with a clear message what cannot work."""
+    release = os.uname().release.split(".")
+    version = (int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or "0"))
+    if version < (5, 14):
+        raise OSError(errno.ENOSYS, f"Linux 5.14 or later is needed, this is {os.uname().release}")
+    if os.uname().machine != "x86_64":
+        raise OSError(errno.ENOSYS, f"the systrap platform needs x86_64, this is {os.uname().machine}")
+    if not _native.has_fsgsbase():
+        raise OSError(errno.ENOSYS, "the processor or kernel lacks FSGSBASE")
+
+
+def _raise_file_limit() -> None:
+    """Every guest process costs the sentry two descriptors: use what the host allows."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,45 @@
+"""A very small assembler for guests."""
+
+SYSCALL = bytes.fromhex("0f05")
+_REGS = (
+    "rax",
+    "rcx",
+    "rdx",
+    "rbx",
+    "rsp",
+    "rbp",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+)
+_ARGS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+
+
+def mov(reg: str, value: int) -> bytes:
+    """mov reg, imm64"""
+    n = _REGS.index(reg)
+    return bytes([0x48 | (n >> 3), 0xB8 | (n & 7)]) + (value & (1 << 64) - 1).to_bytes(8, "little")
+
+
+def syscall(nr: int, *args: int) -> bytes:
+    """A system call with immediate arguments."""
+    return b"".join(mov(r, v) for r, v in zip(_ARGS, args, strict=False)) + mov("rax", nr) + SYSCALL
+
+
+def ud2() -> bytes:
+    return bytes.fromhex("0f0b")
+
+
+def jump_to(addr: int) -> bytes:
+    """Load r11 and jump to it."""
+    return mov("r11", addr) + bytes.fromhex("41ffe3")
+
+
+LOOP = bytes.fromhex("ebfe")
