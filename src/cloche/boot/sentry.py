@@ -93,10 +93,10 @@ def sentry_main(
         send_failure(control, str(error), error.status)
     except StopLoop:
         send_failure(control, "stopped by an internal error (CLOCHE_STRICT)", EXIT_INTERNAL)
-    except OSError as error:
+    except OSError as failure:
         if os.environ.get("CLOCHE_STRICT") or spec.log_level == "debug":
             traceback.print_exc()
-        send_failure(control, error.strerror or str(error), EXIT_INTERNAL)
+        send_failure(control, failure.strerror or str(failure), EXIT_INTERNAL)
     return EXIT_INTERNAL
 
 

@@ -274,7 +274,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"cloche: {warning}", file=sys.stderr)
     try:
         sandbox = launch(spec, [0, 1, 2])
-    except LaunchError as error:
-        print(f"cloche: {error}", file=sys.stderr)
-        return error.status
+    except LaunchError as failure:
+        print(f"cloche: {failure}", file=sys.stderr)
+        return failure.status
     return supervise(sandbox, spec)

@@ -104,8 +104,8 @@ class Server:
             raise
         except LinuxError as error:
             self._channel.send(-error.errno, 0, b"")
-        except OSError as error:
-            self._channel.send(-(error.errno or EIO), 0, b"")
+        except OSError as failure:
+            self._channel.send(-(failure.errno or EIO), 0, b"")
         except (ValueError, OverflowError, StructError):
             # A number that the host's interface does not take, e.g. a time beyond its range.
             self._channel.send(-EINVAL, 0, b"")

@@ -111,8 +111,8 @@ def dispatch(kernel: Kernel, task: Task) -> None:
             result = -ENOSYS
     except LinuxError as error:
         result = -error.errno
-    except Exception as error:
-        result = internal_error(kernel, task, error)
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        result = internal_error(kernel, task, failure)
     complete(kernel, task, result)
 
 
@@ -206,8 +206,8 @@ def run_ready(kernel: Kernel) -> None:
             result = op.retry(task)
         except LinuxError as error:
             result = -error.errno
-        except Exception as error:
-            result = internal_error(kernel, task, error)
+        except Exception as failure:
+            result = internal_error(kernel, task, failure)
         if result != BLOCKED:
             disarm_deadline(task)
             if task.blocked is op:
@@ -228,8 +228,8 @@ def interrupt_blocked(kernel: Kernel, task: Task) -> None:
         result = op.interrupted(task)
     except LinuxError as error:
         result = -error.errno
-    except Exception as error:
-        result = internal_error(kernel, task, error)
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        result = internal_error(kernel, task, failure)
     if result == BLOCKED:
         return
     disarm_deadline(task)
