@@ -4,6 +4,7 @@ import mmap
 import os
 import shutil
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path as HostPath
 
@@ -17,13 +18,13 @@ from cloche.fs.gofer import GoferFs, GoferInode, OwnerMap
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter
+from cloche.syscalls.sys_stat import Dirents
 from cloche.vfs import attr as vfs_attr
 from cloche.vfs import namei
 from cloche.vfs.credentials import ALL_CAPS, Credentials
 from cloche.vfs.objects import (
     Context,
     Dentry,
-    DirEmitter,
     FileDescription,
     FsContext,
     Inode,
@@ -38,16 +39,16 @@ from .test_files import errno_of
 RO, RW, SHARED, SHARED_RO = range(4)
 
 
-class Names(DirEmitter):
-    def __init__(self, limit: int = 1 << 30) -> None:
-        self.rows: list[tuple[bytes, int, int]] = []
-        self.limit = limit
-
-    def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
-        if len(self.rows) >= self.limit:
-            return False
-        self.rows.append((name, ino, dtype))
-        return True
+def entries(file: FileDescription, ctx: Context, room: int = 1 << 20) -> list[tuple[bytes, int, int]]:
+    """Name, inode number and d_type of what one getdents64 with a buffer of `room` bytes gives."""
+    emitter = Dirents(room, is_old=False)
+    assert file.iterate(ctx, emitter) == 0
+    rows = []
+    for record in emitter.parts:
+        ino, _offset, length, dtype = struct.unpack_from("<QqHB", record)
+        assert length == len(record)
+        rows.append((record[19:].rstrip(b"\0"), ino, dtype))
+    return rows
 
 
 class View:
@@ -85,10 +86,9 @@ class View:
 
     def list(self, name: bytes) -> set[bytes]:
         file = self.open(name, os.O_DIRECTORY)
-        names = Names()
-        assert file.iterate(self.ctx, names) == 0
+        names = {row[0] for row in entries(file, self.ctx)}
         file.put()
-        return {row[0] for row in names.rows} - {b".", b".."}
+        return names - {b".", b".."}
 
     def stat(self, name: bytes) -> Inode:
         inode = self.lookup(name, 0)
@@ -379,18 +379,16 @@ def test_reading_a_directory_in_pieces(rig: Rig) -> None:
     file = view.open(b"/", os.O_DIRECTORY)
     seen: list[bytes] = []
     while True:
-        names = Names(limit=7)
-        assert file.iterate(view.ctx, names) == 0
-        if not names.rows:
+        rows = entries(file, view.ctx, 200)
+        if not rows:
             break
-        seen.extend(row[0] for row in names.rows)
+        seen.extend(row[0] for row in rows)
     assert len(seen) == len(set(seen)) == 100 + 4 + 2
     file.pos = 0
-    names = Names()
-    file.iterate(view.ctx, names)
-    inos = {name: ino for name, ino, _dtype in names.rows}
+    rows = entries(file, view.ctx)
+    inos = {name: ino for name, ino, _dtype in rows}
     assert inos[b"f5"] == view.stat(b"/f5").ino == (rig.rw / "f5").stat().st_ino
-    assert {row[0]: row[2] for row in names.rows}[b"link"] == 10
+    assert {row[0]: row[2] for row in rows}[b"link"] == 10
     file.put()
 
 
