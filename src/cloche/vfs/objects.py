@@ -1,14 +1,16 @@
-"""The objects of the VFS, in the Linux shape: file systems, inodes, dentries, mounts, paths, open file descriptions.
+"""The objects of the VFS, in the Linux shape: file systems, inodes, dentries, mounts, paths, open file
+descriptions.
 
 They refer to each other, so they share a module (compiled modules must not import in a circle).  A file system
-derives from `FileSystem`, `Inode` and `FileDescription` and overrides what it supports; the defaults return what
-Linux returns for an operation that a file system does not have.  Path walk is in `namei`, mounting in `mount`.
+derives from `FileSystem`, `Inode` and `FileDescription` and overrides what it supports; the defaults return
+what Linux returns for an operation that a file system does not have.  Path walk is in `namei`, mounting in
+`mount`.
 
 Rules:
 - Operations never block: what would block returns -EAGAIN, and the system call layer waits on
   `FileDescription.wait_queue()` and tries again.
-- Directory operations are called after permission checks (namei does them); `name` is one component, not empty,
-  not `.` or `..`, without `/` and NUL, at most 255 bytes.
+- Directory operations are called after permission checks (namei does them); `name` is one component, not
+  empty, not `.` or `..`, without `/` and NUL, at most 255 bytes.
 - Results are ints (negative errno) on paths that programs take often; otherwise `LinuxError` is raised.
 """
 
@@ -100,7 +102,9 @@ class FileSystem:
         self.dev: int = dev  # st_dev
         self.source: str = kind  # first column of /proc/mounts
         self.root_inode: Inode | None = None
-        self.has_stable_dentries: bool = True  # False: look every name up again (proc, shared host directories)
+        self.root_dentry: Dentry | None = None  # shared by all its mounts; vfs.mount makes it
+        # False: look every name up again (proc, shared host directories).
+        self.has_stable_dentries: bool = True
         self.is_readonly: bool = False  # the whole file system (SB_RDONLY), whatever its mounts say
 
     def statfs(self, ctx: "Context") -> StatFs:
@@ -130,7 +134,10 @@ class InodeWatches:
     """The inotify watches of an inode; `fs.inotify` derives from it."""
 
     def event(self, mask: int, cookie: int, name: bytes) -> None:
-        """Queue IN_* `mask` (one event, IN_ISDIR included); `name` is the child's in a directory, else empty."""
+        """Queue IN_* `mask` (one event, IN_ISDIR included).
+
+        `name` is the child's in a directory, else empty.
+        """
 
 
 class Inode:
@@ -219,7 +226,14 @@ class Inode:
         raise LinuxError(EPERM)
 
     def rename(
-        self, ctx: "Context", name: bytes, inode: "Inode", new_dir: "Inode", new_name: bytes, target: "Inode | None", flags: int
+        self,
+        ctx: "Context",
+        name: bytes,
+        inode: "Inode",
+        new_dir: "Inode",
+        new_name: bytes,
+        target: "Inode | None",
+        flags: int,
     ) -> None:
         """Move `inode` from self/name to new_dir/new_name, replacing `target`; RENAME_* flags.
 
@@ -314,6 +328,8 @@ class Mount:
         self.mountpoint: Dentry | None = None  # in the parent
         self.flags: int = flags  # MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC …
         self.is_detached: bool = False
+        self.propagation: int = 0  # MS_SHARED, MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
+        self.peer_group: int = 0
         self.covering: dict[Dentry, Mount] = {}  # the mount on top of a dentry as seen through this mount
 
 
@@ -391,7 +407,10 @@ class DirEmitter:
     """Collects directory entries for getdents64: file descriptions call `emit` until it returns False."""
 
     def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
-        """Add an entry; `next_pos` is where the directory continues after it (d_off).  False: no room, stop."""
+        """Add an entry; `next_pos` is where the directory continues after it (d_off).
+
+        False: no room, stop.
+        """
         raise NotImplementedError
 
 
@@ -405,8 +424,8 @@ class CloseListener:
 class FileDescription:
     """An open file (struct file): shared by dup and fork, counted by `refs`.
 
-    `flags` are the status flags (O_ACCMODE and what F_GETFL shows).  Regular, seekable files override `pread` and
-    `pwrite`; streams override `read` and `write` and leave the others.
+    `flags` are the status flags (O_ACCMODE and what F_GETFL shows).  Regular, seekable files override `pread`
+    and `pwrite`; streams override `read` and `write` and leave the others.
     """
 
     def __init__(self, path: Path | None, inode: Inode, flags: int) -> None:
@@ -526,7 +545,10 @@ class FileDescription:
         return False
 
     def wait_limit_ns(self, *, is_write: bool) -> int:
-        """How long a blocking read or write waits before it gives -EAGAIN; -1: for ever (SO_RCVTIMEO, SO_SNDTIMEO)."""
+        """How long a blocking read or write waits before it gives -EAGAIN (SO_RCVTIMEO, SO_SNDTIMEO).
+
+        -1: for ever.
+        """
         return -1
 
     def write_continues(self) -> bool:
@@ -544,7 +566,10 @@ class FileDescription:
         return -ENOTDIR
 
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
-        """A host descriptor to map (owned by the file; the platform duplicates it).  Raises LinuxError(ENODEV)."""
+        """A host descriptor to map (owned by the file; the platform duplicates it).
+
+        Raises LinuxError(ENODEV).
+        """
         raise LinuxError(ENODEV)
 
     def mmap_offset(self, offset: int) -> int:
@@ -594,7 +619,6 @@ class FileDescription:
                 locks.description_released(self)
             self.release()
 
-
     def _notify_close(self) -> None:
         path = self.path
         if path is not None and self.flags & O_PATH == 0:
@@ -602,7 +626,9 @@ class FileDescription:
 
 
 def notify_path(path: Path, mask: int) -> None:
-    """Tell the watches of a file and of the directory it was found in (IN_OPEN, IN_ACCESS, IN_MODIFY, IN_CLOSE_*, IN_ATTRIB)."""
+    """Tell the watches of a file and of the directory it was found in (IN_OPEN, IN_ACCESS, IN_MODIFY,
+    IN_CLOSE_*, IN_ATTRIB).
+    """
     dentry = path.dentry
     parent = dentry.parent
     inode = dentry.inode
