@@ -1320,3 +1320,9 @@ def getcwd(ctx: Context) -> bytes:
         raise LinuxError(ENOENT)
     text, is_reachable = _path_from(fs.root, fs.cwd)
     return text if is_reachable else b"(unreachable)" + text
+
+
+def path_below(root: Path, path: Path) -> bytes | None:
+    """The name of a place as seen from `root`; None if it is not below it."""
+    text, is_reachable = _path_from(root, path)
+    return text if is_reachable else None

@@ -1,0 +1,567 @@
+"""Mounts and mount namespaces (fs/namespace.c): mount, bind, move, remount, umount, pivot_root.  Listings are
+`fs.proc_mounts`'s.
+
+Owns `MountNamespace.mounts`, `Mount.covering` and `Dentry.mounted`.  A mount that is attached to no namespace
+(open_tree, fsmount) is the root of a detached tree.  Propagation types are kept and shown; nothing propagates.
+
+The functions that begin with `do_` check capabilities and arguments as the system call does; they take paths
+that were looked up.  Raises LinuxError throughout.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.abi.capability import CAP_SYS_ADMIN
+from cloche.abi.errno import (
+    EAGAIN,
+    EBUSY,
+    EINVAL,
+    ELOOP,
+    ENODEV,
+    ENOENT,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+    LinuxError,
+)
+from cloche.abi.fs import (
+    MNT_DETACH,
+    MNT_EXPIRE,
+    MNT_FORCE,
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_BIND,
+    MS_MGC_MSK,
+    MS_MGC_VAL,
+    MS_MOVE,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_REMOUNT,
+    MS_SHARED,
+    MS_SILENT,
+    MS_SLAVE,
+    MS_STRICTATIME,
+    MS_UNBINDABLE,
+    UMOUNT_NOFOLLOW,
+)
+from cloche.vfs.namei import drop_negative_dentries, path_lookup
+from cloche.vfs.objects import Context, Dentry, FileSystem, FsContext, Mount, MountNamespace, Path
+
+# (ctx, source, flags, data) -> a file system to mount.  Raises LinuxError.
+Factory = Callable[[Context, bytes, int, bytes], FileSystem]
+
+_PER_MOUNT: Final = (
+    MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
+)
+_PROPAGATION: Final = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
+_MAX_MOUNTS: Final = 100_000  # fs.mount-max
+
+
+class _State:
+    """Numbers given out, and the known kinds of file systems."""
+
+    def __init__(self) -> None:
+        self.next_ident: int = 20
+        self.next_peer_group: int = 1
+        self.factories: dict[bytes, Factory] = {}
+        self.without_device: set[bytes] = set()
+        self.expiring: set[Mount] = set()  # marked by a first umount2(MNT_EXPIRE)
+
+
+_state: Final = _State()
+
+
+def register_filesystem(kind: bytes, factory: Factory, *, needs_device: bool = False) -> None:
+    """Let mount(2) make file systems of this kind."""
+    _state.factories[kind] = factory
+    if not needs_device:
+        _state.without_device.add(kind)
+
+
+def filesystem_kinds() -> list[tuple[bytes, bool]]:
+    """The kinds for /proc/filesystems, each with whether it needs a device."""
+    return [(kind, kind not in _state.without_device) for kind in _state.factories]
+
+
+def make_filesystem(ctx: Context, kind: bytes, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """A new instance.  Raises LinuxError(ENODEV) for an unknown kind."""
+    factory = _state.factories.get(kind)
+    if factory is None:
+        raise LinuxError(ENODEV)
+    fs = factory(ctx, source, flags, data)
+    if source:
+        fs.source = source.decode("utf-8", "surrogateescape")
+    return fs
+
+
+# -- mounts and trees of mounts --------------------------------------------------------------------------
+def _clone(mount: Mount, root: Dentry) -> Mount:
+    new = Mount(_next_ident(), mount.fs, root, mount.flags)
+    new.propagation = mount.propagation
+    new.peer_group = mount.peer_group
+    return new
+
+
+def _next_ident() -> int:
+    _state.next_ident += 1
+    return _state.next_ident
+
+
+def new_mount(fs: FileSystem, flags: int = 0) -> Mount:
+    """A detached mount of a whole file system.
+
+    `flags` are per-mount MS_*, relatime unless they say otherwise.
+    """
+    root = fs.root_dentry
+    if root is None:
+        root = Dentry(b"", None, fs.root_inode)
+        fs.root_dentry = root
+    return Mount(_next_ident(), fs, root, mount_flags(flags))
+
+
+def mount_flags(flags: int) -> int:
+    """The per-mount part of mount(2)'s flags, with the default of relatime (path_mount)."""
+    result = flags & _PER_MOUNT
+    if flags & MS_NOATIME == 0:
+        result |= MS_RELATIME
+    if flags & MS_STRICTATIME:
+        result &= ~(MS_RELATIME | MS_NOATIME)
+    return result
+
+
+def mount_tree(mount: Mount) -> list[Mount]:
+    """A mount and everything mounted below it, parents first."""
+    tree = [mount]
+    index = 0
+    while index < len(tree):
+        tree.extend(tree[index].covering.values())
+        index += 1
+    return tree
+
+
+def top_of(path: Path) -> Path:
+    """Follow the mounts on top of a path."""
+    mount = path.mount
+    dentry = path.dentry
+    while dentry.mounted:
+        above = mount.covering.get(dentry)
+        if above is None:
+            break
+        mount = above
+        dentry = above.root
+    return path if mount is path.mount else Path(mount, dentry)
+
+
+def _link(mount: Mount, parent: Mount, point: Dentry) -> None:
+    mount.parent = parent
+    mount.mountpoint = point
+    parent.covering[point] = mount
+    point.mounted += 1
+
+
+def _unlink(mount: Mount) -> None:
+    parent = mount.parent
+    point = mount.mountpoint
+    if parent is not None and point is not None:
+        if parent.covering.get(point) is mount:
+            del parent.covering[point]
+        point.mounted -= 1
+    mount.parent = None
+    mount.mountpoint = None
+
+
+def attach(ns: MountNamespace, mount: Mount, at: Path) -> None:
+    """Put a detached tree on top of `at`.  No permission checks: boot and the functions below use it."""
+    place = top_of(at)
+    _link(mount, place.mount, place.dentry)
+    for each in mount_tree(mount):
+        each.is_detached = False
+        ns.mounts.append(each)
+        parent = each.parent
+        point = each.mountpoint
+        if parent is not None and point is not None:
+            ns.covered[(parent, point)] = each
+
+
+def mount_at(ctx: Context, where: bytes, fs: FileSystem, flags: int = 0) -> Mount:
+    """Mount `fs` at an existing path, without asking for capabilities (boot)."""
+    mount = new_mount(fs, flags)
+    graft(ctx, mount, path_lookup(ctx, None, where))
+    return mount
+
+
+def _detach(ns: MountNamespace, mount: Mount) -> list[Mount]:
+    """Take a tree out of its namespace; it stays together.  Its members, parents first."""
+    tree = mount_tree(mount)
+    gone = set(tree)
+    for each in tree:
+        parent = each.parent
+        point = each.mountpoint
+        if parent is not None and point is not None:
+            ns.covered.pop((parent, point), None)
+    ns.mounts = [each for each in ns.mounts if each not in gone]
+    _unlink(mount)
+    return tree
+
+
+def _check_mounted(ctx: Context, mount: Mount) -> None:
+    if mount not in ctx.mount_ns.mounts:
+        raise LinuxError(EINVAL)
+
+
+def _require_admin(ctx: Context) -> None:
+    if not ctx.creds.capable(CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
+
+
+def new_namespace(fs: FileSystem, flags: int = 0) -> MountNamespace:
+    """A namespace whose only mount is `fs` (boot)."""
+    mount = new_mount(fs, flags)
+    return MountNamespace(Path(mount, mount.root))
+
+
+def copy_tree(path: Path, *, is_recursive: bool) -> Mount:
+    """A detached copy of the mount at `path`, from there down (copy_tree; bind mounts, open_tree)."""
+    source = path.mount
+    if source.propagation == MS_UNBINDABLE:
+        raise LinuxError(EINVAL)
+    top = _clone(source, path.dentry)
+    if not is_recursive:
+        return top
+    copies = {source: top}
+    for each in mount_tree(source)[1:]:
+        parent = each.parent
+        point = each.mountpoint
+        if parent is None or point is None or parent not in copies or each.propagation == MS_UNBINDABLE:
+            continue
+        if parent is source and not _is_below(point, path.dentry):
+            continue
+        copy = _clone(each, each.root)
+        _link(copy, copies[parent], point)
+        copies[each] = copy
+    return top
+
+
+def _is_below(dentry: Dentry, ancestor: Dentry) -> bool:
+    each: Dentry | None = dentry
+    while each is not None:
+        if each is ancestor:
+            return True
+        each = each.parent
+    return False
+
+
+def clone_namespace(ns: MountNamespace, fs: FsContext) -> MountNamespace:
+    """CLONE_NEWNS: a copy of all mounts; `fs` (not shared any more) is moved over to it."""
+    old_root = ns.root.mount
+    copies: dict[Mount, Mount] = {}
+    for each in mount_tree(old_root):
+        copy = _clone(each, each.root)
+        copies[each] = copy
+        parent = each.parent
+        point = each.mountpoint
+        if each is not old_root and parent is not None and point is not None:
+            _link(copy, copies[parent], point)
+    new_root = copies[old_root]
+    new = MountNamespace(Path(new_root, new_root.root))
+    new.mounts = [copies[each] for each in ns.mounts if each in copies]
+    for copy in new.mounts:
+        if copy.parent is not None and copy.mountpoint is not None:
+            new.covered[(copy.parent, copy.mountpoint)] = copy
+    root = copies.get(fs.root.mount)
+    if root is not None:
+        fs.root = Path(root, fs.root.dentry)
+    cwd = copies.get(fs.cwd.mount)
+    if cwd is not None:
+        fs.cwd = Path(cwd, fs.cwd.dentry)
+    return new
+
+
+def release_namespace(ns: MountNamespace) -> None:
+    """The last task has left it."""
+    for each in reversed(mount_tree(ns.root.mount)):
+        each.is_detached = True
+        _unlink(each)
+    ns.mounts = []
+    ns.covered.clear()
+    drop_negative_dentries()
+
+
+# -- mount(2) --------------------------------------------------------------------------------------------
+def do_mount(ctx: Context, source: bytes, target: Path, kind: bytes, flags: int, data: bytes) -> None:
+    """mount(2) (path_mount); `source` is a path where the operation takes one."""
+    if flags & MS_MGC_MSK == MS_MGC_VAL:
+        flags &= ~MS_MGC_MSK
+    _require_admin(ctx)
+    _check_mounted(ctx, target.mount)
+    if flags & MS_REMOUNT:
+        _remount(ctx, target, flags, data)
+    elif flags & MS_BIND:
+        if not source:
+            raise LinuxError(EINVAL)
+        old = path_lookup(ctx, None, source)
+        do_bind(ctx, old, target, is_recursive=flags & MS_REC != 0)
+    elif flags & _PROPAGATION:
+        change_propagation(target, flags)
+    elif flags & MS_MOVE:
+        if not source:
+            raise LinuxError(EINVAL)
+        do_move(ctx, path_lookup(ctx, None, source), target)
+    else:
+        if not kind:
+            raise LinuxError(EINVAL)
+        fs = make_filesystem(ctx, kind, source, flags, data)
+        if flags & MS_RDONLY:
+            fs.is_readonly = True
+        graft(ctx, new_mount(fs, flags), target)
+
+
+def graft(ctx: Context, mount: Mount, target: Path) -> None:
+    """Attach a detached tree at `target`, with the checks of graft_tree and do_add_mount."""
+    ns = ctx.mount_ns
+    place = top_of(target)
+    if place.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    if place.inode().is_dir() != mount.root.require().is_dir():
+        raise LinuxError(ENOTDIR)
+    if place.mount.fs is mount.fs and place.dentry is place.mount.root and mount.root is place.mount.root:
+        raise LinuxError(EBUSY)
+    if len(ns.mounts) + len(mount_tree(mount)) > _MAX_MOUNTS:
+        raise LinuxError(ENOSPC)
+    attach(ns, mount, place)
+
+
+def do_bind(ctx: Context, old: Path, target: Path, *, is_recursive: bool) -> None:
+    """MS_BIND (do_loopback)."""
+    _check_mounted(ctx, old.mount)
+    if old.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    if old.inode().is_dir() != target.inode().is_dir():
+        raise LinuxError(ENOTDIR)
+    mount = copy_tree(old, is_recursive=is_recursive)
+    place = top_of(target)
+    if place.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    attach(ctx.mount_ns, mount, place)
+
+
+def _remount(ctx: Context, target: Path, flags: int, data: bytes) -> None:
+    mount = target.mount
+    if target.dentry is not mount.root:
+        raise LinuxError(EINVAL)
+    if flags & MS_BIND == 0:
+        mount.fs.remount(ctx, data)
+        mount.fs.is_readonly = flags & MS_RDONLY != 0
+    keeps_atime = flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME) == 0
+    new = mount_flags(flags)
+    if keeps_atime:
+        atime = MS_NOATIME | MS_NODIRATIME | MS_RELATIME
+        new = (new & ~atime) | (mount.flags & atime)
+    mount.flags = new
+
+
+def change_propagation(target: Path, flags: int) -> None:
+    """MS_SHARED, MS_PRIVATE, MS_SLAVE or MS_UNBINDABLE, alone or with MS_REC."""
+    kind = flags & ~(MS_REC | MS_SILENT)
+    if kind not in (MS_SHARED, MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE):
+        raise LinuxError(EINVAL)
+    if target.dentry is not target.mount.root:
+        raise LinuxError(EINVAL)
+    for mount in mount_tree(target.mount) if flags & MS_REC else [target.mount]:
+        if kind == MS_SHARED:
+            if mount.propagation != MS_SHARED:
+                mount.propagation = MS_SHARED
+                mount.peer_group = _state.next_peer_group
+                _state.next_peer_group += 1
+        elif kind == MS_SLAVE:
+            # A slave without a master is private; a shared mount becomes the slave of nobody's peers.
+            mount.propagation = 0
+            mount.peer_group = 0
+        else:
+            mount.propagation = MS_UNBINDABLE if kind == MS_UNBINDABLE else 0
+            mount.peer_group = 0
+
+
+def do_move(ctx: Context, old: Path, target: Path) -> None:
+    """MS_MOVE (do_move_mount)."""
+    mount = old.mount
+    ns = ctx.mount_ns
+    if old.dentry is not mount.root or mount.parent is None:
+        raise LinuxError(EINVAL)
+    _check_mounted(ctx, mount)
+    place = top_of(target)
+    if place.inode().is_dir() != mount.root.require().is_dir():
+        raise LinuxError(EINVAL)
+    if mount.parent.propagation == MS_SHARED:
+        raise LinuxError(EINVAL)
+    above: Mount | None = place.mount
+    while above is not None:
+        if above is mount:
+            raise LinuxError(ELOOP)
+        above = above.parent
+    if place.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    _detach(ns, mount)
+    attach(ns, mount, place)
+
+
+def set_mount_attr(ctx: Context, path: Path, to_set: int, to_clear: int, *, is_recursive: bool) -> None:
+    """mount_setattr(2): MOUNT_ATTR_* to set and to clear."""
+    _require_admin(ctx)
+    _check_mounted(ctx, path.mount)
+    if path.dentry is not path.mount.root:
+        raise LinuxError(EINVAL)
+    if to_set & MOUNT_ATTR__ATIME and to_clear & MOUNT_ATTR__ATIME != MOUNT_ATTR__ATIME:
+        raise LinuxError(EINVAL)
+    if to_clear & MOUNT_ATTR__ATIME not in (0, MOUNT_ATTR__ATIME):
+        raise LinuxError(EINVAL)
+    for mount in mount_tree(path.mount) if is_recursive else [path.mount]:
+        flags = mount.flags & ~attr_to_flags(to_clear & ~MOUNT_ATTR__ATIME)
+        if to_clear & MOUNT_ATTR__ATIME:
+            flags &= ~(MS_NOATIME | MS_RELATIME)
+            kind = to_set & MOUNT_ATTR__ATIME
+            if kind == MOUNT_ATTR_NOATIME:
+                flags |= MS_NOATIME
+            elif kind != MOUNT_ATTR_STRICTATIME:
+                flags |= MS_RELATIME
+        mount.flags = flags | attr_to_flags(to_set & ~MOUNT_ATTR__ATIME)
+
+
+def attr_to_flags(attr: int) -> int:
+    """MS_* for MOUNT_ATTR_* without the kinds of atime (fsmount(2), mount_setattr(2)).
+
+    Raises LinuxError(EINVAL).
+    """
+    flags = 0
+    for bit, flag in (
+        (MOUNT_ATTR_RDONLY, MS_RDONLY),
+        (MOUNT_ATTR_NOSUID, MS_NOSUID),
+        (MOUNT_ATTR_NODEV, MS_NODEV),
+        (MOUNT_ATTR_NOEXEC, MS_NOEXEC),
+        (MOUNT_ATTR_NODIRATIME, MS_NODIRATIME),
+        (MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW),
+    ):
+        if attr & bit:
+            flags |= flag
+            attr &= ~bit
+    if attr:
+        raise LinuxError(EINVAL)
+    return flags
+
+
+# -- umount2(2) ------------------------------------------------------------------------------------------
+def do_umount(ctx: Context, path: Path, flags: int, is_busy: Callable[[Mount], bool] | None) -> None:
+    """umount2(2) of the mount whose root is `path`; `is_busy` tells whether open files or tasks are on it."""
+    if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
+        raise LinuxError(EINVAL)
+    _require_admin(ctx)
+    mount = path.mount
+    ns = ctx.mount_ns
+    if path.dentry is not mount.root:
+        raise LinuxError(EINVAL)
+    _check_mounted(ctx, mount)
+    if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
+        raise LinuxError(EINVAL)
+    if mount is ns.root.mount:
+        # Linux makes the root read-only here, or detaches it; neither helps anybody in a sandbox.
+        raise LinuxError(EBUSY if flags & MNT_DETACH == 0 else EINVAL)
+    if flags & MNT_DETACH == 0:
+        if mount.covering:
+            raise LinuxError(EBUSY)
+        if is_busy is not None and is_busy(mount):
+            raise LinuxError(EBUSY)
+        if flags & MNT_EXPIRE and mount not in _state.expiring:
+            _state.expiring.add(mount)
+            raise LinuxError(EAGAIN)
+    _state.expiring.discard(mount)
+    tree = _detach(ns, mount)
+    mount.is_detached = True
+    for each in reversed(tree[1:]):
+        each.is_detached = True
+        _unlink(each)
+    drop_negative_dentries()
+
+
+def detach_deleted(ns: MountNamespace, dentry: Dentry) -> None:
+    """Mounts of `ns` on a name that is being removed go with it."""
+    for mount in [each for each in ns.mounts if each.mountpoint is dentry]:
+        for each in reversed(_detach(ns, mount)):
+            each.is_detached = True
+            _unlink(each)
+
+
+# -- pivot_root(2) ---------------------------------------------------------------------------------------
+def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext]) -> None:
+    """pivot_root(2): `new` becomes the root, the old root moves to `old`.
+
+    `contexts` are those of all tasks of the namespace: whose root or cwd is the old root goes to the new.
+    """
+    _require_admin(ctx)
+    ns = ctx.mount_ns
+    root = ctx.fs.root
+    if not new.inode().is_dir() or not old.inode().is_dir():
+        raise LinuxError(ENOTDIR)
+    for mount in (new.mount, old.mount, root.mount):
+        _check_mounted(ctx, mount)
+        if mount.propagation == MS_SHARED:
+            raise LinuxError(EINVAL)
+    if new.dentry.is_deleted or old.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    if new.mount is root.mount or old.mount is root.mount:
+        raise LinuxError(EBUSY)
+    if root.dentry is not root.mount.root or new.dentry is not new.mount.root or new.mount.parent is None:
+        raise LinuxError(EINVAL)
+    if not _is_reachable(old, new) or not _is_reachable(new, root):
+        raise LinuxError(EINVAL)
+    root_mount = root.mount
+    new_mount_ = new.mount
+    above = root_mount.parent
+    point = root_mount.mountpoint
+    _detach(ns, new_mount_)
+    if root_mount is ns.root.mount or above is None or point is None:
+        ns.root = Path(new_mount_, new_mount_.root)
+        ns.mounts = mount_tree(new_mount_)
+        attach(ns, root_mount, old)
+        ns.covered.clear()
+        for each in ns.mounts:
+            if each.parent is not None and each.mountpoint is not None:
+                ns.covered[(each.parent, each.mountpoint)] = each
+    else:
+        _detach(ns, root_mount)
+        attach(ns, new_mount_, Path(above, point))
+        attach(ns, root_mount, old)
+    new_root = Path(new_mount_, new_mount_.root)
+    for each_fs in contexts:
+        if each_fs.root.same_as(root):
+            each_fs.root = new_root
+        if each_fs.cwd.same_as(root):
+            each_fs.cwd = new_root
+
+
+def _is_reachable(path: Path, root: Path) -> bool:
+    """Whether `path` is `root` or below it, mounts included (is_path_reachable)."""
+    mount = path.mount
+    dentry = path.dentry
+    while mount is not root.mount:
+        above = mount.parent
+        point = mount.mountpoint
+        if above is None or point is None:
+            return False
+        mount = above
+        dentry = point
+    return _is_below(dentry, root.dentry)
