@@ -35,7 +35,7 @@ def is_base(base: str, name: str) -> bool:
 
 
 def violations(text: str, where: str) -> list[str]:
-    out = []
+    out: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             for variable, types in caught(node).items():
