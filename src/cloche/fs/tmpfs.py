@@ -165,7 +165,7 @@ def parse_options(data: bytes, total_bytes: int) -> TmpfsOptions:
 
 
 class TmpFs(FileSystem):
-    """An instance; `quota` is the sandbox's."""
+    """An instance; `quota` is the sandbox's, shared by all of them."""
 
     def __init__(
         self, dev: int, quota: StorageQuota, options: TmpfsOptions | None = None, *, kind: str = "tmpfs"
@@ -245,6 +245,7 @@ class TmpfsInode(Inode):
         self.backing: Inode | None = None  # of a lower layer (overlay)
         self.is_changed: bool = True  # overlay: differs from `backing`, or has none
         self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
+        self.xattrs_below: dict[bytes, bytes | None] | None = None  # asked of the backing already
         self.xattr_pages: int = 0
         now = time.time_ns()
         self.atime_ns = now
@@ -319,11 +320,8 @@ class TmpfsInode(Inode):
         if self.xattrs is not None and NAME_CAPS in self.xattrs:
             del self.xattrs[NAME_CAPS]
         elif self.xattrs is None and self.backing is not None and self.mode & S_IFMT == S_IFREG:
-            try:
-                self.backing.getxattr(ctx, NAME_CAPS)
-            except LinuxError:
-                return
-            self._own_xattrs(ctx).pop(NAME_CAPS, None)
+            if self._xattr_below(ctx, NAME_CAPS) is not None:
+                self._own_xattrs(ctx).pop(NAME_CAPS, None)
 
     def _own_xattrs(self, ctx: Context) -> dict[bytes, bytes]:
         """The attributes to change, taken over from the backing at the first time."""
@@ -340,16 +338,32 @@ class TmpfsInode(Inode):
             self.xattrs = xattrs
         return xattrs
 
+    def _xattr_below(self, ctx: Context, name: bytes) -> bytes | None:
+        """What the backing says, remembered: every exec asks for security.capability."""
+        backing = self.backing
+        if backing is None:
+            return None
+        known = self.xattrs_below
+        if known is None:
+            known = {}
+            self.xattrs_below = known
+        if name not in known:
+            try:
+                known[name] = backing.getxattr(ctx, name)
+            except LinuxError as error:
+                if error.errno not in (ENODATA, EOPNOTSUPP):
+                    raise
+                known[name] = None
+        return known[name]
+
     def getxattr(self, ctx: Context, name: bytes) -> bytes:
         if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
             raise LinuxError(EOPNOTSUPP)
         xattrs = self.xattrs
         if xattrs is None:
-            backing = self.backing
-            if backing is None:
-                raise LinuxError(ENODATA)
-            return backing.getxattr(ctx, name)
-        value = xattrs.get(name)
+            value = self._xattr_below(ctx, name)
+        else:
+            value = xattrs.get(name)
         if value is None:
             raise LinuxError(ENODATA)
         return value
@@ -604,6 +618,7 @@ class DirEntry:
         self.ino: int = ino
         self.kind: int = kind  # DT_*
         self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
+        self.is_lower: bool = False  # overlay: as a lower layer has it
 
 
 class TmpfsDir(TmpfsInode):
@@ -880,7 +895,7 @@ def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> Fi
 def get_seals(file: FileDescription) -> int:
     """fcntl(F_GET_SEALS); -EINVAL for what is not in memory."""
     inode = file.inode
-    return inode.seals if isinstance(inode, TmpfsFile) and inode.backing is None else -EINVAL
+    return inode.seals if isinstance(inode, TmpfsFile) and inode.tmpfs.kind == "tmpfs" else -EINVAL
 
 
 def add_seals(ctx: Context, file: FileDescription, seals: int) -> int:
@@ -890,7 +905,7 @@ def add_seals(ctx: Context, file: FileDescription, seals: int) -> int:
         return -EPERM
     if seals & ~_ALL_SEALS:
         return -EINVAL
-    if not isinstance(inode, TmpfsFile) or inode.backing is not None:
+    if not isinstance(inode, TmpfsFile) or inode.tmpfs.kind != "tmpfs":
         return -EINVAL
     if inode.seals & F_SEAL_SEAL:
         return -EPERM

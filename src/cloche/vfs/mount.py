@@ -2,7 +2,7 @@
 `fs.proc_mounts`'s.
 
 Owns `MountNamespace.mounts`, `Mount.covering` and `Dentry.mounted`.  A mount that is attached to no namespace
-(open_tree, fsmount) is the root of a detached tree.  Propagation types are kept and shown; nothing propagates.
+(open_tree, fsmount) is the root of a detached tree.  Propagation types are kept and shown, without effect.
 
 The functions that begin with `do_` check capabilities and arguments as the system call does; they take paths
 that were looked up.  Raises LinuxError throughout.

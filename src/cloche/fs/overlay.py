@@ -1,0 +1,447 @@
+"""Overlay: read-only lower layers under a private, in-memory upper one.
+
+The upper layer is tmpfs's inodes (`fs.tmpfs`).  A directory of a lower layer is an `OverlayDir`, whose entries
+come from below until they are replaced or removed; a regular file of a lower layer is an `OverlayFile`, whose
+attributes are in memory from the first lookup on and whose contents stay below (`lower`) until they are
+changed.  What is made new is plain tmpfs.  So there are no whiteout files or opaque attributes: they are state,
+a directory can be renamed without a copy, and inode numbers never change.
+
+The lower layers are believed for ever: they must not change while they are mounted.  `changes` tells what
+differs.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from cloche.abi.errno import EIO, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
+from cloche.abi.mman import MAP_SHARED
+from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
+from cloche.fs.storage import STEP, StorageQuota, page_count
+from cloche.fs.tmpfs import (
+    DirEntry,
+    TmpFs,
+    TmpfsDescription,
+    TmpfsDir,
+    TmpfsFile,
+    TmpfsInode,
+    TmpfsLink,
+    TmpfsOptions,
+)
+from cloche.mm.usermem import IovIter
+from cloche.vfs.objects import (
+    Context,
+    Dentry,
+    DirEmitter,
+    FileDescription,
+    FileSystem,
+    Inode,
+    Mount,
+    Path,
+)
+
+_FIRST_NEW_INO: Final = 1 << 48  # numbers of new files; a lower layer's own are below
+_LAYER_SHIFT: Final = 57  # numbers from the second layer on carry its index
+_OPAQUE: Final = b"trusted.overlay.opaque"
+
+# Kinds of changes.
+ADDED: Final = "A"
+CHANGED: Final = "C"
+DELETED: Final = "D"
+
+
+class OverlayFs(TmpFs):
+    """`lowers`: the roots of the lower layers, the topmost first; each a directory of any file system."""
+
+    def __init__(
+        self,
+        dev: int,
+        quota: StorageQuota,
+        lowers: list[Inode],
+        options: TmpfsOptions | None = None,
+    ) -> None:
+        self.lowers: list[Inode] = lowers
+        self.layer_of: dict[FileSystem, int] = {}
+        for inode in lowers:
+            self.layer_of.setdefault(inode.fs, len(self.layer_of))
+        # Files with several names below, by their lower inode: one identity for all of them.
+        self.linked: dict[Inode, TmpfsInode] = {}
+        # A path for opening lower files: they show the overlay's own names.
+        self.lower_mount: Mount = Mount(0, lowers[0].fs, Dentry(b"", None, lowers[0]))
+        super().__init__(dev, quota, options, kind="overlay")
+        self.magic = OVERLAYFS_SUPER_MAGIC
+        self.next_ino = _FIRST_NEW_INO
+
+    def make_root(self, options: TmpfsOptions) -> None:
+        top = self.lowers[0]
+        if not top.is_dir():
+            raise LinuxError(ENOTDIR)
+        self.root_inode = OverlayDir(self, self.lowers)
+
+    def options(self) -> str:
+        return ""
+
+    def ino_of(self, lower: Inode) -> int:
+        """The number that a lower inode has here."""
+        index = self.layer_of.get(lower.fs, 0)
+        return lower.ino if index == 0 else lower.ino | (index << _LAYER_SHIFT)
+
+    def wrap(self, ctx: Context, lowers: list[Inode]) -> TmpfsInode:
+        """The overlay inode of a lower one; of several directories that are merged."""
+        lower = lowers[0]
+        kind = lower.mode & S_IFMT
+        if kind == S_IFDIR:
+            return OverlayDir(self, lowers)
+        if lower.nlink > 1:
+            known = self.linked.get(lower)
+            if known is not None:
+                return known
+        inode: TmpfsInode
+        if kind == S_IFREG:
+            inode = OverlayFile(self, lower)
+        elif kind == S_IFLNK:
+            inode = TmpfsLink(
+                self, self.ino_of(lower), lower.readlink(ctx), lower.uid, lower.gid, is_charged=False
+            )
+            _adopt(inode, lower)
+        else:
+            inode = TmpfsInode(self, self.ino_of(lower), lower.mode, lower.uid, lower.gid, is_charged=False)
+            _adopt(inode, lower)
+        if lower.nlink > 1:
+            self.linked[lower] = inode
+        return inode
+
+    def changes(self, ctx: Context) -> Iterator[tuple[str, bytes, Inode | None]]:
+        """What differs from the lower layers: (ADDED, CHANGED or DELETED, path, inode), parents first.
+
+        A directory that was moved here shows as ADDED with all that it holds.
+        """
+        root = self.root_inode
+        assert isinstance(root, OverlayDir)
+        if root.is_changed:
+            yield CHANGED, b"/", root
+        stack: list[tuple[bytes, TmpfsDir, bool]] = [(b"", root, False)]
+        while stack:
+            prefix, directory, is_added = stack.pop()
+            removed: set[bytes] = set()
+            if isinstance(directory, OverlayDir) and not is_added:
+                removed = directory.removed
+            for name in sorted(removed):
+                if name not in directory.entries:
+                    yield DELETED, prefix + b"/" + name, None
+            if is_added:
+                directory.list_all(ctx)
+            for entry in list(directory.entries.values()):
+                inode = directory.find(ctx, entry.name) if is_added else entry.inode
+                if not isinstance(inode, TmpfsInode):
+                    continue
+                path = prefix + b"/" + entry.name
+                is_new = is_added or not entry.is_lower
+                if is_new and entry.name in removed:
+                    if not inode.is_dir() and not _was_dir(ctx, directory, entry.name):
+                        yield CHANGED, path, inode
+                    else:
+                        yield DELETED, path, None
+                        yield ADDED, path, inode
+                elif is_new:
+                    yield ADDED, path, inode
+                elif inode.is_changed:
+                    yield CHANGED, path, inode
+                if isinstance(inode, TmpfsDir):
+                    stack.append((path, inode, is_new))
+
+
+def _was_dir(ctx: Context, directory: TmpfsDir, name: bytes) -> bool:
+    """Whether a replaced name was a directory below."""
+    if isinstance(directory, OverlayDir):
+        for layer in directory.lowers:
+            found = layer.lookup(ctx, name)
+            if found is not None:
+                return found.is_dir()
+    return False
+
+
+def _adopt(inode: TmpfsInode, lower: Inode) -> None:
+    """Take over the attributes of a lower inode."""
+    inode.nlink = lower.nlink
+    inode.rdev = lower.rdev
+    inode.size = lower.size
+    inode.blocks = lower.blocks
+    inode.blksize = lower.blksize
+    inode.atime_ns = lower.atime_ns
+    inode.mtime_ns = lower.mtime_ns
+    inode.ctime_ns = lower.ctime_ns
+    inode.btime_ns = lower.btime_ns
+    inode.backing = lower
+    inode.is_changed = False
+
+
+# -- regular files ---------------------------------------------------------------------------------------
+class OverlayFile(TmpfsFile):
+    """A regular file of a lower layer; `is_below`: its contents are still there."""
+
+    def __init__(self, fs: OverlayFs, lower: Inode) -> None:
+        super().__init__(fs, fs.ino_of(lower), lower.mode, lower.uid, lower.gid, is_charged=False)
+        self.overlay: OverlayFs = fs
+        self.lower: Inode = lower
+        self.is_below: bool = True
+        _adopt(self, lower)
+
+    def refresh(self, ctx: Context) -> None:
+        if not self.is_below:
+            super().refresh(ctx)
+
+    def take_over(self, ctx: Context, size: int) -> None:
+        """Copy up: the first `size` bytes become the upper layer's.  Raises LinuxError(ENOSPC)."""
+        if not self.is_below:
+            return
+        keep = min(size, self.size)
+        storage = self.storage
+        if keep > 0:
+            if page_count(keep) > self.tmpfs.account.free_pages():
+                raise LinuxError(ENOSPC)
+            source = open_lower(ctx, self)
+            try:
+                _copy(ctx, source, self, keep)
+            except LinuxError:
+                storage.free()
+                raise
+            finally:
+                source.put()
+        self.is_below = False
+        self.is_changed = True
+        self.drop_file_caps(ctx)
+        self.size = keep
+        self.blocks = storage.pages * 8
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return OverlayDescription(ctx, path, self, flags)
+
+
+def open_lower(ctx: Context, file: OverlayFile) -> FileDescription:
+    """The lower file, open for reading, with one reference."""
+    lower = file.lower
+    dentry = Dentry(b"", None, lower)
+    return lower.open(ctx, Path(file.overlay.lower_mount, dentry), 0).get()
+
+
+def _copy(ctx: Context, source: FileDescription, file: OverlayFile, length: int) -> None:
+    """Copy from a lower file to the storage of the upper one."""
+    done = 0
+    while done < length:
+        data = source.read_bytes(ctx, done, min(STEP, length - done))
+        if not data:
+            break  # shorter than its attributes said
+        result = file.storage.write(done, data, done)
+        if result < 0:
+            raise LinuxError(-result)
+        done += len(data)
+    if done < length:
+        file.storage.resize(done, length)
+
+
+class OverlayDescription(TmpfsDescription):
+    """An open file of a lower layer: the lower's own description does the work until the contents are
+    copied up.
+    """
+
+    def __init__(self, ctx: Context, path: Path, inode: OverlayFile, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.overlay_file: OverlayFile = inode
+        self.low: FileDescription | None = open_lower(ctx, inode) if inode.is_below else None
+
+    def _drop_low(self) -> None:
+        low = self.low
+        if low is not None:
+            self.low = None
+            low.put()
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        low = self.low
+        if low is not None:
+            if self.overlay_file.is_below:
+                return low.pread(ctx, dst, offset, flags)
+            self._drop_low()
+        return super().pread(ctx, dst, offset, flags)
+
+    def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
+        low = self.low
+        if low is not None and self.overlay_file.is_below:
+            return low.read_bytes(ctx, offset, length)
+        return super().read_bytes(ctx, offset, length)
+
+    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
+        low = self.low
+        if low is not None and self.overlay_file.is_below:
+            result = low.lseek(ctx, offset, whence)
+            if result >= 0:
+                self.pos = result
+            return result
+        return super()._seek_data(ctx, offset, whence)
+
+    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
+        file = self.overlay_file
+        if file.is_below:
+            if flags & MAP_SHARED and self.is_writable():
+                file.take_over(ctx, file.size)
+            elif self.low is not None:
+                return self.low.mmap_fd(ctx, prot, flags)
+        return super().mmap_fd(ctx, prot, flags)
+
+    def mmap_offset(self, offset: int) -> int:
+        low = self.low
+        if low is not None and self.overlay_file.is_below:
+            return low.mmap_offset(offset)
+        return offset
+
+    def release(self) -> None:
+        self._drop_low()
+
+
+# -- directories -----------------------------------------------------------------------------------------
+class _NameCollector(DirEmitter):
+    """Collects what a lower directory lists."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bytes, int, int]] = []
+
+    def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
+        if name != b"." and name != b"..":
+            self.found.append((name, ino, dtype))
+        return True
+
+
+class OverlayDir(TmpfsDir):
+    """A directory of lower layers, merged; `entries` holds what was looked up, listed or changed."""
+
+    def __init__(self, fs: OverlayFs, lowers: list[Inode]) -> None:
+        top = lowers[0]
+        super().__init__(fs, fs.ino_of(top), top.mode, top.uid, top.gid, is_charged=False)
+        _adopt(self, top)
+        self.overlay: OverlayFs = fs
+        self.lowers: list[Inode] = lowers
+        self.removed: set[bytes] = set()  # names that exist below and do not show here
+        self.is_listed: bool = False  # every lower name that shows is in `entries`
+
+    # -- looking below -----------------------------------------------------------------------------------
+    def _below(self, ctx: Context, name: bytes) -> TmpfsInode | None:
+        """The overlay inode of a name as the lower layers have it."""
+        lowers = self.lowers
+        if len(lowers) == 1:
+            found = lowers[0].lookup(ctx, name)
+            return None if found is None else self.overlay.wrap(ctx, [found])
+        parts: list[Inode] = []
+        for layer in lowers:
+            found = layer.lookup(ctx, name)
+            if found is None:
+                continue
+            if _is_whiteout(found):
+                break
+            if not found.is_dir():
+                if not parts:
+                    parts.append(found)
+                break
+            parts.append(found)
+            if _is_opaque(ctx, found):
+                break
+        return self.overlay.wrap(ctx, parts) if parts else None
+
+    def find(self, ctx: Context, name: bytes) -> Inode | None:
+        entry = self.entries.get(name)
+        if entry is not None:
+            inode = entry.inode
+            if inode is None:
+                inode = self._below(ctx, name)
+                if inode is None:
+                    raise LinuxError(EIO)  # the lower layer has changed
+                entry.inode = inode
+            return inode
+        if self.is_listed or name in self.removed:
+            return None
+        below = self._below(ctx, name)
+        if below is not None:
+            self._add_lower(name, below, below.ino, dtype(below.mode))
+        return below
+
+    def _add_lower(self, name: bytes, inode: Inode | None, ino: int, kind: int) -> None:
+        """A name of a lower layer: no change of this directory's own attributes."""
+        cookie = self.next_cookie
+        self.next_cookie = cookie + 1
+        entry = DirEntry(name, inode, ino, kind, cookie)
+        entry.is_lower = True
+        self.entries[name] = entry
+
+    def _list(self, ctx: Context) -> None:
+        """Fetch all lower names, once."""
+        if self.is_listed:
+            return
+        is_merged = len(self.lowers) > 1
+        hidden: set[bytes] = set()
+        for layer in self.lowers:
+            for name, ino, kind in list_names(ctx, layer, self.overlay):
+                if name in hidden:
+                    continue
+                if is_merged:
+                    hidden.add(name)
+                    if kind == S_IFCHR >> 12:
+                        found = layer.lookup(ctx, name)
+                        if found is not None and _is_whiteout(found):
+                            continue
+                if name in self.entries or name in self.removed:
+                    continue
+                index = self.overlay.layer_of.get(layer.fs, 0)
+                self._add_lower(name, None, ino if index == 0 else ino | (index << _LAYER_SHIFT), kind)
+        self.is_listed = True
+
+    # -- what tmpfs's directory calls ----------------------------------------------------------------------
+    def remove(self, ctx: Context, name: bytes) -> None:
+        entry = self.entries[name]
+        super().remove(ctx, name)
+        if entry.is_lower:
+            self.removed.add(name)
+
+    def replace(self, name: bytes, inode: Inode) -> None:
+        super().replace(name, inode)
+        entry = self.entries[name]
+        if entry.is_lower:
+            entry.is_lower = False
+            self.removed.add(name)
+
+    def is_empty(self, ctx: Context) -> bool:
+        self._list(ctx)
+        return not self.entries
+
+    def list_all(self, ctx: Context) -> list[DirEntry]:
+        self._list(ctx)
+        return super().list_all(ctx)
+
+
+def list_names(ctx: Context, directory: Inode, overlay: OverlayFs) -> list[tuple[bytes, int, int]]:
+    """Name, inode number and DT_* of everything in a lower directory.  Raises LinuxError."""
+    dentry = Dentry(b"", None, directory)
+    file = directory.open(ctx, Path(overlay.lower_mount, dentry), os.O_DIRECTORY).get()
+    collector = _NameCollector()
+    try:
+        while True:
+            before = len(collector.found)
+            pos = file.pos
+            result = file.iterate(ctx, collector)
+            if result < 0:
+                raise LinuxError(-result)
+            if len(collector.found) == before and file.pos == pos:
+                break
+    finally:
+        file.put()
+    return collector.found
+
+
+def _is_whiteout(inode: Inode) -> bool:
+    return inode.mode & S_IFMT == S_IFCHR and inode.rdev == 0
+
+
+def _is_opaque(ctx: Context, inode: Inode) -> bool:
+    try:
+        return inode.getxattr(ctx, _OPAQUE) == b"y"
+    except LinuxError:
+        return False
