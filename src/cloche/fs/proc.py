@@ -1,8 +1,8 @@
 """The proc file system (proc(5)): its root directory, put together from the modules `proc_*`.
 
-`proc_fs(kernel)` gives the sandbox's one instance, which every mount of type proc shows.  Other packages add to it:
-`proc_net(kernel)` is the directory /proc/PID/net, `proc_sysctl(kernel)` the tree of /proc/sys, and
-`proc_fs(kernel).root_dir().add(name, inode)` puts a file at the top.
+`proc_fs(kernel)` gives the sandbox's one instance, which every mount of type proc shows.  Other packages
+add to it: `proc_net(kernel)` is the directory /proc/PID/net, `proc_sysctl(kernel)` the tree of /proc/sys,
+and `proc_fs(kernel).root_dir().add(name, inode)` puts a file at the top.
 """
 
 from collections.abc import Callable

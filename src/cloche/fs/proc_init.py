@@ -1,6 +1,7 @@
 """/proc/1: the sandbox's own init, a process of the kernel without guest code (`Kernel.init`).
 
-It has no task, so its files are made from the process alone: what ps, pstree and psutil read, and nothing else.
+It has no task, so its files are made from the process alone: what ps, pstree and psutil read, and nothing
+else.
 """
 
 from collections.abc import Callable
@@ -66,12 +67,13 @@ def _stat(kernel: Kernel) -> bytes:
     user = init.children_user_ns // 10_000_000 if init is not None else 0
     system = init.children_system_ns // 10_000_000 if init is not None else 0
     head = f"1 ({INIT_NAME.decode()}) S 0 1 1 0 -1 4194304 0 0 0 0 0 0 {user} {system} 20 0 1 0 0 0 0 "
-    return (head + "18446744073709551615" + " 0" * 26 + "\n").encode()
+    return (head + "18446744073709551615" + " 0" * 27 + "\n").encode()
 
 
 def _status(kernel: Kernel) -> bytes:
     return (
-        f"Name:\t{INIT_NAME.decode()}\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t1\nNgid:\t0\nPid:\t1\nPPid:\t0\n"
+        f"Name:\t{INIT_NAME.decode()}\nUmask:\t0022\nState:\tS (sleeping)\n"
+        "Tgid:\t1\nNgid:\t0\nPid:\t1\nPPid:\t0\n"
         "TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t0\nGroups:\t \n"
         "NStgid:\t1\nNSpid:\t1\nNSpgid:\t1\nNSsid:\t1\nKthread:\t0\nThreads:\t1\n"
     ).encode()

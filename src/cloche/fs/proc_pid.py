@@ -1,8 +1,9 @@
-"""The directories of /proc/PID and /proc/PID/task/TID (fs/proc/base.c): a table of names, modes and functions.
+"""The directories of /proc/PID and /proc/PID/task/TID (fs/proc/base.c): a table of names, modes and
+functions.
 
-A `PidDir` belongs to one task and lives as long as that task (or its zombie) does: looked up again, the same task gives
-the same inodes; afterwards every operation gives ESRCH or ENOENT.  Rights: files that show a process's insides need
-ptrace access (`kernel.access`), the rest is for everybody.
+A `PidDir` belongs to one task and lives as long as that task (or its zombie) does: looked up again, the
+same task gives the same inodes; afterwards every operation gives ESRCH or ENOENT.  Rights: files that show
+a process's insides need ptrace access (`kernel.access`), the rest is for everybody.
 """
 
 from typing import Final
@@ -87,6 +88,7 @@ class ProcFs(PseudoFs):
         super().__init__("proc", magic, dev)
         self.kernel: Kernel = kernel
         self.has_stable_dentries = False
+        self.absent_errno = ENOENT  # proc's lookups fail, so there is nothing to make
         self.pid_dirs: dict[int, PidDir] = {}
         self.net_dir: Inode | None = None  # what /proc/PID/net shows
         self.namespaces: dict[bytes, NamespaceInode] = {}
@@ -140,7 +142,9 @@ def reader_of(ctx: Context) -> Task:
 
 
 def _own(inode: Inode, task: Task) -> None:
-    """Owner of a task's proc inode: the task's effective ids, root's if it is not dumpable (task_dump_owner)."""
+    """Owner of a task's proc inode: the task's effective ids, root's if it is not dumpable
+    (task_dump_owner).
+    """
     if task.group.is_dumpable or task.is_exited:
         inode.uid, inode.gid = task.creds.euid, task.creds.egid
     else:
@@ -211,6 +215,10 @@ class MemInode(GeneratedInode):
     def refresh(self, ctx: Context) -> None:
         _own(self, self.task)
 
+    def permission(self, ctx: Context, mask: int) -> bool:
+        _own(self, self.task)
+        return generic_permission(self, ctx.creds, mask)
+
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         if not is_present(self.task):
             raise LinuxError(ESRCH)
@@ -262,7 +270,7 @@ class MemDescription(FileDescription):
         return self.pos if self.pos < 1 << 63 else self.pos - (1 << 64)
 
 
-# -- links -------------------------------------------------------------------------------------------------------
+# -- links -----------------------------------------------------------------------------------------------
 
 
 class TaskLink(MagicLink):
@@ -386,7 +394,7 @@ class NamespaceLink(MagicLink):
         return anonymous_path(inode.label(), inode)
 
 
-# -- directories -------------------------------------------------------------------------------------------------
+# -- directories -----------------------------------------------------------------------------------------
 
 
 class TaskDir(PseudoDir):
@@ -560,6 +568,10 @@ class NamesDir(TaskDir):
         """The DT_* of a name."""
         return dtype(S_IFREG)
 
+    def ino_of(self, name: bytes, key: int) -> int:
+        """The inode number of the name at position `key`."""
+        return self.ino + key - 1
+
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         made = self._made.get(name)
         if made is None and name in self.names:
@@ -577,7 +589,7 @@ class NamesDir(TaskDir):
         key = 2
         for name in self.names:
             if key >= start:
-                found.append(DirEntry(key, name, self.ino + key - 1, self.type_of(name)))
+                found.append(DirEntry(key, name, self.ino_of(name, key), self.type_of(name)))
             key += 1
         return found
 
@@ -620,6 +632,10 @@ class PidDir(NamesDir):
             return dtype(S_IFLNK)
         return 4 if name in _DIRECTORIES else dtype(S_IFREG)
 
+    def ino_of(self, name: bytes, key: int) -> int:
+        net = self.proc.net_dir
+        return net.ino if name == b"net" and net is not None else super().ino_of(name, key)
+
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         if not is_present(self.task):
             return None
@@ -652,7 +668,9 @@ class PidDir(NamesDir):
 
 
 def parse_name(name: bytes) -> int:
-    """A decimal number without leading zeros, as in names of pids and descriptors; -1 if it is none (name_to_int)."""
+    """A decimal number without leading zeros, as in names of pids and descriptors; -1 if it is none
+    (name_to_int).
+    """
     if not name.isdigit() or len(name) > 10 or (len(name) > 1 and name[:1] == b"0"):
         return -1
     return int(name)

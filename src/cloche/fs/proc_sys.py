@@ -1,8 +1,9 @@
 """/proc/sys: the parameters of sysctl(8), as a table (proc(5), Documentation/admin-guide/sysctl).
 
-Only what has an effect here can be written (names of the host, pid_max, ns_last_pid); the rest is read-only, so that no write
-succeeds without doing anything.  As in Linux, root's capabilities do not override the mode of a parameter.
-Other packages add their own directories with `ProcSys.add` (net, SysV IPC).
+Only what has an effect here can be written (names of the host, pid_max, ns_last_pid); the rest is
+read-only, so that no write succeeds without doing anything.  As in Linux, root's capabilities do not
+override the mode of a parameter. Other packages add their own directories with `ProcSys.add` (net, SysV
+IPC).
 """
 
 import os

@@ -1,7 +1,7 @@
 """The files of /proc that speak of the whole system (proc(5)): processors, memory, load, counters.
 
-Each is a function of the kernel.  Figures are the sandbox's own; what the host keeps (interrupts, disks, paging) is
-shown as empty or 0.
+Each is a function of the kernel.  Figures are the sandbox's own; what the host keeps (interrupts, disks,
+paging) is shown as empty or 0.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """The table of the files of /proc/PID: names, modes, and a function of (reader, task) for each.
 
-`is_guarded` files need ptrace access to be opened.  Texts are made in `proc_text` and `proc_mounts`; writes that
-have an effect (comm, oom_score_adj, loginuid, timerslack_ns) are checked and done here.
+`is_guarded` files need ptrace access to be opened.  Texts are made in `proc_text` and `proc_mounts`; writes
+that have an effect (comm, oom_score_adj, loginuid, timerslack_ns) are checked and done here.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
-"""The texts of /proc/PID: what is known about a task, byte for byte as fs/proc/array.c and task_mmu.c print it.
+"""The texts of /proc/PID: what is known about a task, byte for byte as fs/proc/array.c and task_mmu.c print
+it.
 
-Plain functions of a task (and, where permissions matter, of the reader).  Guest memory is read through the address
-space's process.  Figures that the host keeps to itself (page faults, context switches, the resident size of a single
-area) are 0, or said to be estimates where they are made.
+Plain functions of a task (and, where permissions matter, of the reader).  Guest memory is read through the
+address space's process.  Figures that the host keeps to itself (page faults, context switches, the resident
+size of a single area) are 0, or said to be estimates where they are made.
 """
 
 from typing import Final
@@ -105,7 +106,7 @@ def signal_masks(task: Task) -> tuple[int, int]:
     return ignored, caught
 
 
-# -- stat, statm, status -------------------------------------------------------------------------------------
+# -- stat, statm, status ---------------------------------------------------------------------------------
 
 
 def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
@@ -308,7 +309,8 @@ def status_text(task: Task) -> bytes:
         f"CapAmb:\t{creds.cap_ambient:016x}\n"
         f"NoNewPrivs:\t{int(creds.no_new_privs)}\nSeccomp:\t0\nSeccomp_filters:\t0\n"
         "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\talways enabled\n"
-        f"Cpus_allowed:\t{cpu_mask_text(task.affinity, cpus)}\nCpus_allowed_list:\t{cpu_list(task.affinity)}\n"
+        f"Cpus_allowed:\t{cpu_mask_text(task.affinity, cpus)}\n"
+        f"Cpus_allowed_list:\t{cpu_list(task.affinity)}\n"
         f"Mems_allowed:\t{nodes}\nMems_allowed_list:\t0\n"
         "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
     )
@@ -345,7 +347,7 @@ def _status_memory(space: AddressSpace) -> str:
     )
 
 
-# -- memory maps -----------------------------------------------------------------------------------------------
+# -- memory maps -----------------------------------------------------------------------------------------
 
 
 def area_name(space: AddressSpace, area: Area) -> bytes:
@@ -490,7 +492,7 @@ def smaps_rollup_text(task: Task) -> bytes:
     return head + "\n".join(lines[:3] + split + lines[3:]).encode()
 
 
-# -- arguments, environment ------------------------------------------------------------------------------------
+# -- arguments, environment ------------------------------------------------------------------------------
 
 
 def cmdline_text(task: Task) -> bytes:
@@ -521,7 +523,7 @@ def auxv_text(task: Task) -> bytes:
     return space.auxv if space is not None else b""
 
 
-# -- limits and the rest ----------------------------------------------------------------------------------------
+# -- limits and the rest ---------------------------------------------------------------------------------
 
 _LIMITS: Final = (
     (0, "Max cpu time", "seconds"),

@@ -1,7 +1,8 @@
 """/sys: the little of sysfs(5) that programs read to learn about processors, nodes and interfaces.
 
-Read by glibc (get_nprocs), nproc, lscpu, htop, Go, Python, node and the JVM.  Read-only.  The topology is that of
-/proc/cpuinfo: one package, a core per processor, one memory node.  `sysfs_dir(kernel, path)` lets other packages add.
+Read by glibc (get_nprocs), nproc, lscpu, htop, Go, Python, node and the JVM.  Read-only.  The topology is
+that of /proc/cpuinfo: one package, a core per processor, one memory node.  `sysfs_dir(kernel, path)` lets
+other packages add.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Scheduling attributes of tasks (sched(7), setpriority(2), ioprio_set(2)).
 
-The host's scheduler runs the guests.  What is kept here is validated, permission-checked, inherited and reported
-as Linux does, but the host is not told: nice values, policies and affinity are the sandbox's own bookkeeping.
-`task.sched_policy` carries SCHED_RESET_ON_FORK as a bit.
+The host's scheduler runs the guests.  What is kept here is validated, permission-checked, inherited and
+reported as Linux does, but the host is not told: nice values, policies and affinity are the sandbox's own
+bookkeeping. `task.sched_policy` carries SCHED_RESET_ON_FORK as a bit.
 """
 
 from typing import Final

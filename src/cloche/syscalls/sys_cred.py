@@ -1,4 +1,4 @@
-"""System calls on user and group ids and capabilities (credentials(7), capabilities(7)); see `kernel.creds`."""
+"""System calls on user and group ids and capabilities (credentials(7)); the rules are in `kernel.creds`."""
 
 from struct import Struct
 from typing import Final

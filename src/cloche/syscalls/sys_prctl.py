@@ -1,7 +1,7 @@
 """prctl(2) and arch_prctl(2): attributes of a task that have no call of their own.
 
-Options that Linux 6.12 on x86-64 has and this kernel does not carry out give EINVAL, as where they are not built
-in.
+Options that Linux 6.12 on x86-64 has and this kernel does not carry out give EINVAL, as where they are not
+built in.
 """
 
 from typing import Final

@@ -1,11 +1,12 @@
 """Base classes for file systems whose files are made up on the spot: proc, sysfs, cgroup, and such.
 
-Owns the inode and description types that those share.  Contents come from plain functions (`Producer`), so that
-a file system is mostly a table of names, modes and functions.
+Owns the inode and description types that those share.  Contents come from plain functions (`Producer`), so
+that a file system is mostly a table of names, modes and functions.
 
 Guarantees:
 - A generated file is computed as seq_file does it (fs/seq_file.c): at the first read, and again whenever a
-  read starts at offset 0 or elsewhere than where the last one ended; between those, reads see one consistent text.
+  read starts at offset 0 or elsewhere than where the last one ended; between those, reads see one
+  consistent text.
 - Directory positions are stable keys that the directory chooses (a pid, a descriptor), so that a listing
   survives entries that come and go.
 - `PseudoFs.has_stable_dentries` is False where names come and go (proc); lookups then return the same inode
@@ -19,6 +20,7 @@ from typing import Final
 from cloche.abi.errno import EACCES, EINVAL, EIO, ENXIO, EPERM, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.mm.usermem import IovIter
+from cloche.vfs.namei import d_path
 from cloche.vfs.objects import (
     ATTR_GID,
     ATTR_MODE,
@@ -47,6 +49,7 @@ class PseudoFs(FileSystem):
     def __init__(self, kind: str, magic: int, dev: int, *, first_ino: int = 2) -> None:
         super().__init__(kind, magic, dev)
         self._next_ino: int = first_ino
+        self.absent_errno: int = 0  # for making a name that does not exist; 0: what Linux's VFS gives
 
     def alloc_ino(self) -> int:
         """A fresh inode number."""
@@ -99,8 +102,26 @@ class PseudoDir(PseudoInode):
         """The entries with keys from `start` on, in order of their keys.  Raises LinuxError."""
         raise NotImplementedError
 
+    def _refuse(self, errno: int) -> None:
+        fs = self.fs
+        assert isinstance(fs, PseudoFs)
+        raise LinuxError(fs.absent_errno if fs.absent_errno else errno)
+
     def create(self, ctx: Context, name: bytes, mode: int) -> Inode:
-        raise LinuxError(EACCES)
+        self._refuse(EACCES)
+        return self
+
+    def mkdir(self, ctx: Context, name: bytes, mode: int) -> Inode:
+        self._refuse(EPERM)
+        return self
+
+    def mknod(self, ctx: Context, name: bytes, mode: int, rdev: int) -> Inode:
+        self._refuse(EPERM)
+        return self
+
+    def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
+        self._refuse(EPERM)
+        return self
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return PseudoDirDescription(path, self, flags)
@@ -300,37 +321,17 @@ class MagicLink(PseudoInode):
 
 
 def anonymous_path(name: bytes, inode: Inode) -> Path:
-    """A path to an object without a name in any mount (a pipe, a namespace); `name` is what readlink shows."""
+    """A path to an object without a name in any mount (a pipe, a namespace), labelled `name`."""
     dentry = Dentry(name, None, inode)
     return Path(Mount(0, inode.fs, dentry), dentry)
 
 
 def path_text(root: Path, path: Path) -> bytes:
-    """The path as seen from `root` (d_path): " (deleted)" is appended if it was unlinked.
-
-    What cannot be reached from `root` is spelled from the top of its own mount tree.
-    """
-    parts: list[bytes] = []
-    mount = path.mount
+    """The path as seen from `root`, or the label of an object without one (d_path)."""
     dentry = path.dentry
-    if dentry.parent is None and mount.ident == 0 and mount.mountpoint is None:
+    if path.mount.ident == 0 and dentry is path.mount.root:
         return dentry.name  # made by anonymous_path
-    while not (mount is root.mount and dentry is root.dentry):
-        if dentry is mount.root:
-            point = mount.mountpoint
-            above = mount.parent
-            if point is None or above is None:
-                break
-            mount = above
-            dentry = point
-            continue
-        if dentry.parent is None:
-            break
-        parts.append(dentry.name)
-        dentry = dentry.parent
-    parts.reverse()
-    text = b"/" + b"/".join(parts)
-    return text + b" (deleted)" if path.dentry.is_deleted else text
+    return d_path(root, path)
 
 
 def parse_int(data: bytes) -> int:
