@@ -29,6 +29,10 @@ static bool take(struct thr *t, struct event *e)
         ops_out--;
     }
     t->prefetch_count = 0;
+    if (t->gone) { /* its ordered exit was refused or undone: it stays where it is */
+        clear_queue(t);
+        return false;
+    }
     switch (kind) {
     case K_SYSCALL: {
         e->v[0] = 1;

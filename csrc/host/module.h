@@ -175,13 +175,14 @@ static bool slot_is_free(struct prc *p, int i)
     struct thr *t = p->slots[i];
     if (!t)
         return true;
-    if (!t->exiting || t->used)
+    if (!t->gone || !t->exited)
         return false;
     /* Its host thread may still be on this slot's stack: the kernel must say that it is gone. */
     if (t->tid <= 0 || syscall(SYS_tgkill, p->pid, t->tid, 0) == 0 || errno != ESRCH)
         return false;
     hash_remove(t);
     p->slots[i] = NULL;
+    t->used = false;
     thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
     thr_free[thr_free_count++] = t->id;
     return true;
@@ -220,6 +221,10 @@ FUNC(discard_thread) /* (thread) */
     NEED(1);
     THR(0);
     struct prc *p = prcs[t->prc];
+    if (t->exiting && !p->dead) {
+        t->gone = true; /* slot_is_free frees it */
+        Py_RETURN_NONE;
+    }
     run_remove(t);
     if (t->held) {
         t->held = false;
@@ -232,10 +237,6 @@ FUNC(discard_thread) /* (thread) */
     }
     drop_ops(t, t->op_count);
     clear_queue(t);
-    if (t->exiting && !p->dead) {
-        t->used = false; /* the slot and the handle stay taken until the host thread is gone: slot_is_free */
-        Py_RETURN_NONE;
-    }
     hash_remove(t);
     t->used = false;
     if (p->used && p->slots[t->slotno] == t)
@@ -264,7 +265,7 @@ FUNC(discard_process) /* (process): it is dead, or was never born */
         hash_remove(t);
         drop_ops(t, t->op_count);
         clear_queue(t);
-        if (t->used || t->exiting) {
+        if (t->used) {
             t->used = false;
             thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
             thr_free[thr_free_count++] = t->id;
@@ -341,6 +342,8 @@ FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
             return fail(errno);
         a[4] = rotate_fd(p);
     }
+    if (nr == SYS_exit)
+        t->exiting = true;
     struct hop *h = add_op(t);
     h->op.nr = nr;
     memcpy(h->op.args, a, sizeof a);

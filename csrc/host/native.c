@@ -70,7 +70,9 @@ struct rec { /* a deferred write */
 };
 
 struct thr {
-    bool used, running, held, exiting, base_changed, irq_wanted, irq_unsent, stop_after;
+    bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after;
+    bool exiting, exited; /* its exit was ordered; was let through */
+    bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
     int id, prc, slotno, tid, run_pos;
     int hash_next;
     uint64_t irq_since;
@@ -183,7 +185,7 @@ static void *grow(void *array, int *room, int want, size_t size)
 static struct thr *get_thr(PyObject *o)
 {
     long id = PyLong_AsLong(o);
-    if (id < 0 || id >= thr_count || !thrs[id]->used) {
+    if (id < 0 || id >= thr_count || !thrs[id]->used || thrs[id]->gone) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_ValueError, "no such thread");
         return NULL;
@@ -367,6 +369,7 @@ static void prepare_frame(struct thr *t, struct thr *from)
     *(uint64_t *)(frame + UC_OFFSET + SIGMASK_OFFSET) = 0;
     memcpy(frame, pristine, 8);
     if (from) {
+        regs_of(t)[RAX_INDEX] = 0;
         t->slot->fs_base = from->slot->fs_base;
         t->slot->gs_base = from->slot->gs_base;
     } else {

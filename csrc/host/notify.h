@@ -131,7 +131,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         p->cloned = true;
     if (h->op.nr == SYS_exit) {
         run_remove(t);
-        t->exiting = true;
+        t->exited = true;
         p->op_thr = -1;
         ops_out--;
     }

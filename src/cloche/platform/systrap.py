@@ -89,19 +89,20 @@ class SystrapProcess(HostProcess):
     def has_pending_ops(self) -> bool:
         return not self.is_dead and _native.has_pending_ops(self.handle)
 
-    def _pid(self) -> int:
+    def host_pid(self) -> int:
+        """Its process id on the host, -1 while it does not live.  For diagnosis."""
         return -1 if self.is_dead else _native.process_pid(self.handle)
 
     def rss_bytes(self) -> int:
         try:
-            with open(f"/proc/{self._pid()}/statm") as f:
+            with open(f"/proc/{self.host_pid()}/statm") as f:
                 return int(f.read().split()[1]) * 4096
         except (OSError, IndexError, ValueError):
             return 0
 
     def cpu_times_ns(self) -> tuple[int, int]:
         try:
-            with open(f"/proc/{self._pid()}/stat") as f:
+            with open(f"/proc/{self.host_pid()}/stat") as f:
                 fields = f.read().rsplit(")", 1)[1].split()
             tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
             return int(fields[11]) * tick, int(fields[12]) * tick
@@ -249,15 +250,22 @@ class Systrap(Platform):
         self._ordered: SystrapProcess | None = None  # being forked by the zygote
         self._deaths: list[Event] = []
         self._vdso = (0, 0)
+        self._stub_fd = -1
         self._is_started = False
 
     # ---- start ----
 
+    def prepare(self) -> None:
+        """Open what `start` needs of the file system, while it can still be seen."""
+        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
+        self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
+
     def start(self) -> None:
         _check_host()
         _raise_file_limit()
-        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
-        stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
+        if self._stub_fd < 0:
+            self.prepare()
+        stub_fd = self._stub_fd
         try:
             _native.setup()
             self._is_started = True
