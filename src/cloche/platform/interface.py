@@ -101,7 +101,9 @@ class HostThread:
         raise NotImplementedError
 
     def set_fpstate(self, state: bytes) -> bool:
-        """Load it for the next resume; False (and nothing changed) if malformed.  Empty resets to the initial state."""
+        """Load it for the next resume; False (and nothing changed) if malformed.  Empty resets to the
+        initial state.
+        """
         raise NotImplementedError
 
     def read(self, addr: int, length: int) -> bytes:
@@ -109,13 +111,16 @@ class HostThread:
         raise NotImplementedError
 
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
-        """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives `limit` bytes."""
+        """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives
+        `limit` bytes.
+        """
         raise NotImplementedError
 
     def write(self, addr: int, data: bytes) -> int:
         """Copy into guest memory before the thread runs guest code again.
 
-        May be deferred to the stub: then len(data) is returned and a fault turns the call's result into -EFAULT.
+        May be deferred to the stub: then len(data) is returned and a fault turns the call's result into
+        -EFAULT.
         """
         raise NotImplementedError
 
@@ -132,7 +137,9 @@ class HostThread:
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
         """mmap; `flags` must contain MAP_FIXED.  `fd` is a descriptor of the sentry (donated for this one
-        mapping; the caller keeps it open until the pending operations are done: the platform dups it) or -1."""
+        mapping; the caller keeps it open until the pending operations are done: the platform dups it) or
+        -1.
+        """
         raise NotImplementedError
 
     def queue_munmap(self, addr: int, length: int) -> None:
@@ -151,8 +158,8 @@ class HostThread:
     def queue_fork(self) -> HostProcess:
         """Order a copy-on-write fork of the process, executed on resume.
 
-        The child's main thread starts from this thread's registers as they are now, with rax = 0; change them through
-        `child.main_thread().set_regs` before resuming the parent.  EV_STARTED reports the adoption.
+        The child's main thread starts from this thread's registers as they are now, with rax = 0; change them
+        through `child.main_thread().set_regs` before resuming the parent.  EV_STARTED reports the adoption.
         """
         raise NotImplementedError
 
@@ -162,7 +169,9 @@ class HostThread:
         raise NotImplementedError
 
     def queue_exit(self) -> None:
-        """Order this host thread's own exit (the process lives on).  Call resume afterwards; no event follows."""
+        """Order this host thread's own exit (the process lives on).  Call resume afterwards; no event
+        follows.
+        """
         raise NotImplementedError
 
     def ret(self, value: int) -> None:
@@ -174,7 +183,8 @@ class HostThread:
         raise NotImplementedError
 
     def run_ops(self) -> None:
-        """Execute the queued operations (and deferred writes), then stop again with EV_OPS_DONE instead of running guest code.
+        """Execute the queued operations (and deferred writes), then stop again with EV_OPS_DONE instead of
+        running guest code.
 
         Used by execve: the new image's areas are mapped first, then filled with `process.write`.
         """

@@ -31,7 +31,9 @@ def register_block_device(major_number: int, minor_number: int, opener: Opener) 
 
 
 def register_fifo_opener(opener: Opener) -> None:
-    """Serve fifos; replaces an earlier registration.  A description that must wait for its peer is the caller's affair."""
+    """Serve fifos; replaces an earlier registration.  A description that must wait for its peer is the
+    caller's affair.
+    """
     _fifo[:] = [opener]
 
 

@@ -3,7 +3,6 @@
 import struct
 
 import pytest
-from tests.unit.fs.harness import Guest
 
 from cloche.abi import capability as cap
 from cloche.abi import prctl as pr
@@ -12,6 +11,7 @@ from cloche.kernel import creds
 from cloche.syscalls import sys_cred
 from cloche.syscalls.sys_prctl import sys_prctl
 from cloche.vfs.credentials import ALL_CAPS, Credentials
+from tests.unit.fs.harness import Guest
 
 KEEP = -1
 

@@ -5,7 +5,6 @@ refused calls.
 import struct
 
 import pytest
-from tests.unit.fs.harness import Guest
 
 from cloche.abi import prctl as pr
 from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENODEV, ENOMEM, ENOSYS, EPERM, ESRCH
@@ -14,6 +13,7 @@ from cloche.kernel.rlimits import default_rlimits
 from cloche.mm.address_space import Area
 from cloche.syscalls import sys_inspect, sys_misc, sys_prctl, sys_refused, sys_resource
 from cloche.vfs.credentials import Credentials
+from tests.unit.fs.harness import Guest
 
 INFINITY = (1 << 64) - 1
 NOWHERE = 0xFFFF_FFFF_0000

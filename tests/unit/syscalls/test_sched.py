@@ -3,13 +3,13 @@
 import struct
 
 import pytest
-from tests.unit.fs.harness import Guest
 
 from cloche.abi import sched as abi
 from cloche.abi.errno import E2BIG, EACCES, EBUSY, EINVAL, EPERM, ESRCH
 from cloche.kernel import sched
 from cloche.syscalls import sys_sched
 from cloche.vfs.credentials import Credentials
+from tests.unit.fs.harness import Guest
 
 
 @pytest.fixture
