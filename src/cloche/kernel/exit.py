@@ -9,6 +9,7 @@ from typing import Final
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD
 from cloche.kernel.blocking import DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.futex import release_memory
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 
@@ -18,6 +19,7 @@ ECHILD_IGNORED: Final = 1  # SIG_IGN
 def detach_address_space(task: Task) -> None:
     """`task` leaves its address space (exec, exit): put a vfork parent back, end the host thread or process."""
     kernel, mm, thread = task.kernel, task.mm, task.thread
+    release_memory(task)
     mm.users -= 1
     waiter = task.vfork_waiter
     if waiter is not None:
@@ -69,6 +71,8 @@ def kill_other_threads(task: Task) -> None:
         return
     others = [other for other in group.tasks if other is not task]
     if task.vfork_parent is None and task.mm.users == len(group.tasks):
+        for each in group.tasks:
+            release_memory(each)
         end_process(kernel, group, task.mm)
     for other in others:
         forget_task(other, is_process_ending=True)
@@ -107,6 +111,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         # The host process dies as a whole, or this thread is killed with its siblings.
         if task.thread.is_running():
             kernel.dying_threads[task.thread.ident()] = task
+            release_memory(task)
             task.mm.users -= 1
             task.thread.interrupt()
             return
@@ -150,6 +155,8 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
                 sharers += 1
         if sharers == len(tasks) and mm.users == sharers and not mm.is_dead:
             # Nobody else lives in this host process: end it first, so that no guest code of it runs on.
+            for task in tasks:
+                release_memory(task)
             end_process(group.kernel, group, mm)
     for task in tasks:
         forget_task(task, is_process_ending=True)
