@@ -70,6 +70,7 @@ from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flo
 from cloche.fs.pipe import pipe_fcntl
 from cloche.fs.tmpfs import add_seals, get_seals
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
+from cloche.kernel.fasync import set_async
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import CAP_LEASE, can_read, can_write, data_file
 from cloche.syscalls.sys_rw import FileWait
@@ -172,6 +173,8 @@ def set_flags(task: Task, file: FileDescription, arg: int) -> int:
     if arg & O_DIRECT and not file.inode.is_regular() and kind != S_IFIFO:
         return -EINVAL
     new = (old & ~_SETFL_MASK) | (arg & _SETFL_MASK)
+    if (new ^ old) & FASYNC and not set_async(task.kernel, file, is_on=new & FASYNC != 0):
+        new &= ~FASYNC
     return file.set_status_flags(task, new) if new != old else 0
 
 
@@ -206,6 +209,7 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
         return -ESRCH
     file.owner_pid = pid
     file.owner_type = kind
+    file.owner_creds = task.creds if pid else None
     return 0
 
 

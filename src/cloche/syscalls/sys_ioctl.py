@@ -15,6 +15,7 @@ from cloche.abi.fs import (
 )
 from cloche.abi.ioctl import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.kernel.fasync import set_async
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import CAP_SYS_ADMIN, CAP_SYS_RAWIO, can_read, can_write, data_file
 from cloche.vfs.objects import FileDescription
@@ -50,7 +51,7 @@ def change_flag(task: Task, file: FileDescription, flag: int, value: int) -> int
     new = file.flags | flag if value else file.flags & ~flag
     if new == file.flags:
         return 0
-    if flag == FASYNC and file.wait_queue() is None:
+    if flag == FASYNC and not set_async(task.kernel, file, is_on=value != 0):
         return -ENOTTY
     return file.set_status_flags(task, new)
 

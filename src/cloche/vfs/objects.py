@@ -438,6 +438,7 @@ class FileDescription:
         self.owner_pid: int = 0  # F_SETOWN: a tid, tgid or pgid by owner_type
         self.owner_type: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
         self.owner_signal: int = 0  # F_SETSIG
+        self.owner_creds: Credentials | None = None  # of who set the owner
         self.holds_write: bool = False  # counted in inode.write_count, set by namei
         self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
 

@@ -1,0 +1,133 @@
+"""O_ASYNC: a signal to the owner of an open file when it becomes ready (fcntl(2), "Managing signals"; fs/fcntl.c).
+
+Owns the notifiers, which live on the wait queue of the file from `set_async` until it is switched off or the
+last reference to the file goes.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_KILL
+from cloche.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID
+from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM
+from cloche.abi.signal import POLL_ERR, POLL_HUP, POLL_IN, POLL_OUT, SIGIO
+from cloche.kernel.signals import kernel_info, send_group_info, send_task_info, target_of
+from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.objects import CloseListener, FileDescription
+from cloche.vfs.waitqueue import Waiter, WaitQueue
+
+_SI_POLL: Final = Struct("<iiixxxxqi")
+_IN: Final = POLLIN | POLLRDNORM | POLLPRI
+_OUT: Final = POLLOUT | POLLWRNORM
+
+
+class AsyncNotifier(Waiter):
+    """Sends SIGIO, or what F_SETSIG chose, for one open file."""
+
+    def __init__(self, kernel: Kernel, file: FileDescription) -> None:
+        self.kernel: Kernel = kernel
+        self.file: FileDescription = file
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        file = self.file
+        # The two ends of a pipe share a queue: each hears only of its own side.
+        if not file.is_readable():
+            mask &= ~_IN
+        if not file.is_writable():
+            mask &= ~_OUT
+        if mask & _IN:
+            code = POLL_IN
+        elif mask & _OUT:
+            code = POLL_OUT
+        elif mask & POLLERR:
+            code = POLL_ERR
+        elif mask & POLLHUP:
+            code = POLL_HUP
+        else:
+            return False
+        self._send(code, mask)
+        return False
+
+    def _send(self, code: int, mask: int) -> None:
+        file, kernel = self.file, self.kernel
+        creds = file.owner_creds
+        if file.owner_pid == 0 or creds is None:
+            return
+        if file.owner_type == F_OWNER_TID:
+            task = kernel.tasks.get(file.owner_pid)
+            if task is not None and _may_notify(creds, task):
+                send_task_info(task, self._info(code, mask))
+            return
+        groups: list[ThreadGroup] = []
+        if file.owner_type == F_OWNER_PGRP:
+            pgrp = kernel.process_groups.get(file.owner_pid)
+            if pgrp is not None:
+                groups = list(pgrp.members)
+        else:
+            found = kernel.groups.get(file.owner_pid)
+            if found is not None:
+                groups = [found]
+        for group in groups:
+            target = target_of(group)
+            if target is not None and _may_notify(creds, target):
+                send_group_info(group, self._info(code, mask))
+
+    def _info(self, code: int, mask: int) -> SigInfo:
+        signo = self.file.owner_signal
+        if signo == 0:
+            return kernel_info(SIGIO)
+        raw = _SI_POLL.pack(signo, 0, code, mask, self._descriptor())
+        return SigInfo(signo, code, raw + bytes(128 - len(raw)))
+
+    def _descriptor(self) -> int:
+        """si_fd: a number under which the owner has the file, -1 if it has none."""
+        group = self.kernel.groups.get(self.file.owner_pid)
+        task = target_of(group) if group is not None else None
+        if task is not None:
+            for fd, file in enumerate(task.files.files):
+                if file is self.file:
+                    return fd
+        return -1
+
+
+class _Ender(CloseListener):
+    """Takes a notifier off its queue when the file is gone."""
+
+    def __init__(self, notifier: AsyncNotifier, queue: WaitQueue) -> None:
+        self.notifier: AsyncNotifier = notifier
+        self.queue: WaitQueue = queue
+
+    def file_closed(self, file: FileDescription) -> None:
+        self.queue.remove(self.notifier)
+
+
+def _may_notify(creds: Credentials, target: Task) -> bool:
+    """sigio_perm: as kill(2) by whoever set the owner."""
+    theirs = target.creds
+    return (
+        creds.euid == 0
+        or creds.euid in (theirs.suid, theirs.uid)
+        or creds.uid in (theirs.suid, theirs.uid)
+        or creds.capable(CAP_KILL)
+    )
+
+
+def set_async(kernel: Kernel, file: FileDescription, *, is_on: bool) -> bool:
+    """Switch notification on or off; False if the file never becomes ready (it has no queue)."""
+    queue = file.wait_queue()
+    if queue is None:
+        return False
+    listeners = file.epoll_items if file.epoll_items is not None else []
+    kept: list[CloseListener] = []
+    for listener in listeners:
+        if isinstance(listener, _Ender):
+            queue.remove(listener.notifier)
+        else:
+            kept.append(listener)
+    if is_on:
+        notifier = AsyncNotifier(kernel, file)
+        queue.add(notifier)
+        kept.append(_Ender(notifier, queue))
+    file.epoll_items = kept if kept else None
+    return True
