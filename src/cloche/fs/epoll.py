@@ -143,6 +143,7 @@ class EpollFile(AnonFile):
 
     def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
         """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC."""
+        file.poll(ctx)  # a signalfd's queue is that of the task that polled last
         queue = file.wait_queue()
         if queue is None:
             raise LinuxError(EPERM)

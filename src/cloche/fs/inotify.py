@@ -1,0 +1,233 @@
+"""inotify(7): watches on inodes and the queue of events (fs/notify/inotify).
+
+Events come from `vfs.namei` and `vfs.objects.notify_path` through `Inode.watches`, which is None while
+nobody watches. Only what happens inside the sandbox is seen.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, EEXIST, EINVAL, ENOSPC, ENOTTY, LinuxError
+from cloche.abi.fcntl import O_RDONLY
+from cloche.abi.inotify import (
+    IN_ALL_EVENTS,
+    IN_DELETE_SELF,
+    IN_EXCL_UNLINK,
+    IN_IGNORED,
+    IN_MASK_ADD,
+    IN_MASK_CREATE,
+    IN_NONBLOCK,
+    IN_ONESHOT,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+)
+from cloche.abi.ioctl import FIONREAD
+from cloche.abi.poll import POLLIN, POLLRDNORM
+from cloche.abi.structs import pack_inotify_event
+from cloche.fs.anon import AnonFile
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import IovIter
+from cloche.vfs.objects import Context, Inode, InodeWatches
+from cloche.vfs.waitqueue import WaitQueue
+
+MAX_QUEUED_EVENTS: Final = 16384
+MAX_USER_WATCHES: Final = 65536
+MAX_USER_INSTANCES: Final = 128
+_ALWAYS: Final = IN_UNMOUNT | IN_IGNORED | IN_Q_OVERFLOW
+_KEPT: Final = IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK
+
+
+class Watch:
+    """One inotify instance's interest in one inode."""
+
+    def __init__(self, inotify: "InotifyFile", wd: int, inode: Inode, mask: int) -> None:
+        self.inotify: InotifyFile = inotify
+        self.wd: int = wd
+        self.inode: Inode = inode
+        self.mask: int = mask
+
+
+class WatchSet(InodeWatches):
+    """All watches of an inode."""
+
+    def __init__(self) -> None:
+        self.watches: list[Watch] = []
+
+    def event(self, mask: int, cookie: int, name: bytes) -> None:
+        kind = mask & IN_ALL_EVENTS
+        for watch in list(self.watches):
+            if kind & watch.mask or mask & _ALWAYS:
+                watch.inotify.queue_event(watch.wd, mask, cookie, name)
+                if watch.mask & IN_ONESHOT:
+                    watch.inotify.drop_watch(watch)
+        if mask & (IN_DELETE_SELF | IN_UNMOUNT) and not name:
+            for watch in list(self.watches):
+                watch.inotify.drop_watch(watch)
+
+
+class InotifyFile(AnonFile):
+    """An inotify instance."""
+
+    def __init__(self, kernel: Kernel, uid: int, flags: int) -> None:
+        super().__init__(kernel, b"inotify", O_RDONLY | flags & IN_NONBLOCK)
+        self.uid: int = uid
+        self.watches: dict[int, Watch] = {}
+        self.next_wd: int = 1
+        self.events: list[bytes] = []
+        self.last: tuple[int, int, bytes] = (0, 0, b"")
+        self.event_bytes: int = 0
+        self.has_overflowed: bool = False
+        self.queue: WaitQueue = WaitQueue()
+
+    # -- events ----------------------------------------------------------------------------------------
+    def queue_event(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
+        """Add an event unless it repeats the newest one.
+
+        Past the limit one IN_Q_OVERFLOW stands for the rest.
+        """
+        key = (wd, mask, name)
+        if self.events and key == self.last and not mask & IN_IGNORED:
+            return
+        if len(self.events) >= MAX_QUEUED_EVENTS:
+            if self.has_overflowed:
+                return
+            self.has_overflowed = True
+            wd, mask, cookie, name = -1, IN_Q_OVERFLOW, 0, b""
+            key = (wd, mask, name)
+        record = pack_inotify_event(wd, mask, cookie, name)
+        self.events.append(record)
+        self.event_bytes += len(record)
+        self.last = key
+        self.queue.wake(POLLIN | POLLRDNORM)
+
+    # -- watches ---------------------------------------------------------------------------------------
+    def add_watch(self, inode: Inode, mask: int) -> int:
+        """inotify_add_watch(2) on a resolved inode: the watch descriptor.
+
+        Raises LinuxError: EEXIST, ENOSPC.
+        """
+        found = inode.watches
+        if isinstance(found, WatchSet):
+            watch_set = found
+        else:
+            watch_set = WatchSet()
+            inode.watches = watch_set
+        for watch in watch_set.watches:
+            if watch.inotify is self:
+                if mask & IN_MASK_CREATE:
+                    raise LinuxError(EEXIST)
+                watch.mask = (watch.mask if mask & IN_MASK_ADD else 0) | mask & _KEPT
+                return watch.wd
+        if len(self.watches) >= MAX_USER_WATCHES:
+            if not watch_set.watches:
+                inode.watches = None
+            raise LinuxError(ENOSPC)
+        watch = Watch(self, self.next_wd, inode, mask & _KEPT)
+        self.next_wd += 1
+        self.watches[watch.wd] = watch
+        watch_set.watches.append(watch)
+        return watch.wd
+
+    def drop_watch(self, watch: Watch) -> None:
+        """Remove a watch and say so (IN_IGNORED)."""
+        if self._detach(watch):
+            self.queue_event(watch.wd, IN_IGNORED, 0, b"")
+
+    def _detach(self, watch: Watch) -> bool:
+        if self.watches.pop(watch.wd, None) is None:
+            return False
+        watch_set = watch.inode.watches
+        if isinstance(watch_set, WatchSet):
+            if watch in watch_set.watches:
+                watch_set.watches.remove(watch)
+            if not watch_set.watches:
+                watch.inode.watches = None
+        return True
+
+    # -- the file --------------------------------------------------------------------------------------
+    def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
+        """Whole events, as many as fit; EINVAL if not even the first does."""
+        events = self.events
+        if not events:
+            return -EAGAIN
+        room = dst.remaining()
+        total = 0
+        count = 0
+        for record in events:
+            if total + len(record) > room:
+                break
+            total += len(record)
+            count += 1
+        if count == 0:
+            return -EINVAL
+        done = dst.copy_to(b"".join(events[:count]))
+        del events[:count]
+        self.event_bytes -= total
+        if not events:
+            self.has_overflowed = False
+        return done
+
+    def poll(self, ctx: Context) -> int:
+        return POLLIN | POLLRDNORM if self.events else 0
+
+    def wait_queue(self) -> WaitQueue | None:
+        return self.queue
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if command != FIONREAD:
+            return -ENOTTY
+        ctx.user_memory().write_i32(arg, self.event_bytes)
+        return 0
+
+    def release(self) -> None:
+        for watch in list(self.watches.values()):
+            self._detach(watch)
+        self.events.clear()
+        counts = instance_counts(self.kernel)
+        left = counts.get(self.uid, 0) - 1
+        if left > 0:
+            counts[self.uid] = left
+        else:
+            counts.pop(self.uid, None)
+
+    def fdinfo(self) -> str:
+        lines = [
+            f"inotify wd:{watch.wd:x} ino:{watch.inode.ino:x} sdev:{watch.inode.dev():x}"
+            f" mask:{watch.mask & IN_ALL_EVENTS:x} ignored_mask:0 \n"
+            for watch in self.watches.values()
+        ]
+        return "".join(lines)
+
+
+class InstanceCounts:
+    """How many instances each user has."""
+
+    def __init__(self) -> None:
+        self.by_uid: dict[int, int] = {}
+
+
+def instance_counts(kernel: Kernel) -> dict[int, int]:
+    """The instances of each user of the sandbox (max_user_instances)."""
+    found = kernel.extra.get("inotify")
+    if not isinstance(found, InstanceCounts):
+        found = InstanceCounts()
+        kernel.extra["inotify"] = found
+    return found.by_uid
+
+
+def create_inotify(kernel: Kernel, uid: int, flags: int) -> InotifyFile | None:
+    """A new instance, None if the user has too many."""
+    counts = instance_counts(kernel)
+    count = counts.get(uid, 0)
+    if count >= MAX_USER_INSTANCES:
+        return None
+    counts[uid] = count + 1
+    return InotifyFile(kernel, uid, flags)
+
+
+def check_mask(mask: int) -> int:
+    """0, or -EINVAL for a mask that inotify_add_watch(2) refuses."""
+    if mask & (IN_ALL_EVENTS | IN_ONESHOT | 0x0F000000 | IN_MASK_CREATE | IN_MASK_ADD) == 0:
+        return -EINVAL
+    if mask & IN_MASK_ADD and mask & IN_MASK_CREATE:
+        return -EINVAL
+    return 0

@@ -1,0 +1,72 @@
+"""Process descriptors: pidfd_open(2) (kernel/fork.c, fs/pidfs.c).
+
+A pidfd is readable (for poll) once its process is a zombie, hung up once that was reaped.  `install` gives
+the kernel its two hooks: CLONE_PIDFD and waitid(P_PIDFD).
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EBADF, EINVAL, LinuxError
+from cloche.abi.fcntl import O_RDWR
+from cloche.abi.poll import POLLHUP, POLLIN, POLLRDNORM
+from cloche.abi.wait import PIDFD_NONBLOCK
+from cloche.fs.anon import AnonFile
+from cloche.kernel.task import Kernel, Task, ThreadGroup
+from cloche.mm.usermem import IovIter
+from cloche.vfs.objects import Context, FileDescription
+from cloche.vfs.waitqueue import WaitQueue
+
+PIDFD_THREAD: Final = 0o200  # O_EXCL
+
+
+class PidFile(AnonFile):
+    """A process, or with PIDFD_THREAD one thread of it."""
+
+    def __init__(
+        self, kernel: Kernel, group: ThreadGroup, flags: int = 0, thread: Task | None = None
+    ) -> None:
+        super().__init__(kernel, b"[pidfd]", O_RDWR | flags & (PIDFD_NONBLOCK | PIDFD_THREAD))
+        self.group: ThreadGroup = group
+        self.thread: Task | None = thread
+
+    def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
+        return -EINVAL
+
+    def poll(self, ctx: Context) -> int:
+        group = self.group
+        if group.is_reaped:
+            return POLLIN | POLLRDNORM | POLLHUP
+        thread = self.thread
+        if group.is_zombie or (thread is not None and thread.is_exited):
+            return POLLIN | POLLRDNORM
+        return 0
+
+    def wait_queue(self) -> WaitQueue | None:
+        return self.group.exit_wait
+
+    def pid(self) -> int:
+        """What it stands for, -1 once reaped."""
+        if self.group.is_reaped:
+            return -1
+        return self.thread.tid if self.thread is not None else self.group.tgid
+
+    def fdinfo(self) -> str:
+        return f"Pid:\t{self.pid()}\nNSpid:\t{self.pid()}\n"
+
+
+def pidfd_group(file: FileDescription) -> ThreadGroup:
+    """The process of a pidfd.  Raises LinuxError(EBADF) for another kind of file."""
+    if isinstance(file, PidFile):
+        return file.group
+    raise LinuxError(EBADF)
+
+
+def open_pidfd(task: Task, group: ThreadGroup) -> int:
+    """A new pidfd, close-on-exec, in the caller's table (CLONE_PIDFD)."""
+    return task.files.install(PidFile(task.kernel, group), task.nofile_limit(), is_cloexec=True)
+
+
+def install(kernel: Kernel) -> None:
+    """Fill in the kernel's hooks."""
+    kernel.pidfd_opener = open_pidfd
+    kernel.pidfd_group = pidfd_group

@@ -1,0 +1,96 @@
+"""pidfd_open, pidfd_send_signal, pidfd_getfd."""
+
+from typing import Final
+
+from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH
+from cloche.abi.fcntl import O_PATH
+from cloche.abi.signal import SI_TKILL, SIGINFO_SIZE
+from cloche.abi.structs import siginfo_head
+from cloche.abi.wait import PIDFD_NONBLOCK
+from cloche.fs.pidfd import PIDFD_THREAD, PidFile
+from cloche.kernel.access import may_access
+from cloche.kernel.signals import (
+    info_from_raw,
+    signal_group_checked,
+    signal_pgrp,
+    signal_thread,
+    user_info,
+)
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+
+_SIGNAL_THREAD: Final = 1
+_SIGNAL_THREAD_GROUP: Final = 2
+_SIGNAL_PROCESS_GROUP: Final = 4
+
+
+def sys_pidfd_open(task: Task, args: Args) -> int:
+    """pidfd_open(2)."""
+    pid, flags = to_i32(args.a0), to_u32(args.a1)
+    if flags & ~(PIDFD_NONBLOCK | PIDFD_THREAD) or pid <= 0:
+        return -EINVAL
+    kernel = task.kernel
+    thread: Task | None = None
+    if flags & PIDFD_THREAD:
+        thread = kernel.tasks.get(pid)
+        group = thread.group if thread is not None else kernel.groups.get(pid)
+    else:
+        group = kernel.groups.get(pid)
+        if group is None and pid in kernel.tasks:
+            return -EINVAL  # a thread, not a process
+    if group is None:
+        return -ESRCH
+    file = PidFile(kernel, group, flags, thread)
+    return task.files.install(file, task.nofile_limit(), is_cloexec=True)
+
+
+def _pid_file(task: Task, fd: int) -> PidFile | None:
+    file = task.files.get(fd)
+    return file if isinstance(file, PidFile) and file.flags & O_PATH == 0 else None
+
+
+def sys_pidfd_send_signal(task: Task, args: Args) -> int:
+    """pidfd_send_signal(2)."""
+    flags = to_u32(args.a3)
+    if flags not in (0, _SIGNAL_THREAD, _SIGNAL_THREAD_GROUP, _SIGNAL_PROCESS_GROUP):
+        return -EINVAL
+    file = _pid_file(task, to_i32(args.a0))
+    if file is None:
+        return -EBADF
+    signo = to_i32(args.a1)
+    if args.a2:
+        raw = task.user_memory().read(to_u64(args.a2), SIGINFO_SIZE)
+        head = siginfo_head(raw)
+        if head[0] != signo:
+            return -EINVAL
+        if file.group is not task.group and (head[2] >= 0 or head[2] == SI_TKILL):
+            return -EPERM
+        info = info_from_raw(signo, raw)
+    else:
+        info = user_info(task, signo)
+    group = file.group
+    if group.is_reaped:
+        return -ESRCH
+    if flags == _SIGNAL_PROCESS_GROUP:
+        return signal_pgrp(task, group.pgrp, signo, info)
+    if flags == _SIGNAL_THREAD or (flags == 0 and file.thread is not None):
+        tid = file.thread.tid if file.thread is not None else group.tgid
+        return signal_thread(task, group.tgid, tid, signo, info)
+    return signal_group_checked(task, group, signo, info)
+
+
+def sys_pidfd_getfd(task: Task, args: Args) -> int:
+    """pidfd_getfd(2)."""
+    if to_u32(args.a2):
+        return -EINVAL
+    file = _pid_file(task, to_i32(args.a0))
+    if file is None:
+        return -EBADF
+    target = file.thread
+    if target is None or target.is_exited:
+        target = file.group.tasks[0] if file.group.tasks else None
+    if target is None:
+        return -ESRCH
+    if not may_access(task, target, uses_real_ids=True):
+        return -EPERM
+    wanted = target.files.get(to_i32(args.a1))
+    return task.files.install(wanted, task.nofile_limit(), is_cloexec=True)
