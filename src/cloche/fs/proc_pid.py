@@ -632,6 +632,11 @@ class PidDir(NamesDir):
             return dtype(S_IFLNK)
         return 4 if name in _DIRECTORIES else dtype(S_IFREG)
 
+    def permission(self, ctx: Context, mask: int) -> bool:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        return generic_permission(self, ctx.creds, mask)
+
     def ino_of(self, name: bytes, key: int) -> int:
         net = self.proc.net_dir
         return net.ino if name == b"net" and net is not None else super().ino_of(name, key)

@@ -266,7 +266,7 @@ def test_zombies_and_the_reaped(guest: ProcGuest) -> None:
     with pytest.raises(LinuxError) as caught:
         guest.task.fs.cwd = directory.path  # type: ignore[assignment]
         guest.open(b"stat")
-    assert caught.value.errno == ENOENT
+    assert caught.value.errno == ESRCH
 
 
 def test_pid_reuse_gives_another_directory(guest: ProcGuest) -> None:
