@@ -20,7 +20,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
-from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
+from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.fs.pipe import Pipe, PipeFile
@@ -32,6 +32,8 @@ from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wai
 from cloche.vfs.objects import FileDescription
 
 _CHUNK: Final = 65536
+# What one call moves at most: the sentry serves everybody, and all of these may return less than was asked for.
+_MAX_TRANSFER: Final = 8 << 20
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_ALL: Final = 15
 
@@ -274,7 +276,7 @@ def sys_sendfile(task: Task, args: Args) -> int:
         return 0
     if source.inode.is_dir() or is_pipe(source) or (not source.is_seekable() and not is_pipe(sink)):
         return -EINVAL
-    move = Transfer(source, sink, offset, -1, min(count, MAX_RW_COUNT))
+    move = Transfer(source, sink, offset, -1, min(count, _MAX_TRANSFER))
     move.in_pointer = pointer
     move.is_whole = True
     return run_transfer(task, move, is_nonblocking=sink.flags & O_NONBLOCK != 0)
@@ -310,7 +312,7 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
         return -EINVAL
     if count == 0:
         return 0
-    move = Transfer(source, sink, in_at, out_at, min(count, MAX_RW_COUNT))
+    move = Transfer(source, sink, in_at, out_at, min(count, _MAX_TRANSFER))
     move.in_pointer = in_pointer
     move.out_pointer = out_pointer
     result = run_transfer(task, move, is_nonblocking=True)
@@ -356,7 +358,7 @@ def sys_splice(task: Task, args: Args) -> int:
         is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
     if to_pipe:
         is_nonblocking = is_nonblocking or sink.flags & O_NONBLOCK != 0
-    move = Transfer(source, sink, in_at, out_at, min(length, MAX_RW_COUNT))
+    move = Transfer(source, sink, in_at, out_at, min(length, _MAX_TRANSFER))
     move.in_pointer = in_pointer
     move.out_pointer = out_pointer
     return run_transfer(task, move, is_nonblocking=is_nonblocking)

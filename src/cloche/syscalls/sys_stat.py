@@ -57,6 +57,7 @@ from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup, path_lookup_quick, vfs_
 from cloche.vfs.objects import CAP_DAC_READ_SEARCH, DirEmitter, Inode, Path, notify_path
 
 _STAT_FLAGS: Final = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
+_MAX_DIRENTS: Final = 1 << 20  # bytes that one getdents gives at most
 _ST_VALID: Final = 0x20
 # MS_* and ST_* agree on nosuid nodev noexec sync noatime nodiratime.
 _SAME_BITS: Final = 2 | 4 | 8 | 16 | 1024 | 2048
@@ -262,7 +263,7 @@ def read_directory(task: Task, args: Args, *, is_old: bool) -> int:
     path = file.path
     if path is not None and path.dentry.is_deleted:
         return -ENOENT
-    emitter = Dirents(to_u32(args.a2), is_old=is_old)
+    emitter = Dirents(min(to_u32(args.a2), _MAX_DIRENTS), is_old=is_old)
     result = file.iterate(task, emitter)
     if not emitter.parts:
         return -EINVAL if emitter.is_full and result >= 0 else result
