@@ -47,10 +47,10 @@ FUNC(setup) /* () -> epoll descriptor; SIGCHLD is blocked from now on */
 }
 
 /* Runs in the vforked child: no locks, no allocation. */
-static void exec_stub(int stub, int sock, int region, int score)
+static void exec_stub(int stub, int sock, int region, int proc)
 {
-    static const int places[3] = {3, 4, 5};
-    int fds[3] = {sock, region, info_fd};
+    int fds[4] = {sock, region, info_fd, proc}; /* become 3, 4, 5 and 6 */
+    int score = proc >= 0 ? openat(proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
     struct rlimit core = {1, 1}, stack = {8 << 20, 8 << 20}, files;
     char *argv[] = {"cloche-guest", NULL}, *envp[] = {NULL};
     setpgid(0, 0);
@@ -67,10 +67,10 @@ static void exec_stub(int stub, int sock, int region, int score)
         /* best effort: a lower score only makes the host's choice under memory pressure worse */
     }
     stub = fcntl(stub, F_DUPFD_CLOEXEC, 16);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
-    for (int i = 0; i < 3; i++)
-        if (dup2(fds[i], places[i]) < 0)
+    for (int i = 0; i < 4; i++)
+        if (dup2(fds[i], 3 + i) < 0 && i < 3)
             _exit(126);
     for (int cap = 0; cap < 64; cap++)
         prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
@@ -79,20 +79,18 @@ static void exec_stub(int stub, int sock, int region, int score)
     _exit(127);
 }
 
-FUNC(spawn) /* (stub fd, socket fd, oom_score_adj is to be written: 0 or 1) -> (process, thread) of the zygote */
+FUNC(spawn) /* (stub fd, socket fd, descriptor of /proc or -1) -> (process, thread) of the zygote */
 {
     NEED(3);
     struct prc *p = new_prc();
     if (!p)
         return fail(errno);
     struct thr *t = new_thr(p, 0);
-    int stub = INT(0), sock = INT(1), adjust = INT(2);
+    int stub = INT(0), sock = INT(1), proc = INT(2);
     t->slot->state = ST_GUEST;
     int pid = vfork();
-    if (pid == 0) {
-        int score = adjust ? open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
-        exec_stub(stub, sock, p->region_fd, score);
-    }
+    if (pid == 0)
+        exec_stub(stub, sock, p->region_fd, proc);
     if (pid < 0)
         return fail(errno);
     p->pid = pid;
@@ -598,6 +596,17 @@ FUNC(process_pid) /* (process) -> host pid, or -1 */
     return PyLong_FromLong(p->pid > 0 ? p->pid : -1);
 }
 
+FUNC(cpu_time_ns) /* (process) -> user and system time together */
+{
+    NEED(1);
+    PRC(0);
+    clockid_t clock;
+    struct timespec t;
+    if (p->pid <= 0 || clock_getcpuclockid(p->pid, &clock) || clock_gettime(clock, &t) < 0)
+        return PyLong_FromLong(0);
+    return PyLong_FromLongLong(t.tv_sec * 1000000000LL + t.tv_nsec);
+}
+
 FUNC(probe_memory) /* (process) -> 0, or why process_vm_readv does not work */
 {
     NEED(1);
@@ -931,8 +940,8 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
-    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(ret), ROW(run_ops), ROW(has_pending_ops),
-    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(probe_memory),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(run_ops), ROW(has_pending_ops),
+    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};

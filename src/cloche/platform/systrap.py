@@ -94,20 +94,20 @@ class SystrapProcess(HostProcess):
         return -1 if self.is_dead else _native.process_pid(self.handle)
 
     def rss_bytes(self) -> int:
-        try:
-            with open(f"/proc/{self.host_pid()}/statm") as f:
-                return int(f.read().split()[1]) * 4096
-        except (OSError, IndexError, ValueError):
-            return 0
+        fields = self.platform.read_proc(self, "statm").split()
+        return int(fields[1]) * 4096 if len(fields) > 1 else 0
 
     def cpu_times_ns(self) -> tuple[int, int]:
-        try:
-            with open(f"/proc/{self.host_pid()}/stat") as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-            tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-            return int(fields[11]) * tick, int(fields[12]) * tick
-        except (OSError, IndexError, ValueError):
+        pid = self.host_pid()
+        if pid <= 0:
             return 0, 0
+        try:
+            # The clock ids of another process (posix-timers.h): no need for /proc.
+            total = time.clock_gettime_ns(~pid << 3)
+            user = time.clock_gettime_ns(~pid << 3 | 1)
+        except OSError:
+            return 0, 0
+        return user, max(total - user, 0)
 
     def kill(self) -> None:
         if not self.is_dead:
@@ -251,33 +251,69 @@ class Systrap(Platform):
         self._deaths: list[Event] = []
         self._vdso = (0, 0)
         self._stub_fd = -1
+        self._own_vdso: list[tuple[int, int]] = []
         self._is_started = False
+        self._stub_fd = -1
+        self._proc_fd = -1
+        self._has_proc = False
 
     # ---- start ----
 
     def prepare(self) -> None:
-        """Open what `start` needs of the file system, while it can still be seen."""
-        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
-        self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
-
-    def start(self) -> None:
+        """Check the host and open what `start` needs of it: after that the caller may give up paths and rights."""
         _check_host()
         _raise_file_limit()
+        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
+        self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
+        self._own_vdso = _own_vdso()
+        try:
+            self._proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            self._proc_fd = -1  # no vDSO for the guests, no resident sizes
+
+    def start(self) -> None:
         if self._stub_fd < 0:
             self.prepare()
-        stub_fd = self._stub_fd
+        _native.setup()
+        self._is_started = True
         try:
-            _native.setup()
-            self._is_started = True
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
-            self._start_zygote(stub_fd)
+            self._start_zygote(self._stub_fd)
             elapsed, passed = time.perf_counter_ns() - began, _native.ticks_now() - tsc
+        except BaseException:
+            self.shutdown()
+            raise
         finally:
-            os.close(stub_fd)
+            os.close(self._stub_fd)
+            self._stub_fd = -1
         per_ns = passed / max(elapsed, 1)
         cpus = len(os.sched_getaffinity(0))
         _native.set_spin(int(_SENTRY_SPIN_NS * per_ns), int(_STUB_SPIN_NS * per_ns) if cpus > 1 else 0, cpus)
+        self._has_proc = self._sees_itself_in_proc()
         self._refill()
+
+    def _sees_itself_in_proc(self) -> bool:
+        """Whether /proc counts processes as we do: it may belong to an outer pid namespace."""
+        try:
+            return os.readlink("self", dir_fd=self._proc_fd) == str(os.getpid())
+        except (OSError, ValueError):
+            return False
+
+    def read_proc(self, process: SystrapProcess, name: str) -> str:
+        """A file of /proc/PID of a guest's host process, "" when that cannot be read."""
+        pid = process.host_pid()
+        if pid < 0 or not self._has_proc:
+            return ""
+        try:
+            fd = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc_fd)
+        except OSError:
+            return ""
+        try:
+            return os.read(fd, 8192).decode("ascii", "replace")
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)
 
     def _start_zygote(self, stub_fd: int) -> None:
         flags = _FILTER_NEW_LISTENER | _FILTER_WAIT_KILLABLE_RECV
@@ -285,7 +321,7 @@ class Systrap(Platform):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with ours, theirs:
                 ours.settimeout(_START_TIMEOUT_S)
-                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), 1)
+                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), self._proc_fd)
                 theirs.close()
                 where, error, listener = self._greet(ours, flags)
             if where == 0:
@@ -309,11 +345,11 @@ class Systrap(Platform):
     def _greet(self, sock: socket.socket, flags: int) -> tuple[int, int, int]:
         """Talk to a starting zygote: (0, 0, listener), or (the step that failed, errno, -1)."""
         try:
-            maps = sock.recv(8192)
-            failed = _failure(maps)
+            hello = sock.recv(16)
+            failed = _failure(hello)
             if failed is not None:
                 return failed[0], failed[1], -1
-            moves, self._vdso = _plan_vdso(maps.decode("ascii", "replace"))
+            moves, self._vdso = _plan_vdso(self._own_vdso, struct.unpack("<q", hello[:8])[0])
             program = seccomp_filter.build(self._mm == "direct")
             flat = [word for move in moves for word in move] + [0] * (3 * (_native.MAX_MOVES - len(moves)))
             padding = [0] * (_native.MAX_FILTER - len(program))
@@ -539,6 +575,9 @@ class Systrap(Platform):
         for process in self._processes.values():
             process.is_dead = True
         _native.close_all()
+        if self._proc_fd >= 0:
+            os.close(self._proc_fd)
+            self._proc_fd = -1
 
 
 def _failure(message: bytes) -> tuple[int, int] | None:
@@ -552,18 +591,30 @@ def _failure(message: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _plan_vdso(maps: str) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    """From the zygote's map: what to move where, and the vDSO's new place."""
-    areas: list[tuple[int, int, str]] = []
-    for line in maps.splitlines():
-        fields = line.split()
-        if len(fields) == 6 and fields[5] in ("[vvar]", "[vvar_vclock]", "[vdso]"):
-            low, high = fields[0].split("-")
-            areas.append((int(low, 16), int(high, 16), fields[5]))
-    if not areas or areas[-1][2] != "[vdso]" or areas[-1][1] - areas[0][0] > _native.VDSO_SIZE:
+def _own_vdso() -> list[tuple[int, int]]:
+    """The areas of [vvar], [vvar_vclock] and [vdso] of this process: (address, length), the vDSO last.
+
+    The kernel lays them out alike in every process; empty if the map cannot be read.
+    """
+    areas: list[tuple[int, int]] = []
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            for line in file:
+                fields = line.split()
+                if len(fields) == 6 and fields[5] in (b"[vvar]", b"[vvar_vclock]", b"[vdso]"):
+                    low, high = fields[0].split(b"-")
+                    areas.append((int(low, 16), int(high, 16) - int(low, 16)))
+    except OSError:
+        return []
+    return areas
+
+
+def _plan_vdso(own: list[tuple[int, int]], vdso: int) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
+    """What of the zygote, whose vDSO is at `vdso`, moves where, and the vDSO's new place."""
+    if not own or not vdso or own[-1][0] + own[-1][1] - own[0][0] > _native.VDSO_SIZE:
         return [], (0, 0)
-    first = areas[0][0]
-    moves = [(low, high - low, _native.VDSO_BASE + low - first) for low, high, _name in areas]
+    first, shift = own[0][0], vdso - own[-1][0]
+    moves = [(low + shift, length, _native.VDSO_BASE + low - first) for low, length in own]
     return moves, (moves[-1][2], moves[-1][1])
 
 

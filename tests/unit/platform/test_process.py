@@ -11,6 +11,7 @@ from cloche.platform.interface import (
     EV_FD,
     EV_INTERRUPTED,
     EV_NONE,
+    EV_OPS_DONE,
     EV_OPS_FAILED,
     EV_PROCESS_DIED,
     EV_STARTED,
@@ -327,4 +328,30 @@ def test_fpstate(guest: Guest) -> None:
     assert thread.set_fpstate(b"")
     thread.ret(0)
     assert guest.event()[2:4] == (60, 0)
+    guest.kill(thread.process())
+
+
+def test_operations_without_running_the_guest(guest: Guest) -> None:
+    thread = guest.platform.new_process().main_thread()
+    thread.queue_mmap(CODE, 0x1000, 7, MAP_FIXED_ANON, -1, 0)
+    thread.run_ops()
+    assert guest.event()[:2] == (EV_OPS_DONE, thread.ident())
+    assert thread.process().write(CODE, syscall(39)) > 0
+    regs = thread.regs()
+    regs.rip = CODE
+    thread.set_regs(regs)
+    thread.write(CODE + 0x800, b"late")
+    thread.run_ops()
+    assert guest.event()[:2] == (EV_OPS_DONE, thread.ident())
+    assert thread.process().read(CODE + 0x800, 4) == b"late"
+    thread.resume()
+    assert guest.event()[:3] == (EV_SYSCALL, thread.ident(), 39)
+    guest.kill(thread.process())
+
+
+def test_accounting(guest: Guest) -> None:
+    thread = guest.start(LOOP)
+    while sum(thread.process().cpu_times_ns()) < 5_000_000:
+        assert guest.platform.next_event(SECOND // 100)[0] == EV_NONE
+    assert thread.process().rss_bytes() > 0
     guest.kill(thread.process())
