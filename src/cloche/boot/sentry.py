@@ -13,9 +13,10 @@ import traceback
 from typing import Final
 
 from cloche.boot import confine, seccomp
-from cloche.boot.assemble import HostFacts, assemble, start_program
+from cloche.boot.assemble import assemble, start_program
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
+from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.signals import send_group_signal
@@ -24,6 +25,7 @@ from cloche.platform.systrap import Systrap
 
 EXIT_INTERNAL: Final = 125
 EPOLLIN: Final = 1
+_EXECUTE_AND_READ: Final = 0x1 | 0x4  # LANDLOCK_ACCESS_FS_*
 
 
 class StartError(Exception):
@@ -114,11 +116,11 @@ def _serve(
         confine.empty_root(report)
         confine.become_unprivileged(report)
         confine.drop_capabilities(report)
-        confine.deny_paths(report, [], may_signal=True)
+        confine.deny_paths(report, [(platform.stub_fd(), _EXECUTE_AND_READ)], may_signal=True)
     platform.start()
     if spec.is_confined:
         confine.set_undumpable(report)
-        seccomp.install(sentry_policy(platform.proc_fd()))
+        seccomp.install(sentry_policy())
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     channel = Control(kernel, control)

@@ -26,6 +26,7 @@ class MountSpec:
         self.permissions: int = 0o755  # TMPFS: mode of its root
         self.uid: int = 0
         self.gid: int = 0
+        self.is_file: bool = False  # HOST: a file, mounted on a file
         self.attach_index: int = -1  # filled by `launch`
 
 

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if can_run else 1
 
 
-def _line(what: str, holds: bool, detail: str, remedy: str) -> None:  # noqa: FBT001
+def _line(what: str, holds: bool, detail: str, remedy: str) -> None:
     mark = "ok  " if holds else "no  "
     text = f"  {mark} {what}"
     if detail:

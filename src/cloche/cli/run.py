@@ -82,6 +82,7 @@ def parse_volume(text: str) -> MountSpec:
         raise UsageError(f"-v {text}: the root cannot be a volume; use --rootfs")
     mount = MountSpec(destination.encode(), HOST, source, mode)
     mount.is_shared = mode != COW
+    mount.is_file = not os.path.isdir(source)
     return mount
 
 

@@ -5,6 +5,7 @@ space only: a thread's own figures are those of its process if it is alone, and 
 """
 
 from math import exp
+from struct import iter_unpack
 from typing import Final
 
 from cloche.kernel.task import STOPPED, ZOMBIE, Kernel, Task, ThreadGroup
@@ -22,6 +23,9 @@ class HostFacts:
         self.cpuinfo: bytes = cpuinfo  # the host's /proc/cpuinfo
         self.memory_total: int = memory_total  # bytes
         self.memory_available: int = memory_available  # bytes
+        self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
+        self.hwcap2: int = 0
+        self.min_sigstack_bytes: int = 2048
         self.cmdline: bytes = b"cloche\n"  # /proc/cmdline
         self.boot_id: bytes = b""  # a UUID, made at the first look
         self.loads: list[float] = [0.0, 0.0, 0.0]
@@ -39,6 +43,14 @@ class HostFacts:
                     facts.memory_total = int(words[1]) * 1024
                 elif words[:1] == [b"MemAvailable:"]:
                     facts.memory_available = int(words[1]) * 1024
+        with open("/proc/self/auxv", "rb") as file:
+            for key, value in iter_unpack("<QQ", file.read()):
+                if key == 16:
+                    facts.hwcap = value
+                elif key == 26:
+                    facts.hwcap2 = value
+                elif key == 51:
+                    facts.min_sigstack_bytes = value
         return facts
 
 

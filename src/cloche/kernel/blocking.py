@@ -13,7 +13,7 @@ from typing import Final
 from cloche.abi.errno import EINTR
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FsContext, MountNamespace
-from cloche.vfs.waitqueue import ANY, WaitQueue, Waiter
+from cloche.vfs.waitqueue import ANY, Waiter, WaitQueue
 
 BLOCKED: Final = -(1 << 40)  # the task waits; the result comes later
 RESUME: Final = -(1 << 40) - 1  # registers are as they shall be (rt_sigreturn, execve): do not touch rax

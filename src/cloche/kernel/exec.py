@@ -1,8 +1,8 @@
 """execve(2): always into a blank process (DESIGN 3.5).
 
-`begin_exec` opens and parses everything first; an error there leaves the caller as it was.  After that point of no
-return the other threads are gone, a new address space is ordered on a blank process, and the task waits; when the
-platform reports that the areas exist, `finish_exec` fills them and starts the program.
+`begin_exec` opens and parses everything and orders the new image on a blank process first; an error there leaves the
+caller as it was.  Then the other threads and the old process go, and the task is resumed in the new one: the stub maps
+the areas, fills them and jumps to the entry point without coming back.
 """
 
 from cloche.abi.errno import (
@@ -15,7 +15,8 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.stat import S_IFREG
-from cloche.kernel.blocking import BLOCKED, Blocked, block_on_time
+from cloche.arch.x86_64.syscalls import SYS_execve
+from cloche.kernel.blocking import RESUME
 from cloche.kernel.exit import detach_address_space, kill_other_threads
 from cloche.kernel.loader import (
     Image,
@@ -28,7 +29,9 @@ from cloche.kernel.loader import (
 )
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
+from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostThread, Registers
+from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import d_path, path_lookup
 from cloche.vfs.objects import MAY_EXEC, Context, FileDescription, Path
 
@@ -128,22 +131,6 @@ def release_image(image: ExecImage) -> None:
         image.interpreter.file.put()
 
 
-class ExecWait(Blocked):
-    """The task waits for its new image to be mapped.  Nothing but a fatal signal ends this early."""
-
-    def __init__(self, image: ExecImage, envp: list[bytes], stack_top: int) -> None:
-        super().__init__()
-        self.image: ExecImage = image
-        self.envp: list[bytes] = envp
-        self.stack_top: int = stack_top
-
-    def retry(self, task: object) -> int:
-        return BLOCKED
-
-    def interrupted(self, task: object) -> int:
-        return BLOCKED
-
-
 def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
     """Raises LinuxError(E2BIG) over a quarter of the stack limit, as fs/exec.c."""
     limit = task.group.rlimit(3)
@@ -162,7 +149,7 @@ def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
 
 
 def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> int:
-    """Replace the program of `task`; BLOCKED once there is no way back.  Raises LinuxError before that."""
+    """Replace the program of `task`; RESUME once there is no way back.  Raises LinuxError before that."""
     kernel = task.kernel
     if not argv:
         argv = [b""]
@@ -174,38 +161,39 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
+            next_creds = exec_credentials(task)
+            _fill_image(task, mm, thread, image, envp, stack_top, next_creds)
         except LinuxError:
             process.kill()
             mm.release()
             raise
-    except LinuxError:
+    finally:
         release_image(image)
-        raise
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
+    task.creds = next_creds
     _reset_for_exec(task, image)
-    block_on_time(task, ExecWait(image, envp, stack_top))
-    task.in_syscall = True
-    thread.run_ops()
-    return BLOCKED
+    return RESUME
 
 
 def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> None:
     """Start the first program in the blank process that `task` was made with.  Raises LinuxError."""
     kernel = task.kernel
     image = prepare(task, kernel, path, name, argv, name)
-    stack_top = _map_image(task, task.mm, task.thread, image)
+    try:
+        stack_top = _map_image(task, task.mm, task.thread, image)
+        task.creds = exec_credentials(task)
+        _fill_image(task, task.mm, task.thread, image, envp, stack_top, task.creds)
+    finally:
+        release_image(image)
     _install(task, task.mm, task.thread)
     _reset_for_exec(task, image)
-    block_on_time(task, ExecWait(image, envp, stack_top))
-    task.in_syscall = True
-    task.thread.run_ops()
+    task.args.nr = SYS_execve
+    task.thread.resume()
 
 
 def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
-    from cloche.mm.usermem import UserMemory
-
     task.mm = mm
     task.thread = thread
     task.mem = UserMemory(thread)
@@ -251,9 +239,8 @@ def kernel_random(bits: int) -> int:
     return int.from_bytes(os.urandom((bits + 7) // 8), "little") & ((1 << bits) - 1)
 
 
-def _auxv(task: Task, image: ExecImage) -> list[tuple[int, int]]:
+def _auxv(task: Task, mm: AddressSpace, image: ExecImage, creds: Credentials) -> list[tuple[int, int]]:
     kernel, main = task.kernel, image.main
-    creds = task.creds
     interpreter = image.interpreter
     phdr = 0
     for segment in main.segments:
@@ -261,8 +248,8 @@ def _auxv(task: Task, image: ExecImage) -> list[tuple[int, int]]:
             phdr = main.base + segment.vaddr + main.phoff - segment.offset
             break
     auxv: list[tuple[int, int]] = []
-    if task.mm.vdso_start:
-        auxv.append((33, task.mm.vdso_start))
+    if mm.vdso_start:
+        auxv.append((33, mm.vdso_start))
     auxv.append((51, kernel.min_sigstack_bytes))
     auxv += [
         (16, kernel.hwcap),
@@ -284,32 +271,28 @@ def _auxv(task: Task, image: ExecImage) -> list[tuple[int, int]]:
     return auxv
 
 
-def finish_exec(task: Task) -> None:
-    """The new areas exist: fill them, set the registers, run."""
-    op = task.blocked
-    assert isinstance(op, ExecWait)
-    image = op.image
-    mm = task.mm
-    main = image.main
-    sp, stack = build_stack(mm, op.stack_top, StackContents(image.argv, op.envp, image.execfn), _auxv(task, image))
-    is_filled = mm.process.write(sp, stack) == len(stack)
-    for part in (main, image.interpreter):
+def _fill_image(
+    task: Task,
+    mm: AddressSpace,
+    thread: HostThread,
+    image: ExecImage,
+    envp: list[bytes],
+    stack_top: int,
+    creds: Credentials,
+) -> None:
+    """Order what goes into the new areas once they are mapped, and the first registers."""
+    main, interpreter = image.main, image.interpreter
+    contents = StackContents(image.argv, envp, image.execfn)
+    sp, stack = build_stack(mm, stack_top, contents, _auxv(task, mm, image, creds))
+    thread.write(sp, stack)
+    for part in (main, interpreter):
         if part is not None:
             for addr, length in part.zeroes:
-                is_filled = mm.process.write(addr, bytes(length)) == length and is_filled
+                thread.write(addr, bytes(length))
     regs = Registers()
-    interpreter = image.interpreter
     regs.rip = interpreter.base + interpreter.entry if interpreter is not None else main.base + main.entry
     regs.rsp = sp
-    task.blocked = None
-    task.in_syscall = False
-    task.state = "R"
-    release_image(image)
-    task.thread.set_regs(regs)
-    task.thread.set_fpstate(b"")
-    if not is_filled:
-        task.is_kill_pending = True
-        task.wants_attention = True
+    thread.set_regs(regs)
 
 
 def _reset_for_exec(task: Task, image: ExecImage) -> None:
@@ -336,10 +319,9 @@ def _reset_for_exec(task: Task, image: ExecImage) -> None:
         task.files.users -= 1
         task.files = task.files.clone()
     task.files.close_on_exec(task)
-    _apply_exec_credentials(task)
 
 
-def _apply_exec_credentials(task: Task) -> None:
+def exec_credentials(task: Task) -> Credentials:
     """capabilities(7), "Transformation of capabilities during execve()", without file capabilities."""
     old = task.creds
     creds = old.clone()
@@ -356,7 +338,7 @@ def _apply_exec_credentials(task: Task) -> None:
         creds.cap_effective = creds.cap_ambient
     creds.securebits &= ~0x10  # SECBIT_KEEP_CAPS
     creds.keep_caps = False
-    task.creds = creds
+    return creds
 
 
 def lookup_for_exec(task: Task, start: Path | None, name: bytes) -> Path:

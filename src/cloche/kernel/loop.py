@@ -7,12 +7,10 @@ Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up
 
 import sys
 import traceback
-from typing import Final
 
 from cloche.abi.errno import EIO, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
 from cloche.kernel.clone import VforkWait
-from cloche.kernel.exec import ExecWait, finish_exec
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task
@@ -29,11 +27,6 @@ from cloche.platform.interface import (
     Event,
 )
 
-# Calls that change the address space: while another thread of the process still executes such a change they wait.
-_MEMORY_CALLS: Final = frozenset({9, 10, 11, 12, 25, 28, 30, 56, 57, 58, 59, 67, 322, 435})
-DEFERRED_POLL_NS: Final = 20_000
-OVERDUE_CHECK_NS: Final = 1_000_000_000
-
 
 class StopLoop(Exception):
     """The sandbox shall end at once (CLOCHE_STRICT)."""
@@ -48,9 +41,7 @@ def run(kernel: Kernel) -> int:
             run_ready(kernel)
             continue
         deadline = timers.next_deadline_ns()
-        if kernel.deferred:
-            timeout = DEFERRED_POLL_NS
-        elif deadline < 0:
+        if deadline < 0:
             timeout = -1
         else:
             timeout = deadline - monotonic_ns()
@@ -69,8 +60,6 @@ def run(kernel: Kernel) -> int:
                 system_call(kernel, task, event)
         elif kind != EV_NONE:
             other_event(kernel, event)
-        if kernel.deferred:
-            run_deferred(kernel)
     return kernel.exit_status
 
 
@@ -86,9 +75,6 @@ def system_call(kernel: Kernel, task: Task, event: Event) -> None:
     args.a5 = event[8]
     task.in_syscall = True
     kernel.total_syscalls += 1
-    if event[2] in _MEMORY_CALLS and task.mm.users > 1 and task.mm.process.has_pending_ops():
-        kernel.deferred.append(task)
-        return
     dispatch(kernel, task)
 
 
@@ -266,18 +252,8 @@ def other_event(kernel: Kernel, event: Event) -> None:
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:
-    """The answer to run_ops: an exec goes on; a forking parent with CLONE_VFORK waits on."""
-    op = task.blocked
-    if isinstance(op, ExecWait):
-        finish_exec(task)
-        trace = kernel.trace
-        if trace is not None:
-            trace(task, task.args, 0)
-        if task.wants_attention:
-            return_to_guest(kernel, task, RESUME, in_syscall=False)
-        else:
-            task.thread.resume()
-    elif isinstance(op, VforkWait):
+    """The answer to run_ops: a parent that forked with CLONE_VFORK waits on."""
+    if isinstance(task.blocked, VforkWait):
         task.is_running_ops = False
         task.make_ready()
 
@@ -286,10 +262,10 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     """The host refused a queued operation: the call that queued it fails, as far as that can be said."""
     task.is_running_ops = False
     op = task.blocked
-    if isinstance(op, ExecWait):
-        do_group_exit(task.group, 9)
-        return
     number = task.args.nr
+    if number in (59, 322):
+        do_group_exit(task.group, 9)  # past the point of no return
+        return
     if number == 9:
         address = task.thread.regs().rax
         length = task.args.a1
@@ -352,18 +328,3 @@ def end_dying_thread(kernel: Kernel, ident: int) -> None:
         thread.queue_exit()
         thread.resume()
     thread.discard()
-
-
-def run_deferred(kernel: Kernel) -> None:
-    """Memory calls that waited for another thread's operations."""
-    waiting = kernel.deferred
-    kernel.deferred = []
-    for task in waiting:
-        if task.is_exited:
-            continue
-        if task.mm.process.has_pending_ops() and not task.mm.is_dead:
-            kernel.deferred.append(task)
-        else:
-            dispatch(kernel, task)
-
-

@@ -15,7 +15,7 @@ from cloche.kernel.timers import Timer, TimerQueue
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.objects import FileDescription, FileSystem, FsContext, MountNamespace
+from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, MountNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
@@ -334,7 +334,11 @@ class Kernel:
         self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: installs, returns the fd
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
-        self.deferred: list[Task] = []  # stopped in a memory call until another thread's operations are done
+        self.shutdown_hooks: list[Callable[[], None]] = []  # before the platform ends: flush what must not be lost
+        self.window_hook: Callable[[int, int], None] | None = None  # rows, columns of the monitor's terminal
+        self.root_context: Context | None = None  # the kernel's own, with every capability
+        self.stdio: FdTable | None = None  # of the first program
+        self.devpts: FileSystem | None = None
 
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self) -> int:

@@ -271,6 +271,10 @@ class Systrap(Platform):
         except OSError:
             self._proc_fd = -1  # no vDSO for the guests, no resident sizes
 
+    def stub_fd(self) -> int:
+        """The stub's descriptor, after `prepare` and before `start`: Landlock must allow to execute it."""
+        return self._stub_fd
+
     def start(self) -> None:
         if self._stub_fd < 0:
             self.prepare()
@@ -340,7 +344,7 @@ class Systrap(Platform):
                 )
             elif where not in (5, 10, 11):
                 raise OSError(error, f"the zygote failed to start (step {where}): {os.strerror(error)}")
-        raise OSError(errno.EAGAIN, "the zygote found no room for its region")
+        raise OSError(errno.EAGAIN, f"the zygote did not start (step {where}, errno {error})")
 
     def _greet(self, sock: socket.socket, flags: int) -> tuple[int, int, int]:
         """Talk to a starting zygote: (0, 0, listener), or (the step that failed, errno, -1)."""

@@ -1,0 +1,406 @@
+"""The only place that knows every part: builds the kernel of a sandbox from its spec and starts the first program.
+
+`assemble` runs after confinement: it opens nothing of the host by path.  File systems are mounted in the order of the
+spec; every host directory is the read-only lower layer of an overlay unless its mode says otherwise.
+"""
+
+import os
+import socket
+import time
+from typing import Final
+
+from cloche.abi.errno import EACCES, EEXIST, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.errno import name as errno_name
+from cloche.abi.stat import S_IFCHR, makedev
+from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
+from cloche.fs.anon import anon_fs
+from cloche.fs.devices import register_devices
+from cloche.fs.gofer import GoferFs
+from cloche.fs.hostfd import HostFile, host_file, restore_terminals
+from cloche.fs.overlay import OverlayFs
+from cloche.fs.pipe import open_fifo
+from cloche.fs.proc import proc_fs
+from cloche.fs.storage import StorageQuota
+from cloche.fs.sysfs import sysfs
+from cloche.fs.tmpfs import TmpFs, TmpfsOptions
+from cloche.kernel import itimers, signals
+from cloche.kernel.accounting import HOST_FACTS, HostFacts
+from cloche.kernel.clone import finish_vfork_wait, new_init_group, vfork_done
+from cloche.kernel.exec import begin_first_exec
+from cloche.kernel.exit import do_group_exit
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.rlimits import default_rlimits
+from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.usermem import KernelIovIter, UserMemory
+from cloche.platform.interface import Platform
+from cloche.syscalls.strace import install as install_strace
+from cloche.syscalls.sys_process import sys_ni
+from cloche.syscalls.table import build_handlers
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.devices import register_fifo_opener
+from cloche.vfs.mount import mount_at, new_namespace
+from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
+from cloche.vfs.objects import (
+    ATTR_GID,
+    ATTR_MODE,
+    ATTR_UID,
+    Context,
+    FileSystem,
+    FsContext,
+    SetAttr,
+)
+from cloche.wire.gofer_client import GoferClient
+
+MAIN_PID: Final = 2
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+ROOT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
+O_WRONLY: Final = 1
+O_CREAT: Final = 0o100
+O_TRUNC: Final = 0o1000
+STORAGE_BYTES: Final = 4 << 30  # of all in-memory files together, without --memory
+STORAGE_INODES: Final = 1 << 20
+
+# /dev of every container (OCI runtime specification, "Default Devices"): name, major, minor, mode.
+_DEVICES: Final = (
+    (b"null", 1, 3, 0o666),
+    (b"zero", 1, 5, 0o666),
+    (b"full", 1, 7, 0o666),
+    (b"random", 1, 8, 0o666),
+    (b"urandom", 1, 9, 0o666),
+    (b"tty", 5, 0, 0o666),
+)
+_DEV_LINKS: Final = (
+    (b"fd", b"/proc/self/fd"),
+    (b"stdin", b"/proc/self/fd/0"),
+    (b"stdout", b"/proc/self/fd/1"),
+    (b"stderr", b"/proc/self/fd/2"),
+    (b"core", b"/proc/kcore"),
+    (b"ptmx", b"pts/ptmx"),
+)
+
+
+class Failure:
+    """Why the first program could not start."""
+
+    def __init__(self, text: str, status: int) -> None:
+        self.text: str = text
+        self.status: int = status
+
+
+class Builder:
+    """Mounts the file systems of one sandbox."""
+
+    def __init__(self, kernel: Kernel, spec: SandboxSpec, gofer: GoferClient | None) -> None:
+        self.kernel: Kernel = kernel
+        self.spec: SandboxSpec = spec
+        self.gofer: GoferClient | None = gofer
+        limit = spec.memory_bytes if spec.memory_bytes > 0 else STORAGE_BYTES
+        self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
+        kernel.extra["storage_quota"] = self.quota
+
+    def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:
+        """A new tmpfs that counts towards the sandbox's quota."""
+        options = TmpfsOptions()
+        options.mode, options.uid, options.gid = mode, uid, gid
+        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+
+    def host_fs(self, index: int, mode: str, *, is_shared: bool) -> FileSystem:
+        """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
+        gofer = self.gofer
+        assert gofer is not None
+        lower = GoferFs(gofer, index, self.kernel.alloc_dev(), is_shared=is_shared)
+        if mode == RO or mode == RW:
+            return lower
+        return OverlayFs(self.kernel.alloc_dev(), self.quota, [lower.root])
+
+    def root_context(self) -> Context:
+        """The kernel's own context in a new mount namespace."""
+        spec = self.spec
+        root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
+        ns = new_namespace(root)
+        creds = Credentials(0, 0, [], (1 << 41) - 1)
+        return Context(creds, FsContext(ns.root, ns.root, 0), ns)
+
+    def build(self) -> Context:
+        """Every directory, mount, link and file of the spec, in this order."""
+        spec = self.spec
+        ctx = self.root_context()
+        for path, mode, uid, gid in spec.directories:
+            self.make_directory(ctx, path, mode, uid, gid)
+        for mount in spec.mounts:
+            self.mount(ctx, mount)
+        for path, target in spec.symlinks:
+            self.make_symlink(ctx, path, target)
+        for path, content, mode in spec.files:
+            self.write_file(ctx, path, content, mode)
+        if spec.is_read_only:
+            for each in ctx.mount_ns.mounts:
+                if each.fs.kind == "overlay" or each is ctx.mount_ns.root.mount:
+                    each.flags |= MS_RDONLY
+        return ctx
+
+    def make_directory(self, ctx: Context, path: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+        """mkdir -p; the last component gets mode and owner."""
+        at = b""
+        for part in path.strip(b"/").split(b"/"):
+            at += b"/" + part
+            try:
+                vfs_mkdir(ctx, None, at, 0o755)
+            except LinuxError as error:
+                if error.errno != EEXIST:
+                    raise
+        attr = SetAttr(ATTR_MODE | ATTR_UID | ATTR_GID)
+        attr.mode, attr.uid, attr.gid = mode, uid, gid
+        inode = path_lookup(ctx, None, path).inode()
+        if inode.mode & 0o7777 != mode or inode.uid != uid or inode.gid != gid:
+            inode.setattr(ctx, attr)
+
+    def make_symlink(self, ctx: Context, path: bytes, target: bytes) -> None:
+        """A symbolic link, unless something is there."""
+        try:
+            vfs_symlink(ctx, target, None, path)
+        except LinuxError as error:
+            if error.errno != EEXIST:
+                raise
+
+    def write_file(self, ctx: Context, path: bytes, content: bytes, mode: int) -> None:
+        """Create or replace a file of the private layer."""
+        file = do_open(ctx, None, path, O_WRONLY | O_CREAT | O_TRUNC, mode).get()
+        file.pwrite(ctx, KernelIovIter(content), 0)
+        file.put()
+
+    def mount(self, ctx: Context, spec: MountSpec) -> None:
+        """One mount; its mount point is made if it is missing."""
+        self.make_mountpoint(ctx, spec)
+        flags = 0
+        fs: FileSystem
+        if spec.kind == HOST:
+            fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared)
+            flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
+        elif spec.kind == TMPFS:
+            fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)
+            flags = MS_NOSUID | MS_NODEV
+        elif spec.kind == PROC:
+            fs = proc_fs(self.kernel)
+            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+        elif spec.kind == SYSFS:
+            fs = sysfs(self.kernel)
+            flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+        else:
+            assert spec.kind == DEV
+            fs = self.tmpfs(0o755)
+            flags = MS_NOSUID
+        mount_at(ctx, spec.destination, fs, flags)
+        if spec.kind == DEV:
+            self.fill_dev(ctx, spec.destination)
+
+    def make_mountpoint(self, ctx: Context, spec: MountSpec) -> None:
+        """The directory (or file) to mount on."""
+        try:
+            path_lookup(ctx, None, spec.destination)
+            return
+        except LinuxError as error:
+            if error.errno not in (ENOENT, ENOTDIR):
+                raise
+        if spec.is_file:
+            self.make_parents(ctx, spec.destination)
+            self.write_file(ctx, spec.destination, b"", 0o644)
+            return
+        self.make_directory(ctx, spec.destination, 0o755)
+
+    def make_parents(self, ctx: Context, path: bytes) -> None:
+        """Every directory above `path`."""
+        parent = path.rsplit(b"/", 1)[0]
+        if parent:
+            try:
+                path_lookup(ctx, None, parent)
+            except LinuxError:
+                self.make_directory(ctx, parent, 0o755)
+
+    def fill_dev(self, ctx: Context, top: bytes) -> None:
+        """Device nodes, links, devpts and shm."""
+        for name, major, minor, mode in _DEVICES:
+            vfs_mknod(ctx, None, top + b"/" + name, S_IFCHR | mode, makedev(major, minor))
+        for name, target in _DEV_LINKS:
+            self.make_symlink(ctx, top + b"/" + name, target)
+        self.make_directory(ctx, top + b"/shm", 0o1777)
+        mount_at(ctx, top + b"/shm", self.tmpfs(0o1777), MS_NOSUID | MS_NODEV)
+        devpts = self.kernel.devpts
+        if devpts is not None:
+            self.make_directory(ctx, top + b"/pts", 0o755)
+            mount_at(ctx, top + b"/pts", devpts, MS_NOSUID | MS_NOEXEC)
+
+
+def assemble(
+    spec: SandboxSpec,
+    platform: Platform,
+    gofer_sock: socket.socket | None,
+    stdio: list[int],
+    facts: HostFacts,
+) -> Kernel:
+    """The kernel of a sandbox, with its file systems mounted and no process but init.  Raises LinuxError."""
+    kernel = Kernel(platform, len(os.sched_getaffinity(0)))
+    kernel.boot_mono_ns = monotonic_ns()
+    kernel.boot_real_ns = time.time_ns()
+    kernel.hostname = spec.hostname
+    kernel.max_tasks = spec.max_tasks
+    kernel.memory_limit = spec.memory_bytes
+    kernel.extra[HOST_FACTS] = facts
+    kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = facts.hwcap, facts.hwcap2, facts.min_sigstack_bytes
+    kernel.vfork_done_hook = vfork_done
+    kernel.vfork_wake_hook = finish_vfork_wait
+    kernel.cap_ceiling = ROOT_CAPS
+    kernel.table = build_handlers(sys_ni)
+    kernel.anon_fs = anon_fs(kernel)
+    signals.install(kernel)
+    itimers.install(kernel)
+    kernel.exit_hook = do_group_exit
+    register_devices()
+    register_fifo_opener(open_fifo)
+    gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
+    builder = Builder(kernel, spec, gofer)
+    kernel.memory_fs = builder.tmpfs(0o1777)
+    ctx = builder.build()
+    init = new_init_group(kernel)
+    session = Session(1)
+    pgrp = ProcessGroup(1, session)
+    session.groups.append(pgrp)
+    kernel.sessions[1] = session
+    kernel.process_groups[1] = pgrp
+    pgrp.members.append(init)
+    init.pgrp = pgrp
+    kernel.root_context = ctx
+    if spec.strace_fd >= 0:
+        install_strace(kernel, spec.strace_fd)
+    kernel.stdio = open_stdio(kernel, spec, stdio)
+    return kernel
+
+
+def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
+    """The first program's descriptors."""
+    files = FdTable()
+    hosts: list[HostFile] = []
+    for fd in stdio:
+        try:
+            file = host_file(kernel, fd, is_owned=False)
+        except OSError:
+            continue
+        hosts.append(file)
+        files.install(file, 1024)
+
+    def restore() -> None:
+        restore_terminals(hosts)
+
+    kernel.shutdown_hooks.append(restore)
+    return files
+
+
+def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
+    """Make the main thread group and start its program; why it cannot start, or None."""
+    root = kernel.root_context
+    files = kernel.stdio
+    assert root is not None and files is not None
+    creds = Credentials(spec.uid, spec.gid, list(spec.groups), ROOT_CAPS if spec.uid == 0 else 0)
+    creds.cap_bounding = ROOT_CAPS
+    fs = FsContext(root.fs.root, root.fs.root, 0o022)
+    process = kernel.platform.new_process()
+    mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
+    group = ThreadGroup(kernel, MAIN_PID, SignalHandlers())
+    group.rlimits = default_rlimits(nofile=(1024, spec.nofile_limit), nproc=spec.max_tasks)
+    group.parent = kernel.init
+    if kernel.init is not None:
+        kernel.init.children.append(group)
+    thread = process.main_thread()
+    task = Task(kernel, MAIN_PID, group, creds, fs, root.mount_ns, files, mm, thread)
+    task.mem = UserMemory(thread)
+    group.tasks.append(task)
+    group.leader = task
+    kernel.tasks[MAIN_PID] = task
+    kernel.groups[MAIN_PID] = group
+    kernel.main_group = group
+    kernel.next_pid = MAIN_PID + 1
+    session = Session(MAIN_PID)
+    pgrp = ProcessGroup(MAIN_PID, session)
+    pgrp.members.append(group)
+    session.groups.append(pgrp)
+    group.pgrp = pgrp
+    kernel.sessions[MAIN_PID] = session
+    kernel.process_groups[MAIN_PID] = pgrp
+    try:
+        fs.cwd = path_lookup(task, None, spec.cwd)
+        if not fs.cwd.inode().is_dir():
+            raise LinuxError(ENOTDIR)
+    except LinuxError as error:
+        return Failure(f"working directory {spec.cwd.decode(errors='replace')}: {explain(error.errno)}", 125)
+    envp = [key + b"=" + value for key, value in spec.env.items()]
+    return _exec_first(task, spec, envp)
+
+
+def explain(errno: int) -> str:
+    """The C library's text for an error."""
+    return f"{os.strerror(errno)} ({errno_name(errno)})"
+
+
+def _exec_first(task: Task, spec: SandboxSpec, envp: list[bytes]) -> Failure | None:
+    """Search PATH as execvp(3) does and start the command."""
+    name = spec.argv[0]
+    shown = name.decode(errors="replace")
+    if b"/" in name:
+        candidates = [name]
+    else:
+        search = spec.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")
+        candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
+    seen = ENOENT
+    for candidate in candidates:
+        try:
+            path = path_lookup(task, None, candidate)
+        except LinuxError as error:
+            if error.errno == EACCES:
+                seen = EACCES
+            continue
+        try:
+            begin_first_exec(task, path, candidate, spec.argv, envp)
+        except LinuxError as error:
+            if error.errno in (EACCES, ENOENT) and len(candidates) > 1:
+                seen = error.errno
+                continue
+            return _cannot_run(task, shown, candidate, error.errno)
+        return None
+    if seen == EACCES:
+        return Failure(f"{shown}: permission denied", 126)
+    text = "no such file or directory" if b"/" in name else "command not found"
+    return Failure(f"{shown}: {text}", 127)
+
+
+def _cannot_run(task: Task, shown: str, candidate: bytes, errno: int) -> Failure:
+    """The executable is there but does not start."""
+    if errno == ENOENT:
+        missing = find_interpreter(task, candidate)
+        if missing:
+            text = f"{shown}: its interpreter {missing.decode(errors='replace')} is not there"
+            return Failure(text, 127)
+        return Failure(f"{shown}: no such file or directory", 127)
+    return Failure(f"{shown}: {explain(errno)}", 126)
+
+
+def find_interpreter(task: Task, candidate: bytes) -> bytes:
+    """The ELF interpreter or script interpreter that an executable asks for, empty if none can be read."""
+    from cloche.kernel.exec import open_exec, parse_script
+    from cloche.kernel.loader import read_image
+
+    try:
+        file = open_exec(task, path_lookup(task, None, candidate))
+        try:
+            header = file.read_bytes(task, 0, 4096)
+            if header[:2] == b"#!":
+                return parse_script(header)[0]
+            return read_image(task, file, candidate, task.mm.max_address, header).interpreter
+        finally:
+            file.put()
+    except LinuxError:
+        return b""
