@@ -22,6 +22,7 @@ class FakeProcess(HostProcess):
         self.rss: int = 0
         self.user_ns: int = 0
         self.system_ns: int = 0
+        self.is_killed: bool = False
 
     def ident(self) -> int:
         return id(self)
@@ -45,6 +46,9 @@ class FakeProcess(HostProcess):
     def has_pending_ops(self) -> bool:
         return False
 
+    def kill(self) -> None:
+        self.is_killed = True
+
 
 class FakeThread(HostThread):
     """A stopped thread; host descriptors are read and written for real."""
@@ -52,6 +56,10 @@ class FakeThread(HostThread):
     def __init__(self, process: FakeProcess) -> None:
         self._process: FakeProcess = process
         self._regs: Registers = Registers()
+        self.fp: bytes = b""
+        self.returned: list[int] = []  # what `ret` was given
+        self.resumed: int = 0
+        self.interrupts: int = 0
 
     def process(self) -> HostProcess:
         return self._process
@@ -91,6 +99,18 @@ class FakeThread(HostThread):
             return -(error.errno or 5)
 
     def interrupt(self) -> None:
+        self.interrupts += 1
+
+    def ret(self, value: int) -> None:
+        self.returned.append(value)
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+    def queue_exit(self) -> None:
+        pass
+
+    def discard(self) -> None:
         pass
 
     def is_running(self) -> bool:
@@ -103,7 +123,11 @@ class FakeThread(HostThread):
         self._regs = regs.copy()
 
     def fpstate(self) -> bytes:
-        return b""
+        return self.fp
+
+    def set_fpstate(self, state: bytes) -> bool:
+        self.fp = state
+        return True
 
 
 class FakePlatform(Platform):
