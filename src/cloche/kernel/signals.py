@@ -289,7 +289,10 @@ def _wants(task: Task, signo: int) -> bool:
         return True
     if task.is_parked:
         return False
-    return task.blocked is None or not has_deliverable(task)
+    if task.blocked is None:
+        return True
+    others = (task.pending.mask | task.group.pending.mask) & ~task.sigmask & ~sigbit(signo)
+    return others == 0 and not task.is_kill_pending
 
 
 def send(task: Task, info: SigInfo, *, to_group: bool, is_forced: bool = False) -> int:
