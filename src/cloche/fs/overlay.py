@@ -3,8 +3,8 @@
 The upper layer is tmpfs's inodes (`fs.tmpfs`).  A directory of a lower layer is an `OverlayDir`, whose entries
 come from below until they are replaced or removed; a regular file of a lower layer is an `OverlayFile`, whose
 attributes are in memory from the first lookup on and whose contents stay below (`lower`) until they are
-changed.  What is made new is plain tmpfs.  So there are no whiteout files or opaque attributes: they are state,
-a directory can be renamed without a copy, and inode numbers never change.
+changed. What is made new is plain tmpfs.  So there are no whiteout files or opaque attributes in the upper
+layer: they are state, a directory can be renamed without a copy, and inode numbers never change.
 
 The lower layers are believed for ever: they must not change while they are mounted.  `changes` tells what
 differs.
@@ -111,6 +111,10 @@ class OverlayFs(TmpFs):
         if lower.nlink > 1:
             self.linked[lower] = inode
         return inode
+
+    def lost_last_name(self, inode: Inode) -> None:
+        if isinstance(inode, TmpfsInode) and inode.backing is not None:
+            self.linked.pop(inode.backing, None)
 
     def changes(self, ctx: Context) -> Iterator[tuple[str, bytes, Inode | None]]:
         """What differs from the lower layers: (ADDED, CHANGED or DELETED, path, inode), parents first.

@@ -192,6 +192,9 @@ class TmpFs(FileSystem):
         self.next_ino = ino + 1
         return ino
 
+    def lost_last_name(self, inode: Inode) -> None:
+        """An inode is only kept by those who have it open (the overlay forgets it)."""
+
     def statfs(self, ctx: Context) -> StatFs:
         figures = StatFs(self.magic)
         account = self.account
@@ -733,6 +736,8 @@ class TmpfsDir(TmpfsInode):
     def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
         self.remove(ctx, name)
         inode.nlink -= 1
+        if inode.nlink == 0:
+            self.tmpfs.lost_last_name(inode)
         self.touch()
         inode.ctime_ns = self.ctime_ns
 
@@ -772,6 +777,8 @@ class TmpfsDir(TmpfsInode):
             if target is not None:
                 new_dir.remove(ctx, new_name)
                 target.nlink = 0 if target.is_dir() else target.nlink - 1
+                if target.nlink == 0:
+                    self.tmpfs.lost_last_name(target)
             self.remove(ctx, name)
             new_dir.insert(new_name, inode)
             if whiteout is not None:

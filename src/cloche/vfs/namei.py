@@ -342,13 +342,24 @@ def lookup_child(ctx: Context, parent: Dentry, directory: Inode, name: bytes) ->
 
 
 def _instantiate(parent: Dentry, name: bytes, inode: Inode) -> Dentry:
-    """A name that did not exist is `inode` now.  A new dentry.
+    """A name that did not exist is `inode` now.
 
-    The list of negative ones must not hold an inode.
+    The dentry is a new one, and the old lets go of the directory: the list of negative dentries keeps nothing
+    alive.
     """
+    old = parent.children.get(name)
+    if old is not None:
+        old.parent = None
     dentry = Dentry(name, parent, inode)
     parent.children[name] = dentry
     return dentry
+
+
+def _forget_children(dentry: Dentry) -> None:
+    """A directory is removed: what is known of its names (that they do not exist) goes with it."""
+    for child in dentry.children.values():
+        child.parent = None
+    dentry.children.clear()
 
 
 def _unhash(dentry: Dentry) -> None:
@@ -357,6 +368,8 @@ def _unhash(dentry: Dentry) -> None:
     parent = dentry.parent
     if parent is not None and parent.children.get(dentry.name) is dentry:
         del parent.children[dentry.name]
+    if dentry.inode is None:
+        dentry.parent = None
 
 
 def _is_below(dentry: Dentry, ancestor: Dentry) -> bool:
@@ -1097,7 +1110,7 @@ def vfs_rmdir(ctx: Context, start: Path | None, name: bytes) -> None:
     if dentry.mounted:
         raise LinuxError(EBUSY)
     directory.rmdir(ctx, dentry.name, inode)
-    dentry.children.clear()  # only negative entries are left
+    _forget_children(dentry)
     _unhash(dentry)
     _notify_removed(directory, dentry.name, inode)
 
@@ -1191,7 +1204,7 @@ def vfs_rename(
         _exchange_dentries(source_dentry, target_dentry)
     else:
         if target is not None:
-            target_dentry.children.clear()
+            _forget_children(target_dentry)
         _unhash(target_dentry)
         _move_dentry(source_dentry, new_parent, new.name)
     _notify_rename(old_dir, old.name, source, new_dir, new.name, target, is_exchange=is_exchange)
