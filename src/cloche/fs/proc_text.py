@@ -24,6 +24,7 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.sched import is_realtime, policy_of
+from cloche.kernel.seccomp import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
 
@@ -307,7 +308,8 @@ def status_text(task: Task) -> bytes:
         f"CapInh:\t{creds.cap_inheritable:016x}\nCapPrm:\t{creds.cap_permitted:016x}\n"
         f"CapEff:\t{creds.cap_effective:016x}\nCapBnd:\t{creds.cap_bounding:016x}\n"
         f"CapAmb:\t{creds.cap_ambient:016x}\n"
-        f"NoNewPrivs:\t{int(creds.no_new_privs)}\nSeccomp:\t0\nSeccomp_filters:\t0\n"
+        f"NoNewPrivs:\t{int(creds.no_new_privs)}\n"
+        f"Seccomp:\t{task.seccomp_mode}\nSeccomp_filters:\t{filter_count(task)}\n"
         "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\talways enabled\n"
         f"Cpus_allowed:\t{cpu_mask_text(task.affinity, cpus)}\n"
         f"Cpus_allowed_list:\t{cpu_list(task.affinity)}\n"
@@ -315,6 +317,12 @@ def status_text(task: Task) -> bytes:
         "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
     )
     return b"Name:\t" + escape_name(task.comm) + (head + memory + tail).encode()
+
+
+def filter_count(task: Task) -> int:
+    """How many seccomp filters a task has."""
+    newest = filters_of(task)
+    return newest.count if newest is not None else 0
 
 
 def _kib(label: str, value: int) -> str:

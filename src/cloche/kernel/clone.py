@@ -143,6 +143,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.comm = task.comm
     child.sigmask = task.sigmask
     child.personality = task.personality
+    child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
     child.nice = task.nice
     child.sched_policy, child.sched_priority = task.sched_policy, task.sched_priority
     child.affinity = task.affinity

@@ -12,6 +12,8 @@ from cloche.abi.errno import EIO, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_group_exit
+from cloche.kernel.seccomp import ALLOWED
+from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import monotonic_ns
@@ -87,6 +89,11 @@ def dispatch(kernel: Kernel, task: Task) -> None:
     enter = kernel.trace_enter
     if enter is not None:
         enter(task, args)
+    if task.seccomp_mode:
+        verdict = check_seccomp(task)
+        if verdict != ALLOWED:
+            complete(kernel, task, verdict)
+            return
     table = kernel.table
     number = args.nr
     try:

@@ -236,6 +236,8 @@ class Task(TaskBase):
         self.start_ns: int = 0
         self.syscall_count: int = 0
         self.is_fault_forced: bool = False
+        self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
+        self.seccomp: object | None = None  # its newest filter (kernel.seccomp)
         self.is_parked: bool = False  # takes part in a job control stop
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0

@@ -79,12 +79,6 @@ def sys_personality(task: Task, args: Args) -> int:
     return old
 
 
-def sys_set_tid_address(task: Task, args: Args) -> int:
-    """set_tid_address(2)."""
-    task.clear_child_tid = to_u64(args.a0)
-    return task.tid
-
-
 def sys_syslog(task: Task, args: Args) -> int:
     """syslog(2): a log of one line, for those with CAP_SYSLOG (dmesg_restrict is 1)."""
     kind, address, length = to_i32(args.a0), to_u64(args.a1), to_i32(args.a2)

@@ -13,6 +13,7 @@ from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
 from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.syscalls.sys_seccomp import prctl_set_seccomp
 
 DEFAULT_TIMER_SLACK_NS: Final = 50_000
 SAVED_AUXV_BYTES: Final = 416  # sizeof(mm->saved_auxv) of 6.12 on x86-64
@@ -238,7 +239,9 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_SET_SYSCALL_USER_DISPATCH:
         return 0 if a1 == pr.PR_SYS_DISPATCH_OFF and not (a2 or a3 or a4) else -EINVAL
     elif option == pr.PR_GET_SECCOMP:
-        return 0
+        return task.seccomp_mode
+    elif option == pr.PR_SET_SECCOMP:
+        return prctl_set_seccomp(task, a1, a2)
     elif option in (pr.PR_SET_IO_FLUSHER, pr.PR_GET_IO_FLUSHER) and not task.creds.capable(CAP_SYS_RESOURCE):
         return -EPERM
     else:
