@@ -203,6 +203,9 @@ class LineDiscipline:
         """A writer may go on."""
         raise NotImplementedError
 
+    def flush_output(self) -> None:
+        """Drop output that the other side has not received (tty_driver_flush_buffer)."""
+
     def packet_event(self, bits: int) -> None:
         """TIOCPKT_* for the other side, should it want packets."""
         raise NotImplementedError
@@ -508,12 +511,12 @@ class LineDiscipline:
         if self.is_stopped and not self.is_output_off and self.termios.iflag & (IXON | IXANY) == IXON | IXANY:
             self.start()
 
-    def _receive_plain(self, char: int) -> None:
-        """A character that belongs to the data."""
+    def _receive_plain(self, char: int, *, is_newline_raw: bool = False) -> None:
+        """A character that belongs to the data; a newline that was special is not shown as ^J."""
         mode = self.termios
         if mode.lflag & ECHO:
             self._begin_echo()
-            if char == _NEWLINE:
+            if char == _NEWLINE and is_newline_raw:
                 self._echo(b"\n")
             else:
                 self._echo_char(char)
@@ -551,7 +554,7 @@ class LineDiscipline:
         elif char == _NEWLINE and iflag & INLCR:
             char = _RETURN
         if not lflag & ICANON:
-            self._receive_plain(char)
+            self._receive_plain(char, is_newline_raw=True)
             return
         if char == cc[VERASE] or char == cc[VKILL] or (char == cc[VWERASE] and lflag & IEXTEN):
             self._erase(char)
@@ -581,7 +584,7 @@ class LineDiscipline:
             end = bytes((char, char)) if iflag & PARMRK and char == 0xFF else bytes((char,))
             self._end_line(end, is_eof=False)
             return
-        self._receive_plain(char)
+        self._receive_plain(char, is_newline_raw=True)
 
     def _end_line(self, end: bytes, *, is_eof: bool) -> None:
         data = bytes(self.edit) + end
@@ -594,6 +597,7 @@ class LineDiscipline:
         mode = self.termios
         if not mode.lflag & NOFLSH:
             self.held_echo.clear()
+            self.flush_output()
             self.flush_input()
         self.signal_foreground(signo)
         if mode.iflag & IXON:

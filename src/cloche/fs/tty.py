@@ -188,6 +188,13 @@ class Terminal(LineDiscipline, ProcTty):
     def output_possible(self) -> None:
         self.slave_queue.wake(_WRITABLE)
 
+    def flush_output(self) -> None:
+        """What is in the master's read buffer stays; what is on its way there is dropped."""
+        if len(self.out) > _PIECE:
+            del self.out[_PIECE:]
+            self.slave_queue.wake(_WRITABLE)
+        self.packet_event(TIOCPKT_FLUSHWRITE)
+
     def packet_event(self, bits: int) -> None:
         if not self.is_packet:
             return
@@ -820,7 +827,7 @@ def _flush(ctx: Context, tty: Terminal, what: int, *, is_master: bool) -> int:
         tty.take_output(len(tty.out))
         tty.packet_event(0)
     if not is_master and what != TCIFLUSH:
-        tty.packet_event(TIOCPKT_FLUSHWRITE)
+        tty.flush_output()
     return 0
 
 

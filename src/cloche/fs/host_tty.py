@@ -1,0 +1,173 @@
+"""`-t`: a terminal of the host bridged to a pseudo-terminal of the sandbox.
+
+The process that owns the host's terminal has put it into raw mode; here its bytes become what is typed at
+the master, and what the sandbox's terminal shows is written back.  Never blocks: reads and writes happen
+only when the descriptor says ready, in pieces that it takes at once.  `flush` at the end waits (a little)
+so that no output is lost.
+"""
+
+import errno
+import os
+import select
+from typing import Final
+
+from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLLIN, POLLOUT
+from cloche.fs.tty import SlaveFile, Terminal, open_pair
+from cloche.kernel.task import Kernel
+from cloche.vfs.objects import Context
+from cloche.vfs.waitqueue import Waiter, WaitQueue
+
+_READ_BYTES: Final = 4096
+_PIECE: Final = 256  # a terminal that polls writable takes this much without waiting, short of a stuck reader
+FLUSH_LIMIT_MS: Final = 5000  # how long `flush` waits without any progress
+
+
+class TerminalBridge(Waiter):
+    """Moves bytes between host descriptors and the master side of `tty`."""
+
+    def __init__(self, kernel: Kernel, tty: Terminal, in_fd: int, out_fd: int) -> None:
+        self.kernel: Kernel = kernel
+        self.tty: Terminal = tty
+        self.in_fd: int = in_fd
+        self.out_fd: int = out_fd
+        self.in_token: int = -1
+        self.out_token: int = -1
+        self.is_reading: bool = False
+        self.is_writing: bool = False
+        self.is_closed: bool = False
+
+    def start(self) -> None:
+        """Begin: watch the keyboard and the sandbox's output."""
+        self.tty.master_queue.add(self, POLLIN | POLLOUT)
+        self._watch_input()
+
+    # -- keys ------------------------------------------------------------------------------------------
+    def _watch_input(self) -> None:
+        if not self.is_reading and not self.is_closed:
+            self.in_token = self.kernel.watch_fd(self.in_fd, EPOLLIN, self._on_input)
+            self.is_reading = True
+
+    def _pause_input(self) -> None:
+        if self.is_reading:
+            self.kernel.unwatch_fd(self.in_fd, self.in_token)
+            self.is_reading = False
+
+    def _on_input(self, events: int) -> None:
+        room = self.tty.input_room()
+        if room <= 0:
+            self._pause_input()  # until the sandbox has read
+            return
+        if not events & EPOLLIN:
+            if events & (EPOLLHUP | EPOLLERR):
+                self.hang_up()
+            return
+        try:
+            data = os.read(self.in_fd, min(room, _READ_BYTES))
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EINTR):
+                self.hang_up()
+            return
+        if not data:
+            self.hang_up()
+            return
+        self.tty.receive_from_master(data)
+
+    # -- output ----------------------------------------------------------------------------------------
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        if mask & POLLOUT:
+            self._watch_input()
+        if mask & POLLIN and not self.is_writing:
+            self._pump()
+        return True
+
+    def _pump(self) -> None:
+        """Write what is there; wait for the descriptor if it does not take everything."""
+        if self.is_closed:
+            self.tty.take_output(len(self.tty.out))
+        elif not self._write_ready() and not self.is_writing:
+            # The same descriptor cannot be watched twice: keys wait while output is stuck.
+            if self.in_fd == self.out_fd:
+                self._pause_input()
+            self.out_token = self.kernel.watch_fd(self.out_fd, EPOLLOUT, self._on_writable)
+            self.is_writing = True
+
+    def _write_ready(self) -> bool:
+        """Write while the descriptor is ready; whether everything went out."""
+        tty = self.tty
+        poller = select.poll()
+        poller.register(self.out_fd, POLLOUT)
+        while tty.out:
+            if not poller.poll(0):
+                return False
+            try:
+                count = os.write(self.out_fd, tty.out[:_PIECE])
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EINTR):
+                    return False
+                self.hang_up()
+                return True
+            tty.take_output(count)
+        return True
+
+    def _on_writable(self, events: int) -> None:
+        if self._write_ready() and self.is_writing:
+            self.kernel.unwatch_fd(self.out_fd, self.out_token)
+            self.is_writing = False
+            self._watch_input()
+
+    # -- the end ---------------------------------------------------------------------------------------
+    def hang_up(self) -> None:
+        """The host's terminal is gone: so is the sandbox's."""
+        if self.is_closed:
+            return
+        self._close()
+        self.tty.take_output(len(self.tty.out))
+        self.tty.master_closed()
+
+    def _close(self) -> None:
+        self.is_closed = True
+        self._pause_input()
+        if self.is_writing:
+            self.kernel.unwatch_fd(self.out_fd, self.out_token)
+            self.is_writing = False
+        self.tty.master_queue.remove(self)
+
+    def flush(self) -> None:
+        """At the end of the sandbox.
+
+        Write what is left, waiting for the terminal as long as it makes progress.
+        """
+        if self.is_closed:
+            return
+        self._close()
+        self.is_closed = False
+        poller = select.poll()
+        poller.register(self.out_fd, POLLOUT)
+        while self.tty.out:
+            ready = poller.poll(FLUSH_LIMIT_MS)
+            if not ready or ready[0][1] & POLLHUP:
+                break
+            before = len(self.tty.out)
+            self._write_ready()
+            if self.is_closed or len(self.tty.out) == before:
+                break
+        self.is_closed = True
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The host's window has this size now."""
+        self.tty.resize((rows, columns, 0, 0))
+
+
+def bridge_terminal(
+    ctx: Context, kernel: Kernel, in_fd: int, out_fd: int
+) -> tuple[TerminalBridge, SlaveFile]:
+    """Make the sandbox's terminal on a host's: the running bridge, and a slave for the standard streams.
+
+    Needs `devpts_fs`.  The terminal is also /dev/console.  Boot makes it the controlling one with
+    `bridge.tty.adopt(group)` and calls `bridge.flush()` at the end.
+    """
+    tty, slave = open_pair(ctx, kernel)
+    kernel.extra["console"] = tty
+    bridge = TerminalBridge(kernel, tty, in_fd, out_fd)
+    bridge.start()
+    return bridge, slave
