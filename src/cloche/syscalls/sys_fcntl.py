@@ -18,6 +18,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import (
+    DN_MULTISHOT,
     F_ADD_SEALS,
     F_DUPFD,
     F_DUPFD_CLOEXEC,
@@ -151,8 +152,10 @@ def sys_fcntl(task: Task, args: Args) -> int:
         return set_lease(task, file, arg)
     if command == F_GET_RW_HINT or command == F_SET_RW_HINT:
         return write_hint(task, file, command, to_u64(arg))
-    if command == F_NOTIFY and not file.inode.is_dir():
-        return -ENOTDIR
+    if command == F_NOTIFY:
+        if arg & 0xFFFFFFFF & ~DN_MULTISHOT == 0:
+            return 0  # stop notifying: there never was any
+        return -EINVAL if file.inode.is_dir() else -ENOTDIR
     return -EINVAL
 
 

@@ -74,7 +74,7 @@ def file_system_ioctl(task: Task, file: FileDescription, command: int, arg: int)
         if kind != S_IFREG and kind != S_IFDIR and kind != S_IFLNK:
             return -ENOTTY
         inode.refresh(task)
-        task.user_memory().write_i64(pointer, inode.size)
+        task.user_memory().write_i64(pointer, inode.blocks * 512)
         return 0
     if command == FIBMAP and kind == S_IFREG:
         return -EINVAL if task.creds.capable(CAP_SYS_RAWIO) else -EPERM

@@ -34,6 +34,7 @@ from cloche.vfs.objects import FileDescription
 _CHUNK: Final = 65536
 # What one call moves at most: the sentry serves everybody, and all of these may return less than was asked for.
 _MAX_TRANSFER: Final = 8 << 20
+_U64_MAX: Final = 0xFFFFFFFFFFFFFFFF
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_ALL: Final = 15
 
@@ -291,7 +292,6 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
     mem = task.user_memory()
     in_at = mem.read_i64(in_pointer) if in_pointer else source.pos
     out_at = mem.read_i64(out_pointer) if out_pointer else sink.pos
-    count = args.a4
     if to_u32(args.a5) != 0:
         return -EINVAL
     if source.inode.is_dir() or sink.inode.is_dir():
@@ -302,12 +302,13 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
         return -EBADF
     if source.inode.fs is not sink.inode.fs:
         return -EXDEV
+    wanted = to_u64(args.a4)
+    if to_u64(in_at) + wanted > _U64_MAX or to_u64(out_at) + wanted > _U64_MAX:
+        return -EOVERFLOW
     if in_at < 0 or out_at < 0:
         return -EINVAL
-    if count < 0 or in_at + count > MAX_LFS_FILESIZE or out_at + count > MAX_LFS_FILESIZE:
-        return -EOVERFLOW
     source.inode.refresh(task)
-    count = min(count, max(source.inode.size - in_at, 0))
+    count = min(wanted, max(source.inode.size - in_at, 0))
     if source.inode is sink.inode and in_at < out_at + count and out_at < in_at + count:
         return -EINVAL
     if count == 0:

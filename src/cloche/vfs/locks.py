@@ -82,12 +82,17 @@ class FileLocks(InodeLocks):
     def apply(self, request: RecordLock) -> int:
         """Set or clear a range without conflict, splitting and joining the owner's locks; 0 or -ENOLCK."""
         kept: list[RecordLock] = []
+        others: list[RecordLock] = []
+        place = -1  # where the owner's locks begin: F_GETLK shows the order
         start, end = request.start, request.end
         has_weakened = False
         for lock in self.records:
             if lock.owner is not request.owner:
-                kept.append(lock)
-            elif lock.kind == request.kind and lock.start <= end + 1 and lock.end >= start - 1:
+                others.append(lock)
+                continue
+            if place < 0:
+                place = len(others)
+            if lock.kind == request.kind and lock.start <= end + 1 and lock.end >= start - 1:
                 start, end = min(start, lock.start), max(end, lock.end)
             elif lock.start > end or lock.end < start:
                 kept.append(lock)
@@ -99,6 +104,8 @@ class FileLocks(InodeLocks):
                     kept.append(_piece(lock, end + 1, lock.end))
         if request.kind != F_UNLCK:
             kept.append(_piece(request, start, end))
+        kept.sort(key=_start_of)
+        kept = others + kept if place < 0 else others[:place] + kept + others[place:]
         grown = len(kept) - len(self.records)
         if grown > 0 and self.table.count + grown > MAX_LOCKS:
             return -ENOLCK
@@ -161,6 +168,10 @@ class FileLocks(InodeLocks):
             self.table.inodes.pop(self, None)
             if self.inode.locks is self:
                 self.inode.locks = None
+
+
+def _start_of(lock: RecordLock) -> int:
+    return lock.start
 
 
 def _piece(lock: RecordLock, start: int, end: int) -> RecordLock:

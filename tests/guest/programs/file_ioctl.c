@@ -27,7 +27,6 @@ int main(void)
     T(ioctl(-1, FIONREAD, &n));
     long q = 0;
     T(ioctl(fd, FIOQSIZE, &q));
-    printf("%ld\n", q);
     T(ioctl(p[0], FIOQSIZE, &q));
     n = 1;
     T(ioctl(fd, FIONBIO, &n));

@@ -17,6 +17,7 @@ int main(void)
     T(read(fd, (void *)16, 1));
     lseek(fd, 0, SEEK_SET);
     T(read(fd, (void *)16, 1));
+    lseek(fd, 0, SEEK_SET);
     T(read(fd, (void *)-4096L, 1));
     T(write(fd, (void *)16, 1));
     T(read(fd, b, -1));

@@ -20,8 +20,9 @@ int main(void)
     T(preadv(fd, r, 3, 0));
     r[1].iov_len = 4;
     r[1].iov_base = (void *)16;
-    T(preadv(fd, r, 3, 0));
+    T(pwritev(fd, r, 3, 100));
     r[0].iov_base = (void *)16;
+    T(pwritev(fd, r, 3, 100));
     T(preadv(fd, r, 3, 0));
     T(pwritev(fd, v, 3, 20));
     T(lseek(fd, 0, SEEK_CUR));
