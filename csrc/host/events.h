@@ -23,6 +23,7 @@ static bool take(struct thr *t, struct event *e)
         kind = K_DONE;
     t->stop_after = false;
     run_remove(t);
+    update_spin();
     t->irq_wanted = false;
     if (p->op_thr == t->id) {
         p->op_thr = -1;
@@ -275,6 +276,29 @@ static int wait_ready(struct epoll_event *events, int64_t timeout_ns)
 
 static uint64_t last_poll;
 
+/* Spinning pays only if the answer comes soon and nobody else wants the processor: after failures it is tried
+ * ever more rarely, after a success at once again. */
+static bool spin_worth(void)
+{
+    if (!run_count || run_count >= cpu_count || !spin_ticks)
+        return false;
+    if (spin_skip) {
+        spin_skip--;
+        return false;
+    }
+    return true;
+}
+
+static void spin_result(bool succeeded)
+{
+    if (succeeded)
+        spin_penalty = spin_penalty > 1 ? spin_penalty / 2 : 0;
+    else
+        spin_penalty = spin_penalty ? (spin_penalty < 32 ? spin_penalty * 2 : 64) : 1;
+    spin_skip = spin_penalty;
+    update_spin();
+}
+
 /* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised). */
 static int next_event(struct event *e, int64_t timeout_ns)
 {
@@ -299,16 +323,17 @@ static int next_event(struct event *e, int64_t timeout_ns)
                 return 1;
             return 0;
         }
-        if (run_count && run_count < cpu_count) {
+        if (spin_worth()) {
             uint64_t start = ticks();
             int turn = 0;
             while (ticks() - start < spin_ticks) {
-                if (scan(e))
+                if (scan(e) || (ops_out && (++turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
+                    spin_result(true);
                     return 1;
-                if (ops_out && (++turn & 7) == 0 && poll_now() > 0 && take_queued(e))
-                    return 1;
+                }
                 __builtin_ia32_pause();
             }
+            spin_result(false);
             if (deadline > 0 && (int64_t)now_ns() >= deadline)
                 return 0;
         }

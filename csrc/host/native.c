@@ -75,7 +75,7 @@ struct thr {
     bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
     int id, prc, slotno, tid, run_pos;
     int hash_next;
-    uint64_t irq_since;
+    uint64_t irq_since, held_turn;
     struct slot *slot;
     struct hop *ops;
     int op_count, op_room, sent, matched, round_start;
@@ -246,6 +246,16 @@ static struct thr *hash_find(int tid)
         if (thrs[i - 1]->tid == tid)
             return thrs[i - 1];
     return NULL;
+}
+
+/* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. */
+static int spin_skip, spin_penalty;
+
+static void update_spin(void)
+{
+    uint64_t want = run_count + 2 <= cpu_count && spin_penalty < 4 ? stub_spin_ticks : 0;
+    if (info->spin_ticks != want)
+        info->spin_ticks = want;
 }
 
 static void run_add(struct thr *t)
@@ -514,7 +524,9 @@ static void start_running(struct thr *t)
         return;
     if (t->op_count && ops_pending(p)) {
         /* One address space, one outstanding batch: another thread's comes first. */
+        static uint64_t turns;
         t->held = true;
+        t->held_turn = ++turns;
         p->held_count++;
         held_total++;
         if (p->op_thr >= 0) {
@@ -532,16 +544,18 @@ static void release_held(void)
         struct prc *p = prcs[i];
         if (!p->used || !p->held_count || ops_pending(p))
             continue;
+        struct thr *first = NULL;
         for (int k = 0; k < p->slot_high; k++) {
             struct thr *t = p->slots[k];
-            if (t && t->held) {
-                t->held = false;
-                p->held_count--;
-                held_total--;
-                start_running(t);
-                break;
-            }
+            if (t && t->held && (!first || t->held_turn < first->held_turn))
+                first = t;
         }
+        if (!first)
+            continue;
+        first->held = false;
+        p->held_count--;
+        held_total--;
+        start_running(first);
     }
 }
 

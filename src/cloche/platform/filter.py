@@ -1,8 +1,8 @@
 """The seccomp filter of guest processes, as data: what the stub may ask of the host, and how.
 
-Owns the BPF program that the zygote installs and every guest inherits.  Order of its checks: architecture, then
-the instruction pointer, then the call.  Whatever is allowed here must be harmless with *any* arguments, because
-a guest can jump to any instruction of the stub (DESIGN.md, I6).
+Owns the BPF program that the zygote installs and every guest inherits.  Order of its checks: architecture,
+then the instruction pointer, then the call.  Whatever is allowed here must be harmless with *any* arguments,
+because a guest can jump to any instruction of the stub (DESIGN.md, I6).
 """
 
 from typing import Final
@@ -44,8 +44,8 @@ SYS_EXIT_GROUP: Final = 231
 
 # Executed only after the sentry has matched them with what it ordered.
 NOTIFIED: Final = (SYS_MMAP, SYS_MUNMAP, SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_CLONE, SYS_EXIT)
-# Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes its own
-# mapping fail.
+# Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
+# its own mapping fail.
 ALLOWED: Final = (SYS_RT_SIGRETURN, SYS_CLOSE)
 
 

@@ -32,6 +32,11 @@ EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was
 
 EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
 
+# Kinds of prefetch descriptors (Platform.set_prefetch).
+PF_CSTRING: Final = 1
+PF_FIXED: Final = 2
+PF_ARG: Final = 3
+
 Event = tuple[int, int, int, int, int, int, int, int, int]
 
 
@@ -236,6 +241,18 @@ class Platform:
 
     def remove_fd(self, fd: int) -> None:
         raise NotImplementedError
+
+    def overdue(self) -> list[HostProcess]:
+        """Processes that have owed an answer (to an interrupt, an operation, a fork) for too long: kill them."""
+        return []
+
+    def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
+        """What to copy along with syscall `nr`, so that reading it costs nothing: a hint.
+
+        Up to three of (kind, argument, count argument, value, cap).  PF_CSTRING: a string of at most `value`
+        bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument` times `value` bytes, not at all if
+        more than `cap`.
+        """
 
     def min_address(self) -> int:
         """The lowest address a guest may map."""

@@ -5,12 +5,12 @@ Owns the zygote, the pool of blank processes, and the handles `SystrapProcess` a
 
 Order that callers keep, beyond interface.py:
 - `start` once per host process: the seccomp listener and SIGCHLD are process-wide.  It blocks SIGCHLD.
-- A deferred `HostThread.write` is seen by `HostProcess.read` and by the thread itself, but by *other* threads only
-  when the thread runs again.  What others wait for (a futex word) goes through `HostProcess.write`.
+- A deferred `HostThread.write` is seen by `HostProcess.read` and by the thread itself, but by *other* threads
+  only when the thread runs again.  What others wait for (a futex word) goes through `HostProcess.write`.
 - `HostProcess.write` acts at once: on an area whose mmap is still queued, use `HostThread.write` of the thread
   that maps it (delivered after its operations, in order, whatever the size).
-- When a queued fork fails, EV_OPS_FAILED on the parent is the only event: discard the child's thread.  When the
-  parent dies before the fork is adopted, EV_PROCESS_DIED comes for the child, too.
+- When a queued fork fails, EV_OPS_FAILED on the parent is the only event: discard the child's thread.  When
+  the parent dies before the fork is adopted, EV_PROCESS_DIED comes for the child, too.
 """
 
 import errno
@@ -30,6 +30,7 @@ from cloche.platform.interface import (
     EV_PROCESS_DIED,
     EV_STARTED,
     EV_SYSCALL,
+    PF_ARG,
     Event,
     HostProcess,
     HostThread,
@@ -49,11 +50,6 @@ _STUB_SPIN_NS: Final = 30_000
 _START_TIMEOUT_S: Final = 10.0
 _OVERDUE_NS: Final = 10_000_000_000
 _NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
-
-# Kinds of prefetch descriptors; see set_prefetch.
-PF_CSTRING: Final = 1
-PF_FIXED: Final = 2
-PF_ARG: Final = 3
 
 
 class SystrapProcess(HostProcess):
@@ -524,11 +520,6 @@ class Systrap(Platform):
         return [self._processes[i] for i in idents if i in self._processes]
 
     def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
-        """What the stub copies along with syscall `nr`: up to three of (kind, argument, count argument, value, cap).
-
-        PF_CSTRING: a string of at most `value` bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument`
-        times `value` bytes, not at all if more than `cap`.  Together at most 32 KiB.
-        """
         total = 0
         if len(descriptors) > 3:
             raise ValueError("at most three descriptors")

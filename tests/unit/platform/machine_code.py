@@ -1,24 +1,7 @@
 """A very small assembler for guests."""
 
 SYSCALL = bytes.fromhex("0f05")
-_REGS = (
-    "rax",
-    "rcx",
-    "rdx",
-    "rbx",
-    "rsp",
-    "rbp",
-    "rsi",
-    "rdi",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-)
+_REGS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
 _ARGS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 
 

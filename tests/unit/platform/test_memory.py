@@ -1,0 +1,155 @@
+"""Prefetched arguments, and data between host descriptors and guest memory."""
+
+import os
+from pathlib import Path
+
+import pytest
+from code_guest import CODE, MAP_FIXED_ANON, Guest
+from machine_code import SYSCALL, mov, syscall
+
+from cloche.platform import _native
+from cloche.platform.interface import PF_ARG, PF_CSTRING, PF_FIXED, HostThread
+from cloche.platform.systrap import Systrap
+
+DATA = CODE + 0x1000
+# exit(last result) for ever
+ANSWER = bytes.fromhex("4889c7") + mov("rax", 60) + SYSCALL + bytes.fromhex("ebef")
+BIG = 0x10000000
+
+
+def stopped(guest: Guest, code: bytes = b"", extra: bytes = b"") -> HostThread:
+    thread = guest.start((code or syscall(39)) + ANSWER, extra)
+    guest.event()
+    return thread
+
+
+def test_prefetched_string_is_what_the_call_saw(guest: Guest, platform: Systrap) -> None:
+    platform.set_prefetch(2, [(PF_CSTRING, 0, 0, 256, 0)])
+    try:
+        thread = stopped(guest, syscall(2, DATA, 0, 0), b"/etc/passwd\0rest")
+        thread.process().write(DATA, b"/changed\0")
+        assert thread.read_cstring(DATA, 4096) == b"/etc/passwd"
+        assert thread.read(DATA, 5) == b"/etc/"
+        assert thread.process().read(DATA, 8) == b"/changed"
+        assert thread.read(DATA, 20)[:8] == b"/changed"  # longer than what was prefetched
+        guest.kill(thread.process())
+    finally:
+        platform.set_prefetch(2, [])
+
+
+def test_prefetch_kinds(guest: Guest, platform: Systrap) -> None:
+    platform.set_prefetch(1, [(PF_ARG, 1, 2, 1, 4096), (PF_FIXED, 3, 0, 16, 0)])
+    try:
+        thread = stopped(
+            guest, syscall(1, 1, DATA, 5, DATA + 100), b"hello" + bytes(95) + b"0123456789abcdef"
+        )
+        thread.process().write(DATA, bytes(200))
+        assert thread.read(DATA, 5) == b"hello"
+        assert thread.read(DATA + 100, 16) == b"0123456789abcdef"
+        guest.kill(thread.process())
+        # a fault marks the entry absent, not the call
+        thread = stopped(guest, syscall(1, 1, 0x1234000, 5, DATA + 100), bytes(100) + b"0123456789abcdef")
+        assert thread.read(0x1234000, 5) == b""
+        assert thread.read(DATA + 100, 4) == b"0123"
+        guest.kill(thread.process())
+        # beyond the cap nothing is copied
+        thread = stopped(guest, syscall(1, 1, DATA, 5000, 0), b"x")
+        thread.process().write(DATA, b"y")
+        assert thread.read(DATA, 1) == b"y"
+        guest.kill(thread.process())
+    finally:
+        platform.set_prefetch(1, [])
+
+
+def test_prefetch_is_limited(platform: Systrap) -> None:
+    with pytest.raises(ValueError):
+        platform.set_prefetch(1, [(PF_CSTRING, 0, 0, 30000, 0), (PF_CSTRING, 1, 0, 30000, 0)])
+
+
+def test_cstring_reaches_up_to_an_unmapped_page(guest: Guest) -> None:
+    thread = stopped(guest)
+    end = CODE + 0x4000
+    thread.process().write(end - 3, b"abc")
+    assert thread.read_cstring(end - 3, 4096) is None
+    assert thread.read_cstring(end - 3, 3) == b"abc"
+    thread.process().write(end - 1, b"\0")
+    assert thread.read_cstring(end - 3, 4096) == b"ab"
+    guest.kill(thread.process())
+
+
+@pytest.mark.parametrize("length", [1, 5000, 65536, 65537, 3_000_000])
+def test_read_fd_into(guest: Guest, tmp_path: Path, length: int) -> None:
+    data = os.urandom(length)
+    (tmp_path / "f").write_bytes(b"0123" + data)
+    fd = os.open(tmp_path / "f", os.O_RDONLY)
+    thread = stopped(guest)
+    thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
+    thread.ret(0)
+    guest.event()
+    assert thread.read_fd_into(fd, 4, BIG + 3, length + 100, 0) == length
+    assert thread.process().read(BIG + 3, length) == data
+    thread.ret(0)
+    assert guest.event()[2:4] == (60, 0)
+    assert thread.process().read(BIG + 3, length) == data
+    assert thread.read_fd_into(fd, -1, BIG, 4, 0) == 4
+    assert thread.read_fd_into(fd, -1, BIG + 4, 3_500_000, 0) == length
+    thread.ret(0)
+    guest.event()
+    assert thread.process().read(BIG, 4 + length) == b"0123" + data
+    assert thread.read_fd_into(fd, length + 4, BIG, 100, 0) == 0
+    os.close(fd)
+    guest.kill(thread.process())
+
+
+def test_read_into_unmapped_memory(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(200_000))
+    fd = os.open(tmp_path / "f", os.O_RDONLY)
+    thread = stopped(guest)
+    n = thread.read_fd_into(fd, 0, 0x1234000, 100, 0)
+    thread.ret(n)
+    assert guest.event()[2:4] == (60, -14)
+    assert thread.read_fd_into(fd, 0, 0x1234000, 200_000, 0) == -14
+    assert thread.read_fd_into(fd, 0, platform_end() - 50, 100, 0) == -14
+    os.close(fd)
+    guest.kill(thread.process())
+
+
+def platform_end() -> int:
+    return _native.MAX_ADDRESS
+
+
+@pytest.mark.parametrize("length", [1, 70_000, 2_500_000])
+def test_write_fd_from(guest: Guest, tmp_path: Path, length: int) -> None:
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    data = os.urandom(length)
+    thread = stopped(guest)
+    thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
+    thread.write(BIG, data)
+    thread.ret(0)
+    guest.event()
+    assert thread.write_fd_from(fd, 2, BIG, length, 0) == length
+    assert thread.write_fd_from(fd, 0, 0x1234000, 10, 0) == -14
+    assert thread.write_fd_from(-1, 0, BIG, 10, 0) == -9
+    assert (tmp_path / "f").read_bytes() == bytes(2) + data
+    os.close(fd)
+    guest.kill(thread.process())
+
+
+def test_the_platform_is_out_of_reach_for_reads_and_writes(guest: Guest) -> None:
+    thread = stopped(guest)
+    process = thread.process()
+    for addr in (_native.STUB_BASE, _native.INFO_BASE, _native.REGION_BASE, (1 << 64) - 8, -8):
+        assert process.read(addr, 8) == b""
+        assert thread.read(addr, 8) == b""
+        assert process.write(addr, b"x" * 8) == 0
+        assert thread.write(addr, b"x" * 8) == 0
+        for queue in (thread.queue_munmap, lambda a, n: thread.queue_mmap(a, n, 7, MAP_FIXED_ANON, -1, 0)):
+            with pytest.raises(OSError):
+                queue(addr, 4096)
+    with pytest.raises(OSError):
+        thread.queue_munmap(_native.MAX_ADDRESS - 4096, 8192)
+    with pytest.raises(OSError):
+        thread.queue_mremap(0x10000, 4096, 1 << 47, 1, 0)
+    start, length = guest.platform.vdso()
+    assert length and process.read(start, 4) == b"\x7fELF"
+    guest.kill(process)
