@@ -15,14 +15,18 @@ from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
+from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
+from cloche.fs.host_tty import bridge_terminal
 from cloche.fs.hostfd import HostFile, host_file, restore_terminals
 from cloche.fs.overlay import OverlayFs
+from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.pipe import open_fifo
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs, TmpfsOptions
+from cloche.fs.tty import Terminal
 from cloche.kernel import itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts
 from cloche.kernel.clone import finish_vfork_wait, new_init_group, vfork_done
@@ -262,6 +266,8 @@ def assemble(
     kernel.exit_hook = do_group_exit
     register_devices()
     register_fifo_opener(open_fifo)
+    devpts_fs(kernel)
+    install_pidfd(kernel)
     gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
     builder = Builder(kernel, spec, gofer)
     kernel.memory_fs = builder.tmpfs(0o1777)
@@ -282,8 +288,16 @@ def assemble(
 
 
 def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
-    """The first program's descriptors."""
+    """The first program's descriptors: the host's, or with -t a terminal of the sandbox's own."""
     files = FdTable()
+    root = kernel.root_context
+    if spec.has_terminal and root is not None:
+        bridge, slave = bridge_terminal(root, kernel, stdio[0], stdio[1])
+        for _fd in range(3):
+            files.install(slave, 1024)
+        kernel.window_hook = bridge.resize
+        kernel.shutdown_hooks.append(bridge.flush)
+        return files
     hosts: list[HostFile] = []
     for fd in stdio:
         try:
@@ -331,6 +345,9 @@ def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
     group.pgrp = pgrp
     kernel.sessions[MAIN_PID] = session
     kernel.process_groups[MAIN_PID] = pgrp
+    console = kernel.extra.get("console")
+    if isinstance(console, Terminal):
+        console.adopt(group)
     try:
         fs.cwd = path_lookup(task, None, spec.cwd)
         if not fs.cwd.inode().is_dir():
