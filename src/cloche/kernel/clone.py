@@ -31,6 +31,7 @@ from cloche.abi.sched import (
     CLONE_VFORK,
     CLONE_VM,
 )
+from cloche.kernel import sched
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
@@ -144,11 +145,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.sigmask = task.sigmask
     child.personality = task.personality
     child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
-    child.nice = task.nice
-    child.sched_policy, child.sched_priority = task.sched_policy, task.sched_priority
-    child.affinity = task.affinity
-    child.ioprio = task.ioprio
-    child.timer_slack_ns = task.timer_slack_ns
+    sched.inherit(task, child)
     child.start_ns = monotonic_ns() - kernel.boot_mono_ns
     if not flags & CLONE_VM or flags & CLONE_VFORK:
         child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size

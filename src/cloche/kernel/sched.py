@@ -118,9 +118,12 @@ def inherit(parent: Task, child: Task) -> None:
     child.sched_policy = parent.sched_policy
     child.sched_priority = parent.sched_priority
     if parent.sched_policy & SCHED_RESET_ON_FORK:
-        child.sched_policy = SCHED_NORMAL
-        child.sched_priority = 0
+        child.sched_policy = policy_of(parent)
         child.nice = max(parent.nice, 0)
+        if is_realtime(child.sched_policy):
+            child.sched_policy = SCHED_NORMAL
+            child.sched_priority = 0
+            child.nice = 0
 
 
 def check_ioprio(creds: Credentials, ioprio: int) -> None:
