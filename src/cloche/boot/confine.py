@@ -72,6 +72,7 @@ IPC_NAMESPACE: Final = "ipc namespace"
 UTS_NAMESPACE: Final = "uts namespace"
 CGROUP_NAMESPACE: Final = "cgroup namespace"
 EMPTY_ROOT: Final = "empty root"
+OWN_PROC: Final = "own /proc"
 LANDLOCK: Final = "landlock"
 NO_CAPABILITIES: Final = "no capabilities"
 UNPRIVILEGED_USER: Final = "unprivileged user"
@@ -298,6 +299,23 @@ def enter_namespaces(report: Report, names: tuple[str, ...]) -> None:
 
 
 # -- the file system -----------------------------------------------------------------------------------------
+def mount_own_proc(report: Report) -> None:
+    """Put a procfs of this process's own pid namespace over /proc, in its own mount namespace.
+
+    Through it the platform reads how much memory the guests have; without it that is not known.  Where the host's
+    /proc is partly hidden (a container) the kernel refuses, and things stay as they are.
+    """
+    if not report.has(MOUNT_NAMESPACE) or not report.has(PID_NAMESPACE):
+        return
+    try:
+        hostsys.mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)  # nothing may propagate to the host
+        hostsys.mount(b"proc", b"/proc", b"proc", _NOEXEC_MOUNT)
+    except OSError as error:
+        report.missing(OWN_PROC, _explain(error), "sizes of guests' memory read as 0")
+    else:
+        report.in_force(OWN_PROC)
+
+
 def empty_root(report: Report) -> None:
     """Replace the root by an empty read-only directory, and move there.
 

@@ -26,6 +26,7 @@ from cloche.platform.systrap import Systrap
 EXIT_INTERNAL: Final = 125
 EPOLLIN: Final = 1
 _EXECUTE_AND_READ: Final = 0x1 | 0x4  # LANDLOCK_ACCESS_FS_*
+_READ_FILE: Final = 0x4
 
 
 class StartError(Exception):
@@ -111,16 +112,22 @@ def _serve(
 ) -> int:
     facts = HostFacts.read()
     platform = Systrap(mm=spec.mm_mode)
+    if spec.is_confined:
+        confine.mount_own_proc(report)
     platform.prepare()
+    proc_fd = platform.proc_fd()
     if spec.is_confined:
         confine.empty_root(report)
         confine.become_unprivileged(report)
         confine.drop_capabilities(report)
-        confine.deny_paths(report, [(platform.stub_fd(), _EXECUTE_AND_READ)], may_signal=True)
+        allowed = [(platform.stub_fd(), _EXECUTE_AND_READ)]
+        if proc_fd >= 0:
+            allowed.append((proc_fd, _READ_FILE))
+        confine.deny_paths(report, allowed, may_signal=True)
     platform.start()
     if spec.is_confined:
         confine.set_undumpable(report)
-        seccomp.install(sentry_policy())
+        seccomp.install(sentry_policy(proc_fd))
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     channel = Control(kernel, control)

@@ -267,6 +267,10 @@ class Systrap(Platform):
         except OSError:
             self._proc_fd = -1  # no vDSO for the guests, no resident sizes
 
+    def proc_fd(self) -> int:
+        """The descriptor of the procfs, -1 if there is none: confinement must let files below it be read."""
+        return self._proc_fd
+
     def stub_fd(self) -> int:
         """The stub's descriptor, after `prepare` and before `start`: Landlock must allow to execute it."""
         return self._stub_fd
