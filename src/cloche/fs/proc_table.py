@@ -63,11 +63,11 @@ def _statm(reader: Task, task: Task) -> bytes:
 
 
 def _maps(reader: Task, task: Task) -> bytes:
-    return proc_text.maps_text(task)
+    return proc_text.maps_text(reader, task)
 
 
 def _smaps(reader: Task, task: Task) -> bytes:
-    return proc_text.smaps_text(task)
+    return proc_text.smaps_text(reader, task)
 
 
 def _smaps_rollup(reader: Task, task: Task) -> bytes:

@@ -27,6 +27,9 @@ from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
+from cloche.vfs.mapping import FileMapping
+from cloche.vfs.objects import Path
+from cloche.vfs.pseudo import path_text
 
 PAGE: Final = 4096
 NS_PER_TICK: Final = 10_000_000  # USER_HZ 100
@@ -358,8 +361,16 @@ def _status_memory(space: AddressSpace) -> str:
 # -- memory maps -----------------------------------------------------------------------------------------
 
 
-def area_name(space: AddressSpace, area: Area) -> bytes:
-    """The last column of maps."""
+def area_name(space: AddressSpace, area: Area, root: Path) -> bytes:
+    """The last column of maps; a file's path as it is now, seen from `root`."""
+    backing = area.backing
+    if isinstance(backing, FileMapping):
+        file = backing.file
+        text = file.link_text()
+        if text is not None:
+            return text
+        if file.path is not None:
+            return path_text(root, file.path)
     if area.name:
         return area.name
     if area.backing is not None:
@@ -371,7 +382,7 @@ def area_name(space: AddressSpace, area: Area) -> bytes:
     return b""
 
 
-def _map_line(space: AddressSpace, area: Area) -> bytes:
+def _map_line(space: AddressSpace, area: Area, root: Path) -> bytes:
     dev, ino = area.identity()
     prot = area.prot
     modes = (
@@ -384,7 +395,7 @@ def _map_line(space: AddressSpace, area: Area) -> bytes:
     line = (
         f"{area.start:08x}-{area.end:08x} {modes} {offset:08x} {major(dev):02x}:{minor(dev):02x} {ino} "
     ).encode()
-    name = area_name(space, area)
+    name = area_name(space, area, root)
     if name:
         line = line.ljust(72) + b" " + name.replace(b"\n", b"\\012")
     return line + b"\n"
@@ -403,12 +414,12 @@ def _start_of(area: Area) -> int:
     return area.start
 
 
-def maps_text(task: Task) -> bytes:
+def maps_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/maps."""
     space = space_of(task)
     if space is None:
         return b""
-    return b"".join([_map_line(space, area) for area in shown_areas(space)])
+    return b"".join([_map_line(space, area, reader.fs.root) for area in shown_areas(space)])
 
 
 def _smaps_figures(size: int, rss: int, *, is_file: bool, is_shared: bool, is_written: bool) -> str:
@@ -453,7 +464,7 @@ def _vm_flags(area: Area) -> str:
     return text + "mr mw me " + ("ac " if prot & PROT_WRITE else "") + "\n"
 
 
-def smaps_text(task: Task) -> bytes:
+def smaps_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/smaps: each area's resident size is estimated as its share of the whole."""
     space = space_of(task)
     if space is None:
@@ -475,7 +486,8 @@ def smaps_text(task: Task) -> bytes:
             is_written=area.prot & PROT_WRITE != 0,
         )
         parts.append(
-            _map_line(space, area) + (head + block + "THPeligible:           0\n" + _vm_flags(area)).encode()
+            _map_line(space, area, reader.fs.root)
+            + (head + block + "THPeligible:           0\n" + _vm_flags(area)).encode()
         )
     return b"".join(parts)
 

@@ -12,6 +12,7 @@ from cloche.abi.errno import (
     ELOOP,
     ENOENT,
     ENOEXEC,
+    ETXTBSY,
     LinuxError,
 )
 from cloche.abi.stat import S_IFREG
@@ -59,6 +60,8 @@ def open_exec(ctx: Context, path: Path) -> FileDescription:
         raise LinuxError(EACCES)
     if path.mount.flags & MNT_NOEXEC or not inode.permission(ctx, MAY_EXEC) or not inode.mode & 0o111:
         raise LinuxError(EACCES)
+    if inode.write_count > 0:
+        raise LinuxError(ETXTBSY)
     file = inode.open(ctx, path, 0)
     return file.get()
 
@@ -212,11 +215,7 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
             base = 0x555555554000 + (kernel_random(28) << 12)
     place_image(mm, main, base)
     end = map_segments(task, mm, thread, main)
-    first, last = main.segments[0], main.segments[-1]
-    mm.start_code = main.base + first.vaddr
-    mm.end_code = main.base + first.vaddr + first.filesz
-    mm.start_data = main.base + last.vaddr
-    mm.end_data = main.base + last.vaddr + last.filesz
+    _mark_sections(mm, main)
     interpreter = image.interpreter
     if interpreter is not None:
         place_image(mm, interpreter, 0)
@@ -230,6 +229,17 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     vdso, vdso_length = kernel.platform.vdso()
     mm.vdso_start, mm.vdso_end = vdso, vdso + vdso_length
     return stack_top
+
+
+def _mark_sections(mm: AddressSpace, image: Image) -> None:
+    """Where code and data begin and end, as load_elf_binary has it."""
+    starts = [segment.vaddr for segment in image.segments if segment.flags & 1]
+    ends = [segment.vaddr + segment.filesz for segment in image.segments if segment.flags & 1]
+    last = image.segments[-1]
+    mm.start_code = image.base + min(starts, default=0)
+    mm.end_code = image.base + max(ends, default=0)
+    mm.start_data = image.base + last.vaddr
+    mm.end_data = image.base + last.vaddr + last.filesz
 
 
 def kernel_random(bits: int) -> int:
@@ -308,7 +318,7 @@ def _reset_for_exec(task: Task, image: ExecImage) -> None:
     task.robust_list = 0
     task.clear_child_tid = 0
     task.restart = None
-    group.exe = image.path
+    group.set_exe(image.path)
     group.has_execed = True
     group.exit_signal = 17
     group.is_dumpable = True
