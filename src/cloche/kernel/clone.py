@@ -37,6 +37,7 @@ from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGr
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import Registers
+from cloche.vfs.objects import Path
 
 NAMESPACES: Final = (
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWTIME
@@ -245,7 +246,8 @@ def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGro
         group.parent.children.append(group)
     group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
     group.rlimits = list(old.rlimits)
-    group.exe = old.exe
+    if isinstance(old.exe, Path):
+        group.set_exe(old.exe)
     group.oom_score_adj = old.oom_score_adj
     group.oom_score_adj_min = old.oom_score_adj_min
     group.loginuid = old.loginuid

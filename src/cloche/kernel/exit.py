@@ -170,6 +170,7 @@ def group_dead(group: ThreadGroup) -> None:
         return
     kernel = group.kernel
     group.is_zombie = True
+    group.allow_text_writes()
     for hook in kernel.group_exit_hooks:
         hook(group)
     reaper = find_reaper(group)

@@ -15,7 +15,7 @@ from cloche.kernel.timers import Timer, TimerQueue
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, MountNamespace
+from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
@@ -149,7 +149,8 @@ class ThreadGroup:
         self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
         self.cpu_timers: object | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
-        self.exe: object | None = None  # vfs Path of the executable
+        self.exe: object | None = None  # vfs Path of the executable; change it with set_exe
+        self.busy_text: Inode | None = None  # that nobody may write meanwhile (ETXTBSY)
         self.start_ns: int = 0  # since the sandbox's boot
         self.dead_user_ns: int = 0  # CPU time of threads and address spaces that are gone
         self.dead_system_ns: int = 0
@@ -167,6 +168,20 @@ class ThreadGroup:
 
     def is_alive(self) -> bool:
         return not self.is_zombie and not self.is_reaped
+
+    def set_exe(self, path: Path | None) -> None:
+        """Run from this file, which cannot be opened for writing until the group is dead or runs from another."""
+        self.allow_text_writes()
+        self.exe = path
+        if path is not None:
+            self.busy_text = path.inode()
+            self.busy_text.write_count -= 1
+
+    def allow_text_writes(self) -> None:
+        """The group is dead: its executable may be written."""
+        if self.busy_text is not None:
+            self.busy_text.write_count += 1
+            self.busy_text = None
 
     def rlimit(self, resource: int) -> int:
         """The soft limit of RLIMIT_* `resource`; -1 is infinity."""
