@@ -523,6 +523,7 @@ class TmpfsFile(TmpfsInode):
             raise LinuxError(EPERM)
         storage = self.storage
         fd = storage.memfd(self.size)
+        self.blocks = storage.pages * 8  # becoming a memfd may have dropped what was preallocated
         if flags & MAP_SHARED:
             storage.is_mapped = True
         return fd
