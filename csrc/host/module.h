@@ -306,15 +306,17 @@ static bool op_allowed(uint64_t nr, const uint64_t *a)
 /* What the direct-mode filter lets through without asking (filter.py says the same). */
 static bool op_direct(uint64_t nr, const uint64_t *a)
 {
-    if (strict_mode)
+    if (strict_mode || a[0] >= MAX_ADDRESS || a[1] >> 32)
         return false;
     switch (nr) {
     case SYS_mmap:
-        return (a[3] & 0x22) == 0x22 && (int64_t)a[4] == -1;
+        return !(a[3] & ~0x12c032ULL) && (a[3] & 0x32) == 0x32 && (uint32_t)a[4] == 0xffffffff && !(a[2] & ~7ULL);
     case SYS_munmap:
-    case SYS_mprotect:
-    case SYS_madvise:
         return true;
+    case SYS_mprotect:
+        return !(a[2] & ~7ULL);
+    case SYS_madvise:
+        return a[2] <= 4 || a[2] == 8 || a[2] == 14 || a[2] == 15;
     }
     return false;
 }

@@ -44,6 +44,13 @@ SYS_EXIT_GROUP: Final = 231
 
 # Executed only after the sentry has matched them with what it ordered.
 NOTIFIED: Final = (SYS_MMAP, SYS_MUNMAP, SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_CLONE, SYS_EXIT)
+MAP_PRIVATE: Final = 0x02
+MAP_FIXED: Final = 0x10
+MAP_ANONYMOUS: Final = 0x20
+# ... and STACK, NORESERVE, POPULATE, FIXED_NOREPLACE.
+DIRECT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | 0x20000 | 0x4000 | 0x8000 | 0x100000
+# NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
+DIRECT_ADVICE: Final = (0, 1, 2, 3, 4, 8, 14, 15)
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
 # its own mapping fail.
 ALLOWED: Final = (SYS_RT_SIGRETURN, SYS_CLOSE)
@@ -97,9 +104,10 @@ def _equal64(p: _Program, index: int, value: int, otherwise: str) -> None:
 
 
 def build(is_direct: bool) -> list[int]:
-    """The filter.  Strict: every operation on memory or processes asks the sentry."""
-    if is_direct:
-        raise NotImplementedError("direct mode")
+    """The filter.  Strict: every operation on memory or processes asks the sentry.
+
+    Direct: what concerns private anonymous memory of the guest's own range does not ask.
+    """
     p = _Program()
     p.load(_ARCH)
     p.jump(_JEQ, _ARCH_X86_64, "", "trap")
@@ -114,22 +122,63 @@ def build(is_direct: bool) -> list[int]:
         p.jump(_JEQ, nr, "allow")
     p.jump(_JEQ, SYS_FUTEX, "futex")
     p.jump(_JEQ, SYS_SCHED_YIELD, "bell")
+    if is_direct:
+        p.jump(_JEQ, SYS_MMAP, "mmap")
+        p.jump(_JEQ, SYS_MPROTECT, "mprotect")
+        p.jump(_JEQ, SYS_MADVISE, "madvise")
+        p.jump(_JEQ, SYS_MUNMAP, "range")
     for nr in NOTIFIED:
         p.jump(_JEQ, nr, "notify")
-    p.label("kill")
     p.ret(RET_KILL_PROCESS)
     p.label("futex")
     p.load(_arg_low(1))
-    p.jump(_JGT, 1, "deny")  # FUTEX_WAIT is 0, FUTEX_WAKE 1
-    p.label("allow")
-    p.ret(RET_ALLOW)
+    p.jump(_JGT, 1, "kill", "allow")  # FUTEX_WAIT is 0, FUTEX_WAKE 1
     p.label("bell")
-    _equal64(p, 0, _native.BELL_ARG0, "deny")
-    _equal64(p, 1, _native.BELL_ARG1, "deny")
+    _equal64(p, 0, _native.BELL_ARG0, "kill")
+    _equal64(p, 1, _native.BELL_ARG1, "kill")
+    p.ret(RET_USER_NOTIF)
+    if is_direct:
+        _direct(p)
     p.label("notify")
     p.ret(RET_USER_NOTIF)
+    p.label("allow")
+    p.ret(RET_ALLOW)
     p.label("trap")
     p.ret(RET_TRAP)
-    p.label("deny")
+    p.label("kill")
     p.ret(RET_KILL_PROCESS)
     return p.assemble()
+
+
+def _direct(p: _Program) -> None:
+    """Allow what touches private anonymous memory of the guest only; leave the rest to the sentry.
+
+    The range: it begins below MAX_ADDRESS and is shorter than 4 GiB, so it ends below the stub (shared.h leaves
+    the 4 GiB between them unmapped).  module.h (op_direct) has the same rules.
+    """
+    p.label("mmap")
+    p.load(_arg_low(3))
+    p.jump(_JSET, ~DIRECT_MAP_FLAGS & 0xFFFFFFFF, "notify")
+    for bit in (MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS):
+        p.jump(_JSET, bit, "", "notify")
+    p.load(_arg_high(3))
+    p.jump(_JEQ, 0, "", "notify")
+    p.load(_arg_low(4))
+    p.jump(_JEQ, 0xFFFFFFFF, "", "notify")
+    p.label("mprotect")  # no PROT_GROWSDOWN and the like
+    p.load(_arg_low(2))
+    p.jump(_JSET, ~7 & 0xFFFFFFFF, "notify")
+    p.load(_arg_high(2))
+    p.jump(_JEQ, 0, "range", "notify")
+    p.label("madvise")
+    p.load(_arg_high(2))
+    p.jump(_JEQ, 0, "", "notify")
+    p.load(_arg_low(2))
+    for advice in DIRECT_ADVICE:
+        p.jump(_JEQ, advice, "range")
+    p.ret(RET_USER_NOTIF)
+    p.label("range")
+    p.load(_arg_high(0))
+    p.jump(_JGE, _native.MAX_ADDRESS >> 32, "notify")
+    p.load(_arg_high(1))
+    p.jump(_JEQ, 0, "allow", "notify")

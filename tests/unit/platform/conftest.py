@@ -8,9 +8,9 @@ from code_guest import Guest
 from cloche.platform.systrap import Systrap
 
 
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Systrap]:
-    systrap = Systrap()
+@pytest.fixture(scope="module", params=["strict", "direct"])
+def platform(request: pytest.FixtureRequest) -> Iterator[Systrap]:
+    systrap = Systrap(request.param)
     systrap.start()
     yield systrap
     systrap.shutdown()
