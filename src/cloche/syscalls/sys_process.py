@@ -236,9 +236,12 @@ def read_string_array(task: Task, addr: int) -> list[bytes]:
         if end >= 0:
             text = window[offset:end]
         else:
-            text = mem.read_cstring(pointer, 131073)
-            if len(text) >= 131072:
+            found = task.thread.read_cstring(pointer, 131072)
+            if found is None:
+                raise LinuxError(EFAULT)
+            if len(found) >= 131072:
                 raise LinuxError(E2BIG)
+            text = found
         texts.append(text)
         total += len(text) + 9
         if total > MAX_ARG_BYTES:

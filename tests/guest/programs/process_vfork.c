@@ -35,9 +35,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 5; i++) {
         char *more[] = {"prog", "two", NULL};
         int error = posix_spawn(&child, "./process_vfork", NULL, NULL, more, environ);
-        printf("spawn %d\n", error);
-        fflush(stdout);
         waitpid(child, &status, 0);
+        printf("spawn %d\n", error);
         printf("status %d\n", WEXITSTATUS(status));
         fflush(stdout);
     }
