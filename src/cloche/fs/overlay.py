@@ -30,10 +30,10 @@ from cloche.fs.tmpfs import (
     TmpfsOptions,
 )
 from cloche.mm.usermem import IovIter
+from cloche.vfs.listing import Names
 from cloche.vfs.objects import (
     Context,
     Dentry,
-    DirEmitter,
     FileDescription,
     FileSystem,
     Inode,
@@ -304,18 +304,6 @@ class OverlayDescription(TmpfsDescription):
 
 
 # -- directories -----------------------------------------------------------------------------------------
-class _NameCollector(DirEmitter):
-    """Collects what a lower directory lists."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[bytes, int, int]] = []
-
-    def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
-        if name != b"." and name != b"..":
-            self.found.append((name, ino, dtype))
-        return True
-
-
 class OverlayDir(TmpfsDir):
     """A directory of lower layers, merged; `entries` holds what was looked up, listed or changed."""
 
@@ -425,19 +413,19 @@ def list_names(ctx: Context, directory: Inode, overlay: OverlayFs) -> list[tuple
     """Name, inode number and DT_* of everything in a lower directory.  Raises LinuxError."""
     dentry = Dentry(b"", None, directory)
     file = directory.open(ctx, Path(overlay.lower_mount, dentry), os.O_DIRECTORY).get()
-    collector = _NameCollector()
+    listing = Names()
     try:
         while True:
-            before = len(collector.found)
+            before = len(listing.rows)
             pos = file.pos
-            result = file.iterate(ctx, collector)
+            result = file.iterate(ctx, listing)
             if result < 0:
                 raise LinuxError(-result)
-            if len(collector.found) == before and file.pos == pos:
+            if len(listing.rows) == before and file.pos == pos:
                 break
     finally:
         file.put()
-    return collector.found
+    return [(row[0], row[1], row[2]) for row in listing.rows if row[0] != b"." and row[0] != b".."]
 
 
 def _is_whiteout(inode: Inode) -> bool:
