@@ -10,6 +10,7 @@ VDSO_SIZE: int
 REGION_BASE: int
 REGION_SIZE: int
 SLOT_COUNT: int
+SLOT_SIZE: int
 DATA_SIZE: int
 BELL_ARG0: int
 BELL_ARG1: int

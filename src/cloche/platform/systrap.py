@@ -253,6 +253,10 @@ class Systrap(Platform):
         self._proc_fd = -1
         self._has_proc = False
 
+    def is_direct(self) -> bool:
+        """Whether private anonymous memory is mapped without asking."""
+        return self._mm == "direct"
+
     # ---- start ----
 
     def prepare(self) -> None:
