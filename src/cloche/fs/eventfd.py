@@ -36,7 +36,7 @@ class EventFile(AnonFile):
         return dst.copy_to(value.to_bytes(8, "little"))
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
-        if src.remaining() < 8:
+        if src.remaining() != 8:  # strict since Linux 6.10
             return -EINVAL
         data = src.copy_from(8)
         value = int.from_bytes(data, "little")

@@ -732,11 +732,11 @@ def _notify_self(inode: Inode, mask: int) -> None:
 
 
 def _notify_removed(directory: Inode, name: bytes, inode: Inode) -> None:
-    if not inode.is_dir() and inode.nlink > 0:
+    if not inode.is_dir():
         _notify_self(inode, IN_ATTRIB)
-    else:
-        _notify_self(inode, IN_DELETE_SELF)
     _notify_entry(directory, IN_DELETE, 0, name, inode)
+    if inode.is_dir() or inode.nlink == 0:
+        _notify_self(inode, IN_DELETE_SELF)
 
 
 # -- open ------------------------------------------------------------------------------------------------
@@ -808,17 +808,17 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     if is_writer:
         inode.write_count += 1
         file.holds_write = True
+    parent = path.dentry.parent
+    if inode.watches is not None or (
+        parent is not None and parent.inode is not None and parent.inode.watches is not None
+    ):
+        notify_path(path, IN_OPEN)
     if is_truncation:
         try:
             do_truncate(ctx, path, inode, 0)
         except LinuxError:
             file.get().put()
             raise
-    parent = path.dentry.parent
-    if inode.watches is not None or (
-        parent is not None and parent.inode is not None and parent.inode.watches is not None
-    ):
-        notify_path(path, IN_OPEN)
     return file
 
 
