@@ -300,6 +300,7 @@ class OverlayDescription(TmpfsDescription):
         return offset
 
     def release(self) -> None:
+        super().release()
         self._drop_low()
 
 

@@ -2,8 +2,8 @@
 
 Small files are pieces of Python memory; a file that grows, that has holes, or that is mapped is a memfd,
 which holds the host's own sparse pages, can be mapped by guests, and lets data move between guest and file
-without a copy here. Descriptors are scarce, so memfds are limited and a file goes without one when there are
-no more (then it cannot be mapped: ENOMEM).
+without a copy here.  Descriptors are scarce, so memfds are limited: files that nobody has open give theirs
+back first, and when none does, a file goes without (then it cannot be mapped: ENOMEM).
 
 Every growth is charged in pages to an `Account` before anything is changed; accounts of file systems share
 the `StorageQuota` of the sandbox.  May call the host on memfds only.
@@ -11,6 +11,8 @@ the `StorageQuota` of the sandbox.  May call the host on memfds only.
 
 import fcntl
 import os
+import resource
+from itertools import islice
 from typing import Final
 
 from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
@@ -30,6 +32,8 @@ SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
 STEP: Final = 1024 * 1024  # the most that is copied through Python at once
 EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really allocates at once
 
+_DEMOTE_TRIES: Final = 64
+_DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
 _MFD_ALLOW_SEALING: Final = 2
 _MFD_EXEC: Final = 0x10
 
@@ -40,15 +44,31 @@ def page_count(length: int) -> int:
 
 
 class StorageQuota:
-    """What all in-memory files of a sandbox may use together; -1: no limit."""
+    """What all in-memory files of a sandbox may use together; -1: no limit, half of the descriptors for
+    memfds.
+    """
 
-    def __init__(self, byte_limit: int = -1, inode_limit: int = -1, memfd_limit: int = 512) -> None:
+    def __init__(self, byte_limit: int = -1, inode_limit: int = -1, memfd_limit: int = -1) -> None:
         self.page_limit: int = byte_limit // PAGE if byte_limit >= 0 else -1
         self.inode_limit: int = inode_limit
+        if memfd_limit < 0:
+            memfd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self.memfd_limit: int = memfd_limit
         self.pages: int = 0
         self.inodes: int = 0
-        self.memfds: int = 0
+        self.backed: dict[Storage, None] = {}  # those that have a memfd, roughly the oldest first
+
+    def make_room(self) -> bool:
+        """Whether there may be one more memfd; one that nobody uses is given up for it."""
+        backed = self.backed
+        if len(backed) < self.memfd_limit:
+            return True
+        for storage in list(islice(backed, _DEMOTE_TRIES)):
+            if storage.demote():
+                return True
+            del backed[storage]
+            backed[storage] = None
+        return False
 
 
 class Account:
@@ -107,6 +127,8 @@ class Storage:
         self.pages: int = 0  # charged
         self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
         self.is_mapped: bool = False  # guests may allocate pages behind our back
+        self.is_sealed: bool = False  # the host knows seals of the memfd
+        self.users: int = 0  # open file descriptions; a mapping holds one
 
     # -- accounting --------------------------------------------------------------------------------------
     def _set_pages(self, pages: int) -> None:
@@ -125,7 +147,7 @@ class Storage:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            self.account.quota.memfds -= 1
+            self.account.quota.backed.pop(self, None)
         self.dense = 0
         self._set_pages(0)
 
@@ -134,7 +156,7 @@ class Storage:
         if self.fd >= 0:
             return True
         quota = self.account.quota
-        if 0 <= quota.memfd_limit <= quota.memfds:
+        if not quota.make_room():
             return False
         try:
             fd = _new_memfd()
@@ -147,7 +169,7 @@ class Storage:
         except OSError:
             os.close(fd)
             return False
-        quota.memfds += 1
+        quota.backed[self] = None
         self.fd = fd
         is_dense = len(self.chunks) == 1 and 0 in self.chunks
         self.dense = page_count(min(len(self.chunks[0]), size)) * PAGE if is_dense else 0
@@ -170,7 +192,36 @@ class Storage:
             fcntl.fcntl(self.fd, F_ADD_SEALS, seals)
         except OSError as error:
             return -(error.errno or EIO)
+        self.is_sealed = True
         return 0
+
+    def demote(self) -> bool:
+        """Go back from an unused memfd to pieces of memory; False if it must stay."""
+        if self.users or self.is_sealed or self.pages > _DEMOTE_PAGES:
+            return False
+        chunks: dict[int, bytearray] = {}
+        pages = 0
+        at = 0
+        try:
+            while True:
+                index = os.lseek(self.fd, at, os.SEEK_DATA) // CHUNK
+                piece = bytearray(os.pread(self.fd, CHUNK, index * CHUNK))
+                chunks[index] = piece
+                pages += page_count(len(piece))
+                at = (index + 1) * CHUNK
+        except OSError as error:
+            if error.errno != ENXIO:
+                return False
+        if pages - self.pages > self.account.free_pages():
+            return False
+        os.close(self.fd)
+        self.fd = -1
+        self.account.quota.backed.pop(self, None)
+        self.chunks = chunks
+        self.dense = 0
+        self.is_mapped = False
+        self._set_pages(pages)
+        return True
 
     # -- reading -----------------------------------------------------------------------------------------
     def read_to(self, dst: IovIter, offset: int, length: int) -> int:

@@ -567,6 +567,7 @@ class TmpfsDescription(FileDescription):
     def __init__(self, path: Path | None, inode: TmpfsFile, flags: int) -> None:
         super().__init__(path, inode, flags)
         self.file: TmpfsFile = inode
+        inode.storage.users += 1
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         file = self.file
@@ -607,6 +608,9 @@ class TmpfsDescription(FileDescription):
 
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
         return self.file.map_fd(ctx, prot, flags)
+
+    def release(self) -> None:
+        self.file.storage.users -= 1
 
 
 # -- directories -----------------------------------------------------------------------------------------

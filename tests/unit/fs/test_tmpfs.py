@@ -152,7 +152,7 @@ def test_contents_are_those_of_a_byte_array(memfds: int, steps: list[tuple[str, 
     file.put()
     del file
     gc.collect()
-    assert (quota.pages, quota.memfds, quota.inodes) == (0, 0, 1)
+    assert (quota.pages, len(quota.backed), quota.inodes) == (0, 0, 1)
 
 
 def test_huge_sparse_files_cost_nothing(ctx: Context) -> None:
@@ -202,6 +202,24 @@ def test_without_memfds_files_work_and_cannot_be_mapped() -> None:
     put_file(ctx, b"/f", b"x" * 1_000_000)
     assert read_file(ctx, b"/f") == b"x" * 1_000_000
     assert errno_of(open_file(ctx, b"/f").mmap_fd, ctx, PROT_READ, MAP_PRIVATE) == e.ENOMEM
+
+
+def test_unused_memfds_are_given_up_for_others() -> None:
+    ctx, quota = limited(memfds=2)
+    contents = {b"/%d" % number: bytes([number]) * 400_000 + b"end" for number in range(5)}
+    for name, content in contents.items():
+        put_file(ctx, name, content)
+    assert len(quota.backed) == 2
+    held = [open_file(ctx, b"/%d" % number) for number in range(3)]
+    first, second = (each.mmap_fd(ctx, PROT_READ, MAP_SHARED) for each in held[:2])
+    assert os.pread(first, 2, 0) == b"\0\0" and os.pread(second, 2, 0) == b"\1\1"
+    assert errno_of(held[2].mmap_fd, ctx, PROT_READ, MAP_SHARED) == e.ENOMEM
+    pages = quota.pages
+    held[0].put()
+    assert os.pread(held[2].mmap_fd(ctx, PROT_READ, MAP_SHARED), 2, 0) == b"\2\2"
+    assert quota.pages == pages and len(quota.backed) == 2
+    for name, content in contents.items():
+        assert read_file(ctx, name) == content
 
 
 def test_append_and_limits(ctx: Context) -> None:
