@@ -19,6 +19,7 @@ from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
 from cloche.fs.host_tty import bridge_terminal
 from cloche.fs.hostfd import HostFile, host_file, restore_terminals
+from cloche.fs.mountable import register_mountable
 from cloche.fs.overlay import OverlayFs
 from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.pipe import open_fifo
@@ -271,6 +272,7 @@ def assemble(
     gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
     builder = Builder(kernel, spec, gofer)
     kernel.memory_fs = builder.tmpfs(0o1777)
+    register_mountable(kernel, builder.quota)
     ctx = builder.build()
     init = new_init_group(kernel)
     session = Session(1)

@@ -104,7 +104,7 @@ def make_filesystem(ctx: Context, kind: bytes, source: bytes, flags: int, data: 
     if factory is None:
         raise LinuxError(ENODEV)
     fs = factory(ctx, source, flags, data)
-    if source:
+    if source and fs.root_dentry is None:
         fs.source = source.decode("utf-8", "surrogateescape")
     return fs
 
@@ -326,7 +326,7 @@ def do_mount(ctx: Context, source: bytes, target: Path, kind: bytes, flags: int,
         if not kind:
             raise LinuxError(EINVAL)
         fs = make_filesystem(ctx, kind, source, flags, data)
-        if flags & MS_RDONLY:
+        if flags & MS_RDONLY and fs.root_dentry is None:  # not the only instance, mounted before
             fs.is_readonly = True
         graft(ctx, new_mount(fs, flags), target)
 

@@ -1,0 +1,65 @@
+"""The file systems that guests may mount, by name.
+
+Owns the factories behind mount(2) and fsopen(2); boot calls `register_mountable` once.  proc, sysfs, devpts
+and cgroup2 are single instances; each tmpfs and ramfs is new and counts towards the sandbox's quota.
+"""
+
+from cloche.abi.errno import EINVAL, LinuxError
+from cloche.fs.cgroup import cgroup_fs
+from cloche.fs.devpts import devpts_fs
+from cloche.fs.proc import proc_fs
+from cloche.fs.storage import StorageQuota
+from cloche.fs.sysfs import sysfs
+from cloche.fs.tmpfs import TmpFs, TmpfsOptions, parse_options
+from cloche.kernel.accounting import MemoryFigures
+from cloche.kernel.task import Kernel
+from cloche.vfs.mount import register_filesystem
+from cloche.vfs.objects import Context, FileSystem
+
+
+class _Factories:
+    """One method per kind; each is a `vfs.mount.Factory`."""
+
+    def __init__(self, kernel: Kernel, quota: StorageQuota) -> None:
+        self.kernel: Kernel = kernel
+        self.quota: StorageQuota = quota
+
+    def tmpfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        total = MemoryFigures(self.kernel).total
+        options = parse_options(data, total)
+        if options.size < 0:
+            options.size = total // 2  # as Linux does
+        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+
+    def ramfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        options = TmpfsOptions()
+        options.mode = 0o755
+        for item in data.split(b","):
+            if item.startswith(b"mode="):
+                options.mode = parse_options(item, 0).mode
+            elif item:
+                raise LinuxError(EINVAL)
+        return TmpFs(self.kernel.alloc_dev(), self.quota, options, kind="ramfs")
+
+    def proc(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        return proc_fs(self.kernel)
+
+    def sysfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        return sysfs(self.kernel)
+
+    def devpts(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        return devpts_fs(self.kernel)
+
+    def cgroup2(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        return cgroup_fs(self.kernel)
+
+
+def register_mountable(kernel: Kernel, quota: StorageQuota) -> None:
+    """Let mount(2) make these kinds."""
+    made = _Factories(kernel, quota)
+    register_filesystem(b"tmpfs", made.tmpfs)
+    register_filesystem(b"ramfs", made.ramfs)
+    register_filesystem(b"proc", made.proc)
+    register_filesystem(b"sysfs", made.sysfs)
+    register_filesystem(b"devpts", made.devpts)
+    register_filesystem(b"cgroup2", made.cgroup2)
