@@ -202,9 +202,12 @@ class EpollFile(AnonFile):
                 ready.append(item)
             if len(parts) >= limit:
                 break
-        if parts and ready and not self.waiters.is_empty():
-            self.waiters.wake(_READY)
         return b"".join(parts)
+
+    def pass_on(self) -> None:
+        """A waiter is done and off the queue: if something is still ready, it is the next one's."""
+        if self.ready:
+            self.waiters.wake(_READY)
 
 
 def epoll_ctl(

@@ -468,7 +468,6 @@ class EpollWait(Blocked):
         self.epoll: EpollFile = epoll
         self.addr: int = addr
         self.limit: int = limit
-        self.is_interrupted: bool = False
 
     def retry(self, task: TaskBase) -> int:
         result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
@@ -483,12 +482,10 @@ class EpollWait(Blocked):
         return result
 
     def interrupted(self, task: TaskBase) -> int:
-        self.is_interrupted = True
         return -EINTR
 
     def finished(self, task: TaskBase) -> None:
-        if self.is_interrupted and self.epoll.ready:
-            self.epoll.waiters.wake(POLLIN)  # a wake-up meant for one waiter is passed on
+        self.epoll.pass_on()
         self.epoll.put()
 
 
@@ -517,8 +514,11 @@ def do_epoll_wait(task: Task, args: Args, deadline_ns: int) -> int:
     if not isinstance(epoll, EpollFile):
         return -EINVAL
     result = deliver_events(task, epoll, addr, limit)
-    if result or 0 <= deadline_ns <= monotonic_ns():
+    if result:
+        epoll.pass_on()
         return result
+    if 0 <= deadline_ns <= monotonic_ns():
+        return 0
     if has_deliverable(task):
         return -EINTR
     wait = EpollWait(epoll, addr, limit, deadline_ns)

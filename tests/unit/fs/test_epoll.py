@@ -226,3 +226,17 @@ def test_fdinfo() -> None:
     f.ctl(EPOLL_CTL_ADD, f.r, EPOLLIN, 0xAB)
     text = f.guest.task.files.get(f.ep).fdinfo()
     assert text.startswith(f"tfd: {f.r:8d} events:       19 data:               ab  pos:0 ino:")
+
+
+def test_level_triggered_events_pass_from_waiter_to_waiter() -> None:
+    f = Fixture()
+    f.ctl(EPOLL_CTL_ADD, f.r, EPOLLIN, 3)
+    second = f.guest.add_task(3, f.guest.task.group)
+    second.files = f.guest.task.files
+    f.guest.call(sys_epoll_wait, f.ep, f.buffer, 1, -1)
+    f.guest.call(sys_epoll_wait, f.ep, f.buffer, 1, -1, task=second)
+    f.write(f.w)
+    assert f.guest.kernel.ready == [f.guest.task]
+    assert f.guest.step() == 1
+    assert f.guest.kernel.ready == [second]
+    assert f.guest.step(second) == 1
