@@ -195,11 +195,11 @@ _KERNEL_FILES: Final[list[tuple[bytes, KernelText]]] = [
     (b"interrupts", proc_system.interrupts_text),
     (b"softirqs", proc_system.softirqs_text),
     (b"locks", proc_system.locks_text),
+    (b"filesystems", proc_system.filesystems_text),
     (b"cmdline", _cmdline),
 ]
 _CONSTANT_FILES: Final[list[tuple[bytes, bytes]]] = [
     (b"version", proc_system.VERSION),
-    (b"filesystems", proc_system.FILESYSTEMS),
     (b"devices", proc_system.DEVICES),
     (b"swaps", proc_system.SWAPS),
     (b"partitions", proc_system.PARTITIONS),

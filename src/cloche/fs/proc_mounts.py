@@ -5,6 +5,7 @@ Shows the mounts of a namespace that can be reached from a root directory, paths
 
 from typing import Final
 
+from cloche.abi.fs import MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 from cloche.abi.stat import major, minor
 from cloche.vfs.objects import Dentry, Mount, MountNamespace, Path
 
@@ -85,6 +86,18 @@ def root_in_fs(mount: Mount) -> bytes:
     return b"/" + b"/".join(parts)
 
 
+def propagation_fields(mount: Mount) -> str:
+    """The optional fields of mountinfo."""
+    text = ""
+    if mount.propagation & MS_SHARED:
+        text += f" shared:{mount.peer_group}"
+    if mount.propagation & MS_SLAVE:
+        text += f" master:{mount.peer_group}"
+    if mount.propagation & MS_UNBINDABLE:
+        text += " unbindable"
+    return text
+
+
 def _fs_is_readonly(mount: Mount) -> bool:
     return mount.fs.is_readonly
 
@@ -118,7 +131,7 @@ def mountinfo_text(namespace: MountNamespace, root: Path) -> bytes:
         state = "ro" if _fs_is_readonly(mount) else "rw"
         source = mangle(fs.source.encode("utf-8", "surrogateescape"))
         tail = f" {state}{fs.options()}\n".encode("utf-8", "surrogateescape")
-        middle = f" {mount_options(mount)} - {fs.kind} ".encode()
+        middle = f" {mount_options(mount)}{propagation_fields(mount)} - {fs.kind} ".encode()
         lines.append(head + mangle(root_in_fs(mount)) + b" " + mangle(place) + middle + source + tail)
     return b"".join(lines)
 

@@ -17,6 +17,7 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.locks import LockTable, proc_locks_text
+from cloche.vfs.mount import filesystem_kinds
 
 NS_PER_TICK: Final = 10_000_000
 LOCK_TABLE: Final = "locks"  # key in kernel.extra
@@ -196,10 +197,14 @@ def locks_text(kernel: Kernel) -> bytes:
     return proc_locks_text(table).encode() if isinstance(table, LockTable) else b""
 
 
-FILESYSTEMS: Final = (
-    b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\tdevtmpfs\nnodev\tsockfs\nnodev\tpipefs\n"
-    b"nodev\tramfs\nnodev\tdevpts\nnodev\toverlay\nnodev\tmqueue\n"
-)
+def filesystems_text(kernel: Kernel) -> bytes:
+    """/proc/filesystems: what mount(2) makes, and what exists without being mountable."""
+    lines = [
+        (b"\t" if needs_device else b"nodev\t") + kind + b"\n" for kind, needs_device in filesystem_kinds()
+    ]
+    return b"".join(lines) + b"nodev\toverlay\nnodev\tsockfs\nnodev\tpipefs\n"
+
+
 DEVICES: Final = (
     b"Character devices:\n  1 mem\n  4 tty\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n 10 misc\n"
     b"128 ptm\n136 pts\n\nBlock devices:\n"
