@@ -280,7 +280,7 @@ class TmpfsInode(Inode):
                 return
         else:
             now = time.time_ns()
-        if flags & O_NOATIME or self.backing is not None:
+        if flags & O_NOATIME or not self.is_changed:  # a lower layer's times stay
             return
         if path is not None:
             mount_flags = path.mount.flags
