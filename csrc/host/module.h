@@ -747,6 +747,9 @@ FUNC(write_thread) /* (thread, address, bytes-like) -> bytes written or deferred
     if (PyObject_GetBuffer(args[2], &b, PyBUF_SIMPLE) < 0)
         return NULL;
     Py_ssize_t length = b.len;
+    for (int i = 0; i < t->prefetch_count; i++) /* what is written is no longer what the call saw */
+        if (addr < t->prefetch[i].addr + t->prefetch[i].length && t->prefetch[i].addr < addr + (uint64_t)length)
+            t->prefetch[i].length = 0;
     if (!guest_range(addr, length)) {
         length = 0;
     } else if (t->running || t->held) {

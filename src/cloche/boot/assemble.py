@@ -40,6 +40,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import KernelIovIter, UserMemory
 from cloche.platform.interface import Platform
+from cloche.syscalls import prefetch
 from cloche.syscalls.strace import install as install_strace
 from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.table import build_handlers
@@ -261,6 +262,7 @@ def assemble(
     kernel.vfork_wake_hook = finish_vfork_wait
     kernel.cap_ceiling = ROOT_CAPS
     kernel.table = build_handlers(sys_ni)
+    prefetch.install(platform)
     kernel.anon_fs = anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)
