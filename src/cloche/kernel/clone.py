@@ -7,6 +7,7 @@ CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread un
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
+from cloche.abi.resource import RLIMIT_CPU
 from cloche.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -33,6 +34,7 @@ from cloche.abi.sched import (
 )
 from cloche.kernel import sched
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
+from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserMemory
@@ -246,6 +248,8 @@ def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGro
         group.parent.children.append(group)
     group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
     group.rlimits = list(old.rlimits)
+    if group.rlimits[RLIMIT_CPU] != (-1, -1):
+        rlimit_cpu_changed(group)
     if isinstance(old.exe, Path):
         group.set_exe(old.exe)
     group.oom_score_adj = old.oom_score_adj

@@ -12,8 +12,7 @@ not take its signals costs nothing; what it missed is counted as overruns.
 import time
 from typing import Final
 
-from cloche.abi.capability import CAP_WAKE_ALARM
-from cloche.abi.errno import EAGAIN, EINVAL, EOPNOTSUPP, EPERM, LinuxError
+from cloche.abi.errno import EAGAIN, EINVAL, EOPNOTSUPP, LinuxError
 from cloche.abi.resource import RLIMIT_CPU, RLIMIT_SIGPENDING
 from cloche.abi.signal import (
     NSIG,
@@ -114,14 +113,10 @@ def cpu_clock(task: Task, clockid: int) -> CpuClock | None:
 
 
 def wall_clock_id(clockid: int) -> int:
-    """The host's clock behind a guest's: the alarm clocks read like those that they are made of.
+    """The host's clock behind a guest's: the same.  Raises LinuxError(EINVAL) for what is not a clock.
 
-    Raises LinuxError(EINVAL) for what is not a clock.
+    The alarm clocks are none: as on a machine without a clock that could wake it.
     """
-    if clockid == CLOCK_REALTIME_ALARM:
-        return CLOCK_REALTIME
-    if clockid == CLOCK_BOOTTIME_ALARM:
-        return CLOCK_BOOTTIME
     if clockid in (
         CLOCK_REALTIME,
         CLOCK_MONOTONIC,
@@ -159,9 +154,12 @@ def clock_resolution_ns(task: Task, clockid: int) -> int:
     return 1
 
 
-def can_sleep_on(clockid: int) -> bool:
-    """Whether a wall clock has timers and sleeps: the raw and the coarse ones have none."""
-    return clockid not in (CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE)
+def check_can_wait(clockid: int) -> None:
+    """Raises LinuxError(EOPNOTSUPP) for a wall clock without timers and sleeps, EINVAL for what is no clock."""
+    if clockid in (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM):
+        raise LinuxError(EOPNOTSUPP)
+    if wall_clock_id(clockid) in (CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE):
+        raise LinuxError(EOPNOTSUPP)
 
 
 def monotonic_deadline(clockid: int, at_ns: int) -> int:
@@ -564,16 +562,11 @@ class SigEvent:
 
 
 def create_timer(task: Task, clockid: int, event: SigEvent | None) -> PosixTimer:
-    """timer_create(2).  Raises LinuxError(EINVAL, EOPNOTSUPP, EPERM, EAGAIN)."""
+    """timer_create(2).  Raises LinuxError(EINVAL, EOPNOTSUPP, EAGAIN)."""
     group = task.group
     clock = cpu_clock(task, clockid)
     if clock is None:
-        host = wall_clock_id(clockid)
-        if not can_sleep_on(clockid):
-            raise LinuxError(EOPNOTSUPP)
-        if clockid in (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM) and not task.creds.capable(CAP_WAKE_ALARM):
-            raise LinuxError(EPERM)
-        clockid = host
+        check_can_wait(clockid)
     target: Task | None = None
     if event is not None:
         if event.notify == SIGEV_SIGNAL | SIGEV_THREAD_ID:

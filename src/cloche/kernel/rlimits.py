@@ -8,6 +8,7 @@ from cloche.abi.resource import (
     RLIM_INFINITY,
     RLIM_NLIMITS,
     RLIMIT_CORE,
+    RLIMIT_CPU,
     RLIMIT_FSIZE,
     RLIMIT_MEMLOCK,
     RLIMIT_MSGQUEUE,
@@ -18,6 +19,7 @@ from cloche.abi.resource import (
     RLIMIT_SIGPENDING,
     RLIMIT_STACK,
 )
+from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.task import Task, ThreadGroup
 
 INFINITY: Final = -1  # how ThreadGroup.rlimits spells RLIM_INFINITY
@@ -70,6 +72,8 @@ def set_rlimit(caller: Task, group: ThreadGroup, resource: int, soft: int, hard:
     if _exceeds(hard, group.rlimits[resource][1]) and not caller.creds.capable(CAP_SYS_RESOURCE):
         raise LinuxError(EPERM)
     group.rlimits[resource] = (soft, hard)
+    if resource == RLIMIT_CPU:
+        rlimit_cpu_changed(group)
     if resource == RLIMIT_FSIZE:
         for task in group.tasks:
             task.file_size_limit = soft

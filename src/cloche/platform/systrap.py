@@ -63,6 +63,8 @@ class SystrapProcess(HostProcess):
         self.is_dead = False
         self.is_blank = False  # in the pool: nobody is told of its death
         self.was_blank = False  # nobody is told of its birth
+        self._user_ns = 0  # CPU time as it was last told
+        self._system_ns = 0
         self._main: SystrapThread | None = None
 
     def ident(self) -> int:
@@ -99,11 +101,16 @@ class SystrapProcess(HostProcess):
             return 0, 0
         try:
             # The clock ids of another process (posix-timers.h): no need for /proc.
-            total = time.clock_gettime_ns(~pid << 3)
-            user = time.clock_gettime_ns(~pid << 3 | 1)
+            ticks = time.clock_gettime_ns(~pid << 3)  # user and system time by the clock tick
+            user_ticks = time.clock_gettime_ns(~pid << 3 | 1)
+            total = time.clock_gettime_ns(~pid << 3 | 2)  # exact, but only the sum
         except OSError:
             return 0, 0
-        return user, max(total - user, 0)
+        # As cputime_adjust (kernel/sched/cputime.c): the exact sum in the ratio of the ticks, and neither goes back.
+        user = total * user_ticks // ticks if ticks else total
+        user = max(min(user, total - self._system_ns), self._user_ns)
+        self._user_ns, self._system_ns = user, max(total - user, self._system_ns)
+        return self._user_ns, self._system_ns
 
     def kill(self) -> None:
         if not self.is_dead:

@@ -50,7 +50,7 @@ from cloche.kernel.itimers import (
     CpuClock,
     CpuTimer,
     SigEvent,
-    can_sleep_on,
+    check_can_wait,
     clock_now_ns,
     clock_resolution_ns,
     cpu_clock,
@@ -176,9 +176,7 @@ def sys_clock_nanosleep(task: Task, args: Args) -> int:
         return -EOPNOTSUPP
     cpu = cpu_clock(task, clockid)
     if cpu is None:
-        wall_clock_id(clockid)
-        if not can_sleep_on(clockid):
-            return -EOPNOTSUPP
+        check_can_wait(clockid)
     elif cpu.task is task:
         return -EINVAL
     wanted_ns = unpack_timespec(task.user_memory().read(to_u64(args.a2), TIMESPEC_SIZE))
