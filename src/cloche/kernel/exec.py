@@ -321,7 +321,7 @@ def _reset_for_exec(task: Task, image: ExecImage) -> None:
     group.set_exe(image.path)
     group.has_execed = True
     group.exit_signal = 17
-    group.is_dumpable = True
+    group.is_dumpable = task.creds.euid == task.creds.uid and task.creds.egid == task.creds.gid
     task.personality &= ~0x0040000  # READ_IMPLIES_EXEC
     for hook in task.kernel.exec_hooks:
         hook(task)
