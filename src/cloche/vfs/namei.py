@@ -734,9 +734,9 @@ def _notify_self(inode: Inode, mask: int) -> None:
 def _notify_removed(directory: Inode, name: bytes, inode: Inode) -> None:
     if not inode.is_dir():
         _notify_self(inode, IN_ATTRIB)
-    _notify_entry(directory, IN_DELETE, 0, name, inode)
     if inode.is_dir() or inode.nlink == 0:
         _notify_self(inode, IN_DELETE_SELF)
+    _notify_entry(directory, IN_DELETE, 0, name, inode)
 
 
 # -- open ------------------------------------------------------------------------------------------------
