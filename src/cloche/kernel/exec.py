@@ -275,7 +275,7 @@ def _auxv(task: Task, mm: AddressSpace, image: ExecImage, creds: Credentials) ->
         (12, creds.euid),
         (13, creds.gid),
         (14, creds.egid),
-        (23, 0),
+        (23, int(creds.euid != creds.uid or creds.egid != creds.gid)),  # AT_SECURE
         (26, kernel.hwcap2),
     ]
     return auxv
