@@ -2,7 +2,8 @@
  * cloche.platform._sys: host system calls that the standard library of Python does not offer.
  *
  * Why it is needed: confinement (prctl, seccomp, capset, namespaces, mounts, Landlock) and race-free file service
- * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: every function makes exactly one system call
+ * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: every
+ * function makes exactly one system call
  * with scalars and NUL-terminated copies that Python owns, keeps no state, and turns a failure into OSError(errno).
  * Nothing here parses or decides.
  *
