@@ -156,6 +156,8 @@ class RandomDevice(FileDescription):
         return done
 
     def poll(self, ctx: Context) -> int:
+        if self.queue is not None:
+            return POLLIN | POLLRDNORM  # random_poll: the generator is seeded
         return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM
 
     def wait_queue(self) -> WaitQueue | None:

@@ -472,7 +472,9 @@ class SlaveFile(TtyFile):
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         tty = self.tty
         if self.is_hung_up():
-            return 0
+            # A reader that was waiting when the master closed hears of it, a later one reads the end of file.
+            is_waiting = isinstance(ctx, Task) and ctx.blocked is not None
+            return -EIO if is_waiting and not tty.is_master_open else 0
         if dst.remaining() == 0:
             return 0
         result = check_change(ctx, tty, SIGTTIN)

@@ -803,7 +803,8 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     elif is_truncation:
         get_write_access(inode)
     inode.check_open(ctx, flags)
-    file = inode.open(ctx, path, flags & ~_CREATION_FLAGS)
+    file = inode.open(ctx, path, flags & (~_CREATION_FLAGS | O_NOCTTY))
+    file.flags &= ~O_NOCTTY  # only a terminal's open looks at it
     file.creds = ctx.creds
     if is_writer:
         inode.write_count += 1
