@@ -34,10 +34,8 @@ int main(void)
     r = waitpid(child, &status, WCONTINUED);
     printf("continued %d %d %x\n", r == child, WIFCONTINUED(status), status);
     printf("reported once %d\n", waitpid(child, &status, WCONTINUED | WNOHANG));
-    kill(child, SIGTSTP);
     siginfo_t info;
     memset(&info, 0, sizeof info);
-    /* The child's process group is ours, which may be orphaned: SIGTSTP may do nothing.  SIGSTOP always works. */
     kill(child, SIGSTOP);
     int w = waitid(P_PID, child, &info, WSTOPPED | WNOWAIT);
     printf("waitid %d pid %d code %d signo %d\n", w, info.si_pid == child, info.si_code, info.si_signo);
