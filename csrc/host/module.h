@@ -54,6 +54,7 @@ static void exec_stub(int stub, int sock, int region, int proc)
     struct rlimit core = {1, 1}, stack = {8 << 20, 8 << 20}, files;
     char *argv[] = {"cloche-guest", NULL}, *envp[] = {NULL};
     setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* for the zygote only: a fork clears it */
     personality(ADDR_NO_RANDOMIZE);
     setrlimit(RLIMIT_CORE, &core);
     getrlimit(RLIMIT_STACK, &files);

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from cloche.platform.systrap import Systrap
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "platform"))
 
+import code_guest
 from code_guest import CODE, MAP_FIXED_ANON, SECOND, Guest
 from machine_code import LOOP, SYSCALL, jump_to, mov, syscall, ud2
 
@@ -396,3 +398,41 @@ def test_garbage_code(guest: Guest) -> None:
             idents.discard(event[2])
     for thread in alive.values():
         thread.discard()
+
+
+ORPHAN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import code_guest  # noqa: E402
+from code_guest import Guest
+from machine_code import SYSCALL, mov
+from cloche.platform.systrap import Systrap
+platform = Systrap()
+platform.start()
+# count down for a moment, then make a call
+thread = Guest(platform).start(mov("rcx", 1_000_000_000) + bytes.fromhex("48ffc975fb") + mov("rax", 39) + SYSCALL)
+print(thread.process().host_pid(), flush=True)
+platform.next_event(-1)
+"""
+
+
+def test_a_guest_whose_sentry_died_dies_at_its_next_call() -> None:
+    sentry = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(Path(code_guest.__file__).parent)], stdout=subprocess.PIPE
+    )
+    assert sentry.stdout is not None
+    pid = int(sentry.stdout.readline())
+    time.sleep(0.05)  # let it fall asleep
+    sentry.kill()
+    sentry.wait()
+    sentry.stdout.close()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return
+        except FileNotFoundError:
+            return
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the guest lives on")
