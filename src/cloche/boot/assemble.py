@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.errno import EACCES, EEXIST, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.abi.stat import S_IFCHR, makedev
+from cloche.boot import memory_guard
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
@@ -55,6 +56,7 @@ from cloche.vfs.objects import (
     Context,
     FileSystem,
     FsContext,
+    Mount,
     SetAttr,
 )
 from cloche.wire.gofer_client import GoferClient
@@ -108,6 +110,7 @@ class Builder:
         limit = spec.memory_bytes if spec.memory_bytes > 0 else STORAGE_BYTES
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         kernel.extra["storage_quota"] = self.quota
+        self.volumes: list[Mount] = []
 
     def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:
         """A new tmpfs that counts towards the sandbox's quota."""
@@ -146,7 +149,7 @@ class Builder:
             self.write_file(ctx, path, content, mode)
         if spec.is_read_only:
             for each in ctx.mount_ns.mounts:
-                if each.fs.kind == "overlay" or each is ctx.mount_ns.root.mount:
+                if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
                     each.flags |= MS_RDONLY
         return ctx
 
@@ -201,7 +204,9 @@ class Builder:
             assert spec.kind == DEV
             fs = self.tmpfs(0o755)
             flags = MS_NOSUID
-        mount_at(ctx, spec.destination, fs, flags)
+        mounted = mount_at(ctx, spec.destination, fs, flags)
+        if spec.is_volume:
+            self.volumes.append(mounted)
         if spec.kind == DEV:
             self.fill_dev(ctx, spec.destination)
 
@@ -285,6 +290,7 @@ def assemble(
     pgrp.members.append(init)
     init.pgrp = pgrp
     kernel.root_context = ctx
+    memory_guard.install(kernel, builder.quota, is_quiet=spec.log_level == "error")
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     kernel.stdio = open_stdio(kernel, spec, stdio)
@@ -303,13 +309,12 @@ def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
         kernel.shutdown_hooks.append(bridge.flush)
         return files
     hosts: list[HostFile] = []
-    for fd in stdio:
-        try:
-            file = host_file(kernel, fd, is_owned=False)
-        except OSError:
-            continue
+    for number, fd in enumerate(stdio):
+        if fd < 0:
+            continue  # closed, and so it is inside
+        file = host_file(kernel, fd, is_owned=False)
         hosts.append(file)
-        files.install(file, 1024)
+        files.install(file, 1024, lowest=number)
 
     def restore() -> None:
         restore_terminals(hosts)
@@ -377,6 +382,7 @@ def _exec_first(task: Task, spec: SandboxSpec, envp: list[bytes]) -> Failure | N
         search = spec.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")
         candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
     seen = ENOENT
+    broken = b""  # the first that is there, but not its interpreter
     for candidate in candidates:
         try:
             path = path_lookup(task, None, candidate)
@@ -388,12 +394,15 @@ def _exec_first(task: Task, spec: SandboxSpec, envp: list[bytes]) -> Failure | N
             begin_first_exec(task, path, candidate, spec.argv, envp)
         except LinuxError as error:
             if error.errno in (EACCES, ENOENT) and len(candidates) > 1:
-                seen = error.errno
+                seen = error.errno if seen != EACCES else seen
+                broken = candidate if error.errno == ENOENT and not broken else broken
                 continue
             return _cannot_run(task, shown, candidate, error.errno)
         return None
     if seen == EACCES:
         return Failure(f"{shown}: permission denied", 126)
+    if broken:
+        return _cannot_run(task, shown, broken, ENOENT)
     text = "no such file or directory" if b"/" in name else "command not found"
     return Failure(f"{shown}: {text}", 127)
 

@@ -27,6 +27,7 @@ PR_SET_PDEATHSIG: Final = 1
 
 # Messages on the control socket, one byte and an argument.
 CONTROL_SIGNAL: Final = b"S"  # + signal number, two digits
+CONTROL_GROUP_SIGNAL: Final = b"G"  # the same, to the program's process group
 CONTROL_WINDOW: Final = b"W"  # + rows cols, two little-endian u16
 CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, little-endian u32
 CONTROL_FAILED: Final = b"F"  # from the sentry: + exit status (one byte) + text
@@ -57,6 +58,13 @@ class Sandbox:
         """Pass a signal on to the program."""
         try:
             self.control.send(CONTROL_SIGNAL + b"%02d" % signo)
+        except OSError:
+            pass  # it is over
+
+    def send_group_signal(self, signo: int) -> None:
+        """Pass on a signal that a terminal sends to a whole process group."""
+        try:
+            self.control.send(CONTROL_GROUP_SIGNAL + b"%02d" % signo)
         except OSError:
             pass  # it is over
 
@@ -186,6 +194,12 @@ def _middle(
 ) -> int:
     """Between monitor and sentry: enter the namespaces, fork, tell the sentry's pid."""
     report = confine.Report()
+    keep = [0, 1, 2, *[fd for fd in stdio if fd >= 0], control.fileno(), pid_write]
+    if gofer is not None:
+        keep.append(gofer.sock.fileno())
+    if spec.strace_fd >= 0:
+        keep.append(spec.strace_fd)
+    confine.close_all_but(keep)  # whatever our caller had open is none of the sandbox's business
     confine.detach_from_terminal()
     if spec.is_confined:
         confine.set_limits(report)
@@ -207,7 +221,9 @@ def _attach_points(spec: SandboxSpec) -> list[AttachPoint]:
     for mount in spec.mounts:
         if mount.kind == HOST:
             mount.attach_index = len(points)
-            points.append(AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only))
+            point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
+            point.is_public_only = mount.is_public_only
+            points.append(point)
     return points
 
 

@@ -12,8 +12,9 @@ import sys
 import traceback
 from typing import Final
 
+from cloche.abi.errno import LinuxError
 from cloche.boot import confine, seccomp
-from cloche.boot.assemble import assemble, start_program
+from cloche.boot.assemble import assemble, explain, start_program
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.kernel.accounting import HostFacts
@@ -25,6 +26,19 @@ from cloche.platform.systrap import Systrap
 
 EXIT_INTERNAL: Final = 125
 EPOLLIN: Final = 1
+# The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 _EXECUTE_AND_READ: Final = 0x1 | 0x4  # LANDLOCK_ACCESS_FS_*
 _READ_FILE: Final = 0x4
 
@@ -56,6 +70,8 @@ class Control:
         kind = message[:1]
         if kind == b"S" and message[1:3].isdigit():
             self._signal(int(message[1:3]))
+        elif kind == b"G" and message[1:3].isdigit():
+            self._signal_group(int(message[1:3]))
         elif kind == b"W" and len(message) >= 5:
             rows = int.from_bytes(message[1:3], "little")
             columns = int.from_bytes(message[3:5], "little")
@@ -67,6 +83,13 @@ class Control:
         group = self.kernel.main_group
         if group is not None and 1 <= signo <= 64:
             send_group_signal(self.kernel, group, signo)
+
+    def _signal_group(self, signo: int) -> None:
+        main = self.kernel.main_group
+        pgrp = main.pgrp if main is not None else None
+        if pgrp is not None and 1 <= signo <= 64:
+            for group in list(pgrp.members):
+                send_group_signal(self.kernel, group, signo)
 
 
 def send_failure(control: socket.socket, text: str, status: int) -> None:
@@ -86,7 +109,7 @@ def sentry_main(
 ) -> int:
     """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
     signal.set_wakeup_fd(-1)
-    for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU):
+    for signo in _IGNORED:
         signal.signal(signo, signal.SIG_IGN)
     gc.freeze()
     gc.disable()
@@ -96,6 +119,8 @@ def sentry_main(
         send_failure(control, str(error), error.status)
     except StopLoop:
         send_failure(control, "stopped by an internal error (CLOCHE_STRICT)", EXIT_INTERNAL)
+    except LinuxError as refusal:
+        send_failure(control, f"the sandbox could not be set up: {explain(refusal.errno)}", EXIT_INTERNAL)
     except OSError as failure:
         if os.environ.get("CLOCHE_STRICT") or spec.log_level == "debug":
             traceback.print_exc()

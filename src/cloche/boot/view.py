@@ -12,20 +12,21 @@ from cloche.boot.spec import COW, DEV, HOST, PROC, SYSFS, TMPFS, MountSpec, Sand
 
 SYSTEM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32", "opt")
 
-# Configuration that programs need to run.  No keys, no password hashes, no names of the host or its networks.
+# Configuration that programs need to run.  No keys, no password hashes, no names of the host or its networks; of these,
+# too, only what every user of the host may read.  Package managers' settings (npmrc, pip.conf) may hold tokens.
 ETC_NAMES: Final = (
     "alternatives bash.bashrc bash_completion.d bindresvport.blacklist ca-certificates ca-certificates.conf "
     "chromium chromium.d crypto-policies debconf.conf debian_version default dpkg emacs environment ethertypes "
     "fonts gai.conf groff gtk-2.0 gtk-3.0 host.conf ImageMagick-6 ImageMagick-7 inputrc issue issue.net java "
     "java-11-openjdk java-17-openjdk java-21-openjdk ld.so.cache ld.so.conf ld.so.conf.d libnl-3 lsb-release "
     "locale.alias locale.conf locale.gen localtime logcheck login.defs lynx magic magic.mime mailcap "
-    "mailcap.order manpath.config maven mime.types mke2fs.conf nanorc netconfig networks nginx node npmrc "
+    "mailcap.order manpath.config maven mime.types mke2fs.conf nanorc netconfig node "
     "nsswitch.conf openal openmpi opt os-release pam.conf papersize perl php profile profile.d protocols "
     "pulse python python2.7 python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 "
-    "pki rc.local redis rpc R ruby screenrc security sgml shells skel services sqlite ssl subversion "
-    "sysctl.conf sysctl.d system-release terminfo timezone tmux.conf ucf.conf update-motd.d vim vimrc vulkan wgetrc "
+    "pki rc.local rpc R ruby screenrc security sgml shells skel services sqlite ssl "
+    "sysctl.conf sysctl.d system-release terminfo timezone tmux.conf ucf.conf update-motd.d vim vimrc vulkan "
     "X11 xattr.conf xdg xml zsh zsh_command_not_found bash_completion postgresql-common sensors3.conf "
-    "valgrind gdb lighttpd mysql opensc pip.conf GNUmakefile selinux"
+    "valgrind gdb opensc GNUmakefile selinux"
 ).split()
 
 # Environment variables that may come in from the host without being asked for.
@@ -94,10 +95,13 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
             spec.symlinks.append((path.encode(), os.readlink(path).encode()))
         elif os.path.isdir(path):
             spec.directories.append((path.encode(), 0o755, 0, 0))
-            spec.mounts.append(MountSpec(path.encode(), HOST, path, COW))
+            system = MountSpec(path.encode(), HOST, path, COW)
+            system.is_public_only = entry == "opt"  # what was installed by hand may hold its secrets
+            spec.mounts.append(system)
     spec.directories.append((b"/etc", 0o755, 0, 0))
     etc = MountSpec(b"/etc", HOST, "/etc", COW)
     etc.only = [entry.encode() for entry in ETC_NAMES]
+    etc.is_public_only = True
     spec.mounts.append(etc)
     for path, mode in _VAR_DIRECTORIES:
         spec.directories.append((path.encode(), mode, 0, 0))

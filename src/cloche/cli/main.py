@@ -1,11 +1,18 @@
-"""The `cloche` command: one file per verb beside this one, imported only when it is asked for."""
+"""The `cloche` command: one file per verb beside this one, imported only when it is asked for.
+
+What is wrong with a command line is said in one line; the exit status is then 125, as for every failure of cloche
+itself.
+"""
 
 import argparse
 import importlib
+import os
 import sys
-from typing import Final
+from typing import Final, NoReturn
 
 from cloche import __version__
+
+EXIT_INTERNAL: Final = 125
 
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
@@ -14,24 +21,44 @@ _VERBS: Final = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(EXIT_INTERNAL)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run the verb; the exit status."""
     words = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="cloche", description="Run untrusted programs under a kernel of their own.")
+    parser = Parser(
+        prog="cloche", description="Run untrusted programs under a kernel of their own.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"cloche {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     chosen = next((word for word in words if not word.startswith("-")), "")
     for verb, text in _VERBS.items():
-        sub = verbs.add_parser(verb, help=text, description=text)
+        sub = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
         if verb == chosen:
             module = importlib.import_module(f"cloche.cli.{verb}")
             module.add_arguments(sub)
             sub.set_defaults(function=module.run)
+            if hasattr(module, "prepare_words"):
+                at = words.index(verb) + 1
+                words = [*words[:at], *module.prepare_words(sub, words[at:])]
     options = parser.parse_args(words)
     if options.verb is None:
         parser.print_help(sys.stderr)
-        return 125
-    status: int = options.function(options)
+        return EXIT_INTERNAL
+    try:
+        status: int = options.function(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a report has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        return 130
     return status
 
 

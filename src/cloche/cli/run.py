@@ -13,20 +13,14 @@ import tty
 from typing import Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch, wait_readable
-from cloche.boot.spec import COW, HOST, RO, RW, MountSpec, SandboxSpec
+from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
 
 EXIT_INTERNAL: Final = 125
 EXIT_TIMEOUT: Final = 124
-_FORWARDED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCONT,
-)
+# Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -44,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--env-file", action="append", default=[], metavar="FILE", help="variables, one K=V a line")
     add("-w", "--workdir", metavar="DIR", help="directory to start in")
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
-    add("-i", "--interactive", action="store_true", help="pass standard input on (the default unless it is a terminal)")
+    add("-i", "--interactive", action="store_true", help="pass standard input on even if it is a terminal")
     add("-t", "--tty", action="store_true", help="give the command a terminal of its own")
     add("--hostname", default="cloche", help="host name inside")
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
@@ -56,6 +50,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strace", nargs="?", const="-", metavar="FILE", help="log every system call, to standard error or FILE")
     add("--log-level", default="warning", choices=["debug", "info", "warning", "error"], help="what cloche itself says")
     add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG …]", help="what to run")
+
+
+def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """A lone `--strace` takes no argument: the next word is another option or the command."""
+    takes_value = {
+        name
+        for action in parser._actions  # argparse has no other way to ask
+        if action.nargs is None and action.const is None
+        for name in action.option_strings
+    }
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "--":
+        if words[at] == "--strace":
+            return [*words[:at], "--strace=-", *prepare_words(parser, words[at + 1 :])]
+        at += 2 if words[at] in takes_value else 1
+    return words
 
 
 def parse_size(text: str, what: str) -> int:
@@ -83,6 +93,7 @@ def parse_volume(text: str) -> MountSpec:
     mount = MountSpec(destination.encode(), HOST, source, mode)
     mount.is_shared = mode != COW
     mount.is_file = not os.path.isdir(source)
+    mount.is_volume = True
     return mount
 
 
@@ -143,7 +154,9 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
             raise UsageError(f"--rootfs {options.rootfs}: not a directory")
         spec.root_source = root
         spec.env[b"HOME"] = b"/root" if spec.uid == 0 else b"/"
-        for path, kind in ((b"/proc", "proc"), (b"/sys", "sysfs"), (b"/dev", "dev")):
+        has_bash = os.path.lexists(os.path.join(root, "bin/bash"))
+        spec.env[b"SHELL"] = b"/bin/bash" if has_bash else b"/bin/sh"
+        for path, kind in ((b"/proc", PROC), (b"/sys", SYSFS), (b"/dev", DEV)):
             spec.mounts.append(MountSpec(path, kind))
     else:
         try:
@@ -153,8 +166,8 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         warning = default_view(spec, cwd, home, name)
     for text in options.volume:
         spec.mounts.append(parse_volume(text))
-    for path in options.env_file:
-        _apply_env(spec, read_env_file(path))
+    for name_of_file in options.env_file:
+        _apply_env(spec, read_env_file(name_of_file))
     _apply_env(spec, options.env)
     if options.workdir:
         if not options.workdir.startswith("/"):
@@ -181,9 +194,28 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
             spec.strace_fd = os.open(options.strace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UsageError(f"--strace {options.strace}: {error.strerror}") from None
-    if spec.has_terminal and not os.isatty(0):
-        raise UsageError("-t: standard input is not a terminal; leave -t out or run in one")
+    if spec.has_terminal and not (os.isatty(0) and os.isatty(1)):
+        raise UsageError("-t: standard input and output are not a terminal; leave -t out or run in one")
     return spec, warning
+
+
+def standard_streams(*, is_interactive: bool, has_terminal: bool) -> list[int]:
+    """Descriptors for the command's 0, 1 and 2, -1 for one that is closed; afterwards none of the three is free here.
+
+    A terminal is given as input only when that was asked for: a command in the background could read what is typed
+    for others.
+    """
+    streams = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+            streams.append(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            streams.append(-1)
+    if streams[0] == 0 and not is_interactive and not has_terminal and os.isatty(0):
+        streams[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return streams
 
 
 class Terminal:
@@ -191,6 +223,8 @@ class Terminal:
 
     def __init__(self) -> None:
         self._saved = termios.tcgetattr(0)
+        # In the background this stops us, until we are in the foreground and may read keys.
+        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
 
     def enter(self) -> None:
         """Every key goes to the sandbox's line discipline."""
@@ -198,7 +232,10 @@ class Terminal:
 
     def leave(self) -> None:
         """As it was."""
-        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        try:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        except termios.error:
+            pass  # the terminal is gone
 
 
 def window_size() -> tuple[int, int]:
@@ -217,55 +254,84 @@ def exit_status(wait_status: int) -> int:
     return 128 + signo if signo else wait_status >> 8 & 0xFF
 
 
-def supervise(sandbox: Sandbox, spec: SandboxSpec) -> int:
-    """Pass signals on until the sandbox is gone; the exit status."""
-    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    handled = [*_FORWARDED, signal.SIGWINCH]
-    for signo in handled:
-        signal.signal(signo, lambda _number, _frame: None)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    terminal = Terminal() if spec.has_terminal else None
-    deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else 0.0
-    timed_out = False
-    try:
-        if terminal is not None:
-            terminal.enter()
-            sandbox.send_window(*window_size())
-        while True:
-            left = deadline - time.monotonic() if deadline else -1.0
-            if deadline and left <= 0:
-                timed_out = True
-                sandbox.kill()
-                break
-            ready = wait_readable([sandbox.control.fileno(), read_end], left)
-            if read_end in ready:
-                for number in os.read(read_end, 512):
-                    if number == signal.SIGWINCH:
-                        if terminal is not None:
-                            sandbox.send_window(*window_size())
-                    elif number in _FORWARDED:
-                        sandbox.send_signal(number)
-            if sandbox.control.fileno() in ready and not sandbox.read_control():
-                break
-    finally:
-        if terminal is not None:
-            terminal.leave()
-        sandbox.reap()
-    if timed_out:
-        print(f"cloche: the command took longer than {spec.timeout_s:g} s and was ended", file=sys.stderr)
-        return EXIT_TIMEOUT
-    if sandbox.failure:
-        print(f"cloche: {sandbox.failure}", file=sys.stderr)
-        return sandbox.failure_status
-    if sandbox.status < 0:
-        print("cloche: the sentry died", file=sys.stderr)
-        return EXIT_INTERNAL
-    return exit_status(sandbox.status)
+class Monitor:
+    """What the process does that the user sees: signals, the window's size, the time limit."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        self.spec: SandboxSpec = spec
+        self.sandbox: Sandbox | None = None
+        self.terminal: Terminal | None = Terminal() if spec.has_terminal else None
+        self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        # Before the sandbox exists: nothing that arrives meanwhile may be lost, or end us alone.
+        for signo in (*_FORWARDED, *_KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
+            if signal.getsignal(signo) != signal.SIG_IGN:  # nohup
+                signal.signal(signo, _noted)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def on_signals(self, sandbox: Sandbox) -> None:
+        """Pass on what has arrived."""
+        for number in os.read(self.wake_read, 512):
+            if number == signal.SIGWINCH or number == signal.SIGCONT:
+                if number == signal.SIGCONT:
+                    if self.terminal is not None:
+                        self.terminal.enter()  # the shell has set its own modes
+                    sandbox.send_group_signal(number)
+                if self.terminal is not None:
+                    sandbox.send_window(*window_size())
+            elif number in _KEYBOARD:
+                sandbox.send_group_signal(number)
+            elif number == signal.SIGTSTP:
+                if self.terminal is not None:
+                    self.terminal.leave()
+                sandbox.send_group_signal(signal.SIGSTOP)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif number in _FORWARDED:
+                sandbox.send_signal(number)
+
+    def supervise(self, sandbox: Sandbox) -> int:
+        """Until the sandbox is gone; the exit status."""
+        spec = self.spec
+        deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else 0.0
+        timed_out = False
+        try:
+            if self.terminal is not None:
+                self.terminal.enter()
+                sandbox.send_window(*window_size())
+            while True:
+                left = deadline - time.monotonic() if deadline else -1.0
+                if deadline and left <= 0:
+                    timed_out = True
+                    sandbox.kill()
+                    break
+                ready = wait_readable([sandbox.control.fileno(), self.wake_read], left)
+                if self.wake_read in ready:
+                    self.on_signals(sandbox)
+                if sandbox.control.fileno() in ready and not sandbox.read_control():
+                    break
+        finally:
+            if self.terminal is not None:
+                self.terminal.leave()
+            sandbox.reap()
+        if timed_out:
+            print(f"cloche: the command took longer than {spec.timeout_s:g} s and was ended", file=sys.stderr)
+            return EXIT_TIMEOUT
+        if sandbox.failure:
+            print(f"cloche: {sandbox.failure}", file=sys.stderr)
+            return sandbox.failure_status
+        if sandbox.status < 0:
+            print("cloche: the sentry died", file=sys.stderr)
+            return EXIT_INTERNAL
+        return exit_status(sandbox.status)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Signals are taken from the wake-up descriptor."""
 
 
 def run(options: argparse.Namespace) -> int:
     """The verb.  The exit status."""
+    streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
     try:
         spec, warning = make_spec(options)
     except UsageError as error:
@@ -273,9 +339,10 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_INTERNAL
     if warning and spec.log_level != "error":
         print(f"cloche: {warning}", file=sys.stderr)
+    monitor = Monitor(spec)
     try:
-        sandbox = launch(spec, [0, 1, 2])
-    except LaunchError as failure:
+        sandbox = launch(spec, streams)
+    except (LaunchError, OSError) as failure:
         print(f"cloche: {failure}", file=sys.stderr)
-        return failure.status
-    return supervise(sandbox, spec)
+        return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
+    return monitor.supervise(sandbox)

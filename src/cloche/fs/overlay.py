@@ -52,7 +52,7 @@ DELETED: Final = "D"
 
 
 class OverlayFs(TmpFs):
-    """`lowers`: the roots of the lower layers, the topmost first; each a directory of any file system."""
+    """`lowers`: the roots of the lower layers, the topmost first; directories of any file system, or one file."""
 
     def __init__(
         self,
@@ -75,6 +75,9 @@ class OverlayFs(TmpFs):
 
     def make_root(self, options: TmpfsOptions) -> None:
         top = self.lowers[0]
+        if top.mode & S_IFMT == S_IFREG:  # to be mounted on a file
+            self.root_inode = OverlayFile(self, top)
+            return
         if not top.is_dir():
             raise LinuxError(ENOTDIR)
         self.root_inode = OverlayDir(self, self.lowers)

@@ -27,7 +27,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
-from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable
+from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
 from cloche.platform import hostsys
 from cloche.wire.gofer import (
     ATTR,
@@ -53,7 +53,9 @@ _XATTR_MAX: Final = 65536
 class ListingCursor:
     """Packs the entries of a directory piece by piece."""
 
-    def __init__(self, dir_fd: int, only: frozenset[bytes] | None = None) -> None:
+    def __init__(
+        self, dir_fd: int, only: frozenset[bytes] | None = None, *, is_public_only: bool = False
+    ) -> None:
         """`dir_fd` may be O_PATH.  Raises OSError, PermissionError if it is
         unreadable."""
         # Not a duplicate: the position of a directory is shared by duplicates.  DirEntry.stat needs it open.
@@ -64,6 +66,7 @@ class ListingCursor:
             os.close(self._fd)
             raise
         self._only: frozenset[bytes] | None = only  # the names to tell of, None: all
+        self._is_public_only: bool = is_public_only
         self.is_done: bool = False
 
     def close(self) -> None:
@@ -84,6 +87,8 @@ class ListingCursor:
             target = b""
             try:
                 st = entry.stat(follow_symlinks=False)
+                if self._is_public_only and not is_public(st.st_mode):
+                    continue
                 if stat_module.S_ISLNK(st.st_mode):
                     target = os.fsencode(os.readlink(entry.name, dir_fd=dir_fd))
             except FileNotFoundError:

@@ -49,7 +49,7 @@ from cloche.abi.magic import (
     SYSFS_MAGIC,
     TRACEFS_MAGIC,
 )
-from cloche.abi.stat import S_IFDIR, S_IFMT
+from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.platform import hostsys
 
 CONFIGFS_MAGIC: Final = 0x62656570  # linux/magic.h does not list it (fs/configfs)
@@ -92,6 +92,7 @@ class AttachPoint:
         `only`: the names of its top directory that exist for the sandbox (None: all).
         """
         self.only: frozenset[bytes] | None = frozenset(only) if only is not None else None
+        self.is_public_only: bool = False  # show only what every user of the host may read
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -110,6 +111,12 @@ class AttachPoint:
             os.close(self.fd)
             self.fd = -1
             raise PermissionError(EPERM, "procfs cannot be attached: it shows the gofer itself", self.path)
+
+
+def is_public(mode: int) -> bool:
+    """Whether everybody may read it; symbolic links say nothing."""
+    kind = mode & S_IFMT
+    return kind == S_IFLNK or kind == S_IFREG and mode & 4 != 0 or kind == S_IFDIR and mode & 5 == 5
 
 
 class Node:
@@ -197,11 +204,16 @@ class NodeTable:
         self._keep(node, fd)
         return node
 
-    @staticmethod
-    def is_visible(node: Node, name: bytes) -> bool:
-        """Whether the attach point shows this name."""
-        only = node.attach.only
-        return only is None or node.parent is not None or not name or name in only
+    def is_visible(self, node: Node, name: bytes) -> bool:
+        """Whether the attach point shows this name.  Raises LinuxError, OSError."""
+        attach = node.attach
+        if not name:
+            return True
+        if attach.only is not None and node.parent is None and name not in attach.only:
+            return False
+        if not attach.is_public_only:
+            return True
+        return is_public(os.stat(name, dir_fd=self.dir_fd(node), follow_symlinks=False).st_mode)
 
     def clunk(self, fid: int) -> None:
         """Forget a fid; nodes below it live on.  Unknown fids are ignored."""

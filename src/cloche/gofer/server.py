@@ -149,7 +149,9 @@ class Server:
         head_attr = pack_stat(os.fstat(fd))
         cursor: ListingCursor | None = None
         try:
-            cursor = ListingCursor(fd, node.attach.only if node.parent is None else None)
+            cursor = ListingCursor(
+                fd, node.attach.only if node.parent is None else None, is_public_only=node.attach.is_public_only
+            )
         except PermissionError:
             pass  # searchable only
         head = pack_u64(node.fid) + (b"\1" if cursor is not None else b"\0") + head_attr

@@ -71,6 +71,10 @@ class HostProcess:
         """Resident bytes, 0 when unknown."""
         raise NotImplementedError
 
+    def anonymous_bytes(self) -> int:
+        """Resident bytes that are no file's, 0 when unknown; after a fork, shared ones count for both."""
+        return self.rss_bytes()
+
     def cpu_times_ns(self) -> tuple[int, int]:
         """User and system CPU time consumed so far."""
         raise NotImplementedError

@@ -95,6 +95,10 @@ class SystrapProcess(HostProcess):
         fields = self.platform.read_proc(self, "statm").split()
         return int(fields[1]) * 4096 if len(fields) > 1 else 0
 
+    def anonymous_bytes(self) -> int:
+        fields = self.platform.read_proc(self, "statm").split()
+        return (int(fields[1]) - int(fields[2])) * 4096 if len(fields) > 2 else 0
+
     def cpu_times_ns(self) -> tuple[int, int]:
         pid = self.host_pid()
         if pid <= 0:
