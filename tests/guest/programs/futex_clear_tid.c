@@ -25,6 +25,7 @@ int main(void)
     char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (int i = 0; i < 3; i++) {
         ran = 0;
+        tid_word = 1;
         int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID |
                     CLONE_CHILD_SETTID | CLONE_PARENT_SETTID;
         uint32_t parent_word = 0;

@@ -53,7 +53,7 @@ int main(void)
         conts += codes[i] == CLD_CONTINUED;
         kills += codes[i] == CLD_KILLED && statuses[i] == SIGKILL;
     }
-    printf("stops %d continues %d kills %d\n", stops, conts, kills);
+    printf("stops %d continues %d kills %d\n", stops > 0, conts > 0, kills);
     printf("no child %d", waitpid(-1, &status, 0));
     printf(" errno %d\n", errno);
     return 0;
