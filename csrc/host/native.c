@@ -522,8 +522,9 @@ static void start_running(struct thr *t)
     struct prc *p = prcs[t->prc];
     if (p->dead)
         return;
-    if (t->op_count && ops_pending(p)) {
-        /* One address space, one outstanding batch: another thread's comes first. */
+    if (t->op_count && (p->held_count || ops_pending(p))) {
+        /* One address space, one outstanding batch, in the order of resumption: the kernel may have given this
+         * thread a place that a waiting thread's munmap is yet to free. */
         static uint64_t turns;
         t->held = true;
         t->held_turn = ++turns;
@@ -555,7 +556,7 @@ static void release_held(void)
         first->held = false;
         p->held_count--;
         held_total--;
-        start_running(first);
+        send_round(first);
     }
 }
 

@@ -1,6 +1,7 @@
 """Many guests at once, on all processors and on one: everybody gets on, and nobody waits for ever."""
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -82,3 +83,35 @@ def test_threads_of_one_process_map_at_the_same_time(guest: Guest) -> None:
         t.queue_mmap(base, 0x1000, 3, MAP_FIXED_ANON, -1, 0)
         t.write(base, b"mine")
         t.ret(0)
+
+
+def test_operations_of_siblings_happen_in_the_order_of_resumption() -> None:
+    """A place that one thread's waiting munmap frees may be mapped by the next thread already."""
+    platform = Systrap("direct")
+    platform.start()
+    guest = Guest(platform)
+    main = guest.start(CALLER)
+    guest.event()
+    threads: list[HostThread] = [main]
+    for _ in range(2):
+        threads.append(main.queue_clone_thread())
+        main.ret(0)
+        guest.event()
+        guest.event()
+    place = 0x20000000
+    main.queue_mmap(place, 0x1000, 3, MAP_FIXED_ANON, -1, 0)
+    main.ret(0)
+    guest.event()
+    for i in range(40):
+        threads[0].queue_mmap(0x10000000 + i * 0x2000, 0x1000, 3, MAP_FIXED_ANON | 0x8000, -1, 0)
+    threads[0].ret(0)
+    threads[1].queue_munmap(place, 0x1000)
+    threads[1].ret(0)
+    time.sleep(0.02)  # the first batch ends while nobody looks
+    threads[2].queue_mmap(place, 0x1000, 3, MAP_FIXED_ANON, -1, 0)
+    threads[2].write(place, b"mine")
+    threads[2].ret(0)
+    for _ in range(3):
+        assert guest.event()[0] == EV_SYSCALL
+    assert main.process().read(place, 4) == b"mine"
+    platform.shutdown()
