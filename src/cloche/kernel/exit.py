@@ -101,6 +101,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     for hook in kernel.exit_hooks:
         hook(task)
     task.is_exited = True
+    kernel.dead_tasks += 1
     task.state = EXITED
     drop_files(task, task.files)
     if task in task.group.tasks:

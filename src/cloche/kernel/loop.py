@@ -5,8 +5,10 @@ returns a value, or BLOCKED after it has left its state on the task; `complete` 
 Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up only appends to that list.
 """
 
+import gc
 import sys
 import traceback
+from typing import Final
 
 from cloche.abi.errno import EIO, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
@@ -30,6 +32,10 @@ from cloche.platform.interface import (
 )
 
 
+# A dead task is a cycle of a few dozen objects; what boot made is frozen, so a collection looks at little else.
+COLLECT_AFTER: Final = 256
+
+
 class StopLoop(Exception):
     """The sandbox shall end at once (CLOCHE_STRICT)."""
 
@@ -42,6 +48,9 @@ def run(kernel: Kernel) -> int:
         if kernel.ready:
             run_ready(kernel)
             continue
+        if kernel.dead_tasks >= COLLECT_AFTER:
+            kernel.dead_tasks = 0
+            gc.collect()
         deadline = timers.next_deadline_ns()
         if deadline < 0:
             timeout = -1

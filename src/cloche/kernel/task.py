@@ -337,6 +337,7 @@ class Kernel:
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0
+        self.dead_tasks: int = 0  # since the last collection of cycles
         self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
         self.hwcap2: int = 0
         self.min_sigstack_bytes: int = 2048
