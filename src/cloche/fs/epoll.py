@@ -50,7 +50,6 @@ class EpollItem(Waiter):
         self.events: int = events  # with the private bits; only those remain when EPOLLONESHOT has fired
         self.data: int = data
         self.is_ready: bool = False  # on the ready list
-        self.closer: ItemCloser = ItemCloser(self)
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         if self.events & ~_PRIVATE == 0:
@@ -84,6 +83,18 @@ class ItemCloser(CloseListener):
         self.item.epoll.forget(self.item)
 
 
+def unlist(item: EpollItem) -> None:
+    """Take an item off the list of its file."""
+    listeners = item.file.epoll_items
+    if listeners is None:
+        return
+    for index in range(len(listeners)):
+        listener = listeners[index]
+        if isinstance(listener, ItemCloser) and listener.item is item:
+            del listeners[index]
+            return
+
+
 class EpollFile(AnonFile):
     """An epoll instance."""
 
@@ -115,9 +126,7 @@ class EpollFile(AnonFile):
 
     def release(self) -> None:
         for item in list(self.items.values()):
-            listeners = item.file.epoll_items
-            if listeners is not None and item.closer in listeners:
-                listeners.remove(item.closer)
+            unlist(item)
             item.queue.remove(item)
         self.items.clear()
         self.ready.clear()
@@ -156,9 +165,9 @@ class EpollFile(AnonFile):
         item = EpollItem(self, fd, file, queue, events | POLLERR | POLLHUP, data)
         self.items[(fd, file)] = item
         if file.epoll_items is None:
-            file.epoll_items = [item.closer]
+            file.epoll_items = [ItemCloser(item)]
         else:
-            file.epoll_items.append(item.closer)
+            file.epoll_items.append(ItemCloser(item))
         item.register()
         self._check(ctx, item)
 
@@ -171,9 +180,7 @@ class EpollFile(AnonFile):
 
     def remove(self, item: EpollItem) -> None:
         """EPOLL_CTL_DEL."""
-        listeners = item.file.epoll_items
-        if listeners is not None and item.closer in listeners:
-            listeners.remove(item.closer)
+        unlist(item)
         self.forget(item)
 
     def _check(self, ctx: Context, item: EpollItem) -> None:
