@@ -61,12 +61,13 @@ class Fixture:
         assert isinstance(master, MasterFile)
         self.master = master
         self.tty = master.tty
+        inode = self.tty.inode
+        assert inode is not None
+        self.inode = inode
         self.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
 
     def open(self, flags: int = O_RDWR, task: Task | None = None) -> SlaveFile:
-        inode = self.tty.inode
-        assert inode is not None
-        file = inode.open(task or self.task, anonymous_path(b"/dev/pts/0", inode), flags).get()
+        file = self.inode.open(task or self.task, anonymous_path(b"/dev/pts/0", self.inode), flags).get()
         assert isinstance(file, SlaveFile)
         return file
 
