@@ -33,8 +33,9 @@ from cloche.abi.sched import (
     CLONE_VM,
 )
 from cloche.kernel import sched
-from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
+from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, Blocked, TaskBase, block_on_time
 from cloche.kernel.itimers import rlimit_cpu_changed
+from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserMemory
@@ -104,6 +105,8 @@ def check_flags(task: Task, args: CloneArgs) -> None:
 def do_clone(task: Task, args: CloneArgs) -> int:
     """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
     check_flags(task, args)
+    if task.wants_attention and has_deliverable(task):
+        return -ERESTARTNOINTR  # a signal to all, or a stop, must not miss a child that is being born
     kernel = task.kernel
     flags = args.flags
     nproc = task.group.rlimit(6)
