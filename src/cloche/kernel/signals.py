@@ -95,6 +95,7 @@ from cloche.platform.interface import Registers
 
 SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 TICK_NS: Final = 10_000_000  # USER_HZ
+USUAL_FPSTATE_BYTES: Final = 4096
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 _STOP_BITS: Final = DEFAULT_STOP
 _CONT_BIT: Final = 1 << (SIGCONT - 1)
@@ -960,10 +961,14 @@ def sigreturn(task: Task) -> int:
         context = sigframe.parse(process.read(regs.rsp, sigframe.UCONTEXT_SIZE), regs)
         state = b""
         if context.fpstate_addr:
-            length = sigframe.fpstate_length(process.read(context.fpstate_addr, sigframe.FXSAVE_SIZE))
-            state = process.read(context.fpstate_addr, length)
-            if len(state) != length:
+            # One copy is enough for what current processors save; the rest of the stack comes along.
+            state = process.read(context.fpstate_addr, USUAL_FPSTATE_BYTES)
+            length = sigframe.fpstate_length(state)
+            if length > USUAL_FPSTATE_BYTES:
+                state = process.read(context.fpstate_addr, length)
+            if len(state) < length:
                 raise LinuxError(EINVAL)
+            state = state[:length]
         if not thread.set_fpstate(state):
             raise LinuxError(EINVAL)
     except LinuxError:
