@@ -2,7 +2,8 @@
 
 What counts: the guests' private anonymous pages and what their in-memory files hold.  Nobody tells the sentry when a
 page is touched, so it looks, the more often the less is left: no process can touch new memory faster than
-`_BYTES_PER_S`.  In-memory files are refused growth before it happens (`fs.storage`); this is for the rest.
+`_BYTES_PER_S`.  In-memory files are refused growth before it happens (`fs.storage`): each look sets how much they may
+have, a little less than what the processes leave.
 
 Needs a procfs that counts processes as the sentry does (`confine.mount_own_proc`); without it, sizes read as 0.
 """
@@ -20,6 +21,7 @@ SIGKILL: Final = 9
 _BYTES_PER_S: Final = 2 << 30
 _MIN_NS: Final = 2_000_000
 _MAX_NS: Final = 200_000_000
+_RESERVE: Final = 16  # a sixteenth of the limit is never given to files
 
 
 class MemoryGuard:
@@ -33,11 +35,13 @@ class MemoryGuard:
 
     def start(self) -> None:
         """Arm the first look."""
+        self.quota.page_limit = (self.limit_bytes - self.limit_bytes // _RESERVE) // PAGE
         self.kernel.timers.add(monotonic_ns() + _MIN_NS, self.look)
 
     def look(self) -> None:
         """Measure, act, and arm the next look."""
-        used = self.quota.pages * PAGE
+        files = self.quota.pages * PAGE
+        anonymous = 0
         largest: ThreadGroup | None = None
         largest_bytes = -1
         seen: set[int] = set()
@@ -47,10 +51,12 @@ class MemoryGuard:
                 continue
             seen.add(space.process.ident())
             size = space.process.anonymous_bytes()
-            used += size
+            anonymous += size
             if size > largest_bytes and not group.is_exiting:
                 largest, largest_bytes = group, size
-        headroom = self.limit_bytes - used
+        for_files = self.limit_bytes - self.limit_bytes // _RESERVE - anonymous
+        self.quota.page_limit = max(for_files // PAGE, 0)
+        headroom = self.limit_bytes - anonymous - files
         if headroom < 0 and largest is not None:
             self._end(largest, largest_bytes)
             headroom = 0

@@ -67,7 +67,7 @@ def host_user(uid: int) -> tuple[bytes, bytes]:
     home = entry.pw_dir
     if not home.startswith("/") or home in ("/", "/nonexistent") or home.startswith(("/usr", "/proc", "/dev", "/sys")):
         home = "/root" if uid == 0 else "/home/" + entry.pw_name
-    return entry.pw_name.encode(), os.path.normpath(home).encode()
+    return os.fsencode(entry.pw_name), os.fsencode(os.path.normpath(home))
 
 
 def base_environment(spec: SandboxSpec, name: bytes, home: bytes) -> None:
@@ -92,7 +92,7 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
     for entry in SYSTEM_DIRECTORIES:
         path = "/" + entry
         if os.path.islink(path):
-            spec.symlinks.append((path.encode(), os.readlink(path).encode()))
+            spec.symlinks.append((path.encode(), os.fsencode(os.readlink(path))))
         elif os.path.isdir(path):
             spec.directories.append((path.encode(), 0o755, 0, 0))
             system = MountSpec(path.encode(), HOST, path, COW)
@@ -120,7 +120,7 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
 
 
 def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
-    spec.cwd = cwd.encode()
+    spec.cwd = os.fsencode(cwd)
     real_home = os.path.expanduser("~")
     visible = any(mount.kind == HOST and mount.only is None and is_below(cwd, mount.source) for mount in spec.mounts)
     if visible:
@@ -131,13 +131,13 @@ def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
     if is_below(cwd, "/etc") or is_below(cwd, "/run") or is_below(cwd, "/var/run"):
         spec.cwd = b"/"
         return f"{cwd} is not shown to the sandbox; the command starts in /"
-    if is_below(real_home, cwd) or is_below(home.decode(), cwd) or cwd in ("/home", "/root", "/var", "/tmp", "/srv"):
+    if is_below(real_home, cwd) or is_below(os.fsdecode(home), cwd) or cwd in ("/home", "/root", "/var", "/tmp", "/srv"):
         spec.cwd = home if cwd != "/tmp" else b"/tmp"
         return (
             f"{cwd} holds more than a project (a home, or all temporary files) and is not shown to the sandbox; "
-            f"the command starts in an empty {spec.cwd.decode()} (use -v to show a directory)"
+            f"the command starts in an empty {os.fsdecode(spec.cwd)} (use -v to show a directory)"
         )
-    mount = MountSpec(cwd.encode(), HOST, cwd, COW)
+    mount = MountSpec(os.fsencode(cwd), HOST, cwd, COW)
     spec.mounts.append(mount)
     return ""
 

@@ -90,7 +90,7 @@ def parse_volume(text: str) -> MountSpec:
     destination = os.path.normpath(parts[1])
     if destination == "/":
         raise UsageError(f"-v {text}: the root cannot be a volume; use --rootfs")
-    mount = MountSpec(destination.encode(), HOST, source, mode)
+    mount = MountSpec(os.fsencode(destination), HOST, source, mode)
     mount.is_shared = mode != COW
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = True
