@@ -28,6 +28,7 @@ from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
+from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write
 from cloche.vfs.objects import FileDescription, notify_path
 
@@ -96,9 +97,11 @@ class WriteWait(FileWait):
             if result == -EAGAIN:
                 return BLOCKED
             if result < 0:
+                if self.done:
+                    return self.done
                 if result == -EPIPE:
                     broken_pipe(task, self.file)
-                return self.done if self.done else result
+                return result
             self.done += result
             if result > 0:
                 modified(self.file)
@@ -132,8 +135,8 @@ def modified(file: FileDescription) -> None:
 
 
 def broken_pipe(task: TaskBase, file: FileDescription) -> None:
-    """SIGPIPE for a write to a socket without a peer; pipes send it themselves."""
-    if isinstance(task, Task) and file.inode.mode & S_IFMT == S_IFSOCK:
+    """SIGPIPE for a write to a stream socket without a peer; pipes send it themselves."""
+    if isinstance(task, Task) and isinstance(file, SocketFile) and file.is_stream():
         task.kernel.send_kernel_signal(task, SIGPIPE)
 
 

@@ -1,0 +1,75 @@
+"""Control messages at SOL_SOCKET that a sender gives (scm_send of net/core/scm.c, unix(7)).
+
+May call kernel and vfs; raises LinuxError.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
+from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, LinuxError
+from cloche.abi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET
+from cloche.kernel.task import Task
+from cloche.net.rights import drop_files
+from cloche.net.socket import Outgoing, Ucred
+from cloche.vfs.objects import FileDescription
+
+SCM_MAX_FD: Final = 253
+_I32: Final = Struct("<i")
+_UCRED: Final = Struct("<iII")
+
+
+def parse_control(task: Task, out: Outgoing, *, takes_files: bool) -> None:
+    """Decode the SOL_SOCKET messages of `out`, once: credentials checked, files held."""
+    if out.is_parsed:
+        return
+    out.is_parsed = True
+    files: list[FileDescription] = []
+    try:
+        for level, kind, data in out.control:
+            if level != SOL_SOCKET:
+                continue
+            if kind == SCM_RIGHTS:
+                if not takes_files:
+                    raise LinuxError(EINVAL)
+                _collect_files(task, data, files)
+            elif kind == SCM_CREDENTIALS:
+                out.cred = _checked_cred(task, data)
+            else:
+                raise LinuxError(EINVAL)
+    except LinuxError as error:
+        drop_files(task.kernel, files)
+        raise LinuxError(error.errno)
+    out.files = files if files else None
+
+
+def _collect_files(task: Task, data: bytes, files: list[FileDescription]) -> None:
+    count = len(data) // 4
+    if len(files) + count > SCM_MAX_FD:
+        raise LinuxError(EINVAL)
+    for index in range(count):
+        fd: int = _I32.unpack_from(data, index * 4)[0]
+        file = task.files.find(fd) if fd >= 0 else None
+        if file is None:
+            raise LinuxError(EBADF)
+        files.append(file.get())
+
+
+def _checked_cred(task: Task, data: bytes) -> Ucred:
+    if len(data) != 12:
+        raise LinuxError(EINVAL)
+    fields: tuple[int, int, int] = _UCRED.unpack(data)
+    pid, uid, gid = fields
+    if uid == 0xFFFFFFFF or gid == 0xFFFFFFFF:
+        raise LinuxError(EINVAL)
+    creds = task.creds
+    if (
+        (pid != task.group.tgid and not creds.capable(CAP_SYS_ADMIN))
+        or (uid not in (creds.uid, creds.euid, creds.suid) and not creds.capable(CAP_SETUID))
+        or (gid not in (creds.gid, creds.egid, creds.sgid) and not creds.capable(CAP_SETGID))
+    ):
+        raise LinuxError(EPERM)
+    group = task.kernel.groups.get(pid)
+    if group is None:
+        raise LinuxError(ESRCH)
+    return Ucred(pid, uid, gid, group)

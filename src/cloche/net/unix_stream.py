@@ -1,0 +1,232 @@
+"""AF_UNIX stream sockets (unix_stream_sendmsg, unix_stream_read_generic).
+
+The plain write and read of a connected pair are the path to keep short.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import (
+    EAGAIN,
+    EINVAL,
+    EISCONN,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPIPE,
+    LinuxError,
+)
+from cloche.abi.fcntl import O_NONBLOCK
+from cloche.abi.socket import (
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_WAITALL,
+    SOCK_STREAM,
+)
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import IovIter
+from cloche.net.rights import drop_files, take_off
+from cloche.net.socket import (
+    IN_WAKE,
+    OUT_EVENTS,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    Incoming,
+    Outgoing,
+    cred_of,
+    head_bytes,
+)
+from cloche.net.unix_base import CONNECTED, LISTENING, UNKNOWN, Packet, UnixSocket
+from cloche.vfs.objects import Context
+
+_LINEAR: Final = 3776  # what fits into a page with its skb_shared_info
+_PIECE: Final = 36544  # SKB_MAX_ALLOC + UNIX_SKB_FRAGS_SZ
+
+
+def stream_charge(length: int) -> int:
+    """The truesize of a piece of a stream."""
+    if length <= _LINEAR:
+        return head_bytes(length)
+    paged = length - _LINEAR + 4095 & ~4095
+    if paged > length:
+        paged = length
+    return head_bytes(length - paged) + (paged + 4095 & ~4095)
+
+
+class UnixStream(UnixSocket):
+    """SOCK_STREAM."""
+
+    def __init__(self, kernel: Kernel, ctx: Context, flags: int) -> None:
+        super().__init__(kernel, ctx, SOCK_STREAM, flags)
+
+    def new_embryo(self, ctx: Context) -> UnixSocket:
+        return UnixStream(self.kernel, ctx, 0)
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if out is not None and out.name:
+            return -EISCONN if self.state == CONNECTED else -EOPNOTSUPP
+        peer = self.peer
+        if peer is None:
+            return -ENOTCONN
+        if self.shut & SEND_SHUTDOWN:
+            return -EPIPE
+        total = src.remaining()
+        files = out.files if out is not None else None
+        if total == 0:
+            return 0
+        limit = self.sndbuf
+        largest = min((limit >> 1) - 64, _PIECE)
+        done = 0
+        while done < total:
+            if self.wmem >= limit:
+                return done if done else -EAGAIN
+            if peer.is_released or peer.shut & RCV_SHUTDOWN:
+                return done if done else -EPIPE
+            want = total - done
+            if want > largest:
+                want = largest
+            try:
+                data = src.copy_from(want)
+            except LinuxError:
+                if done:
+                    break
+                raise
+            packet = Packet(self, data, stream_charge(len(data)))
+            if out is not None:
+                packet.cred = out.cred
+                if files is not None:
+                    packet.uid = take_off(self.kernel, ctx, files)
+                    packet.files = files
+                    out.files = files = None
+            if packet.cred is None and (
+                self.passes_cred or peer.passes_cred or self.passes_pidfd or peer.passes_pidfd
+            ):
+                packet.cred = cred_of(ctx)
+            self.wmem += packet.charge
+            peer.packets.append(packet)
+            peer.queue.wake(IN_WAKE)
+            done += len(data)
+            if len(data) < want:
+                break
+        return done
+
+    def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        if self.state != CONNECTED:
+            return -EINVAL
+        if flags & MSG_OOB:
+            return -EINVAL
+        packets = self.packets
+        if not packets:
+            if self.error:
+                return self.take_error()
+            if self.shut & RCV_SHUTDOWN:
+                return 0
+            return -EAGAIN
+        is_peek = flags & MSG_PEEK != 0
+        if is_peek:
+            return self._peek(dst, flags, info)
+        is_choosy = self.passes_cred or self.passes_pidfd
+        first_cred = packets[0].cred
+        want = dst.remaining()
+        done = 0
+        while packets and want > 0:
+            packet = packets[0]
+            if is_choosy and done:
+                cred = packet.cred if packet.cred is not None else UNKNOWN
+                if not cred.same_as(first_cred if first_cred is not None else UNKNOWN):
+                    break
+            data = packet.data
+            pos = packet.pos
+            left = len(data) - pos
+            if pos == 0 and left <= want:
+                piece = data
+            else:
+                piece = data[pos : pos + want]
+            try:
+                copied = dst.copy_to(piece)
+            except LinuxError:
+                if done:
+                    break
+                raise
+            had_files = packet.files is not None
+            if info is not None and done == 0:
+                self.fill(packet, info, is_peek=False)
+            elif had_files and info is not None:
+                self.fill_files(packet, info, is_peek=False)
+            if packet.files is not None:
+                self.drop_packet_files(packet)
+            done += copied
+            want -= copied
+            packet.pos = pos + copied
+            if self.peek_offset > 0:
+                self.peek_offset = max(self.peek_offset - copied, 0)
+            if packet.pos >= len(data):
+                packets.popleft()
+                sender = packet.sender
+                sender.wmem -= packet.charge
+                if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
+                    sender.queue.wake(OUT_EVENTS)
+            if had_files or copied < len(piece):
+                break
+        return done
+
+    def _peek(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        """MSG_PEEK, from SO_PEEK_OFF on if that is set."""
+        skip = max(self.peek_offset, 0)
+        done = 0
+        for packet in self.packets:
+            left = len(packet.data) - packet.pos
+            if skip >= left:
+                skip -= left
+                continue
+            start = packet.pos + skip
+            skip = 0
+            piece = packet.data[start : start + dst.remaining()]
+            if done == 0 and info is not None:
+                self.fill(packet, info, is_peek=True)
+            done += dst.copy_to(piece)
+            if dst.remaining() == 0 or packet.files is not None:
+                break
+        if self.peek_offset >= 0:
+            if done == 0:
+                return 0 if self.shut & RCV_SHUTDOWN else -EAGAIN
+            self.peek_offset += done
+        return done
+
+    def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
+        if self.rcvlowat > 1 and not self.flags & O_NONBLOCK and self.must_wait_for(dst.remaining()):
+            return -EAGAIN
+        return self.recv(ctx, dst, 0, None)
+
+    def must_wait_for(self, wanted: int) -> bool:
+        """Whether SO_RCVLOWAT makes a blocking read of `wanted` bytes wait on."""
+        have = self.unread_bytes()
+        return 0 < have < min(self.rcvlowat, wanted) and not self.shut & RCV_SHUTDOWN and not self.error
+
+    def poll(self, ctx: Context) -> int:
+        mask = self.base_events()
+        if self.state != LISTENING and self.wmem << 2 <= self.sndbuf:
+            mask |= OUT_EVENTS
+        return mask
+
+
+def stream_pair(kernel: Kernel, ctx: Context, flags: int) -> tuple[UnixStream, UnixStream]:
+    """Two connected stream sockets."""
+    one, two = UnixStream(kernel, ctx, flags), UnixStream(kernel, ctx, flags)
+    one.pair_with(two)
+    return one, two
+
+
+def wait_all_target(flags: int, lowat: int, size: int) -> int:
+    """sock_rcvlowat: how many bytes a blocking receive wants at least."""
+    if flags & MSG_WAITALL:
+        return size
+    return min(lowat, size) if size else 1
+
+
+def free_files(kernel: Kernel, out: Outgoing) -> None:
+    """Drop what a failed send did not take."""
+    files = out.files
+    if files is not None:
+        out.files = None
+        drop_files(kernel, files)
