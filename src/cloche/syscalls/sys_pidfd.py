@@ -8,6 +8,7 @@ from cloche.abi.signal import SI_TKILL, SIGINFO_SIZE
 from cloche.abi.structs import siginfo_head
 from cloche.abi.wait import PIDFD_NONBLOCK
 from cloche.fs.pidfd import PIDFD_THREAD, PidFile
+from cloche.fs.proc_pid import PidDir
 from cloche.kernel.access import may_access
 from cloche.kernel.signals import (
     info_from_raw,
@@ -16,7 +17,7 @@ from cloche.kernel.signals import (
     signal_thread,
     user_info,
 )
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Args, Task, ThreadGroup, to_i32, to_u32, to_u64
 
 _SIGNAL_THREAD: Final = 1
 _SIGNAL_THREAD_GROUP: Final = 2
@@ -48,32 +49,43 @@ def _pid_file(task: Task, fd: int) -> PidFile | None:
     return file if isinstance(file, PidFile) and file.flags & O_PATH == 0 else None
 
 
+def _proc_dir_group(task: Task, fd: int) -> ThreadGroup | None:
+    """The process of an open /proc/PID (tgid_pidfd_to_pid)."""
+    file = task.files.get(fd)
+    inode = file.inode
+    if file.flags & O_PATH or not isinstance(inode, PidDir) or inode.is_thread:
+        return None
+    return inode.task.group
+
+
 def sys_pidfd_send_signal(task: Task, args: Args) -> int:
     """pidfd_send_signal(2)."""
     flags = to_u32(args.a3)
     if flags not in (0, _SIGNAL_THREAD, _SIGNAL_THREAD_GROUP, _SIGNAL_PROCESS_GROUP):
         return -EINVAL
-    file = _pid_file(task, to_i32(args.a0))
-    if file is None:
+    fd = to_i32(args.a0)
+    file = _pid_file(task, fd)
+    group = file.group if file is not None else _proc_dir_group(task, fd)
+    if group is None:
         return -EBADF
+    thread = file.thread if file is not None else None
     signo = to_i32(args.a1)
     if args.a2:
         raw = task.user_memory().read(to_u64(args.a2), SIGINFO_SIZE)
         head = siginfo_head(raw)
         if head[0] != signo:
             return -EINVAL
-        if file.group is not task.group and (head[2] >= 0 or head[2] == SI_TKILL):
+        if group is not task.group and (head[2] >= 0 or head[2] == SI_TKILL):
             return -EPERM
         info = info_from_raw(signo, raw)
     else:
         info = user_info(task, signo)
-    group = file.group
     if group.is_reaped:
         return -ESRCH
     if flags == _SIGNAL_PROCESS_GROUP:
         return signal_pgrp(task, group.pgrp, signo, info)
-    if flags == _SIGNAL_THREAD or (flags == 0 and file.thread is not None):
-        tid = file.thread.tid if file.thread is not None else group.tgid
+    if flags == _SIGNAL_THREAD or (flags == 0 and thread is not None):
+        tid = thread.tid if thread is not None else group.tgid
         return signal_thread(task, group.tgid, tid, signo, info)
     return signal_group_checked(task, group, signo, info)
 
