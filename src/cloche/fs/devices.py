@@ -1,7 +1,7 @@
 """The memory devices: null, zero, full, random, urandom; and /dev/tty, /dev/console and /dev/ptmx by number.
 
 `register_devices` is called by boot once; the nodes themselves are made by whoever builds /dev, with the
-numbers of `DEVICE_NODES` (Documentation/admin-guide/devices.txt).
+numbers of Documentation/admin-guide/devices.txt.
 """
 
 import os
@@ -29,16 +29,6 @@ _STEP: Final = 65536
 _ENTROPY_BITS: Final = 256
 _ZERO_BYTES: Final = 1 << 46  # size of a sparse memfd: larger than what can be mapped
 _MAX_MEMFDS: Final = 64
-
-# (name, major, minor, mode): what /dev holds.
-DEVICE_NODES: Final[list[tuple[bytes, int, int, int]]] = [
-    (b"null", 1, 3, 0o666),
-    (b"zero", 1, 5, 0o666),
-    (b"full", 1, 7, 0o666),
-    (b"random", 1, 8, 0o666),
-    (b"urandom", 1, 9, 0o666),
-    (b"tty", 5, 0, 0o666),
-]
 
 
 class MemoryDevice(FileDescription):
