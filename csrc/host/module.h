@@ -412,8 +412,10 @@ FUNC(get_regs) /* (thread) -> 20 integers, see Registers */
         return NULL;
     for (int i = 0; i < REG_COUNT; i++)
         PyTuple_SET_ITEM(tuple, i, PyLong_FromUnsignedLongLong(regs[i]));
-    PyTuple_SET_ITEM(tuple, REG_COUNT, PyLong_FromUnsignedLongLong(READ_ONCE(t->slot->fs_base)));
-    PyTuple_SET_ITEM(tuple, REG_COUNT + 1, PyLong_FromUnsignedLongLong(READ_ONCE(t->slot->gs_base)));
+    /* Forged bases that no thread can have: what is read can always be set again. */
+    uint64_t fs = READ_ONCE(t->slot->fs_base), gs = READ_ONCE(t->slot->gs_base);
+    PyTuple_SET_ITEM(tuple, REG_COUNT, PyLong_FromUnsignedLongLong(fs >> 47 ? 0 : fs));
+    PyTuple_SET_ITEM(tuple, REG_COUNT + 1, PyLong_FromUnsignedLongLong(gs >> 47 ? 0 : gs));
     return tuple;
 }
 

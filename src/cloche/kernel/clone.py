@@ -100,6 +100,8 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EPERM)
     if args.exit_signal < 0 or args.exit_signal > 64:
         raise LinuxError(EINVAL)
+    if flags & CLONE_SETTLS and args.tls >= task.mm.max_address:
+        raise LinuxError(EPERM)
 
 
 def do_clone(task: Task, args: CloneArgs) -> int:
