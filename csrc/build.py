@@ -19,7 +19,7 @@ STUB_FLAGS = [
     "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-jump-tables", "-fno-builtin",
     "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
 ]  # fmt: skip
-HOST_FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+HOST_FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
 HOST_SOURCES = ["native.c"]
 
 
@@ -36,10 +36,12 @@ def build_stub(target: Path) -> None:
     _check_layout()
     compiler = os.environ.get("CC", "gcc")
     stub = CSRC / "stub"
-    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-Wl,-T,{stub / 'stub.ld'}", "-o", str(target)]
+    new = target.with_suffix(".new")
+    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-Wl,-T,{stub / 'stub.ld'}", "-o", str(new)]
     subprocess.run([*command, str(stub / "entry.S"), str(stub / "stub.c")], check=True)
     if shutil.which("strip"):
-        subprocess.run(["strip", "-s", str(target)], check=True)
+        subprocess.run(["strip", "-s", str(new)], check=True)
+    new.replace(target)  # never write into what a running sandbox has mapped
 
 
 def native_sources() -> list[str]:
@@ -61,9 +63,10 @@ def build_native(target_dir: Path) -> None:
         f"-I{include}",
         f"-I{CSRC / 'stub'}",
         "-o",
-        str(target),
+        str(target) + ".new",
     ]
     subprocess.run([*command, *native_sources()], check=True)
+    os.replace(str(target) + ".new", target)
 
 
 if __name__ == "__main__":
