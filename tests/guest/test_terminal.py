@@ -100,10 +100,13 @@ def test_job_control(shell: Screen) -> None:
 
 
 def test_window_changes(shell: Screen) -> None:
-    shell.send("trap 'stty size' WINCH; sleep 0.1\r")
+    shell.send("trap 'echo changed' WINCH\r")
+    shell.expect("READY> ")
     fcntl.ioctl(shell.fd, termios.TIOCSWINSZ, struct.pack("4H", 44, 111, 0, 0))
-    shell.send("\r\r")
-    shell.expect("44 111")
+    time.sleep(0.2)  # the size takes its way through two processes
+    shell.send("stty size\r")
+    shell.expect("changed\r\n")
+    shell.expect("44 111\r\n")
     shell.send("exit\r")
     shell.finish()
 
