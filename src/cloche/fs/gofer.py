@@ -66,6 +66,7 @@ from cloche.wire.gofer_client import GoferClient
 MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
+SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
 RWF_APPEND: Final = 0x10
@@ -526,6 +527,7 @@ class GoferDir(GoferInode):
         self._index: dict[bytes, int] | None = None
         self._is_listed: bool = True
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
+        self._asked: int = 0  # names looked up one by one
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -577,6 +579,13 @@ class GoferDir(GoferInode):
             return self._lookup_now(name)
         child = self._children.get(name)
         if child is not None:
+            return child
+        if self._index is None and self._asked < SINGLE_LOOKUPS:
+            # A program that wants one file of a directory of thousands shall not wait for all of them.
+            self._asked += 1
+            child = self._lookup_now(name)
+            if child is not None:
+                self._children[name] = child
             return child
         index = self._load()
         if not self._is_listed:

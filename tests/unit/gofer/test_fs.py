@@ -14,7 +14,7 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
-from cloche.fs.gofer import GoferFs, GoferInode, OwnerMap
+from cloche.fs.gofer import GoferFs, GoferInode, OwnerMap, SINGLE_LOOKUPS
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter
@@ -158,19 +158,28 @@ def test_reading(rig: Rig, index: int) -> None:
         view.open(b"/dir", os.O_RDWR)
 
 
-def test_a_cold_directory_costs_one_call_and_a_warm_one_none(rig: Rig) -> None:
+def test_single_names_do_not_fetch_the_whole_directory(rig: Rig) -> None:
     view = rig.view(RO)
     calls = rig.client.calls
     view.lookup(b"/dir/deep/leaf")
-    assert rig.client.calls == calls + 3
+    assert rig.client.calls == calls + 5  # three names, two directories walked to
     view.lookup(b"/dir/deep/leaf")
-    assert errno_of(view.lookup, b"/dir/deep/other") == errno.ENOENT
     view.stat(b"/dir/deep/leaf")
-    view.list(b"/dir")
-    assert rig.client.calls == calls + 3
+    assert rig.client.calls == calls + 5
     view.read(b"/file")
     view.read(b"/file")
-    assert rig.client.calls == calls + 4  # the descriptor was kept
+    assert rig.client.calls == calls + 7  # the name and its descriptor, which was kept
+
+
+def test_many_names_fetch_the_directory_once(rig: Rig) -> None:
+    view = rig.view(RO)
+    view.lookup(b"/dir/deep/leaf")
+    calls = rig.client.calls
+    for number in range(3 * SINGLE_LOOKUPS):
+        assert errno_of(view.lookup, b"/dir/deep/other%d" % number) == errno.ENOENT
+    assert rig.client.calls == calls + SINGLE_LOOKUPS - 1 + 1
+    view.list(b"/dir/deep")
+    assert rig.client.calls == calls + SINGLE_LOOKUPS
 
 
 @pytest.mark.parametrize("index", [RO, SHARED_RO])
@@ -440,7 +449,7 @@ def test_special_files_are_not_opened_on_the_host(rig: Rig) -> None:
     inode = view.lookup(b"/fifo")
     assert isinstance(inode, GoferInode) and stat.S_ISFIFO(inode.mode)
     assert errno_of(namei.vfs_mknod, view.ctx, None, b"/x", stat.S_IFIFO, 0) in (errno.EROFS, errno.EPERM)
-    assert rig.client.calls == calls + 1
+    assert rig.client.calls == calls + 2  # one for each name
 
 
 def test_xattrs_and_statfs(rig: Rig) -> None:
