@@ -6,8 +6,9 @@ CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread un
 
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
-from cloche.abi.resource import RLIMIT_CPU
+from cloche.abi.resource import RLIMIT_CPU, RLIMIT_NPROC
 from cloche.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -104,6 +105,22 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EPERM)
 
 
+def _check_nproc(task: Task) -> None:
+    """RLIMIT_NPROC counts the tasks of the real user, and root has no limit (copy_process)."""
+    limit, uid = task.group.rlimit(RLIMIT_NPROC), task.creds.uid
+    tasks = task.kernel.tasks
+    if uid == 0 or limit < 0 or len(tasks) < limit:
+        return
+    if task.creds.capable(CAP_SYS_ADMIN) or task.creds.capable(CAP_SYS_RESOURCE):
+        return
+    count = 0
+    for other in tasks.values():
+        if other.creds.uid == uid:
+            count += 1
+    if count >= limit:
+        raise LinuxError(EAGAIN)
+
+
 def do_clone(task: Task, args: CloneArgs) -> int:
     """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
     check_flags(task, args)
@@ -111,9 +128,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         return -ERESTARTNOINTR  # a signal to all, or a stop, must not miss a child that is being born
     kernel = task.kernel
     flags = args.flags
-    nproc = task.group.rlimit(6)
-    if nproc >= 0 and len(kernel.tasks) >= nproc and not task.creds.capable(21) and not task.creds.capable(24):
-        raise LinuxError(EAGAIN)
+    _check_nproc(task)
     tid = kernel.alloc_pid()
     is_vfork_on_thread = flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK
     regs = task.thread.regs()
