@@ -12,6 +12,7 @@ from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.abi.stat import dtype
 from cloche.fs import proc_system
 from cloche.fs.proc_init import init_dir
+from cloche.fs.proc_ipc import sysvipc_dir
 from cloche.fs.proc_pid import ProcFs, parse_name, reader_of, task_ino
 from cloche.fs.proc_sys import ProcSys
 from cloche.kernel.accounting import host_facts
@@ -179,8 +180,9 @@ def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
     root.add(b"loadavg", LoadFile(fs, kernel))
     for name, constant in _CONSTANT_FILES:
         root.add(name, ConstantFile(fs, constant))
-    for name in (b"bus", b"driver", b"fs", b"irq", b"sysvipc", b"tty"):
+    for name in (b"bus", b"driver", b"fs", b"irq", b"tty"):
         root.add(name, StaticDir(fs))
+    root.add(b"sysvipc", sysvipc_dir(fs, kernel))
     terminals = root.children[b"tty"]
     if isinstance(terminals, StaticDir):
         terminals.add(b"drivers", ConstantFile(fs, proc_system.TTY_DRIVERS))

@@ -14,6 +14,10 @@ from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.kernel import uts
 from cloche.kernel.accounting import HostFacts, host_facts
+from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI
+from cloche.kernel.ipc.sem import SEMMNI, SEMMNS, SEMMSL, SEMOPM
+from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
+from cloche.kernel.namespaces import UtsNamespace
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
@@ -135,18 +139,21 @@ class ProcSys:
         self.add_file(b"vm/mmap_min_addr", self._min_address)
         self.add_file(b"fs/inode-nr", self._inode_nr)
 
+    def _names(self, ctx: Context) -> UtsNamespace:
+        return ctx.ns.uts if isinstance(ctx, Task) else self.kernel.init_ns.uts
+
     def _hostname(self, ctx: Context) -> bytes:
-        return self.kernel.hostname + b"\n"
+        return self._names(ctx).hostname + b"\n"
 
     def _set_hostname(self, ctx: Context, data: bytes) -> int:
-        self.kernel.hostname = _name_of(ctx, data)
+        self._names(ctx).hostname = _name_of(ctx, data)
         return len(data)
 
     def _domainname(self, ctx: Context) -> bytes:
-        return self.kernel.domainname + b"\n"
+        return self._names(ctx).domainname + b"\n"
 
     def _set_domainname(self, ctx: Context, data: bytes) -> int:
-        self.kernel.domainname = _name_of(ctx, data)
+        self._names(ctx).domainname = _name_of(ctx, data)
         return len(data)
 
     def _pid_max(self, ctx: Context) -> bytes:
@@ -269,9 +276,9 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"kernel/keys/root_maxkeys", b"1000000"),
     (b"kernel/kptr_restrict", b"2"),
     (b"kernel/modules_disabled", b"1"),
-    (b"kernel/msgmax", b"8192"),
-    (b"kernel/msgmnb", b"16384"),
-    (b"kernel/msgmni", b"32000"),
+    (b"kernel/msgmax", b"%d" % MSGMAX),
+    (b"kernel/msgmnb", b"%d" % MSGMNB),
+    (b"kernel/msgmni", b"%d" % MSGMNI),
     (b"kernel/ngroups_max", b"%d" % NGROUPS_MAX),
     (b"kernel/osrelease", uts.RELEASE),
     (b"kernel/ostype", uts.SYSNAME),
@@ -292,11 +299,11 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"kernel/sched_rr_timeslice_ms", b"100"),
     (b"kernel/sched_rt_period_us", b"1000000"),
     (b"kernel/sched_rt_runtime_us", b"950000"),
-    (b"kernel/sem", b"32000\t1024000000\t500\t32000"),
+    (b"kernel/sem", b"%d\t%d\t%d\t%d" % (SEMMSL, SEMMNS, SEMOPM, SEMMNI)),
     (b"kernel/shm_rmid_forced", b"0"),
-    (b"kernel/shmall", b"18446744073692774399"),
-    (b"kernel/shmmax", b"18446744073692774399"),
-    (b"kernel/shmmni", b"4096"),
+    (b"kernel/shmall", b"%d" % SHMALL),
+    (b"kernel/shmmax", b"%d" % SHMMAX),
+    (b"kernel/shmmni", b"%d" % SHMMNI),
     (b"kernel/seccomp/actions_avail", b"kill_process kill_thread trap errno trace log allow"),
     (b"kernel/sysctl_writes_strict", b"1"),
     (b"kernel/sysrq", b"0"),

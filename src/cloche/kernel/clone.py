@@ -29,12 +29,15 @@ from cloche.abi.sched import (
     CLONE_PIDFD,
     CLONE_SETTLS,
     CLONE_SIGHAND,
+    CLONE_SYSVSEM,
     CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
 )
 from cloche.kernel import sched
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, Blocked, TaskBase, block_on_time
+from cloche.kernel.ipc.sem import UndoList
+from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
@@ -153,6 +156,8 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     else:
         process = task.thread.queue_fork()
         mm = task.mm.fork(process)
+        if mm.has_segments:
+            mark_fork(mm.areas(), task.group.tgid)
         thread = process.main_thread()
     group = task.group if flags & CLONE_THREAD else _new_group(task, tid, flags, args.exit_signal)
     files = task.files
@@ -169,6 +174,12 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.personality = task.personality
     child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
     sched.inherit(task, child)
+    child.ns = task.ns
+    if flags & CLONE_SYSVSEM:
+        if task.undo_list is None:
+            task.undo_list = UndoList()
+        task.undo_list.users += 1
+        child.undo_list = task.undo_list
     child.start_ns = monotonic_ns() - kernel.boot_mono_ns
     if not flags & CLONE_VM or flags & CLONE_VFORK:
         child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size

@@ -10,6 +10,8 @@ from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, 
 from cloche.kernel.blocking import DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex import release_memory
+from cloche.kernel.ipc.sem import leave_undo_list
+from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 
@@ -50,6 +52,8 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     user_ns, system_ns = mm.process.cpu_times_ns()
     group.dead_user_ns += user_ns
     group.dead_system_ns += system_ns
+    if mm.has_segments:
+        mark_exit(mm.areas(), group.tgid)
     mm.process.kill()
     mm.release()
 
@@ -100,6 +104,11 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         end_wait(task, op)
     for hook in kernel.exit_hooks:
         hook(task)
+    undo_list = task.undo_list
+    if undo_list is not None:
+        task.undo_list = None
+        leave_undo_list(undo_list, task.group.tgid)
+    task.ns = kernel.init_ns  # its own may end now
     task.is_exited = True
     kernel.dead_tasks += 1
     task.state = EXITED
@@ -114,7 +123,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
             kernel.dying_threads[task.thread.ident()] = task
             release_memory(task)
             task.mm.users -= 1
-            task.thread.interrupt()
+            task.kernel.interrupt(task.thread)
             return
     detach_address_space(task)
 

@@ -11,7 +11,9 @@ from typing import Final
 from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.timers import Timer, TimerQueue
+from cloche.kernel.ipc.sem import UndoList
+from cloche.kernel.namespaces import Namespaces, initial_namespaces
+from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
@@ -19,6 +21,7 @@ from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, 
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
+WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
 
 # States as in /proc/PID/stat.
 RUNNING: Final = "R"
@@ -257,6 +260,8 @@ class Task(TaskBase):
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
         self.fault_cr2: int = 0
+        self.ns: Namespaces = kernel.init_ns
+        self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:
@@ -317,8 +322,6 @@ class Kernel:
         self.table: list[Handler] = []
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
-        self.hostname: bytes = b"cloche"
-        self.domainname: bytes = b"(none)"
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot
         self.boot_real_ns: int = 0
         self.memory_limit: int = -1  # --memory in bytes
@@ -326,6 +329,7 @@ class Kernel:
         self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …
         self.next_anon_ino: int = 1
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
+        self.init_ns: Namespaces = initial_namespaces(self.dev_numbers)
         self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
         self.next_fd_token: int = 1
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
@@ -337,6 +341,8 @@ class Kernel:
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0
+        self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
+        self.overdue_kills: int = 0
         self.dead_tasks: int = 0  # since the last collection of cycles
         self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
         self.hwcap2: int = 0
@@ -357,6 +363,15 @@ class Kernel:
         self.root_context: Context | None = None  # the kernel's own, with every capability
         self.stdio: FdTable | None = None  # of the first program
         self.devpts: FileSystem | None = None
+
+    @property
+    def hostname(self) -> bytes:
+        """Of the first namespace."""
+        return self.init_ns.uts.hostname
+
+    @hostname.setter
+    def hostname(self, value: bytes) -> None:
+        self.init_ns.uts.hostname = value
 
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self) -> int:
@@ -401,6 +416,19 @@ class Kernel:
         """Stop watching."""
         if self.fd_callbacks.pop(token, None) is not None:
             self.platform.remove_fd(fd)
+
+    # -- interrupts -------------------------------------------------------------------------------------
+    def interrupt(self, thread: HostThread) -> None:
+        """Make a running host thread stop soon; a process whose threads do not is killed (I3)."""
+        thread.interrupt()
+        if self.watchdog is None:
+            self.watchdog = self.timers.add(monotonic_ns() + WATCHDOG_NS, self._kill_overdue)
+
+    def _kill_overdue(self) -> None:
+        self.watchdog = None
+        for process in self.platform.overdue():
+            self.overdue_kills += 1
+            process.kill()
 
     # -- signals from the left of kernel.signals ---------------------------------------------------------
     def send_kernel_signal(self, task: Task, signo: int) -> None:

@@ -131,6 +131,7 @@ class AddressSpace:
         self.locked_default: bool = False
         self.peak_total_bytes: int = 0
         self.is_dead: bool = False
+        self.has_segments: bool = False  # shmat(2) was called in it
 
     # -- the list ----------------------------------------------------------------------------------------
     def areas(self) -> list[Area]:
@@ -581,6 +582,7 @@ class AddressSpace:
         new.auxv = self.auxv
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
+        new.has_segments = self.has_segments
         return new
 
     def set_mmap_base(self, base: int) -> None:

@@ -18,12 +18,12 @@ _LOG: Final = b"<5>[    0.000000] " + uts.PROC_VERSION
 
 def sys_uname(task: Task, args: Args) -> int:
     """uname(2)."""
-    kernel = task.kernel
+    names = task.ns.uts
     release = uts.UNAME26_RELEASE if task.personality & UNAME26 else uts.RELEASE
     machine = b"i686" if task.personality & PER_MASK == PER_LINUX32 else uts.MACHINE
     task.user_memory().write(
         to_u64(args.a0),
-        pack_utsname(uts.SYSNAME, kernel.hostname, release, uts.VERSION, machine, kernel.domainname),
+        pack_utsname(uts.SYSNAME, names.hostname, release, uts.VERSION, machine, names.domainname),
     )
     return 0
 
@@ -39,13 +39,13 @@ def _read_host_name(task: Task, args: Args) -> bytes:
 
 def sys_sethostname(task: Task, args: Args) -> int:
     """sethostname(2)."""
-    task.kernel.hostname = _read_host_name(task, args)
+    task.ns.uts.hostname = _read_host_name(task, args)
     return 0
 
 
 def sys_setdomainname(task: Task, args: Args) -> int:
     """setdomainname(2)."""
-    task.kernel.domainname = _read_host_name(task, args)
+    task.ns.uts.domainname = _read_host_name(task, args)
     return 0
 
 

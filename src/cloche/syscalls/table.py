@@ -127,6 +127,7 @@ from cloche.syscalls.sys_msg import (
     sys_sendmsg,
     sys_sendto,
 )
+from cloche.syscalls.sys_msgq import sys_msgctl, sys_msgget, sys_msgrcv, sys_msgsnd
 from cloche.syscalls.sys_path import (
     sys_chdir,
     sys_chroot,
@@ -257,6 +258,8 @@ from cloche.syscalls.sys_sched import (
     sys_setpriority,
 )
 from cloche.syscalls.sys_seccomp import sys_seccomp
+from cloche.syscalls.sys_sem import sys_semctl, sys_semget, sys_semop, sys_semtimedop
+from cloche.syscalls.sys_shm import sys_shmat, sys_shmctl, sys_shmdt, sys_shmget
 from cloche.syscalls.sys_signal import (
     sys_kill,
     sys_pause,
@@ -413,9 +416,9 @@ _TABLE: Final[list[Row]] = [
     row(26, "msync", sys_msync, PARTIAL, "shared pages are the file's own"),
     row(27, "mincore", sys_mincore, PARTIAL, "every mapped page counts as resident"),
     row(28, "madvise", sys_madvise, PARTIAL, "advice that only hints is accepted without effect"),
-    row(29, "shmget", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(30, "shmat", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(31, "shmctl", sys_ni, MISSING, "SysV IPC: not yet"),
+    row(29, "shmget", sys_shmget, FULL),
+    row(30, "shmat", sys_shmat, FULL),
+    row(31, "shmctl", sys_shmctl, FULL),
     row(32, "dup", sys_dup, FULL),
     row(33, "dup2", sys_dup2, FULL),
     row(34, "pause", sys_pause, FULL),
@@ -448,14 +451,14 @@ _TABLE: Final[list[Row]] = [
     row(61, "wait4", sys_wait4, FULL),
     row(62, "kill", sys_kill, FULL),
     row(63, "uname", sys_uname, FULL),
-    row(64, "semget", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(65, "semop", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(66, "semctl", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(67, "shmdt", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(68, "msgget", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(69, "msgsnd", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(70, "msgrcv", sys_ni, MISSING, "SysV IPC: not yet"),
-    row(71, "msgctl", sys_ni, MISSING, "SysV IPC: not yet"),
+    row(64, "semget", sys_semget, FULL),
+    row(65, "semop", sys_semop, FULL),
+    row(66, "semctl", sys_semctl, FULL),
+    row(67, "shmdt", sys_shmdt, FULL),
+    row(68, "msgget", sys_msgget, FULL),
+    row(69, "msgsnd", sys_msgsnd, FULL),
+    row(70, "msgrcv", sys_msgrcv, FULL),
+    row(71, "msgctl", sys_msgctl, FULL),
     row(72, "fcntl", sys_fcntl, FULL),
     row(73, "flock", sys_flock, FULL),
     row(74, "fsync", sys_fsync, FULL),
@@ -604,7 +607,7 @@ _TABLE: Final[list[Row]] = [
     row(217, "getdents64", sys_getdents64, FULL),
     row(218, "set_tid_address", sys_set_tid_address, FULL),
     row(219, "restart_syscall", sys_restart_syscall, FULL),
-    row(220, "semtimedop", sys_ni, MISSING, "SysV IPC: not yet"),
+    row(220, "semtimedop", sys_semtimedop, FULL),
     row(221, "fadvise64", sys_fadvise64, FULL),
     row(222, "timer_create", sys_timer_create, FULL),
     row(223, "timer_settime", sys_timer_settime, FULL),

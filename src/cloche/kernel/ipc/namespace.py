@@ -1,0 +1,24 @@
+"""An IPC namespace (ipc_namespaces(7)): the System V objects that its tasks see; POSIX queues are added by `fs`."""
+
+from cloche.kernel.ipc.ids import IpcQuota
+from cloche.kernel.ipc.msg import QueueIds
+from cloche.kernel.ipc.sem import SemaphoreIds
+from cloche.kernel.ipc.shm import SegmentIds
+from cloche.vfs.objects import FileSystem
+
+
+class IpcNamespace:
+    """Identifiers of one namespace; the quota is the sandbox's."""
+
+    def __init__(self, dev: int, quota: IpcQuota) -> None:
+        self.quota: IpcQuota = quota
+        self.segments: SegmentIds = SegmentIds(dev)
+        self.semaphores: SemaphoreIds = SemaphoreIds(quota)
+        self.queues: QueueIds = QueueIds(quota)
+        self.mqueue_fs: FileSystem | None = None  # owned by fs.mqueue, made at first use
+
+    def __del__(self) -> None:
+        """The last task has left it and the last file of it is closed: what is in it goes."""
+        self.segments.release()
+        self.semaphores.release()
+        self.queues.release()

@@ -1,0 +1,291 @@
+"""System V semaphores (ipc/sem.c): sets, atomic operations, waiting, and SEM_UNDO.
+
+Whoever changes a set tries the operations of its waiters in their order, at once; a waiter whose operations went
+through (or can never) has its result before it is retried, so nothing that it did is done twice.
+"""
+
+import time
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, EFBIG, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, LinuxError
+from cloche.abi.ipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMID_DS, SEMVMX, pack_perm
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
+from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
+from cloche.vfs.objects import Context
+
+SEMMSL: Final = 32000  # semaphores of a set
+SEMMNI: Final = 32000  # sets
+SEMMNS: Final = 1_024_000  # semaphores of all sets; Linux's default is a thousand times this
+SEMOPM: Final = 500  # operations of a call
+_SEM_BYTES: Final = 16  # what a semaphore takes here
+_UNDO_BYTES: Final = 128  # and an adjustment
+
+Operation = tuple[int, int, int]  # semaphore, operation, flags
+
+
+class UndoList:
+    """The adjustments of the tasks that share them (CLONE_SYSVSEM)."""
+
+    def __init__(self) -> None:
+        self.users: int = 1
+        self.undos: dict[SemaphoreSet, Undo] = {}
+
+
+class Undo:
+    """The adjustments to one set."""
+
+    def __init__(self, quota: IpcQuota) -> None:
+        self.quota: IpcQuota = quota
+        self.adjust: dict[int, int] = {}
+
+    def reserve(self, numbers: list[int]) -> None:
+        """Room for the adjustments of these semaphores.  Raises LinuxError(ENOMEM)."""
+        for number in numbers:
+            if number not in self.adjust:
+                self.quota.charge(_UNDO_BYTES)
+                self.adjust[number] = 0
+
+    def forget(self, number: int) -> None:
+        """SETVAL: nothing is to be undone."""
+        if number in self.adjust:
+            self.adjust[number] = 0
+
+    def drop(self) -> None:
+        """Give its room back."""
+        self.quota.uncharge(_UNDO_BYTES * len(self.adjust))
+        self.adjust.clear()
+
+
+class SemWait(Blocked):
+    """semop(2) that cannot go on yet."""
+
+    def __init__(
+        self,
+        target: "SemaphoreSet",
+        task: TaskBase,
+        ops: list[Operation],
+        undo: Undo | None,
+        deadline_ns: int,
+    ) -> None:
+        super().__init__(deadline_ns)
+        self.target: SemaphoreSet = target
+        self.task: TaskBase = task
+        self.pid: int = task.thread_group_id()
+        self.ops: list[Operation] = ops
+        self.undo: Undo | None = undo
+        self.blocking: Operation = ops[0]  # that it waits for
+        self.result: int = BLOCKED
+
+    def finish(self, result: int) -> None:
+        """Its operations are done, or can never be."""
+        self.result = result
+        self.task.make_ready()
+
+    def retry(self, task: TaskBase) -> int:
+        return self.result
+
+    def timed_out(self, task: TaskBase) -> int:
+        return self.result if self.result != BLOCKED else -EAGAIN
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.result if self.result != BLOCKED else -EINTR
+
+    def finished(self, task: TaskBase) -> None:
+        self.target.waiters.pop(self, None)
+
+
+class SemaphoreSet(IpcObject):
+    """A set: values, who changed each last, and who waits, in order."""
+
+    def __init__(self, ctx: Context, ids: "SemaphoreIds", key: int, mode: int, count: int) -> None:
+        super().__init__(ctx, key, mode)
+        self.ids: SemaphoreIds = ids
+        self.values: list[int] = [0] * count
+        self.pids: list[int] = [0] * count
+        self.otime: int = 0
+        self.waiters: dict[SemWait, None] = {}
+        self.undo_lists: dict[UndoList, None] = {}
+
+    def status(self, owner: tuple[int, int, int, int]) -> bytes:
+        """struct semid64_ds; `owner` as the caller sees the ids."""
+        return pack_perm(self.key, owner, self.mode, self.seq) + SEMID_DS.pack(
+            self.otime, 0, self.ctime, 0, len(self.values), 0, 0
+        )
+
+    # -- operations ------------------------------------------------------------------------------------------
+    def attempt(self, ops: list[Operation], undo: Undo | None, pid: int) -> tuple[int, int]:
+        """All of the operations or none: (0, -1), (-errno, -1), or (1, the index of the one that must wait)."""
+        values = self.values
+        before: dict[int, int] = {}
+        adjusted: dict[int, int] = {}
+        index = 0
+        error = 0
+        blocking = -1
+        for number, op, flags in ops:
+            value = values[number]
+            if op == 0 and value != 0 or value + op < 0:
+                blocking = index
+                error = -EAGAIN if flags & IPC_NOWAIT else 1
+                break
+            if value + op > SEMVMX:
+                error = -ERANGE
+                break
+            if flags & SEM_UNDO and undo is not None:
+                adjust = adjusted.get(number, undo.adjust.get(number, 0)) - op
+                if adjust < -SEMAEM - 1 or adjust > SEMAEM:
+                    error = -ERANGE
+                    break
+                adjusted[number] = adjust
+            if number not in before:
+                before[number] = value
+            values[number] = value + op
+            index += 1
+        if error:
+            for number, value in before.items():
+                values[number] = value
+            return error, blocking
+        for number, _op, _flags in ops:
+            self.pids[number] = pid
+        if undo is not None:
+            undo.adjust.update(adjusted)
+        self.otime = int(time.time())
+        return 0, -1
+
+    def update(self) -> None:
+        """Values have changed: let waiters go on, first come first served (update_queue)."""
+        is_changed = True
+        while is_changed:
+            is_changed = False
+            for waiter in list(self.waiters):
+                error, blocking = self.attempt(waiter.ops, waiter.undo, waiter.pid)
+                if error > 0:
+                    waiter.blocking = waiter.ops[blocking]
+                    continue
+                del self.waiters[waiter]
+                waiter.finish(error)
+                if error == 0 and self._helps_others(waiter.ops):
+                    is_changed = True
+                    break
+
+    def _helps_others(self, ops: list[Operation]) -> bool:
+        """Whether operations may let those go on who came earlier: a value rose, or fell to zero."""
+        for number, op, _flags in ops:
+            if op > 0 or (op < 0 and self.values[number] == 0):
+                return True
+        return False
+
+    def set_values(self, changes: list[tuple[int, int]], pid: int) -> None:
+        """SETVAL and SETALL: (number, value) pairs; what was to be undone for them is not any more."""
+        for number, value in changes:
+            self.values[number] = value
+            self.pids[number] = pid
+            for undo_list in self.undo_lists:
+                undo_list.undos[self].forget(number)
+        self.ctime = int(time.time())
+        self.update()
+
+    def waiting(self, number: int, *, for_zero: bool) -> int:
+        """GETNCNT and GETZCNT: how many wait for this semaphore."""
+        count = 0
+        for waiter in self.waiters:
+            if waiter.blocking[0] == number and (waiter.blocking[1] == 0) == for_zero:
+                count += 1
+        return count
+
+    def remove(self) -> None:
+        """IPC_RMID: waiters get EIDRM."""
+        for undo_list in self.undo_lists:
+            undo_list.undos.pop(self).drop()
+        self.undo_lists.clear()
+        self.ids.used -= len(self.values)
+        self.ids.quota.uncharge(_SEM_BYTES * len(self.values))
+        self.ids.remove(self)
+        for waiter in list(self.waiters):
+            waiter.finish(-EIDRM)
+        self.waiters.clear()
+
+
+class SemaphoreIds(IpcIds):
+    """The sets of a namespace."""
+
+    def __init__(self, quota: IpcQuota) -> None:
+        super().__init__(SEMMNI)
+        self.quota: IpcQuota = quota
+        self.used: int = 0  # semaphores
+
+    def set_of(self, ident: int) -> SemaphoreSet:
+        """Raises LinuxError(EINVAL)."""
+        found = self.get(ident)
+        assert isinstance(found, SemaphoreSet)
+        return found
+
+    def create(self, ctx: Context, key: int, count: int, flags: int) -> int:
+        """newary: the identifier.  Raises LinuxError(EINVAL, ENOSPC, ENOMEM)."""
+        if count == 0:
+            raise LinuxError(EINVAL)
+        if self.used + count > SEMMNS:
+            raise LinuxError(ENOSPC)
+        self.require_room()
+        self.quota.charge(_SEM_BYTES * count)
+        self.used += count
+        return self.add(SemaphoreSet(ctx, self, key, flags, count))
+
+    def release(self) -> None:
+        """The namespace is gone."""
+        for each in self.in_order():
+            assert isinstance(each, SemaphoreSet)
+            each.remove()
+
+
+def operate(
+    task: TaskBase, ids: SemaphoreIds, ident: int, ops: list[Operation], undo_list: UndoList, deadline_ns: int
+) -> int:
+    """semop(2) after its arguments were read; 0 or BLOCKED.  Raises LinuxError, returns -errno."""
+    target = ids.set_of(ident)
+    is_altering = False
+    undone: list[int] = []
+    for number, op, flags in ops:
+        if number >= len(target.values):
+            return -EFBIG
+        if op:
+            is_altering = True
+            if flags & SEM_UNDO:
+                undone.append(number)
+    target.require(task, 0o222 if is_altering else 0o444)
+    undo: Undo | None = None
+    if undone:
+        undo = undo_list.undos.get(target)
+        if undo is None:
+            undo = Undo(ids.quota)
+            undo_list.undos[target] = undo
+            target.undo_lists[undo_list] = None
+        undo.reserve(undone)
+    error, blocking = target.attempt(ops, undo, task.thread_group_id())
+    if error <= 0:
+        if error == 0 and is_altering:
+            target.update()
+        return error
+    waiter = SemWait(target, task, ops, undo, deadline_ns)
+    waiter.blocking = ops[blocking]
+    target.waiters[waiter] = None
+    return block_on_time(task, waiter)
+
+
+def leave_undo_list(undo_list: UndoList, pid: int) -> None:
+    """A task that used the list is gone; the last one's adjustments take place (exit_sem)."""
+    undo_list.users -= 1
+    if undo_list.users > 0:
+        return
+    for target, undo in list(undo_list.undos.items()):
+        target.undo_lists.pop(undo_list, None)
+        is_changed = False
+        for number, adjust in undo.adjust.items():
+            if adjust:
+                target.values[number] = min(max(target.values[number] + adjust, 0), SEMVMX)
+                target.pids[number] = pid
+                is_changed = True
+        undo.drop()
+        if is_changed:
+            target.otime = int(time.time())
+            target.update()
+    undo_list.undos.clear()

@@ -1,0 +1,33 @@
+"""The namespaces of a task (namespaces(7), struct nsproxy), but for those that the VFS needs: the mount namespace is
+in `Context`, the user namespace in `Credentials`.
+
+Left of `kernel.task`.  A namespace lives for as long as something refers to it.
+"""
+
+from cloche.kernel.ipc.ids import IpcQuota
+from cloche.kernel.ipc.namespace import IpcNamespace
+
+
+class UtsNamespace:
+    """Host and domain name."""
+
+    def __init__(self, hostname: bytes = b"cloche", domainname: bytes = b"(none)") -> None:
+        self.hostname: bytes = hostname
+        self.domainname: bytes = domainname
+
+
+class Namespaces:
+    """Immutable: whoever changes one of them makes a copy."""
+
+    def __init__(self, uts: UtsNamespace, ipc: IpcNamespace) -> None:
+        self.uts: UtsNamespace = uts
+        self.ipc: IpcNamespace = ipc
+
+    def clone(self) -> "Namespaces":
+        """A copy to change before it is installed."""
+        return Namespaces(self.uts, self.ipc)
+
+
+def initial_namespaces(dev: int) -> Namespaces:
+    """Those of the sandbox; `dev` is the device number that System V segments show."""
+    return Namespaces(UtsNamespace(), IpcNamespace(dev, IpcQuota()))
