@@ -72,6 +72,8 @@ static bool take(struct thr *t, struct event *e)
         if (p->adopting >= 0 && (!p->cloned || t->ops[at].op.nr == SYS_clone)) {
             p->adopting = -1;
             p->cloned = false;
+            if (p->kill_wanted)
+                kill(p->pid, SIGKILL);
         }
         *e = (struct event){{4, t->id, at, error > 0 && error < 4096 ? error : EPERM}};
         t->rounds = READ_ONCE(s->ops_done);

@@ -585,7 +585,10 @@ FUNC(kill_process) /* (process) */
     PRC(0);
     if (p->dead)
         Py_RETURN_NONE;
-    if (p->pid > 0) {
+    if (p->pid > 0 && p->adopting >= 0 && p->cloned && !p->kill_wanted) {
+        /* Its child is born and would die with its process group: when it is adopted, or when asked again. */
+        p->kill_wanted = true;
+    } else if (p->pid > 0) {
         kill(-p->pid, SIGKILL);
         kill(p->pid, SIGKILL);
     } else {

@@ -77,11 +77,15 @@ static void adopt(const struct seccomp_notif *n)
         a[5] != 0 || setpgid(pid, pid) < 0) {
         /* A fork that was let through but does not behave: nothing of it is known, so it goes. */
         kill(pid, SIGKILL);
+        if (p->kill_wanted)
+            kill(p->pid, SIGKILL);
         deny(n);
         return;
     }
     p->adopting = -1;
     p->cloned = false;
+    if (p->kill_wanted)
+        kill(p->pid, SIGKILL);
     child->pid = pid;
     child->parent = -1;
     for (int i = 0; i < child->slot_high; i++)
