@@ -381,26 +381,28 @@ def _exec_first(task: Task, spec: SandboxSpec, envp: list[bytes]) -> Failure | N
     else:
         search = spec.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")
         candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
+    if not name:
+        return Failure("the command's name is empty", 127)
     seen = ENOENT
     broken = b""  # the first that is there, but not its interpreter
     for candidate in candidates:
         try:
             path = path_lookup(task, None, candidate)
         except LinuxError as error:
-            if error.errno == EACCES:
-                seen = EACCES
+            if error.errno not in (ENOENT, ENOTDIR) and seen == ENOENT:
+                seen = error.errno
             continue
         try:
             begin_first_exec(task, path, candidate, spec.argv, envp)
         except LinuxError as error:
             if error.errno in (EACCES, ENOENT) and len(candidates) > 1:
-                seen = error.errno if seen != EACCES else seen
+                seen = error.errno if seen == ENOENT else seen
                 broken = candidate if error.errno == ENOENT and not broken else broken
                 continue
             return _cannot_run(task, shown, candidate, error.errno)
         return None
-    if seen == EACCES:
-        return Failure(f"{shown}: permission denied", 126)
+    if seen != ENOENT:
+        return Failure(f"{shown}: {explain(seen)}", 126)
     if broken:
         return _cannot_run(task, shown, broken, ENOENT)
     text = "no such file or directory" if b"/" in name else "command not found"

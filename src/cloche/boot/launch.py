@@ -158,8 +158,9 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
             raise LaunchError(str(error)) from None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid_read, pid_write = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: closed when the interpreter started
+            stream.flush()
     middle = os.fork()
     if middle == 0:
         status = EXIT_INTERNAL

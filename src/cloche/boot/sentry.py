@@ -167,5 +167,6 @@ def _serve(
         flush()
     control.send(b"E" + status.to_bytes(4, "little"))
     platform.shutdown()
-    sys.stderr.flush()
+    if sys.stderr is not None:  # None: closed when the interpreter started
+        sys.stderr.flush()
     return 0

@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_INTERNAL
     try:
         status: int = options.function(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed when the interpreter started
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of a report has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141

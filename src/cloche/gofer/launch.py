@@ -66,7 +66,8 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    sys.stderr.flush()
+    if sys.stderr is not None:  # None: closed when the interpreter started
+        sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         status = EXIT_START
