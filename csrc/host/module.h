@@ -177,9 +177,8 @@ static bool slot_is_free(struct prc *p, int i)
     if (!t->gone || !t->exited)
         return false;
     /* Its host thread may still be on this slot's stack: the kernel must say that it is gone. */
-    if (t->tid <= 0 || syscall(SYS_tgkill, p->pid, t->tid, 0) == 0 || errno != ESRCH)
+    if (syscall(SYS_tgkill, p->pid, t->exit_tid, 0) == 0 || errno != ESRCH)
         return false;
-    hash_remove(t);
     p->slots[i] = NULL;
     t->used = false;
     thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);

@@ -73,7 +73,7 @@ struct thr {
     bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after;
     bool exiting, exited; /* its exit was ordered; was let through */
     bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
-    int id, prc, slotno, tid, run_pos;
+    int id, prc, slotno, tid, exit_tid, run_pos;
     int hash_next;
     uint64_t irq_since, held_turn;
     struct slot *slot;
@@ -465,6 +465,8 @@ static void send_round(struct thr *t)
     t->sent += n;
     s->op_count = n;
     if (n) {
+        if (p->held_count)
+            flags |= RF_RING;
         t->rounds++;
         if (p->op_thr != t->id) {
             p->op_thr = t->id;

@@ -136,6 +136,8 @@ static void match(struct thr *t, const struct seccomp_notif *n)
     if (h->op.nr == SYS_exit) {
         run_remove(t);
         t->exited = true;
+        t->exit_tid = t->tid;
+        hash_remove(t); /* its number may come again */
         p->op_thr = -1;
         ops_out--;
     }
