@@ -46,6 +46,7 @@ from cloche.abi.ioctl import (
     TIOCGDEV,
     TIOCGETD,
     TIOCGEXCL,
+    TIOCGLCKTRMIOS,
     TIOCGPGRP,
     TIOCGPKT,
     TIOCGPTLCK,
@@ -68,6 +69,7 @@ from cloche.abi.ioctl import (
     TIOCSCTTY,
     TIOCSETD,
     TIOCSIG,
+    TIOCSLCKTRMIOS,
     TIOCSPGRP,
     TIOCSPTLCK,
     TIOCSSOFTCAR,
@@ -145,6 +147,29 @@ class ReadTimer:
         self.seen: int = seen
 
 
+def blank_termios() -> Termios:
+    """Attributes with nothing set."""
+    mode = Termios()
+    mode.iflag = mode.oflag = mode.cflag = mode.lflag = 0
+    mode.cc = bytes(len(mode.cc))
+    return mode
+
+
+def keep_locked(new: Termios, old: Termios, locked: Termios) -> None:
+    """Undo in `new` what `locked` forbids to change (unset_locked_termios)."""
+    new.iflag = new.iflag & ~locked.iflag | old.iflag & locked.iflag
+    new.oflag = new.oflag & ~locked.oflag | old.oflag & locked.oflag
+    new.cflag = new.cflag & ~locked.cflag | old.cflag & locked.cflag
+    new.lflag = new.lflag & ~locked.lflag | old.lflag & locked.lflag
+    if locked.line:
+        new.line = old.line
+    chars = bytearray(new.cc)
+    for index in range(len(chars)):
+        if locked.cc[index]:
+            chars[index] = old.cc[index]
+    new.cc = bytes(chars)
+
+
 class Terminal(LineDiscipline, ProcTty):
     """A pseudo-terminal pair: the slave's line discipline, and what the master has still to read."""
 
@@ -160,6 +185,7 @@ class Terminal(LineDiscipline, ProcTty):
         self.foreground: ProcessGroup | None = None
         self.detached: set[int] = set()  # processes of the session that gave the terminal up (TIOCNOTTY)
         self.is_locked: bool = True
+        self.locked_termios: Termios = blank_termios()  # bits set here cannot be changed (TIOCSLCKTRMIOS)
         self.is_exclusive: bool = False
         self.is_packet: bool = False
         self.packet_status: int = 0
@@ -774,6 +800,12 @@ def _rare_ioctl(
         new = tty.termios.clone()
         new.cflag = new.cflag | CLOCAL if mem.read_i32(arg) else new.cflag & ~CLOCAL
         tty.set_termios(new)
+    elif command == TIOCGLCKTRMIOS:
+        mem.write(arg, tty.locked_termios.pack())
+    elif command == TIOCSLCKTRMIOS:
+        if not ctx.creds.capable(CAP_SYS_ADMIN):
+            return -EPERM
+        tty.locked_termios.load(mem.read(arg, TERMIOS_SIZE))
     elif command == TIOCSTI:
         return -EIO  # dev.tty.legacy_tiocsti is 0
     elif command == TIOCVHANGUP:
@@ -807,6 +839,7 @@ def _set_attributes(ctx: Context, tty: Terminal, command: int, arg: int) -> int:
     if command in (TCSETSF, TCSETSF2, TCSETAF):
         tty.pending.clear()
         tty.flush_input()
+    keep_locked(new, tty.termios, tty.locked_termios)
     tty.set_termios(new)
     tty.after_read()
     return 0
