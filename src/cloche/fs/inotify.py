@@ -26,7 +26,7 @@ from cloche.abi.structs import pack_inotify_event
 from cloche.fs.anon import AnonFile
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
-from cloche.vfs.objects import Context, Inode, InodeWatches
+from cloche.vfs.objects import Context, FileDescription, Inode, InodeWatches
 from cloche.vfs.waitqueue import WaitQueue
 
 MAX_QUEUED_EVENTS: Final = 16384
@@ -46,13 +46,33 @@ class Watch:
         self.mask: int = mask
 
 
+class DirectoryNotice:
+    """A table's wish to be signalled about an open directory; `fs.dnotify` derives from it."""
+
+    def __init__(self, file: FileDescription, table: object) -> None:
+        self.file: FileDescription = file
+        self.table: object = table
+
+    def event(self, mask: int, cookie: int) -> bool:
+        """An event of the directory or in it; False once the notice is spent."""
+        return False
+
+
 class WatchSet(InodeWatches):
     """All watches of an inode."""
 
     def __init__(self) -> None:
         self.watches: list[Watch] = []
+        self.notices: list[DirectoryNotice] = []
+
+    def descriptor_closed(self, file: FileDescription, table: object) -> None:
+        if self.notices:
+            drop_notices(file.inode, file, table)
 
     def event(self, mask: int, cookie: int, name: bytes) -> None:
+        for notice in list(self.notices):
+            if not notice.event(mask, cookie):
+                drop_notices(notice.file.inode, notice.file, notice.table)
         kind = mask & IN_ALL_EVENTS
         for watch in list(self.watches):
             if kind & watch.mask or mask & _ALWAYS:
@@ -62,6 +82,28 @@ class WatchSet(InodeWatches):
         if mask & (IN_DELETE_SELF | IN_UNMOUNT) and not name:
             for watch in list(self.watches):
                 watch.inotify.drop_watch(watch)
+
+
+def watch_set_of(inode: Inode) -> WatchSet:
+    """The watches of an inode, made if there are none."""
+    found = inode.watches
+    if isinstance(found, WatchSet):
+        return found
+    watch_set = WatchSet()
+    inode.watches = watch_set
+    return watch_set
+
+
+def drop_notices(inode: Inode, file: FileDescription, table: object) -> None:
+    """End the notice of an open directory and a table, if there is one."""
+    watch_set = inode.watches
+    if not isinstance(watch_set, WatchSet):
+        return
+    watch_set.notices = [
+        notice for notice in watch_set.notices if notice.file is not file or notice.table is not table
+    ]
+    if not watch_set.watches and not watch_set.notices:
+        inode.watches = None
 
 
 class InotifyFile(AnonFile):
@@ -105,12 +147,7 @@ class InotifyFile(AnonFile):
 
         Raises LinuxError: EEXIST, ENOSPC.
         """
-        found = inode.watches
-        if isinstance(found, WatchSet):
-            watch_set = found
-        else:
-            watch_set = WatchSet()
-            inode.watches = watch_set
+        watch_set = watch_set_of(inode)
         for watch in watch_set.watches:
             if watch.inotify is self:
                 if mask & IN_MASK_CREATE:
@@ -118,7 +155,7 @@ class InotifyFile(AnonFile):
                 watch.mask = (watch.mask if mask & IN_MASK_ADD else 0) | mask & _KEPT
                 return watch.wd
         if len(self.watches) >= MAX_USER_WATCHES:
-            if not watch_set.watches:
+            if not watch_set.watches and not watch_set.notices:
                 inode.watches = None
             raise LinuxError(ENOSPC)
         watch = Watch(self, self.next_wd, inode, mask & _KEPT)
@@ -139,7 +176,7 @@ class InotifyFile(AnonFile):
         if isinstance(watch_set, WatchSet):
             if watch in watch_set.watches:
                 watch_set.watches.remove(watch)
-            if not watch_set.watches:
+            if not watch_set.watches and not watch_set.notices:
                 watch.inode.watches = None
         return True
 

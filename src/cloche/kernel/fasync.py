@@ -46,39 +46,8 @@ class AsyncNotifier(Waiter):
             code = POLL_HUP
         else:
             return False
-        self._send(code, mask)
+        signal_owner(self.kernel, file, code, mask, self._descriptor())
         return False
-
-    def _send(self, code: int, mask: int) -> None:
-        file, kernel = self.file, self.kernel
-        creds = file.owner_creds
-        if file.owner_pid == 0 or creds is None:
-            return
-        if file.owner_type == F_OWNER_TID:
-            task = kernel.tasks.get(file.owner_pid)
-            if task is not None and _may_notify(creds, task):
-                send_task_info(task, self._info(code, mask))
-            return
-        groups: list[ThreadGroup] = []
-        if file.owner_type == F_OWNER_PGRP:
-            pgrp = kernel.process_groups.get(file.owner_pid)
-            if pgrp is not None:
-                groups = list(pgrp.members)
-        else:
-            found = kernel.groups.get(file.owner_pid)
-            if found is not None:
-                groups = [found]
-        for group in groups:
-            target = target_of(group)
-            if target is not None and _may_notify(creds, target):
-                send_group_info(group, self._info(code, mask))
-
-    def _info(self, code: int, mask: int) -> SigInfo:
-        signo = self.file.owner_signal
-        if signo == 0:
-            return kernel_info(SIGIO)
-        raw = _SI_POLL.pack(signo, 0, code, mask, self._descriptor())
-        return SigInfo(signo, code, raw + bytes(128 - len(raw)))
 
     def _descriptor(self) -> int:
         """si_fd: a number under which the owner has the file, -1 if it has none."""
@@ -100,6 +69,38 @@ class _Ender(CloseListener):
 
     def file_closed(self, file: FileDescription) -> None:
         self.queue.remove(self.notifier)
+
+
+def signal_owner(kernel: Kernel, file: FileDescription, code: int, band: int, fd: int) -> None:
+    """Send SIGIO, or what F_SETSIG chose, to whom F_SETOWN named (send_sigio)."""
+    creds = file.owner_creds
+    if file.owner_pid == 0 or creds is None:
+        return
+    if file.owner_type == F_OWNER_TID:
+        task = kernel.tasks.get(file.owner_pid)
+        if task is not None and _may_notify(creds, task):
+            send_task_info(task, _info(file.owner_signal, code, band, fd))
+        return
+    groups: list[ThreadGroup] = []
+    if file.owner_type == F_OWNER_PGRP:
+        pgrp = kernel.process_groups.get(file.owner_pid)
+        if pgrp is not None:
+            groups = list(pgrp.members)
+    else:
+        found = kernel.groups.get(file.owner_pid)
+        if found is not None:
+            groups = [found]
+    for group in groups:
+        target = target_of(group)
+        if target is not None and _may_notify(creds, target):
+            send_group_info(group, _info(file.owner_signal, code, band, fd))
+
+
+def _info(signo: int, code: int, band: int, fd: int) -> SigInfo:
+    if signo == 0:
+        return kernel_info(SIGIO)
+    raw = _SI_POLL.pack(signo, 0, code, band, fd)
+    return SigInfo(signo, code, raw + bytes(128 - len(raw)))
 
 
 def _may_notify(creds: Credentials, target: Task) -> bool:

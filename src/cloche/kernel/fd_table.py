@@ -78,6 +78,9 @@ class FdTable:
         """This table has lost a descriptor of `file`: its POSIX locks go, even if others are left."""
         if file.inode.locks is not None:
             release_posix_locks(file.inode, self)
+        watches = file.inode.watches
+        if watches is not None:
+            watches.descriptor_closed(file, self)
         return close_description(ctx, file)
 
     def descriptors(self) -> list[int]:

@@ -11,14 +11,12 @@ from cloche.abi.errno import (
     EBADF,
     EDEADLK,
     EINVAL,
-    ENOTDIR,
     EOVERFLOW,
     EPERM,
     ESRCH,
     LinuxError,
 )
 from cloche.abi.fcntl import (
-    DN_MULTISHOT,
     F_ADD_SEALS,
     F_DUPFD,
     F_DUPFD_CLOEXEC,
@@ -68,6 +66,7 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
+from cloche.fs.dnotify import set_notice
 from cloche.fs.pipe import pipe_fcntl
 from cloche.fs.tmpfs import add_seals, get_seals
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
@@ -153,9 +152,7 @@ def sys_fcntl(task: Task, args: Args) -> int:
     if command == F_GET_RW_HINT or command == F_SET_RW_HINT:
         return write_hint(task, file, command, to_u64(arg))
     if command == F_NOTIFY:
-        if arg & 0xFFFFFFFF & ~DN_MULTISHOT == 0:
-            return 0  # stop notifying: there never was any
-        return -EINVAL if file.inode.is_dir() else -ENOTDIR
+        return set_notice(task, fd, file, to_u32(arg))
     return -EINVAL
 
 

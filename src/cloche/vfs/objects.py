@@ -139,6 +139,9 @@ class InodeWatches:
         `name` is the child's in a directory, else empty.
         """
 
+    def descriptor_closed(self, file: "FileDescription", table: object) -> None:
+        """A descriptor of `file` in a task's `table` of descriptors was closed."""
+
 
 class Inode:
     """A file's identity and attributes, and the operations of its type.  Times in ns since the epoch."""
