@@ -5,8 +5,8 @@
 A CASE is `cpython/test_os`, `go/os/exec`, `stress/pipe` or the name of a suite (`cpython`, `go`, `stress`), which stands
 for all of its cases; `--quick` is the selection for CI.  Needs Debian's libpython3.13-testsuite, golang-go with
 golang-src, and stress-ng; what is not installed is skipped.  Differences that are known are in `known.txt`, with their
-reasons; exit status 1 means that there are others.  The native side runs in fresh namespaces and without the
-capabilities that could hurt the machine.  `--cache` keeps native verdicts between runs.
+reasons; exit status 1 means that there are others.  The native side runs in fresh namespaces and with the
+capabilities that a sandbox's root has.  `--cache` keeps native verdicts between runs.
 """
 
 import argparse
@@ -28,7 +28,11 @@ PYTHON = "/usr/bin/python3.13"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = "unshare --pid --fork --kill-child --mount --uts --ipc --net --mount-proc".split()
-DROPPED = "-sys_time,-sys_boot,-sys_module"
+# What a sandbox's root has: enough for a user's own files, nothing that could hurt the machine.
+CAPABILITIES = (
+    "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,"
+    "+mknod,+audit_write,+setfcap"
+)
 MARK = "@@cloche-suite@@"
 
 CPYTHON = (
@@ -79,7 +83,7 @@ class Place:
         env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         script = f"cd $(mktemp -d /tmp/suite.XXXXXX); {script}\nexit $?"
         if self.name == "native":
-            inner = f"ip link set lo up; exec setpriv --bounding-set={DROPPED} --inh-caps={DROPPED} sh -c \"$0\""
+            inner = f"ip link set lo up; exec setpriv --bounding-set={CAPABILITIES} --inh-caps=-all sh -c \"$0\""
             command = [*NAMESPACES, "sh", "-c", f"{inner}; exit $?", script]
         else:
             command = [*CLOCHE, *self.options, "-e", "LANG=C.UTF-8", "--", "sh", "-c", script]
