@@ -7,12 +7,13 @@ and cgroup2 are single instances; each tmpfs and ramfs is new and counts towards
 from cloche.abi.errno import EINVAL, LinuxError
 from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import devpts_fs
+from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs, TmpfsOptions, parse_options
 from cloche.kernel.accounting import MemoryFigures
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Kernel, Task
 from cloche.vfs.mount import register_filesystem
 from cloche.vfs.objects import Context, FileSystem
 
@@ -50,6 +51,10 @@ class _Factories:
     def devpts(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         return devpts_fs(self.kernel)
 
+    def mqueue(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        namespace = ctx.ns.ipc if isinstance(ctx, Task) else self.kernel.init_ns.ipc
+        return mqueue_fs(self.kernel, namespace)
+
     def cgroup2(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         return cgroup_fs(self.kernel)
 
@@ -62,4 +67,5 @@ def register_mountable(kernel: Kernel, quota: StorageQuota) -> None:
     register_filesystem(b"proc", made.proc)
     register_filesystem(b"sysfs", made.sysfs)
     register_filesystem(b"devpts", made.devpts)
+    register_filesystem(b"mqueue", made.mqueue)
     register_filesystem(b"cgroup2", made.cgroup2)

@@ -119,6 +119,14 @@ from cloche.syscalls.sys_mount import (
     sys_pivot_root,
     sys_umount2,
 )
+from cloche.syscalls.sys_mq import (
+    sys_mq_getsetattr,
+    sys_mq_notify,
+    sys_mq_open,
+    sys_mq_timedreceive,
+    sys_mq_timedsend,
+    sys_mq_unlink,
+)
 from cloche.syscalls.sys_msg import (
     sys_recvfrom,
     sys_recvmmsg,
@@ -627,12 +635,12 @@ _TABLE: Final[list[Row]] = [
     row(237, "mbind", sys_ni, MISSING, "not yet"),
     row(238, "set_mempolicy", sys_ni, MISSING, "not yet"),
     row(239, "get_mempolicy", sys_ni, MISSING, "not yet"),
-    row(240, "mq_open", sys_ni, MISSING, "POSIX message queues: not yet"),
-    row(241, "mq_unlink", sys_ni, MISSING, "POSIX message queues: not yet"),
-    row(242, "mq_timedsend", sys_ni, MISSING, "POSIX message queues: not yet"),
-    row(243, "mq_timedreceive", sys_ni, MISSING, "POSIX message queues: not yet"),
-    row(244, "mq_notify", sys_ni, MISSING, "POSIX message queues: not yet"),
-    row(245, "mq_getsetattr", sys_ni, MISSING, "POSIX message queues: not yet"),
+    row(240, "mq_open", sys_mq_open, FULL),
+    row(241, "mq_unlink", sys_mq_unlink, FULL),
+    row(242, "mq_timedsend", sys_mq_timedsend, FULL),
+    row(243, "mq_timedreceive", sys_mq_timedreceive, FULL),
+    row(244, "mq_notify", sys_mq_notify, FULL),
+    row(245, "mq_getsetattr", sys_mq_getsetattr, FULL),
     row(246, "kexec_load", sys_kexec_load, REFUSED),
     row(247, "waitid", sys_waitid, FULL),
     row(248, "add_key", sys_add_key, REFUSED),
