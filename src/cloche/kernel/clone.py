@@ -142,7 +142,11 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     if flags & CLONE_SETTLS:
         regs.fs_base = args.tls
     if flags & CLONE_PARENT_SETTID:
-        task.user_memory().write(args.parent_tid, tid.to_bytes(4, "little"))
+        if flags & CLONE_VM:
+            # Not deferred: the child may have exited, and cleared the same word, before this thread runs again.
+            task.user_memory().write_now(args.parent_tid, tid.to_bytes(4, "little"))
+        else:
+            task.user_memory().write(args.parent_tid, tid.to_bytes(4, "little"))
     pidfd_file = None
     if flags & CLONE_PIDFD:
         opener = kernel.pidfd_opener
