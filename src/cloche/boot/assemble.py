@@ -21,6 +21,7 @@ from cloche.fs.gofer import GoferFs
 from cloche.fs.host_tty import bridge_terminal
 from cloche.fs.hostfd import HostFile, host_file, restore_terminals
 from cloche.fs.mountable import register_mountable
+from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.overlay import OverlayFs
 from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.pipe import open_fifo
@@ -241,6 +242,9 @@ class Builder:
             self.make_symlink(ctx, top + b"/" + name, target)
         self.make_directory(ctx, top + b"/shm", 0o1777)
         mount_at(ctx, top + b"/shm", self.tmpfs(0o1777), MS_NOSUID | MS_NODEV)
+        self.make_directory(ctx, top + b"/mqueue", 0o755)
+        queues = mqueue_fs(self.kernel, self.kernel.init_ns.ipc)
+        mount_at(ctx, top + b"/mqueue", queues, MS_NOSUID | MS_NODEV | MS_NOEXEC)
         devpts = self.kernel.devpts
         if devpts is not None:
             self.make_directory(ctx, top + b"/pts", 0o755)
