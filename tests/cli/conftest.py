@@ -1,14 +1,16 @@
 """Fixtures of the end-to-end tests."""
 
 import os
+import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import SOURCE, user_words
+from tests.cli.harness import IS_ROOT, USER, environment, user_words
 
 
 @pytest.fixture
@@ -44,15 +46,19 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def as_user(tmp_path: Path) -> Iterator[list[str]]:
-    """The start of a command line that runs as an ordinary user; `tmp_path` and its parents can be entered."""
+def as_user(tmp_path: Path, project: Path) -> Iterator[list[str]]:
+    """The start of a command line that runs as an ordinary user, who owns `project` and can come there."""
     words = user_words()
     if words is None:
         pytest.skip("no ordinary user can be made (useradd, setpriv)")
     for folder in [tmp_path, *tmp_path.parents]:
         if folder.stat().st_uid == os.geteuid() and str(folder) not in ("/", "/tmp"):
             folder.chmod(folder.stat().st_mode | 0o055)
-    probe = subprocess.run([*words, "test", "-r", str(SOURCE)], check=False)
+    probe = subprocess.run([*words, sys.executable, "-c", "import cloche"], check=False, env=environment(), capture_output=True)
     if probe.returncode:
-        pytest.skip("an ordinary user cannot read this tree")
+        pytest.skip("an ordinary user cannot use this Python or read this tree")
+    if IS_ROOT:
+        uid = pwd.getpwnam(USER).pw_uid
+        for path in [project, *project.rglob("*")]:
+            os.chown(path, uid, uid)
     yield words
