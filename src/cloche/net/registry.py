@@ -3,10 +3,39 @@
 Imports every family; the system calls import this.
 """
 
-from cloche.abi.errno import EAFNOSUPPORT, EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, ESOCKTNOSUPPORT, LinuxError
-from cloche.abi.socket import AF_MAX, AF_UNIX, PF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM
+from cloche.abi.capability import CAP_NET_RAW
+from cloche.abi.errno import (
+    EACCES,
+    EAFNOSUPPORT,
+    EINVAL,
+    EOPNOTSUPP,
+    EPERM,
+    EPROTONOSUPPORT,
+    ESOCKTNOSUPPORT,
+    LinuxError,
+)
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_MAX,
+    AF_NETLINK,
+    AF_UNIX,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_MAX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    PF_UNIX,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+)
 from cloche.kernel.task import Task
+from cloche.net.inet_base import InetSocket, stack_of
 from cloche.net.socket import SocketFile
+from cloche.net.tcp import TcpSocket
+from cloche.net.udp import PingSocket, RawSocket, UdpSocket
 from cloche.net.unix_base import UnixSocket
 from cloche.net.unix_dgram import UnixDgram
 from cloche.net.unix_stream import UnixStream
@@ -20,7 +49,37 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
         raise LinuxError(EINVAL)
     if family == AF_UNIX:
         return _unix(task, kind, protocol, flags)
+    if family == AF_INET or family == AF_INET6:
+        return _inet(task, family, kind, protocol, flags)
     raise LinuxError(EAFNOSUPPORT)
+
+
+def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> InetSocket:
+    """inet_create: the type and the protocol must fit each other."""
+    if protocol < 0 or protocol >= IPPROTO_MAX:
+        raise LinuxError(EINVAL)
+    kernel = task.kernel
+    if kind == SOCK_STREAM:
+        if protocol not in (0, IPPROTO_TCP):
+            raise LinuxError(EPROTONOSUPPORT)
+        return TcpSocket(kernel, task, family, flags)
+    if kind == SOCK_DGRAM:
+        if protocol in (0, IPPROTO_UDP):
+            return UdpSocket(kernel, task, family, flags)
+        if protocol == (IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6):
+            stack = stack_of(kernel)
+            gids = [task.creds.egid, *task.creds.groups]
+            if not any(stack.ping_low <= gid <= stack.ping_high for gid in gids):
+                raise LinuxError(EACCES)
+            return PingSocket(kernel, task, family, flags)
+        raise LinuxError(EPROTONOSUPPORT)
+    if kind == SOCK_RAW:
+        if protocol == 0:
+            raise LinuxError(EPROTONOSUPPORT)
+        if not task.creds.capable(CAP_NET_RAW):
+            raise LinuxError(EPERM)
+        return RawSocket(kernel, task, family, kind, protocol & 0xFF, flags)
+    raise LinuxError(ESOCKTNOSUPPORT)
 
 
 def _unix(task: Task, kind: int, protocol: int, flags: int) -> UnixSocket:
@@ -39,6 +98,8 @@ def create_pair(
     task: Task, family: int, kind: int, protocol: int, flags: int
 ) -> tuple[SocketFile, SocketFile]:
     """Two connected sockets.  Raises LinuxError."""
+    if family == AF_NETLINK:
+        raise LinuxError(EOPNOTSUPP)
     first = create_socket(task, family, kind, protocol, flags)
     if not isinstance(first, UnixSocket):
         first.get().put()

@@ -336,6 +336,10 @@ class SocketFile(Carrier):
         """The next connection.  Raises LinuxError, EAGAIN if there is none yet."""
         raise LinuxError(EOPNOTSUPP)
 
+    def accepted_name(self) -> bytes:
+        """The address that accept(2) gives: also of a connection that was reset meanwhile.  Raises LinuxError."""
+        return self.peer_name()
+
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
         """connect(2): 0, -errno, -EINPROGRESS for one that goes on; -EAGAIN to wait and call again."""
         return -EOPNOTSUPP

@@ -32,6 +32,7 @@ from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
+from cloche.net.inet_base import interface_ioctl, stack_of
 from cloche.net.rights import collect, drop_files, flights, land
 from cloche.net.socket import (
     IN_EVENTS,
@@ -416,6 +417,8 @@ class UnixSocket(SocketFile):
         if command == SIOCOUTQ:
             memory.write_i32(arg, self.wmem)
             return 0
+        if 0x8910 <= command <= 0x89A0:
+            return interface_ioctl(stack_of(self.kernel), ctx, command, arg)
         if command == SIOCUNIXFILE:
             return -ENOTTY
         return super().ioctl(ctx, command, arg)

@@ -179,7 +179,7 @@ def do_accept(task: Task, listener: SocketFile, addr: int, length: int, flags: i
     try:
         if addr:
             try:
-                name = sock.peer_name()
+                name = sock.accepted_name()
             except LinuxError:
                 return -103  # ECONNABORTED: reset before it was accepted
             write_address(task, addr, length, name)

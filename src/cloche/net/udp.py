@@ -1,0 +1,744 @@
+"""UDP, ping sockets and raw sockets between sockets of the sandbox (udp(7), raw(7), icmp(7)).
+
+Owns the delivery of datagrams.  A datagram to a port that nobody has comes back as an ICMP error: ECONNREFUSED at
+the next call of a connected sender, an entry of the error queue with IP_RECVERR.
+"""
+
+import time
+from collections import deque
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import (
+    EACCES,
+    EAFNOSUPPORT,
+    EAGAIN,
+    ECONNREFUSED,
+    EDESTADDRREQ,
+    EFAULT,
+    EINVAL,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENOPROTOOPT,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPIPE,
+    LinuxError,
+)
+from cloche.abi.ioctl import FIONREAD
+from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
+    ICMP_FILTER,
+    IP_HDRINCL,
+    IP_MULTICAST_ALL,
+    IP_MULTICAST_IF,
+    IP_MULTICAST_LOOP,
+    IP_MULTICAST_TTL,
+    IP_PKTINFO,
+    IP_RECVERR,
+    IP_RECVORIGDSTADDR,
+    IP_RECVTOS,
+    IP_RECVTTL,
+    IP_TOS,
+    IP_TTL,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPPROTO_RAW,
+    IPPROTO_UDP,
+    IPV6_HOPLIMIT,
+    IPV6_MULTICAST_IF,
+    IPV6_PKTINFO,
+    IPV6_RECVERR,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVORIGDSTADDR,
+    IPV6_RECVPKTINFO,
+    IPV6_RECVTCLASS,
+    IPV6_TCLASS,
+    MSG_ERRQUEUE,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SOCK_DGRAM,
+    UDP_CORK,
+    UDP_GRO,
+    UDP_NO_CHECK6_RX,
+    UDP_NO_CHECK6_TX,
+    UDP_SEGMENT,
+)
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import IovIter
+from cloche.net.inet_addr import (
+    ANY4,
+    LO_INDEX,
+    LOOPBACK4,
+    Endpoint,
+    decode,
+    encode,
+    is_any,
+    is_broadcast,
+    is_multicast,
+    mapped,
+)
+from cloche.net.inet_base import InetSocket, NetStack, QueuedError
+from cloche.net.socket import (
+    IN_EVENTS,
+    IN_WAKE,
+    OUT_EVENTS,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    STATE_WAKE,
+    Incoming,
+    Outgoing,
+    head_bytes,
+    how_mask,
+)
+from cloche.vfs.objects import Context
+
+SIOCOUTQ: Final = 0x5411
+MAX_UDP: Final = 65507
+_I32: Final = Struct("<i")
+_PKTINFO: Final = Struct("<i4s4s")
+_EXTENDED: Final = Struct("<IBBBxII")
+_SOL_UDP: Final = 17
+
+
+class Datagram:
+    """A message in a receive queue."""
+
+    def __init__(self, data: bytes, addr: bytes, port: int, dest: bytes, dest_port: int) -> None:
+        self.data: bytes = data
+        self.addr: bytes = addr
+        self.port: int = port
+        self.dest: bytes = dest
+        self.dest_port: int = dest_port
+        self.ttl: int = 64
+        self.tos: int = 0
+        self.charge: int = 0
+        self.time_ns: int = 0
+
+
+class DatagramSocket(InetSocket):
+    """What UDP, ping and raw sockets share: a queue of messages, connect, and the control messages of IP."""
+
+    def __init__(
+        self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
+    ) -> None:
+        super().__init__(kernel, ctx, family, kind, protocol, flags)
+        self.inbox: deque[Datagram] = deque()
+        self.charged: int = 0
+        self.drops: int = 0
+        self.is_connected: bool = False
+
+    def is_active(self) -> bool:
+        return self.is_connected
+
+    def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
+        if len(addr) < 2:
+            return -EINVAL
+        if addr[0] | addr[1] << 8 == AF_UNSPEC:
+            self.is_connected = False
+            self.raddr, self.rport = bytes(len(self.raddr)), 0
+            if not self.is_addr_bound:
+                self.laddr = bytes(4 if self.family == AF_INET else 16)
+                if self.hold is not None:
+                    self.hold.addr = self.laddr
+            if not self.is_port_bound and self.has_ports():
+                self.drop_port()
+            return 0
+        if self.family == AF_INET6 and addr[0] == AF_INET and addr[1] == 0:
+            if self.is_v6_only:
+                return -EAFNOSUPPORT
+            end = decode(AF_INET, addr)
+            if is_any(end.addr):
+                end.addr = LOOPBACK4
+        else:
+            end = self.decode_peer(addr)
+        source = self._source(end)
+        if self.has_ports():
+            self.autobind()
+        if is_any(self.laddr):
+            self.laddr = source
+            if self.hold is not None:
+                self.hold.addr = source
+        self.raddr, self.rport = end.addr, end.port
+        self.is_connected = True
+        return 0
+
+    def has_ports(self) -> bool:
+        """Whether the protocol has ports of the port table."""
+        return self.kind == SOCK_DGRAM and self.protocol == IPPROTO_UDP
+
+    def peer_name(self) -> bytes:
+        if not self.is_connected:
+            raise LinuxError(ENOTCONN)
+        return encode(self.family, self.raddr, self.rport)
+
+    def _source(self, end: Endpoint) -> bytes:
+        """The source address for a destination; checks that it can be reached.  Raises LinuxError."""
+        addr = end.addr
+        if is_broadcast(addr):
+            if not self.is_broadcast:
+                raise LinuxError(EACCES)
+            if addr != b"\x7f\xff\xff\xff":
+                raise LinuxError(ENETUNREACH)
+            return LOOPBACK4
+        if is_multicast(addr):
+            if not self._multicast_device(addr, end.scope):
+                raise LinuxError(ENETUNREACH)
+            if not is_any(self.laddr):
+                return self.laddr
+            return LOOPBACK4 if len(addr) == 4 else bytes(15) + b"\1"
+        source = self.stack.lo.source_for(addr)
+        return source if is_any(self.laddr) else self.laddr
+
+    def _multicast_device(self, addr: bytes, scope: int) -> bool:
+        if self.bound_ifindex == LO_INDEX or scope == LO_INDEX:
+            return True
+        if len(addr) == 4:
+            return self.ip.get(IP_MULTICAST_IF, 0) == LO_INDEX or (
+                not is_any(self.laddr) and self.stack.lo.is_local(self.laddr)
+            )
+        return self.ip6.get(IPV6_MULTICAST_IF, 0) == LO_INDEX
+
+    def destination(self, out: Outgoing | None) -> Endpoint:
+        """Where a message goes.  Raises LinuxError."""
+        name = out.name if out is not None else None
+        if not name:
+            if not self.is_connected:
+                raise LinuxError(EDESTADDRREQ)
+            return Endpoint(self.raddr, self.rport)
+        if len(name) >= 2 and name[0] == AF_UNSPEC and name[1] == 0 and self.family == AF_INET:
+            name = b"\2\0" + name[2:]
+        if self.family == AF_INET6 and len(name) >= 16 and name[0] == AF_INET and name[1] == 0:
+            if self.is_v6_only:
+                raise LinuxError(ENETUNREACH)
+            end = decode(AF_INET, name)
+            if is_any(end.addr):
+                end.addr = LOOPBACK4
+            return end
+        return self.decode_peer(name)
+
+    def control_of(self, out: Outgoing | None, gram: Datagram) -> int:
+        """The sender's control messages: TTL, TOS, source; the segment size of UDP_SEGMENT or 0."""
+        segment = 0
+        gram.ttl = self.ttl()
+        if is_multicast(gram.dest):
+            gram.ttl = self.ip.get(IP_MULTICAST_TTL, 1)
+        gram.tos = self.ip6.get(IPV6_TCLASS, 0) if self.family == AF_INET6 else self.ip.get(IP_TOS, 0)
+        if out is None or not out.control:
+            return segment
+        for level, kind, data in out.control:
+            if level == IPPROTO_IP:
+                if kind == IP_PKTINFO:
+                    if len(data) != 12:
+                        raise LinuxError(EINVAL)
+                    source = data[4:8]
+                    if source != ANY4:
+                        if not self.stack.lo.is_local(source):
+                            raise LinuxError(EINVAL)
+                        gram.addr = source
+                elif kind == IP_TTL and len(data) == 4:
+                    value: int = _I32.unpack(data)[0]
+                    if not 1 <= value <= 255:
+                        raise LinuxError(EINVAL)
+                    gram.ttl = value
+                elif kind == IP_TOS and len(data) in (1, 4):
+                    gram.tos = data[0]
+                else:
+                    raise LinuxError(EINVAL)
+            elif level == IPPROTO_IPV6:
+                if self.family != AF_INET6:
+                    continue
+                if kind == IPV6_PKTINFO:
+                    if len(data) < 20:
+                        raise LinuxError(EINVAL)
+                    if data[:16] != bytes(16):
+                        gram.addr = data[:16]
+                elif kind == IPV6_HOPLIMIT and len(data) == 4:
+                    number: int = _I32.unpack(data)[0]
+                    gram.ttl = number if number >= 0 else 64
+                elif kind == IPV6_TCLASS and len(data) == 4:
+                    gram.tos = data[0]
+                else:
+                    raise LinuxError(EINVAL)
+            elif level == _SOL_UDP and kind == UDP_SEGMENT and len(data) >= 2:
+                segment = data[0] | data[1] << 8
+        return segment
+
+    # -- receiving ---------------------------------------------------------------------------------------
+    def deliver(self, gram: Datagram) -> None:
+        """Queue a message unless the receive buffer is full."""
+        charge = head_bytes(len(gram.data) + 64)
+        if self.charged + charge > self.rcvbuf and self.inbox:
+            self.drops += 1
+            self.stack.count("UdpRcvbufErrors")
+            return
+        if self.wants_time:
+            gram.time_ns = time.time_ns()
+        gram.charge = charge
+        self.charged += charge
+        self.inbox.append(gram)
+        self.queue.wake(IN_WAKE)
+
+    def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        if flags & MSG_ERRQUEUE:
+            return self._recv_error(dst, info)
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if self.error:
+            return self.take_error()
+        if not self.inbox:
+            if self.shut & RCV_SHUTDOWN:
+                return 0
+            return -EAGAIN
+        is_peek = flags & MSG_PEEK != 0
+        gram = self.inbox[0]
+        data = gram.data
+        size = len(data)
+        skip = min(max(self.peek_offset, 0), size) if is_peek else 0
+        room = dst.remaining()
+        left = size - skip
+        copied = 0
+        if room and left:
+            piece = data[skip : skip + room] if skip or left > room else data
+            copied = dst.copy_to(piece)
+            if copied < len(piece):
+                raise LinuxError(EFAULT)
+        if info is not None:
+            info.name = encode(self.family, gram.addr, gram.port)
+            if copied < left:
+                info.flags |= MSG_TRUNC
+            self._fill_control(gram, info)
+        if is_peek:
+            if self.peek_offset >= 0:
+                self.peek_offset += copied
+        else:
+            self.inbox.popleft()
+            self.charged -= gram.charge
+            if self.peek_offset > 0:
+                self.peek_offset = max(self.peek_offset - size, 0)
+        return left if flags & MSG_TRUNC else copied
+
+    def _fill_control(self, gram: Datagram, info: Incoming) -> None:
+        if gram.time_ns:
+            info.control.append((-1, self.wants_time, gram.time_ns.to_bytes(8, "little")))
+        if self.ip and (self.family == AF_INET or len(gram.dest) == 4):
+            options = self.ip
+            if options.get(IP_PKTINFO, 0):
+                local = gram.dest if not is_multicast(gram.dest) else LOOPBACK4
+                info.control.append(
+                    (IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(LO_INDEX, local[-4:], gram.dest[-4:]))
+                )
+            if options.get(IP_RECVTTL, 0):
+                info.control.append((IPPROTO_IP, IP_TTL, _I32.pack(gram.ttl)))
+            if options.get(IP_RECVTOS, 0):
+                info.control.append((IPPROTO_IP, IP_TOS, bytes([gram.tos & 0xFF])))
+            if options.get(IP_RECVORIGDSTADDR, 0):
+                where = encode(AF_INET, gram.dest, gram.dest_port)
+                info.control.append((IPPROTO_IP, IP_RECVORIGDSTADDR, where))
+        if self.ip6 and self.family == AF_INET6:
+            options = self.ip6
+            if options.get(IPV6_RECVPKTINFO, 0):
+                value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+                info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
+            if options.get(IPV6_RECVHOPLIMIT, 0):
+                info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
+            if options.get(IPV6_RECVTCLASS, 0):
+                info.control.append((IPPROTO_IPV6, IPV6_TCLASS, _I32.pack(gram.tos)))
+            if options.get(IPV6_RECVORIGDSTADDR, 0):
+                where = encode(AF_INET6, gram.dest, gram.dest_port)
+                info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
+
+    def _recv_error(self, dst: IovIter, info: Incoming | None) -> int:
+        """MSG_ERRQUEUE: the packet that failed, its destination, and why."""
+        if not self.errors:
+            return -EAGAIN
+        found = self.errors.pop(0)
+        copied = dst.copy_to(found.data[: dst.remaining()])
+        if info is not None:
+            info.flags |= MSG_ERRQUEUE
+            if copied < len(found.data):
+                info.flags |= MSG_TRUNC
+            info.name = encode(self.family, found.dest, found.port)
+            extended = _EXTENDED.pack(found.errno, found.origin, found.kind, found.code, 0, 0)
+            source = LOOPBACK4 if len(found.dest) == 4 else found.dest
+            if self.family == AF_INET6:
+                value = extended + encode(AF_INET6, source, 0)
+                info.control.append((IPPROTO_IPV6, IPV6_RECVERR, value))
+            else:
+                value = extended + encode(AF_INET, source, 0)
+                info.control.append((IPPROTO_IP, IP_RECVERR, value))
+        self.error = self.errors[0].errno if self.errors else 0
+        return copied
+
+    def unreachable(self, gram: Datagram) -> None:
+        """Nobody has the port that we sent to."""
+        wants = self.ip6.get(IPV6_RECVERR, 0) if self.family == AF_INET6 else self.ip.get(IP_RECVERR, 0)
+        if wants and len(self.errors) < 64:
+            is_v4 = len(gram.dest) == 4
+            self.errors.append(
+                QueuedError(
+                    ECONNREFUSED,
+                    2 if is_v4 else 3,
+                    3 if is_v4 else 1,
+                    3 if is_v4 else 4,
+                    gram.dest,
+                    gram.dest_port,
+                    gram.data,
+                )
+            )
+        if wants or self.is_connected:
+            self.error = ECONNREFUSED
+            self.queue.wake(STATE_WAKE)
+
+    # -- the rest ----------------------------------------------------------------------------------------
+    def poll(self, ctx: Context) -> int:
+        mask = OUT_EVENTS
+        if self.error or self.errors:
+            mask |= POLLERR
+        shut = self.shut
+        if shut & RCV_SHUTDOWN:
+            mask |= POLLRDHUP | POLLIN | POLLRDNORM
+        if shut == SHUTDOWN_MASK:
+            mask |= POLLHUP
+        if self.inbox:
+            mask |= IN_EVENTS
+        return mask
+
+    def shutdown(self, ctx: Context, how: int) -> int:
+        """Linux does it, and still says ENOTCONN unless the socket is connected."""
+        self.shut |= how_mask(how)
+        self.queue.wake(STATE_WAKE)
+        return 0 if self.is_connected else -ENOTCONN
+
+    def set_peek_offset(self, value: int) -> int:
+        if self.protocol != IPPROTO_UDP:
+            return -EOPNOTSUPP
+        self.peek_offset = value
+        return 0
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if command == FIONREAD:
+            ctx.user_memory().write_i32(arg, len(self.inbox[0].data) if self.inbox else 0)
+            return 0
+        if command == SIOCOUTQ:
+            ctx.user_memory().write_i32(arg, 0)
+            return 0
+        return super().ioctl(ctx, command, arg)
+
+    def release(self) -> None:
+        self.inbox.clear()
+        super().release()
+
+
+class UdpSocket(DatagramSocket):
+    """SOCK_DGRAM over IPPROTO_UDP."""
+
+    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
+        super().__init__(kernel, ctx, family, SOCK_DGRAM, IPPROTO_UDP, flags)
+        self.udp: dict[int, int] = {}
+        self.corked: bytes = b""
+        self.bound_port: int = 0
+
+    def take_port(self, addr: bytes, port: int) -> None:
+        super().take_port(addr, port)
+        udp_bound(self.stack, self)
+
+    def drop_port(self) -> None:
+        udp_unbound(self.stack, self)
+        super().drop_port()
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        length = src.remaining()
+        if length > 0xFFFF:
+            return -EMSGSIZE
+        if self.lport == 0:
+            self.autobind()
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if self.error:
+            return self.take_error()
+        if self.shut & SEND_SHUTDOWN:
+            return -EPIPE
+        end = self.destination(out)
+        if end.port == 0:
+            return -EINVAL
+        source = self._source(end)
+        gram = Datagram(b"", source, self.lport, end.addr, end.port)
+        segment = self.control_of(out, gram) or self.udp.get(UDP_SEGMENT, 0)
+        if length > MAX_UDP and not segment:
+            return -EMSGSIZE
+        data = src.copy_from(length) if length else b""
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        if self.udp.get(UDP_CORK, 0) or flags & 0x8000:  # MSG_MORE
+            self.corked += data
+            return length if len(self.corked) <= MAX_UDP else -EMSGSIZE
+        if self.corked:
+            data = self.corked + data
+            self.corked = b""
+        if segment and len(data) > segment:
+            for at in range(0, len(data), segment):
+                piece = Datagram(data[at : at + segment], gram.addr, gram.port, gram.dest, gram.dest_port)
+                piece.ttl, piece.tos = gram.ttl, gram.tos
+                udp_deliver(self.stack, self, piece)
+            return length
+        gram.data = data
+        udp_deliver(self.stack, self, gram)
+        return length
+
+    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level != _SOL_UDP:
+            return -ENOPROTOOPT
+        if len(value) < 4:
+            return -EINVAL
+        number: int = _I32.unpack_from(value, 0)[0]
+        if name == UDP_SEGMENT:
+            if not 0 <= number <= 0xFFFF:
+                return -EINVAL
+        elif name in (UDP_CORK, UDP_GRO, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX):
+            number = int(number != 0)
+        else:
+            return -ENOPROTOOPT
+        self.udp[name] = number
+        return 0
+
+    def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        if level != _SOL_UDP:
+            raise LinuxError(EOPNOTSUPP)
+        if name not in (
+            UDP_SEGMENT,
+            UDP_CORK,
+            UDP_GRO,
+            UDP_NO_CHECK6_TX,
+            UDP_NO_CHECK6_RX,
+        ):
+            raise LinuxError(ENOPROTOOPT)
+        return _I32.pack(self.udp.get(name, 0))
+
+
+def _sockets_on(stack: NetStack, port: int) -> list[UdpSocket]:
+    found: list[UdpSocket] = []
+    for sock in stack.udp_sockets.get(port, []):
+        assert isinstance(sock, UdpSocket)
+        found.append(sock)
+    return found
+
+
+def udp_bound(stack: NetStack, sock: UdpSocket) -> None:
+    """A socket has a port now."""
+    sock.bound_port = sock.lport
+    stack.udp_sockets.setdefault(sock.lport, []).append(sock)
+
+
+def udp_unbound(stack: NetStack, sock: UdpSocket) -> None:
+    """Its port is given back."""
+    by_port = stack.udp_sockets
+    found = by_port.get(sock.bound_port)
+    if found is not None and sock in found:
+        found.remove(sock)
+        if not found:
+            del by_port[sock.bound_port]
+    sock.bound_port = 0
+
+
+def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
+    """Hand a datagram to whoever it is for."""
+    found = _sockets_on(stack, gram.dest_port)
+    if is_multicast(gram.dest) or is_broadcast(gram.dest):
+        if is_multicast(gram.dest) and not sender.ip.get(IP_MULTICAST_LOOP, 1):
+            return
+        _deliver_group(found, gram)
+        return
+    target = udp_lookup(found, gram.dest, gram.addr, gram.port)
+    if target is None:
+        stack.count("UdpNoPorts")
+        sender.unreachable(gram)
+        return
+    if not target.shut & RCV_SHUTDOWN:
+        target.deliver(gram)
+
+
+def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
+    joined = any(gram.dest in sock.groups for sock in found)
+    for sock in found:
+        if len(gram.dest) == 4 and sock.family == AF_INET6 and sock.is_v6_only:
+            continue
+        if len(gram.dest) == 16 and sock.family == AF_INET:
+            continue
+        if not is_any(sock.laddr) and sock.laddr != gram.dest:
+            continue
+        if sock.is_connected and (sock.raddr != gram.addr or sock.rport != gram.port):
+            continue
+        if is_multicast(gram.dest) and gram.dest not in sock.groups:
+            if not (joined and sock.ip.get(IP_MULTICAST_ALL, 1)):
+                continue
+        copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
+        copy.ttl, copy.tos = gram.ttl, gram.tos
+        sock.deliver(copy)
+
+
+def udp_lookup(found: list[UdpSocket], dest: bytes, addr: bytes, port: int) -> UdpSocket | None:
+    """The socket that matches best: connected before bound before wildcard."""
+    best: list[UdpSocket] = []
+    best_score = 0
+    for sock in found:
+        score = 1
+        if is_any(sock.laddr):
+            if len(sock.laddr) != len(dest):
+                if len(dest) == 16 or sock.is_v6_only:
+                    continue
+            else:
+                score += 1
+        elif sock.laddr == dest:
+            score += 4
+        else:
+            continue
+        if sock.is_connected:
+            if sock.raddr != addr or sock.rport != port:
+                continue
+            score += 8
+        if score > best_score:
+            best_score = score
+            best = [sock]
+        elif score == best_score:
+            best.append(sock)
+    if not best:
+        return None
+    if len(best) > 1 and best[0].does_reuse_port:
+        return best[port % len(best)]
+    # Without SO_REUSEPORT the socket that was bound last is found first.
+    return best[len(best) - 1]
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum."""
+    if len(data) & 1:
+        data += b"\0"
+    total = 0
+    for at in range(0, len(data), 2):
+        total += data[at] << 8 | data[at + 1]
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class PingSocket(DatagramSocket):
+    """SOCK_DGRAM over ICMP: echo requests only; the port is the identifier."""
+
+    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
+        protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
+        super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
+
+    def take_port(self, addr: bytes, port: int) -> None:
+        if port == 0:
+            port = self.inode.ino & 0xFFFF or 1
+        self.lport = port
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        length = src.remaining()
+        if length > 0xFFFF:
+            return -EMSGSIZE
+        if length < 8:
+            return -EINVAL
+        if self.error:
+            return self.take_error()
+        end = self.destination(out)
+        source = self._source(end)
+        data = src.copy_from(length)
+        is_v6 = self.family == AF_INET6
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        if data[0] != (128 if is_v6 else 8) or data[1] != 0:
+            return -EINVAL
+        self.autobind()
+        gram = Datagram(b"", source, 0, end.addr, 0)
+        self.control_of(out, gram)
+        reply = bytes([129 if is_v6 else 0, 0, 0, 0]) + self.lport.to_bytes(2, "big") + data[6:]
+        total = checksum(reply)
+        reply = reply[:2] + total.to_bytes(2, "big") + reply[4:]
+        answer = Datagram(reply, end.addr, 0, source, self.lport)
+        self.deliver(answer)
+        return length
+
+
+class RawSocket(DatagramSocket):
+    """SOCK_RAW: what is sent to a local address comes back to every raw socket of its protocol; echoes are answered."""
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        length = src.remaining()
+        if length > 0xFFFF:
+            return -EMSGSIZE
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if self.error:
+            return self.take_error()
+        end = self.destination(out)
+        source = self._source(end)
+        data = src.copy_from(length) if length else b""
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        gram = Datagram(b"", source, 0, end.addr, 0)
+        self.control_of(out, gram)
+        protocol = self.protocol
+        if self.family == AF_INET:
+            if self.protocol == IPPROTO_RAW or self.ip.get(IP_HDRINCL, 0):
+                if length < 20 or data[0] >> 4 != 4:
+                    return -EINVAL
+                protocol = data[9]
+                data = data[(data[0] & 15) * 4 :]
+        elif protocol == IPPROTO_ICMPV6 and len(data) >= 4:
+            data = data[:2] + b"\0\0" + data[4:]
+        raw_deliver(self.stack, protocol, data, gram, self.family)
+        return length
+
+    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level in (IPPROTO_ICMPV6, 255) and name == ICMP_FILTER:
+            return 0 if self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6) else -EOPNOTSUPP
+        return -ENOPROTOOPT
+
+    def take_port(self, addr: bytes, port: int) -> None:
+        self.lport = 0
+
+    def local_name(self) -> bytes:
+        return encode(self.family, self.laddr, self.protocol if self.family == AF_INET else 0)
+
+
+def raw_deliver(stack: NetStack, protocol: int, data: bytes, gram: Datagram, family: int) -> None:
+    """A raw packet on lo."""
+    _to_raw_sockets(stack, protocol, data, gram.addr, gram.dest, gram, family)
+    if len(data) >= 8 and protocol == IPPROTO_ICMP and data[0] == 8:
+        reply = b"\0\0\0\0" + data[4:]
+        reply = reply[:2] + checksum(reply).to_bytes(2, "big") + reply[4:]
+        _to_raw_sockets(stack, protocol, reply, gram.dest, gram.addr, gram, family)
+    elif len(data) >= 8 and protocol == IPPROTO_ICMPV6 and data[0] == 128:
+        reply = b"\x81\0\0\0" + data[4:]
+        _to_raw_sockets(stack, protocol, reply, gram.dest, gram.addr, gram, family)
+
+
+def _to_raw_sockets(
+    stack: NetStack, protocol: int, data: bytes, source: bytes, dest: bytes, model: Datagram, family: int
+) -> None:
+    for sock in list(stack.sockets):
+        if not isinstance(sock, RawSocket) or sock.protocol != protocol or sock.family != family:
+            continue
+        if not is_any(sock.laddr) and sock.laddr != dest:
+            continue
+        if sock.is_connected and sock.raddr != source:
+            continue
+        packet = data
+        if family == AF_INET:
+            size = 20 + len(data)
+            head = bytes([0x45, model.tos, size >> 8 & 255, size & 255, 0, 0, 0, 0, model.ttl, protocol])
+            head = head + b"\0\0" + source + dest
+            head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
+            packet = head + data
+        gram = Datagram(packet, source, 0, dest, 0)
+        gram.ttl, gram.tos = model.ttl, model.tos
+        sock.deliver(gram)
