@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
+from cloche.fs.aio import AIO_MAX_NR, aio_count
 from cloche.kernel import uts
 from cloche.kernel.accounting import HostFacts, host_facts
 from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI
@@ -135,6 +136,7 @@ class ProcSys:
         self.add_file(b"kernel/threads-max", self._threads_max)
         self.add_file(b"kernel/random/boot_id", self._boot_id)
         self.add_file(b"kernel/random/uuid", _uuid)
+        self.add_file(b"fs/aio-nr", self._aio_nr)
         self.add_file(b"fs/file-nr", self._file_nr)
         self.add_file(b"vm/mmap_min_addr", self._min_address)
         self.add_file(b"fs/inode-nr", self._inode_nr)
@@ -184,6 +186,9 @@ class ProcSys:
     def _boot_id(self, ctx: Context) -> bytes:
         return boot_id(host_facts(self.kernel)) + b"\n"
 
+    def _aio_nr(self, ctx: Context) -> bytes:
+        return b"%d\n" % aio_count(self.kernel).used
+
     def _file_nr(self, ctx: Context) -> bytes:
         seen: set[int] = set()
         count = 0
@@ -229,8 +234,7 @@ def _name_of(ctx: Context, data: bytes) -> bytes:
 
 _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"abi/vsyscall32", b"0"),
-    (b"fs/aio-max-nr", b"65536"),
-    (b"fs/aio-nr", b"0"),
+    (b"fs/aio-max-nr", b"%d" % AIO_MAX_NR),
     (b"fs/dentry-state", b"0\t0\t45\t0\t0\t0"),
     (b"fs/epoll/max_user_watches", b"1048576"),
     (b"fs/file-max", b"9223372036854775807"),

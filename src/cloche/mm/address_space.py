@@ -101,6 +101,13 @@ class Area:
         return Area(start, end, self.prot, self.flags, self.backing, offset, self.name)
 
 
+class MemoryUser:
+    """Something that belongs to an address space and ends with it (contexts of asynchronous I/O)."""
+
+    def memory_released(self) -> None:
+        raise NotImplementedError
+
+
 class AddressSpace:
     """The areas of one host process, sorted by address."""
 
@@ -131,6 +138,7 @@ class AddressSpace:
         self.locked_default: bool = False
         self.peak_total_bytes: int = 0
         self.is_dead: bool = False
+        self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_segments: bool = False  # shmat(2) was called in it
 
     # -- the list ----------------------------------------------------------------------------------------
@@ -593,6 +601,9 @@ class AddressSpace:
     def release(self) -> None:
         """The process is gone: drop what the areas held."""
         self.is_dead = True
+        if self.aio is not None:
+            self.aio.memory_released()
+            self.aio = None
         pieces = self._areas
         self._areas = []
         self._starts = []

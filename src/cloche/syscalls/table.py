@@ -7,6 +7,14 @@ The handlers are plain functions `sys_x(task, args) -> int` in this folder's `sy
 from typing import Final
 
 from cloche.kernel.task import Handler
+from cloche.syscalls.sys_aio import (
+    sys_io_cancel,
+    sys_io_destroy,
+    sys_io_getevents,
+    sys_io_pgetevents,
+    sys_io_setup,
+    sys_io_submit,
+)
 from cloche.syscalls.sys_attr import (
     sys_chmod,
     sys_chown,
@@ -601,11 +609,11 @@ _TABLE: Final[list[Row]] = [
     row(203, "sched_setaffinity", sys_sched_setaffinity, FULL),
     row(204, "sched_getaffinity", sys_sched_getaffinity, FULL),
     row(205, "set_thread_area", sys_ni, MISSING, "not yet"),
-    row(206, "io_setup", sys_ni, MISSING, "AIO: not yet"),
-    row(207, "io_destroy", sys_ni, MISSING, "AIO: not yet"),
-    row(208, "io_getevents", sys_ni, MISSING, "AIO: not yet"),
-    row(209, "io_submit", sys_ni, MISSING, "AIO: not yet"),
-    row(210, "io_cancel", sys_ni, MISSING, "AIO: not yet"),
+    row(206, "io_setup", sys_io_setup, FULL),
+    row(207, "io_destroy", sys_io_destroy, FULL),
+    row(208, "io_getevents", sys_io_getevents, FULL),
+    row(209, "io_submit", sys_io_submit, FULL),
+    row(210, "io_cancel", sys_io_cancel, FULL),
     row(211, "get_thread_area", sys_ni, MISSING, "not yet"),
     row(212, "lookup_dcookie", sys_ni, MISSING, "not yet"),
     row(213, "epoll_create", sys_epoll_create, FULL),
@@ -728,7 +736,7 @@ _TABLE: Final[list[Row]] = [
     row(330, "pkey_alloc", sys_pkey_alloc, REFUSED),
     row(331, "pkey_free", sys_pkey_free, REFUSED),
     row(332, "statx", sys_statx, FULL),
-    row(333, "io_pgetevents", sys_ni, MISSING, "AIO: not yet"),
+    row(333, "io_pgetevents", sys_io_pgetevents, FULL),
     row(334, "rseq", sys_rseq, FULL),
     row(335, "uretprobe", sys_ni, MISSING, "not yet"),
     row(424, "pidfd_send_signal", sys_pidfd_send_signal, FULL),

@@ -1,0 +1,175 @@
+"""Contexts of asynchronous I/O (io_setup(2), fs/aio.c): completed events, and polls that are under way.
+
+Reads, writes and syncs are done at once when they are submitted, as Linux does for most files; only IOCB_CMD_POLL
+completes later.  Contexts belong to an address space.  There is no ring in guest memory: the context's address is
+a page of zeros, in which libaio finds no ring and so calls the kernel.
+"""
+
+from typing import Final
+
+from cloche.abi.aio import IO_EVENT, IO_EVENT_SIZE
+from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+from cloche.fs.eventfd import EventFile
+from cloche.kernel.task import Kernel, Task
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace, MemoryUser
+from cloche.vfs.objects import FileDescription
+from cloche.vfs.waitqueue import Waiter, WaitQueue
+
+AIO_MAX_NR: Final = 65536
+_COUNT: Final = "aio_nr"  # key in kernel.extra
+
+
+class AioCount:
+    """Events of all contexts (fs.aio-nr)."""
+
+    def __init__(self) -> None:
+        self.used: int = 0
+
+
+def aio_count(kernel: Kernel) -> AioCount:
+    """The sandbox's one."""
+    found = kernel.extra.get(_COUNT)
+    if isinstance(found, AioCount):
+        return found
+    made = AioCount()
+    kernel.extra[_COUNT] = made
+    return made
+
+
+class PollRequest(Waiter):
+    """IOCB_CMD_POLL under way; holds the file."""
+
+    def __init__(
+        self, context: "AioContext", task: Task, file: FileDescription, request: "Request", mask: int
+    ) -> None:
+        self.context: AioContext = context
+        self.task: Task = task
+        self.file: FileDescription = file.get()
+        self.request: Request = request
+        self.mask: int = mask
+        self.is_scheduled: bool = False
+        self.is_over: bool = False
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        if not self.is_scheduled:
+            self.is_scheduled = True
+            self.task.kernel.timers.add(monotonic_ns(), self.look)
+        return True
+
+    def look(self) -> None:
+        """Complete if the file is ready by now."""
+        self.is_scheduled = False
+        if not self.is_over:
+            ready = self.file.poll(self.task) & self.mask
+            if ready & POLLIN:  # what wakes a poll names both bits, whatever was asked for
+                ready |= POLLRDNORM
+            if ready & POLLOUT:
+                ready |= POLLWRNORM
+            if ready:
+                self.complete(ready)
+
+    def complete(self, result: int) -> None:
+        """Its event is there."""
+        self.drop()
+        self.context.complete(self.request, result)
+
+    def drop(self) -> None:
+        """Stop waiting."""
+        self.is_over = True
+        queue = self.file.wait_queue()
+        if queue is not None:
+            queue.remove(self)
+        self.context.polls.pop(self.request.address, None)
+        self.file.put()
+
+
+class Request:
+    """What an event is about; holds the eventfd to signal."""
+
+    def __init__(self, address: int, data: int, notify: EventFile | None) -> None:
+        self.address: int = address  # of the iocb
+        self.data: int = data
+        self.notify: EventFile | None = notify
+        if notify is not None:
+            notify.get()
+
+    def done(self) -> None:
+        """Signal and let go."""
+        notify = self.notify
+        if notify is not None:
+            self.notify = None
+            notify.signal(1)
+            notify.put()
+
+    def abandon(self) -> None:
+        """It was never submitted."""
+        notify = self.notify
+        if notify is not None:
+            self.notify = None
+            notify.put()
+
+
+class AioContext:
+    """One io_setup(2)."""
+
+    def __init__(self, count: AioCount, ident: int, asked: int, capacity: int) -> None:
+        self.count: AioCount = count
+        self.ident: int = ident
+        self.asked: int = asked  # as io_setup said
+        self.capacity: int = capacity  # requests and events together
+        self.events: list[bytes] = []
+        self.polls: dict[int, PollRequest] = {}  # by the address of the iocb
+        self.queue: WaitQueue = WaitQueue()
+        self.is_dead: bool = False
+
+    def require_room(self) -> None:
+        """Raises LinuxError(EAGAIN)."""
+        if len(self.events) + len(self.polls) >= self.capacity:
+            raise LinuxError(EAGAIN)
+
+    def complete(self, request: Request, result: int) -> None:
+        """Queue an event."""
+        self.events.append(IO_EVENT.pack(request.data, request.address, result, 0))
+        request.done()
+        self.queue.wake()
+
+    def take(self, limit: int) -> bytes:
+        """The oldest events as they lie in memory."""
+        taken = b"".join(self.events[:limit])
+        del self.events[: len(taken) // IO_EVENT_SIZE]
+        return taken
+
+    def destroy(self) -> None:
+        """io_destroy(2), or the address space is gone."""
+        if not self.is_dead:
+            self.is_dead = True
+            self.count.used -= self.asked
+            for poll in list(self.polls.values()):
+                poll.drop()
+                poll.request.abandon()
+            self.events.clear()
+            self.queue.wake()
+
+
+class AioTable(MemoryUser):
+    """The contexts of an address space."""
+
+    def __init__(self) -> None:
+        self.contexts: dict[int, AioContext] = {}
+
+    def memory_released(self) -> None:
+        for context in list(self.contexts.values()):
+            context.destroy()
+        self.contexts.clear()
+
+
+def aio_table(mm: AddressSpace) -> AioTable:
+    """That of an address space, made at first use."""
+    found = mm.aio
+    if isinstance(found, AioTable):
+        return found
+    made = AioTable()
+    mm.aio = made
+    return made
