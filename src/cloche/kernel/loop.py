@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import Final
 
-from cloche.abi.errno import EIO, ENOSYS, LinuxError
+from cloche.abi.errno import EIO, ENOMEM, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_group_exit
@@ -57,20 +57,27 @@ def run(kernel: Kernel) -> int:
         else:
             timeout = deadline - monotonic_ns()
             if timeout <= 0:
-                timers.run_due(monotonic_ns())
+                try:
+                    timers.run_due(monotonic_ns())
+                except Exception as failure:
+                    contain(kernel, None, failure)
                 timeout = 0
                 if kernel.ready:
                     continue
         event = platform.next_event(timeout)
         kind = event[0]
-        if kind == EV_SYSCALL:
-            task = kernel.by_thread.get(event[1])
-            if task is None:
+        if kind == EV_NONE:
+            continue
+        task = kernel.by_thread.get(event[1])
+        try:
+            if kind != EV_SYSCALL:
+                other_event(kernel, event)
+            elif task is None:
                 end_dying_thread(kernel, event[1])
             else:
                 system_call(kernel, task, event)
-        elif kind != EV_NONE:
-            other_event(kernel, event)
+        except Exception as failure:
+            contain(kernel, task, failure)
     return kernel.exit_status
 
 
@@ -120,14 +127,35 @@ def dispatch(kernel: Kernel, task: Task) -> None:
 
 def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
     """I4: a bug in a handler fails that call, is logged and counted; CLOCHE_STRICT=1 stops everything."""
+    if isinstance(error, MemoryError):
+        return -ENOMEM
+    report(kernel, f"in system call {task.args.nr} of {task.comm!r}", error)
+    return -EIO
+
+
+def report(kernel: Kernel, where: str, error: Exception) -> None:
+    """Count and log a bug of ours; CLOCHE_STRICT=1 stops everything."""
     kernel.internal_errors += 1
     if kernel.internal_errors <= 20:
         text = "".join(traceback.format_exception(error))
-        sys.stderr.write(f"cloche: internal error in system call {task.args.nr} of {task.comm!r}:\n{text}")
+        sys.stderr.write(f"cloche: internal error {where}:\n{text}")
         sys.stderr.flush()
     if kernel.is_strict:
         raise StopLoop() from error
-    return -EIO
+
+
+def contain(kernel: Kernel, task: Task | None, error: Exception) -> None:
+    """A bug outside a handler (a signal's delivery, a death, a timer): the process that it concerns ends, no other."""
+    if isinstance(error, StopLoop):
+        raise error
+    report(kernel, "outside a system call" if task is None else f"around {task.comm!r}", error)
+    if task is None or task.is_exited:
+        return
+    try:
+        do_group_exit(task.group, 9)
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        report(kernel, f"at the end of {task.comm!r}", failure)
+        task.mm.process.kill()
 
 
 def complete(kernel: Kernel, task: Task, result: int) -> None:
@@ -201,22 +229,32 @@ def run_ready(kernel: Kernel) -> None:
     kernel.ready = []
     for task in batch:
         task.is_ready_queued = False
-        op = task.blocked
-        if op is None or task.is_exited or task.is_running_ops:
+        if task.blocked is None or task.is_exited or task.is_running_ops:
             continue
         try:
-            result = op.retry(task)
-        except LinuxError as error:
-            result = -error.errno
+            retry_blocked(kernel, task)
         except Exception as failure:
-            result = internal_error(kernel, task, failure)
-        if result != BLOCKED:
-            disarm_deadline(task)
-            if task.blocked is op:
-                end_wait(task, op)
-            complete(kernel, task, result)
-        elif task.wants_attention and task.blocked is op:
-            interrupt_blocked(kernel, task)
+            contain(kernel, task, failure)
+
+
+def retry_blocked(kernel: Kernel, task: Task) -> None:
+    """Something that a blocked task waits for was woken."""
+    op = task.blocked
+    if op is None:
+        return
+    try:
+        result = op.retry(task)
+    except LinuxError as error:
+        result = -error.errno
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        result = internal_error(kernel, task, failure)
+    if result != BLOCKED:
+        disarm_deadline(task)
+        if task.blocked is op:
+            end_wait(task, op)
+        complete(kernel, task, result)
+    elif task.wants_attention and task.blocked is op:
+        interrupt_blocked(kernel, task)
 
 
 def interrupt_blocked(kernel: Kernel, task: Task) -> None:
