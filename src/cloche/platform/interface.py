@@ -174,7 +174,8 @@ class HostThread:
 
     def queue_clone_thread(self) -> "HostThread":
         """Order a new thread in this process; it starts with the registers set by set_regs on the result (all
-        of this thread's, rax = 0, until then) and this thread's FP state."""
+        of this thread's, rax = 0, until then) and this thread's FP state.  Raises LinuxError(EAGAIN) when the
+        process has as many as it can have."""
         raise NotImplementedError
 
     def queue_exit(self) -> None:

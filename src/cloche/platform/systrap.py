@@ -21,6 +21,7 @@ import struct
 import time
 from typing import Final
 
+from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.platform import _native
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
@@ -204,7 +205,10 @@ class SystrapThread(HostThread):
         return child
 
     def queue_clone_thread(self) -> "SystrapThread":
-        handle = _native.new_thread(self._process.handle, -1, self.handle)
+        try:
+            handle = _native.new_thread(self._process.handle, -1, self.handle)
+        except BlockingIOError as error:  # every slot of the process is taken
+            raise LinuxError(EAGAIN) from error
         thread = SystrapThread(self._process, handle)
         self._process.platform.add_thread(thread)
         _native.queue_clone(self.handle, handle)
