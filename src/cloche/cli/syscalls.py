@@ -2,11 +2,17 @@
 
 import argparse
 import json
-import sys
+from typing import Final
 
-from cloche.syscalls.table import FULL, MISSING, PARTIAL, REFUSED, ROWS
+from cloche.syscalls.table import FULL, MISSING, PARTIAL, REFUSED, ROWS, Row
 
-_WORDS = {FULL: "full", PARTIAL: "partial", REFUSED: "refused", MISSING: "missing"}
+_WORDS: Final = {FULL: "full", PARTIAL: "partial", REFUSED: "refused", MISSING: "missing"}
+_MEANINGS: Final = {
+    "full": "as Linux, as far as is known",
+    "partial": "the note says what is missing",
+    "refused": "answered as Linux answers a caller without the privilege, or a kernel without the option",
+    "missing": "ENOSYS; a program that needs it does not work",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +26,35 @@ def run(options: argparse.Namespace) -> int:
     rows = [row for row in ROWS if options.support in (None, _WORDS[row.support])]
     if options.format == "json":
         items = [{"number": r.number, "name": r.name, "support": _WORDS[r.support], "note": r.note} for r in rows]
-        json.dump(items, sys.stdout, indent=1)
-        print()
-        return 0
-    if options.format == "markdown":
-        print("| number | name | support | note |\n|---|---|---|---|")
+        print(json.dumps(items, indent=1))
+    elif options.format == "markdown":
+        print(markdown(rows), end="")
+    else:
         for row in rows:
-            print(f"| {row.number} | {row.name} | {_WORDS[row.support]} | {row.note} |")
-        return 0
-    for row in rows:
-        print(f"{row.number:4} {row.name:28} {_WORDS[row.support]:8} {row.note}".rstrip())
-    counts = {word: sum(1 for row in rows if _WORDS[row.support] == word) for word in _WORDS.values()}
-    print(", ".join(f"{count} {word}" for word, count in counts.items()))
+            print(f"{row.number:4} {row.name:28} {_WORDS[row.support]:8} {row.note}".rstrip())
+        print(_counts(rows))
     return 0
+
+
+def _counts(rows: list[Row]) -> str:
+    counts = {word: sum(1 for row in rows if _WORDS[row.support] == word) for word in _WORDS.values()}
+    return ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def markdown(rows: list[Row]) -> str:
+    """The compatibility page, docs/compat.md."""
+    lines = [
+        "# System calls",
+        "",
+        "Made by `make docs` (`cloche syscalls --format markdown`) from `src/cloche/syscalls/table.py`; edit that.",
+        "Numbers and names are those of x86-64; Linux 6.12 is the model.",
+        "",
+        f"{_counts(rows)}.",
+        "",
+        *[f"- **{word}**: {meaning}." for word, meaning in _MEANINGS.items()],
+        "",
+        "| number | name | support | note |",
+        "|-------:|------|---------|------|",
+        *[f"| {row.number} | {row.name} | {_WORDS[row.support]} | {row.note} |" for row in rows],
+    ]
+    return "\n".join(lines) + "\n"
