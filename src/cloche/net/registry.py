@@ -3,6 +3,8 @@
 Imports every family; the system calls import this.
 """
 
+from typing import Final
+
 from cloche.abi.capability import CAP_NET_RAW
 from cloche.abi.errno import (
     EACCES,
@@ -14,11 +16,19 @@ from cloche.abi.errno import (
     ESOCKTNOSUPPORT,
     LinuxError,
 )
+from cloche.abi.netlink import (
+    NETLINK_GENERIC,
+    NETLINK_KOBJECT_UEVENT,
+    NETLINK_ROUTE,
+    NETLINK_SOCK_DIAG,
+    NETLINK_USERSOCK,
+)
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
     AF_MAX,
     AF_NETLINK,
+    AF_PACKET,
     AF_UNIX,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -33,12 +43,17 @@ from cloche.abi.socket import (
 )
 from cloche.kernel.task import Task
 from cloche.net.inet_base import InetSocket, stack_of
+from cloche.net.netlink import NetlinkSocket
 from cloche.net.socket import SocketFile
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import PingSocket, RawSocket, UdpSocket
 from cloche.net.unix_base import UnixSocket
 from cloche.net.unix_dgram import UnixDgram
 from cloche.net.unix_stream import UnixStream
+
+_NETLINK: Final = frozenset(
+    {NETLINK_ROUTE, NETLINK_USERSOCK, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT, NETLINK_GENERIC}
+)
 
 
 def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int) -> SocketFile:
@@ -51,6 +66,14 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
         return _unix(task, kind, protocol, flags)
     if family == AF_INET or family == AF_INET6:
         return _inet(task, family, kind, protocol, flags)
+    if family == AF_NETLINK:
+        if kind not in (SOCK_RAW, SOCK_DGRAM):
+            raise LinuxError(ESOCKTNOSUPPORT)
+        if protocol not in _NETLINK:
+            raise LinuxError(EPROTONOSUPPORT)
+        return NetlinkSocket(task.kernel, task, kind, protocol, flags)
+    if family == AF_PACKET and not task.creds.capable(CAP_NET_RAW):
+        raise LinuxError(EPERM)
     raise LinuxError(EAFNOSUPPORT)
 
 

@@ -1,0 +1,367 @@
+"""AF_NETLINK sockets (netlink(7), net/netlink/af_netlink.c): port ids, groups, queues, acknowledgements.
+
+What the kernel answers is in `rtnetlink` (NETLINK_ROUTE), `sock_diag`, and a minimal NETLINK_GENERIC; KOBJECT_UEVENT
+and USERSOCK only have listeners.  A request is answered while it is sent.
+"""
+
+from collections import deque
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_NET_ADMIN
+from cloche.abi.errno import (
+    EADDRINUSE,
+    EAGAIN,
+    ECONNREFUSED,
+    EFAULT,
+    EINVAL,
+    EMSGSIZE,
+    ENOENT,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPERM,
+    LinuxError,
+)
+from cloche.abi.ioctl import FIONREAD
+from cloche.abi.netlink import (
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_BROADCAST_ERROR,
+    NETLINK_CAP_ACK,
+    NETLINK_DROP_MEMBERSHIP,
+    NETLINK_EXT_ACK,
+    NETLINK_GENERIC,
+    NETLINK_GET_STRICT_CHK,
+    NETLINK_LIST_MEMBERSHIPS,
+    NETLINK_LISTEN_ALL_NSID,
+    NETLINK_NO_ENOBUFS,
+    NETLINK_PKTINFO,
+    NETLINK_ROUTE,
+    NETLINK_SOCK_DIAG,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_MULTI,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSG_HDRLEN,
+    NLMSG_MIN_TYPE,
+)
+from cloche.abi.poll import POLLERR
+from cloche.abi.socket import (
+    AF_NETLINK,
+    AF_UNSPEC,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SOL_NETLINK,
+    SOL_SOCKET,
+)
+from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import IovIter
+from cloche.net import rtnetlink, sock_diag
+from cloche.net.inet_base import NetStack, interface_ioctl, stack_of
+from cloche.net.nlmsg import HEADER, Reply, message
+from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
+from cloche.vfs.objects import Context
+
+_I32: Final = Struct("<i")
+_U32: Final = Struct("<I")
+_FLAG_OPTIONS: Final = frozenset(
+    {
+        NETLINK_PKTINFO,
+        NETLINK_BROADCAST_ERROR,
+        NETLINK_NO_ENOBUFS,
+        NETLINK_CAP_ACK,
+        NETLINK_EXT_ACK,
+        NETLINK_GET_STRICT_CHK,
+        NETLINK_LISTEN_ALL_NSID,
+    }
+)
+_MAX_QUEUE: Final = 1 << 20
+
+
+class NetlinkMessage:
+    """A datagram in a receive queue."""
+
+    def __init__(self, data: bytes, pid: int, groups: int, cred: Ucred | None) -> None:
+        self.data: bytes = data
+        self.pid: int = pid
+        self.groups: int = groups
+        self.cred: Ucred | None = cred
+
+
+def ports_of(kernel: Kernel) -> dict[tuple[int, int], "NetlinkSocket"]:
+    """Bound sockets by (protocol, port id)."""
+    table = kernel.extra.get("netlink_ports")
+    if isinstance(table, NetlinkPorts):
+        return table.bound
+    made = NetlinkPorts()
+    kernel.extra["netlink_ports"] = made
+    return made.bound
+
+
+class NetlinkPorts:
+    """The port ids of a network namespace."""
+
+    def __init__(self) -> None:
+        self.bound: dict[tuple[int, int], NetlinkSocket] = {}
+
+
+class NetlinkSocket(SocketFile):
+    """SOCK_RAW or SOCK_DGRAM, which are the same here."""
+
+    def __init__(self, kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> None:
+        super().__init__(kernel, ctx, AF_NETLINK, kind, protocol, flags)
+        self.stack: NetStack = stack_of(kernel)
+        self.pid: int = 0
+        self.groups: int = 0
+        self.dest_pid: int = 0
+        self.dest_groups: int = 0
+        self.inbox: deque[NetlinkMessage] = deque()
+        self.queued: int = 0
+        self.options: dict[int, int] = {}
+
+    # -- names -------------------------------------------------------------------------------------------
+    def bind(self, ctx: Context, addr: bytes) -> int:
+        if len(addr) < 12:
+            return -EINVAL
+        if addr[0] != AF_NETLINK or addr[1] != 0:
+            return -EINVAL
+        pid, groups = unpack_sockaddr_nl(addr)
+        if groups and not self._may_join(ctx):
+            return -EPERM
+        if self.pid:
+            if pid != self.pid:
+                return -EINVAL
+        elif pid:
+            table = ports_of(self.kernel)
+            if (self.protocol, pid) in table:
+                return -EADDRINUSE
+            table[(self.protocol, pid)] = self
+            self.pid = pid
+        else:
+            self.autobind(ctx)
+        self.groups = groups
+        return 0
+
+    def _may_join(self, ctx: Context) -> bool:
+        """NL_CFG_F_NONROOT_RECV."""
+        return self.protocol in (0, 2, 15, 16) or ctx.creds.capable(CAP_NET_ADMIN)
+
+    def autobind(self, ctx: Context) -> None:
+        """The process id, or a number that no process has."""
+        table = ports_of(self.kernel)
+        pid = ctx.thread_group_id()
+        other = -4096
+        while (self.protocol, pid & 0xFFFFFFFF) in table:
+            pid = other
+            other -= 1
+        self.pid = pid & 0xFFFFFFFF
+        table[(self.protocol, self.pid)] = self
+
+    def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
+        if len(addr) < 2:
+            return -EINVAL
+        if addr[0] == AF_UNSPEC and addr[1] == 0:
+            self.dest_pid = self.dest_groups = 0
+            return 0
+        if addr[0] != AF_NETLINK or len(addr) < 12:
+            return -EINVAL
+        pid, groups = unpack_sockaddr_nl(addr)
+        if (pid or groups) and not self._may_send(ctx):
+            return -EPERM
+        if self.pid == 0:
+            self.autobind(ctx)
+        self.dest_pid, self.dest_groups = pid, groups
+        return 0
+
+    def _may_send(self, ctx: Context) -> bool:
+        """NL_CFG_F_NONROOT_SEND."""
+        return self.protocol == 2 or ctx.creds.capable(CAP_NET_ADMIN)
+
+    def local_name(self) -> bytes:
+        return pack_sockaddr_nl(self.pid, self.groups)
+
+    def peer_name(self) -> bytes:
+        return pack_sockaddr_nl(self.dest_pid, self.dest_groups)
+
+    # -- data --------------------------------------------------------------------------------------------
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        length = src.remaining()
+        pid, groups = self.dest_pid, self.dest_groups
+        if out is not None and out.name:
+            if len(out.name) < 12 or out.name[0] != AF_NETLINK:
+                return -EINVAL
+            pid, groups = unpack_sockaddr_nl(out.name)
+            if (pid or groups) and not self._may_send(ctx):
+                return -EPERM
+        if self.pid == 0:
+            self.autobind(ctx)
+        if length > self.sndbuf - 32:
+            return -EMSGSIZE
+        data = src.copy_from(length) if length else b""
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        cred = out.cred if out is not None and out.cred is not None else cred_of(ctx)
+        if groups:
+            self._broadcast(data, groups, cred)
+        if pid:
+            other = ports_of(self.kernel).get((self.protocol, pid))
+            if other is None:
+                return -ECONNREFUSED
+            other.deliver(NetlinkMessage(data, self.pid, 0, cred))
+        elif not groups:
+            self._to_kernel(ctx, data)
+        return length
+
+    def _broadcast(self, data: bytes, groups: int, cred: Ucred) -> None:
+        for (protocol, _pid), other in list(ports_of(self.kernel).items()):
+            if protocol == self.protocol and other is not self and other.groups & groups:
+                other.deliver(NetlinkMessage(data, self.pid, groups, cred))
+
+    def deliver(self, found: NetlinkMessage) -> None:
+        """Queue a message; one too many is lost."""
+        if self.queued + len(found.data) > _MAX_QUEUE:
+            self.error = 105  # ENOBUFS
+            return
+        self.queued += len(found.data)
+        self.inbox.append(found)
+        self.queue.wake(IN_WAKE)
+
+    def _to_kernel(self, ctx: Context, data: bytes) -> None:
+        """Every request in a message, each answered or acknowledged (netlink_rcv_skb)."""
+        at = 0
+        while at + NLMSG_HDRLEN <= len(data):
+            fields: tuple[int, int, int, int, int] = HEADER.unpack_from(data, at)
+            size, kind, flags, seq, _pid = fields
+            if size < NLMSG_HDRLEN or at + size > len(data):
+                return
+            request = data[at : at + size]
+            at += size + 3 & ~3
+            if not flags & NLM_F_REQUEST or kind < NLMSG_MIN_TYPE:
+                if flags & NLM_F_ACK:
+                    self._acknowledge(request, 0)
+                continue
+            reply = Reply(self.pid, seq)
+            try:
+                errno = self._answer(ctx, reply, kind, flags, request[NLMSG_HDRLEN:])
+            except LinuxError as error:
+                errno = error.errno
+            is_dump = flags & NLM_F_DUMP == NLM_F_DUMP and errno == 0 and reply.is_dump
+            if errno == 0:
+                for part in reply.datagrams(is_dump=is_dump):
+                    self.deliver(NetlinkMessage(part, 0, 0, None))
+            if is_dump:
+                done = message(NLMSG_DONE, NLM_F_MULTI, seq, self.pid, _I32.pack(0))
+                self.deliver(NetlinkMessage(done, 0, 0, None))
+            elif errno or flags & NLM_F_ACK:
+                self._acknowledge(request, errno)
+
+    def _answer(self, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
+        if self.protocol == NETLINK_ROUTE:
+            return rtnetlink.answer(self.stack, ctx, reply, kind, flags, body)
+        if self.protocol == NETLINK_SOCK_DIAG:
+            return sock_diag.answer(self.kernel, self.stack, reply, kind, flags, body)
+        if self.protocol == NETLINK_GENERIC:
+            return ENOENT if kind == 0x10 else EOPNOTSUPP
+        return ECONNREFUSED
+
+    def _acknowledge(self, request: bytes, errno: int) -> None:
+        fields: tuple[int, int, int, int, int] = HEADER.unpack_from(request, 0)
+        body = _I32.pack(-errno)
+        flags = 0
+        if errno and not self.options.get(NETLINK_CAP_ACK, 0):
+            body += request
+        else:
+            body += request[:NLMSG_HDRLEN]
+            flags = 0x100  # NLM_F_CAPPED
+        found = message(NLMSG_ERROR, flags, fields[3], self.pid, body)
+        self.deliver(NetlinkMessage(found, 0, 0, None))
+
+    def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if self.error:
+            return self.take_error()
+        if not self.inbox:
+            return -EAGAIN
+        found = self.inbox[0]
+        data = found.data
+        room = dst.remaining()
+        copied = dst.copy_to(data if len(data) <= room else data[:room]) if room and data else 0
+        if info is not None:
+            info.name = pack_sockaddr_nl(found.pid, found.groups)
+            if copied < len(data):
+                info.flags |= MSG_TRUNC
+            if self.options.get(NETLINK_PKTINFO, 0):
+                info.control.append((SOL_NETLINK, NETLINK_PKTINFO, _U32.pack(found.groups)))
+            if self.passes_cred:
+                cred = found.cred if found.cred is not None else Ucred(0, 0, 0)
+                info.control.append((SOL_SOCKET, 2, cred.pack()))
+        if not flags & MSG_PEEK:
+            self.inbox.popleft()
+            self.queued -= len(data)
+        return len(data) if flags & MSG_TRUNC else copied
+
+    # -- the rest ----------------------------------------------------------------------------------------
+    def poll(self, ctx: Context) -> int:
+        mask = OUT_EVENTS
+        if self.inbox:
+            mask |= IN_EVENTS
+        if self.error:
+            mask |= POLLERR
+        return mask
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if command == FIONREAD:
+            ctx.user_memory().write_i32(arg, len(self.inbox[0].data) if self.inbox else 0)
+            return 0
+        if 0x8910 <= command <= 0x89A0:
+            return interface_ioctl(self.stack, ctx, command, arg)
+        return super().ioctl(ctx, command, arg)
+
+    def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level == SOL_SOCKET:
+            return self.set_common(ctx, name, value)
+        if level != SOL_NETLINK:
+            return -ENOPROTOOPT
+        if len(value) < 4:
+            return -EINVAL
+        number: int = _I32.unpack_from(value, 0)[0]
+        if name in (NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP):
+            if not self._may_join(ctx):
+                return -EPERM
+            if not 1 <= number <= 64:
+                return -EINVAL
+            bit = 1 << number - 1
+            self.groups = self.groups | bit if name == NETLINK_ADD_MEMBERSHIP else self.groups & ~bit
+            return 0
+        if name in _FLAG_OPTIONS:
+            self.options[name] = int(number != 0)
+            return 0
+        return -ENOPROTOOPT
+
+    def getsockopt(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        if level == SOL_SOCKET:
+            return self.get_common(ctx, name, length)
+        if level != SOL_NETLINK:
+            raise LinuxError(ENOPROTOOPT)
+        if name == NETLINK_LIST_MEMBERSHIPS:
+            return self.groups.to_bytes(8, "little")
+        if name in _FLAG_OPTIONS:
+            if length < 4:
+                raise LinuxError(EINVAL)
+            return _I32.pack(self.options.get(name, 0))
+        raise LinuxError(ENOPROTOOPT)
+
+    def shutdown(self, ctx: Context, how: int) -> int:
+        return -EOPNOTSUPP
+
+    def release(self) -> None:
+        self.is_released = True
+        if self.pid:
+            ports_of(self.kernel).pop((self.protocol, self.pid), None)
+        self.inbox.clear()

@@ -1,0 +1,337 @@
+"""NETLINK_ROUTE: links, addresses, routes, rules and neighbours of a network that has lo only (rtnetlink(7)).
+
+Answers dumps and single requests; changes of lo (up, down, addresses) need CAP_NET_ADMIN.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_NET_ADMIN
+from cloche.abi.errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENETUNREACH, ENODEV, EOPNOTSUPP, EPERM
+from cloche.abi.netlink import (
+    IFA_ADDRESS,
+    IFA_CACHEINFO,
+    IFA_F_PERMANENT,
+    IFA_FLAGS,
+    IFA_LABEL,
+    IFA_LOCAL,
+    IFLA_ADDRESS,
+    IFLA_BROADCAST,
+    IFLA_CARRIER,
+    IFLA_CARRIER_CHANGES,
+    IFLA_GROUP,
+    IFLA_GSO_MAX_SEGS,
+    IFLA_GSO_MAX_SIZE,
+    IFLA_IFNAME,
+    IFLA_LINKMODE,
+    IFLA_MTU,
+    IFLA_NUM_RX_QUEUES,
+    IFLA_NUM_TX_QUEUES,
+    IFLA_OPERSTATE,
+    IFLA_PROMISCUITY,
+    IFLA_QDISC,
+    IFLA_STATS,
+    IFLA_STATS64,
+    IFLA_TXQLEN,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    RT_SCOPE_HOST,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETNEIGH,
+    RTM_GETNEIGHTBL,
+    RTM_GETNETCONF,
+    RTM_GETNSID,
+    RTM_GETQDISC,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_MAX,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+    RTM_SETLINK,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_UNICAST,
+    RTPROT_KERNEL,
+)
+from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, ARPHRD_LOOPBACK, IFF_LOOPBACK, IFF_RUNNING, IFF_UP
+from cloche.net.inet_addr import LO_INDEX, LOOPBACK4, LOOPBACK6, same_network
+from cloche.net.inet_base import NetStack
+from cloche.net.nlmsg import Reply, attribute, attribute_u32, attributes
+from cloche.vfs.objects import Context
+
+_IFINFO: Final = Struct("<BxHiII")
+_IFADDR: Final = Struct("<BBBBI")
+_RTMSG: Final = Struct("<BBBBBBBBI")
+_RULE: Final = Struct("<BBBBBxxBI")
+_CACHEINFO: Final = Struct("<IIII")
+_U32: Final = Struct("<I")
+_LOWER_UP: Final = 0x10000
+_TABLE_LOCAL: Final = 255
+_TABLE_MAIN: Final = 254
+_TABLE_DEFAULT: Final = 253
+_FRA_PRIORITY: Final = 6
+_FRA_SUPPRESS_PREFIXLEN: Final = 14
+_FRA_TABLE: Final = 15
+_FRA_PROTOCOL: Final = 21
+
+
+def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
+    """Answer one request: 0, or a positive errno (rtnetlink_rcv_msg)."""
+    if kind > RTM_MAX:
+        return EOPNOTSUPP
+    if not body:
+        return 0
+    is_get = kind & 3 == 2
+    if not is_get and not ctx.creds.capable(CAP_NET_ADMIN):
+        return EPERM
+    is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
+    family = body[0]
+    if kind == RTM_GETLINK:
+        return _get_link(stack, reply, body, is_dump=is_dump)
+    if kind == RTM_GETADDR:
+        if not is_dump:
+            return EOPNOTSUPP if family != AF_INET6 else EINVAL
+        return _dump_addresses(stack, reply, family)
+    if kind == RTM_GETROUTE:
+        if is_dump:
+            return _dump_routes(stack, reply, family)
+        return _get_route(stack, reply, body)
+    if kind == RTM_GETRULE and is_dump:
+        return _dump_rules(reply, family)
+    if kind in (RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETQDISC, RTM_GETNETCONF, RTM_GETNSID) and is_dump:
+        return 0
+    if kind in (RTM_NEWLINK, RTM_SETLINK):
+        return _set_link(stack, body)
+    if kind == RTM_DELLINK:
+        return EOPNOTSUPP
+    if kind in (RTM_NEWADDR, RTM_DELADDR):
+        return _change_address(stack, body, flags, is_new=kind == RTM_NEWADDR)
+    return EOPNOTSUPP
+
+
+# -- links -----------------------------------------------------------------------------------------------------
+def link_flags(stack: NetStack) -> int:
+    """IFF_* of lo."""
+    return IFF_LOOPBACK | (IFF_UP | IFF_RUNNING | _LOWER_UP if stack.lo.is_up else 0)
+
+
+def link_body(stack: NetStack) -> bytes:
+    """struct ifinfomsg with the attributes of lo."""
+    lo = stack.lo
+    head = _IFINFO.pack(AF_UNSPEC, ARPHRD_LOOPBACK, LO_INDEX, link_flags(stack), 0)
+    counters = (lo.packets, lo.packets, lo.bytes, lo.bytes)
+    stats64 = b"".join([value.to_bytes(8, "little") for value in counters]).ljust(200, b"\0")
+    stats = b"".join([_U32.pack(value & 0xFFFFFFFF) for value in counters]).ljust(96, b"\0")
+    return head + b"".join(
+        [
+            attribute(IFLA_IFNAME, b"lo\0"),
+            attribute_u32(IFLA_TXQLEN, 1000),
+            attribute(IFLA_OPERSTATE, b"\0" if lo.is_up else b"\2"),
+            attribute(IFLA_LINKMODE, b"\0"),
+            attribute_u32(IFLA_MTU, lo.mtu),
+            attribute_u32(IFLA_GROUP, 0),
+            attribute_u32(IFLA_PROMISCUITY, 0),
+            attribute_u32(IFLA_NUM_TX_QUEUES, 1),
+            attribute_u32(IFLA_GSO_MAX_SEGS, 65535),
+            attribute_u32(IFLA_GSO_MAX_SIZE, 65536),
+            attribute_u32(IFLA_NUM_RX_QUEUES, 1),
+            attribute(IFLA_CARRIER, b"\1"),
+            attribute(IFLA_QDISC, b"noqueue\0"),
+            attribute_u32(IFLA_CARRIER_CHANGES, 0),
+            attribute(IFLA_ADDRESS, bytes(6)),
+            attribute(IFLA_BROADCAST, bytes(6)),
+            attribute(IFLA_STATS64, stats64),
+            attribute(IFLA_STATS, stats),
+        ]
+    )
+
+
+def _get_link(stack: NetStack, reply: Reply, body: bytes, *, is_dump: bool) -> int:
+    if is_dump:
+        reply.add(RTM_NEWLINK, link_body(stack))
+        return 0
+    if len(body) < 16:
+        return EINVAL
+    index: int = _IFINFO.unpack_from(body, 0)[2]
+    name = attributes(body[16:]).get(IFLA_IFNAME, b"").rstrip(b"\0")
+    if index == 0 and not name:
+        return EINVAL
+    if (index and index != LO_INDEX) or (not index and name != b"lo"):
+        return ENODEV
+    reply.is_dump = False
+    reply.add(RTM_NEWLINK, link_body(stack))
+    return 0
+
+
+def _set_link(stack: NetStack, body: bytes) -> int:
+    if len(body) < 16:
+        return EINVAL
+    fields: tuple[int, int, int, int, int] = _IFINFO.unpack_from(body, 0)
+    _family, _type, index, flags, change = fields
+    found = attributes(body[16:])
+    name = found.get(IFLA_IFNAME, b"").rstrip(b"\0")
+    if index != LO_INDEX and name != b"lo":
+        return EOPNOTSUPP if not index and name else ENODEV
+    mtu = found.get(IFLA_MTU)
+    if mtu is not None and len(mtu) == 4:
+        stack.lo.mtu = _U32.unpack(mtu)[0]
+    if (change or flags) and (change & IFF_UP or not change):
+        stack.lo.is_up = flags & IFF_UP != 0
+    return 0
+
+
+# -- addresses -------------------------------------------------------------------------------------------------
+def _dump_addresses(stack: NetStack, reply: Reply, family: int) -> int:
+    lo = stack.lo
+    cache = attribute(IFA_CACHEINFO, _CACHEINFO.pack(0xFFFFFFFF, 0xFFFFFFFF, 0, 0))
+    if family in (AF_UNSPEC, AF_INET):
+        for addr, prefix in lo.addresses4.items():
+            scope = RT_SCOPE_HOST if addr[0] == 127 else RT_SCOPE_UNIVERSE
+            head = _IFADDR.pack(AF_INET, prefix, IFA_F_PERMANENT, scope, LO_INDEX)
+            reply.add(
+                RTM_NEWADDR,
+                head
+                + attribute(IFA_ADDRESS, addr)
+                + attribute(IFA_LOCAL, addr)
+                + attribute(IFA_LABEL, b"lo\0")
+                + attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
+                + cache,
+            )
+    if family in (AF_UNSPEC, AF_INET6) and lo.is_up:
+        for addr, prefix in lo.addresses6.items():
+            scope = RT_SCOPE_HOST if addr == LOOPBACK6 else RT_SCOPE_UNIVERSE
+            head = _IFADDR.pack(AF_INET6, prefix, IFA_F_PERMANENT, scope, LO_INDEX)
+            flags = attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
+            reply.add(RTM_NEWADDR, head + attribute(IFA_ADDRESS, addr) + cache + flags)
+    return 0
+
+
+def _change_address(stack: NetStack, body: bytes, flags: int, *, is_new: bool) -> int:
+    if len(body) < 8:
+        return EINVAL
+    fields: tuple[int, int, int, int, int] = _IFADDR.unpack_from(body, 0)
+    family, prefix, _flags, _scope, index = fields
+    if index != LO_INDEX:
+        return ENODEV
+    found = attributes(body[8:])
+    addr = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    if family == AF_INET and len(addr) == 4 and prefix <= 32:
+        table = stack.lo.addresses4
+    elif family == AF_INET6 and len(addr) == 16 and prefix <= 128:
+        table = stack.lo.addresses6
+    else:
+        return EINVAL
+    if not is_new:
+        if addr not in table:
+            return EADDRNOTAVAIL
+        del table[addr]
+        return 0
+    if addr in table:
+        return EEXIST if flags & NLM_F_EXCL or family == AF_INET else 0
+    if len(table) >= 256:
+        return 105  # ENOBUFS
+    table[addr] = prefix
+    return 0
+
+
+# -- routes and rules ------------------------------------------------------------------------------------------
+def _route(
+    family: int, dest: bytes, prefix: int, table: int, kind: int, scope: int, source: bytes, metric: int
+) -> bytes:
+    head = _RTMSG.pack(family, prefix, 0, 0, table, RTPROT_KERNEL, scope, kind, 0)
+    out = head + attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, dest)
+    if metric:
+        out += attribute_u32(RTA_PRIORITY, metric)
+    if source:
+        out += attribute(RTA_PREFSRC, source)
+    return out + attribute_u32(RTA_OIF, LO_INDEX)
+
+
+def _dump_routes(stack: NetStack, reply: Reply, family: int) -> int:
+    lo = stack.lo
+    if not lo.is_up:
+        return 0
+    if family in (AF_UNSPEC, AF_INET):
+        for addr, prefix in lo.addresses4.items():
+            shift = 32 - prefix
+            base = (int.from_bytes(addr, "big") >> shift << shift).to_bytes(4, "big")
+            if prefix < 32:
+                rows = [(base, prefix), (addr, 32)] if base != addr else [(base, prefix)]
+            else:
+                rows = [(addr, 32)]
+            for dest, length in rows:
+                reply.add(
+                    RTM_NEWROUTE,
+                    _route(AF_INET, dest, length, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_HOST, addr, 0),
+                )
+            if prefix < 31:
+                last = (int.from_bytes(base, "big") | (1 << shift) - 1).to_bytes(4, "big")
+                reply.add(
+                    RTM_NEWROUTE,
+                    _route(AF_INET, last, 32, _TABLE_LOCAL, RTN_BROADCAST, RT_SCOPE_LINK, addr, 0),
+                )
+    if family in (AF_UNSPEC, AF_INET6):
+        for addr, prefix in lo.addresses6.items():
+            reply.add(
+                RTM_NEWROUTE,
+                _route(AF_INET6, addr, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256),
+            )
+            reply.add(
+                RTM_NEWROUTE,
+                _route(AF_INET6, addr, 128, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_UNIVERSE, b"", 0),
+            )
+    return 0
+
+
+def _get_route(stack: NetStack, reply: Reply, body: bytes) -> int:
+    """`ip route get`."""
+    if len(body) < 12:
+        return EINVAL
+    family = body[0]
+    dest = attributes(body[12:]).get(RTA_DST, LOOPBACK4 if family == AF_INET else LOOPBACK6)
+    if len(dest) != (4 if family == AF_INET else 16):
+        return EINVAL
+    if not stack.lo.is_up or not stack.lo.is_local(dest):
+        return ENETUNREACH
+    source = stack.lo.source_for(dest)
+    if family == AF_INET and same_network(dest, LOOPBACK4, 8):
+        source = LOOPBACK4
+    reply.is_dump = False
+    scope = RT_SCOPE_UNIVERSE
+    head = _RTMSG.pack(family, len(dest) * 8, 0, 0, _TABLE_LOCAL, 0, scope, RTN_LOCAL, 0x200)
+    reply.add(
+        RTM_NEWROUTE,
+        head
+        + attribute_u32(RTA_TABLE, _TABLE_LOCAL)
+        + attribute(RTA_DST, dest)
+        + attribute_u32(RTA_OIF, LO_INDEX)
+        + attribute(RTA_PREFSRC, source),
+    )
+    return 0
+
+
+def _dump_rules(reply: Reply, family: int) -> int:
+    rows: list[tuple[int, int, int]] = []
+    if family in (AF_UNSPEC, AF_INET):
+        rows += [(AF_INET, 0, _TABLE_LOCAL), (AF_INET, 32766, _TABLE_MAIN), (AF_INET, 32767, _TABLE_DEFAULT)]
+    if family in (AF_UNSPEC, AF_INET6):
+        rows += [(AF_INET6, 0, _TABLE_LOCAL), (AF_INET6, 32766, _TABLE_MAIN)]
+    for which, priority, table in rows:
+        body = _RULE.pack(which, 0, 0, 0, table, 1, 0) + attribute_u32(_FRA_TABLE, table)
+        body += attribute_u32(_FRA_SUPPRESS_PREFIXLEN, -1)
+        if priority:
+            body += attribute_u32(_FRA_PRIORITY, priority)
+        reply.add(RTM_NEWRULE, body + attribute(_FRA_PROTOCOL, bytes([RTPROT_KERNEL])))
+    return 0

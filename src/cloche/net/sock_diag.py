@@ -1,0 +1,128 @@
+"""NETLINK_SOCK_DIAG: the sockets of the sandbox as ss(8) lists them (sock_diag(7)).
+
+Dumps TCP, UDP and Unix sockets; looking one up or destroying it is not there.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import EINVAL, ENOENT, EOPNOTSUPP
+from cloche.abi.netlink import NLM_F_DUMP
+from cloche.abi.socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE, TCP_ESTABLISHED
+from cloche.abi.structs import pack_sockaddr_un
+from cloche.kernel.task import Kernel
+from cloche.net.inet_addr import mapped
+from cloche.net.inet_base import InetSocket, NetStack
+from cloche.net.nlmsg import Reply, attribute, attribute_u32
+from cloche.net.tcp import TcpSocket
+from cloche.net.udp import UdpSocket
+from cloche.net.unix_base import CONNECTED, LISTENING, UnixSocket, names_of
+
+SOCK_DIAG_BY_FAMILY: Final = 20
+_REQUEST: Final = Struct("<BBBxI")
+_UNIX_REQUEST: Final = Struct("<BBHIII")
+_MESSAGE: Final = Struct("<BBBB")
+_TAIL: Final = Struct("<IIIII")
+_UNIX_MESSAGE: Final = Struct("<BBBxIII")
+_UNIX_DIAG_NAME: Final = 0
+_UNIX_DIAG_PEER: Final = 2
+_UNIX_DIAG_RQLEN: Final = 4
+_UDIAG_SHOW_NAME: Final = 1
+_UDIAG_SHOW_PEER: Final = 4
+_UDIAG_SHOW_RQLEN: Final = 0x10
+
+
+def answer(kernel: Kernel, stack: NetStack, reply: Reply, kind: int, flags: int, body: bytes) -> int:
+    """Answer one request: 0, or a positive errno."""
+    if kind != SOCK_DIAG_BY_FAMILY:
+        return EINVAL
+    if len(body) < 8:
+        return EINVAL
+    family = body[0]
+    if flags & NLM_F_DUMP != NLM_F_DUMP:
+        return EOPNOTSUPP
+    if family == AF_UNIX:
+        return _unix(kernel, reply, body)
+    if family not in (AF_INET, AF_INET6):
+        return ENOENT
+    protocol, states = body[1], _REQUEST.unpack_from(body, 0)[3]
+    if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
+        return ENOENT
+    for sock in list(stack.sockets):
+        if sock.family != family or sock.protocol != protocol or sock.lport == 0:
+            continue
+        state = state_of(sock)
+        if states >> state & 1:
+            reply.add(SOCK_DIAG_BY_FAMILY, _inet(sock, state))
+    return 0
+
+
+def state_of(sock: InetSocket) -> int:
+    """TCP_*; UDP sockets are established or closed."""
+    if isinstance(sock, TcpSocket):
+        return sock.state
+    return TCP_ESTABLISHED if sock.rport else TCP_CLOSE
+
+
+def queues_of(sock: InetSocket) -> tuple[int, int]:
+    """Unread and unsent bytes; of a listener the accept queue and its limit."""
+    if isinstance(sock, TcpSocket):
+        if sock.is_listening():
+            return len(sock.accept_queue), sock.backlog
+        peer = sock.peer
+        unsent = max(peer.rx_bytes - (peer.rcvbuf >> 1), 0) if peer is not None else 0
+        return sock.rx_bytes, unsent
+    if isinstance(sock, UdpSocket):
+        return sock.charged, 0
+    return 0, 0
+
+
+def _address(sock: InetSocket, addr: bytes) -> bytes:
+    if sock.family == AF_INET6 and len(addr) == 4 and any(addr):
+        return mapped(addr)
+    return addr.ljust(16, b"\0")
+
+
+def _inet(sock: InetSocket, state: int) -> bytes:
+    unread, unsent = queues_of(sock)
+    return (
+        _MESSAGE.pack(sock.family, state, 0, 0)
+        + sock.lport.to_bytes(2, "big")
+        + sock.rport.to_bytes(2, "big")
+        + _address(sock, sock.laddr)
+        + _address(sock, sock.raddr)
+        + bytes(4)
+        + sock.inode.ino.to_bytes(8, "little")
+        + _TAIL.pack(0, unread, unsent, sock.owner_uid, sock.inode.ino)
+    )
+
+
+def unix_state(sock: UnixSocket) -> int:
+    """A Unix socket's state in terms of TCP."""
+    if sock.state == LISTENING:
+        return 10
+    return TCP_ESTABLISHED if sock.state == CONNECTED else TCP_CLOSE
+
+
+def _unix(kernel: Kernel, reply: Reply, body: bytes) -> int:
+    if len(body) < 24:
+        return EINVAL
+    states: int = _UNIX_REQUEST.unpack_from(body, 0)[3]
+    show: int = Struct("<I").unpack_from(body, 12)[0]
+    for sock in list(names_of(kernel).sockets):
+        state = unix_state(sock)
+        if not states >> state & 1:
+            continue
+        ino = sock.inode.ino
+        found = _UNIX_MESSAGE.pack(AF_UNIX, sock.kind, state, ino, ino & 0xFFFFFFFF, 0)
+        if show & _UDIAG_SHOW_NAME and sock.name is not None:
+            name = pack_sockaddr_un(sock.name)[2:]
+            found += attribute(_UNIX_DIAG_NAME, name.rstrip(b"\0") if name[:1] != b"\0" else name)
+        if show & _UDIAG_SHOW_PEER and sock.peer is not None:
+            found += attribute_u32(_UNIX_DIAG_PEER, sock.peer.inode.ino)
+        if show & _UDIAG_SHOW_RQLEN:
+            unread = len(sock.embryos) if sock.state == LISTENING else sock.unread_bytes()
+            room = sock.backlog if sock.state == LISTENING else sock.wmem
+            found += attribute(_UNIX_DIAG_RQLEN, Struct("<II").pack(unread, room))
+        reply.add(SOCK_DIAG_BY_FAMILY, found)
+    return 0
