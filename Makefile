@@ -2,17 +2,19 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build fmt lint types test check bench clean
+.PHONY: help venv native build docs fmt lint types test check bench clean
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
 	@echo "native  rebuild the stub and the C extensions in place"
 	@echo "build   build a compiled wheel into dist/"
+	@echo "docs    write docs/compat.md from the table of system calls"
 	@echo "fmt     format the sources"
 	@echo "lint    style and unused code"
 	@echo "types   mypy --strict"
 	@echo "test    the tests, interpreted"
 	@echo "check   format, lint, types, layers, tests interpreted and compiled"
+	@echo "bench   the table of system calls: native, cloche and, where installed, runsc"
 
 venv:
 	python3 -m venv .venv
@@ -23,6 +25,9 @@ native:
 
 build:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+docs:
+	$(PYTHON) -m cloche.cli.main syscalls --format markdown > docs/compat.md
 
 fmt:
 	$(BIN)ruff format .
@@ -41,7 +46,10 @@ test:
 check:
 	.ci/run --no-install
 
+bench:
+	$(PYTHON) -m bench.run
+
 clean:
-	rm -rf build dist reports src/cloche.egg-info
+	rm -rf build dist reports .venv-tests src/cloche.egg-info
 	find src -name '*.so' -delete
 	rm -f src/cloche/platform/stub.elf

@@ -1,0 +1,39 @@
+"""Builds cloche from this tree into an environment of its own and runs the tests there.
+
+    python3 tests/run.py [ARGUMENT OF PYTEST ...]
+
+Compiled by mypyc, or with CLOCHE_PURE=1 interpreted.  Needs Python 3.11, its headers and gcc; what a test needs
+beyond that it names when it skips.  The environment is .venv-tests/compiled or .venv-tests/pure, a report goes to
+reports/.  CLOCHE_SLOW=1 runs the long forms of some tests.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Build, test; pytest's exit status."""
+    name = "pure" if os.environ.get("CLOCHE_PURE") == "1" else "compiled"
+    folder = ROOT / ".venv-tests" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # or setuptools would take parts of the other build
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    print(f"building cloche ({name}) ...", flush=True)
+    built = subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}[dev]"], check=False)
+    if built.returncode:
+        return built.returncode
+    # What is tested is what was installed, not src/.
+    command = [python, "-m", "pytest", "-ra", f"--junitxml=reports/{name}.xml", *(sys.argv[1:] or ["-n", "auto"])]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
