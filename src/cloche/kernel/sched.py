@@ -113,6 +113,7 @@ def inherit(parent: Task, child: Task) -> None:
     """What a clone takes over (sched_fork): everything, or the defaults after SCHED_RESET_ON_FORK."""
     child.affinity = parent.affinity
     child.ioprio = parent.ioprio
+    child.memory_policy = parent.memory_policy
     child.timer_slack_ns = parent.timer_slack_ns
     child.nice = parent.nice
     child.sched_policy = parent.sched_policy

@@ -251,6 +251,7 @@ class Task(TaskBase):
         self.sched_priority: int = 0
         self.affinity: int = kernel.cpu_mask
         self.ioprio: int = 0
+        self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
         self.start_ns: int = 0
         self.syscall_count: int = 0
         self.is_fault_forced: bool = False

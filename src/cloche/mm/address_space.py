@@ -10,7 +10,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.abi.errno import EACCES, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, LinuxError
+from cloche.abi.errno import EACCES, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -38,6 +38,7 @@ AREA_STACK: Final = 4
 AREA_LOCKED: Final = 8
 AREA_WIPEONFORK: Final = 16
 AREA_NORESERVE: Final = 32
+AREA_SEALED: Final = 64
 
 
 def page_up(value: int) -> int:
@@ -87,6 +88,7 @@ class Area:
         self.backing: Mappable | None = backing
         self.offset: int = offset
         self.name: bytes = name
+        self.policy: int = 0  # of mbind(2); owned by syscalls.sys_numa
 
     def identity(self) -> tuple[int, int]:
         """(device, inode) of the mapped file, (0, 0) for anonymous memory."""
@@ -98,7 +100,9 @@ class Area:
     def slice(self, start: int, end: int) -> "Area":
         """The part [start, end) as an area of its own (takes no reference)."""
         offset = self.offset + (start - self.start) if self.backing is not None else 0
-        return Area(start, end, self.prot, self.flags, self.backing, offset, self.name)
+        piece = Area(start, end, self.prot, self.flags, self.backing, offset, self.name)
+        piece.policy = self.policy
+        return piece
 
 
 class MemoryUser:
@@ -139,6 +143,7 @@ class AddressSpace:
         self.peak_total_bytes: int = 0
         self.is_dead: bool = False
         self.aio: MemoryUser | None = None  # owned by fs.aio
+        self.has_sealed: bool = False  # mseal(2) was called in it
         self.has_segments: bool = False  # shmat(2) was called in it
 
     # -- the list ----------------------------------------------------------------------------------------
@@ -346,6 +351,8 @@ class AddressSpace:
             raise LinuxError(ENOMEM)
         if len(self._areas) >= MAX_AREAS:
             raise LinuxError(ENOMEM)
+        if is_fixed:
+            self.check_sealed(addr, addr + size)
         if not is_fixed:
             addr = self.choose_address(addr, size, flags)
         is_shared = flags & 0xF != MAP_PRIVATE
@@ -374,6 +381,7 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if len(self._areas) >= MAX_AREAS + 100:
             raise LinuxError(ENOMEM)
+        self.check_sealed(addr, addr + size)
         removed = self._remove(addr, addr + size)
         if removed:
             # One host operation over what really was mapped: never beyond it.
@@ -396,6 +404,7 @@ class AddressSpace:
             raise LinuxError(ENOMEM)
         if len(self._areas) >= MAX_AREAS:
             raise LinuxError(ENOMEM)
+        self.check_sealed(addr, end)
         index = bisect_right(self._starts, addr) - 1
         at = index
         needs_change = False
@@ -433,6 +442,9 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if old + old_size > area.end:
             raise LinuxError(EFAULT)
+        self.check_sealed(old, old + max(old_size, PAGE))
+        if flags & MREMAP_FIXED:
+            self.check_sealed(new, new + new_size)
         if flags & MREMAP_FIXED:
             if new & 4095 or new < self.min_address or new > self.max_address - new_size:
                 raise LinuxError(EINVAL)
@@ -496,6 +508,8 @@ class AddressSpace:
                 raise LinuxError(EINVAL)
             if advice == MADV_REMOVE and not area.is_shared():
                 raise LinuxError(EINVAL)
+            if area.flags & AREA_SEALED and advice in _DISCARDS and _is_read_only_anonymous(area):
+                raise LinuxError(EPERM)
             index += 1
         for start, stop in changed:
             if action == 1:
@@ -519,6 +533,30 @@ class AddressSpace:
                 piece.flags &= ~AREA_WIPEONFORK
             self._insert(piece)
         self._drop(pieces)
+
+    def set_policy(self, start: int, end: int, policy: int) -> None:
+        """mbind(2): keep what decides nothing."""
+        pieces = self._remove(start, end)
+        for piece in pieces:
+            piece.policy = policy
+            self._insert(piece)
+        self._drop(pieces)
+
+    def seal(self, start: int, end: int) -> None:
+        """mseal(2): no protection, mapping or unmapping of these areas changes any more."""
+        self.has_sealed = True
+        pieces = self._remove(start, end)
+        for piece in pieces:
+            piece.flags |= AREA_SEALED
+            self._insert(piece)
+        self._drop(pieces)
+
+    def check_sealed(self, start: int, end: int) -> None:
+        """Raises LinuxError(EPERM) if any area in [start, end) is sealed."""
+        if self.has_sealed:
+            for area in self._areas:
+                if area.flags & AREA_SEALED and area.start < end and area.end > start:
+                    raise LinuxError(EPERM)
 
     def set_locked(self, start: int, end: int, *, is_locked: bool) -> None:
         """Account [start, end) as locked or not."""
@@ -591,6 +629,7 @@ class AddressSpace:
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
         new.has_segments = self.has_segments
+        new.has_sealed = self.has_sealed
         return new
 
     def set_mmap_base(self, base: int) -> None:
@@ -612,7 +651,18 @@ class AddressSpace:
 
 
 def _alike(a: Area, b: Area) -> bool:
-    return a.prot == b.prot and a.flags == b.flags and a.backing is None and b.backing is None and a.name == b.name
+    return (
+        a.prot == b.prot
+        and a.flags == b.flags
+        and a.backing is None
+        and b.backing is None
+        and a.name == b.name
+        and a.policy == b.policy
+    )
+
+
+def _is_read_only_anonymous(area: Area) -> bool:
+    return area.backing is None and area.prot & PROT_WRITE == 0
 
 
 EPERM_LOW: Final = 1  # EPERM: below vm.mmap_min_addr
@@ -622,6 +672,8 @@ MADV_DONTFORK: Final = 10
 MADV_DOFORK: Final = 11
 MADV_WIPEONFORK: Final = 18
 MADV_KEEPONFORK: Final = 19
+
+_DISCARDS: Final = (4, 8, 9, 10, 18)  # DONTNEED, FREE, REMOVE, DONTFORK, WIPEONFORK: what mseal forbids
 
 # 0: nothing to do, 1: the host does it, 2: also remembered.
 _ADVICE: Final[dict[int, int]] = {

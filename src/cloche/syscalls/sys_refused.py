@@ -4,7 +4,7 @@ Those that need a privilege which reaches beyond the sandbox give EPERM whoever 
 whose subsystem does not exist here give ENOSYS, which programs take as "fall back".
 """
 
-from cloche.abi.errno import EINVAL, ENOSYS, EPERM
+from cloche.abi.errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from cloche.kernel.task import Args, Task, to_u32
 
 
@@ -161,4 +161,44 @@ def sys_quotactl(task: Task, args: Args) -> int:
 
 def sys_quotactl_fd(task: Task, args: Args) -> int:
     """quotactl_fd(2): as without CONFIG_QUOTACTL."""
+    return -ENOSYS
+
+
+def sys_lsm_get_self_attr(task: Task, args: Args) -> int:
+    """lsm_get_self_attr(2): as without CONFIG_SECURITY."""
+    return -ENOSYS
+
+
+def sys_lsm_set_self_attr(task: Task, args: Args) -> int:
+    """lsm_set_self_attr(2): as without CONFIG_SECURITY."""
+    return -ENOSYS
+
+
+def sys_lsm_list_modules(task: Task, args: Args) -> int:
+    """lsm_list_modules(2): as without CONFIG_SECURITY."""
+    return -ENOSYS
+
+
+def sys_map_shadow_stack(task: Task, args: Args) -> int:
+    """map_shadow_stack(2): as on a processor without them."""
+    return -EOPNOTSUPP
+
+
+def sys_memfd_secret(task: Task, args: Args) -> int:
+    """memfd_secret(2): as with secretmem.enable=0."""
+    return -ENOSYS
+
+
+def sys_fanotify_init(task: Task, args: Args) -> int:
+    """fanotify_init(2): as without CONFIG_FANOTIFY."""
+    return -ENOSYS
+
+
+def sys_fanotify_mark(task: Task, args: Args) -> int:
+    """fanotify_mark(2): as without CONFIG_FANOTIFY."""
+    return -ENOSYS
+
+
+def sys_cachestat(task: Task, args: Args) -> int:
+    """cachestat(2): absent; the page cache is the host's, of which a sandbox learns nothing."""
     return -ENOSYS

@@ -1,0 +1,207 @@
+"""Memory policies, as on a machine whose only node is 0 (mm/mempolicy.c, mm/migrate.c).
+
+Policies are checked, kept, inherited and shown; with one node they decide nothing.
+"""
+
+from typing import Final
+
+from cloche.abi.capability import CAP_SYS_NICE
+from cloche.abi.errno import EFAULT, EINVAL, ENODEV, EPERM, ESRCH, LinuxError
+from cloche.kernel.access import may_access
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.mm.address_space import page_up
+
+MPOL_DEFAULT: Final = 0
+MPOL_PREFERRED: Final = 1
+MPOL_BIND: Final = 2
+MPOL_INTERLEAVE: Final = 3
+MPOL_LOCAL: Final = 4
+MPOL_PREFERRED_MANY: Final = 5
+MPOL_WEIGHTED_INTERLEAVE: Final = 6
+_STATIC: Final = 1 << 15
+_RELATIVE: Final = 1 << 14
+_BALANCING: Final = 1 << 13
+_MODE_FLAGS: Final = _STATIC | _RELATIVE | _BALANCING
+_MF_STRICT: Final = 1
+_MF_MOVE: Final = 2
+_MF_MOVE_ALL: Final = 4
+_F_NODE: Final = 1
+_F_ADDR: Final = 2
+_F_MEMS_ALLOWED: Final = 4
+_MAX_NODES: Final = 1024
+_PAGE: Final = 4096
+_MOVE_LIMIT: Final = 1 << 20  # pages that one move_pages looks at
+_NODE_SHIFT: Final = 16  # a policy is its mode, with flags, and its nodes from this bit on
+
+
+def _read_nodes(task: Task, addr: int, count: int) -> int:
+    """get_nodes: a mask as an integer.  Raises LinuxError(EINVAL, EFAULT)."""
+    count -= 1
+    if count <= 0 or not addr:
+        return 0
+    if count > _PAGE * 8:
+        raise LinuxError(EINVAL)
+    raw = task.user_memory().read(addr, (count + 63) // 64 * 8)
+    mask = int.from_bytes(raw, "little") & (1 << count) - 1
+    if mask >> _MAX_NODES:
+        raise LinuxError(EINVAL)
+    return mask
+
+
+def _make_policy(mode: int, nodes: int) -> int:
+    """sanitize_mpol_flags, mpol_new and mpol_set_nodemask.  Raises LinuxError(EINVAL)."""
+    flags = mode & _MODE_FLAGS
+    mode &= ~_MODE_FLAGS
+    is_fixed = flags & (_STATIC | _RELATIVE) != 0
+    if not 0 <= mode <= MPOL_WEIGHTED_INTERLEAVE or flags & _STATIC and flags & _RELATIVE:
+        raise LinuxError(EINVAL)
+    if flags & _BALANCING and mode not in (MPOL_BIND, MPOL_PREFERRED_MANY):
+        raise LinuxError(EINVAL)
+    if mode == MPOL_DEFAULT:
+        if nodes:
+            raise LinuxError(EINVAL)
+        return 0
+    if mode == MPOL_PREFERRED and not nodes:
+        mode = MPOL_LOCAL
+    if mode == MPOL_LOCAL:
+        if nodes or is_fixed:
+            raise LinuxError(EINVAL)
+        return MPOL_LOCAL | flags
+    allowed = 1 if nodes and flags & _RELATIVE else nodes & 1
+    if not allowed:
+        raise LinuxError(EINVAL)
+    return mode | flags | allowed << _NODE_SHIFT
+
+
+def sys_set_mempolicy(task: Task, args: Args) -> int:
+    """set_mempolicy(2)."""
+    task.memory_policy = _make_policy(to_i32(args.a0), _read_nodes(task, to_u64(args.a1), to_u64(args.a2)))
+    return 0
+
+
+def sys_mbind(task: Task, args: Args) -> int:
+    """mbind(2)."""
+    start, length, mode, flags = to_u64(args.a0), to_u64(args.a1), to_i32(args.a2), to_u32(args.a5)
+    nodes = _read_nodes(task, to_u64(args.a3), to_u64(args.a4))
+    if flags & ~(_MF_STRICT | _MF_MOVE | _MF_MOVE_ALL):
+        return -EINVAL
+    if flags & _MF_MOVE_ALL and not task.creds.capable(CAP_SYS_NICE):
+        return -EPERM
+    end = page_up(start + length)
+    if start & 4095 or end > 1 << 64:
+        return -EINVAL
+    if end == start:
+        return 0
+    policy = _make_policy(mode, nodes)
+    if end > task.mm.max_address or not task.mm.is_covered(start, end):
+        return -EFAULT
+    task.mm.set_policy(start, end, policy)
+    return 0
+
+
+def sys_set_mempolicy_home_node(task: Task, args: Args) -> int:
+    """set_mempolicy_home_node(2)."""
+    start, length, node = to_u64(args.a0), to_u64(args.a1), to_u64(args.a2)
+    if start & 4095 or args.a3 or node != 0:
+        return -EINVAL
+    end = page_up(start + length)
+    if end > 1 << 64:
+        return -EINVAL
+    for area in task.mm.areas():
+        if area.start < end and area.end > start and area.policy:
+            if area.policy & 0xFFF not in (MPOL_BIND, MPOL_PREFERRED_MANY):
+                return -95  # EOPNOTSUPP
+    return 0
+
+
+def _write_nodes(task: Task, addr: int, count: int, nodes: int) -> None:
+    """copy_nodes_to_user: what is beyond the possible nodes is cleared."""
+    size = (count - 1 + 63) // 64 * 8
+    if size > _PAGE:
+        raise LinuxError(EINVAL)
+    if size:
+        task.user_memory().write(addr, nodes.to_bytes(size, "little"))
+
+
+def sys_get_mempolicy(task: Task, args: Args) -> int:
+    """get_mempolicy(2)."""
+    mode_addr, nodes_addr, count = to_u64(args.a0), to_u64(args.a1), to_u64(args.a2)
+    addr, flags = to_u64(args.a3), to_u64(args.a4)
+    if nodes_addr and count < 1 or flags & ~(_F_NODE | _F_ADDR | _F_MEMS_ALLOWED):
+        return -EINVAL
+    policy = task.memory_policy
+    if flags & _F_MEMS_ALLOWED:
+        if flags & (_F_NODE | _F_ADDR):
+            return -EINVAL
+        shown, nodes = 0, 1
+    else:
+        if flags & _F_ADDR:
+            area = task.mm.find(addr)
+            if area is None:
+                return -EFAULT
+            policy = area.policy if area.policy else policy
+        elif addr:
+            return -EINVAL
+        shown, nodes = policy & 0xFFFF, policy >> _NODE_SHIFT
+        if flags & _F_NODE:
+            if not flags & _F_ADDR and shown & ~_MODE_FLAGS not in (
+                MPOL_INTERLEAVE,
+                MPOL_WEIGHTED_INTERLEAVE,
+            ):
+                return -EINVAL
+            shown = 0
+    if mode_addr:
+        task.user_memory().write_u32(mode_addr, shown)
+    if nodes_addr:
+        _write_nodes(task, nodes_addr, count, nodes)
+    return 0
+
+
+def _target(task: Task, pid: int) -> Task:
+    """The task whose pages shall move.  Raises LinuxError(ESRCH, EPERM)."""
+    target = task if pid == 0 else task.kernel.tasks.get(pid)
+    if target is None or target.is_exited:
+        raise LinuxError(ESRCH)
+    if not may_access(task, target, uses_real_ids=True):
+        raise LinuxError(EPERM)
+    return target
+
+
+def sys_migrate_pages(task: Task, args: Args) -> int:
+    """migrate_pages(2): everything is on node 0 already."""
+    count = to_u64(args.a1)
+    _read_nodes(task, to_u64(args.a2), count)
+    new = _read_nodes(task, to_u64(args.a3), count)
+    _target(task, to_i32(args.a0))
+    if new & ~1 and not task.creds.capable(CAP_SYS_NICE):
+        return -EPERM
+    return 0 if new & 1 else -EINVAL
+
+
+def sys_move_pages(task: Task, args: Args) -> int:
+    """move_pages(2): every mapped page counts as present, on node 0."""
+    count, pages_addr, nodes_addr, status_addr = (
+        to_u64(args.a1),
+        to_u64(args.a2),
+        to_u64(args.a3),
+        to_u64(args.a4),
+    )
+    flags = to_i32(args.a5)
+    if flags & ~(_MF_MOVE | _MF_MOVE_ALL):
+        return -EINVAL
+    if flags & _MF_MOVE_ALL and not task.creds.capable(CAP_SYS_NICE):
+        return -EPERM
+    target = _target(task, to_i32(args.a0))
+    mem = task.user_memory()
+    count = min(count, _MOVE_LIMIT)
+    raw = mem.read(pages_addr, 8 * count)
+    nodes = mem.read(nodes_addr, 4 * count) if nodes_addr else bytes(4 * count)
+    status = bytearray()
+    for index in range(count):
+        if int.from_bytes(nodes[4 * index : 4 * index + 4], "little", signed=True) != 0:
+            return -ENODEV
+        addr = int.from_bytes(raw[8 * index : 8 * index + 8], "little")
+        value = 0 if target.mm.find(addr) is not None else -EFAULT
+        status += value.to_bytes(4, "little", signed=True)
+    mem.write(status_addr, bytes(status))
+    return 0
