@@ -13,6 +13,7 @@ from cloche.abi.errno import EACCES, EEXIST, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
+from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
@@ -280,6 +281,7 @@ def assemble(
     register_fifo_opener(open_fifo)
     devpts_fs(kernel)
     install_pidfd(kernel)
+    install_network(kernel)
     gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
     builder = Builder(kernel, spec, gofer)
     kernel.memory_fs = builder.tmpfs(0o1777)

@@ -481,6 +481,9 @@ class TcpSocket(InetSocket):
         peer.rx_bytes += done
         self.bytes_sent += done
         peer.bytes_received += done
+        lo = self.stack.lo
+        lo.packets += 1
+        lo.bytes += done
         if flags & MSG_OOB and done == total:
             peer.got_urgent()
         listener = peer.listener
@@ -1021,6 +1024,7 @@ def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
 def connect_ends(a: TcpSocket, b: TcpSocket) -> None:
     """Both ends are ESTABLISHED."""
     a.peer, b.peer = b, a
+    a.stack.count("TcpActiveOpens")
     for end in (a, b):
         if end.timer is not None:
             end.timer.cancel()

@@ -550,6 +550,8 @@ def udp_unbound(stack: NetStack, sock: UdpSocket) -> None:
 
 def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
     """Hand a datagram to whoever it is for."""
+    stack.lo.packets += 1
+    stack.lo.bytes += len(gram.data) + 28
     found = _sockets_on(stack, gram.dest_port)
     if is_multicast(gram.dest) or is_broadcast(gram.dest):
         if is_multicast(gram.dest) and not sender.ip.get(IP_MULTICAST_LOOP, 1):

@@ -1,0 +1,147 @@
+"""Puts the network of a sandbox into its file systems: /proc/net, /proc/sys/net, /sys/class/net/lo.
+
+The packages fs and net do not know each other; `install_network` is called once, after `proc_fs` can be built.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EINVAL
+from cloche.fs.proc import KernelFile, proc_net, proc_sysctl
+from cloche.fs.sysfs import Sysfs, sysfs
+from cloche.kernel.task import Kernel
+from cloche.net.inet_base import NetStack, stack_of
+from cloche.net.proc_text import FILES
+from cloche.vfs.objects import Context
+from cloche.vfs.pseudo import PseudoFs
+
+# Parameters that have no effect here, with the values of a fresh network namespace.
+_CONSTANTS: Final = (
+    (b"net/core/somaxconn", b"4096"),
+    (b"net/core/rmem_default", b"212992"),
+    (b"net/core/wmem_default", b"212992"),
+    (b"net/core/rmem_max", b"4194304"),
+    (b"net/core/wmem_max", b"4194304"),
+    (b"net/core/optmem_max", b"131072"),
+    (b"net/core/netdev_max_backlog", b"1000"),
+    (b"net/core/default_qdisc", b"pfifo_fast"),
+    (b"net/unix/max_dgram_qlen", b"10"),
+    (b"net/ipv4/ip_forward", b"0"),
+    (b"net/ipv4/ip_default_ttl", b"64"),
+    (b"net/ipv4/ip_nonlocal_bind", b"0"),
+    (b"net/ipv4/ip_local_reserved_ports", b""),
+    (b"net/ipv4/icmp_echo_ignore_all", b"0"),
+    (b"net/ipv4/tcp_abort_on_overflow", b"0"),
+    (b"net/ipv4/tcp_available_congestion_control", b"reno cubic"),
+    (b"net/ipv4/tcp_allowed_congestion_control", b"reno cubic"),
+    (b"net/ipv4/tcp_congestion_control", b"cubic"),
+    (b"net/ipv4/tcp_ecn", b"2"),
+    (b"net/ipv4/tcp_fastopen", b"1"),
+    (b"net/ipv4/tcp_fin_timeout", b"60"),
+    (b"net/ipv4/tcp_keepalive_intvl", b"75"),
+    (b"net/ipv4/tcp_keepalive_probes", b"9"),
+    (b"net/ipv4/tcp_keepalive_time", b"7200"),
+    (b"net/ipv4/tcp_max_syn_backlog", b"512"),
+    (b"net/ipv4/tcp_mem", b"46728\t62304\t93456"),
+    (b"net/ipv4/tcp_rmem", b"4096\t131072\t6291456"),
+    (b"net/ipv4/tcp_wmem", b"4096\t16384\t4194304"),
+    (b"net/ipv4/tcp_retries2", b"15"),
+    (b"net/ipv4/tcp_sack", b"1"),
+    (b"net/ipv4/tcp_syn_retries", b"6"),
+    (b"net/ipv4/tcp_syncookies", b"1"),
+    (b"net/ipv4/tcp_timestamps", b"1"),
+    (b"net/ipv4/tcp_tw_reuse", b"2"),
+    (b"net/ipv4/tcp_window_scaling", b"1"),
+    (b"net/ipv4/udp_mem", b"93456\t124608\t186912"),
+    (b"net/ipv4/conf/all/rp_filter", b"0"),
+    (b"net/ipv4/conf/lo/rp_filter", b"0"),
+    (b"net/ipv4/conf/all/forwarding", b"0"),
+    (b"net/ipv6/bindv6only", b"0"),
+    (b"net/ipv6/conf/all/disable_ipv6", b"0"),
+    (b"net/ipv6/conf/default/disable_ipv6", b"0"),
+    (b"net/ipv6/conf/lo/disable_ipv6", b"0"),
+    (b"net/ipv6/conf/all/forwarding", b"0"),
+)
+_STATISTICS: Final = (
+    "collisions", "multicast", "rx_bytes", "rx_compressed", "rx_crc_errors", "rx_dropped", "rx_errors",
+    "rx_fifo_errors", "rx_frame_errors", "rx_length_errors", "rx_missed_errors", "rx_nohandler", "rx_over_errors",
+    "rx_packets", "tx_aborted_errors", "tx_bytes", "tx_carrier_errors", "tx_compressed", "tx_dropped", "tx_errors",
+    "tx_fifo_errors", "tx_heartbeat_errors", "tx_packets", "tx_window_errors",
+)  # fmt: skip
+
+
+class PortRange:
+    """net.ipv4.ip_local_port_range."""
+
+    def __init__(self, stack: NetStack) -> None:
+        self.stack: NetStack = stack
+
+    def produce(self, ctx: Context) -> bytes:
+        return b"%d\t%d\n" % (self.stack.tcp.low, self.stack.tcp.high)
+
+    def consume(self, ctx: Context, data: bytes) -> int:
+        words = data.split()
+        if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
+            return -EINVAL
+        low, high = int(words[0]), int(words[1])
+        if not 0 < low <= high <= 65535 or low < self.stack.unprivileged_port:
+            return -EINVAL
+        for table in (self.stack.tcp, self.stack.udp):
+            table.low, table.high = low, high
+        return len(data)
+
+
+class FirstPort:
+    """net.ipv4.ip_unprivileged_port_start."""
+
+    def __init__(self, stack: NetStack) -> None:
+        self.stack: NetStack = stack
+
+    def produce(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.stack.unprivileged_port
+
+    def consume(self, ctx: Context, data: bytes) -> int:
+        word = data.strip()
+        if not word.isdigit() or int(word) > 65535 or int(word) > self.stack.tcp.low:
+            return -EINVAL
+        self.stack.unprivileged_port = int(word)
+        return len(data)
+
+
+class PingGroups:
+    """net.ipv4.ping_group_range."""
+
+    def __init__(self, stack: NetStack) -> None:
+        self.stack: NetStack = stack
+
+    def produce(self, ctx: Context) -> bytes:
+        return b"%d\t%d\n" % (self.stack.ping_low, self.stack.ping_high)
+
+    def consume(self, ctx: Context, data: bytes) -> int:
+        words = data.split()
+        if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
+            return -EINVAL
+        self.stack.ping_low, self.stack.ping_high = int(words[0]), int(words[1])
+        return len(data)
+
+
+def install_network(kernel: Kernel) -> None:
+    """Add the files of the network to proc and sysfs."""
+    stack = stack_of(kernel)
+    net = proc_net(kernel)
+    fs = net.fs
+    assert isinstance(fs, PseudoFs)
+    for name, function in FILES:
+        net.add(name, KernelFile(fs, kernel, function))
+    tree = proc_sysctl(kernel)
+    for path, value in _CONSTANTS:
+        tree.add_constant(path, value)
+    ports = PortRange(stack)
+    tree.add_file(b"net/ipv4/ip_local_port_range", ports.produce, ports.consume, 0o644)
+    first = FirstPort(stack)
+    tree.add_file(b"net/ipv4/ip_unprivileged_port_start", first.produce, first.consume, 0o644)
+    groups = PingGroups(stack)
+    tree.add_file(b"net/ipv4/ping_group_range", groups.produce, groups.consume, 0o644)
+    system = sysfs(kernel)
+    assert isinstance(system, Sysfs)
+    for item in _STATISTICS:
+        system.attribute(f"devices/virtual/net/lo/statistics/{item}", "0")

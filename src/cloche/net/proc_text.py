@@ -1,0 +1,391 @@
+"""The texts of /proc/net (proc(5)): functions of the kernel; boot puts them in place."""
+
+from typing import Final
+
+from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_LISTEN
+from cloche.kernel.task import Kernel
+from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
+from cloche.net.inet_base import InetSocket, stack_of
+from cloche.net.netlink import ports_of
+from cloche.net.sock_diag import queues_of, state_of, unix_state
+from cloche.net.tcp import TcpSocket
+from cloche.net.udp import DatagramSocket, PingSocket, RawSocket, UdpSocket
+from cloche.net.unix_base import LISTENING, UnixSocket, names_of
+
+_TCP_HEAD: Final = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+)
+_TCP6_HEAD: Final = (
+    "  sl  local_address                         remote_address                        st tx_queue rx_queue"
+    " tr tm->when retrnsmt   uid  timeout inode"
+)
+_UDP_HEAD: Final = (
+    "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+    " ref pointer drops"
+)
+_UDP6_HEAD: Final = (
+    "  sl  local_address                         remote_address                        st tx_queue rx_queue"
+    " tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
+)
+
+
+def _shown(sock: InetSocket, addr: bytes) -> str:
+    if sock.family == AF_INET6:
+        return text(mapped(addr) if len(addr) == 4 and any(addr) else addr.ljust(16, b"\0"))
+    return text(addr[-4:])
+
+
+def _lines(kernel: Kernel, family: int, protocol: int) -> list[InetSocket]:
+    found: list[InetSocket] = []
+    for sock in stack_of(kernel).sockets:
+        if sock.family == family and sock.protocol == protocol and not isinstance(sock, RawSocket):
+            found.append(sock)
+    return found
+
+
+def _tcp(kernel: Kernel, family: int) -> bytes:
+    head = _TCP_HEAD if family == AF_INET else _TCP6_HEAD
+    out = [head.ljust(149) if family == AF_INET else head]
+    number = 0
+    shown = [sock for sock in _lines(kernel, family, IPPROTO_TCP) if state_of(sock) == TCP_LISTEN]
+    shown += [
+        sock for sock in _lines(kernel, family, IPPROTO_TCP) if state_of(sock) not in (TCP_LISTEN, TCP_CLOSE)
+    ]
+    for sock in shown:
+        assert isinstance(sock, TcpSocket)
+        unread, unsent = queues_of(sock)
+        if sock.state == TCP_LISTEN:
+            unsent = 0
+        line = (
+            f"{number:4d}: {_shown(sock, sock.laddr)}:{sock.lport:04X} {_shown(sock, sock.raddr)}:{sock.rport:04X} "
+            f"{sock.state:02X} {unsent:08X}:{unread:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "
+            f"{sock.inode.ino} 1 0000000000000000 100 0 0 10 0"
+        )
+        out.append(line.ljust(149) if family == AF_INET else line)
+        number += 1
+    return ("\n".join(out) + "\n").encode()
+
+
+def tcp_text(kernel: Kernel) -> bytes:
+    """/proc/net/tcp."""
+    return _tcp(kernel, AF_INET)
+
+
+def tcp6_text(kernel: Kernel) -> bytes:
+    """/proc/net/tcp6."""
+    return _tcp(kernel, AF_INET6)
+
+
+def _grams(kernel: Kernel, family: int, which: str) -> bytes:
+    head = _UDP_HEAD if family == AF_INET else _UDP6_HEAD
+    out = [head.ljust(127) if family == AF_INET else head]
+    for sock in stack_of(kernel).sockets:
+        if sock.family != family or not isinstance(sock, DatagramSocket):
+            continue
+        if which == "udp":
+            if not isinstance(sock, UdpSocket) or sock.lport == 0:
+                continue
+            slot = sock.lport
+        elif which == "icmp":
+            if not isinstance(sock, PingSocket):
+                continue
+            slot = sock.lport
+        else:
+            if not isinstance(sock, RawSocket):
+                continue
+            slot = sock.protocol
+        port = sock.protocol if which == "raw" else sock.lport
+        line = (
+            f"{slot:5d}: {_shown(sock, sock.laddr)}:{port:04X} {_shown(sock, sock.raddr)}:{sock.rport:04X} "
+            f"{state_of(sock):02X} {0:08X}:{sock.charged:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "
+            f"{sock.inode.ino} 2 0000000000000000 {sock.drops}"
+        )
+        out.append(line.ljust(127) if family == AF_INET else line)
+    return ("\n".join(out) + "\n").encode()
+
+
+def udp_text(kernel: Kernel) -> bytes:
+    """/proc/net/udp."""
+    return _grams(kernel, AF_INET, "udp")
+
+
+def udp6_text(kernel: Kernel) -> bytes:
+    """/proc/net/udp6."""
+    return _grams(kernel, AF_INET6, "udp")
+
+
+def raw_text(kernel: Kernel) -> bytes:
+    """/proc/net/raw."""
+    return _grams(kernel, AF_INET, "raw")
+
+
+def raw6_text(kernel: Kernel) -> bytes:
+    """/proc/net/raw6."""
+    return _grams(kernel, AF_INET6, "raw")
+
+
+def icmp_text(kernel: Kernel) -> bytes:
+    """/proc/net/icmp."""
+    return _grams(kernel, AF_INET, "icmp")
+
+
+def icmp6_text(kernel: Kernel) -> bytes:
+    """/proc/net/icmp6."""
+    return _grams(kernel, AF_INET6, "icmp")
+
+
+def unix_text(kernel: Kernel) -> bytes:
+    """/proc/net/unix."""
+    out = ["Num       RefCount Protocol Flags    Type St Inode Path\n"]
+    for sock in names_of(kernel).sockets:
+        flags = 0x10000 if sock.state == LISTENING else 0
+        out.append(
+            f"{0:016x}: {2 + (sock.peer is not None):08X} 00000000 {flags:08X} {sock.kind:04X} "
+            f"{_unix_shown(sock):02X} {sock.inode.ino:5d}{_unix_name(sock)}\n"
+        )
+    return "".join(out).encode("utf-8", "surrogateescape")
+
+
+def _unix_shown(sock: UnixSocket) -> int:
+    """SS_UNCONNECTED or SS_CONNECTED."""
+    return 3 if unix_state(sock) == 1 else 1
+
+
+def _unix_name(sock: UnixSocket) -> str:
+    name = sock.name
+    if name is None:
+        return ""
+    return " " + name.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
+
+
+def dev_text(kernel: Kernel) -> bytes:
+    """/proc/net/dev."""
+    lo = stack_of(kernel).lo
+    return (
+        "Inter-|   Receive                                                |  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast|"
+        "bytes    packets errs drop fifo colls carrier compressed\n"
+        f"    lo: {lo.bytes:7d} {lo.packets:7d}    0    0    0     0          0         0 "
+        f"{lo.bytes:8d} {lo.packets:7d}    0    0    0     0       0          0\n"
+    ).encode()
+
+
+def route_text(kernel: Kernel) -> bytes:
+    """/proc/net/route: no routes but the local ones, which are not shown."""
+    head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
+    return (head.ljust(127) + "\n").encode()
+
+
+def ipv6_route_text(kernel: Kernel) -> bytes:
+    """/proc/net/ipv6_route."""
+    zero = "0" * 32
+    return (
+        f"{LOOPBACK6.hex()} 80 {zero} 00 {zero} 00000100 00000001 00000000 00000001       lo\n"
+        f"{LOOPBACK6.hex()} 80 {zero} 00 {zero} 00000000 00000002 00000000 80200001       lo\n"
+        f"{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n"
+    ).encode()
+
+
+def if_inet6_text(kernel: Kernel) -> bytes:
+    """/proc/net/if_inet6."""
+    lo = stack_of(kernel).lo
+    if not lo.is_up:
+        return b""
+    out = [
+        f"{addr.hex()} {LO_INDEX:02x} {prefix:02x} {16 if addr == LOOPBACK6 else 0:02x} 80       lo\n"
+        for addr, prefix in lo.addresses6.items()
+    ]
+    return "".join(out).encode()
+
+
+def arp_text(kernel: Kernel) -> bytes:
+    """/proc/net/arp."""
+    return b"IP address       HW type     Flags       HW address            Mask     Device\n"
+
+
+def _count(kernel: Kernel, family: int) -> tuple[int, int, int, int, int]:
+    """Numbers of sockets: TCP in use, TCP in all, UDP, raw, and TIME_WAIT."""
+    stack = stack_of(kernel)
+    tcp = alloc = udp = raw = 0
+    for sock in stack.sockets:
+        if sock.family != family:
+            continue
+        if isinstance(sock, TcpSocket):
+            alloc += 1
+            tcp += sock.lport != 0
+        elif isinstance(sock, UdpSocket):
+            udp += sock.lport != 0
+        elif isinstance(sock, RawSocket):
+            raw += 1
+    return tcp, alloc, udp, raw, len(stack.tcp.waiting)
+
+
+def sockstat_text(kernel: Kernel) -> bytes:
+    """/proc/net/sockstat."""
+    tcp, alloc, udp, raw, waiting = _count(kernel, AF_INET)
+    used = len(stack_of(kernel).sockets) + len(names_of(kernel).sockets) + len(ports_of(kernel))
+    return (
+        f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {alloc} mem 0\n"
+        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
+    ).encode()
+
+
+def sockstat6_text(kernel: Kernel) -> bytes:
+    """/proc/net/sockstat6."""
+    tcp, _alloc, udp, raw, _waiting = _count(kernel, AF_INET6)
+    return (
+        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse {raw}\nFRAG6: inuse 0 memory 0\n"
+    ).encode()
+
+
+def netlink_text(kernel: Kernel) -> bytes:
+    """/proc/net/netlink."""
+    out = ["sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"]
+    for (protocol, pid), sock in ports_of(kernel).items():
+        out.append(
+            f"{0:016x} {protocol:<3d} {pid:<10d} {sock.groups:08x} {sock.queued:<8d} {0:<8d} 0     2        "
+            f"0        {sock.inode.ino:<8d}\n"
+        )
+    return "".join(out).encode()
+
+
+def packet_text(kernel: Kernel) -> bytes:
+    """/proc/net/packet."""
+    return b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
+
+
+def protocols_text(kernel: Kernel) -> bytes:
+    """/proc/net/protocols: the names and how many sockets."""
+    out = ["protocol  size sockets  memory press maxhdr  slab module\n"]
+    tcp, tcp_all, udp, raw, _tw = _count(kernel, AF_INET)
+    tcp6, tcp6_all, udp6, raw6, _tw6 = _count(kernel, AF_INET6)
+    rows = (
+        ("RAW", raw),
+        ("UDP", udp),
+        ("TCP", tcp_all),
+        ("RAWv6", raw6),
+        ("UDPv6", udp6),
+        ("TCPv6", tcp6_all),
+        ("UNIX", len(names_of(kernel).sockets)),
+        ("NETLINK", len(ports_of(kernel))),
+    )
+    for name, count in rows:
+        out.append(f"{name:<9s} 1024 {count:6d}       0   no       0   yes  kernel\n")
+    return "".join(out).encode()
+
+
+def _pairs(title: str, names: str, values: list[int]) -> str:
+    return f"{title}: {names}\n{title}: {' '.join(str(value) for value in values)}\n"
+
+
+def snmp_text(kernel: Kernel) -> bytes:
+    """/proc/net/snmp: the counters that exist here; the others are zero."""
+    stack = stack_of(kernel)
+    ip = (
+        "Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards "
+        "InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs "
+        "FragFails FragCreates OutTransmits"
+    )
+    icmp = (
+        "InMsgs InErrors InCsumErrors InDestUnreachs InTimeExcds InParmProbs InSrcQuenchs InRedirects InEchos "
+        "InEchoReps InTimestamps InTimestampReps InAddrMasks InAddrMaskReps OutMsgs OutErrors "
+        "OutRateLimitGlobal OutRateLimitHost OutDestUnreachs OutTimeExcds OutParmProbs OutSrcQuenchs "
+        "OutRedirects OutEchos OutEchoReps OutTimestamps OutTimestampReps OutAddrMasks OutAddrMaskReps"
+    )
+    tcp = (
+        "RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs "
+        "OutSegs RetransSegs InErrs OutRsts InCsumErrors"
+    )
+    udp = "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors"
+    live = len(stack.tuples)
+    packets = stack.lo.packets
+    counters = stack.counters
+    no_ports = counters.get("UdpNoPorts", 0)
+    full = counters.get("UdpRcvbufErrors", 0)
+    out = _pairs("Ip", ip, [2, 64, packets, 0, 0, 0, 0, 0, packets, packets, *[0] * 10])
+    out += _pairs("Icmp", icmp, [0] * 29)
+    opens = counters.get("TcpActiveOpens", 0)
+    out += _pairs("Tcp", tcp, [1, 200, 120000, -1, opens, opens, 0, 0, live, 0, 0, 0, 0, 0, 0])
+    out += _pairs("Udp", udp, [0, no_ports, full, 0, full, 0, 0, 0, 0])
+    out += _pairs("UdpLite", udp, [0] * 9)
+    return out.encode()
+
+
+def netstat_text(kernel: Kernel) -> bytes:
+    """/proc/net/netstat: the first names of each group, all zero."""
+    return (
+        _pairs(
+            "TcpExt", "SyncookiesSent SyncookiesRecv SyncookiesFailed ListenOverflows ListenDrops", [0] * 5
+        )
+        + _pairs(
+            "IpExt", "InNoRoutes InTruncatedPkts InMcastPkts OutMcastPkts InBcastPkts OutBcastPkts", [0] * 6
+        )
+    ).encode()
+
+
+def snmp6_text(kernel: Kernel) -> bytes:
+    """/proc/net/snmp6."""
+    names = ("Ip6InReceives", "Ip6InDelivers", "Ip6OutRequests", "Udp6InDatagrams", "Udp6OutDatagrams")
+    return "".join([f"{name:<32}\t0\n" for name in names]).encode()
+
+
+def igmp_text(kernel: Kernel) -> bytes:
+    """/proc/net/igmp."""
+    return (
+        b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
+        b"1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n"
+    )
+
+
+def igmp6_text(kernel: Kernel) -> bytes:
+    """/proc/net/igmp6."""
+    return (
+        b"1    lo              ff020000000000000000000000000001     1 0000000C 0\n"
+        b"1    lo              ff010000000000000000000000000001     1 00000008 0\n"
+    )
+
+
+def nothing(kernel: Kernel) -> bytes:
+    """A table without entries."""
+    return b""
+
+
+def ptype_text(kernel: Kernel) -> bytes:
+    """/proc/net/ptype."""
+    return b"Type Device      Function\n0800          ip_rcv\n86dd          ipv6_rcv\n"
+
+
+def psched_text(kernel: Kernel) -> bytes:
+    """/proc/net/psched."""
+    return b"000003e8 00000040 000f4240 3b9aca00\n"
+
+
+FILES: Final = (
+    (b"arp", arp_text),
+    (b"dev", dev_text),
+    (b"dev_mcast", nothing),
+    (b"icmp", icmp_text),
+    (b"icmp6", icmp6_text),
+    (b"if_inet6", if_inet6_text),
+    (b"igmp", igmp_text),
+    (b"igmp6", igmp6_text),
+    (b"ipv6_route", ipv6_route_text),
+    (b"netlink", netlink_text),
+    (b"netstat", netstat_text),
+    (b"packet", packet_text),
+    (b"protocols", protocols_text),
+    (b"psched", psched_text),
+    (b"ptype", ptype_text),
+    (b"raw", raw_text),
+    (b"raw6", raw6_text),
+    (b"route", route_text),
+    (b"snmp", snmp_text),
+    (b"snmp6", snmp6_text),
+    (b"sockstat", sockstat_text),
+    (b"sockstat6", sockstat6_text),
+    (b"tcp", tcp_text),
+    (b"tcp6", tcp6_text),
+    (b"udp", udp_text),
+    (b"udp6", udp6_text),
+    (b"unix", unix_text),
+)
