@@ -20,7 +20,7 @@ from cloche.abi.stat import S_IFREG
 from cloche.abi.structs import pack_siginfo_rt
 from cloche.fs.anon import MemoryAttrInode
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase
-from cloche.kernel.ipc.ids import IpcQuota
+from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.signals import send_group_info
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
@@ -160,6 +160,7 @@ class QueueInode(MemoryAttrInode):
         self.size = _FILE_SIZE
         self.charged_uid: int = task.creds.uid
         self.charged_bytes: int = 0
+        self.is_charged: bool = False  # for itself, in the quota
         self.usage: _Usage = _usage(task.kernel)
         self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
 
@@ -167,6 +168,9 @@ class QueueInode(MemoryAttrInode):
         self.usage.by_uid[self.charged_uid] = self.usage.by_uid.get(self.charged_uid, 0) - self.charged_bytes
         self.charged_bytes = 0
         self.mqueue.quota.uncharge(self.bytes + _MESSAGE_BYTES * self.count)
+        if self.is_charged:
+            self.is_charged = False
+            self.mqueue.quota.uncharge(OBJECT_BYTES)
         self.bytes = self.count = 0
 
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
@@ -291,6 +295,8 @@ class QueueDir(PseudoDir):
         uid, gid, mode = new_owner(ctx.creds, self, S_IFREG | mode)
         inode = QueueInode(self.mqueue, ctx, mode & 0o7777, (uid, gid), attr[0], attr[1])
         charge_queue(ctx, inode)
+        self.mqueue.quota.charge(OBJECT_BYTES)
+        inode.is_charged = True
         self.queues[name] = inode
         self.size += _DIRENT_SIZE
         self.mtime_ns = self.ctime_ns = self.atime_ns = inode.ctime_ns

@@ -107,15 +107,19 @@ class ProcFs(PseudoFs):
         return made
 
     def namespace(self, kind: bytes, task: Task) -> "NamespaceInode":
-        """The namespace of `kind` that `task` is in; there is one of each, but for mount namespaces."""
+        """The namespace of `kind` that `task` is in."""
         if kind == b"mnt":
             found = self.mount_namespaces.get(task.mount_ns)
             if found is None:
                 count = len(self.mount_namespaces)
                 ino = NAMESPACE_INOS[kind] if count == 0 else _FIRST_MNT_INO + count
-                found = NamespaceInode(self.nsfs, kind, ino)
+                found = NamespaceInode(self.nsfs, kind, ino, task.mount_ns)
                 self.mount_namespaces[task.mount_ns] = found
             return found
+        if kind == b"uts" or kind == b"ipc":
+            held: object = task.ns.uts if kind == b"uts" else task.ns.ipc
+            ino = task.ns.uts.ino if kind == b"uts" else task.ns.ipc.ino
+            return NamespaceInode(self.nsfs, kind, ino, held)
         known = self.namespaces.get(kind)
         if known is None:
             known = NamespaceInode(self.nsfs, kind, NAMESPACE_INOS[kind])
@@ -346,9 +350,14 @@ class FdLink(MagicLink):
 class NamespaceInode(Inode):
     """A namespace as a file (nsfs)."""
 
-    def __init__(self, fs: FileSystem, kind: bytes, ino: int) -> None:
+    def __init__(self, fs: FileSystem, kind: bytes, ino: int, held: object = None) -> None:
         super().__init__(fs, ino, S_IFREG | 0o444)
         self.kind: bytes = kind
+        self.held: object = held  # the namespace itself, which lives as long as this; None: the only one
+
+    def clone_flag(self) -> int:
+        """CLONE_NEW* of its kind."""
+        return _CLONE_FLAGS[self.kind]
 
     def label(self) -> bytes:
         """What readlink shows, e.g. b"pid:[4026531836]"."""

@@ -20,6 +20,7 @@ from cloche.kernel.ipc.sem import SEMMNI, SEMMNS, SEMMSL, SEMOPM
 from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
 from cloche.kernel.namespaces import UtsNamespace
 from cloche.kernel.task import Kernel, Task
+from cloche.kernel.unshare import MAX_NAMESPACES
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
     Consumer,
@@ -316,11 +317,11 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"kernel/version", uts.VERSION),
     (b"kernel/watchdog", b"0"),
     (b"user/max_user_namespaces", b"0"),
-    (b"user/max_mnt_namespaces", b"0"),
+    (b"user/max_mnt_namespaces", b"%d" % MAX_NAMESPACES),
     (b"user/max_pid_namespaces", b"0"),
     (b"user/max_net_namespaces", b"0"),
-    (b"user/max_uts_namespaces", b"0"),
-    (b"user/max_ipc_namespaces", b"0"),
+    (b"user/max_uts_namespaces", b"%d" % MAX_NAMESPACES),
+    (b"user/max_ipc_namespaces", b"%d" % MAX_NAMESPACES),
     (b"user/max_cgroup_namespaces", b"0"),
     (b"user/max_inotify_instances", b"128"),
     (b"user/max_inotify_watches", b"65536"),

@@ -4,7 +4,6 @@ Three ways, as DESIGN 3.5: the host's copy-on-write fork (no CLONE_VM), a furthe
 CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread until it execs or exits.
 """
 
-from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
@@ -16,14 +15,10 @@ from cloche.abi.sched import (
     CLONE_FILES,
     CLONE_FS,
     CLONE_INTO_CGROUP,
-    CLONE_NEWCGROUP,
     CLONE_NEWIPC,
-    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
-    CLONE_NEWTIME,
     CLONE_NEWUSER,
-    CLONE_NEWUTS,
     CLONE_PARENT,
     CLONE_PARENT_SETTID,
     CLONE_PIDFD,
@@ -42,13 +37,11 @@ from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.unshare import check_new, new_namespaces
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import Registers
+from cloche.vfs.mount import clone_namespace
 from cloche.vfs.objects import Path
-
-NAMESPACES: Final = (
-    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWTIME
-)
 
 
 class CloneArgs:
@@ -96,8 +89,9 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EINVAL)
     if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID and args.pidfd == args.parent_tid:
         raise LinuxError(EINVAL)
-    if flags & NAMESPACES:
-        raise LinuxError(EPERM)  # namespaces inside the sandbox do not exist yet
+    check_new(task, flags)
+    if flags & CLONE_NEWIPC and flags & CLONE_SYSVSEM:
+        raise LinuxError(EINVAL)
     if flags & CLONE_INTO_CGROUP:
         raise LinuxError(EINVAL)
     if args.set_tid:
@@ -170,7 +164,8 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     else:
         files = files.clone()
     fs = task.fs if flags & CLONE_FS else task.fs.clone()
-    child = Task(kernel, tid, group, task.creds, fs, task.mount_ns, files, mm, thread)
+    mount_ns = clone_namespace(task.mount_ns, fs) if flags & CLONE_NEWNS else task.mount_ns
+    child = Task(kernel, tid, group, task.creds, fs, mount_ns, files, mm, thread)
     child.mem = UserMemory(thread)
     child.file_size_limit = task.file_size_limit
     child.comm = task.comm
@@ -178,7 +173,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.personality = task.personality
     child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
     sched.inherit(task, child)
-    child.ns = task.ns
+    child.ns = new_namespaces(task, flags)
     if flags & CLONE_SYSVSEM:
         if task.undo_list is None:
             task.undo_list = UndoList()

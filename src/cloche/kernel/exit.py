@@ -13,6 +13,7 @@ from cloche.kernel.futex import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
+from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
 ECHILD_IGNORED: Final = 1  # SIG_IGN
@@ -109,6 +110,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         task.undo_list = None
         leave_undo_list(undo_list, task.group.tgid)
     task.ns = kernel.init_ns  # its own may end now
+    leave_mount_namespace(task, task.mount_ns)
     task.is_exited = True
     kernel.dead_tasks += 1
     task.state = EXITED

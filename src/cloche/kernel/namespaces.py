@@ -4,8 +4,12 @@ in `Context`, the user namespace in `Credentials`.
 Left of `kernel.task`.  A namespace lives for as long as something refers to it.
 """
 
+from typing import Final
+
 from cloche.kernel.ipc.ids import IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
+
+FIRST_UTS_INO: Final = 0xEFFFFFFE  # PROC_UTS_INIT_INO
 
 
 class UtsNamespace:
@@ -14,6 +18,7 @@ class UtsNamespace:
     def __init__(self, hostname: bytes = b"cloche", domainname: bytes = b"(none)") -> None:
         self.hostname: bytes = hostname
         self.domainname: bytes = domainname
+        self.ino: int = FIRST_UTS_INO  # of /proc/PID/ns/uts
 
 
 class Namespaces:

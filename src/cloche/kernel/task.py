@@ -329,6 +329,7 @@ class Kernel:
         self.is_strict: bool = False  # CLOCHE_STRICT=1: an internal error stops everything
         self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …
         self.next_anon_ino: int = 1
+        self.next_namespace_ino: int = 0xF0000100
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
         self.init_ns: Namespaces = initial_namespaces(self.dev_numbers)
         self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
@@ -394,6 +395,11 @@ class Kernel:
         """A fresh anonymous device number (st_dev) for a file system."""
         self.dev_numbers += 1
         return self.dev_numbers
+
+    def alloc_namespace_ino(self) -> int:
+        """An inode number for a namespace."""
+        self.next_namespace_ino += 1
+        return self.next_namespace_ino
 
     def alloc_anon_ino(self) -> int:
         """An inode number for an anonymous object."""

@@ -144,6 +144,7 @@ from cloche.syscalls.sys_msg import (
     sys_sendto,
 )
 from cloche.syscalls.sys_msgq import sys_msgctl, sys_msgget, sys_msgrcv, sys_msgsnd
+from cloche.syscalls.sys_namespace import sys_setns, sys_unshare
 from cloche.syscalls.sys_numa import (
     sys_get_mempolicy,
     sys_mbind,
@@ -476,7 +477,7 @@ _TABLE: Final[list[Row]] = [
     row(53, "socketpair", sys_socketpair, FULL),
     row(54, "setsockopt", sys_setsockopt, FULL),
     row(55, "getsockopt", sys_getsockopt, FULL),
-    row(56, "clone", sys_clone, PARTIAL, "CLONE_NEW* flags: no namespaces yet"),
+    row(56, "clone", sys_clone, PARTIAL, "new UTS, IPC and mount namespaces; ENOSPC for the others"),
     row(57, "fork", sys_fork, FULL),
     row(58, "vfork", sys_vfork, FULL),
     row(59, "execve", sys_execve, FULL),
@@ -697,7 +698,7 @@ _TABLE: Final[list[Row]] = [
     row(269, "faccessat", sys_faccessat, FULL),
     row(270, "pselect6", sys_pselect6, FULL),
     row(271, "ppoll", sys_ppoll, FULL),
-    row(272, "unshare", sys_ni, MISSING, "namespaces: not yet"),
+    row(272, "unshare", sys_unshare, PARTIAL, "new UTS, IPC and mount namespaces; ENOSPC for the others"),
     row(273, "set_robust_list", sys_set_robust_list, FULL),
     row(274, "get_robust_list", sys_get_robust_list, FULL),
     row(275, "splice", sys_splice, FULL),
@@ -733,7 +734,7 @@ _TABLE: Final[list[Row]] = [
     row(305, "clock_adjtime", sys_clock_adjtime, FULL),
     row(306, "syncfs", sys_syncfs, FULL),
     row(307, "sendmmsg", sys_sendmmsg, FULL),
-    row(308, "setns", sys_ni, MISSING, "namespaces: not yet"),
+    row(308, "setns", sys_setns, PARTIAL, "UTS, IPC and mount namespaces, with CAP_SYS_ADMIN"),
     row(309, "getcpu", sys_getcpu, FULL),
     row(310, "process_vm_readv", sys_process_vm_readv, FULL),
     row(311, "process_vm_writev", sys_process_vm_writev, FULL),
@@ -776,7 +777,7 @@ _TABLE: Final[list[Row]] = [
     row(432, "fsmount", sys_fsmount, FULL),
     row(433, "fspick", sys_fspick, FULL),
     row(434, "pidfd_open", sys_pidfd_open, FULL),
-    row(435, "clone3", sys_clone3, PARTIAL, "CLONE_NEW* flags: no namespaces yet"),
+    row(435, "clone3", sys_clone3, PARTIAL, "new UTS, IPC and mount namespaces; ENOSPC for the others"),
     row(436, "close_range", sys_close_range, FULL),
     row(437, "openat2", sys_openat2, FULL),
     row(438, "pidfd_getfd", sys_pidfd_getfd, FULL),

@@ -17,6 +17,7 @@ SLOTS: Final = 1 << SLOT_BITS
 SEQ_MAX: Final = 0xFFFF
 _MIN_CYCLE: Final = 64
 QUOTA_BYTES: Final = 64 << 20
+OBJECT_BYTES: Final = 1024  # what an object takes here, about
 
 
 class IpcQuota:
@@ -86,8 +87,9 @@ class IpcObject:
 class IpcIds:
     """The objects of one kind in one namespace (struct ipc_ids)."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, quota: IpcQuota) -> None:
         self.limit: int = limit
+        self.quota: IpcQuota = quota
         self.by_slot: dict[int, IpcObject] = {}
         self.by_key: dict[int, IpcObject] = {}
         self._next_slot: int = 0
@@ -128,13 +130,14 @@ class IpcIds:
             raise LinuxError(EEXIST)
         return found
 
-    def require_room(self) -> None:
-        """Raises LinuxError(ENOSPC)."""
+    def charge_object(self, extra_bytes: int = 0) -> None:
+        """Before `add`: room for one more, and for what else it takes.  Raises LinuxError(ENOSPC, ENOMEM)."""
         if len(self.by_slot) >= min(self.limit, SLOTS):
             raise LinuxError(ENOSPC)
+        self.quota.charge(OBJECT_BYTES + extra_bytes)
 
     def add(self, made: IpcObject) -> int:
-        """Give an object its identifier; there is room (`require_room`)."""
+        """Give an object its identifier; it was charged for."""
         ceiling = min(max(len(self.by_slot) * 3 // 2, _MIN_CYCLE), SLOTS)
         slot = self._next_slot
         for _ in range(SLOTS):
@@ -164,8 +167,9 @@ class IpcIds:
         """The identifier becomes invalid."""
         if self.by_key.get(gone.key) is gone:
             del self.by_key[gone.key]
-        self.by_slot.pop(gone.ident & (SLOTS - 1), None)
+        del self.by_slot[gone.ident & (SLOTS - 1)]
         gone.is_removed = True
+        self.quota.uncharge(OBJECT_BYTES)
 
     def in_order(self) -> list[IpcObject]:
         """All of them by slot (/proc/sysvipc)."""

@@ -237,8 +237,7 @@ class QueueIds(IpcIds):
     """The queues of a namespace."""
 
     def __init__(self, quota: IpcQuota) -> None:
-        super().__init__(MSGMNI)
-        self.quota: IpcQuota = quota
+        super().__init__(MSGMNI, quota)
         self.messages: int = 0
         self.bytes: int = 0
 
@@ -249,8 +248,8 @@ class QueueIds(IpcIds):
         return found
 
     def create(self, ctx: Context, key: int, flags: int) -> int:
-        """newque: the identifier.  Raises LinuxError(ENOSPC)."""
-        self.require_room()
+        """newque: the identifier.  Raises LinuxError(ENOSPC, ENOMEM)."""
+        self.charge_object()
         return self.add(MessageQueue(ctx, self, key, flags))
 
     def release(self) -> None:

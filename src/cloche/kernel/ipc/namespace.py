@@ -1,10 +1,14 @@
 """An IPC namespace (ipc_namespaces(7)): the System V objects that its tasks see; POSIX queues are added by `fs`."""
 
+from typing import Final
+
 from cloche.kernel.ipc.ids import IpcQuota
 from cloche.kernel.ipc.msg import QueueIds
 from cloche.kernel.ipc.sem import SemaphoreIds
 from cloche.kernel.ipc.shm import SegmentIds
 from cloche.vfs.objects import FileSystem
+
+FIRST_IPC_INO: Final = 0xEFFFFFFF  # PROC_IPC_INIT_INO
 
 
 class IpcNamespace:
@@ -12,7 +16,8 @@ class IpcNamespace:
 
     def __init__(self, dev: int, quota: IpcQuota) -> None:
         self.quota: IpcQuota = quota
-        self.segments: SegmentIds = SegmentIds(dev)
+        self.ino: int = FIRST_IPC_INO  # of /proc/PID/ns/ipc
+        self.segments: SegmentIds = SegmentIds(dev, quota)
         self.semaphores: SemaphoreIds = SemaphoreIds(quota)
         self.queues: QueueIds = QueueIds(quota)
         self.mqueue_fs: FileSystem | None = None  # owned by fs.mqueue, made at first use

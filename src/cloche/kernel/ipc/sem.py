@@ -209,8 +209,7 @@ class SemaphoreIds(IpcIds):
     """The sets of a namespace."""
 
     def __init__(self, quota: IpcQuota) -> None:
-        super().__init__(SEMMNI)
-        self.quota: IpcQuota = quota
+        super().__init__(SEMMNI, quota)
         self.used: int = 0  # semaphores
 
     def set_of(self, ident: int) -> SemaphoreSet:
@@ -225,8 +224,7 @@ class SemaphoreIds(IpcIds):
             raise LinuxError(EINVAL)
         if self.used + count > SEMMNS:
             raise LinuxError(ENOSPC)
-        self.require_room()
-        self.quota.charge(_SEM_BYTES * count)
+        self.charge_object(_SEM_BYTES * count)
         self.used += count
         return self.add(SemaphoreSet(ctx, self, key, flags, count))
 

@@ -11,7 +11,7 @@ from cloche.abi.errno import EINVAL, ENOMEM, ENOSPC, LinuxError
 from cloche.abi.fcntl import O_RDONLY, O_RDWR
 from cloche.abi.ipc import SHM_DEST, SHMID_DS, pack_perm
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
-from cloche.kernel.ipc.ids import IpcIds, IpcObject
+from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
 from cloche.mm.address_space import Area, Mappable, page_up
 from cloche.vfs.objects import (
     ATTR_SIZE,
@@ -77,8 +77,8 @@ class Segment(IpcObject):
 class SegmentIds(IpcIds):
     """The segments of a namespace; `dev` is the device number that their areas show."""
 
-    def __init__(self, dev: int) -> None:
-        super().__init__(SHMMNI)
+    def __init__(self, dev: int, quota: IpcQuota) -> None:
+        super().__init__(SHMMNI, quota)
         self.dev: int = dev
         self.pages: int = 0
 
@@ -95,7 +95,6 @@ class SegmentIds(IpcIds):
         pages = page_up(size) >> 12
         if self.pages + pages > SHMALL:
             raise LinuxError(ENOSPC)
-        self.require_room()
         if size > _SIZE_LIMIT:
             raise LinuxError(ENOMEM)
         root = fs.root_inode
@@ -104,6 +103,7 @@ class SegmentIds(IpcIds):
         attr = SetAttr(ATTR_SIZE)
         attr.size = page_up(size)
         inode.setattr(ctx, attr)
+        self.charge_object()
         self.pages += pages
         return self.add(Segment(ctx, self, key, flags, size, fs, inode))
 
