@@ -231,3 +231,19 @@ def test_no_seccomp_notifications() -> None:
     assert done.status == 125 and "Traceback" not in done.err and done.err.count("\n") == 1, done
     done = run_words([*words, *CLOCHE, "doctor"])
     assert done.status == 1 and "cannot run here" in done.out and "Traceback" not in done.err, done
+
+
+def test_under_another_seccomp_listener() -> None:
+    """As in LXD: there can be one listener only, and cloche says so."""
+    code = """
+import os, sys
+from cloche.platform import hostsys
+hostsys.prctl(38, 1)
+os.set_inheritable(hostsys.seccomp_filter(bytes.fromhex("060000000000ff7f"), 8), True)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+    words = [sys.executable, "-c", code]
+    done = run_words([*words, *cloche_words(), "true"])
+    assert done.status == 125 and "listener" in done.err and done.err.count("\n") == 1, done
+    done = run_words([*words, *CLOCHE, "doctor"])
+    assert done.status == 1 and "outside of that sandbox" in done.out, done

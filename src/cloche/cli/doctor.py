@@ -56,6 +56,15 @@ def _trial() -> tuple[bool, str]:
     return sandbox.status == 0, "" if sandbox.status == 0 else f"wait status {sandbox.status}"
 
 
+def _trial_remedy(detail: str) -> str:
+    """What to do about a trial that failed."""
+    if "seccomp listener" in detail:
+        return "run cloche outside of that sandbox or container"
+    if "process_vm_readv" in detail:
+        return "sysctl kernel.yama.ptrace_scope=1, or a seccomp profile that allows process_vm_readv"
+    return "the cause is in parentheses; `cloche run --log-level debug -- true` says more"
+
+
 def run(options: argparse.Namespace) -> int:
     """Print the report; 0 if cloche can run here."""
     can_run = True
@@ -70,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if can_run:
         sys.stdout.flush()
         works, detail = _trial()
-        _line("cloche run /bin/true", works, detail, "see the message; --log-level debug says more")
+        _line("cloche run /bin/true", works, detail, _trial_remedy(detail))
         can_run = works
     print("Memory operations: --mm=strict is the default (each is checked by the sentry)")
     print("cloche can run here." if can_run else "cloche cannot run here.")

@@ -5,6 +5,7 @@ changes nothing; what cannot be read is printed as an address.
 """
 
 import os
+import signal
 from typing import Final
 
 from cloche.abi import errno as errno_names
@@ -12,22 +13,24 @@ from cloche.arch.x86_64.syscalls import NAMES
 from cloche.kernel.blocking import DEAD, RESUME
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
 
-MAX_STRING: Final = 32
+MAX_STRING: Final = 32  # of a buffer
+MAX_PATH: Final = 400
 MAX_ARRAY: Final = 16
 
 # d int, u unsigned, x hex, o octal mode, p pointer, f descriptor, a dirfd, s path or string, b buffer (length in the
-# next argument), r result buffer (length is the result), O open flags, P prot, M map flags, v argv, S signal, ? raw.
+# next argument), r result buffer (length is the result), O open flags, P prot, M map flags, A access mode, v argv,
+# S signal.
 SIGNATURES: Final[dict[str, str]] = {
     "read": "fru", "write": "fbu", "open": "sOo", "close": "f", "stat": "sp", "fstat": "fp", "lstat": "sp",
     "poll": "pud", "lseek": "fdd", "mmap": "puPMfx", "mprotect": "puP", "munmap": "pu", "brk": "p",
     "rt_sigaction": "Sppu", "rt_sigprocmask": "dppu", "rt_sigreturn": "", "ioctl": "fxp", "pread64": "frud",
-    "pwrite64": "fbud", "readv": "fpd", "writev": "fpd", "access": "so", "pipe": "p", "select": "dpppp",
+    "pwrite64": "fbud", "readv": "fpd", "writev": "fpd", "access": "sA", "pipe": "p", "select": "dpppp",
     "sched_yield": "", "mremap": "puudp", "msync": "pud", "madvise": "pud", "dup": "f", "dup2": "fd", "pause": "",
     "nanosleep": "pp", "getpid": "", "sendfile": "ffpu", "socket": "ddd", "connect": "fpd", "clone": "xpppp",
     "fork": "", "vfork": "", "execve": "svp", "exit": "d", "wait4": "dpdp", "kill": "dS", "uname": "p",
     "fcntl": "fdx", "flock": "fd", "fsync": "f", "fdatasync": "f", "truncate": "sd", "ftruncate": "fd",
-    "getdents": "fpu", "getdents64": "fpu", "getcwd": "su", "chdir": "s", "fchdir": "f", "rename": "ss",
-    "mkdir": "so", "rmdir": "s", "creat": "so", "link": "ss", "unlink": "s", "symlink": "ss", "readlink": "spu",
+    "getdents": "fpu", "getdents64": "fpu", "getcwd": "ru", "chdir": "s", "fchdir": "f", "rename": "ss",
+    "mkdir": "so", "rmdir": "s", "creat": "so", "link": "ss", "unlink": "s", "symlink": "ss", "readlink": "sru",
     "chmod": "so", "fchmod": "fo", "chown": "sdd", "fchown": "fdd", "lchown": "sdd", "umask": "o", "getuid": "",
     "getgid": "", "geteuid": "", "getegid": "", "setuid": "d", "setgid": "d", "setpgid": "dd", "getppid": "",
     "getpgrp": "", "setsid": "", "getpgid": "d", "getsid": "d", "statfs": "sp", "fstatfs": "fp", "prctl": "dxxxx",
@@ -35,14 +38,19 @@ SIGNATURES: Final[dict[str, str]] = {
     "time": "p", "futex": "pddppd", "sched_getaffinity": "dup", "set_tid_address": "p", "epoll_create1": "d",
     "epoll_wait": "fpdd", "epoll_ctl": "fdfp", "tgkill": "ddS", "openat": "asOo", "mkdirat": "aso",
     "newfstatat": "aspx", "unlinkat": "asx", "renameat": "asas", "linkat": "asasx", "symlinkat": "sas",
-    "readlinkat": "aspu", "fchmodat": "aso", "faccessat": "aso", "pselect6": "dppppp", "ppoll": "pupp",
+    "readlinkat": "asru", "fchmodat": "aso", "faccessat": "asA", "pselect6": "dppppp", "ppoll": "pupp",
     "set_robust_list": "pu", "utimensat": "aspx", "fallocate": "fddd", "eventfd2": "ud", "dup3": "ffx",
     "pipe2": "px", "inotify_init1": "x", "preadv": "fpdd", "pwritev": "fpdd", "prlimit64": "ddpp",
     "renameat2": "asasx", "getrandom": "pux", "memfd_create": "sx", "execveat": "asvpx", "statx": "asxxp",
-    "rseq": "puxx", "openat2": "aspu", "faccessat2": "asox", "clone3": "pu", "close_range": "uux",
+    "rseq": "puxx", "openat2": "aspu", "faccessat2": "asAx", "clone3": "pu", "close_range": "uux",
     "exit_group": "d", "sigaltstack": "pp", "sysinfo": "p", "getrlimit": "dp", "clock_gettime": "dp",
     "clock_nanosleep": "ddpp", "setxattr": "ssbud", "getxattr": "sspu", "mknod": "sox", "mknodat": "asox",
     "alarm": "u", "setitimer": "dpp", "getitimer": "dp", "waitid": "ddpdp", "copy_file_range": "fpfpux",
+    "accept": "fpp", "accept4": "fppx", "bind": "fpu", "listen": "fd", "getsockname": "fpp", "getpeername": "fpp",
+    "shutdown": "fd", "socketpair": "dddp", "sendto": "fbuxpu", "recvfrom": "fruxpp", "sendmsg": "fpx",
+    "recvmsg": "fpx", "setsockopt": "fddpu", "getsockopt": "fddpp", "setresuid": "ddd", "setresgid": "ddd",
+    "getgroups": "dp", "setgroups": "dp", "statfs64": "sp", "signalfd4": "fpux", "timerfd_create": "dx",
+    "timerfd_settime": "fxpp", "inotify_add_watch": "fsx", "epoll_pwait": "fpddpu", "fadvise64": "fudd",
 }  # fmt: skip
 
 _OPEN_FLAGS: Final = (
@@ -50,7 +58,9 @@ _OPEN_FLAGS: Final = (
     (0o4000, "O_NONBLOCK"), (0o200000, "O_DIRECTORY"), (0o400000, "O_NOFOLLOW"), (0o2000000, "O_CLOEXEC"),
     (0o10000000, "O_PATH"),
 )  # fmt: skip
+_O_CREATES: Final = 0o20000100  # O_CREAT, __O_TMPFILE
 _PROT: Final = ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))
+_ACCESS: Final = ((4, "R_OK"), (2, "W_OK"), (1, "X_OK"))
 _MAP: Final = (
     (1, "MAP_SHARED"), (2, "MAP_PRIVATE"), (16, "MAP_FIXED"), (32, "MAP_ANONYMOUS"), (0x800, "MAP_DENYWRITE"),
     (0x4000, "MAP_NORESERVE"), (0x20000, "MAP_STACK"), (0x100000, "MAP_FIXED_NOREPLACE"),
@@ -68,9 +78,16 @@ def _flags(value: int, names: tuple[tuple[int, str], ...], zero: str) -> str:
     return "|".join(parts) if parts else zero
 
 
-def quote(data: bytes, *, is_cut: bool = False) -> str:
-    """A C string literal, at most MAX_STRING bytes."""
-    shown = data[:MAX_STRING]
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def quote(data: bytes, *, limit: int = MAX_STRING, is_cut: bool = False) -> str:
+    """A C string literal of at most `limit` bytes."""
+    shown = data[:limit]
     text = '"'
     for byte in shown:
         if byte == 34 or byte == 92:
@@ -96,20 +113,32 @@ class Tracer:
         self.kernel: Kernel = kernel
         self.fd: int = fd
         self._entered: dict[int, str] = {}
+        self._results: dict[int, int] = {}  # by tid: the address of a result buffer, which stands as NUL in the text
 
     def enter(self, task: Task, args: Args) -> None:
         """Decode the arguments before the call changes anything."""
         name = NAMES[args.nr] if 0 <= args.nr < len(NAMES) and NAMES[args.nr] else f"syscall_{args.nr:#x}"
         signature = SIGNATURES.get(name, "xxxxxx")
         values = [args.a0, args.a1, args.a2, args.a3, args.a4, args.a5]
+        open_flags = args.a1 if name == "open" else args.a2 if name == "openat" else _O_CREATES
+        if not open_flags & _O_CREATES:
+            signature = signature[:-1]  # nothing is created: the mode means nothing
         parts: list[str] = []
         for index in range(len(signature)):
-            parts.append(self._argument(task, signature[index], values, index))
+            if signature[index] == "r":
+                self._results[task.tid] = to_u64(values[index])
+                parts.append("\0")
+            else:
+                parts.append(self._argument(task, signature[index], values, index))
         self._entered[task.tid] = f"{name}({', '.join(parts)})"
 
     def leave(self, task: Task, args: Args, result: int) -> None:
         """Print the line."""
         text = self._entered.pop(task.tid, "?")
+        address = self._results.pop(task.tid, 0)
+        if "\0" in text:
+            data = self._read(task, address, min(result, MAX_STRING)) if result > 0 else b""
+            text = text.replace("\0", quote(data, is_cut=result > MAX_STRING) if data else hex(address))
         if result == DEAD:
             shown = "?"
         elif result == RESUME:
@@ -132,10 +161,10 @@ class Tracer:
     def _string(self, task: Task, addr: int) -> str:
         if addr == 0:
             return "NULL"
-        data = task.thread.read_cstring(addr, MAX_STRING + 200)
+        data = task.thread.read_cstring(addr, MAX_PATH + 1)
         if data is None:
             return hex(addr)
-        return quote(data)
+        return quote(data, limit=MAX_PATH)
 
     def _argument(self, task: Task, kind: str, values: list[int], index: int) -> str:
         value = values[index]
@@ -161,8 +190,10 @@ class Tracer:
             return _flags(value & 0xFFFFFFFF, _PROT, "PROT_NONE")
         if kind == "M":
             return _flags(value & 0xFFFFFFFF, _MAP, "0")
+        if kind == "A":
+            return _flags(value & 0xFFFFFFFF, _ACCESS, "F_OK")
         if kind == "S":
-            return str(to_i32(value))
+            return _signal_name(to_i32(value))
         if kind == "v":
             return self._vector(task, to_u64(value))
         return hex(to_u64(value)) if value else ("NULL" if kind == "p" or kind == "r" else "0")
