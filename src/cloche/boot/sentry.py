@@ -122,7 +122,7 @@ def sentry_main(
     except LinuxError as refusal:
         send_failure(control, f"the sandbox could not be set up: {explain(refusal.errno)}", EXIT_INTERNAL)
     except OSError as failure:
-        if os.environ.get("CLOCHE_STRICT") or spec.log_level == "debug":
+        if spec.log_level == "debug":
             traceback.print_exc()
         send_failure(control, failure.strerror or str(failure), EXIT_INTERNAL)
     return EXIT_INTERNAL
