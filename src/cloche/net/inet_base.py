@@ -78,6 +78,7 @@ from cloche.abi.socket import (
     IP_UNICAST_IF,
     IPPROTO_IP,
     IPPROTO_IPV6,
+    IPPROTO_UDPLITE,
     IPV6_ADD_MEMBERSHIP,
     IPV6_ADDR_PREFERENCES,
     IPV6_AUTOFLOWLABEL,
@@ -187,7 +188,9 @@ class NetStack:
         self.sockets: dict[InetSocket, None] = {}  # all, for /proc/net
         self.counters: dict[str, int] = {}
         self.listeners: dict[int, list[InetSocket]] = {}  # TCP, by port
+        self.udplite: PortTable = PortTable(is_tcp=False)
         self.udp_sockets: dict[int, list[InetSocket]] = {}  # by port
+        self.udplite_sockets: dict[int, list[InetSocket]] = {}
         self.tuples: dict[tuple[bytes, int, bytes, int], InetSocket] = {}  # TCP connections
 
     def count(self, name: str) -> None:
@@ -230,7 +233,9 @@ class InetSocket(SocketFile):
 
     def ports(self) -> PortTable:
         """The table of our protocol."""
-        return self.stack.tcp if self.kind == SOCK_STREAM else self.stack.udp
+        if self.kind == SOCK_STREAM:
+            return self.stack.tcp
+        return self.stack.udplite if self.protocol == IPPROTO_UDPLITE else self.stack.udp
 
     # -- names -------------------------------------------------------------------------------------------
     def bind(self, ctx: Context, addr: bytes) -> int:

@@ -35,6 +35,7 @@ from cloche.abi.socket import (
     IPPROTO_MAX,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     PF_UNIX,
     SOCK_DGRAM,
     SOCK_RAW,
@@ -89,6 +90,8 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
     if kind == SOCK_DGRAM:
         if protocol in (0, IPPROTO_UDP):
             return UdpSocket(kernel, task, family, flags)
+        if protocol == IPPROTO_UDPLITE:
+            return UdpSocket(kernel, task, family, flags, IPPROTO_UDPLITE)
         if protocol == (IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6):
             stack = stack_of(kernel)
             gids = [task.creds.egid, *task.creds.groups]

@@ -50,6 +50,7 @@ from cloche.abi.socket import (
     IPPROTO_IPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     IPV6_HOPLIMIT,
     IPV6_MULTICAST_IF,
     IPV6_PKTINFO,
@@ -106,6 +107,8 @@ _I32: Final = Struct("<i")
 _PKTINFO: Final = Struct("<i4s4s")
 _EXTENDED: Final = Struct("<IBBBxII")
 _SOL_UDP: Final = 17
+_SEND_CSCOV: Final = 10  # UDPLITE_SEND_CSCOV
+_RECV_CSCOV: Final = 11
 
 
 class Datagram:
@@ -172,7 +175,7 @@ class DatagramSocket(InetSocket):
 
     def has_ports(self) -> bool:
         """Whether the protocol has ports of the port table."""
-        return self.kind == SOCK_DGRAM and self.protocol == IPPROTO_UDP
+        return self.kind == SOCK_DGRAM and self.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
 
     def peer_name(self) -> bytes:
         if not self.is_connected:
@@ -418,7 +421,7 @@ class DatagramSocket(InetSocket):
         return 0 if self.is_connected else -ENOTCONN
 
     def set_peek_offset(self, value: int) -> int:
-        if self.protocol != IPPROTO_UDP:
+        if not self.has_ports():
             return -EOPNOTSUPP
         self.peek_offset = value
         return 0
@@ -438,20 +441,22 @@ class DatagramSocket(InetSocket):
 
 
 class UdpSocket(DatagramSocket):
-    """SOCK_DGRAM over IPPROTO_UDP."""
+    """SOCK_DGRAM over IPPROTO_UDP or IPPROTO_UDPLITE (udplite(7)), which differ in their ports."""
 
-    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
-        super().__init__(kernel, ctx, family, SOCK_DGRAM, IPPROTO_UDP, flags)
+    def __init__(
+        self, kernel: Kernel, ctx: Context, family: int, flags: int, protocol: int = IPPROTO_UDP
+    ) -> None:
+        super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
         self.udp: dict[int, int] = {}
         self.corked: bytes = b""
         self.bound_port: int = 0
 
     def take_port(self, addr: bytes, port: int) -> None:
         super().take_port(addr, port)
-        udp_bound(self.stack, self)
+        udp_bound(self)
 
     def drop_port(self) -> None:
-        udp_unbound(self.stack, self)
+        udp_unbound(self)
         super().drop_port()
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
@@ -494,12 +499,15 @@ class UdpSocket(DatagramSocket):
         return length
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        if level != _SOL_UDP:
+        if level != self.protocol:
             return -ENOPROTOOPT
         if len(value) < 4:
             return -EINVAL
         number: int = _I32.unpack_from(value, 0)[0]
-        if name == UDP_SEGMENT:
+        if name in (_SEND_CSCOV, _RECV_CSCOV) and level == IPPROTO_UDPLITE:
+            # At least the header, at most what 16 bits hold (udp_lib_setsockopt).
+            number = 8 if 0 < number < 8 else min(number & 0xFFFFFFFF, 0xFFFF)
+        elif name == UDP_SEGMENT:
             if not 0 <= number <= 0xFFFF:
                 return -EINVAL
         elif name in (UDP_CORK, UDP_GRO, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX):
@@ -510,8 +518,10 @@ class UdpSocket(DatagramSocket):
         return 0
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
-        if level != _SOL_UDP:
+        if level != self.protocol:
             raise LinuxError(EOPNOTSUPP)
+        if level == IPPROTO_UDPLITE and name in (_SEND_CSCOV, _RECV_CSCOV):
+            return _I32.pack(self.udp.get(name, 0))
         if name not in (
             UDP_SEGMENT,
             UDP_CORK,
@@ -523,23 +533,20 @@ class UdpSocket(DatagramSocket):
         return _I32.pack(self.udp.get(name, 0))
 
 
-def _sockets_on(stack: NetStack, port: int) -> list[UdpSocket]:
-    found: list[UdpSocket] = []
-    for sock in stack.udp_sockets.get(port, []):
-        assert isinstance(sock, UdpSocket)
-        found.append(sock)
-    return found
+def by_port_of(sock: UdpSocket) -> dict[int, list[InetSocket]]:
+    """The bound sockets of a socket's protocol."""
+    return sock.stack.udplite_sockets if sock.protocol == IPPROTO_UDPLITE else sock.stack.udp_sockets
 
 
-def udp_bound(stack: NetStack, sock: UdpSocket) -> None:
+def udp_bound(sock: UdpSocket) -> None:
     """A socket has a port now."""
     sock.bound_port = sock.lport
-    stack.udp_sockets.setdefault(sock.lport, []).append(sock)
+    by_port_of(sock).setdefault(sock.lport, []).append(sock)
 
 
-def udp_unbound(stack: NetStack, sock: UdpSocket) -> None:
+def udp_unbound(sock: UdpSocket) -> None:
     """Its port is given back."""
-    by_port = stack.udp_sockets
+    by_port = by_port_of(sock)
     found = by_port.get(sock.bound_port)
     if found is not None and sock in found:
         found.remove(sock)
@@ -552,7 +559,10 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
     """Hand a datagram to whoever it is for."""
     stack.lo.packets += 1
     stack.lo.bytes += len(gram.data) + 28
-    found = _sockets_on(stack, gram.dest_port)
+    found: list[UdpSocket] = []
+    for sock in by_port_of(sender).get(gram.dest_port, []):
+        assert isinstance(sock, UdpSocket)
+        found.append(sock)
     if is_multicast(gram.dest) or is_broadcast(gram.dest):
         if is_multicast(gram.dest) and not sender.ip.get(IP_MULTICAST_LOOP, 1):
             return
