@@ -67,6 +67,8 @@ QUICK = (
     "stress/vm/mprotect"
 ).split()
 
+PASSED = ("ok", "pass", "PASS")
+
 Verdicts = dict[str, str]
 
 
@@ -233,8 +235,8 @@ def compare_case(name: str, folder: Path, args: argparse.Namespace, known: dict[
     differences = []
     for test in sorted(set(native) | set(cloche)):
         there, here = native.get(test, "absent"), cloche.get(test, "absent")
-        # A sandbox may pass what the host fails, for instance where the host lacks a facility.
-        if there != here and not (here in ("ok", "pass", "PASS") and there in ("failure", "error", "fail", "FAIL")):
+        # A sandbox may pass what the host skips or fails, for instance because of a limit of this machine.
+        if there != here and here not in PASSED:
             differences.append((test, there, here))
     unknown = 0
     print(f"{name}: {len(native)} tests, {len(differences)} differences, {seconds}", flush=True)
