@@ -282,7 +282,7 @@ static uint64_t last_poll;
  * ever more rarely, after a success at once again. */
 static bool spin_worth(void)
 {
-    if (!run_count || run_count >= cpu_count || !spin_ticks)
+    if (!run_count || run_count >= cpu_count || !spin_ticks || (ops_out && is_sync))
         return false;
     if (spin_skip) {
         spin_skip--;

@@ -930,6 +930,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     prc_count = prc_free_count = thr_count = thr_free_count = 0;
     run_count = run_next = queue_head = queue_count = ready_head = ready_count = 0;
     bell_count = ops_out = held_total = irq_unsent_total = 0;
+    is_sync = false;
     memset(tid_hash, 0, sizeof tid_hash);
     for (int i = 0; i < fd_room; i++)
         fd_tokens[i] = NO_TOKEN;

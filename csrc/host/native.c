@@ -250,6 +250,7 @@ static struct thr *hash_find(int tid)
 
 /* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. */
 static int spin_skip, spin_penalty;
+static bool is_sync; /* notifications are answered on one processor: set_sync */
 
 static void update_spin(void)
 {

@@ -4,6 +4,11 @@
  * Who asks is known from notif.pid alone.
  */
 
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
 static int send_reply(uint64_t id, int error, uint32_t flags)
 {
     struct seccomp_notif_resp r = {.id = id, .val = 0, .error = error, .flags = flags};
@@ -104,6 +109,28 @@ static void adopt(const struct seccomp_notif *n)
     push_event(7, -1, child->ident, 0);
 }
 
+/* In the middle of a batch the guest thread and we take turns: on one processor that costs 8 us an operation, across
+ * two the wake-up of an idle one makes it 40.  For the last operation, and for a clone, both run on: two are better.
+ * Linux before 6.6 lacks the flag; then nothing changes. */
+static void set_sync(bool on)
+{
+    static bool refused;
+    if (on == is_sync || refused)
+        return;
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, on ? SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP : 0UL) < 0)
+        refused = true;
+    else
+        is_sync = on;
+}
+
+static bool asks_again(struct thr *t, int i)
+{
+    while (++i < t->op_count)
+        if (t->ops[i].notified)
+            return true;
+    return false;
+}
+
 static void match(struct thr *t, const struct seccomp_notif *n)
 {
     struct prc *p = prcs[t->prc];
@@ -124,6 +151,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         deny(n);
         return;
     }
+    set_sync(h->op.nr != SYS_clone && asks_again(t, i));
     if (send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
         return;
     t->matched = i + 1;
