@@ -1,13 +1,16 @@
 """System calls by which one process looks into another: kcmp(2), process_vm_readv(2)."""
 
+from struct import Struct
 from typing import Final
 
 from cloche.abi import kcmp
-from cloche.abi.errno import EBADF, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ESRCH
+from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH
+from cloche.fs.epoll import EpollFile
 from cloche.kernel.access import find_task, may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.mm.usermem import import_iovec
 
+_SLOT: Final = Struct("<III")
 _STEP: Final = 1 << 20
 _LIMIT: Final = 64 << 20  # bytes of one call; the caller sees a partial transfer beyond it
 
@@ -37,8 +40,26 @@ def sys_kcmp(task: Task, args: Args) -> int:
     if kind == kcmp.KCMP_IO:
         return 0  # no task has an I/O context of its own
     if kind == kcmp.KCMP_SYSVSEM:
-        return _order(first.group, second.group)
-    return -EOPNOTSUPP if kind == kcmp.KCMP_EPOLL_TFD else -EINVAL
+        return _order(first.undo_list, second.undo_list)
+    return _epoll_target(task, args, first, second) if kind == kcmp.KCMP_EPOLL_TFD else -EINVAL
+
+
+def _epoll_target(task: Task, args: Args, first: Task, second: Task) -> int:
+    """KCMP_EPOLL_TFD: a file against what an epoll watches under a number (struct kcmp_epoll_slot)."""
+    raw = task.user_memory().read(to_u64(args.a4), _SLOT.size)
+    epoll_fd, fd, skipped = _SLOT.unpack(raw)
+    file = first.files.find(_fd(args.a3))
+    epoll = second.files.find(_fd(epoll_fd))
+    if file is None or epoll is None:
+        return -EBADF
+    if not isinstance(epoll, EpollFile):
+        return -EINVAL
+    for number, watched in epoll.items:
+        if number == fd:
+            if skipped == 0:
+                return _order(file, watched)
+            skipped -= 1
+    return -ENOENT
 
 
 def _fd(value: int) -> int:

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,6 +32,23 @@ int main(void) {
     printf("%d", same(me, child, KCMP_FILE, 99, 1));
     printf(" %d", same(me, child, 99, 0, 0));
     printf(" %d\n", same(me, 0x3fffff0, KCMP_VM, 0, 0));
+    printf("%d %d\n", same(me, me, KCMP_SYSVSEM, 0, 0), same(me, child, KCMP_SYSVSEM, 0, 0));
+    int ep = epoll_create1(0);
+    struct epoll_event event = {EPOLLIN};
+    epoll_ctl(ep, EPOLL_CTL_ADD, other[0], &event);
+    dup2(other[1], other[0]); /* the old read end stays watched only if another descriptor is left */
+    struct kcmp_epoll_slot slot = {ep, other[0], 0}, none = {ep, other[0], 1}, bad = {fd, 0, 0}, closed = {99, 0, 0};
+    printf("%d\n", same(me, me, KCMP_EPOLL_TFD, other[1], (long)&slot));
+    pipe(other);
+    epoll_ctl(ep, EPOLL_CTL_ADD, other[0], &event);
+    slot.tfd = none.tfd = other[0];
+    printf("%d", same(me, me, KCMP_EPOLL_TFD, other[0], (long)&slot));
+    printf(" %d", same(me, me, KCMP_EPOLL_TFD, fd, (long)&slot));
+    printf(" %d", same(me, me, KCMP_EPOLL_TFD, other[0], (long)&none));
+    printf(" %d", same(me, me, KCMP_EPOLL_TFD, other[0], (long)&bad));
+    printf(" %d", same(me, me, KCMP_EPOLL_TFD, other[0], (long)&closed));
+    printf(" %d", same(me, me, KCMP_EPOLL_TFD, 99, (long)&slot));
+    printf(" %d\n", same(me, me, KCMP_EPOLL_TFD, 99, 8));
     kill(child, SIGKILL);
     wait(NULL);
     return 0;
