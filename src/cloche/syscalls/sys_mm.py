@@ -3,7 +3,10 @@
 from cloche.abi.errno import EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EPERM
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
+    MAP_FIXED,
     MAP_HUGETLB,
+    MAP_NONBLOCK,
+    MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
@@ -18,7 +21,7 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import AREA_LOCKED, Mappable, page_up
+from cloche.mm.address_space import AREA_LOCKED, AREA_SHARED, Mappable, page_up
 from cloche.vfs.mapping import FileMapping, SharedAnonymous
 from cloche.vfs.namei import d_path
 
@@ -76,10 +79,9 @@ def sys_mmap(task: Task, args: Args) -> int:
             return -ENODEV
         offset = file.mmap_offset(offset)
         backing = FileMapping(task, file, name)
-    result = task.mm.mmap(
+    return task.mm.mmap(
         task.thread, addr, length, prot, flags, backing, offset, name, task.group.rlimit(RLIMIT_AS)
     )
-    return result
 
 
 def sys_munmap(task: Task, args: Args) -> int:
@@ -221,6 +223,35 @@ def sys_munlockall(task: Task, args: Args) -> int:
 
 
 def sys_remap_file_pages(task: Task, args: Args) -> int:
-    """remap_file_pages(2): emulated by nobody; EINVAL as for an unsuitable range."""
-    return -EINVAL
+    """remap_file_pages(2): a new mapping over the old one, as Linux has emulated it since 4.0."""
+    start, size = to_u64(args.a0) & ~4095, to_u64(args.a1) & ~4095
+    page = to_u64(args.a3)
+    if args.a2 or size == 0 or start + size > task.mm.max_address or page >= 1 << 50:
+        return -EINVAL
+    area = task.mm.find(start)
+    if area is None or area.flags & AREA_SHARED == 0:
+        return -EINVAL
+    backing, end = area.backing, area.end
+    if backing is None:
+        return -EINVAL
+    while end < start + size:
+        following = task.mm.find(end)
+        if following is None or following.flags != area.flags or not _is_same_file(following.backing, backing):
+            return -EINVAL
+        end = following.end
+    flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE | to_i32(args.a4) & MAP_NONBLOCK
+    again, offset = backing, page << 12
+    if isinstance(backing, FileMapping):
+        again, offset = FileMapping(task, backing.file, area.name), backing.file.mmap_offset(offset)
+    backing.map_get()  # the old area may have been its last user
+    try:
+        task.mm.mmap(task.thread, start, size, area.prot, flags, again, offset, area.name)
+    finally:
+        backing.map_put()
+    return 0
 
+
+def _is_same_file(one: Mappable | None, two: Mappable) -> bool:
+    if isinstance(one, FileMapping) and isinstance(two, FileMapping):
+        return one.file is two.file
+    return one is two
