@@ -642,7 +642,7 @@ _TABLE: Final[list[Row]] = [
     row(213, "epoll_create", sys_epoll_create, FULL),
     row(214, "epoll_ctl_old", sys_ni, REFUSED, "ENOSYS, as on Linux"),
     row(215, "epoll_wait_old", sys_ni, REFUSED, "ENOSYS, as on Linux"),
-    row(216, "remap_file_pages", sys_remap_file_pages, REFUSED, "obsolete; programs fall back"),
+    row(216, "remap_file_pages", sys_remap_file_pages, FULL),
     row(217, "getdents64", sys_getdents64, FULL),
     row(218, "set_tid_address", sys_set_tid_address, FULL),
     row(219, "restart_syscall", sys_restart_syscall, FULL),
