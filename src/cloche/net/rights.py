@@ -8,10 +8,15 @@ Files are dropped through `drop_files`, a work list: a socket's release may drop
 and the depth of that is the guest's choice.
 """
 
+from typing import Final
+
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import ETOOMANYREFS, LinuxError
 from cloche.kernel.task import Kernel, Task
+from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.vfs.objects import Context, FileDescription
+
+_DELAY_NS: Final = 100_000_000
 
 
 class Flights:
@@ -23,6 +28,8 @@ class Flights:
         self.pending: list[FileDescription] = []  # references to drop
         self.is_draining: bool = False
         self.is_collecting: bool = False
+        self.closed: int = 0  # Unix sockets closed since the last collection
+        self.timer: Timer | None = None
 
 
 def flights(kernel: Kernel) -> Flights:
@@ -98,11 +105,29 @@ def drop_files(kernel: Kernel, files: list[FileDescription]) -> None:
         table.is_draining = False
 
 
+def socket_closed(kernel: Kernel) -> None:
+    """A Unix socket is gone: collect, but no more often than pays, since a collection looks at all in flight."""
+    table = flights(kernel)
+    if not table.sockets:
+        return
+    table.closed += 1
+    if table.closed * 4 >= len(table.sockets):
+        collect(kernel)
+    elif table.timer is None:
+
+        def expire() -> None:
+            table.timer = None
+            collect(kernel)
+
+        table.timer = kernel.timers.add(monotonic_ns() + _DELAY_NS, expire)
+
+
 def collect(kernel: Kernel) -> None:
     """Empty the queues of sockets that only messages in such queues refer to (unix_gc)."""
     table = flights(kernel)
     if not table.sockets or table.is_collecting:
         return
+    table.closed = 0
     table.is_collecting = True
     try:
         garbage = _find_garbage(table)

@@ -33,7 +33,7 @@ from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.net.inet_base import interface_ioctl, stack_of
-from cloche.net.rights import collect, drop_files, flights, land
+from cloche.net.rights import drop_files, land, socket_closed
 from cloche.net.socket import (
     IN_EVENTS,
     IN_WAKE,
@@ -440,8 +440,7 @@ class UnixSocket(SocketFile):
     def release(self) -> None:
         """The last reference is gone (unix_release_sock); embryos are released the same way."""
         self.end(is_embryo=False)
-        if flights(self.kernel).sockets:
-            collect(self.kernel)
+        socket_closed(self.kernel)
 
     def end(self, *, is_embryo: bool) -> None:
         """Take the socket apart."""
