@@ -39,7 +39,7 @@ from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGr
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import check_new, new_namespaces
 from cloche.mm.usermem import UserMemory
-from cloche.platform.interface import Registers
+from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.mount import clone_namespace
 from cloche.vfs.objects import Path
 
@@ -149,10 +149,10 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         pidfd_file = opener
     if flags & CLONE_VM:
         mm = task.mm
-        thread = task.thread if is_vfork_on_thread else task.thread.queue_clone_thread()
+        thread = task.thread if is_vfork_on_thread else _order_thread(task)
         mm.users += 1
     else:
-        process = task.thread.queue_fork()
+        process = _order_fork(task)
         mm = task.mm.fork(process)
         if mm.has_segments:
             mark_fork(mm.areas(), task.group.tgid)
@@ -210,6 +210,22 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         task.is_running_ops = True
         return BLOCKED
     return tid
+
+
+def _order_thread(task: Task) -> HostThread:
+    """A further host thread.  Raises LinuxError(EAGAIN) when the platform has no slot or memory left."""
+    try:
+        return task.thread.queue_clone_thread()
+    except OSError:
+        raise LinuxError(EAGAIN) from None
+
+
+def _order_fork(task: Task) -> HostProcess:
+    """A host process for a fork.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
+    try:
+        return task.thread.queue_fork()
+    except OSError:
+        raise LinuxError(EAGAIN) from None
 
 
 def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, parent_regs: Registers) -> int:

@@ -8,6 +8,7 @@ the areas, fills them and jumps to the entry point without coming back.
 from cloche.abi.errno import (
     E2BIG,
     EACCES,
+    EAGAIN,
     ELIBBAD,
     ELOOP,
     ENOENT,
@@ -31,7 +32,7 @@ from cloche.kernel.loader import (
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.usermem import UserMemory
-from cloche.platform.interface import HostThread, Registers
+from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import d_path, path_lookup
 from cloche.vfs.objects import MAY_EXEC, Context, FileDescription, Path
@@ -159,7 +160,7 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
     check_arg_size(task, argv, envp)
     image = prepare(task, kernel, path, name, argv, name)
     try:
-        process = kernel.platform.new_process()
+        process = _blank_process(kernel)
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
         thread = process.main_thread()
         try:
@@ -178,6 +179,14 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
     task.creds = next_creds
     _reset_for_exec(task, image)
     return RESUME
+
+
+def _blank_process(kernel: Kernel) -> HostProcess:
+    """A process for the new image.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
+    try:
+        return kernel.platform.new_process()
+    except OSError:
+        raise LinuxError(EAGAIN) from None
 
 
 def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> None:
