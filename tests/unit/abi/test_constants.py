@@ -15,6 +15,7 @@ ABI: Final = Path(cloche.abi.__file__).parent
 
 # The headers that define each module's names.  Those that cannot be included together are tried one by one.
 HEADERS: Final[dict[str, list[str]]] = {
+    "aio": ["linux/aio_abi.h"],
     "capability": ["linux/capability.h"],
     "elf": ["linux/elf.h", "linux/elf-em.h", "linux/auxvec.h"],
     "errno": ["linux/errno.h"],
@@ -44,6 +45,7 @@ HEADERS: Final[dict[str, list[str]]] = {
         "linux/random.h",
         "linux/nsfs.h",
     ],
+    "ipc": ["linux/ipc.h", "linux/msg.h", "linux/sem.h", "linux/shm.h", "sys/ipc.h", "sys/shm.h"],
     "kcmp": ["linux/kcmp.h", "linux/ptrace.h"],
     "limits": ["linux/limits.h"],
     "magic": ["linux/magic.h"],

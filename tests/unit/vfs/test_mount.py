@@ -48,11 +48,9 @@ def new_tmpfs(ctx: Context, source: bytes, flags: int, data: bytes) -> FileSyste
     return TmpFs(50, StorageQuota(), parse_options(data, 1 << 30))
 
 
-register_filesystem(b"tmpfs", new_tmpfs)
-
-
 @pytest.fixture
 def ctx() -> Context:
+    register_filesystem(b"tmpfs", new_tmpfs)  # for each test: others register their own
     made = tmpfs_context()
     make_tree(made)
     return made
