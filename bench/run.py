@@ -2,7 +2,8 @@
 
     python -m bench.run [--rounds N] [--json FILE] [ROW ...]
 
-Each round runs every system once, in turn, so that noise meets all alike.  Start-up time and memory of `true` come last.
+Each round runs every system once, in turn, so that noise meets all alike.  Start-up time and memory of `true`
+come last.
 """
 
 import argparse
@@ -90,7 +91,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--option", action="append", default=[], help="an option for cloche run, e.g. --option=--mm=direct")
+    parser.add_argument(
+        "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
+    )
     parser.add_argument("--no-runsc", action="store_true")
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
@@ -104,9 +107,12 @@ def main() -> int:
         samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}
         for _ in range(options.rounds):
             for name, prefix in found.items():
-                for row, value in measure([*prefix, "./micro" if not prefix or "do" != prefix[-1] else str(binary), *options.rows], folder).items():
+                program = str(binary) if name == "runsc" else "./micro"
+                for row, value in measure([*prefix, program, *options.rows], folder).items():
                     samples[name].setdefault(row, []).append(value)
-        medians = {name: {row: statistics.median(v) for row, v in rows.items()} for name, rows in samples.items()}
+        medians = {
+            name: {row: statistics.median(v) for row, v in rows.items()} for name, rows in samples.items()
+        }
         starts = {name: startup(prefix, folder, options.rounds) for name, prefix in found.items() if prefix}
         sizes = {name: memory(prefix, folder) for name, prefix in found.items() if prefix}
     report(medians, starts, sizes)

@@ -41,7 +41,9 @@ def run_tests(python: Path, report: str, arguments: list[str]) -> int:
     """One run of pytest; its exit status.  What is tested is what was installed, not src/."""
     command = [python, "-m", "pytest", "-ra", f"--junitxml=reports/{report}.xml", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False).returncode
+    return subprocess.run(
+        command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def as_user(tmp_path: Path, project: Path) -> Iterator[list[str]]:
     for folder in [tmp_path, *tmp_path.parents]:
         if folder.stat().st_uid == os.geteuid() and str(folder) not in ("/", "/tmp"):
             folder.chmod(folder.stat().st_mode | 0o055)
-    probe = subprocess.run([*words, sys.executable, "-c", "import cloche"], check=False, env=environment(), capture_output=True)
+    probe = subprocess.run(
+        [*words, sys.executable, "-c", "import cloche"], check=False, env=environment(), capture_output=True
+    )
     if probe.returncode:
         pytest.skip("an ordinary user cannot use this Python or read this tree")
     if IS_ROOT:

@@ -42,7 +42,11 @@ def cloche_words(*options: str) -> list[str]:
 
 
 def run_words(
-    words: list[str], cwd: Path | None = None, stdin: bytes | None = b"", timeout: float = TIMEOUT_S, **env: str
+    words: list[str],
+    cwd: Path | None = None,
+    stdin: bytes | None = b"",
+    timeout: float = TIMEOUT_S,
+    **env: str,
 ) -> Outcome:
     """Run any command."""
     done = subprocess.run(
@@ -97,7 +101,9 @@ def processes() -> dict[int, tuple[int, str]]:
             continue
         try:
             stat = Path("/proc", entry, "stat").read_text(errors="replace")
-            command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = (
+                Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
         except OSError:
             continue
         fields = stat.rpartition(")")[2].split()
@@ -169,7 +175,9 @@ def user_words() -> list[str] | None:
         useradd = shutil.which("useradd") or "/usr/sbin/useradd"
         if not os.path.exists(useradd):
             return None
-        if subprocess.run([useradd, "-m", "-s", "/bin/sh", USER], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            [useradd, "-m", "-s", "/bin/sh", USER], capture_output=True, check=False
+        ).returncode:
             return None
     if shutil.which("setpriv") is None:
         return None

@@ -11,12 +11,31 @@ from pathlib import Path
 import pytest
 
 from cloche.abi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
-from tests.cli.harness import CLOCHE, IS_ROOT, SOURCE, alive, cloche_words, descendants, environment, run_words, wait_until
+from tests.cli.harness import (
+    CLOCHE,
+    IS_ROOT,
+    SOURCE,
+    alive,
+    cloche_words,
+    descendants,
+    environment,
+    run_words,
+    wait_until,
+)
 
 # What each host must be able to do.
-SCRIPT = "id -u; cat file; echo guest > file; cat file; bash -c 'echo $((6*7)) | cat'; sleep 0.01 & wait; exit 9"
+SCRIPT = (
+    "id -u; cat file; echo guest > file; cat file; bash -c 'echo $((6*7)) | cat'; sleep 0.01 & wait; exit 9"
+)
 # Ends the user namespaces of those inside and keeps everything else.
-NO_USER_NAMESPACES = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
+NO_USER_NAMESPACES = [
+    "unshare",
+    "-Ur",
+    "sh",
+    "-c",
+    'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"',
+    "sh",
+]
 # No capabilities and no user namespaces: no namespaces at all.
 NO_NAMESPACES = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "sh", "-c", 'exec "$@"', "sh"]
 
@@ -42,7 +61,9 @@ def check_deaths(prefix: list[str]) -> None:
     """Killing cloche, and killing the sentry, leave nothing."""
     for victim in ("monitor", "sentry"):
         words = [*prefix, *cloche_words(), "sh", "-c", "sleep 100 & (setsid sleep 100 &); echo ready; wait"]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd="/usr")
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd="/usr"
+        )
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         everyone = descendants(process.pid)
         children: dict[int, int] = {}
@@ -72,24 +93,41 @@ def test_as_an_ordinary_user(project: Path, as_user: list[str]) -> None:
     check_deaths(as_user)
 
 
-def test_an_ordinary_user_reads_and_writes_what_is_his_only(project: Path, as_user: list[str], tmp_path: Path) -> None:
+def test_an_ordinary_user_reads_and_writes_what_is_his_only(
+    project: Path, as_user: list[str], tmp_path: Path
+) -> None:
     if not IS_ROOT:
         pytest.skip("needs root, to make files of others")
     (project / "secret").write_text("secret")
     (project / "secret").chmod(0o600)
     (project / "foreign").write_text("host\n")
-    done = run_words([*as_user, *cloche_words("-v", f"{project}:/v:rw"), "sh", "-c", "cat secret /v/secret; echo x > /v/foreign; id -un"], cwd=project)
+    done = run_words(
+        [
+            *as_user,
+            *cloche_words("-v", f"{project}:/v:rw"),
+            "sh",
+            "-c",
+            "cat secret /v/secret; echo x > /v/foreign; id -un",
+        ],
+        cwd=project,
+    )
     assert "secret" not in done.out.split() and (project / "foreign").read_text() == "host\n", done
     assert "Permission denied" in done.err and done.out.split()[-1].startswith("cloche-test"), done
     own = tmp_path / "own"
     own.mkdir()
     os.chown(own, int(run_words([*as_user, "id", "-u"]).out), -1)
-    done = run_words([*as_user, *cloche_words("-v", f"{own}:/v:rw"), "sh", "-c", "echo made > /v/new; cat /v/new"], cwd=project)
+    done = run_words(
+        [*as_user, *cloche_words("-v", f"{own}:/v:rw"), "sh", "-c", "echo made > /v/new; cat /v/new"],
+        cwd=project,
+    )
     assert done.out == "made\n" and (own / "new").read_text() == "made\n", done
 
 
 def test_another_user_inside_for_an_ordinary_user(project: Path, as_user: list[str]) -> None:
-    done = run_words([*as_user, *cloche_words("-u", "0"), "sh", "-c", "id -u; touch /usr/x && echo made; head -c 5 file"], cwd=project)
+    done = run_words(
+        [*as_user, *cloche_words("-u", "0"), "sh", "-c", "id -u; touch /usr/x && echo made; head -c 5 file"],
+        cwd=project,
+    )
     assert done.out.split() == ["0", "made", "host"], done
 
 
@@ -204,7 +242,11 @@ def test_on_one_processor(project: Path) -> None:
 
 def test_where_signals_are_blocked_or_ignored(project: Path) -> None:
     """What the caller has blocked or ignores does not reach the guests' defaults, but nohup does its work."""
-    words = [sys.executable, "-c", "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); os.execvp(sys.argv[1], sys.argv[1:])"]
+    words = [
+        sys.executable,
+        "-c",
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); os.execvp(sys.argv[1], sys.argv[1:])",
+    ]
     check(words, project)
     done = run_words([*cloche_words(), "sh", "-c", "(sleep 0.05; kill -ALRM $$) & sleep 5"])
     assert done.status == 142, done

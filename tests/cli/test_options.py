@@ -87,7 +87,11 @@ def test_rw_volume_shows_what_the_host_changes(project: Path) -> None:
 
 
 def test_rw_volume_keeps_owner_and_mode(project: Path) -> None:
-    shell("umask 027; mkdir /v/d; echo > /v/d/f; chmod 604 /v/d/f; ln -s f /v/d/l; ln /v/d/f /v/d/h", "-v", f"{project}:/v:rw")
+    shell(
+        "umask 027; mkdir /v/d; echo > /v/d/f; chmod 604 /v/d/f; ln -s f /v/d/l; ln /v/d/f /v/d/h",
+        "-v",
+        f"{project}:/v:rw",
+    )
     made = project / "d"
     assert made.stat().st_mode & 0o777 == 0o750 and made.stat().st_uid == os.geteuid()
     assert (made / "f").stat().st_mode & 0o777 == 0o604 and (made / "f").stat().st_nlink == 2
@@ -95,7 +99,13 @@ def test_rw_volume_keeps_owner_and_mode(project: Path) -> None:
 
 
 def test_volumes_stack(project: Path) -> None:
-    done = shell("cat /v/sub/deep; echo x > /v/sub/deep", "-v", f"{project}:/v:ro", "-v", f"{project / 'sub'}:/v/sub:rw")
+    done = shell(
+        "cat /v/sub/deep; echo x > /v/sub/deep",
+        "-v",
+        f"{project}:/v:ro",
+        "-v",
+        f"{project / 'sub'}:/v/sub:rw",
+    )
     assert done.status == 0 and (project / "sub" / "deep").read_text() == "x\n", done
 
 
@@ -129,7 +139,9 @@ def test_env(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_hosts_environment_gets_in() -> None:
-    done = run("env", SECRET="x", AWS_SECRET_ACCESS_KEY="x", LD_PRELOAD_="x", LC_ALL="C.UTF-8", TERM="dumb", LANG="C")
+    done = run(
+        "env", SECRET="x", AWS_SECRET_ACCESS_KEY="x", LD_PRELOAD_="x", LC_ALL="C.UTF-8", TERM="dumb", LANG="C"
+    )
     names = {line.partition("=")[0] for line in done.out.splitlines()}
     assert {"PATH", "HOME", "USER", "TERM", "LANG", "LC_ALL"} <= names
     allowed = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "NO_COLOR",
@@ -173,7 +185,11 @@ def test_user_usage(text: str) -> None:
 
 def test_hostname() -> None:
     assert run("uname", "-n").out == "cloche\n"
-    done = shell("uname -n; cat /etc/hostname /proc/sys/kernel/hostname; grep -c box.example /etc/hosts", "--hostname", "box.example")
+    done = shell(
+        "uname -n; cat /etc/hostname /proc/sys/kernel/hostname; grep -c box.example /etc/hosts",
+        "--hostname",
+        "box.example",
+    )
     assert done.out.split() == ["box.example"] * 3 + ["1"], done
     assert run("true", options=("--hostname", "a b")).status == 125
 
@@ -211,14 +227,21 @@ def test_pids() -> None:
 
 
 def test_fork_bomb_ends_with_the_timeout() -> None:
-    done = run("bash", "-c", "f() { f | f & }; f; wait", options=("--pids", "50", "--timeout", "2"), timeout=30)
+    done = run(
+        "bash", "-c", "f() { f | f & }; f; wait", options=("--pids", "50", "--timeout", "2"), timeout=30
+    )
     assert done.status in (0, 124, 254), done
 
 
 def test_timeout() -> None:
     done = run("sleep", "30", options=("--timeout", "0.5"), timeout=20)
     assert done.status == 124 and is_one_line(done.err), done
-    assert run("sh", "-c", "trap '' TERM INT; while :; do :; done", options=("--timeout", "0.5"), timeout=20).status == 124
+    assert (
+        run(
+            "sh", "-c", "trap '' TERM INT; while :; do :; done", options=("--timeout", "0.5"), timeout=20
+        ).status
+        == 124
+    )
     assert run("true", options=("--timeout", "30")).status == 0
     for text in ("0", "-1", "x"):
         done = run("true", options=(f"--timeout={text}",))
@@ -249,7 +272,12 @@ def test_strace(tmp_path: Path) -> None:
     done = shell("echo hello; cat /nothere; exit 3", f"--strace={log}")
     assert done.status == 3 and done.out == "hello\n" and done.err.count("\n") == 1, done
     text = log.read_text()
-    for part in ('write(1, "hello\\n", 6) = 6', 'openat(AT_FDCWD, "/nothere", O_RDONLY', "-1 ENOENT (No such file", "exit_group(3) = ?"):
+    for part in (
+        'write(1, "hello\\n", 6) = 6',
+        'openat(AT_FDCWD, "/nothere", O_RDONLY',
+        "-1 ENOENT (No such file",
+        "exit_group(3) = ?",
+    ):
         assert part in text, text
     for options in (("--strace",), ("--strace", "-e", "A=1")):
         done = run("echo", "x", options=options)
@@ -273,7 +301,14 @@ def test_log_level(tmp_path: Path) -> None:
 # -- words ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "words",
-    [["--bad"], ["-x", "true"], [], ["--"], ["--mem", "5m", "--", "true"], ["--platform", "kvm", "--", "true"]],
+    [
+        ["--bad"],
+        ["-x", "true"],
+        [],
+        ["--"],
+        ["--mem", "5m", "--", "true"],
+        ["--platform", "kvm", "--", "true"],
+    ],
 )
 def test_usage_errors(words: list[str]) -> None:
     from tests.cli.harness import CLOCHE, run_words
@@ -305,12 +340,16 @@ def test_arguments_that_are_not_text(tmp_path: Path) -> None:
 def test_directory_names_that_are_not_text(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff \xe4"
     os.mkdir(folder)
-    done = subprocess.run([*cloche_words(), "pwd"], cwd=folder, capture_output=True, env=environment(), check=False)
+    done = subprocess.run(
+        [*cloche_words(), "pwd"], cwd=folder, capture_output=True, env=environment(), check=False
+    )
     assert done.stdout == folder + b"\n", done
 
 
 def test_root_and_its_capabilities() -> None:
     if not IS_ROOT:
         pytest.skip("needs root")
-    done = shell("id -u; mkdir /newdir && chown 5:6 /newdir && stat -c %u:%g /newdir; mknod /tmp/n c 1 3; mount -t tmpfs x /mnt; echo $?")
+    done = shell(
+        "id -u; mkdir /newdir && chown 5:6 /newdir && stat -c %u:%g /newdir; mknod /tmp/n c 1 3; mount -t tmpfs x /mnt; echo $?"
+    )
     assert done.out.split()[:2] == ["0", "5:6"] and done.out.split()[-1] != "0", done

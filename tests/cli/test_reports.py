@@ -15,7 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_doctor() -> None:
     done = run_words([*CLOCHE, "doctor"])
     assert done.status == 0 and done.err == "", done
-    for part in ("Linux 5.14 or newer", "seccomp filter", "user namespace", "cloche run /bin/true", "cloche can run here"):
+    for part in (
+        "Linux 5.14 or newer",
+        "seccomp filter",
+        "user namespace",
+        "cloche run /bin/true",
+        "cloche can run here",
+    ):
         assert part in done.out, done
     done = run_words([*CLOCHE, "doctor", "--bad"])
     assert done.status == 125 and is_one_line(done.err), done
@@ -58,5 +64,10 @@ def test_every_row_is_honest() -> None:
 
 def test_a_reader_that_leaves_early() -> None:
     words = " ".join([*CLOCHE, "syscalls"])
-    done = subprocess.run(["bash", "-c", f"{words} | head -1; exit ${{PIPESTATUS[0]}}"], env=environment(), capture_output=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -1; exit ${{PIPESTATUS[0]}}"],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
     assert done.stdout.count(b"\n") == 1 and done.stderr == b"" and done.returncode in (0, 141), done

@@ -32,7 +32,9 @@ def test_status_of_the_program(status: int) -> None:
     assert done.status == status and done.err == ""
 
 
-@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "ILL", "ABRT", "FPE", "KILL", "SEGV", "PIPE", "ALRM", "TERM", "USR1"])
+@pytest.mark.parametrize(
+    "name", ["HUP", "INT", "QUIT", "ILL", "ABRT", "FPE", "KILL", "SEGV", "PIPE", "ALRM", "TERM", "USR1"]
+)
 def test_status_of_a_signal(name: str) -> None:
     done = shell(f"kill -{name} $$; sleep 5")
     assert done.status == 128 + signal.Signals["SIG" + name], done
@@ -40,7 +42,9 @@ def test_status_of_a_signal(name: str) -> None:
 
 def test_real_faults(tmp_path: Path) -> None:
     source = tmp_path / "f.c"
-    source.write_text("int main(int c, char **v) { if (c > 1) __builtin_trap(); *(volatile int *)8 = 1; return 0; }")
+    source.write_text(
+        "int main(int c, char **v) { if (c > 1) __builtin_trap(); *(volatile int *)8 = 1; return 0; }"
+    )
     if subprocess.run(["gcc", "-o", "f", "f.c"], cwd=tmp_path, check=False, capture_output=True).returncode:
         pytest.skip("no C compiler")
     assert run("./f", cwd=tmp_path).status == 139
@@ -107,7 +111,9 @@ def test_interrupt_reaches_the_whole_group() -> None:
 
 
 def test_a_program_may_ignore_signals() -> None:
-    running = Running("bash", "-c", "trap '' TERM; trap 'echo got' USR1; echo ready; while :; do read -t 0.1 x < <(:); done")
+    running = Running(
+        "bash", "-c", "trap '' TERM; trap 'echo got' USR1; echo ready; while :; do read -t 0.1 x < <(:); done"
+    )
     try:
         running.wait_for_line()
         running.process.send_signal(signal.SIGTERM)
@@ -122,7 +128,9 @@ def test_a_program_may_ignore_signals() -> None:
 def test_signals_at_any_time() -> None:
     """A signal that comes while the sandbox starts ends it, or reaches the program: cloche itself always cleans up."""
     for delay_ms in (0, 20, 60, 100, 140, 180, 250):
-        process = subprocess.Popen([*cloche_words(), "sleep", "100"], env=environment(), stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*cloche_words(), "sleep", "100"], env=environment(), stderr=subprocess.PIPE
+        )
         time.sleep(delay_ms / 1000)
         everyone = descendants(process.pid)
         process.terminate()
@@ -186,12 +194,18 @@ def test_killing_the_sentry_ends_every_process() -> None:
 
 
 def test_killing_the_gofer_ends_no_more_than_the_sandbox() -> None:
-    running = Running("sh", "-c", "echo ready; sleep 0.5; ls /usr/lib/nothere-at-all; cat /usr/share/doc/*/copyright | wc -c; echo end")
+    running = Running(
+        "sh",
+        "-c",
+        "echo ready; sleep 0.5; ls /usr/lib/nothere-at-all; cat /usr/share/doc/*/copyright | wc -c; echo end",
+    )
     try:
         running.wait_for_line()
         sentry = sentry_of(running)
         everyone = processes()
-        gofers = [pid for pid in running.everyone if everyone[pid][0] == running.process.pid and pid != sentry]
+        gofers = [
+            pid for pid in running.everyone if everyone[pid][0] == running.process.pid and pid != sentry
+        ]
         assert len(gofers) == 1
         os.kill(gofers[0], signal.SIGKILL)
         done = running.finish()
@@ -215,7 +229,9 @@ def test_the_end_of_the_program_is_the_end() -> None:
 
 
 def test_a_daemon_lives_as_long_as_the_program() -> None:
-    done = shell("(setsid sh -c 'sleep 0.1; echo daemon > /tmp/out' &); while [ ! -s /tmp/out ]; do sleep 0.05; done; cat /tmp/out")
+    done = shell(
+        "(setsid sh -c 'sleep 0.1; echo daemon > /tmp/out' &); while [ ! -s /tmp/out ]; do sleep 0.05; done; cat /tmp/out"
+    )
     assert done.out == "daemon\n" and done.status == 0, done
 
 
@@ -242,9 +258,16 @@ def test_in_a_row_nothing_is_left(tmp_path: Path) -> None:
         assert done.status == 0 and done.out == "42\n", (index, done)
     after = snapshot()
     new = {name for name in after[0] - before[0] if name.startswith("cloche") or "stub" in name}
-    assert not new and after[1] - before[1] <= {".cache"} and after[2] == before[2], (new, after[1] - before[1])
+    assert not new and after[1] - before[1] <= {".cache"} and after[2] == before[2], (
+        new,
+        after[1] - before[1],
+    )
     assert os.listdir(tmp_path) == ["f"] and open_descriptors(os.getpid()) == before_fds
-    left = {pid: command for pid, (_parent, command) in processes().items() if "cat f > g" in command and pid not in mine}
+    left = {
+        pid: command
+        for pid, (_parent, command) in processes().items()
+        if "cat f > g" in command and pid not in mine
+    }
     assert not left, left
     assert time.time() - started < 3 * count
 
@@ -284,7 +307,12 @@ def test_inherited_descriptors_do_not_get_in(tmp_path: Path) -> None:
     secret.write_text("secret")
     fd = os.open(secret, os.O_RDONLY)
     os.set_inheritable(fd, True)
-    words = [*cloche_words(), "sh", "-c", f"ls /proc/self/fd | wc -l; (cat <&{fd}); sleep 0.1; echo end; read x"]
+    words = [
+        *cloche_words(),
+        "sh",
+        "-c",
+        f"ls /proc/self/fd | wc -l; (cat <&{fd}); sleep 0.1; echo end; read x",
+    ]
     process = subprocess.Popen(words, pass_fds=[fd], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, cwd="/usr")  # fmt: skip
     assert process.stdout is not None

@@ -16,7 +16,9 @@ MIB = 1 << 20
 def bash(script: str, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
     """A script of the host's bash, in which $C is `cloche run --`."""
     env = environment(C=" ".join(cloche_words()))
-    return subprocess.run(["bash", "-c", script], env=env, cwd=cwd, capture_output=True, timeout=timeout, check=False)
+    return subprocess.run(
+        ["bash", "-c", script], env=env, cwd=cwd, capture_output=True, timeout=timeout, check=False
+    )
 
 
 def test_dev_null_and_closed_streams() -> None:
@@ -58,7 +60,9 @@ def test_large_pipes(size_mib: int) -> None:
     started = time.monotonic()
     block = os.urandom(MIB)
     digest = hashlib.sha256()
-    process = subprocess.Popen([*cloche_words(), "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    process = subprocess.Popen(
+        [*cloche_words(), "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
     assert process.stdin is not None and process.stdout is not None
     child = os.fork()
     if child == 0:
@@ -118,7 +122,9 @@ def test_sandboxes_in_a_pipeline() -> None:
 
 
 def test_standard_streams_are_pipes_or_files(tmp_path: Path) -> None:
-    done = shell("[ -p /dev/stdin ] && echo pipe; [ -t 0 ] || echo none; stat -L -c %F /dev/stdout", stdin=b"x")
+    done = shell(
+        "[ -p /dev/stdin ] && echo pipe; [ -t 0 ] || echo none; stat -L -c %F /dev/stdout", stdin=b"x"
+    )
     assert done.out == "pipe\nnone\nfifo\n", done
     done2 = bash("$C sh -c 'echo a > /dev/stdout; echo b > /dev/stderr; cat /dev/stdin' <<< c")
     assert done2.stdout.split() == [b"a", b"c"] and b"b\n" in done2.stderr, done2
@@ -135,5 +141,7 @@ ours.shutdown(socket.SHUT_WR)
 print(ours.recv(100), child.wait(20))
 """
     words = [*cloche_words(), "sh", "-c", "read x; echo $x"]
-    done = subprocess.run(["python3", "-c", code, *words], env=environment(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["python3", "-c", code, *words], env=environment(), capture_output=True, timeout=60, check=False
+    )
     assert done.stdout == b"b'hello\\n' 0\n", done

@@ -17,7 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import CLOCHE, alive, cloche_words, descendants, environment, is_one_line, run, wait_until
+from tests.cli.harness import (
+    CLOCHE,
+    alive,
+    cloche_words,
+    descendants,
+    environment,
+    is_one_line,
+    run,
+    wait_until,
+)
 
 
 class Screen:
@@ -88,7 +97,13 @@ Opener = Callable[..., Screen]
 def screen() -> Iterator[Opener]:
     opened: list[Screen] = []
 
-    def start(*command: str, options: tuple[str, ...] = ("-t",), cwd: Path | None = None, rows: int = 24, columns: int = 80) -> Screen:
+    def start(
+        *command: str,
+        options: tuple[str, ...] = ("-t",),
+        cwd: Path | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> Screen:
         opened.append(Screen([*cloche_words(*options), *command], cwd, rows, columns))
         return opened[-1]
 
@@ -98,7 +113,13 @@ def screen() -> Iterator[Opener]:
 
 
 def test_a_terminal_of_its_own(screen: Opener) -> None:
-    at = screen("sh", "-c", "tty; stty size; ls -l /proc/self/fd/0; [ -t 0 ] && [ -t 1 ] && echo yes; exit 7", rows=33, columns=111)
+    at = screen(
+        "sh",
+        "-c",
+        "tty; stty size; ls -l /proc/self/fd/0; [ -t 0 ] && [ -t 1 ] && echo yes; exit 7",
+        rows=33,
+        columns=111,
+    )
     at.expect(r"/dev/pts/0\r\n33 111\r\n")
     at.expect(r"-> /dev/pts/0\r\nyes\r\n")
     assert at.wait() == 7
@@ -142,7 +163,9 @@ def test_window_size_follows(screen: Opener) -> None:
 
 
 def test_interrupt_and_quit(screen: Opener) -> None:
-    at = screen("bash", "--norc", "-c", "trap 'echo int' INT; trap 'echo quit' QUIT; echo ready; read x; echo $x")
+    at = screen(
+        "bash", "--norc", "-c", "trap 'echo int' INT; trap 'echo quit' QUIT; echo ready; read x; echo $x"
+    )
     at.expect("ready")
     at.send("\x03")
     at.expect(r"\^Cint")
@@ -209,7 +232,11 @@ def test_a_large_paste_and_a_large_output(screen: Opener) -> None:
     for start in range(0, len(lines), 500):
         at.send(lines[start : start + 500])
         at.pump(0.01)
-    at.expect(subprocess.run(["md5sum"], input=lines.encode(), capture_output=True, check=True).stdout.split()[0].decode())
+    at.expect(
+        subprocess.run(["md5sum"], input=lines.encode(), capture_output=True, check=True)
+        .stdout.split()[0]
+        .decode()
+    )
     at.expect(r"\n19999\r\n20000\r\nend", 40)
     assert at.wait() == 0
 
@@ -261,10 +288,22 @@ class Tmux:
 
     def start(self, words: list[str], cwd: Path) -> None:
         command = shlex.join(words)
-        self("new-session", "-d", "-x", "100", "-y", "30", "-c", str(cwd), f"{command}; echo status=$?; sleep 1000")
+        self(
+            "new-session",
+            "-d",
+            "-x",
+            "100",
+            "-y",
+            "30",
+            "-c",
+            str(cwd),
+            f"{command}; echo status=$?; sleep 1000",
+        )
 
     def __call__(self, *words: str) -> str:
-        done = subprocess.run([*self.words, *words], capture_output=True, env=environment(), timeout=20, check=True)
+        done = subprocess.run(
+            [*self.words, *words], capture_output=True, env=environment(), timeout=20, check=True
+        )
         return done.stdout.decode(errors="replace")
 
     def screen(self) -> str:
@@ -384,6 +423,14 @@ def test_python_prompt(tmux: Tmux, project: Path) -> None:
 
 def test_tmux_inside(tmux: Tmux, project: Path) -> None:
     """Pseudo-terminals of the sandbox's own, a daemon and a Unix socket."""
-    tmux.start([*cloche_words("-t"), "sh", "-c", "tmux -f /dev/null new-session 'echo inner; sleep 1; tty; sleep 1000'"], project)
+    tmux.start(
+        [
+            *cloche_words("-t"),
+            "sh",
+            "-c",
+            "tmux -f /dev/null new-session 'echo inner; sleep 1; tty; sleep 1000'",
+        ],
+        project,
+    )
     tmux.expect(r"inner", 30)
     tmux.expect(r"/dev/pts/\d")

@@ -56,14 +56,18 @@ def test_starting_in_a_system_directory(folder: str) -> None:
 
 
 def test_sanitised_etc() -> None:
-    secret = "/etc/shadow /etc/shadow- /etc/gshadow /etc/sudoers /etc/sudoers.d /etc/ssh /etc/ssl/private /etc/machine-id \
+    secret = (
+        "/etc/shadow /etc/shadow- /etc/gshadow /etc/sudoers /etc/sudoers.d /etc/ssh /etc/ssl/private /etc/machine-id \
               /etc/fstab /etc/crontab /etc/krb5.keytab /etc/NetworkManager /etc/wireguard /etc/docker /etc/kubernetes \
               /etc/security/opasswd /etc/npmrc /etc/pip.conf /etc/mysql"
+    )
     done = shell(f"ls -d {secret}; true")
     assert done.out == "", done
     done = shell("cat /etc/passwd /etc/group /etc/hosts /etc/hostname /etc/resolv.conf")
     assert socket.gethostname() not in done.out.split() or socket.gethostname() == "localhost"
-    shown = {line.split(":")[0]: int(line.split(":")[2]) for line in shell("cat /etc/passwd").out.splitlines()}
+    shown = {
+        line.split(":")[0]: int(line.split(":")[2]) for line in shell("cat /etc/passwd").out.splitlines()
+    }
     assert all(uid < 1000 or uid in (os.geteuid(), 65534) for uid in shown.values()), shown
     assert shell("id -un; getent passwd $(id -u) | cut -d: -f6; echo $HOME").status == 0
 
@@ -77,7 +81,10 @@ def test_neither_var_run_nor_sockets(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
-    done = shell("ls -A /var/run/ /run; find / -xdev -type s 2>/dev/null; find /run /var /tmp -type s", cwd=Path("/usr"))
+    done = shell(
+        "ls -A /var/run/ /run; find / -xdev -type s 2>/dev/null; find /run /var /tmp -type s",
+        cwd=Path("/usr"),
+    )
     assert "sock" not in done.out and "pid" not in done.out.replace("pidfd", ""), done
     done = shell("ls -A /run; readlink /var/run || ls -d /var/run; true", cwd=Path("/usr"))
     assert set(done.out.split()) <= {"lock", "/run", "../run"}, done
@@ -87,7 +94,9 @@ def test_proc_shows_the_sandbox_only() -> None:
     script = "ls /proc | grep -c '^[0-9]*$'; cat /proc/1/comm; cat /proc/*/cmdline | tr '\\0' ' '; cat /proc/cmdline /proc/version"
     done = shell(script)
     assert int(done.out.splitlines()[0]) < 8 and "cloche-init" in done.out and "pytest" not in done.out, done
-    done = shell("cat /proc/self/mountinfo /proc/self/mounts; cat /proc/kallsyms /proc/kcore /proc/keys | head -c 10; ls /sys")
+    done = shell(
+        "cat /proc/self/mountinfo /proc/self/mounts; cat /proc/kallsyms /proc/kcore /proc/keys | head -c 10; ls /sys"
+    )
     assert str(os.getpid()) not in done.out.split(), done
     for source in ("/dev/vd", "/dev/sd", "/dev/nvme", "ext4", "/dev/mapper"):
         assert source not in done.out
@@ -97,7 +106,9 @@ def test_devices() -> None:
     names = set(run("ls", "/dev").out.split())
     assert names <= {"console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
                      "stdout", "tty", "urandom", "zero"}, names  # fmt: skip
-    done = shell("head -c 3 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c; cat /etc/passwd > /dev/full; echo y > /dev/null")
+    done = shell(
+        "head -c 3 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c; cat /etc/passwd > /dev/full; echo y > /dev/null"
+    )
     assert done.out.split() == ["00", "00", "00", "8"] and "No space" in done.err, done
 
 
@@ -127,10 +138,16 @@ X
 
 
 def test_system_directories_are_untouched() -> None:
-    done = shell("echo x > /usr/cloche-test && cat /usr/cloche-test; rm -f /usr/bin/env /bin/true; ls /usr/bin/env; echo x > /etc/cloche-test")
+    done = shell(
+        "echo x > /usr/cloche-test && cat /usr/cloche-test; rm -f /usr/bin/env /bin/true; ls /usr/bin/env; echo x > /etc/cloche-test"
+    )
     if IS_ROOT:
         assert done.out == "x\n", done
-    assert not os.path.exists("/usr/cloche-test") and os.path.exists("/usr/bin/env") and os.path.exists("/bin/true")
+    assert (
+        not os.path.exists("/usr/cloche-test")
+        and os.path.exists("/usr/bin/env")
+        and os.path.exists("/bin/true")
+    )
     assert not os.path.exists("/etc/cloche-test")
 
 

@@ -33,7 +33,19 @@ def compile_program(source: Path, folder: Path) -> Path:
     target = folder / source.stem
     if not target.exists():
         flags = ["-static"] if source.stem.startswith("static_") else []
-        command = ["gcc", "-O1", "-pthread", "-w", "-D_GNU_SOURCE", *flags, "-o", str(target), str(source), "-lrt", "-lm"]
+        command = [
+            "gcc",
+            "-O1",
+            "-pthread",
+            "-w",
+            "-D_GNU_SOURCE",
+            *flags,
+            "-o",
+            str(target),
+            str(source),
+            "-lrt",
+            "-lm",
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
     return target
 
@@ -41,7 +53,9 @@ def compile_program(source: Path, folder: Path) -> Path:
 def run_native(argv: list[str], folder: Path, stdin: bytes = b"", timeout: float = TIMEOUT_S) -> Outcome:
     """Run on the host, with the environment that cloche gives."""
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)}
-    done = subprocess.run(argv, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        argv, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False
+    )
     done.returncode = 128 - done.returncode if done.returncode < 0 else done.returncode
     return Outcome(done)
 
@@ -53,12 +67,18 @@ def cloche_command(*options: str) -> list[str]:
 
 
 def run_cloche(
-    argv: list[str], folder: Path, stdin: bytes = b"", options: tuple[str, ...] = (), timeout: float = TIMEOUT_S
+    argv: list[str],
+    folder: Path,
+    stdin: bytes = b"",
+    options: tuple[str, ...] = (),
+    timeout: float = TIMEOUT_S,
 ) -> Outcome:
     """Run in a sandbox with `folder` as the current directory."""
     env = dict(os.environ, CLOCHE_STRICT=os.environ.get("CLOCHE_STRICT", "1"))
     command = [*cloche_command(*options), *argv]
-    done = subprocess.run(command, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        command, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False
+    )
     return Outcome(done)
 
 

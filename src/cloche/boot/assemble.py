@@ -267,7 +267,11 @@ def assemble(
     kernel.max_tasks = spec.max_tasks
     kernel.memory_limit = spec.memory_bytes
     kernel.extra[HOST_FACTS] = facts
-    kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = facts.hwcap, facts.hwcap2, facts.min_sigstack_bytes
+    kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
+        facts.hwcap,
+        facts.hwcap2,
+        facts.min_sigstack_bytes,
+    )
     kernel.vfork_done_hook = vfork_done
     kernel.vfork_wake_hook = finish_vfork_wait
     kernel.cap_ceiling = ROOT_CAPS

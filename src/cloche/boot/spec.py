@@ -46,7 +46,9 @@ class SandboxSpec:
         self.mounts: list[MountSpec] = []
         self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
         self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
-        self.files: list[tuple[bytes, bytes, int]] = []  # (path, content, mode), written into the private layers
+        self.files: list[
+            tuple[bytes, bytes, int]
+        ] = []  # (path, content, mode), written into the private layers
         self.hostname: bytes = b"cloche"
         self.memory_bytes: int = -1
         self.max_tasks: int = 4096

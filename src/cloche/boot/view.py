@@ -65,7 +65,11 @@ def host_user(uid: int) -> tuple[bytes, bytes]:
     except KeyError:
         return b"user", b"/home/user"
     home = entry.pw_dir
-    if not home.startswith("/") or home in ("/", "/nonexistent") or home.startswith(("/usr", "/proc", "/dev", "/sys")):
+    if (
+        not home.startswith("/")
+        or home in ("/", "/nonexistent")
+        or home.startswith(("/usr", "/proc", "/dev", "/sys"))
+    ):
         home = "/root" if uid == 0 else "/home/" + entry.pw_name
     return os.fsencode(entry.pw_name), os.fsencode(os.path.normpath(home))
 
@@ -122,7 +126,9 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
 def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
     spec.cwd = os.fsencode(cwd)
     real_home = os.path.expanduser("~")
-    visible = any(mount.kind == HOST and mount.only is None and is_below(cwd, mount.source) for mount in spec.mounts)
+    visible = any(
+        mount.kind == HOST and mount.only is None and is_below(cwd, mount.source) for mount in spec.mounts
+    )
     if visible:
         return ""
     if cwd == "/" or is_below(cwd, "/proc") or is_below(cwd, "/sys") or is_below(cwd, "/dev"):
@@ -131,7 +137,8 @@ def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
     if is_below(cwd, "/etc") or is_below(cwd, "/run") or is_below(cwd, "/var/run"):
         spec.cwd = b"/"
         return f"{cwd} is not shown to the sandbox; the command starts in /"
-    if is_below(real_home, cwd) or is_below(os.fsdecode(home), cwd) or cwd in ("/home", "/root", "/var", "/tmp", "/srv"):
+    is_home = is_below(real_home, cwd) or is_below(os.fsdecode(home), cwd)
+    if is_home or cwd in ("/home", "/root", "/var", "/tmp", "/srv"):
         spec.cwd = home if cwd != "/tmp" else b"/tmp"
         return (
             f"{cwd} holds more than a project (a home, or all temporary files) and is not shown to the sandbox; "
@@ -147,7 +154,11 @@ def add_etc_files(spec: SandboxSpec, name: bytes, home: bytes) -> None:
     spec.files.append((b"/etc/passwd", _passwd(spec, name, home), 0o644))
     spec.files.append((b"/etc/group", _group(spec, name), 0o644))
     spec.files.append((b"/etc/hostname", spec.hostname + b"\n", 0o644))
-    hosts = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + spec.hostname + b"\n"
+    hosts = (
+        b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
+        + spec.hostname
+        + b"\n"
+    )
     spec.files.append((b"/etc/hosts", hosts, 0o644))
     spec.files.append((b"/etc/resolv.conf", b"# no network beyond loopback\n", 0o644))
     spec.symlinks.append((b"/etc/mtab", b"../proc/self/mounts"))
@@ -174,7 +185,10 @@ def _passwd(spec: SandboxSpec, name: bytes, home: bytes) -> bytes:
                 fields[4] = fields[4] if _is_system_account(int(fields[2])) else b""
                 lines.append(b":".join(fields))
     except OSError:
-        lines = [b"root:x:0:0:root:/root:/bin/sh", b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin"]
+        lines = [
+            b"root:x:0:0:root:/root:/bin/sh",
+            b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin",
+        ]
     if not has_user and spec.uid not in (0, 65534):
         lines.append(b"%s:x:%d:%d::%s:/bin/sh" % (name, spec.uid, spec.gid, home))
     return b"\n".join(lines) + b"\n"

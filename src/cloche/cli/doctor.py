@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _requirements() -> list[tuple[str, bool, str, str]]:
     """(what, holds, detail, remedy) of everything without which nothing works."""
     release = host_platform.release()
-    numbers = [int("".join(c for c in part if c.isdigit()) or 0) for part in release.split("-")[0].split(".")[:2]]
+    numbers = [
+        int("".join(c for c in part if c.isdigit()) or 0) for part in release.split("-")[0].split(".")[:2]
+    ]
     is_new = tuple(numbers) >= (5, 14)
     machine = host_platform.machine()
     flags = ""
@@ -30,7 +32,12 @@ def _requirements() -> list[tuple[str, bool, str, str]]:
     return [
         ("x86-64 processor", machine == "x86_64", machine, "cloche runs on x86-64 only so far"),
         ("Linux 5.14 or newer", is_new, release, "update the host's kernel"),
-        ("fsgsbase", " fsgsbase" in flags, "", "a processor of 2013 or newer, and a hypervisor that passes it on"),
+        (
+            "fsgsbase",
+            " fsgsbase" in flags,
+            "",
+            "a processor of 2013 or newer, and a hypervisor that passes it on",
+        ),
     ]
 
 

@@ -31,10 +31,21 @@ class UsageError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `cloche run`."""
     add = parser.add_argument
-    add("--rootfs", metavar="DIR", help="use this directory as the root instead of the host's system directories")
+    add(
+        "--rootfs",
+        metavar="DIR",
+        help="use this directory as the root instead of the host's system directories",
+    )
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw|:cow]",
         help="show a host directory or file; cow (the default) keeps writes private")  # fmt: skip
-    add("-e", "--env", action="append", default=[], metavar="K=V", help="set a variable (K alone: the host's value)")
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="set a variable (K alone: the host's value)",
+    )
     add("--env-file", action="append", default=[], metavar="FILE", help="variables, one K=V a line")
     add("-w", "--workdir", metavar="DIR", help="directory to start in")
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
@@ -47,8 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
     add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
     add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
-    add("--strace", nargs="?", const="-", metavar="FILE", help="log every system call, to standard error or FILE")
-    add("--log-level", default="warning", choices=["debug", "info", "warning", "error"], help="what cloche itself says")
+    add(
+        "--strace",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="log every system call, to standard error or FILE",
+    )
+    add(
+        "--log-level",
+        default="warning",
+        choices=["debug", "info", "warning", "error"],
+        help="what cloche itself says",
+    )
     add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG …]", help="what to run")
 
 
@@ -191,7 +213,9 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         spec.strace_fd = 2
     elif options.strace:
         try:
-            spec.strace_fd = os.open(options.strace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            spec.strace_fd = os.open(
+                options.strace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+            )
         except OSError as error:
             raise UsageError(f"--strace {options.strace}: {error.strerror}") from None
     if spec.has_terminal and not (os.isatty(0) and os.isatty(1)):

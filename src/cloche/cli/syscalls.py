@@ -17,7 +17,9 @@ _MEANINGS: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--format", choices=["table", "json", "markdown"], default="table", help="how to print")
+    parser.add_argument(
+        "--format", choices=["table", "json", "markdown"], default="table", help="how to print"
+    )
     parser.add_argument("--support", choices=list(_WORDS.values()), help="only calls of this level")
 
 
@@ -25,7 +27,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     rows = [row for row in ROWS if options.support in (None, _WORDS[row.support])]
     if options.format == "json":
-        items = [{"number": r.number, "name": r.name, "support": _WORDS[r.support], "note": r.note} for r in rows]
+        items = [
+            {"number": r.number, "name": r.name, "support": _WORDS[r.support], "note": r.note} for r in rows
+        ]
         print(json.dumps(items, indent=1))
     elif options.format == "markdown":
         print(markdown(rows), end="")

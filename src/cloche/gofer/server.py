@@ -150,7 +150,9 @@ class Server:
         cursor: ListingCursor | None = None
         try:
             cursor = ListingCursor(
-                fd, node.attach.only if node.parent is None else None, is_public_only=node.attach.is_public_only
+                fd,
+                node.attach.only if node.parent is None else None,
+                is_public_only=node.attach.is_public_only,
             )
         except PermissionError:
             pass  # searchable only

@@ -80,7 +80,9 @@ class TaskBase(Context):
         raise NotImplementedError
 
 
-def block_on(task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY, *, is_exclusive: bool = False) -> int:
+def block_on(
+    task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY, *, is_exclusive: bool = False
+) -> int:
     """Register `op` as what `task` waits for, on one queue; returns BLOCKED."""
     queue.add(task.waiter, mask, is_exclusive=is_exclusive)
     op.queues.append(queue)
@@ -107,5 +109,3 @@ def end_wait(task: TaskBase, op: Blocked) -> None:
     op.queues.clear()
     task.blocked = None
     op.finished(task)
-
-

@@ -4,7 +4,6 @@ Three ways, as DESIGN 3.5: the host's copy-on-write fork (no CLONE_VM), a furthe
 CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread until it execs or exits.
 """
 
-
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
 from cloche.abi.resource import RLIMIT_CPU, RLIMIT_NPROC

@@ -67,7 +67,9 @@ def open_exec(ctx: Context, path: Path) -> FileDescription:
     return file.get()
 
 
-def prepare(ctx: Context, kernel: Kernel, path: Path, name: bytes, argv: list[bytes], execfn: bytes) -> ExecImage:
+def prepare(
+    ctx: Context, kernel: Kernel, path: Path, name: bytes, argv: list[bytes], execfn: bytes
+) -> ExecImage:
     """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success."""
     comm = name.rsplit(b"/", 1)[-1][:15]
     max_address = kernel.platform.max_address()

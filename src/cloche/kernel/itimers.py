@@ -507,7 +507,9 @@ class PosixTimer(SignalSource):
                 self.start()
             else:
                 self.at_ns = 0
-        elif info not in (target.pending.queue if self.task is not None and target else self.group.pending.queue):
+        elif info not in (
+            target.pending.queue if self.task is not None and target else self.group.pending.queue
+        ):
             # The same signal was pending already, from elsewhere: this expiry is merged with it.
             self.info = None
             if self.interval_ns:

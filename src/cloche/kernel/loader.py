@@ -106,7 +106,10 @@ def read_image(ctx: Context, file: FileDescription, name: bytes, max_address: in
         elif ptype == PT_INTERP and not image.interpreter:
             if not 2 <= filesz <= 4096:
                 raise LinuxError(ENOEXEC)
-            raw = header[offset : offset + filesz] if offset + filesz <= len(header) else file.read_bytes(ctx, offset, filesz)
+            if offset + filesz <= len(header):
+                raw = header[offset : offset + filesz]
+            else:
+                raw = file.read_bytes(ctx, offset, filesz)
             if len(raw) != filesz or raw[-1] != 0:
                 raise LinuxError(ENOEXEC)
             image.interpreter = raw.split(b"\0", 1)[0]
@@ -187,7 +190,9 @@ class StackContents:
         self.execfn: bytes = execfn
 
 
-def build_stack(mm: AddressSpace, top: int, contents: StackContents, auxv: list[tuple[int, int]]) -> tuple[int, bytes]:
+def build_stack(
+    mm: AddressSpace, top: int, contents: StackContents, auxv: list[tuple[int, int]]
+) -> tuple[int, bytes]:
     """The initial stack below `top`: (rsp, bytes from rsp to top).  Also notes arg and env ranges in `mm`.
 
     Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.
@@ -265,5 +270,3 @@ def map_stack(mm: AddressSpace, thread: HostThread, limit: int, *, is_executable
     guard = 1 << 20
     mm.set_mmap_base((top - size - guard - (int.from_bytes(os.urandom(2), "little") << 12)) & PAGE_MASK)
     return top
-
-

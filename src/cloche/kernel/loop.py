@@ -31,7 +31,6 @@ from cloche.platform.interface import (
     Event,
 )
 
-
 # A dead task is a cycle of a few dozen objects; what boot made is frozen, so a collection looks at little else.
 COLLECT_AFTER: Final = 256
 

@@ -353,7 +353,7 @@ def signal_wake(task: Task) -> None:
     if task.blocked is not None:
         task.make_ready()
     elif not task.is_exited:
-        task.thread.interrupt()
+        task.kernel.interrupt(task.thread)
 
 
 class FatalExit:

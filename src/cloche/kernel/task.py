@@ -136,7 +136,9 @@ class ThreadGroup:
         self.pending: PendingSignals = PendingSignals()
         self.child_wait: WaitQueue = WaitQueue()  # wait4 of its threads
         self.exit_wait: WaitQueue = WaitQueue()  # pidfds
-        self.signal_wait: WaitQueue = WaitQueue()  # signalfds: woken (POLLIN) when a signal is queued here or on a thread
+        self.signal_wait: WaitQueue = (
+            WaitQueue()
+        )  # signalfds: POLLIN when a signal is queued here or on a thread
         self.exit_signal: int = 17  # SIGCHLD
         self.exit_status: int = 0  # wait status, once dying
         self.is_exiting: bool = False  # exit_group under way
@@ -240,7 +242,9 @@ class Task(TaskBase):
         self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
         self.vfork_fpstate: bytes = b""
         self.lent_to: Task | None = None  # the vfork child that runs on our host thread
-        self.vfork_waiter: Task | None = None  # a parent on its own host thread that waits for our exec or exit
+        self.vfork_waiter: Task | None = (
+            None  # a parent on its own host thread that waits for our exec or exit
+        )
         self.has_deadline_timer: bool = False
         self.deadline_timer: Timer | None = None
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
@@ -355,12 +359,18 @@ class Kernel:
         self.group_exit_hooks: list[Callable[[ThreadGroup], None]] = []  # when the last thread is gone
         self.vfork_done_hook: Callable[[Task, Task], None] | None = None  # kernel.clone
         self.vfork_wake_hook: Callable[[Task], None] | None = None  # kernel.clone
-        self.child_signal_hook: Callable[[ThreadGroup, int, int], None] | None = None  # (child, CLD_*, status)
+        self.child_signal_hook: Callable[[ThreadGroup, int, int], None] | None = (
+            None  # (child, CLD_*, status)
+        )
         self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
-        self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: installs, returns the fd
+        self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = (
+            None  # fs.pidfd: installs, returns the fd
+        )
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
-        self.shutdown_hooks: list[Callable[[], None]] = []  # before the platform ends: flush what must not be lost
+        self.shutdown_hooks: list[
+            Callable[[], None]
+        ] = []  # before the platform ends: flush what must not be lost
         self.window_hook: Callable[[int, int], None] | None = None  # rows, columns of the monitor's terminal
         self.root_context: Context | None = None  # the kernel's own, with every capability
         self.stdio: FdTable | None = None  # of the first program

@@ -17,7 +17,9 @@ W_CLONE: Final = 0x80000000
 class Waited:
     """What a wait found."""
 
-    def __init__(self, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int, maxrss: int) -> None:
+    def __init__(
+        self, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int, maxrss: int
+    ) -> None:
         self.pid: int = pid
         self.uid: int = uid
         self.code: int = code  # CLD_*
@@ -81,7 +83,13 @@ def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
     user_ns, system_ns = group_times(child)
     uid = child.leader.creds.uid if child.leader is not None else 0
     return Waited(
-        child.tgid, uid, code, status, user_ns + child.children_user_ns, system_ns + child.children_system_ns, 0
+        child.tgid,
+        uid,
+        code,
+        status,
+        user_ns + child.children_user_ns,
+        system_ns + child.children_system_ns,
+        0,
     )
 
 
@@ -121,7 +129,9 @@ class WaitOperation(Blocked):
 
 def do_wait(task: Task, op: WaitOperation) -> int:
     """Look once; wait unless WNOHANG."""
-    if op.selector.options & ~(WNOHANG | WEXITED | WSTOPPED | WCONTINUED | WNOWAIT | W_NOTHREAD | W_ALL | W_CLONE):
+    if op.selector.options & ~(
+        WNOHANG | WEXITED | WSTOPPED | WCONTINUED | WNOWAIT | W_NOTHREAD | W_ALL | W_CLONE
+    ):
         raise LinuxError(EINVAL)
     found = look(task, op.selector)
     if found is not None:

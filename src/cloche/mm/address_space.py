@@ -291,7 +291,11 @@ class AddressSpace:
         """Where mmap places `length` bytes (a multiple of the page).  Raises LinuxError(ENOMEM)."""
         if hint:
             at = page_up(hint)
-            if at >= self.min_address and at + length <= self.max_address and not self.overlaps(at, at + length):
+            if (
+                at >= self.min_address
+                and at + length <= self.max_address
+                and not self.overlaps(at, at + length)
+            ):
                 return at
         if flags & MAP_32BIT:
             at = self._find_gap(length, max(self.min_address, 0x10000), 0x7FFFF000)
@@ -424,7 +428,9 @@ class AddressSpace:
         self._drop(pieces)  # _insert took its own references
         thread.queue_mprotect(addr, end - addr, prot)
 
-    def mremap(self, thread: HostThread, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
+    def mremap(
+        self, thread: HostThread, old: int, old_length: int, new_length: int, flags: int, new: int
+    ) -> int:
         """mremap(2); the new address.  Raises LinuxError."""
         if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & 4095:
             raise LinuxError(EINVAL)
@@ -596,7 +602,12 @@ class AddressSpace:
             if total_limit >= 0 and self.total_bytes + new_end - old_end > total_limit:
                 return self.brk
             thread.queue_mmap(
-                old_end, new_end - old_end, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0
+                old_end,
+                new_end - old_end,
+                PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                -1,
+                0,
             )
             self._insert(Area(old_end, new_end, PROT_READ | PROT_WRITE, 0, None, 0, b"[heap]"))
         elif new_end < old_end:
@@ -697,4 +708,3 @@ _ADVICE: Final[dict[int, int]] = {
     22: 1,  # POPULATE_READ
     23: 1,  # POPULATE_WRITE
 }
-

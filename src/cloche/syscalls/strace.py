@@ -113,7 +113,9 @@ class Tracer:
         self.kernel: Kernel = kernel
         self.fd: int = fd
         self._entered: dict[int, str] = {}
-        self._results: dict[int, int] = {}  # by tid: the address of a result buffer, which stands as NUL in the text
+        self._results: dict[
+            int, int
+        ] = {}  # by tid: the address of a result buffer, which stands as NUL in the text
 
     def enter(self, task: Task, args: Args) -> None:
         """Decode the arguments before the call changes anything."""

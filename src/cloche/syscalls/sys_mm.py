@@ -55,7 +55,9 @@ def sys_mmap(task: Task, args: Args) -> int:
                 return -EINVAL
             kernel = task.kernel
             anon = kernel.anon_fs
-            backing = SharedAnonymous(anon.dev if anon is not None else 1, kernel.alloc_anon_ino(), page_up(length))
+            backing = SharedAnonymous(
+                anon.dev if anon is not None else 1, kernel.alloc_anon_ino(), page_up(length)
+            )
             offset = 0
             name = b"/dev/zero (deleted)"
     else:
@@ -236,7 +238,11 @@ def sys_remap_file_pages(task: Task, args: Args) -> int:
         return -EINVAL
     while end < start + size:
         following = task.mm.find(end)
-        if following is None or following.flags != area.flags or not _is_same_file(following.backing, backing):
+        if (
+            following is None
+            or following.flags != area.flags
+            or not _is_same_file(following.backing, backing)
+        ):
             return -EINVAL
         end = following.end
     flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE | to_i32(args.a4) & MAP_NONBLOCK

@@ -314,7 +314,9 @@ class Wait4(WaitOperation):
         if self.status_addr:
             mem.write_i32(self.status_addr, found.status)
         if self.rusage_addr:
-            mem.write(self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0))
+            mem.write(
+                self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0)
+            )
         return found.pid
 
 
@@ -347,7 +349,9 @@ class WaitId(WaitOperation):
             raw = pack_siginfo_chld(SIGCHLD, found.code, found.pid, found.uid, shown, 0, 0)
             mem.write(self.info_addr, raw[:28])
         if self.rusage_addr:
-            mem.write(self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0))
+            mem.write(
+                self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0)
+            )
         return 0
 
 

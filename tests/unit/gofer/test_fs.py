@@ -14,7 +14,7 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
-from cloche.fs.gofer import GoferFs, GoferInode, OwnerMap, SINGLE_LOOKUPS
+from cloche.fs.gofer import SINGLE_LOOKUPS, GoferFs, GoferInode, OwnerMap
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter

@@ -216,7 +216,9 @@ class TestRobust:
         """A list of one lock whose word is 16 bytes after its entry; the word's address."""
         head = world.put_once(bytes(24))
         entry = world.put_once(pack("<QQI", head, 0, value))
-        world.task.user_memory().write(head, pack("<QqQ", entry if not pending else head, 16, entry if pending else 0))
+        world.task.user_memory().write(
+            head, pack("<QqQ", entry if not pending else head, 16, entry if pending else 0)
+        )
         assert world.call(sys_set_robust_list, head, 24, task=owner) == 0
         return entry + 16
 
@@ -248,7 +250,11 @@ class TestRobust:
 
     def test_hostile_lists_end(self, world: Threads) -> None:
         owner = world.threads[1]
-        for head_data in (pack("<QqQ", 0x7000_0000_0000, 0, 0), pack("<QqQ", 3, 1, 5), pack("<QqQ", 0, -8, 0)):
+        for head_data in (
+            pack("<QqQ", 0x7000_0000_0000, 0, 0),
+            pack("<QqQ", 3, 1, 5),
+            pack("<QqQ", 0, -8, 0),
+        ):
             owner.robust_list = world.put_once(head_data)
             release_memory(owner)
         loop = world.put_once(bytes(8))

@@ -62,14 +62,18 @@ class Clockwork(World):
         process.user_ns += user_ns
         process.system_ns += system_ns
 
-    def create(self, clock: int = CLOCK_MONOTONIC, notify: int = 0, signo: int = SIGUSR1, value: int = 7) -> int:
+    def create(
+        self, clock: int = CLOCK_MONOTONIC, notify: int = 0, signo: int = SIGUSR1, value: int = 7
+    ) -> int:
         event = self.put(SIGEVENT.pack(value, signo, notify, 0))
         out = self.put(bytes(4))
         result = self.call(sys_time.sys_timer_create, clock, event, out)
         return unpack_u32(self.get(out, 4), 0) if result == 0 else result
 
     def settime(self, ident: int, value_ns: int, interval_ns: int = 0, flags: int = 0) -> int:
-        return self.call(sys_time.sys_timer_settime, ident, flags, self.put(pack_itimerspec(interval_ns, value_ns)))
+        return self.call(
+            sys_time.sys_timer_settime, ident, flags, self.put(pack_itimerspec(interval_ns, value_ns))
+        )
 
 
 @pytest.fixture
