@@ -603,6 +603,14 @@ FUNC(process_pid) /* (process) -> host pid, or -1 */
     return PyLong_FromLong(p->pid > 0 ? p->pid : -1);
 }
 
+FUNC(region_bytes) /* (process) -> what its region takes of the host's memory: a guest can fill it */
+{
+    NEED(1);
+    PRC(0);
+    struct stat st;
+    return PyLong_FromLongLong(fstat(p->region_fd, &st) < 0 ? 0 : (long long)st.st_blocks * 512);
+}
+
 FUNC(cpu_time_ns) /* (process) -> user and system time together */
 {
     NEED(1);
@@ -952,7 +960,7 @@ static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(has_pending_ops),
-    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(probe_memory), ROW(cpu_time_ns),
+    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};

@@ -32,7 +32,7 @@ from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs, TmpfsOptions
 from cloche.fs.tty import Terminal
 from cloche.kernel import itimers, signals
-from cloche.kernel.accounting import HOST_FACTS, HostFacts
+from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, new_init_group, vfork_done
 from cloche.kernel.exec import begin_first_exec
 from cloche.kernel.exit import do_group_exit
@@ -109,7 +109,10 @@ class Builder:
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
         self.gofer: GoferClient | None = gofer
-        limit = spec.memory_bytes if spec.memory_bytes > 0 else STORAGE_BYTES
+        total = host_facts(kernel).memory_total
+        limit = min(STORAGE_BYTES, total // 4) if total > 0 else STORAGE_BYTES
+        if spec.memory_bytes > 0:
+            limit = spec.memory_bytes
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         kernel.extra["storage_quota"] = self.quota
         self.volumes: list[Mount] = []

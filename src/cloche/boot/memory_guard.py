@@ -1,27 +1,48 @@
-"""`--memory`: ends the largest process when a sandbox uses more than it may, as Linux's out-of-memory killer does.
+"""Limits of memory without cgroups: looks at what the sandbox uses, and ends the largest process when it is too much.
 
-What counts: the guests' private anonymous pages and what their in-memory files hold.  Nobody tells the sentry when a
-page is touched, so it looks, the more often the less is left: no process can touch new memory faster than
-`_BYTES_PER_S`.  In-memory files are refused growth before it happens (`fs.storage`): each look sets how much they may
-have, a little less than what the processes leave.
+What counts: the guests' anonymous pages and page tables, what they have written into the platform's regions, shared
+anonymous memory, in-memory files (mapped ones too, which guests fill behind our back), and the kernel objects that
+the sentry keeps for them.  Nobody tells the sentry when a page is touched, so it looks, the more often the less is
+left: no process can touch new memory faster than `_BYTES_PER_S`.  Files and kernel objects are refused growth before
+it happens (`fs.storage`, `mm.quota`); this is for the rest.  Never the sentry ends.
+
+Without `--memory` only in-memory files and shared memory have a limit, that of the storage quota.
 
 Needs a procfs that counts processes as the sentry does (`confine.mount_own_proc`); without it, sizes read as 0.
 """
 
+import gc
 import sys
+from itertools import islice
 from typing import Final
 
 from cloche.fs.storage import PAGE, StorageQuota
-from cloche.kernel.accounting import group_space
+from cloche.kernel.accounting import group_space, host_facts
 from cloche.kernel.signals import mark_fatal
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
+from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
+from cloche.vfs.mapping import shared_bytes
 
 SIGKILL: Final = 9
 _BYTES_PER_S: Final = 2 << 30
 _MIN_NS: Final = 2_000_000
 _MAX_NS: Final = 200_000_000
-_RESERVE: Final = 16  # a sixteenth of the limit is never given to files
+_SHARE: Final = 10  # looking may take this part of the time
+_UNLIMITED_NS: Final = 500_000_000
+_PATIENCE_NS: Final = 1_000_000_000  # with one that was told to end
+_MEASURED: Final = 1024  # mapped files a look
+_LEAST_KERNEL_MEMORY: Final = 16 << 20
+_OOM_SCORE_MAX: Final = 1000
+
+
+class Candidate:
+    """A process that may be ended."""
+
+    def __init__(self, group: ThreadGroup, size: int, badness: int) -> None:
+        self.group: ThreadGroup = group
+        self.size: int = size
+        self.badness: int = badness
 
 
 class MemoryGuard:
@@ -30,49 +51,112 @@ class MemoryGuard:
     def __init__(self, kernel: Kernel, quota: StorageQuota, limit_bytes: int, *, is_quiet: bool) -> None:
         self.kernel: Kernel = kernel
         self.quota: StorageQuota = quota
+        self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
+        self.next_measured: int = 0  # in the order of quota.backed
+        self.ended_at_ns: int = 0
+        self.last: ThreadGroup | None = None  # that was ended
+        self.seen_refusals: int = 0
+        self.worst: Candidate | None = None
 
     def start(self) -> None:
         """Arm the first look."""
-        self.quota.page_limit = (self.limit_bytes - self.limit_bytes // _RESERVE) // PAGE
         self.kernel.timers.add(monotonic_ns() + _MIN_NS, self.look)
 
     def look(self) -> None:
         """Measure, act, and arm the next look."""
-        files = self.quota.pages * PAGE
-        anonymous = 0
-        largest: ThreadGroup | None = None
-        largest_bytes = -1
+        began = monotonic_ns()
+        self._measure_files()
+        if KERNEL_MEMORY.refusals != self.seen_refusals:
+            self.seen_refusals = KERNEL_MEMORY.refusals
+            gc.collect()  # what is garbage need not be refused
+        files = self.quota.pages * PAGE + shared_bytes()
+        if self.limit_bytes > 0:
+            wait_ns = self._keep_limit(files)
+        else:
+            wait_ns = _UNLIMITED_NS
+            if 0 <= self.storage_pages * PAGE < files:
+                self._measure_processes(files, is_shared_only=True)
+                self._end_worst()
+                wait_ns = _MAX_NS
+        now = monotonic_ns()
+        wait_ns = max(wait_ns, (now - began) * _SHARE)
+        self.kernel.timers.add(now + wait_ns, self.look)
+
+    def _keep_limit(self, files: int) -> int:
+        """Compare with --memory; when to look again."""
+        own = self._measure_processes(self.limit_bytes, is_shared_only=False) + KERNEL_MEMORY.used
+        headroom = self.limit_bytes - own - files
+        # Files may fill what is left but a little: writing to one must not get a process killed.
+        spare = self.limit_bytes >> 5
+        free = max((headroom - spare) // PAGE, 0)
+        self.quota.page_limit = min(self.quota.pages + free, self.storage_pages)
+        if headroom < 0:
+            self._end_worst()
+            headroom = 0
+        return min(max(headroom * 1_000_000_000 // _BYTES_PER_S, _MIN_NS), _MAX_NS)
+
+    def _measure_files(self) -> None:
+        """Count pages of mapped files, some at each look."""
+        backed = self.quota.backed
+        if self.next_measured >= len(backed):
+            self.next_measured = 0
+        batch = list(islice(backed, self.next_measured, self.next_measured + _MEASURED))
+        self.next_measured += _MEASURED
+        for storage in batch:
+            if storage.is_mapped:
+                storage.measure()
+
+    def _measure_processes(self, total: int, *, is_shared_only: bool) -> int:
+        """What the processes use alone; sets `worst`: size, and oom_score_adj in thousandths of `total`."""
+        used = 0
         seen: set[int] = set()
+        self.worst = None
         for group in self.kernel.groups.values():
             space = group_space(group)
             if space is None or space.process.ident() in seen:
                 continue
             seen.add(space.process.ident())
-            size = space.process.anonymous_bytes()
-            anonymous += size
-            if size > largest_bytes and not group.is_exiting:
-                largest, largest_bytes = group, size
-        for_files = self.limit_bytes - self.limit_bytes // _RESERVE - anonymous
-        self.quota.page_limit = max(for_files // PAGE, 0)
-        headroom = self.limit_bytes - anonymous - files
-        if headroom < 0 and largest is not None:
-            self._end(largest, largest_bytes)
-            headroom = 0
-        wait_ns = headroom * 1_000_000_000 // _BYTES_PER_S
-        self.kernel.timers.add(monotonic_ns() + min(max(wait_ns, _MIN_NS), _MAX_NS), self.look)
+            own, resident = space.process.footprint_bytes()
+            used += own
+            if group.is_exiting or group.oom_score_adj <= -_OOM_SCORE_MAX:
+                continue
+            size = resident - own if is_shared_only else resident
+            badness = size + group.oom_score_adj * total // _OOM_SCORE_MAX
+            if self.worst is None or badness > self.worst.badness:
+                self.worst = Candidate(group, resident, badness)
+        return used
 
-    def _end(self, group: ThreadGroup, size: int) -> None:
-        if not self.is_quiet and group.fatal_status < 0:
-            name = group.tasks[0].comm.decode(errors="replace") if group.tasks else "?"
-            text = f"cloche: memory limit reached: killed process {group.tgid} ({name!r}, {size >> 20} MiB)\n"
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    def _end_worst(self) -> None:
+        now = monotonic_ns()
+        worst = self.worst
+        if worst is None:
+            return
+        last = self.last
+        if last is not None and group_space(last) is not None and now - self.ended_at_ns < _PATIENCE_NS:
+            return  # it is about to end
+        group = worst.group
+        self.ended_at_ns = now
+        self.last = group
+        if group.fatal_status < 0:
+            self.kernel.oom_kills += 1
+            if not self.is_quiet:
+                name = group.tasks[0].comm.decode(errors="replace") if group.tasks else "?"
+                size = worst.size >> 20
+                sys.stderr.write(
+                    f"cloche: memory limit reached: killed process {group.tgid} ({name!r}, {size} MiB)\n"
+                )
+                sys.stderr.flush()
         mark_fatal(group, SIGKILL)
 
 
 def install(kernel: Kernel, quota: StorageQuota, *, is_quiet: bool) -> None:
-    """Watch over `kernel.memory_limit`, if there is one."""
-    if kernel.memory_limit > 0:
-        MemoryGuard(kernel, quota, kernel.memory_limit, is_quiet=is_quiet).start()
+    """Watch over `kernel.memory_limit` and the storage quota; give kernel objects their part of the limit."""
+    limit = kernel.memory_limit
+    host_bytes = host_facts(kernel).memory_total
+    kernel_bytes = DEFAULT_LIMIT if host_bytes <= 0 else min(DEFAULT_LIMIT, host_bytes // 8)
+    if limit > 0:
+        kernel_bytes = min(kernel_bytes, limit // 2)
+    KERNEL_MEMORY.limit = max(kernel_bytes, _LEAST_KERNEL_MEMORY)
+    MemoryGuard(kernel, quota, limit, is_quiet=is_quiet).start()

@@ -27,6 +27,7 @@ from cloche.abi.poll import (
 from cloche.abi.structs import EPOLL_EVENT
 from cloche.fs.anon import AnonFile
 from cloche.kernel.task import Kernel
+from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.objects import CloseListener, Context, FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
@@ -128,6 +129,7 @@ class EpollFile(AnonFile):
         for item in list(self.items.values()):
             unlist(item)
             item.queue.remove(item)
+        KERNEL_MEMORY.give(RECORD_BYTES * len(self.items))
         self.items.clear()
         self.ready.clear()
 
@@ -144,7 +146,8 @@ class EpollFile(AnonFile):
     # -- the interest list -----------------------------------------------------------------------------
     def forget(self, item: EpollItem) -> None:
         """Remove an item; the file's own list is the caller's affair."""
-        self.items.pop((item.fd, item.file), None)
+        if self.items.pop((item.fd, item.file), None) is not None:
+            KERNEL_MEMORY.give(RECORD_BYTES)
         item.queue.remove(item)
         if item.is_ready:
             item.is_ready = False
@@ -156,6 +159,8 @@ class EpollFile(AnonFile):
         queue = file.wait_queue()
         if queue is None:
             raise LinuxError(EPERM)
+        if not KERNEL_MEMORY.has_room(RECORD_BYTES):
+            raise LinuxError(ENOSPC)
         if isinstance(file, EpollFile):
             check_nesting(self, file)
         if (fd, file) in self.items:
@@ -164,6 +169,7 @@ class EpollFile(AnonFile):
             raise LinuxError(ENOSPC)
         item = EpollItem(self, fd, file, queue, events | POLLERR | POLLHUP, data)
         self.items[(fd, file)] = item
+        KERNEL_MEMORY.take(RECORD_BYTES)
         if file.epoll_items is None:
             file.epoll_items = [ItemCloser(item)]
         else:

@@ -21,6 +21,7 @@ reusing an inode number.
 """
 
 import os
+import resource
 import time
 from typing import Final
 
@@ -109,7 +110,8 @@ class GoferFs(FileSystem):
         self.is_shared: bool = is_shared
         self.has_stable_dentries = not is_shared
         self.is_readonly = not root.is_writable
-        self.max_idle_fds: int = MAX_IDLE_FDS
+        # A sandbox has a few of these file systems: together they leave most descriptors to what is open.
+        self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
         self.max_shared_inodes: int = MAX_SHARED_INODES
         self.owners: OwnerMap = owners if owners is not None else OwnerMap()
         self._devices: dict[int, int] = {root.attr.dev: 0}

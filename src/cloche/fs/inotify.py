@@ -25,6 +25,7 @@ from cloche.abi.poll import POLLIN, POLLRDNORM
 from cloche.abi.structs import pack_inotify_event
 from cloche.fs.anon import AnonFile
 from cloche.kernel.task import Kernel
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY, RECORD_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import Context, FileDescription, Inode, InodeWatches
 from cloche.vfs.waitqueue import WaitQueue
@@ -129,7 +130,7 @@ class InotifyFile(AnonFile):
         key = (wd, mask, name)
         if self.events and key == self.last and not mask & IN_IGNORED:
             return
-        if len(self.events) >= MAX_QUEUED_EVENTS:
+        if len(self.events) >= MAX_QUEUED_EVENTS or not KERNEL_MEMORY.has_room(len(name) + BUFFER_BYTES):
             if self.has_overflowed:
                 return
             self.has_overflowed = True
@@ -138,6 +139,7 @@ class InotifyFile(AnonFile):
         record = pack_inotify_event(wd, mask, cookie, name)
         self.events.append(record)
         self.event_bytes += len(record)
+        KERNEL_MEMORY.take(len(record) + BUFFER_BYTES)
         self.last = key
         self.queue.wake(POLLIN | POLLRDNORM)
 
@@ -154,7 +156,7 @@ class InotifyFile(AnonFile):
                     raise LinuxError(EEXIST)
                 watch.mask = (watch.mask if mask & IN_MASK_ADD else 0) | mask & _KEPT
                 return watch.wd
-        if len(self.watches) >= MAX_USER_WATCHES:
+        if len(self.watches) >= MAX_USER_WATCHES or not KERNEL_MEMORY.has_room(RECORD_BYTES):
             if not watch_set.watches and not watch_set.notices:
                 inode.watches = None
             raise LinuxError(ENOSPC)
@@ -162,6 +164,7 @@ class InotifyFile(AnonFile):
         self.next_wd += 1
         self.watches[watch.wd] = watch
         watch_set.watches.append(watch)
+        KERNEL_MEMORY.take(RECORD_BYTES)
         return watch.wd
 
     def drop_watch(self, watch: Watch) -> None:
@@ -172,6 +175,7 @@ class InotifyFile(AnonFile):
     def _detach(self, watch: Watch) -> bool:
         if self.watches.pop(watch.wd, None) is None:
             return False
+        KERNEL_MEMORY.give(RECORD_BYTES)
         watch_set = watch.inode.watches
         if isinstance(watch_set, WatchSet):
             if watch in watch_set.watches:
@@ -199,6 +203,7 @@ class InotifyFile(AnonFile):
         done = dst.copy_to(b"".join(events[:count]))
         del events[:count]
         self.event_bytes -= total
+        KERNEL_MEMORY.give(total + count * BUFFER_BYTES)
         if not events:
             self.has_overflowed = False
         return done
@@ -218,6 +223,8 @@ class InotifyFile(AnonFile):
     def release(self) -> None:
         for watch in list(self.watches.values()):
             self._detach(watch)
+        KERNEL_MEMORY.give(self.event_bytes + len(self.events) * BUFFER_BYTES)
+        self.event_bytes = 0
         self.events.clear()
         counts = instance_counts(self.kernel)
         left = counts.get(self.uid, 0) - 1

@@ -11,7 +11,7 @@ call.
 import time
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EBADF, EBUSY, EINVAL, ENOTTY, ENXIO, EPERM, EPIPE, LinuxError
+from cloche.abi.errno import EAGAIN, EBADF, EBUSY, EINVAL, ENOMEM, ENOTTY, ENXIO, EPERM, EPIPE, LinuxError
 from cloche.abi.fcntl import (
     F_GETPIPE_SZ,
     F_SETPIPE_SZ,
@@ -31,11 +31,13 @@ from cloche.abi.stat import S_IFIFO
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.anon import MemoryAttrInode
 from cloche.kernel.task import Kernel, Task
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import ANY, WaitQueue
 
 PAGE: Final = 4096
+COMPACT: Final = 65536  # read bytes that a chunk may keep
 CAP_SYS_RESOURCE: Final = 24
 
 _READABLE: Final = POLLIN | POLLRDNORM
@@ -70,15 +72,33 @@ class Pipe:
         self.write_opens: int = 1
         self.queue: WaitQueue = WaitQueue()
         self.is_polled: bool = False  # edge-triggered waiters then see every write (poll_usage)
+        self.charged: int = 0  # of the sandbox's kernel memory
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.charged)
 
     def capacity_bytes(self) -> int:
         return self.max_slots << 12
 
+    def account(self) -> None:
+        """Bring the charge in line with what the ring holds."""
+        held = self.size + self.used * BUFFER_BYTES
+        KERNEL_MEMORY.take(held - self.charged)
+        self.charged = held
+
     def append(self, src: IovIter, *, is_packet: bool) -> int:
-        """Take from `src` what there is room for; the bytes, -EAGAIN if none.
+        """Take from `src` what there is room for; the bytes, -EAGAIN if none, -ENOMEM at the sandbox's limit.
 
         Up to a page goes in whole or not at all (PIPE_BUF).
         """
+        if not KERNEL_MEMORY.has_room(min(src.remaining(), self.max_slots - self.used << 12) + BUFFER_BYTES):
+            return -ENOMEM
+        count = self._append(src, is_packet=is_packet)
+        if count > 0:
+            self.account()
+        return count
+
+    def _append(self, src: IovIter, *, is_packet: bool) -> int:
         total = src.remaining()
         done = 0
         tail_bytes = total & (PAGE - 1)
@@ -177,7 +197,19 @@ class Pipe:
                 self.used -= before - chunk.slots()
             if chunk.is_packet or copied < len(piece):
                 break
+        if done:
+            self._compact()
+            self.account()
         return done
+
+    def _compact(self) -> None:
+        """Do not keep much that was read because of a few bytes that were not."""
+        if self.head < len(self.chunks):
+            chunk = self.chunks[self.head]
+            read = chunk.offset & ~(PAGE - 1)
+            if read >= COMPACT and read * 2 >= len(chunk.data):
+                chunk.data = chunk.data[read:]
+                chunk.offset -= read
 
     def discard(self, count: int) -> int:
         """Drop up to `count` unread bytes from the front (splice, tee); the bytes dropped."""
@@ -199,6 +231,8 @@ class Pipe:
             else:
                 self.used -= before - chunk.slots()
         if done:
+            self._compact()
+            self.account()
             self.queue.wake(_WRITABLE)
         return done
 
@@ -316,6 +350,7 @@ class PipeFile(FileDescription):
         if pipe.readers == 0 and pipe.writers == 0:
             pipe.chunks.clear()
             pipe.head = pipe.used = pipe.size = 0
+            pipe.account()
             if self.inode.pipe is pipe:
                 self.inode.pipe = None
         elif pipe.readers == 0 or pipe.writers == 0:

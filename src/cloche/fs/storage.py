@@ -23,6 +23,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
+from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 
@@ -102,10 +103,14 @@ class Account:
         """Raises LinuxError(ENOSPC) when there is none left."""
         if 0 <= self.inode_limit <= self.inodes or 0 <= self.quota.inode_limit <= self.quota.inodes:
             raise LinuxError(ENOSPC)
+        if not KERNEL_MEMORY.has_spare(INODE_BYTES):
+            raise LinuxError(ENOSPC)
+        KERNEL_MEMORY.take(INODE_BYTES)
         self.inodes += 1
         self.quota.inodes += 1
 
     def uncharge_inode(self) -> None:
+        KERNEL_MEMORY.give(INODE_BYTES)
         self.inodes -= 1
         self.quota.inodes -= 1
 

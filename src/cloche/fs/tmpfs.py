@@ -62,6 +62,7 @@ from cloche.abi.xattr import (
     XATTR_REPLACE,
 )
 from cloche.fs.storage import PAGE, Account, Storage, StorageQuota, page_count
+from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
 from cloche.vfs.devices import open_special
@@ -429,6 +430,13 @@ class TmpfsLink(TmpfsInode):
         super().__init__(fs, ino, S_IFLNK | 0o777, uid, gid, is_charged=is_charged)
         self.target: bytes = target
         self.size = len(target)
+        if is_charged:
+            KERNEL_MEMORY.take(len(target))
+
+    def __del__(self) -> None:
+        if self.is_charged:
+            KERNEL_MEMORY.give(len(self.target))
+        super().__del__()
 
     def readlink(self, ctx: Context) -> bytes:
         return self.target
@@ -627,6 +635,15 @@ class DirEntry:
         self.kind: int = kind  # DT_*
         self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
         self.is_lower: bool = False  # overlay: as a lower layer has it
+        self.charged: int = 0
+
+    def charge(self) -> None:
+        """Count it: a guest has made it."""
+        self.charged = NAME_BYTES + len(self.name)
+        KERNEL_MEMORY.take(self.charged)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.charged)
 
 
 class TmpfsDir(TmpfsInode):
@@ -651,7 +668,9 @@ class TmpfsDir(TmpfsInode):
         """Add a name that does not exist."""
         cookie = self.next_cookie
         self.next_cookie = cookie + 1
-        self.entries[name] = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
+        entry = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
+        entry.charge()
+        self.entries[name] = entry
         self.size += _ENTRY_SIZE
         if inode.is_dir():
             self.nlink += 1
@@ -724,6 +743,8 @@ class TmpfsDir(TmpfsInode):
     def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
         if len(target) >= PATH_MAX:
             raise LinuxError(ENAMETOOLONG)
+        if not KERNEL_MEMORY.has_spare(2 * PATH_MAX):
+            raise LinuxError(ENOSPC)
         fs = self.tmpfs
         fs.account.charge_inode()
         uid, gid, _ = new_owner(ctx.creds, self, S_IFLNK)
@@ -733,6 +754,8 @@ class TmpfsDir(TmpfsInode):
 
     def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, TmpfsInode)
+        if not KERNEL_MEMORY.has_spare(2 * NAME_BYTES):
+            raise LinuxError(ENOSPC)
         inode.nlink += 1
         inode.ctime_ns = time.time_ns()
         inode.is_changed = True

@@ -125,6 +125,10 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     kernel = task.kernel
     flags = args.flags
     _check_nproc(task)
+    if not flags & CLONE_VM:
+        task.mm.check_fork()
+    if not flags & CLONE_FILES:
+        task.files.check_clone()
     tid = kernel.alloc_pid()
     is_vfork_on_thread = flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK
     regs = task.thread.regs()

@@ -182,6 +182,7 @@ def group_dead(group: ThreadGroup) -> None:
         return
     kernel = group.kernel
     group.is_zombie = True
+    kernel.zombies += 1
     group.allow_text_writes()
     for hook in kernel.group_exit_hooks:
         hook(group)
@@ -234,7 +235,9 @@ def reap(group: ThreadGroup) -> None:
     """The zombie is gone: its parent has its status (release_task)."""
     kernel = group.kernel
     group.is_reaped = True
-    group.is_zombie = False
+    if group.is_zombie:
+        group.is_zombie = False
+        kernel.zombies -= 1
     parent = group.parent
     if parent is not None:
         if group in parent.children:

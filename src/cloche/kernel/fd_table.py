@@ -3,7 +3,8 @@
 Owns references to open file descriptions.  Descriptor numbers are the guest's own and never reach the host (I2).
 """
 
-from cloche.abi.errno import EBADF, EMFILE, LinuxError
+from cloche.abi.errno import EBADF, EMFILE, ENFILE, ENOMEM, LinuxError
+from cloche.mm.quota import DESCRIPTOR_BYTES, FILE_BYTES, KERNEL_MEMORY
 from cloche.vfs.locks import release_posix_locks
 from cloche.vfs.objects import Context, FileDescription
 
@@ -30,7 +31,10 @@ class FdTable:
         return self.files[fd] if 0 <= fd < len(self.files) else None
 
     def install(self, file: FileDescription, limit: int, *, lowest: int = 0, is_cloexec: bool = False) -> int:
-        """Take a reference and the lowest free number from `lowest`.  Raises LinuxError(EMFILE) at `limit`."""
+        """Take a reference and the lowest free number from `lowest`.
+
+        Raises LinuxError: EMFILE at `limit`, ENFILE when the sandbox has no room for more.
+        """
         files = self.files
         fd = max(lowest, self.next_hint)
         count = len(files)
@@ -38,18 +42,24 @@ class FdTable:
             fd += 1
         if fd >= limit:
             raise LinuxError(EMFILE)
+        if not KERNEL_MEMORY.has_room(DESCRIPTOR_BYTES * (fd + 1 - count) if fd >= count else 0):
+            raise LinuxError(ENFILE)
         if lowest <= self.next_hint:
             self.next_hint = fd + 1
         self._put(fd, file, is_cloexec)
         return fd
 
     def reserve(self, limit: int) -> None:
-        """Raises LinuxError(EMFILE) if `install` would: to ask before an open has effects."""
+        """Raises LinuxError(EMFILE or ENFILE) if `install` would: to ask before an open has effects."""
+        if not KERNEL_MEMORY.has_room(FILE_BYTES + DESCRIPTOR_BYTES):
+            raise LinuxError(ENFILE)
         if len(self.files) >= limit and None not in self.files[self.next_hint : limit]:
             raise LinuxError(EMFILE)
 
     def install_at(self, ctx: Context, fd: int, file: FileDescription, *, is_cloexec: bool = False) -> None:
-        """dup2: replace what `fd` holds.  The caller has checked the limit."""
+        """dup2: replace what `fd` holds.  The caller has checked the limit.  Raises LinuxError(ENOMEM)."""
+        if not KERNEL_MEMORY.has_room(DESCRIPTOR_BYTES * max(fd + 1 - len(self.files), 0)):
+            raise LinuxError(ENOMEM)
         old = self.find(fd)
         self._put(fd, file, is_cloexec)
         if old is not None:
@@ -57,8 +67,10 @@ class FdTable:
 
     def _put(self, fd: int, file: FileDescription, is_cloexec: bool) -> None:
         files = self.files
-        while len(files) <= fd:
-            files.append(None)
+        if len(files) <= fd:
+            KERNEL_MEMORY.take(DESCRIPTOR_BYTES * (fd + 1 - len(files)))
+            while len(files) <= fd:
+                files.append(None)
         files[fd] = file.get()
         if is_cloexec:
             self.cloexec.add(fd)
@@ -87,10 +99,27 @@ class FdTable:
         """Open descriptors in order."""
         return [fd for fd in range(len(self.files)) if self.files[fd] is not None]
 
+    def _trim(self) -> None:
+        """Forget free places at the end."""
+        files = self.files
+        keep = len(files)
+        while keep and files[keep - 1] is None:
+            keep -= 1
+        KERNEL_MEMORY.give(DESCRIPTOR_BYTES * (len(files) - keep))
+        del files[keep:]
+
+    def check_clone(self) -> None:
+        """Before `clone`.  Raises LinuxError(ENOMEM)."""
+        self._trim()
+        if not KERNEL_MEMORY.has_room(DESCRIPTOR_BYTES * len(self.files)):
+            raise LinuxError(ENOMEM)
+
     def clone(self) -> "FdTable":
         """A copy for fork: same descriptions, own table."""
+        self._trim()
         new = FdTable()
         new.files = list(self.files)
+        KERNEL_MEMORY.take(DESCRIPTOR_BYTES * len(new.files))
         new.cloexec = set(self.cloexec)
         new.next_hint = self.next_hint
         for file in new.files:
@@ -106,6 +135,7 @@ class FdTable:
     def close_all(self, ctx: Context) -> None:
         """At the exit of the last user."""
         files = self.files
+        KERNEL_MEMORY.give(DESCRIPTOR_BYTES * len(files))
         self.files = []
         self.cloexec.clear()
         self.next_hint = 0

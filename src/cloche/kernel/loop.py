@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import Final
 
-from cloche.abi.errno import EIO, ENOMEM, ENOSYS, LinuxError
+from cloche.abi.errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_group_exit
@@ -124,10 +124,17 @@ def dispatch(kernel: Kernel, task: Task) -> None:
     complete(kernel, task, result)
 
 
+# What the host may lack.  The platform says so by an OSError, before it has changed anything.
+_CLONES: Final = (56, 57, 58, 435)
+_SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
+
+
 def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
     """I4: a bug in a handler fails that call, is logged and counted; CLOCHE_STRICT=1 stops everything."""
     if isinstance(error, MemoryError):
         return -ENOMEM
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        return -EAGAIN if task.args.nr in _CLONES else -ENOMEM
     report(kernel, f"in system call {task.args.nr} of {task.comm!r}", error)
     return -EIO
 
@@ -324,7 +331,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
-    elif number in (56, 57, 58, 435):
+    elif number in _CLONES:
         fail_clone(kernel, task)
     if op is not None:
         disarm_deadline(task)

@@ -19,6 +19,7 @@ from cloche.kernel.blocking import DEAD
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.signals import force_signal
 from cloche.kernel.task import Args, SigInfo, Task
+from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 
 ALLOWED: Final = -(1 << 41)  # the handler may run
 SYS_SECCOMP: Final = 1  # si_code of SECCOMP_RET_TRAP
@@ -41,6 +42,10 @@ class Filter:
         self.total_insns: int = (
             len(program) + FILTER_PENALTY + (previous.total_insns if previous is not None else 0)
         )
+        KERNEL_MEMORY.take(INSN_BYTES * len(program))
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(INSN_BYTES * len(self.program))
 
     def is_ancestor_of(self, other: "Filter | None") -> bool:
         """Whether `other` is this filter or was installed on top of it."""
@@ -296,6 +301,8 @@ def add_filter(task: Task, raw: bytes, flags: int) -> int:
     """SECCOMP_SET_MODE_FILTER: 0, or with TSYNC the tid of a thread that cannot follow.  Raises LinuxError."""
     if not task.creds.no_new_privs and not task.creds.capable(CAP_SYS_ADMIN):
         raise LinuxError(EACCES)
+    if not KERNEL_MEMORY.has_room(INSN_BYTES * (len(raw) // 8)):
+        raise LinuxError(ENOMEM)
     program = parse_program(raw)
     if task.seccomp_mode == bpf.SECCOMP_MODE_STRICT:
         raise LinuxError(EINVAL)

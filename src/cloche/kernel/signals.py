@@ -91,6 +91,7 @@ from cloche.kernel.task import (
     Task,
     ThreadGroup,
 )
+from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.platform.interface import Registers
 
 SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
@@ -218,14 +219,16 @@ def flush_group(group: ThreadGroup, mask: int) -> None:
 def charge(kernel: Kernel, uid: int, limit: int) -> bool:
     """Count one more queued signal of a real uid; False, and nothing counted, at `limit` (-1: none)."""
     count = kernel.sigqueue_counts.get(uid, 0)
-    if 0 <= limit <= count:
+    if 0 <= limit <= count or not KERNEL_MEMORY.has_room(RECORD_BYTES):
         return False
     kernel.sigqueue_counts[uid] = count + 1
+    KERNEL_MEMORY.take(RECORD_BYTES)
     return True
 
 
 def uncharge(kernel: Kernel, uid: int) -> None:
     """One less."""
+    KERNEL_MEMORY.give(RECORD_BYTES)
     count = kernel.sigqueue_counts.get(uid, 0) - 1
     if count > 0:
         kernel.sigqueue_counts[uid] = count
@@ -722,7 +725,9 @@ def send_child_signal(group: ThreadGroup, code: int, status: int) -> None:
         send_group_info(group.parent, child_info(group, group.exit_signal, code, status))
 
 
-def is_orphaned(pgrp: ProcessGroup, ignored: ThreadGroup | None = None, dying: ThreadGroup | None = None) -> bool:
+def is_orphaned(
+    pgrp: ProcessGroup, ignored: ThreadGroup | None = None, dying: ThreadGroup | None = None
+) -> bool:
     """Whether no member has a parent in another group of the session (will_become_orphaned_pgrp).
 
     `ignored` is a member that does not count, `dying` a parent that is about to be replaced by a reaper.
@@ -776,7 +781,9 @@ def group_exits(group: ThreadGroup) -> None:
             leader = group.leader
             uid = leader.creds.uid if leader is not None else 0
             signo = child.pdeath_signal
-            info = SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, group.tgid, uid), group.tgid, uid)
+            info = SigInfo(
+                signo, SI_USER, pack_siginfo_kill(signo, SI_USER, group.tgid, uid), group.tgid, uid
+            )
             send_group_info(child, info)
         there = child.pgrp
         if there is not None and there is not group.pgrp and there.session is group.session():

@@ -347,6 +347,8 @@ class Kernel:
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0
+        self.zombies: int = 0  # thread groups that are dead and not waited for
+        self.oom_kills: int = 0
         self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
         self.overdue_kills: int = 0
         self.dead_tasks: int = 0  # since the last collection of cycles
@@ -388,7 +390,7 @@ class Kernel:
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self) -> int:
         """A free pid.  Raises LinuxError(EAGAIN) at the limit of tasks."""
-        if len(self.tasks) >= self.max_tasks:
+        if len(self.tasks) + self.zombies >= self.max_tasks:
             raise LinuxError(EAGAIN)
         while True:
             pid = self.next_pid

@@ -26,6 +26,7 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from cloche.mm.quota import AREA_BYTES, KERNEL_MEMORY
 from cloche.platform.interface import HostProcess, HostThread
 
 PAGE: Final = 4096
@@ -210,6 +211,7 @@ class AddressSpace:
                             before.end = after.end
                             del self._areas[index]
                             del self._starts[index]
+                            KERNEL_MEMORY.give(AREA_BYTES)
                     return
             if index < len(self._areas):
                 after = self._areas[index]
@@ -219,6 +221,7 @@ class AddressSpace:
                     return
         self._areas.insert(index, area)
         self._starts.insert(index, area.start)
+        KERNEL_MEMORY.take(AREA_BYTES)
 
     def _remove(self, start: int, end: int) -> list[Area]:
         """Take [start, end) out of the list; the removed pieces, whose references the caller now owns."""
@@ -242,6 +245,7 @@ class AddressSpace:
                 area.end = cut_start
                 self._areas.insert(index + 1, tail)
                 self._starts.insert(index + 1, cut_end)
+                KERNEL_MEMORY.take(AREA_BYTES)
                 if area.backing is not None:
                     area.backing.map_get()  # for the tail
                     area.backing.map_get()  # for the piece
@@ -261,6 +265,7 @@ class AddressSpace:
             else:
                 del self._areas[index]
                 del self._starts[index]
+                KERNEL_MEMORY.give(AREA_BYTES)
         if end > self._hint and end <= self.mmap_base:
             self._hint = end
         return removed
@@ -286,6 +291,11 @@ class AddressSpace:
             if top - low < length:
                 return 0
             index -= 1
+
+    def _check_room(self) -> None:
+        """Before anything that may add areas.  Raises LinuxError(ENOMEM)."""
+        if len(self._areas) >= MAX_AREAS or not KERNEL_MEMORY.has_room(4 * AREA_BYTES):
+            raise LinuxError(ENOMEM)
 
     def choose_address(self, hint: int, length: int, flags: int = 0) -> int:
         """Where mmap places `length` bytes (a multiple of the page).  Raises LinuxError(ENOMEM)."""
@@ -353,8 +363,7 @@ class AddressSpace:
                 raise LinuxError(EEXIST)
         if limit_bytes >= 0 and self.total_bytes + size > limit_bytes:
             raise LinuxError(ENOMEM)
-        if len(self._areas) >= MAX_AREAS:
-            raise LinuxError(ENOMEM)
+        self._check_room()
         if is_fixed:
             self.check_sealed(addr, addr + size)
         if not is_fixed:
@@ -367,9 +376,9 @@ class AddressSpace:
             host_flags |= MAP_SHARED if is_shared else MAP_PRIVATE
         else:
             host_flags |= MAP_PRIVATE | MAP_ANONYMOUS
+        thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
         if is_fixed:
             self._drop(self._remove(addr, addr + size))
-        thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
         area_flags = AREA_SHARED if is_shared else 0
         if flags & MAP_NORESERVE:
             area_flags |= AREA_NORESERVE
@@ -384,7 +393,7 @@ class AddressSpace:
         if size > self.max_address or addr > self.max_address - size:
             raise LinuxError(EINVAL)
         if len(self._areas) >= MAX_AREAS + 100:
-            raise LinuxError(ENOMEM)
+            raise LinuxError(ENOMEM)  # it may split one, but what is nearly full must be able to shrink
         self.check_sealed(addr, addr + size)
         removed = self._remove(addr, addr + size)
         if removed:
@@ -406,8 +415,7 @@ class AddressSpace:
         prot &= 7
         if not self.is_covered(addr, end):
             raise LinuxError(ENOMEM)
-        if len(self._areas) >= MAX_AREAS:
-            raise LinuxError(ENOMEM)
+        self._check_room()
         self.check_sealed(addr, end)
         index = bisect_right(self._starts, addr) - 1
         at = index
@@ -438,6 +446,7 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if flags & MREMAP_DONTUNMAP:
             raise LinuxError(EINVAL)  # refused as on a kernel before 5.7
+        self._check_room()
         old_size, new_size = page_up(old_length), page_up(new_length)
         if new_size <= 0 or old_length < 0 or new_size > self.max_address:
             raise LinuxError(EINVAL)
@@ -503,6 +512,8 @@ class AddressSpace:
         end = addr + size
         has_hole = not self.is_covered(addr, end)
         action = _ADVICE[advice]
+        if action == 2:
+            self._check_room()
         index = bisect_right(self._starts, addr) - 1
         if index < 0 or self._areas[index].end <= addr:
             index += 1
@@ -542,6 +553,7 @@ class AddressSpace:
 
     def set_policy(self, start: int, end: int, policy: int) -> None:
         """mbind(2): keep what decides nothing."""
+        self._check_room()
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.policy = policy
@@ -550,6 +562,7 @@ class AddressSpace:
 
     def seal(self, start: int, end: int) -> None:
         """mseal(2): no protection, mapping or unmapping of these areas changes any more."""
+        self._check_room()
         self.has_sealed = True
         pieces = self._remove(start, end)
         for piece in pieces:
@@ -565,7 +578,8 @@ class AddressSpace:
                     raise LinuxError(EPERM)
 
     def set_locked(self, start: int, end: int, *, is_locked: bool) -> None:
-        """Account [start, end) as locked or not."""
+        """Account [start, end) as locked or not.  Raises LinuxError(ENOMEM)."""
+        self._check_room()
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.flags = piece.flags | AREA_LOCKED if is_locked else piece.flags & ~AREA_LOCKED
@@ -577,6 +591,7 @@ class AddressSpace:
 
         Raises LinuxError(EBADF) for mapped files, ENOMEM for holes (after the rest was named).
         """
+        self._check_room()
         has_hole = not self.is_covered(start, end)
         for area in self._areas:
             if area.start < end and area.end > start and area.backing is not None:
@@ -597,6 +612,8 @@ class AddressSpace:
         if data_limit >= 0 and new - self.start_brk + self.end_data - self.start_data > data_limit:
             return self.brk
         if new_end > old_end:
+            if len(self._areas) >= MAX_AREAS or not KERNEL_MEMORY.has_room(AREA_BYTES):
+                return self.brk
             if self.overlaps(old_end, new_end + PAGE):
                 return self.brk
             if total_limit >= 0 and self.total_bytes + new_end - old_end > total_limit:
@@ -616,6 +633,11 @@ class AddressSpace:
         return new
 
     # -- life ----------------------------------------------------------------------------------------------
+    def check_fork(self) -> None:
+        """Before `fork`.  Raises LinuxError(ENOMEM)."""
+        if not KERNEL_MEMORY.has_room(AREA_BYTES * len(self._areas)):
+            raise LinuxError(ENOMEM)
+
     def fork(self, process: HostProcess) -> "AddressSpace":
         """The bookkeeping of a copy-on-write copy that runs in `process`."""
         new = AddressSpace(process, self.min_address, self.max_address)
@@ -628,6 +650,7 @@ class AddressSpace:
             new._areas.append(copy)
             new._starts.append(copy.start)
             new.total_bytes += copy.end - copy.start
+        KERNEL_MEMORY.take(AREA_BYTES * len(new._areas))
         new.mmap_base = self.mmap_base
         new._hint = self._hint
         new.start_brk, new.brk = self.start_brk, self.brk
@@ -655,6 +678,7 @@ class AddressSpace:
             self.aio.memory_released()
             self.aio = None
         pieces = self._areas
+        KERNEL_MEMORY.give(AREA_BYTES * len(pieces))
         self._areas = []
         self._starts = []
         self.total_bytes = 0

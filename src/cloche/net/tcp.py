@@ -26,6 +26,7 @@ from cloche.abi.errno import (
     EINVAL,
     EISCONN,
     ENETUNREACH,
+    ENOBUFS,
     ENOENT,
     ENOPROTOOPT,
     ENOTCONN,
@@ -85,6 +86,7 @@ from cloche.abi.socket import (
 from cloche.kernel.signals import kernel_info, send_group_info, send_task_info
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import Timer, monotonic_ns
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import LO_INDEX, Endpoint, encode, is_any, is_broadcast, is_multicast
 from cloche.net.inet_base import InetSocket, NetStack
@@ -152,6 +154,7 @@ class TcpSocket(InetSocket):
         self.rx: deque[bytes] = deque()
         self.rx_pos: int = 0  # bytes of rx[0] that were read
         self.rx_bytes: int = 0
+        self.held: int = 0  # charged to the sandbox
         self.rx_read: int = 0  # bytes read since the beginning
         self.urg_seq: int = -1  # of the urgent byte, counted like rx_read
         self.urg_state: int = _URG_NONE
@@ -362,6 +365,7 @@ class TcpSocket(InetSocket):
         self.peer = None
         self.rx.clear()
         self.rx_pos = self.rx_bytes = 0
+        self.account()
         self.error = error
         self.shut = 0
         self._forget_peer()
@@ -431,6 +435,12 @@ class TcpSocket(InetSocket):
             self.done()
 
     # -- data --------------------------------------------------------------------------------------------
+    def account(self) -> None:
+        """Bring the charge in line with what is queued for reading."""
+        held = self.rx_bytes + len(self.rx) * BUFFER_BYTES
+        KERNEL_MEMORY.take(held - self.held)
+        self.held = held
+
     def capacity(self) -> int:
         """Bytes that may be under way to the other end: our send buffer and half of its receive buffer."""
         peer = self.peer
@@ -460,6 +470,8 @@ class TcpSocket(InetSocket):
         if peer.is_released:
             return self._send_to_nobody(src, total)
         room = self.capacity() - peer.rx_bytes
+        if not KERNEL_MEMORY.has_room(min(room, total) + BUFFER_BYTES):
+            return -ENOBUFS
         if room <= 0:
             self.is_out_of_space = True
             return -EAGAIN
@@ -479,6 +491,7 @@ class TcpSocket(InetSocket):
             if len(data) < step:
                 break
         peer.rx_bytes += done
+        peer.account()
         self.bytes_sent += done
         peer.bytes_received += done
         lo = self.stack.lo
@@ -602,6 +615,7 @@ class TcpSocket(InetSocket):
         self.rx_pos = pos
         self.rx_bytes -= done
         self.rx_read += done
+        self.account()
         peer = self.peer
         if peer is not None and peer.is_out_of_space and self.rx_bytes * 3 <= peer.capacity() * 2:
             peer.is_out_of_space = False
@@ -749,6 +763,7 @@ class TcpSocket(InetSocket):
                     self.ports().wait(self.hold)
         self.rx.clear()
         self.rx_bytes = 0
+        self.account()
         hold = self.hold
         self.hold = None
         if hold is not None and not hold.ends_ns:

@@ -72,6 +72,7 @@ from cloche.abi.socket import (
     UDP_SEGMENT,
 )
 from cloche.kernel.task import Kernel
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import (
     ANY4,
@@ -124,6 +125,11 @@ class Datagram:
         self.tos: int = 0
         self.charge: int = 0
         self.time_ns: int = 0
+        self.held: int = len(data) + 2 * BUFFER_BYTES
+        KERNEL_MEMORY.take(self.held)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.held)
 
 
 class DatagramSocket(InetSocket):
@@ -278,7 +284,7 @@ class DatagramSocket(InetSocket):
     def deliver(self, gram: Datagram) -> None:
         """Queue a message unless the receive buffer is full."""
         charge = head_bytes(len(gram.data) + 64)
-        if self.charged + charge > self.rcvbuf and self.inbox:
+        if (self.charged + charge > self.rcvbuf and self.inbox) or not KERNEL_MEMORY.has_room(0):
             self.drops += 1
             self.stack.count("UdpRcvbufErrors")
             return

@@ -32,6 +32,7 @@ from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.net.inet_base import interface_ioctl, stack_of
 from cloche.net.rights import drop_files, land, socket_closed
 from cloche.net.socket import (
@@ -86,10 +87,15 @@ class Packet:
         self.data: bytes = data
         self.pos: int = 0  # bytes that were read
         self.charge: int = charge  # truesize
+        self.held: int = len(data) + BUFFER_BYTES
+        KERNEL_MEMORY.take(self.held)
         self.cred: Ucred | None = None
         self.files: list[FileDescription] | None = None
         self.uid: int = 0  # that the files are charged to
         self.time_ns: int = 0
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.held)
 
 
 class UnixSocket(SocketFile):

@@ -12,6 +12,7 @@ from cloche.abi.errno import (
     ECONNRESET,
     EINVAL,
     EMSGSIZE,
+    ENOBUFS,
     ENOTCONN,
     EOPNOTSUPP,
     EPERM,
@@ -27,6 +28,7 @@ from cloche.abi.socket import (
     MSG_TRUNC,
     SOCK_SEQPACKET,
 )
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.rights import take_off
 from cloche.net.socket import (
@@ -137,6 +139,8 @@ class UnixDgram(UnixSocket):
         if other is not self and other.peer is not self and len(other.packets) > other.backlog:
             other.waiting[self] = None
             return -EAGAIN
+        if not KERNEL_MEMORY.has_room(length + BUFFER_BYTES):
+            return -ENOBUFS
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(14)

@@ -9,6 +9,7 @@ from cloche.abi.errno import (
     EAGAIN,
     EINVAL,
     EISCONN,
+    ENOBUFS,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
@@ -22,6 +23,7 @@ from cloche.abi.socket import (
     SOCK_STREAM,
 )
 from cloche.kernel.task import Kernel
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.rights import drop_files, take_off
 from cloche.net.socket import (
@@ -85,6 +87,8 @@ class UnixStream(UnixSocket):
             want = total - done
             if want > largest:
                 want = largest
+            if not KERNEL_MEMORY.has_room(want + BUFFER_BYTES):
+                return done if done else -ENOBUFS
             try:
                 data = src.copy_from(want)
             except LinuxError:

@@ -75,6 +75,10 @@ class HostProcess:
         """Resident bytes that are no file's, 0 when unknown; after a fork, shared ones count for both."""
         return self.rss_bytes()
 
+    def footprint_bytes(self) -> tuple[int, int]:
+        """(what the process alone costs the host, with page tables and the platform's part; all that is resident)."""
+        return self.anonymous_bytes(), self.rss_bytes()
+
     def cpu_times_ns(self) -> tuple[int, int]:
         """User and system CPU time consumed so far."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ Order that callers keep, beyond interface.py:
 
 import errno
 import os
+import re
 import resource
 import socket
 import struct
@@ -50,6 +51,8 @@ _SENTRY_SPIN_NS: Final = 30_000
 _STUB_SPIN_NS: Final = 30_000
 _START_TIMEOUT_S: Final = 10.0
 _OVERDUE_NS: Final = 10_000_000_000
+_MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
+_PAGE_TABLES: Final = re.compile(r"VmPTE:\s+(\d+) kB")
 _NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -99,6 +102,17 @@ class SystrapProcess(HostProcess):
     def anonymous_bytes(self) -> int:
         fields = self.platform.read_proc(self, "statm").split()
         return (int(fields[1]) - int(fields[2])) * 4096 if len(fields) > 2 else 0
+
+    def footprint_bytes(self) -> tuple[int, int]:
+        fields = self.platform.read_proc(self, "statm").split()
+        if len(fields) < 3 or self.is_dead:
+            return 0, 0
+        size, resident, shared = int(fields[0]), int(fields[1]), int(fields[2])
+        extra = _native.region_bytes(self.handle)
+        if size >= _MANY_PAGES:  # its page tables may be larger than what they map
+            found = _PAGE_TABLES.search(self.platform.read_proc(self, "status"))
+            extra += int(found[1]) * 1024 if found is not None else 0
+        return (resident - shared) * 4096 + extra, resident * 4096 + extra
 
     def cpu_times_ns(self) -> tuple[int, int]:
         pid = self.host_pid()
@@ -473,7 +487,10 @@ class Systrap(Platform):
             self._refill()
         process = self._pool.pop(0)
         process.is_blank = False
-        self._refill()
+        try:
+            self._refill()
+        except OSError:
+            pass  # no descriptors or memory now: the next one tries again
         return process
 
     def thread(self, ident: int) -> HostThread:

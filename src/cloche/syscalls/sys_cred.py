@@ -9,12 +9,13 @@ from cloche.abi.capability import (
     _LINUX_CAPABILITY_VERSION_3,
     CAP_SETGID,
 )
-from cloche.abi.errno import EINVAL, EPERM, ESRCH
+from cloche.abi.errno import EINVAL, ENOMEM, EPERM, ESRCH
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.abi.structs import pack_cap_data, unpack_cap_data
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.mm.quota import GROUP_BYTES, KERNEL_MEMORY
 
 _CAP_VERSIONS: Final = (
     _LINUX_CAPABILITY_VERSION_1,
@@ -22,6 +23,7 @@ _CAP_VERSIONS: Final = (
     _LINUX_CAPABILITY_VERSION_3,
 )
 _U32: Final = Struct("<I")
+MANY_GROUPS: Final = 1024  # longer lists count
 
 
 def sys_getuid(task: Task, args: Args) -> int:
@@ -122,6 +124,14 @@ def sys_getgroups(task: Task, args: Args) -> int:
     return len(groups)
 
 
+def _room_for_groups(kernel: Kernel, size: int) -> bool:
+    """Whether one more long list fits beside those that tasks have (shared ones count once)."""
+    lists: dict[int, int] = {}
+    for task in kernel.tasks.values():
+        lists[id(task.creds.groups)] = len(task.creds.groups)
+    return KERNEL_MEMORY.has_room(GROUP_BYTES * (sum(lists.values()) + size))
+
+
 def sys_setgroups(task: Task, args: Args) -> int:
     """setgroups(2)."""
     size = to_u32(args.a0)
@@ -129,6 +139,8 @@ def sys_setgroups(task: Task, args: Args) -> int:
         return -EPERM
     if size > NGROUPS_MAX:
         return -EINVAL
+    if size > MANY_GROUPS and not _room_for_groups(task.kernel, size):
+        return -ENOMEM
     raw = task.user_memory().read(to_u64(args.a1), 4 * size)
     creds.set_groups(task, [int(row[0]) for row in _U32.iter_unpack(raw)])
     return 0

@@ -1,7 +1,10 @@
 """What an area of memory maps: an open file, or shared anonymous memory held in a memfd."""
 
 import os
+import resource
+from typing import Final
 
+from cloche.abi.errno import ENOMEM, LinuxError
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.mm.address_space import Mappable
 from cloche.vfs.objects import Context, FileDescription
@@ -42,15 +45,44 @@ class FileMapping(Mappable):
         return PROT_READ | PROT_EXEC | (PROT_WRITE if self.file.is_writable() else 0)
 
 
+MAX_SHARED: Final = 16384
+# The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look.
+shared_memory: Final[dict[int, None]] = {}
+
+
+def shared_bytes() -> int:
+    """What shared anonymous memory takes of the host's."""
+    return sum(os.fstat(fd).st_blocks for fd in shared_memory) * 512
+
+
 class SharedAnonymous(Mappable):
-    """MAP_SHARED|MAP_ANONYMOUS: a memfd, so that children and their parent see the same pages."""
+    """MAP_SHARED|MAP_ANONYMOUS: a memfd, so that children and their parent see the same pages.
+
+    Raises LinuxError(ENOMEM) when there are too many.
+    """
 
     def __init__(self, dev: int, ino: int, length_bytes: int) -> None:
         self._dev: int = dev
         self._ino: int = ino
         self._refs: int = 0
-        self._fd: int = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
-        os.ftruncate(self._fd, length_bytes)
+        self._fd: int = -1
+        if len(shared_memory) >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_SHARED):
+            raise LinuxError(ENOMEM)
+        try:
+            self._fd = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
+            os.ftruncate(self._fd, length_bytes)
+        except OSError:
+            raise LinuxError(ENOMEM)
+        shared_memory[self._fd] = None
+
+    def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            shared_memory.pop(self._fd, None)
+            os.close(self._fd)
+            self._fd = -1
 
     def map_fd(self, prot: int, flags: int) -> int:
         return self._fd
@@ -61,8 +93,7 @@ class SharedAnonymous(Mappable):
     def map_put(self) -> None:
         self._refs -= 1
         if self._refs == 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
 
     def map_identity(self) -> tuple[int, int]:
         return self._dev, self._ino

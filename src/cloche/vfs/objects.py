@@ -34,6 +34,7 @@ from cloche.abi.fcntl import O_APPEND, O_PATH
 from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
+from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.waitqueue import WaitQueue
@@ -444,6 +445,10 @@ class FileDescription:
         self.owner_creds: Credentials | None = None  # of who set the owner
         self.holds_write: bool = False  # counted in inode.write_count, set by namei
         self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
+        KERNEL_MEMORY.take(FILE_BYTES)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(FILE_BYTES)
 
     # -- modes -----------------------------------------------------------------------------------------
     def is_readable(self) -> bool:

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, EINVAL, EIO, ENXIO, EPERM, LinuxError
+from cloche.abi.errno import EACCES, EINVAL, EIO, ENOMEM, ENXIO, EPERM, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.vfs.namei import d_path
 from cloche.vfs.objects import (
@@ -253,7 +254,11 @@ class GeneratedDescription(FileDescription):
         inode = self.inode
         assert isinstance(inode, GeneratedInode)
         if offset == 0 or offset != self._expected:
-            self._text = inode.generate(ctx)
+            text = inode.generate(ctx)
+            if len(text) > len(self._text) and not KERNEL_MEMORY.has_room(len(text)):
+                return -ENOMEM
+            KERNEL_MEMORY.take(len(text) - len(self._text))
+            self._text = text
         text = self._text
         want = dst.remaining()
         count = 0
@@ -261,6 +266,11 @@ class GeneratedDescription(FileDescription):
             count = dst.copy_to(text[offset : offset + want])
         self._expected = offset + count
         return count
+
+    def release(self) -> None:
+        KERNEL_MEMORY.give(len(self._text))
+        self._text = b""
+        super().release()
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         inode = self.inode

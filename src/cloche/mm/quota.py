@@ -1,0 +1,55 @@
+"""What guests may make the sentry remember: one account of bytes for all kernel objects of the sandbox.
+
+Whatever a guest can create without end (areas, open files, bytes in pipes, names, queued events …) costs memory of
+the sentry, which no host limit of the guests covers.  Each kind charges what one object really costs here (an
+estimate, measured on CPython with 64-bit pointers), and asks for room *before* it changes anything.  Leftmost, so
+that every part of the kernel can use it; boot sets the limit.
+"""
+
+from typing import Final
+
+DEFAULT_LIMIT: Final = 1 << 30  # bytes
+
+AREA_BYTES: Final = 320  # an area of an address space
+FILE_BYTES: Final = 800  # an open file description
+DESCRIPTOR_BYTES: Final = 9  # a place in a table of descriptors
+NAME_BYTES: Final = 700  # a name in a directory, with its dentry
+INODE_BYTES: Final = 1100  # an inode without its names
+RECORD_BYTES: Final = 500  # a watch, a lock, a queued signal, a timer
+BUFFER_BYTES: Final = 150  # what a queued buffer costs beside its bytes
+GROUP_BYTES: Final = 40  # a supplementary group
+INSN_BYTES: Final = 100  # an instruction of a guest's seccomp filter
+
+
+class Quota:
+    """A limit, what is used of it, and how often there was no room."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit: int = limit
+        self.used: int = 0
+        self.refusals: int = 0
+
+    def has_room(self, count: int) -> bool:
+        """Whether `count` more fit: ask before changing anything."""
+        if self.used + count <= self.limit:
+            return True
+        self.refusals += 1
+        return False
+
+    def has_spare(self, count: int) -> bool:
+        """The same for what outlives processes (files): it may not use the last quarter, which processes need."""
+        if self.used + count <= self.limit - (self.limit >> 2):
+            return True
+        self.refusals += 1
+        return False
+
+    def take(self, count: int) -> None:
+        """Charge; callers have asked."""
+        self.used += count
+
+    def give(self, count: int) -> None:
+        """The object is gone."""
+        self.used -= count
+
+
+KERNEL_MEMORY: Final = Quota(DEFAULT_LIMIT)
