@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_LISTEN
+from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LISTEN
 from cloche.kernel.task import Kernel
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, stack_of
@@ -56,6 +56,8 @@ def _tcp(kernel: Kernel, family: int) -> bytes:
         unread, unsent = queues_of(sock)
         if sock.state == TCP_LISTEN:
             unsent = 0
+        elif sock.state == TCP_CLOSE_WAIT and unread:
+            unread += 1  # the FIN that was not read yet
         line = (
             f"{number:4d}: {_shown(sock, sock.laddr)}:{sock.lport:04X} {_shown(sock, sock.raddr)}:{sock.rport:04X} "
             f"{sock.state:02X} {unsent:08X}:{unread:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "

@@ -25,6 +25,7 @@ from cloche.abi.errno import (
     ENOENT,
     ENOPROTOOPT,
     ENOTTY,
+    ENXIO,
     EOPNOTSUPP,
     EPERM,
     LinuxError,
@@ -133,6 +134,7 @@ from cloche.vfs.objects import (
     FileDescription,
     FileSystem,
     Inode,
+    Path,
     SetAttr,
 )
 from cloche.vfs.waitqueue import WaitQueue
@@ -260,8 +262,9 @@ class SocketInode(Inode):
         if attr.valid & ATTR_CTIME:
             self.ctime_ns = attr.ctime_ns
 
-    def getxattr(self, ctx: Context, name: bytes) -> bytes:
-        raise LinuxError(EOPNOTSUPP)
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        """Through /proc/PID/fd: sockets cannot be opened."""
+        raise LinuxError(ENXIO)
 
 
 def sockfs(kernel: Kernel) -> FileSystem:

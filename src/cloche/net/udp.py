@@ -35,7 +35,6 @@ from cloche.abi.socket import (
     IP_HDRINCL,
     IP_MULTICAST_ALL,
     IP_MULTICAST_IF,
-    IP_MULTICAST_LOOP,
     IP_MULTICAST_TTL,
     IP_PKTINFO,
     IP_RECVERR,
@@ -570,8 +569,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         assert isinstance(sock, UdpSocket)
         found.append(sock)
     if is_multicast(gram.dest) or is_broadcast(gram.dest):
-        if is_multicast(gram.dest) and not sender.ip.get(IP_MULTICAST_LOOP, 1):
-            return
+        # Whatever IP_MULTICAST_LOOP says: what lo sends, it receives.
         _deliver_group(found, gram)
         return
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
