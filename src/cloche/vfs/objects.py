@@ -24,6 +24,7 @@ from cloche.abi.errno import (
     ENODEV,
     ENOTDIR,
     ENOTTY,
+    ENXIO,
     EOPNOTSUPP,
     EPERM,
     ESPIPE,
@@ -278,7 +279,7 @@ class Inode:
 
         Raises LinuxError; ENXIO for a socket or an absent device.
         """
-        raise LinuxError(ENODEV)
+        raise LinuxError(ENXIO if self.mode & S_IFMT == S_IFSOCK else ENODEV)
 
 
 def generic_permission(inode: Inode, creds: Credentials, mask: int) -> bool:
@@ -516,8 +517,6 @@ class FileDescription:
         return new
 
     def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
-        from cloche.abi.errno import ENXIO
-
         self.inode.refresh(ctx)
         if offset < 0 or offset >= self.inode.size:
             return -ENXIO
