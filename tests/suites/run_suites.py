@@ -85,14 +85,21 @@ class Place:
         env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         script = f"cd $(mktemp -d /tmp/suite.XXXXXX); {script}\nexit $?"
         if self.name == "native":
-            inner = f"ip link set lo up; exec setpriv --bounding-set={CAPABILITIES} --inh-caps=-all sh -c \"$0\""
+            inner = (
+                f'ip link set lo up; exec setpriv --bounding-set={CAPABILITIES} --inh-caps=-all sh -c "$0"'
+            )
             command = [*NAMESPACES, "sh", "-c", f"{inner}; exit $?", script]
         else:
             command = [*CLOCHE, *self.options, "-e", "LANG=C.UTF-8", "--", "sh", "-c", script]
             env = dict(os.environ)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=env,
+                start_new_session=True,
             )
             try:
                 process.wait(self.timeout_s)
@@ -110,7 +117,9 @@ class Place:
 def cpython_verdicts(place: Place, case: str, log: Path) -> Verdicts:
     """Run one module of CPython's suite; the verdicts come from its JUnit report, or else from its verbose output."""
     options = "-u all,-largefile,-cpu,-network,-gui,-audio,-urlfetch --timeout 120 -v --junit-xml=report.xml"
-    text = place.run(f"{PYTHON} -m test {options} {case}; s=$?; echo; echo {MARK}; cat report.xml; exit $s", log)
+    text = place.run(
+        f"{PYTHON} -m test {options} {case}; s=$?; echo; echo {MARK}; cat report.xml; exit $s", log
+    )
     shown, found, report = text.rpartition(MARK)
     if found and report.strip().startswith("<"):
         try:
@@ -127,7 +136,11 @@ def junit_verdicts(report: str) -> Verdicts:
     verdicts: Verdicts = {}
     for case in ElementTree.fromstring(report.strip()).iter("testcase"):
         verdict = "ok"
-        if case.get("result") == "skipped" or case.get("status") == "notrun" or case.find("skipped") is not None:
+        if (
+            case.get("result") == "skipped"
+            or case.get("status") == "notrun"
+            or case.find("skipped") is not None
+        ):
             verdict = "skipped"
         for kind in ("error", "failure"):
             if case.find(kind) is not None:
@@ -191,7 +204,9 @@ def stress_verdicts(place: Place, case: str, log: Path) -> Verdicts:
 
 def stressors(family: str) -> list[str]:
     """The stressors of a class that are run."""
-    done = subprocess.run(["stress-ng", "--class", f"{family}?"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        ["stress-ng", "--class", f"{family}?"], capture_output=True, text=True, timeout=20, check=False
+    )
     names = (done.stdout + done.stderr).partition("stressors:")[2].split()
     return [name for name in names if name not in STRESS_LEFT_OUT]
 
@@ -243,7 +258,9 @@ def compare_case(name: str, folder: Path, args: argparse.Namespace, known: dict[
     for test, there, here in differences:
         reason = known.get(f"{name} {test}") or known.get(f"{name} *")
         unknown += reason is None
-        print(f"  {test}: native {there}, cloche {here}" + (f" (known: {reason})" if reason else ""), flush=True)
+        print(
+            f"  {test}: native {there}, cloche {here}" + (f" (known: {reason})" if reason else ""), flush=True
+        )
     return unknown
 
 
