@@ -3,8 +3,10 @@
 import hashlib
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -64,19 +66,19 @@ def test_large_pipes(size_mib: int) -> None:
         [*cloche_words(), "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
     )
     assert process.stdin is not None and process.stdout is not None
-    child = os.fork()
-    if child == 0:
-        process.stdout.close()
+
+    def feed(pipe: IO[bytes]) -> None:
         for _index in range(size_mib):
-            process.stdin.write(block)
-        process.stdin.close()
-        os._exit(0)
-    process.stdin.close()
+            pipe.write(block)
+        pipe.close()
+
+    feeder = threading.Thread(target=feed, args=(process.stdin,))
+    feeder.start()
     length = 0
     while data := process.stdout.read(MIB):
         length += len(data)
         digest.update(data)
-    os.waitpid(child, 0)
+    feeder.join()
     assert process.wait(timeout=20) == 0 and length == size_mib * MIB
     assert digest.digest() == hashlib.sha256(block * size_mib).digest()
     assert time.monotonic() - started < 60

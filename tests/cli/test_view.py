@@ -46,7 +46,7 @@ def test_current_directory_that_is_a_home() -> None:
 
 @pytest.mark.parametrize("folder", ["/", "/tmp", "/etc", "/usr/lib", "/var", "/proc", "/dev", "/run"])
 def test_starting_in_a_system_directory(folder: str) -> None:
-    marker = Path("/tmp/cloche-test-marker")
+    marker = Path(f"/tmp/cloche-test-marker-{os.getpid()}")
     marker.write_text("x")
     try:
         done = shell("ls -A; pwd; ls /tmp", cwd=Path(folder))
