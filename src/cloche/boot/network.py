@@ -3,16 +3,19 @@
 The packages fs and net do not know each other; `install_network` is called once, after `proc_fs` can be built.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EINVAL
-from cloche.fs.proc import KernelFile, proc_net, proc_sysctl
+from cloche.fs.proc import proc_net, proc_sysctl
 from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
-from cloche.net.inet_base import NetStack, stack_of
+from cloche.net.inet_base import NetStack, stack_for, stack_of
 from cloche.net.proc_text import FILES
 from cloche.vfs.objects import Context
-from cloche.vfs.pseudo import PseudoFs
+from cloche.vfs.pseudo import GeneratedInode, PseudoFs
+
+NetText = Callable[[NetStack], bytes]
 
 # Parameters that have no effect here, with the values of a fresh network namespace.
 _CONSTANTS: Final = (
@@ -69,23 +72,36 @@ _STATISTICS: Final = (
 )  # fmt: skip
 
 
+class NetFile(GeneratedInode):
+    """A file of /proc/net, about the network that its reader is in."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel, text: NetText) -> None:
+        super().__init__(fs, 0o444)
+        self.kernel: Kernel = kernel
+        self.text: NetText = text
+
+    def generate(self, ctx: Context) -> bytes:
+        return self.text(stack_for(self.kernel, ctx))
+
+
 class PortRange:
     """net.ipv4.ip_local_port_range."""
 
-    def __init__(self, stack: NetStack) -> None:
-        self.stack: NetStack = stack
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\t%d\n" % (self.stack.tcp.low, self.stack.tcp.high)
+        return b"%d\t%d\n" % (stack_for(self.kernel, ctx).tcp.low, stack_for(self.kernel, ctx).tcp.high)
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
         if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
             return -EINVAL
         low, high = int(words[0]), int(words[1])
-        if not 0 < low <= high <= 65535 or low < self.stack.unprivileged_port:
+        if not 0 < low <= high <= 65535 or low < stack_for(self.kernel, ctx).unprivileged_port:
             return -EINVAL
-        for table in (self.stack.tcp, self.stack.udp):
+        stack = stack_for(self.kernel, ctx)
+        for table in (stack.tcp, stack.udp, stack.udplite):
             table.low, table.high = low, high
         return len(data)
 
@@ -93,53 +109,56 @@ class PortRange:
 class FirstPort:
     """net.ipv4.ip_unprivileged_port_start."""
 
-    def __init__(self, stack: NetStack) -> None:
-        self.stack: NetStack = stack
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\n" % self.stack.unprivileged_port
+        return b"%d\n" % stack_for(self.kernel, ctx).unprivileged_port
 
     def consume(self, ctx: Context, data: bytes) -> int:
         word = data.strip()
-        if not word.isdigit() or int(word) > 65535 or int(word) > self.stack.tcp.low:
+        if not word.isdigit() or int(word) > 65535 or int(word) > stack_for(self.kernel, ctx).tcp.low:
             return -EINVAL
-        self.stack.unprivileged_port = int(word)
+        stack_for(self.kernel, ctx).unprivileged_port = int(word)
         return len(data)
 
 
 class PingGroups:
     """net.ipv4.ping_group_range."""
 
-    def __init__(self, stack: NetStack) -> None:
-        self.stack: NetStack = stack
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\t%d\n" % (self.stack.ping_low, self.stack.ping_high)
+        return b"%d\t%d\n" % (stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high)
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
         if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
             return -EINVAL
-        self.stack.ping_low, self.stack.ping_high = int(words[0]), int(words[1])
+        stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high = (
+            int(words[0]),
+            int(words[1]),
+        )
         return len(data)
 
 
 def install_network(kernel: Kernel) -> None:
     """Add the files of the network to proc and sysfs."""
-    stack = stack_of(kernel)
+    stack_of(kernel)
     net = proc_net(kernel)
     fs = net.fs
     assert isinstance(fs, PseudoFs)
     for name, function in FILES:
-        net.add(name, KernelFile(fs, kernel, function))
+        net.add(name, NetFile(fs, kernel, function))
     tree = proc_sysctl(kernel)
     for path, value in _CONSTANTS:
         tree.add_constant(path, value)
-    ports = PortRange(stack)
+    ports = PortRange(kernel)
     tree.add_file(b"net/ipv4/ip_local_port_range", ports.produce, ports.consume, 0o644)
-    first = FirstPort(stack)
+    first = FirstPort(kernel)
     tree.add_file(b"net/ipv4/ip_unprivileged_port_start", first.produce, first.consume, 0o644)
-    groups = PingGroups(stack)
+    groups = PingGroups(kernel)
     tree.add_file(b"net/ipv4/ping_group_range", groups.produce, groups.consume, 0o644)
     system = sysfs(kernel)
     assert isinstance(system, Sysfs)
