@@ -120,6 +120,8 @@ class ProcFs(PseudoFs):
             held: object = task.ns.uts if kind == b"uts" else task.ns.ipc
             ino = task.ns.uts.ino if kind == b"uts" else task.ns.ipc.ino
             return NamespaceInode(self.nsfs, kind, ino, held)
+        if kind == b"net":
+            return NamespaceInode(self.nsfs, kind, task.ns.net.ino, task.ns.net)
         known = self.namespaces.get(kind)
         if known is None:
             known = NamespaceInode(self.nsfs, kind, NAMESPACE_INOS[kind])

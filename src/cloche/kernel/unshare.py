@@ -1,7 +1,7 @@
 """New namespaces, and leaving what a task shares (unshare(2), setns(2), the CLONE_NEW* flags of clone(2)).
 
-There are UTS, IPC and mount namespaces.  Of the other kinds there can be no second one: asking for it gives what
-Linux gives at the limits of /proc/sys/user, which are 0.
+There are UTS, IPC, mount and network namespaces.  Of the other kinds there can be no second one: asking for it
+gives what Linux gives at the limits of /proc/sys/user, which are 0.
 """
 
 from typing import Final
@@ -41,7 +41,7 @@ NAMESPACES: Final = (
     | CLONE_NEWCGROUP
     | CLONE_NEWTIME
 )
-SINGLE: Final = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWTIME
+SINGLE: Final = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWTIME
 _UNSHARE: Final = (
     NAMESPACES | CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM
 )
@@ -56,18 +56,18 @@ def check_new(task: Task, flags: int) -> None:
         raise LinuxError(ENOSPC)
     if not task.creds.capable(CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
-    if flags & SINGLE:
+    if flags & SINGLE or (flags & CLONE_NEWNET and not task.ns.net.is_real):
         raise LinuxError(ENOSPC)
     kinds: set[object] = set()
     for other in task.kernel.tasks.values():
-        kinds.update((other.ns.uts, other.ns.ipc, other.mount_ns))
+        kinds.update((other.ns.uts, other.ns.ipc, other.ns.net, other.mount_ns))
     if len(kinds) >= MAX_NAMESPACES:
         raise LinuxError(ENOSPC)
 
 
 def new_namespaces(task: Task, flags: int) -> Namespaces:
-    """The task's namespaces, with new ones for CLONE_NEWUTS and CLONE_NEWIPC (checked by `check_new`)."""
-    if not flags & (CLONE_NEWUTS | CLONE_NEWIPC):
+    """The task's namespaces, with new ones for CLONE_NEWUTS, NEWIPC and NEWNET (checked by `check_new`)."""
+    if not flags & (CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET):
         return task.ns
     new = task.ns.clone()
     if flags & CLONE_NEWUTS:
@@ -76,6 +76,9 @@ def new_namespaces(task: Task, flags: int) -> Namespaces:
     if flags & CLONE_NEWIPC:
         new.ipc = IpcNamespace(new.ipc.segments.dev, new.ipc.quota)
         new.ipc.ino = task.kernel.alloc_namespace_ino()
+    if flags & CLONE_NEWNET:
+        new.net = new.net.fresh()
+        new.net.ino = task.kernel.alloc_namespace_ino()
     return new
 
 

@@ -40,6 +40,15 @@ class Interface:
         self.packets: int = 0
         self.bytes: int = 0
 
+    def set_up(self, *, is_up: bool) -> None:
+        """Raise or lower it: raised it has its loopback addresses, lowered it has no IPv6 ones."""
+        if is_up and not self.is_up:
+            self.addresses4.setdefault(LOOPBACK4, 8)
+            self.addresses6.setdefault(LOOPBACK6, 128)
+        elif not is_up:
+            self.addresses6.clear()
+        self.is_up = is_up
+
     def is_local(self, addr: bytes) -> bool:
         """Whether packets to `addr` come back to us."""
         if len(addr) == 4:
@@ -58,7 +67,7 @@ class Interface:
         """Whether a socket may be bound to it (inet_addr_type is local, multicast or broadcast)."""
         if is_any(addr) or is_multicast(addr) or addr == BROADCAST4:
             return True
-        return self.is_local(addr)
+        return self.is_up and self.is_local(addr)
 
     def source_for(self, dest: bytes) -> bytes:
         """The source address of a packet to a local address.  Raises LinuxError(ENETUNREACH)."""

@@ -115,7 +115,8 @@ from cloche.abi.socket import (
     SOCK_STREAM,
     SOL_SOCKET,
 )
-from cloche.kernel.task import Kernel
+from cloche.kernel.namespaces import NetNamespace
+from cloche.kernel.task import Kernel, Task
 from cloche.net.inet_addr import (
     ANY4,
     ANY6,
@@ -175,10 +176,12 @@ _IPV6_FLAGS: Final = frozenset(
 )
 
 
-class NetStack:
-    """The network of a sandbox."""
+class NetStack(NetNamespace):
+    """A network: that of the sandbox, or a further network namespace."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.is_real = True
         self.lo: Interface = Interface()
         self.tcp: PortTable = PortTable(is_tcp=True)
         self.udp: PortTable = PortTable(is_tcp=False)
@@ -193,19 +196,38 @@ class NetStack:
         self.udplite_sockets: dict[int, list[InetSocket]] = {}
         self.tuples: dict[tuple[bytes, int, bytes, int], InetSocket] = {}  # TCP connections
 
+        self.parts: dict[str, object] = {}  # what other families keep
+
+    def fresh(self) -> NetNamespace:
+        new = NetStack()
+        new.lo.is_up = False
+        new.lo.addresses4.clear()
+        new.lo.addresses6.clear()
+        new.ping_low, new.ping_high = 1, 0
+        return new
+
     def count(self, name: str) -> None:
         """One more in /proc/net/snmp."""
         self.counters[name] = self.counters.get(name, 0) + 1
 
 
 def stack_of(kernel: Kernel) -> NetStack:
-    """The sandbox's network, made at first use."""
-    found = kernel.extra.get("net_stack")
+    """The sandbox's first network, made at first use."""
+    found = kernel.init_ns.net
     if isinstance(found, NetStack):
         return found
     made = NetStack()
-    kernel.extra["net_stack"] = made
+    kernel.init_ns.net = made
     return made
+
+
+def stack_for(kernel: Kernel, ctx: Context) -> NetStack:
+    """The network that a task is in."""
+    if isinstance(ctx, Task):
+        found = ctx.ns.net
+        if isinstance(found, NetStack):
+            return found
+    return stack_of(kernel)
 
 
 class InetSocket(SocketFile):
@@ -215,7 +237,7 @@ class InetSocket(SocketFile):
         self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
     ) -> None:
         super().__init__(kernel, ctx, family, kind, protocol, flags)
-        self.stack: NetStack = stack_of(kernel)
+        self.stack: NetStack = stack_for(kernel, ctx)
         any_addr = ANY4 if family == AF_INET else ANY6
         self.laddr: bytes = any_addr
         self.lport: int = 0
@@ -230,6 +252,13 @@ class InetSocket(SocketFile):
         self.groups: dict[bytes, int] = {}  # multicast groups joined
         self.errors: list[QueuedError] = []  # the error queue
         self.stack.sockets[self] = None
+
+    def move_to(self, stack: NetStack) -> None:
+        """A new socket belongs to another network than its maker (the end of a connection)."""
+        if stack is not self.stack:
+            self.stack.sockets.pop(self, None)
+            self.stack = stack
+            stack.sockets[self] = None
 
     def ports(self) -> PortTable:
         """The table of our protocol."""
@@ -724,7 +753,7 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
     elif command == SIOCSIFFLAGS:
         if not ctx.creds.capable(CAP_NET_ADMIN):
             return -EPERM
-        lo.is_up = request[16] & IFF_UP != 0
+        lo.set_up(is_up=request[16] & IFF_UP != 0)
         return 0
     elif command in (SIOCGIFADDR, SIOCGIFDSTADDR):
         value = encode(AF_INET, LOOPBACK4, 0)

@@ -60,7 +60,7 @@ from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
-from cloche.net.inet_base import NetStack, interface_ioctl, stack_of
+from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.nlmsg import HEADER, Reply, message
 from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
 from cloche.vfs.objects import Context
@@ -91,13 +91,13 @@ class NetlinkMessage:
         self.cred: Ucred | None = cred
 
 
-def ports_of(kernel: Kernel) -> dict[tuple[int, int], "NetlinkSocket"]:
+def ports_of(stack: NetStack) -> dict[tuple[int, int], "NetlinkSocket"]:
     """Bound sockets by (protocol, port id)."""
-    table = kernel.extra.get("netlink_ports")
+    table = stack.parts.get("netlink")
     if isinstance(table, NetlinkPorts):
         return table.bound
     made = NetlinkPorts()
-    kernel.extra["netlink_ports"] = made
+    stack.parts["netlink"] = made
     return made.bound
 
 
@@ -113,7 +113,7 @@ class NetlinkSocket(SocketFile):
 
     def __init__(self, kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> None:
         super().__init__(kernel, ctx, AF_NETLINK, kind, protocol, flags)
-        self.stack: NetStack = stack_of(kernel)
+        self.stack: NetStack = stack_for(kernel, ctx)
         self.pid: int = 0
         self.groups: int = 0
         self.dest_pid: int = 0
@@ -135,7 +135,7 @@ class NetlinkSocket(SocketFile):
             if pid != self.pid:
                 return -EINVAL
         elif pid:
-            table = ports_of(self.kernel)
+            table = ports_of(self.stack)
             if (self.protocol, pid) in table:
                 return -EADDRINUSE
             table[(self.protocol, pid)] = self
@@ -151,7 +151,7 @@ class NetlinkSocket(SocketFile):
 
     def autobind(self, ctx: Context) -> None:
         """The process id, or a number that no process has."""
-        table = ports_of(self.kernel)
+        table = ports_of(self.stack)
         pid = ctx.thread_group_id()
         other = -4096
         while (self.protocol, pid & 0xFFFFFFFF) in table:
@@ -209,7 +209,7 @@ class NetlinkSocket(SocketFile):
         if groups:
             self._broadcast(data, groups, cred)
         if pid:
-            other = ports_of(self.kernel).get((self.protocol, pid))
+            other = ports_of(self.stack).get((self.protocol, pid))
             if other is None:
                 return -ECONNREFUSED
             other.deliver(NetlinkMessage(data, self.pid, 0, cred))
@@ -218,7 +218,7 @@ class NetlinkSocket(SocketFile):
         return length
 
     def _broadcast(self, data: bytes, groups: int, cred: Ucred) -> None:
-        for (protocol, _pid), other in list(ports_of(self.kernel).items()):
+        for (protocol, _pid), other in list(ports_of(self.stack).items()):
             if protocol == self.protocol and other is not self and other.groups & groups:
                 other.deliver(NetlinkMessage(data, self.pid, groups, cred))
 
@@ -264,7 +264,7 @@ class NetlinkSocket(SocketFile):
         if self.protocol == NETLINK_ROUTE:
             return rtnetlink.answer(self.stack, ctx, reply, kind, flags, body)
         if self.protocol == NETLINK_SOCK_DIAG:
-            return sock_diag.answer(self.kernel, self.stack, reply, kind, flags, body)
+            return sock_diag.answer(self.stack, reply, kind, flags, body)
         if self.protocol == NETLINK_GENERIC:
             return ENOENT if kind == 0x10 else EOPNOTSUPP
         return ECONNREFUSED
@@ -363,5 +363,5 @@ class NetlinkSocket(SocketFile):
     def release(self) -> None:
         self.is_released = True
         if self.pid:
-            ports_of(self.kernel).pop((self.protocol, self.pid), None)
+            ports_of(self.stack).pop((self.protocol, self.pid), None)
         self.inbox.clear()

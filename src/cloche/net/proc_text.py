@@ -1,11 +1,10 @@
-"""The texts of /proc/net (proc(5)): functions of the kernel; boot puts them in place."""
+"""The texts of /proc/net (proc(5)): functions of a network; boot puts them in place."""
 
 from typing import Final
 
 from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LISTEN
-from cloche.kernel.task import Kernel
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
-from cloche.net.inet_base import InetSocket, stack_of
+from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
 from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
@@ -35,21 +34,21 @@ def _shown(sock: InetSocket, addr: bytes) -> str:
     return text(addr[-4:])
 
 
-def _lines(kernel: Kernel, family: int, protocol: int) -> list[InetSocket]:
+def _lines(stack: NetStack, family: int, protocol: int) -> list[InetSocket]:
     found: list[InetSocket] = []
-    for sock in stack_of(kernel).sockets:
+    for sock in stack.sockets:
         if sock.family == family and sock.protocol == protocol and not isinstance(sock, RawSocket):
             found.append(sock)
     return found
 
 
-def _tcp(kernel: Kernel, family: int) -> bytes:
+def _tcp(stack: NetStack, family: int) -> bytes:
     head = _TCP_HEAD if family == AF_INET else _TCP6_HEAD
     out = [head.ljust(149) if family == AF_INET else head]
     number = 0
-    shown = [sock for sock in _lines(kernel, family, IPPROTO_TCP) if state_of(sock) == TCP_LISTEN]
+    shown = [sock for sock in _lines(stack, family, IPPROTO_TCP) if state_of(sock) == TCP_LISTEN]
     shown += [
-        sock for sock in _lines(kernel, family, IPPROTO_TCP) if state_of(sock) not in (TCP_LISTEN, TCP_CLOSE)
+        sock for sock in _lines(stack, family, IPPROTO_TCP) if state_of(sock) not in (TCP_LISTEN, TCP_CLOSE)
     ]
     for sock in shown:
         assert isinstance(sock, TcpSocket)
@@ -68,20 +67,20 @@ def _tcp(kernel: Kernel, family: int) -> bytes:
     return ("\n".join(out) + "\n").encode()
 
 
-def tcp_text(kernel: Kernel) -> bytes:
+def tcp_text(stack: NetStack) -> bytes:
     """/proc/net/tcp."""
-    return _tcp(kernel, AF_INET)
+    return _tcp(stack, AF_INET)
 
 
-def tcp6_text(kernel: Kernel) -> bytes:
+def tcp6_text(stack: NetStack) -> bytes:
     """/proc/net/tcp6."""
-    return _tcp(kernel, AF_INET6)
+    return _tcp(stack, AF_INET6)
 
 
-def _grams(kernel: Kernel, family: int, which: str) -> bytes:
+def _grams(stack: NetStack, family: int, which: str) -> bytes:
     head = _UDP_HEAD if family == AF_INET else _UDP6_HEAD
     out = [head.ljust(127) if family == AF_INET else head]
-    for sock in stack_of(kernel).sockets:
+    for sock in stack.sockets:
         if sock.family != family or not isinstance(sock, DatagramSocket):
             continue
         if which == "udp":
@@ -106,40 +105,40 @@ def _grams(kernel: Kernel, family: int, which: str) -> bytes:
     return ("\n".join(out) + "\n").encode()
 
 
-def udp_text(kernel: Kernel) -> bytes:
+def udp_text(stack: NetStack) -> bytes:
     """/proc/net/udp."""
-    return _grams(kernel, AF_INET, "udp")
+    return _grams(stack, AF_INET, "udp")
 
 
-def udp6_text(kernel: Kernel) -> bytes:
+def udp6_text(stack: NetStack) -> bytes:
     """/proc/net/udp6."""
-    return _grams(kernel, AF_INET6, "udp")
+    return _grams(stack, AF_INET6, "udp")
 
 
-def raw_text(kernel: Kernel) -> bytes:
+def raw_text(stack: NetStack) -> bytes:
     """/proc/net/raw."""
-    return _grams(kernel, AF_INET, "raw")
+    return _grams(stack, AF_INET, "raw")
 
 
-def raw6_text(kernel: Kernel) -> bytes:
+def raw6_text(stack: NetStack) -> bytes:
     """/proc/net/raw6."""
-    return _grams(kernel, AF_INET6, "raw")
+    return _grams(stack, AF_INET6, "raw")
 
 
-def icmp_text(kernel: Kernel) -> bytes:
+def icmp_text(stack: NetStack) -> bytes:
     """/proc/net/icmp."""
-    return _grams(kernel, AF_INET, "icmp")
+    return _grams(stack, AF_INET, "icmp")
 
 
-def icmp6_text(kernel: Kernel) -> bytes:
+def icmp6_text(stack: NetStack) -> bytes:
     """/proc/net/icmp6."""
-    return _grams(kernel, AF_INET6, "icmp")
+    return _grams(stack, AF_INET6, "icmp")
 
 
-def unix_text(kernel: Kernel) -> bytes:
+def unix_text(stack: NetStack) -> bytes:
     """/proc/net/unix."""
     out = ["Num       RefCount Protocol Flags    Type St Inode Path\n"]
-    for sock in names_of(kernel).sockets:
+    for sock in names_of(stack).sockets:
         flags = 0x10000 if sock.state == LISTENING else 0
         out.append(
             f"{0:016x}: {2 + (sock.peer is not None):08X} 00000000 {flags:08X} {sock.kind:04X} "
@@ -160,9 +159,9 @@ def _unix_name(sock: UnixSocket) -> str:
     return " " + name.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
 
 
-def dev_text(kernel: Kernel) -> bytes:
+def dev_text(stack: NetStack) -> bytes:
     """/proc/net/dev."""
-    lo = stack_of(kernel).lo
+    lo = stack.lo
     return (
         "Inter-|   Receive                                                |  Transmit\n"
         " face |bytes    packets errs drop fifo frame compressed multicast|"
@@ -172,13 +171,13 @@ def dev_text(kernel: Kernel) -> bytes:
     ).encode()
 
 
-def route_text(kernel: Kernel) -> bytes:
+def route_text(stack: NetStack) -> bytes:
     """/proc/net/route: no routes but the local ones, which are not shown."""
     head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
     return (head.ljust(127) + "\n").encode()
 
 
-def ipv6_route_text(kernel: Kernel) -> bytes:
+def ipv6_route_text(stack: NetStack) -> bytes:
     """/proc/net/ipv6_route."""
     zero = "0" * 32
     return (
@@ -188,9 +187,9 @@ def ipv6_route_text(kernel: Kernel) -> bytes:
     ).encode()
 
 
-def if_inet6_text(kernel: Kernel) -> bytes:
+def if_inet6_text(stack: NetStack) -> bytes:
     """/proc/net/if_inet6."""
-    lo = stack_of(kernel).lo
+    lo = stack.lo
     if not lo.is_up:
         return b""
     out = [
@@ -200,14 +199,13 @@ def if_inet6_text(kernel: Kernel) -> bytes:
     return "".join(out).encode()
 
 
-def arp_text(kernel: Kernel) -> bytes:
+def arp_text(stack: NetStack) -> bytes:
     """/proc/net/arp."""
     return b"IP address       HW type     Flags       HW address            Mask     Device\n"
 
 
-def _count(kernel: Kernel, family: int) -> tuple[int, int, int, int, int]:
+def _count(stack: NetStack, family: int) -> tuple[int, int, int, int, int]:
     """Numbers of sockets: TCP in use, TCP in all, UDP, raw, and TIME_WAIT."""
-    stack = stack_of(kernel)
     tcp = alloc = udp = raw = 0
     for sock in stack.sockets:
         if sock.family != family:
@@ -222,28 +220,28 @@ def _count(kernel: Kernel, family: int) -> tuple[int, int, int, int, int]:
     return tcp, alloc, udp, raw, len(stack.tcp.waiting)
 
 
-def sockstat_text(kernel: Kernel) -> bytes:
+def sockstat_text(stack: NetStack) -> bytes:
     """/proc/net/sockstat."""
-    tcp, alloc, udp, raw, waiting = _count(kernel, AF_INET)
-    used = len(stack_of(kernel).sockets) + len(names_of(kernel).sockets) + len(ports_of(kernel))
+    tcp, alloc, udp, raw, waiting = _count(stack, AF_INET)
+    used = len(stack.sockets) + len(names_of(stack).sockets) + len(ports_of(stack))
     return (
         f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {alloc} mem 0\n"
         f"UDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
     ).encode()
 
 
-def sockstat6_text(kernel: Kernel) -> bytes:
+def sockstat6_text(stack: NetStack) -> bytes:
     """/proc/net/sockstat6."""
-    tcp, _alloc, udp, raw, _waiting = _count(kernel, AF_INET6)
+    tcp, _alloc, udp, raw, _waiting = _count(stack, AF_INET6)
     return (
         f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse {raw}\nFRAG6: inuse 0 memory 0\n"
     ).encode()
 
 
-def netlink_text(kernel: Kernel) -> bytes:
+def netlink_text(stack: NetStack) -> bytes:
     """/proc/net/netlink."""
     out = ["sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"]
-    for (protocol, pid), sock in ports_of(kernel).items():
+    for (protocol, pid), sock in ports_of(stack).items():
         out.append(
             f"{0:016x} {protocol:<3d} {pid:<10d} {sock.groups:08x} {sock.queued:<8d} {0:<8d} 0     2        "
             f"0        {sock.inode.ino:<8d}\n"
@@ -251,16 +249,16 @@ def netlink_text(kernel: Kernel) -> bytes:
     return "".join(out).encode()
 
 
-def packet_text(kernel: Kernel) -> bytes:
+def packet_text(stack: NetStack) -> bytes:
     """/proc/net/packet."""
     return b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
 
 
-def protocols_text(kernel: Kernel) -> bytes:
+def protocols_text(stack: NetStack) -> bytes:
     """/proc/net/protocols: the names and how many sockets."""
     out = ["protocol  size sockets  memory press maxhdr  slab module\n"]
-    tcp, tcp_all, udp, raw, _tw = _count(kernel, AF_INET)
-    tcp6, tcp6_all, udp6, raw6, _tw6 = _count(kernel, AF_INET6)
+    tcp, tcp_all, udp, raw, _tw = _count(stack, AF_INET)
+    tcp6, tcp6_all, udp6, raw6, _tw6 = _count(stack, AF_INET6)
     rows = (
         ("RAW", raw),
         ("UDP", udp),
@@ -268,8 +266,8 @@ def protocols_text(kernel: Kernel) -> bytes:
         ("RAWv6", raw6),
         ("UDPv6", udp6),
         ("TCPv6", tcp6_all),
-        ("UNIX", len(names_of(kernel).sockets)),
-        ("NETLINK", len(ports_of(kernel))),
+        ("UNIX", len(names_of(stack).sockets)),
+        ("NETLINK", len(ports_of(stack))),
     )
     for name, count in rows:
         out.append(f"{name:<9s} 1024 {count:6d}       0   no       0   yes  kernel\n")
@@ -280,9 +278,8 @@ def _pairs(title: str, names: str, values: list[int]) -> str:
     return f"{title}: {names}\n{title}: {' '.join(str(value) for value in values)}\n"
 
 
-def snmp_text(kernel: Kernel) -> bytes:
+def snmp_text(stack: NetStack) -> bytes:
     """/proc/net/snmp: the counters that exist here; the others are zero."""
-    stack = stack_of(kernel)
     ip = (
         "Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards "
         "InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs "
@@ -313,7 +310,7 @@ def snmp_text(kernel: Kernel) -> bytes:
     return out.encode()
 
 
-def netstat_text(kernel: Kernel) -> bytes:
+def netstat_text(stack: NetStack) -> bytes:
     """/proc/net/netstat: the first names of each group, all zero."""
     return (
         _pairs(
@@ -325,13 +322,13 @@ def netstat_text(kernel: Kernel) -> bytes:
     ).encode()
 
 
-def snmp6_text(kernel: Kernel) -> bytes:
+def snmp6_text(stack: NetStack) -> bytes:
     """/proc/net/snmp6."""
     names = ("Ip6InReceives", "Ip6InDelivers", "Ip6OutRequests", "Udp6InDatagrams", "Udp6OutDatagrams")
     return "".join([f"{name:<32}\t0\n" for name in names]).encode()
 
 
-def igmp_text(kernel: Kernel) -> bytes:
+def igmp_text(stack: NetStack) -> bytes:
     """/proc/net/igmp."""
     return (
         b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
@@ -339,7 +336,7 @@ def igmp_text(kernel: Kernel) -> bytes:
     )
 
 
-def igmp6_text(kernel: Kernel) -> bytes:
+def igmp6_text(stack: NetStack) -> bytes:
     """/proc/net/igmp6."""
     return (
         b"1    lo              ff020000000000000000000000000001     1 0000000C 0\n"
@@ -347,17 +344,17 @@ def igmp6_text(kernel: Kernel) -> bytes:
     )
 
 
-def nothing(kernel: Kernel) -> bytes:
+def nothing(stack: NetStack) -> bytes:
     """A table without entries."""
     return b""
 
 
-def ptype_text(kernel: Kernel) -> bytes:
+def ptype_text(stack: NetStack) -> bytes:
     """/proc/net/ptype."""
     return b"Type Device      Function\n0800          ip_rcv\n86dd          ipv6_rcv\n"
 
 
-def psched_text(kernel: Kernel) -> bytes:
+def psched_text(stack: NetStack) -> bytes:
     """/proc/net/psched."""
     return b"000003e8 00000040 000f4240 3b9aca00\n"
 

@@ -43,7 +43,7 @@ from cloche.abi.socket import (
     SOCK_STREAM,
 )
 from cloche.kernel.task import Task
-from cloche.net.inet_base import InetSocket, stack_of
+from cloche.net.inet_base import InetSocket, stack_for
 from cloche.net.netlink import NetlinkSocket
 from cloche.net.socket import SocketFile
 from cloche.net.tcp import TcpSocket
@@ -93,7 +93,7 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
         if protocol == IPPROTO_UDPLITE:
             return UdpSocket(kernel, task, family, flags, IPPROTO_UDPLITE)
         if protocol == (IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6):
-            stack = stack_of(kernel)
+            stack = stack_for(kernel, task)
             gids = [task.creds.egid, *task.creds.groups]
             if not any(stack.ping_low <= gid <= stack.ping_high for gid in gids):
                 raise LinuxError(EACCES)

@@ -188,7 +188,7 @@ def _set_link(stack: NetStack, body: bytes) -> int:
     if mtu is not None and len(mtu) == 4:
         stack.lo.mtu = _U32.unpack(mtu)[0]
     if (change or flags) and (change & IFF_UP or not change):
-        stack.lo.is_up = flags & IFF_UP != 0
+        stack.lo.set_up(is_up=flags & IFF_UP != 0)
     return 0
 
 

@@ -10,7 +10,6 @@ from cloche.abi.errno import EINVAL, ENOENT, EOPNOTSUPP
 from cloche.abi.netlink import NLM_F_DUMP
 from cloche.abi.socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE, TCP_ESTABLISHED
 from cloche.abi.structs import pack_sockaddr_un
-from cloche.kernel.task import Kernel
 from cloche.net.inet_addr import mapped
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.nlmsg import Reply, attribute, attribute_u32
@@ -32,7 +31,7 @@ _UDIAG_SHOW_PEER: Final = 4
 _UDIAG_SHOW_RQLEN: Final = 0x10
 
 
-def answer(kernel: Kernel, stack: NetStack, reply: Reply, kind: int, flags: int, body: bytes) -> int:
+def answer(stack: NetStack, reply: Reply, kind: int, flags: int, body: bytes) -> int:
     """Answer one request: 0, or a positive errno."""
     if kind != SOCK_DIAG_BY_FAMILY:
         return EINVAL
@@ -42,7 +41,7 @@ def answer(kernel: Kernel, stack: NetStack, reply: Reply, kind: int, flags: int,
     if flags & NLM_F_DUMP != NLM_F_DUMP:
         return EOPNOTSUPP
     if family == AF_UNIX:
-        return _unix(kernel, reply, body)
+        return _unix(stack, reply, body)
     if family not in (AF_INET, AF_INET6):
         return ENOENT
     protocol, states = body[1], _REQUEST.unpack_from(body, 0)[3]
@@ -104,12 +103,12 @@ def unix_state(sock: UnixSocket) -> int:
     return TCP_ESTABLISHED if sock.state == CONNECTED else TCP_CLOSE
 
 
-def _unix(kernel: Kernel, reply: Reply, body: bytes) -> int:
+def _unix(stack: NetStack, reply: Reply, body: bytes) -> int:
     if len(body) < 24:
         return EINVAL
     states: int = _UNIX_REQUEST.unpack_from(body, 0)[3]
     show: int = Struct("<I").unpack_from(body, 12)[0]
-    for sock in list(names_of(kernel).sockets):
+    for sock in list(names_of(stack).sockets):
         state = unix_state(sock)
         if not states >> state & 1:
             continue

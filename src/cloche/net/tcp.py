@@ -1005,6 +1005,7 @@ def find_listener(stack: NetStack, addr: bytes, port: int) -> TcpSocket | None:
 def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
     """Complete the handshake: the server's end goes into the accept queue."""
     server = TcpSocket(client.kernel, ctx, listener.family, 0)
+    server.move_to(listener.stack)
     server.does_reuse, server.does_reuse_port = listener.does_reuse, listener.does_reuse_port
     server.is_keepalive, server.is_oob_inline = listener.is_keepalive, listener.is_oob_inline
     server.has_linger, server.linger_s = listener.has_linger, listener.linger_s

@@ -33,7 +33,7 @@ from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
-from cloche.net.inet_base import interface_ioctl, stack_of
+from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.rights import drop_files, land, socket_closed
 from cloche.net.socket import (
     IN_EVENTS,
@@ -69,13 +69,13 @@ class Names:
         self.sockets: dict[UnixSocket, None] = {}  # all of them, for /proc/net/unix
 
 
-def names_of(kernel: Kernel) -> Names:
-    """The sandbox's table of Unix sockets."""
-    found = kernel.extra.get("unix_names")
+def names_of(stack: NetStack) -> Names:
+    """A network's table of Unix sockets."""
+    found = stack.parts.get("unix")
     if isinstance(found, Names):
         return found
     made = Names()
-    kernel.extra["unix_names"] = made
+    stack.parts["unix"] = made
     return made
 
 
@@ -114,7 +114,8 @@ class UnixSocket(SocketFile):
         self.listener_cred: Ucred | None = None  # of listen(2)
         self.cred_of_peer: Ucred | None = None  # SO_PEERCRED
         self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in our queue
-        names_of(kernel).sockets[self] = None
+        self.stack: NetStack = stack_for(kernel, ctx)
+        names_of(self.stack).sockets[self] = None
 
     # -- names -------------------------------------------------------------------------------------------
     def bind(self, ctx: Context, addr: bytes) -> int:
@@ -126,7 +127,7 @@ class UnixSocket(SocketFile):
         if self.name is not None:
             return self._bind_again(ctx, name)
         if name[0] == 0:
-            table = names_of(self.kernel).abstract
+            table = names_of(self.stack).abstract
             key = (self.kind, name)
             if key in table:
                 return -EADDRINUSE
@@ -160,7 +161,7 @@ class UnixSocket(SocketFile):
         """An abstract name of five hexadecimal digits (unix_autobind)."""
         if self.name is not None:
             return 0
-        table = names_of(self.kernel).abstract
+        table = names_of(self.stack).abstract
         number = random.getrandbits(20)
         for step in range(1 << 20):
             name = b"\0%05x" % (number + step & 0xFFFFF)
@@ -186,7 +187,7 @@ class UnixSocket(SocketFile):
             raise LinuxError(EINVAL)
         name = unpack_sockaddr_un(addr)
         if name[0] == 0:
-            found = names_of(self.kernel).abstract.get((self.kind, name))
+            found = names_of(self.stack).abstract.get((self.kind, name))
             if found is None:
                 raise LinuxError(ECONNREFUSED)
             return found
@@ -204,7 +205,7 @@ class UnixSocket(SocketFile):
     def _unbind(self) -> None:
         name = self.name
         if name is not None and name[:1] == b"\0":
-            table = names_of(self.kernel).abstract
+            table = names_of(self.stack).abstract
             if table.get((self.kind, name)) is self:
                 del table[(self.kind, name)]
         inode = self.bound_inode
@@ -245,6 +246,10 @@ class UnixSocket(SocketFile):
             return -EINVAL
         other.waiting.pop(self, None)
         server = self.new_embryo(ctx)
+        if server.stack is not other.stack:
+            names_of(server.stack).sockets.pop(server, None)
+            server.stack = other.stack
+            names_of(server.stack).sockets[server] = None
         server.name = other.name
         server.state = CONNECTED
         server.peer = self
@@ -424,7 +429,7 @@ class UnixSocket(SocketFile):
             memory.write_i32(arg, self.wmem)
             return 0
         if 0x8910 <= command <= 0x89A0:
-            return interface_ioctl(stack_of(self.kernel), ctx, command, arg)
+            return interface_ioctl(self.stack, ctx, command, arg)
         if command == SIOCUNIXFILE:
             return -ENOTTY
         return super().ioctl(ctx, command, arg)
@@ -453,7 +458,7 @@ class UnixSocket(SocketFile):
         if self.is_released:
             return
         self.is_released = True
-        names_of(self.kernel).sockets.pop(self, None)
+        names_of(self.stack).sockets.pop(self, None)
         if not is_embryo:
             self._unbind()
         was_listening = self.state == LISTENING

@@ -3,13 +3,13 @@
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_CHROOT
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, LinuxError
 from cloche.abi.fcntl import O_PATH
-from cloche.abi.sched import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
+from cloche.abi.sched import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
 from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_pid import NamespaceInode
 from cloche.kernel.access import may_access
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.ipc.sem import leave_undo_list
-from cloche.kernel.namespaces import UtsNamespace
+from cloche.kernel.namespaces import NetNamespace, UtsNamespace
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.kernel.unshare import NAMESPACES, leave_mount_namespace, unshare
 from cloche.vfs.mount import top_of
@@ -61,6 +61,8 @@ def _join_process(task: Task, file: PidFile, kinds: int) -> int:
         _enter(task, target.ns.uts)
     if kinds & CLONE_NEWIPC:
         _enter(task, target.ns.ipc)
+    if kinds & CLONE_NEWNET:
+        _enter(task, target.ns.net)
     return 0
 
 
@@ -93,6 +95,10 @@ def _enter(task: Task, held: object) -> None:
     elif isinstance(held, UtsNamespace):
         new = task.ns.clone()
         new.uts = held
+        task.ns = new
+    elif isinstance(held, NetNamespace):
+        new = task.ns.clone()
+        new.net = held
         task.ns = new
     elif isinstance(held, IpcNamespace):
         if task.undo_list is not None:
