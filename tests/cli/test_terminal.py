@@ -377,6 +377,7 @@ def test_vi_suspended(tmux: Tmux, project: Path) -> None:
     tmux.keys("fg", "Enter")
     tmux.expect(r"^~")
     tmux.keys(":q!", "Enter")
+    time.sleep(0.5)  # vi throws away what is typed while it leaves
     tmux.keys("exit 4", "Enter")
     tmux.expect(r"status=4")
 
