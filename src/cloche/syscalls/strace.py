@@ -59,6 +59,12 @@ _OPEN_FLAGS: Final = (
     (0o10000000, "O_PATH"),
 )  # fmt: skip
 _O_CREATES: Final = 0o20000100  # O_CREAT, __O_TMPFILE
+_RESTARTS: Final[dict[int, str]] = {
+    512: "ERESTARTSYS (To be restarted if SA_RESTART is set)",
+    513: "ERESTARTNOINTR (To be restarted)",
+    514: "ERESTARTNOHAND (To be restarted if no handler)",
+    516: "ERESTART_RESTARTBLOCK (Interrupted by signal)",
+}
 _PROT: Final = ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))
 _ACCESS: Final = ((4, "R_OK"), (2, "W_OK"), (1, "X_OK"))
 _MAP: Final = (
@@ -145,6 +151,8 @@ class Tracer:
             shown = "?"
         elif result == RESUME:
             shown = "0"
+        elif -result in _RESTARTS:
+            shown = f"? {_RESTARTS[-result]}"
         elif -4096 < result < 0:
             shown = f"-1 {errno_names.name(-result)} ({os.strerror(-result)})"
         elif args.nr in (9, 12, 25):
