@@ -13,6 +13,7 @@ from cloche.abi.errno import (
     EADDRINUSE,
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
+    EAGAIN,
     EFAULT,
     EINVAL,
     ENODEV,
@@ -37,6 +38,7 @@ from cloche.abi.ioctl import (
     SIOCGIFTXQLEN,
     SIOCSIFFLAGS,
 )
+from cloche.abi.poll import POLLERR
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -111,12 +113,18 @@ from cloche.abi.socket import (
     IPV6_V6ONLY,
     MCAST_JOIN_GROUP,
     MCAST_LEAVE_GROUP,
+    MSG_ERRQUEUE,
+    MSG_TRUNC,
+    SO_EE_CODE_ZEROCOPY_COPIED,
+    SO_EE_ORIGIN_ZEROCOPY,
+    SO_ZEROCOPY,
     SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
 )
 from cloche.kernel.namespaces import NetNamespace
 from cloche.kernel.task import Kernel, Task
+from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import (
     ANY4,
     ANY6,
@@ -130,10 +138,11 @@ from cloche.net.inet_addr import (
     is_multicast,
 )
 from cloche.net.ports import Hold, PortTable, TupleTest
-from cloche.net.socket import SocketFile
+from cloche.net.socket import Incoming, SocketFile
 from cloche.vfs.objects import Context
 
 _I32: Final = Struct("<i")
+_EXTENDED: Final = Struct("<IBBBxII")
 _IP_FLAGS: Final = frozenset(
     {
         IP_PKTINFO,
@@ -251,6 +260,7 @@ class InetSocket(SocketFile):
         self.ip6: dict[int, int] = {}
         self.groups: dict[bytes, int] = {}  # multicast groups joined
         self.errors: list[QueuedError] = []  # the error queue
+        self.zero_copies: int = 0  # sends with MSG_ZEROCOPY
         self.stack.sockets[self] = None
 
     def move_to(self, stack: NetStack) -> None:
@@ -684,6 +694,47 @@ class InetSocket(SocketFile):
             return _I32.pack(number)
         raise LinuxError(ENOPROTOOPT)
 
+    # -- the error queue -----------------------------------------------------------------------------------
+    def recv_error(self, dst: IovIter, info: Incoming | None) -> int:
+        """MSG_ERRQUEUE: the packet that failed, its destination, and why; or a MSG_ZEROCOPY notification."""
+        if not self.errors:
+            return -EAGAIN
+        found = self.errors.pop(0)
+        copied = dst.copy_to(found.data[: dst.remaining()]) if found.data else 0
+        if info is not None:
+            info.flags |= MSG_ERRQUEUE
+            if copied < len(found.data):
+                info.flags |= MSG_TRUNC
+            source = b""
+            if found.dest:
+                info.name = encode(self.family, found.dest, found.port)
+                source = LOOPBACK4 if len(found.dest) == 4 else found.dest
+            value = _EXTENDED.pack(found.errno, found.origin, found.kind, found.code, found.first, found.last)
+            if self.family == AF_INET6:
+                value += encode(AF_INET6, source, 0) if source else bytes(28)
+                info.control.append((IPPROTO_IPV6, IPV6_RECVERR, value))
+            else:
+                value += encode(AF_INET, source, 0) if source else bytes(16)
+                info.control.append((IPPROTO_IP, IP_RECVERR, value))
+        if found.errno:
+            self.error = self.errors[0].errno if self.errors else 0
+        return copied
+
+    def zero_copied(self) -> None:
+        """A send with MSG_ZEROCOPY is complete: it was copied, and says so (SO_EE_CODE_ZEROCOPY_COPIED)."""
+        if not self.other_options.get(SO_ZEROCOPY, 0):
+            return
+        number = self.zero_copies
+        self.zero_copies = number + 1 & 0xFFFFFFFF
+        last = self.errors[len(self.errors) - 1] if self.errors else None
+        if last is not None and last.origin == SO_EE_ORIGIN_ZEROCOPY and last.last + 1 == number:
+            last.last = number
+            return
+        note = QueuedError(0, SO_EE_ORIGIN_ZEROCOPY, 0, SO_EE_CODE_ZEROCOPY_COPIED, b"", 0, b"")
+        note.first = note.last = number
+        self.errors.append(note)
+        self.queue.wake(POLLERR)
+
     def ttl(self) -> int:
         """What our packets start with."""
         if self.family == AF_INET6:
@@ -716,6 +767,8 @@ class QueuedError:
         self.dest: bytes = dest
         self.port: int = port
         self.data: bytes = data
+        self.first: int = 0  # ee_info and ee_data: the range of sends that a notification is about
+        self.last: int = 0
 
 
 _IFREQ: Final = 40

@@ -136,7 +136,9 @@ def collect(kernel: Kernel) -> None:
                 file.get()  # keep it while its own queue lets go of it
             for file in garbage:
                 file.discard_queue()
-            drop_files(kernel, list[FileDescription](garbage))
+            dropped: list[FileDescription] = []
+            dropped += garbage
+            drop_files(kernel, dropped)
     finally:
         table.is_collecting = False
 

@@ -21,7 +21,6 @@ from cloche.abi.errno import (
     ECONNABORTED,
     ECONNREFUSED,
     ECONNRESET,
-    EDESTADDRREQ,
     EINPROGRESS,
     EINVAL,
     EISCONN,
@@ -48,6 +47,7 @@ from cloche.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
+    MSG_ZEROCOPY,
     SOCK_STREAM,
     TCP_CC_INFO,
     TCP_CLOSE,
@@ -447,18 +447,15 @@ class TcpSocket(InetSocket):
         return self.sndbuf + (peer.rcvbuf >> 1 if peer is not None else 0)
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        if flags & MSG_FASTOPEN:
+            result = self._fast_open(ctx, out)
+            if result:
+                return result
         state = self.state
         if state != TCP_ESTABLISHED and state != TCP_CLOSE_WAIT:
-            if flags & MSG_FASTOPEN and state == TCP_CLOSE and self.phase == UNCONNECTED:
-                result = self._fast_open(ctx, out)
-                if result:
-                    return result
-            else:
-                if self.error:
-                    return self.take_error()
-                return -EAGAIN if self.state == TCP_SYN_SENT else -EPIPE
-        elif flags & MSG_FASTOPEN:
-            return -EISCONN
+            if self.error:
+                return self.take_error()
+            return -EAGAIN if state == TCP_SYN_SENT else -EPIPE
         if self.error:
             return self.take_error()
         peer = self.peer
@@ -504,6 +501,8 @@ class TcpSocket(InetSocket):
             listener.undefer(peer)
         if done < total:
             self.is_out_of_space = True
+        elif flags & MSG_ZEROCOPY:
+            self.zero_copied()
         peer.queue.wake(IN_WAKE)
         return done
 
@@ -516,12 +515,8 @@ class TcpSocket(InetSocket):
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:
         """MSG_FASTOPEN without a cookie: an ordinary connect that sends once it stands."""
         if out is None or not out.name:
-            return -EDESTADDRREQ if self.phase == UNCONNECTED else -EPIPE
-        is_nonblocking = self.flags & O_NONBLOCK != 0
-        result = self.connect(ctx, out.name, is_nonblocking=is_nonblocking)
-        if result == -EINPROGRESS and self.state == TCP_ESTABLISHED:
-            return -EINPROGRESS
-        return result
+            return -EINVAL
+        return self.connect(ctx, out.name, is_nonblocking=self.flags & O_NONBLOCK != 0)
 
     def undefer(self, embryo: "TcpSocket") -> None:
         """TCP_DEFER_ACCEPT: data has come, so the connection may be accepted."""
@@ -555,7 +550,7 @@ class TcpSocket(InetSocket):
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
         if flags & MSG_ERRQUEUE:
-            return -EAGAIN
+            return self.recv_error(dst, info)
         if self.state == TCP_LISTEN:
             return -ENOTCONN
         if flags & MSG_OOB:
@@ -716,7 +711,7 @@ class TcpSocket(InetSocket):
                     self.is_out_of_space = True
             if self.urg_state == _URG_VALID:
                 mask |= POLLPRI
-        if self.error:
+        if self.error or self.errors:
             mask |= POLLERR
         return mask
 

@@ -63,6 +63,7 @@ from cloche.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
+    MSG_ZEROCOPY,
     SOCK_DGRAM,
     UDP_CORK,
     UDP_GRO,
@@ -105,7 +106,6 @@ SIOCOUTQ: Final = 0x5411
 MAX_UDP: Final = 65507
 _I32: Final = Struct("<i")
 _PKTINFO: Final = Struct("<i4s4s")
-_EXTENDED: Final = Struct("<IBBBxII")
 _SOL_UDP: Final = 17
 _SEND_CSCOV: Final = 10  # UDPLITE_SEND_CSCOV
 _RECV_CSCOV: Final = 11
@@ -296,7 +296,7 @@ class DatagramSocket(InetSocket):
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
         if flags & MSG_ERRQUEUE:
-            return self._recv_error(dst, info)
+            return self.recv_error(dst, info)
         if flags & MSG_OOB:
             return -EOPNOTSUPP
         if self.error:
@@ -362,28 +362,6 @@ class DatagramSocket(InetSocket):
             if options.get(IPV6_RECVORIGDSTADDR, 0):
                 where = encode(AF_INET6, gram.dest, gram.dest_port)
                 info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
-
-    def _recv_error(self, dst: IovIter, info: Incoming | None) -> int:
-        """MSG_ERRQUEUE: the packet that failed, its destination, and why."""
-        if not self.errors:
-            return -EAGAIN
-        found = self.errors.pop(0)
-        copied = dst.copy_to(found.data[: dst.remaining()])
-        if info is not None:
-            info.flags |= MSG_ERRQUEUE
-            if copied < len(found.data):
-                info.flags |= MSG_TRUNC
-            info.name = encode(self.family, found.dest, found.port)
-            extended = _EXTENDED.pack(found.errno, found.origin, found.kind, found.code, 0, 0)
-            source = LOOPBACK4 if len(found.dest) == 4 else found.dest
-            if self.family == AF_INET6:
-                value = extended + encode(AF_INET6, source, 0)
-                info.control.append((IPPROTO_IPV6, IPV6_RECVERR, value))
-            else:
-                value = extended + encode(AF_INET, source, 0)
-                info.control.append((IPPROTO_IP, IP_RECVERR, value))
-        self.error = self.errors[0].errno if self.errors else 0
-        return copied
 
     def unreachable(self, gram: Datagram) -> None:
         """Nobody has the port that we sent to."""
@@ -499,6 +477,8 @@ class UdpSocket(DatagramSocket):
                 piece.ttl, piece.tos = gram.ttl, gram.tos
                 udp_deliver(self.stack, self, piece)
             return length
+        if flags & MSG_ZEROCOPY:
+            self.zero_copied()
         gram.data = data
         udp_deliver(self.stack, self, gram)
         return length

@@ -28,6 +28,7 @@ from cloche.abi.socket import (
     MSG_CTRUNC,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
+    MSG_FASTOPEN,
     MSG_NOSIGNAL,
     MSG_PEEK,
     MSG_WAITALL,
@@ -126,6 +127,7 @@ def start_send(task: Task, sock: SocketFile, src: UserIovIter, flags: int, out: 
     """Send, and wait for room if that is allowed."""
     flags &= ~_COMPAT_FLAG
     result = send_once(task, sock, src, flags, out, 0)
+    flags &= ~MSG_FASTOPEN  # what follows goes to a connection that stands, or is being made
     if sock.flags & O_NONBLOCK or flags & MSG_DONTWAIT or sock.sndtimeo_ns == 0:
         return result
     if result == -EAGAIN:
