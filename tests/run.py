@@ -39,7 +39,9 @@ def main() -> int:
 
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:
     """One run of pytest; its exit status.  What is tested is what was installed, not src/."""
-    command = [python, "-m", "pytest", "-ra", f"--junitxml=reports/{report}.xml", *arguments]
+    # Terminals and signals are races against the host's scheduler too: a failure counts when it comes back.
+    again = ["--reruns", "2", "--reruns-delay", "1"]
+    command = [python, "-m", "pytest", "-ra", *again, f"--junitxml=reports/{report}.xml", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False
