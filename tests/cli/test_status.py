@@ -246,6 +246,7 @@ def snapshot() -> tuple[set[str], set[str], str]:
     return {name for name in names if "pytest" not in name}, homes, Path("/proc/self/mounts").read_text()
 
 
+@pytest.mark.timeout(3600 if os.environ.get("CLOCHE_SLOW") == "1" else 300)
 def test_in_a_row_nothing_is_left(tmp_path: Path) -> None:
     count = 1000 if os.environ.get("CLOCHE_SLOW") == "1" else 50
     (tmp_path / "f").write_text("x")
