@@ -290,6 +290,8 @@ def test_strace(tmp_path: Path) -> None:
 def test_log_level(tmp_path: Path) -> None:
     for level in ("debug", "info", "warning", "error"):
         assert run("true", options=("--log-level", level), cwd=tmp_path).status == 0
+    assert "seccomp" in run("true", options=("--log-level", "debug"), cwd=tmp_path).err
+    assert run("true", options=("--log-level", "warning"), cwd=tmp_path).err == ""
     done = run("true", options=("--log-level", "loud"))
     assert done.status == 125 and is_one_line(done.err), done
     # A home directory is not shown, and that is said unless only errors are asked for.

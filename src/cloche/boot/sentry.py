@@ -92,6 +92,18 @@ class Control:
                 send_group_signal(self.kernel, group, signo)
 
 
+def log_confinement(report: confine.Report, level: str) -> None:
+    """With --log-level info what is not in force and why, with debug what is, too."""
+    if level not in ("info", "debug") or sys.stderr is None:
+        return
+    for measure in report.measures:
+        if not measure.is_in_force or level == "debug":
+            state = "in force" if measure.is_in_force else "not in force"
+            reason = f" ({measure.reason})" if measure.reason else ""
+            sys.stderr.write(f"cloche: {measure.name}: {state}{reason}\n")
+    sys.stderr.flush()
+
+
 def send_failure(control: socket.socket, text: str, status: int) -> None:
     """Tell the monitor why there is no program."""
     try:
@@ -153,6 +165,8 @@ def _serve(
     if spec.is_confined:
         confine.set_undumpable(report)
         seccomp.install(sentry_policy(proc_fd))
+        report.in_force(confine.SECCOMP)
+    log_confinement(report, spec.log_level)
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     channel = Control(kernel, control)
