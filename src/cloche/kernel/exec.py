@@ -311,7 +311,8 @@ def _fill_image(
             for addr, length in part.zeroes:
                 thread.write(addr, bytes(length))
     regs = Registers()
-    regs.rip = interpreter.base + interpreter.entry if interpreter is not None else main.base + main.entry
+    entry = interpreter.base + interpreter.entry if interpreter is not None else main.base + main.entry
+    regs.rip = entry & 0xFFFFFFFFFFFFFFFF  # a header may say anything
     regs.rsp = sp
     thread.set_regs(regs)
 

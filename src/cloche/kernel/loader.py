@@ -233,7 +233,7 @@ def build_stack(
     for offset in env_offsets:
         out += _Q.pack(strings_at + offset)
     out += _Q.pack(0)
-    raw_auxv = b"".join([_QQ.pack(key, value) for key, value in vectors])
+    raw_auxv = b"".join([_QQ.pack(key, value & 0xFFFFFFFFFFFFFFFF) for key, value in vectors])
     out += raw_auxv
     mm.auxv = raw_auxv
     out += bytes(extra_at - sp - len(out))

@@ -33,6 +33,10 @@ from cloche.platform.interface import (
 
 # A dead task is a cycle of a few dozen objects; what boot made is frozen, so a collection looks at little else.
 COLLECT_AFTER: Final = 256
+# Timers without end, or tasks that wake each other, must leave the other guests their part of the time.
+MAX_TURNS: Final = 4
+MAX_DUE: Final = 64
+GRACE: Final = 64
 
 
 class StopLoop(Exception):
@@ -43,30 +47,47 @@ def run(kernel: Kernel) -> int:
     """Serve until the main thread group is gone; its wait status."""
     platform = kernel.platform
     timers = kernel.timers
+    ready_turns = 0  # without an event in between
+    timer_turns = 0  # in a row that found some due
+    grace = 0  # events to look for before timers and woken tasks have their next turn
     while kernel.exit_status < 0:
-        if kernel.ready:
+        if kernel.ready and not grace:
             run_ready(kernel)
-            continue
+            ready_turns += 1
+            if ready_turns < MAX_TURNS:
+                continue
         if kernel.dead_tasks >= COLLECT_AFTER:
             kernel.dead_tasks = 0
             gc.collect()
-        deadline = timers.next_deadline_ns()
+        deadline = -1 if grace else timers.next_deadline_ns()
         if deadline < 0:
-            timeout = -1
+            timeout = 0 if grace or kernel.ready else -1
         else:
             timeout = deadline - monotonic_ns()
             if timeout <= 0:
                 try:
-                    timers.run_due(monotonic_ns())
+                    timers.run_due(monotonic_ns(), MAX_DUE)
                 except Exception as failure:
                     contain(kernel, None, failure)
                 timeout = 0
-                if kernel.ready:
+                timer_turns += 1
+                if timer_turns >= MAX_TURNS:
+                    timer_turns = 0
+                    grace = GRACE
+                elif kernel.ready and ready_turns < MAX_TURNS:
                     continue
+            else:
+                timer_turns = 0
+                if kernel.ready:
+                    timeout = 0
+        ready_turns = 0
         event = platform.next_event(timeout)
         kind = event[0]
         if kind == EV_NONE:
+            grace = 0
             continue
+        if grace:
+            grace -= 1
         task = kernel.by_thread.get(event[1])
         try:
             if kind != EV_SYSCALL:

@@ -54,10 +54,10 @@ class TimerQueue:
             heappop(heap)
         return heap[0][0] if heap else -1
 
-    def run_due(self, now_ns: int) -> None:
-        """Call back everything that is due, at most what was pending at the start."""
+    def run_due(self, now_ns: int, limit: int = 1 << 62) -> None:
+        """Call back everything that is due, at most what was pending at the start and `limit`."""
         heap = self._heap
-        budget = len(heap)
+        budget = min(len(heap), limit)
         while heap and budget > 0 and heap[0][0] <= now_ns:
             budget -= 1
             timer = heappop(heap)[2]
