@@ -1,0 +1,23 @@
+"""Random socket calls: none may end in an error of the sentry's own (CLOCHE_STRICT=1 makes that fatal)."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.guest.harness import run_cloche
+
+PROGRAM = Path(__file__).parent / "programs" / "sockets.c"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("hostile") / "sockets"
+    subprocess.run(["gcc", "-O1", "-w", "-o", str(target), str(PROGRAM)], check=True, timeout=60)
+    return target
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_calls(program: Path, seed: int) -> None:
+    outcome = run_cloche([f"./{program.name}", "20000", str(seed)], program.parent, timeout=110)
+    assert outcome.status == 0, repr(outcome)
+    assert outcome.stdout == b"done\n"
