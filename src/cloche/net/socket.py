@@ -154,7 +154,6 @@ MIN_SNDBUF: Final = 4608
 MIN_RCVBUF: Final = 2304
 INT_MAX: Final = 0x7FFFFFFF
 SOMAXCONN: Final = 4096  # net.core.somaxconn
-MAX_QUEUED_BYTES: Final = 1 << 30  # of all sockets together: a quota of the sentry
 
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")

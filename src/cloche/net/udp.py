@@ -287,6 +287,9 @@ class DatagramSocket(InetSocket):
             self.drops += 1
             self.stack.count("UdpRcvbufErrors")
             return
+        more = len(gram.data) + 2 * BUFFER_BYTES - gram.held
+        KERNEL_MEMORY.take(more)
+        gram.held += more
         if self.wants_time:
             gram.time_ns = time.time_ns()
         gram.charge = charge
