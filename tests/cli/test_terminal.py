@@ -142,10 +142,11 @@ def test_modes_of_the_hosts_terminal_come_back() -> None:
         shell.expect(r"st=3")
         shell.send("stty -a | md5sum\n")
         assert shell.expect(r"[0-9a-f]{32}") == before
-        shell.send("cloche run -t --timeout 0.5 -- sh -c 'stty raw -echo; sleep 50'; echo st=$?\n")
-        shell.expect(r"st=124")
-        shell.send("stty -a | md5sum\n")
-        assert shell.expect(r"[0-9a-f]{32}") == before
+        for option in ("-t", "-i"):
+            shell.send(f"cloche run {option} --timeout 0.5 -- sh -c 'stty raw -echo; sleep 50'; echo st=$?\n")
+            shell.expect(r"st=124")
+            shell.send("stty -a | md5sum\n")
+            assert shell.expect(r"[0-9a-f]{32}") == before
         shell.send("exit\n")
         shell.wait()
     finally:

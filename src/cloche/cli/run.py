@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from typing import Final
+from typing import Any, Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch, wait_readable
 from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, SandboxSpec
@@ -22,6 +22,9 @@ EXIT_TIMEOUT: Final = 124
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+Modes = list[Any]  # what termios.tcgetattr gives
 
 
 class UsageError(Exception):
@@ -284,6 +287,7 @@ class Monitor:
     def __init__(self, spec: SandboxSpec) -> None:
         self.spec: SandboxSpec = spec
         self.sandbox: Sandbox | None = None
+        self.modes: dict[int, Modes] = {fd: termios.tcgetattr(fd) for fd in range(3) if os.isatty(fd)}
         self.terminal: Terminal | None = Terminal() if spec.has_terminal else None
         self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -313,6 +317,15 @@ class Monitor:
             elif number in _FORWARDED:
                 sandbox.send_signal(number)
 
+    def restore_modes(self) -> None:
+        """Give terminals that the command had their modes back; a sentry that ends by itself does it."""
+        for fd, modes in self.modes.items():
+            try:
+                if os.tcgetpgrp(fd) == os.getpgrp():
+                    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+            except (OSError, termios.error):
+                pass  # it is gone, or not ours
+
     def supervise(self, sandbox: Sandbox) -> int:
         """Until the sandbox is gone; the exit status."""
         spec = self.spec
@@ -337,6 +350,8 @@ class Monitor:
             if self.terminal is not None:
                 self.terminal.leave()
             sandbox.reap()
+            if sandbox.status < 0:
+                self.restore_modes()
         if timed_out:
             print(f"cloche: the command took longer than {spec.timeout_s:g} s and was ended", file=sys.stderr)
             return EXIT_TIMEOUT
