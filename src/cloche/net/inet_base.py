@@ -750,6 +750,7 @@ class InetSocket(SocketFile):
 
     def release(self) -> None:
         self.is_released = True
+        self.uncharge()
         self.stack.sockets.pop(self, None)
         self.drop_port()
 

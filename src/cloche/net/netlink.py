@@ -58,6 +58,7 @@ from cloche.abi.socket import (
 )
 from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
 from cloche.kernel.task import Kernel
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
@@ -78,7 +79,6 @@ _FLAG_OPTIONS: Final = frozenset(
         NETLINK_LISTEN_ALL_NSID,
     }
 )
-_MAX_QUEUE: Final = 1 << 20
 
 
 class NetlinkMessage:
@@ -89,6 +89,11 @@ class NetlinkMessage:
         self.pid: int = pid
         self.groups: int = groups
         self.cred: Ucred | None = cred
+        self.held: int = len(data) + BUFFER_BYTES
+        KERNEL_MEMORY.take(self.held)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.held)
 
 
 def ports_of(stack: NetStack) -> dict[tuple[int, int], "NetlinkSocket"]:
@@ -224,7 +229,7 @@ class NetlinkSocket(SocketFile):
 
     def deliver(self, found: NetlinkMessage) -> None:
         """Queue a message; one too many is lost."""
-        if self.queued + len(found.data) > _MAX_QUEUE:
+        if self.queued + len(found.data) > self.rcvbuf or not KERNEL_MEMORY.has_room(0):
             self.error = 105  # ENOBUFS
             return
         self.queued += len(found.data)
@@ -362,6 +367,7 @@ class NetlinkSocket(SocketFile):
 
     def release(self) -> None:
         self.is_released = True
+        self.uncharge()
         if self.pid:
             ports_of(self.stack).pop((self.protocol, self.pid), None)
         self.inbox.clear()

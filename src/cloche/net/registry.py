@@ -10,6 +10,7 @@ from cloche.abi.errno import (
     EACCES,
     EAFNOSUPPORT,
     EINVAL,
+    ENOBUFS,
     EOPNOTSUPP,
     EPERM,
     EPROTONOSUPPORT,
@@ -43,9 +44,10 @@ from cloche.abi.socket import (
     SOCK_STREAM,
 )
 from cloche.kernel.task import Task
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_base import InetSocket, stack_for
 from cloche.net.netlink import NetlinkSocket
-from cloche.net.socket import SocketFile
+from cloche.net.socket import SOCKET_BYTES, SocketFile
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import PingSocket, RawSocket, UdpSocket
 from cloche.net.unix_base import UnixSocket
@@ -63,6 +65,8 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
         raise LinuxError(EAFNOSUPPORT)
     if kind <= 0 or kind >= 11:
         raise LinuxError(EINVAL)
+    if not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
+        raise LinuxError(ENOBUFS)
     if family == AF_UNIX:
         return _unix(task, kind, protocol, flags)
     if family == AF_INET or family == AF_INET6:

@@ -121,6 +121,7 @@ from cloche.abi.socket import (
 )
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.kernel.task import Kernel, Task, ThreadGroup
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.rights import Carrier
 from cloche.vfs.objects import (
@@ -153,6 +154,7 @@ MAX_BUFFER: Final = 4194304  # net.core.rmem_max and wmem_max
 MIN_SNDBUF: Final = 4608
 MIN_RCVBUF: Final = 2304
 INT_MAX: Final = 0x7FFFFFFF
+SOCKET_BYTES: Final = 3500  # what a socket costs the sentry, beside the open file
 SOMAXCONN: Final = 4096  # net.core.somaxconn
 
 _I32: Final = Struct("<i")
@@ -324,6 +326,14 @@ class SocketFile(Carrier):
         self.other_options: dict[int, int] = {}
         self.owner_uid: int = ctx.creds.fsuid
         self.is_released: bool = False
+        self.is_charged: bool = True
+        KERNEL_MEMORY.take(SOCKET_BYTES)
+
+    def uncharge(self) -> None:
+        """The socket is released: its memory may be used again (what refers to it is charged itself)."""
+        if self.is_charged:
+            self.is_charged = False
+            KERNEL_MEMORY.give(SOCKET_BYTES)
 
     # -- the socket calls --------------------------------------------------------------------------------
     def bind(self, ctx: Context, addr: bytes) -> int:

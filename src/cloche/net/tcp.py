@@ -98,6 +98,7 @@ from cloche.net.socket import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
+    SOCKET_BYTES,
     STATE_WAKE,
     Incoming,
     Outgoing,
@@ -312,7 +313,7 @@ class TcpSocket(InetSocket):
                 connect_ends(self, self)  # a simultaneous open with itself
             else:
                 self.got_reset()
-        elif len(listener.accept_queue) > listener.backlog:
+        elif len(listener.accept_queue) > listener.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
             self.listener = listener
             listener.syn_queue.append(self)
             limit_ms = self.tcp.get(TCP_USER_TIMEOUT, 0)
@@ -507,8 +508,11 @@ class TcpSocket(InetSocket):
         return done
 
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
-        """The other end is closed: the data is lost, and RST comes back."""
+        """The other end is closed: the data is lost, and RST comes back, with which both ends are gone."""
         data = src.copy_from(min(total, _PIECE))
+        peer = self.peer
+        if peer is not None and peer.state != TCP_CLOSE:
+            peer.done()
         self.got_reset()
         return len(data)
 
@@ -739,6 +743,7 @@ class TcpSocket(InetSocket):
         if self.is_released:
             return
         self.is_released = True
+        self.uncharge()
         self.stack.sockets.pop(self, None)
         state = self.state
         if state == TCP_LISTEN:
@@ -756,6 +761,7 @@ class TcpSocket(InetSocket):
                 self._send_fin()
                 if self.state == TCP_FIN_WAIT2 and self.hold is not None:
                     self.ports().wait(self.hold)
+        self.peer = None  # no cycles: the other end still knows us
         self.rx.clear()
         self.rx_bytes = 0
         self.account()

@@ -19,6 +19,7 @@ from cloche.abi.errno import (
     EINVAL,
     EISCONN,
     ENOENT,
+    ENOMEM,
     ENOSPC,
     ENOTCONN,
     ENOTTY,
@@ -42,6 +43,7 @@ from cloche.net.socket import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
+    SOCKET_BYTES,
     STATE_WAKE,
     Incoming,
     SocketFile,
@@ -114,6 +116,7 @@ class UnixSocket(SocketFile):
         self.listener_cred: Ucred | None = None  # of listen(2)
         self.cred_of_peer: Ucred | None = None  # SO_PEERCRED
         self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in our queue
+        self.waiting_limit: int = 64
         self.stack: NetStack = stack_for(kernel, ctx)
         names_of(self.stack).sockets[self] = None
 
@@ -238,12 +241,14 @@ class UnixSocket(SocketFile):
         if other.state != LISTENING or other.shut & RCV_SHUTDOWN or other.is_released:
             return -ECONNREFUSED
         if len(other.embryos) > other.backlog:
-            other.waiting[self] = None
+            self.wait_at(other)
             return -EAGAIN
         if self.state == CONNECTED:
             return -EISCONN
         if self.state == LISTENING:
             return -EINVAL
+        if not KERNEL_MEMORY.has_room(SOCKET_BYTES):
+            return -ENOMEM
         other.waiting.pop(self, None)
         server = self.new_embryo(ctx)
         if server.stack is not other.stack:
@@ -316,6 +321,15 @@ class UnixSocket(SocketFile):
     def is_room_to_send(self) -> bool:
         """unix_writable: at most a quarter of the send buffer is in use."""
         return self.wmem << 2 <= self.sndbuf
+
+    def wait_at(self, other: "UnixSocket") -> None:
+        """Be woken when there is room in the queue of `other`."""
+        waiting = other.waiting
+        waiting[self] = None
+        if len(waiting) > other.waiting_limit:
+            # Those that were closed meanwhile are forgotten only now.
+            other.waiting = {sock: None for sock in waiting if not sock.is_released}
+            other.waiting_limit = max(64, 2 * len(other.waiting))
 
     def wake_waiting(self) -> None:
         """There may be room in our queue for those who waited for it."""
@@ -458,6 +472,7 @@ class UnixSocket(SocketFile):
         if self.is_released:
             return
         self.is_released = True
+        self.uncharge()
         names_of(self.stack).sockets.pop(self, None)
         if not is_embryo:
             self._unbind()

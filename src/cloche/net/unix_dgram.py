@@ -137,7 +137,7 @@ class UnixDgram(UnixSocket):
         if other.shut & RCV_SHUTDOWN:
             return -EPIPE
         if other is not self and other.peer is not self and len(other.packets) > other.backlog:
-            other.waiting[self] = None
+            self.wait_at(other)
             return -EAGAIN
         if not KERNEL_MEMORY.has_room(length + BUFFER_BYTES):
             return -ENOBUFS
@@ -224,7 +224,7 @@ class UnixDgram(UnixSocket):
         if self.state != LISTENING and self.wmem << 2 <= self.sndbuf:
             other = self.peer
             if other is not None and other.peer is not self and len(other.packets) > other.backlog:
-                other.waiting[self] = None
+                self.wait_at(other)
             else:
                 mask |= OUT_EVENTS
         return mask

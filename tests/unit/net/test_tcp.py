@@ -21,6 +21,7 @@ from cloche.abi.errno import (
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI
 from cloche.abi.socket import AF_INET, AF_INET6, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
 from cloche.net.inet_base import stack_of
 from cloche.net.tcp import TcpSocket, defer_seconds
@@ -238,3 +239,29 @@ def test_udp_refusal_and_drops(net: Net) -> None:
     assert net.send(client, b"x") == -ECONNREFUSED
     six = net.socket(AF_INET6, SOCK_DGRAM)
     assert six.bind(net.task, pack_sockaddr_in6(LOOPBACK6, 0, 0, 0)) == 0
+
+
+def use_and_close(net: Net, before: int) -> None:
+    server = listener(net, 100)
+    for index in range(40):
+        client, _result = connect(net, server)
+        net.send(client, bytes(10000))
+        if index & 1:
+            accepted = net.accept(server)
+            net.send(accepted, bytes(5000))
+            accepted.put()
+        client.put()
+    gram = net.socket(AF_INET, SOCK_DGRAM)
+    gram.bind(net.task, pack_sockaddr_in(LOOPBACK4, 0))
+    gram.connect(net.task, gram.local_name(), is_nonblocking=False)
+    net.send(gram, bytes(5000))
+    assert KERNEL_MEMORY.used > before
+    gram.put()
+    server.put()
+
+
+def test_nothing_stays_charged(net: Net) -> None:
+    use_and_close(net, KERNEL_MEMORY.used)
+    before = KERNEL_MEMORY.used
+    use_and_close(net, before)
+    assert KERNEL_MEMORY.used == before

@@ -8,8 +8,10 @@ from cloche.abi.errno import EAGAIN, ECONNRESET, EPIPE, ETOOMANYREFS, LinuxError
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from cloche.fs.pipe import create_pipe
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.rights import collect, flights, take_off
 from cloche.net.socket import Incoming, SocketFile
+from cloche.net.unix_base import UnixSocket
 from cloche.net.unix_dgram import dgram_charge
 from cloche.net.unix_stream import stream_charge
 from cloche.vfs.objects import FileDescription
@@ -216,3 +218,42 @@ def test_backlog_and_late_acceptance(net: Net) -> None:
     listener.put()
     assert net.recv(second) == -ECONNRESET
     assert not first.poll(net.task) & POLLIN
+
+
+def use_and_close(net: Net, before: int) -> None:
+    for kind in (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET):
+        one, two = net.pair(kind)
+        net.send(one, bytes(100000))
+        net.send(two, b"x", files=[one])
+        one.put()
+        two.put()
+    listener = net.socket(AF_UNIX, SOCK_STREAM)
+    listener.bind(net.task, b"\1\0\0lsn")
+    listener.listen(net.task, 100)
+    for _ in range(50):
+        client = net.socket(AF_UNIX, SOCK_STREAM)
+        client.connect(net.task, b"\1\0\0lsn", is_nonblocking=True)
+        net.send(client, b"hello")
+        client.put()
+    assert KERNEL_MEMORY.used > before
+    listener.put()
+
+
+def test_nothing_stays_charged(net: Net) -> None:
+    use_and_close(net, KERNEL_MEMORY.used)
+    before = KERNEL_MEMORY.used
+    use_and_close(net, before)
+    assert KERNEL_MEMORY.used == before
+
+
+def test_closed_senders_are_forgotten(net: Net) -> None:
+    server = net.socket(AF_UNIX, SOCK_DGRAM)
+    assert isinstance(server, UnixSocket)
+    server.bind(net.task, b"\1\0\0srv")
+    for _ in range(1000):
+        client = net.socket(AF_UNIX, SOCK_DGRAM)
+        client.connect(net.task, b"\1\0\0srv", is_nonblocking=True)
+        while net.send(client, b"x") == 1:
+            pass
+        client.put()
+    assert len(server.waiting) <= 65
