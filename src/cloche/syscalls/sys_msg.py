@@ -19,7 +19,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.limits import MAX_RW_COUNT, TASK_SIZE_MAX
-from cloche.abi.poll import POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
+from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from cloche.abi.signal import SIGPIPE
 from cloche.abi.socket import (
     AF_NETLINK,
@@ -317,6 +317,9 @@ class RecvWait(SocketWait):
                     self.sock.error = -result if self.sock.error == 0 else self.sock.error
                     return self.done
                 return result
+            if self.flags & MSG_PEEK and 0 < result < self.target and not has_ended(task, self.sock):
+                self.dst.revert(result)  # it begins again with what came first
+                return BLOCKED
             self.done += result
             info = self.info
             has_files = info is not None and info.files is not None
@@ -382,11 +385,18 @@ class RecvMsgWait(RecvWait):
 
 def wanted_bytes(sock: SocketFile, flags: int, size: int) -> int:
     """sock_rcvlowat: what a stream must have before a blocking receive returns."""
-    if not sock.is_stream() or flags & MSG_PEEK and flags & MSG_WAITALL == 0:
+    if not sock.is_stream():
+        return 1
+    if flags & MSG_PEEK and (flags & MSG_WAITALL == 0 or sock.family == AF_UNIX):
         return 1
     if flags & MSG_WAITALL:
         return size
     return min(sock.rcvlowat, size) if size else 1
+
+
+def has_ended(task: Task, sock: SocketFile) -> bool:
+    """Whether no more data will come."""
+    return sock.poll(task) & (POLLRDHUP | POLLHUP | POLLERR) != 0
 
 
 def may_wait(sock: SocketFile, flags: int) -> bool:
@@ -418,6 +428,8 @@ def sys_recvfrom(task: Task, args: Args) -> int:
     target = wanted_bytes(sock, flags, count)
     if (result == -EAGAIN or 0 < result < target) and may_wait(sock, flags):
         if result > 0 and flags & MSG_PEEK:
+            if has_ended(task, sock):
+                return finish_recvfrom(task, info, addr, length, result)
             dst.revert(result)
             result = -EAGAIN
         wait = RecvFromWait(sock, dst, flags, info, target, max(result, 0))
@@ -549,6 +561,8 @@ def receive_message(task: Task, sock: SocketFile, pointer: int, flags: int) -> i
     target = wanted_bytes(sock, flags, size)
     if (result == -EAGAIN or (0 < result < target and info.files is None)) and may_wait(sock, flags):
         if result > 0 and flags & MSG_PEEK:
+            if has_ended(task, sock):
+                return finish_recvmsg(task, pointer, header, info, flags, result)
             dst.revert(result)
             info = Incoming()
             result = -EAGAIN
