@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.guest.harness import cloche_command
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -84,14 +83,21 @@ def peak_of_ours(pid: int) -> int:
 
 
 def sandbox(
-    folder: Path, script: str, *options: str, timeout: float = TIMEOUT_S, watch: bool = False, root: bool = True
+    folder: Path,
+    script: str,
+    *options: str,
+    timeout: float = TIMEOUT_S,
+    watch: bool = False,
+    root: bool = True,
 ) -> Result:
     """Run a shell script in a sandbox that shows `folder`; with `watch` the peak size is sampled."""
     env = dict(os.environ, CLOCHE_STRICT="1")
     user = ["-u", "0"] if root else []
     command = [*cloche_command(*user, *options), "sh", "-c", script]
     output = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )
     peak = 0
     deadline = time.monotonic() + timeout
     try:
@@ -100,15 +106,21 @@ def sandbox(
             if peak > 2 * SENTRY_MIB:  # spare the machine
                 break
             time.sleep(0.02)
-        out, err = process.communicate(timeout=max(deadline - time.monotonic(), 1) if peak <= 2 * SENTRY_MIB else 0.1)
+        out, err = process.communicate(
+            timeout=max(deadline - time.monotonic(), 1) if peak <= 2 * SENTRY_MIB else 0.1
+        )
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        pytest.fail(f"did not end in time, or grew beyond all bounds ({peak} MiB)\n{out[-2000:]!r}\n{err[-2000:]!r}")
+        pytest.fail(
+            f"did not end in time, or grew beyond all bounds ({peak} MiB)\n{out[-2000:]!r}\n{err[-2000:]!r}"
+        )
     return Result(process.returncode, (out + err).decode(errors="replace"), peak)
 
 
-def survives(folder: Path, attack: str, *options: str, watch: bool = False, timeout: float = TIMEOUT_S) -> Result:
+def survives(
+    folder: Path, attack: str, *options: str, watch: bool = False, timeout: float = TIMEOUT_S
+) -> Result:
     """Run an attack and then the well-behaved program; the sentry must have served it."""
     result = sandbox(folder, f'{attack}; echo "status $?"; ./alive', *options, watch=watch, timeout=timeout)
     assert result.status == 0, result
@@ -217,9 +229,9 @@ def test_giant_sleeps(folder: Path) -> None:
 # What ends each, and at most how many; where the natural limit is the sandbox's memory, the error of that call.
 BOMBS = {
     "files 2000000": "ENFILE EMFILE", "dups 2000000": "EMFILE", "pipes 200000": "ENFILE", "big-pipes 10000": "ENFILE",
-    "packets 100000": "ENFILE", "eventfds 2000000": "EMFILE ENFILE", "timerfds 20000": "limit", "epolls 100000": "limit",
-    "inotifies 1000": "EMFILE", "socketpairs 20000": "ENFILE", "ptys 10000": "ENOSPC ENFILE", "areas 100000": "ENOMEM",
-    "splits 100000": "ENOMEM", "shared-areas 100000": "ENOMEM", "maps-of-areas 60": "limit", "epoll-items 200000": "limit",
+    "packets 3000": "limit ENFILE", "eventfds 2000000": "EMFILE ENFILE", "timerfds 20000": "limit", "epolls 100000": "limit",
+    "inotifies 1000": "EMFILE", "socketpairs 20000": "ENFILE ENOBUFS", "ptys 10000": "ENOSPC ENFILE", "areas 100000": "ENOMEM",
+    "splits 100000": "ENOMEM", "shared-areas 100000": "ENOMEM", "maps-of-areas 30": "limit ENOMEM", "epoll-items 200000": "limit",
     "inotify-events 20000": "limit", "signals 50000": "limit EAGAIN", "timers 10000": "EAGAIN", "in-flight 10000":
     "ETOOMANYREFS EMFILE ENOBUFS", "semaphores 100000": "ENOMEM ENOSPC", "messages 100000": "ENOMEM ENOSPC",
 }  # fmt: skip
@@ -227,26 +239,30 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_of_objects(folder: Path, bomb: str) -> None:
-    """A process takes all it gets and ends; the sentry stays within its bounds and gives all of it to the next."""
-    result = survives(folder, f"./bombs {bomb}", watch=True)
+    """A process takes all it gets and ends; the sentry stays within its bounds and gives all of it to the next.
+
+    In a sandbox of 256 MiB: half of it is for kernel objects, so it is sooner full.
+    """
+    result = survives(folder, f"./bombs {bomb}", "--memory", "256m", watch=True)
+    assert result.peak_mib < 320, result
     full = [line for line in result.lines if line.startswith("full ")]
     assert full, result
     assert full[0].split()[2] in BOMBS[bomb].split(), result
 
 
 # These leave processes that hold what they got: the whole session is killed from outside.
-HELD_BOMBS = {"tables 5000": "ENOMEM", "groups 1000": "ENOMEM", "filters 400": "ENOMEM limit", "forks 10000": "EAGAIN"}
+HELD_BOMBS = {"tables 5000": "ENOMEM", "groups 1000": "ENOMEM", "filters 200": "ENOMEM"}
 
 
 @pytest.mark.parametrize("bomb", HELD_BOMBS)
 def test_bombs_of_processes(folder: Path, bomb: str) -> None:
     script = f"setsid ./bombs {bomb} & wait $!; kill -9 -$!; sleep 0.2; ./alive"
-    result = sandbox(folder, script, watch=True)
+    result = sandbox(folder, script, "--memory", "256m", watch=True)
     assert result.status == 0, result
     assert "alive" in result.lines, result
     full = [line for line in result.lines if line.startswith("full ")]
     assert full[0].split()[2] in HELD_BOMBS[bomb].split(), result
-    assert result.peak_mib <= SENTRY_MIB, result
+    assert result.peak_mib < 400, result
 
 
 def test_fork_bomb(folder: Path) -> None:
@@ -259,6 +275,18 @@ def test_fork_bomb(folder: Path) -> None:
         result = survives(folder, f"./bombs {kind} 10000", "--pids", "64")
         count = int(next(line.split()[1] for line in result.lines if line.startswith("full ")))
         assert 32 <= count < 64, result
+
+
+def test_processes_that_stay(folder: Path) -> None:
+    script = "setsid ./bombs forks 10000 & wait $!; kill -9 -$!; sleep 0.2; ./alive"
+    result = sandbox(folder, script, "--pids", "1000", watch=True)
+    assert re.fullmatch(r"full 99\d EAGAIN\nalive\n", result.text), result
+    assert result.peak_mib < 150, result
+
+
+def test_without_limits(folder: Path) -> None:
+    """Without --memory the sentry has its own bound."""
+    assert "ENFILE" in survives(folder, "./bombs big-pipes 100000", watch=True).text
 
 
 def test_threads_of_one_process(folder: Path) -> None:
@@ -288,7 +316,7 @@ MEMORY = {
 @pytest.mark.parametrize("bomb", MEMORY)
 def test_bombs_of_memory(folder: Path, bomb: str) -> None:
     """--memory: the largest process is killed, or the call that would exceed it fails; nobody else suffers."""
-    result = sandbox(folder, f'setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; sleep 0.1; ./alive',
+    result = sandbox(folder, f'HOLD={2 if MEMORY[bomb] else 0} setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; ./alive',
                      "--memory", "64m", watch=True)  # fmt: skip
     if "no room for sizes" in result.text:
         pytest.skip("no procfs of its own")
@@ -298,25 +326,25 @@ def test_bombs_of_memory(folder: Path, bomb: str) -> None:
     assert result.peak_mib < 200, result
 
 
-def test_memory_of_an_innocent(folder: Path) -> None:
-    """oom_score_adj decides: the smaller process that offers itself goes first, one with -1000 never."""
+def test_who_goes_first(folder: Path) -> None:
+    """oom_score_adj decides: a smaller process that offers itself is killed instead of the one that grows."""
     script = """
-    sh -c 'echo 1000 > /proc/self/oom_score_adj; exec sleep 30' & first=$!
-    sleep 0.2
-    setsid ./bombs memory 45000000 & 
-    sleep 1.5
+    HOLD=20 sh -c 'echo 1000 > /proc/self/oom_score_adj; exec ./bombs memory 50000000' & first=$!
+    sleep 0.5
+    HOLD=1 ./bombs memory 60000000; echo "second $?"
     wait $first; echo "first $?"
     ./alive
     """
-    result = sandbox(folder, "HOLD=3; export HOLD;" + script, "--memory", "40m")
-    assert "first 137" in result.lines, result
-    assert "alive" in result.lines, result
+    result = sandbox(folder, script, "--memory", "100m")
+    assert {"first 137", "second 0", "alive"} <= set(result.lines), result
 
 
 # -- a host that gives little --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bomb", ["forks 2000", "shared-areas 2000", "memfds 2000", "threads 2000", "ptys 200"])
+@pytest.mark.parametrize(
+    "bomb", ["forks 2000", "shared-areas 2000", "memfds 2000", "threads 2000", "ptys 200"]
+)
 def test_few_descriptors_on_the_host(folder: Path, bomb: str) -> None:
     """The sentry's own RLIMIT_NOFILE is what runs out: a call fails, nothing else."""
     env = dict(os.environ, CLOCHE_STRICT="1")

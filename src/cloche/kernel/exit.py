@@ -111,6 +111,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         leave_undo_list(undo_list, task.group.tgid)
     task.ns = kernel.init_ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)
+    task.seccomp = None  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
     kernel.dead_tasks += 1
     task.state = EXITED
