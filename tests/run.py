@@ -40,7 +40,8 @@ def main() -> int:
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:
     """One run of pytest; its exit status.  What is tested is what was installed, not src/."""
     # Terminals and signals are races against the host's scheduler too: a failure counts when it comes back.
-    again = ["--reruns", "2", "--reruns-delay", "1"]
+    # Not where the platform itself is tested: the plugin keeps a thread, which would take its SIGCHLD.
+    again = ["--reruns", "2", "--reruns-delay", "1"] if "-n" in arguments else ["-p", "no:rerunfailures"]
     command = [python, "-m", "pytest", "-ra", *again, f"--junitxml=reports/{report}.xml", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
