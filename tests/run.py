@@ -32,17 +32,28 @@ def main() -> int:
     if sys.argv[1:]:
         return run_tests(python, name, sys.argv[1:])
     # The platform's tests want a process without other threads: no workers.  The others only start processes.
-    alone = run_tests(python, f"{name}-alone", ["tests/unit", "tests/security", "tests/style", "tests/leak"])
-    side_by_side = run_tests(python, f"{name}-parallel", ["-n", "auto", "tests/guest", "tests/cli"])
+    alone = run_twice(python, f"{name}-alone", ["tests/unit", "tests/security", "tests/style", "tests/leak"])
+    side_by_side = run_twice(python, f"{name}-parallel", ["-n", "auto", "tests/guest", "tests/cli"])
     return alone or side_by_side
+
+
+def run_twice(python: Path, report: str, arguments: list[str]) -> int:
+    """Run, and what failed once more: terminals, signals and interrupts race with the host's scheduler too.
+
+    A failure counts when it comes back.  Not by a plugin: the one for this keeps a thread, which would take SIGCHLD
+    from the platform's tests.
+    """
+    status = run_tests(python, report, arguments)
+    if status != 1:
+        return status
+    print("again, what failed:", flush=True)
+    alone = arguments[2:] if arguments[0] == "-n" else arguments
+    return run_tests(python, f"{report}-again", ["--last-failed", *alone])
 
 
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:
     """One run of pytest; its exit status.  What is tested is what was installed, not src/."""
-    # Terminals and signals are races against the host's scheduler too: a failure counts when it comes back.
-    # Not where the platform itself is tested: the plugin keeps a thread, which would take its SIGCHLD.
-    again = ["--reruns", "2", "--reruns-delay", "1"] if "-n" in arguments else ["-p", "no:rerunfailures"]
-    command = [python, "-m", "pytest", "-ra", *again, f"--junitxml=reports/{report}.xml", *arguments]
+    command = [python, "-m", "pytest", "-ra", f"--junitxml=reports/{report}.xml", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False
