@@ -16,6 +16,7 @@ CONFINEMENT: Final = [
     "boot.seccomp",
     "boot.seccomp_gofer",
     "boot.seccomp_egress",
+    "boot.seccomp_analyst",
 ]
 SENTRY: Final = ["abi", "arch", "platform", "mm", "vfs", "kernel"]
 ALLOWED: Final[dict[str, list[str]]] = {
@@ -30,17 +31,18 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "syscalls": [*SENTRY, "fs", "net"],
     "boot": [*SENTRY, "fs", "net", "syscalls", "wire"],
     "wire": ["abi"],
-    "gofer": ["abi", "wire", *CONFINEMENT],
+    "analyst": ["abi", "wire", *CONFINEMENT],
+    "gofer": ["abi", "wire", "analyst.cache", *CONFINEMENT],
     "egress": ["abi", "wire", *CONFINEMENT],
     "runtime": ["abi", "wire", "platform.hostsys"],
     "sdk": ["abi", "wire"],
     # The commands are thin: they start the servers and print what the parts know.
-    "cli": [*SENTRY, "fs", "net", "syscalls", "boot", "wire", "gofer", "egress", "runtime", "sdk"],
+    "cli": [*SENTRY, "fs", "net", "syscalls", "boot", "wire", "gofer", "analyst", "egress", "runtime", "sdk"],
 }
 
-# Single modules that may import more, because they run in no server: the monitor forks the gofer and the
-# sentry.
-LAUNCHERS: Final = {"cloche.boot.launch": ["gofer.launch", "gofer.nodes"]}
+# Single modules that may import more, because they run in no server: the monitor forks the gofer, the
+# analyst and the sentry.
+LAUNCHERS: Final = {"cloche.boot.launch": ["gofer.launch", "gofer.nodes", "analyst.cache", "analyst.serve"]}
 
 # C extensions and who alone may import them.
 EXTENSIONS: Final = {"cloche.platform._native": "platform", "cloche.platform._sys": "platform"}
