@@ -33,10 +33,11 @@ from cloche.fs.tmpfs import TmpFs, TmpfsOptions
 from cloche.fs.tty import Terminal
 from cloche.kernel import itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
-from cloche.kernel.clone import finish_vfork_wait, new_init_group, vfork_done
+from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_first_exec
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.init import INIT_PID, make_init
 from cloche.kernel.rlimits import default_rlimits
 from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
@@ -63,7 +64,7 @@ from cloche.vfs.objects import (
 )
 from cloche.wire.gofer_client import GoferClient
 
-MAIN_PID: Final = 2
+MAIN_PID: Final = 2  # INIT_PID with --no-init
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
@@ -294,14 +295,8 @@ def assemble(
     kernel.memory_fs = builder.tmpfs(0o1777)
     register_mountable(kernel, builder.quota)
     ctx = builder.build()
-    init = new_init_group(kernel)
-    session = Session(1)
-    pgrp = ProcessGroup(1, session)
-    session.groups.append(pgrp)
-    kernel.sessions[1] = session
-    kernel.process_groups[1] = pgrp
-    pgrp.members.append(init)
-    init.pgrp = pgrp
+    if spec.has_init:
+        make_init(kernel, ctx, ROOT_CAPS)
     kernel.root_context = ctx
     memory_guard.install(kernel, builder.quota, is_quiet=spec.log_level == "error")
     if spec.strace_fd >= 0:
@@ -346,27 +341,30 @@ def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
     fs = FsContext(root.fs.root, root.fs.root, 0o022)
     process = kernel.platform.new_process()
     mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
-    group = ThreadGroup(kernel, MAIN_PID, SignalHandlers())
+    pid = MAIN_PID if spec.has_init else INIT_PID
+    group = ThreadGroup(kernel, pid, SignalHandlers())
     group.rlimits = default_rlimits(nofile=(1024, spec.nofile_limit), nproc=spec.max_tasks)
     group.parent = kernel.init
     if kernel.init is not None:
         kernel.init.children.append(group)
+    else:
+        kernel.init = group
     thread = process.main_thread()
-    task = Task(kernel, MAIN_PID, group, creds, fs, root.mount_ns, files, mm, thread)
+    task = Task(kernel, pid, group, creds, fs, root.mount_ns, files, mm, thread)
     task.mem = UserMemory(thread)
     group.tasks.append(task)
     group.leader = task
-    kernel.tasks[MAIN_PID] = task
-    kernel.groups[MAIN_PID] = group
+    kernel.tasks[pid] = task
+    kernel.groups[pid] = group
     kernel.main_group = group
-    kernel.next_pid = MAIN_PID + 1
-    session = Session(MAIN_PID)
-    pgrp = ProcessGroup(MAIN_PID, session)
+    kernel.next_pid = pid + 1
+    session = Session(pid)
+    pgrp = ProcessGroup(pid, session)
     pgrp.members.append(group)
     session.groups.append(pgrp)
     group.pgrp = pgrp
-    kernel.sessions[MAIN_PID] = session
-    kernel.process_groups[MAIN_PID] = pgrp
+    kernel.sessions[pid] = session
+    kernel.process_groups[pid] = pgrp
     console = kernel.extra.get("console")
     if isinstance(console, Terminal):
         console.adopt(group)

@@ -32,6 +32,17 @@ class MountSpec:
         self.attach_index: int = -1  # filled by `launch`
 
 
+class PublishSpec:
+    """A port of the host that leads into the sandbox (-p)."""
+
+    def __init__(self, text: str, host_ip: str, host_port: int, port: int) -> None:
+        self.text: str = text  # as it was written
+        self.host_ip: str = host_ip  # numeric
+        self.host_port: int = host_port  # 0: any; filled in by `launch`
+        self.port: int = port
+        self.is_any_port: bool = host_port == 0
+
+
 class SandboxSpec:
     """Everything that `cloche run` decides before the sandbox exists."""
 
@@ -61,4 +72,6 @@ class SandboxSpec:
         self.strace_fd: int = -1
         self.log_level: str = "warning"
         self.nofile_limit: int = 1 << 20
+        self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
         self.is_confined: bool = True
+        self.published: list[PublishSpec] = []

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import ipaddress
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import tty
 from typing import Any, Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch, wait_readable
-from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, SandboxSpec
+from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, PublishSpec, SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
 
 EXIT_INTERNAL: Final = 125
@@ -50,11 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a variable (K alone: the host's value)",
     )
     add("--env-file", action="append", default=[], metavar="FILE", help="variables, one K=V a line")
+    add(
+        "-p",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[HOSTIP:][HOSTPORT]:PORT",
+        help="let the host (by default its loopback only) reach a TCP port of the sandbox; no HOSTPORT: any",
+    )
     add("-w", "--workdir", metavar="DIR", help="directory to start in")
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
     add("-i", "--interactive", action="store_true", help="pass standard input on even if it is a terminal")
     add("-t", "--tty", action="store_true", help="give the command a terminal of its own")
     add("--hostname", default="cloche", help="host name inside")
+    add(
+        "--init",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="pid 1 is an init of the sandbox's own, which reaps orphans (the default); --no-init: the command",
+    )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
@@ -120,6 +135,35 @@ def parse_volume(text: str) -> MountSpec:
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = True
     return mount
+
+
+def parse_publish(text: str) -> PublishSpec:
+    """[HOSTIP:][HOSTPORT]:PORT[/tcp], an IPv6 address in brackets.  Raises UsageError."""
+    body, slash, protocol = text.partition("/")
+    if slash and protocol != "tcp":
+        raise UsageError(f"-p {text}: only TCP ports can be published; write [HOSTIP:]HOSTPORT:PORT[/tcp]")
+    match = re.fullmatch(r"(?:(\[[^]]*\]|[^:[\]]*):)?(\d{0,9}):(\d{1,9})", body, re.ASCII)
+    if match is None:
+        raise UsageError(f"-p {text}: write [HOSTIP:]HOSTPORT:PORT[/tcp], e.g. 8080:80 or 127.0.0.1::80")
+    host_port, port = int(match[2] or "0"), int(match[3])
+    if not 1 <= port <= 65535 or host_port > 65535:
+        raise UsageError(f"-p {text}: ports are numbers from 1 to 65535")
+    given = match[1] or "127.0.0.1"
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if given == "localhost" else given.strip("[]"))
+    except ValueError:
+        raise UsageError(f"-p {text}: {given} is not a numeric address of the host") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+        raise UsageError(f"-p {text}: an address with a zone cannot be published")
+    return PublishSpec(text, str(address), host_port, port)
+
+
+def announce(published: list[PublishSpec], level: str) -> None:
+    """Say which ports lead where: those that the host chose always, the others with --log-level info."""
+    for spec in published:
+        if level in ("info", "debug") or (spec.is_any_port and level != "error"):
+            host = f"[{spec.host_ip}]" if ":" in spec.host_ip else spec.host_ip
+            print(f"cloche: {host}:{spec.host_port} leads to port {spec.port}", file=sys.stderr)
 
 
 def read_env_file(path: str) -> list[str]:
@@ -191,6 +235,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         warning = default_view(spec, cwd, home, name)
     for text in options.volume:
         spec.mounts.append(parse_volume(text))
+    spec.published = [parse_publish(text) for text in options.publish]
     for name_of_file in options.env_file:
         _apply_env(spec, read_env_file(name_of_file))
     _apply_env(spec, options.env)
@@ -210,6 +255,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
             raise UsageError("--timeout: more than 0 seconds")
         spec.timeout_s = options.timeout
     spec.is_read_only = options.read_only
+    spec.has_init = options.init
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
     if options.strace == "-":
@@ -384,4 +430,5 @@ def run(options: argparse.Namespace) -> int:
     except (LaunchError, OSError) as failure:
         print(f"cloche: {failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
+    announce(spec.published, spec.log_level)
     return monitor.supervise(sandbox)

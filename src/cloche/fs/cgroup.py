@@ -31,9 +31,10 @@ class CgroupFile(GeneratedInode):
 def cgroup_text(kernel: Kernel, name: str) -> str:
     """The contents of one interface file."""
     if name == "cgroup.procs":
-        return "".join([f"{pid}\n" for pid in sorted(kernel.groups) if pid != 1])
+        return "".join([f"{pid}\n" for pid in sorted(kernel.groups) if kernel.groups[pid].has_guest_code])
     if name == "cgroup.threads":
-        return "".join([f"{tid}\n" for tid in sorted(kernel.tasks)])
+        tids = [tid for tid, task in kernel.tasks.items() if task.group.has_guest_code]
+        return "".join([f"{tid}\n" for tid in sorted(tids)])
     if name == "memory.max":
         return f"{kernel.memory_limit}\n" if kernel.memory_limit > 0 else "max\n"
     if name == "memory.current":
@@ -43,7 +44,7 @@ def cgroup_text(kernel: Kernel, name: str) -> str:
     if name == "pids.max":
         return f"{kernel.max_tasks}\n"
     if name == "pids.current":
-        return f"{len(kernel.tasks)}\n"
+        return f"{len(kernel.tasks) - kernel.uncounted_tasks}\n"
     if name == "cpu.max":
         return f"max {CPU_PERIOD_US}\n"
     if name == "cpu.stat":

@@ -11,7 +11,6 @@ from typing import Final
 from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.abi.stat import dtype
 from cloche.fs import proc_system
-from cloche.fs.proc_init import init_dir
 from cloche.fs.proc_ipc import sysvipc_dir
 from cloche.fs.proc_pid import ProcFs, parse_name, reader_of, task_ino
 from cloche.fs.proc_sys import ProcSys
@@ -64,7 +63,6 @@ class ProcRoot(StaticDir):
     def __init__(self, fs: ProcFs) -> None:
         super().__init__(fs, 0o555, ino=1)
         self.proc: ProcFs = fs
-        self.init: StaticDir | None = None  # /proc/1
 
     def refresh(self, ctx: Context) -> None:
         directories = 0
@@ -84,17 +82,8 @@ class ProcRoot(StaticDir):
         task = kernel.tasks.get(pid)
         if task is None:
             group = kernel.groups.get(pid)
-            if group is not None and group is kernel.init:
-                return self._init()
             task = group.leader if group is not None else None
         return self.proc.pid_dir(task) if task is not None else None
-
-    def _init(self) -> StaticDir:
-        known = self.init
-        if known is None:
-            known = init_dir(self.proc, self.proc.kernel, task_ino(1, is_thread=False))
-            self.init = known
-        return known
 
     def entries(self, ctx: Context, start: int) -> list[DirEntry]:
         found: list[DirEntry] = []
@@ -107,7 +96,7 @@ class ProcRoot(StaticDir):
         for pid in sorted(kernel.groups):
             key = _FIRST_PID_KEY + pid
             group = kernel.groups[pid]
-            if key < start or group.is_reaped or (group.leader is None and group is not kernel.init):
+            if key < start or group.is_reaped or group.leader is None:
                 continue
             found.append(DirEntry(key, b"%d" % pid, task_ino(pid, is_thread=False), 4))
         return found

@@ -23,6 +23,7 @@ from cloche.kernel.accounting import (
     task_state,
 )
 from cloche.kernel.creds import securebits as securebits
+from cloche.kernel.init import INIT_NAME
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
@@ -517,6 +518,8 @@ def smaps_rollup_text(task: Task) -> bytes:
 
 def cmdline_text(task: Task) -> bytes:
     """/proc/PID/cmdline: the arguments, or what setproctitle has made of them (get_mm_cmdline)."""
+    if not task.group.has_guest_code:
+        return INIT_NAME + b"\0"
     space = space_of(task)
     if space is None or space.arg_end <= space.arg_start:
         return b""

@@ -34,7 +34,7 @@ from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.signals import has_deliverable
-from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import check_new, new_namespaces
 from cloche.mm.usermem import UserMemory
@@ -318,12 +318,3 @@ def _cleared(handlers: SignalHandlers) -> SignalHandlers:
         if handlers.actions[signo].handler == 1:
             new.actions[signo] = SigAction(1)
     return new
-
-
-def new_init_group(kernel: Kernel) -> ThreadGroup:
-    """pid 1: the sandbox's own init, which has no guest code; it reaps orphans as soon as they die."""
-    group = ThreadGroup(kernel, 1, SignalHandlers())
-    group.rlimits = [(-1, -1)] * 16
-    kernel.groups[1] = group
-    kernel.init = group
-    return group

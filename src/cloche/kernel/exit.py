@@ -214,7 +214,7 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
 def notify_parent(group: ThreadGroup) -> None:
     """SIGCHLD (or the clone's exit signal) to the parent and a wake-up of its waits; reap at once if it ignores us."""
     kernel, parent = group.kernel, group.parent
-    if parent is None or parent is kernel.init:
+    if parent is None or not parent.has_guest_code:
         reap(group)
         return
     action = parent.handlers.actions[SIGCHLD]

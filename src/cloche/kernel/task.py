@@ -145,6 +145,7 @@ class ThreadGroup:
         self.is_zombie: bool = False
         self.is_reaped: bool = False
         self.is_subreaper: bool = False
+        self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
         self.has_execed: bool = False
         self.is_stopped: bool = False  # job control
         self.stop_signal: int = 0
@@ -322,7 +323,8 @@ class Kernel:
         self.next_pid: int = 2
         self.pid_max: int = 4194304
         self.max_tasks: int = 4096  # --pids
-        self.init: ThreadGroup | None = None  # pid 1: the sandbox's own, reaps orphans
+        self.init: ThreadGroup | None = None  # pid 1, which orphans become children of
+        self.uncounted_tasks: int = 0  # in `tasks`, but none of the guest's
         self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
         self.table: list[Handler] = []
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
@@ -390,7 +392,7 @@ class Kernel:
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self) -> int:
         """A free pid.  Raises LinuxError(EAGAIN) at the limit of tasks."""
-        if len(self.tasks) + self.zombies >= self.max_tasks:
+        if len(self.tasks) - self.uncounted_tasks + self.zombies >= self.max_tasks:
             raise LinuxError(EAGAIN)
         while True:
             pid = self.next_pid

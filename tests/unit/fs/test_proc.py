@@ -10,7 +10,7 @@ from cloche.fs.pipe import create_pipe
 from cloche.fs.proc import proc_net, proc_root, proc_sysctl
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
 from cloche.kernel.accounting import HOST_FACTS, HostFacts
-from cloche.kernel.clone import new_init_group
+from cloche.kernel.init import make_init
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.pseudo import ConstantFile, PseudoFs
@@ -279,10 +279,12 @@ def test_pid_reuse_gives_another_directory(guest: ProcGuest) -> None:
 
 
 def test_init(guest: ProcGuest) -> None:
-    new_init_group(guest.kernel)
+    make_init(guest.kernel, guest.task, 0)
     assert b"1" in guest.names(b"/")
     assert len(guest.text(b"/1/stat").split()) == 52
     assert guest.text(b"/1/comm") == b"cloche-init\n"
+    assert guest.text(b"/1/cmdline") == b"cloche-init\0"
+    assert guest.text(b"/1/statm") == b"0 0 0 0 0 0 0\n"
     assert guest.names(b"/1/task") == [b".", b"..", b"1"]
     with pytest.raises(LinuxError):
         guest.link(b"/1/exe")
