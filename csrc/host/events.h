@@ -15,10 +15,21 @@ static bool take(struct thr *t, struct event *e)
     }
     if (kind == K_INTERRUPTED && !t->irq_wanted) {
         /* The signal of an interrupt that another event has answered already. */
-        s->op_count = s->copy_count = s->reply_flags = 0;
+        s->reply = 0;
         wake(t);
         return false;
     }
+    if (kind == K_CALL && !t->is_patched) {
+        s->reply = RF_TRAP;
+        wake(t);
+        return false;
+    }
+    if (kind != K_MORE && kind != K_OPS_FAILED) {
+        t->has_frame = kind != K_CALL;
+        t->has_result = false;
+    }
+    if (kind == K_CALL)
+        kind = K_SYSCALL;
     if (kind == K_MORE && t->stop_after)
         kind = K_DONE;
     t->stop_after = false;

@@ -15,6 +15,9 @@
 #define STOPPED                                                                                                 \
     if (t->running || t->held)                                                                                  \
     return PyErr_Format(PyExc_RuntimeError, "thread %d is not stopped", t->id)
+#define NEED_FRAME                                                                                              \
+    if (!t->has_frame)                                                                                          \
+    return PyErr_Format(PyExc_RuntimeError, "thread %d has no signal frame", t->id)
 #define PRC(i)                                                                                                  \
     struct prc *p = get_prc(args[i]);                                                                           \
     if (!p)                                                                                                     \
@@ -124,11 +127,18 @@ FUNC(has_fsgsbase) /* () */
     return PyBool_FromLong(getauxval(AT_HWCAP2) & 2);
 }
 
+FUNC(has_bmi2) /* () */
+{
+    NEED(0);
+    return PyBool_FromLong(__builtin_cpu_supports("bmi2"));
+}
+
 FUNC(take_pristine) /* (zygote's thread): learn the frame's layout; the thread is stopped in its first event */
 {
     NEED(1);
     THR(0);
     STOPPED;
+    t->has_frame = true;
     frame_offset = t->slot->sysno;
     if (frame_offset < STACK_OFFSET || frame_offset > SLOT_SIZE - 1024)
         return fail(EPROTO);
@@ -366,6 +376,7 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     struct thr *ct = get_thr(args[2]);
     if (!child || !ct)
         return NULL;
+    NEED_FRAME;
     struct prc *p = prcs[t->prc];
     child->fork_fd = rotate_fd(p);
     child->parent = p->id;
@@ -388,6 +399,7 @@ FUNC(queue_clone) /* (thread, new thread of the same process) */
     struct thr *n = get_thr(args[1]);
     if (!n)
         return NULL;
+    NEED_FRAME;
     uint64_t slot = REGION_BASE + n->slotno * SLOT_SIZE;
     struct hop *h = add_op(t);
     h->op.nr = SYS_clone;
@@ -405,16 +417,29 @@ FUNC(get_regs) /* (thread) -> 20 integers, see Registers */
     THR(0);
     STOPPED;
     uint64_t regs[REG_COUNT];
-    memcpy(regs, regs_of(t), sizeof regs);
+    if (t->has_frame) {
+        memcpy(regs, regs_of(t), sizeof regs);
+    } else {
+        const volatile struct slot *s = t->slot;
+        const volatile uint64_t *saved = s->call_regs;
+        const volatile int64_t *a = s->args;
+        uint64_t flags = saved[CR_FLAGS];
+        uint64_t made[REG_COUNT] = {
+            a[4], a[5], a[3], 0x202, saved[CR_R12], saved[CR_R13], saved[CR_R14], saved[CR_R15], a[0], a[1],
+            saved[CR_RBP], saved[CR_RBX], a[2], saved[CR_RAX], saved[CR_RIP], saved[CR_RSP], saved[CR_RIP],
+            0x202 | (flags >> 8 & 0xd5) | (flags & 1) << 11};
+        memcpy(regs, made, sizeof regs);
+    }
+    if (t->has_result)
+        regs[RAX_INDEX] = t->result;
     PyObject *tuple = PyTuple_New(REG_COUNT + 2);
     if (!tuple)
         return NULL;
     for (int i = 0; i < REG_COUNT; i++)
         PyTuple_SET_ITEM(tuple, i, PyLong_FromUnsignedLongLong(regs[i]));
-    /* Forged bases that no thread can have: what is read can always be set again. */
-    uint64_t fs = READ_ONCE(t->slot->fs_base), gs = READ_ONCE(t->slot->gs_base);
+    uint64_t fs = READ_ONCE(t->slot->fs_base);
     PyTuple_SET_ITEM(tuple, REG_COUNT, PyLong_FromUnsignedLongLong(fs >> 47 ? 0 : fs));
-    PyTuple_SET_ITEM(tuple, REG_COUNT + 1, PyLong_FromUnsignedLongLong(gs >> 47 ? 0 : gs));
+    PyTuple_SET_ITEM(tuple, REG_COUNT + 1, PyLong_FromUnsignedLongLong(guest_gs(t)));
     return tuple;
 }
 
@@ -423,6 +448,7 @@ FUNC(set_regs) /* (thread, 20 integers) */
     NEED(21);
     THR(0);
     STOPPED;
+    NEED_FRAME;
     uint64_t fs = U64(19), gs = U64(20), *regs = regs_of(t);
     if (fs >> 47 || gs >> 47) {
         PyErr_SetString(PyExc_ValueError, "fs_base and gs_base must be user addresses");
@@ -432,7 +458,8 @@ FUNC(set_regs) /* (thread, 20 integers) */
         regs[i] = U64(1 + i);
     if (PyErr_Occurred())
         return NULL;
-    if (fs != t->slot->fs_base || gs != t->slot->gs_base) {
+    t->has_result = false;
+    if (fs != t->slot->fs_base || gs != guest_gs(t)) {
         t->slot->fs_base = fs;
         t->slot->gs_base = gs;
         t->base_changed = true;
@@ -445,6 +472,7 @@ FUNC(get_fpstate) /* (thread) -> bytes */
     NEED(1);
     THR(0);
     STOPPED;
+    NEED_FRAME;
     return PyBytes_FromStringAndSize((char *)t->slot + fp_offset, fp_size);
 }
 
@@ -453,6 +481,7 @@ FUNC(set_fpstate) /* (thread, bytes) -> bool; empty: the initial state */
     NEED(2);
     THR(0);
     STOPPED;
+    NEED_FRAME;
     char *data, *to = (char *)t->slot + fp_offset, *first = pristine + (fp_offset - frame_offset);
     Py_ssize_t length;
     if (PyBytes_AsStringAndSize(args[1], &data, &length) < 0)
@@ -502,8 +531,87 @@ FUNC(ret) /* (thread, value) */
     NEED(2);
     THR(0);
     STOPPED;
-    regs_of(t)[RAX_INDEX] = U64(1);
+    t->result = (int64_t)U64(1);
+    t->has_result = true;
     start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(stop) /* (thread, value): in a call from a patched site: as ret, then stop with EV_INTERRUPTED and a signal frame */
+{
+    NEED(2);
+    THR(0);
+    STOPPED;
+    if (t->has_frame)
+        return PyErr_Format(PyExc_RuntimeError, "thread %d has a frame", t->id);
+    t->result = (int64_t)U64(1);
+    t->has_result = true;
+    t->leave_flags = RF_STOP;
+    t->irq_since = now_ns();
+    t->irq_wanted = true;
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(retry_with_frame) /* (thread): in a call from a patched site: make it again, with a signal frame */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    if (t->has_frame || t->op_count)
+        return PyErr_Format(PyExc_RuntimeError, "thread %d cannot make its call again", t->id);
+    t->has_result = false;
+    t->leave_flags = RF_TRAP;
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(has_frame) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    return PyBool_FromLong(t->has_frame);
+}
+
+FUNC(set_patching) /* (whether threads that start from nothing may call without a trap) */
+{
+    NEED(1);
+    is_patching = INT(0);
+    Py_RETURN_NONE;
+}
+
+FUNC(set_patched) /* (thread, bool) */
+{
+    NEED(2);
+    THR(0);
+    bool wanted = INT(1) && is_patching;
+    if (t->is_patched != wanted) {
+        t->slot->gs_base = guest_gs(t);
+        t->is_patched = wanted;
+        t->base_changed = true;
+    }
+    Py_RETURN_NONE;
+}
+
+FUNC(set_action) /* (number, action) */
+{
+    NEED(2);
+    unsigned nr = INT(0), action = INT(1);
+    if (nr >= sizeof info->actions || action >= ACT_ANSWER + AN_COUNT)
+        return fail(EINVAL);
+    info->actions[nr] = action;
+    Py_RETURN_NONE;
+}
+
+FUNC(set_answers) /* (thread, bool, AN_COUNT integers) */
+{
+    NEED(2 + AN_COUNT);
+    THR(0);
+    t->slot->can_answer = 0;
+    for (int i = 0; i < AN_COUNT; i++)
+        t->slot->answers[i] = (uint32_t)U64(2 + i);
+    if (INT(1))
+        __atomic_store_n(&t->slot->can_answer, 1, __ATOMIC_RELEASE);
     Py_RETURN_NONE;
 }
 
@@ -957,9 +1065,10 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 #define ROW(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 static PyMethodDef methods[] = {
-    ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(set_spin), ROW(new_process), ROW(new_thread),
+    ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
-    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(has_pending_ops),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(stop), ROW(retry_with_frame),
+    ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
@@ -987,6 +1096,7 @@ PyMODINIT_FUNC PyInit__native(void)
     CONSTANT(SLOT_COUNT);
     CONSTANT(SLOT_SIZE);
     CONSTANT(DATA_SIZE);
+    CONSTANT(CALL_ENTRY_OFFSET);
     CONSTANT(BELL_ARG0);
     CONSTANT(BELL_ARG1);
     CONSTANT(MAX_MOVES);

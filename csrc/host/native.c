@@ -72,6 +72,11 @@ struct rec { /* a deferred write */
 
 struct thr {
     bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after;
+    bool has_frame;       /* stopped with a signal frame; else in a call from a patched site */
+    bool is_patched;      /* GS finds its slot, unless the guest has set GS */
+    bool has_result;      /* `result` is to be the call's */
+    uint32_t leave_flags; /* RF_STOP or RF_TRAP */
+    int64_t result;
     bool exiting, exited; /* its exit was ordered; was let through */
     bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
     int id, prc, slotno, tid, exit_tid, run_pos;
@@ -125,6 +130,7 @@ static struct info *info;
 static uint64_t frame_offset, fp_offset, fp_size; /* of the signal frame in a slot; of its FP state; its size */
 static char *pristine;                            /* a zygote's frame: [frame_offset, SLOT_SIZE) */
 static bool strict_mode = true;
+static bool is_patching; /* set_patching */
 static uint64_t spin_ticks, stub_spin_ticks;
 static int cpu_count = 1;
 static int ops_out;    /* threads with operations outstanding */
@@ -367,6 +373,14 @@ static uint64_t *regs_of(struct thr *t)
     return (uint64_t *)(frame_of(t) + UC_OFFSET + REGS_OFFSET);
 }
 
+/* GS as the guest has set it: what finds the slot is ours.  Forged values that no thread can have count as 0: what is
+ * read can always be set again. */
+static uint64_t guest_gs(struct thr *t)
+{
+    uint64_t gs = READ_ONCE(t->slot->gs_base);
+    return gs >> 47 || gs == REGION_BASE + t->slotno * SLOT_SIZE ? 0 : gs;
+}
+
 /* Prepare the slot of a thread that does not exist yet: the frame it will start from. */
 static void prepare_frame(struct thr *t, struct thr *from)
 {
@@ -383,12 +397,16 @@ static void prepare_frame(struct thr *t, struct thr *from)
     if (from) {
         regs_of(t)[RAX_INDEX] = 0;
         t->slot->fs_base = from->slot->fs_base;
-        t->slot->gs_base = from->slot->gs_base;
+        t->slot->gs_base = guest_gs(from);
+        t->is_patched = from->is_patched;
     } else {
         t->slot->fs_base = t->slot->gs_base = 0;
+        t->is_patched = is_patching;
     }
+    t->slot->interrupted = t->slot->can_answer = 0;
     t->base_changed = true;
-    t->slot->op_count = t->slot->copy_count = 0;
+    t->has_frame = true;
+    t->slot->reply = 0;
     t->slot->state = ST_REQUEST;
 }
 
@@ -465,10 +483,8 @@ static void send_round(struct thr *t)
             start_running(thrs[h->child]);
     }
     t->sent += n;
-    s->op_count = n;
     if (n) {
-        if (p->held_count)
-            flags |= RF_RING;
+        s->ring = p->held_count > 0;
         t->rounds++;
         if (p->op_thr != t->id) {
             p->op_thr = t->id;
@@ -503,15 +519,24 @@ static void send_round(struct thr *t)
             t->rec_sent++;
         }
     }
-    s->copy_count = copies;
     bool is_last = t->sent >= t->op_count && t->rec_sent >= t->rec_count;
     if (!is_last || t->stop_after)
         flags |= RF_MORE;
-    else if (t->base_changed) {
-        flags |= RF_SET_BASE;
-        t->base_changed = false;
+    else {
+        if (t->base_changed) {
+            flags |= RF_SET_BASE;
+            t->base_changed = false;
+            if (t->is_patched && !guest_gs(t))
+                s->gs_base = REGION_BASE + t->slotno * SLOT_SIZE;
+        }
+        if (t->has_result) {
+            flags |= RF_RESULT;
+            s->result = t->result;
+        }
+        flags |= t->leave_flags;
+        t->leave_flags = 0;
     }
-    s->reply_flags = flags;
+    s->reply = flags | (uint32_t)n << 16 | (uint32_t)copies << 24;
     if (is_last && t->rec_count) {
         p->rec_threads--;
         t->rec_count = t->rec_sent = 0;
@@ -535,7 +560,7 @@ static void start_running(struct thr *t)
         p->held_count++;
         held_total++;
         if (p->op_thr >= 0) {
-            thrs[p->op_thr]->slot->reply_flags |= RF_RING;
+            thrs[p->op_thr]->slot->ring = 1;
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
         }
         return;

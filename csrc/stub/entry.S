@@ -88,15 +88,15 @@ stub_clone:
     ret
 1:  test %r13, %r13
     jnz 2f
-    mov $REGION_BASE, %rdi
-    mov $REGION_SIZE, %esi
+    mov $L_REGION_BASE, %rdi
+    mov $L_REGION_SIZE, %esi
     mov $3, %edx
     mov $0x11, %r10d
     mov %rbx, %r8
     xor %r9d, %r9d
     mov $9, %eax
     syscall
-    mov $REGION_BASE, %rdi
+    mov $L_REGION_BASE, %rdi
     cmp %rdi, %rax
     jne 3f
     mov %rbx, %rdi
@@ -130,6 +130,120 @@ stub_thread:
     jz 1f
     ret
 1:  call stub_helper
+    ud2
+
+/* ---- calls from patched sites ----
+ *
+ * A trampoline (analyst) jumps to stub_call with the address behind its syscall instruction in %r11.  Everything else
+ * is as at that instruction, and is so again when we go back, except %rax, %rcx and %r11: flags and red zone too.
+ * %gs:0 is the thread's slot, unless the guest has set GS: then, and for calls that need a signal frame, the original
+ * syscall instruction is executed, which traps.
+ *
+ * An interrupt can come at any instruction.  stub_interrupted (stub.c) makes of the registers what they were before
+ * the call, or are behind it; the labels below are its cases.
+ */
+#define CALL_REG(n) (L_CALL_REGS + 8 * (n))
+    .section .text.call, "ax"
+    .globl stub_call, stub_call_trap_jump, stub_call_saved, stub_call_flags, stub_call_enter
+    .globl stub_leave, stub_leave_end, stub_again, stub_again_end, stub_stopped
+stub_call:
+    rdgsbase %rcx
+    rorx $L_REGION_SHIFT, %rcx, %rcx
+    mov %ecx, %ecx
+    lea -(L_REGION_BASE >> L_REGION_SHIFT)(%rcx), %rcx
+    jrcxz 1f
+stub_call_trap:
+    lea -2(%r11), %r11
+stub_call_trap_jump:
+    jmp *%r11
+1:  mov %rax, %gs:CALL_REG(9)
+    mov %rsp, %gs:CALL_REG(6)
+    mov %r11, %gs:CALL_REG(7)
+    mov %rax, %rcx
+stub_call_saved:
+    lahf
+    seto %al
+    mov %rax, %gs:CALL_REG(8)
+stub_call_flags:
+    cmp $512, %rcx
+    jae 2f
+    lea info_actions(%rip), %rax
+    movzbl (%rax,%rcx), %eax
+    sub $2, %eax
+    jae 3f
+    inc %eax
+    jz 4f
+2:  mov %gs:CALL_REG(8), %rax
+    add $0x7f, %al
+    sahf
+    mov %gs:CALL_REG(9), %rax
+    jmp stub_call_trap
+3:  cmpl $0, %gs:L_CAN_ANSWER
+    je 4f
+    mov %gs:L_ANSWERS(,%rax,4), %ecx
+    mov %gs:CALL_REG(8), %rax
+    add $0x7f, %al
+    sahf
+    mov %ecx, %eax
+    jmp *%gs:CALL_REG(7)
+4:  mov %gs:CALL_REG(9), %rax
+    rdgsbase %rcx
+    lea L_CALL_STACK_TOP(%rcx), %rsp
+    mov %rbx, CALL_REG(0)(%rcx)
+    mov %rbp, CALL_REG(1)(%rcx)
+    mov %r12, CALL_REG(2)(%rcx)
+    mov %r13, CALL_REG(3)(%rcx)
+    mov %r14, CALL_REG(4)(%rcx)
+    mov %r15, CALL_REG(5)(%rcx)
+    mov %rax, L_SYSNO(%rcx)
+    mov %rdi, L_ARGS(%rcx)
+    mov %rsi, L_ARGS+8(%rcx)
+    mov %rdx, L_ARGS+16(%rcx)
+    mov %r10, L_ARGS+24(%rcx)
+    mov %r8, L_ARGS+32(%rcx)
+    mov %r9, L_ARGS+40(%rcx)
+    mov %rcx, %rdi
+    cld
+    call stub_called
+stub_call_enter:
+    cmp $1, %eax
+    je stub_again
+    ja 5f
+stub_leave:
+    cmpl $0, %gs:L_INTERRUPTED
+    jne 5f
+    mov %gs:L_ARGS, %rdi
+    mov %gs:L_ARGS+8, %rsi
+    mov %gs:L_ARGS+16, %rdx
+    mov %gs:L_ARGS+24, %r10
+    mov %gs:L_ARGS+32, %r8
+    mov %gs:L_ARGS+40, %r9
+    mov %gs:CALL_REG(8), %rax
+    add $0x7f, %al
+    sahf
+    mov %gs:CALL_REG(9), %rax
+    mov %gs:CALL_REG(6), %rsp
+    jmp *%gs:CALL_REG(7)
+5:  int3
+stub_stopped:
+    ud2
+stub_leave_end:
+stub_again:
+    mov %gs:L_ARGS, %rdi
+    mov %gs:L_ARGS+8, %rsi
+    mov %gs:L_ARGS+16, %rdx
+    mov %gs:L_ARGS+24, %r10
+    mov %gs:L_ARGS+32, %r8
+    mov %gs:L_ARGS+40, %r9
+    mov %gs:CALL_REG(7), %r11
+    mov %gs:CALL_REG(8), %rax
+    add $0x7f, %al
+    sahf
+    mov %gs:CALL_REG(9), %rax
+    mov %gs:CALL_REG(6), %rsp
+    lea -2(%r11), %r11
+    jmp *%r11
+stub_again_end:
     ud2
 
     .section .note.GNU-stack,"",@progbits

@@ -1,3 +1,12 @@
-/* Constants of shared.h that assembly needs (build.py checks that they agree). */
-#define REGION_BASE 0x7fff10000000
-#define REGION_SIZE 0x8000000
+/* Constants of shared.h that assembly needs (stub.c checks that they agree). */
+#define L_REGION_BASE 0x7fff10000000
+#define L_REGION_SIZE 0x8000000
+#define L_REGION_SHIFT 27
+#define L_INFO_ACTIONS 0x7fff00100040 /* stub.ld repeats it */
+#define L_CALL_STACK_TOP 0x12000
+#define L_SYSNO 8
+#define L_ARGS 16
+#define L_CALL_REGS 0x4b0
+#define L_INTERRUPTED 0x500
+#define L_CAN_ANSWER 0x504
+#define L_ANSWERS 0x508

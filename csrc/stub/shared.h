@@ -23,8 +23,10 @@
 #define REGION_SIZE (SLOT_SIZE * SLOT_COUNT)
 #define DATA_OFFSET 0x1000
 #define DATA_SIZE 0x10000
-#define STACK_OFFSET (DATA_OFFSET + DATA_SIZE)
+#define CALL_STACK_TOP (DATA_OFFSET + DATA_SIZE + 0x1000) /* of calls that come without a signal */
+#define STACK_OFFSET CALL_STACK_TOP
 #define STACK_SIZE (SLOT_SIZE - STACK_OFFSET)
+#define CALL_ENTRY_OFFSET 0x200 /* of stub_call in the stub: trampolines jump there (stub.ld says the same) */
 
 /* States of a slot. */
 #define ST_GUEST 0
@@ -40,13 +42,17 @@
 #define K_MORE 5 /* the reply was one round of several: send the next */
 
 #define K_DONE 6 /* the sentry's own: K_MORE after everything was sent */
+#define K_CALL 7 /* a system call from a patched call site: there is no signal frame */
 
-/* Reply flags. */
+/* A reply: flags, the number of operations in bits 16 to 23, of copies in bits 24 to 31. */
 #define RF_MORE 1     /* post K_MORE instead of returning to the guest */
 #define RF_SET_BASE 2 /* load fs_base and gs_base */
-#define RF_RING 4     /* ring the doorbell once the operations are done */
+#define RF_RESULT 4   /* `result` is the call's */
+/* To a K_CALL only, at most one of them: */
+#define RF_TRAP 8   /* make the call again from its own syscall instruction, with a signal frame */
+#define RF_STOP 16  /* the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED */
 
-#define MAX_OPS 44
+#define MAX_OPS 40
 #define MAX_COPIES 64
 #define MAX_PREFETCH 3
 
@@ -68,29 +74,57 @@ struct copy {
     uint32_t offset; /* from the slot's data buffer */
 };
 
+/* What a call costs is how many cache lines change hands: a simple call takes the first, and the second for what was
+ * prefetched; a reply without copies the first. */
 struct slot {
     uint32_t state;
-    uint32_t kind;
+    union {
+        uint32_t kind;
+        uint32_t reply;
+    };
+    union {
+        int64_t sysno;
+        int64_t result;
+    };
+    int64_t args[6];
+    /* 0x40 */
+    uint32_t prefetch_count;
+    uint32_t tid; /* a candidate only: the guest can write it */
+    struct copy prefetch[MAX_PREFETCH];
+    uint64_t pad0;
+    /* 0x80 */
+    uint32_t ops_done; /* replies with operations that were carried out */
+    uint32_t ring;     /* the sentry's wish: ring the doorbell once the operations are done */
+    uint32_t fail_index;
+    int32_t fail_errno;
+    struct copy copies[MAX_COPIES];
+    /* 0x490: the stub's own, and what is rarely looked at */
     uint32_t signo;
     int32_t code;
     uint64_t addr;
-    int64_t sysno;
-    int64_t args[6];
     uint64_t fs_base;
     uint64_t gs_base;
-    uint32_t reply_flags;
-    uint32_t ops_done; /* replies with operations that were carried out */
-    uint32_t op_count;
-    uint32_t copy_count;
-    uint32_t fail_index;
-    int32_t fail_errno;
-    uint32_t tid; /* a candidate only: the guest can write it */
-    uint32_t prefetch_count;
-    struct copy prefetch[MAX_PREFETCH];
-    uint8_t pad[0x100 - 0x80 - 16 * MAX_PREFETCH];
+    uint64_t call_regs[10]; /* CR_*: of the call from a patched site that is under way */
+    uint32_t interrupted;   /* an interrupt came meanwhile */
+    uint32_t can_answer;    /* `answers` holds */
+    uint32_t answers[8];    /* what the stub may answer by itself */
+    uint8_t pad1[0x600 - 0x528];
     struct op ops[MAX_OPS];
-    struct copy copies[MAX_COPIES];
 };
+
+/* Offsets that entry.S uses (stub.c checks them). */
+#define CR_RBX 0
+#define CR_RBP 1
+#define CR_R12 2
+#define CR_R13 3
+#define CR_R14 4
+#define CR_R15 5
+#define CR_RSP 6
+#define CR_RIP 7 /* behind the syscall instruction */
+#define CR_FLAGS 8 /* lahf's and seto's AH and AL */
+#define CR_RAX 9 /* the number, then the result */
+
+#define AN_COUNT 7 /* answers: pid, tid, ppid, uid, euid, gid, egid */
 
 _Static_assert(sizeof(struct slot) == 0x1000, "a slot's control page is one page");
 
@@ -114,8 +148,14 @@ struct info {
     uint32_t pad;
     uint64_t spin_ticks; /* how long a stub spins before it sleeps */
     uint64_t pad2[6];
+    uint8_t actions[512];                        /* ACT_* for each call from a patched site */
     struct prefetch prefetch[512][MAX_PREFETCH]; /* 12 KiB */
 };
+
+/* What a call from a patched site does. */
+#define ACT_TRAP 0   /* needs a signal frame */
+#define ACT_POST 1   /* goes to the sentry */
+#define ACT_ANSWER 2 /* + index: answers[index], if can_answer */
 
 /* What the sentry sends to the starting zygote. */
 #define MAX_MOVES 8

@@ -7,13 +7,21 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "layout.h"
-#undef REGION_BASE
-#undef REGION_SIZE
 #include "shared.h"
+
+_Static_assert(L_REGION_BASE == REGION_BASE && L_REGION_SIZE == REGION_SIZE && 1UL << L_REGION_SHIFT == REGION_SIZE &&
+                   REGION_BASE % REGION_SIZE == 0 && L_CALL_STACK_TOP == CALL_STACK_TOP,
+               "layout.h disagrees with shared.h");
+_Static_assert(L_INFO_ACTIONS == INFO_BASE + offsetof(struct info, actions), "layout.h: struct info");
+_Static_assert(L_SYSNO == offsetof(struct slot, sysno) && L_ARGS == offsetof(struct slot, args) &&
+                   L_CALL_REGS == offsetof(struct slot, call_regs) && L_INTERRUPTED == offsetof(struct slot, interrupted) &&
+                   L_CAN_ANSWER == offsetof(struct slot, can_answer) && L_ANSWERS == offsetof(struct slot, answers),
+               "layout.h: struct slot");
 
 #define SYS_read 0
 #define SYS_write 1
@@ -62,6 +70,8 @@ struct siginfo {
     uint32_t arch;
 };
 
+extern char stub_call[], stub_call_trap_jump[], stub_call_saved[], stub_call_flags[], stub_call_enter[];
+extern char stub_leave[], stub_leave_end[], stub_again[], stub_again_end[], stub_stopped[];
 extern char stub_handler[], stub_restorer[], stub_park[];
 extern char stub_copy_begin[], stub_copy_end[], stub_string_begin[], stub_string_end[], stub_copy_fault[];
 extern long stub_copy(void *to, const void *from, uint64_t length);
@@ -147,55 +157,60 @@ static void post(volatile struct slot *slot, uint32_t kind)
         ring();
 }
 
-/* Carry out replies until one lets the guest go on. */
-static void serve(volatile struct slot *slot, struct ucontext *uc)
+/* Carry out replies until one lets the guest go on: that one.  *result: the call's, where the reply has one. */
+static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
+    bool has_faulted = false;
+    uint32_t reply;
 again:
     wait_reply(slot);
-    uint32_t count = slot->op_count;
+    reply = slot->reply;
+    uint32_t count = reply >> 16 & 0xff;
     for (uint32_t i = 0; i < count && i < MAX_OPS; i++) {
         struct op *op = (struct op *)&slot->ops[i];
-        long result;
+        long done;
         if (op->nr == SYS_clone)
-            result = stub_clone(op, uc);
+            done = stub_clone(op, uc);
         else
-            result = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
-        if (result < 0 && result >= -4095) {
+            done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
+        if (done < 0 && done >= -4095) {
             slot->fail_index = i;
-            slot->fail_errno = -result;
+            slot->fail_errno = -done;
             slot->ops_done++;
             post(slot, K_OPS_FAILED);
             goto again;
         }
     }
-    uint32_t flags = slot->reply_flags;
     if (count) {
         __atomic_fetch_add(&slot->ops_done, 1, __ATOMIC_SEQ_CST);
-        flags = slot->reply_flags; /* RF_RING may have come meanwhile */
-        if ((flags & RF_RING) && INFO->asleep)
+        if (slot->ring && INFO->asleep)
             ring();
     }
-    count = slot->copy_count;
+    count = reply >> 24;
     for (uint32_t i = 0; i < count && i < MAX_COPIES; i++) {
         volatile struct copy *copy = &slot->copies[i];
         if (stub_copy((void *)copy->addr, (char *)slot + DATA_OFFSET + copy->offset, copy->length))
-            uc->regs.rax = -14;
+            has_faulted = true;
     }
-    if (flags & RF_MORE) {
+    if (reply & RF_MORE) {
         post(slot, K_MORE);
         goto again;
     }
-    if (flags & RF_SET_BASE) {
+    if (reply & RF_SET_BASE) {
         __asm__ volatile("wrfsbase %0" ::"r"(slot->fs_base));
         __asm__ volatile("wrgsbase %0" ::"r"(slot->gs_base));
     }
-    slot->state = ST_GUEST;
+    if (has_faulted)
+        *result = -14;
+    else if (reply & RF_RESULT)
+        *result = slot->result;
+    return reply;
 }
 
 /* Where a clone starts: on the frame that the sentry prepared in the child's own slot. */
 void stub_resume(struct ucontext *uc)
 {
-    serve(slot_of(uc), uc);
+    serve(slot_of(uc), uc, (int64_t *)&uc->regs.rax);
 }
 
 /* Copy what the table says the sentry will want to see. */
@@ -239,6 +254,61 @@ static void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *arg
     slot->prefetch_count = count;
 }
 
+/* A call from a patched site: 0: go on behind it, 1: make it again with a signal frame, 2: stop behind it. */
+long stub_called(volatile struct slot *slot)
+{
+    int64_t result = slot->sysno;
+    prefetch(slot, result, (const int64_t *)slot->args);
+    post(slot, K_CALL);
+    uint32_t reply = serve(slot, 0, &result);
+    slot->call_regs[CR_RAX] = result;
+    return reply & RF_TRAP ? 1 : reply & RF_STOP ? 2 : 0;
+}
+
+/* The flags that stub_call saved as lahf and seto left them. */
+static uint64_t saved_flags(volatile struct slot *slot, uint64_t now)
+{
+    uint64_t saved = slot->call_regs[CR_FLAGS];
+    return (now & ~0x8d5UL) | (saved >> 8 & 0xd5) | (saved & 1) << 11;
+}
+
+static void set_arguments(volatile struct slot *slot, struct ucontext *uc)
+{
+    uc->regs.rdi = slot->args[0];
+    uc->regs.rsi = slot->args[1];
+    uc->regs.rdx = slot->args[2];
+    uc->regs.r10 = slot->args[3];
+    uc->regs.r8 = slot->args[4];
+    uc->regs.r9 = slot->args[5];
+}
+
+/* A signal came in the code of a patched call: make the registers those before or behind the call.
+ * False: in the middle of it, where the caller must wait until it is over. */
+static bool leave_call(volatile struct slot *slot, struct ucontext *uc)
+{
+    char *ip = (char *)uc->regs.rip;
+    if (ip >= stub_call && ip < stub_call_saved) {
+        uc->regs.rip = ip == stub_call_trap_jump ? uc->regs.r11 : uc->regs.r11 - 2;
+        return true;
+    }
+    if (ip >= stub_call_saved && ip < stub_call_enter) {
+        if (ip >= stub_call_flags)
+            uc->regs.eflags = saved_flags(slot, uc->regs.eflags);
+        uc->regs.rax = slot->call_regs[CR_RAX];
+    } else if ((ip >= stub_leave && ip < stub_leave_end) || (ip >= stub_again && ip < stub_again_end)) {
+        set_arguments(slot, uc);
+        uc->regs.eflags = saved_flags(slot, uc->regs.eflags);
+        uc->regs.rax = slot->call_regs[CR_RAX];
+    } else {
+        return false;
+    }
+    uc->regs.rsp = slot->call_regs[CR_RSP];
+    uc->regs.rip = slot->call_regs[CR_RIP];
+    if (ip < stub_leave || ip >= stub_again)
+        uc->regs.rip -= 2;
+    return true;
+}
+
 void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
 {
     volatile struct slot *slot = slot_of(uc);
@@ -250,6 +320,15 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
             return;
         }
     }
+    bool is_stop = signo == 5 && ip == (uint64_t)stub_stopped;
+    if (is_stop || (signo == INTERRUPT_SIGNAL && ip - STUB_BASE < STUB_SIZE)) {
+        if (!leave_call(slot, uc)) {
+            slot->interrupted = 1; /* it will be over soon, or the sentry has its request already */
+            return;
+        }
+        signo = INTERRUPT_SIGNAL;
+    }
+    slot->interrupted = 0;
     uint64_t base;
     __asm__ volatile("rdfsbase %0" : "=r"(base));
     slot->fs_base = base;
@@ -271,7 +350,7 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
         slot->sysno = (uint64_t)uc - (uint64_t)slot - 8; /* where frames begin: read from the zygote only */
         post(slot, signo == INTERRUPT_SIGNAL ? K_INTERRUPTED : K_FAULT);
     }
-    serve(slot, uc);
+    serve(slot, uc, (int64_t *)&uc->regs.rax);
 }
 
 /* ---- the start of the zygote: nothing below runs in a guest ---- */

@@ -31,7 +31,7 @@ from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs, TmpfsOptions
 from cloche.fs.tty import Terminal
-from cloche.kernel import itimers, signals
+from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_first_exec
@@ -281,6 +281,7 @@ def assemble(
     kernel.cap_ceiling = ROOT_CAPS
     kernel.table = build_handlers(sys_ni)
     prefetch.install(platform)
+    answers.install(kernel)
     kernel.anon_fs = anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)

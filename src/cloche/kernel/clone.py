@@ -244,6 +244,7 @@ def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, pa
     if args.flags & CLONE_CHILD_SETTID:
         thread.write(args.child_tid, child.tid.to_bytes(4, "little"))
     thread.set_regs(regs)
+    thread.set_patched(False)  # the parent's registers go back at any moment: that needs a frame
     thread.resume()
     return BLOCKED
 
@@ -269,6 +270,7 @@ def vfork_done(child: Task, parent: Task) -> None:
         return
     thread.set_regs(regs)
     thread.set_fpstate(child.vfork_fpstate)
+    thread.set_patched(True)
     child.vfork_fpstate = b""
     kernel.by_thread[thread.ident()] = parent
     finish_vfork_wait(parent)

@@ -22,6 +22,7 @@ from cloche.abi.capability import (
     CAP_SETUID,
 )
 from cloche.abi.errno import EINVAL, EPERM, LinuxError
+from cloche.kernel.answers import withdraw
 from cloche.kernel.task import Task
 from cloche.vfs.credentials import Credentials
 
@@ -61,6 +62,7 @@ def install(task: Task, new: Credentials) -> None:
         task.group.is_dumpable = False
         task.group.pdeath_signal = 0
     task.creds = new
+    withdraw(task)
 
 
 def _fix_setuid(old: Credentials, new: Credentials) -> None:

@@ -7,6 +7,7 @@ exit, so it must be stopped: one that runs guest code is interrupted first (`is_
 from typing import Final
 
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD
+from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex import release_memory
@@ -191,6 +192,8 @@ def group_dead(group: ThreadGroup) -> None:
     for child in list(group.children):
         group.children.remove(child)
         child.parent = reaper
+        for member in child.tasks:
+            withdraw(member)
         if reaper is not None:
             reaper.children.append(child)
             if child.is_zombie:

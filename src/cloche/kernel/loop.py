@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
+from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_group_exit
@@ -37,6 +37,7 @@ COLLECT_AFTER: Final = 256
 MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
 GRACE: Final = 64
+_FAULTED: Final = (1 << 64) - EFAULT  # in rax
 
 
 class StopLoop(Exception):
@@ -209,7 +210,12 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     task.in_syscall = False
     task.state = "R"
     if task.wants_attention or task.saved_sigmask >= 0:
-        return_to_guest(kernel, task, result, in_syscall=True)
+        if task.thread.has_frame():
+            return_to_guest(kernel, task, result, in_syscall=True)
+        else:
+            task.is_stopping = True
+            task.stop_result = result
+            task.thread.stop(result)
     elif result == RESUME:
         task.thread.resume()
     else:
@@ -322,10 +328,18 @@ def other_event(kernel: Kernel, event: Event) -> None:
             end_dying_thread(kernel, event[1])
         return
     if kind == EV_FAULT:
+        task.is_stopping = False
         force_fault_signal(task, event[2], event[3], event[4])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
-        return_to_guest(kernel, task, 0, in_syscall=False)
+        if task.is_stopping:
+            task.is_stopping = False
+            result = task.stop_result
+            if result >= 0 and task.thread.regs().rax == _FAULTED:
+                result = -EFAULT  # while the stub copied the results
+            return_to_guest(kernel, task, result, in_syscall=True)
+        else:
+            return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_OPS_DONE:
         operations_done(kernel, task)
     elif kind == EV_OPS_FAILED:

@@ -15,6 +15,7 @@ from cloche.abi.errno import EACCES, EINVAL, ENOMEM, ENOSYS, ESRCH, LinuxError
 from cloche.abi.signal import SIGKILL, SIGSYS
 from cloche.abi.structs import pack_siginfo_sys
 from cloche.arch.x86_64.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write
+from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import DEAD
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.signals import force_signal
@@ -295,6 +296,7 @@ def set_strict(task: Task) -> None:
     if task.seccomp_mode not in (bpf.SECCOMP_MODE_DISABLED, bpf.SECCOMP_MODE_STRICT):
         raise LinuxError(EINVAL)
     task.seccomp_mode = bpf.SECCOMP_MODE_STRICT
+    withdraw(task)
 
 
 def add_filter(task: Task, raw: bytes, flags: int) -> int:
@@ -344,3 +346,4 @@ def install(task: Task, one: Filter) -> None:
     """Put a filter in force (also boot's, for an OCI profile)."""
     task.seccomp = one
     task.seccomp_mode = bpf.SECCOMP_MODE_FILTER
+    withdraw(task)

@@ -37,6 +37,9 @@ PF_CSTRING: Final = 1
 PF_FIXED: Final = 2
 PF_ARG: Final = 3
 
+# getpid gettid getppid getuid geteuid getgid getegid: what HostThread.set_answers gives, in order.
+ANSWERED: Final = (39, 186, 110, 102, 107, 104, 108)
+
 Event = tuple[int, int, int, int, int, int, int, int, int]
 
 
@@ -204,6 +207,28 @@ class HostThread:
         """
         raise NotImplementedError
 
+    def has_frame(self) -> bool:
+        """Whether all registers of the stopped thread can be read and set.
+
+        Not in a system call that came without a trap (from a patched call site): `regs` is right, but `set_regs`,
+        `fpstate`, `set_fpstate` and the forks need `stop` or `retry_with_frame` first.
+        """
+        return True
+
+    def stop(self, value: int) -> None:
+        """Without a frame: finish the call as `ret` does, then stop behind it, with EV_INTERRUPTED and a frame."""
+        raise NotImplementedError
+
+    def retry_with_frame(self) -> None:
+        """Without a frame and operations: make the thread enter the same call again, by the trap."""
+        raise NotImplementedError
+
+    def set_patched(self, is_on: bool) -> None:
+        """Whether the thread, from its next resume on, may enter calls without a trap."""
+
+    def set_answers(self, is_valid: bool, values: list[int]) -> None:
+        """What the platform may answer without asking: ANSWERED in order; or, not valid, nothing."""
+
     def interrupt(self) -> None:
         """Make a running thread stop soon with EV_INTERRUPTED (or with whatever event comes first)."""
         raise NotImplementedError
@@ -262,6 +287,9 @@ class Platform:
         bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument` times `value` bytes, not at all if
         more than `cap`.
         """
+
+    def set_patched_calls(self, numbers: list[int]) -> None:
+        """Which calls may come without a signal frame, once per sandbox; none until then."""
 
     def min_address(self) -> int:
         """The lowest address a guest may map."""

@@ -26,6 +26,7 @@ from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.platform import _native
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
+    ANSWERED,
     EV_FAULT,
     EV_FD,
     EV_NONE,
@@ -45,6 +46,9 @@ _FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
 _EPOLL_CTL_ADD: Final = 1
 _EPOLL_CTL_DEL: Final = 2
 _EPOLL_CTL_MOD: Final = 3
+
+_ACT_POST: Final = 1  # shared.h
+_ACT_ANSWER: Final = 2
 
 _POOL_SIZE: Final = 2
 _SENTRY_SPIN_NS: Final = 30_000
@@ -240,6 +244,22 @@ class SystrapThread(HostThread):
     def run_ops(self) -> None:
         _native.run_ops(self.handle)
 
+    def has_frame(self) -> bool:
+        return _native.has_frame(self.handle)
+
+    def stop(self, value: int) -> None:
+        _native.stop(self.handle, value)
+
+    def retry_with_frame(self) -> None:
+        _native.retry_with_frame(self.handle)
+
+    def set_patched(self, is_on: bool) -> None:
+        _native.set_patched(self.handle, is_on)
+
+    def set_answers(self, is_valid: bool, values: list[int]) -> None:
+        pid, tid, ppid, uid, euid, gid, egid = values if is_valid else (0, 0, 0, 0, 0, 0, 0)
+        _native.set_answers(self.handle, is_valid, pid, tid, ppid, uid, euid, gid, egid)
+
     def interrupt(self) -> None:
         _native.interrupt(self.handle)
 
@@ -260,10 +280,11 @@ class SystrapThread(HostThread):
 class Systrap(Platform):
     """The platform: one per host process at a time."""
 
-    def __init__(self, mm: str = "strict") -> None:
+    def __init__(self, mm: str = "strict", is_patching: bool = True) -> None:
         if mm not in ("strict", "direct"):
             raise ValueError("mm must be strict or direct")
         self._mm = mm
+        self._is_patching = is_patching and _native.has_bmi2()
         self._threads: dict[int, SystrapThread] = {}
         self._processes: dict[int, SystrapProcess] = {}
         self._zygote = -1  # its thread
@@ -312,6 +333,7 @@ class Systrap(Platform):
         if self._stub_fd < 0:
             self.prepare()
         _native.setup()
+        _native.set_patching(self._is_patching)
         self._is_started = True
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
@@ -571,6 +593,16 @@ class Systrap(Platform):
             row = descriptors[index] if index < len(descriptors) else (0, 0, 0, 0, 0)
             kind, arg, count, value, cap = row
             _native.set_prefetch(nr, index, kind, arg, count, value, cap)
+
+    def set_patched_calls(self, numbers: list[int]) -> None:
+        for number in numbers:
+            _native.set_action(number, _ACT_POST)
+        for index, number in enumerate(ANSWERED):
+            _native.set_action(number, _ACT_ANSWER + index)
+
+    def is_patching(self) -> bool:
+        """Whether calls from patched call sites come without a trap."""
+        return self._is_patching
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         _native.control_fd(_EPOLL_CTL_ADD, fd, token, events)

@@ -12,6 +12,7 @@ from cloche.abi.capability import (
 from cloche.abi.errno import EINVAL, ENOMEM, EPERM, ESRCH
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.abi.structs import pack_cap_data, unpack_cap_data
+from cloche.kernel.answers import grant
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
@@ -28,21 +29,29 @@ MANY_GROUPS: Final = 1024  # longer lists count
 
 def sys_getuid(task: Task, args: Args) -> int:
     """getuid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.creds.uid
 
 
 def sys_geteuid(task: Task, args: Args) -> int:
     """geteuid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.creds.euid
 
 
 def sys_getgid(task: Task, args: Args) -> int:
     """getgid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.creds.gid
 
 
 def sys_getegid(task: Task, args: Args) -> int:
     """getegid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.creds.egid
 
 

@@ -8,6 +8,7 @@ from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from cloche.abi.sched import CLONE_VFORK, CLONE_VM
 from cloche.abi.structs import pack_rusage, pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
+from cloche.kernel.answers import grant
 from cloche.kernel.blocking import DEAD
 from cloche.kernel.clone import CloneArgs, do_clone
 from cloche.kernel.exec import begin_exec, lookup_for_exec
@@ -27,16 +28,22 @@ CLONE_ARGS_SIZE_VER0: Final = 64
 # -- ids ---------------------------------------------------------------------------------------------------
 def sys_getpid(task: Task, args: Args) -> int:
     """getpid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.group.tgid
 
 
 def sys_gettid(task: Task, args: Args) -> int:
     """gettid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.tid
 
 
 def sys_getppid(task: Task, args: Args) -> int:
     """getppid(2)."""
+    if not task.has_answers:
+        grant(task)
     return task.group.parent_pid()
 
 
