@@ -20,7 +20,7 @@ Only a process with a single thread may call these.
 
 import os
 import resource
-import tempfile
+import socket
 from typing import Final
 
 from cloche.abi.capability import CAP_LAST_CAP, CAP_SETPCAP, CAP_SYS_CHROOT
@@ -192,6 +192,13 @@ def _write_file(path: str, text: str) -> None:
         os.close(fd)
 
 
+def map_ids(pid: int, uid: int, gid: int) -> None:
+    """Map `uid` and `gid` (themselves, singly) in the user namespace of another process.  Raises OSError."""
+    _write_file(f"/proc/{pid}/setgroups", "deny")
+    _write_file(f"/proc/{pid}/uid_map", f"{uid} {uid} 1")
+    _write_file(f"/proc/{pid}/gid_map", f"{gid} {gid} 1")
+
+
 def _map_from_outside(uid: int, gid: int) -> tuple[int, int]:
     """Fork a helper that will map `uid` and `gid` (themselves, singly) for this process; its pid and a pipe
     to start it.
@@ -206,9 +213,7 @@ def _map_from_outside(uid: int, gid: int) -> tuple[int, int]:
         try:
             os.close(write_end)
             if os.read(read_end, 1) == b"1":
-                _write_file(f"/proc/{target}/setgroups", "deny")
-                _write_file(f"/proc/{target}/uid_map", f"{uid} {uid} 1")
-                _write_file(f"/proc/{target}/gid_map", f"{gid} {gid} 1")
+                map_ids(target, uid, gid)
                 status = 0
         finally:
             os._exit(status)
@@ -216,10 +221,12 @@ def _map_from_outside(uid: int, gid: int) -> tuple[int, int]:
     return helper, write_end
 
 
-def enter_user_namespace(report: Report) -> None:
+def enter_user_namespace(report: Report, outside: socket.socket | None = None) -> None:
     """A user namespace with one id: the caller's own, or for root `NOBODY` (which the caller then is).
 
     Inside, this process has every capability over the namespaces that it makes next, none outside.
+    Root's ids are mapped by whoever reads `outside`: asked with b"M", it calls `map_ids` for this process
+    and answers b"1" or b"0".  Without it a helper is forked.
     """
     if os.geteuid() != 0:
         uid, gid = os.geteuid(), os.getegid()
@@ -244,21 +251,26 @@ def enter_user_namespace(report: Report) -> None:
     except OSError as error:
         report.missing(USER_NAMESPACE, f"supplementary groups: {_explain(error)}", "grant CAP_SETGID")
         return
-    helper, start = _map_from_outside(NOBODY, NOBODY)
     failure: OSError | None = None
+    helper, start = (0, -1) if outside is not None else _map_from_outside(NOBODY, NOBODY)
     try:
         hostsys.unshare(CLONE_NEWUSER)
     except OSError as error:
         failure = error
-    os.write(start, b"0" if failure is not None else b"1")
-    os.close(start)
-    status = os.waitpid(helper, 0)[1]
+    is_mapped = False
+    if outside is None:
+        os.write(start, b"0" if failure is not None else b"1")
+        os.close(start)
+        is_mapped = os.waitpid(helper, 0)[1] == 0
+    elif failure is None:
+        outside.send(b"M")
+        is_mapped = outside.recv(1) == b"1"
     if failure is not None:
         reason, remedy = _user_namespace_remedy(failure)
         report.missing(USER_NAMESPACE, reason, remedy)
         return
     try:
-        if status != 0:
+        if not is_mapped:
             raise OSError(EPERM, "ids could not be mapped")
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -337,8 +349,9 @@ def empty_root(report: Report) -> None:
     if not hostsys.capget()[0] & (1 << CAP_SYS_CHROOT):
         report.missing(EMPTY_ROOT, failure, "run as root, or allow user namespaces")
         return
+    path = f"/tmp/cloche-{os.getpid()}-{os.urandom(8).hex()}"
     try:
-        path = tempfile.mkdtemp(prefix="cloche-")
+        os.mkdir(path, 0o700)
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.rmdir(path)
         os.fchdir(fd)

@@ -2,7 +2,7 @@
 
 The caller is a process with a single thread, before the sentry exists (the sentry must not import this).  The
 gofer never executes a program; it is this interpreter, with everything but the socket and standard error
-closed.
+closed.  Sentry and gofer start at the same time: requests that are sent before the gofer is ready wait in its socket.
 """
 
 import gc
@@ -10,7 +10,6 @@ import os
 import resource
 import socket
 import sys
-import traceback
 from typing import Final
 
 from cloche.abi.capability import (
@@ -29,7 +28,7 @@ from cloche.abi.misc import (
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.gofer.nodes import AttachPoint
-from cloche.gofer.server import Server, log
+from cloche.gofer.server import Server, log_exception
 from cloche.wire.frame import FrameChannel, ProtocolError
 
 EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
@@ -47,13 +46,28 @@ _MAX_REPORT_BYTES: Final = 65536
 
 
 class GoferProcess:
-    """A running gofer: its pid (a child of the caller), the sentry's end of its socket, and what confines
-    it."""
+    """A gofer: its pid (a child of the caller), the sentry's end of its socket, and what confines it."""
 
-    def __init__(self, pid: int, sock: socket.socket, report: confine.Report) -> None:
+    def __init__(self, pid: int, sock: socket.socket, hello: socket.socket) -> None:
         self.pid: int = pid
         self.sock: socket.socket = sock
-        self.report: confine.Report = report
+        self.hello: socket.socket = hello  # on which it says that it is ready
+        self.report: confine.Report = confine.Report()
+
+    def wait_ready(self) -> None:
+        """Until it serves.  Raises GoferError, and then the process is reaped and `sock` closed."""
+        channel = FrameChannel(self.hello, _MAX_REPORT_BYTES, may_receive_fds=False)
+        try:
+            hello = channel.receive()
+        except (OSError, ProtocolError):
+            hello = None
+        self.hello.close()
+        if hello is not None and hello.code == 0:
+            self.report = confine.Report.decode(hello.body)
+            return
+        self.sock.close()
+        os.waitpid(self.pid, 0)
+        raise GoferError("the gofer died at start" if hello is None else hello.body.decode(errors="replace"))
 
 
 class GoferError(Exception):
@@ -61,10 +75,18 @@ class GoferError(Exception):
 
 
 def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -> GoferProcess:
-    """Fork a gofer that serves these attach points, and wait until it is ready.  Raises GoferError.
+    """Start a gofer and wait until it is ready.  Raises GoferError."""
+    gofer = start_gofer(attach_points, is_confined=is_confined)
+    gofer.wait_ready()
+    return gofer
+
+
+def start_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -> GoferProcess:
+    """Fork a gofer that serves these attach points.
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
+    hear, say = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()
@@ -73,49 +95,48 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
         status = EXIT_START
         try:
             ours.close()
-            status = _run(theirs, attach_points, is_confined=is_confined)
+            hear.close()
+            status = _run(theirs, say, attach_points, is_confined=is_confined)
         except BaseException:
-            log(traceback.format_exc())
+            log_exception()
         finally:
             os._exit(status)
     theirs.close()
-    channel = FrameChannel(ours, _MAX_REPORT_BYTES, may_receive_fds=False)
-    try:
-        hello = channel.receive()
-    except (OSError, ProtocolError):
-        hello = None
-    if hello is None or hello.code != 0:
-        ours.close()
-        os.waitpid(pid, 0)
-        if hello is None:
-            raise GoferError("the gofer died at start")
-        raise GoferError(hello.body.decode(errors="replace"))
-    return GoferProcess(pid, ours, confine.Report.decode(hello.body))
+    say.close()
+    return GoferProcess(pid, ours, hear)
 
 
-def _run(sock: socket.socket, attach_points: list[AttachPoint], *, is_confined: bool) -> int:
+def _run(
+    sock: socket.socket, say: socket.socket, attach_points: list[AttachPoint], *, is_confined: bool
+) -> int:
     """The child: prepare, say hello, serve.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
     report = confine.Report()
-    channel = FrameChannel(sock, _MAX_REPORT_BYTES, may_receive_fds=False)
+    channel = FrameChannel(say, _MAX_REPORT_BYTES, may_receive_fds=False)
     try:
-        server = _prepare(sock, attach_points, report, is_confined=is_confined)
+        server = _prepare(sock, say.fileno(), attach_points, report, is_confined=is_confined)
     except OSError as error:
         channel.send(-(error.errno or 1), 0, str(error).encode())
         return EXIT_START
     channel.send(0, 0, report.encode()[:_MAX_REPORT_BYTES])
+    channel.close()
     return server.serve()
 
 
 def _prepare(
-    sock: socket.socket, attach_points: list[AttachPoint], report: confine.Report, *, is_confined: bool
+    sock: socket.socket,
+    say: int,
+    attach_points: list[AttachPoint],
+    report: confine.Report,
+    *,
+    is_confined: bool,
 ) -> Server:
     confine.detach_from_terminal()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    confine.close_all_but([0, 1, 2, sock.fileno()])
+    confine.close_all_but([0, 1, 2, sock.fileno(), say])
     os.umask(0)
     confine.set_limits(report)
     for point in attach_points:

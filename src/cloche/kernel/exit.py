@@ -10,7 +10,7 @@ from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, 
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.futex import release_memory
+from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup

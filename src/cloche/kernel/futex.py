@@ -6,13 +6,12 @@ object and offset for shared.  As in Linux a private operation and a shared one 
 Why comparing and then queueing is safe though guest threads run meanwhile: whoever changes the word afterwards must
 call FUTEX_WAKE, and that call is handled after this one has queued the waiter.  Words are always read fresh.
 
-What is *not* atomic towards running guest threads is a change of a word by the kernel, which here is a read and a
-later write (`compare_exchange`): FUTEX_WAKE_OP and the OWNER_DIED mark of robust lists.  A store by a guest between
-the two is lost.  For OWNER_DIED that is harmless: the only legitimate store to a word whose owner is dead or dying
-sets FUTEX_WAITERS, and the FUTEX_WAIT that follows finds another value and looks again.  For FUTEX_WAKE_OP, which
-no current libc uses, the window is a few microseconds; closing it needs an operation of the platform's stub.
-For the same reason the PI operations, whose protocol is all compare-and-exchange, are not implemented (ENOSYS, which
-makes pthread_mutexattr_setprotocol's users fall back or fail cleanly).
+A change of a word by the kernel goes through `UserMemory.compare_exchange32`, which says how atomic it is towards
+running guest threads.
+
+Two kinds of waiters share a queue: plain ones, and those of priority-inheritance futexes (`futex_pi`), which carry the
+state of the lock that they wait for, or the word that they may be requeued to.  As in Linux, an operation of one kind
+that meets a waiter of the other gives EINVAL.  `futex_exit` is what becomes of a dying task's futexes.
 """
 
 from typing import Final
@@ -32,13 +31,8 @@ from cloche.abi.futex import (
     FUTEX_OP_OR,
     FUTEX_OP_SET,
     FUTEX_OP_XOR,
-    FUTEX_OWNER_DIED,
-    FUTEX_TID_MASK,
-    FUTEX_WAITERS,
-    ROBUST_LIST_LIMIT,
 )
 from cloche.abi.limits import TASK_SIZE_MAX
-from cloche.abi.structs import ROBUST_LIST_HEAD_SIZE, unpack_robust_list_head
 from cloche.kernel.blocking import (
     BLOCKED,
     ERESTART_RESTARTBLOCK,
@@ -47,6 +41,7 @@ from cloche.kernel.blocking import (
     TaskBase,
     block_on_time,
 )
+from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.task import Kernel, Task
 
 Key = tuple[int, int, int, int]
@@ -55,31 +50,76 @@ _PRIVATE: Final = 0  # (process, address)
 _SHARED_PRIVATE: Final = 1  # a shared operation on private memory: (process, address)
 _SHARED: Final = 2  # (device, inode, offset)
 _NAME: Final = "futex"  # in kernel.extra
-_CMP_RETRIES: Final = 64
+CMP_RETRIES: Final = 64
+
+
+_FAIR: Final = 100  # the priority of every task that is not real-time
+
+
+class FutexOp(Blocked):
+    """A wait on words."""
+
+    def __init__(self, task: Task, deadline_ns: int) -> None:
+        super().__init__(deadline_ns)
+        self.task: Task = task
+
+    def wake(self, index: int) -> None:
+        """The entry with that index was taken off its queue: the wait is over."""
+        raise NotImplementedError
+
+
+class PiState:
+    """Who owns a priority-inheritance futex that tasks wait for (struct futex_pi_state); lives while there are any."""
+
+    def __init__(self, key: Key, owner: Task) -> None:
+        self.key: Key = key
+        self.owner: Task = owner
+        self.waiters: int = 0
 
 
 class FutexEntry:
     """One word that a task waits on."""
 
-    def __init__(self, op: "FutexWait", index: int, key: Key, bitset: int) -> None:
-        self.op: FutexWait = op
+    def __init__(self, op: FutexOp, index: int, key: Key, bitset: int) -> None:
+        self.op: FutexOp = op
         self.index: int = index  # what futex_waitv returns
         self.key: Key = key
         self.bitset: int = bitset
+        self.priority: int = priority_of(op.task)
+        self.pi: PiState | None = None  # of the lock that it waits for
+        self.requeue_key: Key | None = None  # of FUTEX_WAIT_REQUEUE_PI
+
+    def is_plain(self) -> bool:
+        """Whether the plain operations may touch it."""
+        return self.pi is None and self.requeue_key is None
+
+
+def priority_of(task: Task) -> int:
+    """The order of wake-ups: real-time tasks by their priority, then all others in the order of their arrival."""
+    return 99 - task.sched_priority if is_realtime(policy_of(task)) else _FAIR
 
 
 class FutexTable:
-    """All waiters of a sandbox, in the order of their arrival by key."""
+    """All waiters of a sandbox by key, those of higher priority first."""
 
     def __init__(self) -> None:
         self.queues: dict[Key, list[FutexEntry]] = {}
+        self.owned: dict[Task, list[PiState]] = {}  # locks that others wait for, by owner (futex_pi)
 
     def add(self, entry: FutexEntry) -> None:
         queue = self.queues.get(entry.key)
         if queue is None:
             self.queues[entry.key] = [entry]
-        else:
-            queue.append(entry)
+            return
+        at = len(queue)
+        while at > 0 and queue[at - 1].priority > entry.priority:
+            at -= 1
+        queue.insert(at, entry)
+
+    def top(self, key: Key) -> FutexEntry | None:
+        """Who is next."""
+        queue = self.queues.get(key)
+        return queue[0] if queue is not None else None
 
     def remove(self, entry: FutexEntry) -> None:
         """Forget an entry that may have been woken already."""
@@ -90,12 +130,18 @@ class FutexTable:
                 del self.queues[entry.key]
 
     def wake(self, key: Key, count: int, bitset: int) -> int:
-        """Wake waiters whose bitset meets `bitset` until at least `count`, but one in any case, as Linux does."""
+        """Wake waiters whose bitset meets `bitset` until at least `count`, but one in any case, as Linux does.
+
+        -EINVAL once one is met that waits for a priority-inheritance futex.
+        """
         queue = self.queues.get(key)
         if queue is None:
             return 0
         woken = 0
         for entry in list(queue):
+            if not entry.is_plain():
+                woken = -EINVAL
+                break
             if not entry.bitset & bitset:
                 continue
             queue.remove(entry)
@@ -108,13 +154,16 @@ class FutexTable:
         return woken
 
     def requeue(self, source: Key, target: Key, wake_count: int, requeue_count: int) -> int:
-        """Wake up to `wake_count`, move up to `requeue_count` more; how many in all."""
+        """Wake up to `wake_count`, move up to `requeue_count` more; how many in all, or -EINVAL as in `wake`."""
         queue = self.queues.get(source)
         if queue is None:
             return 0
         done = 0
         for entry in list(queue):
             if done - wake_count >= requeue_count:
+                break
+            if not entry.is_plain():
+                done = -EINVAL
                 break
             done += 1
             if done <= wake_count:
@@ -149,12 +198,11 @@ class Word:
         self.is_private: bool = is_private
 
 
-class FutexWait(Blocked):
+class FutexWait(FutexOp):
     """A task that waits on one word, or on several (futex_waitv: the result is the index of the one woken)."""
 
     def __init__(self, task: Task, words: list[Word], deadline_ns: int, *, has_restart: bool) -> None:
-        super().__init__(deadline_ns)
-        self.task: Task = task
+        super().__init__(task, deadline_ns)
         self.words: list[Word] = words
         self.entries: list[FutexEntry] = []
         self.woken: int = -1  # index of the first word that was woken
@@ -233,12 +281,8 @@ def read_word(task: Task, addr: int) -> int:
 
 
 def compare_exchange(task: Task, addr: int, old: int, new: int) -> bool:
-    """Replace `old` by `new`; False if the word is different.  Not atomic: see the head of this module."""
-    if read_word(task, addr) != old:
-        return False
-    if task.mm.process.write(addr, (new & 0xFFFFFFFF).to_bytes(4, "little")) != 4:
-        raise LinuxError(EFAULT)
-    return True
+    """Replace `old` by `new`; False if the word is different.  Raises LinuxError(EFAULT)."""
+    return task.user_memory().compare_exchange32(addr, old, new) == old
 
 
 def wait(task: Task, word: Word, deadline_ns: int, *, has_restart: bool) -> int:
@@ -322,88 +366,14 @@ def wake_op(task: Task, first: Word, second: Word, count: int, second_count: int
     old = read_word(task, second.addr)
     tries = 1
     while not compare_exchange(task, second.addr, old, _apply(operation, old, operand)):
-        if tries == _CMP_RETRIES:
+        if tries == CMP_RETRIES:
             return -EAGAIN
         tries += 1
         old = read_word(task, second.addr)
     is_second = _compares((encoded >> 24) & 15, old, _sign_extend_12(encoded & 0xFFF))
     table = futex_table(task.kernel)
     woken = table.wake(first_key, count, FUTEX_BITSET_MATCH_ANY)
-    if is_second:
-        woken += table.wake(second_key, second_count, FUTEX_BITSET_MATCH_ANY)
+    if is_second and woken >= 0:
+        second_woken = table.wake(second_key, second_count, FUTEX_BITSET_MATCH_ANY)
+        woken = woken + second_woken if second_woken >= 0 else second_woken
     return woken
-
-
-# -- the end of a task -------------------------------------------------------------------------------------------
-
-
-def release_memory(task: Task) -> None:
-    """A task is about to leave its address space (exit, execve), which can still be read (mm_release).
-
-    Marks and wakes its robust futexes, and the word of set_tid_address(2) if others use the memory.
-    """
-    mm = task.mm
-    if task.robust_list:
-        if not mm.is_dead:
-            exit_robust_list(task)
-        task.robust_list = 0
-    addr = task.clear_child_tid
-    if addr:
-        task.clear_child_tid = 0
-        if task.group.is_exiting and mm.users <= len(task.group.tasks):
-            return
-        if mm.users > 1 and not mm.is_dead and mm.process.write(addr, bytes(4)) == 4:
-            _wake_quietly(task, addr)
-
-
-def _wake_quietly(task: Task, addr: int) -> None:
-    try:
-        wake(task, addr, 1, FUTEX_BITSET_MATCH_ANY, is_private=False)
-    except LinuxError:
-        pass  # not a futex: nobody can wait there
-
-
-def exit_robust_list(task: Task) -> None:
-    """Walk the robust list of a task that ends (kernel/futex/core.c); whatever is wrong with it ends the walk."""
-    process = task.mm.process
-    head = task.robust_list
-    data = process.read(head, ROBUST_LIST_HEAD_SIZE)
-    if len(data) != ROBUST_LIST_HEAD_SIZE:
-        return
-    entry, offset, pending = unpack_robust_list_head(data)
-    pending_addr = pending & ~1
-    left = ROBUST_LIST_LIMIT
-    while entry & ~1 != head:
-        addr, is_pi = entry & ~1, entry & 1 != 0
-        data = process.read(addr, 8)
-        if addr != pending_addr and not _mark_dead(task, addr + offset, is_pi=is_pi, is_pending=False):
-            return
-        left -= 1
-        if len(data) != 8 or left == 0:
-            break
-        entry = int.from_bytes(data, "little")
-    if pending_addr:
-        _mark_dead(task, pending_addr + offset, is_pi=pending & 1 != 0, is_pending=True)
-
-
-def _mark_dead(task: Task, addr: int, *, is_pi: bool, is_pending: bool) -> bool:
-    """handle_futex_death: False where the word cannot be one."""
-    addr &= 0xFFFFFFFFFFFFFFFF
-    if addr & 3:
-        return False
-    try:
-        for _attempt in range(_CMP_RETRIES):
-            value = read_word(task, addr)
-            if is_pending and not is_pi and not value:
-                # Unlocked, but perhaps nobody was woken any more.
-                _wake_quietly(task, addr)
-                return True
-            if value & FUTEX_TID_MASK != task.tid:
-                return True
-            if compare_exchange(task, addr, value, (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED):
-                if not is_pi and value & FUTEX_WAITERS:
-                    _wake_quietly(task, addr)
-                return True
-    except LinuxError:
-        return False
-    return True

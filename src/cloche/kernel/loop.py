@@ -7,7 +7,6 @@ Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up
 
 import gc
 import sys
-import traceback
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
@@ -165,8 +164,9 @@ def report(kernel: Kernel, where: str, error: Exception) -> None:
     """Count and log a bug of ours; CLOCHE_STRICT=1 stops everything."""
     kernel.internal_errors += 1
     if kernel.internal_errors <= 20:
-        text = "".join(traceback.format_exception(error))
-        sys.stderr.write(f"cloche: internal error {where}:\n{text}")
+        sys.stderr.write(f"cloche: internal error {where}:\n")
+        # The interpreter's own hook: it needs no module, and none can be imported any more.
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     if kernel.is_strict:
         raise StopLoop() from error

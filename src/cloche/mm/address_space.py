@@ -146,6 +146,7 @@ class AddressSpace:
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
         self.has_segments: bool = False  # shmat(2) was called in it
+        self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
 
     # -- the list ----------------------------------------------------------------------------------------
     def areas(self) -> list[Area]:
@@ -444,10 +445,11 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
             raise LinuxError(EINVAL)
-        if flags & MREMAP_DONTUNMAP:
-            raise LinuxError(EINVAL)  # refused as on a kernel before 5.7
         self._check_room()
         old_size, new_size = page_up(old_length), page_up(new_length)
+        keeps = flags & MREMAP_DONTUNMAP != 0  # the old area stays, empty
+        if keeps and old_size != new_size:
+            raise LinuxError(EINVAL)
         if new_size <= 0 or old_length < 0 or new_size > self.max_address:
             raise LinuxError(EINVAL)
         area = self.find(old)
@@ -460,8 +462,10 @@ class AddressSpace:
         self.check_sealed(old, old + max(old_size, PAGE))
         if flags & MREMAP_FIXED:
             self.check_sealed(new, new + new_size)
-        if flags & MREMAP_FIXED:
-            if new & 4095 or new < self.min_address or new > self.max_address - new_size:
+            if new < self.min_address:
+                raise LinuxError(EINVAL)
+        if flags & MREMAP_FIXED or keeps:
+            if new & 4095 or new < 0 or new > self.max_address - new_size:
                 raise LinuxError(EINVAL)
             if new < old + old_size and old < new + new_size:
                 raise LinuxError(EINVAL)
@@ -485,15 +489,16 @@ class AddressSpace:
             self._drop(self._remove(new, new + new_size))
             target = new
         else:
-            target = self.choose_address(0, new_size)
+            target = self.choose_address(new if keeps else 0, new_size)
         kept = min(old_size, new_size)
         if old_size > new_size:
             thread.queue_munmap(old + new_size, old_size - new_size)
         host_old = old_size if old_size <= new_size else kept
-        thread.queue_mremap(old, host_old, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target)
+        how = MREMAP_MAYMOVE | MREMAP_FIXED | flags & MREMAP_DONTUNMAP
+        thread.queue_mremap(old, host_old, new_size, how, target)
         moved = area.slice(old, min(old + max(kept, PAGE), area.end))
         moved.start, moved.end = target, target + new_size
-        pieces = self._remove(old, old + old_size) if old_size else []
+        pieces = self._remove(old, old + old_size) if old_size and not keeps else []
         self._insert(moved)
         self._drop(pieces)
         return target
@@ -664,6 +669,7 @@ class AddressSpace:
         new.peak_total_bytes = new.total_bytes
         new.has_segments = self.has_segments
         new.has_sealed = self.has_sealed
+        new.membarriers = self.membarriers
         return new
 
     def set_mmap_base(self, base: int) -> None:
@@ -721,6 +727,8 @@ _ADVICE: Final[dict[int, int]] = {
     9: 1,  # REMOVE
     10: 2,  # DONTFORK
     11: 2,  # DOFORK
+    12: 0,  # MERGEABLE
+    13: 0,  # UNMERGEABLE
     14: 1,  # HUGEPAGE
     15: 1,  # NOHUGEPAGE
     16: 0,  # DONTDUMP

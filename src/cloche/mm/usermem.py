@@ -71,6 +71,20 @@ class UserMemory:
         """Copy out at once; whether all of it was written."""
         return self.process.write(addr, data) == len(data)
 
+    def compare_exchange32(self, addr: int, old: int, new: int) -> int:
+        """Replace the aligned word at `addr` by `new` if it is `old`; the unsigned value found (`old`: replaced).
+
+        Raises LinuxError(EFAULT).  NOT ATOMIC towards running guest threads of the same memory: a read, then a write.
+        A store of a guest between the two is lost.  It is to become one operation of the platform.
+        """
+        data = self.process.read(addr, 4)
+        if len(data) != 4:
+            raise LinuxError(EFAULT)
+        found: int = _U32.unpack(data)[0]
+        if found == old and self.process.write(addr, _U32.pack(new & 0xFFFFFFFF)) != 4:
+            raise LinuxError(EFAULT)
+        return found
+
     def read_u32(self, addr: int) -> int:
         value: int = _U32.unpack(self.read(addr, 4))[0]
         return value

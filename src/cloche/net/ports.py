@@ -4,7 +4,7 @@ udp_lib_get_port).
 A `Hold` is a socket's claim to a port; that of a connection in TIME_WAIT outlives its socket.
 """
 
-import random
+import os
 import time
 from collections import deque
 from typing import Final
@@ -14,6 +14,11 @@ from cloche.net.inet_addr import ANY4, ANY6
 
 TIME_WAIT_NS: Final = 60_000_000_000
 MAX_TIME_WAIT: Final = 16384
+
+
+def _draw(count: int) -> int:
+    """A number below `count`."""
+    return int.from_bytes(os.urandom(4), "little") % count
 
 
 class Hold:
@@ -90,7 +95,7 @@ class PortTable:
     def free_port(self, hold: Hold) -> int:
         """An ephemeral port that nobody holds."""
         count = self.high - self.low + 1
-        start = random.randrange(count)
+        start = _draw(count)
         self.expire()
         for step in range(count):
             port = self.low + (start + step) % count
@@ -105,7 +110,7 @@ class PortTable:
     def shared_port(self, is_free: "TupleTest") -> int:
         """A port for connect: free, or held only by connections to elsewhere.  Raises LinuxError(EADDRNOTAVAIL)."""
         count = self.high - self.low + 1
-        start = random.randrange(count)
+        start = _draw(count)
         self.expire()
         for step in range(count):
             port = self.low + (start + step) % count

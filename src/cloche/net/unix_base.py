@@ -5,7 +5,7 @@ Owns the table of abstract names, `Packet` (an skb) and `UnixSocket`.  A socket 
 it is read.
 """
 
-import random
+import os
 import time
 from collections import deque
 from typing import Final
@@ -165,7 +165,7 @@ class UnixSocket(SocketFile):
         if self.name is not None:
             return 0
         table = names_of(self.stack).abstract
-        number = random.getrandbits(20)
+        number = int.from_bytes(os.urandom(3), "little")
         for step in range(1 << 20):
             name = b"\0%05x" % (number + step & 0xFFFFF)
             key = (self.kind, name)

@@ -12,9 +12,13 @@ from cloche.abi.futex import (
     FUTEX_CLOCK_REALTIME,
     FUTEX_CMD_MASK,
     FUTEX_CMP_REQUEUE,
+    FUTEX_CMP_REQUEUE_PI,
+    FUTEX_LOCK_PI,
     FUTEX_LOCK_PI2,
     FUTEX_PRIVATE_FLAG,
     FUTEX_REQUEUE,
+    FUTEX_TRYLOCK_PI,
+    FUTEX_UNLOCK_PI,
     FUTEX_WAIT,
     FUTEX_WAIT_BITSET,
     FUTEX_WAIT_REQUEUE_PI,
@@ -25,7 +29,7 @@ from cloche.abi.futex import (
 )
 from cloche.abi.structs import KTIME_MAX, ROBUST_LIST_HEAD_SIZE, TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME
-from cloche.kernel import futex
+from cloche.kernel import futex, futex_pi
 from cloche.kernel.access import may_access
 from cloche.kernel.itimers import monotonic_deadline
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
@@ -76,6 +80,27 @@ def sys_futex(task: Task, args: Args) -> int:
             return futex.wake_op(task, first, second, count, second_count, to_u32(args.a5))
         compare = to_u32(args.a5) if command == FUTEX_CMP_REQUEUE else -1
         return futex.requeue(task, first, second, count, second_count, compare)
+    return _pi_futex(task, args, command, clock, is_private=is_private)
+
+
+def _pi_futex(task: Task, args: Args, command: int, clock: int, *, is_private: bool) -> int:
+    """The operations of priority-inheritance futexes."""
+    word = futex.Word(to_u64(args.a0), to_u32(args.a2), FUTEX_BITSET_MATCH_ANY, is_private=is_private)
+    second = futex.Word(to_u64(args.a4), 0, 0, is_private=is_private)
+    if command == FUTEX_LOCK_PI or command == FUTEX_LOCK_PI2:
+        limit_clock = CLOCK_REALTIME if command == FUTEX_LOCK_PI else clock
+        deadline_ns = _deadline(task, to_u64(args.a3), limit_clock, is_relative=False)
+        return futex_pi.lock(task, word, deadline_ns, is_try=False)
+    if command == FUTEX_TRYLOCK_PI:
+        return futex_pi.lock(task, word, -1, is_try=True)
+    if command == FUTEX_UNLOCK_PI:
+        return futex_pi.unlock(task, word)
+    if command == FUTEX_WAIT_REQUEUE_PI:
+        deadline_ns = _deadline(task, to_u64(args.a3), clock, is_relative=False)
+        return futex_pi.wait_requeue(task, word, second, deadline_ns)
+    if command == FUTEX_CMP_REQUEUE_PI:
+        count, second_count = to_i32(args.a2), to_i32(args.a3)
+        return futex_pi.requeue(task, word, second, count, second_count, to_u32(args.a5))
     return -ENOSYS
 
 

@@ -446,7 +446,7 @@ _TABLE: Final[list[Row]] = [
     row(22, "pipe", sys_pipe, FULL),
     row(23, "select", sys_select, FULL),
     row(24, "sched_yield", sys_sched_yield, FULL),
-    row(25, "mremap", sys_mremap, PARTIAL, "MREMAP_DONTUNMAP: EINVAL"),
+    row(25, "mremap", sys_mremap, FULL),
     row(26, "msync", sys_msync, FULL),
     row(27, "mincore", sys_mincore, PARTIAL, "every mapped page counts as resident"),
     row(28, "madvise", sys_madvise, PARTIAL, "hints (huge pages, read-ahead) are accepted without effect"),

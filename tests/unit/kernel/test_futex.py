@@ -7,7 +7,7 @@ import pytest
 from cloche.abi.errno import EAGAIN, EFAULT, EINTR, EINVAL, ENOSYS, ETIMEDOUT
 from cloche.abi.futex import (
     FUTEX_CMP_REQUEUE_PRIVATE,
-    FUTEX_LOCK_PI,
+    FUTEX_FD,
     FUTEX_OWNER_DIED,
     FUTEX_WAIT,
     FUTEX_WAIT_BITSET_PRIVATE,
@@ -20,7 +20,8 @@ from cloche.abi.futex import (
 )
 from cloche.abi.structs import pack_timespec
 from cloche.kernel.blocking import BLOCKED, ERESTART_RESTARTBLOCK, ERESTARTSYS
-from cloche.kernel.futex import futex_table, release_memory
+from cloche.kernel.futex import futex_table
+from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.sys_futex import (
@@ -186,7 +187,7 @@ def test_errors(world: Threads) -> None:
     assert world.futex(world.task, FUTEX_WAIT_PRIVATE, 5, addr=world.word + 1) == -EINVAL
     assert world.futex(world.task, FUTEX_WAIT_PRIVATE, 5, addr=0x7000_0000_0000) == -EFAULT
     assert world.futex(world.task, FUTEX_WAKE_PRIVATE, 5, addr=-4096) == -EFAULT
-    assert world.futex(world.task, FUTEX_LOCK_PI, 5) == -ENOSYS
+    assert world.futex(world.task, FUTEX_FD, 5) == -ENOSYS
     assert world.futex(world.task, FUTEX_WAIT | 256, 5) == -ENOSYS
 
 

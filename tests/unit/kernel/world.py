@@ -5,6 +5,7 @@ from cloche.abi.signal import SA_RESTORER
 from cloche.arch.x86_64.sigframe import RestoredContext, parse
 from cloche.kernel import itimers, loop, signals
 from cloche.kernel.task import Args, Handler, SigAction, Task, ThreadGroup
+from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakeThread
 from tests.unit.fs.harness import Guest
 
@@ -31,6 +32,7 @@ class World(Guest):
             task.mm = group.tasks[0].mm
             task.mm.users += 1
             task.thread = FakeThread(group.tasks[0].thread.process())  # type: ignore[arg-type]
+            task.mem = UserMemory(task.thread)
         regs = task.thread.regs()
         regs.rsp = STACK_TOP
         regs.rip = RIP
