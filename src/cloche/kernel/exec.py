@@ -164,6 +164,7 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
     try:
         process = _blank_process(kernel)
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
+        mm.texts = kernel.texts
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)

@@ -20,6 +20,7 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from cloche.mm.text import TAIL_GAP
 from cloche.mm.address_space import PAGE_MASK, AddressSpace, page_up
 from cloche.platform.interface import HostThread
 from cloche.vfs.mapping import FileMapping
@@ -137,7 +138,7 @@ def place_image(mm: AddressSpace, image: Image, base: int) -> None:
     low = first.vaddr & PAGE_MASK
     span = page_up(last.vaddr + last.memsz) - low
     if image.is_dyn:
-        at = base if base else mm.choose_address(0, span)
+        at = base if base else mm.choose_address(0, span + TAIL_GAP)
         image.base = at - low
     if image.base + low < mm.min_address or image.base + low + span > mm.max_address:
         raise LinuxError(ENOMEM)

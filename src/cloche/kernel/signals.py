@@ -890,6 +890,8 @@ def deliver(task: Task, result: int, in_syscall: bool) -> None:
             if has_result:
                 _finish_handled(task, regs, result, action.flags)
                 has_result = False
+            if task.mm.tails:
+                regs.rip = task.mm.original_rip(regs.rip)
             handler_regs = _enter_handler(task, regs, info, action)
             if handler_regs is None:
                 force_segv(task, signo)

@@ -27,6 +27,7 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.mm.quota import AREA_BYTES, KERNEL_MEMORY
+from cloche.mm.text import TAIL_GAP, TAIL_NAME, Tail, TextFinder
 from cloche.platform.interface import HostProcess, HostThread
 
 PAGE: Final = 4096
@@ -146,6 +147,8 @@ class AddressSpace:
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
         self.has_segments: bool = False  # shmat(2) was called in it
+        self.texts: TextFinder | None = None  # None: nothing is patched
+        self.tails: dict[int, Tail] = {}  # by address
         self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
 
     # -- the list ----------------------------------------------------------------------------------------
@@ -367,9 +370,12 @@ class AddressSpace:
         self._check_room()
         if is_fixed:
             self.check_sealed(addr, addr + size)
-        if not is_fixed:
-            addr = self.choose_address(addr, size, flags)
         is_shared = flags & 0xF != MAP_PRIVATE
+        if not is_fixed:
+            if backing is not None and self.texts is not None and not is_shared and not addr and not offset:
+                addr = self._choose_with_gap(size, flags)
+            else:
+                addr = self.choose_address(addr, size, flags)
         fd = -1
         host_flags = MAP_FIXED | (flags & (MAP_NORESERVE | MAP_POPULATE | MAP_STACK))
         if backing is not None:
@@ -377,7 +383,14 @@ class AddressSpace:
             host_flags |= MAP_SHARED if is_shared else MAP_PRIVATE
         else:
             host_flags |= MAP_PRIVATE | MAP_ANONYMOUS
-        thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
+        if (
+            self.texts is None
+            or fd < 0
+            or is_shared
+            or prot & (PROT_WRITE | PROT_EXEC) != PROT_EXEC
+            or not self._map_patched(thread, addr, size, prot & 7, host_flags, fd, offset)
+        ):
+            thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
         if is_fixed:
             self._drop(self._remove(addr, addr + size))
         area_flags = AREA_SHARED if is_shared else 0
@@ -385,6 +398,69 @@ class AddressSpace:
             area_flags |= AREA_NORESERVE
         self._insert(Area(addr, addr + size, prot & 7, area_flags, backing, offset, name))
         return addr
+
+    def _choose_with_gap(self, size: int, flags: int) -> int:
+        """A place for a file that may turn out to be a program: with room above it for its tail."""
+        try:
+            return self.choose_address(0, size + TAIL_GAP, flags)
+        except LinuxError:
+            return self.choose_address(0, size, flags)
+
+    def _map_patched(
+        self, thread: HostThread, addr: int, size: int, prot: int, host_flags: int, fd: int, offset: int
+    ) -> bool:
+        """Queue the mapping of a file's text with its patched pages, if it has any and its tail finds its place."""
+        texts = self.texts
+        text = texts.find(fd) if texts is not None else None
+        if text is None:
+            return False
+        pieces = text.pieces(offset, size)
+        if not pieces:
+            return False
+        bias = addr + pieces[0].file_offset - offset - pieces[0].address
+        for piece in pieces:
+            if addr + piece.file_offset - offset != piece.address + bias:
+                return False
+        if bias and text.is_fixed():
+            return False
+        start = text.tail_address() + bias
+        end = start + text.tail_length()
+        known = self.tails.get(start)
+        if known is None or known.text is not text:
+            if start < self.min_address or end > self.max_address or self.overlaps(start, end):
+                return False
+            if known is not None or (start < addr + size and addr < end):
+                return False
+        if len(pieces) > 1 or pieces[0].length < size:
+            thread.queue_mmap(addr, size, prot, host_flags, fd, offset)
+        for piece in pieces:
+            at = piece.address + bias
+            length = min(piece.length, addr + size - at)
+            thread.queue_mmap(at, length, prot, host_flags, text.fd(), piece.text_offset)
+        if known is None:
+            both = PROT_READ | PROT_EXEC
+            thread.queue_mmap(start, end - start, both, MAP_PRIVATE | MAP_FIXED, text.fd(), text.tail_offset())
+            self.tails[start] = Tail(start, bias, text)
+            self._insert(Area(start, end, both, 0, None, 0, TAIL_NAME))
+        return True
+
+    def _drop_tails(self, thread: HostThread, start: int, end: int) -> None:
+        """After [start, end) was unmapped: the tails of text that is gone, and those that were in there."""
+        for tail in list(self.tails.values()):
+            if start < tail.end and tail.start < end:
+                del self.tails[tail.start]
+            elif start < tail.code_end and tail.code_start < end and not self.overlaps(tail.code_start, tail.code_end):
+                del self.tails[tail.start]
+                self._drop(self._remove(tail.start, tail.end))
+                thread.queue_munmap(tail.start, tail.end - tail.start)
+
+    def original_rip(self, rip: int) -> int:
+        """The address in the program that `rip` stands for if it is in a tail."""
+        for tail in self.tails.values():
+            if tail.start <= rip < tail.end:
+                address = tail.text.original(rip - tail.start)
+                return rip if address < 0 else address + tail.bias
+        return rip
 
     def munmap(self, thread: HostThread, addr: int, length: int) -> None:
         """munmap(2).  Raises LinuxError(EINVAL)."""
@@ -401,10 +477,16 @@ class AddressSpace:
             # One host operation over what really was mapped: never beyond it.
             thread.queue_munmap(removed[0].start, removed[-1].end - removed[0].start)
             self._drop(removed)
+            if self.tails:
+                self._drop_tails(thread, addr, addr + size)
 
     def forget(self, addr: int, length: int) -> None:
         """Undo the bookkeeping of a mapping that the host refused."""
         self._drop(self._remove(addr, addr + page_up(length)))
+        for tail in list(self.tails.values()):
+            if addr < tail.code_end and tail.code_start < addr + length:
+                del self.tails[tail.start]
+                self._drop(self._remove(tail.start, tail.end))
 
     def mprotect(self, thread: HostThread, addr: int, length: int, prot: int) -> None:
         """mprotect(2).  Raises LinuxError(EINVAL, ENOMEM, EACCES)."""
@@ -485,6 +567,9 @@ class AddressSpace:
                 return old
         if not flags & MREMAP_MAYMOVE:
             raise LinuxError(ENOMEM)
+        for tail in self.tails.values():
+            if old < tail.code_end and tail.code_start < old + old_size or old < tail.end and tail.start < old + old_size:
+                raise LinuxError(ENOMEM)  # its jumps to the tail hold in one place only
         if flags & MREMAP_FIXED:
             self._drop(self._remove(new, new + new_size))
             target = new
@@ -668,6 +753,8 @@ class AddressSpace:
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
         new.has_segments = self.has_segments
+        new.texts = self.texts
+        new.tails = dict(self.tails)
         new.has_sealed = self.has_sealed
         new.membarriers = self.membarriers
         return new
