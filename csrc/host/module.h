@@ -1076,6 +1076,11 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "See systrap.py.", -1, methods};
 
+/* For tests that forge them. */
+#define SLOT_SYSNO offsetof(struct slot, sysno)
+#define SLOT_OPS_DONE offsetof(struct slot, ops_done)
+#define SLOT_TID offsetof(struct slot, tid)
+
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *m = PyModule_Create(&module);
@@ -1097,6 +1102,9 @@ PyMODINIT_FUNC PyInit__native(void)
     CONSTANT(SLOT_SIZE);
     CONSTANT(DATA_SIZE);
     CONSTANT(CALL_ENTRY_OFFSET);
+    CONSTANT(SLOT_SYSNO);
+    CONSTANT(SLOT_OPS_DONE);
+    CONSTANT(SLOT_TID);
     CONSTANT(BELL_ARG0);
     CONSTANT(BELL_ARG1);
     CONSTANT(MAX_MOVES);
