@@ -40,6 +40,8 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_APPEND, RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
+from cloche.fs.text import open_text
+from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.attr import new_owner, remove_privs
@@ -252,6 +254,8 @@ class GoferInode(Inode):
         self.users: int = 0  # open file descriptions
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
+        self.text: PatchedText | None = None  # of the state `text_key`
+        self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic
         self.update(attr)
 
@@ -478,6 +482,31 @@ class GoferInode(Inode):
         fd, attr = self.host.client.open(fid, name, flags, self.host_dev, self.host_ino)
         self.update(attr)
         return fd
+
+    def patched_text(self) -> PatchedText | None:
+        """What to map in place of its executable pages, of the file as it is now."""
+        if self.read_fd < 0:
+            return None
+        st = os.fstat(self.read_fd)
+        key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        if key != self.text_key:
+            self.text, self.text_key = None, key
+            if self.has_address:
+                self.text = self._ask_for_text(key)
+        return self.text
+
+    def _ask_for_text(self, key: tuple[int, int, int]) -> PatchedText | None:
+        fid, name = self.address()
+        try:
+            fd, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
+        except LinuxError:
+            return None
+        if fd < 0:
+            return None
+        if (attr.size, attr.mtime_ns, attr.ctime_ns) != key:
+            os.close(fd)
+            return None
+        return open_text(fd)
 
     def close_write_fd(self) -> None:
         """Close the descriptor to write, after a last look at the attributes."""
@@ -913,6 +942,9 @@ class GoferFile(FileDescription):
         if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
             return node.fd_to_read()  # unlinked: a private mapping cannot write through it
         return node.fd_to_map()
+
+    def patched_text(self) -> PatchedText | None:
+        return self._node.patched_text()
 
     def release(self) -> None:
         self._node.drop_user()

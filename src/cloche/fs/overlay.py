@@ -29,6 +29,7 @@ from cloche.fs.tmpfs import (
     TmpfsLink,
     TmpfsOptions,
 )
+from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names
 from cloche.vfs.objects import (
@@ -295,6 +296,10 @@ class OverlayDescription(TmpfsDescription):
             elif self.low is not None:
                 return self.low.mmap_fd(ctx, prot, flags)
         return super().mmap_fd(ctx, prot, flags)
+
+    def patched_text(self) -> PatchedText | None:
+        low = self.low
+        return low.patched_text() if low is not None and self.overlay_file.is_below else None
 
     def mmap_offset(self, offset: int) -> int:
         low = self.low

@@ -25,10 +25,12 @@ from cloche.abi.misc import (
     LANDLOCK_ACCESS_FS_REFER,
     LANDLOCK_ACCESS_FS_TRUNCATE,
 )
+from cloche.analyst.cache import open_cache
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.gofer.nodes import AttachPoint
 from cloche.gofer.server import Server, log_exception
+from cloche.gofer.texts import Texts
 from cloche.wire.frame import FrameChannel, ProtocolError
 
 EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
@@ -81,8 +83,10 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
     return gofer
 
 
-def start_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -> GoferProcess:
-    """Fork a gofer that serves these attach points.
+def start_gofer(
+    attach_points: list[AttachPoint], *, is_confined: bool = True, analyst: socket.socket | None = None
+) -> GoferProcess:
+    """Fork a gofer that serves these attach points, and patched text if it is given a socket to the analyst.
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
@@ -96,7 +100,7 @@ def start_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
         try:
             ours.close()
             hear.close()
-            status = _run(theirs, say, attach_points, is_confined=is_confined)
+            status = _run(theirs, say, attach_points, analyst, is_confined=is_confined)
         except BaseException:
             log_exception()
         finally:
@@ -107,7 +111,12 @@ def start_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
 
 
 def _run(
-    sock: socket.socket, say: socket.socket, attach_points: list[AttachPoint], *, is_confined: bool
+    sock: socket.socket,
+    say: socket.socket,
+    attach_points: list[AttachPoint],
+    analyst: socket.socket | None,
+    *,
+    is_confined: bool,
 ) -> int:
     """The child: prepare, say hello, serve.  The exit status."""
     gc.freeze()
@@ -115,7 +124,7 @@ def _run(
     report = confine.Report()
     channel = FrameChannel(say, _MAX_REPORT_BYTES, may_receive_fds=False)
     try:
-        server = _prepare(sock, say.fileno(), attach_points, report, is_confined=is_confined)
+        server = _prepare(sock, say.fileno(), attach_points, analyst, report, is_confined=is_confined)
     except OSError as error:
         channel.send(-(error.errno or 1), 0, str(error).encode())
         return EXIT_START
@@ -128,6 +137,7 @@ def _prepare(
     sock: socket.socket,
     say: int,
     attach_points: list[AttachPoint],
+    analyst: socket.socket | None,
     report: confine.Report,
     *,
     is_confined: bool,
@@ -136,19 +146,24 @@ def _prepare(
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    confine.close_all_but([0, 1, 2, sock.fileno(), say])
+    keep = [0, 1, 2, sock.fileno(), say]
+    if analyst is not None:
+        keep.append(analyst.fileno())
+    confine.close_all_but(keep)
     os.umask(0)
     confine.set_limits(report)
     for point in attach_points:
         point.hold()
     procfd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     is_writable = any(point.is_writable for point in attach_points)
+    cache_fd = open_cache() if analyst is not None else -1
     if is_confined:
-        _confine(attach_points, procfd, report, is_writable=is_writable)
+        _confine(attach_points, cache_fd, report, is_writable=is_writable)
     os.fchdir(procfd)
     os.close(procfd)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    server = Server(sock, attach_points, max_open_dirs=min(limit // 2, 4096))
+    texts = Texts(cache_fd, analyst)
+    server = Server(sock, attach_points, max_open_dirs=min(limit // 2, 4096), texts=texts)
     if is_confined:
         seccomp.install(gofer_policy(is_writable=is_writable))
         report.in_force(confine.SECCOMP)
@@ -156,7 +171,7 @@ def _prepare(
 
 
 def _confine(
-    attach_points: list[AttachPoint], procfd: int, report: confine.Report, *, is_writable: bool
+    attach_points: list[AttachPoint], cache_fd: int, report: confine.Report, *, is_writable: bool
 ) -> None:
     keep = 0
     if os.geteuid() == 0:
@@ -175,5 +190,7 @@ def _confine(
     for point in attach_points:
         access = _WRITE_ACCESS if point.is_writable else _READ_ACCESS
         rules.append((point.fd, access if point.is_dir else access & _FILE_ACCESS))
+    if cache_fd >= 0:
+        rules.append((cache_fd, _READ_ACCESS))
     confine.deny_paths(report, rules, may_signal=False)
     confine.set_undumpable(report)

@@ -16,6 +16,7 @@ from typing import Final
 from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, EPERM, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable
+from cloche.gofer.texts import Texts
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_REQUEST_BYTES,
@@ -40,6 +41,7 @@ from cloche.wire.gofer import (
     OP_STATFS,
     OP_SYMLINK,
     OP_SYNCFS,
+    OP_TEXT,
     OP_UNLINK,
     OP_WALK,
     SET_ALL,
@@ -76,12 +78,17 @@ class Server:
     """Serves one sentry over one socket."""
 
     def __init__(
-        self, sock: socket.socket, attach_points: list[AttachPoint], max_open_dirs: int = 512
+        self,
+        sock: socket.socket,
+        attach_points: list[AttachPoint],
+        max_open_dirs: int = 512,
+        texts: Texts | None = None,
     ) -> None:
         """The attach points are already held; the working directory is /proc/PID/fd."""
         self._channel: FrameChannel = FrameChannel(sock, MAX_REQUEST_BYTES, may_receive_fds=False)
         self._table: NodeTable = NodeTable(attach_points, max_open_dirs)
         self._files: Files = Files(self._table)
+        self._texts: Texts = texts if texts is not None else Texts(-1, None)
         self._is_strict: bool = os.environ.get("CLOCHE_STRICT") == "1"
 
     def serve(self) -> int:
@@ -107,6 +114,9 @@ class Server:
                 return
             if op in (OP_OPEN, OP_CREATE):
                 self._donate(op, reader)
+                return
+            if op == OP_TEXT:
+                self._text(reader)
                 return
             body = self._act(op, reader)
         except ProtocolError:
@@ -194,6 +204,22 @@ class Server:
             self._channel.send(0, 0, pack_stat(st), fd)
         finally:
             os.close(fd)
+
+    def _text(self, reader: Reader) -> None:
+        node, name = self._target(reader)
+        dev, ino = reader.u64(), reader.u64()
+        reader.end()
+        fd, st = self._files.open(node, name, os.O_RDONLY, dev, ino)
+        try:
+            st = os.fstat(fd)
+            text = self._texts.find(fd, st)
+        finally:
+            os.close(fd)
+        try:
+            self._channel.send(0, 0, pack_stat(st), text)
+        finally:
+            if text >= 0:
+                os.close(text)
 
     def _act(self, op: int, reader: Reader) -> bytes:
         """Operations answered by one frame: decode, then act."""

@@ -164,7 +164,7 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
     try:
         process = _blank_process(kernel)
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
-        mm.texts = kernel.texts
+        mm.is_patching = kernel.is_patching
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
@@ -232,6 +232,9 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     if interpreter is not None:
         place_image(mm, interpreter, 0)
         map_segments(task, mm, thread, interpreter)
+    for tail in mm.tails.values():
+        if tail.start == page_up(end):
+            end = tail.end
     brk = page_up(end)
     if not (main.is_dyn and interpreter is None):
         brk += kernel_random(12) << 12

@@ -20,8 +20,8 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from cloche.mm.text import TAIL_GAP
 from cloche.mm.address_space import PAGE_MASK, AddressSpace, page_up
+from cloche.mm.text import TAIL_GAP
 from cloche.platform.interface import HostThread
 from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Context, FileDescription

@@ -23,11 +23,12 @@ from cloche.abi.mman import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
 )
 from cloche.mm.quota import AREA_BYTES, KERNEL_MEMORY
-from cloche.mm.text import TAIL_GAP, TAIL_NAME, Tail, TextFinder
+from cloche.mm.text import TAIL_GAP, TAIL_NAME, PatchedText, Tail
 from cloche.platform.interface import HostProcess, HostThread
 
 PAGE: Final = 4096
@@ -55,6 +56,10 @@ class Mappable:
     def map_fd(self, prot: int, flags: int) -> int:
         """A host descriptor; stays the object's own.  Raises LinuxError."""
         raise NotImplementedError
+
+    def map_text(self) -> PatchedText | None:
+        """The patched copies of its executable pages, None if there are none."""
+        return None
 
     def map_get(self) -> None:
         """An area refers to it now."""
@@ -147,7 +152,7 @@ class AddressSpace:
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
         self.has_segments: bool = False  # shmat(2) was called in it
-        self.texts: TextFinder | None = None  # None: nothing is patched
+        self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
         self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
 
@@ -372,7 +377,7 @@ class AddressSpace:
             self.check_sealed(addr, addr + size)
         is_shared = flags & 0xF != MAP_PRIVATE
         if not is_fixed:
-            if backing is not None and self.texts is not None and not is_shared and not addr and not offset:
+            if backing is not None and self.is_patching and not is_shared and not addr and not offset:
                 addr = self._choose_with_gap(size, flags)
             else:
                 addr = self.choose_address(addr, size, flags)
@@ -384,11 +389,11 @@ class AddressSpace:
         else:
             host_flags |= MAP_PRIVATE | MAP_ANONYMOUS
         if (
-            self.texts is None
-            or fd < 0
+            backing is None
+            or not self.is_patching
             or is_shared
             or prot & (PROT_WRITE | PROT_EXEC) != PROT_EXEC
-            or not self._map_patched(thread, addr, size, prot & 7, host_flags, fd, offset)
+            or not self._map_patched(thread, addr, size, prot & 7, host_flags, backing, fd, offset)
         ):
             thread.queue_mmap(addr, size, prot & 7, host_flags, fd, offset if backing is not None else 0)
         if is_fixed:
@@ -407,11 +412,18 @@ class AddressSpace:
             return self.choose_address(0, size, flags)
 
     def _map_patched(
-        self, thread: HostThread, addr: int, size: int, prot: int, host_flags: int, fd: int, offset: int
+        self,
+        thread: HostThread,
+        addr: int,
+        size: int,
+        prot: int,
+        host_flags: int,
+        backing: Mappable,
+        fd: int,
+        offset: int,
     ) -> bool:
         """Queue the mapping of a file's text with its patched pages, if it has any and its tail finds its place."""
-        texts = self.texts
-        text = texts.find(fd) if texts is not None else None
+        text = backing.map_text()
         if text is None:
             return False
         pieces = text.pieces(offset, size)
@@ -568,7 +580,8 @@ class AddressSpace:
         if not flags & MREMAP_MAYMOVE:
             raise LinuxError(ENOMEM)
         for tail in self.tails.values():
-            if old < tail.code_end and tail.code_start < old + old_size or old < tail.end and tail.start < old + old_size:
+            end = old + old_size
+            if (old < tail.code_end and tail.code_start < end) or (old < tail.end and tail.start < end):
                 raise LinuxError(ENOMEM)  # its jumps to the tail hold in one place only
         if flags & MREMAP_FIXED:
             self._drop(self._remove(new, new + new_size))
@@ -753,7 +766,7 @@ class AddressSpace:
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
         new.has_segments = self.has_segments
-        new.texts = self.texts
+        new.is_patching = self.is_patching
         new.tails = dict(self.tails)
         new.has_sealed = self.has_sealed
         new.membarriers = self.membarriers

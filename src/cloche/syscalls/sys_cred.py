@@ -12,9 +12,9 @@ from cloche.abi.capability import (
 from cloche.abi.errno import EINVAL, ENOMEM, EPERM, ESRCH
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.abi.structs import pack_cap_data, unpack_cap_data
-from cloche.kernel.answers import grant
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
+from cloche.kernel.answers import grant
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
 from cloche.mm.quota import GROUP_BYTES, KERNEL_MEMORY
 

@@ -7,6 +7,7 @@ from typing import Final
 from cloche.abi.errno import ENOMEM, LinuxError
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.mm.address_space import Mappable
+from cloche.mm.text import PatchedText
 from cloche.vfs.objects import Context, FileDescription
 
 
@@ -24,6 +25,9 @@ class FileMapping(Mappable):
         assert ctx is not None
         self._ctx = None  # only mmap itself asks, once
         return self.file.mmap_fd(ctx, prot, flags)
+
+    def map_text(self) -> PatchedText | None:
+        return self.file.patched_text()
 
     def map_get(self) -> None:
         self._refs += 1

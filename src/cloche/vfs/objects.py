@@ -36,6 +36,7 @@ from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY
+from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.waitqueue import WaitQueue
@@ -579,6 +580,10 @@ class FileDescription:
         Raises LinuxError(ENODEV).
         """
         raise LinuxError(ENODEV)
+
+    def patched_text(self) -> PatchedText | None:
+        """What to map in place of its executable pages, if there is something."""
+        return None
 
     def mmap_offset(self, offset: int) -> int:
         """Where `offset` of this file lies in the descriptor that mmap_fd gives."""

@@ -28,6 +28,7 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     FSYNC        fid, name                                           -
     SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
+    TEXT         fid, name, dev u64, ino u64                         attr + a descriptor of patched text, or none
     MKNOD        anything                                            -EPERM, always
 
 Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
@@ -63,7 +64,8 @@ OP_FSYNC: Final = 20
 OP_CLUNK: Final = 21
 OP_MKNOD: Final = 22
 OP_SYNCFS: Final = 23
-OP_LAST: Final = 23
+OP_TEXT: Final = 24
+OP_LAST: Final = 24
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
 SET_MODE: Final = 1

@@ -33,6 +33,7 @@ from cloche.wire.gofer import (
     OP_STATFS,
     OP_SYMLINK,
     OP_SYNCFS,
+    OP_TEXT,
     OP_UNLINK,
     OP_WALK,
     STATFS,
@@ -221,6 +222,24 @@ class GoferClient:
         """
         body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino)
         return self._call_for_fd(OP_OPEN, body)
+
+    def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, Attr]:
+        """The patched text (wire/textfile.py) of a regular file: a descriptor, -1 if it needs none; and its attributes.
+
+        Raises LinuxError.
+        """
+        frame = self._exchange(OP_TEXT, pack_target(fid, name) + pack_u64(dev, ino))
+        fds = frame.fds
+        if frame.code < 0 or len(fds) > 1:
+            for fd in fds:
+                os.close(fd)
+            raise LinuxError(-frame.code if frame.code < 0 else EIO)
+        try:
+            return fds[0] if fds else -1, unpack_attr(frame.body)
+        except ProtocolError:
+            for fd in fds:
+                os.close(fd)
+            raise self._broken()
 
     def create(
         self, fid: int, name: bytes, flags: int, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID
