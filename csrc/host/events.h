@@ -197,10 +197,21 @@ static void reap(void)
     }
 }
 
+/* Room for more descriptors: those that were reported stay until they are taken, because an edge comes only once. */
+static int ready_room(void)
+{
+    if (ready_head) {
+        ready_count -= ready_head;
+        memmove(ready, ready + ready_head, ready_count * sizeof *ready);
+        ready_head = 0;
+    }
+    return READY_MAX - ready_count;
+}
+
+/* `n` is at most ready_room(). */
 static void handle_ready(struct epoll_event *events, int n)
 {
     bool notified = false, died = false;
-    ready_head = ready_count = 0;
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 == TAG_LISTENER)
             notified = true;
@@ -219,8 +230,11 @@ static void handle_ready(struct epoll_event *events, int n)
 
 static int poll_now(void)
 {
-    struct epoll_event events[64];
-    int n = epoll_wait(epoll_fd, events, 64, 0);
+    struct epoll_event events[READY_MAX];
+    int room = ready_room();
+    if (!room)
+        return 0;
+    int n = epoll_wait(epoll_fd, events, room, 0);
     if (n > 0)
         handle_ready(events, n);
     return n;
@@ -274,17 +288,17 @@ static void retry_interrupts(void)
     }
 }
 
-static int wait_ready(struct epoll_event *events, int64_t timeout_ns)
+static int wait_ready(struct epoll_event *events, int room, int64_t timeout_ns)
 {
     if (has_pwait2) {
         struct timespec t = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-        int n = syscall(SYS_epoll_pwait2, epoll_fd, events, 64, timeout_ns < 0 ? NULL : &t, NULL, 0);
+        int n = syscall(SYS_epoll_pwait2, epoll_fd, events, room, timeout_ns < 0 ? NULL : &t, NULL, 0);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n;
         has_pwait2 = false;
     }
     int ms = timeout_ns < 0 ? -1 : timeout_ns > 1000000000000LL ? 1000000000 : (int)((timeout_ns + 999999) / 1000000);
-    return epoll_wait(epoll_fd, events, 64, ms);
+    return epoll_wait(epoll_fd, events, room, ms);
 }
 
 static uint64_t last_poll;
@@ -369,10 +383,12 @@ static int next_event(struct event *e, int64_t timeout_ns)
         }
         if (irq_unsent_total && (left < 0 || left > 1000000))
             left = 1000000;
-        struct epoll_event events[64];
-        int n;
+        struct epoll_event events[READY_MAX];
+        int n, room = ready_room();
+        if (!room) /* cannot be: they are taken before */
+            return take_queued(e);
         stat_sleeps++;
-        Py_BEGIN_ALLOW_THREADS n = wait_ready(events, left);
+        Py_BEGIN_ALLOW_THREADS n = wait_ready(events, room, left);
         Py_END_ALLOW_THREADS
         info->asleep = 0;
         last_poll = ticks();

@@ -148,10 +148,11 @@ static int queue_head, queue_count, queue_room;
 static int64_t *fd_tokens;
 static int fd_room;
 #define NO_TOKEN INT64_MIN
+#define READY_MAX 64
 static struct {
     int fd;
     uint32_t events;
-} ready[64];
+} ready[READY_MAX];
 static int ready_head, ready_count;
 
 static uint64_t bells[64];

@@ -49,10 +49,25 @@ CPYTHON = (
     "test.test_multiprocessing_fork.test_misc test.test_multiprocessing_fork.test_threads "
     "test.test_multiprocessing_spawn.test_misc test.test_multiprocessing_spawn.test_threads "
     "test.test_multiprocessing_forkserver.test_misc test.test_multiprocessing_forkserver.test_threads "
-    "test_cmd_line test_venv"
+    "test_cmd_line test_venv "
+    "test_socket test_ssl test_httpservers test_httplib test_ftplib test_smtplib test_poplib test_imaplib "
+    "test_urllib2_localnet test_xmlrpc test_socketserver test_multiprocessing_spawn "
+    "test.test_asyncio.test_base_events test.test_asyncio.test_buffered_proto test.test_asyncio.test_context "
+    "test.test_asyncio.test_eager_task_factory test.test_asyncio.test_events test.test_asyncio.test_futures "
+    "test.test_asyncio.test_futures2 test.test_asyncio.test_locks test.test_asyncio.test_pep492 "
+    "test.test_asyncio.test_protocols test.test_asyncio.test_queues test.test_asyncio.test_runners "
+    "test.test_asyncio.test_selector_events test.test_asyncio.test_sendfile test.test_asyncio.test_server "
+    "test.test_asyncio.test_sock_lowlevel test.test_asyncio.test_ssl test.test_asyncio.test_sslproto "
+    "test.test_asyncio.test_staggered test.test_asyncio.test_streams test.test_asyncio.test_subprocess "
+    "test.test_asyncio.test_taskgroups test.test_asyncio.test_tasks test.test_asyncio.test_threads "
+    "test.test_asyncio.test_timeouts test.test_asyncio.test_transports test.test_asyncio.test_unix_events "
+    "test.test_asyncio.test_waitfor"
 ).split()
-GO = "os os/exec os/signal syscall time internal/poll path/filepath sync os/user io/ioutil".split()
-STRESS = ("os", "scheduler", "pipe", "signal", "interrupt", "vm", "filesystem")
+GO = (
+    "os os/exec os/signal syscall time internal/poll path/filepath sync os/user io/ioutil "
+    "net net/http net/netip net/http/httptest log/syslog"
+).split()
+STRESS = ("os", "scheduler", "pipe", "signal", "interrupt", "vm", "filesystem", "network")
 # They need devices, take the machine down with them, or measure nothing but the host.
 STRESS_LEFT_OUT = frozenset(
     "dev dev-shm sysfs watchdog reboot cpu-online bigheap oom-pipe binderfs module memhotplug klog physpage physmmap "

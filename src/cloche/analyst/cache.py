@@ -7,7 +7,8 @@ A file is known by what stat(2) says of it, its times in nanoseconds included.  
 whoever changes a file gives it a new name here.  What was changed within the last two seconds may change again
 without a new time, so it is not cached.  What somebody else than the kernel answers stat for (FUSE) could pose as
 another file and is not cached either (`is_cacheable`).  The directory must be the caller's own, with no rights for
-others: otherwise it is not used.  A file without any site is cached as an empty one.
+others, and not on a noexec mount (its files are mapped executable): otherwise it is not used.  A file without any
+site is cached as an empty one.
 """
 
 import os
@@ -37,7 +38,8 @@ SETTLE_NS: Final = 2_000_000_000
 
 _KEY: Final = Struct("<IQQQqq")
 _TEMPORARY: Final = ".new-"
-_UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997)  # FUSE, 9p: a process answers for the files
+# FUSE, 9p: a process answers for the files.  tmpfs, ramfs: a write through a mapping leaves the times as they were.
+_UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997, 0x01021994, 0x858458F6)
 _STALE_TEMPORARY_NS: Final = 60_000_000_000
 
 
@@ -68,7 +70,8 @@ def open_cache(base: str | None = None) -> int:
     except OSError:
         return -1
     status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+    is_ours = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    if not is_ours or os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
         os.close(fd)
         return -1
     return fd
@@ -116,7 +119,7 @@ def lookup(dir_fd: int, status: os.stat_result) -> int:
     return UNKNOWN
 
 
-def store(dir_fd: int, status: os.stat_result, chunks: list[bytes | memoryview]) -> None:
+def store(dir_fd: int, status: os.stat_result, chunks: list[bytes]) -> None:
     """Put a text (no chunks: no sites) into the cache, at once and whole.  Raises OSError."""
     name = cache_name(status)
     temporary = f"{_TEMPORARY}{os.getpid()}-{name}"

@@ -1,9 +1,13 @@
 """Starting a sandbox: gofer and sentry are forked from the calling process, which stays as their monitor.
 
-Order: the gofer first (it opens the attach points), then an intermediate process that enters the namespaces and
-forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5: its death then ends every
-guest).  The intermediate exits; this process is made a subreaper before, so the sentry becomes its child, and
-without a pid namespace so do guests whose sentry died: `end_orphans` kills them.
+Order: the gofer first (it opens the attach points), then the broker if ports are published, then an intermediate
+process that imports the kernel, enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid
+namespace where there is one (I5: its death then ends every guest).  The intermediate exits; this process is made a
+subreaper before, so the sentry becomes its child, and without a pid namespace so do guests whose sentry died:
+`end_orphans` kills them.
+
+Neither this process nor the gofer imports the kernel: they stay small, and the gofer gets ready while the
+intermediate does it.
 """
 
 import os
@@ -11,19 +15,18 @@ import select
 import signal
 import socket
 import sys
-import time
-import traceback
 from typing import Final
 
 from cloche.boot import confine
-from cloche.boot.sentry import EXIT_INTERNAL, sentry_main
+from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
 from cloche.boot.spec import HOST, RW, SandboxSpec
-from cloche.gofer.launch import GoferError, GoferProcess, spawn_gofer
+from cloche.gofer.launch import GoferError, GoferProcess, start_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.platform import hostsys
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_PDEATHSIG: Final = 1
+EXIT_INTERNAL: Final = 125
 
 # Messages on the control socket, one byte and an argument.
 CONTROL_SIGNAL: Final = b"S"  # + signal number, two digits
@@ -45,9 +48,18 @@ class LaunchError(Exception):
 class Sandbox:
     """A running sandbox as its monitor sees it."""
 
-    def __init__(self, sentry_pid: int, gofer: GoferProcess | None, control: socket.socket) -> None:
+    def __init__(
+        self,
+        middle_pid: int,
+        sentry_pid: int,
+        gofer: GoferProcess | None,
+        broker: BrokerProcess | None,
+        control: socket.socket,
+    ) -> None:
+        self.middle_pid: int = middle_pid  # the intermediate process, which ends by itself
         self.sentry_pid: int = sentry_pid
         self.gofer: GoferProcess | None = gofer
+        self.broker: BrokerProcess | None = broker
         self.control: socket.socket = control
         self.status: int = -1  # wait status of the program
         self.failure: str = ""
@@ -96,34 +108,38 @@ class Sandbox:
     def kill(self) -> None:
         """End the sandbox at once."""
         try:
-            os.kill(self.sentry_pid, signal.SIGKILL)
+            if self.sentry_pid > 0:
+                os.kill(self.sentry_pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
 
     def reap(self) -> None:
         """Wait for sentry and gofer and end what is left of the guests."""
         self.control.close()
-        _wait_for(self.sentry_pid, 5.0)
+        _wait_for(self.middle_pid, 5.0)
+        if self.sentry_pid > 0:
+            _wait_for(self.sentry_pid, 5.0)
         if self.gofer is not None:
             _wait_for(self.gofer.pid, 5.0)
+        if self.broker is not None:
+            _wait_for(self.broker.pid, 5.0)
         end_orphans()
 
 
 def _wait_for(pid: int, seconds: float) -> None:
     """Reap a child; kill it when it takes longer."""
-    deadline = time.monotonic() + seconds
-    delay = 0.0005
-    while True:
-        try:
-            done, _status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0]:
             return
-        if done:
-            return
-        if time.monotonic() > deadline:
+        fd = os.pidfd_open(pid)
+    except (ChildProcessError, ProcessLookupError):
+        return
+    try:
+        if not wait_readable([fd], seconds):
             os.kill(pid, signal.SIGKILL)
-        time.sleep(delay)
-        delay = min(delay * 2, 0.02)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(fd)
 
 
 def end_orphans() -> None:
@@ -152,12 +168,22 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     gofer: GoferProcess | None = None
     if points:
+        gofer = start_gofer(points, is_confined=spec.is_confined)
+    broker: BrokerProcess | None = None
+    if spec.published:
         try:
-            gofer = spawn_gofer(points, is_confined=spec.is_confined)
-        except GoferError as error:
+            broker = spawn_broker(spec.published, is_confined=spec.is_confined)
+        except BrokerError as error:
+            if gofer is not None:
+                gofer.sock.close()
+                try:
+                    gofer.wait_ready()  # it would complain of a listener that is gone
+                except GoferError:
+                    pass  # one complaint is enough
+                _wait_for(gofer.pid, 5.0)
             raise LaunchError(str(error)) from None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid_read, pid_write = os.pipe()
+    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None: closed when the interpreter started
             stream.flush()
@@ -166,52 +192,81 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
         status = EXIT_INTERNAL
         try:
             ours.close()
-            os.close(pid_read)
-            status = _middle(spec, gofer, theirs, stdio, pid_write)
-        except BaseException:
-            traceback.print_exc()
+            hear.close()
+            status = _middle(spec, gofer, broker, theirs, stdio, tell)
+        except BaseException as failure:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
             os._exit(status)
     theirs.close()
-    os.close(pid_write)
+    tell.close()
     if gofer is not None:
         gofer.sock.close()
-    os.waitpid(middle, 0)
-
-    sentry_pid = _read_pid(pid_read)
-    os.close(pid_read)
+    if broker is not None:
+        broker.sock.close()
+    sentry_pid = _serve_middle(middle, hear)
+    hear.close()
+    sandbox = Sandbox(middle, sentry_pid, gofer, broker, ours)
     if sentry_pid == 0:
+        sandbox.reap()
         raise LaunchError("the sentry did not start")
-    return Sandbox(sentry_pid, gofer, ours)
+    if gofer is not None:
+        try:
+            gofer.wait_ready()
+        except GoferError as refusal:
+            sandbox.gofer = None  # it is gone
+            sandbox.kill()
+            sandbox.reap()
+            raise LaunchError(str(refusal)) from None
+    return sandbox
 
 
-def _read_pid(pid_read: int) -> int:
-    data = os.read(pid_read, 16)
-    return int(data) if data else 0
+def _serve_middle(middle: int, sock: socket.socket) -> int:
+    """Do for the intermediate process what it cannot do itself, until it tells the sentry's pid; 0: it died."""
+    while True:
+        message = sock.recv(16)
+        if message != b"M":
+            return int(message) if message else 0
+        try:
+            confine.map_ids(middle, confine.NOBODY, confine.NOBODY)
+            sock.send(b"1")
+        except OSError:
+            sock.send(b"0")
 
 
 def _middle(
-    spec: SandboxSpec, gofer: GoferProcess | None, control: socket.socket, stdio: list[int], pid_write: int
+    spec: SandboxSpec,
+    gofer: GoferProcess | None,
+    broker: BrokerProcess | None,
+    control: socket.socket,
+    stdio: list[int],
+    tell: socket.socket,
 ) -> int:
-    """Between monitor and sentry: enter the namespaces, fork, tell the sentry's pid."""
+    """Between monitor and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
+    from cloche.boot.sentry import sentry_main
+
     report = confine.Report()
-    keep = [0, 1, 2, *[fd for fd in stdio if fd >= 0], control.fileno(), pid_write]
+    keep = [0, 1, 2, *[fd for fd in stdio if fd >= 0], control.fileno(), tell.fileno()]
     if gofer is not None:
         keep.append(gofer.sock.fileno())
+    if broker is not None:
+        keep.append(broker.sock.fileno())
     if spec.strace_fd >= 0:
         keep.append(spec.strace_fd)
     confine.close_all_but(keep)  # whatever our caller had open is none of the sandbox's business
     confine.detach_from_terminal()
     if spec.is_confined:
         confine.set_limits(report)
-        confine.enter_user_namespace(report)
+        confine.enter_user_namespace(report, tell)
         confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
     sentry = os.fork()
     if sentry:
-        os.write(pid_write, b"%d" % sentry)
+        tell.send(b"%d" % sentry)
         return 0
-    os.close(pid_write)
-    return sentry_main(spec, gofer.sock if gofer is not None else None, control, stdio, report)
+    tell.close()
+    files = gofer.sock if gofer is not None else None
+    ports = broker.sock if broker is not None else None
+    return sentry_main(spec, files, ports, control, stdio, report)
 
 
 def _attach_points(spec: SandboxSpec) -> list[AttachPoint]:

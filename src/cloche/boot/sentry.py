@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from typing import Final
 
 from cloche.abi.errno import LinuxError
@@ -22,9 +21,10 @@ from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import Kernel
+from cloche.net.published import publish
 from cloche.platform.systrap import Systrap
 
-EXIT_INTERNAL: Final = 125
+EXIT_INTERNAL: Final = 125  # as in `launch`
 EPOLLIN: Final = 1
 # The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
 _IGNORED: Final = (
@@ -115,6 +115,7 @@ def send_failure(control: socket.socket, text: str, status: int) -> None:
 def sentry_main(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
+    broker_sock: socket.socket | None,
     control: socket.socket,
     stdio: list[int],
     report: confine.Report,
@@ -126,7 +127,7 @@ def sentry_main(
     gc.freeze()
     gc.disable()
     try:
-        return _serve(spec, gofer_sock, control, stdio, report)
+        return _serve(spec, gofer_sock, broker_sock, control, stdio, report)
     except StartError as error:
         send_failure(control, str(error), error.status)
     except StopLoop:
@@ -135,7 +136,7 @@ def sentry_main(
         send_failure(control, f"the sandbox could not be set up: {explain(refusal.errno)}", EXIT_INTERNAL)
     except OSError as failure:
         if spec.log_level == "debug":
-            traceback.print_exc()
+            sys.excepthook(type(failure), failure, failure.__traceback__)
         send_failure(control, failure.strerror or str(failure), EXIT_INTERNAL)
     return EXIT_INTERNAL
 
@@ -143,6 +144,7 @@ def sentry_main(
 def _serve(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
+    broker_sock: socket.socket | None,
     control: socket.socket,
     stdio: list[int],
     report: confine.Report,
@@ -169,6 +171,8 @@ def _serve(
     log_confinement(report, spec.log_level)
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
+    if broker_sock is not None:
+        publish(kernel, broker_sock)
     channel = Control(kernel, control)
     kernel.watch_fd(control.fileno(), EPOLLIN, channel.on_ready)
     failure = start_program(kernel, spec)

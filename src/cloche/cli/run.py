@@ -2,7 +2,6 @@
 
 import argparse
 import fcntl
-import ipaddress
 import os
 import re
 import signal
@@ -139,6 +138,8 @@ def parse_volume(text: str) -> MountSpec:
 
 def parse_publish(text: str) -> PublishSpec:
     """[HOSTIP:][HOSTPORT]:PORT[/tcp], an IPv6 address in brackets.  Raises UsageError."""
+    import ipaddress
+
     body, slash, protocol = text.partition("/")
     if slash and protocol != "tcp":
         raise UsageError(f"-p {text}: only TCP ports can be published; write [HOSTIP:]HOSTPORT:PORT[/tcp]")

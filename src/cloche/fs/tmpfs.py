@@ -104,6 +104,7 @@ MFD_HUGETLB: Final = 4
 MFD_NOEXEC_SEAL: Final = 8
 MFD_EXEC: Final = 16
 _MFD_NAME_MAX: Final = 249
+_MFD_HUGE_SIZE: Final = 63 << 26  # MFD_HUGE_*: the logarithm of a size
 
 
 class TmpfsOptions:
@@ -913,12 +914,15 @@ class MemfdMount:
 
 def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> FileDescription:
     """memfd_create(2): MFD_*; the caller applies MFD_CLOEXEC.  Raises LinuxError."""
+    known = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC
     if flags & MFD_HUGETLB:
-        raise LinuxError(ENODEV)
-    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC) or len(name) > _MFD_NAME_MAX:
+        known |= MFD_HUGETLB | _MFD_HUGE_SIZE
+    if flags & ~known or len(name) > _MFD_NAME_MAX:
         raise LinuxError(EINVAL)
     if flags & MFD_NOEXEC_SEAL and flags & MFD_EXEC:
         raise LinuxError(EINVAL)
+    if flags & MFD_HUGETLB:
+        raise LinuxError(ENODEV)
     file = place.new_file(ctx, b"memfd:" + name, 0o666 if flags & MFD_NOEXEC_SEAL else 0o777)
     if flags & MFD_NOEXEC_SEAL:
         file.file.seals = F_SEAL_EXEC

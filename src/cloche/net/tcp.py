@@ -175,6 +175,26 @@ class TcpSocket(InetSocket):
         self.bytes_sent: int = 0
         self.bytes_received: int = 0
 
+    def inherit(self, listener: "TcpSocket") -> None:
+        """A new connection begins with its listener's options."""
+        self.move_to(listener.stack)
+        self.does_reuse, self.does_reuse_port = listener.does_reuse, listener.does_reuse_port
+        self.is_keepalive, self.is_oob_inline = listener.is_keepalive, listener.is_oob_inline
+        self.has_linger, self.linger_s = listener.has_linger, listener.linger_s
+        self.rcvlowat, self.priority, self.mark = listener.rcvlowat, listener.priority, listener.mark
+        self.rcvtimeo_ns, self.rcvtimeo_us = listener.rcvtimeo_ns, listener.rcvtimeo_us
+        self.sndtimeo_ns, self.sndtimeo_us = listener.sndtimeo_ns, listener.sndtimeo_us
+        self.is_sndbuf_set, self.is_rcvbuf_set = listener.is_sndbuf_set, listener.is_rcvbuf_set
+        self.sndbuf, self.rcvbuf = listener.sndbuf, listener.rcvbuf
+        self.wants_time, self.is_v6_only = listener.wants_time, listener.is_v6_only
+        if listener.ip:
+            self.ip = dict(listener.ip)
+        if listener.ip6:
+            self.ip6 = dict(listener.ip6)
+        if listener.tcp:
+            self.tcp = dict(listener.tcp)
+        self.congestion = listener.congestion
+
     def is_active(self) -> bool:
         return self.state != TCP_CLOSE
 
@@ -226,8 +246,12 @@ class TcpSocket(InetSocket):
             waiting = self.syn_queue.popleft()
             waiting.listener = None
             if waiting.state == TCP_SYN_SENT:
-                establish(ctx, waiting, self)
+                waiting.enter(ctx, self)
                 waiting.queue.wake(STATE_WAKE)
+
+    def enter(self, ctx: Context, listener: "TcpSocket") -> None:
+        """There is room in the backlog of `listener`."""
+        establish(ctx, self, listener)
 
     def _stop_listening(self) -> None:
         listeners = self.stack.listeners.get(self.lport, [])
@@ -1006,23 +1030,7 @@ def find_listener(stack: NetStack, addr: bytes, port: int) -> TcpSocket | None:
 def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
     """Complete the handshake: the server's end goes into the accept queue."""
     server = TcpSocket(client.kernel, ctx, listener.family, 0)
-    server.move_to(listener.stack)
-    server.does_reuse, server.does_reuse_port = listener.does_reuse, listener.does_reuse_port
-    server.is_keepalive, server.is_oob_inline = listener.is_keepalive, listener.is_oob_inline
-    server.has_linger, server.linger_s = listener.has_linger, listener.linger_s
-    server.rcvlowat, server.priority, server.mark = listener.rcvlowat, listener.priority, listener.mark
-    server.rcvtimeo_ns, server.rcvtimeo_us = listener.rcvtimeo_ns, listener.rcvtimeo_us
-    server.sndtimeo_ns, server.sndtimeo_us = listener.sndtimeo_ns, listener.sndtimeo_us
-    server.is_sndbuf_set, server.is_rcvbuf_set = listener.is_sndbuf_set, listener.is_rcvbuf_set
-    server.sndbuf, server.rcvbuf = listener.sndbuf, listener.rcvbuf
-    server.wants_time, server.is_v6_only = listener.wants_time, listener.is_v6_only
-    if listener.ip:
-        server.ip = dict(listener.ip)
-    if listener.ip6:
-        server.ip6 = dict(listener.ip6)
-    if listener.tcp:
-        server.tcp = dict(listener.tcp)
-    server.congestion = listener.congestion
+    server.inherit(listener)
     server.laddr, server.lport = client.raddr, client.rport
     server.raddr, server.rport = client.laddr, client.lport
     server.is_addr_bound = True

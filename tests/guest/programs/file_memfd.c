@@ -38,6 +38,8 @@ int main(void)
     T(fcntl(plain, F_GET_SEALS));
     T(fcntl(plain, F_ADD_SEALS, F_SEAL_WRITE));
     T(memfd_create("x", 0x1000));
+    T(memfd_create("", ~0u));
+    T(memfd_create("x", MFD_HUGETLB | 0x8 | 0x10));
     static char name[300];
     memset(name, 'n', 250);
     T(memfd_create(name, 0));

@@ -1,0 +1,199 @@
+"""The broker of published ports (`cloche run -p`): accepts on the host and hands connections in.
+
+The sentry opens no socket; this small process does, and does nothing else.  Order: fork from the launcher (single
+thread, before the sentry exists), bind and listen as the user who started the sandbox, give up everything, tell the
+launcher which ports there are, serve.  It ends when the sentry's end of its socket is closed, however that happens.
+
+It never reads or writes a connection.  When the sentry is slow the socket between them fills, the broker waits, and
+the host's backlog of the port fills: the host's clients wait as they would for a slow server.
+"""
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from array import array
+from typing import Final
+
+from cloche.abi.signal import SIGKILL
+from cloche.boot import confine, seccomp
+from cloche.boot.seccomp_broker import broker_policy
+from cloche.boot.spec import PublishSpec
+from cloche.platform import hostsys
+from cloche.wire.broker import FAILED, HELLO, Arrival, decode_ports, encode_ports
+
+PR_SET_PDEATHSIG: Final = 1
+BACKLOG: Final = 1024
+_HELLO_BYTES: Final = 65536
+_RETRY_MS: Final = 50  # after the host refused a descriptor (EMFILE, ENOBUFS)
+
+
+class BrokerError(Exception):
+    """The ports cannot be published; the text says why."""
+
+
+class BrokerProcess:
+    """A running broker: its pid (a child of the caller) and the sentry's end of its socket."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self.pid: int = pid
+        self.sock: socket.socket = sock
+
+
+class _Listener:
+    """A listening socket of the host and the port in the sandbox that it stands for."""
+
+    def __init__(self, sock: socket.socket, port: int) -> None:
+        self.sock: socket.socket = sock
+        self.port: int = port
+
+
+def spawn_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProcess:
+    """Fork a broker for these ports and wait until it listens; fills in the `host_port` of each spec.
+
+    Raises BrokerError, with the reason in one line.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: closed when the interpreter started
+            stream.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            ours.close()
+            status = _run(theirs, specs, is_confined=is_confined)
+        except BaseException as failure:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
+        finally:
+            os._exit(status)
+    theirs.close()
+    hello = ours.recv(_HELLO_BYTES)
+    if not hello.startswith(HELLO):
+        ours.close()
+        os.waitpid(pid, 0)
+        text = hello[1:].decode(errors="replace") if hello.startswith(FAILED) else "the broker died at start"
+        raise BrokerError(text)
+    for spec, port in zip(specs, decode_ports(hello[1:]), strict=True):
+        spec.host_port = port
+    return BrokerProcess(pid, ours)
+
+
+def _run(channel: socket.socket, specs: list[PublishSpec], *, is_confined: bool) -> int:
+    """The child.  The exit status."""
+    gc.freeze()
+    gc.disable()  # no cycles are made while serving
+    for signo in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGTSTP,
+        signal.SIGPIPE,
+    ):
+        signal.signal(signo, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)
+    confine.detach_from_terminal()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    confine.close_all_but([0, 1, 2, channel.fileno()])
+    listeners: list[_Listener] = []
+    for spec in specs:
+        try:
+            listeners.append(_listen(spec))
+        except OSError as error:
+            channel.send(FAILED + f"-p {spec.text}: {_reason(spec, error)}".encode())
+            return 1
+    if is_confined:
+        _confine()
+    ports = encode_ports([listener.sock.getsockname()[1] for listener in listeners])
+    channel.sendmsg([HELLO + ports])  # the filter knows no other way to send
+    return _serve(channel, listeners)
+
+
+def _listen(spec: PublishSpec) -> _Listener:
+    family = socket.AF_INET6 if ":" in spec.host_ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((spec.host_ip, spec.host_port))
+    sock.listen(BACKLOG)
+    return _Listener(sock, spec.port)
+
+
+def _reason(spec: PublishSpec, error: OSError) -> str:
+    where = f"[{spec.host_ip}]" if ":" in spec.host_ip else spec.host_ip
+    if error.errno == errno.EADDRINUSE:
+        return f"port {spec.host_port} of {where} is in use on the host; take another, or 0 for any"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {spec.host_port} needs privileges on the host; take one above 1023, or 0 for any"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where} is not an address of the host"
+    return f"{where}: {error.strerror}"
+
+
+def _confine() -> None:
+    """Everything goes: the listening sockets are all that it needs."""
+    report = confine.Report()
+    confine.set_limits(report)
+    if os.geteuid() != 0:
+        confine.enter_user_namespace(report)
+    confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
+    confine.empty_root(report)
+    confine.become_unprivileged(report)
+    confine.drop_capabilities(report)
+    confine.deny_paths(report, [], may_signal=False)
+    hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)  # a change of credentials has cleared it
+    confine.set_undumpable(report)
+    seccomp.install(broker_policy())
+
+
+def _serve(channel: socket.socket, listeners: list[_Listener]) -> int:
+    """Until the sentry is gone."""
+    by_fd = {listener.sock.fileno(): listener for listener in listeners}
+    gone = channel.fileno()
+    poller = select.poll()
+    poller.register(gone, select.POLLIN)
+    for fd in by_fd:
+        poller.register(fd, select.POLLIN)
+    only_end = select.poll()
+    only_end.register(gone, select.POLLIN)
+    while True:
+        for fd, _events in poller.poll():
+            if fd == gone:
+                return 0  # the sentry says nothing: this is its end
+            try:
+                is_served = _hand_in(channel, by_fd[fd])
+            except (BrokenPipeError, ConnectionResetError):
+                return 0
+            if not is_served and only_end.poll(_RETRY_MS):
+                return 0
+
+
+def _hand_in(channel: socket.socket, listener: _Listener) -> bool:
+    """Accept one connection and give it to the sentry; False if the host has no room for it now."""
+    try:
+        connection, address = listener.sock.accept()
+    except (BlockingIOError, ConnectionError):
+        return True  # it is gone again
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+    family = listener.sock.family
+    peer = socket.inet_pton(family, address[0].partition("%")[0])
+    arrival = Arrival(listener.port, peer, address[1])
+    rights = array("i", [connection.fileno()])
+    try:
+        channel.sendmsg([arrival.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        return False  # too many descriptors of this user are under way: this client is turned away
+    finally:
+        connection.close()
+    return True

@@ -1,0 +1,95 @@
+"""The seccomp allow-list of the broker of published ports, as data.
+
+Its listening sockets are bound before the filter is in force.  Not on the list, on purpose: socket, connect, bind,
+open and all that takes a path, execve, clone, ptrace, kill, reading or writing of any descriptor (what passes
+through a connection is the sentry's alone).
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.mman import PROT_EXEC
+from cloche.arch.x86_64.syscalls import (
+    SYS_accept4,
+    SYS_access,
+    SYS_brk,
+    SYS_clock_gettime,
+    SYS_clone3,
+    SYS_close,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_fstat,
+    SYS_futex,
+    SYS_getcwd,
+    SYS_getpid,
+    SYS_getrandom,
+    SYS_getsockname,
+    SYS_getsockopt,
+    SYS_gettid,
+    SYS_ioctl,
+    SYS_madvise,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_newfstatat,
+    SYS_openat,
+    SYS_poll,
+    SYS_readlink,
+    SYS_recvfrom,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_sendmsg,
+    SYS_sigaltstack,
+    SYS_stat,
+    SYS_statx,
+    SYS_write,
+)
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is
+
+_ALLOWED: Final[list[Allow]] = [
+    Allow(SYS_poll, "waiting for connections and for the end of the sandbox"),
+    Allow(SYS_accept4, "connections"),
+    Allow(SYS_sendmsg, "handing a connection to the sentry"),
+    Allow(SYS_recvfrom, "seeing that the sentry is gone"),
+    Allow(SYS_close, "connections that were handed over"),
+    Allow(SYS_getsockname, "the interpreter's socket objects"),
+    Allow(SYS_getsockopt, "the interpreter's socket objects"),
+    Allow(SYS_mmap, "the interpreter's memory; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_munmap, "the interpreter's memory"),
+    Allow(SYS_mremap, "the C library's realloc"),
+    Allow(SYS_mprotect, "the C library's arenas; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_madvise, "the C library's free"),
+    Allow(SYS_brk, "the C library's heap"),
+    Allow(SYS_futex, "the interpreter's locks"),
+    Allow(SYS_write, "messages on standard error", [int_is(0, 2)]),
+    Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
+    Allow(SYS_clock_gettime, "where the vDSO has no clock"),
+    Allow(SYS_getpid, "the interpreter after fork"),
+    Allow(SYS_gettid, "the interpreter's locks"),
+    Allow(SYS_rt_sigreturn, "returning from a signal"),
+    Allow(SYS_rt_sigaction, "restoring signals at exit"),
+    Allow(SYS_rt_sigprocmask, "the C library's abort"),
+    Allow(SYS_sigaltstack, "faulthandler at exit"),
+    Allow(SYS_exit, "the end"),
+    Allow(SYS_exit_group, "the end"),
+]
+
+_REFUSED: Final[list[Refuse]] = [
+    Refuse(SYS_openat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_stat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_fstat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_newfstatat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_statx, ENOSYS, "new C libraries fall back to newfstatat"),
+    Refuse(SYS_readlink, EACCES, "the interpreter looks for itself"),
+    Refuse(SYS_access, EACCES, "the interpreter looks for files"),
+    Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
+    Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
+    Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
+]
+
+
+def broker_policy() -> Policy:
+    """The allow-list of the broker."""
+    return Policy("broker", _ALLOWED, _REFUSED)

@@ -1,0 +1,118 @@
+"""What is said to the analyst: one datagram (SOCK_SEQPACKET) each way.
+
+A request carries the O_RDONLY descriptor of a file; a reply carries that of its text file (`wire/textfile.py`) if its
+status is DONE.  Requests may be sent without waiting; replies come in their order, with the request's number.
+"""
+
+import socket
+from array import array
+from struct import Struct
+from typing import Final
+
+from cloche.wire.frame import ProtocolError
+
+__all__ = [
+    "DONE",
+    "MAY_CACHE",
+    "NO_SITES",
+    "REQUEST_BYTES",
+    "Reply",
+    "Request",
+    "receive_reply",
+    "receive_request",
+    "send_reply",
+    "send_request",
+]
+
+MAY_CACHE: Final = 1  # the file is worth remembering (whether it may be, the analyst decides by itself)
+
+DONE: Final = 0
+NO_SITES: Final = 1
+
+_REQUEST: Final = Struct("<II")  # number, flags
+_REPLY: Final = Struct("<Ii")  # number, status or a negative errno
+REQUEST_BYTES: Final = 8
+_ANCILLARY_BYTES: Final = 64
+
+
+class Request:
+    """A file to analyse; the receiver owns `fd`."""
+
+    def __init__(self, number: int, flags: int, fd: int) -> None:
+        self.number: int = number
+        self.flags: int = flags
+        self.fd: int = fd
+
+
+class Reply:
+    """`status` is DONE (then the receiver owns `fd`), NO_SITES, or a negative errno."""
+
+    def __init__(self, number: int, status: int, fd: int) -> None:
+        self.number: int = number
+        self.status: int = status
+        self.fd: int = fd
+
+
+def send_request(sock: socket.socket, number: int, flags: int, fd: int) -> None:
+    """Ask for the text of the file `fd`.  Raises OSError."""
+    _send(sock, _REQUEST.pack(number, flags), fd)
+
+
+def send_reply(sock: socket.socket, number: int, status: int, fd: int) -> None:
+    """Answer; `fd` is -1 unless the status is DONE.  Raises OSError."""
+    _send(sock, _REPLY.pack(number, status), fd)
+
+
+def receive_request(sock: socket.socket) -> Request | None:
+    """The next request; None once the other side has gone.  Raises ProtocolError and OSError."""
+    data, fd = _receive(sock)
+    if not data:
+        return None
+    number, flags = _REQUEST.unpack(data)
+    if fd < 0 or flags & ~MAY_CACHE:
+        _drop(fd)
+        raise ProtocolError("a request of no sense")
+    return Request(number, flags, fd)
+
+
+def receive_reply(sock: socket.socket) -> Reply | None:
+    """The next reply; None once the analyst has gone.  Raises ProtocolError and OSError."""
+    data, fd = _receive(sock)
+    if not data:
+        return None
+    number, status = _REPLY.unpack(data)
+    if (status == DONE) != (fd >= 0) or status > NO_SITES:
+        _drop(fd)
+        raise ProtocolError("a reply of no sense")
+    return Reply(number, status, fd)
+
+
+def _send(sock: socket.socket, data: bytes, fd: int) -> None:
+    if fd < 0:
+        sock.send(data)
+        return
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))]
+    sock.sendmsg([data], ancillary)
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, int]:
+    """A message of the right size and its descriptor (-1: none); an empty one at the end."""
+    data, ancillary, _flags, _address = sock.recvmsg(
+        REQUEST_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+    )
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received = array("i")
+            received.frombytes(payload[: len(payload) // 4 * 4])
+            fds.extend(received.tolist())
+    if len(fds) > 1 or len(data) not in (0, REQUEST_BYTES) or (not data and fds):
+        for fd in fds:
+            _drop(fd)
+        raise ProtocolError("a message of no sense")
+    return data, fds[0] if fds else -1
+
+
+def _drop(fd: int) -> None:
+    if fd >= 0:
+        socket.close(fd)
