@@ -213,8 +213,8 @@ class HostThread:
         raise NotImplementedError
 
     def cpu_times_ns(self) -> tuple[int, int]:
-        """User and system CPU time of this thread; a platform that cannot tell gives its process's."""
-        return self.process().cpu_times_ns()
+        """User and system CPU time of this thread, (-1, -1) if the platform cannot tell."""
+        return -1, -1
 
     def discard(self) -> None:
         """The kernel will not use this thread again (after queue_exit + resume, or when its process died)."""
@@ -262,6 +262,10 @@ class Platform:
         bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument` times `value` bytes, not at all if
         more than `cap`.
         """
+
+    def barrier(self) -> bool:
+        """Make every guest thread that runs execute a full memory barrier, now; False if the host cannot."""
+        return False
 
     def min_address(self) -> int:
         """The lowest address a guest may map."""
