@@ -711,6 +711,26 @@ FUNC(process_pid) /* (process) -> host pid, or -1 */
     return PyLong_FromLong(p->pid > 0 ? p->pid : -1);
 }
 
+FUNC(thread_tid) /* (thread) -> its id on the host, proven to be of its process, or 0 */
+{
+    NEED(1);
+    THR(0);
+    struct prc *p = prcs[t->prc];
+    int tid = t->tid;
+    if (!tid && p->pid > 0) {
+        tid = READ_ONCE(t->slot->tid);
+        if (tid <= 0 || hash_find(tid) || syscall(SYS_tgkill, p->pid, tid, 0) < 0)
+            tid = 0;
+    }
+    return PyLong_FromLong(tid);
+}
+
+FUNC(barrier) /* () -> whether every guest thread that runs has executed a memory barrier (the stub registers for it) */
+{
+    NEED(0);
+    return PyBool_FromLong(syscall(SYS_membarrier, 2, 0, 0) == 0); /* MEMBARRIER_CMD_GLOBAL_EXPEDITED */
+}
+
 FUNC(region_bytes) /* (process) -> what its region takes of the host's memory: a guest can fill it */
 {
     NEED(1);
@@ -1069,7 +1089,7 @@ static PyMethodDef methods[] = {
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
-    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
+    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};

@@ -43,6 +43,7 @@ _Static_assert(L_SYSNO == offsetof(struct slot, sysno) && L_ARGS == offsetof(str
 #define SYS_futex 202
 #define SYS_exit_group 231
 #define SYS_seccomp 317
+#define SYS_membarrier 324
 #define SYS_close_range 436
 
 #define SOCK_FD 3
@@ -449,6 +450,8 @@ static void on_slot_stack(void *unused)
     error = call6(SYS_prctl, 38, 1, 0, 0, 0, 0); /* PR_SET_NO_NEW_PRIVS */
     if (error < 0)
         die(8, error);
+
+    call3(SYS_membarrier, 4, 0, 0); /* REGISTER_GLOBAL_EXPEDITED, inherited by forks: guests' barriers are the sentry's */
 
     error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
     if (error < 0)

@@ -399,6 +399,9 @@ class Functions:
             if end > at + 24:
                 return _PE_OMIT
         augmentation = bytes(data[at + 9 : end])
+        if b"S" in augmentation:
+            # A signal trampoline's: it begins a byte too early, for unwinders that look before a return address.
+            return _PE_OMIT
         if not augmentation.startswith(b"z"):
             return _PE_ABSPTR if not augmentation else _PE_OMIT
         at = end + 1
@@ -416,7 +419,7 @@ class Functions:
             elif letter == ord("P"):
                 size = data[at] & 0x0F
                 at += 1 + (4 if size in (_PE_SDATA4, _PE_UDATA4) else 8)
-            elif letter not in b"SB":
+            elif letter != ord("B"):
                 return _PE_OMIT
         return _PE_ABSPTR
 

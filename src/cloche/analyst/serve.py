@@ -24,7 +24,7 @@ from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_analyst import analyst_policy
 from cloche.wire.analyst import DONE, MAY_CACHE, NO_SITES, receive_reply, send_request
 
-__all__ = ["AnalystError", "AnalystProcess", "spawn_analyst"]
+__all__ = ["AnalystError", "AnalystProcess", "spawn_analyst", "start_analyst"]
 
 EXIT_START: Final = 3
 
@@ -81,19 +81,7 @@ def spawn_analyst(*, cache_base: str | None = None, is_confined: bool = True) ->
     `cache_base` stands for $XDG_CACHE_HOME; the empty string turns the cache off.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        status = EXIT_START
-        try:
-            ours.close()
-            status = _run(theirs, cache_base, is_confined=is_confined)
-        except BaseException:
-            sys.stderr.write(f"cloche analyst: {traceback.format_exc()}")
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
+    pid = _fork(theirs, cache_base, is_confined=is_confined, says_hello=True)
     theirs.close()
     try:
         hello = ours.recv(65536)
@@ -106,8 +94,29 @@ def spawn_analyst(*, cache_base: str | None = None, is_confined: bool = True) ->
     return AnalystProcess(pid, ours, confine.Report.decode(hello[1:]))
 
 
-def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool) -> int:
-    """The child: prepare, say hello, serve.  The exit status."""
+def start_analyst(sock: socket.socket, *, is_confined: bool = True) -> int:
+    """Fork an analyst that serves `sock`, on which requests may wait already; its pid."""
+    return _fork(sock, None, is_confined=is_confined, says_hello=False)
+
+
+def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = EXIT_START
+        try:
+            status = _run(sock, cache_base, is_confined=is_confined, says_hello=says_hello)
+        except BaseException:
+            sys.stderr.write(f"cloche analyst: {traceback.format_exc()}")
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
+    """The child: prepare, say hello if that is wanted, serve.  The exit status."""
     # Here, so that whoever imports this module for its client pays nothing for the decoder.
     from cloche.analyst.server import Server
 
@@ -132,7 +141,8 @@ def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool) -> i
         _confine(report, cache_fd)
         seccomp.install(analyst_policy())
         report.in_force(confine.SECCOMP)
-    sock.send(b"+" + report.encode()[:65000])
+    if says_hello:
+        sock.send(b"+" + report.encode()[:65000])
     return server.serve()
 
 

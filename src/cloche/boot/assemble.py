@@ -342,6 +342,7 @@ def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
     fs = FsContext(root.fs.root, root.fs.root, 0o022)
     process = kernel.platform.new_process()
     mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
+    mm.is_patching = kernel.is_patching
     pid = MAIN_PID if spec.has_init else INIT_PID
     group = ThreadGroup(kernel, pid, SignalHandlers())
     group.rlimits = default_rlimits(nofile=(1024, spec.nofile_limit), nproc=spec.max_tasks)

@@ -17,6 +17,7 @@ import socket
 import sys
 from typing import Final
 
+from cloche.analyst.serve import start_analyst
 from cloche.boot import confine
 from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
 from cloche.boot.spec import HOST, RW, SandboxSpec
@@ -61,10 +62,18 @@ class Sandbox:
         self.gofer: GoferProcess | None = gofer
         self.broker: BrokerProcess | None = broker
         self.control: socket.socket = control
+        self.analyst: socket.socket | None = None  # its socket, until it is started
         self.status: int = -1  # wait status of the program
         self.failure: str = ""
         self.failure_status: int = 125
         self.has_started: bool = False
+
+    def start_analyst(self) -> None:
+        """The gofer has asked the analyst for the first time: start it.  It ends with the gofer."""
+        if self.analyst is not None:
+            start_analyst(self.analyst)
+            self.analyst.close()
+            self.analyst = None
 
     def send_signal(self, signo: int) -> None:
         """Pass a signal on to the program."""
@@ -116,6 +125,8 @@ class Sandbox:
     def reap(self) -> None:
         """Wait for sentry and gofer and end what is left of the guests."""
         self.control.close()
+        if self.analyst is not None:
+            self.analyst.close()
         _wait_for(self.middle_pid, 5.0)
         if self.sentry_pid > 0:
             _wait_for(self.sentry_pid, 5.0)
@@ -167,8 +178,14 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
     points = _attach_points(spec)
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     gofer: GoferProcess | None = None
+    analyst: socket.socket | None = None
     if points:
-        gofer = start_gofer(points, is_confined=spec.is_confined)
+        asking: socket.socket | None = None
+        if spec.is_patching:
+            analyst, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
+        if asking is not None:
+            asking.close()
     broker: BrokerProcess | None = None
     if spec.published:
         try:
@@ -218,6 +235,7 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
             sandbox.kill()
             sandbox.reap()
             raise LaunchError(str(refusal)) from None
+    sandbox.analyst = analyst
     return sandbox
 
 

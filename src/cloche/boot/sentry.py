@@ -150,7 +150,7 @@ def _serve(
     report: confine.Report,
 ) -> int:
     facts = HostFacts.read()
-    platform = Systrap(mm=spec.mm_mode)
+    platform = Systrap(mm=spec.mm_mode, is_patching=spec.is_patching)
     if spec.is_confined:
         confine.mount_own_proc(report)
     platform.prepare()
@@ -170,6 +170,7 @@ def _serve(
         report.in_force(confine.SECCOMP)
     log_confinement(report, spec.log_level)
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)
+    kernel.is_patching = platform.is_patching()
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if broker_sock is not None:
         publish(kernel, broker_sock)

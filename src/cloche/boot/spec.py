@@ -69,6 +69,7 @@ class SandboxSpec:
         self.is_interactive: bool = True  # stdin is passed on
         self.platform: str = "systrap"
         self.mm_mode: str = "strict"
+        self.is_patching: bool = True  # system calls of known programs come without a trap
         self.strace_fd: int = -1
         self.log_level: str = "warning"
         self.nofile_limit: int = 1 << 20

@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
     add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
     add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
+    add("--no-patch", dest="patch", action="store_false", help="leave programs' text as it is: slower system calls")
     add(
         "--strace",
         nargs="?",
@@ -257,6 +258,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         spec.timeout_s = options.timeout
     spec.is_read_only = options.read_only
     spec.has_init = options.init
+    spec.is_patching = options.patch
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
     if options.strace == "-":
@@ -388,7 +390,13 @@ class Monitor:
                     timed_out = True
                     sandbox.kill()
                     break
-                ready = wait_readable([sandbox.control.fileno(), self.wake_read], left)
+                watched = [sandbox.control.fileno(), self.wake_read]
+                asked = sandbox.analyst.fileno() if sandbox.analyst is not None else -1
+                if asked >= 0:
+                    watched.append(asked)
+                ready = wait_readable(watched, left)
+                if asked in ready:
+                    sandbox.start_analyst()
                 if self.wake_read in ready:
                     self.on_signals(sandbox)
                 if sandbox.control.fileno() in ready and not sandbox.read_control():

@@ -1,7 +1,7 @@
 """What guests have consumed: CPU time, memory, load; and the facts about the host that boot lets them see.
 
-Read by getrusage, times, sysinfo, wait4 and /proc.  The platform knows CPU time and resident size per address
-space only: a thread's own figures are those of its process if it is alone, and an equal share otherwise.
+Read by getrusage, times, sysinfo, wait4 and /proc.  Where the platform cannot tell a thread's CPU time, it is an
+equal share of its process's.
 """
 
 from math import exp
@@ -95,9 +95,19 @@ def _is_borrowed(group: ThreadGroup) -> bool:
 
 
 def task_cpu_ns(task: Task) -> tuple[int, int]:
-    """User and system CPU time of a thread: an equal share of its process's (see above)."""
-    user, system = group_cpu_ns(task.group)
-    count = len(task.group.tasks)
+    """User and system CPU time of a thread."""
+    group = task.group
+    if space_of(task) is not None and not _is_borrowed(group):
+        user, system = task.thread.cpu_times_ns()
+        if user >= 0:
+            # What it used before execve belongs to the leader, who called it.
+            return (
+                (user + group.dead_user_ns, system + group.dead_system_ns)
+                if task.is_leader()
+                else (user, system)
+            )
+    user, system = group_cpu_ns(group)
+    count = len(group.tasks)
     return (user, system) if count <= 1 else (user // count, system // count)
 
 

@@ -238,8 +238,8 @@ class HostThread:
         raise NotImplementedError
 
     def cpu_times_ns(self) -> tuple[int, int]:
-        """User and system CPU time of this thread; a platform that cannot tell gives its process's."""
-        return self.process().cpu_times_ns()
+        """User and system CPU time of this thread, (-1, -1) if the platform cannot tell."""
+        return -1, -1
 
     def discard(self) -> None:
         """The kernel will not use this thread again (after queue_exit + resume, or when its process died)."""
@@ -290,6 +290,10 @@ class Platform:
 
     def set_patched_calls(self, numbers: list[int]) -> None:
         """Which calls may come without a signal frame, once per sandbox; none until then."""
+
+    def barrier(self) -> bool:
+        """Make every guest thread that runs execute a full memory barrier, now; False if the host cannot."""
+        return False
 
     def min_address(self) -> int:
         """The lowest address a guest may map."""

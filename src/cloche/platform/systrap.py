@@ -55,9 +55,20 @@ _SENTRY_SPIN_NS: Final = 30_000
 _STUB_SPIN_NS: Final = 30_000
 _START_TIMEOUT_S: Final = 10.0
 _OVERDUE_NS: Final = 10_000_000_000
+_TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
 _PAGE_TABLES: Final = re.compile(r"VmPTE:\s+(\d+) kB")
 _NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
+
+
+def _split(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system_ns: int) -> tuple[int, int]:
+    """User and system part of an exact sum in the ratio of the ticks; neither falls below what was told before.
+
+    As cputime_adjust (kernel/sched/cputime.c).
+    """
+    user = total_ns * user_ticks // ticks if ticks else total_ns
+    user = max(min(user, total_ns - system_ns), user_ns)
+    return user, max(total_ns - user, system_ns)
 
 
 class SystrapProcess(HostProcess):
@@ -68,6 +79,7 @@ class SystrapProcess(HostProcess):
         self.handle = handle
         self._ident = ident
         self.thread_count = 0
+        self.has_threads = False  # it had more than one at some time
         self.is_dead = False
         self.is_blank = False  # in the pool: nobody is told of its death
         self.was_blank = False  # nobody is told of its birth
@@ -129,10 +141,7 @@ class SystrapProcess(HostProcess):
             total = time.clock_gettime_ns(~pid << 3 | 2)  # exact, but only the sum
         except OSError:
             return 0, 0
-        # As cputime_adjust (kernel/sched/cputime.c): the exact sum in the ratio of the ticks, and neither goes back.
-        user = total * user_ticks // ticks if ticks else total
-        user = max(min(user, total - self._system_ns), self._user_ns)
-        self._user_ns, self._system_ns = user, max(total - user, self._system_ns)
+        self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
         return self._user_ns, self._system_ns
 
     def kill(self) -> None:
@@ -147,6 +156,8 @@ class SystrapThread(HostThread):
         self._process = process
         self.handle = handle
         self.is_discarded = False
+        self._user_ns = 0  # CPU time as it was last told
+        self._system_ns = 0
         process.thread_count += 1
 
     def ident(self) -> int:
@@ -228,6 +239,7 @@ class SystrapThread(HostThread):
         except BlockingIOError as error:  # every slot of the process is taken
             raise LinuxError(EAGAIN) from error
         thread = SystrapThread(self._process, handle)
+        self._process.has_threads = True
         self._process.platform.add_thread(thread)
         _native.queue_clone(self.handle, handle)
         return thread
@@ -265,6 +277,26 @@ class SystrapThread(HostThread):
 
     def is_running(self) -> bool:
         return _native.is_running(self.handle)
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        """Of several threads each one's own, from /proc: there the sum may lag by a tick while the thread runs."""
+        process = self._process
+        if not process.has_threads:
+            self._user_ns, self._system_ns = process.cpu_times_ns()
+            return self._user_ns, self._system_ns
+        tid = _native.thread_tid(self.handle)
+        if tid <= 0:
+            return -1, -1
+        stat = process.platform.read_proc(process, f"task/{tid}/stat").rpartition(")")[2].split()
+        exact = process.platform.read_proc(process, f"task/{tid}/schedstat").split()
+        if len(stat) < 13:
+            return -1, -1
+        user_ticks = int(stat[11])
+        ticks = user_ticks + int(stat[12])
+        total = int(exact[0]) if exact else ticks * _TICK_NS
+        total = max(total, self._user_ns + self._system_ns)
+        self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
+        return self._user_ns, self._system_ns
 
     def discard(self) -> None:
         if self.is_discarded:
@@ -320,6 +352,9 @@ class Systrap(Platform):
             self._proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             self._proc_fd = -1  # no vDSO for the guests, no resident sizes
+
+    def barrier(self) -> bool:
+        return _native.barrier()
 
     def proc_fd(self) -> int:
         """The descriptor of the procfs, -1 if there is none: confinement must let files below it be read."""

@@ -13,11 +13,6 @@ def sys_rseq(task: Task, args: Args) -> int:
     return -ENOSYS
 
 
-def sys_membarrier(task: Task, args: Args) -> int:
-    """membarrier(2): absent; other threads of a guest cannot be made to execute a barrier."""
-    return -ENOSYS
-
-
 def sys_bpf(task: Task, args: Args) -> int:
     """bpf(2): as with kernel.unprivileged_bpf_disabled."""
     return -EPERM

@@ -88,6 +88,7 @@ from cloche.syscalls.sys_inotify import (
 )
 from cloche.syscalls.sys_inspect import sys_kcmp, sys_process_vm_readv, sys_process_vm_writev
 from cloche.syscalls.sys_ioctl import sys_ioctl
+from cloche.syscalls.sys_membarrier import sys_membarrier
 from cloche.syscalls.sys_misc import (
     sys_getrandom,
     sys_personality,
@@ -237,7 +238,6 @@ from cloche.syscalls.sys_refused import (
     sys_lsm_list_modules,
     sys_lsm_set_self_attr,
     sys_map_shadow_stack,
-    sys_membarrier,
     sys_memfd_secret,
     sys_modify_ldt,
     sys_perf_event_open,
@@ -781,8 +781,8 @@ _TABLE: Final[list[Row]] = [
         324,
         "membarrier",
         sys_membarrier,
-        REFUSED,
-        "ENOSYS: other threads of a guest cannot be made to execute a barrier",
+        PARTIAL,
+        "no core serialisation, no restartable sequences: EINVAL",
     ),
     row(
         325, "mlock2", sys_mlock2, PARTIAL, "counted against RLIMIT_MEMLOCK, not locked in the host's memory"

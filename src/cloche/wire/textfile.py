@@ -48,11 +48,11 @@ __all__ = [
 
 FORMAT_VERSION: Final = 1
 ANALYSER_VERSION: Final = (
-    1  # raise it with every change of what the analyst makes of a file: caches are keyed by it
+    3  # raise it with every change of what the analyst makes of a file: caches are keyed by it
 )
 
 STUB_BASE: Final = 0x7FFF00000000
-STUB_ENTRY: Final = STUB_BASE + 0x40  # where trampolines jump to
+STUB_ENTRY: Final = STUB_BASE + 0x200  # where trampolines jump to
 
 PAGE_BYTES: Final = 4096
 WINDOW_JUMP_BYTES: Final = 5  # jmp rel32
