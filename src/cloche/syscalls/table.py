@@ -88,6 +88,7 @@ from cloche.syscalls.sys_inotify import (
 )
 from cloche.syscalls.sys_inspect import sys_kcmp, sys_process_vm_readv, sys_process_vm_writev
 from cloche.syscalls.sys_ioctl import sys_ioctl
+from cloche.syscalls.sys_lsm import sys_lsm_get_self_attr, sys_lsm_list_modules, sys_lsm_set_self_attr
 from cloche.syscalls.sys_membarrier import sys_membarrier
 from cloche.syscalls.sys_misc import (
     sys_getrandom,
@@ -234,9 +235,6 @@ from cloche.syscalls.sys_refused import (
     sys_landlock_add_rule,
     sys_landlock_create_ruleset,
     sys_landlock_restrict_self,
-    sys_lsm_get_self_attr,
-    sys_lsm_list_modules,
-    sys_lsm_set_self_attr,
     sys_map_shadow_stack,
     sys_memfd_secret,
     sys_modify_ldt,
@@ -352,6 +350,7 @@ from cloche.syscalls.sys_stat import (
     sys_ustat,
 )
 from cloche.syscalls.sys_sync import (
+from cloche.syscalls.sys_statmount import sys_listmount, sys_statmount
     sys_fallocate,
     sys_fdatasync,
     sys_fsync,
@@ -854,11 +853,11 @@ _TABLE: Final[list[Row]] = [
     row(454, "futex_wake", sys_futex_wake, FULL),
     row(455, "futex_wait", sys_futex_wait, FULL),
     row(456, "futex_requeue", sys_futex_requeue, FULL),
-    row(457, "statmount", sys_ni, MISSING, "not yet; /proc/self/mountinfo tells the same"),
-    row(458, "listmount", sys_ni, MISSING, "not yet; /proc/self/mountinfo tells the same"),
-    row(459, "lsm_get_self_attr", sys_lsm_get_self_attr, REFUSED, "ENOSYS: no security modules"),
-    row(460, "lsm_set_self_attr", sys_lsm_set_self_attr, REFUSED, "ENOSYS: no security modules"),
-    row(461, "lsm_list_modules", sys_lsm_list_modules, REFUSED, "ENOSYS: no security modules"),
+    row(457, "statmount", sys_statmount, PARTIAL, "no numbers of mount namespaces"),
+    row(458, "listmount", sys_listmount, PARTIAL, "no numbers of mount namespaces"),
+    row(459, "lsm_get_self_attr", sys_lsm_get_self_attr, FULL),
+    row(460, "lsm_set_self_attr", sys_lsm_set_self_attr, FULL),
+    row(461, "lsm_list_modules", sys_lsm_list_modules, FULL),
     row(462, "mseal", sys_mseal, FULL),
 ]
 
