@@ -175,11 +175,14 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
             raise
     finally:
         release_image(image)
+    old_tid = task.tid
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
     task.creds = next_creds
     _reset_for_exec(task, image)
+    if task.tracee is not None and kernel.tracing is not None:
+        return kernel.tracing.execed(task, old_tid)
     return RESUME
 
 

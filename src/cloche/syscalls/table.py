@@ -214,6 +214,7 @@ from cloche.syscalls.sys_process import (
     sys_waitid,
 )
 from cloche.syscalls.sys_process_mm import sys_mseal, sys_process_madvise, sys_process_mrelease
+from cloche.syscalls.sys_ptrace import sys_ptrace
 from cloche.syscalls.sys_refused import (
     sys_acct,
     sys_add_key,
@@ -349,8 +350,8 @@ from cloche.syscalls.sys_stat import (
     sys_statx,
     sys_ustat,
 )
-from cloche.syscalls.sys_sync import (
 from cloche.syscalls.sys_statmount import sys_listmount, sys_statmount
+from cloche.syscalls.sys_sync import (
     sys_fallocate,
     sys_fdatasync,
     sys_fsync,
@@ -521,7 +522,7 @@ _TABLE: Final[list[Row]] = [
     row(98, "getrusage", sys_getrusage, FULL),
     row(99, "sysinfo", sys_sysinfo, FULL),
     row(100, "times", sys_times, FULL),
-    row(101, "ptrace", sys_ni, MISSING, "debuggers and strace do not work inside"),
+    row(101, "ptrace", sys_ptrace, PARTIAL, "no breakpoints of the processor (ENOSPC), no PTRACE_SINGLEBLOCK"),
     row(102, "getuid", sys_getuid, FULL),
     row(103, "syslog", sys_syslog, REFUSED, "EPERM without CAP_SYSLOG; a log of one line with it"),
     row(104, "getgid", sys_getgid, FULL),
