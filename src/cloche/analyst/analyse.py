@@ -5,6 +5,7 @@ exec), all others of a small executable segment, and small gaps in a large one, 
 """
 
 import os
+from struct import error as StructError
 from typing import Final
 
 from cloche.analyst.image import Image, Segment, executable_ranges, parse_image
@@ -22,6 +23,7 @@ from cloche.wire.textfile import (
 __all__ = ["MAX_FILE_BYTES", "Text", "analyse", "has_sites"]
 
 MAX_FILE_BYTES: Final = 2 << 30
+MAX_CODE_BYTES: Final = 256 << 20
 WHOLE_SEGMENT_BYTES: Final = 4 << 20
 MAX_GAP_PAGES: Final = 64
 _HEAD_BYTES: Final = 64 + 256 * 56
@@ -63,14 +65,20 @@ def has_sites(fd: int) -> bool:
 
 
 def analyse(data: memoryview, stub_entry: int = STUB_ENTRY) -> tuple[Text | None, Analysis]:
-    """The text file of an ELF file's bytes; None if nothing in it can be patched."""
-    image = parse_image(data)
-    if image is None:
+    """The text file of an ELF file's bytes; None if nothing in it can be patched.
+
+    Whatever the bytes are: never raises anything but MemoryError, and takes a bounded number of steps.
+    """
+    try:
+        image = parse_image(data)
+        if image is None or sum([part.filesz for part in image.segments if part.is_code]) > MAX_CODE_BYTES:
+            return None, Analysis()
+        analysis = find_sites(image)
+        if analysis.is_absurd or not analysis.sites:
+            return None, analysis
+        return _Builder(image).build(analysis, stub_entry), analysis
+    except (StructError, IndexError, ValueError, OverflowError):  # tables that point nowhere
         return None, Analysis()
-    analysis = find_sites(image)
-    if analysis.is_absurd or not analysis.sites:
-        return None, analysis
-    return _Builder(image).build(analysis, stub_entry), analysis
 
 
 class _Builder:
@@ -93,10 +101,15 @@ class _Builder:
             header.sites.append(found)
             segments[segment.vaddr] = segment
             self._patch(segment, site.start, window_bytes(found, image.span_end))
-        for segment in sorted(segments.values(), key=_offset):
-            for page in self._choose(segment):
-                header.page_offsets.append(page)
-                header.page_addresses.append(page - segment.offset + segment.vaddr)
+        for gap in (MAX_GAP_PAGES, 0):
+            header.page_offsets.clear()
+            header.page_addresses.clear()
+            for segment in sorted(segments.values(), key=_offset):
+                for page in self._choose(segment, gap):
+                    header.page_offsets.append(page)
+                    header.page_addresses.append(page - segment.offset + segment.vaddr)
+            if len(header.page_offsets) <= MAX_PAGES:
+                break
         trampolines = tail.pages()
         header.tail_pages = len(trampolines) // PAGE_BYTES
         if not header.sites or header.tail_pages > MAX_TAIL_PAGES or len(header.page_offsets) > MAX_PAGES:
@@ -126,11 +139,11 @@ class _Builder:
             self._pages[page][at - page] = byte
             at += 1
 
-    def _choose(self, segment: Segment) -> list[int]:
+    def _choose(self, segment: Segment, max_gap_pages: int) -> list[int]:
         """The offsets of the pages of a segment to have in the text file."""
         first = segment.offset // PAGE_BYTES
         last = (segment.offset + segment.filesz - 1) // PAGE_BYTES
-        if segment.filesz <= WHOLE_SEGMENT_BYTES:
+        if max_gap_pages and segment.filesz <= WHOLE_SEGMENT_BYTES:
             return [page * PAGE_BYTES for page in range(first, last + 1)]
         out: list[int] = []
         previous = -1
@@ -138,7 +151,7 @@ class _Builder:
             page = offset // PAGE_BYTES
             if not first <= page <= last:
                 continue
-            if previous >= 0 and page - previous <= MAX_GAP_PAGES:
+            if previous >= 0 and page - previous <= max_gap_pages:
                 out.extend([gap * PAGE_BYTES for gap in range(previous + 1, page)])
             out.append(offset)
             previous = page

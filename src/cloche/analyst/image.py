@@ -11,6 +11,7 @@ of the one after (`gap_around`).
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError
 from typing import Final
@@ -45,12 +46,16 @@ from cloche.wire.textfile import PAGE_BYTES
 __all__ = ["Functions", "Image", "Segment", "Source", "executable_ranges", "parse_image"]
 
 MAX_PROGRAM_HEADERS: Final = 256
-MAX_SECTIONS: Final = 4096
-MAX_SYMBOLS: Final = 4_000_000
-MAX_FDES: Final = 4_000_000
-MAX_GO_FUNCTIONS: Final = 4_000_000
+MAX_SECTIONS: Final = 1024
+MAX_SYMBOLS: Final = 1_000_000  # in a table; one with more is left aside
+MAX_FDES: Final = 4_000_000  # of a sorted table, which is not read whole
+MAX_WALKED_FDES: Final = 500_000
+MAX_GO_FUNCTIONS: Final = 1_000_000
 MAX_SPAN: Final = 1 << 46
 
+_NESTED: Final = 4
+
+STT_GNU_IFUNC: Final = 10
 SHT_X86_64_UNWIND: Final = 0x70000001
 
 _U32: Final = Struct("<I")
@@ -233,24 +238,22 @@ class Functions:
         self._fde_table: memoryview | None = None
         self._fde_starts: memoryview | None = None
         self._encodings: dict[int, int] = {}  # offset of a CIE -> how its FDEs encode addresses
-        self._symbols: list[tuple[int, int]] | None = None
+        self._has_symbols: bool = False
+        self._symbols: list[tuple[int, int]] = []  # (start, size) of functions
         self._starts: list[int] = []
+        self._labels: list[int] = []  # what other symbols, and functions, begin at
         self._go_starts: list[int] | None = None
         self._fdes: list[tuple[int, int]] | None = None  # (start, end), where there is no table
         self._fde_begins: list[int] = []
         self._open_eh_frame()
 
-    def around(self, address: int) -> list[tuple[int, int]]:
-        """The ranges [start, end) of functions that may hold the address, the most trustworthy first."""
-        out: list[tuple[int, int]] = []
-        for found in (self._by_fde(address), self._by_symbol(address), self._by_go(address)):
-            if found is not None and found not in out:
-                out.append(found)
-        return out
-
-    def first_around(self, address: int) -> tuple[int, int] | None:
-        """The most trustworthy range with this address."""
-        return self._by_fde(address) or self._by_symbol(address) or self._by_go(address)
+    def around(self, address: int) -> Iterator[tuple[int, int]]:
+        """The ranges [start, end) of functions that hold the address, the most trustworthy first, each looked
+        up when it is asked for."""
+        for find in (self._by_fde, self._by_symbol, self._by_go):
+            found = find(address)
+            if found is not None:
+                yield found
 
     def gap_around(self, address: int) -> tuple[int, int] | None:
         """The range with this address between two functions that are known; None outside of executable
@@ -262,9 +265,9 @@ class Functions:
         for sh_type, section, _offset, size, _link in self._image.sections:
             if sh_type == SHT_PROGBITS and section <= address < section + size:
                 start, end = max(start, section), min(end, section + size)
-        self._by_symbol(address)
+        self._read_symbols()
         index = bisect_right(self._starts, address) - 1
-        if index >= 0 and self._symbols is not None:
+        if index >= 0:
             start = max(start, sum(self._symbols[index]))
         if index + 1 < len(self._starts):
             end = min(end, self._starts[index + 1])
@@ -341,13 +344,15 @@ class Functions:
                 continue
             at = offset
             end = offset + size
-            while at + 16 <= end and len(out) < MAX_FDES:
+            for _record in range(MAX_WALKED_FDES):
+                if at + 16 > end:
+                    break
                 length = _U32.unpack_from(data, at)[0]
                 if length == 0 or length == 0xFFFFFFFF:
                     break
                 try:
                     start, after = self._fde_range(at, address + at - offset)
-                except (StructError, IndexError):
+                except (StructError, IndexError, ValueError):
                     break
                 if after > start and image.code_segment(start) is not None:
                     out.append((start, after))
@@ -399,9 +404,6 @@ class Functions:
             if end > at + 24:
                 return _PE_OMIT
         augmentation = bytes(data[at + 9 : end])
-        if b"S" in augmentation:
-            # A signal trampoline's: it begins a byte too early, for unwinders that look before a return address.
-            return _PE_OMIT
         if not augmentation.startswith(b"z"):
             return _PE_ABSPTR if not augmentation else _PE_OMIT
         at = end + 1
@@ -419,22 +421,29 @@ class Functions:
             elif letter == ord("P"):
                 size = data[at] & 0x0F
                 at += 1 + (4 if size in (_PE_SDATA4, _PE_UDATA4) else 8)
-            elif letter != ord("B"):
+            else:
+                # S, a signal frame, begins a byte too early, for the sake of unwinders: that is no instruction.
                 return _PE_OMIT
         return _PE_ABSPTR
 
     # -- symbols -----------------------------------------------------------------------------------------------
+    def labels(self, start: int, end: int) -> list[int]:
+        """Symbols in the middle of a range: labels of assembler, which somebody may jump to."""
+        self._read_symbols()
+        return self._labels[bisect_right(self._labels, start) : bisect_right(self._labels, end - 1)]
+
     def _by_symbol(self, address: int) -> tuple[int, int] | None:
-        if self._symbols is None:
-            self._symbols = self._read_symbols()
-            self._starts = [start for start, _size in self._symbols]
+        self._read_symbols()
         index = bisect_right(self._starts, address) - 1
-        # Aliases and labels of the same address stand together, the largest last.
-        if index < 0:
+        # Aliases of the same begin stand together, the largest last; a few functions lie inside of others.
+        for candidate in range(index, max(index - _NESTED, -1), -1):
+            start, size = self._symbols[candidate]
+            if address < start + size:
+                return start, start + size
+        if index < 0 or self._symbols[index][1]:
             return None
-        start, size = self._symbols[index]
-        if size:
-            return (start, start + size) if address < start + size else None
+        # A function without a size reaches to the next.
+        start = self._starts[index]
         segment = self._image.code_segment(address)
         if segment is None or start < segment.vaddr:
             return None
@@ -443,10 +452,14 @@ class Functions:
             end = min(end, self._starts[index + 1])
         return start, end
 
-    def _read_symbols(self) -> list[tuple[int, int]]:
-        """(start, size) of the functions, sorted."""
+    def _read_symbols(self) -> None:
+        """Sort out the symbols in executable segments: functions with their sizes, and labels."""
+        if self._has_symbols:
+            return
+        self._has_symbols = True
         data = self._image.data
-        found: set[tuple[int, int]] = set()
+        functions: set[tuple[int, int]] = set()
+        labels: set[int] = set()
         for sh_type, _address, offset, size, _link in self._image.sections:
             if sh_type not in (SHT_SYMTAB, SHT_DYNSYM) or offset + size > len(data):
                 continue
@@ -461,18 +474,21 @@ class Functions:
             sections = view.cast("H")[3::12].tolist()
             for index, info in enumerate(infos):
                 kind = info & 15
-                if kind == STT_FUNC or (kind == STT_NOTYPE and sizes[index] == 0):
-                    if sections[index] != SHN_UNDEF and values[index]:
-                        found.add((values[index], sizes[index]))
-        image = self._image
-        code = [segment for segment in image.segments if segment.is_code]
-        out = [
-            pair
-            for pair in found
-            if any(segment.vaddr <= pair[0] < segment.vaddr + segment.filesz for segment in code)
-        ]
-        out.sort()
-        return out
+                if sections[index] == SHN_UNDEF:
+                    continue
+                if kind in (STT_FUNC, STT_GNU_IFUNC):
+                    functions.add((values[index], sizes[index]))
+                elif kind == STT_NOTYPE:
+                    labels.add(values[index])
+        code = [segment for segment in self._image.segments if segment.is_code]
+        for segment in code:
+            first, last = segment.vaddr, segment.vaddr + segment.filesz
+            self._symbols.extend([pair for pair in functions if first <= pair[0] < last])
+            self._labels.extend([label for label in labels if first <= label < last])
+        self._symbols.sort()
+        self._labels.extend([start for start, _size in self._symbols])
+        self._labels.sort()
+        self._starts = [start for start, _size in self._symbols]
 
     # -- Go --------------------------------------------------------------------------------------------------
     def _by_go(self, address: int) -> tuple[int, int] | None:
@@ -533,6 +549,7 @@ def _find_aligned(view: memoryview, prefix: bytes) -> int:
 
 
 def _skip_leb(data: Source, at: int) -> int:
-    while data[at] & 0x80:
-        at += 1
-    return at + 1
+    for length in range(10):
+        if not data[at + length] & 0x80:
+            return at + length + 1
+    raise ValueError("a number without end")

@@ -24,7 +24,8 @@ from cloche.wire.textfile import MAX_SITES, WINDOW_JUMP_BYTES
 __all__ = ["Analysis", "Site", "find_sites"]
 
 SYSCALL: Final = b"\x0f\x05"
-MAX_CANDIDATES: Final = 200_000  # occurrences of 0f 05
+MAX_CANDIDATES: Final = 100_000  # occurrences of 0f 05
+MAX_JUMPS: Final = 8_000_000  # byte strings that may be near jumps
 MAX_FUNCTION_BYTES: Final = 1 << 20
 MAX_DECODED_BYTES: Final = 32 << 20
 
@@ -155,6 +156,7 @@ class _Finder:
         self._functions: Functions = Functions(image)
         self._decoded: dict[tuple[int, int], _Function | None] = {}
         self._decoded_bytes: int = 0
+        self._jumps: int = 0
         self._analysis: Analysis = Analysis()
 
     def run(self) -> Analysis:
@@ -172,7 +174,12 @@ class _Finder:
                 analysis.is_absurd = True
                 return analysis
         self._add_foreign_jumps([function for _address, function in found])
+        if self._jumps > MAX_JUMPS:
+            analysis.is_absurd = True
+            return analysis
         last_end = 0
+        for function in {function for _address, function in found}:
+            function.targets.update(self._functions.labels(function.start, function.end))
         for address, function in found:
             site = self._choose(address, function)
             if site is None:
@@ -192,22 +199,19 @@ class _Finder:
     # -- functions -------------------------------------------------------------------------------------------
     def _function_with(self, address: int) -> _Function | None:
         """The decoded function that has a `syscall` instruction at this address."""
-        ranges = self._functions.around(address)
-        if not ranges:
+        why = NO_FUNCTION
+        for start, end in self._functions.around(address):
+            function = self._decode(start, end)
+            why = _unfit(function, address)
+            if not why:
+                return function
+        if why == NO_FUNCTION:
             gap = self._functions.gap_around(address)
             if gap is not None:
-                ranges = [gap]
-        why = NO_FUNCTION
-        for start, end in ranges:
-            function = self._decode(start, end)
-            if function is None:
-                why = TOO_LARGE
-            elif address not in function.index:
-                why = NOT_ALIGNED
-            elif function.is_data:
-                why = TOO_LARGE
-            else:
-                return function
+                function = self._decode(gap[0], gap[1])
+                why = _unfit(function, address)
+                if not why:
+                    return function
         self._skip(address, -1, why)
         return None
 
@@ -246,7 +250,8 @@ class _Finder:
         unpack = _I32.unpack_from
         for match in _NEAR_JUMP.finditer(code):
             end = match.end()
-            if end > last:
+            self._jumps += 1
+            if end > last or self._jumps > MAX_JUMPS:
                 break
             target = base + end + 4 + unpack(code, end)[0]
             if target >> _GRANULE_BITS not in granules:
@@ -263,7 +268,7 @@ class _Finder:
         if function.has_table or self._decoded_bytes > MAX_DECODED_BYTES:
             function.has_table = True
             return
-        bounds = self._functions.first_around(source)
+        bounds = next(self._functions.around(source), None)
         other = self._decode(bounds[0], bounds[1]) if bounds is not None else None
         if other is None or other.has_table or other.is_data:
             function.has_table = True
@@ -276,7 +281,7 @@ class _Finder:
             self._skip(address, -1, NOT_ALIGNED)
             return None
         number = self._number(function, at)
-        if number in FULL_REGISTER_CALLS:
+        if number in FULL_REGISTER_CALLS or self._has_raw_number(address):
             self._skip(address, number, FULL_REGISTERS)
             return None
         first = at
@@ -299,6 +304,15 @@ class _Finder:
             return None
         return Site(address, code[first:at], number)
 
+    def _has_raw_number(self, address: int) -> bool:
+        """Whether the bytes before look like the number of such a call, whatever was decoded there: C libraries and
+        unwinders find rt_sigreturn by its bytes."""
+        offset = self._image.offset_of(address)
+        before = bytes(self._image.data[max(offset - 7, 0) : offset])
+        if before[-5:-4] != b"\xb8" and before[:3] != b"\x48\xc7\xc0":
+            return False
+        return int.from_bytes(before[-4:], "little") in FULL_REGISTER_CALLS
+
     def _number(self, function: _Function, at: int) -> int:
         """The number of the system call if the same block sets eax to a constant, else -1."""
         code = function.code
@@ -312,6 +326,15 @@ class _Finder:
             if code[index].ip in function.targets:
                 break
         return -1
+
+
+def _unfit(function: _Function | None, address: int) -> str:
+    """Why a function does not tell that there is a `syscall` at this address, or the empty string."""
+    if function is None:
+        return TOO_LARGE
+    if address not in function.index:
+        return NOT_ALIGNED
+    return TOO_LARGE if function.is_data else ""
 
 
 def _constant(instruction: Instruction) -> int:

@@ -20,7 +20,7 @@ WORKER_DONE: Final = 0
 WORKER_NO_SITES: Final = 1
 WORKER_FAILED: Final = 2
 
-CPU_SECONDS: Final = 10
+CPU_SECONDS: Final = 6
 SECONDS: Final = 60  # the machine may be slow, but the program waits
 MEMORY_BYTES: Final = 768 << 20  # written memory; the file's mapping does not count
 FILE_BYTES: Final = 160 << 20

@@ -38,6 +38,7 @@ from cloche.kernel.exec import begin_first_exec
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.init import INIT_PID, make_init
+from cloche.kernel.ptrace.hooks import install as install_ptrace
 from cloche.kernel.rlimits import default_rlimits
 from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
@@ -285,6 +286,7 @@ def assemble(
     kernel.anon_fs = anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)
+    install_ptrace(kernel)
     kernel.exit_hook = do_group_exit
     register_devices()
     register_fifo_opener(open_fifo)

@@ -18,6 +18,8 @@ MS_NODIRATIME: Final = 2048
 MS_RELATIME: Final = 1 << 21
 MS_NOSYMFOLLOW: Final = 256
 
+UNIQUE_ID_BASE: Final = 1 << 31  # below it are the old numbers of mounts (MNT_UNIQUE_ID_OFFSET)
+
 _FLAG_NAMES: Final = (
     (MS_NOSUID, ",nosuid"),
     (MS_NODEV, ",nodev"),
@@ -27,6 +29,11 @@ _FLAG_NAMES: Final = (
     (MS_RELATIME, ",relatime"),
     (MS_NOSYMFOLLOW, ",nosymfollow"),
 )
+
+
+def unique_id(mount: Mount) -> int:
+    """The number of a mount that is never given again (STATX_MNT_ID_UNIQUE); nor is `ident`, here."""
+    return UNIQUE_ID_BASE + mount.ident
 
 
 def mangle(text: bytes) -> bytes:

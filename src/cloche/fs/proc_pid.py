@@ -8,7 +8,7 @@ a process's insides need ptrace access (`kernel.access`), the rest is for everyb
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, EINVAL, EIO, ENOENT, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
 from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
@@ -25,6 +25,7 @@ from cloche.fs.proc_table import (
 )
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
+from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import (
@@ -45,6 +46,7 @@ from cloche.vfs.pseudo import (
     anonymous_path,
     path_text,
 )
+from cloche.vfs.waitqueue import WaitQueue
 
 NAMESPACE_INOS: Final[dict[bytes, int]] = {
     b"cgroup": 0xEFFFFFFB,
@@ -72,6 +74,7 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
 NS_GET_NSTYPE: Final = 0xB703
 _FIRST_MNT_INO: Final = 0xF0000002
 _MEM_STEP: Final = 1 << 20
+_MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
 _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
 _FDINFO_INO: Final = 0x200000
 _LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
@@ -234,11 +237,17 @@ class MemInode(GeneratedInode):
 
 
 class MemDescription(FileDescription):
-    """An open /proc/PID/mem; it keeps the address space that the task had at open, as Linux does."""
+    """An open /proc/PID/mem; it keeps the address space that the task had at open, as Linux does.
+
+    Reads and writes are forced (kernel.ptrace.memory): while a thread of the process changes protections, the caller
+    waits on `wait_queue`.
+    """
 
     def __init__(self, path: Path, inode: Inode, flags: int, task: Task) -> None:
         super().__init__(path, inode, flags)
         self.space = space_of(task)
+        self.task: Task = task
+        self.access: ForcedAccess | None = None
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         space = self.space
@@ -248,11 +257,16 @@ class MemDescription(FileDescription):
         while dst.remaining() > 0:
             want = min(dst.remaining(), _MEM_STEP)
             data = space.process.read(offset + done, want)
-            if not data:
-                return done if done else -EIO
-            done += dst.copy_to(data)
-            if len(data) < want:
+            if data:
+                done += dst.copy_to(data)
+            if len(data) == want:
+                continue
+            if done:
                 break
+            found = self._forced(ctx, offset, min(want, _MEM_FORCED - (offset & (_MEM_FORCED - 1))), None)
+            if found is None:
+                return -EAGAIN
+            return dst.copy_to(found.found) if found.count else -EIO
         return done
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
@@ -261,9 +275,37 @@ class MemDescription(FileDescription):
             return 0
         data = src.copy_from(min(src.remaining(), _MEM_STEP))
         wrote = space.process.write(offset, data) if data else 0
+        if data and not wrote:
+            piece = data[: _MEM_FORCED - (offset & (_MEM_FORCED - 1))]
+            found = self._forced(ctx, offset, len(piece), piece)
+            if found is None:
+                src.revert(len(data))
+                return -EAGAIN
+            wrote = found.count
         if wrote < len(data):
             src.revert(len(data) - wrote)
         return wrote if wrote or not data else -EIO
+
+    def _forced(self, ctx: Context, addr: int, length: int, data: bytes | None) -> "ForcedAccess | None":
+        """The access when it is done (or cannot be), None while it is under way: then try again."""
+        access = self.access
+        if access is not None:
+            if not access.is_done:
+                return None
+            self.access = None
+            if access.addr == addr and access.length == length and access.data == data:
+                return access
+        caller, space = reader_of(ctx), self.space
+        assert space is not None
+        access = force(caller, space, self.task, addr, length, data)
+        if access is None:
+            return ForcedAccess(space, addr, 0, data)
+        self.access = access
+        return None
+
+    def wait_queue(self) -> WaitQueue | None:
+        access = self.access
+        return access.queue if access is not None else None
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         """Positions are addresses, also those above 2^63 (mem_lseek)."""

@@ -21,6 +21,7 @@ from cloche.abi.sched import (
     CLONE_PARENT,
     CLONE_PARENT_SETTID,
     CLONE_PIDFD,
+    CLONE_PTRACE,
     CLONE_SETTLS,
     CLONE_SIGHAND,
     CLONE_SYSVSEM,
@@ -67,7 +68,13 @@ class VforkWait(Blocked):
         self.is_done: bool = False
 
     def retry(self, task: TaskBase) -> int:
-        return self.child_pid if self.is_done else BLOCKED
+        if not self.is_done:
+            return BLOCKED
+        assert isinstance(task, Task)
+        tracing = task.kernel.tracing
+        if task.tracee is not None and tracing is not None and tracing.vfork_done(task, self.child_pid):
+            return BLOCKED
+        return self.child_pid
 
     def interrupted(self, task: TaskBase) -> int:
         return BLOCKED  # TASK_KILLABLE: only death ends it, and do_group_exit does not ask
@@ -130,7 +137,12 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     if not flags & CLONE_FILES:
         task.files.check_clone()
     tid = kernel.alloc_pid()
-    is_vfork_on_thread = flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK
+    tracing = kernel.tracing if task.tracee is not None else None
+    event = tracing.clone_event(task, flags, args.exit_signal) if tracing is not None else 0
+    # A tracer may look at the parent of a vfork while the child runs: each has a host thread of its own.
+    is_vfork_on_thread = (
+        flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK and tracing is None
+    )
     regs = task.thread.regs()
     parent_regs = regs.copy() if is_vfork_on_thread else regs
     regs.rax = 0
@@ -204,8 +216,15 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         return _run_on_parent(task, child, args, regs, parent_regs)
     kernel.by_thread[thread.ident()] = child
     thread.set_regs(regs)
-    if flags & CLONE_CHILD_SETTID:
-        thread.write(args.child_tid, tid.to_bytes(4, "little"))
+    child_tid_addr = args.child_tid if flags & CLONE_CHILD_SETTID else 0
+    if tracing is not None and (event or flags & CLONE_PTRACE):
+        tracing.child_born(task, child, child_tid_addr)
+    elif child_tid_addr:
+        thread.write(child_tid_addr, tid.to_bytes(4, "little"))
+    if tracing is not None and event:
+        if flags & CLONE_VFORK:
+            child.vfork_waiter = task
+        return tracing.cloned(task, child, event)
     if flags & CLONE_VFORK:
         child.vfork_waiter = task
         block_on_time(task, VforkWait(child))
@@ -270,7 +289,7 @@ def vfork_done(child: Task, parent: Task) -> None:
         return
     thread.set_regs(regs)
     thread.set_fpstate(child.vfork_fpstate)
-    thread.set_patched(True)
+    thread.set_patched(not parent.needs_full_frame)
     child.vfork_fpstate = b""
     kernel.by_thread[thread.ident()] = parent
     finish_vfork_wait(parent)
@@ -297,6 +316,7 @@ def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGro
     group.parent = old.parent if flags & CLONE_PARENT else old
     if group.parent is not None:
         group.parent.children.append(group)
+    group.forker_tid = old.forker_tid if flags & CLONE_PARENT else task.tid
     group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
     group.rlimits = list(old.rlimits)
     if group.rlimits[RLIMIT_CPU] != (-1, -1):

@@ -176,11 +176,14 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
             raise
     finally:
         release_image(image)
+    old_tid = task.tid
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
     task.creds = next_creds
     _reset_for_exec(task, image)
+    if task.tracee is not None and kernel.tracing is not None:
+        return kernel.tracing.execed(task, old_tid)
     return RESUME
 
 
@@ -212,6 +215,8 @@ def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
     task.mm = mm
     task.thread = thread
     task.mem = UserMemory(thread)
+    if task.needs_full_frame:
+        thread.set_patched(False)
     task.kernel.by_thread[thread.ident()] = task
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD
 from cloche.kernel.answers import withdraw
-from cloche.kernel.blocking import DEAD, end_wait
+from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
@@ -90,6 +90,9 @@ def kill_other_threads(task: Task) -> None:
 
 def _take_leader_id(task: Task) -> None:
     kernel, group = task.kernel, task.group
+    old = group.leader
+    if old is not None and old is not task and old.tracee is not None and kernel.tracing is not None:
+        kernel.tracing.forget(old)
     kernel.tasks.pop(task.tid, None)
     task.tid = group.tgid
     kernel.tasks[task.tid] = task
@@ -144,6 +147,9 @@ def do_exit(task: Task, status: int) -> int:
     group = task.group
     if task.is_exited:
         return DEAD
+    tracing = task.kernel.tracing
+    if task.tracee is not None and tracing is not None and tracing.thread_exit(task, status):
+        return BLOCKED
     if not group.is_exiting:
         group.exit_status = status
     task.exit_code = status
@@ -156,6 +162,9 @@ def do_exit(task: Task, status: int) -> int:
 def do_group_exit(group: ThreadGroup, status: int) -> None:
     """End every thread of the group with wait status `status` (do_group_exit)."""
     if group.is_exiting or group.is_zombie:
+        return
+    tracing = group.kernel.tracing
+    if tracing is not None and tracing.group_exit(group, status):
         return
     group.is_exiting = True
     group.exit_status = status
@@ -217,6 +226,8 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
 def notify_parent(group: ThreadGroup) -> None:
     """SIGCHLD (or the clone's exit signal) to the parent and a wake-up of its waits; reap at once if it ignores us."""
     kernel, parent = group.kernel, group.parent
+    if kernel.tracing is not None and kernel.tracing.leader_died(group):
+        return
     if parent is None or not parent.has_guest_code:
         reap(group)
         return

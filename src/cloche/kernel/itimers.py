@@ -236,6 +236,7 @@ class CpuTimer:
     def __init__(self, clock: CpuClock) -> None:
         self.clock: CpuClock = clock
         self.at_ns: int = 0
+        self.look_at_ns: int = 0  # when it could be due at the earliest, on CLOCK_MONOTONIC
 
     def cpu_expired(self, now_ns: int) -> bool:
         """The clock has reached `at_ns` (it shows `now_ns`); whether to stay armed, with a new `at_ns`."""
@@ -249,11 +250,13 @@ class CpuTimers:
         self.group: ThreadGroup = group
         self.armed: list[CpuTimer] = []
         self.timer: Timer | None = None
+        self.timer_at_ns: int = 0
 
     def arm(self, cpu_timer: CpuTimer) -> None:
         """Add it, or take note that its time has changed."""
         if cpu_timer not in self.armed:
             self.armed.append(cpu_timer)
+        self._plan(cpu_timer, cpu_timer.clock.now_ns())
         self._schedule()
 
     def disarm(self, cpu_timer: CpuTimer) -> None:
@@ -271,36 +274,44 @@ class CpuTimers:
             self.timer.cancel()
             self.timer = None
 
+    def _plan(self, cpu_timer: CpuTimer, now_ns: int) -> None:
+        """Look again when it is due if its thread, or all threads, run from now on; its clock shows `now_ns`."""
+        group = self.group
+        left_ns = cpu_timer.at_ns - now_ns
+        one = cpu_timer.clock.task
+        is_busy = one is not None and one.blocked is None
+        if one is None:
+            for task in group.tasks:
+                if task.blocked is None:
+                    is_busy = True
+            left_ns //= max(min(len(group.tasks), group.kernel.cpu_count), 1)
+        cpu_timer.look_at_ns = monotonic_ns() + max(left_ns, CPU_STEP_NS if is_busy else CPU_IDLE_STEP_NS)
+
     def _schedule(self) -> None:
-        """Look again when the first could be due if all its threads ran from now on."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
         if not self.armed or not self.group.is_alive():
             return
-        left_ns = KTIME_MAX
+        at_ns = KTIME_MAX
         for cpu_timer in self.armed:
-            left_ns = min(left_ns, cpu_timer.at_ns - cpu_timer.clock.now_ns())
-        is_busy = False
-        threads = 0
-        for task in self.group.tasks:
-            threads += 1
-            if task.blocked is None:
-                is_busy = True
-        kernel = self.group.kernel
-        wait_ns = max(left_ns // max(min(threads, kernel.cpu_count), 1), CPU_STEP_NS)
-        if not is_busy:
-            wait_ns = max(wait_ns, CPU_IDLE_STEP_NS)
-        self.timer = kernel.timers.add(monotonic_ns() + wait_ns, self.look)
+            at_ns = min(at_ns, cpu_timer.look_at_ns)
+        self.timer_at_ns = at_ns
+        self.timer = self.group.kernel.timers.add(at_ns, self.look)
 
     def look(self) -> None:
-        """Fire what is due."""
+        """Fire what is due.  A clock is read only if its timer could be."""
         self.timer = None
+        at_ns = max(monotonic_ns(), self.timer_at_ns)
         for cpu_timer in list(self.armed):
+            if cpu_timer.look_at_ns > at_ns:
+                continue
             now_ns = cpu_timer.clock.now_ns()
             if now_ns >= cpu_timer.at_ns and not cpu_timer.cpu_expired(now_ns):
                 if cpu_timer in self.armed:
                     self.armed.remove(cpu_timer)
+            else:
+                self._plan(cpu_timer, now_ns)
         self._schedule()
 
 

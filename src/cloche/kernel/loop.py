@@ -10,8 +10,7 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
-from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, end_wait
-from cloche.kernel.clone import VforkWait
+from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, end_wait
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
@@ -118,10 +117,17 @@ def system_call(kernel: Kernel, task: Task, event: Event) -> None:
 
 def dispatch(kernel: Kernel, task: Task) -> None:
     """Run the handler of the call in `task.args`."""
-    args = task.args
     if task.wants_attention and task.is_kill_pending:
         complete(kernel, task, -4)
         return
+    if task.tracee is not None and kernel.tracing is not None and kernel.tracing.syscall_entry(task):
+        return
+    perform(kernel, task)
+
+
+def perform(kernel: Kernel, task: Task) -> None:
+    """What follows a tracer's look at the call: filters, then the handler."""
+    args = task.args
     enter = kernel.trace_enter
     if enter is not None:
         enter(task, args)
@@ -204,14 +210,20 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         if trace is not None:
             trace(task, task.args, result)
         return
+    if result == DISPATCH:
+        perform(kernel, task)
+        return
+    if result == RETURN:
+        leave_stop(kernel, task)
+        return
     trace = kernel.trace
     if trace is not None:
         trace(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
-    if task.wants_attention or task.saved_sigmask >= 0:
+    if task.wants_attention or task.saved_sigmask >= 0 or task.tracee is not None:
         if task.thread.has_frame():
-            return_to_guest(kernel, task, result, in_syscall=True)
+            leave_slowly(kernel, task, result)
         else:
             task.is_stopping = True
             task.stop_result = result
@@ -222,12 +234,38 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         task.thread.ret(result)
 
 
+def leave_slowly(kernel: Kernel, task: Task, result: int) -> None:
+    """A call is over and something has to be done before guest code runs again; there is a frame."""
+    if task.tracee is not None and kernel.tracing is not None and kernel.tracing.syscall_exit(task, result):
+        return
+    return_to_guest(kernel, task, result, in_syscall=True)
+
+
 def return_to_guest(kernel: Kernel, task: Task, result: int, *, in_syscall: bool) -> None:
     """Handle signals and stops, then resume unless the task died or is stopped."""
     deliver(task, result, in_syscall)
-    if task.is_exited or task.is_parked:
+    resume_if_free(kernel, task)
+
+
+def resume_if_free(kernel: Kernel, task: Task) -> None:
+    """Resume a task unless `deliver` has ended or stopped it."""
+    if task.is_exited or task.blocked is not None:
         return
+    if task.tracee is not None and kernel.tracing is not None:
+        kernel.tracing.departing(task)
     task.thread.resume()
+
+
+def leave_stop(kernel: Kernel, task: Task) -> None:
+    """A task has left a ptrace stop: on to the signals, the one that the tracer gave first."""
+    task.state = "R"
+    task.in_syscall = False
+    tracing = kernel.tracing
+    result = tracing.returning(task) if tracing is not None else RESUME
+    injected = task.injected
+    task.injected = None
+    deliver(task, result, result != RESUME, injected)
+    resume_if_free(kernel, task)
 
 
 def arm_deadline(kernel: Kernel, task: Task, deadline_ns: int) -> None:
@@ -327,6 +365,8 @@ def other_event(kernel: Kernel, event: Event) -> None:
         if event[1] >= 0:
             end_dying_thread(kernel, event[1])
         return
+    if task.tracee is not None and kernel.tracing is not None:
+        kernel.tracing.arrived(task)
     if kind == EV_FAULT:
         task.is_stopping = False
         force_fault_signal(task, event[2], event[3], event[4])
@@ -337,7 +377,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
             result = task.stop_result
             if result >= 0 and task.thread.regs().rax == _FAULTED:
                 result = -EFAULT  # while the stub copied the results
-            return_to_guest(kernel, task, result, in_syscall=True)
+            leave_slowly(kernel, task, result)
         else:
             return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_OPS_DONE:
@@ -347,14 +387,21 @@ def other_event(kernel: Kernel, event: Event) -> None:
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:
-    """The answer to run_ops: a parent that forked with CLONE_VFORK waits on."""
-    if isinstance(task.blocked, VforkWait):
+    """The answer to run_ops: whoever ordered it goes on."""
+    job = task.ops_job
+    if job is not None:
+        job.done(task)
+    elif task.is_running_ops:
         task.is_running_ops = False
         task.make_ready()
 
 
 def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     """The host refused a queued operation: the call that queued it fails, as far as that can be said."""
+    job = task.ops_job
+    if job is not None:
+        job.failed(task, errno)
+        return
     task.is_running_ops = False
     op = task.blocked
     number = task.args.nr
@@ -380,6 +427,8 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
     child = kernel.tasks.get(tid)
     if child is None or child is task:
         return
+    if child.tracee is not None and kernel.tracing is not None:
+        kernel.tracing.forget(child)
     if child.group is task.group:
         child.mm.users += 1  # its thread never ran: nothing to end
         child.is_exited = True

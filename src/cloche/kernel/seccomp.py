@@ -3,7 +3,7 @@
 These are the guests' own filters (and the profile of an OCI container), on top of everything else that confines
 them.  `check` is called by the event loop for a task whose `seccomp_mode` is not 0.  A filter whose verdict depends
 on nothing but the call's number is run once per number and remembered, as Linux's action cache does.
-Not supported: user notification (no listener can be made) and SECCOMP_RET_TRACE's tracer.
+Not supported: user notification (no listener can be made).
 """
 
 from struct import Struct
@@ -244,6 +244,8 @@ def filters_of(task: Task) -> Filter | None:
 def check(task: Task) -> int:
     """What the task's mode or filters say to the call in `task.args`: ALLOWED, or the call's result."""
     args = task.args
+    is_recheck = task.is_seccomp_traced
+    task.is_seccomp_traced = False
     if task.seccomp_mode == bpf.SECCOMP_MODE_STRICT:
         if args.nr in _STRICT_CALLS:
             return ALLOWED
@@ -265,6 +267,11 @@ def check(task: Task) -> int:
     if action == bpf.SECCOMP_RET_TRAP:
         _force_sigsys(task, verdict & bpf.SECCOMP_RET_DATA, is_fatal=False)
         return args.nr  # the registers are as before the call
+    if action == bpf.SECCOMP_RET_TRACE and is_recheck:
+        return ALLOWED
+    tracing = task.kernel.tracing
+    if action == bpf.SECCOMP_RET_TRACE and task.tracee is not None and tracing is not None:
+        return tracing.seccomp_stop(task, verdict & bpf.SECCOMP_RET_DATA)
     if action == bpf.SECCOMP_RET_TRACE or action == bpf.SECCOMP_RET_USER_NOTIF:
         return -ENOSYS
     if action == bpf.SECCOMP_RET_KILL_THREAD and len(task.group.tasks) > 1:

@@ -140,8 +140,10 @@ def info_from_raw(signo: int, raw: bytes) -> SigInfo:
 
 def has_deliverable(task: Task) -> bool:
     """Whether something keeps the task from guest code: an unblocked signal, a stop, its end (signal_pending)."""
-    group = task.group
-    if task.is_kill_pending or (group.stop_pending and not task.is_parked):
+    group, tracee = task.group, task.tracee
+    if task.is_kill_pending:
+        return True
+    if tracee.needs_attention() if tracee is not None else group.stop_pending and not task.is_parked:
         return True
     return (task.pending.mask | group.pending.mask) & ~task.sigmask != 0
 
@@ -273,8 +275,8 @@ def is_unkillable(group: ThreadGroup) -> bool:
 
 def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
     """Whether sending would have no effect (sig_ignored)."""
-    if task.sigmask & sigbit(signo):
-        return False
+    if task.sigmask & sigbit(signo) or (task.tracee is not None and signo != SIGKILL):
+        return False  # a tracer sees what its tracee ignores
     handler = task.group.handlers.actions[signo].handler
     if handler == SIG_IGN:
         return True
@@ -291,7 +293,7 @@ def _wants(task: Task, signo: int) -> bool:
         return False
     if signo == SIGKILL:
         return True
-    if task.is_parked:
+    if task.is_parked or (task.tracee is not None and task.tracee.is_stopped):
         return False
     if task.blocked is None:
         return True
@@ -344,6 +346,7 @@ def _complete(task: Task, signo: int, to_group: bool) -> None:
         group.handlers.actions[signo].handler == SIG_DFL
         and not bit & (DEFAULT_IGNORE | DEFAULT_STOP | DEFAULT_CORE)
         and (not is_unkillable(group) or signo == SIGKILL)
+        and (signo == SIGKILL or task.tracee is None)
     ):
         mark_fatal(group, status_signaled(signo, 0))
         return
@@ -636,7 +639,7 @@ class StoppedWait(Blocked):
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
-        if task.group.stop_pending and not task.is_kill_pending:
+        if task.group.stop_pending and not task.is_kill_pending and task.tracee is None:
             return BLOCKED
         task.is_parked = False
         return self.result
@@ -652,6 +655,10 @@ def start_group_stop(group: ThreadGroup, signo: int) -> None:
     group.stop_pending = True
     group.stop_signal = signo
     for task in group.tasks:
+        tracee = task.tracee
+        if tracee is not None:
+            tracee.stop_wanted = True
+            tracee.notify_pending = tracee.is_seized
         signal_wake(task)
 
 
@@ -659,10 +666,10 @@ def _park(task: Task, result: int) -> None:
     task.is_parked = True
     task.state = STOPPED
     block_on_time(task, StoppedWait(result))
-    _check_stop_complete(task.group, None)
+    check_stop_complete(task.group, None)
 
 
-def _check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
+def check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
     """Whether the last thread has parked: then the group is stopped and its parent hears of it."""
     if not group.stop_pending or group.is_stopped:
         return
@@ -670,7 +677,7 @@ def _check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
     for task in group.tasks:
         if task is leaving or task.is_exited:
             continue
-        if not task.is_parked:
+        if task.tracee.stop_wanted if task.tracee is not None else not task.is_parked:
             return
         count += 1
     if not count:
@@ -683,6 +690,9 @@ def _check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
 
 def continue_group(group: ThreadGroup) -> None:
     """SIGCONT was sent: a stop, complete or not, is over, whatever becomes of the signal (prepare_signal)."""
+    tracing = group.kernel.tracing
+    if tracing is not None:
+        tracing.continued(group)
     if not group.stop_pending:
         return
     was_stopped = group.is_stopped
@@ -769,7 +779,7 @@ def task_exits(task: Task) -> None:
     left = group.pending.mask & ~task.sigmask
     if left:
         _retarget(task, left)
-    _check_stop_complete(group, task)
+    check_stop_complete(group, task)
 
 
 def group_exits(group: ThreadGroup) -> None:
@@ -850,13 +860,14 @@ def core_flag(group: ThreadGroup, signo: int) -> int:
     return 0 if group.rlimit(RLIMIT_CORE) == 0 else 1
 
 
-def deliver(task: Task, result: int, in_syscall: bool) -> None:
+def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None = None) -> None:
     """Handle everything that keeps `task` (stopped, not blocked) from guest code.
 
     `result` is that of the call under way if `in_syscall`; RESUME says that the registers hold it already.
-    Afterwards the task has exited, is parked, or its registers are those with which it is to be resumed.
+    `injected` is a signal that the tracer has seen.  Afterwards the task has exited, waits (in a stop), or its
+    registers are those with which it is to be resumed.
     """
-    group, thread = task.group, task.thread
+    group, thread, tracing = task.group, task.thread, task.kernel.tracing
     has_result = in_syscall and result != RESUME
     if task.saved_sigmask >= 0 and not (has_result and _is_interruption(result)):
         restore_saved_sigmask(task)
@@ -865,12 +876,24 @@ def deliver(task: Task, result: int, in_syscall: bool) -> None:
         if group.fatal_status >= 0 or task.is_kill_pending:
             do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else SIGKILL)
             return
-        if group.stop_pending:
+        tracee = task.tracee
+        if tracee.needs_attention() if tracee is not None else group.stop_pending:
             if regs is not None:
                 thread.set_regs(regs)
-            _park(task, result if has_result else RESUME)
+            if tracee is None or tracing is None:
+                _park(task, result if has_result else RESUME)
+            else:
+                tracing.trap_stop(task, result if has_result else RESUME, in_syscall=in_syscall)
             return
-        info = dequeue_signal(task, ~task.sigmask & ALL_SIGNALS)
+        info = injected
+        if info is None:
+            info = dequeue_signal(task, ~task.sigmask & ALL_SIGNALS)
+            if info is not None and tracee is not None and tracing is not None and info.signo != SIGKILL:
+                if regs is not None:
+                    thread.set_regs(regs)
+                tracing.signal_stop(task, info, result if has_result else RESUME, in_syscall=in_syscall)
+                return
+        injected = None
         if info is None:
             if has_result:
                 regs = thread.regs()
@@ -897,6 +920,10 @@ def deliver(task: Task, result: int, in_syscall: bool) -> None:
                 force_segv(task, signo)
             else:
                 regs = handler_regs
+                if tracee is not None and tracing is not None and tracee.mode:
+                    thread.set_regs(regs)
+                    if tracing.handler_entered(task):
+                        return
             continue
         if default_action(task, signo):
             return

@@ -44,6 +44,18 @@ class SigInfo:
         self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
 
 
+class OpsJob:
+    """Host operations that a stopped thread carries out for somebody else (kernel.ptrace.memory)."""
+
+    def done(self, task: "Task") -> None:
+        """The thread has carried out what was queued, and has stopped again."""
+        raise NotImplementedError
+
+    def failed(self, task: "Task", errno: int) -> None:
+        """The host refused, or the thread is gone."""
+        raise NotImplementedError
+
+
 class PendingSignals:
     """Pending signals of a task or a thread group: a mask, and the queue of their infos in order."""
 
@@ -72,6 +84,116 @@ class SignalHandlers:
         new = SignalHandlers()
         new.actions = [SigAction(a.handler, a.flags, a.restorer, a.mask) for a in self.actions]
         return new
+
+
+class Tracee:
+    """What a traced task has: its tracer, and the stop that it is in (ptrace(2)).  Changed by kernel.ptrace only."""
+
+    def __init__(self, tracer: "Task", options: int, *, is_seized: bool) -> None:
+        self.tracer: Task = tracer
+        self.options: int = options  # PTRACE_O_*
+        self.is_seized: bool = is_seized
+        self.is_stopped: bool = False  # in a stop that the tracer has been told of
+        self.is_listening: bool = False  # PTRACE_LISTEN
+        self.code: int = 0  # of that stop, for a wait that has yet to see it; 0: none
+        self.info: SigInfo | None = None  # of that stop
+        self.message: int = 0  # PTRACE_GETEVENTMSG
+        self.mode: int = 0  # how it was resumed: kernel.ptrace.stops.MODE_*
+        self.has_forced_tf: bool = False  # we have set the trap flag in its registers
+        self.trap_pending: bool = False  # JOBCTL_TRAP_STOP
+        self.notify_pending: bool = False  # JOBCTL_TRAP_NOTIFY
+        self.stop_wanted: bool = False  # JOBCTL_STOP_PENDING: has yet to take part in the group's stop
+        self.is_exit_reported: bool = False  # has been in PTRACE_EVENT_EXIT
+        self.is_zombie: bool = False  # dead, and its tracer may wait for it
+        self.status: int = 0  # wait status of the dead
+
+    def needs_attention(self) -> bool:
+        """Whether a trap keeps it from guest code."""
+        return self.trap_pending or self.notify_pending or self.stop_wanted
+
+
+class Tracing:
+    """What the kernel asks kernel.ptrace about tasks that are traced (`Kernel.tracing`)."""
+
+    def arrived(self, task: "Task") -> None:
+        """A traced task has stopped running guest code."""
+        raise NotImplementedError
+
+    def departing(self, task: "Task") -> None:
+        """It is about to be resumed."""
+        raise NotImplementedError
+
+    def syscall_entry(self, task: "Task") -> bool:
+        """A system call has arrived; whether the task stopped before it."""
+        raise NotImplementedError
+
+    def syscall_exit(self, task: "Task", result: int) -> bool:
+        """A system call has its result; whether the task stopped behind it."""
+        raise NotImplementedError
+
+    def returning(self, task: "Task") -> int:
+        """The task leaves a stop and goes on to guest code: the result of its call, RESUME if it is in none."""
+        raise NotImplementedError
+
+    def seccomp_stop(self, task: "Task", data: int) -> int:
+        """SECCOMP_RET_TRACE: BLOCKED in a stop, ENOSYS without a tracer that wants it."""
+        raise NotImplementedError
+
+    def signal_stop(self, task: "Task", info: SigInfo, result: int, *, in_syscall: bool) -> None:
+        """A signal is about to be delivered."""
+        raise NotImplementedError
+
+    def trap_stop(self, task: "Task", result: int, *, in_syscall: bool) -> None:
+        """A group stop, PTRACE_INTERRUPT, or a change to either."""
+        raise NotImplementedError
+
+    def handler_entered(self, task: "Task") -> bool:
+        """The registers are at the start of a handler; whether the task stopped there (single step)."""
+        raise NotImplementedError
+
+    def continued(self, group: "ThreadGroup") -> None:
+        """SIGCONT was sent to a group."""
+        raise NotImplementedError
+
+    def clone_event(self, task: "Task", flags: int, exit_signal: int) -> int:
+        """The PTRACE_EVENT_* that a clone is, 0 if its tracer does not want to know."""
+        raise NotImplementedError
+
+    def child_born(self, task: "Task", child: "Task", child_tid_addr: int) -> None:
+        """A child that its parent's tracer traces too: it stops before its first instruction."""
+        raise NotImplementedError
+
+    def cloned(self, task: "Task", child: "Task", event: int) -> int:
+        """The parent's side: BLOCKED in the stop that reports `event`."""
+        raise NotImplementedError
+
+    def vfork_done(self, task: "Task", child_pid: int) -> bool:
+        """The child of a vfork has left; whether the parent stopped to say so."""
+        raise NotImplementedError
+
+    def execed(self, task: "Task", old_tid: int) -> int:
+        """A new program is in place: RESUME, or BLOCKED in the stop that reports it."""
+        raise NotImplementedError
+
+    def thread_exit(self, task: "Task", status: int) -> bool:
+        """A thread ends; whether it stopped before that."""
+        raise NotImplementedError
+
+    def group_exit(self, group: "ThreadGroup", status: int) -> bool:
+        """A group ends; whether it does so thread by thread, as each leaves its stop."""
+        raise NotImplementedError
+
+    def leader_died(self, group: "ThreadGroup") -> bool:
+        """The last thread of a group is gone; whether its leader's tracer hears of it before its parent."""
+        raise NotImplementedError
+
+    def reap(self, task: "Task") -> None:
+        """A tracer has waited for a dead tracee."""
+        raise NotImplementedError
+
+    def forget(self, task: "Task") -> None:
+        """The task was never born, or another took its id: its tracer hears nothing."""
+        raise NotImplementedError
 
 
 class Args:
@@ -171,6 +293,9 @@ class ThreadGroup:
         self.loginuid: int = 0xFFFFFFFF  # /proc/PID/loginuid
         self.is_dumpable: bool = True
         self.pdeath_signal: int = 0
+        self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
+        self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
+        self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
 
     def is_alive(self) -> bool:
         return not self.is_zombie and not self.is_reaped
@@ -271,6 +396,15 @@ class Task(TaskBase):
         self.fault_cr2: int = 0
         self.ns: Namespaces = kernel.init_ns
         self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
+        self.tracee: Tracee | None = None  # while it is traced
+        self.ptraced: list[Task] = []  # those that it traces, the dead that it has not waited for included
+        self.needs_full_frame: bool = False  # traced: its calls must take the trap path, for all registers
+        self.orig_rax: int = -1  # in a ptrace stop: the number of the call that it is in, -1 if in none
+        self.injected: SigInfo | None = None  # the signal with which it leaves a signal-delivery stop
+        self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
+        self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
+        self.debug_regs: list[int] = []  # as a tracer has set them; none is ever in force
+        self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:
@@ -374,6 +508,9 @@ class Kernel:
         self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = (
             None  # fs.pidfd: installs, returns the fd
         )
+        self.tracing: Tracing | None = None  # kernel.ptrace
+        self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has yet to wait for, by tid
+        self.ptrace_scope: int = 0  # kernel.yama.ptrace_scope
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
         self.shutdown_hooks: list[
@@ -406,6 +543,7 @@ class Kernel:
                 and pid not in self.groups
                 and pid not in self.process_groups
                 and pid not in self.sessions
+                and pid not in self.traced_zombies
             ):
                 return pid
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from cloche.abi.errno import ECHILD, EINVAL, LinuxError
-from cloche.abi.signal import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED
+from cloche.abi.signal import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED
 from cloche.abi.wait import WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.exit import group_times, reap
@@ -38,6 +38,17 @@ class WaitSelector:
         self.pgid: int = pgrp.pgid if pgrp is not None else 0
         self.group: ThreadGroup | None = group
         self.options: int = options
+        self.caller: Task | None = None
+
+    def matches_tracee(self, tracee: Task) -> bool:
+        """Tracees count whatever their exit signal, and are named by their own ids."""
+        if self.pid > 0:
+            return tracee.tid == self.pid
+        if self.pid == -1:
+            return True
+        if self.pid == -2:
+            return tracee.group is self.group and tracee.group.leader is tracee
+        return self.pgrp is not None and tracee.group.pgrp is self.pgrp
 
     def matches(self, child: ThreadGroup) -> bool:
         if self.pid > 0:
@@ -48,23 +59,37 @@ class WaitSelector:
             chosen = child is self.group
         else:
             chosen = child.pgrp is self.pgrp and self.pgrp is not None
-        if not chosen:
+        if not chosen or (self.options & W_NOTHREAD and parent_thread(child) is not self.caller):
             return False
         if self.options & W_ALL:
             return True
         return (child.exit_signal != 17) == (self.options & W_CLONE != 0)
 
 
+def parent_thread(child: ThreadGroup) -> Task | None:
+    """The thread whose child a process is: the one that forked it, or the first of the parent that is left."""
+    parent = child.parent
+    if parent is None or not parent.tasks:
+        return None
+    forker = child.kernel.tasks.get(child.forker_tid)
+    return forker if forker is not None and forker.group is parent else parent.tasks[0]
+
+
 def look(task: Task, selector: WaitSelector) -> Waited | None:
     """One pass over the children.  Raises LinuxError(ECHILD) if none could ever match."""
     options = selector.options
+    selector.caller = task
     any_match = False
     for child in task.group.children:
+        leader = child.leader
+        tracee = leader.tracee if leader is not None else None
+        if tracee is not None and tracee.tracer.group is task.group:
+            continue  # below
         if not selector.matches(child):
             continue
         any_match = True
         if child.is_zombie:
-            if options & WEXITED:
+            if options & WEXITED and tracee is None:  # else its tracer comes first
                 return _take_zombie(child, options)
         elif options & WSTOPPED and child.is_stopped and not child.stop_reported:
             if not options & WNOWAIT:
@@ -74,9 +99,54 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
             if not options & WNOWAIT:
                 child.continue_reported = True
             return _waited(child, CLD_CONTINUED, 0xFFFF)
+    for tracer in task.group.tasks:
+        if not tracer.ptraced or (options & W_NOTHREAD and tracer is not task):
+            continue
+        for traced in tracer.ptraced:
+            if selector.matches_tracee(traced):
+                any_match = True
+                found = _look_at_tracee(traced, options)
+                if found is not None:
+                    return found
     if not any_match:
         raise LinuxError(ECHILD)
     return None
+
+
+def _look_at_tracee(traced: Task, options: int) -> Waited | None:
+    """What a tracer hears of one tracee: its stops also without WUNTRACED (wait_consider_task)."""
+    tracee, group = traced.tracee, traced.group
+    if tracee is None:
+        return None
+    if tracee.is_zombie:
+        if not options & WEXITED:
+            return None
+        found = _waited(group, _exit_code(tracee.status), tracee.status)
+        found.pid = traced.tid
+        if not options & WNOWAIT:
+            tracing = traced.kernel.tracing
+            assert tracing is not None
+            tracing.reap(traced)
+        return found
+    if tracee.is_stopped and not tracee.is_listening and tracee.code:
+        found = _waited(group, CLD_TRAPPED, tracee.code << 8 | 0x7F)
+        if not options & WNOWAIT:
+            tracee.code = 0
+    elif options & WCONTINUED and not group.continue_reported and not traced.is_exited:
+        found = _waited(group, CLD_CONTINUED, 0xFFFF)
+        if not options & WNOWAIT:
+            group.continue_reported = True
+    else:
+        return None
+    found.pid, found.uid = traced.tid, traced.creds.uid
+    return found
+
+
+def _exit_code(status: int) -> int:
+    """CLD_* of a wait status of the dead."""
+    if status & 0x7F:
+        return CLD_DUMPED if status & 0x80 else CLD_KILLED
+    return CLD_EXITED
 
 
 def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
@@ -94,12 +164,7 @@ def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
 
 
 def _take_zombie(child: ThreadGroup, options: int) -> Waited:
-    status = child.exit_status
-    if status & 0x7F:
-        code = CLD_DUMPED if status & 0x80 else CLD_KILLED
-    else:
-        code = CLD_EXITED
-    found = _waited(child, code, status)
+    found = _waited(child, _exit_code(child.exit_status), child.exit_status)
     if not options & WNOWAIT:
         reap(child)
     return found

@@ -275,6 +275,10 @@ class PublishedSocket(TcpSocket):
         except OSError:
             pass  # reset meanwhile: the next read says so
 
+    def vanish(self) -> None:
+        super().vanish()
+        self.close_host(is_reset=True)
+
     def abort(self) -> None:
         super().abort()
         self.close_host(is_reset=True)

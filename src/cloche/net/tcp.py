@@ -38,12 +38,12 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.ioctl import FIONREAD, SIOCATMARK
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, POLLRDNORM
-from cloche.abi.signal import SIGURG
 from cloche.abi.socket import (
     AF_UNSPEC,
     IPPROTO_TCP,
     MSG_ERRQUEUE,
     MSG_FASTOPEN,
+    MSG_MORE,
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
@@ -83,7 +83,6 @@ from cloche.abi.socket import (
     TCP_USER_TIMEOUT,
     TCP_WINDOW_CLAMP,
 )
-from cloche.kernel.signals import kernel_info, send_group_info, send_task_info
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
@@ -106,6 +105,7 @@ from cloche.net.socket import (
     Ucred,
     how_mask,
 )
+from cloche.net.urgent import signal_owner
 from cloche.vfs.objects import Context
 
 UNCONNECTED: Final = 0
@@ -119,6 +119,7 @@ SNDBUF_LOOPBACK: Final = 2626560  # what Linux tunes a connection over lo to
 RCVBUF_START: Final = 131072  # tcp_rmem[1]
 SYN_TIMEOUT_NS: Final = 127_000_000_000  # tcp_syn_retries = 6
 _PIECE: Final = 262144
+_CORK_NS: Final = 200_000_000
 _LO_MSS: Final = 65483
 
 _URG_NONE: Final = 0
@@ -174,6 +175,8 @@ class TcpSocket(InetSocket):
         self.timer: Timer | None = None
         self.bytes_sent: int = 0
         self.bytes_received: int = 0
+        self.is_corked: bool = False  # TCP_CORK
+        self.unsent: bytes = b""  # less than a segment, held back by TCP_CORK or MSG_MORE
 
     def inherit(self, listener: "TcpSocket") -> None:
         """A new connection begins with its listener's options."""
@@ -193,6 +196,7 @@ class TcpSocket(InetSocket):
             self.ip6 = dict(listener.ip6)
         if listener.tcp:
             self.tcp = dict(listener.tcp)
+            self.is_corked = self.tcp.get(TCP_CORK, 0) != 0
         self.congestion = listener.congestion
 
     def is_active(self) -> bool:
@@ -261,9 +265,11 @@ class TcpSocket(InetSocket):
                 del self.stack.listeners[self.lport]
         if self.hold is not None:
             self.hold.is_listening = False
-        for embryo in list(self.accept_queue) + list(self.deferred):
+        for embryo in list(self.accept_queue):
             embryo.abort()
             embryo.release()
+        for embryo in list(self.deferred):
+            embryo.vanish()
         self.accept_queue.clear()
         self.deferred.clear()
         while self.syn_queue:
@@ -390,6 +396,7 @@ class TcpSocket(InetSocket):
         self.peer = None
         self.rx.clear()
         self.rx_pos = self.rx_bytes = 0
+        self.unsent = b""
         self.account()
         self.error = error
         self.shut = 0
@@ -400,6 +407,8 @@ class TcpSocket(InetSocket):
     def got_fin(self) -> None:
         """The other end sends no more."""
         self.shut |= RCV_SHUTDOWN
+        if self.listener is not None:
+            self.listener.undefer(self)
         if self.state == TCP_ESTABLISHED:
             self.state = TCP_CLOSE_WAIT
             self.queue.wake(IN_WAKE | POLLRDHUP)
@@ -440,6 +449,15 @@ class TcpSocket(InetSocket):
                 self.ports().drop(hold)
         self.queue.wake(STATE_WAKE)
 
+    def vanish(self) -> None:
+        """A connection that its listener never acknowledged is forgotten: the other end learns it when it sends."""
+        self.listener = None
+        self.is_released = True
+        self.uncharge()
+        self.stack.sockets.pop(self, None)
+        self.done()
+        self.peer = None
+
     def abort(self) -> None:
         """Send RST and be done."""
         peer = self.peer
@@ -449,6 +467,8 @@ class TcpSocket(InetSocket):
             peer.got_reset()
 
     def _send_fin(self) -> None:
+        if self.unsent:
+            self.push()
         peer = self.peer
         if self.state == TCP_ESTABLISHED:
             self.state = TCP_FIN_WAIT2
@@ -491,13 +511,18 @@ class TcpSocket(InetSocket):
             return 0
         if peer.is_released:
             return self._send_to_nobody(src, total)
-        room = self.capacity() - peer.rx_bytes
+        room = self.capacity() - peer.rx_bytes - len(self.unsent)
         if not KERNEL_MEMORY.has_room(min(room, total) + BUFFER_BYTES):
             return -ENOBUFS
         if room <= 0:
+            self.push()
             self.is_out_of_space = True
             return -EAGAIN
         left = total if total < room else room
+        if flags & MSG_MORE or self.is_corked:
+            return self._hold(peer, src.copy_from(left), flags)
+        if self.unsent:
+            self.push()
         done = 0
         while left > 0:
             step = left if left < _PIECE else _PIECE
@@ -512,18 +537,9 @@ class TcpSocket(InetSocket):
             left -= len(data)
             if len(data) < step:
                 break
-        peer.rx_bytes += done
-        peer.account()
-        self.bytes_sent += done
-        peer.bytes_received += done
-        lo = self.stack.lo
-        lo.packets += 1
-        lo.bytes += done
+        self._sent(peer, done)
         if flags & MSG_OOB and done == total:
             peer.got_urgent()
-        listener = peer.listener
-        if listener is not None:
-            listener.undefer(peer)
         if done < total:
             self.is_out_of_space = True
         elif flags & MSG_ZEROCOPY:
@@ -531,14 +547,68 @@ class TcpSocket(InetSocket):
         peer.queue.wake(IN_WAKE)
         return done
 
+    def _sent(self, peer: "TcpSocket", count: int) -> None:
+        """`count` bytes have been queued at the other end."""
+        peer.rx_bytes += count
+        peer.account()
+        self.bytes_sent += count
+        peer.bytes_received += count
+        lo = self.stack.lo
+        lo.packets += 1
+        lo.bytes += count
+        listener = peer.listener
+        if listener is not None:
+            listener.undefer(peer)
+
+    def _hold(self, peer: "TcpSocket", data: bytes, flags: int) -> int:
+        """A send under TCP_CORK or with MSG_MORE: only whole segments go out now, the rest after 200 ms."""
+        whole = self.unsent + data
+        size = len(whole) if flags & MSG_OOB else len(whole) - len(whole) % _LO_MSS
+        self.unsent = whole[size:]
+        if size:
+            peer.rx.append(whole[:size])
+            self._sent(peer, size)
+            if flags & MSG_OOB:
+                peer.got_urgent()
+            peer.queue.wake(IN_WAKE)
+        if self.unsent and self.timer is None:
+            self.timer = self.kernel.timers.add(monotonic_ns() + _CORK_NS, self._cork_expired)
+        return len(data)
+
+    def _cork_expired(self) -> None:
+        self.timer = None
+        self.push()
+
+    def push(self) -> None:
+        """Send what was held back (tcp_push_pending_frames)."""
+        data = self.unsent
+        if not data:
+            return
+        self.unsent = b""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        peer = self.peer
+        if peer is None or self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            return
+        if peer.is_released:
+            self._refused_data()
+            return
+        peer.rx.append(data)
+        self._sent(peer, len(data))
+        peer.queue.wake(IN_WAKE)
+
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
         """The other end is closed: the data is lost, and RST comes back, with which both ends are gone."""
         data = src.copy_from(min(total, _PIECE))
+        self._refused_data()
+        return len(data)
+
+    def _refused_data(self) -> None:
         peer = self.peer
         if peer is not None and peer.state != TCP_CLOSE:
             peer.done()
         self.got_reset()
-        return len(data)
 
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:
         """MSG_FASTOPEN without a cookie: an ordinary connect that sends once it stands."""
@@ -559,21 +629,7 @@ class TcpSocket(InetSocket):
         seq = self.rx_read + self.rx_bytes - 1
         self.urg_seq = seq
         self.urg_state = _URG_VALID
-        if self.owner_pid:
-            info = kernel_info(SIGURG)
-            if self.owner_type == 0:
-                task = self.kernel.tasks.get(self.owner_pid)
-                if task is not None:
-                    send_task_info(task, info)
-            elif self.owner_type == 1:
-                group = self.kernel.groups.get(self.owner_pid)
-                if group is not None:
-                    send_group_info(group, info)
-            else:
-                pgrp = self.kernel.process_groups.get(self.owner_pid)
-                if pgrp is not None:
-                    for member in list(pgrp.members):
-                        send_group_info(member, kernel_info(SIGURG))
+        signal_owner(self)
         self.queue.wake(POLLPRI | IN_WAKE)
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
@@ -826,7 +882,7 @@ class TcpSocket(InetSocket):
             elif peer is None:
                 number = 0
             else:
-                number = max(peer.rx_bytes - (peer.rcvbuf >> 1), 0)
+                number = max(peer.rx_bytes - (peer.rcvbuf >> 1), 0) + len(self.unsent)
             ctx.user_memory().write_i32(arg, number)
             return 0
         if command == SIOCATMARK:
@@ -853,6 +909,10 @@ class TcpSocket(InetSocket):
         number: int = _I32.unpack_from(value, 0)[0]
         if name in _BOOLEANS:
             self.tcp[name] = int(number != 0)
+            if name == TCP_CORK:
+                self.is_corked = number != 0
+            if (name == TCP_CORK and not number) or (name == TCP_NODELAY and number):
+                self.push()
             return 0
         limits = _RANGES.get(name)
         if limits is not None:

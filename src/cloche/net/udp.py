@@ -60,6 +60,7 @@ from cloche.abi.socket import (
     IPV6_RECVTCLASS,
     IPV6_TCLASS,
     MSG_ERRQUEUE,
+    MSG_MORE,
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
@@ -434,7 +435,7 @@ class UdpSocket(DatagramSocket):
     ) -> None:
         super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
         self.udp: dict[int, int] = {}
-        self.corked: bytes = b""
+        self.pending: Datagram | None = None  # held back by UDP_CORK or MSG_MORE
         self.bound_port: int = 0
 
     def take_port(self, addr: bytes, port: int) -> None:
@@ -457,6 +458,8 @@ class UdpSocket(DatagramSocket):
             return self.take_error()
         if self.shut & SEND_SHUTDOWN:
             return -EPIPE
+        if self.pending is not None:
+            return self._append(self.pending, src, length, flags)
         end = self.destination(out)
         if end.port == 0:
             return -EINVAL
@@ -468,12 +471,10 @@ class UdpSocket(DatagramSocket):
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(EFAULT)
-        if self.udp.get(UDP_CORK, 0) or flags & 0x8000:  # MSG_MORE
-            self.corked += data
-            return length if len(self.corked) <= MAX_UDP else -EMSGSIZE
-        if self.corked:
-            data = self.corked + data
-            self.corked = b""
+        if flags & MSG_MORE or (self.udp and self.udp.get(UDP_CORK, 0)):
+            gram.data = data
+            self.pending = gram
+            return length
         if segment and len(data) > segment:
             for at in range(0, len(data), segment):
                 piece = Datagram(data[at : at + segment], gram.addr, gram.port, gram.dest, gram.dest_port)
@@ -485,6 +486,24 @@ class UdpSocket(DatagramSocket):
         gram.data = data
         udp_deliver(self.stack, self, gram)
         return length
+
+    def _append(self, gram: Datagram, src: IovIter, length: int, flags: int) -> int:
+        """More of the datagram that is held back; its destination stays the first one."""
+        data = src.copy_from(length) if length else b""
+        if len(data) < length or len(gram.data) + length > MAX_UDP:
+            self.pending = None
+            return -EFAULT if len(data) < length else -EMSGSIZE
+        gram.data += data
+        if not flags & MSG_MORE and not self.udp.get(UDP_CORK, 0):
+            self.push()
+        return length
+
+    def push(self) -> None:
+        """Send what was held back (udp_push_pending_frames)."""
+        gram = self.pending
+        if gram is not None:
+            self.pending = None
+            udp_deliver(self.stack, self, gram)
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
         if level != self.protocol:
@@ -503,6 +522,8 @@ class UdpSocket(DatagramSocket):
         else:
             return -ENOPROTOOPT
         self.udp[name] = number
+        if name == UDP_CORK and not number:
+            self.push()
         return 0
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:

@@ -480,6 +480,8 @@ class UnixSocket(SocketFile):
         self.state = CLOSED
         self.shut = SHUTDOWN_MASK
         has_unread = bool(self.packets)
+        if has_unread and len(self.packets) == 1 and self.packets[0].data:
+            has_unread = self.packets[0].pos < len(self.packets[0].data)  # not the mark of an urgent byte
         peer = self.peer
         self.peer = None
         if peer is not None and self.kind != SOCK_DGRAM:

@@ -3,6 +3,7 @@
 The plain write and read of a connected pair are the path to keep short.
 """
 
+from collections import deque
 from typing import Final
 
 from cloche.abi.errno import (
@@ -16,6 +17,8 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK
+from cloche.abi.ioctl import SIOCATMARK
+from cloche.abi.poll import POLLPRI
 from cloche.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
@@ -24,7 +27,7 @@ from cloche.abi.socket import (
 )
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
-from cloche.mm.usermem import IovIter
+from cloche.mm.usermem import IovIter, KernelIovIter
 from cloche.net.rights import drop_files, take_off
 from cloche.net.socket import (
     IN_WAKE,
@@ -37,6 +40,7 @@ from cloche.net.socket import (
     head_bytes,
 )
 from cloche.net.unix_base import CONNECTED, LISTENING, UNKNOWN, Packet, UnixSocket
+from cloche.net.urgent import signal_owner
 from cloche.vfs.objects import Context
 
 _LINEAR: Final = 3776  # what fits into a page with its skb_shared_info
@@ -58,13 +62,15 @@ class UnixStream(UnixSocket):
 
     def __init__(self, kernel: Kernel, ctx: Context, flags: int) -> None:
         super().__init__(kernel, ctx, SOCK_STREAM, flags)
+        self.urgent: Packet | None = None  # the last urgent byte, until it is read or passed (oob_skb)
+        self.has_marks: bool = False  # an urgent byte, read or not, may be in the queue
 
     def new_embryo(self, ctx: Context) -> UnixSocket:
         return UnixStream(self.kernel, ctx, 0)
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
         if flags & MSG_OOB:
-            return -EOPNOTSUPP
+            return self._send_urgent(ctx, src, flags, out)
         if out is not None and out.name:
             return -EISCONN if self.state == CONNECTED else -EOPNOTSUPP
         peer = self.peer
@@ -118,7 +124,13 @@ class UnixStream(UnixSocket):
         if self.state != CONNECTED:
             return -EINVAL
         if flags & MSG_OOB:
-            return -EINVAL
+            return self._recv_urgent(dst, flags, info)
+        if self.has_marks:
+            return self._recv_to_mark(dst, flags, info)
+        return self._recv(dst, flags, info)
+
+    def _recv(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        """Receive from the queue as it is."""
         packets = self.packets
         if not packets:
             if self.error:
@@ -197,6 +209,116 @@ class UnixStream(UnixSocket):
             self.peek_offset += done
         return done
 
+    # -- urgent data (MSG_OOB, since Linux 5.15) -----------------------------------------------------------
+    def _send_urgent(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        """The last byte is urgent; the others go before it."""
+        total = src.remaining()
+        if total == 0:
+            return -EOPNOTSUPP
+        done = 0
+        if total > 1:
+            rest = KernelIovIter(src.copy_from(total - 1))
+            done = self.send(ctx, rest, flags & ~MSG_OOB, out)
+            if done < total - 1:
+                src.revert(total - 1 - max(done, 0))
+                return done
+        peer = self.peer
+        if peer is None:
+            return -ENOTCONN if done == 0 else done
+        if self.wmem >= self.sndbuf:
+            return done if done else -EAGAIN
+        if peer.is_released or peer.shut & RCV_SHUTDOWN or self.shut & SEND_SHUTDOWN:
+            return done if done else -EPIPE
+        if not KERNEL_MEMORY.has_room(1 + BUFFER_BYTES):
+            return done if done else -ENOBUFS
+        packet = Packet(self, src.copy_from(1), stream_charge(1))
+        if self.wants_cred():
+            packet.cred = cred_of(ctx)
+        self.wmem += packet.charge
+        peer.packets.append(packet)
+        if isinstance(peer, UnixStream):
+            peer.urgent = packet
+            peer.has_marks = True
+            signal_owner(peer)
+        peer.queue.wake(IN_WAKE | POLLPRI)
+        return done + 1
+
+    def _recv_urgent(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        """MSG_OOB (unix_stream_recv_urg): the byte's place in the queue stays as the mark."""
+        packet = self.urgent
+        if packet is None or self.is_oob_inline:
+            return -EINVAL
+        if not flags & MSG_PEEK:
+            self.urgent = None
+        if dst.remaining():
+            dst.copy_to(packet.data)
+        if not flags & MSG_PEEK:
+            packet.pos = 1
+        if info is not None:
+            info.flags |= MSG_OOB
+        return 1
+
+    def _recv_to_mark(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        """An ordinary receive while there is a mark: it stops before it, and passes it when it begins there."""
+        is_peek = flags & MSG_PEEK != 0
+        queue = self.packets
+        front: deque[Packet] = deque()
+        kept: deque[Packet] = deque()  # passed by a peek, and what lies beyond the mark
+        while queue:
+            packet = queue.popleft()
+            if packet.pos >= len(packet.data):  # a mark whose byte was read
+                if front and (is_peek or self.urgent is None):
+                    queue.appendleft(packet)
+                    break
+                if is_peek:
+                    kept.append(packet)
+                else:
+                    self.consumed(packet)
+            elif packet is self.urgent:
+                if front:
+                    queue.appendleft(packet)
+                    break
+                if is_peek:
+                    (front if self.is_oob_inline else kept).append(packet)
+                else:
+                    self.urgent = None
+                    if self.is_oob_inline:
+                        front.append(packet)
+                    else:
+                        self.drop_packet_files(packet)
+                        self.consumed(packet)
+            else:
+                front.append(packet)
+        beyond = queue
+        self.packets = front
+        result = self._recv(dst, flags, info)
+        front = self.packets
+        if is_peek:
+            kept.extend(front)
+            front = kept
+        front.extend(beyond)
+        self.packets = front
+        if not front:
+            self.has_marks = False
+        return result
+
+    def is_at_mark(self) -> bool:
+        """SIOCATMARK."""
+        packets = self.packets
+        if not packets:
+            return False
+        first = packets[0]
+        if first is self.urgent:
+            return True
+        is_read = first.pos >= len(first.data)
+        return is_read and (self.urgent is None or (len(packets) > 1 and packets[1] is self.urgent))
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if command == SIOCATMARK:
+            ctx.user_memory().write_i32(arg, int(self.is_at_mark()))
+            return 0
+        return super().ioctl(ctx, command, arg)
+
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         if self.rcvlowat > 1 and not self.flags & O_NONBLOCK and self.must_wait_for(dst.remaining()):
             return -EAGAIN
@@ -211,6 +333,8 @@ class UnixStream(UnixSocket):
         mask = self.base_events()
         if self.state != LISTENING and self.wmem << 2 <= self.sndbuf:
             mask |= OUT_EVENTS
+        if self.urgent is not None:
+            mask |= POLLPRI
         return mask
 
 

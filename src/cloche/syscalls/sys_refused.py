@@ -159,21 +159,6 @@ def sys_quotactl_fd(task: Task, args: Args) -> int:
     return -ENOSYS
 
 
-def sys_lsm_get_self_attr(task: Task, args: Args) -> int:
-    """lsm_get_self_attr(2): as without CONFIG_SECURITY."""
-    return -ENOSYS
-
-
-def sys_lsm_set_self_attr(task: Task, args: Args) -> int:
-    """lsm_set_self_attr(2): as without CONFIG_SECURITY."""
-    return -ENOSYS
-
-
-def sys_lsm_list_modules(task: Task, args: Args) -> int:
-    """lsm_list_modules(2): as without CONFIG_SECURITY."""
-    return -ENOSYS
-
-
 def sys_map_shadow_stack(task: Task, args: Args) -> int:
     """map_shadow_stack(2): as on a processor without them."""
     return -EOPNOTSUPP

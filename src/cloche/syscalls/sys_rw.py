@@ -272,6 +272,30 @@ def sys_write(task: Task, args: Args) -> int:
     return finish_write(task, file, src, result, 0)
 
 
+class PwriteWait(FileWait):
+    """A positioned write to a file that needs time (/proc/PID/mem)."""
+
+    def __init__(self, file: FileDescription, src: IovIter, offset: int, flags: int) -> None:
+        super().__init__(file)
+        self.src: IovIter = src
+        self.offset: int = offset
+        self.flags: int = flags
+
+    def retry(self, task: TaskBase) -> int:
+        result = self.file.pwrite(task, self.src, self.offset, self.flags)
+        return BLOCKED if result == -EAGAIN else result
+
+
+def finish_pwrite(
+    task: Task, file: FileDescription, src: IovIter, offset: int, flags: int, result: int
+) -> int:
+    """Wait, if a positioned write says that it would block."""
+    queue = file.wait_queue() if result == -EAGAIN else None
+    if queue is None or file.flags & O_NONBLOCK or flags & RWF_NOWAIT:
+        return result
+    return block_on(task, PwriteWait(file, src, offset, flags), queue, WRITE_MASK)
+
+
 def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: int, flags: int) -> int:
     """pwrite, with Linux's rule that O_APPEND wins over the offset (pwrite(2), BUGS)."""
     if (file.flags & O_APPEND and flags & RWF_NOAPPEND == 0) or flags & RWF_APPEND:
@@ -315,7 +339,7 @@ def sys_pwrite64(task: Task, args: Args) -> int:
             if path is not None:
                 notify_path(path, IN_MODIFY)
             return result
-    return positioned_write(task, file, src, offset, 0)
+    return finish_pwrite(task, file, src, offset, 0, positioned_write(task, file, src, offset, 0))
 
 
 # -- vectors -------------------------------------------------------------------------------------------------
@@ -381,6 +405,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         return -EINVAL
     if offset >= 0:
         result = positioned_write(task, file, src, offset, flags)
+        result = finish_pwrite(task, file, src, offset, flags, result)
     elif flags & (RWF_APPEND | RWF_NOAPPEND) and file.is_seekable():
         # As write(2) does, but with the call's own idea of appending.
         at = file.inode.size if flags & RWF_APPEND else file.pos

@@ -22,11 +22,14 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+from cloche.abi.socket import AF_UNIX, MSG_MORE
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.fs.pipe import Pipe, PipeFile
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, also_wait, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
+from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wait_to_read
 from cloche.vfs.objects import FileDescription
@@ -36,17 +39,24 @@ _CHUNK: Final = 65536
 _MAX_TRANSFER: Final = 8 << 20
 _U64_MAX: Final = 0xFFFFFFFFFFFFFFFF
 _SPLICE_F_NONBLOCK: Final = 2
+_SPLICE_F_MORE: Final = 4
 _SPLICE_F_ALL: Final = 15
 
 
 class FileSink(IovIter):
-    """An iterator to fill that passes everything on to an open file, at `offset` or (-1) its position."""
+    """An iterator to fill that passes everything on to an open file, at `offset` or (-1) its position.
 
-    def __init__(self, task: TaskBase, file: FileDescription, offset: int, limit: int) -> None:
+    `more`: a socket may hold the data back for what follows (MSG_MORE).
+    """
+
+    def __init__(
+        self, task: TaskBase, file: FileDescription, offset: int, limit: int, *, more: bool = False
+    ) -> None:
         self._task: TaskBase = task
         self._file: FileDescription = file
         self._offset: int = offset
         self._left: int = limit
+        self._socket: SocketFile | None = file if more and isinstance(file, SocketFile) else None
 
     def remaining(self) -> int:
         return self._left
@@ -55,7 +65,9 @@ class FileSink(IovIter):
         if not data:
             return 0
         source = KernelIovIter(data[: self._left])
-        if self._offset < 0:
+        if self._socket is not None:
+            count = self._socket.send(self._task, source, MSG_MORE, None)
+        elif self._offset < 0:
             count = self._file.write(self._task, source)
         else:
             count = self._file.pwrite(self._task, source, self._offset)
@@ -141,6 +153,9 @@ class Transfer(Blocked):
         self.out_pointer: int = 0
         self.is_whole: bool = False  # sendfile: go on until everything is moved or the input ends
         self.is_tee: bool = False
+        self.is_single: bool = False  # one pass: a message at a time
+        self.has_more: bool = False  # SPLICE_F_MORE
+        self.waits_for_sink: bool = True
 
     def one_pass(self, task: TaskBase) -> int:
         """Move something; bytes, 0 at the end of the input, or -errno."""
@@ -166,7 +181,7 @@ class Transfer(Blocked):
                 else:
                     source.pos = at + count
         elif source.inode.mode & S_IFMT == S_IFIFO:
-            count = source.read(task, FileSink(task, sink, self.out_offset, length))
+            count = source.read(task, FileSink(task, sink, self.out_offset, length, more=self.has_more))
         else:
             count = sink.write(task, FileSource(task, source, length))
         if count > 0 and self.out_offset >= 0:
@@ -181,6 +196,8 @@ class Transfer(Blocked):
             except LinuxError as error:
                 count = -error.errno
             if count == -EAGAIN and (self.done == 0 or self.is_whole):
+                if not self.waits_for_sink and self.source.poll(task) & POLLIN:
+                    return self.settle(task) if self.done else -EAGAIN
                 return BLOCKED
             if count < 0:
                 if count == -EPIPE:
@@ -188,7 +205,7 @@ class Transfer(Blocked):
                 return self.settle(task) if self.done or count == -EAGAIN else count
             self.done += count
             self.left -= count
-            if count == 0 or self.left == 0:
+            if count == 0 or self.left == 0 or self.is_single:
                 return self.settle(task)
             if task.has_pending_signal():
                 return self.settle(task)
@@ -207,6 +224,9 @@ class Transfer(Blocked):
 
     def interrupted(self, task: TaskBase) -> int:
         return self.settle(task) if self.done else -ERESTARTSYS
+
+    def timed_out(self, task: TaskBase) -> int:
+        return self.settle(task) if self.done else -EAGAIN
 
     def finished(self, task: TaskBase) -> None:
         self.source.put()
@@ -360,6 +380,19 @@ def sys_splice(task: Task, args: Args) -> int:
     if to_pipe:
         is_nonblocking = is_nonblocking or sink.flags & O_NONBLOCK != 0
     move = Transfer(source, sink, in_at, out_at, min(length, _MAX_TRANSFER))
+    move.has_more = flags & _SPLICE_F_MORE != 0
+    if isinstance(source, SocketFile):
+        # Only AF_UNIX streams take the flag for themselves; others look at O_NONBLOCK and SO_RCVTIMEO.
+        if source.family != AF_UNIX or not source.is_stream():
+            is_nonblocking = source.flags & O_NONBLOCK != 0
+        else:
+            is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
+        move.is_single = not source.is_stream()
+        limit_ns = source.wait_limit_ns(is_write=False)
+        if limit_ns >= 0:
+            move.deadline_ns = monotonic_ns() + limit_ns
+    elif isinstance(sink, SocketFile) and sink.flags & O_NONBLOCK:
+        move.waits_for_sink = False
     move.in_pointer = in_pointer
     move.out_pointer = out_pointer
     return run_transfer(task, move, is_nonblocking=is_nonblocking)

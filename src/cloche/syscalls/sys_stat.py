@@ -43,6 +43,7 @@ from cloche.abi.structs import (
     pack_statfs,
     pack_statx,
 )
+from cloche.fs.proc_mounts import unique_id
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import (
     any_file,
@@ -165,7 +166,7 @@ def sys_statx(task: Task, args: Args) -> int:
         minor(rdev),
         major(dev),
         minor(dev),
-        path.mount.ident,
+        unique_id(path.mount) if wanted & STATX_MNT_ID_UNIQUE else path.mount.ident,
     )
     task.user_memory().write(to_u64(args.a4), raw)
     return 0

@@ -88,6 +88,7 @@ from cloche.syscalls.sys_inotify import (
 )
 from cloche.syscalls.sys_inspect import sys_kcmp, sys_process_vm_readv, sys_process_vm_writev
 from cloche.syscalls.sys_ioctl import sys_ioctl
+from cloche.syscalls.sys_lsm import sys_lsm_get_self_attr, sys_lsm_list_modules, sys_lsm_set_self_attr
 from cloche.syscalls.sys_membarrier import sys_membarrier
 from cloche.syscalls.sys_misc import (
     sys_getrandom,
@@ -213,6 +214,7 @@ from cloche.syscalls.sys_process import (
     sys_waitid,
 )
 from cloche.syscalls.sys_process_mm import sys_mseal, sys_process_madvise, sys_process_mrelease
+from cloche.syscalls.sys_ptrace import sys_ptrace
 from cloche.syscalls.sys_refused import (
     sys_acct,
     sys_add_key,
@@ -234,9 +236,6 @@ from cloche.syscalls.sys_refused import (
     sys_landlock_add_rule,
     sys_landlock_create_ruleset,
     sys_landlock_restrict_self,
-    sys_lsm_get_self_attr,
-    sys_lsm_list_modules,
-    sys_lsm_set_self_attr,
     sys_map_shadow_stack,
     sys_memfd_secret,
     sys_modify_ldt,
@@ -351,6 +350,7 @@ from cloche.syscalls.sys_stat import (
     sys_statx,
     sys_ustat,
 )
+from cloche.syscalls.sys_statmount import sys_listmount, sys_statmount
 from cloche.syscalls.sys_sync import (
     sys_fallocate,
     sys_fdatasync,
@@ -522,7 +522,7 @@ _TABLE: Final[list[Row]] = [
     row(98, "getrusage", sys_getrusage, FULL),
     row(99, "sysinfo", sys_sysinfo, FULL),
     row(100, "times", sys_times, FULL),
-    row(101, "ptrace", sys_ni, MISSING, "debuggers and strace do not work inside"),
+    row(101, "ptrace", sys_ptrace, PARTIAL, "no breakpoints of the processor (ENOSPC), no PTRACE_SINGLEBLOCK"),
     row(102, "getuid", sys_getuid, FULL),
     row(103, "syslog", sys_syslog, REFUSED, "EPERM without CAP_SYSLOG; a log of one line with it"),
     row(104, "getgid", sys_getgid, FULL),
@@ -854,11 +854,11 @@ _TABLE: Final[list[Row]] = [
     row(454, "futex_wake", sys_futex_wake, FULL),
     row(455, "futex_wait", sys_futex_wait, FULL),
     row(456, "futex_requeue", sys_futex_requeue, FULL),
-    row(457, "statmount", sys_ni, MISSING, "not yet; /proc/self/mountinfo tells the same"),
-    row(458, "listmount", sys_ni, MISSING, "not yet; /proc/self/mountinfo tells the same"),
-    row(459, "lsm_get_self_attr", sys_lsm_get_self_attr, REFUSED, "ENOSYS: no security modules"),
-    row(460, "lsm_set_self_attr", sys_lsm_set_self_attr, REFUSED, "ENOSYS: no security modules"),
-    row(461, "lsm_list_modules", sys_lsm_list_modules, REFUSED, "ENOSYS: no security modules"),
+    row(457, "statmount", sys_statmount, PARTIAL, "no numbers of mount namespaces"),
+    row(458, "listmount", sys_listmount, PARTIAL, "no numbers of mount namespaces"),
+    row(459, "lsm_get_self_attr", sys_lsm_get_self_attr, FULL),
+    row(460, "lsm_set_self_attr", sys_lsm_set_self_attr, FULL),
+    row(461, "lsm_list_modules", sys_lsm_list_modules, FULL),
     row(462, "mseal", sys_mseal, FULL),
 ]
 

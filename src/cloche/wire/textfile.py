@@ -58,7 +58,7 @@ PAGE_BYTES: Final = 4096
 WINDOW_JUMP_BYTES: Final = 5  # jmp rel32
 
 MAX_SITES: Final = 32768
-MAX_PAGES: Final = 32768  # 128 MiB of copies
+MAX_PAGES: Final = 16384  # 64 MiB of copies
 MAX_TAIL_PAGES: Final = 1024
 MAX_WINDOW_BYTES: Final = 19  # 4 and the longest instruction
 MAX_WINDOW_INSTRUCTIONS: Final = 5
