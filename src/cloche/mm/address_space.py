@@ -579,9 +579,9 @@ class AddressSpace:
                 return old
         if not flags & MREMAP_MAYMOVE:
             raise LinuxError(ENOMEM)
-        for tail in self.tails.values():
+        for known in self.tails.values():
             end = old + old_size
-            if (old < tail.code_end and tail.code_start < end) or (old < tail.end and tail.start < end):
+            if (old < known.code_end and known.code_start < end) or (old < known.end and known.start < end):
                 raise LinuxError(ENOMEM)  # its jumps to the tail hold in one place only
         if flags & MREMAP_FIXED:
             self._drop(self._remove(new, new + new_size))
