@@ -57,8 +57,8 @@ class Server:
         while True:
             try:
                 request = receive_request(self._sock)
-            except ProtocolError as error:
-                log(str(error))
+            except ProtocolError as refusal:
+                log(str(refusal))
                 return EXIT_PROTOCOL
             except ConnectionResetError:
                 request = None

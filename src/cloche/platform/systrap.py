@@ -266,11 +266,13 @@ class SystrapThread(HostThread):
         _native.retry_with_frame(self.handle)
 
     def set_patched(self, is_on: bool) -> None:
-        _native.set_patched(self.handle, is_on)
+        if not self.is_discarded:
+            _native.set_patched(self.handle, is_on)
 
     def set_answers(self, is_valid: bool, values: list[int]) -> None:
         pid, tid, ppid, uid, euid, gid, egid = values if is_valid else (0, 0, 0, 0, 0, 0, 0)
-        _native.set_answers(self.handle, is_valid, pid, tid, ppid, uid, euid, gid, egid)
+        if not self.is_discarded:
+            _native.set_answers(self.handle, is_valid, pid, tid, ppid, uid, euid, gid, egid)
 
     def interrupt(self) -> None:
         _native.interrupt(self.handle)

@@ -50,7 +50,7 @@ def unlink(task: Task) -> None:
         tracee.tracer.ptraced.remove(task)
     task.tracee = None
     task.needs_full_frame = False
-    if task.vfork_parent is None:
+    if task.vfork_parent is None and not task.is_exited:
         task.thread.set_patched(True)
     task.kernel.traced_zombies.pop(task.tid, None)
 
