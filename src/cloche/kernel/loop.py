@@ -357,7 +357,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.arrived(task)
     if kind == EV_FAULT:
-        force_fault_signal(task, event[2], event[3], event[4])
+        force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
         return_to_guest(kernel, task, 0, in_syscall=False)
