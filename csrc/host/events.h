@@ -98,8 +98,10 @@ static bool take(struct thr *t, struct event *e)
         break;
     default: {
         int signo = READ_ONCE(s->signo);
+        uint64_t *regs = regs_of(t); /* behind the registers: error code, number of the trap */
         *e = (struct event){{2, t->id, signo > 0 && signo <= 64 ? signo : SIGSEGV, READ_ONCE(s->code),
-                             (int64_t)READ_ONCE(s->addr)}};
+                             (int64_t)READ_ONCE(s->addr), READ_ONCE(regs[20]) & 0xff,
+                             READ_ONCE(regs[19]) & 0xffffffff}};
         clear_queue(t);
     }
     }

@@ -369,7 +369,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
         kernel.tracing.arrived(task)
     if kind == EV_FAULT:
         task.is_stopping = False
-        force_fault_signal(task, event[2], event[3], event[4])
+        force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
         if task.is_stopping:
