@@ -27,7 +27,7 @@ SYSCALL: Final = b"\x0f\x05"
 MAX_CANDIDATES: Final = 100_000  # occurrences of 0f 05
 MAX_JUMPS: Final = 8_000_000  # byte strings that may be near jumps
 MAX_FUNCTION_BYTES: Final = 1 << 20
-MAX_DECODED_BYTES: Final = 32 << 20
+MAX_DECODED_BYTES: Final = 6 << 20  # an instruction may be a byte, and takes a microsecond and 200 bytes
 
 # Calls that need every register, or never return: they stay with the trap (DESIGN 3.2).
 FULL_REGISTER_CALLS: Final = frozenset(
