@@ -117,7 +117,11 @@ awk '/Requests\\/sec/ { printf "#seconds %.6f\\n", 10000 / $2 }
     Row("postgres + pgbench", """
 if [ $(id -u) = 0 ]; then as="setpriv --reuid=65534 --regid=65534 --clear-groups"; fi
 cp -a $DATA/pg/cluster pgdata
-$as $PGBIN/pg_ctl -D $PWD/pgdata -w -l /tmp/pg.log -o '-c listen_addresses=127.0.0.1 -p 5499 -k /tmp' start >/dev/null || { cat /tmp/pg.log >&2; exit 1; }
+options='-c listen_addresses=127.0.0.1 -c dynamic_shared_memory_type=mmap -p 5499 -k /tmp'
+$as $PGBIN/pg_ctl -D $PWD/pgdata -w -l /tmp/pg.log -o "$options" start >/dev/null || {
+    cat /tmp/pg.log >&2
+    exit 1
+}
 trap '$as $PGBIN/pg_ctl -D $PWD/pgdata -w -m fast stop >/dev/null; rm -f /tmp/pg.log' EXIT
 pgbench -n -c 4 -j 1 -t 150 -h 127.0.0.1 -p 5499 -U bench postgres >out.txt
 awk '/tps = / { printf "#seconds %.6f\\n", 1000 / $3 } /processed: 600/ { print "done" }' out.txt

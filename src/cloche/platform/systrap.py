@@ -384,7 +384,11 @@ class Systrap(Platform):
             self._stub_fd = -1
         per_ns = passed / max(elapsed, 1)
         cpus = len(os.sched_getaffinity(0))
-        _native.set_spin(int(_SENTRY_SPIN_NS * per_ns), int(_STUB_SPIN_NS * per_ns) if cpus > 1 else 0, cpus)
+        sentry_ns, stub_ns = _SENTRY_SPIN_NS, _STUB_SPIN_NS if cpus > 1 else 0
+        asked = os.environ.get("CLOCHE_SPIN_NS", "")  # to measure what spinning gains (bench/waiting.py)
+        if asked.isdecimal():
+            sentry_ns = stub_ns = int(asked)
+        _native.set_spin(int(sentry_ns * per_ns), int(stub_ns * per_ns), cpus)
         self._has_proc = self._sees_itself_in_proc()
         self._refill()
 
