@@ -138,7 +138,7 @@ from cloche.net.inet_addr import (
     is_multicast,
 )
 from cloche.net.ports import Hold, PortTable, TupleTest
-from cloche.net.socket import Incoming, SocketFile
+from cloche.net.socket import Incoming, IpPacket, SocketFile
 from cloche.vfs.objects import Context
 
 _I32: Final = Struct("<i")
@@ -206,6 +206,7 @@ class NetStack(NetNamespace):
         self.tuples: dict[tuple[bytes, int, bytes, int], InetSocket] = {}  # TCP connections
 
         self.parts: dict[str, object] = {}  # what other families keep
+        self.taps: dict[SocketFile, None] = {}  # who sees every packet: raw sockets, AF_PACKET
 
     def fresh(self) -> NetNamespace:
         new = NetStack()
@@ -214,6 +215,11 @@ class NetStack(NetNamespace):
         new.lo.addresses6.clear()
         new.ping_low, new.ping_high = 1, 0
         return new
+
+    def pass_packet(self, packet: IpPacket) -> None:
+        """Show a packet to those who listen in; build one only if there are `taps`."""
+        for sock in list(self.taps):
+            sock.overhear(packet)
 
     def count(self, name: str) -> None:
         """One more in /proc/net/snmp."""

@@ -6,9 +6,10 @@ from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_CLO
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
+from cloche.net.raw import PingSocket, RawSocket
 from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
-from cloche.net.udp import DatagramSocket, PingSocket, RawSocket, UdpSocket
+from cloche.net.udp import DatagramSocket, UdpSocket
 from cloche.net.unix_base import LISTENING, UnixSocket, names_of
 
 _TCP_HEAD: Final = (

@@ -47,9 +47,11 @@ from cloche.kernel.task import Task
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_base import InetSocket, stack_for
 from cloche.net.netlink import NetlinkSocket
+from cloche.net.packet import create_packet
+from cloche.net.raw import PingSocket, RawSocket
 from cloche.net.socket import SOCKET_BYTES, SocketFile
 from cloche.net.tcp import TcpSocket
-from cloche.net.udp import PingSocket, RawSocket, UdpSocket
+from cloche.net.udp import UdpSocket
 from cloche.net.unix_base import UnixSocket
 from cloche.net.unix_dgram import UnixDgram
 from cloche.net.unix_stream import UnixStream
@@ -77,8 +79,8 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
         if protocol not in _NETLINK:
             raise LinuxError(EPROTONOSUPPORT)
         return NetlinkSocket(task.kernel, task, kind, protocol, flags)
-    if family == AF_PACKET and not task.creds.capable(CAP_NET_RAW):
-        raise LinuxError(EPERM)
+    if family == AF_PACKET:
+        return create_packet(task.kernel, task, kind, protocol, flags)
     raise LinuxError(EAFNOSUPPORT)
 
 

@@ -246,6 +246,21 @@ class Incoming:
                 file.put()
 
 
+class IpPacket:
+    """An IP packet on lo as raw sockets and AF_PACKET see it; `data` is all of it."""
+
+    def __init__(
+        self, data: bytes, protocol: int, source: bytes, dest: bytes, header_bytes: int, ttl: int, tos: int
+    ) -> None:
+        self.data: bytes = data
+        self.protocol: int = protocol
+        self.source: bytes = source
+        self.dest: bytes = dest
+        self.header_bytes: int = header_bytes
+        self.ttl: int = ttl
+        self.tos: int = tos
+
+
 class SocketInode(Inode):
     """The inode of a socket without a name."""
 
@@ -383,6 +398,9 @@ class SocketFile(Carrier):
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
         """Receive into `dst`: bytes, 0 at the end of a stream, or -errno (-EAGAIN: nothing there)."""
         return -EOPNOTSUPP
+
+    def overhear(self, packet: IpPacket) -> None:
+        """A packet passes on lo; only for sockets in `NetStack.taps`."""
 
     def is_stream(self) -> bool:
         """Whether partial transfers go on, and a broken one raises SIGPIPE."""

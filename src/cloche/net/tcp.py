@@ -87,6 +87,7 @@ from cloche.kernel.task import Kernel
 from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.net import packets
 from cloche.net.inet_addr import LO_INDEX, Endpoint, encode, is_any, is_broadcast, is_multicast
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.ports import TupleTest
@@ -175,6 +176,9 @@ class TcpSocket(InetSocket):
         self.timer: Timer | None = None
         self.bytes_sent: int = 0
         self.bytes_received: int = 0
+        self.syn_acked: int = 0  # 1: we have connected; these three for TCP_INFO
+        self.fin_sent: int = 0
+        self.fin_seen: int = 0
         self.is_corked: bool = False  # TCP_CORK
         self.unsent: bytes = b""  # less than a segment, held back by TCP_CORK or MSG_MORE
 
@@ -342,6 +346,8 @@ class TcpSocket(InetSocket):
             if end.addr == self.laddr and end.port == self.lport:
                 connect_ends(self, self)  # a simultaneous open with itself
             else:
+                if stack.taps:
+                    show_refusal(self)
                 self.got_reset()
         elif len(listener.accept_queue) > listener.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
             self.listener = listener
@@ -406,6 +412,7 @@ class TcpSocket(InetSocket):
     # -- what the other end does -------------------------------------------------------------------------
     def got_fin(self) -> None:
         """The other end sends no more."""
+        self.fin_seen = 1
         self.shut |= RCV_SHUTDOWN
         if self.listener is not None:
             self.listener.undefer(self)
@@ -464,12 +471,17 @@ class TcpSocket(InetSocket):
         was = self.state
         self.done()
         if peer is not None and peer is not self and was != TCP_CLOSE:
+            if self.stack.taps:
+                show_segment(self, peer, self.bytes_sent + 1, packets.TCP_RST | packets.TCP_ACK)
             peer.got_reset()
 
     def _send_fin(self) -> None:
         if self.unsent:
             self.push()
         peer = self.peer
+        if peer is not None and self.stack.taps and self.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            show_fin(self, peer)
+        self.fin_sent = 1
         if self.state == TCP_ESTABLISHED:
             self.state = TCP_FIN_WAIT2
             if peer is not None:
@@ -549,6 +561,8 @@ class TcpSocket(InetSocket):
 
     def _sent(self, peer: "TcpSocket", count: int) -> None:
         """`count` bytes have been queued at the other end."""
+        if self.stack.taps:
+            show_data(self, peer, count)
         peer.rx_bytes += count
         peer.account()
         self.bytes_sent += count
@@ -999,33 +1013,34 @@ class TcpSocket(InetSocket):
 
     def _info(self) -> bytes:
         """struct tcp_info as far as tcpi_segs_in; the rest is zero."""
-        peer = self.peer
-        unread = peer.rx_bytes if peer is not None else 0
-        is_listening = self.state == TCP_LISTEN
-        head = [self.state, 0, 0, 0, 0, 7 if peer is not None else 0, 0x77 if peer is not None else 0, 0]
+        state = self.state
+        is_live = self.peer is not None or self.syn_acked or self.bytes_sent or self.bytes_received
+        head = [state, 0, 0, 0, 0, 7 if is_live else 0, 0x77 if is_live else 0, 0]
         words = [0] * 24
-        words[0] = 200_000  # rto
-        words[1] = 40_000  # ato
-        words[2] = _LO_MSS if peer is not None else 536
-        words[3] = 536
-        if is_listening:
+        words[18] = 10  # cwnd
+        words[20] = 3  # reordering
+        longs = [0xFFFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 0, 0]
+        if state == TCP_LISTEN:
             words[4] = len(self.accept_queue)  # unacked
             words[5] = self.backlog  # sacked
-        words[13] = 65535 if peer is not None else 0  # pmtu
-        words[15] = 30  # rtt
-        words[16] = 15
+            return _INFO.pack(*head, *words, *longs, 0, 0, 0, 0).ljust(248, b"\0")
+        words[0] = 200_000 if is_live else 1_000_000  # rto
+        words[1] = 40_000 if is_live else 0  # ato
+        words[2] = _LO_MSS if is_live else 536
+        words[3] = 536 if is_live else 0
+        words[13] = 65535 if is_live else 0  # pmtu
+        words[15] = 30 if is_live else 0  # rtt
+        words[16] = 15 if is_live else 250_000
         words[17] = 0x7FFFFFFF
-        words[18] = 10  # cwnd
-        words[19] = _LO_MSS if peer is not None else 536
-        words[20] = 3
-        words[22] = 65536
-        longs = [
-            0xFFFFFFFFFFFFFFFF,
-            0xFFFFFFFFFFFFFFFF,
-            max(self.bytes_sent - unread, 0),
-            self.bytes_received,
-        ]
-        return _INFO.pack(*head, *words, *longs, 0, 0, 0, 0).ljust(248, b"\0")
+        words[19] = _LO_MSS if is_live else 536
+        words[22] = 65536 if is_live else 0
+        # What has arrived is acknowledged at once; SYN and FIN count as a byte each.
+        longs[2] = self.bytes_sent + self.syn_acked + self.fin_sent
+        longs[3] = self.bytes_received + self.fin_seen
+        found = _INFO.pack(*head, *words, *longs, 0, 0, len(self.unsent), 30 if is_live else 0).ljust(
+            200, b"\0"
+        )
+        return (found + self.bytes_sent.to_bytes(8, "little")).ljust(248, b"\0")
 
 
 POLLOUT_BITS: Final = OUT_EVENTS & ~0x200  # POLLOUT | POLLWRNORM; sk_stream has no band
@@ -1109,7 +1124,12 @@ def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
 def connect_ends(a: TcpSocket, b: TcpSocket) -> None:
     """Both ends are ESTABLISHED."""
     a.peer, b.peer = b, a
+    a.syn_acked = 1
     a.stack.count("TcpActiveOpens")
+    if a.stack.taps:
+        show_segment(a, b, 0, packets.TCP_SYN)
+        show_segment(b, a, 0, packets.TCP_SYN | packets.TCP_ACK)
+        show_segment(a, b, 1, packets.TCP_ACK)
     for end in (a, b):
         if end.timer is not None:
             end.timer.cancel()
@@ -1120,3 +1140,52 @@ def connect_ends(a: TcpSocket, b: TcpSocket) -> None:
         if not end.is_sndbuf_set:
             end.sndbuf = SNDBUF_LOOPBACK
     a.queue.wake(STATE_WAKE)
+
+
+# -- for those who listen in -------------------------------------------------------------------------------------
+def show_segment(one: TcpSocket, other: TcpSocket, offset: int, flags: int, data: bytes = b"") -> None:
+    """A segment from one end to the other, `offset` after the initial sequence number."""
+    first, theirs = one.inode.ino * 0x9E3779B1, other.inode.ino * 0x9E3779B1
+    ack = theirs + 1 + other.bytes_sent + one.fin_seen
+    window = one.rcvbuf - one.rx_bytes >> 7
+    one.stack.pass_packet(
+        packets.tcp(
+            one.laddr, one.lport, one.raddr, one.rport, first + offset, ack, flags, max(window, 0), data
+        )
+    )
+
+
+def show_data(one: TcpSocket, other: TcpSocket, count: int) -> None:
+    """The last `count` bytes of the other end's queue, in segments, and their acknowledgement."""
+    pieces: list[bytes] = []
+    left = count
+    for piece in reversed(other.rx):
+        if left <= 0:
+            break
+        pieces.append(piece[-left:] if len(piece) > left else piece)
+        left -= len(piece)
+    data = b"".join(reversed(pieces))
+    offset = 1 + one.bytes_sent
+    for at in range(0, len(data), _LO_MSS):
+        flags = packets.TCP_ACK | (packets.TCP_PSH if at + _LO_MSS >= len(data) else 0)
+        show_segment(one, other, offset + at, flags, data[at : at + _LO_MSS])
+    one.bytes_sent += count
+    show_segment(other, one, 1 + other.bytes_sent, packets.TCP_ACK)
+    one.bytes_sent -= count
+
+
+def show_fin(one: TcpSocket, other: TcpSocket) -> None:
+    """A FIN and its acknowledgement."""
+    show_segment(one, other, 1 + one.bytes_sent, packets.TCP_FIN | packets.TCP_ACK)
+    one.bytes_sent += 1
+    show_segment(other, one, 1 + other.bytes_sent, packets.TCP_ACK)
+    one.bytes_sent -= 1
+
+
+def show_refusal(one: TcpSocket) -> None:
+    """A SYN to a port where nobody listens, and the RST that answers it."""
+    first = one.inode.ino * 0x9E3779B1
+    here, there = (one.laddr, one.lport), (one.raddr, one.rport)
+    one.stack.pass_packet(packets.tcp(*here, *there, first, 0, packets.TCP_SYN, 0xFFFF, b""))
+    flags = packets.TCP_RST | packets.TCP_ACK
+    one.stack.pass_packet(packets.tcp(*there, *here, 0, first + 1, flags, 0, b""))

@@ -31,8 +31,6 @@ from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
     AF_UNSPEC,
-    ICMP_FILTER,
-    IP_HDRINCL,
     IP_MULTICAST_ALL,
     IP_MULTICAST_IF,
     IP_MULTICAST_TTL,
@@ -47,7 +45,6 @@ from cloche.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_IP,
     IPPROTO_IPV6,
-    IPPROTO_RAW,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
     IPV6_HOPLIMIT,
@@ -75,6 +72,7 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.net import packets
 from cloche.net.inet_addr import (
     ANY4,
     LO_INDEX,
@@ -568,6 +566,8 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
     """Hand a datagram to whoever it is for."""
     stack.lo.packets += 1
     stack.lo.bytes += len(gram.data) + 28
+    if stack.taps:
+        pass_udp(stack, gram, sender.protocol)
     found: list[UdpSocket] = []
     for sock in by_port_of(sender).get(gram.dest_port, []):
         assert isinstance(sock, UdpSocket)
@@ -579,9 +579,22 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
     if target is None:
         stack.count("UdpNoPorts")
+        if stack.taps:
+            pass_port_unreachable(stack, gram, sender.protocol)
         sender.unreachable(gram)
         return
     if not target.shut & RCV_SHUTDOWN:
+        target.deliver(gram)
+
+
+def udp_arrive(stack: NetStack, gram: Datagram) -> None:
+    """A datagram that came as a packet."""
+    found: list[UdpSocket] = []
+    for sock in stack.udp_sockets.get(gram.dest_port, []):
+        assert isinstance(sock, UdpSocket)
+        found.append(sock)
+    target = udp_lookup(found, gram.dest, gram.addr, gram.port)
+    if target is not None and not target.shut & RCV_SHUTDOWN:
         target.deliver(gram)
 
 
@@ -637,128 +650,20 @@ def udp_lookup(found: list[UdpSocket], dest: bytes, addr: bytes, port: int) -> U
     return best[len(best) - 1]
 
 
-def checksum(data: bytes) -> int:
-    """The Internet checksum."""
-    if len(data) & 1:
-        data += b"\0"
-    total = 0
-    for at in range(0, len(data), 2):
-        total += data[at] << 8 | data[at + 1]
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def pass_udp(stack: NetStack, gram: Datagram, protocol: int) -> None:
+    """Show a datagram to those who listen in."""
+    data = packets.udp(gram.addr, gram.port, gram.dest, gram.dest_port, gram.data)
+    stack.pass_packet(packets.ip(protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos))
 
 
-class PingSocket(DatagramSocket):
-    """SOCK_DGRAM over ICMP: echo requests only; the port is the identifier."""
-
-    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
-        protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
-        super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
-
-    def take_port(self, addr: bytes, port: int) -> None:
-        if port == 0:
-            port = self.inode.ino & 0xFFFF or 1
-        self.lport = port
-
-    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
-        length = src.remaining()
-        if length > 0xFFFF:
-            return -EMSGSIZE
-        if length < 8:
-            return -EINVAL
-        if self.error:
-            return self.take_error()
-        end = self.destination(out)
-        source = self._source(end)
-        data = src.copy_from(length)
-        is_v6 = self.family == AF_INET6
-        if len(data) < length:
-            raise LinuxError(EFAULT)
-        if data[0] != (128 if is_v6 else 8) or data[1] != 0:
-            return -EINVAL
-        self.autobind()
-        gram = Datagram(b"", source, 0, end.addr, 0)
-        self.control_of(out, gram)
-        reply = bytes([129 if is_v6 else 0, 0, 0, 0]) + self.lport.to_bytes(2, "big") + data[6:]
-        total = checksum(reply)
-        reply = reply[:2] + total.to_bytes(2, "big") + reply[4:]
-        answer = Datagram(reply, end.addr, 0, source, self.lport)
-        self.deliver(answer)
-        return length
-
-
-class RawSocket(DatagramSocket):
-    """SOCK_RAW: what is sent to a local address comes back to every raw socket of its protocol; echoes are answered."""
-
-    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
-        length = src.remaining()
-        if length > 0xFFFF:
-            return -EMSGSIZE
-        if flags & MSG_OOB:
-            return -EOPNOTSUPP
-        if self.error:
-            return self.take_error()
-        end = self.destination(out)
-        source = self._source(end)
-        data = src.copy_from(length) if length else b""
-        if len(data) < length:
-            raise LinuxError(EFAULT)
-        gram = Datagram(b"", source, 0, end.addr, 0)
-        self.control_of(out, gram)
-        protocol = self.protocol
-        if self.family == AF_INET:
-            if self.protocol == IPPROTO_RAW or self.ip.get(IP_HDRINCL, 0):
-                if length < 20 or data[0] >> 4 != 4:
-                    return -EINVAL
-                protocol = data[9]
-                data = data[(data[0] & 15) * 4 :]
-        elif protocol == IPPROTO_ICMPV6 and len(data) >= 4:
-            data = data[:2] + b"\0\0" + data[4:]
-        raw_deliver(self.stack, protocol, data, gram, self.family)
-        return length
-
-    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        if level in (IPPROTO_ICMPV6, 255) and name == ICMP_FILTER:
-            return 0 if self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6) else -EOPNOTSUPP
-        return -ENOPROTOOPT
-
-    def take_port(self, addr: bytes, port: int) -> None:
-        self.lport = 0
-
-    def local_name(self) -> bytes:
-        return encode(self.family, self.laddr, self.protocol if self.family == AF_INET else 0)
-
-
-def raw_deliver(stack: NetStack, protocol: int, data: bytes, gram: Datagram, family: int) -> None:
-    """A raw packet on lo."""
-    _to_raw_sockets(stack, protocol, data, gram.addr, gram.dest, gram, family)
-    if len(data) >= 8 and protocol == IPPROTO_ICMP and data[0] == 8:
-        reply = b"\0\0\0\0" + data[4:]
-        reply = reply[:2] + checksum(reply).to_bytes(2, "big") + reply[4:]
-        _to_raw_sockets(stack, protocol, reply, gram.dest, gram.addr, gram, family)
-    elif len(data) >= 8 and protocol == IPPROTO_ICMPV6 and data[0] == 128:
-        reply = b"\x81\0\0\0" + data[4:]
-        _to_raw_sockets(stack, protocol, reply, gram.dest, gram.addr, gram, family)
-
-
-def _to_raw_sockets(
-    stack: NetStack, protocol: int, data: bytes, source: bytes, dest: bytes, model: Datagram, family: int
-) -> None:
-    for sock in list(stack.sockets):
-        if not isinstance(sock, RawSocket) or sock.protocol != protocol or sock.family != family:
-            continue
-        if not is_any(sock.laddr) and sock.laddr != dest:
-            continue
-        if sock.is_connected and sock.raddr != source:
-            continue
-        packet = data
-        if family == AF_INET:
-            size = 20 + len(data)
-            head = bytes([0x45, model.tos, size >> 8 & 255, size & 255, 0, 0, 0, 0, model.ttl, protocol])
-            head = head + b"\0\0" + source + dest
-            head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
-            packet = head + data
-        gram = Datagram(packet, source, 0, dest, 0)
-        gram.ttl, gram.tos = model.ttl, model.tos
-        sock.deliver(gram)
+def pass_port_unreachable(stack: NetStack, gram: Datagram, protocol: int) -> None:
+    """Show the ICMP error that a datagram without a receiver causes."""
+    data = packets.udp(gram.addr, gram.port, gram.dest, gram.dest_port, gram.data)
+    cause = packets.ip(protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos)
+    if len(gram.dest) == 4:
+        error = packets.icmp(3, 3, bytes(4) + cause.data[:548])
+        packet = packets.ip(IPPROTO_ICMP, gram.dest, gram.addr, error, 64, 0xC0, is_whole=False)
+    else:
+        error = packets.icmp6(gram.dest, gram.addr, bytes([1, 4]) + bytes(6) + cause.data[:1184])
+        packet = packets.ip(IPPROTO_ICMPV6, gram.dest, gram.addr, error, 64, 0)
+    stack.pass_packet(packet)

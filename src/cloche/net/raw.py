@@ -1,0 +1,216 @@
+"""Ping and raw sockets (icmp(7), raw(7)): echoes on lo, and packets as they are.
+
+A raw socket is one of `NetStack.taps`: it sees every packet of its protocol.  What it sends is also taken in: echo
+requests are answered, UDP datagrams go to their port.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EFAULT, EINVAL, EMSGSIZE, ENOPROTOOPT, EOPNOTSUPP, LinuxError
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    ICMP_FILTER,
+    IP_HDRINCL,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_RAW,
+    IPPROTO_UDP,
+    MSG_OOB,
+    SOCK_DGRAM,
+    SOCK_RAW,
+)
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import IovIter
+from cloche.net import packets
+from cloche.net.inet_addr import encode, is_any
+from cloche.net.inet_base import NetStack
+from cloche.net.socket import IpPacket, Outgoing
+from cloche.net.udp import Datagram, DatagramSocket, udp_arrive
+from cloche.vfs.objects import Context
+
+_SOL_RAW: Final = 255
+_ECHO_REQUEST: Final = 8
+_ECHO6_REQUEST: Final = 128
+_ECHO6_REPLY: Final = 129
+
+
+class PingSocket(DatagramSocket):
+    """SOCK_DGRAM over ICMP: echo requests only; the port is the identifier."""
+
+    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
+        protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
+        super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
+
+    def take_port(self, addr: bytes, port: int) -> None:
+        if port == 0:
+            port = self.inode.ino & 0xFFFF or 1
+        self.lport = port
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        length = src.remaining()
+        if length > 0xFFFF:
+            return -EMSGSIZE
+        if length < 8:
+            return -EINVAL
+        if self.error:
+            return self.take_error()
+        end = self.destination(out)
+        source = self._source(end)
+        data = src.copy_from(length)
+        is_v6 = self.family == AF_INET6
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        if data[0] != (_ECHO6_REQUEST if is_v6 else _ECHO_REQUEST) or data[1] != 0:
+            return -EINVAL
+        self.autobind()
+        gram = Datagram(b"", source, 0, end.addr, 0)
+        self.control_of(out, gram)
+        rest = self.lport.to_bytes(2, "big") + data[6:]
+        reply = answer_to(source, end.addr, rest)
+        if self.stack.taps:
+            request = packets.icmp(_ECHO_REQUEST, 0, rest)
+            if is_v6:
+                request = packets.icmp6(source, end.addr, bytes([_ECHO6_REQUEST, 0, 0, 0]) + rest)
+            self.stack.pass_packet(packets.ip(self.protocol, source, end.addr, request, gram.ttl, gram.tos))
+            self.stack.pass_packet(
+                packets.ip(self.protocol, end.addr, source, reply, 64, gram.tos, is_whole=False)
+            )
+        self.deliver(Datagram(reply, end.addr, 0, source, self.lport))
+        return length
+
+
+def answer_to(source: bytes, dest: bytes, rest: bytes) -> bytes:
+    """The reply to an echo request from `source` to `dest`; `rest` is what follows the checksum."""
+    if len(source) == 4:
+        return packets.icmp(0, 0, rest)
+    return packets.icmp6(dest, source, bytes([_ECHO6_REPLY, 0, 0, 0]) + rest)
+
+
+class RawSocket(DatagramSocket):
+    """SOCK_RAW."""
+
+    def __init__(
+        self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
+    ) -> None:
+        super().__init__(kernel, ctx, family, kind, protocol, flags)
+        assert kind == SOCK_RAW
+        if family == AF_INET and protocol == IPPROTO_RAW:
+            self.ip[IP_HDRINCL] = 1
+        self.filter: bytes = b""  # ICMP_FILTER: types that are not wanted
+        self.stack.taps[self] = None
+
+    def release(self) -> None:
+        self.stack.taps.pop(self, None)
+        super().release()
+
+    def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
+        length = src.remaining()
+        if length > 0xFFFF:
+            return -EMSGSIZE
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
+        if self.error:
+            return self.take_error()
+        end = self.destination(out)
+        source = self._source(end)
+        data = src.copy_from(length) if length else b""
+        if len(data) < length:
+            raise LinuxError(EFAULT)
+        gram = Datagram(b"", source, 0, end.addr, 0)
+        self.control_of(out, gram)
+        if self.family == AF_INET and self.ip.get(IP_HDRINCL, 0):
+            if length < 20 or (data[0] & 15) * 4 > length:
+                return -EINVAL
+            take_in(self.stack, with_header(data, source))
+            return length
+        if self.protocol == IPPROTO_ICMPV6 and length >= 4:
+            data = packets.icmp6(gram.addr, gram.dest, data)
+        if len(gram.addr) != len(gram.dest):
+            return -EINVAL
+        take_in(self.stack, packets.ip(self.protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos))
+        return length
+
+    def overhear(self, packet: IpPacket) -> None:
+        if packet.protocol != self.protocol or len(packet.source) != (4 if self.family == AF_INET else 16):
+            return
+        if not is_any(self.laddr) and self.laddr != packet.dest:
+            return
+        if self.is_connected and self.raddr != packet.source:
+            return
+        start = packet.header_bytes
+        if self.filter and len(packet.data) > start and self.is_filtered(packet.data[start]):
+            return
+        data = packet.data if self.family == AF_INET else packet.data[start:]
+        gram = Datagram(data, packet.source, 0, packet.dest, 0)
+        gram.ttl, gram.tos = packet.ttl, packet.tos
+        self.deliver(gram)
+
+    def is_filtered(self, kind: int) -> bool:
+        """Whether a message of this type is not wanted."""
+        at = kind >> 3
+        return at < len(self.filter) and self.filter[at] >> (kind & 7) & 1 != 0
+
+    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
+        if level != wanted or name != ICMP_FILTER:
+            return -ENOPROTOOPT
+        if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+            return -EOPNOTSUPP
+        size = 4 if self.family == AF_INET else 32
+        self.filter = value[:size] + self.filter[len(value[:size]) :]
+        return 0
+
+    def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
+        if level != wanted or name != ICMP_FILTER:
+            raise LinuxError(ENOPROTOOPT)
+        if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+            raise LinuxError(EOPNOTSUPP)
+        return self.filter.ljust(4 if self.family == AF_INET else 32, b"\0")
+
+    def take_port(self, addr: bytes, port: int) -> None:
+        self.lport = 0
+
+    def local_name(self) -> bytes:
+        return encode(self.family, self.laddr, self.protocol if self.family == AF_INET else 0)
+
+
+def with_header(data: bytes, source: bytes) -> IpPacket:
+    """A packet whose header the program has written; the kernel fills in length, checksum and a missing source."""
+    size = (data[0] & 15) * 4
+    given = data[12:16]
+    head = data[:2] + len(data).to_bytes(2, "big") + data[4:10] + b"\0\0"
+    head += (source if given == bytes(4) else given) + data[16:size]
+    head = head[:10] + packets.checksum(head).to_bytes(2, "big") + head[12:]
+    return IpPacket(head + data[size:], data[9], head[12:16], head[16:20], size, data[8], data[1])
+
+
+def take_in(stack: NetStack, packet: IpPacket) -> None:
+    """A packet that somebody has made: listeners see it, echoes are answered, datagrams go to their port."""
+    stack.lo.packets += 1
+    stack.lo.bytes += len(packet.data)
+    stack.pass_packet(packet)
+    body = packet.data[packet.header_bytes :]
+    if len(body) < 8 or not stack.lo.is_local(packet.dest):
+        return
+    protocol = packet.protocol
+    if (protocol == IPPROTO_ICMP and body[0] == _ECHO_REQUEST and len(packet.source) == 4) or (
+        protocol == IPPROTO_ICMPV6 and body[0] == _ECHO6_REQUEST and len(packet.source) == 16
+    ):
+        reply = answer_to(packet.source, packet.dest, body[4:])
+        stack.pass_packet(
+            packets.ip(protocol, packet.dest, packet.source, reply, 64, packet.tos, is_whole=False)
+        )
+    elif protocol == IPPROTO_UDP:
+        size = body[4] << 8 | body[5]
+        if 8 <= size <= len(body):
+            gram = Datagram(
+                body[8:size],
+                packet.source,
+                body[0] << 8 | body[1],
+                packet.dest,
+                body[2] << 8 | body[3],
+            )
+            gram.ttl, gram.tos = packet.ttl, packet.tos
+            udp_arrive(stack, gram)
