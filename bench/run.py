@@ -1,6 +1,6 @@
 """The system call table: native, cloche and (where installed) gVisor's runsc, interleaved; medians and ratios.
 
-    python -m bench.run [--rounds N] [--json FILE] [ROW ...]
+    python -m bench.run [--rounds N] [--json FILE] [--svg FILE] [ROW ...]
 
 Each round runs every system once, in turn, so that noise meets all alike.  Start-up time and memory of `true`
 come last.
@@ -17,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench import chart
+
+TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
 CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
 
@@ -94,6 +97,8 @@ def main() -> int:
     parser.add_argument(
         "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
     )
+    parser.add_argument("--svg", metavar="FILE", help="where the chart goes")
+    parser.add_argument("--cloche", default="", help="the command to measure instead of this checkout's")
     parser.add_argument("--no-runsc", action="store_true")
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
@@ -102,6 +107,8 @@ def main() -> int:
         binary = Path(folder) / "micro"
         subprocess.run(["gcc", "-O2", "-pthread", "-w", "-o", str(binary), str(HERE / "micro.c")], check=True)
         found = systems(options.option)
+        if options.cloche:
+            found["cloche"] = [*options.cloche.split(), "run", *options.option, "--"]
         if options.no_runsc:
             found.pop("runsc", None)
         samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}
@@ -117,8 +124,19 @@ def main() -> int:
         sizes = {name: memory(prefix, folder) for name, prefix in found.items() if prefix}
     report(medians, starts, sizes)
     if options.json:
-        data = {"ns": medians, "samples": samples, "startup_ms": starts, "memory_mib": sizes}
-        Path(options.json).write_text(json.dumps(data, indent=1), encoding="utf-8")
+        data = {
+            "title": TITLE,
+            "unit": "ns",
+            "medians": medians,
+            "samples": samples,
+            "startup_ms": starts,
+            "memory_mib": sizes,
+        }
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(options.json).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if options.svg:
+        Path(options.svg).parent.mkdir(parents=True, exist_ok=True)
+        Path(options.svg).write_text(chart.draw(TITLE, medians), encoding="utf-8")
     return 0
 
 
@@ -132,6 +150,8 @@ def report(medians: dict[str, dict[str, float]], starts: dict[str, float], sizes
             value = medians[name].get(row)
             line += f"{'—':>12}{'':>10}" if value is None else f"{value / 1000:12.2f}{value / native:10.2f}"
         print(line)
+    for name, rows in chart.ratios(medians).items():
+        print(f"geometric mean of {name}: {chart.geometric_mean(list(rows.values())):.2f} × native")
     for name, value in starts.items():
         print(f"start-up of true under {name}: {value:.0f} ms, {sizes[name]:.1f} MiB")
 
