@@ -14,7 +14,7 @@ help:
 	@echo "types   mypy --strict"
 	@echo "test    the tests, interpreted"
 	@echo "check   format, lint, types, layers, tests interpreted and compiled"
-	@echo "bench   the table of system calls: native, cloche and, where installed, runsc"
+	@echo "bench   the tables of docs/bench: native, cloche and, where installed, runsc; needs an idle machine"
 
 venv:
 	python3 -m venv .venv
@@ -47,7 +47,9 @@ check:
 	.ci/run --no-install
 
 bench:
-	$(PYTHON) -m bench.run
+	$(PYTHON) -m bench.run --json docs/bench/calls.json --svg docs/bench/calls.svg
+	$(PYTHON) -m bench.workloads --json docs/bench/workloads.json --svg docs/bench/workloads.svg
+	$(PYTHON) -m bench.waiting --json docs/bench/waiting.json
 
 clean:
 	rm -rf build dist reports .venv-tests src/cloche.egg-info
