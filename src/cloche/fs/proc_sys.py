@@ -1,6 +1,6 @@
 """/proc/sys: the parameters of sysctl(8), as a table (proc(5), Documentation/admin-guide/sysctl).
 
-Only what has an effect here can be written (names of the host, pid_max, ns_last_pid); the rest is
+Only what has an effect here can be written (names of the host, pid_max, ptrace_scope …); the rest is
 read-only, so that no write succeeds without doing anything.  As in Linux, root's capabilities do not
 override the mode of a parameter. Other packages add their own directories with `ProcSys.add` (net, SysV
 IPC).
@@ -9,7 +9,7 @@ IPC).
 import os
 from typing import Final
 
-from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN
+from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.fs.aio import AIO_MAX_NR, aio_count
@@ -134,6 +134,7 @@ class ProcSys:
         self.add_file(b"kernel/domainname", self._domainname, self._set_domainname)
         self.add_file(b"kernel/pid_max", self._pid_max, self._set_pid_max)
         self.add_file(b"kernel/ns_last_pid", self._last_pid, self._set_last_pid, 0o666)
+        self.add_file(b"kernel/yama/ptrace_scope", self._ptrace_scope, self._set_ptrace_scope)
         self.add_file(b"kernel/threads-max", self._threads_max)
         self.add_file(b"kernel/random/boot_id", self._boot_id)
         self.add_file(b"kernel/random/uuid", _uuid)
@@ -167,6 +168,19 @@ class ProcSys:
         if not 301 <= value <= 4194304:
             return -EINVAL
         self.kernel.pid_max = value
+        return len(data)
+
+    def _ptrace_scope(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.ptrace_scope
+
+    def _set_ptrace_scope(self, ctx: Context, data: bytes) -> int:
+        """yama_dointvec_minmax: once 3, for ever 3."""
+        if not ctx.creds.capable(CAP_SYS_PTRACE):
+            return -EPERM
+        value = parse_int(data)
+        if not 0 <= value <= 3 or (self.kernel.ptrace_scope == 3 and value != 3):
+            return -EINVAL
+        self.kernel.ptrace_scope = value
         return len(data)
 
     def _last_pid(self, ctx: Context) -> bytes:

@@ -72,6 +72,11 @@ def shown_state(task: Task) -> str:
     return task_state(task)
 
 
+def _tracer_pid(task: Task) -> int:
+    tracee = task.tracee
+    return tracee.tracer.tid if tracee is not None else 0
+
+
 def escape_name(name: bytes) -> bytes:
     """A task's name with newlines and backslashes escaped (string_escape_str ESCAPE_SPACE|ESCAPE_SPECIAL)."""
     return name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
@@ -288,7 +293,7 @@ def status_text(task: Task) -> bytes:
     head = (
         f"\nUmask:\t{task.fs.umask:04o}"
         f"\nState:\t{_STATE_NAMES[shown_state(task)]}"
-        f"\nTgid:\t{group.tgid}\nNgid:\t0\nPid:\t{task.tid}\nPPid:\t{group.parent_pid()}\nTracerPid:\t0"
+        f"\nTgid:\t{group.tgid}\nNgid:\t0\nPid:\t{task.tid}\nPPid:\t{group.parent_pid()}\nTracerPid:\t{_tracer_pid(task)}"
         f"\nUid:\t{creds.uid}\t{creds.euid}\t{creds.suid}\t{creds.fsuid}"
         f"\nGid:\t{creds.gid}\t{creds.egid}\t{creds.sgid}\t{creds.fsgid}"
         f"\nFDSize:\t{_fd_table_size(task)}\nGroups:\t{groups}"

@@ -8,7 +8,7 @@ from math import exp
 from struct import iter_unpack
 from typing import Final
 
-from cloche.kernel.task import STOPPED, ZOMBIE, Kernel, Task, ThreadGroup
+from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Kernel, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
 
@@ -165,6 +165,8 @@ def task_state(task: Task) -> str:
     """The state letter of /proc/PID/stat."""
     if task.is_exited:
         return ZOMBIE
+    if task.state == TRACED:
+        return TRACED
     if task.group.is_stopped or task.state == STOPPED:
         return STOPPED
     return "S" if task.blocked is not None else "R"

@@ -19,7 +19,9 @@ BLOCKED: Final = -(1 << 40)  # the task waits; the result comes later
 RESUME: Final = -(1 << 40) - 1  # registers are as they shall be (rt_sigreturn, execve): do not touch rax
 DEAD: Final = -(1 << 40) - 2  # the task has exited: nothing to resume
 DISPATCH: Final = -(1 << 40) - 3  # out of a ptrace stop: now the call in `task.args` is made
-RETURN: Final = -(1 << 40) - 4  # out of a ptrace stop: the registers are right, go on to signals and guest code
+RETURN: Final = (
+    -(1 << 40) - 4
+)  # out of a ptrace stop: the registers are right, go on to signals and guest code
 
 # In-kernel restart codes (linux/errno.h), never seen by a guest.
 ERESTARTSYS: Final = 512  # restart if the handler has SA_RESTART, else EINTR

@@ -16,6 +16,7 @@ from cloche.abi.errno import (
     ETXTBSY,
     LinuxError,
 )
+from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.stat import S_IFREG
 from cloche.arch.x86_64.syscalls import SYS_execve
 from cloche.kernel.blocking import RESUME
@@ -223,13 +224,20 @@ def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
 def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImage) -> int:
     """Queue every mapping of the new image on the blank process; the top of the stack."""
     kernel = task.kernel
-    stack_top = map_stack(mm, thread, task.group.rlimit(3), is_executable=image.main.is_stack_executable)
+    is_random = not task.personality & ADDR_NO_RANDOMIZE
+    stack_top = map_stack(
+        mm,
+        thread,
+        task.group.rlimit(3),
+        is_executable=image.main.is_stack_executable,
+        is_random=is_random,
+    )
     main = image.main
     base = 0
     if main.is_dyn:
         if image.interpreter is not None:
             # ELF_ET_DYN_BASE: two thirds of the address space, with 28 bits of randomness below a page.
-            base = 0x555555554000 + (kernel_random(28) << 12)
+            base = 0x555555554000 + (kernel_random(28) << 12 if is_random else 0)
     place_image(mm, main, base)
     end = map_segments(task, mm, thread, main)
     _mark_sections(mm, main)
@@ -241,7 +249,7 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
         if tail.start == page_up(end):
             end = tail.end
     brk = page_up(end)
-    if not (main.is_dyn and interpreter is None):
+    if is_random and not (main.is_dyn and interpreter is None):
         brk += kernel_random(12) << 12
     if mm.overlaps(brk, brk + 4096):
         brk = page_up(end)
@@ -343,7 +351,6 @@ def _reset_for_exec(task: Task, image: ExecImage) -> None:
     group.has_execed = True
     group.exit_signal = 17
     group.is_dumpable = task.creds.euid == task.creds.uid and task.creds.egid == task.creds.gid
-    task.personality &= ~0x0040000  # READ_IMPLIES_EXEC
     for hook in task.kernel.exec_hooks:
         hook(task)
     if task.files.users > 1:

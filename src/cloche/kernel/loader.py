@@ -253,10 +253,13 @@ def stack_bytes_for_limit(limit: int) -> int:
     return page_up(min(max(limit, 1 << 17), MAX_STACK))
 
 
-def map_stack(mm: AddressSpace, thread: HostThread, limit: int, *, is_executable: bool) -> int:
+def map_stack(
+    mm: AddressSpace, thread: HostThread, limit: int, *, is_executable: bool, is_random: bool
+) -> int:
     """Place and map the main stack; its top.  Also sets the base from which mmap goes down."""
     size = stack_bytes_for_limit(limit)
-    top = (mm.max_address - (int.from_bytes(os.urandom(3), "little") << 12) - 4096) & PAGE_MASK
+    offset = int.from_bytes(os.urandom(3), "little") << 12 if is_random else 0
+    top = (mm.max_address - offset - 4096) & PAGE_MASK
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if is_executable else 0)
     mm.mmap(
         thread,
@@ -269,5 +272,6 @@ def map_stack(mm: AddressSpace, thread: HostThread, limit: int, *, is_executable
         b"[stack]",
     )
     guard = 1 << 20
-    mm.set_mmap_base((top - size - guard - (int.from_bytes(os.urandom(2), "little") << 12)) & PAGE_MASK)
+    offset = int.from_bytes(os.urandom(2), "little") << 12 if is_random else 0
+    mm.set_mmap_base((top - size - guard - offset) & PAGE_MASK)
     return top

@@ -211,6 +211,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             trace(task, task.args, result)
         return
     if result == DISPATCH:
+        task.state = "R"
         perform(kernel, task)
         return
     if result == RETURN:

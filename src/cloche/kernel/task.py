@@ -27,6 +27,7 @@ WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
 RUNNING: Final = "R"
 SLEEPING: Final = "S"
 STOPPED: Final = "T"
+TRACED: Final = "t"
 ZOMBIE: Final = "Z"
 EXITED: Final = "X"
 

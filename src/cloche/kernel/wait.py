@@ -121,7 +121,10 @@ def _look_at_tracee(traced: Task, options: int) -> Waited | None:
     if tracee.is_zombie:
         if not options & WEXITED:
             return None
-        found = _waited(group, _exit_code(tracee.status), tracee.status)
+        status = tracee.status
+        if group.is_exiting or group.is_leaving:  # wait_task_zombie: the group's code wins
+            status = group.exit_status if group.is_exiting else group.fatal_status
+        found = _waited(group, _exit_code(status), status)
         found.pid = traced.tid
         if not options & WNOWAIT:
             tracing = traced.kernel.tracing

@@ -194,6 +194,18 @@ def _set_vma_name(task: Task, start: int, length: int, name_at: int) -> int:
     return 0
 
 
+def _set_ptracer(task: Task, value: int) -> int:
+    """PR_SET_PTRACER (Yama): who else may attach while kernel.yama.ptrace_scope is 1."""
+    chosen = to_i32(value)
+    if chosen not in (0, -1):
+        found = task.kernel.tasks.get(chosen)
+        if found is None:
+            return -EINVAL
+        chosen = found.group.tgid
+    task.group.declared_tracer = chosen
+    return 0
+
+
 def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int:
     """Everything else."""
     group = task.group
@@ -210,6 +222,8 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
         if a1 > 1:
             return -EINVAL
         group.is_dumpable = a1 == 1
+    elif option == pr.PR_SET_PTRACER:
+        return _set_ptracer(task, a1)
     elif option == pr.PR_GET_TIMING:
         return pr.PR_TIMING_STATISTICAL
     elif option == pr.PR_SET_TIMING:

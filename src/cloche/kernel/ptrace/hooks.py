@@ -72,6 +72,7 @@ class VforkEventStop(EventStop):
             return wait.retry(task)
         end_wait(task, self)
         block_on_time(task, wait)
+        task.state = "D"
         return BLOCKED
 
 

@@ -35,9 +35,8 @@ from cloche.kernel.blocking import (
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.ptrace.notify import notify_tracer
 from cloche.kernel.signals import check_stop_complete, send_task_info, signal_wake, user_info
-from cloche.kernel.task import SigInfo, Task
+from cloche.kernel.task import TRACED, SigInfo, Task
 
-TRACED: Final = "t"
 MODE_SYSCALL: Final = 1  # PTRACE_SYSCALL
 MODE_EMULATE: Final = 2  # PTRACE_SYSEMU
 MODE_STEP: Final = 4  # PTRACE_SINGLESTEP
@@ -156,10 +155,10 @@ def release(task: Task, data: int) -> None:
     task.make_ready()
 
 
-def trap_info(task: Task, code: int) -> SigInfo:
+def trap_info(task: Task, code: int, signo: int = SIGTRAP) -> SigInfo:
     """The siginfo of a stop that is no signal (ptrace_do_notify)."""
     pid, uid = task.tid, task.creds.uid
-    return SigInfo(SIGTRAP, code, pack_siginfo_kill(SIGTRAP, code, pid, uid), pid, uid)
+    return SigInfo(signo, code, pack_siginfo_kill(signo, code, pid, uid), pid, uid)
 
 
 def note_call(task: Task, result: int, *, in_syscall: bool) -> None:
@@ -351,7 +350,7 @@ def make_trap(task: Task) -> TrapStop:
         return TrapStop(group.stop_signal if group.stop_pending else SIGTRAP, None, CLD_STOPPED)
     signo = group.stop_signal if group.stop_pending else SIGTRAP
     code = signo | PTRACE_EVENT_STOP << 8
-    return TrapStop(code, trap_info(task, code), CLD_STOPPED)
+    return TrapStop(code, trap_info(task, code, signo), CLD_STOPPED)
 
 
 def trap_again(task: Task) -> None:
