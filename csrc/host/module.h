@@ -288,15 +288,6 @@ FUNC(discard_process) /* (process): it is dead, or was never born */
     Py_RETURN_TRUE;
 }
 
-static struct hop *add_op(struct thr *t)
-{
-    t->ops = grow(t->ops, &t->op_room, t->op_count + 1, sizeof *t->ops);
-    struct hop *h = &t->ops[t->op_count++];
-    memset(h, 0, sizeof *h);
-    h->fd = h->child = -1;
-    return h;
-}
-
 static bool op_allowed(uint64_t nr, const uint64_t *a)
 {
     switch (nr) {
@@ -381,6 +372,8 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     child->fork_fd = rotate_fd(p);
     child->parent = p->id;
     child->next_fd = p->next_fd;
+    memcpy(child->windows, p->windows, sizeof p->windows);
+    child->window_stamp = p->window_stamp;
     struct hop *h = add_op(t);
     h->op.nr = SYS_clone;
     h->op.args[0] = CLONE_PARENT | SIGCHLD;
@@ -934,9 +927,9 @@ static ssize_t fd_write(int fd, int64_t offset, const void *from, size_t length,
 #define CHUNK (1 << 20)
 static char *scratch;
 
-FUNC(read_fd_into) /* (thread, fd, offset, address, length, flags) -> bytes or -errno */
+FUNC(read_fd_into) /* (thread, fd, offset, address, length, flags, key) -> bytes or -errno */
 {
-    NEED(6);
+    NEED(7);
     THR(0);
     STOPPED;
     struct prc *p = prcs[t->prc];
@@ -945,6 +938,9 @@ FUNC(read_fd_into) /* (thread, fd, offset, address, length, flags) -> bytes or -
     uint64_t addr = U64(3), length = U64(4), done = 0;
     if (!guest_range(addr, length))
         return PyLong_FromLong(-EFAULT);
+    int64_t from_window = read_window(t, fd, U64(6), offset, addr, length);
+    if (from_window >= 0)
+        return PyLong_FromLongLong(from_window);
     if (length <= DATA_SIZE && t->data_used + length > DATA_SIZE && !t->op_count && !t->rec_count) {
         t->data_used = 0; /* the prefetched data has served */
         t->prefetch_count = 0;

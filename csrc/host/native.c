@@ -95,6 +95,17 @@ struct thr {
     struct copy prefetch[MAX_PREFETCH];
 };
 
+struct window { /* a part of a file, mapped beside the slots */
+    uint64_t key, base;
+    uint32_t stamp;
+};
+
+struct meter { /* how much is read of a file */
+    uint64_t key, bytes;
+    uint32_t stamp;
+};
+#define METERS 4
+
 struct prc {
     bool used, dead, kill_wanted;
     int id, pid, region_fd;
@@ -107,6 +118,9 @@ struct prc {
     int next_fd, fork_fd;
     int64_t ident; /* never reused */
     int held_count, rec_threads;
+    struct window windows[WINDOWS];
+    struct meter meters[METERS];
+    uint32_t window_stamp;
     struct thr *slots[SLOT_COUNT];
     int slot_high;
 };
@@ -592,6 +606,8 @@ static void release_held(void)
 
 /* ---- memory ---- */
 
+static bool flush_window(struct prc *p, const struct rec *r);
+
 static bool guest_range(uint64_t addr, uint64_t length)
 {
     return addr < MAX_ADDRESS && length <= MAX_ADDRESS - addr;
@@ -629,6 +645,10 @@ static void flush_thr(struct thr *t)
     bool fault = false;
     for (int i = 0; i < t->rec_count; i++) {
         struct rec *r = &t->recs[i];
+        if (!r->spilled && r->offset & FROM_WINDOW) {
+            fault |= !flush_window(prcs[t->prc], r);
+            continue;
+        }
         char *from = r->spilled ? t->wbuf + r->offset : (char *)t->slot + DATA_OFFSET + r->offset;
         if (vm_write(prcs[t->prc], from, r->addr, r->length) != (ssize_t)r->length)
             fault = true;
@@ -696,6 +716,16 @@ static char *defer(struct thr *t, uint64_t addr, const char *data, size_t length
     return t->wbuf + r->offset;
 }
 
+static struct hop *add_op(struct thr *t)
+{
+    t->ops = grow(t->ops, &t->op_room, t->op_count + 1, sizeof *t->ops);
+    struct hop *h = &t->ops[t->op_count++];
+    memset(h, 0, sizeof *h);
+    h->fd = h->child = -1;
+    return h;
+}
+
+#include "window.h"
 #include "notify.h"
 #include "events.h"
 #include "module.h"

@@ -28,6 +28,11 @@
 #define STACK_SIZE (SLOT_SIZE - STACK_OFFSET)
 #define CALL_ENTRY_OFFSET 0x200 /* of stub_call in the stub: trampolines jump there (stub.ld says the same) */
 
+/* Files that large reads are copied from (window.h). */
+#define WINDOW_BASE 0x7fff20000000ULL
+#define WINDOW_SIZE 0x8000000ULL
+#define WINDOWS 16
+
 /* States of a slot. */
 #define ST_GUEST 0
 #define ST_REQUEST 1
@@ -71,8 +76,9 @@ struct op {
 struct copy {
     uint64_t addr;
     uint32_t length;
-    uint32_t offset; /* from the slot's data buffer */
+    uint32_t offset; /* from the slot's data buffer, or with FROM_WINDOW from WINDOW_BASE */
 };
+#define FROM_WINDOW 0x80000000U
 
 /* What a call costs is how many cache lines change hands: a simple call takes the first, and the second for what was
  * prefetched; a reply without copies the first. */

@@ -190,7 +190,10 @@ again:
     count = reply >> 24;
     for (uint32_t i = 0; i < count && i < MAX_COPIES; i++) {
         volatile struct copy *copy = &slot->copies[i];
-        if (stub_copy((void *)copy->addr, (char *)slot + DATA_OFFSET + copy->offset, copy->length))
+        uint32_t offset = copy->offset;
+        const char *from = offset & FROM_WINDOW ? (char *)WINDOW_BASE + (offset & ~FROM_WINDOW)
+                                                : (char *)slot + DATA_OFFSET + offset;
+        if (stub_copy((void *)copy->addr, from, copy->length))
             has_faulted = true;
     }
     if (reply & RF_MORE) {

@@ -76,6 +76,9 @@ RWF_APPEND: Final = 0x10
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
+_content_keys = 0  # given so far
+
+
 def _fail(error: OSError) -> LinuxError:
     return LinuxError(error.errno or EIO)
 
@@ -143,6 +146,12 @@ class GoferFs(FileSystem):
             except LinuxError as error:
                 return -error.errno
         return 0
+
+    def next_content_key(self) -> int:
+        """A number for one file that nobody in the sandbox can change."""
+        global _content_keys
+        _content_keys += 1
+        return _content_keys
 
     def guest_ino(self, dev: int, ino: int) -> int:
         """A number that is unique in this file system although the host's tree may span several devices."""
@@ -254,6 +263,7 @@ class GoferInode(Inode):
         self.users: int = 0  # open file descriptions
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
+        self.content_key: int = host.next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic
@@ -856,7 +866,8 @@ class GoferFile(FileDescription):
         node.add_user()
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
-        return dst.read_fd(self._node.fd_to_read(), offset, dst.remaining(), flags)
+        node = self._node
+        return dst.read_fd(node.fd_to_read(), offset, dst.remaining(), flags, node.content_key)
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node

@@ -137,8 +137,11 @@ class IovIter:
         """Fill with up to `length` zero bytes and advance."""
         raise NotImplementedError
 
-    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
-        """Fill from a host descriptor (pread at `offset`, or read if it is -1) and advance; bytes or -errno."""
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
+        """Fill from a host descriptor (pread at `offset`, or read if it is -1) and advance; bytes or -errno.
+
+        `key`: see HostThread.read_fd_into.
+        """
         raise NotImplementedError
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
@@ -230,7 +233,7 @@ class UserIovIter(IovIter):
                 break
         return done
 
-    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
         done = 0
         want = min(length, self._left)
         while done < want:
@@ -238,7 +241,7 @@ class UserIovIter(IovIter):
             if size == 0:
                 break
             at = offset + done if offset >= 0 else -1
-            got = self._mem.thread.read_fd_into(fd, at, addr, size, flags)
+            got = self._mem.thread.read_fd_into(fd, at, addr, size, flags, key)
             if got < 0:
                 return got if done == 0 else done
             self._advance(got)
@@ -301,7 +304,7 @@ class KernelIovIter(IovIter):
     def zero(self, length: int) -> int:
         return self.copy_to(bytes(min(length, self._left)))
 
-    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
         import os
 
         want = min(length, self._left)

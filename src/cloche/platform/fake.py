@@ -78,7 +78,7 @@ class FakeThread(HostThread):
         end = data.find(b"\0")
         return data if end < 0 else data[:end]
 
-    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
         buffer = bytearray(length)
         try:
             if offset >= 0 or flags:

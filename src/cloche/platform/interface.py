@@ -140,10 +140,11 @@ class HostThread:
         """
         raise NotImplementedError
 
-    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
         """pread (offset >= 0) or read (offset -1) from a host descriptor into guest memory; bytes or -errno.
 
-        `flags` are preadv2's (RWF_NOWAIT).
+        `flags` are preadv2's (RWF_NOWAIT).  `key`, unless 0, names for ever a file that nobody in the sandbox can
+        change: the platform may map it beside guests that read much of it.
         """
         raise NotImplementedError
 

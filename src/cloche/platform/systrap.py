@@ -202,8 +202,8 @@ class SystrapThread(HostThread):
         """Like `write`, but never deferred: the number of bytes written before a fault."""
         return self._process.write(addr, data)
 
-    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
-        return _native.read_fd_into(self.handle, fd, offset, addr, length, flags)
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
+        return _native.read_fd_into(self.handle, fd, offset, addr, length, flags, key)
 
     def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
         return _native.write_fd_from(self.handle, fd, offset, addr, length, flags)

@@ -85,7 +85,7 @@ class FileSink(IovIter):
     def zero(self, length: int) -> int:
         return self.copy_to(bytes(min(length, self._left, _CHUNK)))
 
-    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
         bounce = KernelIovIter(capacity=min(length, self._left, _CHUNK))
         count = bounce.read_fd(fd, offset, bounce.remaining(), flags)
         return self.copy_to(bytes(bounce.sink)) if count > 0 else count
@@ -126,7 +126,7 @@ class FileSource(IovIter):
     def zero(self, length: int) -> int:
         raise LinuxError(EIO)
 
-    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
+    def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
         return -EIO
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
