@@ -3,12 +3,45 @@
 #define TAG_LISTENER (1ULL << 40)
 #define TAG_SIGCHLD (2ULL << 40)
 
+/* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
+ * the scheduler sees no reason to part us: go to another processor by ourselves, for once. */
+static void keep_apart(uint32_t theirs)
+{
+    static int together;
+    static uint64_t last_move;
+    uint32_t ours;
+    uint64_t now = __builtin_ia32_rdtscp(&ours);
+    if ((ours & 0xfff) != theirs || run_count >= cpu_count) {
+        together = 0;
+        return;
+    }
+    if (++together < 16)
+        return;
+    together = 0;
+    if (now - last_move < 32 * spin_ticks)
+        return;
+    last_move = now;
+    cpu_set_t all, others;
+    if (sched_getaffinity(0, sizeof all, &all) < 0)
+        return;
+    others = all;
+    if (theirs < CPU_SETSIZE)
+        CPU_CLR(theirs, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) < 0)
+        return;
+    sched_setaffinity(0, sizeof all, &all);
+    spin_penalty = spin_skip = 0;
+    stat_moves++;
+}
+
 /* Make an event of a request, or deal with it here.  False: nothing for the caller. */
 static bool take(struct thr *t, struct event *e)
 {
     struct slot *s = t->slot;
     struct prc *p = prcs[t->prc];
     uint32_t kind = READ_ONCE(s->kind);
+    keep_apart(kind >> 16);
+    kind &= 0xffff;
     if (kind == K_MORE && (t->sent < t->op_count || t->rec_sent < t->rec_count)) {
         send_round(t);
         return false;
@@ -135,6 +168,7 @@ static void forget_process(struct prc *p, int status)
         struct thr *t = p->slots[i];
         if (!t)
             continue;
+        drop_deferred(t);
         run_remove(t);
         hash_remove(t);
         drop_ops(t, t->op_count);
@@ -334,11 +368,13 @@ static int next_event(struct event *e, int64_t timeout_ns)
 {
     int64_t deadline = timeout_ns > 0 ? (int64_t)now_ns() + timeout_ns : timeout_ns;
     memset(e, 0, sizeof *e);
+    flush_deferred();
     if (bell_count)
         flush_bells();
     uint64_t now = ticks();
     if (ops_out || now - last_poll > spin_ticks) {
         last_poll = now;
+        check_delegated();
         poll_now();
     }
     for (;;) {
@@ -369,6 +405,7 @@ static int next_event(struct event *e, int64_t timeout_ns)
         }
         if (bell_count)
             flush_bells();
+        check_delegated();
         /* Say that we sleep, look once more, sleep. */
         __atomic_store_n(&info->asleep, 1, __ATOMIC_SEQ_CST);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);

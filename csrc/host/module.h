@@ -233,6 +233,7 @@ FUNC(discard_thread) /* (thread) */
         t->gone = true; /* slot_is_free frees it */
         Py_RETURN_NONE;
     }
+    drop_deferred(t);
     run_remove(t);
     if (t->held) {
         t->held = false;
@@ -269,6 +270,7 @@ FUNC(discard_process) /* (process): it is dead, or was never born */
         struct thr *t = p->slots[i];
         if (!t)
             continue;
+        drop_deferred(t);
         run_remove(t);
         hash_remove(t);
         drop_ops(t, t->op_count);
@@ -500,12 +502,49 @@ FUNC(set_fpstate) /* (thread, bytes) -> bool; empty: the initial state */
     Py_RETURN_TRUE;
 }
 
+/* Resume a thread for Python: the first since the last event may have its reply held back. */
+static void go_on(struct thr *t)
+{
+    bool was_deferred = deferred != NULL;
+    may_defer = !was_deferred;
+    start_running(t);
+    may_defer = false;
+    if (was_deferred)
+        flush_deferred();
+}
+
+FUNC(park) /* (thread) -> whether its host thread waits from now on until `renew` */
+{
+    NEED(1);
+    THR(0);
+    if (t->running || t->held || !t->has_frame || t->op_count || t->rec_count || prcs[t->prc]->dead || t->exiting)
+        Py_RETURN_FALSE;
+    t->is_parked = true;
+    t->is_patched = false;
+    Py_RETURN_TRUE;
+}
+
+FUNC(renew) /* (parked thread, thread whose registers it copies): it starts when that one is resumed */
+{
+    NEED(2);
+    THR(0);
+    struct thr *from = get_thr(args[1]);
+    if (!from)
+        return NULL;
+    if (!t->is_parked || !from->has_frame || from->prc != t->prc || from->unpark >= 0)
+        return PyErr_Format(PyExc_RuntimeError, "thread %d cannot be renewed", t->id);
+    t->is_parked = false;
+    fill_frame(t, from);
+    from->unpark = t->id;
+    Py_RETURN_NONE;
+}
+
 FUNC(resume) /* (thread) */
 {
     NEED(1);
     THR(0);
     STOPPED;
-    start_running(t);
+    go_on(t);
     Py_RETURN_NONE;
 }
 
@@ -526,7 +565,7 @@ FUNC(ret) /* (thread, value) */
     STOPPED;
     t->result = (int64_t)U64(1);
     t->has_result = true;
-    start_running(t);
+    go_on(t);
     Py_RETURN_NONE;
 }
 
@@ -1063,6 +1102,8 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     run_count = run_next = queue_head = queue_count = ready_head = ready_count = 0;
     bell_count = ops_out = held_total = irq_unsent_total = 0;
     is_sync = false;
+    deferred = NULL;
+    deferred_wake_count = delegated_count = 0;
     memset(tid_hash, 0, sizeof tid_hash);
     for (int i = 0; i < fd_room; i++)
         fd_tokens[i] = NO_TOKEN;
@@ -1083,7 +1124,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
-    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(stop), ROW(retry_with_frame),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),

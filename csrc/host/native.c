@@ -76,6 +76,9 @@ struct thr {
     bool is_patched;      /* GS finds its slot, unless the guest has set GS */
     bool has_result;      /* `result` is to be the call's */
     uint32_t leave_flags; /* RF_STOP or RF_TRAP */
+    uint32_t reply;       /* what the slot's is to be */
+    bool is_parked;       /* its task has exited: the host thread waits to be another's */
+    int unpark;           /* a parked thread that starts when this one goes on, or -1 */
     int64_t result;
     bool exiting, exited; /* its exit was ordered; was let through */
     bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
@@ -151,7 +154,7 @@ static int ops_out;    /* threads with operations outstanding */
 static int held_total; /* threads that wait for their process's operations */
 static int irq_unsent_total;
 static bool has_pwait2 = true;
-static uint64_t stat_notif, stat_denied, stat_sleeps, stat_events;
+static uint64_t stat_notif, stat_denied, stat_sleeps, stat_events, stat_moves;
 
 struct event {
     int64_t v[9];
@@ -366,12 +369,14 @@ static struct thr *new_thr(struct prc *p, int slotno)
     t->recs = keep.recs, t->rec_room = keep.rec_room;
     t->wbuf = keep.wbuf, t->wbuf_room = keep.wbuf_room;
     t->used = true;
+    t->unpark = -1;
     t->prc = p->id;
     t->slotno = slotno;
     t->slot = (struct slot *)(p->region + slotno * SLOT_SIZE);
     t->slot->state = ST_REQUEST;
     t->slot->ops_done = 0;
     t->slot->tid = 0;
+    t->slot->bell = t->id % BELLS;
     p->slots[slotno] = t;
     if (slotno >= p->slot_high)
         p->slot_high = slotno + 1;
@@ -397,7 +402,7 @@ static uint64_t guest_gs(struct thr *t)
 }
 
 /* Prepare the slot of a thread that does not exist yet: the frame it will start from. */
-static void prepare_frame(struct thr *t, struct thr *from)
+static void fill_frame(struct thr *t, struct thr *from)
 {
     char *frame = frame_of(t);
     memcpy(frame, from ? frame_of(from) : pristine, SLOT_SIZE - frame_offset);
@@ -421,6 +426,12 @@ static void prepare_frame(struct thr *t, struct thr *from)
     t->slot->interrupted = t->slot->can_answer = 0;
     t->base_changed = true;
     t->has_frame = true;
+    t->has_result = false;
+}
+
+static void prepare_frame(struct thr *t, struct thr *from)
+{
+    fill_frame(t, from);
     t->slot->reply = 0;
     t->slot->state = ST_REQUEST;
 }
@@ -464,15 +475,91 @@ static void drop_ops(struct thr *t, int from)
     }
 }
 
+/* ---- waking ----
+ *
+ * A thread that is woken from here starts on whatever processor the host thinks best, perhaps ours.  So if another
+ * guest thread is about to get a reply and spins for it, that one wakes the sleeper: there the two run in turn, as they
+ * would without us.  For this a reply is held back until the next event is asked for, or the next thread resumed.
+ * A guest that does not do as it is told delays others only until `check_delegated`.
+ */
+
+static struct thr *deferred; /* the reply that is held back */
+static int deferred_wakes[MAX_WAKES], deferred_wake_count;
+static int *delegated, delegated_count, delegated_room; /* threads that guests were asked to wake */
+
+static void ring_bell(struct thr *t)
+{
+    syscall(SYS_futex, &info->bells[t->id % BELLS], 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+}
+
 static void wake(struct thr *t)
 {
     uint32_t old = __atomic_exchange_n(&t->slot->state, ST_REPLY, __ATOMIC_SEQ_CST);
     run_add(t);
-    if (old == ST_SLEEPING)
-        syscall(SYS_futex, &t->slot->state, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+    if (old != ST_SLEEPING)
+        return;
+    __atomic_fetch_add(&info->bells[t->id % BELLS], 1, __ATOMIC_SEQ_CST);
+    if (deferred && deferred != t && deferred_wake_count < MAX_WAKES)
+        deferred_wakes[deferred_wake_count++] = t->id;
+    else
+        ring_bell(t);
+}
+
+/* Wake those that a guest was to wake and did not. */
+static void check_delegated(void)
+{
+    while (delegated_count) {
+        struct thr *t = thrs[delegated[--delegated_count]];
+        if (t->used && READ_ONCE(t->slot->state) == ST_REPLY)
+            ring_bell(t);
+    }
+}
+
+static void send_reply_word(struct thr *t)
+{
+    if (t->reply & RF_RESULT)
+        t->slot->result = t->result;
+    t->slot->reply = t->reply;
+    wake(t);
+}
+
+static void flush_deferred(void)
+{
+    struct thr *t = deferred;
+    if (!t)
+        return;
+    deferred = NULL;
+    int count = deferred_wake_count;
+    deferred_wake_count = 0;
+    if (count && READ_ONCE(t->slot->state) == ST_REQUEST) {
+        struct slot *s = t->slot;
+        for (int i = 0; i < MAX_WAKES; i++)
+            s->wakes[i] = i < count ? (uint32_t)deferred_wakes[i] % BELLS : NO_BELL;
+        t->reply |= RF_WAKE;
+        delegated = grow(delegated, &delegated_room, delegated_count + count, sizeof *delegated);
+        for (int i = 0; i < count; i++)
+            delegated[delegated_count++] = deferred_wakes[i];
+    } else {
+        for (int i = 0; i < count; i++)
+            if (thrs[deferred_wakes[i]]->used)
+                ring_bell(thrs[deferred_wakes[i]]);
+    }
+    send_reply_word(t);
+}
+
+/* The thread is going: its reply is of no use to anybody, but others may wait for its wake-ups. */
+static void drop_deferred(struct thr *t)
+{
+    if (deferred != t)
+        return;
+    deferred = NULL;
+    while (deferred_wake_count)
+        ring_bell(thrs[deferred_wakes[--deferred_wake_count]]);
 }
 
 static void start_running(struct thr *t);
+
+static bool may_defer; /* this round's reply */
 
 /* Send the next round of operations and writes. */
 static void send_round(struct thr *t)
@@ -544,21 +631,29 @@ static void send_round(struct thr *t)
             if (t->is_patched && !guest_gs(t))
                 s->gs_base = REGION_BASE + t->slotno * SLOT_SIZE;
         }
-        if (t->has_result) {
+        if (t->has_result)
             flags |= RF_RESULT;
-            s->result = t->result;
-        }
         flags |= t->leave_flags;
         t->leave_flags = 0;
     }
-    s->reply = flags | (uint32_t)n << 16 | (uint32_t)copies << 24;
+    t->reply = flags | (uint32_t)n << 16 | (uint32_t)copies << 24;
     if (is_last && t->rec_count) {
         p->rec_threads--;
         t->rec_count = t->rec_sent = 0;
         t->wbuf_used = 0;
         t->data_used = 0;
     }
-    wake(t);
+    int child = is_last ? t->unpark : -1;
+    if (is_last)
+        t->unpark = -1;
+    if (may_defer && !n && is_last && !deferred) {
+        deferred = t;
+        run_add(t);
+    } else {
+        send_reply_word(t);
+    }
+    if (child >= 0)
+        start_running(thrs[child]);
 }
 
 static void start_running(struct thr *t)

@@ -6,7 +6,7 @@
 #define L_CALL_STACK_TOP 0x12000
 #define L_SYSNO 8
 #define L_ARGS 16
-#define L_CALL_REGS 0x4b0
-#define L_INTERRUPTED 0x500
-#define L_CAN_ANSWER 0x504
-#define L_ANSWERS 0x508
+#define L_CALL_REGS 0x4c8
+#define L_INTERRUPTED 0x518
+#define L_CAN_ANSWER 0x51c
+#define L_ANSWERS 0x520

@@ -14,7 +14,7 @@
 #define STUB_BASE 0x7fff00000000ULL /* stub.ld says the same */
 #define STUB_SIZE 0x10000ULL
 #define INFO_BASE 0x7fff00100000ULL
-#define INFO_SIZE 0x4000ULL
+#define INFO_SIZE 0x14000ULL
 #define VDSO_BASE 0x7fff00200000ULL /* [vvar] and [vdso] are moved here, in order */
 #define VDSO_SIZE 0x100000ULL
 #define REGION_BASE 0x7fff10000000ULL
@@ -55,11 +55,15 @@
 #define RF_RESULT 4   /* `result` is the call's */
 /* To a K_CALL only, at most one of them: */
 #define RF_TRAP 8   /* make the call again from its own syscall instruction, with a signal frame */
+#define RF_WAKE 32 /* (to any) first wake the threads whose bells are in `wakes` */
 #define RF_STOP 16  /* the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED */
 
 #define MAX_OPS 40
 #define MAX_COPIES 64
 #define MAX_PREFETCH 3
+#define MAX_WAKES 4
+#define NO_BELL 0xffffffffU
+#define BELLS 16384 /* a power of two */
 
 #define INTERRUPT_SIGNAL 23 /* SIGURG */
 
@@ -85,7 +89,7 @@ struct copy {
 struct slot {
     uint32_t state;
     union {
-        uint32_t kind;
+        uint32_t kind; /* and from bit 16 on the processor that it comes from: a hint */
         uint32_t reply;
     };
     union {
@@ -104,7 +108,10 @@ struct slot {
     uint32_t fail_index;
     int32_t fail_errno;
     struct copy copies[MAX_COPIES];
-    /* 0x490: the stub's own, and what is rarely looked at */
+    uint32_t wakes[MAX_WAKES]; /* ended by NO_BELL */
+    uint32_t bell;             /* which of info's is this thread's */
+    uint32_t pad2;
+    /* 0x4a8: the stub's own, and what is rarely looked at */
     uint32_t signo;
     int32_t code;
     uint64_t addr;
@@ -114,7 +121,7 @@ struct slot {
     uint32_t interrupted;   /* an interrupt came meanwhile */
     uint32_t can_answer;    /* `answers` holds */
     uint32_t answers[8];    /* what the stub may answer by itself */
-    uint8_t pad1[0x600 - 0x528];
+    uint8_t pad1[0x600 - 0x540];
     struct op ops[MAX_OPS];
 };
 
@@ -156,7 +163,10 @@ struct info {
     uint64_t pad2[6];
     uint8_t actions[512];                        /* ACT_* for each call from a patched site */
     struct prefetch prefetch[512][MAX_PREFETCH]; /* 12 KiB */
+    uint32_t bells[BELLS]; /* sleeping threads wait for a change of theirs */
 };
+
+_Static_assert(sizeof(struct info) <= INFO_SIZE, "the info page is larger than INFO_SIZE");
 
 /* What a call from a patched site does. */
 #define ACT_TRAP 0   /* needs a signal frame */

@@ -129,29 +129,34 @@ static inline void ring(void)
 static void wait_reply(volatile struct slot *slot)
 {
     uint64_t start = ticks();
-    for (;;) {
-        uint32_t state = __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
-        if (state == ST_REPLY)
-            return;
-        if (state == ST_SLEEPING) {
-            /* Where no pid namespace takes us along with the sentry, look now and then whether it is still there. */
-            int64_t timeout[2] = {60, 0};
-            if (call4(SYS_futex, &slot->state, FUTEX_WAIT, ST_SLEEPING, timeout) == -110)
-                ring();
-            continue;
-        }
+    while (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != ST_REPLY) {
         if (ticks() - start < INFO->spin_ticks) {
             pause_cpu();
             continue;
         }
+        const volatile uint32_t *bell = &INFO->bells[slot->bell % BELLS];
         uint32_t expected = ST_REQUEST;
-        __atomic_compare_exchange_n(&slot->state, &expected, ST_SLEEPING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        if (!__atomic_compare_exchange_n(&slot->state, &expected, ST_SLEEPING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            return;
+        for (;;) {
+            uint32_t value = __atomic_load_n(bell, __ATOMIC_ACQUIRE);
+            if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != ST_SLEEPING)
+                break;
+            /* Where no pid namespace takes us along with the sentry, look now and then whether it is still there. */
+            int64_t timeout[2] = {60, 0};
+            if (call4(SYS_futex, bell, FUTEX_WAIT, value, timeout) == -110)
+                ring();
+        }
+        slot->state = ST_GUEST; /* tells the sentry that the wake-up has come */
+        return;
     }
 }
 
 static void post(volatile struct slot *slot, uint32_t kind)
 {
-    slot->kind = kind;
+    uint32_t cpu;
+    __asm__ volatile("rdtscp" : "=c"(cpu)::"rax", "rdx");
+    slot->kind = kind | (cpu & 0xfff) << 16;
     /* A full barrier: either this load sees that the sentry sleeps, or its last scan sees the request. */
     __atomic_exchange_n(&slot->state, ST_REQUEST, __ATOMIC_SEQ_CST);
     if (INFO->asleep)
@@ -166,6 +171,13 @@ static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *
 again:
     wait_reply(slot);
     reply = slot->reply;
+    if (reply & RF_WAKE)
+        for (uint32_t i = 0; i < MAX_WAKES; i++) {
+            uint32_t bell = slot->wakes[i];
+            if (bell == NO_BELL)
+                break;
+            call3(SYS_futex, &INFO->bells[bell % BELLS], FUTEX_WAKE, 1);
+        }
     uint32_t count = reply >> 16 & 0xff;
     for (uint32_t i = 0; i < count && i < MAX_OPS; i++) {
         struct op *op = (struct op *)&slot->ops[i];

@@ -42,6 +42,8 @@ def detach_address_space(task: Task) -> None:
     if mm.users <= 0:
         end_process(kernel, task.group, mm)
     elif not mm.is_dead:
+        if thread.park():
+            return
         thread.queue_exit()
         thread.resume()
     thread.discard()

@@ -186,6 +186,11 @@ class HostThread:
         process has as many as it can have."""
         raise NotImplementedError
 
+    def park(self) -> bool:
+        """Give the stopped thread up without its end, for `queue_clone_thread` to use again; False if that cannot be:
+        then queue_exit, resume and discard.  Like `discard`, it is the last call."""
+        return False
+
     def queue_exit(self) -> None:
         """Order this host thread's own exit (the process lives on).  Call resume afterwards; no event
         follows.

@@ -50,6 +50,9 @@ _EPOLL_CTL_MOD: Final = 3
 _ACT_POST: Final = 1  # shared.h
 _ACT_ANSWER: Final = 2
 
+_SHORT_LIFE_NS: Final = 5_000_000
+_MAX_PARKED: Final = 16  # host threads of one process that wait for a task
+
 _POOL_SIZE: Final = 2
 _SENTRY_SPIN_NS: Final = 30_000
 _STUB_SPIN_NS: Final = 30_000
@@ -86,6 +89,7 @@ class SystrapProcess(HostProcess):
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
         self._main: SystrapThread | None = None
+        self.parked: list[tuple[int, int, int]] = []  # host threads that wait for a task; CPU time they have had
 
     def ident(self) -> int:
         return self._ident
@@ -158,6 +162,9 @@ class SystrapThread(HostThread):
         self.is_discarded = False
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
+        self._user_before_ns = 0  # of the host thread, for tasks before this one
+        self._system_before_ns = 0
+        self._born_ns = time.monotonic_ns()
         process.thread_count += 1
 
     def ident(self) -> int:
@@ -234,6 +241,14 @@ class SystrapThread(HostThread):
         return child
 
     def queue_clone_thread(self) -> "SystrapThread":
+        process = self._process
+        if process.parked:
+            handle, user_ns, system_ns = process.parked.pop()
+            _native.renew(handle, self.handle)
+            thread = SystrapThread(process, handle)
+            thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
+            process.platform.add_thread(thread)
+            return thread
         try:
             handle = _native.new_thread(self._process.handle, -1, self.handle)
         except BlockingIOError as error:  # every slot of the process is taken
@@ -243,6 +258,22 @@ class SystrapThread(HostThread):
         self._process.platform.add_thread(thread)
         _native.queue_clone(self.handle, handle)
         return thread
+
+    def park(self) -> bool:
+        """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
+        process = self._process
+        if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
+            return False
+        if not _native.park(self.handle):
+            return False
+        used = (0, 0)
+        if time.monotonic_ns() - self._born_ns > _SHORT_LIFE_NS:  # else there is little to forget
+            used = self._host_times_ns()
+        self.is_discarded = True
+        process.platform.remove_thread(self)
+        process.thread_count -= 1
+        process.parked.append((self.handle, used[0], used[1]))
+        return True
 
     def queue_exit(self) -> None:
         _native.queue_op(self.handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
@@ -281,6 +312,12 @@ class SystrapThread(HostThread):
         return _native.is_running(self.handle)
 
     def cpu_times_ns(self) -> tuple[int, int]:
+        user_ns, system_ns = self._host_times_ns()
+        if user_ns < 0:
+            return user_ns, system_ns
+        return max(user_ns - self._user_before_ns, 0), max(system_ns - self._system_before_ns, 0)
+
+    def _host_times_ns(self) -> tuple[int, int]:
         """Of several threads each one's own, from /proc: there the sum may lag by a tick while the thread runs."""
         process = self._process
         if not process.has_threads:
