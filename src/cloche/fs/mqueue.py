@@ -290,7 +290,7 @@ class QueueDir(PseudoDir):
         self.mqueue.next_attr = (DFLT_MSG, DFLT_MSGSIZE)
         if not isinstance(ctx, Task):
             raise LinuxError(EPERM)
-        if len(self.queues) >= QUEUES_MAX and not ctx.creds.capable(CAP_SYS_RESOURCE):
+        if len(self.queues) >= QUEUES_MAX and not ctx.creds.capable_here(CAP_SYS_RESOURCE):
             raise LinuxError(ENOSPC)
         uid, gid, mode = new_owner(ctx.creds, self, S_IFREG | mode)
         inode = QueueInode(self.mqueue, ctx, mode & 0o7777, (uid, gid), attr[0], attr[1])

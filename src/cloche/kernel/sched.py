@@ -58,7 +58,11 @@ def can_nice(caller: Task, target: Task, nice: int) -> bool:
 def set_nice(caller: Task, target: Task, nice: int) -> None:
     """setpriority(2) for one task.  Raises LinuxError(EPERM, EACCES)."""
     creds = caller.creds
-    if not (target.creds.uid == creds.euid or target.creds.euid == creds.euid or creds.capable(CAP_SYS_NICE)):
+    if not (
+        target.creds.uid == creds.euid
+        or target.creds.euid == creds.euid
+        or creds.capable_in(target.creds.user_ns, CAP_SYS_NICE)
+    ):
         raise LinuxError(EPERM)
     if nice < target.nice and not can_nice(caller, target, nice):
         raise LinuxError(EACCES)
@@ -67,7 +71,9 @@ def set_nice(caller: Task, target: Task, nice: int) -> None:
 
 def set_affinity(caller: Task, target: Task, mask: int) -> None:
     """sched_setaffinity(2).  Raises LinuxError(EPERM, EINVAL)."""
-    if not same_owner(caller.creds, target) and not caller.creds.capable(CAP_SYS_NICE):
+    if not same_owner(caller.creds, target) and not caller.creds.capable_in(
+        target.creds.user_ns, CAP_SYS_NICE
+    ):
         raise LinuxError(EPERM)
     mask &= caller.kernel.cpu_mask
     if mask == 0:
@@ -146,7 +152,9 @@ def check_ioprio(creds: Credentials, ioprio: int) -> None:
 def set_ioprio(caller: Task, target: Task, ioprio: int) -> None:
     """ioprio_set(2) for one task.  Raises LinuxError(EPERM)."""
     creds = caller.creds
-    if target.creds.uid not in (creds.euid, creds.uid) and not creds.capable(CAP_SYS_NICE):
+    if target.creds.uid not in (creds.euid, creds.uid) and not creds.capable_in(
+        target.creds.user_ns, CAP_SYS_NICE
+    ):
         raise LinuxError(EPERM)
     target.ioprio = ioprio
 

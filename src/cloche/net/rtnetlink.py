@@ -94,7 +94,7 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     if not body:
         return 0
     is_get = kind & 3 == 2
-    if not is_get and not ctx.creds.capable(CAP_NET_ADMIN):
+    if not is_get and not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
         return EPERM
     is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
     family = body[0]

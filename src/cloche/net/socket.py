@@ -120,6 +120,7 @@ from cloche.abi.socket import (
     SOL_SOCKET,
 )
 from cloche.abi.stat import S_IFMT, S_IFSOCK
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
@@ -138,6 +139,7 @@ from cloche.vfs.objects import (
     Path,
     SetAttr,
 )
+from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 RCV_SHUTDOWN: Final = 1
@@ -205,6 +207,17 @@ def cred_of(ctx: Context) -> Ucred:
     found = Ucred(ctx.thread_group_id(), creds.euid, creds.egid, ctx.group if isinstance(ctx, Task) else None)
     found.groups = creds.groups
     return found
+
+
+def show_ucred(ctx: Context, raw: bytes) -> bytes:
+    """A struct ucred with kernel ids, as the reader's user and pid namespaces have them."""
+    ns = ctx.creds.user_ns
+    pid_ns = ctx.pid_ns if isinstance(ctx, Task) else None
+    if ns is None and pid_ns is None:
+        return raw
+    fields: tuple[int, int, int] = _UCRED.unpack(raw)
+    pid, uid, gid = fields
+    return _UCRED.pack(pid_in(pid_ns, pid), ctx.creds.show_uid(uid), ctx.creds.show_gid(gid))
 
 
 class Outgoing:
@@ -462,8 +475,13 @@ class SocketFile(Carrier):
             return self.get_common(ctx, name, length)
         raise LinuxError(ENOPROTOOPT if self.family != AF_UNIX else EOPNOTSUPP)
 
+    def net_owner(self) -> UserNamespace | None:
+        """The owner of the network namespace that the socket is in."""
+        return None
+
     def has_capability(self, ctx: Context, cap: int) -> bool:
-        return ctx.creds.capable(cap)
+        """Whether the caller has a capability over the socket's network namespace (sk_net_capable)."""
+        return ctx.creds.capable_in(self.net_owner(), cap)
 
     def set_common(self, ctx: Context, name: int, value: bytes) -> int:
         """SOL_SOCKET (sk_setsockopt of net/core/sock.c)."""
@@ -531,7 +549,7 @@ class SocketFile(Carrier):
             self.bound_ifindex = number
         elif name == SO_CNX_ADVICE:
             return 0 if number == 1 else -EINVAL
-        elif name == SO_DEBUG and is_on and not ctx.creds.capable(CAP_NET_ADMIN):
+        elif name == SO_DEBUG and is_on and not self.has_capability(ctx, CAP_NET_ADMIN):
             return -EACCES
         elif name in _FLAG_OPTIONS:
             self.other_options[name] = int(is_on)
@@ -550,11 +568,11 @@ class SocketFile(Carrier):
         return -EOPNOTSUPP
 
     def _is_net_raw(self, ctx: Context) -> bool:
-        return ctx.creds.capable(CAP_NET_RAW) or ctx.creds.capable(CAP_NET_ADMIN)
+        return self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def _set_buffer(self, ctx: Context, name: int, value: int) -> int:
         if name in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
-            if not ctx.creds.capable(CAP_NET_ADMIN):
+            if not self.has_capability(ctx, CAP_NET_ADMIN):
                 return -EPERM
             value = min(max(value, 0), 16 * MAX_BUFFER)  # a quota of the sentry's own
         else:
@@ -593,7 +611,7 @@ class SocketFile(Carrier):
 
     def _bind_to_device(self, ctx: Context, value: bytes) -> int:
         name = value[:15].split(b"\0", 1)[0]
-        if self.bound_ifindex and not ctx.creds.capable(CAP_NET_RAW):
+        if self.bound_ifindex and not self.has_capability(ctx, CAP_NET_RAW):
             return -EPERM
         if not name:
             self.bound_ifindex = 0
@@ -615,7 +633,9 @@ class SocketFile(Carrier):
             return _TWO_I64.pack(self.sndtimeo_us // 1_000_000, self.sndtimeo_us % 1_000_000)
         if name == SO_PEERCRED:
             peer = self.peer_cred()
-            return peer.pack() if peer is not None else _UCRED.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
+            return (
+                show_ucred(ctx, peer.pack()) if peer is not None else _UCRED.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
+            )
         if name == SO_PEERGROUPS:
             return self._peer_groups(length)
         if name == SO_PEERPIDFD:

@@ -26,7 +26,9 @@ from cloche.abi.sched import (
 from cloche.abi.structs import pack_timespec
 from cloche.kernel import sched
 from cloche.kernel.access import find_task
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.vfs.userns import map_uid
 
 _SCHED_ATTR: Final = Struct("<IIQiIQQQII")  # struct sched_attr, SCHED_ATTR_SIZE_VER1
 _ATTR_SIZE_VER0: Final = 48
@@ -207,11 +209,11 @@ def _chosen(task: Task, kind: int, who: int) -> list[Task]:
         return [target] if target is not None else []
     if kind == PRIO_PGRP:
         own = task.group.pgrp
-        group = kernel.process_groups.get(who) if who else own
+        group = kernel.process_groups.get(pid_from(task.pid_ns, who)) if who else own
         if group is None:
             return []
         return [member for members in group.members for member in members.tasks]
-    uid = who if who else task.creds.uid
+    uid = map_uid(task.creds.user_ns, who) if who else task.creds.uid
     return [member for member in kernel.tasks.values() if member.creds.uid == uid and not member.is_exited]
 
 

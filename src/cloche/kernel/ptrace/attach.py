@@ -52,7 +52,8 @@ def unlink(task: Task) -> None:
     task.needs_full_frame = False
     if task.vfork_parent is None and not task.is_exited:
         task.thread.set_patched(True)
-    task.kernel.traced_zombies.pop(task.tid, None)
+    if task.kernel.traced_zombies.pop(task.tid, None) is not None:
+        task.kernel.release_pid(task.tid)
 
 
 def check_options(task: Task, options: int) -> int:
@@ -84,7 +85,7 @@ def yama_allows(tracer: Task, target: Task) -> bool:
         return True
     if scope >= SCOPE_NO_ATTACH:
         return False
-    if tracer.creds.capable(CAP_SYS_PTRACE):
+    if tracer.creds.capable_in(target.creds.user_ns, CAP_SYS_PTRACE):
         return True
     if scope == SCOPE_CAPABILITY:
         return False

@@ -22,6 +22,7 @@ from cloche.abi.structs import pack_siginfo_fault
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, block_on_time, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_exit, notify_parent, reap
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace import attach
 from cloche.kernel.ptrace.notify import notify_death
 from cloche.kernel.ptrace.stops import (
@@ -61,12 +62,13 @@ def wants_event(task: Task, event: int) -> bool:
 class VforkEventStop(EventStop):
     """PTRACE_EVENT_VFORK: afterwards the parent waits for its child."""
 
-    def __init__(self, code: int, info: SigInfo, child: Task) -> None:
-        super().__init__(code, info, child.tid, child.tid)
+    def __init__(self, code: int, info: SigInfo, child: Task, message: int, shown: int) -> None:
+        super().__init__(code, info, message, shown)
         self.child: Task = child
+        self.shown: int = shown  # its pid for the parent
 
     def proceed(self, task: Task) -> int:
-        wait = VforkWait(self.child)
+        wait = VforkWait(self.child, self.shown)
         if self.child.vfork_waiter is not task:
             wait.is_done = True
             return wait.retry(task)
@@ -197,12 +199,15 @@ class Hooks(Tracing):
         child.thread.run_ops()
 
     def cloned(self, task: Task, child: Task, event: int) -> int:
-        note_call(task, child.tid, in_syscall=True)
+        shown = pid_in(task.pid_ns, child.tid)
+        tracee = task.tracee
+        message = pid_in(tracee.tracer.pid_ns, child.tid) if tracee is not None else 0
+        note_call(task, shown, in_syscall=True)
         if event != PTRACE_EVENT_VFORK:
-            stop_for_event(task, event, child.tid, child.tid, settles=True)
+            stop_for_event(task, event, message, shown, settles=True)
         else:
             code = SIGTRAP | event << 8
-            enter(task, VforkEventStop(code, trap_info(task, code), child), settles=True)
+            enter(task, VforkEventStop(code, trap_info(task, code), child, message, shown), settles=True)
         return BLOCKED
 
     def vfork_done(self, task: Task, child_pid: int) -> bool:
