@@ -32,7 +32,21 @@ from cloche.vfs.credentials import Credentials
 
 RT_PRIORITY_MAX: Final = 99
 RR_INTERVAL_NS: Final = 100_000_000
-FAIR_SLICE_NS: Final = 2_800_000
+_BASE_SLICE_NS: Final = 700_000
+_JIFFY_NS: Final = 4_000_000
+
+
+def fair_slice_ns(cpu_count: int) -> int:
+    """What a task of a fair policy runs for at a time (sysctl_sched_base_slice, scaled by the processors)."""
+    return _BASE_SLICE_NS * min(cpu_count, 8).bit_length()
+
+
+def rr_interval_ns(task: Task) -> int:
+    """sched_rr_get_interval(2); the slice of a fair policy is less than a jiffy, and so 0, on few processors."""
+    policy = policy_of(task)
+    if policy == SCHED_RR:
+        return RR_INTERVAL_NS
+    return 0 if policy == SCHED_FIFO else fair_slice_ns(task.kernel.cpu_count) // _JIFFY_NS * _JIFFY_NS
 
 
 def policy_of(task: Task) -> int:

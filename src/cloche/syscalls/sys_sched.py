@@ -134,11 +134,7 @@ def sys_sched_rr_get_interval(task: Task, args: Args) -> int:
     pid = to_i32(args.a0)
     if pid < 0:
         return -EINVAL
-    policy = sched.policy_of(_require(task, pid))
-    if policy == SCHED_RR:
-        interval = sched.RR_INTERVAL_NS
-    else:
-        interval = 0 if policy == SCHED_FIFO else sched.FAIR_SLICE_NS
+    interval = sched.rr_interval_ns(_require(task, pid))
     task.user_memory().write(to_u64(args.a1), pack_timespec(interval))
     return 0
 
@@ -195,7 +191,7 @@ def sys_sched_getattr(task: Task, args: Args) -> int:
     flags = SCHED_FLAG_RESET_ON_FORK if target.sched_policy & SCHED_RESET_ON_FORK else 0
     is_realtime = sched.is_realtime(policy)
     nice = 0 if is_realtime else target.nice
-    runtime = 0 if is_realtime else sched.FAIR_SLICE_NS
+    runtime = 0 if is_realtime else sched.fair_slice_ns(task.kernel.cpu_count)
     packed = _SCHED_ATTR.pack(size, policy, flags, nice, target.sched_priority, runtime, 0, 0, 0, 0)
     task.user_memory().write(address, packed[:size])
     return 0
