@@ -108,12 +108,13 @@ class Tracee:
         self.notify_pending: bool = False  # JOBCTL_TRAP_NOTIFY
         self.stop_wanted: bool = False  # JOBCTL_STOP_PENDING: has yet to take part in the group's stop
         self.is_exit_reported: bool = False  # has been in PTRACE_EVENT_EXIT
+        self.is_doomed: bool = False  # another thread's execve ends it
         self.is_zombie: bool = False  # dead, and its tracer may wait for it
         self.status: int = 0  # wait status of the dead
 
     def needs_attention(self) -> bool:
         """Whether a trap keeps it from guest code."""
-        return self.trap_pending or self.notify_pending or self.stop_wanted
+        return self.trap_pending or self.notify_pending or self.stop_wanted or self.is_doomed
 
 
 class Tracing:
@@ -173,6 +174,10 @@ class Tracing:
 
     def vfork_done(self, task: "Task", child_pid: int) -> bool:
         """The child of a vfork has left; whether the parent stopped to say so."""
+        raise NotImplementedError
+
+    def exec_waits(self, task: "Task") -> bool:
+        """Whether execve must wait for a tracer to let the other threads end."""
         raise NotImplementedError
 
     def execed(self, task: "Task", old_tid: int) -> int:
@@ -300,6 +305,7 @@ class ThreadGroup:
         self.is_dumpable: bool = True
         self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
+        self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
 
@@ -398,7 +404,6 @@ class Task(TaskBase):
         self.ioprio: int = 0
         self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
         self.start_ns: int = 0
-        self.syscall_count: int = 0
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
         self.seccomp: object | None = None  # its newest filter (kernel.seccomp)
@@ -500,7 +505,6 @@ class Kernel:
         self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
         self.exit_status: int = -1  # wait status of the main group, once it is gone
         self.signal_hook: Callable[[Task, int], None] | None = None
-        self.exit_hook: Callable[[ThreadGroup, int], None] | None = None  # ends a group
         self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None

@@ -149,6 +149,9 @@ class Hooks(Tracing):
         enter(task, SignalStop(info.signo, info), settles=in_syscall)
 
     def trap_stop(self, task: Task, result: int, *, in_syscall: bool) -> None:
+        if task.tracee is not None and task.tracee.is_doomed:
+            do_exit(task, 0)
+            return
         note_call(task, result, in_syscall=in_syscall)
         trap(task, settles=in_syscall)
 
@@ -219,6 +222,27 @@ class Hooks(Tracing):
         note_call(task, child_pid, in_syscall=True)
         stop_for_event(task, PTRACE_EVENT_VFORK_DONE, child_pid, child_pid, settles=False)
         return True
+
+    def exec_waits(self, task: Task) -> bool:
+        is_watched = False
+        for other in list(task.group.tasks):
+            tracee = other.tracee
+            if other is task or tracee is None or not tracee.options & PTRACE_O_TRACEEXIT:
+                continue
+            if other.lent_to is not None or other.mm.is_dead:
+                continue
+            is_watched = True
+            if tracee.is_exit_reported:
+                continue
+            tracee.is_doomed = True
+            other.wants_attention = True
+            if other.is_running_ops:
+                continue
+            if other.thread.is_running():
+                task.kernel.interrupt(other.thread)
+            else:
+                do_exit(other, 0)
+        return is_watched
 
     def execed(self, task: Task, old_tid: int) -> int:
         tracee = task.tracee
@@ -326,6 +350,8 @@ def task_exits(task: Task) -> None:
     if job is not None:
         job.failed(task, 0)
     tracee, group = task.tracee, task.group
+    if group.exec_waiter is not None:
+        group.exec_waiter.make_ready()
     if tracee is None or group.leader is task:
         return
     tracee.is_zombie = True

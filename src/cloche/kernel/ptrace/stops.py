@@ -80,6 +80,8 @@ class PtraceStop(Blocked):
         assert isinstance(task, Task)
         if task.is_kill_pending:
             return kill_now(task, self)
+        if task.tracee is not None and task.tracee.is_doomed:
+            return do_exit(task, 0)
         if self.phase == _SETTLING:
             if task.tracee is not None:
                 self.report(task)
