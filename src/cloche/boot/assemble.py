@@ -35,7 +35,6 @@ from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_first_exec
-from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.init import INIT_PID, make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
@@ -287,7 +286,6 @@ def assemble(
     signals.install(kernel)
     itimers.install(kernel)
     install_ptrace(kernel)
-    kernel.exit_hook = do_group_exit
     register_devices()
     register_fifo_opener(open_fifo)
     devpts_fs(kernel)

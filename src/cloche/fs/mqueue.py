@@ -18,7 +18,6 @@ from cloche.abi.resource import RLIMIT_MSGQUEUE
 from cloche.abi.signal import SI_MESGQ
 from cloche.abi.stat import S_IFREG
 from cloche.abi.structs import pack_siginfo_rt
-from cloche.fs.anon import MemoryAttrInode
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -26,6 +25,7 @@ from cloche.kernel.signals import send_group_info
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import new_owner
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import new_mount
 from cloche.vfs.objects import (
     ATTR_SIZE,

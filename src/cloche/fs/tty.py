@@ -114,7 +114,6 @@ from cloche.abi.termios import (
     VSTOP,
 )
 from cloche.abi.uio import RWF_NOWAIT
-from cloche.fs.anon import MemoryAttrInode
 from cloche.fs.ldisc import LineDiscipline, Termios
 from cloche.fs.proc_text import ProcTty
 from cloche.kernel.blocking import ERESTARTSYS
@@ -123,6 +122,7 @@ from cloche.kernel.signals import is_orphaned, kernel_info, send_group_info, sen
 from cloche.kernel.task import Kernel, ProcessGroup, Session, Task, ThreadGroup
 from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.usermem import IovIter
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import top_of
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import WaitQueue

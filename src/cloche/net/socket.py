@@ -119,25 +119,18 @@ from cloche.abi.socket import (
     SOCK_STREAM,
     SOL_SOCKET,
 )
-from cloche.abi.stat import S_IFMT, S_IFSOCK
+from cloche.abi.stat import S_IFSOCK
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.rights import Carrier
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_CTIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_UID,
     Context,
     FileDescription,
     FileSystem,
-    Inode,
     Path,
-    SetAttr,
 )
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
@@ -274,22 +267,8 @@ class IpPacket:
         self.tos: int = tos
 
 
-class SocketInode(Inode):
+class SocketInode(MemoryAttrInode):
     """The inode of a socket without a name."""
-
-    def setattr(self, ctx: Context, attr: SetAttr) -> None:
-        if attr.valid & ATTR_MODE:
-            self.mode = self.mode & S_IFMT | attr.mode & 0o7777
-        if attr.valid & ATTR_UID:
-            self.uid = attr.uid
-        if attr.valid & ATTR_GID:
-            self.gid = attr.gid
-        if attr.valid & ATTR_ATIME:
-            self.atime_ns = attr.atime_ns
-        if attr.valid & ATTR_MTIME:
-            self.mtime_ns = attr.mtime_ns
-        if attr.valid & ATTR_CTIME:
-            self.ctime_ns = attr.ctime_ns
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         """Through /proc/PID/fd: sockets cannot be opened."""
