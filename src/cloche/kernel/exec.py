@@ -417,8 +417,9 @@ def exec_credentials(task: Task) -> Credentials:
     if is_root and (creds.euid == 0 or creds.uid == 0):
         creds.cap_permitted = creds.cap_inheritable | creds.cap_bounding
         creds.cap_effective = creds.cap_permitted if creds.euid == 0 else 0
-        creds.cap_permitted &= task.kernel.cap_ceiling
-        creds.cap_effective &= task.kernel.cap_ceiling
+        if creds.user_ns is None:  # elsewhere they hold only over what belongs to that namespace
+            creds.cap_permitted &= task.kernel.cap_ceiling
+            creds.cap_effective &= task.kernel.cap_ceiling
     else:
         creds.cap_permitted = creds.cap_ambient
         creds.cap_effective = creds.cap_ambient
