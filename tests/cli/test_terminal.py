@@ -154,7 +154,7 @@ def test_modes_of_the_hosts_terminal_come_back() -> None:
 
 
 def test_window_size_follows(screen: Opener) -> None:
-    code = "import os, signal\ndef show(*a):\n  s = os.get_terminal_size(0); print('size', s.lines, s.columns, flush=True)\nsignal.signal(signal.SIGWINCH, show)\nshow()\nwhile True: signal.pause()"
+    code = "import os, signal\ndef show(*a):\n  s = os.get_terminal_size(0); os.write(1, b'size %d %d\\n' % (s.lines, s.columns))\nsignal.signal(signal.SIGWINCH, show)\nshow()\nwhile True: signal.pause()"
     at = screen("/usr/bin/python3", "-c", code, rows=20, columns=70)
     at.expect(r"size 20 70")
     at.resize(50, 132)

@@ -13,7 +13,7 @@ site is cached as an empty one.
 
 import os
 import stat
-from hashlib import blake2b
+from _blake2 import blake2b  # not from hashlib, which loads all of OpenSSL at every start of a sandbox
 from struct import Struct
 from typing import Final
 

@@ -17,6 +17,10 @@ from struct import error as StructError
 from typing import Final
 
 from cloche.abi.elf import (
+    DT_NULL,
+    DT_TEXTREL,
+    DYN,
+    DYN_SIZE,
     EHDR,
     EHDR_SIZE,
     ELFCLASS64,
@@ -29,6 +33,7 @@ from cloche.abi.elf import (
     PF_X,
     PHDR,
     PHDR_SIZE,
+    PT_DYNAMIC,
     PT_GNU_EH_FRAME,
     PT_LOAD,
     SHDR,
@@ -46,6 +51,7 @@ from cloche.wire.textfile import PAGE_BYTES
 __all__ = ["Functions", "Image", "Segment", "Source", "executable_ranges", "parse_image"]
 
 MAX_PROGRAM_HEADERS: Final = 256
+MAX_DYNAMIC: Final = 4096
 MAX_SECTIONS: Final = 1024
 MAX_SYMBOLS: Final = 1_000_000  # in a table; one with more is left aside
 MAX_FDES: Final = 4_000_000  # of a sorted table, which is not read whole
@@ -55,6 +61,8 @@ MAX_SPAN: Final = 1 << 46
 
 _NESTED: Final = 4
 
+DT_FLAGS: Final = 30
+DF_TEXTREL: Final = 4
 STT_GNU_IFUNC: Final = 10
 SHT_X86_64_UNWIND: Final = 0x70000001
 
@@ -183,6 +191,7 @@ def parse_image(data: Source) -> Image | None:
         return None
     segments: list[Segment] = []
     eh_frame_header = -1
+    dynamic = (0, 0)
     end = 0
     for index in range(phnum):
         p_type, flags, offset, vaddr, _paddr, filesz, memsz, _align = PHDR.unpack_from(
@@ -190,6 +199,8 @@ def parse_image(data: Source) -> Image | None:
         )
         if p_type == PT_GNU_EH_FRAME:
             eh_frame_header = vaddr
+        if p_type == PT_DYNAMIC:
+            dynamic = (offset, filesz)
         if p_type != PT_LOAD or memsz == 0:
             continue
         if (vaddr - offset) % PAGE_BYTES or filesz > memsz or vaddr + memsz > MAX_SPAN or vaddr < end:
@@ -198,7 +209,7 @@ def parse_image(data: Source) -> Image | None:
         if offset >= len(data):
             filesz = 0
         segments.append(Segment(offset, vaddr, min(filesz, len(data) - offset), memsz, flags))
-    if not _have_own_pages(segments):
+    if not _have_own_pages(segments) or _relocates_code(data, dynamic[0], dynamic[1]):
         return None
     image = Image(data, segments, is_fixed=kind == ET_EXEC)
     image.eh_frame_header = eh_frame_header
@@ -209,6 +220,19 @@ def parse_image(data: Source) -> Image | None:
             )
             image.sections.append((sh_type, address, offset, size, link))
     return image
+
+
+def _relocates_code(data: Source, offset: int, length: int) -> bool:
+    """Whether the dynamic linker will write to code, where it might hit a window."""
+    for at in range(
+        offset, min(offset + length, len(data) - DYN_SIZE, offset + MAX_DYNAMIC * DYN_SIZE), DYN_SIZE
+    ):
+        tag, value = DYN.unpack_from(data, at)
+        if tag == DT_NULL:
+            break
+        if tag == DT_TEXTREL or (tag == DT_FLAGS and value & DF_TEXTREL):
+            return True
+    return False
 
 
 def _have_own_pages(segments: list[Segment]) -> bool:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from typing import Final
 
 from cloche.abi.misc import (
@@ -107,9 +106,10 @@ def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, say
         status = EXIT_START
         try:
             status = _run(sock, cache_base, is_confined=is_confined, says_hello=says_hello)
-        except BaseException:
-            sys.stderr.write(f"cloche analyst: {traceback.format_exc()}")
-            sys.stderr.flush()
+        except BaseException as failure:
+            if sys.stderr is not None:  # None: closed when the interpreter started
+                sys.stderr.write("cloche analyst: ")
+            sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
             os._exit(status)
     return pid

@@ -13,6 +13,7 @@ A file that does more (jumps into itself at computed addresses) finds int3 or a 
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from struct import Struct
 from typing import Final
 
@@ -44,6 +45,7 @@ FULL_REGISTER_CALLS: Final = frozenset(
     ]  # rt_sigreturn clone fork vfork execve exit exit_group execveat clone3
 )
 
+_CALL: Final = b"\xe8"
 _NEAR_JUMP: Final = re.compile(rb"\xe9|\x0f[\x80-\x8f]")
 _I32: Final = Struct("<i")
 _GRANULE_BITS: Final = 6
@@ -57,10 +59,13 @@ _DIRECT: Final = (
     FlowControl.CALL,
     FlowControl.XBEGIN_XABORT_XEND,
 )
+_ENDS: Final = (FlowControl.RETURN, FlowControl.UNCONDITIONAL_BRANCH, FlowControl.EXCEPTION)
+_FILLERS: Final = (Mnemonic.NOP, Mnemonic.INT3)
 _NEAR_BRANCH: Final = OpKind.NEAR_BRANCH64
 # As plain numbers: the stubs of iced_x86 know a single register, so that every comparison would be "always true".
 _RAX: Final[tuple[int, ...]] = (Register.RAX, Register.EAX, Register.AX, Register.AL)
 _RIP: Final[int] = Register.RIP
+_RSP: Final[int] = Register.RSP
 _IMMEDIATES: Final = (
     OpKind.IMMEDIATE32,
     OpKind.IMMEDIATE32TO64,
@@ -123,10 +128,21 @@ class _Function:
                     self.targets.add(instruction.near_branch_target)
             elif flow == FlowControl.INDIRECT_BRANCH:
                 # jmp *x(%rip) goes through a fixed pointer: a call at the end, or a procedure linkage table.
-                if instruction.op0_kind != OpKind.MEMORY or int(instruction.memory_base) != _RIP:
+                is_fixed = instruction.op0_kind == OpKind.MEMORY and int(instruction.memory_base) == _RIP
+                if not is_fixed and not _ends_frame(code, index):
                     self.has_table = True
             elif instruction.code == Code.INVALID:
                 self.is_data = True
+
+
+def _ends_frame(code: list[Instruction], index: int) -> bool:
+    """Whether the jump at `index` leaves the function: the frame was just taken down."""
+    if index == 0:
+        return False
+    before = code[index - 1]
+    if before.mnemonic in (Mnemonic.POP, Mnemonic.LEAVE):
+        return True
+    return before.mnemonic == Mnemonic.ADD and int(before.op0_register) == _RSP
 
 
 def _candidates(image: Image) -> list[int] | None:
@@ -157,6 +173,8 @@ class _Finder:
         self._decoded: dict[tuple[int, int], _Function | None] = {}
         self._decoded_bytes: int = 0
         self._jumps: int = 0
+        self._pieces: dict[tuple[int, int], list[int]] = {}  # of gaps: where each begins
+        self._called: list[int] | None = None
         self._analysis: Analysis = Analysis()
 
     def run(self) -> Analysis:
@@ -180,6 +198,7 @@ class _Finder:
         last_end = 0
         for function in {function for _address, function in found}:
             function.targets.update(self._functions.labels(function.start, function.end))
+            self._add_gap_jumps(function)
         for address, function in found:
             site = self._choose(address, function)
             if site is None:
@@ -206,14 +225,52 @@ class _Finder:
             if not why:
                 return function
         if why == NO_FUNCTION:
-            gap = self._functions.gap_around(address)
-            if gap is not None:
-                function = self._decode(gap[0], gap[1])
+            piece = self._piece_around(address)
+            if piece is not None:
+                function = self._decode(piece[0], piece[1])
                 why = _unfit(function, address)
                 if not why:
                     return function
         self._skip(address, -1, why)
         return None
+
+    def _piece_around(self, address: int) -> tuple[int, int] | None:
+        """The part of a gap between known functions from one function that something calls to the next.
+
+        A part may be several functions, of which all but the first are only reached through pointers or jumps.
+        """
+        bounds = self._functions.gap_around(address)
+        if bounds is None:
+            return None
+        if bounds not in self._pieces:
+            gap = self._decode(bounds[0], bounds[1])
+            self._pieces[bounds] = [bounds[0]] if gap is None else _begins(gap, self._calls_into(bounds))
+        starts = self._pieces[bounds]
+        index = bisect_right(starts, address)
+        return starts[index - 1], starts[index] if index < len(starts) else bounds[1]
+
+    def _calls_into(self, bounds: tuple[int, int]) -> list[int]:
+        """Where in a gap something may call to, sorted."""
+        if self._called is None:
+            called: set[int] = set()
+            unpack = _I32.unpack_from
+            for segment in self._image.segments:
+                if not segment.is_code:
+                    continue
+                code = bytes(self._image.data[segment.offset : segment.offset + segment.filesz])
+                after = segment.vaddr + 5
+                at = code.find(_CALL)
+                while 0 <= at <= len(code) - 5 and self._jumps <= MAX_JUMPS:
+                    called.add(after + at + unpack(code, at + 1)[0])
+                    self._jumps += 1
+                    at = code.find(_CALL, at + 1)
+            self._called = sorted(called)
+        return self._called[bisect_right(self._called, bounds[0]) : bisect_left(self._called, bounds[1])]
+
+    def _bounds(self, address: int) -> tuple[int, int] | None:
+        """The function, or part of a gap, with this address."""
+        found = next(self._functions.around(address), None)
+        return found if found is not None else self._piece_around(address)
 
     def _decode(self, start: int, end: int) -> _Function | None:
         key = (start, end)
@@ -261,6 +318,16 @@ class _Finder:
                 if function.start < target < function.end and not function.start <= source < function.end:
                     self._add_foreign(function, source, target)
 
+    def _add_gap_jumps(self, function: _Function) -> None:
+        """Add the jumps, short ones too, between parts of the gap that this function is a part of."""
+        for bounds, starts in self._pieces.items():
+            if function.start in starts and bounds[0] <= function.start < bounds[1]:
+                gap = self._decode(bounds[0], bounds[1])
+                if gap is not None:
+                    function.targets.update(
+                        [target for target in gap.targets if function.start < target < function.end]
+                    )
+
     def _add_foreign(self, function: _Function, source: int, target: int) -> None:
         if target in function.targets:
             return
@@ -268,7 +335,7 @@ class _Finder:
         if function.has_table or self._decoded_bytes > MAX_DECODED_BYTES:
             function.has_table = True
             return
-        bounds = next(self._functions.around(source), None)
+        bounds = self._bounds(source)
         other = self._decode(bounds[0], bounds[1]) if bounds is not None else None
         if other is None or other.has_table or other.is_data:
             function.has_table = True
@@ -326,6 +393,18 @@ class _Finder:
             if code[index].ip in function.targets:
                 break
         return -1
+
+
+def _begins(gap: _Function, called: list[int]) -> list[int]:
+    """Where the parts of a gap begin: at addresses that something calls, behind the end of a block."""
+    starts = [gap.start]
+    for address in called:
+        at = gap.index.get(address, 0)
+        while at > 0 and gap.code[at - 1].mnemonic in _FILLERS:
+            at -= 1
+        if at > 0 and gap.code[at - 1].flow_control in _ENDS:
+            starts.append(address)
+    return starts
 
 
 def _unfit(function: _Function | None, address: int) -> str:

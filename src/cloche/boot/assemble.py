@@ -9,12 +9,12 @@ import socket
 import time
 from typing import Final
 
-from cloche.abi.errno import EACCES, EEXIST, ENOENT, ENOTDIR, LinuxError
-from cloche.abi.errno import name as errno_name
+from cloche.abi.errno import EEXIST, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
+from cloche.boot.start import ROOT_CAPS
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
@@ -30,20 +30,15 @@ from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs, TmpfsOptions
-from cloche.fs.tty import Terminal
 from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
-from cloche.kernel.exec import begin_first_exec
-from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.init import INIT_PID, make_init
+from cloche.kernel.init import make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
-from cloche.kernel.rlimits import default_rlimits
-from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.task import Kernel
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.address_space import AddressSpace
-from cloche.mm.usermem import KernelIovIter, UserMemory
+from cloche.mm.usermem import KernelIovIter
 from cloche.platform.interface import Platform
 from cloche.syscalls import prefetch
 from cloche.syscalls.strace import install as install_strace
@@ -65,12 +60,10 @@ from cloche.vfs.objects import (
 )
 from cloche.wire.gofer_client import GoferClient
 
-MAIN_PID: Final = 2  # INIT_PID with --no-init
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
-ROOT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
 O_WRONLY: Final = 1
 O_CREAT: Final = 0o100
 O_TRUNC: Final = 0o1000
@@ -94,14 +87,6 @@ _DEV_LINKS: Final = (
     (b"core", b"/proc/kcore"),
     (b"ptmx", b"pts/ptmx"),
 )
-
-
-class Failure:
-    """Why the first program could not start."""
-
-    def __init__(self, text: str, status: int) -> None:
-        self.text: str = text
-        self.status: int = status
 
 
 class Builder:
@@ -287,7 +272,6 @@ def assemble(
     signals.install(kernel)
     itimers.install(kernel)
     install_ptrace(kernel)
-    kernel.exit_hook = do_group_exit
     register_devices()
     register_fifo_opener(open_fifo)
     devpts_fs(kernel)
@@ -332,122 +316,3 @@ def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
 
     kernel.shutdown_hooks.append(restore)
     return files
-
-
-def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
-    """Make the main thread group and start its program; why it cannot start, or None."""
-    root = kernel.root_context
-    files = kernel.stdio
-    assert root is not None and files is not None
-    creds = Credentials(spec.uid, spec.gid, list(spec.groups), ROOT_CAPS if spec.uid == 0 else 0)
-    creds.cap_bounding = ROOT_CAPS
-    fs = FsContext(root.fs.root, root.fs.root, 0o022)
-    process = kernel.platform.new_process()
-    mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
-    mm.is_patching = kernel.is_patching
-    pid = MAIN_PID if spec.has_init else INIT_PID
-    group = ThreadGroup(kernel, pid, SignalHandlers())
-    group.rlimits = default_rlimits(nofile=(1024, spec.nofile_limit), nproc=spec.max_tasks)
-    group.parent = kernel.init
-    if kernel.init is not None:
-        kernel.init.children.append(group)
-    else:
-        kernel.init = group
-    thread = process.main_thread()
-    task = Task(kernel, pid, group, creds, fs, root.mount_ns, files, mm, thread)
-    task.mem = UserMemory(thread)
-    group.tasks.append(task)
-    group.leader = task
-    kernel.tasks[pid] = task
-    kernel.groups[pid] = group
-    kernel.main_group = group
-    kernel.next_pid = pid + 1
-    session = Session(pid)
-    pgrp = ProcessGroup(pid, session)
-    pgrp.members.append(group)
-    session.groups.append(pgrp)
-    group.pgrp = pgrp
-    kernel.sessions[pid] = session
-    kernel.process_groups[pid] = pgrp
-    console = kernel.extra.get("console")
-    if isinstance(console, Terminal):
-        console.adopt(group)
-    try:
-        fs.cwd = path_lookup(task, None, spec.cwd)
-        if not fs.cwd.inode().is_dir():
-            raise LinuxError(ENOTDIR)
-    except LinuxError as error:
-        return Failure(f"working directory {spec.cwd.decode(errors='replace')}: {explain(error.errno)}", 125)
-    envp = [key + b"=" + value for key, value in spec.env.items()]
-    return _exec_first(task, spec, envp)
-
-
-def explain(errno: int) -> str:
-    """The C library's text for an error."""
-    return f"{os.strerror(errno)} ({errno_name(errno)})"
-
-
-def _exec_first(task: Task, spec: SandboxSpec, envp: list[bytes]) -> Failure | None:
-    """Search PATH as execvp(3) does and start the command."""
-    name = spec.argv[0]
-    shown = name.decode(errors="replace")
-    if b"/" in name:
-        candidates = [name]
-    else:
-        search = spec.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")
-        candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
-    if not name:
-        return Failure("the command's name is empty", 127)
-    seen = ENOENT
-    broken = b""  # the first that is there, but not its interpreter
-    for candidate in candidates:
-        try:
-            path = path_lookup(task, None, candidate)
-        except LinuxError as error:
-            if error.errno not in (ENOENT, ENOTDIR) and seen == ENOENT:
-                seen = error.errno
-            continue
-        try:
-            begin_first_exec(task, path, candidate, spec.argv, envp)
-        except LinuxError as error:
-            if error.errno in (EACCES, ENOENT) and len(candidates) > 1:
-                seen = error.errno if seen == ENOENT else seen
-                broken = candidate if error.errno == ENOENT and not broken else broken
-                continue
-            return _cannot_run(task, shown, candidate, error.errno)
-        return None
-    if seen != ENOENT:
-        return Failure(f"{shown}: {explain(seen)}", 126)
-    if broken:
-        return _cannot_run(task, shown, broken, ENOENT)
-    text = "no such file or directory" if b"/" in name else "command not found"
-    return Failure(f"{shown}: {text}", 127)
-
-
-def _cannot_run(task: Task, shown: str, candidate: bytes, errno: int) -> Failure:
-    """The executable is there but does not start."""
-    if errno == ENOENT:
-        missing = find_interpreter(task, candidate)
-        if missing:
-            text = f"{shown}: its interpreter {missing.decode(errors='replace')} is not there"
-            return Failure(text, 127)
-        return Failure(f"{shown}: no such file or directory", 127)
-    return Failure(f"{shown}: {explain(errno)}", 126)
-
-
-def find_interpreter(task: Task, candidate: bytes) -> bytes:
-    """The ELF interpreter or script interpreter that an executable asks for, empty if none can be read."""
-    from cloche.kernel.exec import open_exec, parse_script
-    from cloche.kernel.loader import read_image
-
-    try:
-        file = open_exec(task, path_lookup(task, None, candidate))
-        try:
-            header = file.read_bytes(task, 0, 4096)
-            if header[:2] == b"#!":
-                return parse_script(header)[0]
-            return read_image(task, file, candidate, task.mm.max_address, header).interpreter
-        finally:
-            file.put()
-    except LinuxError:
-        return b""

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from cloche.analyst.serve import start_analyst
@@ -33,7 +34,7 @@ EXIT_INTERNAL: Final = 125
 CONTROL_SIGNAL: Final = b"S"  # + signal number, two digits
 CONTROL_GROUP_SIGNAL: Final = b"G"  # the same, to the program's process group
 CONTROL_WINDOW: Final = b"W"  # + rows cols, two little-endian u16
-CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, little-endian u32
+CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, + processes out of memory, little-endian u32
 CONTROL_FAILED: Final = b"F"  # from the sentry: + exit status (one byte) + text
 CONTROL_STARTED: Final = b"R"  # from the sentry: the program runs
 
@@ -67,6 +68,8 @@ class Sandbox:
         self.failure: str = ""
         self.failure_status: int = 125
         self.has_started: bool = False
+        self.oom_kills: int = 0  # processes that were ended for want of memory
+        self.on_packet: Callable[[bytes], None] | None = None  # of answers to the clients' requests
 
     def start_analyst(self) -> None:
         """The gofer has asked the analyst for the first time: start it.  It ends with the gofer."""
@@ -107,11 +110,14 @@ class Sandbox:
         kind = message[:1]
         if kind == CONTROL_DONE:
             self.status = int.from_bytes(message[1:5], "little")
+            self.oom_kills = int.from_bytes(message[5:9], "little")
         elif kind == CONTROL_FAILED:
             self.failure_status = message[1]
             self.failure = message[2:].decode(errors="replace")
         elif kind == CONTROL_STARTED:
             self.has_started = True
+        elif self.on_packet is not None:
+            self.on_packet(message)
         return True
 
     def kill(self) -> None:

@@ -13,19 +13,18 @@ from typing import Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot import confine, seccomp
-from cloche.boot.assemble import assemble, explain, start_program
+from cloche.boot.assemble import assemble
+from cloche.boot.control import Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
+from cloche.boot.start import explain, start_program
 from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
-from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import Kernel
 from cloche.net.published import publish
 from cloche.platform.systrap import Systrap
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
-EPOLLIN: Final = 1
 # The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
 _IGNORED: Final = (
     signal.SIGINT,
@@ -49,47 +48,6 @@ class StartError(Exception):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status: int = status
-
-
-class Control:
-    """The sentry's end of the control socket."""
-
-    def __init__(self, kernel: Kernel, sock: socket.socket) -> None:
-        self.kernel: Kernel = kernel
-        self.sock: socket.socket = sock
-
-    def on_ready(self, events: int) -> None:
-        """A message of the monitor, or its death: then everything ends (I5)."""
-        try:
-            message = self.sock.recv(4096)
-        except OSError:
-            message = b""
-        if not message:
-            self.kernel.platform.shutdown()
-            os._exit(EXIT_INTERNAL)
-        kind = message[:1]
-        if kind == b"S" and message[1:3].isdigit():
-            self._signal(int(message[1:3]))
-        elif kind == b"G" and message[1:3].isdigit():
-            self._signal_group(int(message[1:3]))
-        elif kind == b"W" and len(message) >= 5:
-            rows = int.from_bytes(message[1:3], "little")
-            columns = int.from_bytes(message[3:5], "little")
-            resize = self.kernel.window_hook
-            if resize is not None:
-                resize(rows, columns)
-
-    def _signal(self, signo: int) -> None:
-        group = self.kernel.main_group
-        if group is not None and 1 <= signo <= 64:
-            send_group_signal(self.kernel, group, signo)
-
-    def _signal_group(self, signo: int) -> None:
-        main = self.kernel.main_group
-        pgrp = main.pgrp if main is not None else None
-        if pgrp is not None and 1 <= signo <= 64:
-            for group in list(pgrp.members):
-                send_group_signal(self.kernel, group, signo)
 
 
 def log_confinement(report: confine.Report, level: str) -> None:
@@ -174,17 +132,16 @@ def _serve(
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if broker_sock is not None:
         publish(kernel, broker_sock)
-    channel = Control(kernel, control)
-    kernel.watch_fd(control.fileno(), EPOLLIN, channel.on_ready)
+    channel = Control(kernel, spec, control)
     failure = start_program(kernel, spec)
     if failure is not None:
         platform.shutdown()
         raise StartError(failure.text, failure.status)
-    control.send(b"R")
+    channel.send(b"R")
     status = run_loop(kernel)
     for flush in kernel.shutdown_hooks:
         flush()
-    control.send(b"E" + status.to_bytes(4, "little"))
+    channel.finish(b"E" + status.to_bytes(4, "little") + kernel.oom_kills.to_bytes(4, "little"))
     platform.shutdown()
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()

@@ -67,6 +67,7 @@ class SandboxSpec:
         self.is_read_only: bool = False
         self.has_terminal: bool = False  # -t
         self.is_interactive: bool = True  # stdin is passed on
+        self.is_attached: bool = True  # to the terminal of whoever started it
         self.platform: str = "systrap"
         self.mm_mode: str = "strict"
         self.is_patching: bool = True  # system calls of known programs come without a trap

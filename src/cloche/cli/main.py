@@ -16,9 +16,20 @@ EXIT_INTERNAL: Final = 125
 
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
+    "exec": "run a further command in a sandbox that runs",
+    "ps": "show the processes in a sandbox",
+    "kill": "send a signal to a sandbox",
+    "list": "list the sandboxes that have a name",
+    "logs": "show what a detached sandbox has written",
+    "wait": "wait for the end of a sandbox",
+    "stop": "end sandboxes, politely at first",
+    "rm": "forget sandboxes that have ended",
     "doctor": "check this host and say what is in force",
     "syscalls": "list the system calls and how far they are implemented",
 }
+
+
+_GLOBAL_WITH_VALUE: Final = ("--root",)
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +40,14 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(EXIT_INTERNAL)
 
 
+def verb_index(words: list[str]) -> int:
+    """Where the verb is: after the options that come before it."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] in _GLOBAL_WITH_VALUE else 1
+    return at
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run the verb; the exit status."""
     words = sys.argv[1:] if argv is None else argv
@@ -36,8 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         prog="cloche", description="Run untrusted programs under a kernel of their own.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"cloche {__version__}")
+    parser.add_argument("--root", default="", metavar="DIR", help="where the records of sandboxes are")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    chosen = next((word for word in words if not word.startswith("-")), "")
+    at = verb_index(words)
+    chosen = words[at] if at < len(words) else ""
     for verb, text in _VERBS.items():
         sub = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
         if verb == chosen:
@@ -45,8 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(sub)
             sub.set_defaults(function=module.run)
             if hasattr(module, "prepare_words"):
-                at = words.index(verb) + 1
-                words = [*words[:at], *module.prepare_words(sub, words[at:])]
+                words = [*words[: at + 1], *module.prepare_words(sub, words[at + 1 :])]
     options = parser.parse_args(words)
     if options.verb is None:
         parser.print_help(sys.stderr)

@@ -1,34 +1,24 @@
 """`cloche run`: run a command in a new sandbox and exit as it does."""
 
 import argparse
-import fcntl
 import os
 import re
-import signal
-import struct
 import sys
-import termios
-import time
-import tty
-from typing import Any, Final
+from typing import Final
 
-from cloche.boot.launch import LaunchError, Sandbox, launch, wait_readable
+from cloche.boot.launch import LaunchError
 from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, PublishSpec, SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
+from cloche.cli.monitor import run_attached, run_detached
+from cloche.cli.options import UsageError, env_items, parse_size, parse_user, read_env_file
+from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 
-EXIT_INTERNAL: Final = 125
-EXIT_TIMEOUT: Final = 124
-# Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
-_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
-_SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+NOFILE_MAX: Final = 1 << 20
 
 
-Modes = list[Any]  # what termios.tcgetattr gives
-
-
-class UsageError(Exception):
-    """The command line is wrong; the text says what and what to do."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.runtime.records import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
     add("-i", "--interactive", action="store_true", help="pass standard input on even if it is a terminal")
     add("-t", "--tty", action="store_true", help="give the command a terminal of its own")
+    add("-d", "--detach", action="store_true", help="leave it running, and print its name")
+    add("--name", metavar="NAME", help="a name for cloche exec, ps, kill, logs and the like")
+    add("--rm", action="store_true", help="with -d: keep no record and no output once it has ended")
+    add("--log-size", default="16m", metavar="SIZE", help="with -d: how much of the latest output is kept")
     add("--hostname", default="cloche", help="host name inside")
     add(
         "--init",
@@ -70,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pid 1 is an init of the sandbox's own, which reaps orphans (the default); --no-init: the command",
     )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
+    add("--nofile", type=int, metavar="N", help="limit of open files of each process")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
@@ -106,14 +101,6 @@ def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str
             return [*words[:at], "--strace=-", *prepare_words(parser, words[at + 1 :])]
         at += 2 if words[at] in takes_value else 1
     return words
-
-
-def parse_size(text: str, what: str) -> int:
-    """Bytes of "512m" and the like.  Raises UsageError."""
-    match = re.fullmatch(r"(\d+)([bkmgt]?)(?:i?b)?", text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise UsageError(f"{what}: {text!r} is not a size; write a number with k, m or g, e.g. 512m")
-    return int(match[1]) * _SIZES[match[2]]
 
 
 def parse_volume(text: str) -> MountSpec:
@@ -168,36 +155,10 @@ def announce(published: list[PublishSpec], level: str) -> None:
             print(f"cloche: {host}:{spec.host_port} leads to port {spec.port}", file=sys.stderr)
 
 
-def read_env_file(path: str) -> list[str]:
-    """Lines K=V or K; blank lines and # comments are skipped.  Raises UsageError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--env-file {path}: {error}") from None
-    return [line for line in lines if line and not line.startswith("#")]
-
-
 def _apply_env(spec: SandboxSpec, items: list[str]) -> None:
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not key or "\0" in item:
-            raise UsageError(f"-e {item}: write K=V")
-        if equals:
-            spec.env[os.fsencode(key)] = os.fsencode(value)
-        elif key in os.environ:
-            spec.env[os.fsencode(key)] = os.fsencode(os.environ[key])
-
-
-def _parse_user(text: str) -> tuple[int, int]:
-    user, colon, group = text.partition(":")
-    if not user.isdigit() or (colon and not group.isdigit()):
-        raise UsageError(f"-u {text}: write numeric ids, UID or UID:GID")
-    uid = int(user)
-    gid = int(group) if colon else uid
-    if uid >= 0xFFFFFFFF or gid >= 0xFFFFFFFF:
-        raise UsageError(f"-u {text}: ids go up to 4294967294")
-    return uid, gid
+    for item in env_items(items):
+        key, _equals, value = item.partition(b"=")
+        spec.env[key] = value
 
 
 def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
@@ -211,7 +172,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     spec.uid, spec.gid = os.geteuid(), os.getegid()
     spec.groups = sorted(set(os.getgroups()) - {spec.gid})
     if options.user:
-        spec.uid, spec.gid = _parse_user(options.user)
+        spec.uid, spec.gid = parse_user(options.user)
         spec.groups = []
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", options.hostname):
         raise UsageError(f"--hostname {options.hostname}: letters, digits, dots and hyphens, at most 64")
@@ -261,6 +222,13 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     spec.is_patching = options.patch
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
+    spec.is_interactive = options.interactive
+    spec.is_attached = not options.detach
+    options.log_bytes = parse_size(options.log_size, "--log-size")
+    if options.nofile is not None:
+        if not 3 <= options.nofile <= NOFILE_MAX:
+            raise UsageError(f"--nofile: from 3 to {NOFILE_MAX}")
+        spec.nofile_limit = options.nofile
     if options.strace == "-":
         spec.strace_fd = 2
     elif options.strace:
@@ -270,157 +238,9 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
             )
         except OSError as error:
             raise UsageError(f"--strace {options.strace}: {error.strerror}") from None
-    if spec.has_terminal and not (os.isatty(0) and os.isatty(1)):
+    if spec.has_terminal and spec.is_attached and not (os.isatty(0) and os.isatty(1)):
         raise UsageError("-t: standard input and output are not a terminal; leave -t out or run in one")
     return spec, warning
-
-
-def standard_streams(*, is_interactive: bool, has_terminal: bool) -> list[int]:
-    """Descriptors for the command's 0, 1 and 2, -1 for one that is closed; afterwards none of the three is free here.
-
-    A terminal is given as input only when that was asked for: a command in the background could read what is typed
-    for others.
-    """
-    streams = []
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-            streams.append(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
-            streams.append(-1)
-    if streams[0] == 0 and not is_interactive and not has_terminal and os.isatty(0):
-        streams[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    return streams
-
-
-class Terminal:
-    """The host's terminal in raw mode while a sandbox has one of its own (-t)."""
-
-    def __init__(self) -> None:
-        self._saved = termios.tcgetattr(0)
-        # In the background this stops us, until we are in the foreground and may read keys.
-        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
-
-    def enter(self) -> None:
-        """Every key goes to the sandbox's line discipline."""
-        tty.setraw(0, termios.TCSADRAIN)
-
-    def leave(self) -> None:
-        """As it was."""
-        try:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
-        except termios.error:
-            pass  # the terminal is gone
-
-
-def window_size() -> tuple[int, int]:
-    """Rows and columns of the host's terminal."""
-    try:
-        raw = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
-    except OSError:
-        return 24, 80
-    rows, columns, _x, _y = struct.unpack("<4H", raw)
-    return rows or 24, columns or 80
-
-
-def exit_status(wait_status: int) -> int:
-    """The shell's convention: the program's own, or 128 + signal."""
-    signo = wait_status & 0x7F
-    return 128 + signo if signo else wait_status >> 8 & 0xFF
-
-
-class Monitor:
-    """What the process does that the user sees: signals, the window's size, the time limit."""
-
-    def __init__(self, spec: SandboxSpec) -> None:
-        self.spec: SandboxSpec = spec
-        self.sandbox: Sandbox | None = None
-        self.modes: dict[int, Modes] = {fd: termios.tcgetattr(fd) for fd in range(3) if os.isatty(fd)}
-        self.terminal: Terminal | None = Terminal() if spec.has_terminal else None
-        self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        # Before the sandbox exists: nothing that arrives meanwhile may be lost, or end us alone.
-        for signo in (*_FORWARDED, *_KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
-            if signal.getsignal(signo) != signal.SIG_IGN:  # nohup
-                signal.signal(signo, _noted)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-    def on_signals(self, sandbox: Sandbox) -> None:
-        """Pass on what has arrived."""
-        for number in os.read(self.wake_read, 512):
-            if number == signal.SIGWINCH or number == signal.SIGCONT:
-                if number == signal.SIGCONT:
-                    if self.terminal is not None:
-                        self.terminal.enter()  # the shell has set its own modes
-                    sandbox.send_group_signal(number)
-                if self.terminal is not None:
-                    sandbox.send_window(*window_size())
-            elif number in _KEYBOARD:
-                sandbox.send_group_signal(number)
-            elif number == signal.SIGTSTP:
-                if self.terminal is not None:
-                    self.terminal.leave()
-                sandbox.send_group_signal(signal.SIGSTOP)
-                os.kill(os.getpid(), signal.SIGSTOP)
-            elif number in _FORWARDED:
-                sandbox.send_signal(number)
-
-    def restore_modes(self) -> None:
-        """Give terminals that the command had their modes back; a sentry that ends by itself does it."""
-        for fd, modes in self.modes.items():
-            try:
-                if os.tcgetpgrp(fd) == os.getpgrp():
-                    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
-            except (OSError, termios.error):
-                pass  # it is gone, or not ours
-
-    def supervise(self, sandbox: Sandbox) -> int:
-        """Until the sandbox is gone; the exit status."""
-        spec = self.spec
-        deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else 0.0
-        timed_out = False
-        try:
-            if self.terminal is not None:
-                self.terminal.enter()
-                sandbox.send_window(*window_size())
-            while True:
-                left = deadline - time.monotonic() if deadline else -1.0
-                if deadline and left <= 0:
-                    timed_out = True
-                    sandbox.kill()
-                    break
-                watched = [sandbox.control.fileno(), self.wake_read]
-                asked = sandbox.analyst.fileno() if sandbox.analyst is not None else -1
-                if asked >= 0:
-                    watched.append(asked)
-                ready = wait_readable(watched, left)
-                if asked in ready:
-                    sandbox.start_analyst()
-                if self.wake_read in ready:
-                    self.on_signals(sandbox)
-                if sandbox.control.fileno() in ready and not sandbox.read_control():
-                    break
-        finally:
-            if self.terminal is not None:
-                self.terminal.leave()
-            sandbox.reap()
-            if sandbox.status < 0:
-                self.restore_modes()
-        if timed_out:
-            print(f"cloche: the command took longer than {spec.timeout_s:g} s and was ended", file=sys.stderr)
-            return EXIT_TIMEOUT
-        if sandbox.failure:
-            print(f"cloche: {sandbox.failure}", file=sys.stderr)
-            return sandbox.failure_status
-        if sandbox.status < 0:
-            print("cloche: the sentry died", file=sys.stderr)
-            return EXIT_INTERNAL
-        return exit_status(sandbox.status)
-
-
-def _noted(_number: int, _frame: object) -> None:
-    """Signals are taken from the wake-up descriptor."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -428,16 +248,42 @@ def run(options: argparse.Namespace) -> int:
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
     try:
         spec, warning = make_spec(options)
+        record = None
+        if options.name is not None or options.detach:
+            from cloche.runtime.records import RecordError
+
+            try:
+                record = make_record(options, spec)
+            except RecordError as refusal:
+                raise UsageError(str(refusal)) from None
     except UsageError as error:
         print(f"cloche run: {error}", file=sys.stderr)
         return EXIT_INTERNAL
     if warning and spec.log_level != "error":
         print(f"cloche: {warning}", file=sys.stderr)
-    monitor = Monitor(spec)
+    if options.detach and record is not None:
+        status, text = run_detached(spec, record, options.log_bytes)
+        if status >= 0:
+            print(f"cloche: {text}", file=sys.stderr)
+            return status
+        print(record.state.name)
+        return 0
     try:
-        sandbox = launch(spec, streams)
+        monitor, sandbox = run_attached(spec, streams, record)
     except (LaunchError, OSError) as failure:
         print(f"cloche: {failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
     announce(spec.published, spec.log_level)
     return monitor.supervise(sandbox)
+
+
+def make_record(options: argparse.Namespace, spec: SandboxSpec) -> "Record":
+    """The record of a sandbox with a name.  Raises RecordError."""
+    from cloche.runtime.records import State, Store, new_name
+
+    state = State(options.name if options.name is not None else new_name())
+    state.pid = os.getpid()
+    state.command = [os.fsdecode(word) for word in spec.argv]
+    state.is_detached = options.detach
+    state.is_temporary = options.rm or not options.detach
+    return Store(options.root).create(state)

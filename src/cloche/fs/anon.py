@@ -10,22 +10,9 @@ import time
 from cloche.abi.errno import EOPNOTSUPP, LinuxError
 from cloche.abi.fcntl import O_RDWR
 from cloche.abi.magic import ANON_INODE_FS_MAGIC
-from cloche.abi.stat import S_IFMT
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
-from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_CTIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_UID,
-    Context,
-    FileDescription,
-    FileSystem,
-    Inode,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, SetAttr
 
 
 class AnonInode(Inode):
@@ -33,24 +20,6 @@ class AnonInode(Inode):
 
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
         raise LinuxError(EOPNOTSUPP)
-
-
-class MemoryAttrInode(Inode):
-    """An inode whose attributes live in memory (pipes, terminals): chmod, chown and utimes work."""
-
-    def setattr(self, ctx: Context, attr: SetAttr) -> None:
-        if attr.valid & ATTR_MODE:
-            self.mode = self.mode & S_IFMT | attr.mode & 0o7777
-        if attr.valid & ATTR_UID:
-            self.uid = attr.uid
-        if attr.valid & ATTR_GID:
-            self.gid = attr.gid
-        if attr.valid & ATTR_ATIME:
-            self.atime_ns = attr.atime_ns
-        if attr.valid & ATTR_MTIME:
-            self.mtime_ns = attr.mtime_ns
-        if attr.valid & ATTR_CTIME:
-            self.ctime_ns = attr.ctime_ns
 
 
 def anon_fs(kernel: Kernel) -> FileSystem:

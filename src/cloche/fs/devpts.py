@@ -1,17 +1,18 @@
 """devpts: the file system of /dev/pts (Documentation/filesystems/devpts.rst).
 
-One instance per sandbox, in `kernel.extra["devpts"]`; it numbers the pairs, lowest free number first.
+The sandbox's own instance is in `kernel.extra["devpts"]`; mount(2) makes further ones.  Each numbers its pairs,
+lowest free number first.
 """
 
 import time
 from typing import Final
 
-from cloche.abi.errno import ENOSPC, LinuxError
+from cloche.abi.errno import EINVAL, ENOSPC, LinuxError
 from cloche.abi.magic import DEVPTS_SUPER_MAGIC
 from cloche.abi.stat import DT_CHR, S_IFCHR, S_IFDIR
-from cloche.fs.anon import MemoryAttrInode
 from cloche.fs.tty import MAX_PTYS, PTMX_RDEV, DevptsPaths, PtmxInode, SlaveInode, Terminal, install
 from cloche.kernel.task import Kernel
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (
     Context,
     Dentry,
@@ -21,6 +22,7 @@ from cloche.vfs.objects import (
     Inode,
     Path,
 )
+from cloche.vfs.userns import map_gid, map_uid
 
 _ROOT_INO: Final = 1
 _PTMX_INO: Final = 2
@@ -34,6 +36,7 @@ class DevptsFs(DevptsPaths):
     def __init__(self, kernel: Kernel, *, gid: int, mode: int, ptmx_mode: int) -> None:
         super().__init__("devpts", DEVPTS_SUPER_MAGIC, kernel.alloc_dev())
         self.kernel: Kernel = kernel
+        self.uid: int = -1  # of new slaves; -1: their opener's
         self.gid: int = gid
         self.mode: int = mode
         self.ptmx_mode: int = ptmx_mode
@@ -50,7 +53,8 @@ class DevptsFs(DevptsPaths):
         self.root_inode = root
 
     def options(self) -> str:
-        return f",gid={self.gid},mode={self.mode:03o},ptmxmode={self.ptmx_mode:03o}"
+        gid = f",gid={self.gid}" if self.gid >= 0 else ""
+        return f"{gid},mode={self.mode:03o},ptmxmode={self.ptmx_mode:03o}"
 
     def new_terminal(self, ctx: Context) -> Terminal:
         index = 0
@@ -59,7 +63,9 @@ class DevptsFs(DevptsPaths):
         if index >= MAX_PTYS:
             raise LinuxError(ENOSPC)
         tty = Terminal(self.kernel, index)
-        inode = SlaveInode(self, index + _FIRST_INO, self.mode, tty, ctx.creds.fsuid, self.gid)
+        uid = self.uid if self.uid >= 0 else ctx.creds.fsuid
+        gid = self.gid if self.gid >= 0 else ctx.creds.fsgid
+        inode = SlaveInode(self, index + _FIRST_INO, self.mode, tty, uid, gid)
         now = time.time_ns()
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now
         tty.inode = inode
@@ -138,4 +144,33 @@ def devpts_fs(kernel: Kernel, *, gid: int = TTY_GID, mode: int = 0o620, ptmx_mod
     kernel.extra["devpts"] = fs
     kernel.devpts = fs
     install(kernel)
+    return fs
+
+
+def new_devpts(kernel: Kernel, ctx: Context, data: bytes) -> DevptsFs:
+    """A further instance for mount(2) with its options.  Raises LinuxError(EINVAL)."""
+    fs = DevptsFs(kernel, gid=-1, mode=0o600, ptmx_mode=0)
+    ns = ctx.creds.user_ns
+    for item in data.split(b","):
+        key, _, value = item.partition(b"=")
+        if key in (b"", b"newinstance"):
+            continue
+        try:
+            number = int(value, 8 if key in (b"mode", b"ptmxmode") else 10)
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        if key == b"uid":
+            fs.uid = map_uid(ns, number)
+        elif key == b"gid":
+            fs.gid = map_gid(ns, number)
+        elif key == b"mode":
+            fs.mode = number & 0o7777
+        elif key == b"ptmxmode":
+            fs.ptmx_mode = number & 0o7777
+        elif key != b"max":
+            raise LinuxError(EINVAL)
+        if number < 0 or (key == b"uid" and fs.uid < 0) or (key == b"gid" and fs.gid < 0):
+            raise LinuxError(EINVAL)
+    fs.ptmx.mode = S_IFCHR | fs.ptmx_mode
+    fs.ptmx.uid = max(ctx.creds.root_uid(), 0)
     return fs

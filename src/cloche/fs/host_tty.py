@@ -9,11 +9,13 @@ so that no output is lost.
 import errno
 import os
 import select
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLLIN, POLLOUT
 from cloche.fs.tty import SlaveFile, Terminal, open_pair
 from cloche.kernel.task import Kernel
+from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.objects import Context
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
@@ -30,11 +32,15 @@ class TerminalBridge(Waiter):
         self.tty: Terminal = tty
         self.in_fd: int = in_fd
         self.out_fd: int = out_fd
+        self.in_poller: select.poll = select.poll()
+        self.in_poller.register(in_fd, POLLIN)
         self.in_token: int = -1
         self.out_token: int = -1
         self.is_reading: bool = False
         self.is_writing: bool = False
         self.is_closed: bool = False
+        self.on_drained: Callable[[], None] | None = None
+        self.left_bytes: int = 0  # of output, at the last look of `_give_up`
 
     def start(self) -> None:
         """Begin: watch the keyboard and the sandbox's output."""
@@ -61,6 +67,8 @@ class TerminalBridge(Waiter):
             if events & (EPOLLHUP | EPOLLERR):
                 self.hang_up()
             return
+        if not self.in_poller.poll(0):
+            return  # reported twice, and read the first time: reading again would wait for a key
         try:
             data = os.read(self.in_fd, min(room, _READ_BYTES))
         except OSError as error:
@@ -74,7 +82,7 @@ class TerminalBridge(Waiter):
 
     # -- output ----------------------------------------------------------------------------------------
     def notify(self, queue: WaitQueue, mask: int) -> bool:
-        if mask & POLLOUT:
+        if mask & POLLOUT and self.on_drained is None:
             self._watch_input()
         if mask & POLLIN and not self.is_writing:
             self._pump()
@@ -113,7 +121,10 @@ class TerminalBridge(Waiter):
         if self._write_ready() and self.is_writing:
             self.kernel.unwatch_fd(self.out_fd, self.out_token)
             self.is_writing = False
-            self._watch_input()
+            if self.on_drained is None:
+                self._watch_input()
+            else:
+                self._drained()
 
     # -- the end ---------------------------------------------------------------------------------------
     def hang_up(self) -> None:
@@ -122,7 +133,54 @@ class TerminalBridge(Waiter):
             return
         self._close()
         self.tty.take_output(len(self.tty.out))
+        if self.on_drained is not None:
+            self._drained()
+        else:
+            self.tty.master_closed()
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """The program has ended, the sandbox goes on.
+
+        The line is hung up for whatever still has it open; `done` is called once the output is out, or the host's
+        terminal has taken nothing for a while.
+        """
+        if self.is_closed:
+            done()
+            return
+        self.on_drained = done
+        self._pause_input()
         self.tty.master_closed()
+        self._pump()
+        if not self.tty.out:
+            self._drained()
+        else:
+            self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        self.left_bytes = len(self.tty.out)
+        self.kernel.timers.add(monotonic_ns() + FLUSH_LIMIT_MS * 1_000_000, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.on_drained is None:
+            return
+        if len(self.tty.out) == self.left_bytes:
+            self._drained()
+        else:
+            self._watch_progress()
+
+    def _drained(self) -> None:
+        done = self.on_drained
+        self.on_drained = None
+        if not self.is_closed:
+            self._close()
+        if done is not None:
+            done()
+
+    def close(self) -> None:
+        """Nothing was started on it."""
+        if not self.is_closed:
+            self._close()
+            self.tty.master_closed()
 
     def _close(self) -> None:
         self.is_closed = True

@@ -364,6 +364,8 @@ class HostFile(FileDescription):
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         host = self.host
+        if host.fd < 0:
+            return -EIO
         if host.kind == PLAIN and self.flags & O_APPEND and host.status_flags & O_APPEND == 0:
             os.lseek(host.fd, 0, SEEK_END)
         result = host.write(src)
@@ -429,6 +431,8 @@ class HostFile(FileDescription):
 
     # -- the rest --------------------------------------------------------------------------------------
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if self.host.fd < 0:
+            return -EIO
         if command == FIONREAD:
             return self._fionread(ctx, arg)
         if not self.host.is_tty:
@@ -516,8 +520,12 @@ def host_file(kernel: Kernel, fd: int, *, is_owned: bool = True) -> HostFile:
 
     Raises OSError if `fd` is not open.
     """
-    host = HostFd(kernel, fd, is_owned=is_owned)
-    inode = HostInode(host_fs(kernel), host)
+    return describe(HostFd(kernel, fd, is_owned=is_owned))
+
+
+def describe(host: HostFd) -> HostFile:
+    """An open file of a descriptor that may be taken back with `HostFd.close`."""
+    inode = HostInode(host_fs(host.kernel), host)
     return HostFile(host, inode, host.status_flags & (O_ACCMODE | O_APPEND))
 
 

@@ -1,12 +1,14 @@
 """The file systems that guests may mount, by name.
 
-Owns the factories behind mount(2) and fsopen(2); boot calls `register_mountable` once.  proc, sysfs, devpts
-and cgroup2 are single instances; each tmpfs and ramfs is new and counts towards the sandbox's quota.
+Owns the factories behind mount(2) and fsopen(2); boot calls `register_mountable` once.  sysfs and cgroup2 are single
+instances, proc and mqueue one of each namespace; each devpts is new, and each tmpfs and ramfs, which count towards the
+sandbox's quota.
 """
 
-from cloche.abi.errno import EINVAL, LinuxError
+from cloche.abi.capability import CAP_SYS_ADMIN
+from cloche.abi.errno import EINVAL, EPERM, LinuxError
 from cloche.fs.cgroup import cgroup_fs
-from cloche.fs.devpts import devpts_fs
+from cloche.fs.devpts import new_devpts
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
@@ -16,6 +18,13 @@ from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.mount import register_filesystem
 from cloche.vfs.objects import Context, FileSystem
+from cloche.vfs.userns import UserNamespace
+
+
+def _require(ctx: Context, owner: UserNamespace | None) -> None:
+    """Only for whoever owns the namespace that the file system shows (mount_capable).  Raises LinuxError(EPERM)."""
+    if not ctx.creds.capable_in(owner, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
 
 
 class _Factories:
@@ -27,7 +36,7 @@ class _Factories:
 
     def tmpfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         total = MemoryFigures(self.kernel).total
-        options = parse_options(data, total)
+        options = parse_options(data, total, ctx.creds)
         if options.size < 0:
             options.size = total // 2  # as Linux does
         return TmpFs(self.kernel.alloc_dev(), self.quota, options)
@@ -35,27 +44,35 @@ class _Factories:
     def ramfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         options = TmpfsOptions()
         options.mode = 0o755
+        options.uid, options.gid = ctx.creds.fsuid, ctx.creds.fsgid
         for item in data.split(b","):
             if item.startswith(b"mode="):
-                options.mode = parse_options(item, 0).mode
+                options.mode = parse_options(item, 0, ctx.creds).mode
             elif item:
                 raise LinuxError(EINVAL)
         return TmpFs(self.kernel.alloc_dev(), self.quota, options, kind="ramfs")
 
     def proc(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
-        return proc_fs(self.kernel)
+        ns = ctx.pid_ns if isinstance(ctx, Task) else None
+        _require(ctx, ns.user_ns if ns is not None else None)
+        return proc_fs(self.kernel, ns)
 
     def sysfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        if isinstance(ctx, Task):
+            _require(ctx, ctx.ns.net.user_ns)
         return sysfs(self.kernel)
 
     def devpts(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
-        return devpts_fs(self.kernel)
+        return new_devpts(self.kernel, ctx, data)
 
     def mqueue(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         namespace = ctx.ns.ipc if isinstance(ctx, Task) else self.kernel.init_ns.ipc
+        _require(ctx, namespace.user_ns)
         return mqueue_fs(self.kernel, namespace)
 
     def cgroup2(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
+        if isinstance(ctx, Task):
+            _require(ctx, ctx.ns.cgroup.user_ns)
         return cgroup_fs(self.kernel)
 
 

@@ -18,7 +18,6 @@ from cloche.abi.resource import RLIMIT_MSGQUEUE
 from cloche.abi.signal import SI_MESGQ
 from cloche.abi.stat import S_IFREG
 from cloche.abi.structs import pack_siginfo_rt
-from cloche.fs.anon import MemoryAttrInode
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -26,6 +25,7 @@ from cloche.kernel.signals import send_group_info
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import new_owner
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import new_mount
 from cloche.vfs.objects import (
     ATTR_SIZE,
@@ -290,7 +290,7 @@ class QueueDir(PseudoDir):
         self.mqueue.next_attr = (DFLT_MSG, DFLT_MSGSIZE)
         if not isinstance(ctx, Task):
             raise LinuxError(EPERM)
-        if len(self.queues) >= QUEUES_MAX and not ctx.creds.capable(CAP_SYS_RESOURCE):
+        if len(self.queues) >= QUEUES_MAX and not ctx.creds.capable_here(CAP_SYS_RESOURCE):
             raise LinuxError(ENOSPC)
         uid, gid, mode = new_owner(ctx.creds, self, S_IFREG | mode)
         inode = QueueInode(self.mqueue, ctx, mode & 0o7777, (uid, gid), attr[0], attr[1])

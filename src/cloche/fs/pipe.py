@@ -29,10 +29,10 @@ from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLW
 from cloche.abi.signal import SIGPIPE
 from cloche.abi.stat import S_IFIFO
 from cloche.abi.uio import RWF_NOWAIT
-from cloche.fs.anon import MemoryAttrInode
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import ANY, WaitQueue
 

@@ -11,10 +11,12 @@ from typing import Final
 from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.abi.stat import dtype
 from cloche.fs import proc_system
+from cloche.fs.proc_idmap import IdMapFile
 from cloche.fs.proc_ipc import sysvipc_dir
-from cloche.fs.proc_pid import ProcFs, parse_name, reader_of, task_ino
+from cloche.fs.proc_pid import ProcFs, parse_name, task_ino
 from cloche.fs.proc_sys import ProcSys
 from cloche.kernel.accounting import host_facts
+from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.objects import Context, FileSystem, Inode
 from cloche.vfs.pseudo import (
@@ -69,7 +71,8 @@ class ProcRoot(StaticDir):
         for inode in self.children.values():
             if inode.is_dir():
                 directories += 1
-        self.nlink = 2 + directories + len(self.proc.kernel.groups)
+        ns = self.proc.pid_ns
+        self.nlink = 2 + directories + (len(self.proc.kernel.groups) if ns is None else len(ns.to_kernel))
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         found = self.children.get(name)
@@ -78,6 +81,7 @@ class ProcRoot(StaticDir):
         pid = parse_name(name)
         if pid <= 0:
             return None
+        pid = pid_from(self.proc.pid_ns, pid)
         kernel = self.proc.kernel
         task = kernel.tasks.get(pid)
         if task is None:
@@ -102,9 +106,27 @@ class ProcRoot(StaticDir):
         return found
 
 
-def proc_fs(kernel: Kernel) -> FileSystem:
-    """The sandbox's proc, built at the first call."""
-    return _instance(kernel)
+def proc_fs(kernel: Kernel, pid_ns: PidNamespace | None = None) -> FileSystem:
+    """The proc of a pid namespace, built at the first call."""
+    if pid_ns is None:
+        return _instance(kernel)
+    known = pid_ns.proc_fs
+    if isinstance(known, ProcFs):
+        return known
+    first = _instance(kernel)
+    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev(), pid_ns)
+    fs.id_map_hook = IdMapFile
+    root = ProcRoot(fs)
+    fs.root_inode = root
+    fs.net_dir = first.net_dir
+    first_root = first.root_inode
+    assert isinstance(first_root, StaticDir)
+    for name, inode in first_root.children.items():
+        root.add(name, inode)
+    root.add(b"self", ComputedSymlink(fs, fs.self_name))
+    root.add(b"thread-self", ComputedSymlink(fs, fs.thread_self_name))
+    pid_ns.proc_fs = fs
+    return fs
 
 
 def proc_root(kernel: Kernel) -> StaticDir:
@@ -133,7 +155,8 @@ def _instance(kernel: Kernel) -> ProcFs:
     known = kernel.extra.get(PROC)
     if isinstance(known, ProcFs):
         return known
-    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev())
+    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev(), None)
+    fs.id_map_hook = IdMapFile
     kernel.extra[PROC] = fs
     root = ProcRoot(fs)
     fs.root_inode = root
@@ -144,23 +167,14 @@ def _instance(kernel: Kernel) -> ProcFs:
     return fs
 
 
-def _self(ctx: Context) -> bytes:
-    return b"%d" % reader_of(ctx).group.tgid
-
-
-def _thread_self(ctx: Context) -> bytes:
-    reader = reader_of(ctx)
-    return b"%d/task/%d" % (reader.group.tgid, reader.tid)
-
-
 def _cmdline(kernel: Kernel) -> bytes:
     return host_facts(kernel).cmdline
 
 
 def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
     """Put the fixed names in place."""
-    root.add(b"self", ComputedSymlink(fs, _self))
-    root.add(b"thread-self", ComputedSymlink(fs, _thread_self))
+    root.add(b"self", ComputedSymlink(fs, fs.self_name))
+    root.add(b"thread-self", ComputedSymlink(fs, fs.thread_self_name))
     root.add(b"mounts", Symlink(fs, b"self/mounts"))
     root.add(b"net", Symlink(fs, b"self/net"))
     root.add(b"sys", tree.root)

@@ -2,10 +2,12 @@
 
 from typing import Final
 
+from cloche.kernel.ipc.ids import IpcObject
 from cloche.kernel.ipc.msg import MessageQueue
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.ipc.sem import SemaphoreSet
 from cloche.kernel.ipc.shm import Segment
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.objects import Context
 from cloche.vfs.pseudo import GeneratedFile, PseudoFs, StaticDir
@@ -21,6 +23,21 @@ _SHM_HEAD: Final = (
 )
 
 
+def _owners(ctx: Context, found: IpcObject) -> tuple[int, int, int, int]:
+    """uid, gid, cuid and cgid as the reader sees them."""
+    creds = ctx.creds
+    return (
+        creds.show_uid(found.uid),
+        creds.show_gid(found.gid),
+        creds.show_uid(found.cuid),
+        creds.show_gid(found.cgid),
+    )
+
+
+def _pid_ns(ctx: Context) -> PidNamespace | None:
+    return ctx.pid_ns if isinstance(ctx, Task) else None
+
+
 class _Producers:
     """One method per file; each is a `vfs.pseudo.Producer`."""
 
@@ -32,13 +49,14 @@ class _Producers:
 
     def msg(self, ctx: Context) -> bytes:
         lines = [_MSG_HEAD]
+        ns = _pid_ns(ctx)
         for each in self._namespace(ctx).queues.in_order():
             assert isinstance(each, MessageQueue)
             lines.append(
                 b"%10d %10d  %4o  %10d %10d %5d %5d %5d %5d %5d %5d %10d %10d %10d\n"
                 % (
                     *(each.key, each.ident, each.mode, each.bytes, len(each.messages)),
-                    *(each.lspid, each.lrpid, each.uid, each.gid, each.cuid, each.cgid),
+                    *(pid_in(ns, each.lspid), pid_in(ns, each.lrpid), *_owners(ctx, each)),
                     *(each.stime, each.rtime, each.ctime),
                 )
             )
@@ -52,20 +70,22 @@ class _Producers:
                 b"%10d %10d  %4o %10d %5d %5d %5d %5d %10d %10d\n"
                 % (
                     *(each.key, each.ident, each.mode, len(each.values)),
-                    *(each.uid, each.gid, each.cuid, each.cgid, each.otime, each.ctime),
+                    *(*_owners(ctx, each), each.otime, each.ctime),
                 )
             )
         return b"".join(lines)
 
     def shm(self, ctx: Context) -> bytes:
         lines = [_SHM_HEAD]
+        ns = _pid_ns(ctx)
         for each in self._namespace(ctx).segments.in_order():
             assert isinstance(each, Segment)
             lines.append(
                 b"%10d %10d  %4o %21d %5d %5d  %5d %5d %5d %5d %5d %10d %10d %10d %21d %21d\n"
                 % (
-                    *(each.key, each.ident, each.mode, each.size, each.cpid, each.lpid, each.nattch),
-                    *(each.uid, each.gid, each.cuid, each.cgid, each.atime, each.dtime, each.ctime),
+                    *(each.key, each.ident, each.mode, each.size),
+                    *(pid_in(ns, each.cpid), pid_in(ns, each.lpid), each.nattch),
+                    *(*_owners(ctx, each), each.atime, each.dtime, each.ctime),
                     *(each.resident_bytes(ctx), 0),
                 )
             )

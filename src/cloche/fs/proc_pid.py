@@ -6,13 +6,14 @@ same task gives the same inodes; afterwards every operation gives ESRCH or ENOEN
 a process's insides need ptrace access (`kernel.access`), the rest is for everybody.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
-from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
+from cloche.fs.nsfs import namespace_of
 from cloche.fs.proc_table import (
     PROCESS_FILES,
     ROWS,
@@ -25,13 +26,13 @@ from cloche.fs.proc_table import (
 )
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import (
     Context,
     FileDescription,
-    FileSystem,
     Inode,
     Path,
     generic_permission,
@@ -48,31 +49,19 @@ from cloche.vfs.pseudo import (
 )
 from cloche.vfs.waitqueue import WaitQueue
 
-NAMESPACE_INOS: Final[dict[bytes, int]] = {
-    b"cgroup": 0xEFFFFFFB,
-    b"ipc": 0xEFFFFFFF,
-    b"mnt": 0xF0000000,
-    b"net": 0xF0000001,
-    b"pid": 0xEFFFFFFC,
-    b"pid_for_children": 0xEFFFFFFC,
-    b"time": 0xEFFFFFFA,
-    b"time_for_children": 0xEFFFFFFA,
-    b"user": 0xEFFFFFFD,
-    b"uts": 0xEFFFFFFE,
-}
-_NAMESPACE_KINDS: Final[dict[bytes, bytes]] = {b"pid_for_children": b"pid", b"time_for_children": b"time"}
-_CLONE_FLAGS: Final[dict[bytes, int]] = {
-    b"cgroup": 0x02000000,
-    b"ipc": 0x08000000,
-    b"mnt": 0x00020000,
-    b"net": 0x40000000,
-    b"pid": 0x20000000,
-    b"time": 0x00000080,
-    b"user": 0x10000000,
-    b"uts": 0x04000000,
-}
-NS_GET_NSTYPE: Final = 0xB703
-_FIRST_MNT_INO: Final = 0xF0000002
+_NAMESPACES: Final = [
+    b"cgroup",
+    b"ipc",
+    b"mnt",
+    b"net",
+    b"pid",
+    b"pid_for_children",
+    b"time",
+    b"time_for_children",
+    b"user",
+    b"uts",
+]
+_ID_MAPS: Final = frozenset({b"uid_map", b"gid_map", b"projid_map", b"setgroups"})
 _MEM_STEP: Final = 1 << 20
 _MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
 _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
@@ -87,16 +76,27 @@ _THREAD_NAMES: Final = [*_FIXED, *THREAD_FILES]
 class ProcFs(PseudoFs):
     """An instance of proc: the kernel that it shows, and the directories of tasks that were looked up."""
 
-    def __init__(self, kernel: Kernel, magic: int, dev: int) -> None:
+    def __init__(self, kernel: Kernel, magic: int, dev: int, pid_ns: PidNamespace | None) -> None:
         super().__init__("proc", magic, dev)
         self.kernel: Kernel = kernel
+        self.pid_ns: PidNamespace | None = pid_ns  # whose processes it shows
+        self.user_ns = pid_ns.user_ns if pid_ns is not None else None
         self.has_stable_dentries = False
         self.absent_errno = ENOENT  # proc's lookups fail, so there is nothing to make
+        self.id_map_hook: Callable[[ProcFs, Task, bytes], Inode] | None = None  # fs.proc_idmap
         self.pid_dirs: dict[int, PidDir] = {}
         self.net_dir: Inode | None = None  # what /proc/PID/net shows
-        self.namespaces: dict[bytes, NamespaceInode] = {}
-        self.mount_namespaces: dict[object, NamespaceInode] = {}
-        self.nsfs: FileSystem = FileSystem("nsfs", NSFS_MAGIC, kernel.alloc_dev())
+
+    def self_name(self, ctx: Context) -> bytes:
+        """Where /proc/self leads.  Raises LinuxError(ENOENT) for a reader of another pid namespace."""
+        pid = pid_in(self.pid_ns, reader_of(ctx).group.tgid)
+        if not pid:
+            raise LinuxError(ENOENT)
+        return b"%d" % pid
+
+    def thread_self_name(self, ctx: Context) -> bytes:
+        """Where /proc/thread-self leads."""
+        return self.self_name(ctx) + b"/task/%d" % pid_in(self.pid_ns, reader_of(ctx).tid)
 
     def pid_dir(self, task: Task) -> "PidDir":
         """The directory of a thread group leader (or, by its tid, of any thread)."""
@@ -108,28 +108,6 @@ class ProcFs(PseudoFs):
         if len(self.pid_dirs) > 2 * len(self.kernel.groups) + 64:
             self.pid_dirs = {tid: one for tid, one in self.pid_dirs.items() if is_present(one.task)}
         return made
-
-    def namespace(self, kind: bytes, task: Task) -> "NamespaceInode":
-        """The namespace of `kind` that `task` is in."""
-        if kind == b"mnt":
-            found = self.mount_namespaces.get(task.mount_ns)
-            if found is None:
-                count = len(self.mount_namespaces)
-                ino = NAMESPACE_INOS[kind] if count == 0 else _FIRST_MNT_INO + count
-                found = NamespaceInode(self.nsfs, kind, ino, task.mount_ns)
-                self.mount_namespaces[task.mount_ns] = found
-            return found
-        if kind == b"uts" or kind == b"ipc":
-            held: object = task.ns.uts if kind == b"uts" else task.ns.ipc
-            ino = task.ns.uts.ino if kind == b"uts" else task.ns.ipc.ino
-            return NamespaceInode(self.nsfs, kind, ino, held)
-        if kind == b"net":
-            return NamespaceInode(self.nsfs, kind, task.ns.net.ino, task.ns.net)
-        known = self.namespaces.get(kind)
-        if known is None:
-            known = NamespaceInode(self.nsfs, kind, NAMESPACE_INOS[kind])
-            self.namespaces[kind] = known
-        return known
 
 
 def task_ino(tid: int, *, is_thread: bool) -> int:
@@ -157,7 +135,9 @@ def _own(inode: Inode, task: Task) -> None:
     if task.group.is_dumpable or task.is_exited:
         inode.uid, inode.gid = task.creds.euid, task.creds.egid
     else:
-        inode.uid, inode.gid = 0, 0
+        ns = task.mm_user_ns
+        inode.uid = max(ns.uids.to_kernel(0), 0) if ns is not None else 0
+        inode.gid = max(ns.gids.to_kernel(0), 0) if ns is not None else 0
 
 
 class TaskFile(GeneratedInode):
@@ -182,7 +162,10 @@ class TaskFile(GeneratedInode):
     def generate(self, ctx: Context) -> bytes:
         if not is_present(self.task):
             raise LinuxError(ESRCH)
-        return self.text(reader_of(ctx), self.task)
+        reader = reader_of(ctx)
+        fs = self.fs
+        reader.proc_view = fs.pid_ns if isinstance(fs, ProcFs) else None
+        return self.text(reader, self.task)
 
     def store(self, ctx: Context, data: bytes, offset: int) -> int:
         taker = self.taker
@@ -210,7 +193,10 @@ class ThreadStat(TaskFile):
     def generate(self, ctx: Context) -> bytes:
         if not is_present(self.task):
             raise LinuxError(ESRCH)
-        return proc_text.stat_text(reader_of(ctx), self.task, is_thread=True)
+        reader = reader_of(ctx)
+        fs = self.fs
+        reader.proc_view = fs.pid_ns if isinstance(fs, ProcFs) else None
+        return proc_text.stat_text(reader, self.task, is_thread=True)
 
 
 class MemInode(GeneratedInode):
@@ -391,41 +377,6 @@ class FdLink(MagicLink):
         return path_text(ctx.fs.root, file.path)
 
 
-class NamespaceInode(Inode):
-    """A namespace as a file (nsfs)."""
-
-    def __init__(self, fs: FileSystem, kind: bytes, ino: int, held: object = None) -> None:
-        super().__init__(fs, ino, S_IFREG | 0o444)
-        self.kind: bytes = kind
-        self.held: object = held  # the namespace itself, which lives as long as this; None: the only one
-
-    def clone_flag(self) -> int:
-        """CLONE_NEW* of its kind."""
-        return _CLONE_FLAGS[self.kind]
-
-    def label(self) -> bytes:
-        """What readlink shows, e.g. b"pid:[4026531836]"."""
-        return self.kind + b":[%d]" % self.ino
-
-    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        return NamespaceDescription(path, self, flags)
-
-
-class NamespaceDescription(FileDescription):
-    """An open namespace: setns(2) and the NS_GET ioctls take it."""
-
-    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
-        inode = self.inode
-        assert isinstance(inode, NamespaceInode)
-        if command == NS_GET_NSTYPE:
-            return _CLONE_FLAGS[inode.kind]
-        return super().ioctl(ctx, command, arg)
-
-    def link_text(self) -> bytes | None:
-        inode = self.inode
-        return inode.label() if isinstance(inode, NamespaceInode) else None
-
-
 class NamespaceLink(MagicLink):
     """ns/NAME."""
 
@@ -433,7 +384,7 @@ class NamespaceLink(MagicLink):
         super().__init__(fs)
         self.proc: ProcFs = fs
         self.task: Task = task
-        self.kind: bytes = _NAMESPACE_KINDS.get(name, name)
+        self.kind: bytes = name
 
     def refresh(self, ctx: Context) -> None:
         _own(self, self.task)
@@ -443,7 +394,9 @@ class NamespaceLink(MagicLink):
             raise LinuxError(EACCES)
         if self.task.is_exited:
             raise LinuxError(ENOENT)
-        inode = self.proc.namespace(self.kind, self.task)
+        inode = namespace_of(self.task, self.kind)
+        if inode is None:
+            raise LinuxError(ENOENT)
         return anonymous_path(inode.label(), inode)
 
 
@@ -563,6 +516,10 @@ class FdInfoDir(TaskDir):
         ]
 
 
+def _key_of(entry: DirEntry) -> int:
+    return entry.key
+
+
 class ThreadsDir(TaskDir):
     """task/: a directory for each thread."""
 
@@ -583,7 +540,7 @@ class ThreadsDir(TaskDir):
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         tid = parse_name(name)
         for thread in self._threads():
-            if thread.tid == tid:
+            if pid_in(self.proc.pid_ns, thread.tid) == tid:
                 known = self._dirs.get(tid)
                 if known is None or known.task is not thread:
                     if len(self._dirs) > 2 * len(self.task.group.tasks) + 64:
@@ -597,12 +554,14 @@ class ThreadsDir(TaskDir):
         threads = self._threads()
         if not threads:
             raise LinuxError(ENOENT)
-        tids = sorted([thread.tid for thread in threads])
-        return [
-            DirEntry(tid + 2, b"%d" % tid, task_ino(tid, is_thread=True), 4)
-            for tid in tids
-            if tid + 2 >= start
-        ]
+        view = self.proc.pid_ns
+        found: list[DirEntry] = []
+        for tid in sorted([thread.tid for thread in threads]):
+            shown = pid_in(view, tid)
+            if shown and shown + 2 >= start:
+                found.append(DirEntry(shown + 2, b"%d" % shown, task_ino(tid, is_thread=True), 4))
+        found.sort(key=_key_of)
+        return found
 
 
 class NamesDir(TaskDir):
@@ -651,7 +610,7 @@ class NamespaceDir(NamesDir):
     """ns/."""
 
     def __init__(self, fs: ProcFs, task: Task) -> None:
-        super().__init__(fs, task, list(NAMESPACE_INOS), 0o511)
+        super().__init__(fs, task, list(_NAMESPACES), 0o511)
 
     def make(self, name: bytes) -> Inode:
         return NamespaceLink(self.proc, self.task, name)
@@ -717,6 +676,9 @@ class PidDir(NamesDir):
             return TaskLink(fs, task, name.decode())
         if name == b"mem":
             return MemInode(fs, task)
+        hook = fs.id_map_hook
+        if name in _ID_MAPS and hook is not None:
+            return hook(fs, task, name)
         row = ROWS[name]
         if name == b"stat" and self.is_thread:
             return ThreadStat(fs, task, row.mode, row.text)

@@ -9,7 +9,7 @@ IPC).
 import os
 from typing import Final
 
-from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN, CAP_SYS_PTRACE
+from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYS_RESOURCE
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.fs.aio import AIO_MAX_NR, aio_count
@@ -18,9 +18,9 @@ from cloche.kernel.accounting import HostFacts, host_facts
 from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI
 from cloche.kernel.ipc.sem import SEMMNI, SEMMNS, SEMMSL, SEMOPM
 from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
-from cloche.kernel.namespaces import UtsNamespace
+from cloche.kernel.namespaces import MAX_NAMESPACES, UtsNamespace
 from cloche.kernel.task import Kernel, Task
-from cloche.kernel.unshare import MAX_NAMESPACES
+from cloche.kernel.unshare import KINDS
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
     Consumer,
@@ -88,6 +88,27 @@ class _Constant:
         return self.text
 
 
+class _NamespaceLimit:
+    """user/max_KIND_namespaces."""
+
+    def __init__(self, kernel: Kernel, kind: str) -> None:
+        self.kernel: Kernel = kernel
+        self.kind: str = kind
+
+    def text(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.namespace_limits.limit(self.kind)
+
+    def store(self, ctx: Context, data: bytes) -> int:
+        """A new limit; never above what the sandbox can bear."""
+        if not ctx.creds.capable(CAP_SYS_RESOURCE):
+            return -EPERM
+        value = parse_int(data)
+        if value < 0:
+            return -EINVAL
+        self.kernel.namespace_limits.limits[self.kind] = min(value, MAX_NAMESPACES)
+        return len(data)
+
+
 class ProcSys:
     """Builds and holds the tree of /proc/sys."""
 
@@ -142,6 +163,9 @@ class ProcSys:
         self.add_file(b"fs/file-nr", self._file_nr)
         self.add_file(b"vm/mmap_min_addr", self._min_address)
         self.add_file(b"fs/inode-nr", self._inode_nr)
+        for _flag, kind in KINDS:
+            limit = _NamespaceLimit(self.kernel, kind)
+            self.add_file(b"user/max_%s_namespaces" % kind.encode(), limit.text, limit.store)
 
     def _names(self, ctx: Context) -> UtsNamespace:
         return ctx.ns.uts if isinstance(ctx, Task) else self.kernel.init_ns.uts
@@ -330,13 +354,7 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"kernel/unprivileged_bpf_disabled", b"2"),
     (b"kernel/version", uts.VERSION),
     (b"kernel/watchdog", b"0"),
-    (b"user/max_user_namespaces", b"0"),
-    (b"user/max_mnt_namespaces", b"%d" % MAX_NAMESPACES),
-    (b"user/max_pid_namespaces", b"0"),
-    (b"user/max_net_namespaces", b"0"),
-    (b"user/max_uts_namespaces", b"%d" % MAX_NAMESPACES),
-    (b"user/max_ipc_namespaces", b"%d" % MAX_NAMESPACES),
-    (b"user/max_cgroup_namespaces", b"0"),
+    (b"user/max_time_namespaces", b"0"),
     (b"user/max_inotify_instances", b"128"),
     (b"user/max_inotify_watches", b"65536"),
     (b"vm/admin_reserve_kbytes", b"8192"),

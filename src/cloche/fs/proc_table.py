@@ -55,7 +55,7 @@ def _stat(reader: Task, task: Task) -> bytes:
 
 
 def _status(reader: Task, task: Task) -> bytes:
-    return proc_text.status_text(task)
+    return proc_text.status_text(reader, task)
 
 
 def _statm(reader: Task, task: Task) -> bytes:
@@ -95,7 +95,7 @@ def _io(reader: Task, task: Task) -> bytes:
 
 
 def _sched(reader: Task, task: Task) -> bytes:
-    return proc_text.sched_text(task)
+    return proc_text.sched_text(reader, task)
 
 
 def _schedstat(reader: Task, task: Task) -> bytes:
@@ -103,7 +103,7 @@ def _schedstat(reader: Task, task: Task) -> bytes:
 
 
 def _children(reader: Task, task: Task) -> bytes:
-    return proc_text.children_text(task)
+    return proc_text.children_text(reader, task)
 
 
 def _mounts(reader: Task, task: Task) -> bytes:
@@ -195,18 +195,6 @@ def _sessionid(reader: Task, task: Task) -> bytes:
     return b"4294967295"
 
 
-def _id_map(reader: Task, task: Task) -> bytes:
-    return b"         0          0 4294967295\n"
-
-
-def _set_id_map(reader: Task, task: Task, data: bytes) -> int:
-    return -EPERM  # the initial user namespace's is fixed
-
-
-def _setgroups(reader: Task, task: Task) -> bytes:
-    return b"allow\n"
-
-
 def _timerslack(reader: Task, task: Task) -> bytes:
     _may_slack(reader, task)
     return b"%d\n" % task.timer_slack_ns
@@ -275,10 +263,10 @@ _TABLE: Final = [
     FileRow(b"sessionid", 0o444, _sessionid),
     FileRow(b"coredump_filter", 0o444, _coredump_filter, where=1),
     FileRow(b"io", 0o400, _io, is_guarded=True),
-    FileRow(b"uid_map", 0o644, _id_map, _set_id_map),
-    FileRow(b"gid_map", 0o644, _id_map, _set_id_map),
-    FileRow(b"projid_map", 0o644, _id_map, _set_id_map),
-    FileRow(b"setgroups", 0o644, _setgroups, _set_id_map),
+    FileRow(b"uid_map", 0o644, no_text),  # these four are fs.proc_idmap's
+    FileRow(b"gid_map", 0o644, no_text),
+    FileRow(b"projid_map", 0o644, no_text),
+    FileRow(b"setgroups", 0o644, no_text),
     FileRow(b"timers", 0o444, no_text, where=1),
     FileRow(b"timerslack_ns", 0o666, _timerslack, _set_timerslack, where=1),
 ]

@@ -24,6 +24,7 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
+from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
@@ -121,7 +122,7 @@ def signal_masks(task: Task) -> tuple[int, int]:
 
 def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     """/proc/PID/stat (proc_pid_stat(5)): 52 fields; addresses only for those who may look."""
-    group = task.group
+    group, view = task.group, reader.proc_view
     space = space_of(task)
     may_look = may_access(reader, task, uses_real_ids=False)
     user, system = task_cpu_ns(task) if is_thread else group_cpu_ns(group)
@@ -152,11 +153,11 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
             code = (1, 1, 0)
     rss_limit = group.rlimit(5)
     fields: list[int] = [
-        group.parent_pid(),
-        pgrp_id(group),
-        session_id(group),
+        parent_id(view, group),
+        pid_in(view, pgrp_id(group)),
+        pid_in(view, session_id(group)),
         tty_number,
-        foreground,
+        foreground if foreground <= 0 else pid_in(view, foreground),
         flags,
         0,
         0,
@@ -198,7 +199,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     ]
     fields += marks
     fields.append(group.exit_status if may_look and group.is_zombie else 0)
-    head = f"{task.tid} (".encode() + task.comm + f") {shown_state(task)} ".encode()
+    head = f"{pid_in(view, task.tid)} (".encode() + task.comm + f") {shown_state(task)} ".encode()
     return head + " ".join([str(field) for field in fields]).encode() + b"\n"
 
 
@@ -286,18 +287,35 @@ def _fd_table_size(task: Task) -> int:
     return size
 
 
-def status_text(task: Task) -> bytes:
+def parent_id(view: PidNamespace | None, group: ThreadGroup) -> int:
+    """The pid of the parent in a pid namespace."""
+    return pid_in(view, group.parent.tgid) if group.parent is not None else 0
+
+
+def _pid_line(view: PidNamespace | None, group: ThreadGroup, pid: int) -> str:
+    """The numbers of one line NS*id."""
+    if group.pid_ns is None:
+        return str(pid)
+    return "\t".join([str(number) for number in pids_below(view, group.pid_ns, pid)])
+
+
+def status_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/status (proc_pid_status(5)), the lines of 6.12 in their order."""
     kernel, group, creds = task.kernel, task.group, task.creds
-    groups = "".join([f"{gid} " for gid in creds.groups]) if creds.groups else " "
+    view, mine = reader.proc_view, reader.creds
+    groups = "".join([f"{mine.show_gid(gid)} " for gid in creds.groups]) if creds.groups else " "
+    uids = "\t".join([str(mine.show_uid(uid)) for uid in (creds.uid, creds.euid, creds.suid, creds.fsuid)])
+    gids = "\t".join([str(mine.show_gid(gid)) for gid in (creds.gid, creds.egid, creds.sgid, creds.fsgid)])
     head = (
         f"\nUmask:\t{task.fs.umask:04o}"
         f"\nState:\t{_STATE_NAMES[shown_state(task)]}"
-        f"\nTgid:\t{group.tgid}\nNgid:\t0\nPid:\t{task.tid}\nPPid:\t{group.parent_pid()}\nTracerPid:\t{_tracer_pid(task)}"
-        f"\nUid:\t{creds.uid}\t{creds.euid}\t{creds.suid}\t{creds.fsuid}"
-        f"\nGid:\t{creds.gid}\t{creds.egid}\t{creds.sgid}\t{creds.fsgid}"
+        f"\nTgid:\t{pid_in(view, group.tgid)}\nNgid:\t0\nPid:\t{pid_in(view, task.tid)}"
+        f"\nPPid:\t{parent_id(view, group)}\nTracerPid:\t{pid_in(view, _tracer_pid(task))}"
+        f"\nUid:\t{uids}\nGid:\t{gids}"
         f"\nFDSize:\t{_fd_table_size(task)}\nGroups:\t{groups}"
-        f"\nNStgid:\t{group.tgid}\nNSpid:\t{task.tid}\nNSpgid:\t{pgrp_id(group)}\nNSsid:\t{session_id(group)}"
+        f"\nNStgid:\t{_pid_line(view, group, group.tgid)}\nNSpid:\t{_pid_line(view, group, task.tid)}"
+        f"\nNSpgid:\t{_pid_line(view, group, pgrp_id(group))}"
+        f"\nNSsid:\t{_pid_line(view, group, session_id(group))}"
         "\nKthread:\t0\n"
     )
     space = space_of(task)
@@ -603,7 +621,7 @@ def oom_score(task: Task) -> int:
     return max((1000 + points * 1000 // total) * 2 // 3, 0)
 
 
-def sched_text(task: Task) -> bytes:
+def sched_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/sched, the lines that mean something here."""
     user, system = task_cpu_ns(task)
     runtime = (user + system) / 1e6
@@ -611,7 +629,7 @@ def sched_text(task: Task) -> bytes:
     priority = 99 - task.sched_priority if is_realtime(policy) else 120 + task.nice
     title = task.comm.decode("utf-8", "surrogateescape")
     lines = [
-        f"{title} ({task.tid}, #threads: {max(len(task.group.tasks), 1)})",
+        f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {max(len(task.group.tasks), 1)})",
         "-" * 67,
         f"{'se.sum_exec_runtime':<45}:{runtime:21.6f}",
         f"{'nr_switches':<45}:{0:21d}",
@@ -633,8 +651,9 @@ def io_text(task: Task) -> bytes:
     return "".join([f"{name}: 0\n" for name in names]).encode()
 
 
-def children_text(task: Task) -> bytes:
+def children_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/task/TID/children: the process's children, all under its leader."""
     if not task.is_leader():
         return b""
-    return "".join([f"{child.tgid} " for child in task.group.children]).encode()
+    view = reader.proc_view
+    return "".join([f"{pid_in(view, child.tgid)} " for child in task.group.children]).encode()

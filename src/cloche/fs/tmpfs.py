@@ -65,6 +65,7 @@ from cloche.fs.storage import PAGE, Account, Storage, StorageQuota, page_count
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
+from cloche.vfs.credentials import Credentials
 from cloche.vfs.devices import open_special
 from cloche.vfs.objects import (
     ATTR_ATIME,
@@ -88,6 +89,7 @@ from cloche.vfs.objects import (
     SetAttr,
     StatFs,
 )
+from cloche.vfs.userns import map_gid, map_uid
 
 _ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
 _DAY_NS: Final = 86_400_000_000_000
@@ -133,9 +135,15 @@ def _parse_size(text: bytes, total: int) -> int:
     return value * total // 100 if text.endswith(b"%") else value * scale
 
 
-def parse_options(data: bytes, total_bytes: int) -> TmpfsOptions:
-    """The data of mount(2); `total_bytes` is what percentages refer to.  Raises LinuxError(EINVAL)."""
+def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = None) -> TmpfsOptions:
+    """The data of mount(2); `total_bytes` is what percentages refer to, `creds` the mounter's: the owner, unless an
+    option says another.  Raises LinuxError(EINVAL).
+    """
     options = TmpfsOptions()
+    user_ns = None
+    if creds is not None:
+        options.uid, options.gid = creds.fsuid, creds.fsgid
+        user_ns = creds.user_ns
     for item in data.split(b","):
         key, _, value = item.partition(b"=")
         if key == b"size":
@@ -154,9 +162,11 @@ def parse_options(data: bytes, total_bytes: int) -> TmpfsOptions:
             if key == b"mode":
                 options.mode = number & 0o7777
             elif key == b"uid":
-                options.uid = number
+                options.uid = map_uid(user_ns, number)
             else:
-                options.gid = number
+                options.gid = map_gid(user_ns, number)
+            if options.uid < 0 or options.gid < 0:
+                raise LinuxError(EINVAL)
         elif key not in (b"", b"huge", b"mpol", b"inode32", b"inode64", b"noswap"):
             raise LinuxError(EINVAL)
     if options.size == 0:

@@ -114,14 +114,16 @@ from cloche.abi.termios import (
     VSTOP,
 )
 from cloche.abi.uio import RWF_NOWAIT
-from cloche.fs.anon import MemoryAttrInode
 from cloche.fs.ldisc import LineDiscipline, Termios
 from cloche.fs.proc_text import ProcTty
 from cloche.kernel.blocking import ERESTARTSYS
+from cloche.kernel.pid_namespace import PidNamespace, pid_from, pid_in
 from cloche.kernel.signals import is_orphaned, kernel_info, send_group_info, send_pgrp_signal
 from cloche.kernel.task import Kernel, ProcessGroup, Session, Task, ThreadGroup
 from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.usermem import IovIter
+from cloche.vfs.memory_inode import MemoryAttrInode
+from cloche.vfs.mount import top_of
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -357,6 +359,11 @@ class DevptsBase(FileSystem):
 
 
 # -- job control -----------------------------------------------------------------------------------------------
+def pid_ns_of(ctx: Context) -> PidNamespace | None:
+    """The caller's pid namespace."""
+    return ctx.pid_ns if isinstance(ctx, Task) else None
+
+
 def controlling_terminal(ctx: Context) -> Terminal | None:
     """The caller's controlling terminal."""
     if not isinstance(ctx, Task):
@@ -447,7 +454,7 @@ def set_foreground(ctx: Context, tty: Terminal, arg: int) -> int:
     session = ctx.group.session()
     if tty.session is not session:
         return -ENOTTY
-    pgrp = ctx.kernel.process_groups.get(pgid)
+    pgrp = ctx.kernel.process_groups.get(pid_from(ctx.pid_ns, pgid))
     if pgrp is None:
         return -ESRCH
     if pgrp.session is not session:
@@ -756,13 +763,13 @@ def terminal_ioctl(
     elif command == TIOCGPGRP:
         if not is_master and controlling_terminal(ctx) is not tty:
             return -ENOTTY
-        mem.write_i32(arg, tty.foreground.pgid if tty.foreground is not None else 0)
+        mem.write_i32(arg, pid_in(pid_ns_of(ctx), tty.foreground.pgid) if tty.foreground is not None else 0)
     elif command == TIOCSPGRP:
         return set_foreground(ctx, tty, arg)
     elif command == TIOCGSID:
         if (not is_master and controlling_terminal(ctx) is not tty) or tty.session is None:
             return -ENOTTY
-        mem.write_i32(arg, tty.session.sid)
+        mem.write_i32(arg, pid_in(pid_ns_of(ctx), tty.session.sid))
     elif command == TIOCSCTTY:
         return -ENOTTY if is_master else set_controlling(ctx, tty, file, arg)
     elif command == TIOCNOTTY:
@@ -917,8 +924,22 @@ def devpts_of(kernel: Kernel) -> DevptsBase:
 
 def open_ptmx(ctx: Context, path: Path, inode: Inode, flags: int) -> FileDescription:
     """/dev/ptmx: a new pair (pts(4))."""
-    tty = devpts_of(kernel_of(ctx)).new_terminal(ctx)
+    tty = _devpts_at(ctx, path, inode).new_terminal(ctx)
     return MasterFile(tty, path, inode, flags)
+
+
+def _devpts_at(ctx: Context, path: Path, inode: Inode) -> DevptsBase:
+    """The instance that a ptmx belongs to: its own, that on `pts` beside it, or the sandbox's (devpts_mntget)."""
+    fs = inode.fs
+    if isinstance(fs, DevptsBase):
+        return fs
+    above = path.dentry.parent
+    beside = above.children.get(b"pts") if above is not None else None
+    if beside is not None and beside.mounted:
+        there = top_of(Path(path.mount, beside)).mount.fs
+        if isinstance(there, DevptsBase):
+            return there
+    return devpts_of(kernel_of(ctx))
 
 
 def open_slave(ctx: Context, path: Path, inode: Inode, flags: int) -> FileDescription:

@@ -5,6 +5,7 @@ are not in the picture (I2).
 """
 
 from cloche.abi.capability import CAP_SYS_PTRACE
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Task
 
 
@@ -24,16 +25,17 @@ def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
         and gid == other.sgid
         and gid == other.gid
     )
-    if creds.capable(CAP_SYS_PTRACE):
-        return True
-    if not is_same or not target.group.is_dumpable:
+    if creds.capable_in(other.user_ns, CAP_SYS_PTRACE):
+        # What it ran before it entered its user namespace belongs to the one where it was executed.
+        return target.group.is_dumpable or creds.capable_in(target.mm_user_ns, CAP_SYS_PTRACE)
+    if not is_same or not target.group.is_dumpable or creds.user_ns is not other.user_ns:
         return False
     held = creds.cap_permitted if uses_real_ids else creds.cap_effective
     return other.cap_permitted & ~held == 0
 
 
 def find_task(caller: Task, tid: int) -> Task | None:
-    """The living task with that tid; 0 is the caller itself."""
+    """The living task with that tid in the caller's pid namespace; 0 is the caller itself."""
     if tid == 0:
         return caller
-    return caller.kernel.tasks.get(tid)
+    return caller.kernel.tasks.get(pid_from(caller.pid_ns, tid))

@@ -5,7 +5,7 @@ CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread un
 """
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
-from cloche.abi.errno import EAGAIN, EINVAL, EPERM, LinuxError
+from cloche.abi.errno import EAGAIN, EINVAL, ENOMEM, EPERM, LinuxError
 from cloche.abi.resource import RLIMIT_CPU, RLIMIT_NPROC
 from cloche.abi.sched import (
     CLONE_CHILD_CLEARTID,
@@ -14,7 +14,6 @@ from cloche.abi.sched import (
     CLONE_FILES,
     CLONE_FS,
     CLONE_INTO_CGROUP,
-    CLONE_NEWIPC,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUSER,
@@ -34,13 +33,13 @@ from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, Blocked, TaskBase, b
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
-from cloche.kernel.unshare import check_new, new_namespaces
+from cloche.kernel.unshare import copy_mounts, prepare
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
-from cloche.vfs.mount import clone_namespace
 from cloche.vfs.objects import Path
 
 
@@ -61,10 +60,10 @@ class CloneArgs:
 class VforkWait(Blocked):
     """A parent whose host thread the child uses, or (fork with CLONE_VFORK) that waits for the child's exec or exit."""
 
-    def __init__(self, child: Task) -> None:
+    def __init__(self, child: Task, shown_pid: int) -> None:
         super().__init__()
         self.child: Task = child
-        self.child_pid: int = child.tid
+        self.child_pid: int = shown_pid
         self.is_done: bool = False
 
     def retry(self, task: TaskBase) -> int:
@@ -95,9 +94,10 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EINVAL)
     if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID and args.pidfd == args.parent_tid:
         raise LinuxError(EINVAL)
-    check_new(task, flags)
-    if flags & CLONE_NEWIPC and flags & CLONE_SYSVSEM:
+    if flags & CLONE_THREAD and task.ns.pid_for_children is not task.pid_ns:
         raise LinuxError(EINVAL)
+    if flags & CLONE_PARENT and (task.group is task.kernel.init or task.group.is_namespace_init()):
+        raise LinuxError(EINVAL)  # the child would have nobody in the namespace who waits for it
     if flags & CLONE_INTO_CGROUP:
         raise LinuxError(EINVAL)
     if args.set_tid:
@@ -136,6 +136,10 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         task.mm.check_fork()
     if not flags & CLONE_FILES:
         task.files.check_clone()
+    made = prepare(task, flags, is_clone=True)
+    pid_ns = made.ns.pid_for_children
+    if pid_ns is not None and pid_ns.is_closed:
+        raise LinuxError(ENOMEM)
     tid = kernel.alloc_pid()
     tracing = kernel.tracing if task.tracee is not None else None
     event = tracing.clone_event(task, flags, args.exit_signal) if tracing is not None else 0
@@ -143,6 +147,9 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     is_vfork_on_thread = (
         flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK and tracing is None
     )
+    if pid_ns is not None:
+        kernel.enter_pid_namespace(pid_ns, tid)
+    shown = pid_in(task.pid_ns, tid)
     regs = task.thread.regs()
     parent_regs = regs.copy() if is_vfork_on_thread else regs
     regs.rax = 0
@@ -151,11 +158,15 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     if flags & CLONE_SETTLS:
         regs.fs_base = args.tls
     if flags & CLONE_PARENT_SETTID:
-        if flags & CLONE_VM:
-            # Not deferred: the child may have exited, and cleared the same word, before this thread runs again.
-            task.user_memory().write_now(args.parent_tid, tid.to_bytes(4, "little"))
-        else:
-            task.user_memory().write(args.parent_tid, tid.to_bytes(4, "little"))
+        try:
+            if flags & CLONE_VM:
+                # Not deferred: the child may have exited, and cleared the same word, before this thread runs again.
+                task.user_memory().write_now(args.parent_tid, shown.to_bytes(4, "little"))
+            else:
+                task.user_memory().write(args.parent_tid, shown.to_bytes(4, "little"))
+        except LinuxError:
+            kernel.release_pid(tid)
+            raise
     pidfd_file = None
     if flags & CLONE_PIDFD:
         opener = kernel.pidfd_opener
@@ -164,23 +175,24 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         pidfd_file = opener
     if flags & CLONE_VM:
         mm = task.mm
-        thread = task.thread if is_vfork_on_thread else _order_thread(task)
+        thread = task.thread if is_vfork_on_thread else _order_thread(task, tid)
         mm.users += 1
     else:
-        process = _order_fork(task)
+        process = _order_fork(task, tid)
         mm = task.mm.fork(process)
         if mm.has_segments:
             mark_fork(mm.areas(), task.group.tgid)
         thread = process.main_thread()
-    group = task.group if flags & CLONE_THREAD else _new_group(task, tid, flags, args.exit_signal)
+    group = task.group if flags & CLONE_THREAD else _new_group(task, tid, flags, args.exit_signal, pid_ns)
     files = task.files
     if flags & CLONE_FILES:
         files.users += 1
     else:
         files = files.clone()
     fs = task.fs if flags & CLONE_FS else task.fs.clone()
-    mount_ns = clone_namespace(task.mount_ns, fs) if flags & CLONE_NEWNS else task.mount_ns
-    child = Task(kernel, tid, group, task.creds, fs, mount_ns, files, mm, thread)
+    mount_ns = copy_mounts(task, made, fs) if flags & CLONE_NEWNS else task.mount_ns
+    child = Task(kernel, tid, group, made.creds, fs, mount_ns, files, mm, thread)
+    child.mm_user_ns = task.mm_user_ns
     child.mem = UserMemory(thread)
     child.file_size_limit = task.file_size_limit
     child.comm = task.comm
@@ -188,7 +200,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.personality = task.personality
     child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
     sched.inherit(task, child)
-    child.ns = new_namespaces(task, flags)
+    child.ns = made.ns
     if flags & CLONE_SYSVSEM:
         if task.undo_list is None:
             task.undo_list = UndoList()
@@ -220,33 +232,35 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     if tracing is not None and (event or flags & CLONE_PTRACE):
         tracing.child_born(task, child, child_tid_addr)
     elif child_tid_addr:
-        thread.write(child_tid_addr, tid.to_bytes(4, "little"))
+        thread.write(child_tid_addr, child.own_tid.to_bytes(4, "little"))
     if tracing is not None and event:
         if flags & CLONE_VFORK:
             child.vfork_waiter = task
         return tracing.cloned(task, child, event)
     if flags & CLONE_VFORK:
         child.vfork_waiter = task
-        block_on_time(task, VforkWait(child))
+        block_on_time(task, VforkWait(child, shown))
         task.thread.run_ops()  # the fork itself; the parent is resumed by vfork_release
         task.is_running_ops = True
         return BLOCKED
-    return tid
+    return shown
 
 
-def _order_thread(task: Task) -> HostThread:
+def _order_thread(task: Task, tid: int) -> HostThread:
     """A further host thread.  Raises LinuxError(EAGAIN) when the platform has no slot or memory left."""
     try:
         return task.thread.queue_clone_thread()
     except OSError:
+        task.kernel.release_pid(tid)
         raise LinuxError(EAGAIN) from None
 
 
-def _order_fork(task: Task) -> HostProcess:
+def _order_fork(task: Task, tid: int) -> HostProcess:
     """A host process for a fork.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
     try:
         return task.thread.queue_fork()
     except OSError:
+        task.kernel.release_pid(tid)
         raise LinuxError(EAGAIN) from None
 
 
@@ -258,10 +272,10 @@ def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, pa
     child.vfork_regs = parent_regs
     child.vfork_fpstate = thread.fpstate()
     kernel.by_thread[thread.ident()] = child
-    block_on_time(task, VforkWait(child))
+    block_on_time(task, VforkWait(child, pid_in(task.pid_ns, child.tid)))
     task.state = "D"
     if args.flags & CLONE_CHILD_SETTID:
-        thread.write(args.child_tid, child.tid.to_bytes(4, "little"))
+        thread.write(args.child_tid, child.own_tid.to_bytes(4, "little"))
     thread.set_regs(regs)
     thread.set_patched(False)  # the parent's registers go back at any moment: that needs a frame
     thread.resume()
@@ -303,7 +317,9 @@ def finish_vfork_wait(parent: Task) -> None:
         parent.make_ready()
 
 
-def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGroup:
+def _new_group(
+    task: Task, tgid: int, flags: int, exit_signal: int, pid_ns: PidNamespace | None
+) -> ThreadGroup:
     """The thread group of a new process."""
     kernel, old = task.kernel, task.group
     if flags & CLONE_SIGHAND:
@@ -313,6 +329,10 @@ def _new_group(task: Task, tgid: int, flags: int, exit_signal: int) -> ThreadGro
     if flags & CLONE_CLEAR_SIGHAND:
         handlers = _cleared(old.handlers)
     group = ThreadGroup(kernel, tgid, handlers)
+    group.pid_ns = pid_ns
+    group.own_tgid = pid_in(pid_ns, tgid)
+    if pid_ns is not None and group.own_tgid == 1:
+        pid_ns.init_pid = tgid
     group.parent = old.parent if flags & CLONE_PARENT else old
     if group.parent is not None:
         group.parent.children.append(group)

@@ -1,7 +1,8 @@
 """Changes of credentials: the rules of credentials(7) and capabilities(7) (kernel/sys.c, commoncap.c).
 
 Each function takes the task, checks, and installs a changed copy of its credentials; open files keep the old.
-Raises LinuxError when refused.  execve's transitions are in `kernel.exec`.
+Raises LinuxError when refused.  execve's transitions are in `kernel.exec_creds`.  Ids are kernel ids: the system call
+has translated them, NO_ID included; capabilities are those of the own user namespace (`capable_here`).
 """
 
 from typing import Final
@@ -57,7 +58,7 @@ def install(task: Task, new: Credentials) -> None:
         or old.egid != new.egid
         or old.fsuid != new.fsuid
         or old.fsgid != new.fsgid
-        or new.cap_permitted & ~old.cap_permitted
+        or not _is_subset(old, new)
     ):
         task.group.is_dumpable = False
         task.group.pdeath_signal = 0
@@ -65,19 +66,32 @@ def install(task: Task, new: Credentials) -> None:
     withdraw(task)
 
 
+def _is_subset(old: Credentials, new: Credentials) -> bool:
+    """Whether the new capabilities give nothing that the old did not (cred_cap_issubset)."""
+    if old.user_ns is new.user_ns:
+        return new.cap_permitted & ~old.cap_permitted == 0
+    at = new.user_ns
+    while at is not None:
+        if at.parent is old.user_ns and at.owner_uid == old.euid:
+            return True
+        at = at.parent
+    return False
+
+
 def _fix_setuid(old: Credentials, new: Credentials) -> None:
     """The capability transitions of a change of uids (cap_emulate_setxuid)."""
     if old.securebits & SECBIT_NO_SETUID_FIXUP:
         return
-    had_root = old.uid == 0 or old.euid == 0 or old.suid == 0
-    if had_root and new.uid != 0 and new.euid != 0 and new.suid != 0:
+    root = old.root_uid()
+    had_root = old.uid == root or old.euid == root or old.suid == root
+    if had_root and new.uid != root and new.euid != root and new.suid != root:
         if not old.keep_caps:
             new.cap_permitted = 0
             new.cap_effective = 0
         new.cap_ambient = 0
-    if old.euid == 0 and new.euid != 0:
+    if old.euid == root and new.euid != root:
         new.cap_effective = 0
-    if old.euid != 0 and new.euid == 0:
+    if old.euid != root and new.euid == root:
         new.cap_effective = new.cap_permitted
 
 
@@ -87,7 +101,7 @@ def set_uid(task: Task, uid: int) -> None:
     if uid == NO_ID:
         raise LinuxError(EINVAL)
     new = old.clone()
-    if old.capable(CAP_SETUID):
+    if old.capable_here(CAP_SETUID):
         new.uid = uid
         new.suid = uid
     elif uid != old.uid and uid != old.suid:
@@ -104,7 +118,7 @@ def set_gid(task: Task, gid: int) -> None:
     if gid == NO_ID:
         raise LinuxError(EINVAL)
     new = old.clone()
-    if old.capable(CAP_SETGID):
+    if old.capable_here(CAP_SETGID):
         new.gid = gid
         new.sgid = gid
     elif gid != old.gid and gid != old.sgid:
@@ -117,7 +131,7 @@ def set_gid(task: Task, gid: int) -> None:
 def set_reuid(task: Task, ruid: int, euid: int) -> None:
     """setreuid(2)."""
     old = task.creds
-    may = old.capable(CAP_SETUID)
+    may = old.capable_here(CAP_SETUID)
     new = old.clone()
     if ruid != NO_ID:
         if ruid not in (old.uid, old.euid) and not may:
@@ -137,7 +151,7 @@ def set_reuid(task: Task, ruid: int, euid: int) -> None:
 def set_regid(task: Task, rgid: int, egid: int) -> None:
     """setregid(2)."""
     old = task.creds
-    may = old.capable(CAP_SETGID)
+    may = old.capable_here(CAP_SETGID)
     new = old.clone()
     if rgid != NO_ID:
         if rgid not in (old.gid, old.egid) and not may:
@@ -157,7 +171,7 @@ def set_resuid(task: Task, ruid: int, euid: int, suid: int) -> None:
     """setresuid(2)."""
     old = task.creds
     held = (old.uid, old.euid, old.suid, NO_ID)
-    if (ruid not in held or euid not in held or suid not in held) and not old.capable(CAP_SETUID):
+    if (ruid not in held or euid not in held or suid not in held) and not old.capable_here(CAP_SETUID):
         raise LinuxError(EPERM)
     new = old.clone()
     if ruid != NO_ID:
@@ -175,7 +189,7 @@ def set_resgid(task: Task, rgid: int, egid: int, sgid: int) -> None:
     """setresgid(2)."""
     old = task.creds
     held = (old.gid, old.egid, old.sgid, NO_ID)
-    if (rgid not in held or egid not in held or sgid not in held) and not old.capable(CAP_SETGID):
+    if (rgid not in held or egid not in held or sgid not in held) and not old.capable_here(CAP_SETGID):
         raise LinuxError(EPERM)
     new = old.clone()
     if rgid != NO_ID:
@@ -194,13 +208,14 @@ def set_fsuid(task: Task, uid: int) -> int:
     previous = old.fsuid
     if uid == NO_ID or uid == previous:
         return previous
-    if uid in (old.uid, old.euid, old.suid) or old.capable(CAP_SETUID):
+    if uid in (old.uid, old.euid, old.suid) or old.capable_here(CAP_SETUID):
         new = old.clone()
         new.fsuid = uid
         if not old.securebits & SECBIT_NO_SETUID_FIXUP:
-            if previous == 0:
+            root = old.root_uid()
+            if previous == root:
                 new.cap_effective &= ~FS_CAPS
-            elif uid == 0:
+            elif uid == root:
                 new.cap_effective |= new.cap_permitted & FS_CAPS
         install(task, new)
     return previous
@@ -212,7 +227,7 @@ def set_fsgid(task: Task, gid: int) -> int:
     previous = old.fsgid
     if gid == NO_ID or gid == previous:
         return previous
-    if gid in (old.gid, old.egid, old.sgid) or old.capable(CAP_SETGID):
+    if gid in (old.gid, old.egid, old.sgid) or old.capable_here(CAP_SETGID):
         new = old.clone()
         new.fsgid = gid
         install(task, new)
@@ -234,7 +249,7 @@ def set_caps(task: Task, effective: int, permitted: int, inheritable: int) -> No
     effective &= CAP_FULL_SET
     permitted &= CAP_FULL_SET
     inheritable &= CAP_FULL_SET
-    if not old.capable(CAP_SETPCAP) and inheritable & ~(old.cap_inheritable | old.cap_permitted):
+    if not old.capable_here(CAP_SETPCAP) and inheritable & ~(old.cap_inheritable | old.cap_permitted):
         raise LinuxError(EPERM)
     if inheritable & ~(old.cap_inheritable | old.cap_bounding):
         raise LinuxError(EPERM)
@@ -256,7 +271,7 @@ def cap_is_valid(cap: int) -> bool:
 def drop_bounding(task: Task, cap: int) -> None:
     """PR_CAPBSET_DROP."""
     old = task.creds
-    if not old.capable(CAP_SETPCAP):
+    if not old.capable_here(CAP_SETPCAP):
         raise LinuxError(EPERM)
     if not cap_is_valid(cap):
         raise LinuxError(EINVAL)
@@ -278,7 +293,7 @@ def set_securebits(task: Task, bits: int) -> None:
         ((now & SECURE_ALL_LOCKS) >> 1) & (now ^ bits)
         or now & SECURE_ALL_LOCKS & ~bits
         or bits & ~(SECURE_ALL_LOCKS | SECURE_ALL_BITS)
-        or not old.capable(CAP_SETPCAP)
+        or not old.capable_here(CAP_SETPCAP)
     ):
         raise LinuxError(EPERM)
     new = old.clone()

@@ -19,7 +19,7 @@ from cloche.abi.errno import (
 from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.stat import S_IFREG
 from cloche.arch.x86_64.syscalls import SYS_execve
-from cloche.kernel.blocking import RESUME
+from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on_time
 from cloche.kernel.exit import detach_address_space, kill_other_threads
 from cloche.kernel.loader import (
     Image,
@@ -165,7 +165,9 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
     try:
         process = _blank_process(kernel)
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
-        mm.is_patching = kernel.is_patching
+        mm.is_patching = (
+            kernel.is_patching and not task.needs_full_frame
+        )  # a tracer shall see the text as it is
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
@@ -177,7 +179,53 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
             raise
     finally:
         release_image(image)
-    old_tid = task.tid
+    order = ExecWait(image, mm, thread, next_creds)
+    if kernel.tracing is not None and len(task.group.tasks) > 1 and kernel.tracing.exec_waits(task):
+        task.group.exec_waiter = task
+        return block_on_time(task, order)
+    return order.commit(task)
+
+
+class ExecWait(Blocked):
+    """An execve whose image is ready; it waits while a tracer looks at the ends of the other threads."""
+
+    def __init__(self, image: ExecImage, mm: AddressSpace, thread: HostThread, creds: Credentials) -> None:
+        super().__init__()
+        self.image: ExecImage = image
+        self.mm: AddressSpace = mm
+        self.thread: HostThread = thread
+        self.creds: Credentials = creds
+        self.is_committed: bool = False
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        tracing = task.kernel.tracing
+        if tracing is not None and tracing.exec_waits(task):
+            return BLOCKED
+        return self.commit(task)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return BLOCKED  # TASK_KILLABLE
+
+    def finished(self, task: TaskBase) -> None:
+        assert isinstance(task, Task)
+        if task.group.exec_waiter is task:
+            task.group.exec_waiter = None
+        if not self.is_committed:
+            self.mm.process.kill()
+            self.mm.release()
+
+    def commit(self, task: Task) -> int:
+        """Past the point of no return: RESUME, or BLOCKED in a tracer's stop."""
+        self.is_committed = True
+        task.group.exec_waiter = None
+        return _commit(task, self.image, self.mm, self.thread, self.creds)
+
+
+def _commit(
+    task: Task, image: ExecImage, mm: AddressSpace, thread: HostThread, next_creds: Credentials
+) -> int:
+    kernel, old_tid = task.kernel, task.tid
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
@@ -369,8 +417,9 @@ def exec_credentials(task: Task) -> Credentials:
     if is_root and (creds.euid == 0 or creds.uid == 0):
         creds.cap_permitted = creds.cap_inheritable | creds.cap_bounding
         creds.cap_effective = creds.cap_permitted if creds.euid == 0 else 0
-        creds.cap_permitted &= task.kernel.cap_ceiling
-        creds.cap_effective &= task.kernel.cap_ceiling
+        if creds.user_ns is None:  # elsewhere they hold only over what belongs to that namespace
+            creds.cap_permitted &= task.kernel.cap_ceiling
+            creds.cap_effective &= task.kernel.cap_ceiling
     else:
         creds.cap_permitted = creds.cap_ambient
         creds.cap_effective = creds.cap_ambient

@@ -6,7 +6,7 @@ exit, so it must be stopped: one that runs guest code is interrupted first (`is_
 
 from typing import Final
 
-from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD
+from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD, SIGKILL
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
@@ -95,8 +95,11 @@ def _take_leader_id(task: Task) -> None:
     old = group.leader
     if old is not None and old is not task and old.tracee is not None and kernel.tracing is not None:
         kernel.tracing.forget(old)
-    kernel.tasks.pop(task.tid, None)
+    old_tid = task.tid
+    kernel.tasks.pop(old_tid, None)
+    kernel.release_pid(old_tid)
     task.tid = group.tgid
+    task.own_tid = group.own_tgid
     kernel.tasks[task.tid] = task
     group.leader = task
 
@@ -126,6 +129,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         task.group.tasks.remove(task)
     if kernel.tasks.get(task.tid) is task:
         del kernel.tasks[task.tid]
+        kernel.release_pid(task.tid)
     if is_process_ending and task.vfork_parent is None and task.mm.users > 1 and not task.mm.is_dead:
         # The host process dies as a whole, or this thread is killed with its siblings.
         if task.thread.is_running():
@@ -194,6 +198,8 @@ def group_dead(group: ThreadGroup) -> None:
     if group.is_zombie or group.is_reaped:
         return
     kernel = group.kernel
+    if group.is_namespace_init():
+        end_pid_namespace(group)
     group.is_zombie = True
     kernel.zombies += 1
     group.allow_text_writes()
@@ -217,12 +223,33 @@ def group_dead(group: ThreadGroup) -> None:
 
 def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
     """The nearest living ancestor that is a subreaper, else init (prctl(2) PR_SET_CHILD_SUBREAPER)."""
+    ns = group.pid_ns
     at = group.parent
-    while at is not None:
+    while at is not None and at.pid_ns is ns:
         if at.is_subreaper and at.is_alive() and not at.is_exiting:
             return at
         at = at.parent
+    if ns is not None:
+        found = group.kernel.groups.get(ns.init_pid)
+        if found is not None and found is not group and found.pid_ns is ns:
+            return found
     return group.kernel.init
+
+
+def end_pid_namespace(init: ThreadGroup) -> None:
+    """The init of a pid namespace dies, and with it every process there; they are nobody's zombies
+    (zap_pid_ns_processes).
+    """
+    kernel, ns = init.kernel, init.pid_ns
+    assert ns is not None
+    ns.is_closed = True
+    for pid in list(ns.from_kernel):
+        group = kernel.groups.get(pid)
+        if group is not None and group is not init and not group.is_zombie:
+            do_group_exit(group, SIGKILL)
+    for child in list(init.children):
+        if child.is_zombie:
+            reap(child)
 
 
 def notify_parent(group: ThreadGroup) -> None:
@@ -265,6 +292,7 @@ def reap(group: ThreadGroup) -> None:
     leave_process_group(group)
     if kernel.groups.get(group.tgid) is group:
         del kernel.groups[group.tgid]
+        kernel.release_pid(group.tgid)
 
 
 def group_times(group: ThreadGroup) -> tuple[int, int]:
@@ -290,8 +318,10 @@ def leave_process_group(group: ThreadGroup) -> None:
         pgrp.members.remove(group)
     if not pgrp.members:
         kernel.process_groups.pop(pgrp.pgid, None)
+        kernel.release_pid(pgrp.pgid)
         session = pgrp.session
         if pgrp in session.groups:
             session.groups.remove(pgrp)
         if not session.groups:
             kernel.sessions.pop(session.sid, None)
+            kernel.release_pid(session.sid)

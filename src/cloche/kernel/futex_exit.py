@@ -81,7 +81,7 @@ def _mark_dead(task: Task, addr: int, *, is_pi: bool, is_pending: bool) -> bool:
                 # Unlocked, but perhaps nobody was woken any more.
                 _wake_quietly(task, addr)
                 return True
-            if value & FUTEX_TID_MASK != task.tid:
+            if value & FUTEX_TID_MASK != task.own_tid:
                 return True
             if compare_exchange(task, addr, value, (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED):
                 if not is_pi and value & FUTEX_WAITERS:

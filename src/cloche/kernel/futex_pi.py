@@ -32,6 +32,7 @@ from cloche.kernel.futex import (
     futex_table,
     read_word,
 )
+from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Task
 
 _MAX_CHAIN: Final = 1024  # /proc/sys/kernel/max_lock_depth
@@ -156,22 +157,22 @@ def _take(task: Task, addr: int, key: Key, taker: Task, *, sets_waiters: bool) -
     for _attempt in range(CMP_RETRIES):
         value = read_word(task, addr)
         tid = value & FUTEX_TID_MASK
-        if tid == taker.tid:
+        if tid == taker.own_tid:
             raise LinuxError(EDEADLK)
         top = table.top(key)
         if top is not None:
             state = top.pi
-            if state is None or state.owner.tid != tid:
+            if state is None or pid_in(taker.pid_ns, state.owner.tid) != tid:
                 raise LinuxError(EINVAL)
             return False, state
         if not tid:
-            new = value & FUTEX_OWNER_DIED | taker.tid | (FUTEX_WAITERS if sets_waiters else 0)
+            new = value & FUTEX_OWNER_DIED | taker.own_tid | (FUTEX_WAITERS if sets_waiters else 0)
             if compare_exchange(task, addr, value, new):
                 return True, PiState(key, taker) if sets_waiters else None
             continue
         if not value & FUTEX_WAITERS and not compare_exchange(task, addr, value, value | FUTEX_WAITERS):
             continue
-        owner = task.kernel.tasks.get(tid)
+        owner = task.kernel.tasks.get(pid_from(task.pid_ns, tid))
         if owner is None or owner.is_exited:
             raise LinuxError(ESRCH)
         return False, PiState(key, owner)
@@ -196,7 +197,7 @@ def unlock(task: Task, word: Word) -> int:
     table = futex_table(task.kernel)
     for _attempt in range(CMP_RETRIES):
         value = read_word(task, word.addr)
-        if value & FUTEX_TID_MASK != task.tid:
+        if value & FUTEX_TID_MASK != task.own_tid:
             return -EPERM
         key = futex_key(task, word.addr, is_private=word.is_private)
         top = table.top(key)
@@ -209,7 +210,7 @@ def unlock(task: Task, word: Word) -> int:
             return -EINVAL
         op = _next_waiter(table, state)
         assert op is not None
-        if compare_exchange(task, word.addr, value, op.task.tid | FUTEX_WAITERS):
+        if compare_exchange(task, word.addr, value, op.task.own_tid | FUTEX_WAITERS):
             _hand_over(table, state, op)
             return 0
     return -EAGAIN
@@ -280,7 +281,7 @@ def release_locks(task: Task) -> None:
             for _attempt in range(CMP_RETRIES):
                 value = read_word(heir.task, heir.lock.addr)
                 if compare_exchange(
-                    heir.task, heir.lock.addr, value, heir.task.tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
+                    heir.task, heir.lock.addr, value, heir.task.own_tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
                 ):
                     break
         except LinuxError:

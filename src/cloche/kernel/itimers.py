@@ -44,6 +44,7 @@ from cloche.abi.time import (
     ITIMER_REAL,
 )
 from cloche.kernel.accounting import group_cpu_ns, task_cpu_ns
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import (
     IGNORED,
     SignalSource,
@@ -102,11 +103,11 @@ def cpu_clock(task: Task, clockid: int) -> CpuClock | None:
         raise LinuxError(EINVAL)  # a clock of a device (CLOCKFD): there is none
     pid = ~(clockid >> 3)
     if clockid & 4:
-        other = task if pid == 0 else task.kernel.tasks.get(pid)
+        other = task if pid == 0 else task.kernel.tasks.get(pid_from(task.pid_ns, pid))
         if other is None or other.group is not task.group:
             raise LinuxError(EINVAL)
         return CpuClock(other.group, other, kind)
-    group = task.group if pid == 0 else task.kernel.groups.get(pid)
+    group = task.group if pid == 0 else task.kernel.groups.get(pid_from(task.pid_ns, pid))
     if group is None:
         raise LinuxError(EINVAL)
     return CpuClock(group, None, kind)
@@ -583,7 +584,7 @@ def create_timer(task: Task, clockid: int, event: SigEvent | None) -> PosixTimer
     target: Task | None = None
     if event is not None:
         if event.notify == SIGEV_SIGNAL | SIGEV_THREAD_ID:
-            target = task.kernel.tasks.get(event.tid)
+            target = task.kernel.tasks.get(pid_from(task.pid_ns, event.tid))
             if target is None or target.group is not group:
                 raise LinuxError(EINVAL)
         elif event.notify not in (SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD):

@@ -1,16 +1,53 @@
 """The namespaces of a task (namespaces(7), struct nsproxy), but for those that the VFS needs: the mount namespace is
 in `Context`, the user namespace in `Credentials`.
 
-Left of `kernel.task`.  A namespace lives for as long as something refers to it.
+Left of `kernel.task`.  A namespace lives for as long as something refers to it; `NamespaceCount` bounds how many
+there are.
 """
 
 from typing import Final
 
+from cloche.abi.errno import ENOSPC, LinuxError
 from cloche.kernel.ipc.ids import IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
+from cloche.kernel.pid_namespace import PidNamespace
+from cloche.vfs.userns import UserNamespace
 
 FIRST_UTS_INO: Final = 0xEFFFFFFE  # PROC_UTS_INIT_INO
 FIRST_NET_INO: Final = 0xF0000001
+FIRST_CGROUP_INO: Final = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO
+MAX_NAMESPACES: Final = 256  # of a kind, in the sandbox
+
+
+class NamespaceLimits:
+    """How many namespaces of each kind there are, and may be (/proc/sys/user/max_*_namespaces)."""
+
+    def __init__(self) -> None:
+        self.used: dict[str, int] = {}
+        self.limits: dict[str, int] = {}
+
+    def limit(self, kind: str) -> int:
+        return self.limits.get(kind, MAX_NAMESPACES)
+
+    def has_room(self, kind: str) -> bool:
+        return self.used.get(kind, 0) < self.limit(kind)
+
+
+class NamespaceCount:
+    """A place among the namespaces of a kind, kept by one of them for as long as it lives (ucounts)."""
+
+    def __init__(self, limits: NamespaceLimits, kind: str) -> None:
+        """Raises LinuxError(ENOSPC)."""
+        self.limits: NamespaceLimits = limits
+        self.kind: str = ""
+        if not limits.has_room(kind):
+            raise LinuxError(ENOSPC)
+        limits.used[kind] = limits.used.get(kind, 0) + 1
+        self.kind = kind
+
+    def __del__(self) -> None:
+        if self.kind:
+            self.limits.used[self.kind] -= 1
 
 
 class UtsNamespace:
@@ -20,6 +57,8 @@ class UtsNamespace:
         self.hostname: bytes = hostname
         self.domainname: bytes = domainname
         self.ino: int = FIRST_UTS_INO  # of /proc/PID/ns/uts
+        self.user_ns: UserNamespace | None = None  # the owner
+        self.place: NamespaceCount | None = None
 
 
 class NetNamespace:
@@ -28,25 +67,42 @@ class NetNamespace:
     def __init__(self) -> None:
         self.is_real: bool = False  # else a kernel without the network, which can have no second one either
         self.ino: int = FIRST_NET_INO  # of /proc/PID/ns/net
+        self.user_ns: UserNamespace | None = None  # the owner
+        self.place: NamespaceCount | None = None
 
     def fresh(self) -> "NetNamespace":
         """A new one, with an interface lo that is down."""
         return NetNamespace()
 
 
+class CgroupNamespace:
+    """A view of the cgroups, of which there is only the root."""
+
+    def __init__(self) -> None:
+        self.ino: int = FIRST_CGROUP_INO  # of /proc/PID/ns/cgroup
+        self.user_ns: UserNamespace | None = None  # the owner
+        self.place: NamespaceCount | None = None
+
+
 class Namespaces:
     """Immutable: whoever changes one of them makes a copy."""
 
-    def __init__(self, uts: UtsNamespace, ipc: IpcNamespace, net: NetNamespace) -> None:
+    def __init__(
+        self, uts: UtsNamespace, ipc: IpcNamespace, net: NetNamespace, cgroup: CgroupNamespace
+    ) -> None:
         self.uts: UtsNamespace = uts
         self.ipc: IpcNamespace = ipc
         self.net: NetNamespace = net
+        self.cgroup: CgroupNamespace = cgroup
+        self.pid_for_children: PidNamespace | None = None  # None: the initial one
 
     def clone(self) -> "Namespaces":
         """A copy to change before it is installed."""
-        return Namespaces(self.uts, self.ipc, self.net)
+        new = Namespaces(self.uts, self.ipc, self.net, self.cgroup)
+        new.pid_for_children = self.pid_for_children
+        return new
 
 
 def initial_namespaces(dev: int) -> Namespaces:
     """Those of the sandbox; `dev` is the device number that System V segments show."""
-    return Namespaces(UtsNamespace(), IpcNamespace(dev, IpcQuota()), NetNamespace())
+    return Namespaces(UtsNamespace(), IpcNamespace(dev, IpcQuota()), NetNamespace(), CgroupNamespace())

@@ -32,7 +32,21 @@ from cloche.vfs.credentials import Credentials
 
 RT_PRIORITY_MAX: Final = 99
 RR_INTERVAL_NS: Final = 100_000_000
-FAIR_SLICE_NS: Final = 2_800_000
+_BASE_SLICE_NS: Final = 700_000
+_JIFFY_NS: Final = 4_000_000
+
+
+def fair_slice_ns(cpu_count: int) -> int:
+    """What a task of a fair policy runs for at a time (sysctl_sched_base_slice, scaled by the processors)."""
+    return _BASE_SLICE_NS * min(cpu_count, 8).bit_length()
+
+
+def rr_interval_ns(task: Task) -> int:
+    """sched_rr_get_interval(2); the slice of a fair policy is less than a jiffy, and so 0, on few processors."""
+    policy = policy_of(task)
+    if policy == SCHED_RR:
+        return RR_INTERVAL_NS
+    return 0 if policy == SCHED_FIFO else fair_slice_ns(task.kernel.cpu_count) // _JIFFY_NS * _JIFFY_NS
 
 
 def policy_of(task: Task) -> int:
@@ -58,7 +72,11 @@ def can_nice(caller: Task, target: Task, nice: int) -> bool:
 def set_nice(caller: Task, target: Task, nice: int) -> None:
     """setpriority(2) for one task.  Raises LinuxError(EPERM, EACCES)."""
     creds = caller.creds
-    if not (target.creds.uid == creds.euid or target.creds.euid == creds.euid or creds.capable(CAP_SYS_NICE)):
+    if not (
+        target.creds.uid == creds.euid
+        or target.creds.euid == creds.euid
+        or creds.capable_in(target.creds.user_ns, CAP_SYS_NICE)
+    ):
         raise LinuxError(EPERM)
     if nice < target.nice and not can_nice(caller, target, nice):
         raise LinuxError(EACCES)
@@ -67,7 +85,9 @@ def set_nice(caller: Task, target: Task, nice: int) -> None:
 
 def set_affinity(caller: Task, target: Task, mask: int) -> None:
     """sched_setaffinity(2).  Raises LinuxError(EPERM, EINVAL)."""
-    if not same_owner(caller.creds, target) and not caller.creds.capable(CAP_SYS_NICE):
+    if not same_owner(caller.creds, target) and not caller.creds.capable_in(
+        target.creds.user_ns, CAP_SYS_NICE
+    ):
         raise LinuxError(EPERM)
     mask &= caller.kernel.cpu_mask
     if mask == 0:
@@ -146,7 +166,9 @@ def check_ioprio(creds: Credentials, ioprio: int) -> None:
 def set_ioprio(caller: Task, target: Task, ioprio: int) -> None:
     """ioprio_set(2) for one task.  Raises LinuxError(EPERM)."""
     creds = caller.creds
-    if target.creds.uid not in (creds.euid, creds.uid) and not creds.capable(CAP_SYS_NICE):
+    if target.creds.uid not in (creds.euid, creds.uid) and not creds.capable_in(
+        target.creds.user_ns, CAP_SYS_NICE
+    ):
         raise LinuxError(EPERM)
     target.ioprio = ioprio
 

@@ -18,6 +18,7 @@ from cloche.arch.x86_64.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SY
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import DEAD
 from cloche.kernel.exit import do_exit, do_group_exit
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import force_signal
 from cloche.kernel.task import Args, SigInfo, Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
@@ -308,7 +309,7 @@ def set_strict(task: Task) -> None:
 
 def add_filter(task: Task, raw: bytes, flags: int) -> int:
     """SECCOMP_SET_MODE_FILTER: 0, or with TSYNC the tid of a thread that cannot follow.  Raises LinuxError."""
-    if not task.creds.no_new_privs and not task.creds.capable(CAP_SYS_ADMIN):
+    if not task.creds.no_new_privs and not task.creds.capable_here(CAP_SYS_ADMIN):
         raise LinuxError(EACCES)
     if not KERNEL_MEMORY.has_room(INSN_BYTES * (len(raw) // 8)):
         raise LinuxError(ENOMEM)
@@ -325,7 +326,7 @@ def add_filter(task: Task, raw: bytes, flags: int) -> int:
                 continue
             if flags & bpf.SECCOMP_FILTER_FLAG_TSYNC_ESRCH:
                 raise LinuxError(ESRCH)
-            return other.tid
+            return pid_in(task.pid_ns, other.tid)
         for other in task.group.tasks:
             install(other, made)
             if other is not task and task.creds.no_new_privs and not other.creds.no_new_privs:

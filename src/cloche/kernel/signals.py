@@ -35,6 +35,7 @@ from cloche.abi.signal import (
     SA_RESTART,
     SA_RESTORER,
     SI_KERNEL,
+    SI_QUEUE,
     SI_TKILL,
     SI_USER,
     SIG_DFL,
@@ -81,6 +82,7 @@ from cloche.kernel.blocking import (
     block_on_time,
 )
 from cloche.kernel.exit import do_group_exit, group_times
+from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import (
     STOPPED,
     Kernel,
@@ -93,6 +95,7 @@ from cloche.kernel.task import (
 )
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.platform.interface import Registers
+from cloche.vfs.userns import map_uid
 
 SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 TICK_NS: Final = 10_000_000  # USER_HZ
@@ -128,11 +131,15 @@ def kernel_info(signo: int) -> SigInfo:
     return SigInfo(signo, SI_KERNEL, pack_siginfo(signo, SI_KERNEL))
 
 
-def info_from_raw(signo: int, raw: bytes) -> SigInfo:
+def info_from_raw(task: Task, signo: int, raw: bytes) -> SigInfo:
     """The siginfo that a guest gave (rt_sigqueueinfo(2)), its si_signo replaced."""
     _signo, _errno, code = siginfo_head(raw)
-    pid, uid = siginfo_pid_uid(raw)
-    return SigInfo(signo, code, signo.to_bytes(4, "little") + raw[4:], pid, uid)
+    _pid, uid = siginfo_pid_uid(raw)
+    info = SigInfo(signo, code, signo.to_bytes(4, "little") + raw[4:])
+    if code in (SI_USER, SI_QUEUE, SI_TKILL):
+        info.sender_pid, info.is_from_guest = task.group.tgid, True
+        info.sender_uid = uid if task.creds.user_ns is None else map_uid(task.creds.user_ns, uid & 0xFFFFFFFF)
+    return info
 
 
 # -- pending queues ------------------------------------------------------------------------------------------
@@ -270,7 +277,7 @@ def _enqueue(task: Task, pending: PendingSignals, info: SigInfo) -> int:
 
 def is_unkillable(group: ThreadGroup) -> bool:
     """SIGNAL_UNKILLABLE: pid 1, which default actions do not touch."""
-    return group is group.kernel.init
+    return group is group.kernel.init or group.is_namespace_init()
 
 
 def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
@@ -309,6 +316,8 @@ def send(task: Task, info: SigInfo, *, to_group: bool, is_forced: bool = False) 
     group, signo = task.group, info.signo
     if group.is_exiting or group.fatal_status >= 0 or not group.tasks:
         return IGNORED
+    if task.pid_ns is not None or task.creds.user_ns is not None:
+        is_forced = localise(task, info) or is_forced
     bit = sigbit(signo)
     if bit & _STOP_BITS:
         flush_group(group, _CONT_BIT)
@@ -443,7 +452,7 @@ def may_signal(task: Task, target: Task) -> bool:
         or mine.euid == theirs.uid
         or mine.uid == theirs.suid
         or mine.uid == theirs.uid
-        or mine.capable(CAP_KILL)
+        or mine.capable_in(theirs.user_ns, CAP_KILL)
     )
 
 
@@ -484,22 +493,40 @@ def signal_pgrp(task: Task, pgrp: ProcessGroup | None, signo: int, info: SigInfo
 
 def clone_info(info: SigInfo) -> SigInfo:
     """A copy to queue elsewhere."""
-    return SigInfo(info.signo, info.code, info.raw, info.sender_pid, info.sender_uid)
+    copy = SigInfo(info.signo, info.code, info.raw, info.sender_pid, info.sender_uid)
+    copy.is_from_guest = info.is_from_guest
+    return copy
+
+
+def localise(task: Task, info: SigInfo) -> bool:
+    """Put the sender's ids into the receiver's namespaces; whether the sender is outside its pid namespace
+    (__send_signal_locked).
+    """
+    if info.sender_pid <= 0:
+        return False
+    shown = pid_in(task.pid_ns, info.sender_pid)
+    raw = info.raw
+    pid = raw[16:20] if info.is_from_guest and shown else shown.to_bytes(4, "little")
+    info.raw = raw[:16] + pid + task.creds.show_uid(info.sender_uid).to_bytes(4, "little") + raw[24:]
+    return shown == 0
 
 
 def kill(task: Task, pid: int, signo: int) -> int:
     """kill(2): 0 or a negative errno."""
     kernel = task.kernel
     info = user_info(task, signo)
+    ns = task.pid_ns
     if pid > 0:
-        return signal_pid(task, pid, signo, info)
+        return signal_pid(task, pid_from(ns, pid), signo, info)
     if pid == 0:
         return signal_pgrp(task, task.group.pgrp, signo, info)
     if pid != -1:
-        return signal_pgrp(task, kernel.process_groups.get(-pid), signo, info)
+        return signal_pgrp(task, kernel.process_groups.get(pid_from(ns, -pid)), signo, info)
     result = -ESRCH
     for group in list(kernel.groups.values()):
         if group is kernel.init or group.tgid <= 1 or group is task.group:
+            continue
+        if ns is not None and pid_in(ns, group.tgid) <= 1:
             continue
         error = signal_group_checked(task, group, signo, clone_info(info))
         if error != -EPERM:
@@ -528,6 +555,10 @@ def signal_thread(task: Task, tgid: int, tid: int, signo: int, info: SigInfo) ->
 
 def tgkill(task: Task, tgid: int, tid: int, signo: int) -> int:
     """tgkill(2), and tkill(2) with `tgid` 0."""
+    ns = task.pid_ns
+    if ns is not None:
+        tgid = pid_from(ns, tgid) if tgid > 0 else tgid
+        tid = pid_from(ns, tid)
     return signal_thread(task, tgid, tid, signo, user_info(task, signo, SI_TKILL))
 
 

@@ -8,16 +8,18 @@ pids never appear here (I2).
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.errno import EAGAIN, ENOMEM, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.ipc.sem import UndoList
-from cloche.kernel.namespaces import Namespaces, initial_namespaces
+from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
+from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
@@ -39,8 +41,9 @@ class SigInfo:
         self.signo: int = signo
         self.code: int = code
         self.raw: bytes = raw
-        self.sender_pid: int = sender_pid
+        self.sender_pid: int = sender_pid  # kernel ids; pid 0: nobody to speak of
         self.sender_uid: int = sender_uid
+        self.is_from_guest: bool = False  # its pid is what the sender's program wrote
         self.timer: object | None = None  # the POSIX timer that queued it (overrun counting)
         self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
 
@@ -105,12 +108,13 @@ class Tracee:
         self.notify_pending: bool = False  # JOBCTL_TRAP_NOTIFY
         self.stop_wanted: bool = False  # JOBCTL_STOP_PENDING: has yet to take part in the group's stop
         self.is_exit_reported: bool = False  # has been in PTRACE_EVENT_EXIT
+        self.is_doomed: bool = False  # another thread's execve ends it
         self.is_zombie: bool = False  # dead, and its tracer may wait for it
         self.status: int = 0  # wait status of the dead
 
     def needs_attention(self) -> bool:
         """Whether a trap keeps it from guest code."""
-        return self.trap_pending or self.notify_pending or self.stop_wanted
+        return self.trap_pending or self.notify_pending or self.stop_wanted or self.is_doomed
 
 
 class Tracing:
@@ -170,6 +174,10 @@ class Tracing:
 
     def vfork_done(self, task: "Task", child_pid: int) -> bool:
         """The child of a vfork has left; whether the parent stopped to say so."""
+        raise NotImplementedError
+
+    def exec_waits(self, task: "Task") -> bool:
+        """Whether execve must wait for a tracer to let the other threads end."""
         raise NotImplementedError
 
     def execed(self, task: "Task", old_tid: int) -> int:
@@ -250,6 +258,8 @@ class ThreadGroup:
     def __init__(self, kernel: "Kernel", tgid: int, handlers: SignalHandlers) -> None:
         self.kernel: Kernel = kernel
         self.tgid: int = tgid
+        self.pid_ns: PidNamespace | None = None  # None: the initial one
+        self.own_tgid: int = tgid  # its pid in its own pid namespace: what getpid(2) gives
         self.tasks: list[Task] = []  # living threads, the leader first while it lives
         self.leader: Task | None = None  # kept after its exit, until the group is reaped
         self.parent: ThreadGroup | None = None
@@ -295,6 +305,7 @@ class ThreadGroup:
         self.is_dumpable: bool = True
         self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
+        self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
 
@@ -323,7 +334,13 @@ class ThreadGroup:
         return self.pgrp.session if self.pgrp is not None else None
 
     def parent_pid(self) -> int:
-        return self.parent.tgid if self.parent is not None else 0
+        """The parent's pid in the own pid namespace; 0 if it is outside."""
+        return pid_in(self.pid_ns, self.parent.tgid) if self.parent is not None else 0
+
+    def is_namespace_init(self) -> bool:
+        """Whether this is pid 1 of a pid namespace other than the initial one."""
+        ns = self.pid_ns
+        return ns is not None and ns.init_pid == self.tgid
 
 
 class Task(TaskBase):
@@ -387,7 +404,6 @@ class Task(TaskBase):
         self.ioprio: int = 0
         self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
         self.start_ns: int = 0
-        self.syscall_count: int = 0
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
         self.seccomp: object | None = None  # its newest filter (kernel.seccomp)
@@ -396,6 +412,10 @@ class Task(TaskBase):
         self.fault_err: int = 0
         self.fault_cr2: int = 0
         self.ns: Namespaces = kernel.init_ns
+        self.pid_ns: PidNamespace | None = group.pid_ns  # None: the initial one
+        self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: what gettid(2) gives
+        self.proc_view: PidNamespace | None = None  # whose pids the proc that it reads shows
+        self.mm_user_ns: UserNamespace | None = None  # where its program was executed (mm_struct.user_ns)
         self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
         self.tracee: Tracee | None = None  # while it is traced
         self.ptraced: list[Task] = []  # those that it traces, the dead that it has not waited for included
@@ -477,13 +497,14 @@ class Kernel:
         self.next_namespace_ino: int = 0xF0000100
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
         self.init_ns: Namespaces = initial_namespaces(self.dev_numbers)
+        self.namespace_limits: NamespaceLimits = NamespaceLimits()
+        self.nested_pids: dict[int, PidNamespace] = {}  # kernel pids that are in other pid namespaces too
         self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
         self.next_fd_token: int = 1
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
         self.exit_status: int = -1  # wait status of the main group, once it is gone
         self.signal_hook: Callable[[Task, int], None] | None = None
-        self.exit_hook: Callable[[ThreadGroup, int], None] | None = None  # ends a group
         self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
@@ -547,6 +568,32 @@ class Kernel:
                 and pid not in self.traced_zombies
             ):
                 return pid
+
+    def enter_pid_namespace(self, ns: PidNamespace, pid: int) -> None:
+        """Give a kernel pid its numbers in `ns` and above.  Raises LinuxError(ENOMEM), then nothing has changed."""
+        at: PidNamespace | None = ns
+        while at is not None:
+            if at.is_closed:
+                raise LinuxError(ENOMEM)
+            at = at.parent
+        at = ns
+        while at is not None:
+            at.add(pid)
+            at = at.parent
+        self.nested_pids[pid] = ns
+
+    def release_pid(self, pid: int) -> None:
+        """A task, process, process group or session has given up its number: free it where nothing else has it."""
+        if not self.nested_pids or pid not in self.nested_pids:
+            return
+        if pid in self.tasks or pid in self.groups or pid in self.process_groups or pid in self.sessions:
+            return
+        if pid in self.traced_zombies:
+            return
+        at: PidNamespace | None = self.nested_pids.pop(pid)
+        while at is not None:
+            at.drop(pid)
+            at = at.parent
 
     def alloc_dev(self) -> int:
         """A fresh anonymous device number (st_dev) for a file system."""

@@ -7,6 +7,7 @@ from cloche.abi.signal import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED,
 from cloche.abi.wait import WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.exit import group_times, reap
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import ProcessGroup, Task, ThreadGroup
 
 W_NOTHREAD: Final = 0x20000000
@@ -20,7 +21,7 @@ class Waited:
     def __init__(
         self, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int, maxrss: int
     ) -> None:
-        self.pid: int = pid
+        self.pid: int = pid  # for the caller
         self.uid: int = uid
         self.code: int = code  # CLD_*
         self.status: int = status  # the wait status of wait4
@@ -90,22 +91,22 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
         any_match = True
         if child.is_zombie:
             if options & WEXITED and tracee is None:  # else its tracer comes first
-                return _take_zombie(child, options)
+                return _take_zombie(task, child, options)
         elif options & WSTOPPED and child.is_stopped and not child.stop_reported:
             if not options & WNOWAIT:
                 child.stop_reported = True
-            return _waited(child, CLD_STOPPED, child.stop_signal << 8 | 0x7F)
+            return _waited(task, child, CLD_STOPPED, child.stop_signal << 8 | 0x7F)
         elif options & WCONTINUED and not child.continue_reported:
             if not options & WNOWAIT:
                 child.continue_reported = True
-            return _waited(child, CLD_CONTINUED, 0xFFFF)
+            return _waited(task, child, CLD_CONTINUED, 0xFFFF)
     for tracer in task.group.tasks:
         if not tracer.ptraced or (options & W_NOTHREAD and tracer is not task):
             continue
         for traced in tracer.ptraced:
             if selector.matches_tracee(traced):
                 any_match = True
-                found = _look_at_tracee(traced, options)
+                found = _look_at_tracee(task, traced, options)
                 if found is not None:
                     return found
     if not any_match:
@@ -113,7 +114,7 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
     return None
 
 
-def _look_at_tracee(traced: Task, options: int) -> Waited | None:
+def _look_at_tracee(task: Task, traced: Task, options: int) -> Waited | None:
     """What a tracer hears of one tracee: its stops also without WUNTRACED (wait_consider_task)."""
     tracee, group = traced.tracee, traced.group
     if tracee is None:
@@ -124,24 +125,24 @@ def _look_at_tracee(traced: Task, options: int) -> Waited | None:
         status = tracee.status
         if group.is_exiting or group.is_leaving:  # wait_task_zombie: the group's code wins
             status = group.exit_status if group.is_exiting else group.fatal_status
-        found = _waited(group, _exit_code(status), status)
-        found.pid = traced.tid
+        found = _waited(task, group, _exit_code(status), status)
+        found.pid = pid_in(task.pid_ns, traced.tid)
         if not options & WNOWAIT:
             tracing = traced.kernel.tracing
             assert tracing is not None
             tracing.reap(traced)
         return found
     if tracee.is_stopped and not tracee.is_listening and tracee.code:
-        found = _waited(group, CLD_TRAPPED, tracee.code << 8 | 0x7F)
+        found = _waited(task, group, CLD_TRAPPED, tracee.code << 8 | 0x7F)
         if not options & WNOWAIT:
             tracee.code = 0
     elif options & WCONTINUED and not group.continue_reported and not traced.is_exited:
-        found = _waited(group, CLD_CONTINUED, 0xFFFF)
+        found = _waited(task, group, CLD_CONTINUED, 0xFFFF)
         if not options & WNOWAIT:
             group.continue_reported = True
     else:
         return None
-    found.pid, found.uid = traced.tid, traced.creds.uid
+    found.pid, found.uid = pid_in(task.pid_ns, traced.tid), traced.creds.uid
     return found
 
 
@@ -152,11 +153,11 @@ def _exit_code(status: int) -> int:
     return CLD_EXITED
 
 
-def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
+def _waited(task: Task, child: ThreadGroup, code: int, status: int) -> Waited:
     user_ns, system_ns = group_times(child)
     uid = child.leader.creds.uid if child.leader is not None else 0
     return Waited(
-        child.tgid,
+        pid_in(task.pid_ns, child.tgid),  # now: once reaped it has no number
         uid,
         code,
         status,
@@ -166,8 +167,8 @@ def _waited(child: ThreadGroup, code: int, status: int) -> Waited:
     )
 
 
-def _take_zombie(child: ThreadGroup, options: int) -> Waited:
-    found = _waited(child, _exit_code(child.exit_status), child.exit_status)
+def _take_zombie(task: Task, child: ThreadGroup, options: int) -> Waited:
+    found = _waited(task, child, _exit_code(child.exit_status), child.exit_status)
     if not options & WNOWAIT:
         reap(child)
     return found

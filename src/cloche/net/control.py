@@ -9,10 +9,12 @@ from typing import Final
 from cloche.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, LinuxError
 from cloche.abi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Task
 from cloche.net.rights import drop_files
 from cloche.net.socket import Outgoing, Ucred
 from cloche.vfs.objects import FileDescription
+from cloche.vfs.userns import map_gid, map_uid
 
 SCM_MAX_FD: Final = 253
 _I32: Final = Struct("<i")
@@ -60,13 +62,16 @@ def _checked_cred(task: Task, data: bytes) -> Ucred:
         raise LinuxError(EINVAL)
     fields: tuple[int, int, int] = _UCRED.unpack(data)
     pid, uid, gid = fields
-    if uid == 0xFFFFFFFF or gid == 0xFFFFFFFF:
-        raise LinuxError(EINVAL)
     creds = task.creds
+    pid = pid_from(task.pid_ns, pid)
+    uid, gid = map_uid(creds.user_ns, uid), map_gid(creds.user_ns, gid)
+    if uid < 0 or gid < 0:
+        raise LinuxError(EINVAL)
+    pid_ns_owner = task.pid_ns.user_ns if task.pid_ns is not None else None
     if (
-        (pid != task.group.tgid and not creds.capable(CAP_SYS_ADMIN))
-        or (uid not in (creds.uid, creds.euid, creds.suid) and not creds.capable(CAP_SETUID))
-        or (gid not in (creds.gid, creds.egid, creds.sgid) and not creds.capable(CAP_SETGID))
+        (pid != task.group.tgid and not creds.capable_in(pid_ns_owner, CAP_SYS_ADMIN))
+        or (uid not in (creds.uid, creds.euid, creds.suid) and not creds.capable_here(CAP_SETUID))
+        or (gid not in (creds.gid, creds.egid, creds.sgid) and not creds.capable_here(CAP_SETGID))
     ):
         raise LinuxError(EPERM)
     group = task.kernel.groups.get(pid)

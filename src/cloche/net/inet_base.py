@@ -140,6 +140,7 @@ from cloche.net.inet_addr import (
 from cloche.net.ports import Hold, PortTable, TupleTest
 from cloche.net.socket import Incoming, IpPacket, SocketFile
 from cloche.vfs.objects import Context
+from cloche.vfs.userns import UserNamespace
 
 _I32: Final = Struct("<i")
 _EXTENDED: Final = Struct("<IBBBxII")
@@ -276,6 +277,9 @@ class InetSocket(SocketFile):
             self.stack = stack
             stack.sockets[self] = None
 
+    def net_owner(self) -> UserNamespace | None:
+        return self.stack.user_ns
+
     def ports(self) -> PortTable:
         """The table of our protocol."""
         if self.kind == SOCK_STREAM:
@@ -298,7 +302,11 @@ class InetSocket(SocketFile):
         if len(end.addr) == 16 and end.addr[0] == 0xFE and end.addr[1] & 0xC0 == 0x80 and not end.scope:
             return -EINVAL
         port = end.port
-        if port and port < self.stack.unprivileged_port and not ctx.creds.capable(CAP_NET_BIND_SERVICE):
+        if (
+            port
+            and port < self.stack.unprivileged_port
+            and not self.has_capability(ctx, CAP_NET_BIND_SERVICE)
+        ):
             return -EACCES
         if self.lport or self.is_active():
             return -EINVAL
@@ -479,7 +487,9 @@ class InetSocket(SocketFile):
         if name == IP_NODEFRAG and self.kind != SOCK_RAW:
             return -ENOPROTOOPT
         if name == IP_TRANSPARENT:
-            if number and not (ctx.creds.capable(CAP_NET_RAW) or ctx.creds.capable(CAP_NET_ADMIN)):
+            if number and not (
+                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
+            ):
                 return -EPERM
             self.ip[name] = int(number != 0)
             return 0
@@ -654,7 +664,9 @@ class InetSocket(SocketFile):
                 return -EINVAL
             return 0
         if name == IPV6_TRANSPARENT:
-            if number and not (ctx.creds.capable(CAP_NET_RAW) or ctx.creds.capable(CAP_NET_ADMIN)):
+            if number and not (
+                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
+            ):
                 return -EPERM
             self.ip6[name] = int(number != 0)
             return 0
@@ -811,7 +823,7 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         flags = IFF_LOOPBACK | (IFF_UP | IFF_RUNNING if lo.is_up else 0)
         value = flags.to_bytes(2, "little") + bytes(14)
     elif command == SIOCSIFFLAGS:
-        if not ctx.creds.capable(CAP_NET_ADMIN):
+        if not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
             return -EPERM
         lo.set_up(is_up=request[16] & IFF_UP != 0)
         return 0
@@ -831,7 +843,7 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         value = _I32.pack(0)
     elif command == SIOCGIFTXQLEN:
         value = _I32.pack(1000)
-    elif ctx.creds.capable(CAP_NET_ADMIN):
+    elif ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
         return -EINVAL
     else:
         return -EPERM

@@ -57,7 +57,7 @@ from cloche.abi.socket import (
     SOL_SOCKET,
 )
 from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
@@ -65,6 +65,7 @@ from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.nlmsg import HEADER, Reply, message
 from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
 from cloche.vfs.objects import Context
+from cloche.vfs.userns import UserNamespace
 
 _I32: Final = Struct("<i")
 _U32: Final = Struct("<I")
@@ -150,14 +151,17 @@ class NetlinkSocket(SocketFile):
         self.groups = groups
         return 0
 
+    def net_owner(self) -> UserNamespace | None:
+        return self.stack.user_ns
+
     def _may_join(self, ctx: Context) -> bool:
         """NL_CFG_F_NONROOT_RECV."""
-        return self.protocol in (0, 2, 15, 16) or ctx.creds.capable(CAP_NET_ADMIN)
+        return self.protocol in (0, 2, 15, 16) or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def autobind(self, ctx: Context) -> None:
         """The process id, or a number that no process has."""
         table = ports_of(self.stack)
-        pid = ctx.thread_group_id()
+        pid = ctx.group.own_tgid if isinstance(ctx, Task) else 0
         other = -4096
         while (self.protocol, pid & 0xFFFFFFFF) in table:
             pid = other
@@ -183,7 +187,7 @@ class NetlinkSocket(SocketFile):
 
     def _may_send(self, ctx: Context) -> bool:
         """NL_CFG_F_NONROOT_SEND."""
-        return self.protocol == 2 or ctx.creds.capable(CAP_NET_ADMIN)
+        return self.protocol == 2 or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def local_name(self) -> bytes:
         return pack_sockaddr_nl(self.pid, self.groups)

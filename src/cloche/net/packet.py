@@ -293,7 +293,7 @@ def swapped(value: int) -> int:
 
 def create_packet(kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> PacketSocket:
     """packet_create.  Raises LinuxError."""
-    if not ctx.creds.capable(CAP_NET_RAW):
+    if not ctx.creds.capable_in(stack_for(kernel, ctx).user_ns, CAP_NET_RAW):
         raise LinuxError(EPERM)
     if kind not in (SOCK_RAW, SOCK_DGRAM, _SOCK_PACKET):
         raise LinuxError(ESOCKTNOSUPPORT)

@@ -108,7 +108,7 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
     if kind == SOCK_RAW:
         if protocol == 0:
             raise LinuxError(EPROTONOSUPPORT)
-        if not task.creds.capable(CAP_NET_RAW):
+        if not task.creds.capable_in(task.ns.net.user_ns, CAP_NET_RAW):
             raise LinuxError(EPERM)
         return RawSocket(kernel, task, family, kind, protocol & 0xFF, flags)
     raise LinuxError(ESOCKTNOSUPPORT)

@@ -47,16 +47,22 @@ from cloche.abi.netlink import (
     RTM_DELLINK,
     RTM_GETADDR,
     RTM_GETLINK,
+    RTM_GETMULTICAST,
     RTM_GETNEIGH,
     RTM_GETNEIGHTBL,
     RTM_GETNETCONF,
+    RTM_GETNEXTHOP,
     RTM_GETNSID,
     RTM_GETQDISC,
     RTM_GETROUTE,
     RTM_GETRULE,
+    RTM_GETTCLASS,
+    RTM_GETTFILTER,
     RTM_MAX,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNETCONF,
+    RTM_NEWQDISC,
     RTM_NEWROUTE,
     RTM_NEWRULE,
     RTM_SETLINK,
@@ -78,6 +84,33 @@ _RULE: Final = Struct("<BBBBBxxBI")
 _CACHEINFO: Final = Struct("<IIII")
 _U32: Final = Struct("<I")
 _LOWER_UP: Final = 0x10000
+# Attributes that only `ip -d` shows.
+_IFLA_MAP: Final = 14
+_IFLA_AF_SPEC: Final = 26
+_IFLA_PROTO_DOWN: Final = 39
+_IFLA_CARRIER_UP_COUNT: Final = 47
+_IFLA_CARRIER_DOWN_COUNT: Final = 48
+_IFLA_MIN_MTU: Final = 50
+_IFLA_MAX_MTU: Final = 51
+_IFLA_GRO_MAX_SIZE: Final = 58
+_IFLA_TSO_MAX_SIZE: Final = 59
+_IFLA_TSO_MAX_SEGS: Final = 60
+_IFLA_ALLMULTI: Final = 61
+_IFLA_GSO_IPV4_MAX_SIZE: Final = 63
+_IFLA_GRO_IPV4_MAX_SIZE: Final = 64
+_IFLA_INET6_ADDR_GEN_MODE: Final = 8
+_AF_SPEC: Final = attribute(_IFLA_AF_SPEC, attribute(AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, b"\0")))
+_IFA_PROTO: Final = 11
+_IFAPROT_KERNEL_LO: Final = 1
+_AF_BRIDGE: Final = 7
+_RTA_SRC: Final = 2
+_RTA_CACHEINFO: Final = 12
+_RTA_PREF: Final = 20
+_RTA_UID: Final = 25
+_RTCF_LOCAL: Final = 0x80000000
+_TCMSG: Final = Struct("<BxxxiIII")
+_TCA_KIND: Final = 1
+_V6_TAIL: Final = attribute(_RTA_CACHEINFO, bytes(32)) + attribute(_RTA_PREF, b"\0")
 _TABLE_LOCAL: Final = 255
 _TABLE_MAIN: Final = 254
 _TABLE_DEFAULT: Final = 253
@@ -87,6 +120,20 @@ _FRA_TABLE: Final = 15
 _FRA_PROTOCOL: Final = 21
 
 
+# Tables that hold nothing here: neighbours, classes, filters, next hops, labels of addresses, multicast groups.
+_EMPTY: Final = frozenset(
+    {
+        RTM_GETNEIGH,
+        RTM_GETNEIGHTBL,
+        RTM_GETNSID,
+        RTM_GETTCLASS,
+        RTM_GETTFILTER,
+        RTM_GETMULTICAST,
+        RTM_GETNEXTHOP,
+    }
+)
+
+
 def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
     """Answer one request: 0, or a positive errno (rtnetlink_rcv_msg)."""
     if kind > RTM_MAX:
@@ -94,11 +141,13 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     if not body:
         return 0
     is_get = kind & 3 == 2
-    if not is_get and not ctx.creds.capable(CAP_NET_ADMIN):
+    if not is_get and not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
         return EPERM
     is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
     family = body[0]
     if kind == RTM_GETLINK:
+        if family == _AF_BRIDGE:
+            return 0 if is_dump else EOPNOTSUPP
         return _get_link(stack, reply, body, is_dump=is_dump)
     if kind == RTM_GETADDR:
         if not is_dump:
@@ -107,10 +156,14 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     if kind == RTM_GETROUTE:
         if is_dump:
             return _dump_routes(stack, reply, family)
-        return _get_route(stack, reply, body)
+        return _get_route(stack, reply, body, ctx.creds.euid)
     if kind == RTM_GETRULE and is_dump:
         return _dump_rules(reply, family)
-    if kind in (RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETQDISC, RTM_GETNETCONF, RTM_GETNSID) and is_dump:
+    if kind == RTM_GETQDISC and is_dump:
+        return _dump_qdiscs(reply)
+    if kind == RTM_GETNETCONF and is_dump:
+        return _dump_netconf(reply, family)
+    if kind in _EMPTY and is_dump:
         return 0
     if kind in (RTM_NEWLINK, RTM_SETLINK):
         return _set_link(stack, body)
@@ -154,6 +207,19 @@ def link_body(stack: NetStack) -> bytes:
             attribute(IFLA_BROADCAST, bytes(6)),
             attribute(IFLA_STATS64, stats64),
             attribute(IFLA_STATS, stats),
+            attribute(_IFLA_MAP, bytes(32)),
+            attribute(_IFLA_PROTO_DOWN, b"\0"),
+            attribute_u32(_IFLA_CARRIER_UP_COUNT, 0),
+            attribute_u32(_IFLA_CARRIER_DOWN_COUNT, 0),
+            attribute_u32(_IFLA_MIN_MTU, 0),
+            attribute_u32(_IFLA_MAX_MTU, 0),
+            attribute_u32(_IFLA_GRO_MAX_SIZE, 65536),
+            attribute_u32(_IFLA_TSO_MAX_SIZE, 524280),
+            attribute_u32(_IFLA_TSO_MAX_SEGS, 65535),
+            attribute_u32(_IFLA_ALLMULTI, 0),
+            attribute_u32(_IFLA_GSO_IPV4_MAX_SIZE, 65536),
+            attribute_u32(_IFLA_GRO_IPV4_MAX_SIZE, 65536),
+            _AF_SPEC,
         ]
     )
 
@@ -214,7 +280,10 @@ def _dump_addresses(stack: NetStack, reply: Reply, family: int) -> int:
             scope = RT_SCOPE_HOST if addr == LOOPBACK6 else RT_SCOPE_UNIVERSE
             head = _IFADDR.pack(AF_INET6, prefix, IFA_F_PERMANENT, scope, LO_INDEX)
             flags = attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
-            reply.add(RTM_NEWADDR, head + attribute(IFA_ADDRESS, addr) + cache + flags)
+            body = head + attribute(IFA_ADDRESS, addr) + cache + flags
+            if addr == LOOPBACK6:
+                body += attribute(_IFA_PROTO, bytes([_IFAPROT_KERNEL_LO]))
+            reply.add(RTM_NEWADDR, body)
     return 0
 
 
@@ -284,18 +353,15 @@ def _dump_routes(stack: NetStack, reply: Reply, family: int) -> int:
                 )
     if family in (AF_UNSPEC, AF_INET6):
         for addr, prefix in lo.addresses6.items():
-            reply.add(
-                RTM_NEWROUTE,
-                _route(AF_INET6, addr, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256),
-            )
-            reply.add(
-                RTM_NEWROUTE,
-                _route(AF_INET6, addr, 128, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_UNIVERSE, b"", 0),
-            )
+            if addr != LOOPBACK6:
+                body = _route(AF_INET6, addr, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256)
+                reply.add(RTM_NEWROUTE, body + _V6_TAIL)
+            body = _route(AF_INET6, addr, 128, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_UNIVERSE, b"", 0)
+            reply.add(RTM_NEWROUTE, body + attribute_u32(RTA_PRIORITY, 0) + _V6_TAIL)
     return 0
 
 
-def _get_route(stack: NetStack, reply: Reply, body: bytes) -> int:
+def _get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
     """`ip route get`."""
     if len(body) < 12:
         return EINVAL
@@ -309,16 +375,40 @@ def _get_route(stack: NetStack, reply: Reply, body: bytes) -> int:
     if family == AF_INET and same_network(dest, LOOPBACK4, 8):
         source = LOOPBACK4
     reply.is_dump = False
-    scope = RT_SCOPE_UNIVERSE
-    head = _RTMSG.pack(family, len(dest) * 8, 0, 0, _TABLE_LOCAL, 0, scope, RTN_LOCAL, 0x200)
-    reply.add(
-        RTM_NEWROUTE,
-        head
-        + attribute_u32(RTA_TABLE, _TABLE_LOCAL)
-        + attribute(RTA_DST, dest)
-        + attribute_u32(RTA_OIF, LO_INDEX)
-        + attribute(RTA_PREFSRC, source),
+    is_v6 = family == AF_INET6
+    table = _TABLE_LOCAL if is_v6 else _TABLE_MAIN  # what Linux says of a cloned route
+    flags = 0 if is_v6 else _RTCF_LOCAL | 0x200  # RTM_F_CLONED
+    protocol = RTPROT_KERNEL if is_v6 else 0
+    out = _RTMSG.pack(
+        family, len(dest) * 8, 128 if is_v6 else 0, 0, table, protocol, RT_SCOPE_UNIVERSE, RTN_LOCAL, flags
     )
+    out += attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, dest) + attribute_u32(RTA_OIF, LO_INDEX)
+    out += attribute(RTA_PREFSRC, source)
+    if is_v6:
+        out += attribute(_RTA_SRC, bytes(16)) + attribute_u32(RTA_PRIORITY, 0) + _V6_TAIL
+    else:
+        out += attribute_u32(_RTA_UID, uid) + attribute(_RTA_CACHEINFO, bytes(32))
+    reply.add(RTM_NEWROUTE, out)
+    return 0
+
+
+def _dump_qdiscs(reply: Reply) -> int:
+    """lo has no queue."""
+    head = _TCMSG.pack(0, LO_INDEX, 0, 0xFFFFFFFF, 2)  # TC_H_ROOT, two references
+    reply.add(RTM_NEWQDISC, head + attribute(_TCA_KIND, b"noqueue\0"))
+    return 0
+
+
+def _dump_netconf(reply: Reply, family: int) -> int:
+    """What /proc/sys/net/ipv4/conf tells, of each interface, all of them and new ones: nothing is switched on."""
+    for which in (AF_INET, AF_INET6):
+        if family not in (AF_UNSPEC, which):
+            continue
+        for index in (LO_INDEX, -1, -2):
+            body = bytes([which, 0, 0, 0]) + attribute_u32(1, index)
+            for name in (2, 3, 4, 5, 6) if which == AF_INET else (2, 4, 5, 6):
+                body += attribute_u32(name, 0)
+            reply.add(RTM_NEWNETCONF, body)
     return 0
 
 

@@ -119,25 +119,20 @@ from cloche.abi.socket import (
     SOCK_STREAM,
     SOL_SOCKET,
 )
-from cloche.abi.stat import S_IFMT, S_IFSOCK
+from cloche.abi.stat import S_IFSOCK
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.rights import Carrier
+from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_CTIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_UID,
     Context,
     FileDescription,
     FileSystem,
-    Inode,
     Path,
-    SetAttr,
 )
+from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 RCV_SHUTDOWN: Final = 1
@@ -207,6 +202,17 @@ def cred_of(ctx: Context) -> Ucred:
     return found
 
 
+def show_ucred(ctx: Context, raw: bytes) -> bytes:
+    """A struct ucred with kernel ids, as the reader's user and pid namespaces have them."""
+    ns = ctx.creds.user_ns
+    pid_ns = ctx.pid_ns if isinstance(ctx, Task) else None
+    if ns is None and pid_ns is None:
+        return raw
+    fields: tuple[int, int, int] = _UCRED.unpack(raw)
+    pid, uid, gid = fields
+    return _UCRED.pack(pid_in(pid_ns, pid), ctx.creds.show_uid(uid), ctx.creds.show_gid(gid))
+
+
 class Outgoing:
     """What sendmsg(2) gives beside the data.  The files are references that `send` takes over by clearing them."""
 
@@ -261,22 +267,8 @@ class IpPacket:
         self.tos: int = tos
 
 
-class SocketInode(Inode):
+class SocketInode(MemoryAttrInode):
     """The inode of a socket without a name."""
-
-    def setattr(self, ctx: Context, attr: SetAttr) -> None:
-        if attr.valid & ATTR_MODE:
-            self.mode = self.mode & S_IFMT | attr.mode & 0o7777
-        if attr.valid & ATTR_UID:
-            self.uid = attr.uid
-        if attr.valid & ATTR_GID:
-            self.gid = attr.gid
-        if attr.valid & ATTR_ATIME:
-            self.atime_ns = attr.atime_ns
-        if attr.valid & ATTR_MTIME:
-            self.mtime_ns = attr.mtime_ns
-        if attr.valid & ATTR_CTIME:
-            self.ctime_ns = attr.ctime_ns
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         """Through /proc/PID/fd: sockets cannot be opened."""
@@ -462,8 +454,13 @@ class SocketFile(Carrier):
             return self.get_common(ctx, name, length)
         raise LinuxError(ENOPROTOOPT if self.family != AF_UNIX else EOPNOTSUPP)
 
+    def net_owner(self) -> UserNamespace | None:
+        """The owner of the network namespace that the socket is in."""
+        return None
+
     def has_capability(self, ctx: Context, cap: int) -> bool:
-        return ctx.creds.capable(cap)
+        """Whether the caller has a capability over the socket's network namespace (sk_net_capable)."""
+        return ctx.creds.capable_in(self.net_owner(), cap)
 
     def set_common(self, ctx: Context, name: int, value: bytes) -> int:
         """SOL_SOCKET (sk_setsockopt of net/core/sock.c)."""
@@ -531,7 +528,7 @@ class SocketFile(Carrier):
             self.bound_ifindex = number
         elif name == SO_CNX_ADVICE:
             return 0 if number == 1 else -EINVAL
-        elif name == SO_DEBUG and is_on and not ctx.creds.capable(CAP_NET_ADMIN):
+        elif name == SO_DEBUG and is_on and not self.has_capability(ctx, CAP_NET_ADMIN):
             return -EACCES
         elif name in _FLAG_OPTIONS:
             self.other_options[name] = int(is_on)
@@ -550,11 +547,11 @@ class SocketFile(Carrier):
         return -EOPNOTSUPP
 
     def _is_net_raw(self, ctx: Context) -> bool:
-        return ctx.creds.capable(CAP_NET_RAW) or ctx.creds.capable(CAP_NET_ADMIN)
+        return self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def _set_buffer(self, ctx: Context, name: int, value: int) -> int:
         if name in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
-            if not ctx.creds.capable(CAP_NET_ADMIN):
+            if not self.has_capability(ctx, CAP_NET_ADMIN):
                 return -EPERM
             value = min(max(value, 0), 16 * MAX_BUFFER)  # a quota of the sentry's own
         else:
@@ -593,7 +590,7 @@ class SocketFile(Carrier):
 
     def _bind_to_device(self, ctx: Context, value: bytes) -> int:
         name = value[:15].split(b"\0", 1)[0]
-        if self.bound_ifindex and not ctx.creds.capable(CAP_NET_RAW):
+        if self.bound_ifindex and not self.has_capability(ctx, CAP_NET_RAW):
             return -EPERM
         if not name:
             self.bound_ifindex = 0
@@ -615,7 +612,9 @@ class SocketFile(Carrier):
             return _TWO_I64.pack(self.sndtimeo_us // 1_000_000, self.sndtimeo_us % 1_000_000)
         if name == SO_PEERCRED:
             peer = self.peer_cred()
-            return peer.pack() if peer is not None else _UCRED.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
+            return (
+                show_ucred(ctx, peer.pack()) if peer is not None else _UCRED.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
+            )
         if name == SO_PEERGROUPS:
             return self._peer_groups(length)
         if name == SO_PEERPIDFD:

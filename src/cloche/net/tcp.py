@@ -966,7 +966,7 @@ class TcpSocket(InetSocket):
         if name == TCP_THIN_DUPACK:
             return 0 if number in (0, 1) else -EINVAL
         if name == TCP_REPAIR:
-            return -EPERM if not ctx.creds.capable(CAP_NET_ADMIN) else -EOPNOTSUPP
+            return -EPERM if not self.has_capability(ctx, CAP_NET_ADMIN) else -EOPNOTSUPP
         if name == TCP_TIMESTAMP:
             return -EPERM
         if name == TCP_TX_DELAY:

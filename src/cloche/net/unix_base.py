@@ -52,6 +52,7 @@ from cloche.net.socket import (
 )
 from cloche.vfs.namei import path_lookup, vfs_mknod
 from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, Inode, Path
+from cloche.vfs.userns import UserNamespace
 
 CLOSED: Final = 0
 CONNECTED: Final = 1
@@ -345,6 +346,9 @@ class UnixSocket(SocketFile):
         sender.wmem -= packet.charge
         if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
             sender.queue.wake(OUT_EVENTS)
+
+    def net_owner(self) -> UserNamespace | None:
+        return self.stack.user_ns
 
     def purge(self) -> None:
         """Drop every packet."""

@@ -16,6 +16,7 @@ from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import data_file, path_at, path_of_file
 from cloche.vfs.attr import TIME_NOW, TIME_OMIT, vfs_chmod, vfs_chown, vfs_utimens
 from cloche.vfs.objects import Path
+from cloche.vfs.userns import map_gid, map_uid
 
 _AT_FLAGS: Final = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH
 _SECOND_NS: Final = 1_000_000_000
@@ -50,30 +51,39 @@ def sys_fchmodat2(task: Task, args: Args) -> int:
 
 
 # -- owner ---------------------------------------------------------------------------------------------------
-def owner_arg(value: int) -> int:
-    """A uid_t or gid_t; -1 keeps what there is."""
-    ident = to_u32(value)
-    return -1 if ident == 0xFFFFFFFF else ident
+_KEEP: Final = 0xFFFFFFFF
+
+
+def _change_owner(task: Task, path: Path, uid_arg: int, gid_arg: int) -> int:
+    """The common part of the calls: ids of the caller's namespace, -1 to keep what there is."""
+    uid, gid = to_u32(uid_arg), to_u32(gid_arg)
+    ns = task.creds.user_ns
+    if ns is not None:
+        if uid != _KEEP:
+            uid = map_uid(ns, uid)
+        if gid != _KEEP:
+            gid = map_gid(ns, gid)
+        if uid < 0 or gid < 0:
+            return -EINVAL
+    vfs_chown(task, path, -1 if uid == _KEEP else uid, -1 if gid == _KEEP else gid)
+    return 0
 
 
 def sys_chown(task: Task, args: Args) -> int:
     """chown(2)."""
     path = path_at(task, AT_FDCWD, args.a0, 0)
-    vfs_chown(task, path, owner_arg(args.a1), owner_arg(args.a2))
-    return 0
+    return _change_owner(task, path, args.a1, args.a2)
 
 
 def sys_lchown(task: Task, args: Args) -> int:
     """lchown(2)."""
     path = path_at(task, AT_FDCWD, args.a0, AT_SYMLINK_NOFOLLOW)
-    vfs_chown(task, path, owner_arg(args.a1), owner_arg(args.a2))
-    return 0
+    return _change_owner(task, path, args.a1, args.a2)
 
 
 def sys_fchown(task: Task, args: Args) -> int:
     """fchown(2)."""
-    vfs_chown(task, path_of_file(data_file(task, args.a0)), owner_arg(args.a1), owner_arg(args.a2))
-    return 0
+    return _change_owner(task, path_of_file(data_file(task, args.a0)), args.a1, args.a2)
 
 
 def sys_fchownat(task: Task, args: Args) -> int:
@@ -82,8 +92,7 @@ def sys_fchownat(task: Task, args: Args) -> int:
     if flags & ~_AT_FLAGS:
         return -EINVAL
     path = path_at(task, args.a0, args.a1, flags)
-    vfs_chown(task, path, owner_arg(args.a2), owner_arg(args.a3))
-    return 0
+    return _change_owner(task, path, args.a2, args.a3)
 
 
 # -- times ---------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ from cloche.fs.pipe import pipe_fcntl
 from cloche.fs.tmpfs import add_seals, get_seals
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fasync import set_async
+from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import CAP_LEASE, can_read, can_write, data_file
 from cloche.syscalls.sys_rw import FileWait
@@ -189,10 +190,11 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
     if command == F_GETSIG:
         return file.owner_signal
     if command == F_GETOWN:
-        return -file.owner_pid if file.owner_type == F_OWNER_PGRP else file.owner_pid
+        shown = pid_in(task.pid_ns, file.owner_pid)
+        return -shown if file.owner_type == F_OWNER_PGRP else shown
     mem = task.user_memory()
     if command == F_GETOWN_EX:
-        mem.write(to_u64(arg), F_OWNER_EX.pack(file.owner_type, file.owner_pid))
+        mem.write(to_u64(arg), F_OWNER_EX.pack(file.owner_type, pid_in(task.pid_ns, file.owner_pid)))
         return 0
     if command == F_SETOWN:
         pid = to_i32(arg)
@@ -204,6 +206,8 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
         kind, pid = F_OWNER_EX.unpack(mem.read(to_u64(arg), F_OWNER_EX_SIZE))
         if kind not in (F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP):
             return -EINVAL
+    if pid > 0:
+        pid = pid_from(task.pid_ns, pid)
     is_known = pid in kernel.tasks or pid in kernel.groups or pid in kernel.process_groups
     if pid != 0 and not is_known:
         return -ESRCH
@@ -289,7 +293,8 @@ def get_lock(task: Task, file: FileDescription, pointer: int, *, is_ofd: bool) -
         answer = pack_flock(F_UNLCK, whence, start, length, pid)
     else:
         size = 0 if blocker.end == OFFSET_MAX else blocker.end - blocker.start + 1
-        answer = pack_flock(blocker.kind, 0, blocker.start, size, blocker.pid)
+        holder = pid_in(task.pid_ns, blocker.pid) if blocker.pid > 0 else blocker.pid
+        answer = pack_flock(blocker.kind, 0, blocker.start, size, holder)
     mem.write(pointer, answer)
     return 0
 

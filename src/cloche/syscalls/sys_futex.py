@@ -30,7 +30,7 @@ from cloche.abi.futex import (
 from cloche.abi.structs import KTIME_MAX, ROBUST_LIST_HEAD_SIZE, TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME
 from cloche.kernel import futex, futex_pi
-from cloche.kernel.access import may_access
+from cloche.kernel.access import find_task, may_access
 from cloche.kernel.itimers import monotonic_deadline
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
@@ -189,7 +189,7 @@ def sys_set_robust_list(task: Task, args: Args) -> int:
 def sys_get_robust_list(task: Task, args: Args) -> int:
     """get_robust_list(2)."""
     tid = to_i32(args.a0)
-    target = task if tid == 0 else task.kernel.tasks.get(tid)
+    target = find_task(task, tid)
     if target is None:
         return -ESRCH
     if target.group is not task.group and not may_access(task, target, uses_real_ids=True):

@@ -3,7 +3,7 @@
 from typing import Final
 
 from cloche.abi.errno import EBADF, EINVAL, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
-from cloche.abi.fcntl import FASYNC, O_NONBLOCK
+from cloche.abi.fcntl import FASYNC, O_APPEND, O_NONBLOCK
 from cloche.abi.fs import (
     FIBMAP,
     FICLONE,
@@ -98,6 +98,6 @@ def clone_file(task: Task, file: FileDescription, source_arg: int) -> int:
         return -EISDIR
     if not source.inode.is_regular() or not file.inode.is_regular():
         return -EINVAL
-    if not can_read(source) or not can_write(file):
+    if not can_read(source) or not can_write(file) or file.flags & O_APPEND:
         return -EBADF
     return -EOPNOTSUPP

@@ -30,7 +30,7 @@ def sys_uname(task: Task, args: Args) -> int:
 
 def _read_host_name(task: Task, args: Args) -> bytes:
     length = to_i32(args.a1)
-    if not task.creds.capable(CAP_SYS_ADMIN):
+    if not task.creds.capable_in(task.ns.uts.user_ns, CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
     if length < 0 or length > uts.HOST_NAME_LIMIT:
         raise LinuxError(EINVAL)

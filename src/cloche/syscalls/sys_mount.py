@@ -59,6 +59,7 @@ from cloche.syscalls.sys_fd import read_extensible
 from cloche.vfs.mount import (
     attr_to_flags,
     change_propagation,
+    check_revealing,
     copy_tree,
     do_mount,
     do_move,
@@ -80,7 +81,7 @@ _MOUNT_ATTR: Final = Struct("<QQQQ")
 
 def require_admin(task: Task) -> None:
     """may_mount.  Raises LinuxError(EPERM)."""
-    if not task.creds.capable(CAP_SYS_ADMIN):
+    if not task.creds.capable_in(task.mount_ns.user_ns, CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
 
 
@@ -274,6 +275,7 @@ def sys_fsmount(task: Task, args: Args) -> int:
         return -EBUSY
     file.is_mounted = True
     mount = new_mount(file.fs, mount_flags)
+    check_revealing(task, mount)
     mount.is_detached = True
     return install_place(task, Path(mount, mount.root), is_cloexec=flags & FSMOUNT_CLOEXEC != 0)
 

@@ -33,6 +33,7 @@ from cloche.abi.socket import (
     MSG_PEEK,
     MSG_WAITALL,
     MSG_WAITFORONE,
+    SCM_CREDENTIALS,
     SCM_PIDFD,
     SCM_RIGHTS,
     SO_TIMESTAMP_NEW,
@@ -56,7 +57,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserIovIter
 from cloche.net.control import parse_control
 from cloche.net.rights import drop_files
-from cloche.net.socket import Incoming, Outgoing, SocketFile, cred_of
+from cloche.net.socket import Incoming, Outgoing, SocketFile, cred_of, show_ucred
 from cloche.syscalls.sys_rw import user_segments
 from cloche.syscalls.sys_socket import SocketWait, read_address, socket_arg, write_address
 
@@ -502,6 +503,8 @@ class ControlWriter:
         for level, kind, data in info.control:
             if level == -1:
                 level, data = SOL_SOCKET, timestamp(kind, data)
+            elif level == SOL_SOCKET and kind == SCM_CREDENTIALS:
+                data = show_ucred(self.task, data)
             self.put(info, level, kind, data)
         if info.files is not None:
             self.put_files(info)

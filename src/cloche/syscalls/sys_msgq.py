@@ -19,7 +19,7 @@ from cloche.abi.ipc import (
 )
 from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI, Message, MessageQueue, Want, receive, send
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.syscalls.sys_shm import owner_ids
+from cloche.syscalls.sys_shm import owner_ids, set_owner
 
 _POOL: Final = MSGMNI * MSGMNB // 1024
 
@@ -71,7 +71,7 @@ def sys_msgctl(task: Task, args: Args) -> int:
         queue = ids.queue(ident) if command == IPC_STAT else ids.queue(ids.at(ident).ident)
         if command != MSG_STAT_ANY:
             queue.require(task, 0o444)
-        mem.write(addr, queue.status(owner_ids(task, queue)))
+        mem.write(addr, queue.status(owner_ids(task, queue), task.pid_ns))
         return 0 if command == IPC_STAT else queue.ident
     if command == IPC_SET:
         raw = mem.read(addr, MSQID_DS_SIZE)
@@ -87,9 +87,9 @@ def sys_msgctl(task: Task, args: Args) -> int:
 def _configure(task: Task, queue: MessageQueue, owner: tuple[int, int, int], bytes_limit: int) -> int:
     """IPC_SET."""
     queue.require_owner(task)
-    if bytes_limit > MSGMNB and not task.creds.capable(CAP_SYS_RESOURCE):
+    if bytes_limit > MSGMNB and not task.creds.capable_in(task.ns.ipc.user_ns, CAP_SYS_RESOURCE):
         return -EPERM
-    queue.set_owner(owner[0], owner[1], owner[2])
+    set_owner(task, queue, owner)
     queue.bytes_limit = bytes_limit
     queue.wake_senders()
     return 0

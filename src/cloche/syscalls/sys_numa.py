@@ -7,7 +7,7 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_NICE
 from cloche.abi.errno import EFAULT, EINVAL, ENODEV, EPERM, ESRCH, LinuxError
-from cloche.kernel.access import may_access
+from cloche.kernel.access import find_task, may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.mm.address_space import page_up
 
@@ -159,7 +159,7 @@ def sys_get_mempolicy(task: Task, args: Args) -> int:
 
 def _target(task: Task, pid: int) -> Task:
     """The task whose pages shall move.  Raises LinuxError(ESRCH, EPERM)."""
-    target = task if pid == 0 else task.kernel.tasks.get(pid)
+    target = find_task(task, pid)
     if target is None or target.is_exited:
         raise LinuxError(ESRCH)
     if not may_access(task, target, uses_real_ids=True):

@@ -91,7 +91,9 @@ def sys_linkat(task: Task, args: Args) -> int:
             old = task.fs.cwd
         else:
             file = any_file(task, args.a0)
-            if file.creds is not task.creds and not task.creds.capable(CAP_DAC_READ_SEARCH):
+            if file.creds is not task.creds and not (
+                file.creds is not None and task.creds.capable_in(file.creds.user_ns, CAP_DAC_READ_SEARCH)
+            ):
                 return -ENOENT
             old = path_of_file(file)
     else:
@@ -192,7 +194,7 @@ def sys_chroot(task: Task, args: Args) -> int:
     result = enter(task, path)
     if result < 0:
         return result
-    if not task.creds.capable(CAP_SYS_CHROOT):
+    if not task.creds.capable_here(CAP_SYS_CHROOT):
         return -EPERM
     task.fs.root = path
     return 0

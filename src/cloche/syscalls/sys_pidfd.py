@@ -10,6 +10,7 @@ from cloche.abi.wait import PIDFD_NONBLOCK
 from cloche.fs.pidfd import PIDFD_THREAD, PidFile
 from cloche.fs.proc_pid import PidDir
 from cloche.kernel.access import may_access
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import (
     info_from_raw,
     signal_group_checked,
@@ -30,6 +31,7 @@ def sys_pidfd_open(task: Task, args: Args) -> int:
     if flags & ~(PIDFD_NONBLOCK | PIDFD_THREAD) or pid <= 0:
         return -EINVAL
     kernel = task.kernel
+    pid = pid_from(task.pid_ns, pid)
     thread: Task | None = None
     if flags & PIDFD_THREAD:
         thread = kernel.tasks.get(pid)
@@ -68,6 +70,10 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
     group = file.group if file is not None else _proc_dir_group(task, fd)
     if group is None:
         return -EBADF
+    if group.pid_ns is not task.pid_ns and not (
+        task.pid_ns is None or (group.pid_ns is not None and group.pid_ns.is_within(task.pid_ns))
+    ):
+        return -EINVAL  # of a namespace that is not below ours
     thread = file.thread if file is not None else None
     signo = to_i32(args.a1)
     if args.a2:
@@ -77,7 +83,7 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
             return -EINVAL
         if group is not task.group and (head[2] >= 0 or head[2] == SI_TKILL):
             return -EPERM
-        info = info_from_raw(signo, raw)
+        info = info_from_raw(task, signo, raw)
     else:
         info = user_info(task, signo)
     if group.is_reaped:

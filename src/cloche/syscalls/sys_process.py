@@ -13,6 +13,7 @@ from cloche.kernel.blocking import DEAD
 from cloche.kernel.clone import CloneArgs, do_clone
 from cloche.kernel.exec import begin_exec, lookup_for_exec
 from cloche.kernel.exit import do_exit, do_group_exit
+from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
@@ -30,14 +31,14 @@ def sys_getpid(task: Task, args: Args) -> int:
     """getpid(2)."""
     if not task.has_answers:
         grant(task)
-    return task.group.tgid
+    return task.group.own_tgid
 
 
 def sys_gettid(task: Task, args: Args) -> int:
     """gettid(2)."""
     if not task.has_answers:
         grant(task)
-    return task.tid
+    return task.own_tid
 
 
 def sys_getppid(task: Task, args: Args) -> int:
@@ -51,7 +52,7 @@ def find_group(task: Task, pid: int) -> ThreadGroup:
     """The thread group `pid` (0: the caller's).  Raises LinuxError(ESRCH)."""
     if pid == 0:
         return task.group
-    group = task.kernel.groups.get(pid)
+    group = task.kernel.groups.get(pid_from(task.pid_ns, pid))
     if group is None:
         raise LinuxError(ESRCH)
     return group
@@ -60,19 +61,19 @@ def find_group(task: Task, pid: int) -> ThreadGroup:
 def sys_getpgid(task: Task, args: Args) -> int:
     """getpgid(2)."""
     pgrp = find_group(task, to_i32(args.a0)).pgrp
-    return pgrp.pgid if pgrp is not None else 0
+    return pid_in(task.pid_ns, pgrp.pgid) if pgrp is not None else 0
 
 
 def sys_getpgrp(task: Task, args: Args) -> int:
     """getpgrp(2)."""
     pgrp = task.group.pgrp
-    return pgrp.pgid if pgrp is not None else 0
+    return pid_in(task.pid_ns, pgrp.pgid) if pgrp is not None else 0
 
 
 def sys_getsid(task: Task, args: Args) -> int:
     """getsid(2)."""
     session = find_group(task, to_i32(args.a0)).session()
-    return session.sid if session is not None else 0
+    return pid_in(task.pid_ns, session.sid) if session is not None else 0
 
 
 def sys_setpgid(task: Task, args: Args) -> int:
@@ -82,8 +83,7 @@ def sys_setpgid(task: Task, args: Args) -> int:
         return -EINVAL
     kernel = task.kernel
     group = find_group(task, pid)
-    if pgid == 0:
-        pgid = group.tgid
+    pgid = pid_from(task.pid_ns, pgid) if pgid else group.tgid
     if group is not task.group:
         if group.parent is not task.group:
             return -ESRCH
@@ -127,13 +127,13 @@ def sys_setsid(task: Task, args: Args) -> int:
     kernel.process_groups[group.tgid] = pgrp
     session.groups.append(pgrp)
     join_process_group(group, pgrp)
-    return group.tgid
+    return group.own_tgid
 
 
 def sys_set_tid_address(task: Task, args: Args) -> int:
     """set_tid_address(2)."""
     task.clear_child_tid = to_u64(args.a0)
-    return task.tid
+    return task.own_tid
 
 
 # -- new tasks -----------------------------------------------------------------------------------------------
@@ -353,7 +353,15 @@ class WaitId(WaitOperation):
             else:
                 shown = status & 0x7F
             # Linux fills only these fields and leaves the rest of the buffer.
-            raw = pack_siginfo_chld(SIGCHLD, found.code, found.pid, found.uid, shown, 0, 0)
+            raw = pack_siginfo_chld(
+                SIGCHLD,
+                found.code,
+                found.pid,
+                task.creds.show_uid(found.uid),
+                shown,
+                0,
+                0,
+            )
             mem.write(self.info_addr, raw[:28])
         if self.rusage_addr:
             mem.write(
@@ -373,8 +381,10 @@ def sys_wait4(task: Task, args: Args) -> int:
     if pid == 0:
         pgrp = task.group.pgrp
     elif pid < -1:
-        pgrp = task.kernel.process_groups.get(-pid)
+        pgrp = task.kernel.process_groups.get(pid_from(task.pid_ns, -pid))
         pid = 0
+    elif pid > 0:
+        pid = pid_from(task.pid_ns, pid)
     selector = WaitSelector(pid, pgrp, None, to_u32(options) | WEXITED)
     return do_wait(task, Wait4(selector, to_u64(args.a1), to_u64(args.a3)))
 
@@ -392,11 +402,11 @@ def sys_waitid(task: Task, args: Args) -> int:
     if which == P_PID:
         if ident <= 0:
             return -EINVAL
-        pid = ident
+        pid = pid_from(task.pid_ns, ident)
     elif which == P_PGID:
         if ident < 0:
             return -EINVAL
-        pgrp = task.group.pgrp if ident == 0 else task.kernel.process_groups.get(ident)
+        pgrp = task.group.pgrp if ident == 0 else task.kernel.process_groups.get(pid_from(task.pid_ns, ident))
         pid = 0
     elif which == P_PIDFD:
         if ident < 0:

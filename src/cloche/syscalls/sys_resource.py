@@ -72,7 +72,7 @@ def _may_prlimit(task: Task, target: Task) -> bool:
         and mine.gid == theirs.egid == theirs.sgid == theirs.gid
     ):
         return True
-    return mine.capable(CAP_SYS_RESOURCE)
+    return mine.capable_in(theirs.user_ns, CAP_SYS_RESOURCE)
 
 
 def sys_getrusage(task: Task, args: Args) -> int:

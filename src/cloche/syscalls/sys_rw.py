@@ -189,31 +189,36 @@ def sys_read(task: Task, args: Args) -> int:
     return result
 
 
+def positioned_file(task: Task, args: Args, *, is_write: bool) -> FileDescription:
+    """The open file of pread and pwrite.  Raises LinuxError(EINVAL, EBADF, ESPIPE)."""
+    if args.a3 < 0:
+        raise LinuxError(EINVAL)
+    file = task.files.find(to_i32(args.a0))
+    if file is None or file.flags & O_PATH:
+        raise LinuxError(EBADF)
+    if not file.is_seekable():
+        raise LinuxError(ESPIPE)
+    if not (can_write(file) if is_write else can_read(file)):
+        raise LinuxError(EBADF)
+    return file
+
+
+def positioned_buffer(task: Task, args: Args) -> UserIovIter:
+    """The buffer of pread and pwrite.  Raises LinuxError(EFAULT, EINVAL)."""
+    addr, count = args.a1, args.a2
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        raise LinuxError(EFAULT)
+    count = min(count, MAX_RW_COUNT)
+    if args.a3 + count > MAX_LFS_FILESIZE:
+        raise LinuxError(EINVAL)
+    return UserIovIter(task.user_memory(), [(addr, count)])
+
+
 def sys_pread64(task: Task, args: Args) -> int:
     """pread(2)."""
+    file = positioned_file(task, args, is_write=False)
     offset = args.a3
-    if offset < 0:
-        return -EINVAL
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
-    if file is None or file.flags & O_PATH:
-        return -EBADF
-    if not file.is_seekable():
-        return -ESPIPE
-    if not can_read(file):
-        return -EBADF
-    addr = args.a1
-    count = args.a2
-    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
-        return -EFAULT
-    if count > MAX_RW_COUNT:
-        count = MAX_RW_COUNT
-    if offset + count > MAX_LFS_FILESIZE:
-        return -EINVAL
-    dst = UserIovIter(task.user_memory(), [(addr, count)])
+    dst = positioned_buffer(task, args)
     result = file.pread(task, dst, offset)
     if result > 0:
         path = file.path
@@ -309,29 +314,9 @@ def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: in
 
 def sys_pwrite64(task: Task, args: Args) -> int:
     """pwrite(2)."""
+    file = positioned_file(task, args, is_write=True)
     offset = args.a3
-    if offset < 0:
-        return -EINVAL
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
-    if file is None or file.flags & O_PATH:
-        return -EBADF
-    if not file.is_seekable():
-        return -ESPIPE
-    if not can_write(file):
-        return -EBADF
-    addr = args.a1
-    count = args.a2
-    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
-        return -EFAULT
-    if count > MAX_RW_COUNT:
-        count = MAX_RW_COUNT
-    if offset + count > MAX_LFS_FILESIZE:
-        return -EINVAL
-    src = UserIovIter(task.user_memory(), [(addr, count)])
+    src = positioned_buffer(task, args)
     if file.flags & O_APPEND == 0:
         result = file.pwrite(task, src, offset)
         if result >= 0:

@@ -26,7 +26,9 @@ from cloche.abi.sched import (
 from cloche.abi.structs import pack_timespec
 from cloche.kernel import sched
 from cloche.kernel.access import find_task
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.vfs.userns import map_uid
 
 _SCHED_ATTR: Final = Struct("<IIQiIQQQII")  # struct sched_attr, SCHED_ATTR_SIZE_VER1
 _ATTR_SIZE_VER0: Final = 48
@@ -132,11 +134,7 @@ def sys_sched_rr_get_interval(task: Task, args: Args) -> int:
     pid = to_i32(args.a0)
     if pid < 0:
         return -EINVAL
-    policy = sched.policy_of(_require(task, pid))
-    if policy == SCHED_RR:
-        interval = sched.RR_INTERVAL_NS
-    else:
-        interval = 0 if policy == SCHED_FIFO else sched.FAIR_SLICE_NS
+    interval = sched.rr_interval_ns(_require(task, pid))
     task.user_memory().write(to_u64(args.a1), pack_timespec(interval))
     return 0
 
@@ -193,7 +191,7 @@ def sys_sched_getattr(task: Task, args: Args) -> int:
     flags = SCHED_FLAG_RESET_ON_FORK if target.sched_policy & SCHED_RESET_ON_FORK else 0
     is_realtime = sched.is_realtime(policy)
     nice = 0 if is_realtime else target.nice
-    runtime = 0 if is_realtime else sched.FAIR_SLICE_NS
+    runtime = 0 if is_realtime else sched.fair_slice_ns(task.kernel.cpu_count)
     packed = _SCHED_ATTR.pack(size, policy, flags, nice, target.sched_priority, runtime, 0, 0, 0, 0)
     task.user_memory().write(address, packed[:size])
     return 0
@@ -207,11 +205,11 @@ def _chosen(task: Task, kind: int, who: int) -> list[Task]:
         return [target] if target is not None else []
     if kind == PRIO_PGRP:
         own = task.group.pgrp
-        group = kernel.process_groups.get(who) if who else own
+        group = kernel.process_groups.get(pid_from(task.pid_ns, who)) if who else own
         if group is None:
             return []
         return [member for members in group.members for member in members.tasks]
-    uid = who if who else task.creds.uid
+    uid = map_uid(task.creds.user_ns, who) if who else task.creds.uid
     return [member for member in kernel.tasks.values() if member.creds.uid == uid and not member.is_exited]
 
 

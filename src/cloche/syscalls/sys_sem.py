@@ -38,9 +38,10 @@ from cloche.kernel.ipc.sem import (
     UndoList,
     operate,
 )
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
-from cloche.syscalls.sys_shm import owner_ids
+from cloche.syscalls.sys_shm import owner_ids, set_owner
 
 _UNDO_SIZE: Final = 20  # SEMUSZ
 
@@ -115,10 +116,10 @@ def sys_semctl(task: Task, args: Args) -> int:
     if command == SETVAL or command == SETALL:
         return _set(task, ids, ident, number, command, addr)
     if command == IPC_SET:
-        uid, gid, mode = unpack_perm(mem.read(addr, SEMID_DS_SIZE))
+        owner = unpack_perm(mem.read(addr, SEMID_DS_SIZE))
         target = ids.set_of(ident)
         target.require_owner(task)
-        target.set_owner(uid, gid, mode)
+        set_owner(task, target, owner)
         return 0
     if command == IPC_RMID:
         target = ids.set_of(ident)
@@ -139,7 +140,7 @@ def _look(task: Task, ids: SemaphoreIds, ident: int, number: int, command: int, 
     if command == GETVAL:
         return target.values[number]
     if command == GETPID:
-        return target.pids[number]
+        return pid_in(task.pid_ns, target.pids[number])
     return target.waiting(number, for_zero=command == GETZCNT)
 
 

@@ -41,6 +41,7 @@ from cloche.kernel.ipc.shm import (
 )
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.mm.address_space import page_up
+from cloche.vfs.userns import map_gid, map_uid
 
 _RLIMIT_AS: Final = 9
 _RLIMIT_MEMLOCK: Final = 8
@@ -48,7 +49,19 @@ _RLIMIT_MEMLOCK: Final = 8
 
 def owner_ids(task: Task, found: IpcObject) -> tuple[int, int, int, int]:
     """uid, gid, cuid and cgid of an object as the caller sees them."""
-    return found.uid, found.gid, found.cuid, found.cgid
+    creds = task.creds
+    return (
+        creds.show_uid(found.uid),
+        creds.show_gid(found.gid),
+        creds.show_uid(found.cuid),
+        creds.show_gid(found.cgid),
+    )
+
+
+def set_owner(task: Task, found: IpcObject, owner: tuple[int, int, int]) -> None:
+    """IPC_SET: uid and gid of the caller's user namespace, and a mode.  Raises LinuxError(EINVAL)."""
+    ns = task.creds.user_ns
+    found.set_owner(map_uid(ns, owner[0]), map_gid(ns, owner[1]), owner[2])
 
 
 def sys_shmget(task: Task, args: Args) -> int:
@@ -146,13 +159,13 @@ def sys_shmctl(task: Task, args: Args) -> int:
         segment = ids.segment(ident) if command == IPC_STAT else ids.segment(ids.at(ident).ident)
         if command != SHM_STAT_ANY:
             segment.require(task, 0o444)
-        mem.write(addr, segment.status(owner_ids(task, segment)))
+        mem.write(addr, segment.status(owner_ids(task, segment), task.pid_ns))
         return 0 if command == IPC_STAT else segment.ident
     if command == IPC_SET:
-        uid, gid, mode = unpack_perm(mem.read(addr, SHMID_DS_SIZE))
+        owner = unpack_perm(mem.read(addr, SHMID_DS_SIZE))
         segment = ids.segment(ident)
         segment.require_owner(task)
-        segment.set_owner(uid, gid, mode)
+        set_owner(task, segment, owner)
         return 0
     if command == IPC_RMID:
         segment = ids.segment(ident)
@@ -167,7 +180,7 @@ def sys_shmctl(task: Task, args: Args) -> int:
 def _lock(task: Task, segment: Segment, *, is_locked: bool) -> int:
     """SHM_LOCK and SHM_UNLOCK: kept and shown, like mlock not enforced on the host."""
     creds = task.creds
-    if not creds.capable(CAP_IPC_LOCK):
+    if not creds.capable_in(task.ns.ipc.user_ns, CAP_IPC_LOCK):
         if creds.euid not in (segment.uid, segment.cuid):
             return -EPERM
         if is_locked and task.group.rlimit(_RLIMIT_MEMLOCK) == 0:

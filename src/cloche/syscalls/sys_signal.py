@@ -41,6 +41,7 @@ from cloche.abi.structs import (
 )
 from cloche.arch.x86_64.sigframe import AltStack
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on, block_on_time
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import (
     dequeue_signal,
     has_deliverable,
@@ -257,8 +258,8 @@ def read_siginfo(task: Task, addr: int, signo: int, pid: int) -> SigInfo:
     raw = task.user_memory().read(addr, SIGINFO_SIZE)
     if signo < 0 or signo > NSIG:
         raise LinuxError(EINVAL)
-    info = info_from_raw(signo, raw)
-    if (info.code >= 0 or info.code == SI_TKILL) and pid != task.tid:
+    info = info_from_raw(task, signo, raw)
+    if (info.code >= 0 or info.code == SI_TKILL) and pid != task.own_tid:
         raise LinuxError(EPERM)
     return info
 
@@ -267,7 +268,7 @@ def sys_rt_sigqueueinfo(task: Task, args: Args) -> int:
     """rt_sigqueueinfo(2)."""
     pid, signo = to_i32(args.a0), to_i32(args.a1)
     info = read_siginfo(task, to_u64(args.a2), signo, pid)
-    return signal_pid(task, pid, signo, info)
+    return signal_pid(task, pid_from(task.pid_ns, pid) if pid > 0 else pid, signo, info)
 
 
 def sys_rt_tgsigqueueinfo(task: Task, args: Args) -> int:
@@ -278,4 +279,4 @@ def sys_rt_tgsigqueueinfo(task: Task, args: Args) -> int:
     info = read_siginfo(task, to_u64(args.a3), signo, tid)
     if tgid <= 0 or tid <= 0:
         return -EINVAL
-    return signal_thread(task, tgid, tid, signo, info)
+    return signal_thread(task, pid_from(task.pid_ns, tgid), pid_from(task.pid_ns, tid), signo, info)

@@ -69,6 +69,9 @@ _USTAT: Final = Struct("<iIQ6x6xI")
 def write_stat(task: Task, inode: Inode, addr: int) -> int:
     """Copy out struct stat."""
     inode.refresh(task)
+    uid, gid = inode.uid, inode.gid
+    if task.creds.user_ns is not None:
+        uid, gid = task.creds.show_uid(uid), task.creds.show_gid(gid)
     task.user_memory().write(
         addr,
         pack_stat(
@@ -76,8 +79,8 @@ def write_stat(task: Task, inode: Inode, addr: int) -> int:
             inode.ino,
             inode.nlink,
             inode.mode,
-            inode.uid,
-            inode.gid,
+            uid,
+            gid,
             inode.rdev,
             inode.size,
             inode.blksize,
@@ -151,8 +154,8 @@ def sys_statx(task: Task, args: Args) -> int:
         inode.blksize,
         attributes,
         inode.nlink,
-        inode.uid,
-        inode.gid,
+        task.creds.show_uid(inode.uid),
+        task.creds.show_gid(inode.gid),
         inode.mode,
         inode.ino,
         inode.size,

@@ -108,7 +108,7 @@ def sys_statmount(task: Task, args: Args) -> int:
     room = to_u64(args.a2)
     mount = _find(task, mnt_id)
     place = mount_point(task.fs.root, mount)
-    if place is None and not task.creds.capable(CAP_SYS_ADMIN):
+    if place is None and not task.creds.capable_in(task.mount_ns.user_ns, CAP_SYS_ADMIN):
         return -EPERM
     if wanted & _STRINGS and room <= _BYTES:
         return -EOVERFLOW
@@ -167,7 +167,9 @@ def sys_listmount(task: Task, args: Args) -> int:
     if last and last <= UNIQUE_ID_BASE:
         return -EINVAL
     top = task.fs.root.mount if mnt_id == _LSMT_ROOT else _find(task, mnt_id)
-    if mount_point(task.fs.root, top) is None and not task.creds.capable(CAP_SYS_ADMIN):
+    if mount_point(task.fs.root, top) is None and not task.creds.capable_in(
+        task.mount_ns.user_ns, CAP_SYS_ADMIN
+    ):
         return -EPERM
     is_reverse = flags & _LISTMOUNT_REVERSE != 0
     found: list[int] = []

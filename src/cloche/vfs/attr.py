@@ -94,11 +94,16 @@ def require_permission(ctx: Context, inode: Inode, mask: int) -> None:
 
 def owner_or_capable(creds: Credentials, inode: Inode) -> bool:
     """Whether the caller owns the file or has CAP_FOWNER."""
-    return creds.fsuid == inode.uid or creds.capable(CAP_FOWNER)
+    if creds.fsuid == inode.uid:
+        return True
+    if not creds.capable_here(CAP_FOWNER):
+        return False
+    ns = creds.user_ns
+    return ns is None or ns.uids.from_kernel(inode.uid) >= 0
 
 
-def _in_group_or_capable(creds: Credentials, gid: int) -> bool:
-    return creds.in_group(gid) or creds.capable(CAP_FSETID)
+def _in_group_or_capable(creds: Credentials, inode: Inode) -> bool:
+    return creds.in_group(inode.gid) or creds.capable_over(inode.uid, inode.gid, CAP_FSETID)
 
 
 def strip_sgid(creds: Credentials, directory: Inode, mode: int) -> int:
@@ -107,7 +112,7 @@ def strip_sgid(creds: Credentials, directory: Inode, mode: int) -> int:
     """
     if mode & (S_ISGID | S_IXGRP) != S_ISGID | S_IXGRP or mode & S_IFMT == S_IFDIR:
         return mode
-    if directory.mode & S_ISGID == 0 or _in_group_or_capable(creds, directory.gid):
+    if directory.mode & S_ISGID == 0 or _in_group_or_capable(creds, directory):
         return mode
     return mode & ~S_ISGID
 
@@ -140,12 +145,12 @@ def allow_write_access(inode: Inode) -> None:
 
 
 # -- set-id bits -----------------------------------------------------------------------------------------
-def _without_privs(creds: Credentials, mode: int, gid: int) -> int:
+def _without_privs(creds: Credentials, mode: int, inode: Inode) -> int:
     """`mode` without set-user-id, and without set-group-id where it means one
     (setattr_should_drop_suidgid).
     """
     mode &= ~S_ISUID
-    if mode & S_ISGID and (mode & S_IXGRP or not _in_group_or_capable(creds, gid)):
+    if mode & S_ISGID and (mode & S_IXGRP or not _in_group_or_capable(creds, inode)):
         mode &= ~S_ISGID
     return mode
 
@@ -156,9 +161,11 @@ def remove_privs(ctx: Context, inode: Inode) -> None:
     File systems call it from pwrite.
     """
     mode = inode.mode
-    if mode & (S_ISUID | S_ISGID) == 0 or mode & S_IFMT != S_IFREG or ctx.creds.capable(CAP_FSETID):
+    if mode & (S_ISUID | S_ISGID) == 0 or mode & S_IFMT != S_IFREG:
         return
-    new_mode = _without_privs(ctx.creds, mode, inode.gid)
+    if ctx.creds.capable_over(inode.uid, inode.gid, CAP_FSETID):
+        return
+    new_mode = _without_privs(ctx.creds, mode, inode)
     if new_mode != mode:
         attr = SetAttr(ATTR_MODE | ATTR_CTIME)
         attr.mode = new_mode
@@ -177,7 +184,7 @@ def vfs_chmod(ctx: Context, path: Path, mode: int) -> None:
     if inode.is_symlink():
         raise LinuxError(EOPNOTSUPP)
     mode &= 0o7777
-    if mode & S_ISGID and not _in_group_or_capable(ctx.creds, inode.gid):
+    if mode & S_ISGID and not _in_group_or_capable(ctx.creds, inode):
         mode &= ~S_ISGID
     attr = SetAttr(ATTR_MODE | ATTR_CTIME)
     attr.mode = (inode.mode & S_IFMT) | mode
@@ -197,16 +204,18 @@ def vfs_chown(ctx: Context, path: Path, uid: int, gid: int) -> None:
     if uid != -1:
         attr.valid |= ATTR_UID
         attr.uid = uid
-        if (creds.fsuid != inode.uid or uid != inode.uid) and not creds.capable(CAP_CHOWN):
+        if (creds.fsuid != inode.uid or uid != inode.uid) and not creds.capable_over(
+            inode.uid, inode.gid, CAP_CHOWN
+        ):
             raise LinuxError(EPERM)
     if gid != -1:
         attr.valid |= ATTR_GID
         attr.gid = gid
         is_allowed = creds.fsuid == inode.uid and (gid == inode.gid or creds.in_group(gid))
-        if not is_allowed and not creds.capable(CAP_CHOWN):
+        if not is_allowed and not creds.capable_over(inode.uid, inode.gid, CAP_CHOWN):
             raise LinuxError(EPERM)
     if not inode.is_dir():
-        mode = _without_privs(creds, inode.mode, inode.gid)
+        mode = _without_privs(creds, inode.mode, inode)
         if mode != inode.mode:
             attr.valid |= ATTR_MODE
             attr.mode = mode
@@ -325,8 +334,13 @@ def _xattr_permission(ctx: Context, inode: Inode, name: bytes, mask: int) -> Non
     """xattr_permission and the capability checks of security/commoncap.c."""
     is_write = mask & MAY_WRITE != 0
     if name.startswith(SECURITY_PREFIX):
-        if is_write and not ctx.creds.capable(CAP_SETFCAP if name == NAME_CAPS else CAP_SYS_ADMIN):
-            raise LinuxError(EPERM)
+        if is_write:
+            if name == NAME_CAPS:
+                is_allowed = ctx.creds.capable_over(inode.uid, inode.gid, CAP_SETFCAP)
+            else:
+                is_allowed = ctx.creds.capable_in(inode.fs.user_ns, CAP_SYS_ADMIN)
+            if not is_allowed:
+                raise LinuxError(EPERM)
         return
     if name.startswith(SYSTEM_PREFIX):
         return

@@ -61,6 +61,7 @@ from cloche.abi.fs import (
 )
 from cloche.vfs.namei import drop_negative_dentries, path_lookup
 from cloche.vfs.objects import Context, Dentry, FileSystem, FsContext, Mount, MountNamespace, Path
+from cloche.vfs.userns import UserNamespace
 
 # (ctx, source, flags, data) -> a file system to mount.  Raises LinuxError.
 Factory = Callable[[Context, bytes, int, bytes], FileSystem]
@@ -68,6 +69,10 @@ Factory = Callable[[Context, bytes, int, bytes], FileSystem]
 _PER_MOUNT: Final = (
     MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
 )
+_LOCKABLE: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+_ATIME: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME
+_USERNS_KINDS: Final = (b"tmpfs", b"ramfs", b"proc", b"sysfs", b"devpts", b"mqueue", b"cgroup2", b"overlay")
+_VISIBLE_KINDS: Final = ("proc", "sysfs")  # SB_I_USERNS_VISIBLE
 _PROPAGATION: Final = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 _MAX_MOUNTS: Final = 100_000  # fs.mount-max
 
@@ -103,7 +108,12 @@ def make_filesystem(ctx: Context, kind: bytes, source: bytes, flags: int, data: 
     factory = _state.factories.get(kind)
     if factory is None:
         raise LinuxError(ENODEV)
+    if ctx.creds.user_ns is not None and kind not in _USERNS_KINDS:
+        raise LinuxError(EPERM)
     fs = factory(ctx, source, flags, data)
+    if fs.root_dentry is None and fs.user_ns is None and ctx.creds.user_ns is not None:
+        fs.user_ns = ctx.creds.user_ns
+        fs.has_devices = kind == b"devpts"
     if source and fs.root_dentry is None:
         fs.source = source.decode("utf-8", "surrogateescape")
     return fs
@@ -114,6 +124,9 @@ def _clone(mount: Mount, root: Dentry) -> Mount:
     new = Mount(_next_ident(), mount.fs, root, mount.flags)
     new.propagation = mount.propagation
     new.peer_group = mount.peer_group
+    new.locked_flags = mount.locked_flags
+    new.is_atime_locked = mount.is_atime_locked
+    new.is_locked = mount.is_locked
     return new
 
 
@@ -225,7 +238,8 @@ def _check_mounted(ctx: Context, mount: Mount) -> None:
 
 
 def _require_admin(ctx: Context) -> None:
-    if not ctx.creds.capable(CAP_SYS_ADMIN):
+    """may_mount: whoever owns the mount namespace."""
+    if not ctx.creds.capable_in(ctx.mount_ns.user_ns, CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
 
 
@@ -240,14 +254,21 @@ def copy_tree(path: Path, *, is_recursive: bool) -> Mount:
     source = path.mount
     if source.propagation == MS_UNBINDABLE:
         raise LinuxError(EINVAL)
+    if not is_recursive and _has_locked_children(source, path.dentry):
+        raise LinuxError(EINVAL)
     top = _clone(source, path.dentry)
+    top.is_locked = False
     if not is_recursive:
         return top
     copies = {source: top}
     for each in mount_tree(source)[1:]:
         parent = each.parent
         point = each.mountpoint
-        if parent is None or point is None or parent not in copies or each.propagation == MS_UNBINDABLE:
+        if parent is None or point is None or parent not in copies:
+            continue
+        if each.propagation == MS_UNBINDABLE:
+            if each.is_locked:
+                raise LinuxError(EPERM)
             continue
         if parent is source and not _is_below(point, path.dentry):
             continue
@@ -255,6 +276,33 @@ def copy_tree(path: Path, *, is_recursive: bool) -> Mount:
         _link(copy, copies[parent], point)
         copies[each] = copy
     return top
+
+
+def _has_locked_children(mount: Mount, dentry: Dentry) -> bool:
+    """Whether a mount that may not be taken away hides something at or below `dentry`."""
+    for point, child in mount.covering.items():
+        if child.is_locked and _is_below(point, dentry):
+            return True
+    return False
+
+
+def _lock_tree(top: Mount) -> None:
+    """The copy belongs to a less privileged user namespace: it cannot undo what the original had set, nor look
+    under a mount (lock_mnt_tree).
+    """
+    for each in mount_tree(top):
+        each.locked_flags |= each.flags & _LOCKABLE
+        each.is_atime_locked = True
+        each.is_locked = each is not top
+
+
+def _check_locked(mount: Mount, flags: int) -> None:
+    """Whether the mount may have these flags instead of its own (can_change_locked_flags).
+
+    Raises LinuxError(EPERM).
+    """
+    if mount.locked_flags & ~flags or (mount.is_atime_locked and (mount.flags ^ flags) & _ATIME):
+        raise LinuxError(EPERM)
 
 
 def _is_below(dentry: Dentry, ancestor: Dentry) -> bool:
@@ -266,8 +314,10 @@ def _is_below(dentry: Dentry, ancestor: Dentry) -> bool:
     return False
 
 
-def clone_namespace(ns: MountNamespace, fs: FsContext) -> MountNamespace:
-    """CLONE_NEWNS: a copy of all mounts; `fs` (not shared any more) is moved over to it."""
+def clone_namespace(
+    ns: MountNamespace, fs: FsContext, user_ns: UserNamespace | None = None
+) -> MountNamespace:
+    """CLONE_NEWNS: a copy of all mounts, owned by `user_ns`; `fs` (not shared any more) is moved over to it."""
     old_root = ns.root.mount
     copies: dict[Mount, Mount] = {}
     for each in mount_tree(old_root):
@@ -279,6 +329,9 @@ def clone_namespace(ns: MountNamespace, fs: FsContext) -> MountNamespace:
             _link(copy, copies[parent], point)
     new_root = copies[old_root]
     new = MountNamespace(Path(new_root, new_root.root))
+    new.user_ns = user_ns
+    if user_ns is not ns.user_ns:
+        _lock_tree(new_root)
     new.mounts = [copies[each] for each in ns.mounts if each in copies]
     for copy in new.mounts:
         if copy.parent is not None and copy.mountpoint is not None:
@@ -328,7 +381,31 @@ def do_mount(ctx: Context, source: bytes, target: Path, kind: bytes, flags: int,
         fs = make_filesystem(ctx, kind, source, flags, data)
         if flags & MS_RDONLY and fs.root_dentry is None:  # not the only instance, mounted before
             fs.is_readonly = True
-        graft(ctx, new_mount(fs, flags), target)
+        mount = new_mount(fs, flags)
+        check_revealing(ctx, mount)
+        graft(ctx, mount, target)
+
+
+def check_revealing(ctx: Context, new: Mount) -> None:
+    """In a namespace of a user namespace proc and sysfs show no more than a mount of theirs that is already there
+    (mount_too_revealing).  Raises LinuxError(EPERM).
+    """
+    if ctx.mount_ns.user_ns is None or new.fs.kind not in _VISIBLE_KINDS:
+        return
+    for mount in ctx.mount_ns.mounts:
+        if mount.fs.kind != new.fs.kind or mount.root is not mount.fs.root_dentry:
+            continue
+        locked = mount.locked_flags & MS_RDONLY or (MS_RDONLY if mount.fs.is_readonly else 0)
+        if locked & ~new.flags:
+            continue
+        if mount.is_atime_locked and (mount.flags ^ new.flags) & _ATIME:
+            continue
+        if new.fs.kind == "proc" and _has_locked_children(mount, mount.root):
+            continue  # sysfs has directories made to be mounted on, and nothing else is mounted there
+        new.locked_flags |= locked
+        new.is_atime_locked = mount.is_atime_locked
+        return
+    raise LinuxError(EPERM)
 
 
 def graft(ctx: Context, mount: Mount, target: Path) -> None:
@@ -348,7 +425,8 @@ def graft(ctx: Context, mount: Mount, target: Path) -> None:
 
 def do_bind(ctx: Context, old: Path, target: Path, *, is_recursive: bool) -> None:
     """MS_BIND (do_loopback)."""
-    _check_mounted(ctx, old.mount)
+    if old.mount.fs.kind != "nsfs":  # a namespace may be bound from /proc/PID/ns
+        _check_mounted(ctx, old.mount)
     if old.dentry.is_deleted:
         raise LinuxError(ENOENT)
     if old.inode().is_dir() != target.inode().is_dir():
@@ -364,14 +442,17 @@ def _remount(ctx: Context, target: Path, flags: int, data: bytes) -> None:
     mount = target.mount
     if target.dentry is not mount.root:
         raise LinuxError(EINVAL)
-    if flags & MS_BIND == 0:
-        mount.fs.remount(ctx, data)
-        mount.fs.is_readonly = flags & MS_RDONLY != 0
     keeps_atime = flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME) == 0
     new = mount_flags(flags)
     if keeps_atime:
         atime = MS_NOATIME | MS_NODIRATIME | MS_RELATIME
         new = (new & ~atime) | (mount.flags & atime)
+    _check_locked(mount, new)
+    if flags & MS_BIND == 0:
+        if not ctx.creds.capable_in(mount.fs.user_ns, CAP_SYS_ADMIN):
+            raise LinuxError(EPERM)
+        mount.fs.remount(ctx, data)
+        mount.fs.is_readonly = flags & MS_RDONLY != 0
     mount.flags = new
 
 
@@ -407,7 +488,7 @@ def do_move(ctx: Context, old: Path, target: Path) -> None:
     place = top_of(target)
     if place.inode().is_dir() != mount.root.require().is_dir():
         raise LinuxError(EINVAL)
-    if mount.parent.propagation == MS_SHARED:
+    if mount.parent.propagation == MS_SHARED or mount.is_locked:
         raise LinuxError(EINVAL)
     above: Mount | None = place.mount
     while above is not None:
@@ -430,6 +511,7 @@ def set_mount_attr(ctx: Context, path: Path, to_set: int, to_clear: int, *, is_r
         raise LinuxError(EINVAL)
     if to_clear & MOUNT_ATTR__ATIME not in (0, MOUNT_ATTR__ATIME):
         raise LinuxError(EINVAL)
+    changed: list[tuple[Mount, int]] = []
     for mount in mount_tree(path.mount) if is_recursive else [path.mount]:
         flags = mount.flags & ~attr_to_flags(to_clear & ~MOUNT_ATTR__ATIME)
         if to_clear & MOUNT_ATTR__ATIME:
@@ -439,7 +521,11 @@ def set_mount_attr(ctx: Context, path: Path, to_set: int, to_clear: int, *, is_r
                 flags |= MS_NOATIME
             elif kind != MOUNT_ATTR_STRICTATIME:
                 flags |= MS_RELATIME
-        mount.flags = flags | attr_to_flags(to_set & ~MOUNT_ATTR__ATIME)
+        flags |= attr_to_flags(to_set & ~MOUNT_ATTR__ATIME)
+        _check_locked(mount, flags)
+        changed.append((mount, flags))
+    for mount, flags in changed:
+        mount.flags = flags
 
 
 def attr_to_flags(attr: int) -> int:
@@ -475,6 +561,10 @@ def do_umount(ctx: Context, path: Path, flags: int, is_busy: Callable[[Mount], b
     if path.dentry is not mount.root:
         raise LinuxError(EINVAL)
     _check_mounted(ctx, mount)
+    if mount.is_locked:
+        raise LinuxError(EINVAL)
+    if flags & MNT_FORCE and not ctx.creds.capable_in(mount.fs.user_ns, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
     if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
         raise LinuxError(EINVAL)
     if mount is ns.root.mount:
@@ -493,7 +583,8 @@ def do_umount(ctx: Context, path: Path, flags: int, is_busy: Callable[[Mount], b
     mount.is_detached = True
     for each in reversed(tree[1:]):
         each.is_detached = True
-        _unlink(each)
+        if not each.is_locked:  # what it hides stays hidden from those who are still there
+            _unlink(each)
     drop_negative_dentries()
 
 
@@ -518,8 +609,11 @@ def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext])
         raise LinuxError(ENOTDIR)
     for mount in (new.mount, old.mount, root.mount):
         _check_mounted(ctx, mount)
-        if mount.propagation == MS_SHARED:
+    for beside in (old.mount, new.mount.parent, root.mount.parent):
+        if beside is not None and beside.propagation == MS_SHARED:
             raise LinuxError(EINVAL)
+    if new.mount.is_locked:
+        raise LinuxError(EINVAL)
     if new.dentry.is_deleted or old.dentry.is_deleted:
         raise LinuxError(ENOENT)
     if new.mount is root.mount or old.mount is root.mount:
@@ -532,6 +626,9 @@ def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext])
     new_mount_ = new.mount
     above = root_mount.parent
     point = root_mount.mountpoint
+    if root_mount.is_locked:
+        new_mount_.is_locked = True
+        root_mount.is_locked = False
     _detach(ns, new_mount_)
     if root_mount is ns.root.mount or above is None or point is None:
         ns.root = Path(new_mount_, new_mount_.root)

@@ -788,7 +788,9 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     if kind == S_IFDIR:
         if acc_mode & MAY_WRITE:
             raise LinuxError(EISDIR)
-    elif (kind == S_IFCHR or kind == S_IFBLK) and path.mount.flags & MS_NODEV:
+    elif (kind == S_IFCHR or kind == S_IFBLK) and (
+        path.mount.flags & MS_NODEV or not path.mount.fs.has_devices
+    ):
         raise LinuxError(EACCES)
     if acc_mode:
         result = inode_permission(ctx, inode, acc_mode)
@@ -1060,8 +1062,9 @@ def _may_delete(ctx: Context, directory: Inode, parent: Dentry, inode: Inode, *,
     require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
     if directory.mode & S_ISVTX:
         creds = ctx.creds
-        if creds.fsuid != inode.uid and creds.fsuid != directory.uid and not creds.capable(CAP_FOWNER):
-            raise LinuxError(EPERM)
+        if creds.fsuid != inode.uid and creds.fsuid != directory.uid:
+            if not creds.capable_over(inode.uid, inode.gid, CAP_FOWNER):
+                raise LinuxError(EPERM)
     if is_dir:
         if not inode.is_dir():
             raise LinuxError(ENOTDIR)
@@ -1250,12 +1253,12 @@ def vfs_access(ctx: Context, start: Path | None, name: bytes, mode: int, flags: 
     if flags & AT_EACCESS == 0 and (
         creds.uid != creds.fsuid
         or creds.gid != creds.fsgid
-        or creds.cap_effective != (creds.cap_permitted if creds.uid == 0 else 0)
+        or creds.cap_effective != (creds.cap_permitted if creds.uid == creds.root_uid() else 0)
     ):
         real = creds.clone()
         real.fsuid = creds.uid
         real.fsgid = creds.gid
-        real.cap_effective = creds.cap_permitted if creds.uid == 0 else 0
+        real.cap_effective = creds.cap_permitted if creds.uid == creds.root_uid() else 0
         ctx.creds = real
         try:
             _access(ctx, path_lookup(ctx, start, name, lookup_flags), mode)
@@ -1279,7 +1282,7 @@ def _access(ctx: Context, path: Path, mode: int) -> None:
 
 def may_link_empty(ctx: Context) -> bool:
     """Whether linkat(2) may use AT_EMPTY_PATH (ENOENT if not)."""
-    return ctx.creds.capable(CAP_DAC_READ_SEARCH)
+    return ctx.creds.capable_here(CAP_DAC_READ_SEARCH)
 
 
 # -- names of places ---------------------------------------------------------------------------------------

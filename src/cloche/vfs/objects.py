@@ -39,8 +39,10 @@ from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
+FIRST_MNT_INO: Final = 0xF0000000
 SEEK_SET: Final = 0
 SEEK_CUR: Final = 1
 SEEK_END: Final = 2
@@ -109,6 +111,8 @@ class FileSystem:
         # False: look every name up again (proc, shared host directories).
         self.has_stable_dentries: bool = True
         self.is_readonly: bool = False  # the whole file system (SB_RDONLY), whatever its mounts say
+        self.user_ns: UserNamespace | None = None  # that mounted it (s_user_ns); None: the initial one
+        self.has_devices: bool = True  # device nodes in it work (not SB_I_NODEV)
 
     def statfs(self, ctx: "Context") -> StatFs:
         """Figures for statfs(2)."""
@@ -295,13 +299,13 @@ def generic_permission(inode: Inode, creds: Credentials, mask: int) -> bool:
     if mask & ~bits & 7 == 0:
         return True
     if mode & S_IFMT == S_IFDIR:
-        if mask & MAY_WRITE == 0 and creds.capable(CAP_DAC_READ_SEARCH):
+        if mask & MAY_WRITE == 0 and creds.capable_over(inode.uid, inode.gid, CAP_DAC_READ_SEARCH):
             return True
-        return creds.capable(CAP_DAC_OVERRIDE)
-    if mask == MAY_READ and creds.capable(CAP_DAC_READ_SEARCH):
+        return creds.capable_over(inode.uid, inode.gid, CAP_DAC_OVERRIDE)
+    if mask == MAY_READ and creds.capable_over(inode.uid, inode.gid, CAP_DAC_READ_SEARCH):
         return True
     if mask & MAY_EXEC == 0 or mode & 0o111:
-        return creds.capable(CAP_DAC_OVERRIDE)
+        return creds.capable_over(inode.uid, inode.gid, CAP_DAC_OVERRIDE)
     return False
 
 
@@ -336,6 +340,9 @@ class Mount:
         self.is_detached: bool = False
         self.propagation: int = 0  # MS_SHARED, MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
         self.peer_group: int = 0
+        self.locked_flags: int = 0  # MS_RDONLY … that may not be taken away (MNT_LOCK_*)
+        self.is_atime_locked: bool = False
+        self.is_locked: bool = False  # may not be unmounted alone: it hides what is below (MNT_LOCKED)
         self.covering: dict[Dentry, Mount] = {}  # the mount on top of a dentry as seen through this mount
 
 
@@ -363,6 +370,9 @@ class MountNamespace:
         self.root: Path = root
         self.mounts: list[Mount] = [root.mount]  # in mounting order, the root first
         self.covered: dict[tuple[Mount, Dentry], Mount] = {}
+        self.user_ns: UserNamespace | None = None  # the owner
+        self.ino: int = FIRST_MNT_INO  # of /proc/PID/ns/mnt
+        self.place: object | None = None  # kernel.namespaces.NamespaceCount
 
 
 class FsContext:

@@ -35,6 +35,9 @@ int main(void)
     n = 0;
     T(ioctl(fd, FIONBIO, &n));
     T(ioctl(p[0], FICLONE, fd));
+    int appending = open("appending", O_RDWR | O_CREAT | O_APPEND, 0600);
+    T(ioctl(appending, FICLONE, fd));
+    close(appending);
     T(ioctl(fd, FICLONE, d));
     T(ioctl(fd, FICLONE, -1));
     return 0;

@@ -24,22 +24,36 @@ static long rip(int pid)
     return value;
 }
 
-int main(void)
+/* Where the program begins: the first line of its maps. */
+static long base(const char *maps)
+{
+    char text[64] = "";
+    int fd = open(maps, O_RDONLY);
+    read(fd, text, sizeof text - 1);
+    close(fd);
+    return strtol(text, NULL, 16);
+}
+
+int main(int argc, char **argv)
 {
     start();
+    if (argc > 1)
+        return 1;
     signal(SIGUSR1, on_signal);
     int pid = fork();
     siginfo_t si;
     if (!pid) {
         pt(PTRACE_TRACEME, 0, 0, 0);
-        raise(SIGSTOP);
-        ((void (*)(void))code_start)();
+        execl("/proc/self/exe", argv[0], "x", NULL); /* traced from the start: its text is as in the file */
         _exit(1);
     }
-    step("stop", pid);
+    step("exec", pid);
+    char maps[64];
+    sprintf(maps, "/proc/%d/maps", pid);
+    long code = base(maps) + ((long)code_start - base("/proc/self/maps"));
     struct user_regs_struct r;
     pt(PTRACE_GETREGS, pid, 0, (long)&r);
-    r.rip = (long)code_start;
+    r.rip = code;
     r.orig_rax = -1;
     T(pt(PTRACE_SETREGS, pid, 0, (long)&r));
     for (int i = 0; i < 6; i++) {
@@ -48,12 +62,12 @@ int main(void)
         memset(&si, 0, sizeof si);
         pt(PTRACE_GETSIGINFO, pid, 0, (long)&si);
         pt(PTRACE_GETREGS, pid, 0, (long)&r);
-        printf("%d: status %x at +%ld code %d addr %d tf %d\n", i, status, rip(pid) - (long)code_start, si.si_code,
+        printf("%d: status %x at +%ld code %d addr %d tf %d\n", i, status, rip(pid) - code, si.si_code,
                (long)si.si_addr == rip(pid), (int)(r.eflags >> 8 & 1));
     }
     pt(PTRACE_SINGLESTEP, pid, 0, 0);
     int status = quiet(pid);
-    printf("ud2: status %x at +%ld\n", status, rip(pid) - (long)code_start);
+    printf("ud2: status %x at +%ld\n", status, rip(pid) - code);
     kill(pid, SIGKILL);
     step("end", pid);
 

@@ -480,6 +480,45 @@ def test_stripped_of_everything(tmp_path: Path, program: Path) -> None:
     assert not any(address in found for name, address in known.items() if name.startswith("no_"))
 
 
+def test_code_that_is_relocated_is_left_alone(tmp_path: Path) -> None:
+    source = FUNCTIONS.replace("jmp *table(, %rax, 8)", "movabs $table, %rdx; jmp *(%rdx, %rax, 8)")
+    library = compiled(tmp_path, "library.so", source, "-shared", "-nostdlib", "-Wl,-z,notext", "-Wl,-w")
+    assert analysed(library)[0] is None
+
+
+def test_tail_calls_are_no_jump_tables(tmp_path: Path) -> None:
+    source = (
+        FUNCTIONS
+        + """
+    function leaves
+    push %rbx
+    mov %rdi, %rax
+    pop %rbx
+    jmp *%rax
+    mov %edi, %edi
+    push $110
+    pop %rax
+yes_leaves: syscall
+    ret
+    done leaves
+    function stays
+    jmp *%rax
+    mov %edi, %edi
+    push $110
+    pop %rax
+no_stays: syscall
+    ret
+    done stays
+"""
+    )
+    source = source.replace("jmp *table(, %rax, 8)", "lea table(%rip), %rdx; jmp *(%rdx, %rax, 8)")
+    source = source.replace(".section .rodata\n", '.section .data.rel.ro, "aw"\n')
+    library = compiled(tmp_path, "library.so", source, "-shared", "-nostdlib")
+    found = {site.address for site in must_analyse(library).header.sites}
+    known = labels(library)
+    assert known["yes_leaves"] in found and known["no_stays"] not in found
+
+
 def test_the_host_has_few_that_are_not_patched() -> None:
     """In the C library of this machine."""
     path = next(

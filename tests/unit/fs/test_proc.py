@@ -194,6 +194,7 @@ def test_namespaces(guest: ProcGuest) -> None:
     assert b"%d" % inode.ino in link
     other = guest.new_process(7)
     assert guest.link(b"/7/ns/net") == guest.link(b"/self/ns/net")
+    other.mount_ns.ino = guest.kernel.alloc_namespace_ino()
     assert guest.link(b"/7/ns/mnt") != guest.link(b"/self/ns/mnt")
     other.mount_ns = guest.task.mount_ns
     assert guest.link(b"/7/ns/mnt") == guest.link(b"/self/ns/mnt")

@@ -10,13 +10,12 @@ from cloche.abi.sched import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
-    CLONE_NEWPID,
-    CLONE_NEWUSER,
+    CLONE_NEWTIME,
     CLONE_NEWUTS,
     CLONE_THREAD,
     CLONE_VM,
 )
-from cloche.fs.proc_pid import NamespaceDescription, ProcFs
+from cloche.fs.nsfs import NamespaceDescription, namespace_of
 from cloche.kernel.task import Task
 from cloche.syscalls.sys_misc import sys_sethostname
 from cloche.syscalls.sys_msgq import sys_msgget, sys_msgsnd
@@ -34,7 +33,8 @@ def w() -> World:
 
 def ns_fd(w: World, kind: bytes, task: Task) -> int:
     """A descriptor of a namespace of `task` in the first task's table."""
-    inode = ProcFs(w.kernel, 0, 1).namespace(kind, task)
+    inode = namespace_of(task, kind)
+    assert inode is not None
     return w.task.files.install(NamespaceDescription(None, inode, 0), 64)
 
 
@@ -78,8 +78,7 @@ def test_mount_namespace(w: World) -> None:
 
 
 def test_what_cannot_be(w: World) -> None:
-    assert w.call(sys_unshare, CLONE_NEWUSER) == -e.ENOSPC
-    assert w.call(sys_unshare, CLONE_NEWPID) == -e.ENOSPC
+    assert w.call(sys_unshare, CLONE_NEWTIME) == -e.ENOSPC
     assert w.call(sys_unshare, CLONE_NEWNET | CLONE_NEWUTS) == -e.ENOSPC
     assert w.call(sys_unshare, 1) == -e.EINVAL
     w.task.mm.users = 2

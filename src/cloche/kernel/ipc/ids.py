@@ -11,6 +11,7 @@ from cloche.abi.capability import CAP_IPC_OWNER, CAP_SYS_ADMIN
 from cloche.abi.errno import EACCES, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM, LinuxError
 from cloche.abi.ipc import IPC_CREAT, IPC_EXCL, IPC_PRIVATE
 from cloche.vfs.objects import Context
+from cloche.vfs.userns import UserNamespace
 
 SLOT_BITS: Final = 15  # ipcmni_seq_shift
 SLOTS: Final = 1 << SLOT_BITS
@@ -52,6 +53,7 @@ class IpcObject:
         self.cgid: int = creds.egid
         self.ctime: int = int(time.time())
         self.is_removed: bool = False
+        self.user_ns: UserNamespace | None = None  # whose capabilities hold over it (set by IpcIds.add)
 
     def grants(self, ctx: Context, flags: int) -> bool:
         """ipcperms: whether the caller has the rights in any of the three digits of `flags`."""
@@ -62,7 +64,7 @@ class IpcObject:
             granted >>= 6
         elif creds.in_group(self.cgid) or creds.in_group(self.gid):
             granted >>= 3
-        return wanted & ~granted & 7 == 0 or creds.capable(CAP_IPC_OWNER)
+        return wanted & ~granted & 7 == 0 or creds.capable_in(self.user_ns, CAP_IPC_OWNER)
 
     def require(self, ctx: Context, flags: int) -> None:
         """Raises LinuxError(EACCES)."""
@@ -72,12 +74,12 @@ class IpcObject:
     def require_owner(self, ctx: Context) -> None:
         """Of IPC_SET and IPC_RMID.  Raises LinuxError(EPERM)."""
         creds = ctx.creds
-        if creds.euid not in (self.cuid, self.uid) and not creds.capable(CAP_SYS_ADMIN):
+        if creds.euid not in (self.cuid, self.uid) and not creds.capable_in(self.user_ns, CAP_SYS_ADMIN):
             raise LinuxError(EPERM)
 
     def set_owner(self, uid: int, gid: int, mode: int) -> None:
-        """IPC_SET.  Raises LinuxError(EINVAL) for ids that cannot be."""
-        if uid == 0xFFFFFFFF or gid == 0xFFFFFFFF:
+        """IPC_SET with kernel ids.  Raises LinuxError(EINVAL) for ids that cannot be."""
+        if uid < 0 or gid < 0 or uid == 0xFFFFFFFF or gid == 0xFFFFFFFF:
             raise LinuxError(EINVAL)
         self.uid, self.gid = uid, gid
         self.mode = self.mode & ~0o777 | mode & 0o777
@@ -90,6 +92,7 @@ class IpcIds:
     def __init__(self, limit: int, quota: IpcQuota) -> None:
         self.limit: int = limit
         self.quota: IpcQuota = quota
+        self.user_ns: UserNamespace | None = None  # the owner of the namespace
         self.by_slot: dict[int, IpcObject] = {}
         self.by_key: dict[int, IpcObject] = {}
         self._next_slot: int = 0
@@ -150,6 +153,7 @@ class IpcIds:
         if slot <= self._last_slot:
             self._seq = (self._seq + 1) & SEQ_MAX
         self._last_slot = slot
+        made.user_ns = self.user_ns
         made.seq = self._seq
         made.ident = self._seq << SLOT_BITS | slot
         self.by_slot[slot] = made

@@ -11,6 +11,7 @@ from cloche.abi.errno import E2BIG, EAGAIN, EIDRM, EINVAL, ENOMSG
 from cloche.abi.ipc import IPC_NOWAIT, MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSQID_DS, pack_perm
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on_time
 from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.vfs.objects import Context
 
 MSGMNI: Final = 32000  # queues
@@ -140,7 +141,7 @@ class MessageQueue(IpcObject):
         self.receivers: dict[ReceiveWait, None] = {}
         self.senders: dict[SendWait, None] = {}
 
-    def status(self, owner: tuple[int, int, int, int]) -> bytes:
+    def status(self, owner: tuple[int, int, int, int], pid_ns: PidNamespace | None) -> bytes:
         """struct msqid64_ds; `owner` as the caller sees the ids."""
         return pack_perm(self.key, owner, self.mode, self.seq) + MSQID_DS.pack(
             self.stime,
@@ -149,8 +150,8 @@ class MessageQueue(IpcObject):
             self.bytes,
             len(self.messages),
             self.bytes_limit,
-            self.lspid,
-            self.lrpid,
+            pid_in(pid_ns, self.lspid),
+            pid_in(pid_ns, self.lrpid),
             0,
             0,
         )

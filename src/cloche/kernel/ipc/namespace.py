@@ -7,6 +7,7 @@ from cloche.kernel.ipc.msg import QueueIds
 from cloche.kernel.ipc.sem import SemaphoreIds
 from cloche.kernel.ipc.shm import SegmentIds
 from cloche.vfs.objects import FileSystem
+from cloche.vfs.userns import UserNamespace
 
 FIRST_IPC_INO: Final = 0xEFFFFFFF  # PROC_IPC_INIT_INO
 
@@ -20,7 +21,14 @@ class IpcNamespace:
         self.segments: SegmentIds = SegmentIds(dev, quota)
         self.semaphores: SemaphoreIds = SemaphoreIds(quota)
         self.queues: QueueIds = QueueIds(quota)
+        self.user_ns: UserNamespace | None = None  # the owner
+        self.place: object | None = None  # kernel.namespaces.NamespaceCount
         self.mqueue_fs: FileSystem | None = None  # owned by fs.mqueue, made at first use
+
+    def set_owner(self, user_ns: UserNamespace | None) -> None:
+        """Say whose capabilities hold over what is in it, before anything is."""
+        self.user_ns = user_ns
+        self.segments.user_ns = self.semaphores.user_ns = self.queues.user_ns = user_ns
 
     def __del__(self) -> None:
         """The last task has left it and the last file of it is closed: what is in it goes."""

@@ -12,6 +12,7 @@ from cloche.abi.fcntl import O_RDONLY, O_RDWR
 from cloche.abi.ipc import SHM_DEST, SHMID_DS, pack_perm
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.mm.address_space import Area, Mappable, page_up
 from cloche.vfs.objects import (
     ATTR_SIZE,
@@ -50,11 +51,10 @@ class Segment(IpcObject):
         self.cpid: int = ctx.thread_group_id()
         self.lpid: int = 0
 
-    def status(self, owner: tuple[int, int, int, int]) -> bytes:
+    def status(self, owner: tuple[int, int, int, int], pid_ns: PidNamespace | None) -> bytes:
         """struct shmid64_ds; `owner` as the caller sees the ids."""
-        figures = SHMID_DS.pack(
-            self.size, self.atime, self.dtime, self.ctime, self.cpid, self.lpid, self.nattch, 0, 0
-        )
+        cpid, lpid = pid_in(pid_ns, self.cpid), pid_in(pid_ns, self.lpid)
+        figures = SHMID_DS.pack(self.size, self.atime, self.dtime, self.ctime, cpid, lpid, self.nattch, 0, 0)
         return pack_perm(self.key, owner, self.mode, self.seq) + figures
 
     def resident_bytes(self, ctx: Context) -> int:

@@ -36,6 +36,7 @@ def link(task: Task, tracer: Task, options: int, *, is_seized: bool) -> Tracee:
     task.tracee = tracee
     task.needs_full_frame = True
     task.thread.set_patched(False)
+    task.mm.is_patching = False  # of what it maps from now on
     withdraw(task)
     tracer.ptraced.append(task)
     return tracee
@@ -50,9 +51,10 @@ def unlink(task: Task) -> None:
         tracee.tracer.ptraced.remove(task)
     task.tracee = None
     task.needs_full_frame = False
-    if task.vfork_parent is None and not task.is_exited:
+    if task.vfork_parent is None and task.lent_to is None and not task.is_exited:
         task.thread.set_patched(True)
-    task.kernel.traced_zombies.pop(task.tid, None)
+    if task.kernel.traced_zombies.pop(task.tid, None) is not None:
+        task.kernel.release_pid(task.tid)
 
 
 def check_options(task: Task, options: int) -> int:
@@ -84,7 +86,7 @@ def yama_allows(tracer: Task, target: Task) -> bool:
         return True
     if scope >= SCOPE_NO_ATTACH:
         return False
-    if tracer.creds.capable(CAP_SYS_PTRACE):
+    if tracer.creds.capable_in(target.creds.user_ns, CAP_SYS_PTRACE):
         return True
     if scope == SCOPE_CAPABILITY:
         return False

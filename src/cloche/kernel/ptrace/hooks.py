@@ -22,6 +22,7 @@ from cloche.abi.structs import pack_siginfo_fault
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, block_on_time, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_exit, notify_parent, reap
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace import attach
 from cloche.kernel.ptrace.notify import notify_death
 from cloche.kernel.ptrace.stops import (
@@ -61,12 +62,13 @@ def wants_event(task: Task, event: int) -> bool:
 class VforkEventStop(EventStop):
     """PTRACE_EVENT_VFORK: afterwards the parent waits for its child."""
 
-    def __init__(self, code: int, info: SigInfo, child: Task) -> None:
-        super().__init__(code, info, child.tid, child.tid)
+    def __init__(self, code: int, info: SigInfo, child: Task, message: int, shown: int) -> None:
+        super().__init__(code, info, message, shown)
         self.child: Task = child
+        self.shown: int = shown  # its pid for the parent
 
     def proceed(self, task: Task) -> int:
-        wait = VforkWait(self.child)
+        wait = VforkWait(self.child, self.shown)
         if self.child.vfork_waiter is not task:
             wait.is_done = True
             return wait.retry(task)
@@ -147,6 +149,9 @@ class Hooks(Tracing):
         enter(task, SignalStop(info.signo, info), settles=in_syscall)
 
     def trap_stop(self, task: Task, result: int, *, in_syscall: bool) -> None:
+        if task.tracee is not None and task.tracee.is_doomed:
+            do_exit(task, 0)
+            return
         note_call(task, result, in_syscall=in_syscall)
         trap(task, settles=in_syscall)
 
@@ -197,12 +202,15 @@ class Hooks(Tracing):
         child.thread.run_ops()
 
     def cloned(self, task: Task, child: Task, event: int) -> int:
-        note_call(task, child.tid, in_syscall=True)
+        shown = pid_in(task.pid_ns, child.tid)
+        tracee = task.tracee
+        message = pid_in(tracee.tracer.pid_ns, child.tid) if tracee is not None else 0
+        note_call(task, shown, in_syscall=True)
         if event != PTRACE_EVENT_VFORK:
-            stop_for_event(task, event, child.tid, child.tid, settles=True)
+            stop_for_event(task, event, message, shown, settles=True)
         else:
             code = SIGTRAP | event << 8
-            enter(task, VforkEventStop(code, trap_info(task, code), child), settles=True)
+            enter(task, VforkEventStop(code, trap_info(task, code), child, message, shown), settles=True)
         return BLOCKED
 
     def vfork_done(self, task: Task, child_pid: int) -> bool:
@@ -214,6 +222,27 @@ class Hooks(Tracing):
         note_call(task, child_pid, in_syscall=True)
         stop_for_event(task, PTRACE_EVENT_VFORK_DONE, child_pid, child_pid, settles=False)
         return True
+
+    def exec_waits(self, task: Task) -> bool:
+        is_watched = False
+        for other in list(task.group.tasks):
+            tracee = other.tracee
+            if other is task or tracee is None or not tracee.options & PTRACE_O_TRACEEXIT:
+                continue
+            if other.lent_to is not None or other.mm.is_dead:
+                continue
+            is_watched = True
+            if tracee.is_exit_reported:
+                continue
+            tracee.is_doomed = True
+            other.wants_attention = True
+            if other.is_running_ops:
+                continue
+            if other.thread.is_running():
+                task.kernel.interrupt(other.thread)
+            else:
+                do_exit(other, 0)
+        return is_watched
 
     def execed(self, task: Task, old_tid: int) -> int:
         tracee = task.tracee
@@ -321,6 +350,8 @@ def task_exits(task: Task) -> None:
     if job is not None:
         job.failed(task, 0)
     tracee, group = task.tracee, task.group
+    if group.exec_waiter is not None:
+        group.exec_waiter.make_ready()
     if tracee is None or group.leader is task:
         return
     tracee.is_zombie = True

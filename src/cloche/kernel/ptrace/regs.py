@@ -55,6 +55,10 @@ def write_regs(task: Task, raw: bytes) -> None:
         raise LinuxError(EIO)
     if v[21] >= TASK_SIZE_MAX or v[22] >= TASK_SIZE_MAX:
         raise LinuxError(EIO)
+    if not task.thread.has_frame():
+        raise LinuxError(
+            EIO
+        )  # in its last stop, inside a call from a patched site: nothing of it would be used
     regs = task.thread.regs()
     regs.r15, regs.r14, regs.r13, regs.r12 = v[0], v[1], v[2], v[3]
     regs.rbp, regs.rbx, regs.r11, regs.r10 = v[4], v[5], v[6], v[7]
@@ -104,15 +108,21 @@ def poke_user(task: Task, offset: int, value: int) -> None:
 # -- floating point ------------------------------------------------------------------------------------------
 
 
+def _state(task: Task) -> bytes:
+    if not task.thread.has_frame():
+        raise LinuxError(EIO)
+    return task.thread.fpstate()
+
+
 def read_fpregs(task: Task) -> bytes:
     """struct user_fpregs_struct: an FXSAVE image."""
-    state = task.thread.fpstate()
+    state = _state(task)
     return state[:_SW_OFFSET].ljust(_SW_OFFSET, b"\0") + bytes(FXSAVE_SIZE - _SW_OFFSET)
 
 
 def write_fpregs(task: Task, raw: bytes) -> None:
     """Replace the x87 and SSE state.  Raises LinuxError(EINVAL)."""
-    state = task.thread.fpstate()
+    state = _state(task)
     new = raw[:_LEGACY] + state[_LEGACY:]
     if len(new) >= _XCOMP_END:
         features = int.from_bytes(new[512:520], "little") | 3
@@ -131,7 +141,7 @@ def _software_bytes(state: bytes) -> tuple[int, int]:
 
 def read_xstate(task: Task) -> bytes:
     """The XSAVE image, with the features of this machine in its software bytes (NT_X86_XSTATE)."""
-    state = task.thread.fpstate()
+    state = _state(task)
     features, size = _software_bytes(state)
     head = state[:_SW_OFFSET] + features.to_bytes(8, "little") + bytes(FXSAVE_SIZE - _SW_OFFSET - 8)
     return head + state[FXSAVE_SIZE:size]
@@ -139,7 +149,7 @@ def read_xstate(task: Task) -> bytes:
 
 def write_xstate(task: Task, raw: bytes) -> None:
     """Replace the whole XSAVE image.  Raises LinuxError(EFAULT) for a part of it, EINVAL for what XRSTOR refuses."""
-    state = task.thread.fpstate()
+    state = _state(task)
     _features, size = _software_bytes(state)
     if len(raw) != size:
         raise LinuxError(EFAULT)

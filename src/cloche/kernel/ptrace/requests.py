@@ -12,6 +12,7 @@ from cloche.abi.errno import EFAULT, EINVAL, EIO, ESRCH, LinuxError
 from cloche.abi.seccomp import AUDIT_ARCH_X86_64
 from cloche.abi.signal import ALL_SIGNALS, NSIG, SIGTRAP, UNBLOCKABLE
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.ptrace import attach, memory, regs
 from cloche.kernel.ptrace.stops import (
     MODE_EMULATE,
@@ -100,6 +101,7 @@ def ptrace(task: Task, request: int, pid: int, addr: int, data: int) -> int:
     """ptrace(2), the raw call.  Raises LinuxError."""
     if request == pt.PTRACE_TRACEME:
         return attach.traceme(task)
+    pid = pid_from(task.pid_ns, pid)
     target = task.kernel.tasks.get(pid)
     if target is None:
         target = task.kernel.traced_zombies.get(pid)
@@ -219,7 +221,8 @@ def _inspect(task: Task, request: int, target: Task, tracee: Tracee, addr: int, 
         if tracee.info is None:
             return -EINVAL
         signo = int.from_bytes(raw[:4], "little", signed=True)
-        tracee.info = info_from_raw(signo, raw) if 0 < signo <= NSIG else SigInfo(signo, 0, raw)
+        tracee.info = info_from_raw(task, signo, raw) if 0 < signo <= NSIG else SigInfo(signo, 0, raw)
+        tracee.info.sender_pid = 0  # what the tracer says is shown as it is
     elif request == pt.PTRACE_PEEKSIGINFO:
         return _peek_siginfo(task, target, addr, data)
     elif request in (pt.PTRACE_GETSIGMASK, pt.PTRACE_SETSIGMASK):

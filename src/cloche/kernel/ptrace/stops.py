@@ -33,6 +33,7 @@ from cloche.kernel.blocking import (
     end_wait,
 )
 from cloche.kernel.exit import do_exit, do_group_exit
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace.notify import notify_tracer
 from cloche.kernel.signals import check_stop_complete, send_task_info, signal_wake, user_info
 from cloche.kernel.task import TRACED, SigInfo, Task
@@ -79,6 +80,8 @@ class PtraceStop(Blocked):
         assert isinstance(task, Task)
         if task.is_kill_pending:
             return kill_now(task, self)
+        if task.tracee is not None and task.tracee.is_doomed:
+            return do_exit(task, 0)
         if self.phase == _SETTLING:
             if task.tracee is not None:
                 self.report(task)
@@ -157,7 +160,7 @@ def release(task: Task, data: int) -> None:
 
 def trap_info(task: Task, code: int, signo: int = SIGTRAP) -> SigInfo:
     """The siginfo of a stop that is no signal (ptrace_do_notify)."""
-    pid, uid = task.tid, task.creds.uid
+    pid, uid = task.own_tid, task.creds.show_uid(task.creds.uid)
     return SigInfo(signo, code, pack_siginfo_kill(signo, code, pid, uid), pid, uid)
 
 
@@ -244,8 +247,8 @@ class SignalStop(PtraceStop):
             return RETURN
         if info is None or info.signo != signo:
             tracee = task.tracee
-            pid = tracee.tracer.group.tgid if tracee is not None else 0
-            uid = tracee.tracer.creds.uid if tracee is not None else 0
+            pid = pid_in(task.pid_ns, tracee.tracer.group.tgid) if tracee is not None else 0
+            uid = task.creds.show_uid(tracee.tracer.creds.uid) if tracee is not None else 0
             info = SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, pid, uid), pid, uid)
         if task.sigmask & sigbit(signo):
             if not task.pending.mask & sigbit(signo):
@@ -303,7 +306,7 @@ class BirthStop(PtraceStop):
 
     def proceed(self, task: Task) -> int:
         if self.child_tid_addr:
-            task.thread.write(self.child_tid_addr, task.tid.to_bytes(4, "little"))
+            task.thread.write(self.child_tid_addr, task.own_tid.to_bytes(4, "little"))
         return RETURN
 
 

@@ -1,0 +1,239 @@
+"""`cloche exec` and `cloche ps` in the sentry: processes that are added to a running sandbox from outside.
+
+Each has descriptors of its client (or, with a terminal, a pseudo-terminal bridged to them), and is answered for with
+a packet when it has started, failed to, or ended.  What it leaves running lives on, but loses the client's
+descriptors: they are the client's, who would wait for them.  An entry lives as long as its process, or until its
+terminal has taken the last output; nothing else is kept.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.abi.errno import LinuxError
+from cloche.abi.poll import POLLERR, POLLHUP
+from cloche.abi.signal import SIGKILL
+from cloche.boot.spec import SandboxSpec
+from cloche.boot.start import Failure, enter_and_exec, explain, new_process, user_credentials
+from cloche.fs.host_tty import TerminalBridge
+from cloche.fs.hostfd import HostFd, describe
+from cloche.fs.proc_text import cmdline_text, shown_state
+from cloche.fs.tty import open_pair
+from cloche.kernel.accounting import group_cpu_ns
+from cloche.kernel.exit import do_group_exit
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.signals import mark_fatal, send_group_signal
+from cloche.kernel.task import Kernel, Task, ThreadGroup
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.objects import Context
+from cloche.wire.control import (
+    EXEC_DETACHED,
+    EXEC_HAS_FD,
+    EXEC_TERMINAL,
+    FROM_EXITED,
+    FROM_FAILED,
+    FROM_STARTED,
+    SCOPE_FOREGROUND,
+    SCOPE_PROCESS,
+    SCOPE_SESSION,
+    ExecRequest,
+    Process,
+)
+
+MAX_EXECS: Final = 1024  # that run at once
+EXIT_INTERNAL: Final = 125
+_COMMAND_BYTES: Final = 1024  # of a command line in `cloche ps`
+_STDIO_LIMIT: Final = 1024
+
+Reply = Callable[[bytes, int, bytes], None]  # letter, request, body
+
+
+class Exec:
+    """One process that was started from outside."""
+
+    def __init__(self, ident: int) -> None:
+        self.ident: int = ident
+        self.group: ThreadGroup | None = None
+        self.bridge: TerminalBridge | None = None
+        self.hosts: list[HostFd] = []
+        self.is_detached: bool = False
+        self.has_ended: bool = False
+
+    def revoke(self) -> None:
+        """Give the client's descriptors back, whoever still has them open."""
+        for host in self.hosts:
+            host.close()
+            host.queue.wake(POLLERR | POLLHUP)
+        self.hosts = []
+
+
+class ExecTable:
+    """All of them.  `reply` sends a packet to the monitor."""
+
+    def __init__(self, kernel: Kernel, spec: SandboxSpec, reply: Reply) -> None:
+        self.kernel: Kernel = kernel
+        self.spec: SandboxSpec = spec
+        self.reply: Reply = reply
+        self.by_ident: dict[int, Exec] = {}
+        self.by_pid: dict[int, Exec] = {}
+        kernel.group_exit_hooks.append(self.group_exits)
+
+    # -- starting --------------------------------------------------------------------------------------
+    def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
+        """Start a command; `fds` are taken over, whatever happens."""
+        entry = Exec(ident)
+        entry.is_detached = request.flags & EXEC_DETACHED != 0
+        entry.hosts = [HostFd(self.kernel, fd, is_owned=True) for fd in fds]
+        for host in entry.hosts:
+            host.get()  # the entry's own reference
+        failure = self._try_start(entry, request, fds)
+        if failure is not None:
+            if entry.bridge is not None:
+                entry.bridge.close()
+            entry.revoke()
+            self.reply(FROM_FAILED, ident, bytes([failure.status]) + failure.text.encode()[:2000])
+            return
+        group = entry.group
+        assert group is not None
+        self.by_ident[ident] = entry
+        self.by_pid[group.tgid] = entry
+        self.reply(FROM_STARTED, ident, group.tgid.to_bytes(4, "little"))
+
+    def _try_start(self, entry: Exec, request: ExecRequest, fds: list[int]) -> Failure | None:
+        if len(self.by_ident) >= MAX_EXECS or entry.ident in self.by_ident:
+            return Failure(f"more than {MAX_EXECS} commands at once", EXIT_INTERNAL)
+        init = self.kernel.init
+        where = init.leader if init is not None else None
+        if where is None or where.is_exited:
+            return Failure("the sandbox is ending", EXIT_INTERNAL)
+        spec = self.spec
+        creds = user_credentials(spec.uid, spec.gid, spec.groups)
+        if request.uid >= 0:
+            creds = user_credentials(request.uid, request.gid, [])
+        try:
+            pid = self.kernel.alloc_pid()
+            files = self._open_files(entry, request, creds, where, fds)
+        except LinuxError as error:
+            return Failure(f"no room for another process: {explain(error.errno)}", EXIT_INTERNAL)
+        try:
+            task = new_process(self.kernel, spec, pid, creds, where, files)
+        except OSError as failure:
+            files.close_all(where)
+            return Failure(f"no further process: {failure.strerror or failure}", EXIT_INTERNAL)
+        entry.group = task.group
+        if entry.bridge is not None:
+            entry.bridge.tty.adopt(task.group)
+        env = dict(spec.env)
+        for item in request.env:
+            key, _equals, value = item.partition(b"=")
+            env[key] = value
+        problem = enter_and_exec(task, request.cwd or spec.cwd, request.argv, env)
+        if problem is not None:
+            do_group_exit(task.group, 0)
+        return problem
+
+    def _open_files(
+        self, entry: Exec, request: ExecRequest, creds: Credentials, where: Task, fds: list[int]
+    ) -> FdTable:
+        """The descriptors 0 to 2.  Raises LinuxError."""
+        files = FdTable()
+        if request.flags & EXEC_TERMINAL:
+            ctx = Context(creds, where.fs, where.mount_ns)
+            tty, slave = open_pair(ctx, self.kernel)
+            for _fd in range(3):
+                files.install(slave, _STDIO_LIMIT)
+            if request.rows and request.columns:
+                tty.resize((request.rows, request.columns, 0, 0))
+            entry.bridge = TerminalBridge(self.kernel, tty, fds[0], fds[1])
+            entry.bridge.start()
+            return files
+        have = iter(entry.hosts)
+        for number, bit in enumerate(EXEC_HAS_FD):
+            if request.flags & bit:
+                files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
+        return files
+
+    # -- ending ----------------------------------------------------------------------------------------
+    def group_exits(self, group: ThreadGroup) -> None:
+        """A process is gone: is it one of ours?"""
+        entry = self.by_pid.get(group.tgid)
+        if entry is None or entry.group is not group:
+            return
+        del self.by_pid[group.tgid]
+        entry.has_ended = True
+        bridge = entry.bridge
+        if bridge is None:
+            self._finish(entry)
+            return
+
+        def drained() -> None:
+            self._finish(entry)
+
+        bridge.drain(drained)
+
+    def _finish(self, entry: Exec) -> None:
+        """All output is out: tell the client."""
+        group = entry.group
+        del self.by_ident[entry.ident]
+        entry.revoke()
+        if group is not None:
+            self.reply(FROM_EXITED, entry.ident, group.exit_status.to_bytes(4, "little"))
+
+    # -- while it runs ---------------------------------------------------------------------------------
+    def signal(self, ident: int, signo: int, scope: int) -> None:
+        """A signal from the client, or (SCOPE_SESSION) its end."""
+        entry = self.by_ident.get(ident)
+        if entry is None or entry.group is None or not 1 <= signo <= 64:
+            return
+        group = entry.group
+        if scope == SCOPE_PROCESS:
+            send_group_signal(self.kernel, group, signo)
+        elif scope == SCOPE_FOREGROUND:
+            pgrp = group.pgrp
+            if entry.bridge is not None and entry.bridge.tty.foreground is not None:
+                pgrp = entry.bridge.tty.foreground
+            if pgrp is not None:
+                for member in list(pgrp.members):
+                    send_group_signal(self.kernel, member, signo)
+        elif scope == SCOPE_SESSION and not entry.is_detached:
+            self._end_session(entry, group, signo)
+
+    def _end_session(self, entry: Exec, group: ThreadGroup, signo: int) -> None:
+        if entry.bridge is not None:
+            entry.bridge.hang_up()
+        for member in list(self.kernel.groups.values()):
+            session = member.session()
+            if session is None or session.sid != group.tgid:
+                continue
+            if signo == SIGKILL:
+                mark_fatal(member, SIGKILL)
+            else:
+                send_group_signal(self.kernel, member, signo)
+
+    def resize(self, ident: int, rows: int, columns: int) -> None:
+        """The client's window has this size now."""
+        entry = self.by_ident.get(ident)
+        if entry is not None and entry.bridge is not None:
+            entry.bridge.resize(rows, columns)
+
+
+# -- looking ---------------------------------------------------------------------------------------------------
+def process_rows(kernel: Kernel) -> list[Process]:
+    """Every process with guest code, by pid; what it says about itself is not to be trusted."""
+    rows: list[Process] = []
+    for pid in sorted(kernel.groups):
+        group = kernel.groups[pid]
+        leader = group.leader
+        if leader is None or not group.has_guest_code:
+            continue
+        user_ns, system_ns = group_cpu_ns(group)
+        command = cmdline_text(leader)[:_COMMAND_BYTES] or b"[" + leader.comm + b"]"
+        state = shown_state(leader)
+        rows.append(Process(pid, group.parent_pid(), leader.creds.uid, state, user_ns + system_ns, command))
+    return rows
+
+
+def kill_all(kernel: Kernel, signo: int) -> None:
+    """A signal from outside to every process."""
+    for group in list(kernel.groups.values()):
+        if group.has_guest_code and group.is_alive():
+            send_group_signal(kernel, group, signo)

@@ -1,0 +1,180 @@
+"""Starting programs from outside: the sandbox's first, and what `cloche exec` adds to it.
+
+Each is a process in a session of its own, with the ids, environment, directory and limits that were asked for.  The
+first is a child of the sandbox's init (or is pid 1 itself); later ones have no parent inside, as with docker exec,
+and their namespaces and root are those of pid 1.
+"""
+
+import os
+from typing import Final
+
+from cloche.abi.errno import EACCES, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.errno import name as errno_name
+from cloche.boot.spec import SandboxSpec
+from cloche.fs.tty import Terminal
+from cloche.kernel.exec import begin_first_exec, open_exec, parse_script
+from cloche.kernel.fd_table import FdTable
+from cloche.kernel.init import INIT_PID
+from cloche.kernel.loader import read_image
+from cloche.kernel.rlimits import default_rlimits
+from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.usermem import UserMemory
+from cloche.vfs.credentials import Credentials
+from cloche.vfs.namei import path_lookup
+from cloche.vfs.objects import Context, FsContext
+
+MAIN_PID: Final = 2  # INIT_PID with --no-init
+ROOT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
+DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
+
+
+class Failure:
+    """Why a program could not start."""
+
+    def __init__(self, text: str, status: int) -> None:
+        self.text: str = text
+        self.status: int = status
+
+
+def user_credentials(uid: int, gid: int, groups: list[int]) -> Credentials:
+    """What a process of this user starts with: root has Docker's default capabilities, others none."""
+    creds = Credentials(uid, gid, list(groups), ROOT_CAPS if uid == 0 else 0)
+    creds.cap_bounding = ROOT_CAPS
+    return creds
+
+
+def new_process(
+    kernel: Kernel, spec: SandboxSpec, pid: int, creds: Credentials, where: Context, files: FdTable
+) -> Task:
+    """A process in a blank host process, leader of a session, in the tables of the kernel but without a parent.
+
+    Raises OSError when the platform has none.
+    """
+    process = kernel.platform.new_process()
+    mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
+    mm.is_patching = kernel.is_patching
+    group = ThreadGroup(kernel, pid, SignalHandlers())
+    nofile = (min(1024, spec.nofile_limit), spec.nofile_limit)
+    group.rlimits = default_rlimits(nofile=nofile, nproc=spec.max_tasks)
+    thread = process.main_thread()
+    fs = FsContext(where.fs.root, where.fs.root, 0o022)
+    task = Task(kernel, pid, group, creds, fs, where.mount_ns, files, mm, thread)
+    task.mem = UserMemory(thread)
+    task.start_ns = group.start_ns = monotonic_ns() - kernel.boot_mono_ns
+    group.tasks.append(task)
+    group.leader = task
+    kernel.tasks[pid] = task
+    kernel.groups[pid] = group
+    session = Session(pid)
+    pgrp = ProcessGroup(pid, session)
+    pgrp.members.append(group)
+    session.groups.append(pgrp)
+    group.pgrp = pgrp
+    kernel.sessions[pid] = session
+    kernel.process_groups[pid] = pgrp
+    return task
+
+
+def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
+    """Make the main thread group and start its program; why it cannot start, or None."""
+    root = kernel.root_context
+    files = kernel.stdio
+    assert root is not None and files is not None
+    pid = MAIN_PID if spec.has_init else INIT_PID
+    creds = user_credentials(spec.uid, spec.gid, spec.groups)
+    task = new_process(kernel, spec, pid, creds, root, files)
+    group = task.group
+    kernel.main_group = group
+    kernel.next_pid = pid + 1
+    if kernel.init is not None:
+        group.parent = kernel.init
+        kernel.init.children.append(group)
+    else:
+        kernel.init = group
+    console = kernel.extra.get("console")
+    if isinstance(console, Terminal):
+        console.adopt(group)
+    return enter_and_exec(task, spec.cwd, spec.argv, spec.env)
+
+
+def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:
+    """Change to the directory and start the command; why that cannot be, or None."""
+    try:
+        path = path_lookup(task, None, cwd)
+        if not path.inode().is_dir():
+            raise LinuxError(ENOTDIR)
+    except LinuxError as error:
+        return Failure(f"working directory {cwd.decode(errors='replace')}: {explain(error.errno)}", 125)
+    task.fs.cwd = path
+    return _exec_first(task, argv, env)
+
+
+def explain(errno: int) -> str:
+    """The C library's text for an error."""
+    return f"{os.strerror(errno)} ({errno_name(errno)})"
+
+
+def _exec_first(task: Task, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:
+    """Search PATH as execvp(3) does and start the command."""
+    name = argv[0]
+    envp = [key + b"=" + value for key, value in env.items()]
+    shown = name.decode(errors="replace")
+    if b"/" in name:
+        candidates = [name]
+    else:
+        search = env.get(b"PATH", DEFAULT_PATH)
+        candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
+    if not name:
+        return Failure("the command's name is empty", 127)
+    seen = ENOENT
+    broken = b""  # the first that is there, but not its interpreter
+    for candidate in candidates:
+        try:
+            path = path_lookup(task, None, candidate)
+        except LinuxError as error:
+            if error.errno not in (ENOENT, ENOTDIR) and seen == ENOENT:
+                seen = error.errno
+            continue
+        try:
+            begin_first_exec(task, path, candidate, argv, envp)
+        except LinuxError as error:
+            if error.errno in (EACCES, ENOENT) and len(candidates) > 1:
+                seen = error.errno if seen == ENOENT else seen
+                broken = candidate if error.errno == ENOENT and not broken else broken
+                continue
+            return _cannot_run(task, shown, candidate, error.errno)
+        return None
+    if seen != ENOENT:
+        return Failure(f"{shown}: {explain(seen)}", 126)
+    if broken:
+        return _cannot_run(task, shown, broken, ENOENT)
+    text = "no such file or directory" if b"/" in name else "command not found"
+    return Failure(f"{shown}: {text}", 127)
+
+
+def _cannot_run(task: Task, shown: str, candidate: bytes, errno: int) -> Failure:
+    """The executable is there but does not start."""
+    if errno == ENOENT:
+        missing = find_interpreter(task, candidate)
+        if missing:
+            text = f"{shown}: its interpreter {missing.decode(errors='replace')} is not there"
+            return Failure(text, 127)
+        return Failure(f"{shown}: no such file or directory", 127)
+    return Failure(f"{shown}: {explain(errno)}", 126)
+
+
+def find_interpreter(task: Task, candidate: bytes) -> bytes:
+    """The ELF interpreter or script interpreter that an executable asks for, empty if none can be read."""
+    try:
+        file = open_exec(task, path_lookup(task, None, candidate))
+        try:
+            header = file.read_bytes(task, 0, 4096)
+            if header[:2] == b"#!":
+                return parse_script(header)[0]
+            return read_image(task, file, candidate, task.mm.max_address, header).interpreter
+        finally:
+            file.put()
+    except LinuxError:
+        return b""

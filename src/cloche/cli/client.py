@@ -1,0 +1,39 @@
+"""What the verbs share that talk to a running sandbox: finding it by name, saying what went wrong in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from cloche.cli.options import UsageError
+from cloche.cli.terminal import EXIT_INTERNAL
+from cloche.runtime.records import RecordError, Store
+from cloche.wire.control_client import ControlClient, ControlError
+
+
+def connect(options: argparse.Namespace, name: str) -> ControlClient:
+    """A connection to the sandbox of that name.  Raises RecordError."""
+    return ControlClient(Store(options.root).connect(name))
+
+
+def report_errors(
+    verb: str, function: Callable[[argparse.Namespace], int], options: argparse.Namespace
+) -> int:
+    """The verb's exit status; its errors on a line each."""
+    try:
+        return function(options)
+    except (UsageError, RecordError) as refusal:
+        print(f"cloche {verb}: {refusal}", file=sys.stderr)
+    except ControlError as failure:
+        print(f"cloche: {failure}", file=sys.stderr)
+        return failure.status
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        print(f"cloche {verb}: {problem.strerror or problem}", file=sys.stderr)
+    return EXIT_INTERNAL
+
+
+def printable(data: bytes) -> str:
+    """What a guest chose to be called, harmless to a terminal: control characters are shown as escapes."""
+    text = data.replace(b"\0", b" ").decode(errors="backslashreplace").strip()
+    return "".join([each if each.isprintable() else each.encode("unicode_escape").decode() for each in text])

@@ -1,0 +1,53 @@
+"""`cloche logs`: what a detached sandbox has written, to standard output and error as it did."""
+
+import argparse
+import sys
+
+from cloche.cli.client import report_errors
+from cloche.cli.terminal import wait_readable
+from cloche.runtime.logs import LogReader
+from cloche.runtime.records import RUNNING, RecordError, Store
+from cloche.wire.control import OP_WAIT, VERSION
+from cloche.wire.control_client import ControlClient
+
+_STEP_S = 0.1  # between looks for more
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche logs`."""
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the sandbox ends")
+    parser.add_argument("name", metavar="NAME", help="the sandbox")
+
+
+def _copy(reader: LogReader) -> None:
+    for _when, stream, data in reader.read():
+        target = sys.stdout if stream == 1 else sys.stderr
+        if target is not None:
+            target.flush()
+            target.buffer.write(data)
+            target.buffer.flush()
+
+
+def _run(options: argparse.Namespace) -> int:
+    store = Store(options.root)
+    state = store.find(options.name)
+    if not state.is_detached:
+        raise RecordError(f"{options.name} writes to where it was started, not to a log")
+    reader = LogReader(store.path(options.name))
+    end: ControlClient | None = None
+    if options.follow and state.status == RUNNING:
+        try:
+            end = ControlClient(store.connect(options.name))
+            end.send(OP_WAIT, VERSION.to_bytes(2, "little"))
+        except RecordError:
+            end = None  # it has just ended
+    while True:
+        is_over = end is None or end.fileno() in wait_readable([end.fileno()], _STEP_S)
+        _copy(reader)
+        if is_over:
+            return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb.  The exit status."""
+    return report_errors("logs", _run, options)

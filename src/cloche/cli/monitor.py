@@ -1,0 +1,275 @@
+"""The monitor: the process that stays behind `cloche run`, with what the user sees of a sandbox.
+
+In the foreground: signals, the window's size, the time limit, the exit status.  With a name also the socket for
+`cloche exec` and its kin, and a record; detached, in a session of its own, the log as well.  It runs no guest data.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Final
+
+from cloche.boot.launch import LaunchError, Sandbox, launch
+from cloche.boot.spec import SandboxSpec
+from cloche.cli.terminal import (
+    EXIT_INTERNAL,
+    FORWARDED,
+    KEYBOARD,
+    Terminal,
+    TerminalModes,
+    exit_status,
+    note_signals,
+    window_size,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.boot.control_server import ControlServer
+    from cloche.runtime.logs import LogWriter
+    from cloche.runtime.records import Record
+
+EXIT_TIMEOUT: Final = 124
+EXIT_KILLED: Final = 137
+_PUMP_BYTES: Final = 65536
+
+
+class Monitor:
+    """Supervises one sandbox."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        self.spec: SandboxSpec = spec
+        self.modes: TerminalModes = TerminalModes()
+        self.terminal: Terminal | None = Terminal() if spec.has_terminal and spec.is_attached else None
+        # Before the sandbox exists: nothing that arrives meanwhile may be lost, or end us alone.
+        self.wake_read: int = note_signals()
+        self.server: ControlServer | None = None
+        self.record: Record | None = None
+        self.log: LogWriter | None = None
+        self.pumps: dict[int, int] = {}  # descriptor of a pipe -> stream in the log
+        self.ready_fd: int = -1  # where somebody waits to hear that the program has started
+        self.error: str = ""  # why cloche itself ended the sandbox
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        if self.log is not None:
+            self.log.append(2, f"cloche: {text}\n".encode())
+        elif sys.stderr is not None:
+            print(f"cloche: {text}", file=sys.stderr)
+
+    def serve(self, record: "Record", listener: socket.socket, sandbox: Sandbox) -> None:
+        """The sandbox has a name: answer those who ask for it."""
+        from cloche.boot.control_server import ControlServer
+
+        self.record = record
+        self.server = ControlServer(listener, sandbox.control)
+        sandbox.on_packet = self.server.on_packet
+
+    def on_signals(self, sandbox: Sandbox) -> None:
+        """Pass on what has arrived."""
+        for number in os.read(self.wake_read, 512):
+            if number == signal.SIGWINCH or number == signal.SIGCONT:
+                if number == signal.SIGCONT:
+                    if self.terminal is not None:
+                        self.terminal.enter()  # the shell has set its own modes
+                    sandbox.send_group_signal(number)
+                if self.terminal is not None:
+                    sandbox.send_window(*window_size())
+            elif number in KEYBOARD:
+                sandbox.send_group_signal(number)
+            elif number == signal.SIGTSTP:
+                if self.terminal is not None:
+                    self.terminal.leave()
+                sandbox.send_group_signal(signal.SIGSTOP)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif number in FORWARDED:
+                sandbox.send_signal(number)
+
+    def supervise(self, sandbox: Sandbox) -> int:
+        """Until the sandbox is gone; the exit status."""
+        try:
+            if self.terminal is not None:
+                self.terminal.enter()
+                sandbox.send_window(*window_size())
+            status = self._loop(sandbox)
+        finally:
+            if self.terminal is not None:
+                self.terminal.leave()
+            sandbox.reap()
+            if sandbox.status < 0:
+                self.modes.restore()
+        if status < 0:
+            status = self._final_status(sandbox)
+        if self.error:
+            self.say(self.error)
+        self._end(status, sandbox)
+        return status
+
+    def _loop(self, sandbox: Sandbox) -> int:
+        """Serve everything until the end: -1, or the status when this process ended it."""
+        spec = self.spec
+        deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
+        control = sandbox.control.fileno()
+        while True:
+            now = time.monotonic()
+            if 0 <= deadline <= now:
+                sandbox.kill()
+                self.error = f"the command took longer than {spec.timeout_s:g} s and was ended"
+                return EXIT_TIMEOUT
+            stop_at = self.server.stop_at_s if self.server is not None else -1.0
+            if 0 <= stop_at <= now:
+                sandbox.kill()
+                return EXIT_KILLED
+            ends = [at for at in (deadline, stop_at) if at >= 0]
+            left_ms = max(int((min(ends) - now) * 1000), 0) + 1 if ends else -1
+            for fd, events in self._wait(sandbox, left_ms):
+                if fd == self.wake_read:
+                    self.on_signals(sandbox)
+                elif fd in self.pumps:
+                    self._pump(fd)
+                elif sandbox.analyst is not None and fd == sandbox.analyst.fileno():
+                    sandbox.start_analyst()
+                elif fd == control and events & ~select.POLLOUT:
+                    if not sandbox.read_control():
+                        return -1
+                    self._tell_start(sandbox)
+                if self.server is not None and (fd != control or events & select.POLLOUT):
+                    self.server.on_ready(fd, events)
+
+    def _wait(self, sandbox: Sandbox, left_ms: int) -> list[tuple[int, int]]:
+        poller = select.poll()
+        poller.register(self.wake_read, select.POLLIN)
+        poller.register(sandbox.control.fileno(), select.POLLIN)
+        if sandbox.analyst is not None:
+            poller.register(sandbox.analyst.fileno(), select.POLLIN)
+        for fd in self.pumps:
+            poller.register(fd, select.POLLIN)
+        if self.server is not None:
+            for fd, events in self.server.watched():
+                poller.register(fd, events)
+        return poller.poll(left_ms)
+
+    def _final_status(self, sandbox: Sandbox) -> int:
+        if sandbox.failure:
+            self.error = sandbox.failure
+            return sandbox.failure_status
+        if sandbox.status < 0:
+            self.error = "the sentry died"
+            return EXIT_INTERNAL
+        return exit_status(sandbox.status)
+
+    def _tell_start(self, sandbox: Sandbox) -> None:
+        """Whoever started a detached sandbox hears that the program runs."""
+        if self.ready_fd >= 0 and sandbox.has_started:
+            os.write(self.ready_fd, b"R")
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+    def _pump(self, fd: int) -> bool:
+        """Output of a detached sandbox goes to its log; False at the end."""
+        data = os.read(fd, _PUMP_BYTES)
+        if not data:
+            del self.pumps[fd]
+            os.close(fd)
+            return False
+        if self.log is not None:
+            self.log.append(self.pumps[fd], data)
+        return True
+
+    def _end(self, status: int, sandbox: Sandbox) -> None:
+        """Everything is over: keep the rest of the output and how it ended, tell those who wait."""
+        for fd in list(self.pumps):
+            os.set_blocking(fd, False)
+            try:
+                while self._pump(fd):
+                    pass
+            except BlockingIOError:
+                pass
+        if self.ready_fd >= 0:
+            os.write(self.ready_fd, b"F" + bytes([status]) + self.error.encode())
+            if self.record is not None:
+                self.record.state.is_temporary = True  # it never began
+        if self.record is not None:
+            self.record.finish(status, self.error, sandbox.oom_kills)
+        if self.server is not None:
+            self.server.ended(status, self.error)
+        if self.log is not None:
+            self.log.close()
+
+
+def run_attached(spec: SandboxSpec, streams: list[int], record: "Record | None") -> tuple[Monitor, Sandbox]:
+    """Start a sandbox in the foreground.  Raises LaunchError, OSError."""
+    monitor = Monitor(spec)
+    listener = record.listen() if record is not None else None
+    try:
+        sandbox = launch(spec, streams)
+    except (LaunchError, OSError):
+        if record is not None:
+            record.discard()
+        raise
+    if record is not None and listener is not None:
+        monitor.serve(record, listener, sandbox)
+    return monitor, sandbox
+
+
+def run_detached(spec: SandboxSpec, record: "Record", log_bytes: int) -> tuple[int, str]:
+    """Start a sandbox that goes on without its starter: (-1, "") once its program runs, else an exit status and why."""
+    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(ready_read)
+            _detached_child(spec, record, log_bytes, ready_write)
+        except BaseException as failure:
+            os.write(ready_write, b"F" + bytes([EXIT_INTERNAL]) + str(failure).encode())
+            record.discard()
+        finally:
+            os._exit(0)
+    os.close(ready_write)
+    parts: list[bytes] = []
+    while True:
+        data = os.read(ready_read, 4096)
+        if not data:
+            break
+        parts.append(data)
+    answer = b"".join(parts)
+    if answer[:1] == b"R":
+        return -1, ""
+    if answer[:1] == b"F" and len(answer) > 1:
+        return answer[1], answer[2:].decode(errors="replace") or "the sandbox did not start"
+    return EXIT_INTERNAL, "the monitor died"
+
+
+def _detached_child(spec: SandboxSpec, record: "Record", log_bytes: int, ready_write: int) -> None:
+    from cloche.runtime.logs import LogWriter
+
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    keyboard = -1
+    if spec.is_interactive or spec.has_terminal:
+        keyboard, _never_written = os.pipe2(os.O_CLOEXEC)  # input that does not come, and does not end
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    os.dup2(out_write, 1)
+    os.dup2(err_write, 2)
+    for fd in (out_write, err_write):
+        os.close(fd)
+    monitor = Monitor(spec)
+    monitor.log = LogWriter(record.path, log_bytes)
+    monitor.ready_fd = ready_write
+    listener = record.listen()
+    record.state.pid = os.getpid()
+    record.save()
+    sandbox = launch(spec, [keyboard if keyboard >= 0 else 0, 1, 2])
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    monitor.pumps = {out_read: 1, err_read: 2}
+    monitor.serve(record, listener, sandbox)
+    monitor.supervise(sandbox)

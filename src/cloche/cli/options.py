@@ -1,0 +1,70 @@
+"""Parts of command lines that several verbs understand."""
+
+import os
+import re
+import signal
+from typing import Final
+
+_SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text says what and what to do."""
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of "512m" and the like.  Raises UsageError."""
+    match = re.fullmatch(r"(\d+)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"{what}: {text!r} is not a size; write a number with k, m or g, e.g. 512m")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def read_env_file(path: str) -> list[str]:
+    """Lines K=V or K; blank lines and # comments are skipped.  Raises UsageError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--env-file {path}: {error}") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def env_items(items: list[str]) -> list[bytes]:
+    """K=V of -e options; K alone takes the host's value, and is left out where there is none.  Raises UsageError."""
+    found: list[bytes] = []
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or "\0" in item:
+            raise UsageError(f"-e {item}: write K=V")
+        if equals:
+            found.append(os.fsencode(key) + b"=" + os.fsencode(value))
+        elif key in os.environ:
+            found.append(os.fsencode(key) + b"=" + os.fsencode(os.environ[key]))
+    return found
+
+
+def parse_user(text: str) -> tuple[int, int]:
+    """UID[:GID].  Raises UsageError."""
+    user, colon, group = text.partition(":")
+    if not user.isdigit() or (colon and not group.isdigit()):
+        raise UsageError(f"-u {text}: write numeric ids, UID or UID:GID")
+    uid = int(user)
+    gid = int(group) if colon else uid
+    if uid >= 0xFFFFFFFF or gid >= 0xFFFFFFFF:
+        raise UsageError(f"-u {text}: ids go up to 4294967294")
+    return uid, gid
+
+
+def parse_signal(text: str) -> int:
+    """A signal's number, or its name with or without SIG.  Raises UsageError."""
+    if text.isdigit() and 1 <= int(text) <= 64:
+        return int(text)
+    name = text.upper().removeprefix("SIG")
+    for known in signal.Signals:
+        if known.name == "SIG" + name:
+            return known.value
+    base, plus, offset = name.partition("+")
+    if base == "RTMIN" and plus and offset.isdigit() and int(offset) <= 30:
+        return 34 + int(offset)
+    raise UsageError(f"{text} is no signal; write a name or a number up to 64")

@@ -1,0 +1,37 @@
+"""`cloche rm`: forget sandboxes that have ended: record and output."""
+
+import argparse
+
+from cloche.cli.client import report_errors
+from cloche.runtime.records import RUNNING, RecordError, Store
+from cloche.wire.control_client import ControlClient
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche rm`."""
+    parser.add_argument("-f", "--force", action="store_true", help="end those that run first")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="the sandboxes")
+
+
+def _end(store: Store, name: str) -> bool:
+    """End it at once; False if no record is left of it."""
+    is_temporary = store.find(name).is_temporary
+    try:
+        ControlClient(store.connect(name)).stop(0)
+    except RecordError:
+        pass  # it has ended by itself
+    return not is_temporary
+
+
+def _run(options: argparse.Namespace) -> int:
+    store = Store(options.root)
+    for name in options.names:
+        if options.force and store.find(name).status == RUNNING and not _end(store, name):
+            continue
+        store.remove(name)
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb.  The exit status."""
+    return report_errors("rm", _run, options)

@@ -1,0 +1,111 @@
+"""What verbs that run a command share: the standard streams, the host's terminal, signals, exit statuses."""
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import tty
+from typing import Any, Final
+
+EXIT_INTERNAL: Final = 125
+# Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
+FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
+
+Modes = list[Any]  # what termios.tcgetattr gives
+
+
+def standard_streams(*, is_interactive: bool, has_terminal: bool) -> list[int]:
+    """Descriptors for the command's 0, 1 and 2, -1 for one that is closed; afterwards none of the three is free here.
+
+    A terminal is given as input only when that was asked for: a command in the background could read what is typed
+    for others.
+    """
+    streams = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+            streams.append(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            streams.append(-1)
+    if streams[0] == 0 and not is_interactive and not has_terminal and os.isatty(0):
+        streams[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return streams
+
+
+class Terminal:
+    """The host's terminal in raw mode while a sandbox has one of its own (-t)."""
+
+    def __init__(self) -> None:
+        self._saved = termios.tcgetattr(0)
+        # In the background this stops us, until we are in the foreground and may read keys.
+        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
+    def enter(self) -> None:
+        """Every key goes to the sandbox's line discipline."""
+        tty.setraw(0, termios.TCSADRAIN)
+
+    def leave(self) -> None:
+        """As it was."""
+        try:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        except termios.error:
+            pass  # the terminal is gone
+
+
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the host's terminal."""
+    try:
+        raw = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+    except OSError:
+        return 24, 80
+    rows, columns, _x, _y = struct.unpack("<4H", raw)
+    return rows or 24, columns or 80
+
+
+def exit_status(wait_status: int) -> int:
+    """The shell's convention: the program's own, or 128 + signal."""
+    signo = wait_status & 0x7F
+    return 128 + signo if signo else wait_status >> 8 & 0xFF
+
+
+class TerminalModes:
+    """The modes of the terminals that a command has, to be put back when it could not do so itself."""
+
+    def __init__(self) -> None:
+        self._modes: dict[int, Modes] = {fd: termios.tcgetattr(fd) for fd in range(3) if os.isatty(fd)}
+
+    def restore(self) -> None:
+        """Give them their modes back, unless others have the terminal now."""
+        for fd, modes in self._modes.items():
+            try:
+                if os.tcgetpgrp(fd) == os.getpgrp():
+                    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+            except (OSError, termios.error):
+                pass  # it is gone, or not ours
+
+
+def wait_readable(fds: list[int], seconds: float) -> list[int]:
+    """Those of `fds` that become readable within `seconds` (negative: wait for ever)."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _events in poller.poll(None if seconds < 0 else int(seconds * 1000))]
+
+
+def note_signals() -> int:
+    """From now on signals that concern the command are taken from this descriptor, a byte each."""
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for signo in (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
+        if signal.getsignal(signo) != signal.SIG_IGN:  # nohup
+            signal.signal(signo, _noted)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return wake_read
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Signals are taken from the wake-up descriptor."""

@@ -1,0 +1,87 @@
+"""Pid namespaces (pid_namespaces(7), kernel/pid.c): which numbers processes have in which.
+
+Pids are those of the initial pid namespace everywhere in the kernel ("kernel pids"); what crosses to a guest of another
+one goes through `pid_in` and `pid_from`, for which the initial namespace is None.  Left of `kernel.ipc`.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import ENOMEM, LinuxError
+from cloche.vfs.userns import UserNamespace
+
+FIRST_PID_INO: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO
+MAX_LEVEL: Final = 32  # of nesting
+PID_LIMIT: Final = 4194304
+NO_PID: Final = 1 << 40  # the kernel pid of nothing
+
+
+class PidNamespace:
+    """A pid namespace below the initial one: the numbers that processes have in it (pid_namespaces(7))."""
+
+    def __init__(self, parent: "PidNamespace | None", user_ns: UserNamespace | None, ino: int) -> None:
+        self.parent: PidNamespace | None = parent  # None: the initial one
+        self.level: int = parent.level + 1 if parent is not None else 1
+        self.user_ns: UserNamespace | None = user_ns  # the owner
+        self.ino: int = ino  # of /proc/PID/ns/pid
+        self.place: object | None = None  # kernel.namespaces.NamespaceCount
+        self.proc_fs: object | None = None  # what a mount of type proc shows here (fs.proc)
+        self.next_pid: int = 1
+        self.is_closed: bool = False  # its init has died: there will be no new process
+        self.init_pid: int = 0  # kernel pid of its init; 0: not there yet, or gone
+        self.to_kernel: dict[int, int] = {}  # number here -> kernel pid
+        self.from_kernel: dict[int, int] = {}
+
+    def add(self, kernel_pid: int) -> int:
+        """Give a new task a number.  Raises LinuxError(ENOMEM) once init has died."""
+        if self.is_closed:
+            raise LinuxError(ENOMEM)
+        while True:
+            pid = self.next_pid
+            self.next_pid = pid + 1 if pid + 1 < PID_LIMIT else 300
+            if pid not in self.to_kernel:
+                break
+        self.to_kernel[pid] = kernel_pid
+        self.from_kernel[kernel_pid] = pid
+        return pid
+
+    def drop(self, kernel_pid: int) -> None:
+        """Nothing has this number any more."""
+        pid = self.from_kernel.pop(kernel_pid, 0)
+        if pid:
+            del self.to_kernel[pid]
+
+    def is_within(self, other: "PidNamespace | None") -> bool:
+        """Whether this is `other` or one of its descendants."""
+        if other is None:
+            return True
+        at: PidNamespace | None = self
+        while at is not None:
+            if at is other:
+                return True
+            at = at.parent
+        return False
+
+
+def pid_in(ns: PidNamespace | None, kernel_pid: int) -> int:
+    """The number of a task, process group or session in `ns`; 0 if it is not visible there (pid_nr_ns)."""
+    return kernel_pid if ns is None else ns.from_kernel.get(kernel_pid, 0)
+
+
+def pid_from(ns: PidNamespace | None, pid: int) -> int:
+    """The kernel pid of a positive number in `ns`; NO_PID if nothing has it (find_pid_ns)."""
+    return pid if ns is None else ns.to_kernel.get(pid, NO_PID)
+
+
+def pids_below(view: PidNamespace | None, deepest: PidNamespace | None, kernel_pid: int) -> list[int]:
+    """The numbers of a task of `deepest` from `view` down (the NSpid line of /proc/PID/status)."""
+    found: list[int] = []
+    at = deepest
+    while at is not None:
+        found.append(at.from_kernel.get(kernel_pid, 0))
+        if at is view:
+            break
+        at = at.parent
+    else:
+        found.append(kernel_pid)
+    found.reverse()
+    return found

@@ -1,0 +1,123 @@
+"""The output of detached sandboxes: two files of bounded size, the older one thrown away when the newer is full.
+
+A file is a row of entries: a header (time in ns since the epoch, stream 1 or 2, length) and the bytes as they came.
+Readers need no lock: an entry that is not complete yet is read again later.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+
+DEFAULT_BYTES: Final = 16 << 20
+LEAST_BYTES: Final = 64 << 10
+_HEAD: Final = Struct("<QII")
+_ENTRY_BYTES: Final = 65536
+_READ_BYTES: Final = 1 << 20
+
+
+class LogWriter:
+    """Appends; when the disk is full output is dropped, and counted."""
+
+    def __init__(self, directory: str, limit_bytes: int) -> None:
+        self.path: str = os.path.join(directory, "log")
+        self.limit: int = max(limit_bytes, LEAST_BYTES) // 2
+        self.size: int = 0
+        self.dropped_bytes: int = 0
+        self.fd: int = self._open()
+
+    def _open(self) -> int:
+        return os.open(
+            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+
+    def append(self, stream: int, data: bytes) -> None:
+        """One entry, or several for much data."""
+        for start in range(0, len(data), _ENTRY_BYTES):
+            piece = data[start : start + _ENTRY_BYTES]
+            entry = _HEAD.pack(time.time_ns(), stream, len(piece)) + piece
+            try:
+                if self.size + len(entry) > self.limit and self.size:
+                    self._rotate()
+                if os.write(self.fd, entry) < len(entry):
+                    os.ftruncate(self.fd, self.size)
+                    raise OSError
+                self.size += len(entry)
+            except OSError:
+                self.dropped_bytes += len(piece)
+
+    def _rotate(self) -> None:
+        os.close(self.fd)
+        os.rename(self.path, self.path + ".1")
+        self.size = 0
+        self.fd = self._open()
+
+    def close(self) -> None:
+        """No more."""
+        os.close(self.fd)
+
+
+class LogReader:
+    """Reads from the oldest entry on; `read` may be called again for what has come since."""
+
+    def __init__(self, directory: str) -> None:
+        self.path: str = os.path.join(directory, "log")
+        self._fd: int = -1
+        self._buffer: bytes = b""
+        self._last: int = -1  # inode of the file that was read to its end; older ones are gone
+
+    def read(self) -> Iterator[tuple[int, int, bytes]]:
+        """(time in ns, stream, bytes) of every complete entry."""
+        while True:
+            if self._fd < 0 and not self._next_file():
+                return
+            data = os.read(self._fd, _READ_BYTES)
+            if data:
+                yield from self._entries(data)
+            elif not self._is_rotated():
+                return
+            else:
+                yield from self._entries(os.read(self._fd, _READ_BYTES))  # written between the two looks
+                self._last = os.fstat(self._fd).st_ino
+                os.close(self._fd)
+                self._fd = -1
+                self._buffer = b""
+
+    def _entries(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        buffer = self._buffer + data
+        at = 0
+        while len(buffer) - at >= _HEAD.size:
+            when, stream, length = _HEAD.unpack_from(buffer, at)
+            if length > _ENTRY_BYTES or len(buffer) - at - _HEAD.size < length:
+                break
+            at += _HEAD.size
+            yield when, stream, buffer[at : at + length]
+            at += length
+        self._buffer = buffer[at:]
+
+    def _next_file(self) -> bool:
+        for path in (self.path + ".1", self.path):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            if os.fstat(fd).st_ino == self._last:
+                os.close(fd)
+                continue
+            self._fd = fd
+            return True
+        return False
+
+    def _is_rotated(self) -> bool:
+        """Whether the file at hand will get no more."""
+        try:
+            return os.stat(self.path).st_ino != os.fstat(self._fd).st_ino
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Done."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
