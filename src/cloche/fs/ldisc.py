@@ -146,7 +146,7 @@ class Termios:
 
 
 class Line:
-    """A complete line of input; `is_eof` if VEOF (or a switch of modes) ended it, which no reader sees."""
+    """A complete line of input; `is_eof` if VEOF ended it: a NUL that only a reader in raw mode sees."""
 
     def __init__(self, data: bytes, *, is_eof: bool) -> None:
         self.data: bytes = data
@@ -249,12 +249,13 @@ class LineDiscipline:
         if changed & ICANON:
             if new.lflag & ICANON:
                 if self.raw:
-                    self.lines.append(Line(bytes(self.raw), is_eof=True))
-                    self.line_bytes += len(self.raw) + 1
+                    self.line_bytes = len(self.raw)
+                    is_eof = self.raw[len(self.raw) - 1] == 0
+                    self.lines.append(Line(bytes(self.raw[: len(self.raw) - is_eof]), is_eof=is_eof))
                     self.raw.clear()
             else:
                 for line in self.lines:
-                    self.raw += line.data
+                    self.raw += line.data + b"\0" if line.is_eof else line.data
                 self.raw += self.edit
                 self.lines.clear()
                 self.line_bytes = 0
