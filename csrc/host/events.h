@@ -344,7 +344,7 @@ static uint64_t last_poll;
  * ever more rarely, after a success at once again. */
 static bool spin_worth(void)
 {
-    if (!run_count || run_count >= cpu_count || !spin_ticks || (ops_out && is_sync))
+    if (!run_count || run_count > cpu_count || !spin_ticks || (ops_out && is_sync))
         return false;
     if (spin_skip) {
         spin_skip--;
@@ -390,9 +390,9 @@ static int next_event(struct event *e, int64_t timeout_ns)
             return 0;
         }
         if (spin_worth()) {
-            uint64_t start = ticks();
+            uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
             int turn = 0;
-            while (ticks() - start < spin_ticks) {
+            while (ticks() - start < budget) {
                 if (scan(e) || (ops_out && (++turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
                     spin_result(true);
                     return 1;

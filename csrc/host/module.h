@@ -513,6 +513,16 @@ static void go_on(struct thr *t)
         flush_deferred();
 }
 
+FUNC(wait_long) /* (thread): its call blocks, so it need not spin */
+{
+    NEED(1);
+    THR(0);
+    uint32_t expected = ST_REQUEST;
+    if (!t->running && !t->held)
+        __atomic_compare_exchange_n(&t->slot->state, &expected, ST_WAIT, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    Py_RETURN_NONE;
+}
+
 FUNC(park) /* (thread) -> whether its host thread waits from now on until `renew` */
 {
     NEED(1);
@@ -520,6 +530,8 @@ FUNC(park) /* (thread) -> whether its host thread waits from now on until `renew
     if (t->running || t->held || !t->has_frame || t->op_count || t->rec_count || prcs[t->prc]->dead || t->exiting)
         Py_RETURN_FALSE;
     t->is_parked = true;
+    uint32_t expected = ST_REQUEST;
+    __atomic_compare_exchange_n(&t->slot->state, &expected, ST_WAIT, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     t->is_patched = false;
     Py_RETURN_TRUE;
 }
@@ -1124,7 +1136,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
-    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),

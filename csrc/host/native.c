@@ -279,7 +279,9 @@ static bool is_sync; /* notifications are answered on one processor: set_sync */
 
 static void update_spin(void)
 {
-    uint64_t want = run_count + 2 <= cpu_count && spin_penalty < 4 ? stub_spin_ticks : 0;
+    uint64_t want = spin_penalty >= 4 || run_count + 1 > cpu_count ? 0
+                    : run_count + 2 <= cpu_count                    ? stub_spin_ticks
+                                                                    : stub_spin_ticks / 4;
     if (info->spin_ticks != want)
         info->spin_ticks = want;
 }

@@ -38,6 +38,7 @@
 #define ST_REQUEST 1
 #define ST_SLEEPING 2
 #define ST_REPLY 3
+#define ST_WAIT 4 /* a taken request that will not be answered soon: do not spin for it */
 
 /* Kinds of request. */
 #define K_SYSCALL 1

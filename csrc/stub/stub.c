@@ -129,15 +129,17 @@ static inline void ring(void)
 static void wait_reply(volatile struct slot *slot)
 {
     uint64_t start = ticks();
-    while (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != ST_REPLY) {
-        if (ticks() - start < INFO->spin_ticks) {
+    for (;;) {
+        uint32_t expected = __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
+        if (expected == ST_REPLY)
+            return;
+        if (expected != ST_WAIT && ticks() - start < INFO->spin_ticks) {
             pause_cpu();
             continue;
         }
         const volatile uint32_t *bell = &INFO->bells[slot->bell % BELLS];
-        uint32_t expected = ST_REQUEST;
         if (!__atomic_compare_exchange_n(&slot->state, &expected, ST_SLEEPING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            return;
+            continue;
         for (;;) {
             uint32_t value = __atomic_load_n(bell, __ATOMIC_ACQUIRE);
             if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != ST_SLEEPING)

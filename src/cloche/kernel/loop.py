@@ -200,6 +200,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             return
         if task.state == "R":
             task.state = "S"
+        task.thread.wait_long()
         if op.deadline_ns >= 0 and not task.has_deadline_timer:
             arm_deadline(kernel, task, op.deadline_ns)
         if task.wants_attention:

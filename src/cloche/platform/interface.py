@@ -186,6 +186,9 @@ class HostThread:
         process has as many as it can have."""
         raise NotImplementedError
 
+    def wait_long(self) -> None:
+        """A hint: the stopped thread will not be resumed soon."""
+
     def park(self) -> bool:
         """Give the stopped thread up without its end, for `queue_clone_thread` to use again; False if that cannot be:
         then queue_exit, resume and discard.  Like `discard`, it is the last call."""

@@ -259,6 +259,9 @@ class SystrapThread(HostThread):
         _native.queue_clone(self.handle, handle)
         return thread
 
+    def wait_long(self) -> None:
+        _native.wait_long(self.handle)
+
     def park(self) -> bool:
         """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
         process = self._process
