@@ -142,6 +142,8 @@ def _serve(
     for flush in kernel.shutdown_hooks:
         flush()
     channel.finish(b"E" + status.to_bytes(4, "little") + kernel.oom_kills.to_bytes(4, "little"))
+    if gofer_sock is not None:
+        gofer_sock.close()  # the gofer ends while we do
     platform.shutdown()
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()
