@@ -29,7 +29,8 @@ from cloche.fs.pipe import open_fifo
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
-from cloche.fs.tmpfs import TmpFs, TmpfsOptions
+from cloche.fs.tmpfs import TmpFs
+from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
