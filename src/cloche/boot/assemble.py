@@ -124,7 +124,7 @@ class Builder:
         """The kernel's own context in a new mount namespace."""
         spec = self.spec
         root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
-        ns = new_namespace(root)
+        ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
         creds = Credentials(0, 0, [], (1 << 41) - 1)
         return Context(creds, FsContext(ns.root, ns.root, 0), ns)
 
@@ -183,7 +183,9 @@ class Builder:
         fs: FileSystem
         if spec.kind == HOST:
             fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared)
-            flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
+            flags = MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
+            if not self.spec.allows_suid or spec.mode == RW:
+                flags |= MS_NOSUID
         elif spec.kind == TMPFS:
             fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)
             flags = MS_NOSUID | MS_NODEV

@@ -74,6 +74,7 @@ class SandboxSpec:
         self.strace_fd: int = -1
         self.log_level: str = "warning"
         self.nofile_limit: int = 1 << 20
+        self.allows_suid: bool = False  # set-user-ID programs and file capabilities count
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []

@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="pid 1 is an init of the sandbox's own, which reaps orphans (the default); --no-init: the command",
     )
+    add(
+        "--allow-suid",
+        action="store_true",
+        help="let set-user-ID programs and file capabilities have their effect",
+    )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
     add("--nofile", type=int, metavar="N", help="limit of open files of each process")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
@@ -70,7 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
     add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
     add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
-    add("--no-patch", dest="patch", action="store_false", help="leave programs' text as it is: slower system calls")
+    add(
+        "--no-patch",
+        dest="patch",
+        action="store_false",
+        help="leave programs' text as it is: slower system calls",
+    )
     add(
         "--strace",
         nargs="?",
@@ -219,6 +229,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         spec.timeout_s = options.timeout
     spec.is_read_only = options.read_only
     spec.has_init = options.init
+    spec.allows_suid = options.allow_suid
     spec.is_patching = options.patch
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
