@@ -259,6 +259,7 @@ def assemble(
     kernel.hostname = spec.hostname
     kernel.max_tasks = spec.max_tasks
     kernel.memory_limit = spec.memory_bytes
+    kernel.cpu_limit = spec.cpus
     kernel.extra[HOST_FACTS] = facts
     kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
         facts.hwcap,
@@ -288,7 +289,9 @@ def assemble(
     if spec.has_init:
         make_init(kernel, ctx, ROOT_CAPS)
     kernel.root_context = ctx
-    memory_guard.install(kernel, builder.quota, is_quiet=spec.log_level == "error")
+    memory_guard.install(
+        kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error"
+    )
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     kernel.stdio = open_stdio(kernel, spec, stdio)

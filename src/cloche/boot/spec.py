@@ -62,7 +62,12 @@ class SandboxSpec:
         ] = []  # (path, content, mode), written into the private layers
         self.hostname: bytes = b"cloche"
         self.memory_bytes: int = -1
+        self.cpus: float = 0.0  # processors; 0: no limit
         self.max_tasks: int = 4096
+        # Limits that the host's control groups enforce as well: the monitor places the guests when the sentry asks.
+        self.is_placed: bool = False
+        self.has_cpu_group: bool = False
+        self.oom_fd: int = -1  # a file that counts the kills for want of memory
         self.timeout_s: float = 0.0  # 0: none
         self.is_read_only: bool = False
         self.has_terminal: bool = False  # -t

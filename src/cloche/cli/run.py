@@ -14,6 +14,8 @@ from cloche.cli.options import UsageError, env_items, parse_size, parse_user, re
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 
 NOFILE_MAX: Final = 1 << 20
+CPUS_MIN: Final = 0.01
+CPUS_MAX: Final = 4096
 
 
 TYPE_CHECKING = False
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let set-user-ID programs and file capabilities have their effect",
     )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
+    add("--cpus", type=float, metavar="N", help="limit of processors, e.g. 0.5")
     add("--nofile", type=int, metavar="N", help="limit of open files of each process")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
@@ -234,6 +237,10 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
     spec.is_interactive = options.interactive
+    if options.cpus is not None:
+        if not CPUS_MIN <= options.cpus <= CPUS_MAX:
+            raise UsageError(f"--cpus: from {CPUS_MIN} to {CPUS_MAX}")
+        spec.cpus = options.cpus
     spec.is_attached = not options.detach
     options.log_bytes = parse_size(options.log_size, "--log-size")
     if options.nofile is not None:

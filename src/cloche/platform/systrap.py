@@ -17,6 +17,7 @@ import errno
 import os
 import re
 import resource
+import signal
 import socket
 import struct
 import time
@@ -147,6 +148,22 @@ class SystrapProcess(HostProcess):
             return 0, 0
         self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
         return self._user_ns, self._system_ns
+
+    def pause(self) -> bool:
+        return self._signal(signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signo: int) -> bool:
+        pid = self.host_pid()
+        if pid <= 0:
+            return False
+        try:
+            os.kill(pid, signo)
+        except ProcessLookupError:
+            return False  # dead, and not yet reaped by us
+        return True
 
     def kill(self) -> None:
         if not self.is_dead:
