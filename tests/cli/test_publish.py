@@ -341,3 +341,97 @@ def test_a_port_in_use() -> None:
 def test_an_address_that_the_host_has_not() -> None:
     outcome = run("true", options=("-p", "192.0.2.1:0:80"))
     assert outcome.status == 125 and is_one_line(outcome.err) and "not an address" in outcome.err, outcome
+
+
+def test_a_flood_that_nobody_accepts(servers: list[Server]) -> None:
+    server = Server(
+        SERVER
+        + """
+sys.stdin.readline()  # its end: /dev/null
+time.sleep(1)
+while True:
+    sock, peer = listener.accept()
+    try:
+        sock.sendall(sock.recv(10))
+    except OSError:
+        pass
+    sock.close()
+""",
+        700,
+        "-e",
+        "BACKLOG=3",
+    )
+    servers.append(server)
+    flood = [server.connect() for _number in range(300)]
+    for number, sock in enumerate(flood):
+        if number & 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    with server.connect() as sock:
+        sock.sendall(b"alive")
+        assert read_all(sock) == b"alive"
+
+
+def test_descriptors_travel_and_splice_works(servers: list[Server]) -> None:
+    server = Server(
+        SERVER
+        + """
+here, there = socket.socketpair()
+if os.fork() == 0:
+    here.close()
+    while True:
+        _data, fds, _flags, _name = socket.recv_fds(there, 1, 1)
+        if not fds:
+            os._exit(0)
+        sock = socket.socket(fileno=fds[0])
+        end, start = os.pipe()
+        while count := os.splice(sock.fileno(), start, 100000):
+            while count:
+                count -= os.splice(end, sock.fileno(), count)
+        with open("/proc/self/exe", "rb") as file:
+            sock.sendfile(file, 0, 200000)
+        sock.close()
+        os.close(end), os.close(start)
+there.close()
+for sock, peer in connections():
+    socket.send_fds(here, [b"x"], [sock.fileno()])
+    sock.close()
+"""
+    )
+    servers.append(server)
+    for _turn in range(3):
+        with server.connect() as sock:
+            sent = os.urandom(300_000)
+            reader: list[bytes] = []
+            thread = threading.Thread(target=lambda: reader.append(read_all(sock)))  # noqa: B023
+            thread.start()
+            sock.sendall(sent)
+            sock.shutdown(socket.SHUT_WR)
+            thread.join(30)
+            assert reader[0][: len(sent)] == sent
+            assert len(reader[0]) == len(sent) + 200_000
+
+
+def test_ipv6(servers: list[Server]) -> None:
+    port = free_port()
+    running = Running(
+        PYTHON,
+        "-c",
+        """
+import socket
+listener = socket.create_server(("::", 700), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while True:
+    sock, peer = listener.accept()
+    sock.sendall(repr((peer[0], sock.getsockname()[0])).encode())
+    sock.close()
+""",
+        options=("-p", f"[::1]:{port}:700", "-p", f"{port}:700"),
+    )
+    try:
+        assert running.wait_for_line() == "ready"
+        for host, shown in (("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")):
+            with socket.create_connection((host, port), timeout=20) as sock:
+                assert eval(read_all(sock)) == (shown, shown)
+    finally:
+        running.end()

@@ -29,7 +29,8 @@ from cloche.fs.pipe import open_fifo
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
-from cloche.fs.tmpfs import TmpFs, TmpfsOptions
+from cloche.fs.tmpfs import TmpFs
+from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
@@ -123,7 +124,7 @@ class Builder:
         """The kernel's own context in a new mount namespace."""
         spec = self.spec
         root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
-        ns = new_namespace(root)
+        ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
         creds = Credentials(0, 0, [], (1 << 41) - 1)
         return Context(creds, FsContext(ns.root, ns.root, 0), ns)
 
@@ -182,7 +183,9 @@ class Builder:
         fs: FileSystem
         if spec.kind == HOST:
             fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared)
-            flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
+            flags = MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
+            if not self.spec.allows_suid or spec.mode == RW:
+                flags |= MS_NOSUID
         elif spec.kind == TMPFS:
             fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)
             flags = MS_NOSUID | MS_NODEV
@@ -256,6 +259,7 @@ def assemble(
     kernel.hostname = spec.hostname
     kernel.max_tasks = spec.max_tasks
     kernel.memory_limit = spec.memory_bytes
+    kernel.cpu_limit = spec.cpus
     kernel.extra[HOST_FACTS] = facts
     kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
         facts.hwcap,
@@ -285,7 +289,9 @@ def assemble(
     if spec.has_init:
         make_init(kernel, ctx, ROOT_CAPS)
     kernel.root_context = ctx
-    memory_guard.install(kernel, builder.quota, is_quiet=spec.log_level == "error")
+    memory_guard.install(
+        kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error"
+    )
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     kernel.stdio = open_stdio(kernel, spec, stdio)

@@ -17,7 +17,7 @@ from cloche.boot.start import Failure, enter_and_exec, explain, new_process, use
 from cloche.fs.host_tty import TerminalBridge
 from cloche.fs.hostfd import HostFd, describe
 from cloche.fs.proc_text import cmdline_text, shown_state
-from cloche.fs.tty import open_pair
+from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable

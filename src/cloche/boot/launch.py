@@ -37,6 +37,9 @@ CONTROL_WINDOW: Final = b"W"  # + rows cols, two little-endian u16
 CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, + processes out of memory, little-endian u32
 CONTROL_FAILED: Final = b"F"  # from the sentry: + exit status (one byte) + text
 CONTROL_STARTED: Final = b"R"  # from the sentry: the program runs
+CONTROL_PLACE: Final = b"C"  # from the sentry, which waits: there are processes to put into control groups
+CONTROL_PLACED: Final = b"1"  # the answer
+CONTROL_UNPLACED: Final = b"0"
 
 
 class LaunchError(Exception):
@@ -69,6 +72,7 @@ class Sandbox:
         self.failure_status: int = 125
         self.has_started: bool = False
         self.oom_kills: int = 0  # processes that were ended for want of memory
+        self.on_placing: Callable[[int], bool] | None = None  # limits the guests; given the sentry's pid
         self.on_packet: Callable[[bytes], None] | None = None  # of answers to the clients' requests
 
     def start_analyst(self) -> None:
@@ -116,6 +120,11 @@ class Sandbox:
             self.failure = message[2:].decode(errors="replace")
         elif kind == CONTROL_STARTED:
             self.has_started = True
+        elif kind == CONTROL_PLACE:
+            place = self.on_placing
+            self.control.send(
+                CONTROL_PLACED if place is not None and place(self.sentry_pid) else CONTROL_UNPLACED
+            )
         elif self.on_packet is not None:
             self.on_packet(message)
         return True
@@ -275,8 +284,7 @@ def _middle(
         keep.append(gofer.sock.fileno())
     if broker is not None:
         keep.append(broker.sock.fileno())
-    if spec.strace_fd >= 0:
-        keep.append(spec.strace_fd)
+    keep += [fd for fd in (spec.strace_fd, spec.oom_fd) if fd >= 0]
     confine.close_all_but(keep)  # whatever our caller had open is none of the sandbox's business
     confine.detach_from_terminal()
     if spec.is_confined:

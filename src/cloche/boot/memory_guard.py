@@ -11,6 +11,7 @@ Without `--memory` only in-memory files and shared memory have a limit, that of 
 Needs a procfs that counts processes as the sentry does (`confine.mount_own_proc`); without it, sizes read as 0.
 """
 
+import os
 import sys
 from itertools import islice
 from typing import Final
@@ -146,7 +147,44 @@ class MemoryGuard:
         mark_fatal(group, SIGKILL)
 
 
-def install(kernel: Kernel, quota: StorageQuota, *, is_quiet: bool) -> None:
+class HostKills:
+    """Notices that the host's kernel has ended a guest that was over the limit of its control group."""
+
+    def __init__(self, kernel: Kernel, fd: int, *, is_quiet: bool) -> None:
+        self.kernel: Kernel = kernel
+        self.fd: int = fd
+        self.is_quiet: bool = is_quiet
+        self.seen: int = self._count()
+        kernel.group_exit_hooks.append(self.group_exits)
+
+    def _count(self) -> int:
+        """`oom_kill` of memory.events (version 2) or memory.oom_control (version 1)."""
+        try:
+            for line in os.pread(self.fd, 4096, 0).splitlines():
+                words = line.split()
+                if len(words) == 2 and words[0] == b"oom_kill" and words[1].isdigit():
+                    return int(words[1])
+        except OSError:
+            pass
+        return 0
+
+    def group_exits(self, group: ThreadGroup) -> None:
+        """A process is gone: was that it?"""
+        if group.exit_status & 0x7F != SIGKILL or group.fatal_status >= 0:
+            return
+        count = self._count()
+        if count > self.seen:
+            self.seen = count
+            self.kernel.oom_kills += 1
+            if not self.is_quiet:
+                name = group.leader.comm.decode(errors="replace") if group.leader is not None else "?"
+                sys.stderr.write(
+                    f"cloche: memory limit reached: the host killed process {group.tgid} ({name!r})\n"
+                )
+                sys.stderr.flush()
+
+
+def install(kernel: Kernel, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
     """Watch over `kernel.memory_limit` and the storage quota; give kernel objects their part of the limit."""
     limit = kernel.memory_limit
     host_bytes = host_facts(kernel).memory_total
@@ -155,3 +193,5 @@ def install(kernel: Kernel, quota: StorageQuota, *, is_quiet: bool) -> None:
         kernel_bytes = min(kernel_bytes, limit // 2)
     KERNEL_MEMORY.limit = max(kernel_bytes, _LEAST_KERNEL_MEMORY)
     MemoryGuard(kernel, quota, limit, is_quiet=is_quiet).start()
+    if oom_fd >= 0:
+        HostKills(kernel, oom_fd, is_quiet=is_quiet)

@@ -12,7 +12,7 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import LinuxError
-from cloche.boot import confine, seccomp
+from cloche.boot import confine, cpu_guard, seccomp
 from cloche.boot.assemble import assemble
 from cloche.boot.control import Control
 from cloche.boot.seccomp_sentry import sentry_policy
@@ -122,6 +122,10 @@ def _serve(
             allowed.append((proc_fd, _READ_FILE))
         confine.deny_paths(report, allowed, may_signal=True)
     platform.start()
+    is_placed = False
+    if spec.is_placed:
+        control.send(b"C")  # as in `launch`; no guest code runs yet, and what there is forks nothing
+        is_placed = control.recv(1) == b"1"
     if spec.is_confined:
         confine.set_undumpable(report)
         seccomp.install(sentry_policy(proc_fd))
@@ -132,6 +136,8 @@ def _serve(
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if broker_sock is not None:
         publish(kernel, broker_sock)
+    if spec.cpus > 0 and not (is_placed and spec.has_cpu_group):
+        cpu_guard.install(kernel, spec.cpus)
     channel = Control(kernel, spec, control)
     failure = start_program(kernel, spec)
     if failure is not None:
@@ -142,6 +148,8 @@ def _serve(
     for flush in kernel.shutdown_hooks:
         flush()
     channel.finish(b"E" + status.to_bytes(4, "little") + kernel.oom_kills.to_bytes(4, "little"))
+    if gofer_sock is not None:
+        gofer_sock.close()  # the gofer ends while we do
     platform.shutdown()
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()

@@ -62,7 +62,12 @@ class SandboxSpec:
         ] = []  # (path, content, mode), written into the private layers
         self.hostname: bytes = b"cloche"
         self.memory_bytes: int = -1
+        self.cpus: float = 0.0  # processors; 0: no limit
         self.max_tasks: int = 4096
+        # Limits that the host's control groups enforce as well: the monitor places the guests when the sentry asks.
+        self.is_placed: bool = False
+        self.has_cpu_group: bool = False
+        self.oom_fd: int = -1  # a file that counts the kills for want of memory
         self.timeout_s: float = 0.0  # 0: none
         self.is_read_only: bool = False
         self.has_terminal: bool = False  # -t
@@ -74,6 +79,7 @@ class SandboxSpec:
         self.strace_fd: int = -1
         self.log_level: str = "warning"
         self.nofile_limit: int = 1 << 20
+        self.allows_suid: bool = False  # set-user-ID programs and file capabilities count
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []

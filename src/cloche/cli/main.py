@@ -32,6 +32,24 @@ _VERBS: Final = {
 _GLOBAL_WITH_VALUE: Final = ("--root",)
 
 
+def help_formatter(*, prog: str) -> argparse.HelpFormatter:
+    """Help as wide as the terminal.
+
+    A parser asks for a formatter with each argument that it is given.  Told the width, that does not import `shutil`
+    and what it needs, which would take as long as the rest of this module.
+    """
+    try:
+        columns = int(os.environ.get("COLUMNS", "0"))
+    except ValueError:
+        columns = 0
+    if columns <= 0:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 80
+    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line."""
 
@@ -52,15 +70,22 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run the verb; the exit status."""
     words = sys.argv[1:] if argv is None else argv
     parser = Parser(
-        prog="cloche", description="Run untrusted programs under a kernel of their own.", allow_abbrev=False
+        prog="cloche",
+        description="Run untrusted programs under a kernel of their own.",
+        allow_abbrev=False,
+        formatter_class=help_formatter,
     )
     parser.add_argument("--version", action="version", version=f"cloche {__version__}")
     parser.add_argument("--root", default="", metavar="DIR", help="where the records of sandboxes are")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser, prog=parser.prog)
     at = verb_index(words)
     chosen = words[at] if at < len(words) else ""
     for verb, text in _VERBS.items():
-        sub = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        if verb != chosen and chosen in _VERBS:
+            continue  # it is neither run nor shown
+        sub = verbs.add_parser(
+            verb, help=text, description=text, allow_abbrev=False, formatter_class=help_formatter
+        )
         if verb == chosen:
             module = importlib.import_module(f"cloche.cli.{verb}")
             module.add_arguments(sub)

@@ -28,11 +28,13 @@ from cloche.cli.terminal import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.boot.control_server import ControlServer
+    from cloche.runtime.cgroups import Group
     from cloche.runtime.logs import LogWriter
     from cloche.runtime.records import Record
 
 EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
+DEFAULT_TASKS: Final = 4096
 _PUMP_BYTES: Final = 65536
 
 
@@ -51,6 +53,7 @@ class Monitor:
         self.pumps: dict[int, int] = {}  # descriptor of a pipe -> stream in the log
         self.ready_fd: int = -1  # where somebody waits to hear that the program has started
         self.error: str = ""  # why cloche itself ended the sandbox
+        self.group: Group | None = None  # control groups of the guests
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -58,6 +61,46 @@ class Monitor:
             self.log.append(2, f"cloche: {text}\n".encode())
         elif sys.stderr is not None:
             print(f"cloche: {text}", file=sys.stderr)
+
+    def start(self, streams: list[int]) -> Sandbox:
+        """Launch the sandbox.  Raises LaunchError, OSError."""
+        spec = self.spec
+        if os.geteuid() == 0 and (spec.memory_bytes > 0 or spec.cpus > 0 or spec.max_tasks < DEFAULT_TASKS):
+            self._make_groups()
+        try:
+            sandbox = launch(spec, streams)
+        except (LaunchError, OSError):
+            if self.group is not None:
+                self.group.destroy()
+            raise
+        finally:
+            if spec.oom_fd >= 0:
+                os.close(spec.oom_fd)
+        sandbox.on_placing = self._place
+        return sandbox
+
+    def _make_groups(self) -> None:
+        from cloche.runtime.cgroups import Limits, create
+
+        spec = self.spec
+        tasks = spec.max_tasks if spec.max_tasks < DEFAULT_TASKS else 0
+        self.group = create(Limits(max(spec.memory_bytes, 0), spec.cpus, tasks))
+        if self.group is not None:
+            spec.is_placed = True
+            spec.has_cpu_group = self.group.has_cpu
+            if self.group.events:
+                spec.oom_fd = os.open(self.group.events, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _place(self, sentry_pid: int) -> bool:
+        """The platform's processes are there, from which guests come: limit them.  Whether that could be done."""
+        if self.group is None:
+            return False
+        try:
+            self.group.place(sentry_pid)
+        except OSError as error:
+            self.say(f"no limits by control groups: {error.strerror}")
+            return False
+        return True
 
     def serve(self, record: "Record", listener: socket.socket, sandbox: Sandbox) -> None:
         """The sandbox has a name: answer those who ask for it."""
@@ -98,6 +141,8 @@ class Monitor:
             if self.terminal is not None:
                 self.terminal.leave()
             sandbox.reap()
+            if self.group is not None:
+                self.group.destroy()
             if sandbox.status < 0:
                 self.modes.restore()
         if status < 0:
@@ -204,7 +249,7 @@ def run_attached(spec: SandboxSpec, streams: list[int], record: "Record | None")
     monitor = Monitor(spec)
     listener = record.listen() if record is not None else None
     try:
-        sandbox = launch(spec, streams)
+        sandbox = monitor.start(streams)
     except (LaunchError, OSError):
         if record is not None:
             record.discard()
@@ -267,7 +312,7 @@ def _detached_child(spec: SandboxSpec, record: "Record", log_bytes: int, ready_w
     listener = record.listen()
     record.state.pid = os.getpid()
     record.save()
-    sandbox = launch(spec, [keyboard if keyboard >= 0 else 0, 1, 2])
+    sandbox = monitor.start([keyboard if keyboard >= 0 else 0, 1, 2])
     os.dup2(null, 1)
     os.dup2(null, 2)
     monitor.pumps = {out_read: 1, err_read: 2}

@@ -14,6 +14,8 @@ from cloche.cli.options import UsageError, env_items, parse_size, parse_user, re
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 
 NOFILE_MAX: Final = 1 << 20
+CPUS_MIN: Final = 0.01
+CPUS_MAX: Final = 4096
 
 
 TYPE_CHECKING = False
@@ -63,14 +65,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="pid 1 is an init of the sandbox's own, which reaps orphans (the default); --no-init: the command",
     )
+    add(
+        "--allow-suid",
+        action="store_true",
+        help="let set-user-ID programs and file capabilities have their effect",
+    )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
+    add("--cpus", type=float, metavar="N", help="limit of processors, e.g. 0.5")
     add("--nofile", type=int, metavar="N", help="limit of open files of each process")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
     add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
     add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
-    add("--no-patch", dest="patch", action="store_false", help="leave programs' text as it is: slower system calls")
+    add(
+        "--no-patch",
+        dest="patch",
+        action="store_false",
+        help="leave programs' text as it is: slower system calls",
+    )
     add(
         "--strace",
         nargs="?",
@@ -219,10 +232,15 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         spec.timeout_s = options.timeout
     spec.is_read_only = options.read_only
     spec.has_init = options.init
+    spec.allows_suid = options.allow_suid
     spec.is_patching = options.patch
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
     spec.has_terminal = options.tty
     spec.is_interactive = options.interactive
+    if options.cpus is not None:
+        if not CPUS_MIN <= options.cpus <= CPUS_MAX:
+            raise UsageError(f"--cpus: from {CPUS_MIN} to {CPUS_MAX}")
+        spec.cpus = options.cpus
     spec.is_attached = not options.detach
     options.log_bytes = parse_size(options.log_size, "--log-size")
     if options.nofile is not None:

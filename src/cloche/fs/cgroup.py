@@ -46,7 +46,8 @@ def cgroup_text(kernel: Kernel, name: str) -> str:
     if name == "pids.current":
         return f"{len(kernel.tasks) - kernel.uncounted_tasks}\n"
     if name == "cpu.max":
-        return f"max {CPU_PERIOD_US}\n"
+        quota = str(int(kernel.cpu_limit * CPU_PERIOD_US)) if kernel.cpu_limit > 0 else "max"
+        return f"{quota} {CPU_PERIOD_US}\n"
     if name == "cpu.stat":
         user, system = all_cpu_ns(kernel)
         total = user + system

@@ -18,7 +18,7 @@ from cloche.abi.ioctl import (
 )
 from cloche.abi.mman import MAP_PRIVATE, MAP_TYPE
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
-from cloche.fs.tty import open_console, open_current_tty, open_ptmx, open_slave
+from cloche.fs.tty_files import open_console, open_current_tty, open_ptmx, open_slave
 from cloche.mm.usermem import IovIter
 from cloche.vfs.devices import ANY_MINOR, register_char_device
 from cloche.vfs.objects import Context, FileDescription, Inode, Path

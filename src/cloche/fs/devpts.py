@@ -10,7 +10,8 @@ from typing import Final
 from cloche.abi.errno import EINVAL, ENOSPC, LinuxError
 from cloche.abi.magic import DEVPTS_SUPER_MAGIC
 from cloche.abi.stat import DT_CHR, S_IFCHR, S_IFDIR
-from cloche.fs.tty import MAX_PTYS, PTMX_RDEV, DevptsPaths, PtmxInode, SlaveInode, Terminal, install
+from cloche.fs.tty import MAX_PTYS, PTMX_RDEV, Terminal, install
+from cloche.fs.tty_files import DevptsPaths, PtmxInode, SlaveInode
 from cloche.kernel.task import Kernel
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (

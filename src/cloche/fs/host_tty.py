@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLLIN, POLLOUT
-from cloche.fs.tty import SlaveFile, Terminal, open_pair
+from cloche.fs.tty import Terminal
+from cloche.fs.tty_files import SlaveFile, open_pair
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.objects import Context

@@ -13,7 +13,8 @@ from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
-from cloche.fs.tmpfs import TmpFs, TmpfsOptions, parse_options
+from cloche.fs.tmpfs import TmpFs
+from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.mount import register_filesystem

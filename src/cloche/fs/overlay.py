@@ -18,17 +18,10 @@ from cloche.abi.errno import EIO, ENOSPC, ENOTDIR, LinuxError
 from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
 from cloche.abi.mman import MAP_SHARED
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
+from cloche.fs.dir_entry import DirEntry
 from cloche.fs.storage import STEP, StorageQuota, page_count
-from cloche.fs.tmpfs import (
-    DirEntry,
-    TmpFs,
-    TmpfsDescription,
-    TmpfsDir,
-    TmpfsFile,
-    TmpfsInode,
-    TmpfsLink,
-    TmpfsOptions,
-)
+from cloche.fs.tmpfs import TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile, TmpfsInode, TmpfsLink
+from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names

@@ -20,7 +20,6 @@ from cloche.abi.errno import (
     EISDIR,
     ENAMETOOLONG,
     ENODATA,
-    ENODEV,
     ENOSPC,
     ENOTEMPTY,
     ENXIO,
@@ -29,14 +28,12 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import (
-    F_SEAL_EXEC,
     F_SEAL_FUTURE_WRITE,
     F_SEAL_GROW,
     F_SEAL_SEAL,
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
     O_NOATIME,
-    O_RDWR,
     RENAME_EXCHANGE,
     RENAME_WHITEOUT,
 )
@@ -61,11 +58,12 @@ from cloche.abi.xattr import (
     XATTR_LIST_MAX,
     XATTR_REPLACE,
 )
+from cloche.fs.dir_entry import DirEntry
 from cloche.fs.storage import PAGE, Account, Storage, StorageQuota, page_count
+from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
-from cloche.vfs.credentials import Credentials
 from cloche.vfs.devices import open_special
 from cloche.vfs.objects import (
     ATTR_ATIME,
@@ -78,102 +76,23 @@ from cloche.vfs.objects import (
     SEEK_DATA,
     SEEK_HOLE,
     Context,
-    Dentry,
     DirectoryDescription,
     DirEmitter,
     FileDescription,
     FileSystem,
     Inode,
-    Mount,
     Path,
     SetAttr,
     StatFs,
 )
-from cloche.vfs.userns import map_gid, map_uid
 
 _ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
 _DAY_NS: Final = 86_400_000_000_000
-_WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
-_ALL_SEALS: Final = (
-    F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC
-)
+WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+
+
 _FALLOC_MODES: Final = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE
 _FIRST_COOKIE: Final = 2  # directory offsets 0 and 1 are `.` and `..`
-
-MFD_CLOEXEC: Final = 1
-MFD_ALLOW_SEALING: Final = 2
-MFD_HUGETLB: Final = 4
-MFD_NOEXEC_SEAL: Final = 8
-MFD_EXEC: Final = 16
-_MFD_NAME_MAX: Final = 249
-_MFD_HUGE_SIZE: Final = 63 << 26  # MFD_HUGE_*: the logarithm of a size
-
-
-class TmpfsOptions:
-    """What mount(2) may say about a tmpfs; -1: not said."""
-
-    def __init__(self) -> None:
-        self.size: int = -1  # bytes
-        self.inodes: int = -1
-        self.mode: int = 0o1777
-        self.uid: int = 0
-        self.gid: int = 0
-
-
-def _parse_size(text: bytes, total: int) -> int:
-    """A number with k, m or g, or a percentage of `total` bytes (memparse).  Raises LinuxError(EINVAL)."""
-    scale = 1
-    if text.endswith(b"%"):
-        digits = text[:-1]
-    else:
-        digits = text.rstrip(b"kKmMgGtT")
-        for letter in text[len(digits) :].lower():
-            scale <<= 10 * (b"kmgt".index(letter) + 1)
-    if not digits.isdigit():
-        raise LinuxError(EINVAL)
-    value = int(digits)
-    return value * total // 100 if text.endswith(b"%") else value * scale
-
-
-def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = None) -> TmpfsOptions:
-    """The data of mount(2); `total_bytes` is what percentages refer to, `creds` the mounter's: the owner, unless an
-    option says another.  Raises LinuxError(EINVAL).
-    """
-    options = TmpfsOptions()
-    user_ns = None
-    if creds is not None:
-        options.uid, options.gid = creds.fsuid, creds.fsgid
-        user_ns = creds.user_ns
-    for item in data.split(b","):
-        key, _, value = item.partition(b"=")
-        if key == b"size":
-            options.size = (_parse_size(value, total_bytes) + PAGE - 1) // PAGE * PAGE
-        elif key == b"nr_blocks":
-            options.size = _parse_size(value, total_bytes) * PAGE
-        elif key == b"nr_inodes":
-            options.inodes = _parse_size(value, total_bytes)
-        elif key == b"mode" or key == b"uid" or key == b"gid":
-            try:
-                number = int(value, 8) if key == b"mode" else int(value)
-            except ValueError:
-                raise LinuxError(EINVAL)
-            if number < 0:
-                raise LinuxError(EINVAL)
-            if key == b"mode":
-                options.mode = number & 0o7777
-            elif key == b"uid":
-                options.uid = map_uid(user_ns, number)
-            else:
-                options.gid = map_gid(user_ns, number)
-            if options.uid < 0 or options.gid < 0:
-                raise LinuxError(EINVAL)
-        elif key not in (b"", b"huge", b"mpol", b"inode32", b"inode64", b"noswap"):
-            raise LinuxError(EINVAL)
-    if options.size == 0:
-        options.size = -1
-    if options.inodes == 0:
-        options.inodes = -1
-    return options
 
 
 class TmpFs(FileSystem):
@@ -502,8 +421,8 @@ class TmpfsFile(TmpfsInode):
         if count <= 0:
             return count
         seals = self.seals
-        if seals & (_WRITE_SEALS | F_SEAL_GROW):
-            if seals & _WRITE_SEALS:
+        if seals & (WRITE_SEALS | F_SEAL_GROW):
+            if seals & WRITE_SEALS:
                 return -EPERM
             if offset + count > self.size:
                 if offset >= self.size:
@@ -538,7 +457,7 @@ class TmpfsFile(TmpfsInode):
     def map_fd(self, ctx: Context, prot: int, flags: int) -> int:
         """The memfd to map.  Raises LinuxError(EPERM) for seals, ENOMEM."""
         is_shared_write = flags & MAP_SHARED != 0 and prot & PROT_WRITE != 0
-        if is_shared_write and self.seals & _WRITE_SEALS:
+        if is_shared_write and self.seals & WRITE_SEALS:
             raise LinuxError(EPERM)
         storage = self.storage
         fd = storage.memfd(self.size)
@@ -555,7 +474,7 @@ class TmpfsFile(TmpfsInode):
         seals = self.seals
         is_growing = mode & FALLOC_FL_KEEP_SIZE == 0 and end > self.size
         if mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE):
-            if seals & _WRITE_SEALS:
+            if seals & WRITE_SEALS:
                 return -EPERM
         if is_growing:
             if seals & F_SEAL_GROW:
@@ -630,31 +549,6 @@ class TmpfsDescription(FileDescription):
 
     def release(self) -> None:
         self.file.storage.users -= 1
-
-
-# -- directories -----------------------------------------------------------------------------------------
-class DirEntry:
-    """A name in a directory.
-
-    `inode` is None for a name of a lower layer that was not looked up yet (overlay).
-    """
-
-    def __init__(self, name: bytes, inode: Inode | None, ino: int, kind: int, cookie: int) -> None:
-        self.name: bytes = name
-        self.inode: Inode | None = inode
-        self.ino: int = ino
-        self.kind: int = kind  # DT_*
-        self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
-        self.is_lower: bool = False  # overlay: as a lower layer has it
-        self.charged: int = 0
-
-    def charge(self) -> None:
-        """Count it: a guest has made it."""
-        self.charged = NAME_BYTES + len(self.name)
-        KERNEL_MEMORY.take(self.charged)
-
-    def __del__(self) -> None:
-        KERNEL_MEMORY.give(self.charged)
 
 
 class TmpfsDir(TmpfsInode):
@@ -896,74 +790,3 @@ class TmpfsDirDescription(DirectoryDescription):
 
     def release(self) -> None:
         self._entries = []
-
-
-# -- memfd_create(2) and seals -----------------------------------------------------------------------------
-class MemfdMount:
-    """The kernel's own mount of a tmpfs, under which nameless files live (shm_mnt)."""
-
-    def __init__(self, fs: TmpFs) -> None:
-        self.fs: TmpFs = fs
-        self.root: Dentry = Dentry(b"", None, fs.root_inode)
-        self.mount: Mount = Mount(0, fs, self.root)
-
-    def new_file(self, ctx: Context, name: bytes, mode: int) -> TmpfsDescription:
-        """A nameless regular file, open for reading and writing; /proc shows "/NAME (deleted)"."""
-        fs = self.fs
-        fs.account.charge_inode()
-        inode = TmpfsFile(fs, fs.alloc_ino(), S_IFREG | mode, ctx.creds.fsuid, ctx.creds.fsgid)
-        inode.nlink = 0
-        dentry = Dentry(name, self.root, inode)
-        dentry.is_deleted = True
-        file = TmpfsDescription(Path(self.mount, dentry), inode, O_RDWR)
-        file.creds = ctx.creds
-        inode.write_count += 1
-        file.holds_write = True
-        return file
-
-
-def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> FileDescription:
-    """memfd_create(2): MFD_*; the caller applies MFD_CLOEXEC.  Raises LinuxError."""
-    known = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC
-    if flags & MFD_HUGETLB:
-        known |= MFD_HUGETLB | _MFD_HUGE_SIZE
-    if flags & ~known or len(name) > _MFD_NAME_MAX:
-        raise LinuxError(EINVAL)
-    if flags & MFD_NOEXEC_SEAL and flags & MFD_EXEC:
-        raise LinuxError(EINVAL)
-    if flags & MFD_HUGETLB:
-        raise LinuxError(ENODEV)
-    file = place.new_file(ctx, b"memfd:" + name, 0o666 if flags & MFD_NOEXEC_SEAL else 0o777)
-    if flags & MFD_NOEXEC_SEAL:
-        file.file.seals = F_SEAL_EXEC
-    elif flags & MFD_ALLOW_SEALING:
-        file.file.seals = 0
-    return file
-
-
-def get_seals(file: FileDescription) -> int:
-    """fcntl(F_GET_SEALS); -EINVAL for what is not in memory."""
-    inode = file.inode
-    return inode.seals if isinstance(inode, TmpfsFile) and inode.tmpfs.kind == "tmpfs" else -EINVAL
-
-
-def add_seals(ctx: Context, file: FileDescription, seals: int) -> int:
-    """fcntl(F_ADD_SEALS) (mm/memfd.c); 0 or -errno."""
-    inode = file.inode
-    if not file.is_writable():
-        return -EPERM
-    if seals & ~_ALL_SEALS:
-        return -EINVAL
-    if not isinstance(inode, TmpfsFile) or inode.tmpfs.kind != "tmpfs":
-        return -EINVAL
-    if inode.seals & F_SEAL_SEAL:
-        return -EPERM
-    if seals & _WRITE_SEALS & ~inode.seals and inode.storage.fd >= 0:
-        # The host knows whether the memfd is mapped for writing: EBUSY then.
-        result = inode.storage.seal(seals & _WRITE_SEALS)
-        if result < 0:
-            return result
-    if seals & F_SEAL_EXEC and inode.mode & 0o111:
-        seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
-    inode.seals |= seals
-    return 0

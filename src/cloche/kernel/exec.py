@@ -20,6 +20,8 @@ from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.stat import S_IFREG
 from cloche.arch.x86_64.syscalls import SYS_execve
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on_time
+from cloche.kernel.creds import install as install_creds
+from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
 from cloche.kernel.exit import detach_address_space, kill_other_threads
 from cloche.kernel.loader import (
     Image,
@@ -34,13 +36,14 @@ from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
-from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import d_path, path_lookup
-from cloche.vfs.objects import MAY_EXEC, Context, FileDescription, Path
+from cloche.vfs.objects import MAY_EXEC, MAY_READ, Context, FileDescription, Path
 
 MAX_ARG_STRLEN = 131072
 MAX_INTERPRETERS = 4  # levels of #!
 MNT_NOEXEC = 8
+# READ_IMPLIES_EXEC, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, MMAP_PAGE_ZERO: not for programs that gain something.
+_PER_CLEAR_ON_SETID = 0x0040000 | 0x0400000 | 0x0200000 | 0x0100000
 
 
 class ExecImage:
@@ -171,15 +174,15 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
-            next_creds = exec_credentials(task)
-            _fill_image(task, mm, thread, image, envp, stack_top, next_creds)
+            gained = exec_credentials(task, image.path)
+            _fill_image(task, mm, thread, image, envp, stack_top, gained)
         except LinuxError:
             process.kill()
             mm.release()
             raise
     finally:
         release_image(image)
-    order = ExecWait(image, mm, thread, next_creds)
+    order = ExecWait(image, mm, thread, gained)
     if kernel.tracing is not None and len(task.group.tasks) > 1 and kernel.tracing.exec_waits(task):
         task.group.exec_waiter = task
         return block_on_time(task, order)
@@ -189,12 +192,14 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
 class ExecWait(Blocked):
     """An execve whose image is ready; it waits while a tracer looks at the ends of the other threads."""
 
-    def __init__(self, image: ExecImage, mm: AddressSpace, thread: HostThread, creds: Credentials) -> None:
+    def __init__(
+        self, image: ExecImage, mm: AddressSpace, thread: HostThread, gained: ExecCredentials
+    ) -> None:
         super().__init__()
         self.image: ExecImage = image
         self.mm: AddressSpace = mm
         self.thread: HostThread = thread
-        self.creds: Credentials = creds
+        self.gained: ExecCredentials = gained
         self.is_committed: bool = False
 
     def retry(self, task: TaskBase) -> int:
@@ -219,18 +224,17 @@ class ExecWait(Blocked):
         """Past the point of no return: RESUME, or BLOCKED in a tracer's stop."""
         self.is_committed = True
         task.group.exec_waiter = None
-        return _commit(task, self.image, self.mm, self.thread, self.creds)
+        return _commit(task, self.image, self.mm, self.thread, self.gained)
 
 
 def _commit(
-    task: Task, image: ExecImage, mm: AddressSpace, thread: HostThread, next_creds: Credentials
+    task: Task, image: ExecImage, mm: AddressSpace, thread: HostThread, gained: ExecCredentials
 ) -> int:
     kernel, old_tid = task.kernel, task.tid
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
-    task.creds = next_creds
-    _reset_for_exec(task, image)
+    _reset_for_exec(task, image, gained)
     if task.tracee is not None and kernel.tracing is not None:
         return kernel.tracing.execed(task, old_tid)
     return RESUME
@@ -250,12 +254,12 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
     image = prepare(task, kernel, path, name, argv, name)
     try:
         stack_top = _map_image(task, task.mm, task.thread, image)
-        task.creds = exec_credentials(task)
-        _fill_image(task, task.mm, task.thread, image, envp, stack_top, task.creds)
+        gained = exec_credentials(task, image.path)
+        _fill_image(task, task.mm, task.thread, image, envp, stack_top, gained)
     finally:
         release_image(image)
     _install(task, task.mm, task.thread)
-    _reset_for_exec(task, image)
+    _reset_for_exec(task, image, gained)
     task.args.nr = SYS_execve
     task.thread.resume()
 
@@ -325,8 +329,8 @@ def kernel_random(bits: int) -> int:
     return int.from_bytes(os.urandom((bits + 7) // 8), "little") & ((1 << bits) - 1)
 
 
-def _auxv(task: Task, mm: AddressSpace, image: ExecImage, creds: Credentials) -> list[tuple[int, int]]:
-    kernel, main = task.kernel, image.main
+def _auxv(task: Task, mm: AddressSpace, image: ExecImage, gained: ExecCredentials) -> list[tuple[int, int]]:
+    kernel, main, creds = task.kernel, image.main, gained.creds
     interpreter = image.interpreter
     phdr = 0
     for segment in main.segments:
@@ -347,11 +351,11 @@ def _auxv(task: Task, mm: AddressSpace, image: ExecImage, creds: Credentials) ->
         (7, interpreter.base if interpreter is not None else 0),
         (8, 0),
         (9, main.base + main.entry),
-        (11, creds.uid),
-        (12, creds.euid),
-        (13, creds.gid),
-        (14, creds.egid),
-        (23, int(creds.euid != creds.uid or creds.egid != creds.gid)),  # AT_SECURE
+        (11, creds.show_uid(creds.uid)),
+        (12, creds.show_uid(creds.euid)),
+        (13, creds.show_gid(creds.gid)),
+        (14, creds.show_gid(creds.egid)),
+        (23, int(gained.is_secure)),  # AT_SECURE
         (26, kernel.hwcap2),
     ]
     return auxv
@@ -364,12 +368,12 @@ def _fill_image(
     image: ExecImage,
     envp: list[bytes],
     stack_top: int,
-    creds: Credentials,
+    gained: ExecCredentials,
 ) -> None:
     """Order what goes into the new areas once they are mapped, and the first registers."""
     main, interpreter = image.main, image.interpreter
     contents = StackContents(image.argv, envp, image.execfn)
-    sp, stack = build_stack(mm, stack_top, contents, _auxv(task, mm, image, creds))
+    sp, stack = build_stack(mm, stack_top, contents, _auxv(task, mm, image, gained))
     thread.write(sp, stack)
     for part in (main, interpreter):
         if part is not None:
@@ -382,8 +386,8 @@ def _fill_image(
     thread.set_regs(regs)
 
 
-def _reset_for_exec(task: Task, image: ExecImage) -> None:
-    """begin_new_exec and setup_new_exec (fs/exec.c): what execve resets."""
+def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> None:
+    """begin_new_exec and setup_new_exec (fs/exec.c): what execve resets; the new credentials."""
     group = task.group
     handlers = SignalHandlers()
     for signo in range(1, 65):
@@ -398,34 +402,26 @@ def _reset_for_exec(task: Task, image: ExecImage) -> None:
     group.set_exe(image.path)
     group.has_execed = True
     group.exit_signal = 17
-    group.is_dumpable = task.creds.euid == task.creds.uid and task.creds.egid == task.creds.gid
+    creds = gained.creds
+    is_readable = image.path.inode().permission(task, MAY_READ)
+    group.is_dumpable = is_readable and creds.euid == creds.uid and creds.egid == creds.gid
+    if gained.is_secure:
+        group.pdeath_signal = 0
+    if gained.has_gained:
+        task.personality &= ~_PER_CLEAR_ON_SETID
+    install_creds(task, creds)
+    task.mm_user_ns = creds.user_ns
+    while not is_readable and task.mm_user_ns is not None:
+        inode = image.path.inode()
+        if task.mm_user_ns.has_ids(inode.uid, inode.gid):
+            break
+        task.mm_user_ns = task.mm_user_ns.parent  # nobody there may look into it
     for hook in task.kernel.exec_hooks:
         hook(task)
     if task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.clone()
     task.files.close_on_exec(task)
-
-
-def exec_credentials(task: Task) -> Credentials:
-    """capabilities(7), "Transformation of capabilities during execve()", without file capabilities."""
-    old = task.creds
-    creds = old.clone()
-    creds.suid = creds.fsuid = creds.euid
-    creds.sgid = creds.fsgid = creds.egid
-    is_root = not creds.securebits & 1
-    if is_root and (creds.euid == 0 or creds.uid == 0):
-        creds.cap_permitted = creds.cap_inheritable | creds.cap_bounding
-        creds.cap_effective = creds.cap_permitted if creds.euid == 0 else 0
-        if creds.user_ns is None:  # elsewhere they hold only over what belongs to that namespace
-            creds.cap_permitted &= task.kernel.cap_ceiling
-            creds.cap_effective &= task.kernel.cap_ceiling
-    else:
-        creds.cap_permitted = creds.cap_ambient
-        creds.cap_effective = creds.cap_ambient
-    creds.securebits &= ~0x10  # SECBIT_KEEP_CAPS
-    creds.keep_caps = False
-    return creds
 
 
 def lookup_for_exec(task: Task, start: Path | None, name: bytes) -> Path:

@@ -490,6 +490,7 @@ class Kernel:
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot
         self.boot_real_ns: int = 0
         self.memory_limit: int = -1  # --memory in bytes
+        self.cpu_limit: float = 0.0  # --cpus; 0: none
         self.is_patching: bool = False  # programs get patched text
         self.is_strict: bool = False  # CLOCHE_STRICT=1: an internal error stops everything
         self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …

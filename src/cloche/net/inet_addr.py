@@ -37,6 +37,11 @@ class Interface:
         self.mtu: int = 65536
         self.addresses4: dict[bytes, int] = {LOOPBACK4: 8}  # with prefix lengths
         self.addresses6: dict[bytes, int] = {LOOPBACK6: 128}
+        self.labels: dict[bytes, bytes] = {}  # of IPv4 addresses, other than "lo"
+        self.scopes: dict[bytes, int] = {}  # RT_SCOPE_* that were given
+        self.flags: dict[bytes, int] = {}  # IFA_F_* of IPv6 addresses
+        self.queue_length: int = 1000
+        self.was_up: bool = False
         self.packets: int = 0
         self.bytes: int = 0
 
@@ -45,6 +50,7 @@ class Interface:
         if is_up and not self.is_up:
             self.addresses4.setdefault(LOOPBACK4, 8)
             self.addresses6.setdefault(LOOPBACK6, 128)
+            self.was_up = True
         elif not is_up:
             self.addresses6.clear()
         self.is_up = is_up

@@ -62,7 +62,7 @@ from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
-from cloche.net.nlmsg import HEADER, Reply, message
+from cloche.net.nlmsg import HEADER, Reply, attribute, message
 from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
 from cloche.vfs.objects import Context
 from cloche.vfs.userns import UserNamespace
@@ -226,10 +226,10 @@ class NetlinkSocket(SocketFile):
             self._to_kernel(ctx, data)
         return length
 
-    def _broadcast(self, data: bytes, groups: int, cred: Ucred) -> None:
+    def _broadcast(self, data: bytes, groups: int, cred: Ucred, *, is_kernel: bool = False) -> None:
         for (protocol, _pid), other in list(ports_of(self.stack).items()):
-            if protocol == self.protocol and other is not self and other.groups & groups:
-                other.deliver(NetlinkMessage(data, self.pid, groups, cred))
+            if protocol == self.protocol and (other is not self or is_kernel) and other.groups & groups:
+                other.deliver(NetlinkMessage(data, 0 if is_kernel else self.pid, groups, cred))
 
     def deliver(self, found: NetlinkMessage) -> None:
         """Queue a message; one too many is lost."""
@@ -267,18 +267,21 @@ class NetlinkSocket(SocketFile):
                 done = message(NLMSG_DONE, NLM_F_MULTI, seq, self.pid, _I32.pack(0))
                 self.deliver(NetlinkMessage(done, 0, 0, None))
             elif errno or flags & NLM_F_ACK:
-                self._acknowledge(request, errno)
+                self._acknowledge(request, errno, reply.complaint)
+            for group, notice_kind, body in reply.notices:
+                notice = message(notice_kind, 0, 0, 0, body)
+                self._broadcast(notice, 1 << group - 1, Ucred(0, 0, 0), is_kernel=True)
 
     def _answer(self, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
         if self.protocol == NETLINK_ROUTE:
             return rtnetlink.answer(self.stack, ctx, reply, kind, flags, body)
         if self.protocol == NETLINK_SOCK_DIAG:
-            return sock_diag.answer(self.stack, reply, kind, flags, body)
+            return sock_diag.answer(self.stack, ctx, reply, kind, flags, body)
         if self.protocol == NETLINK_GENERIC:
             return ENOENT if kind == 0x10 else EOPNOTSUPP
         return ECONNREFUSED
 
-    def _acknowledge(self, request: bytes, errno: int) -> None:
+    def _acknowledge(self, request: bytes, errno: int, complaint: str = "") -> None:
         fields: tuple[int, int, int, int, int] = HEADER.unpack_from(request, 0)
         body = _I32.pack(-errno)
         flags = 0
@@ -287,6 +290,9 @@ class NetlinkSocket(SocketFile):
         else:
             body += request[:NLMSG_HDRLEN]
             flags = 0x100  # NLM_F_CAPPED
+        if complaint and self.options.get(NETLINK_EXT_ACK, 0):
+            flags |= 0x200  # NLM_F_ACK_TLVS
+            body += bytes(-len(body) & 3) + attribute(1, complaint.encode() + b"\0")  # NLMSGERR_ATTR_MSG
         found = message(NLMSG_ERROR, flags, fields[3], self.pid, body)
         self.deliver(NetlinkMessage(found, 0, 0, None))
 

@@ -48,6 +48,8 @@ class Reply:
         self.seq: int = seq
         self.parts: list[tuple[int, bytes]] = []
         self.is_dump: bool = True
+        self.complaint: str = ""  # what an error is about (NLMSGERR_ATTR_MSG)
+        self.notices: list[tuple[int, int, bytes]] = []  # (RTNLGRP_*, kind, body) for those who watch
 
     def add(self, kind: int, body: bytes) -> None:
         """A message of the answer."""

@@ -2,7 +2,15 @@
 
 from typing import Final
 
-from cloche.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LISTEN
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+)
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
@@ -56,8 +64,6 @@ def _tcp(stack: NetStack, family: int) -> bytes:
         unread, unsent = queues_of(sock)
         if sock.state == TCP_LISTEN:
             unsent = 0
-        elif sock.state == TCP_CLOSE_WAIT and unread:
-            unread += 1  # the FIN that was not read yet
         line = (
             f"{number:4d}: {_shown(sock, sock.laddr)}:{sock.lport:04X} {_shown(sock, sock.raddr)}:{sock.rport:04X} "
             f"{sock.state:02X} {unsent:08X}:{unread:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "
@@ -221,9 +227,15 @@ def _count(stack: NetStack, family: int) -> tuple[int, int, int, int, int]:
     return tcp, alloc, udp, raw, len(stack.tcp.waiting)
 
 
+def is_established(sock: InetSocket) -> bool:
+    """CurrEstab counts CLOSE_WAIT, too."""
+    return isinstance(sock, TcpSocket) and sock.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+
+
 def sockstat_text(stack: NetStack) -> bytes:
     """/proc/net/sockstat."""
     tcp, alloc, udp, raw, waiting = _count(stack, AF_INET)
+    alloc += _count(stack, AF_INET6)[1]
     used = len(stack.sockets) + len(names_of(stack).sockets) + len(ports_of(stack))
     return (
         f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {alloc} mem 0\n"
@@ -297,7 +309,7 @@ def snmp_text(stack: NetStack) -> bytes:
         "OutSegs RetransSegs InErrs OutRsts InCsumErrors"
     )
     udp = "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors"
-    live = len(stack.tuples)
+    live = len([sock for sock in stack.tuples.values() if is_established(sock)])
     packets = stack.lo.packets
     counters = stack.counters
     no_ports = counters.get("UdpNoPorts", 0)

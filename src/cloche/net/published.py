@@ -102,6 +102,7 @@ class PublishedSocket(TcpSocket):
     def enter(self, ctx: Context, listener: TcpSocket) -> None:
         self.state = TCP_ESTABLISHED
         self.phase = CONNECTED
+        self.is_waiting = True
         self.hold = self.new_hold(self.laddr, self.lport)
         self.stack.tcp.insert(self.hold)
         for name, value in self.tcp.items():

@@ -39,6 +39,7 @@ from cloche.abi.socket import (
     IPPROTO_UDPLITE,
     PF_UNIX,
     SOCK_DGRAM,
+    SOCK_PACKET,
     SOCK_RAW,
     SOCK_SEQPACKET,
     SOCK_STREAM,
@@ -65,8 +66,10 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
     """A new socket.  Raises LinuxError."""
     if family < 0 or family >= AF_MAX:
         raise LinuxError(EAFNOSUPPORT)
-    if kind <= 0 or kind >= 11:
+    if kind < 0 or kind >= 11:
         raise LinuxError(EINVAL)
+    if family == AF_INET and kind == SOCK_PACKET:
+        family = AF_PACKET  # as programs of the eighties ask for it
     if not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
         raise LinuxError(ENOBUFS)
     if family == AF_UNIX:
@@ -130,8 +133,6 @@ def create_pair(
     task: Task, family: int, kind: int, protocol: int, flags: int
 ) -> tuple[SocketFile, SocketFile]:
     """Two connected sockets.  Raises LinuxError."""
-    if family == AF_NETLINK:
-        raise LinuxError(EOPNOTSUPP)
     first = create_socket(task, family, kind, protocol, flags)
     if not isinstance(first, UnixSocket):
         first.get().put()

@@ -100,6 +100,11 @@ _IFLA_GSO_IPV4_MAX_SIZE: Final = 63
 _IFLA_GRO_IPV4_MAX_SIZE: Final = 64
 _IFLA_INET6_ADDR_GEN_MODE: Final = 8
 _AF_SPEC: Final = attribute(_IFLA_AF_SPEC, attribute(AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, b"\0")))
+_FOREVER: Final = attribute(IFA_CACHEINFO, _CACHEINFO.pack(0xFFFFFFFF, 0xFFFFFFFF, 0, 0))
+_KEPT_FLAGS: Final = 0x02 | 0x10  # IFA_F_NODAD, IFA_F_HOMEADDRESS
+_GROUP_LINK: Final = 1  # RTNLGRP_*
+_GROUP_ADDRESS4: Final = 5
+_GROUP_ADDRESS6: Final = 9
 _IFA_PROTO: Final = 11
 _IFAPROT_KERNEL_LO: Final = 1
 _AF_BRIDGE: Final = 7
@@ -166,11 +171,11 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     if kind in _EMPTY and is_dump:
         return 0
     if kind in (RTM_NEWLINK, RTM_SETLINK):
-        return _set_link(stack, body)
+        return _set_link(stack, reply, body)
     if kind == RTM_DELLINK:
         return EOPNOTSUPP
     if kind in (RTM_NEWADDR, RTM_DELADDR):
-        return _change_address(stack, body, flags, is_new=kind == RTM_NEWADDR)
+        return _change_address(stack, reply, body, flags, is_new=kind == RTM_NEWADDR)
     return EOPNOTSUPP
 
 
@@ -190,7 +195,7 @@ def link_body(stack: NetStack) -> bytes:
     return head + b"".join(
         [
             attribute(IFLA_IFNAME, b"lo\0"),
-            attribute_u32(IFLA_TXQLEN, 1000),
+            attribute_u32(IFLA_TXQLEN, lo.queue_length),
             attribute(IFLA_OPERSTATE, b"\0" if lo.is_up else b"\2"),
             attribute(IFLA_LINKMODE, b"\0"),
             attribute_u32(IFLA_MTU, lo.mtu),
@@ -201,7 +206,7 @@ def link_body(stack: NetStack) -> bytes:
             attribute_u32(IFLA_GSO_MAX_SIZE, 65536),
             attribute_u32(IFLA_NUM_RX_QUEUES, 1),
             attribute(IFLA_CARRIER, b"\1"),
-            attribute(IFLA_QDISC, b"noqueue\0"),
+            attribute(IFLA_QDISC, b"noqueue\0" if lo.is_up or lo.was_up else b"noop\0"),
             attribute_u32(IFLA_CARRIER_CHANGES, 0),
             attribute(IFLA_ADDRESS, bytes(6)),
             attribute(IFLA_BROADCAST, bytes(6)),
@@ -241,7 +246,7 @@ def _get_link(stack: NetStack, reply: Reply, body: bytes, *, is_dump: bool) -> i
     return 0
 
 
-def _set_link(stack: NetStack, body: bytes) -> int:
+def _set_link(stack: NetStack, reply: Reply, body: bytes) -> int:
     if len(body) < 16:
         return EINVAL
     fields: tuple[int, int, int, int, int] = _IFINFO.unpack_from(body, 0)
@@ -253,65 +258,114 @@ def _set_link(stack: NetStack, body: bytes) -> int:
     mtu = found.get(IFLA_MTU)
     if mtu is not None and len(mtu) == 4:
         stack.lo.mtu = _U32.unpack(mtu)[0]
+    length = found.get(IFLA_TXQLEN)
+    if length is not None and len(length) == 4:
+        stack.lo.queue_length = _U32.unpack(length)[0]
+    was_up = stack.lo.is_up
     if (change or flags) and (change & IFF_UP or not change):
         stack.lo.set_up(is_up=flags & IFF_UP != 0)
+    reply.notices.append((_GROUP_LINK, RTM_NEWLINK, link_body(stack)))
+    if stack.lo.is_up and not was_up:
+        for addr in stack.lo.addresses4:
+            reply.notices.append((_GROUP_ADDRESS4, RTM_NEWADDR, _address4(stack, addr)))
+        for addr in stack.lo.addresses6:
+            reply.notices.append((_GROUP_ADDRESS6, RTM_NEWADDR, _address6(stack, addr)))
     return 0
 
 
 # -- addresses -------------------------------------------------------------------------------------------------
+def _address4(stack: NetStack, addr: bytes) -> bytes:
+    """struct ifaddrmsg with its attributes."""
+    lo = stack.lo
+    scope = RT_SCOPE_HOST if addr[0] == 127 else lo.scopes.get(addr, RT_SCOPE_UNIVERSE)
+    return (
+        _IFADDR.pack(AF_INET, lo.addresses4[addr], IFA_F_PERMANENT, scope, LO_INDEX)
+        + attribute(IFA_ADDRESS, addr)
+        + attribute(IFA_LOCAL, addr)
+        + attribute(IFA_LABEL, lo.labels.get(addr, b"lo") + b"\0")
+        + attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
+        + _FOREVER
+    )
+
+
+def _address6(stack: NetStack, addr: bytes) -> bytes:
+    scope = (
+        RT_SCOPE_HOST if addr == LOOPBACK6 else RT_SCOPE_LINK if addr[:1] == b"\xfe" else RT_SCOPE_UNIVERSE
+    )
+    flags = IFA_F_PERMANENT | stack.lo.flags.get(addr, 0)
+    body = _IFADDR.pack(AF_INET6, stack.lo.addresses6[addr], flags & 0xFF, scope, LO_INDEX)
+    body += attribute(IFA_ADDRESS, addr) + _FOREVER + attribute_u32(IFA_FLAGS, flags)
+    if addr == LOOPBACK6:
+        body += attribute(_IFA_PROTO, bytes([_IFAPROT_KERNEL_LO]))
+    return body
+
+
 def _dump_addresses(stack: NetStack, reply: Reply, family: int) -> int:
     lo = stack.lo
-    cache = attribute(IFA_CACHEINFO, _CACHEINFO.pack(0xFFFFFFFF, 0xFFFFFFFF, 0, 0))
     if family in (AF_UNSPEC, AF_INET):
-        for addr, prefix in lo.addresses4.items():
-            scope = RT_SCOPE_HOST if addr[0] == 127 else RT_SCOPE_UNIVERSE
-            head = _IFADDR.pack(AF_INET, prefix, IFA_F_PERMANENT, scope, LO_INDEX)
-            reply.add(
-                RTM_NEWADDR,
-                head
-                + attribute(IFA_ADDRESS, addr)
-                + attribute(IFA_LOCAL, addr)
-                + attribute(IFA_LABEL, b"lo\0")
-                + attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
-                + cache,
-            )
+        for addr in lo.addresses4:
+            reply.add(RTM_NEWADDR, _address4(stack, addr))
     if family in (AF_UNSPEC, AF_INET6) and lo.is_up:
-        for addr, prefix in lo.addresses6.items():
-            scope = RT_SCOPE_HOST if addr == LOOPBACK6 else RT_SCOPE_UNIVERSE
-            head = _IFADDR.pack(AF_INET6, prefix, IFA_F_PERMANENT, scope, LO_INDEX)
-            flags = attribute_u32(IFA_FLAGS, IFA_F_PERMANENT)
-            body = head + attribute(IFA_ADDRESS, addr) + cache + flags
-            if addr == LOOPBACK6:
-                body += attribute(_IFA_PROTO, bytes([_IFAPROT_KERNEL_LO]))
-            reply.add(RTM_NEWADDR, body)
+        for addr in reversed(lo.addresses6):  # by scope, the newest first
+            if addr != LOOPBACK6:
+                reply.add(RTM_NEWADDR, _address6(stack, addr))
+        if LOOPBACK6 in lo.addresses6:
+            reply.add(RTM_NEWADDR, _address6(stack, LOOPBACK6))
     return 0
 
 
-def _change_address(stack: NetStack, body: bytes, flags: int, *, is_new: bool) -> int:
+def _change_address(stack: NetStack, reply: Reply, body: bytes, flags: int, *, is_new: bool) -> int:
     if len(body) < 8:
         return EINVAL
     fields: tuple[int, int, int, int, int] = _IFADDR.unpack_from(body, 0)
-    family, prefix, _flags, _scope, index = fields
+    family, prefix, given_flags, scope, index = fields
     if index != LO_INDEX:
         return ENODEV
     found = attributes(body[8:])
     addr = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    lo = stack.lo
     if family == AF_INET and len(addr) == 4 and prefix <= 32:
-        table = stack.lo.addresses4
+        table = lo.addresses4
+        group = _GROUP_ADDRESS4
     elif family == AF_INET6 and len(addr) == 16 and prefix <= 128:
-        table = stack.lo.addresses6
+        table = lo.addresses6
+        group = _GROUP_ADDRESS6
     else:
         return EINVAL
+    version = "ipv4" if family == AF_INET else "ipv6"
     if not is_new:
         if addr not in table:
+            reply.complaint = f"{version}: Address not found" if family == AF_INET else "address not found"
             return EADDRNOTAVAIL
+        notice = _address4(stack, addr) if family == AF_INET else _address6(stack, addr)
+        reply.notices.append((group, RTM_DELADDR, notice))
         del table[addr]
+        lo.labels.pop(addr, None)
+        lo.scopes.pop(addr, None)
+        lo.flags.pop(addr, None)
         return 0
     if addr in table:
-        return EEXIST if flags & NLM_F_EXCL or family == AF_INET else 0
+        if not flags & NLM_F_EXCL and family != AF_INET:
+            return 0
+        reply.complaint = (
+            f"{version}: Address already assigned" if family == AF_INET else "address already assigned"
+        )
+        return EEXIST
     if len(table) >= 256:
         return 105  # ENOBUFS
     table[addr] = prefix
+    label = found.get(IFA_LABEL, b"").rstrip(b"\0")[:15]
+    if label and label != b"lo":
+        lo.labels[addr] = label
+    if scope:
+        lo.scopes[addr] = scope
+    wide_flags = found.get(IFA_FLAGS)
+    if wide_flags is not None and len(wide_flags) == 4:
+        given_flags = _U32.unpack(wide_flags)[0]
+    if family == AF_INET6 and given_flags & _KEPT_FLAGS:
+        lo.flags[addr] = given_flags & _KEPT_FLAGS
+    notice = _address4(stack, addr) if family == AF_INET else _address6(stack, addr)
+    reply.notices.append((group, RTM_NEWADDR, notice))
     return 0
 
 
@@ -333,7 +387,7 @@ def _dump_routes(stack: NetStack, reply: Reply, family: int) -> int:
     if not lo.is_up:
         return 0
     if family in (AF_UNSPEC, AF_INET):
-        for addr, prefix in lo.addresses4.items():
+        for addr, prefix in sorted(lo.addresses4.items()):
             shift = 32 - prefix
             base = (int.from_bytes(addr, "big") >> shift << shift).to_bytes(4, "big")
             if prefix < 32:
@@ -354,7 +408,8 @@ def _dump_routes(stack: NetStack, reply: Reply, family: int) -> int:
     if family in (AF_UNSPEC, AF_INET6):
         for addr, prefix in lo.addresses6.items():
             if addr != LOOPBACK6:
-                body = _route(AF_INET6, addr, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256)
+                base6 = (int.from_bytes(addr, "big") >> 128 - prefix << 128 - prefix).to_bytes(16, "big")
+                body = _route(AF_INET6, base6, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256)
                 reply.add(RTM_NEWROUTE, body + _V6_TAIL)
             body = _route(AF_INET6, addr, 128, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_UNIVERSE, b"", 0)
             reply.add(RTM_NEWROUTE, body + attribute_u32(RTA_PRIORITY, 0) + _V6_TAIL)

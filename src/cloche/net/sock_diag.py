@@ -1,14 +1,25 @@
 """NETLINK_SOCK_DIAG: the sockets of the sandbox as ss(8) lists them (sock_diag(7)).
 
-Dumps TCP, UDP and Unix sockets; looking one up or destroying it is not there.
+Dumps TCP, UDP and Unix sockets, and aborts TCP connections (ss -K); looking a single one up is not there.
 """
 
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EINVAL, ENOENT, EOPNOTSUPP
+from cloche.abi.capability import CAP_NET_ADMIN
+from cloche.abi.errno import ECONNABORTED, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from cloche.abi.netlink import NLM_F_DUMP
-from cloche.abi.socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE, TCP_ESTABLISHED
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SHUT_RD,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+)
 from cloche.abi.structs import pack_sockaddr_un
 from cloche.net.inet_addr import mapped
 from cloche.net.inet_base import InetSocket, NetStack
@@ -16,8 +27,15 @@ from cloche.net.nlmsg import Reply, attribute, attribute_u32
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import UdpSocket
 from cloche.net.unix_base import CONNECTED, LISTENING, UnixSocket, names_of
+from cloche.vfs.objects import Context
 
 SOCK_DIAG_BY_FAMILY: Final = 20
+SOCK_DESTROY: Final = 21
+_MEMINFO: Final = Struct("<IIII")
+_SKMEMINFO: Final = Struct("<IIIIIIIII")
+_SHUTDOWN: Final = 8  # INET_DIAG_*
+_SKV6ONLY: Final = 11
+_ID_BYTES: Final = 48  # struct inet_diag_sockid
 _REQUEST: Final = Struct("<BBBxI")
 _UNIX_REQUEST: Final = Struct("<BBHIII")
 _MESSAGE: Final = Struct("<BBBB")
@@ -31,8 +49,10 @@ _UDIAG_SHOW_PEER: Final = 4
 _UDIAG_SHOW_RQLEN: Final = 0x10
 
 
-def answer(stack: NetStack, reply: Reply, kind: int, flags: int, body: bytes) -> int:
+def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
     """Answer one request: 0, or a positive errno."""
+    if kind == SOCK_DESTROY:
+        return _destroy(stack, ctx, body)
     if kind != SOCK_DIAG_BY_FAMILY:
         return EINVAL
     if len(body) < 8:
@@ -52,8 +72,30 @@ def answer(stack: NetStack, reply: Reply, kind: int, flags: int, body: bytes) ->
             continue
         state = state_of(sock)
         if states >> state & 1:
-            reply.add(SOCK_DIAG_BY_FAMILY, _inet(sock, state))
+            reply.add(SOCK_DIAG_BY_FAMILY, _inet(sock, state, body[2]))
     return 0
+
+
+def _destroy(stack: NetStack, ctx: Context, body: bytes) -> int:
+    """SOCK_DESTROY: the connection ends with ECONNABORTED here, with a reset there (tcp_abort)."""
+    if len(body) < 8 + _ID_BYTES:
+        return EINVAL
+    if not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
+        return EPERM
+    if body[0] not in (AF_INET, AF_INET6) or body[1] != IPPROTO_TCP:
+        return EOPNOTSUPP
+    wanted = body[8 : 8 + 36]
+    for sock in list(stack.sockets):
+        if isinstance(sock, TcpSocket) and sock.family == body[0] and _identity(sock) == wanted:
+            if sock.state == TCP_CLOSE:
+                continue
+            sock.error = ECONNABORTED
+            if sock.is_listening():
+                sock.shutdown(ctx, SHUT_RD)
+            else:
+                sock.abort()
+            return 0
+    return ENOENT
 
 
 def state_of(sock: InetSocket) -> int:
@@ -70,7 +112,7 @@ def queues_of(sock: InetSocket) -> tuple[int, int]:
             return len(sock.accept_queue), sock.backlog
         peer = sock.peer
         unsent = max(peer.rx_bytes - (peer.rcvbuf >> 1), 0) if peer is not None else 0
-        return sock.rx_bytes, unsent
+        return sock.rx_bytes + sock.fin_unread, unsent + len(sock.unsent)
     if isinstance(sock, UdpSocket):
         return sock.charged, 0
     return 0, 0
@@ -82,18 +124,47 @@ def _address(sock: InetSocket, addr: bytes) -> bytes:
     return addr.ljust(16, b"\0")
 
 
-def _inet(sock: InetSocket, state: int) -> bytes:
-    unread, unsent = queues_of(sock)
+def _identity(sock: InetSocket) -> bytes:
+    """Ports and addresses, as struct inet_diag_sockid begins."""
     return (
-        _MESSAGE.pack(sock.family, state, 0, 0)
-        + sock.lport.to_bytes(2, "big")
+        sock.lport.to_bytes(2, "big")
         + sock.rport.to_bytes(2, "big")
         + _address(sock, sock.laddr)
         + _address(sock, sock.raddr)
-        + bytes(4)
-        + sock.inode.ino.to_bytes(8, "little")
-        + _TAIL.pack(0, unread, unsent, sock.owner_uid, sock.inode.ino)
     )
+
+
+def _inet(sock: InetSocket, state: int, wanted: int) -> bytes:
+    """struct inet_diag_msg and the attributes whose bits are in `wanted`."""
+    unread, unsent = queues_of(sock)
+    ino = sock.inode.ino
+    out = (
+        _MESSAGE.pack(sock.family, state, 0, 0)
+        + _identity(sock)
+        + bytes(4)
+        + ino.to_bytes(8, "little")
+        + _TAIL.pack(0, unread, unsent, sock.owner_uid, ino if not is_embryo(sock) else 0)
+        + attribute(_SHUTDOWN, bytes([sock.shut]))
+    )
+    if sock.family == AF_INET6 and state in (TCP_LISTEN, TCP_CLOSE):
+        is_only = sock.is_v6_only or (len(sock.laddr) == 16 and any(sock.laddr))
+        out += attribute(_SKV6ONLY, bytes([int(is_only)]))
+    if wanted & 1:  # INET_DIAG_MEMINFO
+        out += attribute(1, _MEMINFO.pack(unread, unsent, 0, unsent))
+    if wanted & 1 << 6:  # INET_DIAG_SKMEMINFO
+        row = _SKMEMINFO.pack(unread, sock.rcvbuf, 0, sock.sndbuf, 0, unsent, 0, 0, 0)
+        out += attribute(7, row)
+    if isinstance(sock, TcpSocket):
+        if wanted & 1 << 1:  # INET_DIAG_INFO
+            out += attribute(2, sock.info_bytes())
+        if wanted & 1 << 3:  # INET_DIAG_CONG
+            out += attribute(4, sock.congestion + b"\0")
+    return out
+
+
+def is_embryo(sock: InetSocket) -> bool:
+    """Whether a connection was not accepted yet: it has no inode to show."""
+    return isinstance(sock, TcpSocket) and sock.is_waiting
 
 
 def unix_state(sock: UnixSocket) -> int:

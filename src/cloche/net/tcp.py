@@ -179,6 +179,8 @@ class TcpSocket(InetSocket):
         self.syn_acked: int = 0  # 1: we have connected; these three for TCP_INFO
         self.fin_sent: int = 0
         self.fin_seen: int = 0
+        self.fin_unread: int = 0
+        self.is_waiting: bool = False  # in the accept queue
         self.is_corked: bool = False  # TCP_CORK
         self.unsent: bytes = b""  # less than a segment, held back by TCP_CORK or MSG_MORE
 
@@ -242,6 +244,7 @@ class TcpSocket(InetSocket):
         if not self.accept_queue:
             raise LinuxError(EAGAIN)
         found = self.accept_queue.popleft()
+        found.is_waiting = False
         found.inode.uid, found.inode.gid = ctx.creds.fsuid, ctx.creds.fsgid
         found.owner_uid = ctx.creds.fsuid
         if self.syn_queue:
@@ -412,7 +415,7 @@ class TcpSocket(InetSocket):
     # -- what the other end does -------------------------------------------------------------------------
     def got_fin(self) -> None:
         """The other end sends no more."""
-        self.fin_seen = 1
+        self.fin_seen = self.fin_unread = 1
         self.shut |= RCV_SHUTDOWN
         if self.listener is not None:
             self.listener.undefer(self)
@@ -672,6 +675,8 @@ class TcpSocket(InetSocket):
         if self.error and not (self.shut & RCV_SHUTDOWN and self.error == EPIPE):
             return self.take_error()
         if self.shut & RCV_SHUTDOWN:
+            if not flags & MSG_PEEK:
+                self.fin_unread = 0
             return 0
         if self.state == TCP_CLOSE:
             return -ENOTCONN
@@ -978,7 +983,7 @@ class TcpSocket(InetSocket):
         if level != IPPROTO_TCP:
             raise LinuxError(EOPNOTSUPP)
         if name == TCP_INFO:
-            return self._info()
+            return self.info_bytes()
         if name == TCP_CONGESTION:
             return self.congestion.ljust(16, b"\0")
         if name == TCP_ULP or name == TCP_CC_INFO:
@@ -1011,7 +1016,7 @@ class TcpSocket(InetSocket):
             raise LinuxError(ENOPROTOOPT)
         return _I32.pack(number)
 
-    def _info(self) -> bytes:
+    def info_bytes(self) -> bytes:
         """struct tcp_info as far as tcpi_segs_in; the rest is zero."""
         state = self.state
         is_live = self.peer is not None or self.syn_acked or self.bytes_sent or self.bytes_received
@@ -1106,6 +1111,7 @@ def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
     """Complete the handshake: the server's end goes into the accept queue."""
     server = TcpSocket(client.kernel, ctx, listener.family, 0)
     server.inherit(listener)
+    server.is_waiting = True
     server.laddr, server.lport = client.raddr, client.rport
     server.raddr, server.rport = client.laddr, client.lport
     server.is_addr_bound = True

@@ -86,6 +86,13 @@ class HostProcess:
         """User and system CPU time consumed so far."""
         raise NotImplementedError
 
+    def pause(self) -> bool:
+        """Its threads shall not run for a while; nothing of that is seen inside.  False: it is not there (yet)."""
+        return False
+
+    def proceed(self) -> None:
+        """The end of `pause`."""
+
     def kill(self) -> None:
         """End it at once.  EV_PROCESS_DIED follows unless it was reported already."""
         raise NotImplementedError

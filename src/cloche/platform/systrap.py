@@ -17,6 +17,7 @@ import errno
 import os
 import re
 import resource
+import signal
 import socket
 import struct
 import time
@@ -147,6 +148,22 @@ class SystrapProcess(HostProcess):
             return 0, 0
         self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
         return self._user_ns, self._system_ns
+
+    def pause(self) -> bool:
+        return self._signal(signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signo: int) -> bool:
+        pid = self.host_pid()
+        if pid <= 0:
+            return False
+        try:
+            os.kill(pid, signo)
+        except ProcessLookupError:
+            return False  # dead, and not yet reaped by us
+        return True
 
     def kill(self) -> None:
         if not self.is_dead:
@@ -365,6 +382,7 @@ class Systrap(Platform):
         self._zygote_process = -1
         self._zygote_pid = -1
         self._is_zygote_idle = False
+        self._is_short = False  # the pool is to be filled when there is time
         self._pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
         self._unordered: list[SystrapProcess] = []  # their fork waits for the zygote
         self._ordered: SystrapProcess | None = None  # being forked by the zygote
@@ -590,10 +608,7 @@ class Systrap(Platform):
             self._refill()
         process = self._pool.pop(0)
         process.is_blank = False
-        try:
-            self._refill()
-        except OSError:
-            pass  # no descriptors or memory now: the next one tries again
+        self._is_short = True  # whoever needs this one shall not wait for the next
         return process
 
     def thread(self, ident: int) -> HostThread:
@@ -619,9 +634,16 @@ class Systrap(Platform):
         while True:
             if self._deaths:
                 return self._deaths.pop(0)
-            event = _native.wait_event(timeout_ns)
+            event = _native.wait_event(0 if self._is_short else timeout_ns)
             if event is None:
-                return _NO_EVENT
+                if not self._is_short:
+                    return _NO_EVENT
+                self._is_short = False  # nobody waits for us: make blank processes
+                try:
+                    self._refill()
+                except OSError:
+                    pass  # no descriptors or memory now: the next one that is taken tries again
+                continue
             kind = event[0]
             if kind == EV_SYSCALL or kind == EV_FD:
                 return event

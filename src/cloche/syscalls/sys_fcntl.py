@@ -67,8 +67,8 @@ from cloche.abi.fcntl import (
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
 from cloche.fs.dnotify import set_notice
+from cloche.fs.memfd import add_seals, get_seals
 from cloche.fs.pipe import pipe_fcntl
-from cloche.fs.tmpfs import add_seals, get_seals
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fasync import set_async
 from cloche.kernel.pid_namespace import pid_from, pid_in

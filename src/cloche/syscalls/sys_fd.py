@@ -19,7 +19,8 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.mman import MFD_CLOEXEC
 from cloche.abi.structs import OPEN_HOW_SIZE, unpack_open_how
-from cloche.fs.tmpfs import MemfdMount, TmpFs, memfd_create
+from cloche.fs.memfd import MemfdMount, memfd_create
+from cloche.fs.tmpfs import TmpFs
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64

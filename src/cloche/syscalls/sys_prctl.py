@@ -12,6 +12,7 @@ from cloche.abi.errno import EACCES, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, 
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
+from cloche.kernel.access import find_task
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.syscalls.sys_seccomp import prctl_set_seccomp
 
@@ -198,7 +199,7 @@ def _set_ptracer(task: Task, value: int) -> int:
     """PR_SET_PTRACER (Yama): who else may attach while kernel.yama.ptrace_scope is 1."""
     chosen = to_i32(value)
     if chosen not in (0, -1):
-        found = task.kernel.tasks.get(chosen)
+        found = find_task(task, chosen)
         if found is None:
             return -EINVAL
         chosen = found.group.tgid

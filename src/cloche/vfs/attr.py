@@ -44,6 +44,7 @@ from cloche.abi.xattr import (
     XATTR_SIZE_MAX,
 )
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.file_caps import shown_value, stored_value
 from cloche.vfs.objects import (
     ATTR_ATIME,
     ATTR_CTIME,
@@ -362,7 +363,8 @@ def vfs_getxattr(ctx: Context, path: Path, name: bytes) -> bytes:
     _check_xattr_name(name)
     inode = path.inode()
     _xattr_permission(ctx, inode, name, 4)
-    return inode.getxattr(ctx, name)
+    value = inode.getxattr(ctx, name)
+    return shown_value(ctx.creds, value) if name == NAME_CAPS else value
 
 
 def vfs_setxattr(ctx: Context, path: Path, name: bytes, value: bytes, flags: int) -> None:
@@ -374,6 +376,8 @@ def vfs_setxattr(ctx: Context, path: Path, name: bytes, value: bytes, flags: int
         raise LinuxError(E2BIG)
     want_write(path.mount)
     inode = path.inode()
+    if name == NAME_CAPS:
+        value = stored_value(ctx.creds, inode, value)
     _xattr_permission(ctx, inode, name, MAY_WRITE)
     inode.setxattr(ctx, name, value, flags)
     notify_path(path, IN_ATTRIB)

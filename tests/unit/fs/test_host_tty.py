@@ -9,7 +9,7 @@ from cloche.abi.errno import EAGAIN
 from cloche.abi.poll import POLLHUP
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
-from cloche.fs.tty import SlaveFile
+from cloche.fs.tty_files import SlaveFile
 from cloche.mm.usermem import KernelIovIter
 
 from .harness import Guest

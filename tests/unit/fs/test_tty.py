@@ -38,7 +38,8 @@ from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI
 from cloche.abi.structs import pack_winsize
 from cloche.abi.termios import ECHO, ICANON, TOSTOP
 from cloche.fs.devpts import DevptsFs, devpts_fs
-from cloche.fs.tty import MasterFile, SlaveFile, Terminal, open_current_tty, session_leader_exits
+from cloche.fs.tty import Terminal, session_leader_exits
+from cloche.fs.tty_files import MasterFile, SlaveFile, open_current_tty
 from cloche.kernel.blocking import ERESTARTSYS
 from cloche.kernel.task import SigAction, Task
 from cloche.mm.usermem import KernelIovIter

@@ -20,7 +20,8 @@ from cloche.abi.fs import (
     MS_SLAVE,
 )
 from cloche.fs.storage import StorageQuota
-from cloche.fs.tmpfs import TmpFs, parse_options
+from cloche.fs.tmpfs import TmpFs
+from cloche.fs.tmpfs_options import parse_options
 from cloche.vfs.mount import (
     clone_namespace,
     do_mount,

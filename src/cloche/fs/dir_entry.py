@@ -1,0 +1,30 @@
+"""The names in directories that live in memory (tmpfs, and the upper layer of an overlay)."""
+
+from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
+from cloche.vfs.objects import (
+    Inode,
+)
+
+
+class DirEntry:
+    """A name in a directory.
+
+    `inode` is None for a name of a lower layer that was not looked up yet (overlay).
+    """
+
+    def __init__(self, name: bytes, inode: Inode | None, ino: int, kind: int, cookie: int) -> None:
+        self.name: bytes = name
+        self.inode: Inode | None = inode
+        self.ino: int = ino
+        self.kind: int = kind  # DT_*
+        self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
+        self.is_lower: bool = False  # overlay: as a lower layer has it
+        self.charged: int = 0
+
+    def charge(self) -> None:
+        """Count it: a guest has made it."""
+        self.charged = NAME_BYTES + len(self.name)
+        KERNEL_MEMORY.take(self.charged)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.charged)

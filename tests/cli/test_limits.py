@@ -1,0 +1,103 @@
+"""`--cpus`, `--nofile`, and what control groups add to `--memory` and `--pids`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cloche.runtime import cgroups
+from tests.cli.harness import CLOCHE, IS_ROOT, Running, is_one_line, run, run_words, shell, wait_until
+
+BURN = """
+import os, sys, time
+children = [pid for pid in [os.fork() for _ in range(1)] if pid]
+start = time.monotonic()
+while time.monotonic() - start < 2: pass
+spent = time.process_time()
+for pid in children: spent += sum(os.wait4(pid, 0)[2][:2])
+if children: print(spent / (time.monotonic() - start))
+"""
+
+
+def groups_left() -> list[str]:
+    found = []
+    for top, names, _files in os.walk(cgroups.MOUNT):
+        found += [os.path.join(top, name) for name in names if name.startswith("cloche-")]
+    return [path for path in found if not os.path.exists(f"/proc/{path.rsplit('-', 2)[1]}")]
+
+
+def test_cpus() -> None:
+    """Whoever keeps the limit: control groups for root, else the sentry."""
+    before = groups_left()
+    done = run("/usr/bin/python3", "-c", BURN, options=("--cpus", "0.3"))
+    assert done.status == 0 and float(done.out) < 0.45, done
+    assert groups_left() == before
+
+
+def test_cpus_as_an_ordinary_user(as_user: list[str], project: Path) -> None:
+    done = run_words(
+        [*as_user, *CLOCHE, "run", "--cpus", "0.3", "--", "/usr/bin/python3", "-c", BURN], cwd=project
+    )
+    assert done.status == 0 and float(done.out) < 0.45, done
+
+
+def test_a_throttled_guest_is_killed_at_once() -> None:
+    running = Running("sh", "-c", "echo; while :; do :; done", options=("--cpus", "0.05"))
+    try:
+        running.wait_for_line()
+        time.sleep(0.5)
+        started = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.finish().status == 143 and time.monotonic() - started < 10
+    finally:
+        running.end()
+
+
+@pytest.mark.parametrize(
+    "option", [("--cpus", "0"), ("--cpus", "nan"), ("--cpus", "-1"), ("--nofile", "1"), ("--nofile", "x")]
+)
+def test_absurd_limits(option: tuple[str, str]) -> None:
+    done = run("true", options=option)
+    assert done.status == 125 and is_one_line(done.err), done
+
+
+def test_nofile() -> None:
+    script = "ulimit -n; ulimit -Hn; exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null; echo $?"
+    done = shell(script, "--nofile", "6")
+    assert done.out.split()[:2] == ["6", "6"] and done.status != 0, done
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="control groups are root's")
+def test_guests_are_in_groups_and_the_sentry_is_not() -> None:
+    probe = cgroups.create(cgroups.Limits(memory_bytes=1 << 30))
+    if probe is None:
+        pytest.skip("no control group of memory can be had here")
+    probe.destroy()
+    running = Running("sh", "-c", "echo; sleep 100 & sleep 100", options=("--memory", "200m", "--pids", "20"))
+    try:
+        running.wait_for_line()
+        wait_until(lambda: len(running_groups(running.process.pid)) >= 1, "groups")
+        inside: set[int] = set()
+        for path in running_groups(running.process.pid):
+            if "/memory/" in path or path.endswith("/guests"):
+                inside |= {int(word) for word in Path(path, "cgroup.procs").read_text().split()}
+        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in inside}
+        assert len(inside) >= 3 and not parents & inside, (inside, parents)
+        running.process.kill()
+        running.process.wait()
+    finally:
+        running.end()
+    wait_until(lambda: not inside & {int(each) for each in os.listdir("/proc") if each.isdigit()}, "the end")
+    assert shell("true", "--memory", "100m", "--pids", "20").status == 0  # removes what the killed one left
+    assert not [path for path in groups_left() if f"cloche-{running.process.pid}-" in path]
+
+
+def running_groups(pid: int) -> list[str]:
+    found = []
+    for top, names, _files in os.walk(cgroups.MOUNT):
+        found += [os.path.join(top, name) for name in names if name.startswith(f"cloche-{pid}-")]
+        if os.path.basename(os.path.dirname(top)).startswith(f"cloche-{pid}-") and top.endswith("guests"):
+            found.append(top)
+    return found

@@ -1,0 +1,132 @@
+"""ip(8) and ss(8) print in a sandbox what they print in a fresh network namespace of the host."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.guest.harness import compare
+
+TOOLS = ("ip", "ss", "unshare", "tc")
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in TOOLS), reason="no iproute2 or util-linux"
+)
+
+FRESH = ["unshare", "-rn", "sh", "-c"]  # a namespace whose lo is down
+
+SHOW = """
+ip link set lo up
+for words in a '-4 addr' '-6 addr show lo' '-s link' '-d link show lo' 'link show eth0' route '-6 route' \\
+    'route show table all' '-6 route show table local' 'route get 127.0.0.1' 'route get 127.0.0.5' 'route get 8.8.8.8' \\
+    '-6 route get ::1' rule '-6 rule' neigh '-j addr' '-o addr' maddr netconf 'link show type bridge' '-br link' \\
+    '-br addr' nexthop; do
+    echo "$ ip $words"
+    ip $words 2>&1
+    echo "= $?"
+done
+tc qdisc
+tc filter show dev lo
+bridge link
+"""
+
+CHANGE = """
+x() { echo "$ $*"; "$@" 2>&1; echo "= $?"; }
+x ip a
+x ip link set lo up
+x ip addr add 10.0.0.5/24 dev lo
+x ip addr add 10.0.0.5/24 dev lo
+x ip addr add 10.0.0.6/32 dev lo label lo:1
+x ip -6 addr add fd00::5/64 dev lo nodad
+x ip a
+x ip -6 route
+x ip link set lo mtu 1500
+x ip link set lo txqueuelen 5
+x ip link show lo
+x ip addr del 10.0.0.6/32 dev lo
+x ip addr del 10.0.0.6/32 dev lo
+x ip addr flush dev lo scope global
+x ip a
+x ip link del lo
+x ip link set lo down
+x ip a
+x ip link set lo up
+x cat /proc/net/dev
+x cat /proc/net/if_inet6
+"""
+
+WATCH = """
+ip -o monitor link address > log &
+p=$!
+python3 -c "
+import time
+for turn in range(500):  # until it listens
+    if any(line.split()[1] == '0' and int(line.split()[3], 16) for line in open('/proc/net/netlink').readlines()[1:]):
+        break
+    time.sleep(0.01)
+"
+ip link set lo mtu 1400
+ip link set lo up
+ip addr add 10.0.0.5/24 dev lo
+ip addr del 10.0.0.5/24 dev lo
+python3 -c "
+import time
+for turn in range(500):
+    if 'Deleted' in open('log').read():
+        break
+    time.sleep(0.01)
+"
+kill $p
+grep -o 'mtu 1400\\|UP,LOWER_UP\\|Deleted\\|10.0.0.5/24' log | uniq
+"""
+
+SOCKETS = """
+import os, socket, subprocess
+listener = socket.create_server(("127.0.0.1", 7001), backlog=5)
+ends = []
+for port in (7002, 7003):
+    ends.append(socket.create_connection(("127.0.0.1", 7001), source_address=("127.0.0.1", port)))
+ends.append(listener.accept()[0])
+ends[0].send(b"12345")
+six = socket.create_server(("::1", 7004), family=socket.AF_INET6, backlog=3)
+both = socket.create_server(("::", 7005), family=socket.AF_INET6, backlog=3, dualstack_ipv6=True)
+every = socket.create_server(("0.0.0.0", 7006), backlog=9)
+ends.append(socket.create_connection(("127.0.0.1", 7006), source_address=("127.0.0.1", 7010)))
+ends.append(every.accept()[0])
+ends[-2].shutdown(socket.SHUT_WR)
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 7007))
+unix = socket.socket(socket.AF_UNIX)
+unix.bind("path")
+unix.listen(4)
+abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+abstract.bind("\\0abstract")
+def show(*words):
+    out = subprocess.run(["ss", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    if "-x" in words:
+        out = "\\n".join(" ".join(line.split()[:5]) for line in out.splitlines())
+    print("$ ss", *words, *sorted(line.rstrip() for line in out.splitlines()), sep="\\n")
+show("-tan"); show("-tln"); show("-uan"); show("-4tln"); show("-6tln"); show("-H", "-x", "-l", "-n")
+show("-tn", "sport", "=", ":7002"); show("-tn", "state", "close-wait"); show("-tn", "dst", "127.0.0.1:7001")
+show("-K", "-tn", "sport", "=", ":7002")
+try:
+    ends[0].send(b"x")
+except OSError as error:
+    print(error)
+"""
+
+
+def test_ip_shows(tmp_path: Path) -> None:
+    compare([*FRESH, SHOW], tmp_path)
+
+
+def test_ip_changes(tmp_path: Path) -> None:
+    compare([*FRESH, CHANGE], tmp_path)
+
+
+def test_ip_watches(tmp_path: Path) -> None:
+    compare([*FRESH, WATCH], tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("python3", path="/usr/bin") is None, reason="no Python of the system's")
+def test_ss_lists(tmp_path: Path) -> None:
+    compare([*FRESH, 'ip link set lo up; exec python3 -c "$0"', SOCKETS], tmp_path)
