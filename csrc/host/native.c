@@ -491,7 +491,7 @@ static int *delegated, delegated_count, delegated_room; /* threads that guests w
 
 static void ring_bell(struct thr *t)
 {
-    syscall(SYS_futex, &info->bells[t->id % BELLS], 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+    syscall(SYS_futex, &info->bells[t->id % BELLS], 1 /* FUTEX_WAKE */, INT32_MAX, NULL, NULL, 0); /* a dying thread may have had the same bell */
 }
 
 static void wake(struct thr *t)

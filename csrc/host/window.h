@@ -1,8 +1,8 @@
 /* Windows: files mapped read-only beside a guest's slots, so that the stub copies large reads from the page cache
  * itself: once, and without their crossing from one processor's cache to another's.
  *
- * Only files that the guest may read anyway and that nobody in the sandbox can change: `key` names such a file for
- * ever, 0 stands for any other.
+ * Only files that the guest may read anyway.  `key` names one for ever; 0 stands for files that are not to be mapped.
+ * A file that was cut off meanwhile ends the copy early: what was read is then less.
  */
 
 #define WINDOW_MIN_READ 2048
@@ -54,7 +54,7 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
             oldest = i;
     int number = rotate_fd(p);
     struct hop *map = add_op(t);
-    map->op = (struct op){SYS_mmap, {WINDOW_BASE + oldest * WINDOW_SIZE, WINDOW_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
+    map->op = (struct op){SYS_mmap, {WINDOW_BASE + oldest * WINDOW_SIZE, WINDOW_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED,
                                      number, base}, 0};
     map->fd = copy;
     map->notified = true;
@@ -83,6 +83,7 @@ static int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, 
     if (i < 0)
         return -1;
     struct rec *r = add_rec(t);
+    /* A private mapping: it never counts as one that could write. */
     *r = (struct rec){addr, length, FROM_WINDOW | (uint32_t)(i * WINDOW_SIZE + offset - p->windows[i].base), false};
     return length;
 }

@@ -28,8 +28,8 @@ stub_park:
     ud2
     jmp stub_park
 
-/* long stub_copy(void *to, const void *from, size_t n): 0, or -14 after a fault in the middle. */
-    .globl stub_copy, stub_copy_begin, stub_copy_end, stub_copy_fault
+/* long stub_copy(void *to, const void *from, size_t n): 0, or how much was left when a fault came. */
+    .globl stub_copy, stub_copy_begin, stub_copy_end, stub_copy_fault, stub_string_fault
 stub_copy:
     mov %rdx, %rcx
 stub_copy_begin:
@@ -38,6 +38,9 @@ stub_copy_end:
     xor %eax, %eax
     ret
 stub_copy_fault:
+    mov %rcx, %rax
+    ret
+stub_string_fault:
     mov $-14, %rax
     ret
 

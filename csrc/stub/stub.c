@@ -74,7 +74,7 @@ struct siginfo {
 extern char stub_call[], stub_call_trap_jump[], stub_call_saved[], stub_call_flags[], stub_call_enter[];
 extern char stub_leave[], stub_leave_end[], stub_again[], stub_again_end[], stub_stopped[];
 extern char stub_handler[], stub_restorer[], stub_park[];
-extern char stub_copy_begin[], stub_copy_end[], stub_string_begin[], stub_string_end[], stub_copy_fault[];
+extern char stub_copy_begin[], stub_copy_end[], stub_string_begin[], stub_string_end[], stub_copy_fault[], stub_string_fault[];
 extern long stub_copy(void *to, const void *from, uint64_t length);
 extern long stub_copy_string(void *to, const void *from, uint64_t length);
 extern long stub_clone(const struct op *op, void *uc);
@@ -169,6 +169,7 @@ static void post(volatile struct slot *slot, uint32_t kind)
 static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
     bool has_faulted = false;
+    uint64_t cut_by = 0;
     uint32_t reply;
 again:
     wait_reply(slot);
@@ -178,7 +179,7 @@ again:
             uint32_t bell = slot->wakes[i];
             if (bell == NO_BELL)
                 break;
-            call3(SYS_futex, &INFO->bells[bell % BELLS], FUTEX_WAKE, 1);
+            call3(SYS_futex, &INFO->bells[bell % BELLS], FUTEX_WAKE, INT32_MAX);
         }
     uint32_t count = reply >> 16 & 0xff;
     for (uint32_t i = 0; i < count && i < MAX_OPS; i++) {
@@ -207,7 +208,10 @@ again:
         uint32_t offset = copy->offset;
         const char *from = offset & FROM_WINDOW ? (char *)WINDOW_BASE + (offset & ~FROM_WINDOW)
                                                 : (char *)slot + DATA_OFFSET + offset;
-        if (stub_copy((void *)copy->addr, from, copy->length))
+        uint64_t length = copy->length, left = stub_copy((void *)copy->addr, from, length);
+        if (left && left < length && offset & FROM_WINDOW)
+            cut_by += left; /* as read(2): what was there */
+        else if (left)
             has_faulted = true;
     }
     if (reply & RF_MORE) {
@@ -221,7 +225,7 @@ again:
     if (has_faulted)
         *result = -14;
     else if (reply & RF_RESULT)
-        *result = slot->result;
+        *result = slot->result - cut_by;
     return reply;
 }
 
@@ -258,7 +262,7 @@ static void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *arg
                     if (length > entry->cap)
                         continue;
                 }
-                result = stub_copy(to, (void *)addr, length);
+                result = -(int64_t)stub_copy(to, (void *)addr, length);
             }
             if (result < 0)
                 continue;
@@ -331,10 +335,13 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
 {
     volatile struct slot *slot = slot_of(uc);
     uint64_t ip = uc->regs.rip;
-    if ((ip >= (uint64_t)stub_copy_begin && ip < (uint64_t)stub_copy_end) ||
-        (ip >= (uint64_t)stub_string_begin && ip < (uint64_t)stub_string_end)) {
-        if (signo == 11 || signo == 7) {
+    if (signo == 11 || signo == 7) {
+        if (ip >= (uint64_t)stub_copy_begin && ip < (uint64_t)stub_copy_end) {
             uc->regs.rip = (uint64_t)stub_copy_fault;
+            return;
+        }
+        if (ip >= (uint64_t)stub_string_begin && ip < (uint64_t)stub_string_end) {
+            uc->regs.rip = (uint64_t)stub_string_fault;
             return;
         }
     }

@@ -41,6 +41,7 @@ from cloche.abi.fcntl import O_APPEND, RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
 from cloche.fs.text import open_text
+from cloche.mm.content import next_content_key
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -74,9 +75,6 @@ SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one 
 FRESH_NS: Final = 200_000
 RWF_APPEND: Final = 0x10
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
-
-
-_content_keys = 0  # given so far
 
 
 def _fail(error: OSError) -> LinuxError:
@@ -146,12 +144,6 @@ class GoferFs(FileSystem):
             except LinuxError as error:
                 return -error.errno
         return 0
-
-    def next_content_key(self) -> int:
-        """A number for one file that nobody in the sandbox can change."""
-        global _content_keys
-        _content_keys += 1
-        return _content_keys
 
     def guest_ino(self, dev: int, ino: int) -> int:
         """A number that is unique in this file system although the host's tree may span several devices."""
@@ -263,7 +255,7 @@ class GoferInode(Inode):
         self.users: int = 0  # open file descriptions
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
-        self.content_key: int = host.next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
+        self.content_key: int = next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic

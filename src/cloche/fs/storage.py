@@ -23,6 +23,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
+from cloche.mm.content import next_content_key
 from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -32,6 +33,8 @@ CHUNK: Final = 65536  # bytes in a piece; the last bytes of a piece may be missi
 SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
 STEP: Final = 1024 * 1024  # the most that is copied through Python at once
 EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really allocates at once
+
+MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
 
 _DEMOTE_TRIES: Final = 64
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
@@ -133,6 +136,8 @@ class Storage:
         self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
         self.is_mapped: bool = False  # guests may allocate pages behind our back
         self.is_sealed: bool = False  # the host knows seals of the memfd
+        self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
+        self.key: int = 0  # of the memfd, see HostThread.read_fd_into
         self.users: int = 0  # open file descriptions; a mapping holds one
 
     # -- accounting --------------------------------------------------------------------------------------
@@ -176,6 +181,7 @@ class Storage:
             return False
         quota.backed[self] = None
         self.fd = fd
+        self.key = next_content_key()
         is_dense = len(self.chunks) == 1 and 0 in self.chunks
         self.dense = page_count(min(len(self.chunks[0]), size)) * PAGE if is_dense else 0
         self.chunks.clear()
@@ -229,10 +235,16 @@ class Storage:
         return True
 
     # -- reading -----------------------------------------------------------------------------------------
-    def read_to(self, dst: IovIter, offset: int, length: int) -> int:
+    def read_to(self, dst: IovIter, offset: int, length: int, size: int) -> int:
         """Copy out `length` bytes, all below the size; bytes or -errno."""
+        if self.fd < 0 and length >= PAGE:
+            self.read_bytes += length
+            if self.read_bytes >= MUCH_READ:
+                self.read_bytes = 0
+                self._try_memfd(size)
         if self.fd >= 0:
-            return dst.read_fd(self.fd, offset, length)
+            # Not where there may be holes: a guest that touches one allocates it.
+            return dst.read_fd(self.fd, offset, length, 0, self.key if offset + length <= self.dense else 0)
         done = 0
         while done < length:
             at = offset + done

@@ -514,7 +514,7 @@ class TmpfsDescription(FileDescription):
             return 0
         if file.atime_ns <= file.mtime_ns or file.atime_ns <= file.ctime_ns:
             file.accessed(self.path, self.flags)
-        return file.storage.read_to(dst, offset, count)
+        return file.storage.read_to(dst, offset, count, file.size)
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         return self.file.write_at(ctx, src, offset, self.path)

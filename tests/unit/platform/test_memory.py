@@ -86,17 +86,17 @@ def test_read_fd_into(guest: Guest, tmp_path: Path, length: int) -> None:
     thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
     thread.ret(0)
     guest.event()
-    assert thread.read_fd_into(fd, 4, BIG + 3, length + 100, 0) == length
+    assert thread.read_fd_into(fd, 4, BIG + 3, length + 100, 0, 0) == length
     assert thread.process().read(BIG + 3, length) == data
     thread.ret(0)
     assert guest.event()[2:4] == (60, 0)
     assert thread.process().read(BIG + 3, length) == data
-    assert thread.read_fd_into(fd, -1, BIG, 4, 0) == 4
-    assert thread.read_fd_into(fd, -1, BIG + 4, 3_500_000, 0) == length
+    assert thread.read_fd_into(fd, -1, BIG, 4, 0, 0) == 4
+    assert thread.read_fd_into(fd, -1, BIG + 4, 3_500_000, 0, 0) == length
     thread.ret(0)
     guest.event()
     assert thread.process().read(BIG, 4 + length) == b"0123" + data
-    assert thread.read_fd_into(fd, length + 4, BIG, 100, 0) == 0
+    assert thread.read_fd_into(fd, length + 4, BIG, 100, 0, 0) == 0
     os.close(fd)
     guest.kill(thread.process())
 
@@ -105,11 +105,11 @@ def test_read_into_unmapped_memory(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(bytes(200_000))
     fd = os.open(tmp_path / "f", os.O_RDONLY)
     thread = stopped(guest)
-    n = thread.read_fd_into(fd, 0, 0x1234000, 100, 0)
+    n = thread.read_fd_into(fd, 0, 0x1234000, 100, 0, 0)
     thread.ret(n)
     assert guest.event()[2:4] == (60, -14)
-    assert thread.read_fd_into(fd, 0, 0x1234000, 200_000, 0) == -14
-    assert thread.read_fd_into(fd, 0, platform_end() - 50, 100, 0) == -14
+    assert thread.read_fd_into(fd, 0, 0x1234000, 200_000, 0, 0) == -14
+    assert thread.read_fd_into(fd, 0, platform_end() - 50, 100, 0, 0) == -14
     os.close(fd)
     guest.kill(thread.process())
 
@@ -153,3 +153,34 @@ def test_the_platform_is_out_of_reach_for_reads_and_writes(guest: Guest) -> None
     start, length = guest.platform.vdso()
     assert length and process.read(start, 4) == b"\x7fELF"
     guest.kill(process)
+
+
+def test_a_file_that_is_read_a_lot_is_copied_from_a_window(guest: Guest, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20)
+    path = tmp_path / "f"
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDWR)
+    thread = stopped(guest)
+    thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
+    thread.ret(0)
+    guest.event()
+    for turn in range(20):
+        at = turn * 50_000 + 7
+        assert thread.read_fd_into(fd, at, BIG + 5, 65536, 0, 77) == 65536
+        if turn > 6:  # seen by the sentry before the thread has run, once the window is there
+            assert thread.process().read(BIG + 5, 65536) == data[at : at + 65536]
+        thread.ret(0)
+        guest.event()
+        assert thread.process().read(BIG + 5, 65536) == data[at : at + 65536]
+    # Behind the end, and in a file that was cut off: what is there.
+    assert thread.read_fd_into(fd, len(data) - 10, BIG, 65536, 0, 77) == 10
+    thread.ret(0)
+    guest.event()
+    assert thread.read_fd_into(fd, len(data), BIG, 65536, 0, 77) == 0
+    assert thread.read_fd_into(fd, 0, BIG, 65536, 0, 77) == 65536
+    os.ftruncate(fd, 8192)
+    thread.ret(65536)
+    assert guest.event()[2:4] == (60, 8192)
+    assert thread.process().read(BIG, 8192) == data[:8192]
+    os.close(fd)
+    guest.kill(thread.process())

@@ -1,0 +1,10 @@
+"""Names for the contents of host files that guests may map beside their memory (HostThread.read_fd_into)."""
+
+_given = 0
+
+
+def next_content_key() -> int:
+    """A number that no other file of this sandbox has had."""
+    global _given
+    _given += 1
+    return _given
