@@ -339,6 +339,16 @@ FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
         return fail(ENOMEM);
     struct prc *p = prcs[t->prc];
     int copy = -1;
+    if (fd >= 0 && nr == SYS_mmap && op_keeps(a, fd)) {
+        int number = keep_fd(t, fd);
+        if (number >= 0) {
+            a[4] = number;
+            struct hop *h = add_op(t);
+            h->op.nr = nr;
+            memcpy(h->op.args, a, sizeof a);
+            Py_RETURN_NONE;
+        }
+    }
     if (fd >= 0) {
         copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (copy < 0)
@@ -375,6 +385,8 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     child->parent = p->id;
     child->next_fd = p->next_fd;
     memcpy(child->windows, p->windows, sizeof p->windows);
+    memcpy(child->kept, p->kept, sizeof p->kept);
+    child->kept_stamp = p->kept_stamp;
     child->window_stamp = p->window_stamp;
     struct hop *h = add_op(t);
     h->op.nr = SYS_clone;

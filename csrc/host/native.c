@@ -43,7 +43,11 @@
 
 #define READ_ONCE(x) (*(volatile __typeof__(x) *)&(x))
 
-#define FIRST_FD 8 /* descriptors injected into guests rotate through [FIRST_FD, LAST_FD] */
+#define FIRST_KEPT 8 /* descriptors that stay with a guest: keep.h (filter.py says the same) */
+#define LAST_KEPT 15
+#define KEPT_FDS (LAST_KEPT - FIRST_KEPT + 1)
+#define KEPT_MAP_FLAGS 0x2cc12ULL /* PRIVATE FIXED DENYWRITE NORESERVE POPULATE STACK and EXECUTABLE */
+#define FIRST_FD 16 /* others that are injected rotate through [FIRST_FD, LAST_FD] and are closed again */
 #define LAST_FD 63
 #define FRAME_MAX (STACK_SIZE / 2)
 #define UC_OFFSET 8      /* of the ucontext in a signal frame, behind the return address */
@@ -61,6 +65,10 @@ struct hop { /* an ordered operation: the sentry's own copy */
     bool notified; /* the filter asks us */
     int child;     /* clone: the thread that it starts; else -1 */
     bool parked;   /* ... stays stopped in its slot (a blank) */
+    bool is_carrier;      /* does nothing: its notification brings `gifts` */
+    uint8_t gift_count;
+    uint8_t gift_numbers[KEPT_FDS];
+    int gifts[KEPT_FDS];
 };
 
 struct rec { /* a deferred write */
@@ -88,6 +96,7 @@ struct thr {
     struct slot *slot;
     struct hop *ops;
     int op_count, op_room, sent, matched, round_start;
+    uint32_t batch; /* counts the batches of operations */
     uint32_t rounds;
     struct rec *recs;
     int rec_count, rec_room, rec_sent;
@@ -109,6 +118,14 @@ struct meter { /* how much is read of a file */
 };
 #define METERS 4
 
+struct kept { /* a descriptor that a guest process has */
+    dev_t dev;
+    ino_t ino;
+    uint32_t stamp; /* 0: none */
+    int owner;      /* the thread and batch that needed it last */
+    uint32_t round;
+};
+
 struct prc {
     bool used, dead, kill_wanted;
     int id, pid, region_fd;
@@ -123,7 +140,8 @@ struct prc {
     int held_count, rec_threads;
     struct window windows[WINDOWS];
     struct meter meters[METERS];
-    uint32_t window_stamp;
+    uint32_t window_stamp, kept_stamp;
+    struct kept kept[KEPT_FDS];
     struct thr *slots[SLOT_COUNT];
     int slot_high;
 };
@@ -456,6 +474,7 @@ static bool ops_pending(struct prc *p)
 
 static void clear_queue(struct thr *t)
 {
+    t->batch++;
     t->op_count = t->sent = t->matched = t->round_start = 0;
     if (t->rec_count)
         prcs[t->prc]->rec_threads--;
@@ -465,9 +484,16 @@ static void clear_queue(struct thr *t)
 }
 
 /* Close our duplicates of descriptors in operations that were not carried out, and stop unborn children. */
+static void close_gifts(struct hop *h);
+static void forget_kept(struct prc *p);
+
 static void drop_ops(struct thr *t, int from)
 {
     for (int i = 0; i < t->op_count; i++) {
+        if (t->ops[i].gift_count) {
+            close_gifts(&t->ops[i]);
+            forget_kept(prcs[t->prc]);
+        }
         if (t->ops[i].fd >= 0) {
             close(t->ops[i].fd);
             t->ops[i].fd = -1;
@@ -822,6 +848,7 @@ static struct hop *add_op(struct thr *t)
     return h;
 }
 
+#include "keep.h"
 #include "window.h"
 #include "notify.h"
 #include "events.h"

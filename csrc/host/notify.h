@@ -147,6 +147,11 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         deny(n);
         return;
     }
+    for (int k = 0; k < h->gift_count; k++)
+        if (!inject(n, h->gifts[k], h->gift_numbers[k])) {
+            deny(n);
+            return;
+        }
     if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4])) {
         deny(n);
         return;
@@ -155,6 +160,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
     if (send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
         return;
     t->matched = i + 1;
+    close_gifts(h);
     if (h->fd >= 0) {
         close(h->fd);
         h->fd = -1;

@@ -137,6 +137,7 @@ class Storage:
         self.is_mapped: bool = False  # guests may allocate pages behind our back
         self.is_sealed: bool = False  # the host knows seals of the memfd
         self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
+        self.readonly_fd: int = -1  # the memfd again, open only for reading
         self.key: int = 0  # of the memfd, see HostThread.read_fd_into
         self.users: int = 0  # open file descriptions; a mapping holds one
 
@@ -155,8 +156,7 @@ class Storage:
         """Drop everything; the file is empty afterwards."""
         self.chunks.clear()
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            self._close_memfd()
             self.account.quota.backed.pop(self, None)
         self.dense = 0
         self._set_pages(0)
@@ -194,6 +194,22 @@ class Storage:
             raise LinuxError(ENOMEM)
         return self.fd
 
+    def readonly_memfd(self) -> int:
+        """The memfd, as a descriptor that is open only for reading where the host lets us make one."""
+        if self.readonly_fd < 0:
+            try:
+                self.readonly_fd = hostsys.reopen_readonly(self.fd)
+            except OSError:
+                return self.fd  # the platform checks every change of a protection then
+        return self.readonly_fd
+
+    def _close_memfd(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+        if self.readonly_fd >= 0:
+            os.close(self.readonly_fd)
+            self.readonly_fd = -1
+
     def seal(self, seals: int) -> int:
         """F_SEAL_WRITE and F_SEAL_FUTURE_WRITE on the memfd.
 
@@ -225,8 +241,7 @@ class Storage:
                 return False
         if pages - self.pages > self.account.free_pages():
             return False
-        os.close(self.fd)
-        self.fd = -1
+        self._close_memfd()
         self.account.quota.backed.pop(self, None)
         self.chunks = chunks
         self.dense = 0

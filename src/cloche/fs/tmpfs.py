@@ -454,8 +454,11 @@ class TmpfsFile(TmpfsInode):
         self.blocks = self.storage.pages * 8
         self.touch()
 
-    def map_fd(self, ctx: Context, prot: int, flags: int) -> int:
-        """The memfd to map.  Raises LinuxError(EPERM) for seals, ENOMEM."""
+    def map_fd(self, ctx: Context, prot: int, flags: int, *, is_writable: bool = True) -> int:
+        """The memfd to map, one that is open only for reading unless the mapping may ever be written through.
+
+        Raises LinuxError(EPERM) for seals, ENOMEM.
+        """
         is_shared_write = flags & MAP_SHARED != 0 and prot & PROT_WRITE != 0
         if is_shared_write and self.seals & WRITE_SEALS:
             raise LinuxError(EPERM)
@@ -464,6 +467,8 @@ class TmpfsFile(TmpfsInode):
         self.blocks = storage.pages * 8  # becoming a memfd may have dropped what was preallocated
         if flags & MAP_SHARED:
             storage.is_mapped = True
+            if not is_writable:
+                return storage.readonly_memfd()
         return fd
 
     def allocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
@@ -545,7 +550,7 @@ class TmpfsDescription(FileDescription):
         return 0
 
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
-        return self.file.map_fd(ctx, prot, flags)
+        return self.file.map_fd(ctx, prot, flags, is_writable=self.is_writable())
 
     def release(self) -> None:
         self.file.storage.users -= 1

@@ -49,6 +49,10 @@ MAP_FIXED: Final = 0x10
 MAP_ANONYMOUS: Final = 0x20
 # ... and STACK, NORESERVE, POPULATE, FIXED_NOREPLACE.
 DIRECT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | 0x20000 | 0x4000 | 0x8000 | 0x100000
+# Private mappings of descriptors that the sentry lets a guest keep (csrc/host/keep.h): also DENYWRITE, EXECUTABLE.
+KEPT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | 0x800 | 0x400 | 0x20000 | 0x4000 | 0x8000
+FIRST_KEPT: Final = 8
+LAST_KEPT: Final = 15
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE: Final = (0, 1, 2, 3, 4, 8, 14, 15)
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
@@ -157,12 +161,20 @@ def _direct(p: _Program) -> None:
     the 4 GiB between them unmapped).  module.h (op_direct) has the same rules.
     """
     p.label("mmap")
+    p.load(_arg_high(3))
+    p.jump(_JEQ, 0, "", "notify")
     p.load(_arg_low(3))
+    p.jump(_JSET, MAP_ANONYMOUS, "anonymous")
+    p.jump(_JSET, ~KEPT_MAP_FLAGS & 0xFFFFFFFF, "notify")
+    p.jump(_JSET, MAP_PRIVATE, "", "notify")
+    p.jump(_JSET, MAP_FIXED, "", "notify")
+    p.load(_arg_low(4))
+    p.jump(_JGE, FIRST_KEPT, "", "notify")
+    p.jump(_JGT, LAST_KEPT, "notify", "mprotect")
+    p.label("anonymous")
     p.jump(_JSET, ~DIRECT_MAP_FLAGS & 0xFFFFFFFF, "notify")
     for bit in (MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS):
         p.jump(_JSET, bit, "", "notify")
-    p.load(_arg_high(3))
-    p.jump(_JEQ, 0, "", "notify")
     p.load(_arg_low(4))
     p.jump(_JEQ, 0xFFFFFFFF, "", "notify")
     p.label("mprotect")  # no PROT_GROWSDOWN and the like

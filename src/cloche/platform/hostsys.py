@@ -5,6 +5,8 @@ the processes that confine themselves (sentry, gofer, egress) and by the gofer's
 may be given a value that came from a guest without validation.
 """
 
+import errno
+import os
 from typing import Final
 
 from cloche.platform import _sys
@@ -29,6 +31,25 @@ class HostStatFs:
         self.files_free: int = row[6]
         self.name_max: int = row[7]
         self.flags: int = row[8]
+
+
+class _Proc:
+    fd: int = -1
+
+
+_proc: Final = _Proc()
+
+
+def use_proc(fd: int) -> None:
+    """Let `reopen_readonly` use this directory descriptor of a procfs that counts processes as we do; -1: none."""
+    _proc.fd = fd
+
+
+def reopen_readonly(fd: int) -> int:
+    """A descriptor of the same file that is open only for reading.  Raises OSError, also where there is no procfs."""
+    if _proc.fd < 0:
+        raise OSError(errno.ENOENT, "no procfs")
+    return os.open(f"self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_proc.fd)
 
 
 def prctl(option: int, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:

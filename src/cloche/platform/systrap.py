@@ -24,7 +24,7 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
-from cloche.platform import _native
+from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
     ANSWERED,
@@ -427,6 +427,10 @@ class Systrap(Platform):
     def start(self) -> None:
         if self._stub_fd < 0:
             self.prepare()
+        self._has_proc = self._sees_itself_in_proc()
+        hostsys.use_proc(self._proc_fd if self._has_proc else -1)
+        if not self._has_proc:
+            self._mm = "strict"  # descriptors to map cannot be made read-only
         _native.setup()
         _native.set_patching(self._is_patching)
         self._is_started = True
@@ -447,7 +451,6 @@ class Systrap(Platform):
         if asked.isdecimal():
             sentry_ns = stub_ns = int(asked)
         _native.set_spin(int(sentry_ns * per_ns), int(stub_ns * per_ns), cpus)
-        self._has_proc = self._sees_itself_in_proc()
         self._refill()
 
     def _sees_itself_in_proc(self) -> bool:
