@@ -14,6 +14,7 @@ from cloche.abi.socket import (
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
+from cloche.net.packet import PacketSocket
 from cloche.net.raw import PingSocket, RawSocket
 from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
@@ -264,7 +265,14 @@ def netlink_text(stack: NetStack) -> bytes:
 
 def packet_text(stack: NetStack) -> bytes:
     """/proc/net/packet."""
-    return b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
+    out = ["sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"]
+    for sock in stack.taps:
+        if isinstance(sock, PacketSocket):
+            out.append(
+                f"{0:016x} {3:<6d} {sock.kind:<4d} {sock.listens_to:04x}   {sock.ifindex:<5d} 1 "
+                f"{sock.charged:<6d} {sock.owner_uid:<6d} {sock.inode.ino:<6d}\n"
+            )
+    return "".join(out).encode()
 
 
 def protocols_text(stack: NetStack) -> bytes:
