@@ -120,6 +120,10 @@ class ExecTable:
             files.close_all(where)
             return Failure(f"no further process: {failure.strerror or failure}", EXIT_INTERNAL)
         entry.group = task.group
+        task.ns = where.ns
+        if where.ns.pid_for_children is not None:
+            task.ns = where.ns.clone()
+            task.ns.pid_for_children = None
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
         env = dict(spec.env)
