@@ -188,7 +188,9 @@ again:
         if (op->nr == SYS_clone)
             done = stub_clone(op, uc);
         else
-            done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
+            do /* in a patched call an interrupt may come before the sentry has received the notification: EINTR */
+                done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
+            while (done == -4);
         if (done < 0 && done >= -4095) {
             slot->fail_index = i;
             slot->fail_errno = -done;

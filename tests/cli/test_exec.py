@@ -393,6 +393,11 @@ def test_logs_are_followed(box: Box) -> None:
     assert out == b"two\n" and follower.returncode == 0
 
 
+def test_published_ports_are_told(box: Box) -> None:
+    done = box("run", "-d", "--name", "box", "-p", ":80", "--", "sleep", "100")
+    assert done.status == 0 and re.fullmatch(r"cloche: 127\.0\.0\.1:[1-9]\d* leads to port 80\n", done.err), done
+
+
 def test_a_terminal_in_the_background(box: Box) -> None:
     box.start("sh", "-c", "tty; read x; echo $?", options=("-t",))
     wait_until(lambda: "/dev/pts/0" in box("logs", "box").out, "a terminal")

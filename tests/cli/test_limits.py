@@ -1,5 +1,6 @@
 """`--cpus`, `--nofile`, and what control groups add to `--memory` and `--pids`."""
 
+import json
 import os
 import signal
 import time
@@ -101,3 +102,16 @@ def running_groups(pid: int) -> list[str]:
         if os.path.basename(os.path.dirname(top)).startswith(f"cloche-{pid}-") and top.endswith("guests"):
             found.append(top)
     return found
+
+
+def test_a_kill_for_want_of_memory_is_recorded(tmp_path: Path) -> None:
+    words = [*CLOCHE, "--root", str(tmp_path / "root")]
+    script = "x = bytearray(b'x') * (1 << 30)"
+    done = run_words(
+        [*words, "run", "-d", "--name", "box", "--memory", "64m", "--", "/usr/bin/python3", "-c", script]
+    )
+    assert done.status == 0, done
+    assert run_words([*words, "wait", "box"]).status == 137
+    state = json.loads(run_words([*words, "list", "--json"]).out)[0]
+    assert state["oom_kills"] == 1 and state["exit_status"] == 137, state
+    assert "memory limit reached" in run_words([*words, "logs", "box"]).err

@@ -11,6 +11,8 @@ from cloche.abi import structs
 from cloche.abi.errno import LinuxError
 from cloche.arch.x86_64 import sigframe
 from cloche.arch.x86_64.registers import Registers
+from cloche.wire import control
+from cloche.wire.frame import ProtocolError
 
 
 def blocks_left_by(function: Callable[[], object]) -> int:
@@ -42,6 +44,20 @@ def _files() -> None:
     structs.CloneArgs(bytes(88))
 
 
+def _control() -> None:
+    request = control.ExecRequest([b"sh", b"-c", b"x" * 1000])
+    request.env = [b"A=%d" % number for number in range(50)]
+    body = control.encode_exec(request)
+    assembly = control.Assembly()
+    for piece in control.pieces(body):
+        whole = assembly.add(1, piece)
+    assert whole is not None
+    control.decode_exec(whole)
+    control.decode_table(control.encode_table([control.Process(1, 2, 3, "S", 4, b"command")] * 20))
+    with suppress(ProtocolError):
+        control.decode_exec(body[:-1])
+
+
 def _errors() -> None:
     with suppress(LinuxError):
         structs.unpack_timespec(structs.TIMESPEC.pack(-1, 0))
@@ -49,7 +65,7 @@ def _errors() -> None:
         structs.unpack_iovec(structs.IOVEC.pack(0, 2**63))
 
 
-@pytest.mark.parametrize("function", [_frames, _files, _errors])
+@pytest.mark.parametrize("function", [_frames, _files, _control, _errors])
 def test_nothing_is_left(function: Callable[[], None]) -> None:
     assert blocks_left_by(function) < 50
 

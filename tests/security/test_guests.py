@@ -182,6 +182,12 @@ def test_memory_calls_on_what_is_not_the_guests(folder: Path, mm: str) -> None:
     assert "signaled 1" in result.lines, result
 
 
+@pytest.mark.parametrize("attack", ["requests 60", "registers 60", "loops 8", "races 25", "memory 6"])
+@pytest.mark.parametrize("seed", [1, 3])
+def test_tracers(folder: Path, attack: str, seed: int) -> None:
+    assert "calm" in survives(folder, f"./tracers {attack} {seed}").lines
+
+
 def test_processes_of_other_users(folder: Path) -> None:
     assert "failures 0" in survives(folder, "./peers").lines
 

@@ -14,7 +14,7 @@ from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
-from cloche.boot.start import ROOT_CAPS
+from cloche.boot.start import ROOT_CAPS, user_credentials
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
@@ -303,7 +303,8 @@ def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
     files = FdTable()
     root = kernel.root_context
     if spec.has_terminal and root is not None:
-        bridge, slave = bridge_terminal(root, kernel, stdio[0], stdio[1])
+        owner = Context(user_credentials(spec.uid, spec.gid, spec.groups), root.fs, root.mount_ns)
+        bridge, slave = bridge_terminal(owner, kernel, stdio[0], stdio[1])
         for _fd in range(3):
             files.install(slave, 1024)
         kernel.window_hook = bridge.resize

@@ -7,6 +7,7 @@ When a client is gone, so is what it executed, unless that was detached.
 """
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -60,6 +61,8 @@ _HEAD: Final = Struct("<IiI")
 _PEER: Final = Struct("3i")  # struct ucred
 _READ_BYTES: Final = 65536
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
+# A socket of each client, and what it has sent but the sentry not taken.
+_DESCRIPTORS: Final = (MAX_CLIENTS + 64) * (MAX_FDS + 1)
 _MAX_IDENT: Final = 0xFFFFFFF0
 
 
@@ -83,6 +86,10 @@ class ControlServer:
     """Serves the clients of one sandbox, from the monitor's loop."""
 
     def __init__(self, listener: socket.socket, control: socket.socket) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _DESCRIPTORS if hard < 0 else min(_DESCRIPTORS, hard)
+        if 0 <= soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         self.listener: socket.socket = listener
         self.control: socket.socket = control  # to the sentry
         self.clients: dict[int, Client] = {}  # by descriptor

@@ -21,7 +21,7 @@ from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.signals import mark_fatal, send_group_signal
+from cloche.kernel.signals import kill_at_once, send_group_signal
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context
@@ -120,6 +120,10 @@ class ExecTable:
             files.close_all(where)
             return Failure(f"no further process: {failure.strerror or failure}", EXIT_INTERNAL)
         entry.group = task.group
+        task.ns = where.ns
+        if where.ns.pid_for_children is not None:
+            task.ns = where.ns.clone()
+            task.ns.pid_for_children = None
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
         env = dict(spec.env)
@@ -205,7 +209,7 @@ class ExecTable:
             if session is None or session.sid != group.tgid:
                 continue
             if signo == SIGKILL:
-                mark_fatal(member, SIGKILL)
+                kill_at_once(member)
             else:
                 send_group_signal(self.kernel, member, signo)
 

@@ -61,7 +61,7 @@ class Sandbox:
         broker: BrokerProcess | None,
         control: socket.socket,
     ) -> None:
-        self.middle_pid: int = middle_pid  # the intermediate process, which ends by itself
+        self.middle_pid: int = middle_pid  # the intermediate process until it has ended, then 0
         self.sentry_pid: int = sentry_pid
         self.gofer: GoferProcess | None = gofer
         self.broker: BrokerProcess | None = broker
@@ -142,7 +142,8 @@ class Sandbox:
         self.control.close()
         if self.analyst is not None:
             self.analyst.close()
-        _wait_for(self.middle_pid, 5.0)
+        if self.middle_pid > 0:
+            _wait_for(self.middle_pid, 5.0)
         if self.sentry_pid > 0:
             _wait_for(self.sentry_pid, 5.0)
         if self.gofer is not None:
@@ -251,6 +252,8 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
             sandbox.reap()
             raise LaunchError(str(refusal)) from None
     sandbox.analyst = analyst
+    os.waitpid(middle, 0)
+    sandbox.middle_pid = 0
     return sandbox
 
 

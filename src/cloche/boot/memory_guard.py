@@ -18,7 +18,7 @@ from typing import Final
 
 from cloche.fs.storage import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space, host_facts
-from cloche.kernel.signals import mark_fatal
+from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
@@ -144,7 +144,7 @@ class MemoryGuard:
                     f"cloche: memory limit reached: killed process {group.tgid} ({name!r}, {size} MiB)\n"
                 )
                 sys.stderr.flush()
-        mark_fatal(group, SIGKILL)
+        kill_at_once(group)
 
 
 class HostKills:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EINVAL
+from cloche.boot.network_defaults import DEFAULTS
 from cloche.fs.proc import proc_net, proc_sysctl
+from cloche.fs.proc_sys import ProcSys, SysctlDir
 from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
 from cloche.net.inet_base import NetStack, stack_for, stack_of
 from cloche.net.proc_text import FILES
-from cloche.vfs.objects import Context
-from cloche.vfs.pseudo import GeneratedInode, PseudoFs
+from cloche.vfs.objects import Context, Inode
+from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs
 
 NetText = Callable[[NetStack], bytes]
 
@@ -143,6 +145,47 @@ class PingGroups:
         return len(data)
 
 
+class NetSysctl(SysctlDir):
+    """/proc/sys/net, filled when somebody first looks: there are hundreds of files, and few sandboxes read one."""
+
+    def __init__(self, tree: ProcSys) -> None:
+        super().__init__(tree.fs)
+        self.tree: ProcSys = tree
+        self.is_filled: bool = False
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        self.fill()
+        return super().lookup(ctx, name)
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        self.fill()
+        return super().entries(ctx, start)
+
+    def fill(self) -> None:
+        """Make every file."""
+        if self.is_filled:
+            return
+        self.is_filled = True
+        tree = self.tree
+        kernel = tree.kernel
+        for path, value in _CONSTANTS:
+            tree.add_constant(path, value)
+        taken = {path for path, _value in _CONSTANTS}
+        for folders, words in DEFAULTS:
+            for word in words.split():
+                name, _equals, text = word.partition("=")
+                for folder in folders:
+                    place = f"net/{folder}/{name}".encode()
+                    if place not in taken:
+                        tree.add_constant(place, text.encode())
+        ports = PortRange(kernel)
+        tree.add_file(b"net/ipv4/ip_local_port_range", ports.produce, ports.consume, 0o644)
+        first = FirstPort(kernel)
+        tree.add_file(b"net/ipv4/ip_unprivileged_port_start", first.produce, first.consume, 0o644)
+        groups = PingGroups(kernel)
+        tree.add_file(b"net/ipv4/ping_group_range", groups.produce, groups.consume, 0o644)
+
+
 def install_network(kernel: Kernel) -> None:
     """Add the files of the network to proc and sysfs."""
     stack_of(kernel)
@@ -152,14 +195,7 @@ def install_network(kernel: Kernel) -> None:
     for name, function in FILES:
         net.add(name, NetFile(fs, kernel, function))
     tree = proc_sysctl(kernel)
-    for path, value in _CONSTANTS:
-        tree.add_constant(path, value)
-    ports = PortRange(kernel)
-    tree.add_file(b"net/ipv4/ip_local_port_range", ports.produce, ports.consume, 0o644)
-    first = FirstPort(kernel)
-    tree.add_file(b"net/ipv4/ip_unprivileged_port_start", first.produce, first.consume, 0o644)
-    groups = PingGroups(kernel)
-    tree.add_file(b"net/ipv4/ping_group_range", groups.produce, groups.consume, 0o644)
+    tree.root.add(b"net", NetSysctl(tree))
     system = sysfs(kernel)
     assert isinstance(system, Sysfs)
     for item in _STATISTICS:

@@ -9,6 +9,7 @@ from cloche.boot import confine
 from cloche.boot.launch import LaunchError, launch, wait_readable
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
+from cloche.runtime.cgroups import Limits, create
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +89,14 @@ def run(options: argparse.Namespace) -> int:
         works, detail = _trial()
         _line("cloche run /bin/true", works, detail, _trial_remedy(detail))
         can_run = works
+    groups = create(Limits(1 << 40, 4096.0, 1 << 20))
+    if groups is None:
+        print("Limits: by the sentry's own accounting (control groups need root and a hierarchy that can be written)")
+    else:
+        held = [name for name, has in (("memory", groups.has_memory), ("cpu", groups.has_cpu),
+                                       ("pids", groups.has_tasks)) if has]  # fmt: skip
+        print(f"Limits: by the sentry's own accounting, and by control groups for {', '.join(held)}")
+        groups.destroy()
     print("Memory operations: --mm=strict is the default (each is checked by the sentry)")
     print("cloche can run here." if can_run else "cloche cannot run here.")
     return 0 if can_run else 1

@@ -208,7 +208,8 @@ class Monitor:
     def _tell_start(self, sandbox: Sandbox) -> None:
         """Whoever started a detached sandbox hears that the program runs."""
         if self.ready_fd >= 0 and sandbox.has_started:
-            os.write(self.ready_fd, b"R")
+            ports = [str(each.host_port) for each in self.spec.published]
+            os.write(self.ready_fd, b"R" + " ".join(ports).encode())
             os.close(self.ready_fd)
             self.ready_fd = -1
 
@@ -284,6 +285,8 @@ def run_detached(spec: SandboxSpec, record: "Record", log_bytes: int) -> tuple[i
         parts.append(data)
     answer = b"".join(parts)
     if answer[:1] == b"R":
+        for published, port in zip(spec.published, answer[1:].split(), strict=True):
+            published.host_port = int(port)  # that the host chose
         return -1, ""
     if answer[:1] == b"F" and len(answer) > 1:
         return answer[1], answer[2:].decode(errors="replace") or "the sandbox did not start"

@@ -284,6 +284,7 @@ def run(options: argparse.Namespace) -> int:
         if status >= 0:
             print(f"cloche: {text}", file=sys.stderr)
             return status
+        announce(spec.published, spec.log_level)
         print(record.state.name)
         return 0
     try:

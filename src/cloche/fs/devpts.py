@@ -174,4 +174,5 @@ def new_devpts(kernel: Kernel, ctx: Context, data: bytes) -> DevptsFs:
             raise LinuxError(EINVAL)
     fs.ptmx.mode = S_IFCHR | fs.ptmx_mode
     fs.ptmx.uid = max(ctx.creds.root_uid(), 0)
+    fs.ptmx.gid = max(map_gid(ns, 0), 0)
     return fs

@@ -28,7 +28,7 @@ from cloche.vfs.userns import (
 )
 
 _WRITE_MAX: Final = 4096  # shorter writes only
-_INITIAL: Final = b"         0          0 4294967295\n"
+_ALL: Final = 0xFFFFFFFF  # ids of the initial namespace
 
 
 def _map_of(ns: UserNamespace | None, name: bytes) -> IdMap | None:
@@ -75,9 +75,9 @@ class IdMapDescription(GeneratedDescription):
         ns = self.ns
         if self.name == b"setgroups":
             return b"allow\n" if ns is None or ns.may_setgroups else b"deny\n"
-        if ns is None:
-            return _INITIAL
         viewer = self.opener.user_ns
+        if ns is None:
+            return map_text([Extent(0, 0, _ALL)], _map_of(viewer, self.name))
         if viewer is ns:
             viewer = ns.parent
         found = _map_of(ns, self.name)

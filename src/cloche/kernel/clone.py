@@ -5,7 +5,8 @@ CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread un
 """
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
-from cloche.abi.errno import EAGAIN, EINVAL, ENOMEM, EPERM, LinuxError
+from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
+from cloche.abi.mman import PROT_WRITE
 from cloche.abi.resource import RLIMIT_CPU, RLIMIT_NPROC
 from cloche.abi.sched import (
     CLONE_CHILD_CLEARTID,
@@ -99,7 +100,7 @@ def check_flags(task: Task, args: CloneArgs) -> None:
     if flags & CLONE_PARENT and (task.group is task.kernel.init or task.group.is_namespace_init()):
         raise LinuxError(EINVAL)  # the child would have nobody in the namespace who waits for it
     if flags & CLONE_INTO_CGROUP:
-        raise LinuxError(EINVAL)
+        raise LinuxError(EBADF)  # no descriptor here is a control group that takes processes
     if args.set_tid:
         raise LinuxError(EPERM)
     if args.exit_signal < 0 or args.exit_signal > 64:
@@ -172,6 +173,11 @@ def do_clone(task: Task, args: CloneArgs) -> int:
         opener = kernel.pidfd_opener
         if opener is None:
             raise LinuxError(EINVAL)
+        mem = task.user_memory()
+        word = mem.process.read(args.pidfd, 4)
+        if len(word) != 4 or not mem.write_now(args.pidfd, word):  # found out before there is a child
+            kernel.release_pid(tid)
+            raise LinuxError(EFAULT)
         pidfd_file = opener
     if flags & CLONE_VM:
         mm = task.mm
@@ -229,6 +235,10 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     kernel.by_thread[thread.ident()] = child
     thread.set_regs(regs)
     child_tid_addr = args.child_tid if flags & CLONE_CHILD_SETTID else 0
+    if child_tid_addr:
+        area = task.mm.find(child_tid_addr)
+        if area is None or not area.prot & PROT_WRITE:
+            child_tid_addr = 0  # Linux does not look at the result (schedule_tail)
     if tracing is not None and (event or flags & CLONE_PTRACE):
         tracing.child_born(task, child, child_tid_addr)
     elif child_tid_addr:

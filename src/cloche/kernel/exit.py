@@ -170,7 +170,7 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
     if group.is_exiting or group.is_zombie:
         return
     tracing = group.kernel.tracing
-    if tracing is not None and tracing.group_exit(group, status):
+    if tracing is not None and not group.must_die and tracing.group_exit(group, status):
         return
     group.is_exiting = True
     group.exit_status = status
@@ -246,6 +246,7 @@ def end_pid_namespace(init: ThreadGroup) -> None:
     for pid in list(ns.from_kernel):
         group = kernel.groups.get(pid)
         if group is not None and group is not init and not group.is_zombie:
+            group.must_die = True
             do_group_exit(group, SIGKILL)
     for child in list(init.children):
         if child.is_zombie:

@@ -185,6 +185,7 @@ def contain(kernel: Kernel, task: Task | None, error: Exception) -> None:
     report(kernel, "outside a system call" if task is None else f"around {task.comm!r}", error)
     if task is None or task.is_exited:
         return
+    task.group.must_die = True
     try:
         do_group_exit(task.group, 9)
     except Exception as failure:  # another name: mypyc gives a variable one type
@@ -408,6 +409,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     op = task.blocked
     number = task.args.nr
     if number in (59, 322):
+        task.group.must_die = True
         do_group_exit(task.group, 9)  # past the point of no return
         return
     if number == 9:

@@ -393,6 +393,15 @@ def mark_fatal(group: ThreadGroup, status: int) -> None:
     group.kernel.timers.add(0, FatalExit(group).run)
 
 
+def kill_at_once(group: ThreadGroup) -> None:
+    """SIGKILL that no tracer can hold up: for want of memory, or from outside the sandbox."""
+    group.must_die = True
+    if group.is_leaving:
+        group.kernel.timers.add(0, FatalExit(group).run)
+    else:
+        mark_fatal(group, SIGKILL)
+
+
 def target_of(group: ThreadGroup) -> Task | None:
     """The thread through which a signal to a group is sent: the leader while it lives."""
     leader = group.leader

@@ -306,6 +306,7 @@ class ThreadGroup:
         self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
+        self.must_die: bool = False  # no tracer may hold up its end
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
 

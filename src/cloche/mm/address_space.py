@@ -27,6 +27,7 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from cloche.abi.prctl import PR_MDWE_NO_INHERIT
 from cloche.mm.quota import AREA_BYTES, KERNEL_MEMORY
 from cloche.mm.text import TAIL_GAP, TAIL_NAME, PatchedText, Tail
 from cloche.platform.interface import HostProcess, HostThread
@@ -154,6 +155,7 @@ class AddressSpace:
         self.has_segments: bool = False  # shmat(2) was called in it
         self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
+        self.mdwe: int = 0  # PR_SET_MDWE: nothing becomes executable that was not, or is writable
         self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
 
     # -- the list ----------------------------------------------------------------------------------------
@@ -451,7 +453,9 @@ class AddressSpace:
             thread.queue_mmap(at, length, prot, host_flags, text.fd(), piece.text_offset)
         if known is None:
             both = PROT_READ | PROT_EXEC
-            thread.queue_mmap(start, end - start, both, MAP_PRIVATE | MAP_FIXED, text.fd(), text.tail_offset())
+            thread.queue_mmap(
+                start, end - start, both, MAP_PRIVATE | MAP_FIXED, text.fd(), text.tail_offset()
+            )
             self.tails[start] = Tail(start, bias, text)
             self._insert(Area(start, end, both, 0, None, 0, TAIL_NAME))
         return True
@@ -461,7 +465,11 @@ class AddressSpace:
         for tail in list(self.tails.values()):
             if start < tail.end and tail.start < end:
                 del self.tails[tail.start]
-            elif start < tail.code_end and tail.code_start < end and not self.overlaps(tail.code_start, tail.code_end):
+            elif (
+                start < tail.code_end
+                and tail.code_start < end
+                and not self.overlaps(tail.code_start, tail.code_end)
+            ):
                 del self.tails[tail.start]
                 self._drop(self._remove(tail.start, tail.end))
                 thread.queue_munmap(tail.start, tail.end - tail.start)
@@ -519,6 +527,8 @@ class AddressSpace:
             area = self._areas[at]
             if area.prot != prot:
                 needs_change = True
+            if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not area.prot & PROT_EXEC):
+                raise LinuxError(EACCES)
             if area.is_shared() and area.backing is not None and prot & ~area.backing.map_max_prot():
                 raise LinuxError(EACCES)
             at += 1
@@ -741,6 +751,10 @@ class AddressSpace:
         if not KERNEL_MEMORY.has_room(AREA_BYTES * len(self._areas)):
             raise LinuxError(ENOMEM)
 
+    def inherited_mdwe(self) -> int:
+        """PR_SET_MDWE of a fork or of the next program."""
+        return 0 if self.mdwe & PR_MDWE_NO_INHERIT else self.mdwe
+
     def fork(self, process: HostProcess) -> "AddressSpace":
         """The bookkeeping of a copy-on-write copy that runs in `process`."""
         new = AddressSpace(process, self.min_address, self.max_address)
@@ -770,6 +784,7 @@ class AddressSpace:
         new.tails = dict(self.tails)
         new.has_sealed = self.has_sealed
         new.membarriers = self.membarriers
+        new.mdwe = self.inherited_mdwe()
         return new
 
     def set_mmap_base(self, base: int) -> None:

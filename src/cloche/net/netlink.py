@@ -233,6 +233,12 @@ class NetlinkSocket(SocketFile):
 
     def deliver(self, found: NetlinkMessage) -> None:
         """Queue a message; one too many is lost."""
+        program = self.filter_program
+        if program is not None:
+            kept = program.run(found.data)
+            if kept == 0:
+                return
+            found.data = found.data[:kept]
         if self.queued + len(found.data) > self.rcvbuf or not KERNEL_MEMORY.has_room(0):
             self.error = 105  # ENOBUFS
             return

@@ -147,6 +147,13 @@ class PacketSocket(SocketFile):
         self._queue(packet.data, protocol, PACKET_HOST)
 
     def _queue(self, data: bytes, protocol: int, kind: int) -> None:
+        program = self.filter_program
+        if program is not None:
+            link = b"" if self.kind == SOCK_DGRAM else bytes(12) + protocol.to_bytes(2, "big")
+            kept = program.run(link + data, protocol, kind, len(link))
+            if kept == 0:
+                return
+            data = data[: max(kept - len(link), 0)]
         charge = head_bytes(len(data) + 64)
         if self.charged + charge > self.rcvbuf or not KERNEL_MEMORY.has_room(len(data)):
             self.drops += 1

@@ -14,6 +14,7 @@ from cloche.abi.socket import (
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
+from cloche.net.packet import PacketSocket
 from cloche.net.raw import PingSocket, RawSocket
 from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
@@ -264,7 +265,14 @@ def netlink_text(stack: NetStack) -> bytes:
 
 def packet_text(stack: NetStack) -> bytes:
     """/proc/net/packet."""
-    return b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
+    out = ["sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"]
+    for sock in stack.taps:
+        if isinstance(sock, PacketSocket):
+            out.append(
+                f"{0:016x} {3:<6d} {sock.kind:<4d} {sock.listens_to:04x}   {sock.ifindex:<5d} 1 "
+                f"{sock.charged:<6d} {sock.owner_uid:<6d} {sock.inode.ino:<6d}\n"
+            )
+    return "".join(out).encode()
 
 
 def protocols_text(stack: NetStack) -> bytes:
@@ -372,7 +380,30 @@ def psched_text(stack: NetStack) -> bytes:
     return b"000003e8 00000040 000f4240 3b9aca00\n"
 
 
+class HeadOnly:
+    """A table without entries, but with a heading."""
+
+    def __init__(self, head: str) -> None:
+        self.head: bytes = head.encode() + b"\n"
+
+    def text(self, stack: NetStack) -> bytes:
+        return self.head
+
+
+def rt6_stats_text(stack: NetStack) -> bytes:
+    """/proc/net/rt6_stats."""
+    return b"0001 0001 0000 0001 0000 0000 0000\n"
+
+
+def softnet_text(stack: NetStack) -> bytes:
+    """/proc/net/softnet_stat: one processor has done all of it."""
+    return (f"{stack.lo.packets & 0xFFFFFFFF:08x}" + " 00000000" * 14 + "\n").encode()
+
+
+_MR_VIF: Final = "Interface      BytesIn  PktsIn  BytesOut PktsOut Flags"
+
 FILES: Final = (
+    (b"anycast6", nothing),
     (b"arp", arp_text),
     (b"dev", dev_text),
     (b"dev_mcast", nothing),
@@ -381,7 +412,15 @@ FILES: Final = (
     (b"if_inet6", if_inet6_text),
     (b"igmp", igmp_text),
     (b"igmp6", igmp6_text),
+    (
+        b"ip6_flowlabel",
+        HeadOnly("Label S Owner  Users  Linger Expires  Dst                              Opt").text,
+    ),
+    (b"ip6_mr_vif", HeadOnly(_MR_VIF).text),
+    (b"ip_mr_cache", HeadOnly("Group    Origin   Iif     Pkts    Bytes    Wrong Oifs").text),
+    (b"ip_mr_vif", HeadOnly(_MR_VIF + " Local    Remote").text),
     (b"ipv6_route", ipv6_route_text),
+    (b"mcfilter", HeadOnly("Idx Device        MCA        SRC    INC    EXC").text),
     (b"netlink", netlink_text),
     (b"netstat", netstat_text),
     (b"packet", packet_text),
@@ -391,7 +430,10 @@ FILES: Final = (
     (b"raw", raw_text),
     (b"raw6", raw6_text),
     (b"route", route_text),
+    (b"rt6_stats", rt6_stats_text),
+    (b"rt_acct", nothing),
     (b"snmp", snmp_text),
+    (b"softnet_stat", softnet_text),
     (b"snmp6", snmp6_text),
     (b"sockstat", sockstat_text),
     (b"sockstat6", sockstat6_text),

@@ -124,6 +124,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.net.filter import MAX_INSNS, SocketFilter
 from cloche.net.rights import Carrier
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (
@@ -331,6 +332,7 @@ class SocketFile(Carrier):
         self.mark: int = 0
         self.bound_ifindex: int = 0
         self.other_options: dict[int, int] = {}
+        self.filter_program: SocketFilter | None = None  # SO_ATTACH_FILTER
         self.owner_uid: int = ctx.creds.fsuid
         self.is_released: bool = False
         self.is_charged: bool = True
@@ -509,9 +511,15 @@ class SocketFile(Carrier):
         elif name in (SO_RCVTIMEO_OLD, SO_RCVTIMEO_NEW, SO_SNDTIMEO_OLD, SO_SNDTIMEO_NEW):
             return self._set_timeout(value, is_receive=name in (SO_RCVTIMEO_OLD, SO_RCVTIMEO_NEW))
         elif name == SO_ATTACH_FILTER:
-            return -EINVAL if len(value) != 16 else -EOPNOTSUPP
+            return self._attach_filter(ctx, value)
         elif name == SO_DETACH_FILTER:
-            return -ENOENT
+            if self.other_options.get(SO_LOCK_FILTER, 0):
+                return -EPERM
+            if self.filter_program is None:
+                return -ENOENT
+            self.filter_program = None
+        elif name == SO_LOCK_FILTER and not is_on and self.other_options.get(SO_LOCK_FILTER, 0):
+            return -EPERM
         elif name == SO_MARK:
             if not self._is_net_raw(ctx):
                 return -EPERM
@@ -540,6 +548,21 @@ class SocketFile(Carrier):
             return -EINVAL if len(value) != 8 else -EOPNOTSUPP
         else:
             return -ENOPROTOOPT
+        return 0
+
+    def _attach_filter(self, ctx: Context, value: bytes) -> int:
+        """SO_ATTACH_FILTER (struct sock_fprog).  TCP has none here: a dropped segment would be sent again for ever."""
+        if len(value) != 16:
+            return -EINVAL
+        if self.other_options.get(SO_LOCK_FILTER, 0):
+            return -EPERM
+        if self.kind == SOCK_STREAM and self.family != AF_UNIX:
+            return -EOPNOTSUPP
+        count = value[0] | value[1] << 8
+        pointer = int.from_bytes(value[8:16], "little")
+        if pointer == 0 or not 0 < count <= MAX_INSNS:
+            return -EINVAL
+        self.filter_program = SocketFilter(ctx.user_memory().read(pointer, count * 8))
         return 0
 
     def set_peek_offset(self, value: int) -> int:

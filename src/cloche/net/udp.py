@@ -281,6 +281,9 @@ class DatagramSocket(InetSocket):
     # -- receiving ---------------------------------------------------------------------------------------
     def deliver(self, gram: Datagram) -> None:
         """Queue a message unless the receive buffer is full."""
+        if self.filter_program is not None and not self.is_kept(gram):
+            self.drops += 1
+            return
         charge = head_bytes(len(gram.data) + 64)
         if (self.charged + charge > self.rcvbuf and self.inbox) or not KERNEL_MEMORY.has_room(0):
             self.drops += 1
@@ -295,6 +298,21 @@ class DatagramSocket(InetSocket):
         self.charged += charge
         self.inbox.append(gram)
         self.queue.wake(IN_WAKE)
+
+    def is_kept(self, gram: Datagram) -> bool:
+        """Ask the socket's filter, which may also cut the message."""
+        program = self.filter_program
+        assert program is not None
+        head = b""
+        if self.has_ports():
+            head = packets.udp(gram.addr, gram.port, gram.dest, gram.dest_port, gram.data)[:8]
+        protocol = 0x0800 if len(gram.dest) == 4 else 0x86DD
+        kept = program.run(head + gram.data, protocol)
+        if kept == 0:
+            return False
+        if kept < len(head) + len(gram.data):
+            gram.data = gram.data[: max(kept - len(head), 0)]
+        return True
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
         if flags & MSG_ERRQUEUE:

@@ -144,6 +144,12 @@ class UnixDgram(UnixSocket):
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(14)
+        program = other.filter_program
+        if program is not None:
+            kept = program.run(data)
+            if kept == 0:
+                return length
+            data = data[:kept]
         packet = Packet(self, data, dgram_charge(length))
         if out is not None:
             packet.cred = out.cred

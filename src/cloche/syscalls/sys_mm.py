@@ -45,6 +45,8 @@ def sys_mmap(task: Task, args: Args) -> int:
         return -EINVAL
     if length > task.mm.max_address:
         return -ENOMEM
+    if task.mm.mdwe and prot & PROT_EXEC and prot & PROT_WRITE:
+        return -EACCES
     backing: Mappable | None = None
     name = b""
     if flags & MAP_HUGETLB:

@@ -115,7 +115,15 @@ def _ambient(task: Task, operation: int, cap: int, a3: int, a4: int) -> int:
 
 
 _MEMORY_OPTIONS: Final = frozenset(
-    {pr.PR_SET_MM, pr.PR_SET_VMA, pr.PR_GET_AUXV, pr.PR_SET_THP_DISABLE, pr.PR_GET_THP_DISABLE}
+    {
+        pr.PR_SET_MM,
+        pr.PR_SET_VMA,
+        pr.PR_GET_AUXV,
+        pr.PR_SET_THP_DISABLE,
+        pr.PR_GET_THP_DISABLE,
+        pr.PR_SET_MDWE,
+        pr.PR_GET_MDWE,
+    }
 )
 
 
@@ -131,9 +139,26 @@ def _memory(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int:
         saved = task.mm.auxv[:SAVED_AUXV_BYTES].ljust(SAVED_AUXV_BYTES, b"\0")
         task.user_memory().write(a1, saved[:a2])
         return SAVED_AUXV_BYTES
+    if option == pr.PR_GET_MDWE:
+        return -EINVAL if a1 or a2 or a3 or a4 else task.mm.mdwe
+    if option == pr.PR_SET_MDWE:
+        return -EINVAL if a2 or a3 or a4 else _set_mdwe(task, a1)
     if option == pr.PR_GET_THP_DISABLE:
         return -EINVAL if a1 or a2 or a3 or a4 else 0
     return -EINVAL  # PR_SET_THP_DISABLE: the host's choice
+
+
+def _set_mdwe(task: Task, bits: int) -> int:
+    """PR_SET_MDWE: once and for all, for this program."""
+    if bits & ~(pr.PR_MDWE_REFUSE_EXEC_GAIN | pr.PR_MDWE_NO_INHERIT):
+        return -EINVAL
+    if bits & pr.PR_MDWE_NO_INHERIT and not bits & pr.PR_MDWE_REFUSE_EXEC_GAIN:
+        return -EINVAL
+    mm = task.mm
+    if mm.mdwe and bits != mm.mdwe:
+        return -EPERM
+    mm.mdwe = bits
+    return 0
 
 
 def _set_mm(task: Task, what: int, address: int, a3: int, a4: int) -> int:

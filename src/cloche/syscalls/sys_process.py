@@ -3,8 +3,20 @@
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EACCES, EBADF, EFAULT, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH, LinuxError
-from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from cloche.abi.errno import (
+    E2BIG,
+    EACCES,
+    EAGAIN,
+    EBADF,
+    EFAULT,
+    EINVAL,
+    ENOENT,
+    ENOSYS,
+    EPERM,
+    ESRCH,
+    LinuxError,
+)
+from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
 from cloche.abi.sched import CLONE_VFORK, CLONE_VM
 from cloche.abi.structs import pack_rusage, pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
@@ -370,6 +382,17 @@ class WaitId(WaitOperation):
         return 0
 
 
+class WaitIdNonblocking(WaitId):
+    """waitid on a pidfd that is O_NONBLOCK: -EAGAIN if there is nothing yet."""
+
+    def __init__(self, group: ThreadGroup, options: int, info_addr: int, rusage_addr: int) -> None:
+        super().__init__(WaitSelector(-2, None, group, options | WNOHANG), info_addr, rusage_addr)
+
+    def deliver(self, task: Task, found: Waited | None) -> int:
+        result = super().deliver(task, found)
+        return -EAGAIN if found is None else result
+
+
 def sys_wait4(task: Task, args: Args) -> int:
     """wait4(2)."""
     pid, options = to_i32(args.a0), to_i32(args.a2)
@@ -414,8 +437,11 @@ def sys_waitid(task: Task, args: Args) -> int:
         resolve = task.kernel.pidfd_group
         if resolve is None:
             return -EBADF
-        group = resolve(task.files.get(ident))
+        file = task.files.get(ident)
+        group = resolve(file)
         pid = -2
+        if file.flags & O_NONBLOCK and not options & WNOHANG:
+            return do_wait(task, WaitIdNonblocking(group, options, to_u64(args.a2), to_u64(args.a4)))
     elif which != P_ALL:
         return -EINVAL
     selector = WaitSelector(pid, pgrp, group, options)

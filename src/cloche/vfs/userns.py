@@ -10,7 +10,7 @@ from cloche.abi.errno import EINVAL, EPERM, LinuxError
 
 NO_ID: Final = -1  # what an id that has no mapping becomes
 OVERFLOW_ID: Final = 65534  # /proc/sys/kernel/overflowuid and overflowgid
-MAX_LEVEL: Final = 32  # of nesting
+MAX_LEVEL: Final = 33  # of nesting
 MAX_EXTENTS: Final = 340
 _U32: Final = 0xFFFFFFFF
 FIRST_USER_INO: Final = 0xEFFFFFFD  # PROC_USER_INIT_INO

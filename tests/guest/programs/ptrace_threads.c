@@ -11,8 +11,10 @@ static void *execs(void *arg)
     execv("/proc/self/exe", args);
     return NULL;
 }
+static volatile int is_waiting;
 static void *waits(void *arg)
 {
+    is_waiting = 1;
     for (;;)
         pause();
 }
@@ -97,6 +99,7 @@ static void leader_leaves(void)
 {
     pthread_t t;
     pthread_create(&t, NULL, dies, NULL);
+    pthread_join(t, NULL);
     usleep(20000);
     syscall(SYS_exit, 3);
 }
@@ -112,7 +115,8 @@ static void all_die(void)
 {
     pthread_t t;
     pthread_create(&t, NULL, waits, NULL);
-    usleep(20000);
+    while (!is_waiting)
+        usleep(1000);
     _exit(7);
 }
 
@@ -120,7 +124,8 @@ static void killed(void)
 {
     pthread_t t;
     pthread_create(&t, NULL, waits, NULL);
-    usleep(20000);
+    while (!is_waiting)
+        usleep(1000);
     kill(getpid(), SIGTERM);
     pause();
 }

@@ -166,7 +166,7 @@ def test_flags_of_the_process(guest: Guest) -> None:
     guest.task.clear_child_tid = 0x1234
     assert prctl(guest, pr.PR_GET_TID_ADDRESS, out) == 0
     assert struct.unpack("<Q", guest.get(out, 8))[0] == 0x1234
-    for option in (0, 5, 9, 43, 50, 53, 65, 999, -1, pr.PR_SET_PTRACER):
+    for option in (0, 5, 9, 43, 50, 53, 65, 999, -1):
         assert prctl(guest, option, 0, 0, 0, 1) == -EINVAL
 
 

@@ -260,7 +260,7 @@ class Hooks(Tracing):
         tracee = task.tracee
         if tracee is None or not tracee.options & PTRACE_O_TRACEEXIT or tracee.is_exit_reported:
             return False
-        if task.mm.is_dead or task.lent_to is not None:
+        if task.mm.is_dead or task.lent_to is not None or task.group.must_die:
             return False
         tracee.is_exit_reported = True
         op = task.blocked

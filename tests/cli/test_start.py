@@ -1,0 +1,54 @@
+"""What a start costs: modules that nobody needs for it must not creep in again (docs/performance.md)."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Each of these was found in the start once, for one function.
+HEAVY = {
+    "asyncio", "dataclasses", "decimal", "hashlib", "inspect", "json", "logging", "multiprocessing", "pathlib", "pickle",
+    "random", "shutil", "subprocess", "tempfile", "threading", "traceback", "unittest", "urllib.parse",
+}  # fmt: skip
+
+PARSE = """
+import sys
+from cloche.cli import main
+sys.argv = ["cloche", "run", "--bad-option"]
+try:
+    main.main()
+except SystemExit:
+    pass
+print(" ".join(sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def modules() -> set[str]:
+    """What is loaded when the command line of `cloche run` has been parsed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_no_heavy_module_is_imported(modules: set[str]) -> None:
+    before = subprocess.run(
+        [sys.executable, "-c", "import sys; print(' '.join(sys.modules))"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert HEAVY & modules - set(before.stdout.split()) == set()
+
+
+def test_the_monitor_does_not_import_the_kernel(modules: set[str]) -> None:
+    assert "cloche.boot.launch" in modules
+    kernel = (
+        "cloche.kernel",
+        "cloche.fs",
+        "cloche.net",
+        "cloche.syscalls",
+        "cloche.mm",
+        "cloche.vfs",
+        "cloche.boot.sentry",
+    )
+    assert sorted(name for name in modules if name.startswith(kernel)) == []

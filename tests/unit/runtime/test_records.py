@@ -1,0 +1,114 @@
+"""Records of sandboxes, and their logs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cloche.runtime.logs import LogReader, LogWriter
+from cloche.runtime.records import DEAD, EXITED, RUNNING, RecordError, State, Store, new_name
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "root"))
+
+
+def test_the_life_of_a_record(store: Store) -> None:
+    record = store.create(State("a"))
+    assert store.find("a").status == RUNNING
+    with pytest.raises(RecordError, match="running"):
+        store.create(State("a"))
+    with pytest.raises(RecordError, match="running"):
+        store.remove("a")
+    record.finish(3, "why", 2)
+    found = store.find("a")
+    assert (found.status, found.exit_status, found.error, found.oom_kills) == (EXITED, 3, "why", 2)
+    assert [state.name for state in store.list()] == ["a"]
+    store.remove("a")
+    assert store.list() == []
+
+
+def test_a_monitor_that_was_killed(store: Store) -> None:
+    pid = os.fork()
+    if pid == 0:
+        store.create(State("a"))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert store.find("a").status == DEAD
+    with pytest.raises(RecordError):
+        store.connect("a")
+    store.remove("a")
+
+
+def test_spoilt_records(store: Store) -> None:
+    store.prepare()
+    for name, text in (
+        ("a", "{"),
+        ("b", "[1]"),
+        ("c", '{"command": 1, "pid": "x", "exit_status": true, "created": []}'),
+    ):
+        path = Path(store.root, name)
+        path.mkdir()
+        (path / "state.json").write_text(text)
+    Path(store.root, "d").mkdir()
+    Path(store.root, "not a name").mkdir()
+    assert [(state.name, state.status) for state in store.list()] == [(name, DEAD) for name in "abcd"]
+    assert json.dumps([state.to_json() for state in store.list()])
+    for name in "abcd":
+        store.remove(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "-a", "a" * 65, "a\0", "ä"])
+def test_names(store: Store, name: str) -> None:
+    for use in (store.find, store.remove, store.path, store.connect):
+        with pytest.raises(RecordError):
+            use(name)
+    with pytest.raises(RecordError):
+        store.create(State(name))
+
+
+def test_made_names() -> None:
+    names = {new_name() for _ in range(200)}
+    assert len(names) == 200
+    Store("/nowhere").path(names.pop())
+
+
+def test_a_root_that_others_may_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(RecordError, match="only you"):
+        Store(str(tmp_path)).create(State("a"))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(RecordError, match="only you"):
+        Store(str(link)).create(State("a"))
+
+
+def test_logs_keep_the_latest(tmp_path: Path) -> None:
+    log = LogWriter(str(tmp_path), 65536)
+    for number in range(2000):
+        log.append(1 + number % 2, b"%06d" % number * 10)
+    found = list(LogReader(str(tmp_path)).read())
+    assert 300 < len(found) < 2000 and found[-1][1:] == (2, b"001999" * 10)
+    numbers = [int(data[:6]) for _when, _stream, data in found]
+    assert numbers == list(range(numbers[0], 2000))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 65536
+
+
+def test_logs_are_followed_over_rotations(tmp_path: Path) -> None:
+    log, reader = LogWriter(str(tmp_path), 65536), LogReader(str(tmp_path))
+    seen: list[int] = []
+    for number in range(5000):
+        log.append(1, b"%06d" % number * 10)
+        if number % 50 == 0:
+            seen += [int(data[:6]) for _when, _stream, data in reader.read()]
+    seen += [int(data[:6]) for _when, _stream, data in reader.read()]
+    assert seen == list(range(5000))
+    assert list(reader.read()) == []
+
+
+def test_large_entries_are_split(tmp_path: Path) -> None:
+    log = LogWriter(str(tmp_path), 1 << 20)
+    log.append(1, b"x" * 200_000)
+    assert b"".join(data for _when, _stream, data in LogReader(str(tmp_path)).read()) == b"x" * 200_000
