@@ -21,6 +21,7 @@ from bench import chart
 
 TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
+SOURCE = HERE.parent / "src"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
 
 
@@ -33,6 +34,11 @@ def systems(options: list[str]) -> dict[str, list[str]]:
         found["runsc"] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", runsc, "--ignore-cgroups",
                           "--network=none", "--platform=systrap", "do"]  # fmt: skip
     return found
+
+
+def use_checkout() -> None:
+    """Let CLOCHE find this checkout from any directory."""
+    os.environ["PYTHONPATH"] = str(SOURCE)
 
 
 def measure(command: list[str], folder: str) -> dict[str, float]:
@@ -109,6 +115,8 @@ def main() -> int:
         found = systems(options.option)
         if options.cloche:
             found["cloche"] = [*options.cloche.split(), "run", *options.option, "--"]
+        else:
+            use_checkout()
         if options.no_runsc:
             found.pop("runsc", None)
         samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}

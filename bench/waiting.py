@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.run import CLOCHE
+from bench.run import CLOCHE, use_checkout
 
 PROGRAMS = Path(__file__).parent / "programs"
 NO_SPIN = {"CLOCHE_SPIN_NS": "0"}
@@ -188,6 +188,8 @@ def main() -> int:
     parser.add_argument("what", nargs="*", metavar="MEASUREMENT", help="busy, idle, crowd, few-cores")
     options = parser.parse_args()
     wanted = options.what or ["busy", "idle", "crowd", "few-cores"]
+    if not options.cloche:
+        use_checkout()
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="cloche-waiting-") as folder:
         os.chmod(folder, 0o755)

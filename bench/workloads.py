@@ -24,10 +24,9 @@ from pathlib import Path
 
 from bench import chart, data
 from bench.rows import ROWS, Row
-from bench.run import systems
+from bench.run import SOURCE, systems
 
 TITLE = "Workloads: time relative to native (less is better)"
-SOURCE = Path(__file__).parents[1] / "src"
 _SECONDS = re.compile(r"^#seconds ([0-9.]+)\n", re.MULTILINE)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

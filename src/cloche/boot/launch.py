@@ -161,6 +161,9 @@ def _wait_for(pid: int, seconds: float) -> None:
         fd = os.pidfd_open(pid)
     except (ChildProcessError, ProcessLookupError):
         return
+    except OSError:  # before Linux 5.3, or an old container profile
+        os.waitpid(pid, 0)
+        return
     try:
         if not wait_readable([fd], seconds):
             os.kill(pid, signal.SIGKILL)

@@ -96,13 +96,16 @@ class ProcRoot(StaticDir):
             if key >= start:
                 found.append(DirEntry(key, name, inode.ino, dtype(inode.mode)))
             key += 1
-        kernel = self.proc.kernel
-        for pid in sorted(kernel.groups):
-            key = _FIRST_PID_KEY + pid
-            group = kernel.groups[pid]
+        kernel, ns = self.proc.kernel, self.proc.pid_ns
+        for shown in sorted(kernel.groups if ns is None else ns.to_kernel):
+            pid = pid_from(ns, shown)
+            key = _FIRST_PID_KEY + shown
+            group = kernel.groups.get(pid)
+            if group is None:
+                continue  # a thread, or only a process group
             if key < start or group.is_reaped or group.leader is None:
                 continue
-            found.append(DirEntry(key, b"%d" % pid, task_ino(pid, is_thread=False), 4))
+            found.append(DirEntry(key, b"%d" % shown, task_ino(pid, is_thread=False), 4))
         return found
 
 

@@ -96,7 +96,7 @@ class _NamespaceLimit:
         self.kind: str = kind
 
     def text(self, ctx: Context) -> bytes:
-        return b"%d\n" % self.kernel.namespace_limits.limit(self.kind)
+        return b"%d\n" % self.kernel.namespace_limits.quota(self.kind).limit
 
     def store(self, ctx: Context, data: bytes) -> int:
         """A new limit; never above what the sandbox can bear."""
@@ -105,7 +105,7 @@ class _NamespaceLimit:
         value = parse_int(data)
         if value < 0:
             return -EINVAL
-        self.kernel.namespace_limits.limits[self.kind] = min(value, MAX_NAMESPACES)
+        self.kernel.namespace_limits.quota(self.kind).limit = min(value, MAX_NAMESPACES)
         return len(data)
 
 

@@ -120,6 +120,8 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         leave_undo_list(undo_list, task.group.tgid)
     task.ns = kernel.init_ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)
+    if kernel.root_context is not None:
+        task.mount_ns = kernel.root_context.mount_ns
     task.seccomp = None  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
     kernel.dead_tasks += 1
@@ -130,6 +132,8 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     if kernel.tasks.get(task.tid) is task:
         del kernel.tasks[task.tid]
         kernel.release_pid(task.tid)
+    if task is not task.group.leader:
+        _leave_namespaces(task)
     if is_process_ending and task.vfork_parent is None and task.mm.users > 1 and not task.mm.is_dead:
         # The host process dies as a whole, or this thread is killed with its siblings.
         if task.thread.is_running():
@@ -139,6 +143,19 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
             task.kernel.interrupt(task.thread)
             return
     detach_address_space(task)
+
+
+def _leave_namespaces(task: Task) -> None:
+    """Nobody looks at this dead task any more; what still refers to it (a directory of /proc that was looked up, an
+    open pidfd) shall not keep its namespaces.
+    """
+    task.pid_ns = None
+    task.mm_user_ns = None
+    if task.creds.user_ns is not None:
+        creds = task.creds.clone()
+        creds.user_ns = None
+        creds.cap_permitted = creds.cap_effective = creds.cap_ambient = 0
+        task.creds = creds
 
 
 def drop_files(task: Task, files: FdTable) -> None:
@@ -280,6 +297,9 @@ def reap(group: ThreadGroup) -> None:
     """The zombie is gone: its parent has its status (release_task)."""
     kernel = group.kernel
     group.is_reaped = True
+    group.pid_ns = None
+    if group.leader is not None:
+        _leave_namespaces(group.leader)
     if group.is_zombie:
         group.is_zombie = False
         kernel.zombies -= 1

@@ -11,6 +11,7 @@ from cloche.abi.errno import ENOSPC, LinuxError
 from cloche.kernel.ipc.ids import IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.pid_namespace import PidNamespace
+from cloche.mm.quota import Quota
 from cloche.vfs.userns import UserNamespace
 
 FIRST_UTS_INO: Final = 0xEFFFFFFE  # PROC_UTS_INIT_INO
@@ -23,14 +24,14 @@ class NamespaceLimits:
     """How many namespaces of each kind there are, and may be (/proc/sys/user/max_*_namespaces)."""
 
     def __init__(self) -> None:
-        self.used: dict[str, int] = {}
-        self.limits: dict[str, int] = {}
+        self.quotas: dict[str, Quota] = {}
 
-    def limit(self, kind: str) -> int:
-        return self.limits.get(kind, MAX_NAMESPACES)
-
-    def has_room(self, kind: str) -> bool:
-        return self.used.get(kind, 0) < self.limit(kind)
+    def quota(self, kind: str) -> Quota:
+        found = self.quotas.get(kind)
+        if found is None:
+            found = Quota(MAX_NAMESPACES)
+            self.quotas[kind] = found
+        return found
 
 
 class NamespaceCount:
@@ -38,16 +39,16 @@ class NamespaceCount:
 
     def __init__(self, limits: NamespaceLimits, kind: str) -> None:
         """Raises LinuxError(ENOSPC)."""
-        self.limits: NamespaceLimits = limits
-        self.kind: str = ""
-        if not limits.has_room(kind):
+        self.quota: Quota | None = None
+        quota = limits.quota(kind)
+        if not quota.has_room(1):
             raise LinuxError(ENOSPC)
-        limits.used[kind] = limits.used.get(kind, 0) + 1
-        self.kind = kind
+        quota.take(1)
+        self.quota = quota
 
     def __del__(self) -> None:
-        if self.kind:
-            self.limits.used[self.kind] -= 1
+        if self.quota is not None:
+            self.quota.give(1)
 
 
 class UtsNamespace:

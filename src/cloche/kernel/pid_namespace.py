@@ -49,6 +49,8 @@ class PidNamespace:
         pid = self.from_kernel.pop(kernel_pid, 0)
         if pid:
             del self.to_kernel[pid]
+        if self.is_closed and not self.from_kernel:
+            self.proc_fs = None  # they refer to each other
 
     def is_within(self, other: "PidNamespace | None") -> bool:
         """Whether this is `other` or one of its descendants."""

@@ -95,7 +95,7 @@ from cloche.kernel.task import (
 )
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.platform.interface import Registers
-from cloche.vfs.userns import map_uid
+from cloche.vfs.userns import OVERFLOW_ID, map_uid
 
 SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 TICK_NS: Final = 10_000_000  # USER_HZ
@@ -137,8 +137,12 @@ def info_from_raw(task: Task, signo: int, raw: bytes) -> SigInfo:
     _pid, uid = siginfo_pid_uid(raw)
     info = SigInfo(signo, code, signo.to_bytes(4, "little") + raw[4:])
     if code in (SI_USER, SI_QUEUE, SI_TKILL):
-        info.sender_pid, info.is_from_guest = task.group.tgid, True
-        info.sender_uid = uid if task.creds.user_ns is None else map_uid(task.creds.user_ns, uid & 0xFFFFFFFF)
+        info.sender_pid, info.is_from_guest, info.sender_uid = task.group.tgid, True, uid
+        ns = task.creds.user_ns
+        if ns is not None:
+            kernel_uid = map_uid(ns, uid & 0xFFFFFFFF)
+            info.sender_uid = kernel_uid if kernel_uid >= 0 else OVERFLOW_ID
+            info.raw = info.raw[:20] + info.sender_uid.to_bytes(4, "little") + info.raw[24:]
     return info
 
 

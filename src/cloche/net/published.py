@@ -95,6 +95,7 @@ class PublishedSocket(TcpSocket):
         self.may_read: bool = True  # the host may have bytes, or the end
         self.may_write: bool = True
         self.is_ending: bool = False  # FIN or RST has come: read until it shows
+        self.has_failed: bool = False  # the host's socket has, or may have, an error
         self.has_fin: bool = False
         self.state = TCP_SYN_SENT  # until there is room in the backlog
         publisher.count += 1
@@ -138,9 +139,13 @@ class PublishedSocket(TcpSocket):
         if events & EPOLLOUT:
             self.may_write = True
             mask |= OUT_EVENTS
+        if events & (EPOLLERR | EPOLLHUP):
+            self.has_failed = True
         self.fill()
         if events & EPOLLRDHUP:
             self._see_fin()
+        if self.has_failed and not self.may_read:
+            self._ask_error()
         self.queue.wake(mask)
 
     def fill(self) -> None:
@@ -167,6 +172,8 @@ class PublishedSocket(TcpSocket):
             if not data:
                 self.may_read = False
                 self._see_fin()
+                if self.has_failed:
+                    self._ask_error()
                 return
             rx.append(data)
             self.rx_bytes += len(data)
@@ -190,6 +197,15 @@ class PublishedSocket(TcpSocket):
         elif self.state != TCP_CLOSE:
             self.error = errno
             self.done()
+
+    def _ask_error(self) -> None:
+        """After a FIN reading gives no error any more: a reset that followed shows only here."""
+        self.has_failed = False
+        if self.fd < 0 or self.state == TCP_CLOSE:
+            return
+        errno = self.host.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if errno:
+            self._see_error(errno)
 
     def got_reset(self) -> None:
         if self.state == TCP_SYN_SENT:  # its listener is gone, and nobody else knows of it

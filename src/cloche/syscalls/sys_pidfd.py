@@ -70,6 +70,8 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
     group = file.group if file is not None else _proc_dir_group(task, fd)
     if group is None:
         return -EBADF
+    if group.is_reaped:
+        return -ESRCH
     if group.pid_ns is not task.pid_ns and not (
         task.pid_ns is None or (group.pid_ns is not None and group.pid_ns.is_within(task.pid_ns))
     ):
@@ -86,8 +88,6 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
         info = info_from_raw(task, signo, raw)
     else:
         info = user_info(task, signo)
-    if group.is_reaped:
-        return -ESRCH
     if flags == _SIGNAL_PROCESS_GROUP:
         return signal_pgrp(task, group.pgrp, signo, info)
     if flags == _SIGNAL_THREAD or (flags == 0 and thread is not None):
