@@ -263,7 +263,9 @@ class GoferInode(Inode):
         self.users: int = 0  # open file descriptions
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
-        self.content_key: int = host.next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
+        self.content_key: int = (
+            host.next_content_key() if host.is_readonly else 0
+        )  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic
