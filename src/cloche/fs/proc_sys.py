@@ -28,6 +28,7 @@ from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
 from cloche.kernel.namespaces import MAX_NAMESPACES, UtsNamespace
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.unshare import KINDS
+from cloche.vfs.mount import MAX_MOUNTS
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
     Consumer,
@@ -304,7 +305,7 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"fs/inotify/max_user_watches", b"65536"),
     (b"fs/lease-break-time", b"45"),
     (b"fs/leases-enable", b"1"),
-    (b"fs/mount-max", b"100000"),
+    (b"fs/mount-max", b"%d" % MAX_MOUNTS),
     (b"fs/mqueue/msg_default", b"10"),
     (b"fs/mqueue/msg_max", b"10"),
     (b"fs/mqueue/msgsize_default", b"8192"),
