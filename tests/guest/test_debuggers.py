@@ -19,6 +19,7 @@ static void *work(void *arg) { usleep(1000); return arg; }
 __attribute__((noinline)) int inner(int x)
 {
     int y = x * 2;
+    global += y;
     return y + global;
 }
 __attribute__((noinline)) int outer(int x)
@@ -124,7 +125,21 @@ bt
 print global
 """
 
-GDB = {"a breakpoint": BREAKPOINT, "threads": THREADS, "fork and exec": CATCH, "a core": CORE}
+WATCH = """
+set pagination off
+set confirm off
+break inner
+run
+watch global
+set var global = 8
+continue
+delete
+hbreak outer
+info breakpoints
+continue
+"""
+
+GDB = {"a breakpoint": BREAKPOINT, "threads": THREADS, "fork and exec": CATCH, "a core": CORE, "a watchpoint": WATCH}
 PLAIN = r"sed -E -e 's/0x[0-9a-f]+/0xX/g' -e 's/(LWP|process|Thread|threads?|Process) [0-9]+/\1 N/g' -e 's/ +/ /g' -e 's#/[^ ]*/prog#prog#g'"
 
 

@@ -47,7 +47,9 @@ CPYTHON = (
     "test.test_concurrent_futures.test_future test.test_concurrent_futures.test_init "
     "test.test_multiprocessing_fork.test_processes test.test_multiprocessing_fork.test_manager "
     "test.test_multiprocessing_fork.test_misc test.test_multiprocessing_fork.test_threads "
+    "test.test_multiprocessing_spawn.test_processes test.test_multiprocessing_spawn.test_manager "
     "test.test_multiprocessing_spawn.test_misc test.test_multiprocessing_spawn.test_threads "
+    "test.test_multiprocessing_forkserver.test_processes test.test_multiprocessing_forkserver.test_manager "
     "test.test_multiprocessing_forkserver.test_misc test.test_multiprocessing_forkserver.test_threads "
     "test_cmd_line test_venv "
     "test_socket test_ssl test_httpservers test_httplib test_ftplib test_smtplib test_poplib test_imaplib "
@@ -64,7 +66,7 @@ CPYTHON = (
     "test.test_asyncio.test_waitfor"
 ).split()
 GO = (
-    "os os/exec os/signal syscall time internal/poll path/filepath sync os/user io/ioutil "
+    "os os/exec os/signal syscall time runtime internal/poll path/filepath sync os/user io/ioutil "
     "net net/http net/netip net/http/httptest log/syslog"
 ).split()
 STRESS = ("os", "scheduler", "pipe", "signal", "interrupt", "vm", "filesystem", "network")
@@ -210,6 +212,7 @@ def stress_verdicts(place: Place, case: str, log: Path) -> Verdicts:
     meaning = "case $? in 0) v=pass;; 2) v=fail;; 3|4) v=skip;; 124|137) v=timeout;; *) v=$?;; esac"
     run = "timeout -k 2 30 stress-ng --$n 1 -t 1 --verify --oomable --temp-path . > out 2>&1"
     script = f"for n in {' '.join(names)}; do {run}; {meaning}; cat out; echo {MARK} $n $v; done"
+    place = Place(place.name, max(place.timeout_s, 3.0 * len(names)), place.options)
     text = place.run(script, log)
     verdicts = dict.fromkeys(names, "none")
     for match in re.finditer(rf"^{MARK} (\S+) (\S+)", text, re.M):

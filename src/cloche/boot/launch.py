@@ -1,13 +1,13 @@
 """Starting a sandbox: gofer and sentry are forked from the calling process, which stays as their monitor.
 
-Order: the gofer first (it opens the attach points), then the broker if ports are published, then an intermediate
-process that imports the kernel, enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid
-namespace where there is one (I5: its death then ends every guest).  The intermediate exits; this process is made a
-subreaper before, so the sentry becomes its child, and without a pid namespace so do guests whose sentry died:
-`end_orphans` kills them.
+Order: an intermediate process that imports the kernel, enters the namespaces and forks the sentry, so that the
+sentry is pid 1 of its pid namespace where there is one (I5: its death then ends every guest); meanwhile the gofer
+(it opens the attach points) and, if ports are published, the broker, whose sockets are sent after it. The
+intermediate exits; this process is made a subreaper before, so the sentry becomes its child, and without a pid
+namespace so do guests whose sentry died: `end_orphans` kills them.
 
-Neither this process nor the gofer imports the kernel: they stay small, and the gofer gets ready while the
-intermediate does it.
+Neither this process nor the gofer imports the kernel, and the intermediate does not import the gofer: all stay small,
+and start at the same time.
 """
 
 import os
@@ -18,13 +18,15 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from cloche.analyst.serve import start_analyst
 from cloche.boot import confine
 from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
 from cloche.boot.spec import HOST, RW, SandboxSpec
-from cloche.gofer.launch import GoferError, GoferProcess, start_gofer
-from cloche.gofer.nodes import AttachPoint
 from cloche.platform import hostsys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # imported where they are used, after the intermediate process was forked
+    from cloche.gofer.launch import GoferProcess
+    from cloche.gofer.nodes import AttachPoint
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_PDEATHSIG: Final = 1
@@ -57,7 +59,7 @@ class Sandbox:
         self,
         middle_pid: int,
         sentry_pid: int,
-        gofer: GoferProcess | None,
+        gofer: "GoferProcess | None",
         broker: BrokerProcess | None,
         control: socket.socket,
     ) -> None:
@@ -78,6 +80,8 @@ class Sandbox:
     def start_analyst(self) -> None:
         """The gofer has asked the analyst for the first time: start it.  It ends with the gofer."""
         if self.analyst is not None:
+            from cloche.analyst.serve import start_analyst
+
             start_analyst(self.analyst)
             self.analyst.close()
             self.analyst = None
@@ -194,30 +198,8 @@ def end_orphans() -> None:
 
 def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
     """Start a sandbox whose program gets the descriptors `stdio` as 0, 1 and 2.  Raises LaunchError."""
-    points = _attach_points(spec)
+    _number_attach_points(spec)
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    gofer: GoferProcess | None = None
-    analyst: socket.socket | None = None
-    if points:
-        asking: socket.socket | None = None
-        if spec.is_patching:
-            analyst, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
-        if asking is not None:
-            asking.close()
-    broker: BrokerProcess | None = None
-    if spec.published:
-        try:
-            broker = spawn_broker(spec.published, is_confined=spec.is_confined)
-        except BrokerError as error:
-            if gofer is not None:
-                gofer.sock.close()
-                try:
-                    gofer.wait_ready()  # it would complain of a listener that is gone
-                except GoferError:
-                    pass  # one complaint is enough
-                _wait_for(gofer.pid, 5.0)
-            raise LaunchError(str(error)) from None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for stream in (sys.stdout, sys.stderr):
@@ -229,70 +211,116 @@ def launch(spec: SandboxSpec, stdio: list[int]) -> Sandbox:
         try:
             ours.close()
             hear.close()
-            status = _middle(spec, gofer, broker, theirs, stdio, tell)
+            status = _middle(spec, theirs, stdio, tell)
         except BaseException as failure:
             sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
             os._exit(status)
     theirs.close()
     tell.close()
-    if gofer is not None:
-        gofer.sock.close()
-    if broker is not None:
-        broker.sock.close()
-    sentry_pid = _serve_middle(middle, hear)
-    hear.close()
-    sandbox = Sandbox(middle, sentry_pid, gofer, broker, ours)
-    if sentry_pid == 0:
+    sandbox = Sandbox(middle, 0, None, None, ours)
+    try:
+        _start_servers(spec, sandbox)
+        sandbox.sentry_pid = _serve_middle(sandbox, hear)
+        hear.close()
+        if sandbox.gofer is not None:
+            _await_gofer(sandbox)
+    except (LaunchError, OSError):
+        hear.close()
+        if sandbox.gofer is not None:
+            sandbox.gofer.sock.close()
+        if sandbox.broker is not None:
+            sandbox.broker.sock.close()
+        sandbox.kill()
         sandbox.reap()
-        raise LaunchError("the sentry did not start")
-    if gofer is not None:
-        try:
-            gofer.wait_ready()
-        except GoferError as refusal:
-            sandbox.gofer = None  # it is gone
-            sandbox.kill()
-            sandbox.reap()
-            raise LaunchError(str(refusal)) from None
-    sandbox.analyst = analyst
+        raise
     os.waitpid(middle, 0)
     sandbox.middle_pid = 0
     return sandbox
 
 
-def _serve_middle(middle: int, sock: socket.socket) -> int:
-    """Do for the intermediate process what it cannot do itself, until it tells the sentry's pid; 0: it died."""
-    while True:
-        message = sock.recv(16)
-        if message != b"M":
-            return int(message) if message else 0
+def _start_servers(spec: SandboxSpec, sandbox: Sandbox) -> None:
+    """The gofer and the broker, if there is work for them.  Raises LaunchError."""
+    from cloche.gofer.launch import start_gofer
+
+    points = _attach_points(spec)
+    if points:
+        asking: socket.socket | None = None
+        if spec.is_patching:
+            sandbox.analyst, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sandbox.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
+        if asking is not None:
+            asking.close()
+    if spec.published:
         try:
-            confine.map_ids(middle, confine.NOBODY, confine.NOBODY)
-            sock.send(b"1")
-        except OSError:
-            sock.send(b"0")
+            sandbox.broker = spawn_broker(spec.published, is_confined=spec.is_confined)
+        except BrokerError as error:
+            if sandbox.gofer is not None:
+                sandbox.gofer.sock.close()
+                try:
+                    _await_gofer(sandbox)  # it would complain of a listener that is gone
+                except LaunchError:
+                    pass  # one complaint is enough
+            raise LaunchError(str(error)) from None
 
 
-def _middle(
-    spec: SandboxSpec,
-    gofer: GoferProcess | None,
-    broker: BrokerProcess | None,
-    control: socket.socket,
-    stdio: list[int],
-    tell: socket.socket,
-) -> int:
+def _await_gofer(sandbox: Sandbox) -> None:
+    """Until the gofer serves.  Raises LaunchError, and then there is none."""
+    from cloche.gofer.launch import GoferError
+
+    assert sandbox.gofer is not None
+    try:
+        sandbox.gofer.wait_ready()
+    except GoferError as refusal:
+        sandbox.gofer = None
+        raise LaunchError(str(refusal)) from None
+
+
+def _serve_middle(sandbox: Sandbox, sock: socket.socket) -> int:
+    """Give the intermediate process what it cannot get itself; the sentry's pid.  Raises LaunchError if it died."""
+    servers = b""
+    fds: list[int] = []
+    if sandbox.gofer is not None:
+        servers += b"G"
+        fds.append(sandbox.gofer.sock.fileno())
+    if sandbox.broker is not None:
+        servers += b"B"
+        fds.append(sandbox.broker.sock.fileno())
+    try:
+        socket.send_fds(sock, [b"F" + servers], fds)
+        if sandbox.gofer is not None:
+            sandbox.gofer.sock.close()
+        if sandbox.broker is not None:
+            sandbox.broker.sock.close()
+        while True:
+            message = sock.recv(16)
+            if message != b"M":
+                break
+            try:
+                confine.map_ids(sandbox.middle_pid, confine.NOBODY, confine.NOBODY)
+                sock.send(b"1")
+            except OSError:
+                sock.send(b"0")
+    except (BrokenPipeError, ConnectionResetError):
+        message = b""
+    if not message:
+        raise LaunchError("the sentry did not start")
+    return int(message)
+
+
+def _middle(spec: SandboxSpec, control: socket.socket, stdio: list[int], tell: socket.socket) -> int:
     """Between monitor and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
     from cloche.boot.sentry import sentry_main
 
     report = confine.Report()
     keep = [0, 1, 2, *[fd for fd in stdio if fd >= 0], control.fileno(), tell.fileno()]
-    if gofer is not None:
-        keep.append(gofer.sock.fileno())
-    if broker is not None:
-        keep.append(broker.sock.fileno())
-    keep += [fd for fd in (spec.strace_fd, spec.oom_fd) if fd >= 0]
+    if spec.strace_fd >= 0:
+        keep.append(spec.strace_fd)
     confine.close_all_but(keep)  # whatever our caller had open is none of the sandbox's business
     confine.detach_from_terminal()
+    servers, fds, _flags, _address = socket.recv_fds(tell, 16, 2)
+    if not servers:
+        return 0  # our parent has given up, and said why
     if spec.is_confined:
         confine.set_limits(report)
         confine.enter_user_namespace(report, tell)
@@ -302,19 +330,29 @@ def _middle(
         tell.send(b"%d" % sentry)
         return 0
     tell.close()
-    files = gofer.sock if gofer is not None else None
-    ports = broker.sock if broker is not None else None
+    files = socket.socket(fileno=fds.pop(0)) if b"G" in servers else None
+    ports = socket.socket(fileno=fds.pop(0)) if b"B" in servers else None
     return sentry_main(spec, files, ports, control, stdio, report)
 
 
-def _attach_points(spec: SandboxSpec) -> list[AttachPoint]:
+def _number_attach_points(spec: SandboxSpec) -> None:
+    """Tell each mount its attach point: the order of `_attach_points`."""
+    index = 1 if spec.root_source else 0
+    for mount in spec.mounts:
+        if mount.kind == HOST:
+            mount.attach_index = index
+            index += 1
+
+
+def _attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
     """The gofer's attach points; the root's first."""
+    from cloche.gofer.nodes import AttachPoint
+
     points: list[AttachPoint] = []
     if spec.root_source:
         points.append(AttachPoint(spec.root_source, is_writable=False))
     for mount in spec.mounts:
         if mount.kind == HOST:
-            mount.attach_index = len(points)
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
             point.is_public_only = mount.is_public_only
             points.append(point)

@@ -242,7 +242,7 @@ class MemDescription(FileDescription):
         done = 0
         while dst.remaining() > 0:
             want = min(dst.remaining(), _MEM_STEP)
-            data = space.process.read(offset + done, want)
+            data = b"" if self.access is not None else space.process.read(offset + done, want)
             if data:
                 done += dst.copy_to(data)
             if len(data) == want:
@@ -260,7 +260,8 @@ class MemDescription(FileDescription):
         if space is None or space.is_dead:
             return 0
         data = src.copy_from(min(src.remaining(), _MEM_STEP))
-        wrote = space.process.write(offset, data) if data else 0
+        # While protections change, a write of ours might find them changed: what is under way comes first.
+        wrote = space.process.write(offset, data) if data and self.access is None else 0
         if data and not wrote:
             piece = data[: _MEM_FORCED - (offset & (_MEM_FORCED - 1))]
             found = self._forced(ctx, offset, len(piece), piece)
@@ -283,6 +284,10 @@ class MemDescription(FileDescription):
                 return access
         caller, space = reader_of(ctx), self.space
         assert space is not None
+        if access is not None:
+            made = ForcedAccess(space, addr, length, data)  # of somebody who gave up: is it needed for this?
+            if made.move():
+                return made
         access = force(caller, space, self.task, addr, length, data)
         if access is None:
             return ForcedAccess(space, addr, 0, data)

@@ -9,7 +9,14 @@ IPC).
 import os
 from typing import Final
 
-from cloche.abi.capability import CAP_LAST_CAP, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYS_RESOURCE
+from cloche.abi.capability import (
+    CAP_CHECKPOINT_RESTORE,
+    CAP_LAST_CAP,
+    CAP_NET_ADMIN,
+    CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
+    CAP_SYS_RESOURCE,
+)
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.fs.aio import AIO_MAX_NR, aio_count
@@ -21,6 +28,7 @@ from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
 from cloche.kernel.namespaces import MAX_NAMESPACES, UtsNamespace
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.unshare import KINDS
+from cloche.vfs.mount import MAX_MOUNTS
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
     Consumer,
@@ -42,12 +50,13 @@ class SysctlFile(GeneratedInode):
         super().__init__(fs, mode if mode else (0o644 if consumer is not None else 0o444))
         self.producer: Producer = producer
         self.consumer: Consumer | None = consumer
+        self.is_net: bool = False  # of a network namespace, whose owner counts as root (net_ctl_permissions)
         self.is_mode_fixed = True
 
     def permission(self, ctx: Context, mask: int) -> bool:
         """Owner and group bits for root only, no override (sysctl_perm)."""
         mode = self.mode
-        if ctx.creds.euid == 0:
+        if ctx.creds.euid == 0 or (self.is_net and _owns_network(ctx)):
             mode >>= 6
         elif ctx.creds.egid == 0 or 0 in ctx.creds.groups:
             mode >>= 3
@@ -66,6 +75,10 @@ class SysctlFile(GeneratedInode):
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return GeneratedDescription(path, self, flags)
+
+
+def _owns_network(ctx: Context) -> bool:
+    return isinstance(ctx, Task) and ctx.creds.capable_in(ctx.ns.net.user_ns, CAP_NET_ADMIN)
 
 
 class SysctlDir(StaticDir):
@@ -138,6 +151,8 @@ class ProcSys:
     def add(self, path: bytes, inode: Inode) -> None:
         """Put an inode at `path`, e.g. b"net/core/somaxconn"."""
         head, _slash, name = path.rpartition(b"/")
+        if isinstance(inode, SysctlFile):
+            inode.is_net = path.startswith(b"net/")
         self.directory(head).add(name, inode)
 
     def add_constant(self, path: bytes, text: bytes) -> None:
@@ -208,15 +223,22 @@ class ProcSys:
         return len(data)
 
     def _last_pid(self, ctx: Context) -> bytes:
-        return b"%d\n" % (self.kernel.next_pid - 1)
+        ns = ctx.pid_ns if isinstance(ctx, Task) else None
+        return b"%d\n" % ((ns.next_pid if ns is not None else self.kernel.next_pid) - 1)
 
     def _set_last_pid(self, ctx: Context, data: bytes) -> int:
-        if not ctx.creds.capable(CAP_SYS_ADMIN) and not ctx.creds.capable(40):  # CAP_CHECKPOINT_RESTORE
+        ns = ctx.pid_ns if isinstance(ctx, Task) else None
+        owner = ns.user_ns if ns is not None else None
+        creds = ctx.creds
+        if not creds.capable_in(owner, CAP_SYS_ADMIN) and not creds.capable_in(owner, CAP_CHECKPOINT_RESTORE):
             return -EPERM
         value = parse_int(data)
         if not 0 <= value < self.kernel.pid_max:
             return -EINVAL
-        self.kernel.next_pid = max(value + 1, 2)
+        if ns is not None:
+            ns.next_pid = max(value + 1, 2)
+        else:
+            self.kernel.next_pid = max(value + 1, 2)
         return len(data)
 
     def _threads_max(self, ctx: Context) -> bytes:
@@ -283,7 +305,7 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"fs/inotify/max_user_watches", b"65536"),
     (b"fs/lease-break-time", b"45"),
     (b"fs/leases-enable", b"1"),
-    (b"fs/mount-max", b"100000"),
+    (b"fs/mount-max", b"%d" % MAX_MOUNTS),
     (b"fs/mqueue/msg_default", b"10"),
     (b"fs/mqueue/msg_max", b"10"),
     (b"fs/mqueue/msgsize_default", b"8192"),

@@ -109,6 +109,8 @@ class TmpFs(FileSystem):
         )
         self.next_ino: int = 1
         self.root_mode: int = options.mode
+        self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
+        self.root_gid: int = options.gid
         self.make_root(options)
 
     def make_root(self, options: TmpfsOptions) -> None:
@@ -153,6 +155,10 @@ class TmpFs(FileSystem):
             text += f",nr_inodes={account.inode_limit}"
         if self.root_mode != 0o1777:
             text += f",mode={self.root_mode:o}"
+        if self.root_uid:
+            text += f",uid={self.root_uid}"
+        if self.root_gid:
+            text += f",gid={self.root_gid}"
         return text + ",inode64"
 
     def remount(self, ctx: Context, data: bytes) -> None:

@@ -167,7 +167,7 @@ def task_state(task: Task) -> str:
         return ZOMBIE
     if task.state == TRACED:
         return TRACED
-    if task.group.is_stopped or task.state == STOPPED:
+    if task.state == STOPPED or (task.group.is_stopped and task.tracee is None):
         return STOPPED
     return "S" if task.blocked is not None else "R"
 

@@ -238,6 +238,17 @@ class CpuTimer:
         self.clock: CpuClock = clock
         self.at_ns: int = 0
         self.look_at_ns: int = 0  # when it could be due at the earliest, on CLOCK_MONOTONIC
+        self.turn: int = 0  # whose turn it is among the threads that compute
+
+    def signal_process(self, signo: int) -> None:
+        """A signal to the process, by way of a thread that computes: Linux sends it from that one's tick."""
+        group = self.clock.group
+        busy = [task for task in group.tasks if task.blocked is None]
+        if busy:
+            self.turn = (self.turn + 1) % len(busy)
+            send(busy[self.turn], kernel_info(signo), to_group=True)
+        else:
+            send_group_info(group, kernel_info(signo))
 
     def cpu_expired(self, now_ns: int) -> bool:
         """The clock has reached `at_ns` (it shows `now_ns`); whether to stay armed, with a new `at_ns`."""
@@ -353,7 +364,7 @@ class CpuIntervalTimer(CpuTimer):
         return max(self.at_ns - self.clock.now_ns(), 1000), self.interval_ns
 
     def cpu_expired(self, now_ns: int) -> bool:
-        send_group_info(self.clock.group, kernel_info(self.signo))
+        self.signal_process(self.signo)
         if not self.interval_ns:
             self.is_armed = False
             return False
@@ -398,7 +409,7 @@ class CpuLimit(CpuTimer):
         if soft < 0:
             return False
         if now_ns >= soft * _NS:
-            send_group_info(group, kernel_info(SIGXCPU))
+            self.signal_process(SIGXCPU)
             soft = now_ns // _NS + 1
             if soft <= 0 or (hard >= 0 and soft > hard):
                 soft = hard

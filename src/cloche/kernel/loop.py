@@ -372,6 +372,13 @@ def other_event(kernel: Kernel, event: Event) -> None:
         kernel.tracing.arrived(task)
     if kind == EV_FAULT:
         task.is_stopping = False
+        if (
+            task.is_watching
+            and kernel.tracing is not None
+            and kernel.tracing.stepped(task, event[2], event[3])
+        ):
+            return_to_guest(kernel, task, 0, in_syscall=False)
+            return
         force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:

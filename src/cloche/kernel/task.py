@@ -128,6 +128,10 @@ class Tracing:
         """It is about to be resumed."""
         raise NotImplementedError
 
+    def stepped(self, task: "Task", signo: int, code: int) -> bool:
+        """A watched task has trapped; True if that is no fault for the guest, False if it is one like any other."""
+        raise NotImplementedError
+
     def syscall_entry(self, task: "Task") -> bool:
         """A system call has arrived; whether the task stopped before it."""
         raise NotImplementedError
@@ -425,7 +429,9 @@ class Task(TaskBase):
         self.injected: SigInfo | None = None  # the signal with which it leaves a signal-delivery stop
         self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
         self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
-        self.debug_regs: list[int] = []  # as a tracer has set them; none is ever in force
+        self.debug_regs: list[int] = []  # as a tracer has set them (kernel.ptrace.watch)
+        self.is_watching: bool = False  # one of them is enabled: every instruction is a step
+        self.watched: list[bytes] = []  # what the watched memory held before the step
         self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
 
     # -- Context ---------------------------------------------------------------------------------------

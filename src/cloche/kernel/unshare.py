@@ -7,7 +7,7 @@ There is no second time namespace: asking for it gives what Linux gives at the l
 from typing import Final
 
 from cloche.abi.capability import CAP_FULL_SET, CAP_SETFCAP, CAP_SYS_ADMIN
-from cloche.abi.errno import EINVAL, ENOSPC, EPERM, LinuxError
+from cloche.abi.errno import EINVAL, ENOMEM, ENOSPC, EPERM, LinuxError
 from cloche.abi.sched import (
     CLONE_FILES,
     CLONE_FS,
@@ -30,6 +30,7 @@ from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.namespaces import CgroupNamespace, NamespaceCount, Namespaces, UtsNamespace
 from cloche.kernel.pid_namespace import MAX_LEVEL, PidNamespace
 from cloche.kernel.task import Task
+from cloche.mm.quota import KERNEL_MEMORY, MOUNT_BYTES
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.mount import clone_namespace, release_namespace, top_of
 from cloche.vfs.objects import FsContext, MountNamespace
@@ -91,6 +92,8 @@ def prepare(task: Task, flags: int, *, is_clone: bool = False) -> Fresh:
         raise LinuxError(ENOSPC)
     if flags & CLONE_NEWNS:
         made.mount_count = NamespaceCount(limits, "mnt")
+        if not KERNEL_MEMORY.has_spare(len(task.mount_ns.mounts) * MOUNT_BYTES):
+            raise LinuxError(ENOMEM)
     new = task.ns.clone()
     if flags & CLONE_NEWUTS:
         uts = UtsNamespace(new.uts.hostname, new.uts.domainname)

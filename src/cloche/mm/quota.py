@@ -15,6 +15,7 @@ DEFAULT_LIMIT: Final = 1 << 30  # bytes
 
 AREA_BYTES: Final = 320  # an area of an address space
 FILE_BYTES: Final = 800  # an open file description
+MOUNT_BYTES: Final = 2048  # a mount, and what goes with it
 DESCRIPTOR_BYTES: Final = 9  # a place in a table of descriptors
 NAME_BYTES: Final = 700  # a name in a directory, with its dentry
 INODE_BYTES: Final = 1100  # an inode without its names

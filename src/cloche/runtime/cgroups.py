@@ -14,7 +14,6 @@ code runs, and `destroy` when every process is gone.
 """
 
 import os
-import secrets
 import time
 from typing import Final
 
@@ -134,7 +133,7 @@ def create(limits: Limits, mount: str = MOUNT, own_text: str | None = None) -> G
     if os.geteuid() != 0 or not limits.controllers():
         return None
     own = own_groups(_read("/proc/self/cgroup") if own_text is None else own_text)
-    name = f"cloche-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"cloche-{os.getpid()}-{os.urandom(4).hex()}"
     group = Group()
     try:
         if os.path.exists(os.path.join(mount, "cgroup.controllers")):

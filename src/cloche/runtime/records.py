@@ -16,8 +16,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
-import shutil
 import socket
 import stat
 import struct
@@ -54,7 +52,8 @@ def default_root() -> str:
 
 def new_name() -> str:
     """A name that is most likely free."""
-    return f"{secrets.choice(_FIRST)}-{secrets.choice(_SECOND)}-{secrets.token_hex(3)}"
+    first, second = os.urandom(2)
+    return f"{_FIRST[first % len(_FIRST)]}-{_SECOND[second % len(_SECOND)]}-{os.urandom(3).hex()}"
 
 
 def check_name(name: str) -> None:
@@ -63,6 +62,23 @@ def check_name(name: str) -> None:
         raise RecordError(
             f"{name!r} is not a name: letters, digits, _ . and -, at most 64, the first no sign"
         )
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a record's directory; it has no directories below it.  Nothing is raised."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return
+    for name in names:
+        try:
+            os.unlink(os.path.join(path, name))
+        except OSError:
+            pass
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
 
 
 class State:
@@ -170,7 +186,7 @@ class Store:
                 raise RecordError(
                     f"the name {state.name} is that of an ended sandbox; cloche rm {state.name}"
                 )
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
             os.mkdir(path, 0o700)
             record = Record(path, state)
             record.save()
@@ -192,7 +208,7 @@ class Store:
                 raise RecordError(f"no sandbox is named {name}")
             if state.status == RUNNING:
                 raise RecordError(f"{name} is running; cloche stop {name}, or cloche rm -f {name}")
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
         finally:
             os.close(guard)
 
@@ -315,4 +331,4 @@ class Record:
 
     def discard(self) -> None:
         """Remove the record."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove_tree(self.path)

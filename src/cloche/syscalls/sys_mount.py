@@ -60,6 +60,7 @@ from cloche.vfs.mount import (
     attr_to_flags,
     change_propagation,
     check_revealing,
+    check_room,
     copy_tree,
     do_mount,
     do_move,
@@ -68,6 +69,7 @@ from cloche.vfs.mount import (
     filesystem_kinds,
     graft,
     make_filesystem,
+    mount_tree,
     new_mount,
     set_mount_attr,
 )
@@ -276,6 +278,7 @@ def sys_fsmount(task: Task, args: Args) -> int:
     file.is_mounted = True
     mount = new_mount(file.fs, mount_flags)
     check_revealing(task, mount)
+    check_room(task.mount_ns, 1)
     mount.is_detached = True
     return install_place(task, Path(mount, mount.root), is_cloexec=flags & FSMOUNT_CLOEXEC != 0)
 
@@ -297,8 +300,9 @@ def sys_open_tree(task: Task, args: Args) -> int:
         require_admin(task)
     path = path_at(task, args.a0, args.a1, at_flags)
     if flags & OPEN_TREE_CLONE:
-        if path.mount not in task.mount_ns.mounts:
+        if path.mount not in task.mount_ns.mounts and path.inode().fs.kind != "nsfs":
             return -EINVAL
+        check_room(task.mount_ns, len(mount_tree(path.mount)) if flags & AT_RECURSIVE else 1)
         copy = copy_tree(path, is_recursive=flags & AT_RECURSIVE != 0)
         copy.is_detached = True
         path = Path(copy, copy.root)

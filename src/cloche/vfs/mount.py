@@ -19,6 +19,7 @@ from cloche.abi.errno import (
     ELOOP,
     ENODEV,
     ENOENT,
+    ENOMEM,
     ENOSPC,
     ENOTDIR,
     EPERM,
@@ -59,6 +60,7 @@ from cloche.abi.fs import (
     MS_UNBINDABLE,
     UMOUNT_NOFOLLOW,
 )
+from cloche.mm.quota import KERNEL_MEMORY, MOUNT_BYTES
 from cloche.vfs.namei import drop_negative_dentries, path_lookup
 from cloche.vfs.objects import Context, Dentry, FileSystem, FsContext, Mount, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
@@ -74,7 +76,7 @@ _ATIME: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME
 _USERNS_KINDS: Final = (b"tmpfs", b"ramfs", b"proc", b"sysfs", b"devpts", b"mqueue", b"cgroup2", b"overlay")
 _VISIBLE_KINDS: Final = ("proc", "sysfs")  # SB_I_USERNS_VISIBLE
 _PROPAGATION: Final = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
-_MAX_MOUNTS: Final = 100_000  # fs.mount-max
+MAX_MOUNTS: Final = 10_000  # fs.mount-max: of a namespace
 
 
 class _State:
@@ -249,6 +251,14 @@ def new_namespace(fs: FileSystem, flags: int = 0) -> MountNamespace:
     return MountNamespace(Path(mount, mount.root))
 
 
+def check_room(ns: MountNamespace, count: int) -> None:
+    """Whether `count` more mounts may be made.  Raises LinuxError(ENOSPC, ENOMEM)."""
+    if len(ns.mounts) + count > MAX_MOUNTS:
+        raise LinuxError(ENOSPC)
+    if not KERNEL_MEMORY.has_spare(count * MOUNT_BYTES):
+        raise LinuxError(ENOMEM)
+
+
 def copy_tree(path: Path, *, is_recursive: bool) -> Mount:
     """A detached copy of the mount at `path`, from there down (copy_tree; bind mounts, open_tree)."""
     source = path.mount
@@ -418,19 +428,19 @@ def graft(ctx: Context, mount: Mount, target: Path) -> None:
         raise LinuxError(ENOTDIR)
     if place.mount.fs is mount.fs and place.dentry is place.mount.root and mount.root is place.mount.root:
         raise LinuxError(EBUSY)
-    if len(ns.mounts) + len(mount_tree(mount)) > _MAX_MOUNTS:
-        raise LinuxError(ENOSPC)
+    check_room(ns, len(mount_tree(mount)))
     attach(ns, mount, place)
 
 
 def do_bind(ctx: Context, old: Path, target: Path, *, is_recursive: bool) -> None:
     """MS_BIND (do_loopback)."""
-    if old.mount.fs.kind != "nsfs":  # a namespace may be bound from /proc/PID/ns
+    if old.inode().fs.kind != "nsfs":  # a namespace may be bound from /proc/PID/ns
         _check_mounted(ctx, old.mount)
     if old.dentry.is_deleted:
         raise LinuxError(ENOENT)
     if old.inode().is_dir() != target.inode().is_dir():
         raise LinuxError(ENOTDIR)
+    check_room(ctx.mount_ns, len(mount_tree(old.mount)) if is_recursive else 1)
     mount = copy_tree(old, is_recursive=is_recursive)
     place = top_of(target)
     if place.dentry.is_deleted:

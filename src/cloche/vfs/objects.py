@@ -35,7 +35,7 @@ from cloche.abi.fcntl import O_APPEND, O_PATH
 from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
-from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY, MOUNT_BYTES
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
@@ -343,7 +343,11 @@ class Mount:
         self.locked_flags: int = 0  # MS_RDONLY … that may not be taken away (MNT_LOCK_*)
         self.is_atime_locked: bool = False
         self.is_locked: bool = False  # may not be unmounted alone: it hides what is below (MNT_LOCKED)
+        KERNEL_MEMORY.take(MOUNT_BYTES)
         self.covering: dict[Dentry, Mount] = {}  # the mount on top of a dentry as seen through this mount
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(MOUNT_BYTES)
 
 
 class Path:

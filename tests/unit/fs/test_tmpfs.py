@@ -355,7 +355,7 @@ def test_extended_attributes(ctx: Context) -> None:
     assert errno_of(vfs_removexattr, ctx, path, b"user.a") == e.ENODATA
     vfs_symlink(ctx, b"x", None, b"/l")
     assert errno_of(vfs_setxattr, ctx, path_at(ctx, b"/l", 0), b"user.a", b"", 0) == e.EPERM
-    vfs_setxattr(ctx, path, b"security.capability", b"caps", 0)
+    vfs_setxattr(ctx, path, b"security.capability", b"\1\0\0\2" + bytes(16), 0)
     write_at(ctx, open_file(ctx, b"/f", O_WRONLY), 0, b"x")
     assert errno_of(vfs_getxattr, ctx, path, b"security.capability") == e.ENODATA
 

@@ -15,6 +15,7 @@ from cloche.kernel.access import may_access
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import RESUME, end_wait
 from cloche.kernel.exit import notify_parent, reap
+from cloche.kernel.ptrace import watch
 from cloche.kernel.ptrace.stops import SignalStop, current_stop, note_call, release, trap
 from cloche.kernel.signals import (
     StoppedWait,
@@ -51,6 +52,7 @@ def unlink(task: Task) -> None:
         tracee.tracer.ptraced.remove(task)
     task.tracee = None
     task.needs_full_frame = False
+    watch.forget(task)
     if task.vfork_parent is None and task.lent_to is None and not task.is_exited:
         task.thread.set_patched(True)
     if task.kernel.traced_zombies.pop(task.tid, None) is not None:

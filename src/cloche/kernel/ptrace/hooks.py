@@ -17,13 +17,13 @@ from cloche.abi.kcmp import (
     PTRACE_O_TRACEEXIT,
 )
 from cloche.abi.sched import CLONE_UNTRACED, CLONE_VFORK
-from cloche.abi.signal import SIGCHLD, SIGTRAP, TRAP_BRKPT
+from cloche.abi.signal import SIGCHLD, SIGTRAP, TRAP_BRKPT, TRAP_HWBKPT, TRAP_TRACE
 from cloche.abi.structs import pack_siginfo_fault
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, block_on_time, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_exit, notify_parent, reap
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.ptrace import attach
+from cloche.kernel.ptrace import attach, watch
 from cloche.kernel.ptrace.notify import notify_death
 from cloche.kernel.ptrace.stops import (
     FLAG_TRAP,
@@ -92,12 +92,26 @@ class Hooks(Tracing):
 
     def departing(self, task: Task) -> None:
         tracee = task.tracee
-        if tracee is not None and tracee.mode & MODE_STEP:
+        if tracee is not None and (tracee.mode & MODE_STEP or task.is_watching):
+            if task.is_watching:
+                watch.remember(task)
             regs = task.thread.regs()
             if not regs.eflags & FLAG_TRAP:
                 tracee.has_forced_tf = True
                 regs.eflags |= FLAG_TRAP
                 task.thread.set_regs(regs)
+
+    def stepped(self, task: Task, signo: int, code: int) -> bool:
+        tracee = task.tracee
+        if tracee is None or signo != SIGTRAP or code != TRAP_TRACE:
+            return False
+        is_hit = watch.hits(task) != 0
+        if not is_hit and tracee.mode & MODE_STEP:
+            return False
+        if is_hit:
+            rip = task.thread.regs().rip
+            force_signal(task, SigInfo(SIGTRAP, TRAP_HWBKPT, pack_siginfo_fault(SIGTRAP, TRAP_HWBKPT, rip)))
+        return True
 
     def returning(self, task: Task) -> int:
         if task.orig_rax < 0:
@@ -365,3 +379,4 @@ def install(kernel: Kernel) -> None:
     """Put ptrace in force."""
     kernel.tracing = Hooks()
     kernel.exit_hooks.append(task_exits)
+    kernel.exec_hooks.append(watch.forget)

@@ -60,14 +60,19 @@ class ForcedAccess(OpsJob):
         worker.is_running_ops = True
         worker.thread.run_ops()
 
+    def move(self) -> int:
+        """Read or write as the protections are now; the bytes that were moved."""
+        if self.data is None:
+            self.found = self.space.process.read(self.addr, self.length)
+            self.count = len(self.found)
+        else:
+            self.count = self.space.process.write(self.addr, self.data)
+        return self.count
+
     def done(self, task: Task) -> None:
         if self.phase == _OPENING:
             self.phase = _CLOSING
-            if self.data is None:
-                self.found = self.space.process.read(self.addr, self.length)
-                self.count = len(self.found)
-            else:
-                self.count = self.space.process.write(self.addr, self.data)
+            self.move()
             for start, end, prot in self.pieces:
                 task.thread.queue_mprotect(start, end - start, prot)
             task.thread.run_ops()

@@ -1,15 +1,15 @@
 """The registers of a tracee in the layouts of sys/user.h and of the register sets (arch/x86/kernel/ptrace.c).
 
 The task is in a stop, so its registers are in its slot; `orig_rax` is the kernel's own (`Task.orig_rax`).
-Debug registers: the host gives none to its guests, so breakpoints of the processor cannot be set: addresses are
-kept and reported, enabling one is ENOSPC, as where all are taken.
+The debug registers are those of `watch`.
 """
 
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EFAULT, EINVAL, EIO, ENOSPC, LinuxError
+from cloche.abi.errno import EFAULT, EINVAL, EIO, LinuxError
 from cloche.arch.x86_64.sigframe import FP_XSTATE_MAGIC1, FXSAVE_SIZE, USER_CS, USER_SS
+from cloche.kernel.ptrace.watch import set_register
 from cloche.kernel.task import Task
 from cloche.platform.interface import Registers
 
@@ -26,7 +26,6 @@ _M64: Final = 0xFFFFFFFFFFFFFFFF
 TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 # What a debugger may change in eflags: CF PF AF ZF SF TF DF OF NT RF AC.
 _FLAGS: Final = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x4000 | 0x10000 | 0x40000
-_DR7_ENABLES: Final = 0xFF
 _SW_OFFSET: Final = 464
 _SW: Final = Struct("<IIQI")
 _XCOMP_END: Final = 576  # legacy area and header
@@ -93,16 +92,7 @@ def poke_user(task: Task, offset: int, value: int) -> None:
         return
     if not DEBUGREG_OFFSET <= offset < DEBUGREG_OFFSET + 64:
         raise LinuxError(EIO)
-    index = (offset - DEBUGREG_OFFSET) >> 3
-    if index in (4, 5):
-        raise LinuxError(EIO)
-    if index < 4 and value >= TASK_SIZE_MAX:
-        raise LinuxError(EINVAL)
-    if index == 7 and value & _DR7_ENABLES:
-        raise LinuxError(ENOSPC)
-    if not task.debug_regs:
-        task.debug_regs = [0] * 8
-    task.debug_regs[index] = value
+    set_register(task, (offset - DEBUGREG_OFFSET) >> 3, value)
 
 
 # -- floating point ------------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""Debug registers without the processor's: a watched tracee is single-stepped, and each step is looked at.
+
+The host's debug registers belong to the host, so a watchpoint is an emulation: `Task.debug_regs` holds what the
+tracer has set, and while any is enabled (`Task.is_watching`) the thread runs with the trap flag.  A write is noticed by
+the changed value (so one that changes nothing is not), a breakpoint by the instruction pointer after a step.  Reads
+leave no trace: a watchpoint for them is ENOSPC.  As with the processor's, what the kernel writes is not noticed.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EINVAL, EIO, ENOSPC, LinuxError
+from cloche.kernel.task import Task
+
+DR_STATUS: Final = 6
+DR_CONTROL: Final = 7
+TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
+_RW_EXECUTE: Final = 0
+_RW_WRITE: Final = 1
+_RW_READ_WRITE: Final = 3
+_LENGTHS: Final = (1, 2, 8, 4)  # by the two bits of DR7
+
+
+class Watch:
+    """An enabled register."""
+
+    def __init__(self, index: int, addr: int, length: int, *, is_code: bool) -> None:
+        self.index: int = index
+        self.addr: int = addr
+        self.length: int = length
+        self.is_code: bool = is_code
+
+
+def parse(debug_regs: list[int], control: int) -> list[Watch]:
+    """What DR7 = `control` enables.  Raises LinuxError(EINVAL, ENOSPC)."""
+    found: list[Watch] = []
+    for index in range(4):
+        if not control >> 2 * index & 3:
+            continue
+        kind = control >> 16 + 4 * index & 3
+        length = _LENGTHS[control >> 18 + 4 * index & 3]
+        addr = debug_regs[index]
+        if kind == _RW_READ_WRITE:
+            raise LinuxError(ENOSPC)
+        if (
+            kind not in (_RW_EXECUTE, _RW_WRITE)
+            or (kind == _RW_EXECUTE and length != 1)
+            or addr & (length - 1)
+        ):
+            raise LinuxError(EINVAL)
+        found.append(Watch(index, addr, length, is_code=kind == _RW_EXECUTE))
+    return found
+
+
+def set_register(task: Task, index: int, value: int) -> None:
+    """PTRACE_POKEUSER of u_debugreg (ptrace_set_debugreg).  Raises LinuxError."""
+    if index in (4, 5):
+        raise LinuxError(EIO)
+    if index < 4 and value >= TASK_SIZE_MAX:
+        raise LinuxError(EINVAL)
+    held = list(task.debug_regs) if task.debug_regs else [0] * 8
+    held[index] = value
+    if index != DR_STATUS:
+        task.is_watching = len(parse(held, held[DR_CONTROL])) > 0
+    task.debug_regs = held
+    task.watched = []
+
+
+def forget(task: Task) -> None:
+    """A new program, or no tracer any more: nothing is watched."""
+    task.debug_regs = []
+    task.watched = []
+    task.is_watching = False
+
+
+def remember(task: Task) -> None:
+    """The task is about to make a step: note what is watched."""
+    process = task.mm.process
+    watched: list[bytes] = []
+    for watch in parse(task.debug_regs, task.debug_regs[DR_CONTROL]):
+        watched.append(b"" if watch.is_code else process.read(watch.addr, watch.length))
+    task.watched = watched
+
+
+def hits(task: Task) -> int:
+    """After a step: the bits of DR6 for what was hit; they are set there, too."""
+    process, found = task.mm.process, 0
+    watches = parse(task.debug_regs, task.debug_regs[DR_CONTROL])
+    if len(watches) != len(task.watched):
+        return 0
+    rip = -1
+    for at, watch in enumerate(watches):
+        if watch.is_code:
+            if rip < 0:
+                rip = task.thread.regs().rip
+            is_hit = rip == watch.addr
+        else:
+            is_hit = process.read(watch.addr, watch.length) != task.watched[at]
+        if is_hit:
+            found |= 1 << watch.index
+    task.debug_regs[DR_STATUS] |= found
+    return found
