@@ -259,7 +259,7 @@ def test_a_malformed_frame_ends_the_gofer(rig: Rig, data: bytes) -> None:
 
 def test_unknown_operations(rig: Rig) -> None:
     channel = FrameChannel(rig.process.sock, 1 << 20, may_receive_fds=False)
-    for op in (0, -1, 24, 9999, 2**31 - 1, -(2**31)):
+    for op in (0, -1, wire.OP_LAST + 1, 9999, 2**31 - 1, -(2**31)):
         channel.send(op, 0, b"")
         frame = channel.receive()
         assert frame is not None and frame.code == -errno.ENOSYS
