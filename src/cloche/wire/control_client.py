@@ -61,11 +61,14 @@ class ControlClient:
         self._sock.close()
 
     def send(self, code: int, body: bytes, fds: list[int] | None = None) -> None:
-        """Send a request.  Raises OSError."""
+        """Send a request.  A peer that has answered and gone is no error: `receive` gives the answer.  Raises OSError."""
         data = _HEAD.pack(len(body), code, 0) + body
-        sent = self._sock.sendmsg([data], fd_message(fds or []))
-        if sent < len(data):  # not else: the peer may have answered and gone
-            self._sock.sendall(data[sent:])
+        try:
+            sent = self._sock.sendmsg([data], fd_message(fds or []))
+            if sent < len(data):
+                self._sock.sendall(data[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def receive(self) -> Frame:
         """The next reply.  Raises Ended, and ControlError if the monitor died or refused."""

@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 
 import pytest
 
@@ -10,6 +11,7 @@ from cloche.wire.control import (
     EXEC_TERMINAL,
     MAX_BODY_BYTES,
     PIECE_BYTES,
+    RE_ENDED,
     Assembly,
     ExecRequest,
     Process,
@@ -19,6 +21,7 @@ from cloche.wire.control import (
     encode_table,
     pieces,
 )
+from cloche.wire.control_client import ControlClient, ControlError
 from cloche.wire.frame import ProtocolError
 
 
@@ -122,3 +125,21 @@ def test_pieces_that_do_not_fit() -> None:
     with pytest.raises(ProtocolError):
         for _ in range(MAX_BODY_BYTES // PIECE_BYTES + 2):
             endless.add(1, b"\1" + bytes(PIECE_BYTES))
+
+
+def test_an_answer_before_the_question() -> None:
+    """The sandbox ended while its client connected: the farewell is there, and the socket is closed."""
+    ours, theirs = socket.socketpair()
+    theirs.sendall((7).to_bytes(4, "little") + RE_ENDED.to_bytes(4, "little") + bytes(4) + b"\5\0\0\0why")
+    theirs.close()
+    end = ControlClient(ours).wait()
+    assert (end.exit_status, end.text) == (5, "why")
+    ours.close()
+
+
+def test_a_monitor_that_dies() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with pytest.raises(ControlError, match="died"):
+        ControlClient(ours).processes()
+    ours.close()
