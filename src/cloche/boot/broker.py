@@ -113,7 +113,11 @@ def _run(channel: socket.socket, specs: list[PublishSpec], *, is_confined: bool)
         _confine()
     ports = encode_ports([listener.sock.getsockname()[1] for listener in listeners])
     channel.sendmsg([HELLO + ports])  # the filter knows no other way to send
-    return _serve(channel, listeners)
+    try:
+        return _serve(channel, listeners)
+    finally:
+        for listener in listeners:
+            listener.sock.close()
 
 
 def _listen(spec: PublishSpec) -> _Listener:
