@@ -119,10 +119,7 @@ class Executor:
             while True:
                 ready = wait_readable([self.client.fileno(), self.wake_read], -1)
                 if self.wake_read in ready:
-                    try:
-                        self._on_signals()
-                    except (BrokenPipeError, ConnectionResetError):
-                        pass  # it has ended, and the reply says how
+                    self._on_signals()
                 if self.client.fileno() in ready:
                     frame = self.client.receive()
                     if frame.code == RE_EXITED:

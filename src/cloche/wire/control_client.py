@@ -61,7 +61,7 @@ class ControlClient:
         self._sock.close()
 
     def send(self, code: int, body: bytes, fds: list[int] | None = None) -> None:
-        """Send a request.  A peer that has answered and gone is no error: `receive` gives the answer.  Raises OSError."""
+        """Send a request.  A peer that has answered and gone is no error: `receive` gives its answer."""
         data = _HEAD.pack(len(body), code, 0) + body
         try:
             sent = self._sock.sendmsg([data], fd_message(fds or []))
