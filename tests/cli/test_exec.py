@@ -395,7 +395,9 @@ def test_logs_are_followed(box: Box) -> None:
 
 def test_published_ports_are_told(box: Box) -> None:
     done = box("run", "-d", "--name", "box", "-p", ":80", "--", "sleep", "100")
-    assert done.status == 0 and re.fullmatch(r"cloche: 127\.0\.0\.1:[1-9]\d* leads to port 80\n", done.err), done
+    assert done.status == 0 and re.fullmatch(r"cloche: 127\.0\.0\.1:[1-9]\d* leads to port 80\n", done.err), (
+        done
+    )
 
 
 def test_a_terminal_in_the_background(box: Box) -> None:

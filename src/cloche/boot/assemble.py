@@ -289,9 +289,7 @@ def assemble(
     if spec.has_init:
         make_init(kernel, ctx, ROOT_CAPS)
     kernel.root_context = ctx
-    memory_guard.install(
-        kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error"
-    )
+    memory_guard.install(kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     kernel.stdio = open_stdio(kernel, spec, stdio)

@@ -91,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
         can_run = works
     groups = create(Limits(1 << 40, 4096.0, 1 << 20))
     if groups is None:
-        print("Limits: by the sentry's own accounting (control groups need root and a hierarchy that can be written)")
+        print(
+            "Limits: by the sentry's own accounting (control groups need root and a hierarchy that can be written)"
+        )
     else:
         held = [name for name, has in (("memory", groups.has_memory), ("cpu", groups.has_cpu),
                                        ("pids", groups.has_tasks)) if has]  # fmt: skip
