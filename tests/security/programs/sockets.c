@@ -2,6 +2,7 @@
  * random requests to netlink.  Usage: sockets CALLS SEED; prints "done" at the end. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ static unsigned long any(void) {
 
 static const int families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_INET, AF_INET6};
 static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_RAW};
-static const int levels[] = {0, SOL_SOCKET, 6, 17, 41, 270, 58, 136};
+static const int levels[] = {0, SOL_SOCKET, 6, 17, 41, 270, 58, 136, 255, 263};
 
 static void make(int k) {
     int s[2];
@@ -74,7 +75,7 @@ static void header(void) {
     v[0] = (struct iovec){buf + 4000, rnd() % 5000};
     v[1] = (struct iovec){buf + 5000, rnd() % 100};
     h->cmsg_len = rnd() % 3 ? 16 + 4 * (rnd() % 4) : rnd() % 90;
-    h->cmsg_level = rnd() % 3 ? SOL_SOCKET : levels[rnd() % 8];
+    h->cmsg_level = rnd() % 3 ? SOL_SOCKET : levels[rnd() % 10];
     h->cmsg_type = rnd() % 5;
     ((int *)(h + 1))[0] = fds[rnd() % FDS];
     ((int *)(h + 1))[1] = fds[rnd() % FDS];
@@ -116,7 +117,7 @@ static void call(int k) {
         break;
     case SYS_setsockopt:
     case SYS_getsockopt:
-        a = levels[rnd() % 8], b = rnd() % 90, c = here + rnd() % 100, d = rnd() % 40;
+        a = levels[rnd() % 10], b = rnd() % 90, c = here + rnd() % 100, d = rnd() % 40;
         if (number == SYS_getsockopt)
             d = here + 200, *(int *)(buf + 200) = rnd() % 200;
         break;
@@ -138,9 +139,42 @@ static void call(int k) {
     }
 }
 
+/* A program of random instructions, sometimes a valid one. */
+static void attach(int k) {
+    static const int codes[] = {0x00, 0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0x60, 0x80, 0x01, 0x61, 0x81, 0xb1, 0x02, 0x03, 0x04, 0x0c, 0x14, 0x24, 0x34,
+                                0x3c, 0x44, 0x54, 0x64, 0x6c, 0x74, 0x84, 0x94, 0xa4, 0x05, 0x15, 0x1d, 0x25, 0x35, 0x45, 0x06, 0x16, 0x07, 0x87};
+    struct sock_filter f[16];
+    int n = 1 + rnd() % 16;
+    for (int i = 0; i < n; i++) {
+        static const unsigned values[] = {0, 1, 5, 20, 40, 0xffffffff, 0xfffff000, 0xfff00000, 0xffe00000};
+        f[i] = (struct sock_filter){codes[rnd() % 39], rnd() % 3, rnd() % 3, values[rnd() % 9] + rnd() % 3};
+    }
+    if (rnd() % 8)
+        f[n - 1] = (struct sock_filter){rnd() % 2 ? 0x06 : 0x16, 0, 0, rnd() % 2 ? 0xffffffff : rnd() % 100};
+    struct sock_fprog p = {n, f};
+    setsockopt(fds[k], SOL_SOCKET, rnd() % 6 ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &p, sizeof p);
+}
+
+static void move(int k) {
+    static int ends[2] = {-1, -1};
+    if (ends[0] < 0)
+        pipe2(ends, O_NONBLOCK);
+    if (rnd() % 2)
+        splice(fds[k], 0, ends[1], 0, rnd() % 70000, rnd() % 16 | SPLICE_F_NONBLOCK);
+    else
+        splice(ends[0], 0, fds[k], 0, rnd() % 70000, rnd() % 16 | SPLICE_F_NONBLOCK);
+    if (rnd() % 4 == 0)
+        write(ends[1], buf, rnd() % 5000);
+}
+
 static void close_received(void) {
     for (int fd = 3; fd < 900; fd++) {
         int is_ours = 0;
+        char kind[8] = "";
+        char path[32];
+        sprintf(path, "/proc/self/fd/%d", fd);
+        if (readlink(path, kind, 5) > 0 && !strcmp(kind, "pipe:"))
+            continue;
         for (int i = 0; i < FDS; i++)
             is_ours |= fds[i] == fd;
         if (!is_ours)
@@ -163,6 +197,10 @@ int main(int argc, char **argv) {
         } else if (rnd() % 30 == 0) {
             close(fds[k]);
             fds[k] = -1;
+        } else if (rnd() % 20 == 0) {
+            attach(k);
+        } else if (rnd() % 20 == 0) {
+            move(k);
         } else {
             call(k);
         }
