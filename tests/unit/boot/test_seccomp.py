@@ -30,6 +30,7 @@ from cloche.boot.seccomp import (
     int_is,
     is_null,
 )
+from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.boot.seccomp_sentry import sentry_policy
 
@@ -110,7 +111,8 @@ pidfd_getfd process_madvise
 
 
 @pytest.mark.parametrize(
-    "policy", [gofer_policy(is_writable=False), gofer_policy(is_writable=True), sentry_policy()]
+    "policy",
+    [gofer_policy(is_writable=False), gofer_policy(is_writable=True), sentry_policy(), broker_policy()],
 )
 def test_what_no_list_allows(policy: Policy) -> None:
     code = compile_policy(policy)
@@ -131,6 +133,27 @@ def test_the_gofer_opens_for_writing_only_with_a_writable_attach_point() -> None
     for flags in (os.O_RDONLY, os.O_PATH | os.O_NOFOLLOW, os.O_DIRECTORY | os.O_CLOEXEC):
         assert run(reading, nr.SYS_openat, (3, 0, flags)) == SECCOMP_RET_ALLOW
     assert run(reading, nr.SYS_unlinkat) == SECCOMP_RET_KILL_PROCESS
+
+
+def test_the_broker_only_accepts_and_gives_away() -> None:
+    code = compile_policy(broker_policy())
+    assert run(code, nr.SYS_accept4) == run(code, nr.SYS_sendmsg) == SECCOMP_RET_ALLOW
+    assert run(code, nr.SYS_write, (2,)) == SECCOMP_RET_ALLOW
+    for name in (
+        "bind",
+        "listen",
+        "read",
+        "readv",
+        "recvmsg",
+        "sendto",
+        "writev",
+        "dup",
+        "kill",
+        "setsockopt",
+    ):
+        assert run(code, getattr(nr, "SYS_" + name)) == SECCOMP_RET_KILL_PROCESS, name
+    assert run(code, nr.SYS_write, (3,)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_openat, (3, 0, 0)) == SECCOMP_RET_ERRNO | errno.EACCES
 
 
 def test_the_sentry_opens_only_below_procfs() -> None:
