@@ -370,6 +370,23 @@ FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
     Py_RETURN_NONE;
 }
 
+FUNC(queue_drop_kept) /* (thread): close the descriptors that stay with its process */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    struct prc *p = prcs[t->prc];
+    for (int i = 0; i < KEPT_FDS; i++) {
+        if (!p->kept[i].stamp)
+            continue;
+        struct hop *h = add_op(t);
+        h->op.nr = SYS_close;
+        h->op.args[0] = FIRST_KEPT + i;
+    }
+    forget_kept(p);
+    Py_RETURN_NONE;
+}
+
 FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped) */
 {
     NEED(4);
@@ -1147,7 +1164,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
-    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_fork), ROW(queue_clone),
+    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_drop_kept), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),

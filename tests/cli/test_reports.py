@@ -27,6 +27,13 @@ def test_doctor() -> None:
     assert done.status == 125 and is_one_line(done.err), done
 
 
+def test_doctor_on_a_machine_where_nothing_ran_before(tmp_path: Path) -> None:
+    """The text of its trial is in no cache, so the analyst has to be started."""
+    done = run_words([*CLOCHE, "doctor"], XDG_CACHE_HOME=str(tmp_path))
+    assert done.status == 0, done
+    assert list((tmp_path / "cloche" / "text").iterdir())
+
+
 def test_doctor_names_a_remedy_for_all_that_is_missing() -> None:
     """Whatever is weaker here is explained."""
     done = run_words([*CLOCHE, "doctor"])

@@ -139,7 +139,13 @@ info breakpoints
 continue
 """
 
-GDB = {"a breakpoint": BREAKPOINT, "threads": THREADS, "fork and exec": CATCH, "a core": CORE, "a watchpoint": WATCH}
+GDB = {
+    "a breakpoint": BREAKPOINT,
+    "threads": THREADS,
+    "fork and exec": CATCH,
+    "a core": CORE,
+    "a watchpoint": WATCH,
+}
 PLAIN = r"sed -E -e 's/0x[0-9a-f]+/0xX/g' -e 's/(LWP|process|Thread|threads?|Process) [0-9]+/\1 N/g' -e 's/ +/ /g' -e 's#/[^ ]*/prog#prog#g'"
 
 

@@ -44,7 +44,7 @@ for f in suid sgid other caps legacy wants; do
   echo "- $f"; $user ./$f; echo $?
   echo "- $f, no_new_privs"; $user --no-new-privs ./$f
 done
-echo "- less in the bounding set"; 
+echo "- less in the bounding set";
 setpriv --bounding-set $all,-chown --reuid 1000 --regid 1000 --clear-groups ./caps; echo $?
 echo "- ambient"; $user --inh-caps +net_raw --ambient-caps +net_raw ./show
 echo "- ambient, then capabilities of the file"; $user --inh-caps +net_raw --ambient-caps +net_raw ./caps

@@ -107,6 +107,14 @@ class Sandbox:
         except OSError:
             pass
 
+    def serve(self, seconds: float) -> bool:
+        """Wait for the sandbox's next request or message and handle it; False at its end, or if none comes in time."""
+        asking = self.analyst.fileno() if self.analyst is not None else -1
+        ready = wait_readable([fd for fd in (self.control.fileno(), asking) if fd >= 0], seconds)
+        if asking in ready:
+            self.start_analyst()
+        return bool(ready) and (self.control.fileno() not in ready or self.read_control())
+
     def read_control(self) -> bool:
         """Take one message of the sentry; False when it is gone."""
         try:

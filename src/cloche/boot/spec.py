@@ -74,7 +74,7 @@ class SandboxSpec:
         self.is_interactive: bool = True  # stdin is passed on
         self.is_attached: bool = True  # to the terminal of whoever started it
         self.platform: str = "systrap"
-        self.mm_mode: str = "strict"
+        self.mm_mode: str = "direct"
         self.is_patching: bool = True  # system calls of known programs come without a trap
         self.strace_fd: int = -1
         self.log_level: str = "warning"

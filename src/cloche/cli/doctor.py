@@ -6,7 +6,7 @@ import platform as host_platform
 import sys
 
 from cloche.boot import confine
-from cloche.boot.launch import LaunchError, launch, wait_readable
+from cloche.boot.launch import LaunchError, launch
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
 from cloche.runtime.cgroups import Limits, create
@@ -54,7 +54,7 @@ def _trial() -> tuple[bool, str]:
         sandbox = launch(spec, [0, 1, 2])
     except LaunchError as error:
         return False, str(error)
-    while wait_readable([sandbox.control.fileno()], 20.0) and sandbox.read_control():
+    while sandbox.serve(20.0):
         pass
     if sandbox.status < 0 and not sandbox.failure:
         sandbox.kill()
@@ -99,7 +99,9 @@ def run(options: argparse.Namespace) -> int:
                                        ("pids", groups.has_tasks)) if has]  # fmt: skip
         print(f"Limits: by the sentry's own accounting, and by control groups for {', '.join(held)}")
         groups.destroy()
-    print("Memory operations: --mm=strict is the default (each is checked by the sentry)")
+    print(
+        "Memory operations: --mm=direct is the default (private anonymous memory is the guest's own business)"
+    )
     print("cloche can run here." if can_run else "cloche cannot run here.")
     return 0 if can_run else 1
 

@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
     add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
-    add("--mm", default="strict", choices=["strict", "direct"], help="who checks memory operations")
+    add("--mm", default="direct", choices=["direct", "strict"], help="who checks changes of private memory")
     add(
         "--no-patch",
         dest="patch",

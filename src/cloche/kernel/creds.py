@@ -62,6 +62,7 @@ def install(task: Task, new: Credentials) -> None:
     ):
         task.group.is_dumpable = False
         task.group.pdeath_signal = 0
+        task.thread.queue_drop_kept()
     task.creds = new
     withdraw(task)
 

@@ -23,7 +23,9 @@ from cloche.arch.x86_64.registers import Registers as Registers
 # Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
 EV_NONE: Final = 0  # the timeout passed
 EV_SYSCALL: Final = 1  # a = number, b..g = the six arguments, signed
-EV_FAULT: Final = 2  # a = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
+EV_FAULT: Final = (
+    2  # a = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
+)
 EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
 EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
 EV_PROCESS_DIED: Final = 5  # thread id = -1, a = process id (HostProcess.ident), b = host wait status
@@ -177,6 +179,10 @@ class HostThread:
         raise NotImplementedError
 
     def queue_madvise(self, addr: int, length: int, advice: int) -> None:
+        raise NotImplementedError
+
+    def queue_drop_kept(self) -> None:
+        """Order that no descriptor stays with the process: its identity changes."""
         raise NotImplementedError
 
     def queue_fork(self) -> HostProcess:

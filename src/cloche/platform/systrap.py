@@ -55,8 +55,8 @@ _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
 
 _POOL_SIZE: Final = 2
-_SENTRY_SPIN_NS: Final = 30_000
-_STUB_SPIN_NS: Final = 30_000
+_SENTRY_SPIN_NS: Final = 120_000
+_STUB_SPIN_NS: Final = 50_000
 _START_TIMEOUT_S: Final = 10.0
 _OVERDUE_NS: Final = 10_000_000_000
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
@@ -90,7 +90,9 @@ class SystrapProcess(HostProcess):
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
         self._main: SystrapThread | None = None
-        self.parked: list[tuple[int, int, int]] = []  # host threads that wait for a task; CPU time they have had
+        self.parked: list[
+            tuple[int, int, int]
+        ] = []  # host threads that wait for a task; CPU time they have had
 
     def ident(self) -> int:
         return self._ident
@@ -250,6 +252,9 @@ class SystrapThread(HostThread):
 
     def queue_madvise(self, addr: int, length: int, advice: int) -> None:
         _native.queue_op(self.handle, seccomp_filter.SYS_MADVISE, addr, length, advice, 0, 0, 0, -1)
+
+    def queue_drop_kept(self) -> None:
+        _native.queue_drop_kept(self.handle)
 
     def queue_fork(self) -> SystrapProcess:
         platform = self._process.platform

@@ -522,9 +522,7 @@ _TABLE: Final[list[Row]] = [
     row(98, "getrusage", sys_getrusage, FULL),
     row(99, "sysinfo", sys_sysinfo, FULL),
     row(100, "times", sys_times, FULL),
-    row(
-        101, "ptrace", sys_ptrace, PARTIAL, "no watchpoints for reads (ENOSPC), no PTRACE_SINGLEBLOCK"
-    ),
+    row(101, "ptrace", sys_ptrace, PARTIAL, "no watchpoints for reads (ENOSPC), no PTRACE_SINGLEBLOCK"),
     row(102, "getuid", sys_getuid, FULL),
     row(103, "syslog", sys_syslog, REFUSED, "EPERM without CAP_SYSLOG; a log of one line with it"),
     row(104, "getgid", sys_getgid, FULL),

@@ -248,7 +248,9 @@ def test_unlinked_lower_files_can_be_read_and_changed(layers: Layers) -> None:
 def test_extended_attributes_come_from_below(layers: Layers) -> None:
     ctx = layers.ctx
     vfs_setxattr(layers.lower, path_at(layers.lower, b"/big"), b"user.low", b"1", 0)
-    vfs_setxattr(layers.lower, path_at(layers.lower, b"/big"), b"security.capability", b"\1\0\0\2" + bytes(16), 0)
+    vfs_setxattr(
+        layers.lower, path_at(layers.lower, b"/big"), b"security.capability", b"\1\0\0\2" + bytes(16), 0
+    )
     path = path_at(ctx, b"/big")
     assert vfs_getxattr(ctx, path, b"user.low") == b"1"
     vfs_setxattr(ctx, path, b"user.up", b"2", 0)

@@ -7,6 +7,7 @@ import pytest
 from code_guest import CODE, MAP_FIXED_ANON, Guest
 from machine_code import SYSCALL, mov, syscall
 
+from cloche.abi.mman import MAP_FIXED, MAP_PRIVATE
 from cloche.platform import _native
 from cloche.platform.interface import PF_ARG, PF_CSTRING, PF_FIXED, HostThread
 from cloche.platform.systrap import Systrap
@@ -183,4 +184,22 @@ def test_a_file_that_is_read_a_lot_is_copied_from_a_window(guest: Guest, tmp_pat
     assert guest.event()[2:4] == (60, 8192)
     assert thread.process().read(BIG, 8192) == data[:8192]
     os.close(fd)
+    guest.kill(thread.process())
+
+
+def test_kept_descriptors_end_with_the_credentials(guest: Guest, platform: Systrap) -> None:
+    """In direct mode a process may map a file again that it has mapped, until it is told otherwise."""
+    thread = stopped(guest)
+    fds = f"/proc/{thread.process().host_pid()}/fd"
+    fd = os.open("/etc/passwd", os.O_RDONLY)
+    thread.queue_mmap(BIG, 4096, 1, MAP_PRIVATE | MAP_FIXED, fd, 0)
+    os.close(fd)
+    thread.ret(0)
+    guest.event()
+    assert os.listdir(fds) == (["8"] if platform.is_direct() else [])
+    thread.queue_drop_kept()
+    thread.ret(0)
+    guest.event()
+    assert os.listdir(fds) == []
+    assert thread.process().read(BIG, 4) == b"root"
     guest.kill(thread.process())

@@ -68,7 +68,12 @@ def test_policies(guest: Guest) -> None:
 
 def test_slices(guest: Guest) -> None:
     """2.1 ms on four processors, less than a jiffy."""
-    assert [sched.fair_slice_ns(count) for count in (1, 2, 4, 64)] == [700_000, 1_400_000, 2_100_000, 2_800_000]
+    assert [sched.fair_slice_ns(count) for count in (1, 2, 4, 64)] == [
+        700_000,
+        1_400_000,
+        2_100_000,
+        2_800_000,
+    ]
     at = guest.put(bytes(56))
     assert guest.call(sys_sched.sys_sched_getattr, 0, at, 56, 0) == 0
     assert struct.unpack_from("<Q", guest.get(at, 56), 24)[0] == 2_100_000
