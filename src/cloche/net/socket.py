@@ -358,7 +358,7 @@ class SocketFile(Carrier):
         raise LinuxError(EOPNOTSUPP)
 
     def accepted_name(self) -> bytes:
-        """The address that accept(2) gives: also of a connection that was reset meanwhile.  Raises LinuxError."""
+        """The peer's address for accept(2) and SO_PEERNAME: also if the connection was reset.  Raises LinuxError."""
         return self.peer_name()
 
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
@@ -643,7 +643,7 @@ class SocketFile(Carrier):
         if name == SO_PEERPIDFD:
             return self._peer_pidfd(ctx)
         if name == SO_PEERNAME:
-            found = self.peer_name()
+            found = self.accepted_name()
             if len(found) < length:
                 raise LinuxError(EINVAL)
             return found

@@ -145,7 +145,7 @@ class UnixStream(UnixSocket):
         first_cred = packets[0].cred
         want = dst.remaining()
         done = 0
-        while packets and want > 0:
+        while packets:  # once even if no bytes are wanted: files come with the first
             packet = packets[0]
             if is_choosy and done:
                 cred = packet.cred if packet.cred is not None else UNKNOWN
@@ -182,7 +182,7 @@ class UnixStream(UnixSocket):
                 sender.wmem -= packet.charge
                 if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
                     sender.queue.wake(OUT_EVENTS)
-            if had_files or copied < len(piece):
+            if had_files or copied < len(piece) or want <= 0:
                 break
         return done
 
