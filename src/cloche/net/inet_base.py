@@ -14,7 +14,6 @@ from cloche.abi.errno import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EAGAIN,
-    EFAULT,
     EINVAL,
     ENODEV,
     ENOPROTOOPT,
@@ -865,8 +864,3 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         return -EPERM
     memory.write(arg + 16, value)
     return 0
-
-
-def copy_failed() -> LinuxError:
-    """A message could not be read whole."""
-    return LinuxError(EFAULT)

@@ -114,8 +114,6 @@ from cloche.abi.socket import (
     SO_TYPE,
     SO_WIFI_STATUS,
     SO_ZEROCOPY,
-    SOCK_DGRAM,
-    SOCK_SEQPACKET,
     SOCK_STREAM,
     SOL_SOCKET,
 )
@@ -777,11 +775,6 @@ def how_mask(how: int) -> int:
     return SHUTDOWN_MASK
 
 
-def is_datagram(kind: int) -> bool:
-    """Whether messages keep their boundaries."""
-    return kind == SOCK_DGRAM or kind == SOCK_SEQPACKET
-
-
 def head_bytes(length: int) -> int:
     """What a linear buffer of `length` bytes is charged for: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320
@@ -789,8 +782,3 @@ def head_bytes(length: int) -> int:
     while size < need:
         size <<= 1
     return size + 256
-
-
-def would_wait(result: int) -> bool:
-    """Whether a result means to wait."""
-    return result == -EAGAIN

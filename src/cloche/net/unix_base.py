@@ -30,7 +30,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.ioctl import FIONREAD, SIOCATMARK
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
-from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
+from cloche.abi.socket import AF_UNIX, SOCK_DGRAM
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
@@ -320,10 +320,6 @@ class UnixSocket(SocketFile):
         return 0
 
     # -- queues ------------------------------------------------------------------------------------------
-    def is_room_to_send(self) -> bool:
-        """unix_writable: at most a quarter of the send buffer is in use."""
-        return self.wmem << 2 <= self.sndbuf
-
     def wait_at(self, other: "UnixSocket") -> None:
         """Be woken when there is room in the queue of `other`."""
         waiting = other.waiting
@@ -516,8 +512,3 @@ class UnixSocket(SocketFile):
 def is_unix_addr(addr: bytes) -> bool:
     """Whether this can name a socket (unix_validate_addr)."""
     return 2 < len(addr) <= SOCKADDR_UN_SIZE and addr[0] == AF_UNIX and addr[1] == 0
-
-
-def type_of(kind: int) -> bool:
-    """Whether AF_UNIX has this type."""
-    return kind in (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET)

@@ -22,13 +22,12 @@ from cloche.abi.poll import POLLPRI
 from cloche.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
-    MSG_WAITALL,
     SOCK_STREAM,
 )
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, KernelIovIter
-from cloche.net.rights import drop_files, take_off
+from cloche.net.rights import take_off
 from cloche.net.socket import (
     IN_WAKE,
     OUT_EVENTS,
@@ -336,25 +335,3 @@ class UnixStream(UnixSocket):
         if self.urgent is not None:
             mask |= POLLPRI
         return mask
-
-
-def stream_pair(kernel: Kernel, ctx: Context, flags: int) -> tuple[UnixStream, UnixStream]:
-    """Two connected stream sockets."""
-    one, two = UnixStream(kernel, ctx, flags), UnixStream(kernel, ctx, flags)
-    one.pair_with(two)
-    return one, two
-
-
-def wait_all_target(flags: int, lowat: int, size: int) -> int:
-    """sock_rcvlowat: how many bytes a blocking receive wants at least."""
-    if flags & MSG_WAITALL:
-        return size
-    return min(lowat, size) if size else 1
-
-
-def free_files(kernel: Kernel, out: Outgoing) -> None:
-    """Drop what a failed send did not take."""
-    files = out.files
-    if files is not None:
-        out.files = None
-        drop_files(kernel, files)
