@@ -58,6 +58,7 @@ from cloche.abi.socket import (
     TCP_ESTABLISHED,
     TCP_FASTOPEN,
     TCP_FASTOPEN_CONNECT,
+    TCP_FASTOPEN_KEY,
     TCP_FASTOPEN_NO_COOKIE,
     TCP_FIN_WAIT2,
     TCP_INFO,
@@ -70,9 +71,14 @@ from cloche.abi.socket import (
     TCP_MAXSEG,
     TCP_NODELAY,
     TCP_NOTSENT_LOWAT,
+    TCP_QUEUE_SEQ,
     TCP_QUICKACK,
     TCP_REPAIR,
+    TCP_REPAIR_OPTIONS,
+    TCP_REPAIR_QUEUE,
+    TCP_REPAIR_WINDOW,
     TCP_SAVE_SYN,
+    TCP_SAVED_SYN,
     TCP_SYN_SENT,
     TCP_SYNCNT,
     TCP_THIN_DUPACK,
@@ -982,6 +988,10 @@ class TcpSocket(InetSocket):
             return 0
         if name == TCP_THIN_DUPACK:
             return 0 if number in (0, 1) else -EINVAL
+        if name in (TCP_REPAIR_QUEUE, TCP_REPAIR_WINDOW):
+            return -EPERM
+        if name in (TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS):
+            return -EINVAL
         if name == TCP_REPAIR:
             return -EPERM if not self.has_capability(ctx, CAP_NET_ADMIN) else -EOPNOTSUPP
         if name == TCP_TIMESTAMP:
@@ -993,12 +1003,12 @@ class TcpSocket(InetSocket):
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != IPPROTO_TCP:
-            raise LinuxError(EOPNOTSUPP)
+            raise self.no_such_level()
         if name == TCP_INFO:
             return self.info_bytes()
         if name == TCP_CONGESTION:
             return self.congestion.ljust(16, b"\0")
-        if name == TCP_ULP or name == TCP_CC_INFO:
+        if name in (TCP_ULP, TCP_CC_INFO, TCP_SAVED_SYN, TCP_FASTOPEN_KEY):
             return b""
         limits = _RANGES.get(name)
         if limits is not None:
@@ -1011,7 +1021,7 @@ class TcpSocket(InetSocket):
         elif name == TCP_LINGER2:
             number = self.tcp.get(name, 60)
         elif name == TCP_NOTSENT_LOWAT:
-            number = self.tcp.get(name, -1)
+            number = self.tcp.get(name, 0)
         elif name == TCP_TIMESTAMP:
             number = monotonic_ns() // 1_000_000 & 0x7FFFFFFF
         elif name in _BOOLEANS or name in (
