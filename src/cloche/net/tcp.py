@@ -540,7 +540,7 @@ class TcpSocket(InetSocket):
         total = src.remaining()
         if total == 0:
             return 0
-        if peer.is_released:
+        if peer.is_released or (peer.shut and peer.is_deaf()):
             return self._send_to_nobody(src, total)
         room = self.capacity() - peer.rx_bytes - len(self.unsent)
         if not KERNEL_MEMORY.has_room(min(room, total) + BUFFER_BYTES):
@@ -624,23 +624,27 @@ class TcpSocket(InetSocket):
         peer = self.peer
         if peer is None or self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             return
-        if peer.is_released:
+        if peer.is_released or peer.is_deaf():
             self._refused_data()
             return
         peer.rx.append(data)
         self._sent(peer, len(data))
         peer.queue.wake(IN_WAKE)
 
+    def is_deaf(self) -> bool:
+        """Whether data that arrives now is answered by RST: shut down in both directions (TCPAbortOnData)."""
+        return self.state == TCP_FIN_WAIT2 and self.shut & RCV_SHUTDOWN != 0
+
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
-        """The other end is closed: the data is lost, and RST comes back, with which both ends are gone."""
+        """The other end is closed or deaf: the data is lost, and RST comes back, with which both ends are gone."""
         data = src.copy_from(min(total, _PIECE))
         self._refused_data()
         return len(data)
 
     def _refused_data(self) -> None:
         peer = self.peer
-        if peer is not None and peer.state != TCP_CLOSE:
-            peer.done()
+        if peer is not None:
+            peer.got_reset()
         self.got_reset()
 
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:

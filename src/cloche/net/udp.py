@@ -213,6 +213,8 @@ class DatagramSocket(InetSocket):
     def _multicast_device(self, addr: bytes, scope: int) -> bool:
         if self.bound_ifindex == LO_INDEX or scope == LO_INDEX:
             return True
+        if self.is_connected and is_group(self.laddr):
+            return True  # its own address is one of lo
         if len(addr) == 4:
             return self.ip.get(IP_MULTICAST_IF, 0) == LO_INDEX or (
                 len(self.laddr) == 4 and not is_any(self.laddr) and self.stack.lo.is_local(self.laddr)
