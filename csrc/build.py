@@ -1,6 +1,7 @@
-"""Build the two C parts: the freestanding stub (a static ELF, package data) and the extension `_native`.
+"""Build the C parts: the freestanding stub (a static ELF, package data) and the extensions `_native` and `_sys`.
 
-`build_stub` and `native_extension` are for setup.py; run as a script it builds both in place for development.
+`build_stub`, `native_sources` and `HOST_FLAGS` are for setup.py; run as a script it builds all in place for
+development.
 """
 
 import os
@@ -39,11 +40,11 @@ def native_sources() -> list[str]:
     return [str(CSRC / "host" / name) for name in HOST_SOURCES]
 
 
-def build_native(target_dir: Path) -> None:
-    """Compile `_native` for the running Python into `target_dir`."""
+def build_extension(target_dir: Path, name: str, sources: list[str]) -> None:
+    """Compile one extension for the running Python into `target_dir`."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     compiler = os.environ.get("CC", "gcc")
-    target = target_dir / f"_native{suffix}"
+    target = target_dir / f"{name}{suffix}"
     include = sysconfig.get_paths()["include"]
     command = [
         compiler,
@@ -55,11 +56,12 @@ def build_native(target_dir: Path) -> None:
         "-o",
         str(target) + ".new",
     ]
-    subprocess.run([*command, *native_sources()], check=True)
+    subprocess.run([*command, *sources], check=True)
     os.replace(str(target) + ".new", target)
 
 
 if __name__ == "__main__":
     build_stub(PLATFORM / "stub.elf")
-    build_native(PLATFORM)
+    build_extension(PLATFORM, "_native", native_sources())
+    build_extension(PLATFORM, "_sys", [str(CSRC / "host" / "sys.c")])
     sys.exit(0)

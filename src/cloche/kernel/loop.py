@@ -252,11 +252,20 @@ def return_to_guest(kernel: Kernel, task: Task, result: int, *, in_syscall: bool
 
 def resume_if_free(kernel: Kernel, task: Task) -> None:
     """Resume a task unless `deliver` has ended or stopped it."""
-    if task.is_exited or task.blocked is not None:
+    if task.is_exited or begin_waiting_job(task) or task.blocked is not None:
         return
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.departing(task)
     task.thread.resume()
+
+
+def begin_waiting_job(task: Task) -> bool:
+    """Somebody waits for the thread to stop, and it has: whether it works for him now."""
+    job = task.waiting_job
+    if job is None:
+        return False
+    task.waiting_job = None
+    return job.begin(task)
 
 
 def leave_stop(kernel: Kernel, task: Task) -> None:
@@ -334,7 +343,7 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
 def interrupt_blocked(kernel: Kernel, task: Task) -> None:
     """A signal, stop or kill wants a blocked task: end its wait with the operation's own answer."""
     op = task.blocked
-    if op is None or task.is_running_ops:
+    if op is None or task.is_running_ops or begin_waiting_job(task):
         return
     if not task.is_kill_pending and not has_deliverable(task):
         return

@@ -51,6 +51,10 @@ class SigInfo:
 class OpsJob:
     """Host operations that a stopped thread carries out for somebody else (kernel.ptrace.memory)."""
 
+    def begin(self, task: "Task") -> bool:
+        """The thread ran when the job was made, and has stopped: whether it works now, and waits meanwhile."""
+        raise NotImplementedError
+
     def done(self, task: "Task") -> None:
         """The thread has carried out what was queued, and has stopped again."""
         raise NotImplementedError
@@ -310,6 +314,7 @@ class ThreadGroup:
         self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
+        self.exec_queue: WaitQueue | None = None  # woken when that wait is over
         self.must_die: bool = False  # no tracer may hold up its end
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
@@ -432,6 +437,7 @@ class Task(TaskBase):
         self.debug_regs: list[int] = []  # as a tracer has set them (kernel.ptrace.watch)
         self.is_watching: bool = False  # one of them is enabled: every instruction is a step
         self.watched: list[bytes] = []  # what the watched memory held before the step
+        self.waiting_job: OpsJob | None = None  # to begin once its thread has stopped
         self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
 
     # -- Context ---------------------------------------------------------------------------------------
