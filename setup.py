@@ -56,19 +56,16 @@ def compiled_modules() -> list[str]:
 def c_extensions() -> list[Extension]:
     """The extension modules written in C."""
 
-    def extension(name: str, sources: list[str]) -> Extension:
+    def extension(name: str, source: Path) -> Extension:
         return Extension(
             f"cloche.platform.{name}",
-            [os.path.relpath(source, ROOT) for source in sources],
+            [os.path.relpath(source, ROOT)],
             include_dirs=[os.path.join("csrc", "stub")],
             extra_compile_args=csrc.HOST_FLAGS,
             depends=[path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "csrc").rglob("*.h"))],
         )
 
-    return [
-        extension("_native", csrc.native_sources()),
-        extension("_sys", [str(ROOT / "csrc" / "host" / "sys.c")]),
-    ]
+    return [extension(name, source) for name, source in csrc.EXTENSIONS.items()]
 
 
 def compiled_extensions() -> list[Extension]:

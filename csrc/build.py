@@ -1,7 +1,6 @@
-"""Build the C parts: the freestanding stub (a static ELF, package data) and the extensions `_native` and `_sys`.
+"""Build the parts in C: the freestanding stub (a static ELF, package data) and the extension modules.
 
-`build_stub`, `native_sources` and `HOST_FLAGS` are for setup.py; run as a script it builds all in place for
-development.
+`build_stub` and `EXTENSIONS` are for setup.py; run as a script it builds everything in place for development.
 """
 
 import os
@@ -20,7 +19,7 @@ STUB_FLAGS = [
     "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
 ]  # fmt: skip
 HOST_FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
-HOST_SOURCES = ["native.c"]
+EXTENSIONS = {"_native": CSRC / "host" / "native.c", "_sys": CSRC / "host" / "sys.c"}  # name: its source
 
 
 def build_stub(target: Path) -> None:
@@ -35,13 +34,8 @@ def build_stub(target: Path) -> None:
     new.replace(target)  # never write into what a running sandbox has mapped
 
 
-def native_sources() -> list[str]:
-    """The sources of the extension, for setuptools.Extension."""
-    return [str(CSRC / "host" / name) for name in HOST_SOURCES]
-
-
-def build_extension(target_dir: Path, name: str, sources: list[str]) -> None:
-    """Compile one extension for the running Python into `target_dir`."""
+def build_extension(name: str, target_dir: Path) -> None:
+    """Compile the extension module `name` for the running Python into `target_dir`."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     compiler = os.environ.get("CC", "gcc")
     target = target_dir / f"{name}{suffix}"
@@ -56,12 +50,12 @@ def build_extension(target_dir: Path, name: str, sources: list[str]) -> None:
         "-o",
         str(target) + ".new",
     ]
-    subprocess.run([*command, *sources], check=True)
+    subprocess.run([*command, str(EXTENSIONS[name])], check=True)
     os.replace(str(target) + ".new", target)
 
 
 if __name__ == "__main__":
     build_stub(PLATFORM / "stub.elf")
-    build_extension(PLATFORM, "_native", native_sources())
-    build_extension(PLATFORM, "_sys", [str(CSRC / "host" / "sys.c")])
+    for extension in EXTENSIONS:
+        build_extension(extension, PLATFORM)
     sys.exit(0)
