@@ -10,7 +10,16 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
-from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, end_wait
+from cloche.kernel.blocking import (
+    BLOCKED,
+    DEAD,
+    DISPATCH,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTSYS,
+    RESUME,
+    RETURN,
+    end_wait,
+)
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
@@ -201,6 +210,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             return
         if task.state == "R":
             task.state = "S"
+        task.waits += 1
         task.thread.wait_long()
         if op.deadline_ns >= 0 and not task.has_deadline_timer:
             arm_deadline(kernel, task, op.deadline_ns)
@@ -224,7 +234,12 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         trace(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
-    if task.wants_attention or task.saved_sigmask >= 0 or task.tracee is not None:
+    if (
+        task.wants_attention
+        or task.saved_sigmask >= 0
+        or task.tracee is not None
+        or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
+    ):
         if task.thread.has_frame():
             leave_slowly(kernel, task, result)
         else:

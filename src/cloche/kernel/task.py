@@ -15,6 +15,7 @@ from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
+from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
@@ -303,7 +304,8 @@ class ThreadGroup:
         self.dead_system_ns: int = 0
         self.children_user_ns: int = 0  # of reaped children
         self.children_system_ns: int = 0
-        self.children_maxrss: int = 0
+        self.dead_usage: Usage = Usage()  # as dead_user_ns
+        self.children_usage: Usage = Usage()  # as children_user_ns
         self.itimers: list[object | None] = [None, None, None]
         self.posix_timers: dict[int, object] = {}
         self.next_posix_timer: int = 0
@@ -439,6 +441,7 @@ class Task(TaskBase):
         self.watched: list[bytes] = []  # what the watched memory held before the step
         self.waiting_job: OpsJob | None = None  # to begin once its thread has stopped
         self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
+        self.waits: int = 0  # how often a call of it had to wait
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:
