@@ -86,7 +86,7 @@ def compiled_extensions() -> list[Extension]:
     for extension in extensions:
         # Nobody outside calls in but through PyInit: ten thousand symbols less to look up at every start, and
         # direct calls within.
-        extension.extra_compile_args.append("-fvisibility=hidden")
+        extension.extra_compile_args = [*extension.extra_compile_args, "-fvisibility=hidden"]  # a list that they share
     return extensions
 
 

@@ -360,7 +360,7 @@ static void spin_result(bool succeeded)
         spin_penalty = spin_penalty > 1 ? spin_penalty / 2 : 0;
     else
         spin_penalty = spin_penalty ? (spin_penalty < 32 ? spin_penalty * 2 : 64) : 1;
-    spin_skip = spin_penalty;
+    spin_skip = spin_penalty >= 4 ? spin_penalty : 0; /* a guest may compute for once */
     update_spin();
 }
 

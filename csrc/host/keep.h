@@ -5,7 +5,40 @@
  * anyway.  They have numbers of their own, [FIRST_KEPT, LAST_KEPT]; the filter lets private mappings of these pass.
  * A batch of operations that needs new ones begins with a notified operation that does nothing: with its
  * notification they are injected.
+ *
+ * An injection costs two wake-ups across processors, 90 us for a mapping of one file.  What is injected again and again
+ * the zygote gets, too, so that blanks are born with it; execve closes what the new program has no right to
+ * (queue_keep_only).  Only files of a disk: a descriptor must not keep a guest's deleted file in memory.
  */
+
+static struct hot hots[HOT_FILES];
+static uint32_t hot_stamp;
+static bool zygote_keeps; /* it has been given some: blanks may have descriptors */
+
+static struct hot *find_hot(dev_t dev, ino_t ino)
+{
+    for (int i = 0; i < HOT_FILES; i++)
+        if (hots[i].count && hots[i].ino == ino && hots[i].dev == dev)
+            return &hots[i];
+    return NULL;
+}
+
+static void note_injection(int fd, const struct stat *st)
+{
+    struct hot *h = find_hot(st->st_dev, st->st_ino);
+    if (!h) {
+        h = &hots[0];
+        for (int i = 1; i < HOT_FILES; i++)
+            if (hots[i].stamp < h->stamp)
+                h = &hots[i];
+        if (h->count && h->fd >= 0)
+            close(h->fd);
+        *h = (struct hot){st->st_dev, st->st_ino, 0, 0, -1};
+    }
+    h->stamp = ++hot_stamp;
+    if (++h->count == HOT_COUNT && fcntl(fd, F_GET_SEALS) < 0)
+        h->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
 
 static bool op_keeps(const uint64_t *a, int fd)
 {
@@ -18,7 +51,7 @@ static bool op_keeps(const uint64_t *a, int fd)
 
 /* The number under which the process has the file, or will have it when the operations that are queued are carried
  * out; -1: it cannot. */
-static int keep_fd(struct thr *t, int fd)
+static int keep_fd(struct thr *t, int fd, bool is_zygote)
 {
     struct prc *p = prcs[t->prc];
     struct stat st;
@@ -28,7 +61,10 @@ static int keep_fd(struct thr *t, int fd)
     for (int i = 0; i < KEPT_FDS; i++) {
         struct kept *k = &p->kept[i];
         if (k->ino == st.st_ino && k->dev == st.st_dev && k->stamp) {
-            k->stamp = ++p->kept_stamp;
+            *k = (struct kept){k->dev, k->ino, ++p->kept_stamp, t->id, t->batch};
+            struct hot *h = find_hot(k->dev, k->ino);
+            if (h)
+                h->stamp = ++hot_stamp;
             return FIRST_KEPT + i;
         }
         if ((!oldest || k->stamp < oldest->stamp) && (!k->stamp || k->owner != t->id || k->round != t->batch))
@@ -51,8 +87,42 @@ static int keep_fd(struct thr *t, int fd)
     int number = FIRST_KEPT + (int)(oldest - p->kept);
     carrier->gifts[carrier->gift_count] = copy;
     carrier->gift_numbers[carrier->gift_count++] = number;
+    if (!is_zygote)
+        note_injection(fd, &st);
     *oldest = (struct kept){st.st_dev, st.st_ino, ++p->kept_stamp, t->id, t->batch};
     return number;
+}
+
+/* Before the zygote forks: give it what it lacks of the files that are mapped again and again, if need be in the place of
+ * one that has not been for long. */
+static void keep_hot(struct thr *t)
+{
+    struct prc *p = prcs[t->prc];
+    bool has_replaced = false;
+    for (int i = 0; i < HOT_FILES; i++) {
+        struct hot *h = &hots[i];
+        if (h->count < HOT_COUNT || h->fd < 0)
+            continue;
+        struct kept *place = NULL;
+        uint32_t last_use = UINT32_MAX;
+        bool has_it = false;
+        for (int k = 0; k < KEPT_FDS && !has_it; k++) {
+            struct kept *kept = &p->kept[k];
+            struct hot *other = kept->stamp ? find_hot(kept->dev, kept->ino) : NULL;
+            uint32_t used = other ? other->stamp : 0;
+            has_it = kept->stamp && kept->ino == h->ino && kept->dev == h->dev;
+            if (used < last_use) {
+                last_use = used;
+                place = kept;
+            }
+        }
+        if (has_it || (place->stamp && (has_replaced || last_use + HOT_REST > hot_stamp)))
+            continue;
+        has_replaced = has_replaced || place->stamp;
+        place->stamp = 0; /* keep_fd takes the oldest */
+        if (keep_fd(t, h->fd, true) >= 0)
+            zygote_keeps = true;
+    }
 }
 
 static void close_gifts(struct hop *h)

@@ -340,7 +340,7 @@ FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
     struct prc *p = prcs[t->prc];
     int copy = -1;
     if (fd >= 0 && nr == SYS_mmap && op_keeps(a, fd)) {
-        int number = keep_fd(t, fd);
+        int number = keep_fd(t, fd, false);
         if (number >= 0) {
             a[4] = number;
             struct hop *h = add_op(t);
@@ -370,21 +370,45 @@ FUNC(queue_op) /* (thread, number, 6 arguments, descriptor or -1) */
     Py_RETURN_NONE;
 }
 
-FUNC(queue_drop_kept) /* (thread): close the descriptors that stay with its process */
+/* (thread, (device, inode) ...): close the descriptors that stay with its process, but those of the files named and of
+ * those that the operations which are queued map. */
+FUNC(queue_keep_only)
 {
-    NEED(1);
+    (void)self;
+    if (!(nargs & 1))
+        return PyErr_Format(PyExc_TypeError, "queue_keep_only takes a thread and pairs");
     THR(0);
     STOPPED;
     struct prc *p = prcs[t->prc];
     for (int i = 0; i < KEPT_FDS; i++) {
-        if (!p->kept[i].stamp)
+        struct kept *k = &p->kept[i];
+        if (!k->stamp && !zygote_keeps)
+            continue; /* what no record tells of, after a failure, is closed as well */
+        bool stays = k->stamp && k->owner == t->id && k->round == t->batch;
+        for (Py_ssize_t j = 1; j < nargs && !stays; j += 2)
+            stays = k->stamp && k->dev == (dev_t)U64(j) && k->ino == (ino_t)U64(j + 1);
+        if (stays)
             continue;
         struct hop *h = add_op(t);
         h->op.nr = SYS_close;
         h->op.args[0] = FIRST_KEPT + i;
+        k->stamp = 0;
     }
-    forget_kept(p);
+    if (PyErr_Occurred())
+        return NULL;
     Py_RETURN_NONE;
+}
+
+FUNC(hot_identity) /* (descriptor) -> (device, inode) of a file that the zygote is to have, else None */
+{
+    NEED(1);
+    struct stat st;
+    if (fstat(INT(0), &st) < 0)
+        return fail(errno);
+    struct hot *h = find_hot(st.st_dev, st.st_ino);
+    if (!h || h->fd < 0)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(KK)", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
 }
 
 FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped) */
@@ -398,6 +422,8 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
         return NULL;
     NEED_FRAME;
     struct prc *p = prcs[t->prc];
+    if (INT(3) && !strict_mode)
+        keep_hot(t);
     child->fork_fd = rotate_fd(p);
     child->parent = p->id;
     child->next_fd = p->next_fd;
@@ -1164,7 +1190,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
-    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_drop_kept), ROW(queue_fork), ROW(queue_clone),
+    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),

@@ -44,10 +44,10 @@
 #define READ_ONCE(x) (*(volatile __typeof__(x) *)&(x))
 
 #define FIRST_KEPT 8 /* descriptors that stay with a guest: keep.h (filter.py says the same) */
-#define LAST_KEPT 15
+#define LAST_KEPT 23
 #define KEPT_FDS (LAST_KEPT - FIRST_KEPT + 1)
 #define KEPT_MAP_FLAGS 0x2cc12ULL /* PRIVATE FIXED DENYWRITE NORESERVE POPULATE STACK and EXECUTABLE */
-#define FIRST_FD 16 /* others that are injected rotate through [FIRST_FD, LAST_FD] and are closed again */
+#define FIRST_FD 24 /* others that are injected rotate through [FIRST_FD, LAST_FD] and are closed again */
 #define LAST_FD 63
 #define FRAME_MAX (STACK_SIZE / 2)
 #define UC_OFFSET 8      /* of the ucontext in a signal frame, behind the return address */
@@ -125,6 +125,16 @@ struct kept { /* a descriptor that a guest process has */
     int owner;      /* the thread and batch that needed it last */
     uint32_t round;
 };
+
+struct hot { /* a file that program after program maps */
+    dev_t dev;
+    ino_t ino;
+    uint32_t count, stamp;
+    int fd; /* for the zygote to have; -1: not often enough, or not to be had */
+};
+#define HOT_FILES 32
+#define HOT_COUNT 4 /* injections before it is thought of */
+#define HOT_REST 256 /* mappings of such files, until one of them has had its time */
 
 struct prc {
     bool used, dead, kill_wanted;

@@ -21,10 +21,13 @@ static void deny(const struct seccomp_notif *n)
     send_reply(n->id, -EPERM, 0);
 }
 
-static bool inject(const struct seccomp_notif *n, int fd, int number)
+static bool inject(const struct seccomp_notif *n, int fd, int number, bool is_answer)
 {
-    struct seccomp_notif_addfd a = {
-        .id = n->id, .flags = SECCOMP_ADDFD_FLAG_SETFD, .srcfd = fd, .newfd = number, .newfd_flags = O_CLOEXEC};
+    struct seccomp_notif_addfd a = {.id = n->id,
+                                    .flags = SECCOMP_ADDFD_FLAG_SETFD | (is_answer ? SECCOMP_ADDFD_FLAG_SEND : 0),
+                                    .srcfd = fd,
+                                    .newfd = number,
+                                    .newfd_flags = O_CLOEXEC};
     return ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &a) >= 0;
 }
 
@@ -101,7 +104,7 @@ static void adopt(const struct seccomp_notif *n)
         }
     if (child->kill_wanted)
         kill(pid, SIGKILL);
-    if (!inject(n, child->region_fd, child->fork_fd) ||
+    if (!inject(n, child->region_fd, child->fork_fd, false) ||
         send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0) {
         kill(pid, SIGKILL);
         deny(n);
@@ -147,17 +150,18 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         deny(n);
         return;
     }
+    set_sync(h->op.nr != SYS_clone && asks_again(t, i));
+    /* A carrier's call is not made: its last descriptor is the answer, which saves a wake-up. */
     for (int k = 0; k < h->gift_count; k++)
-        if (!inject(n, h->gifts[k], h->gift_numbers[k])) {
+        if (!inject(n, h->gifts[k], h->gift_numbers[k], k == h->gift_count - 1)) {
             deny(n);
             return;
         }
-    if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4])) {
+    if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4], false)) {
         deny(n);
         return;
     }
-    set_sync(h->op.nr != SYS_clone && asks_again(t, i));
-    if (send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
+    if (!h->gift_count && send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
         return;
     t->matched = i + 1;
     close_gifts(h);

@@ -191,7 +191,7 @@ again:
             do /* in a patched call an interrupt may come before the sentry has received the notification: EINTR */
                 done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
             while (done == -4);
-        if (done < 0 && done >= -4095) {
+        if (done < 0 && done >= -4095 && op->nr != SYS_close) {
             slot->fail_index = i;
             slot->fail_errno = -done;
             slot->ops_done++;

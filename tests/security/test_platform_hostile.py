@@ -125,7 +125,7 @@ REFUSED = {
     "mprotect of the vdso": (10, _native.VDSO_BASE, 4096, 3),
     "mmap over the stub": (9, _native.STUB_BASE, 4096, 7, 0x32, -1, 0),
     "mmap over the region": (9, _native.REGION_BASE, 4096, 7, 0x32, -1, 0),
-    "mmap of a descriptor": (9, 0x700000, 4096, 3, 0x12, 20, 0),
+    "mmap of a descriptor": (9, 0x700000, 4096, 3, 0x12, 30, 0),
     "shared mmap of a kept descriptor": (9, 0x700000, 4096, 3, 0x11, 8, 0),
     "mmap of a kept descriptor elsewhere": (9, 0x700000, 4096, 3, 0x2, 8, 0),
     "shared anonymous mmap": (9, 0x700000, 4096, 3, 0x31, -1, 0),

@@ -62,7 +62,7 @@ def install(task: Task, new: Credentials) -> None:
     ):
         task.group.is_dumpable = False
         task.group.pdeath_signal = 0
-        task.thread.queue_drop_kept()
+        task.thread.queue_keep_only([])
     task.creds = new
     withdraw(task)
 

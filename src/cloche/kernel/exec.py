@@ -310,6 +310,7 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     if mm.overlaps(brk, brk + 4096):
         brk = page_up(end)
     mm.start_brk = mm.brk = brk
+    thread.queue_keep_only(kernel.programs.find(task, image.path).identities(task))
     vdso, vdso_length = kernel.platform.vdso()
     mm.vdso_start, mm.vdso_end = vdso, vdso + vdso_length
     return stack_top
@@ -405,6 +406,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
     task.restart = None
     group.set_exe(image.path)
     group.has_execed = True
+    group.program = task.kernel.programs.find(task, image.path)
     group.exit_signal = 17
     creds = gained.creds
     is_readable = image.path.inode().permission(task, MAY_READ)

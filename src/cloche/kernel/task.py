@@ -14,6 +14,7 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
+from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
@@ -289,6 +290,7 @@ class ThreadGroup:
         self.is_subreaper: bool = False
         self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
         self.has_execed: bool = False
+        self.program: Program | None = None  # that it has executed; its forks learn nothing
         self.is_stopped: bool = False  # job control
         self.stop_signal: int = 0
         self.stop_reported: bool = True  # the parent has waited for the last stop
@@ -501,6 +503,7 @@ class Kernel:
         self.uncounted_tasks: int = 0  # in `tasks`, but none of the guest's
         self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
         self.table: list[Handler] = []
+        self.programs: Programs = Programs()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot

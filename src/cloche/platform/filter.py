@@ -52,7 +52,7 @@ DIRECT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | 0x20000 | 0x
 # Private mappings of descriptors that the sentry lets a guest keep (csrc/host/keep.h): also DENYWRITE, EXECUTABLE.
 KEPT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | 0x800 | 0x400 | 0x20000 | 0x4000 | 0x8000
 FIRST_KEPT: Final = 8
-LAST_KEPT: Final = 15
+LAST_KEPT: Final = 23
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE: Final = (0, 1, 2, 3, 4, 8, 14, 15)
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes

@@ -186,8 +186,10 @@ class HostThread:
     def queue_madvise(self, addr: int, length: int, advice: int) -> None:
         raise NotImplementedError
 
-    def queue_drop_kept(self) -> None:
-        """Order that no descriptor stays with the process: its identity changes."""
+    def queue_keep_only(self, identities: list[int]) -> None:
+        """Order that no descriptors stay with the process but those of the files given (device and inode number of each
+        in turn, as the host has them) and of those that the queued operations map.
+        """
         raise NotImplementedError
 
     def queue_fork(self) -> HostProcess:
@@ -280,6 +282,10 @@ class HostThread:
 @trait
 class Platform:
     """What boot creates once per sandbox."""
+
+    def hot_identity(self, fd: int) -> tuple[int, int] | None:
+        """(device, inode number) of a host file whose descriptor new processes may begin with, else None."""
+        return None
 
     def start(self) -> None:
         """Create the zygote and the pool of blank processes.  Raises OSError with a clear message."""

@@ -261,8 +261,8 @@ class SystrapThread(HostThread):
     def queue_madvise(self, addr: int, length: int, advice: int) -> None:
         _native.queue_op(self.handle, seccomp_filter.SYS_MADVISE, addr, length, advice, 0, 0, 0, -1)
 
-    def queue_drop_kept(self) -> None:
-        _native.queue_drop_kept(self.handle)
+    def queue_keep_only(self, identities: list[int]) -> None:
+        _native.queue_keep_only(self.handle, *identities)
 
     def queue_fork(self) -> SystrapProcess:
         platform = self._process.platform
@@ -426,6 +426,9 @@ class Systrap(Platform):
         self._stub_fd = -1
         self._proc_fd = -1
         self._has_proc = False
+
+    def hot_identity(self, fd: int) -> tuple[int, int] | None:
+        return _native.hot_identity(fd)
 
     def is_direct(self) -> bool:
         """Whether private anonymous memory is mapped without asking."""

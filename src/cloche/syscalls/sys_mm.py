@@ -48,6 +48,7 @@ def sys_mmap(task: Task, args: Args) -> int:
     if task.mm.mdwe and prot & PROT_EXEC and prot & PROT_WRITE:
         return -EACCES
     backing: Mappable | None = None
+    mapping: FileMapping | None = None
     name = b""
     if flags & MAP_HUGETLB:
         return -ENOMEM if flags & MAP_ANONYMOUS else -EINVAL
@@ -82,10 +83,14 @@ def sys_mmap(task: Task, args: Args) -> int:
         if file.inode.is_dir():
             return -ENODEV
         offset = file.mmap_offset(offset)
-        backing = FileMapping(task, file, name)
-    return task.mm.mmap(
+        mapping = backing = FileMapping(task, file, name)
+    at = task.mm.mmap(
         task.thread, addr, length, prot, flags, backing, offset, name, task.group.rlimit(RLIMIT_AS)
     )
+    program = task.group.program
+    if mapping is not None and program is not None and kind == MAP_PRIVATE:
+        program.note(task.kernel.platform, mapping)
+    return at
 
 
 def sys_munmap(task: Task, args: Args) -> int:

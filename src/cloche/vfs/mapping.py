@@ -19,12 +19,14 @@ class FileMapping(Mappable):
         self._ctx: Context | None = ctx
         self._name: bytes = name
         self._refs: int = 0
+        self.host_fd: int = -1  # that map_fd gave; the file's
 
     def map_fd(self, prot: int, flags: int) -> int:
         ctx = self._ctx
         assert ctx is not None
         self._ctx = None  # only mmap itself asks, once
-        return self.file.mmap_fd(ctx, prot, flags)
+        self.host_fd = self.file.mmap_fd(ctx, prot, flags)
+        return self.host_fd
 
     def map_text(self) -> PatchedText | None:
         return self.file.patched_text()

@@ -197,9 +197,38 @@ def test_kept_descriptors_end_with_the_credentials(guest: Guest, platform: Systr
     thread.ret(0)
     guest.event()
     assert os.listdir(fds) == (["8"] if platform.is_direct() else [])
-    thread.queue_drop_kept()
+    thread.queue_keep_only([])
     thread.ret(0)
     guest.event()
     assert os.listdir(fds) == []
     assert thread.process().read(BIG, 4) == b"root"
     guest.kill(thread.process())
+
+
+def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(guest: Guest, platform: Systrap) -> None:
+    """... and keep those alone that they have a right to."""
+    paths = ["/etc/passwd", "/etc/group", "/usr/bin/env"]
+    if not platform.is_direct():
+        return
+    seen: list[set[str]] = []
+    for turn in range(20):
+        thread = stopped(guest)
+        fds = f"/proc/{thread.process().host_pid()}/fd"
+        files = [os.open(path, os.O_RDONLY) for path in paths]
+        allowed: list[int] = []
+        if turn >= 10:  # a program that may have the last only
+            allowed += platform.hot_identity(files[2]) or ()
+        thread.queue_mmap(BIG, 4096, 1, MAP_PRIVATE | MAP_FIXED, files[0], 0)
+        if turn < 10:
+            thread.queue_mmap(BIG + 4096, 4096, 1, MAP_PRIVATE | MAP_FIXED, files[1], 0)
+            thread.queue_mmap(BIG + 8192, 4096, 1, MAP_PRIVATE | MAP_FIXED, files[2], 0)
+        thread.queue_keep_only(allowed)
+        for fd in files:
+            os.close(fd)
+        thread.ret(0)
+        guest.event()
+        assert thread.process().read(BIG, 4) == b"root"
+        seen.append({os.readlink(f"{fds}/{name}") for name in os.listdir(fds)})
+        guest.kill(thread.process())
+    assert seen[0] == seen[9] == set(paths)
+    assert seen[-1] == {"/etc/passwd", "/usr/bin/env"}  # the second it was born with, and /etc/group it lost

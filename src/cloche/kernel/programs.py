@@ -1,0 +1,79 @@
+"""What programs map once they run, so that the next process of the same program begins with the descriptors.
+
+A blank process is born with descriptors of the files that are mapped all the time (csrc/host/keep.h).  execve leaves it
+those alone that a program of the same file, with the same credentials and root, has mapped before and that these
+credentials may still read: what it could open again.
+"""
+
+from typing import Final
+
+from cloche.platform.interface import Platform
+from cloche.vfs.mapping import FileMapping
+from cloche.vfs.objects import MAY_READ, Context, Inode, Path
+
+MAX_PROGRAMS: Final = 32
+MAX_FILES: Final = 16
+
+ProgramKey = tuple[Inode, object, object, int, int, int, object, tuple[int, ...]]
+
+
+class Program:
+    """One executable as started by one user."""
+
+    def __init__(self) -> None:
+        self.files: dict[
+            Inode, list[int]
+        ] = {}  # -> device and inode number on the host, of it and of its patched text
+
+    def note(self, platform: Platform, mapping: FileMapping) -> None:
+        """A process of this program has mapped a file privately."""
+        inode = mapping.file.inode
+        if inode in self.files or len(self.files) >= MAX_FILES or mapping.host_fd < 0:
+            return
+        identities: list[int] = []
+        known = platform.hot_identity(mapping.host_fd)
+        if known is not None:
+            identities += known
+        text = mapping.map_text()
+        if text is not None:
+            known = platform.hot_identity(text.fd())
+            if known is not None:
+                identities += known
+        if identities:
+            self.files[inode] = identities
+
+    def identities(self, ctx: Context) -> list[int]:
+        """What a new process of this program may have, device and inode number in turn."""
+        out: list[int] = []
+        for inode, identities in self.files.items():
+            if inode.permission(ctx, MAY_READ):
+                out += identities
+        return out
+
+
+class Programs:
+    """The programs that were started last."""
+
+    def __init__(self) -> None:
+        self._known: dict[ProgramKey, Program] = {}
+
+    def find(self, ctx: Context, path: Path) -> Program:
+        """The record of a program that `ctx` is about to start."""
+        creds, root = ctx.creds, ctx.fs.root
+        key = (
+            path.inode(),
+            root.mount,
+            root.dentry,
+            creds.fsuid,
+            creds.fsgid,
+            creds.cap_effective,
+            creds.user_ns,
+            tuple(creds.groups),
+        )
+        program = self._known.pop(key, None)
+        if program is None:
+            program = Program()
+            if len(self._known) >= MAX_PROGRAMS:
+                del self._known[next(iter(self._known))]
+        self._known[key] = program
+        return program
