@@ -47,6 +47,7 @@ class MemfdMount:
 
     def __init__(self, fs: TmpFs) -> None:
         self.fs: TmpFs = fs
+        fs.is_internal = True
         self.root: Dentry = Dentry(b"", None, fs.root_inode)
         self.mount: Mount = Mount(0, fs, self.root)
 

@@ -111,6 +111,7 @@ class TmpFs(FileSystem):
         self.root_mode: int = options.mode
         self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
         self.root_gid: int = options.gid
+        self.is_internal: bool = False  # nobody mounted it: it states no size
         self.make_root(options)
 
     def make_root(self, options: TmpfsOptions) -> None:
@@ -130,6 +131,8 @@ class TmpFs(FileSystem):
 
     def statfs(self, ctx: Context) -> StatFs:
         figures = StatFs(self.magic)
+        if self.is_internal:
+            return figures
         account = self.account
         limit = account.page_limit
         if limit < 0:

@@ -17,6 +17,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.personality import ADDR_NO_RANDOMIZE
+from cloche.abi.resource import RLIMIT_AS, RLIMIT_STACK
 from cloche.abi.stat import S_IFREG
 from cloche.arch.x86_64.syscalls import SYS_execve
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on_time
@@ -31,6 +32,7 @@ from cloche.kernel.loader import (
     map_stack,
     place_image,
     read_image,
+    stack_bytes_for_limit,
 )
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
@@ -143,7 +145,7 @@ def release_image(image: ExecImage) -> None:
 
 def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
     """Raises LinuxError(E2BIG) over a quarter of the stack limit, as fs/exec.c."""
-    limit = task.group.rlimit(3)
+    limit = task.group.rlimit(RLIMIT_STACK)
     room = max(131072, min((8 << 20) * 3 // 4, limit // 4 if limit >= 0 else 1 << 40))
     total = 0
     for text in argv:
@@ -284,7 +286,7 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     stack_top = map_stack(
         mm,
         thread,
-        task.group.rlimit(3),
+        stack_bytes_for_limit(task.group.rlimit(RLIMIT_STACK), task.group.rlimit(RLIMIT_AS)),
         is_executable=image.main.is_stack_executable,
         is_random=is_random,
     )

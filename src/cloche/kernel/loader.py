@@ -40,6 +40,10 @@ EM_X86_64: Final = 62
 
 MAX_STACK: Final = 1 << 30
 DEFAULT_STACK: Final = 8 << 20
+MIN_STACK_GAP: Final = 128 << 20  # kept free for a stack whose limit is raised later (MIN_GAP)
+STACK_GUARD: Final = 1 << 20
+STACK_FLAGS: Final = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | MAP_STACK
+STACK_NAME: Final = b"[stack]"
 
 
 class Segment:
@@ -246,18 +250,22 @@ def build_stack(
     return sp, bytes(out)
 
 
-def stack_bytes_for_limit(limit: int) -> int:
-    """How much address space the main stack gets for RLIMIT_STACK `limit` (-1: unlimited)."""
-    if limit < 0:
-        return DEFAULT_STACK
-    return page_up(min(max(limit, 1 << 17), MAX_STACK))
+def stack_bytes_for_limit(limit: int, total_limit: int) -> int:
+    """How much address space the main stack gets for RLIMIT_STACK and RLIMIT_AS (-1: unlimited).
+
+    Linux gives pages as they are touched; here all of the stack is mapped at once, so that it must leave room
+    to a program whose address space is limited.
+    """
+    size = MAX_STACK if limit < 0 else min(max(limit, 1 << 17), MAX_STACK)
+    if total_limit >= 0 and size > DEFAULT_STACK:
+        size = min(size, max(total_limit // 4, DEFAULT_STACK))
+    return page_up(size)
 
 
 def map_stack(
-    mm: AddressSpace, thread: HostThread, limit: int, *, is_executable: bool, is_random: bool
+    mm: AddressSpace, thread: HostThread, size: int, *, is_executable: bool, is_random: bool
 ) -> int:
-    """Place and map the main stack; its top.  Also sets the base from which mmap goes down."""
-    size = stack_bytes_for_limit(limit)
+    """Place and map the main stack of `size` bytes; its top.  Also sets the base from which mmap goes down."""
     offset = int.from_bytes(os.urandom(3), "little") << 12 if is_random else 0
     top = (mm.max_address - offset - 4096) & PAGE_MASK
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if is_executable else 0)
@@ -266,12 +274,27 @@ def map_stack(
         top - size,
         size,
         prot,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | MAP_STACK,
+        STACK_FLAGS,
         None,
         0,
-        b"[stack]",
+        STACK_NAME,
     )
-    guard = 1 << 20
     offset = int.from_bytes(os.urandom(2), "little") << 12 if is_random else 0
-    mm.set_mmap_base((top - size - guard - offset) & PAGE_MASK)
+    mm.set_mmap_base((top - max(size, MIN_STACK_GAP) - STACK_GUARD - offset) & PAGE_MASK)
     return top
+
+
+def grow_stack(mm: AddressSpace, thread: HostThread, limit: int, total_limit: int) -> None:
+    """Extend the main stack downwards to what a raised RLIMIT_STACK allows, as far as there is room."""
+    area = mm.find(mm.start_stack)
+    if area is None or area.name != STACK_NAME:
+        return
+    start = area.end - stack_bytes_for_limit(limit, total_limit)
+    start = max(start, mm.end_of_areas_below(area.start) + STACK_GUARD)
+    size = area.start - start
+    if size <= 0 or (total_limit >= 0 and mm.total_bytes + size > total_limit):
+        return
+    try:
+        mm.mmap(thread, start, size, area.prot, STACK_FLAGS, None, 0, STACK_NAME)
+    except LinuxError:
+        return  # too many areas: it stays as it is, as where it meets another mapping

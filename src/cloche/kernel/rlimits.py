@@ -7,6 +7,7 @@ from cloche.abi.errno import EINVAL, EPERM, LinuxError
 from cloche.abi.resource import (
     RLIM_INFINITY,
     RLIM_NLIMITS,
+    RLIMIT_AS,
     RLIMIT_CORE,
     RLIMIT_CPU,
     RLIMIT_FSIZE,
@@ -20,6 +21,7 @@ from cloche.abi.resource import (
     RLIMIT_STACK,
 )
 from cloche.kernel.itimers import rlimit_cpu_changed
+from cloche.kernel.loader import grow_stack
 from cloche.kernel.task import Task, ThreadGroup
 
 INFINITY: Final = -1  # how ThreadGroup.rlimits spells RLIM_INFINITY
@@ -72,6 +74,8 @@ def set_rlimit(caller: Task, group: ThreadGroup, resource: int, soft: int, hard:
     if _exceeds(hard, group.rlimits[resource][1]) and not caller.creds.capable(CAP_SYS_RESOURCE):
         raise LinuxError(EPERM)
     group.rlimits[resource] = (soft, hard)
+    if resource == RLIMIT_STACK and group is caller.group:
+        grow_stack(caller.mm, caller.thread, soft, group.rlimit(RLIMIT_AS))
     if resource == RLIMIT_CPU:
         rlimit_cpu_changed(group)
     if resource == RLIMIT_FSIZE:

@@ -179,6 +179,11 @@ class AddressSpace:
             return True
         return index + 1 < len(self._areas) and self._starts[index + 1] < end
 
+    def end_of_areas_below(self, addr: int) -> int:
+        """Where the highest area that starts below `addr` ends; `min_address` if there is none."""
+        index = bisect_right(self._starts, addr - 1) - 1
+        return self._areas[index].end if index >= 0 else self.min_address
+
     def is_covered(self, start: int, end: int) -> bool:
         """Whether areas cover all of [start, end)."""
         index = bisect_right(self._starts, start) - 1

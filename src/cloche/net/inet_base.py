@@ -14,13 +14,13 @@ from cloche.abi.errno import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EAGAIN,
-    EFAULT,
     EINVAL,
     ENODEV,
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
     EPERM,
+    EPROTO,
     LinuxError,
 )
 from cloche.abi.ioctl import (
@@ -135,6 +135,7 @@ from cloche.net.inet_addr import (
     decode,
     encode,
     is_any,
+    is_group,
     is_multicast,
 )
 from cloche.net.ports import Hold, PortTable, TupleTest
@@ -308,12 +309,15 @@ class InetSocket(SocketFile):
             and not self.has_capability(ctx, CAP_NET_BIND_SERVICE)
         ):
             return -EACCES
-        if self.lport or self.is_active():
+        if self.has_port() or self.is_active():
             return -EINVAL
         if port or not self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0):
             self.take_port(end.addr, port)
         self.laddr = end.addr
-        self.is_addr_bound = not is_any(end.addr)
+        self.raddr, self.rport = bytes(len(self.raddr)), 0
+        self.is_addr_bound = not is_any(end.addr) or end.was_mapped
+        if len(end.addr) == 16 and not is_any(end.addr):
+            self.is_v6_only = True
         self.is_port_bound = port != 0
         return 0
 
@@ -336,6 +340,10 @@ class InetSocket(SocketFile):
             or self.ip6.get(IPV6_FREEBIND, 0)
             or self.ip6.get(IPV6_TRANSPARENT, 0)
         )
+
+    def has_port(self) -> bool:
+        """Whether a port is ours (inet_num); `lport` alone may be one that getsockname(2) still shows."""
+        return self.lport != 0
 
     def is_active(self) -> bool:
         """Whether it is too late to bind: connected or listening."""
@@ -401,18 +409,21 @@ class InetSocket(SocketFile):
         return encode(self.family, self.raddr, self.rport)
 
     def decode_peer(self, addr: bytes) -> Endpoint:
-        """The address of connect or sendto; the unspecified address means loopback.  Raises LinuxError."""
+        """The address of connect or sendto; the unspecified one means our own, or loopback.  Raises LinuxError."""
         end = decode(self.family, addr)
         if is_any(end.addr):
-            if self.family == AF_INET or end.was_mapped or len(self.laddr) == 4:
+            if self.family == AF_INET or end.was_mapped:
+                mine = self.laddr
+                end.addr = LOOPBACK4 if len(mine) == 16 or is_any(mine) or is_group(mine) else mine
+            elif len(self.laddr) == 4:
                 end.addr = LOOPBACK4
             else:
                 end.addr = bytes(15) + b"\1"
         if self.family == AF_INET6:
-            if len(end.addr) == 4 and (self.is_v6_only or (len(self.laddr) == 16 and not is_any(self.laddr))):
+            if len(end.addr) == 4 and self.is_v6_only:
                 raise LinuxError(101)  # ENETUNREACH
             if len(end.addr) == 16 and len(self.laddr) == 4:
-                raise LinuxError(EAFNOSUPPORT if self.kind == SOCK_STREAM else EINVAL)
+                raise LinuxError(EAFNOSUPPORT)
         return end
 
     # -- options -----------------------------------------------------------------------------------------
@@ -446,6 +457,8 @@ class InetSocket(SocketFile):
 
     def _set_ip(self, ctx: Context, name: int, value: bytes) -> int:
         if name in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
+            if self.kind == SOCK_STREAM:
+                return -EPROTO
             return self._membership4(value, is_join=name == IP_ADD_MEMBERSHIP)
         if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
             return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
@@ -531,7 +544,7 @@ class InetSocket(SocketFile):
         if name == IP_MTU:
             if self.rport == 0:
                 raise LinuxError(ENOTCONN)
-            number = min(self.stack.lo.mtu, 65535)
+            number = min(self.stack.lo.mtu, 65535) if len(self.raddr) == 4 else self.stack.lo.mtu
         elif name == IP_PROTOCOL:
             number = self.protocol
         elif name in _IP_FLAGS or name in (
@@ -580,6 +593,8 @@ class InetSocket(SocketFile):
     def _membership6(self, value: bytes, *, is_join: bool) -> int:
         if len(value) < 20:
             return -EINVAL
+        if self.kind == SOCK_STREAM:
+            return -EPROTO
         group, index = value[:16], _I32.unpack_from(value, 16)[0]
         if not is_multicast(group):
             return -EINVAL if is_join else -EADDRNOTAVAIL
@@ -635,7 +650,7 @@ class InetSocket(SocketFile):
             return -EINVAL
         number: int = _I32.unpack_from(value, 0)[0]
         if name == IPV6_V6ONLY:
-            if self.lport:
+            if self.has_port():
                 return -EINVAL
             self.is_v6_only = number != 0
             return 0
@@ -849,8 +864,3 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         return -EPERM
     memory.write(arg + 16, value)
     return 0
-
-
-def copy_failed() -> LinuxError:
-    """A message could not be read whole."""
-    return LinuxError(EFAULT)

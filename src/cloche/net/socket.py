@@ -114,8 +114,6 @@ from cloche.abi.socket import (
     SO_TYPE,
     SO_WIFI_STATUS,
     SO_ZEROCOPY,
-    SOCK_DGRAM,
-    SOCK_SEQPACKET,
     SOCK_STREAM,
     SOL_SOCKET,
 )
@@ -358,7 +356,7 @@ class SocketFile(Carrier):
         raise LinuxError(EOPNOTSUPP)
 
     def accepted_name(self) -> bytes:
-        """The address that accept(2) gives: also of a connection that was reset meanwhile.  Raises LinuxError."""
+        """The peer's address for accept(2) and SO_PEERNAME: also if the connection was reset.  Raises LinuxError."""
         return self.peer_name()
 
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
@@ -643,7 +641,7 @@ class SocketFile(Carrier):
         if name == SO_PEERPIDFD:
             return self._peer_pidfd(ctx)
         if name == SO_PEERNAME:
-            found = self.peer_name()
+            found = self.accepted_name()
             if len(found) < length:
                 raise LinuxError(EINVAL)
             return found
@@ -777,11 +775,6 @@ def how_mask(how: int) -> int:
     return SHUTDOWN_MASK
 
 
-def is_datagram(kind: int) -> bool:
-    """Whether messages keep their boundaries."""
-    return kind == SOCK_DGRAM or kind == SOCK_SEQPACKET
-
-
 def head_bytes(length: int) -> int:
     """What a linear buffer of `length` bytes is charged for: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320
@@ -789,8 +782,3 @@ def head_bytes(length: int) -> int:
     while size < need:
         size <<= 1
     return size + 256
-
-
-def would_wait(result: int) -> bool:
-    """Whether a result means to wait."""
-    return result == -EAGAIN

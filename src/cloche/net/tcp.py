@@ -112,6 +112,7 @@ from cloche.vfs.objects import Context
 UNCONNECTED: Final = 0
 CONNECTING: Final = 1
 CONNECTED: Final = 2
+DISCONNECTING: Final = 3  # shut down before the connection stood, or after it failed
 
 SIOCOUTQ: Final = 0x5411
 SIOCOUTQNSD: Final = 0x894B
@@ -208,6 +209,16 @@ class TcpSocket(InetSocket):
     def is_active(self) -> bool:
         return self.state != TCP_CLOSE
 
+    def has_port(self) -> bool:
+        return self.hold is not None or (self.is_port_bound and self.lport != 0)
+
+    def drop_port(self) -> None:
+        """Give the port back; getsockname(2) goes on to show it."""
+        hold = self.hold
+        self.hold = None
+        if hold is not None and not hold.ends_ns:
+            self.ports().drop(hold)
+
     def is_listening(self) -> bool:
         return self.state == TCP_LISTEN
 
@@ -216,7 +227,7 @@ class TcpSocket(InetSocket):
         if self.state != TCP_LISTEN:
             if self.state != TCP_CLOSE or self.phase != UNCONNECTED:
                 return -EINVAL
-            if self.lport == 0:
+            if not self.has_port():
                 self.take_port(self.laddr, 0)
             elif self.hold is not None:
                 # A port shared by SO_REUSEADDR has only one listener.
@@ -292,6 +303,8 @@ class TcpSocket(InetSocket):
             return self._disconnect()
         if self.phase == CONNECTED:
             return -EISCONN
+        if self.phase == DISCONNECTING:
+            return -EINVAL
         if self.phase == CONNECTING:
             if self.state == TCP_SYN_SENT:
                 return -EALREADY if is_nonblocking else -EAGAIN
@@ -312,6 +325,7 @@ class TcpSocket(InetSocket):
             self.phase = UNCONNECTED
             self._forget_peer()
             self.shut = 0
+            self.peek_offset = -1
             return self.take_error() or -ECONNABORTED
         self.phase = CONNECTED
         return 0
@@ -332,9 +346,7 @@ class TcpSocket(InetSocket):
             source = self.laddr
         if len(source) != len(end.addr):
             raise LinuxError(EINVAL)
-        if end.port == 0 and self.lport == 0:
-            pass
-        if self.lport == 0:
+        if not self.has_port():
             self.take_shared_port(source, _FreeTuple(stack, source, end))
         elif (source, self.lport, end.addr, end.port) in stack.tuples:
             raise LinuxError(EADDRNOTAVAIL)
@@ -343,7 +355,7 @@ class TcpSocket(InetSocket):
             self.hold.addr = source
         self.raddr, self.rport = end.addr, end.port
         self.state = TCP_SYN_SENT
-        self.shut = 0
+        self.error = 0
         listener = find_listener(stack, end.addr, end.port)
         if listener is None:
             if end.addr == self.laddr and end.port == self.lport:
@@ -385,15 +397,15 @@ class TcpSocket(InetSocket):
             self.laddr = bytes(4 if self.family == 2 else 16)
             if self.hold is not None:
                 self.hold.addr = self.laddr
-        if not self.is_port_bound:
-            self.drop_port()
 
     def _disconnect(self) -> int:
         """connect with AF_UNSPEC (tcp_disconnect)."""
-        error = 0
+        error = self.error
         if self.state == TCP_LISTEN:
             self._stop_listening()
             self.state = TCP_CLOSE
+            if not self.is_port_bound:
+                self.drop_port()
         elif self.state != TCP_CLOSE:
             error = ECONNRESET
             if self.state == TCP_SYN_SENT:
@@ -406,6 +418,7 @@ class TcpSocket(InetSocket):
         self.rx.clear()
         self.rx_pos = self.rx_bytes = 0
         self.unsent = b""
+        self.peek_offset = -1
         self.account()
         self.error = error
         self.shut = 0
@@ -452,11 +465,8 @@ class TcpSocket(InetSocket):
         key = (self.laddr, self.lport, self.raddr, self.rport)
         if self.stack.tuples.get(key) is self:
             del self.stack.tuples[key]
-        if not self.is_port_bound and self.hold is not None:
-            hold = self.hold
-            self.hold = None
-            if not hold.ends_ns:
-                self.ports().drop(hold)
+        if not self.is_port_bound:
+            self.drop_port()
         self.queue.wake(STATE_WAKE)
 
     def vanish(self) -> None:
@@ -657,12 +667,12 @@ class TcpSocket(InetSocket):
         if flags & MSG_OOB:
             return self._recv_urgent(dst, flags, info)
         want = dst.remaining()
-        if want == 0:
-            return 0
         done = 0
         if self.rx_bytes:
+            if want == 0:
+                return 0
             if flags & MSG_PEEK:
-                done = self._peek(dst)
+                done = self._peek(dst, flags)
             elif self.urg_state:
                 done = self._read_to_mark(dst, flags, want)
             else:
@@ -758,10 +768,15 @@ class TcpSocket(InetSocket):
             at -= len(piece)
         return b"\0"
 
-    def _peek(self, dst: IovIter) -> int:
+    def _peek(self, dst: IovIter, flags: int) -> int:
         done = 0
         pos = self.rx_pos
         skip = max(self.peek_offset, 0)
+        if flags & MSG_TRUNC:  # only how much there is
+            done = min(max(self.rx_bytes - skip, 0), dst.remaining())
+            if self.peek_offset >= 0:
+                self.peek_offset += done
+            return done
         for piece in self.rx:
             if dst.remaining() == 0:
                 break
@@ -822,21 +837,19 @@ class TcpSocket(InetSocket):
     def shutdown(self, ctx: Context, how: int) -> int:
         mask = how_mask(how)
         state = self.state
-        if state == TCP_CLOSE:
-            return -ENOTCONN
+        if self.phase == CONNECTING:
+            self.phase = DISCONNECTING if state in (TCP_CLOSE, TCP_SYN_SENT) else CONNECTED
+        if state == TCP_LISTEN and not mask & RCV_SHUTDOWN:
+            return 0
         if state == TCP_LISTEN or state == TCP_SYN_SENT:
-            if state == TCP_SYN_SENT or mask & RCV_SHUTDOWN:
-                keeps_hold = self.is_port_bound
-                self._disconnect()
-                if not keeps_hold:
-                    self.drop_port()
-                self.queue.wake(STATE_WAKE)
+            self._disconnect()
+            self.queue.wake(STATE_WAKE)
             return 0
         self.shut |= mask
         if mask & SEND_SHUTDOWN and state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             self._send_fin()
         self.queue.wake(STATE_WAKE)
-        return 0
+        return -ENOTCONN if state == TCP_CLOSE else 0
 
     def release(self) -> None:
         if self.is_released:
@@ -864,10 +877,7 @@ class TcpSocket(InetSocket):
         self.rx.clear()
         self.rx_bytes = 0
         self.account()
-        hold = self.hold
-        self.hold = None
-        if hold is not None and not hold.ends_ns:
-            self.ports().drop(hold)
+        self.drop_port()
 
     # -- names and options -------------------------------------------------------------------------------
     def peer_name(self) -> bytes:
@@ -876,6 +886,8 @@ class TcpSocket(InetSocket):
         return encode(self.family, self.raddr, self.rport)
 
     def accepted_name(self) -> bytes:
+        if self.rport == 0:
+            raise LinuxError(ENOTCONN)
         return encode(self.family, self.raddr, self.rport)
 
     def peer_cred(self) -> Ucred | None:

@@ -269,12 +269,12 @@ def read_directory(task: Task, args: Args, *, is_old: bool) -> int:
         return -ENOENT
     emitter = Dirents(min(to_u32(args.a2), _MAX_DIRENTS), is_old=is_old)
     result = file.iterate(task, emitter)
+    if path is not None:
+        notify_path(path, IN_ACCESS)  # at the end of a directory, too
     if not emitter.parts:
         return -EINVAL if emitter.is_full and result >= 0 else result
     data = b"".join(emitter.parts)
     task.user_memory().write(to_u64(args.a1), data)
-    if path is not None:
-        notify_path(path, IN_ACCESS)
     return len(data)
 
 

@@ -33,6 +33,9 @@ int main(void)
     T(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL));
     T(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL));
     T(fcntl(fd, F_GET_SEALS));
+    struct statfs figures;
+    T(fstatfs(fd, &figures));
+    printf("%ld blocks, %ld available, %ld files\n", (long)figures.f_blocks, (long)figures.f_bavail, (long)figures.f_files);
     int plain = memfd_create("", MFD_CLOEXEC);
     T(fcntl(plain, F_GETFD));
     T(fcntl(plain, F_GET_SEALS));

@@ -1,5 +1,6 @@
 /* What a watch of a directory and of a file sees; names, cookies, IN_IGNORED; masks and errors. */
 #include "event_show.h"
+#include <dirent.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -107,5 +108,14 @@ int main(void)
     show("unlink in the directory");
     SHOW(rmdir("d"));
     show("rmdir of the watched directory");
+    mkdir("listed", 0700);
+    close(open("listed/one", O_CREAT | O_RDWR, 0600));
+    inotify_add_watch(fd, "listed", IN_ACCESS);
+    int listed = open("listed", O_RDONLY | O_DIRECTORY);
+    char entries[1000];
+    for (int i = 0; i < 3; i++) {
+        SHOW(getdents64(listed, entries, sizeof entries) > 0);
+        show("getdents");
+    }
     return 0;
 }

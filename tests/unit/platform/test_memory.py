@@ -205,7 +205,9 @@ def test_kept_descriptors_end_with_the_credentials(guest: Guest, platform: Systr
     guest.kill(thread.process())
 
 
-def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(guest: Guest, platform: Systrap) -> None:
+def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(
+    guest: Guest, platform: Systrap
+) -> None:
     """... and keep those alone that they have a right to."""
     paths = ["/etc/passwd", "/etc/group", "/usr/bin/env"]
     if not platform.is_direct():
