@@ -28,7 +28,7 @@ from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
-from cloche.kernel.seccomp import filters_of
+from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
 from cloche.vfs.mapping import FileMapping

@@ -14,6 +14,7 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
@@ -127,7 +128,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     leave_mount_namespace(task, task.mount_ns)
     if kernel.root_context is not None:
         task.mount_ns = kernel.root_context.mount_ns
-    task.seccomp = None  # it may be large, and a dead task waits for the collector of cycles
+    replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
     task.group.dead_usage.waits += task.waits
     kernel.dead_tasks += 1

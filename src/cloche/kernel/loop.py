@@ -23,6 +23,7 @@ from cloche.kernel.blocking import (
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import monotonic_ns
@@ -224,6 +225,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         return
     if result == DISPATCH:
         task.state = "R"
+        task.thread.forget_prefetched()  # a tracer or a listener may have changed it
         perform(kernel, task)
         return
     if result == RETURN:
@@ -472,6 +474,7 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         task.group.tasks.remove(child)
         child.mm.users -= 2
         child.thread.discard()
+        replace_filters(child, None)
     elif child.group.parent is not None:
         child.group.exit_signal = 0
         child.group.parent.children.remove(child.group)

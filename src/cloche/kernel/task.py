@@ -420,7 +420,7 @@ class Task(TaskBase):
         self.start_ns: int = 0
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
-        self.seccomp: object | None = None  # its newest filter (kernel.seccomp)
+        self.seccomp: object | None = None  # its newest filter (kernel.seccomp_filter)
         self.is_parked: bool = False  # takes part in a job control stop
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
@@ -436,6 +436,7 @@ class Task(TaskBase):
         self.needs_full_frame: bool = False  # traced: its calls must take the trap path, for all registers
         self.orig_rax: int = -1  # in a ptrace stop: the number of the call that it is in, -1 if in none
         self.injected: SigInfo | None = None  # the signal with which it leaves a signal-delivery stop
+        self.is_seccomp_answered: bool = False  # a listener lets the call go on
         self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
         self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
         self.debug_regs: list[int] = []  # as a tracer has set them (kernel.ptrace.watch)

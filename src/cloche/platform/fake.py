@@ -60,7 +60,7 @@ class FakeThread(HostThread):
         self.returned: list[int] = []  # what `ret` was given
         self.resumed: int = 0
         self.interrupts: int = 0
-        self.drops: int = 0  # orders to keep no descriptor
+        self.drops: int = 0  # orders to keep only some descriptors
 
     def process(self) -> HostProcess:
         return self._process
@@ -108,7 +108,7 @@ class FakeThread(HostThread):
     def resume(self) -> None:
         self.resumed += 1
 
-    def queue_drop_kept(self) -> None:
+    def queue_keep_only(self, identities: list[int]) -> None:
         self.drops += 1
 
     def queue_exit(self) -> None:

@@ -140,6 +140,9 @@ class HostThread:
         """Like HostProcess.read, but may be served from what the stub prefetched with the request."""
         raise NotImplementedError
 
+    def forget_prefetched(self) -> None:
+        """What the call points to may have changed: `read` shall look again."""
+
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
         """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives
         `limit` bytes.

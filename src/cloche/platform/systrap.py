@@ -329,6 +329,9 @@ class SystrapThread(HostThread):
     def retry_with_frame(self) -> None:
         _native.retry_with_frame(self.handle)
 
+    def forget_prefetched(self) -> None:
+        _native.forget_prefetched(self.handle)
+
     def set_patched(self, is_on: bool) -> None:
         if not self.is_discarded:
             _native.set_patched(self.handle, is_on)
