@@ -721,12 +721,11 @@ FUNC(has_pending_ops) /* (process) */
     return PyBool_FromLong(p->held_count || ops_pending(p));
 }
 
-FUNC(wait_event) /* (timeout in ns) -> 9 integers, or None */
+FUNC(wait_event) /* (timeout in ns, deadline in ns of CLOCK_MONOTONIC if the timeout is negative) -> 9 integers, or None */
 {
-    NEED(1);
-    int64_t timeout = (int64_t)U64(0);
+    NEED(2);
     struct event e;
-    int got = next_event(&e, timeout);
+    int got = next_event(&e, (int64_t)U64(0), (int64_t)U64(1));
     if (got < 0)
         return NULL;
     if (!got)
@@ -1180,6 +1179,11 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     is_sync = false;
     deferred = NULL;
     deferred_wake_count = delegated_count = 0;
+    for (int i = 0; i < HOT_FILES; i++)
+        if (hots[i].count && hots[i].fd >= 0)
+            close(hots[i].fd);
+    memset(hots, 0, sizeof hots);
+    zygote_keeps = false;
     memset(tid_hash, 0, sizeof tid_hash);
     for (int i = 0; i < fd_room; i++)
         fd_tokens[i] = NO_TOKEN;

@@ -45,6 +45,7 @@ COLLECT_AFTER: Final = 256
 MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
 GRACE: Final = 64
+MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 
 
@@ -58,6 +59,7 @@ def run(kernel: Kernel) -> int:
     timers = kernel.timers
     ready_turns = 0  # without an event in between
     timer_turns = 0  # in a row that found some due
+    unchecked = 0  # events since the last look at the clock
     grace = 0  # events to look for before timers and woken tasks have their next turn
     while kernel.exit_status < 0:
         if kernel.ready and not grace:
@@ -71,9 +73,13 @@ def run(kernel: Kernel) -> int:
         deadline = -1 if grace else timers.next_deadline_ns()
         if deadline < 0:
             timeout = 0 if grace or kernel.ready else -1
+        elif unchecked < MAX_UNCHECKED:
+            unchecked += 1
+            timeout = 0 if kernel.ready else -1
         else:
-            timeout = deadline - monotonic_ns()
-            if timeout <= 0:
+            unchecked = 0
+            timeout = 0 if kernel.ready else -1
+            if deadline <= monotonic_ns():
                 try:
                     timers.run_due(monotonic_ns(), MAX_DUE)
                 except Exception as failure:
@@ -87,13 +93,12 @@ def run(kernel: Kernel) -> int:
                     continue
             else:
                 timer_turns = 0
-                if kernel.ready:
-                    timeout = 0
         ready_turns = 0
-        event = platform.next_event(timeout)
+        event = platform.next_event(timeout, deadline)
         kind = event[0]
         if kind == EV_NONE:
             grace = 0
+            unchecked = MAX_UNCHECKED
             continue
         if grace:
             grace -= 1

@@ -302,8 +302,10 @@ class Platform:
         """The thread with that id."""
         raise NotImplementedError
 
-    def next_event(self, timeout_ns: int) -> Event:
-        """The next event; waits at most `timeout_ns` (-1: for ever, 0: look only)."""
+    def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
+        """The next event; waits at most `timeout_ns` (0: look only).  -1: until CLOCK_MONOTONIC is `deadline_ns`, or for ever
+        if that is -1, too; the clock is not looked at while there are events.
+        """
         raise NotImplementedError
 
     def add_fd(self, fd: int, token: int, events: int) -> None:

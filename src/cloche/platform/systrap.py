@@ -568,7 +568,7 @@ class Systrap(Platform):
     def _abandon_zygote(self, process: int, thread: int, pid: int) -> None:
         _native.kill_process(process)
         while True:
-            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
             if event is None:
                 raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
             if event[0] == EV_PROCESS_DIED:
@@ -578,7 +578,7 @@ class Systrap(Platform):
 
     def _wait_zygote(self) -> None:
         while True:
-            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
             if event is None:
                 raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
             if event[0] == EV_PROCESS_DIED:
@@ -670,12 +670,14 @@ class Systrap(Platform):
 
     # ---- events ----
 
-    def next_event(self, timeout_ns: int) -> Event:
-        deadline = time.monotonic_ns() + timeout_ns if timeout_ns > 0 else 0
+    def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
+        if timeout_ns > 0:
+            deadline_ns = time.monotonic_ns() + timeout_ns
+            timeout_ns = -1
         while True:
             if self._deaths:
                 return self._deaths.pop(0)
-            event = _native.wait_event(0 if self._is_short else timeout_ns)
+            event = _native.wait_event(0 if self._is_short else timeout_ns, deadline_ns)
             if event is None:
                 if not self._is_short:
                     return _NO_EVENT
@@ -690,8 +692,6 @@ class Systrap(Platform):
                 return event
             if not self._is_internal(event):
                 return event
-            if timeout_ns > 0:
-                timeout_ns = max(deadline - time.monotonic_ns(), 0)
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns the zygote and the pool."""
@@ -780,7 +780,7 @@ class Systrap(Platform):
             alive += 1
         deadline = time.monotonic() + 5
         while alive and time.monotonic() < deadline:
-            event = _native.wait_event(1_000_000_000)
+            event = _native.wait_event(1_000_000_000, -1)
             if event is not None and event[0] == EV_PROCESS_DIED:
                 alive -= 1
         for process in self._processes.values():

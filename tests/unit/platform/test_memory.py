@@ -214,7 +214,8 @@ def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(
         return
     seen: list[set[str]] = []
     for turn in range(20):
-        thread = stopped(guest)
+        thread = guest.start(syscall(39) + ANSWER, keeps=True)
+        guest.event()
         fds = f"/proc/{thread.process().host_pid()}/fd"
         files = [os.open(path, os.O_RDONLY) for path in paths]
         allowed: list[int] = []
