@@ -1111,6 +1111,15 @@ FUNC(write_fd_from) /* (thread, fd, offset, address, length, flags) -> bytes or 
     return PyLong_FromUnsignedLongLong(done);
 }
 
+FUNC(forget_prefetched) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    t->prefetch_count = 0;
+    Py_RETURN_NONE;
+}
+
 FUNC(set_prefetch) /* (number, index, kind, argument, count argument, value, cap) */
 {
     NEED(7);
@@ -1199,7 +1208,7 @@ static PyMethodDef methods[] = {
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
-    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
+    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "See systrap.py.", -1, methods};

@@ -10,10 +10,20 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
-from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, end_wait
+from cloche.kernel.blocking import (
+    BLOCKED,
+    DEAD,
+    DISPATCH,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTSYS,
+    RESUME,
+    RETURN,
+    end_wait,
+)
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import monotonic_ns
@@ -206,6 +216,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             return
         if task.state == "R":
             task.state = "S"
+        task.waits += 1
         task.thread.wait_long()
         if op.deadline_ns >= 0 and not task.has_deadline_timer:
             arm_deadline(kernel, task, op.deadline_ns)
@@ -219,6 +230,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         return
     if result == DISPATCH:
         task.state = "R"
+        task.thread.forget_prefetched()  # a tracer or a listener may have changed it
         perform(kernel, task)
         return
     if result == RETURN:
@@ -229,7 +241,12 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         trace(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
-    if task.wants_attention or task.saved_sigmask >= 0 or task.tracee is not None:
+    if (
+        task.wants_attention
+        or task.saved_sigmask >= 0
+        or task.tracee is not None
+        or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
+    ):
         if task.thread.has_frame():
             leave_slowly(kernel, task, result)
         else:
@@ -257,11 +274,20 @@ def return_to_guest(kernel: Kernel, task: Task, result: int, *, in_syscall: bool
 
 def resume_if_free(kernel: Kernel, task: Task) -> None:
     """Resume a task unless `deliver` has ended or stopped it."""
-    if task.is_exited or task.blocked is not None:
+    if task.is_exited or begin_waiting_job(task) or task.blocked is not None:
         return
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.departing(task)
     task.thread.resume()
+
+
+def begin_waiting_job(task: Task) -> bool:
+    """Somebody waits for the thread to stop, and it has: whether it works for him now."""
+    job = task.waiting_job
+    if job is None:
+        return False
+    task.waiting_job = None
+    return job.begin(task)
 
 
 def leave_stop(kernel: Kernel, task: Task) -> None:
@@ -339,7 +365,7 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
 def interrupt_blocked(kernel: Kernel, task: Task) -> None:
     """A signal, stop or kill wants a blocked task: end its wait with the operation's own answer."""
     op = task.blocked
-    if op is None or task.is_running_ops:
+    if op is None or task.is_running_ops or begin_waiting_job(task):
         return
     if not task.is_kill_pending and not has_deliverable(task):
         return
@@ -453,6 +479,7 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         task.group.tasks.remove(child)
         child.mm.users -= 2
         child.thread.discard()
+        replace_filters(child, None)
     elif child.group.parent is not None:
         child.group.exit_signal = 0
         child.group.parent.children.remove(child.group)
