@@ -58,6 +58,7 @@ from cloche.abi.socket import (
     TCP_ESTABLISHED,
     TCP_FASTOPEN,
     TCP_FASTOPEN_CONNECT,
+    TCP_FASTOPEN_KEY,
     TCP_FASTOPEN_NO_COOKIE,
     TCP_FIN_WAIT2,
     TCP_INFO,
@@ -70,9 +71,14 @@ from cloche.abi.socket import (
     TCP_MAXSEG,
     TCP_NODELAY,
     TCP_NOTSENT_LOWAT,
+    TCP_QUEUE_SEQ,
     TCP_QUICKACK,
     TCP_REPAIR,
+    TCP_REPAIR_OPTIONS,
+    TCP_REPAIR_QUEUE,
+    TCP_REPAIR_WINDOW,
     TCP_SAVE_SYN,
+    TCP_SAVED_SYN,
     TCP_SYN_SENT,
     TCP_SYNCNT,
     TCP_THIN_DUPACK,
@@ -534,7 +540,7 @@ class TcpSocket(InetSocket):
         total = src.remaining()
         if total == 0:
             return 0
-        if peer.is_released:
+        if peer.is_released or (peer.shut and peer.is_deaf()):
             return self._send_to_nobody(src, total)
         room = self.capacity() - peer.rx_bytes - len(self.unsent)
         if not KERNEL_MEMORY.has_room(min(room, total) + BUFFER_BYTES):
@@ -618,23 +624,27 @@ class TcpSocket(InetSocket):
         peer = self.peer
         if peer is None or self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             return
-        if peer.is_released:
+        if peer.is_released or peer.is_deaf():
             self._refused_data()
             return
         peer.rx.append(data)
         self._sent(peer, len(data))
         peer.queue.wake(IN_WAKE)
 
+    def is_deaf(self) -> bool:
+        """Whether data that arrives now is answered by RST: shut down in both directions (TCPAbortOnData)."""
+        return self.state == TCP_FIN_WAIT2 and self.shut & RCV_SHUTDOWN != 0
+
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
-        """The other end is closed: the data is lost, and RST comes back, with which both ends are gone."""
+        """The other end is closed or deaf: the data is lost, and RST comes back, with which both ends are gone."""
         data = src.copy_from(min(total, _PIECE))
         self._refused_data()
         return len(data)
 
     def _refused_data(self) -> None:
         peer = self.peer
-        if peer is not None and peer.state != TCP_CLOSE:
-            peer.done()
+        if peer is not None:
+            peer.got_reset()
         self.got_reset()
 
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:
@@ -982,6 +992,10 @@ class TcpSocket(InetSocket):
             return 0
         if name == TCP_THIN_DUPACK:
             return 0 if number in (0, 1) else -EINVAL
+        if name in (TCP_REPAIR_QUEUE, TCP_REPAIR_WINDOW):
+            return -EPERM
+        if name in (TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS):
+            return -EINVAL
         if name == TCP_REPAIR:
             return -EPERM if not self.has_capability(ctx, CAP_NET_ADMIN) else -EOPNOTSUPP
         if name == TCP_TIMESTAMP:
@@ -993,12 +1007,12 @@ class TcpSocket(InetSocket):
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != IPPROTO_TCP:
-            raise LinuxError(EOPNOTSUPP)
+            raise self.no_such_level()
         if name == TCP_INFO:
             return self.info_bytes()
         if name == TCP_CONGESTION:
             return self.congestion.ljust(16, b"\0")
-        if name == TCP_ULP or name == TCP_CC_INFO:
+        if name in (TCP_ULP, TCP_CC_INFO, TCP_SAVED_SYN, TCP_FASTOPEN_KEY):
             return b""
         limits = _RANGES.get(name)
         if limits is not None:
@@ -1011,7 +1025,7 @@ class TcpSocket(InetSocket):
         elif name == TCP_LINGER2:
             number = self.tcp.get(name, 60)
         elif name == TCP_NOTSENT_LOWAT:
-            number = self.tcp.get(name, -1)
+            number = self.tcp.get(name, 0)
         elif name == TCP_TIMESTAMP:
             number = monotonic_ns() // 1_000_000 & 0x7FFFFFFF
         elif name in _BOOLEANS or name in (

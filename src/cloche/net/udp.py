@@ -48,6 +48,8 @@ from cloche.abi.socket import (
     IPPROTO_IPV6,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    IPV6_2292HOPLIMIT,
+    IPV6_2292PKTINFO,
     IPV6_HOPLIMIT,
     IPV6_MULTICAST_IF,
     IPV6_PKTINFO,
@@ -211,6 +213,8 @@ class DatagramSocket(InetSocket):
     def _multicast_device(self, addr: bytes, scope: int) -> bool:
         if self.bound_ifindex == LO_INDEX or scope == LO_INDEX:
             return True
+        if self.is_connected and is_group(self.laddr):
+            return True  # its own address is one of lo
         if len(addr) == 4:
             return self.ip.get(IP_MULTICAST_IF, 0) == LO_INDEX or (
                 len(self.laddr) == 4 and not is_any(self.laddr) and self.stack.lo.is_local(self.laddr)
@@ -378,6 +382,11 @@ class DatagramSocket(InetSocket):
             if options.get(IPV6_RECVPKTINFO, 0):
                 value = mapped(gram.dest) + _I32.pack(LO_INDEX)
                 info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
+            if options.get(IPV6_2292PKTINFO, 0):
+                value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+                info.control.append((IPPROTO_IPV6, IPV6_2292PKTINFO, value))
+            if options.get(IPV6_2292HOPLIMIT, 0):
+                info.control.append((IPPROTO_IPV6, IPV6_2292HOPLIMIT, _I32.pack(gram.ttl)))
             if options.get(IPV6_RECVHOPLIMIT, 0):
                 info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
             if options.get(IPV6_RECVTCLASS, 0):
@@ -554,8 +563,8 @@ class UdpSocket(DatagramSocket):
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != self.protocol:
-            raise LinuxError(EOPNOTSUPP)
-        if level == IPPROTO_UDPLITE and name in (_SEND_CSCOV, _RECV_CSCOV):
+            raise self.no_such_level()
+        if name in (_SEND_CSCOV, _RECV_CSCOV):
             return _I32.pack(self.udp.get(name, 0))
         if name not in (
             UDP_SEGMENT,
@@ -637,7 +646,7 @@ def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
         if sock.is_connected and (sock.raddr != gram.addr or sock.rport != gram.port):
             continue
         if is_multicast(gram.dest) and gram.dest not in sock.groups:
-            if not (joined and sock.ip.get(IP_MULTICAST_ALL, 1)):
+            if not (joined and sock.ip.get(IP_MULTICAST_ALL, int(sock.family == AF_INET))):
                 continue
         copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
         copy.ttl, copy.tos = gram.ttl, gram.tos
