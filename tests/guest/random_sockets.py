@@ -5,7 +5,7 @@
 Runs natively and in a sandbox, in a fresh network namespace.  What is left to chance is not printed: ephemeral ports,
 amounts that depend on timers.  Not done, as Linux's answer hangs on a timer or differs from kernel to kernel: connect
 and listen after shutdown, going from IPv6 to mapped addresses with one socket, connecting to a broadcast address, and
-datagrams held back while their socket is connected anew.
+datagrams held back while their socket is connected anew.  TCP_CORK is left out, too: small buffers make small segments.
 """
 
 import array
@@ -50,8 +50,8 @@ SETTINGS = [
     ("unix tcp udp", 1, 42, 0), ("unix tcp udp", 1, 42, 2), ("unix tcp udp", 1, 42, -1), ("unix tcp udp", 1, 8, 2000),
     ("unix tcp udp", 1, 7, 5000), ("unix tcp udp", 1, 6, 1), ("unix tcp udp", 1, 13, struct.pack("ii", 1, 0)),
     ("unix", 1, 16, 1), ("tcp udp", 0, 8, 1), ("tcp udp", 0, 11, 1), ("tcp udp", 0, 12, 1), ("tcp udp", 0, 13, 1),
-    ("tcp udp", 41, 26, 1), ("tcp udp", 41, 26, 0), ("tcp udp", 41, 49, 1), ("tcp udp", 41, 25, 1), ("tcp", 6, 3, 1),
-    ("tcp", 6, 3, 0), ("tcp", 6, 9, 1), ("tcp udp", 0, 2, 5), ("udp", 17, 1, 1), ("udp", 17, 1, 0),
+    ("tcp udp", 41, 26, 1), ("tcp udp", 41, 26, 0), ("tcp udp", 41, 49, 1), ("tcp udp", 41, 25, 1), ("tcp", 6, 9, 0),
+    ("tcp", 6, 12, 1), ("tcp", 6, 9, 1), ("tcp udp", 0, 2, 5), ("udp", 17, 1, 1), ("udp", 17, 1, 0),
     ("tcp udp", 0, 35, socket.inet_aton("224.0.0.5") + socket.inet_aton("127.0.0.1")),
 ]  # fmt: skip
 QUESTIONS = [(1, 4), (1, 4), (1, 30), (1, 8), (1, 42), (1, 3), (1, 28), (41, 26), (0, 8)]
