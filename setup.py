@@ -86,7 +86,10 @@ def compiled_extensions() -> list[Extension]:
     for extension in extensions:
         # Nobody outside calls in but through PyInit: ten thousand symbols less to look up at every start, and
         # direct calls within.
-        extension.extra_compile_args = [*extension.extra_compile_args, "-fvisibility=hidden"]  # a list that they share
+        extension.extra_compile_args = [
+            *extension.extra_compile_args,
+            "-fvisibility=hidden",
+        ]  # a list that they share
     return extensions
 
 

@@ -364,10 +364,12 @@ static void spin_result(bool succeeded)
     update_spin();
 }
 
-/* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised). */
-static int next_event(struct event *e, int64_t timeout_ns)
+/* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised).  Waits for `timeout_ns`, or if that
+ * is negative until `deadline` (negative: for ever); no clock is read while there are events. */
+static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
 {
-    int64_t deadline = timeout_ns > 0 ? (int64_t)now_ns() + timeout_ns : timeout_ns;
+    if (timeout_ns > 0)
+        deadline = (int64_t)now_ns() + timeout_ns;
     memset(e, 0, sizeof *e);
     flush_deferred();
     if (bell_count)
@@ -401,7 +403,7 @@ static int next_event(struct event *e, int64_t timeout_ns)
                 __builtin_ia32_pause();
             }
             spin_result(false);
-            if (deadline > 0 && (int64_t)now_ns() >= deadline)
+            if (deadline >= 0 && (int64_t)now_ns() >= deadline)
                 return 0;
         }
         if (bell_count)
@@ -417,7 +419,7 @@ static int next_event(struct event *e, int64_t timeout_ns)
         if (held_total)
             release_held();
         int64_t left = -1;
-        if (deadline > 0) {
+        if (deadline >= 0) {
             left = deadline - (int64_t)now_ns();
             if (left < 0)
                 left = 0;
@@ -442,7 +444,7 @@ static int next_event(struct event *e, int64_t timeout_ns)
             handle_ready(events, n);
         if (scan(e) || take_queued(e))
             return 1;
-        if (deadline > 0 && (int64_t)now_ns() >= deadline)
+        if (deadline >= 0 && (int64_t)now_ns() >= deadline)
             return 0;
     }
 }

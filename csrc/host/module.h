@@ -721,12 +721,11 @@ FUNC(has_pending_ops) /* (process) */
     return PyBool_FromLong(p->held_count || ops_pending(p));
 }
 
-FUNC(wait_event) /* (timeout in ns) -> 9 integers, or None */
+FUNC(wait_event) /* (timeout in ns, deadline in ns of CLOCK_MONOTONIC if the timeout is negative) -> 9 integers, or None */
 {
-    NEED(1);
-    int64_t timeout = (int64_t)U64(0);
+    NEED(2);
     struct event e;
-    int got = next_event(&e, timeout);
+    int got = next_event(&e, (int64_t)U64(0), (int64_t)U64(1));
     if (got < 0)
         return NULL;
     if (!got)
@@ -1112,6 +1111,15 @@ FUNC(write_fd_from) /* (thread, fd, offset, address, length, flags) -> bytes or 
     return PyLong_FromUnsignedLongLong(done);
 }
 
+FUNC(forget_prefetched) /* (thread) */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    t->prefetch_count = 0;
+    Py_RETURN_NONE;
+}
+
 FUNC(set_prefetch) /* (number, index, kind, argument, count argument, value, cap) */
 {
     NEED(7);
@@ -1171,6 +1179,11 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     is_sync = false;
     deferred = NULL;
     deferred_wake_count = delegated_count = 0;
+    for (int i = 0; i < HOT_FILES; i++)
+        if (hots[i].count && hots[i].fd >= 0)
+            close(hots[i].fd);
+    memset(hots, 0, sizeof hots);
+    zygote_keeps = false;
     memset(tid_hash, 0, sizeof tid_hash);
     for (int i = 0; i < fd_room; i++)
         fd_tokens[i] = NO_TOKEN;
@@ -1195,7 +1208,7 @@ static PyMethodDef methods[] = {
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
-    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(control_fd), ROW(stats), ROW(close_all),
+    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "See systrap.py.", -1, methods};

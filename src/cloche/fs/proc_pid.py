@@ -280,7 +280,8 @@ class MemDescription(FileDescription):
             if not access.is_done:
                 return None
             self.access = None
-            if access.addr == addr and access.length == length and access.data == data:
+            is_ours = access.addr == addr and access.length == length and access.data == data
+            if is_ours and not access.is_lost:
                 return access
         caller, space = reader_of(ctx), self.space
         assert space is not None

@@ -369,7 +369,7 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"kernel/shmall", b"%d" % SHMALL),
     (b"kernel/shmmax", b"%d" % SHMMAX),
     (b"kernel/shmmni", b"%d" % SHMMNI),
-    (b"kernel/seccomp/actions_avail", b"kill_process kill_thread trap errno trace log allow"),
+    (b"kernel/seccomp/actions_avail", b"kill_process kill_thread trap errno user_notif trace log allow"),
     (b"kernel/sysctl_writes_strict", b"1"),
     (b"kernel/sysrq", b"0"),
     (b"kernel/tainted", b"0"),

@@ -17,16 +17,18 @@ from cloche.kernel.accounting import (
     MemoryFigures,
     group_cpu_ns,
     group_space,
+    group_usage,
     space_of,
     space_rss_bytes,
     task_cpu_ns,
     task_state,
+    task_usage,
 )
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
-from cloche.kernel.seccomp import filters_of
+from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
 from cloche.vfs.mapping import FileMapping
@@ -126,6 +128,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     space = space_of(task)
     may_look = may_access(reader, task, uses_real_ids=False)
     user, system = task_cpu_ns(task) if is_thread else group_cpu_ns(group)
+    usage = task_usage(task) if is_thread else group_usage(group)
     ignored, caught = signal_masks(task)
     tty_number, foreground = _tty_of(group.session())
     policy = policy_of(task)
@@ -159,10 +162,10 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         tty_number,
         foreground if foreground <= 0 else pid_in(view, foreground),
         flags,
-        0,
-        0,
-        0,
-        0,
+        usage.minor_faults,
+        group.children_usage.minor_faults,
+        usage.major_faults,
+        group.children_usage.major_faults,
         user // NS_PER_TICK,
         system // NS_PER_TICK,
         group.children_user_ns // NS_PER_TICK,
@@ -319,7 +322,8 @@ def status_text(reader: Task, task: Task) -> bytes:
         "\nKthread:\t0\n"
     )
     space = space_of(task)
-    memory = _status_memory(space) if space is not None else ""
+    usage = task_usage(task)
+    memory = _status_memory(space, usage.maxrss_kib) if space is not None else ""
     ignored, caught = signal_masks(task)
     queued = len(group.pending.queue)
     for member in group.tasks:
@@ -341,7 +345,7 @@ def status_text(reader: Task, task: Task) -> bytes:
         f"Cpus_allowed:\t{cpu_mask_text(task.affinity, cpus)}\n"
         f"Cpus_allowed_list:\t{cpu_list(task.affinity)}\n"
         f"Mems_allowed:\t{nodes}\nMems_allowed_list:\t0\n"
-        "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
+        f"voluntary_ctxt_switches:\t{task.waits}\nnonvoluntary_ctxt_switches:\t{usage.preemptions}\n"
     )
     return b"Name:\t" + escape_name(task.comm) + (head + memory + tail).encode()
 
@@ -356,7 +360,7 @@ def _kib(label: str, value: int) -> str:
     return f"{label}:\t{value // 1024:8d} kB\n"
 
 
-def _status_memory(space: AddressSpace) -> str:
+def _status_memory(space: AddressSpace, peak_kib: int) -> str:
     """The Vm lines of status (task_mem): the resident parts are told apart in proportion to their areas."""
     sizes = SizeFigures(space)
     rss = space_rss_bytes(space)
@@ -366,7 +370,7 @@ def _status_memory(space: AddressSpace) -> str:
         + _kib("VmSize", space.total_bytes)
         + _kib("VmLck", sizes.locked)
         + _kib("VmPin", 0)
-        + _kib("VmHWM", rss)
+        + _kib("VmHWM", max(peak_kib * 1024, rss))
         + _kib("VmRSS", rss)
         + _kib("RssAnon", rss - from_file)
         + _kib("RssFile", from_file)

@@ -10,6 +10,7 @@ from typing import Final
 
 from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Kernel, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 
 HOST_FACTS: Final = "host_facts"  # key in kernel.extra
@@ -109,6 +110,41 @@ def task_cpu_ns(task: Task) -> tuple[int, int]:
     user, system = group_cpu_ns(group)
     count = len(group.tasks)
     return (user, system) if count <= 1 else (user // count, system // count)
+
+
+def space_usage(space: AddressSpace) -> Usage:
+    """What the host says of an address space and its threads: never more memory than it had mapped."""
+    peak, minor, major, preemptions = space.process.usage()
+    usage = Usage()
+    usage.maxrss_kib = min(peak, max(space.peak_total_bytes, space.total_bytes)) // 1024
+    usage.minor_faults, usage.major_faults, usage.preemptions = minor, major, preemptions
+    return usage
+
+
+def group_usage(group: ThreadGroup) -> Usage:
+    """Of a process, its dead threads and address spaces included."""
+    total = Usage()
+    total.add(group.dead_usage)
+    space = group_space(group)
+    if space is not None:
+        usage = space_usage(space)
+        if _is_borrowed(group):
+            total.maxrss_kib = max(total.maxrss_kib, usage.maxrss_kib)
+        else:
+            total.add(usage)
+    for task in group.tasks:
+        total.waits += task.waits
+    return total
+
+
+def task_usage(task: Task) -> Usage:
+    """Of a thread; the memory is its process's.  A host thread that served another before counts on."""
+    group = task.group
+    usage = group_usage(group)
+    if len(group.tasks) > 1:
+        usage.minor_faults, usage.major_faults, usage.preemptions = task.thread.usage()
+    usage.waits = task.waits
+    return usage
 
 
 def space_rss_bytes(space: AddressSpace | None) -> int:

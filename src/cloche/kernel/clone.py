@@ -35,6 +35,7 @@ from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
+from cloche.kernel.seccomp_filter import retain as retain_filters
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
@@ -205,6 +206,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     child.sigmask = task.sigmask
     child.personality = task.personality
     child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
+    retain_filters(child)
     sched.inherit(task, child)
     child.ns = made.ns
     if flags & CLONE_SYSVSEM:

@@ -217,11 +217,14 @@ class ExecWait(Blocked):
 
     def finished(self, task: TaskBase) -> None:
         assert isinstance(task, Task)
-        if task.group.exec_waiter is task:
-            task.group.exec_waiter = None
+        group = task.group
+        if group.exec_waiter is task:
+            group.exec_waiter = None
         if not self.is_committed:
             self.mm.process.kill()
             self.mm.release()
+        if group.exec_queue is not None:
+            group.exec_queue.wake()
 
     def commit(self, task: Task) -> int:
         """Past the point of no return: RESUME, or BLOCKED in a tracer's stop."""

@@ -7,12 +7,14 @@ exit, so it must be stopped: one that runs guest code is interrupted first (`is_
 from typing import Final
 
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD, SIGKILL
+from cloche.kernel.accounting import group_usage, space_usage
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
@@ -36,6 +38,9 @@ def detach_address_space(task: Task) -> None:
     parent = task.vfork_parent
     kernel.by_thread.pop(thread.ident(), None)
     if parent is not None:
+        if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
+            usage = task.group.dead_usage
+            usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
         task.vfork_parent = None
         vfork_done(task, parent)
         return
@@ -56,6 +61,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     user_ns, system_ns = mm.process.cpu_times_ns()
     group.dead_user_ns += user_ns
     group.dead_system_ns += system_ns
+    group.dead_usage.add(space_usage(mm))
     if mm.has_segments:
         mark_exit(mm.areas(), group.tgid)
     mm.process.kill()
@@ -122,8 +128,9 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     leave_mount_namespace(task, task.mount_ns)
     if kernel.root_context is not None:
         task.mount_ns = kernel.root_context.mount_ns
-    task.seccomp = None  # it may be large, and a dead task waits for the collector of cycles
+    replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
+    task.group.dead_usage.waits += task.waits
     kernel.dead_tasks += 1
     task.state = EXITED
     drop_files(task, task.files)
@@ -310,6 +317,8 @@ def reap(group: ThreadGroup) -> None:
         user_ns, system_ns = group_times(group)
         parent.children_user_ns += user_ns + group.children_user_ns
         parent.children_system_ns += system_ns + group.children_system_ns
+        parent.children_usage.add(group_usage(group))
+        parent.children_usage.add(group.children_usage)
     leave_process_group(group)
     if kernel.groups.get(group.tgid) is group:
         del kernel.groups[group.tgid]

@@ -10,10 +10,20 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
-from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, end_wait
+from cloche.kernel.blocking import (
+    BLOCKED,
+    DEAD,
+    DISPATCH,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTSYS,
+    RESUME,
+    RETURN,
+    end_wait,
+)
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import monotonic_ns
@@ -35,6 +45,7 @@ COLLECT_AFTER: Final = 256
 MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
 GRACE: Final = 64
+MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 
 
@@ -48,6 +59,7 @@ def run(kernel: Kernel) -> int:
     timers = kernel.timers
     ready_turns = 0  # without an event in between
     timer_turns = 0  # in a row that found some due
+    unchecked = 0  # events since the last look at the clock
     grace = 0  # events to look for before timers and woken tasks have their next turn
     while kernel.exit_status < 0:
         if kernel.ready and not grace:
@@ -61,9 +73,13 @@ def run(kernel: Kernel) -> int:
         deadline = -1 if grace else timers.next_deadline_ns()
         if deadline < 0:
             timeout = 0 if grace or kernel.ready else -1
+        elif unchecked < MAX_UNCHECKED:
+            unchecked += 1
+            timeout = 0 if kernel.ready else -1
         else:
-            timeout = deadline - monotonic_ns()
-            if timeout <= 0:
+            unchecked = 0
+            timeout = 0 if kernel.ready else -1
+            if deadline <= monotonic_ns():
                 try:
                     timers.run_due(monotonic_ns(), MAX_DUE)
                 except Exception as failure:
@@ -77,13 +93,12 @@ def run(kernel: Kernel) -> int:
                     continue
             else:
                 timer_turns = 0
-                if kernel.ready:
-                    timeout = 0
         ready_turns = 0
-        event = platform.next_event(timeout)
+        event = platform.next_event(timeout, deadline)
         kind = event[0]
         if kind == EV_NONE:
             grace = 0
+            unchecked = MAX_UNCHECKED
             continue
         if grace:
             grace -= 1
@@ -201,6 +216,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             return
         if task.state == "R":
             task.state = "S"
+        task.waits += 1
         task.thread.wait_long()
         if op.deadline_ns >= 0 and not task.has_deadline_timer:
             arm_deadline(kernel, task, op.deadline_ns)
@@ -214,6 +230,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         return
     if result == DISPATCH:
         task.state = "R"
+        task.thread.forget_prefetched()  # a tracer or a listener may have changed it
         perform(kernel, task)
         return
     if result == RETURN:
@@ -224,7 +241,12 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         trace(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
-    if task.wants_attention or task.saved_sigmask >= 0 or task.tracee is not None:
+    if (
+        task.wants_attention
+        or task.saved_sigmask >= 0
+        or task.tracee is not None
+        or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
+    ):
         if task.thread.has_frame():
             leave_slowly(kernel, task, result)
         else:
@@ -252,11 +274,20 @@ def return_to_guest(kernel: Kernel, task: Task, result: int, *, in_syscall: bool
 
 def resume_if_free(kernel: Kernel, task: Task) -> None:
     """Resume a task unless `deliver` has ended or stopped it."""
-    if task.is_exited or task.blocked is not None:
+    if task.is_exited or begin_waiting_job(task) or task.blocked is not None:
         return
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.departing(task)
     task.thread.resume()
+
+
+def begin_waiting_job(task: Task) -> bool:
+    """Somebody waits for the thread to stop, and it has: whether it works for him now."""
+    job = task.waiting_job
+    if job is None:
+        return False
+    task.waiting_job = None
+    return job.begin(task)
 
 
 def leave_stop(kernel: Kernel, task: Task) -> None:
@@ -334,7 +365,7 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
 def interrupt_blocked(kernel: Kernel, task: Task) -> None:
     """A signal, stop or kill wants a blocked task: end its wait with the operation's own answer."""
     op = task.blocked
-    if op is None or task.is_running_ops:
+    if op is None or task.is_running_ops or begin_waiting_job(task):
         return
     if not task.is_kill_pending and not has_deliverable(task):
         return
@@ -448,6 +479,7 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         task.group.tasks.remove(child)
         child.mm.users -= 2
         child.thread.discard()
+        replace_filters(child, None)
     elif child.group.parent is not None:
         child.group.exit_signal = 0
         child.group.parent.children.remove(child.group)

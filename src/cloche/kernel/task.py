@@ -16,6 +16,7 @@ from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namesp
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
+from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostThread, Platform
 from cloche.vfs.credentials import Credentials
@@ -51,6 +52,10 @@ class SigInfo:
 
 class OpsJob:
     """Host operations that a stopped thread carries out for somebody else (kernel.ptrace.memory)."""
+
+    def begin(self, task: "Task") -> bool:
+        """The thread ran when the job was made, and has stopped: whether it works now, and waits meanwhile."""
+        raise NotImplementedError
 
     def done(self, task: "Task") -> None:
         """The thread has carried out what was queued, and has stopped again."""
@@ -301,7 +306,8 @@ class ThreadGroup:
         self.dead_system_ns: int = 0
         self.children_user_ns: int = 0  # of reaped children
         self.children_system_ns: int = 0
-        self.children_maxrss: int = 0
+        self.dead_usage: Usage = Usage()  # as dead_user_ns
+        self.children_usage: Usage = Usage()  # as children_user_ns
         self.itimers: list[object | None] = [None, None, None]
         self.posix_timers: dict[int, object] = {}
         self.next_posix_timer: int = 0
@@ -312,6 +318,7 @@ class ThreadGroup:
         self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
+        self.exec_queue: WaitQueue | None = None  # woken when that wait is over
         self.must_die: bool = False  # no tracer may hold up its end
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
@@ -413,7 +420,7 @@ class Task(TaskBase):
         self.start_ns: int = 0
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
-        self.seccomp: object | None = None  # its newest filter (kernel.seccomp)
+        self.seccomp: object | None = None  # its newest filter (kernel.seccomp_filter)
         self.is_parked: bool = False  # takes part in a job control stop
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
@@ -429,12 +436,15 @@ class Task(TaskBase):
         self.needs_full_frame: bool = False  # traced: its calls must take the trap path, for all registers
         self.orig_rax: int = -1  # in a ptrace stop: the number of the call that it is in, -1 if in none
         self.injected: SigInfo | None = None  # the signal with which it leaves a signal-delivery stop
+        self.is_seccomp_answered: bool = False  # a listener lets the call go on
         self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
         self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
         self.debug_regs: list[int] = []  # as a tracer has set them (kernel.ptrace.watch)
         self.is_watching: bool = False  # one of them is enabled: every instruction is a step
         self.watched: list[bytes] = []  # what the watched memory held before the step
+        self.waiting_job: OpsJob | None = None  # to begin once its thread has stopped
         self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
+        self.waits: int = 0  # how often a call of it had to wait
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:

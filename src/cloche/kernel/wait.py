@@ -5,10 +5,12 @@ from typing import Final
 from cloche.abi.errno import ECHILD, EINVAL, LinuxError
 from cloche.abi.signal import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED
 from cloche.abi.wait import WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
+from cloche.kernel.accounting import group_usage
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.exit import group_times, reap
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import ProcessGroup, Task, ThreadGroup
+from cloche.kernel.usage import Usage, packed_usage
 
 W_NOTHREAD: Final = 0x20000000
 W_ALL: Final = 0x40000000
@@ -19,15 +21,28 @@ class Waited:
     """What a wait found."""
 
     def __init__(
-        self, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int, maxrss: int
+        self, group: ThreadGroup, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int
     ) -> None:
+        self.group: ThreadGroup = group
+        self.usage: Usage | None = _usage(group) if group.is_zombie else None
         self.pid: int = pid  # for the caller
         self.uid: int = uid
         self.code: int = code  # CLD_*
         self.status: int = status  # the wait status of wait4
         self.user_ns: int = user_ns
         self.system_ns: int = system_ns
-        self.maxrss: int = maxrss
+
+    def packed_rusage(self) -> bytes:
+        """struct rusage, of the living as it is now."""
+        usage = self.usage
+        return packed_usage(self.user_ns, self.system_ns, _usage(self.group) if usage is None else usage)
+
+
+def _usage(group: ThreadGroup) -> Usage:
+    """Of a process and of those children that it has waited for."""
+    usage = group_usage(group)
+    usage.add(group.children_usage)
+    return usage
 
 
 class WaitSelector:
@@ -157,13 +172,13 @@ def _waited(task: Task, child: ThreadGroup, code: int, status: int) -> Waited:
     user_ns, system_ns = group_times(child)
     uid = child.leader.creds.uid if child.leader is not None else 0
     return Waited(
+        child,
         pid_in(task.pid_ns, child.tgid),  # now: once reaped it has no number
         uid,
         code,
         status,
         user_ns + child.children_user_ns,
         system_ns + child.children_system_ns,
-        0,
     )
 
 

@@ -105,6 +105,11 @@ def is_broadcast(addr: bytes) -> bool:
     return addr == BROADCAST4 or addr == b"\x7f\xff\xff\xff"
 
 
+def is_group(addr: bytes) -> bool:
+    """An address for receivers only: whoever is bound to it sends from another one."""
+    return is_multicast(addr) or is_broadcast(addr)
+
+
 def unmapped(addr: bytes) -> bytes:
     """An IPv6 address, or the IPv4 address that it maps."""
     return addr[12:] if len(addr) == 16 and addr.startswith(MAPPED) else addr
@@ -141,7 +146,7 @@ def encode(family: int, addr: bytes, port: int, scope: int = 0) -> bytes:
     """The sockaddr that a socket of `family` shows."""
     if family == AF_INET:
         return pack_sockaddr_in(addr if len(addr) == 4 else ANY4, port)
-    return pack_sockaddr_in6(mapped(addr) if addr != ANY4 else ANY6, port, 0, scope)
+    return pack_sockaddr_in6(mapped(addr), port, 0, scope)
 
 
 def text(addr: bytes) -> str:

@@ -7,19 +7,16 @@ is sent is handed to the receiving socket at once, and an address beyond has no 
 from struct import Struct
 from typing import Final
 
-from cloche.abi.capability import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW
+from cloche.abi.capability import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE
 from cloche.abi.errno import (
     EACCES,
     EADDRINUSE,
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EAGAIN,
-    EFAULT,
     EINVAL,
     ENODEV,
-    ENOPROTOOPT,
     ENOTCONN,
-    EOPNOTSUPP,
     EPERM,
     LinuxError,
 )
@@ -47,72 +44,16 @@ from cloche.abi.socket import (
     IFF_LOOPBACK,
     IFF_RUNNING,
     IFF_UP,
-    IP_ADD_MEMBERSHIP,
     IP_BIND_ADDRESS_NO_PORT,
-    IP_DROP_MEMBERSHIP,
     IP_FREEBIND,
-    IP_HDRINCL,
-    IP_LOCAL_PORT_RANGE,
-    IP_MINTTL,
-    IP_MTU,
-    IP_MTU_DISCOVER,
-    IP_MULTICAST_ALL,
-    IP_MULTICAST_IF,
-    IP_MULTICAST_LOOP,
-    IP_MULTICAST_TTL,
-    IP_NODEFRAG,
-    IP_OPTIONS,
-    IP_PASSSEC,
-    IP_PKTINFO,
-    IP_PROTOCOL,
     IP_RECVERR,
-    IP_RECVERR_RFC4884,
-    IP_RECVFRAGSIZE,
-    IP_RECVOPTS,
-    IP_RECVORIGDSTADDR,
-    IP_RECVTOS,
-    IP_RECVTTL,
-    IP_RETOPTS,
-    IP_ROUTER_ALERT,
-    IP_TOS,
     IP_TRANSPARENT,
-    IP_TTL,
-    IP_UNICAST_IF,
     IPPROTO_IP,
     IPPROTO_IPV6,
     IPPROTO_UDPLITE,
-    IPV6_ADD_MEMBERSHIP,
-    IPV6_ADDR_PREFERENCES,
-    IPV6_AUTOFLOWLABEL,
-    IPV6_DONTFRAG,
-    IPV6_DROP_MEMBERSHIP,
-    IPV6_FLOWINFO_SEND,
     IPV6_FREEBIND,
-    IPV6_MINHOPCOUNT,
-    IPV6_MTU,
-    IPV6_MTU_DISCOVER,
-    IPV6_MULTICAST_ALL,
-    IPV6_MULTICAST_HOPS,
-    IPV6_MULTICAST_IF,
-    IPV6_MULTICAST_LOOP,
-    IPV6_RECVDSTOPTS,
     IPV6_RECVERR,
-    IPV6_RECVERR_RFC4884,
-    IPV6_RECVFRAGSIZE,
-    IPV6_RECVHOPLIMIT,
-    IPV6_RECVHOPOPTS,
-    IPV6_RECVORIGDSTADDR,
-    IPV6_RECVPATHMTU,
-    IPV6_RECVPKTINFO,
-    IPV6_RECVRTHDR,
-    IPV6_RECVTCLASS,
-    IPV6_TCLASS,
     IPV6_TRANSPARENT,
-    IPV6_UNICAST_HOPS,
-    IPV6_UNICAST_IF,
-    IPV6_V6ONLY,
-    MCAST_JOIN_GROUP,
-    MCAST_LEAVE_GROUP,
     MSG_ERRQUEUE,
     MSG_TRUNC,
     SO_EE_CODE_ZEROCOPY_COPIED,
@@ -120,14 +61,12 @@ from cloche.abi.socket import (
     SO_ZEROCOPY,
     SOCK_RAW,
     SOCK_STREAM,
-    SOL_SOCKET,
 )
 from cloche.kernel.namespaces import NetNamespace
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import (
     ANY4,
-    ANY6,
     LO_INDEX,
     LOOPBACK4,
     Endpoint,
@@ -135,8 +74,10 @@ from cloche.net.inet_addr import (
     decode,
     encode,
     is_any,
+    is_group,
     is_multicast,
 )
+from cloche.net.ip_options import IpSocket
 from cloche.net.ports import Hold, PortTable, TupleTest
 from cloche.net.socket import Incoming, IpPacket, SocketFile
 from cloche.vfs.objects import Context
@@ -144,46 +85,6 @@ from cloche.vfs.userns import UserNamespace
 
 _I32: Final = Struct("<i")
 _EXTENDED: Final = Struct("<IBBBxII")
-_IP_FLAGS: Final = frozenset(
-    {
-        IP_PKTINFO,
-        IP_RECVTTL,
-        IP_RECVTOS,
-        IP_RECVOPTS,
-        IP_RETOPTS,
-        IP_RECVERR,
-        IP_RECVORIGDSTADDR,
-        IP_FREEBIND,
-        IP_BIND_ADDRESS_NO_PORT,
-        IP_MULTICAST_ALL,
-        IP_MULTICAST_LOOP,
-        IP_NODEFRAG,
-        IP_RECVFRAGSIZE,
-        IP_PASSSEC,
-        IP_RECVERR_RFC4884,
-    }
-)
-_IPV6_FLAGS: Final = frozenset(
-    {
-        IPV6_RECVPKTINFO,
-        IPV6_RECVHOPLIMIT,
-        IPV6_RECVTCLASS,
-        IPV6_RECVERR,
-        IPV6_RECVORIGDSTADDR,
-        IPV6_RECVHOPOPTS,
-        IPV6_RECVDSTOPTS,
-        IPV6_RECVRTHDR,
-        IPV6_RECVPATHMTU,
-        IPV6_RECVFRAGSIZE,
-        IPV6_FREEBIND,
-        IPV6_DONTFRAG,
-        IPV6_AUTOFLOWLABEL,
-        IPV6_FLOWINFO_SEND,
-        IPV6_MULTICAST_ALL,
-        IPV6_MULTICAST_LOOP,
-        IPV6_RECVERR_RFC4884,
-    }
-)
 
 
 class NetStack(NetNamespace):
@@ -246,7 +147,7 @@ def stack_for(kernel: Kernel, ctx: Context) -> NetStack:
     return stack_of(kernel)
 
 
-class InetSocket(SocketFile):
+class InetSocket(IpSocket):
     """A socket of AF_INET or AF_INET6."""
 
     def __init__(
@@ -254,18 +155,9 @@ class InetSocket(SocketFile):
     ) -> None:
         super().__init__(kernel, ctx, family, kind, protocol, flags)
         self.stack: NetStack = stack_for(kernel, ctx)
-        any_addr = ANY4 if family == AF_INET else ANY6
-        self.laddr: bytes = any_addr
-        self.lport: int = 0
-        self.raddr: bytes = any_addr
-        self.rport: int = 0
         self.hold: Hold | None = None
         self.is_addr_bound: bool = False  # bind gave the address (SOCK_BINDADDR_LOCK)
         self.is_port_bound: bool = False
-        self.is_v6_only: bool = False
-        self.ip: dict[int, int] = {}  # options at IPPROTO_IP that were set
-        self.ip6: dict[int, int] = {}
-        self.groups: dict[bytes, int] = {}  # multicast groups joined
         self.errors: list[QueuedError] = []  # the error queue
         self.zero_copies: int = 0  # sends with MSG_ZEROCOPY
         self.stack.sockets[self] = None
@@ -279,6 +171,9 @@ class InetSocket(SocketFile):
 
     def net_owner(self) -> UserNamespace | None:
         return self.stack.user_ns
+
+    def interface(self) -> Interface:
+        return self.stack.lo
 
     def ports(self) -> PortTable:
         """The table of our protocol."""
@@ -308,12 +203,15 @@ class InetSocket(SocketFile):
             and not self.has_capability(ctx, CAP_NET_BIND_SERVICE)
         ):
             return -EACCES
-        if self.lport or self.is_active():
+        if self.has_port() or self.is_active():
             return -EINVAL
         if port or not self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0):
             self.take_port(end.addr, port)
         self.laddr = end.addr
-        self.is_addr_bound = not is_any(end.addr)
+        self.raddr, self.rport = bytes(len(self.raddr)), 0
+        self.is_addr_bound = not is_any(end.addr) or end.was_mapped
+        if len(end.addr) == 16 and not is_any(end.addr):
+            self.is_v6_only = True
         self.is_port_bound = port != 0
         return 0
 
@@ -401,316 +299,22 @@ class InetSocket(SocketFile):
         return encode(self.family, self.raddr, self.rport)
 
     def decode_peer(self, addr: bytes) -> Endpoint:
-        """The address of connect or sendto; the unspecified address means loopback.  Raises LinuxError."""
+        """The address of connect or sendto; the unspecified one means our own, or loopback.  Raises LinuxError."""
         end = decode(self.family, addr)
         if is_any(end.addr):
-            if self.family == AF_INET or end.was_mapped or len(self.laddr) == 4:
+            if self.family == AF_INET or end.was_mapped:
+                mine = self.laddr
+                end.addr = LOOPBACK4 if len(mine) == 16 or is_any(mine) or is_group(mine) else mine
+            elif len(self.laddr) == 4:
                 end.addr = LOOPBACK4
             else:
                 end.addr = bytes(15) + b"\1"
         if self.family == AF_INET6:
-            if len(end.addr) == 4 and (self.is_v6_only or (len(self.laddr) == 16 and not is_any(self.laddr))):
+            if len(end.addr) == 4 and self.is_v6_only:
                 raise LinuxError(101)  # ENETUNREACH
             if len(end.addr) == 16 and len(self.laddr) == 4:
-                raise LinuxError(EAFNOSUPPORT if self.kind == SOCK_STREAM else EINVAL)
+                raise LinuxError(EAFNOSUPPORT)
         return end
-
-    # -- options -----------------------------------------------------------------------------------------
-    def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        if level == SOL_SOCKET:
-            return self.set_common(ctx, name, value)
-        if level == IPPROTO_IP:
-            return self._set_ip(ctx, name, value)
-        if level == IPPROTO_IPV6 and self.family == AF_INET6:
-            return self._set_ipv6(ctx, name, value)
-        return self.set_protocol(ctx, level, name, value)
-
-    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        """An option of the transport protocol."""
-        return -ENOPROTOOPT
-
-    def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
-        """An option of the transport protocol.  Raises LinuxError."""
-        raise LinuxError(EOPNOTSUPP)
-
-    def getsockopt(self, ctx: Context, level: int, name: int, length: int) -> bytes:
-        if level == SOL_SOCKET:
-            return self.get_common(ctx, name, length)
-        if level == IPPROTO_IP:
-            found = self._get_ip(name, length)
-        elif level == IPPROTO_IPV6 and self.family == AF_INET6:
-            found = self._get_ipv6(name)
-        else:
-            return self.get_protocol(ctx, level, name, length)
-        return found
-
-    def _set_ip(self, ctx: Context, name: int, value: bytes) -> int:
-        if name in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
-            return self._membership4(value, is_join=name == IP_ADD_MEMBERSHIP)
-        if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
-            return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
-        if name == IP_MULTICAST_IF:
-            return self._multicast_if(value)
-        if name == IP_OPTIONS:
-            return 0 if not value else -EINVAL
-        if len(value) >= 4:
-            number: int = _I32.unpack_from(value, 0)[0]
-        elif value:
-            number = value[0]
-        else:
-            number = 0
-        if name == IP_TTL:
-            if not value or (number != -1 and not 1 <= number <= 255):
-                return -EINVAL
-            self.ip[name] = number if number != -1 else 64
-            return 0
-        if name == IP_TOS:
-            self.ip[name] = number & 0xFF if self.kind != SOCK_STREAM else number & 0xFC
-            return 0
-        if name == IP_MULTICAST_TTL:
-            if self.kind == SOCK_STREAM or not value or not -1 <= number <= 255:
-                return -EINVAL
-            self.ip[name] = 1 if number == -1 else number
-            return 0
-        if name == IP_MULTICAST_LOOP and not value:
-            return -EINVAL
-        if name == IP_MTU_DISCOVER:
-            if not 0 <= number <= 5:
-                return -EINVAL
-            self.ip[name] = number
-            return 0
-        if name == IP_HDRINCL:
-            if self.kind != SOCK_RAW:
-                return -ENOPROTOOPT
-            self.ip[name] = int(number != 0)
-            return 0
-        if name == IP_NODEFRAG and self.kind != SOCK_RAW:
-            return -ENOPROTOOPT
-        if name == IP_TRANSPARENT:
-            if number and not (
-                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
-            ):
-                return -EPERM
-            self.ip[name] = int(number != 0)
-            return 0
-        if name == IP_MINTTL:
-            if not 0 <= number <= 255:
-                return -EINVAL
-            self.ip[name] = number
-            return 0
-        if name == IP_LOCAL_PORT_RANGE:
-            low, high = number & 0xFFFF, number >> 16 & 0xFFFF
-            if low and high and low > high:
-                return -EINVAL
-            self.ip[name] = number
-            return 0
-        if name == IP_UNICAST_IF or name == IP_ROUTER_ALERT:
-            if name == IP_ROUTER_ALERT and self.kind != SOCK_RAW:
-                return -EINVAL
-            self.ip[name] = number
-            return 0
-        if name in _IP_FLAGS:
-            if name == IP_MULTICAST_ALL and number not in (0, 1):
-                return -EINVAL
-            self.ip[name] = int(number != 0)
-            return 0
-        return -ENOPROTOOPT
-
-    def _get_ip(self, name: int, length: int) -> bytes:
-        if name == IP_OPTIONS:
-            return b""
-        if name == IP_MULTICAST_IF:
-            return self.ip.get(-IP_MULTICAST_IF, 0).to_bytes(4, "big")
-        defaults = {
-            IP_TTL: 64,
-            IP_MULTICAST_TTL: 1,
-            IP_MULTICAST_LOOP: 1,
-            IP_MULTICAST_ALL: 1,
-            IP_MTU_DISCOVER: 1,
-        }
-        if name == IP_MTU:
-            if self.rport == 0:
-                raise LinuxError(ENOTCONN)
-            number = min(self.stack.lo.mtu, 65535)
-        elif name == IP_PROTOCOL:
-            number = self.protocol
-        elif name in _IP_FLAGS or name in (
-            IP_TTL,
-            IP_TOS,
-            IP_MULTICAST_TTL,
-            IP_MTU_DISCOVER,
-            IP_TRANSPARENT,
-            IP_MINTTL,
-            IP_LOCAL_PORT_RANGE,
-            IP_UNICAST_IF,
-            IP_HDRINCL,
-        ):
-            number = self.ip.get(name, defaults.get(name, 0))
-        else:
-            raise LinuxError(ENOPROTOOPT)
-        if 0 < length < 4 and 0 <= number <= 255:
-            return bytes([number])
-        return _I32.pack(number)
-
-    def _membership4(self, value: bytes, *, is_join: bool) -> int:
-        if len(value) < 8:
-            return -EINVAL
-        group = value[:4]
-        if not is_multicast(group):
-            return -EINVAL if is_join else -EADDRNOTAVAIL
-        index = _I32.unpack_from(value, 8)[0] if len(value) >= 12 else 0
-        interface = value[4:8]
-        if index not in (0, LO_INDEX) or (index == 0 and not self.stack.lo.is_local(interface)):
-            return -ENODEV
-        return self._change_group(group, is_join=is_join)
-
-    def _change_group(self, group: bytes, *, is_join: bool) -> int:
-        if is_join:
-            if group in self.groups:
-                return -EADDRINUSE
-            if len(self.groups) >= 20:
-                return -105  # ENOBUFS
-            self.groups[group] = LO_INDEX
-            return 0
-        if group not in self.groups:
-            return -EADDRNOTAVAIL
-        del self.groups[group]
-        return 0
-
-    def _membership6(self, value: bytes, *, is_join: bool) -> int:
-        if len(value) < 20:
-            return -EINVAL
-        group, index = value[:16], _I32.unpack_from(value, 16)[0]
-        if not is_multicast(group):
-            return -EINVAL if is_join else -EADDRNOTAVAIL
-        if index not in (0, LO_INDEX):
-            return -ENODEV
-        if index == 0:
-            return -ENODEV if is_join else -EADDRNOTAVAIL
-        return self._change_group(group, is_join=is_join)
-
-    def _membership_any(self, value: bytes, *, is_join: bool) -> int:
-        """MCAST_JOIN_GROUP: struct group_req."""
-        if len(value) < 136:
-            return -EINVAL
-        index: int = _I32.unpack_from(value, 0)[0]
-        family = value[8] | value[9] << 8
-        if index != LO_INDEX:
-            return -ENODEV
-        if family == AF_INET:
-            group = value[12:16]
-        elif family == AF_INET6:
-            group = value[16:32]
-        else:
-            return -EINVAL
-        if not is_multicast(group):
-            return -EINVAL
-        return self._change_group(group, is_join=is_join)
-
-    def _multicast_if(self, value: bytes) -> int:
-        if self.kind == SOCK_STREAM:
-            return -EINVAL
-        if len(value) >= 12:
-            addr, index = value[4:8], _I32.unpack_from(value, 8)[0]
-        elif len(value) >= 8:
-            addr, index = value[4:8], 0
-        elif len(value) >= 4:
-            addr, index = value[:4], 0
-        else:
-            return -EINVAL
-        if index not in (0, LO_INDEX):
-            return -EADDRNOTAVAIL
-        if index == 0 and addr != ANY4 and not self.stack.lo.is_local(addr):
-            return -EADDRNOTAVAIL
-        self.ip[-IP_MULTICAST_IF] = int.from_bytes(addr, "big")
-        self.ip[IP_MULTICAST_IF] = LO_INDEX if index or addr != ANY4 else 0
-        return 0
-
-    def _set_ipv6(self, ctx: Context, name: int, value: bytes) -> int:
-        if name in (IPV6_ADD_MEMBERSHIP, IPV6_DROP_MEMBERSHIP):
-            return self._membership6(value, is_join=name == IPV6_ADD_MEMBERSHIP)
-        if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
-            return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
-        if len(value) < 4:
-            return -EINVAL
-        number: int = _I32.unpack_from(value, 0)[0]
-        if name == IPV6_V6ONLY:
-            if self.lport:
-                return -EINVAL
-            self.is_v6_only = number != 0
-            return 0
-        if name in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS):
-            if not -1 <= number <= 255:
-                return -EINVAL
-            self.ip6[name] = number
-            return 0
-        if name == IPV6_TCLASS:
-            if not -1 <= number <= 255:
-                return -EINVAL
-            self.ip6[name] = max(number, 0)
-            return 0
-        if name == IPV6_MULTICAST_IF:
-            if number not in (0, LO_INDEX):
-                return -ENODEV
-            self.ip6[name] = number
-            return 0
-        if name == IPV6_MTU_DISCOVER:
-            if not 0 <= number <= 5:
-                return -EINVAL
-            self.ip6[name] = number
-            return 0
-        if name == IPV6_MTU:
-            if number and number < 1280:
-                return -EINVAL
-            return 0
-        if name == IPV6_TRANSPARENT:
-            if number and not (
-                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
-            ):
-                return -EPERM
-            self.ip6[name] = int(number != 0)
-            return 0
-        if name in (IPV6_UNICAST_IF, IPV6_MINHOPCOUNT, IPV6_ADDR_PREFERENCES):
-            self.ip6[name] = number
-            return 0
-        if name in _IPV6_FLAGS:
-            if name == IPV6_MULTICAST_LOOP and number not in (0, 1):
-                return -EINVAL
-            self.ip6[name] = int(number != 0)
-            return 0
-        return -ENOPROTOOPT
-
-    def _get_ipv6(self, name: int) -> bytes:
-        if name == IPV6_V6ONLY:
-            return _I32.pack(int(self.is_v6_only))
-        defaults = {
-            IPV6_UNICAST_HOPS: 64,
-            IPV6_MULTICAST_HOPS: 1,
-            IPV6_MULTICAST_LOOP: 1,
-            IPV6_MULTICAST_ALL: 1,
-            IPV6_MTU_DISCOVER: 1,
-            IPV6_AUTOFLOWLABEL: 1,
-        }
-        if name == IPV6_MTU:
-            if self.rport == 0:
-                raise LinuxError(ENOTCONN)
-            return _I32.pack(self.stack.lo.mtu)
-        if name in _IPV6_FLAGS or name in (
-            IPV6_UNICAST_HOPS,
-            IPV6_MULTICAST_HOPS,
-            IPV6_TCLASS,
-            IPV6_MULTICAST_IF,
-            IPV6_MTU_DISCOVER,
-            IPV6_TRANSPARENT,
-            IPV6_UNICAST_IF,
-            IPV6_MINHOPCOUNT,
-            IPV6_ADDR_PREFERENCES,
-        ):
-            number = self.ip6.get(name, defaults.get(name, 0))
-            if name in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS) and number < 0:
-                number = defaults[name]
-            return _I32.pack(number)
-        raise LinuxError(ENOPROTOOPT)
 
     # -- the error queue -----------------------------------------------------------------------------------
     def recv_error(self, dst: IovIter, info: Incoming | None) -> int:
@@ -752,13 +356,6 @@ class InetSocket(SocketFile):
         note.first = note.last = number
         self.errors.append(note)
         self.queue.wake(POLLERR)
-
-    def ttl(self) -> int:
-        """What our packets start with."""
-        if self.family == AF_INET6:
-            hops = self.ip6.get(IPV6_UNICAST_HOPS, -1)
-            return hops if hops >= 0 else 64
-        return self.ip.get(IP_TTL, 64)
 
     # -- ioctl -------------------------------------------------------------------------------------------
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
@@ -849,8 +446,3 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         return -EPERM
     memory.write(arg + 16, value)
     return 0
-
-
-def copy_failed() -> LinuxError:
-    """A message could not be read whole."""
-    return LinuxError(EFAULT)

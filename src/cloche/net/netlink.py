@@ -8,7 +8,7 @@ from collections import deque
 from struct import Struct
 from typing import Final
 
-from cloche.abi.capability import CAP_NET_ADMIN
+from cloche.abi.capability import CAP_NET_ADMIN, CAP_NET_BROADCAST
 from cloche.abi.errno import (
     EADDRINUSE,
     EAGAIN,
@@ -360,6 +360,8 @@ class NetlinkSocket(SocketFile):
             bit = 1 << number - 1
             self.groups = self.groups | bit if name == NETLINK_ADD_MEMBERSHIP else self.groups & ~bit
             return 0
+        if name == NETLINK_LISTEN_ALL_NSID and not self.has_capability(ctx, CAP_NET_BROADCAST):
+            return -EPERM
         if name in _FLAG_OPTIONS:
             self.options[name] = int(number != 0)
             return 0
@@ -371,7 +373,7 @@ class NetlinkSocket(SocketFile):
         if level != SOL_NETLINK:
             raise LinuxError(ENOPROTOOPT)
         if name == NETLINK_LIST_MEMBERSHIPS:
-            return self.groups.to_bytes(8, "little")
+            return self.groups.to_bytes(8, "little") if self.groups else b""
         if name in _FLAG_OPTIONS:
             if length < 4:
                 raise LinuxError(EINVAL)

@@ -41,6 +41,7 @@ class PingSocket(DatagramSocket):
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
         super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
+        self.does_reuse = True  # SO_REUSEADDR is on (INET_PROTOSW_REUSE)
 
     def take_port(self, addr: bytes, port: int) -> None:
         if port == 0:
@@ -95,6 +96,7 @@ class RawSocket(DatagramSocket):
     ) -> None:
         super().__init__(kernel, ctx, family, kind, protocol, flags)
         assert kind == SOCK_RAW
+        self.does_reuse = True  # SO_REUSEADDR is on (INET_PROTOSW_REUSE)
         if family == AF_INET and protocol == IPPROTO_RAW:
             self.ip[IP_HDRINCL] = 1
         self.filter: bytes = b""  # ICMP_FILTER: types that are not wanted
@@ -153,20 +155,26 @@ class RawSocket(DatagramSocket):
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
         wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
-        if level != wanted or name != ICMP_FILTER:
+        if level != wanted or (self.family == AF_INET and name != ICMP_FILTER):
             return -ENOPROTOOPT
         if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
             return -EOPNOTSUPP
+        if name != ICMP_FILTER:
+            return -ENOPROTOOPT
         size = 4 if self.family == AF_INET else 32
         self.filter = value[:size] + self.filter[len(value[:size]) :]
         return 0
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
-        if level != wanted or name != ICMP_FILTER:
+        if level != wanted:
+            raise self.no_such_level()
+        if self.family == AF_INET and name != ICMP_FILTER:
             raise LinuxError(ENOPROTOOPT)
         if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
             raise LinuxError(EOPNOTSUPP)
+        if name != ICMP_FILTER:
+            raise LinuxError(ENOPROTOOPT)
         return self.filter.ljust(4 if self.family == AF_INET else 32, b"\0")
 
     def take_port(self, addr: bytes, port: int) -> None:

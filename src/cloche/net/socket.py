@@ -11,7 +11,6 @@ Rules:
 - `send` and `recv` may do a part of a stream; the caller goes on.
 """
 
-import time
 from struct import Struct
 from typing import Final
 
@@ -21,18 +20,19 @@ from cloche.abi.errno import (
     EAGAIN,
     EDOM,
     EINVAL,
+    ENODATA,
     ENODEV,
     ENOENT,
     ENOPROTOOPT,
+    ENOTCONN,
     ENOTTY,
-    ENXIO,
     EOPNOTSUPP,
     EPERM,
+    ESRCH,
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK, O_RDWR
 from cloche.abi.ioctl import SIOCGPGRP, SIOCSPGRP
-from cloche.abi.magic import SOCKFS_MAGIC
 from cloche.abi.poll import (
     POLLERR,
     POLLHUP,
@@ -48,10 +48,13 @@ from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
     SO_ACCEPTCONN,
+    SO_ATTACH_BPF,
     SO_ATTACH_FILTER,
     SO_BINDTODEVICE,
     SO_BINDTOIFINDEX,
@@ -64,6 +67,7 @@ from cloche.abi.socket import (
     SO_COOKIE,
     SO_DEBUG,
     SO_DETACH_FILTER,
+    SO_DETACH_REUSEPORT_BPF,
     SO_DOMAIN,
     SO_DONTROUTE,
     SO_ERROR,
@@ -93,8 +97,10 @@ from cloche.abi.socket import (
     SO_RCVBUF,
     SO_RCVBUFFORCE,
     SO_RCVLOWAT,
+    SO_RCVMARK,
     SO_RCVTIMEO_NEW,
     SO_RCVTIMEO_OLD,
+    SO_RESERVE_MEM,
     SO_REUSEADDR,
     SO_REUSEPORT,
     SO_RXQ_OVFL,
@@ -110,28 +116,25 @@ from cloche.abi.socket import (
     SO_TIMESTAMPING_OLD,
     SO_TIMESTAMPNS_NEW,
     SO_TIMESTAMPNS_OLD,
+    SO_TXREHASH,
     SO_TXTIME,
     SO_TYPE,
     SO_WIFI_STATUS,
     SO_ZEROCOPY,
-    SOCK_DGRAM,
-    SOCK_SEQPACKET,
+    SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
 )
-from cloche.abi.stat import S_IFSOCK
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.filter import MAX_INSNS, SocketFilter
 from cloche.net.rights import Carrier
-from cloche.vfs.memory_inode import MemoryAttrInode
+from cloche.net.sockfs import new_inode
 from cloche.vfs.objects import (
     Context,
     FileDescription,
-    FileSystem,
-    Path,
 )
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
@@ -172,6 +175,7 @@ _FLAG_OPTIONS: Final = frozenset(
         SO_LOCK_FILTER,
         SO_PASSSEC,
         SO_WIFI_STATUS,
+        SO_RCVMARK,
     }
 )
 _INT_OPTIONS: Final = frozenset({SO_BUSY_POLL, SO_INCOMING_CPU, SO_MAX_PACING_RATE, SO_BUF_LOCK})
@@ -268,34 +272,6 @@ class IpPacket:
         self.tos: int = tos
 
 
-class SocketInode(MemoryAttrInode):
-    """The inode of a socket without a name."""
-
-    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        """Through /proc/PID/fd: sockets cannot be opened."""
-        raise LinuxError(ENXIO)
-
-
-def sockfs(kernel: Kernel) -> FileSystem:
-    """The file system of sockets, made at first use."""
-    found = kernel.extra.get("sockfs")
-    if isinstance(found, FileSystem):
-        return found
-    fs = FileSystem("sockfs", SOCKFS_MAGIC, kernel.alloc_dev())
-    kernel.extra["sockfs"] = fs
-    return fs
-
-
-def new_inode(kernel: Kernel, ctx: Context) -> SocketInode:
-    """An inode for a new socket."""
-    inode = SocketInode(
-        sockfs(kernel), kernel.alloc_anon_ino(), S_IFSOCK | 0o777, ctx.creds.fsuid, ctx.creds.fsgid
-    )
-    now = time.time_ns()
-    inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now
-    return inode
-
-
 class SocketFile(Carrier):
     """A socket.  `kind` is its SOCK_* type; `flags` carry O_NONBLOCK."""
 
@@ -358,7 +334,7 @@ class SocketFile(Carrier):
         raise LinuxError(EOPNOTSUPP)
 
     def accepted_name(self) -> bytes:
-        """The address that accept(2) gives: also of a connection that was reset meanwhile.  Raises LinuxError."""
+        """The peer's address for accept(2) and SO_PEERNAME: also if the connection was reset.  Raises LinuxError."""
         return self.peer_name()
 
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
@@ -527,8 +503,10 @@ class SocketFile(Carrier):
         elif name == SO_PEEK_OFF:
             return self.set_peek_offset(number)
         elif name == SO_ZEROCOPY:
-            if self.family not in (AF_INET, AF_INET6) or number not in (0, 1):
-                return -EINVAL if self.family in (AF_INET, AF_INET6) else -EOPNOTSUPP
+            if self.family not in (AF_INET, AF_INET6) or self.protocol not in (IPPROTO_TCP, IPPROTO_UDP):
+                return -EOPNOTSUPP
+            if number not in (0, 1):
+                return -EINVAL
             self.other_options[name] = number
         elif name == SO_BINDTOIFINDEX:
             if number not in (0, 1):
@@ -538,6 +516,8 @@ class SocketFile(Carrier):
             return 0 if number == 1 else -EINVAL
         elif name == SO_DEBUG and is_on and not self.has_capability(ctx, CAP_NET_ADMIN):
             return -EACCES
+        elif name == SO_PREFER_BUSY_POLL and is_on and not self.has_capability(ctx, CAP_NET_ADMIN):
+            return -EPERM
         elif name in _FLAG_OPTIONS:
             self.other_options[name] = int(is_on)
         elif name in _INT_OPTIONS:
@@ -546,6 +526,15 @@ class SocketFile(Carrier):
             self.other_options[name] = number
         elif name == SO_TXTIME:
             return -EINVAL if len(value) != 8 else -EOPNOTSUPP
+        elif name in (SO_RESERVE_MEM, SO_ATTACH_BPF, SO_DETACH_REUSEPORT_BPF):
+            # Memory control groups, BPF programs and groups with one: there are none here.
+            return -EOPNOTSUPP if name == SO_RESERVE_MEM and number >= 0 else -EINVAL
+        elif name == SO_TXREHASH:
+            if self.protocol != IPPROTO_TCP or self.family not in (AF_INET, AF_INET6):
+                return -EOPNOTSUPP
+            if not -1 <= number <= 1:
+                return -EINVAL
+            self.other_options[name] = 1 if number == -1 else number
         else:
             return -ENOPROTOOPT
         return 0
@@ -643,7 +632,10 @@ class SocketFile(Carrier):
         if name == SO_PEERPIDFD:
             return self._peer_pidfd(ctx)
         if name == SO_PEERNAME:
-            found = self.peer_name()
+            try:
+                found = self.accepted_name()
+            except LinuxError:
+                raise LinuxError(ENOTCONN)
             if len(found) < length:
                 raise LinuxError(EINVAL)
             return found
@@ -653,6 +645,12 @@ class SocketFile(Carrier):
             return _U64.pack(self.inode.ino if name == SO_COOKIE else 1)
         if name == SO_MEMINFO:
             return self.memory_info()
+        if name in (SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW):
+            return _TWO_I32.pack(self.other_options.get(SO_TIMESTAMPING_OLD, 0), 0)
+        if name == SO_TXTIME:
+            return bytes(8)
+        if name == SO_ATTACH_FILTER and self.filter_program is None:  # SO_GET_FILTER
+            return b""
         if name == SO_MAX_PACING_RATE:
             rate = self.other_options.get(name, -1)
             return _U64.pack(rate & 0xFFFFFFFFFFFFFFFF) if length >= 8 else _I32.pack(rate)
@@ -698,17 +696,21 @@ class SocketFile(Carrier):
         if name == SO_BINDTOIFINDEX:
             return self.bound_ifindex
         if name == SO_PEEK_OFF:
+            if self.kind == SOCK_RAW or self.family not in (AF_UNIX, AF_INET, AF_INET6):
+                raise LinuxError(EOPNOTSUPP)
             return self.peek_offset
         if name in (SO_TIMESTAMP_OLD, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW):
             return int(self.wants_time == name)
-        if name in (SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW):
-            return self.other_options.get(SO_TIMESTAMPING_OLD, 0)
+        if name == SO_TXREHASH:
+            if self.protocol != IPPROTO_TCP or self.family not in (AF_INET, AF_INET6):
+                raise LinuxError(EOPNOTSUPP)
+            return self.other_options.get(name, 1)
         if name == SO_BPF_EXTENSIONS:
             return 64
         if name == SO_INCOMING_CPU:
             return self.other_options.get(name, -1)
         if (
-            name in (SO_INCOMING_NAPI_ID, SO_BSDCOMPAT, SO_ZEROCOPY)
+            name in (SO_INCOMING_NAPI_ID, SO_BSDCOMPAT, SO_ZEROCOPY, SO_RESERVE_MEM)
             or name in _FLAG_OPTIONS
             or name in _INT_OPTIONS
         ):
@@ -724,7 +726,7 @@ class SocketFile(Carrier):
 
     def memory_info(self) -> bytes:
         """SO_MEMINFO: nine counters."""
-        return bytes(8) + _TWO_I32.pack(0, self.sndbuf) + bytes(20)
+        return _TWO_I32.pack(0, self.rcvbuf) + _TWO_I32.pack(0, self.sndbuf) + bytes(20)
 
     def peer_cred(self) -> Ucred | None:
         """SO_PEERCRED."""
@@ -733,8 +735,6 @@ class SocketFile(Carrier):
     def _peer_groups(self, length: int) -> bytes:
         peer = self.peer_cred()
         if peer is None:
-            from cloche.abi.errno import ENODATA
-
             raise LinuxError(ENODATA)
         data = b"".join([_I32.pack(group) for group in peer.groups])
         if length < len(data):
@@ -742,8 +742,6 @@ class SocketFile(Carrier):
         return data
 
     def _peer_pidfd(self, ctx: Context) -> bytes:
-        from cloche.abi.errno import ENODATA, ESRCH
-
         peer = self.peer_cred()
         if peer is None or peer.group is None:
             raise LinuxError(ENODATA)
@@ -777,11 +775,6 @@ def how_mask(how: int) -> int:
     return SHUTDOWN_MASK
 
 
-def is_datagram(kind: int) -> bool:
-    """Whether messages keep their boundaries."""
-    return kind == SOCK_DGRAM or kind == SOCK_SEQPACKET
-
-
 def head_bytes(length: int) -> int:
     """What a linear buffer of `length` bytes is charged for: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320
@@ -789,8 +782,3 @@ def head_bytes(length: int) -> int:
     while size < need:
         size <<= 1
     return size + 256
-
-
-def would_wait(result: int) -> bool:
-    """Whether a result means to wait."""
-    return result == -EAGAIN

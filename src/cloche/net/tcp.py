@@ -58,6 +58,7 @@ from cloche.abi.socket import (
     TCP_ESTABLISHED,
     TCP_FASTOPEN,
     TCP_FASTOPEN_CONNECT,
+    TCP_FASTOPEN_KEY,
     TCP_FASTOPEN_NO_COOKIE,
     TCP_FIN_WAIT2,
     TCP_INFO,
@@ -70,9 +71,14 @@ from cloche.abi.socket import (
     TCP_MAXSEG,
     TCP_NODELAY,
     TCP_NOTSENT_LOWAT,
+    TCP_QUEUE_SEQ,
     TCP_QUICKACK,
     TCP_REPAIR,
+    TCP_REPAIR_OPTIONS,
+    TCP_REPAIR_QUEUE,
+    TCP_REPAIR_WINDOW,
     TCP_SAVE_SYN,
+    TCP_SAVED_SYN,
     TCP_SYN_SENT,
     TCP_SYNCNT,
     TCP_THIN_DUPACK,
@@ -112,6 +118,7 @@ from cloche.vfs.objects import Context
 UNCONNECTED: Final = 0
 CONNECTING: Final = 1
 CONNECTED: Final = 2
+DISCONNECTING: Final = 3  # shut down before the connection stood, or after it failed
 
 SIOCOUTQ: Final = 0x5411
 SIOCOUTQNSD: Final = 0x894B
@@ -208,6 +215,16 @@ class TcpSocket(InetSocket):
     def is_active(self) -> bool:
         return self.state != TCP_CLOSE
 
+    def has_port(self) -> bool:
+        return self.hold is not None or (self.is_port_bound and self.lport != 0)
+
+    def drop_port(self) -> None:
+        """Give the port back; getsockname(2) goes on to show it."""
+        hold = self.hold
+        self.hold = None
+        if hold is not None and not hold.ends_ns:
+            self.ports().drop(hold)
+
     def is_listening(self) -> bool:
         return self.state == TCP_LISTEN
 
@@ -216,7 +233,7 @@ class TcpSocket(InetSocket):
         if self.state != TCP_LISTEN:
             if self.state != TCP_CLOSE or self.phase != UNCONNECTED:
                 return -EINVAL
-            if self.lport == 0:
+            if not self.has_port():
                 self.take_port(self.laddr, 0)
             elif self.hold is not None:
                 # A port shared by SO_REUSEADDR has only one listener.
@@ -292,6 +309,8 @@ class TcpSocket(InetSocket):
             return self._disconnect()
         if self.phase == CONNECTED:
             return -EISCONN
+        if self.phase == DISCONNECTING:
+            return -EINVAL
         if self.phase == CONNECTING:
             if self.state == TCP_SYN_SENT:
                 return -EALREADY if is_nonblocking else -EAGAIN
@@ -312,6 +331,7 @@ class TcpSocket(InetSocket):
             self.phase = UNCONNECTED
             self._forget_peer()
             self.shut = 0
+            self.peek_offset = -1
             return self.take_error() or -ECONNABORTED
         self.phase = CONNECTED
         return 0
@@ -332,9 +352,7 @@ class TcpSocket(InetSocket):
             source = self.laddr
         if len(source) != len(end.addr):
             raise LinuxError(EINVAL)
-        if end.port == 0 and self.lport == 0:
-            pass
-        if self.lport == 0:
+        if not self.has_port():
             self.take_shared_port(source, _FreeTuple(stack, source, end))
         elif (source, self.lport, end.addr, end.port) in stack.tuples:
             raise LinuxError(EADDRNOTAVAIL)
@@ -343,7 +361,7 @@ class TcpSocket(InetSocket):
             self.hold.addr = source
         self.raddr, self.rport = end.addr, end.port
         self.state = TCP_SYN_SENT
-        self.shut = 0
+        self.error = 0
         listener = find_listener(stack, end.addr, end.port)
         if listener is None:
             if end.addr == self.laddr and end.port == self.lport:
@@ -385,15 +403,15 @@ class TcpSocket(InetSocket):
             self.laddr = bytes(4 if self.family == 2 else 16)
             if self.hold is not None:
                 self.hold.addr = self.laddr
-        if not self.is_port_bound:
-            self.drop_port()
 
     def _disconnect(self) -> int:
         """connect with AF_UNSPEC (tcp_disconnect)."""
-        error = 0
+        error = self.error
         if self.state == TCP_LISTEN:
             self._stop_listening()
             self.state = TCP_CLOSE
+            if not self.is_port_bound:
+                self.drop_port()
         elif self.state != TCP_CLOSE:
             error = ECONNRESET
             if self.state == TCP_SYN_SENT:
@@ -406,6 +424,7 @@ class TcpSocket(InetSocket):
         self.rx.clear()
         self.rx_pos = self.rx_bytes = 0
         self.unsent = b""
+        self.peek_offset = -1
         self.account()
         self.error = error
         self.shut = 0
@@ -452,11 +471,8 @@ class TcpSocket(InetSocket):
         key = (self.laddr, self.lport, self.raddr, self.rport)
         if self.stack.tuples.get(key) is self:
             del self.stack.tuples[key]
-        if not self.is_port_bound and self.hold is not None:
-            hold = self.hold
-            self.hold = None
-            if not hold.ends_ns:
-                self.ports().drop(hold)
+        if not self.is_port_bound:
+            self.drop_port()
         self.queue.wake(STATE_WAKE)
 
     def vanish(self) -> None:
@@ -524,7 +540,7 @@ class TcpSocket(InetSocket):
         total = src.remaining()
         if total == 0:
             return 0
-        if peer.is_released:
+        if peer.is_released or (peer.shut and peer.is_deaf()):
             return self._send_to_nobody(src, total)
         room = self.capacity() - peer.rx_bytes - len(self.unsent)
         if not KERNEL_MEMORY.has_room(min(room, total) + BUFFER_BYTES):
@@ -608,23 +624,27 @@ class TcpSocket(InetSocket):
         peer = self.peer
         if peer is None or self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             return
-        if peer.is_released:
+        if peer.is_released or peer.is_deaf():
             self._refused_data()
             return
         peer.rx.append(data)
         self._sent(peer, len(data))
         peer.queue.wake(IN_WAKE)
 
+    def is_deaf(self) -> bool:
+        """Whether data that arrives now is answered by RST: shut down in both directions (TCPAbortOnData)."""
+        return self.state == TCP_FIN_WAIT2 and self.shut & RCV_SHUTDOWN != 0
+
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
-        """The other end is closed: the data is lost, and RST comes back, with which both ends are gone."""
+        """The other end is closed or deaf: the data is lost, and RST comes back, with which both ends are gone."""
         data = src.copy_from(min(total, _PIECE))
         self._refused_data()
         return len(data)
 
     def _refused_data(self) -> None:
         peer = self.peer
-        if peer is not None and peer.state != TCP_CLOSE:
-            peer.done()
+        if peer is not None:
+            peer.got_reset()
         self.got_reset()
 
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:
@@ -657,12 +677,12 @@ class TcpSocket(InetSocket):
         if flags & MSG_OOB:
             return self._recv_urgent(dst, flags, info)
         want = dst.remaining()
-        if want == 0:
-            return 0
         done = 0
         if self.rx_bytes:
+            if want == 0:
+                return 0
             if flags & MSG_PEEK:
-                done = self._peek(dst)
+                done = self._peek(dst, flags)
             elif self.urg_state:
                 done = self._read_to_mark(dst, flags, want)
             else:
@@ -758,10 +778,15 @@ class TcpSocket(InetSocket):
             at -= len(piece)
         return b"\0"
 
-    def _peek(self, dst: IovIter) -> int:
+    def _peek(self, dst: IovIter, flags: int) -> int:
         done = 0
         pos = self.rx_pos
         skip = max(self.peek_offset, 0)
+        if flags & MSG_TRUNC:  # only how much there is
+            done = min(max(self.rx_bytes - skip, 0), dst.remaining())
+            if self.peek_offset >= 0:
+                self.peek_offset += done
+            return done
         for piece in self.rx:
             if dst.remaining() == 0:
                 break
@@ -822,21 +847,19 @@ class TcpSocket(InetSocket):
     def shutdown(self, ctx: Context, how: int) -> int:
         mask = how_mask(how)
         state = self.state
-        if state == TCP_CLOSE:
-            return -ENOTCONN
+        if self.phase == CONNECTING:
+            self.phase = DISCONNECTING if state in (TCP_CLOSE, TCP_SYN_SENT) else CONNECTED
+        if state == TCP_LISTEN and not mask & RCV_SHUTDOWN:
+            return 0
         if state == TCP_LISTEN or state == TCP_SYN_SENT:
-            if state == TCP_SYN_SENT or mask & RCV_SHUTDOWN:
-                keeps_hold = self.is_port_bound
-                self._disconnect()
-                if not keeps_hold:
-                    self.drop_port()
-                self.queue.wake(STATE_WAKE)
+            self._disconnect()
+            self.queue.wake(STATE_WAKE)
             return 0
         self.shut |= mask
         if mask & SEND_SHUTDOWN and state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             self._send_fin()
         self.queue.wake(STATE_WAKE)
-        return 0
+        return -ENOTCONN if state == TCP_CLOSE else 0
 
     def release(self) -> None:
         if self.is_released:
@@ -864,10 +887,7 @@ class TcpSocket(InetSocket):
         self.rx.clear()
         self.rx_bytes = 0
         self.account()
-        hold = self.hold
-        self.hold = None
-        if hold is not None and not hold.ends_ns:
-            self.ports().drop(hold)
+        self.drop_port()
 
     # -- names and options -------------------------------------------------------------------------------
     def peer_name(self) -> bytes:
@@ -876,6 +896,8 @@ class TcpSocket(InetSocket):
         return encode(self.family, self.raddr, self.rport)
 
     def accepted_name(self) -> bytes:
+        if self.rport == 0:
+            raise LinuxError(ENOTCONN)
         return encode(self.family, self.raddr, self.rport)
 
     def peer_cred(self) -> Ucred | None:
@@ -970,6 +992,10 @@ class TcpSocket(InetSocket):
             return 0
         if name == TCP_THIN_DUPACK:
             return 0 if number in (0, 1) else -EINVAL
+        if name in (TCP_REPAIR_QUEUE, TCP_REPAIR_WINDOW):
+            return -EPERM
+        if name in (TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS):
+            return -EINVAL
         if name == TCP_REPAIR:
             return -EPERM if not self.has_capability(ctx, CAP_NET_ADMIN) else -EOPNOTSUPP
         if name == TCP_TIMESTAMP:
@@ -981,12 +1007,12 @@ class TcpSocket(InetSocket):
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != IPPROTO_TCP:
-            raise LinuxError(EOPNOTSUPP)
+            raise self.no_such_level()
         if name == TCP_INFO:
             return self.info_bytes()
         if name == TCP_CONGESTION:
             return self.congestion.ljust(16, b"\0")
-        if name == TCP_ULP or name == TCP_CC_INFO:
+        if name in (TCP_ULP, TCP_CC_INFO, TCP_SAVED_SYN, TCP_FASTOPEN_KEY):
             return b""
         limits = _RANGES.get(name)
         if limits is not None:
@@ -999,7 +1025,7 @@ class TcpSocket(InetSocket):
         elif name == TCP_LINGER2:
             number = self.tcp.get(name, 60)
         elif name == TCP_NOTSENT_LOWAT:
-            number = self.tcp.get(name, -1)
+            number = self.tcp.get(name, 0)
         elif name == TCP_TIMESTAMP:
             number = monotonic_ns() // 1_000_000 & 0x7FFFFFFF
         elif name in _BOOLEANS or name in (

@@ -25,6 +25,7 @@ from cloche.abi.errno import (
     EPIPE,
     LinuxError,
 )
+from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.ioctl import FIONREAD
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
 from cloche.abi.socket import (
@@ -47,6 +48,8 @@ from cloche.abi.socket import (
     IPPROTO_IPV6,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    IPV6_2292HOPLIMIT,
+    IPV6_2292PKTINFO,
     IPV6_HOPLIMIT,
     IPV6_MULTICAST_IF,
     IPV6_PKTINFO,
@@ -56,6 +59,7 @@ from cloche.abi.socket import (
     IPV6_RECVPKTINFO,
     IPV6_RECVTCLASS,
     IPV6_TCLASS,
+    MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_MORE,
     MSG_OOB,
@@ -82,6 +86,7 @@ from cloche.net.inet_addr import (
     encode,
     is_any,
     is_broadcast,
+    is_group,
     is_multicast,
     mapped,
 )
@@ -158,6 +163,8 @@ class DatagramSocket(InetSocket):
             if not self.is_port_bound and self.has_ports():
                 self.drop_port()
             return 0
+        if self.has_ports():
+            self.autobind()
         if self.family == AF_INET6 and addr[0] == AF_INET and addr[1] == 0:
             if self.is_v6_only:
                 return -EAFNOSUPPORT
@@ -167,8 +174,6 @@ class DatagramSocket(InetSocket):
         else:
             end = self.decode_peer(addr)
         source = self._source(end)
-        if self.has_ports():
-            self.autobind()
         if is_any(self.laddr):
             self.laddr = source
             if self.hold is not None:
@@ -182,7 +187,7 @@ class DatagramSocket(InetSocket):
         return self.kind == SOCK_DGRAM and self.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
 
     def peer_name(self) -> bytes:
-        if not self.is_connected:
+        if not self.is_connected or self.rport == 0:
             raise LinuxError(ENOTCONN)
         return encode(self.family, self.raddr, self.rport)
 
@@ -202,14 +207,17 @@ class DatagramSocket(InetSocket):
                 return self.laddr
             return LOOPBACK4 if len(addr) == 4 else bytes(15) + b"\1"
         source = self.stack.lo.source_for(addr)
-        return source if is_any(self.laddr) else self.laddr
+        mine = self.laddr
+        return source if is_any(mine) or len(mine) != len(addr) or is_group(mine) else mine
 
     def _multicast_device(self, addr: bytes, scope: int) -> bool:
         if self.bound_ifindex == LO_INDEX or scope == LO_INDEX:
             return True
+        if self.is_connected and is_group(self.laddr):
+            return True  # its own address is one of lo
         if len(addr) == 4:
             return self.ip.get(IP_MULTICAST_IF, 0) == LO_INDEX or (
-                not is_any(self.laddr) and self.stack.lo.is_local(self.laddr)
+                len(self.laddr) == 4 and not is_any(self.laddr) and self.stack.lo.is_local(self.laddr)
             )
         return self.ip6.get(IPV6_MULTICAST_IF, 0) == LO_INDEX
 
@@ -317,14 +325,13 @@ class DatagramSocket(InetSocket):
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
         if flags & MSG_ERRQUEUE:
             return self.recv_error(dst, info)
-        if flags & MSG_OOB:
+        if flags & MSG_OOB and not self.has_ports():
             return -EOPNOTSUPP
         if self.error:
             return self.take_error()
         if not self.inbox:
-            if self.shut & RCV_SHUTDOWN:
-                return 0
-            return -EAGAIN
+            is_waiting = self.flags & O_NONBLOCK == 0 and flags & MSG_DONTWAIT == 0
+            return 0 if self.shut & RCV_SHUTDOWN and is_waiting else -EAGAIN
         is_peek = flags & MSG_PEEK != 0
         gram = self.inbox[0]
         data = gram.data
@@ -375,6 +382,11 @@ class DatagramSocket(InetSocket):
             if options.get(IPV6_RECVPKTINFO, 0):
                 value = mapped(gram.dest) + _I32.pack(LO_INDEX)
                 info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
+            if options.get(IPV6_2292PKTINFO, 0):
+                value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+                info.control.append((IPPROTO_IPV6, IPV6_2292PKTINFO, value))
+            if options.get(IPV6_2292HOPLIMIT, 0):
+                info.control.append((IPPROTO_IPV6, IPV6_2292HOPLIMIT, _I32.pack(gram.ttl)))
             if options.get(IPV6_RECVHOPLIMIT, 0):
                 info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
             if options.get(IPV6_RECVTCLASS, 0):
@@ -384,10 +396,14 @@ class DatagramSocket(InetSocket):
                 info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
 
     def unreachable(self, gram: Datagram) -> None:
-        """Nobody has the port that we sent to."""
-        wants = self.ip6.get(IPV6_RECVERR, 0) if self.family == AF_INET6 else self.ip.get(IP_RECVERR, 0)
+        """Nobody has the port that we sent to: an error for the socket that the datagram can have come from."""
+        if self.is_connected and (self.raddr != gram.dest or self.rport not in (0, gram.dest_port)):
+            return
+        if is_group(self.laddr):
+            return
+        is_v4 = len(gram.dest) == 4
+        wants = self.ip.get(IP_RECVERR, 0) if is_v4 else self.ip6.get(IPV6_RECVERR, 0)
         if wants and len(self.errors) < 64:
-            is_v4 = len(gram.dest) == 4
             self.errors.append(
                 QueuedError(
                     ECONNREFUSED,
@@ -468,22 +484,25 @@ class UdpSocket(DatagramSocket):
             return -EMSGSIZE
         if self.lport == 0:
             self.autobind()
-        if flags & MSG_OOB:
+        if flags & MSG_OOB and self.family == AF_INET:
             return -EOPNOTSUPP
-        if self.error:
-            return self.take_error()
-        if self.shut & SEND_SHUTDOWN:
-            return -EPIPE
         if self.pending is not None:
             return self._append(self.pending, src, length, flags)
         end = self.destination(out)
-        if end.port == 0:
+        if flags & MSG_OOB and len(end.addr) == 4:  # IPv6 does not look at it
+            return -EOPNOTSUPP
+        has_name = out is not None and bool(out.name)
+        if end.port == 0 and (has_name or (self.family == AF_INET6 and len(end.addr) == 4)):
             return -EINVAL
         source = self._source(end)
         gram = Datagram(b"", source, self.lport, end.addr, end.port)
         segment = self.control_of(out, gram) or self.udp.get(UDP_SEGMENT, 0)
         if length > MAX_UDP and not segment:
             return -EMSGSIZE
+        if self.error:
+            return self.take_error()
+        if self.shut & SEND_SHUTDOWN:
+            return -EPIPE
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(EFAULT)
@@ -544,8 +563,8 @@ class UdpSocket(DatagramSocket):
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != self.protocol:
-            raise LinuxError(EOPNOTSUPP)
-        if level == IPPROTO_UDPLITE and name in (_SEND_CSCOV, _RECV_CSCOV):
+            raise self.no_such_level()
+        if name in (_SEND_CSCOV, _RECV_CSCOV):
             return _I32.pack(self.udp.get(name, 0))
         if name not in (
             UDP_SEGMENT,
@@ -601,8 +620,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
             pass_port_unreachable(stack, gram, sender.protocol)
         sender.unreachable(gram)
         return
-    if not target.shut & RCV_SHUTDOWN:
-        target.deliver(gram)
+    target.deliver(gram)
 
 
 def udp_arrive(stack: NetStack, gram: Datagram) -> None:
@@ -612,7 +630,7 @@ def udp_arrive(stack: NetStack, gram: Datagram) -> None:
         assert isinstance(sock, UdpSocket)
         found.append(sock)
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
-    if target is not None and not target.shut & RCV_SHUTDOWN:
+    if target is not None:
         target.deliver(gram)
 
 
@@ -628,7 +646,7 @@ def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
         if sock.is_connected and (sock.raddr != gram.addr or sock.rport != gram.port):
             continue
         if is_multicast(gram.dest) and gram.dest not in sock.groups:
-            if not (joined and sock.ip.get(IP_MULTICAST_ALL, 1)):
+            if not (joined and sock.ip.get(IP_MULTICAST_ALL, int(sock.family == AF_INET))):
                 continue
         copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
         copy.ttl, copy.tos = gram.ttl, gram.tos
@@ -652,9 +670,9 @@ def udp_lookup(found: list[UdpSocket], dest: bytes, addr: bytes, port: int) -> U
         else:
             continue
         if sock.is_connected:
-            if sock.raddr != addr or sock.rport != port:
+            if sock.raddr != addr or sock.rport not in (0, port):
                 continue
-            score += 8
+            score += 8 if sock.rport else 4
         if score > best_score:
             best_score = score
             best = [sock]

@@ -27,9 +27,10 @@ from cloche.abi.errno import (
     EPROTOTYPE,
     LinuxError,
 )
-from cloche.abi.ioctl import FIONREAD
+from cloche.abi.fcntl import O_NONBLOCK
+from cloche.abi.ioctl import FIONREAD, SIOCATMARK
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
-from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
+from cloche.abi.socket import AF_UNIX, SOCK_DGRAM
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
@@ -187,7 +188,7 @@ class UnixSocket(SocketFile):
 
     def find(self, ctx: Context, addr: bytes) -> "UnixSocket":
         """The socket that an address names.  Raises LinuxError."""
-        if len(addr) <= 2 or len(addr) > SOCKADDR_UN_SIZE or addr[0] != AF_UNIX or addr[1] != 0:
+        if not is_unix_addr(addr):
             raise LinuxError(EINVAL)
         name = unpack_sockaddr_un(addr)
         if name[0] == 0:
@@ -236,9 +237,9 @@ class UnixSocket(SocketFile):
 
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
         """Stream and seqpacket: the connection stands at once, before it is accepted."""
-        other = self.find(ctx, addr)
-        if self.passes_cred and self.name is None:
+        if is_unix_addr(addr) and (self.passes_cred or self.passes_pidfd):
             self.autobind()
+        other = self.find(ctx, addr)
         if other.state != LISTENING or other.shut & RCV_SHUTDOWN or other.is_released:
             return -ECONNREFUSED
         if len(other.embryos) > other.backlog:
@@ -279,7 +280,7 @@ class UnixSocket(SocketFile):
         if self.state != LISTENING:
             raise LinuxError(EINVAL)
         if not self.embryos:
-            if self.shut & RCV_SHUTDOWN:
+            if self.shut & RCV_SHUTDOWN and not self.flags & O_NONBLOCK:
                 raise LinuxError(EINVAL)
             raise LinuxError(EAGAIN)
         found = self.embryos.popleft()
@@ -319,10 +320,6 @@ class UnixSocket(SocketFile):
         return 0
 
     # -- queues ------------------------------------------------------------------------------------------
-    def is_room_to_send(self) -> bool:
-        """unix_writable: at most a quarter of the send buffer is in use."""
-        return self.wmem << 2 <= self.sndbuf
-
     def wait_at(self, other: "UnixSocket") -> None:
         """Be woken when there is room in the queue of `other`."""
         waiting = other.waiting
@@ -379,7 +376,9 @@ class UnixSocket(SocketFile):
             embryo.purge()
 
     def fill(self, packet: Packet, info: Incoming, *, is_peek: bool) -> None:
-        """What travelled beside the data: credentials, pidfd and files (scm_recv_unix)."""
+        """What travelled beside the data: the sender's name, credentials, pidfd and files (scm_recv_unix)."""
+        if packet.sender.name is not None:
+            info.name = packet.sender.local_name()
         if self.passes_cred:
             cred = packet.cred if packet.cred is not None else UNKNOWN
             uid = cred.uid if cred.uid >= 0 else 65534
@@ -450,6 +449,8 @@ class UnixSocket(SocketFile):
             return interface_ioctl(self.stack, ctx, command, arg)
         if command == SIOCUNIXFILE:
             return -ENOTTY
+        if command == SIOCATMARK:
+            return -EOPNOTSUPP
         return super().ioctl(ctx, command, arg)
 
     def unread_bytes(self) -> int:
@@ -483,9 +484,9 @@ class UnixSocket(SocketFile):
         was_listening = self.state == LISTENING
         self.state = CLOSED
         self.shut = SHUTDOWN_MASK
-        has_unread = bool(self.packets)
-        if has_unread and len(self.packets) == 1 and self.packets[0].data:
-            has_unread = self.packets[0].pos < len(self.packets[0].data)  # not the mark of an urgent byte
+        has_unread = len(self.packets) > 1
+        if len(self.packets) == 1:  # not an empty message, nor the mark of an urgent byte
+            has_unread = self.packets[0].pos < len(self.packets[0].data)
         peer = self.peer
         self.peer = None
         if peer is not None and self.kind != SOCK_DGRAM:
@@ -508,6 +509,6 @@ class UnixSocket(SocketFile):
         packet.time_ns = time.time_ns()
 
 
-def type_of(kind: int) -> bool:
-    """Whether AF_UNIX has this type."""
-    return kind in (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET)
+def is_unix_addr(addr: bytes) -> bool:
+    """Whether this can name a socket (unix_validate_addr)."""
+    return 2 < len(addr) <= SOCKADDR_UN_SIZE and addr[0] == AF_UNIX and addr[1] == 0

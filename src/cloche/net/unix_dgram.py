@@ -42,7 +42,7 @@ from cloche.net.socket import (
     cred_of,
     head_bytes,
 )
-from cloche.net.unix_base import CLOSED, CONNECTED, LISTENING, Packet, UnixSocket
+from cloche.net.unix_base import CLOSED, CONNECTED, LISTENING, Packet, UnixSocket, is_unix_addr
 from cloche.vfs.objects import Context
 
 _LINEAR: Final = 16064  # SKB_MAX_ALLOC
@@ -71,9 +71,9 @@ class UnixDgram(UnixSocket):
         if addr[0] == AF_UNSPEC and addr[1] == 0:
             other: UnixSocket | None = None
         else:
-            other = self.find(ctx, addr)
-            if (self.passes_cred or self.passes_pidfd) and self.name is None:
+            if is_unix_addr(addr) and (self.passes_cred or self.passes_pidfd):
                 self.autobind()
+            other = self.find(ctx, addr)
             if other.peer is not None and other.peer is not self:
                 return -EPERM
         old = self.peer
@@ -94,21 +94,22 @@ class UnixDgram(UnixSocket):
         self.wake_waiting()
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
-        if flags & MSG_OOB:
-            return -EOPNOTSUPP
         is_seqpacket = self.kind == SOCK_SEQPACKET
         if is_seqpacket:
             if self.error:
                 return self.take_error()
             if self.state != CONNECTED:
                 return -ENOTCONN
+        if flags & MSG_OOB:
+            return -EOPNOTSUPP
         name = out.name if out is not None and not is_seqpacket else None
         length = src.remaining()
-        if (self.passes_cred or self.passes_pidfd) and self.name is None and not is_seqpacket:
+        other: UnixSocket | None = None
+        if name and not is_unix_addr(name):
+            return -EINVAL
+        if (self.passes_cred or self.passes_pidfd) and self.name is None:
             self.autobind()
-        if name:
-            other: UnixSocket | None = None
-        else:
+        if not name:
             other = self.peer
             if other is None:
                 return -ENOTCONN
@@ -204,8 +205,6 @@ class UnixDgram(UnixSocket):
             if copied < len(piece):
                 raise LinuxError(14)
         if info is not None:
-            if packet.sender.name is not None and not is_seqpacket:
-                info.name = packet.sender.local_name()
             if copied < left:
                 info.flags |= MSG_TRUNC
             self.fill(packet, info, is_peek=is_peek)

@@ -22,13 +22,12 @@ from cloche.abi.poll import POLLPRI
 from cloche.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
-    MSG_WAITALL,
     SOCK_STREAM,
 )
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, KernelIovIter
-from cloche.net.rights import drop_files, take_off
+from cloche.net.rights import take_off
 from cloche.net.socket import (
     IN_WAKE,
     OUT_EVENTS,
@@ -145,7 +144,7 @@ class UnixStream(UnixSocket):
         first_cred = packets[0].cred
         want = dst.remaining()
         done = 0
-        while packets and want > 0:
+        while packets:  # once even if no bytes are wanted: files come with the first
             packet = packets[0]
             if is_choosy and done:
                 cred = packet.cred if packet.cred is not None else UNKNOWN
@@ -182,7 +181,7 @@ class UnixStream(UnixSocket):
                 sender.wmem -= packet.charge
                 if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
                     sender.queue.wake(OUT_EVENTS)
-            if had_files or copied < len(piece):
+            if had_files or copied < len(piece) or want <= 0:
                 break
         return done
 
@@ -336,25 +335,3 @@ class UnixStream(UnixSocket):
         if self.urgent is not None:
             mask |= POLLPRI
         return mask
-
-
-def stream_pair(kernel: Kernel, ctx: Context, flags: int) -> tuple[UnixStream, UnixStream]:
-    """Two connected stream sockets."""
-    one, two = UnixStream(kernel, ctx, flags), UnixStream(kernel, ctx, flags)
-    one.pair_with(two)
-    return one, two
-
-
-def wait_all_target(flags: int, lowat: int, size: int) -> int:
-    """sock_rcvlowat: how many bytes a blocking receive wants at least."""
-    if flags & MSG_WAITALL:
-        return size
-    return min(lowat, size) if size else 1
-
-
-def free_files(kernel: Kernel, out: Outgoing) -> None:
-    """Drop what a failed send did not take."""
-    files = out.files
-    if files is not None:
-        out.files = None
-        drop_files(kernel, files)

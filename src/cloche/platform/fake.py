@@ -60,6 +60,7 @@ class FakeThread(HostThread):
         self.returned: list[int] = []  # what `ret` was given
         self.resumed: int = 0
         self.interrupts: int = 0
+        self.drops: int = 0  # orders to keep only some descriptors
 
     def process(self) -> HostProcess:
         return self._process
@@ -106,6 +107,9 @@ class FakeThread(HostThread):
 
     def resume(self) -> None:
         self.resumed += 1
+
+    def queue_keep_only(self, identities: list[int]) -> None:
+        self.drops += 1
 
     def queue_exit(self) -> None:
         pass

@@ -88,6 +88,11 @@ class HostProcess:
         """User and system CPU time consumed so far."""
         raise NotImplementedError
 
+    def usage(self) -> tuple[int, int, int, int]:
+        """The most bytes that were resident at once; minor faults, major faults; how often the host took the processor
+        from its first thread.  0 when unknown."""
+        return self.rss_bytes(), 0, 0, 0
+
     def pause(self) -> bool:
         """Its threads shall not run for a while; nothing of that is seen inside.  False: it is not there (yet)."""
         return False
@@ -134,6 +139,9 @@ class HostThread:
     def read(self, addr: int, length: int) -> bytes:
         """Like HostProcess.read, but may be served from what the stub prefetched with the request."""
         raise NotImplementedError
+
+    def forget_prefetched(self) -> None:
+        """What the call points to may have changed: `read` shall look again."""
 
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
         """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives
@@ -265,6 +273,10 @@ class HostThread:
         """User and system CPU time of this thread, (-1, -1) if the platform cannot tell."""
         return -1, -1
 
+    def usage(self) -> tuple[int, int, int]:
+        """Minor faults and major faults of this host thread; how often the host took the processor from it."""
+        return 0, 0, 0
+
     def discard(self) -> None:
         """The kernel will not use this thread again (after queue_exit + resume, or when its process died)."""
         raise NotImplementedError
@@ -290,8 +302,10 @@ class Platform:
         """The thread with that id."""
         raise NotImplementedError
 
-    def next_event(self, timeout_ns: int) -> Event:
-        """The next event; waits at most `timeout_ns` (-1: for ever, 0: look only)."""
+    def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
+        """The next event; waits at most `timeout_ns` (0: look only).  -1: until CLOCK_MONOTONIC is `deadline_ns`, or for ever
+        if that is -1, too; the clock is not looked at while there are events.
+        """
         raise NotImplementedError
 
     def add_fd(self, fd: int, token: int, events: int) -> None:

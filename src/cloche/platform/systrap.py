@@ -62,6 +62,8 @@ _OVERDUE_NS: Final = 10_000_000_000
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
 _PAGE_TABLES: Final = re.compile(r"VmPTE:\s+(\d+) kB")
+_PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
+_PREEMPTIONS: Final = re.compile(r"nonvoluntary_ctxt_switches:\s+(\d+)")
 _NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -150,6 +152,12 @@ class SystrapProcess(HostProcess):
             return 0, 0
         self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
         return self._user_ns, self._system_ns
+
+    def usage(self) -> tuple[int, int, int, int]:
+        status = self.platform.read_proc(self, "status")
+        peak = _PEAK.search(status)
+        minor, major = _faults(self.platform.read_proc(self, "stat"))
+        return int(peak[1]) * 1024 if peak is not None else 0, minor, major, _preemptions(status)
 
     def pause(self) -> bool:
         return self._signal(signal.SIGSTOP)
@@ -321,6 +329,9 @@ class SystrapThread(HostThread):
     def retry_with_frame(self) -> None:
         _native.retry_with_frame(self.handle)
 
+    def forget_prefetched(self) -> None:
+        _native.forget_prefetched(self.handle)
+
     def set_patched(self, is_on: bool) -> None:
         if not self.is_discarded:
             _native.set_patched(self.handle, is_on)
@@ -362,6 +373,14 @@ class SystrapThread(HostThread):
         self._user_ns, self._system_ns = _split(total, user_ticks, ticks, self._user_ns, self._system_ns)
         return self._user_ns, self._system_ns
 
+    def usage(self) -> tuple[int, int, int]:
+        process = self._process
+        tid = _native.thread_tid(self.handle)
+        if tid <= 0:
+            return 0, 0, 0
+        minor, major = _faults(process.platform.read_proc(process, f"task/{tid}/stat"))
+        return minor, major, _preemptions(process.platform.read_proc(process, f"task/{tid}/status"))
+
     def discard(self) -> None:
         if self.is_discarded:
             return
@@ -371,6 +390,17 @@ class SystrapThread(HostThread):
         _native.discard_thread(self.handle)
         self._process.thread_count -= 1
         platform.discard_if_done(self._process)
+
+
+def _faults(stat: str) -> tuple[int, int]:
+    """Minor and major faults out of a stat file."""
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[7]), int(fields[9])) if len(fields) > 9 else (0, 0)
+
+
+def _preemptions(status: str) -> int:
+    found = _PREEMPTIONS.search(status)
+    return int(found[1]) if found is not None else 0
 
 
 class Systrap(Platform):
@@ -538,7 +568,7 @@ class Systrap(Platform):
     def _abandon_zygote(self, process: int, thread: int, pid: int) -> None:
         _native.kill_process(process)
         while True:
-            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
             if event is None:
                 raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
             if event[0] == EV_PROCESS_DIED:
@@ -548,7 +578,7 @@ class Systrap(Platform):
 
     def _wait_zygote(self) -> None:
         while True:
-            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9))
+            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
             if event is None:
                 raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
             if event[0] == EV_PROCESS_DIED:
@@ -640,12 +670,14 @@ class Systrap(Platform):
 
     # ---- events ----
 
-    def next_event(self, timeout_ns: int) -> Event:
-        deadline = time.monotonic_ns() + timeout_ns if timeout_ns > 0 else 0
+    def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
+        if timeout_ns > 0:
+            deadline_ns = time.monotonic_ns() + timeout_ns
+            timeout_ns = -1
         while True:
             if self._deaths:
                 return self._deaths.pop(0)
-            event = _native.wait_event(0 if self._is_short else timeout_ns)
+            event = _native.wait_event(0 if self._is_short else timeout_ns, deadline_ns)
             if event is None:
                 if not self._is_short:
                     return _NO_EVENT
@@ -660,8 +692,6 @@ class Systrap(Platform):
                 return event
             if not self._is_internal(event):
                 return event
-            if timeout_ns > 0:
-                timeout_ns = max(deadline - time.monotonic_ns(), 0)
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns the zygote and the pool."""
@@ -750,7 +780,7 @@ class Systrap(Platform):
             alive += 1
         deadline = time.monotonic() + 5
         while alive and time.monotonic() < deadline:
-            event = _native.wait_event(1_000_000_000)
+            event = _native.wait_event(1_000_000_000, -1)
             if event is not None and event[0] == EV_PROCESS_DIED:
                 alive -= 1
         for process in self._processes.values():

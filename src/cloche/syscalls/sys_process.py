@@ -18,7 +18,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
 from cloche.abi.sched import CLONE_VFORK, CLONE_VM
-from cloche.abi.structs import pack_rusage, pack_siginfo_chld
+from cloche.abi.structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
 from cloche.kernel.blocking import DEAD
@@ -333,9 +333,7 @@ class Wait4(WaitOperation):
         if self.status_addr:
             mem.write_i32(self.status_addr, found.status)
         if self.rusage_addr:
-            mem.write(
-                self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0)
-            )
+            mem.write(self.rusage_addr, found.packed_rusage())
         return found.pid
 
 
@@ -376,9 +374,7 @@ class WaitId(WaitOperation):
             )
             mem.write(self.info_addr, raw[:28])
         if self.rusage_addr:
-            mem.write(
-                self.rusage_addr, pack_rusage(found.user_ns, found.system_ns, found.maxrss, 0, 0, 0, 0, 0, 0)
-            )
+            mem.write(self.rusage_addr, found.packed_rusage())
         return 0
 
 

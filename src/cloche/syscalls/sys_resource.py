@@ -3,19 +3,20 @@
 from cloche.abi.capability import CAP_SYS_RESOURCE
 from cloche.abi.errno import EINVAL, EPERM, ESRCH
 from cloche.abi.resource import RLIM_NLIMITS, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD
-from cloche.abi.structs import pack_rlimit, pack_rusage, pack_sysinfo, unpack_rlimit
+from cloche.abi.structs import pack_rlimit, pack_sysinfo, unpack_rlimit
 from cloche.kernel.access import find_task
 from cloche.kernel.accounting import (
     MemoryFigures,
     group_cpu_ns,
-    group_space,
+    group_usage,
     load_average,
-    space_rss_bytes,
     task_cpu_ns,
+    task_usage,
     uptime_ns,
 )
 from cloche.kernel.rlimits import from_abi, set_rlimit, to_abi
 from cloche.kernel.task import Args, Task, ThreadGroup, to_i32, to_u32, to_u64
+from cloche.kernel.usage import packed_usage
 
 
 def _packed(group: ThreadGroup, resource: int) -> bytes:
@@ -76,19 +77,20 @@ def _may_prlimit(task: Task, target: Task) -> bool:
 
 
 def sys_getrusage(task: Task, args: Args) -> int:
-    """getrusage(2): faults and context switches are the host's business and read as 0."""
+    """getrusage(2)."""
     who = to_i32(args.a0)
     group = task.group
-    rss_kib = space_rss_bytes(group_space(group)) // 1024
     if who == RUSAGE_SELF:
         user, system = group_cpu_ns(group)
+        usage = group_usage(group)
     elif who == RUSAGE_THREAD:
         user, system = task_cpu_ns(task)
+        usage = task_usage(task)
     elif who == RUSAGE_CHILDREN:
-        user, system, rss_kib = group.children_user_ns, group.children_system_ns, group.children_maxrss
+        user, system, usage = group.children_user_ns, group.children_system_ns, group.children_usage
     else:
         return -EINVAL
-    task.user_memory().write(to_u64(args.a1), pack_rusage(user, system, rss_kib, 0, 0, 0, 0, 0, 0))
+    task.user_memory().write(to_u64(args.a1), packed_usage(user, system, usage))
     return 0
 
 

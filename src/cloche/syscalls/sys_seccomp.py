@@ -1,11 +1,15 @@
 """seccomp(2), also through prctl(2); the rules are in `kernel.seccomp`."""
 
+import os
+from struct import Struct
 from typing import Final
 
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EFAULT, EINVAL, EOPNOTSUPP, LinuxError
 from cloche.abi.structs import SOCK_FPROG, SOCK_FPROG_SIZE
+from cloche.fs.seccomp_listener import NOTIFICATION_SIZE, RESPONSE_SIZE, ListenerFile
 from cloche.kernel import seccomp
+from cloche.kernel.seccomp_filter import Listener
 from cloche.kernel.task import Args, Task, to_u32, to_u64
 
 _FLAGS: Final = (
@@ -13,12 +17,18 @@ _FLAGS: Final = (
     | bpf.SECCOMP_FILTER_FLAG_LOG
     | bpf.SECCOMP_FILTER_FLAG_SPEC_ALLOW
     | bpf.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+    | bpf.SECCOMP_FILTER_FLAG_NEW_LISTENER
+    | bpf.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 )
+_TSYNC: Final = bpf.SECCOMP_FILTER_FLAG_TSYNC
+_TSYNC_ESRCH: Final = bpf.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+_SIZES: Final = Struct("<HHH")
 _ACTIONS: Final = (
     bpf.SECCOMP_RET_KILL_PROCESS,
     bpf.SECCOMP_RET_KILL_THREAD,
     bpf.SECCOMP_RET_TRAP,
     bpf.SECCOMP_RET_ERRNO,
+    bpf.SECCOMP_RET_USER_NOTIF,
     bpf.SECCOMP_RET_TRACE,
     bpf.SECCOMP_RET_LOG,
     bpf.SECCOMP_RET_ALLOW,
@@ -27,15 +37,28 @@ _ACTIONS: Final = (
 
 def set_filter(task: Task, address: int, flags: int) -> int:
     """Read a struct sock_fprog and install it."""
+    wants_listener = flags & bpf.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
     if flags & ~_FLAGS:
-        return -EINVAL  # a listener for user notification is not to be had
+        return -EINVAL
+    if wants_listener and flags & (_TSYNC | _TSYNC_ESRCH) == _TSYNC:
+        return -EINVAL  # the result could be either a thread or a descriptor
+    if flags & bpf.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not wants_listener:
+        return -EINVAL
     mem = task.user_memory()
     if address == 0:
         raise LinuxError(EFAULT)
     count, program = SOCK_FPROG.unpack(mem.read(address, SOCK_FPROG_SIZE))
     if count == 0 or count > bpf.BPF_MAXINSNS:
         return -EINVAL
-    return seccomp.add_filter(task, mem.read(program, 8 * count), flags)
+    raw = mem.read(program, 8 * count)
+    if not wants_listener:
+        return seccomp.add_filter(task, raw, flags)
+    limit = task.nofile_limit()
+    task.files.reserve(limit)
+    is_killable = flags & bpf.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0
+    listener = Listener(int.from_bytes(os.urandom(8), "little"), is_killable=is_killable)
+    result = seccomp.add_filter(task, raw, flags, listener)
+    return result or task.files.install(ListenerFile(task.kernel, listener), limit, is_cloexec=True)
 
 
 def sys_seccomp(task: Task, args: Args) -> int:
@@ -52,6 +75,13 @@ def sys_seccomp(task: Task, args: Args) -> int:
         if flags:
             return -EINVAL
         return 0 if task.user_memory().read_u32(address) in _ACTIONS else -EOPNOTSUPP
+    if operation == bpf.SECCOMP_GET_NOTIF_SIZES:
+        if flags:
+            return -EINVAL
+        task.user_memory().write(
+            address, _SIZES.pack(NOTIFICATION_SIZE, RESPONSE_SIZE, bpf.SECCOMP_DATA_SIZE)
+        )
+        return 0
     return -EINVAL
 
 

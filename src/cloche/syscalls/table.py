@@ -519,7 +519,9 @@ _TABLE: Final[list[Row]] = [
     row(95, "umask", sys_umask, FULL),
     row(96, "gettimeofday", sys_gettimeofday, FULL),
     row(97, "getrlimit", sys_getrlimit, FULL),
-    row(98, "getrusage", sys_getrusage, FULL),
+    row(
+        98, "getrusage", sys_getrusage, PARTIAL, "of a process's involuntary switches only its first thread's"
+    ),
     row(99, "sysinfo", sys_sysinfo, FULL),
     row(100, "times", sys_times, FULL),
     row(101, "ptrace", sys_ptrace, PARTIAL, "no watchpoints for reads (ENOSPC), no PTRACE_SINGLEBLOCK"),

@@ -49,4 +49,4 @@ public class Main {
 }
 J
 javac Main.java && java Main; echo "java $?"
-timeout -s TERM 1 java -cp . -XX:+UseSerialGC Main >/dev/null; echo "serial $?"
+timeout 60 java -cp . -XX:+UseSerialGC Main >/dev/null; echo "serial $?"

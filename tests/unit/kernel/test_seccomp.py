@@ -6,7 +6,7 @@ import pytest
 
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EACCES, EINVAL, ENOMEM, ENOSYS, LinuxError
-from cloche.kernel import seccomp
+from cloche.kernel import seccomp, seccomp_filter
 from cloche.kernel.task import Args
 from cloche.syscalls.sys_seccomp import sys_seccomp
 from cloche.vfs.credentials import Credentials
@@ -109,7 +109,8 @@ def test_installing(guest: Guest) -> None:
     guest.task.creds = Credentials(1000, 1000)
     assert add(guest, raw) == -EACCES
     guest.task.creds.no_new_privs = True
-    assert add(guest, raw, 8) == -EINVAL
+    assert add(guest, raw, 0x40) == -EINVAL
+    assert add(guest, raw, bpf.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) == -EINVAL
     assert add(guest, b"") == -EINVAL
     assert add(guest, raw) == 0
     assert guest.task.seccomp_mode == 2
@@ -176,3 +177,23 @@ def test_action_available(guest: Guest) -> None:
     assert guest.call(sys_seccomp, 2, 1, at) == -EINVAL
     at = guest.put(struct.pack("<I", 0x12340000))
     assert guest.call(sys_seccomp, 2, 0, at) == -95
+
+
+def test_users_of_a_filter_with_a_listener(guest: Guest) -> None:
+    listener = seccomp_filter.Listener(1, is_killable=False)
+    lower = seccomp_filter.Filter([ALLOW], None)
+    lower.listener = listener
+    task = guest.task
+    seccomp.install(task, lower)
+    upper = seccomp_filter.Filter([ALLOW], lower)
+    seccomp.install(task, upper)
+    assert (lower.users, upper.users) == (1, 1)
+    seccomp_filter.retain(task)  # a child
+    assert upper.users == 2 and upper.has_listener()
+    seccomp_filter.replace(task, None)
+    task.seccomp = upper
+    assert not listener.is_orphaned
+    seccomp_filter.replace(task, None)
+    assert listener.is_orphaned and (lower.users, upper.users) == (0, 0)
+    listener.close()
+    assert not upper.has_listener()

@@ -22,14 +22,18 @@ class Guest:
     def __init__(self, platform: Systrap) -> None:
         self.platform = platform
 
-    def start(self, code: bytes, extra: bytes = b"") -> HostThread:
-        """Map `code` at CODE (with `extra` one page behind) and a stack below STACK, and run it."""
+    def start(self, code: bytes, extra: bytes = b"", *, keeps: bool = False) -> HostThread:
+        """Map `code` at CODE (with `extra` one page behind) and a stack below STACK, and run it; `keeps`: with the descriptors
+        that its process was born with.
+        """
         thread = self.platform.new_process().main_thread()
         thread.queue_mmap(CODE, 0x4000, 7, MAP_FIXED_ANON, -1, 0)
         thread.queue_mmap(STACK - 0x10000, 0x10000, 3, MAP_FIXED_ANON, -1, 0)
         thread.write(CODE, code)
         if extra:
             thread.write(CODE + 0x1000, extra)
+        if not keeps:
+            thread.queue_keep_only([])
         regs = thread.regs()
         regs.rip, regs.rsp = CODE, STACK
         thread.set_regs(regs)

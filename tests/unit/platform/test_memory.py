@@ -205,14 +205,17 @@ def test_kept_descriptors_end_with_the_credentials(guest: Guest, platform: Systr
     guest.kill(thread.process())
 
 
-def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(guest: Guest, platform: Systrap) -> None:
+def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(
+    guest: Guest, platform: Systrap
+) -> None:
     """... and keep those alone that they have a right to."""
     paths = ["/etc/passwd", "/etc/group", "/usr/bin/env"]
     if not platform.is_direct():
         return
     seen: list[set[str]] = []
     for turn in range(20):
-        thread = stopped(guest)
+        thread = guest.start(syscall(39) + ANSWER, keeps=True)
+        guest.event()
         fds = f"/proc/{thread.process().host_pid()}/fd"
         files = [os.open(path, os.O_RDONLY) for path in paths]
         allowed: list[int] = []

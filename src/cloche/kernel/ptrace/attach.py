@@ -13,7 +13,15 @@ from cloche.abi.signal import SI_USER, SIGCHLD, SIGKILL, SIGSTOP
 from cloche.abi.structs import pack_siginfo_kill
 from cloche.kernel.access import may_access
 from cloche.kernel.answers import withdraw
-from cloche.kernel.blocking import RESUME, end_wait
+from cloche.kernel.blocking import (
+    BLOCKED,
+    ERESTARTNOINTR,
+    RESUME,
+    Blocked,
+    TaskBase,
+    block_on,
+    end_wait,
+)
 from cloche.kernel.exit import notify_parent, reap
 from cloche.kernel.ptrace import watch
 from cloche.kernel.ptrace.stops import SignalStop, current_stop, note_call, release, trap
@@ -25,6 +33,7 @@ from cloche.kernel.signals import (
 )
 from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee
 from cloche.kernel.wait import parent_thread
+from cloche.vfs.waitqueue import WaitQueue
 
 SCOPE_RELATIONAL: Final = 1
 SCOPE_CAPABILITY: Final = 2
@@ -119,6 +128,26 @@ def traceme(task: Task) -> int:
     return 0
 
 
+class AttachWait(Blocked):
+    """A tracer that waits for an execve of the process to which it wants to attach."""
+
+    def __init__(self, target: Task, addr: int, options: int, *, is_seized: bool) -> None:
+        super().__init__()
+        self.target: Task = target
+        self.addr: int = addr
+        self.options: int = options
+        self.is_seized: bool = is_seized
+
+    def retry(self, task: TaskBase) -> int:
+        if self.target.group.exec_waiter is not None:
+            return BLOCKED
+        assert isinstance(task, Task)
+        return attach(task, self.target, self.addr, self.options, is_seized=self.is_seized)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -ERESTARTNOINTR
+
+
 def attach(tracer: Task, target: Task, addr: int, options: int, *, is_seized: bool) -> int:
     """PTRACE_ATTACH and PTRACE_SEIZE: 0 or a negative errno (ptrace_attach)."""
     if is_seized:
@@ -134,6 +163,11 @@ def attach(tracer: Task, target: Task, addr: int, options: int, *, is_seized: bo
         return -EPERM
     if not may_access(tracer, target, uses_real_ids=True) or not yama_allows(tracer, target):
         return -EPERM
+    if group.exec_waiter is not None:
+        # Its next credentials are decided already, what may_access looked at is out of date (cred_guard_mutex).
+        if group.exec_queue is None:
+            group.exec_queue = WaitQueue()
+        return block_on(tracer, AttachWait(target, addr, options, is_seized=is_seized), group.exec_queue)
     if target.is_exited or group.is_exiting or group.is_leaving or target.tracee is not None:
         return -EPERM
     tracee = link(target, tracer, options, is_seized=is_seized)

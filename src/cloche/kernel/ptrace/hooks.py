@@ -360,9 +360,10 @@ def task_exits(task: Task) -> None:
     """A thread goes: its tracees lose their tracer, its own tracer may wait for it (the hook of kernel.exit)."""
     for traced in list(task.ptraced):
         attach.abandon(traced)
-    job = task.ops_job
-    if job is not None:
-        job.failed(task, 0)
+    for job in (task.ops_job, task.waiting_job):
+        if job is not None:
+            job.failed(task, 0)
+    task.waiting_job = None
     tracee, group = task.tracee, task.group
     if group.exec_waiter is not None:
         group.exec_waiter.make_ready()

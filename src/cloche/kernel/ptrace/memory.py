@@ -3,7 +3,8 @@
 A breakpoint is a write into private, read-only text.  The host refuses the sentry's write there, so a stopped thread of
 the address space is ordered to make the pages accessible (`mprotect`), the sentry copies, and the thread puts the
 protection back; copy-on-write has then given the process a page of its own.  The list of areas does not change.
-As in Linux only private mappings can be forced to take a write.
+If none is stopped, one that runs is made to (`Task.waiting_job`).  As in Linux only private mappings can be forced to
+take a write.
 
 Two rounds of operations make a `ForcedAccess`; whoever asked waits on its queue.
 """
@@ -11,6 +12,7 @@ Two rounds of operations make a `ForcedAccess`; whoever asked waits on its queue
 from typing import Final
 
 from cloche.abi.mman import PROT_READ, PROT_WRITE
+from cloche.kernel.blocking import BLOCKED, RETURN, Blocked, TaskBase, block_on_time
 from cloche.kernel.task import OpsJob, Task
 from cloche.mm.address_space import PAGE, PAGE_MASK, AddressSpace, page_up
 from cloche.vfs.waitqueue import WaitQueue
@@ -18,6 +20,20 @@ from cloche.vfs.waitqueue import WaitQueue
 MAX_FORCED: Final = 1 << 20  # bytes of one access
 _OPENING: Final = 0
 _CLOSING: Final = 1
+
+
+class HeldWait(Blocked):
+    """A task that was about to run guest code, while its thread works for somebody else."""
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        if task.ops_job is not None:
+            return BLOCKED
+        task.orig_rax = -1  # the registers hold everything
+        return RETURN
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.retry(task)
 
 
 class ForcedAccess(OpsJob):
@@ -31,8 +47,9 @@ class ForcedAccess(OpsJob):
         self.found: bytes = b""  # what was read
         self.count: int = 0  # bytes that were moved
         self.is_done: bool = False
+        self.is_lost: bool = False  # without an attempt: its thread went elsewhere, another may do it
         self.queue: WaitQueue = WaitQueue()
-        self.pieces: list[tuple[int, int, int]] = []  # start, end, protection to put back
+        self.pieces: list[tuple[int, int]] = []  # start and end of pages whose protection changes
         self.phase: int = _OPENING
 
     def plan(self) -> bool:
@@ -47,7 +64,7 @@ class ForcedAccess(OpsJob):
             if area.prot & wanted != wanted:
                 if area.is_shared() and (self.data is not None or area.prot == 0):
                     break
-                self.pieces.append((at, stop, area.prot))
+                self.pieces.append((at, stop))
             at = stop
         return bool(self.pieces) and self.pieces[0][0] <= self.addr + PAGE
 
@@ -55,10 +72,23 @@ class ForcedAccess(OpsJob):
         """Let the stopped thread of `worker` begin."""
         worker.ops_job = self
         extra = PROT_READ if self.data is None else PROT_READ | PROT_WRITE
-        for start, end, prot in self.pieces:
-            worker.thread.queue_mprotect(start, end - start, prot | extra)
+        for start, end in self.pieces:
+            area = self.space.find(start)
+            if area is not None:
+                worker.thread.queue_mprotect(start, end - start, area.prot | extra)
         worker.is_running_ops = True
         worker.thread.run_ops()
+
+    def begin(self, task: Task) -> bool:
+        self.pieces.clear()  # the thread may have changed them meanwhile
+        if task.mm is not self.space or self.space.is_dead or not can_work(task) or not self.plan():
+            self.is_lost = True
+            self._end()
+            return False
+        if task.blocked is None:
+            block_on_time(task, HeldWait())
+        self.start(task)
+        return True
 
     def move(self) -> int:
         """Read or write as the protections are now; the bytes that were moved."""
@@ -73,21 +103,36 @@ class ForcedAccess(OpsJob):
         if self.phase == _OPENING:
             self.phase = _CLOSING
             self.move()
-            for start, end, prot in self.pieces:
-                task.thread.queue_mprotect(start, end - start, prot)
+            self._put_back(task)
             task.thread.run_ops()
             return
-        self._finish(task)
+        self.failed(task, 0)
+
+    def _put_back(self, task: Task) -> None:
+        """Queue the protections of the areas as they are now: other threads may run."""
+        for start, end in self.pieces:
+            at = start
+            while at < end:
+                area = self.space.find(at)
+                if area is None:
+                    at += PAGE
+                    continue
+                stop = min(area.end, end)
+                task.thread.queue_mprotect(at, stop - at, area.prot)
+                at = stop
 
     def failed(self, task: Task, errno: int) -> None:
-        self._finish(task)
-
-    def _finish(self, task: Task) -> None:
-        self.is_done = True
-        task.ops_job = None
-        task.is_running_ops = False
-        self.queue.wake()
+        if task.ops_job is self:
+            task.ops_job = None
+            task.is_running_ops = False
+        else:
+            self.is_lost = True
+        self._end()
         task.make_ready()
+
+    def _end(self) -> None:
+        self.is_done = True
+        self.queue.wake()
 
 
 def can_work(task: Task) -> bool:
@@ -109,23 +154,47 @@ def find_worker(caller: Task, space: AddressSpace, preferred: Task | None) -> Ta
         return caller
     if preferred is not None:
         for task in preferred.group.tasks:
-            if task.mm is space and can_work(task):
-                return task
+            worker = task.lent_to if task.lent_to is not None else task
+            if worker.mm is space and can_work(worker):
+                return worker
     return None
 
 
 def force(
     caller: Task, space: AddressSpace, preferred: Task | None, addr: int, length: int, data: bytes | None
 ) -> ForcedAccess | None:
-    """Begin a forced access; None if no protection stands in its way, or if no thread of it is stopped."""
+    """Begin a forced access; None if no protection stands in its way, or if no thread can do it."""
     access = ForcedAccess(space, addr, min(length, MAX_FORCED), data)
     if space.is_dead or not access.plan():
         return None
     worker = find_worker(caller, space, preferred)
-    if worker is None:
+    if worker is not None:
+        access.start(worker)
+        return access
+    runner = find_runner(space, preferred)
+    if runner is None:
         return None
-    access.start(worker)
+    runner.waiting_job = access
+    runner.wants_attention = True
+    if not runner.is_running_ops:
+        runner.kernel.interrupt(runner.thread)
     return access
+
+
+def find_runner(space: AddressSpace, preferred: Task | None) -> Task | None:
+    """A thread of an address space that will stop for this: it runs guest code, or carries out operations."""
+    if preferred is None:
+        return None
+    for task in preferred.group.tasks:
+        worker = task.lent_to if task.lent_to is not None else task
+        if (
+            worker.mm is space
+            and not worker.is_exited
+            and worker.waiting_job is None
+            and worker.ops_job is None
+        ):
+            return worker
+    return None
 
 
 def busy_with(task: Task) -> ForcedAccess | None:

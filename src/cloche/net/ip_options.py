@@ -1,0 +1,581 @@
+"""The options of AF_INET and AF_INET6 sockets at IPPROTO_IP and IPPROTO_IPV6 (ip(7), ipv6(7)).
+
+Most are flags that are kept, shown again and looked at where they matter.  What has no meaning on lo (source routes,
+IPsec, filter tables) is refused as by a Linux without it.
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
+from cloche.abi.errno import (
+    EADDRINUSE,
+    EADDRNOTAVAIL,
+    EINVAL,
+    ENODEV,
+    ENOPROTOOPT,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPERM,
+    EPROTO,
+    LinuxError,
+)
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IP_ADD_MEMBERSHIP,
+    IP_BIND_ADDRESS_NO_PORT,
+    IP_CHECKSUM,
+    IP_DROP_MEMBERSHIP,
+    IP_FREEBIND,
+    IP_HDRINCL,
+    IP_IPSEC_POLICY,
+    IP_LOCAL_PORT_RANGE,
+    IP_MINTTL,
+    IP_MTU,
+    IP_MTU_DISCOVER,
+    IP_MULTICAST_ALL,
+    IP_MULTICAST_IF,
+    IP_MULTICAST_LOOP,
+    IP_MULTICAST_TTL,
+    IP_NODEFRAG,
+    IP_OPTIONS,
+    IP_PASSSEC,
+    IP_PKTINFO,
+    IP_PKTOPTIONS,
+    IP_PROTOCOL,
+    IP_RECVERR,
+    IP_RECVERR_RFC4884,
+    IP_RECVFRAGSIZE,
+    IP_RECVOPTS,
+    IP_RECVORIGDSTADDR,
+    IP_RECVTOS,
+    IP_RECVTTL,
+    IP_RETOPTS,
+    IP_ROUTER_ALERT,
+    IP_TOS,
+    IP_TRANSPARENT,
+    IP_TTL,
+    IP_UNICAST_IF,
+    IP_XFRM_POLICY,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_2292DSTOPTS,
+    IPV6_2292HOPLIMIT,
+    IPV6_2292HOPOPTS,
+    IPV6_2292PKTINFO,
+    IPV6_2292RTHDR,
+    IPV6_ADD_MEMBERSHIP,
+    IPV6_ADDR_PREFERENCES,
+    IPV6_AUTOFLOWLABEL,
+    IPV6_DONTFRAG,
+    IPV6_DROP_MEMBERSHIP,
+    IPV6_DSTOPTS,
+    IPV6_FLOWINFO,
+    IPV6_FLOWINFO_SEND,
+    IPV6_FREEBIND,
+    IPV6_HDRINCL,
+    IPV6_HOPOPTS,
+    IPV6_IPSEC_POLICY,
+    IPV6_MINHOPCOUNT,
+    IPV6_MTU,
+    IPV6_MTU_DISCOVER,
+    IPV6_MULTICAST_ALL,
+    IPV6_MULTICAST_HOPS,
+    IPV6_MULTICAST_IF,
+    IPV6_MULTICAST_LOOP,
+    IPV6_RECVDSTOPTS,
+    IPV6_RECVERR,
+    IPV6_RECVERR_RFC4884,
+    IPV6_RECVFRAGSIZE,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVHOPOPTS,
+    IPV6_RECVORIGDSTADDR,
+    IPV6_RECVPATHMTU,
+    IPV6_RECVPKTINFO,
+    IPV6_RECVRTHDR,
+    IPV6_RECVTCLASS,
+    IPV6_ROUTER_ALERT_ISOLATE,
+    IPV6_RTHDR,
+    IPV6_RTHDRDSTOPTS,
+    IPV6_TCLASS,
+    IPV6_TRANSPARENT,
+    IPV6_UNICAST_HOPS,
+    IPV6_UNICAST_IF,
+    IPV6_V6ONLY,
+    IPV6_XFRM_POLICY,
+    MCAST_JOIN_GROUP,
+    MCAST_LEAVE_GROUP,
+    SOCK_RAW,
+    SOCK_STREAM,
+    SOL_SOCKET,
+)
+from cloche.kernel.task import Kernel
+from cloche.net.inet_addr import (
+    ANY4,
+    ANY6,
+    LO_INDEX,
+    Interface,
+    is_multicast,
+)
+from cloche.net.socket import SocketFile
+from cloche.vfs.objects import Context
+
+_I32: Final = Struct("<i")
+_IP_FLAGS: Final = frozenset(
+    {
+        IP_PKTINFO,
+        IP_RECVTTL,
+        IP_RECVTOS,
+        IP_RECVOPTS,
+        IP_RETOPTS,
+        IP_RECVERR,
+        IP_RECVORIGDSTADDR,
+        IP_FREEBIND,
+        IP_BIND_ADDRESS_NO_PORT,
+        IP_MULTICAST_ALL,
+        IP_MULTICAST_LOOP,
+        IP_NODEFRAG,
+        IP_RECVFRAGSIZE,
+        IP_PASSSEC,
+        IP_RECVERR_RFC4884,
+        IP_CHECKSUM,
+    }
+)
+_IPV6_FLAGS: Final = frozenset(
+    {
+        IPV6_RECVPKTINFO,
+        IPV6_RECVHOPLIMIT,
+        IPV6_RECVTCLASS,
+        IPV6_RECVERR,
+        IPV6_RECVORIGDSTADDR,
+        IPV6_RECVHOPOPTS,
+        IPV6_RECVDSTOPTS,
+        IPV6_RECVRTHDR,
+        IPV6_RECVPATHMTU,
+        IPV6_RECVFRAGSIZE,
+        IPV6_FREEBIND,
+        IPV6_DONTFRAG,
+        IPV6_AUTOFLOWLABEL,
+        IPV6_FLOWINFO_SEND,
+        IPV6_MULTICAST_ALL,
+        IPV6_MULTICAST_LOOP,
+        IPV6_RECVERR_RFC4884,
+        IPV6_2292PKTINFO,
+        IPV6_2292HOPOPTS,
+        IPV6_2292DSTOPTS,
+        IPV6_2292RTHDR,
+        IPV6_2292HOPLIMIT,
+        IPV6_FLOWINFO,
+        IPV6_ROUTER_ALERT_ISOLATE,
+    }
+)
+
+
+# Options of IPsec and of filter tables, which are not there: but who may ask is looked at first.
+_IP_POLICIES: Final = frozenset({IP_IPSEC_POLICY, IP_XFRM_POLICY, 64, 65})
+_IPV6_POLICIES: Final = frozenset({IPV6_IPSEC_POLICY, IPV6_XFRM_POLICY, 64, 65})
+_IPV6_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS})
+# IPV6_ADDR_PREFERENCES: groups of which one may be chosen.
+_PREFER_TMP_PUBLIC: Final = 0x0103
+_PREFER_TMP_DEFAULT: Final = 0x0100
+_PREFER_COA: Final = 0x0004
+_PREFER_HOME: Final = 0x0400
+_PREFER_CGA: Final = 0x0808
+
+
+class IpSocket(SocketFile):
+    """What IPPROTO_IP and IPPROTO_IPV6 are about: addresses, options and multicast groups."""
+
+    def __init__(
+        self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
+    ) -> None:
+        super().__init__(kernel, ctx, family, kind, protocol, flags)
+        any_addr = ANY4 if family == AF_INET else ANY6
+        self.laddr: bytes = any_addr
+        self.lport: int = 0
+        self.raddr: bytes = any_addr
+        self.rport: int = 0
+        self.is_v6_only: bool = False
+        self.ip: dict[int, int] = {}  # options at IPPROTO_IP that were set
+        self.ip6: dict[int, int] = {}
+        self.groups: dict[bytes, int] = {}  # multicast groups joined
+
+    def interface(self) -> Interface:
+        """The network's lo."""
+        raise NotImplementedError
+
+    def has_port(self) -> bool:
+        """Whether a port is ours (inet_num); `lport` alone may be one that getsockname(2) still shows."""
+        return self.lport != 0
+
+    def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level == SOL_SOCKET:
+            return self.set_common(ctx, name, value)
+        if level == IPPROTO_IP and (self.family == AF_INET or self.kind != SOCK_RAW):
+            return self._set_ip(ctx, name, value)
+        if level == IPPROTO_IPV6 and self.family == AF_INET6:
+            return self._set_ipv6(ctx, name, value)
+        return self.set_protocol(ctx, level, name, value)
+
+    def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        """An option of the transport protocol."""
+        return -ENOPROTOOPT
+
+    def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        """An option of the transport protocol.  Raises LinuxError."""
+        raise self.no_such_level()
+
+    def no_such_level(self) -> LinuxError:
+        """The error of getsockopt(2) for a level that the socket does not have."""
+        return LinuxError(EOPNOTSUPP if self.family == AF_INET else ENOPROTOOPT)
+
+    def getsockopt(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        if level == SOL_SOCKET:
+            return self.get_common(ctx, name, length)
+        if level == IPPROTO_IP and (self.family == AF_INET or self.kind != SOCK_RAW):
+            found = self._get_ip(ctx, name, length)
+        elif level == IPPROTO_IPV6 and self.family == AF_INET6:
+            found = self._get_ipv6(ctx, name)
+        else:
+            return self.get_protocol(ctx, level, name, length)
+        return found
+
+    def _set_ip(self, ctx: Context, name: int, value: bytes) -> int:
+        if name in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
+            if self.kind == SOCK_STREAM:
+                return -EPROTO
+            return self._membership4(value, is_join=name == IP_ADD_MEMBERSHIP)
+        if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
+            return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
+        if name == IP_MULTICAST_IF:
+            return self._multicast_if(value)
+        if name == IP_OPTIONS:
+            return 0 if not value else -EINVAL
+        if len(value) >= 4:
+            number: int = _I32.unpack_from(value, 0)[0]
+        elif value:
+            number = value[0]
+        else:
+            number = 0
+        if name == IP_TTL:
+            if not value or (number != -1 and not 1 <= number <= 255):
+                return -EINVAL
+            self.ip[name] = number if number != -1 else 64
+            return 0
+        if name == IP_TOS:
+            self.ip[name] = number & 0xFF if self.kind != SOCK_STREAM else number & 0xFC
+            return 0
+        if name == IP_MULTICAST_TTL:
+            if self.kind == SOCK_STREAM or not value or not -1 <= number <= 255:
+                return -EINVAL
+            self.ip[name] = 1 if number == -1 else number
+            return 0
+        if name == IP_MULTICAST_LOOP and not value:
+            return -EINVAL
+        if name == IP_MTU_DISCOVER:
+            if not 0 <= number <= 5:
+                return -EINVAL
+            self.ip[name] = number
+            return 0
+        if name == IP_HDRINCL:
+            if self.kind != SOCK_RAW:
+                return -ENOPROTOOPT
+            self.ip[name] = int(number != 0)
+            return 0
+        if name == IP_NODEFRAG and self.kind != SOCK_RAW:
+            return -ENOPROTOOPT
+        if name == IP_TRANSPARENT:
+            if number and not (
+                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
+            ):
+                return -EPERM
+            self.ip[name] = int(number != 0)
+            return 0
+        if name == IP_MINTTL:
+            if not 0 <= number <= 255:
+                return -EINVAL
+            self.ip[name] = number
+            return 0
+        if name == IP_LOCAL_PORT_RANGE:
+            low, high = number & 0xFFFF, number >> 16 & 0xFFFF
+            if low and high and low > high:
+                return -EINVAL
+            self.ip[name] = number
+            return 0
+        if name == IP_UNICAST_IF:
+            return self._unicast_if(self.ip, name, value)
+        if name == IP_ROUTER_ALERT:
+            if self.kind != SOCK_RAW:
+                return -EINVAL
+            self.ip[name] = int(number != 0)
+            return 0
+        if name in _IP_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
+            return -EPERM
+        if name == IP_RECVFRAGSIZE and self.kind == SOCK_STREAM:
+            return -EINVAL
+        if name in _IP_FLAGS:
+            if name == IP_MULTICAST_ALL and number not in (0, 1):
+                return -EINVAL
+            self.ip[name] = int(number != 0)
+            return 0
+        return -ENOPROTOOPT
+
+    def _unicast_if(self, options: dict[int, int], name: int, value: bytes) -> int:
+        """IP_UNICAST_IF and IPV6_UNICAST_IF: an index in network order."""
+        if len(value) != 4:
+            return -EINVAL
+        if int.from_bytes(value, "big") not in (0, LO_INDEX):
+            return -EADDRNOTAVAIL
+        options[name] = _I32.unpack(value)[0]
+        return 0
+
+    def _get_ip(self, ctx: Context, name: int, length: int) -> bytes:
+        if name == IP_OPTIONS or (name == IP_PKTOPTIONS and self.kind == SOCK_STREAM):
+            return b""
+        if name in (64, 65, 66, 67, 83) and not self.has_capability(ctx, CAP_NET_ADMIN):
+            raise LinuxError(EPERM)
+        if name == IP_MULTICAST_IF:
+            return self.ip.get(-IP_MULTICAST_IF, 0).to_bytes(4, "big")
+        defaults = {
+            IP_TTL: 64,
+            IP_MULTICAST_TTL: 1,
+            IP_MULTICAST_LOOP: 1,
+            IP_MULTICAST_ALL: int(self.family == AF_INET),
+            IP_MTU_DISCOVER: 1,
+        }
+        if name == IP_MTU:
+            if self.rport == 0:
+                raise LinuxError(ENOTCONN)
+            number = min(self.interface().mtu, 65535) if len(self.raddr) == 4 else self.interface().mtu
+        elif name == IP_PROTOCOL:
+            number = self.protocol if self.kind == SOCK_RAW else self.lport if self.has_port() else 0
+        elif name in _IP_FLAGS or name in (
+            IP_TTL,
+            IP_TOS,
+            IP_MULTICAST_TTL,
+            IP_MTU_DISCOVER,
+            IP_TRANSPARENT,
+            IP_MINTTL,
+            IP_LOCAL_PORT_RANGE,
+            IP_UNICAST_IF,
+            IP_HDRINCL,
+            IP_ROUTER_ALERT,
+        ):
+            number = self.ip.get(name, defaults.get(name, 0))
+        else:
+            raise LinuxError(ENOPROTOOPT)
+        if 0 < length < 4 and 0 <= number <= 255:
+            return bytes([number])
+        return _I32.pack(number)
+
+    def _membership4(self, value: bytes, *, is_join: bool) -> int:
+        if len(value) < 8:
+            return -EINVAL
+        group = value[:4]
+        if not is_multicast(group):
+            return -EINVAL if is_join else -EADDRNOTAVAIL
+        index = _I32.unpack_from(value, 8)[0] if len(value) >= 12 else 0
+        interface = value[4:8]
+        if index not in (0, LO_INDEX) or (index == 0 and not self.interface().is_local(interface)):
+            return -ENODEV
+        return self._change_group(group, is_join=is_join)
+
+    def _change_group(self, group: bytes, *, is_join: bool) -> int:
+        if is_join:
+            if group in self.groups:
+                return -EADDRINUSE
+            if len(self.groups) >= 20:
+                return -105  # ENOBUFS
+            self.groups[group] = LO_INDEX
+            return 0
+        if group not in self.groups:
+            return -EADDRNOTAVAIL
+        del self.groups[group]
+        return 0
+
+    def _membership6(self, value: bytes, *, is_join: bool) -> int:
+        if len(value) < 20:
+            return -EINVAL
+        if self.kind == SOCK_STREAM:
+            return -EPROTO
+        group, index = value[:16], _I32.unpack_from(value, 16)[0]
+        if not is_multicast(group):
+            return -EINVAL if is_join else -EADDRNOTAVAIL
+        if index not in (0, LO_INDEX):
+            return -ENODEV
+        if index == 0:
+            return -ENODEV if is_join else -EADDRNOTAVAIL
+        return self._change_group(group, is_join=is_join)
+
+    def _membership_any(self, value: bytes, *, is_join: bool) -> int:
+        """MCAST_JOIN_GROUP: struct group_req."""
+        if len(value) < 136:
+            return -EINVAL
+        index: int = _I32.unpack_from(value, 0)[0]
+        family = value[8] | value[9] << 8
+        if index != LO_INDEX:
+            return -ENODEV
+        if family == AF_INET:
+            group = value[12:16]
+        elif family == AF_INET6:
+            group = value[16:32]
+        else:
+            return -EINVAL
+        if not is_multicast(group):
+            return -EINVAL
+        return self._change_group(group, is_join=is_join)
+
+    def _multicast_if(self, value: bytes) -> int:
+        if self.kind == SOCK_STREAM:
+            return -EINVAL
+        if len(value) >= 12:
+            addr, index = value[4:8], _I32.unpack_from(value, 8)[0]
+        elif len(value) >= 8:
+            addr, index = value[4:8], 0
+        elif len(value) >= 4:
+            addr, index = value[:4], 0
+        else:
+            return -EINVAL
+        if index not in (0, LO_INDEX):
+            return -EADDRNOTAVAIL
+        if index == 0 and addr != ANY4 and not self.interface().is_local(addr):
+            return -EADDRNOTAVAIL
+        self.ip[-IP_MULTICAST_IF] = int.from_bytes(addr, "big")
+        self.ip[IP_MULTICAST_IF] = LO_INDEX if index or addr != ANY4 else 0
+        return 0
+
+    def _set_ipv6(self, ctx: Context, name: int, value: bytes) -> int:
+        if name in (IPV6_ADD_MEMBERSHIP, IPV6_DROP_MEMBERSHIP):
+            return self._membership6(value, is_join=name == IPV6_ADD_MEMBERSHIP)
+        if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
+            return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
+        if len(value) < 4:
+            return -EINVAL
+        number: int = _I32.unpack_from(value, 0)[0]
+        if name == IPV6_V6ONLY:
+            if self.has_port() or self.kind == SOCK_RAW:
+                return -EINVAL
+            self.is_v6_only = number != 0
+            return 0
+        if self.kind == SOCK_STREAM and name in (IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF):
+            return -ENOPROTOOPT
+        if name in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS):
+            if not -1 <= number <= 255:
+                return -EINVAL
+            self.ip6[name] = number
+            return 0
+        if name == IPV6_TCLASS:
+            if not -1 <= number <= 255:
+                return -EINVAL
+            number = max(number, 0)
+            self.ip6[name] = number if self.kind != SOCK_STREAM else number & ~3  # TCP's own: ECN
+            return 0
+        if name == IPV6_MULTICAST_IF:
+            if number not in (0, LO_INDEX):
+                return -ENODEV
+            self.ip6[name] = number
+            return 0
+        if name == IPV6_MTU_DISCOVER:
+            if not 0 <= number <= 5:
+                return -EINVAL
+            self.ip6[name] = number
+            return 0
+        if name == IPV6_MTU:
+            if number and number < 1280:
+                return -EINVAL
+            return 0
+        if name == IPV6_TRANSPARENT:
+            if number and not (
+                self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
+            ):
+                return -EPERM
+            self.ip6[name] = int(number != 0)
+            return 0
+        if name == IPV6_UNICAST_IF:
+            return self._unicast_if(self.ip6, name, value)
+        if name == IPV6_ADDR_PREFERENCES:
+            return self._prefer_addresses(number)
+        if name == IPV6_MINHOPCOUNT:
+            if not 0 <= number <= 255:
+                return -EINVAL
+            self.ip6[name] = number
+            return 0
+        if name in _IPV6_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
+            return -EPERM
+        if name == IPV6_HDRINCL and self.kind == SOCK_RAW:
+            self.ip6[name] = int(number != 0)
+            return 0
+        if name in _IPV6_FLAGS:
+            if name == IPV6_MULTICAST_LOOP and number not in (0, 1):
+                return -EINVAL
+            self.ip6[name] = int(number != 0)
+            return 0
+        return -ENOPROTOOPT
+
+    def _prefer_addresses(self, number: int) -> int:
+        """IPV6_ADDR_PREFERENCES: at most one of each group; kept as Linux shows it (struct ipv6_pinfo)."""
+        chosen = self.ip6.get(IPV6_ADDR_PREFERENCES, _PREFER_TMP_DEFAULT)
+        of_life = number & _PREFER_TMP_PUBLIC
+        of_home = number & (_PREFER_HOME | _PREFER_COA)
+        if of_life not in (0, 1, 2, _PREFER_TMP_DEFAULT) or of_home == _PREFER_HOME | _PREFER_COA:
+            return -EINVAL
+        if number & _PREFER_CGA == _PREFER_CGA:
+            return -EINVAL
+        if of_life:
+            chosen = chosen & ~_PREFER_TMP_PUBLIC | of_life & 3
+        if of_home:
+            chosen = chosen & ~_PREFER_COA | of_home & _PREFER_COA
+        self.ip6[IPV6_ADDR_PREFERENCES] = chosen
+        return 0
+
+    def _get_ipv6(self, ctx: Context, name: int) -> bytes:
+        if name == IPV6_V6ONLY:
+            return _I32.pack(int(self.is_v6_only))
+        if name == IPV6_ADDR_PREFERENCES:
+            chosen = self.ip6.get(name, _PREFER_TMP_DEFAULT)
+            chosen |= 0 if chosen & 3 else _PREFER_TMP_DEFAULT
+            return _I32.pack(chosen if chosen & _PREFER_COA else chosen | _PREFER_HOME)
+        if name in _IPV6_HEADERS:
+            return b""
+        if name in (64, 65, 68, 69) and not self.has_capability(ctx, CAP_NET_ADMIN):
+            raise LinuxError(EPERM)
+        defaults = {
+            IPV6_UNICAST_HOPS: 64,
+            IPV6_MULTICAST_HOPS: 1,
+            IPV6_MULTICAST_LOOP: 1,
+            IPV6_MULTICAST_ALL: 1,
+            IPV6_MTU_DISCOVER: 1,
+            IPV6_AUTOFLOWLABEL: 1,
+        }
+        if name == IPV6_MTU:
+            if self.rport == 0:
+                raise LinuxError(ENOTCONN)
+            return _I32.pack(self.interface().mtu)
+        if (
+            name in _IPV6_FLAGS
+            or name
+            in (
+                IPV6_UNICAST_HOPS,
+                IPV6_MULTICAST_HOPS,
+                IPV6_TCLASS,
+                IPV6_MULTICAST_IF,
+                IPV6_MTU_DISCOVER,
+                IPV6_TRANSPARENT,
+                IPV6_UNICAST_IF,
+                IPV6_MINHOPCOUNT,
+            )
+            or (name == IPV6_HDRINCL and self.kind == SOCK_RAW)
+        ):
+            number = self.ip6.get(name, defaults.get(name, 0))
+            if name in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS) and number < 0:
+                number = defaults[name]
+            return _I32.pack(number)
+        raise LinuxError(ENOPROTOOPT)
+
+    def ttl(self) -> int:
+        """What our packets start with."""
+        if self.family == AF_INET6:
+            hops = self.ip6.get(IPV6_UNICAST_HOPS, -1)
+            return hops if hops >= 0 else 64
+        return self.ip.get(IP_TTL, 64)
