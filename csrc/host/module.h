@@ -382,8 +382,8 @@ FUNC(queue_keep_only)
     struct prc *p = prcs[t->prc];
     for (int i = 0; i < KEPT_FDS; i++) {
         struct kept *k = &p->kept[i];
-        if (!k->stamp && !zygote_keeps)
-            continue; /* what no record tells of, after a failure, is closed as well */
+        if (!k->stamp && !zygote_keeps && p->pid > 0)
+            continue; /* what no record tells of, after a failure or before the birth, is closed as well */
         bool stays = k->stamp && k->owner == t->id && k->round == t->batch;
         for (Py_ssize_t j = 1; j < nargs && !stays; j += 2)
             stays = k->stamp && k->dev == (dev_t)U64(j) && k->ino == (ino_t)U64(j + 1);
@@ -427,10 +427,12 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     child->fork_fd = rotate_fd(p);
     child->parent = p->id;
     child->next_fd = p->next_fd;
-    memcpy(child->windows, p->windows, sizeof p->windows);
-    memcpy(child->kept, p->kept, sizeof p->kept);
-    child->kept_stamp = p->kept_stamp;
-    child->window_stamp = p->window_stamp;
+    if (!ct->op_count) { /* else a blank that was needed before its turn came: what is queued made a record of its own */
+        memcpy(child->windows, p->windows, sizeof p->windows);
+        memcpy(child->kept, p->kept, sizeof p->kept);
+        child->kept_stamp = p->kept_stamp;
+        child->window_stamp = p->window_stamp;
+    }
     struct hop *h = add_op(t);
     h->op.nr = SYS_clone;
     h->op.args[0] = CLONE_PARENT | SIGCHLD;

@@ -5,6 +5,7 @@
  * A file that was cut off meanwhile ends the copy early: what was read is then less.
  */
 
+#define STEADY (1ULL << 60) /* in a key: the file has what is read, nobody but the sentry can cut it off */
 #define WINDOW_MIN_READ 2048
 #define WINDOW_MIN_TOTAL (256 << 10) /* read of one file before it is worth a mapping */
 
@@ -71,12 +72,16 @@ static int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, 
     struct prc *p = prcs[t->prc];
     struct stat st;
     if (!key || offset < 0 || length < WINDOW_MIN_READ || length > WINDOW_SIZE || t->wbuf_used ||
-        t->rec_count >= MAX_COPIES || fstat(fd, &st) < 0)
+        t->rec_count >= MAX_COPIES)
         return -1;
-    if (offset >= st.st_size)
-        return 0;
-    if (length > (uint64_t)(st.st_size - offset))
-        length = st.st_size - offset;
+    if (!(key & STEADY)) {
+        if (fstat(fd, &st) < 0)
+            return -1;
+        if (offset >= st.st_size)
+            return 0;
+        if (length > (uint64_t)(st.st_size - offset))
+            length = st.st_size - offset;
+    }
     int i = find_window(p, key, offset, length);
     if (i < 0 && reads_much(p, key, length))
         i = open_window(t, fd, key, offset, length);

@@ -54,6 +54,58 @@ x cat /proc/net/dev
 x cat /proc/net/if_inet6
 """
 
+ROUTES = """
+x() { echo "$ $*"; "$@" 2>&1; echo "= $?"; }
+x ip route add blackhole 10.0.1.0/24
+x ip route add 10.0.0.0/8 dev lo
+ip link set lo up
+for words in 'add 10.0.0.0/8 dev lo' 'add 10.0.0.0/8 dev lo' 'add 10.0.0.0/8 dev lo metric 7' 'add local 10.9.0.0/16 dev lo' \\
+    'add unreachable 10.1.0.0/16' 'add prohibit 10.3.0.0/16' 'add throw 10.4.0.0/16' 'add 10.5.0.0/16 via 10.9.0.1' \\
+    'add 10.6.0.0/16 dev lo src 127.0.0.1' 'add 10.77.0.1 dev lo' 'add 10.78.0.1/24 dev lo' 'add 10.79.0.0/16 via 11.0.0.1' \\
+    'add 10.80.0.0/16 dev lo table 100' 'add 10.81.0.0/16 dev lo proto static scope host' 'add 10.83.0.0/16 dev lo mtu 900' \\
+    'add 10.84.0.0/16 dev lo src 1.2.3.4' 'show table all' 'del 10.0.0.0/8' 'del 10.0.0.0/8' 'del 10.0.0.0/8' \\
+    'del unreachable 10.1.0.0/16' 'del table 100 10.80.0.0/16' 'replace 10.6.0.0/16 dev lo metric 3' \\
+    'change 10.6.0.0/16 dev lo metric 3 src 127.0.0.1' 'change 10.66.0.0/16 dev lo' 'append 10.6.0.0/16 dev lo metric 3' \\
+    'prepend 10.6.0.0/16 dev lo metric 3' show 'get 10.9.1.1' 'get 10.3.0.1' 'get 10.4.0.1' 'get 10.6.0.1'; do
+    x ip route $words
+done
+for words in 'add fd00::/8 dev lo' 'add fd00::/8 dev lo' 'add unreachable fd01::/16' 'add local fd02::/16 dev lo' \\
+    'add fd05::1 dev lo' 'show table all' 'get fd02::1' 'get fd01::1' 'get fd07::1' 'del fd00::/8' 'del fd00::/8'; do
+    x ip -6 route $words
+done
+x cat /proc/net/route
+python3 -c "
+import errno, socket
+for family, host in ((2, '10.9.1.1'), (2, '10.3.0.1'), (2, '10.0.1.1'), (2, '10.4.0.1'), (2, '10.6.0.1'), (2, '9.9.9.9'),
+                     (10, 'fd02::1'), (10, 'fd01::1'), (10, 'fd05::1'), (10, 'fd09::1')):
+    listener, client, sender, receiver = [socket.socket(family, kind) for kind in (1, 1, 2, 2)]
+    def say(call):
+        try:
+            print(host, call())
+        except OSError as error:
+            print(host, errno.errorcode[error.errno])
+    for sock in (listener, receiver):
+        sock.bind(('', 7001))
+        sock.setblocking(False)
+    listener.listen()
+    client.setblocking(False)
+    say(lambda: client.connect((host, 7001)))
+    say(lambda: client.getpeername()[:2])
+    say(lambda: listener.accept()[1][0])
+    say(lambda: sender.sendto(b'x', (host, 7001)))
+    say(lambda: receiver.recvfrom(9)[1][0])
+    say(lambda: sender.bind((host, 0)))
+    for sock in (listener, client, sender, receiver):
+        sock.close()
+"
+ip link set lo down
+x ip route
+x ip -6 route show table all
+ip link set lo up
+x ip route flush table main
+x ip route
+"""
+
 WATCH = """
 ip -o monitor link address > log &
 p=$!
@@ -93,6 +145,8 @@ every = socket.create_server(("0.0.0.0", 7006), backlog=9)
 ends.append(socket.create_connection(("127.0.0.1", 7006), source_address=("127.0.0.1", 7010)))
 ends.append(every.accept()[0])
 ends[-2].shutdown(socket.SHUT_WR)
+while ends[-2].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\\5":  # FIN_WAIT2: the FIN is acknowledged
+    pass
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 udp.bind(("127.0.0.1", 7007))
 unix = socket.socket(socket.AF_UNIX)
@@ -113,6 +167,10 @@ try:
 except OSError as error:
     print(error)
 """
+
+
+def test_ip_changes_routes(tmp_path: Path) -> None:
+    compare([*FRESH, ROUTES], tmp_path)
 
 
 def test_ip_shows(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ class EpollFile(AnonFile):
 
     def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
         """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC."""
-        file.poll(ctx)  # a signalfd's queue is that of the task that polled last
+        mask = file.poll(ctx)  # before the rest: a signalfd's queue is that of the task that polled last
         queue = file.wait_queue()
         if queue is None:
             raise LinuxError(EPERM)
@@ -175,23 +175,23 @@ class EpollFile(AnonFile):
         else:
             file.epoll_items.append(ItemCloser(item))
         item.register()
-        self._check(ctx, item)
+        self._check(item, mask)
 
     def modify(self, ctx: Context, item: EpollItem, events: int, data: int) -> None:
         """EPOLL_CTL_MOD."""
         item.events = events | POLLERR | POLLHUP
         item.data = data
         item.register()
-        self._check(ctx, item)
+        self._check(item, item.file.poll(ctx))
 
     def remove(self, item: EpollItem) -> None:
         """EPOLL_CTL_DEL."""
         unlist(item)
         self.forget(item)
 
-    def _check(self, ctx: Context, item: EpollItem) -> None:
+    def _check(self, item: EpollItem, mask: int) -> None:
         """Report at once what is ready already."""
-        if item.file.poll(ctx) & item.events & ~_PRIVATE and not item.is_ready:
+        if mask & item.events & ~_PRIVATE and not item.is_ready:
             item.is_ready = True
             self.ready.append(item)
             self.wake()

@@ -23,7 +23,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
-from cloche.mm.content import next_content_key
+from cloche.mm.content import STEADY, next_content_key
 from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -181,12 +181,22 @@ class Storage:
             return False
         quota.backed[self] = None
         self.fd = fd
-        self.key = next_content_key()
-        is_dense = len(self.chunks) == 1 and 0 in self.chunks
-        self.dense = page_count(min(len(self.chunks[0]), size)) * PAGE if is_dense else 0
+        self.key = next_content_key() | STEADY
+        self.dense = page_count(min(self._dense_pieces(), size)) * PAGE
         self.chunks.clear()
         self.measure()
         return True
+
+    def _dense_pieces(self) -> int:
+        """Where the first hole of the pieces is."""
+        index = 0
+        while True:
+            chunk = self.chunks.get(index)
+            if chunk is None:
+                return index * CHUNK
+            if len(chunk) < CHUNK:
+                return index * CHUNK + len(chunk)
+            index += 1
 
     def memfd(self, size: int) -> int:
         """The memfd, made now if need be.  Raises LinuxError(ENOMEM) when there are no more of them."""

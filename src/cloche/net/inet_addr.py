@@ -8,6 +8,7 @@ from typing import Final
 from cloche.abi.errno import EAFNOSUPPORT, EINVAL, ENETUNREACH, LinuxError
 from cloche.abi.socket import AF_INET, AF_INET6
 from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6, unpack_sockaddr_in, unpack_sockaddr_in6
+from cloche.net.routes import RouteTable
 
 ANY4: Final = bytes(4)
 ANY6: Final = bytes(16)
@@ -44,6 +45,7 @@ class Interface:
         self.was_up: bool = False
         self.packets: int = 0
         self.bytes: int = 0
+        self.routes: RouteTable = RouteTable()  # beside those of the addresses
 
     def set_up(self, *, is_up: bool) -> None:
         """Raise or lower it: raised it has its loopback addresses, lowered it has no IPv6 ones."""
@@ -53,6 +55,7 @@ class Interface:
             self.was_up = True
         elif not is_up:
             self.addresses6.clear()
+            self.routes.lowered()
         self.is_up = is_up
 
     def is_local(self, addr: bytes) -> bool:
@@ -66,22 +69,39 @@ class Interface:
                 # An address on lo makes its whole network local.
                 if base != LOOPBACK4 and prefix < 32 and same_network(base, addr, prefix):
                     return True
-            return False
-        return addr == LOOPBACK6 or addr in self.addresses6
+        elif addr == LOOPBACK6 or addr in self.addresses6:
+            return True
+        return bool(self.routes.rows) and self.routes.is_local(addr)
 
     def can_bind(self, addr: bytes) -> bool:
         """Whether a socket may be bound to it (inet_addr_type is local, multicast or broadcast)."""
         if is_any(addr) or is_multicast(addr) or addr == BROADCAST4:
             return True
+        if len(addr) == 16:  # a route does not give us an IPv6 address
+            return self.is_up and (addr == LOOPBACK6 or addr in self.addresses6)
         return self.is_up and self.is_local(addr)
 
     def source_for(self, dest: bytes) -> bytes:
-        """The source address of a packet to a local address.  Raises LinuxError(ENETUNREACH)."""
-        if not self.is_up or not self.is_local(dest):
+        """The source address of a packet, `ANY4` if there is none.  Raises LinuxError, for one ENETUNREACH."""
+        if not self.is_up:
             raise LinuxError(ENETUNREACH)
+        if not self.is_local(dest):
+            return self._source_by_route(dest)
         if len(dest) == 4:
             return LOOPBACK4 if dest[0] == 127 and dest not in self.addresses4 else dest
-        return dest
+        return dest if dest in self.addresses6 else LOOPBACK6
+
+    def _source_by_route(self, dest: bytes) -> bytes:
+        """The same for what is not local: an added route may lead to lo all the same."""
+        found = self.routes.lookup(dest)
+        if found is None:
+            raise LinuxError(ENETUNREACH)
+        errno = found.errno()
+        if errno:
+            raise LinuxError(errno)
+        if found.source:
+            return found.source
+        return ANY4 if len(dest) == 4 else LOOPBACK6
 
 
 def same_network(a: bytes, b: bytes, prefix: int) -> bool:

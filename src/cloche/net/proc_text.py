@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cloche.abi.netlink import RTN_PROHIBIT, RTN_UNREACHABLE
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -11,11 +12,13 @@ from cloche.abi.socket import (
     TCP_ESTABLISHED,
     TCP_LISTEN,
 )
-from cloche.net.inet_addr import LO_INDEX, LOOPBACK6, mapped, text
+from cloche.net.inet_addr import ANY4, LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
 from cloche.net.packet import PacketSocket
 from cloche.net.raw import PingSocket, RawSocket
+from cloche.net.routes import TABLE_MAIN
+from cloche.net.rtroute import routes4
 from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import DatagramSocket, UdpSocket
@@ -180,9 +183,19 @@ def dev_text(stack: NetStack) -> bytes:
 
 
 def route_text(stack: NetStack) -> bytes:
-    """/proc/net/route: no routes but the local ones, which are not shown."""
+    """/proc/net/route: the routes of IPv4 but the local ones."""
     head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
-    return (head.ljust(127) + "\n").encode()
+    out = [head]
+    for row in routes4(stack):
+        if row.table != TABLE_MAIN:
+            continue
+        mask = ((1 << row.prefix) - 1 << 32 - row.prefix).to_bytes(4, "big")
+        flags = 1 | (2 if row.gateway else 0) | (4 if row.prefix == 32 else 0)
+        flags |= 0x200 if row.kind in (RTN_UNREACHABLE, RTN_PROHIBIT) else 0  # RTF_REJECT
+        device = "lo" if row.has_device() else "*"
+        where = f"{text(row.dest)}\t{text(row.gateway or ANY4)}\t{flags:04X}"
+        out.append(f"{device}\t{where}\t0\t0\t{row.metric}\t{text(mask)}\t0\t0\t0")
+    return "".join([line.ljust(127) + "\n" for line in out]).encode()
 
 
 def ipv6_route_text(stack: NetStack) -> bytes:

@@ -65,6 +65,8 @@ class PingSocket(DatagramSocket):
         if data[0] != (_ECHO6_REQUEST if is_v6 else _ECHO_REQUEST) or data[1] != 0:
             return -EINVAL
         self.autobind()
+        if self.stack.lo.routes.rows and not self.stack.lo.is_local(end.addr):
+            return length  # nobody there answers
         gram = Datagram(b"", source, 0, end.addr, 0)
         self.control_of(out, gram)
         rest = self.lport.to_bytes(2, "big") + data[6:]

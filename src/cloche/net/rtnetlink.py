@@ -1,13 +1,13 @@
 """NETLINK_ROUTE: links, addresses, routes, rules and neighbours of a network that has lo only (rtnetlink(7)).
 
-Answers dumps and single requests; changes of lo (up, down, addresses) need CAP_NET_ADMIN.
+Answers dumps and single requests; changes of lo (up, down, addresses) and of routes (`rtroute`) need CAP_NET_ADMIN.
 """
 
 from struct import Struct
 from typing import Final
 
 from cloche.abi.capability import CAP_NET_ADMIN
-from cloche.abi.errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENETUNREACH, ENODEV, EOPNOTSUPP, EPERM
+from cloche.abi.errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, EPERM
 from cloche.abi.netlink import (
     IFA_ADDRESS,
     IFA_CACHEINFO,
@@ -38,13 +38,9 @@ from cloche.abi.netlink import (
     RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
-    RTA_DST,
-    RTA_OIF,
-    RTA_PREFSRC,
-    RTA_PRIORITY,
-    RTA_TABLE,
     RTM_DELADDR,
     RTM_DELLINK,
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETMULTICAST,
@@ -66,15 +62,14 @@ from cloche.abi.netlink import (
     RTM_NEWROUTE,
     RTM_NEWRULE,
     RTM_SETLINK,
-    RTN_BROADCAST,
-    RTN_LOCAL,
-    RTN_UNICAST,
     RTPROT_KERNEL,
 )
 from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, ARPHRD_LOOPBACK, IFF_LOOPBACK, IFF_RUNNING, IFF_UP
-from cloche.net.inet_addr import LO_INDEX, LOOPBACK4, LOOPBACK6, same_network
+from cloche.net.inet_addr import LO_INDEX, LOOPBACK6
 from cloche.net.inet_base import NetStack
 from cloche.net.nlmsg import Reply, attribute, attribute_u32, attributes
+from cloche.net.routes import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN
+from cloche.net.rtroute import change_route, dump_routes, get_route
 from cloche.vfs.objects import Context
 
 _IFINFO: Final = Struct("<BxHiII")
@@ -116,9 +111,6 @@ _RTCF_LOCAL: Final = 0x80000000
 _TCMSG: Final = Struct("<BxxxiIII")
 _TCA_KIND: Final = 1
 _V6_TAIL: Final = attribute(_RTA_CACHEINFO, bytes(32)) + attribute(_RTA_PREF, b"\0")
-_TABLE_LOCAL: Final = 255
-_TABLE_MAIN: Final = 254
-_TABLE_DEFAULT: Final = 253
 _FRA_PRIORITY: Final = 6
 _FRA_SUPPRESS_PREFIXLEN: Final = 14
 _FRA_TABLE: Final = 15
@@ -160,8 +152,8 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
         return _dump_addresses(stack, reply, family)
     if kind == RTM_GETROUTE:
         if is_dump:
-            return _dump_routes(stack, reply, family)
-        return _get_route(stack, reply, body, ctx.creds.euid)
+            return dump_routes(stack, reply, family)
+        return get_route(stack, reply, body, ctx.creds.euid)
     if kind == RTM_GETRULE and is_dump:
         return _dump_rules(reply, family)
     if kind == RTM_GETQDISC and is_dump:
@@ -174,6 +166,8 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
         return _set_link(stack, reply, body)
     if kind == RTM_DELLINK:
         return EOPNOTSUPP
+    if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+        return change_route(stack, reply, body, flags, is_new=kind == RTM_NEWROUTE)
     if kind in (RTM_NEWADDR, RTM_DELADDR):
         return _change_address(stack, reply, body, flags, is_new=kind == RTM_NEWADDR)
     return EOPNOTSUPP
@@ -369,84 +363,7 @@ def _change_address(stack: NetStack, reply: Reply, body: bytes, flags: int, *, i
     return 0
 
 
-# -- routes and rules ------------------------------------------------------------------------------------------
-def _route(
-    family: int, dest: bytes, prefix: int, table: int, kind: int, scope: int, source: bytes, metric: int
-) -> bytes:
-    head = _RTMSG.pack(family, prefix, 0, 0, table, RTPROT_KERNEL, scope, kind, 0)
-    out = head + attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, dest)
-    if metric:
-        out += attribute_u32(RTA_PRIORITY, metric)
-    if source:
-        out += attribute(RTA_PREFSRC, source)
-    return out + attribute_u32(RTA_OIF, LO_INDEX)
-
-
-def _dump_routes(stack: NetStack, reply: Reply, family: int) -> int:
-    lo = stack.lo
-    if not lo.is_up:
-        return 0
-    if family in (AF_UNSPEC, AF_INET):
-        for addr, prefix in sorted(lo.addresses4.items()):
-            shift = 32 - prefix
-            base = (int.from_bytes(addr, "big") >> shift << shift).to_bytes(4, "big")
-            if prefix < 32:
-                rows = [(base, prefix), (addr, 32)] if base != addr else [(base, prefix)]
-            else:
-                rows = [(addr, 32)]
-            for dest, length in rows:
-                reply.add(
-                    RTM_NEWROUTE,
-                    _route(AF_INET, dest, length, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_HOST, addr, 0),
-                )
-            if prefix < 31:
-                last = (int.from_bytes(base, "big") | (1 << shift) - 1).to_bytes(4, "big")
-                reply.add(
-                    RTM_NEWROUTE,
-                    _route(AF_INET, last, 32, _TABLE_LOCAL, RTN_BROADCAST, RT_SCOPE_LINK, addr, 0),
-                )
-    if family in (AF_UNSPEC, AF_INET6):
-        for addr, prefix in lo.addresses6.items():
-            if addr != LOOPBACK6:
-                base6 = (int.from_bytes(addr, "big") >> 128 - prefix << 128 - prefix).to_bytes(16, "big")
-                body = _route(AF_INET6, base6, prefix, _TABLE_MAIN, RTN_UNICAST, RT_SCOPE_UNIVERSE, b"", 256)
-                reply.add(RTM_NEWROUTE, body + _V6_TAIL)
-            body = _route(AF_INET6, addr, 128, _TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_UNIVERSE, b"", 0)
-            reply.add(RTM_NEWROUTE, body + attribute_u32(RTA_PRIORITY, 0) + _V6_TAIL)
-    return 0
-
-
-def _get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
-    """`ip route get`."""
-    if len(body) < 12:
-        return EINVAL
-    family = body[0]
-    dest = attributes(body[12:]).get(RTA_DST, LOOPBACK4 if family == AF_INET else LOOPBACK6)
-    if len(dest) != (4 if family == AF_INET else 16):
-        return EINVAL
-    if not stack.lo.is_up or not stack.lo.is_local(dest):
-        return ENETUNREACH
-    source = stack.lo.source_for(dest)
-    if family == AF_INET and same_network(dest, LOOPBACK4, 8):
-        source = LOOPBACK4
-    reply.is_dump = False
-    is_v6 = family == AF_INET6
-    table = _TABLE_LOCAL if is_v6 else _TABLE_MAIN  # what Linux says of a cloned route
-    flags = 0 if is_v6 else _RTCF_LOCAL | 0x200  # RTM_F_CLONED
-    protocol = RTPROT_KERNEL if is_v6 else 0
-    out = _RTMSG.pack(
-        family, len(dest) * 8, 128 if is_v6 else 0, 0, table, protocol, RT_SCOPE_UNIVERSE, RTN_LOCAL, flags
-    )
-    out += attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, dest) + attribute_u32(RTA_OIF, LO_INDEX)
-    out += attribute(RTA_PREFSRC, source)
-    if is_v6:
-        out += attribute(_RTA_SRC, bytes(16)) + attribute_u32(RTA_PRIORITY, 0) + _V6_TAIL
-    else:
-        out += attribute_u32(_RTA_UID, uid) + attribute(_RTA_CACHEINFO, bytes(32))
-    reply.add(RTM_NEWROUTE, out)
-    return 0
-
-
+# -- the rest ------------------------------------------------------------------------------------------------------
 def _dump_qdiscs(reply: Reply) -> int:
     """lo has no queue."""
     head = _TCMSG.pack(0, LO_INDEX, 0, 0xFFFFFFFF, 2)  # TC_H_ROOT, two references
@@ -470,9 +387,9 @@ def _dump_netconf(reply: Reply, family: int) -> int:
 def _dump_rules(reply: Reply, family: int) -> int:
     rows: list[tuple[int, int, int]] = []
     if family in (AF_UNSPEC, AF_INET):
-        rows += [(AF_INET, 0, _TABLE_LOCAL), (AF_INET, 32766, _TABLE_MAIN), (AF_INET, 32767, _TABLE_DEFAULT)]
+        rows += [(AF_INET, 0, TABLE_LOCAL), (AF_INET, 32766, TABLE_MAIN), (AF_INET, 32767, TABLE_DEFAULT)]
     if family in (AF_UNSPEC, AF_INET6):
-        rows += [(AF_INET6, 0, _TABLE_LOCAL), (AF_INET6, 32766, _TABLE_MAIN)]
+        rows += [(AF_INET6, 0, TABLE_LOCAL), (AF_INET6, 32766, TABLE_MAIN)]
     for which, priority, table in rows:
         body = _RULE.pack(which, 0, 0, 0, table, 1, 0) + attribute_u32(_FRA_TABLE, table)
         body += attribute_u32(_FRA_SUPPRESS_PREFIXLEN, -1)

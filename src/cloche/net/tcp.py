@@ -362,6 +362,9 @@ class TcpSocket(InetSocket):
         self.raddr, self.rport = end.addr, end.port
         self.state = TCP_SYN_SENT
         self.error = 0
+        if stack.lo.routes.rows and not stack.lo.is_local(end.addr):
+            self._start_syn_timer()  # a route leads to lo, but nobody there is meant
+            return
         listener = find_listener(stack, end.addr, end.port)
         if listener is None:
             if end.addr == self.laddr and end.port == self.lport:
@@ -373,11 +376,15 @@ class TcpSocket(InetSocket):
         elif len(listener.accept_queue) > listener.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
             self.listener = listener
             listener.syn_queue.append(self)
-            limit_ms = self.tcp.get(TCP_USER_TIMEOUT, 0)
-            limit_ns = limit_ms * 1_000_000 if limit_ms else SYN_TIMEOUT_NS
-            self.timer = self.kernel.timers.add(monotonic_ns() + limit_ns, self._syn_expired)
+            self._start_syn_timer()
         else:
             establish(ctx, self, listener)
+
+    def _start_syn_timer(self) -> None:
+        """Nobody has answered: give up some time."""
+        limit_ms = self.tcp.get(TCP_USER_TIMEOUT, 0)
+        limit_ns = limit_ms * 1_000_000 if limit_ms else SYN_TIMEOUT_NS
+        self.timer = self.kernel.timers.add(monotonic_ns() + limit_ns, self._syn_expired)
 
     def _syn_expired(self) -> None:
         self.timer = None

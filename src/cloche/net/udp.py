@@ -613,9 +613,14 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         # Whatever IP_MULTICAST_LOOP says: what lo sends, it receives.
         _deliver_group(found, gram)
         return
+    is_foreign = bool(stack.lo.routes.rows) and not stack.lo.is_local(gram.dest)
+    if is_foreign and len(gram.dest) == 16:
+        return  # a route leads to lo, where IPv6 drops what is not ours
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
     if target is None:
         stack.count("UdpNoPorts")
+        if is_foreign:
+            return
         if stack.taps:
             pass_port_unreachable(stack, gram, sender.protocol)
         sender.unreachable(gram)

@@ -161,7 +161,8 @@ class HostThread:
         """pread (offset >= 0) or read (offset -1) from a host descriptor into guest memory; bytes or -errno.
 
         `flags` are preadv2's (RWF_NOWAIT).  `key`, unless 0, names for ever a file that nobody in the sandbox can
-        change: the platform may map it beside guests that read much of it.
+        change: the platform may map it beside guests that read much of it.  With STEADY (mm.content) the file is known
+        to have what is read.
         """
         raise NotImplementedError
 
@@ -303,8 +304,10 @@ class Platform:
         raise NotImplementedError
 
     def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
-        """The next event; waits at most `timeout_ns` (0: look only).  -1: until CLOCK_MONOTONIC is `deadline_ns`, or for ever
-        if that is -1, too; the clock is not looked at while there are events.
+        """The next event; waits at most `timeout_ns` (0: look only).
+
+        -1: until CLOCK_MONOTONIC is `deadline_ns`, or for ever if that is -1, too; the clock is not looked at while
+        there are events.
         """
         raise NotImplementedError
 

@@ -426,8 +426,9 @@ def sys_recvfrom(task: Task, args: Args) -> int:
     count = min(count, MAX_RW_COUNT)
     dst = UserIovIter(task.user_memory(), [(base, count)])
     result = sock.recv(task, dst, flags, info)
-    target = wanted_bytes(sock, flags, count)
-    if (result == -EAGAIN or 0 < result < target) and may_wait(sock, flags):
+    is_short = result == -EAGAIN or 0 < result < count
+    target = wanted_bytes(sock, flags, count) if is_short else 0
+    if is_short and result < target and may_wait(sock, flags):
         if result > 0 and flags & MSG_PEEK:
             if has_ended(task, sock):
                 return finish_recvfrom(task, info, addr, length, result)

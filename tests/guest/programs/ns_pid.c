@@ -17,7 +17,7 @@ static void put(const char *path, const char *text)
     close(fd);
 }
 
-static int pair[2], gate[2];
+static int pair[2], gate[2], heard[2];
 static char one_byte;
 
 static void show_status(const char *path)
@@ -39,7 +39,7 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 {
     printf("signal %d code %d pid %d uid %d\n", signo, info->si_code, info->si_pid, info->si_uid);
     if (getpid() == 1)
-        write(gate[1], "x", 1);
+        write(heard[1], "x", 1);
 }
 
 static void catch (int signo)
@@ -102,7 +102,7 @@ static void inner(void)
     if (child == 0) {
         printf("child: pid %d ppid %d pgrp %d\n", getpid(), getppid(), getpgrp());
         kill(1, SIGUSR1);
-        read(gate[0], &one_byte, 1);
+        read(heard[0], &one_byte, 1);
         if (fork() == 0) {
             while (getppid() != 1)
                 nap_ms(1);
@@ -165,6 +165,7 @@ int main(void)
     chmod(".", 0777);
     socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
     pipe(gate);
+    pipe(heard);
     setgid(1234);
     setuid(1234);
     prctl(PR_SET_DUMPABLE, 1);
@@ -206,7 +207,7 @@ int main(void)
     SHOW(kill(child, SIGTERM));
     SHOW(kill(child, SIGINT));
     kill(child, SIGUSR1);
-    read(gate[0], &c, 1);
+    read(heard[0], &c, 1);
     SHOW(waitpid(child, NULL, WNOHANG));
     SHOW(kill(child, SIGKILL));
     int status;

@@ -9,7 +9,7 @@ from machine_code import SYSCALL, mov, syscall
 
 from cloche.abi.mman import MAP_FIXED, MAP_PRIVATE
 from cloche.platform import _native
-from cloche.platform.interface import PF_ARG, PF_CSTRING, PF_FIXED, HostThread
+from cloche.platform.interface import EV_OPS_FAILED, EV_SYSCALL, PF_ARG, PF_CSTRING, PF_FIXED, HostThread
 from cloche.platform.systrap import Systrap
 
 DATA = CODE + 0x1000
@@ -235,3 +235,27 @@ def test_blanks_are_born_with_descriptors_of_what_is_mapped_all_the_time(
         guest.kill(thread.process())
     assert seen[0] == seen[9] == set(paths)
     assert seen[-1] == {"/etc/passwd", "/usr/bin/env"}  # the second it was born with, and /etc/group it lost
+
+
+def test_a_blank_that_is_needed_before_it_is_born_has_its_own_record(guest: Guest, platform: Systrap) -> None:
+    """What is ordered for it, ends of descriptors included, happens after its birth with those of the zygote."""
+    for _turn in range(12):  # the zygote gets the file
+        thread = guest.start(syscall(39) + ANSWER, keeps=True)
+        guest.event()
+        fd = os.open("/etc/group", os.O_RDONLY)
+        thread.queue_mmap(BIG, 4096, 1, MAP_PRIVATE | MAP_FIXED, fd, 0)
+        os.close(fd)
+        thread.ret(0)
+        guest.event()
+        guest.kill(thread.process())
+    early = [guest.start(syscall(39) + ANSWER) for _ in range(12)]  # more than there are blanks
+    for _ in early:
+        guest.event_of(EV_SYSCALL)
+    for thread in early:
+        fd = os.open("/etc/group", os.O_RDONLY)
+        thread.queue_mmap(BIG, 4096, 1, MAP_PRIVATE | MAP_FIXED, fd, 0)
+        os.close(fd)
+        thread.ret(0)
+        assert guest.event_of(EV_SYSCALL, EV_OPS_FAILED)[0] == EV_SYSCALL
+        assert thread.process().read(BIG, 4) == b"root"
+        guest.kill(thread.process())
