@@ -1,6 +1,7 @@
 # needs: chromium python3 curl
 # user: 1000
 # A browser with its own sandbox of namespaces and filters, a page from a server on loopback, and its debugging port.
+trap 'kill $(jobs -p) 2>/dev/null' EXIT  # nothing may hold the ports after a failure
 mkdir -p www; cd www
 cat >index.html <<'H'
 <html><head><title>loading</title></head><body><img src="dot.svg" onload="this.dataset.width = this.naturalWidth"><script>
@@ -18,11 +19,11 @@ echo '<svg xmlns="http://www.w3.org/2000/svg" width="7" height="5"/>' >dot.svg
 python3 -u -m http.server --bind 127.0.0.1 7875 >../requests 2>&1 & server=$!
 until curl -s -o /dev/null http://127.0.0.1:7875/; do sleep 0.05; done
 cd ..
-options="--headless --disable-gpu --user-data-dir=$PWD/profile --no-first-run --disable-dev-shm-usage"
-timeout 90 chromium $options --virtual-time-budget=5000 --dump-dom http://127.0.0.1:7875/ 2>log; echo "status $?"
+options="--headless --disable-gpu --no-first-run --disable-dev-shm-usage"
+timeout 90 chromium $options --user-data-dir=$PWD/first --virtual-time-budget=5000 --dump-dom http://127.0.0.1:7875/ 2>log; echo "status $?"
 grep -oE '"GET /[a-z.]* HTTP/1.1" [0-9]+' requests | grep -v favicon | sort -u
-timeout 90 chromium $options --remote-debugging-port=7222 http://127.0.0.1:7875/ 2>>log & browser=$!
-until curl -s http://127.0.0.1:7222/json | grep -q '"title": "sum 42"'; do kill -0 $browser || exit; sleep 0.1; done
+timeout 90 chromium $options --user-data-dir=$PWD/profile --remote-debugging-port=7222 http://127.0.0.1:7875/ 2>>log & browser=$!
+until curl -s http://127.0.0.1:7222/json | grep -q '"title": "sum 42"'; do kill -0 $browser || { tail -5 log; exit 1; }; sleep 0.1; done
 for kind in zygote gpu-process renderer; do  # how each is confined: its filter, privileges and depth of pid namespaces
     for folder in /proc/[0-9]*; do
         { tr '\0' ' ' <$folder/cmdline; } 2>/dev/null | grep -q -e "--type=$kind .*--user-data-dir=$PWD/profile" || continue
