@@ -2,7 +2,9 @@
 
 from typing import Final
 
-STEADY: Final = 1 << 60  # in a key: the file has the bytes that are read; only the sentry itself could cut them off
+STEADY: Final = (
+    1 << 60
+)  # in a key: the file has the bytes that are read; only the sentry itself could cut them off
 
 _given = 0
 
