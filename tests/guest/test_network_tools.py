@@ -169,6 +169,59 @@ except OSError as error:
 """
 
 
+PARAMETERS = """
+ip link set lo up
+cd /proc/sys/net
+w() { (echo "$2" > $1) 2>/dev/null; echo "$1 $2: $? $(cat $1)"; }
+w core/somaxconn 2; w core/somaxconn -1; w core/somaxconn x
+w ipv4/ip_default_ttl 33; w ipv4/ip_default_ttl 0; w ipv4/ip_default_ttl 256
+w ipv4/tcp_keepalive_time 100; w ipv4/tcp_keepalive_intvl 5; w ipv4/tcp_keepalive_probes 3; w ipv4/tcp_fin_timeout 7
+w ipv4/tcp_syn_retries 1; w ipv4/tcp_syn_retries 0; w ipv4/tcp_congestion_control reno
+w ipv4/tcp_congestion_control nothing; w ipv4/ip_nonlocal_bind 1; w ipv6/bindv6only 1; w unix/max_dgram_qlen 3
+w ipv4/icmp_echo_ignore_all 1; w ipv4/icmp_echo_ignore_all 2
+python3 -c "
+import socket
+s = socket.socket()
+print([s.getsockopt(level, name) for level, name in ((0, 2), (6, 4), (6, 5), (6, 6), (6, 7), (6, 8))])
+print(s.getsockopt(6, 13, 16))
+s.bind(('1.2.3.4', 0))
+print(s.getsockname()[0])
+six = socket.socket(socket.AF_INET6)
+print(six.getsockopt(41, 26))
+def count(listener, make):
+    made = []
+    while True:
+        made.append(make())
+        made[-1].setblocking(False)
+        try:
+            made[-1].connect(listener.getsockname())
+        except BlockingIOError:
+            if listener.family == socket.AF_UNIX or made[-1].getsockopt(6, 11, 1) != b'\\\\1':
+                return len(made)
+unix = socket.socket(socket.AF_UNIX)
+unix.bind(b'\\\\0listener')
+unix.listen(100)
+print(count(unix, lambda: socket.socket(socket.AF_UNIX)))
+grams = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+to.bind(b'\\\\0grams')
+sent = 0
+grams[0].setblocking(False)
+try:
+    while True:
+        grams[0].sendto(b'x', b'\\\\0grams')
+        sent += 1
+except BlockingIOError:
+    print(sent)
+"
+ping -c 1 -W 0.2 127.0.0.1 >/dev/null; echo $?
+"""
+
+
+def test_parameters(tmp_path: Path) -> None:
+    compare([*FRESH, PARAMETERS], tmp_path)
+
+
 def test_ip_changes_routes(tmp_path: Path) -> None:
     compare([*FRESH, ROUTES], tmp_path)
 

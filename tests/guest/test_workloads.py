@@ -76,6 +76,7 @@ CASES = {
     "git": ["bash", "-c", GIT],
     "gcc": ["sh", "-c", "echo 'int main(void){return 9;}' > x.c && gcc -O2 x.c -o x && ./x; echo $?"],
     "make": ["bash", "-c", MAKE],
+    "valgrind": ["sh", "-c", "echo 'int main(void){return puts(\"run\");}' > x.c && gcc -w x.c -o x && valgrind -q --error-exitcode=3 ./x; echo $?"],
     "sqlite": ["sqlite3", "t.db", "pragma journal_mode=wal; create table t(a); with recursive c(x) as (select 1 union all select x+1 from c where x<2000) insert into t select x from c; select sum(a) from t;"],
     "node": ["node", "-e", "const fs=require('fs'); fs.writeFileSync('x','y'); console.log(fs.readdirSync('.').length>0, [1,2].map(x=>x*2)); setTimeout(()=>console.log('later'),5)"],
     "node_child": ["node", "-e", "const cp=require('child_process'); console.log(cp.execSync('echo hi').toString()); const w=require('worker_threads'); if (w.isMainThread) { new w.Worker(\"require('worker_threads').parentPort.postMessage(7)\", {eval:true}).on('message', m=>console.log(m)) }"],
@@ -95,7 +96,7 @@ CASES = {
 def test_workload(name: str, tmp_path: Path) -> None:
     argv = CASES[name]
     tool = {"python_pool": PYTHON}.get(name, argv[0])
-    needed = {"git": "git", "gcc": "gcc", "make": "make"}.get(name, tool)
+    needed = {"git": "git", "gcc": "gcc", "make": "make", "valgrind": "valgrind"}.get(name, tool)
     if shutil.which(needed) is None:
         pytest.skip(f"{needed} is not installed")
     source = tmp_path / "pool.py"

@@ -6,13 +6,14 @@ The packages fs and net do not know each other; `install_network` is called once
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EINVAL
+from cloche.abi.errno import EINVAL, ENOENT
 from cloche.boot.network_defaults import DEFAULTS
 from cloche.fs.proc import proc_net, proc_sysctl
 from cloche.fs.proc_sys import ProcSys, SysctlDir
 from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
 from cloche.net.inet_base import NetStack, stack_for, stack_of
+from cloche.net.parameters import CONGESTION, NUMBERS
 from cloche.net.proc_text import FILES
 from cloche.vfs.objects import Context, Inode
 from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs
@@ -21,7 +22,6 @@ NetText = Callable[[NetStack], bytes]
 
 # Parameters that have no effect here, with the values of a fresh network namespace.
 _CONSTANTS: Final = (
-    (b"net/core/somaxconn", b"4096"),
     (b"net/core/rmem_default", b"212992"),
     (b"net/core/wmem_default", b"212992"),
     (b"net/core/rmem_max", b"4194304"),
@@ -29,29 +29,19 @@ _CONSTANTS: Final = (
     (b"net/core/optmem_max", b"131072"),
     (b"net/core/netdev_max_backlog", b"1000"),
     (b"net/core/default_qdisc", b"pfifo_fast"),
-    (b"net/unix/max_dgram_qlen", b"10"),
     (b"net/ipv4/ip_forward", b"0"),
-    (b"net/ipv4/ip_default_ttl", b"64"),
-    (b"net/ipv4/ip_nonlocal_bind", b"0"),
     (b"net/ipv4/ip_local_reserved_ports", b""),
-    (b"net/ipv4/icmp_echo_ignore_all", b"0"),
     (b"net/ipv4/tcp_abort_on_overflow", b"0"),
     (b"net/ipv4/tcp_available_congestion_control", b"reno cubic"),
     (b"net/ipv4/tcp_allowed_congestion_control", b"reno cubic"),
-    (b"net/ipv4/tcp_congestion_control", b"cubic"),
     (b"net/ipv4/tcp_ecn", b"2"),
     (b"net/ipv4/tcp_fastopen", b"1"),
-    (b"net/ipv4/tcp_fin_timeout", b"60"),
-    (b"net/ipv4/tcp_keepalive_intvl", b"75"),
-    (b"net/ipv4/tcp_keepalive_probes", b"9"),
-    (b"net/ipv4/tcp_keepalive_time", b"7200"),
     (b"net/ipv4/tcp_max_syn_backlog", b"512"),
     (b"net/ipv4/tcp_mem", b"46728\t62304\t93456"),
     (b"net/ipv4/tcp_rmem", b"4096\t131072\t6291456"),
     (b"net/ipv4/tcp_wmem", b"4096\t16384\t4194304"),
     (b"net/ipv4/tcp_retries2", b"15"),
     (b"net/ipv4/tcp_sack", b"1"),
-    (b"net/ipv4/tcp_syn_retries", b"6"),
     (b"net/ipv4/tcp_syncookies", b"1"),
     (b"net/ipv4/tcp_timestamps", b"1"),
     (b"net/ipv4/tcp_tw_reuse", b"2"),
@@ -60,7 +50,6 @@ _CONSTANTS: Final = (
     (b"net/ipv4/conf/all/rp_filter", b"0"),
     (b"net/ipv4/conf/lo/rp_filter", b"0"),
     (b"net/ipv4/conf/all/forwarding", b"0"),
-    (b"net/ipv6/bindv6only", b"0"),
     (b"net/ipv6/conf/all/disable_ipv6", b"0"),
     (b"net/ipv6/conf/default/disable_ipv6", b"0"),
     (b"net/ipv6/conf/lo/disable_ipv6", b"0"),
@@ -84,6 +73,42 @@ class NetFile(GeneratedInode):
 
     def generate(self, ctx: Context) -> bytes:
         return self.text(stack_for(self.kernel, ctx))
+
+
+class Number:
+    """A parameter that has an effect."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel: Kernel = kernel
+        self.name: str = name
+
+    def produce(self, ctx: Context) -> bytes:
+        return b"%d\n" % stack_for(self.kernel, ctx).parameters.numbers[self.name]
+
+    def consume(self, ctx: Context, data: bytes) -> int:
+        word = data.strip()
+        if not word.removeprefix(b"-").isdigit() or len(word) > 11:
+            return -EINVAL
+        if not stack_for(self.kernel, ctx).parameters.set_number(self.name, int(word)):
+            return -EINVAL
+        return len(data)
+
+
+class Congestion:
+    """net.ipv4.tcp_congestion_control: what new TCP sockets begin with."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
+
+    def produce(self, ctx: Context) -> bytes:
+        return stack_for(self.kernel, ctx).parameters.congestion + b"\n"
+
+    def consume(self, ctx: Context, data: bytes) -> int:
+        word = data.strip()
+        if word not in CONGESTION:
+            return -ENOENT
+        stack_for(self.kernel, ctx).parameters.congestion = word
+        return len(data)
 
 
 class PortRange:
@@ -178,6 +203,12 @@ class NetSysctl(SysctlDir):
                     place = f"net/{folder}/{name}".encode()
                     if place not in taken:
                         tree.add_constant(place, text.encode())
+        for parameter in NUMBERS:
+            number = Number(kernel, parameter)
+            tree.add_file(f"net/{parameter}".encode(), number.produce, number.consume, 0o644)
+        congestion = Congestion(kernel)
+        path = b"net/ipv4/tcp_congestion_control"
+        tree.add_file(path, congestion.produce, congestion.consume, 0o644)
         ports = PortRange(kernel)
         tree.add_file(b"net/ipv4/ip_local_port_range", ports.produce, ports.consume, 0o644)
         first = FirstPort(kernel)

@@ -183,7 +183,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         raise UsageError("no command; write cloche run [options] -- COMMAND [ARG …]")
     spec = SandboxSpec([os.fsencode(word) for word in command])
     spec.uid, spec.gid = os.geteuid(), os.getegid()
-    spec.groups = sorted(set(os.getgroups()) - {spec.gid})
+    spec.groups = sorted(set(os.getgroups()))
     if options.user:
         spec.uid, spec.gid = parse_user(options.user)
         spec.groups = []

@@ -304,6 +304,10 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     if interpreter is not None:
         place_image(mm, interpreter, 0)
         map_segments(task, mm, thread, interpreter)
+    else:
+        # What a static program maps of others is data to it: an emulator such as valgrind reads their text and
+        # keeps its own list of what is mapped, where a tail would be foreign.
+        mm.is_patching = False
     for tail in mm.tails.values():
         if tail.start == page_up(end):
             end = tail.end

@@ -78,6 +78,7 @@ from cloche.net.inet_addr import (
     is_multicast,
 )
 from cloche.net.ip_options import IpSocket
+from cloche.net.parameters import Parameters
 from cloche.net.ports import Hold, PortTable, TupleTest
 from cloche.net.socket import Incoming, IpPacket, SocketFile
 from cloche.vfs.objects import Context
@@ -96,6 +97,7 @@ class NetStack(NetNamespace):
         self.lo: Interface = Interface()
         self.tcp: PortTable = PortTable(is_tcp=True)
         self.udp: PortTable = PortTable(is_tcp=False)
+        self.parameters: Parameters = Parameters()
         self.unprivileged_port: int = 1024  # net.ipv4.ip_unprivileged_port_start
         self.ping_low: int = 0  # net.ipv4.ping_group_range
         self.ping_high: int = 0x7FFFFFFF
@@ -160,6 +162,8 @@ class InetSocket(IpSocket):
         self.is_port_bound: bool = False
         self.errors: list[QueuedError] = []  # the error queue
         self.zero_copies: int = 0  # sends with MSG_ZEROCOPY
+        if family == AF_INET6 and self.stack.parameters.numbers["ipv6/bindv6only"]:
+            self.is_v6_only = True
         self.stack.sockets[self] = None
 
     def move_to(self, stack: NetStack) -> None:
@@ -174,6 +178,12 @@ class InetSocket(IpSocket):
 
     def interface(self) -> Interface:
         return self.stack.lo
+
+    def parameter(self, name: str) -> int:
+        return self.stack.parameters.numbers[name]
+
+    def listen_limit(self) -> int:
+        return self.stack.parameters.numbers["core/somaxconn"]
 
     def ports(self) -> PortTable:
         """The table of our protocol."""
@@ -233,6 +243,7 @@ class InetSocket(IpSocket):
             or self.ip.get(IP_TRANSPARENT, 0)
             or self.ip6.get(IPV6_FREEBIND, 0)
             or self.ip6.get(IPV6_TRANSPARENT, 0)
+            or self.stack.parameters.numbers["ipv4/ip_nonlocal_bind"]
         )
 
     def is_active(self) -> bool:

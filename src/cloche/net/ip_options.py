@@ -205,6 +205,10 @@ class IpSocket(SocketFile):
         """The network's lo."""
         raise NotImplementedError
 
+    def parameter(self, name: str) -> int:
+        """One of the network's `net.parameters`."""
+        raise NotImplementedError
+
     def has_port(self) -> bool:
         """Whether a port is ours (inet_num); `lport` alone may be one that getsockname(2) still shows."""
         return self.lport != 0
@@ -261,7 +265,10 @@ class IpSocket(SocketFile):
         if name == IP_TTL:
             if not value or (number != -1 and not 1 <= number <= 255):
                 return -EINVAL
-            self.ip[name] = number if number != -1 else 64
+            if number == -1:
+                self.ip.pop(name, None)
+            else:
+                self.ip[name] = number
             return 0
         if name == IP_TOS:
             self.ip[name] = number & 0xFF if self.kind != SOCK_STREAM else number & 0xFC
@@ -338,7 +345,7 @@ class IpSocket(SocketFile):
         if name == IP_MULTICAST_IF:
             return self.ip.get(-IP_MULTICAST_IF, 0).to_bytes(4, "big")
         defaults = {
-            IP_TTL: 64,
+            IP_TTL: self.parameter("ipv4/ip_default_ttl"),
             IP_MULTICAST_TTL: 1,
             IP_MULTICAST_LOOP: 1,
             IP_MULTICAST_ALL: int(self.family == AF_INET),
@@ -578,4 +585,5 @@ class IpSocket(SocketFile):
         if self.family == AF_INET6:
             hops = self.ip6.get(IPV6_UNICAST_HOPS, -1)
             return hops if hops >= 0 else 64
-        return self.ip.get(IP_TTL, 64)
+        found = self.ip.get(IP_TTL, -1)
+        return found if found >= 0 else self.parameter("ipv4/ip_default_ttl")

@@ -67,6 +67,8 @@ class PingSocket(DatagramSocket):
         self.autobind()
         if self.stack.lo.routes.rows and not self.stack.lo.is_local(end.addr):
             return length  # nobody there answers
+        if not is_v6 and self.parameter("ipv4/icmp_echo_ignore_all"):
+            return length
         gram = Datagram(b"", source, 0, end.addr, 0)
         self.control_of(out, gram)
         rest = self.lport.to_bytes(2, "big") + data[6:]
@@ -77,10 +79,23 @@ class PingSocket(DatagramSocket):
                 request = packets.icmp6(source, end.addr, bytes([_ECHO6_REQUEST, 0, 0, 0]) + rest)
             self.stack.pass_packet(packets.ip(self.protocol, source, end.addr, request, gram.ttl, gram.tos))
             self.stack.pass_packet(
-                packets.ip(self.protocol, end.addr, source, reply, 64, gram.tos, is_whole=False)
+                packets.ip(
+                    self.protocol,
+                    end.addr,
+                    source,
+                    reply,
+                    reply_ttl(self.stack, end.addr),
+                    gram.tos,
+                    is_whole=False,
+                )
             )
         self.deliver(Datagram(reply, end.addr, 0, source, self.lport))
         return length
+
+
+def reply_ttl(stack: NetStack, source: bytes) -> int:
+    """The TTL of what the network itself sends."""
+    return stack.parameters.numbers["ipv4/ip_default_ttl"] if len(source) == 4 else 64
 
 
 def answer_to(source: bytes, dest: bytes, rest: bytes) -> bytes:
@@ -208,9 +223,19 @@ def take_in(stack: NetStack, packet: IpPacket) -> None:
     if (protocol == IPPROTO_ICMP and body[0] == _ECHO_REQUEST and len(packet.source) == 4) or (
         protocol == IPPROTO_ICMPV6 and body[0] == _ECHO6_REQUEST and len(packet.source) == 16
     ):
+        if protocol == IPPROTO_ICMP and stack.parameters.numbers["ipv4/icmp_echo_ignore_all"]:
+            return
         reply = answer_to(packet.source, packet.dest, body[4:])
         stack.pass_packet(
-            packets.ip(protocol, packet.dest, packet.source, reply, 64, packet.tos, is_whole=False)
+            packets.ip(
+                protocol,
+                packet.dest,
+                packet.source,
+                reply,
+                reply_ttl(stack, packet.dest),
+                packet.tos,
+                is_whole=False,
+            )
         )
     elif protocol == IPPROTO_UDP:
         size = body[4] << 8 | body[5]

@@ -325,8 +325,12 @@ class SocketFile(Carrier):
         """bind(2)."""
         return -EOPNOTSUPP
 
+    def listen_limit(self) -> int:
+        """net.core.somaxconn of the socket's network."""
+        return SOMAXCONN
+
     def listen(self, ctx: Context, backlog: int) -> int:
-        """listen(2); `backlog` is already cut to somaxconn."""
+        """listen(2); `backlog` is already cut to that."""
         return -EOPNOTSUPP
 
     def accept(self, ctx: Context, flags: int) -> "SocketFile":

@@ -125,7 +125,6 @@ SIOCOUTQNSD: Final = 0x894B
 SNDBUF_START: Final = 16384  # tcp_wmem[1]
 SNDBUF_LOOPBACK: Final = 2626560  # what Linux tunes a connection over lo to
 RCVBUF_START: Final = 131072  # tcp_rmem[1]
-SYN_TIMEOUT_NS: Final = 127_000_000_000  # tcp_syn_retries = 6
 _PIECE: Final = 262144
 _CORK_NS: Final = 200_000_000
 _LO_MSS: Final = 65483
@@ -149,6 +148,12 @@ _RANGES: Final[dict[int, tuple[int, int, int]]] = {
     TCP_FASTOPEN_NO_COOKIE: (0, 1, 0),
     TCP_FASTOPEN_CONNECT: (0, 1, 0),
     TCP_THIN_LINEAR_TIMEOUTS: (0, 1, 0),
+}
+_DEFAULTS: Final[dict[int, str]] = {
+    TCP_KEEPIDLE: "ipv4/tcp_keepalive_time",
+    TCP_KEEPINTVL: "ipv4/tcp_keepalive_intvl",
+    TCP_KEEPCNT: "ipv4/tcp_keepalive_probes",
+    TCP_SYNCNT: "ipv4/tcp_syn_retries",
 }
 _BOOLEANS: Final = frozenset({TCP_NODELAY, TCP_CORK, TCP_QUICKACK})
 
@@ -179,7 +184,7 @@ class TcpSocket(InetSocket):
         self.listener: TcpSocket | None = None  # of a connector in its syn_queue, or of a deferred connection
         self.backlog: int = 0
         self.tcp: dict[int, int] = {}
-        self.congestion: bytes = b"cubic"
+        self.congestion: bytes = self.stack.parameters.congestion
         self.timer: Timer | None = None
         self.bytes_sent: int = 0
         self.bytes_received: int = 0
@@ -383,7 +388,10 @@ class TcpSocket(InetSocket):
     def _start_syn_timer(self) -> None:
         """Nobody has answered: give up some time."""
         limit_ms = self.tcp.get(TCP_USER_TIMEOUT, 0)
-        limit_ns = limit_ms * 1_000_000 if limit_ms else SYN_TIMEOUT_NS
+        retries = self.tcp.get(TCP_SYNCNT, self.parameter("ipv4/tcp_syn_retries"))
+        # After 1, 2, 4 … seconds, from some point on two minutes.
+        limit_s = (1 << min(retries, 6) + 1) - 1 + 120 * max(retries - 6, 0)
+        limit_ns = limit_ms * 1_000_000 if limit_ms else limit_s * 1_000_000_000
         self.timer = self.kernel.timers.add(monotonic_ns() + limit_ns, self._syn_expired)
 
     def _syn_expired(self) -> None:
@@ -976,7 +984,10 @@ class TcpSocket(InetSocket):
             self.tcp[name] = number
             return 0
         if name == TCP_LINGER2:
-            self.tcp[name] = -1 if number < 0 else min(number, 120) if number else 60
+            if number:
+                self.tcp[name] = -1 if number < 0 else min(number, 120)
+            else:
+                self.tcp.pop(name, None)
             return 0
         if name == TCP_DEFER_ACCEPT:
             self.tcp[name] = defer_seconds(number)
@@ -1023,14 +1034,18 @@ class TcpSocket(InetSocket):
             return b""
         limits = _RANGES.get(name)
         if limits is not None:
-            return _I32.pack(self.tcp.get(name, limits[2]))
+            default = limits[2]
+            parameter = _DEFAULTS.get(name)
+            if parameter is not None:
+                default = self.parameter(parameter)
+            return _I32.pack(self.tcp.get(name, default))
         if name == TCP_MAXSEG:
             is_live = self.state not in (TCP_CLOSE, TCP_LISTEN)
             number = _LO_MSS if is_live else self.tcp.get(name, 536) or 536
         elif name == TCP_QUICKACK:
             number = self.tcp.get(name, 1)
         elif name == TCP_LINGER2:
-            number = self.tcp.get(name, 60)
+            number = self.tcp.get(name, self.parameter("ipv4/tcp_fin_timeout"))
         elif name == TCP_NOTSENT_LOWAT:
             number = self.tcp.get(name, 0)
         elif name == TCP_TIMESTAMP:

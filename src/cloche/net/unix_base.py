@@ -61,7 +61,6 @@ LISTENING: Final = 2
 
 SIOCOUTQ: Final = 0x5411
 SIOCUNIXFILE: Final = 0x89E0
-MAX_DGRAM_QLEN: Final = 10  # net.unix.max_dgram_qlen
 UNKNOWN: Final = Ucred(0, -1, -1)
 
 
@@ -114,13 +113,17 @@ class UnixSocket(SocketFile):
         self.packets: deque[Packet] = deque()
         self.wmem: int = 0  # what receivers have not read yet of what was sent here
         self.embryos: deque[UnixSocket] = deque()  # of a listener: not yet accepted
-        self.backlog: int = MAX_DGRAM_QLEN
+        self.backlog: int = 0
         self.listener_cred: Ucred | None = None  # of listen(2)
         self.cred_of_peer: Ucred | None = None  # SO_PEERCRED
         self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in our queue
         self.waiting_limit: int = 64
         self.stack: NetStack = stack_for(kernel, ctx)
+        self.backlog = self.stack.parameters.numbers["unix/max_dgram_qlen"]
         names_of(self.stack).sockets[self] = None
+
+    def listen_limit(self) -> int:
+        return self.stack.parameters.numbers["core/somaxconn"]
 
     # -- names -------------------------------------------------------------------------------------------
     def bind(self, ctx: Context, addr: bytes) -> int:

@@ -14,7 +14,7 @@ from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, bloc
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.net.registry import create_pair, create_socket
-from cloche.net.socket import SOMAXCONN, SocketFile
+from cloche.net.socket import SocketFile
 
 _TYPE_MASK: Final = 15
 _FLAGS: Final = SOCK_CLOEXEC | SOCK_NONBLOCK
@@ -149,7 +149,7 @@ def sys_getpeername(task: Task, args: Args) -> int:
 def sys_listen(task: Task, args: Args) -> int:
     """listen(2)."""
     sock = socket_arg(task, args.a0)
-    return sock.listen(task, min(to_u32(args.a1), SOMAXCONN))
+    return sock.listen(task, min(to_u32(args.a1), sock.listen_limit()))
 
 
 class AcceptWait(SocketWait):
