@@ -159,7 +159,7 @@ static bool scan(struct event *e)
     return false;
 }
 
-static void forget_process(struct prc *p, int status)
+static void forget_process(struct prc *p, int status, const struct rusage *usage)
 {
     if (p->op_thr >= 0) {
         p->op_thr = -1;
@@ -187,12 +187,19 @@ static void forget_process(struct prc *p, int status)
     p->dead = true;
     p->pid = -1;
     push_event(5, -1, p->ident, status);
+    if (usage) {
+        int64_t *v = queue[queue_count - 1].v;
+        v[4] = usage->ru_maxrss;
+        v[5] = usage->ru_minflt;
+        v[6] = usage->ru_majflt;
+        v[7] = usage->ru_nivcsw;
+    }
     if (p->adopting >= 0) {
         /* The child was killed with the process group, if it ever was. */
         struct prc *child = prcs[p->adopting];
         p->adopting = -1;
         if (child->used && !child->dead && child->pid <= 0)
-            forget_process(child, SIGKILL);
+            forget_process(child, SIGKILL, NULL);
     }
 }
 
@@ -217,9 +224,10 @@ static void reap(void)
             continue;
         }
         int status = 0;
+        struct rusage usage = {0};
         kill(-p->pid, SIGKILL);
-        waitpid(p->pid, &status, WNOHANG | __WALL);
-        forget_process(p, status);
+        wait4(p->pid, &status, WNOHANG | __WALL, &usage);
+        forget_process(p, status, &usage);
     }
     for (int i = 0; foreign && i < prc_count; i++) {
         struct prc *p = prcs[i];
@@ -228,9 +236,10 @@ static void reap(void)
             continue;
         if (waitid(P_PID, p->pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid) {
             int status = 0;
+            struct rusage usage = {0};
             kill(-p->pid, SIGKILL);
-            waitpid(p->pid, &status, WNOHANG | __WALL);
-            forget_process(p, status);
+            wait4(p->pid, &status, WNOHANG | __WALL, &usage);
+            forget_process(p, status, &usage);
         }
     }
 }
@@ -364,6 +373,41 @@ static void spin_result(bool succeeded)
     update_spin();
 }
 
+/* Whether a guest that was woken does not run yet. */
+static bool is_somebody_waking(void)
+{
+    for (int i = 0; i < run_count; i++) {
+        struct thr *t = thrs[run_ids[i]];
+        if (!t->is_waking)
+            continue;
+        if (*run_states[i] == ST_REPLY)
+            return true;
+        t->is_waking = false;
+    }
+    return false;
+}
+
+/* Look for an event for a while; false: none came. */
+static bool spin(struct event *e)
+{
+    uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
+    uint64_t next_look = spin_ticks / 4;
+    for (int turn = 1;; turn++) {
+        if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e)))
+            return true;
+        uint64_t passed = ticks() - start;
+        if (passed >= budget)
+            return false;
+        if (passed >= next_look) {
+            /* The scheduler may have put who was woken behind us, and leaves it there while another processor idles. */
+            next_look = passed + spin_ticks / 16;
+            if (is_somebody_waking())
+                return false;
+        }
+        __builtin_ia32_pause();
+    }
+}
+
 /* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised).  Waits for `timeout_ns`, or if that
  * is negative until `deadline` (negative: for ever); no clock is read while there are events. */
 static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
@@ -392,17 +436,13 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
                 return 1;
             return 0;
         }
+        if (spare_used)
+            make_spare();
         if (spin_worth()) {
-            uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
-            int turn = 0;
-            while (ticks() - start < budget) {
-                if (scan(e) || (ops_out && (++turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
-                    spin_result(true);
-                    return 1;
-                }
-                __builtin_ia32_pause();
-            }
-            spin_result(false);
+            bool has_found = spin(e);
+            spin_result(has_found);
+            if (has_found)
+                return 1;
             if (deadline >= 0 && (int64_t)now_ns() >= deadline)
                 return 0;
         }

@@ -796,8 +796,8 @@ FUNC(kill_process) /* (process) */
         /* Its child is born and would die with its process group: when it is adopted, or when asked again. */
         p->kill_wanted = true;
     } else if (p->pid > 0) {
-        kill(-p->pid, SIGKILL);
-        kill(p->pid, SIGKILL);
+        if (kill(-p->pid, SIGKILL) < 0 || p->parent >= 0) /* its group, itself in it once it is adopted */
+            kill(p->pid, SIGKILL);
     } else {
         p->kill_wanted = true;
     }
@@ -1181,6 +1181,12 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     is_sync = false;
     deferred = NULL;
     deferred_wake_count = delegated_count = 0;
+    if (spare_fd >= 0) {
+        munmap(spare_region, REGION_SIZE);
+        close(spare_fd);
+    }
+    spare_fd = -1;
+    spare_used = false;
     for (int i = 0; i < HOT_FILES; i++)
         if (hots[i].count && hots[i].fd >= 0)
             close(hots[i].fd);

@@ -85,6 +85,7 @@ struct thr {
     bool has_result;      /* `result` is to be the call's */
     uint32_t leave_flags; /* RF_STOP or RF_TRAP */
     uint32_t reply;       /* what the slot's is to be */
+    bool is_waking;       /* a wake-up is under way */
     bool is_parked;       /* its task has exited: the host thread waits to be another's */
     int unpark;           /* a parked thread that starts when this one goes on, or -1 */
     int64_t result;
@@ -340,22 +341,53 @@ static void run_remove(struct thr *t)
 
 /* ---- creation ---- */
 
+static int spare_fd = -1; /* a region for the next process, made when there was time */
+static char *spare_region;
+static bool spare_used; /* there was one, or should have been */
+
+/* A region: its descriptor, or -1 and errno. */
+static int make_region(char **region)
+{
+    int fd = memfd_create("cloche-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    *region = MAP_FAILED;
+    if (ftruncate(fd, REGION_SIZE) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        *region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (*region == MAP_FAILED) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+/* There is time: have the next process's region ready, with the pages that its first thread needs at once. */
+static void make_spare(void)
+{
+    spare_used = false;
+    if (spare_fd >= 0)
+        return;
+    spare_fd = make_region(&spare_region);
+    if (spare_fd < 0)
+        return;
+    *(volatile char *)spare_region = 0;
+    for (uint64_t at = frame_offset & ~4095ULL; frame_offset && at < SLOT_SIZE; at += 4096)
+        *(volatile char *)(spare_region + at) = 0;
+}
+
 static struct prc *new_prc(void)
 {
     struct prc *p;
-    int region_fd = memfd_create("cloche-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    char *region = spare_region;
+    int region_fd = spare_fd;
+    if (region_fd < 0)
+        region_fd = make_region(&region);
     if (region_fd < 0)
         return NULL;
-    char *region = MAP_FAILED;
-    if (ftruncate(region_fd, REGION_SIZE) == 0 &&
-        fcntl(region_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, region_fd, 0);
-    if (region == MAP_FAILED) {
-        int error = errno;
-        close(region_fd);
-        errno = error;
-        return NULL;
-    }
+    spare_fd = -1;
+    spare_used = true;
     if (prc_free_count) {
         p = prcs[prc_free[--prc_free_count]];
     } else {
@@ -537,6 +569,7 @@ static void wake(struct thr *t)
     if (old != ST_SLEEPING)
         return;
     __atomic_fetch_add(&info->bells[t->id % BELLS], 1, __ATOMIC_SEQ_CST);
+    t->is_waking = true;
     if (deferred && deferred != t && deferred_wake_count < MAX_WAKES)
         deferred_wakes[deferred_wake_count++] = t->id;
     else

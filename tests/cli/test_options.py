@@ -71,6 +71,18 @@ def test_volume_file(project: Path, mode: str, may_write: bool, is_seen: bool) -
     assert file.read_text() == ("guest\n" if is_seen else "host\n")
 
 
+def test_volumes_over_files_of_the_view(project: Path) -> None:
+    """/etc/hosts and the like are made for the sandbox: never by writing into a volume that is there instead."""
+    hosts, etc = project / "hosts", project / "etc"
+    hosts.write_text("mine\n")
+    etc.mkdir()
+    for mode in ("rw", "cow", "ro"):
+        done = run("cat", "/etc/hosts", cwd=project, options=("-v", f"{hosts}:/etc/hosts:{mode}"))
+        assert done.out == hosts.read_text() == "mine\n", done
+        done = run("ls", "-A", "/etc", cwd=project, options=("-v", f"{etc}:/etc:{mode}"))
+        assert done.status == 0 and done.out == "" and not list(etc.iterdir()), done
+
+
 def test_rw_volume_shows_what_the_host_changes(project: Path) -> None:
     fifo_out, fifo_in = os.pipe()
     process = subprocess.Popen(

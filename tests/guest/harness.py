@@ -75,6 +75,8 @@ def run_cloche(
 ) -> Outcome:
     """Run in a sandbox with `folder` as the current directory."""
     env = dict(os.environ, CLOCHE_STRICT=os.environ.get("CLOCHE_STRICT", "1"))
+    for name in ("COLUMNS", "LINES"):  # cloche passes them on; natively there are none
+        env.pop(name, None)
     command = [*cloche_command(*options), *argv]
     done = subprocess.run(
         command, cwd=folder, input=stdin, env=env, capture_output=True, timeout=timeout, check=False

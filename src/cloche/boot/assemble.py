@@ -129,17 +129,23 @@ class Builder:
         return Context(creds, FsContext(ns.root, ns.root, 0), ns)
 
     def build(self) -> Context:
-        """Every directory, mount, link and file of the spec, in this order."""
+        """Every directory, mount, link and file of the spec, in this order, and then the volumes: what is made
+        for the view must not be written through a volume into the host's files.
+        """
         spec = self.spec
         ctx = self.root_context()
         for path, mode, uid, gid in spec.directories:
             self.make_directory(ctx, path, mode, uid, gid)
         for mount in spec.mounts:
-            self.mount(ctx, mount)
+            if not mount.is_volume:
+                self.mount(ctx, mount)
         for path, target in spec.symlinks:
             self.make_symlink(ctx, path, target)
         for path, content, mode in spec.files:
             self.write_file(ctx, path, content, mode)
+        for mount in spec.mounts:
+            if mount.is_volume:
+                self.mount(ctx, mount)
         if spec.is_read_only:
             for each in ctx.mount_ns.mounts:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:

@@ -25,8 +25,10 @@ def read_env_file(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--env-file {path}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--env-file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--env-file {path}: not UTF-8 text") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 

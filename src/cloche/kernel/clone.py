@@ -341,6 +341,7 @@ def _new_group(
     if flags & CLONE_CLEAR_SIGHAND:
         handlers = _cleared(old.handlers)
     group = ThreadGroup(kernel, tgid, handlers)
+    group.wants_usage = task.group.wants_usage
     group.pid_ns = pid_ns
     group.own_tgid = pid_in(pid_ns, tgid)
     if pid_ns is not None and group.own_tgid == 1:

@@ -15,7 +15,7 @@ from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.seccomp_filter import replace as replace_filters
-from cloche.kernel.task import EXITED, Kernel, Task, ThreadGroup
+from cloche.kernel.task import EXITED, Kernel, LateUsage, Task, ThreadGroup
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
@@ -61,7 +61,11 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     user_ns, system_ns = mm.process.cpu_times_ns()
     group.dead_user_ns += user_ns
     group.dead_system_ns += system_ns
-    group.dead_usage.add(space_usage(mm))
+    parent = group.parent
+    if group.wants_usage or (parent is not None and parent.wants_usage):
+        group.dead_usage.add(space_usage(mm))
+    else:
+        kernel.late_usage[mm.process.ident()] = LateUsage(group, mm)
     if mm.has_segments:
         mark_exit(mm.areas(), group.tgid)
     mm.process.kill()

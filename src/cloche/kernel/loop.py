@@ -392,7 +392,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
             callback(event[3])
         return
     if kind == EV_PROCESS_DIED:
-        process_died(kernel, event[2], event[3])
+        process_died(kernel, event)
         return
     task = kernel.by_thread.get(event[1])
     if task is None:
@@ -487,8 +487,13 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         do_group_exit(child.group, 9)
 
 
-def process_died(kernel: Kernel, ident: int, status: int) -> None:
-    """A host process is gone that the kernel did not kill: its thread groups die by that signal."""
+def process_died(kernel: Kernel, event: Event) -> None:
+    """A host process is gone.  If the kernel did not kill it, its thread groups die by that signal."""
+    ident, status = event[2], event[3]
+    late = kernel.late_usage.pop(ident, None)
+    if late is not None:
+        late.arrived(event)
+        return
     groups = []
     for task in kernel.tasks.values():
         if task.mm.process.ident() == ident and not task.mm.is_dead:

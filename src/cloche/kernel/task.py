@@ -18,7 +18,7 @@ from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
-from cloche.platform.interface import HostThread, Platform
+from cloche.platform.interface import Event, HostThread, Platform
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
@@ -306,6 +306,7 @@ class ThreadGroup:
         self.dead_system_ns: int = 0
         self.children_user_ns: int = 0  # of reaped children
         self.children_system_ns: int = 0
+        self.wants_usage: bool = False  # it or an ancestor has asked for a struct rusage before
         self.dead_usage: Usage = Usage()  # as dead_user_ns
         self.children_usage: Usage = Usage()  # as children_user_ns
         self.itimers: list[object | None] = [None, None, None]
@@ -481,6 +482,30 @@ class Task(TaskBase):
 Handler = Callable[[Task, Args], int]
 
 
+class LateUsage:
+    """What a process that was killed has used: the host tells when it is gone, and nobody has asked so far.
+
+    To read it from /proc before the end costs a tenth of a fork.
+    """
+
+    def __init__(self, group: ThreadGroup, mm: AddressSpace) -> None:
+        self.group: ThreadGroup = group
+        self.limit_kib: int = (
+            max(mm.peak_total_bytes, mm.total_bytes) // 1024
+        )  # the host's size includes the stub
+
+    def arrived(self, event: Event) -> None:
+        """The host process is gone (EV_PROCESS_DIED)."""
+        usage = Usage()
+        usage.maxrss_kib = min(event[4], self.limit_kib)
+        usage.minor_faults, usage.major_faults, usage.preemptions = event[5], event[6], event[7]
+        group = self.group
+        group.dead_usage.add(usage)
+        while group.is_reaped and group.parent is not None:
+            group = group.parent
+            group.children_usage.add(usage)
+
+
 class Kernel:
     """Everything that exists once per sandbox.  Behaviour is in the modules beside; this holds the state.
 
@@ -506,6 +531,7 @@ class Kernel:
         self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
+        self.late_usage: dict[int, LateUsage] = {}  # by HostProcess.ident()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot

@@ -365,6 +365,10 @@ class SocketFile(Carrier):
         """shutdown(2); `how` is valid."""
         return -EOPNOTSUPP
 
+    def send_refusal(self) -> int:
+        """The -errno of a message whose control messages are not even looked at, else 0."""
+        return 0
+
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
         """Send from `src`: bytes, or -errno (-EAGAIN: no room)."""
         return -EOPNOTSUPP

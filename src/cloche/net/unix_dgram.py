@@ -93,13 +93,19 @@ class UnixDgram(UnixSocket):
         old.waiting.pop(self, None)
         self.wake_waiting()
 
+    def send_refusal(self) -> int:
+        if self.kind != SOCK_SEQPACKET:
+            return 0
+        if self.error:
+            return self.take_error()
+        return 0 if self.state == CONNECTED else -ENOTCONN
+
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
         is_seqpacket = self.kind == SOCK_SEQPACKET
         if is_seqpacket:
-            if self.error:
-                return self.take_error()
-            if self.state != CONNECTED:
-                return -ENOTCONN
+            refusal = self.send_refusal()
+            if refusal:
+                return refusal
         if flags & MSG_OOB:
             return -EOPNOTSUPP
         name = out.name if out is not None and not is_seqpacket else None

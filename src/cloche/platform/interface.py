@@ -28,7 +28,10 @@ EV_FAULT: Final = (
 )
 EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
 EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
-EV_PROCESS_DIED: Final = 5  # thread id = -1, a = process id (HostProcess.ident), b = host wait status
+EV_PROCESS_DIED: Final = (
+    5  # thread id = -1, a = process id (HostProcess.ident), b = host wait status, then of its
+)
+# rusage: maximal resident size (KiB), minor faults, major faults, involuntary switches
 EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
 EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
 

@@ -183,6 +183,9 @@ def outgoing_of(task: Task, sock: SocketFile, header: MsgHdr) -> Outgoing | None
         if header.controllen > _CONTROL_MAX:
             raise LinuxError(ENOBUFS)
         out.control = unpack_cmsgs(memory.read(header.control, header.controllen))
+        refusal = sock.send_refusal()
+        if refusal:
+            raise LinuxError(-refusal)
         parse_control(task, out, takes_files=sock.family == AF_UNIX)
         if out.cred is None and sock.family == AF_NETLINK:
             out.cred = cred_of(task)

@@ -405,6 +405,8 @@ def sys_wait4(task: Task, args: Args) -> int:
     elif pid > 0:
         pid = pid_from(task.pid_ns, pid)
     selector = WaitSelector(pid, pgrp, None, to_u32(options) | WEXITED)
+    if args.a3:
+        task.group.wants_usage = True
     return do_wait(task, Wait4(selector, to_u64(args.a1), to_u64(args.a3)))
 
 
@@ -415,6 +417,8 @@ def sys_waitid(task: Task, args: Args) -> int:
         return -EINVAL
     if not options & (WEXITED | WSTOPPED | WCONTINUED):
         return -EINVAL
+    if args.a4:
+        task.group.wants_usage = True
     pgrp = None
     group = None
     pid = -1

@@ -80,6 +80,7 @@ def sys_getrusage(task: Task, args: Args) -> int:
     """getrusage(2)."""
     who = to_i32(args.a0)
     group = task.group
+    group.wants_usage = True
     if who == RUSAGE_SELF:
         user, system = group_cpu_ns(group)
         usage = group_usage(group)
