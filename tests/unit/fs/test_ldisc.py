@@ -86,12 +86,13 @@ class HostPty:
         os.close(self.slave)
 
     def settle(self) -> None:
-        """Wait until the host's work queue has moved input to the line discipline."""
-        last = -1
-        for _round in range(200):
+        """Wait until the host's work queue has moved input to the line discipline: on a busy host that takes a while."""
+        last, rests = -1, 0
+        for _round in range(500):
             time.sleep(0.001)
             (now,) = struct.unpack("i", ioctl(self.master, termios.FIONREAD, bytes(4)))
-            if now == last:
+            rests = rests + 1 if now == last else 0
+            if rests == 20:
                 return
             last = now
 
