@@ -115,7 +115,7 @@ static bool take(struct thr *t, struct event *e)
         /* A fork that failed leaves no child.  One whose clone was let through may exist whatever the guest says. */
         if (p->adopting >= 0 && (!p->cloned || t->ops[at].op.nr == SYS_clone)) {
             p->adopting = -1;
-            p->cloned = false;
+            set_cloned(p, false);
             if (p->kill_wanted)
                 kill(p->pid, SIGKILL);
         }
@@ -198,6 +198,7 @@ static void forget_process(struct prc *p, int status, const struct rusage *usage
         /* The child was killed with the process group, if it ever was. */
         struct prc *child = prcs[p->adopting];
         p->adopting = -1;
+        set_cloned(p, false);
         if (child->used && !child->dead && child->pid <= 0)
             forget_process(child, SIGKILL, NULL);
     }
@@ -356,6 +357,8 @@ static bool spin_worth(void)
 {
     if (!run_count || run_count > cpu_count || !spin_ticks || (ops_out && is_sync))
         return false;
+    if (newborn) /* it may have been put on our processor */
+        return false;
     if (spin_skip) {
         spin_skip--;
         return false;
@@ -387,22 +390,22 @@ static bool is_somebody_waking(void)
     return false;
 }
 
-/* Look for an event for a while; false: none came. */
-static bool spin(struct event *e)
+/* Look for an event for a while: 1 if one came, 0 if none did, -1 if somebody may want our processor. */
+static int spin(struct event *e)
 {
     uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
     uint64_t next_look = spin_ticks / 4;
     for (int turn = 1;; turn++) {
         if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e)))
-            return true;
+            return 1;
         uint64_t passed = ticks() - start;
         if (passed >= budget)
-            return false;
+            return 0;
         if (passed >= next_look) {
             /* The scheduler may have put who was woken behind us, and leaves it there while another processor idles. */
             next_look = passed + spin_ticks / 16;
             if (is_somebody_waking())
-                return false;
+                return -1;
         }
         __builtin_ia32_pause();
     }
@@ -439,9 +442,10 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         if (spare_used)
             make_spare();
         if (spin_worth()) {
-            bool has_found = spin(e);
-            spin_result(has_found);
-            if (has_found)
+            int found = spin(e);
+            if (found >= 0)
+                spin_result(found);
+            if (found > 0)
                 return 1;
             if (deadline >= 0 && (int64_t)now_ns() >= deadline)
                 return 0;

@@ -422,6 +422,7 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
         return NULL;
     NEED_FRAME;
     struct prc *p = prcs[t->prc];
+    p->forks_blank = INT(3);
     if (INT(3) && !strict_mode)
         keep_hot(t);
     child->fork_fd = rotate_fd(p);
@@ -1179,6 +1180,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     run_count = run_next = queue_head = queue_count = ready_head = ready_count = 0;
     bell_count = ops_out = held_total = irq_unsent_total = 0;
     is_sync = false;
+    newborn = 0;
     deferred = NULL;
     deferred_wake_count = delegated_count = 0;
     if (spare_fd >= 0) {

@@ -143,6 +143,7 @@ struct prc {
     char *region;
     int parent;    /* unborn: the process that will fork it, else -1 */
     int adopting;  /* a child that has been ordered and not yet adopted, or -1 */
+    bool forks_blank; /* the zygote: nobody waits for its child */
     bool cloned;   /* ... and its clone was let through */
     int op_thr;    /* the thread with operations outstanding, or -1 */
     uint64_t op_since;
@@ -203,6 +204,17 @@ static int ready_head, ready_count;
 
 static uint64_t bells[64];
 static int bell_count;
+
+static int newborn; /* processes that were forked and not yet adopted, without blanks */
+
+static void set_cloned(struct prc *p, bool cloned)
+{
+    if (p->cloned && !p->forks_blank)
+        newborn--;
+    p->cloned = cloned;
+    if (cloned && !p->forks_blank)
+        newborn++;
+}
 
 static uint64_t ticks(void)
 {
@@ -650,7 +662,7 @@ static void send_round(struct thr *t)
             continue;
         if (!(h->op.args[0] & CLONE_VM)) {
             p->adopting = thrs[h->child]->prc;
-            p->cloned = false;
+            set_cloned(p, false);
         }
         if (!h->parked)
             start_running(thrs[h->child]);

@@ -91,7 +91,7 @@ static void adopt(const struct seccomp_notif *n)
         return;
     }
     p->adopting = -1;
-    p->cloned = false;
+    set_cloned(p, false);
     if (p->kill_wanted)
         kill(p->pid, SIGKILL);
     child->pid = pid;
@@ -170,7 +170,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         h->fd = -1;
     }
     if (h->op.nr == SYS_clone && !(h->op.args[0] & CLONE_VM))
-        p->cloned = true;
+        set_cloned(p, true);
     if (h->op.nr == SYS_exit) {
         run_remove(t);
         t->exited = true;

@@ -41,6 +41,9 @@ def cgroup_text(kernel: Kernel, name: str) -> str:
         return f"{guest_rss_bytes(kernel)}\n"
     if name == "memory.stat":
         return f"anon {guest_rss_bytes(kernel)}\nfile 0\ninactive_file 0\nactive_file 0\n"
+    if name == "memory.events":
+        kills = kernel.oom_kills
+        return f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n"
     if name == "pids.max":
         return f"{kernel.max_tasks}\n"
     if name == "pids.current":
@@ -69,7 +72,6 @@ _FIXED: Final[dict[str, str]] = {
     "memory.min": "0\n",
     "memory.swap.max": "0\n",
     "memory.swap.current": "0\n",
-    "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
     "cpuset.mems.effective": "0\n",
 }
 _LIVE: Final = (
@@ -78,6 +80,7 @@ _LIVE: Final = (
     "memory.max",
     "memory.current",
     "memory.stat",
+    "memory.events",
     "pids.max",
     "pids.current",
     "cpu.max",

@@ -6,8 +6,10 @@ watched.  Notification is a hint: an event is reported only if the file's `poll`
 """
 
 from collections import deque
+from struct import Struct
 from typing import Final
 
+from cloche.abi.capability import CAP_NET_ADMIN
 from cloche.abi.errno import EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM, LinuxError
 from cloche.abi.poll import (
     EPOLL_CTL_ADD,
@@ -26,7 +28,7 @@ from cloche.abi.poll import (
 )
 from cloche.abi.structs import EPOLL_EVENT
 from cloche.fs.anon import AnonFile
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.objects import CloseListener, Context, FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
@@ -36,6 +38,12 @@ MAX_ITEMS: Final = 262144  # of one epoll: a quota of the sentry
 _PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
 _EXCLUSIVE_OK: Final = 0x1 | 0x4 | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
 _READY: Final = POLLIN | POLLRDNORM
+
+
+_EPIOCSPARAMS: Final = 0x40088A01
+_EPIOCGPARAMS: Final = 0x80088A02
+_PARAMS: Final = Struct("<IHBB")  # busy_poll_usecs busy_poll_budget prefer_busy_poll padding
+_NAPI_WEIGHT: Final = 64
 
 
 class EpollItem(Waiter):
@@ -105,6 +113,9 @@ class EpollFile(AnonFile):
         self.ready: deque[EpollItem] = deque()
         self.waiters: WaitQueue = WaitQueue()  # tasks in epoll_wait, exclusive
         self.queue: WaitQueue = WaitQueue()  # those who poll the epoll itself
+        self.busy_us: int = 0  # of EPIOCSPARAMS
+        self.busy_budget: int = 0
+        self.prefers_busy: int = 0
 
     def wake(self) -> None:
         """Something may be ready."""
@@ -132,6 +143,23 @@ class EpollFile(AnonFile):
         KERNEL_MEMORY.give(RECORD_BYTES * len(self.items))
         self.items.clear()
         self.ready.clear()
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        """EPIOCSPARAMS and EPIOCGPARAMS (ioctl_eventpoll(2)): kept; nothing here polls a device busily."""
+        if not isinstance(ctx, Task):
+            return -EINVAL
+        if command == _EPIOCGPARAMS:
+            ctx.user_memory().write(arg, _PARAMS.pack(self.busy_us, self.busy_budget, self.prefers_busy, 0))
+            return 0
+        if command != _EPIOCSPARAMS:
+            return -EINVAL
+        busy_us, budget, prefers, padding = _PARAMS.unpack(ctx.user_memory().read(arg, _PARAMS.size))
+        if padding or busy_us > 0x7FFFFFFF or prefers > 1:
+            return -EINVAL
+        if budget > _NAPI_WEIGHT and not ctx.creds.capable(CAP_NET_ADMIN):
+            return -EPERM
+        self.busy_us, self.busy_budget, self.prefers_busy = busy_us, budget, prefers
+        return 0
 
     def fdinfo(self) -> str:
         lines: list[str] = []

@@ -173,7 +173,7 @@ def vmstat_text(kernel: Kernel) -> bytes:
         ("pswpout", 0),
         ("pgfault", 0),
         ("pgmajfault", 0),
-        ("oom_kill", 0),
+        ("oom_kill", kernel.oom_kills),
     )
     return "".join([f"{name} {value}\n" for name, value in rows]).encode()
 

@@ -382,7 +382,7 @@ def _status_memory(space: AddressSpace, peak_kib: int) -> str:
         + _kib("VmPTE", (len(space.areas()) + 4) * PAGE)
         + _kib("VmSwap", 0)
         + _kib("HugetlbPages", 0)
-        + "CoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n"
+        + f"CoreDumping:\t0\nTHP_enabled:\t{int(not space.is_thp_disabled)}\nuntag_mask:\t0xffffffffffffffff\n"
     )
 
 

@@ -24,6 +24,7 @@ from cloche.abi.ioctl import (
     TCSETSW,
     TCSETSW2,
     TCXONC,
+    TIOCCONS,
     TIOCEXCL,
     TIOCGDEV,
     TIOCGETD,
@@ -169,6 +170,8 @@ def _rare_ioctl(
         tty.locked_termios.load(mem.read(arg, TERMIOS_SIZE))
     elif command == TIOCSTI:
         return -EIO  # dev.tty.legacy_tiocsti is 0
+    elif command == TIOCCONS:
+        return -EPERM  # there is no console to redirect, whoever asks
     elif command == TIOCVHANGUP:
         if not ctx.creds.capable(CAP_SYS_ADMIN):
             return -EPERM

@@ -104,8 +104,6 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EBADF)  # no descriptor here is a control group that takes processes
     if args.set_tid:
         raise LinuxError(EPERM)
-    if args.exit_signal < 0 or args.exit_signal > 64:
-        raise LinuxError(EINVAL)
     if flags & CLONE_SETTLS and args.tls >= task.mm.max_address:
         raise LinuxError(EPERM)
 

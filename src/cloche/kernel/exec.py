@@ -174,6 +174,7 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
             kernel.is_patching and not task.needs_full_frame
         )  # a tracer shall see the text as it is
         mm.mdwe = task.mm.inherited_mdwe()
+        mm.is_thp_disabled = task.mm.is_thp_disabled
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)

@@ -775,7 +775,7 @@ def child_info(group: ThreadGroup, signo: int, code: int, status: int) -> SigInf
 
 def send_child_signal(group: ThreadGroup, code: int, status: int) -> None:
     """A child has ended: its exit signal to the parent (the hook of kernel.exit)."""
-    if group.parent is not None and group.exit_signal:
+    if group.parent is not None and 0 < group.exit_signal <= NSIG:  # clone(2) takes any number
         send_group_info(group.parent, child_info(group, group.exit_signal, code, status))
 
 

@@ -412,6 +412,7 @@ class Task(TaskBase):
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.timer_slack_ns: int = 50_000
+        self.mce_kill: int = 2  # PR_MCE_KILL_DEFAULT
         self.nice: int = 0
         self.sched_policy: int = 0
         self.sched_priority: int = 0

@@ -144,8 +144,11 @@ def _memory(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int:
     if option == pr.PR_SET_MDWE:
         return -EINVAL if a2 or a3 or a4 else _set_mdwe(task, a1)
     if option == pr.PR_GET_THP_DISABLE:
-        return -EINVAL if a1 or a2 or a3 or a4 else 0
-    return -EINVAL  # PR_SET_THP_DISABLE: the host's choice
+        return -EINVAL if a1 or a2 or a3 or a4 else int(task.mm.is_thp_disabled)
+    if a2 or a3 or a4:
+        return -EINVAL
+    task.mm.is_thp_disabled = a1 != 0
+    return 0
 
 
 def _set_mdwe(task: Task, bits: int) -> int:
@@ -158,6 +161,19 @@ def _set_mdwe(task: Task, bits: int) -> int:
     if mm.mdwe and bits != mm.mdwe:
         return -EPERM
     mm.mdwe = bits
+    return 0
+
+
+def _set_mce_kill(task: Task, what: int, policy: int, a3: int, a4: int) -> int:
+    """PR_MCE_KILL: when to hear of broken memory; the host's, which tells a guest at its access."""
+    if a3 or a4:
+        return -EINVAL
+    if what == pr.PR_MCE_KILL_CLEAR and not policy:
+        task.mce_kill = pr.PR_MCE_KILL_DEFAULT
+    elif what == pr.PR_MCE_KILL_SET and policy <= pr.PR_MCE_KILL_DEFAULT:
+        task.mce_kill = policy
+    else:
+        return -EINVAL
     return 0
 
 
@@ -265,9 +281,9 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_SET_TIMERSLACK:
         task.timer_slack_ns = a1 if 0 < a1 < 1 << 63 else DEFAULT_TIMER_SLACK_NS
     elif option == pr.PR_MCE_KILL_GET:
-        return -EINVAL if a1 or a2 or a3 or a4 else pr.PR_MCE_KILL_DEFAULT
+        return -EINVAL if a1 or a2 or a3 or a4 else task.mce_kill
     elif option == pr.PR_MCE_KILL:
-        return 0 if a1 == pr.PR_MCE_KILL_CLEAR and not (a2 or a3 or a4) else -EINVAL
+        return _set_mce_kill(task, a1, a2, a3, a4)
     elif option == pr.PR_GET_TID_ADDRESS:
         mem.write_u64(a1, task.clear_child_tid)
     elif option == pr.PR_SET_CHILD_SUBREAPER:

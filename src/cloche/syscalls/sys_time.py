@@ -213,9 +213,8 @@ def sys_clock_settime(task: Task, args: Args) -> int:
     """clock_settime(2): EPERM where Linux would set a clock."""
     clockid = to_i32(args.a0)
     if clockid != CLOCK_REALTIME:
-        if cpu_clock(task, clockid) is not None:
-            return -EPERM
-        return -EINVAL
+        # Those of a pid say EPERM, the two fixed ones have nothing to set (posix_cpu_clock_set).
+        return -EPERM if clockid < 0 and cpu_clock(task, clockid) is not None else -EINVAL
     timespec = unpack_timespec_raw(task.user_memory().read(to_u64(args.a1), TIMESPEC_SIZE), 0)
     timespec_to_ns(timespec[0], timespec[1])
     return -EPERM

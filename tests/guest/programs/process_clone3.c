@@ -28,6 +28,7 @@ static void try(const char *name, struct clone_args a)
 
 int main(void)
 {
+    signal(60, SIG_IGN);
     setvbuf(stdout, NULL, _IONBF, 0);
     int pidfd = -1, tid = -1;
     TRY("plain", .exit_signal = SIGCHLD);
@@ -89,5 +90,15 @@ int main(void)
     poll(&p, 1, -1);
     printf("dead %d", waitid(P_PIDFD, fd, &info, WEXITED));
     printf(" code %d status %d pid %d\n", info.si_code, info.si_status, info.si_pid == child);
+
+    /* The older call takes any number for the exit signal; what is none is not sent. */
+    for (int signal = 60; signal < 256; signal += 60) {
+        long made = syscall(SYS_clone, signal, 0, 0, 0, 0);
+        if (!made)
+            _exit(3);
+        int status = 0;
+        printf("exit signal %d: %d", signal, made > 0 && waitpid(made, &status, __WALL) == made);
+        printf(" %x\n", status);
+    }
     return 0;
 }
