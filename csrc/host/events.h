@@ -133,6 +133,8 @@ static bool take(struct thr *t, struct event *e)
         break;
     default: {
         int signo = READ_ONCE(s->signo);
+        t->has_frame = true; /* also of a forged kind: what is read there is the guest's own nonsense */
+        t->has_result = false;
         uint64_t *regs = regs_of(t); /* behind the registers: error code, number of the trap */
         *e = (struct event){{2, t->id, signo > 0 && signo <= 64 ? signo : SIGSEGV, READ_ONCE(s->code),
                              (int64_t)READ_ONCE(s->addr), READ_ONCE(regs[20]) & 0xff,

@@ -217,9 +217,20 @@ except BlockingIOError:
 ping -c 1 -W 0.2 127.0.0.1 >/dev/null; echo $?
 """
 
+PINGS = """
+ip link set lo up
+ping -c 2 -i 0.01 127.0.0.1 >/dev/null; echo $?
+ping -c 2 -i 0.01 -s 100 ::1 >/dev/null; echo $?
+cat /proc/net/dev
+"""
+
 
 def test_parameters(tmp_path: Path) -> None:
     compare([*FRESH, PARAMETERS], tmp_path)
+
+
+def test_pings_are_counted(tmp_path: Path) -> None:
+    compare([*FRESH, PINGS], tmp_path)
 
 
 def test_ip_changes_routes(tmp_path: Path) -> None:

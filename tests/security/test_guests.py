@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flags = ["-O1", "-pthread", "-w", "-D_GNU_SOURCE"]
         command = ["gcc", *flags, "-o", str(target / source.stem), str(source), "-lrt"]
         subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
-    for part in target.parents:  # another user inside must be able to run them
+    for part in (target, *target.parents):  # another user inside must be able to run them
         if part.is_relative_to(tmp_path_factory.getbasetemp().parent):
             part.chmod(0o755)
     return target
@@ -173,6 +173,30 @@ def test_jumps_into_the_stub(folder: Path, mm: str) -> None:
 @pytest.mark.parametrize("mm", ["strict", "direct"])
 def test_forged_slots(folder: Path, mm: str) -> None:
     assert "ended 80" in survives(folder, "./forge 80", "--mm", mm).lines
+
+
+@pytest.mark.parametrize("mm", ["strict", "direct"])
+@pytest.mark.parametrize("attack", ["entry", "forge"])
+def test_calls_without_a_signal(folder: Path, attack: str, mm: str) -> None:
+    """The entry of patched call sites with any registers and any GS; its fields and bells forged while calls run."""
+    result = survives(folder, f"./calls {attack} 120", "--mm", mm)
+    assert "ended 120" in result.lines and "Traceback" not in result.text, result
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs two users")
+def test_kept_descriptors_show_nothing_new(folder: Path) -> None:
+    """A program that only root may read was run often enough to be kept; another user maps whatever is there."""
+    secret = folder / "secret"
+    secret.write_bytes((folder / "calls").read_bytes() + b"not-yours" * 20000)
+    secret.chmod(0o700)
+    runs = "for i in $(seq 40); do ./secret entry 0 >/dev/null; done"
+    result = survives(
+        folder,
+        f"{runs}; ./secret kept not yours; ./calls again 1000 not yours; echo again $?; ./secret kept not yours",
+    )
+    found = re.findall(r"mapped (\w+) found (\d+) shared 0 other 0", result.text)
+    assert len(found) == 3, result
+    assert found[1][1] == "0" and found[0][0] == found[1][0] == "some", result
 
 
 @pytest.mark.parametrize("mm", ["strict", "direct"])

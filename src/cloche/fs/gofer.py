@@ -64,13 +64,15 @@ from cloche.vfs.objects import (
     SetAttr,
     StatFs,
 )
-from cloche.wire.gofer import Attr, Entry, entry_at, ino_and_mode_at
+from cloche.wire.gofer import MAX_AHEAD, Attr, Entry, entry_at, ino_and_mode_at
 from cloche.wire.gofer_client import GoferClient
 
 MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
+AHEAD_SKIP: Final = 48  # entries between one file that is asked for and the next: those opened ahead, directories, links
+AHEAD_FIRST: Final = 4  # files that are opened ahead at first
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
 RWF_APPEND: Final = 0x10
@@ -113,6 +115,7 @@ class GoferFs(FileSystem):
         self.is_shared: bool = is_shared
         self.has_stable_dentries = not is_shared
         self.is_readonly = not root.is_writable
+        self.reads_ahead: bool = self.is_readonly and not is_shared
         # A sandbox has a few of these file systems: together they leave most descriptors to what is open.
         self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
         self.max_shared_inodes: int = MAX_SHARED_INODES
@@ -463,8 +466,27 @@ class GoferInode(Inode):
     def fd_to_map(self) -> int:
         """A descriptor open only for reading, for guests to map.  Raises LinuxError."""
         if self.read_fd < 0:
-            self.read_fd = self._open(os.O_RDONLY)
+            parent = self.parent
+            ahead = parent.next_files(self) if parent is not None and self.has_address else []
+            self.read_fd = self._open_with(ahead) if ahead else self._open(os.O_RDONLY)
         return self.read_fd
+
+    def _open_with(self, ahead: list["GoferInode"]) -> int:
+        """Open to read, and the next files of the directory with it: one question to the gofer for all."""
+        host, parent = self.host, self.parent
+        assert parent is not None
+        names = [(each.name, each.host_dev, each.host_ino) for each in [self, *ahead]]
+        fd, attr, others = host.client.open_many(parent.fid(), names)
+        self.update(attr)
+        for index, other_fd, other_attr in others:
+            inode = ahead[index - 1]
+            if inode.read_fd >= 0:  # the same file twice
+                os.close(other_fd)
+                continue
+            inode.read_fd = other_fd
+            inode.update(other_attr)
+            host.park_new(inode)
+        return fd
 
     def fd_to_write(self) -> int:
         """A descriptor open for writing, and for reading too where the host lets us.  Raises LinuxError."""
@@ -561,6 +583,9 @@ class GoferDir(GoferInode):
         self._is_listed: bool = True
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
         self._asked: int = 0  # names looked up one by one
+        self._order: list[bytes] = []  # as it was listed to a guest
+        self._position: int = 0  # in there: behind the file that was opened last
+        self._run: int = 0  # files that were opened in that order
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -659,6 +684,9 @@ class GoferDir(GoferInode):
             is_listed = self._is_listed
         if not is_listed:
             raise LinuxError(EACCES)
+        if host.reads_ahead:
+            self._order = list(index)
+            self._position = self._run = 0
         for name, offset in index.items():
             if offset >= 0:
                 dev, ino, mode = ino_and_mode_at(blob, offset)
@@ -666,6 +694,42 @@ class GoferDir(GoferInode):
             else:
                 child = self._children[name]
                 out.append((name, child.ino, child.mode >> 12))
+        return out
+
+    def next_files(self, opened: GoferInode) -> list[GoferInode]:
+        """What a guest that reads one file of this directory after the other will open next; of others nothing.
+
+        Such a guest has listed it, and opens in the order of the list.
+        """
+        order, index = self._order, self._index
+        if not order or index is None or opened.nlink > 1:
+            return []
+        at = -1
+        for here in range(self._position, min(self._position + AHEAD_SKIP, len(order))):
+            if order[here] == opened.name:
+                at = here
+                break
+        if at < 0:
+            self._order = []  # until it is listed again
+            return []
+        self._position = at + 1
+        self._run += 1
+        out: list[GoferInode] = []
+        want = min(AHEAD_FIRST << min(self._run - 1, 4), MAX_AHEAD)
+        for here in range(at + 1, min(at + 1 + 2 * want, len(order))):
+            name = order[here]
+            offset = index.get(name, -1)
+            if offset < 0 or ino_and_mode_at(self._blob, offset)[2] & S_IFMT != S_IFREG:
+                continue
+            inode = self._children.get(name)
+            if inode is None:
+                inode = self.host.make(self, entry_at(self._blob, offset))
+                self._children[name] = inode
+            if inode.read_fd >= 0 or inode.nlink > 1 or not inode.has_address:
+                continue
+            out.append(inode)
+            if len(out) >= want:
+                break
         return out
 
     # -- changing --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from cloche.gofer.nodes import AttachPoint, Node, NodeTable
 from cloche.gofer.texts import Texts
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
+    MAX_AHEAD,
     MAX_REQUEST_BYTES,
     OP_ATTACH,
     OP_CLUNK,
@@ -31,6 +32,7 @@ from cloche.wire.gofer import (
     OP_MKDIR,
     OP_MKNOD,
     OP_OPEN,
+    OP_OPEN_MANY,
     OP_OPENDIR,
     OP_REMOVEXATTR,
     OP_RENAME,
@@ -48,6 +50,7 @@ from cloche.wire.gofer import (
     Reader,
     check_name,
     pack_string,
+    pack_u32,
     pack_u64,
 )
 
@@ -114,6 +117,9 @@ class Server:
                 return
             if op in (OP_OPEN, OP_CREATE):
                 self._donate(op, reader)
+                return
+            if op == OP_OPEN_MANY:
+                self._donate_many(reader)
                 return
             if op == OP_TEXT:
                 self._text(reader)
@@ -204,6 +210,31 @@ class Server:
             self._channel.send(0, 0, pack_stat(st), fd)
         finally:
             os.close(fd)
+
+    def _donate_many(self, reader: Reader) -> None:
+        """A file that is wanted, and others of its directory that may be wanted next: those that can be opened."""
+        node, name = self._target(reader)
+        dev, ino, count = reader.u64(), reader.u64(), reader.u32()
+        if count > MAX_AHEAD:
+            raise ProtocolError(f"{count} files at once")
+        others = [(reader.string(), reader.u64(), reader.u64()) for _ in range(count)]
+        reader.end()
+        fd, st = self._files.open(node, name, os.O_RDONLY, dev, ino)
+        fds, parts = [fd], []
+        try:
+            for index, (name, dev, ino) in enumerate(others, 1):
+                try:
+                    if not check_name(name) or not self._table.is_visible(node, name):
+                        continue
+                    fd, other = self._files.open(node, name, os.O_RDONLY, dev, ino)
+                except (LinuxError, OSError):
+                    continue
+                fds.append(fd)
+                parts += [pack_u32(index), pack_stat(other)]
+            self._channel.send_fds(0, 0, pack_stat(st) + pack_u32(len(fds) - 1) + b"".join(parts), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _text(self, reader: Reader) -> None:
         node, name = self._target(reader)

@@ -46,6 +46,7 @@ MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
 GRACE: Final = 64
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
+BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 
 
@@ -309,6 +310,9 @@ def arm_deadline(kernel: Kernel, task: Task, deadline_ns: int) -> None:
 
     def expire() -> None:
         if task.blocked is op and op is not None and not task.is_exited:
+            if task.is_running_ops:  # its host thread works for a tracer, and cannot return yet
+                task.deadline_timer = kernel.timers.add(monotonic_ns() + BUSY_WAIT_NS, expire)
+                return
             task.has_deadline_timer = False
             task.deadline_timer = None
             result = op.timed_out(task)

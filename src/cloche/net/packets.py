@@ -70,9 +70,14 @@ def icmp(kind: int, code: int, rest: bytes) -> bytes:
 
 def icmp6(source: bytes, dest: bytes, message: bytes) -> bytes:
     """An ICMPv6 message with its checksum filled in."""
-    bare = message[:2] + b"\0\0" + message[4:]
-    total = checksum(pseudo(IPPROTO_ICMPV6, source, dest, len(bare)) + bare)
-    return bare[:2] + total.to_bytes(2, "big") + bare[4:]
+    return checksummed(IPPROTO_ICMPV6, source, dest, message, 2)
+
+
+def checksummed(protocol: int, source: bytes, dest: bytes, message: bytes, at: int) -> bytes:
+    """A message with the checksum over it and the pseudo-header filled in at `at`."""
+    bare = message[:at] + b"\0\0" + message[at + 2 :]
+    total = checksum(pseudo(protocol, source, dest, len(bare)) + bare)
+    return bare[:at] + total.to_bytes(2, "big") + bare[at + 2 :]
 
 
 def tcp(

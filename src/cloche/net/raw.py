@@ -16,6 +16,7 @@ from cloche.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
+    IPV6_CHECKSUM,
     MSG_OOB,
     SOCK_DGRAM,
     SOCK_RAW,
@@ -69,6 +70,9 @@ class PingSocket(DatagramSocket):
             return length  # nobody there answers
         if not is_v6 and self.parameter("ipv4/icmp_echo_ignore_all"):
             return length
+        lo = self.stack.lo
+        lo.packets += 2
+        lo.bytes += 2 * (length + (40 if is_v6 else 20))
         gram = Datagram(b"", source, 0, end.addr, 0)
         self.control_of(out, gram)
         rest = self.lport.to_bytes(2, "big") + data[6:]
@@ -116,6 +120,7 @@ class RawSocket(DatagramSocket):
         self.does_reuse = True  # SO_REUSEADDR is on (INET_PROTOSW_REUSE)
         if family == AF_INET and protocol == IPPROTO_RAW:
             self.ip[IP_HDRINCL] = 1
+        self.checksum_at: int = 2 if family == AF_INET6 and protocol == IPPROTO_ICMPV6 else -1
         self.filter: bytes = b""  # ICMP_FILTER: types that are not wanted
         self.stack.taps[self] = None
 
@@ -143,10 +148,13 @@ class RawSocket(DatagramSocket):
                 return -EINVAL
             take_in(self.stack, with_header(data, source))
             return length
-        if self.protocol == IPPROTO_ICMPV6 and length >= 4:
-            data = packets.icmp6(gram.addr, gram.dest, data)
         if len(gram.addr) != len(gram.dest):
             return -EINVAL
+        at = self.checksum_at
+        if at >= 0:
+            if at + 2 > length:
+                return -EINVAL
+            data = packets.checksummed(self.protocol, gram.addr, gram.dest, data, at)
         take_in(self.stack, packets.ip(self.protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos))
         return length
 
@@ -171,6 +179,14 @@ class RawSocket(DatagramSocket):
         return at < len(self.filter) and self.filter[at] >> (kind & 7) & 1 != 0
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level == _SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
+            if len(value) < 4:
+                return -EINVAL
+            offset = int.from_bytes(value[:4], "little", signed=True)
+            if offset > 0 and offset & 1:
+                return -EINVAL
+            self.checksum_at = max(offset, -1)
+            return 0
         wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
         if level != wanted or (self.family == AF_INET and name != ICMP_FILTER):
             return -ENOPROTOOPT
@@ -183,6 +199,8 @@ class RawSocket(DatagramSocket):
         return 0
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        if level == _SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
+            return self.checksum_at.to_bytes(4, "little", signed=True)
         wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
         if level != wanted:
             raise self.no_such_level()
@@ -226,17 +244,11 @@ def take_in(stack: NetStack, packet: IpPacket) -> None:
         if protocol == IPPROTO_ICMP and stack.parameters.numbers["ipv4/icmp_echo_ignore_all"]:
             return
         reply = answer_to(packet.source, packet.dest, body[4:])
-        stack.pass_packet(
-            packets.ip(
-                protocol,
-                packet.dest,
-                packet.source,
-                reply,
-                reply_ttl(stack, packet.dest),
-                packet.tos,
-                is_whole=False,
-            )
-        )
+        ttl = reply_ttl(stack, packet.dest)
+        back = packets.ip(protocol, packet.dest, packet.source, reply, ttl, packet.tos, is_whole=False)
+        stack.lo.packets += 1
+        stack.lo.bytes += len(back.data)
+        stack.pass_packet(back)
     elif protocol == IPPROTO_UDP:
         size = body[4] << 8 | body[5]
         if 8 <= size <= len(body):

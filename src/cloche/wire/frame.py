@@ -19,7 +19,7 @@ FLAG_MORE: Final = 1  # another frame of this reply follows
 
 _HEADER: Final = Struct("<IiI")
 _HEADER_BYTES: Final = 12
-_MAX_FDS: Final = 4
+_MAX_FDS: Final = 20
 _READ_BYTES: Final = 65536
 
 
@@ -62,11 +62,15 @@ class FrameChannel:
 
     def send(self, code: int, flags: int, body: bytes, fd: int = -1) -> None:
         """Send one frame, with the descriptor `fd` unless it is -1.  Raises OSError (EPIPE, ECONNRESET)."""
+        self.send_fds(code, flags, body, [fd] if fd >= 0 else [])
+
+    def send_fds(self, code: int, flags: int, body: bytes, fds: list[int]) -> None:
+        """Send one frame with some descriptors.  Raises OSError (EPIPE, ECONNRESET)."""
         data = _HEADER.pack(len(body), code, flags) + body
-        if fd < 0:
+        if not fds:
             self._sock.sendall(data)
             return
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]
         sent = self._sock.sendmsg([data], ancillary)
         if sent < len(data):
             self._sock.sendall(data[sent:])

@@ -65,7 +65,10 @@ OP_CLUNK: Final = 21
 OP_MKNOD: Final = 22
 OP_SYNCFS: Final = 23
 OP_TEXT: Final = 24
-OP_LAST: Final = 24
+OP_OPEN_MANY: Final = 25
+OP_LAST: Final = 25
+
+MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
 SET_MODE: Final = 1

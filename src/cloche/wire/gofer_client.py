@@ -23,6 +23,7 @@ from cloche.wire.gofer import (
     OP_LISTXATTR,
     OP_MKDIR,
     OP_OPEN,
+    OP_OPEN_MANY,
     OP_OPENDIR,
     OP_REMOVEXATTR,
     OP_RENAME,
@@ -222,6 +223,46 @@ class GoferClient:
         """
         body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino)
         return self._call_for_fd(OP_OPEN, body)
+
+    def open_many(
+        self, fid: int, names: list[tuple[bytes, int, int]]
+    ) -> tuple[int, Attr, list[tuple[int, int, Attr]]]:
+        """Several regular files of a directory, to read: (name, device, inode number) each, at most 1 + MAX_AHEAD.
+
+        A descriptor and the attributes of the first, as `open` gives them; of those others that could be opened
+        (index, descriptor, attributes).  All descriptors are the caller's.
+        """
+        name, dev, ino = names[0]
+        parts = [pack_target(fid, name), pack_u64(dev, ino), pack_u32(len(names) - 1)]
+        for name, dev, ino in names[1:]:
+            parts += [pack_string(name), pack_u64(dev, ino)]
+        frame = self._exchange(OP_OPEN_MANY, b"".join(parts))
+        fds = frame.fds
+        others: list[tuple[int, int, Attr]] = []
+        error = -frame.code
+        if not error:
+            try:
+                reader = Reader(frame.body)
+                attr = reader.attr()
+                count = reader.u32()
+                if count >= len(names):
+                    raise ProtocolError("more than was asked for")
+                if len(fds) != count + 1:
+                    error = ENFILE  # the kernel drops descriptors that exceed RLIMIT_NOFILE
+                for number in range(count if not error else 0):
+                    index = reader.u32()
+                    if not 0 < index < len(names):
+                        raise ProtocolError("a file that was not asked for")
+                    others.append((index, fds[number + 1], reader.attr()))
+                if not error:
+                    reader.end()
+                    return fds[0], attr, others
+            except ProtocolError:
+                self._is_broken = True
+                error = EIO
+        for fd in fds:
+            os.close(fd)
+        raise LinuxError(error)
 
     def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, Attr]:
         """The patched text (wire/textfile.py) of a regular file: a descriptor, -1 if it needs none; and its attributes.

@@ -227,3 +227,20 @@ def test_a_searchable_directory_need_not_be_readable(rig: Rig) -> None:
 
 def test_it_ends_when_the_sentry_hangs_up(rig: Rig) -> None:
     assert rig.close() == 0
+
+
+def test_several_files_are_opened_at_once(rig: Rig) -> None:
+    names = []
+    for name in (b"file", b"fifo", b"gone", b"way-out", b"dir", b"../outside/secret"):
+        entry = rig.client.stat(rig.ro, name)
+        names.append((name, entry.attr.dev, entry.attr.ino) if isinstance(entry, Entry) else (name, 0, 0))
+    (rig.read_only / "new").write_bytes(b"new")
+    names.append((b"new", 0, 0))
+    names.append((b"file", 1, 1))  # another file than was listed
+    fd, attr, others = rig.client.open_many(rig.ro, names)
+    assert os.pread(fd, 100, 0) == b"content" and attr.ino == os.fstat(fd).st_ino
+    assert [each[0] for each in others] == [6]
+    assert os.pread(others[0][1], 100, 0) == b"new" and others[0][2].size == 3
+    os.close(fd)
+    os.close(others[0][1])
+    assert errno_of(rig.client.open_many, rig.ro, [(b"gone", 0, 0), (b"file", 0, 0)]) == errno.ENOENT

@@ -476,3 +476,44 @@ def test_a_dead_gofer_is_an_io_error(rig: Rig) -> None:
     assert errno_of(view.lookup, b"/dir/deep/leaf") == errno.EIO
     assert warm.read_bytes(view.ctx, 0, 100) == b"content"
     warm.put()
+
+
+def test_who_reads_file_after_file_does_not_wait_for_each(rig: Rig) -> None:
+    many = rig.ro / "many"
+    many.mkdir()
+    for number in range(60):
+        (many / f"f{number}").write_bytes(b"%d" % number)
+    os.link(many / "f3", many / "again")
+    (many / "pipe").symlink_to("f1")
+    view = rig.view(RO)
+    listing = view.open(b"/many", os.O_DIRECTORY)
+    names = [row[0] for row in entries(listing, view.ctx) if row[0].startswith(b"f")]
+    listing.put()
+    before = rig.client.calls
+    for name in names:
+        assert view.read(b"/many/" + name) == name[1:]
+    assert rig.client.calls - before < 20
+    # Not in order: nothing is opened that is not asked for.
+    for number in range(60):
+        (many / f"g{number}").write_bytes(b"%d" % number)
+    view = rig.view(RO)
+    view.list(b"/many")
+    view.open(b"/many/" + names[40]).put()
+    inode = view.lookup(b"/many/" + names[41])
+    assert isinstance(inode, GoferInode) and inode.read_fd < 0
+
+
+def test_what_was_opened_ahead_is_given_up_in_time(rig: Rig) -> None:
+    many = rig.ro / "many"
+    many.mkdir()
+    for number in range(60):
+        (many / f"f{number}").write_bytes(b"%d" % number)
+    view = rig.view(RO)
+    view.fs.max_idle_fds = 8
+    before = len(os.listdir("/proc/self/fd"))
+    listing = view.open(b"/many", os.O_DIRECTORY)
+    names = [row[0] for row in entries(listing, view.ctx) if row[0].startswith(b"f")]
+    listing.put()
+    for name in names:
+        assert view.read(b"/many/" + name) == name[1:]
+    assert len(os.listdir("/proc/self/fd")) <= before + 9
