@@ -161,6 +161,16 @@ def test_nothing_of_the_hosts_environment_gets_in() -> None:
     assert not {name for name in names - allowed if not name.startswith("LC_")}, done
 
 
+def test_a_line_of_an_env_file_that_is_no_variable(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("  # comment\n\n  A=x y \nB\n")
+    done = shell('echo "$A."', "--env-file", str(file))
+    assert done.out == "x y .\n" and done.status == 0, done
+    file.write_text("A=1\nexport B=2\n")
+    done = shell("true", "--env-file", str(file))
+    assert done.status == 125 and is_one_line(done.err) and "export B" in done.err, done
+
+
 @pytest.mark.parametrize("options", [("-e", "=x"), ("--env-file", "/nothere")])
 def test_env_usage(options: tuple[str, ...]) -> None:
     done = run("true", options=options)

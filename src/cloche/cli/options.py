@@ -24,12 +24,17 @@ def read_env_file(path: str) -> list[str]:
     """Lines K=V or K; blank lines and # comments are skipped.  Raises UsageError."""
     try:
         with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
+            lines = [line.lstrip().rstrip("\r\n") for line in file]
     except OSError as error:
         raise UsageError(f"--env-file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"--env-file {path}: not UTF-8 text") from None
-    return [line for line in lines if line and not line.startswith("#")]
+    items = [line for line in lines if line and not line.startswith("#")]
+    for item in items:
+        name = item.partition("=")[0]
+        if any(sign.isspace() for sign in name):
+            raise UsageError(f"--env-file {path}: {name!r} is no name of a variable; write K=V")
+    return items
 
 
 def env_items(items: list[str]) -> list[bytes]:

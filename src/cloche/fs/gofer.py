@@ -71,7 +71,9 @@ MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
-AHEAD_SKIP: Final = 48  # entries between one file that is asked for and the next: those opened ahead, directories, links
+AHEAD_SKIP: Final = (
+    48  # entries between one file that is asked for and the next: those opened ahead, directories, links
+)
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000

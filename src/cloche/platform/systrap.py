@@ -622,6 +622,8 @@ class Systrap(Platform):
             return
         if _native.discard_process(process.handle):
             process.is_dead = True
+            if process in self._unordered:
+                self._unordered.remove(process)  # it has ended before its turn to be born came
             self._processes.pop(process.ident(), None)
 
     def _refill(self) -> None:
@@ -634,7 +636,11 @@ class Systrap(Platform):
 
     def _order_fork(self) -> None:
         """One fork at a time: an address space has one clone outstanding."""
-        if not self._is_zygote_idle or not self._unordered:
+        if not self._is_zygote_idle:
+            return
+        while self._unordered and self._unordered[0].main_thread().is_discarded:
+            self._unordered.pop(0)
+        if not self._unordered:
             return
         process = self._unordered.pop(0)
         _native.queue_fork(self._zygote, process.handle, process.main_thread().handle, 1)

@@ -259,3 +259,15 @@ def test_a_blank_that_is_needed_before_it_is_born_has_its_own_record(guest: Gues
         assert guest.event_of(EV_SYSCALL, EV_OPS_FAILED)[0] == EV_SYSCALL
         assert thread.process().read(BIG, 4) == b"root"
         guest.kill(thread.process())
+
+
+def test_a_blank_that_ends_before_it_is_born(guest: Guest, platform: Systrap) -> None:
+    """Its turn to be forked never comes; the others are born."""
+    threads = [guest.start(syscall(39) + ANSWER) for _ in range(12)]  # more than there are blanks
+    for thread in threads[1::2]:
+        thread.process().kill()
+        thread.discard()
+    for _ in threads[::2]:
+        guest.event_of(EV_SYSCALL)
+    for thread in threads[::2]:
+        guest.kill(thread.process())
