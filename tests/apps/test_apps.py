@@ -64,7 +64,7 @@ def test_app(script: Path, tmp_path: Path) -> None:
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
     if app.user:
-        for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's folders are closed to others
+        for folder in (tmp_path, *tmp_path.parents[:3]):  # pytest's folders are closed to others
             folder.chmod(folder.stat().st_mode | 0o111)
     home = tmp_path / "native"
     as_user = ["setpriv", "--reuid", app.user, "--regid", app.user, "--clear-groups"] if app.user else []

@@ -11,7 +11,7 @@ t send-keys -t s 'stty size; tput cols; tty | grep -c pts' Enter; until_shows s 
 t split-window -h -t s "$shell"; until_shows s.1 'READY>'; t send-keys -t s.1 'stty size; echo x >&2' Enter; until_shows s.1 '^24 39'
 t resize-pane -t s.1 -x 20; t send-keys -t s.1 'clear; until stty size | grep "24 20"; do sleep 0.1; done' Enter; until_shows s.1 '^24 20'
 t list-panes -t s -F '#{pane_width}x#{pane_height} #{pane_current_command}'
-t new-window -t s 'vi -u NONE text'; until_shows s:1 '~'
+t new-window -t s: 'vi -u NONE text'; until_shows s:1 '~'
 t send-keys -t s:1 i 'typed in vi' Escape ':wq' Enter
 until [ -s text ]; do sleep 0.05; done; cat text
 until [ "$(t list-windows -t s | wc -l)" = 1 ]; do sleep 0.05; done
