@@ -1,7 +1,8 @@
 """Real applications give the same results in cloche as on the host: each script in scripts/ is run in both.
 
 A script's head says in comments what it needs (`# needs: PROGRAM ...`; without one of them its test is skipped by
-name), as whom it must run (`# user: UID`, only where the tests run as root) and where else programs are (`# path:`).
+name), as whom it must run (`# user: UID`, only where the tests run as root), where else programs are (`# path:`), and why it only runs with
+CLOCHE_SLOW=1 (`# slow:`).
 Scripts print only what does not depend on time, addresses, process numbers or order.
 """
 
@@ -28,6 +29,7 @@ class App:
         self.script = script
         self.needs: list[str] = []
         self.user = ""
+        self.why_slow = ""
         self.path = SYSTEM_PATH
         for line in script.read_text().splitlines():
             key, _, value = line.removeprefix("# ").partition(": ")
@@ -35,6 +37,8 @@ class App:
                 self.needs = value.split()
             elif key == "user" and os.getuid() == 0:
                 self.user = value
+            elif key == "slow":
+                self.why_slow = value
             elif key == "path":
                 self.path = ":".join([SYSTEM_PATH, *value.split()])
 
@@ -63,6 +67,8 @@ def test_app(script: Path, tmp_path: Path) -> None:
     missing = [name for name in app.needs if shutil.which(name, path=app.path) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
+    if app.why_slow and os.environ.get("CLOCHE_SLOW") != "1":
+        pytest.skip(f"only with CLOCHE_SLOW=1: {app.why_slow}")
     if app.user:
         for folder in (tmp_path, *tmp_path.parents[:3]):  # pytest's folders are closed to others
             folder.chmod(folder.stat().st_mode | 0o111)

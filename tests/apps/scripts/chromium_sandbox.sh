@@ -1,5 +1,6 @@
 # needs: chromium python3 curl
 # user: 1000
+# slow: on a busy machine the browser gives up its own zygote, natively too
 # A browser with its own sandbox of namespaces and filters, a page from a server on loopback, and its debugging port.
 trap 'kill $(jobs -p) 2>/dev/null' EXIT  # nothing may hold the ports after a failure
 mkdir -p www; cd www

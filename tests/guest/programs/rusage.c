@@ -32,7 +32,7 @@ static void use(int mib)
 /* Whether a number of KiB is what `mib` makes of a small process. */
 static const char *about(long kib, long mib)
 {
-    long least = mib * 1024, most = (mib + 12) * 1024;
+    long least = mib * 1024 - 1024, most = (mib + 12) * 1024; /* the host counts in batches */
     return kib >= least && kib < most ? "as expected" : "wrong";
 }
 
