@@ -144,15 +144,15 @@ def idle(bench: Bench, seconds: float) -> dict[str, float]:
 
 def crowd(bench: Bench, count: int = 50) -> dict[str, float]:
     """A guest's speed alone and beside idle sandboxes, in turn where that is possible."""
-    alone = [bench.calls(1) for _ in range(3)]
+    alone = [bench.calls(1) for _ in range(6)]
     others: list[subprocess.Popen[str]] = []
     try:
         for _ in range(count):
             others.append(bench.idle_sandbox())
-        beside = [bench.calls(1) for _ in range(3)]
+        beside = [bench.calls(1) for _ in range(12)]
     finally:
         end(others)
-    alone += [bench.calls(1) for _ in range(3)]
+    alone += [bench.calls(1) for _ in range(6)]
     ratio = statistics.median(beside) / statistics.median(alone)
     print(f"crowd: {100 * ratio:.1f} % of the speed beside {count} idle sandboxes (target: 95 % or more)")
     return {"alone": statistics.median(alone), "beside": statistics.median(beside), "ratio": ratio}

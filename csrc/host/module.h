@@ -797,7 +797,7 @@ FUNC(kill_process) /* (process) */
         /* Its child is born and would die with its process group: when it is adopted, or when asked again. */
         p->kill_wanted = true;
     } else if (p->pid > 0) {
-        if (kill(-p->pid, SIGKILL) < 0 || p->parent >= 0) /* its group, itself in it once it is adopted */
+        if (kill(-p->pid, SIGKILL) < 0) /* its group, and itself in it; the zygote has none */
             kill(p->pid, SIGKILL);
     } else {
         p->kill_wanted = true;

@@ -31,6 +31,7 @@ from cloche.abi.errno import (
     EFBIG,
     EINVAL,
     EIO,
+    ENFILE,
     ENOENT,
     ENXIO,
     EROFS,
@@ -71,9 +72,8 @@ MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
-AHEAD_SKIP: Final = (
-    48  # entries between one file that is asked for and the next: those opened ahead, directories, links
-)
+# Entries between one file that is asked for and the next: those opened ahead, directories, links.
+AHEAD_SKIP: Final = 48
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
@@ -478,7 +478,12 @@ class GoferInode(Inode):
         host, parent = self.host, self.parent
         assert parent is not None
         names = [(each.name, each.host_dev, each.host_ino) for each in [self, *ahead]]
-        fd, attr, others = host.client.open_many(parent.fid(), names)
+        try:
+            fd, attr, others = host.client.open_many(parent.fid(), names)
+        except LinuxError as error:
+            if error.errno != ENFILE:
+                raise
+            return self._open(os.O_RDONLY)  # there is room for one
         self.update(attr)
         for index, other_fd, other_attr in others:
             inode = ahead[index - 1]

@@ -21,9 +21,8 @@ class Program:
     """One executable as started by one user."""
 
     def __init__(self) -> None:
-        self.files: dict[
-            Inode, list[int]
-        ] = {}  # -> device and inode number on the host, of it and of its patched text
+        # -> device and inode number on the host, of it and of its patched text
+        self.files: dict[Inode, list[int]] = {}
 
     def note(self, platform: Platform, mapping: FileMapping) -> None:
         """A process of this program has mapped a file privately."""

@@ -276,7 +276,7 @@ def run_filter(one: Filter, args: Args, pointer: int) -> int:
             right = x if code & bpf.BPF_X else k
             if code & 0xF0 == bpf.BPF_DIV and right == 0:
                 return bpf.SECCOMP_RET_KILL_THREAD  # a division by zero ends the program with 0
-            a = _alu(code & 0xF0, a, right)
+            a = calculate(code & 0xF0, a, right)
         elif code == _LD_IMM:
             a = k
         elif code == _LDX_IMM:
@@ -299,8 +299,8 @@ def run_filter(one: Filter, args: Args, pointer: int) -> int:
             a = x
 
 
-def _alu(operation: int, a: int, right: int) -> int:
-    """One arithmetic operation in 32 bits."""
+def calculate(operation: int, a: int, right: int) -> int:
+    """One arithmetic operation of cBPF in 32 bits; `right` is not 0 for BPF_DIV and BPF_MOD, which seccomp does not have."""
     if operation == bpf.BPF_AND:
         return a & right
     if operation == bpf.BPF_OR:
@@ -315,6 +315,8 @@ def _alu(operation: int, a: int, right: int) -> int:
         return (a * right) & _M32
     if operation == bpf.BPF_DIV:
         return a // right
+    if operation == bpf.BPF_MOD:
+        return a % right
     if operation == bpf.BPF_LSH:
         return (a << (right & 31)) & _M32
     return a >> (right & 31)

@@ -11,6 +11,7 @@ from typing import Final
 
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EINVAL, ENOMEM, LinuxError
+from cloche.kernel.seccomp_filter import calculate
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 
 MAX_INSNS: Final = 4096
@@ -147,29 +148,6 @@ class SocketFilter:
         if name == _AD_RANDOM:
             return random.getrandbits(32)
         return _FACTS.get(name, 0)
-
-
-def calculate(operation: int, a: int, right: int) -> int:
-    """One arithmetic operation in 32 bits; a shift by more gives 0."""
-    if operation == bpf.BPF_AND:
-        return a & right
-    if operation == bpf.BPF_OR:
-        return a | right
-    if operation == bpf.BPF_XOR:
-        return a ^ right
-    if operation == bpf.BPF_ADD:
-        return a + right & _M32
-    if operation == bpf.BPF_SUB:
-        return a - right & _M32
-    if operation == bpf.BPF_MUL:
-        return a * right & _M32
-    if operation == bpf.BPF_DIV:
-        return a // right
-    if operation == bpf.BPF_MOD:
-        return a % right
-    if operation == bpf.BPF_LSH:
-        return a << (right & 31) & _M32
-    return a >> (right & 31)
 
 
 def parse(raw: bytes) -> list[tuple[int, int, int, int]]:
