@@ -300,7 +300,7 @@ def run_filter(one: Filter, args: Args, pointer: int) -> int:
 
 
 def calculate(operation: int, a: int, right: int) -> int:
-    """One arithmetic operation of cBPF in 32 bits; `right` is not 0 for BPF_DIV and BPF_MOD, which seccomp does not have."""
+    """One arithmetic operation of cBPF in 32 bits; `right` is not 0 where it divides.  (seccomp has no BPF_MOD.)"""
     if operation == bpf.BPF_AND:
         return a & right
     if operation == bpf.BPF_OR:
