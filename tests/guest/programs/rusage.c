@@ -35,7 +35,7 @@ static void use(int mib)
 static const char *about(long kib, long mib)
 {
     mib += BASE;
-    long least = mib * 1024 - 1024, most = (mib + 12) * 1024; /* the host counts in batches */
+    long least = mib * 1024, most = (mib + 12) * 1024;
     return kib >= least && kib < most ? "as expected" : "wrong";
 }
 
