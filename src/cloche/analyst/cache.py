@@ -3,12 +3,15 @@
 Owns the directory `$XDG_CACHE_HOME/cloche/text`, else /var/cache/cloche/text for root, else ~/.cache/cloche/text.
 Cheap to import: the gofer calls `lookup` while a program starts.  Only the analyst's server stores.
 
-A file is known by what stat(2) says of it, its times in nanoseconds included.  Nobody but root can set a ctime, so
-whoever changes a file gives it a new name here.  What was changed within the last two seconds may change again
-without a new time, so it is not cached.  What somebody else than the kernel answers stat for (FUSE) could pose as
-another file and is not cached either (`is_cacheable`).  The directory must be the caller's own, with no rights for
-others, and not on a noexec mount (its files are mapped executable): otherwise it is not used.  A file without any
-site is cached as an empty one.
+A file is known by what stat(2) says of it, its times in nanoseconds included (`cache_name`), if the analyst has seen
+that nobody had it open for writing (`writers.py`).  Nobody but root can set a ctime, and whoever writes to a file that
+nobody had open gives it a new one, and with it a new name here; but a mapping that has written once may write again
+without.  What was changed within the last two seconds may change again without a new time, so it is not cached.  What
+somebody else than the kernel answers stat for (FUSE) could pose as another file and is not cached so either
+(`is_cacheable`).  All these are known by their contents (`content_name`), which are read again at every look-up.
+
+The directory must be the caller's own, with no rights for others, and not on a noexec mount (its files are mapped
+executable): otherwise it is not used.  A file without any site is cached as an empty one.
 """
 
 import os
@@ -21,11 +24,17 @@ from cloche.wire.textfile import ANALYSER_VERSION
 
 __all__ = [
     "MAX_CACHE_BYTES",
+    "MAX_CONTENT_BYTES",
     "NO_SITES",
     "UNKNOWN",
     "cache_name",
+    "content_digest",
+    "content_name",
     "is_cacheable",
+    "is_roots_own",
     "lookup",
+    "lookup_contents",
+    "lookup_name",
     "open_cache",
     "store",
 ]
@@ -35,8 +44,12 @@ NO_SITES: Final = -2  # was analysed; there is nothing to patch
 
 MAX_CACHE_BYTES: Final = 512 << 20
 SETTLE_NS: Final = 2_000_000_000
+MAX_CONTENT_BYTES: Final = 64 << 20  # of files that are known by their contents; larger ones are not patched
 
 _KEY: Final = Struct("<IQQQqq")
+_IS_ROOT: Final = os.geteuid() == 0  # asked before a filter is in force
+_CONTENT_KEY: Final = Struct("<IQ")
+_READ_BYTES: Final = 1 << 20
 _TEMPORARY: Final = ".new-"
 # FUSE, 9p: a process answers for the files.  tmpfs, ramfs: a write through a mapping leaves the times as they were.
 _UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997, 0x01021994, 0x858458F6)
@@ -90,6 +103,22 @@ def cache_name(status: os.stat_result) -> str:
     return blake2b(key, digest_size=20).hexdigest()
 
 
+def content_digest() -> blake2b:
+    """What takes the bytes of a file for `content_name`."""
+    return blake2b(digest_size=32)
+
+
+def content_name(digest: bytes, size: int) -> str:
+    """The name under which the cache has the text of whatever file has these contents."""
+    key = _CONTENT_KEY.pack(ANALYSER_VERSION, size) + digest
+    return blake2b(key, digest_size=20, person=b"contents").hexdigest()
+
+
+def is_roots_own(status: os.stat_result) -> bool:
+    """Whether only root may write the file, and we are not root: none of our own guests can."""
+    return status.st_uid == 0 and status.st_mode & 0o022 == 0 and not _IS_ROOT
+
+
 def is_cacheable(status: os.stat_result, now_ns: int, fs_magic: int) -> bool:
     """Whether the status identifies the contents.  `now_ns` is the real time, `fs_magic` of statfs(2)."""
     if not stat.S_ISREG(status.st_mode) or fs_magic in _UNTRUSTED_MAGIC:
@@ -105,8 +134,29 @@ def lookup(dir_fd: int, status: os.stat_result) -> int:
     """
     if dir_fd < 0 or not stat.S_ISREG(status.st_mode):
         return UNKNOWN
+    return lookup_name(dir_fd, cache_name(status))
+
+
+def lookup_contents(dir_fd: int, fd: int, status: os.stat_result) -> int:
+    """The same by the contents of `fd` as they are now."""
+    size = status.st_size
+    if dir_fd < 0 or not stat.S_ISREG(status.st_mode) or size > MAX_CONTENT_BYTES:
+        return UNKNOWN
+    digest = content_digest()
+    at = 0
+    while at < size:
+        data = os.pread(fd, min(_READ_BYTES, size - at), at)
+        if not data:
+            return UNKNOWN
+        digest.update(data)
+        at += len(data)
+    return lookup_name(dir_fd, content_name(digest.digest(), size))
+
+
+def lookup_name(dir_fd: int, name: str) -> int:
+    """An O_RDONLY descriptor of the text with this name, NO_SITES, or UNKNOWN."""
     try:
-        fd = os.open(cache_name(status), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return UNKNOWN
     found = os.fstat(fd)
@@ -119,9 +169,8 @@ def lookup(dir_fd: int, status: os.stat_result) -> int:
     return UNKNOWN
 
 
-def store(dir_fd: int, status: os.stat_result, chunks: list[bytes]) -> None:
+def store(dir_fd: int, name: str, chunks: list[bytes]) -> None:
     """Put a text (no chunks: no sites) into the cache, at once and whole.  Raises OSError."""
-    name = cache_name(status)
     temporary = f"{_TEMPORARY}{os.getpid()}-{name}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

@@ -54,6 +54,10 @@ class AnalystProcess:
 
         Raises OSError for what the analyst could not do, AnalystError if it has gone.
         """
+        return self.ask(fd, may_cache=may_cache)[0]
+
+    def ask(self, fd: int, *, may_cache: bool) -> tuple[int, bool]:
+        """The same, and whether it holds for as long as the file's times stay."""
         self._number = (self._number + 1) & 0xFFFFFFFF
         try:
             send_request(self.sock, self._number, MAY_CACHE if may_cache else 0, fd)
@@ -63,9 +67,9 @@ class AnalystProcess:
         if reply is None:
             raise AnalystError("the analyst has died")
         if reply.status == DONE:
-            return reply.fd
+            return reply.fd, reply.lasts
         if reply.status == NO_SITES:
-            return cache.NO_SITES
+            return cache.NO_SITES, reply.lasts
         raise OSError(-reply.status, os.strerror(-reply.status))
 
     def close(self) -> None:
@@ -127,6 +131,7 @@ def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says
     confine.close_all_but([0, 1, 2, sock.fileno()])
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     report = confine.Report()

@@ -19,8 +19,9 @@ from cloche.abi.errno import EIO
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
 from cloche.analyst import cache
 from cloche.analyst.worker import WORKER_DONE, WORKER_FAILED, WORKER_NO_SITES, limit_worker, work
+from cloche.analyst.writers import CLOSED, OPEN, has_fresh_time, writers
 from cloche.platform import hostsys
-from cloche.wire.analyst import DONE, MAY_CACHE, NO_SITES, Request, receive_request, send_reply
+from cloche.wire.analyst import DONE, LASTS, MAY_CACHE, NO_SITES, Request, receive_request, send_reply
 from cloche.wire.frame import ProtocolError
 from cloche.wire.textfile import PAGE_BYTES, decode_header, header_pages
 
@@ -40,6 +41,14 @@ def log(text: str) -> None:
         os.write(2, f"cloche analyst: {text}\n".encode())
     except OSError:
         pass
+
+
+class Answer:
+    """What is known of a file: a descriptor of its text or cache.NO_SITES, and for how long."""
+
+    def __init__(self, fd: int, *, lasts: bool) -> None:
+        self.fd: int = fd
+        self.lasts: bool = lasts
 
 
 class Server:
@@ -65,52 +74,82 @@ class Server:
             if request is None:
                 return 0
             fd = -1
+            flags = 0
             try:
-                fd = self._answer(request)
+                answer = self._answer(request)
+                fd = answer.fd
                 status = DONE if fd >= 0 else NO_SITES
+                flags = LASTS if answer.lasts else 0
             except OSError as error:
                 status = -(error.errno or EIO)
             finally:
                 os.close(request.fd)
             try:
-                send_reply(self._sock, request.number, status, fd)
+                send_reply(self._sock, request.number, status, flags, fd)
             except (BrokenPipeError, ConnectionResetError):
                 return 0
             finally:
                 if fd >= 0:
                     os.close(fd)
 
-    def _answer(self, request: Request) -> int:
-        """A descriptor of the text, or NO_SITES of the cache.  Raises OSError."""
+    def _answer(self, request: Request) -> Answer:
+        """The text of a file as it is now.  Raises OSError."""
         before = os.fstat(request.fd)
         if not stat.S_ISREG(before.st_mode):
-            return cache.NO_SITES
+            return Answer(cache.NO_SITES, lasts=False)
+        may_cache = self._cache_fd >= 0 and request.flags & MAY_CACHE != 0
         magic = hostsys.fstatfs(request.fd).magic
-        may_cache = (
-            self._cache_fd >= 0
-            and request.flags & MAY_CACHE != 0
-            and cache.is_cacheable(before, time.time_ns(), magic)
+        now_ns = time.time_ns()
+        found = writers(request.fd, before, magic, now_ns)
+        if found == OPEN:
+            # What is mapped now may be written the next moment: the program runs, by traps.
+            return Answer(cache.NO_SITES, lasts=False)
+        if found != CLOSED:
+            return self._answer_by_contents(request.fd, before, may_cache=may_cache)
+        is_settled = cache.is_cacheable(before, now_ns, magic)
+        name = cache.cache_name(before) if may_cache and is_settled else ""
+        return self._find_or_make(
+            request.fd, name, request.fd, lasts=is_settled or has_fresh_time(before, now_ns)
         )
-        if may_cache:
-            found = cache.lookup(self._cache_fd, before)
+
+    def _answer_by_contents(self, fd: int, before: os.stat_result, *, may_cache: bool) -> Answer:
+        """The same for a file that may be changing: what is looked at is a copy of our own."""
+        copy = os.memfd_create("cloche-copy", os.MFD_CLOEXEC)
+        try:
+            digest = _copy(fd, copy, before.st_size)
+            if digest is None:
+                return Answer(cache.NO_SITES, lasts=False)
+            name = cache.content_name(digest, before.st_size) if may_cache else ""
+            return self._find_or_make(copy, name, fd, lasts=cache.is_roots_own(before))
+        finally:
+            os.close(copy)
+
+    def _find_or_make(self, fd: int, name: str, original: int, *, lasts: bool) -> Answer:
+        """The text of `fd`, kept as `name` (empty: not kept) unless `original` changes meanwhile."""
+        if name:
+            found = cache.lookup_name(self._cache_fd, name)
             if found != cache.UNKNOWN:
-                return found
+                return Answer(found, lasts=lasts)
+        before = cache.cache_name(os.fstat(original))
         out = os.memfd_create("cloche-text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            return self._make(request.fd, out, before, may_cache=may_cache)
+            ended = self._run_worker(fd, out)
+            if cache.cache_name(os.fstat(original)) != before:
+                lasts = False
+                if fd == original:
+                    name = ""
+            return Answer(self._keep(ended, out, name), lasts=lasts)
         finally:
             os.close(out)
 
-    def _make(self, fd: int, out: int, before: os.stat_result, *, may_cache: bool) -> int:
-        ended = self._run_worker(fd, out)
-        if cache.cache_name(os.fstat(fd)) != cache.cache_name(before):
-            may_cache = False
+    def _keep(self, ended: int, out: int, name: str) -> int:
+        """What a worker wrote, out of the cache if it can be kept there; or NO_SITES."""
         if ended != WORKER_DONE or not _is_sound(out):
-            if may_cache and ended in _LASTING:
-                self._store(-1, before)
+            if name and ended in _LASTING:
+                self._store(-1, name)
             return cache.NO_SITES
-        if may_cache and self._store(out, before):
-            found = cache.lookup(self._cache_fd, before)
+        if name and self._store(out, name):
+            found = cache.lookup_name(self._cache_fd, name)
             if found >= 0:
                 return found
         fcntl.fcntl(out, F_ADD_SEALS, _SEALS)
@@ -135,7 +174,7 @@ class Server:
                 os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def _store(self, text: int, status: os.stat_result) -> bool:
+    def _store(self, text: int, name: str) -> bool:
         """Put a text (-1: none) into the cache; False if that fails."""
         try:
             if self._bytes_stored >= _TRIM_EVERY_BYTES:
@@ -149,12 +188,30 @@ class Server:
                     break
                 chunks.append(data)
                 at += len(data)
-            cache.store(self._cache_fd, status, chunks)
+            cache.store(self._cache_fd, name, chunks)
             self._bytes_stored += at + 512
         except OSError as error:
             log(f"the cache: {error}")  # full, or made read-only
             return False
         return True
+
+
+def _copy(fd: int, copy: int, size: int) -> bytes | None:
+    """Copy a file's bytes; their digest, or None if it is too large or was cut short."""
+    if size > cache.MAX_CONTENT_BYTES:
+        return None
+    digest = cache.content_digest()
+    at = 0
+    while at < size:
+        data = os.pread(fd, min(_COPY_BYTES, size - at), at)
+        if not data:
+            return None
+        digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(copy, view) :]
+        at += len(data)
+    return digest.digest()
 
 
 def _is_sound(text: int) -> bool:

@@ -520,24 +520,28 @@ class GoferInode(Inode):
             return None
         st = os.fstat(self.read_fd)
         key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-        if key != self.text_key:
-            self.text, self.text_key = None, key
-            if self.has_address:
-                self.text = self._ask_for_text(key)
-        return self.text
+        if key == self.text_key:
+            return self.text
+        self.text, self.text_key = None, (-1, -1, -1)
+        if not self.has_address:
+            return None
+        text, lasts = self._ask_for_text(key)
+        if lasts:
+            self.text, self.text_key = text, key
+        return text
 
-    def _ask_for_text(self, key: tuple[int, int, int]) -> PatchedText | None:
+    def _ask_for_text(self, key: tuple[int, int, int]) -> tuple[PatchedText | None, bool]:
+        """The text, and whether it is that of every later moment with this key."""
         fid, name = self.address()
         try:
-            fd, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
+            fd, lasts, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
         except LinuxError:
-            return None
-        if fd < 0:
-            return None
+            return None, False
         if (attr.size, attr.mtime_ns, attr.ctime_ns) != key:
-            os.close(fd)
-            return None
-        return open_text(fd)
+            if fd >= 0:
+                os.close(fd)
+            return None, False
+        return (open_text(fd) if fd >= 0 else None), lasts
 
     def close_write_fd(self) -> None:
         """Close the descriptor to write, after a last look at the attributes."""

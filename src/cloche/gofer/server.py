@@ -243,11 +243,11 @@ class Server:
         fd, st = self._files.open(node, name, os.O_RDONLY, dev, ino)
         try:
             st = os.fstat(fd)
-            text = self._texts.find(fd, st)
+            text, lasts = self._texts.find(fd, st)
         finally:
             os.close(fd)
         try:
-            self._channel.send(0, 0, pack_stat(st), text)
+            self._channel.send(0, 0, pack_stat(st) + (b"\1" if lasts else b"\0"), text)
         finally:
             if text >= 0:
                 os.close(text)

@@ -11,7 +11,7 @@ import socket
 import stat
 from typing import Final
 
-from cloche.analyst.cache import NO_SITES, lookup
+from cloche.analyst.cache import UNKNOWN, is_roots_own, lookup, lookup_contents
 from cloche.wire.analyst import DONE, MAY_CACHE, receive_reply, send_request
 from cloche.wire.frame import ProtocolError
 
@@ -27,19 +27,27 @@ class Texts:
         self._sock: socket.socket | None = sock
         self._number: int = 0
 
-    def find(self, fd: int, st: os.stat_result) -> int:
-        """A descriptor of the text of the file `fd` with the status `st`; -1: there is none."""
-        if st.st_size < _MIN_ELF_BYTES or not stat.S_ISREG(st.st_mode) or os.pread(fd, 4, 0) != b"\x7fELF":
-            return -1
+    def find(self, fd: int, st: os.stat_result) -> tuple[int, bool]:
+        """A descriptor of the text of the file `fd` with the status `st`; -1: there is none.
+
+        And whether that holds for as long as the file's size and times stay as they are.
+        """
+        if not stat.S_ISREG(st.st_mode):
+            return -1, True
+        if st.st_size < _MIN_ELF_BYTES or os.pread(fd, 4, 0) != b"\x7fELF":
+            return -1, False
         found = lookup(self._cache_fd, st)
-        if found >= 0 or found == NO_SITES:
-            return max(found, -1)
+        if found != UNKNOWN:
+            return max(found, -1), True
+        found = lookup_contents(self._cache_fd, fd, st)
+        if found != UNKNOWN:
+            return max(found, -1), is_roots_own(st)
         return self._ask(fd)
 
-    def _ask(self, fd: int) -> int:
+    def _ask(self, fd: int) -> tuple[int, bool]:
         sock = self._sock
         if sock is None:
-            return -1
+            return -1, True
         self._number += 1
         try:
             send_request(sock, self._number, MAY_CACHE, fd)
@@ -48,11 +56,11 @@ class Texts:
             if poller.poll(_PATIENCE_MS):
                 reply = receive_reply(sock)
                 if reply is not None and reply.number == self._number:
-                    return reply.fd if reply.status == DONE else -1
+                    return (reply.fd if reply.status == DONE else -1), reply.lasts
                 if reply is not None and reply.fd >= 0:
                     os.close(reply.fd)
         except (OSError, ProtocolError):
             pass
         sock.close()
         self._sock = None  # it has gone, or its answers are out of order
-        return -1
+        return -1, True

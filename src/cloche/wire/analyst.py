@@ -1,7 +1,9 @@
 """What is said to the analyst: one datagram (SOCK_SEQPACKET) each way.
 
 A request carries the O_RDONLY descriptor of a file; a reply carries that of its text file (`wire/textfile.py`) if its
-status is DONE.  Requests may be sent without waiting; replies come in their order, with the request's number.
+status is DONE.  Requests may be sent without waiting; replies come in their order, with the request's number.  A reply
+says whether it holds for as long as the file's size and times stay as they are (LASTS), or for this once: somebody may
+be writing to the file without its times telling (`analyst/writers.py`).
 """
 
 import socket
@@ -13,6 +15,7 @@ from cloche.wire.frame import ProtocolError
 
 __all__ = [
     "DONE",
+    "LASTS",
     "MAY_CACHE",
     "NO_SITES",
     "REQUEST_BYTES",
@@ -29,9 +32,12 @@ MAY_CACHE: Final = 1  # the file is worth remembering (whether it may be, the an
 DONE: Final = 0
 NO_SITES: Final = 1
 
+LASTS: Final = 1  # a flag of replies
+
 _REQUEST: Final = Struct("<II")  # number, flags
-_REPLY: Final = Struct("<Ii")  # number, status or a negative errno
+_REPLY: Final = Struct("<IiI")  # number, status or a negative errno, flags
 REQUEST_BYTES: Final = 8
+_REPLY_BYTES: Final = 12
 _ANCILLARY_BYTES: Final = 64
 
 
@@ -47,9 +53,10 @@ class Request:
 class Reply:
     """`status` is DONE (then the receiver owns `fd`), NO_SITES, or a negative errno."""
 
-    def __init__(self, number: int, status: int, fd: int) -> None:
+    def __init__(self, number: int, status: int, flags: int, fd: int) -> None:
         self.number: int = number
         self.status: int = status
+        self.lasts: bool = flags & LASTS != 0
         self.fd: int = fd
 
 
@@ -58,14 +65,14 @@ def send_request(sock: socket.socket, number: int, flags: int, fd: int) -> None:
     _send(sock, _REQUEST.pack(number, flags), fd)
 
 
-def send_reply(sock: socket.socket, number: int, status: int, fd: int) -> None:
+def send_reply(sock: socket.socket, number: int, status: int, flags: int, fd: int) -> None:
     """Answer; `fd` is -1 unless the status is DONE.  Raises OSError."""
-    _send(sock, _REPLY.pack(number, status), fd)
+    _send(sock, _REPLY.pack(number, status, flags), fd)
 
 
 def receive_request(sock: socket.socket) -> Request | None:
     """The next request; None once the other side has gone.  Raises ProtocolError and OSError."""
-    data, fd = _receive(sock)
+    data, fd = _receive(sock, REQUEST_BYTES)
     if not data:
         return None
     number, flags = _REQUEST.unpack(data)
@@ -77,14 +84,14 @@ def receive_request(sock: socket.socket) -> Request | None:
 
 def receive_reply(sock: socket.socket) -> Reply | None:
     """The next reply; None once the analyst has gone.  Raises ProtocolError and OSError."""
-    data, fd = _receive(sock)
+    data, fd = _receive(sock, _REPLY_BYTES)
     if not data:
         return None
-    number, status = _REPLY.unpack(data)
-    if (status == DONE) != (fd >= 0) or status > NO_SITES:
+    number, status, flags = _REPLY.unpack(data)
+    if (status == DONE) != (fd >= 0) or status > NO_SITES or flags & ~LASTS:
         _drop(fd)
         raise ProtocolError("a reply of no sense")
-    return Reply(number, status, fd)
+    return Reply(number, status, flags, fd)
 
 
 def _send(sock: socket.socket, data: bytes, fd: int) -> None:
@@ -95,18 +102,16 @@ def _send(sock: socket.socket, data: bytes, fd: int) -> None:
     sock.sendmsg([data], ancillary)
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, int]:
-    """A message of the right size and its descriptor (-1: none); an empty one at the end."""
-    data, ancillary, _flags, _address = sock.recvmsg(
-        REQUEST_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
+def _receive(sock: socket.socket, size: int) -> tuple[bytes, int]:
+    """A message of this size and its descriptor (-1: none); an empty one at the end."""
+    data, ancillary, _flags, _address = sock.recvmsg(size + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             received = array("i")
             received.frombytes(payload[: len(payload) // 4 * 4])
             fds.extend(received.tolist())
-    if len(fds) > 1 or len(data) not in (0, REQUEST_BYTES) or (not data and fds):
+    if len(fds) > 1 or len(data) not in (0, size) or (not data and fds):
         for fd in fds:
             _drop(fd)
         raise ProtocolError("a message of no sense")

@@ -28,7 +28,7 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     FSYNC        fid, name                                           -
     SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
-    TEXT         fid, name, dev u64, ino u64                         attr + a descriptor of patched text, or none
+    TEXT         fid, name, dev u64, ino u64                         attr, lasts u8 + a descriptor of text, or none
     MKNOD        anything                                            -EPERM, always
 
 Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which

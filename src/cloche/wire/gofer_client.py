@@ -264,9 +264,10 @@ class GoferClient:
             os.close(fd)
         raise LinuxError(error)
 
-    def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, Attr]:
+    def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, bool, Attr]:
         """The patched text (wire/textfile.py) of a regular file: a descriptor, -1 if it needs none; and its attributes.
 
+        And whether it may be used again for as long as size and times stay the same, or this once only.
         Raises LinuxError.
         """
         frame = self._exchange(OP_TEXT, pack_target(fid, name) + pack_u64(dev, ino))
@@ -276,7 +277,9 @@ class GoferClient:
                 os.close(fd)
             raise LinuxError(-frame.code if frame.code < 0 else EIO)
         try:
-            return fds[0] if fds else -1, unpack_attr(frame.body)
+            reader = Reader(frame.body)
+            attr = reader.attr()
+            return fds[0] if fds else -1, reader.u8() != 0, attr
         except ProtocolError:
             for fd in fds:
                 os.close(fd)

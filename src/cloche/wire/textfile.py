@@ -48,7 +48,7 @@ __all__ = [
 
 FORMAT_VERSION: Final = 1
 ANALYSER_VERSION: Final = (
-    3  # raise it with every change of what the analyst makes of a file: caches are keyed by it
+    4  # raise it with every change of what the analyst makes of a file: caches are keyed by it
 )
 
 STUB_BASE: Final = 0x7FFF00000000

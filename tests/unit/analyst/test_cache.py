@@ -63,13 +63,13 @@ def test_xdg_cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_store_and_look_up(tmp_path: Path, home: int) -> None:
     status = some_file(tmp_path)
     assert cache.lookup(home, status) == cache.UNKNOWN
-    cache.store(home, status, [b"one", b"two"])
+    cache.store(home, cache.cache_name(status), [b"one", b"two"])
     fd = cache.lookup(home, status)
     assert os.read(fd, 99) == b"onetwo"
     with pytest.raises(OSError):
         os.write(fd, b"x")
     os.close(fd)
-    cache.store(home, status, [])
+    cache.store(home, cache.cache_name(status), [])
     assert cache.lookup(home, status) == cache.NO_SITES
     assert cache.lookup(-1, status) == cache.UNKNOWN
     assert len(os.listdir(home)) == 1
@@ -78,7 +78,7 @@ def test_store_and_look_up(tmp_path: Path, home: int) -> None:
 def test_a_changed_file_is_another(tmp_path: Path, home: int) -> None:
     path = tmp_path / "file"
     path.write_text("x")
-    cache.store(home, path.stat(), [b"one"])
+    cache.store(home, cache.cache_name(path.stat()), [b"one"])
     names = {cache.cache_name(path.stat())}
     for change in (
         lambda: path.write_text("y"),
@@ -104,6 +104,21 @@ def test_what_may_be_cached(tmp_path: Path) -> None:
     assert not cache.is_cacheable((tmp_path / "file").stat(), later, 0xEF53)
 
 
+def test_contents_have_a_name_of_their_own(tmp_path: Path, home: int) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    digest = cache.content_digest()
+    digest.update(b"one")
+    cache.store(home, cache.content_name(digest.digest(), 3), [b"text"])
+    with path.open("rb") as file:
+        fd = cache.lookup_contents(home, file.fileno(), path.stat())
+        assert os.read(fd, 9) == b"text"
+        os.close(fd)
+        path.write_text("two")
+        assert cache.lookup_contents(home, file.fileno(), path.stat()) == cache.UNKNOWN
+        assert cache.lookup(home, path.stat()) == cache.UNKNOWN
+
+
 def test_writable_entries_are_not_believed(tmp_path: Path, home: int) -> None:
     status = some_file(tmp_path)
     name = cache.cache_name(status)
@@ -111,7 +126,7 @@ def test_writable_entries_are_not_believed(tmp_path: Path, home: int) -> None:
     os.symlink(tmp_path / "elsewhere", name, dir_fd=home)
     assert cache.lookup(home, status) == cache.UNKNOWN
     os.unlink(name, dir_fd=home)
-    cache.store(home, status, [b"x"])
+    cache.store(home, cache.cache_name(status), [b"x"])
     os.chmod(name, 0o666, dir_fd=home)
     assert cache.lookup(home, status) == cache.UNKNOWN
 
@@ -119,7 +134,7 @@ def test_writable_entries_are_not_believed(tmp_path: Path, home: int) -> None:
 def test_the_oldest_go_first(tmp_path: Path, home: int) -> None:
     statuses = [some_file(tmp_path, f"file{index}") for index in range(6)]
     for index, status in enumerate(statuses):
-        cache.store(home, status, [b"x" * 8192])
+        cache.store(home, cache.cache_name(status), [b"x" * 8192])
         os.utime(cache.cache_name(status), ns=(index, index), dir_fd=home)
     now = time.time_ns()
     cache.trim(home, now)

@@ -1,10 +1,12 @@
 """The analyst's process: requests, the cache, confinement."""
 
 import fcntl
+import mmap
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +108,62 @@ def test_the_cache(library: Path, analyst: AnalystProcess, tmp_path: Path) -> No
     assert os.path.sameopenfile(first, third)
     for other in (first, second, third, ours):
         os.close(other)
+
+
+def ask_lasting(analyst: AnalystProcess, path: Path) -> tuple[int, bool]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return analyst.ask(fd, may_cache=True)
+    finally:
+        os.close(fd)
+
+
+@needs_gcc
+def test_a_file_that_somebody_may_write_has_no_text(
+    library: Path, analyst: AnalystProcess, tmp_path: Path
+) -> None:
+    """A page that is dirty can be written again without a new ctime: nothing may be remembered by it."""
+    if not is_on_a_disk(library):
+        pytest.skip("nothing on this file system is cached")
+    directory = tmp_path / "cache" / "cloche" / "text"
+    with library.open("r+b") as file:
+        view = mmap.mmap(file.fileno(), 0)
+    view[-1:] = view[-1:]
+    before = library.stat()
+    assert ask_lasting(analyst, library) == (cache.NO_SITES, False)
+    view[-1:] = b"?"
+    assert cache.cache_name(library.stat()) == cache.cache_name(before)
+    view.close()
+    while not cache.is_cacheable(library.stat(), time.time_ns(), 0xEF53):
+        time.sleep(0.1)
+    assert list(directory.iterdir()) == []
+    fd, lasts = ask_lasting(analyst, library)
+    check_text(fd)
+    os.close(fd)
+    assert lasts and len(list(directory.iterdir())) == 1
+
+
+@needs_gcc
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a tmpfs")
+def test_what_keeps_no_times_is_known_by_its_contents(
+    library: Path, analyst: AnalystProcess, tmp_path: Path
+) -> None:
+    directory = tmp_path / "cache" / "cloche" / "text"
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(library.read_bytes())
+        file.flush()
+        first, lasts = ask_lasting(analyst, Path(file.name))
+        second = ask(analyst, file.name)
+        assert os.path.sameopenfile(first, second) and not lasts
+        (entry,) = directory.iterdir()
+        assert entry.name != cache.cache_name(os.stat(file.name))
+        file.seek(0)
+        file.write(b"#")
+        file.flush()
+        assert ask(analyst, file.name) == cache.NO_SITES
+    check_text(first)
+    os.close(first)
+    os.close(second)
 
 
 def test_no_sites_is_remembered(analyst: AnalystProcess, tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""Whether somebody may be writing to a file without its times telling.
+
+A page of a shared mapping that has been written once may be written again without a new ctime, until the host has
+written it back.  So a ctime names the contents only of a file that nobody had open for writing when it was read: to
+write to it, one must open it afterwards, and then the first write, or the first fault, sets a new ctime.  A lease to
+read (fcntl(2)) is granted only then: a writable mapping counts as an open file.
+"""
+
+import fcntl
+import os
+import time
+from typing import Final
+
+from cloche.abi.errno import EAGAIN
+from cloche.abi.fcntl import F_RDLCK, F_SETLEASE, F_UNLCK
+from cloche.analyst.cache import is_roots_own
+
+__all__ = ["CLOSED", "OPEN", "UNKNOWN", "has_fresh_time", "writers"]
+
+CLOSED: Final = 0  # nobody had it open for writing
+OPEN: Final = 1
+UNKNOWN: Final = 2  # it is not ours to ask
+
+# Local file systems whose writable mappings keep the file itself open and set its ctime: ext2 to 4, xfs, btrfs, f2fs,
+# bcachefs.  Not overlayfs: a mapping there keeps only a file of a layer open.
+_LEASE_MAGICS: Final = (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E)
+_OVERLAYFS_MAGIC: Final = 0x794C7630
+# A clock that was wrong when the machine started may have been set forward since.
+_BOOT_MARGIN_NS: Final = 86_400_000_000_000
+_TICK_NS: Final = 50_000_000  # more than any tick of the clock that gives files their times
+_COARSE_NS: Final = (
+    1_000_000  # a time that is a multiple may come from a file system that keeps no better ones
+)
+
+
+def writers(fd: int, status: os.stat_result, magic: int, now_ns: int) -> int:
+    """CLOSED, OPEN or UNKNOWN; `fd` is open for reading only, `magic` of statfs(2)."""
+    if magic in _LEASE_MAGICS:
+        try:
+            fcntl.fcntl(fd, F_SETLEASE, F_RDLCK)
+            fcntl.fcntl(fd, F_SETLEASE, F_UNLCK)
+            return CLOSED
+        except OSError as error:
+            if error.errno == EAGAIN:
+                return OPEN
+    elif magic != _OVERLAYFS_MAGIC:
+        return UNKNOWN
+    # The owner alone may have a lease.  No mapping is older than the machine's last start, and the first write of
+    # every younger one has set a younger time.
+    started_ns = now_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    if is_roots_own(status) and 0 <= status.st_ctime_ns < started_ns - _BOOT_MARGIN_NS:
+        return CLOSED
+    return UNKNOWN
+
+
+def has_fresh_time(status: os.stat_result, now_ns: int) -> bool:
+    """Whether any change from now on will show as another ctime."""
+    return status.st_ctime_ns + _TICK_NS <= now_ns and status.st_ctime_ns % _COARSE_NS != 0
