@@ -1,4 +1,5 @@
-"""Control messages at SOL_SOCKET that a sender gives (scm_send of net/core/scm.c, unix(7)).
+"""Control messages at SOL_SOCKET that a sender gives: of AF_UNIX and AF_NETLINK (scm_send of net/core/scm.c,
+unix(7)), and of all others (__sock_cmsg_send of net/core/sock.c).
 
 May call kernel and vfs; raises LinuxError.
 """
@@ -8,17 +9,52 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, LinuxError
-from cloche.abi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET
+from cloche.abi.socket import (
+    SCM_CREDENTIALS,
+    SCM_RIGHTS,
+    SO_MARK,
+    SO_PRIORITY,
+    SO_TIMESTAMPING_NEW,
+    SO_TIMESTAMPING_OLD,
+    SOL_SOCKET,
+)
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Task
 from cloche.net.rights import drop_files
-from cloche.net.socket import Outgoing, Ucred
-from cloche.vfs.objects import FileDescription
+from cloche.net.socket import Outgoing, SocketFile, Ucred
+from cloche.vfs.objects import Context, FileDescription
 from cloche.vfs.userns import map_gid, map_uid
 
 SCM_MAX_FD: Final = 253
+_TIMESTAMPING_SEND: Final = 0x40303  # SOF_TIMESTAMPING_TX_RECORD_MASK
 _I32: Final = Struct("<i")
 _UCRED: Final = Struct("<iII")
+
+
+def socket_control(ctx: Context, sock: SocketFile, out: Outgoing) -> None:
+    """Check the SOL_SOCKET messages of a family that takes no files; keep mark and priority.  Raises LinuxError."""
+    for level, kind, data in out.control:
+        if level != SOL_SOCKET or kind in (
+            SCM_RIGHTS,
+            SCM_CREDENTIALS,
+        ):  # only for AF_UNIX: not even looked at
+            continue
+        if kind not in (SO_MARK, SO_PRIORITY, SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW):
+            raise LinuxError(EINVAL)
+        may_mark = kind != SO_MARK or sock.is_net_raw(ctx)
+        if not may_mark:
+            raise LinuxError(EPERM)
+        if len(data) != 4:
+            raise LinuxError(EINVAL)
+        value: int = _I32.unpack(data)[0]
+        if kind == SO_MARK:
+            out.mark = value
+        elif kind == SO_PRIORITY:
+            if not sock.may_prioritize(ctx, value):
+                raise LinuxError(EPERM)
+            out.priority = value
+        elif value & ~_TIMESTAMPING_SEND:
+            raise LinuxError(EINVAL)
 
 
 def parse_control(task: Task, out: Outgoing, *, takes_files: bool) -> None:

@@ -585,5 +585,9 @@ class IpSocket(SocketFile):
         if self.family == AF_INET6:
             hops = self.ip6.get(IPV6_UNICAST_HOPS, -1)
             return hops if hops >= 0 else 64
+        return self.ttl4()
+
+    def ttl4(self) -> int:
+        """The same of IPv4 packets, which an IPv6 socket may send, too."""
         found = self.ip.get(IP_TTL, -1)
         return found if found >= 0 else self.parameter("ipv4/ip_default_ttl")

@@ -61,6 +61,7 @@ from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
+from cloche.net.copying import copy_whole
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.nlmsg import HEADER, Reply, attribute, message
 from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
@@ -312,7 +313,9 @@ class NetlinkSocket(SocketFile):
         found = self.inbox[0]
         data = found.data
         room = dst.remaining()
-        copied = dst.copy_to(data if len(data) <= room else data[:room]) if room and data else 0
+        piece = data if len(data) <= room else data[:room]
+        copied = len(piece)
+        is_lost = copied > 0 and not copy_whole(dst, piece)
         if info is not None:
             info.name = pack_sockaddr_nl(found.pid, found.groups)
             if copied < len(data):
@@ -325,6 +328,8 @@ class NetlinkSocket(SocketFile):
         if not flags & MSG_PEEK:
             self.inbox.popleft()
             self.queued -= len(data)
+        if is_lost:
+            raise LinuxError(EFAULT)
         return len(data) if flags & MSG_TRUNC else copied
 
     # -- the rest ----------------------------------------------------------------------------------------

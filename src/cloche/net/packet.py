@@ -39,6 +39,8 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.net.control import socket_control
+from cloche.net.copying import copy_whole
 from cloche.net.inet_addr import LO_INDEX
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.socket import (
@@ -181,6 +183,8 @@ class PacketSocket(SocketFile):
             return -ENXIO
         if not self.stack.lo.is_up:
             return -ENETDOWN
+        if out is not None and out.control:
+            socket_control(ctx, self, out)
         length = src.remaining()
         room = self.stack.lo.mtu + (_MAX_EXTRA if self.kind != SOCK_DGRAM else 0)
         if length > room:
@@ -220,8 +224,7 @@ class PacketSocket(SocketFile):
             data = bytes(12) + frame.protocol.to_bytes(2, "big") + data
         room = dst.remaining()
         piece = data[:room]
-        if piece and dst.copy_to(piece) < len(piece):
-            raise LinuxError(EFAULT)
+        is_lost = len(piece) > 0 and not copy_whole(dst, piece)
         if info is not None:
             info.name = _SOCKADDR.pack(
                 AF_PACKET, swapped(frame.protocol), LO_INDEX, ARPHRD_LOOPBACK, frame.kind, 6, bytes(8)
@@ -235,6 +238,8 @@ class PacketSocket(SocketFile):
         if not flags & MSG_PEEK:
             self.inbox.popleft()
             self.charged -= frame.charge
+        if is_lost:
+            raise LinuxError(EFAULT)
         return len(data) if flags & MSG_TRUNC else len(piece)
 
     def poll(self, ctx: Context) -> int:

@@ -24,10 +24,11 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
 from cloche.net import packets
+from cloche.net.datagram import Datagram, sent_control
 from cloche.net.inet_addr import encode, is_any
 from cloche.net.inet_base import NetStack
 from cloche.net.socket import IpPacket, Outgoing
-from cloche.net.udp import Datagram, DatagramSocket, udp_arrive
+from cloche.net.udp import DatagramSocket, udp_arrive
 from cloche.vfs.objects import Context
 
 _SOL_RAW: Final = 255
@@ -74,7 +75,7 @@ class PingSocket(DatagramSocket):
         lo.packets += 2
         lo.bytes += 2 * (length + (40 if is_v6 else 20))
         gram = Datagram(b"", source, 0, end.addr, 0)
-        self.control_of(out, gram)
+        sent_control(ctx, self, out, gram)
         rest = self.lport.to_bytes(2, "big") + data[6:]
         reply = answer_to(source, end.addr, rest)
         if self.stack.taps:
@@ -142,11 +143,13 @@ class RawSocket(DatagramSocket):
         if len(data) < length:
             raise LinuxError(EFAULT)
         gram = Datagram(b"", source, 0, end.addr, 0)
-        self.control_of(out, gram)
+        sent_control(ctx, self, out, gram)
         if self.family == AF_INET and self.ip.get(IP_HDRINCL, 0):
             if length < 20 or (data[0] & 15) * 4 > length:
                 return -EINVAL
-            take_in(self.stack, with_header(data, source))
+            packet = with_header(data, source)
+            packet.mark, packet.priority = gram.mark, gram.priority
+            take_in(self.stack, packet)
             return length
         if len(gram.addr) != len(gram.dest):
             return -EINVAL
@@ -155,7 +158,9 @@ class RawSocket(DatagramSocket):
             if at + 2 > length:
                 return -EINVAL
             data = packets.checksummed(self.protocol, gram.addr, gram.dest, data, at)
-        take_in(self.stack, packets.ip(self.protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos))
+        packet = packets.ip(self.protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos)
+        packet.mark, packet.priority = gram.mark, gram.priority
+        take_in(self.stack, packet)
         return length
 
     def overhear(self, packet: IpPacket) -> None:
@@ -171,6 +176,7 @@ class RawSocket(DatagramSocket):
         data = packet.data if self.family == AF_INET else packet.data[start:]
         gram = Datagram(data, packet.source, 0, packet.dest, 0)
         gram.ttl, gram.tos = packet.ttl, packet.tos
+        gram.mark, gram.priority = packet.mark, packet.priority
         self.deliver(gram)
 
     def is_filtered(self, kind: int) -> bool:

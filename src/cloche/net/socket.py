@@ -98,6 +98,7 @@ from cloche.abi.socket import (
     SO_RCVBUFFORCE,
     SO_RCVLOWAT,
     SO_RCVMARK,
+    SO_RCVPRIORITY,
     SO_RCVTIMEO_NEW,
     SO_RCVTIMEO_OLD,
     SO_RESERVE_MEM,
@@ -176,6 +177,7 @@ _FLAG_OPTIONS: Final = frozenset(
         SO_PASSSEC,
         SO_WIFI_STATUS,
         SO_RCVMARK,
+        SO_RCVPRIORITY,
     }
 )
 _INT_OPTIONS: Final = frozenset({SO_BUSY_POLL, SO_INCOMING_CPU, SO_MAX_PACING_RATE, SO_BUF_LOCK})
@@ -227,6 +229,8 @@ class Outgoing:
         self.cred: Ucred | None = None  # SCM_CREDENTIALS
         self.files: list[FileDescription] | None = None  # SCM_RIGHTS
         self.is_parsed: bool = False
+        self.mark: int | None = None  # SO_MARK and SO_PRIORITY of this message
+        self.priority: int | None = None
 
     def drop(self) -> None:
         """Release the files that nobody took."""
@@ -270,6 +274,8 @@ class IpPacket:
         self.header_bytes: int = header_bytes
         self.ttl: int = ttl
         self.tos: int = tos
+        self.mark: int = 0
+        self.priority: int = 0
 
 
 class SocketFile(Carrier):
@@ -471,7 +477,7 @@ class SocketFile(Carrier):
         elif name == SO_OOBINLINE:
             self.is_oob_inline = is_on
         elif name == SO_PRIORITY:
-            if not 0 <= number <= 6 and not self._is_net_raw(ctx):
+            if not self.may_prioritize(ctx, number):
                 return -EPERM
             self.priority = number
         elif name == SO_LINGER:
@@ -505,7 +511,7 @@ class SocketFile(Carrier):
         elif name == SO_LOCK_FILTER and not is_on and self.other_options.get(SO_LOCK_FILTER, 0):
             return -EPERM
         elif name == SO_MARK:
-            if not self._is_net_raw(ctx):
+            if not self.is_net_raw(ctx):
                 return -EPERM
             self.mark = number
         elif name == SO_PEEK_OFF:
@@ -566,7 +572,11 @@ class SocketFile(Carrier):
         """SO_PEEK_OFF, which only some protocols have."""
         return -EOPNOTSUPP
 
-    def _is_net_raw(self, ctx: Context) -> bool:
+    def may_prioritize(self, ctx: Context, priority: int) -> bool:
+        """Whether SO_PRIORITY may be this (sk_set_prio_allowed)."""
+        return 0 <= priority <= 6 or self.is_net_raw(ctx)
+
+    def is_net_raw(self, ctx: Context) -> bool:
         return self.has_capability(ctx, CAP_NET_RAW) or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def _set_buffer(self, ctx: Context, name: int, value: int) -> int:

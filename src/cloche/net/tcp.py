@@ -21,6 +21,7 @@ from cloche.abi.errno import (
     ECONNABORTED,
     ECONNREFUSED,
     ECONNRESET,
+    EFAULT,
     EINPROGRESS,
     EINVAL,
     EISCONN,
@@ -94,6 +95,7 @@ from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import packets
+from cloche.net.control import socket_control
 from cloche.net.inet_addr import LO_INDEX, Endpoint, encode, is_any, is_broadcast, is_multicast
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.ports import TupleTest
@@ -126,6 +128,7 @@ SNDBUF_START: Final = 16384  # tcp_wmem[1]
 SNDBUF_LOOPBACK: Final = 2626560  # what Linux tunes a connection over lo to
 RCVBUF_START: Final = 131072  # tcp_rmem[1]
 _PIECE: Final = 262144
+_FRAGMENT: Final = 32768  # what a sender copies at a time
 _CORK_NS: Final = 200_000_000
 _LO_MSS: Final = 65483
 
@@ -552,6 +555,8 @@ class TcpSocket(InetSocket):
         peer = self.peer
         if self.shut & SEND_SHUTDOWN or peer is None:
             return -EPIPE
+        if out is not None and out.control:
+            socket_control(ctx, self, out)
         total = src.remaining()
         if total == 0:
             return 0
@@ -566,14 +571,14 @@ class TcpSocket(InetSocket):
             return -EAGAIN
         left = total if total < room else room
         if flags & MSG_MORE or self.is_corked:
-            return self._hold(peer, src.copy_from(left), flags)
+            return self._hold(peer, self._take_from(src, left), flags)
         if self.unsent:
             self.push()
         done = 0
         while left > 0:
             step = left if left < _PIECE else _PIECE
             try:
-                data = src.copy_from(step)
+                data = self._take_from(src, step)
             except LinuxError:
                 if done:
                     break
@@ -592,6 +597,17 @@ class TcpSocket(InetSocket):
             self.zero_copied()
         peer.queue.wake(IN_WAKE)
         return done
+
+    def _take_from(self, src: IovIter, length: int) -> bytes:
+        """Bytes to send: before a fault only whole page fragments (skb_copy_to_page_nocache)."""
+        data = src.copy_from(length)
+        short = len(data) % _FRAGMENT if len(data) < length else 0
+        if short:
+            src.revert(short)
+            if short == len(data):
+                raise LinuxError(EFAULT)
+            return data[:-short]
+        return data
 
     def _sent(self, peer: "TcpSocket", count: int) -> None:
         """`count` bytes have been queued at the other end."""
@@ -652,7 +668,7 @@ class TcpSocket(InetSocket):
 
     def _send_to_nobody(self, src: IovIter, total: int) -> int:
         """The other end is closed or deaf: the data is lost, and RST comes back, with which both ends are gone."""
-        data = src.copy_from(min(total, _PIECE))
+        data = self._take_from(src, min(total, _PIECE))
         self._refused_data()
         return len(data)
 
@@ -731,12 +747,11 @@ class TcpSocket(InetSocket):
             if is_discard:
                 copied = len(piece)
             else:
-                try:
-                    copied = dst.copy_to(piece)
-                except LinuxError:
+                copied = _copy_fragments(dst, piece)
+                if copied == 0:
                     if done:
                         break
-                    raise
+                    raise LinuxError(EFAULT)
             done += copied
             if copied == size:
                 rx.popleft()
@@ -809,7 +824,13 @@ class TcpSocket(InetSocket):
                 skip -= len(piece) - pos
                 pos = 0
                 continue
-            done += dst.copy_to(piece[pos + skip : pos + skip + dst.remaining()])
+            wanted = piece[pos + skip : pos + skip + dst.remaining()]
+            copied = _copy_fragments(dst, wanted)
+            done += copied
+            if copied < len(wanted):
+                if done == 0:
+                    raise LinuxError(EFAULT)
+                break
             pos = skip = 0
         if self.peek_offset >= 0:
             self.peek_offset += done
@@ -1097,6 +1118,18 @@ class TcpSocket(InetSocket):
 
 
 POLLOUT_BITS: Final = OUT_EVENTS & ~0x200  # POLLOUT | POLLWRNORM; sk_stream has no band
+
+
+def _copy_fragments(dst: IovIter, piece: bytes) -> int:
+    """Copy a piece of the queue: all of it, or what came in whole fragments before a fault."""
+    try:
+        copied = dst.copy_to(piece)
+    except LinuxError:
+        return 0
+    short = copied % _FRAGMENT if copied < len(piece) else 0
+    if short:
+        dst.revert(short)
+    return copied - short
 
 
 class _FreeTuple(TupleTest):

@@ -34,31 +34,13 @@ from cloche.abi.socket import (
     AF_UNSPEC,
     IP_MULTICAST_ALL,
     IP_MULTICAST_IF,
-    IP_MULTICAST_TTL,
-    IP_PKTINFO,
     IP_RECVERR,
-    IP_RECVORIGDSTADDR,
-    IP_RECVTOS,
-    IP_RECVTTL,
-    IP_TOS,
-    IP_TTL,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
-    IPPROTO_IP,
-    IPPROTO_IPV6,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
-    IPV6_2292HOPLIMIT,
-    IPV6_2292PKTINFO,
-    IPV6_HOPLIMIT,
     IPV6_MULTICAST_IF,
-    IPV6_PKTINFO,
     IPV6_RECVERR,
-    IPV6_RECVHOPLIMIT,
-    IPV6_RECVORIGDSTADDR,
-    IPV6_RECVPKTINFO,
-    IPV6_RECVTCLASS,
-    IPV6_TCLASS,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_MORE,
@@ -77,8 +59,9 @@ from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import packets
+from cloche.net.copying import copy_whole
+from cloche.net.datagram import Datagram, received_control, sent_control
 from cloche.net.inet_addr import (
-    ANY4,
     LO_INDEX,
     LOOPBACK4,
     Endpoint,
@@ -88,7 +71,6 @@ from cloche.net.inet_addr import (
     is_broadcast,
     is_group,
     is_multicast,
-    mapped,
 )
 from cloche.net.inet_base import InetSocket, NetStack, QueuedError
 from cloche.net.socket import (
@@ -113,26 +95,6 @@ _PKTINFO: Final = Struct("<i4s4s")
 _SOL_UDP: Final = 17
 _SEND_CSCOV: Final = 10  # UDPLITE_SEND_CSCOV
 _RECV_CSCOV: Final = 11
-
-
-class Datagram:
-    """A message in a receive queue."""
-
-    def __init__(self, data: bytes, addr: bytes, port: int, dest: bytes, dest_port: int) -> None:
-        self.data: bytes = data
-        self.addr: bytes = addr
-        self.port: int = port
-        self.dest: bytes = dest
-        self.dest_port: int = dest_port
-        self.ttl: int = 64
-        self.tos: int = 0
-        self.charge: int = 0
-        self.time_ns: int = 0
-        self.held: int = len(data) + 2 * BUFFER_BYTES
-        KERNEL_MEMORY.take(self.held)
-
-    def __del__(self) -> None:
-        KERNEL_MEMORY.give(self.held)
 
 
 class DatagramSocket(InetSocket):
@@ -239,53 +201,6 @@ class DatagramSocket(InetSocket):
             return end
         return self.decode_peer(name)
 
-    def control_of(self, out: Outgoing | None, gram: Datagram) -> int:
-        """The sender's control messages: TTL, TOS, source; the segment size of UDP_SEGMENT or 0."""
-        segment = 0
-        gram.ttl = self.ttl()
-        if is_multicast(gram.dest):
-            gram.ttl = self.ip.get(IP_MULTICAST_TTL, 1)
-        gram.tos = self.ip6.get(IPV6_TCLASS, 0) if self.family == AF_INET6 else self.ip.get(IP_TOS, 0)
-        if out is None or not out.control:
-            return segment
-        for level, kind, data in out.control:
-            if level == IPPROTO_IP:
-                if kind == IP_PKTINFO:
-                    if len(data) != 12:
-                        raise LinuxError(EINVAL)
-                    source = data[4:8]
-                    if source != ANY4:
-                        if not self.stack.lo.is_local(source):
-                            raise LinuxError(EINVAL)
-                        gram.addr = source
-                elif kind == IP_TTL and len(data) == 4:
-                    value: int = _I32.unpack(data)[0]
-                    if not 1 <= value <= 255:
-                        raise LinuxError(EINVAL)
-                    gram.ttl = value
-                elif kind == IP_TOS and len(data) in (1, 4):
-                    gram.tos = data[0]
-                else:
-                    raise LinuxError(EINVAL)
-            elif level == IPPROTO_IPV6:
-                if self.family != AF_INET6:
-                    continue
-                if kind == IPV6_PKTINFO:
-                    if len(data) < 20:
-                        raise LinuxError(EINVAL)
-                    if data[:16] != bytes(16):
-                        gram.addr = data[:16]
-                elif kind == IPV6_HOPLIMIT and len(data) == 4:
-                    number: int = _I32.unpack(data)[0]
-                    gram.ttl = number if number >= 0 else 64
-                elif kind == IPV6_TCLASS and len(data) == 4:
-                    gram.tos = data[0]
-                else:
-                    raise LinuxError(EINVAL)
-            elif level == _SOL_UDP and kind == UDP_SEGMENT and len(data) >= 2:
-                segment = data[0] | data[1] << 8
-        return segment
-
     # -- receiving ---------------------------------------------------------------------------------------
     def deliver(self, gram: Datagram) -> None:
         """Queue a message unless the receive buffer is full."""
@@ -342,58 +257,29 @@ class DatagramSocket(InetSocket):
         copied = 0
         if room and left:
             piece = data[skip : skip + room] if skip or left > room else data
-            copied = dst.copy_to(piece)
-            if copied < len(piece):
+            if not copy_whole(dst, piece):
+                if not is_peek:
+                    self._take(gram)
                 raise LinuxError(EFAULT)
+            copied = len(piece)
         if info is not None:
             info.name = encode(self.family, gram.addr, gram.port)
             if copied < left:
                 info.flags |= MSG_TRUNC
-            self._fill_control(gram, info)
+            received_control(self, gram, info)
         if is_peek:
             if self.peek_offset >= 0:
                 self.peek_offset += copied
         else:
-            self.inbox.popleft()
-            self.charged -= gram.charge
-            if self.peek_offset > 0:
-                self.peek_offset = max(self.peek_offset - size, 0)
+            self._take(gram)
         return left if flags & MSG_TRUNC else copied
 
-    def _fill_control(self, gram: Datagram, info: Incoming) -> None:
-        if gram.time_ns:
-            info.control.append((-1, self.wants_time, gram.time_ns.to_bytes(8, "little")))
-        if self.ip and (self.family == AF_INET or len(gram.dest) == 4):
-            options = self.ip
-            if options.get(IP_PKTINFO, 0):
-                local = gram.dest if not is_multicast(gram.dest) else LOOPBACK4
-                info.control.append(
-                    (IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(LO_INDEX, local[-4:], gram.dest[-4:]))
-                )
-            if options.get(IP_RECVTTL, 0):
-                info.control.append((IPPROTO_IP, IP_TTL, _I32.pack(gram.ttl)))
-            if options.get(IP_RECVTOS, 0):
-                info.control.append((IPPROTO_IP, IP_TOS, bytes([gram.tos & 0xFF])))
-            if options.get(IP_RECVORIGDSTADDR, 0):
-                where = encode(AF_INET, gram.dest, gram.dest_port)
-                info.control.append((IPPROTO_IP, IP_RECVORIGDSTADDR, where))
-        if self.ip6 and self.family == AF_INET6:
-            options = self.ip6
-            if options.get(IPV6_RECVPKTINFO, 0):
-                value = mapped(gram.dest) + _I32.pack(LO_INDEX)
-                info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
-            if options.get(IPV6_2292PKTINFO, 0):
-                value = mapped(gram.dest) + _I32.pack(LO_INDEX)
-                info.control.append((IPPROTO_IPV6, IPV6_2292PKTINFO, value))
-            if options.get(IPV6_2292HOPLIMIT, 0):
-                info.control.append((IPPROTO_IPV6, IPV6_2292HOPLIMIT, _I32.pack(gram.ttl)))
-            if options.get(IPV6_RECVHOPLIMIT, 0):
-                info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
-            if options.get(IPV6_RECVTCLASS, 0):
-                info.control.append((IPPROTO_IPV6, IPV6_TCLASS, _I32.pack(gram.tos)))
-            if options.get(IPV6_RECVORIGDSTADDR, 0):
-                where = encode(AF_INET6, gram.dest, gram.dest_port)
-                info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
+    def _take(self, gram: Datagram) -> None:
+        """The first message is out of the queue."""
+        self.inbox.popleft()
+        self.charged -= gram.charge
+        if self.peek_offset > 0:
+            self.peek_offset = max(self.peek_offset - len(gram.data), 0)
 
     def unreachable(self, gram: Datagram) -> None:
         """Nobody has the port that we sent to: an error for the socket that the datagram can have come from."""
@@ -496,7 +382,7 @@ class UdpSocket(DatagramSocket):
             return -EINVAL
         source = self._source(end)
         gram = Datagram(b"", source, self.lport, end.addr, end.port)
-        segment = self.control_of(out, gram) or self.udp.get(UDP_SEGMENT, 0)
+        segment = sent_control(ctx, self, out, gram) or self.udp.get(UDP_SEGMENT, 0)
         if length > MAX_UDP and not segment:
             return -EMSGSIZE
         if self.error:

@@ -10,6 +10,7 @@ from cloche.abi.errno import (
     EAGAIN,
     ECONNREFUSED,
     ECONNRESET,
+    EFAULT,
     EINVAL,
     EMSGSIZE,
     ENOBUFS,
@@ -30,6 +31,7 @@ from cloche.abi.socket import (
 )
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
+from cloche.net.copying import copy_whole
 from cloche.net.rights import take_off
 from cloche.net.socket import (
     IN_WAKE,
@@ -150,7 +152,7 @@ class UnixDgram(UnixSocket):
             return -ENOBUFS
         data = src.copy_from(length) if length else b""
         if len(data) < length:
-            raise LinuxError(14)
+            raise LinuxError(EFAULT)
         program = other.filter_program
         if program is not None:
             kept = program.run(data)
@@ -205,15 +207,18 @@ class UnixDgram(UnixSocket):
         room = dst.remaining()
         left = len(data) - skip
         copied = 0
+        is_lost = False
         if room > 0 and left > 0:
             piece = data[skip : skip + room] if skip or left > room else data
-            copied = dst.copy_to(piece)
-            if copied < len(piece):
-                raise LinuxError(14)
+            if copy_whole(dst, piece):
+                copied = len(piece)
+            else:
+                is_lost = True
         if info is not None:
             if copied < left:
                 info.flags |= MSG_TRUNC
-            self.fill(packet, info, is_peek=is_peek)
+            if not is_lost:
+                self.fill(packet, info, is_peek=is_peek)
             if packet.time_ns and self.wants_time:
                 info.control.append((-1, self.wants_time, packet.time_ns.to_bytes(8, "little")))
         if is_peek:
@@ -228,6 +233,8 @@ class UnixDgram(UnixSocket):
             self.consumed(packet)
             if self.waiting:
                 self.wake_waiting()
+        if is_lost:
+            raise LinuxError(EFAULT)
         return left if flags & MSG_TRUNC else copied
 
     def poll(self, ctx: Context) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 
 from cloche.abi.errno import (
     EAGAIN,
+    EFAULT,
     EINVAL,
     EISCONN,
     ENOBUFS,
@@ -27,6 +28,7 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, KernelIovIter
+from cloche.net.copying import copy_whole, take_whole
 from cloche.net.rights import take_off
 from cloche.net.socket import (
     IN_WAKE,
@@ -95,7 +97,7 @@ class UnixStream(UnixSocket):
             if not KERNEL_MEMORY.has_room(want + BUFFER_BYTES):
                 return done if done else -ENOBUFS
             try:
-                data = src.copy_from(want)
+                data = take_whole(src, want)
             except LinuxError:
                 if done:
                     break
@@ -114,9 +116,7 @@ class UnixStream(UnixSocket):
             self.wmem += packet.charge
             peer.packets.append(packet)
             peer.queue.wake(IN_WAKE)
-            done += len(data)
-            if len(data) < want:
-                break
+            done += want
         return done
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
@@ -157,12 +157,11 @@ class UnixStream(UnixSocket):
                 piece = data
             else:
                 piece = data[pos : pos + want]
-            try:
-                copied = dst.copy_to(piece)
-            except LinuxError:
+            if not copy_whole(dst, piece):
                 if done:
                     break
-                raise
+                raise LinuxError(EFAULT)
+            copied = len(piece)
             had_files = packet.files is not None
             if info is not None and done == 0:
                 self.fill(packet, info, is_peek=False)
@@ -181,7 +180,7 @@ class UnixStream(UnixSocket):
                 sender.wmem -= packet.charge
                 if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
                     sender.queue.wake(OUT_EVENTS)
-            if had_files or copied < len(piece) or want <= 0:
+            if had_files or want <= 0:
                 break
         return done
 
@@ -197,9 +196,13 @@ class UnixStream(UnixSocket):
             start = packet.pos + skip
             skip = 0
             piece = packet.data[start : start + dst.remaining()]
+            if not copy_whole(dst, piece):
+                if done:
+                    break
+                raise LinuxError(EFAULT)
             if done == 0 and info is not None:
                 self.fill(packet, info, is_peek=True)
-            done += dst.copy_to(piece)
+            done += len(piece)
             if dst.remaining() == 0 or packet.files is not None:
                 break
         if self.peek_offset >= 0:

@@ -186,9 +186,11 @@ def outgoing_of(task: Task, sock: SocketFile, header: MsgHdr) -> Outgoing | None
         refusal = sock.send_refusal()
         if refusal:
             raise LinuxError(-refusal)
-        parse_control(task, out, takes_files=sock.family == AF_UNIX)
-        if out.cred is None and sock.family == AF_NETLINK:
-            out.cred = cred_of(task)
+        # All others look at theirs once they know where the message goes.
+        if sock.family in (AF_UNIX, AF_NETLINK):
+            parse_control(task, out, takes_files=sock.family == AF_UNIX)
+            if out.cred is None and sock.family == AF_NETLINK:
+                out.cred = cred_of(task)
     return out
 
 
@@ -318,7 +320,8 @@ class RecvWait(SocketWait):
                 return BLOCKED
             if result < 0:
                 if self.done:
-                    self.sock.error = -result if self.sock.error == 0 else self.sock.error
+                    if self.sock.error == 0 and result != -EFAULT:
+                        self.sock.error = -result
                     return self.done
                 return result
             if self.flags & MSG_PEEK and 0 < result < self.target and not has_ended(task, self.sock):

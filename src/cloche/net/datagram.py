@@ -1,0 +1,217 @@
+"""Datagrams of UDP, ping and raw sockets, and the control messages that go with them (ip_cmsg_send, ip_cmsg_recv,
+ip6_datagram_send_ctl, ip6_datagram_recv_ctl).
+"""
+
+from struct import Struct
+from typing import Final
+
+from cloche.abi.capability import CAP_NET_RAW
+from cloche.abi.errno import EINVAL, ENODEV, EPERM, LinuxError
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IP_MULTICAST_TTL,
+    IP_PKTINFO,
+    IP_PROTOCOL,
+    IP_RECVORIGDSTADDR,
+    IP_RECVTOS,
+    IP_RECVTTL,
+    IP_RETOPTS,
+    IP_TOS,
+    IP_TTL,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    IPV6_2292HOPLIMIT,
+    IPV6_2292PKTINFO,
+    IPV6_DONTFRAG,
+    IPV6_DSTOPTS,
+    IPV6_FLOWINFO,
+    IPV6_HOPLIMIT,
+    IPV6_HOPOPTS,
+    IPV6_PKTINFO,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVORIGDSTADDR,
+    IPV6_RECVPKTINFO,
+    IPV6_RECVTCLASS,
+    IPV6_RTHDRDSTOPTS,
+    IPV6_TCLASS,
+    SO_MARK,
+    SO_PRIORITY,
+    SO_RCVMARK,
+    SO_RCVPRIORITY,
+    SOL_SOCKET,
+    UDP_SEGMENT,
+)
+from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
+from cloche.net.control import socket_control
+from cloche.net.inet_addr import ANY4, ANY6, LO_INDEX, LOOPBACK4, encode, is_multicast, mapped, unmapped
+from cloche.net.inet_base import InetSocket
+from cloche.net.socket import Incoming, Outgoing
+from cloche.vfs.objects import Context
+
+_I32: Final = Struct("<i")
+_U16: Final = Struct("<H")
+_PKTINFO: Final = Struct("<i4s4s")
+_SOL_UDP: Final = 17
+_OPTION_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS})
+
+
+class Datagram:
+    """A message in a receive queue."""
+
+    def __init__(self, data: bytes, addr: bytes, port: int, dest: bytes, dest_port: int) -> None:
+        self.data: bytes = data
+        self.addr: bytes = addr
+        self.port: int = port
+        self.dest: bytes = dest
+        self.dest_port: int = dest_port
+        self.ttl: int = 64
+        self.tos: int = 0
+        self.mark: int = 0
+        self.priority: int = 0
+        self.charge: int = 0
+        self.time_ns: int = 0
+        self.held: int = len(data) + 2 * BUFFER_BYTES
+        KERNEL_MEMORY.take(self.held)
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.held)
+
+
+def sent_control(ctx: Context, sock: InetSocket, out: Outgoing | None, gram: Datagram) -> int:
+    """Give `gram` the TTL, TOS, source, mark and priority of its sender and its control messages.
+
+    The segment size of UDP_SEGMENT, or 0.  Raises LinuxError.
+    """
+    is_v4 = len(gram.dest) == 4
+    gram.ttl = sock.ttl4() if is_v4 else sock.ttl()
+    if is_multicast(gram.dest):
+        gram.ttl = sock.ip.get(IP_MULTICAST_TTL, 1)
+    gram.tos = sock.ip.get(IP_TOS, 0) if is_v4 else sock.ip6.get(IPV6_TCLASS, 0)
+    gram.mark, gram.priority = sock.mark, sock.priority
+    if out is None or not out.control:
+        return 0
+    segment = 0
+    if sock.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE):
+        for level, kind, data in out.control:
+            if level == _SOL_UDP:
+                if kind != UDP_SEGMENT or len(data) != 2:
+                    raise LinuxError(EINVAL)
+                segment = _U16.unpack(data)[0]
+    socket_control(ctx, sock, out)
+    if out.mark is not None:
+        gram.mark = out.mark
+    if out.priority is not None:
+        gram.priority = out.priority
+    for level, kind, data in out.control:
+        if is_v4 and level == IPPROTO_IP:
+            _send_control4(sock, kind, data, gram)
+        elif is_v4 and level == IPPROTO_IPV6 and kind == IPV6_PKTINFO and sock.family == AF_INET6:
+            if len(data) < 20 or len(unmapped(data[:16])) == 16:
+                raise LinuxError(EINVAL)
+            _send_from4(sock, data[12:16], _I32.unpack_from(data, 16)[0], gram)
+        elif not is_v4 and level == IPPROTO_IPV6:
+            _send_control6(ctx, sock, kind, data, gram)
+    return segment
+
+
+def _send_control4(sock: InetSocket, kind: int, data: bytes, gram: Datagram) -> None:
+    """One message at IPPROTO_IP."""
+    if kind == IP_PKTINFO and len(data) == 12:
+        _send_from4(sock, data[4:8], _I32.unpack_from(data, 0)[0], gram)
+    elif kind == IP_TTL and len(data) == 4:
+        value: int = _I32.unpack(data)[0]
+        if not 1 <= value <= 255:
+            raise LinuxError(EINVAL)
+        gram.ttl = value
+    elif kind == IP_TOS and len(data) in (1, 4):
+        if any(data[1:]):
+            raise LinuxError(EINVAL)
+        gram.tos = data[0]
+    elif kind == IP_PROTOCOL and len(data) == 4:
+        if not 1 <= _I32.unpack(data)[0] <= 255:
+            raise LinuxError(EINVAL)
+    elif kind == IP_RETOPTS and len(data) <= 40 and not any(each > 1 for each in data):
+        pass  # ends and no-operations; what else options can ask for is not there
+    else:
+        raise LinuxError(EINVAL)
+
+
+def _send_from4(sock: InetSocket, source: bytes, index: int, gram: Datagram) -> None:
+    """IP_PKTINFO: the source address and the interface."""
+    if index not in (0, LO_INDEX):
+        raise LinuxError(ENODEV)
+    if source != ANY4:
+        if not sock.stack.lo.is_local(source):
+            raise LinuxError(EINVAL)
+        gram.addr = source
+
+
+def _send_control6(ctx: Context, sock: InetSocket, kind: int, data: bytes, gram: Datagram) -> None:
+    """One message at IPPROTO_IPV6."""
+    number: int = _I32.unpack_from(data, 0)[0] if len(data) >= 4 else 0
+    if kind in (IPV6_PKTINFO, IPV6_2292PKTINFO):
+        if len(data) < 20:
+            raise LinuxError(EINVAL)
+        if _I32.unpack_from(data, 16)[0] not in (0, LO_INDEX):
+            raise LinuxError(ENODEV)
+        if data[:16] != ANY6:
+            if not sock.stack.lo.can_bind(data[:16]):
+                raise LinuxError(EINVAL)
+            gram.addr = data[:16]
+    elif kind in (IPV6_HOPLIMIT, IPV6_2292HOPLIMIT) and len(data) == 4 and -1 <= number <= 255:
+        gram.ttl = number if number >= 0 else sock.ttl()
+    elif kind == IPV6_TCLASS and len(data) == 4 and -1 <= number <= 255:
+        gram.tos = number & 255  # -1 is not the default here
+    elif kind == IPV6_DONTFRAG and len(data) == 4 and 0 <= number <= 1:
+        pass
+    elif kind == IPV6_FLOWINFO and len(data) >= 4:
+        pass
+    elif kind in _OPTION_HEADERS and not sock.has_capability(ctx, CAP_NET_RAW):
+        raise LinuxError(EPERM if len(data) >= 2 and len(data) >= (data[1] + 1) * 8 else EINVAL)
+    else:
+        raise LinuxError(EINVAL)
+
+
+def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
+    """What a receiver has asked to be told about a message."""
+    if gram.time_ns:
+        info.control.append((-1, sock.wants_time, gram.time_ns.to_bytes(8, "little")))
+    if sock.other_options:
+        if sock.other_options.get(SO_RCVMARK, 0):
+            info.control.append((SOL_SOCKET, SO_MARK, _I32.pack(gram.mark)))
+        if sock.other_options.get(SO_RCVPRIORITY, 0):
+            info.control.append((SOL_SOCKET, SO_PRIORITY, _I32.pack(gram.priority)))
+    if sock.ip and (sock.family == AF_INET or len(gram.dest) == 4):
+        options = sock.ip
+        if options.get(IP_PKTINFO, 0):
+            local = gram.dest if not is_multicast(gram.dest) else LOOPBACK4
+            info.control.append((IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(LO_INDEX, local[-4:], gram.dest[-4:])))
+        if options.get(IP_RECVTTL, 0):
+            info.control.append((IPPROTO_IP, IP_TTL, _I32.pack(gram.ttl)))
+        if options.get(IP_RECVTOS, 0):
+            info.control.append((IPPROTO_IP, IP_TOS, bytes([gram.tos & 0xFF])))
+        if options.get(IP_RECVORIGDSTADDR, 0):
+            where = encode(AF_INET, gram.dest, gram.dest_port)
+            info.control.append((IPPROTO_IP, IP_RECVORIGDSTADDR, where))
+    if sock.ip6 and sock.family == AF_INET6:
+        options = sock.ip6
+        if options.get(IPV6_RECVPKTINFO, 0):
+            value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+            info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
+        if len(gram.dest) == 4:
+            return
+        if options.get(IPV6_2292PKTINFO, 0):
+            value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+            info.control.append((IPPROTO_IPV6, IPV6_2292PKTINFO, value))
+        if options.get(IPV6_2292HOPLIMIT, 0):
+            info.control.append((IPPROTO_IPV6, IPV6_2292HOPLIMIT, _I32.pack(gram.ttl)))
+        if options.get(IPV6_RECVHOPLIMIT, 0):
+            info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
+        if options.get(IPV6_RECVTCLASS, 0):
+            info.control.append((IPPROTO_IPV6, IPV6_TCLASS, _I32.pack(gram.tos)))
+        if options.get(IPV6_RECVORIGDSTADDR, 0):
+            where = encode(AF_INET6, gram.dest, gram.dest_port)
+            info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
