@@ -1,0 +1,73 @@
+"""Random system calls with arguments of the right types: no internal error, no leak, and others are served.
+
+`programs/typed.c` makes them, as two users, with memory calls checked and not, patched and not.  A few seconds each;
+CLOCHE_SLOW=1 for an hour each.  CLOCHE_SEED chooses other calls.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.guest.harness import cloche_command
+from tests.security.test_guests import descendants, folder
+
+__all__ = ["folder"]
+SECONDS = 3600 if os.environ.get("CLOCHE_SLOW") == "1" else 3
+SEED = int(os.environ.get("CLOCHE_SEED", "1"))
+PROCESSES = 4
+# What may differ between two moments at rest: blanks in the pool, files opened ahead, free lists, fragments.
+SPARE_DESCRIPTORS = 40
+SPARE_MIB = 64
+
+
+def sentry_below(pid: int) -> int:
+    """The parent of the guests: nobody in the sandbox has more children."""
+    return max(descendants(pid), key=lambda each: len(descendants(each)))
+
+
+def usage_of(pid: int) -> tuple[int, int]:
+    """Descriptors, and MiB of resident memory."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return len(os.listdir(f"/proc/{pid}/fd")), int(found[1]) >> 10 if found else 0
+
+
+@pytest.mark.timeout(3 * SECONDS + 120)
+@pytest.mark.parametrize(
+    "options",
+    [("-u", "0"), ("-u", "1000", "--no-patch"), ("-u", "0", "--mm", "strict", "--no-patch"), ("-u", "1000", "--mm", "strict")],
+    ids=["root", "user-no-patch", "root-strict-no-patch", "user-strict"],
+)  # fmt: skip
+def test_calls_with_typed_arguments(folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Two runs of the same kind: what the sentry holds after the second, it held after the first."""
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    typed = f"./typed $1 $2 {PROCESSES} /v </dev/null; echo status $?; ./alive; read line"
+    script = f"run() {{ {typed}; }}; run {SEED} {max(SECONDS // 2, 1)}; run {SEED + 1000} {SECONDS}"
+    command = [*cloche_command(*options, "-v", f"{shared}:/v:rw"), "sh", "-c", script]
+    process = subprocess.Popen(
+        command, cwd=folder, env=dict(os.environ, CLOCHE_STRICT="1"), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    lines: list[str] = []
+    held: list[tuple[int, int]] = []
+    try:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if lines[-1] == "alive":
+                held.append(usage_of(sentry_below(process.pid)))
+                process.stdin.write("\n")
+                process.stdin.flush()
+        status = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    text = "\n".join(lines)
+    assert status == 0 and "internal error" not in text, text
+    assert lines.count("alive") == 2 and lines.count("status 0") == 2, text
+    assert held[1][0] <= held[0][0] + SPARE_DESCRIPTORS, (held, text)
+    assert held[1][1] <= held[0][1] + SPARE_MIB, (held, text)
+    print(held, text)
