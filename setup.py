@@ -7,15 +7,25 @@ Environment:
   time.
 """
 
+import hashlib
 import importlib.util
 import os
+import shutil
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 SOURCE = ROOT / "src" / "cloche"
+PURE = os.environ.get("CLOCHE_PURE") == "1"
+BUILD = (
+    "build/pure" if PURE else "build/compiled"
+)  # apart: an interpreted wheel has no compiled modules in it
 
 # The sentry: everything on the way of a system call.  The other processes run interpreted.
 COMPILED_PACKAGES = [
@@ -70,13 +80,16 @@ def c_extensions() -> list[Extension]:
 
 def compiled_extensions() -> list[Extension]:
     """What mypyc makes of the sentry, nothing in a pure build."""
-    if os.environ.get("CLOCHE_PURE") == "1":
+    if PURE or not building():
         return []
     from mypyc.build import mypycify
 
     os.environ["MYPYPATH"] = "src"
+    modules = compiled_modules()
+    say(f"translating {len(modules)} modules to C with mypyc")
     extensions: list[Extension] = mypycify(
-        ["--config-file", "pyproject.toml", *compiled_modules()],
+        ["--config-file", "pyproject.toml", *modules],
+        target_dir=f"{BUILD}/c",
         opt_level=os.environ.get("CLOCHE_OPT", "1"),
         # One library: a sandbox starts in half the time that a library per module takes to load, and calls
         # between modules are direct.  A library per module rebuilds faster after an edit.
@@ -93,6 +106,32 @@ def compiled_extensions() -> list[Extension]:
     return extensions
 
 
+def building() -> bool:
+    """Whether this run makes extensions: pip also asks for names and versions, which needs no translation."""
+    return not {"egg_info", "dist_info", "sdist"}.intersection(sys.argv)
+
+
+def say(what: str) -> None:
+    """Progress, which `pip install -v` passes on."""
+    print(f"cloche: {what}", flush=True)
+
+
+def _modified(path: str | Path) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _signature(options: list[str]) -> str:
+    """What the objects of an earlier build must share with this one, beside their sources, to be taken again."""
+    from mypy.version import __version__
+
+    # The headers of mypyc's run-time library lie in pip's temporary folder: its version stands for them.
+    kept = [option for option in options if "lib-rt" not in option]
+    return hashlib.sha256(repr((sys.version, __version__, kept)).encode()).hexdigest()
+
+
 class BuildExt(build_ext):
     """Builds the stub beside the extensions, wherever those go: it is data of cloche.platform."""
 
@@ -102,9 +141,66 @@ class BuildExt(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         csrc.build_stub(target)
 
+    def build_extensions(self) -> None:
+        compiler = self.compiler
+
+        def compile_on_all_cores(
+            sources: list[str],
+            output_dir: str | None = None,
+            macros: list[Any] | None = None,
+            include_dirs: list[str] | None = None,
+            debug: bool = False,
+            extra_preargs: list[str] | None = None,
+            extra_postargs: list[str] | None = None,
+            depends: list[str] | None = None,
+        ) -> list[str]:
+            """`CCompiler.compile`, which takes one file after the other and every one each time."""
+            _, objects, post, options, build = compiler._setup_compile(
+                output_dir, macros, include_dirs, sources, depends, extra_postargs
+            )
+            arguments = compiler._get_cc_args(options, debug, extra_preargs)
+            stamp = Path(self.build_temp) / "signature" / hashlib.sha256(repr(sources).encode()).hexdigest()
+            signature = _signature([*compiler.compiler_so, *arguments, *post])
+            known = stamp.exists() and stamp.read_text() == signature
+            # Whatever generated header changed, all are compiled again: each module includes the one of all.
+            folders = {Path(source).parent for source in sources}
+            headers = [*(depends or []), *(header for folder in folders for header in folder.glob("*.h"))]
+            newest = max(map(_modified, headers), default=0.0)
+            old = [
+                name
+                for name in objects
+                if not known or _modified(name) <= max(newest, _modified(build[name][0]))
+            ]
+            old.sort(key=lambda name: os.stat(build[name][0]).st_size, reverse=True)
+            stamp.unlink(missing_ok=True)
+            workers = len(os.sched_getaffinity(0))
+            if len(objects) > 1:
+                say(f"compiling {len(old)} of {len(objects)} C files on {workers} cores")
+            with ThreadPoolExecutor(workers) as pool:
+                jobs = [
+                    pool.submit(compiler._compile, name, *build[name], arguments, post, options)
+                    for name in old
+                ]
+                for count, job in enumerate(jobs, 1):
+                    job.result()
+                    if count % 50 == 0:
+                        say(f"compiled {count} of {len(jobs)}")
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(signature)
+            return list(objects)
+
+        compiler.compile = compile_on_all_cores
+        super().build_extensions()
+
+
+if building():
+    # A module that is no more must not stay in the wheel; objects are kept.
+    platform_tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    shutil.rmtree(ROOT / BUILD / f"lib.{platform_tag}", ignore_errors=True)
 
 setup(
     ext_modules=c_extensions() + compiled_extensions(),
     cmdclass={"build_ext": BuildExt},
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+    options={"build": {"build_base": BUILD}, "build_ext": {"parallel": False}},
+    verbose=0,  # no line for every file that is copied: what takes time is said by say()
 )

@@ -21,7 +21,6 @@ from bench import chart
 
 TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "src"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
 
 
@@ -36,9 +35,14 @@ def systems(options: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def use_checkout() -> None:
-    """Let CLOCHE find this checkout from any directory."""
-    os.environ["PYTHONPATH"] = str(SOURCE)
+def need_installed(parser: argparse.ArgumentParser) -> None:
+    """End with one line where CLOCHE cannot run: what is measured is what this Python has installed."""
+    tried = subprocess.run([*CLOCHE, "--", "true"], cwd="/", capture_output=True, text=True, check=False)
+    if tried.returncode:
+        why = tried.stderr.strip().splitlines() or ["it says nothing"]
+        parser.error(
+            f"{sys.executable} cannot run cloche ({why[-1]}): install it with pip, or name one with --cloche"
+        )
 
 
 def measure(command: list[str], folder: str) -> dict[str, float]:
@@ -104,7 +108,7 @@ def main() -> int:
         "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
     )
     parser.add_argument("--svg", metavar="FILE", help="where the chart goes")
-    parser.add_argument("--cloche", default="", help="the command to measure instead of this checkout's")
+    parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument("--no-runsc", action="store_true")
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
@@ -116,7 +120,7 @@ def main() -> int:
         if options.cloche:
             found["cloche"] = [*options.cloche.split(), "run", *options.option, "--"]
         else:
-            use_checkout()
+            need_installed(parser)
         if options.no_runsc:
             found.pop("runsc", None)
         samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}

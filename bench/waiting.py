@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.run import CLOCHE, use_checkout
+from bench.run import CLOCHE, need_installed
 
 PROGRAMS = Path(__file__).parent / "programs"
 NO_SPIN = {"CLOCHE_SPIN_NS": "0"}
@@ -181,7 +181,7 @@ def few_cores(bench: Bench) -> dict[str, float]:
 def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--cloche", default="", help="the command to measure instead of this checkout's")
+    parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument("--seconds", type=float, default=2.0, help="for one run of a busy program")
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     parser.add_argument("--json", metavar="FILE", type=Path)
@@ -189,7 +189,7 @@ def main() -> int:
     options = parser.parse_args()
     wanted = options.what or ["busy", "idle", "crowd", "few-cores"]
     if not options.cloche:
-        use_checkout()
+        need_installed(parser)
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="cloche-waiting-") as folder:
         os.chmod(folder, 0o755)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench import chart, data
 from bench.rows import ROWS, Row
-from bench.run import SOURCE, systems
+from bench.run import need_installed, systems
 
 TITLE = "Workloads: time relative to native (less is better)"
 _SECONDS = re.compile(r"^#seconds ([0-9.]+)\n", re.MULTILINE)
@@ -42,7 +42,6 @@ class Runner:
         self.work = work
         self.data = work / "data"
         self.timeout_s = timeout_s
-        self.is_other = bool(cloche)  # not this checkout's
         self.environment = {
             "PATH": _PATH,
             "HOME": "/root" if os.geteuid() == 0 else str(Path.home()),
@@ -79,11 +78,8 @@ class Runner:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         scratch.chmod(0o777)
-        environment = dict(self.environment)
-        if system == "cloche" and not self.is_other:
-            environment["PYTHONPATH"] = str(SOURCE)
         child = subprocess.Popen(
-            [*self.systems[system], "/bin/bash", str(self.work / "script.sh")], cwd=self.work, env=environment,
+            [*self.systems[system], "/bin/bash", str(self.work / "script.sh")], cwd=self.work, env=self.environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         try:
@@ -185,11 +181,13 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, default=12, help="seconds for all runs of one row in one system"
     )
-    parser.add_argument("--cloche", default="", help="the command to measure instead of this checkout's")
+    parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument(
         "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
     )
     options = parser.parse_args()
+    if not options.cloche:
+        need_installed(parser)
     work: Path = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o755)

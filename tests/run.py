@@ -22,11 +22,12 @@ def main() -> int:
     name = "pure" if os.environ.get("CLOCHE_PURE") == "1" else "compiled"
     folder = ROOT / ".venv-tests" / name
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(ROOT / "build", ignore_errors=True)  # or setuptools would take parts of the other build
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     print(f"building cloche ({name}) ...", flush=True)
-    built = subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}[dev]"], check=False)
+    built = subprocess.run(
+        [python, "-m", "pip", "install", "--verbose", "--progress-bar=off", f"{ROOT}[dev]"], check=False
+    )
     if built.returncode:
         return built.returncode
     if sys.argv[1:]:
