@@ -121,8 +121,8 @@ static bool take(struct thr *t, struct event *e)
         }
         *e = (struct event){{4, t->id, at, error > 0 && error < 4096 ? error : EPERM}};
         t->rounds = READ_ONCE(s->ops_done);
-        memset(p->windows, 0, sizeof p->windows); /* one of them may not be there */
-        forget_kept(p);
+        fail_windows(t, at);
+        fail_closing(t, at);
         drop_ops(t, at);
         clear_queue(t);
         break;

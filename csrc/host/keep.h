@@ -13,7 +13,6 @@
 
 static struct hot hots[HOT_FILES];
 static uint32_t hot_stamp;
-static bool zygote_keeps; /* it has been given some: blanks may have descriptors */
 
 static struct hot *find_hot(dev_t dev, ino_t ino)
 {
@@ -49,32 +48,42 @@ static bool op_keeps(const uint64_t *a, int fd)
     return flags >= 0 && (flags & (O_ACCMODE | O_PATH)) == O_RDONLY;
 }
 
+static bool shows(const struct kept *k, const struct stat *st)
+{
+    return k->state != NONE && k->ino == st->st_ino && k->dev == st->st_dev;
+}
+
 /* The number under which the process has the file, or will have it when the operations that are queued are carried
- * out; -1: it cannot. */
+ * out; -1: it cannot.  `t` holds it then. */
 static int keep_fd(struct thr *t, int fd, bool is_zygote)
 {
     struct prc *p = prcs[t->prc];
     struct stat st;
     if (fstat(fd, &st) < 0)
         return -1;
-    struct kept *oldest = NULL;
     for (int i = 0; i < KEPT_FDS; i++) {
         struct kept *k = &p->kept[i];
-        if (k->ino == st.st_ino && k->dev == st.st_dev && k->stamp) {
-            *k = (struct kept){k->dev, k->ino, ++p->kept_stamp, t->id, t->batch};
-            struct hot *h = find_hot(k->dev, k->ino);
-            if (h)
-                h->stamp = ++hot_stamp;
-            return FIRST_KEPT + i;
-        }
-        if ((!oldest || k->stamp < oldest->stamp) && (!k->stamp || k->owner != t->id || k->round != t->batch))
-            oldest = k; /* not one that this batch still needs */
+        if (!shows(k, &st))
+            continue;
+        if (k->state != USABLE && k->owner != t->id)
+            return -1;
+        k->stamp = ++p->kept_stamp;
+        t->holds |= HOLD_KEPT(i);
+        struct hot *h = find_hot(k->dev, k->ino);
+        if (h)
+            h->stamp = ++hot_stamp;
+        return FIRST_KEPT + i;
     }
+    uint32_t taken = held_by_others(p, NULL);
+    int place = -1;
+    for (int i = 0; i < KEPT_FDS; i++)
+        if (!(taken & HOLD_KEPT(i)) && (place < 0 || p->kept[i].stamp < p->kept[place].stamp))
+            place = i;
     struct hop *carrier = NULL;
     for (int i = t->sent; i < t->op_count && !carrier; i++)
         if (t->ops[i].is_carrier)
             carrier = &t->ops[i];
-    if (!oldest || (carrier && carrier->gift_count == KEPT_FDS))
+    if (place < 0 || (carrier && carrier->gift_count == KEPT_FDS))
         return -1;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0)
@@ -84,13 +93,21 @@ static int keep_fd(struct thr *t, int fd, bool is_zygote)
         carrier->op = (struct op){SYS_munmap, {MAX_ADDRESS, 4096}, 0}; /* never mapped */
         carrier->is_carrier = carrier->notified = true;
     }
-    int number = FIRST_KEPT + (int)(oldest - p->kept);
     carrier->gifts[carrier->gift_count] = copy;
-    carrier->gift_numbers[carrier->gift_count++] = number;
+    carrier->gift_numbers[carrier->gift_count++] = FIRST_KEPT + place;
     if (!is_zygote)
         note_injection(fd, &st);
-    *oldest = (struct kept){st.st_dev, st.st_ino, ++p->kept_stamp, t->id, t->batch};
-    return number;
+    p->kept[place] = (struct kept){st.st_dev, st.st_ino, ++p->kept_stamp, COMING, t->id, true};
+    t->holds |= HOLD_KEPT(place);
+    return FIRST_KEPT + place;
+}
+
+/* A descriptor has been injected. */
+static void is_given(struct prc *p, int number)
+{
+    struct kept *k = &p->kept[number - FIRST_KEPT];
+    if (k->state == COMING)
+        k->state = USABLE;
 }
 
 /* Before the zygote forks: give it what it lacks of the files that are mapped again and again, if need be in the place of
@@ -108,31 +125,28 @@ static void keep_hot(struct thr *t)
         bool has_it = false;
         for (int k = 0; k < KEPT_FDS && !has_it; k++) {
             struct kept *kept = &p->kept[k];
-            struct hot *other = kept->stamp ? find_hot(kept->dev, kept->ino) : NULL;
+            struct hot *other = kept->state != NONE ? find_hot(kept->dev, kept->ino) : NULL;
             uint32_t used = other ? other->stamp : 0;
-            has_it = kept->stamp && kept->ino == h->ino && kept->dev == h->dev;
+            has_it = kept->state != NONE && kept->ino == h->ino && kept->dev == h->dev;
             if (used < last_use) {
                 last_use = used;
                 place = kept;
             }
         }
-        if (has_it || (place->stamp && (has_replaced || last_use + HOT_REST > hot_stamp)))
+        if (has_it || (place->state != NONE && (has_replaced || last_use + HOT_REST > hot_stamp)))
             continue;
-        has_replaced = has_replaced || place->stamp;
-        place->stamp = 0; /* keep_fd takes the oldest */
-        if (keep_fd(t, h->fd, true) >= 0)
-            zygote_keeps = true;
+        has_replaced = has_replaced || place->state != NONE;
+        lose_kept(place); /* keep_fd takes the oldest */
+        keep_fd(t, h->fd, true);
     }
 }
 
-static void close_gifts(struct hop *h)
+/* The operations from number `from` on have not been done: what they were to close may be there. */
+static void fail_closing(struct thr *t, int from)
 {
-    while (h->gift_count)
-        close(h->gifts[--h->gift_count]);
-}
-
-/* What was ordered may not have been done: nothing is certain about what the process has. */
-static void forget_kept(struct prc *p)
-{
-    memset(p->kept, 0, sizeof p->kept);
+    for (int i = from; i < t->op_count; i++) {
+        const struct op *op = &t->ops[i].op;
+        if (op->nr == SYS_close && op->args[0] >= FIRST_KEPT && op->args[0] <= LAST_KEPT)
+            prcs[t->prc]->kept[op->args[0] - FIRST_KEPT].is_open = true;
+    }
 }

@@ -244,6 +244,7 @@ FUNC(discard_thread) /* (thread) */
         t->irq_unsent = false;
         irq_unsent_total--;
     }
+    fail_windows(t, 0);
     drop_ops(t, t->op_count);
     clear_queue(t);
     hash_remove(t);
@@ -380,19 +381,22 @@ FUNC(queue_keep_only)
     THR(0);
     STOPPED;
     struct prc *p = prcs[t->prc];
+    uint32_t needed = held_by_others(p, t);
     for (int i = 0; i < KEPT_FDS; i++) {
         struct kept *k = &p->kept[i];
-        if (!k->stamp && !zygote_keeps && p->pid > 0)
-            continue; /* what no record tells of, after a failure or before the birth, is closed as well */
-        bool stays = k->stamp && k->owner == t->id && k->round == t->batch;
+        if (!k->is_open && p->pid > 0)
+            continue; /* before the birth no record tells what comes along */
+        bool stays = needed & HOLD_KEPT(i) || (k->state != NONE && t->holds & HOLD_KEPT(i));
         for (Py_ssize_t j = 1; j < nargs && !stays; j += 2)
-            stays = k->stamp && k->dev == (dev_t)U64(j) && k->ino == (ino_t)U64(j + 1);
+            stays = k->state != NONE && k->dev == (dev_t)U64(j) && k->ino == (ino_t)U64(j + 1);
         if (stays)
             continue;
         struct hop *h = add_op(t);
         h->op.nr = SYS_close;
         h->op.args[0] = FIRST_KEPT + i;
-        k->stamp = 0;
+        lose_kept(k);
+        k->is_open = false;
+        t->holds |= HOLD_KEPT(i); /* nothing comes there until it is closed */
     }
     if (PyErr_Occurred())
         return NULL;
@@ -428,12 +432,17 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     child->fork_fd = rotate_fd(p);
     child->parent = p->id;
     child->next_fd = p->next_fd;
-    if (!ct->op_count) { /* else a blank that was needed before its turn came: what is queued made a record of its own */
-        memcpy(child->windows, p->windows, sizeof p->windows);
-        memcpy(child->kept, p->kept, sizeof p->kept);
-        child->kept_stamp = p->kept_stamp;
-        child->window_stamp = p->window_stamp;
-    }
+    /* What the zygote's batch brings the child has, if it is born at all.  One that was needed before its turn came has
+     * a queue with a record of its own; others get theirs when the clone is let through. */
+    for (int i = 0; i < KEPT_FDS && INT(3); i++)
+        if (!ct->op_count) {
+            child->kept[i] = p->kept[i];
+            child->kept_stamp = p->kept_stamp;
+            if (child->kept[i].state == COMING)
+                child->kept[i].state = USABLE;
+        } else if (p->kept[i].is_open) {
+            child->kept[i].is_open = true;
+        }
     struct hop *h = add_op(t);
     h->op.nr = SYS_clone;
     h->op.args[0] = CLONE_PARENT | SIGCHLD;
@@ -1193,7 +1202,6 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
         if (hots[i].count && hots[i].fd >= 0)
             close(hots[i].fd);
     memset(hots, 0, sizeof hots);
-    zygote_keeps = false;
     memset(tid_hash, 0, sizeof tid_hash);
     for (int i = 0; i < fd_room; i++)
         fd_tokens[i] = NO_TOKEN;

@@ -97,7 +97,7 @@ struct thr {
     struct slot *slot;
     struct hop *ops;
     int op_count, op_room, sent, matched, round_start;
-    uint32_t batch; /* counts the batches of operations */
+    uint32_t holds; /* HOLD_*: what its queue, or a reply that it has not answered, relies on (hold.h) */
     uint32_t rounds;
     struct rec *recs;
     int rec_count, rec_room, rec_sent;
@@ -108,9 +108,13 @@ struct thr {
     struct copy prefetch[MAX_PREFETCH];
 };
 
+enum state { NONE, COMING, USABLE }; /* hold.h */
+
 struct window { /* a part of a file, mapped beside the slots */
-    uint64_t key, base;
+    uint64_t key, base; /* key 0: NONE */
     uint32_t stamp;
+    enum state state;
+    int owner, op; /* COMING: the thread that is to map it, and the number of the operation in its queue */
 };
 
 struct meter { /* how much is read of a file */
@@ -122,9 +126,10 @@ struct meter { /* how much is read of a file */
 struct kept { /* a descriptor that a guest process has */
     dev_t dev;
     ino_t ino;
-    uint32_t stamp; /* 0: none */
-    int owner;      /* the thread and batch that needed it last */
-    uint32_t round;
+    uint32_t stamp;
+    enum state state;
+    int owner;    /* COMING: the thread with whose operations it comes */
+    bool is_open; /* the process may have something under this number, whatever the state */
 };
 
 struct hot { /* a file that program after program maps */
@@ -526,9 +531,13 @@ static bool ops_pending(struct prc *p)
     return false;
 }
 
+#include "hold.h"
+
+/* The thread has come back from what was ordered, or is gone. */
 static void clear_queue(struct thr *t)
 {
-    t->batch++;
+    if (t->holds)
+        let_go(t);
     t->op_count = t->sent = t->matched = t->round_start = 0;
     if (t->rec_count)
         prcs[t->prc]->rec_threads--;
@@ -538,16 +547,16 @@ static void clear_queue(struct thr *t)
 }
 
 /* Close our duplicates of descriptors in operations that were not carried out, and stop unborn children. */
-static void close_gifts(struct hop *h);
-static void forget_kept(struct prc *p);
+static void close_gifts(struct hop *h)
+{
+    while (h->gift_count)
+        close(h->gifts[--h->gift_count]);
+}
 
 static void drop_ops(struct thr *t, int from)
 {
     for (int i = 0; i < t->op_count; i++) {
-        if (t->ops[i].gift_count) {
-            close_gifts(&t->ops[i]);
-            forget_kept(prcs[t->prc]);
-        }
+        close_gifts(&t->ops[i]);
         if (t->ops[i].fd >= 0) {
             close(t->ops[i].fd);
             t->ops[i].fd = -1;

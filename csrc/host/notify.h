@@ -152,11 +152,13 @@ static void match(struct thr *t, const struct seccomp_notif *n)
     }
     set_sync(h->op.nr != SYS_clone && asks_again(t, i));
     /* A carrier's call is not made: its last descriptor is the answer, which saves a wake-up. */
-    for (int k = 0; k < h->gift_count; k++)
+    for (int k = 0; k < h->gift_count; k++) {
         if (!inject(n, h->gifts[k], h->gift_numbers[k], k == h->gift_count - 1)) {
             deny(n);
             return;
         }
+        is_given(p, h->gift_numbers[k]);
+    }
     if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4], false)) {
         deny(n);
         return;
@@ -169,8 +171,11 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         close(h->fd);
         h->fd = -1;
     }
-    if (h->op.nr == SYS_clone && !(h->op.args[0] & CLONE_VM))
+    if (h->op.nr == SYS_clone && !(h->op.args[0] & CLONE_VM)) {
         set_cloned(p, true);
+        if (!h->parked) /* the zygote's children know already: queue_fork */
+            inherit(prcs[thrs[h->child]->prc], p);
+    }
     if (h->op.nr == SYS_exit) {
         run_remove(t);
         t->exited = true;

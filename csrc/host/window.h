@@ -26,12 +26,14 @@ static bool reads_much(struct prc *p, uint64_t key, uint64_t length)
     return false;
 }
 
-/* The window that holds the range, -1: none. */
-static int find_window(struct prc *p, uint64_t key, uint64_t offset, uint64_t length)
+/* The window with the range from which `t` may copy, -1: none. */
+static int find_window(struct thr *t, uint64_t key, uint64_t offset, uint64_t length)
 {
+    struct prc *p = prcs[t->prc];
     for (int i = 0; i < WINDOWS; i++) {
         struct window *w = &p->windows[i];
-        if (w->key == key && offset >= w->base && offset + length <= w->base + WINDOW_SIZE) {
+        if (w->key == key && offset >= w->base && offset + length <= w->base + WINDOW_SIZE &&
+            (w->state == USABLE || w->owner == t->id)) {
             w->stamp = ++p->window_stamp;
             return i;
         }
@@ -44,16 +46,20 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
 {
     struct prc *p = prcs[t->prc];
     uint64_t base = offset & ~(WINDOW_SIZE - 1);
-    if (offset + length > base + WINDOW_SIZE || t->op_count)
+    if (offset + length > base + WINDOW_SIZE || t->op_count || p->pid <= 0)
         return -1;
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    uint32_t taken = held_by_others(p, NULL);
+    int oldest = -1;
+    for (int i = 0; i < WINDOWS; i++) {
+        if (p->windows[i].key == key && p->windows[i].base == base)
+            return -1; /* another thread is about to map it */
+        if (!(taken & HOLD_WINDOW(i)) && (oldest < 0 || p->windows[i].stamp < p->windows[oldest].stamp))
+            oldest = i;
+    }
+    int copy = oldest < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0)
         return -1;
-    int oldest = 0;
-    for (int i = 1; i < WINDOWS; i++)
-        if (p->windows[i].stamp < p->windows[oldest].stamp)
-            oldest = i;
-    int number = rotate_fd(p);
+    int number = rotate_fd(p), at = t->op_count;
     struct hop *map = add_op(t);
     map->op = (struct op){SYS_mmap, {WINDOW_BASE + oldest * WINDOW_SIZE, WINDOW_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED,
                                      number, base}, 0};
@@ -62,7 +68,7 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
     struct hop *close = add_op(t);
     close->op.nr = SYS_close;
     close->op.args[0] = number;
-    p->windows[oldest] = (struct window){key, base, ++p->window_stamp};
+    p->windows[oldest] = (struct window){key, base, ++p->window_stamp, COMING, t->id, at};
     return oldest;
 }
 
@@ -82,11 +88,12 @@ static int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, 
         if (length > (uint64_t)(st.st_size - offset))
             length = st.st_size - offset;
     }
-    int i = find_window(p, key, offset, length);
+    int i = find_window(t, key, offset, length);
     if (i < 0 && reads_much(p, key, length))
         i = open_window(t, fd, key, offset, length);
     if (i < 0)
         return -1;
+    t->holds |= HOLD_WINDOW(i);
     struct rec *r = add_rec(t);
     /* A private mapping: it never counts as one that could write. */
     *r = (struct rec){addr, length, FROM_WINDOW | (uint32_t)(i * WINDOW_SIZE + offset - p->windows[i].base), false};
