@@ -190,7 +190,7 @@ class Builder:
         if spec.kind == HOST:
             fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared)
             flags = MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
-            if not self.spec.allows_suid or spec.mode == RW:
+            if not self.spec.allows_suid or (spec.mode == RW and not spec.keeps_suid):
                 flags |= MS_NOSUID
         elif spec.kind == TMPFS:
             fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)

@@ -363,6 +363,7 @@ def _attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
         if mount.kind == HOST:
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
             point.is_public_only = mount.is_public_only
+            point.keeps_suid = mount.keeps_suid
             points.append(point)
     return points
 

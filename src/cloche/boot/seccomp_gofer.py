@@ -1,13 +1,14 @@
 """The gofer's seccomp allow-list, as data.
 
 Not on it, on purpose: execve, clone, socket, connect, ptrace, process_vm_*, mount, chroot, setuid and its
-kin, kill, bpf, io_uring, mknod, any open for writing unless an attach point is writable.
+kin, kill, bpf, io_uring, mknod of devices, any open for writing unless an attach point is writable.
 """
 
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS
 from cloche.abi.mman import PROT_EXEC
+from cloche.abi.stat import S_IFCHR
 from cloche.arch.x86_64.syscalls import (
     SYS_access,
     SYS_brk,
@@ -43,6 +44,7 @@ from cloche.arch.x86_64.syscalls import (
     SYS_lseek,
     SYS_madvise,
     SYS_mkdirat,
+    SYS_mknodat,
     SYS_mmap,
     SYS_mprotect,
     SYS_mremap,
@@ -123,6 +125,7 @@ _ALWAYS: Final[list[Allow]] = [
 _WRITING: Final[list[Allow]] = [
     Allow(SYS_openat, "creating files, opening for writing"),
     Allow(SYS_mkdirat, "mkdir"),
+    Allow(SYS_mknodat, "FIFOs and sockets; never devices", [int_has_none(2, S_IFCHR)]),
     Allow(SYS_symlinkat, "symlink"),
     Allow(SYS_linkat, "link"),
     Allow(SYS_unlinkat, "unlink and rmdir"),

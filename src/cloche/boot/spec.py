@@ -27,6 +27,7 @@ class MountSpec:
         self.uid: int = 0
         self.gid: int = 0
         self.is_file: bool = False  # HOST: a file, mounted on a file
+        self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
         self.attach_index: int = -1  # filled by `launch`

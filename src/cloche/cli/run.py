@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="use this directory as the root instead of the host's system directories",
     )
-    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw|:cow]",
+    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw[,suid]|:cow]",
         help="show a host directory or file; cow (the default) keeps writes private")  # fmt: skip
     add(
         "-e",
@@ -117,13 +117,16 @@ def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str
 
 
 def parse_volume(text: str) -> MountSpec:
-    """SRC:DST[:MODE].  Raises UsageError."""
+    """SRC:DST[:MODE[,suid]].  Raises UsageError."""
     parts = text.split(":")
-    mode = COW
-    if len(parts) == 3 and parts[2] in (RO, RW, COW):
-        mode = parts.pop()
+    mode, keeps_suid = COW, False
+    if len(parts) == 3:
+        mode, comma, option = parts.pop().partition(",")
+        keeps_suid = comma != ""
+        if mode not in (RO, RW, COW) or (keeps_suid and (mode != RW or option != "suid")):
+            parts = []
     if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
-        raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:cow] with an absolute DST")
+        raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:rw,suid|:cow] with an absolute DST")
     source = os.path.abspath(parts[0])
     if not os.path.exists(source):
         raise UsageError(f"-v {text}: {parts[0]} does not exist on the host")
@@ -132,6 +135,7 @@ def parse_volume(text: str) -> MountSpec:
         raise UsageError(f"-v {text}: the root cannot be a volume; use --rootfs")
     mount = MountSpec(os.fsencode(destination), HOST, source, mode)
     mount.is_shared = mode != COW
+    mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = True
     return mount

@@ -1,103 +1,57 @@
-"""Files of the host, served by the gofer.
+"""Files of the host, served by the gofer: its directories, and the file system of one attach point.
 
-Owns the inodes of one attach point and the descriptors that the gofer donated for them.  May call the gofer
-client; blocks for one round trip (about 30 µs) per request.
+May call the gofer client; blocks for one round trip (about 30 µs) per request.  Files and what all objects share are
+in `fs.gofer_inode`.
 
 Two ways to keep metadata:
-- Not shared (an image, or a directory that only this sandbox changes): a directory is fetched whole, once,
-with the
-  attributes of all its entries, and believed for ever; changes made through here are applied to what is
-  known.
-- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer; the attributes of an
-open file
-  come from its descriptor.  The same file (device, number, type) stays the same inode object while it is in
-  use.
+- Not shared (an image, or a directory that only this sandbox changes): a directory is fetched whole, once, with the
+  attributes of all its entries, and believed for ever; changes made through here are applied to what is known.
+- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer; the attributes of an open file
+  (but for its owner) come from its descriptor.  The same file (device, number, type) stays the same inode object while
+  it is in use.
 
-An object is addressed by its directory's fid and its name; one that was unlinked has no address any more and
+An object is addressed by its directory's fid and its name, or by a fid of its own while it is open; an unlinked one
 lives on its descriptors.  A regular file has at most two descriptors, one to read and one to write, shared by
-everything that has it open (positions are kept here, so only positioned calls are used).  Those to read stay
-open for later, up to a limit, unless the directory is shared: an open descriptor is what keeps the host from
-reusing an inode number.
+everything that has it open (positions are kept here, so only positioned calls are used).  Those to read stay open for
+later, up to a limit, unless the directory is shared: an open descriptor is what keeps the host from reusing an inode
+number.
 """
 
 import os
-import resource
 import time
 from typing import Final
 
 from cloche.abi.errno import (
     EACCES,
-    EBADF,
-    EFBIG,
     EINVAL,
-    EIO,
-    ENFILE,
     ENOENT,
-    ENXIO,
+    EPERM,
     EROFS,
     ESTALE,
     LinuxError,
 )
-from cloche.abi.fcntl import O_APPEND, RENAME_EXCHANGE, RENAME_NOREPLACE
-from cloche.abi.mman import MAP_SHARED, PROT_WRITE
-from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
-from cloche.fs.text import open_text
-from cloche.mm.content import next_content_key
-from cloche.mm.text import PatchedText
-from cloche.mm.usermem import IovIter
-from cloche.platform import hostsys
-from cloche.vfs.attr import new_owner, remove_privs
-from cloche.vfs.devices import open_special
+from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
+from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
+from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_SIZE,
-    ATTR_UID,
     Context,
     DirectoryDescription,
     DirEmitter,
     FileDescription,
-    FileSystem,
     Inode,
     Path,
-    SetAttr,
-    StatFs,
 )
 from cloche.wire.gofer import MAX_AHEAD, Attr, Entry, entry_at, ino_and_mode_at
 from cloche.wire.gofer_client import GoferClient
 
-MAX_IDLE_FDS: Final = 512
-MAX_SHARED_INODES: Final = 32768
-CLUNK_BATCH: Final = 64
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
 # Entries between one file that is asked for and the next: those opened ahead, directories, links.
 AHEAD_SKIP: Final = 48
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
-# A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
-FRESH_NS: Final = 200_000
-RWF_APPEND: Final = 0x10
-_OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
-def _fail(error: OSError) -> LinuxError:
-    return LinuxError(error.errno or EIO)
-
-
-class OwnerMap:
-    """One user and one group of the host that appear as others in the sandbox (a rootless run); -1: none."""
-
-    def __init__(
-        self, host_uid: int = -1, guest_uid: int = -1, host_gid: int = -1, guest_gid: int = -1
-    ) -> None:
-        self.host_uid: int = host_uid
-        self.guest_uid: int = guest_uid
-        self.host_gid: int = host_gid
-        self.guest_gid: int = guest_gid
-
-
-class GoferFs(FileSystem):
+class GoferFs(GoferHost):
     """One attach point of the gofer as a file system."""
 
     def __init__(
@@ -110,55 +64,11 @@ class GoferFs(FileSystem):
         owners: OwnerMap | None = None,
     ) -> None:
         """Attaches.  Raises LinuxError."""
-        root = client.attach(index)
-        super().__init__("gofer", client.statfs(root.fid)[0], dev)
-        self.client: GoferClient = client
-        self.root_fid: int = root.fid
-        self.is_shared: bool = is_shared
-        self.has_stable_dentries = not is_shared
-        self.is_readonly = not root.is_writable
-        self.reads_ahead: bool = self.is_readonly and not is_shared
-        # A sandbox has a few of these file systems: together they leave most descriptors to what is open.
-        self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
-        self.max_shared_inodes: int = MAX_SHARED_INODES
-        self.owners: OwnerMap = owners if owners is not None else OwnerMap()
-        self._devices: dict[int, int] = {root.attr.dev: 0}
-        # Files that have several names, and on a shared attach point everything, by host device and number.
-        self._inodes: dict[tuple[int, int], GoferInode] = {}
-        self._idle: dict[GoferInode, None] = {}  # unused files with a descriptor, the oldest first
-        self._dead_fids: list[int] = []
-        self.root: GoferInode = self.make(None, Entry(b"", root.attr, b""))
+        super().__init__(client, index, dev, is_shared=is_shared, owners=owners)
+        self.root: GoferInode = self.make(None, Entry(b"", self.root_attr, b""))
         self.root_inode = self.root
 
-    def statfs(self, ctx: Context) -> StatFs:
-        row = self.client.statfs(self.root_fid)
-        out = StatFs(row[0])
-        out.block_size = row[1]
-        out.blocks = row[2]
-        out.blocks_free = row[3]
-        out.blocks_avail = row[4]
-        out.files = row[5]
-        out.files_free = row[6]
-        out.name_max = row[7]
-        return out
-
-    def sync(self) -> int:
-        if not self.is_readonly:
-            try:
-                self.client.syncfs(self.root_fid)
-            except LinuxError as error:
-                return -error.errno
-        return 0
-
-    def guest_ino(self, dev: int, ino: int) -> int:
-        """A number that is unique in this file system although the host's tree may span several devices."""
-        index = self._devices.get(dev)
-        if index is None:
-            index = len(self._devices)
-            self._devices[dev] = index
-        return ino if index == 0 else ino | (index << _OTHER_DEVICE_SHIFT)
-
-    def make(self, parent: "GoferDir | None", entry: Entry) -> "GoferInode":
+    def make(self, parent: "GoferInode | None", entry: Entry) -> "GoferInode":
         """The inode of an entry: the known one if it is the same file, else a new one."""
         attr = entry.attr
         is_dir = attr.mode & S_IFMT == S_IFDIR
@@ -182,404 +92,6 @@ class GoferFs(FileSystem):
             if self.is_shared and len(self._inodes) > self.max_shared_inodes:
                 self._trim()
         return inode
-
-    def remember(self, inode: "GoferInode") -> None:
-        """It has got a second name."""
-        self._inodes[(inode.host_dev, inode.host_ino)] = inode
-
-    def forget(self, inode: "GoferInode") -> None:
-        """Its last name is gone."""
-        key = (inode.host_dev, inode.host_ino)
-        if self._inodes.get(key) is inode:
-            del self._inodes[key]
-
-    def _trim(self) -> None:
-        """Drop inodes that nobody uses.  Directories stay: somebody may be in them."""
-        for key, inode in list(self._inodes.items()):
-            if inode.is_idle() and not inode.is_dir():
-                inode.close_fds()
-                del self._inodes[key]
-
-    def park(self, inode: "GoferInode") -> None:
-        """The last user of a file is gone: keep its descriptor for the next, or not."""
-        if self.is_shared or not inode.has_address:
-            inode.close_fds()
-            return
-        inode.close_write_fd()
-        if inode.read_fd < 0:
-            return
-        self._idle[inode] = None
-        self._close_oldest()
-
-    def park_new(self, inode: "GoferInode") -> None:
-        """A file was made; an open will follow, or its descriptor will be closed in time."""
-        self._idle[inode] = None
-        self._close_oldest()
-
-    def _close_oldest(self) -> None:
-        if len(self._idle) > self.max_idle_fds:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            oldest.close_fds()
-
-    def unpark(self, inode: "GoferInode") -> None:
-        """Somebody uses it again."""
-        self._idle.pop(inode, None)
-
-    def clunk(self, fid: int) -> None:
-        """A directory is gone; the gofer is told in batches."""
-        if fid:
-            self._dead_fids.append(fid)
-            if len(self._dead_fids) >= CLUNK_BATCH:
-                fids = self._dead_fids
-                self._dead_fids = []
-                self.client.clunk(fids)
-
-    def host_uid(self, uid: int) -> int:
-        return self.owners.host_uid if uid == self.owners.guest_uid else uid
-
-    def host_gid(self, gid: int) -> int:
-        return self.owners.host_gid if gid == self.owners.guest_gid else gid
-
-
-class GoferInode(Inode):
-    """Anything on the host; directories are GoferDir."""
-
-    def __init__(self, host: GoferFs, attr: Attr) -> None:
-        super().__init__(host, host.guest_ino(attr.dev, attr.ino), attr.mode)
-        self.host: GoferFs = host
-        self.host_dev: int = attr.dev
-        self.host_ino: int = attr.ino
-        self.parent: GoferDir | None = None
-        self.name: bytes = b""
-        self.has_address: bool = True
-        self._other_names: list[tuple[GoferDir, bytes]] = []  # hard links that are known (not shared)
-        self.target: bytes = b""  # of a symbolic link
-        self.read_fd: int = -1
-        self.write_fd: int = -1
-        self.users: int = 0  # open file descriptions
-        self.is_write_fd_readable: bool = False
-        self.is_stale: bool = False  # written through a descriptor since the attributes were seen
-        self.content_key: int = next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
-        self.text: PatchedText | None = None  # of the state `text_key`
-        self.text_key: tuple[int, int, int] = (-1, -1, -1)
-        self.checked_ns: int = 0  # when the gofer was last asked, monotonic
-        self.update(attr)
-
-    # -- identity --------------------------------------------------------------------------------------
-    def set_address(self, parent: "GoferDir | None", name: bytes) -> None:
-        """Where the gofer finds it."""
-        self.parent = parent
-        self.name = name
-        self.has_address = True
-
-    def address(self) -> tuple[int, bytes]:
-        """Fid and name for the gofer.  Raises LinuxError(ESTALE) if it was unlinked."""
-        if not self.has_address:
-            raise LinuxError(ESTALE)
-        parent = self.parent
-        if parent is None:
-            return self.host.root_fid, b""
-        return parent.fid(), self.name
-
-    def is_idle(self) -> bool:
-        """Whether nothing but a cache refers to it."""
-        return (
-            self.users == 0
-            and self.write_count == 0
-            and self.locks is None
-            and self.watches is None
-            and self.pipe is None
-            and self.bound_socket is None
-        )
-
-    def add_name(self, parent: "GoferDir", name: bytes) -> None:
-        """It has this name too."""
-        if not self.has_address:
-            self.set_address(parent, name)
-        elif (self.parent is not parent or self.name != name) and (parent, name) not in self._other_names:
-            self._other_names.append((parent, name))
-
-    def lost_name(self, parent: "GoferDir", name: bytes) -> None:
-        """One of its names was removed."""
-        self.nlink = max(self.nlink - 1, 0)
-        self._drop_name(parent, name)
-        if self.nlink == 0:
-            self.host.forget(self)
-        self.ctime_ns = time.time_ns()
-
-    def moved(self, parent: "GoferDir", name: bytes, new_parent: "GoferDir", new_name: bytes) -> None:
-        """One of its names is another now."""
-        self._drop_name(parent, name)
-        self.add_name(new_parent, new_name)
-        self.is_stale = True  # ctime
-
-    def _drop_name(self, parent: "GoferDir", name: bytes) -> None:
-        if self.parent is not parent or self.name != name:
-            if (parent, name) in self._other_names:
-                self._other_names.remove((parent, name))
-        elif self._other_names:
-            other, other_name = self._other_names.pop()
-            self.set_address(other, other_name)
-        else:
-            self.has_address = False
-
-    # -- attributes ------------------------------------------------------------------------------------
-    def update(self, attr: Attr) -> None:
-        """Take over what the gofer said."""
-        self.mode = attr.mode
-        self.nlink = attr.nlink
-        self.rdev = attr.rdev
-        self.size = attr.size
-        self.blocks = attr.blocks
-        self.atime_ns = attr.atime_ns
-        self.mtime_ns = attr.mtime_ns
-        self.ctime_ns = attr.ctime_ns
-        owners = self.host.owners
-        self.uid = owners.guest_uid if attr.uid == owners.host_uid else attr.uid
-        self.gid = owners.guest_gid if attr.gid == owners.host_gid else attr.gid
-
-    def _update_from_fd(self, fd: int) -> None:
-        try:
-            st = os.fstat(fd)
-        except OSError as error:
-            raise _fail(error)
-        self.is_stale = False
-        self.update(
-            Attr(
-                st.st_ino,
-                st.st_dev,
-                st.st_mode,
-                st.st_nlink,
-                st.st_uid,
-                st.st_gid,
-                st.st_rdev,
-                st.st_size,
-                st.st_blocks,
-                st.st_atime_ns,
-                st.st_mtime_ns,
-                st.st_ctime_ns,
-            )
-        )
-
-    def refresh(self, ctx: Context) -> None:
-        if not self.is_stale and not self.host.is_shared:
-            return
-        fd = self.write_fd if self.write_fd >= 0 else self.read_fd
-        if fd >= 0:
-            self._update_from_fd(fd)
-            return
-        if not self.has_address:
-            return
-        if not self.is_stale and time.monotonic_ns() - self.checked_ns < FRESH_NS:
-            return
-        fid, name = self.address()
-        found = self.host.client.stat(fid, name)
-        if isinstance(found, int):
-            return  # gone from the host; what was known stays true of the object
-        if found.attr.ino == self.host_ino and found.attr.dev == self.host_dev:
-            self.checked_ns = time.monotonic_ns()
-            self.is_stale = False
-            self.update(found.attr)
-
-    def setattr(self, ctx: Context, attr: SetAttr) -> None:
-        host = self.host
-        if host.is_readonly:
-            raise LinuxError(EROFS)
-        valid = attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME | ATTR_MTIME)
-        if valid & ATTR_SIZE:
-            valid &= ~ATTR_MTIME  # the host's truncate sets it
-            if self.write_fd >= 0:
-                try:
-                    os.ftruncate(self.write_fd, attr.size)
-                except OSError as error:
-                    raise _fail(error)
-                self._update_from_fd(self.write_fd)
-                valid &= ~ATTR_SIZE
-        if valid == 0:
-            return
-        if not self.has_address:
-            self._set_locally(valid, attr)
-            return
-        fid, name = self.address()
-        self.update(
-            host.client.setattr(
-                fid,
-                name,
-                valid,
-                attr.mode & 0o7777,
-                host.host_uid(attr.uid),
-                host.host_gid(attr.gid),
-                attr.size,
-                attr.atime_ns,
-                attr.mtime_ns,
-            )
-        )
-
-    def _set_locally(self, valid: int, attr: SetAttr) -> None:
-        """Of an unlinked file: nobody else can see it."""
-        if valid & ATTR_SIZE:
-            raise LinuxError(ESTALE)
-        if valid & ATTR_MODE:
-            self.mode = (self.mode & S_IFMT) | (attr.mode & 0o7777)
-        if valid & ATTR_UID:
-            self.uid = attr.uid
-        if valid & ATTR_GID:
-            self.gid = attr.gid
-        if valid & ATTR_ATIME:
-            self.atime_ns = attr.atime_ns
-        if valid & ATTR_MTIME:
-            self.mtime_ns = attr.mtime_ns
-        self.ctime_ns = attr.ctime_ns
-
-    def readlink(self, ctx: Context) -> bytes:
-        if not self.is_symlink():
-            raise LinuxError(EINVAL)
-        return self.target
-
-    # -- extended attributes ---------------------------------------------------------------------------
-    def getxattr(self, ctx: Context, name: bytes) -> bytes:
-        fid, own = self.address()
-        return self.host.client.getxattr(fid, own, name)
-
-    def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
-        fid, own = self.address()
-        self.host.client.setxattr(fid, own, name, value, flags)
-        self.is_stale = True  # ctime
-
-    def listxattr(self, ctx: Context) -> list[bytes]:
-        fid, own = self.address()
-        return self.host.client.listxattr(fid, own)
-
-    def removexattr(self, ctx: Context, name: bytes) -> None:
-        fid, own = self.address()
-        self.host.client.removexattr(fid, own, name)
-        self.is_stale = True
-
-    # -- descriptors -----------------------------------------------------------------------------------
-    def fd_to_read(self) -> int:
-        """A descriptor open for reading.  Raises LinuxError."""
-        if self.read_fd >= 0:
-            return self.read_fd
-        if self.write_fd >= 0 and self.is_write_fd_readable:
-            return self.write_fd
-        return self.fd_to_map()
-
-    def fd_to_map(self) -> int:
-        """A descriptor open only for reading, for guests to map.  Raises LinuxError."""
-        if self.read_fd < 0:
-            parent = self.parent
-            ahead = parent.next_files(self) if parent is not None and self.has_address else []
-            self.read_fd = self._open_with(ahead) if ahead else self._open(os.O_RDONLY)
-        return self.read_fd
-
-    def _open_with(self, ahead: list["GoferInode"]) -> int:
-        """Open to read, and the next files of the directory with it: one question to the gofer for all."""
-        host, parent = self.host, self.parent
-        assert parent is not None
-        names = [(each.name, each.host_dev, each.host_ino) for each in [self, *ahead]]
-        try:
-            fd, attr, others = host.client.open_many(parent.fid(), names)
-        except LinuxError as error:
-            if error.errno != ENFILE:
-                raise
-            return self._open(os.O_RDONLY)  # there is room for one
-        self.update(attr)
-        for index, other_fd, other_attr in others:
-            inode = ahead[index - 1]
-            if inode.read_fd >= 0:  # the same file twice
-                os.close(other_fd)
-                continue
-            inode.read_fd = other_fd
-            inode.update(other_attr)
-            host.park_new(inode)
-        return fd
-
-    def fd_to_write(self) -> int:
-        """A descriptor open for writing, and for reading too where the host lets us.  Raises LinuxError."""
-        if self.write_fd < 0:
-            try:
-                self.write_fd = self._open(os.O_RDWR)
-                self.is_write_fd_readable = True
-            except LinuxError as error:
-                if error.errno != EACCES:
-                    raise
-                self.write_fd = self._open(os.O_WRONLY)
-                self.is_write_fd_readable = False
-        return self.write_fd
-
-    def _open(self, flags: int) -> int:
-        fid, name = self.address()
-        fd, attr = self.host.client.open(fid, name, flags, self.host_dev, self.host_ino)
-        self.update(attr)
-        return fd
-
-    def patched_text(self) -> PatchedText | None:
-        """What to map in place of its executable pages, of the file as it is now."""
-        if self.read_fd < 0:
-            return None
-        st = os.fstat(self.read_fd)
-        key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-        if key == self.text_key:
-            return self.text
-        self.text, self.text_key = None, (-1, -1, -1)
-        if not self.has_address:
-            return None
-        text, lasts = self._ask_for_text(key)
-        if lasts:
-            self.text, self.text_key = text, key
-        return text
-
-    def _ask_for_text(self, key: tuple[int, int, int]) -> tuple[PatchedText | None, bool]:
-        """The text, and whether it is that of every later moment with this key."""
-        fid, name = self.address()
-        try:
-            fd, lasts, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
-        except LinuxError:
-            return None, False
-        if (attr.size, attr.mtime_ns, attr.ctime_ns) != key:
-            if fd >= 0:
-                os.close(fd)
-            return None, False
-        return (open_text(fd) if fd >= 0 else None), lasts
-
-    def close_write_fd(self) -> None:
-        """Close the descriptor to write, after a last look at the attributes."""
-        if self.write_fd >= 0:
-            if self.is_stale:
-                self._update_from_fd(self.write_fd)
-            os.close(self.write_fd)
-            self.write_fd = -1
-
-    def close_fds(self) -> None:
-        """Close both descriptors."""
-        self.close_write_fd()
-        if self.read_fd >= 0:
-            os.close(self.read_fd)
-            self.read_fd = -1
-
-    def add_user(self) -> None:
-        """An open file description more."""
-        self.users += 1
-        if self.users == 1:
-            self.host.unpark(self)
-
-    def drop_user(self) -> None:
-        """An open file description less."""
-        self.users -= 1
-        if self.users == 0:
-            self.host.park(self)
-
-    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        if self.mode & S_IFMT != S_IFREG:
-            return open_special(ctx, path, self, flags)
-        # Now, not at the first read: the host may refuse what the mode bits allow.
-        access = flags & 3
-        if access != os.O_WRONLY:
-            self.fd_to_read()
-        if access != os.O_RDONLY:
-            self.fd_to_write()
-        return GoferFile(path, self, flags)
 
 
 class GoferDir(GoferInode):
@@ -770,13 +282,16 @@ class GoferDir(GoferInode):
         self._check_writable()
         host = self.host
         uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFREG)
-        fd, attr = host.client.create(
+        fd, attr, pin = host.client.create_pinned(
             self.fid(), name, os.O_RDWR, mode & 0o7777, host.host_uid(uid), host.host_gid(gid)
         )
         inode = host.make(self, Entry(name, attr, b""))
         if inode.write_fd >= 0:
             os.close(fd)
+            host.clunk(pin)
             raise LinuxError(ESTALE)  # a number in use cannot be a new file's: the gofer is confused
+        host.clunk(inode.pin)
+        inode.pin = pin
         inode.write_fd = fd  # for the open that follows
         inode.is_write_fd_readable = True
         host.park_new(inode)
@@ -795,6 +310,18 @@ class GoferDir(GoferInode):
         self.nlink += 1
         return inode
 
+    def mknod(self, ctx: Context, name: bytes, mode: int, rdev: int) -> Inode:
+        self._check_writable()
+        if mode & S_IFMT != S_IFIFO and mode & S_IFMT != S_IFSOCK:
+            raise LinuxError(EPERM)
+        host = self.host
+        uid, gid, mode = new_owner(ctx.creds, self, mode)
+        attr = host.client.mknod(self.fid(), name, mode, host.host_uid(uid), host.host_gid(gid))
+        inode = host.make(self, Entry(name, attr, b""))
+        inode.checked_ns = time.monotonic_ns()
+        self._added(name, inode)
+        return inode
+
     def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
         self._check_writable()
         host = self.host
@@ -808,7 +335,7 @@ class GoferDir(GoferInode):
     def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
         self._check_writable()
         assert isinstance(inode, GoferInode)
-        fid, own = inode.address()
+        fid, own = inode.name_address()
         attr = self.host.client.link(fid, own, self.fid(), name)
         if attr.ino != inode.host_ino or attr.dev != inode.host_dev:
             raise LinuxError(ESTALE)  # the host replaced the source meanwhile
@@ -820,6 +347,7 @@ class GoferDir(GoferInode):
     def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
         self._check_writable()
         assert isinstance(inode, GoferInode)
+        self.host.flush_dead()
         self.host.client.unlink(self.fid(), name)
         self._removed(name)
         inode.lost_name(self, name)
@@ -855,6 +383,7 @@ class GoferDir(GoferInode):
         is_exchange = flags & RENAME_EXCHANGE != 0
         moved_fid = inode.known_fid() if isinstance(inode, GoferDir) else 0
         other_fid = target.known_fid() if is_exchange and isinstance(target, GoferDir) else 0
+        self.host.flush_dead()
         self.host.client.rename(self.fid(), name, new_dir.fid(), new_name, flags, moved_fid, other_fid)
         self._removed(name)
         new_dir._removed(new_name)
@@ -922,107 +451,3 @@ class GoferDirDescription(DirectoryDescription):
             except LinuxError as error:
                 return -error.errno
         return 0
-
-
-class GoferFile(FileDescription):
-    """An open regular file."""
-
-    def __init__(self, path: Path, node: GoferInode, flags: int) -> None:
-        super().__init__(path, node, flags)
-        self._node: GoferInode = node
-        node.add_user()
-
-    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
-        node = self._node
-        return dst.read_fd(node.fd_to_read(), offset, dst.remaining(), flags, node.content_key)
-
-    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        node = self._node
-        length = src.remaining()
-        limit = ctx.file_size_limit
-        if limit >= 0:
-            at = offset
-            if flags & RWF_APPEND:
-                node.refresh(ctx)
-                at = node.size
-            if at >= limit and length:
-                ctx.file_size_exceeded()
-                return -EFBIG
-            length = min(length, limit - at)
-        if node.mode & 0o6000:
-            remove_privs(ctx, node)
-        count = src.write_fd(node.fd_to_write(), offset, length, flags)
-        if count > 0:
-            node.is_stale = True
-            if flags & RWF_APPEND:
-                node.refresh(ctx)
-            elif offset + count > node.size:
-                node.size = offset + count
-        return count
-
-    def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
-        if self.flags & O_APPEND == 0:
-            count = self.pwrite(ctx, src, self.pos, flags)
-            if count > 0:
-                self.pos += count
-            return count
-        # RWF_APPEND: others on the host may append too.
-        count = self.pwrite(ctx, src, 0, flags | RWF_APPEND)
-        if count > 0:
-            self.pos = self._node.size
-        return count
-
-    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
-        if offset < 0:
-            return -ENXIO
-        node = self._node
-        fd = node.write_fd if node.write_fd >= 0 else node.fd_to_read()
-        try:
-            self.pos = os.lseek(fd, offset, whence)
-        except OSError as error:
-            return -(error.errno or EIO)
-        return self.pos
-
-    def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
-        node = self._node
-        if not self.is_writable():
-            return -EBADF
-        try:
-            hostsys.fallocate(node.fd_to_write(), mode, offset, length)
-        except OSError as error:
-            return -(error.errno or EIO)
-        node.is_stale = True
-        node.refresh(ctx)
-        return 0
-
-    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
-        node = self._node
-        fd = node.write_fd if node.write_fd >= 0 else node.read_fd
-        if fd < 0:
-            return 0
-        try:
-            if is_data_only:
-                os.fdatasync(fd)
-            else:
-                os.fsync(fd)
-        except OSError as error:
-            return -(error.errno or EIO)
-        return 0
-
-    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
-        node = self._node
-        if flags & MAP_SHARED and self.is_writable():
-            # mprotect may add PROT_WRITE later: what the file was opened for decides.
-            node.is_stale = True
-            return node.fd_to_write()
-        if flags & MAP_SHARED and prot & PROT_WRITE:
-            raise LinuxError(EACCES)
-        if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
-            return node.fd_to_read()  # unlinked: a private mapping cannot write through it
-        return node.fd_to_map()
-
-    def patched_text(self) -> PatchedText | None:
-        return self._node.patched_text()
-
-    def release(self) -> None:
-        self._node.drop_user()

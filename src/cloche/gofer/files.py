@@ -149,9 +149,7 @@ class Files:
     def pin(self, node: Node, name: bytes) -> int:
         """An O_PATH descriptor of the object itself; the caller closes it."""
         if not name:
-            if node.parent is None:
-                return os.dup(node.attach.fd)
-            return os.dup(self._table.dir_fd(node))
+            return os.dup(self._table.own_fd(node))
         return os.open(name, _PIN_FLAGS, dir_fd=self._table.dir_fd(node))
 
     def writable_dir(self, node: Node, name: bytes) -> int:
@@ -171,7 +169,7 @@ class Files:
     def stat(self, node: Node, name: bytes) -> tuple[os.stat_result, bytes]:
         """Attributes of a name and, of a symbolic link, its target."""
         if not name:
-            return os.fstat(node.attach.fd if node.parent is None else self._table.dir_fd(node)), b""
+            return os.fstat(self._table.own_fd(node)), b""
         dir_fd = self._table.dir_fd(node)
         while True:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -185,8 +183,7 @@ class Files:
                 # The link became something else in between: look again.
 
     def statfs(self, node: Node) -> bytes:
-        fd = node.attach.fd if node.parent is None else self._table.dir_fd(node)
-        fs = hostsys.fstatfs(fd)
+        fs = hostsys.fstatfs(self._table.own_fd(node))
         return STATFS.pack(
             fs.magic,
             fs.block_size,
@@ -199,8 +196,10 @@ class Files:
         )
 
     # -- opening ---------------------------------------------------------------------------------------
-    def open(self, node: Node, name: bytes, flags: int, dev: int, ino: int) -> tuple[int, os.stat_result]:
-        """A descriptor of a regular file."""
+    def open(
+        self, node: Node, name: bytes, flags: int, dev: int, ino: int, *, wants_pin: bool = False
+    ) -> tuple[int, os.stat_result, int]:
+        """A descriptor of a regular file, its attributes, and a fid for the file itself or 0."""
         if flags & ~_ALLOWED_OPEN_FLAGS or flags & os.O_ACCMODE == os.O_ACCMODE:
             raise LinuxError(EINVAL)
         if flags != os.O_RDONLY and not node.attach.is_writable:
@@ -214,13 +213,36 @@ class Files:
                 raise LinuxError(_open_error(st.st_mode))
             if st.st_dev != node.dev and hostsys.fstatfs(pinned).magic in FORBIDDEN_MAGICS:
                 raise LinuxError(EACCES)
-            return self._reopen(pinned, flags | _OPEN_FLAGS), st
+            if flags != os.O_RDONLY and not node.attach.keeps_suid and _set_id_bits(st.st_mode):
+                # A write clears them, but a write through a mapping does not.
+                os.chmod(str(pinned), stat_module.S_IMODE(st.st_mode) & ~_set_id_bits(st.st_mode))
+                st = os.fstat(pinned)
+            fd = self._reopen(pinned, flags | _OPEN_FLAGS)
+            return fd, st, self._pin(node, pinned, wants_pin=wants_pin)
         finally:
             os.close(pinned)
 
+    def _pin(self, node: Node, fd: int, *, wants_pin: bool) -> int:
+        """A fid for what `fd` stands for; 0 if none is wanted or can be had."""
+        if not wants_pin or not node.attach.is_writable:
+            return 0
+        try:
+            # Not the descriptor itself: one to write would keep the host from executing the file.
+            return self._table.pin(node.attach, os.open(str(fd), os.O_PATH | os.O_CLOEXEC))
+        except OSError:
+            return 0
+
     def create(
-        self, node: Node, name: bytes, flags: int, mode: int, uid: int, gid: int
-    ) -> tuple[int, os.stat_result]:
+        self,
+        node: Node,
+        name: bytes,
+        flags: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        wants_pin: bool = False,
+    ) -> tuple[int, os.stat_result, int]:
         """A new file, opened; it never replaces or opens an existing one."""
         if flags & ~_ALLOWED_OPEN_FLAGS or flags & os.O_ACCMODE == os.O_ACCMODE or mode & ~0o7777:
             raise LinuxError(EINVAL)
@@ -229,9 +251,10 @@ class Files:
         fd = os.open(name, create_flags, mode & 0o777, dir_fd=dir_fd)
         try:
             _chown_new(fd, b"", uid, gid)
+            mode = _allowed_mode(node, stat_module.S_IFREG, mode)
             if mode & 0o7000:  # after chown, which clears them
                 os.fchmod(fd, mode)
-            return fd, os.fstat(fd)
+            return fd, os.fstat(fd), self._pin(node, fd, wants_pin=wants_pin)
         except BaseException:
             os.close(fd)
             os.unlink(name, dir_fd=dir_fd)
@@ -280,6 +303,22 @@ class Files:
             return st
         except BaseException:
             os.rmdir(name, dir_fd=dir_fd)
+            raise
+
+    def mknod(self, node: Node, name: bytes, mode: int, uid: int, gid: int) -> os.stat_result:
+        """A FIFO or a socket: a name for what the sandbox does with it, which the host's programs do not reach."""
+        kind = stat_module.S_IFMT(mode)
+        if kind not in (stat_module.S_IFIFO, stat_module.S_IFSOCK):
+            raise LinuxError(EPERM)
+        dir_fd = self.writable_dir(node, name)
+        os.mknod(name, kind | mode & 0o777, dir_fd=dir_fd)
+        try:
+            _chown_new(dir_fd, name, uid, gid)
+            if mode & 0o7000:
+                self._chmod(dir_fd, name, stat_module.S_IMODE(mode))
+            return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except BaseException:
+            os.unlink(name, dir_fd=dir_fd)
             raise
 
     def symlink(self, node: Node, name: bytes, target: bytes, uid: int, gid: int) -> os.stat_result:
@@ -345,6 +384,8 @@ class Files:
         size: int,
         atime_ns: int,
         mtime_ns: int,
+        dev: int = 0,
+        ino: int = 0,
     ) -> os.stat_result:
         """Truncate, change the owner, the mode, the times, in this order (a chown clears set-id bits)."""
         if not node.attach.is_writable:
@@ -354,7 +395,10 @@ class Files:
         pinned = self.pin(node, name)
         try:
             path = str(pinned)
-            kind = os.fstat(pinned).st_mode
+            st = os.fstat(pinned)
+            if ino and (st.st_ino != ino or st.st_dev != dev):
+                raise LinuxError(ESTALE)
+            kind = st.st_mode
             if valid & SET_SIZE:
                 if not stat_module.S_ISREG(kind):
                     raise LinuxError(EISDIR if stat_module.S_ISDIR(kind) else EINVAL)
@@ -368,7 +412,7 @@ class Files:
             if valid & SET_MODE:
                 if stat_module.S_ISLNK(kind):
                     raise LinuxError(EOPNOTSUPP)
-                os.chmod(path, mode)
+                os.chmod(path, _allowed_mode(node, kind, mode))
             if valid & (SET_ATIME | SET_MTIME):
                 omit = (0, hostsys.UTIME_OMIT)
                 hostsys.utimensat(
@@ -432,6 +476,19 @@ class Files:
             os.removexattr(str(pinned), xattr)
         finally:
             os.close(pinned)
+
+
+def _set_id_bits(mode: int) -> int:
+    """The set-user-ID and set-group-ID bits of a mode that make an executed file another user's.
+
+    Of a directory they say only who owns what is made in it.
+    """
+    return mode & 0o6000 if stat_module.S_ISREG(mode) else 0
+
+
+def _allowed_mode(node: Node, kind: int, mode: int) -> int:
+    """What becomes of a mode: nobody makes a set-user-ID file of the host's by way of a sandbox unless asked for."""
+    return mode if node.attach.keeps_suid else mode & ~_set_id_bits(stat_module.S_IFMT(kind) | mode)
 
 
 def _open_error(mode: int) -> int:

@@ -37,11 +37,9 @@ EXIT_START: Final = 3  # an attach point could not be held, or confinement faile
 
 # EXECUTE is left out: the gofer runs nothing.
 _READ_ACCESS: Final = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR
-# All rights of ABI 1 but EXECUTE and the making of devices, fifos and sockets.
+# All rights of ABI 1 but EXECUTE and the making of devices.
 _WRITE_ACCESS: Final = (
-    ((1 << 13) - 1) & ~0x1 & ~0x40 & ~0x800 & ~0x200 & ~0x400
-    | LANDLOCK_ACCESS_FS_REFER
-    | LANDLOCK_ACCESS_FS_TRUNCATE
+    ((1 << 13) - 1) & ~0x1 & ~0x40 & ~0x800 | LANDLOCK_ACCESS_FS_REFER | LANDLOCK_ACCESS_FS_TRUNCATE
 )
 _FILE_ACCESS: Final = 0x2 | 0x4 | LANDLOCK_ACCESS_FS_TRUNCATE  # what a rule on a file may grant: write, read
 _MAX_REPORT_BYTES: Final = 65536
@@ -163,7 +161,9 @@ def _prepare(
     os.close(procfd)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     texts = Texts(cache_fd, analyst)
-    server = Server(sock, attach_points, max_open_dirs=min(limit // 2, 4096), texts=texts)
+    server = Server(
+        sock, attach_points, max_open_dirs=min(limit // 4, 4096), max_pins=limit // 2, texts=texts
+    )
     if is_confined:
         seccomp.install(gofer_policy(is_writable=is_writable))
         report.in_force(confine.SECCOMP)

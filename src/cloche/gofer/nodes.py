@@ -93,6 +93,7 @@ class AttachPoint:
         """
         self.only: frozenset[bytes] | None = frozenset(only) if only is not None else None
         self.is_public_only: bool = False  # show only what every user of the host may read
+        self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -133,6 +134,7 @@ class Node:
         self.ino: int = ino
         self.fd: int = -1
         self.children: int = 0  # nodes whose parent this is
+        self.is_pin: bool = False  # an open file itself, on its descriptor
 
 
 def check_device(fd: int, dev: int, parent_dev: int) -> None:
@@ -154,7 +156,9 @@ def open_dir(parent_fd: int, name: bytes) -> int:
 class NodeTable:
     """All nodes by fid, with a bounded number of open descriptors."""
 
-    def __init__(self, attach_points: list[AttachPoint], max_open: int) -> None:
+    def __init__(self, attach_points: list[AttachPoint], max_open: int, max_pins: int = 1024) -> None:
+        self._max_pins: int = max_pins
+        self._pins: int = 0
         self._attach_points: list[AttachPoint] = attach_points
         self._max_open: int = max(max_open, 8)
         self._nodes: dict[int, Node] = {}
@@ -179,7 +183,7 @@ class NodeTable:
 
     def dir_fd(self, node: Node) -> int:
         """An open descriptor of a directory node, valid until the next call.  Raises LinuxError, OSError."""
-        if not node.attach.is_dir:
+        if node.is_pin or not node.attach.is_dir:
             raise LinuxError(ENOTDIR)
         if node.parent is None:
             return node.attach.fd
@@ -189,6 +193,24 @@ class NodeTable:
         self._open.pop(node.fid, None)
         self._open[node.fid] = node
         return fd
+
+    def own_fd(self, node: Node) -> int:
+        """An open descriptor of the node itself, valid until the next call."""
+        if node.is_pin:
+            return node.fd
+        return node.attach.fd if node.parent is None else self.dir_fd(node)
+
+    def pin(self, attach: AttachPoint, fd: int) -> int:
+        """A fid for the file that `fd` (O_PATH) stands for, which is taken; 0, and `fd` closed, if too many."""
+        if self._pins >= self._max_pins or len(self._nodes) >= MAX_NODES:
+            os.close(fd)
+            return 0
+        status = os.fstat(fd)
+        node = self._add(attach, None, b"", status.st_dev, status.st_ino)
+        node.is_pin = True
+        node.fd = fd
+        self._pins += 1
+        return node.fid
 
     def walk(self, parent: Node, name: bytes) -> Node:
         """A node for the child directory `name`.  Raises LinuxError, OSError."""
@@ -264,7 +286,9 @@ class NodeTable:
             current = parent
 
     def _drop_fd(self, node: Node) -> None:
-        if node.parent is not None and node.fd >= 0:
+        if node.is_pin:
+            self._pins -= 1
+        if (node.is_pin or node.parent is not None) and node.fd >= 0:
             os.close(node.fd)
             node.fd = -1
         self._open.pop(node.fid, None)

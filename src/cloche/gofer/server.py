@@ -13,7 +13,7 @@ import sys
 from struct import error as StructError
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, EPERM, LinuxError
+from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable
 from cloche.gofer.texts import Texts
@@ -24,6 +24,7 @@ from cloche.wire.gofer import (
     OP_ATTACH,
     OP_CLUNK,
     OP_CREATE,
+    OP_FORGET,
     OP_FSYNC,
     OP_GETXATTR,
     OP_LINK,
@@ -85,11 +86,12 @@ class Server:
         sock: socket.socket,
         attach_points: list[AttachPoint],
         max_open_dirs: int = 512,
+        max_pins: int = 1024,
         texts: Texts | None = None,
     ) -> None:
         """The attach points are already held; the working directory is /proc/PID/fd."""
         self._channel: FrameChannel = FrameChannel(sock, MAX_REQUEST_BYTES, may_receive_fds=False)
-        self._table: NodeTable = NodeTable(attach_points, max_open_dirs)
+        self._table: NodeTable = NodeTable(attach_points, max_open_dirs, max_pins)
         self._files: Files = Files(self._table)
         self._texts: Texts = texts if texts is not None else Texts(-1, None)
         self._is_strict: bool = os.environ.get("CLOCHE_STRICT") == "1"
@@ -123,6 +125,9 @@ class Server:
                 return
             if op == OP_TEXT:
                 self._text(reader)
+                return
+            if op == OP_FORGET:
+                self._clunk(reader)
                 return
             body = self._act(op, reader)
         except ProtocolError:
@@ -199,15 +204,16 @@ class Server:
     def _donate(self, op: int, reader: Reader) -> None:
         node, name = self._target(reader)
         if op == OP_OPEN:
-            flags, dev, ino = reader.u32(), reader.u64(), reader.u64()
+            flags, dev, ino, pin = reader.u32(), reader.u64(), reader.u64(), reader.u32()
             reader.end()
-            fd, st = self._files.open(node, name, flags, dev, ino)
+            fd, st, fid = self._files.open(node, name, flags, dev, ino, wants_pin=pin == 1)
         else:
             flags, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
+            pin = reader.u32()
             reader.end()
-            fd, st = self._files.create(node, name, flags, mode, uid, gid)
+            fd, st, fid = self._files.create(node, name, flags, mode, uid, gid, wants_pin=pin == 1)
         try:
-            self._channel.send(0, 0, pack_stat(st), fd)
+            self._channel.send(0, 0, pack_stat(st) + pack_u64(fid), fd)
         finally:
             os.close(fd)
 
@@ -219,14 +225,14 @@ class Server:
             raise ProtocolError(f"{count} files at once")
         others = [(reader.string(), reader.u64(), reader.u64()) for _ in range(count)]
         reader.end()
-        fd, st = self._files.open(node, name, os.O_RDONLY, dev, ino)
+        fd, st, _pin = self._files.open(node, name, os.O_RDONLY, dev, ino)
         fds, parts = [fd], []
         try:
             for index, (name, dev, ino) in enumerate(others, 1):
                 try:
                     if not check_name(name) or not self._table.is_visible(node, name):
                         continue
-                    fd, other = self._files.open(node, name, os.O_RDONLY, dev, ino)
+                    fd, other, _pin = self._files.open(node, name, os.O_RDONLY, dev, ino)
                 except (LinuxError, OSError):
                     continue
                 fds.append(fd)
@@ -240,7 +246,7 @@ class Server:
         node, name = self._target(reader)
         dev, ino = reader.u64(), reader.u64()
         reader.end()
-        fd, st = self._files.open(node, name, os.O_RDONLY, dev, ino)
+        fd, st, _pin = self._files.open(node, name, os.O_RDONLY, dev, ino)
         try:
             st = os.fstat(fd)
             text, lasts = self._texts.find(fd, st)
@@ -282,19 +288,20 @@ class Server:
             self._files.syncfs(node)
             return b""
         if op == OP_CLUNK:
-            raw = reader.rest()
-            if len(raw) % 8:
-                raise ProtocolError("half a fid")
-            for start in range(0, len(raw), 8):
-                self._table.clunk(int.from_bytes(raw[start : start + 8], "little"))
+            self._clunk(reader)
             return b""
-        if OP_MKDIR <= op <= OP_RENAME:
+        if OP_MKDIR <= op <= OP_RENAME or op == OP_MKNOD:
             return self._act_on_tree(op, reader)
         if op == OP_SETATTR or op == OP_FSYNC or OP_GETXATTR <= op <= OP_REMOVEXATTR:
             return self._act_on_attributes(op, reader)
-        if op == OP_MKNOD:
-            raise LinuxError(EPERM)
         raise LinuxError(ENOSYS)
+
+    def _clunk(self, reader: Reader) -> None:
+        raw = reader.rest()
+        if len(raw) % 8:
+            raise ProtocolError("half a fid")
+        for start in range(0, len(raw), 8):
+            self._table.clunk(int.from_bytes(raw[start : start + 8], "little"))
 
     def _act_on_tree(self, op: int, reader: Reader) -> bytes:
         node, name = self._target(reader)
@@ -302,6 +309,10 @@ class Server:
             mode, uid, gid = reader.u32(), reader.u32(), reader.u32()
             reader.end()
             return pack_stat(self._files.mkdir(node, name, mode, uid, gid))
+        if op == OP_MKNOD:
+            mode, uid, gid = reader.u32(), reader.u32(), reader.u32()
+            reader.end()
+            return pack_stat(self._files.mknod(node, name, mode, uid, gid))
         if op == OP_SYMLINK:
             target, uid, gid = reader.string(), reader.u32(), reader.u32()
             reader.end()
@@ -331,10 +342,13 @@ class Server:
         if op == OP_SETATTR:
             valid, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
             size, atime_ns, mtime_ns = reader.u64(), reader.i64(), reader.i64()
+            dev, ino = reader.u64(), reader.u64()
             reader.end()
             if valid & ~SET_ALL:
                 raise LinuxError(EINVAL)
-            return pack_stat(self._files.setattr(node, name, valid, mode, uid, gid, size, atime_ns, mtime_ns))
+            return pack_stat(
+                self._files.setattr(node, name, valid, mode, uid, gid, size, atime_ns, mtime_ns, dev, ino)
+            )
         if op == OP_FSYNC:
             reader.end()
             self._files.fsync(node, name)

@@ -107,7 +107,14 @@ def _in_group_or_capable(creds: Credentials, inode: Inode) -> bool:
     return creds.in_group(inode.gid) or creds.capable_over(inode.uid, inode.gid, CAP_FSETID)
 
 
-def strip_sgid(creds: Credentials, directory: Inode, mode: int) -> int:
+def new_mode(ctx: Context, directory: Inode, mode: int) -> int:
+    """The mode of a new file (vfs_prepare_mode): what the umask takes away comes after the look at S_ISGID, which tells
+    a program for a group by the right to execute it.
+    """
+    return _strip_sgid(ctx.creds, directory, mode) & ~ctx.fs.umask
+
+
+def _strip_sgid(creds: Credentials, directory: Inode, mode: int) -> int:
     """The mode of a new file in a set-group-id directory whose group the caller is not in
     (mode_strip_sgid).
     """
@@ -179,7 +186,7 @@ def vfs_chmod(ctx: Context, path: Path, mode: int) -> None:
     """chmod(2) on the object itself; EOPNOTSUPP for a symbolic link."""
     want_write(path.mount)
     inode = path.inode()
-    inode.refresh(ctx)
+    inode.refresh_owner(ctx)
     if not owner_or_capable(ctx.creds, inode):
         raise LinuxError(EPERM)
     if inode.is_symlink():
@@ -198,7 +205,7 @@ def vfs_chown(ctx: Context, path: Path, uid: int, gid: int) -> None:
     """chown(2) on the object itself; -1 keeps an id.  Clears set-id bits of what is not a directory."""
     want_write(path.mount)
     inode = path.inode()
-    inode.refresh(ctx)
+    inode.refresh_owner(ctx)
     creds = ctx.creds
     attr = SetAttr(ATTR_CTIME)
     attr.ctime_ns = time.time_ns()
@@ -233,7 +240,7 @@ def vfs_utimens(ctx: Context, path: Path, atime_ns: int, mtime_ns: int) -> None:
         return
     want_write(path.mount)
     inode = path.inode()
-    inode.refresh(ctx)
+    inode.refresh_owner(ctx)
     if not owner_or_capable(ctx.creds, inode):
         if atime_ns != TIME_NOW or mtime_ns != TIME_NOW:
             raise LinuxError(EPERM)

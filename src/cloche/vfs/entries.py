@@ -46,8 +46,8 @@ from cloche.abi.stat import (
     S_ISVTX,
 )
 from cloche.vfs.attr import (
+    new_mode,
     require_permission,
-    strip_sgid,
     want_write,
 )
 from cloche.vfs.dcache import (
@@ -164,7 +164,7 @@ def vfs_mknod(ctx: Context, start: Path | None, name: bytes, mode: int, rdev: in
     if (kind == S_IFCHR or kind == S_IFBLK) and not ctx.creds.capable(CAP_MKNOD):
         if kind != S_IFCHR or rdev != 0:  # whiteouts are harmless
             raise LinuxError(EPERM)
-    mode = strip_sgid(ctx.creds, entry.directory, kind | (mode & 0o7777 & ~ctx.fs.umask))
+    mode = new_mode(ctx, entry.directory, kind | mode & 0o7777)
     if kind == S_IFREG:
         inode = entry.directory.create(ctx, entry.name, mode & 0o7777)
     else:

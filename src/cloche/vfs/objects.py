@@ -194,6 +194,10 @@ class Inode:
     def refresh(self, ctx: "Context") -> None:
         """Bring the attributes up to date before they are shown (shared host files, pseudo files)."""
 
+    def refresh_owner(self, ctx: "Context") -> None:
+        """The same before somebody's right to change them is judged: who owns the file must be what it is now."""
+        self.refresh(ctx)
+
     def setattr(self, ctx: "Context", attr: SetAttr) -> None:
         """Apply an attribute change, truncation included.  Raises LinuxError."""
         raise LinuxError(EPERM)

@@ -60,9 +60,9 @@ from cloche.vfs.attr import (
     do_truncate,
     get_write_access,
     inode_permission,
+    new_mode,
     owner_or_capable,
     require_permission,
-    strip_sgid,
     want_write,
 )
 from cloche.vfs.dcache import instantiate
@@ -234,7 +234,7 @@ def _open_tmpfile(ctx: Context, directory: Path, flags: int, mode: int) -> FileD
     want_write(directory.mount)
     inode = directory.inode()
     require_permission(ctx, inode, MAY_WRITE | MAY_EXEC)
-    mode = strip_sgid(ctx.creds, inode, mode & 0o7777 & ~ctx.fs.umask)
+    mode = new_mode(ctx, inode, mode & 0o7777)
     made = inode.tmpfile(ctx, mode)
     made.is_linkable = flags & O_EXCL == 0
     dentry = Dentry(b"#%d" % made.ino, directory.dentry, made)
@@ -251,7 +251,7 @@ def _create_file(ctx: Context, parent: Path, name: bytes, mode: int) -> Dentry:
     if mount.flags & MS_RDONLY or mount.fs.is_readonly:
         raise LinuxError(EROFS)
     require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
-    mode = strip_sgid(ctx.creds, directory, S_IFREG | (mode & 0o7777 & ~ctx.fs.umask))
+    mode = new_mode(ctx, directory, S_IFREG | mode & 0o7777)
     made = directory.create(ctx, name, mode & 0o7777)
     dentry = instantiate(parent.dentry, name, made)
     notify_entry(directory, IN_CREATE, 0, name, made)

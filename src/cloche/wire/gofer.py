@@ -10,8 +10,9 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     OPENDIR      fid, name                                           fid u64, is_listed u8, attr, entries …
     LIST         fid                                                 the same
     STAT         fid, name                                           attr, symlink target
-    OPEN         fid, name, flags u32, dev u64, ino u64              attr + a descriptor of a regular file
-    CREATE       fid, name, flags u32, mode u32, uid u32, gid u32    attr + a descriptor
+    OPEN         fid, name, flags u32, dev u64, ino u64, pin u32     attr, fid u64 + a descriptor of a regular file
+    CREATE       fid, name, flags u32, mode u32, uid u32, gid u32,
+                 pin u32                                             attr, fid u64 + a descriptor
     MKDIR        fid, name, mode u32, uid u32, gid u32               attr
     SYMLINK      fid, name, target, uid u32, gid u32                 attr
     LINK         fid, name, new fid, new name                        attr
@@ -19,7 +20,8 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     RENAME       fid, name, new fid, new name, flags u32,
                  fid of the moved directory or 0, fid of the exchanged one or 0
     SETATTR      fid, name, valid u32, mode u32, uid u32, gid u32,
-                 size u64, atime_ns i64, mtime_ns i64                attr
+                 size u64, atime_ns i64, mtime_ns i64,
+                 dev u64, ino u64                                    attr
     GETXATTR     fid, name, xattr                                    value
     LISTXATTR    fid, name                                           names, each ended by NUL
     SETXATTR     fid, name, xattr, value (u32), flags u32            -
@@ -28,8 +30,13 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     FSYNC        fid, name                                           -
     SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
+    FORGET       fid …                                               none: it is not answered
     TEXT         fid, name, dev u64, ino u64                         attr, lasts u8 + a descriptor of text, or none
-    MKNOD        anything                                            -EPERM, always
+    MKNOD        fid, name, mode u32, uid u32, gid u32               attr (of a FIFO or a socket, nothing else)
+
+With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
+which stays valid under whatever name, or none: it is addressed with the empty name.  `ino` not 0 says which inode OPEN
+and SETATTR must find (ESTALE).
 
 Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
 ends the gofer.
@@ -66,7 +73,8 @@ OP_MKNOD: Final = 22
 OP_SYNCFS: Final = 23
 OP_TEXT: Final = 24
 OP_OPEN_MANY: Final = 25
-OP_LAST: Final = 25
+OP_FORGET: Final = 26
+OP_LAST: Final = 26
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 

