@@ -2,6 +2,33 @@
 
 #define TAG_LISTENER (1ULL << 40)
 #define TAG_SIGCHLD (2ULL << 40)
+#define MAX_REAPED 64 /* deaths that are dealt with before anything else is looked at again */
+#define FAIR_TURN 8   /* calls that may be taken in a row while a descriptor or a death waits */
+
+static bool reap_again;
+
+/* The meter of I8: for how long the caller keeps the loop between two looks.  `left_at` is when it was last let go, taken
+ * from the readings of the clock that are made anyway. */
+static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
+static int64_t held_cpu_ns, cpu_left; /* a limit in processor time of this thread as well; 0: none */
+static int64_t last_kind, last_number;
+
+static int64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* The loop was kept for `passed` ticks; false if most of that was not our own time, where only that counts. */
+static bool was_held(struct event *e, uint64_t passed)
+{
+    int64_t cpu = held_cpu_ns ? thread_cpu_ns() - cpu_left : -1;
+    if (held_cpu_ns && cpu <= held_cpu_ns)
+        return false;
+    *e = (struct event){{9, -2, last_kind, last_number, (int64_t)passed, cpu}};
+    return true;
+}
 
 /* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
  * the scheduler sees no reason to part us: go to another processor by ourselves, for once. */
@@ -213,7 +240,12 @@ static void reap(void)
     while (read(sigchld_fd, room, sizeof room) > 0)
         ;
     bool foreign = false;
-    for (;;) {
+    reap_again = false;
+    for (int count = 0;; count++) {
+        if (count == MAX_REAPED) {
+            reap_again = true;
+            return;
+        }
         siginfo_t si = {0};
         if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 || !si.si_pid)
             return;
@@ -287,6 +319,10 @@ static int poll_now(void)
     int n = epoll_wait(epoll_fd, events, room, 0);
     if (n > 0)
         handle_ready(events, n);
+    if (reap_again) {
+        reap();
+        return n > 0 ? n : 1;
+    }
     return n;
 }
 
@@ -417,17 +453,26 @@ static int spin(struct event *e)
  * is negative until `deadline` (negative: for ever); no clock is read while there are events. */
 static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
 {
+    static int in_a_row;
     if (timeout_ns > 0)
         deadline = (int64_t)now_ns() + timeout_ns;
     memset(e, 0, sizeof *e);
     flush_deferred();
     if (bell_count)
         flush_bells();
-    uint64_t now = ticks();
+    uint64_t now = ticks(), passed = now - left_at;
+    left_at = now;
+    if (passed > held_ticks && was_held(e, passed))
+        return 1;
     if (ops_out || now - last_poll > spin_ticks) {
         last_poll = now;
         check_delegated();
         poll_now();
+    }
+    if ((queue_head < queue_count || ready_head < ready_count) && ++in_a_row >= FAIR_TURN) {
+        in_a_row = 0; /* the guests' calls may never come to an end */
+        if (take_queued(e))
+            return 1;
     }
     for (;;) {
         if (held_total)
@@ -445,6 +490,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             make_spare();
         if (spin_worth()) {
             int found = spin(e);
+            left_at = ticks();
             if (found >= 0)
                 spin_result(found);
             if (found > 0)
@@ -470,6 +516,8 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             if (left < 0)
                 left = 0;
         }
+        if (reap_again)
+            left = 0;
         if (irq_unsent_total && (left < 0 || left > 1000000))
             left = 1000000;
         struct epoll_event events[READY_MAX];
@@ -480,7 +528,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         Py_BEGIN_ALLOW_THREADS n = wait_ready(events, room, left);
         Py_END_ALLOW_THREADS
         info->asleep = 0;
-        last_poll = ticks();
+        last_poll = left_at = ticks();
         if (n < 0 && errno == EINTR) {
             if (PyErr_CheckSignals() < 0)
                 return -1;
@@ -488,6 +536,8 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         }
         if (n > 0)
             handle_ready(events, n);
+        if (reap_again)
+            reap();
         if (scan(e) || take_queued(e))
             return 1;
         if (deadline >= 0 && (int64_t)now_ns() >= deadline)

@@ -738,8 +738,12 @@ FUNC(wait_event) /* (timeout in ns, deadline in ns of CLOCK_MONOTONIC if the tim
     NEED(2);
     struct event e;
     int got = next_event(&e, (int64_t)U64(0), (int64_t)U64(1));
+    if (held_cpu_ns)
+        cpu_left = thread_cpu_ns();
     if (got < 0)
         return NULL;
+    last_kind = got ? e.v[0] : 0;
+    last_number = e.v[2];
     if (!got)
         Py_RETURN_NONE;
     stat_events++;
@@ -749,6 +753,17 @@ FUNC(wait_event) /* (timeout in ns, deadline in ns of CLOCK_MONOTONIC if the tim
     for (int i = 0; i < 9; i++)
         PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e.v[i]));
     return tuple;
+}
+
+/* (ticks, ns of processor time or 0): tell as event 9 of longer times from a return of wait_event to its next call */
+FUNC(set_meter)
+{
+    NEED(2);
+    held_ticks = U64(0);
+    held_cpu_ns = (int64_t)U64(1);
+    left_at = ticks();
+    cpu_left = thread_cpu_ns();
+    Py_RETURN_NONE;
 }
 
 FUNC(is_running) /* (thread) */
@@ -1224,7 +1239,7 @@ static PyMethodDef methods[] = {
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
-    ROW(wait_event), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
+    ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(close_all),
     {NULL, NULL, 0, NULL}};

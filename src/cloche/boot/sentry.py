@@ -21,6 +21,8 @@ from cloche.boot.start import explain, start_program
 from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
+from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
+from cloche.kernel.task import Kernel
 from cloche.net.published import publish
 from cloche.platform.systrap import Systrap
 
@@ -60,6 +62,16 @@ def log_confinement(report: confine.Report, level: str) -> None:
             reason = f" ({measure.reason})" if measure.reason else ""
             sys.stderr.write(f"cloche: {measure.name}: {state}{reason}\n")
     sys.stderr.flush()
+
+
+def log_counters(kernel: Kernel, level: str) -> None:
+    """With --log-level info or debug: what programs asked for in vain, and what took too long or went wrong."""
+    if level not in ("info", "debug") or sys.stderr is None:
+        return
+    for number, count in sorted(kernel.missing.items()):
+        sys.stderr.write(f"cloche: system call {number} is missing: asked for {count} times\n")
+    for line in kernel.meter.summary():
+        sys.stderr.write(f"cloche: {line}\n")
 
 
 def send_failure(control: socket.socket, text: str, status: int) -> None:
@@ -144,7 +156,12 @@ def _serve(
         platform.shutdown()
         raise StartError(failure.text, failure.status)
     channel.send(b"R")
+    if kernel.is_strict:
+        platform.set_meter(LIMIT_NS, strict_limit_ns())
+    else:
+        platform.set_meter(LIMIT_NS, 0)
     status = run_loop(kernel)
+    log_counters(kernel, spec.log_level)
     for flush in kernel.shutdown_hooks:
         flush()
     channel.finish(b"E" + status.to_bytes(4, "little") + kernel.oom_kills.to_bytes(4, "little"))

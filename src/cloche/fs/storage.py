@@ -36,6 +36,8 @@ EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really alloc
 
 MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
 
+_CHUNK_PAGES: Final = CHUNK // PAGE
+_MAX_EXTENTS: Final = 1024
 _DEMOTE_TRIES: Final = 64
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
 _MFD_ALLOW_SEALING: Final = 2
@@ -315,23 +317,30 @@ class Storage:
             if fresh > self.account.free_pages():
                 fresh -= self._allocated(first * PAGE, end)
             return max(fresh, 0)
-        fresh = 0
-        index = offset // CHUNK
-        while index * CHUNK < end:
-            chunk = self.chunks.get(index)
-            have = 0 if chunk is None else len(chunk)
-            upto = min(end - index * CHUNK, CHUNK)
-            if upto > have:
-                fresh += page_count(upto) - page_count(have)
-            index += 1
+        if length <= 0:
+            return 0
+        first, last = offset // CHUNK, (end - 1) // CHUNK
+        rest = page_count(end - last * CHUNK)
+        fresh = (last - first) * _CHUNK_PAGES + rest
+        for index in self._indices(first, last):
+            fresh -= min(page_count(len(self.chunks[index])), rest if index == last else _CHUNK_PAGES)
         return fresh
+
+    def _indices(self, first: int, last: int) -> list[int]:
+        """The pieces from `first` to `last` that there are: a range may be far longer than the file."""
+        chunks = self.chunks
+        if last - first < len(chunks):
+            return [index for index in range(first, last + 1) if index in chunks]
+        return sorted([index for index in chunks if first <= index <= last])
 
     def _allocated(self, start: int, end: int) -> int:
         """Pages of the memfd between two offsets that exist already."""
         count = 0
         at = start
+        looks = 0
         try:
-            while at < end:
+            while at < end and looks < _MAX_EXTENTS:  # what is not looked at counts as new
+                looks += 1
                 data = os.lseek(self.fd, at, os.SEEK_DATA)
                 if data >= end:
                     break
@@ -550,15 +559,12 @@ class Storage:
             if have <= offset:
                 return 0
         if not self._try_memfd(size):
-            done = offset
-            while done < end:  # without a memfd the bytes are zeroed and stay allocated
-                within = done % CHUNK
-                count = min(end - done, CHUNK - within)
-                piece = self.chunks.get(done // CHUNK)
-                if piece is not None and within < len(piece):
-                    count_here = min(count, len(piece) - within)
-                    piece[within : within + count_here] = bytes(count_here)
-                done += count
+            for index in self._indices(offset // CHUNK, (end - 1) // CHUNK):
+                piece = self.chunks[index]  # without a memfd the bytes are zeroed and stay allocated
+                begin = max(offset - index * CHUNK, 0)
+                upto = min(end - index * CHUNK, len(piece))
+                if begin < upto:
+                    piece[begin:upto] = bytes(upto - begin)
             return 0
         try:
             hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset)

@@ -482,8 +482,8 @@ class TmpfsFile(TmpfsInode):
 
     def allocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
         """fallocate(2) after the generic checks; 0 or -errno."""
-        if mode & ~_FALLOC_MODES:
-            return -EOPNOTSUPP
+        if mode & ~_FALLOC_MODES or (mode & FALLOC_FL_ZERO_RANGE and self.tmpfs.kind == "tmpfs"):
+            return -EOPNOTSUPP  # a layer of an overlay stands for a disk's file system
         end = offset + length
         seals = self.seals
         is_growing = mode & FALLOC_FL_KEEP_SIZE == 0 and end > self.size

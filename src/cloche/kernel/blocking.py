@@ -5,6 +5,10 @@ arguments already read, what was transferred, the deadline), registers it on wai
 and returns `BLOCKED`.  When a queue wakes, `retry` runs; when the deadline passes, `timed_out`; when a signal
 arrives, `interrupted`.  Exactly one of them ends the wait by returning something other than `BLOCKED`.
 
+A call with much to do does not wait but takes turns (I8): it works for about `SLICE_NS`, leaves where it is in its
+`Blocked` object and returns `next_slice(task, op)`; `retry` goes on when its turn comes.  A signal ends it in between
+as it ends any wait: `interrupted` gives what Linux gives when the call is interrupted there.
+
 `BLOCKED` and `RESUME` are results that no system call can have.
 """
 
@@ -23,6 +27,9 @@ RETURN: Final = (
     -(1 << 40) - 4
 )  # out of a ptrace stop: the registers are right, go on to signals and guest code
 
+SLICE_NS: Final = 500_000  # what a call works at most before others have their turn, if it can tell
+SLICE_BYTES: Final = 1 << 20  # copied between two looks at the clock, some 0.2 ms
+
 # In-kernel restart codes (linux/errno.h), never seen by a guest.
 ERESTARTSYS: Final = 512  # restart if the handler has SA_RESTART, else EINTR
 ERESTARTNOINTR: Final = 513  # always restart
@@ -36,6 +43,7 @@ class Blocked:
     def __init__(self, deadline_ns: int = -1) -> None:
         self.deadline_ns: int = deadline_ns
         self.queues: list[WaitQueue] = []
+        self.has_slices: bool = False  # it works, and does not sleep
 
     def retry(self, task: "TaskBase") -> int:
         """Something was woken: the result, or BLOCKED to wait on."""
@@ -83,6 +91,10 @@ class TaskBase(Context):
         """Schedule a retry of the blocked call; False if it is not blocked (or is being retried already)."""
         raise NotImplementedError
 
+    def queue_slice(self) -> None:
+        """Put the task at the end of those that have a slice to do."""
+        raise NotImplementedError
+
 
 def block_on(
     task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY, *, is_exclusive: bool = False
@@ -97,6 +109,14 @@ def block_on(
 def block_on_time(task: TaskBase, op: Blocked) -> int:
     """Register `op`, which waits only for its deadline, a signal, or a direct `make_ready`; returns BLOCKED."""
     task.blocked = op
+    return BLOCKED
+
+
+def next_slice(task: TaskBase, op: Blocked) -> int:
+    """`op` has more to do and goes on when its turn comes; returns BLOCKED."""
+    op.has_slices = True
+    task.blocked = op
+    task.queue_slice()
     return BLOCKED
 
 

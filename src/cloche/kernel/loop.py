@@ -3,10 +3,13 @@
 The life of a system call: `next_event` gives the number and arguments; the row's handler runs to completion and
 returns a value, or BLOCKED after it has left its state on the task; `complete` looks for signals and resumes.
 Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up only appends to that list.
+A call with much to do does a slice and stands in `kernel.sliced` until its next turn (`blocking.next_slice`).
+
+No guest can stop the others (I8): between two looks for events at most `MAX_TURNS` times `MAX_RETRIES` calls are
+retried, or one slice is done; after a slice the calls of others may take as long as it did.
 """
 
 import gc
-import sys
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
@@ -21,6 +24,7 @@ from cloche.kernel.blocking import (
     end_wait,
 )
 from cloche.kernel.exit import do_group_exit
+from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
@@ -30,6 +34,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (
     EV_FAULT,
     EV_FD,
+    EV_HELD,
     EV_INTERRUPTED,
     EV_NONE,
     EV_OPS_DONE,
@@ -44,7 +49,10 @@ COLLECT_AFTER: Final = 256
 # Timers without end, or tasks that wake each other, must leave the other guests their part of the time.
 MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
+MAX_RETRIES: Final = 64
 GRACE: Final = 64
+SLICE_GRACE: Final = 256  # events before the next slice; about as much work as it is
+LINGER_NS: Final = 20_000  # how long one is waited for, when there were some since the last slice
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
@@ -62,6 +70,7 @@ def run(kernel: Kernel) -> int:
     timer_turns = 0  # in a row that found some due
     unchecked = 0  # events since the last look at the clock
     grace = 0  # events to look for before timers and woken tasks have their next turn
+    slice_grace = 0  # ... before the next slice
     while kernel.exit_status < 0:
         if kernel.ready and not grace:
             run_ready(kernel)
@@ -71,15 +80,21 @@ def run(kernel: Kernel) -> int:
         if kernel.dead_tasks >= COLLECT_AFTER:
             kernel.dead_tasks = 0
             gc.collect()
+        has_slices = False
+        if kernel.sliced:
+            if slice_grace <= 0 and not grace:
+                slice_grace = SLICE_GRACE
+                run_slice(kernel)
+            has_slices = True
         deadline = -1 if grace else timers.next_deadline_ns()
         if deadline < 0:
-            timeout = 0 if grace or kernel.ready else -1
+            timeout = 0 if grace or kernel.ready or has_slices else -1
         elif unchecked < MAX_UNCHECKED:
             unchecked += 1
-            timeout = 0 if kernel.ready else -1
+            timeout = 0 if kernel.ready or has_slices else -1
         else:
             unchecked = 0
-            timeout = 0 if kernel.ready else -1
+            timeout = 0 if kernel.ready or has_slices else -1
             if deadline <= monotonic_ns():
                 try:
                     timers.run_due(monotonic_ns(), MAX_DUE)
@@ -95,14 +110,19 @@ def run(kernel: Kernel) -> int:
             else:
                 timer_turns = 0
         ready_turns = 0
+        if has_slices and 0 < slice_grace < SLICE_GRACE and not kernel.ready and not grace:
+            timeout = LINGER_NS
         event = platform.next_event(timeout, deadline)
         kind = event[0]
         if kind == EV_NONE:
             grace = 0
+            slice_grace = 0
             unchecked = MAX_UNCHECKED
             continue
         if grace:
             grace -= 1
+        if has_slices:
+            slice_grace -= 1
         task = kernel.by_thread.get(event[1])
         try:
             if kind != EV_SYSCALL:
@@ -185,11 +205,7 @@ def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
 def report(kernel: Kernel, where: str, error: Exception) -> None:
     """Count and log a bug of ours; CLOCHE_STRICT=1 stops everything."""
     kernel.internal_errors += 1
-    if kernel.internal_errors <= 20:
-        sys.stderr.write(f"cloche: internal error {where}:\n")
-        # The interpreter's own hook: it needs no module, and none can be imported any more.
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.stderr.flush()
+    kernel.meter.report_error(where, error)
     if kernel.is_strict:
         raise StopLoop() from error
 
@@ -215,9 +231,10 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         op = task.blocked
         if op is None:
             return
-        if task.state == "R":
-            task.state = "S"
-        task.waits += 1
+        if not op.has_slices:
+            if task.state == "R":
+                task.state = "S"
+            task.waits += 1
         task.thread.wait_long()
         if op.deadline_ns >= 0 and not task.has_deadline_timer:
             arm_deadline(kernel, task, op.deadline_ns)
@@ -333,17 +350,31 @@ def disarm_deadline(task: Task) -> None:
 
 
 def run_ready(kernel: Kernel) -> None:
-    """Retry every blocked call that was woken."""
+    """Retry blocked calls that were woken, the first ones."""
     batch = kernel.ready
-    kernel.ready = []
+    if len(batch) > MAX_RETRIES:
+        kernel.ready = batch[MAX_RETRIES:]
+        del batch[MAX_RETRIES:]
+    else:
+        kernel.ready = []
     for task in batch:
-        task.is_ready_queued = False
-        if task.blocked is None or task.is_exited or task.is_running_ops:
-            continue
-        try:
-            retry_blocked(kernel, task)
-        except Exception as failure:
-            contain(kernel, task, failure)
+        run_one(kernel, task)
+
+
+def run_slice(kernel: Kernel) -> None:
+    """The next slice of the call that has waited longest for its turn."""
+    run_one(kernel, kernel.sliced.popleft())
+
+
+def run_one(kernel: Kernel, task: Task) -> None:
+    """The turn of a task that is queued."""
+    task.is_ready_queued = False
+    if task.blocked is None or task.is_exited or task.is_running_ops:
+        return
+    try:
+        retry_blocked(kernel, task)
+    except Exception as failure:
+        contain(kernel, task, failure)
 
 
 def retry_blocked(kernel: Kernel, task: Task) -> None:
@@ -397,6 +428,11 @@ def other_event(kernel: Kernel, event: Event) -> None:
         return
     if kind == EV_PROCESS_DIED:
         process_died(kernel, event)
+        return
+    if kind == EV_HELD:
+        what = kernel.meter.note_hold(event)
+        if kernel.is_strict:
+            report(kernel, "in the event loop", HeldTooLong(what))
         return
     task = kernel.by_thread.get(event[1])
     if task is None:

@@ -5,6 +5,7 @@ They refer to each other, so they share a module.  What happens to them lives be
 pids never appear here (I2).
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ from cloche.abi.errno import EAGAIN, ENOMEM, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.ipc.sem import UndoList
+from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
@@ -469,6 +471,11 @@ class Task(TaskBase):
         self.kernel.ready.append(self)
         return True
 
+    def queue_slice(self) -> None:
+        if not self.is_ready_queued:
+            self.is_ready_queued = True
+            self.kernel.sliced.append(self)
+
     # -- conveniences for handlers -----------------------------------------------------------------------
     def nofile_limit(self) -> int:
         """RLIMIT_NOFILE's soft limit."""
@@ -523,6 +530,8 @@ class Kernel:
         self.sessions: dict[int, Session] = {}
         self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
         self.ready: list[Task] = []  # blocked tasks to retry
+        self.sliced: deque[Task] = deque()  # tasks whose calls have more to do
+        self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304
         self.max_tasks: int = 4096  # --pids

@@ -5,6 +5,7 @@ Everything read here is hostile (I1): read a value once, validate it, use the Py
 (futex words, anything that another thread may have changed since the request).
 """
 
+import os
 from struct import Struct
 from typing import Final
 
@@ -152,6 +153,14 @@ class IovIter:
         """Step back over the last `count` bytes."""
         raise NotImplementedError
 
+    def narrow(self, limit: int) -> int:
+        """Let at most `limit` bytes be left; how many are hidden until `widen`."""
+        raise NotImplementedError
+
+    def widen(self, hidden: int) -> None:
+        """Undo `narrow`."""
+        raise NotImplementedError
+
 
 class UserIovIter(IovIter):
     """Over guest memory.  `segments` is a list of (address, length), lengths already validated."""
@@ -275,6 +284,14 @@ class UserIovIter(IovIter):
             self._offset = self._segments[self._index][1]
         self._offset -= count
 
+    def narrow(self, limit: int) -> int:
+        hidden = max(self._left - limit, 0)
+        self._left -= hidden
+        return hidden
+
+    def widen(self, hidden: int) -> None:
+        self._left += hidden
+
 
 class KernelIovIter(IovIter):
     """Over kernel memory: drains `source`, or fills `sink` up to `capacity` bytes."""
@@ -305,21 +322,18 @@ class KernelIovIter(IovIter):
         return self.copy_to(bytes(min(length, self._left)))
 
     def read_fd(self, fd: int, offset: int, length: int, flags: int = 0, key: int = 0) -> int:
-        import os
-
-        want = min(length, self._left)
+        data = bytearray(min(length, self._left))
         try:
-            data = os.pread(fd, want, offset) if offset >= 0 else os.read(fd, want)
+            got = os.preadv(fd, [data], offset, flags)  # offset -1: preadv2(2) reads at the file position
         except OSError as error:
             return -(error.errno or EINVAL)
-        return self.copy_to(data)
+        del data[got:]
+        return self.copy_to(bytes(data))
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
-        import os
-
         data = self._source[self._pos : self._pos + min(length, self._left)]
         try:
-            put = os.pwritev(fd, [data], offset, flags) if offset >= 0 else os.write(fd, data)
+            put = os.pwritev(fd, [data], offset, flags)
         except OSError as error:
             return -(error.errno or EINVAL)
         self._pos += put
@@ -332,6 +346,14 @@ class KernelIovIter(IovIter):
             self._pos -= count
         else:
             del self.sink[len(self.sink) - count :]
+
+    def narrow(self, limit: int) -> int:
+        hidden = max(self._left - limit, 0)
+        self._left -= hidden
+        return hidden
+
+    def widen(self, hidden: int) -> None:
+        self._left += hidden
 
 
 def import_iovec(mem: UserMemory, addr: int, count: int) -> list[tuple[int, int]]:

@@ -36,6 +36,8 @@ EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
 EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
 
 EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
+# From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
+EV_HELD: Final = 9
 
 # Kinds of prefetch descriptors (Platform.set_prefetch).
 PF_CSTRING: Final = 1
@@ -313,6 +315,12 @@ class Platform:
         there are events.
         """
         raise NotImplementedError
+
+    def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
+        """Report as EV_HELD when from a return of next_event to its next call more than `wall_ns` has passed.
+
+        And, unless `cpu_ns` is 0, this thread has used more processor time than that.
+        """
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`."""

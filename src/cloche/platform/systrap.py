@@ -30,6 +30,7 @@ from cloche.platform.interface import (
     ANSWERED,
     EV_FAULT,
     EV_FD,
+    EV_HELD,
     EV_NONE,
     EV_PROCESS_DIED,
     EV_STARTED,
@@ -426,6 +427,7 @@ class Systrap(Platform):
         self._stub_fd = -1
         self._own_vdso: list[tuple[int, int]] = []
         self._is_started = False
+        self._ticks_per_ns = 1.0
         self._stub_fd = -1
         self._proc_fd = -1
         self._has_proc = False
@@ -482,7 +484,7 @@ class Systrap(Platform):
         finally:
             os.close(self._stub_fd)
             self._stub_fd = -1
-        per_ns = passed / max(elapsed, 1)
+        per_ns = self._ticks_per_ns = passed / max(elapsed, 1)
         cpus = len(os.sched_getaffinity(0))
         sentry_ns, stub_ns = _SENTRY_SPIN_NS, _STUB_SPIN_NS if cpus > 1 else 0
         asked = os.environ.get("CLOCHE_SPIN_NS", "")  # to measure what spinning gains (bench/waiting.py)
@@ -696,6 +698,9 @@ class Systrap(Platform):
             kind = event[0]
             if kind == EV_SYSCALL or kind == EV_FD:
                 return event
+            if kind == EV_HELD:
+                passed_ns = int(event[4] / self._ticks_per_ns)
+                return (kind, event[1], event[2], event[3], passed_ns, event[5], 0, 0, 0)
             if not self._is_internal(event):
                 return event
 
@@ -753,6 +758,9 @@ class Systrap(Platform):
     def is_patching(self) -> bool:
         """Whether calls from patched call sites come without a trap."""
         return self._is_patching
+
+    def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
+        _native.set_meter(int(wall_ns * self._ticks_per_ns), cpu_ns)
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         _native.control_fd(_EPOLL_CTL_ADD, fd, token, events)

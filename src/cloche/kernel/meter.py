@@ -1,0 +1,93 @@
+"""What must not stay unseen: internal errors, each kind once with a count, and handlers that kept the loop for long (I8).
+
+The platform measures the time between two looks for events (`Platform.set_meter`) and tells of one that was too long;
+the loop passes that on to `note_hold`.  In production it is counted only, by the wall clock, so also when the host gave
+the processor to somebody else.  Under CLOCHE_STRICT it is an internal error; there the processor time of the sentry is
+measured, which a busy machine does not lengthen, and the bound leaves room for slow machines and for an interpreter.
+"""
+
+import sys
+from typing import Final
+
+from cloche.platform.interface import EV_SYSCALL, Event
+
+LIMIT_NS: Final = 10_000_000  # of the wall clock, in production
+STRICT_NS: Final = 40_000_000  # of processor time, compiled
+STRICT_INTERPRETED_NS: Final = 250_000_000
+_MAX_KINDS: Final = 512
+
+
+class HeldTooLong(Exception):
+    """A handler kept the event loop for longer than it may."""
+
+
+class Hold:
+    """How often calls of one kind have kept the loop too long, and for how long at most."""
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.longest_ns: int = 0
+
+
+class Meter:
+    """The counters of one sandbox."""
+
+    def __init__(self) -> None:
+        self.holds: dict[int, Hold] = {}  # by number of the call; -kind of an event that was none
+        self.errors: dict[str, int] = {}  # internal errors by kind: how often
+
+    def note_hold(self, event: Event) -> str:
+        """EV_HELD: count it; what to say about it."""
+        number = event[3] if event[2] == EV_SYSCALL else -event[2]
+        hold = self.holds.get(number)
+        if hold is None:
+            if len(self.holds) >= _MAX_KINDS:  # guests choose the numbers
+                number = -1
+            hold = self.holds.setdefault(number, Hold())
+        hold.count += 1
+        hold.longest_ns = max(hold.longest_ns, event[4])
+        what = f"system call {number}" if number >= 0 else f"event {-number}"
+        cpu = f", {event[5] / 1e6:.1f} of them at work" if event[5] >= 0 else ""
+        return f"{event[4] / 1e6:.1f} ms{cpu} after {what}"
+
+    def note_error(self, error: Exception) -> tuple[int, str]:
+        """Count an internal error: how often its kind has come, and the kind's name."""
+        at = error.__traceback__
+        where = ""
+        while at is not None:
+            where = f"{at.tb_frame.f_code.co_filename.rpartition('/')[2]}:{at.tb_lineno}"
+            at = at.tb_next
+        kind = f"{type(error).__name__} at {where}"
+        if kind not in self.errors and len(self.errors) >= _MAX_KINDS:
+            kind = "others"
+        count = self.errors.get(kind, 0) + 1
+        self.errors[kind] = count
+        return count, kind
+
+    def report_error(self, where: str, error: Exception) -> None:
+        """Log a kind of internal error when it first comes, and the count at each power of ten."""
+        count, kind = self.note_error(error)
+        if count == 1:
+            sys.stderr.write(f"cloche: internal error {where}:\n")
+            # The interpreter's own hook: it needs no module, and none can be imported any more.
+            sys.excepthook(type(error), error, error.__traceback__)
+        elif count in (10, 100, 1000, 10_000, 100_000, 1_000_000):
+            sys.stderr.write(f"cloche: internal error {kind}: {count} times\n")
+        sys.stderr.flush()
+
+    def summary(self) -> list[str]:
+        """A line for each kind that came more than once, and for each kind of call that kept the loop."""
+        lines = [
+            f"internal error {kind}: {count} times in all" for kind, count in self.errors.items() if count > 1
+        ]
+        for number, hold in sorted(self.holds.items()):
+            what = f"system call {number}" if number >= 0 else f"event {-number}"
+            lines.append(
+                f"{what} kept the loop too long {hold.count} times, up to {hold.longest_ns / 1e6:.1f} ms"
+            )
+        return lines
+
+
+def strict_limit_ns() -> int:
+    """The bound under CLOCHE_STRICT for this build."""
+    return STRICT_INTERPRETED_NS if __file__.endswith(".py") else STRICT_NS
