@@ -159,7 +159,7 @@ def _serve(
     if kernel.is_strict:
         platform.set_meter(LIMIT_NS, strict_limit_ns())
     else:
-        platform.set_meter(LIMIT_NS, 0)
+        platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
     status = run_loop(kernel)
     log_counters(kernel, spec.log_level)
     for flush in kernel.shutdown_hooks:

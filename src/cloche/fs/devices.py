@@ -45,6 +45,9 @@ class MemoryDevice(FileDescription):
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         return self.pwrite(ctx, src, 0, flags)
 
+    def takes_slices(self, *, is_write: bool) -> bool:
+        return not is_write  # writing takes no time
+
     def write_continues(self) -> bool:
         return False
 
@@ -123,6 +126,9 @@ class RandomDevice(FileDescription):
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         return self.pwrite(ctx, src, 0, flags)
+
+    def takes_slices(self, *, is_write: bool) -> bool:
+        return True
 
     def write_continues(self) -> bool:
         return False

@@ -34,6 +34,13 @@ from cloche.vfs.objects import CloseListener, Context, FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
 MAX_NESTS: Final = 4
+PATH_LIMITS: Final = (
+    1000,
+    500,
+    100,
+    50,
+    10,
+)  # paths of a file upward, by their length; the first is not enforced
 MAX_ITEMS: Final = 262144  # of one epoll: a quota of the sentry
 _PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
 _EXCLUSIVE_OK: Final = 0x1 | 0x4 | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
@@ -182,7 +189,7 @@ class EpollFile(AnonFile):
             self.ready.remove(item)
 
     def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
-        """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC."""
+        """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC, EINVAL (too many paths)."""
         mask = file.poll(ctx)  # before the rest: a signalfd's queue is that of the task that polled last
         queue = file.wait_queue()
         if queue is None:
@@ -202,6 +209,11 @@ class EpollFile(AnonFile):
             file.epoll_items = [ItemCloser(item)]
         else:
             file.epoll_items.append(ItemCloser(item))
+        try:
+            check_paths(self, file)
+        except LinuxError:
+            self.remove(item)
+            raise
         item.register()
         self._check(item, mask)
 
@@ -303,18 +315,17 @@ def check_nesting(outer: EpollFile, inner: EpollFile) -> None:
 
 def _depth_below(outer: EpollFile, inner: EpollFile) -> int:
     """How many levels of epolls `inner` watches.  Raises LinuxError(ELOOP) when `outer` is among them."""
-    level: list[EpollFile] = [inner]
+    level: dict[EpollFile, None] = {inner: None}
     depth = 0
     while True:
-        following: list[EpollFile] = []
+        following: dict[EpollFile, None] = {}
         for epoll in level:
             for item in epoll.items.values():
                 file = item.file
                 if isinstance(file, EpollFile):
                     if file is outer:
                         raise LinuxError(ELOOP)
-                    if file not in following:
-                        following.append(file)
+                    following[file] = None
         if not following:
             return depth
         depth += 1
@@ -325,19 +336,87 @@ def _depth_below(outer: EpollFile, inner: EpollFile) -> int:
 
 def _depth_above(epoll: EpollFile) -> int:
     """How many levels of epolls watch `epoll`."""
-    level: list[EpollFile] = [epoll]
+    level: dict[EpollFile, None] = {epoll: None}
     depth = 0
     while depth <= MAX_NESTS:
-        following: list[EpollFile] = []
+        following: dict[EpollFile, None] = {}
         for inner in level:
-            listeners = inner.epoll_items
-            if listeners is None:
-                continue
-            for listener in listeners:
-                if isinstance(listener, ItemCloser) and listener.item.epoll not in following:
-                    following.append(listener.item.epoll)
+            for watcher in _watchers(inner):
+                following[watcher] = None
         if not following:
             return depth
         depth += 1
         level = following
     return depth
+
+
+def _watchers(file: FileDescription) -> list[EpollFile]:
+    """The epolls that watch a file, each as often as it does."""
+    found: list[EpollFile] = []
+    for listener in file.epoll_items or ():
+        if isinstance(listener, ItemCloser):
+            found.append(listener.item.epoll)
+    return found
+
+
+# -- how many paths a wake-up may take (reverse_path_check) -------------------------------------------------
+def check_paths(outer: EpollFile, added: FileDescription) -> None:
+    """`outer` has begun to watch `added`.  Raises LinuxError(EINVAL) if from some file too many paths lead upward.
+
+    Each of them is walked when the file wakes: without the limit their number grows exponentially with the nesting.
+    """
+    if not isinstance(added, EpollFile) and not outer.epoll_items:
+        return
+    known: dict[EpollFile, list[int]] = {}
+    epolls: dict[EpollFile, None] = {}
+    if isinstance(added, EpollFile):
+        epolls[added] = None
+    else:
+        _check_file(added, known)
+    level = list(epolls)
+    while level:
+        following: list[EpollFile] = []
+        for epoll in level:
+            for item in epoll.items.values():
+                file = item.file
+                if isinstance(file, EpollFile):
+                    if file not in epolls:
+                        epolls[file] = None
+                        following.append(file)
+                elif len(item.file.epoll_items or ()) != 1:
+                    _check_file(file, known)
+            if epoll.items:
+                _check_limits(_paths_above(epoll, known))  # for all that only it watches
+        level = following
+
+
+def _check_file(file: FileDescription, known: dict[EpollFile, list[int]]) -> None:
+    counts = [0] * (MAX_NESTS + 1)
+    for watcher in _watchers(file):
+        above = _paths_above(watcher, known)
+        for nests in range(MAX_NESTS + 1):
+            counts[nests] += above[nests]
+    _check_limits(counts)
+
+
+def _check_limits(counts: list[int]) -> None:
+    for nests in range(1, MAX_NESTS + 1):
+        if counts[nests] > PATH_LIMITS[nests]:
+            raise LinuxError(EINVAL)
+
+
+def _paths_above(epoll: EpollFile, known: dict[EpollFile, list[int]]) -> list[int]:
+    """How many ways lead from an epoll to one that nobody watches, by their length; the depth is at most MAX_NESTS."""
+    counts = known.get(epoll)
+    if counts is not None:
+        return counts
+    counts = [0] * (MAX_NESTS + 1)
+    watchers = _watchers(epoll)
+    if not watchers:
+        counts[0] = 1
+    for watcher in watchers:
+        above = _paths_above(watcher, known)
+        for nests in range(MAX_NESTS):
+            counts[nests + 1] += above[nests]
+    known[epoll] = counts
+    return counts

@@ -353,6 +353,9 @@ class HostFile(FileDescription):
         kind = self.inode.mode & S_IFMT
         return self.host.kind == PLAIN and kind in (S_IFREG, S_IFBLK, S_IFCHR)
 
+    def takes_slices(self, *, is_write: bool) -> bool:
+        return self.host.kind == PLAIN
+
     def write_continues(self) -> bool:
         return self.host.kind != PLAIN
 

@@ -31,6 +31,7 @@ from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import (
+    POS_BUSY,
     Context,
     FileDescription,
     Inode,
@@ -481,7 +482,7 @@ class FdInfoFile(TaskFile):
         file = task.files.find(self.fd) if not task.is_exited else None
         if file is None:
             raise LinuxError(ENOENT)
-        flags = file.flags | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
+        flags = file.flags & ~POS_BUSY | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
         mount = file.path.mount.ident if file.path is not None else 0
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
         return (head + file.fdinfo()).encode("utf-8", "surrogateescape")

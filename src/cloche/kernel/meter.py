@@ -1,4 +1,4 @@
-"""What must not stay unseen: internal errors, each kind once with a count, and handlers that kept the loop for long (I8).
+"""What must not stay unseen: internal errors, each kind once with a count, and handlers that took too long (I8).
 
 The platform measures the time between two looks for events (`Platform.set_meter`) and tells of one that was too long;
 the loop passes that on to `note_hold`.  In production it is counted only, by the wall clock, so also when the host gave

@@ -531,6 +531,8 @@ class Kernel:
         self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
         self.ready: list[Task] = []  # blocked tasks to retry
         self.sliced: deque[Task] = deque()  # tasks whose calls have more to do
+        # Who waits for the position of a file where a long read or write is under way.
+        self.busy_positions: dict[FileDescription, WaitQueue] = {}
         self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304

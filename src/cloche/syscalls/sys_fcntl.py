@@ -88,7 +88,7 @@ from cloche.vfs.locks import (
     release_posix_locks,
     would_deadlock,
 )
-from cloche.vfs.objects import FileDescription
+from cloche.vfs.objects import POS_BUSY, FileDescription
 
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
@@ -115,7 +115,7 @@ def sys_fcntl(task: Task, args: Args) -> int:
     command = to_u32(args.a1)
     arg = args.a2
     if command == F_GETFL:
-        return file.flags
+        return file.flags & ~POS_BUSY
     if command == F_GETFD:
         return FD_CLOEXEC if fd in task.files.cloexec else 0
     if command == F_SETFD:

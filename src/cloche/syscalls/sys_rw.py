@@ -24,31 +24,21 @@ from cloche.abi.uio import (
     RWF_SUPPORTED,
     RWF_SYNC,
 )
-from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, Blocked, TaskBase, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write
-from cloche.vfs.objects import FileDescription, notify_path
+from cloche.syscalls.long_io import FileWait as FileWait
+from cloche.syscalls.long_io import accessed as accessed
+from cloche.syscalls.long_io import busy_read, busy_seek, busy_write, start_transfer
+from cloche.syscalls.long_io import modified as modified
+from cloche.vfs.objects import POS_BUSY, FileDescription, notify_path
 
 READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
 WRITE_MASK: Final = POLLOUT | POLLWRNORM
-_MODE: Final = 3 | O_PATH
-
-
-class FileWait(Blocked):
-    """A call that waits for an open file and holds a reference to it."""
-
-    def __init__(self, file: FileDescription, deadline_ns: int = -1) -> None:
-        super().__init__(deadline_ns)
-        self.file: FileDescription = file.get()
-
-    def timed_out(self, task: TaskBase) -> int:
-        return -EAGAIN
-
-    def finished(self, task: TaskBase) -> None:
-        self.file.put()
+_MODE: Final = 3 | O_PATH | POS_BUSY
 
 
 class ReadWait(FileWait):
@@ -120,20 +110,6 @@ def interrupt_code(wait: Blocked) -> int:
     return -512 if wait.deadline_ns < 0 else -4
 
 
-def accessed(file: FileDescription) -> None:
-    """IN_ACCESS."""
-    path = file.path
-    if path is not None:
-        notify_path(path, IN_ACCESS)
-
-
-def modified(file: FileDescription) -> None:
-    """IN_MODIFY."""
-    path = file.path
-    if path is not None:
-        notify_path(path, IN_MODIFY)
-
-
 def broken_pipe(task: TaskBase, file: FileDescription) -> None:
     """SIGPIPE for a write to a stream socket without a peer; pipes send it themselves."""
     if isinstance(task, Task) and isinstance(file, SocketFile) and file.is_stream():
@@ -158,6 +134,18 @@ def wait_to_read(task: Task, file: FileDescription, dst: IovIter, offset: int, f
     return block_on(task, wait, queue, READ_MASK)
 
 
+def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
+    """A read(2) that is long, or finds the file position busy or the file not open for reading."""
+    if file.flags & _MODE not in (0, 2, POS_BUSY, POS_BUSY | 2):
+        return -EBADF
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    dst = UserIovIter(task.user_memory(), [(addr, min(count, MAX_RW_COUNT))])
+    if file.flags & POS_BUSY:
+        return busy_read(task, file, dst, 0)
+    return start_transfer(task, file, dst, -1, 0, is_write=False)
+
+
 def sys_read(task: Task, args: Args) -> int:
     """read(2)."""
     fd = to_i32(args.a0)
@@ -168,15 +156,15 @@ def sys_read(task: Task, args: Args) -> int:
     if file is None:
         return -EBADF
     mode = file.flags & _MODE
-    if mode != 0 and mode != 2:
-        return -EBADF
     addr = args.a1
     count = args.a2
+    if mode != 0 and mode != 2:
+        return read_slowly(task, file, addr, count)
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
-    if count > MAX_RW_COUNT:
-        count = MAX_RW_COUNT
-    dst = UserIovIter(task.user_memory(), [(addr, count)])
+    if count > SLICE_BYTES and file.takes_slices(is_write=False):
+        return read_slowly(task, file, addr, count)
+    dst = UserIovIter(task.user_memory(), [(addr, count if count < MAX_RW_COUNT else MAX_RW_COUNT)])
     if count == 0 and file.inode.mode & S_IFMT == S_IFSOCK:
         return 0
     result = file.read(task, dst)
@@ -219,6 +207,8 @@ def sys_pread64(task: Task, args: Args) -> int:
     file = positioned_file(task, args, is_write=False)
     offset = args.a3
     dst = positioned_buffer(task, args)
+    if args.a2 > SLICE_BYTES and file.takes_slices(is_write=False):
+        return start_transfer(task, file, dst, offset, 0, is_write=False)
     result = file.pread(task, dst, offset)
     if result > 0:
         path = file.path
@@ -248,6 +238,18 @@ def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, f
     return outcome
 
 
+def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
+    """A write(2) that is long, or finds the file position busy or the file not open for writing."""
+    if file.flags & _MODE not in (1, 2, POS_BUSY | 1, POS_BUSY | 2):
+        return -EBADF
+    if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
+        return -EFAULT
+    src = UserIovIter(task.user_memory(), [(addr, min(count, MAX_RW_COUNT))])
+    if file.flags & POS_BUSY:
+        return busy_write(task, file, src, 0)
+    return start_transfer(task, file, src, -1, 0, is_write=True)
+
+
 def sys_write(task: Task, args: Args) -> int:
     """write(2)."""
     fd = to_i32(args.a0)
@@ -258,14 +260,17 @@ def sys_write(task: Task, args: Args) -> int:
     if file is None:
         return -EBADF
     mode = file.flags & _MODE
-    if mode != 1 and mode != 2:
-        return -EBADF
     addr = args.a1
     count = args.a2
+    if mode != 1 and mode != 2:
+        return write_slowly(task, file, addr, count)
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
-    if count > MAX_RW_COUNT:
-        count = MAX_RW_COUNT
+    if count > SLICE_BYTES:
+        if file.takes_slices(is_write=True):
+            return write_slowly(task, file, addr, count)
+        if count > MAX_RW_COUNT:
+            count = MAX_RW_COUNT
     src = UserIovIter(task.user_memory(), [(addr, count)])
     result = file.write(task, src)
     if result > 0:
@@ -301,11 +306,17 @@ def finish_pwrite(
     return block_on(task, PwriteWait(file, src, offset, flags), queue, WRITE_MASK)
 
 
-def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: int, flags: int) -> int:
-    """pwrite, with Linux's rule that O_APPEND wins over the offset (pwrite(2), BUGS)."""
+def write_place(task: Task, file: FileDescription, offset: int, flags: int) -> int:
+    """Where a positioned write goes: O_APPEND wins over the offset (pwrite(2), BUGS)."""
     if (file.flags & O_APPEND and flags & RWF_NOAPPEND == 0) or flags & RWF_APPEND:
         file.inode.refresh(task)
-        offset = file.inode.size
+        return file.inode.size
+    return offset
+
+
+def positioned_write(task: Task, file: FileDescription, src: IovIter, offset: int, flags: int) -> int:
+    """pwrite, at once."""
+    offset = write_place(task, file, offset, flags)
     result = file.pwrite(task, src, offset, flags)
     if result > 0:
         modified(file)
@@ -317,6 +328,8 @@ def sys_pwrite64(task: Task, args: Args) -> int:
     file = positioned_file(task, args, is_write=True)
     offset = args.a3
     src = positioned_buffer(task, args)
+    if args.a2 > SLICE_BYTES and file.takes_slices(is_write=True):
+        return start_transfer(task, file, src, write_place(task, file, offset, 0), 0, is_write=True)
     if file.flags & O_APPEND == 0:
         result = file.pwrite(task, src, offset)
         if result >= 0:
@@ -364,10 +377,14 @@ def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset
         return 0
     if flags:
         check_rwf(file, flags, is_write=False)
+    if offset < 0 and file.flags & POS_BUSY:
+        return busy_read(task, file, dst, flags)
+    if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
+        return -EINVAL
+    if total > SLICE_BYTES and file.takes_slices(is_write=False):
+        return start_transfer(task, file, dst, offset, flags, is_write=False)
     if offset < 0:
         result = file.read(task, dst, flags)
-    elif offset + total > MAX_LFS_FILESIZE:
-        return -EINVAL
     else:
         result = file.pread(task, dst, offset, flags)
     if result > 0:
@@ -388,15 +405,25 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         check_rwf(file, flags, is_write=True)
     if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
         return -EINVAL
+    is_long = total > SLICE_BYTES and file.takes_slices(is_write=True)
+    if offset >= 0 and is_long:
+        at = write_place(task, file, offset, flags)
+        return start_transfer(task, file, src, at, flags, is_write=True)
     if offset >= 0:
         result = positioned_write(task, file, src, offset, flags)
         result = finish_pwrite(task, file, src, offset, flags, result)
+    elif file.flags & POS_BUSY:
+        return busy_write(task, file, src, flags)
     elif flags & (RWF_APPEND | RWF_NOAPPEND) and file.is_seekable():
         # As write(2) does, but with the call's own idea of appending.
         at = file.inode.size if flags & RWF_APPEND else file.pos
+        if is_long:
+            return start_transfer(task, file, src, at, flags, is_write=True, moves_position=True)
         result = positioned_write(task, file, src, at, flags)
         if result > 0:
             file.pos = file.inode.size if flags & RWF_APPEND else at + result
+    elif is_long:
+        return start_transfer(task, file, src, -1, flags, is_write=True)
     else:
         result = file.write(task, src, flags)
         if result > 0:
@@ -484,4 +511,6 @@ def sys_lseek(task: Task, args: Args) -> int:
     whence = to_u32(args.a2)
     if whence > SEEK_MAX:
         return -EINVAL
+    if file.flags & POS_BUSY:
+        return busy_seek(task, file, args.a1, whence)
     return file.lseek(task, args.a1, whence)

@@ -427,6 +427,10 @@ class Context:
         """SIGXFSZ for a write past RLIMIT_FSIZE; the operation then returns -EFBIG."""
 
 
+# In FileDescription.flags, and never shown: a long read or write is at work at the file position.
+POS_BUSY: Final = 1 << 40
+
+
 class DirEmitter:
     """Collects directory entries for getdents64: file descriptions call `emit` until it returns False."""
 
@@ -476,6 +480,10 @@ class FileDescription:
 
     def is_writable(self) -> bool:
         return self.flags & 3 != 0
+
+    def takes_slices(self, *, is_write: bool) -> bool:
+        """Whether a long read or write may be done piece by piece, others having their turn in between."""
+        return self.inode.mode & S_IFMT == S_IFREG
 
     def is_seekable(self) -> bool:
         """Whether lseek, pread and pwrite work (FMODE_LSEEK|PREAD)."""
