@@ -4,15 +4,16 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi import kcmp
-from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH
+from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH, LinuxError
 from cloche.fs.epoll import EpollFile
 from cloche.kernel.access import find_task, may_access
+from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, next_slice
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.usermem import import_iovec
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.usermem import UserIovIter, import_iovec
 
 _SLOT: Final = Struct("<III")
-_STEP: Final = 1 << 20
-_LIMIT: Final = 64 << 20  # bytes of one call; the caller sees a partial transfer beyond it
 
 
 def sys_kcmp(task: Task, args: Args) -> int:
@@ -101,27 +102,56 @@ def _transfer(task: Task, args: Args, *, is_write: bool) -> int:
         return -ESRCH
     if not may_access(task, target, uses_real_ids=True):
         return -EPERM
-    process = target.mm.process
-    own = mem.process
-    done = 0
-    at_local, offset_local, at_remote, offset_remote = 0, 0, 0, 0
-    while at_local < len(local) and at_remote < len(remote) and done < _LIMIT:
-        base_local, left_local = local[at_local][0] + offset_local, local[at_local][1] - offset_local
-        base_remote, left_remote = remote[at_remote][0] + offset_remote, remote[at_remote][1] - offset_remote
-        if left_local == 0:
-            at_local, offset_local = at_local + 1, 0
-            continue
-        if left_remote == 0:
-            at_remote, offset_remote = at_remote + 1, 0
-            continue
-        size = min(left_local, left_remote, _STEP)
-        if is_write:
-            moved = process.write(base_remote, mem.read_some(base_local, size))
-        else:
-            moved = own.write(base_local, process.read(base_remote, size))
-        done += moved
-        offset_local += moved
-        offset_remote += moved
-        if moved < size:
-            break
-    return done if done else -EFAULT
+    move = VmTransfer(task, target, local, remote, is_write=is_write)
+    return move.retry(task)
+
+
+class VmTransfer(Blocked):
+    """A copy between two memories, in slices."""
+
+    def __init__(
+        self,
+        task: Task,
+        target: Task,
+        local: list[tuple[int, int]],
+        remote: list[tuple[int, int]],
+        *,
+        is_write: bool,
+    ) -> None:
+        super().__init__()
+        self.space: AddressSpace = target.mm
+        self.local: UserIovIter = UserIovIter(task.user_memory(), local)
+        self.remote: list[tuple[int, int]] = remote
+        self.is_write: bool = is_write
+        self.index: int = 0  # where in `remote` it is
+        self.offset: int = 0
+        self.done: int = 0
+
+    def retry(self, task: TaskBase) -> int:
+        end_ns = monotonic_ns() + SLICE_NS
+        space, local, remote = self.space, self.local, self.remote
+        while self.index < len(remote) and local.remaining() > 0 and not space.is_dead:
+            base, length = remote[self.index]
+            size = min(length - self.offset, local.remaining(), SLICE_BYTES)
+            if size == 0:
+                self.index, self.offset = self.index + 1, 0
+                continue
+            try:
+                if self.is_write:
+                    data = local.copy_from(size)
+                    moved = space.process.write(base + self.offset, data)
+                else:
+                    data = space.process.read(base + self.offset, size)
+                    moved = local.copy_to(data) if data else 0
+            except LinuxError:
+                break
+            self.done += moved
+            self.offset += moved
+            if moved < size:
+                break
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        return self.done if self.done else -EFAULT
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.done if isinstance(task, Task) and task.is_kill_pending else BLOCKED

@@ -5,13 +5,16 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
 from cloche.abi.errno import EFAULT, EINVAL, ENOSYS, EPERM, LinuxError
+from cloche.abi.limits import MAX_RW_COUNT
 from cloche.abi.misc import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from cloche.abi.personality import PER_LINUX32, PER_MASK, UNAME26
 from cloche.abi.structs import pack_utsname
 from cloche.kernel import uts
+from cloche.kernel.blocking import SLICE_NS, Blocked, TaskBase, next_slice
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.timers import monotonic_ns
 
-RANDOM_LIMIT: Final = (1 << 25) - 1  # bytes of one getrandom, as random(4) has long had it
+RANDOM_LIMIT: Final = MAX_RW_COUNT  # bytes of one getrandom
 _RANDOM_STEP: Final = 1 << 16
 _LOG: Final = b"<5>[    0.000000] " + uts.PROC_VERSION
 
@@ -57,17 +60,38 @@ def sys_getrandom(task: Task, args: Args) -> int:
     if flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE:
         return -EINVAL
     length = min(length, RANDOM_LIMIT)
-    mem = task.user_memory()
-    done = 0
-    while done < length:
-        step = min(length - done, _RANDOM_STEP)
-        wrote = mem.write_some(address + done, os.urandom(step))
-        done += wrote
-        if wrote < step:
-            return done if done else -EFAULT
-        if task.has_pending_signal():
-            break
-    return done
+    if length <= _RANDOM_STEP:
+        wrote = task.user_memory().write_some(address, os.urandom(length))
+        return wrote if wrote or not length else -EFAULT
+    return RandomFill(address, length).retry(task)
+
+
+class RandomFill(Blocked):
+    """A getrandom(2), in slices; a signal ends it early."""
+
+    def __init__(self, address: int, length: int) -> None:
+        super().__init__()
+        self.address: int = address
+        self.length: int = length
+        self.done: int = 0
+
+    def retry(self, task: TaskBase) -> int:
+        end_ns = monotonic_ns() + SLICE_NS
+        mem = task.user_memory()
+        while self.done < self.length:
+            step = min(self.length - self.done, _RANDOM_STEP)
+            wrote = mem.write_some(self.address + self.done, os.urandom(step))
+            self.done += wrote
+            if wrote < step:
+                return self.done if self.done else -EFAULT
+            if task.has_pending_signal():
+                break
+            if self.done < self.length and monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        return self.done
+
+    def interrupted(self, task: TaskBase) -> int:
+        return self.done
 
 
 def sys_personality(task: Task, args: Args) -> int:

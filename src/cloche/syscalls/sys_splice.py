@@ -20,23 +20,31 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
-from cloche.abi.limits import MAX_LFS_FILESIZE
+from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import AF_UNIX, MSG_MORE
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.fs.pipe import Pipe, PipeFile
-from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, also_wait, block_on
+from cloche.kernel.blocking import (
+    BLOCKED,
+    ERESTARTSYS,
+    SLICE_NS,
+    Blocked,
+    TaskBase,
+    also_wait,
+    block_on,
+    next_slice,
+)
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
+from cloche.syscalls.long_io import is_killed
 from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wait_to_read
 from cloche.vfs.objects import FileDescription
 
 _CHUNK: Final = 65536
-# What one call moves at most: the sentry serves everybody, and all of these may return less than was asked for.
-_MAX_TRANSFER: Final = 8 << 20
 _U64_MAX: Final = 0xFFFFFFFFFFFFFFFF
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_MORE: Final = 4
@@ -156,6 +164,10 @@ class Transfer(Blocked):
         self.is_single: bool = False  # one pass: a message at a time
         self.has_more: bool = False  # SPLICE_F_MORE
         self.waits_for_sink: bool = True
+        self.may_wait: bool = True
+        self.moves_source: bool = False  # in_offset began as the source's position, which is to follow
+        self.moves_sink: bool = False
+        self.is_between_files: bool = source.inode.is_regular() and sink.inode.is_regular()
 
     def one_pass(self, task: TaskBase) -> int:
         """Move something; bytes, 0 at the end of the input, or -errno."""
@@ -189,7 +201,8 @@ class Transfer(Blocked):
         return count
 
     def advance(self, task: TaskBase) -> int:
-        """Passes until the transfer is complete or must wait; BLOCKED, or the result of the call."""
+        """Passes until the transfer is complete, must wait or has had its turn; BLOCKED, or the result of the call."""
+        end_ns = monotonic_ns() + SLICE_NS
         while True:
             try:
                 count = self.one_pass(task)
@@ -198,7 +211,7 @@ class Transfer(Blocked):
             if count == -EAGAIN and (self.done == 0 or self.is_whole):
                 if not self.waits_for_sink and self.source.poll(task) & POLLIN:
                     return self.settle(task) if self.done else -EAGAIN
-                return BLOCKED
+                return self.wait(task)
             if count < 0:
                 if count == -EPIPE:
                     broken_pipe(task, self.sink)
@@ -207,12 +220,35 @@ class Transfer(Blocked):
             self.left -= count
             if count == 0 or self.left == 0 or self.is_single:
                 return self.settle(task)
-            if task.has_pending_signal():
+            if is_killed(task) if self.is_between_files else task.has_pending_signal():
                 return self.settle(task)
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+
+    def wait(self, task: TaskBase) -> int:
+        """Nothing can be moved now: BLOCKED, or the result of the call if it cannot wait."""
+        self.has_slices = False
+        if self.queues:
+            return BLOCKED
+        in_queue = self.source.wait_queue()
+        out_queue = self.sink.wait_queue()
+        if not self.may_wait or (in_queue is None and out_queue is None):
+            return self.settle(task) if self.done else -EAGAIN
+        if in_queue is not None:
+            block_on(task, self, in_queue, POLLIN | POLLRDNORM)
+        if out_queue is not None and out_queue is not in_queue:
+            if in_queue is None:
+                return block_on(task, self, out_queue, POLLOUT | POLLWRNORM)
+            also_wait(task, self, out_queue, POLLOUT | POLLWRNORM)
+        return BLOCKED
 
     def settle(self, task: TaskBase) -> int:
         """Give the guest its offsets back; the result of the call."""
         mem = task.user_memory()
+        if self.moves_source:
+            self.source.pos = self.in_offset
+        if self.moves_sink:
+            self.sink.pos = self.out_offset
         if self.in_pointer:
             mem.write_i64(self.in_pointer, self.in_offset)
         if self.out_pointer:
@@ -223,6 +259,8 @@ class Transfer(Blocked):
         return self.advance(task)
 
     def interrupted(self, task: TaskBase) -> int:
+        if self.is_between_files and not is_killed(task):
+            return BLOCKED
         return self.settle(task) if self.done else -ERESTARTSYS
 
     def timed_out(self, task: TaskBase) -> int:
@@ -235,20 +273,10 @@ class Transfer(Blocked):
 
 def run_transfer(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
     """Start a transfer; wait for either file if nothing can be moved yet."""
+    move.may_wait = not is_nonblocking
     outcome = move.advance(task)
-    if outcome == BLOCKED and not is_nonblocking:
-        in_queue = move.source.wait_queue()
-        out_queue = move.sink.wait_queue()
-        if in_queue is not None:
-            block_on(task, move, in_queue, POLLIN | POLLRDNORM)
-            if out_queue is not None and out_queue is not in_queue:
-                also_wait(task, move, out_queue, POLLOUT | POLLWRNORM)
-            return BLOCKED
-        if out_queue is not None:
-            return block_on(task, move, out_queue, POLLOUT | POLLWRNORM)
-    if outcome == BLOCKED:
-        outcome = move.settle(task) if move.done else -EAGAIN
-    move.finished(task)
+    if outcome != BLOCKED:
+        move.finished(task)
     return outcome
 
 
@@ -297,8 +325,9 @@ def sys_sendfile(task: Task, args: Args) -> int:
         return 0
     if source.inode.is_dir() or is_pipe(source) or (not source.is_seekable() and not is_pipe(sink)):
         return -EINVAL
-    move = Transfer(source, sink, offset, -1, min(count, _MAX_TRANSFER))
+    move = Transfer(source, sink, at if source.is_seekable() else -1, -1, min(count, MAX_RW_COUNT))
     move.in_pointer = pointer
+    move.moves_source = not pointer and source.is_seekable()
     move.is_whole = True
     return run_transfer(task, move, is_nonblocking=sink.flags & O_NONBLOCK != 0)
 
@@ -333,16 +362,12 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
         return -EINVAL
     if count == 0:
         return 0
-    move = Transfer(source, sink, in_at, out_at, min(count, _MAX_TRANSFER))
+    move = Transfer(source, sink, in_at, out_at, min(count, MAX_RW_COUNT))
     move.in_pointer = in_pointer
     move.out_pointer = out_pointer
-    result = run_transfer(task, move, is_nonblocking=True)
-    if result > 0:
-        if not in_pointer:
-            source.pos = in_at + result
-        if not out_pointer:
-            sink.pos = out_at + result
-    return result
+    move.moves_source = not in_pointer
+    move.moves_sink = not out_pointer
+    return run_transfer(task, move, is_nonblocking=True)
 
 
 def sys_splice(task: Task, args: Args) -> int:
@@ -379,7 +404,7 @@ def sys_splice(task: Task, args: Args) -> int:
         is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
     if to_pipe:
         is_nonblocking = is_nonblocking or sink.flags & O_NONBLOCK != 0
-    move = Transfer(source, sink, in_at, out_at, min(length, _MAX_TRANSFER))
+    move = Transfer(source, sink, in_at, out_at, min(length, MAX_RW_COUNT))
     move.has_more = flags & _SPLICE_F_MORE != 0
     if isinstance(source, SocketFile):
         # Only AF_UNIX streams take the flag for themselves; others look at O_NONBLOCK and SO_RCVTIMEO.
