@@ -134,11 +134,15 @@ class PortTable:
             if not at:
                 del self.holds[hold.port]
 
-    def wait(self, hold: Hold) -> None:
-        """The connection is in TIME_WAIT: its claim lasts for a minute."""
-        hold.ends_ns = time.monotonic_ns() + TIME_WAIT_NS
+    def wait(self, hold: Hold, limit_ns: int = TIME_WAIT_NS) -> None:
+        """The connection is in TIME_WAIT, or waits for the peer's FIN: its claim lasts for at most a minute."""
+        hold.ends_ns = time.monotonic_ns() + min(limit_ns, TIME_WAIT_NS)
         hold.is_listening = False
-        self.waiting.append(hold)
+        waiting = self.waiting
+        at = len(waiting)
+        while at and waiting[at - 1].ends_ns > hold.ends_ns:
+            at -= 1
+        waiting.insert(at, hold)
         if len(self.waiting) > MAX_TIME_WAIT:
             self.drop(self.waiting.popleft())
 

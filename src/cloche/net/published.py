@@ -56,7 +56,8 @@ from cloche.net.socket import (
     Incoming,
     Outgoing,
 )
-from cloche.net.tcp import CONNECTED, SIOCOUTQ, SIOCOUTQNSD, TcpSocket, find_listener
+from cloche.net.tcp import CONNECTED, TcpSocket, find_listener
+from cloche.net.tcp_stream import SIOCOUTQ, SIOCOUTQNSD
 from cloche.vfs.objects import Context
 from cloche.wire.broker import MESSAGE_BYTES, Arrival
 

@@ -31,6 +31,25 @@ int main(void) {
     printf("accept %s\n", s < 0 ? strerror(errno) : "ok");
     close(c);
     c = socket(AF_INET, SOCK_STREAM, 0);
+    struct linger reset = {1, 0};
+    setsockopt(c, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    SHOW(connect(c, (void *)&a, sizeof a));
+    close(c);
+    events("listener after a reset", l);
+    v = 1;
+    SHOW(setsockopt(l, IPPROTO_TCP, TCP_DEFER_ACCEPT, &v, sizeof v));
+    c = socket(AF_INET, SOCK_STREAM, 0);
+    SHOW(connect(c, (void *)&a, sizeof a));
+    struct pollfd p = {l, POLLIN};
+    SHOW(poll(&p, 1, 5000)); /* after a second, without data */
+    SHOW((s = accept4(l, 0, 0, SOCK_NONBLOCK)) > 0);
+    SHOW(recv(s, b, 10, 0));
+    SHOW(send(s, "y", 1, 0));
+    SHOW(recv(c, b, 10, 0));
+    close(s); close(c);
+    v = 2;
+    setsockopt(l, IPPROTO_TCP, TCP_DEFER_ACCEPT, &v, sizeof v);
+    c = socket(AF_INET, SOCK_STREAM, 0);
     SHOW(connect(c, (void *)&a, sizeof a));
     close(l);
     usleep(2000);

@@ -24,7 +24,8 @@ from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
 from cloche.net.inet_base import stack_of
-from cloche.net.tcp import TcpSocket, defer_seconds
+from cloche.net.tcp import TcpSocket
+from cloche.net.tcp_options import defer_seconds
 from tests.unit.net.world import Net
 
 
