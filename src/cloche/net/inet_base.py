@@ -215,13 +215,18 @@ class InetSocket(IpSocket):
             return -EACCES
         if self.has_port() or self.is_active():
             return -EINVAL
+        was_v6_only = self.is_v6_only
+        if len(end.addr) == 16 and not is_any(end.addr):
+            self.is_v6_only = True
         if port or not self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0):
-            self.take_port(end.addr, port)
+            try:
+                self.take_port(end.addr, port)
+            except LinuxError as error:
+                self.is_v6_only = was_v6_only
+                return -error.errno
         self.laddr = end.addr
         self.raddr, self.rport = bytes(len(self.raddr)), 0
         self.is_addr_bound = not is_any(end.addr) or end.was_mapped
-        if len(end.addr) == 16 and not is_any(end.addr):
-            self.is_v6_only = True
         self.is_port_bound = port != 0
         return 0
 

@@ -14,6 +14,7 @@ from cloche.net.inet_addr import ANY4, ANY6
 
 TIME_WAIT_NS: Final = 60_000_000_000
 MAX_TIME_WAIT: Final = 16384
+_LOOPBACK4_IPV6: Final = b"\x7f\0\0\6"  # what an IPv6 socket with an address has as its IPv4 one
 
 
 def _draw(count: int) -> int:
@@ -36,16 +37,84 @@ class Hold:
         self.is_automatic: bool = False  # chosen by connect: shared with other connections
         self.ends_ns: int = 0  # of TIME_WAIT; 0: held by a socket
         self.bound_ifindex: int = 0
+        self.is_last: bool = False  # looked at after the others (sk_add_node_rcu)
+
+    def copy(self) -> "Hold":
+        """Address and owner as they are now."""
+        found = Hold(self.addr, self.port, is_v6=self.is_v6)
+        found.is_v6_only, found.uid = self.is_v6_only, self.uid
+        return found
+
+    def is_specific(self) -> bool:
+        """Whether it is for one address (inet_use_bhash2_on_bind)."""
+        return self.addr != ANY4 and self.addr != ANY6
 
 
-def overlap(a: Hold, b: Hold) -> bool:
-    """Whether a packet could match the addresses of both (inet_rcv_saddr_equal, wildcards match)."""
-    if len(a.addr) == len(b.addr):
-        if a.addr == b.addr:
+def _rcv4(hold: Hold) -> bytes:
+    """sk_rcv_saddr: IPv6 sockets have one, too."""
+    if len(hold.addr) == 4:
+        return hold.addr
+    return ANY4 if hold.addr == ANY6 else _LOOPBACK4_IPV6
+
+
+def overlap(new: Hold, other: Hold, *, is_wild_for_other: bool = True) -> bool:
+    """Whether a packet could match the addresses of both (inet_rcv_saddr_equal; not symmetric, as there).
+
+    `is_wild_for_other`: that `other` is bound to all addresses counts, too.
+    """
+    if not new.is_v6:
+        if other.is_v6_only:
+            return False
+        mine, theirs = new.addr, _rcv4(other)
+        return mine == theirs or mine == ANY4 or (is_wild_for_other and theirs == ANY4)
+    is_mapped, is_other_mapped = len(new.addr) == 4, len(other.addr) == 4
+    if is_mapped and is_other_mapped:
+        if other.is_v6_only:
+            return False
+        return new.addr == other.addr or new.addr == ANY4 or (is_wild_for_other and other.addr == ANY4)
+    if new.addr == other.addr:
+        return True
+    if other.addr == ANY6 and is_wild_for_other and not (other.is_v6_only and is_mapped):
+        return True
+    return new.addr == ANY6 and not (new.is_v6_only and is_other_mapped)
+
+
+class FastCheck:
+    """What a port remembers of its claims, to allow further ones without a look at each (inet_bind_bucket).
+
+    With SO_REUSEPORT a claim that fits the last one is not compared with the others, as on Linux.
+    """
+
+    def __init__(self) -> None:
+        self.reuse_port: int = 0  # 0 no, 1 all claims, 2 the last one
+        self.last: Hold | None = None
+
+    def is_reuse_port_match(self, new: Hold) -> bool:
+        """sk_reuseport_match."""
+        last = self.last
+        if self.reuse_port <= 0 or last is None or not new.does_reuse_port or last.uid != new.uid:
+            return False
+        if self.reuse_port == 1:
             return True
-        return a.addr == ANY4 or a.addr == ANY6 or b.addr == ANY4 or b.addr == ANY6
-    six, four = (a, b) if len(a.addr) == 16 else (b, a)
-    return six.addr == ANY6 and not six.is_v6_only and not (four.is_v6 and four.is_v6_only)
+        # Linux compares the remembered address with the new one, the latter's wildcard left out.
+        return overlap(last, new, is_wild_for_other=False)
+
+    def update(self, new: Hold, *, is_first: bool) -> None:
+        """`new` has its port (inet_csk_update_fastreuse)."""
+        if is_first:
+            self.reuse_port = int(new.does_reuse_port)
+            self.last = new.copy()
+            return
+        if not new.does_reuse_port:
+            self.reuse_port = 0
+        elif not self.is_reuse_port_match(new):
+            self.reuse_port = 2
+            self.last = new.copy()
+
+
+def _may_meet(new: Hold, other: Hold) -> bool:
+    """Whether they are not bound to different devices."""
+    return not new.bound_ifindex or not other.bound_ifindex or new.bound_ifindex == other.bound_ifindex
 
 
 class PortTable:
@@ -55,7 +124,8 @@ class PortTable:
         self.is_tcp: bool = is_tcp
         self.low: int = 32768  # net.ipv4.ip_local_port_range
         self.high: int = 60999
-        self.holds: dict[int, dict[Hold, None]] = {}
+        self.holds: dict[int, dict[Hold, None]] = {}  # newest last
+        self.fast: dict[int, FastCheck] = {}  # of TCP's ports that were bound
         self.waiting: deque[Hold] = deque()  # in TIME_WAIT, oldest first
 
     def conflicts(self, new: Hold) -> bool:
@@ -64,16 +134,53 @@ class PortTable:
         if not others:
             return False
         self.expire()
+        if not self.is_tcp:
+            return self._conflicts_udp(new, others)
+        fast = self.fast.get(new.port)
+        if fast is not None and fast.is_reuse_port_match(new):
+            return False
         for other in others:
-            if other is new or not overlap(new, other):
+            if other is new or not _may_meet(new, other):
                 continue
-            if new.bound_ifindex and other.bound_ifindex and new.bound_ifindex != other.bound_ifindex:
-                continue
-            if new.does_reuse and other.does_reuse and not (self.is_tcp and other.is_listening):
+            if new.does_reuse and other.does_reuse and not other.is_listening:
                 continue
             if new.does_reuse_port and other.does_reuse_port and (new.uid == other.uid or other.ends_ns):
                 continue
+            if self._is_same_tcp(new, other):
+                return True
+        return False
+
+    def _is_same_tcp(self, new: Hold, other: Hold) -> bool:
+        """Whether their addresses conflict: a specific one is looked up (inet_bhash2_conflict)."""
+        if not new.is_specific():
+            return overlap(new, other)
+        is_mapped = len(new.addr) == 4
+        if other.is_v6_only and is_mapped:
+            return False
+        if other.addr == new.addr:
             return True
+        return other.addr == ANY6 or (other.addr == ANY4 and is_mapped)
+
+    def _conflicts_udp(self, new: Hold, others: dict[Hold, None]) -> bool:
+        """udp_lib_lport_inuse: the first claim that overlaps decides, IPv6 ones with SO_REUSEPORT last."""
+        for is_last in (False, True):
+            for other in others if is_last else reversed(others):
+                if other.is_last is not is_last or other is new or not _may_meet(new, other):
+                    continue
+                if not (new.does_reuse and other.does_reuse) and overlap(new, other):
+                    return not (new.does_reuse_port and other.does_reuse_port and new.uid == other.uid)
+        return False
+
+    def _is_taken(self, new: Hold) -> bool:
+        """Whether an automatic port would be shared with anybody (inet_csk_find_open_port)."""
+        others = self.holds.get(new.port)
+        if not others:
+            return False
+        if not self.is_tcp:
+            return self._conflicts_udp(new, others)
+        for other in others:
+            if _may_meet(new, other) and self._is_same_tcp(new, other):
+                return True
         return False
 
     def take(self, hold: Hold) -> None:
@@ -82,7 +189,17 @@ class PortTable:
             hold.port = self.free_port(hold)
         elif self.conflicts(hold):
             raise LinuxError(EADDRINUSE)
+        is_first = hold.port not in self.holds
         self.insert(hold)
+        self.remember(hold, is_first=is_first)
+
+    def remember(self, hold: Hold, *, is_first: bool = False) -> None:
+        """`hold` has got its port by bind, or listens there now."""
+        fast = self.fast.get(hold.port)
+        if fast is None:
+            fast = FastCheck()
+            self.fast[hold.port] = fast
+        fast.update(hold, is_first=is_first)
 
     def insert(self, hold: Hold) -> None:
         """Add a claim without asking (accepted connections, automatic ports)."""
@@ -90,10 +207,11 @@ class PortTable:
         if at is None:
             at = {}
             self.holds[hold.port] = at
+        hold.is_last = hold.is_v6 and hold.does_reuse_port
         at[hold] = None
 
     def free_port(self, hold: Hold) -> int:
-        """An ephemeral port that nobody holds."""
+        """An ephemeral port that nobody holds for the same addresses."""
         count = self.high - self.low + 1
         start = _draw(count)
         self.expire()
@@ -101,9 +219,10 @@ class PortTable:
             port = self.low + (start + step) % count
             if port not in self.holds:
                 return port
-            hold.port = port
-            if hold.does_reuse and not self.conflicts(hold):
-                return port
+        for step in range(count):
+            hold.port = self.low + (start + step) % count
+            if not self._is_taken(hold):
+                return hold.port
         hold.port = 0
         raise LinuxError(EADDRINUSE)
 
@@ -133,6 +252,7 @@ class PortTable:
             at.pop(hold, None)
             if not at:
                 del self.holds[hold.port]
+                self.fast.pop(hold.port, None)
 
     def wait(self, hold: Hold, limit_ns: int = TIME_WAIT_NS) -> None:
         """The connection is in TIME_WAIT, or waits for the peer's FIN: its claim lasts for at most a minute."""

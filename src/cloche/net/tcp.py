@@ -139,6 +139,7 @@ class TcpSocket(TcpStream):
                     return -EADDRINUSE
             if self.hold is not None:
                 self.hold.is_listening = True
+                self.ports().remember(self.hold)
             self.state = TCP_LISTEN
             self.shut = 0
             self.stack.listeners.setdefault(self.lport, []).append(self)

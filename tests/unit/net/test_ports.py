@@ -13,7 +13,7 @@ OTHER4 = b"\x7f\0\0\2"
 
 def hold(addr: bytes, port: int = 80, **flags: bool) -> Hold:
     made = Hold(addr, port, is_v6=len(addr) == 16)
-    made.is_v6_only = flags.get("only", False)
+    made.is_v6_only = flags.get("only", addr == LOOPBACK6)  # a specific address is for IPv6 only
     made.does_reuse = flags.get("reuse", False)
     made.does_reuse_port = flags.get("reuse_port", False)
     made.is_listening = flags.get("listening", False)
