@@ -61,7 +61,7 @@ def new_process(
     thread = process.main_thread()
     fs = FsContext(where.fs.root, where.fs.root, 0o022)
     task = Task(kernel, pid, group, creds, fs, where.mount_ns, files, mm, thread)
-    task.mem = UserMemory(thread)
+    task.mem = UserMemory(thread, mm)
     task.start_ns = group.start_ns = monotonic_ns() - kernel.boot_mono_ns
     group.tasks.append(task)
     group.leader = task

@@ -74,7 +74,12 @@ class ZeroDevice(MemoryDevice):
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         done = 0
         while dst.remaining() > 0:
-            count = dst.zero(min(dst.remaining(), _STEP))
+            try:
+                count = dst.zero(min(dst.remaining(), _STEP))
+            except LinuxError:
+                if done == 0:
+                    raise
+                break
             done += count
             if count == 0 or (done & 0xFFFFF == 0 and ctx.has_pending_signal()):
                 break
@@ -136,7 +141,12 @@ class RandomDevice(FileDescription):
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         done = 0
         while dst.remaining() > 0:
-            count = dst.copy_to(os.urandom(min(dst.remaining(), _STEP)))
+            try:
+                count = dst.copy_to(os.urandom(min(dst.remaining(), _STEP)))
+            except LinuxError:
+                if done == 0:
+                    raise
+                break
             done += count
             if count == 0 or (done & 0xFFFFF == 0 and ctx.has_pending_signal()):
                 break
@@ -145,7 +155,12 @@ class RandomDevice(FileDescription):
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         done = 0
         while src.remaining() > 0:
-            count = len(src.copy_from(min(src.remaining(), _STEP)))
+            try:
+                count = len(src.copy_from(min(src.remaining(), _STEP)))
+            except LinuxError:
+                if done == 0:
+                    raise
+                break
             done += count
             if count == 0:
                 break

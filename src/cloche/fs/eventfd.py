@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EINVAL
+from cloche.abi.errno import EAGAIN, EFAULT, EINVAL
 from cloche.abi.eventfd import EFD_NONBLOCK, EFD_SEMAPHORE
 from cloche.abi.fcntl import O_RDWR
 from cloche.abi.poll import POLLERR, POLLIN, POLLOUT
@@ -33,7 +33,7 @@ class EventFile(AnonFile):
         value = 1 if self.is_semaphore else self.count
         self.count -= value
         self.queue.wake(POLLOUT)
-        return dst.copy_to(value.to_bytes(8, "little"))
+        return 8 if dst.copy_to(value.to_bytes(8, "little")) == 8 else -EFAULT
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         if src.remaining() != 8:  # strict since Linux 6.10

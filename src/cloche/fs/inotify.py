@@ -6,7 +6,7 @@ nobody watches. Only what happens inside the sandbox is seen.
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EEXIST, EINVAL, ENOSPC, ENOTTY, LinuxError
+from cloche.abi.errno import EAGAIN, EEXIST, EFAULT, EINVAL, ENOSPC, ENOTTY, LinuxError
 from cloche.abi.fcntl import O_RDONLY
 from cloche.abi.inotify import (
     IN_ALL_EVENTS,
@@ -185,6 +185,9 @@ class InotifyFile(AnonFile):
         return True
 
     # -- the file --------------------------------------------------------------------------------------
+    def is_by_segment(self) -> bool:
+        return True
+
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         """Whole events, as many as fit; EINVAL if not even the first does."""
         events = self.events
@@ -200,7 +203,18 @@ class InotifyFile(AnonFile):
             count += 1
         if count == 0:
             return -EINVAL
-        done = dst.copy_to(b"".join(events[:count]))
+        try:
+            done = dst.copy_to(b"".join(events[:count]))
+        except LinuxError:
+            done = 0
+        if done < total:
+            # The event that could not be copied whole is gone, too; those behind it are not.
+            total = count = whole = 0
+            while total <= done:
+                whole = total
+                total += len(events[count])
+                count += 1
+            done = whole if whole else -EFAULT
         del events[:count]
         self.event_bytes -= total
         KERNEL_MEMORY.give(total + count * BUFFER_BYTES)

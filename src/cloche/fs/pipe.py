@@ -11,7 +11,19 @@ call.
 import time
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EBADF, EBUSY, EINVAL, ENOMEM, ENOTTY, ENXIO, EPERM, EPIPE, LinuxError
+from cloche.abi.errno import (
+    EAGAIN,
+    EBADF,
+    EBUSY,
+    EFAULT,
+    EINVAL,
+    ENOMEM,
+    ENOTTY,
+    ENXIO,
+    EPERM,
+    EPIPE,
+    LinuxError,
+)
 from cloche.abi.fcntl import (
     F_GETPIPE_SZ,
     F_SETPIPE_SZ,
@@ -31,7 +43,7 @@ from cloche.abi.stat import S_IFIFO
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
-from cloche.mm.usermem import IovIter
+from cloche.mm.usermem import IovIter, UserIovIter
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import ANY, WaitQueue
@@ -176,6 +188,15 @@ class Pipe:
                 if done:
                     break
                 raise
+            if copied < len(piece) and isinstance(dst, UserIovIter):
+                # A fault: a page of which not all could be copied stays as it was.
+                kept = 0 if chunk.is_packet else max((offset + copied & ~(PAGE - 1)) - offset, 0)
+                dst.revert(copied - kept)
+                copied = kept
+                if kept == 0:
+                    if done:
+                        break
+                    raise LinuxError(EFAULT)
             before = chunk.slots()
             done += copied
             if chunk.is_packet:

@@ -9,7 +9,7 @@ a process's insides need ptrace access (`kernel.access`), the rest is for everyb
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EFAULT, EINVAL, EIO, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
@@ -236,6 +236,9 @@ class MemDescription(FileDescription):
         self.task: Task = task
         self.access: ForcedAccess | None = None
 
+    def is_by_segment(self) -> bool:
+        return True
+
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         space = self.space
         if space is None or space.is_dead:
@@ -245,7 +248,9 @@ class MemDescription(FileDescription):
             want = min(dst.remaining(), _MEM_STEP)
             data = b"" if self.access is not None else space.process.read(offset + done, want)
             if data:
-                done += dst.copy_to(data)
+                if dst.copy_to(data) < len(data):
+                    return -EFAULT  # even if whole pages came before it (mem_rw)
+                done += len(data)
             if len(data) == want:
                 continue
             if done:
@@ -253,14 +258,20 @@ class MemDescription(FileDescription):
             found = self._forced(ctx, offset, min(want, _MEM_FORCED - (offset & (_MEM_FORCED - 1))), None)
             if found is None:
                 return -EAGAIN
-            return dst.copy_to(found.found) if found.count else -EIO
+            if not found.count:
+                return -EIO
+            return found.count if dst.copy_to(found.found) == found.count else -EFAULT
         return done
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         space = self.space
         if space is None or space.is_dead:
             return 0
-        data = src.copy_from(min(src.remaining(), _MEM_STEP))
+        want = min(src.remaining(), _MEM_STEP)
+        data = src.copy_from(want)
+        if len(data) < want:
+            src.revert(len(data))
+            return -EFAULT
         # While protections change, a write of ours might find them changed: what is under way comes first.
         wrote = space.process.write(offset, data) if data and self.access is None else 0
         if data and not wrote:

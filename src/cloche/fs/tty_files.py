@@ -3,9 +3,12 @@
 Terminals never block: a read that must wait gives -EAGAIN, and VTIME is kept by a timer that wakes the queue.
 """
 
+from typing import Final
+
 from cloche.abi.errno import (
     EAGAIN,
     EBUSY,
+    EFAULT,
     EINVAL,
     EIO,
     ENOTTY,
@@ -44,7 +47,6 @@ from cloche.fs.tty import (
     CAP_SYS_ADMIN,
     HUNG_UP,
     OUTPUT_BYTES,
-    PIECE,
     READABLE,
     WRITABLE,
     DevptsBase,
@@ -62,6 +64,35 @@ from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import top_of
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import WaitQueue
+
+READ_PIECE: Final = 64  # the buffer of tty_read
+WRITE_CHUNK: Final = 2048  # that of tty_write
+
+
+def copy_some(dst: IovIter, data: bytes) -> int:
+    """What of `data` can be copied before a fault."""
+    try:
+        return dst.copy_to(data)
+    except LinuxError:
+        return 0
+
+
+def take_chunk(src: IovIter, limit: int) -> bytes:
+    """What is to be written next: a chunk of tty_write, whole or not at all; empty after a fault."""
+    want = min(src.remaining(), limit, WRITE_CHUNK)
+    try:
+        data = src.copy_from(want)
+    except LinuxError:
+        return b""
+    if len(data) < want:
+        src.revert(len(data))
+        return b""
+    return data
+
+
+def lost_by_fault(copied: int, length: int) -> int:
+    """How many of `length` bytes are gone after `copied` were: tty_read takes them out by pieces before it copies."""
+    return min((copied // READ_PIECE + 1) * READ_PIECE, length)
 
 
 # -- files -----------------------------------------------------------------------------------------------------
@@ -141,10 +172,11 @@ class SlaveFile(TtyFile):
             tty.timers.pop(ctx.tid, None)
         if have == 0:
             return 0
-        count = dst.copy_to(tty.peek_raw(dst.remaining()))
-        tty.take_raw(count)
+        data = tty.peek_raw(dst.remaining())
+        count = copy_some(dst, data)
+        tty.take_raw(count if count == len(data) else lost_by_fault(count, len(data)))
         tty.after_read()
-        return count
+        return count if count else -EFAULT
 
     def _time_is_up(self, ctx: Context, time_ns: int, have: int) -> bool:
         """Whether VTIME has passed for this call; otherwise see to it that the queue is woken when it has."""
@@ -177,9 +209,9 @@ class SlaveFile(TtyFile):
             room = OUTPUT_BYTES - len(tty.out)
             if room <= 0 or tty.is_output_stopped():
                 return done if done else -EAGAIN
-            data = src.copy_from(min(src.remaining(), max(room // 2, 1), PIECE))
+            data = take_chunk(src, max(room // 2, 1))
             if not data:
-                break
+                return done if done else -EFAULT
             tty.output(tty.process_output(data))
             done += len(data)
         return done
@@ -229,9 +261,10 @@ class MasterFile(TtyFile):
             head = dst.copy_to(bytes((TIOCPKT_DATA,)))
             if dst.remaining() == 0:
                 return head
-        count = dst.copy_to(bytes(tty.out[: dst.remaining()]))
-        tty.take_output(count)
-        return head + count
+        data = bytes(tty.out[: dst.remaining()])
+        count = copy_some(dst, data)
+        tty.take_output(count if count == len(data) else lost_by_fault(count, len(data)))
+        return head + count if head + count else -EFAULT
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         tty = self.tty
@@ -242,9 +275,9 @@ class MasterFile(TtyFile):
             room = tty.input_room()
             if room <= 0:
                 return done if done else -EAGAIN
-            data = src.copy_from(min(src.remaining(), room))
+            data = take_chunk(src, room)
             if not data:
-                break
+                return done if done else -EFAULT
             tty.receive(data)
             done += len(data)
         return done

@@ -198,7 +198,7 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     mount_ns = copy_mounts(task, made, fs) if flags & CLONE_NEWNS else task.mount_ns
     child = Task(kernel, tid, group, made.creds, fs, mount_ns, files, mm, thread)
     child.mm_user_ns = task.mm_user_ns
-    child.mem = UserMemory(thread)
+    child.mem = UserMemory(thread, mm)
     child.file_size_limit = task.file_size_limit
     child.comm = task.comm
     child.sigmask = task.sigmask

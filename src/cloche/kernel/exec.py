@@ -274,7 +274,7 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
 def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
     task.mm = mm
     task.thread = thread
-    task.mem = UserMemory(thread)
+    task.mem = UserMemory(thread, mm)
     if task.needs_full_frame:
         thread.set_patched(False)
     task.kernel.by_thread[thread.ident()] = task

@@ -107,7 +107,7 @@ def make_init(kernel: Kernel, root: Context, caps: int) -> ThreadGroup:
     fs = FsContext(root.fs.root, root.fs.root, 0o022)
     thread = NoThread(process)
     task = Task(kernel, INIT_PID, group, creds, fs, root.mount_ns, FdTable(), mm, thread)
-    task.mem = UserMemory(thread)
+    task.mem = UserMemory(thread, mm)
     task.comm = INIT_NAME
     task.state = "S"
     block_on_time(task, Idle())

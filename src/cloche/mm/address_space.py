@@ -149,6 +149,9 @@ class AddressSpace:
         self.total_bytes: int = 0
         self.locked_default: bool = False
         self.peak_total_bytes: int = 0
+        # A range that was found to be writable; forgotten when anything is taken out of the list.
+        self.good_start: int = 0
+        self.good_end: int = 0
         self.is_dead: bool = False
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
@@ -201,6 +204,21 @@ class AddressSpace:
             index += 1
         return True
 
+    def writable_bytes(self, addr: int, length: int) -> int:
+        """How many of `length` bytes from `addr` on lie in areas that may be written, without a gap."""
+        index = bisect_right(self._starts, addr) - 1
+        if index < 0:
+            return 0
+        at, end = addr, addr + length
+        while at < end and index < len(self._areas):
+            area = self._areas[index]
+            if area.start > at or area.end <= at or area.prot & PROT_WRITE == 0:
+                break
+            at = area.end
+            index += 1
+            self.good_start, self.good_end = area.start, at
+        return min(at, end) - addr
+
     def shared_key(self, addr: int) -> tuple[int, int, int] | None:
         """(device, inode, offset) for an address in a shared mapping, None for private memory (futex(2))."""
         area = self.find(addr)
@@ -243,6 +261,7 @@ class AddressSpace:
     def _remove(self, start: int, end: int) -> list[Area]:
         """Take [start, end) out of the list; the removed pieces, whose references the caller now owns."""
         removed: list[Area] = []
+        self.good_end = 0
         index = bisect_right(self._starts, start) - 1
         if index < 0 or self._areas[index].end <= start:
             index += 1

@@ -12,6 +12,7 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EFAULT, EINVAL, ENAMETOOLONG, LinuxError
+from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostProcess, HostThread
 
 _U32: Final = Struct("<I")
@@ -26,9 +27,10 @@ MAX_RW_COUNT: Final = 0x7FFFF000  # fs.h: INT_MAX & PAGE_MASK
 class UserMemory:
     """The memory of one task, through its stopped host thread (deferred writes) or its process (at once)."""
 
-    def __init__(self, thread: HostThread) -> None:
+    def __init__(self, thread: HostThread, space: AddressSpace | None = None) -> None:
         self.thread: HostThread = thread
         self.process: HostProcess = thread.process()
+        self.space: AddressSpace | None = space
 
     def read(self, addr: int, length: int) -> bytes:
         """Exactly `length` bytes.  Raises LinuxError(EFAULT)."""
@@ -59,6 +61,16 @@ class UserMemory:
             raise LinuxError(ENAMETOOLONG)
         return data
 
+    def room(self, addr: int, length: int) -> int:
+        """How many of `length` bytes at `addr` can be written.
+
+        Asked before a copy is deferred: when the stub meets a hole it is too late to leave the rest where it was.
+        """
+        space = self.space
+        if space is None or (addr >= space.good_start and addr + length <= space.good_end):
+            return length
+        return space.writable_bytes(addr, length)
+
     def write(self, addr: int, data: bytes) -> None:
         """Copy out; may be deferred until the task resumes.  Raises LinuxError(EFAULT)."""
         if data and self.thread.write(addr, data) != len(data):
@@ -66,7 +78,12 @@ class UserMemory:
 
     def write_some(self, addr: int, data: bytes) -> int:
         """Copy out as much as fits before a fault; the count."""
-        return self.thread.write(addr, data) if data else 0
+        if not data:
+            return 0
+        room = self.room(addr, len(data))
+        if room < len(data):
+            return self.thread.write(addr, data[:room]) if room > 0 else 0
+        return self.thread.write(addr, data)
 
     def write_now(self, addr: int, data: bytes) -> bool:
         """Copy out at once; whether all of it was written."""
@@ -250,7 +267,10 @@ class UserIovIter(IovIter):
             if size == 0:
                 break
             at = offset + done if offset >= 0 else -1
-            got = self._mem.thread.read_fd_into(fd, at, addr, size, flags, key)
+            room = self._mem.room(addr, size)
+            if room == 0:
+                return done if done else -EFAULT
+            got = self._mem.thread.read_fd_into(fd, at, addr, room, flags, key)
             if got < 0:
                 return got if done == 0 else done
             self._advance(got)

@@ -366,6 +366,35 @@ def vector_file(task: Task, fd_arg: int) -> FileDescription | None:
     return None if file is None or file.flags & O_PATH else file
 
 
+def by_segment(
+    task: Task,
+    file: FileDescription,
+    segments: list[tuple[int, int]],
+    offset: int,
+    flags: int,
+    *,
+    is_write: bool,
+) -> int:
+    """One call for each segment, until one is short or fails (do_loop_readv_writev)."""
+    done = 0
+    for segment in segments:
+        piece = UserIovIter(task.user_memory(), [segment])
+        at = offset + done
+        try:
+            if is_write:
+                got = file.write(task, piece, flags) if offset < 0 else file.pwrite(task, piece, at, flags)
+            else:
+                got = file.read(task, piece, flags) if offset < 0 else file.pread(task, piece, at, flags)
+        except LinuxError as error:
+            got = -error.errno
+        if got < 0:
+            return done if done else got
+        done += got
+        if got != segment[1]:
+            break
+    return done
+
+
 def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset: int, flags: int) -> int:
     """readv (offset -1) and preadv."""
     segments = user_segments(task, addr, count)
@@ -383,7 +412,9 @@ def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset
         return -EINVAL
     if total > SLICE_BYTES and file.takes_slices(is_write=False):
         return start_transfer(task, file, dst, offset, flags, is_write=False)
-    if offset < 0:
+    if len(segments) > 1 and file.is_by_segment():
+        result = by_segment(task, file, segments, offset, flags, is_write=False)
+    elif offset < 0:
         result = file.read(task, dst, flags)
     else:
         result = file.pread(task, dst, offset, flags)
@@ -409,7 +440,9 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
     if offset >= 0 and is_long:
         at = write_place(task, file, offset, flags)
         return start_transfer(task, file, src, at, flags, is_write=True)
-    if offset >= 0:
+    if len(segments) > 1 and file.is_by_segment():
+        result = by_segment(task, file, segments, offset, flags, is_write=True)
+    elif offset >= 0:
         result = positioned_write(task, file, src, offset, flags)
         result = finish_pwrite(task, file, src, offset, flags, result)
     elif file.flags & POS_BUSY:

@@ -5,6 +5,7 @@ from typing import Final
 
 from cloche.abi.errno import (
     EBADF,
+    EFAULT,
     EINVAL,
     ENOENT,
     ENOTDIR,
@@ -238,20 +239,26 @@ def read_link(task: Task, dirfd_arg: int, name_arg: int, buffer: int, size: int)
 
 # -- getdents ------------------------------------------------------------------------------------------------
 class Dirents(DirEmitter):
-    """Packs entries for getdents64 (or the old getdents) into `room` bytes."""
+    """Packs entries for getdents64 (or the old getdents) into `room` bytes, of which the first `valid` exist."""
 
-    def __init__(self, room: int, *, is_old: bool) -> None:
+    def __init__(self, room: int, valid: int, *, is_old: bool) -> None:
         self.room: int = room
+        self.valid: int = valid
         self.is_old: bool = is_old
         self.parts: list[bytes] = []
         self.is_full: bool = False
+        self.is_faulted: bool = False
 
     def emit(self, name: bytes, ino: int, dtype: int, next_pos: int) -> bool:
         size = dirent64_size(len(name))  # the old record is as long: its type byte lies in the padding
         if size > self.room:
             self.is_full = True
             return False
+        if size > self.valid:
+            self.is_faulted = True
+            return False
         self.room -= size
+        self.valid -= size
         if self.is_old:
             self.parts.append(pack_dirent(ino, next_pos, dtype, name))
         else:
@@ -267,11 +274,14 @@ def read_directory(task: Task, args: Args, *, is_old: bool) -> int:
     path = file.path
     if path is not None and path.dentry.is_deleted:
         return -ENOENT
-    emitter = Dirents(min(to_u32(args.a2), _MAX_DIRENTS), is_old=is_old)
+    room = min(to_u32(args.a2), _MAX_DIRENTS)
+    emitter = Dirents(room, task.user_memory().room(to_u64(args.a1), room), is_old=is_old)
     result = file.iterate(task, emitter)
     if path is not None:
         notify_path(path, IN_ACCESS)  # at the end of a directory, too
     if not emitter.parts:
+        if emitter.is_faulted:
+            return -EFAULT
         return -EINVAL if emitter.is_full and result >= 0 else result
     data = b"".join(emitter.parts)
     task.user_memory().write(to_u64(args.a1), data)

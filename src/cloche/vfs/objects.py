@@ -586,6 +586,10 @@ class FileDescription:
         """
         return -1
 
+    def is_by_segment(self) -> bool:
+        """Whether readv and writev call it once for each segment: Linux's files that have no read_iter."""
+        return False
+
     def write_continues(self) -> bool:
         """Whether a blocking write(2) goes on after a partial one (pipes, streams, terminals)."""
         kind = self.inode.mode & S_IFMT
