@@ -476,7 +476,7 @@ class TmpfsFile(TmpfsInode):
         self.blocks = storage.pages * 8  # becoming a memfd may have dropped what was preallocated
         if flags & MAP_SHARED:
             storage.is_mapped = True
-            if not is_writable:
+            if not is_writable or self.seals & WRITE_SEALS:
                 return storage.readonly_memfd()
         return fd
 
@@ -557,6 +557,9 @@ class TmpfsDescription(FileDescription):
 
     def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
         return 0
+
+    def may_map_for_writing(self) -> bool:
+        return self.is_writable() and self.file.seals & WRITE_SEALS == 0
 
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
         return self.file.map_fd(ctx, prot, flags, is_writable=self.is_writable())

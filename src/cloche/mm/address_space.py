@@ -581,28 +581,30 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if new_size <= 0 or old_length < 0 or new_size > self.max_address:
             raise LinuxError(EINVAL)
-        area = self.find(old)
-        if area is None:
-            raise LinuxError(EFAULT)
-        if old_size == 0 and not area.is_shared():
-            raise LinuxError(EINVAL)
-        if old + old_size > area.end:
-            raise LinuxError(EFAULT)
-        self.check_sealed(old, old + max(old_size, PAGE))
-        if flags & MREMAP_FIXED:
-            self.check_sealed(new, new + new_size)
-            if new < self.min_address:
-                raise LinuxError(EINVAL)
         if flags & MREMAP_FIXED or keeps:
             if new & 4095 or new < 0 or new > self.max_address - new_size:
                 raise LinuxError(EINVAL)
             if new < old + old_size and old < new + new_size:
                 raise LinuxError(EINVAL)
-        elif new_size <= old_size and old_size:
+        if flags & MREMAP_FIXED and new < self.min_address:
+            raise LinuxError(EINVAL)
+        area = self.find(old)
+        if area is None:
+            raise LinuxError(EFAULT)
+        if area.flags & AREA_SEALED:
+            raise LinuxError(EPERM)
+        if old_size == 0 and not area.is_shared():
+            raise LinuxError(EINVAL)
+        if new_size <= old_size and not (flags & MREMAP_FIXED or keeps):
+            # The rest is just unmapped, whatever areas it consists of.
             if new_size < old_size:
                 self.munmap(thread, old + new_size, old_size - new_size)
             return old
-        elif old_size and old + old_size == area.end:
+        if old + old_size > area.end:
+            raise LinuxError(EFAULT)
+        if flags & MREMAP_FIXED:
+            self.check_sealed(new, new + new_size)
+        elif not keeps and old_size and old + old_size == area.end:
             grown_end = old + new_size
             if grown_end <= self.max_address and not self.overlaps(area.end, grown_end):
                 thread.queue_mremap(old, old_size, new_size, 0, 0)

@@ -20,12 +20,14 @@ class FileMapping(Mappable):
         self._name: bytes = name
         self._refs: int = 0
         self.host_fd: int = -1  # that map_fd gave; the file's
+        self._may_write: bool = False  # VM_MAYWRITE of a shared mapping, as it was when it was made
 
     def map_fd(self, prot: int, flags: int) -> int:
         ctx = self._ctx
         assert ctx is not None
         self._ctx = None  # only mmap itself asks, once
         self.host_fd = self.file.mmap_fd(ctx, prot, flags)
+        self._may_write = self.file.may_map_for_writing()
         return self.host_fd
 
     def map_text(self) -> PatchedText | None:
@@ -48,7 +50,7 @@ class FileMapping(Mappable):
         return self._name
 
     def map_max_prot(self) -> int:
-        return PROT_READ | PROT_EXEC | (PROT_WRITE if self.file.is_writable() else 0)
+        return PROT_READ | PROT_EXEC | (PROT_WRITE if self._may_write else 0)
 
 
 MAX_SHARED: Final = 16384

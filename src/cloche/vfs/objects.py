@@ -611,6 +611,10 @@ class FileDescription:
         """
         raise LinuxError(ENODEV)
 
+    def may_map_for_writing(self) -> bool:
+        """Whether a shared mapping that is made now may ever become writable (VM_MAYWRITE)."""
+        return self.is_writable()
+
     def patched_text(self) -> PatchedText | None:
         """What to map in place of its executable pages, if there is something."""
         return None

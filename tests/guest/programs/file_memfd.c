@@ -1,4 +1,72 @@
 #include "file_common.h"
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+/* What may still be written through mappings that were made before or after a seal; small and large files. */
+static void seal_and_map(long size, int seal, int is_mapped_before)
+{
+    printf("%ld bytes, seal %d\n", size, seal);
+    int fd = memfd_create("sealed", MFD_ALLOW_SEALING);
+    ftruncate(fd, size);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int only_read = open(path, O_RDONLY);
+    T(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW));
+    if (is_mapped_before) {
+        char *before = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+        T(fcntl(fd, F_ADD_SEALS, seal));
+        munmap(before, 4096);
+    }
+    T(fcntl(fd, F_ADD_SEALS, seal));
+    char *foreign = mmap(0, 4096, PROT_READ, MAP_SHARED, only_read, 0);
+    T(mprotect(foreign, 4096, PROT_READ | PROT_WRITE));
+    char *after = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    T(after == MAP_FAILED ? -1 : 0);
+    if (after != MAP_FAILED) {
+        T(mprotect(after, 4096, PROT_READ | PROT_WRITE));
+        T(mprotect(after, 4096, PROT_NONE));
+        T(mprotect(after, 4096, PROT_WRITE));
+        char *moved = mremap(after, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, foreign);
+        T(moved == foreign ? 0 : -1);
+        T(mprotect(moved, 4096, PROT_READ | PROT_WRITE));
+        pid_t child = fork();
+        if (child == 0)
+            _exit(mprotect(moved, 4096, PROT_READ | PROT_WRITE) ? errno : 0);
+        int status;
+        waitpid(child, &status, 0);
+        printf("in a child: %d\n", WEXITSTATUS(status));
+        munmap(moved, 4096);
+    }
+    T(mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
+    char *copy = mmap(0, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+    T(mprotect(copy, 4096, PROT_READ | PROT_WRITE));
+    copy[0] = 1;
+    char b[1];
+    pread(fd, b, 1, 0);
+    T(b[0]);
+    T(open(path, O_RDWR) >= 0 ? 0 : -1);
+    T(pwrite(fd, "x", 1, 0));
+    T(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+    close(fd);
+}
+
+/* A writable mapping that is older than F_SEAL_FUTURE_WRITE stays what it is. */
+static void older_mapping(void)
+{
+    int fd = memfd_create("older", MFD_ALLOW_SEALING);
+    ftruncate(fd, 8192);
+    char *old = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    T(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+    T(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+    old[0] = 'o';
+    T(mprotect(old, 4096, PROT_READ));
+    T(mprotect(old, 4096, PROT_READ | PROT_WRITE));
+    old[0]++;
+    char b[1];
+    pread(fd, b, 1, 0);
+    printf("%c\n", b[0]);
+    T(pwrite(fd, "x", 1, 0));
+}
 
 int main(void)
 {
@@ -50,5 +118,11 @@ int main(void)
     T(memfd_create(name, 0));
     T(memfd_create((char *)8, 0));
     T(fcntl(fd, F_ADD_SEALS, 0x1000));
+    for (int before = 0; before < 2; before++) {
+        seal_and_map(4096, F_SEAL_WRITE, before);
+        seal_and_map(4096, F_SEAL_FUTURE_WRITE, before);
+        seal_and_map(4 << 20, F_SEAL_WRITE, before);
+    }
+    older_mapping();
     return 0;
 }
