@@ -114,6 +114,21 @@ class Account:
         self.inodes += 1
         self.quota.inodes += 1
 
+    def charge_name(self) -> bool:
+        """A further name of a file counts as an inode where those are limited; whether it was charged.
+
+        Raises LinuxError(ENOSPC).
+        """
+        if self.inode_limit < 0:
+            return False
+        if self.inode_limit <= self.inodes:
+            raise LinuxError(ENOSPC)
+        self.inodes += 1
+        return True
+
+    def uncharge_name(self) -> None:
+        self.inodes -= 1
+
     def uncharge_inode(self) -> None:
         KERNEL_MEMORY.give(INODE_BYTES)
         self.inodes -= 1

@@ -81,12 +81,14 @@ from cloche.vfs.objects import (
     FileDescription,
     FileSystem,
     Inode,
+    Mount,
     Path,
     SetAttr,
     StatFs,
 )
 
 _ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
+SHORT_SYMLINK: Final = 128  # a longer target, its NUL included, takes a page (SHORT_SYMLINK_LEN)
 _DAY_NS: Final = 86_400_000_000_000
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
@@ -185,6 +187,7 @@ class TmpfsInode(Inode):
         super().__init__(fs, ino, mode, uid, gid)
         self.tmpfs: TmpFs = fs
         self.is_charged: bool = is_charged  # counted in the account's inodes
+        self.charged_names: int = 0  # hard links that are counted as inodes too
         self.backing: Inode | None = None  # of a lower layer (overlay)
         self.is_changed: bool = True  # overlay: differs from `backing`, or has none
         self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
@@ -211,7 +214,7 @@ class TmpfsInode(Inode):
         self.ctime_ns = now
         self.is_changed = True
 
-    def accessed(self, path: Path | None, flags: int) -> None:
+    def accessed(self, mount: Mount | None, flags: int) -> None:
         """relatime: update atime if it is not newer than mtime and ctime, or is a day old."""
         atime = self.atime_ns
         if atime > self.mtime_ns and atime > self.ctime_ns:
@@ -222,8 +225,8 @@ class TmpfsInode(Inode):
             now = time.time_ns()
         if flags & O_NOATIME or not self.is_changed:  # a lower layer's times stay
             return
-        if path is not None:
-            mount_flags = path.mount.flags
+        if mount is not None:
+            mount_flags = mount.flags
             if mount_flags & (MS_NOATIME | MS_RDONLY):
                 return
             if mount_flags & MS_NODIRATIME and self.mode & S_IFMT == S_IFDIR:
@@ -369,13 +372,24 @@ class TmpfsLink(TmpfsInode):
         super().__init__(fs, ino, S_IFLNK | 0o777, uid, gid, is_charged=is_charged)
         self.target: bytes = target
         self.size = len(target)
+        self.pages: int = 0
         if is_charged:
             KERNEL_MEMORY.take(len(target))
+            if len(target) >= SHORT_SYMLINK:
+                self.pages = 1
+                self.blocks = PAGE // 512
+                fs.account.charge_pages(1)
 
     def __del__(self) -> None:
         if self.is_charged:
             KERNEL_MEMORY.give(len(self.target))
+        if self.pages:
+            self.tmpfs.account.charge_pages(-self.pages)
+            self.pages = 0
         super().__del__()
+
+    def link_was_read(self, mount: Mount) -> None:
+        self.accessed(mount, 0)
 
     def readlink(self, ctx: Context) -> bytes:
         return self.target
@@ -527,7 +541,7 @@ class TmpfsDescription(FileDescription):
         if count <= 0:
             return 0
         if file.atime_ns <= file.mtime_ns or file.atime_ns <= file.ctime_ns:
-            file.accessed(self.path, self.flags)
+            file.accessed(self.path.mount if self.path is not None else None, self.flags)
         return file.storage.read_to(dst, offset, count, file.size)
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
@@ -668,6 +682,8 @@ class TmpfsDir(TmpfsInode):
         if not KERNEL_MEMORY.has_spare(2 * PATH_MAX):
             raise LinuxError(ENOSPC)
         fs = self.tmpfs
+        if len(target) >= SHORT_SYMLINK and fs.account.free_pages() < 1:
+            raise LinuxError(ENOSPC)
         fs.account.charge_inode()
         uid, gid, _ = new_owner(ctx.creds, self, S_IFLNK)
         inode = TmpfsLink(fs, fs.alloc_ino(), target, uid, gid)
@@ -678,16 +694,24 @@ class TmpfsDir(TmpfsInode):
         assert isinstance(inode, TmpfsInode)
         if not KERNEL_MEMORY.has_spare(2 * NAME_BYTES):
             raise LinuxError(ENOSPC)
+        if inode.nlink and self.tmpfs.account.charge_name():
+            inode.charged_names += 1
         inode.nlink += 1
         inode.ctime_ns = time.time_ns()
         inode.is_changed = True
         self._added(name, inode)
 
-    def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
-        self.remove(ctx, name)
+    def _lost_name(self, inode: Inode) -> None:
         inode.nlink -= 1
+        if isinstance(inode, TmpfsInode) and inode.charged_names:
+            inode.charged_names -= 1
+            self.tmpfs.account.uncharge_name()
         if inode.nlink == 0:
             self.tmpfs.lost_last_name(inode)
+
+    def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        self.remove(ctx, name)
+        self._lost_name(inode)
         self.touch()
         inode.ctime_ns = self.ctime_ns
 
@@ -726,9 +750,9 @@ class TmpfsDir(TmpfsInode):
                 whiteout = TmpfsInode(fs, fs.alloc_ino(), S_IFCHR, ctx.creds.fsuid, ctx.creds.fsgid)
             if target is not None:
                 new_dir.remove(ctx, new_name)
-                target.nlink = 0 if target.is_dir() else target.nlink - 1
-                if target.nlink == 0:
-                    self.tmpfs.lost_last_name(target)
+                if target.is_dir():
+                    target.nlink = 1
+                self._lost_name(target)
             self.remove(ctx, name)
             new_dir.insert(new_name, inode)
             if whiteout is not None:
@@ -802,7 +826,7 @@ class TmpfsDirDescription(DirectoryDescription):
         self._index = index
         self._cursor = pos
         if index >= count:
-            directory.accessed(self.path, self.flags)
+            directory.accessed(self.path.mount if self.path is not None else None, self.flags)
         return 0
 
     def release(self) -> None:

@@ -233,6 +233,7 @@ def read_link(task: Task, dirfd_arg: int, name_arg: int, buffer: int, size: int)
     if not inode.is_symlink():
         return -EINVAL if name else -ENOENT
     target = inode.readlink(task)[:size]
+    inode.link_was_read(path.mount)
     task.user_memory().write(to_u64(buffer), target)
     return len(target)
 

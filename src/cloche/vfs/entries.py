@@ -43,10 +43,15 @@ from cloche.abi.stat import (
     S_IFMT,
     S_IFREG,
     S_IFSOCK,
+    S_ISGID,
+    S_ISUID,
     S_ISVTX,
+    S_IXGRP,
 )
 from cloche.vfs.attr import (
+    inode_permission,
     new_mode,
+    owner_or_capable,
     require_permission,
     want_write,
 )
@@ -61,6 +66,7 @@ from cloche.vfs.dcache import (
 )
 from cloche.vfs.objects import (
     MAY_EXEC,
+    MAY_READ,
     MAY_WRITE,
     Context,
     Dentry,
@@ -182,6 +188,16 @@ def vfs_symlink(ctx: Context, target: bytes, start: Path | None, name: bytes) ->
     _created(entry, entry.directory.symlink(ctx, entry.name, target))
 
 
+def _is_safe_to_link(ctx: Context, inode: Inode) -> bool:
+    """fs.protected_hardlinks: one's own files, and those that one may read and write and that give no privileges."""
+    mode = inode.mode
+    if owner_or_capable(ctx.creds, inode):
+        return True
+    if mode & S_IFMT != S_IFREG or mode & S_ISUID or mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP:
+        return False
+    return inode_permission(ctx, inode, MAY_READ | MAY_WRITE) == 0
+
+
 def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
     """linkat(2) of an object found already; AT_EMPTY_PATH's capability is the caller's to check."""
     # As filename_create: the existence and type checks come before EXDEV.
@@ -198,10 +214,12 @@ def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
     want_write(path.mount)
     if old.mount is not path.mount:
         raise LinuxError(EXDEV)
+    inode = old.inode()
+    if not _is_safe_to_link(ctx, inode):
+        raise LinuxError(EPERM)
     if path.dentry.is_deleted:
         raise LinuxError(ENOENT)
     require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
-    inode = old.inode()
     if inode.fs is not directory.fs:
         raise LinuxError(EXDEV)
     if inode.is_dir():

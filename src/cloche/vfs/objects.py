@@ -264,6 +264,9 @@ class Inode:
         """The target of a symbolic link."""
         raise LinuxError(EINVAL)
 
+    def link_was_read(self, mount: "Mount") -> None:
+        """Somebody read or followed the link below `mount`: its atime."""
+
     def follow_link(self, ctx: "Context") -> "Path | None":
         """Magic links (/proc/self/exe, /proc/self/fd/N): the object itself; None for an ordinary link."""
         return None

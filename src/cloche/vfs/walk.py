@@ -29,6 +29,8 @@ from cloche.abi.stat import (
     S_IFDIR,
     S_IFLNK,
     S_IFMT,
+    S_ISVTX,
+    S_IWOTH,
 )
 from cloche.vfs.dcache import is_below, lookup_child
 from cloche.vfs.objects import (
@@ -44,6 +46,7 @@ from cloche.vfs.objects import (
 LOOKUP_FOLLOW: Final = 1
 LOOKUP_DIRECTORY: Final = 2
 LOOKUP_EMPTY: Final = 4
+LOOKUP_PREFIX: Final = 8  # the name is only the beginning of a path
 _SLASH: Final = 47
 VALID_RESOLVE: Final = 0x3F
 SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
@@ -78,6 +81,7 @@ class _Walk:
         self.links: int = 0
         self.is_directory_needed: bool = False  # slashes follow the last component
         self.last: bytes = b""  # after run(parent_only=True)
+        self.is_whole: bool = True  # else there is more of the path behind this walk's
 
     def path(self) -> Path:
         return Path(self.mount, self.dentry)
@@ -135,11 +139,22 @@ class _Walk:
             break
         return self.follow_mounts() if self.dentry.mounted else 0
 
+    def _may_follow(self, inode: Inode) -> bool:
+        """fs.protected_symlinks: the last link of a walk, in a directory like /tmp."""
+        directory = self.dentry.inode
+        if directory is None or directory.mode & (S_ISVTX | S_IWOTH) != S_ISVTX | S_IWOTH:
+            return True
+        return inode.uid == self.ctx.creds.fsuid or inode.uid == directory.uid
+
     def follow(self, inode: Inode) -> int:
         """Follow the symbolic link `inode`, found in the directory where the walk is."""
         resolve = self.resolve
         self.links += 1
-        if self.links > MAX_SYMLINKS or resolve & RESOLVE_NO_SYMLINKS:
+        if self.links > MAX_SYMLINKS:
+            return -ELOOP
+        if not self.stack and self.is_whole and not self._may_follow(inode):
+            return -EACCES
+        if resolve & RESOLVE_NO_SYMLINKS:
             return -ELOOP
         if self.mount.flags & MS_NOSYMFOLLOW:
             return -ELOOP
@@ -157,6 +172,7 @@ class _Walk:
         target = inode.readlink(self.ctx)
         if not target:
             return -ENOENT
+        inode.link_was_read(self.mount)
         if target[0] == _SLASH:
             if resolve & RESOLVE_BENEATH:
                 return -EXDEV
@@ -266,6 +282,7 @@ def _slow_lookup(ctx: Context, start: Path | None, name: bytes, flags: int, reso
     walk = begin(ctx, start, name, resolve)
     if isinstance(walk, int):
         return walk
+    walk.is_whole = flags & LOOKUP_PREFIX == 0
     result = walk.run(parent_only=False, follow_last=flags & LOOKUP_FOLLOW != 0)
     if result < 0:
         return result
@@ -356,7 +373,7 @@ def lookup_parent(ctx: Context, start: Path | None, name: bytes) -> Parent:
     last = name[slash + 1 :]
     if last and last != b"." and last != b".." and len(name) < PATH_MAX:
         if slash > 0:
-            found = path_lookup_quick(ctx, start, name[:slash], LOOKUP_FOLLOW)
+            found = path_lookup_quick(ctx, start, name[:slash], LOOKUP_FOLLOW | LOOKUP_PREFIX)
             if isinstance(found, int):
                 raise LinuxError(-found)
         elif slash == 0:

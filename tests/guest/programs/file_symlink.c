@@ -47,5 +47,18 @@ int main(void)
     struct stat st;
     lstat("s", &st);
     printf("%o %ld\n", st.st_mode, (long)st.st_size);
+    struct timespec times[2] = {{1000, 0}, {2000, 0}};
+    symlink("nowhere", "read");
+    for (int how = 0; how < 4; how++) {
+        utimensat(AT_FDCWD, "read", times, AT_SYMLINK_NOFOLLOW);
+        if (how == 1)
+            readlink("read", b, 10);
+        if (how == 2)
+            stat("read", &st);
+        if (how == 3)
+            close(open("read", O_PATH | O_NOFOLLOW));
+        lstat("read", &st);
+        printf("%d: atime %s\n", how, st.st_atim.tv_sec == 1000 ? "kept" : "new");
+    }
     return 0;
 }

@@ -277,6 +277,30 @@ def test_inodes_are_counted_and_come_back() -> None:
     assert quota.inodes == 1
 
 
+def test_long_links_take_pages_and_further_names_count_as_inodes() -> None:
+    fs = TmpFs(1, StorageQuota(), parse_options(b"size=8k,nr_inodes=6", 0))
+    ctx = new_context(fs)
+    vfs_symlink(ctx, b"x" * 127, None, b"/short")
+    assert (inode_at(ctx, b"/short", 0).blocks, fs.account.pages) == (0, 0)
+    vfs_symlink(ctx, b"x" * 128, None, b"/long")
+    vfs_symlink(ctx, b"x" * 4095, None, b"/longer")
+    assert (inode_at(ctx, b"/long", 0).blocks, fs.account.pages) == (8, 2)
+    assert errno_of(vfs_symlink, ctx, b"x" * 128, None, b"/third") == e.ENOSPC
+    vfs_unlink(ctx, None, b"/long")
+    gc.collect()
+    assert (fs.account.pages, fs.account.inodes) == (1, 3)
+    put_file(ctx, b"/file")
+    vfs_link(ctx, path_at(ctx, b"/file"), None, b"/second")
+    vfs_link(ctx, path_at(ctx, b"/file"), None, b"/third")
+    assert errno_of(vfs_link, ctx, path_at(ctx, b"/file"), None, b"/fourth") == e.ENOSPC
+    vfs_rename(ctx, None, b"/short", None, b"/second")
+    vfs_unlink(ctx, None, b"/third")
+    assert fs.account.inodes == 4
+    vfs_unlink(ctx, None, b"/file")
+    gc.collect()
+    assert fs.account.inodes == 3
+
+
 def test_an_unlinked_open_file_lives_until_it_is_closed() -> None:
     ctx, quota = limited()
     file = open_file(ctx, b"/f", O_CREAT | O_RDWR)

@@ -433,6 +433,51 @@ def test_noatime_is_for_owners(ctx: Context) -> None:
     assert errno_of(open_file, ctx, b"/a/file", O_NOATIME) == 0
 
 
+def test_protected_hard_links(ctx: Context) -> None:
+    user = as_user(ctx)
+    vfs_mkdir(ctx, None, b"/open", 0o777)
+    vfs_chmod(ctx, path_at(ctx, b"/open"), 0o777)
+    for name, mode, expected in (
+        (b"rw", 0o666, 0),
+        (b"r", 0o644, e.EPERM),
+        (b"w", 0o622, e.EPERM),
+        (b"suid", 0o4777, e.EPERM),
+        (b"sgid", 0o2777, e.EPERM),
+        (b"lock", 0o2767, 0),
+    ):
+        put_file(ctx, b"/open/" + name, b"x")
+        vfs_chmod(ctx, path_at(ctx, b"/open/" + name), mode)
+        assert errno_of(vfs_link, user, path_at(ctx, b"/open/" + name), None, b"/open/2" + name) == expected
+        assert errno_of(vfs_link, ctx, path_at(ctx, b"/open/" + name), None, b"/open/3" + name) == 0
+    vfs_mknod(ctx, None, b"/open/fifo", S_IFIFO | 0o666, 0)
+    assert errno_of(vfs_link, user, path_at(ctx, b"/open/fifo"), None, b"/open/2fifo") == e.EPERM
+    put_file(user, b"/open/own", b"x")
+    vfs_chmod(user, path_at(ctx, b"/open/own"), 0)
+    assert errno_of(vfs_link, user, path_at(ctx, b"/open/own"), None, b"/open/2own") == 0
+
+
+def test_protected_symbolic_links(ctx: Context) -> None:
+    user = as_user(ctx)
+    for name, mode in ((b"/sticky", 0o1777), (b"/open", 0o777)):
+        vfs_mkdir(ctx, None, name, 0o777)
+        vfs_chmod(ctx, path_at(ctx, name), mode)
+        vfs_symlink(ctx, b"/a", None, name + b"/of-root")
+        vfs_symlink(user, b"/a", None, name + b"/of-user")
+    # A directory's owner may leave links for everybody; others only for themselves.
+    assert errno_of(path_lookup, user, None, b"/sticky/of-root") == 0
+    assert errno_of(path_lookup, user, None, b"/sticky/of-user") == 0
+    assert errno_of(path_lookup, ctx, None, b"/open/of-user") == 0
+    assert errno_of(path_lookup, ctx, None, b"/sticky/of-user") == e.EACCES
+    assert errno_of(path_lookup, ctx, None, b"/sticky/of-user/") == e.EACCES
+    assert errno_of(open_file, ctx, b"/sticky/of-user/../new", O_RDWR | O_CREAT) == 0
+    vfs_symlink(user, b"/a/file", None, b"/sticky/file")
+    assert errno_of(open_file, ctx, b"/sticky/file", O_RDWR | O_CREAT) == e.EACCES
+    assert errno_of(path_lookup, ctx, None, b"/sticky/file", 0) == 0
+    # In the middle of a path they are followed.
+    assert errno_of(path_lookup, ctx, None, b"/sticky/of-user/file") == 0
+    assert errno_of(vfs_unlink, ctx, None, b"/sticky/of-user/file") == 0
+
+
 def test_text_busy(ctx: Context) -> None:
     inode = inode_at(ctx, b"/a/file")
     writer = open_file(ctx, b"/a/file", O_WRONLY)
