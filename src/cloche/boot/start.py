@@ -173,7 +173,7 @@ def find_interpreter(task: Task, candidate: bytes) -> bytes:
             header = file.read_bytes(task, 0, 4096)
             if header[:2] == b"#!":
                 return parse_script(header)[0]
-            return read_image(task, file, candidate, task.mm.max_address, header).interpreter
+            return read_image(task, file, candidate, task.mm.max_address, header).interpreter or b""
         finally:
             file.put()
     except LinuxError:

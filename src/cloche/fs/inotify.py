@@ -250,8 +250,8 @@ class InotifyFile(AnonFile):
     def fdinfo(self) -> str:
         lines = [
             f"inotify wd:{watch.wd:x} ino:{watch.inode.ino:x} sdev:{watch.inode.dev():x}"
-            f" mask:{watch.mask & IN_ALL_EVENTS:x} ignored_mask:0 \n"
-            for watch in self.watches.values()
+            f" mask:{watch.mask & _KEPT:x} ignored_mask:0 \n"
+            for watch in reversed(list(self.watches.values()))
         ]
         return "".join(lines)
 

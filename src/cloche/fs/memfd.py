@@ -61,9 +61,7 @@ class MemfdMount:
         dentry.is_deleted = True
         file = TmpfsDescription(Path(self.mount, dentry), inode, O_RDWR)
         file.creds = ctx.creds
-        inode.write_count += 1
-        file.holds_write = True
-        return file
+        return file  # not counted as a writer, as in Linux: a memfd can be executed while it is open
 
 
 def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> FileDescription:

@@ -4,9 +4,11 @@ A file holds its namespace, which lives as long as the file is open or mounted. 
 are None, as everywhere in the kernel.
 """
 
+from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EPERM, ESRCH, LinuxError
+from cloche.abi.capability import CAP_SYS_ADMIN
+from cloche.abi.errno import EINVAL, ENOENT, EPERM, ESRCH, LinuxError
 from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFREG
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -21,10 +23,16 @@ NS_GET_USERNS: Final = 0xB701
 NS_GET_PARENT: Final = 0xB702
 NS_GET_NSTYPE: Final = 0xB703
 NS_GET_OWNER_UID: Final = 0xB704
+NS_GET_MNTNS_ID: Final = 0x8008B705
+NS_MNT_GET_INFO: Final = 10  # these are told by their numbers, whatever the size of the struct
+NS_MNT_GET_NEXT: Final = 11
+NS_MNT_GET_PREV: Final = 12
 NS_GET_PID_FROM_PIDNS: Final = 0x8004B706
 NS_GET_TGID_FROM_PIDNS: Final = 0x8004B707
 NS_GET_PID_IN_PIDNS: Final = 0x8004B708
 NS_GET_TGID_IN_PIDNS: Final = 0x8004B709
+_NSIO: Final = 0xB7
+_MNT_NS_INFO: Final = Struct("<IIQ")  # size, number of mounts, id
 FIRST_TIME_INO: Final = 0xEFFFFFFA  # PROC_TIME_INIT_INO
 # What readlink of /proc/PID/ns/NAME calls the kind of NAME, where that differs.
 KINDS: Final[dict[bytes, bytes]] = {b"pid_for_children": b"pid", b"time_for_children": b"time"}
@@ -86,11 +94,55 @@ class NamespaceDescription(FileDescription):
             return 0
         if NS_GET_PID_FROM_PIDNS <= command <= NS_GET_TGID_IN_PIDNS:
             return _translate(ctx, inode, command, arg)
+        if command == NS_GET_MNTNS_ID:
+            held = inode.held
+            if not isinstance(held, MountNamespace):
+                return -EINVAL
+            ctx.user_memory().write_u64(arg, held.ino)
+            return 0
+        if command >> 8 & 0xFF == _NSIO and NS_MNT_GET_INFO <= command & 0xFF <= NS_MNT_GET_PREV:
+            return _mount_namespace(ctx, inode, command, arg)
         return super().ioctl(ctx, command, arg)
 
     def link_text(self) -> bytes | None:
         inode = self.inode
         return inode.label() if isinstance(inode, NamespaceInode) else None
+
+
+def _mount_namespace(task: Task, inode: NamespaceInode, command: int, arg: int) -> int:
+    """NS_MNT_GET_INFO of a mount namespace; NEXT and PREV open the neighbour among those that the caller may enter."""
+    found, size = inode.held, command >> 16 & 0x3FFF
+    if not isinstance(found, MountNamespace):
+        return -EINVAL
+    if command & 0xFF == NS_MNT_GET_INFO:
+        if not arg or size < _MNT_NS_INFO.size:
+            return -EINVAL
+    else:
+        if arg and size < _MNT_NS_INFO.size:
+            return -EINVAL
+        found = _neighbour(task, found.ino, is_next=command & 0xFF == NS_MNT_GET_NEXT)
+    if arg:
+        info = _MNT_NS_INFO.pack(_MNT_NS_INFO.size, len(found.mounts), found.ino)
+        task.user_memory().write(arg, info.ljust(size, b"\0"))
+    if command & 0xFF == NS_MNT_GET_INFO:
+        return 0
+    return _install(task, NamespaceInode(nsfs(task.kernel), b"mnt", found.ino, found))
+
+
+def _neighbour(task: Task, ino: int, *, is_next: bool) -> MountNamespace:
+    """get_sequential_mnt_ns.  Raises LinuxError(ENOENT)."""
+    best: MountNamespace | None = None
+    for other in task.kernel.tasks.values():
+        ns = other.mount_ns
+        if (ns.ino <= ino if is_next else ns.ino >= ino) or not task.creds.capable_in(
+            ns.user_ns, CAP_SYS_ADMIN
+        ):
+            continue
+        if best is None or (ns.ino < best.ino if is_next else ns.ino > best.ino):
+            best = ns
+    if best is None:
+        raise LinuxError(ENOENT)
+    return best
 
 
 def _translate(task: Task, inode: NamespaceInode, command: int, arg: int) -> int:

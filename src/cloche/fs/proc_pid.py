@@ -14,10 +14,13 @@ from cloche.abi.fcntl import O_CLOEXEC
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
+from cloche.fs.proc_system import LOCK_TABLE
 from cloche.fs.proc_table import (
+    PLAIN_FILES,
     PROCESS_FILES,
     ROWS,
     THREAD_FILES,
+    FileRow,
     TaskStore,
     TaskText,
     no_module,
@@ -26,10 +29,12 @@ from cloche.fs.proc_table import (
 )
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
+from cloche.kernel.births import birth_queue
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
+from cloche.vfs.locks import LockTable, proc_locks_text
 from cloche.vfs.objects import (
     POS_BUSY,
     Context,
@@ -152,6 +157,7 @@ class TaskFile(GeneratedInode):
         self.text: TaskText = text
         self.taker: TaskStore | None = store
         self.is_mode_fixed = True
+        self.has_end = text in PLAIN_FILES
 
     def refresh(self, ctx: Context) -> None:
         _own(self, self.task)
@@ -186,6 +192,38 @@ class GuardedFile(TaskFile):
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
             raise LinuxError(EACCES)
         return GeneratedDescription(path, self, flags)
+
+
+class MemoryText(TaskFile):
+    """A file whose text is in the task's own memory (cmdline, environ)."""
+
+    def __init__(self, fs: PseudoFs, task: Task, row: FileRow) -> None:
+        super().__init__(fs, task, row.mode, row.text)
+        self.is_guarded: bool = row.is_guarded
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        if self.is_guarded and not may_access(reader_of(ctx), self.task, uses_real_ids=False):
+            raise LinuxError(EACCES)
+        return MemoryTextDescription(path, self, flags, self.task)
+
+
+class MemoryTextDescription(GeneratedDescription):
+    """Open cmdline or environ; a reader waits while the fork that makes the process is under way."""
+
+    def __init__(self, path: Path, inode: GeneratedInode, flags: int, task: Task) -> None:
+        super().__init__(path, inode, flags)
+        self.task: Task = task
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        if self.wait_queue() is not None:
+            return -EAGAIN
+        return super().pread(ctx, dst, offset, flags)
+
+    def wait_queue(self) -> WaitQueue | None:
+        space = space_of(self.task)
+        return birth_queue(self.task.kernel, space) if space is not None else None
 
 
 class ThreadStat(TaskFile):
@@ -243,6 +281,8 @@ class MemDescription(FileDescription):
         space = self.space
         if space is None or space.is_dead:
             return 0
+        if birth_queue(self.task.kernel, space) is not None:
+            return -EAGAIN
         done = 0
         while dst.remaining() > 0:
             want = min(dst.remaining(), _MEM_STEP)
@@ -267,6 +307,8 @@ class MemDescription(FileDescription):
         space = self.space
         if space is None or space.is_dead:
             return 0
+        if birth_queue(self.task.kernel, space) is not None:
+            return -EAGAIN
         want = min(src.remaining(), _MEM_STEP)
         data = src.copy_from(want)
         if len(data) < want:
@@ -308,8 +350,10 @@ class MemDescription(FileDescription):
         return None
 
     def wait_queue(self) -> WaitQueue | None:
-        access = self.access
-        return access.queue if access is not None else None
+        access, space = self.access, self.space
+        if access is not None:
+            return access.queue
+        return birth_queue(self.task.kernel, space) if space is not None else None
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         """Positions are addresses, also those above 2^63 (mem_lseek)."""
@@ -496,6 +540,9 @@ class FdInfoFile(TaskFile):
         flags = file.flags & ~POS_BUSY | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
         mount = file.path.mount.ident if file.path is not None else 0
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
+        locks = task.kernel.extra.get(LOCK_TABLE)
+        if isinstance(locks, LockTable):
+            head += proc_locks_text(locks, file, task.files)
         return (head + file.fdinfo()).encode("utf-8", "surrogateescape")
 
 
@@ -645,7 +692,9 @@ class AttrDir(NamesDir):
 
     def make(self, name: bytes) -> Inode:
         mode = 0o444 if name == b"prev" else 0o666
-        return TaskFile(self.proc, self.task, mode, no_module, no_module_store)
+        made = TaskFile(self.proc, self.task, mode, no_module, no_module_store)
+        made.has_end = True
+        return made
 
 
 class PidDir(NamesDir):
@@ -700,6 +749,8 @@ class PidDir(NamesDir):
         row = ROWS[name]
         if name == b"stat" and self.is_thread:
             return ThreadStat(fs, task, row.mode, row.text)
+        if name == b"cmdline" or name == b"environ":
+            return MemoryText(fs, task, row)
         if row.is_guarded:
             return GuardedFile(fs, task, row.mode, row.text, row.store)
         return TaskFile(fs, task, row.mode, row.text, row.store)

@@ -52,6 +52,7 @@ class SysctlFile(GeneratedInode):
         self.consumer: Consumer | None = consumer
         self.is_net: bool = False  # of a network namespace, whose owner counts as root (net_ctl_permissions)
         self.is_mode_fixed = True
+        self.has_end = True
 
     def permission(self, ctx: Context, mask: int) -> bool:
         """Owner and group bits for root only, no override (sysctl_perm)."""

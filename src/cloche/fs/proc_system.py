@@ -197,12 +197,17 @@ def locks_text(kernel: Kernel) -> bytes:
     return proc_locks_text(table).encode() if isinstance(table, LockTable) else b""
 
 
+def all_filesystems() -> list[tuple[bytes, bool]]:
+    """What mount(2) makes, and what exists without being mountable: (name, whether it needs a device)."""
+    return [*filesystem_kinds(), (b"overlay", False), (b"sockfs", False), (b"pipefs", False)]
+
+
 def filesystems_text(kernel: Kernel) -> bytes:
-    """/proc/filesystems: what mount(2) makes, and what exists without being mountable."""
+    """/proc/filesystems."""
     lines = [
-        (b"\t" if needs_device else b"nodev\t") + kind + b"\n" for kind, needs_device in filesystem_kinds()
+        (b"\t" if needs_device else b"nodev\t") + kind + b"\n" for kind, needs_device in all_filesystems()
     ]
-    return b"".join(lines) + b"nodev\toverlay\nnodev\tsockfs\nnodev\tpipefs\n"
+    return b"".join(lines)
 
 
 DEVICES: Final = (

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.capability import CAP_AUDIT_CONTROL, CAP_SYS_NICE, CAP_SYS_RESOURCE
-from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
+from cloche.abi.errno import EACCES, EINVAL, EPERM, ERANGE, ESRCH, LinuxError
 from cloche.fs import proc_mounts, proc_text
+from cloche.kernel.io_counts import io_counts, start_counting
 from cloche.kernel.task import Task
 from cloche.vfs.pseudo import parse_int
 
@@ -91,7 +92,8 @@ def _limits(reader: Task, task: Task) -> bytes:
 
 
 def _io(reader: Task, task: Task) -> bytes:
-    return proc_text.io_text(task)
+    start_counting(reader.kernel)
+    return proc_text.io_text(io_counts(task, is_thread=False))
 
 
 def _sched(reader: Task, task: Task) -> bytes:
@@ -205,7 +207,7 @@ def _set_timerslack(reader: Task, task: Task, data: bytes) -> int:
     value = parse_int(data)
     if value < 0:
         return -EINVAL
-    task.timer_slack_ns = value if value else 50_000
+    task.timer_slack_ns = value if value else task.default_timer_slack_ns
     return len(data)
 
 
@@ -230,7 +232,21 @@ def _syscall(reader: Task, task: Task) -> bytes:
 
 
 def _coredump_filter(reader: Task, task: Task) -> bytes:
-    return b"" if task.is_exited else b"00000033\n"
+    return b"" if task.is_exited else b"%08x\n" % task.mm.coredump_filter
+
+
+def _set_coredump_filter(reader: Task, task: Task, data: bytes) -> int:
+    """Kept for who reads it: no core is ever written."""
+    if task.is_exited:
+        return -ESRCH
+    text = data[:-1] if data[-1:] == b"\n" else data
+    value = parse_int(text)
+    if value < 0 or text != text.strip():
+        return -EINVAL
+    if value > 0xFFFFFFFF:
+        return -ERANGE
+    task.mm.coredump_filter = value & 0x1FF
+    return len(data)
 
 
 _TABLE: Final = [
@@ -261,7 +277,7 @@ _TABLE: Final = [
     FileRow(b"oom_score_adj", 0o644, _oom_score_adj, _set_oom_score_adj),
     FileRow(b"loginuid", 0o644, _loginuid, _set_loginuid),
     FileRow(b"sessionid", 0o444, _sessionid),
-    FileRow(b"coredump_filter", 0o444, _coredump_filter, where=1),
+    FileRow(b"coredump_filter", 0o644, _coredump_filter, _set_coredump_filter, where=1),
     FileRow(b"io", 0o400, _io, is_guarded=True),
     FileRow(b"uid_map", 0o644, no_text),  # these four are fs.proc_idmap's
     FileRow(b"gid_map", 0o644, no_text),
@@ -274,3 +290,10 @@ _TABLE: Final = [
 ROWS: Final = {row.name: row for row in _TABLE}
 PROCESS_FILES: Final = [row.name for row in _TABLE if row.where & 1]
 THREAD_FILES: Final = [row.name for row in _TABLE if row.where & 2]
+# Those that are read as a buffer: they have an end, at 0.
+PLAIN_FILES: Final = [
+    row.text
+    for row in _TABLE
+    if row.name in (b"environ", b"auxv", b"cmdline", b"oom_score_adj", b"oom_adj", b"loginuid", b"sessionid")
+    or row.name == b"coredump_filter"
+]

@@ -29,7 +29,7 @@ from cloche.kernel.init import INIT_NAME
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp_filter import filters_of
-from cloche.kernel.task import Session, Task, ThreadGroup
+from cloche.kernel.task import IoCounts, Session, Task, ThreadGroup
 from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
 from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Path
@@ -649,10 +649,12 @@ def schedstat_text(task: Task) -> bytes:
     return f"{user + system} 0 0\n".encode()
 
 
-def io_text(task: Task) -> bytes:
-    """/proc/PID/io: not counted."""
-    names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
-    return "".join([f"{name}: 0\n" for name in names]).encode()
+def io_text(counts: IoCounts) -> bytes:
+    """/proc/PID/io; nothing is counted below the host's page cache."""
+    return (
+        f"rchar: {counts.read_bytes}\nwchar: {counts.written_bytes}\nsyscr: {counts.reads}\n"
+        f"syscw: {counts.writes}\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
+    ).encode()
 
 
 def children_text(reader: Task, task: Task) -> bytes:

@@ -245,6 +245,9 @@ class SlaveFile(TtyFile):
 class MasterFile(TtyFile):
     """The other end, held by a terminal emulator, sshd, script or the host's terminal."""
 
+    def fdinfo(self) -> str:
+        return f"tty-index:\t{self.tty.index}\n"
+
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         tty = self.tty
         if dst.remaining() == 0:

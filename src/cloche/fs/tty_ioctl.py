@@ -126,9 +126,9 @@ def terminal_ioctl(
             return -ENOTTY
         mem.write_i32(arg, pid_in(pid_ns_of(ctx), tty.session.sid))
     elif command == TIOCSCTTY:
-        return -ENOTTY if is_master else set_controlling(ctx, tty, file, arg)
+        return set_controlling(ctx, tty, file, arg)  # by the master, too, it is the slave
     elif command == TIOCNOTTY:
-        return give_up_controlling(ctx, tty)
+        return -ENOTTY if is_master else give_up_controlling(ctx, tty)
     elif command == TCFLSH:
         return _flush(ctx, tty, arg & 0xFFFFFFFF, is_master=is_master)
     elif command == TCXONC:

@@ -61,7 +61,7 @@ def install(task: Task, new: Credentials) -> None:
         or not _is_subset(old, new)
     ):
         task.group.is_dumpable = False
-        task.group.pdeath_signal = 0
+        task.pdeath_signal = 0
         task.thread.queue_keep_only([])
     task.creds = new
     withdraw(task)

@@ -9,6 +9,7 @@ from cloche.abi.errno import (
     E2BIG,
     EACCES,
     EAGAIN,
+    EIO,
     ELIBBAD,
     ELOOP,
     ENOENT,
@@ -18,12 +19,14 @@ from cloche.abi.errno import (
 )
 from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.resource import RLIMIT_AS, RLIMIT_STACK
+from cloche.abi.signal import SIGSEGV
 from cloche.abi.stat import S_IFREG
+from cloche.abi.wait import status_signaled
 from cloche.arch.x86_64.syscalls import SYS_execve
-from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on_time
+from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
-from cloche.kernel.exit import detach_address_space, kill_other_threads
+from cloche.kernel.exit import detach_address_space, do_group_exit, kill_other_threads
 from cloche.kernel.loader import (
     Image,
     StackContents,
@@ -34,6 +37,8 @@ from cloche.kernel.loader import (
     read_image,
     stack_bytes_for_limit,
 )
+from cloche.kernel.pid_namespace import pid_in
+from cloche.kernel.signals import core_flag
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.usermem import UserMemory
@@ -42,7 +47,7 @@ from cloche.vfs.namei import d_path, path_lookup
 from cloche.vfs.objects import MAY_EXEC, MAY_READ, Context, FileDescription, Path
 
 MAX_ARG_STRLEN = 131072
-MAX_INTERPRETERS = 4  # levels of #!
+MAX_INTERPRETERS = 5  # levels of #!
 MNT_NOEXEC = 8
 # READ_IMPLIES_EXEC, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, MMAP_PAGE_ZERO: not for programs that gain something.
 _PER_CLEAR_ON_SETID = 0x0040000 | 0x0400000 | 0x0200000 | 0x0100000
@@ -59,6 +64,10 @@ class ExecImage:
         self.execfn: bytes = execfn
         self.comm: bytes = b""
 
+    def is_doomed(self) -> bool:
+        """Whether it cannot be mapped: then its process dies of it (a load that fails behind begin_new_exec)."""
+        return self.main.is_doomed or (self.interpreter is not None and self.interpreter.is_doomed)
+
 
 def open_exec(ctx: Context, path: Path) -> FileDescription:
     """Open a file for execution.  Raises LinuxError(EACCES …)."""
@@ -74,9 +83,19 @@ def open_exec(ctx: Context, path: Path) -> FileDescription:
 
 
 def prepare(
-    ctx: Context, kernel: Kernel, path: Path, name: bytes, argv: list[bytes], execfn: bytes
+    ctx: Context,
+    kernel: Kernel,
+    path: Path,
+    name: bytes,
+    argv: list[bytes],
+    execfn: bytes,
+    *,
+    is_unreachable: bool = False,
 ) -> ExecImage:
-    """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success."""
+    """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success.
+
+    `is_unreachable`: `name` goes by a descriptor that the execve closes, where no interpreter could open it.
+    """
     comm = name.rsplit(b"/", 1)[-1][:15]
     max_address = kernel.platform.max_address()
     for _level in range(MAX_INTERPRETERS + 1):
@@ -85,9 +104,12 @@ def prepare(
             header = file.read_bytes(ctx, 0, 4096)
             if header[:2] == b"#!":
                 interpreter, argument = parse_script(header)
+                if is_unreachable:
+                    raise LinuxError(ENOENT)
                 argv = [interpreter, *([argument] if argument else []), name, *argv[1:]]
                 name = interpreter
-                path = path_lookup(ctx, None, interpreter, 1)
+                is_unreachable = False
+                path = _interpreter_path(ctx, interpreter)
                 file.put()
                 continue
             main = read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
@@ -96,22 +118,35 @@ def prepare(
             raise
         image = ExecImage(path, main, argv, execfn)
         image.comm = comm
-        if main.interpreter:
+        if main.interpreter is not None:
             try:
                 image.interpreter = _open_interpreter(ctx, main.interpreter, max_address)
             except LinuxError:
                 file.put()
                 raise
+        low = kernel.platform.min_address()
+        for part in (main, image.interpreter):
+            if part is not None and not part.is_dyn and not part.is_doomed:
+                part.is_doomed = min([segment.vaddr for segment in part.segments]) < low
         return image
     raise LinuxError(ELOOP)
 
 
+def _interpreter_path(ctx: Context, name: bytes) -> Path:
+    """Where an interpreter is.  An empty name is the current directory, which cannot be executed (open_exec)."""
+    if not name:
+        raise LinuxError(EACCES)
+    return path_lookup(ctx, None, name, 1)
+
+
 def _open_interpreter(ctx: Context, name: bytes, max_address: int) -> Image:
-    path = path_lookup(ctx, None, name, 1)
+    path = _interpreter_path(ctx, name)
     file = open_exec(ctx, path)
     try:
         header = file.read_bytes(ctx, 0, 4096)
-        return read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
+        if len(header) < 64:
+            raise LinuxError(EIO)
+        return read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header, is_main=False)
     except LinuxError as error:
         file.put()
         raise LinuxError(ELIBBAD if error.errno == ENOEXEC else error.errno) from None
@@ -119,13 +154,20 @@ def _open_interpreter(ctx: Context, name: bytes, max_address: int) -> Image:
 
 def parse_script(header: bytes) -> tuple[bytes, bytes]:
     """Interpreter and optional argument of a `#!` line (fs/binfmt_script.c).  Raises LinuxError(ENOEXEC)."""
-    line, newline, _rest = header[2:256].partition(b"\n")
-    text = line.strip(b" \t")
-    if not newline and b" " not in text and b"\t" not in text and len(header) >= 256:
-        raise LinuxError(ENOEXEC)
-    text = text.split(b"\0", 1)[0]
+    line = header[2:256].ljust(254, b"\0")
+    end = line.find(b"\n")
+    nul = line.find(b"\0")
+    if end < 0 or 0 <= nul < end:
+        end = len(line) - 1
+        text = line.lstrip(b" \t")
+        # Without anything that ends it, the name of the interpreter goes on behind what was read.
+        if not text or (b" " not in text and b"\t" not in text and b"\0" not in text):
+            raise LinuxError(ENOEXEC)
+    line = line[:end].rstrip(b" \t")
+    text = line.lstrip(b" \t")
     if not text:
         raise LinuxError(ENOEXEC)
+    text = text.split(b"\0", 1)[0]
     space = -1
     for index in range(len(text)):
         if text[index] in (32, 9):
@@ -160,13 +202,25 @@ def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
         raise LinuxError(E2BIG)
 
 
-def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> int:
+def begin_exec(
+    task: Task,
+    path: Path,
+    name: bytes,
+    argv: list[bytes],
+    envp: list[bytes],
+    *,
+    is_unreachable: bool = False,
+) -> int:
     """Replace the program of `task`; RESUME once there is no way back.  Raises LinuxError before that."""
     kernel = task.kernel
     if not argv:
         argv = [b""]
     check_arg_size(task, argv, envp)
-    image = prepare(task, kernel, path, name, argv, name)
+    image = prepare(task, kernel, path, name, argv, name, is_unreachable=is_unreachable)
+    if image.is_doomed():
+        release_image(image)
+        do_group_exit(task.group, status_signaled(SIGSEGV, core_flag(task.group, SIGSEGV)))
+        return DEAD
     try:
         process = _blank_process(kernel)
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
@@ -175,6 +229,7 @@ def begin_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: lis
         )  # a tracer shall see the text as it is
         mm.mdwe = task.mm.inherited_mdwe()
         mm.is_thp_disabled = task.mm.is_thp_disabled
+        mm.coredump_filter = task.mm.coredump_filter
         thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
@@ -237,7 +292,9 @@ class ExecWait(Blocked):
 def _commit(
     task: Task, image: ExecImage, mm: AddressSpace, thread: HostThread, gained: ExecCredentials
 ) -> int:
-    kernel, old_tid = task.kernel, task.tid
+    kernel, old_tid, tracee = task.kernel, task.tid, task.tracee
+    if tracee is not None:
+        old_tid = pid_in(tracee.tracer.pid_ns, old_tid)  # now: the number may be given up
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
@@ -259,6 +316,9 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
     """Start the first program in the blank process that `task` was made with.  Raises LinuxError."""
     kernel = task.kernel
     image = prepare(task, kernel, path, name, argv, name)
+    if image.is_doomed():
+        release_image(image)
+        raise LinuxError(ENOEXEC)
     try:
         stack_top = _map_image(task, task.mm, task.thread, image)
         gained = exec_credentials(task, image.path)
@@ -297,6 +357,8 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
         if image.interpreter is not None:
             # ELF_ET_DYN_BASE: two thirds of the address space, with 28 bits of randomness below a page.
             base = 0x555555554000 + (kernel_random(28) << 12 if is_random else 0)
+    if main.is_overlaid:
+        mm.is_patching = False  # a patched copy would not show what another segment covers
     place_image(mm, main, base)
     end = map_segments(task, mm, thread, main)
     _mark_sections(mm, main)
@@ -419,7 +481,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
     is_readable = image.path.inode().permission(task, MAY_READ)
     group.is_dumpable = is_readable and creds.euid == creds.uid and creds.egid == creds.gid
     if gained.is_secure:
-        group.pdeath_signal = 0
+        task.pdeath_signal = 0
     if gained.has_gained:
         task.personality &= ~_PER_CLEAR_ON_SETID
     install_creds(task, creds)

@@ -70,6 +70,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
         mark_exit(mm.areas(), group.tgid)
     mm.process.kill()
     mm.release()
+    kernel.process_born(mm.process.ident())
 
 
 def vfork_done(child: Task, parent: Task) -> None:
@@ -300,14 +301,15 @@ def notify_parent(group: ThreadGroup) -> None:
             else:
                 hook(group, CLD_EXITED, status >> 8 & 0xFF)
     if is_ignored:
-        reap(group)
+        reap(group, is_waited_for=False)
     parent.child_wait.wake()
 
 
-def reap(group: ThreadGroup) -> None:
-    """The zombie is gone: its parent has its status (release_task)."""
+def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
+    """The zombie is gone: its parent has its status (release_task), or did not want it: then nobody pays for it."""
     kernel = group.kernel
     group.is_reaped = True
+    group.is_unaccounted = not is_waited_for
     group.pid_ns = None
     if group.leader is not None:
         _leave_namespaces(group.leader)
@@ -318,11 +320,13 @@ def reap(group: ThreadGroup) -> None:
     if parent is not None:
         if group in parent.children:
             parent.children.remove(group)
-        user_ns, system_ns = group_times(group)
-        parent.children_user_ns += user_ns + group.children_user_ns
-        parent.children_system_ns += system_ns + group.children_system_ns
-        parent.children_usage.add(group_usage(group))
-        parent.children_usage.add(group.children_usage)
+        if is_waited_for:
+            user_ns, system_ns = group_times(group)
+            parent.children_user_ns += user_ns + group.children_user_ns
+            parent.children_system_ns += system_ns + group.children_system_ns
+            parent.children_usage.add(group_usage(group))
+            parent.children_usage.add(group.children_usage)
+            parent.dead_io.add(group.dead_io)
     leave_process_group(group)
     if kernel.groups.get(group.tgid) is group:
         del kernel.groups[group.tgid]

@@ -25,9 +25,10 @@ _OUT: Final = POLLOUT | POLLWRNORM
 class AsyncNotifier(Waiter):
     """Sends SIGIO, or what F_SETSIG chose, for one open file."""
 
-    def __init__(self, kernel: Kernel, file: FileDescription) -> None:
+    def __init__(self, kernel: Kernel, file: FileDescription, fd: int) -> None:
         self.kernel: Kernel = kernel
         self.file: FileDescription = file
+        self.fd: int = fd  # si_fd: by which it was switched on, whatever has become of that number (fa_fd)
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         file = self.file
@@ -46,18 +47,8 @@ class AsyncNotifier(Waiter):
             code = POLL_HUP
         else:
             return False
-        signal_owner(self.kernel, file, code, mask, self._descriptor())
+        signal_owner(self.kernel, file, code, mask, self.fd)
         return False
-
-    def _descriptor(self) -> int:
-        """si_fd: a number under which the owner has the file, -1 if it has none."""
-        group = self.kernel.groups.get(self.file.owner_pid)
-        task = target_of(group) if group is not None else None
-        if task is not None:
-            for fd, file in enumerate(task.files.files):
-                if file is self.file:
-                    return fd
-        return -1
 
 
 class _Ender(CloseListener):
@@ -114,8 +105,8 @@ def _may_notify(creds: Credentials, target: Task) -> bool:
     )
 
 
-def set_async(kernel: Kernel, file: FileDescription, *, is_on: bool) -> bool:
-    """Switch notification on or off; False if the file never becomes ready (it has no queue)."""
+def set_async(kernel: Kernel, file: FileDescription, fd: int, *, is_on: bool) -> bool:
+    """Switch notification by the descriptor `fd` on or off; False if the file never becomes ready (it has no queue)."""
     queue = file.wait_queue()
     if queue is None:
         return False
@@ -127,7 +118,7 @@ def set_async(kernel: Kernel, file: FileDescription, *, is_on: bool) -> bool:
         else:
             kept.append(listener)
     if is_on:
-        notifier = AsyncNotifier(kernel, file)
+        notifier = AsyncNotifier(kernel, file, fd)
         queue.add(notifier)
         kept.append(_Ender(notifier, queue))
     file.epoll_items = kept if kept else None

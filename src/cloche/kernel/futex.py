@@ -33,6 +33,7 @@ from cloche.abi.futex import (
     FUTEX_OP_XOR,
 )
 from cloche.abi.limits import TASK_SIZE_MAX
+from cloche.abi.mman import PROT_WRITE
 from cloche.kernel.blocking import (
     BLOCKED,
     ERESTART_RESTARTBLOCK,
@@ -264,11 +265,17 @@ def futex_key(task: Task, addr: int, *, is_private: bool) -> Key:
     mm = task.mm
     if is_private:
         return (_PRIVATE, mm.process.ident(), addr, 0)
-    shared = mm.shared_key(addr)
-    if shared is not None:
-        return (_SHARED, shared[0], shared[1], shared[2])
-    if mm.find(addr) is None and len(mm.process.read(addr, 4)) != 4:
+    area = mm.find(addr)
+    if area is None:
+        if len(mm.process.read(addr, 4)) != 4:
+            raise LinuxError(EFAULT)
+    elif not area.prot:
         raise LinuxError(EFAULT)
+    elif area.is_shared() and area.backing is not None:
+        dev, ino = area.backing.map_identity()
+        return (_SHARED, dev, ino, area.offset + addr - area.start)
+    elif area.backing is None and not area.prot & PROT_WRITE:
+        raise LinuxError(EFAULT)  # get_futex_key wants to write to what is anonymous
     return (_SHARED_PRIVATE, mm.process.ident(), addr, 0)
 
 

@@ -522,14 +522,7 @@ class PosixTimer(SignalSource):
         if target is not None and not target.is_exited:
             result = send(target, info, to_group=self.task is None)
         if result == IGNORED:
-            self.info = None
-            if self.interval_ns:
-                # As Linux 6.12: an ignored periodic timer runs on, at no more than the clock tick's rate.
-                self._forward()
-                self.at_ns = max(self.at_ns, self.now_ns() + COARSE_NS)
-                self.start()
-            else:
-                self.at_ns = 0
+            self._run_on()
         elif info not in (
             target.pending.queue if self.task is not None and target else self.group.pending.queue
         ):
@@ -540,6 +533,20 @@ class PosixTimer(SignalSource):
                 self.start()
             else:
                 self.at_ns = 0
+
+    def discarded(self, info: SigInfo) -> None:
+        if self.info is info:
+            self._run_on()
+
+    def _run_on(self) -> None:
+        """Its signal is ignored: a periodic timer goes on, at no more than the clock tick's rate (as Linux 6.12)."""
+        self.info = None
+        if self.interval_ns:
+            self._forward()
+            self.at_ns = max(self.at_ns, self.now_ns() + COARSE_NS)
+            self.start()
+        else:
+            self.at_ns = 0
 
     def _forward(self) -> int:
         """Move `at_ns` past now; the periods passed, at least 1."""

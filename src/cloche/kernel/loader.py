@@ -9,7 +9,7 @@ import os
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EINVAL, ENOEXEC, ENOMEM, LinuxError
+from cloche.abi.errno import EIO, ENOEXEC, ENOMEM, LinuxError
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -68,60 +68,75 @@ class Image:
         self.phoff: int = 0
         self.phnum: int = 0
         self.segments: list[Segment] = []
-        self.interpreter: bytes = b""
+        self.interpreter: bytes | None = None
+        self.is_doomed: bool = False  # what it wants mapped cannot be: found out when there is no way back
+        self.is_overlaid: bool = False  # its segments are not in order, or overlap
         self.is_stack_executable: bool = False
         self.base: int = 0  # load bias
         self.zeroes: list[tuple[int, int]] = []  # ranges to clear once mapped
 
 
-def read_image(ctx: Context, file: FileDescription, name: bytes, max_address: int, header: bytes) -> Image:
-    """Parse an ELF file whose first bytes are `header`.  Raises LinuxError(ENOEXEC, EINVAL, ENOMEM, EIO)."""
+def read_image(
+    ctx: Context, file: FileDescription, name: bytes, max_address: int, header: bytes, *, is_main: bool = True
+) -> Image:
+    """Parse an ELF file whose first bytes are `header`.  Raises LinuxError(ENOEXEC, EIO).
+
+    As in load_elf_binary the class and the order of bytes are not looked at, and segments are only once the old program
+    is gone: see `is_doomed`.  The type of an interpreter is one of these late checks.
+    """
     if len(header) < 64 or header[:4] != b"\x7fELF":
         raise LinuxError(ENOEXEC)
-    (ident, kind, machine, _version, entry, phoff, _shoff, _flags, _ehsize, phentsize, phnum, _a, _b, _c) = (
+    (_ident, kind, machine, _version, entry, phoff, _shoff, _flags, _ehsize, phentsize, phnum, _a, _b, _c) = (
         _EHDR.unpack_from(header, 0)
     )
-    if ident[4] != 2 or ident[5] != 1 or machine != EM_X86_64 or kind not in (ET_EXEC, ET_DYN):
+    if machine != EM_X86_64 or (is_main and kind not in (ET_EXEC, ET_DYN)):
         raise LinuxError(ENOEXEC)
     if phentsize != 56 or not 1 <= phnum <= 1170:  # 64 KiB of program headers, as Linux
         raise LinuxError(ENOEXEC)
     image = Image(file, name)
     image.is_dyn = kind == ET_DYN
+    image.is_doomed = kind not in (ET_EXEC, ET_DYN)
     image.entry = entry
     image.phoff = phoff
     image.phnum = phnum
     size = 56 * phnum
-    table = header[phoff : phoff + size] if phoff + size <= len(header) else file.read_bytes(ctx, phoff, size)
+    if phoff + size <= len(header):
+        table = header[phoff : phoff + size]
+    else:
+        table = file.read_bytes(ctx, phoff, size) if phoff < 1 << 62 else b""
     if len(table) != size:
         raise LinuxError(ENOEXEC)
     last_end = 0
     for index in range(phnum):
         ptype, flags, offset, vaddr, _paddr, filesz, memsz, _align = _PHDR.unpack_from(table, 56 * index)
         if ptype == PT_LOAD:
+            if filesz > memsz or memsz > max_address or vaddr > max_address - memsz or offset > 1 << 62:
+                image.is_doomed = True
+                continue
             if memsz == 0:
                 continue
-            if filesz > memsz or memsz > max_address or vaddr > max_address - memsz or offset > 1 << 62:
-                raise LinuxError(ENOEXEC)
             if (vaddr - offset) & 4095 and filesz:
-                raise LinuxError(EINVAL)
-            if vaddr < last_end:
-                raise LinuxError(ENOEXEC)
-            last_end = vaddr + memsz
+                image.is_doomed = True
+            if vaddr & PAGE_MASK < last_end:
+                image.is_overlaid = True
+            last_end = max(last_end, page_up(vaddr + memsz))
             image.segments.append(Segment(flags, offset, vaddr, filesz, memsz))
-        elif ptype == PT_INTERP and not image.interpreter:
+        elif ptype == PT_INTERP and is_main and image.interpreter is None:
             if not 2 <= filesz <= 4096:
                 raise LinuxError(ENOEXEC)
             if offset + filesz <= len(header):
                 raw = header[offset : offset + filesz]
             else:
-                raw = file.read_bytes(ctx, offset, filesz)
-            if len(raw) != filesz or raw[-1] != 0:
+                raw = file.read_bytes(ctx, offset, filesz) if offset < 1 << 62 else b""
+            if len(raw) != filesz:
+                raise LinuxError(EIO)
+            if raw[-1] != 0:
                 raise LinuxError(ENOEXEC)
             image.interpreter = raw.split(b"\0", 1)[0]
         elif ptype == PT_GNU_STACK:
             image.is_stack_executable = flags & 1 != 0
     if not image.segments:
-        raise LinuxError(ENOEXEC)
+        image.is_doomed = True
     return image
 
 
@@ -138,9 +153,8 @@ def _segment_prot(flags: int) -> int:
 
 def place_image(mm: AddressSpace, image: Image, base: int) -> None:
     """Choose the load bias: 0 for ET_EXEC, `base` (or wherever there is room) for ET_DYN."""
-    first, last = image.segments[0], image.segments[-1]
-    low = first.vaddr & PAGE_MASK
-    span = page_up(last.vaddr + last.memsz) - low
+    low = min([segment.vaddr & PAGE_MASK for segment in image.segments])
+    span = max([page_up(segment.vaddr + segment.memsz) for segment in image.segments]) - low
     if image.is_dyn:
         at = base if base else mm.choose_address(0, span + TAIL_GAP)
         image.base = at - low
@@ -149,7 +163,7 @@ def place_image(mm: AddressSpace, image: Image, base: int) -> None:
 
 
 def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Image) -> int:
-    """Queue the mapping of every segment; the end of the highest one."""
+    """Queue the mapping of every segment, a later one over what it overlaps; the end of the highest one."""
     end = 0
     for segment in image.segments:
         prot = _segment_prot(segment.flags)
@@ -158,6 +172,9 @@ def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Imag
         file_end = vaddr + segment.filesz
         mem_end = vaddr + segment.memsz
         map_end = start
+        if image.is_overlaid:
+            covered = page_up(mem_end)
+            image.zeroes = [zero for zero in image.zeroes if not start <= zero[0] & PAGE_MASK < covered]
         if segment.filesz:
             map_end = page_up(file_end)
             mm.mmap(

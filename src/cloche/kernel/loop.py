@@ -40,6 +40,7 @@ from cloche.platform.interface import (
     EV_OPS_DONE,
     EV_OPS_FAILED,
     EV_PROCESS_DIED,
+    EV_STARTED,
     EV_SYSCALL,
     Event,
 )
@@ -427,12 +428,16 @@ def other_event(kernel: Kernel, event: Event) -> None:
             callback(event[3])
         return
     if kind == EV_PROCESS_DIED:
+        kernel.process_born(event[2])
         process_died(kernel, event)
         return
     if kind == EV_HELD:
         what = kernel.meter.note_hold(event)
         if kernel.is_strict:
             report(kernel, "in the event loop", HeldTooLong(what))
+        return
+    if kind == EV_STARTED:
+        kernel.process_born(event[2])
         return
     task = kernel.by_thread.get(event[1])
     if task is None:

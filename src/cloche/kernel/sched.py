@@ -134,7 +134,7 @@ def inherit(parent: Task, child: Task) -> None:
     child.affinity = parent.affinity
     child.ioprio = parent.ioprio
     child.memory_policy = parent.memory_policy
-    child.timer_slack_ns = parent.timer_slack_ns
+    child.timer_slack_ns = child.default_timer_slack_ns = parent.timer_slack_ns
     child.mce_kill = parent.mce_kill
     child.nice = parent.nice
     child.sched_policy = parent.sched_policy

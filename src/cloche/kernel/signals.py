@@ -92,6 +92,7 @@ from cloche.kernel.task import (
     SigInfo,
     Task,
     ThreadGroup,
+    parent_thread,
 )
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.platform.interface import Registers
@@ -115,6 +116,9 @@ class SignalSource:
 
     def dequeued(self, info: SigInfo) -> None:
         """`info` left its queue and is about to be seen; it may be changed."""
+
+    def discarded(self, info: SigInfo) -> None:
+        """`info` left its queue because it is ignored now."""
 
 
 # -- siginfo -------------------------------------------------------------------------------------------------
@@ -214,12 +218,19 @@ def flush_signals(kernel: Kernel, pending: PendingSignals, mask: int) -> None:
         return
     pending.mask &= ~mask
     kept: list[SigInfo] = []
+    dropped: list[SigInfo] = []  # of timers
     for info in pending.queue:
         if mask & sigbit(info.signo):
             _uncharge(kernel, info)
+            if isinstance(info.timer, SignalSource):
+                dropped.append(info)
         else:
             kept.append(info)
     pending.queue = kept
+    for info in dropped:
+        source = info.timer
+        if isinstance(source, SignalSource):
+            source.discarded(info)
 
 
 def flush_group(group: ThreadGroup, mask: int) -> None:
@@ -818,6 +829,8 @@ def task_exits(task: Task) -> None:
     group = task.group
     flush_signals(task.kernel, task.pending, ALL_SIGNALS)
     task.is_parked = False
+    if task.kernel.has_pdeath_signals:
+        _send_pdeath_signals(task)
     if group.is_exiting:
         return
     left = group.pending.mask & ~task.sigmask
@@ -826,19 +839,28 @@ def task_exits(task: Task) -> None:
     check_stop_complete(group, task)
 
 
+def _send_pdeath_signals(task: Task) -> None:
+    """PR_SET_PDEATHSIG: to the children of this thread, which pass to another of the process as often as one dies.
+
+    Where the whole process ends its last thread is the one that counts, so that each child hears of it once.
+    """
+    group = task.group
+    is_last = len(group.tasks) == 1
+    if group.is_exiting and not is_last:
+        return
+    for child in group.children:
+        if not child.is_alive() or not (is_last or parent_thread(child) is task):
+            continue
+        for member in list(child.tasks):
+            if member.pdeath_signal:
+                send_group_info(child, user_info(task, member.pdeath_signal))
+
+
 def group_exits(group: ThreadGroup) -> None:
     """The last thread of a process is gone, its children are not yet reparented."""
     kernel = group.kernel
     flush_signals(kernel, group.pending, ALL_SIGNALS)
     for child in list(group.children):
-        if child.pdeath_signal and child.is_alive():
-            leader = group.leader
-            uid = leader.creds.uid if leader is not None else 0
-            signo = child.pdeath_signal
-            info = SigInfo(
-                signo, SI_USER, pack_siginfo_kill(signo, SI_USER, group.tgid, uid), group.tgid, uid
-            )
-            send_group_info(child, info)
         there = child.pgrp
         if there is not None and there is not group.pgrp and there.session is group.session():
             _hang_up_if_orphaned(there, None, group)

@@ -217,6 +217,23 @@ class Tracing:
         raise NotImplementedError
 
 
+class IoCounts:
+    """What read and write calls have moved (kernel.io_counts)."""
+
+    def __init__(self) -> None:
+        self.read_bytes: int = 0
+        self.written_bytes: int = 0
+        self.reads: int = 0
+        self.writes: int = 0
+
+    def add(self, other: "IoCounts | None") -> None:
+        if other is not None:
+            self.read_bytes += other.read_bytes
+            self.written_bytes += other.written_bytes
+            self.reads += other.reads
+            self.writes += other.writes
+
+
 class Args:
     """The number and the six arguments of a system call, as signed 64-bit integers."""
 
@@ -289,6 +306,7 @@ class ThreadGroup:
         self.is_exiting: bool = False  # exit_group under way
         self.is_zombie: bool = False
         self.is_reaped: bool = False
+        self.is_unaccounted: bool = False  # reaped, and its parent ignores such children: nobody's usage
         self.is_subreaper: bool = False
         self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
         self.has_execed: bool = False
@@ -311,6 +329,7 @@ class ThreadGroup:
         self.wants_usage: bool = False  # it or an ancestor has asked for a struct rusage before
         self.dead_usage: Usage = Usage()  # as dead_user_ns
         self.children_usage: Usage = Usage()  # as children_user_ns
+        self.dead_io: IoCounts = IoCounts()  # of threads that are gone and children that were waited for
         self.itimers: list[object | None] = [None, None, None]
         self.posix_timers: dict[int, object] = {}
         self.next_posix_timer: int = 0
@@ -318,7 +337,6 @@ class ThreadGroup:
         self.oom_score_adj_min: int = 0  # what it may fall to without CAP_SYS_RESOURCE
         self.loginuid: int = 0xFFFFFFFF  # /proc/PID/loginuid
         self.is_dumpable: bool = True
-        self.pdeath_signal: int = 0
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
         self.exec_queue: WaitQueue | None = None  # woken when that wait is over
@@ -413,7 +431,9 @@ class Task(TaskBase):
         self.deadline_timer: Timer | None = None
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
+        self.pdeath_signal: int = 0  # PR_SET_PDEATHSIG
         self.timer_slack_ns: int = 50_000
+        self.default_timer_slack_ns: int = 50_000  # what its maker had
         self.mce_kill: int = 2  # PR_MCE_KILL_DEFAULT
         self.nice: int = 0
         self.sched_policy: int = 0
@@ -449,6 +469,7 @@ class Task(TaskBase):
         self.waiting_job: OpsJob | None = None  # to begin once its thread has stopped
         self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
         self.waits: int = 0  # how often a call of it had to wait
+        self.io_counts: IoCounts | None = None
 
     # -- Context ---------------------------------------------------------------------------------------
     def thread_group_id(self) -> int:
@@ -486,6 +507,15 @@ class Task(TaskBase):
         return self.tid == self.group.tgid
 
 
+def parent_thread(child: ThreadGroup) -> Task | None:
+    """The thread whose child a process is: the one that forked it, or the first of the parent that is left."""
+    parent = child.parent
+    if parent is None or not parent.tasks:
+        return None
+    forker = child.kernel.tasks.get(child.forker_tid)
+    return forker if forker is not None and forker.group is parent else parent.tasks[0]
+
+
 Handler = Callable[[Task, Args], int]
 
 
@@ -508,7 +538,7 @@ class LateUsage:
         usage.minor_faults, usage.major_faults, usage.preemptions = event[5], event[6], event[7]
         group = self.group
         group.dead_usage.add(usage)
-        while group.is_reaped and group.parent is not None:
+        while group.is_reaped and not group.is_unaccounted and group.parent is not None:
             group = group.parent
             group.children_usage.add(usage)
 
@@ -542,6 +572,7 @@ class Kernel:
         self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
+        self.births: dict[int, WaitQueue] = {}  # by HostProcess.ident(): who waits for a fork (kernel.births)
         self.late_usage: dict[int, LateUsage] = {}  # by HostProcess.ident()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
@@ -591,6 +622,7 @@ class Kernel:
         )
         self.tracing: Tracing | None = None  # kernel.ptrace
         self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has yet to wait for, by tid
+        self.has_pdeath_signals: bool = False  # somebody has asked for one
         self.ptrace_scope: int = 0  # kernel.yama.ptrace_scope
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
@@ -686,6 +718,13 @@ class Kernel:
         """Stop watching."""
         if self.fd_callbacks.pop(token, None) is not None:
             self.platform.remove_fd(fd)
+
+    def process_born(self, ident: int) -> None:
+        """A host process lives now, or never will: whoever waits for that goes on (kernel.births)."""
+        if self.births:
+            queue = self.births.pop(ident, None)
+            if queue is not None:
+                queue.wake()
 
     # -- interrupts -------------------------------------------------------------------------------------
     def interrupt(self, thread: HostThread) -> None:

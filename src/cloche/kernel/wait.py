@@ -9,7 +9,7 @@ from cloche.kernel.accounting import group_usage
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.exit import group_times, reap
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.task import ProcessGroup, Task, ThreadGroup
+from cloche.kernel.task import ProcessGroup, Task, ThreadGroup, parent_thread
 from cloche.kernel.usage import Usage, packed_usage
 
 W_NOTHREAD: Final = 0x20000000
@@ -82,15 +82,6 @@ class WaitSelector:
         return (child.exit_signal != 17) == (self.options & W_CLONE != 0)
 
 
-def parent_thread(child: ThreadGroup) -> Task | None:
-    """The thread whose child a process is: the one that forked it, or the first of the parent that is left."""
-    parent = child.parent
-    if parent is None or not parent.tasks:
-        return None
-    forker = child.kernel.tasks.get(child.forker_tid)
-    return forker if forker is not None and forker.group is parent else parent.tasks[0]
-
-
 def look(task: Task, selector: WaitSelector) -> Waited | None:
     """One pass over the children.  Raises LinuxError(ECHILD) if none could ever match."""
     options = selector.options
@@ -103,15 +94,18 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
             continue  # below
         if not selector.matches(child):
             continue
-        any_match = True
         if child.is_zombie:
-            if options & WEXITED and tracee is None:  # else its tracer comes first
+            if tracee is not None:
+                any_match = True  # its tracer comes first
+            elif options & WEXITED:
                 return _take_zombie(task, child, options)
-        elif options & WSTOPPED and child.is_stopped and not child.stop_reported:
+            continue  # nothing else can be heard of it any more
+        any_match = True
+        if options & WSTOPPED and child.is_stopped and not child.stop_reported:
             if not options & WNOWAIT:
                 child.stop_reported = True
             return _waited(task, child, CLD_STOPPED, child.stop_signal << 8 | 0x7F)
-        elif options & WCONTINUED and not child.continue_reported:
+        if options & WCONTINUED and not child.continue_reported:
             if not options & WNOWAIT:
                 child.continue_reported = True
             return _waited(task, child, CLD_CONTINUED, 0xFFFF)
@@ -120,7 +114,8 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
             continue
         for traced in tracer.ptraced:
             if selector.matches_tracee(traced):
-                any_match = True
+                if options & WEXITED or traced.tracee is None or not traced.tracee.is_zombie:
+                    any_match = True
                 found = _look_at_tracee(task, traced, options)
                 if found is not None:
                     return found

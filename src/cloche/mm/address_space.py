@@ -158,6 +158,7 @@ class AddressSpace:
         self.has_segments: bool = False  # shmat(2) was called in it
         self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
+        self.coredump_filter: int = 0x33  # /proc/PID/coredump_filter
         self.is_thp_disabled: bool = False  # PR_SET_THP_DISABLE: kept, as other hints on huge pages
         self.mdwe: int = 0  # PR_SET_MDWE: nothing becomes executable that was not, or is writable
         self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
@@ -812,6 +813,7 @@ class AddressSpace:
         new.has_sealed = self.has_sealed
         new.membarriers = self.membarriers
         new.mdwe = self.inherited_mdwe()
+        new.coredump_filter = self.coredump_filter
         new.is_thp_disabled = self.is_thp_disabled
         return new
 

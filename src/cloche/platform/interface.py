@@ -62,6 +62,10 @@ class HostProcess:
         """The thread that a blank process is born with (stopped), or that a fork left."""
         raise NotImplementedError
 
+    def is_unborn(self) -> bool:
+        """Whether its fork is ordered and not yet carried out: there is no memory to read or write so far."""
+        return False
+
     def read(self, addr: int, length: int) -> bytes:
         """Copy guest memory, fresh at the time of the call.
 

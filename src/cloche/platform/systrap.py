@@ -108,6 +108,9 @@ class SystrapProcess(HostProcess):
         assert self._main is not None
         return self._main
 
+    def is_unborn(self) -> bool:
+        return not self.is_dead and _native.process_pid(self.handle) < 0
+
     def read(self, addr: int, length: int) -> bytes:
         return b"" if self.is_dead else _native.read_process(self.handle, addr, length)
 

@@ -131,7 +131,7 @@ def sys_fcntl(task: Task, args: Args) -> int:
     if file.flags & O_PATH:
         return -EBADF
     if command == F_SETFL:
-        return set_flags(task, file, arg)
+        return set_flags(task, file, fd, arg)
     if command == F_GETLK or command == F_OFD_GETLK:
         return get_lock(task, file, to_u64(arg), is_ofd=command == F_OFD_GETLK)
     if command == F_SETLK or command == F_SETLKW:
@@ -165,7 +165,7 @@ def duplicate_from(task: Task, file: FileDescription, lowest: int, *, is_cloexec
     return task.files.install(file, limit, lowest=lowest, is_cloexec=is_cloexec)
 
 
-def set_flags(task: Task, file: FileDescription, arg: int) -> int:
+def set_flags(task: Task, file: FileDescription, fd: int, arg: int) -> int:
     """F_SETFL (setfl of fs/fcntl.c)."""
     old = file.flags
     if arg & O_NOATIME and old & O_NOATIME == 0 and not owner_or_capable(task.creds, file.inode):
@@ -174,7 +174,7 @@ def set_flags(task: Task, file: FileDescription, arg: int) -> int:
     if arg & O_DIRECT and not file.inode.is_regular() and kind != S_IFIFO:
         return -EINVAL
     new = (old & ~_SETFL_MASK) | (arg & _SETFL_MASK)
-    if (new ^ old) & FASYNC and not set_async(task.kernel, file, is_on=new & FASYNC != 0):
+    if (new ^ old) & FASYNC and not set_async(task.kernel, file, fd, is_on=new & FASYNC != 0):
         new &= ~FASYNC
     return file.set_status_flags(task, new) if new != old else 0
 

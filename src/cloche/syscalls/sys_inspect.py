@@ -7,7 +7,16 @@ from cloche.abi import kcmp
 from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH, LinuxError
 from cloche.fs.epoll import EpollFile
 from cloche.kernel.access import find_task, may_access
-from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, next_slice
+from cloche.kernel.births import birth_queue
+from cloche.kernel.blocking import (
+    BLOCKED,
+    SLICE_BYTES,
+    SLICE_NS,
+    Blocked,
+    TaskBase,
+    block_on,
+    next_slice,
+)
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
@@ -75,16 +84,17 @@ def _order(one: object, two: object) -> int:
 
 def sys_process_vm_readv(task: Task, args: Args) -> int:
     """process_vm_readv(2)."""
-    return _transfer(task, args, is_write=False)
+    return _transfer(task, is_write=False)
 
 
 def sys_process_vm_writev(task: Task, args: Args) -> int:
     """process_vm_writev(2)."""
-    return _transfer(task, args, is_write=True)
+    return _transfer(task, is_write=True)
 
 
-def _transfer(task: Task, args: Args, *, is_write: bool) -> int:
+def _transfer(task: Task, *, is_write: bool) -> int:
     """Copy between the caller's and another process's memory, in pieces that fit both lists."""
+    args = task.args
     if args.a5:
         return -EINVAL
     mem = task.user_memory()
@@ -103,7 +113,8 @@ def _transfer(task: Task, args: Args, *, is_write: bool) -> int:
     if not may_access(task, target, uses_real_ids=True):
         return -EPERM
     move = VmTransfer(task, target, local, remote, is_write=is_write)
-    return move.retry(task)
+    queue = birth_queue(task.kernel, target.mm)
+    return move.retry(task) if queue is None else block_on(task, move, queue)
 
 
 class VmTransfer(Blocked):
@@ -130,6 +141,8 @@ class VmTransfer(Blocked):
     def retry(self, task: TaskBase) -> int:
         end_ns = monotonic_ns() + SLICE_NS
         space, local, remote = self.space, self.local, self.remote
+        if not space.is_dead and space.process.is_unborn():
+            return BLOCKED
         while self.index < len(remote) and local.remaining() > 0 and not space.is_dead:
             base, length = remote[self.index]
             size = min(length - self.offset, local.remaining(), SLICE_BYTES)

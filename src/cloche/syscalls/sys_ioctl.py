@@ -39,19 +39,19 @@ def sys_ioctl(task: Task, args: Args) -> int:
         return 0
     pointer = to_u64(args.a2)
     if command == FIONBIO:
-        return change_flag(task, file, O_NONBLOCK, task.user_memory().read_i32(pointer))
+        return change_flag(task, file, to_i32(args.a0), O_NONBLOCK, task.user_memory().read_i32(pointer))
     if command == FIOASYNC:
-        return change_flag(task, file, FASYNC, task.user_memory().read_i32(pointer))
+        return change_flag(task, file, to_i32(args.a0), FASYNC, task.user_memory().read_i32(pointer))
     result = file_system_ioctl(task, file, command, args.a2)
     return file.ioctl(task, command, pointer) if result == -ENOTTY else result
 
 
-def change_flag(task: Task, file: FileDescription, flag: int, value: int) -> int:
+def change_flag(task: Task, file: FileDescription, fd: int, flag: int, value: int) -> int:
     """Set or clear one status flag."""
     new = file.flags | flag if value else file.flags & ~flag
     if new == file.flags:
         return 0
-    if flag == FASYNC and not set_async(task.kernel, file, is_on=value != 0):
+    if flag == FASYNC and not set_async(task.kernel, file, fd, is_on=value != 0):
         return -ENOTTY
     return file.set_status_flags(task, new)
 

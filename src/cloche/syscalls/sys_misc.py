@@ -9,6 +9,7 @@ from cloche.abi.limits import MAX_RW_COUNT
 from cloche.abi.misc import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from cloche.abi.personality import PER_LINUX32, PER_MASK, UNAME26
 from cloche.abi.structs import pack_utsname
+from cloche.fs.proc_system import all_filesystems
 from cloche.kernel import uts
 from cloche.kernel.blocking import SLICE_NS, Blocked, TaskBase, next_slice
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
@@ -29,6 +30,25 @@ def sys_uname(task: Task, args: Args) -> int:
         pack_utsname(uts.SYSNAME, names.hostname, release, uts.VERSION, machine, names.domainname),
     )
     return 0
+
+
+def sys_sysfs(task: Task, args: Args) -> int:
+    """sysfs(2): the kinds of file systems by number."""
+    option, kinds = to_i32(args.a0), all_filesystems()
+    mem = task.user_memory()
+    if option == 1:
+        wanted = mem.read_cstring(to_u64(args.a1))
+        for index, kind in enumerate(kinds):
+            if kind[0] == wanted:
+                return index
+        return -EINVAL
+    if option == 2:
+        index = to_u32(args.a1)
+        if index >= len(kinds):
+            return -EINVAL
+        mem.write(to_u64(args.a2), kinds[index][0] + b"\0")
+        return 0
+    return len(kinds) if option == 3 else -EINVAL
 
 
 def _read_host_name(task: Task, args: Args) -> bytes:

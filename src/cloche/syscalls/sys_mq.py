@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EACCES, EAGAIN, EBADF, EBUSY, EEXIST, EINVAL, EMSGSIZE, ENOENT, LinuxError
-from cloche.abi.fcntl import O_ACCMODE, O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_PATH
+from cloche.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_NONBLOCK, O_PATH
 from cloche.abi.ipc import (
     MQ_ATTR,
     MQ_ATTR_SIZE,
@@ -78,7 +78,7 @@ def sys_mq_open(task: Task, args: Args) -> int:
         file = do_open(task, fs.root(), name, flags & _OPEN_FLAGS, mode)
     finally:
         fs.next_attr = (DFLT_MSG, DFLT_MSGSIZE)
-    return task.files.install(file, limit, is_cloexec=flags & O_CLOEXEC != 0)
+    return task.files.install(file, limit, is_cloexec=True)
 
 
 def sys_mq_unlink(task: Task, args: Args) -> int:

@@ -16,7 +16,6 @@ from cloche.kernel.access import find_task
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.syscalls.sys_seccomp import prctl_set_seccomp
 
-DEFAULT_TIMER_SLACK_NS: Final = 50_000
 SAVED_AUXV_BYTES: Final = 416  # sizeof(mm->saved_auxv) of 6.12 on x86-64
 MM_MAP_BYTES: Final = 104  # sizeof(struct prctl_mm_map)
 ANON_NAME_LIMIT: Final = 80
@@ -255,9 +254,10 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     if option == pr.PR_SET_PDEATHSIG:
         if a1 > 64:
             return -EINVAL
-        group.pdeath_signal = a1
+        task.pdeath_signal = a1
+        task.kernel.has_pdeath_signals = True
     elif option == pr.PR_GET_PDEATHSIG:
-        mem.write_i32(a1, group.pdeath_signal)
+        mem.write_i32(a1, task.pdeath_signal)
     elif option == pr.PR_GET_DUMPABLE:
         return 1 if group.is_dumpable else 0
     elif option == pr.PR_SET_DUMPABLE:
@@ -279,7 +279,7 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_GET_TIMERSLACK:
         return task.timer_slack_ns
     elif option == pr.PR_SET_TIMERSLACK:
-        task.timer_slack_ns = a1 if 0 < a1 < 1 << 63 else DEFAULT_TIMER_SLACK_NS
+        task.timer_slack_ns = a1 if 0 < a1 < 1 << 63 else task.default_timer_slack_ns
     elif option == pr.PR_MCE_KILL_GET:
         return -EINVAL if a1 or a2 or a3 or a4 else task.mce_kill
     elif option == pr.PR_MCE_KILL:

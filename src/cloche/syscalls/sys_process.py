@@ -284,6 +284,7 @@ def sys_execveat(task: Task, args: Args) -> int:
         return -EINVAL
     name = task.user_memory().read_cstring(to_u64(args.a1))
     shown = name
+    is_unreachable = False
     start: Path | None = None
     if not name.startswith(b"/") and dirfd != -100:
         file = task.files.get(dirfd)
@@ -291,6 +292,7 @@ def sys_execveat(task: Task, args: Args) -> int:
         if start is None:
             return -EACCES
         shown = b"/dev/fd/%d" % dirfd + (b"/" + name if name else b"")
+        is_unreachable = dirfd in task.files.cloexec
     if not name:
         if not flags & AT_EMPTY_PATH or start is None:
             return -ENOENT
@@ -303,7 +305,7 @@ def sys_execveat(task: Task, args: Args) -> int:
             return -40  # ELOOP
     argv = read_string_array(task, to_u64(args.a2))
     envp = read_string_array(task, to_u64(args.a3))
-    return begin_exec(task, path, shown, argv, envp)
+    return begin_exec(task, path, shown, argv, envp, is_unreachable=is_unreachable)
 
 
 # -- exit and wait ---------------------------------------------------------------------------------------------

@@ -73,11 +73,6 @@ def sys_landlock_restrict_self(task: Task, args: Args) -> int:
     return -ENOSYS
 
 
-def sys_sysfs(task: Task, args: Args) -> int:
-    """sysfs(2): obsolete; as without CONFIG_SYSFS_SYSCALL."""
-    return -ENOSYS
-
-
 def sys_modify_ldt(task: Task, args: Args) -> int:
     """modify_ldt(2): as without CONFIG_MODIFY_LDT_SYSCALL."""
     return -ENOSYS

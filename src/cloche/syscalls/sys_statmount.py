@@ -76,8 +76,8 @@ def _read_request(task: Task, addr: int) -> tuple[int, int]:
     _size, spare, mnt_id, param, namespace = _REQUEST.unpack(data)
     if spare or mnt_id <= UNIQUE_ID_BASE:
         raise LinuxError(EINVAL)
-    if namespace:
-        raise LinuxError(ENOENT)  # its numbers are not given out
+    if namespace and namespace != task.mount_ns.ino:
+        raise LinuxError(ENOENT)
     return mnt_id, param
 
 

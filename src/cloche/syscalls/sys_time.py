@@ -5,7 +5,7 @@ Decodes, checks as kernel/time/ does; timers are in `kernel.itimers`.  Nothing m
 
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EOPNOTSUPP, EPERM, LinuxError
+from cloche.abi.errno import EFAULT, EINVAL, EOPNOTSUPP, EPERM, LinuxError
 from cloche.abi.structs import (
     ITIMERSPEC_SIZE,
     ITIMERVAL_SIZE,
@@ -95,8 +95,10 @@ class SleepWait(Blocked):
         left_ns = self.deadline_ns - monotonic_ns() if self.deadline_ns >= 0 else KTIME_MAX
         if left_ns <= 0:
             return 0
-        if self.remainder_addr:
-            task.user_memory().write(self.remainder_addr, pack_timespec(left_ns))
+        if self.remainder_addr and not task.user_memory().write_now(
+            self.remainder_addr, pack_timespec(left_ns)
+        ):
+            return -EFAULT  # even where no handler runs
         task.restart = self
         return -ERESTART_RESTARTBLOCK
 
@@ -145,7 +147,8 @@ class CpuSleepWait(Blocked):
         timer = self.timer
         if self.remainder_addr:
             left_ns = max(timer.at_ns - timer.clock.now_ns(), 0)
-            timer.task.user_memory().write(self.remainder_addr, pack_timespec(left_ns))
+            if not timer.task.user_memory().write_now(self.remainder_addr, pack_timespec(left_ns)):
+                return -EFAULT
         timer.task.restart = self
         return -ERESTART_RESTARTBLOCK
 

@@ -95,6 +95,7 @@ from cloche.syscalls.sys_misc import (
     sys_personality,
     sys_setdomainname,
     sys_sethostname,
+    sys_sysfs,
     sys_syslog,
     sys_uname,
 )
@@ -247,7 +248,6 @@ from cloche.syscalls.sys_refused import (
     sys_rseq,
     sys_swapoff,
     sys_swapon,
-    sys_sysfs,
     sys_userfaultfd,
     sys_vhangup,
 )
@@ -568,7 +568,7 @@ _TABLE: Final[list[Row]] = [
     row(136, "ustat", sys_ustat, FULL),
     row(137, "statfs", sys_statfs, FULL),
     row(138, "fstatfs", sys_fstatfs, FULL),
-    row(139, "sysfs", sys_sysfs, REFUSED, "ENOSYS: obsolete"),
+    row(139, "sysfs", sys_sysfs, FULL),
     row(140, "getpriority", sys_getpriority, FULL),
     row(141, "setpriority", sys_setpriority, FULL),
     row(142, "sched_setparam", sys_sched_setparam, FULL),

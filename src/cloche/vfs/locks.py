@@ -230,20 +230,29 @@ def end_lock_wait(table: LockTable, wait: LockWait) -> None:
 
 
 # -- /proc/locks ---------------------------------------------------------------------------------------------
-def proc_locks_text(table: LockTable) -> str:
-    """The lines of /proc/locks (proc_locks(5))."""
+def proc_locks_text(
+    table: LockTable, file: FileDescription | None = None, files: object | None = None
+) -> str:
+    """The lines of /proc/locks (proc_locks(5)), or in fdinfo those of an open file and a table of descriptors."""
     lines: list[str] = []
+    prefix = "" if file is None else "lock:\t"
     for locks in table.inodes:
+        if file is not None and locks.inode is not file.inode:
+            continue
         dev = locks.inode.dev()
         where = f"{major(dev):02x}:{minor(dev):02x}:{locks.inode.ino}"
         for record in locks.records:
+            if file is not None and record.owner is not file and record.owner is not files:
+                continue
             kind = "OFDLCK" if record.is_ofd else "POSIX "
             mode = "READ " if record.kind == F_RDLCK else "WRITE"
             end = "EOF" if record.end == OFFSET_MAX else str(record.end)
             lines.append(
-                f"{len(lines) + 1}: {kind} ADVISORY  {mode} {record.pid} {where} {record.start} {end}\n"
+                f"{prefix}{len(lines) + 1}: {kind} ADVISORY  {mode} {record.pid} {where} {record.start} {end}\n"
             )
         for flock in locks.flocks:
+            if file is not None and flock.file is not file:
+                continue
             mode = "READ " if flock.kind == LOCK_SH else "WRITE"
-            lines.append(f"{len(lines) + 1}: FLOCK  ADVISORY  {mode} {flock.pid} {where} 0 EOF\n")
+            lines.append(f"{prefix}{len(lines) + 1}: FLOCK  ADVISORY  {mode} {flock.pid} {where} 0 EOF\n")
     return "".join(lines)

@@ -41,6 +41,7 @@ from cloche.vfs.objects import (
 Producer = Callable[[Context], bytes]
 Consumer = Callable[[Context, bytes], int]
 
+_SEEK_CUR: Final = 1
 WRITE_LIMIT: Final = 65536  # the most that one write to a pseudo file may carry
 
 
@@ -192,6 +193,7 @@ class GeneratedInode(PseudoInode):
 
     def __init__(self, fs: PseudoFs, mode: int = 0o444, ino: int = 0) -> None:
         super().__init__(fs, S_IFREG | mode, ino)
+        self.has_end: bool = fs.kind != "proc"  # most files of proc are sequences, that lseek knows no end of
 
     def generate(self, ctx: Context) -> bytes:
         """The whole contents now.  Raises LinuxError."""
@@ -266,6 +268,12 @@ class GeneratedDescription(FileDescription):
             count = dst.copy_to(text[offset : offset + want])
         self._expected = offset + count
         return count
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        inode = self.inode
+        if whence > _SEEK_CUR and isinstance(inode, GeneratedInode) and not inode.has_end:
+            return -EINVAL
+        return super().lseek(ctx, offset, whence)
 
     def release(self) -> None:
         KERNEL_MEMORY.give(len(self._text))

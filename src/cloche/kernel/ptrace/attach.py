@@ -31,8 +31,7 @@ from cloche.kernel.signals import (
     send,
     signal_wake,
 )
-from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee
-from cloche.kernel.wait import parent_thread
+from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee, parent_thread
 from cloche.vfs.waitqueue import WaitQueue
 
 SCOPE_RELATIONAL: Final = 1

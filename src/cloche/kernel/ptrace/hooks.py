@@ -230,11 +230,13 @@ class Hooks(Tracing):
     def vfork_done(self, task: Task, child_pid: int) -> bool:
         if not wants_event(task, PTRACE_EVENT_VFORK_DONE):
             return False
-        op = task.blocked
+        op, tracee, message = task.blocked, task.tracee, child_pid
+        if tracee is not None and isinstance(op, VforkWait):
+            message = pid_in(tracee.tracer.pid_ns, op.child.tid)
         if op is not None:
             end_wait(task, op)
         note_call(task, child_pid, in_syscall=True)
-        stop_for_event(task, PTRACE_EVENT_VFORK_DONE, child_pid, child_pid, settles=False)
+        stop_for_event(task, PTRACE_EVENT_VFORK_DONE, message, child_pid, settles=False)
         return True
 
     def exec_waits(self, task: Task) -> bool:

@@ -1,0 +1,70 @@
+"""/proc/PID/io: what processes read and wrote (struct task_io_accounting).
+
+Counting begins when somebody first opens such a file: programs look at differences, and until then no call pays for it.
+It hangs on `Kernel.trace`, which every finished call looks at, in front of what --strace has there.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloche.kernel.task import Args, IoCounts, Kernel, Task
+
+_NAME: Final = "io_counts"  # in kernel.extra
+_READS: Final = frozenset({0, 17, 19, 295, 327})  # read pread64 readv preadv preadv2
+_WRITES: Final = frozenset({1, 18, 20, 296, 328})
+_BOTH: Final = frozenset({40, 326})  # sendfile copy_file_range
+
+Trace = Callable[[Task, Args, int], None]
+
+
+class IoCounter:
+    """What stands in for `Kernel.trace`."""
+
+    def __init__(self, inner: Trace | None) -> None:
+        self.inner: Trace | None = inner
+
+    def finished(self, task: Task, args: Args, result: int) -> None:
+        """A call is over."""
+        number = args.nr
+        if number in _READS or number in _WRITES or number in _BOTH:
+            counts = task.io_counts
+            if counts is None:
+                counts = task.io_counts = IoCounts()
+            count = max(result, 0)
+            if number not in _WRITES:
+                counts.read_bytes += count
+                counts.reads += 1
+            if number not in _READS:
+                counts.written_bytes += count
+                counts.writes += 1
+        inner = self.inner
+        if inner is not None:
+            inner(task, args, result)
+
+
+def start_counting(kernel: Kernel) -> None:
+    """From now on."""
+    if _NAME in kernel.extra:
+        return
+    counter = IoCounter(kernel.trace)
+    kernel.extra[_NAME] = counter
+    kernel.trace = counter.finished
+    kernel.exit_hooks.append(_task_exits)
+
+
+def _task_exits(task: Task) -> None:
+    if task.io_counts is not None:
+        task.group.dead_io.add(task.io_counts)
+        task.io_counts = None
+
+
+def io_counts(task: Task, *, is_thread: bool) -> IoCounts:
+    """Of a thread, or of its process with its dead threads and the children that it has waited for."""
+    total = IoCounts()
+    if is_thread:
+        total.add(task.io_counts)
+        return total
+    total.add(task.group.dead_io)
+    for member in task.group.tasks:
+        total.add(member.io_counts)
+    return total
