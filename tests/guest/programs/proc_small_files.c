@@ -82,8 +82,10 @@ static void show_info(int fd) {
     close(info);
     for (line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         char *mask = strstr(line, "mask:"), *write = strstr(line, "WRITE");
-        if (!strncmp(line, "flags", 5) || !strncmp(line, "tty", 3))
+        if (!strncmp(line, "flags", 5))
             puts(line);
+        else if (!strncmp(line, "tty", 3))
+            puts("tty");
         else if (!strncmp(line, "inotify", 7))
             printf("%.13s %.24s\n", line, mask);
         else if (!strncmp(line, "lock", 4))
