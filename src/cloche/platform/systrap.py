@@ -89,7 +89,8 @@ class SystrapProcess(HostProcess):
         self.has_threads = False  # it had more than one at some time
         self.is_dead = False
         self.is_blank = False  # in the pool: nobody is told of its death
-        self.was_blank = False  # nobody is told of its birth
+        self.was_blank = False  # nobody is told of its birth, unless he has asked
+        self.is_awaited = False
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
         self._main: SystrapThread | None = None
@@ -109,7 +110,10 @@ class SystrapProcess(HostProcess):
         return self._main
 
     def is_unborn(self) -> bool:
-        return not self.is_dead and _native.process_pid(self.handle) < 0
+        if self.is_dead or _native.process_pid(self.handle) >= 0:
+            return False
+        self.is_awaited = True
+        return True
 
     def read(self, addr: int, length: int) -> bytes:
         return b"" if self.is_dead else _native.read_process(self.handle, addr, length)
@@ -719,7 +723,7 @@ class Systrap(Platform):
             return True
         if kind == EV_STARTED:
             process = self._processes.get(event[2])
-            return process is None or process.was_blank
+            return process is None or (process.was_blank and not process.is_awaited)
         if kind == EV_PROCESS_DIED:
             process = self._processes.get(event[2])
             if process is None:

@@ -658,7 +658,8 @@ class TestJobControl:
 
     def test_parent_death_signal(self, world: World) -> None:
         child = world.add_child(3, world.task)
-        child.group.pdeath_signal = SIGALRM
+        child.pdeath_signal = SIGALRM
+        world.kernel.has_pdeath_signals = True
         signals.set_sigmask(child, ~0)
-        signals.group_exits(world.task.group)
+        signals.task_exits(world.task)
         assert child.group.pending.mask == sigbit(SIGALRM)
