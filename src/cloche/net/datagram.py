@@ -6,13 +6,18 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.capability import CAP_NET_RAW
-from cloche.abi.errno import EINVAL, ENODEV, EPERM, LinuxError
+from cloche.abi.errno import EINVAL, EMSGSIZE, ENODEV, EPERM, LinuxError
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
+    IP_MTU_DISCOVER,
     IP_MULTICAST_TTL,
     IP_PKTINFO,
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
     IP_PROTOCOL,
+    IP_RECVERR,
     IP_RECVORIGDSTADDR,
     IP_RECVTOS,
     IP_RECVTTL,
@@ -30,13 +35,17 @@ from cloche.abi.socket import (
     IPV6_FLOWINFO,
     IPV6_HOPLIMIT,
     IPV6_HOPOPTS,
+    IPV6_MTU_DISCOVER,
     IPV6_PKTINFO,
+    IPV6_RECVERR,
     IPV6_RECVHOPLIMIT,
     IPV6_RECVORIGDSTADDR,
     IPV6_RECVPKTINFO,
     IPV6_RECVTCLASS,
     IPV6_RTHDRDSTOPTS,
     IPV6_TCLASS,
+    SO_EE_ORIGIN_ICMP,
+    SO_EE_ORIGIN_LOCAL,
     SO_MARK,
     SO_PRIORITY,
     SO_RCVMARK,
@@ -46,15 +55,28 @@ from cloche.abi.socket import (
 )
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.net.control import socket_control
-from cloche.net.inet_addr import ANY4, ANY6, LO_INDEX, LOOPBACK4, encode, is_multicast, mapped, unmapped
-from cloche.net.inet_base import InetSocket
+from cloche.net.inet_addr import (
+    ANY4,
+    ANY6,
+    BROADCAST4,
+    LO_INDEX,
+    LOOPBACK4,
+    encode,
+    is_group,
+    is_multicast,
+    mapped,
+    unmapped,
+)
+from cloche.net.inet_base import InetSocket, QueuedError
 from cloche.net.socket import Incoming, Outgoing
 from cloche.vfs.objects import Context
 
 _I32: Final = Struct("<i")
 _U16: Final = Struct("<H")
 _PKTINFO: Final = Struct("<i4s4s")
+ALWAYS_FITS: Final = 500  # bytes, whatever the MTU may be
 _SOL_UDP: Final = 17
+_IP_MAX: Final = 65535
 _OPTION_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS})
 
 
@@ -175,6 +197,47 @@ def _send_control6(ctx: Context, sock: InetSocket, kind: int, data: bytes, gram:
         raise LinuxError(EINVAL)
 
 
+def check_size(sock: InetSocket, gram: Datagram, length: int, header_bytes: int) -> None:
+    """Whether a message of `length` bytes goes out (ip_append_data, ip6_append_data).
+
+    `header_bytes` is what the protocol puts before it.  Raises LinuxError(EMSGSIZE), with an entry of the error queue
+    that says what would fit.
+    """
+    mtu = sock.stack.lo.mtu
+    if len(gram.dest) == 4:
+        total = length + header_bytes + 20
+        if total <= min(mtu, _IP_MAX):
+            return
+        discover = sock.ip.get(IP_MTU_DISCOVER, 1)
+        known = mtu if discover >= IP_PMTUDISC_PROBE else min(mtu, _IP_MAX)
+        may_cut = discover < IP_PMTUDISC_DO or discover == IP_PMTUDISC_OMIT
+        if total <= (_IP_MAX if may_cut else known) and discover != IP_PMTUDISC_PROBE:
+            return
+        if sock.ip.get(IP_RECVERR, 0):
+            if (
+                total <= known and discover == IP_PMTUDISC_PROBE
+            ):  # it fails on its way, which knows of IP's own limit
+                note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_ICMP, 3, 4, gram.dest, gram.dest_port, gram.data)
+                known = min(mtu, _IP_MAX)
+            else:
+                port = sock.rport if sock.is_active() else 0  # not that of the message
+                note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_LOCAL, 0, 0, gram.dest, port, b"")
+            note.first = known
+            sock.queue_error(note)
+        raise LinuxError(EMSGSIZE)
+    if length + header_bytes + 40 <= mtu:
+        return
+    discover = sock.ip6.get(IPV6_MTU_DISCOVER, 1)
+    may_cut = discover < IP_PMTUDISC_DO or discover == IP_PMTUDISC_OMIT
+    if may_cut and length + header_bytes <= _IP_MAX:
+        return
+    if sock.ip6.get(IPV6_RECVERR, 0):
+        note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_LOCAL, 0, 0, gram.dest, gram.dest_port, b"")
+        note.first = mtu
+        sock.queue_error(note)
+    raise LinuxError(EMSGSIZE)
+
+
 def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
     """What a receiver has asked to be told about a message."""
     if gram.time_ns:
@@ -187,7 +250,9 @@ def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
     if sock.ip and (sock.family == AF_INET or len(gram.dest) == 4):
         options = sock.ip
         if options.get(IP_PKTINFO, 0):
-            local = gram.dest if not is_multicast(gram.dest) else LOOPBACK4
+            local = gram.dest if not is_group(gram.dest) else LOOPBACK4
+            if gram.dest == BROADCAST4:
+                local = ANY4
             info.control.append((IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(LO_INDEX, local[-4:], gram.dest[-4:])))
         if options.get(IP_RECVTTL, 0):
             info.control.append((IPPROTO_IP, IP_TTL, _I32.pack(gram.ttl)))

@@ -57,6 +57,7 @@ from cloche.abi.socket import (
     MSG_ERRQUEUE,
     MSG_TRUNC,
     SO_EE_CODE_ZEROCOPY_COPIED,
+    SO_EE_ORIGIN_LOCAL,
     SO_EE_ORIGIN_ZEROCOPY,
     SO_ZEROCOPY,
     SOCK_RAW,
@@ -85,6 +86,7 @@ from cloche.vfs.objects import Context
 from cloche.vfs.userns import UserNamespace
 
 _I32: Final = Struct("<i")
+MAX_ERRORS: Final = 64
 _EXTENDED: Final = Struct("<IBBBxII")
 
 
@@ -289,6 +291,15 @@ class InetSocket(IpSocket):
             except LinuxError as error:
                 raise LinuxError(11 if error.errno == EADDRINUSE else error.errno)
 
+    def source_to(self, dest: bytes) -> bytes:
+        """The source address for what goes to `dest`; bound to lo, IPv4 asks no route.  Raises LinuxError."""
+        try:
+            return self.stack.lo.source_for(dest)
+        except LinuxError:
+            if self.bound_ifindex != LO_INDEX or len(dest) != 4 or not self.stack.lo.is_up:
+                raise
+            return ANY4
+
     def drop_port(self) -> None:
         """Give the port back."""
         hold = self.hold
@@ -346,6 +357,7 @@ class InetSocket(IpSocket):
             source = b""
             if found.dest:
                 info.name = encode(self.family, found.dest, found.port)
+            if found.dest and found.origin != SO_EE_ORIGIN_LOCAL:
                 source = LOOPBACK4 if len(found.dest) == 4 else found.dest
             value = _EXTENDED.pack(found.errno, found.origin, found.kind, found.code, found.first, found.last)
             if self.family == AF_INET6:
@@ -357,6 +369,12 @@ class InetSocket(IpSocket):
         if found.errno:
             self.error = self.errors[0].errno if self.errors else 0
         return copied
+
+    def queue_error(self, note: "QueuedError") -> None:
+        """One more entry of the error queue (sock_queue_err_skb); it makes the socket readable by POLLERR."""
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(note)
+            self.queue.wake(POLLERR)
 
     def zero_copied(self) -> None:
         """A send with MSG_ZEROCOPY is complete: it was copied, and says so (SO_EE_CODE_ZEROCOPY_COPIED)."""

@@ -7,7 +7,7 @@ somebody.  `IpPacket` is defined in `cloche.net.socket`.
 from struct import Struct
 from typing import Final
 
-from cloche.abi.socket import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
+from cloche.abi.socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 from cloche.net.socket import IpPacket
 
 TCP_FIN: Final = 1
@@ -78,6 +78,18 @@ def checksummed(protocol: int, source: bytes, dest: bytes, message: bytes, at: i
     bare = message[:at] + b"\0\0" + message[at + 2 :]
     total = checksum(pseudo(protocol, source, dest, len(bare)) + bare)
     return bare[:at] + total.to_bytes(2, "big") + bare[at + 2 :]
+
+
+def is_right(packet: IpPacket) -> bool:
+    """Whether the checksum of a packet's protocol is right: ICMP's, or one that covers the pseudo-header, too."""
+    body = packet.data[packet.header_bytes :]
+    if packet.protocol == IPPROTO_ICMP:
+        return checksum(body) == 0
+    if packet.protocol == IPPROTO_UDP and len(packet.source) == 4:
+        if body[6:8] == b"\0\0":
+            return True  # none was made
+        body = body[: max(body[4] << 8 | body[5], 8)]
+    return checksum(pseudo(packet.protocol, packet.source, packet.dest, len(body)) + body) == 0
 
 
 def tcp(

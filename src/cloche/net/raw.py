@@ -14,6 +14,7 @@ from cloche.abi.socket import (
     IP_HDRINCL,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    IPPROTO_IPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
     IPV6_CHECKSUM,
@@ -24,10 +25,10 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
 from cloche.net import packets
-from cloche.net.datagram import Datagram, sent_control
+from cloche.net.datagram import ALWAYS_FITS, Datagram, check_size, sent_control
 from cloche.net.inet_addr import encode, is_any
 from cloche.net.inet_base import NetStack
-from cloche.net.socket import IpPacket, Outgoing
+from cloche.net.socket import IpPacket, Outgoing, small_head_bytes
 from cloche.net.udp import DatagramSocket, udp_arrive
 from cloche.vfs.objects import Context
 
@@ -122,6 +123,7 @@ class RawSocket(DatagramSocket):
         if family == AF_INET and protocol == IPPROTO_RAW:
             self.ip[IP_HDRINCL] = 1
         self.checksum_at: int = 2 if family == AF_INET6 and protocol == IPPROTO_ICMPV6 else -1
+        self.shown_port: int = protocol  # until it is disconnected
         self.filter: bytes = b""  # ICMP_FILTER: types that are not wanted
         self.stack.taps[self] = None
 
@@ -131,7 +133,7 @@ class RawSocket(DatagramSocket):
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
         length = src.remaining()
-        if length > 0xFFFF:
+        if length > 0xFFFF and self.family == AF_INET:
             return -EMSGSIZE
         if flags & MSG_OOB:
             return -EOPNOTSUPP
@@ -139,12 +141,15 @@ class RawSocket(DatagramSocket):
             return self.take_error()
         end = self.destination(out)
         source = self._source(end)
+        gram = Datagram(b"", source, 0, end.addr, 0)
+        sent_control(ctx, self, out, gram)
+        has_header = self.family == AF_INET and self.ip.get(IP_HDRINCL, 0) != 0
+        if length > ALWAYS_FITS and not has_header:
+            check_size(self, gram, length, 0)
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(EFAULT)
-        gram = Datagram(b"", source, 0, end.addr, 0)
-        sent_control(ctx, self, out, gram)
-        if self.family == AF_INET and self.ip.get(IP_HDRINCL, 0):
+        if has_header:
             if length < 20 or (data[0] & 15) * 4 > length:
                 return -EINVAL
             packet = with_header(data, source)
@@ -174,6 +179,8 @@ class RawSocket(DatagramSocket):
         if self.filter and len(packet.data) > start and self.is_filtered(packet.data[start]):
             return
         data = packet.data if self.family == AF_INET else packet.data[start:]
+        if self.family == AF_INET6 and self.checksum_at >= 0 and not packets.is_right(packet):
+            return
         gram = Datagram(data, packet.source, 0, packet.dest, 0)
         gram.ttl, gram.tos = packet.ttl, packet.tos
         gram.mark, gram.priority = packet.mark, packet.priority
@@ -185,9 +192,11 @@ class RawSocket(DatagramSocket):
         return at < len(self.filter) and self.filter[at] >> (kind & 7) & 1 != 0
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        if level == _SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
+        if level == _SOL_RAW and self.family == AF_INET6:
             if len(value) < 4:
                 return -EINVAL
+            if name != IPV6_CHECKSUM:
+                return -ENOPROTOOPT
             offset = int.from_bytes(value[:4], "little", signed=True)
             if offset > 0 and offset & 1:
                 return -EINVAL
@@ -203,6 +212,18 @@ class RawSocket(DatagramSocket):
         size = 4 if self.family == AF_INET else 32
         self.filter = value[:size] + self.filter[len(value[:size]) :]
         return 0
+
+    def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if level == IPPROTO_IPV6 and name == IPV6_CHECKSUM and self.family == AF_INET6:
+            return (
+                -EINVAL if self.protocol == IPPROTO_ICMPV6 else self.set_protocol(ctx, _SOL_RAW, name, value)
+            )
+        return super().setsockopt(ctx, level, name, value)
+
+    def getsockopt(self, ctx: Context, level: int, name: int, length: int) -> bytes:
+        if level == IPPROTO_IPV6 and name == IPV6_CHECKSUM and self.family == AF_INET6:
+            return self.get_protocol(ctx, _SOL_RAW, name, length)
+        return super().getsockopt(ctx, level, name, length)
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level == _SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
@@ -221,8 +242,20 @@ class RawSocket(DatagramSocket):
     def take_port(self, addr: bytes, port: int) -> None:
         self.lport = 0
 
+    def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
+        result = super().connect(ctx, addr, is_nonblocking=is_nonblocking)
+        if result == 0 and not self.is_connected:
+            self.shown_port = 0
+        return result
+
     def local_name(self) -> bytes:
-        return encode(self.family, self.laddr, self.protocol if self.family == AF_INET else 0)
+        return encode(self.family, self.laddr, self.shown_port)
+
+    def charge_of(self, gram: Datagram) -> int:
+        return small_head_bytes(len(gram.data) + (31 if self.family == AF_INET else 76))
+
+    def is_full(self, charge: int) -> bool:
+        return self.charged >= self.rcvbuf  # sock_queue_rcv_skb looks before it adds
 
 
 def with_header(data: bytes, source: bytes) -> IpPacket:
@@ -242,6 +275,8 @@ def take_in(stack: NetStack, packet: IpPacket) -> None:
     stack.pass_packet(packet)
     body = packet.data[packet.header_bytes :]
     if len(body) < 8 or not stack.lo.is_local(packet.dest):
+        return
+    if packet.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP) and not packets.is_right(packet):
         return
     protocol = packet.protocol
     if (protocol == IPPROTO_ICMP and body[0] == _ECHO_REQUEST and len(packet.source) == 4) or (

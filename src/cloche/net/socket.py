@@ -793,6 +793,11 @@ def how_mask(how: int) -> int:
     return SHUTDOWN_MASK
 
 
+def small_head_bytes(length: int) -> int:
+    """The same for packets of IP, of which short ones come from a cache of their own (skb_small_head_cache)."""
+    return 832 if length <= 256 else head_bytes(length)
+
+
 def head_bytes(length: int) -> int:
     """What a linear buffer of `length` bytes is charged for: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320

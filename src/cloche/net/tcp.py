@@ -243,7 +243,7 @@ class TcpSocket(TcpStream):
         stack = self.stack
         if is_multicast(end.addr) or is_broadcast(end.addr):
             raise LinuxError(ENETUNREACH)
-        source = stack.lo.source_for(end.addr)
+        source = self.source_to(end.addr)
         if not is_any(self.laddr):
             source = self.laddr
         if len(source) != len(end.addr):
@@ -258,7 +258,7 @@ class TcpSocket(TcpStream):
         self.raddr, self.rport = end.addr, end.port
         self.state = TCP_SYN_SENT
         self.error = 0
-        if stack.lo.routes.rows and not stack.lo.is_local(end.addr):
+        if (stack.lo.routes.rows or self.bound_ifindex) and not stack.lo.is_local(end.addr):
             self._start_syn_timer()  # a route leads to lo, but nobody there is meant
             return
         listener = find_listener(stack, end.addr, end.port)

@@ -60,8 +60,10 @@ from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import packets
 from cloche.net.copying import copy_whole
-from cloche.net.datagram import Datagram, received_control, sent_control
+from cloche.net.datagram import ALWAYS_FITS, Datagram, check_size, received_control, sent_control
 from cloche.net.inet_addr import (
+    ANY4,
+    BROADCAST4,
     LO_INDEX,
     LOOPBACK4,
     Endpoint,
@@ -83,8 +85,8 @@ from cloche.net.socket import (
     STATE_WAKE,
     Incoming,
     Outgoing,
-    head_bytes,
     how_mask,
+    small_head_bytes,
 )
 from cloche.vfs.objects import Context
 
@@ -157,18 +159,18 @@ class DatagramSocket(InetSocket):
         """The source address for a destination; checks that it can be reached.  Raises LinuxError."""
         addr = end.addr
         if is_broadcast(addr):
+            if addr == BROADCAST4 and self.bound_ifindex != LO_INDEX:
+                raise LinuxError(ENETUNREACH)  # no route says where to
             if not self.is_broadcast:
                 raise LinuxError(EACCES)
-            if addr != b"\x7f\xff\xff\xff":
-                raise LinuxError(ENETUNREACH)
-            return LOOPBACK4
+            return ANY4 if addr == BROADCAST4 else LOOPBACK4
         if is_multicast(addr):
             if not self._multicast_device(addr, end.scope):
                 raise LinuxError(ENETUNREACH)
             if not is_any(self.laddr):
                 return self.laddr
             return LOOPBACK4 if len(addr) == 4 else bytes(15) + b"\1"
-        source = self.stack.lo.source_for(addr)
+        source = self.source_to(addr)
         mine = self.laddr
         return source if is_any(mine) or len(mine) != len(addr) or is_group(mine) else mine
 
@@ -207,8 +209,8 @@ class DatagramSocket(InetSocket):
         if self.filter_program is not None and not self.is_kept(gram):
             self.drops += 1
             return
-        charge = head_bytes(len(gram.data) + 64)
-        if (self.charged + charge > self.rcvbuf and self.inbox) or not KERNEL_MEMORY.has_room(0):
+        charge = self.charge_of(gram)
+        if (self.is_full(charge) and self.inbox) or not KERNEL_MEMORY.has_room(0):
             self.drops += 1
             self.stack.count("UdpRcvbufErrors")
             return
@@ -221,6 +223,14 @@ class DatagramSocket(InetSocket):
         self.charged += charge
         self.inbox.append(gram)
         self.queue.wake(IN_WAKE)
+
+    def charge_of(self, gram: Datagram) -> int:
+        """What a message counts in the receive buffer: with its headers."""
+        return small_head_bytes(len(gram.data) + (64 if len(gram.dest) == 4 else 76))
+
+    def is_full(self, charge: int) -> bool:
+        """Whether a message more goes past the receive buffer (__udp_enqueue_schedule_skb)."""
+        return self.charged + charge > self.rcvbuf
 
     def is_kept(self, gram: Datagram) -> bool:
         """Ask the socket's filter, which may also cut the message."""
@@ -366,7 +376,7 @@ class UdpSocket(DatagramSocket):
 
     def send(self, ctx: Context, src: IovIter, flags: int, out: Outgoing | None) -> int:
         length = src.remaining()
-        if length > 0xFFFF:
+        if length > 0xFFFF and self.family == AF_INET:
             return -EMSGSIZE
         if self.lport == 0:
             self.autobind()
@@ -383,8 +393,10 @@ class UdpSocket(DatagramSocket):
         source = self._source(end)
         gram = Datagram(b"", source, self.lport, end.addr, end.port)
         segment = sent_control(ctx, self, out, gram) or self.udp.get(UDP_SEGMENT, 0)
-        if length > MAX_UDP and not segment:
+        if length > 0xFFFF and len(end.addr) == 4:
             return -EMSGSIZE
+        if length > ALWAYS_FITS and not segment:
+            check_size(self, gram, length, 8)
         if self.error:
             return self.take_error()
         if self.shut & SEND_SHUTDOWN:
@@ -499,7 +511,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         # Whatever IP_MULTICAST_LOOP says: what lo sends, it receives.
         _deliver_group(found, gram)
         return
-    is_foreign = bool(stack.lo.routes.rows) and not stack.lo.is_local(gram.dest)
+    is_foreign = bool(stack.lo.routes.rows or sender.bound_ifindex) and not stack.lo.is_local(gram.dest)
     if is_foreign and len(gram.dest) == 16:
         return  # a route leads to lo, where IPv6 drops what is not ours
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
