@@ -1,6 +1,7 @@
 """What a program sees of the host by default, and that it cannot change any of it."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def test_top_of_the_tree(project: Path) -> None:
     hosts = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt", "etc"}
     own = {"boot", "dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"}
     assert names - hosts - own <= {project.parts[1]}, names
-    for empty in ("/boot", "/mnt", "/media", "/srv"):
+    for empty in ("/boot", "/mnt", "/media"):
         assert run("ls", "-A", empty, cwd=project).out == ""
 
 
@@ -86,8 +87,8 @@ def test_neither_var_run_nor_sockets(tmp_path: Path) -> None:
         cwd=Path("/usr"),
     )
     assert "sock" not in done.out and "pid" not in done.out.replace("pidfd", ""), done
-    done = shell("ls -A /run; readlink /var/run || ls -d /var/run; true", cwd=Path("/usr"))
-    assert set(done.out.split()) <= {"lock", "/run", "../run"}, done
+    done = shell("find /run ! -type d; readlink /var/run || ls -d /var/run; true", cwd=Path("/usr"))
+    assert set(done.out.split()) <= {"/run", "../run"}, done
 
 
 def test_proc_shows_the_sandbox_only() -> None:
@@ -154,6 +155,33 @@ def test_system_directories_are_untouched() -> None:
 def test_writable_places() -> None:
     done = shell("for d in ~ /tmp /var/tmp /dev/shm; do echo $d > $d/x && cat $d/x && ls -A $d; done")
     assert done.out.split().count("x") == 4 and done.err == "", done
+
+
+def test_directories_of_services() -> None:
+    """Names, modes and owners as on the host, nothing in them, and writable for whom the modes let."""
+    done = shell(
+        "find /var /run /srv -mindepth 1 -not -type d -not -type l; stat -c '%n %a %u:%g' /var/lib /var/log"
+    )
+    expected = [
+        f"{path} {os.stat(path).st_mode & 0o7777:o} 0:{os.stat(path).st_gid}"
+        for path in ("/var/lib", "/var/log")
+    ]
+    assert done.out.splitlines() == expected, done
+    done = shell(
+        "for d in /run/lock /var/tmp /var/lib /run; do mkdir $d/mine 2>/dev/null && echo $d; done; readlink /var/run"
+    )
+    allowed = ["/run/lock", "/var/tmp", *(["/var/lib", "/run"] if IS_ROOT else [])]
+    assert done.out.split() == [*allowed, "/run"]
+    assert not os.path.exists("/var/lib/mine")
+
+
+@pytest.mark.skipif(not IS_ROOT or not shutil.which("nginx"), reason="needs root and nginx")
+def test_a_service_finds_its_directories() -> None:
+    script = r"""nginx -t -q && nginx && for i in $(seq 100); do test -s /run/nginx.pid && break; sleep 0.1; done
+        python3 -c 'import socket; s = socket.create_connection(("127.0.0.1", 80)); s.send(b"GET / HTTP/1.0\r\n\r\n"); print(s.recv(8))'
+        ls /var/lib/nginx; stat -c %U /var/lib/nginx/body; nginx -s stop"""
+    done = run("sh", "-c", script, options=("-v", "/etc/nginx:/etc/nginx:ro"))
+    assert done.out.splitlines()[:2] == ["b'HTTP/1.1'", "body"] and "www-data" in done.out, done
 
 
 def test_no_network() -> None:

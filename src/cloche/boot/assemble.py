@@ -139,6 +139,11 @@ class Builder:
         for mount in spec.mounts:
             if not mount.is_volume:
                 self.mount(ctx, mount)
+        for path, mode, uid, gid in spec.late_directories:
+            try:
+                path_lookup(ctx, None, path)
+            except LinuxError:
+                self.make_directory(ctx, path, mode, uid, gid)
         for path, target in spec.symlinks:
             self.make_symlink(ctx, path, target)
         for path, content, mode in spec.files:

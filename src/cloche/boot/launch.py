@@ -364,6 +364,8 @@ def _attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
+            if mount.skeleton:
+                point.show_directories(mount.skeleton, mount.people)
             points.append(point)
     return points
 

@@ -30,6 +30,10 @@ class MountSpec:
         self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
+        self.skeleton: str = (
+            ""  # HOST: only directories, by the rules of `gofer/skeleton.py` for "var", "run" or "srv"
+        )
+        self.people: list[bytes] = []  # with a skeleton: names that it must not have
         self.attach_index: int = -1  # filled by `launch`
 
 
@@ -58,6 +62,9 @@ class SandboxSpec:
         self.mounts: list[MountSpec] = []
         self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
         self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
+        self.late_directories: list[
+            tuple[bytes, int, int, int]
+        ] = []  # the same in mounts, unless they are there
         self.files: list[
             tuple[bytes, bytes, int]
         ] = []  # (path, content, mode), written into the private layers

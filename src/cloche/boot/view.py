@@ -1,7 +1,8 @@
 """The default view of `cloche run`: what of the host an untrusted program sees (and nothing else).
 
 System directories are visible below a private layer, /etc only by the names listed here, the current directory at its
-own path with writes kept private; $HOME, /tmp, /var and /run are empty and the sandbox's own.
+own path with writes kept private; $HOME and /tmp are empty and the sandbox's own, /var, /run and /srv have some of the
+host's directories (`gofer/skeleton.py`) and nothing in them.
 """
 
 import os
@@ -33,8 +34,9 @@ ETC_NAMES: Final = (
 ENV_ALLOWED: Final = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "NO_COLOR", "COLUMNS", "LINES")
 DEFAULT_PATH: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_VAR_DIRECTORIES: Final = (
-    ("/var", 0o755),
+# Where services keep things: the host's directories show, those that are listed here in any case.
+_SKELETONS: Final = ("var", "run", "srv")
+_SERVICE_DIRECTORIES: Final = (
     ("/var/lib", 0o755),
     ("/var/cache", 0o755),
     ("/var/log", 0o755),
@@ -43,14 +45,17 @@ _VAR_DIRECTORIES: Final = (
     ("/var/mail", 0o2775),
     ("/var/opt", 0o755),
     ("/var/local", 0o2775),
-    ("/tmp", 0o1777),
-    ("/run", 0o755),
     ("/run/lock", 0o1777),
+)
+_DIRECTORIES: Final = (
+    ("/var", 0o755),
+    ("/run", 0o755),
+    ("/srv", 0o755),
+    ("/tmp", 0o1777),
     ("/home", 0o755),
     ("/root", 0o700),
     ("/mnt", 0o755),
     ("/media", 0o755),
-    ("/srv", 0o755),
     ("/boot", 0o755),
     ("/proc", 0o555),
     ("/sys", 0o555),
@@ -107,12 +112,13 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
     etc.only = [entry.encode() for entry in ETC_NAMES]
     etc.is_public_only = True
     spec.mounts.append(etc)
-    for path, mode in _VAR_DIRECTORIES:
+    for path, mode in _DIRECTORIES:
         spec.directories.append((path.encode(), mode, 0, 0))
-    if home not in (b"/root",):
-        spec.directories.append((home, 0o750, spec.uid, spec.gid))
-    elif spec.uid != 0:
-        spec.directories.append((home, 0o750, spec.uid, spec.gid))
+    _add_skeletons(spec, name)
+    if home != b"/root" or spec.uid != 0:
+        is_late = home.startswith((b"/var/", b"/run/", b"/srv/"))
+        directories = spec.late_directories if is_late else spec.directories
+        directories.append((home, 0o750, spec.uid, spec.gid))
     spec.mounts.append(MountSpec(b"/proc", PROC))
     spec.mounts.append(MountSpec(b"/sys", SYSFS))
     spec.mounts.append(MountSpec(b"/dev", DEV))
@@ -123,11 +129,42 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
     return _add_working_directory(spec, cwd, home)
 
 
+def _add_skeletons(spec: SandboxSpec, name: bytes) -> None:
+    """/var, /run and /srv with directories of the host's, and what must be there even if the host has it not."""
+    people = [name, *_people()]
+    for top in _SKELETONS:
+        path = "/" + top
+        if os.path.isdir(path) and not os.path.islink(path):
+            mount = MountSpec(path.encode(), HOST, path, COW)
+            mount.skeleton = top
+            mount.people = people
+            spec.mounts.append(mount)
+    for path, mode in _SERVICE_DIRECTORIES:
+        spec.late_directories.append((path.encode(), mode, 0, 0))
+    spec.symlinks.append((b"/var/run", b"/run"))
+    spec.symlinks.append((b"/var/lock", b"/run/lock"))
+
+
+def _people() -> list[bytes]:
+    """The names of accounts that are persons' in the host's list of users."""
+    found: list[bytes] = []
+    try:
+        with open("/etc/passwd", "rb") as file:
+            for line in file:
+                fields = line.split(b":")
+                if len(fields) == 7 and fields[2].isdigit() and not _is_system_account(int(fields[2])):
+                    found.append(fields[0])
+    except OSError:
+        pass
+    return found
+
+
 def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
     spec.cwd = os.fsencode(cwd)
     real_home = os.path.expanduser("~")
     visible = any(
-        mount.kind == HOST and mount.only is None and is_below(cwd, mount.source) for mount in spec.mounts
+        mount.kind == HOST and mount.only is None and not mount.skeleton and is_below(cwd, mount.source)
+        for mount in spec.mounts
     )
     if visible:
         return ""

@@ -28,6 +28,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
+from cloche.gofer.skeleton import Skeleton
 from cloche.platform import hostsys
 from cloche.wire.gofer import (
     ATTR,
@@ -54,10 +55,18 @@ class ListingCursor:
     """Packs the entries of a directory piece by piece."""
 
     def __init__(
-        self, dir_fd: int, only: frozenset[bytes] | None = None, *, is_public_only: bool = False
+        self,
+        dir_fd: int,
+        only: frozenset[bytes] | None = None,
+        *,
+        is_public_only: bool = False,
+        skeleton: Skeleton | None = None,
+        path: list[bytes] | None = None,
     ) -> None:
-        """`dir_fd` may be O_PATH.  Raises OSError, PermissionError if it is
+        """`dir_fd` may be O_PATH; `path` is where it is in a skeleton.  Raises OSError, PermissionError if it is
         unreadable."""
+        self._skeleton: Skeleton | None = skeleton
+        self._path: list[bytes] = path if path is not None else []
         # Not a duplicate: the position of a directory is shared by duplicates.  DirEntry.stat needs it open.
         self._fd: int = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
@@ -88,6 +97,8 @@ class ListingCursor:
             try:
                 st = entry.stat(follow_symlinks=False)
                 if self._is_public_only and not is_public(st.st_mode):
+                    continue
+                if self._skeleton is not None and not self._skeleton.shows(self._path, name, st):
                     continue
                 if stat_module.S_ISLNK(st.st_mode):
                     target = os.fsencode(os.readlink(entry.name, dir_fd=dir_fd))

@@ -50,6 +50,7 @@ from cloche.abi.magic import (
     TRACEFS_MAGIC,
 )
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.gofer.skeleton import Skeleton
 from cloche.platform import hostsys
 
 CONFIGFS_MAGIC: Final = 0x62656570  # linux/magic.h does not list it (fs/configfs)
@@ -93,6 +94,7 @@ class AttachPoint:
         """
         self.only: frozenset[bytes] | None = frozenset(only) if only is not None else None
         self.is_public_only: bool = False  # show only what every user of the host may read
+        self.skeleton: Skeleton | None = None  # show only some directories
         self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
         self.path: str = path
         self.is_writable: bool = is_writable
@@ -100,6 +102,10 @@ class AttachPoint:
         self.dev: int = 0
         self.ino: int = 0
         self.is_dir: bool = False
+
+    def show_directories(self, kind: str, people: list[bytes]) -> None:
+        """Show only the directories of a `Skeleton`."""
+        self.skeleton = Skeleton(kind, frozenset(people))
 
     def hold(self) -> None:
         """Open it for the gofer's life.  Raises OSError; PermissionError for procfs."""
@@ -135,6 +141,17 @@ class Node:
         self.fd: int = -1
         self.children: int = 0  # nodes whose parent this is
         self.is_pin: bool = False  # an open file itself, on its descriptor
+
+
+def path_of(node: Node) -> list[bytes]:
+    """The names from the attach point to a directory."""
+    names: list[bytes] = []
+    current = node
+    while current.parent is not None:
+        names.append(current.name)
+        current = current.parent
+    names.reverse()
+    return names
 
 
 def check_device(fd: int, dev: int, parent_dev: int) -> None:
@@ -233,6 +250,12 @@ class NodeTable:
             return True
         if attach.only is not None and node.parent is None and name not in attach.only:
             return False
+        skeleton = attach.skeleton
+        if skeleton is not None:
+            dir_fd, path = self.dir_fd(node), path_of(node)
+            if not skeleton.is_open(path, os.fstat(dir_fd).st_mode):
+                return False
+            return skeleton.shows(path, name, os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
         if not attach.is_public_only:
             return True
         return is_public(os.stat(name, dir_fd=self.dir_fd(node), follow_symlinks=False).st_mode)

@@ -15,7 +15,7 @@ from typing import Final
 
 from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
-from cloche.gofer.nodes import AttachPoint, Node, NodeTable
+from cloche.gofer.nodes import AttachPoint, Node, NodeTable, path_of
 from cloche.gofer.texts import Texts
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
@@ -178,13 +178,20 @@ class Server:
             node = self._node(reader)
             reader.end()
         fd = self._table.dir_fd(node)
-        head_attr = pack_stat(os.fstat(fd))
+        status = os.fstat(fd)
+        head_attr = pack_stat(status)
+        skeleton, path = node.attach.skeleton, path_of(node)
+        if skeleton is not None and not skeleton.is_open(path, status.st_mode):
+            self._channel.send(0, 0, pack_u64(node.fid) + b"\1" + head_attr)  # there is nothing in it
+            return
         cursor: ListingCursor | None = None
         try:
             cursor = ListingCursor(
                 fd,
                 node.attach.only if node.parent is None else None,
                 is_public_only=node.attach.is_public_only,
+                skeleton=skeleton,
+                path=path,
             )
         except PermissionError:
             pass  # searchable only
