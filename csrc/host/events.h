@@ -84,7 +84,7 @@ static bool take(struct thr *t, struct event *e)
         wake(t);
         return false;
     }
-    if (kind != K_MORE && kind != K_OPS_FAILED) {
+    if (kind != K_MORE && kind != K_OPS_FAILED && kind != K_CUT) {
         t->has_frame = kind != K_CALL;
         t->has_result = false;
     }
@@ -152,12 +152,21 @@ static bool take(struct thr *t, struct event *e)
         fail_closing(t, at);
         drop_ops(t, at);
         clear_queue(t);
+        t->holds = AVOID_WINDOWS; /* whatever failed may have been one's mapping */
         break;
     }
     case K_DONE:
         *e = (struct event){{8, t->id}};
         clear_queue(t);
         break;
+    case K_CUT:
+        if (t->holds & HOLD_WINDOWS) {
+            *e = (struct event){{10, t->id}};
+            clear_queue(t);
+            t->holds = AVOID_WINDOWS;
+            break;
+        }
+        __attribute__((fallthrough));
     default: {
         int signo = READ_ONCE(s->signo);
         t->has_frame = true; /* also of a forged kind: what is read there is the guest's own nonsense */

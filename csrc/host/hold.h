@@ -20,15 +20,16 @@
  * - The file behind a window may be cut off at any time: window.h.
  */
 
-#define HOLD_WINDOW(i) (1U << (i))
-#define HOLD_KEPT(i) (1U << (WINDOWS + (i)))
+#define HOLD_WINDOW(i) (1ULL << (i))
+#define HOLD_KEPT(i) (1ULL << (WINDOWS + (i)))
 #define HOLD_WINDOWS (HOLD_KEPT(0) - 1)
-_Static_assert(WINDOWS + KEPT_FDS <= 32, "thr.holds is too small");
+#define AVOID_WINDOWS (1ULL << 63) /* its call is done once more, without them */
+_Static_assert(WINDOWS + KEPT_FDS <= 63, "thr.holds is too small");
 
 /* What the threads of a process hold; `but` not counted. */
-static uint32_t held_by_others(const struct prc *p, const struct thr *but)
+static uint64_t held_by_others(const struct prc *p, const struct thr *but)
 {
-    uint32_t all = 0;
+    uint64_t all = 0;
     for (int i = 0; i < p->slot_high; i++)
         if (p->slots[i] && p->slots[i] != but)
             all |= p->slots[i]->holds;

@@ -74,7 +74,7 @@ static int keep_fd(struct thr *t, int fd, bool is_zygote)
             h->stamp = ++hot_stamp;
         return FIRST_KEPT + i;
     }
-    uint32_t taken = held_by_others(p, NULL);
+    uint64_t taken = held_by_others(p, NULL);
     int place = -1;
     for (int i = 0; i < KEPT_FDS; i++)
         if (!(taken & HOLD_KEPT(i)) && (place < 0 || p->kept[i].stamp < p->kept[place].stamp))

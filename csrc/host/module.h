@@ -381,7 +381,7 @@ FUNC(queue_keep_only)
     THR(0);
     STOPPED;
     struct prc *p = prcs[t->prc];
-    uint32_t needed = held_by_others(p, t);
+    uint64_t needed = held_by_others(p, t);
     for (int i = 0; i < KEPT_FDS; i++) {
         struct kept *k = &p->kept[i];
         if (!k->is_open && p->pid > 0)
@@ -648,18 +648,22 @@ FUNC(ret) /* (thread, value) */
     Py_RETURN_NONE;
 }
 
-FUNC(stop) /* (thread, value): in a call from a patched site: as ret, then stop with EV_INTERRUPTED and a signal frame */
+/* (thread, value): in a call from a patched site: as ret, then stop with EV_INTERRUPTED and a signal frame.  Where there
+ * is a frame: carry out what is queued, then stop again as run_ops does. */
+FUNC(stop)
 {
     NEED(2);
     THR(0);
     STOPPED;
-    if (t->has_frame)
-        return PyErr_Format(PyExc_RuntimeError, "thread %d has a frame", t->id);
     t->result = (int64_t)U64(1);
     t->has_result = true;
-    t->leave_flags = RF_STOP;
-    t->irq_since = now_ns();
-    t->irq_wanted = true;
+    if (t->has_frame) {
+        t->stop_after = true;
+    } else {
+        t->leave_flags = RF_STOP;
+        t->irq_since = now_ns();
+        t->irq_wanted = true;
+    }
     start_running(t);
     Py_RETURN_NONE;
 }
@@ -682,6 +686,13 @@ FUNC(has_frame) /* (thread) */
     NEED(1);
     THR(0);
     return PyBool_FromLong(t->has_frame);
+}
+
+FUNC(has_orders) /* (thread): whether its reply has operations or copies from windows to carry out */
+{
+    NEED(1);
+    THR(0);
+    return PyBool_FromLong(t->op_count || t->holds & HOLD_WINDOWS);
 }
 
 FUNC(set_patching) /* (whether threads that start from nothing may call without a trap) */
@@ -1238,7 +1249,7 @@ static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
-    ROW(has_frame), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
+    ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(close_all),

@@ -97,7 +97,7 @@ struct thr {
     struct slot *slot;
     struct hop *ops;
     int op_count, op_room, sent, matched, round_start;
-    uint32_t holds; /* HOLD_*: what its queue, or a reply that it has not answered, relies on (hold.h) */
+    uint64_t holds; /* HOLD_*: what its queue, or a reply that it has not answered, relies on (hold.h) */
     uint32_t rounds;
     struct rec *recs;
     int rec_count, rec_room, rec_sent;

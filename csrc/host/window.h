@@ -2,7 +2,11 @@
  * itself: once, and without their crossing from one processor's cache to another's.
  *
  * Only files that the guest may read anyway.  `key` names one for ever; 0 stands for files that are not to be mapped.
- * A file that was cut off meanwhile ends the copy early: what was read is then less.
+ * Who may use a window when: hold.h.
+ *
+ * The file may be cut off, and the buffer may end, in the middle of a copy: then the stub says so (K_CUT), and the call
+ * is made once more in the ordinary way (loop.read_again), so that its result and the file's position are right.  The
+ * same happens when the mmap is refused.  A guest that says so without reason has its read repeated.
  */
 
 #define STEADY (1ULL << 60) /* in a key: the file has what is read, nobody but the sentry can cut it off */
@@ -48,7 +52,7 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
     uint64_t base = offset & ~(WINDOW_SIZE - 1);
     if (offset + length > base + WINDOW_SIZE || t->op_count || p->pid <= 0)
         return -1;
-    uint32_t taken = held_by_others(p, NULL);
+    uint64_t taken = held_by_others(p, NULL);
     int oldest = -1;
     for (int i = 0; i < WINDOWS; i++) {
         if (p->windows[i].key == key && p->windows[i].base == base)
@@ -78,7 +82,7 @@ static int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, 
     struct prc *p = prcs[t->prc];
     struct stat st;
     if (!key || offset < 0 || length < WINDOW_MIN_READ || length > WINDOW_SIZE || t->wbuf_used ||
-        t->rec_count >= MAX_COPIES)
+        t->rec_count >= MAX_COPIES || t->holds & AVOID_WINDOWS)
         return -1;
     if (!(key & STEADY)) {
         if (fstat(fd, &st) < 0)

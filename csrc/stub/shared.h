@@ -49,6 +49,7 @@
 
 #define K_DONE 6 /* the sentry's own: K_MORE after everything was sent */
 #define K_CALL 7 /* a system call from a patched call site: there is no signal frame */
+#define K_CUT 8  /* a copy from a window met a fault: the call is to be done without windows */
 
 /* A reply: flags, the number of operations in bits 16 to 23, of copies in bits 24 to 31. */
 #define RF_MORE 1     /* post K_MORE instead of returning to the guest */

@@ -168,8 +168,7 @@ static void post(volatile struct slot *slot, uint32_t kind)
 /* Carry out replies until one lets the guest go on: that one.  *result: the call's, where the reply has one. */
 static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
-    bool has_faulted = false;
-    uint64_t cut_by = 0;
+    bool has_faulted = false, is_cut = false;
     uint32_t reply;
 again:
     wait_reply(slot);
@@ -195,6 +194,7 @@ again:
             slot->fail_index = i;
             slot->fail_errno = -done;
             slot->ops_done++;
+            has_faulted = false;
             post(slot, K_OPS_FAILED);
             goto again;
         }
@@ -210,24 +210,28 @@ again:
         uint32_t offset = copy->offset;
         const char *from = offset & FROM_WINDOW ? (char *)WINDOW_BASE + (offset & ~FROM_WINDOW)
                                                 : (char *)slot + DATA_OFFSET + offset;
-        uint64_t length = copy->length, left = stub_copy((void *)copy->addr, from, length);
-        if (left && left < length && offset & FROM_WINDOW)
-            cut_by += left; /* as read(2): what was there */
-        else if (left)
+        if (stub_copy((void *)copy->addr, from, copy->length)) {
             has_faulted = true;
-    }
-    if (reply & RF_MORE) {
-        post(slot, K_MORE);
-        goto again;
+            is_cut = is_cut || offset & FROM_WINDOW;
+        }
     }
     if (reply & RF_SET_BASE) {
         __asm__ volatile("wrfsbase %0" ::"r"(slot->fs_base));
         __asm__ volatile("wrgsbase %0" ::"r"(slot->gs_base));
     }
+    if (is_cut) {
+        has_faulted = is_cut = false;
+        post(slot, K_CUT);
+        goto again;
+    }
+    if (reply & RF_MORE) {
+        post(slot, K_MORE);
+        goto again;
+    }
     if (has_faulted)
         *result = -14;
     else if (reply & RF_RESULT)
-        *result = slot->result - cut_by;
+        *result = slot->result;
     return reply;
 }
 

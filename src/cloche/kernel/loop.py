@@ -29,9 +29,10 @@ from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Kernel, Task, to_i32
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (
+    EV_CUT,
     EV_FAULT,
     EV_FD,
     EV_HELD,
@@ -57,6 +58,8 @@ LINGER_NS: Final = 20_000  # how long one is waited for, when there were some si
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
+_READS: Final = (0, 17, 19, 295, 327)  # read, pread64, readv, preadv, preadv2
+_READS_AT_POS: Final = (0, 19)
 
 
 class StopLoop(Exception):
@@ -173,6 +176,12 @@ def perform(kernel: Kernel, task: Task) -> None:
         if verdict != ALLOWED:
             complete(kernel, task, verdict)
             return
+    handle(kernel, task)
+
+
+def handle(kernel: Kernel, task: Task) -> None:
+    """Run the handler."""
+    args = task.args
     table = kernel.table
     number = args.nr
     try:
@@ -266,12 +275,16 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         or task.tracee is not None
         or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
     ):
-        if task.thread.has_frame():
+        if task.thread.has_frame() and not task.thread.has_orders():
             leave_slowly(kernel, task, result)
         else:
+            # A signal may stop it for long, and others must not find what it has ordered undone.
             task.is_stopping = True
             task.stop_result = result
-            task.thread.stop(result)
+            if result == RESUME:
+                task.thread.run_ops()
+            else:
+                task.thread.stop(result)
     elif result == RESUME:
         task.thread.resume()
     else:
@@ -470,6 +483,8 @@ def other_event(kernel: Kernel, event: Event) -> None:
         operations_done(kernel, task)
     elif kind == EV_OPS_FAILED:
         operations_failed(kernel, task, event[3])
+    elif kind == EV_CUT:
+        operations_failed(kernel, task, EFAULT)
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:
@@ -477,6 +492,9 @@ def operations_done(kernel: Kernel, task: Task) -> None:
     job = task.ops_job
     if job is not None:
         job.done(task)
+    elif task.is_stopping:
+        task.is_stopping = False
+        leave_slowly(kernel, task, task.stop_result)
     elif task.is_running_ops:
         task.is_running_ops = False
         task.make_ready()
@@ -488,7 +506,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     if job is not None:
         job.failed(task, errno)
         return
-    task.is_running_ops = False
+    task.is_running_ops = task.is_stopping = False
     op = task.blocked
     number = task.args.nr
     if number in (59, 322):
@@ -505,7 +523,21 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     if op is not None:
         disarm_deadline(task)
         end_wait(task, op)
-    complete(kernel, task, -errno)
+    if number in _READS:
+        read_again(kernel, task)
+    else:
+        complete(kernel, task, -errno)
+
+
+def read_again(kernel: Kernel, task: Task) -> None:
+    """The platform could not bring what a read was promised: the file was cut off meanwhile, or the buffer ends."""
+    args = task.args
+    file = task.files.find(to_i32(args.a0))
+    promised = task.thread.regs().rax
+    if file is not None and (args.nr in _READS_AT_POS or args.a3 == -1) and promised <= file.pos:
+        file.pos -= promised
+    task.in_syscall = True
+    handle(kernel, task)
 
 
 def fail_clone(kernel: Kernel, task: Task) -> None:

@@ -402,7 +402,9 @@ class Task(TaskBase):
         self.thread: HostThread = thread
         self.args: Args = Args()  # of the system call under way
         self.state: str = RUNNING
-        self.is_stopping: bool = False  # a call without a frame is over; its signals wait for the frame
+        self.is_stopping: bool = (
+            False  # a call is over; its signals wait for a frame, or for what it has ordered
+        )
         self.stop_result: int = 0  # ... and this is its result
         self.has_answers: bool = False  # kernel.answers has looked what the platform may answer by itself
         self.in_syscall: bool = False  # stopped in a system call (blocked, or being handled)

@@ -38,6 +38,7 @@ EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was
 EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
 # From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
 EV_HELD: Final = 9
+EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
 
 # Kinds of prefetch descriptors (Platform.set_prefetch).
 PF_CSTRING: Final = 1
@@ -257,8 +258,17 @@ class HostThread:
         """
         return True
 
+    def has_orders(self) -> bool:
+        """Whether the stopped thread has operations, or reads of files, to carry out before it goes on.
+
+        While it does not, other threads may already rely on what it is to do: let it not stay so.
+        """
+        return False
+
     def stop(self, value: int) -> None:
-        """Without a frame: finish the call as `ret` does, then stop behind it, with EV_INTERRUPTED and a frame."""
+        """Finish the call as `ret` does, then stop behind it: with EV_INTERRUPTED and a frame if there was none,
+        else with EV_OPS_DONE.
+        """
         raise NotImplementedError
 
     def retry_with_frame(self) -> None:

@@ -331,6 +331,9 @@ class SystrapThread(HostThread):
     def has_frame(self) -> bool:
         return _native.has_frame(self.handle)
 
+    def has_orders(self) -> bool:
+        return _native.has_orders(self.handle)
+
     def stop(self, value: int) -> None:
         _native.stop(self.handle, value)
 

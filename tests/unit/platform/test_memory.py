@@ -9,7 +9,15 @@ from machine_code import SYSCALL, mov, syscall
 
 from cloche.abi.mman import MAP_FIXED, MAP_PRIVATE
 from cloche.platform import _native
-from cloche.platform.interface import EV_OPS_FAILED, EV_SYSCALL, PF_ARG, PF_CSTRING, PF_FIXED, HostThread
+from cloche.platform.interface import (
+    EV_CUT,
+    EV_OPS_FAILED,
+    EV_SYSCALL,
+    PF_ARG,
+    PF_CSTRING,
+    PF_FIXED,
+    HostThread,
+)
 from cloche.platform.systrap import Systrap
 
 DATA = CODE + 0x1000
@@ -181,6 +189,10 @@ def test_a_file_that_is_read_a_lot_is_copied_from_a_window(guest: Guest, tmp_pat
     assert thread.read_fd_into(fd, 0, BIG, 65536, 0, 77) == 65536
     os.ftruncate(fd, 8192)
     thread.ret(65536)
+    assert guest.event()[:2] == (EV_CUT, thread.ident())
+    assert thread.regs().rax == 65536
+    assert thread.read_fd_into(fd, 0, BIG, 65536, 0, 77) == 8192
+    thread.ret(8192)
     assert guest.event()[2:4] == (60, 8192)
     assert thread.process().read(BIG, 8192) == data[:8192]
     os.close(fd)
