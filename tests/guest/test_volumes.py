@@ -4,11 +4,12 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import PROGRAMS, compile_program, run_cloche, run_native
+from tests.guest.harness import PROGRAMS, TIMEOUT_S, cloche_command, compile_program, run_cloche, run_native
 
 ON_VOLUMES = (
     "file_deleted file_setgid file_chmod file_link file_mknod file_fifo file_rename file_utimes pipe_fifo unix_names"
@@ -81,3 +82,23 @@ except OSError as error: print(error.strerror)'; echo x 1<>fifo >&1; ls -1"""
         assert on_volume(tmp_path, script) == "Connection refused\nfifo\nhost\n"
         assert os.read(reader, 9) == b""
         os.close(reader)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_the_owner_of_standard_input_is_the_host_s(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_text("x")
+    given.chmod(0o666)
+    os.chown(given, 77, 88)
+    script = "stat -Lc '%u:%g %a' /dev/stdin; for c in 'chmod 777' 'chown 1' 'touch'; do $c /dev/stdin || echo no; done"
+    with given.open("r+b") as file:
+        done = subprocess.run(
+            [*cloche_command(), "sh", "-c", script],
+            stdin=file,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert done.stdout == b"77:88 666\nno\nno\nno\n", done
+    status = given.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (77, 0o666)

@@ -319,7 +319,9 @@ def _serve_middle(sandbox: Sandbox, sock: socket.socket) -> int:
 def _middle(spec: SandboxSpec, control: socket.socket, stdio: list[int], tell: socket.socket) -> int:
     """Between monitor and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
     from cloche.boot.sentry import sentry_main
+    from cloche.fs.hostfd import remember_owners
 
+    remember_owners(stdio)
     report = confine.Report()
     keep = [0, 1, 2, *[fd for fd in stdio if fd >= 0], control.fileno(), tell.fileno()]
     if spec.strace_fd >= 0:

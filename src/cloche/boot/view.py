@@ -140,7 +140,8 @@ def _add_skeletons(spec: SandboxSpec, name: bytes) -> None:
             mount.people = people
             spec.mounts.append(mount)
     for path, mode in _SERVICE_DIRECTORIES:
-        spec.late_directories.append((path.encode(), mode, 0, 0))
+        if not os.path.isdir(path) or os.path.islink(path):
+            spec.late_directories.append((path.encode(), mode, 0, 0))
     spec.symlinks.append((b"/var/run", b"/run"))
     spec.symlinks.append((b"/var/lock", b"/run/lock"))
 

@@ -82,8 +82,12 @@ from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.objects import (
+    ATTR_ATIME,
+    ATTR_GID,
     ATTR_MODE,
+    ATTR_MTIME,
     ATTR_SIZE,
+    ATTR_UID,
     SEEK_END,
     Context,
     FileDescription,
@@ -293,12 +297,25 @@ class HostFd:
             self.saved_termios = b""
 
 
+# Who owns what the sandbox began with, by device and inode number, as the host has it.
+_owners: Final[dict[tuple[int, int], tuple[int, int]]] = {}
+
+
+def remember_owners(fds: list[int]) -> None:
+    """Before the sentry enters its user namespace, in which stat(2) shows most owners as nobody."""
+    for fd in fds:
+        if fd >= 0:
+            st = os.fstat(fd)
+            _owners[(st.st_dev, st.st_ino)] = (st.st_uid, st.st_gid)
+
+
 class HostInode(Inode):
     """What fstat shows: the host's type, size and times."""
 
     def __init__(self, fs: FileSystem, host: HostFd) -> None:
         st = os.fstat(host.fd)
-        super().__init__(fs, st.st_ino, st.st_mode, st.st_uid, st.st_gid)
+        uid, gid = _owners.get((st.st_dev, st.st_ino), (st.st_uid, st.st_gid))
+        super().__init__(fs, st.st_ino, st.st_mode, uid, gid)
         self.host: HostFd = host
         self._fill(st)
 
@@ -324,7 +341,7 @@ class HostInode(Inode):
                 os.ftruncate(self.host.fd, attr.size)
             except OSError as error:
                 raise LinuxError(error.errno or EIO)
-        elif attr.valid & ATTR_MODE:
+        elif attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_ATIME | ATTR_MTIME):
             raise LinuxError(EPERM)
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
