@@ -300,7 +300,7 @@ static bool op_allowed(uint64_t nr, const uint64_t *a)
     case SYS_madvise:
         return guest_range(a[0], a[1]);
     case SYS_mremap:
-        return guest_range(a[0], a[1]) && guest_range(a[0], a[2]) && (!(a[3] & MREMAP_FIXED) || guest_range(a[4], a[2]));
+        return guest_range(a[0], a[1]) && guest_range(a[3] & MREMAP_FIXED ? a[4] : a[0], a[2]);
     case SYS_exit:
         return true;
     }
