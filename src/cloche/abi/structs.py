@@ -205,11 +205,11 @@ def pack_statfs(
     return STATFS.pack(
         f_type,
         f_bsize,
-        f_blocks,
-        f_bfree,
-        f_bavail,
-        f_files,
-        f_ffree,
+        f_blocks & _M64,  # as wide as options may ask for
+        f_bfree & _M64,
+        f_bavail & _M64,
+        f_files & _M64,
+        f_ffree & _M64,
         low - (1 << 32) if low >> 31 else low,
         high - (1 << 32) if high >> 31 else high,
         f_namelen,

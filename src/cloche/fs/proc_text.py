@@ -30,7 +30,14 @@ from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import IoCounts, Session, Task, ThreadGroup
-from cloche.mm.address_space import AREA_LOCKED, AREA_STACK, AddressSpace, Area
+from cloche.mm.address_space import (
+    AREA_GROWSDOWN,
+    AREA_LOCKED,
+    AREA_ONFAULT,
+    AREA_STACK,
+    AddressSpace,
+    Area,
+)
 from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Path
 from cloche.vfs.pseudo import path_text
@@ -450,7 +457,9 @@ def maps_text(reader: Task, task: Task) -> bytes:
     return b"".join([_map_line(space, area, reader.fs.root) for area in shown_areas(space)])
 
 
-def _smaps_figures(size: int, rss: int, *, is_file: bool, is_shared: bool, is_written: bool) -> str:
+def _smaps_figures(
+    size: int, rss: int, *, is_file: bool, is_shared: bool, is_written: bool, locked: int = 0
+) -> str:
     """The block of figures below a line of smaps, `rss` bytes being resident."""
     clean = rss if is_file and not is_written else 0
     dirty = rss - clean
@@ -473,7 +482,7 @@ def _smaps_figures(size: int, rss: int, *, is_file: bool, is_shared: bool, is_wr
         ("Private_Hugetlb", 0),
         ("Swap", 0),
         ("SwapPss", 0),
-        ("Locked", 0),
+        ("Locked", locked),
     )
     return "".join([f"{label + ':':<16}{value // 1024:8d} kB\n" for label, value in labels])
 
@@ -489,7 +498,23 @@ def _vm_flags(area: Area) -> str:
         text += "ex "
     if area.is_shared():
         text += "sh "
-    return text + "mr mw me " + ("ac " if prot & PROT_WRITE else "") + "\n"
+    text += "mr mw me "
+    if area.flags & AREA_GROWSDOWN:
+        text += "gd "
+    if area.flags & AREA_LOCKED:
+        text += "lo "
+    if prot & PROT_WRITE:
+        text += "ac "
+    if area.flags & AREA_ONFAULT:
+        text += "lf "
+    return text + "\n"
+
+
+def _locked_share(area: Area, resident: int) -> int:
+    """How much of an area is locked: all of it at once, or what of it was touched."""
+    if not area.flags & AREA_LOCKED or not area.prot:
+        return 0
+    return resident if area.flags & AREA_ONFAULT else area.end - area.start
 
 
 def smaps_text(reader: Task, task: Task) -> bytes:
@@ -512,6 +537,7 @@ def smaps_text(reader: Task, task: Task) -> bytes:
             is_file=area.backing is not None,
             is_shared=area.is_shared(),
             is_written=area.prot & PROT_WRITE != 0,
+            locked=_locked_share(area, share),
         )
         parts.append(
             _map_line(space, area, reader.fs.root)

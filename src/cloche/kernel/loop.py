@@ -13,6 +13,8 @@ import gc
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
+from cloche.abi.resource import RLIMIT_MEMLOCK, RLIMIT_STACK
+from cloche.abi.signal import SEGV_MAPERR, SIGSEGV
 from cloche.kernel.blocking import (
     BLOCKED,
     DEAD,
@@ -198,6 +200,7 @@ def handle(kernel: Kernel, task: Task) -> None:
 
 
 # What the host may lack.  The platform says so by an OSError, before it has changed anything.
+CAP_IPC_LOCK: Final = 14
 _CLONES: Final = (56, 57, 58, 435)
 _SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 
@@ -468,7 +471,8 @@ def other_event(kernel: Kernel, event: Event) -> None:
         ):
             return_to_guest(kernel, task, 0, in_syscall=False)
             return
-        force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
+        if not task.mm.growing or not grows(task, event[2], event[3], event[4]):
+            force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
         if task.is_stopping:
@@ -485,6 +489,17 @@ def other_event(kernel: Kernel, event: Event) -> None:
         operations_failed(kernel, task, event[3])
     elif kind == EV_CUT:
         operations_failed(kernel, task, EFAULT)
+
+
+def grows(task: Task, signo: int, code: int, addr: int) -> bool:
+    """Whether a fault is below an area that grows downwards (MAP_GROWSDOWN), which it does then."""
+    if signo != SIGSEGV or code != SEGV_MAPERR:
+        return False
+    mm = task.mm
+    if mm.process.has_pending_ops():
+        return True  # let it fault again: the list may be about to change
+    limit = -1 if task.creds.capable(CAP_IPC_LOCK) else task.group.rlimit(RLIMIT_MEMLOCK)
+    return mm.grow_down(task.thread, addr & (1 << 64) - 1, task.group.rlimit(RLIMIT_STACK), limit)
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:
@@ -518,6 +533,8 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
+    elif number == 25:
+        task.mm.undo_mremap()
     elif number in _CLONES:
         fail_clone(kernel, task)
     if op is not None:

@@ -10,11 +10,13 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.abi.errno import EACCES, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_LOCKED,
     MAP_NORESERVE,
     MAP_POPULATE,
     MAP_PRIVATE,
@@ -43,6 +45,9 @@ AREA_LOCKED: Final = 8
 AREA_WIPEONFORK: Final = 16
 AREA_NORESERVE: Final = 32
 AREA_SEALED: Final = 64
+AREA_ONFAULT: Final = 128  # locked as pages are touched
+AREA_GROWSDOWN: Final = 256
+LOCK_FLAGS: Final = AREA_LOCKED | AREA_ONFAULT
 
 
 def page_up(value: int) -> int:
@@ -147,7 +152,12 @@ class AddressSpace:
         self.vdso_start: int = 0
         self.vdso_end: int = 0
         self.total_bytes: int = 0
-        self.locked_default: bool = False
+        self.future_lock: int = 0  # of LOCK_FLAGS: what mlockall(MCL_FUTURE) gives new areas
+        self.locked_bytes: int = 0
+        self.growing: int = 0  # areas that may grow downwards were made
+        self.remapping: tuple[int, int, int, int, int] | None = (
+            None  # the last mremap, should the host refuse it
+        )
         self.peak_total_bytes: int = 0
         # A range that was found to be writable; forgotten when anything is taken out of the list.
         self.good_start: int = 0
@@ -233,6 +243,8 @@ class AddressSpace:
         if area.backing is not None:
             area.backing.map_get()
         self.total_bytes += area.end - area.start
+        if area.flags & AREA_LOCKED:
+            self.locked_bytes += area.end - area.start
         if self.total_bytes > self.peak_total_bytes:
             self.peak_total_bytes = self.total_bytes
         index = bisect_right(self._starts, area.start)
@@ -275,6 +287,8 @@ class AddressSpace:
             piece = area.slice(cut_start, cut_end)
             removed.append(piece)
             self.total_bytes -= cut_end - cut_start
+            if area.flags & AREA_LOCKED:
+                self.locked_bytes -= cut_end - cut_start
             has_head = area.start < cut_start
             has_tail = cut_end < area.end
             if has_head and has_tail:
@@ -383,6 +397,7 @@ class AddressSpace:
         offset: int,
         name: bytes = b"",
         limit_bytes: int = -1,
+        lock_limit: int = -1,
     ) -> int:
         """mmap(2) after its arguments were decoded; the address.  Raises LinuxError."""
         if length <= 0:
@@ -392,12 +407,17 @@ class AddressSpace:
             raise LinuxError(ENOMEM)
         is_fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0
         if is_fixed:
+            if addr > self.max_address - size:
+                raise LinuxError(ENOMEM)
             if addr & 4095:
                 raise LinuxError(EINVAL)
-            if addr < self.min_address or addr > self.max_address - size:
-                raise LinuxError(ENOMEM if addr >= self.min_address else EPERM_LOW)
+            if addr < self.min_address:
+                raise LinuxError(EPERM_LOW)
             if flags & MAP_FIXED_NOREPLACE and self.overlaps(addr, addr + size):
                 raise LinuxError(EEXIST)
+        locks = (AREA_LOCKED if flags & MAP_LOCKED else 0) | self.future_lock
+        if locks:
+            self.check_lock(size, lock_limit)
         if limit_bytes >= 0 and self.total_bytes + size > limit_bytes:
             raise LinuxError(ENOMEM)
         self._check_room()
@@ -429,8 +449,18 @@ class AddressSpace:
         area_flags = AREA_SHARED if is_shared else 0
         if flags & MAP_NORESERVE:
             area_flags |= AREA_NORESERVE
+        if locks:
+            area_flags |= locks
+        if flags & MAP_GROWSDOWN:
+            area_flags |= AREA_GROWSDOWN
+            self.growing += 1
         self._insert(Area(addr, addr + size, prot & 7, area_flags, backing, offset, name))
         return addr
+
+    def check_lock(self, size: int, lock_limit: int) -> None:
+        """Before locked memory grows by `size` bytes (mlock_future_ok).  Raises LinuxError(EAGAIN)."""
+        if lock_limit >= 0 and self.locked_bytes + size > lock_limit & PAGE_MASK:
+            raise LinuxError(EAGAIN)
 
     def _choose_with_gap(self, size: int, flags: int) -> int:
         """A place for a file that may turn out to be a program: with room above it for its tail."""
@@ -568,7 +598,15 @@ class AddressSpace:
         thread.queue_mprotect(addr, end - addr, prot)
 
     def mremap(
-        self, thread: HostThread, old: int, old_length: int, new_length: int, flags: int, new: int
+        self,
+        thread: HostThread,
+        old: int,
+        old_length: int,
+        new_length: int,
+        flags: int,
+        new: int,
+        limit_bytes: int = -1,
+        lock_limit: int = -1,
     ) -> int:
         """mremap(2); the new address.  Raises LinuxError."""
         if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & 4095:
@@ -603,12 +641,18 @@ class AddressSpace:
             return old
         if old + old_size > area.end:
             raise LinuxError(EFAULT)
+        if new_size > old_size:
+            if area.flags & AREA_LOCKED:
+                self.check_lock(new_size - old_size, lock_limit)
+            if limit_bytes >= 0 and self.total_bytes + new_size - old_size > limit_bytes:
+                raise LinuxError(ENOMEM)
         if flags & MREMAP_FIXED:
             self.check_sealed(new, new + new_size)
         elif not keeps and old_size and old + old_size == area.end:
             grown_end = old + new_size
             if grown_end <= self.max_address and not self.overlaps(area.end, grown_end):
                 thread.queue_mremap(old, old_size, new_size, 0, 0)
+                self.remapping = (old, 0, area.end, grown_end - area.end, 0)
                 tail = area.slice(area.start, area.end)
                 tail.start, tail.end = old + old_size, grown_end
                 if area.backing is not None:
@@ -634,24 +678,43 @@ class AddressSpace:
         thread.queue_mremap(old, host_old, new_size, how, target)
         moved = area.slice(old, min(old + max(kept, PAGE), area.end))
         moved.start, moved.end = target, target + new_size
-        pieces = self._remove(old, old + old_size) if old_size and not keeps else []
+        if keeps:
+            self.remapping = (old, 0, target, new_size, area.flags & LOCK_FLAGS)
+            pieces = self._remove(old, old + old_size)  # only to be unlocked
+            for piece in pieces:
+                piece.flags &= ~LOCK_FLAGS
+                self._insert(piece)
+        else:
+            self.remapping = (old, kept, target, new_size, 0)
+            pieces = self._remove(old, old + old_size) if old_size else []
         self._insert(moved)
         self._drop(pieces)
         return target
 
-    def madvise(self, thread: HostThread, addr: int, length: int, advice: int) -> None:
-        """madvise(2).  Raises LinuxError(EINVAL, ENOMEM)."""
-        if addr & 4095 or length < 0:
-            raise LinuxError(EINVAL)
-        if advice not in _ADVICE:
-            raise LinuxError(EINVAL)
-        if length == 0:
+    def undo_mremap(self) -> None:
+        """The host refused the last mremap: what it was to move is still where it was."""
+        if self.remapping is None:
             return
-        size = page_up(length)
-        if addr < 0 or size > self.max_address or addr > self.max_address - size:
-            raise LinuxError(ENOMEM)
-        end = addr + size
-        has_hole = not self.is_covered(addr, end)
+        old, old_size, target, size, _ = self.remapping
+        self.remapping = None
+        area = self.find(target)
+        if area is not None and old_size and not self.overlaps(old, old + old_size):
+            piece = area.slice(target, min(target + old_size, area.end))
+            piece.start, piece.end = old, old + old_size
+            self._insert(piece)
+        self._drop(self._remove(target, target + size))
+
+    def madvise(self, thread: HostThread, addr: int, length: int, advice: int) -> None:
+        """madvise(2).  Raises LinuxError(EINVAL, ENOMEM, EACCES, EPERM)."""
+        if addr & 4095 or advice not in _ADVICE:
+            raise LinuxError(EINVAL)
+        size = page_up(length) & _WORD
+        if (length and not size) or addr + size > _WORD:
+            raise LinuxError(EINVAL)
+        if size == 0:
+            return
+        end = min(addr + size, self.max_address)
+        has_hole = addr + size > self.max_address or not self.is_covered(addr, end)
         action = _ADVICE[advice]
         if action == 2:
             self._check_room()
@@ -659,24 +722,25 @@ class AddressSpace:
         if index < 0 or self._areas[index].end <= addr:
             index += 1
         changed: list[tuple[int, int]] = []
+        error = 0
         while index < len(self._areas) and self._areas[index].start < end:
             area = self._areas[index]
+            error = _advice_error(area, advice)
+            if error or (
+                advice in _POPULATES
+                and area.start > max(addr, self._areas[index - 1].end if changed else addr)
+            ):
+                break  # populating ends at the first hole
             changed.append((max(area.start, addr), min(area.end, end)))
-            if advice == MADV_FREE and (area.backing is not None or area.is_shared()):
-                raise LinuxError(EINVAL)
-            if advice == MADV_REMOVE and not area.is_shared():
-                raise LinuxError(EINVAL)
-            if area.flags & AREA_SEALED and advice in _DISCARDS and _is_read_only_anonymous(area):
-                raise LinuxError(EPERM)
             index += 1
         for start, stop in changed:
             if action == 1:
-                thread.queue_madvise(start, stop - start, advice)
+                thread.queue_madvise(start, stop - start, MADV_DONTNEED if advice == 24 else advice)
             elif action == 2:
                 self._mark(start, stop, advice)
                 thread.queue_madvise(start, stop - start, advice)
-        if has_hole:
-            raise LinuxError(ENOMEM)
+        if error or has_hole:
+            raise LinuxError(error or ENOMEM)
 
     def _mark(self, start: int, end: int, advice: int) -> None:
         pieces = self._remove(start, end)
@@ -718,14 +782,66 @@ class AddressSpace:
                 if area.flags & AREA_SEALED and area.start < end and area.end > start:
                     raise LinuxError(EPERM)
 
-    def set_locked(self, start: int, end: int, *, is_locked: bool) -> None:
-        """Account [start, end) as locked or not.  Raises LinuxError(ENOMEM)."""
+    def set_locked(self, start: int, end: int, locks: int) -> None:
+        """Account [start, end) as locked (LOCK_FLAGS) or not (0).  Raises LinuxError(ENOMEM)."""
         self._check_room()
         pieces = self._remove(start, end)
         for piece in pieces:
-            piece.flags = piece.flags | AREA_LOCKED if is_locked else piece.flags & ~AREA_LOCKED
+            piece.flags = piece.flags & ~LOCK_FLAGS | locks
             self._insert(piece)
         self._drop(pieces)
+
+    def locked_within(self, start: int, end: int) -> int:
+        """How many bytes of [start, end) are locked."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
+        found = 0
+        while index < len(self._areas) and self._areas[index].start < end:
+            area = self._areas[index]
+            if area.flags & AREA_LOCKED and area.end > start:
+                found += min(area.end, end) - max(area.start, start)
+            index += 1
+        return found
+
+    def has_inaccessible(self, start: int, end: int) -> bool:
+        """Whether any area in [start, end) is PROT_NONE."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
+        while index < len(self._areas) and self._areas[index].start < end:
+            if self._areas[index].prot == 0 and self._areas[index].end > start:
+                return True
+            index += 1
+        return False
+
+    def covered_end(self, start: int, end: int) -> int:
+        """Where the first hole in [start, end) is; `end` if there is none."""
+        at = start
+        while at < end:
+            area = self.find(at)
+            if area is None:
+                return at
+            at = area.end
+        return end
+
+    def grow_down(self, thread: HostThread, addr: int, stack_limit: int, lock_limit: int) -> bool:
+        """Whether a fault at `addr` made the MAP_GROWSDOWN area above it grow (expand_downwards)."""
+        start = addr & PAGE_MASK
+        index = bisect_right(self._starts, addr)
+        if index >= len(self._areas) or start < self.min_address:
+            return False
+        area = self._areas[index]
+        if not area.flags & AREA_GROWSDOWN or area.flags & AREA_SEALED:
+            return False
+        size = area.end - start
+        if 0 <= stack_limit < size or len(self._areas) >= MAX_AREAS:
+            return False
+        below = self._areas[index - 1] if index else None
+        if below is not None and (below.end > start or _guards(below, start)):
+            return False
+        if area.flags & AREA_LOCKED and 0 <= lock_limit < self.locked_bytes + area.start - start:
+            return False
+        how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+        thread.queue_mmap(start, area.start - start, area.prot, how, -1, 0)
+        self._insert(Area(start, area.start, area.prot, area.flags, None, 0, area.name))
+        return True
 
     def set_name(self, start: int, end: int, name: bytes) -> None:
         """Name private anonymous memory for /proc/PID/maps (PR_SET_VMA_ANON_NAME); empty takes the name away.
@@ -745,7 +861,9 @@ class AddressSpace:
         if has_hole:
             raise LinuxError(ENOMEM)
 
-    def set_brk(self, thread: HostThread, new: int, data_limit: int, total_limit: int) -> int:
+    def set_brk(
+        self, thread: HostThread, new: int, data_limit: int, total_limit: int, lock_limit: int = -1
+    ) -> int:
         """brk(2): the break afterwards, unchanged on failure."""
         if new < self.start_brk or new >= self.max_address:
             return self.brk
@@ -757,6 +875,8 @@ class AddressSpace:
                 return self.brk
             if self.overlaps(old_end, new_end + PAGE):
                 return self.brk
+            if self.future_lock and 0 <= lock_limit < self.locked_bytes + new_end - old_end:
+                return self.brk
             if total_limit >= 0 and self.total_bytes + new_end - old_end > total_limit:
                 return self.brk
             thread.queue_mmap(
@@ -767,7 +887,7 @@ class AddressSpace:
                 -1,
                 0,
             )
-            self._insert(Area(old_end, new_end, PROT_READ | PROT_WRITE, 0, None, 0, b"[heap]"))
+            self._insert(Area(old_end, new_end, PROT_READ | PROT_WRITE, self.future_lock, None, 0, b"[heap]"))
         elif new_end < old_end:
             self.munmap(thread, new_end, old_end - new_end)
         self.brk = new
@@ -790,6 +910,7 @@ class AddressSpace:
             if area.flags & AREA_DONTFORK:
                 continue
             copy = area.slice(area.start, area.end)
+            copy.flags &= ~LOCK_FLAGS
             if copy.backing is not None:
                 copy.backing.map_get()
             new._areas.append(copy)
@@ -807,6 +928,7 @@ class AddressSpace:
         new.auxv = self.auxv
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
+        new.growing = self.growing
         new.has_segments = self.has_segments
         new.is_patching = self.is_patching
         new.tails = dict(self.tails)
@@ -847,11 +969,37 @@ def _alike(a: Area, b: Area) -> bool:
     )
 
 
+def _guards(below: Area, start: int) -> bool:
+    """Whether what is mapped below keeps a growing area at a distance (stack_guard_gap)."""
+    return not below.flags & AREA_GROWSDOWN and below.prot != 0 and start - below.end < STACK_GUARD_GAP
+
+
+def _advice_error(area: Area, advice: int) -> int:
+    """Why madvise refuses an area."""
+    if area.flags & AREA_SEALED and advice in _DISCARDS and _is_read_only_anonymous(area):
+        return EPERM
+    if area.flags & AREA_LOCKED and advice in _NOT_LOCKED:
+        return EINVAL
+    if advice == MADV_FREE and (area.backing is not None or area.is_shared()):
+        return EINVAL
+    if advice == MADV_REMOVE:
+        if area.backing is None:
+            return EINVAL
+        if not area.is_shared() or not area.backing.map_max_prot() & PROT_WRITE:
+            return EACCES
+    if advice == MADV_WIPEONFORK and (area.backing is not None or area.is_shared()):
+        return EINVAL
+    return 0
+
+
 def _is_read_only_anonymous(area: Area) -> bool:
     return area.backing is None and area.prot & PROT_WRITE == 0
 
 
 EPERM_LOW: Final = 1  # EPERM: below vm.mmap_min_addr
+_WORD: Final = (1 << 64) - 1
+STACK_GUARD_GAP: Final = 256 * PAGE
+MADV_DONTNEED: Final = 4
 MADV_FREE: Final = 8
 MADV_REMOVE: Final = 9
 MADV_DONTFORK: Final = 10
@@ -860,6 +1008,9 @@ MADV_WIPEONFORK: Final = 18
 MADV_KEEPONFORK: Final = 19
 
 _DISCARDS: Final = (4, 8, 9, 10, 18)  # DONTNEED, FREE, REMOVE, DONTFORK, WIPEONFORK: what mseal forbids
+
+_POPULATES: Final = (22, 23)
+_NOT_LOCKED: Final = (4, 8, 9, 20, 21)  # DONTNEED, FREE, REMOVE, COLD, PAGEOUT: what locked areas refuse
 
 # 0: nothing to do, 1: the host does it, 2: also remembered.
 _ADVICE: Final[dict[int, int]] = {
@@ -884,4 +1035,5 @@ _ADVICE: Final[dict[int, int]] = {
     21: 0,  # PAGEOUT
     22: 1,  # POPULATE_READ
     23: 1,  # POPULATE_WRITE
+    24: 1,  # DONTNEED_LOCKED
 }

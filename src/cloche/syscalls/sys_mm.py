@@ -1,16 +1,35 @@
 """Memory calls: mmap, munmap, mprotect, mremap, madvise, brk, msync, mincore, the mlock family."""
 
-from cloche.abi.errno import EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EPERM
+from cloche.abi.errno import (
+    EACCES,
+    EBUSY,
+    EFAULT,
+    EINVAL,
+    ENODEV,
+    ENOMEM,
+    EOPNOTSUPP,
+    EOVERFLOW,
+    EPERM,
+    LinuxError,
+)
+from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.mman import (
+    MAP_32BIT,
     MAP_ANONYMOUS,
+    MAP_DENYWRITE,
+    MAP_EXECUTABLE,
     MAP_FIXED,
+    MAP_GROWSDOWN,
     MAP_HUGETLB,
+    MAP_LOCKED,
     MAP_NONBLOCK,
+    MAP_NORESERVE,
     MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
-    MAP_SYNC,
+    MAP_STACK,
+    MAP_TYPE,
     MCL_CURRENT,
     MCL_FUTURE,
     MCL_ONFAULT,
@@ -20,17 +39,73 @@ from cloche.abi.mman import (
     PROT_EXEC,
     PROT_WRITE,
 )
+from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import AREA_LOCKED, AREA_SHARED, Mappable, page_up
+from cloche.mm.address_space import AREA_LOCKED, AREA_SHARED, LOCK_FLAGS, Mappable, page_up
+from cloche.syscalls.args import data_file, is_user_range
 from cloche.vfs.mapping import FileMapping, SharedAnonymous
 from cloche.vfs.namei import d_path
+from cloche.vfs.objects import FileDescription
 
 RLIMIT_DATA = 2
 RLIMIT_MEMLOCK = 8
 RLIMIT_AS = 9
 CAP_IPC_LOCK = 14
-O_PATH = 0o10000000
 MS_NOEXEC = 8
+_WORD = (1 << 64) - 1
+
+
+# Flags that MAP_SHARED_VALIDATE knows: LEGACY_MAP_MASK of linux/mman.h.
+_VALIDATED = (
+    MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE
+    | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB | MAP_32BIT | 0x80 | 21 << 26 | 30 << 26
+)  # fmt: skip
+
+
+def lock_limit(task: Task) -> int:
+    """Bytes that the caller may lock, -1: any."""
+    limit = task.group.rlimit(RLIMIT_MEMLOCK)
+    return -1 if limit < 0 or task.creds.capable(CAP_IPC_LOCK) else limit
+
+
+def _check_place(task: Task, addr: int, length: int, flags: int) -> None:
+    """What do_mmap refuses before it looks at the file.  Raises LinuxError."""
+    mm = task.mm
+    if length == 0:
+        raise LinuxError(EINVAL)
+    if page_up(length) > mm.max_address:
+        raise LinuxError(ENOMEM)
+    if flags & MAP_LOCKED and lock_limit(task) == 0:
+        raise LinuxError(EPERM)
+
+
+def _file_mapping(task: Task, file: FileDescription, prot: int, flags: int) -> tuple[FileMapping, bytes]:
+    """The checks of do_mmap for a file.  Raises LinuxError."""
+    kind = flags & MAP_TYPE
+    if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+        raise LinuxError(EINVAL)
+    if kind == MAP_SHARED_VALIDATE and flags & ~_VALIDATED:
+        raise LinuxError(EOPNOTSUPP)
+    if kind != MAP_PRIVATE:
+        if prot & PROT_WRITE and not file.is_writable():
+            raise LinuxError(EACCES)
+    if not file.is_readable():
+        raise LinuxError(EACCES)
+    path = file.path
+    name = b""
+    if path is not None:
+        if prot & PROT_EXEC and path.mount.flags & MS_NOEXEC:
+            raise LinuxError(EPERM)
+        name = d_path(task.fs.root, path)
+    elif prot & PROT_EXEC and file.inode.mode & S_IFMT != S_IFREG:
+        raise LinuxError(EPERM)  # the file systems of pipes, sockets and their kin are noexec
+    if file.inode.is_dir():
+        raise LinuxError(ENODEV)
+    mapping = FileMapping(task, file, name)
+    if flags & MAP_GROWSDOWN:
+        mapping.map_fd(prot, flags)  # ENODEV comes first
+        raise LinuxError(EINVAL)
+    return mapping, name
 
 
 def sys_mmap(task: Task, args: Args) -> int:
@@ -38,23 +113,25 @@ def sys_mmap(task: Task, args: Args) -> int:
     addr, length = to_u64(args.a0), to_u64(args.a1)
     prot, flags = to_i32(args.a2), to_i32(args.a3)
     offset = to_u64(args.a5)
-    kind = flags & 0xF
+    kind = flags & MAP_TYPE
     if offset & 4095:
         return -EINVAL
-    if length == 0 or kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
-        return -EINVAL
-    if length > task.mm.max_address:
-        return -ENOMEM
+    file: FileDescription | None = None
+    if flags & MAP_ANONYMOUS == 0:
+        file = data_file(task, args.a4)
+        if flags & MAP_HUGETLB:
+            return -EINVAL
+    elif flags & MAP_HUGETLB:
+        return -ENOMEM if kind in (MAP_SHARED, MAP_PRIVATE) and length else -EINVAL
+    _check_place(task, addr, length, flags)
     if task.mm.mdwe and prot & PROT_EXEC and prot & PROT_WRITE:
         return -EACCES
     backing: Mappable | None = None
     mapping: FileMapping | None = None
     name = b""
-    if flags & MAP_HUGETLB:
-        return -ENOMEM if flags & MAP_ANONYMOUS else -EINVAL
-    if flags & MAP_ANONYMOUS:
-        if kind != MAP_PRIVATE:
-            if kind == MAP_SHARED_VALIDATE:
+    if file is None:
+        if kind == MAP_SHARED:
+            if flags & MAP_GROWSDOWN:
                 return -EINVAL
             kernel = task.kernel
             anon = kernel.anon_fs
@@ -63,30 +140,20 @@ def sys_mmap(task: Task, args: Args) -> int:
             )
             offset = 0
             name = b"/dev/zero (deleted)"
+        elif kind != MAP_PRIVATE:
+            return -EINVAL
     else:
-        file = task.files.get(to_i32(args.a4))
-        if file.flags & O_PATH:
-            return -EBADF
-        if kind == MAP_SHARED_VALIDATE and flags & MAP_SYNC:
-            return -EOPNOTSUPP
+        most = MAX_LFS_FILESIZE if file.inode.mode & S_IFMT == S_IFREG else _WORD
+        if offset > most - page_up(length):
+            return -EOVERFLOW
+        mapping, name = _file_mapping(task, file, prot, flags)
         if offset > 1 << 62 or offset + length > 1 << 62:
-            return -75  # EOVERFLOW
-        if not file.is_readable():
-            return -EACCES
-        if kind != MAP_PRIVATE and prot & PROT_WRITE and not file.is_writable():
-            return -EACCES
-        path = file.path
-        if path is not None:
-            if prot & PROT_EXEC and path.mount.flags & MS_NOEXEC:
-                return -EPERM
-            name = d_path(task.fs.root, path)
-        if file.inode.is_dir():
-            return -ENODEV
+            return -EOVERFLOW
         offset = file.mmap_offset(offset)
-        mapping = backing = FileMapping(task, file, name)
-    at = task.mm.mmap(
-        task.thread, addr, length, prot, flags, backing, offset, name, task.group.rlimit(RLIMIT_AS)
-    )
+        backing = mapping
+    locks = lock_limit(task) if flags & MAP_LOCKED or task.mm.future_lock else -1
+    limit = task.group.rlimit(RLIMIT_AS)
+    at = task.mm.mmap(task.thread, addr, length, prot, flags, backing, offset, name, limit, locks)
     program = task.group.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
         program.note(task.kernel.platform, mapping)
@@ -125,7 +192,14 @@ def sys_pkey_free(task: Task, args: Args) -> int:
 def sys_mremap(task: Task, args: Args) -> int:
     """mremap(2)."""
     return task.mm.mremap(
-        task.thread, to_u64(args.a0), to_u64(args.a1), to_u64(args.a2), to_i32(args.a3), to_u64(args.a4)
+        task.thread,
+        to_u64(args.a0),
+        to_u64(args.a1),
+        to_u64(args.a2),
+        to_i32(args.a3),
+        to_u64(args.a4),
+        task.group.rlimit(RLIMIT_AS),
+        lock_limit(task),
     )
 
 
@@ -138,7 +212,9 @@ def sys_madvise(task: Task, args: Args) -> int:
 def sys_brk(task: Task, args: Args) -> int:
     """brk(2)."""
     group = task.group
-    return task.mm.set_brk(task.thread, to_u64(args.a0), group.rlimit(RLIMIT_DATA), group.rlimit(RLIMIT_AS))
+    locks = lock_limit(task) if task.mm.future_lock else -1
+    new, total = to_u64(args.a0), group.rlimit(RLIMIT_AS)
+    return task.mm.set_brk(task.thread, new, group.rlimit(RLIMIT_DATA), total, locks)
 
 
 def sys_msync(task: Task, args: Args) -> int:
@@ -146,10 +222,13 @@ def sys_msync(task: Task, args: Args) -> int:
     addr, length, flags = to_u64(args.a0), to_u64(args.a1), to_i32(args.a2)
     if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or addr & 4095 or flags & MS_ASYNC and flags & MS_SYNC:
         return -EINVAL
-    end = task.mm.check_range(addr, length)
-    if not task.mm.is_covered(addr, end):
+    size = page_up(length) & _WORD
+    if addr + size > _WORD:
         return -ENOMEM
-    return 0
+    mm = task.mm
+    if flags & MS_INVALIDATE and mm.locked_bytes and mm.locked_within(addr, addr + size):
+        return -EBUSY
+    return 0 if mm.is_covered(addr, addr + size) else -ENOMEM
 
 
 def sys_mincore(task: Task, args: Args) -> int:
@@ -158,55 +237,57 @@ def sys_mincore(task: Task, args: Args) -> int:
     if addr & 4095:
         return -EINVAL
     end = task.mm.check_range(addr, length)
+    pages = (end - addr) >> 12
+    if not is_user_range(args.a2, pages):
+        return -EFAULT
     if not task.mm.is_covered(addr, end):
         return -ENOMEM
-    pages = (end - addr) >> 12
     if pages > 1 << 24:
         return -ENOMEM
     task.user_memory().write(to_u64(args.a2), b"\1" * pages)
     return 0
 
 
-def _lock_range(task: Task, addr: int, length: int, *, is_locked: bool) -> int:
+def _lock_range(task: Task, addr: int, length: int, locks: int) -> int:
+    """mlock and munlock; what comes before a hole is done (apply_vma_lock_flags)."""
     start = addr & ~4095
-    end = page_up(addr + length)
-    if addr + length > 1 << 64 or end < start:
-        return -EINVAL
-    if start == end:
-        return 0
+    size = page_up(length + (addr & 4095)) & _WORD
+    end = start + size
     mm = task.mm
-    if end > mm.max_address or not mm.is_covered(start, end):
-        return -ENOMEM
-    if is_locked:
-        limit = task.group.rlimit(RLIMIT_MEMLOCK)
-        if limit >= 0 and not task.creds.capable(CAP_IPC_LOCK):
-            if limit == 0:
-                return -EPERM
-            locked = 0
-            for area in mm.areas():
-                if area.flags & AREA_LOCKED:
-                    locked += area.end - area.start
-            if locked + end - start > limit:
-                return -ENOMEM
-    mm.set_locked(start, end, is_locked=is_locked)
-    return 0
+    if locks:
+        limit = lock_limit(task)
+        if limit == 0:
+            return -EPERM
+        if 0 <= limit & ~4095 < mm.locked_bytes + size - mm.locked_within(start, end) and limit > 0:
+            return -ENOMEM
+    if end > _WORD:
+        return -EINVAL
+    if size == 0:
+        return 0
+    reached = mm.covered_end(start, min(end, mm.max_address))
+    if reached > start:
+        mm.set_locked(start, reached, locks)
+        if locks == AREA_LOCKED and mm.has_inaccessible(start, reached):
+            return -ENOMEM  # locked, but there is nothing to fault in
+    return 0 if reached == end else -ENOMEM
 
 
 def sys_mlock(task: Task, args: Args) -> int:
     """mlock(2): accounted, not enforced on the host (pages may be swapped by it)."""
-    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), is_locked=True)
+    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), AREA_LOCKED)
 
 
 def sys_mlock2(task: Task, args: Args) -> int:
     """mlock2(2)."""
-    if to_i32(args.a2) & ~1:
+    flags = to_i32(args.a2)
+    if flags & ~1:
         return -EINVAL
-    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), is_locked=True)
+    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), LOCK_FLAGS if flags else AREA_LOCKED)
 
 
 def sys_munlock(task: Task, args: Args) -> int:
     """munlock(2)."""
-    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), is_locked=False)
+    return _lock_range(task, to_u64(args.a0), to_u64(args.a1), 0)
 
 
 def sys_mlockall(task: Task, args: Args) -> int:
@@ -214,20 +295,22 @@ def sys_mlockall(task: Task, args: Args) -> int:
     flags = to_i32(args.a0)
     if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
         return -EINVAL
-    limit = task.group.rlimit(RLIMIT_MEMLOCK)
-    if not task.creds.capable(CAP_IPC_LOCK):
-        if limit == 0:
-            return -EPERM
-        if flags & MCL_CURRENT and 0 <= limit < task.mm.total_bytes:
-            return -ENOMEM
+    limit, mm = lock_limit(task), task.mm
+    if limit == 0:
+        return -EPERM
+    if flags & MCL_CURRENT and 0 <= limit < mm.total_bytes:
+        return -ENOMEM
+    locks = LOCK_FLAGS if flags & MCL_ONFAULT else AREA_LOCKED
+    mm.future_lock = locks if flags & MCL_FUTURE else 0
     if flags & MCL_CURRENT:
-        task.mm.set_locked(0, task.mm.max_address, is_locked=True)
+        mm.set_locked(0, mm.max_address, locks)
     return 0
 
 
 def sys_munlockall(task: Task, args: Args) -> int:
     """munlockall(2)."""
-    task.mm.set_locked(0, task.mm.max_address, is_locked=False)
+    task.mm.future_lock = 0
+    task.mm.set_locked(0, task.mm.max_address, 0)
     return 0
 
 

@@ -30,6 +30,7 @@ _F_ADDR: Final = 2
 _F_MEMS_ALLOWED: Final = 4
 _MAX_NODES: Final = 1024
 _PAGE: Final = 4096
+_WORD: Final = (1 << 64) - 1
 _MOVE_LIMIT: Final = 1 << 20  # pages that one move_pages looks at
 _NODE_SHIFT: Final = 16  # a policy is its mode, with flags, and its nodes from this bit on
 
@@ -87,15 +88,22 @@ def sys_mbind(task: Task, args: Args) -> int:
         return -EINVAL
     if flags & _MF_MOVE_ALL and not task.creds.capable(CAP_SYS_NICE):
         return -EPERM
-    end = page_up(start + length)
-    if start & 4095 or end > 1 << 64:
+    if start & 4095:
+        return -EINVAL
+    if mode == MPOL_DEFAULT:
+        flags &= ~_MF_STRICT
+    end = start + (page_up(length) & _WORD)
+    if end > _WORD:
         return -EINVAL
     if end == start:
         return 0
     policy = _make_policy(mode, nodes)
-    if end > task.mm.max_address or not task.mm.is_covered(start, end):
+    mm = task.mm
+    end = min(end, mm.max_address)
+    # The default may be restored over holes (MPOL_MF_DISCONTIG_OK).
+    if start >= end or not (mm.overlaps(start, end) if mode == MPOL_DEFAULT else mm.is_covered(start, end)):
         return -EFAULT
-    task.mm.set_policy(start, end, policy)
+    mm.set_policy(start, end, policy)
     return 0
 
 
