@@ -105,11 +105,12 @@ def start_analyst(sock: socket.socket, *, is_confined: bool = True) -> int:
 def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
     if sys.stderr is not None:
         sys.stderr.flush()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = EXIT_START
         try:
-            status = _run(sock, cache_base, is_confined=is_confined, says_hello=says_hello)
+            status = _run(sock, cache_base, parent, is_confined=is_confined, says_hello=says_hello)
         except BaseException as failure:
             if sys.stderr is not None:  # None: closed when the interpreter started
                 sys.stderr.write("cloche analyst: ")
@@ -119,11 +120,15 @@ def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, say
     return pid
 
 
-def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
+def _run(
+    sock: socket.socket, cache_base: str | None, parent: int, *, is_confined: bool, says_hello: bool
+) -> int:
     """The child: prepare, say hello if that is wanted, serve.  The exit status."""
     # Here, so that whoever imports this module for its client pays nothing for the decoder.
     from cloche.analyst.server import Server
 
+    signal.set_wakeup_fd(-1)
+    confine.name_process("cloche-analyst")
     confine.detach_from_terminal()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
@@ -144,6 +149,9 @@ def _run(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says
     gc.freeze()
     if is_confined:
         _confine(report, cache_fd)
+    if not confine.die_with(parent):
+        return EXIT_START
+    if is_confined:
         seccomp.install(analyst_policy())
         report.in_force(confine.SECCOMP)
     if says_hello:

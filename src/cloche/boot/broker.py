@@ -18,14 +18,11 @@ import sys
 from array import array
 from typing import Final
 
-from cloche.abi.signal import SIGKILL
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.spec import PublishSpec
-from cloche.platform import hostsys
 from cloche.wire.broker import FAILED, HELLO, Arrival, decode_ports, encode_ports
 
-PR_SET_PDEATHSIG: Final = 1
 BACKLOG: Final = 1024
 _HELLO_BYTES: Final = 65536
 _RETRY_MS: Final = 50  # after the host refused a descriptor (EMFILE, ENOBUFS)
@@ -60,12 +57,13 @@ def spawn_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProces
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None: closed when the interpreter started
             stream.flush()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             ours.close()
-            status = _run(theirs, specs, is_confined=is_confined)
+            status = _run(theirs, specs, parent, is_confined=is_confined)
         except BaseException as failure:
             sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
@@ -82,7 +80,7 @@ def spawn_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProces
     return BrokerProcess(pid, ours)
 
 
-def _run(channel: socket.socket, specs: list[PublishSpec], *, is_confined: bool) -> int:
+def _run(channel: socket.socket, specs: list[PublishSpec], parent: int, *, is_confined: bool) -> int:
     """The child.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
@@ -96,7 +94,8 @@ def _run(channel: socket.socket, specs: list[PublishSpec], *, is_confined: bool)
     ):
         signal.signal(signo, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    confine.name_process("cloche-broker")
     confine.detach_from_terminal()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
@@ -111,6 +110,10 @@ def _run(channel: socket.socket, specs: list[PublishSpec], *, is_confined: bool)
             return 1
     if is_confined:
         _confine()
+    if not confine.die_with(parent):
+        return 1
+    if is_confined:
+        seccomp.install(broker_policy())
     ports = encode_ports([listener.sock.getsockname()[1] for listener in listeners])
     channel.sendmsg([HELLO + ports])  # the filter knows no other way to send
     try:
@@ -153,9 +156,7 @@ def _confine() -> None:
     confine.become_unprivileged(report)
     confine.drop_capabilities(report)
     confine.deny_paths(report, [], may_signal=False)
-    hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)  # a change of credentials has cleared it
     confine.set_undumpable(report)
-    seccomp.install(broker_policy())
 
 
 def _serve(channel: socket.socket, listeners: list[_Listener]) -> int:

@@ -51,6 +51,7 @@ from cloche.abi.prctl import (
     PR_CAPBSET_READ,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
     PR_SET_SECUREBITS,
 )
 from cloche.abi.sched import (
@@ -62,6 +63,7 @@ from cloche.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from cloche.abi.signal import SIGKILL
 from cloche.platform import hostsys
 
 USER_NAMESPACE: Final = "user namespace"
@@ -510,6 +512,25 @@ def set_limits(report: Report) -> None:
         report.missing(LIMITS, str(error))
     else:
         report.in_force(LIMITS, f"{hard} descriptors, no core files")
+
+
+def name_process(name: str) -> None:
+    """What ps, top and /proc/PID/comm show; 15 letters."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(name)
+    except OSError:
+        pass
+
+
+def die_with(parent: int) -> bool:
+    """From now on this process is killed when its parent dies; False if that (`parent`) is gone already.
+
+    A change of credentials clears it, so this comes after `drop_capabilities`; and it is the parent of now that counts.
+    In a pid namespace a parent outside of it is shown as 0.
+    """
+    hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)
+    return os.getppid() in (parent, 0)
 
 
 def detach_from_terminal() -> None:

@@ -117,7 +117,9 @@ class Control:
 
     def _take(self, packet: bytes) -> None:
         kind = packet[:1]
-        if kind == b"S" and packet[1:3].isdigit():
+        if kind == b"?":
+            self.send(b"!")  # the loop turns (cli.watchdog)
+        elif kind == b"S" and packet[1:3].isdigit():
             self._signal(int(packet[1:3]))
         elif kind == b"G" and packet[1:3].isdigit():
             self._signal_group(int(packet[1:3]))

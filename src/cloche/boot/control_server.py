@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -63,6 +64,7 @@ _READ_BYTES: Final = 65536
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
 # A socket of each client, and what it has sent but the sentry not taken.
 _DESCRIPTORS: Final = (MAX_CLIENTS + 64) * (MAX_FDS + 1)
+_ENDING: Final = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _MAX_IDENT: Final = 0xFFFFFFF0
 
 
@@ -97,6 +99,7 @@ class ControlServer:
         self.next_ident: int = 1
         self.waiting: list[tuple[bytes, list[int]]] = []  # packets for the sentry, and their descriptors
         self.table: Assembly = Assembly()
+        self.on_end_wanted: Callable[[], None] | None = None
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -249,6 +252,8 @@ class ControlServer:
         """A signal to the sandbox's command."""
         self.waiting.append((b"S%02d" % signo, []))
         self._send_waiting()
+        if signo in _ENDING and self.on_end_wanted is not None:
+            self.on_end_wanted()
 
     def _send_waiting(self) -> None:
         while self.waiting:

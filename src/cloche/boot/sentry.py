@@ -89,15 +89,17 @@ def sentry_main(
     control: socket.socket,
     stdio: list[int],
     report: confine.Report,
+    keeper: socket.socket,
 ) -> int:
     """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
     signal.set_wakeup_fd(-1)
+    confine.name_process("cloche-sentry")
     for signo in _IGNORED:
         signal.signal(signo, signal.SIG_IGN)
     gc.freeze()
     gc.disable()
     try:
-        return _serve(spec, gofer_sock, broker_sock, control, stdio, report)
+        return _serve(spec, gofer_sock, broker_sock, control, stdio, report, keeper)
     except StartError as error:
         send_failure(control, str(error), error.status)
     except StopLoop:
@@ -111,6 +113,21 @@ def sentry_main(
     return EXIT_INTERNAL
 
 
+def hold_to_keeper(keeper: socket.socket) -> None:
+    """Die with the keeper, which says when it is this process's parent.  Raises StartError if it is gone."""
+    if keeper.recv(1) != b"A":
+        raise StartError("the keeper died", EXIT_INTERNAL)
+    # Its pid is not known in a pid namespace of our own; whether it still lives, its socket tells.
+    confine.die_with(os.getppid())
+    keeper.setblocking(False)
+    try:
+        keeper.recv(1)
+    except BlockingIOError:
+        keeper.close()
+        return
+    raise StartError("the keeper died", EXIT_INTERNAL)
+
+
 def _serve(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
@@ -118,6 +135,7 @@ def _serve(
     control: socket.socket,
     stdio: list[int],
     report: confine.Report,
+    keeper: socket.socket,
 ) -> int:
     facts = HostFacts.read()
     platform = Systrap(mm=spec.mm_mode, is_patching=spec.is_patching)
@@ -133,6 +151,7 @@ def _serve(
         if proc_fd >= 0:
             allowed.append((proc_fd, _READ_FILE))
         confine.deny_paths(report, allowed, may_signal=True)
+    hold_to_keeper(keeper)
     platform.start()
     is_placed = False
     if spec.is_placed:

@@ -1,6 +1,11 @@
-"""What a sandbox shall be: plain data, made by the CLI, the SDK or the OCI runtime, read by `launch` and `sentry`."""
+"""What a sandbox shall be: plain data, made by the CLI, the SDK or the OCI runtime, read by `keeper` and `sentry`.
 
-from typing import Final
+`dump` and `load` carry it from the monitor to the keeper, which shares nothing else with it: no memory, no environment.
+"""
+
+import marshal
+import os
+from typing import Any, Final
 
 HOST: Final = "host"  # a host directory or file through the gofer
 TMPFS: Final = "tmpfs"
@@ -91,3 +96,53 @@ class SandboxSpec:
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []
+
+
+# What of the monitor's environment the parts of cloche itself read; nothing else of it reaches them.
+SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
+
+_MOUNT_FIELDS: Final = (
+    "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
+    "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
+)  # fmt: skip
+_PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
+_PLAIN_FIELDS: Final = (
+    "argv", "env", "cwd", "uid", "gid", "groups", "symlinks", "directories", "late_directories", "files", "hostname", "memory_bytes",
+    "cpus", "max_tasks", "is_placed", "has_cpu_group", "oom_fd", "timeout_s", "is_read_only", "has_terminal",
+    "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "strace_fd", "log_level", "nofile_limit",
+    "allows_suid", "has_init", "is_confined",
+)  # fmt: skip
+
+
+def dump(spec: SandboxSpec) -> bytes:
+    """The spec as bytes.  Paths of the host are encoded here: the reader's locale is another."""
+    plain: dict[str, Any] = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
+    plain["root_source"] = os.fsencode(spec.root_source)
+    mounts: list[dict[str, Any]] = []
+    for mount in spec.mounts:
+        row: dict[str, Any] = {name: getattr(mount, name) for name in _MOUNT_FIELDS}
+        row["source"] = os.fsencode(mount.source)
+        mounts.append(row)
+    plain["mounts"] = mounts
+    plain["published"] = [{name: getattr(each, name) for name in _PUBLISH_FIELDS} for each in spec.published]
+    return marshal.dumps(plain)
+
+
+def load(data: bytes) -> SandboxSpec:
+    """The inverse of `dump`, for what another process of this user has dumped."""
+    plain: dict[str, Any] = marshal.loads(data)
+    spec = SandboxSpec(plain["argv"])
+    for name in _PLAIN_FIELDS:
+        setattr(spec, name, plain[name])
+    spec.root_source = os.fsdecode(plain["root_source"])
+    for row in plain["mounts"]:
+        mount = MountSpec(row["destination"], row["kind"])
+        for name in _MOUNT_FIELDS:
+            setattr(mount, name, row[name] if name != "source" else "")
+        mount.source = os.fsdecode(row["source"])
+        spec.mounts.append(mount)
+    for row in plain["published"]:
+        published = PublishSpec(row["text"], row["host_ip"], row["host_port"], row["port"])
+        published.is_any_port = row["is_any_port"]
+        spec.published.append(published)
+    return spec

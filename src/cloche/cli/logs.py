@@ -33,7 +33,7 @@ def _run(options: argparse.Namespace) -> int:
     state = store.find(options.name)
     if not state.is_detached:
         raise RecordError(f"{options.name} writes to where it was started, not to a log")
-    reader = LogReader(store.path(options.name))
+    reader = LogReader(store.open_record(options.name))
     end: ControlClient | None = None
     if options.follow and state.status == RUNNING:
         try:

@@ -13,8 +13,10 @@ import time
 from typing import Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch
+from cloche.boot.spawn import KeeperProcess
 from cloche.boot.spec import SandboxSpec
 from cloche.cli.terminal import (
+    ENDING,
     EXIT_INTERNAL,
     FORWARDED,
     KEYBOARD,
@@ -24,6 +26,7 @@ from cloche.cli.terminal import (
     note_signals,
     window_size,
 )
+from cloche.cli.watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +57,9 @@ class Monitor:
         self.ready_fd: int = -1  # where somebody waits to hear that the program has started
         self.error: str = ""  # why cloche itself ended the sandbox
         self.group: Group | None = None  # control groups of the guests
+        self.watchdog: Watchdog | None = None
+        self.is_unheard: bool = False  # somebody wanted the end twice, and the sentry takes no notice
+        self.early: bytearray = bytearray()  # signals that came before there was somebody to pass them to
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -62,13 +68,25 @@ class Monitor:
         elif sys.stderr is not None:
             print(f"cloche: {text}", file=sys.stderr)
 
-    def start(self, streams: list[int]) -> Sandbox:
+    def start(
+        self,
+        streams: list[int],
+        keeper: KeeperProcess | None = None,
+        record: "Record | None" = None,
+    ) -> Sandbox:
         """Launch the sandbox.  Raises LaunchError, OSError."""
         spec = self.spec
         if os.geteuid() == 0 and (spec.memory_bytes > 0 or spec.cpus > 0 or spec.max_tasks < DEFAULT_TASKS):
             self._make_groups()
         try:
-            sandbox = launch(spec, streams)
+            sandbox = launch(
+                spec,
+                streams,
+                keeper=keeper,
+                record=record.place() if record is not None else None,
+                groups=self.group.made if self.group is not None else None,
+                may_wait=self._wait_for_start,
+            )
         except (LaunchError, OSError):
             if self.group is not None:
                 self.group.destroy()
@@ -77,7 +95,26 @@ class Monitor:
             if spec.oom_fd >= 0:
                 os.close(spec.oom_fd)
         sandbox.on_placing = self._place
+        self.watchdog = Watchdog(sandbox)
         return sandbox
+
+    def _wait_for_start(self, fd: int) -> bool:
+        """Until `fd` is readable; False if the user asks twice for the end before (storage may be slow, or stuck)."""
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.register(self.wake_read, select.POLLIN)
+        first_s = -1.0
+        while True:
+            ready = [each for each, _events in poller.poll()]
+            if fd in ready:
+                return True
+            numbers = os.read(self.wake_read, 512)
+            self.early += numbers
+            if any(number in ENDING for number in numbers):
+                if 0 <= first_s <= time.monotonic() - 1.0:
+                    return False
+                if first_s < 0:
+                    first_s = time.monotonic()
 
     def _make_groups(self) -> None:
         from cloche.runtime.cgroups import Limits, create
@@ -110,9 +147,12 @@ class Monitor:
         self.server = ControlServer(listener, sandbox.control)
         sandbox.on_packet = self.server.on_packet
 
-    def on_signals(self, sandbox: Sandbox) -> None:
-        """Pass on what has arrived."""
-        for number in os.read(self.wake_read, 512):
+    def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
+        """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""
+        is_end = False
+        for number in numbers:
+            if number in ENDING and self.watchdog is not None:
+                is_end = self.watchdog.on_end_wanted() or is_end
             if number == signal.SIGWINCH or number == signal.SIGCONT:
                 if number == signal.SIGCONT:
                     if self.terminal is not None:
@@ -129,6 +169,7 @@ class Monitor:
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif number in FORWARDED:
                 sandbox.send_signal(number)
+        return is_end
 
     def supervise(self, sandbox: Sandbox) -> int:
         """Until the sandbox is gone; the exit status."""
@@ -156,9 +197,19 @@ class Monitor:
         """Serve everything until the end: -1, or the status when this process ended it."""
         spec = self.spec
         deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
-        control = sandbox.control.fileno()
+        control, link = sandbox.control.fileno(), sandbox.link.fileno()
+        if self.early:
+            self.on_signals(sandbox, bytes(self.early))
+        watchdog = self.watchdog
+        assert watchdog is not None
+        if self.server is not None:
+            self.server.on_end_wanted = self._end_wanted
         while True:
             now = time.monotonic()
+            if watchdog.on_time() or self.is_unheard:
+                sandbox.kill()
+                self.error = "the sentry does not answer and was ended"
+                return EXIT_INTERNAL
             if 0 <= deadline <= now:
                 sandbox.kill()
                 self.error = f"the command took longer than {spec.timeout_s:g} s and was ended"
@@ -167,15 +218,16 @@ class Monitor:
             if 0 <= stop_at <= now:
                 sandbox.kill()
                 return EXIT_KILLED
-            ends = [at for at in (deadline, stop_at) if at >= 0]
-            left_ms = max(int((min(ends) - now) * 1000), 0) + 1 if ends else -1
+            ends = [at for at in (deadline, stop_at, watchdog.due_s) if at >= 0]
+            left_ms = max(int((min(ends) - now) * 1000), 0) + 1
             for fd, events in self._wait(sandbox, left_ms):
                 if fd == self.wake_read:
-                    self.on_signals(sandbox)
+                    if self.on_signals(sandbox, os.read(self.wake_read, 512)):
+                        self.is_unheard = True
                 elif fd in self.pumps:
                     self._pump(fd)
-                elif sandbox.analyst is not None and fd == sandbox.analyst.fileno():
-                    sandbox.start_analyst()
+                elif fd == link:
+                    sandbox.read_link()
                 elif fd == control and events & ~select.POLLOUT:
                     if not sandbox.read_control():
                         return -1
@@ -183,12 +235,17 @@ class Monitor:
                 if self.server is not None and (fd != control or events & select.POLLOUT):
                     self.server.on_ready(fd, events)
 
+    def _end_wanted(self) -> None:
+        """A client has sent the command a signal."""
+        if self.watchdog is not None and self.watchdog.on_end_wanted():
+            self.is_unheard = True
+
     def _wait(self, sandbox: Sandbox, left_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
         poller.register(sandbox.control.fileno(), select.POLLIN)
-        if sandbox.analyst is not None:
-            poller.register(sandbox.analyst.fileno(), select.POLLIN)
+        if sandbox.is_kept:
+            poller.register(sandbox.link.fileno(), select.POLLIN)
         for fd in self.pumps:
             poller.register(fd, select.POLLIN)
         if self.server is not None:
@@ -201,7 +258,7 @@ class Monitor:
             self.error = sandbox.failure
             return sandbox.failure_status
         if sandbox.status < 0:
-            self.error = "the sentry died"
+            self.error = sandbox.death or "the sentry died"
             return EXIT_INTERNAL
         return exit_status(sandbox.status)
 
@@ -245,12 +302,14 @@ class Monitor:
             self.log.close()
 
 
-def run_attached(spec: SandboxSpec, streams: list[int], record: "Record | None") -> tuple[Monitor, Sandbox]:
+def run_attached(
+    spec: SandboxSpec, streams: list[int], record: "Record | None", keeper: KeeperProcess | None
+) -> tuple[Monitor, Sandbox]:
     """Start a sandbox in the foreground.  Raises LaunchError, OSError."""
     monitor = Monitor(spec)
     listener = record.listen() if record is not None else None
     try:
-        sandbox = monitor.start(streams)
+        sandbox = monitor.start(streams, keeper, record)
     except (LaunchError, OSError):
         if record is not None:
             record.discard()
@@ -310,12 +369,12 @@ def _detached_child(spec: SandboxSpec, record: "Record", log_bytes: int, ready_w
     for fd in (out_write, err_write):
         os.close(fd)
     monitor = Monitor(spec)
-    monitor.log = LogWriter(record.path, log_bytes)
+    monitor.log = LogWriter(record.directory, log_bytes)
     monitor.ready_fd = ready_write
     listener = record.listen()
     record.state.pid = os.getpid()
     record.save()
-    sandbox = monitor.start([keyboard if keyboard >= 0 else 0, 1, 2])
+    sandbox = monitor.start([keyboard if keyboard >= 0 else 0, 1, 2], record=record)
     os.dup2(null, 1)
     os.dup2(null, 2)
     monitor.pumps = {out_read: 1, err_read: 2}

@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 from cloche.boot.launch import LaunchError
+from cloche.boot.spawn import spawn_keeper
 from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, PublishSpec, SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
 from cloche.cli.monitor import run_attached, run_detached
@@ -268,6 +269,8 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
 def run(options: argparse.Namespace) -> int:
     """The verb.  The exit status."""
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
+    # Already now: it gets ready meanwhile.  Without a terminal to return to, the monitor is another process than this.
+    keeper = None if options.detach else spawn_keeper()
     try:
         spec, warning = make_spec(options)
         record = None
@@ -292,7 +295,7 @@ def run(options: argparse.Namespace) -> int:
         print(record.state.name)
         return 0
     try:
-        monitor, sandbox = run_attached(spec, streams, record)
+        monitor, sandbox = run_attached(spec, streams, record, keeper)
     except (LaunchError, OSError) as failure:
         print(f"cloche: {failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL

@@ -13,6 +13,8 @@ EXIT_INTERNAL: Final = 125
 # Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
+# By which somebody wants an end.
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 Modes = list[Any]  # what termios.tcgetattr gives
 

@@ -5,9 +5,11 @@ gofer never executes a program; it is this interpreter, with everything but the 
 closed.  Sentry and gofer start at the same time: requests that are sent before the gofer is ready wait in its socket.
 """
 
+import errno
 import gc
 import os
 import resource
+import signal
 import socket
 import sys
 from typing import Final
@@ -92,13 +94,14 @@ def start_gofer(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = EXIT_START
         try:
             ours.close()
             hear.close()
-            status = _run(theirs, say, attach_points, analyst, is_confined=is_confined)
+            status = _run(theirs, say, attach_points, analyst, parent, is_confined=is_confined)
         except BaseException:
             log_exception()
         finally:
@@ -113,16 +116,20 @@ def _run(
     say: socket.socket,
     attach_points: list[AttachPoint],
     analyst: socket.socket | None,
+    parent: int,
     *,
     is_confined: bool,
 ) -> int:
     """The child: prepare, say hello, serve.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    confine.name_process("cloche-gofer")
     report = confine.Report()
     channel = FrameChannel(say, _MAX_REPORT_BYTES, may_receive_fds=False)
     try:
-        server = _prepare(sock, say.fileno(), attach_points, analyst, report, is_confined=is_confined)
+        server = _prepare(sock, say.fileno(), attach_points, analyst, report, parent, is_confined=is_confined)
     except OSError as error:
         channel.send(-(error.errno or 1), 0, str(error).encode())
         return EXIT_START
@@ -137,6 +144,7 @@ def _prepare(
     attach_points: list[AttachPoint],
     analyst: socket.socket | None,
     report: confine.Report,
+    parent: int,
     *,
     is_confined: bool,
 ) -> Server:
@@ -157,6 +165,8 @@ def _prepare(
     cache_fd = open_cache() if analyst is not None else -1
     if is_confined:
         _confine(attach_points, cache_fd, report, is_writable=is_writable)
+    if not confine.die_with(parent):
+        raise OSError(errno.ESRCH, "the keeper died")
     os.fchdir(procfd)
     os.close(procfd)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

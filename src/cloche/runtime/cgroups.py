@@ -102,18 +102,23 @@ class Group:
 
     def destroy(self) -> None:
         """Remove the groups; a process that is about to be gone is waited for."""
-        deadline = time.monotonic() + _END_S
-        for path in reversed(self.made):
-            while True:
-                try:
-                    os.rmdir(path)
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    if time.monotonic() < deadline:
-                        time.sleep(0.005)
-                        continue
-                break
+        remove_all(self.made)
+
+
+def remove_all(made: list[str]) -> None:
+    """Remove these groups, parents first in the list; a process that is about to be gone is waited for."""
+    deadline = time.monotonic() + _END_S
+    for path in reversed(made):
+        while True:
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
+            break
 
 
 def descendants(pid: int) -> list[int]:

@@ -5,6 +5,7 @@ Readers need no lock: an entry that is not complete yet is read again later.
 """
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from struct import Struct
@@ -20,17 +21,16 @@ _READ_BYTES: Final = 1 << 20
 class LogWriter:
     """Appends; when the disk is full output is dropped, and counted."""
 
-    def __init__(self, directory: str, limit_bytes: int) -> None:
-        self.path: str = os.path.join(directory, "log")
+    def __init__(self, directory: int, limit_bytes: int) -> None:
+        self.directory: int = directory  # a descriptor, the caller's
         self.limit: int = max(limit_bytes, LEAST_BYTES) // 2
         self.size: int = 0
         self.dropped_bytes: int = 0
         self.fd: int = self._open()
 
     def _open(self) -> int:
-        return os.open(
-            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open("log", flags, 0o600, dir_fd=self.directory)
 
     def append(self, stream: int, data: bytes) -> None:
         """One entry, or several for much data."""
@@ -49,7 +49,7 @@ class LogWriter:
 
     def _rotate(self) -> None:
         os.close(self.fd)
-        os.rename(self.path, self.path + ".1")
+        os.rename("log", "log.1", src_dir_fd=self.directory, dst_dir_fd=self.directory)
         self.size = 0
         self.fd = self._open()
 
@@ -61,8 +61,8 @@ class LogWriter:
 class LogReader:
     """Reads from the oldest entry on; `read` may be called again for what has come since."""
 
-    def __init__(self, directory: str) -> None:
-        self.path: str = os.path.join(directory, "log")
+    def __init__(self, directory: int) -> None:
+        self.directory: int = directory  # a descriptor, the caller's
         self._fd: int = -1
         self._buffer: bytes = b""
         self._last: int = -1  # inode of the file that was read to its end; older ones are gone
@@ -97,12 +97,14 @@ class LogReader:
         self._buffer = buffer[at:]
 
     def _next_file(self) -> bool:
-        for path in (self.path + ".1", self.path):
+        for name in ("log.1", "log"):
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(name, flags, dir_fd=self.directory)
             except OSError:
                 continue
-            if os.fstat(fd).st_ino == self._last:
+            found = os.fstat(fd)
+            if found.st_ino == self._last or not stat.S_ISREG(found.st_mode):
                 os.close(fd)
                 continue
             self._fd = fd
@@ -112,7 +114,8 @@ class LogReader:
     def _is_rotated(self) -> bool:
         """Whether the file at hand will get no more."""
         try:
-            return os.stat(self.path).st_ino != os.fstat(self._fd).st_ino
+            now = os.stat("log", dir_fd=self.directory, follow_symlinks=False)
+            return now.st_ino != os.fstat(self._fd).st_ino
         except OSError:
             return False
 

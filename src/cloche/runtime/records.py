@@ -6,7 +6,9 @@
     ROOT/NAME/control     the monitor's socket
     ROOT/NAME/log, log.1  the output of a detached sandbox (`runtime.logs`)
 
-Whether a sandbox runs is asked of the lock, never of a process id: ids are used again.  The root is /run/cloche for
+Whether a sandbox runs is asked of the lock, never of a process id: ids are used again.  Directories are held by
+descriptor once their owner and mode are checked, and no link is followed: another user may have made what is in /tmp,
+and whom one talks to there is asked of the socket.  The root is /run/cloche for
 root, else $XDG_RUNTIME_DIR/cloche, else a directory of the user's own in /tmp; nobody else may be able to write
 there.
 """
@@ -22,12 +24,15 @@ import struct
 import time
 from typing import Any, Final
 
+from cloche.wire.keeper import RecordPlace
+
 STATE_VERSION: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUNNING: Final = "running"
 EXITED: Final = "exited"
 DEAD: Final = "dead"  # its monitor was killed: nobody knows how it ended
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+_PEER: Final = struct.Struct("3i")  # struct ucred
 _STATE_BYTES: Final = 1 << 20
 _BACKLOG: Final = 128
 _FIRST: Final = ("amber", "bright", "calm", "early", "fern", "green", "hazel", "ivory", "late", "mossy", "pale",
@@ -64,21 +69,59 @@ def check_name(name: str) -> None:
         )
 
 
-def _remove_tree(path: str) -> None:
+def open_directory(path: str, above: int | None = None) -> int:
+    """A directory that is ours and that nobody else may write to, never through a link.
+
+    Raises FileNotFoundError, and RecordError for anything else than such a directory.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _refusal(path) from None
+        raise RecordError(f"{path}: {error.strerror}; give another directory with --root") from None
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(fd)
+        raise _refusal(path)
+    return fd
+
+
+def _refusal(path: str) -> RecordError:
+    return RecordError(f"{path} is not a directory that only you may write to; give another with --root")
+
+
+def _read_file(directory: int, name: str, limit: int) -> bytes:
+    """A file of a record.  Raises OSError; a link, or what is no file, is none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def _remove_tree(root: int, name: str) -> None:
     """Remove a record's directory; it has no directories below it.  Nothing is raised."""
     try:
-        names = os.listdir(path)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
     except OSError:
         return
-    for name in names:
-        try:
-            os.unlink(os.path.join(path, name))
-        except OSError:
-            pass
     try:
-        os.rmdir(path)
+        for each in os.listdir(fd):
+            try:
+                os.unlink(each, dir_fd=fd)
+            except OSError:
+                pass
+        os.rmdir(name, dir_fd=root)
     except OSError:
         pass
+    finally:
+        os.close(fd)
 
 
 class State:
@@ -142,7 +185,7 @@ def _number(value: object, default: int) -> int:
 
 
 class Store:
-    """All records below one root."""
+    """All records below one root, which every use opens and checks anew."""
 
     def __init__(self, root: str = "") -> None:
         self.root: str = os.path.abspath(root) if root else default_root()
@@ -152,134 +195,205 @@ class Store:
         """Make the root if it is missing, and check that nobody else may write there.  Raises RecordError."""
         try:
             os.makedirs(self.root, 0o700, exist_ok=True)
-            found = os.lstat(self.root)
+        except FileExistsError:
+            raise _refusal(self.root) from None
         except OSError as error:
             raise RecordError(f"{self.root}: {error.strerror}; give another directory with --root") from None
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise RecordError(
-                f"{self.root} is not a directory that only you may write to; give another with --root"
-            )
+        os.close(self._open())
 
-    def _lock(self) -> int:
-        fd = os.open(
-            os.path.join(self.root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+    def _open(self) -> int:
+        """A descriptor of the root.  Raises RecordError, FileNotFoundError."""
+        return open_directory(self.root)
+
+    def _lock(self, root: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(".lock", flags, 0o600, dir_fd=root)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
-
-    def path(self, name: str) -> str:
-        """The directory of a record."""
-        check_name(name)
-        return os.path.join(self.root, name)
 
     # -- making and removing -------------------------------------------------------------------------------
     def create(self, state: State) -> "Record":
         """Make the record of a sandbox that is about to start.  Raises RecordError if the name is taken."""
-        path = self.path(state.name)
+        name = state.name
+        check_name(name)
         self.prepare()
-        guard = self._lock()
+        root = guard = -1
         try:
-            old = self._find(state.name)
+            root = self._open()
+            guard = self._lock(root)
+            old = self._find(root, name)
             if old is not None and old.status == RUNNING:
-                raise RecordError(f"a sandbox named {state.name} is running")
+                raise RecordError(f"a sandbox named {name} is running")
             if old is not None and not old.is_temporary:
-                raise RecordError(
-                    f"the name {state.name} is that of an ended sandbox; cloche rm {state.name}"
-                )
-            _remove_tree(path)
-            os.mkdir(path, 0o700)
-            record = Record(path, state)
+                raise RecordError(f"the name {name} is that of an ended sandbox; cloche rm {name}")
+            _remove_tree(root, name)
+            os.mkdir(name, 0o700, dir_fd=root)
+            record = Record(self.root, open_directory(name, root), state)
             record.save()
             return record
         except OSError as error:
-            raise RecordError(f"{path}: {error.strerror}") from None
+            raise RecordError(f"{os.path.join(self.root, name)}: {error.strerror}") from None
         finally:
-            os.close(guard)
+            for fd in (guard, root):
+                if fd >= 0:
+                    os.close(fd)
 
     def remove(self, name: str) -> None:
         """Forget an ended sandbox.  Raises RecordError if it runs or is not known."""
-        path = self.path(name)
-        if not os.path.isdir(self.root):
-            raise RecordError(f"no sandbox is named {name}")
-        guard = self._lock()
+        check_name(name)
+        root = guard = -1
         try:
-            state = self._find(name)
+            root = self._open()
+            guard = self._lock(root)
+            state = self._find(root, name)
             if state is None:
-                raise RecordError(f"no sandbox is named {name}")
+                raise _unknown(name)
             if state.status == RUNNING:
                 raise RecordError(f"{name} is running; cloche stop {name}, or cloche rm -f {name}")
-            _remove_tree(path)
+            _remove_tree(root, name)
+        except FileNotFoundError:
+            raise _unknown(name) from None
         finally:
-            os.close(guard)
+            for fd in (guard, root):
+                if fd >= 0:
+                    os.close(fd)
+
+    def clean(self, place: RecordPlace) -> None:
+        """The monitor of the sandbox at `place` was killed: remove what is of no use any more.  Nothing is raised."""
+        root = guard = -1
+        try:
+            root = self._open()
+            guard = self._lock(root)
+            now, then = os.stat(place.name, dir_fd=root, follow_symlinks=False), os.fstat(place.fd)
+            if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino):
+                return  # the name is another's already
+            if place.is_temporary:
+                _remove_tree(root, place.name)
+            else:
+                os.unlink("control", dir_fd=place.fd)
+        except (OSError, RecordError):
+            pass
+        finally:
+            for fd in (guard, root):
+                if fd >= 0:
+                    os.close(fd)
 
     # -- looking ---------------------------------------------------------------------------------------------
-    def _find(self, name: str) -> State | None:
-        path = os.path.join(self.root, name)
-        if not os.path.isdir(path):
+    def _find(self, root: int, name: str) -> State | None:
+        """Raises RecordError for a directory that is not ours."""
+        try:
+            directory = open_directory(name, root)
+        except FileNotFoundError:
             return None
         try:
-            with open(os.path.join(path, "state.json"), "rb") as file:
-                state = State.from_json(name, file.read(_STATE_BYTES))
-        except (OSError, ValueError):
-            state = State(name)
-        if state.status == RUNNING and not is_locked(os.path.join(path, "lock")):
-            state.status = DEAD
-        return state
+            try:
+                state = State.from_json(name, _read_file(directory, "state.json", _STATE_BYTES))
+            except (OSError, ValueError):
+                state = State(name)
+            if state.status == RUNNING and not is_locked(directory):
+                state.status = DEAD
+            return state
+        finally:
+            os.close(directory)
 
     def find(self, name: str) -> State:
         """The state of a sandbox.  Raises RecordError if there is none of that name."""
         check_name(name)
-        state = self._find(name)
+        try:
+            root = self._open()
+        except FileNotFoundError:
+            raise _unknown(name) from None
+        try:
+            state = self._find(root, name)
+        finally:
+            os.close(root)
         if state is None:
-            raise RecordError(f"no sandbox is named {name}")
+            raise _unknown(name)
         return state
 
     def list(self) -> list[State]:
-        """All, oldest first."""
+        """All, oldest first.  Raises RecordError if the root is not ours."""
         try:
-            names = os.listdir(self.root)
-        except OSError:
+            root = self._open()
+        except FileNotFoundError:
             return []
-        found = [self._find(name) for name in names if NAME_PATTERN.fullmatch(name)]
-        return sorted([state for state in found if state is not None], key=_age)
+        found: list[State] = []
+        try:
+            for name in os.listdir(root):
+                if not NAME_PATTERN.fullmatch(name):
+                    continue
+                try:
+                    state = self._find(root, name)
+                except RecordError:
+                    continue
+                if state is not None:
+                    found.append(state)
+        finally:
+            os.close(root)
+        return sorted(found, key=_age)
+
+    def open_record(self, name: str) -> int:
+        """A descriptor of the directory of a record.  Raises RecordError."""
+        check_name(name)
+        try:
+            root = self._open()
+            try:
+                return open_directory(name, root)
+            finally:
+                os.close(root)
+        except FileNotFoundError:
+            raise _unknown(name) from None
 
     def connect(self, name: str) -> socket.socket:
-        """A connection to a sandbox's monitor.  Raises RecordError if it does not run."""
+        """A connection to a sandbox's monitor, which is this user's.  Raises RecordError if it does not run."""
         state = self.find(name)
+        directory = self.open_record(name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            through_directory(self.path(name), sock.connect)
+            if not stat.S_ISSOCK(os.stat("control", dir_fd=directory, follow_symlinks=False).st_mode):
+                raise ConnectionRefusedError
+            sock.connect(socket_path(directory))
+            _pid, uid, _gid = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            if uid != os.geteuid():
+                raise RecordError(f"{name}: its monitor is another user's")
         except OSError as error:
             sock.close()
-            if state.status == RUNNING and error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+            if state.status == RUNNING and error.errno not in (errno.ENOENT, errno.ECONNREFUSED, None):
                 raise RecordError(f"{name}: {error.strerror}") from None
             raise RecordError(f"{name} is not running") from None
+        except RecordError:
+            sock.close()
+            raise
+        finally:
+            os.close(directory)
         return sock
+
+
+def _unknown(name: str) -> RecordError:
+    return RecordError(f"no sandbox is named {name}")
 
 
 def _age(state: State) -> tuple[float, str]:
     return state.created_s, state.name
 
 
-def through_directory(path: str, use: Any) -> None:
-    """Call `use` with a short name of the socket in a directory: the names of sockets have at most 107 bytes."""
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        use(f"/proc/self/fd/{fd}/control")
-    finally:
-        os.close(fd)
+def socket_path(directory: int) -> str:
+    """A short name of the socket in a directory: the names of sockets have at most 107 bytes."""
+    return f"/proc/self/fd/{directory}/control"
 
 
-def is_locked(path: str) -> bool:
+def is_locked(directory: int) -> bool:
     """Whether a monitor lives."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open("lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     except OSError:
         return False
     try:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
         kind: int = _FLOCK.unpack(answer)[0]
         return kind != fcntl.F_UNLCK
+    except OSError:
+        return False
     finally:
         os.close(fd)
 
@@ -287,19 +401,25 @@ def is_locked(path: str) -> bool:
 class Record:
     """The record of this process's own sandbox; the lock is held as long as it (or a child) lives."""
 
-    def __init__(self, path: str, state: State) -> None:
-        self.path: str = path
+    def __init__(self, root: str, directory: int, state: State) -> None:
+        self.root: str = root
+        self.directory: int = directory  # a descriptor, taken over
         self.state: State = state
-        self._lock: int = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._lock: int = os.open("lock", flags, 0o600, dir_fd=directory)
         fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
         state.created_s = time.time()
+
+    def place(self) -> RecordPlace:
+        """For the keeper, which cleans up if this process is killed."""
+        return RecordPlace(self.directory, self.root, self.state.name, is_temporary=self.state.is_temporary)
 
     def listen(self) -> socket.socket:
         """The socket for clients; connections wait until the monitor takes them.  Raises OSError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         old = os.umask(0o177)
         try:
-            through_directory(self.path, sock.bind)
+            sock.bind(socket_path(self.directory))
         finally:
             os.umask(old)
         sock.listen(_BACKLOG)
@@ -307,10 +427,11 @@ class Record:
 
     def save(self) -> None:
         """Write the state, as a whole or not at all.  Raises OSError."""
-        temporary = os.path.join(self.path, "state.new")
-        with open(temporary, "w", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open("state.new", flags, 0o600, dir_fd=self.directory)
+        with open(fd, "w", encoding="utf-8") as file:
             json.dump(self.state.to_json(), file)
-        os.rename(temporary, os.path.join(self.path, "state.json"))
+        os.rename("state.new", "state.json", src_dir_fd=self.directory, dst_dir_fd=self.directory)
 
     def finish(self, exit_status: int, error: str, oom_kills: int) -> None:
         """The sandbox has ended: keep how, or (a temporary one) forget it.  Nothing is raised: it is over."""
@@ -318,7 +439,7 @@ class Record:
         state.status, state.exit_status, state.error = EXITED, exit_status, error
         state.ended_s, state.oom_kills = time.time(), oom_kills
         try:
-            os.unlink(os.path.join(self.path, "control"))
+            os.unlink("control", dir_fd=self.directory)
         except OSError:
             pass
         if state.is_temporary:
@@ -331,4 +452,6 @@ class Record:
 
     def discard(self) -> None:
         """Remove the record."""
-        _remove_tree(self.path)
+        place = self.place()
+        place.is_temporary = True
+        Store(self.root).clean(place)

@@ -1,13 +1,15 @@
 """Records of sandboxes, and their logs."""
 
+import fcntl
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from cloche.runtime.logs import LogReader, LogWriter
-from cloche.runtime.records import DEAD, EXITED, RUNNING, RecordError, State, Store, new_name
+from cloche.runtime.records import DEAD, EXITED, RUNNING, RecordError, State, Store, check_name, new_name
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_spoilt_records(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-a", "a" * 65, "a\0", "ä"])
 def test_names(store: Store, name: str) -> None:
-    for use in (store.find, store.remove, store.path, store.connect):
+    for use in (store.find, store.remove, store.open_record, store.connect):
         with pytest.raises(RecordError):
             use(name)
     with pytest.raises(RecordError):
@@ -72,7 +74,7 @@ def test_names(store: Store, name: str) -> None:
 def test_made_names() -> None:
     names = {new_name() for _ in range(200)}
     assert len(names) == 200
-    Store("/nowhere").path(names.pop())
+    check_name(names.pop())
 
 
 def test_a_root_that_others_may_write_to(tmp_path: Path) -> None:
@@ -85,11 +87,67 @@ def test_a_root_that_others_may_write_to(tmp_path: Path) -> None:
         Store(str(link)).create(State("a"))
 
 
+@pytest.mark.parametrize(
+    "squat", ["link", "foreign", "writable", "record link", "record foreign", "socket link"]
+)
+def test_a_squatted_root(tmp_path: Path, squat: str) -> None:
+    """What another user has made beforehand is neither believed, nor talked to, nor removed."""
+    root, other = tmp_path / "root", tmp_path / "other"
+    (other / "web").mkdir(parents=True)
+    (other / "web" / "state.json").write_text('{"status":"running"}')
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(other / "web" / "control"))
+    listener.listen()
+    locked = os.open(other / "web" / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(locked, fcntl.LOCK_EX)
+    if "foreign" in squat and os.geteuid():
+        pytest.skip("needs root, to make files of others")
+    if squat == "link":
+        root.symlink_to(other)
+    elif squat.startswith(("record", "socket")):
+        root.mkdir(0o700)
+        if squat == "record link":
+            (root / "web").symlink_to(other / "web")
+        elif squat == "record foreign":
+            other.rename(root / "moved")
+            (root / "moved" / "web").rename(root / "web")
+            os.chown(root / "web", 12345, 12345)
+        else:
+            (root / "web").mkdir(0o700)
+            (root / "web" / "control").symlink_to(other / "web" / "control")
+    else:
+        other.rename(root)
+        if squat == "foreign":
+            os.chown(root, 12345, 12345)
+        else:
+            root.chmod(0o777)
+    before = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    store = Store(str(root))
+    with pytest.raises(RecordError):
+        store.connect("web")
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    if squat != "socket link":
+        for use in (store.find, store.remove, store.open_record):
+            with pytest.raises(RecordError):
+                use("web")
+        with pytest.raises(RecordError):
+            store.create(State("web"))
+        after = sorted(
+            str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name != ".lock"
+        )
+        assert after == before
+    else:
+        store.remove("web")
+        assert (other / "web" / "control").is_socket()
+
+
 def test_logs_keep_the_latest(tmp_path: Path) -> None:
-    log = LogWriter(str(tmp_path), 65536)
+    log = LogWriter(os.open(tmp_path, os.O_PATH), 65536)
     for number in range(2000):
         log.append(1 + number % 2, b"%06d" % number * 10)
-    found = list(LogReader(str(tmp_path)).read())
+    found = list(LogReader(os.open(tmp_path, os.O_PATH)).read())
     assert 300 < len(found) < 2000 and found[-1][1:] == (2, b"001999" * 10)
     numbers = [int(data[:6]) for _when, _stream, data in found]
     assert numbers == list(range(numbers[0], 2000))
@@ -97,7 +155,7 @@ def test_logs_keep_the_latest(tmp_path: Path) -> None:
 
 
 def test_logs_are_followed_over_rotations(tmp_path: Path) -> None:
-    log, reader = LogWriter(str(tmp_path), 65536), LogReader(str(tmp_path))
+    log, reader = LogWriter(os.open(tmp_path, os.O_PATH), 65536), LogReader(os.open(tmp_path, os.O_PATH))
     seen: list[int] = []
     for number in range(5000):
         log.append(1, b"%06d" % number * 10)
@@ -109,6 +167,9 @@ def test_logs_are_followed_over_rotations(tmp_path: Path) -> None:
 
 
 def test_large_entries_are_split(tmp_path: Path) -> None:
-    log = LogWriter(str(tmp_path), 1 << 20)
+    log = LogWriter(os.open(tmp_path, os.O_PATH), 1 << 20)
     log.append(1, b"x" * 200_000)
-    assert b"".join(data for _when, _stream, data in LogReader(str(tmp_path)).read()) == b"x" * 200_000
+    assert (
+        b"".join(data for _when, _stream, data in LogReader(os.open(tmp_path, os.O_PATH)).read())
+        == b"x" * 200_000
+    )

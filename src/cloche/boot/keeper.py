@@ -1,0 +1,458 @@
+"""The keeper: starts the parts of one sandbox, holds them together, and ends what is left of them.
+
+It runs in an interpreter of its own that began with an empty environment (`spawn`), so nothing of the user's is in
+the processes that are forked from it.  Order:
+
+1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.
+2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked.
+3. The first process enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where
+   there is one (I5: its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes
+   its child, and without a pid namespace so do guests whose sentry died.
+4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, and for the first question
+   to the analyst, which is then forked.
+
+Each part has a parent-death signal, so they end with the keeper.  It handles no guest data.  Neither this process nor
+the gofer imports the kernel, and the sentry does not import the gofer.
+"""
+
+import gc
+import marshal
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from array import array
+from typing import Any, Final, NoReturn
+
+from cloche.boot import confine
+from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
+from cloche.boot.orphans import end_orphans
+from cloche.boot.spawn import KEEPER_FD
+from cloche.boot.spec import HOST, RW, SandboxSpec, load
+from cloche.platform import hostsys
+from cloche.wire.keeper import DIED, FAILED, GONE, START, STARTED, RecordPlace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # imported where they are used, after the sentry's process was forked
+    from cloche.gofer.launch import GoferProcess
+    from cloche.gofer.nodes import AttachPoint
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+EXIT_INTERNAL: Final = 125
+_MAX_FDS: Final = 16
+_GRACE_S: Final = 2.0  # for servers to end by themselves, after the sentry
+_SENTRY: Final = "sentry"
+_ANALYST: Final = "analyst"
+# The monitor passes on what concerns the guests.
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+class StartFailure(Exception):
+    """The sandbox could not start; the text says why in one line."""
+
+
+class Abandoned(Exception):
+    """The monitor has gone, or wants no more."""
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Deaths are taken from the wake-up descriptor."""
+
+
+class Keeper:
+    """The parts of one sandbox."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.link: socket.socket = link  # to the monitor
+        self.parts: dict[int, str] = {}  # pid -> which it is
+        self.sentry: int = 0
+        self.middle: int = 0  # between us and the sentry, while it starts
+        self.tell: socket.socket | None = None  # to it
+        self.gofer: GoferProcess | None = None
+        self.broker: BrokerProcess | None = None
+        self.asking: socket.socket | None = None  # the analyst's socket, until it is started
+        self.fds: dict[str, int] = {}  # what the monitor sent
+        self.request: dict[str, Any] = {}
+        self.has_monitor: bool = True
+        self.is_ending: bool = False
+        self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, _noted)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    # -- the start -----------------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Fork the process that becomes the sentry's parent; it imports the kernel and waits for us."""
+        hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            status = EXIT_INTERNAL
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                hear.close()
+                self.link.close()
+                status = _middle(tell)
+            except BaseException as failure:
+                sys.excepthook(type(failure), failure, failure.__traceback__)
+            finally:
+                os._exit(status)
+        tell.close()
+        self.middle, self.tell = pid, hear
+
+    def start(self) -> None:
+        """Take the request and start everything.  Raises StartFailure, OSError, Abandoned."""
+        packet, ancillary, _flags, _address = self.link.recvmsg(
+            64, socket.CMSG_SPACE(4 * _MAX_FDS), socket.MSG_CMSG_CLOEXEC
+        )
+        fds = array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+        if packet != START or not fds:
+            raise Abandoned
+        self.request = _read_request(fds[0])
+        self.fds = dict(zip(self.request["names"], fds.tolist(), strict=True))
+        os.environ.update(self.request["settings"])
+        spec = load(self.request["spec"])
+        self._start_servers(spec)
+        self._serve_middle()
+        if self.gofer is not None:
+            self._await_gofer(self.gofer)
+        ports = [each.host_port for each in spec.published]
+        self.link.send(STARTED + marshal.dumps((self.sentry, ports)))
+
+    def _start_servers(self, spec: SandboxSpec) -> None:
+        """The gofer and the broker, if there is work for them.  Raises StartFailure."""
+        from cloche.gofer.launch import start_gofer
+
+        points = attach_points(spec)
+        if points:
+            asking: socket.socket | None = None
+            if spec.is_patching:
+                self.asking, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
+            self.parts[self.gofer.pid] = "gofer"
+            if asking is not None:
+                asking.close()
+        if spec.published:
+            try:
+                self.broker = spawn_broker(spec.published, is_confined=spec.is_confined)
+            except BrokerError as error:
+                raise StartFailure(str(error)) from None
+            self.parts[self.broker.pid] = "broker"
+
+    def _await_gofer(self, gofer: "GoferProcess") -> None:
+        """Until the gofer serves.  Raises StartFailure."""
+        from cloche.gofer.launch import GoferError
+
+        self._wait_for(gofer.hello)
+        try:
+            gofer.wait_ready()
+        except GoferError as refusal:
+            raise StartFailure(str(refusal)) from None
+
+    def _serve_middle(self) -> None:
+        """Give the sentry's parent what it cannot get itself, learn the sentry's pid.  Raises StartFailure."""
+        sock = self.tell
+        assert sock is not None
+        names = list(self.fds)
+        fds = list(self.fds.values())
+        for name, server in (("gofer", self.gofer), ("broker", self.broker)):
+            if server is not None:
+                names.append(name)
+                fds.append(server.sock.fileno())
+        message = b""
+        try:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
+            sock.sendmsg([" ".join(names).encode()], [rights])
+            for server in (self.gofer, self.broker):
+                if server is not None:
+                    server.sock.close()
+            for name in list(self.fds):
+                if name != "record":
+                    os.close(self.fds.pop(name))
+            while True:
+                self._wait_for(sock)
+                message = sock.recv(16)
+                if message != b"M":
+                    break
+                try:
+                    confine.map_ids(self.middle, confine.NOBODY, confine.NOBODY)
+                    sock.send(b"1")
+                except OSError:
+                    sock.send(b"0")
+        except (BrokenPipeError, ConnectionResetError):
+            message = b""
+        if not message:
+            if self.gofer is not None:
+                self._await_gofer(self.gofer)  # whose complaint says more
+            raise StartFailure("the sentry did not start")
+        self.sentry = int(message)
+        self.parts[self.sentry] = _SENTRY
+        os.waitpid(self.middle, 0)
+        self.middle = 0
+        sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
+        # Kept: its end tells the sentry, before it has that signal.
+
+    def _wait_for(self, sock: socket.socket) -> None:
+        """Until somebody says something, or dies.  Raises Abandoned when the monitor does."""
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        poller.register(self.link, select.POLLIN)
+        while True:
+            for fd, _events in poller.poll():
+                if fd == self.link.fileno():
+                    self._read_link()
+                    raise Abandoned
+                return
+
+    def _read_link(self) -> None:
+        try:
+            message = self.link.recv(64)
+        except OSError:
+            message = b""
+        if not message:
+            self.has_monitor = False
+
+    # -- while it runs -------------------------------------------------------------------------------------
+    def serve(self) -> None:
+        """Until the sentry is gone."""
+        poller = select.poll()
+        poller.register(self.wake_read, select.POLLIN)
+        poller.register(self.link, select.POLLIN)
+        asking = self.asking.fileno() if self.asking is not None else -1
+        if asking >= 0:
+            poller.register(asking, select.POLLIN)
+        self._reap()  # who died before we listened
+        while self.sentry:
+            for fd, _events in poller.poll():
+                if fd == self.link.fileno():
+                    self._read_link()
+                    if not self.has_monitor:
+                        poller.unregister(self.link)
+                    self.end_sentry()
+                elif fd == asking:
+                    poller.unregister(asking)
+                    self._start_analyst()
+                else:
+                    os.read(self.wake_read, 512)
+                    self._reap()
+
+    def _start_analyst(self) -> None:
+        """The gofer has asked for the first time."""
+        from cloche.analyst.serve import start_analyst
+
+        if self.asking is not None:
+            self.parts[start_analyst(self.asking)] = _ANALYST
+            self.asking.close()
+            self.asking = None
+
+    def end_sentry(self) -> None:
+        """Everything is to end: it starts with the sentry, with which every guest dies."""
+        self.is_ending = True
+        if self.sentry:
+            os.kill(self.sentry, signal.SIGKILL)  # our child, and not reaped yet
+        if self.middle:
+            os.kill(self.middle, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Take note of deaths; that of a part ends the sandbox."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            part = self.parts.pop(pid, "")
+            if pid == self.middle:
+                self.middle = 0
+            if pid == self.sentry:
+                self.sentry = 0
+            if part and not self.is_ending and (os.WIFSIGNALED(status) or status and part != _ANALYST):
+                # (An analyst that gives up is no more than slower system calls.)
+                how = f"signal {status & 0x7F}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
+                self.say(DIED + f"the {part} died ({how})".encode())
+                self.end_sentry()
+            elif part == _SENTRY:
+                self.is_ending = True
+
+    def say(self, message: bytes) -> None:
+        """Tell the monitor, if it is there."""
+        try:
+            self.link.send(message)
+        except OSError:
+            pass
+
+    # -- the end -------------------------------------------------------------------------------------------
+    def finish(self) -> None:
+        """The sentry is gone, or never came: end the guests and the servers, remove what the monitor cannot."""
+        self.end_sentry()
+        for sock in (self.tell, self.asking):
+            if sock is not None:
+                sock.close()
+        for server in (self.gofer, self.broker):
+            if server is not None:
+                server.sock.close()
+        if self.gofer is not None:
+            self.gofer.hello.close()
+        servers = set(self.parts)
+        end_orphans(servers.__contains__)
+        deadline = time.monotonic() + _GRACE_S
+        while self.parts and time.monotonic() < deadline:
+            self._reap()
+            if self.parts:
+                poller = select.poll()
+                poller.register(self.wake_read, select.POLLIN)
+                if poller.poll(100):
+                    os.read(self.wake_read, 512)
+        end_orphans()
+        if self.has_monitor:
+            self._reread_link()
+        if not self.has_monitor:
+            self._clean_up()
+
+    def _reread_link(self) -> None:
+        """Has the monitor died meanwhile?"""
+        self.link.setblocking(False)
+        try:
+            while self.has_monitor:
+                if not self.link.recv(64):
+                    self.has_monitor = False
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.has_monitor = False
+
+    def _clean_up(self) -> None:
+        """What the monitor would have removed, had it not been killed."""
+        if self.request.get("groups"):
+            from cloche.runtime.cgroups import remove_all
+
+            remove_all(self.request["groups"])
+        if self.request.get("record"):
+            from cloche.runtime.records import Store
+
+            root, name, is_temporary = self.request["record"]
+            Store(root).clean(RecordPlace(self.fds["record"], root, name, is_temporary=is_temporary))
+
+
+def _read_request(fd: int) -> dict[str, Any]:
+    request: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    return request
+
+
+def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
+    """The gofer's attach points; the root's first."""
+    from cloche.gofer.nodes import AttachPoint
+
+    points: list[AttachPoint] = []
+    if spec.root_source:
+        points.append(AttachPoint(spec.root_source, is_writable=False))
+    for mount in spec.mounts:
+        if mount.kind == HOST:
+            point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
+            point.is_public_only = mount.is_public_only
+            point.keeps_suid = mount.keeps_suid
+            if mount.skeleton:
+                point.show_directories(mount.skeleton, mount.people)
+            points.append(point)
+    return points
+
+
+def _middle(tell: socket.socket) -> int:
+    """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
+    from cloche.boot.sentry import sentry_main
+    from cloche.fs.hostfd import remember_owners
+
+    confine.detach_from_terminal()
+    report = confine.Report()
+    packet, ancillary, _flags, _address = tell.recvmsg(
+        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 2)), socket.MSG_CMSG_CLOEXEC
+    )
+    if not packet:
+        return 0  # our parent has given up, and said why
+    numbers = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) // numbers.itemsize * numbers.itemsize])
+    fds = dict(zip(packet.decode().split(), numbers.tolist(), strict=True))
+    memory = fds.pop("request")
+    request = _read_request(memory)
+    os.close(memory)
+    os.environ.update(request["settings"])
+    spec = load(request["spec"])
+    if "record" in fds:
+        os.close(fds.pop("record"))
+    if "strace" in fds:
+        spec.strace_fd = fds.pop("strace")
+    if "oom" in fds:
+        spec.oom_fd = fds.pop("oom")
+    stdio = [fds.pop(f"stdio{number}", -1) for number in range(3)]
+    remember_owners(stdio)
+    if spec.is_confined:
+        confine.set_limits(report)
+        confine.enter_user_namespace(report, tell)
+        confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
+    sentry = os.fork()
+    if sentry:
+        tell.send(b"%d" % sentry)
+        return 0
+    files = socket.socket(fileno=fds["gofer"]) if "gofer" in fds else None
+    ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
+    control = socket.socket(fileno=fds["control"])
+    return sentry_main(spec, files, ports, control, stdio, report, tell)
+
+
+def main() -> NoReturn:
+    """The process's whole life."""
+    status = 0
+    try:
+        for signo in _IGNORED:
+            signal.signal(signo, signal.SIG_IGN)
+        confine.name_process("cloche-keeper")
+        for fd in range(3):  # closed ones must not become something else
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+        confine.close_all_but([0, 1, 2, KEEPER_FD])
+        os.set_inheritable(KEEPER_FD, False)
+        os.chdir("/")
+        hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        keeper = Keeper(socket.socket(fileno=KEEPER_FD))
+        keeper.prepare()
+        gc.collect()
+        try:
+            keeper.start()
+            keeper.serve()
+        except StartFailure as refusal:
+            keeper.is_ending = True
+            keeper.finish()
+            keeper.say(FAILED + bytes([EXIT_INTERNAL]) + str(refusal).encode()[:4000])
+        except Abandoned:
+            keeper.finish()
+        else:
+            keeper.finish()
+        keeper.say(GONE)
+    except OSError as problem:
+        status = EXIT_INTERNAL
+        if sys.stderr is not None:
+            sys.stderr.write(f"cloche: the keeper: {problem}\n")
+    except BaseException as failure:
+        status = EXIT_INTERNAL
+        sys.excepthook(type(failure), failure, failure.__traceback__)
+    os._exit(status)

@@ -1,0 +1,71 @@
+"""Starts the keeper (`keeper.py`): a new interpreter with an empty environment, so that nothing of its caller's
+environment, command line or memory is in any process that a guest could take over.
+
+As early as possible (the verb `run` does it before it reads its options): it then gets ready meanwhile.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+__all__ = ["KeeperProcess", "spawn_keeper"]
+
+KEEPER_FD: Final = 3  # its end of the socket
+_ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
+_CODE: Final = "import sys; sys.path += sys.argv[1:]; from cloche.boot.keeper import main; main()"
+
+
+class KeeperProcess:
+    """A keeper: its pid (a child of the caller) and our end of its socket."""
+
+    def __init__(self, pid: int, link: socket.socket) -> None:
+        self.pid: int = pid
+        self.link: socket.socket = link
+
+
+def _high(sock: socket.socket) -> socket.socket:
+    """The same socket as a descriptor that is none of the standard streams."""
+    fd = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO)
+    sock.close()
+    return socket.socket(fileno=fd)
+
+
+def _search_path() -> list[str]:
+    """Where the keeper finds cloche, and what compiled modules of it need."""
+    import cloche
+
+    here = os.path.dirname(os.path.dirname(os.path.abspath(cloche.__file__)))
+    return [here, *[path for path in sys.path if path.startswith("/") and path != here]]
+
+
+def spawn_keeper() -> KeeperProcess:
+    """Start a keeper, which waits for `launch`.  Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _high(ours), _high(theirs)
+    # The loader's path alone, because the interpreter may need it to start at all.
+    environment = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+    words = [sys.executable, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", _CODE]
+    defaults = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [*words, *_search_path()],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), KEEPER_FD),
+            ],
+            setsid=True,  # no terminal signals it
+            setsigmask=[],
+            setsigdef=defaults,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return KeeperProcess(pid, ours)

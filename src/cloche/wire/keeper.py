@@ -1,0 +1,24 @@
+"""What the monitor and the keeper say to each other: datagrams (SOCK_SEQPACKET) of a letter and an argument.
+
+The request to start carries descriptors; the first is a memfd with the rest (`boot.launch`, `boot.keeper`), marshalled:
+both ends are the same program, run by the same user.
+"""
+
+from typing import Final
+
+START: Final = b"L"  # to the keeper: + descriptors
+END: Final = b"K"  # to the keeper: kill the sentry; so does the end of the connection
+STARTED: Final = b"S"  # from the keeper: + marshalled (pid of the sentry, ports of the host)
+FAILED: Final = b"F"  # from the keeper: + exit status (one byte) + text
+GONE: Final = b"Q"  # from the keeper: nothing is left, and it ends
+DIED: Final = b"X"  # from the keeper: + which part died; everything else ends now
+
+
+class RecordPlace:
+    """The directory of a sandbox's record: open, and where it is."""
+
+    def __init__(self, fd: int, root: str, name: str, *, is_temporary: bool) -> None:
+        self.fd: int = fd
+        self.root: str = root
+        self.name: str = name
+        self.is_temporary: bool = is_temporary
