@@ -326,7 +326,7 @@ def test_a_killed_monitor(box: Box) -> None:
 def test_a_temporary_record_of_a_killed_monitor_is_replaced(box: Box) -> None:
     box.start("sleep", "1000", options=("--rm",))
     os.kill(box.pid(), signal.SIGKILL)
-    wait_until(lambda: box.state()["status"] == "dead", "dead")
+    wait_until(lambda: not json.loads(box("list", "--json").out), "no record is left")
     box.start("sleep", "1000")
 
 

@@ -7,6 +7,7 @@ spec; every host directory is the read-only lower layer of an overlay unless its
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EEXIST, ENOENT, ENOTDIR, LinuxError
@@ -14,7 +15,7 @@ from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
-from cloche.boot.start import ROOT_CAPS, user_credentials
+from cloche.boot.start import user_credentials
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
@@ -279,7 +280,7 @@ def assemble(
     )
     kernel.vfork_done_hook = vfork_done
     kernel.vfork_wake_hook = finish_vfork_wait
-    kernel.cap_ceiling = ROOT_CAPS
+    kernel.cap_ceiling = spec.capabilities
     kernel.table = build_handlers(sys_ni)
     prefetch.install(platform)
     answers.install(kernel)
@@ -293,12 +294,14 @@ def assemble(
     install_pidfd(kernel)
     install_network(kernel)
     gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
+    if gofer is not None:
+        gofer.is_alone = _is_alone(kernel)
     builder = Builder(kernel, spec, gofer)
     kernel.memory_fs = builder.tmpfs(0o1777)
     register_mountable(kernel, builder.quota)
     ctx = builder.build()
     if spec.has_init:
-        make_init(kernel, ctx, ROOT_CAPS)
+        make_init(kernel, ctx, spec.capabilities)
     kernel.root_context = ctx
     memory_guard.install(kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
     if spec.strace_fd >= 0:
@@ -307,12 +310,20 @@ def assemble(
     return kernel
 
 
+def _is_alone(kernel: Kernel) -> Callable[[], bool]:
+    def is_alone() -> bool:
+        """Whether there is one program at most, beside the sandbox's own init: it may wait for its patched text."""
+        return len(kernel.groups) <= 2
+
+    return is_alone
+
+
 def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
     """The first program's descriptors: the host's, or with -t a terminal of the sandbox's own."""
     files = FdTable()
     root = kernel.root_context
     if spec.has_terminal and root is not None:
-        owner = Context(user_credentials(spec.uid, spec.gid, spec.groups), root.fs, root.mount_ns)
+        owner = Context(user_credentials(spec, spec.uid, spec.gid, spec.groups), root.fs, root.mount_ns)
         bridge, slave = bridge_terminal(owner, kernel, stdio[0], stdio[1])
         for _fd in range(3):
             files.install(slave, 1024)

@@ -106,9 +106,9 @@ class ExecTable:
         if where is None or where.is_exited:
             return Failure("the sandbox is ending", EXIT_INTERNAL)
         spec = self.spec
-        creds = user_credentials(spec.uid, spec.gid, spec.groups)
+        creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
         if request.uid >= 0:
-            creds = user_credentials(request.uid, request.gid, [])
+            creds = user_credentials(spec, request.uid, request.gid, [])
         try:
             pid = self.kernel.alloc_pid()
             files = self._open_files(entry, request, creds, where, fds)

@@ -35,18 +35,24 @@ _M32: Final = 0xFFFFFFFF
 
 
 class ArgCheck:
-    """`arguments[index] & mask == value`, on 32 bits for what the kernel takes as int, else on 64."""
+    """`arguments[index] & mask == value` (or not), on 32 bits for what the kernel takes as int, else on 64."""
 
-    def __init__(self, index: int, value: int, mask: int, *, is_wide: bool) -> None:
+    def __init__(self, index: int, value: int, mask: int, *, is_wide: bool, is_negated: bool = False) -> None:
         self.index: int = index
         self.value: int = value
         self.mask: int = mask
         self.is_wide: bool = is_wide
+        self.is_negated: bool = is_negated  # only of those that are not wide
 
 
 def int_is(index: int, value: int) -> ArgCheck:
     """An int argument equals `value`."""
     return ArgCheck(index, value & _M32, _M32, is_wide=False)
+
+
+def int_is_not(index: int, value: int) -> ArgCheck:
+    """An int argument is anything but `value`."""
+    return ArgCheck(index, value & _M32, _M32, is_wide=False, is_negated=True)
 
 
 def int_has_none(index: int, bits: int) -> ArgCheck:
@@ -97,22 +103,22 @@ def _insn(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
 
 def _compile_checks(checks: list[ArgCheck]) -> list[bytes]:
     """Code that returns ALLOW if all hold and falls through otherwise."""
-    words: list[tuple[int, int, int]] = []  # offset, mask, value
+    words: list[tuple[int, int, int, bool]] = []  # offset, mask, value, whether it must differ
     for check in checks:
         low = _OFFSET_ARGS + 8 * check.index
-        words.append((low, check.mask & _M32, check.value & _M32))
+        words.append((low, check.mask & _M32, check.value & _M32, check.is_negated))
         if check.is_wide:
-            words.append((low + 4, check.mask >> 32, check.value >> 32))
+            words.append((low + 4, check.mask >> 32, check.value >> 32, False))
     # Sizes first: a failed comparison jumps over the rest, the RET included.
-    sizes = [2 if mask == _M32 else 3 for _offset, mask, _value in words]
+    sizes = [2 if mask == _M32 else 3 for _offset, mask, _value, _differs in words]
     code: list[bytes] = []
     left = sum(sizes) + 1
-    for index, (offset, mask, value) in enumerate(words):
+    for index, (offset, mask, value, differs) in enumerate(words):
         left -= sizes[index]
         code.append(_insn(_LD, offset))
         if mask != _M32:
             code.append(_insn(_AND, mask))
-        code.append(_insn(_JEQ, value, 0, left))
+        code.append(_insn(_JEQ, value, left, 0) if differs else _insn(_JEQ, value, 0, left))
     code.append(_insn(_RET, SECCOMP_RET_ALLOW))
     return code
 

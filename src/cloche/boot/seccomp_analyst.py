@@ -7,7 +7,9 @@ Not on either, on purpose: execve, socket, connect, ptrace, process_vm_*, mount,
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, FD_CLOEXEC
 from cloche.abi.mman import PROT_EXEC
+from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.sched import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -68,7 +70,7 @@ from cloche.arch.x86_64.syscalls import (
     SYS_wait4,
     SYS_write,
 )
-from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, is_null
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is, is_null
 
 _NEW_KINDS: Final = (
     CLONE_VM
@@ -81,6 +83,8 @@ _NEW_KINDS: Final = (
     | CLONE_NEWNET
 )
 
+_SET_MODE_FILTER: Final = 1
+
 _INTERPRETER: Final[list[Allow]] = [
     Allow(SYS_mmap, "the interpreter's memory, and the file; never executable", [int_has_none(2, PROT_EXEC)]),
     Allow(SYS_munmap, "the interpreter's memory"),
@@ -92,7 +96,11 @@ _INTERPRETER: Final[list[Allow]] = [
     Allow(SYS_write, "text files, and messages on standard error"),
     Allow(SYS_close, "descriptors that were given or made"),
     Allow(SYS_fstat, "the length and identity of files"),
-    Allow(SYS_fcntl, "mapping a file duplicates its descriptor; seals"),
+    Allow(SYS_fcntl, "mapping a file duplicates its descriptor", [int_is(1, F_DUPFD_CLOEXEC)]),
+    Allow(SYS_fcntl, "sealing a text", [int_is(1, F_ADD_SEALS)]),
+    Allow(SYS_fcntl, "listing the cache: how a descriptor was opened", [int_is(1, F_GETFL)]),
+    Allow(SYS_fcntl, "listing the cache: close-on-exec", [int_is(1, F_SETFD), int_is(2, FD_CLOEXEC)]),
+    Allow(SYS_fcntl, "whether a descriptor is closed by exec", [int_is(1, F_GETFD)]),
     Allow(SYS_lseek, "the length of files"),
     Allow(SYS_pread64, "reading files"),
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
@@ -123,10 +131,10 @@ _SERVER: Final[list[Allow]] = [
     ),
     Allow(SYS_set_robust_list, "the C library's fork"),
     Allow(SYS_wait4, "how a worker ended"),
-    Allow(SYS_prlimit64, "limits of a worker"),
-    Allow(SYS_setitimer, "limits of a worker"),
-    Allow(SYS_prctl, "the worker's own filter"),
-    Allow(SYS_seccomp, "the worker's own filter"),
+    Allow(SYS_prlimit64, "limits of a worker, by itself", [int_is(0, 0)]),
+    Allow(SYS_setitimer, "limits of a worker", [int_is(0, 0)]),
+    Allow(SYS_prctl, "the worker's own filter", [int_is(0, PR_SET_NO_NEW_PRIVS)]),
+    Allow(SYS_seccomp, "the worker's own filter", [int_is(0, _SET_MODE_FILTER)]),
 ]
 
 _REFUSED: Final[list[Refuse]] = [

@@ -7,7 +7,7 @@ through a connection is the sentry's alone).
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.errno import EACCES, ENOSYS, EPERM
 from cloche.abi.mman import PROT_EXEC
 from cloche.arch.x86_64.syscalls import (
     SYS_accept4,
@@ -16,7 +16,6 @@ from cloche.arch.x86_64.syscalls import (
     SYS_clock_gettime,
     SYS_clone3,
     SYS_close,
-    SYS_exit,
     SYS_exit_group,
     SYS_fstat,
     SYS_futex,
@@ -70,13 +69,7 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_write, "messages on standard error", [int_is(0, 2)]),
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
     Allow(SYS_clock_gettime, "where the vDSO has no clock"),
-    Allow(SYS_getpid, "the interpreter after fork"),
-    Allow(SYS_gettid, "the interpreter's locks"),
     Allow(SYS_rt_sigreturn, "returning from a signal"),
-    Allow(SYS_rt_sigaction, "restoring signals at exit"),
-    Allow(SYS_rt_sigprocmask, "the C library's abort"),
-    Allow(SYS_sigaltstack, "faulthandler at exit"),
-    Allow(SYS_exit, "the end"),
     Allow(SYS_exit_group, "the end"),
 ]
 
@@ -90,6 +83,11 @@ _REFUSED: Final[list[Refuse]] = [
     Refuse(SYS_access, EACCES, "the interpreter looks for files"),
     Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
     Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
+    Refuse(SYS_rt_sigaction, EPERM, "the interpreter at its end, abort"),
+    Refuse(SYS_rt_sigprocmask, EPERM, "abort"),
+    Refuse(SYS_sigaltstack, EPERM, "the interpreter at its end"),
+    Refuse(SYS_getpid, EPERM, "abort"),
+    Refuse(SYS_gettid, EPERM, "abort"),
     Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
 ]
 

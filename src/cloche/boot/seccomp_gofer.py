@@ -6,7 +6,8 @@ kin, kill, bpf, io_uring, mknod of devices, any open for writing unless an attac
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.errno import EACCES, ENOSYS, EPERM
+from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, FD_CLOEXEC
 from cloche.abi.mman import PROT_EXEC
 from cloche.abi.stat import S_IFCHR
 from cloche.arch.x86_64.syscalls import (
@@ -17,8 +18,6 @@ from cloche.arch.x86_64.syscalls import (
     SYS_clock_gettime,
     SYS_clone3,
     SYS_close,
-    SYS_dup,
-    SYS_exit,
     SYS_exit_group,
     SYS_fchmod,
     SYS_fchmodat,
@@ -75,7 +74,7 @@ from cloche.arch.x86_64.syscalls import (
     SYS_utimensat,
     SYS_write,
 )
-from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, is_null
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is, is_null
 
 _O_WRITE_BITS: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000  # WRONLY RDWR CREAT TRUNC __O_TMPFILE
 
@@ -93,8 +92,10 @@ _ALWAYS: Final[list[Allow]] = [
     Allow(SYS_openat, "opening for reading, one component at a time", [int_has_none(2, _O_WRITE_BITS)]),
     Allow(SYS_openat2, "opening an evicted directory again: RESOLVE_BENEATH"),
     Allow(SYS_close, "descriptors that were donated or evicted"),
-    Allow(SYS_fcntl, "os.dup and scandir duplicate descriptors close-on-exec"),
-    Allow(SYS_dup, "os.dup on old C libraries"),
+    Allow(SYS_fcntl, "os.dup and scandir duplicate descriptors", [int_is(1, F_DUPFD_CLOEXEC)]),
+    Allow(SYS_fcntl, "fdopendir looks how a descriptor was opened", [int_is(1, F_GETFL)]),
+    Allow(SYS_fcntl, "fdopendir sets close-on-exec", [int_is(1, F_SETFD), int_is(2, FD_CLOEXEC)]),
+    Allow(SYS_fcntl, "whether a descriptor is closed by exec", [int_is(1, F_GETFD)]),
     Allow(SYS_lseek, "rewinddir in the C library"),
     Allow(SYS_fstatfs, "statfs, and recognising kernel file systems"),
     Allow(SYS_fsync, "fsync of directories"),
@@ -110,14 +111,8 @@ _ALWAYS: Final[list[Allow]] = [
     Allow(SYS_write, "messages on standard error"),
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
     Allow(SYS_clock_gettime, "where the vDSO has no clock"),
-    Allow(SYS_getpid, "the interpreter after fork"),
-    Allow(SYS_gettid, "the interpreter's locks"),
     Allow(SYS_geteuid, "whether a chown may be expected to work"),
     Allow(SYS_rt_sigreturn, "returning from a signal"),
-    Allow(SYS_rt_sigaction, "restoring signals at exit"),
-    Allow(SYS_rt_sigprocmask, "the C library's abort"),
-    Allow(SYS_sigaltstack, "faulthandler at exit"),
-    Allow(SYS_exit, "the end"),
     Allow(SYS_exit_group, "the end"),
 ]
 
@@ -152,6 +147,11 @@ _REFUSED: Final[list[Refuse]] = [
     Refuse(SYS_access, EACCES, "the interpreter looks for files"),
     Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
     Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
+    Refuse(SYS_rt_sigaction, EPERM, "the interpreter at its end, abort"),
+    Refuse(SYS_rt_sigprocmask, EPERM, "abort"),
+    Refuse(SYS_sigaltstack, EPERM, "the interpreter at its end"),
+    Refuse(SYS_getpid, EPERM, "abort"),
+    Refuse(SYS_gettid, EPERM, "abort"),
     Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
 ]
 

@@ -159,7 +159,7 @@ def _serve(
         is_placed = control.recv(1) == b"1"
     if spec.is_confined:
         confine.set_undumpable(report)
-        seccomp.install(sentry_policy(proc_fd))
+        seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None))
         report.in_force(confine.SECCOMP)
     log_confinement(report, spec.log_level)
     kernel = assemble(spec, platform, gofer_sock, stdio, facts)

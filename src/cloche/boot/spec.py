@@ -18,6 +18,9 @@ RW: Final = "rw"  # writes go to the host
 COW: Final = "cow"  # writes go to a private layer
 
 
+DEFAULT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
+
+
 class MountSpec:
     """One mount, in order; parents come first."""
 
@@ -74,6 +77,7 @@ class SandboxSpec:
             tuple[bytes, bytes, int]
         ] = []  # (path, content, mode), written into the private layers
         self.hostname: bytes = b"cloche"
+        self.capabilities: int = DEFAULT_CAPS  # what root inside has, and nobody inside ever more
         self.memory_bytes: int = -1
         self.cpus: float = 0.0  # processors; 0: no limit
         self.max_tasks: int = 4096
@@ -110,7 +114,7 @@ _PLAIN_FIELDS: Final = (
     "argv", "env", "cwd", "uid", "gid", "groups", "symlinks", "directories", "late_directories", "files", "hostname", "memory_bytes",
     "cpus", "max_tasks", "is_placed", "has_cpu_group", "oom_fd", "timeout_s", "is_read_only", "has_terminal",
     "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "strace_fd", "log_level", "nofile_limit",
-    "allows_suid", "has_init", "is_confined",
+    "allows_suid", "capabilities", "has_init", "is_confined",
 )  # fmt: skip
 
 

@@ -26,7 +26,6 @@ from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import Context, FsContext
 
 MAIN_PID: Final = 2  # INIT_PID with --no-init
-ROOT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
 DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 
 
@@ -38,10 +37,12 @@ class Failure:
         self.status: int = status
 
 
-def user_credentials(uid: int, gid: int, groups: list[int]) -> Credentials:
-    """What a process of this user starts with: root has Docker's default capabilities, others none."""
-    creds = Credentials(uid, gid, list(groups), ROOT_CAPS if uid == 0 else 0)
-    creds.cap_bounding = ROOT_CAPS
+def user_credentials(spec: SandboxSpec, uid: int, gid: int, groups: list[int]) -> Credentials:
+    """What a process of this user starts with, as in Docker: root has the sandbox's capabilities, others may get them
+    by what they execute (--allow-suid) but have none; nothing is inheritable.
+    """
+    creds = Credentials(uid, gid, list(groups), spec.capabilities if uid == 0 else 0)
+    creds.cap_bounding = spec.capabilities
     return creds
 
 
@@ -83,7 +84,7 @@ def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
     files = kernel.stdio
     assert root is not None and files is not None
     pid = MAIN_PID if spec.has_init else INIT_PID
-    creds = user_credentials(spec.uid, spec.gid, spec.groups)
+    creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
     task = new_process(kernel, spec, pid, creds, root, files)
     group = task.group
     kernel.main_group = group

@@ -5,6 +5,8 @@ import re
 import signal
 from typing import Final
 
+from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -61,6 +63,33 @@ def parse_user(text: str) -> tuple[int, int]:
     if uid >= 0xFFFFFFFF or gid >= 0xFFFFFFFF:
         raise UsageError(f"-u {text}: ids go up to 4294967294")
     return uid, gid
+
+
+def parse_capabilities(added: list[str], dropped: list[str], base: int) -> int:
+    """A mask, as Docker makes it of --cap-add and --cap-drop: ALL counts first; what is both added and dropped by name
+    is had, unless ALL were added.  Raises UsageError.
+    """
+    plus, all_added = _capability_mask("--cap-add", added)
+    minus, all_dropped = _capability_mask("--cap-drop", dropped)
+    if all_added:
+        return ALL_CAPS & ~minus
+    return (0 if all_dropped else base & ~minus) | plus
+
+
+def _capability_mask(option: str, names: list[str]) -> tuple[int, bool]:
+    mask = 0
+    has_all = False
+    for text in names:
+        name = text.upper().removeprefix("CAP_")
+        if name == "ALL":
+            has_all = True
+        elif name in CAP_NAMES:
+            mask |= 1 << CAP_NAMES.index(name)
+        else:
+            raise UsageError(
+                f"{option} {text}: no capability of that name; see capabilities(7), or write ALL"
+            )
+    return mask, has_all
 
 
 def parse_signal(text: str) -> int:

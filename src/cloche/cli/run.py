@@ -8,10 +8,29 @@ from typing import Final
 
 from cloche.boot.launch import LaunchError
 from cloche.boot.spawn import spawn_keeper
-from cloche.boot.spec import COW, DEV, HOST, PROC, RO, RW, SYSFS, MountSpec, PublishSpec, SandboxSpec
+from cloche.boot.spec import (
+    COW,
+    DEFAULT_CAPS,
+    DEV,
+    HOST,
+    PROC,
+    RO,
+    RW,
+    SYSFS,
+    MountSpec,
+    PublishSpec,
+    SandboxSpec,
+)
 from cloche.boot.view import base_environment, default_view, host_user
 from cloche.cli.monitor import run_attached, run_detached
-from cloche.cli.options import UsageError, env_items, parse_size, parse_user, read_env_file
+from cloche.cli.options import (
+    UsageError,
+    env_items,
+    parse_capabilities,
+    parse_size,
+    parse_user,
+    read_env_file,
+)
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 
 NOFILE_MAX: Final = 1 << 20
@@ -70,6 +89,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-suid",
         action="store_true",
         help="let set-user-ID programs and file capabilities have their effect",
+    )
+    for option, text in (("--cap-add", "give root inside a capability"), ("--cap-drop", "take one away")):
+        add(
+            option,
+            action="append",
+            default=[],
+            metavar="CAP",
+            help=f"{text}, by name with or without CAP_; ALL",
+        )
+    add(
+        "--privileged-inside",
+        action="store_true",
+        help="root inside may do all that this kernel knows: --cap-add ALL",
     )
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
     add("--cpus", type=float, metavar="N", help="limit of processors, e.g. 0.5")
@@ -235,6 +267,8 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
         if options.timeout <= 0:
             raise UsageError("--timeout: more than 0 seconds")
         spec.timeout_s = options.timeout
+    added = [*options.cap_add, *(["ALL"] if options.privileged_inside else [])]
+    spec.capabilities = parse_capabilities(added, options.cap_drop, DEFAULT_CAPS)
     spec.is_read_only = options.read_only
     spec.has_init = options.init
     spec.allows_suid = options.allow_suid

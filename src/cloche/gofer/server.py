@@ -252,11 +252,12 @@ class Server:
     def _text(self, reader: Reader) -> None:
         node, name = self._target(reader)
         dev, ino = reader.u64(), reader.u64()
+        patience_ms = reader.u32()
         reader.end()
         fd, st, _pin = self._files.open(node, name, os.O_RDONLY, dev, ino)
         try:
             st = os.fstat(fd)
-            text, lasts = self._texts.find(fd, st)
+            text, lasts = self._texts.find(fd, st, patience_ms)
         finally:
             os.close(fd)
         try:

@@ -2,21 +2,28 @@
 
 Owns the descriptor of the cache's directory and the socket to the analyst, whose process the launcher starts when the
 first request comes (so that a sandbox whose programs are all known needs none).  A failure means "no patched text":
-the program runs all the same.
+the program runs all the same.  Nobody waits for the analyst longer than the asker says: whoever waits here makes the
+sentry wait, and so every guest.  An answer that comes later is kept for the next who asks.
 """
 
 import os
 import select
 import socket
 import stat
+import time
 from typing import Final
 
+from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.analyst.cache import UNKNOWN, is_roots_own, lookup, lookup_contents
 from cloche.wire.analyst import DONE, MAY_CACHE, receive_reply, send_request
 from cloche.wire.frame import ProtocolError
 
+MAX_PATIENCE_MS: Final = 2000
 _MIN_ELF_BYTES: Final = 4096  # nothing smaller is worth it
-_PATIENCE_MS: Final = 20_000
+_MAX_ASKED: Final = 16  # requests that are not answered yet; the socket holds more
+_MAX_KEPT: Final = 16  # answers nobody has come for
+
+Key = tuple[int, int, int, int, int]
 
 
 class Texts:
@@ -26,11 +33,14 @@ class Texts:
         self._cache_fd: int = cache_fd
         self._sock: socket.socket | None = sock
         self._number: int = 0
+        self._asked: dict[int, Key] = {}  # requests that are not answered, in their order
+        self._kept: dict[Key, tuple[int, bool]] = {}  # answers, as of `find`
 
-    def find(self, fd: int, st: os.stat_result) -> tuple[int, bool]:
+    def find(self, fd: int, st: os.stat_result, patience_ms: int) -> tuple[int, bool]:
         """A descriptor of the text of the file `fd` with the status `st`; -1: there is none.
 
         And whether that holds for as long as the file's size and times stay as they are.
+        Raises LinuxError(EAGAIN) if that is not known yet.
         """
         if not stat.S_ISREG(st.st_mode):
             return -1, True
@@ -42,25 +52,75 @@ class Texts:
         found = lookup_contents(self._cache_fd, fd, st)
         if found != UNKNOWN:
             return max(found, -1), is_roots_own(st)
-        return self._ask(fd)
-
-    def _ask(self, fd: int) -> tuple[int, bool]:
-        sock = self._sock
-        if sock is None:
-            return -1, True
-        self._number += 1
+        key = (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
         try:
-            send_request(sock, self._number, MAY_CACHE, fd)
-            poller = select.poll()
-            poller.register(sock, select.POLLIN)
-            if poller.poll(_PATIENCE_MS):
-                reply = receive_reply(sock)
-                if reply is not None and reply.number == self._number:
-                    return (reply.fd if reply.status == DONE else -1), reply.lasts
+            return self._ask(fd, key, min(patience_ms, MAX_PATIENCE_MS))
+        except (OSError, ProtocolError):
+            self._end()  # it has gone, or its answers are out of order
+            return -1, True
+
+    def _ask(self, fd: int, key: Key, patience_ms: int) -> tuple[int, bool]:
+        """Raises LinuxError(EAGAIN), OSError, ProtocolError."""
+        if self._sock is None:
+            return -1, True
+        self._take(0)
+        self._drop_passing()
+        if key not in self._kept and key not in self._asked.values():
+            if len(self._asked) >= _MAX_ASKED:
+                raise LinuxError(EAGAIN)
+            is_idle = not self._asked
+            self._number = (self._number + 1) & 0xFFFFFFFF
+            send_request(self._sock, self._number, MAY_CACHE, fd)
+            self._asked[self._number] = key
+            if is_idle:  # else there is a queue, which may be long
+                self._await(key, patience_ms)
+        if key not in self._kept:
+            raise LinuxError(EAGAIN)
+        return self._kept.pop(key)
+
+    def _await(self, key: Key, patience_ms: int) -> None:
+        end_s = time.monotonic() + patience_ms / 1000
+        while key not in self._kept:
+            left_ms = int((end_s - time.monotonic()) * 1000)
+            if left_ms <= 0 or not self._take(left_ms):
+                return
+
+    def _take(self, wait_ms: int) -> bool:
+        """Take the answers that are there; wait for the first.  Whether one came.  Raises OSError, ProtocolError."""
+        sock = self._sock
+        assert sock is not None
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        has_any = False
+        while self._asked and poller.poll(wait_ms):
+            wait_ms = 0
+            has_any = True
+            reply = receive_reply(sock)
+            number = next(iter(self._asked))
+            if reply is None or reply.number != number:
                 if reply is not None and reply.fd >= 0:
                     os.close(reply.fd)
-        except (OSError, ProtocolError):
-            pass
-        sock.close()
-        self._sock = None  # it has gone, or its answers are out of order
-        return -1, True
+                raise ProtocolError("an answer to no question")
+            key = self._asked.pop(number)
+            self._kept[key] = reply.fd if reply.status == DONE else -1, reply.lasts
+            if len(self._kept) > _MAX_KEPT:
+                self._drop(next(iter(self._kept)))
+        return has_any
+
+    def _drop(self, key: Key) -> None:
+        fd, _lasts = self._kept.pop(key)
+        if fd >= 0:
+            os.close(fd)
+
+    def _drop_passing(self) -> None:
+        """Answers that held when they were given, and perhaps no more (the file's contents are known to the cache)."""
+        for key in [key for key, (_fd, lasts) in self._kept.items() if not lasts]:
+            self._drop(key)
+
+    def _end(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        for key in list(self._kept):
+            self._drop(key)
+        self._asked.clear()

@@ -7,6 +7,8 @@ step.  Methods that programs make fail often (`stat`) return the errno as a valu
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Final
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
@@ -52,6 +54,9 @@ from cloche.wire.gofer import (
     unpack_attr,
 )
 
+_PATIENCE_MS: Final = 4
+_PATIENCE_ALONE_MS: Final = 2000
+
 
 class Listing:
     """A directory: its fid, attributes and, if the gofer may read it, all entries (packed: few are used)."""
@@ -86,6 +91,7 @@ class GoferClient:
         self._channel: FrameChannel = FrameChannel(sock, MAX_REPLY_BYTES, may_receive_fds=True)
         self._is_broken: bool = False
         self.calls: int = 0  # for metrics and tests
+        self.is_alone: Callable[[], bool] | None = None  # whether nobody else waits while we do
 
     def fileno(self) -> int:
         """The socket's descriptor (readable while idle only when the gofer is gone)."""
@@ -290,9 +296,11 @@ class GoferClient:
         """The patched text (wire/textfile.py) of a regular file: a descriptor, -1 if it needs none; and its attributes.
 
         And whether it may be used again for as long as size and times stay the same, or this once only.
-        Raises LinuxError.
+        Raises LinuxError; EAGAIN if the answer is not known yet, after at most a few milliseconds when others wait too.
         """
-        frame = self._exchange(OP_TEXT, pack_target(fid, name) + pack_u64(dev, ino))
+        alone = self.is_alone
+        patience_ms = _PATIENCE_ALONE_MS if alone is not None and alone() else _PATIENCE_MS
+        frame = self._exchange(OP_TEXT, pack_target(fid, name) + pack_u64(dev, ino) + pack_u32(patience_ms))
         fds = frame.fds
         if frame.code < 0 or len(fds) > 1:
             for fd in fds:

@@ -1,0 +1,86 @@
+"""SECURITY.md says what the filter of guests lets the stub do; here that is compared with the filter itself."""
+
+import struct
+from pathlib import Path
+from typing import Final
+
+from cloche.arch.x86_64.syscalls import syscall_name
+from cloche.platform import _native, filter
+
+SECURITY: Final = Path(__file__).parents[3] / "SECURITY.md"
+BEGIN: Final = "<!-- what the stub may ask of the host: compared with the filter by tests/unit/platform -->\n"
+END: Final = "<!-- end -->\n"
+HIGHEST: Final = 600
+M64: Final = (1 << 64) - 1
+# Arguments that take every way through the filter.
+SAMPLES: Final = (
+    (0, 0, 0, 0, 0, 0),
+    (M64, M64, M64, M64, M64, M64),
+    (0x10000, 4096, 3, 0x32, M64, 0),  # private, anonymous, fixed
+    (0x10000, 4096, 3, 0x32, 0xFFFFFFFF, 0),
+    (0x10000, 4096, 3, 0x12, 8, 0),  # of a descriptor that was kept
+    (0x10000, 4096, 4, 0, 0, 0),
+    (0x10000, 1, 0, 0, 0, 0),
+    (0x10000, 2, 0, 0, 0, 0),
+    (_native.BELL_ARG0, _native.BELL_ARG1, 0, 0, 0, 0),
+    (0x7FFF00000000, 4096, 3, 0x32, M64, 0),
+)
+
+
+def verdict(code: list[int], number: int, args: tuple[int, ...], ip: int) -> int:
+    data = struct.pack("<IIQ6Q", number, 0xC000003E, ip, *args)
+    at = a = 0
+    while True:
+        op, jt, jf, k = struct.unpack("<HBBI", struct.pack("<Q", code[at]))
+        at += 1
+        if op == 0x20:
+            a = struct.unpack_from("<I", data, k)[0]
+        elif op == 0x06:
+            return int(k)
+        else:
+            holds = {0x15: a == k, 0x25: a > k, 0x35: a >= k, 0x45: a & k != 0}[op]
+            at += jt if holds else jf
+
+
+def account(code: list[int]) -> dict[str, str]:
+    """What each call may do from within the stub; those that kill whatever their arguments are left out."""
+    words = {
+        (filter.RET_ALLOW,): "passes",
+        (filter.RET_ALLOW, filter.RET_KILL_PROCESS): "passes (some arguments), else kills",
+        (filter.RET_USER_NOTIF,): "asks",
+        (filter.RET_USER_NOTIF, filter.RET_ALLOW): "passes (own private memory), else asks",
+        (filter.RET_USER_NOTIF, filter.RET_KILL_PROCESS): "asks (fixed arguments), else kills",
+    }
+    found = {}
+    for number in range(HIGHEST):
+        seen = {verdict(code, number, args, _native.STUB_BASE) for args in SAMPLES}
+        if seen != {filter.RET_KILL_PROCESS}:
+            key = sorted(seen, key=[filter.RET_USER_NOTIF, filter.RET_ALLOW, filter.RET_KILL_PROCESS].index)
+            found[syscall_name(number)] = words[tuple(key)]
+    return found
+
+
+def table() -> str:
+    direct, strict = account(filter.build(True)), account(filter.build(False))
+    assert direct.keys() == strict.keys()
+    rows = "".join([f"| `{name}` | {direct[name]} | {strict[name]} |\n" for name in direct])
+    return "| from the stub | `--mm direct` | `--mm strict` |\n|---|---|---|\n" + rows
+
+
+def test_the_account_is_true() -> None:
+    text = SECURITY.read_text()
+    told = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+    assert told == table(), table()
+
+
+def test_nothing_passes_outside_of_the_stub() -> None:
+    for code in (filter.build(True), filter.build(False)):
+        for ip in (
+            0,
+            _native.STUB_BASE - 1,
+            _native.STUB_BASE + _native.STUB_SIZE,
+            _native.STUB_BASE + (1 << 32),
+        ):
+            for number in range(HIGHEST):
+                for args in SAMPLES:
+                    assert verdict(code, number, args, ip) == filter.RET_TRAP
