@@ -204,7 +204,10 @@ class Keeper:
         self.parts[self.sentry] = _SENTRY
         os.waitpid(self.middle, 0)
         self.middle = 0
-        sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
+        try:
+            sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
+        except OSError:
+            pass  # it has told the monitor why it is gone
         # Kept: its end tells the sentry, before it has that signal.
 
     def _wait_for(self, sock: socket.socket) -> None:

@@ -16,11 +16,12 @@ from cloche.net.inet_base import NetStack, stack_for, stack_of
 from cloche.net.parameters import CONGESTION, NUMBERS
 from cloche.net.proc_text import FILES
 from cloche.vfs.objects import Context, Inode
-from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs
+from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs, parse_digits
 
 NetText = Callable[[NetStack], bytes]
 
 # Parameters that have no effect here, with the values of a fresh network namespace.
+_U32: Final = 0xFFFFFFFF
 _CONSTANTS: Final = (
     (b"net/core/rmem_default", b"212992"),
     (b"net/core/wmem_default", b"212992"),
@@ -122,9 +123,9 @@ class PortRange:
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
-        if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
+        if len(words) != 2:
             return -EINVAL
-        low, high = int(words[0]), int(words[1])
+        low, high = parse_digits(words[0]), parse_digits(words[1])
         if not 0 < low <= high <= 65535 or low < stack_for(self.kernel, ctx).unprivileged_port:
             return -EINVAL
         stack = stack_for(self.kernel, ctx)
@@ -143,10 +144,10 @@ class FirstPort:
         return b"%d\n" % stack_for(self.kernel, ctx).unprivileged_port
 
     def consume(self, ctx: Context, data: bytes) -> int:
-        word = data.strip()
-        if not word.isdigit() or int(word) > 65535 or int(word) > stack_for(self.kernel, ctx).tcp.low:
+        port = parse_digits(data.strip())
+        if port > 65535 or port > stack_for(self.kernel, ctx).tcp.low:
             return -EINVAL
-        stack_for(self.kernel, ctx).unprivileged_port = int(word)
+        stack_for(self.kernel, ctx).unprivileged_port = port
         return len(data)
 
 
@@ -161,12 +162,12 @@ class PingGroups:
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
-        if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
+        if len(words) != 2:
             return -EINVAL
-        stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high = (
-            int(words[0]),
-            int(words[1]),
-        )
+        low, high = parse_digits(words[0]), parse_digits(words[1])
+        if low >= _U32 or high >= _U32:
+            return -EINVAL
+        stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high = low, high
         return len(data)
 
 

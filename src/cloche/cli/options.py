@@ -10,14 +10,20 @@ from cloche.abi.capability import ALL_CAPS, CAP_NAMES
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+_MAX_SIZE: Final = 1 << 62
+_ID: Final = re.compile(r"0*\d{1,10}", re.ASCII)
+# Longer than anybody waits, and still a number of milliseconds that poll(2) takes.
+MAX_SECONDS: Final = 2_000_000.0
+
+
 class UsageError(Exception):
     """The command line is wrong; the text says what and what to do."""
 
 
 def parse_size(text: str, what: str) -> int:
     """Bytes of "512m" and the like.  Raises UsageError."""
-    match = re.fullmatch(r"(\d+)([bkmgt]?)(?:i?b)?", text.strip().lower())
-    if match is None or int(match[1]) == 0:
+    match = re.fullmatch(r"0*(\d{1,18})([bkmgt]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    if match is None or not 0 < int(match[1]) * _SIZES[match[2]] <= _MAX_SIZE:
         raise UsageError(f"{what}: {text!r} is not a size; write a number with k, m or g, e.g. 512m")
     return int(match[1]) * _SIZES[match[2]]
 
@@ -56,7 +62,7 @@ def env_items(items: list[str]) -> list[bytes]:
 def parse_user(text: str) -> tuple[int, int]:
     """UID[:GID].  Raises UsageError."""
     user, colon, group = text.partition(":")
-    if not user.isdigit() or (colon and not group.isdigit()):
+    if not _ID.fullmatch(user) or (colon and not _ID.fullmatch(group)):
         raise UsageError(f"-u {text}: write numeric ids, UID or UID:GID")
     uid = int(user)
     gid = int(group) if colon else uid
@@ -94,13 +100,13 @@ def _capability_mask(option: str, names: list[str]) -> tuple[int, bool]:
 
 def parse_signal(text: str) -> int:
     """A signal's number, or its name with or without SIG.  Raises UsageError."""
-    if text.isdigit() and 1 <= int(text) <= 64:
+    if re.fullmatch(r"\d{1,2}", text, re.ASCII) and 1 <= int(text) <= 64:
         return int(text)
     name = text.upper().removeprefix("SIG")
     for known in signal.Signals:
         if known.name == "SIG" + name:
             return known.value
     base, plus, offset = name.partition("+")
-    if base == "RTMIN" and plus and offset.isdigit() and int(offset) <= 30:
+    if base == "RTMIN" and plus and re.fullmatch(r"\d{1,2}", offset, re.ASCII) and int(offset) <= 30:
         return 34 + int(offset)
     raise UsageError(f"{text} is no signal; write a name or a number up to 64")

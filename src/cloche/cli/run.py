@@ -24,6 +24,7 @@ from cloche.boot.spec import (
 from cloche.boot.view import base_environment, default_view, host_user
 from cloche.cli.monitor import run_attached, run_detached
 from cloche.cli.options import (
+    MAX_SECONDS,
     UsageError,
     env_items,
     parse_capabilities,
@@ -33,6 +34,7 @@ from cloche.cli.options import (
 )
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 
+PIDS_MAX: Final = 1 << 22  # of Linux
 NOFILE_MAX: Final = 1 << 20
 CPUS_MIN: Final = 0.01
 CPUS_MAX: Final = 4096
@@ -260,12 +262,12 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     if options.memory:
         spec.memory_bytes = parse_size(options.memory, "--memory")
     if options.pids is not None:
-        if options.pids < 1:
-            raise UsageError("--pids: at least 1")
+        if not 1 <= options.pids <= PIDS_MAX:
+            raise UsageError(f"--pids: from 1 to {PIDS_MAX}")
         spec.max_tasks = options.pids
     if options.timeout is not None:
-        if options.timeout <= 0:
-            raise UsageError("--timeout: more than 0 seconds")
+        if not 0 < options.timeout <= MAX_SECONDS:
+            raise UsageError(f"--timeout: more than 0 seconds, and at most {MAX_SECONDS:.0f}")
         spec.timeout_s = options.timeout
     added = [*options.cap_add, *(["ALL"] if options.privileged_inside else [])]
     spec.capabilities = parse_capabilities(added, options.cap_drop, DEFAULT_CAPS)

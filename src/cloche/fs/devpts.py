@@ -23,6 +23,7 @@ from cloche.vfs.objects import (
     Inode,
     Path,
 )
+from cloche.vfs.pseudo import parse_digits
 from cloche.vfs.userns import map_gid, map_uid
 
 _ROOT_INO: Final = 1
@@ -156,10 +157,7 @@ def new_devpts(kernel: Kernel, ctx: Context, data: bytes) -> DevptsFs:
         key, _, value = item.partition(b"=")
         if key in (b"", b"newinstance"):
             continue
-        try:
-            number = int(value, 8 if key in (b"mode", b"ptmxmode") else 10)
-        except ValueError:
-            raise LinuxError(EINVAL) from None
+        number = parse_digits(value, 8 if key in (b"mode", b"ptmxmode") else 10)
         if key == b"uid":
             fs.uid = map_uid(ns, number)
         elif key == b"gid":

@@ -6,6 +6,7 @@ from cloche.abi.errno import (
 )
 from cloche.fs.storage import PAGE
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.pseudo import parse_digits
 from cloche.vfs.userns import map_gid, map_uid
 
 
@@ -29,9 +30,9 @@ def _parse_size(text: bytes, total: int) -> int:
         digits = text.rstrip(b"kKmMgGtT")
         for letter in text[len(digits) :].lower():
             scale <<= 10 * (b"kmgt".index(letter) + 1)
-    if not digits.isdigit():
+    value = parse_digits(digits)
+    if len(text) - len(digits) > 8 or value >= 1 << 64:
         raise LinuxError(EINVAL)
-    value = int(digits)
     return value * total // 100 if text.endswith(b"%") else value * scale
 
 
@@ -53,12 +54,7 @@ def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = Non
         elif key == b"nr_inodes":
             options.inodes = _parse_size(value, total_bytes)
         elif key == b"mode" or key == b"uid" or key == b"gid":
-            try:
-                number = int(value, 8) if key == b"mode" else int(value)
-            except ValueError:
-                raise LinuxError(EINVAL)
-            if number < 0:
-                raise LinuxError(EINVAL)
+            number = parse_digits(value, 8 if key == b"mode" else 10)
             if key == b"mode":
                 options.mode = number & 0o7777
             elif key == b"uid":

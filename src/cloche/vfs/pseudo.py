@@ -352,6 +352,9 @@ def path_text(root: Path, path: Path) -> bytes:
     return d_path(root, path)
 
 
+MAX_DIGITS: Final = 66  # of 64 bits, in any base
+
+
 def parse_int(data: bytes) -> int:
     """A decimal (or 0x, or octal) integer as kstrtoint reads it, with one trailing newline and blanks around.
 
@@ -369,9 +372,16 @@ def parse_int(data: bytes) -> int:
         digits = digits[2:]
     elif len(digits) > 1 and digits[:1] == b"0":
         base = 8
-    if not digits or not digits.isalnum():
+    return sign * parse_digits(digits, base)
+
+
+def parse_digits(digits: bytes, base: int = 10) -> int:
+    """A number without sign, blanks and underscores.  Raises LinuxError(EINVAL), also for more digits than any number
+    of Linux has: the interpreter refuses thousands of them in its own way, and would take long over some.
+    """
+    if not digits.isalnum() or len(digits.lstrip(b"0")) > MAX_DIGITS:
         raise LinuxError(EINVAL)
     try:
-        return sign * int(digits, base)
+        return int(digits, base)
     except ValueError:
         raise LinuxError(EINVAL)
