@@ -7,7 +7,17 @@ Not on either, on purpose: execve, socket, connect, ptrace, process_vm_*, mount,
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS
-from cloche.abi.fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, FD_CLOEXEC
+from cloche.abi.fcntl import (
+    F_ADD_SEALS,
+    F_DUPFD_CLOEXEC,
+    F_GETFD,
+    F_GETFL,
+    F_RDLCK,
+    F_SETFD,
+    F_SETLEASE,
+    F_UNLCK,
+    FD_CLOEXEC,
+)
 from cloche.abi.mman import PROT_EXEC
 from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.sched import (
@@ -98,6 +108,8 @@ _INTERPRETER: Final[list[Allow]] = [
     Allow(SYS_fstat, "the length and identity of files"),
     Allow(SYS_fcntl, "mapping a file duplicates its descriptor", [int_is(1, F_DUPFD_CLOEXEC)]),
     Allow(SYS_fcntl, "sealing a text", [int_is(1, F_ADD_SEALS)]),
+    Allow(SYS_fcntl, "who has a file open for writing", [int_is(1, F_SETLEASE), int_is(2, F_RDLCK)]),
+    Allow(SYS_fcntl, "the end of that lease", [int_is(1, F_SETLEASE), int_is(2, F_UNLCK)]),
     Allow(SYS_fcntl, "listing the cache: how a descriptor was opened", [int_is(1, F_GETFL)]),
     Allow(SYS_fcntl, "listing the cache: close-on-exec", [int_is(1, F_SETFD), int_is(2, FD_CLOEXEC)]),
     Allow(SYS_fcntl, "whether a descriptor is closed by exec", [int_is(1, F_GETFD)]),
