@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from cloche.runtime import cgroups
-from tests.cli.harness import CLOCHE, IS_ROOT, Running, is_one_line, run, run_words, shell, wait_until
+from tests.cli.harness import (
+    CLOCHE,
+    IS_ROOT,
+    Running,
+    cloche_words,
+    is_one_line,
+    run,
+    run_words,
+    shell,
+    wait_until,
+)
 
 BURN = """
 import os, sys, time
@@ -62,6 +72,54 @@ def test_a_throttled_guest_is_killed_at_once() -> None:
 def test_absurd_limits(option: tuple[str, str]) -> None:
     done = run("true", options=option)
     assert done.status == 125 and is_one_line(done.err), done
+
+
+def test_the_sentrys_own_memory_is_bounded() -> None:
+    """Its private memory has a limit of the host's, that of the guests has none by it."""
+    running = Running("sh", "-c", "echo ready; sleep 100", options=("--memory", "64m"))
+    try:
+        running.wait_for_line()
+        bounded = []
+        for pid in running.everyone:
+            try:
+                limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+            except OSError:
+                continue
+            data = next(line for line in limits if line.startswith("Max data size")).split()[3]
+            if data != "unlimited":
+                bounded.append((name, int(data) < 1 << 30))
+        assert bounded == [("cloche-sentry", True)]
+    finally:
+        running.end()
+
+
+def test_descriptors_of_the_sentry_have_a_reserve(tmp_path: Path) -> None:
+    """A process that holds as many files, memfds and shared memory as it can does not keep processes from starting."""
+    for number in range(200):
+        (tmp_path / f"f{number}").write_text("x")
+    script = """
+import mmap, os
+
+def memfd(number):
+    fd = os.memfd_create("m")
+    os.write(fd, bytes(9000))
+    return mmap.mmap(fd, 4096)
+
+held = []
+for make in (lambda number: os.open(f"/h/f{number}", os.O_RDONLY), memfd, lambda _number: mmap.mmap(-1, 4096)):
+    try:
+        for number in range(200):
+            held.append(make(number))
+    except OSError as error:
+        print(os.strerror(error.errno))
+children = [os.fork() or os._exit(number) for number in range(6)]
+print(sum(os.waitpid(child, 0)[1] >> 8 for child in children))
+"""
+    words = ["sh", "-c", 'ulimit -n 160; exec "$@"', "sh", *cloche_words("-v", f"{tmp_path}:/h:ro")]
+    done = run_words([*words, "python3", "-c", script])
+    assert done.status == 0 and done.out.split()[-1] == "15" and done.err == "", done
+    assert done.out.count("\n") >= 3, "nothing was refused"
 
 
 def test_nofile() -> None:

@@ -5,6 +5,7 @@ spec; every host directory is the read-only lower layer of an overlay unless its
 """
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from cloche.kernel.init import make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import monotonic_ns
+from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.usermem import KernelIovIter
 from cloche.platform.interface import Platform
 from cloche.syscalls import prefetch
@@ -91,6 +93,13 @@ _DEV_LINKS: Final = (
 )
 
 
+def storage_limit(spec: SandboxSpec, total: int) -> int:
+    """Bytes of all in-memory files together, on a host with `total` bytes of memory (0: not known)."""
+    if spec.memory_bytes > 0:
+        return spec.memory_bytes
+    return min(STORAGE_BYTES, total // 4) if total > 0 else STORAGE_BYTES
+
+
 class Builder:
     """Mounts the file systems of one sandbox."""
 
@@ -98,10 +107,7 @@ class Builder:
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
         self.gofer: GoferClient | None = gofer
-        total = host_facts(kernel).memory_total
-        limit = min(STORAGE_BYTES, total // 4) if total > 0 else STORAGE_BYTES
-        if spec.memory_bytes > 0:
-            limit = spec.memory_bytes
+        limit = storage_limit(spec, host_facts(kernel).memory_total)
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         kernel.extra["storage_quota"] = self.quota
         self.volumes: list[Mount] = []
@@ -294,8 +300,10 @@ def assemble(
     install_pidfd(kernel)
     install_network(kernel)
     gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
+    DESCRIPTORS.reserve(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if gofer is not None:
         gofer.is_alone = _is_alone(kernel)
+        gofer.fd_limit = DESCRIPTORS.limit
     builder = Builder(kernel, spec, gofer)
     kernel.memory_fs = builder.tmpfs(0o1777)
     register_mountable(kernel, builder.quota)

@@ -12,6 +12,7 @@ Needs a procfs that counts processes as the sentry does (`confine.mount_own_proc
 """
 
 import os
+import resource
 import sys
 from itertools import islice
 from typing import Final
@@ -34,6 +35,8 @@ _PATIENCE_NS: Final = 1_000_000_000  # with one that was told to end
 _MEASURED: Final = 1024  # mapped files a look
 _LEAST_KERNEL_MEMORY: Final = 16 << 20
 _OOM_SCORE_MAX: Final = 1000
+_SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, what is freed and not given back
+_DATA_SPARE: Final = 256 << 20
 
 
 class Candidate:
@@ -54,6 +57,7 @@ class MemoryGuard:
         self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
+        self.idle_bytes: int = kernel.platform.own_bytes()  # what the sentry has before it serves anybody
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended
@@ -72,7 +76,11 @@ class MemoryGuard:
             wait_ns = self._keep_limit(files)
         else:
             wait_ns = _UNLIMITED_NS
-            if 0 <= self.storage_pages * PAGE < files:
+            if self._unaccounted() > KERNEL_MEMORY.limit:
+                self._measure_processes(files, is_shared_only=False)
+                self._end_worst()
+                wait_ns = _MAX_NS
+            elif 0 <= self.storage_pages * PAGE < files:
                 self._measure_processes(files, is_shared_only=True)
                 self._end_worst()
                 wait_ns = _MAX_NS
@@ -80,9 +88,18 @@ class MemoryGuard:
         wait_ns = max(wait_ns, (now - began) * _SHARE)
         self.kernel.timers.add(now + wait_ns, self.look)
 
+    def _unaccounted(self) -> int:
+        """What guests have made the sentry hold beyond what they were charged for.
+
+        An estimate, and a low one: small files are in its memory and large ones are not.
+        """
+        grown = self.kernel.platform.own_bytes() - self.idle_bytes
+        return max(grown - KERNEL_MEMORY.used - self.quota.pages * PAGE - _SENTRY_SPARE, 0)
+
     def _keep_limit(self, files: int) -> int:
         """Compare with --memory; when to look again."""
-        own = self._measure_processes(self.limit_bytes, is_shared_only=False) + KERNEL_MEMORY.used
+        own = self._measure_processes(self.limit_bytes, is_shared_only=False)
+        own += KERNEL_MEMORY.used + self._unaccounted()
         headroom = self.limit_bytes - own - files
         # Files may fill what is left but a little: writing to one must not get a process killed.
         spare = self.limit_bytes >> 5
@@ -184,14 +201,30 @@ class HostKills:
                 sys.stderr.flush()
 
 
+def kernel_limit(memory_limit: int, host_bytes: int) -> int:
+    """How much the kernel objects of a sandbox may take together."""
+    limit = DEFAULT_LIMIT if host_bytes <= 0 else min(DEFAULT_LIMIT, host_bytes // 8)
+    if memory_limit > 0:
+        limit = min(limit, memory_limit // 2)
+    return max(limit, _LEAST_KERNEL_MEMORY)
+
+
+def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_bytes: int) -> None:
+    """A last line, for what no account knows of: this process (no guest: they come from the zygote, which is there
+    already) gets no more private memory than all accounts together allow, and then some.  Handlers fail with ENOMEM.
+    `data_bytes` is what it has now, 0 if that is not known.
+    """
+    limit = data_bytes + 2 * kernel_limit(memory_limit, host_bytes) + storage_bytes + _DATA_SPARE
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
 def install(kernel: Kernel, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
     """Watch over `kernel.memory_limit` and the storage quota; give kernel objects their part of the limit."""
     limit = kernel.memory_limit
     host_bytes = host_facts(kernel).memory_total
-    kernel_bytes = DEFAULT_LIMIT if host_bytes <= 0 else min(DEFAULT_LIMIT, host_bytes // 8)
-    if limit > 0:
-        kernel_bytes = min(kernel_bytes, limit // 2)
-    KERNEL_MEMORY.limit = max(kernel_bytes, _LEAST_KERNEL_MEMORY)
+    KERNEL_MEMORY.limit = kernel_limit(limit, host_bytes)
     MemoryGuard(kernel, quota, limit, is_quiet=is_quiet).start()
     if oom_fd >= 0:
         HostKills(kernel, oom_fd, is_quiet=is_quiet)

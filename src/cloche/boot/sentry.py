@@ -12,8 +12,8 @@ import sys
 from typing import Final
 
 from cloche.abi.errno import LinuxError
-from cloche.boot import confine, cpu_guard, seccomp
-from cloche.boot.assemble import assemble
+from cloche.boot import confine, cpu_guard, memory_guard, seccomp
+from cloche.boot.assemble import assemble, storage_limit
 from cloche.boot.control import Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
@@ -157,6 +157,10 @@ def _serve(
     if spec.is_placed:
         control.send(b"C")  # as in `launch`; no guest code runs yet, and what there is forks nothing
         is_placed = control.recv(1) == b"1"
+    host_bytes = facts.memory_total
+    memory_guard.bound_sentry(
+        platform.own_data_bytes(), spec.memory_bytes, storage_limit(spec, host_bytes), host_bytes
+    )
     if spec.is_confined:
         confine.set_undumpable(report)
         seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None))

@@ -24,7 +24,7 @@ from cloche.abi.fs import (
     SEEK_DATA,
 )
 from cloche.mm.content import STEADY, next_content_key
-from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import DESCRIPTORS, INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 
@@ -189,6 +189,9 @@ class Storage:
             fd = _new_memfd()
         except OSError:
             return False
+        if not DESCRIPTORS.has_spare(fd):
+            os.close(fd)
+            return False
         try:
             for index, chunk in self.chunks.items():
                 _write_all(fd, chunk, index * CHUNK)
@@ -225,9 +228,13 @@ class Storage:
         """The memfd, as a descriptor that is open only for reading where the host lets us make one."""
         if self.readonly_fd < 0:
             try:
-                self.readonly_fd = hostsys.reopen_readonly(self.fd)
+                fd = hostsys.reopen_readonly(self.fd)
             except OSError:
                 return self.fd  # the platform checks every change of a protection then
+            if not DESCRIPTORS.has_spare(fd):
+                os.close(fd)
+                raise LinuxError(ENOMEM)
+            self.readonly_fd = fd
         return self.readonly_fd
 
     def _close_memfd(self) -> None:

@@ -65,3 +65,24 @@ class Quota:
 
 
 KERNEL_MEMORY: Final = Quota(DEFAULT_LIMIT)
+
+
+class Descriptors:
+    """How far guests may use up the sentry's descriptors: the rest is for processes, `cloche exec` and the sentry.
+
+    A new descriptor has the lowest number that is free, so one above the limit says that as many are in use.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int = 1 << 30
+
+    def reserve(self, count: int) -> None:
+        """Of `count` descriptors that this process may have keep an eighth back."""
+        self.limit = count - max(count >> 3, min(16, count >> 1))
+
+    def has_spare(self, fd: int) -> bool:
+        """Whether the new descriptor `fd` is one that guests may have; else close it again."""
+        return fd < self.limit
+
+
+DESCRIPTORS: Final = Descriptors()

@@ -44,7 +44,7 @@ from cloche.abi.socket import (
     TCP_USER_TIMEOUT,
 )
 from cloche.kernel.task import Kernel
-from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import BUFFER_BYTES, DESCRIPTORS, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
 from cloche.net.inet_base import NetStack, stack_of
@@ -403,7 +403,11 @@ class Publisher:
         stack = stack_of(self.kernel)
         stack.count("TcpPassiveOpens")
         listener = self._find(stack, arrival)
-        if listener is None or self.count >= self.limit or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
+        if (
+            listener is None
+            or self.count >= self.limit
+            or not (KERNEL_MEMORY.has_room(SOCKET_BYTES) and DESCRIPTORS.has_spare(host.fileno()))
+        ):
             reset(host)
             return
         host.setblocking(False)  # nobody else holds it

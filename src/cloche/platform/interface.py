@@ -310,6 +310,14 @@ class Platform:
         """(device, inode number) of a host file whose descriptor new processes may begin with, else None."""
         return None
 
+    def own_bytes(self) -> int:
+        """What this process itself has in memory that no guest shares, 0 where that is not known."""
+        return 0
+
+    def own_data_bytes(self) -> int:
+        """What of this process RLIMIT_DATA counts, 0 where that is not known."""
+        return 0
+
     def start(self) -> None:
         """Create the zygote and the pool of blank processes.  Raises OSError with a clear message."""
         raise NotImplementedError

@@ -510,6 +510,26 @@ class Systrap(Platform):
         except (OSError, ValueError):
             return False
 
+    def own_bytes(self) -> int:
+        pages = self._own_pages()
+        return (pages[1] - pages[2]) * 4096
+
+    def own_data_bytes(self) -> int:
+        return self._own_pages()[5] * 4096
+
+    def _own_pages(self) -> list[int]:
+        """/proc/self/statm: size, resident, shared, text, nothing, data and stack."""
+        if not self._has_proc:
+            return [0] * 7
+        try:
+            fd = os.open("self/statm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc_fd)
+        except OSError:
+            return [0] * 7
+        try:
+            return [int(word) for word in os.read(fd, 256).split()]
+        finally:
+            os.close(fd)
+
     def read_proc(self, process: SystrapProcess, name: str) -> str:
         """A file of /proc/PID of a guest's host process, "" when that cannot be read."""
         pid = process.host_pid()

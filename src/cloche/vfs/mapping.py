@@ -7,6 +7,7 @@ from typing import Final
 from cloche.abi.errno import ENOMEM, LinuxError
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.mm.address_space import Mappable
+from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.text import PatchedText
 from cloche.vfs.objects import Context, FileDescription
 
@@ -78,6 +79,8 @@ class SharedAnonymous(Mappable):
             raise LinuxError(ENOMEM)
         try:
             self._fd = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
+            if not DESCRIPTORS.has_spare(self._fd):
+                raise LinuxError(ENOMEM)  # and it is closed again
             os.ftruncate(self._fd, length_bytes)
         except OSError:
             raise LinuxError(ENOMEM)

@@ -90,6 +90,7 @@ class GoferClient:
     def __init__(self, sock: socket.socket) -> None:
         self._channel: FrameChannel = FrameChannel(sock, MAX_REPLY_BYTES, may_receive_fds=True)
         self._is_broken: bool = False
+        self.fd_limit: int = 1 << 30  # of descriptors that guests may make this process hold
         self.calls: int = 0  # for metrics and tests
         self.is_alone: Callable[[], bool] | None = None  # whether nobody else waits while we do
 
@@ -137,7 +138,7 @@ class GoferClient:
     def _call_for_fd(self, op: int, body: bytes) -> tuple[int, Attr, int]:
         frame = self._exchange(op, body)
         fds = frame.fds
-        if frame.code < 0 or len(fds) != 1:
+        if frame.code < 0 or len(fds) != 1 or fds[0] >= self.fd_limit:
             for fd in fds:
                 os.close(fd)
             # The kernel drops descriptors that exceed RLIMIT_NOFILE.
@@ -275,7 +276,7 @@ class GoferClient:
                 count = reader.u32()
                 if count >= len(names):
                     raise ProtocolError("more than was asked for")
-                if len(fds) != count + 1:
+                if len(fds) != count + 1 or max(fds) >= self.fd_limit:
                     error = ENFILE  # the kernel drops descriptors that exceed RLIMIT_NOFILE
                 for number in range(count if not error else 0):
                     index = reader.u32()
@@ -302,10 +303,10 @@ class GoferClient:
         patience_ms = _PATIENCE_ALONE_MS if alone is not None and alone() else _PATIENCE_MS
         frame = self._exchange(OP_TEXT, pack_target(fid, name) + pack_u64(dev, ino) + pack_u32(patience_ms))
         fds = frame.fds
-        if frame.code < 0 or len(fds) > 1:
+        if frame.code < 0 or len(fds) > 1 or max(fds, default=-1) >= self.fd_limit:
             for fd in fds:
                 os.close(fd)
-            raise LinuxError(-frame.code if frame.code < 0 else EIO)
+            raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
         try:
             reader = Reader(frame.body)
             attr = reader.attr()
