@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cloche.cli.terminal import NOTED, Terminal, TerminalModes, window_size
 from tests.cli.harness import (
     CLOCHE,
     alive,
@@ -256,6 +257,31 @@ def test_the_terminal_goes_away(screen: Opener) -> None:
     wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0], "cloche ends")
     at.pid = 0
     wait_until(lambda: not alive(everyone), "every process is gone")
+
+
+def test_a_flood_of_signals_does_not_nest() -> None:
+    """The handler of the monitor's signals runs no bytecode in which further ones could be handled."""
+    assert not hasattr(NOTED, "__code__") and NOTED(15, None) is None
+
+
+def test_a_terminal_that_was_hung_up() -> None:
+    """Whatever is asked of it, nothing but an OSError comes of it."""
+    master, slave = pty.openpty()
+    saved = os.dup(0)
+    os.dup2(slave, 0)
+    try:
+        terminal = Terminal()
+        os.close(master)
+        terminal.enter()
+        terminal.leave()
+        TerminalModes().restore()
+        assert window_size()
+        with pytest.raises(OSError, match="rror"):
+            Terminal()
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(slave)
 
 
 def test_terminal_usage() -> None:

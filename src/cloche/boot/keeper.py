@@ -68,8 +68,8 @@ class Abandoned(Exception):
     """The monitor has gone, or wants no more."""
 
 
-def _noted(_number: int, _frame: object) -> None:
-    """Deaths are taken from the wake-up descriptor."""
+# Deaths are taken from the wake-up descriptor; the handler is no function of Python, as in `cli.terminal`.
+_NOTHING: Final[dict[int, Any]] = {}
 
 
 class Keeper:
@@ -89,7 +89,7 @@ class Keeper:
         self.has_monitor: bool = True
         self.is_ending: bool = False
         self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, _noted)
+        signal.signal(signal.SIGCHLD, _NOTHING.get)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
     # -- the start -----------------------------------------------------------------------------------------

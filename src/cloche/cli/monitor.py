@@ -306,9 +306,10 @@ def run_attached(
     spec: SandboxSpec, streams: list[int], record: "Record | None", keeper: KeeperProcess | None
 ) -> tuple[Monitor, Sandbox]:
     """Start a sandbox in the foreground.  Raises LaunchError, OSError."""
-    monitor = Monitor(spec)
-    listener = record.listen() if record is not None else None
+    listener = None
     try:
+        monitor = Monitor(spec)
+        listener = record.listen() if record is not None else None
         sandbox = monitor.start(streams, keeper, record)
     except (LaunchError, OSError):
         if record is not None:

@@ -333,7 +333,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         monitor, sandbox = run_attached(spec, streams, record, keeper)
     except (LaunchError, OSError) as failure:
-        print(f"cloche: {failure}", file=sys.stderr)
+        text = (failure.strerror or "") if isinstance(failure, OSError) else ""
+        print(f"cloche: {text or failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
     announce(spec.published, spec.log_level)
     return monitor.supervise(sandbox)

@@ -16,6 +16,11 @@ KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
 # By which somebody wants an end.
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
+# Signals are taken from the wake-up descriptor.  Not a function of Python: that looks for signals when it is entered,
+# so a flood of them would nest without end.
+_NOTHING: Final[dict[int, Any]] = {}
+NOTED: Final = _NOTHING.get
+
 Modes = list[Any]  # what termios.tcgetattr gives
 
 
@@ -42,13 +47,20 @@ class Terminal:
     """The host's terminal in raw mode while a sandbox has one of its own (-t)."""
 
     def __init__(self) -> None:
-        self._saved = termios.tcgetattr(0)
-        # In the background this stops us, until we are in the foreground and may read keys.
-        termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        """Raises OSError if it is gone."""
+        try:
+            self._saved = termios.tcgetattr(0)
+            # In the background this stops us, until we are in the foreground and may read keys.
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        except termios.error as error:
+            raise OSError(*error.args) from None
 
     def enter(self) -> None:
         """Every key goes to the sandbox's line discipline."""
-        tty.setraw(0, termios.TCSADRAIN)
+        try:
+            tty.setraw(0, termios.TCSADRAIN)
+        except termios.error:
+            pass  # the terminal is gone: SIGHUP says so
 
     def leave(self) -> None:
         """As it was."""
@@ -78,7 +90,13 @@ class TerminalModes:
     """The modes of the terminals that a command has, to be put back when it could not do so itself."""
 
     def __init__(self) -> None:
-        self._modes: dict[int, Modes] = {fd: termios.tcgetattr(fd) for fd in range(3) if os.isatty(fd)}
+        self._modes: dict[int, Modes] = {}
+        for fd in range(3):
+            try:
+                if os.isatty(fd):
+                    self._modes[fd] = termios.tcgetattr(fd)
+            except termios.error:
+                pass  # it has just been hung up
 
     def restore(self) -> None:
         """Give them their modes back, unless others have the terminal now."""
@@ -104,10 +122,6 @@ def note_signals() -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for signo in (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
         if signal.getsignal(signo) != signal.SIG_IGN:  # nohup
-            signal.signal(signo, _noted)
+            signal.signal(signo, NOTED)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return wake_read
-
-
-def _noted(_number: int, _frame: object) -> None:
-    """Signals are taken from the wake-up descriptor."""
