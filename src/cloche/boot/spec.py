@@ -113,8 +113,8 @@ _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
     "argv", "env", "cwd", "uid", "gid", "groups", "symlinks", "directories", "late_directories", "files", "hostname",
     "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "oom_fd", "timeout_s", "is_read_only",
-    "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "strace_fd", "log_level", "nofile_limit",
-    "allows_suid", "capabilities", "has_init", "is_confined",
+    "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "strace_fd", "log_level",
+    "nofile_limit", "allows_suid", "capabilities", "has_init", "is_confined",
 )  # fmt: skip
 
 
