@@ -159,10 +159,10 @@ class DatagramSocket(InetSocket):
         """The source address for a destination; checks that it can be reached.  Raises LinuxError."""
         addr = end.addr
         if is_broadcast(addr):
-            if addr == BROADCAST4 and self.bound_ifindex != LO_INDEX:
-                raise LinuxError(ENETUNREACH)  # no route says where to
             if not self.is_broadcast:
-                raise LinuxError(EACCES)
+                raise LinuxError(EACCES)  # as with a default route, which programs are used to
+            if addr == BROADCAST4 and self.bound_ifindex != LO_INDEX:
+                raise LinuxError(ENETUNREACH)
             return ANY4 if addr == BROADCAST4 else LOOPBACK4
         if is_multicast(addr):
             if not self._multicast_device(addr, end.scope):

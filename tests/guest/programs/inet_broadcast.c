@@ -9,6 +9,7 @@ int main(void) {
     const char *addrs[] = {"255.255.255.255", "127.255.255.255", "127.0.0.1", "127.0.0.0", "10.255.255.255", "0.0.0.0", "127.1.255.255"};
     for (int dev = 0; dev < 3; dev++)
     for (int b = 0; b < 2; b++) for (int t = 0; t < 3; t++) for (int i = 0; i < 7; i++) {
+        if (!b && t && i == 0 && dev != 1) continue; /* EACCES or ENETUNREACH: that depends on routes */
         int s = socket(AF_INET, t == 2 ? SOCK_RAW : t ? SOCK_DGRAM : SOCK_STREAM, t == 2 ? 200 : 0);
         if (b) setsockopt(s, SOL_SOCKET, SO_BROADCAST, &one, 4);
         if (dev == 1) setsockopt(s, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
