@@ -14,7 +14,7 @@ from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
-from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
+from cloche.fs.tmpfs_options import TmpfsOptions, check_option, parse_options
 from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Kernel, Task
 from cloche.vfs.mount import register_filesystem
@@ -80,7 +80,7 @@ class _Factories:
 def register_mountable(kernel: Kernel, quota: StorageQuota) -> None:
     """Let mount(2) make these kinds."""
     made = _Factories(kernel, quota)
-    register_filesystem(b"tmpfs", made.tmpfs)
+    register_filesystem(b"tmpfs", made.tmpfs, checker=check_option)
     register_filesystem(b"ramfs", made.ramfs)
     register_filesystem(b"proc", made.proc)
     register_filesystem(b"sysfs", made.sysfs)

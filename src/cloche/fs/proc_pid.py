@@ -11,6 +11,7 @@ from typing import Final
 
 from cloche.abi.errno import EACCES, EAGAIN, EFAULT, EINVAL, EIO, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
+from cloche.abi.poll import POLLERR, POLLIN, POLLPRI, POLLRDNORM
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
@@ -40,6 +41,7 @@ from cloche.vfs.objects import (
     Context,
     FileDescription,
     Inode,
+    MountNamespace,
     Path,
     generic_permission,
 )
@@ -192,6 +194,34 @@ class GuardedFile(TaskFile):
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
             raise LinuxError(EACCES)
         return GeneratedDescription(path, self, flags)
+
+
+class MountsFile(TaskFile):
+    """mounts and mountinfo: they can be polled for changes."""
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        return MountsDescription(path, self, flags, self.task.mount_ns)
+
+
+class MountsDescription(GeneratedDescription):
+    """Open mounts or mountinfo; POLLERR and POLLPRI say once that mounts have changed (mounts_poll)."""
+
+    def __init__(self, path: Path, inode: GeneratedInode, flags: int, namespace: MountNamespace) -> None:
+        super().__init__(path, inode, flags)
+        self.namespace: MountNamespace = namespace
+        self.seen: int = namespace.changes
+
+    def poll(self, ctx: Context) -> int:
+        changes = self.namespace.changes
+        if changes == self.seen:
+            return POLLIN | POLLRDNORM
+        self.seen = changes
+        return POLLIN | POLLRDNORM | POLLERR | POLLPRI
+
+    def wait_queue(self) -> WaitQueue | None:
+        return self.namespace.queue
 
 
 class MemoryText(TaskFile):
@@ -753,6 +783,8 @@ class PidDir(NamesDir):
             return MemoryText(fs, task, row)
         if row.is_guarded:
             return GuardedFile(fs, task, row.mode, row.text, row.store)
+        if row.name in (b"mounts", b"mountinfo"):
+            return MountsFile(fs, task, row.mode, row.text)
         return TaskFile(fs, task, row.mode, row.text, row.store)
 
 

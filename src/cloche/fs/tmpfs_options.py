@@ -70,3 +70,11 @@ def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = Non
     if options.inodes == 0:
         options.inodes = -1
     return options
+
+
+def check_option(option: bytes) -> None:
+    """Whether mount(2) would take an option.  Raises LinuxError(EINVAL)."""
+    key, equals, _ = option.partition(b"=")
+    if not equals and key in (b"size", b"nr_blocks", b"nr_inodes", b"mode", b"uid", b"gid", b"huge", b"mpol"):
+        raise LinuxError(EINVAL)
+    parse_options(option, 1 << 30)

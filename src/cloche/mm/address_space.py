@@ -585,7 +585,10 @@ class AddressSpace:
                 needs_change = True
             if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not area.prot & PROT_EXEC):
                 raise LinuxError(EACCES)
-            if area.is_shared() and area.backing is not None and prot & ~area.backing.map_max_prot():
+            backing = area.backing
+            if backing is not None and prot & ~(
+                backing.map_max_prot() | (0 if area.is_shared() else PROT_WRITE)
+            ):
                 raise LinuxError(EACCES)
             at += 1
         if not needs_change:

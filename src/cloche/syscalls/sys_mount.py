@@ -33,6 +33,7 @@ from cloche.abi.fs import (
     FSPICK_EMPTY_PATH,
     FSPICK_NO_AUTOMOUNT,
     FSPICK_SYMLINK_NOFOLLOW,
+    MNT_EXPIRE,
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NOATIME,
@@ -59,8 +60,10 @@ from cloche.syscalls.sys_fd import read_extensible
 from cloche.vfs.mount import (
     attr_to_flags,
     change_propagation,
+    check_option,
     check_revealing,
     check_room,
+    check_umount_flags,
     copy_tree,
     do_mount,
     do_move,
@@ -68,15 +71,19 @@ from cloche.vfs.mount import (
     do_umount,
     filesystem_kinds,
     graft,
+    is_in_anonymous_tree,
     make_filesystem,
     mount_tree,
     new_mount,
     set_mount_attr,
+    top_of,
+    tree_top,
 )
 from cloche.vfs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, open_path, path_lookup
 from cloche.vfs.objects import FileSystem, FsContext, Mount, Path
 
 _PAGE: Final = 4096
+INT_MAX: Final = 0x7FFFFFFF
 _MAX_OPTIONS: Final = 256  # parameters of one fsopen context
 _MOUNT_ATTR: Final = Struct("<QQQQ")
 
@@ -129,10 +136,21 @@ def is_mount_busy(kernel: Kernel, mount: Mount) -> bool:
 def sys_umount2(task: Task, args: Args) -> int:
     """umount2(2)."""
     flags = to_u32(args.a1)
+    check_umount_flags(flags)
     lookup = 0 if flags & UMOUNT_NOFOLLOW else LOOKUP_FOLLOW
-    path = path_lookup(task, None, path_arg(task, args.a0), lookup)
+    # The lookup itself is no use of the mount.
+    marked = [mount for mount in task.mount_ns.mounts if mount.is_expiring] if flags & MNT_EXPIRE else []
+    path = top_of(path_lookup(task, None, path_arg(task, args.a0), lookup))
     kernel = task.kernel
-    do_umount(task, path, flags, lambda mount: is_mount_busy(kernel, mount))
+    for mount in marked:
+        mount.is_expiring = mount is not path.mount
+    do_umount(
+        task,
+        path,
+        flags,
+        lambda mount: is_mount_busy(kernel, mount),
+        was_expiring=path.mount in marked,
+    )
     return 0
 
 
@@ -162,7 +180,6 @@ class FsConfigFile(AnonFile):
         self.options: list[bytes] = []
         self.fs: FileSystem | None = fs
         self.is_picked: bool = fs is not None
-        self.is_mounted: bool = False
 
 
 def sys_fsopen(task: Task, args: Args) -> int:
@@ -222,8 +239,8 @@ def sys_fsconfig(task: Task, args: Args) -> int:
     file = config_file(task, args.a0)
     key = text_arg(task, key_addr, 256)
     value = b"" if is_flag else text_arg(task, value_addr, 256)
-    if file.is_mounted or (file.fs is not None and not file.is_picked):
-        return -EBUSY
+    if file.fs is not None and not file.is_picked:
+        return -EBUSY  # it waits for fsmount
     if key == b"source" and not is_flag:
         if file.source:
             return -EINVAL
@@ -233,7 +250,9 @@ def sys_fsconfig(task: Task, args: Args) -> int:
     elif len(file.options) >= _MAX_OPTIONS:
         return -EINVAL
     else:
-        file.options.append(key if is_flag else key + b"=" + value)
+        option = key if is_flag else key + b"=" + value
+        check_option(file.fs_kind, option)
+        file.options.append(option)
     return 0
 
 
@@ -271,15 +290,15 @@ def sys_fsmount(task: Task, args: Args) -> int:
     elif atime:
         return -EINVAL
     file = config_file(task, args.a0)
-    if file.fs is None or file.is_picked:
+    if file.fs is None:
         return -EINVAL
-    if file.is_mounted:
+    if file.is_picked:
         return -EBUSY
-    file.is_mounted = True
+    file.is_picked = True  # from now on it may be configured anew
     mount = new_mount(file.fs, mount_flags)
     check_revealing(task, mount)
     check_room(task.mount_ns, 1)
-    mount.is_detached = True
+    mount.is_anonymous = True
     return install_place(task, Path(mount, mount.root), is_cloexec=flags & FSMOUNT_CLOEXEC != 0)
 
 
@@ -300,11 +319,12 @@ def sys_open_tree(task: Task, args: Args) -> int:
         require_admin(task)
     path = path_at(task, args.a0, args.a1, at_flags)
     if flags & OPEN_TREE_CLONE:
-        if path.mount not in task.mount_ns.mounts and path.inode().fs.kind != "nsfs":
+        is_ours = path.mount in task.mount_ns.mounts or is_in_anonymous_tree(path.mount)
+        if not is_ours and path.inode().fs.kind != "nsfs":
             return -EINVAL
         check_room(task.mount_ns, len(mount_tree(path.mount)) if flags & AT_RECURSIVE else 1)
         copy = copy_tree(path, is_recursive=flags & AT_RECURSIVE != 0)
-        copy.is_detached = True
+        copy.is_anonymous = True
         path = Path(copy, copy.root)
     return install_place(task, path, is_cloexec=flags & O_CLOEXEC != 0)
 
@@ -325,11 +345,14 @@ def sys_move_mount(task: Task, args: Args) -> int:
     target = path_at(task, args.a2, args.a3, to_flags)
     mount = old.mount
     mounts = task.mount_ns.mounts
-    if target.mount not in mounts:
+    into_anonymous = is_in_anonymous_tree(target.mount)
+    if target.mount not in mounts and not into_anonymous:
         return -EINVAL
-    if mount in mounts:
+    if mount in mounts and not into_anonymous:
         do_move(task, old, target)
-    elif mount.parent is None and old.dentry is mount.root and mount.is_detached:
+    elif mount.is_anonymous and old.dentry is mount.root and tree_top(target.mount) is not mount:
+        if target.inode().is_dir() != old.inode().is_dir():
+            return -EINVAL
         graft(task, mount, target)
     else:
         return -EINVAL
@@ -349,10 +372,12 @@ def sys_mount_setattr(task: Task, args: Args) -> int:
         return -EINVAL
     require_admin(task)
     raw = read_extensible(task, to_u64(args.a3), size, MOUNT_ATTR_SIZE_VER0)
-    to_set, to_clear, propagation, _ = _MOUNT_ATTR.unpack_from(raw, 0)
+    to_set, to_clear, propagation, userns_fd = _MOUNT_ATTR.unpack_from(raw, 0)
     if not to_set and not to_clear and not propagation:
         return 0
     if (to_set | to_clear) & MOUNT_ATTR_IDMAP:
+        if to_set & MOUNT_ATTR_IDMAP and userns_fd <= INT_MAX:
+            data_file(task, userns_fd)
         return -EINVAL
     path = path_at(task, args.a0, args.a1, at_flags)
     is_recursive = flags & AT_RECURSIVE != 0

@@ -177,7 +177,11 @@ def sys_listmount(task: Task, args: Args) -> int:
         ident = unique_id(mount)
         if last and (ident >= last if is_reverse else ident <= last):
             continue
-        if mount is not top and _is_below(mount, top) and mount_point(task.fs.root, mount) is not None:
+        if (
+            (mount is not top or mnt_id == _LSMT_ROOT)
+            and _is_below(mount, top)
+            and mount_point(task.fs.root, mount) is not None
+        ):
             found.append(ident)
     found.sort(reverse=is_reverse)
     found = found[:count]

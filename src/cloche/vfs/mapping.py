@@ -5,6 +5,7 @@ import resource
 from typing import Final
 
 from cloche.abi.errno import ENOMEM, LinuxError
+from cloche.abi.fs import MS_NOEXEC
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.mm.address_space import Mappable
 from cloche.mm.quota import DESCRIPTORS
@@ -21,6 +22,9 @@ class FileMapping(Mappable):
         self._name: bytes = name
         self._refs: int = 0
         self.host_fd: int = -1  # that map_fd gave; the file's
+        path = file.path
+        is_noexec = path is not None and path.mount.flags & MS_NOEXEC != 0
+        self._may_exec: int = 0 if is_noexec else PROT_EXEC  # VM_MAYEXEC, likewise
         self._may_write: bool = False  # VM_MAYWRITE of a shared mapping, as it was when it was made
 
     def map_fd(self, prot: int, flags: int) -> int:
@@ -51,7 +55,7 @@ class FileMapping(Mappable):
         return self._name
 
     def map_max_prot(self) -> int:
-        return PROT_READ | PROT_EXEC | (PROT_WRITE if self._may_write else 0)
+        return PROT_READ | self._may_exec | (PROT_WRITE if self._may_write else 0)
 
 
 MAX_SHARED: Final = 16384

@@ -67,6 +67,8 @@ from cloche.vfs.userns import UserNamespace
 
 # (ctx, source, flags, data) -> a file system to mount.  Raises LinuxError.
 Factory = Callable[[Context, bytes, int, bytes], FileSystem]
+# One option, as mount(2) takes it.  Raises LinuxError(EINVAL).
+OptionCheck = Callable[[bytes], None]
 
 _PER_MOUNT: Final = (
     MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
@@ -87,15 +89,19 @@ class _State:
         self.next_peer_group: int = 1
         self.factories: dict[bytes, Factory] = {}
         self.without_device: set[bytes] = set()
-        self.expiring: set[Mount] = set()  # marked by a first umount2(MNT_EXPIRE)
+        self.checkers: dict[bytes, OptionCheck] = {}
 
 
 _state: Final = _State()
 
 
-def register_filesystem(kind: bytes, factory: Factory, *, needs_device: bool = False) -> None:
-    """Let mount(2) make file systems of this kind."""
+def register_filesystem(
+    kind: bytes, factory: Factory, *, needs_device: bool = False, checker: OptionCheck | None = None
+) -> None:
+    """Let mount(2) make file systems of this kind; with a `checker` fsconfig(2) refuses bad options at once."""
     _state.factories[kind] = factory
+    if checker is not None:
+        _state.checkers[kind] = checker
     if not needs_device:
         _state.without_device.add(kind)
 
@@ -103,6 +109,13 @@ def register_filesystem(kind: bytes, factory: Factory, *, needs_device: bool = F
 def filesystem_kinds() -> list[tuple[bytes, bool]]:
     """The kinds for /proc/filesystems, each with whether it needs a device."""
     return [(kind, kind not in _state.without_device) for kind in _state.factories]
+
+
+def check_option(kind: bytes, option: bytes) -> None:
+    """Whether an option may be meant.  Raises LinuxError(EINVAL)."""
+    checker = _state.checkers.get(kind)
+    if checker is not None:
+        checker(option)
 
 
 def make_filesystem(ctx: Context, kind: bytes, source: bytes, flags: int, data: bytes) -> FileSystem:
@@ -182,6 +195,18 @@ def top_of(path: Path) -> Path:
     return path if mount is path.mount else Path(mount, dentry)
 
 
+def tree_top(mount: Mount) -> Mount:
+    """The top of the tree that a mount is in."""
+    while mount.parent is not None:
+        mount = mount.parent
+    return mount
+
+
+def is_in_anonymous_tree(mount: Mount) -> bool:
+    """Whether it is in a tree that fsmount or open_tree made and nobody has attached."""
+    return tree_top(mount).is_anonymous
+
+
 def _link(mount: Mount, parent: Mount, point: Dentry) -> None:
     mount.parent = parent
     mount.mountpoint = point
@@ -203,7 +228,11 @@ def _unlink(mount: Mount) -> None:
 def attach(ns: MountNamespace, mount: Mount, at: Path) -> None:
     """Put a detached tree on top of `at`.  No permission checks: boot and the functions below use it."""
     place = top_of(at)
+    mount.is_anonymous = False
     _link(mount, place.mount, place.dentry)
+    if is_in_anonymous_tree(place.mount):
+        return
+    ns.touch()
     for each in mount_tree(mount):
         each.is_detached = False
         ns.mounts.append(each)
@@ -230,6 +259,7 @@ def _detach(ns: MountNamespace, mount: Mount) -> list[Mount]:
         if parent is not None and point is not None:
             ns.covered.pop((parent, point), None)
     ns.mounts = [each for each in ns.mounts if each not in gone]
+    ns.touch()
     _unlink(mount)
     return tree
 
@@ -464,6 +494,7 @@ def _remount(ctx: Context, target: Path, flags: int, data: bytes) -> None:
         mount.fs.remount(ctx, data)
         mount.fs.is_readonly = flags & MS_RDONLY != 0
     mount.flags = new
+    ctx.mount_ns.touch()
 
 
 def change_propagation(target: Path, flags: int) -> None:
@@ -514,8 +545,11 @@ def do_move(ctx: Context, old: Path, target: Path) -> None:
 def set_mount_attr(ctx: Context, path: Path, to_set: int, to_clear: int, *, is_recursive: bool) -> None:
     """mount_setattr(2): MOUNT_ATTR_* to set and to clear."""
     _require_admin(ctx)
-    _check_mounted(ctx, path.mount)
+    if not path.mount.is_anonymous:
+        _check_mounted(ctx, path.mount)
     if path.dentry is not path.mount.root:
+        raise LinuxError(EINVAL)
+    if to_set & MOUNT_ATTR__ATIME not in (0, MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME):
         raise LinuxError(EINVAL)
     if to_set & MOUNT_ATTR__ATIME and to_clear & MOUNT_ATTR__ATIME != MOUNT_ATTR__ATIME:
         raise LinuxError(EINVAL)
@@ -536,6 +570,8 @@ def set_mount_attr(ctx: Context, path: Path, to_set: int, to_clear: int, *, is_r
         changed.append((mount, flags))
     for mount, flags in changed:
         mount.flags = flags
+    if not path.mount.is_anonymous:
+        ctx.mount_ns.touch()
 
 
 def attr_to_flags(attr: int) -> int:
@@ -561,10 +597,25 @@ def attr_to_flags(attr: int) -> int:
 
 
 # -- umount2(2) ------------------------------------------------------------------------------------------
-def do_umount(ctx: Context, path: Path, flags: int, is_busy: Callable[[Mount], bool] | None) -> None:
-    """umount2(2) of the mount whose root is `path`; `is_busy` tells whether open files or tasks are on it."""
+def check_umount_flags(flags: int) -> None:
+    """What umount2(2) looks at before the path.  Raises LinuxError(EINVAL)."""
     if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise LinuxError(EINVAL)
+
+
+def do_umount(
+    ctx: Context,
+    path: Path,
+    flags: int,
+    is_busy: Callable[[Mount], bool] | None,
+    *,
+    was_expiring: bool = False,
+) -> None:
+    """umount2(2) of the mount whose root is `path`; `is_busy` tells whether open files or tasks are on it.
+
+    `was_expiring`: it had been marked by MNT_EXPIRE, and not been used since.
+    """
+    check_umount_flags(flags)
     _require_admin(ctx)
     mount = path.mount
     ns = ctx.mount_ns
@@ -585,10 +636,9 @@ def do_umount(ctx: Context, path: Path, flags: int, is_busy: Callable[[Mount], b
             raise LinuxError(EBUSY)
         if is_busy is not None and is_busy(mount):
             raise LinuxError(EBUSY)
-        if flags & MNT_EXPIRE and mount not in _state.expiring:
-            _state.expiring.add(mount)
+        if flags & MNT_EXPIRE and not was_expiring:
+            mount.is_expiring = True
             raise LinuxError(EAGAIN)
-    _state.expiring.discard(mount)
     tree = _detach(ns, mount)
     mount.is_detached = True
     for each in reversed(tree[1:]):

@@ -33,8 +33,8 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import O_APPEND, O_PATH
 from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
-from cloche.abi.poll import POLLIN, POLLOUT
-from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
+from cloche.abi.poll import POLLERR, POLLIN, POLLOUT, POLLPRI
+from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY, MOUNT_BYTES
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
@@ -206,6 +206,10 @@ class Inode:
         """Whether MAY_* `mask` is granted (fs/namei.c generic_permission)."""
         return generic_permission(self, ctx.creds, mask)
 
+    def can_be_direct(self) -> bool:
+        """Whether O_DIRECT may be asked for (FMODE_CAN_ODIRECT)."""
+        return self.mode & S_IFMT in (S_IFREG, S_IFIFO, S_IFBLK)
+
     def check_open(self, ctx: "Context", flags: int) -> None:
         """A last veto before open (e.g. ETXTBSY).  Raises LinuxError."""
 
@@ -345,6 +349,10 @@ class Mount:
         self.mountpoint: Dentry | None = None  # in the parent
         self.flags: int = flags  # MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC …
         self.is_detached: bool = False
+        self.is_anonymous: bool = (
+            False  # the top of a tree that fsmount or open_tree made: it can be attached
+        )
+        self.is_expiring: bool = False  # marked by umount2(MNT_EXPIRE), and not used since
         self.propagation: int = 0  # MS_SHARED, MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
         self.peer_group: int = 0
         self.locked_flags: int = 0  # MS_RDONLY … that may not be taken away (MNT_LOCK_*)
@@ -384,6 +392,13 @@ class MountNamespace:
         self.user_ns: UserNamespace | None = None  # the owner
         self.ino: int = FIRST_MNT_INO  # of /proc/PID/ns/mnt
         self.place: object | None = None  # kernel.namespaces.NamespaceCount
+        self.changes: int = 0  # of mounts, for those who poll /proc/PID/mounts
+        self.queue: WaitQueue = WaitQueue()
+
+    def touch(self) -> None:
+        """Mounts have changed (touch_mnt_namespace)."""
+        self.changes += 1
+        self.queue.wake(POLLPRI | POLLERR)
 
 
 class FsContext:

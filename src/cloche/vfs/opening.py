@@ -197,6 +197,8 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     elif is_truncation:
         get_write_access(inode)
     inode.check_open(ctx, flags)
+    if flags & O_DIRECT and not inode.can_be_direct():
+        raise LinuxError(EINVAL)
     file = inode.open(ctx, path, flags & (~_CREATION_FLAGS | O_NOCTTY))
     file.flags &= ~O_NOCTTY  # only a terminal's open looks at it
     file.creds = ctx.creds

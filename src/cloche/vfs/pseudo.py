@@ -71,6 +71,9 @@ class PseudoInode(Inode):
         self.mtime_ns = now
         self.ctime_ns = now
 
+    def can_be_direct(self) -> bool:
+        return False
+
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
         """chmod and chown as setattr_copy does; a change of size (O_TRUNC) is accepted and means nothing."""
         if attr.valid & ATTR_MODE:

@@ -106,6 +106,8 @@ class _Walk:
                 return -EXDEV
             mount = above
             dentry = above.root
+            if mount.is_expiring:
+                mount.is_expiring = False  # it is used
         self.dentry = dentry
         self.mount = mount
         return 0
@@ -337,6 +339,8 @@ def path_lookup_quick(
                 break
             mount = above
             child = above.root
+            if mount.is_expiring:
+                mount.is_expiring = False
         dentry = child
         inode = child.inode
         if inode is None:

@@ -151,8 +151,12 @@ def test_busy_and_lazy(ctx: Context) -> None:
     assert path_lookup_quick(ctx, here, b"visible") == -e.ENOENT
     assert path_at(ctx, b"/a/b").dentry.name == b"b"
     mount_at(ctx, b"/a", TmpFs(52, StorageQuota()))
-    assert errno_of(do_umount, ctx, path_at(ctx, b"/a"), MNT_EXPIRE, None) == e.EAGAIN
-    do_umount(ctx, path_at(ctx, b"/a"), MNT_EXPIRE, None)
+    place = path_at(ctx, b"/a")
+    assert errno_of(do_umount, ctx, place, MNT_EXPIRE, None) == e.EAGAIN
+    assert place.mount.is_expiring
+    path_at(ctx, b"/a")
+    assert not place.mount.is_expiring
+    do_umount(ctx, place, MNT_EXPIRE, None, was_expiring=True)
 
 
 def test_move(ctx: Context) -> None:
