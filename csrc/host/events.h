@@ -29,6 +29,11 @@ static bool was_held(struct event *e, uint64_t passed)
     *e = (struct event){{9, -2, last_kind, last_number, (int64_t)passed, cpu}};
     return true;
 }
+#define PATIENCE_NS 10000000000ULL
+#define OWING_TURN 4096  /* times the sentry's spin, half a second */
+#define LAST_ERRNO 133   /* EHWPOISON */
+
+static void forget_process(struct prc *p, int status, const struct rusage *usage);
 
 /* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
  * the scheduler sees no reason to part us: go to another processor by ourselves, for once. */
@@ -61,14 +66,138 @@ static void keep_apart(uint32_t theirs)
     stat_moves++;
 }
 
-/* Make an event of a request, or deal with it here.  False: nothing for the caller. */
+/* A call that may come without a signal frame: the stub makes no others so, but a guest can say that it did. */
+static bool may_lack_frame(int64_t nr)
+{
+    return (uint64_t)nr < sizeof info->actions && info->actions[nr] != ACT_TRAP;
+}
+
+/* Operations that make or end threads were ordered and not let through. */
+static bool has_skipped(const struct thr *t)
+{
+    return t->matched < t->must_match && (t->exiting || t->clone_at >= t->matched);
+}
+
+/* It says that a batch failed after its clone was let through.  Have it make another call: then the clone is over, and
+ * the host shows whether there is a child (`prove`). */
+static void ask_for_proof(struct thr *t)
+{
+    struct slot *s = t->slot;
+    uint32_t index = READ_ONCE(s->fail_index);
+    int error = READ_ONCE(s->fail_errno);
+    t->doubt = DOUBT_ASKED;
+    t->doubt_at = t->round_start + (int)(index < MAX_OPS ? index : MAX_OPS - 1);
+    t->doubt_error = error;
+    t->irq_since = t->irq_wanted ? t->irq_since : now_ns();
+    owing++;
+    s->ops[0] = (struct op){SYS_munmap, {MAX_ADDRESS, 4096}, 0}; /* never mapped */
+    s->reply = RF_MORE | 1 << 16;
+    wake(t);
+}
+
+static void end_doubt(struct thr *t)
+{
+    if (!t->doubt)
+        return;
+    t->doubt = 0;
+    owing--;
+}
+
+/* Free a thread's place: its host thread is gone or never was. */
+static void release_thread(struct thr *t)
+{
+    struct prc *p = prcs[t->prc];
+    drop_deferred(t);
+    run_remove(t);
+    if (t->held) {
+        t->held = false;
+        p->held_count--;
+        held_total--;
+    }
+    if (t->irq_unsent) {
+        t->irq_unsent = false;
+        irq_unsent_total--;
+    }
+    end_doubt(t);
+    if (t->gone && !t->exited)
+        owing--;
+    fail_windows(t, 0);
+    drop_ops(t, t->op_count);
+    clear_queue(t);
+    hash_remove(t);
+    t->used = t->gone = false;
+    if (p->used && p->slots[t->slotno] == t)
+        p->slots[t->slotno] = NULL;
+    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
+    thr_free[thr_free_count++] = t->id;
+}
+
+/* Free what a process that is dead or was never born has of ours. */
+static void release_process(struct prc *p)
+{
+    for (int i = 0; i < p->slot_high; i++)
+        if (p->slots[i])
+            release_thread(p->slots[i]);
+    munmap(p->region, REGION_SIZE);
+    close(p->region_fd);
+    p->used = false;
+    prc_free = grow(prc_free, &prc_free_room, prc_free_count + 1, sizeof *prc_free);
+    prc_free[prc_free_count++] = p->id;
+}
+
+/* An operation of the batch has failed; a clone in it that was let through has been proven to have no child. */
+static void fail_batch(struct thr *t, struct event *e, int at, int error)
+{
+    struct prc *p = prcs[t->prc];
+    if (at >= t->op_count)
+        at = t->op_count - 1;
+    struct hop *clone = t->clone_at < 0 ? NULL : &t->ops[t->clone_at];
+    struct thr *born = clone ? child_of(clone) : NULL;
+    if (clone && !(clone->op.args[0] & CLONE_VM) && adopts(p, clone)) {
+        struct prc *child = prcs[p->adopting];
+        p->adopting = -1;
+        set_cloned(p, false);
+        if (child->kill_wanted)
+            forget_process(child, SIGKILL, NULL);
+    } else if (born) {
+        born->born = false;
+        run_remove(born);
+    }
+    *e = (struct event){{4, t->id, at, error > 0 && error <= LAST_ERRNO ? error : EPERM}};
+    t->rounds = READ_ONCE(t->slot->ops_done);
+    fail_windows(t, at);
+    fail_closing(t, at);
+    drop_ops(t, at);
+    clear_queue(t);
+    t->holds = AVOID_WINDOWS; /* whatever failed may have been one's mapping */
+}
+
+/* Make an event of a request, or deal with it here.  False: nothing for the caller.
+ *
+ * What a guest says about operations ends its own process, fails its own call or repeats it; what it must not say is
+ * found out before anything changes. */
 static bool take(struct thr *t, struct event *e)
 {
     struct slot *s = t->slot;
     struct prc *p = prcs[t->prc];
     uint32_t kind = READ_ONCE(s->kind);
+    int64_t sysno = READ_ONCE(s->sysno);
     keep_apart(kind >> 16);
     kind &= 0xffff;
+    bool is_failure = kind == K_OPS_FAILED;
+    if (t->gone || (t->doubt && (kind != K_MORE || t->doubt != DOUBT_PROVEN)) ||
+        (is_failure ? !t->op_count : has_skipped(t))) {
+        run_remove(t);
+        end_liar(p);
+        return false;
+    }
+    if (is_failure && t->clone_at >= 0 && t->clone_at < t->matched && !p->forks_blank) {
+        ask_for_proof(t);
+        return false;
+    }
+    if (t->doubt)
+        is_failure = true;
+    else
     if (kind == K_MORE && (t->sent < t->op_count || t->rec_sent < t->rec_count)) {
         send_round(t);
         return false;
@@ -79,12 +208,12 @@ static bool take(struct thr *t, struct event *e)
         wake(t);
         return false;
     }
-    if (kind == K_CALL && !t->is_patched) {
+    if (kind == K_CALL && (!t->is_patched || !may_lack_frame(sysno))) {
         s->reply = RF_TRAP;
         wake(t);
         return false;
     }
-    if (kind != K_MORE && kind != K_OPS_FAILED && kind != K_CUT) {
+    if (kind != K_MORE && kind != K_CUT && !is_failure) {
         t->has_frame = kind != K_CALL;
         t->has_result = false;
     }
@@ -101,15 +230,19 @@ static bool take(struct thr *t, struct event *e)
         ops_out--;
     }
     t->prefetch_count = 0;
-    if (t->gone) { /* its ordered exit was refused or undone: it stays where it is */
-        clear_queue(t);
-        return false;
+    if (is_failure) {
+        uint32_t index = READ_ONCE(s->fail_index);
+        int at = t->doubt ? t->doubt_at : t->round_start + (int)(index < MAX_OPS ? index : MAX_OPS - 1);
+        int error = t->doubt ? t->doubt_error : READ_ONCE(s->fail_errno);
+        end_doubt(t);
+        fail_batch(t, e, at, error);
+        return true;
     }
     switch (kind) {
     case K_SYSCALL: {
         e->v[0] = 1;
         e->v[1] = t->id;
-        e->v[2] = READ_ONCE(s->sysno);
+        e->v[2] = sysno;
         for (int i = 0; i < 6; i++)
             e->v[3 + i] = READ_ONCE(s->args[i]);
         uint32_t n = READ_ONCE(s->prefetch_count);
@@ -131,30 +264,6 @@ static bool take(struct thr *t, struct event *e)
         *e = (struct event){{3, t->id}};
         clear_queue(t);
         break;
-    case K_OPS_FAILED: {
-        uint32_t index = READ_ONCE(s->fail_index);
-        int error = READ_ONCE(s->fail_errno);
-        if (index >= MAX_OPS)
-            index = MAX_OPS - 1;
-        int at = t->round_start + (int)index;
-        if (at >= t->op_count)
-            at = t->op_count ? t->op_count - 1 : 0;
-        /* A fork that failed leaves no child.  One whose clone was let through may exist whatever the guest says. */
-        if (p->adopting >= 0 && (!p->cloned || t->ops[at].op.nr == SYS_clone)) {
-            p->adopting = -1;
-            set_cloned(p, false);
-            if (p->kill_wanted)
-                kill(p->pid, SIGKILL);
-        }
-        *e = (struct event){{4, t->id, at, error > 0 && error < 4096 ? error : EPERM}};
-        t->rounds = READ_ONCE(s->ops_done);
-        fail_windows(t, at);
-        fail_closing(t, at);
-        drop_ops(t, at);
-        clear_queue(t);
-        t->holds = AVOID_WINDOWS; /* whatever failed may have been one's mapping */
-        break;
-    }
     case K_DONE:
         *e = (struct event){{8, t->id}};
         clear_queue(t);
@@ -210,6 +319,10 @@ static void forget_process(struct prc *p, int status, const struct rusage *usage
         drop_deferred(t);
         run_remove(t);
         hash_remove(t);
+        end_doubt(t);
+        if (t->gone && !t->exited)
+            owing--;
+        t->gone = false;
         drop_ops(t, t->op_count);
         clear_queue(t);
         if (t->held) {
@@ -222,6 +335,7 @@ static void forget_process(struct prc *p, int status, const struct rusage *usage
             irq_unsent_total--;
         }
     }
+    int group = p->pid;
     p->dead = true;
     p->pid = -1;
     push_event(5, -1, p->ident, status);
@@ -233,16 +347,79 @@ static void forget_process(struct prc *p, int status, const struct rusage *usage
         v[7] = usage->ru_nivcsw;
     }
     if (p->adopting >= 0) {
-        /* The child was killed with the process group, if it ever was. */
+        /* The child may be there, and live on; if it was killed or never was, it dies with its parent. */
         struct prc *child = prcs[p->adopting];
+        bool cloned = p->cloned;
         p->adopting = -1;
         set_cloned(p, false);
-        if (child->used && !child->dead && child->pid <= 0)
+        int pid = cloned && group > 0 ? unknown_child(group) : 0;
+        if (pid < 0)
+            kill(-group, SIGKILL);
+        if (pid) {
+            orphans = grow(orphans, &orphan_room, orphan_count + 1, sizeof *orphans);
+            orphans[orphan_count++] = (struct orphan){group, child->id, now_ns()};
+        }
+        if (pid <= 0)
             forget_process(child, SIGKILL, NULL);
+        else if (child->kill_wanted)
+            kill(-group, SIGKILL);
     }
 }
 
-/* Children that died.  A guest's process group goes with it: an unadopted fork would be in there. */
+/* A fork that was let through has died before it could be adopted: its number, and what it is to be. */
+static bool reap_unborn(int pid)
+{
+    int group = getpgid(pid), status = 0;
+    struct prc *p = prc_by_pid(group), *child = NULL;
+    struct orphan *o = p ? NULL : find_orphan(group);
+    struct rusage usage = {0};
+    if (!p && !o)
+        return false;
+    wait4(pid, &status, WNOHANG | __WALL, &usage);
+    if (p && p->adopting >= 0 && p->cloned) {
+        child = prcs[p->adopting];
+        p->adopting = -1;
+        set_cloned(p, false);
+    } else if (o) {
+        child = o->child < 0 ? NULL : prcs[o->child];
+        remove_orphan(o);
+    }
+    if (child && child->used && !child->dead)
+        forget_process(child, status, &usage);
+    return true;
+}
+
+static void reap_process(struct prc *p)
+{
+    int status = 0;
+    struct rusage usage = {0};
+    if (p->adopting < 0 || !p->cloned)
+        kill(-p->pid, SIGKILL); /* nobody is to be in its group */
+    wait4(p->pid, &status, WNOHANG | __WALL, &usage);
+    forget_process(p, status, &usage);
+}
+
+/* Whoever owes an exit, a proof or a child's first call for too long ends. */
+static void check_owing(uint64_t now)
+{
+    for (int i = 0; i < orphan_count; i++)
+        if (now - orphans[i].since > PATIENCE_NS)
+            kill(-orphans[i].group, SIGKILL);
+    for (int i = 0; i < prc_count && owing + newborn; i++) {
+        struct prc *p = prcs[i];
+        if (!p->used || p->dead)
+            continue;
+        bool late = p->adopting >= 0 && p->cloned && now - p->op_since > PATIENCE_NS;
+        for (int k = 0; k < p->slot_high && !late; k++) {
+            struct thr *t = p->slots[k];
+            late = t && ((t->gone && !t->exited) || t->doubt) && now - t->irq_since > PATIENCE_NS;
+        }
+        if (late)
+            end_liar(p);
+    }
+}
+
+/* Children that died.  A guest's process group goes with it. */
 static void reap(void)
 {
     struct signalfd_siginfo room[8];
@@ -260,31 +437,27 @@ static void reap(void)
             return;
         struct prc *p = prc_by_pid(si.si_pid);
         if (!p) {
-            if (!prc_by_pid(getpgid(si.si_pid))) {
+            if (!reap_unborn(si.si_pid)) {
                 foreign = true; /* somebody else's child: leave it to be waited for, and look one by one */
                 break;
             }
-            waitpid(si.si_pid, NULL, WNOHANG | __WALL);
             continue;
         }
-        int status = 0;
-        struct rusage usage = {0};
-        kill(-p->pid, SIGKILL);
-        wait4(p->pid, &status, WNOHANG | __WALL, &usage);
-        forget_process(p, status, &usage);
+        reap_process(p);
     }
     for (int i = 0; foreign && i < prc_count; i++) {
         struct prc *p = prcs[i];
         siginfo_t si = {0};
         if (!p->used || p->dead || p->pid <= 0)
             continue;
-        if (waitid(P_PID, p->pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid) {
-            int status = 0;
-            struct rusage usage = {0};
-            kill(-p->pid, SIGKILL);
-            wait4(p->pid, &status, WNOHANG | __WALL, &usage);
-            forget_process(p, status, &usage);
-        }
+        if (waitid(P_PID, p->pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid)
+            reap_process(p);
+    }
+    for (int i = 0; foreign && i < orphan_count; i++) {
+        siginfo_t si = {0};
+        if (waitid(P_PGID, orphans[i].group, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid &&
+            reap_unborn(si.si_pid))
+            i--;
     }
 }
 
@@ -396,7 +569,7 @@ static int wait_ready(struct epoll_event *events, int room, int64_t timeout_ns)
     return epoll_wait(epoll_fd, events, room, ms);
 }
 
-static uint64_t last_poll;
+static uint64_t last_poll, last_owing;
 
 /* Spinning pays only if the answer comes soon and nobody else wants the processor: after failures it is tried
  * ever more rarely, after a success at once again. */
@@ -477,6 +650,10 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         last_poll = now;
         check_delegated();
         poll_now();
+        if (owing + newborn + orphan_count && now - last_owing > OWING_TURN * spin_ticks) {
+            last_owing = now;
+            check_owing(now_ns());
+        }
     }
     if ((queue_head < queue_count || ready_head < ready_count) && ++in_a_row >= FAIR_TURN) {
         in_a_row = 0; /* the guests' calls may never come to an end */
@@ -527,6 +704,8 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         }
         if (reap_again)
             left = 0;
+        if (owing + newborn + orphan_count && (left < 0 || left > 1000000000))
+            left = 1000000000;
         if (irq_unsent_total && (left < 0 || left > 1000000))
             left = 1000000;
         struct epoll_event events[READY_MAX];
@@ -547,6 +726,8 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             handle_ready(events, n);
         if (reap_again)
             reap();
+        if (n <= 0 && owing + newborn + orphan_count)
+            check_owing(now_ns());
         if (scan(e) || take_queued(e))
             return 1;
         if (deadline >= 0 && (int64_t)now_ns() >= deadline)

@@ -92,11 +92,16 @@ FUNC(spawn) /* (stub fd, socket fd, descriptor of /proc or -1) -> (process, thre
     struct thr *t = new_thr(p, 0);
     int stub = INT(0), sock = INT(1), proc = INT(2);
     t->slot->state = ST_GUEST;
+    t->born = true;
     int pid = vfork();
     if (pid == 0)
         exec_stub(stub, sock, p->region_fd, proc);
-    if (pid < 0)
-        return fail(errno);
+    if (pid < 0) {
+        int error = errno;
+        release_thread(t);
+        release_process(p);
+        return fail(error);
+    }
     p->pid = pid;
     t->tid = pid;
     hash_add(t);
@@ -231,28 +236,12 @@ FUNC(discard_thread) /* (thread) */
     struct prc *p = prcs[t->prc];
     if (t->exiting && !p->dead) {
         t->gone = true; /* slot_is_free frees it */
+        t->irq_since = now_ns();
+        if (!t->exited)
+            owing++;
         Py_RETURN_NONE;
     }
-    drop_deferred(t);
-    run_remove(t);
-    if (t->held) {
-        t->held = false;
-        p->held_count--;
-        held_total--;
-    }
-    if (t->irq_unsent) {
-        t->irq_unsent = false;
-        irq_unsent_total--;
-    }
-    fail_windows(t, 0);
-    drop_ops(t, t->op_count);
-    clear_queue(t);
-    hash_remove(t);
-    t->used = false;
-    if (p->used && p->slots[t->slotno] == t)
-        p->slots[t->slotno] = NULL;
-    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
-    thr_free[thr_free_count++] = t->id;
+    release_thread(t);
     Py_RETURN_NONE;
 }
 
@@ -262,32 +251,17 @@ FUNC(discard_process) /* (process): it is dead, or was never born */
     PRC(0);
     if (!p->dead && p->pid > 0)
         return PyErr_Format(PyExc_RuntimeError, "process %d lives", p->id);
-    for (int i = 0; i < prc_count; i++)
-        if (prcs[i]->used && prcs[i]->adopting == p->id) {
-            p->kill_wanted = true; /* it may still be born: then it dies at once and is discarded again */
-            Py_RETURN_FALSE;
-        }
-    for (int i = 0; i < p->slot_high; i++) {
-        struct thr *t = p->slots[i];
-        if (!t)
-            continue;
-        drop_deferred(t);
-        run_remove(t);
-        hash_remove(t);
-        drop_ops(t, t->op_count);
-        clear_queue(t);
-        if (t->used) {
-            t->used = false;
-            thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
-            thr_free[thr_free_count++] = t->id;
-        }
-        p->slots[i] = NULL;
+    struct orphan *o = orphan_of(p);
+    bool may_be_born = o != NULL;
+    for (int i = 0; i < prc_count && !may_be_born; i++)
+        may_be_born = prcs[i]->used && prcs[i]->adopting == p->id;
+    if (may_be_born) {
+        p->kill_wanted = true; /* then it dies at once and is discarded again */
+        if (o)
+            kill(-o->group, SIGKILL);
+        Py_RETURN_FALSE;
     }
-    munmap(p->region, REGION_SIZE);
-    close(p->region_fd);
-    p->used = false;
-    prc_free = grow(prc_free, &prc_free_room, prc_free_count + 1, sizeof *prc_free);
-    prc_free[prc_free_count++] = p->id;
+    release_process(p);
     Py_RETURN_TRUE;
 }
 
@@ -449,6 +423,8 @@ FUNC(queue_fork) /* (thread, child process, its thread, whether it stays stopped
     h->op.extra = child->fork_fd;
     h->notified = true;
     h->child = ct->id;
+    h->child_serial = ct->serial;
+    h->child_ident = child->ident;
     h->parked = INT(3);
     Py_RETURN_NONE;
 }
@@ -470,6 +446,20 @@ FUNC(queue_clone) /* (thread, new thread of the same process) */
     h->op.args[2] = slot + offsetof(struct slot, tid);
     h->notified = true;
     h->child = n->id;
+    h->child_serial = n->serial;
+    Py_RETURN_NONE;
+}
+
+FUNC(cancel_ops) /* (thread): what is queued and not sent, births included */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    drop_ops(t, 0);
+    if (t->holds)
+        let_go(t);
+    t->op_count = t->sent = t->matched = t->round_start = t->must_match = 0;
+    t->clone_at = t->unpark = -1;
     Py_RETURN_NONE;
 }
 
@@ -615,6 +605,7 @@ FUNC(renew) /* (parked thread, thread whose registers it copies): it starts when
     t->is_parked = false;
     fill_frame(t, from);
     from->unpark = t->id;
+    from->unpark_serial = t->serial = ++serials;
     Py_RETURN_NONE;
 }
 
@@ -828,14 +819,16 @@ FUNC(kill_process) /* (process) */
     PRC(0);
     if (p->dead)
         Py_RETURN_NONE;
-    if (p->pid > 0 && p->adopting >= 0 && p->cloned && !p->kill_wanted) {
-        /* Its child is born and would die with its process group: when it is adopted, or when asked again. */
-        p->kill_wanted = true;
+    struct orphan *o = orphan_of(p);
+    if (p->pid > 0 && p->adopting >= 0 && p->cloned) {
+        kill(p->pid, SIGKILL); /* its child may be born, and is still of its group */
     } else if (p->pid > 0) {
         if (kill(-p->pid, SIGKILL) < 0) /* its group, and itself in it; the zygote has none */
             kill(p->pid, SIGKILL);
     } else {
         p->kill_wanted = true;
+        if (o)
+            kill(-o->group, SIGKILL);
     }
     Py_RETURN_NONE;
 }
@@ -1188,10 +1181,31 @@ FUNC(control_fd) /* (operation: 1 add, 2 remove, 3 modify; fd, token, events) */
     Py_RETURN_NONE;
 }
 
-FUNC(stats) /* () -> (events, sleeps, notifications, refused) */
+FUNC(stats) /* () -> (events, sleeps, notifications, refused, processes ended for what they said) */
 {
     NEED(0);
-    return Py_BuildValue("KKKK", stat_events, stat_sleeps, stat_notif, stat_denied);
+    return Py_BuildValue("KKKKK", stat_events, stat_sleeps, stat_notif, stat_denied, stat_liars);
+}
+
+FUNC(use_proc) /* (descriptor of a procfs that counts processes as we do, or -1) */
+{
+    NEED(1);
+    proc_dir = INT(0);
+    Py_RETURN_NONE;
+}
+
+FUNC(counts) /* () -> (processes, threads, operations that owe a descriptor, held, owing), to find leaks */
+{
+    NEED(0);
+    int held = 0, descriptors = 0;
+    for (int i = 0; i < thr_count; i++) {
+        struct thr *t = thrs[i];
+        held += t->used && t->held;
+        for (int k = 0; k < t->op_count; k++)
+            descriptors += (t->ops[k].fd >= 0) + t->ops[k].gift_count;
+    }
+    return Py_BuildValue("iiiiii", prc_count - prc_free_count, thr_count - thr_free_count, descriptors, held,
+                         owing + newborn + orphan_count, held_total);
 }
 
 FUNC(close_all) /* (): forget everything; every guest process is dead */
@@ -1215,7 +1229,8 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
     run_count = run_next = queue_head = queue_count = ready_head = ready_count = 0;
     bell_count = ops_out = held_total = irq_unsent_total = 0;
     is_sync = false;
-    newborn = 0;
+    newborn = owing = orphan_count = 0;
+    proc_dir = -1;
     deferred = NULL;
     deferred_wake_count = delegated_count = 0;
     if (spare_fd >= 0) {
@@ -1247,12 +1262,12 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
-    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone),
+    ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone), ROW(cancel_ops),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
-    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(close_all),
+    ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(use_proc), ROW(counts), ROW(close_all),
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "See systrap.py.", -1, methods};

@@ -63,7 +63,9 @@ struct hop { /* an ordered operation: the sentry's own copy */
     struct op op;
     int fd;        /* to inject with its notification, or -1 */
     bool notified; /* the filter asks us */
-    int child;     /* clone: the thread that it starts; else -1 */
+    int child;     /* clone: the thread that it starts (child_of); else -1 */
+    uint64_t child_serial;
+    int64_t child_ident; /* fork: of the process */
     bool parked;   /* ... stays stopped in its slot (a blank) */
     bool is_carrier;      /* does nothing: its notification brings `gifts` */
     uint8_t gift_count;
@@ -88,16 +90,23 @@ struct thr {
     bool is_waking;       /* a wake-up is under way */
     bool is_parked;       /* its task has exited: the host thread waits to be another's */
     int unpark;           /* a parked thread that starts when this one goes on, or -1 */
+    uint64_t unpark_serial;
     int64_t result;
+    bool born;            /* the clone that starts it was let through */
     bool exiting, exited; /* its exit was ordered; was let through */
     bool gone;            /* discarded: no handle any more, the slot stays taken until the host thread is gone */
     int id, prc, slotno, tid, exit_tid, run_pos;
     int hash_next;
+    uint64_t serial; /* never reused */
     uint64_t irq_since, held_turn;
     struct slot *slot;
     struct hop *ops;
     int op_count, op_room, sent, matched, round_start;
     uint64_t holds; /* HOLD_*: what its queue, or a reply that it has not answered, relies on (hold.h) */
+    int must_match; /* operations before it that are notified have to be let through, or are not done */
+    int clone_at;   /* the clone among them, or -1 */
+    int doubt;      /* DOUBT_*: it says that a batch with a clone that was let through has failed */
+    int doubt_at, doubt_error;
     uint32_t rounds;
     struct rec *recs;
     int rec_count, rec_room, rec_sent;
@@ -109,6 +118,8 @@ struct thr {
 };
 
 enum state { NONE, COMING, USABLE }; /* hold.h */
+#define DOUBT_ASKED 1  /* it shall make another call: then the clone is over */
+#define DOUBT_PROVEN 2 /* there is no child */
 
 struct window { /* a part of a file, mapped beside the slots */
     uint64_t key, base; /* key 0: NONE */
@@ -189,7 +200,7 @@ static int ops_out;    /* threads with operations outstanding */
 static int held_total; /* threads that wait for their process's operations */
 static int irq_unsent_total;
 static bool has_pwait2 = true;
-static uint64_t stat_notif, stat_denied, stat_sleeps, stat_events, stat_moves;
+static uint64_t stat_notif, stat_denied, stat_sleeps, stat_events, stat_moves, stat_liars;
 
 struct event {
     int64_t v[9];
@@ -211,6 +222,7 @@ static uint64_t bells[64];
 static int bell_count;
 
 static int newborn; /* processes that were forked and not yet adopted, without blanks */
+static int owing;   /* threads that owe an exit or a proof */
 
 static void set_cloned(struct prc *p, bool cloned)
 {
@@ -219,6 +231,13 @@ static void set_cloned(struct prc *p, bool cloned)
     p->cloned = cloned;
     if (cloned && !p->forks_blank)
         newborn++;
+}
+
+/* The thread that a clone starts; NULL: its task has ended before, and it shall not be born. */
+static struct thr *child_of(const struct hop *h)
+{
+    struct thr *t = h->child < 0 ? NULL : thrs[h->child];
+    return t && t->used && t->serial == h->child_serial ? t : NULL;
 }
 
 static uint64_t ticks(void)
@@ -358,6 +377,8 @@ static void run_remove(struct thr *t)
 
 /* ---- creation ---- */
 
+static uint64_t serials; /* of threads */
+
 static int spare_fd = -1; /* a region for the next process, made when there was time */
 static char *spare_region;
 static bool spare_used; /* there was one, or should have been */
@@ -448,7 +469,8 @@ static struct thr *new_thr(struct prc *p, int slotno)
     t->recs = keep.recs, t->rec_room = keep.rec_room;
     t->wbuf = keep.wbuf, t->wbuf_room = keep.wbuf_room;
     t->used = true;
-    t->unpark = -1;
+    t->serial = ++serials;
+    t->unpark = t->clone_at = -1;
     t->prc = p->id;
     t->slotno = slotno;
     t->slot = (struct slot *)(p->region + slotno * SLOT_SIZE);
@@ -524,7 +546,9 @@ static bool ops_pending(struct prc *p)
     if (p->op_thr < 0)
         return false;
     struct thr *t = thrs[p->op_thr];
-    if (t->running && (READ_ONCE(t->slot->ops_done) != t->rounds || t->sent < t->op_count))
+    /* Of what is notified we know whether it was let through; of the rest, which harms nobody, the guest's word does. */
+    if (t->running &&
+        (t->matched < t->must_match || t->sent < t->op_count || READ_ONCE(t->slot->ops_done) != t->rounds))
         return true;
     p->op_thr = -1;
     ops_out--;
@@ -538,7 +562,8 @@ static void clear_queue(struct thr *t)
 {
     if (t->holds)
         let_go(t);
-    t->op_count = t->sent = t->matched = t->round_start = 0;
+    t->op_count = t->sent = t->matched = t->round_start = t->must_match = 0;
+    t->clone_at = -1;
     if (t->rec_count)
         prcs[t->prc]->rec_threads--;
     t->rec_count = t->rec_sent = 0;
@@ -561,8 +586,9 @@ static void drop_ops(struct thr *t, int from)
             close(t->ops[i].fd);
             t->ops[i].fd = -1;
         }
-        if (i >= from && t->ops[i].child >= 0)
-            run_remove(thrs[t->ops[i].child]);
+        struct thr *child = child_of(&t->ops[i]);
+        if (i >= from && child)
+            run_remove(child);
     }
 }
 
@@ -663,18 +689,25 @@ static void send_round(struct thr *t)
     if (n > MAX_OPS)
         n = MAX_OPS;
     t->round_start = t->sent;
-    for (int i = 0; i < n; i++)
-        s->ops[i] = t->ops[t->sent + i].op;
     for (int i = t->sent; i < t->sent + n; i++) {
         struct hop *h = &t->ops[i];
-        if (h->child < 0)
+        struct thr *child = child_of(h);
+        if (h->child >= 0 && !child) {
+            h->op = (struct op){SYS_close, {-1}, 0}; /* killed before its birth */
+            h->notified = false;
+        }
+        s->ops[i - t->sent] = h->op;
+        if (h->notified)
+            t->must_match = i + 1;
+        if (!child)
             continue;
+        t->clone_at = i;
         if (!(h->op.args[0] & CLONE_VM)) {
-            p->adopting = thrs[h->child]->prc;
+            p->adopting = child->prc;
             set_cloned(p, false);
         }
         if (!h->parked)
-            start_running(thrs[h->child]);
+            start_running(child);
     }
     t->sent += n;
     if (n) {
@@ -735,7 +768,10 @@ static void send_round(struct thr *t)
         t->wbuf_used = 0;
         t->data_used = 0;
     }
-    int child = is_last ? t->unpark : -1;
+    struct thr *renewed = is_last && t->unpark >= 0 ? thrs[t->unpark] : NULL;
+    if (renewed && (!renewed->used || renewed->serial != t->unpark_serial || renewed->running || renewed->held ||
+                    renewed->is_parked))
+        renewed = NULL; /* its task has ended before it began */
     if (is_last)
         t->unpark = -1;
     if (may_defer && !n && is_last && !deferred) {
@@ -744,8 +780,8 @@ static void send_round(struct thr *t)
     } else {
         send_reply_word(t);
     }
-    if (child >= 0)
-        start_running(thrs[child]);
+    if (renewed)
+        start_running(renewed);
 }
 
 static void start_running(struct thr *t)
@@ -912,6 +948,7 @@ static struct hop *add_op(struct thr *t)
     return h;
 }
 
+#include "proof.h"
 #include "keep.h"
 #include "window.h"
 #include "notify.h"

@@ -50,19 +50,6 @@ static struct thr *prove_thread(int tid)
     return NULL;
 }
 
-static struct prc *prc_by_pid(int pid)
-{
-    if (pid <= 0)
-        return NULL;
-    struct thr *t = hash_find(pid);
-    if (t && prcs[t->prc]->pid == pid)
-        return prcs[t->prc];
-    for (int i = 0; i < prc_count; i++)
-        if (prcs[i]->used && !prcs[i]->dead && prcs[i]->pid == pid)
-            return prcs[i];
-    return NULL;
-}
-
 static bool is_child(int pid)
 {
     siginfo_t si;
@@ -72,33 +59,37 @@ static bool is_child(int pid)
 /* A process that nobody knows yet asks to map its region: adopt it if it proves to be the ordered fork. */
 static void adopt(const struct seccomp_notif *n)
 {
-    int pid = n->pid;
-    struct prc *p = prc_by_pid(getpgid(pid));
-    if (!p || !is_child(pid)) {
+    int pid = n->pid, group = getpgid(pid);
+    struct prc *p = prc_by_pid(group);
+    struct orphan *o = p ? NULL : find_orphan(group);
+    if ((!p && !o) || !is_child(pid)) {
         deny(n);
         return;
     }
-    struct prc *child = p->adopting >= 0 && p->cloned ? prcs[p->adopting] : NULL;
+    struct prc *child = NULL;
+    if (o ? o->child >= 0 : p->adopting >= 0 && p->cloned)
+        child = prcs[o ? o->child : p->adopting];
     const __u64 *a = n->data.args;
     if (!child || n->data.nr != SYS_mmap || a[0] != REGION_BASE || a[1] != REGION_SIZE ||
         a[2] != (PROT_READ | PROT_WRITE) || a[3] != (MAP_SHARED | MAP_FIXED) || a[4] != (__u64)child->fork_fd ||
         a[5] != 0 || setpgid(pid, pid) < 0) {
         /* A fork that was let through but does not behave: nothing of it is known, so it goes. */
         kill(pid, SIGKILL);
-        if (p->kill_wanted)
-            kill(p->pid, SIGKILL);
         deny(n);
         return;
     }
-    p->adopting = -1;
-    set_cloned(p, false);
-    if (p->kill_wanted)
-        kill(p->pid, SIGKILL);
+    if (o) {
+        remove_orphan(o);
+    } else {
+        p->adopting = -1;
+        set_cloned(p, false);
+    }
     child->pid = pid;
     child->parent = -1;
     for (int i = 0; i < child->slot_high; i++)
         if (child->slots[i] && !child->slots[i]->tid) {
             child->slots[i]->tid = pid;
+            child->slots[i]->born = true;
             hash_add(child->slots[i]);
             break;
         }
@@ -134,9 +125,45 @@ static bool asks_again(struct thr *t, int i)
     return false;
 }
 
+/* The thread makes another call, so its clone is over: whether nothing was born of it. */
+static bool is_unborn(struct thr *t, const struct hop *h)
+{
+    struct prc *p = prcs[t->prc];
+    if (h->op.args[0] & CLONE_VM)
+        return !has_unknown_thread(p, child_of(h));
+    return adopts(p, h) && p->cloned && unknown_child(p->pid) == 0;
+}
+
+/* The clone that was let through is asked for again: a stop by the host had it start over, or it is a lie. */
+static bool asks_for_same_clone(struct thr *t, const struct seccomp_notif *n)
+{
+    struct hop *h = t->clone_at < 0 ? NULL : &t->ops[t->clone_at];
+    return h && t->matched == t->clone_at + 1 && (uint64_t)(uint32_t)n->data.nr == SYS_clone &&
+           !memcmp(n->data.args, h->op.args, sizeof h->op.args) && is_unborn(t, h);
+}
+
+/* The answer to the question that `take` has put after a batch is said to have failed. */
+static void prove(struct thr *t, const struct seccomp_notif *n)
+{
+    if (t->doubt != DOUBT_ASKED || n->data.nr != SYS_munmap || n->data.args[0] != MAX_ADDRESS) {
+        deny(n);
+        return;
+    }
+    if (is_unborn(t, &t->ops[t->clone_at])) {
+        t->doubt = DOUBT_PROVEN;
+        send_reply(n->id, 0, 0);
+    } else {
+        end_liar(prcs[t->prc]);
+    }
+}
+
 static void match(struct thr *t, const struct seccomp_notif *n)
 {
     struct prc *p = prcs[t->prc];
+    if (t->doubt) {
+        prove(t, n);
+        return;
+    }
     if (p->op_thr != t->id || !t->running) {
         deny(n);
         return;
@@ -147,7 +174,13 @@ static void match(struct thr *t, const struct seccomp_notif *n)
     struct hop *h = &t->ops[i];
     if (i >= t->sent || (uint64_t)(uint32_t)n->data.nr != h->op.nr ||
         memcmp(n->data.args, h->op.args, sizeof h->op.args)) {
-        deny(n);
+        if (!asks_for_same_clone(t, n) || send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
+            deny(n);
+        return;
+    }
+    struct thr *born = child_of(h);
+    if (h->op.nr == SYS_clone && (h->op.args[0] & CLONE_VM ? !born : !adopts(p, h))) {
+        deny(n); /* nobody waits for it any more */
         return;
     }
     set_sync(h->op.nr != SYS_clone && asks_again(t, i));
@@ -171,14 +204,18 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         close(h->fd);
         h->fd = -1;
     }
-    if (h->op.nr == SYS_clone && !(h->op.args[0] & CLONE_VM)) {
+    if (h->op.nr == SYS_clone && h->op.args[0] & CLONE_VM) {
+        born->born = true;
+    } else if (h->op.nr == SYS_clone) {
         set_cloned(p, true);
         if (!h->parked) /* the zygote's children know already: queue_fork */
-            inherit(prcs[thrs[h->child]->prc], p);
+            inherit(prcs[p->adopting], p);
     }
     if (h->op.nr == SYS_exit) {
         run_remove(t);
         t->exited = true;
+        if (t->gone)
+            owing--;
         t->exit_tid = t->tid;
         hash_remove(t); /* its number may come again */
         p->op_thr = -1;

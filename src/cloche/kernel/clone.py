@@ -35,11 +35,14 @@ from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
+from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.seccomp_filter import retain as retain_filters
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
-from cloche.kernel.unshare import copy_mounts, prepare
+from cloche.kernel.unshare import Fresh, copy_mounts, prepare
+from cloche.kernel.unwind import Unwind
+from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.objects import Path
@@ -129,164 +132,255 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     check_flags(task, args)
     if task.wants_attention and has_deliverable(task):
         return -ERESTARTNOINTR  # a signal to all, or a stop, must not miss a child that is being born
-    kernel = task.kernel
-    flags = args.flags
     _check_nproc(task)
-    if not flags & CLONE_VM:
+    if not args.flags & CLONE_VM:
         task.mm.check_fork()
-    if not flags & CLONE_FILES:
+    if not args.flags & CLONE_FILES:
         task.files.check_clone()
-    made = prepare(task, flags, is_clone=True)
+    made = prepare(task, args.flags, is_clone=True)
     pid_ns = made.ns.pid_for_children
     if pid_ns is not None and pid_ns.is_closed:
         raise LinuxError(ENOMEM)
-    tid = kernel.alloc_pid()
-    tracing = kernel.tracing if task.tracee is not None else None
-    event = tracing.clone_event(task, flags, args.exit_signal) if tracing is not None else 0
-    # A tracer may look at the parent of a vfork while the child runs: each has a host thread of its own.
-    is_vfork_on_thread = (
-        flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK and tracing is None
-    )
-    if pid_ns is not None:
-        kernel.enter_pid_namespace(pid_ns, tid)
-    shown = pid_in(task.pid_ns, tid)
-    regs = task.thread.regs()
-    parent_regs = regs.copy() if is_vfork_on_thread else regs
-    regs.rax = 0
-    if args.stack:
-        regs.rsp = args.stack
-    if flags & CLONE_SETTLS:
-        regs.fs_base = args.tls
-    if flags & CLONE_PARENT_SETTID:
-        try:
-            if flags & CLONE_VM:
-                # Not deferred: the child may have exited, and cleared the same word, before this thread runs again.
-                task.user_memory().write_now(args.parent_tid, shown.to_bytes(4, "little"))
-            else:
-                task.user_memory().write(args.parent_tid, shown.to_bytes(4, "little"))
-        except LinuxError:
-            kernel.release_pid(tid)
-            raise
-    pidfd_file = None
-    if flags & CLONE_PIDFD:
-        opener = kernel.pidfd_opener
+    birth = Birth(task, args, made)
+    try:
+        birth.make()
+    except BaseException:
+        birth.unwind.undo()
+        raise
+    return birth.publish()
+
+
+class Birth:
+    """A task that is being made: `make` may fail at any step and is undone then, `publish` cannot fail."""
+
+    def __init__(self, task: Task, args: CloneArgs, made: Fresh) -> None:
+        tracing = task.kernel.tracing if task.tracee is not None else None
+        flags = args.flags
+        self.task: Task = task
+        self.args: CloneArgs = args
+        self.made: Fresh = made
+        self.unwind: Unwind = Unwind()
+        self.event: int = tracing.clone_event(task, flags, args.exit_signal) if tracing is not None else 0
+        # A tracer may look at the parent of a vfork while the child runs: each has a host thread of its own.
+        self.is_vfork_on_thread: bool = (
+            flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK and tracing is None
+        )
+        self.regs: Registers = task.thread.regs()
+        self.parent_regs: Registers = self.regs
+        self.parent_fpstate: bytes = b""
+        self.tid: int = 0
+        self.mm: AddressSpace = task.mm
+        self.thread: HostThread = task.thread
+        self.child: Task | None = None
+
+    def make(self) -> None:
+        """Everything that the child needs; nobody sees any of it yet.  Raises LinuxError."""
+        task, kernel, args, flags = self.task, self.task.kernel, self.args, self.args.flags
+        if flags & CLONE_PIDFD:
+            mem = task.user_memory()
+            task.files.reserve(task.nofile_limit())
+            word = mem.process.read(args.pidfd, 4)
+            if len(word) != 4 or not mem.write_now(args.pidfd, word):
+                raise LinuxError(EFAULT)
+        tid = self.tid = kernel.alloc_pid()
+        pid_ns = self.made.ns.pid_for_children
+        if pid_ns is not None:
+            kernel.enter_pid_namespace(pid_ns, tid)
+            self.unwind.add(lambda: kernel.release_pid(tid))
+        self._set_registers()
+        self._make_memory()
+        files = task.files
+        if flags & CLONE_FILES:
+            files.users += 1
+        else:
+            files = files.clone()
+        self.unwind.add(files.abandon)
+        fs = task.fs if flags & CLONE_FS else task.fs.clone()
+        if flags & CLONE_THREAD:
+            group = task.group
+        else:
+            group = _new_group(task, tid, flags, args.exit_signal, pid_ns)
+            self.unwind.add(group.allow_text_writes)
+        child = Task(kernel, tid, group, self.made.creds, fs, task.mount_ns, files, self.mm, self.thread)
+        self.child = child
+        self._inherit(child)
+        self.thread.set_regs(self.regs)
+        if self.is_vfork_on_thread:
+            self.unwind.add(lambda: self.thread.set_regs(self.parent_regs))
+        if flags & CLONE_PIDFD:
+            self._give_pidfd(group)
+        if flags & CLONE_NEWNS:
+            child.mount_ns = copy_mounts(task, self.made, fs)
+
+    def _set_registers(self) -> None:
+        """The child's first registers; of a vfork also what the parent goes on with."""
+        regs, args = self.regs, self.args
+        if self.is_vfork_on_thread:
+            self.parent_regs = regs.copy()
+            self.parent_fpstate = self.task.thread.fpstate()
+        regs.rax = 0
+        if args.stack:
+            regs.rsp = args.stack
+        if args.flags & CLONE_SETTLS:
+            regs.fs_base = args.tls
+
+    def _make_memory(self) -> None:
+        """The address space and the host thread.  Raises LinuxError(EAGAIN): the platform is out of places, descriptors
+        or memory.
+        """
+        task, flags = self.task, self.args.flags
+        parent_thread = task.thread
+        if flags & CLONE_VM:
+            if not self.is_vfork_on_thread:
+                thread = _order_thread(parent_thread)
+                self.thread = thread
+                self.unwind.add(lambda: parent_thread.cancel_clone(thread))
+            mm = task.mm
+            mm.users += 1
+            self.unwind.add(lambda: _leave_memory(mm))
+            return
+        process = _order_fork(parent_thread)
+        self.thread = process.main_thread()
+        self.unwind.add(lambda: parent_thread.cancel_clone(process.main_thread()))
+        copy = task.mm.fork(process)
+        self.mm = copy
+        self.unwind.add(copy.release)
+
+    def _inherit(self, child: Task) -> None:
+        task, flags = self.task, self.args.flags
+        child.mm_user_ns = task.mm_user_ns
+        child.mem = UserMemory(self.thread, self.mm)
+        child.file_size_limit = task.file_size_limit
+        child.comm = task.comm
+        child.sigmask = task.sigmask
+        child.personality = task.personality
+        child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
+        retain_filters(child)
+        self.unwind.add(lambda: replace_filters(child, None))
+        sched.inherit(task, child)
+        child.ns = self.made.ns
+        child.start_ns = monotonic_ns() - task.kernel.boot_mono_ns
+        if not flags & CLONE_VM or flags & CLONE_VFORK:
+            child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size
+            child.altstack_flags = task.altstack_flags
+        if flags & CLONE_CHILD_CLEARTID:
+            child.clear_child_tid = self.args.child_tid
+
+    def _give_pidfd(self, group: ThreadGroup) -> None:
+        task = self.task
+        opener = task.kernel.pidfd_opener
         if opener is None:
             raise LinuxError(EINVAL)
-        mem = task.user_memory()
-        word = mem.process.read(args.pidfd, 4)
-        if len(word) != 4 or not mem.write_now(args.pidfd, word):  # found out before there is a child
-            kernel.release_pid(tid)
-            raise LinuxError(EFAULT)
-        pidfd_file = opener
-    if flags & CLONE_VM:
-        mm = task.mm
-        thread = task.thread if is_vfork_on_thread else _order_thread(task, tid)
-        mm.users += 1
-    else:
-        process = _order_fork(task, tid)
-        mm = task.mm.fork(process)
-        if mm.has_segments:
-            mark_fork(mm.areas(), task.group.tgid)
-        thread = process.main_thread()
-    group = task.group if flags & CLONE_THREAD else _new_group(task, tid, flags, args.exit_signal, pid_ns)
-    files = task.files
-    if flags & CLONE_FILES:
-        files.users += 1
-    else:
-        files = files.clone()
-    fs = task.fs if flags & CLONE_FS else task.fs.clone()
-    mount_ns = copy_mounts(task, made, fs) if flags & CLONE_NEWNS else task.mount_ns
-    child = Task(kernel, tid, group, made.creds, fs, mount_ns, files, mm, thread)
-    child.mm_user_ns = task.mm_user_ns
-    child.mem = UserMemory(thread, mm)
-    child.file_size_limit = task.file_size_limit
-    child.comm = task.comm
-    child.sigmask = task.sigmask
-    child.personality = task.personality
-    child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
-    retain_filters(child)
-    sched.inherit(task, child)
-    child.ns = made.ns
-    if flags & CLONE_SYSVSEM:
-        if task.undo_list is None:
-            task.undo_list = UndoList()
-        task.undo_list.users += 1
-        child.undo_list = task.undo_list
-    child.start_ns = monotonic_ns() - kernel.boot_mono_ns
-    if not flags & CLONE_VM or flags & CLONE_VFORK:
-        child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size
-        child.altstack_flags = task.altstack_flags
-    if flags & CLONE_CHILD_CLEARTID:
-        child.clear_child_tid = args.child_tid
-    if not flags & CLONE_THREAD:
-        group.leader = child
-        group.start_ns = child.start_ns
-        kernel.groups[tid] = group
-        kernel.total_forks += 1
-    group.tasks.append(child)
-    kernel.tasks[tid] = child
-    if group.is_stopped or task.is_kill_pending:
-        child.wants_attention = True
-    if pidfd_file is not None:
-        fd = pidfd_file(task, group)
-        task.user_memory().write(args.pidfd, fd.to_bytes(4, "little"))
-    if is_vfork_on_thread:
-        return _run_on_parent(task, child, args, regs, parent_regs)
-    kernel.by_thread[thread.ident()] = child
-    thread.set_regs(regs)
-    child_tid_addr = args.child_tid if flags & CLONE_CHILD_SETTID else 0
-    if child_tid_addr:
-        area = task.mm.find(child_tid_addr)
-        if area is None or not area.prot & PROT_WRITE:
-            child_tid_addr = 0  # Linux does not look at the result (schedule_tail)
-    if tracing is not None and (event or flags & CLONE_PTRACE):
-        tracing.child_born(task, child, child_tid_addr)
-    elif child_tid_addr:
-        thread.write(child_tid_addr, child.own_tid.to_bytes(4, "little"))
-    if tracing is not None and event:
+        fd = opener(task, group)
+        self.unwind.add(lambda: _close(task, fd))
+        task.user_memory().write(self.args.pidfd, fd.to_bytes(4, "little"))
+
+    def publish(self) -> int:
+        """The child is there: its tid for the caller, or BLOCKED."""
+        task, kernel, args, flags = self.task, self.task.kernel, self.args, self.args.flags
+        child, tid, thread = self.child, self.tid, self.thread
+        assert child is not None
+        group = child.group
+        if flags & CLONE_SYSVSEM:
+            if task.undo_list is None:
+                task.undo_list = UndoList()
+            task.undo_list.users += 1
+            child.undo_list = task.undo_list
+        if self.mm is not task.mm and self.mm.has_segments:
+            mark_fork(self.mm.areas(), task.group.tgid)
+        if not flags & CLONE_THREAD:
+            group.leader = child
+            group.start_ns = child.start_ns
+            kernel.groups[tid] = group
+            kernel.total_forks += 1
+            _link_group(group)
+        group.tasks.append(child)
+        kernel.tasks[tid] = child
+        if group.is_stopped or task.is_kill_pending:
+            child.wants_attention = True
+        shown = pid_in(task.pid_ns, tid)
+        if flags & CLONE_PARENT_SETTID:
+            _tell_parent(task, args, shown)
+        if self.is_vfork_on_thread:
+            return _run_on_parent(task, child, args, self.parent_regs, self.parent_fpstate)
+        kernel.by_thread[thread.ident()] = child
+        task.ordered_child = child
+        child_tid_addr = args.child_tid if flags & CLONE_CHILD_SETTID else 0
+        if child_tid_addr:
+            area = task.mm.find(child_tid_addr)
+            if area is None or not area.prot & PROT_WRITE:
+                child_tid_addr = 0  # Linux does not look at the result (schedule_tail)
+        tracing = kernel.tracing if task.tracee is not None else None
+        if tracing is not None and (self.event or flags & CLONE_PTRACE):
+            tracing.child_born(task, child, child_tid_addr)
+        elif child_tid_addr:
+            thread.write(child_tid_addr, child.own_tid.to_bytes(4, "little"))
+        if tracing is not None and self.event:
+            if flags & CLONE_VFORK:
+                child.vfork_waiter = task
+            return tracing.cloned(task, child, self.event)
         if flags & CLONE_VFORK:
             child.vfork_waiter = task
-        return tracing.cloned(task, child, event)
-    if flags & CLONE_VFORK:
-        child.vfork_waiter = task
-        block_on_time(task, VforkWait(child, shown))
-        task.thread.run_ops()  # the fork itself; the parent is resumed by vfork_release
-        task.is_running_ops = True
-        return BLOCKED
-    return shown
+            block_on_time(task, VforkWait(child, shown))
+            task.thread.run_ops()  # the fork itself; the parent is resumed by vfork_release
+            task.is_running_ops = True
+            return BLOCKED
+        return shown
 
 
-def _order_thread(task: Task, tid: int) -> HostThread:
+def _leave_memory(mm: AddressSpace) -> None:
+    mm.users -= 1
+
+
+def _close(task: Task, fd: int) -> None:
+    task.files.close(task, fd)
+
+
+def _tell_parent(task: Task, args: CloneArgs, shown: int) -> None:
+    """CLONE_PARENT_SETTID; Linux does not look at the result (kernel_clone)."""
+    word = shown.to_bytes(4, "little")
+    try:
+        if args.flags & CLONE_VM:
+            # Not deferred: the child may have exited, and cleared the same word, before this thread runs again.
+            task.user_memory().write_now(args.parent_tid, word)
+        else:
+            area = task.mm.find(args.parent_tid)
+            if area is not None and area.prot & PROT_WRITE:
+                task.user_memory().write(args.parent_tid, word)
+    except LinuxError:
+        pass
+
+
+def _order_thread(thread: HostThread) -> HostThread:
     """A further host thread.  Raises LinuxError(EAGAIN) when the platform has no slot or memory left."""
     try:
-        return task.thread.queue_clone_thread()
+        return thread.queue_clone_thread()
     except OSError:
-        task.kernel.release_pid(tid)
         raise LinuxError(EAGAIN) from None
 
 
-def _order_fork(task: Task, tid: int) -> HostProcess:
+def _order_fork(thread: HostThread) -> HostProcess:
     """A host process for a fork.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
     try:
-        return task.thread.queue_fork()
+        return thread.queue_fork()
     except OSError:
-        task.kernel.release_pid(tid)
         raise LinuxError(EAGAIN) from None
 
 
-def _run_on_parent(task: Task, child: Task, args: CloneArgs, regs: Registers, parent_regs: Registers) -> int:
-    """Suspend the parent and let the child have its host thread."""
+def _run_on_parent(
+    task: Task, child: Task, args: CloneArgs, parent_regs: Registers, parent_fpstate: bytes
+) -> int:
+    """Suspend the parent and let the child have its host thread, whose registers are the child's already."""
     kernel, thread = task.kernel, task.thread
     child.vfork_parent = task
     task.lent_to = child
     child.vfork_regs = parent_regs
-    child.vfork_fpstate = thread.fpstate()
+    child.vfork_fpstate = parent_fpstate
     kernel.by_thread[thread.ident()] = child
     block_on_time(task, VforkWait(child, pid_in(task.pid_ns, child.tid)))
     task.state = "D"
     if args.flags & CLONE_CHILD_SETTID:
         thread.write(args.child_tid, child.own_tid.to_bytes(4, "little"))
-    thread.set_regs(regs)
     thread.set_patched(False)  # the parent's registers go back at any moment: that needs a frame
     thread.resume()
     return BLOCKED
@@ -330,7 +424,7 @@ def finish_vfork_wait(parent: Task) -> None:
 def _new_group(
     task: Task, tgid: int, flags: int, exit_signal: int, pid_ns: PidNamespace | None
 ) -> ThreadGroup:
-    """The thread group of a new process."""
+    """The thread group of a new process, which nobody knows yet."""
     kernel, old = task.kernel, task.group
     if flags & CLONE_SIGHAND:
         handlers = old.handlers
@@ -342,16 +436,10 @@ def _new_group(
     group.wants_usage = task.group.wants_usage
     group.pid_ns = pid_ns
     group.own_tgid = pid_in(pid_ns, tgid)
-    if pid_ns is not None and group.own_tgid == 1:
-        pid_ns.init_pid = tgid
     group.parent = old.parent if flags & CLONE_PARENT else old
-    if group.parent is not None:
-        group.parent.children.append(group)
     group.forker_tid = old.forker_tid if flags & CLONE_PARENT else task.tid
     group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
     group.rlimits = list(old.rlimits)
-    if group.rlimits[RLIMIT_CPU] != (-1, -1):
-        rlimit_cpu_changed(group)
     if isinstance(old.exe, Path):
         group.set_exe(old.exe)
     group.oom_score_adj = old.oom_score_adj
@@ -359,9 +447,19 @@ def _new_group(
     group.loginuid = old.loginuid
     group.is_dumpable = old.is_dumpable
     group.pgrp = old.pgrp
+    return group
+
+
+def _link_group(group: ThreadGroup) -> None:
+    """Its family and its process group know it from now on."""
+    if group.pid_ns is not None and group.own_tgid == 1:
+        group.pid_ns.init_pid = group.tgid
+    if group.parent is not None:
+        group.parent.children.append(group)
+    if group.rlimits[RLIMIT_CPU] != (-1, -1):
+        rlimit_cpu_changed(group)
     if group.pgrp is not None:
         group.pgrp.members.append(group)
-    return group
 
 
 def _cleared(handlers: SignalHandlers) -> SignalHandlers:

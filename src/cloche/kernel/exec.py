@@ -223,6 +223,7 @@ def begin_exec(
         return DEAD
     try:
         process = _blank_process(kernel)
+        thread = process.main_thread()
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
         mm.is_patching = (
             kernel.is_patching and not task.needs_full_frame
@@ -230,14 +231,12 @@ def begin_exec(
         mm.mdwe = task.mm.inherited_mdwe()
         mm.is_thp_disabled = task.mm.is_thp_disabled
         mm.coredump_filter = task.mm.coredump_filter
-        thread = process.main_thread()
         try:
             stack_top = _map_image(task, mm, thread, image)
             gained = exec_credentials(task, image.path)
             _fill_image(task, mm, thread, image, envp, stack_top, gained)
-        except LinuxError:
-            process.kill()
-            mm.release()
+        except BaseException:
+            abandon(mm, thread)
             raise
     finally:
         release_image(image)
@@ -246,6 +245,13 @@ def begin_exec(
         task.group.exec_waiter = task
         return block_on_time(task, order)
     return order.commit(task)
+
+
+def abandon(mm: AddressSpace, thread: HostThread) -> None:
+    """The program that was to run in a blank process is not to be."""
+    mm.process.kill()
+    mm.release()
+    thread.discard()
 
 
 class ExecWait(Blocked):
@@ -277,8 +283,7 @@ class ExecWait(Blocked):
         if group.exec_waiter is task:
             group.exec_waiter = None
         if not self.is_committed:
-            self.mm.process.kill()
-            self.mm.release()
+            abandon(self.mm, self.thread)
         if group.exec_queue is not None:
             group.exec_queue.wake()
 

@@ -38,11 +38,7 @@ def detach_address_space(task: Task) -> None:
     parent = task.vfork_parent
     kernel.by_thread.pop(thread.ident(), None)
     if parent is not None:
-        if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
-            usage = task.group.dead_usage
-            usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
-        task.vfork_parent = None
-        vfork_done(task, parent)
+        give_thread_back(task, parent)
         return
     if mm.users <= 0:
         end_process(kernel, task.group, mm)
@@ -52,6 +48,16 @@ def detach_address_space(task: Task) -> None:
         thread.queue_exit()
         thread.resume()
     thread.discard()
+
+
+def give_thread_back(task: Task, parent: Task) -> None:
+    """The child of a vfork has left its parent's host thread, which is stopped."""
+    mm = task.mm
+    if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
+        usage = task.group.dead_usage
+        usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
+    task.vfork_parent = None
+    vfork_done(task, parent)
 
 
 def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
@@ -129,6 +135,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     if undo_list is not None:
         task.undo_list = None
         leave_undo_list(undo_list, task.group.tgid)
+    task.ordered_child = None  # they would keep each other
     task.ns = kernel.init_ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)
     if kernel.root_context is not None:
@@ -146,10 +153,12 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         kernel.release_pid(task.tid)
     if task is not task.group.leader:
         _leave_namespaces(task)
-    if is_process_ending and task.vfork_parent is None and task.mm.users > 1 and not task.mm.is_dead:
-        # The host process dies as a whole, or this thread is killed with its siblings.
+    if is_process_ending and task.lent_to is None and task.mm.users > 1 and not task.mm.is_dead:
+        # The host process dies as a whole, or this thread is killed with its siblings.  A thread that is a vfork's
+        # parent's is given back when it has stopped.
         if task.thread.is_running():
             kernel.dying_threads[task.thread.ident()] = task
+            kernel.by_thread.pop(task.thread.ident(), None)
             release_memory(task)
             task.mm.users -= 1
             task.kernel.interrupt(task.thread)

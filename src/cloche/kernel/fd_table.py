@@ -127,6 +127,17 @@ class FdTable:
                 file.refs += 1
         return new
 
+    def abandon(self) -> None:
+        """Undo `clone`, or a further user: nobody has used it."""
+        self.users -= 1
+        if self.users:
+            return
+        KERNEL_MEMORY.give(DESCRIPTOR_BYTES * len(self.files))
+        for file in self.files:
+            if file is not None:
+                file.put()
+        self.files = []
+
     def close_on_exec(self, ctx: Context) -> None:
         """Close what is marked, at execve."""
         for fd in sorted(self.cloexec):

@@ -25,7 +25,7 @@ from cloche.kernel.blocking import (
     RETURN,
     end_wait,
 )
-from cloche.kernel.exit import do_group_exit
+from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
@@ -559,10 +559,11 @@ def read_again(kernel: Kernel, task: Task) -> None:
 
 def fail_clone(kernel: Kernel, task: Task) -> None:
     """The host could not fork: the child task never existed."""
-    tid = task.thread.regs().rax
-    child = kernel.tasks.get(tid)
-    if child is None or child is task:
+    child = task.ordered_child
+    task.ordered_child = None
+    if child is None or child.is_exited:
         return
+    tid = child.tid
     if child.tracee is not None and kernel.tracing is not None:
         kernel.tracing.forget(child)
     if child.group is task.group:
@@ -584,6 +585,8 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
 def process_died(kernel: Kernel, event: Event) -> None:
     """A host process is gone.  If the kernel did not kill it, its thread groups die by that signal."""
     ident, status = event[2], event[3]
+    for thread in [key for key, task in kernel.dying_threads.items() if task.mm.process.ident() == ident]:
+        end_dying_thread(kernel, thread)
     late = kernel.late_usage.pop(ident, None)
     if late is not None:
         late.arrived(event)
@@ -606,6 +609,9 @@ def end_dying_thread(kernel: Kernel, ident: int) -> None:
     if task is None:
         return
     thread = task.thread
+    if task.vfork_parent is not None:
+        give_thread_back(task, task.vfork_parent)
+        return
     if task.mm.users <= 0:
         if not task.mm.is_dead:
             task.mm.process.kill()

@@ -426,6 +426,9 @@ class Task(TaskBase):
         self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
         self.vfork_fpstate: bytes = b""
         self.lent_to: Task | None = None  # the vfork child that runs on our host thread
+        self.ordered_child: Task | None = (
+            None  # of the last clone: it was never born if that fails on the host
+        )
         self.vfork_waiter: Task | None = (
             None  # a parent on its own host thread that waits for our exec or exit
         )

@@ -2,8 +2,12 @@
 
 It lives here, not in the tests, because compiled traits take no interpreted implementation.  Operations that
 need a running guest raise NotImplementedError.
+
+A `FakeHost` gives processes and threads, and can be told to fail at its n-th step: for tests that nothing is left of
+what could not be finished.
 """
 
+import errno
 import os
 import select
 from typing import Final
@@ -14,10 +18,34 @@ from cloche.platform.interface import HostProcess, HostThread, Platform
 MEMORY_BYTES: Final = 1 << 20
 
 
+class FakeHost:
+    """What the platform has of the host: threads and processes that are in use, and a step at which it has no more."""
+
+    def __init__(self) -> None:
+        self.fail_at: int = 0  # 0: never
+        self.steps: int = 0
+        self.threads: list[HostThread] = []
+        self.processes: list[HostProcess] = []
+
+    def step(self) -> None:
+        """Something that a host may refuse."""
+        self.steps += 1
+        if self.steps == self.fail_at:
+            raise OSError(errno.EMFILE, "no more")
+
+    def new_process(self) -> "FakeProcess":
+        process = FakeProcess(self)
+        process.main = FakeThread(process, self)
+        self.processes.append(process)
+        return process
+
+
 class FakeProcess(HostProcess):
     """An address space of MEMORY_BYTES from address 0 on; what lies beyond faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host: FakeHost = host if host is not None else FakeHost()
+        self.main: FakeThread | None = None
         self.memory: bytearray = bytearray(MEMORY_BYTES)
         self.rss: int = 0
         self.user_ns: int = 0
@@ -46,15 +74,24 @@ class FakeProcess(HostProcess):
     def has_pending_ops(self) -> bool:
         return False
 
+    def main_thread(self) -> HostThread:
+        assert self.main is not None
+        return self.main
+
     def kill(self) -> None:
         self.is_killed = True
+        if self in self.host.processes:
+            self.host.processes.remove(self)
 
 
 class FakeThread(HostThread):
     """A stopped thread; host descriptors are read and written for real."""
 
-    def __init__(self, process: FakeProcess) -> None:
+    def __init__(self, process: FakeProcess, host: FakeHost | None = None) -> None:
         self._process: FakeProcess = process
+        self.host: FakeHost = host if host is not None else FakeHost()
+        self.host.threads.append(self)
+        self.queued: int = 0  # operations since the last resume
         self._regs: Registers = Registers()
         self.fp: bytes = b""
         self.returned: list[int] = []  # what `ret` was given
@@ -66,7 +103,7 @@ class FakeThread(HostThread):
         return self._process
 
     def ident(self) -> int:
-        return 1
+        return id(self)
 
     def read(self, addr: int, length: int) -> bytes:
         return self._process.read(addr, length)
@@ -107,6 +144,14 @@ class FakeThread(HostThread):
 
     def resume(self) -> None:
         self.resumed += 1
+        self.queued = 0
+
+    def run_ops(self) -> None:
+        self.queued = 0
+
+    def _queue(self) -> None:
+        self.host.step()
+        self.queued += 1
 
     def queue_keep_only(self, identities: list[int]) -> None:
         self.drops += 1
@@ -114,19 +159,47 @@ class FakeThread(HostThread):
     def queue_exit(self) -> None:
         pass
 
+    def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
+        self._queue()
+
+    def queue_munmap(self, addr: int, length: int) -> None:
+        self._queue()
+
+    def queue_mprotect(self, addr: int, length: int, prot: int) -> None:
+        self._queue()
+
+    def queue_fork(self) -> HostProcess:
+        self._queue()
+        return self.host.new_process()
+
+    def queue_clone_thread(self) -> HostThread:
+        self._queue()
+        return FakeThread(self._process, self.host)
+
+    def cancel_clone(self, born: HostThread) -> None:
+        self.queued = 0
+        process = born.process()
+        if process is not self._process:
+            process.kill()
+        born.discard()
+
     def discard(self) -> None:
-        pass
+        if self in self.host.threads:
+            self.host.threads.remove(self)
 
     def is_running(self) -> bool:
         return False
 
     def regs(self) -> Registers:
+        self.host.step()
         return self._regs.copy()
 
     def set_regs(self, regs: Registers) -> None:
+        self.host.step()
         self._regs = regs.copy()
 
     def fpstate(self) -> bytes:
+        self.host.step()
         return self.fp
 
     def set_fpstate(self, state: bytes) -> bool:
@@ -137,9 +210,14 @@ class FakeThread(HostThread):
 class FakePlatform(Platform):
     """Host descriptors through a real epoll."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host: FakeHost = host if host is not None else FakeHost()
         self.epoll: select.epoll = select.epoll()
         self.tokens: dict[int, int] = {}
+
+    def new_process(self) -> HostProcess:
+        self.host.step()
+        return self.host.new_process()
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         self.epoll.register(fd, events)

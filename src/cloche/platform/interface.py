@@ -220,6 +220,12 @@ class HostThread:
         process has as many as it can have."""
         raise NotImplementedError
 
+    def cancel_clone(self, born: "HostThread") -> None:
+        """Undo `queue_fork` or `queue_clone_thread`, and what else was queued on this stopped thread before its resume;
+        `born` is the thread that shall not be, which is not used again.
+        """
+        raise NotImplementedError
+
     def wait_long(self) -> None:
         """A hint: the stopped thread will not be resumed soon."""
 

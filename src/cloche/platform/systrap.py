@@ -195,6 +195,7 @@ class SystrapThread(HostThread):
         self._process = process
         self.handle = handle
         self.is_discarded = False
+        self.is_renewed = False  # its host thread has been another's
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
         self._user_before_ns = 0  # of the host thread, for tasks before this one
@@ -275,15 +276,21 @@ class SystrapThread(HostThread):
     def queue_fork(self) -> SystrapProcess:
         platform = self._process.platform
         child = platform.make_process(self, _native.thread_slot(self.handle))
-        _native.queue_fork(self.handle, child.handle, child.main_thread().handle, 0)
+        try:
+            _native.queue_fork(self.handle, child.handle, child.main_thread().handle, 0)
+        except BaseException:
+            child.main_thread().discard()
+            raise
         return child
 
     def queue_clone_thread(self) -> "SystrapThread":
         process = self._process
         if process.parked:
-            handle, user_ns, system_ns = process.parked.pop()
+            handle, user_ns, system_ns = process.parked[-1]
             _native.renew(handle, self.handle)
+            process.parked.pop()
             thread = SystrapThread(process, handle)
+            thread.is_renewed = True
             thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
             process.platform.add_thread(thread)
             return thread
@@ -291,11 +298,21 @@ class SystrapThread(HostThread):
             handle = _native.new_thread(self._process.handle, -1, self.handle)
         except BlockingIOError as error:  # every slot of the process is taken
             raise LinuxError(EAGAIN) from error
-        thread = SystrapThread(self._process, handle)
-        self._process.has_threads = True
-        self._process.platform.add_thread(thread)
-        _native.queue_clone(self.handle, handle)
+        thread = SystrapThread(process, handle)
+        process.has_threads = True
+        process.platform.add_thread(thread)
+        try:
+            _native.queue_clone(self.handle, handle)
+        except BaseException:
+            thread.discard()
+            raise
         return thread
+
+    def cancel_clone(self, born: HostThread) -> None:
+        assert isinstance(born, SystrapThread)
+        _native.cancel_ops(self.handle)
+        if not (born.is_renewed and born.park()):
+            born.discard()
 
     def wait_long(self) -> None:
         _native.wait_long(self.handle)
@@ -482,6 +499,7 @@ class Systrap(Platform):
         if not self._has_proc:
             self._mm = "strict"  # descriptors to map cannot be made read-only
         _native.setup()
+        _native.use_proc(self._proc_fd if self._has_proc else -1)
         _native.set_patching(self._is_patching)
         self._is_started = True
         try:
@@ -633,9 +651,12 @@ class Systrap(Platform):
         """A process that is yet to be forked, with its region and its stopped main thread."""
         handle, ident = _native.new_process()
         process = SystrapProcess(self, handle, ident)
-        thread = SystrapThread(
-            process, _native.new_thread(handle, slot, -1 if source is None else source.handle)
-        )
+        try:
+            main = _native.new_thread(handle, slot, -1 if source is None else source.handle)
+        except BaseException:
+            _native.discard_process(handle)
+            raise
+        thread = SystrapThread(process, main)
         process.set_main(thread)
         self._processes[ident] = process
         self.add_thread(thread)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,6 +50,14 @@ int main(void)
     TRY("tid nowhere", .flags = CLONE_CHILD_SETTID, .child_tid = 16, .exit_signal = SIGCHLD);
     TRY("parent's tid", .flags = CLONE_PARENT_SETTID, .parent_tid = (uintptr_t)&tid, .exit_signal = SIGCHLD);
     printf("tid %d\n", tid > 0);
+    TRY("parent's tid nowhere", .flags = CLONE_PARENT_SETTID, .parent_tid = 16, .exit_signal = SIGCHLD);
+    struct rlimit few = {dup(0), 1024}, many = {1024, 1024};
+    close(few.rlim_cur);
+    setrlimit(RLIMIT_NOFILE, &few);
+    TRY("no place for the pidfd", .flags = CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD);
+    TRY("... nor of a vfork", .flags = CLONE_PIDFD | CLONE_VFORK, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD);
+    setrlimit(RLIMIT_NOFILE, &many);
+    TRY("a place again", .flags = CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD);
     TRY("stack without size", .stack = 4096, .exit_signal = SIGCHLD);
     TRY("size without stack", .stack_size = 4096, .exit_signal = SIGCHLD);
     TRY("clear and share handlers", .flags = CLONE_CLEAR_SIGHAND | CLONE_SIGHAND | CLONE_VM, .exit_signal = SIGCHLD);

@@ -1,0 +1,146 @@
+"""What a guest claims in its slots (programs/slots.c): the sentry lives, logs no error, and has nothing left over.
+
+`CLOCHE_SLOW=1` runs the long forms: a million forgeries, and claims that are found out by a deadline only.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.guest.harness import cloche_command
+
+PROGRAMS = Path(__file__).parent / "programs"
+IS_SLOW = os.environ.get("CLOCHE_SLOW") == "1"
+FORGERIES = 1_000_000 if IS_SLOW else 20_000
+COUNT_PIDS = "set -- /proc/[0-9]*; echo $#"
+TIMEOUT_S = 1200 if IS_SLOW else 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("slots")
+    for name in ("slots", "alive"):
+        flags = ["-O1", "-pthread", "-w", "-D_GNU_SOURCE"]
+        command = ["gcc", *flags, "-o", str(target / name), str(PROGRAMS / f"{name}.c")]
+        subprocess.run(command, check=True, timeout=60)
+    return target
+
+
+class Box:
+    """A sandbox with a shell that does one command after the other."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        command = cloche_command("-i", "-u", "0", "--pids", "60", *options)
+        script = 'while read -r line; do eval "$line"; echo "end $?"; done'
+        self.process = subprocess.Popen(
+            [*command, "sh", "-c", script],
+            cwd=folder,
+            env=dict(os.environ, CLOCHE_STRICT="1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def do(self, command: str) -> list[str]:
+        """What it prints, and last "end" with its status."""
+        process = self.process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{command}\n")
+        process.stdin.flush()
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("end "):
+            line = process.stdout.readline()
+            assert line, f"the sandbox has ended\n{''.join(lines)}"
+            lines.append(line.strip())
+        return lines
+
+    def holdings(self) -> dict[str, int]:
+        """What the sandbox has of the host."""
+        found = {"descriptors": 0, "regions": 0, "processes": 0, "threads": 0}
+        todo = [self.process.pid]
+        while todo:
+            at = Path(f"/proc/{todo.pop()}")
+            try:
+                todo += [int(child) for child in (at / "task" / at.name / "children").read_text().split()]
+                maps = (at / "maps").read_text()
+                is_ours = "libpython" in maps or "python" in (at / "cmdline").read_text()
+                if is_ours:
+                    found["descriptors"] += len(list((at / "fd").iterdir()))
+                    found["regions"] += maps.count("cloche-region")
+                else:
+                    found["processes"] += 1
+                    found["threads"] += len(list((at / "task").iterdir()))
+            except OSError:
+                continue
+        return found
+
+    def keeps_to(self, before: dict[str, int]) -> None:
+        """Nothing is left over, once what has been killed is gone and the pool is full again."""
+        deadline = time.monotonic() + 20
+        while True:
+            now = self.holdings()
+            if all(now[name] <= before[name] + 2 for name in now):
+                return
+            assert time.monotonic() < deadline, (before, now)
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def box(folder: Path, request: pytest.FixtureRequest) -> Iterator[Box]:
+    box = Box(folder, *getattr(request, "param", ()))
+    for _ in range(3):  # what is opened once is open
+        assert box.do("./alive") == ["alive", "end 0"]
+    yield box
+    assert box.process.stdin is not None and box.process.stdout is not None
+    box.process.stdin.close()
+    assert box.process.wait(20) == 0, box.process.stdout.read()
+    box.process.stdout.close()
+
+
+def attack(box: Box, warm_up: str, command: str, expected: list[str]) -> None:
+    """After an attack, that of `warm_up` having opened what is opened once, all is as before, and others are served."""
+    box.do(warm_up)
+    for _ in range(8):
+        assert box.do("./alive") == ["alive", "end 0"]
+    pids = box.do(COUNT_PIDS)
+    before = box.holdings()
+    lines = box.do(command)
+    assert lines[-len(expected) :] == expected, lines
+    assert box.do("./alive") == ["alive", "end 0"]
+    assert box.do(COUNT_PIDS) == pids
+    box.keeps_to(before)
+
+
+WAYS = [("--mm", mm, *patch) for mm in ("direct", "strict") for patch in ((), ("--no-patch",))]
+
+
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("box", WAYS, indirect=True, ids=["-".join(way) for way in WAYS])
+def test_forged_words(box: Box) -> None:
+    seed = time.time_ns() % 1000 if IS_SLOW else 3
+    command = f"./slots fuzz {seed} {FORGERIES} 2>/dev/null"
+    attack(box, "./slots fuzz 1 2000", command, ["forged 1 in 1 processes", "end 0"])
+
+
+@pytest.mark.parametrize("what", ["fork", "thread"])
+def test_a_birth_cannot_be_denied(box: Box, what: str) -> None:
+    """The child is there, the parent says that the clone has failed: it was 40 runners under --pids 10."""
+    command = f"for i in 1 2 3; do ./slots hide {what} 40; done"
+    attack(box, command, command, ["end 137"])
+
+
+@pytest.mark.skipif(not IS_SLOW, reason="only with CLOCHE_SLOW=1: a deadline has to pass")
+def test_an_exit_cannot_be_put_off(box: Box) -> None:
+    command = "./slots hide exit 20"
+    attack(box, command, command, ["end 137"])
+
+
+@pytest.mark.parametrize("number", [15, 56, 57, 58, 59, 435])
+def test_calls_without_their_frame(box: Box, number: int) -> None:
+    """They are made again by the trap, before anything has changed."""
+    expected = ["unanswered 0 then 7", "end 0"]
+    attack(box, f"./slots frameless {number} 1", f"./slots frameless {number} 200", expected)

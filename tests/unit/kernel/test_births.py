@@ -1,0 +1,228 @@
+"""clone and execve on a host that has no more at the n-th step, for every n: nothing is left of what was begun."""
+
+import gc
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cloche.abi.errno import EMFILE, LinuxError
+from cloche.abi.sched import (
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VFORK,
+    CLONE_VM,
+)
+from cloche.fs.pidfd import install as install_pidfd
+from cloche.fs.tmpfs import TmpfsFile
+from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_done
+from cloche.kernel.exec import begin_exec
+from cloche.kernel.exit import do_exit, reap
+from cloche.kernel.task import ProcessGroup, Session, Task
+from cloche.mm.quota import KERNEL_MEMORY
+from cloche.platform.fake import FakeHost, FakePlatform, FakeThread
+from cloche.vfs.namei import path_lookup
+from cloche.vfs.opening import do_open
+from tests.unit.syscalls.world import World
+
+WORD = 0x11000  # in the parent's memory
+PROGRAM = b"/program"
+
+
+@pytest.fixture(autouse=True)
+def quick_collection() -> Iterator[None]:
+    """The collector of cycles looks at what these tests make alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+class Nursery(World):
+    """A world whose host can fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = FakeHost()
+        platform = self.kernel.platform
+        assert isinstance(platform, FakePlatform)
+        platform.host = self.host
+        self.kernel.vfork_done_hook = vfork_done
+        self.kernel.vfork_wake_hook = finish_vfork_wait
+        install_pidfd(self.kernel)
+        thread = self.task.thread
+        assert isinstance(thread, FakeThread)
+        thread.host = self.host
+        self.host.threads.append(thread)
+        session = Session(self.task.tid)
+        pgrp = ProcessGroup(self.task.tid, session)
+        pgrp.members.append(self.task.group)
+        session.groups.append(pgrp)
+        self.task.group.pgrp = pgrp
+        self.kernel.sessions[self.task.tid] = session
+        self.kernel.process_groups[self.task.tid] = pgrp
+        file = do_open(self.task, None, PROGRAM, 0o102, 0o755).get()
+        assert isinstance(file.inode, TmpfsFile)
+        file.inode.write_bytes(self.task, 0, tiny_program())
+        file.put()
+        self.task.group.set_exe(path_lookup(self.task, None, PROGRAM))
+        self.task.group.leader = self.task
+        self.kernel.by_thread[thread.ident()] = self.task
+
+    def state(self) -> dict[str, object]:
+        """Whatever a birth that failed could leave behind."""
+        while gc.collect():  # what earlier worlds held
+            pass
+        kernel, task = self.kernel, self.task
+        group = task.group
+        assert group.pgrp is not None
+        thread = task.thread
+        assert isinstance(thread, FakeThread)
+        program = path_lookup(task, None, PROGRAM).inode()
+        return {
+            "tasks": sorted(kernel.tasks),
+            "groups": sorted(kernel.groups),
+            "nested pids": dict(kernel.nested_pids),
+            "threads by ident": sorted(kernel.by_thread),
+            "children": list(group.children),
+            "process group": list(group.pgrp.members),
+            "threads": list(group.tasks),
+            "memory users": task.mm.users,
+            "file users": task.files.users,
+            "descriptors": task.files.descriptors(),
+            "kernel memory": KERNEL_MEMORY.used,
+            "namespaces": [
+                kernel.namespace_limits.quota(kind).used for kind in ("mnt", "pid", "user", "uts")
+            ],
+            "host threads": list(self.host.threads),
+            "host processes": list(self.host.processes),
+            "queued": thread.queued,
+            "program": (program.write_count, program.nlink),
+            "blocked": task.blocked,
+            "lent": task.lent_to,
+            "undo list": None if task.undo_list is None else task.undo_list.users,
+            "zombies": kernel.zombies,
+        }
+
+
+def tiny_program() -> bytes:
+    """An ELF file with one segment."""
+    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 0x100, 0x100, 0x1000)
+    return (header + segment).ljust(0x100, b"\x90")
+
+
+WAYS = {
+    "fork": 0,
+    "fork with everything": CLONE_PIDFD | CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWNS,
+    "fork that shares": CLONE_FILES | CLONE_FS | CLONE_SYSVSEM,
+    "fork that waits": CLONE_VFORK | CLONE_PARENT_SETTID,
+    "vfork": CLONE_VM | CLONE_VFORK | CLONE_PIDFD,
+    "process in the same memory": CLONE_VM,
+    "thread": CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_FILES | CLONE_FS | CLONE_SYSVSEM,
+}
+
+
+def clone_args(flags: int) -> CloneArgs:
+    args = CloneArgs()
+    args.flags = flags
+    args.exit_signal = 0 if flags & CLONE_THREAD else 17
+    args.pidfd = args.parent_tid = WORD
+    if flags & CLONE_PIDFD:
+        args.parent_tid = 0
+    return args
+
+
+def clones(world: Nursery, flags: int) -> bool:
+    """Whether there is a child; the exception is gone, and with it what its frames held."""
+    try:
+        do_clone(world.task, clone_args(flags))
+    except (LinuxError, OSError):
+        return False
+    return True
+
+
+def executes(world: Nursery) -> bool:
+    try:
+        begin_exec(world.task, path_lookup(world.task, None, PROGRAM), PROGRAM, [b"x"], [])
+    except (LinuxError, OSError):
+        return False
+    return True
+
+
+def end(world: Nursery, child: Task) -> None:
+    """The child exits and is waited for."""
+    group = child.group
+    do_exit(child, 0)
+    if group.is_zombie:
+        reap(group)
+
+
+def steps_until_done(attempt: Callable[[Nursery], bool]) -> int:
+    """Let each step fail in turn; the first that is not reached."""
+
+    def succeeds(step: int) -> bool:
+        world = Nursery()
+        before = world.state()
+        world.host.fail_at = step
+        if attempt(world):
+            return True
+        world.host.fail_at = 0
+        assert world.state() == before, step
+        return False
+
+    for step in range(1, 100):
+        if succeeds(step):
+            return step
+    pytest.fail("it never succeeds")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_clone_that_fails_leaves_nothing(way: str) -> None:
+    assert steps_until_done(lambda world: clones(world, WAYS[way])) > 2
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "thread"])
+def test_a_child_that_ends_leaves_nothing(way: str) -> None:
+    world = Nursery()
+    before = world.state()
+    do_clone(world.task, clone_args(WAYS[way]))
+    (child,) = [task for task in world.kernel.tasks.values() if task is not world.task]
+    fds = world.task.files.descriptors()
+    end(world, child)
+    for fd in fds:
+        world.task.files.close(world.task, fd)
+    after = world.state()
+    for each in (
+        "blocked",
+        "undo list",
+        "queued",
+        "kernel memory",
+        "namespaces",
+    ):  # the wait, and cycles of the dead
+        before.pop(each), after.pop(each)
+    assert after == before
+
+
+def test_there_is_no_child_without_a_place_for_its_pidfd() -> None:
+    world = Nursery()
+    world.task.group.rlimits[7] = (0, 64)
+    before = world.state()
+    with pytest.raises(LinuxError) as caught:
+        do_clone(world.task, clone_args(CLONE_PIDFD))
+    assert caught.value.errno == EMFILE
+    assert world.state() == before
+
+
+def test_an_execve_that_fails_leaves_nothing() -> None:
+    assert steps_until_done(executes) > 3
