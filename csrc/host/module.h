@@ -628,6 +628,30 @@ FUNC(run_ops) /* (thread): carry out what is queued, then stop again */
     Py_RETURN_NONE;
 }
 
+FUNC(swap) /* (thread, address, old, new): run_ops, then compare and exchange a word of the guest's */
+{
+    NEED(4);
+    THR(0);
+    STOPPED;
+    struct slot *s = t->slot;
+    s->swap_addr = U64(1);
+    s->swap_old = (uint32_t)U64(2);
+    s->swap_new = (uint32_t)U64(3);
+    s->swap_failed = 1;
+    t->swaps = t->stop_after = true;
+    start_running(t);
+    Py_RETURN_NONE;
+}
+
+FUNC(swapped) /* (thread) -> what the word held, -1 if it could not be accessed: the guest's word for it */
+{
+    NEED(1);
+    THR(0);
+    STOPPED;
+    uint32_t found = READ_ONCE(t->slot->swap_old);
+    return PyLong_FromLongLong(READ_ONCE(t->slot->swap_failed) ? -1 : (long long)found);
+}
+
 FUNC(ret) /* (thread, value) */
 {
     NEED(2);
@@ -1264,6 +1288,7 @@ static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone), ROW(cancel_ops),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
+    ROW(swap), ROW(swapped),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),

@@ -81,7 +81,7 @@ struct rec { /* a deferred write */
 };
 
 struct thr {
-    bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after;
+    bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after, swaps;
     bool has_frame;       /* stopped with a signal frame; else in a call from a patched site */
     bool is_patched;      /* GS finds its slot, unless the guest has set GS */
     bool has_result;      /* `result` is to be the call's */
@@ -747,6 +747,10 @@ static void send_round(struct thr *t)
         }
     }
     bool is_last = t->sent >= t->op_count && t->rec_sent >= t->rec_count;
+    if (is_last && t->swaps) {
+        flags |= RF_SWAP;
+        t->swaps = false;
+    }
     if (!is_last || t->stop_after)
         flags |= RF_MORE;
     else {

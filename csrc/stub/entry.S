@@ -61,6 +61,20 @@ stub_string_end:
     mov %rcx, %rax
     ret
 
+/* long stub_swap(uint32_t *word, uint32_t *old, uint32_t new): compare and exchange, *old becomes what was there; 1: a fault. */
+    .globl stub_swap, stub_swap_begin, stub_swap_end, stub_swap_fault
+stub_swap:
+    mov (%rsi), %eax
+stub_swap_begin:
+    lock cmpxchg %edx, (%rdi)
+stub_swap_end:
+    mov %eax, (%rsi)
+    xor %eax, %eax
+    ret
+stub_swap_fault:
+    mov $1, %eax
+    ret
+
 /* long stub_clone(const struct op *op, void *uc): clone with the arguments in *op.
  *
  * A new thread begins on the frame that its stack argument names.  A forked child shares the signal stack with

@@ -57,6 +57,7 @@
 #define RF_RESULT 4   /* `result` is the call's */
 /* To a K_CALL only, at most one of them: */
 #define RF_TRAP 8   /* make the call again from its own syscall instruction, with a signal frame */
+#define RF_SWAP 64 /* (with RF_MORE) compare and exchange the word that `swap_addr` names */
 #define RF_WAKE 32 /* (to any) first wake the threads whose bells are in `wakes` */
 #define RF_STOP 16  /* the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED */
 
@@ -123,7 +124,12 @@ struct slot {
     uint32_t interrupted;   /* an interrupt came meanwhile */
     uint32_t can_answer;    /* `answers` holds */
     uint32_t answers[8];    /* what the stub may answer by itself */
-    uint8_t pad1[0x600 - 0x540];
+    uint64_t swap_addr;     /* RF_SWAP: the word to change, ... */
+    uint32_t swap_old;      /* what it must hold, then what it held */
+    uint32_t swap_new;
+    uint32_t swap_failed;   /* it cannot be read and written */
+    uint32_t pad3;
+    uint8_t pad1[0x600 - 0x558];
     struct op ops[MAX_OPS];
 };
 

@@ -75,6 +75,8 @@ extern char stub_call[], stub_call_trap_jump[], stub_call_saved[], stub_call_fla
 extern char stub_leave[], stub_leave_end[], stub_again[], stub_again_end[], stub_stopped[];
 extern char stub_handler[], stub_restorer[], stub_park[];
 extern char stub_copy_begin[], stub_copy_end[], stub_string_begin[], stub_string_end[], stub_copy_fault[], stub_string_fault[];
+extern char stub_swap_begin[], stub_swap_end[], stub_swap_fault[];
+extern long stub_swap(volatile void *word, volatile uint32_t *old, uint32_t new);
 extern long stub_copy(void *to, const void *from, uint64_t length);
 extern long stub_copy_string(void *to, const void *from, uint64_t length);
 extern long stub_clone(const struct op *op, void *uc);
@@ -224,6 +226,8 @@ again:
         post(slot, K_CUT);
         goto again;
     }
+    if (reply & RF_SWAP)
+        slot->swap_failed = stub_swap((void *)slot->swap_addr, &slot->swap_old, slot->swap_new);
     if (reply & RF_MORE) {
         post(slot, K_MORE);
         goto again;
@@ -348,6 +352,10 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
         }
         if (ip >= (uint64_t)stub_string_begin && ip < (uint64_t)stub_string_end) {
             uc->regs.rip = (uint64_t)stub_string_fault;
+            return;
+        }
+        if (ip >= (uint64_t)stub_swap_begin && ip < (uint64_t)stub_swap_end) {
+            uc->regs.rip = (uint64_t)stub_swap_fault;
             return;
         }
     }

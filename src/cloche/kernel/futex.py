@@ -6,8 +6,7 @@ object and offset for shared.  As in Linux a private operation and a shared one 
 Why comparing and then queueing is safe though guest threads run meanwhile: whoever changes the word afterwards must
 call FUTEX_WAKE, and that call is handled after this one has queued the waiter.  Words are always read fresh.
 
-A change of a word by the kernel goes through `UserMemory.compare_exchange32`, which says how atomic it is towards
-running guest threads.
+Changes of a word by the kernel are in `futex_change` (how), `futex_op` (FUTEX_WAKE_OP) and `futex_pi`.
 
 Two kinds of waiters share a queue: plain ones, and those of priority-inheritance futexes (`futex_pi`), which carry the
 state of the lock that they wait for, or the word that they may be requeued to.  As in Linux, an operation of one kind
@@ -16,22 +15,7 @@ that meets a waiter of the other gives EINVAL.  `futex_exit` is what becomes of 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, EINVAL, ENOSYS, ETIMEDOUT, LinuxError
-from cloche.abi.futex import (
-    FUTEX_BITSET_MATCH_ANY,
-    FUTEX_OP_ADD,
-    FUTEX_OP_ANDN,
-    FUTEX_OP_CMP_EQ,
-    FUTEX_OP_CMP_GE,
-    FUTEX_OP_CMP_GT,
-    FUTEX_OP_CMP_LE,
-    FUTEX_OP_CMP_LT,
-    FUTEX_OP_CMP_NE,
-    FUTEX_OP_OPARG_SHIFT,
-    FUTEX_OP_OR,
-    FUTEX_OP_SET,
-    FUTEX_OP_XOR,
-)
+from cloche.abi.errno import EAGAIN, EFAULT, EINVAL, ETIMEDOUT, LinuxError
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.mman import PROT_WRITE
 from cloche.kernel.blocking import (
@@ -105,6 +89,7 @@ class FutexTable:
 
     def __init__(self) -> None:
         self.queues: dict[Key, list[FutexEntry]] = {}
+        self.changing: dict[Key, FutexOp] = {}  # a change of the word that is under way (futex_change)
         self.owned: dict[Task, list[PiState]] = {}  # locks that others wait for, by owner (futex_pi)
 
     def add(self, entry: FutexEntry) -> None:
@@ -321,66 +306,3 @@ def requeue(task: Task, source: Word, target: Word, wake_count: int, requeue_cou
     if compare >= 0 and read_word(task, source.addr) != compare:
         return -EAGAIN
     return futex_table(task.kernel).requeue(source_key, target_key, wake_count, requeue_count)
-
-
-def _sign_extend_12(value: int) -> int:
-    return value - 0x1000 if value & 0x800 else value
-
-
-def _signed(value: int) -> int:
-    return value - 0x100000000 if value & 0x80000000 else value
-
-
-def _apply(operation: int, old: int, operand: int) -> int:
-    if operation == FUTEX_OP_SET:
-        return operand & 0xFFFFFFFF
-    if operation == FUTEX_OP_ADD:
-        return (old + operand) & 0xFFFFFFFF
-    if operation == FUTEX_OP_OR:
-        return (old | operand) & 0xFFFFFFFF
-    if operation == FUTEX_OP_ANDN:
-        return old & ~operand & 0xFFFFFFFF
-    if operation == FUTEX_OP_XOR:
-        return (old ^ operand) & 0xFFFFFFFF
-    raise LinuxError(ENOSYS)
-
-
-def _compares(comparison: int, old: int, operand: int) -> bool:
-    value = _signed(old)
-    if comparison == FUTEX_OP_CMP_EQ:
-        return value == operand
-    if comparison == FUTEX_OP_CMP_NE:
-        return value != operand
-    if comparison == FUTEX_OP_CMP_LT:
-        return value < operand
-    if comparison == FUTEX_OP_CMP_GE:
-        return value >= operand
-    if comparison == FUTEX_OP_CMP_LE:
-        return value <= operand
-    if comparison == FUTEX_OP_CMP_GT:
-        return value > operand
-    raise LinuxError(ENOSYS)
-
-
-def wake_op(task: Task, first: Word, second: Word, count: int, second_count: int, encoded: int) -> int:
-    """FUTEX_WAKE_OP: change the second word, wake the first, and the second if its old value compares."""
-    first_key = futex_key(task, first.addr, is_private=first.is_private)
-    second_key = futex_key(task, second.addr, is_private=second.is_private)
-    operation = (encoded >> 28) & 7
-    operand = _sign_extend_12((encoded >> 12) & 0xFFF)
-    if (encoded >> 28) & FUTEX_OP_OPARG_SHIFT:
-        operand = 1 << (operand & 31)
-    old = read_word(task, second.addr)
-    tries = 1
-    while not compare_exchange(task, second.addr, old, _apply(operation, old, operand)):
-        if tries == CMP_RETRIES:
-            return -EAGAIN
-        tries += 1
-        old = read_word(task, second.addr)
-    is_second = _compares((encoded >> 24) & 15, old, _sign_extend_12(encoded & 0xFFF))
-    table = futex_table(task.kernel)
-    woken = table.wake(first_key, count, FUTEX_BITSET_MATCH_ANY)
-    if is_second and woken >= 0:
-        second_woken = table.wake(second_key, second_count, FUTEX_BITSET_MATCH_ANY)
-        woken = woken + second_woken if second_woken >= 0 else second_woken
-    return woken

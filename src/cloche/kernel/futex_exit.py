@@ -4,6 +4,8 @@ Called while the memory can still be read.  Everything in a robust list is the g
 the walk.
 """
 
+from typing import Final
+
 from cloche.abi.errno import LinuxError
 from cloche.abi.futex import (
     FUTEX_BITSET_MATCH_ANY,
@@ -16,6 +18,9 @@ from cloche.abi.structs import ROBUST_LIST_HEAD_SIZE, unpack_robust_list_head
 from cloche.kernel.futex import CMP_RETRIES, compare_exchange, read_word, wake
 from cloche.kernel.futex_pi import release_locks
 from cloche.kernel.task import Task
+from cloche.platform.interface import HostProcess
+
+_M64: Final = 0xFFFFFFFFFFFFFFFF
 
 
 def release_memory(task: Task) -> None:
@@ -46,47 +51,83 @@ def _wake_quietly(task: Task, addr: int) -> None:
         pass  # not a futex: nobody can wait there
 
 
+class RobustList:
+    """The robust list of a task, read entry by entry: the addresses of its words.  Everything in it is the guest's."""
+
+    def __init__(self, task: Task) -> None:
+        self.process: HostProcess = task.mm.process
+        self.head: int = task.robust_list
+        self.left: int = ROBUST_LIST_LIMIT
+        self.entry: int = 0
+        self.offset: int = 0
+        self.pending: int = 0
+        self.is_pi: bool = False
+        self.is_pending: bool = False  # the word is of a lock that was being taken or given up
+        data = self.process.read(self.head, ROBUST_LIST_HEAD_SIZE)
+        if len(data) == ROBUST_LIST_HEAD_SIZE:
+            self.entry, self.offset, self.pending = unpack_robust_list_head(data)
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Something is wrong with it: the walk is over."""
+        self.left = 0
+        self.pending = 0
+
+    def next_word(self) -> int:
+        """The address of the next word, -1 at the end."""
+        while self.left > 0 and self.entry & ~1 != self.head:
+            addr, self.is_pi = self.entry & ~1, self.entry & 1 != 0
+            data = self.process.read(addr, 8)
+            self.left -= 1
+            self.entry = int.from_bytes(data, "little")
+            if len(data) != 8:
+                self.left = 0
+            if addr != self.pending & ~1:
+                return (addr + self.offset) & _M64
+        if self.is_pending or not self.pending & ~1:
+            return -1
+        self.is_pending, self.is_pi = True, self.pending & 1 != 0
+        return ((self.pending & ~1) + self.offset) & _M64
+
+    def is_mine(self, task: Task, addr: int, value: int) -> bool:
+        """Whether a word with this value is to be marked (handle_futex_death)."""
+        if self.is_pending and not self.is_pi and not value:
+            _wake_quietly(task, addr)  # unlocked, but perhaps nobody was woken any more
+            return False
+        return value & FUTEX_TID_MASK == task.own_tid
+
+    def marked(self, task: Task, addr: int, value: int) -> None:
+        """A word of this value was marked."""
+        if not self.is_pi and value & FUTEX_WAITERS:
+            _wake_quietly(task, addr)
+
+
+def mark_of(value: int) -> int:
+    """What the word of a dead owner becomes."""
+    return (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED
+
+
 def exit_robust_list(task: Task) -> None:
-    """Walk the robust list of a task that ends (kernel/futex/core.c); whatever is wrong with it ends the walk."""
-    process = task.mm.process
-    head = task.robust_list
-    data = process.read(head, ROBUST_LIST_HEAD_SIZE)
-    if len(data) != ROBUST_LIST_HEAD_SIZE:
-        return
-    entry, offset, pending = unpack_robust_list_head(data)
-    pending_addr = pending & ~1
-    left = ROBUST_LIST_LIMIT
-    while entry & ~1 != head:
-        addr, is_pi = entry & ~1, entry & 1 != 0
-        data = process.read(addr, 8)
-        if addr != pending_addr and not _mark_dead(task, addr + offset, is_pi=is_pi, is_pending=False):
+    """Walk the robust list of a task that was killed (kernel/futex/core.c).
+
+    Its thread cannot change the words any more (`robust_exit` is for those that can): a change that another process
+    makes to a shared word at the same moment may be lost.
+    """
+    words = RobustList(task)
+    while True:
+        addr = words.next_word()
+        if addr < 0:
             return
-        left -= 1
-        if len(data) != 8 or left == 0:
-            break
-        entry = int.from_bytes(data, "little")
-    if pending_addr:
-        _mark_dead(task, pending_addr + offset, is_pi=pending & 1 != 0, is_pending=True)
-
-
-def _mark_dead(task: Task, addr: int, *, is_pi: bool, is_pending: bool) -> bool:
-    """handle_futex_death: False where the word cannot be one."""
-    addr &= 0xFFFFFFFFFFFFFFFF
-    if addr & 3:
-        return False
-    try:
-        for _attempt in range(CMP_RETRIES):
-            value = read_word(task, addr)
-            if is_pending and not is_pi and not value:
-                # Unlocked, but perhaps nobody was woken any more.
-                _wake_quietly(task, addr)
-                return True
-            if value & FUTEX_TID_MASK != task.own_tid:
-                return True
-            if compare_exchange(task, addr, value, (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED):
-                if not is_pi and value & FUTEX_WAITERS:
-                    _wake_quietly(task, addr)
-                return True
-    except LinuxError:
-        return False
-    return True
+        try:
+            if addr & 3:
+                return
+            for _attempt in range(CMP_RETRIES):
+                value = read_word(task, addr)
+                if not words.is_mine(task, addr, value):
+                    break
+                if compare_exchange(task, addr, value, mark_of(value)):
+                    words.marked(task, addr, value)
+                    break
+        except LinuxError:
+            return

@@ -20,9 +20,7 @@ from cloche.abi.futex import (
 )
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, TaskBase, block_on_time
 from cloche.kernel.futex import (
-    CMP_RETRIES,
     FutexEntry,
-    FutexOp,
     FutexTable,
     Key,
     PiState,
@@ -32,27 +30,84 @@ from cloche.kernel.futex import (
     futex_table,
     read_word,
 )
+from cloche.kernel.futex_change import ORDER, WordChange
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Task
 
 _MAX_CHAIN: Final = 1024  # /proc/sys/kernel/max_lock_depth
 
 
-class PiWait(FutexOp):
-    """A task that waits for a lock, or on a condition whose wake-up hands it the lock (FUTEX_WAIT_REQUEUE_PI)."""
+class PiWait(WordChange):
+    """A task that takes a lock or waits for it, or waits on a condition whose wake-up hands it the lock.
 
-    def __init__(self, task: Task, lock: Word, deadline_ns: int, *, is_requeue: bool) -> None:
-        super().__init__(task, deadline_ns)
+    (FUTEX_LOCK_PI, FUTEX_WAIT_REQUEUE_PI.)  Its word changes while it takes the lock (0 becomes its tid) or says that
+    it waits (FUTEX_WAITERS), and when it inherits the lock of a dead owner.
+    """
+
+    def __init__(self, task: Task, lock: Word, key: Key, deadline_ns: int, *, is_requeue: bool) -> None:
+        super().__init__(task, lock.addr, key, deadline_ns)
         self.lock: Word = lock
         self.entry: FutexEntry | None = None
         self.is_requeue: bool = is_requeue
+        self.is_try: bool = False
         self.is_granted: bool = False
+        self.is_taking: bool = False  # the change that is under way makes the lock ours
+        self.is_inheriting: bool = False  # its owner is dead: the lock is ours, and the word shall say so
+        self.is_chosen: bool = False  # somebody is about to hand it the lock
+        self.is_late: bool = False  # its time was over meanwhile
 
     def state(self) -> PiState | None:
         """Of the lock that it waits for."""
         return self.entry.pi if self.entry is not None else None
 
-    def queue(self, key: Key, state: PiState | None, requeue_key: Key | None) -> int:
+    def decide(self, value: int) -> int:
+        """futex_lock_pi_atomic."""
+        task = self.task
+        if self.is_inheriting:
+            self.new = self.heirs_word()
+            return ORDER
+        assert self.key is not None
+        tid = value & FUTEX_TID_MASK
+        if tid == task.own_tid:
+            return -EDEADLK
+        top = futex_table(task.kernel).top(self.key)
+        if top is not None:
+            state = top.pi
+            if not _is_owner(state, value, task):
+                return -EINVAL
+            assert state is not None
+            return self._join(state)
+        self.is_taking = not tid
+        if not tid:
+            self.new = value & FUTEX_OWNER_DIED | task.own_tid
+            return ORDER
+        if not value & FUTEX_WAITERS:
+            self.new = value | FUTEX_WAITERS
+            return ORDER
+        return self._attach(tid)
+
+    def changed(self) -> int:
+        if self.is_inheriting:
+            self.is_granted = True
+        return 0 if self.is_inheriting or self.is_taking else self._attach(self.old & FUTEX_TID_MASK)
+
+    def _attach(self, tid: int) -> int:
+        """Nobody waits so far, and the word says that somebody does: find the owner (attach_to_pi_owner)."""
+        task = self.task
+        assert self.key is not None
+        owner = task.kernel.tasks.get(pid_from(task.pid_ns, tid))
+        if owner is None or owner.is_exited:
+            return -ESRCH
+        return self._join(PiState(self.key, owner))
+
+    def _join(self, state: PiState) -> int:
+        if self.is_try:
+            return -EAGAIN
+        if _closes_circle(self.task, state):
+            return -EDEADLK
+        return self.wait_in(state.key, state, None)
+
+    def wait_in(self, key: Key, state: PiState | None, requeue_key: Key | None) -> int:
         """Wait in the queue of `key`; BLOCKED."""
         table = futex_table(self.task.kernel)
         entry = FutexEntry(self, 0, key, FUTEX_BITSET_MATCH_ANY)
@@ -63,14 +118,35 @@ class PiWait(FutexOp):
         table.add(entry)
         return block_on_time(self.task, self)
 
-    def wake(self, index: int) -> None:
-        raise AssertionError("plain operations leave it alone")
-
     def grant(self) -> None:
         """The task owns the lock: off the queue, and on it goes."""
         self.is_granted = True
         self.leave()
         self.task.make_ready()
+
+    def inherit(self) -> None:
+        """The owner is dead and this task owns the lock now: off the queue, and on it goes once the word says so.
+
+        No other change of the word is under way: where there are waiters only the owner makes them.  It begins at once,
+        so that nobody takes what the dead one's robust list has marked as free.
+        """
+        task = self.task
+        self.leave()
+        self.is_inheriting = True
+        self.tries = 0
+        try:
+            if task.is_running_ops:  # its thread works for a tracer
+                compare_exchange(task, self.addr, read_word(task, self.addr), self.heirs_word())
+            elif self.look(read_word(task, self.addr)) == BLOCKED:
+                return
+        except LinuxError:
+            pass  # the word is gone or read-only: it owns what it cannot see
+        self.is_granted = True
+        task.make_ready()
+
+    def heirs_word(self) -> int:
+        """What the word of an inherited lock is."""
+        return self.task.own_tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
 
     def leave(self) -> None:
         """Off the queue."""
@@ -83,19 +159,106 @@ class PiWait(FutexOp):
                 _count_out(table, entry.pi)
 
     def retry(self, task: TaskBase) -> int:
-        return 0 if self.is_granted else BLOCKED
+        if self.is_granted:
+            return 0
+        if self.entry is None:  # not yet in a queue, or no more
+            if not self.is_inheriting:
+                return super().retry(task)
+            try:
+                result = super().retry(task)
+            except LinuxError:
+                result = 0
+            return BLOCKED if result == BLOCKED else 0  # even where the word cannot be changed
+        return -ETIMEDOUT if self.is_late and not self.is_chosen else BLOCKED
 
     def timed_out(self, task: TaskBase) -> int:
-        return 0 if self.is_granted else -ETIMEDOUT
+        if self.is_granted:
+            return 0
+        if self.is_chosen or self.is_inheriting:
+            self.is_late = True
+            return BLOCKED
+        return -ETIMEDOUT
 
     def interrupted(self, task: TaskBase) -> int:
         if self.is_granted:
             return 0
+        if self.is_ordered or self.is_chosen or self.is_inheriting:
+            return BLOCKED
         # Once requeued it cannot start over: the word of the condition has changed.
         return -EAGAIN if self.is_requeue and self.state() is not None else -ERESTARTNOINTR
 
     def finished(self, task: TaskBase) -> None:
+        super().finished(task)
         self.leave()
+
+
+class HandOver(WordChange):
+    """A change that makes the lock that of a waiter, who is held where he is until it has happened."""
+
+    def __init__(self, task: Task, addr: int, key: Key) -> None:
+        super().__init__(task, addr, key)
+        self.chosen: PiWait | None = None
+
+    def choose(self, op: PiWait) -> None:
+        """The waiter."""
+        op.is_chosen = True
+        self.chosen = op
+
+    def undecided(self) -> None:
+        op = self.chosen
+        if op is not None:
+            self.chosen = None
+            op.is_chosen = False
+            op.task.make_ready()  # it may be late, or interrupted
+
+    def take_chosen(self) -> PiWait | None:
+        """The waiter, free to go; None if he has died meanwhile."""
+        op = self.chosen
+        self.chosen = None
+        if op is None:
+            return None
+        op.is_chosen = False
+        return op if op.task.blocked is op and not op.task.is_exited else None
+
+
+class PiUnlock(HandOver):
+    """FUTEX_UNLOCK_PI."""
+
+    def __init__(self, task: Task, addr: int, key: Key) -> None:
+        super().__init__(task, addr, key)
+        self.owner_tid: int = task.own_tid  # whose the word says that it is
+        self.has_died: int = 0  # FUTEX_OWNER_DIED, once it was handed to somebody who died at that moment
+
+    def decide(self, value: int) -> int:
+        task = self.task
+        assert self.key is not None
+        if value & FUTEX_TID_MASK != self.owner_tid:
+            return 0 if self.has_died else -EPERM
+        table = futex_table(task.kernel)
+        top = table.top(self.key)
+        if top is None:
+            self.new = self.has_died
+            return ORDER
+        state = top.pi
+        if state is None or state.owner is not task:
+            return -EINVAL
+        op = _next_waiter(table, state)
+        assert op is not None
+        self.choose(op)
+        self.new = op.task.own_tid | FUTEX_WAITERS | self.has_died
+        return ORDER
+
+    def changed(self) -> int:
+        chosen = self.chosen
+        if chosen is None:
+            return 0
+        op = self.take_chosen()
+        state = op.state() if op is not None else None
+        if op is None or state is None:
+            self.owner_tid, self.has_died = chosen.task.own_tid, FUTEX_OWNER_DIED
+            return self.start()
+        _hand_over(futex_table(self.task.kernel), state, op)
+        return 0
 
 
 def _count_in(table: FutexTable, state: PiState) -> None:
@@ -126,6 +289,16 @@ def _next_waiter(table: FutexTable, state: PiState) -> PiWait | None:
     return None
 
 
+def _is_owner(state: PiState | None, value: int, task: Task) -> bool:
+    """Whether the word agrees with what is known of its owner (attach_to_pi_state)."""
+    if state is None:
+        return False
+    tid = value & FUTEX_TID_MASK
+    if not tid and value & FUTEX_OWNER_DIED:
+        return True  # he is about to die, and his robust list was seen to
+    return pid_in(task.pid_ns, state.owner.tid) == tid
+
+
 def _hand_over(table: FutexTable, state: PiState, op: PiWait) -> None:
     """`op`'s task owns the lock now; the word says so already."""
     _disown(table, state)
@@ -148,72 +321,19 @@ def _closes_circle(task: Task, state: PiState) -> bool:
     return True
 
 
-def _take(task: Task, addr: int, key: Key, taker: Task, *, sets_waiters: bool) -> tuple[bool, PiState | None]:
-    """Take the lock for `taker` if it is free, else say who owns it (futex_lock_pi_atomic).
-
-    (taken, state); a lock that was taken has a state only if `sets_waiters`.  Raises LinuxError.
-    """
-    table = futex_table(task.kernel)
-    for _attempt in range(CMP_RETRIES):
-        value = read_word(task, addr)
-        tid = value & FUTEX_TID_MASK
-        if tid == taker.own_tid:
-            raise LinuxError(EDEADLK)
-        top = table.top(key)
-        if top is not None:
-            state = top.pi
-            if state is None or pid_in(taker.pid_ns, state.owner.tid) != tid:
-                raise LinuxError(EINVAL)
-            return False, state
-        if not tid:
-            new = value & FUTEX_OWNER_DIED | taker.own_tid | (FUTEX_WAITERS if sets_waiters else 0)
-            if compare_exchange(task, addr, value, new):
-                return True, PiState(key, taker) if sets_waiters else None
-            continue
-        if not value & FUTEX_WAITERS and not compare_exchange(task, addr, value, value | FUTEX_WAITERS):
-            continue
-        owner = task.kernel.tasks.get(pid_from(task.pid_ns, tid))
-        if owner is None or owner.is_exited:
-            raise LinuxError(ESRCH)
-        return False, PiState(key, owner)
-    raise LinuxError(EAGAIN)
-
-
 def lock(task: Task, word: Word, deadline_ns: int, *, is_try: bool) -> int:
     """FUTEX_LOCK_PI until `deadline_ns` of CLOCK_MONOTONIC (-1: for ever), FUTEX_TRYLOCK_PI."""
     key = futex_key(task, word.addr, is_private=word.is_private)
-    taken, state = _take(task, word.addr, key, task, sets_waiters=False)
-    if taken or state is None:
-        return 0
-    if is_try:
-        return -EAGAIN
-    if _closes_circle(task, state):
-        return -EDEADLK
-    return PiWait(task, word, deadline_ns, is_requeue=False).queue(key, state, None)
+    op = PiWait(task, word, key, deadline_ns, is_requeue=False)
+    op.is_try = is_try
+    return op.start()
 
 
 def unlock(task: Task, word: Word) -> int:
     """FUTEX_UNLOCK_PI: to the next waiter, if there is one."""
-    table = futex_table(task.kernel)
-    for _attempt in range(CMP_RETRIES):
-        value = read_word(task, word.addr)
-        if value & FUTEX_TID_MASK != task.own_tid:
-            return -EPERM
-        key = futex_key(task, word.addr, is_private=word.is_private)
-        top = table.top(key)
-        if top is None:
-            if compare_exchange(task, word.addr, value, 0):
-                return 0
-            continue
-        state = top.pi
-        if state is None or state.owner is not task:
-            return -EINVAL
-        op = _next_waiter(table, state)
-        assert op is not None
-        if compare_exchange(task, word.addr, value, op.task.own_tid | FUTEX_WAITERS):
-            _hand_over(table, state, op)
-            return 0
-    return -EAGAIN
+    if read_word(task, word.addr) & FUTEX_TID_MASK != task.own_tid:
+        return -EPERM
+    return PiUnlock(task, word.addr, futex_key(task, word.addr, is_private=word.is_private)).start()
 
 
 def wait_requeue(task: Task, word: Word, target: Word, deadline_ns: int) -> int:
@@ -226,7 +346,7 @@ def wait_requeue(task: Task, word: Word, target: Word, deadline_ns: int) -> int:
         return -EAGAIN
     if key == target_key:
         return -EINVAL
-    return PiWait(task, target, deadline_ns, is_requeue=True).queue(key, None, target_key)
+    return PiWait(task, target, target_key, deadline_ns, is_requeue=True).wait_in(key, None, target_key)
 
 
 def requeue(task: Task, source: Word, target: Word, wake_count: int, requeue_count: int, value: int) -> int:
@@ -239,36 +359,91 @@ def requeue(task: Task, source: Word, target: Word, wake_count: int, requeue_cou
         return -EINVAL
     if read_word(task, source.addr) != value:
         return -EAGAIN
-    table = futex_table(task.kernel)
-    top = table.top(source_key)
-    if top is None:
-        return 0
-    if top.requeue_key != target_key or top.pi is not None:
-        return -EINVAL
-    first = top.op
-    assert isinstance(first, PiWait)
-    taken, state = _take(task, target.addr, target_key, first.task, sets_waiters=requeue_count > 0)
-    done = 0
-    if taken:
-        first.grant()
-        done = 1
-    for entry in list(table.queues.get(source_key, [])):
-        if done - wake_count >= requeue_count or state is None:
-            break
-        if entry.requeue_key != target_key or entry.pi is not None:
+    return PiRequeue(task, source_key, target.addr, target_key, requeue_count).start()
+
+
+class PiRequeue(HandOver):
+    """FUTEX_CMP_REQUEUE_PI: the first waiter takes the lock if it is free; the others, and else he too, wait for it."""
+
+    def __init__(self, task: Task, source_key: Key, addr: int, target_key: Key, requeue_count: int) -> None:
+        super().__init__(task, addr, target_key)
+        self.source_key: Key = source_key
+        self.requeue_count: int = requeue_count
+        self.is_taking: bool = False
+
+    def decide(self, value: int) -> int:
+        task, key = self.task, self.key
+        assert key is not None
+        table = futex_table(task.kernel)
+        first = table.top(self.source_key)
+        if first is None:
+            return 0
+        if first.requeue_key != key or first.pi is not None:
             return -EINVAL
-        if _closes_circle(entry.op.task, state):
+        op = first.op
+        assert isinstance(op, PiWait)
+        tid = value & FUTEX_TID_MASK
+        if tid == op.task.own_tid:
             return -EDEADLK
-        table.remove(entry)
-        entry.key, entry.pi, entry.requeue_key = target_key, state, None
-        _count_in(table, state)
-        table.add(entry)
-        done += 1
-    return done
+        top = table.top(key)
+        if top is not None:
+            state = top.pi
+            if not _is_owner(state, value, op.task):
+                return -EINVAL
+            assert state is not None
+            return self._move(state, 0)
+        self.is_taking = not tid
+        if not tid:
+            waiters = FUTEX_WAITERS if self.requeue_count > 0 else 0
+            self.new = value & FUTEX_OWNER_DIED | op.task.own_tid | waiters
+            self.choose(op)
+            return ORDER
+        if not value & FUTEX_WAITERS:
+            self.new = value | FUTEX_WAITERS
+            return ORDER
+        return self._attach(tid)
+
+    def changed(self) -> int:
+        if not self.is_taking:
+            return self._attach(self.old & FUTEX_TID_MASK)
+        assert self.key is not None
+        op = self.take_chosen()
+        if op is None:
+            return 1  # he died as the owner
+        op.grant()
+        return self._move(PiState(self.key, op.task), 1) if self.requeue_count > 0 else 1
+
+    def _attach(self, tid: int) -> int:
+        task = self.task
+        assert self.key is not None
+        owner = task.kernel.tasks.get(pid_from(task.pid_ns, tid))
+        if owner is None or owner.is_exited:
+            return -ESRCH
+        return self._move(PiState(self.key, owner), 0)
+
+    def _move(self, state: PiState, done: int) -> int:
+        """Make the waiters of the condition wait for the lock: how many there were in all."""
+        table = futex_table(self.task.kernel)
+        for entry in list(table.queues.get(self.source_key, [])):
+            if done - 1 >= self.requeue_count:
+                break
+            if entry.requeue_key != state.key or entry.pi is not None:
+                return -EINVAL
+            if _closes_circle(entry.op.task, state):
+                return -EDEADLK
+            table.remove(entry)
+            entry.key, entry.pi, entry.requeue_key = state.key, state, None
+            _count_in(table, state)
+            table.add(entry)
+            done += 1
+        return done
 
 
 def release_locks(task: Task) -> None:
-    """A task dies: it waits no more, and the locks that others wait for pass on (exit_pi_state_list)."""
+    """A task dies: it waits no more, and the locks that others wait for pass on (exit_pi_state_list).
+
+    The heirs' own threads change the words, since this one is about to be gone.
+    """
     op = task.blocked
     if isinstance(op, PiWait):
         op.leave()
@@ -277,13 +452,7 @@ def release_locks(task: Task) -> None:
         heir = _next_waiter(table, state)
         if heir is None:
             continue
-        try:
-            for _attempt in range(CMP_RETRIES):
-                value = read_word(heir.task, heir.lock.addr)
-                if compare_exchange(
-                    heir.task, heir.lock.addr, value, heir.task.own_tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
-                ):
-                    break
-        except LinuxError:
-            pass  # its memory is gone or read-only: it owns what it cannot see
-        _hand_over(table, state, heir)
+        state.owner = heir.task
+        if state.waiters > 1:
+            table.owned.setdefault(heir.task, []).append(state)
+        heir.inherit()

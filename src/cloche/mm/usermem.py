@@ -92,8 +92,7 @@ class UserMemory:
     def compare_exchange32(self, addr: int, old: int, new: int) -> int:
         """Replace the aligned word at `addr` by `new` if it is `old`; the unsigned value found (`old`: replaced).
 
-        Raises LinuxError(EFAULT).  NOT ATOMIC towards running guest threads of the same memory: a read, then a write.
-        A store of a guest between the two is lost.  It is to become one operation of the platform.
+        Raises LinuxError(EFAULT).  A read, then a write: for memory that nobody else runs on (kernel.futex_change).
         """
         data = self.process.read(addr, 4)
         if len(data) != 4:

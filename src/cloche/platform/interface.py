@@ -256,6 +256,24 @@ class HostThread:
         """
         raise NotImplementedError
 
+    def can_swap(self) -> bool:
+        """Whether the platform has `swap`."""
+        return False
+
+    def swap(self, addr: int, old: int, new: int) -> None:
+        """As run_ops, then have the thread replace the aligned 32-bit word at `addr` by `new` if it is `old`.
+
+        One atomic instruction, towards whoever else runs on that memory.  EV_OPS_DONE follows.
+        """
+        raise NotImplementedError
+
+    def swapped(self) -> int:
+        """After EV_OPS_DONE: the unsigned value that `swap` found, -1 if it could not access the word.
+
+        It is the guest's own claim about its own memory.
+        """
+        raise NotImplementedError
+
     def has_frame(self) -> bool:
         """Whether all registers of the stopped thread can be read and set.
 

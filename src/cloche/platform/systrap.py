@@ -345,6 +345,15 @@ class SystrapThread(HostThread):
     def run_ops(self) -> None:
         _native.run_ops(self.handle)
 
+    def can_swap(self) -> bool:
+        return True
+
+    def swap(self, addr: int, old: int, new: int) -> None:
+        _native.swap(self.handle, addr, old, new)
+
+    def swapped(self) -> int:
+        return _native.swapped(self.handle)
+
     def has_frame(self) -> bool:
         return _native.has_frame(self.handle)
 

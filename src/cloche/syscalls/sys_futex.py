@@ -31,6 +31,7 @@ from cloche.abi.structs import KTIME_MAX, ROBUST_LIST_HEAD_SIZE, TIMESPEC_SIZE, 
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME
 from cloche.kernel import futex, futex_pi
 from cloche.kernel.access import find_task, may_access
+from cloche.kernel.futex_op import wake_op
 from cloche.kernel.itimers import monotonic_deadline
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
@@ -77,7 +78,7 @@ def sys_futex(task: Task, args: Args) -> int:
         second = futex.Word(to_u64(args.a4), 0, 0, is_private=is_private)
         count, second_count = to_i32(args.a2), to_i32(args.a3)
         if command == FUTEX_WAKE_OP:
-            return futex.wake_op(task, first, second, count, second_count, to_u32(args.a5))
+            return wake_op(task, first, second, count, second_count, to_u32(args.a5))
         compare = to_u32(args.a5) if command == FUTEX_CMP_REQUEUE else -1
         return futex.requeue(task, first, second, count, second_count, compare)
     return _pi_futex(task, args, command, clock, is_private=is_private)

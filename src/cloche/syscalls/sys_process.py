@@ -26,6 +26,7 @@ from cloche.kernel.clone import CloneArgs, do_clone
 from cloche.kernel.exec import begin_exec, lookup_for_exec
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_from, pid_in
+from cloche.kernel.robust_exit import exit_robustly
 from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
@@ -311,11 +312,15 @@ def sys_execveat(task: Task, args: Args) -> int:
 # -- exit and wait ---------------------------------------------------------------------------------------------
 def sys_exit(task: Task, args: Args) -> int:
     """_exit(2) of one thread."""
+    if task.robust_list:
+        return exit_robustly(task, (args.a0 & 0xFF) << 8, is_group=False)
     return do_exit(task, (args.a0 & 0xFF) << 8)
 
 
 def sys_exit_group(task: Task, args: Args) -> int:
     """exit_group(2)."""
+    if task.robust_list:
+        return exit_robustly(task, (args.a0 & 0xFF) << 8, is_group=True)
     do_group_exit(task.group, (args.a0 & 0xFF) << 8)
     return DEAD
 

@@ -1,0 +1,153 @@
+"""Changes of futex words by the kernel, atomic towards the threads that run meanwhile (futex_cmpxchg_value_locked).
+
+Owns `WordChange`: a call that reads a word, decides what it shall become, and goes on once that has happened.  The
+change is one `lock cmpxchg` by the stub of the calling thread, which is stopped in its call: it works on whatever that
+thread has mapped, private or shared, and a fault there is the thread's own.  The sentry cannot do it: a read and a
+write by process_vm_readv leave room for a guest's unlock in between, which would be lost.  Where nobody else can run on
+the memory the two are enough, and cheaper.
+
+What the thread answers is its claim about its own memory, and believed: by a lie it could do no more than by writing
+the word itself, to those who share it.  The sentry's own state changes as if the word had.
+
+While a change is under way no other of the same key begins (`FutexTable.changing`; the others wait, and can be
+interrupted), so what was decided still holds when it has happened.  Only those who share the memory can hold each
+other up so, and a change whose task is gone, or does something else, no longer counts.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
+from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, TaskBase, also_wait, block_on, block_on_time
+from cloche.kernel.futex import CMP_RETRIES, FutexOp, Key, compare_exchange, futex_table, read_word
+from cloche.kernel.task import Task
+from cloche.vfs.waitqueue import WaitQueue
+
+ORDER: Final = -(1 << 41)  # what `decide` returns after it has set `new`
+
+
+def is_alone(task: Task) -> bool:
+    """Whether no other guest thread can run on the private memory of `task`, which is stopped."""
+    return task.mm.users == 1 or not task.thread.can_swap()
+
+
+class WordChange(FutexOp):
+    """A call that changes a word: `decide` says how, `changed` is what follows."""
+
+    def __init__(self, task: Task, addr: int, key: Key | None, deadline_ns: int = -1) -> None:
+        super().__init__(task, deadline_ns)
+        self.addr: int = addr
+        self.key: Key | None = key  # None: it need not be alone
+        self.old: int = 0
+        self.new: int = 0
+        self.is_ordered: bool = False  # the thread is at it
+        self.tries: int = 0
+        self.queue: WaitQueue = WaitQueue()  # changes of the same key that wait for this one
+
+    def decide(self, value: int) -> int:
+        """The word is `value`: ORDER, with `new`, or the call's result (BLOCKED if it waits for something else).
+
+        Raises LinuxError.
+        """
+        raise NotImplementedError
+
+    def changed(self) -> int:
+        """The word was `old` and is `new`: the call's result."""
+        raise NotImplementedError
+
+    def undecided(self) -> None:
+        """The word was something else: what `decide` has noted no longer holds."""
+
+    def wake(self, index: int) -> None:
+        raise AssertionError("plain operations leave it alone")
+
+    def start(self) -> int:
+        """The call's result, or BLOCKED.  Raises LinuxError."""
+        holder = self._holder()
+        if holder is not None:
+            return block_on(self.task, self, holder.queue)
+        return self.look(read_word(self.task, self.addr))
+
+    def _holder(self) -> "WordChange | None":
+        """Another change of the word that is under way."""
+        key = self.key
+        if key is None:
+            return None
+        changing = futex_table(self.task.kernel).changing
+        found = changing.get(key)
+        if not isinstance(found, WordChange) or found is self:
+            return None
+        if found.is_ordered and found.task.blocked is found and not found.task.is_exited:
+            return found
+        del changing[key]
+        return None
+
+    def look(self, value: int) -> int:
+        """The word is `value`: decide, and order the change or make it."""
+        task = self.task
+        while self.tries < CMP_RETRIES:
+            self.tries += 1
+            result = self.decide(value)
+            if result != ORDER:
+                return result
+            self.old = value
+            if self.is_private() and is_alone(task):
+                if compare_exchange(task, self.addr, value, self.new):
+                    return self.changed()
+                self.undecided()
+                value = read_word(task, self.addr)
+                continue
+            if not task.thread.can_swap():
+                raise LinuxError(EAGAIN)
+            self.is_ordered = True
+            if self.key is not None:
+                futex_table(task.kernel).changing[self.key] = self
+            block_on_time(task, self)
+            task.is_running_ops = True
+            task.thread.swap(self.addr, value, self.new)
+            return BLOCKED
+        return -EAGAIN
+
+    def is_private(self) -> bool:
+        """Whether only this address space has the word."""
+        area = self.task.mm.find(self.addr)
+        return not self.task.thread.can_swap() or area is None or not area.is_shared()
+
+    def release(self) -> None:
+        """No longer at it: the next may begin."""
+        if not self.is_ordered:
+            return
+        self.is_ordered = False
+        if self.key is not None:
+            changing = futex_table(self.task.kernel).changing
+            if changing.get(self.key) is self:
+                del changing[self.key]
+            self.queue.wake()
+
+    def retry(self, task: TaskBase) -> int:
+        """The thread has answered, or another change is over."""
+        if not self.is_ordered:
+            holder = self._holder()
+            if holder is not None:
+                if holder.queue not in self.queues:
+                    also_wait(task, self, holder.queue)
+                return BLOCKED
+            return self.look(read_word(self.task, self.addr))
+        if self.task.is_running_ops:
+            return BLOCKED
+        found = self.task.thread.swapped()
+        self.release()
+        if found < 0:
+            self.undecided()
+            return -EFAULT
+        if found == self.old:
+            return self.changed()
+        self.undecided()
+        return self.look(found)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return BLOCKED if self.is_ordered else -ERESTARTNOINTR
+
+    def finished(self, task: TaskBase) -> None:
+        if self.is_ordered:
+            self.undecided()
+        self.release()
