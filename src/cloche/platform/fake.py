@@ -98,6 +98,9 @@ class FakeThread(HostThread):
         self.resumed: int = 0
         self.interrupts: int = 0
         self.drops: int = 0  # orders to keep only some descriptors
+        self.is_swapping: bool = False  # whether it has `swap`
+        self.meanwhile: list[bytes] = []  # what others store in the word before each of its swaps
+        self.found: int = -1
 
     def process(self) -> HostProcess:
         return self._process
@@ -135,6 +138,20 @@ class FakeThread(HostThread):
             return os.write(fd, data)
         except OSError as error:
             return -(error.errno or 5)
+
+    def can_swap(self) -> bool:
+        return self.is_swapping
+
+    def swap(self, addr: int, old: int, new: int) -> None:
+        if self.meanwhile:
+            self._process.write(addr, self.meanwhile.pop(0))
+        data = self._process.read(addr, 4)
+        self.found = int.from_bytes(data, "little") if len(data) == 4 else -1
+        if self.found == old:
+            self._process.write(addr, new.to_bytes(4, "little"))
+
+    def swapped(self) -> int:
+        return self.found
 
     def interrupt(self) -> None:
         self.interrupts += 1
