@@ -299,6 +299,18 @@ class GoferDir(GoferInode):
         self._added(name, inode)
         return inode
 
+    def tmpfile(self, ctx: Context, mode: int) -> Inode:
+        self._check_writable()
+        host = self.host
+        uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFREG)
+        fd, attr, pin = host.client.tmpfile(self.fid(), mode & 0o7777, host.host_uid(uid), host.host_gid(gid))
+        inode = GoferInode(host, attr)
+        inode.has_address = False
+        inode.write_fd, inode.is_write_fd_readable, inode.pin = fd, True, pin
+        host.remember(inode)
+        host.park_new(inode)
+        return inode
+
     def mkdir(self, ctx: Context, name: bytes, mode: int) -> Inode:
         self._check_writable()
         host = self.host
@@ -335,7 +347,7 @@ class GoferDir(GoferInode):
     def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
         self._check_writable()
         assert isinstance(inode, GoferInode)
-        fid, own = inode.name_address()
+        fid, own = inode.name_address() if inode.has_address else inode.address()
         attr = self.host.client.link(fid, own, self.fid(), name)
         if attr.ino != inode.host_ino or attr.dev != inode.host_dev:
             raise LinuxError(ESTALE)  # the host replaced the source meanwhile

@@ -29,6 +29,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_APPEND
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
+from cloche.abi.xattr import USER_PREFIX
 from cloche.fs.text import open_text
 from cloche.mm.content import next_content_key
 from cloche.mm.text import PatchedText
@@ -431,6 +432,8 @@ class GoferInode(Inode):
         return self.host.client.getxattr(fid, own, name)
 
     def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
+        if name == USER_PREFIX:
+            raise LinuxError(EINVAL)
         fid, own = self.address()
         self.host.client.setxattr(fid, own, name, value, flags)
         self.is_stale = True  # ctime

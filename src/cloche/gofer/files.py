@@ -19,6 +19,7 @@ from cloche.abi.errno import (
     EINVAL,
     EISDIR,
     ELOOP,
+    ENFILE,
     EOPNOTSUPP,
     EPERM,
     EROFS,
@@ -271,6 +272,28 @@ class Files:
             os.unlink(name, dir_fd=dir_fd)
             raise
 
+    def tmpfile(self, node: Node, mode: int, uid: int, gid: int) -> tuple[int, os.stat_result, int]:
+        """A new file without a name, opened, and its fid."""
+        if mode & ~0o7777:
+            raise LinuxError(EINVAL)
+        if not node.attach.is_writable:
+            raise LinuxError(EROFS)
+        fd = os.open(
+            b".", os.O_TMPFILE | os.O_RDWR | _OPEN_FLAGS, mode & 0o777, dir_fd=self._table.dir_fd(node)
+        )
+        try:
+            _chown_new(fd, b"", uid, gid)
+            mode = _allowed_mode(node, stat_module.S_IFREG, mode)
+            if mode & 0o7000:
+                os.fchmod(fd, mode)
+            pin = self._pin(node, fd, wants_pin=True)
+            if not pin:
+                raise LinuxError(ENFILE)
+            return fd, os.fstat(fd), pin
+        except BaseException:
+            os.close(fd)
+            raise
+
     def fsync(self, node: Node, name: bytes) -> None:
         pinned = self.pin(node, name)
         try:
@@ -348,7 +371,8 @@ class Files:
         # From a read-only attach point a link would make the file writable through the other.
         if node.attach is not new_node.attach:
             raise LinuxError(EXDEV)
-        self.writable_dir(node, name)
+        if not (node.is_pin and not name):
+            self.writable_dir(node, name)
         self.writable_dir(new_node, new_name)
         pinned = self.pin(node, name)
         try:

@@ -45,6 +45,7 @@ from cloche.wire.gofer import (
     OP_SYMLINK,
     OP_SYNCFS,
     OP_TEXT,
+    OP_TMPFILE,
     OP_UNLINK,
     OP_WALK,
     SET_ALL,
@@ -117,7 +118,7 @@ class Server:
             if op in (OP_OPENDIR, OP_LIST):
                 self._listing(op, reader)
                 return
-            if op in (OP_OPEN, OP_CREATE):
+            if op in (OP_OPEN, OP_CREATE, OP_TMPFILE):
                 self._donate(op, reader)
                 return
             if op == OP_OPEN_MANY:
@@ -209,6 +210,12 @@ class Server:
         self._channel.send(0, 0, chunk)
 
     def _donate(self, op: int, reader: Reader) -> None:
+        if op == OP_TMPFILE:
+            node = self._node(reader)
+            mode, uid, gid = reader.u32(), reader.u32(), reader.u32()
+            reader.end()
+            self._give(*self._files.tmpfile(node, mode, uid, gid))
+            return
         node, name = self._target(reader)
         if op == OP_OPEN:
             flags, dev, ino, pin = reader.u32(), reader.u64(), reader.u64(), reader.u32()
@@ -219,6 +226,9 @@ class Server:
             pin = reader.u32()
             reader.end()
             fd, st, fid = self._files.create(node, name, flags, mode, uid, gid, wants_pin=pin == 1)
+        self._give(fd, st, fid)
+
+    def _give(self, fd: int, st: os.stat_result, fid: int) -> None:
         try:
             self._channel.send(0, 0, pack_stat(st) + pack_u64(fid), fd)
         finally:

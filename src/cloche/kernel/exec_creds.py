@@ -42,9 +42,10 @@ def may_suid(task: Task, path: Path) -> bool:
 def _set_ids(task: Task, path: Path, new: Credentials) -> None:
     """bprm_fill_uid."""
     inode = path.inode()
-    mode = inode.mode
-    if mode & (S_ISUID | S_ISGID) == 0 or new.no_new_privs or not may_suid(task, path):
+    if inode.mode & (S_ISUID | S_ISGID) == 0 or new.no_new_privs or not may_suid(task, path):
         return
+    inode.refresh_owner(task)
+    mode = inode.mode
     ns = new.user_ns
     if ns is not None and not ns.has_ids(inode.uid, inode.gid):
         return

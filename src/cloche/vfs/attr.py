@@ -383,6 +383,7 @@ def vfs_setxattr(ctx: Context, path: Path, name: bytes, value: bytes, flags: int
         raise LinuxError(E2BIG)
     want_write(path.mount)
     inode = path.inode()
+    inode.refresh_owner(ctx)
     if name == NAME_CAPS:
         value = stored_value(ctx.creds, inode, value)
     _xattr_permission(ctx, inode, name, MAY_WRITE)
@@ -403,6 +404,7 @@ def vfs_removexattr(ctx: Context, path: Path, name: bytes) -> None:
     _check_xattr_name(name)
     want_write(path.mount)
     inode = path.inode()
+    inode.refresh_owner(ctx)
     _xattr_permission(ctx, inode, name, MAY_WRITE)
     inode.removexattr(ctx, name)
     notify_path(path, IN_ATTRIB)

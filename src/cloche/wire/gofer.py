@@ -30,6 +30,7 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     FSYNC        fid, name                                           -
     SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
+    TMPFILE      fid, mode u32, uid u32, gid u32                     attr, fid u64 + a descriptor
     FORGET       fid …                                               none: it is not answered
     TEXT         fid, name, dev u64, ino u64                         attr, lasts u8 + a descriptor of text, or none
     MKNOD        fid, name, mode u32, uid u32, gid u32               attr (of a FIFO or a socket, nothing else)
@@ -74,7 +75,8 @@ OP_SYNCFS: Final = 23
 OP_TEXT: Final = 24
 OP_OPEN_MANY: Final = 25
 OP_FORGET: Final = 26
-OP_LAST: Final = 26
+OP_TMPFILE: Final = 27
+OP_LAST: Final = 27
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 

@@ -39,6 +39,7 @@ from cloche.wire.gofer import (
     OP_SYMLINK,
     OP_SYNCFS,
     OP_TEXT,
+    OP_TMPFILE,
     OP_UNLINK,
     OP_WALK,
     STATFS,
@@ -243,7 +244,8 @@ class GoferClient:
         `flags`: the access mode, O_APPEND and O_TRUNC.  With `ino` not 0 it must still be that inode
         (ESTALE).
         """
-        return self._open(fid, name, flags, dev, ino, 0)[:2]
+        fd, attr, _pin = self._open(fid, name, flags, dev, ino, 0)
+        return fd, attr
 
     def open_pinned(self, fid: int, name: bytes, flags: int, dev: int, ino: int) -> tuple[int, Attr, int]:
         """The same, and a fid for the file itself, 0 if there is none (the attach point is read-only, or too many)."""
@@ -321,13 +323,18 @@ class GoferClient:
     ) -> tuple[int, Attr]:
         """A new regular file (EEXIST if the name is taken), opened."""
         body = pack_target(fid, name) + pack_u32(flags, mode, uid, gid, 0)
-        return self._call_for_fd(OP_CREATE, body)[:2]
+        fd, attr, _pin = self._call_for_fd(OP_CREATE, body)
+        return fd, attr
 
     def create_pinned(
         self, fid: int, name: bytes, flags: int, mode: int, uid: int, gid: int
     ) -> tuple[int, Attr, int]:
         """The same, and a fid for the file itself as `open_pinned` gives it."""
         return self._call_for_fd(OP_CREATE, pack_target(fid, name) + pack_u32(flags, mode, uid, gid, 1))
+
+    def tmpfile(self, fid: int, mode: int, uid: int, gid: int) -> tuple[int, Attr, int]:
+        """A new regular file without a name, opened, and its fid."""
+        return self._call_for_fd(OP_TMPFILE, pack_u64(fid) + pack_u32(mode, uid, gid))
 
     def fsync(self, fid: int, name: bytes) -> None:
         """Synchronise a directory (or a file) to its device."""

@@ -42,7 +42,7 @@ RO, RW, SHARED, SHARED_RO = range(4)
 
 def entries(file: FileDescription, ctx: Context, room: int = 1 << 20) -> list[tuple[bytes, int, int]]:
     """Name, inode number and d_type of what one getdents64 with a buffer of `room` bytes gives."""
-    emitter = Dirents(room, is_old=False)
+    emitter = Dirents(room, room, is_old=False)
     assert file.iterate(ctx, emitter) == 0
     rows = []
     for record in emitter.parts:

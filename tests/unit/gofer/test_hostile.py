@@ -327,9 +327,13 @@ def test_random_requests_neither_kill_nor_escape(rig: Rig) -> None:
     for _attempt in range(3000):
         fid = rng.choice([0, 1, 2, 3, 4, 5, 6, rng.getrandbits(64)])
         body = pack_target(fid, rng.choice(names))
-        op = rng.choice([*tails, wire.OP_RENAME, wire.OP_LINK])
+        op = rng.choice([*tails, wire.OP_RENAME, wire.OP_LINK, wire.OP_TMPFILE])
         if op in tails:
             body += bytes([rng.choice([0, 0, 1, 2, 255]) for _ in range(tails[op])])
+        elif op == wire.OP_TMPFILE:
+            body = pack_u64(fid) + pack_u32(
+                rng.choice([0o600, 0o7777, 1 << 20]), rng.randrange(3), rng.randrange(3)
+            )
         else:
             body += pack_target(rng.randrange(6), rng.choice(names))
             if op == wire.OP_RENAME:
