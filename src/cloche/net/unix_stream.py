@@ -219,8 +219,8 @@ class UnixStream(UnixSocket):
             return -EOPNOTSUPP
         done = 0
         if total > 1:
-            rest = KernelIovIter(src.copy_from(total - 1))
-            done = self.send(ctx, rest, flags & ~MSG_OOB, out)
+            head = take_whole(src, total - 1)
+            done = self.send(ctx, KernelIovIter(head), flags & ~MSG_OOB, out)
             if done < total - 1:
                 src.revert(total - 1 - max(done, 0))
                 return done

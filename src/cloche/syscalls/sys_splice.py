@@ -23,8 +23,10 @@ from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
 from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import AF_UNIX, MSG_MORE
-from cloche.abi.stat import S_IFIFO, S_IFMT
+from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFMT, S_IFREG
+from cloche.fs.devices import FullDevice, NullDevice
 from cloche.fs.pipe import Pipe, PipeFile
+from cloche.fs.proc_pid import TaskFile
 from cloche.kernel.blocking import (
     BLOCKED,
     ERESTARTSYS,
@@ -40,9 +42,10 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
-from cloche.syscalls.long_io import is_killed
-from cloche.syscalls.sys_rw import broken_pipe, finish_write, user_segments, wait_to_read
+from cloche.syscalls.long_io import FileWait, is_killed
+from cloche.syscalls.sys_rw import broken_pipe, user_segments, wait_to_read
 from cloche.vfs.objects import FileDescription
+from cloche.vfs.pseudo import GeneratedDescription
 
 _CHUNK: Final = 65536
 _U64_MAX: Final = 0xFFFFFFFFFFFFFFFF
@@ -293,12 +296,21 @@ def is_pipe(file: FileDescription) -> bool:
     return isinstance(file, PipeFile)
 
 
-def read_offset(task: Task, pointer: int) -> int:
-    """An off_t argument in memory."""
-    offset = task.user_memory().read_i64(pointer)
-    if offset < 0:
-        raise LinuxError(EINVAL)
-    return offset
+def is_full(file: FileDescription) -> bool:
+    """Whether it is a pipe without room."""
+    return isinstance(file, PipeFile) and file.pipe.used >= file.pipe.max_slots and file.pipe.readers > 0
+
+
+def can_splice(file: FileDescription, *, is_write: bool) -> bool:
+    """Whether a file has the operation (splice_read, splice_write): events, directories and their kin have not."""
+    if isinstance(file, (PipeFile, SocketFile)):
+        return True
+    kind = file.inode.mode & S_IFMT
+    if kind == S_IFCHR:
+        return not isinstance(file, FullDevice if is_write else NullDevice)
+    if kind != S_IFREG or isinstance(file.inode, TaskFile):
+        return False
+    return not (is_write and isinstance(file, GeneratedDescription))
 
 
 def sys_sendfile(task: Task, args: Args) -> int:
@@ -382,11 +394,14 @@ def sys_splice(task: Task, args: Args) -> int:
     sink = data_file(task, args.a2)
     in_pointer = to_u64(args.a1)
     out_pointer = to_u64(args.a3)
-    if not can_read(source) or not can_write(sink):
-        return -EBADF
     from_pipe, to_pipe = is_pipe(source), is_pipe(sink)
     if (from_pipe and in_pointer) or (to_pipe and out_pointer):
         return -ESPIPE
+    mem = task.user_memory()
+    out_at = mem.read_i64(out_pointer) if out_pointer else -1
+    in_at = mem.read_i64(in_pointer) if in_pointer else -1
+    if not can_read(source) or not can_write(sink):
+        return -EBADF
     if not from_pipe and not to_pipe:
         return -EINVAL
     if from_pipe and to_pipe and source.inode is sink.inode:
@@ -395,10 +410,17 @@ def sys_splice(task: Task, args: Args) -> int:
         return -EINVAL
     if (in_pointer and not source.is_seekable()) or (out_pointer and not sink.is_seekable()):
         return -EINVAL
-    if source.inode.is_dir() or length < 0:
+    if length < 0:
         return -EINVAL
-    in_at = read_offset(task, in_pointer) if in_pointer else -1
-    out_at = read_offset(task, out_pointer) if out_pointer else -1
+    if (in_pointer and in_at < 0) or (out_pointer and out_at < 0):
+        return -EINVAL
+    if not can_splice(sink, is_write=True):
+        return -EINVAL
+    if is_full(sink):
+        if flags & _SPLICE_F_NONBLOCK or sink.flags & O_NONBLOCK:
+            return -EAGAIN  # room is looked for before anything else
+    if not can_splice(source, is_write=False):
+        return -EINVAL
     is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0
     if from_pipe:
         is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
@@ -438,6 +460,8 @@ def sys_tee(task: Task, args: Args) -> int:
     if not is_pipe(source) or not is_pipe(sink) or source.inode is sink.inode:
         return -EINVAL
     is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0 or (source.flags | sink.flags) & O_NONBLOCK != 0
+    if is_nonblocking and is_full(sink):
+        return -EAGAIN
     # One pass: a second would copy the same bytes again.
     move = Transfer(source, sink, -1, -1, min(to_u64(length), _CHUNK))
     move.left = min(move.left, _CHUNK)
@@ -474,6 +498,18 @@ def run_tee(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
     return BLOCKED
 
 
+class SpliceInWait(FileWait):
+    """A vmsplice into a full pipe."""
+
+    def __init__(self, file: FileDescription, src: UserIovIter) -> None:
+        super().__init__(file)
+        self.src: UserIovIter = src
+
+    def retry(self, task: TaskBase) -> int:
+        result = self.file.write(task, self.src)
+        return BLOCKED if result == -EAGAIN else result
+
+
 def sys_vmsplice(task: Task, args: Args) -> int:
     """vmsplice(2): the data is copied, which a program that keeps its promise not to touch it cannot tell."""
     flags = to_u32(args.a3)
@@ -491,7 +527,12 @@ def sys_vmsplice(task: Task, args: Args) -> int:
         return -EBADF
     rwf = 8 if flags & _SPLICE_F_NONBLOCK else 0
     if is_write:
-        return finish_write(task, file, piped, file.write(task, piped), rwf)
+        # Only a full pipe is waited for, and then what fits is enough.
+        result = file.write(task, piped)
+        queue = file.wait_queue()
+        if result != -EAGAIN or queue is None or rwf or file.flags & O_NONBLOCK:
+            return result
+        return block_on(task, SpliceInWait(file, piped), queue, POLLOUT | POLLWRNORM)
     result = file.read(task, piped)
     return wait_to_read(task, file, piped, -1, rwf) if result == -EAGAIN else result
 
