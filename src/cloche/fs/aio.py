@@ -1,10 +1,11 @@
 """Contexts of asynchronous I/O (io_setup(2), fs/aio.c): completed events, and polls that are under way.
 
 Reads, writes and syncs are done at once when they are submitted, as Linux does for most files; only IOCB_CMD_POLL
-completes later.  Contexts belong to an address space.  There is no ring in guest memory: the context's address is
-a page of zeros, in which libaio finds no ring and so calls the kernel.
+completes later.  Contexts belong to an address space.  At the context's address is the ring from which programs may
+take events themselves (struct aio_ring): what it says of its head is only ever believed to take events away.
 """
 
+from struct import Struct
 from typing import Final
 
 from cloche.abi.aio import IO_EVENT, IO_EVENT_SIZE
@@ -13,11 +14,16 @@ from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.address_space import AddressSpace, MemoryUser
+from cloche.mm.address_space import AddressSpace, MemoryUser, page_up
 from cloche.vfs.objects import FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
 AIO_MAX_NR: Final = 65536
+RING_HEADER: Final = 32  # struct aio_ring before its events
+RING_MAGIC: Final = 0xA10A10A1
+_HEADER: Final = Struct("<8I")
+_HEAD: Final = 8  # offsets in it
+_TAIL: Final = 12
 _COUNT: Final = "aio_nr"  # key in kernel.extra
 
 
@@ -111,10 +117,18 @@ class Request:
             notify.put()
 
 
+def ring_bytes(capacity: int) -> int:
+    """The size of a ring that is never full, in whole pages."""
+    return page_up(RING_HEADER + (capacity + 2) * IO_EVENT_SIZE)
+
+
 class AioContext:
     """One io_setup(2)."""
 
-    def __init__(self, count: AioCount, ident: int, asked: int, capacity: int) -> None:
+    def __init__(self, count: AioCount, space: AddressSpace, ident: int, asked: int, capacity: int) -> None:
+        self.space: AddressSpace = space
+        self.ring_events: int = (ring_bytes(capacity) - RING_HEADER) // IO_EVENT_SIZE
+        self.tail: int = 0  # where the next event goes in the ring
         self.count: AioCount = count
         self.ident: int = ident
         self.asked: int = asked  # as io_setup said
@@ -124,21 +138,48 @@ class AioContext:
         self.queue: WaitQueue = WaitQueue()
         self.is_dead: bool = False
 
+    def header(self, number: int) -> bytes:
+        """The ring as it begins."""
+        return _HEADER.pack(number, self.ring_events, 0, 0, RING_MAGIC, 1, 0, RING_HEADER)
+
+    def settle(self) -> None:
+        """Forget the events that the program has taken out of the ring."""
+        if self.events and not self.space.is_dead:
+            raw = self.space.process.read(self.ident + _HEAD, 4)
+            if len(raw) == 4:
+                left = (self.tail - int.from_bytes(raw, "little")) % self.ring_events
+                if left < len(self.events):
+                    del self.events[: len(self.events) - left]
+
     def require_room(self) -> None:
         """Raises LinuxError(EAGAIN)."""
+        if len(self.events) + len(self.polls) >= self.capacity:
+            self.settle()
         if len(self.events) + len(self.polls) >= self.capacity:
             raise LinuxError(EAGAIN)
 
     def complete(self, request: Request, result: int) -> None:
         """Queue an event."""
-        self.events.append(IO_EVENT.pack(request.data, request.address, result, 0))
+        event = IO_EVENT.pack(request.data, request.address, result, 0)
+        self.events.append(event)
+        if not self.space.is_dead:
+            process = self.space.process
+            process.write(self.ident + RING_HEADER + self.tail * IO_EVENT_SIZE, event)
+            self.tail = (self.tail + 1) % self.ring_events
+            process.write(self.ident + _TAIL, self.tail.to_bytes(4, "little"))
         request.done()
         self.queue.wake()
 
     def take(self, limit: int) -> bytes:
         """The oldest events as they lie in memory."""
+        if not self.events:
+            return b""
+        self.settle()
         taken = b"".join(self.events[:limit])
         del self.events[: len(taken) // IO_EVENT_SIZE]
+        if taken and not self.space.is_dead:
+            head = (self.tail - len(self.events)) % self.ring_events
+            self.space.process.write(self.ident + _HEAD, head.to_bytes(4, "little"))
         return taken
 
     def destroy(self) -> None:

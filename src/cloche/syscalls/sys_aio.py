@@ -27,7 +27,8 @@ from cloche.abi.limits import MAX_RW_COUNT, TASK_SIZE_MAX
 from cloche.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
-from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_count, aio_table
+from cloche.abi.uio import RWF_NOWAIT
+from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_count, aio_table, ring_bytes
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
@@ -39,7 +40,7 @@ from cloche.syscalls.sys_poll import set_user_sigmask
 from cloche.syscalls.sys_rw import accessed, check_rwf, modified, positioned_write, user_segments
 from cloche.vfs.objects import FileDescription
 
-_PAGE: Final = 4096
+_MAX_EVENTS: Final = 0x10000000 // IO_EVENT_SIZE
 _STEP: Final = 1 << 20  # bytes that a read takes through the sentry at once
 _READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 _MAX_CONTEXTS: Final = 1024  # of an address space
@@ -61,12 +62,16 @@ def sys_io_setup(task: Task, args: Args) -> int:
         return -EINVAL
     count = aio_count(task.kernel)
     table = aio_table(task.mm)
+    if max(asked, 4 * task.kernel.cpu_count) * 2 & 0xFFFFFFFF > _MAX_EVENTS:
+        return -EINVAL
     if asked > AIO_MAX_NR or count.used + asked > AIO_MAX_NR or len(table.contexts) >= _MAX_CONTEXTS:
         return -EAGAIN
     prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-    ident = task.mm.mmap(task.thread, 0, _PAGE, prot, flags, None, 0, b"/[aio] (deleted)")
     capacity = max(asked, 4 * task.kernel.cpu_count) * 2
-    table.contexts[ident] = AioContext(count, ident, asked, capacity)
+    ident = task.mm.mmap(task.thread, 0, ring_bytes(capacity), prot, flags, None, 0, b"/[aio] (deleted)")
+    context = AioContext(count, task.mm, ident, asked, capacity)
+    mem.write(ident, context.header(len(table.contexts)))  # after the mapping, which is only ordered yet
+    table.contexts[ident] = context
     count.used += asked
     mem.write_u64(addr, ident)
     return 0
@@ -77,7 +82,7 @@ def sys_io_destroy(task: Task, args: Args) -> int:
     context = _context(task, args.a0)
     del aio_table(task.mm).contexts[context.ident]
     context.destroy()
-    task.mm.munmap(task.thread, context.ident, _PAGE)
+    task.mm.munmap(task.thread, context.ident, ring_bytes(context.capacity))
     return 0
 
 
@@ -223,7 +228,8 @@ def _submit_one(task: Task, context: AioContext, one: _Submission) -> int:
     if opcode in (IOCB_CMD_PREAD, IOCB_CMD_PWRITE, IOCB_CMD_PREADV, IOCB_CMD_PWRITEV):
         one.prepare(task)
         result = one.transfer(task)
-        if result == -EAGAIN and one.file.flags & O_NONBLOCK == 0 and one.file.wait_queue() is not None:
+        may_wait = one.file.flags & O_NONBLOCK == 0 and one.rw_flags & RWF_NOWAIT == 0
+        if result == -EAGAIN and may_wait and one.file.wait_queue() is not None:
             return BLOCKED
         context.complete(one.request, result)
     elif opcode in (IOCB_CMD_FSYNC, IOCB_CMD_FDSYNC):
