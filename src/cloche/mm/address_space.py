@@ -5,7 +5,7 @@ below `max_address`), keeps the list for /proc/PID/maps, limits and forks, and q
 that asked.  Callers make sure that no other thread of the process has operations pending.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from mypy_extensions import trait
@@ -36,6 +36,7 @@ from cloche.platform.interface import HostProcess, HostThread
 
 PAGE: Final = 4096
 PAGE_MASK: Final = ~4095
+_FEW: Final = 8  # pieces that are inserted one by one
 MAX_AREAS: Final = 65000  # below the host's vm.max_map_count
 MAP_32BIT: Final = 0x40
 AREA_SHARED: Final = 1
@@ -118,6 +119,13 @@ class Area:
         return piece
 
 
+class AreaShare:
+    """How many address spaces have the same list of areas: a fork copies it only when one of them changes it."""
+
+    def __init__(self) -> None:
+        self.count: int = 1
+
+
 class MemoryUser:
     """Something that belongs to an address space and ends with it (contexts of asynchronous I/O)."""
 
@@ -135,6 +143,8 @@ class AddressSpace:
         self.users: int = 1  # tasks in it
         self._areas: list[Area] = []
         self._starts: list[int] = []
+        self._share: AreaShare | None = None  # None: the list is ours alone
+        self._has_unforked: bool = False  # some may not be inherited
         self.mmap_base: int = max_address
         self._hint: int = max_address  # no gap is known above it (below mmap_base)
         self.start_brk: int = 0
@@ -194,6 +204,13 @@ class AddressSpace:
             return True
         return index + 1 < len(self._areas) and self._starts[index + 1] < end
 
+    def _between(self, start: int, end: int) -> list[Area]:
+        """The areas that meet [start, end)."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or self._areas[index].end <= start:
+            index += 1
+        return self._areas[index : bisect_left(self._starts, end, index)]
+
     def end_of_areas_below(self, addr: int) -> int:
         """Where the highest area that starts below `addr` ends; `min_address` if there is none."""
         index = bisect_right(self._starts, addr - 1) - 1
@@ -238,8 +255,57 @@ class AddressSpace:
         dev, ino = area.backing.map_identity()
         return (dev, ino, area.offset + addr - area.start)
 
+    def _own(self) -> None:
+        """Before the list or an area in it changes: have it to ourselves."""
+        share = self._share
+        if share is None:
+            return
+        self._share = None
+        share.count -= 1
+        if share.count == 0:
+            return
+        areas = [area.slice(area.start, area.end) for area in self._areas]
+        for area in areas:
+            if area.backing is not None:
+                area.backing.map_get()
+        self._areas = areas
+        self._starts = self._starts.copy()
+
+    def _insert_all(self, pieces: list[Area]) -> None:
+        """`_insert` each of them; they follow each other without another area in between."""
+        if len(pieces) <= _FEW:
+            for piece in pieces:
+                self._insert(piece)
+            return
+        self._own()
+        merged: list[Area] = []
+        for piece in pieces:
+            before = merged[-1] if merged else None
+            if before is not None and before.end == piece.start and _alike(before, piece):
+                before.end = piece.end
+            else:
+                merged.append(piece)
+        self._insert(merged[0])
+        if len(merged) > 1:
+            self._insert(merged[-1])
+        middle = merged[1:-1]
+        if not middle:
+            return
+        starts = [piece.start for piece in middle]
+        for piece in middle:
+            self.total_bytes += piece.end - piece.start
+            if piece.flags & AREA_LOCKED:
+                self.locked_bytes += piece.end - piece.start
+            if piece.backing is not None:
+                piece.backing.map_get()
+        index = bisect_right(self._starts, starts[0])
+        self._areas[index:index] = middle
+        self._starts[index:index] = starts
+        KERNEL_MEMORY.take(AREA_BYTES * len(middle))
+
     def _insert(self, area: Area) -> None:
         """Add an area (its range is free), merging with like neighbours of anonymous memory."""
+        self._own()
         if area.backing is not None:
             area.backing.map_get()
         self.total_bytes += area.end - area.start
@@ -273,24 +339,25 @@ class AddressSpace:
 
     def _remove(self, start: int, end: int) -> list[Area]:
         """Take [start, end) out of the list; the removed pieces, whose references the caller now owns."""
+        self._own()
         removed: list[Area] = []
         self.good_end = 0
         index = bisect_right(self._starts, start) - 1
         if index < 0 or self._areas[index].end <= start:
             index += 1
+        gone = -1  # where those begin that go as a whole: to take them out one by one would be quadratic
         while index < len(self._areas):
             area = self._areas[index]
             if area.start >= end:
                 break
             cut_start = max(area.start, start)
             cut_end = min(area.end, end)
-            piece = area.slice(cut_start, cut_end)
-            removed.append(piece)
             self.total_bytes -= cut_end - cut_start
             if area.flags & AREA_LOCKED:
                 self.locked_bytes -= cut_end - cut_start
             has_head = area.start < cut_start
             has_tail = cut_end < area.end
+            removed.append(area.slice(cut_start, cut_end) if has_head or has_tail else area)
             if has_head and has_tail:
                 tail = area.slice(cut_end, area.end)
                 area.end = cut_start
@@ -314,9 +381,13 @@ class AddressSpace:
                 self._starts[index] = cut_end
                 break
             else:
-                del self._areas[index]
-                del self._starts[index]
-                KERNEL_MEMORY.give(AREA_BYTES)
+                if gone < 0:
+                    gone = index
+                index += 1
+        if gone >= 0:
+            del self._areas[gone:index]
+            del self._starts[gone:index]
+            KERNEL_MEMORY.give(AREA_BYTES * (index - gone))
         if end > self._hint and end <= self.mmap_base:
             self._hint = end
         return removed
@@ -596,7 +667,7 @@ class AddressSpace:
         pieces = self._remove(addr, end)
         for piece in pieces:
             piece.prot = prot
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)  # _insert took its own references
         thread.queue_mprotect(addr, end - addr, prot)
 
@@ -734,7 +805,11 @@ class AddressSpace:
                 and area.start > max(addr, self._areas[index - 1].end if changed else addr)
             ):
                 break  # populating ends at the first hole
-            changed.append((max(area.start, addr), min(area.end, end)))
+            begin, stop = max(area.start, addr), min(area.end, end)
+            if changed and changed[-1][1] == begin:
+                changed[-1] = (changed[-1][0], stop)  # one operation of the host for all of them
+            else:
+                changed.append((begin, stop))
             index += 1
         for start, stop in changed:
             if action == 1:
@@ -746,6 +821,8 @@ class AddressSpace:
             raise LinuxError(error or ENOMEM)
 
     def _mark(self, start: int, end: int, advice: int) -> None:
+        if advice == MADV_DONTFORK:
+            self._has_unforked = True
         pieces = self._remove(start, end)
         for piece in pieces:
             if advice == MADV_DONTFORK:
@@ -756,7 +833,7 @@ class AddressSpace:
                 piece.flags |= AREA_WIPEONFORK
             elif advice == MADV_KEEPONFORK:
                 piece.flags &= ~AREA_WIPEONFORK
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)
 
     def set_policy(self, start: int, end: int, policy: int) -> None:
@@ -765,7 +842,7 @@ class AddressSpace:
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.policy = policy
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)
 
     def seal(self, start: int, end: int) -> None:
@@ -775,14 +852,14 @@ class AddressSpace:
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.flags |= AREA_SEALED
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)
 
     def check_sealed(self, start: int, end: int) -> None:
         """Raises LinuxError(EPERM) if any area in [start, end) is sealed."""
         if self.has_sealed:
-            for area in self._areas:
-                if area.flags & AREA_SEALED and area.start < end and area.end > start:
+            for area in self._between(start, end):
+                if area.flags & AREA_SEALED:
                     raise LinuxError(EPERM)
 
     def set_locked(self, start: int, end: int, locks: int) -> None:
@@ -791,7 +868,7 @@ class AddressSpace:
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.flags = piece.flags & ~LOCK_FLAGS | locks
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)
 
     def locked_within(self, start: int, end: int) -> int:
@@ -853,13 +930,13 @@ class AddressSpace:
         """
         self._check_room()
         has_hole = not self.is_covered(start, end)
-        for area in self._areas:
-            if area.start < end and area.end > start and area.backing is not None:
+        for area in self._between(start, end):
+            if area.backing is not None:
                 raise LinuxError(EBADF)
         pieces = self._remove(start, end)
         for piece in pieces:
             piece.name = name
-            self._insert(piece)
+        self._insert_all(pieces)
         self._drop(pieces)
         if has_hole:
             raise LinuxError(ENOMEM)
@@ -909,7 +986,15 @@ class AddressSpace:
     def fork(self, process: HostProcess) -> "AddressSpace":
         """The bookkeeping of a copy-on-write copy that runs in `process`."""
         new = AddressSpace(process, self.min_address, self.max_address)
-        for area in self._areas:
+        # Locks are not inherited; shmctl(2) shows how many have a segment attached.
+        if not self._has_unforked and not self.has_segments and not self.locked_bytes:
+            share = self._share
+            if share is None:
+                share = self._share = AreaShare()
+            share.count += 1
+            new._share = share
+            new._areas, new._starts, new.total_bytes = self._areas, self._starts, self.total_bytes
+        for area in self._areas if new._share is None else ():
             if area.flags & AREA_DONTFORK:
                 continue
             copy = area.slice(area.start, area.end)
@@ -958,6 +1043,12 @@ class AddressSpace:
         self._areas = []
         self._starts = []
         self.total_bytes = 0
+        share = self._share
+        if share is not None:
+            self._share = None
+            share.count -= 1
+            if share.count:
+                return
         self._drop(pieces)
 
 

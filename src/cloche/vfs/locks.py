@@ -8,6 +8,7 @@ Order that callers keep: `release_posix_locks` at every close of a descriptor an
 (kernel.fd_table does it); an open file description drops its own locks with its last reference.
 """
 
+from bisect import bisect_right
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ENOLCK
@@ -59,58 +60,87 @@ class LockWait:
         self.request: RecordLock = request
 
 
+class OwnerLocks:
+    """The record locks of one owner: sorted, apart from each other, and joined where they are of one kind."""
+
+    def __init__(self) -> None:
+        self.locks: list[RecordLock] = []
+        self.starts: list[int] = []
+
+    def first_from(self, start: int) -> int:
+        """The index of the first lock that ends at or after `start`."""
+        index = bisect_right(self.starts, start) - 1
+        return index if index >= 0 and self.locks[index].end >= start else index + 1
+
+
 class FileLocks(InodeLocks):
     """The locks of one inode."""
 
     def __init__(self, table: LockTable, inode: Inode) -> None:
         self.table: LockTable = table
         self.inode: Inode = inode
-        self.records: list[RecordLock] = []
+        self.owners: dict[object, OwnerLocks] = {}  # who holds record locks
         self.flocks: list[FlockLock] = []
         self.queue: WaitQueue = WaitQueue()  # woken when a lock is given up
 
     # -- record locks ------------------------------------------------------------------------------------
+    def record_list(self) -> list[RecordLock]:
+        """Every record lock: the owners in the order of their first, and each one's by where they begin."""
+        return [lock for held in self.owners.values() for lock in held.locks]
+
     def conflict(self, request: RecordLock) -> RecordLock | None:
         """The first lock of another owner that `request` cannot coexist with."""
-        for lock in self.records:
-            if lock.end < request.start or lock.start > request.end or lock.owner is request.owner:
+        for owner, held in self.owners.items():
+            if owner is request.owner:
                 continue
-            if lock.kind == F_WRLCK or request.kind == F_WRLCK:
-                return lock
+            locks = held.locks
+            for index in range(held.first_from(request.start), len(locks)):
+                lock = locks[index]
+                if lock.start > request.end:
+                    break
+                if lock.kind == F_WRLCK or request.kind == F_WRLCK:
+                    return lock
         return None
 
     def apply(self, request: RecordLock) -> int:
         """Set or clear a range without conflict, splitting and joining the owner's locks; 0 or -ENOLCK."""
-        kept: list[RecordLock] = []
-        others: list[RecordLock] = []
-        place = -1  # where the owner's locks begin: F_GETLK shows the order
+        held = self.owners.get(request.owner)
+        if held is None:
+            held = OwnerLocks()
+        locks = held.locks
         start, end = request.start, request.end
+        first = held.first_from(max(start - 1, 0))
+        last = first  # one past those that change
+        fresh: list[RecordLock] = []
+        tails: list[RecordLock] = []
         has_weakened = False
-        for lock in self.records:
-            if lock.owner is not request.owner:
-                others.append(lock)
-                continue
-            if place < 0:
-                place = len(others)
-            if lock.kind == request.kind and lock.start <= end + 1 and lock.end >= start - 1:
+        while last < len(locks) and locks[last].start <= end + 1:
+            lock = locks[last]
+            last += 1
+            if lock.kind == request.kind:
                 start, end = min(start, lock.start), max(end, lock.end)
-            elif lock.start > end or lock.end < start:
-                kept.append(lock)
-            else:
-                has_weakened = has_weakened or request.kind == F_UNLCK or lock.kind == F_WRLCK
-                if lock.start < start:
-                    kept.append(_piece(lock, lock.start, start - 1))
-                if lock.end > end:
-                    kept.append(_piece(lock, end + 1, lock.end))
+                continue
+            if lock.end < start or lock.start > end:  # a neighbour of another kind
+                (fresh if lock.end < start else tails).append(lock)
+                continue
+            has_weakened = has_weakened or request.kind == F_UNLCK or lock.kind == F_WRLCK
+            if lock.start < start:
+                fresh.append(_piece(lock, lock.start, start - 1))
+            if lock.end > end:
+                tails.append(_piece(lock, end + 1, lock.end))
         if request.kind != F_UNLCK:
-            kept.append(_piece(request, start, end))
-        kept.sort(key=_start_of)
-        kept = others + kept if place < 0 else others[:place] + kept + others[place:]
-        grown = len(kept) - len(self.records)
+            fresh.append(_piece(request, start, end))
+        fresh += tails
+        grown = len(fresh) - (last - first)
         if grown > 0 and self.table.count + grown > MAX_LOCKS:
             return -ENOLCK
         self.table.count += grown
-        self.records = kept
+        locks[first:last] = fresh
+        held.starts[first:last] = [lock.start for lock in fresh]
+        if locks:
+            self.owners[request.owner] = held
+        else:
+            self.owners.pop(request.owner, None)
         if has_weakened:
             self.queue.wake()
         self.tidy()
@@ -118,10 +148,9 @@ class FileLocks(InodeLocks):
 
     def drop_owner(self, owner: object) -> None:
         """Give up every record lock of `owner`."""
-        kept = [lock for lock in self.records if lock.owner is not owner]
-        if len(kept) != len(self.records):
-            self.table.count -= len(self.records) - len(kept)
-            self.records = kept
+        held = self.owners.pop(owner, None)
+        if held is not None:
+            self.table.count -= len(held.locks)
             self.queue.wake()
             self.tidy()
 
@@ -156,22 +185,18 @@ class FileLocks(InodeLocks):
     def description_released(self, file: FileDescription) -> None:
         if self.flocks:
             self.set_flock(file, LOCK_UN, 0)
-        if self.records:
+        if self.owners:
             self.drop_owner(file)
 
     def tidy(self) -> None:
         """Leave the inode without lock state when nobody holds or awaits a lock: closes stay cheap."""
-        if self.records or self.flocks:
+        if self.owners or self.flocks:
             self.table.inodes[self] = None
             self.inode.locks = self
         elif self.queue.is_empty():
             self.table.inodes.pop(self, None)
             if self.inode.locks is self:
                 self.inode.locks = None
-
-
-def _start_of(lock: RecordLock) -> int:
-    return lock.start
 
 
 def _piece(lock: RecordLock, start: int, end: int) -> RecordLock:
@@ -192,7 +217,7 @@ def locks_of(table: LockTable, inode: Inode) -> FileLocks:
 def release_posix_locks(inode: Inode, owner: object) -> None:
     """close(2) by any descriptor of a process drops all its POSIX locks on the file (fcntl(2))."""
     locks = inode.locks
-    if isinstance(locks, FileLocks) and locks.records:
+    if isinstance(locks, FileLocks) and locks.owners:
         locks.drop_owner(owner)
 
 
@@ -241,7 +266,7 @@ def proc_locks_text(
             continue
         dev = locks.inode.dev()
         where = f"{major(dev):02x}:{minor(dev):02x}:{locks.inode.ino}"
-        for record in locks.records:
+        for record in locks.record_list():
             if file is not None and record.owner is not file and record.owner is not files:
                 continue
             kind = "OFDLCK" if record.is_ofd else "POSIX "
