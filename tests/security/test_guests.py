@@ -389,3 +389,48 @@ def test_few_descriptors_on_the_host(folder: Path, bomb: str) -> None:
 def test_python_of_the_tests() -> None:
     """The sentry's size is looked for under this name."""
     assert os.path.basename(os.path.realpath(sys.executable)).startswith("python")
+
+
+# -- nobody may stop the others ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["fallocate", "random", "zero", "vectors", "between", "locks", "areas", "epolls", "poll", "pages"]
+)
+def test_one_call_holds_nobody(folder: Path, kind: str) -> None:
+    """As long a call as there can be, while another process makes short ones; the sentry's meter judges."""
+    result = sandbox(folder, f"./holders {kind}")
+    assert result.status == 0, result
+    assert "served meanwhile" in result.lines, result
+
+
+@pytest.mark.parametrize("verb", ["splice", "sendfile"])
+def test_a_silent_pipe_of_the_host_holds_nobody(folder: Path, verb: str) -> None:
+    """The standard input of cloche is a pipe in which nothing comes; another process is served meanwhile."""
+    ours, theirs = os.pipe()
+    command = [*cloche_command("-i"), "./holders", verb]
+    env = dict(os.environ, CLOCHE_STRICT="1")
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdin=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    os.close(ours)
+    assert process.stdout is not None
+    line = process.stdout.readline()  # while the call waits
+    os.close(theirs)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert line == b"served meanwhile\n", (line, out, err)
+
+
+def test_a_flood_of_refused_operations_holds_nobody(folder: Path) -> None:
+    """Processes that make calls inside the stub, which are refused, without end; SIGTERM still ends the sandbox."""
+    process = subprocess.Popen(
+        [*cloche_command(), "./refused", "40"],
+        cwd=folder,
+        env=dict(os.environ, CLOCHE_STRICT="1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"served meanwhile\n"
+    process.terminate()
+    assert process.wait(timeout=TIMEOUT_S) == 128 + 15

@@ -109,6 +109,7 @@ class Builder:
         self.gofer: GoferClient | None = gofer
         limit = storage_limit(spec, host_facts(kernel).memory_total)
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
+        self.quota.reaper.begin = kernel.chores.append
         kernel.extra["storage_quota"] = self.quota
         self.volumes: list[Mount] = []
 

@@ -12,6 +12,8 @@ the `StorageQuota` of the sandbox.  May call the host on memfds only.
 import fcntl
 import os
 import resource
+from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
@@ -23,6 +25,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
+from cloche.kernel.chores import Chore
 from cloche.mm.content import STEADY, next_content_key
 from cloche.mm.quota import DESCRIPTORS, INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
@@ -36,6 +39,8 @@ EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really alloc
 
 MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
 
+FREE_STEP: Final = 1024 * 1024  # bytes that the host takes back, or allocates, in about a millisecond
+_FREE_ENOUGH: Final = 4096  # pages
 _CHUNK_PAGES: Final = CHUNK // PAGE
 _MAX_EXTENTS: Final = 1024
 _DEMOTE_TRIES: Final = 64
@@ -47,6 +52,50 @@ _MFD_EXEC: Final = 0x10
 def page_count(length: int) -> int:
     """Pages that hold `length` bytes."""
     return (length + PAGE - 1) // PAGE
+
+
+class Doomed:
+    """A memfd that is no file's any more, with pages that the host has yet to take back."""
+
+    def __init__(self, fd: int, account: "Account", pages: int) -> None:
+        self.fd: int = fd
+        self.account: Account = account
+        self.pages: int = pages
+        self.at: int = 0  # nothing is left below
+
+    def step(self) -> bool:
+        """Give back a millisecond's worth; False when it is gone."""
+        try:
+            at = os.lseek(self.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
+            hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
+        except OSError:  # ENXIO: that was all
+            os.close(self.fd)
+            self.account.charge_pages(-self.pages)
+            return False
+        self.at = at + FREE_STEP
+        count = min(self.pages, FREE_STEP // PAGE)
+        self.pages -= count
+        self.account.charge_pages(-count)
+        return True
+
+
+class StorageReaper(Chore):
+    """Frees large memfds bit by bit: to close one of 512 MiB takes the host half a second (I8)."""
+
+    def __init__(self) -> None:
+        self.doomed: deque[Doomed] = deque()
+        self.begin: Callable[[Chore], None] | None = None  # has `step` called from now on; boot sets it
+
+    def add(self, doomed: Doomed) -> None:
+        self.doomed.append(doomed)
+        if self.begin is not None and len(self.doomed) == 1:
+            self.begin(self)
+
+    def step(self) -> bool:
+        doomed = self.doomed
+        if doomed and not doomed[0].step():
+            doomed.popleft()
+        return len(doomed) > 0
 
 
 class StorageQuota:
@@ -62,6 +111,7 @@ class StorageQuota:
         self.memfd_limit: int = memfd_limit
         self.pages: int = 0
         self.inodes: int = 0
+        self.reaper: StorageReaper = StorageReaper()
         self.backed: dict[Storage, None] = {}  # those that have a memfd, roughly the oldest first
 
     def make_room(self) -> bool:
@@ -92,6 +142,12 @@ class Account:
 
     def free_pages(self) -> int:
         """Pages that may still be charged."""
+        if self.quota.reaper.doomed and self.is_limited():
+            while self._free() < _FREE_ENOUGH and self.quota.reaper.step():
+                pass  # what waits to be freed must not be missing
+        return self._free()
+
+    def _free(self) -> int:
         free = 1 << 50
         if self.page_limit >= 0:
             free = max(self.page_limit - self.pages, 0)
@@ -152,6 +208,7 @@ class Storage:
         self.pages: int = 0  # charged
         self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
         self.is_mapped: bool = False  # guests may allocate pages behind our back
+        self.was_mapped: bool = False  # privately, too
         self.is_sealed: bool = False  # the host knows seals of the memfd
         self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
         self.readonly_fd: int = -1  # the memfd again, open only for reading
@@ -173,10 +230,35 @@ class Storage:
         """Drop everything; the file is empty afterwards."""
         self.chunks.clear()
         if self.fd >= 0:
-            self._close_memfd()
+            self.measure()
             self.account.quota.backed.pop(self, None)
+            if self.pages * PAGE > FREE_STEP and not self.is_sealed:
+                self._doom()
+            else:
+                self._close_memfd()
         self.dense = 0
         self._set_pages(0)
+
+    def can_start_anew(self) -> bool:
+        """Whether an emptied file may have another memfd: nobody has mapped this one, in any way."""
+        return not self.was_mapped and not self.is_sealed
+
+    def next_data(self, offset: int, end: int) -> int:
+        """Where the memfd has pages, from `offset` on; `end` if nowhere below that."""
+        try:
+            return min(max(os.lseek(self.fd, offset, os.SEEK_DATA) // PAGE * PAGE, offset), end)
+        except OSError:
+            return end
+
+    def _doom(self) -> None:
+        """Leave a large memfd, and what it is charged for, to the reaper."""
+        doomed = Doomed(self.fd, self.account, self.pages)
+        self.fd = -1
+        self.pages = 0
+        if self.readonly_fd >= 0:
+            os.close(self.readonly_fd)
+            self.readonly_fd = -1
+        self.account.quota.reaper.add(doomed)
 
     # -- becoming a memfd --------------------------------------------------------------------------------
     def _try_memfd(self, size: int) -> bool:
@@ -486,6 +568,9 @@ class Storage:
         Raises LinuxError.
         """
         if self.fd >= 0:
+            if new == 0 and self.pages * PAGE > FREE_STEP and self.can_start_anew():
+                self.free()  # what is written next has another memfd
+                return
             try:
                 os.ftruncate(self.fd, new)
             except OSError as error:

@@ -229,12 +229,22 @@ class TmpfsFile(TmpfsInode):
             raise LinuxError(EPERM)
         storage = self.storage
         fd = storage.memfd(self.size)
+        storage.was_mapped = True
         self.blocks = storage.pages * 8  # becoming a memfd may have dropped what was preallocated
         if flags & MAP_SHARED:
             storage.is_mapped = True
             if not is_writable or self.seals & WRITE_SEALS:
                 return storage.readonly_memfd()
         return fd
+
+    def may_zero(self, mode: int) -> int:
+        """Whether fallocate(2) may take pages away: 0 or -errno."""
+        if mode & FALLOC_FL_ZERO_RANGE and self.tmpfs.kind == "tmpfs":
+            return -EOPNOTSUPP
+        return -EPERM if self.seals & WRITE_SEALS else 0
+
+    def may_shrink(self) -> bool:
+        return self.seals & F_SEAL_SHRINK == 0
 
     def allocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
         """fallocate(2) after the generic checks; 0 or -errno."""

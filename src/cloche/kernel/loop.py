@@ -87,10 +87,13 @@ def run(kernel: Kernel) -> int:
             kernel.dead_tasks = 0
             gc.collect()
         has_slices = False
-        if kernel.sliced:
+        if kernel.sliced or kernel.chores:
             if slice_grace <= 0 and not grace:
                 slice_grace = SLICE_GRACE
-                run_slice(kernel)
+                try:
+                    run_slice(kernel)
+                except Exception as failure:
+                    contain(kernel, None, failure)
             has_slices = True
         deadline = -1 if grace else timers.next_deadline_ns()
         if deadline < 0:
@@ -379,8 +382,13 @@ def run_ready(kernel: Kernel) -> None:
 
 
 def run_slice(kernel: Kernel) -> None:
-    """The next slice of the call that has waited longest for its turn."""
-    run_one(kernel, kernel.sliced.popleft())
+    """The next slice of the call that has waited longest for its turn, and a step of the kernel's own work."""
+    if kernel.chores:
+        chore = kernel.chores.popleft()
+        if chore.step():
+            kernel.chores.append(chore)
+    if kernel.sliced:
+        run_one(kernel, kernel.sliced.popleft())
 
 
 def run_one(kernel: Kernel, task: Task) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cloche.abi.errno import EAGAIN, ENOMEM, LinuxError
 from cloche.kernel.blocking import TaskBase
+from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.meter import Meter
@@ -568,6 +569,7 @@ class Kernel:
         self.sliced: deque[Task] = deque()  # tasks whose calls have more to do
         # Who waits for the position of a file where a long read or write is under way.
         self.busy_positions: dict[FileDescription, WaitQueue] = {}
+        self.chores: deque[Chore] = deque()
         self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304

@@ -315,10 +315,7 @@ def sys_ppoll(task: Task, args: Args) -> int:
 
 # -- select --------------------------------------------------------------------------------------------------
 class SelectSet:
-    """The three sets of a call as integers (bit n.
-
-    Descriptor n), with the files that they named at the start.
-    """
+    """The three sets of a call, with the files that they named at the start."""
 
     def __init__(self, task: Task, count: int, in_addr: int, out_addr: int, ex_addr: int) -> None:
         table = task.files.files
@@ -327,69 +324,82 @@ class SelectSet:
             room *= 2
         count = min(count, room)  # what is beyond the table is ignored (core_sys_select)
         self.length: int = (count + 63) // 64 * 8
-        self.in_addr: int = in_addr
-        self.out_addr: int = out_addr
-        self.ex_addr: int = ex_addr
+        self.addresses: tuple[int, int, int] = (in_addr, out_addr, ex_addr)
+        sets = (self._read(task, in_addr), self._read(task, out_addr), self._read(task, ex_addr))
+        self.files: list[tuple[int, int, FileDescription]] = []  # (descriptor, POLL* bits that count, file)
         valid = (1 << count) - 1
-        self.readable: int = self._read(task, in_addr) & valid
-        self.writable: int = self._read(task, out_addr) & valid
-        self.urgent: int = self._read(task, ex_addr) & valid
-        self.files: list[tuple[int, FileDescription]] = []  # (bit, file)
-        everything = self.readable | self.writable | self.urgent
-        while everything:
-            bit = everything & -everything
-            everything ^= bit
-            fd = bit.bit_length() - 1
-            file = table[fd] if fd < len(table) else None
-            if file is None or file.flags & O_PATH:
-                raise LinuxError(EBADF)
-            self.files.append((bit, file))
+        everything = 0
+        for each in sets:
+            everything |= int.from_bytes(each, "little")
+        whole = (everything & valid).to_bytes(self.length, "little")
+        readable, writable, urgent = sets
+        for at in range(self.length):  # byte by byte: integers of this length are slow
+            bits = whole[at]
+            if bits == 0:
+                continue
+            for bit in range(8):
+                flag = 1 << bit
+                if bits & flag == 0:
+                    continue
+                fd = at * 8 + bit
+                file = table[fd] if fd < len(table) else None
+                if file is None or file.flags & O_PATH:
+                    raise LinuxError(EBADF)
+                mask = POLLIN_SET if readable[at] & flag else 0
+                if writable[at] & flag:
+                    mask |= POLLOUT_SET
+                self.files.append((fd, mask | (POLLEX_SET if urgent[at] & flag else 0), file))
+        self.readable: bytes = readable
+        self.writable: bytes = writable
+        self.urgent: bytes = urgent
 
-    def _read(self, task: Task, addr: int) -> int:
+    def _read(self, task: Task, addr: int) -> bytes:
         if addr == 0 or self.length == 0:
-            return 0
-        return int.from_bytes(task.user_memory().read(addr, self.length), "little")
+            return bytes(self.length)
+        return task.user_memory().read(addr, self.length)
 
     def check(self, task: Task) -> int:
         """Ask every file; if any has something, write the answer and return the number of bits, else 0."""
         found = 0
-        readable = writable = urgent = 0
-        for bit, file in self.files:
+        readable, writable, urgent = bytearray(self.length), bytearray(self.length), bytearray(self.length)
+        for fd, wanted, file in self.files:
             mask = file.poll(task)
-            if mask & POLLIN_SET and self.readable & bit:
-                readable |= bit
+            if mask & (wanted | _ALWAYS) == 0:
+                continue
+            at, flag = fd >> 3, 1 << (fd & 7)
+            if mask & POLLIN_SET and self.readable[at] & flag:
+                readable[at] |= flag
                 found += 1
-            if mask & POLLOUT_SET and self.writable & bit:
-                writable |= bit
+            if mask & POLLOUT_SET and self.writable[at] & flag:
+                writable[at] |= flag
                 found += 1
-            if mask & POLLEX_SET and self.urgent & bit:
-                urgent |= bit
+            if mask & POLLEX_SET and self.urgent[at] & flag:
+                urgent[at] |= flag
                 found += 1
         if found:
-            self.write(task, readable, writable, urgent)
+            self._write(task, readable, writable, urgent)
         return found
 
-    def write(self, task: Task, readable: int, writable: int, urgent: int) -> None:
-        """Replace the caller's sets.  Raises LinuxError(EFAULT)."""
+    def write_none(self, task: Task) -> None:
+        """Nothing is ready: empty the caller's sets.  Raises LinuxError(EFAULT)."""
+        empty = bytearray(self.length)
+        self._write(task, empty, empty, empty)
+
+    def _write(self, task: Task, readable: bytearray, writable: bytearray, urgent: bytearray) -> None:
         mem = task.user_memory()
-        if self.in_addr:
-            mem.write(self.in_addr, readable.to_bytes(self.length, "little"))
-        if self.out_addr:
-            mem.write(self.out_addr, writable.to_bytes(self.length, "little"))
-        if self.ex_addr:
-            mem.write(self.ex_addr, urgent.to_bytes(self.length, "little"))
+        in_addr, out_addr, ex_addr = self.addresses
+        if in_addr:
+            mem.write(in_addr, bytes(readable))
+        if out_addr:
+            mem.write(out_addr, bytes(writable))
+        if ex_addr:
+            mem.write(ex_addr, bytes(urgent))
 
     def wanted(self) -> list[tuple[FileDescription, int]]:
         found: list[tuple[FileDescription, int]] = []
-        for bit, file in self.files:
-            mask = _ALWAYS
-            if self.readable & bit:
-                mask |= POLLIN_SET
-            if self.writable & bit:
-                mask |= POLLOUT_SET
-            if self.urgent & bit:
-                mask |= POLLPRI
-            found.append((file, mask))
+        for _fd, wanted, file in self.files:
+            mask = _ALWAYS | (wanted & ~POLLEX_SET)
+            found.append((file, mask | POLLPRI if wanted & POLLEX_SET else mask))
         return found
 
 
@@ -408,7 +418,7 @@ class SelectWait(FilesWait):
     def timed_out(self, task: TaskBase) -> int:
         found = self.fds.check(as_task(task))
         if found == 0:
-            self.fds.write(as_task(task), 0, 0, 0)
+            self.fds.write_none(as_task(task))
         return finish_limit(as_task(task), self.limit, found)
 
     def interrupted(self, task: TaskBase) -> int:
@@ -427,7 +437,7 @@ def do_select(task: Task, args: Args, limit: TimeLimit) -> int:
     if has_deliverable(task):
         return -ERESTARTNOHAND
     if limit.is_zero or 0 <= limit.deadline_ns <= monotonic_ns():
-        fds.write(task, 0, 0, 0)
+        fds.write_none(task)
         return 0
     return SelectWait(fds, limit).start(task, fds.wanted())
 

@@ -14,8 +14,10 @@ from cloche.abi.fs import (
 )
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.stat import S_IFBLK, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG
+from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.task import Args, Task, to_i32, to_u32
 from cloche.syscalls.args import can_write, data_file, path_arg
+from cloche.syscalls.long_sizes import long_fallocate, long_ftruncate
 from cloche.vfs.attr import vfs_ftruncate, vfs_truncate
 from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import FileSystem
@@ -83,6 +85,8 @@ def sys_ftruncate(task: Task, args: Args) -> int:
     file = data_file(task, args.a0)
     if not can_write(file):
         return -EINVAL
+    if isinstance(file, TmpfsDescription):
+        return long_ftruncate(task, file, args.a1)
     return vfs_ftruncate(task, file, args.a1)
 
 
@@ -116,4 +120,6 @@ def sys_fallocate(task: Task, args: Args) -> int:
     if limit >= 0 and offset + length > max(limit, file.inode.size) and mode & FALLOC_FL_KEEP_SIZE == 0:
         task.file_size_exceeded()
         return -EFBIG
+    if isinstance(file, TmpfsDescription):
+        return long_fallocate(task, file, mode, offset, length)
     return file.fallocate(task, mode, offset, length)

@@ -1,0 +1,9 @@
+"""Work of the kernel that no call waits for, done bit by bit between the calls of guests (I8)."""
+
+
+class Chore:
+    """Something to be done in steps of about a millisecond."""
+
+    def step(self) -> bool:
+        """Do some of it; whether there is more."""
+        raise NotImplementedError

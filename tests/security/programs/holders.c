@@ -1,0 +1,156 @@
+/* Each kind tries to keep the sentry busy with one call, as long as the default limits allow; meanwhile another process
+ * makes short calls.  The sentry's own meter judges (CLOCHE_STRICT): a handler that held the loop too long ends all. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB (1L << 20)
+
+static char *memory(long bytes)
+{
+    return mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static int file(const char *name)
+{
+    return open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+}
+
+/* What a call gave, or -errno. */
+static long attack(const char *kind)
+{
+    struct rlimit many = {1 << 17, 1 << 17};
+    long result = 0;
+    if (!strcmp(kind, "fallocate")) { /* no answer before: one step for each 64 KiB of 16 TiB */
+        int fd = file("/tmp/big"), m = memfd_create("m", 0);
+        result = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 1L << 44) ? -errno : 0;
+        fallocate(m, FALLOC_FL_ZERO_RANGE, 0, 1L << 60);
+        fallocate(m, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1L << 60);
+        ftruncate(m, 1L << 60);
+        fallocate(m, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1L << 60);
+        result = 0;
+    } else if (!strcmp(kind, "random")) {
+        char *m = memory(256 * MIB);
+        result = read(open("/dev/urandom", O_RDONLY), m, 256 * MIB);
+        result += getrandom(m, 256 * MIB, 0);
+    } else if (!strcmp(kind, "zero")) {
+        result = read(open("/dev/zero", O_RDONLY), memory(512 * MIB), 512 * MIB);
+    } else if (!strcmp(kind, "vectors")) {
+        struct iovec v[512], w[512];
+        char *m = memory(MIB);
+        int fd = file("/tmp/sparse");
+        ftruncate(fd, 512 * MIB);
+        for (int i = 0; i < 512; i++)
+            w[i] = v[i] = (struct iovec){m, MIB};
+        result = preadv(fd, v, 512, 0);
+        result += process_vm_readv(getpid(), v, 512, w, 512, 0);
+    } else if (!strcmp(kind, "between")) {
+        int from = file("/tmp/from"), to = file("/tmp/to"), null = open("/dev/null", O_WRONLY);
+        ftruncate(from, 1024 * MIB);
+        result = sendfile(null, from, NULL, 1024 * MIB);
+        loff_t at = 0, out = 0;
+        result += copy_file_range(from, &at, to, &out, 64 * MIB, 0);
+    } else if (!strcmp(kind, "pages")) { /* they go back to the host one by one */
+        int fd = file("/tmp/pages"), m = memfd_create("m", 0);
+        char *from = memory(384 * MIB);
+        result = write(fd, from, 384 * MIB) + write(m, from, 384 * MIB);
+        fallocate(m, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 384 * MIB);
+        unlink("/tmp/pages");
+        close(fd);
+        write(m, from, 384 * MIB);
+        ftruncate(m, MIB);
+        fallocate(m, 0, 0, 60 * MIB);
+    } else if (!strcmp(kind, "splice") || !strcmp(kind, "sendfile")) {
+        int p[2];
+        pipe(p);
+        result = *kind == 's' && kind[1] == 'p' ? splice(0, NULL, p[1], NULL, 4096, 0) : sendfile(p[1], 0, NULL, 4096);
+    } else if (!strcmp(kind, "locks")) {
+        int fd = file("/tmp/locks");
+        for (int i = 0; i < 3000; i++) {
+            struct flock l = {F_WRLCK, SEEK_SET, i * 2, 1};
+            result += fcntl(fd, F_SETLK, &l) == 0;
+        }
+    } else if (!strcmp(kind, "areas")) {
+        int n = 12000;
+        char *m = mmap(0, n * 4096L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < n; i += 2)
+            mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
+        pid_t child = fork();
+        if (!child)
+            _exit(0);
+        waitpid(child, NULL, 0);
+        result = mprotect(m, n * 4096L, PROT_READ) == 0;
+        for (int i = 0; i < n; i += 2)
+            mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
+        result += madvise(m, n * 4096L, MADV_DONTNEED) == 0;
+        result += munmap(m, n * 4096L) == 0;
+    } else if (!strcmp(kind, "poll")) {
+        setrlimit(RLIMIT_NOFILE, &many);
+        getrlimit(RLIMIT_NOFILE, &many);
+        long n = many.rlim_cur;
+        struct pollfd *p = calloc(n, sizeof *p);
+        for (long i = 0; i < n; i++)
+            p[i] = (struct pollfd){0, POLLPRI, 0};
+        result = poll(p, n, 0) >= 0;
+        dup2(0, n - 1);
+        unsigned char *set = calloc(n / 8 + 8, 1);
+        for (long fd = 3; fd < n - 1 && fd < 20000; fd++)
+            dup2(0, fd);
+        for (long fd = 3; fd < n && fd < 20000; fd++)
+            set[fd / 8] |= 1 << fd % 8;
+        struct timeval none = {0, 0};
+        result += syscall(SYS_select, (int)n, NULL, NULL, set, &none) >= 0;
+    } else if (!strcmp(kind, "epolls")) {
+        static struct epoll_event in = {EPOLLIN};
+        int e[5][24], p[2]; /* 24^4 ways, were they not limited */
+        pipe(p);
+        for (int a = 0; a < 5; a++)
+            for (int b = 0; b < 24; b++)
+                e[a][b] = epoll_create1(0);
+        for (int b = 0; b < 24; b++)
+            epoll_ctl(e[4][b], EPOLL_CTL_ADD, p[0], &in);
+        for (int a = 0; a < 4; a++)
+            for (int b = 0; b < 24; b++)
+                for (int d = 0; d < 24; d++)
+                    epoll_ctl(e[a][b], EPOLL_CTL_ADD, e[a + 1][d], &in);
+        result = write(p[1], "x", 1);
+    }
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    int ready[2];
+    pipe(ready);
+    pid_t attacker = fork();
+    if (!attacker) {
+        char c;
+        read(ready[0], &c, 1);
+        long result = attack(argv[1]);
+        printf("%s %ld\n", argv[1], result);
+        fflush(stdout);
+        _exit(0);
+    }
+    write(ready[1], "x", 1);
+    int calls = 0, status = 0;
+    int is_silent = !strcmp(argv[1], "splice") || !strcmp(argv[1], "sendfile"); /* its call does not end */
+    while (waitpid(attacker, &status, WNOHANG) == 0 && (!is_silent || calls < 20000))
+        calls++;
+    printf("served %s\n", !status ? "meanwhile" : "not");
+    return 0;
+}
