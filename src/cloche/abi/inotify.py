@@ -108,3 +108,4 @@ FAN_NOFD: Final = -1
 FAN_NOPIDFD: Final = -1
 FAN_EPIDFD: Final = -2
 FAN_EVENT_METADATA_LEN: Final = 24
+IN_OPEN_EXEC: Final = 0x1000  # FS_OPEN_EXEC: not shown, but an event of its own

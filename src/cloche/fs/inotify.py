@@ -17,6 +17,7 @@ from cloche.abi.inotify import (
     IN_MASK_CREATE,
     IN_NONBLOCK,
     IN_ONESHOT,
+    IN_OPEN_EXEC,
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
@@ -62,20 +63,35 @@ class DirectoryNotice:
 class WatchSet(InodeWatches):
     """All watches of an inode."""
 
-    def __init__(self) -> None:
+    def __init__(self, inode: Inode) -> None:
         self.watches: list[Watch] = []
         self.notices: list[DirectoryNotice] = []
+        self.inode: Inode = inode
+        self.is_doomed: bool = False  # its last name is gone
+
+    def name_gone(self) -> None:
+        if self.inode.users:
+            self.is_doomed = True
+        else:
+            self.event(IN_DELETE_SELF, 0, b"")
+
+    def last_closed(self) -> None:
+        if self.is_doomed:
+            self.is_doomed = False
+            self.event(IN_DELETE_SELF, 0, b"")
 
     def descriptor_closed(self, file: FileDescription, table: object) -> None:
         if self.notices:
             drop_notices(file.inode, file, table)
 
-    def event(self, mask: int, cookie: int, name: bytes) -> None:
+    def event(self, mask: int, cookie: int, name: bytes, *, is_unlinked: bool = False) -> None:
         for notice in list(self.notices):
             if not notice.event(mask, cookie):
                 drop_notices(notice.file.inode, notice.file, notice.table)
         kind = mask & IN_ALL_EVENTS
         for watch in list(self.watches):
+            if is_unlinked and watch.mask & IN_EXCL_UNLINK:
+                continue
             if kind & watch.mask or mask & _ALWAYS:
                 watch.inotify.queue_event(watch.wd, mask, cookie, name)
                 if watch.mask & IN_ONESHOT:
@@ -90,7 +106,7 @@ def watch_set_of(inode: Inode) -> WatchSet:
     found = inode.watches
     if isinstance(found, WatchSet):
         return found
-    watch_set = WatchSet()
+    watch_set = WatchSet(inode)
     inode.watches = watch_set
     return watch_set
 
@@ -136,7 +152,7 @@ class InotifyFile(AnonFile):
             self.has_overflowed = True
             wd, mask, cookie, name = -1, IN_Q_OVERFLOW, 0, b""
             key = (wd, mask, name)
-        record = pack_inotify_event(wd, mask, cookie, name)
+        record = pack_inotify_event(wd, mask & ~IN_OPEN_EXEC, cookie, name)
         self.events.append(record)
         self.event_bytes += len(record)
         KERNEL_MEMORY.take(len(record) + BUFFER_BYTES)
@@ -164,6 +180,7 @@ class InotifyFile(AnonFile):
         self.next_wd += 1
         self.watches[watch.wd] = watch
         watch_set.watches.append(watch)
+        inode.fs.watched[inode] = None
         KERNEL_MEMORY.take(RECORD_BYTES)
         return watch.wd
 
@@ -180,8 +197,10 @@ class InotifyFile(AnonFile):
         if isinstance(watch_set, WatchSet):
             if watch in watch_set.watches:
                 watch_set.watches.remove(watch)
-            if not watch_set.watches and not watch_set.notices:
-                watch.inode.watches = None
+            if not watch_set.watches:
+                watch.inode.fs.watched.pop(watch.inode, None)
+                if not watch_set.notices:
+                    watch.inode.watches = None
         return True
 
     # -- the file --------------------------------------------------------------------------------------

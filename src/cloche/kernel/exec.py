@@ -17,6 +17,7 @@ from cloche.abi.errno import (
     ETXTBSY,
     LinuxError,
 )
+from cloche.abi.inotify import IN_ACCESS, IN_OPEN, IN_OPEN_EXEC
 from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.resource import RLIMIT_AS, RLIMIT_STACK
 from cloche.abi.signal import SIGSEGV
@@ -44,7 +45,7 @@ from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.namei import d_path, path_lookup
-from cloche.vfs.objects import MAY_EXEC, MAY_READ, Context, FileDescription, Path
+from cloche.vfs.objects import MAY_EXEC, MAY_READ, Context, FileDescription, Path, notify_path
 
 MAX_ARG_STRLEN = 131072
 MAX_INTERPRETERS = 5  # levels of #!
@@ -79,7 +80,16 @@ def open_exec(ctx: Context, path: Path) -> FileDescription:
     if inode.write_count > 0:
         raise LinuxError(ETXTBSY)
     file = inode.open(ctx, path, 0)
+    notify_path(path, IN_OPEN | IN_OPEN_EXEC)
     return file.get()
+
+
+def _read_header(ctx: Context, file: FileDescription) -> bytes:
+    """The first bytes of an executable; the rest is read unseen, or mapped."""
+    header = file.read_bytes(ctx, 0, 4096)
+    if header and file.path is not None:
+        notify_path(file.path, IN_ACCESS)
+    return header
 
 
 def prepare(
@@ -96,12 +106,31 @@ def prepare(
 
     `is_unreachable`: `name` goes by a descriptor that the execve closes, where no interpreter could open it.
     """
+    scripts: list[FileDescription] = []
+    try:
+        return _prepare(ctx, kernel, path, name, argv, execfn, scripts, is_unreachable=is_unreachable)
+    finally:
+        for script in scripts:  # closed once their interpreters are open
+            script.put()
+
+
+def _prepare(
+    ctx: Context,
+    kernel: Kernel,
+    path: Path,
+    name: bytes,
+    argv: list[bytes],
+    execfn: bytes,
+    scripts: list[FileDescription],
+    *,
+    is_unreachable: bool,
+) -> ExecImage:
     comm = name.rsplit(b"/", 1)[-1][:15]
     max_address = kernel.platform.max_address()
     for _level in range(MAX_INTERPRETERS + 1):
         file = open_exec(ctx, path)
         try:
-            header = file.read_bytes(ctx, 0, 4096)
+            header = _read_header(ctx, file)
             if header[:2] == b"#!":
                 interpreter, argument = parse_script(header)
                 if is_unreachable:
@@ -110,7 +139,7 @@ def prepare(
                 name = interpreter
                 is_unreachable = False
                 path = _interpreter_path(ctx, interpreter)
-                file.put()
+                scripts.append(file)
                 continue
             main = read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
         except LinuxError:
@@ -143,7 +172,7 @@ def _open_interpreter(ctx: Context, name: bytes, max_address: int) -> Image:
     path = _interpreter_path(ctx, name)
     file = open_exec(ctx, path)
     try:
-        header = file.read_bytes(ctx, 0, 4096)
+        header = _read_header(ctx, file)
         if len(header) < 64:
             raise LinuxError(EIO)
         return read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header, is_main=False)

@@ -11,8 +11,9 @@ from cloche.fs.storage import EAGER_LIMIT, FREE_STEP, PAGE
 from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, TaskBase, next_slice
 from cloche.kernel.task import Task
-from cloche.syscalls.long_io import FileWait, is_killed
+from cloche.syscalls.long_io import FileWait, is_killed, modified
 from cloche.vfs.attr import vfs_ftruncate
+from cloche.vfs.objects import FileDescription
 
 _MANY: Final = 4 * FREE_STEP
 _PUNCH: Final = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
@@ -52,10 +53,17 @@ class SizeChange(FileWait):
         assert isinstance(task, Task)
         if self.mode < 0:
             return vfs_ftruncate(task, self.file, self.offset)
-        return self.memory_file.fallocate(task, self.mode, self.offset, self.length)
+        return allocated(self.file, self.memory_file.fallocate(task, self.mode, self.offset, self.length))
 
     def interrupted(self, task: TaskBase) -> int:
         return -ERESTARTSYS if is_killed(task) else BLOCKED
+
+
+def allocated(file: FileDescription, result: int) -> int:
+    """IN_MODIFY of an fallocate that has worked; its result."""
+    if result == 0:
+        modified(file)
+    return result
 
 
 def _run(task: Task, change: SizeChange) -> int:
@@ -68,7 +76,7 @@ def _run(task: Task, change: SizeChange) -> int:
 def long_fallocate(task: Task, file: TmpfsDescription, mode: int, offset: int, length: int) -> int:
     """fallocate(2) after its checks, on a file in memory."""
     if length <= _MANY or mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE):
-        return file.fallocate(task, mode, offset, length)
+        return allocated(file, file.fallocate(task, mode, offset, length))
     inode = file.file
     change = SizeChange(file)
     change.mode, change.offset, change.length = mode, offset, length

@@ -42,7 +42,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
-from cloche.syscalls.long_io import FileWait, is_killed
+from cloche.syscalls.long_io import FileWait, accessed, is_killed, modified
 from cloche.syscalls.sys_rw import broken_pipe, user_segments, wait_to_read
 from cloche.vfs.objects import FileDescription
 from cloche.vfs.pseudo import GeneratedDescription
@@ -248,6 +248,9 @@ class Transfer(Blocked):
     def settle(self, task: TaskBase) -> int:
         """Give the guest its offsets back; the result of the call."""
         mem = task.user_memory()
+        if self.done > 0 and not self.is_tee:
+            accessed(self.source)
+            modified(self.sink)
         if self.moves_source:
             self.source.pos = self.in_offset
         if self.moves_sink:

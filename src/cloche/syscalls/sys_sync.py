@@ -17,7 +17,7 @@ from cloche.abi.stat import S_IFBLK, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG
 from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.task import Args, Task, to_i32, to_u32
 from cloche.syscalls.args import can_write, data_file, path_arg
-from cloche.syscalls.long_sizes import long_fallocate, long_ftruncate
+from cloche.syscalls.long_sizes import allocated, long_fallocate, long_ftruncate
 from cloche.vfs.attr import vfs_ftruncate, vfs_truncate
 from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import FileSystem
@@ -122,4 +122,4 @@ def sys_fallocate(task: Task, args: Args) -> int:
         return -EFBIG
     if isinstance(file, TmpfsDescription):
         return long_fallocate(task, file, mode, offset, length)
-    return file.fallocate(task, mode, offset, length)
+    return allocated(file, file.fallocate(task, mode, offset, length))

@@ -30,7 +30,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fs import MS_RDONLY
-from cloche.abi.inotify import IN_ATTRIB, IN_MODIFY
+from cloche.abi.inotify import IN_ACCESS, IN_ATTRIB, IN_MODIFY
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP
 from cloche.abi.xattr import (
     NAME_CAPS,
@@ -228,7 +228,8 @@ def vfs_chown(ctx: Context, path: Path, uid: int, gid: int) -> None:
             attr.valid |= ATTR_MODE
             attr.mode = mode
     inode.setattr(ctx, attr)
-    notify_path(path, IN_ATTRIB)
+    if attr.valid & (ATTR_UID | ATTR_GID | ATTR_MODE):
+        notify_path(path, IN_ATTRIB)
 
 
 def vfs_utimens(ctx: Context, path: Path, atime_ns: int, mtime_ns: int) -> None:
@@ -255,7 +256,11 @@ def vfs_utimens(ctx: Context, path: Path, atime_ns: int, mtime_ns: int) -> None:
         attr.valid |= ATTR_MTIME
         attr.mtime_ns = now if mtime_ns == TIME_NOW else mtime_ns
     inode.setattr(ctx, attr)
-    notify_path(path, IN_ATTRIB)
+    # As fsnotify_change has it: one time alone looks like the call that changes it.
+    if mtime_ns == TIME_OMIT:
+        notify_path(path, IN_ACCESS)
+    else:
+        notify_path(path, IN_MODIFY if atime_ns == TIME_OMIT else IN_ATTRIB)
 
 
 # -- truncate --------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from cloche.abi.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,
-    IN_DELETE_SELF,
     IN_ISDIR,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
@@ -110,8 +109,8 @@ def _notify_self(inode: Inode, mask: int) -> None:
 def _notify_removed(directory: Inode, name: bytes, inode: Inode) -> None:
     if not inode.is_dir():
         _notify_self(inode, IN_ATTRIB)
-    if inode.is_dir() or inode.nlink == 0:
-        _notify_self(inode, IN_DELETE_SELF)
+    if inode.watches is not None and (inode.is_dir() or inode.nlink == 0):
+        inode.watches.name_gone()
     notify_entry(directory, IN_DELETE, 0, name, inode)
 
 
@@ -392,7 +391,7 @@ def _notify_rename(
         notify_entry(new_dir, IN_MOVED_FROM, cookie, new_name, target)
         notify_entry(old_dir, IN_MOVED_TO, cookie, old_name, target)
         _notify_self(target, IN_MOVE_SELF)
-    elif target.nlink > 0 and not target.is_dir():
-        _notify_self(target, IN_ATTRIB)
-    else:
-        _notify_self(target, IN_DELETE_SELF)
+        return
+    _notify_self(target, IN_ATTRIB | IN_ISDIR if target.is_dir() else IN_ATTRIB)
+    if target.watches is not None and (target.is_dir() or target.nlink == 0):
+        target.watches.name_gone()

@@ -32,7 +32,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND, O_PATH
-from cloche.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR
+from cloche.abi.inotify import IN_ACCESS, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR, IN_MODIFY, IN_UNMOUNT
 from cloche.abi.poll import POLLERR, POLLIN, POLLOUT, POLLPRI
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY, MOUNT_BYTES
@@ -113,6 +113,17 @@ class FileSystem:
         self.is_readonly: bool = False  # the whole file system (SB_RDONLY), whatever its mounts say
         self.user_ns: UserNamespace | None = None  # that mounted it (s_user_ns); None: the initial one
         self.has_devices: bool = True  # device nodes in it work (not SB_I_NODEV)
+        self.mount_count: int = 0
+        self.watched: dict[Inode, None] = {}  # owned by fs.inotify
+
+    def last_unmounted(self) -> None:
+        """No mount of it is left: its watches end (fsnotify_sb_delete)."""
+        for inode in sorted(
+            self.watched, key=lambda each: -each.ino
+        ):  # about as Linux has them, newest first
+            watches = inode.watches
+            if watches is not None:
+                watches.event(IN_UNMOUNT | IN_ISDIR if inode.is_dir() else IN_UNMOUNT, 0, b"")
 
     def statfs(self, ctx: "Context") -> StatFs:
         """Figures for statfs(2)."""
@@ -140,11 +151,17 @@ class InodeLocks:
 class InodeWatches:
     """The inotify watches of an inode; `fs.inotify` derives from it."""
 
-    def event(self, mask: int, cookie: int, name: bytes) -> None:
+    def event(self, mask: int, cookie: int, name: bytes, *, is_unlinked: bool = False) -> None:
         """Queue IN_* `mask` (one event, IN_ISDIR included).
 
-        `name` is the child's in a directory, else empty.
+        `name` is the child's in a directory, else empty; `is_unlinked`: it was opened by a name that is gone.
         """
+
+    def name_gone(self) -> None:
+        """The last name is gone: IN_DELETE_SELF, once nobody has it open any more."""
+
+    def last_closed(self) -> None:
+        """Nobody has it open any more."""
 
     def descriptor_closed(self, file: "FileDescription", table: object) -> None:
         """A descriptor of `file` in a task's `table` of descriptors was closed."""
@@ -172,6 +189,7 @@ class Inode:
         self.watches: InodeWatches | None = None  # owned by fs.inotify; told by namei and notify_path
         self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
         self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
+        self.users: int = 0  # open files, mappings included
         self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
         self.write_hint: int = 0  # F_SET_RW_HINT
         self.is_linkable: bool = False  # O_TMPFILE without O_EXCL: linkat may name it although nlink is 0
@@ -360,9 +378,13 @@ class Mount:
         self.is_locked: bool = False  # may not be unmounted alone: it hides what is below (MNT_LOCKED)
         KERNEL_MEMORY.take(MOUNT_BYTES)
         self.covering: dict[Dentry, Mount] = {}  # the mount on top of a dentry as seen through this mount
+        fs.mount_count += 1
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(MOUNT_BYTES)
+        self.fs.mount_count -= 1
+        if self.fs.watched and self.fs.mount_count == 0:
+            self.fs.last_unmounted()
 
 
 class Path:
@@ -477,6 +499,7 @@ class FileDescription:
     def __init__(self, path: Path | None, inode: Inode, flags: int) -> None:
         self.path: Path | None = path  # None for anonymous objects without a name
         self.inode: Inode = inode
+        inode.users += 1
         self.flags: int = flags
         self.pos: int = 0
         self.refs: int = 0
@@ -679,15 +702,19 @@ class FileDescription:
             if self.holds_write:
                 self.holds_write = False
                 self.inode.write_count -= 1
-            locks = self.inode.locks
+            inode = self.inode
+            locks = inode.locks
             if locks is not None:
                 locks.description_released(self)
             self.release()
+            inode.users -= 1
+            if inode.users == 0 and inode.watches is not None:
+                inode.watches.last_closed()
 
     def _notify_close(self) -> None:
         path = self.path
         if path is not None and self.flags & O_PATH == 0:
-            notify_path(path, IN_CLOSE_WRITE if self.holds_write else IN_CLOSE_NOWRITE)
+            notify_path(path, IN_CLOSE_WRITE if self.flags & 3 else IN_CLOSE_NOWRITE)
 
 
 def notify_path(path: Path, mask: int) -> None:
@@ -701,11 +728,18 @@ def notify_path(path: Path, mask: int) -> None:
         return
     if parent is not None and parent.inode is not None:
         above = parent.inode.watches
-        if above is not None and not dentry.is_deleted:
-            above.event(mask | IN_ISDIR if inode.is_dir() else mask, 0, dentry.name)
+        if above is not None and not is_silent(inode, mask):
+            above.event(
+                mask | IN_ISDIR if inode.is_dir() else mask, 0, dentry.name, is_unlinked=dentry.is_deleted
+            )
     watches = inode.watches
-    if watches is not None:
-        watches.event(mask | IN_ISDIR if inode.is_dir() else mask, 0, b"")
+    if watches is not None and not is_silent(inode, mask):
+        watches.event(mask | IN_ISDIR if inode.is_dir() else mask, 0, b"", is_unlinked=dentry.is_deleted)
+
+
+def is_silent(inode: Inode, mask: int) -> bool:
+    """What moves through a pipe is nobody's event."""
+    return mask & (IN_ACCESS | IN_MODIFY) != 0 and inode.mode & S_IFMT == S_IFIFO
 
 
 class DirectoryDescription(FileDescription):

@@ -766,7 +766,7 @@ class Log(InodeWatches):
     def __init__(self) -> None:
         self.events: list[tuple[int, int, bytes]] = []
 
-    def event(self, mask: int, cookie: int, name: bytes) -> None:
+    def event(self, mask: int, cookie: int, name: bytes, *, is_unlinked: bool = False) -> None:
         self.events.append((mask, cookie, name))
 
 
