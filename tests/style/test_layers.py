@@ -32,7 +32,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "boot": [*SENTRY, "fs", "net", "syscalls", "wire"],
     "wire": ["abi"],
     "analyst": ["abi", "wire", *CONFINEMENT],
-    "gofer": ["abi", "wire", "analyst.cache", *CONFINEMENT],
+    "gofer": ["abi", "wire", "analyst.cache", "analyst.writers", *CONFINEMENT],
     "egress": ["abi", "wire", *CONFINEMENT],
     "runtime": ["abi", "wire", "platform.hostsys"],
     "sdk": ["abi", "wire"],

@@ -31,7 +31,6 @@ __all__ = [
     "content_digest",
     "content_name",
     "is_cacheable",
-    "is_roots_own",
     "lookup",
     "lookup_contents",
     "lookup_name",
@@ -47,7 +46,6 @@ SETTLE_NS: Final = 2_000_000_000
 MAX_CONTENT_BYTES: Final = 64 << 20  # of files that are known by their contents; larger ones are not patched
 
 _KEY: Final = Struct("<IQQQqq")
-_IS_ROOT: Final = os.geteuid() == 0  # asked before a filter is in force
 _CONTENT_KEY: Final = Struct("<IQ")
 _READ_BYTES: Final = 1 << 20
 _TEMPORARY: Final = ".new-"
@@ -112,11 +110,6 @@ def content_name(digest: bytes, size: int) -> str:
     """The name under which the cache has the text of whatever file has these contents."""
     key = _CONTENT_KEY.pack(ANALYSER_VERSION, size) + digest
     return blake2b(key, digest_size=20, person=b"contents").hexdigest()
-
-
-def is_roots_own(status: os.stat_result) -> bool:
-    """Whether only root may write the file, and we are not root: none of our own guests can."""
-    return status.st_uid == 0 and status.st_mode & 0o022 == 0 and not _IS_ROOT
 
 
 def is_cacheable(status: os.stat_result, now_ns: int, fs_magic: int) -> bool:

@@ -21,7 +21,16 @@ from cloche.analyst import cache
 from cloche.analyst.worker import WORKER_DONE, WORKER_FAILED, WORKER_NO_SITES, limit_worker, work
 from cloche.analyst.writers import CLOSED, OPEN, has_fresh_time, writers
 from cloche.platform import hostsys
-from cloche.wire.analyst import DONE, LASTS, MAY_CACHE, NO_SITES, Request, receive_request, send_reply
+from cloche.wire.analyst import (
+    BY_CONTENTS,
+    DONE,
+    LASTS,
+    MAY_CACHE,
+    NO_SITES,
+    Request,
+    receive_request,
+    send_reply,
+)
 from cloche.wire.frame import ProtocolError
 from cloche.wire.textfile import PAGE_BYTES, decode_header, header_pages
 
@@ -44,11 +53,11 @@ def log(text: str) -> None:
 
 
 class Answer:
-    """What is known of a file: a descriptor of its text or cache.NO_SITES, and for how long."""
+    """What is known of a file: a descriptor of its text or cache.NO_SITES; LASTS, BY_CONTENTS or 0."""
 
-    def __init__(self, fd: int, *, lasts: bool) -> None:
+    def __init__(self, fd: int, flags: int) -> None:
         self.fd: int = fd
-        self.lasts: bool = lasts
+        self.flags: int = flags
 
 
 class Server:
@@ -79,7 +88,7 @@ class Server:
                 answer = self._answer(request)
                 fd = answer.fd
                 status = DONE if fd >= 0 else NO_SITES
-                flags = LASTS if answer.lasts else 0
+                flags = answer.flags
             except OSError as error:
                 status = -(error.errno or EIO)
             finally:
@@ -96,21 +105,20 @@ class Server:
         """The text of a file as it is now.  Raises OSError."""
         before = os.fstat(request.fd)
         if not stat.S_ISREG(before.st_mode):
-            return Answer(cache.NO_SITES, lasts=False)
+            return Answer(cache.NO_SITES, 0)
         may_cache = self._cache_fd >= 0 and request.flags & MAY_CACHE != 0
         magic = hostsys.fstatfs(request.fd).magic
         now_ns = time.time_ns()
         found = writers(request.fd, before, magic, now_ns)
         if found == OPEN:
             # What is mapped now may be written the next moment: the program runs, by traps.
-            return Answer(cache.NO_SITES, lasts=False)
+            return Answer(cache.NO_SITES, 0)
         if found != CLOSED:
             return self._answer_by_contents(request.fd, before, may_cache=may_cache)
         is_settled = cache.is_cacheable(before, now_ns, magic)
         name = cache.cache_name(before) if may_cache and is_settled else ""
-        return self._find_or_make(
-            request.fd, name, request.fd, lasts=is_settled or has_fresh_time(before, now_ns)
-        )
+        flags = LASTS if is_settled or has_fresh_time(before, now_ns) else 0
+        return self._find_or_make(request.fd, name, request.fd, flags)
 
     def _answer_by_contents(self, fd: int, before: os.stat_result, *, may_cache: bool) -> Answer:
         """The same for a file that may be changing: what is looked at is a copy of our own."""
@@ -118,27 +126,27 @@ class Server:
         try:
             digest = _copy(fd, copy, before.st_size)
             if digest is None:
-                return Answer(cache.NO_SITES, lasts=False)
+                return Answer(cache.NO_SITES, 0)
             name = cache.content_name(digest, before.st_size) if may_cache else ""
-            return self._find_or_make(copy, name, fd, lasts=cache.is_roots_own(before))
+            return self._find_or_make(copy, name, fd, BY_CONTENTS)
         finally:
             os.close(copy)
 
-    def _find_or_make(self, fd: int, name: str, original: int, *, lasts: bool) -> Answer:
+    def _find_or_make(self, fd: int, name: str, original: int, flags: int) -> Answer:
         """The text of `fd`, kept as `name` (empty: not kept) unless `original` changes meanwhile."""
         if name:
             found = cache.lookup_name(self._cache_fd, name)
             if found != cache.UNKNOWN:
-                return Answer(found, lasts=lasts)
+                return Answer(found, flags)
         before = cache.cache_name(os.fstat(original))
         out = os.memfd_create("cloche-text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             ended = self._run_worker(fd, out)
             if cache.cache_name(os.fstat(original)) != before:
-                lasts = False
+                flags = 0
                 if fd == original:
                     name = ""
-            return Answer(self._keep(ended, out, name), lasts=lasts)
+            return Answer(self._keep(ended, out, name), flags)
         finally:
             os.close(out)
 

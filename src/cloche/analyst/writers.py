@@ -13,13 +13,14 @@ from typing import Final
 
 from cloche.abi.errno import EAGAIN
 from cloche.abi.fcntl import F_RDLCK, F_SETLEASE, F_UNLCK
-from cloche.analyst.cache import is_roots_own
 
 __all__ = ["CLOSED", "OPEN", "UNKNOWN", "has_fresh_time", "writers"]
 
 CLOSED: Final = 0  # nobody had it open for writing
 OPEN: Final = 1
 UNKNOWN: Final = 2  # it is not ours to ask
+
+_IS_ROOT: Final = os.geteuid() == 0  # asked before a filter is in force
 
 # Local file systems whose writable mappings keep the file itself open and set its ctime: ext2 to 4, xfs, btrfs, f2fs,
 # bcachefs.  Not overlayfs: a mapping there keeps only a file of a layer open.
@@ -48,9 +49,14 @@ def writers(fd: int, status: os.stat_result, magic: int, now_ns: int) -> int:
     # The owner alone may have a lease.  No mapping is older than the machine's last start, and the first write of
     # every younger one has set a younger time.
     started_ns = now_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    if is_roots_own(status) and 0 <= status.st_ctime_ns < started_ns - _BOOT_MARGIN_NS:
+    if _is_roots_own(status) and 0 <= status.st_ctime_ns < started_ns - _BOOT_MARGIN_NS:
         return CLOSED
     return UNKNOWN
+
+
+def _is_roots_own(status: os.stat_result) -> bool:
+    """Whether only root may write the file, and we are not root."""
+    return status.st_uid == 0 and status.st_mode & 0o022 == 0 and not _IS_ROOT
 
 
 def has_fresh_time(status: os.stat_result, now_ns: int) -> bool:

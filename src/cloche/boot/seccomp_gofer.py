@@ -7,7 +7,16 @@ kin, kill, bpf, io_uring, mknod of devices, any open for writing unless an attac
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS, EPERM
-from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, FD_CLOEXEC
+from cloche.abi.fcntl import (
+    F_DUPFD_CLOEXEC,
+    F_GETFD,
+    F_GETFL,
+    F_RDLCK,
+    F_SETFD,
+    F_SETLEASE,
+    F_UNLCK,
+    FD_CLOEXEC,
+)
 from cloche.abi.mman import PROT_EXEC
 from cloche.abi.stat import S_IFCHR
 from cloche.arch.x86_64.syscalls import (
@@ -96,6 +105,8 @@ _ALWAYS: Final[list[Allow]] = [
     Allow(SYS_fcntl, "fdopendir looks how a descriptor was opened", [int_is(1, F_GETFL)]),
     Allow(SYS_fcntl, "fdopendir sets close-on-exec", [int_is(1, F_SETFD), int_is(2, FD_CLOEXEC)]),
     Allow(SYS_fcntl, "whether a descriptor is closed by exec", [int_is(1, F_GETFD)]),
+    Allow(SYS_fcntl, "who has a program open for writing", [int_is(1, F_SETLEASE), int_is(2, F_RDLCK)]),
+    Allow(SYS_fcntl, "the end of that lease", [int_is(1, F_SETLEASE), int_is(2, F_UNLCK)]),
     Allow(SYS_lseek, "rewinddir in the C library"),
     Allow(SYS_fstatfs, "statfs, and recognising kernel file systems"),
     Allow(SYS_fsync, "fsync of directories"),

@@ -156,6 +156,7 @@ def _prepare(
     if analyst is not None:
         keep.append(analyst.fileno())
     confine.close_all_but(keep)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
     os.umask(0)
     confine.set_limits(report)
     for point in attach_points:

@@ -267,7 +267,7 @@ class Server:
         fd, st, _pin = self._files.open(node, name, os.O_RDONLY, dev, ino)
         try:
             st = os.fstat(fd)
-            text, lasts = self._texts.find(fd, st, patience_ms)
+            text, lasts = self._texts.find(fd, st, patience_ms, is_writable=node.attach.is_writable)
         finally:
             os.close(fd)
         try:

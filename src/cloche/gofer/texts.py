@@ -14,7 +14,9 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
-from cloche.analyst.cache import UNKNOWN, is_roots_own, lookup, lookup_contents
+from cloche.analyst.cache import UNKNOWN, lookup, lookup_contents
+from cloche.analyst.writers import OPEN, writers
+from cloche.platform import hostsys
 from cloche.wire.analyst import DONE, MAY_CACHE, receive_reply, send_request
 from cloche.wire.frame import ProtocolError
 
@@ -24,6 +26,7 @@ _MAX_ASKED: Final = 16  # requests that are not answered yet; the socket holds m
 _MAX_KEPT: Final = 16  # answers nobody has come for
 
 Key = tuple[int, int, int, int, int]
+Known = tuple[int, bool, bool]  # a descriptor or -1, whether that lasts, whether it is of contents
 
 
 class Texts:
@@ -34,12 +37,13 @@ class Texts:
         self._sock: socket.socket | None = sock
         self._number: int = 0
         self._asked: dict[int, Key] = {}  # requests that are not answered, in their order
-        self._kept: dict[Key, tuple[int, bool]] = {}  # answers, as of `find`
+        self._kept: dict[Key, Known] = {}  # answers
 
-    def find(self, fd: int, st: os.stat_result, patience_ms: int) -> tuple[int, bool]:
+    def find(self, fd: int, st: os.stat_result, patience_ms: int, *, is_writable: bool) -> tuple[int, bool]:
         """A descriptor of the text of the file `fd` with the status `st`; -1: there is none.
 
-        And whether that holds for as long as the file's size and times stay as they are.
+        And whether that holds, for this sandbox, for as long as the file's size and times stay as they are.  Where it
+        cannot be found out who writes to the file, it does unless the sandbox itself may (`is_writable`).
         Raises LinuxError(EAGAIN) if that is not known yet.
         """
         if not stat.S_ISREG(st.st_mode):
@@ -51,18 +55,20 @@ class Texts:
             return max(found, -1), True
         found = lookup_contents(self._cache_fd, fd, st)
         if found != UNKNOWN:
-            return max(found, -1), is_roots_own(st)
+            lasts = not is_writable and writers(fd, st, hostsys.fstatfs(fd).magic, time.time_ns()) != OPEN
+            return max(found, -1), lasts
         key = (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
         try:
-            return self._ask(fd, key, min(patience_ms, MAX_PATIENCE_MS))
+            text, lasts, is_by_contents = self._ask(fd, key, min(patience_ms, MAX_PATIENCE_MS))
+            return text, lasts or (is_by_contents and not is_writable)
         except (OSError, ProtocolError):
             self._end()  # it has gone, or its answers are out of order
             return -1, True
 
-    def _ask(self, fd: int, key: Key, patience_ms: int) -> tuple[int, bool]:
+    def _ask(self, fd: int, key: Key, patience_ms: int) -> Known:
         """Raises LinuxError(EAGAIN), OSError, ProtocolError."""
         if self._sock is None:
-            return -1, True
+            return -1, True, False
         self._take(0)
         self._drop_passing()
         if key not in self._kept and key not in self._asked.values():
@@ -102,19 +108,20 @@ class Texts:
                     os.close(reply.fd)
                 raise ProtocolError("an answer to no question")
             key = self._asked.pop(number)
-            self._kept[key] = reply.fd if reply.status == DONE else -1, reply.lasts
+            text = reply.fd if reply.status == DONE else -1
+            self._kept[key] = text, reply.lasts, reply.is_by_contents
             if len(self._kept) > _MAX_KEPT:
                 self._drop(next(iter(self._kept)))
         return has_any
 
     def _drop(self, key: Key) -> None:
-        fd, _lasts = self._kept.pop(key)
+        fd = self._kept.pop(key)[0]
         if fd >= 0:
             os.close(fd)
 
     def _drop_passing(self) -> None:
         """Answers that held when they were given, and perhaps no more (the file's contents are known to the cache)."""
-        for key in [key for key, (_fd, lasts) in self._kept.items() if not lasts]:
+        for key in [key for key, known in self._kept.items() if not known[1]]:
             self._drop(key)
 
     def _end(self) -> None:

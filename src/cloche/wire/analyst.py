@@ -14,6 +14,7 @@ from typing import Final
 from cloche.wire.frame import ProtocolError
 
 __all__ = [
+    "BY_CONTENTS",
     "DONE",
     "LASTS",
     "MAY_CACHE",
@@ -32,7 +33,11 @@ MAY_CACHE: Final = 1  # the file is worth remembering (whether it may be, the an
 DONE: Final = 0
 NO_SITES: Final = 1
 
-LASTS: Final = 1  # a flag of replies
+# Flags of replies.
+LASTS: Final = 1
+BY_CONTENTS: Final = (
+    2  # whether somebody writes to the file could not be found out: this is of what it holds now
+)
 
 _REQUEST: Final = Struct("<II")  # number, flags
 _REPLY: Final = Struct("<IiI")  # number, status or a negative errno, flags
@@ -57,6 +62,7 @@ class Reply:
         self.number: int = number
         self.status: int = status
         self.lasts: bool = flags & LASTS != 0
+        self.is_by_contents: bool = flags & BY_CONTENTS != 0
         self.fd: int = fd
 
 
@@ -88,7 +94,7 @@ def receive_reply(sock: socket.socket) -> Reply | None:
     if not data:
         return None
     number, status, flags = _REPLY.unpack(data)
-    if (status == DONE) != (fd >= 0) or status > NO_SITES or flags & ~LASTS:
+    if (status == DONE) != (fd >= 0) or status > NO_SITES or flags & ~(LASTS | BY_CONTENTS):
         _drop(fd)
         raise ProtocolError("a reply of no sense")
     return Reply(number, status, flags, fd)

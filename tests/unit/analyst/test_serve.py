@@ -154,7 +154,7 @@ def test_what_keeps_no_times_is_known_by_its_contents(
         file.flush()
         first, lasts = ask_lasting(analyst, Path(file.name))
         second = ask(analyst, file.name)
-        assert os.path.sameopenfile(first, second) and not lasts
+        assert os.path.sameopenfile(first, second) and not lasts  # the gofer decides
         (entry,) = directory.iterdir()
         assert entry.name != cache.cache_name(os.stat(file.name))
         file.seek(0)
