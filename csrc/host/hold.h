@@ -23,8 +23,9 @@
 #define HOLD_WINDOW(i) (1ULL << (i))
 #define HOLD_KEPT(i) (1ULL << (WINDOWS + (i)))
 #define HOLD_WINDOWS (HOLD_KEPT(0) - 1)
+#define OWNS_COMING (1ULL << 62)   /* it is the owner of something that is COMING */
 #define AVOID_WINDOWS (1ULL << 63) /* its call is done once more, without them */
-_Static_assert(WINDOWS + KEPT_FDS <= 63, "thr.holds is too small");
+_Static_assert(WINDOWS + KEPT_FDS <= 62, "thr.holds is too small");
 
 /* What the threads of a process hold; `but` not counted. */
 static uint64_t held_by_others(const struct prc *p, const struct thr *but)
@@ -39,7 +40,7 @@ static uint64_t held_by_others(const struct prc *p, const struct thr *but)
 /* The operations of `t` from number `from` on have not been done. */
 static void fail_windows(struct thr *t, int from)
 {
-    for (int i = 0; i < WINDOWS && t->holds & HOLD_WINDOWS; i++) {
+    for (int i = 0; i < WINDOWS && t->holds & OWNS_COMING; i++) {
         struct window *w = &prcs[t->prc]->windows[i];
         if (w->state == COMING && w->owner == t->id && w->op >= from)
             *w = (struct window){0};
@@ -52,7 +53,8 @@ static void lose_kept(struct kept *k)
     k->stamp = 0;
 }
 
-static void let_go(struct thr *t)
+/* The owner is back, or gone. */
+static void settle(struct thr *t)
 {
     struct prc *p = prcs[t->prc];
     fail_windows(t, t->matched); /* never let through */
@@ -62,7 +64,6 @@ static void let_go(struct thr *t)
     for (int i = 0; i < KEPT_FDS; i++)
         if (p->kept[i].state == COMING && p->kept[i].owner == t->id)
             lose_kept(&p->kept[i]);
-    t->holds = 0;
 }
 
 /* The clone that makes `child` is let through. */

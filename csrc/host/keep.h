@@ -98,7 +98,7 @@ static int keep_fd(struct thr *t, int fd, bool is_zygote)
     if (!is_zygote)
         note_injection(fd, &st);
     p->kept[place] = (struct kept){st.st_dev, st.st_ino, ++p->kept_stamp, COMING, t->id, true};
-    t->holds |= HOLD_KEPT(place);
+    t->holds |= HOLD_KEPT(place) | OWNS_COMING;
     return FIRST_KEPT + place;
 }
 

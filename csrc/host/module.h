@@ -456,8 +456,9 @@ FUNC(cancel_ops) /* (thread): what is queued and not sent, births included */
     THR(0);
     STOPPED;
     drop_ops(t, 0);
-    if (t->holds)
-        let_go(t);
+    if (t->holds & OWNS_COMING)
+        settle(t);
+    t->holds &= ~OWNS_COMING;
     t->op_count = t->sent = t->matched = t->round_start = t->must_match = 0;
     t->clone_at = t->unpark = -1;
     Py_RETURN_NONE;

@@ -560,8 +560,9 @@ static bool ops_pending(struct prc *p)
 /* The thread has come back from what was ordered, or is gone. */
 static void clear_queue(struct thr *t)
 {
-    if (t->holds)
-        let_go(t);
+    if (t->holds & OWNS_COMING)
+        settle(t);
+    t->holds = 0;
     t->op_count = t->sent = t->matched = t->round_start = t->must_match = 0;
     t->clone_at = -1;
     if (t->rec_count)

@@ -73,6 +73,7 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
     close->op.nr = SYS_close;
     close->op.args[0] = number;
     p->windows[oldest] = (struct window){key, base, ++p->window_stamp, COMING, t->id, at};
+    t->holds |= OWNS_COMING;
     return oldest;
 }
 

@@ -49,6 +49,9 @@ _KEY: Final = Struct("<IQQQqq")
 _CONTENT_KEY: Final = Struct("<IQ")
 _READ_BYTES: Final = 1 << 20
 _TEMPORARY: Final = ".new-"
+_OURS: Final = os.urandom(
+    8
+).hex()  # a process of another pid namespace may use the same cache, and have our pid
 # FUSE, 9p: a process answers for the files.  tmpfs, ramfs: a write through a mapping leaves the times as they were.
 _UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997, 0x01021994, 0x858458F6)
 _STALE_TEMPORARY_NS: Final = 60_000_000_000
@@ -164,7 +167,7 @@ def lookup_name(dir_fd: int, name: str) -> int:
 
 def store(dir_fd: int, name: str, chunks: list[bytes]) -> None:
     """Put a text (no chunks: no sites) into the cache, at once and whole.  Raises OSError."""
-    temporary = f"{_TEMPORARY}{os.getpid()}-{name}"
+    temporary = f"{_TEMPORARY}{_OURS}-{os.getpid()}-{name}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         os.unlink(temporary, dir_fd=dir_fd)  # of an earlier process with this pid

@@ -461,8 +461,18 @@ class GoferInode(Inode):
         if self.read_fd < 0:
             parent = self.parent
             ahead = parent.next_files(self) if parent is not None and self.has_address else []
+            seen_ns = self.ctime_ns
             self.read_fd = self._open_with(ahead) if ahead else self._open(os.O_RDONLY)
+            self._name_content(seen_ns)
         return self.read_fd
+
+    def _name_content(self, seen_ns: int) -> None:
+        """It is open to read now; `seen_ns`: its ctime when it was last seen.
+
+        While nobody had it open, the host may have given its number to a new file.
+        """
+        if self.content_key and self.ctime_ns != seen_ns:
+            self.content_key = next_content_key()
 
     def _open_with(self, ahead: list["GoferInode"]) -> int:
         """Open to read, and the next files of the directory with it: one question to the gofer for all."""
@@ -482,7 +492,9 @@ class GoferInode(Inode):
                 os.close(other_fd)
                 continue
             inode.read_fd = other_fd
+            seen_ns = inode.ctime_ns
             inode.update(other_attr)
+            inode._name_content(seen_ns)
             host.park_new(inode)
         return fd
 

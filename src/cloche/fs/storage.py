@@ -320,6 +320,10 @@ class Storage:
         return self.readonly_fd
 
     def _close_memfd(self) -> None:
+        try:
+            os.ftruncate(self.fd, 0)  # guests may have it beside their slots, and descriptors of it, for long
+        except OSError:
+            pass  # sealed
         os.close(self.fd)
         self.fd = -1
         if self.readonly_fd >= 0:

@@ -168,11 +168,14 @@ def test_small_files_need_no_memfd_and_big_ones_have_one(ctx: Context) -> None:
     write_at(ctx, file, SMALL_LIMIT, b"more")
     fd = storage_of(file).storage.fd
     assert fd >= 0 and os.pread(fd, 5, SMALL_LIMIT - 1) == b"smore"
+    guests = os.dup(fd)
     vfs_unlink(ctx, None, b"/f")
     file.put()
     del file
     with pytest.raises(OSError):
         os.fstat(fd)
+    assert os.fstat(guests).st_blocks == 0  # the memory is given back whoever still has it
+    os.close(guests)
 
 
 def test_mapping_makes_a_memfd_that_is_the_file(ctx: Context) -> None:

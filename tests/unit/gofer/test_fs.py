@@ -518,3 +518,19 @@ def test_what_was_opened_ahead_is_given_up_in_time(rig: Rig) -> None:
     for name in names:
         assert view.read(b"/many/" + name) == name[1:]
     assert len(os.listdir("/proc/self/fd")) <= before + 9
+
+
+def test_contents_have_a_new_name_when_the_file_may_be_another(rig: Rig) -> None:
+    """The host may give a number to a new file while nobody has the old one open."""
+    inode = rig.view(RO).lookup(b"/file")
+    assert isinstance(inode, GoferInode)
+    inode.fd_to_read()
+    first = inode.content_key
+    inode.close_fds()
+    inode.fd_to_read()
+    assert inode.content_key == first > 0
+    inode.close_fds()
+    (rig.ro / "file").chmod(0o640)
+    inode.fd_to_read()
+    assert inode.content_key > first
+    inode.close_fds()
