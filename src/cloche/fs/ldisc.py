@@ -41,7 +41,6 @@ from cloche.abi.termios import (
     ICRNL,
     IEXTEN,
     IGNCR,
-    IMAXBEL,
     INLCR,
     ISIG,
     ISTRIP,
@@ -430,8 +429,6 @@ class LineDiscipline:
                 # A line that is too long keeps taking its last character, or a newline could never end it.
                 if room < 0 and self.edit:
                     del self.edit[len(self.edit) - 1]
-                    if self.termios.iflag & IMAXBEL and self.termios.lflag & ECHO:
-                        self._echo(b"\a")
                 room = 1
             if not self.is_cooked:
                 piece = pending[:room]

@@ -259,6 +259,7 @@ def begin_exec(
         )  # a tracer shall see the text as it is
         mm.mdwe = task.mm.inherited_mdwe()
         mm.is_thp_disabled = task.mm.is_thp_disabled
+        mm.is_mergeable = task.mm.is_mergeable
         mm.coredump_filter = task.mm.coredump_filter
         try:
             stack_top = _map_image(task, mm, thread, image)

@@ -178,6 +178,7 @@ class AddressSpace:
         self.has_segments: bool = False  # shmat(2) was called in it
         self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
+        self.is_mergeable: bool = False  # PR_SET_MEMORY_MERGE: kept, as MADV_MERGEABLE is
         self.coredump_filter: int = 0x33  # /proc/PID/coredump_filter
         self.is_thp_disabled: bool = False  # PR_SET_THP_DISABLE: kept, as other hints on huge pages
         self.mdwe: int = 0  # PR_SET_MDWE: nothing becomes executable that was not, or is writable
@@ -1023,6 +1024,7 @@ class AddressSpace:
         new.has_sealed = self.has_sealed
         new.membarriers = self.membarriers
         new.mdwe = self.inherited_mdwe()
+        new.is_mergeable = self.is_mergeable
         new.coredump_filter = self.coredump_filter
         new.is_thp_disabled = self.is_thp_disabled
         return new
@@ -1130,4 +1132,5 @@ _ADVICE: Final[dict[int, int]] = {
     22: 1,  # POPULATE_READ
     23: 1,  # POPULATE_WRITE
     24: 1,  # DONTNEED_LOCKED
+    25: 1,  # COLLAPSE: the host's answer
 }

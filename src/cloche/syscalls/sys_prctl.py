@@ -8,7 +8,7 @@ from typing import Final
 
 from cloche.abi import prctl as pr
 from cloche.abi.capability import CAP_FULL_SET, CAP_SYS_RESOURCE
-from cloche.abi.errno import EACCES, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM, LinuxError
+from cloche.abi.errno import EACCES, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM, ERANGE, LinuxError
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
@@ -122,6 +122,8 @@ _MEMORY_OPTIONS: Final = frozenset(
         pr.PR_GET_THP_DISABLE,
         pr.PR_SET_MDWE,
         pr.PR_GET_MDWE,
+        pr.PR_SET_MEMORY_MERGE,
+        pr.PR_GET_MEMORY_MERGE,
     }
 )
 
@@ -142,6 +144,13 @@ def _memory(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int:
         return -EINVAL if a1 or a2 or a3 or a4 else task.mm.mdwe
     if option == pr.PR_SET_MDWE:
         return -EINVAL if a2 or a3 or a4 else _set_mdwe(task, a1)
+    if option == pr.PR_GET_MEMORY_MERGE:
+        return -EINVAL if a1 or a2 or a3 or a4 else int(task.mm.is_mergeable)
+    if option == pr.PR_SET_MEMORY_MERGE:
+        if a2 or a3 or a4:
+            return -EINVAL
+        task.mm.is_mergeable = a1 != 0
+        return 0
     if option == pr.PR_GET_THP_DISABLE:
         return -EINVAL if a1 or a2 or a3 or a4 else int(task.mm.is_thp_disabled)
     if a2 or a3 or a4:
@@ -312,7 +321,10 @@ def _speculation(option: int, which: int, a2: int, a3: int, a4: int) -> int:
         return -EINVAL
     if which not in (pr.PR_SPEC_STORE_BYPASS, pr.PR_SPEC_INDIRECT_BRANCH):
         return -ENODEV
-    return pr.PR_SPEC_ENABLE if is_get else -ENXIO
+    if is_get:
+        return pr.PR_SPEC_ENABLE
+    is_known = a2 in (pr.PR_SPEC_ENABLE, pr.PR_SPEC_DISABLE, pr.PR_SPEC_FORCE_DISABLE)
+    return -ERANGE if which == pr.PR_SPEC_INDIRECT_BRANCH and not is_known else -ENXIO
 
 
 def sys_arch_prctl(task: Task, args: Args) -> int:

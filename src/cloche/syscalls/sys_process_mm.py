@@ -14,6 +14,7 @@ from cloche.mm.usermem import import_iovec
 _MADV_WILLNEED: Final = 3
 _MADV_COLD: Final = 20
 _MADV_PAGEOUT: Final = 21
+_MADV_COLLAPSE: Final = 25
 
 
 def _target(task: Task, fd: int) -> Task:
@@ -27,13 +28,13 @@ def _target(task: Task, fd: int) -> Task:
 
 
 def sys_process_madvise(task: Task, args: Args) -> int:
-    """process_madvise(2): the advice that it knows only hints; the bytes that were advised."""
+    """process_madvise(2): what madvise does with the advice that is only a hint; the bytes that were advised."""
     advice = to_i32(args.a3)
     if to_u32(args.a4):
         return -EINVAL
     segments = import_iovec(task.user_memory(), to_u64(args.a1), args.a2)
     target = _target(task, args.a0)
-    if advice not in (_MADV_WILLNEED, _MADV_COLD, _MADV_PAGEOUT):
+    if advice not in (_MADV_WILLNEED, _MADV_COLD, _MADV_PAGEOUT, _MADV_COLLAPSE):
         return -EINVAL
     if not may_access(task, target, uses_real_ids=False):
         return -EPERM
@@ -41,9 +42,16 @@ def sys_process_madvise(task: Task, args: Args) -> int:
         return -EPERM
     done = 0
     for base, length in segments:
+        if target.mm is task.mm:
+            try:
+                task.mm.madvise(task.thread, base, length, advice)
+            except LinuxError as error:
+                return done if done else -error.errno
+            done += length
+            continue
         end = page_up(base + length)
-        if base & 4095:
-            return done if done else -EINVAL
+        if base & 4095 or advice == _MADV_COLLAPSE:
+            return done if done else -EINVAL  # its threads run: they cannot be made to collapse anything
         if end > target.mm.max_address or not target.mm.is_covered(base, end):
             return done if done else -ENOMEM
         done += length
