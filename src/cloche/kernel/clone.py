@@ -76,7 +76,11 @@ class VforkWait(Blocked):
             return BLOCKED
         assert isinstance(task, Task)
         tracing = task.kernel.tracing
-        if task.tracee is not None and tracing is not None and tracing.vfork_done(task, self.child_pid):
+        if (
+            task.tracee is not None
+            and tracing is not None
+            and tracing.vfork_done(task, self.child, self.child_pid)
+        ):
             return BLOCKED
         return self.child_pid
 

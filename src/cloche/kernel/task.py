@@ -185,7 +185,7 @@ class Tracing:
         """The parent's side: BLOCKED in the stop that reports `event`."""
         raise NotImplementedError
 
-    def vfork_done(self, task: "Task", child_pid: int) -> bool:
+    def vfork_done(self, task: "Task", child: "Task", child_pid: int) -> bool:
         """The child of a vfork has left; whether the parent stopped to say so."""
         raise NotImplementedError
 

@@ -227,12 +227,11 @@ class Hooks(Tracing):
             enter(task, VforkEventStop(code, trap_info(task, code), child, message, shown), settles=True)
         return BLOCKED
 
-    def vfork_done(self, task: Task, child_pid: int) -> bool:
+    def vfork_done(self, task: Task, child: Task, child_pid: int) -> bool:
         if not wants_event(task, PTRACE_EVENT_VFORK_DONE):
             return False
-        op, tracee, message = task.blocked, task.tracee, child_pid
-        if tracee is not None and isinstance(op, VforkWait):
-            message = pid_in(tracee.tracer.pid_ns, op.child.tid)
+        op, tracee = task.blocked, task.tracee
+        message = pid_in(tracee.tracer.pid_ns, child.tid) if tracee is not None else child_pid
         if op is not None:
             end_wait(task, op)
         note_call(task, child_pid, in_syscall=True)
