@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import IS_ROOT, cloche_words, environment, is_one_line, run, shell
+from tests.cli.harness import CLOCHE, IS_ROOT, cloche_words, environment, is_one_line, run, run_words, shell
 
 
 # -- the root --------------------------------------------------------------------------------------------------
@@ -377,3 +377,31 @@ def test_root_and_its_capabilities() -> None:
         "id -u; mkdir /newdir && chown 5:6 /newdir && stat -c %u:%g /newdir; mknod /tmp/n c 1 3; mount -t tmpfs x /mnt; echo $?"
     )
     assert done.out.split()[:2] == ["0", "5:6"] and done.out.split()[-1] != "0", done
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--memory", "9" * 5000, "--", "true"],
+        ["run", "--memory", "9999999999999t", "--", "true"],
+        ["run", "--log-size", "٣m", "--", "true"],
+        ["run", "-u", "9" * 5000, "--", "true"],
+        ["run", "-u", "²", "--", "true"],
+        ["run", "--pids", "9" * 30, "--", "true"],
+        ["run", "--pids", "9" * 5000, "--", "true"],
+        ["run", "--cpus", "nan", "--", "true"],
+        ["run", "--timeout", "nan", "--", "true"],
+        ["run", "--timeout", "inf", "--", "true"],
+        ["run", "--timeout", "1e300", "--", "true"],
+        ["run", "-p", "9" * 5000 + ":80", "--", "true"],
+        ["stop", "-t", "nan", "nothing"],
+        ["kill", "-s", "9" * 5000, "nothing"],
+        ["kill", "-s", "²", "nothing"],
+        ["kill", "-s", "RTMIN+" + "9" * 5000, "nothing"],
+        ["exec", "-u", "9" * 5000, "nothing", "--", "true"],
+    ],
+)
+def test_numbers_that_are_none(words: list[str], tmp_path: Path) -> None:
+    """One line and no traceback, whatever is written where a number should be."""
+    done = run_words([*CLOCHE, "--root", str(tmp_path / "root"), *words])
+    assert done.status == 125 and is_one_line(done.err), done

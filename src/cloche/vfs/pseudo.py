@@ -382,9 +382,10 @@ def parse_digits(digits: bytes, base: int = 10) -> int:
     """A number without sign, blanks and underscores.  Raises LinuxError(EINVAL), also for more digits than any number
     of Linux has: the interpreter refuses thousands of them in its own way, and would take long over some.
     """
-    if not digits.isalnum() or len(digits.lstrip(b"0")) > MAX_DIGITS:
+    significant = digits.lstrip(b"0")
+    if not digits.isalnum() or len(significant) > MAX_DIGITS:
         raise LinuxError(EINVAL)
     try:
-        return int(digits, base)
+        return int(significant or b"0", base)
     except ValueError:
         raise LinuxError(EINVAL)
