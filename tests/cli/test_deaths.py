@@ -46,7 +46,7 @@ class Sandbox:
         self.root = folder / "root"
         # A program that no cache knows, so that the analyst is asked.
         program = folder / f"sleep{random.getrandbits(40):x}"
-        program.write_bytes(Path("/bin/sleep").read_bytes() + b"\0")
+        program.write_bytes(Path("/bin/sleep").read_bytes() + os.urandom(16))
         program.chmod(0o755)
         words = cloche_words("-p", "0:80", *options)
         words[words.index("run") : words.index("run")] = ["--root", str(self.root)]
@@ -61,6 +61,7 @@ class Sandbox:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line == b"ready\n", self.process.communicate()
+        wait_until(lambda: len(parts_of(descendants(self.process.pid))) == len(PARTS), "every part is there")
         self.everyone = descendants(self.process.pid)
         self.parts = parts_of(self.everyone)
 
