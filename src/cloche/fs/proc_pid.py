@@ -37,7 +37,7 @@ from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.locks import LockTable, proc_locks_text
 from cloche.vfs.objects import (
-    POS_BUSY,
+    UNSEEN_FLAGS,
     Context,
     FileDescription,
     Inode,
@@ -567,7 +567,7 @@ class FdInfoFile(TaskFile):
         file = task.files.find(self.fd) if not task.is_exited else None
         if file is None:
             raise LinuxError(ENOENT)
-        flags = file.flags & ~POS_BUSY | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
+        flags = file.flags & ~UNSEEN_FLAGS | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
         mount = file.path.mount.ident if file.path is not None else 0
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
         locks = task.kernel.extra.get(LOCK_TABLE)

@@ -18,6 +18,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import (
     F_ADD_SEALS,
+    F_CREATED_QUERY,
     F_DUPFD,
     F_DUPFD_CLOEXEC,
     F_DUPFD_QUERY,
@@ -64,7 +65,7 @@ from cloche.abi.fcntl import (
     O_NONBLOCK,
     O_PATH,
 )
-from cloche.abi.stat import S_IFIFO, S_IFMT
+from cloche.abi.stat import S_IFIFO, S_IFMT, S_IFREG
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
 from cloche.fs.dnotify import set_notice
 from cloche.fs.memfd import add_seals, get_seals
@@ -88,7 +89,7 @@ from cloche.vfs.locks import (
     release_posix_locks,
     would_deadlock,
 )
-from cloche.vfs.objects import POS_BUSY, FileDescription
+from cloche.vfs.objects import CREATED, UNSEEN_FLAGS, FileDescription
 
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
@@ -115,7 +116,7 @@ def sys_fcntl(task: Task, args: Args) -> int:
     command = to_u32(args.a1)
     arg = args.a2
     if command == F_GETFL:
-        return file.flags & ~POS_BUSY
+        return file.flags & ~UNSEEN_FLAGS
     if command == F_GETFD:
         return FD_CLOEXEC if fd in task.files.cloexec else 0
     if command == F_SETFD:
@@ -128,6 +129,8 @@ def sys_fcntl(task: Task, args: Args) -> int:
         return duplicate_from(task, file, to_u32(arg), is_cloexec=command == F_DUPFD_CLOEXEC)
     if command == F_DUPFD_QUERY:
         return 1 if task.files.get(to_i32(arg)) is file else 0
+    if command == F_CREATED_QUERY:
+        return int(file.flags & CREATED != 0)
     if file.flags & O_PATH:
         return -EBADF
     if command == F_SETFL:
@@ -171,7 +174,7 @@ def set_flags(task: Task, file: FileDescription, fd: int, arg: int) -> int:
     if arg & O_NOATIME and old & O_NOATIME == 0 and not owner_or_capable(task.creds, file.inode):
         return -EPERM
     kind = file.inode.mode & S_IFMT
-    if arg & O_DIRECT and not file.inode.is_regular() and kind != S_IFIFO:
+    if arg & O_DIRECT and kind != S_IFIFO and (kind != S_IFREG or file.path is None):
         return -EINVAL
     new = (old & ~_SETFL_MASK) | (arg & _SETFL_MASK)
     if (new ^ old) & FASYNC and not set_async(task.kernel, file, fd, is_on=new & FASYNC != 0):

@@ -19,6 +19,7 @@ from cloche.abi.uio import (
     RWF_APPEND,
     RWF_ATOMIC,
     RWF_DSYNC,
+    RWF_HIPRI,
     RWF_NOAPPEND,
     RWF_NOWAIT,
     RWF_SUPPORTED,
@@ -356,6 +357,8 @@ def check_rwf(file: FileDescription, flags: int, *, is_write: bool) -> None:
         raise LinuxError(EOPNOTSUPP)
     if flags & RWF_APPEND and flags & RWF_NOAPPEND:
         raise LinuxError(EINVAL)
+    if flags & ~RWF_HIPRI and (file.inode.is_dir() or file.is_by_segment()):
+        raise LinuxError(EOPNOTSUPP)
     if flags & RWF_ATOMIC:
         raise LinuxError(EOPNOTSUPP)
 

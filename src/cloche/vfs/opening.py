@@ -68,6 +68,7 @@ from cloche.vfs.attr import (
 from cloche.vfs.dcache import instantiate
 from cloche.vfs.entries import is_special, notify_entry
 from cloche.vfs.objects import (
+    CREATED,
     MAY_EXEC,
     MAY_READ,
     MAY_WRITE,
@@ -138,7 +139,7 @@ class PathDescription(FileDescription):
 
 
 def check_open_how(flags: int, mode: int, resolve: int) -> None:
-    """What openat2(2) refuses and open(2) ignores.  Raises LinuxError(EINVAL), EAGAIN for RESOLVE_CACHED."""
+    """What openat2(2) refuses and open(2) ignores.  Raises LinuxError(EINVAL)."""
     if flags & ~_VALID_OPEN_FLAGS or resolve & ~VALID_RESOLVE or resolve & SCOPED == SCOPED:
         raise LinuxError(EINVAL)
     if flags & (O_CREAT | _TMPFILE_BIT):
@@ -148,8 +149,6 @@ def check_open_how(flags: int, mode: int, resolve: int) -> None:
         raise LinuxError(EINVAL)
     if flags & O_PATH and flags & ~_PATH_FLAGS:
         raise LinuxError(EINVAL)
-    if resolve & RESOLVE_CACHED and flags & (O_TRUNC | O_CREAT | _TMPFILE_BIT):
-        raise LinuxError(EAGAIN)
 
 
 def _access_mask(flags: int) -> int:
@@ -295,7 +294,9 @@ def _open_create(
         if inode is None:
             parent = walk.path()
             made = _create_file(ctx, parent, last, mode)
-            return _finish_open(ctx, Path(parent.mount, made), flags, acc_mode, is_created=True)
+            file = _finish_open(ctx, Path(parent.mount, made), flags, acc_mode, is_created=True)
+            file.flags |= CREATED
+            return file
         if inode.mode & S_IFMT == S_IFLNK and is_followed:
             result = walk.follow(inode)
             if result < 0:
@@ -331,6 +332,8 @@ def do_open(
                 raise LinuxError(EINVAL)
         elif flags & (O_CREAT | O_DIRECTORY) == O_CREAT | O_DIRECTORY:
             raise LinuxError(EINVAL)
+    if resolve & RESOLVE_CACHED and flags & (O_TRUNC | O_CREAT | _TMPFILE_BIT):
+        raise LinuxError(EAGAIN)
     if flags & O_CREAT:
         return _open_create(ctx, start, name, flags, mode, resolve, acc_mode)
     lookup_flags = 0 if flags & O_NOFOLLOW else LOOKUP_FOLLOW
