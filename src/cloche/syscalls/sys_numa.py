@@ -49,15 +49,21 @@ def _read_nodes(task: Task, addr: int, count: int) -> int:
     return mask
 
 
-def _make_policy(mode: int, nodes: int) -> int:
-    """sanitize_mpol_flags, mpol_new and mpol_set_nodemask.  Raises LinuxError(EINVAL)."""
+def _check_mode(mode: int) -> None:
+    """sanitize_mpol_flags: before the nodes are read.  Raises LinuxError(EINVAL)."""
     flags = mode & _MODE_FLAGS
     mode &= ~_MODE_FLAGS
-    is_fixed = flags & (_STATIC | _RELATIVE) != 0
     if not 0 <= mode <= MPOL_WEIGHTED_INTERLEAVE or flags & _STATIC and flags & _RELATIVE:
         raise LinuxError(EINVAL)
     if flags & _BALANCING and mode not in (MPOL_BIND, MPOL_PREFERRED_MANY):
         raise LinuxError(EINVAL)
+
+
+def _make_policy(mode: int, nodes: int) -> int:
+    """mpol_new and mpol_set_nodemask.  Raises LinuxError(EINVAL)."""
+    flags = mode & _MODE_FLAGS
+    mode &= ~_MODE_FLAGS
+    is_fixed = flags & (_STATIC | _RELATIVE) != 0
     if mode == MPOL_DEFAULT:
         if nodes:
             raise LinuxError(EINVAL)
@@ -71,11 +77,12 @@ def _make_policy(mode: int, nodes: int) -> int:
     allowed = 1 if nodes and flags & _RELATIVE else nodes & 1
     if not allowed:
         raise LinuxError(EINVAL)
-    return mode | flags | allowed << _NODE_SHIFT
+    return mode | flags | (nodes if is_fixed else allowed) << _NODE_SHIFT
 
 
 def sys_set_mempolicy(task: Task, args: Args) -> int:
     """set_mempolicy(2)."""
+    _check_mode(to_i32(args.a0))
     task.memory_policy = _make_policy(to_i32(args.a0), _read_nodes(task, to_u64(args.a1), to_u64(args.a2)))
     return 0
 
@@ -83,6 +90,7 @@ def sys_set_mempolicy(task: Task, args: Args) -> int:
 def sys_mbind(task: Task, args: Args) -> int:
     """mbind(2)."""
     start, length, mode, flags = to_u64(args.a0), to_u64(args.a1), to_i32(args.a2), to_u32(args.a5)
+    _check_mode(mode)
     nodes = _read_nodes(task, to_u64(args.a3), to_u64(args.a4))
     if flags & ~(_MF_STRICT | _MF_MOVE | _MF_MOVE_ALL):
         return -EINVAL
