@@ -585,7 +585,7 @@ _TABLE: Final[list[Row]] = [
         "mlockall",
         sys_mlockall,
         PARTIAL,
-        "counted against RLIMIT_MEMLOCK, not locked; MCL_FUTURE has no effect",
+        "counted against RLIMIT_MEMLOCK, not locked in the host's memory",
     ),
     row(152, "munlockall", sys_munlockall, FULL),
     row(153, "vhangup", sys_vhangup, REFUSED, "EPERM: not even for root inside, as in a container"),
