@@ -23,8 +23,15 @@ SPARE_MIB = 64
 
 
 def sentry_below(pid: int) -> int:
-    """The parent of the guests: nobody in the sandbox has more children."""
-    return max(descendants(pid), key=lambda each: len(descendants(each)))
+    """The parent of the guests: nobody in the sandbox has more children of its own."""
+
+    def children(each: int) -> int:
+        try:
+            return len(Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        except OSError:
+            return 0
+
+    return max(descendants(pid), key=children)
 
 
 def usage_of(pid: int) -> tuple[int, int]:
