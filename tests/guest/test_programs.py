@@ -18,3 +18,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_program(source: Path, built: Path, tmp_path: Path) -> None:
     program = compile_program(source, built)
     compare([f"./{program.name}"], tmp_path, files=(program,))
+
+
+def test_large_files_of_a_lower_layer(built: Path, tmp_path: Path) -> None:
+    """The same program with files that are there before: they are copied up while their writers wait."""
+    program = compile_program(PROGRAMS / "vfs_copy_up.c", built)
+    files = [program]
+    for index in range(6):
+        file = tmp_path / f"big_{index}"
+        file.write_bytes(bytes(index + i % 251 for i in range(9)) * (1 << 20))
+        files.append(file)
+    (tmp_path / "run").mkdir()
+    compare([f"./{program.name}"], tmp_path / "run", files=tuple(files))

@@ -14,15 +14,16 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.abi.errno import EIO, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.errno import EAGAIN, EIO, ENOSPC, ENOTDIR, LinuxError
 from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
 from cloche.abi.mman import MAP_SHARED
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.storage import STEP, StorageQuota, page_count
-from cloche.fs.tmpfs import TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile
+from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions
+from cloche.kernel.chores import Chore
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names
@@ -35,7 +36,9 @@ from cloche.vfs.objects import (
     Mount,
     Path,
 )
+from cloche.vfs.waitqueue import WaitQueue
 
+COPY_AT_ONCE: Final = 4 << 20  # bytes; a larger file is copied up a step at a time while the writer waits
 _FIRST_NEW_INO: Final = 1 << 48  # numbers of new files; a lower layer's own are below
 _LAYER_SHIFT: Final = 57  # numbers from the second layer on carry its index
 _OPAQUE: Final = b"trusted.overlay.opaque"
@@ -188,16 +191,43 @@ class OverlayFile(TmpfsFile):
         self.overlay: OverlayFs = fs
         self.lower: Inode = lower
         self.is_below: bool = True
+        self.copying: CopyUp | None = None
         _adopt(self, lower)
 
     def refresh(self, ctx: Context) -> None:
         if not self.is_below:
             super().refresh(ctx)
 
+    def write_at(self, ctx: Context, src: IovIter, offset: int, path: Path | None) -> int:
+        """The first write copies the contents up; for a large file the writer waits (-EAGAIN) while that is done."""
+        if self.is_below and self.size > COPY_AT_ONCE and src.remaining() and self._must_wait(ctx):
+            return -EAGAIN
+        return super().write_at(ctx, src, offset, path)
+
+    def _must_wait(self, ctx: Context) -> bool:
+        """Whether the contents are being copied up, from now on if need be.  Raises LinuxError(ENOSPC, EIO …)."""
+        copying = self.copying
+        if copying is None:
+            begin = self.tmpfs.account.quota.reaper.begin
+            if begin is None or self.seals & WRITE_SEALS:
+                return False
+            if page_count(self.size) > self.tmpfs.account.free_pages():
+                raise LinuxError(ENOSPC)
+            copying = CopyUp(ctx, self)
+            self.copying = copying
+            begin(copying)
+        if copying.error:
+            self.copying = None
+            raise LinuxError(copying.error)
+        return not copying.is_done
+
     def take_over(self, ctx: Context, size: int) -> None:
         """Copy up: the first `size` bytes become the upper layer's.  Raises LinuxError(ENOSPC)."""
         if not self.is_below:
             return
+        copying = self.copying
+        if copying is not None:
+            copying.abandon()
         keep = min(size, self.size)
         storage = self.storage
         if keep > 0:
@@ -211,11 +241,15 @@ class OverlayFile(TmpfsFile):
                 raise
             finally:
                 source.put()
+        self.copied_up(ctx, keep)
+
+    def copied_up(self, ctx: Context, size: int) -> None:
+        """The contents are in the upper layer now."""
         self.is_below = False
         self.is_changed = True
         self.drop_file_caps(ctx)
-        self.size = keep
-        self.blocks = storage.pages * 8
+        self.size = size
+        self.blocks = self.storage.pages * 8
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return OverlayDescription(ctx, path, self, flags)
@@ -243,6 +277,57 @@ def _copy(ctx: Context, source: FileDescription, file: OverlayFile, length: int)
         file.storage.resize(done, length)
 
 
+class CopyUp(Chore):
+    """The copy of a large lower file, a step at a time; it reads as before until all is there."""
+
+    def __init__(self, ctx: Context, file: OverlayFile) -> None:
+        self.ctx: Context = ctx
+        self.file: OverlayFile = file
+        self.source: FileDescription | None = open_lower(ctx, file)
+        self.length: int = file.size
+        self.done: int = 0
+        self.error: int = 0
+        self.is_done: bool = False
+        self.queue: WaitQueue = WaitQueue()  # writers
+
+    def step(self) -> bool:
+        source, file = self.source, self.file
+        if source is None:
+            return False
+        try:
+            data = source.read_bytes(self.ctx, self.done, min(STEP, self.length - self.done))
+            result = file.storage.write(self.done, data, self.done) if data else 0
+        except LinuxError as error:
+            result = -error.errno
+        if result < 0:
+            self.error = -result
+            file.storage.free()
+        else:
+            self.done += result
+            if result and self.done < self.length:
+                return True
+            if self.done < self.length:  # shorter than its attributes said
+                file.storage.resize(self.done, self.length)
+            file.copied_up(self.ctx, self.length)
+        self._end()
+        return False
+
+    def abandon(self) -> None:
+        """Somebody cannot wait, and copies at once."""
+        self.file.storage.free()
+        self._end()
+
+    def _end(self) -> None:
+        source = self.source
+        self.source = None
+        self.is_done = True
+        if source is not None:
+            source.put()
+        if not self.error:
+            self.file.copying = None
+        self.queue.wake()
+
+
 class OverlayDescription(TmpfsDescription):
     """An open file of a lower layer: the lower's own description does the work until the contents are
     copied up.
@@ -258,6 +343,10 @@ class OverlayDescription(TmpfsDescription):
         if low is not None:
             self.low = None
             low.put()
+
+    def wait_queue(self) -> WaitQueue | None:
+        copying = self.overlay_file.copying
+        return copying.queue if copying is not None and not copying.is_done else None
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         low = self.low

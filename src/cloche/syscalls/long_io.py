@@ -10,7 +10,7 @@ What Linux has and this has not: a write of several MiB is not atomic towards ot
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EBADF, LinuxError
-from cloche.abi.fcntl import O_NONBLOCK, O_PATH
+from cloche.abi.fcntl import O_PATH
 from cloche.abi.inotify import IN_ACCESS, IN_MODIFY
 from cloche.abi.poll import POLLIN
 from cloche.abi.uio import RWF_DSYNC, RWF_NOWAIT, RWF_SYNC
@@ -106,8 +106,8 @@ class LongTransfer(FileWait):
                 self.done += count
             elif count == -EAGAIN and not self.done:
                 queue = self.file.wait_queue()
-                if queue is not None and not self.file.flags & O_NONBLOCK and not self.flags & RWF_NOWAIT:
-                    return block_on(task, self, queue)  # /proc/PID/mem
+                if queue is not None and not self.flags & RWF_NOWAIT:
+                    return block_on(task, self, queue)  # /proc/PID/mem, a file that is being copied up
             if count < wanted or hidden == 0:
                 return self.result(task, count)
             if monotonic_ns() >= end_ns:

@@ -229,7 +229,8 @@ def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, f
     if result != -EAGAIN and (result <= 0 or src.remaining() == 0 or not file.write_continues()):
         return result
     queue = file.wait_queue()
-    if file.flags & O_NONBLOCK or flags & RWF_NOWAIT or queue is None:
+    is_nonblocking = file.flags & O_NONBLOCK and not file.inode.is_regular()
+    if is_nonblocking or flags & RWF_NOWAIT or queue is None:
         return result
     wait = WriteWait(file, src, result if result > 0 else 0, flags, deadline_of(file, is_write=True))
     outcome = wait.advance(task) if result > 0 else BLOCKED
@@ -302,7 +303,7 @@ def finish_pwrite(
 ) -> int:
     """Wait, if a positioned write says that it would block."""
     queue = file.wait_queue() if result == -EAGAIN else None
-    if queue is None or file.flags & O_NONBLOCK or flags & RWF_NOWAIT:
+    if queue is None or flags & RWF_NOWAIT:  # of a regular file: O_NONBLOCK means nothing
         return result
     return block_on(task, PwriteWait(file, src, offset, flags), queue, WRITE_MASK)
 

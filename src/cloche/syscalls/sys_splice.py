@@ -382,7 +382,7 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
     move.out_pointer = out_pointer
     move.moves_source = not in_pointer
     move.moves_sink = not out_pointer
-    return run_transfer(task, move, is_nonblocking=True)
+    return run_transfer(task, move, is_nonblocking=False)
 
 
 def sys_splice(task: Task, args: Args) -> int:
