@@ -17,6 +17,7 @@ from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.proc_system import LOCK_TABLE
 from cloche.fs.proc_table import (
+    PIECES,
     PLAIN_FILES,
     PROCESS_FILES,
     ROWS,
@@ -193,7 +194,41 @@ class GuardedFile(TaskFile):
             raise LinuxError(ESRCH)
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
             raise LinuxError(EACCES)
+        piece = PIECES.get(self.text)
+        if piece is not None:
+            return PieceDescription(path, self, flags, self.task, piece)
         return GeneratedDescription(path, self, flags)
+
+
+class PieceDescription(GeneratedDescription):
+    """An open file that is made piece by piece, and a read ends where a piece does, as those of Linux at a page."""
+
+    def __init__(
+        self, path: Path, inode: GeneratedInode, flags: int, task: Task, piece: proc_text.TaskPiece
+    ) -> None:
+        super().__init__(path, inode, flags)
+        self.task: Task = task
+        self.piece: proc_text.TaskPiece = piece
+        self.made: bytes = b""
+        self.base: int = 0  # where `made` begins in the file
+        self.cursor: int = 0  # of the next piece
+        self.following: int = -1  # where the next read is expected
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        reader = reader_of(ctx)
+        fs = self.inode.fs
+        reader.proc_view = fs.pid_ns if isinstance(fs, ProcFs) else None
+        if offset == 0 or offset != self.following:
+            self.made, self.base, self.cursor = b"", 0, 0
+        while self.base + len(self.made) <= offset and self.cursor >= 0:
+            self.base += len(self.made)
+            self.made, self.cursor = self.piece(reader, self.task, self.cursor)
+        at = offset - self.base
+        count = dst.copy_to(self.made[at : at + dst.remaining()]) if at < len(self.made) else 0
+        self.following = offset + count
+        return count
 
 
 class MountsFile(TaskFile):

@@ -297,3 +297,8 @@ PLAIN_FILES: Final = [
     if row.name in (b"environ", b"auxv", b"cmdline", b"oom_score_adj", b"oom_adj", b"loginuid", b"sessionid")
     or row.name == b"coredump_filter"
 ]
+# Those that are made piece by piece, because they can be long.
+PIECES: Final[dict[TaskText, proc_text.TaskPiece]] = {
+    _maps: proc_text.maps_piece,
+    _smaps: proc_text.smaps_piece,
+}

@@ -6,6 +6,7 @@ address space's process.  Figures that the host keeps to itself (page faults, co
 size of a single area) are 0, or said to be estimates where they are made.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import trait
@@ -42,7 +43,13 @@ from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Path
 from cloche.vfs.pseudo import path_text
 
+TaskPiece = Callable[
+    [Task, Task, int], tuple[bytes, int]
+]  # (reader, task, cursor) -> text, next cursor or -1
+
 PAGE: Final = 4096
+_MAPS_STEP: Final = 256  # areas in a piece of maps, which may have 65,000 (I8)
+_SMAPS_STEP: Final = 32
 NS_PER_TICK: Final = 10_000_000  # USER_HZ 100
 ARG_LIMIT: Final = 1 << 21  # the most of arguments or environment that one read of the file shows
 _PF_RANDOMIZE: Final = 0x400000
@@ -449,12 +456,38 @@ def _start_of(area: Area) -> int:
     return area.start
 
 
-def maps_text(reader: Task, task: Task) -> bytes:
-    """/proc/PID/maps."""
+def _areas_from(space: AddressSpace, cursor: int, count: int) -> tuple[list[Area], int]:
+    """The next areas as maps shows them, and the cursor behind them, -1 at the end."""
+    areas = space.areas_from(cursor, count)
+    following = areas[-1].end if len(areas) == count else -1
+    vdso = space.vdso_start
+    if space.vdso_end > vdso >= cursor and (following < 0 or vdso < following) and space.find(vdso) is None:
+        areas.append(Area(vdso, space.vdso_end, PROT_READ | PROT_EXEC, 0, None, 0, b"[vdso]"))
+        areas.sort(key=_start_of)
+    return areas, following
+
+
+def maps_piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+    """/proc/PID/maps from an address on, and where the next piece begins (-1: nowhere)."""
     space = space_of(task)
     if space is None:
-        return b""
-    return b"".join([_map_line(space, area, reader.fs.root) for area in shown_areas(space)])
+        return b"", -1
+    areas, following = _areas_from(space, cursor, _MAPS_STEP)
+    return b"".join([_map_line(space, area, reader.fs.root) for area in areas]), following
+
+
+def maps_text(reader: Task, task: Task) -> bytes:
+    """/proc/PID/maps."""
+    return _whole(maps_piece, reader, task)
+
+
+def _whole(piece: TaskPiece, reader: Task, task: Task) -> bytes:
+    parts: list[bytes] = []
+    cursor = 0
+    while cursor >= 0:
+        text, cursor = piece(reader, task, cursor)
+        parts.append(text)
+    return b"".join(parts)
 
 
 def _smaps_figures(
@@ -517,15 +550,16 @@ def _locked_share(area: Area, resident: int) -> int:
     return resident if area.flags & AREA_ONFAULT else area.end - area.start
 
 
-def smaps_text(reader: Task, task: Task) -> bytes:
-    """/proc/PID/smaps: each area's resident size is estimated as its share of the whole."""
+def smaps_piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+    """/proc/PID/smaps, as `maps_piece`: each area's resident size is estimated as its share of the whole."""
     space = space_of(task)
     if space is None:
-        return b""
+        return b"", -1
     rss = space_rss_bytes(space)
     total = max(space.total_bytes, 1)
     parts: list[bytes] = []
-    for area in shown_areas(space):
+    areas, following = _areas_from(space, cursor, _SMAPS_STEP)
+    for area in areas:
         size = area.end - area.start
         share = (size * rss // total) & ~(PAGE - 1) if area.prot else 0
         head = (
@@ -543,7 +577,12 @@ def smaps_text(reader: Task, task: Task) -> bytes:
             _map_line(space, area, reader.fs.root)
             + (head + block + "THPeligible:           0\n" + _vm_flags(area)).encode()
         )
-    return b"".join(parts)
+    return b"".join(parts), following
+
+
+def smaps_text(reader: Task, task: Task) -> bytes:
+    """/proc/PID/smaps."""
+    return _whole(smaps_piece, reader, task)
 
 
 def smaps_rollup_text(task: Task) -> bytes:

@@ -189,6 +189,11 @@ class AddressSpace:
         """The areas in order (a copy)."""
         return list(self._areas)
 
+    def areas_from(self, addr: int, count: int) -> list[Area]:
+        """At most `count` areas that begin at `addr` or above."""
+        index = bisect_left(self._starts, addr)
+        return self._areas[index : index + count]
+
     def find(self, addr: int) -> Area | None:
         """The area that contains `addr`."""
         index = bisect_right(self._starts, addr) - 1

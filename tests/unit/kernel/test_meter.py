@@ -1,0 +1,44 @@
+"""The counters of internal errors and of long holds."""
+
+import pytest
+
+from cloche.kernel.meter import Meter
+from cloche.platform.interface import EV_FD, EV_HELD, EV_SYSCALL, Event
+
+
+def fail(kind: int) -> Exception:
+    try:
+        if kind:
+            raise ValueError("one")
+        raise ValueError("another place")
+    except ValueError as error:
+        return error
+
+
+def test_each_kind_is_logged_once_and_always_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Many errors of one kind do not silence those of another."""
+    meter = Meter()
+    for _round in range(100):
+        meter.report_error("in a test", fail(0))
+    meter.report_error("in a test", fail(1))
+    text = capsys.readouterr().err
+    assert text.count("Traceback") == 2
+    assert "10 times" in text and "100 times" in text
+    assert sorted(meter.errors.values()) == [1, 100]
+    assert any(line.endswith("100 times in all") for line in meter.summary())
+
+
+def held(kind: int, number: int, wall_ns: int) -> Event:
+    return EV_HELD, -2, kind, number, wall_ns, -1, 0, 0, 0
+
+
+def test_holds_are_counted_by_call() -> None:
+    meter = Meter()
+    assert "system call 17" in meter.note_hold(held(EV_SYSCALL, 17, 20_000_000))
+    meter.note_hold(held(EV_SYSCALL, 17, 90_000_000))
+    meter.note_hold(held(EV_FD, 5, 30_000_000))
+    assert (meter.holds[17].count, meter.holds[17].longest_ns) == (2, 90_000_000)
+    assert meter.holds[-EV_FD].count == 1
+    for number in range(2000):  # guests choose the numbers
+        meter.note_hold(held(EV_SYSCALL, number, 20_000_000))
+    assert len(meter.holds) < 600
