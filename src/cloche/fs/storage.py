@@ -69,6 +69,7 @@ class Doomed:
             at = os.lseek(self.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
             hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
         except OSError:  # ENXIO: that was all
+            os.ftruncate(self.fd, 0)  # for guests who have it beside their slots
             os.close(self.fd)
             self.account.charge_pages(-self.pages)
             return False
