@@ -23,7 +23,7 @@ from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
 from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import AF_UNIX, MSG_MORE
-from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFMT, S_IFREG
+from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.devices import FullDevice, NullDevice
 from cloche.fs.pipe import Pipe, PipeFile
 from cloche.fs.proc_pid import TaskFile
@@ -309,6 +309,8 @@ def can_splice(file: FileDescription, *, is_write: bool) -> bool:
     if isinstance(file, (PipeFile, SocketFile)):
         return True
     kind = file.inode.mode & S_IFMT
+    if kind == S_IFIFO or kind == S_IFSOCK:  # the host's: standard streams
+        return True
     if kind == S_IFCHR:
         return not isinstance(file, FullDevice if is_write else NullDevice)
     if kind != S_IFREG or isinstance(file.inode, TaskFile):
