@@ -53,9 +53,8 @@ static struct prc *prc_by_pid(int pid)
 /* A child of ours in the process group that is not known: its pid, 0 if there is none, -1 if that cannot be shown. */
 static int unknown_child(int group)
 {
-    char name[64], *at;
-    snprintf(name, sizeof name, "%d/task/%d/children", (int)getpid(), (int)getpid());
-    if (read_proc(name, &at) < 0)
+    char *at;
+    if (read_proc("thread-self/children", &at) < 0)
         return -1;
     for (;;) {
         char *end;

@@ -4,6 +4,7 @@ A guest can jump to any instruction of the stub with any registers and can write
 that, asserts that it got nowhere, and that the sentry still serves a well-behaved guest.
 """
 
+import errno
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,7 @@ def test_no_other_call_leaves_the_stub(guest: Guest, name: str) -> None:
 def test_every_number_with_random_arguments(guest: Guest) -> None:
     """No call from inside the stub succeeds but those that are harmless."""
     rng = random.Random(4)
-    harmless = {3, 15, 202}  # close, rt_sigreturn, futex
+    harmless = {3, 15, 202, 219}  # close, rt_sigreturn, futex, restart_syscall
     if guest.platform.is_direct():
         harmless |= {9, 10, 11, 28}
     for nr in [*range(0, 336, 3), *range(424, 470, 3), 0x7FFFFFFF]:
@@ -250,6 +251,10 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
         body = code + store(SLOT + 4, kind, 4) + store(SLOT, ST_REQUEST, 4) + LOOP
         thread = guest.start(body)
         event = soon(guest)
+        if event[0] == EV_PROCESS_DIED:  # of what it said about operations
+            assert kind == 4 and event[2] == thread.process().ident()
+            thread.discard()
+            continue
         assert event[0] == EV_NONE or event[1] == thread.ident()
         if event[0] == EV_SYSCALL:
             assert event[2] == -1
@@ -258,9 +263,93 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
             if thread.has_frame():
                 thread.set_regs(regs)  # what was read can be set
                 thread.fpstate()
-        if event[0] == EV_OPS_FAILED:
-            assert 0 < event[3] < 4096
         end(guest, thread.process())
+
+
+def test_a_failure_without_operations_ends_the_guest(guest: Guest) -> None:
+    """It is the guest's word for what was never ordered."""
+    refused = _native.stats()[4]
+    thread = guest.start(syscall(39) + store(SLOT + 4, 4, 4) + store(SLOT, ST_REQUEST, 4) + LOOP)
+    assert guest.event()[2] == 39
+    thread.ret(0)
+    event = guest.event()
+    assert event[0] == EV_PROCESS_DIED and event[2] == thread.process().ident()
+    assert os.WTERMSIG(event[3]) == signal.SIGKILL
+    assert _native.stats()[4] == refused + 1
+    thread.discard()
+
+
+FORK_AND_COUNT = mov("rax", 57) + SYSCALL + bytes.fromhex("4889c7") + mov("rax", 60) + SYSCALL
+
+
+def test_a_child_that_is_killed_before_its_birth_is_ordered(guest: Guest) -> None:
+    """The number of its thread is another's by the time the parent is resumed: nobody is born, nobody else disturbed."""
+    parent = guest.start(FORK_AND_COUNT)
+    assert guest.event()[2] == 57
+    child = parent.queue_fork()
+    child.kill()
+    child.main_thread().discard()
+    other = guest.start(syscall(39) + LOOP)
+    while guest.event()[:3] != (EV_SYSCALL, other.ident(), 39):
+        pass
+    parent.ret(7)
+    event = guest.event()
+    assert event[:4] == (EV_SYSCALL, parent.ident(), 60, 7)
+    assert not parent.process().has_pending_ops()
+    other.ret(0)
+    end(guest, other.process())
+    end(guest, parent.process())
+
+
+@pytest.fixture
+def one_task(request: pytest.FixtureRequest) -> Iterator[Callable[[HostProcess], Path]]:
+    """A control group in which a process can have no second task: the file with its limit."""
+    folder = Path("/sys/fs/cgroup/pids") / f"cloche-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no control group for pids can be made")
+
+    def enter(process: HostProcess) -> Path:
+        assert isinstance(process, systrap.SystrapProcess)
+        (folder / "cgroup.procs").write_text(str(process.host_pid()))
+        (folder / "pids.max").write_text("1")
+        return folder / "pids.max"
+
+    yield enter
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_clone_that_the_host_refuses_fails(
+    guest: Guest, one_task: Callable[[HostProcess], Path], kind: str
+) -> None:
+    """The guest's word for it is true, and the host's lists show that; the next one succeeds."""
+    parent = guest.start(mov("rax", 57) + SYSCALL + FORK_AND_COUNT)
+    assert guest.event()[2] == 57
+    limit = one_task(parent.process())
+    before = _native.counts()
+    born = parent.queue_fork().main_thread() if kind == "process" else parent.queue_clone_thread()
+    parent.ret(9)
+    event = guest.event()
+    assert (event[0], event[1], event[3]) == (EV_OPS_FAILED, parent.ident(), errno.EAGAIN)
+    if kind == "process":
+        born.process().kill()
+    born.discard()
+    assert _native.counts() == before
+    limit.write_text("max")
+    parent.ret(-errno.EAGAIN)
+    assert guest.event()[:3] == (EV_SYSCALL, parent.ident(), 57)
+    child = parent.queue_fork()
+    parent.ret(5)
+    seen = {}
+    while len(seen) < 2:
+        event = guest.event()
+        if event[0] == EV_SYSCALL:
+            seen[event[1]] = event[3]
+    assert seen == {parent.ident(): 5, child.main_thread().ident(): 0}
+    end(guest, child)
+    end(guest, parent.process())
 
 
 def test_a_guest_that_runs_on_while_it_seems_stopped(guest: Guest) -> None:

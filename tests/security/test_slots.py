@@ -1,8 +1,9 @@
 """What a guest claims in its slots (programs/slots.c): the sentry lives, logs no error, and has nothing left over.
 
-`CLOCHE_SLOW=1` runs the long forms: a million forgeries, and claims that are found out by a deadline only.
+`CLOCHE_SLOW=1` runs the long forms: ten million forgeries, and claims that are found out by a deadline only.
 """
 
+import errno
 import os
 import subprocess
 import time
@@ -14,7 +15,7 @@ from tests.guest.harness import cloche_command
 
 PROGRAMS = Path(__file__).parent / "programs"
 IS_SLOW = os.environ.get("CLOCHE_SLOW") == "1"
-FORGERIES = 1_000_000 if IS_SLOW else 20_000
+FORGERIES = 10_000_000 if IS_SLOW else 200_000
 COUNT_PIDS = "set -- /proc/[0-9]*; echo $#"
 TIMEOUT_S = 1200 if IS_SLOW else 60
 
@@ -26,6 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flags = ["-O1", "-pthread", "-w", "-D_GNU_SOURCE"]
         command = ["gcc", *flags, "-o", str(target / name), str(PROGRAMS / f"{name}.c")]
         subprocess.run(command, check=True, timeout=60)
+    for part in (target, *target.parents):  # another user inside must be able to run them
+        if part.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            part.chmod(0o755)
     return target
 
 
@@ -45,17 +49,21 @@ class Box:
             text=True,
         )
 
-    def do(self, command: str) -> list[str]:
-        """What it prints, and last "end" with its status."""
+    def ask(self, line: str) -> str:
+        """The line that is the answer to one."""
         process = self.process
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(f"{command}\n")
-        process.stdin.flush()
-        lines: list[str] = []
-        while not lines or not lines[-1].startswith("end "):
-            line = process.stdout.readline()
-            assert line, f"the sandbox has ended\n{''.join(lines)}"
-            lines.append(line.strip())
+        if line:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+        return process.stdout.readline().strip()
+
+    def do(self, command: str) -> list[str]:
+        """What it prints, and last "end" with its status."""
+        lines = [self.ask(command)]
+        while not lines[-1].startswith("end "):
+            lines.append(self.ask(""))
+            assert self.process.poll() is None, f"the sandbox has ended: {lines}"
         return lines
 
     def holdings(self) -> dict[str, int]:
@@ -76,6 +84,16 @@ class Box:
                     found["threads"] += len(list((at / "task").iterdir()))
             except OSError:
                 continue
+        return found
+
+    def guests(self) -> list[Path]:
+        """The host's processes of guests, blank ones included."""
+        todo, found = [self.process.pid], []
+        while todo:
+            at = Path(f"/proc/{todo.pop()}")
+            todo += [int(child) for child in (at / "task" / at.name / "children").read_text().split()]
+            if "python" not in (at / "cmdline").read_text():
+                found.append(at)
         return found
 
     def keeps_to(self, before: dict[str, int]) -> None:
@@ -123,7 +141,7 @@ WAYS = [("--mm", mm, *patch) for mm in ("direct", "strict") for patch in ((), ("
 def test_forged_words(box: Box) -> None:
     seed = time.time_ns() % 1000 if IS_SLOW else 3
     command = f"./slots fuzz {seed} {FORGERIES} 2>/dev/null"
-    attack(box, "./slots fuzz 1 2000", command, ["forged 1 in 1 processes", "end 0"])
+    attack(box, "./slots fuzz 1 20000", command, ["forged 1 in 1 processes", "end 0"])
 
 
 @pytest.mark.parametrize("what", ["fork", "thread"])
@@ -144,3 +162,25 @@ def test_calls_without_their_frame(box: Box, number: int) -> None:
     """They are made again by the trap, before anything has changed."""
     expected = ["unanswered 0 then 7", "end 0"]
     attack(box, f"./slots frameless {number} 1", f"./slots frameless {number} 200", expected)
+
+
+def test_a_fork_that_the_host_refuses_fails_and_no_more(box: Box) -> None:
+    """What the sentry asks of /proc to believe it is allowed to it."""
+    folder = Path("/sys/fs/cgroup/pids") / f"cloche-slots-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no control group for pids can be made")
+    try:
+        assert box.ask("./slots refused") == "ready"
+        for guest in box.guests():
+            (folder / "cgroup.procs").write_text(guest.name)
+        (folder / "pids.max").write_text("1")
+        assert box.ask("fork") == f"error {errno.EAGAIN} status 0"
+        (folder / "pids.max").write_text("max")
+        assert box.ask("fork") == "error 0 status 7"
+        assert box.do("no more") == ["end 0"]
+    finally:
+        for each in (folder / "cgroup.procs").read_text().split():
+            (folder.parent / "cgroup.procs").write_text(each)
+        folder.rmdir()

@@ -193,6 +193,24 @@ static int frameless(long nr, int count)
     return 0;
 }
 
+/* ---- a fork that the host refuses: one for each line that is read ---- */
+
+static int refused(void)
+{
+    char line[8];
+    puts("ready");
+    while (read(0, line, 8) > 0 && line[0] == 'f') {
+        pid_t pid = fork();
+        int status = 0;
+        if (pid == 0)
+            _exit(7);
+        if (pid > 0)
+            waitpid(pid, &status, 0);
+        printf("error %d status %d\n", pid < 0 ? errno : 0, WEXITSTATUS(status));
+    }
+    return 0;
+}
+
 /* ---- fuzz ---- */
 
 static int slots;
@@ -331,6 +349,7 @@ static void victim(uint64_t mine)
     struct itimerval end = {{0, 0}, {0, 20000 + mine % 100000}};
     sigset_t none;
     setpgid(0, 0);
+    setresuid(1000, 1000, 1000); /* a forged kill(-1) shall reach these alone */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGUSR1, nothing);
@@ -386,6 +405,8 @@ int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
     find_gadget();
+    if (argc == 2 && !strcmp(argv[1], "refused"))
+        return refused();
     if (argc < 3)
         return 0;
     if (!strcmp(argv[1], "fuzz"))

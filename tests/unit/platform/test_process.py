@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 
+import pytest
 from code_guest import CODE, MAP_FIXED_ANON, SECOND, STACK, Guest
 from machine_code import LOOP, SYSCALL, mov, syscall, ud2
 
@@ -16,6 +18,7 @@ from cloche.platform.interface import (
     EV_PROCESS_DIED,
     EV_STARTED,
     EV_SYSCALL,
+    HostProcess,
 )
 from cloche.platform.systrap import Systrap, SystrapProcess
 
@@ -354,4 +357,32 @@ def test_accounting(guest: Guest) -> None:
     while sum(thread.process().cpu_times_ns()) < 5_000_000:
         assert guest.platform.next_event(SECOND // 100)[0] == EV_NONE
     assert thread.process().rss_bytes() > 0
+    guest.kill(thread.process())
+
+
+def host_state(process: HostProcess, wanted: str) -> None:
+    """Wait until the host says that its only thread is in this state."""
+    assert isinstance(process, SystrapProcess)
+    for _ in range(5000):
+        fields = process.platform.read_proc(process, "stat").rpartition(")")[2].split()
+        if fields and fields[0] == wanted:
+            return
+        time.sleep(0.001)
+    pytest.fail(f"never {wanted}")
+
+
+def test_a_stop_by_the_host_is_not_noticed(guest: Guest) -> None:
+    """What a waiting thread goes on with is restart_syscall, in the kernel's words."""
+    thread = guest.start(syscall(39) + syscall(110) + LOOP)
+    assert guest.event()[2] == 39
+    thread.wait_long()
+    assert guest.platform.next_event(0)[0] == EV_NONE  # answers its bell
+    host_state(thread.process(), "S")
+    for _ in range(3):
+        assert thread.process().pause()
+        host_state(thread.process(), "T")
+        thread.process().proceed()
+        host_state(thread.process(), "S")
+    thread.ret(1)
+    assert guest.event()[:3] == (EV_SYSCALL, thread.ident(), 110)
     guest.kill(thread.process())
