@@ -247,7 +247,7 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
     code = b""
     for offset in range(8, 0x600, 8):
         code += store(SLOT + offset, 0xFFFFFFFFFFFFFFFF)
-    for kind in (1, 2, 3, 4, 5, 6, 7, 99, 0xFFFFFFFF):
+    for kind in (1, 2, 3, 4, 5, 6, 7, 8, 99, 0xFFFFFFFF):
         body = code + store(SLOT + 4, kind, 4) + store(SLOT, ST_REQUEST, 4) + LOOP
         thread = guest.start(body)
         event = soon(guest)
