@@ -12,7 +12,7 @@ import pytest
 from tests.guest.harness import PROGRAMS, TIMEOUT_S, cloche_command, compile_program, run_cloche, run_native
 
 ON_VOLUMES = (
-    "file_deleted file_setgid file_tmpfile file_xattr file_chmod file_link file_mknod file_fifo file_rename file_utimes pipe_fifo unix_names"
+    "file_deleted file_setgid file_text file_tmpfile file_xattr file_chmod file_link file_mknod file_fifo file_rename file_utimes pipe_fifo unix_names"
 ).split()
 
 
