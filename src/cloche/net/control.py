@@ -21,7 +21,11 @@ from cloche.abi.socket import (
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Task
 from cloche.net.rights import drop_files
-from cloche.net.socket import Outgoing, SocketFile, Ucred
+from cloche.net.socket import (
+    Outgoing,
+    SocketFile,
+)
+from cloche.net.ucred import Ucred
 from cloche.vfs.objects import Context, FileDescription
 from cloche.vfs.userns import map_gid, map_uid
 

@@ -12,6 +12,7 @@ from cloche.abi.errno import (
     EADDRINUSE,
     EADDRNOTAVAIL,
     EINVAL,
+    ENOBUFS,
     ENODEV,
     ENOPROTOOPT,
     ENOTCONN,
@@ -24,14 +25,18 @@ from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
     IP_ADD_MEMBERSHIP,
+    IP_ADD_SOURCE_MEMBERSHIP,
     IP_BIND_ADDRESS_NO_PORT,
+    IP_BLOCK_SOURCE,
     IP_CHECKSUM,
     IP_DROP_MEMBERSHIP,
+    IP_DROP_SOURCE_MEMBERSHIP,
     IP_FREEBIND,
     IP_HDRINCL,
     IP_IPSEC_POLICY,
     IP_LOCAL_PORT_RANGE,
     IP_MINTTL,
+    IP_MSFILTER,
     IP_MTU,
     IP_MTU_DISCOVER,
     IP_MULTICAST_ALL,
@@ -56,6 +61,7 @@ from cloche.abi.socket import (
     IP_TOS,
     IP_TRANSPARENT,
     IP_TTL,
+    IP_UNBLOCK_SOURCE,
     IP_UNICAST_IF,
     IP_XFRM_POLICY,
     IPPROTO_IP,
@@ -64,15 +70,18 @@ from cloche.abi.socket import (
     IPV6_2292HOPLIMIT,
     IPV6_2292HOPOPTS,
     IPV6_2292PKTINFO,
+    IPV6_2292PKTOPTIONS,
     IPV6_2292RTHDR,
     IPV6_ADD_MEMBERSHIP,
     IPV6_ADDR_PREFERENCES,
+    IPV6_ADDRFORM,
     IPV6_AUTOFLOWLABEL,
     IPV6_DONTFRAG,
     IPV6_DROP_MEMBERSHIP,
     IPV6_DSTOPTS,
     IPV6_FLOWINFO,
     IPV6_FLOWINFO_SEND,
+    IPV6_FLOWLABEL_MGR,
     IPV6_FREEBIND,
     IPV6_HDRINCL,
     IPV6_HOPOPTS,
@@ -84,6 +93,7 @@ from cloche.abi.socket import (
     IPV6_MULTICAST_HOPS,
     IPV6_MULTICAST_IF,
     IPV6_MULTICAST_LOOP,
+    IPV6_PATHMTU,
     IPV6_RECVDSTOPTS,
     IPV6_RECVERR,
     IPV6_RECVERR_RFC4884,
@@ -95,6 +105,7 @@ from cloche.abi.socket import (
     IPV6_RECVPKTINFO,
     IPV6_RECVRTHDR,
     IPV6_RECVTCLASS,
+    IPV6_ROUTER_ALERT,
     IPV6_ROUTER_ALERT_ISOLATE,
     IPV6_RTHDR,
     IPV6_RTHDRDSTOPTS,
@@ -104,12 +115,18 @@ from cloche.abi.socket import (
     IPV6_UNICAST_IF,
     IPV6_V6ONLY,
     IPV6_XFRM_POLICY,
+    MCAST_BLOCK_SOURCE,
     MCAST_JOIN_GROUP,
+    MCAST_JOIN_SOURCE_GROUP,
     MCAST_LEAVE_GROUP,
+    MCAST_LEAVE_SOURCE_GROUP,
+    MCAST_MSFILTER,
+    MCAST_UNBLOCK_SOURCE,
     SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
 )
+from cloche.abi.structs import pack_sockaddr_in6
 from cloche.kernel.task import Kernel
 from cloche.net.inet_addr import (
     ANY4,
@@ -117,6 +134,7 @@ from cloche.net.inet_addr import (
     LO_INDEX,
     Interface,
     is_multicast,
+    mapped,
 )
 from cloche.net.socket import SocketFile
 from cloche.vfs.objects import Context
@@ -175,6 +193,21 @@ _IPV6_FLAGS: Final = frozenset(
 # Options of IPsec and of filter tables, which are not there: but who may ask is looked at first.
 _IP_POLICIES: Final = frozenset({IP_IPSEC_POLICY, IP_XFRM_POLICY, 64, 65})
 _IPV6_POLICIES: Final = frozenset({IPV6_IPSEC_POLICY, IPV6_XFRM_POLICY, 64, 65})
+_SOURCE_FILTERS: Final = frozenset(
+    {
+        IP_UNBLOCK_SOURCE,
+        IP_BLOCK_SOURCE,
+        IP_ADD_SOURCE_MEMBERSHIP,
+        IP_DROP_SOURCE_MEMBERSHIP,
+        IP_MSFILTER,
+        MCAST_BLOCK_SOURCE,
+        MCAST_UNBLOCK_SOURCE,
+        MCAST_JOIN_SOURCE_GROUP,
+        MCAST_LEAVE_SOURCE_GROUP,
+        MCAST_MSFILTER,
+    }
+)
+_NEEDS_VALUE: Final = frozenset({IP_FREEBIND, IP_TRANSPARENT, IP_MINTTL, IP_MULTICAST_ALL})
 _IPV6_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS})
 # IPV6_ADDR_PREFERENCES: groups of which one may be chosen.
 _PREFER_TMP_PUBLIC: Final = 0x0103
@@ -182,6 +215,24 @@ _PREFER_TMP_DEFAULT: Final = 0x0100
 _PREFER_COA: Final = 0x0004
 _PREFER_HOME: Final = 0x0400
 _PREFER_CGA: Final = 0x0808
+
+
+_IPV6_NUMBERS: Final = _IPV6_FLAGS | frozenset(
+    {
+        IPV6_V6ONLY,
+        IPV6_UNICAST_HOPS,
+        IPV6_MULTICAST_HOPS,
+        IPV6_MULTICAST_IF,
+        IPV6_TCLASS,
+        IPV6_MTU_DISCOVER,
+        IPV6_MTU,
+        IPV6_TRANSPARENT,
+        IPV6_UNICAST_IF,
+        IPV6_ADDR_PREFERENCES,
+        IPV6_MINHOPCOUNT,
+        IPV6_HDRINCL,
+    }
+)
 
 
 class IpSocket(SocketFile):
@@ -199,6 +250,7 @@ class IpSocket(SocketFile):
         self.is_v6_only: bool = False
         self.ip: dict[int, int] = {}  # options at IPPROTO_IP that were set
         self.ip6: dict[int, int] = {}
+        self.header_options: bytes = b""  # IP_OPTIONS
         self.groups: dict[bytes, int] = {}  # multicast groups joined
 
     def interface(self) -> Interface:
@@ -238,9 +290,11 @@ class IpSocket(SocketFile):
         if level == SOL_SOCKET:
             return self.get_common(ctx, name, length)
         if level == IPPROTO_IP and (self.family == AF_INET or self.kind != SOCK_RAW):
+            if length < 0:
+                raise LinuxError(EINVAL)
             found = self._get_ip(ctx, name, length)
         elif level == IPPROTO_IPV6 and self.family == AF_INET6:
-            found = self._get_ipv6(ctx, name)
+            found = self._get_ipv6(ctx, name, length)
         else:
             return self.get_protocol(ctx, level, name, length)
         return found
@@ -255,7 +309,13 @@ class IpSocket(SocketFile):
         if name == IP_MULTICAST_IF:
             return self._multicast_if(value)
         if name == IP_OPTIONS:
-            return 0 if not value else -EINVAL
+            return self._set_header_options(value)
+        if name in _SOURCE_FILTERS:
+            return -EINVAL  # there are no filters of sources; Linux says so of a wrong length
+        if name in _NEEDS_VALUE and not value:
+            return -EINVAL
+        if name == IP_LOCAL_PORT_RANGE and len(value) != 4:
+            return -EINVAL
         if len(value) >= 4:
             number: int = _I32.unpack_from(value, 0)[0]
         elif value:
@@ -315,6 +375,8 @@ class IpSocket(SocketFile):
         if name == IP_ROUTER_ALERT:
             if self.kind != SOCK_RAW:
                 return -EINVAL
+            if bool(number) == bool(self.ip.get(name, 0)):
+                return -EADDRINUSE if number else -ENOBUFS
             self.ip[name] = int(number != 0)
             return 0
         if name in _IP_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
@@ -322,11 +384,21 @@ class IpSocket(SocketFile):
         if name == IP_RECVFRAGSIZE and self.kind == SOCK_STREAM:
             return -EINVAL
         if name in _IP_FLAGS:
-            if name == IP_MULTICAST_ALL and number not in (0, 1):
+            if name in (IP_MULTICAST_ALL, IP_RECVERR_RFC4884) and number not in (0, 1):
                 return -EINVAL
             self.ip[name] = int(number != 0)
             return 0
         return -ENOPROTOOPT
+
+    def _set_header_options(self, value: bytes) -> int:
+        """IP_OPTIONS: ends and no-operations; what else there is would ask for routes or stamps of lo."""
+        if len(value) > 40:
+            return -EINVAL
+        kept, _end, _rest = value.partition(b"\0")
+        if kept.strip(b"\1"):
+            return -EINVAL
+        self.header_options = kept.ljust((len(value) + 3) // 4 * 4, b"\0")
+        return 0
 
     def _unicast_if(self, options: dict[int, int], name: int, value: bytes) -> int:
         """IP_UNICAST_IF and IPV6_UNICAST_IF: an index in network order."""
@@ -338,7 +410,13 @@ class IpSocket(SocketFile):
         return 0
 
     def _get_ip(self, ctx: Context, name: int, length: int) -> bytes:
-        if name == IP_OPTIONS or (name == IP_PKTOPTIONS and self.kind == SOCK_STREAM):
+        if name == IP_OPTIONS:
+            return self.header_options
+        if name == IP_MSFILTER:
+            raise LinuxError(EINVAL if length < 16 else ENODEV)
+        if name == MCAST_MSFILTER:
+            raise LinuxError(EINVAL)
+        if name == IP_PKTOPTIONS and self.kind == SOCK_STREAM:
             return b""
         if name in (64, 65, 66, 67, 83) and not self.has_capability(ctx, CAP_NET_ADMIN):
             raise LinuxError(EPERM)
@@ -457,6 +535,14 @@ class IpSocket(SocketFile):
             return self._membership6(value, is_join=name == IPV6_ADD_MEMBERSHIP)
         if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
             return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
+        if name in _IPV6_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
+            return -EPERM
+        if name in (IPV6_DONTFRAG, IPV6_AUTOFLOWLABEL):
+            value = bytes(4) if len(value) < 4 else value
+        if name not in _IPV6_NUMBERS or (name == IPV6_HDRINCL and self.kind != SOCK_RAW):
+            return -ENOPROTOOPT
+        if self.kind == SOCK_STREAM and name in (IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF):
+            return -ENOPROTOOPT
         if len(value) < 4:
             return -EINVAL
         number: int = _I32.unpack_from(value, 0)[0]
@@ -465,8 +551,6 @@ class IpSocket(SocketFile):
                 return -EINVAL
             self.is_v6_only = number != 0
             return 0
-        if self.kind == SOCK_STREAM and name in (IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF):
-            return -ENOPROTOOPT
         if name in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS):
             if not -1 <= number <= 255:
                 return -EINVAL
@@ -508,13 +592,11 @@ class IpSocket(SocketFile):
                 return -EINVAL
             self.ip6[name] = number
             return 0
-        if name in _IPV6_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
-            return -EPERM
         if name == IPV6_HDRINCL and self.kind == SOCK_RAW:
             self.ip6[name] = int(number != 0)
             return 0
         if name in _IPV6_FLAGS:
-            if name == IPV6_MULTICAST_LOOP and number not in (0, 1):
+            if name in (IPV6_MULTICAST_LOOP, IPV6_RECVERR_RFC4884) and number not in (0, 1):
                 return -EINVAL
             self.ip6[name] = int(number != 0)
             return 0
@@ -536,15 +618,29 @@ class IpSocket(SocketFile):
         self.ip6[IPV6_ADDR_PREFERENCES] = chosen
         return 0
 
-    def _get_ipv6(self, ctx: Context, name: int) -> bytes:
+    def _get_ipv6(self, ctx: Context, name: int, length: int) -> bytes:
         if name == IPV6_V6ONLY:
             return _I32.pack(int(self.is_v6_only))
         if name == IPV6_ADDR_PREFERENCES:
             chosen = self.ip6.get(name, _PREFER_TMP_DEFAULT)
             chosen |= 0 if chosen & 3 else _PREFER_TMP_DEFAULT
             return _I32.pack(chosen if chosen & _PREFER_COA else chosen | _PREFER_HOME)
-        if name in _IPV6_HEADERS:
+        if name in _IPV6_HEADERS or (name == IPV6_2292PKTOPTIONS and self.kind == SOCK_STREAM):
             return b""
+        if name == IPV6_ROUTER_ALERT:
+            return bytes(4)
+        if name == IPV6_ADDRFORM and self.kind != SOCK_RAW:
+            if self.rport == 0:
+                raise LinuxError(ENOTCONN)
+            return _I32.pack(self.family)
+        if name == IPV6_PATHMTU:
+            if 0 <= length < 32:
+                raise LinuxError(EINVAL)
+            if self.rport == 0:
+                raise LinuxError(ENOTCONN)
+            return pack_sockaddr_in6(mapped(self.raddr), 0, 0, 0) + _I32.pack(self.interface().mtu)
+        if name == IPV6_FLOWLABEL_MGR:
+            raise LinuxError(EINVAL)
         if name in (64, 65, 68, 69) and not self.has_capability(ctx, CAP_NET_ADMIN):
             raise LinuxError(EPERM)
         defaults = {

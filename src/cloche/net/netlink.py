@@ -64,7 +64,15 @@ from cloche.net import rtnetlink, sock_diag
 from cloche.net.copying import copy_whole
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
 from cloche.net.nlmsg import HEADER, Reply, attribute, message
-from cloche.net.socket import IN_EVENTS, IN_WAKE, OUT_EVENTS, Incoming, Outgoing, SocketFile, Ucred, cred_of
+from cloche.net.socket import (
+    IN_EVENTS,
+    IN_WAKE,
+    OUT_EVENTS,
+    Incoming,
+    Outgoing,
+    SocketFile,
+)
+from cloche.net.ucred import Ucred, cred_of
 from cloche.vfs.objects import Context
 from cloche.vfs.userns import UserNamespace
 
@@ -354,9 +362,9 @@ class NetlinkSocket(SocketFile):
             return self.set_common(ctx, name, value)
         if level != SOL_NETLINK:
             return -ENOPROTOOPT
-        if len(value) < 4:
-            return -EINVAL
-        number: int = _I32.unpack_from(value, 0)[0]
+        if name == NETLINK_LISTEN_ALL_NSID and not self.has_capability(ctx, CAP_NET_BROADCAST):
+            return -EPERM
+        number: int = _I32.unpack_from(value, 0)[0] if len(value) >= 4 else 0
         if name in (NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP):
             if not self._may_join(ctx):
                 return -EPERM
@@ -365,8 +373,6 @@ class NetlinkSocket(SocketFile):
             bit = 1 << number - 1
             self.groups = self.groups | bit if name == NETLINK_ADD_MEMBERSHIP else self.groups & ~bit
             return 0
-        if name == NETLINK_LISTEN_ALL_NSID and not self.has_capability(ctx, CAP_NET_BROADCAST):
-            return -EPERM
         if name in _FLAG_OPTIONS:
             self.options[name] = int(number != 0)
             return 0
@@ -377,6 +383,8 @@ class NetlinkSocket(SocketFile):
             return self.get_common(ctx, name, length)
         if level != SOL_NETLINK:
             raise LinuxError(ENOPROTOOPT)
+        if length < 0:
+            raise LinuxError(EINVAL)
         if name == NETLINK_LIST_MEMBERSHIPS:
             return self.groups.to_bytes(8, "little") if self.groups else b""
         if name in _FLAG_OPTIONS:

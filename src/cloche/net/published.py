@@ -52,10 +52,10 @@ from cloche.net.socket import (
     IN_WAKE,
     OUT_EVENTS,
     SEND_SHUTDOWN,
-    SOCKET_BYTES,
     Incoming,
     Outgoing,
 )
+from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.tcp import CONNECTED, TcpSocket, find_listener
 from cloche.net.tcp_stream import SIOCOUTQ, SIOCOUTQNSD
 from cloche.vfs.objects import Context

@@ -237,6 +237,8 @@ class RawSocket(DatagramSocket):
             raise LinuxError(EOPNOTSUPP)
         if name != ICMP_FILTER:
             raise LinuxError(ENOPROTOOPT)
+        if length < 0:
+            raise LinuxError(EINVAL)
         return self.filter.ljust(4 if self.family == AF_INET else 32, b"\0")
 
     def take_port(self, addr: bytes, port: int) -> None:

@@ -50,7 +50,10 @@ from cloche.net.inet_base import InetSocket, stack_for
 from cloche.net.netlink import NetlinkSocket
 from cloche.net.packet import create_packet
 from cloche.net.raw import PingSocket, RawSocket
-from cloche.net.socket import SOCKET_BYTES, SocketFile
+from cloche.net.socket import (
+    SocketFile,
+)
+from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import UdpSocket
 from cloche.net.unix_base import UnixSocket

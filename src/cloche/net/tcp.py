@@ -55,14 +55,14 @@ from cloche.net.socket import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
-    SOCKET_BYTES,
     STATE_WAKE,
     SocketFile,
-    Ucred,
     how_mask,
 )
+from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.tcp_stream import SNDBUF_LOOPBACK, TcpStream
 from cloche.net.tcp_taps import show_fin, show_refusal, show_segment
+from cloche.net.ucred import Ucred
 from cloche.vfs.objects import Context
 
 UNCONNECTED: Final = 0

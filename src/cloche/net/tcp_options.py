@@ -16,23 +16,28 @@ from cloche.abi.errno import (
 from cloche.abi.socket import (
     IPPROTO_TCP,
     SOCK_STREAM,
+    TCP_AO_REPAIR,
     TCP_CC_INFO,
     TCP_CLOSE,
     TCP_CONGESTION,
     TCP_CORK,
     TCP_DEFER_ACCEPT,
+    TCP_DELACK_MAX_US,
     TCP_FASTOPEN,
     TCP_FASTOPEN_CONNECT,
     TCP_FASTOPEN_KEY,
     TCP_FASTOPEN_NO_COOKIE,
     TCP_INFO,
     TCP_INQ,
+    TCP_IS_MPTCP,
     TCP_KEEPCNT,
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_LINGER2,
     TCP_LISTEN,
     TCP_MAXSEG,
+    TCP_MD5SIG,
+    TCP_MD5SIG_EXT,
     TCP_NODELAY,
     TCP_NOTSENT_LOWAT,
     TCP_QUEUE_SEQ,
@@ -41,6 +46,8 @@ from cloche.abi.socket import (
     TCP_REPAIR_OPTIONS,
     TCP_REPAIR_QUEUE,
     TCP_REPAIR_WINDOW,
+    TCP_RTO_MAX_MS,
+    TCP_RTO_MIN_US,
     TCP_SAVE_SYN,
     TCP_SAVED_SYN,
     TCP_SYNCNT,
@@ -51,6 +58,7 @@ from cloche.abi.socket import (
     TCP_ULP,
     TCP_USER_TIMEOUT,
     TCP_WINDOW_CLAMP,
+    TCP_ZEROCOPY_RECEIVE,
 )
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import monotonic_ns
@@ -59,6 +67,7 @@ from cloche.vfs.objects import Context
 
 LO_MSS: Final = 65483
 _I32: Final = Struct("<i")
+_INFO_BYTES: Final = 280  # of struct tcp_info
 _INFO: Final = Struct("<8B24I4Q4I")
 
 # Options that are kept and shown: (lowest, highest, default).
@@ -73,6 +82,7 @@ _RANGES: Final[dict[int, tuple[int, int, int]]] = {
     TCP_FASTOPEN_NO_COOKIE: (0, 1, 0),
     TCP_FASTOPEN_CONNECT: (0, 1, 0),
     TCP_THIN_LINEAR_TIMEOUTS: (0, 1, 0),
+    TCP_RTO_MAX_MS: (1000, 120_000, 120_000),
 }
 _DEFAULTS: Final[dict[int, str]] = {
     TCP_KEEPIDLE: "ipv4/tcp_keepalive_time",
@@ -179,13 +189,23 @@ class TcpOptions(InetSocket):
         if name == TCP_FASTOPEN:
             if number < 0 or self.state not in (TCP_CLOSE, TCP_LISTEN):
                 return -EINVAL
-            self.tcp[name] = number
+            self.tcp[name] = min(number, self.listen_limit())
             return 0
         if name == TCP_NOTSENT_LOWAT:
             self.tcp[name] = number
             return 0
         if name == TCP_THIN_DUPACK:
             return 0 if number in (0, 1) else -EINVAL
+        if name == TCP_AO_REPAIR:
+            return -EPERM
+        if name in (TCP_MD5SIG, TCP_MD5SIG_EXT, TCP_FASTOPEN_KEY):
+            return -EINVAL  # of no such length
+        if name in (TCP_RTO_MIN_US, TCP_DELACK_MAX_US):
+            jiffies = (number + 3999) // 4000
+            if not 2 <= jiffies <= 50:
+                return -EINVAL
+            self.tcp[name] = jiffies * 4000
+            return 0
         if name in (TCP_REPAIR_QUEUE, TCP_REPAIR_WINDOW):
             return -EPERM
         if name in (TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS):
@@ -195,6 +215,8 @@ class TcpOptions(InetSocket):
         if name == TCP_TIMESTAMP:
             return -EPERM
         if name == TCP_TX_DELAY:
+            if not 0 <= number < 1 << 28:
+                return -EINVAL
             self.tcp[name] = number
             return 0
         return -ENOPROTOOPT
@@ -202,6 +224,14 @@ class TcpOptions(InetSocket):
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != IPPROTO_TCP:
             raise self.no_such_level()
+        if length < 0:
+            raise LinuxError(EINVAL)
+        if name in (TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_WINDOW, TCP_ZEROCOPY_RECEIVE):
+            raise LinuxError(EINVAL)
+        if name == TCP_AO_REPAIR:
+            raise LinuxError(EPERM)
+        if name == TCP_IS_MPTCP:
+            return bytes(4)
         if name == TCP_INFO:
             return self.info_bytes()
         if name == TCP_CONGESTION:
@@ -215,6 +245,10 @@ class TcpOptions(InetSocket):
             if parameter is not None:
                 default = self.parameter(parameter)
             return _I32.pack(self.tcp.get(name, default))
+        if name == TCP_WINDOW_CLAMP and self.is_connected():
+            return _I32.pack(self.tcp.get(name, 0) or self.rcvbuf >> 1)
+        if name in (TCP_RTO_MIN_US, TCP_DELACK_MAX_US):
+            return _I32.pack(self.tcp.get(name, 200_000))
         if name == TCP_MAXSEG:
             is_live = self.state not in (TCP_CLOSE, TCP_LISTEN)
             number = LO_MSS if is_live else self.tcp.get(name, 536) or 536
@@ -252,7 +286,7 @@ class TcpOptions(InetSocket):
         if state == TCP_LISTEN:
             words[4] = self.waiting_connections()  # unacked
             words[5] = self.backlog  # sacked
-            return _INFO.pack(*head, *words, *longs, 0, 0, 0, 0).ljust(248, b"\0")
+            return _INFO.pack(*head, *words, *longs, 0, 0, 0, 0).ljust(_INFO_BYTES, b"\0")
         words[0] = 200_000 if is_live else 1_000_000  # rto
         words[1] = 40_000 if is_live else 0  # ato
         words[2] = LO_MSS if is_live else 536
@@ -269,7 +303,7 @@ class TcpOptions(InetSocket):
         found = _INFO.pack(*head, *words, *longs, 0, 0, len(self.unsent), 30 if is_live else 0).ljust(
             200, b"\0"
         )
-        return (found + self.bytes_sent.to_bytes(8, "little")).ljust(248, b"\0")
+        return (found + self.bytes_sent.to_bytes(8, "little")).ljust(_INFO_BYTES, b"\0")
 
 
 def defer_seconds(seconds: int) -> int:

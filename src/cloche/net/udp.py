@@ -95,6 +95,7 @@ MAX_UDP: Final = 65507
 _I32: Final = Struct("<i")
 _PKTINFO: Final = Struct("<i4s4s")
 _SOL_UDP: Final = 17
+_ENCAP: Final = 100  # UDP_ENCAP: there is none
 _SEND_CSCOV: Final = 10  # UDPLITE_SEND_CSCOV
 _RECV_CSCOV: Final = 11
 
@@ -383,6 +384,8 @@ class UdpSocket(DatagramSocket):
         if flags & MSG_OOB and self.family == AF_INET:
             return -EOPNOTSUPP
         if self.pending is not None:
+            if flags & MSG_OOB and len(self.pending.dest) == 4:
+                return -EOPNOTSUPP
             return self._append(self.pending, src, length, flags)
         end = self.destination(out)
         if flags & MSG_OOB and len(end.addr) == 4:  # IPv6 does not look at it
@@ -450,6 +453,8 @@ class UdpSocket(DatagramSocket):
         elif name == UDP_SEGMENT:
             if not 0 <= number <= 0xFFFF:
                 return -EINVAL
+        elif name == _ENCAP and number == 0:
+            return 0
         elif name in (UDP_CORK, UDP_GRO, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX):
             number = int(number != 0)
         else:
@@ -462,6 +467,10 @@ class UdpSocket(DatagramSocket):
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level != self.protocol:
             raise self.no_such_level()
+        if length < 0:
+            raise LinuxError(EINVAL)
+        if name == _ENCAP:
+            return bytes(4)
         if name in (_SEND_CSCOV, _RECV_CSCOV):
             return _I32.pack(self.udp.get(name, 0))
         if name not in (

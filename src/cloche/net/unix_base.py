@@ -44,13 +44,12 @@ from cloche.net.socket import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
-    SOCKET_BYTES,
     STATE_WAKE,
     Incoming,
     SocketFile,
-    Ucred,
-    cred_of,
 )
+from cloche.net.socket_options import SOCKET_BYTES
+from cloche.net.ucred import Ucred, cred_of
 from cloche.vfs.namei import path_lookup, vfs_mknod
 from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, Inode, Path
 from cloche.vfs.userns import UserNamespace

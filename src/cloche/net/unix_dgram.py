@@ -41,9 +41,9 @@ from cloche.net.socket import (
     STATE_WAKE,
     Incoming,
     Outgoing,
-    cred_of,
     head_bytes,
 )
+from cloche.net.ucred import cred_of
 from cloche.net.unix_base import CLOSED, CONNECTED, LISTENING, Packet, UnixSocket, is_unix_addr
 from cloche.vfs.objects import Context
 

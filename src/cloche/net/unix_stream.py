@@ -37,9 +37,9 @@ from cloche.net.socket import (
     SEND_SHUTDOWN,
     Incoming,
     Outgoing,
-    cred_of,
     head_bytes,
 )
+from cloche.net.ucred import cred_of
 from cloche.net.unix_base import CONNECTED, LISTENING, UNKNOWN, Packet, UnixSocket
 from cloche.net.urgent import signal_owner
 from cloche.vfs.objects import Context

@@ -57,7 +57,12 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserIovIter
 from cloche.net.control import parse_control
 from cloche.net.rights import drop_files
-from cloche.net.socket import Incoming, Outgoing, SocketFile, cred_of, show_ucred
+from cloche.net.socket import (
+    Incoming,
+    Outgoing,
+    SocketFile,
+)
+from cloche.net.ucred import cred_of, show_ucred
 from cloche.syscalls.sys_rw import user_segments
 from cloche.syscalls.sys_socket import SocketWait, read_address, socket_arg, write_address
 

@@ -5,7 +5,7 @@ from typing import Final
 from cloche.abi.errno import EINVAL, LinuxError
 from cloche.abi.structs import pack_u32
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.net.socket import OptionRange
+from cloche.net.socket_options import OptionRange
 from cloche.syscalls.sys_socket import socket_arg
 
 _LONGEST: Final = 65536
@@ -27,15 +27,13 @@ def sys_getsockopt(task: Task, args: Args) -> int:
     memory = task.user_memory()
     pointer = to_u64(args.a4)
     length = memory.read_i32(pointer)
-    if length < 0:
-        return -EINVAL
-    try:
+    try:  # a negative length is for the level to refuse, if it is there
         value = sock.getsockopt(task, to_i32(args.a1), to_i32(args.a2), length)
     except LinuxError as error:
         if isinstance(error, OptionRange):
             memory.write(pointer, pack_u32(error.needed))
         return -error.errno
-    shown = value[:length]
+    shown = value[:length] if length >= 0 else value
     memory.write(pointer, pack_u32(len(shown)))
     memory.write(to_u64(args.a3), shown)
     return 0
