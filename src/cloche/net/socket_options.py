@@ -346,6 +346,10 @@ class SocketOptions(Carrier):
             return -ENOPROTOOPT
         return 0
 
+    def takes_files(self) -> bool:
+        """Whether descriptors may be sent to it (SO_PASSRIGHTS)."""
+        return self.other_options.get(SO_PASSRIGHTS, 1) != 0
+
     def _may_pass(self, name: int) -> bool:
         """Whether credentials, descriptors and the like travel with what the socket receives."""
         return self.family == AF_UNIX or (self.family == AF_NETLINK and name in (SO_PASSCRED, SO_PASSSEC))

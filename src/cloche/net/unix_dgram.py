@@ -150,6 +150,8 @@ class UnixDgram(UnixSocket):
             return -EAGAIN
         if not KERNEL_MEMORY.has_room(length + BUFFER_BYTES):
             return -ENOBUFS
+        if out is not None and out.files is not None and not other.takes_files():
+            return -EPERM
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(EFAULT)

@@ -14,6 +14,7 @@ from cloche.abi.errno import (
     ENOBUFS,
     ENOTCONN,
     EOPNOTSUPP,
+    EPERM,
     EPIPE,
     LinuxError,
 )
@@ -83,6 +84,8 @@ class UnixStream(UnixSocket):
         files = out.files if out is not None else None
         if total == 0:
             return 0
+        if files is not None and not peer.takes_files():
+            return -EPERM
         limit = self.sndbuf
         largest = min((limit >> 1) - 64, _PIECE)
         done = 0
