@@ -595,7 +595,10 @@ def smaps_rollup_text(task: Task) -> bytes:
     head = (
         f"{areas[0].start:08x}-{areas[-1].end:08x} ---p 00000000 00:00 0 ".encode().ljust(72) + b" [rollup]\n"
     )
-    block = _smaps_figures(rss, rss, is_file=False, is_shared=False, is_written=True)
+    locked = 0
+    for area in areas:
+        locked += _locked_share(area, 0)
+    block = _smaps_figures(rss, rss, is_file=False, is_shared=False, is_written=True, locked=locked)
     lines = block.split("\n")
     split = [
         f"{'Pss_Anon:':<16}{rss // 1024:8d} kB",

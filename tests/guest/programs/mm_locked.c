@@ -35,6 +35,7 @@ static void locked(void)
     T(mlock(a, 3 * PAGE));
     STATUS;
     field("/proc/self/smaps", "Locked", a);
+    field("/proc/self/smaps_rollup", "Locked", NULL);
     field("/proc/self/smaps", "VmFlags", a);
     field("/proc/self/smaps", "VmFlags", a + 3 * PAGE);
     T(mlock(a + PAGE, 2 * PAGE)); /* the same again */
