@@ -243,6 +243,7 @@ static bool take(struct thr *t, struct event *e)
         e->v[0] = 1;
         e->v[1] = t->id;
         e->v[2] = sysno;
+        p->calls++;
         for (int i = 0; i < 6; i++)
             e->v[3 + i] = READ_ONCE(s->args[i]);
         uint32_t n = READ_ONCE(s->prefetch_count);

@@ -644,6 +644,13 @@ FUNC(swap) /* (thread, address, old, new): run_ops, then compare and exchange a 
     Py_RETURN_NONE;
 }
 
+FUNC(call_count) /* (process) -> how many system calls have come from it */
+{
+    NEED(1);
+    PRC(0);
+    return PyLong_FromUnsignedLongLong(p->calls);
+}
+
 FUNC(swapped) /* (thread) -> what the word held, -1 if it could not be accessed: the guest's word for it */
 {
     NEED(1);
@@ -1289,7 +1296,7 @@ static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone), ROW(cancel_ops),
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
-    ROW(swap), ROW(swapped),
+    ROW(swap), ROW(swapped), ROW(call_count),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),

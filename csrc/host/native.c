@@ -154,6 +154,7 @@ struct hot { /* a file that program after program maps */
 #define HOT_REST 256 /* mappings of such files, until one of them has had its time */
 
 struct prc {
+    uint64_t calls; /* system calls that came */
     bool used, dead, kill_wanted;
     int id, pid, region_fd;
     char *region;
