@@ -26,6 +26,7 @@ from cloche.abi.wait import status_signaled
 from cloche.arch.x86_64.syscalls import SYS_execve
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time
 from cloche.kernel.creds import install as install_creds
+from cloche.kernel.delivery import core_flag
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
 from cloche.kernel.exit import detach_address_space, do_group_exit, kill_other_threads
 from cloche.kernel.loader import (
@@ -39,7 +40,6 @@ from cloche.kernel.loader import (
     stack_bytes_for_limit,
 )
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.signals import core_flag
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.usermem import UserMemory

@@ -25,12 +25,13 @@ from cloche.kernel.blocking import (
     RETURN,
     end_wait,
 )
+from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
-from cloche.kernel.signals import deliver, force_fault_signal, has_deliverable
+from cloche.kernel.signals import force_fault_signal, has_deliverable
 from cloche.kernel.task import Kernel, Task, to_i32
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (

@@ -1,10 +1,11 @@
-"""Signals: sending, choosing who takes them, default actions, job control, delivery (signal(7), kernel/signal.c).
+"""Signals: queues, choosing who takes them, masks, job control (signal(7), kernel/signal.c).
 
-Owns the pending queues of tasks and thread groups, the stop state of a group, and the guest's signal frames.  May
+Owns the pending queues of tasks and thread groups and the stop state of a group.  `kernel.killing` is who may send to
+whom, `kernel.delivery` what a task does with what it takes.  May
 call `kernel.exit` (which never imports this module: boot calls `install`, which fills in the kernel's hooks).
 
 Orders that callers keep:
-- The event loop calls `deliver` before a task returns to guest code whenever `task.wants_attention` is set or
+- The event loop calls `delivery.deliver` before a task returns to guest code whenever `task.wants_attention` is set or
   `task.saved_sigmask` is to be restored, and resumes it afterwards unless it has exited or is parked.
 - A blocked task that `signal_wake` put on the ready list is retried first; if it still waits and `has_deliverable`
   says so, its operation's `interrupted` gives the result.
@@ -16,10 +17,9 @@ group, which the loop carries out as its next timer, before any further event.
 
 from typing import Final
 
-from cloche.abi.capability import CAP_KILL
-from cloche.abi.errno import EAGAIN, EINTR, EINVAL, ENOMEM, EPERM, ESRCH, LinuxError
+from cloche.abi.errno import EAGAIN
 from cloche.abi.poll import POLLIN
-from cloche.abi.resource import RLIMIT_CORE, RLIMIT_SIGPENDING
+from cloche.abi.resource import RLIMIT_SIGPENDING
 from cloche.abi.signal import (
     ALL_SIGNALS,
     CLD_CONTINUED,
@@ -27,13 +27,8 @@ from cloche.abi.signal import (
     DEFAULT_CORE,
     DEFAULT_IGNORE,
     DEFAULT_STOP,
-    MINSIGSTKSZ,
     NSIG,
     SA_NOCLDSTOP,
-    SA_NODEFER,
-    SA_RESETHAND,
-    SA_RESTART,
-    SA_RESTORER,
     SI_KERNEL,
     SI_QUEUE,
     SI_TKILL,
@@ -52,8 +47,6 @@ from cloche.abi.signal import (
     SIGSEGV,
     SIGSTOP,
     SIGTRAP,
-    SS_AUTODISARM,
-    SS_DISABLE,
     SYNCHRONOUS,
     UNBLOCKABLE,
     first_signal,
@@ -68,21 +61,14 @@ from cloche.abi.structs import (
     siginfo_pid_uid,
 )
 from cloche.abi.wait import status_signaled
-from cloche.arch.x86_64 import sigframe
-from cloche.arch.x86_64.syscalls import SYS_restart_syscall
 from cloche.kernel.blocking import (
     BLOCKED,
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    ERESTARTNOINTR,
-    ERESTARTSYS,
-    RESUME,
     Blocked,
     TaskBase,
     block_on_time,
 )
 from cloche.kernel.exit import do_group_exit, group_times
-from cloche.kernel.pid_namespace import pid_from, pid_in
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import (
     STOPPED,
     Kernel,
@@ -95,16 +81,13 @@ from cloche.kernel.task import (
     parent_thread,
 )
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
-from cloche.platform.interface import Registers
 from cloche.vfs.userns import OVERFLOW_ID, map_uid
 
-SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 TICK_NS: Final = 10_000_000  # USER_HZ
-USUAL_FPSTATE_BYTES: Final = 4096
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 _STOP_BITS: Final = DEFAULT_STOP
 _CONT_BIT: Final = 1 << (SIGCONT - 1)
-_KERNEL_ONLY: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
+KERNEL_ONLY: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
 
 # What `send` says besides a negative errno.
 SENT: Final = 0
@@ -304,7 +287,7 @@ def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
         return True
     if handler != SIG_DFL:
         return False
-    if is_unkillable(task.group) and not (is_forced and sigbit(signo) & _KERNEL_ONLY):
+    if is_unkillable(task.group) and not (is_forced and sigbit(signo) & KERNEL_ONLY):
         return True
     return sigbit(signo) & DEFAULT_IGNORE != 0
 
@@ -455,73 +438,6 @@ def send_kernel_signal(task: Task, signo: int) -> None:
     send(task, user_info(task, signo), to_group=False)
 
 
-def check_permission(task: Task, target: Task | None, info: SigInfo, signo: int) -> int:
-    """check_kill_permission: 0, -EINVAL for a bad number, -EPERM.  `target` None is a zombie without threads."""
-    if signo < 0 or signo > NSIG:
-        return -EINVAL
-    if info.code > SI_USER or target is None or target.group is task.group:
-        return 0
-    if may_signal(task, target):
-        return 0
-    if signo == SIGCONT and task.group.session() is target.group.session():
-        return 0
-    return -EPERM
-
-
-def may_signal(task: Task, target: Task) -> bool:
-    """kill_ok_by_cred."""
-    mine, theirs = task.creds, target.creds
-    return (
-        mine.euid == theirs.suid
-        or mine.euid == theirs.uid
-        or mine.uid == theirs.suid
-        or mine.uid == theirs.uid
-        or mine.capable_in(theirs.user_ns, CAP_KILL)
-    )
-
-
-def _zombie_target(group: ThreadGroup) -> Task | None:
-    task = target_of(group)
-    return task if task is not None else group.leader
-
-
-def signal_group_checked(task: Task, group: ThreadGroup, signo: int, info: SigInfo) -> int:
-    """group_send_sig_info: check, then send unless `signo` is 0."""
-    result = check_permission(task, _zombie_target(group), info, signo)
-    if result < 0 or signo == 0:
-        return result
-    return send_group_info(group, info)
-
-
-def signal_pid(task: Task, pid: int, signo: int, info: SigInfo) -> int:
-    """kill_proc_info: to the process that has, or whose thread has, this id."""
-    group = task.kernel.groups.get(pid)
-    if group is None:
-        found = task.kernel.tasks.get(pid)
-        if found is None:
-            return -ESRCH
-        group = found.group
-    return signal_group_checked(task, group, signo, info)
-
-
-def signal_pgrp(task: Task, pgrp: ProcessGroup | None, signo: int, info: SigInfo) -> int:
-    """__kill_pgrp_info: succeeds if one of its processes could be signalled."""
-    result = -ESRCH
-    is_sent = False
-    if pgrp is not None:
-        for group in list(pgrp.members):
-            result = signal_group_checked(task, group, signo, clone_info(info))
-            is_sent = is_sent or result == 0
-    return 0 if is_sent else result
-
-
-def clone_info(info: SigInfo) -> SigInfo:
-    """A copy to queue elsewhere."""
-    copy = SigInfo(info.signo, info.code, info.raw, info.sender_pid, info.sender_uid)
-    copy.is_from_guest = info.is_from_guest
-    return copy
-
-
 def localise(task: Task, info: SigInfo) -> bool:
     """Put the sender's ids into the receiver's namespaces; whether the sender is outside its pid namespace
     (__send_signal_locked).
@@ -533,57 +449,6 @@ def localise(task: Task, info: SigInfo) -> bool:
     pid = raw[16:20] if info.is_from_guest and shown else shown.to_bytes(4, "little")
     info.raw = raw[:16] + pid + task.creds.show_uid(info.sender_uid).to_bytes(4, "little") + raw[24:]
     return shown == 0
-
-
-def kill(task: Task, pid: int, signo: int) -> int:
-    """kill(2): 0 or a negative errno."""
-    kernel = task.kernel
-    info = user_info(task, signo)
-    ns = task.pid_ns
-    if pid > 0:
-        return signal_pid(task, pid_from(ns, pid), signo, info)
-    if pid == 0:
-        return signal_pgrp(task, task.group.pgrp, signo, info)
-    if pid != -1:
-        return signal_pgrp(task, kernel.process_groups.get(pid_from(ns, -pid)), signo, info)
-    result = -ESRCH
-    for group in list(kernel.groups.values()):
-        if group is kernel.init or group.tgid <= 1 or group is task.group:
-            continue
-        if ns is not None and pid_in(ns, group.tgid) <= 1:
-            continue
-        error = signal_group_checked(task, group, signo, clone_info(info))
-        if error != -EPERM:
-            result = error
-        elif result == -ESRCH:
-            result = 0  # somebody was there
-    return result
-
-
-def signal_thread(task: Task, tgid: int, tid: int, signo: int, info: SigInfo) -> int:
-    """do_send_specific: to one thread; `tgid` 0 or below does not say of which process."""
-    target = task.kernel.tasks.get(tid)
-    if target is None:
-        # The leader's id stays valid until its process is reaped.
-        group = task.kernel.groups.get(tid)
-        if group is None or (tgid > 0 and tgid != tid):
-            return -ESRCH
-        return check_permission(task, group.leader, info, signo)
-    if tgid > 0 and target.group.tgid != tgid:
-        return -ESRCH
-    result = check_permission(task, target, info, signo)
-    if result < 0 or signo == 0:
-        return result
-    return send_task_info(target, info)
-
-
-def tgkill(task: Task, tgid: int, tid: int, signo: int) -> int:
-    """tgkill(2), and tkill(2) with `tgid` 0."""
-    ns = task.pid_ns
-    if ns is not None:
-        tgid = pid_from(ns, tgid) if tgid > 0 else tgid
-        tid = pid_from(ns, tid)
-    return signal_thread(task, tgid, tid, signo, user_info(task, signo, SI_TKILL))
 
 
 # -- forced signals ------------------------------------------------------------------------------------------
@@ -717,7 +582,8 @@ def start_group_stop(group: ThreadGroup, signo: int) -> None:
         signal_wake(task)
 
 
-def _park(task: Task, result: int) -> None:
+def park(task: Task, result: int) -> None:
+    """Take part in the stop of the group."""
     task.is_parked = True
     task.state = STOPPED
     block_on_time(task, StoppedWait(result))
@@ -883,218 +749,3 @@ def install(kernel: Kernel) -> None:
     kernel.exit_hooks.append(task_exits)
     kernel.group_exit_hooks.append(group_exits)
     kernel.exec_hooks.append(exec_resets)
-
-
-# -- delivery ------------------------------------------------------------------------------------------------
-
-
-def _is_interruption(result: int) -> bool:
-    """Whether a call's result says that a signal ended it, so that its own mask applies to that signal."""
-    return result == -EINTR or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS
-
-
-def _restart(task: Task, regs: Registers, number: int) -> None:
-    """Make the guest execute its system call instruction again."""
-    regs.rax = number & _M64
-    regs.rip = (regs.rip - SYSCALL_BYTES) & _M64
-
-
-def _finish_plain(task: Task, regs: Registers, result: int) -> None:
-    """The result of a call after which no handler runs."""
-    if result in (-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND):
-        _restart(task, regs, task.args.nr)
-    elif result == -ERESTART_RESTARTBLOCK:
-        _restart(task, regs, SYS_restart_syscall)
-    else:
-        regs.rax = result & _M64
-
-
-def _finish_handled(task: Task, regs: Registers, result: int, sa_flags: int) -> None:
-    """The result of a call that a handler's context shall show."""
-    if result == -ERESTARTNOINTR or (result == -ERESTARTSYS and sa_flags & SA_RESTART):
-        _restart(task, regs, task.args.nr)
-    elif -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS:
-        regs.rax = -EINTR & _M64
-    else:
-        regs.rax = result & _M64
-
-
-def core_flag(group: ThreadGroup, signo: int) -> int:
-    """1 if the death by `signo` is to be reported as one with a core, by RLIMIT_CORE (no file is written)."""
-    if not sigbit(signo) & DEFAULT_CORE or not group.is_dumpable:
-        return 0
-    return 0 if group.rlimit(RLIMIT_CORE) == 0 else 1
-
-
-def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None = None) -> None:
-    """Handle everything that keeps `task` (stopped, not blocked) from guest code.
-
-    `result` is that of the call under way if `in_syscall`; RESUME says that the registers hold it already.
-    `injected` is a signal that the tracer has seen.  Afterwards the task has exited, waits (in a stop), or its
-    registers are those with which it is to be resumed.
-    """
-    group, thread, tracing = task.group, task.thread, task.kernel.tracing
-    has_result = in_syscall and result != RESUME
-    if task.saved_sigmask >= 0 and not (has_result and _is_interruption(result)):
-        restore_saved_sigmask(task)
-    regs: Registers | None = None
-    while True:
-        if group.fatal_status >= 0 or task.is_kill_pending:
-            do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else SIGKILL)
-            return
-        tracee = task.tracee
-        if tracee.needs_attention() if tracee is not None else group.stop_pending:
-            if regs is not None:
-                thread.set_regs(regs)
-            if tracee is None or tracing is None:
-                _park(task, result if has_result else RESUME)
-            else:
-                tracing.trap_stop(task, result if has_result else RESUME, in_syscall=in_syscall)
-            return
-        info = injected
-        if info is None:
-            info = dequeue_signal(task, ~task.sigmask & ALL_SIGNALS)
-            if info is not None and tracee is not None and tracing is not None and info.signo != SIGKILL:
-                if regs is not None:
-                    thread.set_regs(regs)
-                tracing.signal_stop(task, info, result if has_result else RESUME, in_syscall=in_syscall)
-                return
-        injected = None
-        if info is None:
-            if has_result:
-                regs = thread.regs()
-                _finish_plain(task, regs, result)
-                has_result = False
-            if task.saved_sigmask < 0:
-                break
-            restore_saved_sigmask(task)
-            continue
-        signo = info.signo
-        action = group.handlers.actions[signo]
-        if action.handler == SIG_IGN:
-            continue
-        if action.handler != SIG_DFL:
-            if regs is None:
-                regs = thread.regs()
-            if has_result:
-                _finish_handled(task, regs, result, action.flags)
-                has_result = False
-            if task.mm.tails:
-                regs.rip = task.mm.original_rip(regs.rip)
-            handler_regs = _enter_handler(task, regs, info, action)
-            if handler_regs is None:
-                force_segv(task, signo)
-            else:
-                regs = handler_regs
-                if tracee is not None and tracing is not None and tracee.mode:
-                    thread.set_regs(regs)
-                    if tracing.handler_entered(task):
-                        return
-            continue
-        if default_action(task, signo):
-            return
-    task.wants_attention = False
-    if regs is not None:
-        thread.set_regs(regs)
-
-
-def default_action(task: Task, signo: int) -> bool:
-    """SIG_DFL: ignore, stop or end the group; whether it has ended."""
-    group, bit = task.group, sigbit(signo)
-    if bit & DEFAULT_IGNORE:
-        return False
-    if is_unkillable(group) and not bit & _KERNEL_ONLY and not task.is_fault_forced:
-        return False
-    if bit & DEFAULT_STOP:
-        if signo == SIGSTOP or group.pgrp is None or not is_orphaned(group.pgrp):
-            start_group_stop(group, signo)
-        return False
-    do_group_exit(group, status_signaled(signo, core_flag(group, signo)))
-    return True
-
-
-def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction) -> Registers | None:
-    """Write the frame; the registers with which the handler starts, None if it could not be written (handle_signal)."""
-    signo, flags = info.signo, action.flags
-    handler = action.handler
-    if flags & SA_RESETHAND:
-        action.handler = SIG_DFL
-    if not flags & SA_RESTORER:
-        return None
-    mask = task.saved_sigmask if task.saved_sigmask >= 0 else task.sigmask
-    thread = task.thread
-    altstack = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
-    try:
-        frame = sigframe.build(
-            regs,
-            thread.fpstate(),
-            signo,
-            info.raw,
-            mask,
-            altstack,
-            handler,
-            flags,
-            action.restorer,
-            task.fault_trapno,
-            task.fault_err,
-            task.fault_cr2,
-        )
-    except LinuxError:
-        return None
-    if thread.process().write(frame.addr, frame.data) != len(frame.data):
-        return None
-    if task.altstack_flags & SS_AUTODISARM:
-        task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, SS_DISABLE
-    thread.set_fpstate(b"")
-    task.saved_sigmask = -1
-    blocked = task.sigmask | action.mask
-    if not flags & SA_NODEFER:
-        blocked |= sigbit(signo)
-    set_sigmask(task, blocked)
-    return frame.regs
-
-
-def sigreturn(task: Task) -> int:
-    """rt_sigreturn(2): RESUME with everything as the frame says, or 0 with a forced SIGSEGV."""
-    thread = task.thread
-    process = thread.process()
-    regs = thread.regs()
-    try:
-        context = sigframe.parse(process.read(regs.rsp, sigframe.UCONTEXT_SIZE), regs)
-        state = b""
-        if context.fpstate_addr:
-            # One copy is enough for what current processors save; the rest of the stack comes along.
-            state = process.read(context.fpstate_addr, USUAL_FPSTATE_BYTES)
-            length = sigframe.fpstate_length(state)
-            if length > USUAL_FPSTATE_BYTES:
-                state = process.read(context.fpstate_addr, length)
-            if len(state) < length:
-                raise LinuxError(EINVAL)
-            state = state[:length]
-        if not thread.set_fpstate(state):
-            raise LinuxError(EINVAL)
-    except LinuxError:
-        force_segv(task, 0)
-        return RESUME
-    task.restart = None
-    thread.set_regs(context.regs)
-    set_sigmask(task, context.mask)
-    set_altstack(task, context.stack_sp, context.stack_flags, context.stack_size, context.regs.rsp)
-    return RESUME
-
-
-def set_altstack(task: Task, sp: int, flags: int, size: int, current_sp: int) -> int:
-    """do_sigaltstack's change: 0, -EPERM while on the stack, -EINVAL, -ENOMEM.  `flags` as in the guest's stack_t."""
-    flags &= 0xFFFFFFFF
-    now = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
-    if now.contains(current_sp):
-        return -EPERM
-    mode = flags & ~SS_AUTODISARM
-    if mode not in (0, 1, SS_DISABLE):
-        return -EINVAL
-    if mode == SS_DISABLE:
-        sp = size = 0
-    elif size < MINSIGSTKSZ:
-        return -ENOMEM
-    task.altstack_addr, task.altstack_size, task.altstack_flags = sp, size, flags
-    return 0

@@ -10,14 +10,9 @@ from cloche.abi.wait import PIDFD_NONBLOCK
 from cloche.fs.pidfd import PIDFD_THREAD, PidFile
 from cloche.fs.proc_pid import PidDir
 from cloche.kernel.access import may_access
+from cloche.kernel.killing import signal_group_checked, signal_pgrp, signal_thread
 from cloche.kernel.pid_namespace import pid_from
-from cloche.kernel.signals import (
-    info_from_raw,
-    signal_group_checked,
-    signal_pgrp,
-    signal_thread,
-    user_info,
-)
+from cloche.kernel.signals import info_from_raw, user_info
 from cloche.kernel.task import Args, Task, ThreadGroup, to_i32, to_u32, to_u64
 
 _SIGNAL_THREAD: Final = 1

@@ -41,20 +41,16 @@ from cloche.abi.structs import (
 )
 from cloche.arch.x86_64.sigframe import AltStack
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on, block_on_time
+from cloche.kernel.delivery import set_altstack, sigreturn
+from cloche.kernel.killing import kill, signal_pid, signal_thread, tgkill
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import (
     dequeue_signal,
     has_deliverable,
     info_from_raw,
-    kill,
     set_action,
-    set_altstack,
     set_sigmask,
     set_temporary_sigmask,
-    signal_pid,
-    signal_thread,
-    sigreturn,
-    tgkill,
 )
 from cloche.kernel.task import Args, SigAction, SigInfo, Task, to_i32, to_u64
 from cloche.kernel.timers import monotonic_ns

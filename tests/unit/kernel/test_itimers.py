@@ -24,7 +24,7 @@ from cloche.abi.structs import (
     unpack_u32,
 )
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, TIMER_ABSTIME
-from cloche.kernel import signals
+from cloche.kernel import killing, signals
 from cloche.kernel.blocking import BLOCKED, ERESTART_RESTARTBLOCK, ERESTARTNOHAND
 from cloche.kernel.itimers import find_timer, group_exits, rlimit_cpu_changed
 from cloche.kernel.task import SigInfo
@@ -202,7 +202,7 @@ class TestPosixTimers:
     def test_merged_with_a_foreign_signal(self, world: Clockwork) -> None:
         """The same signal is pending already: the timer must not wait for ever."""
         ident = world.create()
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.settime(ident, MS, MS)
         world.due()
         assert world.kernel.timers.next_deadline_ns() > 0

@@ -6,7 +6,7 @@ from cloche.abi.capability import CAP_SYS_PTRACE
 from cloche.abi.errno import EINVAL, EIO, ENOSPC, EPERM, LinuxError
 from cloche.abi.kcmp import PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_O_TRACESYSGOOD
 from cloche.abi.signal import SIGKILL, SIGTERM
-from cloche.kernel import signals
+from cloche.kernel import killing, signals
 from cloche.kernel.ptrace import attach, hooks, regs
 from cloche.kernel.ptrace.stops import DeathStop
 from cloche.kernel.task import Task
@@ -98,7 +98,7 @@ def traced(world: World, options: int) -> tuple[Task, Task]:
 
 def test_the_end_waits_for_the_tracer(world: World) -> None:
     tracer, target = traced(world, PTRACE_O_TRACEEXIT)
-    signals.kill(tracer, 10, SIGKILL)
+    killing.kill(tracer, 10, SIGKILL)
     world.settle()
     assert isinstance(target.blocked, DeathStop)
     assert target.tracee is not None and target.tracee.message == SIGKILL
@@ -107,7 +107,7 @@ def test_the_end_waits_for_the_tracer(world: World) -> None:
 
 def test_no_tracer_holds_up_what_must_die(world: World) -> None:
     tracer, target = traced(world, PTRACE_O_TRACEEXIT)
-    signals.kill(tracer, 10, SIGKILL)
+    killing.kill(tracer, 10, SIGKILL)
     world.settle()
     signals.kill_at_once(target.group)
     world.settle()
@@ -127,7 +127,7 @@ def test_exitkill(world: World) -> None:
 
 def test_a_fatal_signal_is_shown_first(world: World) -> None:
     tracer, target = traced(world, 0)
-    signals.kill(tracer, 10, SIGTERM)
+    killing.kill(tracer, 10, SIGTERM)
     world.settle()
     world.interrupted(target)
     assert target.tracee is not None and target.tracee.is_stopped

@@ -31,7 +31,7 @@ from cloche.abi.signal import (
     sigbit,
 )
 from cloche.abi.structs import pack_sigaction, pack_stack_t, pack_timespec, siginfo_addr, siginfo_value
-from cloche.kernel import signals
+from cloche.kernel import killing, signals
 from cloche.kernel.blocking import (
     BLOCKED,
     ERESTART_RESTARTBLOCK,
@@ -73,7 +73,7 @@ class TestQueue:
         task = world.task
         signals.set_sigmask(task, sigbit(SIGUSR1))
         for _ in range(3):
-            assert signals.kill(task, 2, SIGUSR1) == 0
+            assert killing.kill(task, 2, SIGUSR1) == 0
         assert signals.dequeue_signal(task, sigbit(SIGUSR1)) is not None
         assert signals.dequeue_signal(task, sigbit(SIGUSR1)) is None
 
@@ -91,9 +91,9 @@ class TestQueue:
     def test_lowest_number_first_and_thread_before_group(self, world: World) -> None:
         task = world.task
         signals.set_sigmask(task, ~0)
-        signals.kill(task, 2, SIGUSR1)
-        signals.tgkill(task, 2, 2, SIGUSR2)
-        signals.tgkill(task, 2, 2, SIGSEGV)
+        killing.kill(task, 2, SIGUSR1)
+        killing.tgkill(task, 2, 2, SIGUSR2)
+        killing.tgkill(task, 2, 2, SIGSEGV)
         taken = []
         while (info := signals.dequeue_signal(task, ~0)) is not None:
             taken.append(info.signo)
@@ -107,8 +107,8 @@ class TestQueue:
         assert signals.send_group_info(task.group, queued(task, RT, 2)) == 0
         assert signals.send_group_info(task.group, queued(task, RT, 3)) == -EAGAIN
         # kill of an ordinary signal always gets through, and so does a real-time one without its siginfo.
-        assert signals.kill(task, 2, SIGUSR1) == 0
-        assert signals.kill(task, 2, RT + 1) == 0
+        assert killing.kill(task, 2, SIGUSR1) == 0
+        assert killing.kill(task, 2, RT + 1) == 0
         signals.dequeue_signal(task, sigbit(RT))
         signals.dequeue_signal(task, sigbit(SIGUSR1))
         assert signals.send_group_info(task.group, queued(task, RT, 4)) == 0
@@ -126,29 +126,29 @@ class TestQueue:
 
     def test_ignored_signals_are_dropped_unless_blocked(self, world: World) -> None:
         task = world.task
-        signals.kill(task, 2, SIGWINCH)
+        killing.kill(task, 2, SIGWINCH)
         signals.set_action(task, SIGUSR1, SigAction(SIG_IGN))
-        signals.kill(task, 2, SIGUSR1)
+        killing.kill(task, 2, SIGUSR1)
         assert task.group.pending.mask == 0
         signals.set_sigmask(task, ~0)
-        signals.kill(task, 2, SIGWINCH)
+        killing.kill(task, 2, SIGWINCH)
         assert task.group.pending.mask == sigbit(SIGWINCH)
 
     def test_ignoring_discards_what_is_pending(self, world: World) -> None:
         task = world.task
         signals.set_sigmask(task, ~0)
-        signals.kill(task, 2, SIGUSR1)
-        signals.tgkill(task, 2, 2, SIGUSR1)
+        killing.kill(task, 2, SIGUSR1)
+        killing.tgkill(task, 2, 2, SIGUSR1)
         signals.set_action(task, SIGUSR1, SigAction(SIG_IGN))
         assert task.group.pending.mask == task.pending.mask == 0
 
     def test_stop_and_continue_discard_each_other(self, world: World) -> None:
         task = world.task
         signals.set_sigmask(task, ~0)
-        signals.kill(task, 2, SIGTSTP)
-        signals.kill(task, 2, SIGCONT)
+        killing.kill(task, 2, SIGTSTP)
+        killing.kill(task, 2, SIGCONT)
         assert task.group.pending.mask == sigbit(SIGCONT)
-        signals.kill(task, 2, SIGTSTP)
+        killing.kill(task, 2, SIGTSTP)
         assert task.group.pending.mask == sigbit(SIGTSTP)
 
 
@@ -162,44 +162,44 @@ class TestPermission:
         target = self.other(world, 1000)
         sender = world.add_task(4)
         sender.creds = Credentials(1001, 1001)
-        assert signals.kill(sender, 3, 0) == -EPERM
+        assert killing.kill(sender, 3, 0) == -EPERM
         sender.creds = Credentials(1000, 1000)
-        assert signals.kill(sender, 3, 0) == 0
+        assert killing.kill(sender, 3, 0) == 0
         target.creds.suid = target.creds.uid = 7
-        assert signals.kill(sender, 3, 0) == -EPERM
-        assert signals.kill(world.task, 3, 0) == 0  # CAP_KILL
+        assert killing.kill(sender, 3, 0) == -EPERM
+        assert killing.kill(world.task, 3, 0) == 0  # CAP_KILL
 
     def test_sigcont_within_the_session(self, world: World) -> None:
         target = self.other(world, 1000)
         sender = world.add_task(4)
         sender.creds = Credentials(1001, 1001)
-        assert signals.kill(sender, 3, SIGCONT) == -EPERM
+        assert killing.kill(sender, 3, SIGCONT) == -EPERM
         assert target.group.pgrp is not None
         world.join(sender, target.group.pgrp)
-        assert signals.kill(sender, 3, SIGCONT) == 0
+        assert killing.kill(sender, 3, SIGCONT) == 0
 
     def test_targets(self, world: World) -> None:
         task = world.task
-        assert signals.kill(task, 999, SIGUSR1) == -ESRCH
-        assert signals.kill(task, 2, 65) == -EINVAL
-        assert signals.kill(task, -999, SIGUSR1) == -ESRCH
+        assert killing.kill(task, 999, SIGUSR1) == -ESRCH
+        assert killing.kill(task, 2, 65) == -EINVAL
+        assert killing.kill(task, -999, SIGUSR1) == -ESRCH
         assert world.call(sys_signal.sys_kill, -0x80000000, SIGUSR1) == -ESRCH
         assert world.call(sys_signal.sys_tgkill, 2, 0, 1) == -EINVAL
         assert world.call(sys_signal.sys_tgkill, 3, 2, 1) == -ESRCH
-        assert signals.kill(task, -1, 0) == -ESRCH  # nobody else
+        assert killing.kill(task, -1, 0) == -ESRCH  # nobody else
 
     def test_all_but_oneself(self, world: World) -> None:
         other = world.add_task(3)
         signals.set_sigmask(other, ~0)
         signals.set_sigmask(world.task, ~0)
-        assert signals.kill(world.task, -1, SIGUSR1) == 0
+        assert killing.kill(world.task, -1, SIGUSR1) == 0
         assert other.group.pending.mask and not world.task.group.pending.mask
 
     def test_process_group(self, world: World) -> None:
         a, b = world.add_child(3, world.task), world.add_child(4, world.task)
         for task in (world.task, a, b):
             signals.set_sigmask(task, ~0)
-        assert signals.kill(a, 0, SIGUSR1) == 0
+        assert killing.kill(a, 0, SIGUSR1) == 0
         assert all(task.group.pending.mask for task in (world.task, a, b))
 
 
@@ -208,27 +208,27 @@ class TestWake:
         world.handle(SIGUSR1)
         world.run(sys_signal.sys_pause)
         assert world.task.blocked is not None
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         assert world.kernel.ready == [world.task]
         world.settle()
         assert world.is_in_handler()
 
     def test_running_task_is_interrupted(self, world: World) -> None:
         world.handle(SIGUSR1)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         assert world.thread().interrupts == 1 and world.task.wants_attention
 
     def test_another_thread_takes_what_the_leader_blocks(self, world: World) -> None:
         second = world.add_task(3, world.task.group)
         world.handle(SIGUSR1)
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         assert second.wants_attention and not world.task.wants_attention
 
     def test_blocking_passes_a_pending_signal_on(self, world: World) -> None:
         second = world.add_task(3, world.task.group)
         world.handle(SIGUSR1)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         assert not second.wants_attention
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
         assert second.wants_attention
@@ -236,7 +236,7 @@ class TestWake:
     def test_exit_passes_a_pending_signal_on(self, world: World) -> None:
         second = world.add_task(3, world.task.group)
         world.handle(SIGUSR1)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         signals.task_exits(world.task)
         assert second.wants_attention
 
@@ -244,23 +244,23 @@ class TestWake:
 class TestFatal:
     def test_default_kills(self, world: World) -> None:
         victim = world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGTERM)
+        killing.kill(world.task, 3, SIGTERM)
         world.settle()
         assert victim.group.is_zombie and victim.group.exit_status == SIGTERM
 
     def test_the_first_fatal_signal_counts(self, world: World) -> None:
         victim = world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGTERM)
-        signals.kill(world.task, 3, SIGKILL)
+        killing.kill(world.task, 3, SIGTERM)
+        killing.kill(world.task, 3, SIGKILL)
         world.settle()
         assert victim.group.exit_status == SIGTERM
 
     def test_kill_reaches_a_stopped_process(self, world: World) -> None:
         victim = world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(victim)
         assert victim.group.is_stopped
-        signals.kill(world.task, 3, SIGKILL)
+        killing.kill(world.task, 3, SIGKILL)
         world.settle()
         assert victim.group.exit_status == SIGKILL
 
@@ -273,21 +273,21 @@ class TestFatal:
         for pid, limit, status in ((3, 0, SIGABRT), (4, -1, SIGABRT | 0x80)):
             victim = world.add_child(pid, world.task)
             victim.group.rlimits[4] = (limit, limit)
-            signals.kill(world.task, pid, SIGABRT)
+            killing.kill(world.task, pid, SIGABRT)
             world.interrupted(victim)
             assert victim.group.exit_status == status
 
     def test_parent_hears(self, world: World) -> None:
         world.handle(SIGCHLD)
         world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGTERM)
+        killing.kill(world.task, 3, SIGTERM)
         world.settle()
         assert world.task.group.pending.mask == sigbit(SIGCHLD)
 
     def test_init_survives_default_actions(self, world: World) -> None:
         world.kernel.init = world.task.group
-        signals.kill(world.task, 2, SIGTERM)
-        signals.kill(world.task, 2, SIGKILL)
+        killing.kill(world.task, 2, SIGTERM)
+        killing.kill(world.task, 2, SIGKILL)
         world.interrupted()
         assert not world.task.is_exited
         signals.send_group_signal(world.kernel, world.task.group, SIGKILL)
@@ -302,7 +302,7 @@ class TestDelivery:
         regs = world.thread().regs()
         regs.rbx, regs.rax = 0x1234, 0x55
         world.thread().set_regs(regs)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
         now = world.thread().regs()
         assert (now.rip, now.rdi) == (HANDLER, SIGUSR1)
@@ -319,7 +319,7 @@ class TestDelivery:
 
     def test_nodefer_and_resethand(self, world: World) -> None:
         world.handle(SIGUSR1, SA_NODEFER | SA_RESETHAND)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
         assert world.task.sigmask == 0
         assert world.task.group.handlers.actions[SIGUSR1].handler == 0
@@ -327,8 +327,8 @@ class TestDelivery:
     def test_nested_frames(self, world: World) -> None:
         world.handle(SIGUSR1)
         world.handle(SIGUSR2)
-        signals.kill(world.task, 2, SIGUSR1)
-        signals.kill(world.task, 2, SIGUSR2)
+        killing.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR2)
         world.interrupted()
         regs = world.thread().regs()
         assert regs.rdi == SIGUSR2  # set up last, so it runs first
@@ -344,14 +344,14 @@ class TestDelivery:
         regs = world.thread(victim).regs()
         regs.rsp = 0x7000_0000_0000
         world.thread(victim).set_regs(regs)
-        signals.kill(world.task, 3, SIGUSR1)
+        killing.kill(world.task, 3, SIGUSR1)
         world.interrupted(victim)
         assert victim.group.exit_status & 0x7F == SIGSEGV
 
     def test_missing_restorer_is_fatal(self, world: World) -> None:
         victim = world.add_child(3, world.task)
         signals.set_action(victim, SIGUSR1, SigAction(HANDLER))
-        signals.kill(world.task, 3, SIGUSR1)
+        killing.kill(world.task, 3, SIGUSR1)
         world.interrupted(victim)
         assert victim.group.exit_status & 0x7F == SIGSEGV
 
@@ -394,7 +394,7 @@ class TestRestart:
     )
     def test_with_handler(self, world: World, code: int, flags: int, is_restarted: bool) -> None:
         world.handle(SIGUSR1, flags)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.run(Returns(-code), nr=100)
         context = world.frame()
         if is_restarted:
@@ -414,7 +414,7 @@ class TestRestart:
 
     def test_result_survives_a_handler(self, world: World) -> None:
         world.handle(SIGUSR1)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.run(Returns(-EPERM))
         world.leave_handler()
         assert world.rax() == -EPERM and world.thread().regs().rip == RIP
@@ -430,10 +430,10 @@ class TestMasks:
         mask = world.put(sigbit(SIGUSR2).to_bytes(8, "little"))
         world.run(sys_signal.sys_rt_sigsuspend, mask, 8)
         assert world.task.sigmask == sigbit(SIGUSR2)
-        signals.kill(world.task, 2, SIGUSR2)
+        killing.kill(world.task, 2, SIGUSR2)
         world.settle()
         assert world.task.blocked is not None
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.settle()
         assert world.is_in_handler()
         assert world.frame().mask == sigbit(SIGUSR1)
@@ -445,7 +445,7 @@ class TestMasks:
     def test_sigsuspend_with_a_pending_signal(self, world: World) -> None:
         world.handle(SIGUSR1)
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.run(sys_signal.sys_rt_sigsuspend, world.put(bytes(8)), 8)
         assert world.is_in_handler() and world.task.blocked is None
 
@@ -454,7 +454,7 @@ class TestMasks:
         world.handle(SIGUSR1)
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
         signals.set_temporary_sigmask(world.task, 0)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.run(Returns(1))
         assert not world.is_in_handler() and world.task.sigmask == sigbit(SIGUSR1)
 
@@ -468,7 +468,7 @@ class TestMasks:
 
     def test_pending(self, world: World) -> None:
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         out = world.put(b"\xee" * 8)
         assert world.call(sys_signal.sys_rt_sigpending, out, 4) == 0
         assert world.get(out, 8) == sigbit(SIGUSR1).to_bytes(4, "little") + b"\xee" * 4
@@ -497,7 +497,7 @@ class TestTimedWait:
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
         mask = world.put(sigbit(SIGUSR1).to_bytes(8, "little"))
         assert world.call(sys_signal.sys_rt_sigtimedwait, mask, 0, 0, 8) == BLOCKED
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         assert world.step() == SIGUSR1
         assert world.task.group.signal_wait.is_empty()
 
@@ -543,7 +543,7 @@ class TestAltStack:
         new = world.put(pack_stack_t(0x40000, 0, 8192))
         world.call(sys_signal.sys_sigaltstack, new, 0)
         world.handle(SIGUSR1, SA_ONSTACK)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
         assert 0x40000 < world.thread().regs().rsp <= 0x42000
         assert world.call(sys_signal.sys_sigaltstack, new, 0) == -EPERM
@@ -554,7 +554,7 @@ class TestAltStack:
         new = world.put(pack_stack_t(0x40000, SS_AUTODISARM, 8192))
         world.call(sys_signal.sys_sigaltstack, new, 0)
         world.handle(SIGUSR1, SA_ONSTACK)
-        signals.kill(world.task, 2, SIGUSR1)
+        killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
         assert 0x40000 < world.thread().regs().rsp <= 0x42000
         assert world.task.altstack_size == 0
@@ -567,17 +567,17 @@ class TestJobControl:
     def test_stop_and_continue(self, world: World) -> None:
         child = world.add_child(3, world.task)
         world.handle(SIGCHLD)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
         group = child.group
         assert group.is_stopped and not group.stop_reported and group.stop_signal == SIGSTOP
         assert world.thread(child).resumed == 0
         info = signals.dequeue_signal(world.task, ~0)
         assert info is not None and (info.signo, info.code) == (SIGCHLD, CLD_STOPPED)
-        signals.kill(world.task, 3, SIGUSR1)  # fatal, but not while stopped
+        killing.kill(world.task, 3, SIGUSR1)  # fatal, but not while stopped
         assert group.fatal_status == -1 and not child.is_kill_pending
         signals.flush_group(group, ~0)
-        signals.kill(world.task, 3, SIGCONT)
+        killing.kill(world.task, 3, SIGCONT)
         world.settle()
         assert not group.is_stopped and not group.continue_reported
         assert world.thread(child).resumed == 1
@@ -586,20 +586,20 @@ class TestJobControl:
 
     def test_a_stopped_call_goes_on_with_its_result(self, world: World) -> None:
         child = world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.run(Returns(17), task=child)
         assert child.is_parked
-        signals.kill(world.task, 3, SIGCONT)
+        killing.kill(world.task, 3, SIGCONT)
         world.settle()
         assert world.rax(child) == 17
 
     def test_an_interrupted_call_restarts_after_the_stop(self, world: World) -> None:
         child = world.add_child(3, world.task)
         world.run(sys_signal.sys_pause, nr=34, task=child)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.settle()
         assert child.is_parked
-        signals.kill(world.task, 3, SIGCONT)
+        killing.kill(world.task, 3, SIGCONT)
         world.settle()
         regs = world.thread(child).regs()
         assert (regs.rax, regs.rip) == (34, RIP - 2)
@@ -607,7 +607,7 @@ class TestJobControl:
     def test_all_threads_stop(self, world: World) -> None:
         first = world.add_child(3, world.task)
         second = world.add_task(4, first.group)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(first)
         assert first.is_parked and not first.group.is_stopped and second.wants_attention
         world.interrupted(second)
@@ -616,7 +616,7 @@ class TestJobControl:
     def test_last_running_thread_exits(self, world: World) -> None:
         first = world.add_child(3, world.task)
         second = world.add_task(4, first.group)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(first)
         signals.task_exits(second)
         assert first.group.is_stopped
@@ -624,23 +624,23 @@ class TestJobControl:
     def test_no_signal_with_nocldstop(self, world: World) -> None:
         world.handle(SIGCHLD, SA_NOCLDSTOP)
         child = world.add_child(3, world.task)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
         assert child.group.is_stopped and world.task.group.pending.mask == 0
 
     def test_terminal_stop_spares_orphans(self, world: World) -> None:
         orphan = world.add_task(3)
-        signals.kill(world.task, 3, SIGTSTP)
+        killing.kill(world.task, 3, SIGTSTP)
         world.interrupted(orphan)
         assert not orphan.is_parked
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(orphan)
         assert orphan.is_parked
 
     def test_terminal_stop_in_a_job(self, world: World) -> None:
         child = world.add_child(3, world.task)
         world.new_group(child, 3)
-        signals.kill(world.task, 3, SIGTSTP)
+        killing.kill(world.task, 3, SIGTSTP)
         world.interrupted(child)
         assert child.group.is_stopped and child.group.stop_signal == SIGTSTP
 
@@ -648,7 +648,7 @@ class TestJobControl:
         child = world.add_child(3, world.task)
         world.new_group(child, 3)
         world.handle(SIGHUP, task=child)
-        signals.kill(world.task, 3, SIGSTOP)
+        killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
         assert child.group.is_stopped
         signals.group_exits(world.task.group)

@@ -25,12 +25,7 @@ from cloche.kernel.blocking import (
 from cloche.kernel.exit import notify_parent, reap
 from cloche.kernel.ptrace import watch
 from cloche.kernel.ptrace.stops import SignalStop, current_stop, note_call, release, trap
-from cloche.kernel.signals import (
-    StoppedWait,
-    kernel_info,
-    send,
-    signal_wake,
-)
+from cloche.kernel.signals import StoppedWait, kernel_info, send, signal_wake
 from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee, parent_thread
 from cloche.vfs.waitqueue import WaitQueue
 
