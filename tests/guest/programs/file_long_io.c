@@ -38,14 +38,23 @@ int main(void)
     int fd = open("long", O_RDWR | O_CREAT | O_TRUNC, 0600), status = 0, good = 1;
     printf("write %zd\n", write(fd, data, 4 * PART));
     lseek(fd, 0, SEEK_SET);
+    int gate[2];
+    pipe(gate);
     for (int i = 0; i < 4; i++)
         if (!fork()) {
-            long got = read(fd, data, PART);
-            _exit(got == PART && is_whole(data, PART) ? 0 : 1);
+            char c;
+            close(gate[1]);
+            read(gate[0], &c, 1); /* all begin at once */
+            _exit(write(fd, data, PART) == PART ? 0 : 1);
         }
+    close(gate[1]);
     while (wait(&status) > 0)
         good &= status == 0;
+    unsigned *back = mmap(0, PART, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < 4; i++)
+        good &= pread(fd, back, PART, (long)i * PART) == PART && is_whole(back, PART);
     printf("shared position: %s, at %ld MiB\n", good ? "whole" : "mixed", (long)lseek(fd, 0, SEEK_CUR) / MIB);
+    pwrite(fd, data, 4 * PART, 0);
 
     struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
     signal(SIGALRM, on_alarm);
