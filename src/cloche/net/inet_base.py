@@ -68,6 +68,7 @@ from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import (
     ANY4,
+    ANY6,
     LO_INDEX,
     LOOPBACK4,
     Endpoint,
@@ -225,6 +226,7 @@ class InetSocket(IpSocket):
                 self.take_port(end.addr, port)
             except LinuxError as error:
                 self.is_v6_only = was_v6_only
+                self.laddr = ANY4 if self.family == AF_INET else ANY6  # what a connect has left goes, too
                 return -error.errno
         self.laddr = end.addr
         self.raddr, self.rport = bytes(len(self.raddr)), 0

@@ -230,9 +230,11 @@ class UnixStream(UnixSocket):
         peer = self.peer
         if peer is None:
             return -ENOTCONN if done == 0 else done
+        if self.shut & SEND_SHUTDOWN:
+            return done if done else -EPIPE
         if self.wmem >= self.sndbuf:
             return done if done else -EAGAIN
-        if peer.is_released or peer.shut & RCV_SHUTDOWN or self.shut & SEND_SHUTDOWN:
+        if peer.is_released or peer.shut & RCV_SHUTDOWN:
             return done if done else -EPIPE
         if not KERNEL_MEMORY.has_room(1 + BUFFER_BYTES):
             return done if done else -ENOBUFS
