@@ -16,13 +16,10 @@ from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
-from cloche.boot.start import user_credentials
 from cloche.fs.anon import anon_fs
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
-from cloche.fs.host_tty import bridge_terminal
-from cloche.fs.hostfd import HostFile, host_file, restore_terminals
 from cloche.fs.mountable import register_mountable
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.overlay import OverlayFs
@@ -33,22 +30,22 @@ from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
+from cloche.fs.tty import install as install_terminals
 from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
-from cloche.kernel.fd_table import FdTable
+from cloche.kernel.container import create_container
 from cloche.kernel.init import make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Container, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.usermem import KernelIovIter
+from cloche.net.inet_base import stack_of
 from cloche.platform.interface import Platform
 from cloche.syscalls import prefetch
-from cloche.syscalls.strace import install as install_strace
 from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.table import build_handlers
-from cloche.vfs.credentials import Credentials
 from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.mount import mount_at, new_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
@@ -101,20 +98,21 @@ def storage_limit(spec: SandboxSpec, total: int) -> int:
 
 
 class Builder:
-    """Mounts the file systems of one sandbox."""
+    """Mounts the file systems of one container."""
 
-    def __init__(self, kernel: Kernel, spec: SandboxSpec, gofer: GoferClient | None) -> None:
+    def __init__(self, container: Container, spec: SandboxSpec, gofer: GoferClient | None) -> None:
+        kernel = container.kernel
+        self.container: Container = container
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
         self.gofer: GoferClient | None = gofer
         limit = storage_limit(spec, host_facts(kernel).memory_total)
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         self.quota.reaper.begin = kernel.chores.append
-        kernel.extra["storage_quota"] = self.quota
         self.volumes: list[Mount] = []
 
     def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:
-        """A new tmpfs that counts towards the sandbox's quota."""
+        """A new tmpfs that counts towards the container's quota."""
         options = TmpfsOptions()
         options.mode, options.uid, options.gid = mode, uid, gid
         return TmpFs(self.kernel.alloc_dev(), self.quota, options)
@@ -133,8 +131,7 @@ class Builder:
         spec = self.spec
         root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
         ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
-        creds = Credentials(0, 0, [], (1 << 41) - 1)
-        return Context(creds, FsContext(ns.root, ns.root, 0), ns)
+        return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
 
     def build(self) -> Context:
         """Every directory, mount, link and file of the spec, in this order, and then the volumes: what is made
@@ -209,7 +206,7 @@ class Builder:
             fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)
             flags = MS_NOSUID | MS_NODEV
         elif spec.kind == PROC:
-            fs = proc_fs(self.kernel)
+            fs = proc_fs(self.kernel, self.container.pid_ns)
             flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
         elif spec.kind == SYSFS:
             fs = sysfs(self.kernel)
@@ -256,29 +253,19 @@ class Builder:
         self.make_directory(ctx, top + b"/shm", 0o1777)
         mount_at(ctx, top + b"/shm", self.tmpfs(0o1777), MS_NOSUID | MS_NODEV)
         self.make_directory(ctx, top + b"/mqueue", 0o755)
-        queues = mqueue_fs(self.kernel, self.kernel.init_ns.ipc)
+        queues = mqueue_fs(self.kernel, self.container.ns.ipc)
         mount_at(ctx, top + b"/mqueue", queues, MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        devpts = self.kernel.devpts
+        devpts = self.container.devpts
         if devpts is not None:
             self.make_directory(ctx, top + b"/pts", 0o755)
             mount_at(ctx, top + b"/pts", devpts, MS_NOSUID | MS_NOEXEC)
 
 
-def assemble(
-    spec: SandboxSpec,
-    platform: Platform,
-    gofer_sock: socket.socket | None,
-    stdio: list[int],
-    facts: HostFacts,
-) -> Kernel:
-    """The kernel of a sandbox, with its file systems mounted and no process but init.  Raises LinuxError."""
+def assemble(platform: Platform, facts: HostFacts) -> Kernel:
+    """The kernel of a sandbox, without a container."""
     kernel = Kernel(platform, len(os.sched_getaffinity(0)))
     kernel.boot_mono_ns = monotonic_ns()
     kernel.boot_real_ns = time.time_ns()
-    kernel.hostname = spec.hostname
-    kernel.max_tasks = spec.max_tasks
-    kernel.memory_limit = spec.memory_bytes
-    kernel.cpu_limit = spec.cpus
     kernel.extra[HOST_FACTS] = facts
     kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
         facts.hwcap,
@@ -287,7 +274,6 @@ def assemble(
     )
     kernel.vfork_done_hook = vfork_done
     kernel.vfork_wake_hook = finish_vfork_wait
-    kernel.cap_ceiling = spec.capabilities
     kernel.table = build_handlers(sys_ni)
     prefetch.install(platform)
     answers.install(kernel)
@@ -297,25 +283,11 @@ def assemble(
     install_ptrace(kernel)
     register_devices()
     register_fifo_opener(open_fifo)
-    devpts_fs(kernel)
+    install_terminals(kernel)
     install_pidfd(kernel)
     install_network(kernel)
-    gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
     DESCRIPTORS.reserve(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    if gofer is not None:
-        gofer.is_alone = _is_alone(kernel)
-        gofer.fd_limit = DESCRIPTORS.limit
-    builder = Builder(kernel, spec, gofer)
-    kernel.memory_fs = builder.tmpfs(0o1777)
-    register_mountable(kernel, builder.quota)
-    ctx = builder.build()
-    if spec.has_init:
-        make_init(kernel, ctx, spec.capabilities)
-    kernel.root_context = ctx
-    memory_guard.install(kernel, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
-    if spec.strace_fd >= 0:
-        install_strace(kernel, spec.strace_fd)
-    kernel.stdio = open_stdio(kernel, spec, stdio)
+    register_mountable(kernel)
     return kernel
 
 
@@ -327,28 +299,34 @@ def _is_alone(kernel: Kernel) -> Callable[[], bool]:
     return is_alone
 
 
-def open_stdio(kernel: Kernel, spec: SandboxSpec, stdio: list[int]) -> FdTable:
-    """The first program's descriptors: the host's, or with -t a terminal of the sandbox's own."""
-    files = FdTable()
-    root = kernel.root_context
-    if spec.has_terminal and root is not None:
-        owner = Context(user_credentials(spec, spec.uid, spec.gid, spec.groups), root.fs, root.mount_ns)
-        bridge, slave = bridge_terminal(owner, kernel, stdio[0], stdio[1])
-        for _fd in range(3):
-            files.install(slave, 1024)
-        kernel.window_hook = bridge.resize
-        kernel.shutdown_hooks.append(bridge.flush)
-        return files
-    hosts: list[HostFile] = []
-    for number, fd in enumerate(stdio):
-        if fd < 0:
-            continue  # closed, and so it is inside
-        file = host_file(kernel, fd, is_owned=False)
-        hosts.append(file)
-        files.install(file, 1024, lowest=number)
+def add_container(
+    kernel: Kernel, ident: str, spec: SandboxSpec, gofer_sock: socket.socket | None
+) -> Container:
+    """A container with its file systems mounted and no process but init.
 
-    def restore() -> None:
-        restore_terminals(hosts)
-
-    kernel.shutdown_hooks.append(restore)
-    return files
+    Raises LinuxError: what was made is dropped, and the kernel as before.
+    """
+    container = create_container(kernel, ident)
+    try:
+        container.hostname = spec.hostname
+        container.max_tasks = spec.max_tasks
+        container.memory_limit = spec.memory_bytes
+        container.cpu_limit = spec.cpus
+        container.cap_ceiling = spec.capabilities
+        stack_of(container)
+        gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
+        if gofer is not None:
+            gofer.is_alone = _is_alone(kernel)
+            gofer.fd_limit = DESCRIPTORS.limit
+        builder = Builder(container, spec, gofer)
+        container.memory_fs = builder.tmpfs(0o1777)
+        devpts_fs(container)
+        ctx = builder.build()
+        container.root = ctx
+        if spec.has_init:
+            make_init(container, ctx)
+    except LinuxError:
+        del kernel.containers[ident]
+        raise
+    memory_guard.install(container, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
+    return container

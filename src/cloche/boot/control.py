@@ -11,8 +11,9 @@ from typing import Final
 
 from cloche.boot.execs import ExecTable, kill_all, process_rows
 from cloche.boot.spec import SandboxSpec
+from cloche.boot.start import Streams
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Container, Kernel
 from cloche.wire.control import (
     FROM_FAILED,
     FROM_TABLE,
@@ -42,13 +43,23 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
 class Control:
     """Takes the monitor's packets and answers."""
 
-    def __init__(self, kernel: Kernel, spec: SandboxSpec, sock: socket.socket) -> None:
+    def __init__(
+        self, container: Container, spec: SandboxSpec, streams: Streams, sock: socket.socket
+    ) -> None:
+        kernel = container.kernel
+        self.container: Container = container
+        self.streams: Streams = streams
         self.kernel: Kernel = kernel
         self.sock: socket.socket = sock
         self.waiting: list[bytes] = []
         self.assembly: Assembly = Assembly()
-        self.execs: ExecTable = ExecTable(kernel, spec, self.reply)
+        self.execs: ExecTable = ExecTable(container, spec, self.reply)
+        kernel.container_ended = self.container_ended
         self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self.on_ready)
+
+    def container_ended(self, container: Container) -> None:
+        """The first program is gone, and with it the sandbox."""
+        self.kernel.is_over = True
 
     # -- out -------------------------------------------------------------------------------------------
     def reply(self, letter: bytes, ident: int, body: bytes) -> None:
@@ -124,9 +135,9 @@ class Control:
         elif kind == b"G" and packet[1:3].isdigit():
             self._signal_group(int(packet[1:3]))
         elif kind == b"W" and len(packet) == 5:
-            resize = self.kernel.window_hook
-            if resize is not None:
-                resize(int.from_bytes(packet[1:3], "little"), int.from_bytes(packet[3:5], "little"))
+            bridge = self.streams.bridge
+            if bridge is not None:
+                bridge.resize(int.from_bytes(packet[1:3], "little"), int.from_bytes(packet[3:5], "little"))
         elif len(packet) >= PACKET_HEAD.size:
             _kind, ident = PACKET_HEAD.unpack_from(packet)
             self._request(kind, ident, packet[PACKET_HEAD.size :])
@@ -138,10 +149,10 @@ class Control:
             rows, columns = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:], "little")
             self.execs.resize(ident, rows, columns)
         elif kind == TO_PS:
-            for piece in pieces(encode_table(process_rows(self.kernel))):
+            for piece in pieces(encode_table(process_rows(self.container))):
                 self.reply(FROM_TABLE, ident, piece)
         elif kind == TO_KILL_ALL and len(body) == 1 and 1 <= body[0] <= 64:
-            kill_all(self.kernel, body[0])
+            kill_all(self.container, body[0])
 
     def _execute(self, packet: bytes, fds: list[int]) -> None:
         _kind, ident = PACKET_HEAD.unpack_from(packet)
@@ -162,12 +173,12 @@ class Control:
 
     # -- the first program -----------------------------------------------------------------------------
     def _signal(self, signo: int) -> None:
-        group = self.kernel.main_group
+        group = self.container.main
         if group is not None and 1 <= signo <= 64:
             send_group_signal(self.kernel, group, signo)
 
     def _signal_group(self, signo: int) -> None:
-        main = self.kernel.main_group
+        main = self.container.main
         pgrp = main.pgrp if main is not None else None
         if pgrp is not None and 1 <= signo <= 64:
             for group in list(pgrp.members):

@@ -21,10 +21,10 @@ from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
-from cloche.kernel.task import Kernel, Task, ThreadGroup
+from cloche.kernel.task import Container, Kernel, KernelContext, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.objects import Context
 from cloche.wire.control import (
     EXEC_DETACHED,
     EXEC_HAS_FD,
@@ -69,7 +69,9 @@ class Exec:
 class ExecTable:
     """All of them.  `reply` sends a packet to the monitor."""
 
-    def __init__(self, kernel: Kernel, spec: SandboxSpec, reply: Reply) -> None:
+    def __init__(self, container: Container, spec: SandboxSpec, reply: Reply) -> None:
+        kernel = container.kernel
+        self.container: Container = container
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
         self.reply: Reply = reply
@@ -96,12 +98,12 @@ class ExecTable:
         assert group is not None
         self.by_ident[ident] = entry
         self.by_pid[group.tgid] = entry
-        self.reply(FROM_STARTED, ident, group.tgid.to_bytes(4, "little"))
+        self.reply(FROM_STARTED, ident, group.own_tgid.to_bytes(4, "little"))
 
     def _try_start(self, entry: Exec, request: ExecRequest, fds: list[int]) -> Failure | None:
         if len(self.by_ident) >= MAX_EXECS or entry.ident in self.by_ident:
             return Failure(f"more than {MAX_EXECS} commands at once", EXIT_INTERNAL)
-        init = self.kernel.init
+        init = self.container.init
         where = init.leader if init is not None else None
         if where is None or where.is_exited:
             return Failure("the sandbox is ending", EXIT_INTERNAL)
@@ -110,20 +112,20 @@ class ExecTable:
         if request.uid >= 0:
             creds = user_credentials(spec, request.uid, request.gid, [])
         try:
-            pid = self.kernel.alloc_pid()
             files = self._open_files(entry, request, creds, where, fds)
         except LinuxError as error:
             return Failure(f"no room for another process: {explain(error.errno)}", EXIT_INTERNAL)
         try:
-            task = new_process(self.kernel, spec, pid, creds, where, files)
+            task = new_process(self.container, spec, creds, where, files)
         except OSError as failure:
             files.close_all(where)
             return Failure(f"no further process: {failure.strerror or failure}", EXIT_INTERNAL)
+        except LinuxError as error:
+            files.close_all(where)
+            return Failure(f"no room for another process: {explain(error.errno)}", EXIT_INTERNAL)
         entry.group = task.group
-        task.ns = where.ns
-        if where.ns.pid_for_children is not None:
-            task.ns = where.ns.clone()
-            task.ns.pid_for_children = None
+        task.ns = where.ns.clone()
+        task.ns.pid_for_children = self.container.pid_ns
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
         env = dict(spec.env)
@@ -141,8 +143,9 @@ class ExecTable:
         """The descriptors 0 to 2.  Raises LinuxError."""
         files = FdTable()
         if request.flags & EXEC_TERMINAL:
-            ctx = Context(creds, where.fs, where.mount_ns)
-            tty, slave = open_pair(ctx, self.kernel)
+            ctx = KernelContext(self.container, where.fs, where.mount_ns)
+            ctx.creds = creds
+            tty, slave = open_pair(ctx)
             for _fd in range(3):
                 files.install(slave, _STDIO_LIMIT)
             if request.rows and request.columns:
@@ -221,23 +224,31 @@ class ExecTable:
 
 
 # -- looking ---------------------------------------------------------------------------------------------------
-def process_rows(kernel: Kernel) -> list[Process]:
+def process_rows(container: Container) -> list[Process]:
     """Every process with guest code, by pid; what it says about itself is not to be trusted."""
     rows: list[Process] = []
-    for pid in sorted(kernel.groups):
-        group = kernel.groups[pid]
+    ns = container.pid_ns
+    for group in list(container.kernel.groups.values()):
         leader = group.leader
-        if leader is None or not group.has_guest_code:
+        if leader is None or not group.has_guest_code or group.container is not container:
             continue
         user_ns, system_ns = group_cpu_ns(group)
         command = cmdline_text(leader)[:_COMMAND_BYTES] or b"[" + leader.comm + b"]"
         state = shown_state(leader)
-        rows.append(Process(pid, group.parent_pid(), leader.creds.uid, state, user_ns + system_ns, command))
+        parent = pid_in(ns, group.parent.tgid) if group.parent is not None else 0
+        pid = pid_in(ns, group.tgid)
+        rows.append(Process(pid, parent, leader.creds.uid, state, user_ns + system_ns, command))
+    rows.sort(key=by_pid)
     return rows
 
 
-def kill_all(kernel: Kernel, signo: int) -> None:
-    """A signal from outside to every process."""
-    for group in list(kernel.groups.values()):
-        if group.has_guest_code and group.is_alive():
-            send_group_signal(kernel, group, signo)
+def by_pid(row: Process) -> int:
+    """For sorting."""
+    return row.pid
+
+
+def kill_all(container: Container, signo: int) -> None:
+    """A signal from outside to every process of a container."""
+    for group in list(container.kernel.groups.values()):
+        if group.has_guest_code and group.is_alive() and group.container is container:
+            send_group_signal(container.kernel, group, signo)

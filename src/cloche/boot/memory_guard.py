@@ -20,7 +20,7 @@ from typing import Final
 from cloche.fs.storage import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space, host_facts
 from cloche.kernel.signals import kill_at_once
-from cloche.kernel.task import Kernel, ThreadGroup
+from cloche.kernel.task import Container, Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
 from cloche.vfs.mapping import shared_bytes
@@ -51,13 +51,18 @@ class Candidate:
 class MemoryGuard:
     """Looks at the sandbox's memory from time to time."""
 
-    def __init__(self, kernel: Kernel, quota: StorageQuota, limit_bytes: int, *, is_quiet: bool) -> None:
-        self.kernel: Kernel = kernel
+    def __init__(
+        self, container: Container, quota: StorageQuota, limit_bytes: int, *, is_quiet: bool
+    ) -> None:
+        self.container: Container = container
+        self.kernel: Kernel = container.kernel
         self.quota: StorageQuota = quota
         self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
-        self.idle_bytes: int = kernel.platform.own_bytes()  # what the sentry has before it serves anybody
+        self.idle_bytes: int = (
+            self.kernel.platform.own_bytes()
+        )  # what the sentry has before it serves anybody
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended
@@ -127,7 +132,7 @@ class MemoryGuard:
         seen: set[int] = set()
         self.worst = None
         for group in self.kernel.groups.values():
-            space = group_space(group)
+            space = group_space(group) if group.container is self.container else None
             if space is None or space.process.ident() in seen:
                 continue
             seen.add(space.process.ident())
@@ -153,12 +158,12 @@ class MemoryGuard:
         self.ended_at_ns = now
         self.last = group
         if group.fatal_status < 0:
-            self.kernel.oom_kills += 1
+            self.container.oom_kills += 1
             if not self.is_quiet:
                 name = group.tasks[0].comm.decode(errors="replace") if group.tasks else "?"
                 size = worst.size >> 20
                 sys.stderr.write(
-                    f"cloche: memory limit reached: killed process {group.tgid} ({name!r}, {size} MiB)\n"
+                    f"cloche: memory limit reached: killed process {group.own_tgid} ({name!r}, {size} MiB)\n"
                 )
                 sys.stderr.flush()
         kill_at_once(group)
@@ -167,12 +172,12 @@ class MemoryGuard:
 class HostKills:
     """Notices that the host's kernel has ended a guest that was over the limit of its control group."""
 
-    def __init__(self, kernel: Kernel, fd: int, *, is_quiet: bool) -> None:
-        self.kernel: Kernel = kernel
+    def __init__(self, container: Container, fd: int, *, is_quiet: bool) -> None:
+        self.container: Container = container
         self.fd: int = fd
         self.is_quiet: bool = is_quiet
         self.seen: int = self._count()
-        kernel.group_exit_hooks.append(self.group_exits)
+        container.kernel.group_exit_hooks.append(self.group_exits)
 
     def _count(self) -> int:
         """`oom_kill` of memory.events (version 2) or memory.oom_control (version 1)."""
@@ -187,16 +192,20 @@ class HostKills:
 
     def group_exits(self, group: ThreadGroup) -> None:
         """A process is gone: was that it?"""
-        if group.exit_status & 0x7F != SIGKILL or group.fatal_status >= 0:
+        if (
+            group.container is not self.container
+            or group.exit_status & 0x7F != SIGKILL
+            or group.fatal_status >= 0
+        ):
             return
         count = self._count()
         if count > self.seen:
             self.seen = count
-            self.kernel.oom_kills += 1
+            self.container.oom_kills += 1
             if not self.is_quiet:
                 name = group.leader.comm.decode(errors="replace") if group.leader is not None else "?"
                 sys.stderr.write(
-                    f"cloche: memory limit reached: the host killed process {group.tgid} ({name!r})\n"
+                    f"cloche: memory limit reached: the host killed process {group.own_tgid} ({name!r})\n"
                 )
                 sys.stderr.flush()
 
@@ -220,11 +229,10 @@ def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_by
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def install(kernel: Kernel, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
-    """Watch over `kernel.memory_limit` and the storage quota; give kernel objects their part of the limit."""
-    limit = kernel.memory_limit
-    host_bytes = host_facts(kernel).memory_total
-    KERNEL_MEMORY.limit = kernel_limit(limit, host_bytes)
-    MemoryGuard(kernel, quota, limit, is_quiet=is_quiet).start()
+def install(container: Container, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
+    """Watch over the container's limit of memory and its storage quota; give kernel objects their part of the limit."""
+    limit = container.memory_limit
+    KERNEL_MEMORY.limit = kernel_limit(limit, host_facts(container.kernel).memory_total)
+    MemoryGuard(container, quota, limit, is_quiet=is_quiet).start()
     if oom_fd >= 0:
-        HostKills(kernel, oom_fd, is_quiet=is_quiet)
+        HostKills(container, oom_fd, is_quiet=is_quiet)

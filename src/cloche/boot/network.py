@@ -12,7 +12,7 @@ from cloche.fs.proc import proc_net, proc_sysctl
 from cloche.fs.proc_sys import ProcSys, SysctlDir
 from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
-from cloche.net.inet_base import NetStack, stack_for, stack_of
+from cloche.net.inet_base import NetStack, stack_for
 from cloche.net.parameters import CONGESTION, NUMBERS
 from cloche.net.proc_text import FILES
 from cloche.vfs.objects import Context, Inode
@@ -73,7 +73,7 @@ class NetFile(GeneratedInode):
         self.text: NetText = text
 
     def generate(self, ctx: Context) -> bytes:
-        return self.text(stack_for(self.kernel, ctx))
+        return self.text(stack_for(ctx))
 
 
 class Number:
@@ -84,13 +84,13 @@ class Number:
         self.name: str = name
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\n" % stack_for(self.kernel, ctx).parameters.numbers[self.name]
+        return b"%d\n" % stack_for(ctx).parameters.numbers[self.name]
 
     def consume(self, ctx: Context, data: bytes) -> int:
         word = data.strip()
         if not word.removeprefix(b"-").isdigit() or len(word) > 11:
             return -EINVAL
-        if not stack_for(self.kernel, ctx).parameters.set_number(self.name, int(word)):
+        if not stack_for(ctx).parameters.set_number(self.name, int(word)):
             return -EINVAL
         return len(data)
 
@@ -102,13 +102,13 @@ class Congestion:
         self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return stack_for(self.kernel, ctx).parameters.congestion + b"\n"
+        return stack_for(ctx).parameters.congestion + b"\n"
 
     def consume(self, ctx: Context, data: bytes) -> int:
         word = data.strip()
         if word not in CONGESTION:
             return -ENOENT
-        stack_for(self.kernel, ctx).parameters.congestion = word
+        stack_for(ctx).parameters.congestion = word
         return len(data)
 
 
@@ -119,16 +119,16 @@ class PortRange:
         self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\t%d\n" % (stack_for(self.kernel, ctx).tcp.low, stack_for(self.kernel, ctx).tcp.high)
+        return b"%d\t%d\n" % (stack_for(ctx).tcp.low, stack_for(ctx).tcp.high)
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
         if len(words) != 2:
             return -EINVAL
         low, high = parse_digits(words[0]), parse_digits(words[1])
-        if not 0 < low <= high <= 65535 or low < stack_for(self.kernel, ctx).unprivileged_port:
+        if not 0 < low <= high <= 65535 or low < stack_for(ctx).unprivileged_port:
             return -EINVAL
-        stack = stack_for(self.kernel, ctx)
+        stack = stack_for(ctx)
         for table in (stack.tcp, stack.udp, stack.udplite):
             table.low, table.high = low, high
         return len(data)
@@ -141,13 +141,13 @@ class FirstPort:
         self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\n" % stack_for(self.kernel, ctx).unprivileged_port
+        return b"%d\n" % stack_for(ctx).unprivileged_port
 
     def consume(self, ctx: Context, data: bytes) -> int:
         port = parse_digits(data.strip())
-        if port > 65535 or port > stack_for(self.kernel, ctx).tcp.low:
+        if port > 65535 or port > stack_for(ctx).tcp.low:
             return -EINVAL
-        stack_for(self.kernel, ctx).unprivileged_port = port
+        stack_for(ctx).unprivileged_port = port
         return len(data)
 
 
@@ -158,7 +158,7 @@ class PingGroups:
         self.kernel: Kernel = kernel
 
     def produce(self, ctx: Context) -> bytes:
-        return b"%d\t%d\n" % (stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high)
+        return b"%d\t%d\n" % (stack_for(ctx).ping_low, stack_for(ctx).ping_high)
 
     def consume(self, ctx: Context, data: bytes) -> int:
         words = data.split()
@@ -167,7 +167,7 @@ class PingGroups:
         low, high = parse_digits(words[0]), parse_digits(words[1])
         if low >= _U32 or high >= _U32:
             return -EINVAL
-        stack_for(self.kernel, ctx).ping_low, stack_for(self.kernel, ctx).ping_high = low, high
+        stack_for(ctx).ping_low, stack_for(ctx).ping_high = low, high
         return len(data)
 
 
@@ -220,7 +220,6 @@ class NetSysctl(SysctlDir):
 
 def install_network(kernel: Kernel) -> None:
     """Add the files of the network to proc and sysfs."""
-    stack_of(kernel)
     net = proc_net(kernel)
     fs = net.fs
     assert isinstance(fs, PseudoFs)

@@ -13,11 +13,11 @@ from typing import Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot import confine, cpu_guard, memory_guard, seccomp
-from cloche.boot.assemble import assemble, storage_limit
+from cloche.boot.assemble import add_container, assemble, storage_limit
 from cloche.boot.control import Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
-from cloche.boot.start import explain, start_program
+from cloche.boot.start import Streams, explain, start_program
 from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
@@ -25,6 +25,7 @@ from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
 from cloche.kernel.task import Kernel
 from cloche.net.published import publish
 from cloche.platform.systrap import Systrap
+from cloche.syscalls.strace import install as install_strace
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
 # The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
@@ -166,15 +167,20 @@ def _serve(
         seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None))
         report.in_force(confine.SECCOMP)
     log_confinement(report, spec.log_level)
-    kernel = assemble(spec, platform, gofer_sock, stdio, facts)
+    kernel = assemble(platform, facts)
     kernel.is_patching = platform.is_patching()
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
+    if spec.strace_fd >= 0:
+        install_strace(kernel, spec.strace_fd)
+    container = add_container(kernel, "main", spec, gofer_sock)
+    streams = Streams(container, spec, stdio)
+    container.stdio = streams.files
     if broker_sock is not None:
-        publish(kernel, broker_sock)
+        publish(container, broker_sock)
     if spec.cpus > 0 and not (is_placed and spec.has_cpu_group):
         cpu_guard.install(kernel, spec.cpus)
-    channel = Control(kernel, spec, control)
-    failure = start_program(kernel, spec)
+    channel = Control(container, spec, streams, control)
+    failure = start_program(container, spec)
     if failure is not None:
         platform.shutdown()
         raise StartError(failure.text, failure.status)
@@ -183,11 +189,11 @@ def _serve(
         platform.set_meter(LIMIT_NS, strict_limit_ns())
     else:
         platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
-    status = run_loop(kernel)
+    run_loop(kernel)
     log_counters(kernel, spec.log_level)
-    for flush in kernel.shutdown_hooks:
-        flush()
-    channel.finish(b"E" + status.to_bytes(4, "little") + kernel.oom_kills.to_bytes(4, "little"))
+    streams.finish()
+    status, kills = container.exit_status, container.oom_kills
+    channel.finish(b"E" + status.to_bytes(4, "little") + kills.to_bytes(4, "little"))
     if gofer_sock is not None:
         gofer_sock.close()  # the gofer ends while we do
     platform.shutdown()

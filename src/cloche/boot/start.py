@@ -11,21 +11,20 @@ from typing import Final
 from cloche.abi.errno import EACCES, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.boot.spec import SandboxSpec
-from cloche.fs.tty import Terminal
+from cloche.fs.host_tty import TerminalBridge, bridge_terminal
+from cloche.fs.hostfd import HostFile, host_file, restore_terminals
+from cloche.kernel.container import new_leader
 from cloche.kernel.exec import begin_first_exec, open_exec, parse_script
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.init import INIT_PID
 from cloche.kernel.loader import read_image
 from cloche.kernel.rlimits import default_rlimits
-from cloche.kernel.task import Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.task import ENTERED, Container, KernelContext, Task
 from cloche.mm.address_space import AddressSpace
-from cloche.mm.usermem import UserMemory
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import path_lookup
-from cloche.vfs.objects import Context, FsContext
+from cloche.vfs.objects import Context
 
-MAIN_PID: Final = 2  # INIT_PID with --no-init
+_STDIO_LIMIT: Final = 1024
 DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 
 
@@ -47,57 +46,76 @@ def user_credentials(spec: SandboxSpec, uid: int, gid: int, groups: list[int]) -
 
 
 def new_process(
-    kernel: Kernel, spec: SandboxSpec, pid: int, creds: Credentials, where: Context, files: FdTable
+    container: Container, spec: SandboxSpec, creds: Credentials, where: Context, files: FdTable
 ) -> Task:
-    """A process in a blank host process, leader of a session, in the tables of the kernel but without a parent.
+    """A process in a blank host process, leader of a session, but without a parent.
 
-    Raises OSError when the platform has none.
+    Raises OSError when the platform has none, and LinuxError.
     """
+    kernel = container.kernel
     process = kernel.platform.new_process()
     mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
     mm.is_patching = kernel.is_patching
-    group = ThreadGroup(kernel, pid, SignalHandlers())
     nofile = (min(1024, spec.nofile_limit), spec.nofile_limit)
-    group.rlimits = default_rlimits(nofile=nofile, nproc=spec.max_tasks)
-    thread = process.main_thread()
-    fs = FsContext(where.fs.root, where.fs.root, 0o022)
-    task = Task(kernel, pid, group, creds, fs, where.mount_ns, files, mm, thread)
-    task.mem = UserMemory(thread, mm)
-    task.start_ns = group.start_ns = monotonic_ns() - kernel.boot_mono_ns
-    group.tasks.append(task)
-    group.leader = task
-    kernel.tasks[pid] = task
-    kernel.groups[pid] = group
-    session = Session(pid)
-    pgrp = ProcessGroup(pid, session)
-    pgrp.members.append(group)
-    session.groups.append(pgrp)
-    group.pgrp = pgrp
-    kernel.sessions[pid] = session
-    kernel.process_groups[pid] = pgrp
-    return task
+    rlimits = default_rlimits(nofile=nofile, nproc=spec.max_tasks)
+    try:
+        return new_leader(container, process.main_thread(), mm, creds, where, files, rlimits)
+    except LinuxError:
+        process.kill()
+        raise
 
 
-def start_program(kernel: Kernel, spec: SandboxSpec) -> Failure | None:
-    """Make the main thread group and start its program; why it cannot start, or None."""
-    root = kernel.root_context
-    files = kernel.stdio
+class Streams:
+    """The standard streams of a first program: the host's descriptors, or a terminal of its own on them."""
+
+    def __init__(self, container: Container, spec: SandboxSpec, fds: list[int]) -> None:
+        """`fds` stay the caller's; -1 is closed, and so it is inside.  Raises LinuxError, OSError."""
+        self.files: FdTable = FdTable()
+        self.bridge: TerminalBridge | None = None
+        self._hosts: list[HostFile] = []
+        root = container.root
+        kernel = container.kernel
+        if spec.has_terminal and root is not None:
+            owner = KernelContext(container, root.fs, root.mount_ns)
+            owner.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            self.bridge, slave = bridge_terminal(owner, kernel, fds[0], fds[1])
+            container.console = self.bridge.tty
+            for _fd in range(3):
+                self.files.install(slave, _STDIO_LIMIT)
+            return
+        for number, fd in enumerate(fds):
+            if fd >= 0:
+                file = host_file(kernel, fd, is_owned=False)
+                self._hosts.append(file)
+                self.files.install(file, _STDIO_LIMIT, lowest=number)
+
+    def finish(self) -> None:
+        """At the end: write what is left, put host terminals back."""
+        if self.bridge is not None:
+            self.bridge.flush()
+        restore_terminals(self._hosts)
+
+
+def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
+    """Make the main thread group and start its program; why it cannot start, or None.  Raises OSError, LinuxError."""
+    root = container.root
+    files = container.stdio
     assert root is not None and files is not None
-    pid = MAIN_PID if spec.has_init else INIT_PID
     creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
-    task = new_process(kernel, spec, pid, creds, root, files)
+    task = new_process(container, spec, creds, root, files)
     group = task.group
-    kernel.main_group = group
-    kernel.next_pid = pid + 1
-    if kernel.init is not None:
-        group.parent = kernel.init
-        kernel.init.children.append(group)
+    container.main = group
+    if container.init is not None:
+        group.parent = container.init
+        container.init.children.append(group)
     else:
-        kernel.init = group
-    console = kernel.extra.get("console")
-    if isinstance(console, Terminal):
-        console.adopt(group)
-    return enter_and_exec(task, spec.cwd, spec.argv, spec.env)
+        container.init = group
+    if container.console is not None:
+        container.console.adopt(group)
+    failure = enter_and_exec(task, spec.cwd, spec.argv, spec.env)
+    if failure is None:
+        container.state = ENTERED
+    return failure
 
 
 def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:

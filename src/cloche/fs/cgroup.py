@@ -8,7 +8,8 @@ from typing import Final
 
 from cloche.abi.magic import CGROUP2_SUPER_MAGIC
 from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
-from cloche.kernel.task import Kernel
+from cloche.kernel.pid_namespace import pid_in
+from cloche.kernel.task import Container, Kernel, container_of
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir
 
@@ -19,40 +20,49 @@ CPU_PERIOD_US: Final = 100_000
 class CgroupFile(GeneratedInode):
     """An interface file, told apart by its name."""
 
-    def __init__(self, fs: PseudoFs, kernel: Kernel, name: str) -> None:
+    def __init__(self, fs: PseudoFs, name: str) -> None:
         super().__init__(fs, 0o444)
-        self.kernel: Kernel = kernel
         self.name: str = name
 
     def generate(self, ctx: Context) -> bytes:
-        return cgroup_text(self.kernel, self.name).encode()
+        return cgroup_text(container_of(ctx), self.name).encode()
 
 
-def cgroup_text(kernel: Kernel, name: str) -> str:
-    """The contents of one interface file."""
+def cgroup_text(container: Container, name: str) -> str:
+    """The contents of one interface file of a container's group."""
+    kernel, ns = container.kernel, container.pid_ns
     if name == "cgroup.procs":
-        return "".join([f"{pid}\n" for pid in sorted(kernel.groups) if kernel.groups[pid].has_guest_code])
+        pids = [
+            pid_in(ns, pid)
+            for pid, group in kernel.groups.items()
+            if group.has_guest_code and group.container is container
+        ]
+        return "".join([f"{pid}\n" for pid in sorted(pids)])
     if name == "cgroup.threads":
-        tids = [tid for tid, task in kernel.tasks.items() if task.group.has_guest_code]
+        tids = [
+            pid_in(ns, tid)
+            for tid, task in kernel.tasks.items()
+            if task.group.has_guest_code and task.group.container is container
+        ]
         return "".join([f"{tid}\n" for tid in sorted(tids)])
     if name == "memory.max":
-        return f"{kernel.memory_limit}\n" if kernel.memory_limit > 0 else "max\n"
+        return f"{container.memory_limit}\n" if container.memory_limit > 0 else "max\n"
     if name == "memory.current":
-        return f"{guest_rss_bytes(kernel)}\n"
+        return f"{guest_rss_bytes(container)}\n"
     if name == "memory.stat":
-        return f"anon {guest_rss_bytes(kernel)}\nfile 0\ninactive_file 0\nactive_file 0\n"
+        return f"anon {guest_rss_bytes(container)}\nfile 0\ninactive_file 0\nactive_file 0\n"
     if name == "memory.events":
-        kills = kernel.oom_kills
+        kills = container.oom_kills
         return f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n"
     if name == "pids.max":
-        return f"{kernel.max_tasks}\n"
+        return f"{container.max_tasks}\n"
     if name == "pids.current":
-        return f"{len(kernel.tasks) - kernel.uncounted_tasks}\n"
+        return f"{container.task_count}\n"
     if name == "cpu.max":
-        quota = str(int(kernel.cpu_limit * CPU_PERIOD_US)) if kernel.cpu_limit > 0 else "max"
+        quota = str(int(container.cpu_limit * CPU_PERIOD_US)) if container.cpu_limit > 0 else "max"
         return f"{quota} {CPU_PERIOD_US}\n"
     if name == "cpu.stat":
-        user, system = all_cpu_ns(kernel)
+        user, system = all_cpu_ns(container)
         total = user + system
         return f"usage_usec {total // 1000}\nuser_usec {user // 1000}\nsystem_usec {system // 1000}\n"
     if name in ("cpuset.cpus.effective", "cpuset.cpus"):
@@ -99,6 +109,6 @@ def cgroup_fs(kernel: Kernel) -> FileSystem:
     kernel.extra[CGROUP] = fs
     root = StaticDir(fs, 0o555, ino=1)
     for name in (*_LIVE, *_FIXED):
-        root.add(name.encode(), CgroupFile(fs, kernel, name))
+        root.add(name.encode(), CgroupFile(fs, name))
     fs.root_inode = root
     return fs

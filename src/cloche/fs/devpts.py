@@ -1,6 +1,6 @@
 """devpts: the file system of /dev/pts (Documentation/filesystems/devpts.rst).
 
-The sandbox's own instance is in `kernel.extra["devpts"]`; mount(2) makes further ones.  Each numbers its pairs,
+Each container has an instance of its own (`Container.devpts`); mount(2) makes further ones.  Each numbers its pairs,
 lowest free number first.
 """
 
@@ -10,9 +10,9 @@ from typing import Final
 from cloche.abi.errno import EINVAL, ENOSPC, LinuxError
 from cloche.abi.magic import DEVPTS_SUPER_MAGIC
 from cloche.abi.stat import DT_CHR, S_IFCHR, S_IFDIR
-from cloche.fs.tty import MAX_PTYS, PTMX_RDEV, Terminal, install
+from cloche.fs.tty import MAX_PTYS, PTMX_RDEV, Terminal
 from cloche.fs.tty_files import DevptsPaths, PtmxInode, SlaveInode
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Container, Kernel
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.objects import (
     Context,
@@ -137,15 +137,13 @@ class DevptsDirectory(DirectoryDescription):
         return 0
 
 
-def devpts_fs(kernel: Kernel, *, gid: int = TTY_GID, mode: int = 0o620, ptmx_mode: int = 0o666) -> DevptsFs:
-    """The sandbox's devpts, made at first use; also hooks session leaders' deaths."""
-    found = kernel.extra.get("devpts")
+def devpts_fs(container: Container) -> DevptsFs:
+    """The container's devpts, made at first use."""
+    found = container.devpts
     if isinstance(found, DevptsFs):
         return found
-    fs = DevptsFs(kernel, gid=gid, mode=mode, ptmx_mode=ptmx_mode)
-    kernel.extra["devpts"] = fs
-    kernel.devpts = fs
-    install(kernel)
+    fs = DevptsFs(container.kernel, gid=TTY_GID, mode=0o620, ptmx_mode=0o666)
+    container.devpts = fs
     return fs
 
 

@@ -220,13 +220,12 @@ class TerminalBridge(Waiter):
 def bridge_terminal(
     ctx: Context, kernel: Kernel, in_fd: int, out_fd: int
 ) -> tuple[TerminalBridge, SlaveFile]:
-    """Make the sandbox's terminal on a host's: the running bridge, and a slave for the standard streams.
+    """Make a terminal inside for one of the host's: the running bridge, and a slave for the standard streams.
 
-    Needs `devpts_fs`.  The terminal is also /dev/console.  Boot makes it the controlling one with
-    `bridge.tty.adopt(group)` and calls `bridge.flush()` at the end.
+    Needs `devpts_fs`.  Boot makes it the controlling one with `bridge.tty.adopt(group)` and calls `bridge.flush()` at
+    the end.
     """
-    tty, slave = open_pair(ctx, kernel)
-    kernel.extra["console"] = tty
+    tty, slave = open_pair(ctx)
     bridge = TerminalBridge(kernel, tty, in_fd, out_fd)
     bridge.start()
     return bridge, slave

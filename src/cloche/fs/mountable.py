@@ -2,11 +2,11 @@
 
 Owns the factories behind mount(2) and fsopen(2); boot calls `register_mountable` once.  sysfs and cgroup2 are single
 instances, proc and mqueue one of each namespace; each devpts is new, and each tmpfs and ramfs, which count towards the
-sandbox's quota.
+container's quota.
 """
 
 from cloche.abi.capability import CAP_SYS_ADMIN
-from cloche.abi.errno import EINVAL, EPERM, LinuxError
+from cloche.abi.errno import EINVAL, ENXIO, EPERM, LinuxError
 from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import new_devpts
 from cloche.fs.mqueue import mqueue_fs
@@ -16,7 +16,7 @@ from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, check_option, parse_options
 from cloche.kernel.accounting import MemoryFigures
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Kernel, Task, container_of
 from cloche.vfs.mount import register_filesystem
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.userns import UserNamespace
@@ -28,19 +28,26 @@ def _require(ctx: Context, owner: UserNamespace | None) -> None:
         raise LinuxError(EPERM)
 
 
+def quota_of(ctx: Context) -> StorageQuota:
+    """What the container's in-memory files count towards.  Raises LinuxError(ENXIO) for one without any."""
+    fs = container_of(ctx).memory_fs
+    if not isinstance(fs, TmpFs):
+        raise LinuxError(ENXIO)
+    return fs.account.quota
+
+
 class _Factories:
     """One method per kind; each is a `vfs.mount.Factory`."""
 
-    def __init__(self, kernel: Kernel, quota: StorageQuota) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel: Kernel = kernel
-        self.quota: StorageQuota = quota
 
     def tmpfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
-        total = MemoryFigures(self.kernel).total
+        total = MemoryFigures(container_of(ctx)).total
         options = parse_options(data, total, ctx.creds)
         if options.size < 0:
             options.size = total // 2  # as Linux does
-        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+        return TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options)
 
     def ramfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         options = TmpfsOptions()
@@ -51,7 +58,7 @@ class _Factories:
                 options.mode = parse_options(item, 0, ctx.creds).mode
             elif item:
                 raise LinuxError(EINVAL)
-        return TmpFs(self.kernel.alloc_dev(), self.quota, options, kind="ramfs")
+        return TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options, kind="ramfs")
 
     def proc(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         ns = ctx.pid_ns if isinstance(ctx, Task) else None
@@ -67,7 +74,7 @@ class _Factories:
         return new_devpts(self.kernel, ctx, data)
 
     def mqueue(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
-        namespace = ctx.ns.ipc if isinstance(ctx, Task) else self.kernel.init_ns.ipc
+        namespace = ctx.ns.ipc if isinstance(ctx, Task) else container_of(ctx).ns.ipc
         _require(ctx, namespace.user_ns)
         return mqueue_fs(self.kernel, namespace)
 
@@ -77,9 +84,9 @@ class _Factories:
         return cgroup_fs(self.kernel)
 
 
-def register_mountable(kernel: Kernel, quota: StorageQuota) -> None:
+def register_mountable(kernel: Kernel) -> None:
     """Let mount(2) make these kinds."""
-    made = _Factories(kernel, quota)
+    made = _Factories(kernel)
     register_filesystem(b"tmpfs", made.tmpfs, checker=check_option)
     register_filesystem(b"ramfs", made.ramfs)
     register_filesystem(b"proc", made.proc)

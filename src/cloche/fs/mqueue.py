@@ -21,6 +21,7 @@ from cloche.abi.structs import pack_siginfo_rt
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_info
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
@@ -241,7 +242,8 @@ class QueueFile(FileDescription):
         owner = queue.notification
         method = owner.method if owner is not None else SIGEV_SIGNAL
         signo = owner.signo if owner is not None and method == SIGEV_SIGNAL else 0
-        pid = owner.group.tgid if owner is not None else 0
+        reader = ctx.pid_ns if isinstance(ctx, Task) else None
+        pid = pid_in(reader, owner.group.tgid) if owner is not None else 0
         text = b"QSIZE:%-10d NOTIFY:%-5d SIGNO:%-5d NOTIFY_PID:%-6d\n" % (queue.bytes, method, signo, pid)
         return dst.copy_to(text[offset:]) if offset < len(text) else 0
 

@@ -17,7 +17,7 @@ from cloche.fs.proc_pid import ProcFs, parse_name, task_ino
 from cloche.fs.proc_sys import ProcSys
 from cloche.kernel.accounting import host_facts
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.vfs.objects import Context, FileSystem, Inode
 from cloche.vfs.pseudo import (
     ComputedSymlink,
@@ -33,19 +33,18 @@ PROC: Final = "proc"  # keys in kernel.extra
 PROC_SYS: Final = "proc_sys"
 _FIRST_PID_KEY: Final = 256
 
-KernelText = Callable[[Kernel], bytes]
+KernelText = Callable[[Container], bytes]
 
 
 class KernelFile(GeneratedInode):
-    """A file that is a function of the kernel."""
+    """A file that is a function of the reader's container."""
 
-    def __init__(self, fs: PseudoFs, kernel: Kernel, text: KernelText, mode: int = 0o444) -> None:
+    def __init__(self, fs: PseudoFs, text: KernelText, mode: int = 0o444) -> None:
         super().__init__(fs, mode)
-        self.kernel: Kernel = kernel
         self.text: KernelText = text
 
     def generate(self, ctx: Context) -> bytes:
-        return self.text(self.kernel)
+        return self.text(container_of(ctx))
 
 
 class LoadFile(GeneratedInode):
@@ -170,8 +169,8 @@ def _instance(kernel: Kernel) -> ProcFs:
     return fs
 
 
-def _cmdline(kernel: Kernel) -> bytes:
-    return host_facts(kernel).cmdline
+def _cmdline(container: Container) -> bytes:
+    return host_facts(container.kernel).cmdline
 
 
 def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
@@ -182,7 +181,7 @@ def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
     root.add(b"net", Symlink(fs, b"self/net"))
     root.add(b"sys", tree.root)
     for name, text in _KERNEL_FILES:
-        root.add(name, KernelFile(fs, kernel, text))
+        root.add(name, KernelFile(fs, text))
     root.add(b"loadavg", LoadFile(fs, kernel))
     for name, constant in _CONSTANT_FILES:
         root.add(name, ConstantFile(fs, constant))

@@ -8,7 +8,7 @@ from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.ipc.sem import SemaphoreSet
 from cloche.kernel.ipc.shm import Segment
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Kernel, Task, container_of
 from cloche.vfs.objects import Context
 from cloche.vfs.pseudo import GeneratedFile, PseudoFs, StaticDir
 
@@ -45,7 +45,7 @@ class _Producers:
         self.kernel: Kernel = kernel
 
     def _namespace(self, ctx: Context) -> IpcNamespace:
-        return ctx.ns.ipc if isinstance(ctx, Task) else self.kernel.init_ns.ipc
+        return ctx.ns.ipc if isinstance(ctx, Task) else container_of(ctx).ns.ipc
 
     def msg(self, ctx: Context) -> bytes:
         lines = [_MSG_HEAD]

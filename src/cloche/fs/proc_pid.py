@@ -607,7 +607,7 @@ class FdInfoFile(TaskFile):
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
         locks = task.kernel.extra.get(LOCK_TABLE)
         if isinstance(locks, LockTable):
-            head += proc_locks_text(locks, file, task.files)
+            head += proc_locks_text(locks, pid_shower(reader_of(ctx).pid_ns), file, task.files)
         return (head + file.fdinfo()).encode("utf-8", "surrogateescape")
 
 

@@ -26,7 +26,7 @@ from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI
 from cloche.kernel.ipc.sem import SEMMNI, SEMMNS, SEMMSL, SEMOPM
 from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
 from cloche.kernel.namespaces import MAX_NAMESPACES, UtsNamespace
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Kernel, Task, container_of
 from cloche.kernel.unshare import KINDS
 from cloche.vfs.mount import MAX_MOUNTS
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
@@ -184,7 +184,7 @@ class ProcSys:
             self.add_file(b"user/max_%s_namespaces" % kind.encode(), limit.text, limit.store)
 
     def _names(self, ctx: Context) -> UtsNamespace:
-        return ctx.ns.uts if isinstance(ctx, Task) else self.kernel.init_ns.uts
+        return ctx.ns.uts if isinstance(ctx, Task) else container_of(ctx).ns.uts
 
     def _hostname(self, ctx: Context) -> bytes:
         return self._names(ctx).hostname + b"\n"
@@ -243,7 +243,7 @@ class ProcSys:
         return len(data)
 
     def _threads_max(self, ctx: Context) -> bytes:
-        return b"%d\n" % self.kernel.max_tasks
+        return b"%d\n" % container_of(ctx).max_tasks
 
     def _boot_id(self, ctx: Context) -> bytes:
         return boot_id(host_facts(self.kernel)) + b"\n"

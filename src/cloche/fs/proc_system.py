@@ -4,6 +4,7 @@ Each is a function of the kernel.  Figures are the sandbox's own; what the host 
 paging) is shown as empty or 0.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from cloche.kernel import uts
@@ -15,7 +16,8 @@ from cloche.kernel.accounting import (
     running_count,
     uptime_ns,
 )
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.pid_namespace import PidNamespace, pid_in
+from cloche.kernel.task import Container, Kernel, Task
 from cloche.vfs.locks import LockTable, proc_locks_text
 from cloche.vfs.mount import filesystem_kinds
 
@@ -23,8 +25,9 @@ NS_PER_TICK: Final = 10_000_000
 LOCK_TABLE: Final = "locks"  # key in kernel.extra
 
 
-def cpuinfo_text(kernel: Kernel) -> bytes:
+def cpuinfo_text(container: Container) -> bytes:
     """/proc/cpuinfo: the host's, cut and renumbered to the sandbox's processors."""
+    kernel = container.kernel
     blocks = [block for block in host_facts(kernel).cpuinfo.split(b"\n\n") if block.strip()]
     count = kernel.cpu_count
     if not blocks:
@@ -57,9 +60,9 @@ def _renumbered(block: bytes, index: int, count: int) -> bytes:
     return b"\n".join(lines) + b"\n\n"
 
 
-def meminfo_text(kernel: Kernel) -> bytes:
-    """/proc/meminfo: the sandbox's limit, or the host's size at boot, less what guests use."""
-    memory = MemoryFigures(kernel)
+def meminfo_text(container: Container) -> bytes:
+    """/proc/meminfo: the container's limit, or the host's size at boot, less what guests use."""
+    memory = MemoryFigures(container)
     rows = (
         ("MemTotal", memory.total),
         ("MemFree", memory.free),
@@ -111,9 +114,10 @@ def meminfo_text(kernel: Kernel) -> bytes:
     return text.encode()
 
 
-def stat_text(kernel: Kernel) -> bytes:
+def stat_text(container: Container) -> bytes:
     """/proc/stat: time by processor as an equal share of the whole."""
-    user_ns, system_ns = all_cpu_ns(kernel)
+    kernel = container.kernel
+    user_ns, system_ns = all_cpu_ns(container)
     count = kernel.cpu_count
     user, system = user_ns // NS_PER_TICK, system_ns // NS_PER_TICK
     idle = max(uptime_ns(kernel) * count // NS_PER_TICK - user - system, 0)
@@ -132,25 +136,27 @@ def stat_text(kernel: Kernel) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def uptime_text(kernel: Kernel) -> bytes:
+def uptime_text(container: Container) -> bytes:
     """/proc/uptime."""
+    kernel = container.kernel
     up = uptime_ns(kernel)
-    user_ns, system_ns = all_cpu_ns(kernel)
+    user_ns, system_ns = all_cpu_ns(container)
     idle = max(up * kernel.cpu_count - user_ns - system_ns, 0)
     return f"{up // 10**9}.{up // 10**7 % 100:02d} {idle // 10**9}.{idle // 10**7 % 100:02d}\n".encode()
 
 
 def loadavg_text(kernel: Kernel, reader: Task | None) -> bytes:
     """/proc/loadavg."""
+    ns = reader.pid_ns if reader is not None else None
     one, five, fifteen = load_average(kernel, reader)
     running = max(running_count(kernel), 1)
-    newest = max(kernel.next_pid - 1, 1)
+    newest = max((ns.next_pid if ns is not None else kernel.next_pid) - 1, 1)
     return f"{one:.2f} {five:.2f} {fifteen:.2f} {running}/{len(kernel.tasks)} {newest}\n".encode()
 
 
-def vmstat_text(kernel: Kernel) -> bytes:
+def vmstat_text(container: Container) -> bytes:
     """/proc/vmstat, the counters that tools look for."""
-    memory = MemoryFigures(kernel)
+    memory = MemoryFigures(container)
     rows = (
         ("nr_free_pages", memory.free // 4096),
         ("nr_inactive_anon", 0),
@@ -173,28 +179,41 @@ def vmstat_text(kernel: Kernel) -> bytes:
         ("pswpout", 0),
         ("pgfault", 0),
         ("pgmajfault", 0),
-        ("oom_kill", kernel.oom_kills),
+        ("oom_kill", container.oom_kills),
     )
     return "".join([f"{name} {value}\n" for name, value in rows]).encode()
 
 
-def interrupts_text(kernel: Kernel) -> bytes:
+def interrupts_text(container: Container) -> bytes:
     """/proc/interrupts: the header alone."""
+    kernel = container.kernel
     return ("           " + "".join([f"CPU{cpu:<8}" for cpu in range(kernel.cpu_count)]) + "\n").encode()
 
 
-def softirqs_text(kernel: Kernel) -> bytes:
+def softirqs_text(container: Container) -> bytes:
     """/proc/softirqs: nothing has happened."""
+    kernel = container.kernel
     head = "                    " + "".join([f"CPU{cpu:<8}" for cpu in range(kernel.cpu_count)]) + "\n"
     names = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
     zeros = "".join([f" {0:10d}" for _cpu in range(kernel.cpu_count)])
     return (head + "".join([f"{name:>12}:{zeros}\n" for name in names])).encode()
 
 
-def locks_text(kernel: Kernel) -> bytes:
-    """/proc/locks."""
-    table = kernel.extra.get(LOCK_TABLE)
-    return proc_locks_text(table).encode() if isinstance(table, LockTable) else b""
+def locks_text(container: Container) -> bytes:
+    """/proc/locks: those of the container's processes."""
+    table = container.kernel.extra.get(LOCK_TABLE)
+    if not isinstance(table, LockTable):
+        return b""
+    return proc_locks_text(table, pid_shower(container.pid_ns)).encode()
+
+
+def pid_shower(ns: PidNamespace | None) -> Callable[[int], int]:
+    """A function from kernel pids to those of a namespace, 0 for what is not visible there."""
+
+    def shown(pid: int) -> int:
+        return pid_in(ns, pid)
+
+    return shown
 
 
 def all_filesystems() -> list[tuple[bytes, bool]]:
@@ -202,7 +221,7 @@ def all_filesystems() -> list[tuple[bytes, bool]]:
     return [*filesystem_kinds(), (b"overlay", False), (b"sockfs", False), (b"pipefs", False)]
 
 
-def filesystems_text(kernel: Kernel) -> bytes:
+def filesystems_text(container: Container) -> bytes:
     """/proc/filesystems."""
     lines = [
         (b"\t" if needs_device else b"nodev\t") + kind + b"\n" for kind, needs_device in all_filesystems()

@@ -9,8 +9,6 @@ size of a single area) are 0, or said to be estimates where they are made.
 from collections.abc import Callable
 from typing import Final
 
-from mypy_extensions import trait
-
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.abi.stat import major, minor
 from cloche.kernel.access import may_access
@@ -65,19 +63,6 @@ _STATE_NAMES: Final[dict[str, str]] = {
 }
 
 
-@trait
-class ProcTty:
-    """What /proc/PID/stat needs to know of a controlling terminal (`Session.tty`)."""
-
-    def proc_device(self) -> int:
-        """Its device number, as st_rdev shows it."""
-        raise NotImplementedError
-
-    def proc_foreground(self) -> int:
-        """The foreground process group's id, -1 if there is none."""
-        raise NotImplementedError
-
-
 def is_zombie(task: Task) -> bool:
     return task.is_exited
 
@@ -112,7 +97,7 @@ def _tty_of(session: Session | None) -> tuple[int, int]:
     """tty_nr and tpgid of /proc/PID/stat."""
     if session is not None:
         tty = session.tty
-        if isinstance(tty, ProcTty):
+        if tty is not None:
             dev = tty.proc_device()
             low = minor(dev)
             number = (low & 0xFF) | major(dev) << 8 | (low & ~0xFF) << 12  # new_encode_dev
@@ -688,7 +673,7 @@ def oom_score(task: Task) -> int:
     space = group_space(task.group)
     if adjust == -1000 or space is None:
         return 0
-    total = max(MemoryFigures(task.kernel).total // PAGE, 1)
+    total = max(MemoryFigures(task.group.container).total // PAGE, 1)
     points = space_rss_bytes(space) // PAGE + adjust * total // 1000
     return max((1000 + points * 1000 // total) * 2 // 3, 0)
 

@@ -11,7 +11,7 @@ from typing import Final
 from cloche.abi.magic import SYSFS_MAGIC
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
 from cloche.kernel.accounting import MemoryFigures, host_facts
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Container, Kernel, container_of
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir, Symlink
 
@@ -32,16 +32,15 @@ class SysAttribute(GeneratedInode):
 
 
 class SysKernelAttribute(GeneratedInode):
-    """A read-only attribute that is a function of the kernel."""
+    """A read-only attribute that is a function of the reader's container."""
 
-    def __init__(self, fs: PseudoFs, kernel: Kernel, text: Callable[[Kernel], bytes]) -> None:
+    def __init__(self, fs: PseudoFs, text: Callable[[Container], bytes]) -> None:
         super().__init__(fs, 0o444)
-        self.kernel: Kernel = kernel
-        self.text: Callable[[Kernel], bytes] = text
+        self.text: Callable[[Container], bytes] = text
         self.size = ATTRIBUTE_BYTES
 
     def generate(self, ctx: Context) -> bytes:
-        return self.text(self.kernel)
+        return self.text(container_of(ctx))
 
 
 class Sysfs(PseudoFs):
@@ -168,8 +167,8 @@ def _add_cache(fs: Sysfs, path: str, cpu: int, mask: str, size_kib: int) -> None
         fs.attribute(f"{path}/{name}", text)
 
 
-def _node_meminfo(kernel: Kernel) -> bytes:
-    memory = MemoryFigures(kernel)
+def _node_meminfo(container: Container) -> bytes:
+    memory = MemoryFigures(container)
     rows = (("MemTotal", memory.total), ("MemFree", memory.free), ("MemUsed", memory.total - memory.free))
     return "".join([f"Node 0 {name + ':':<15}{value // 1024:8d} kB\n" for name, value in rows]).encode()
 
@@ -182,7 +181,7 @@ def _add_node(fs: Sysfs, kernel: Kernel) -> None:
     fs.attribute(f"{base}/node0/cpulist", cpu_list(kernel.cpu_mask))
     fs.attribute(f"{base}/node0/cpumap", cpu_mask_text(kernel.cpu_mask, kernel.cpu_count))
     fs.attribute(f"{base}/node0/distance", "10")
-    fs.directory(f"{base}/node0").add(b"meminfo", SysKernelAttribute(fs, kernel, _node_meminfo))
+    fs.directory(f"{base}/node0").add(b"meminfo", SysKernelAttribute(fs, _node_meminfo))
     for cpu in range(kernel.cpu_count):
         fs.link(f"{base}/node0/cpu{cpu}", f"../../cpu/cpu{cpu}")
 

@@ -82,6 +82,7 @@ class TmpFs(MemoryFs):
         self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
         self.root_gid: int = options.gid
         self.is_internal: bool = False  # nobody mounted it: it states no size
+        self.memfds: object | None = None  # fs.memfd: the mount under which memfds live
         self.make_root(options)
 
     def make_root(self, options: TmpfsOptions) -> None:

@@ -43,11 +43,10 @@ from cloche.abi.signal import (
 )
 from cloche.abi.stat import makedev
 from cloche.fs.ldisc import LineDiscipline, Termios
-from cloche.fs.proc_text import ProcTty
 from cloche.kernel.blocking import ERESTARTSYS
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.signals import is_orphaned, kernel_info, send_group_info, send_pgrp_signal
-from cloche.kernel.task import Kernel, ProcessGroup, Session, Task, ThreadGroup
+from cloche.kernel.task import Console, Kernel, ProcessGroup, Session, Task, ThreadGroup
 from cloche.kernel.timers import Timer
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode
 from cloche.vfs.waitqueue import WaitQueue
@@ -97,7 +96,7 @@ def keep_locked(new: Termios, old: Termios, locked: Termios) -> None:
     new.cc = bytes(chars)
 
 
-class Terminal(LineDiscipline, ProcTty):
+class Terminal(LineDiscipline, Console):
     """A pseudo-terminal pair: the slave's line discipline, and what the master has still to read."""
 
     def __init__(self, kernel: Kernel, index: int) -> None:
@@ -159,7 +158,7 @@ class Terminal(LineDiscipline, ProcTty):
         self.packet_status = status | bits
         self.master_queue.wake(POLLPRI | READABLE)
 
-    # -- ProcTty -----------------------------------------------------------------------------------------
+    # -- Console -----------------------------------------------------------------------------------------
     def proc_device(self) -> int:
         return self.rdev()
 

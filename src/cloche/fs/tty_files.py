@@ -57,7 +57,7 @@ from cloche.fs.tty import (
     maybe_adopt,
 )
 from cloche.fs.tty_ioctl import terminal_ioctl
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Task, container_of
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter
 from cloche.vfs.memory_inode import MemoryAttrInode
@@ -370,16 +370,9 @@ def open_terminal(
     return file
 
 
-def kernel_of(ctx: Context) -> Kernel:
-    """The kernel of a guest's call.  Raises LinuxError(ENXIO) for calls of the kernel itself."""
-    if isinstance(ctx, Task):
-        return ctx.kernel
-    raise LinuxError(ENXIO)
-
-
-def devpts_of(kernel: Kernel) -> DevptsBase:
-    """The sandbox's devpts.  Raises LinuxError(ENXIO) if boot made none."""
-    fs = kernel.extra.get("devpts")
+def devpts_of(ctx: Context) -> DevptsBase:
+    """The container's devpts.  Raises LinuxError(ENXIO) if boot made none."""
+    fs = container_of(ctx).devpts
     if isinstance(fs, DevptsBase):
         return fs
     raise LinuxError(ENXIO)
@@ -402,12 +395,12 @@ def _devpts_at(ctx: Context, path: Path, inode: Inode) -> DevptsBase:
         there = top_of(Path(path.mount, beside)).mount.fs
         if isinstance(there, DevptsBase):
             return there
-    return devpts_of(kernel_of(ctx))
+    return devpts_of(ctx)
 
 
 def open_slave(ctx: Context, path: Path, inode: Inode, flags: int) -> FileDescription:
     """A device node 136:N outside of devpts."""
-    tty = devpts_of(kernel_of(ctx)).find(minor(inode.rdev))
+    tty = devpts_of(ctx).find(minor(inode.rdev))
     if tty is None:
         raise LinuxError(EIO)
     return open_terminal(ctx, tty, path, inode, flags)
@@ -422,8 +415,8 @@ def open_current_tty(ctx: Context, path: Path, inode: Inode, flags: int) -> File
 
 
 def open_console(ctx: Context, path: Path, inode: Inode, flags: int) -> FileDescription:
-    """/dev/console: the sandbox's own terminal.  Raises LinuxError(EIO) without one."""
-    tty = kernel_of(ctx).extra.get("console")
+    """/dev/console: the container's own terminal.  Raises LinuxError(EIO) without one."""
+    tty = container_of(ctx).console
     if not isinstance(tty, Terminal):
         raise LinuxError(EIO)
     return open_terminal(ctx, tty, path, inode, flags | O_NOCTTY)
@@ -449,12 +442,12 @@ class PtmxInode(MemoryAttrInode):
         return open_ptmx(ctx, path, self, flags)
 
 
-def open_pair(ctx: Context, kernel: Kernel) -> tuple[Terminal, SlaveFile]:
+def open_pair(ctx: Context) -> tuple[Terminal, SlaveFile]:
     """A pair for boot: the terminal, unlocked, and an open slave without references (`-t`.
 
     The standard streams).
     """
-    fs = devpts_of(kernel)
+    fs = devpts_of(ctx)
     tty = fs.new_terminal(ctx)
     tty.is_locked = False
     inode = tty.inode

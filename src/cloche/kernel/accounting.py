@@ -8,7 +8,7 @@ from math import exp
 from struct import iter_unpack
 from typing import Final
 
-from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Kernel, Task, ThreadGroup
+from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Container, Kernel, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
@@ -154,12 +154,12 @@ def space_rss_bytes(space: AddressSpace | None) -> int:
     return min(space.process.rss_bytes(), space.total_bytes) & ~(PAGE - 1)
 
 
-def guest_rss_bytes(kernel: Kernel) -> int:
-    """Resident bytes of all guests; shared pages count once per address space."""
+def guest_rss_bytes(container: Container) -> int:
+    """Resident bytes of a container's guests; shared pages count once per address space."""
     seen: set[int] = set()
     total = 0
-    for group in kernel.groups.values():
-        space = group_space(group)
+    for group in container.kernel.groups.values():
+        space = group_space(group) if group.container is container else None
         if space is not None and space.process.ident() not in seen:
             seen.add(space.process.ident())
             total += space_rss_bytes(space)
@@ -167,13 +167,13 @@ def guest_rss_bytes(kernel: Kernel) -> int:
 
 
 class MemoryFigures:
-    """Bytes of the sandbox's memory, as meminfo and sysinfo show them."""
+    """Bytes of a container's memory, as meminfo and sysinfo show them."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        facts = host_facts(kernel)
-        self.used: int = guest_rss_bytes(kernel)
-        if kernel.memory_limit > 0:
-            limit = kernel.memory_limit
+    def __init__(self, container: Container) -> None:
+        facts = host_facts(container.kernel)
+        self.used: int = guest_rss_bytes(container)
+        if container.memory_limit > 0:
+            limit = container.memory_limit
             self.total: int = min(limit, facts.memory_total) if facts.memory_total else limit
             self.free: int = max(self.total - self.used, 0)
         else:
@@ -182,10 +182,12 @@ class MemoryFigures:
             self.free = max(min(free, self.total) - self.used, 0)
 
 
-def all_cpu_ns(kernel: Kernel) -> tuple[int, int]:
-    """User and system CPU time of everything that has run in the sandbox and is accounted for."""
+def all_cpu_ns(container: Container) -> tuple[int, int]:
+    """User and system CPU time of everything that has run in the container and is accounted for."""
     user = system = 0
-    for group in kernel.groups.values():
+    for group in container.kernel.groups.values():
+        if group.container is not container:
+            continue
         own_user, own_system = group_cpu_ns(group)
         user += own_user + group.children_user_ns
         system += own_system + group.children_system_ns

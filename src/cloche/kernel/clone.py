@@ -105,7 +105,7 @@ def check_flags(task: Task, args: CloneArgs) -> None:
         raise LinuxError(EINVAL)
     if flags & CLONE_THREAD and task.ns.pid_for_children is not task.pid_ns:
         raise LinuxError(EINVAL)
-    if flags & CLONE_PARENT and (task.group is task.kernel.init or task.group.is_namespace_init()):
+    if flags & CLONE_PARENT and (task.group is task.group.container.init or task.group.is_namespace_init()):
         raise LinuxError(EINVAL)  # the child would have nobody in the namespace who waits for it
     if flags & CLONE_INTO_CGROUP:
         raise LinuxError(EBADF)  # no descriptor here is a control group that takes processes
@@ -186,7 +186,7 @@ class Birth:
             word = mem.process.read(args.pidfd, 4)
             if len(word) != 4 or not mem.write_now(args.pidfd, word):
                 raise LinuxError(EFAULT)
-        tid = self.tid = kernel.alloc_pid()
+        tid = self.tid = kernel.alloc_pid(task.group.container)
         pid_ns = self.made.ns.pid_for_children
         if pid_ns is not None:
             kernel.enter_pid_namespace(pid_ns, tid)
@@ -299,7 +299,7 @@ class Birth:
             kernel.total_forks += 1
             _link_group(group)
         group.tasks.append(child)
-        kernel.tasks[tid] = child
+        kernel.add_task(child)
         if group.is_stopped or task.is_kill_pending:
             child.wants_attention = True
         shown = pid_in(task.pid_ns, tid)
@@ -429,14 +429,14 @@ def _new_group(
     task: Task, tgid: int, flags: int, exit_signal: int, pid_ns: PidNamespace | None
 ) -> ThreadGroup:
     """The thread group of a new process, which nobody knows yet."""
-    kernel, old = task.kernel, task.group
+    old = task.group
     if flags & CLONE_SIGHAND:
         handlers = old.handlers
     else:
         handlers = old.handlers.clone()
     if flags & CLONE_CLEAR_SIGHAND:
         handlers = _cleared(old.handlers)
-    group = ThreadGroup(kernel, tgid, handlers)
+    group = ThreadGroup(task.group.container, tgid, handlers)
     group.wants_usage = task.group.wants_usage
     group.pid_ns = pid_ns
     group.own_tgid = pid_in(pid_ns, tgid)

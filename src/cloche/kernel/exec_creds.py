@@ -103,7 +103,7 @@ def exec_credentials(task: Task, path: Path) -> ExecCredentials:
         if new.euid == root:
             is_effective = True
     if new.user_ns is None:
-        new.cap_permitted &= task.kernel.cap_ceiling
+        new.cap_permitted &= task.group.container.cap_ceiling
     is_setid = new.euid != old.uid or new.egid != old.gid
     has_gained = new.cap_permitted & ~old.cap_permitted != 0
     if (is_setid or has_gained) and _is_downgraded(task, new):

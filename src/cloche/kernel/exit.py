@@ -15,7 +15,7 @@ from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.seccomp_filter import replace as replace_filters
-from cloche.kernel.task import EXITED, Kernel, LateUsage, Task, ThreadGroup
+from cloche.kernel.task import ENDED, EXITED, Container, Kernel, LateUsage, Task, ThreadGroup
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
@@ -136,10 +136,11 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         task.undo_list = None
         leave_undo_list(undo_list, task.group.tgid)
     task.ordered_child = None  # they would keep each other
-    task.ns = kernel.init_ns  # its own may end now
+    container = task.group.container
+    task.ns = container.ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)
-    if kernel.root_context is not None:
-        task.mount_ns = kernel.root_context.mount_ns
+    if container.root is not None:
+        task.mount_ns = container.root.mount_ns
     replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
     task.group.dead_usage.waits += task.waits
@@ -148,9 +149,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     drop_files(task, task.files)
     if task in task.group.tasks:
         task.group.tasks.remove(task)
-    if kernel.tasks.get(task.tid) is task:
-        del kernel.tasks[task.tid]
-        kernel.release_pid(task.tid)
+    kernel.remove_task(task)
     if task is not task.group.leader:
         _leave_namespaces(task)
     if is_process_ending and task.lent_to is None and task.mm.users > 1 and not task.mm.is_dead:
@@ -239,7 +238,7 @@ def group_dead(group: ThreadGroup) -> None:
     if group.is_namespace_init():
         end_pid_namespace(group)
     group.is_zombie = True
-    kernel.zombies += 1
+    group.container.task_count += 1
     group.allow_text_writes()
     for hook in kernel.group_exit_hooks:
         hook(group)
@@ -253,10 +252,25 @@ def group_dead(group: ThreadGroup) -> None:
             reaper.children.append(child)
             if child.is_zombie:
                 notify_parent(child)
-    if kernel.main_group is group:
-        kernel.exit_status = group.exit_status
     group.exit_wait.wake()
     notify_parent(group)
+    container = group.container
+    if container.main is group and container.state != ENDED:
+        end_container(container, group.exit_status)
+
+
+def end_container(container: Container, status: int) -> None:
+    """The first program is gone, with wait status `status`, and with it everything inside."""
+    kernel = container.kernel
+    container.state = ENDED
+    container.exit_status = status
+    ended = kernel.container_ended
+    if ended is not None:
+        ended(container)
+    for group in list(kernel.groups.values()):
+        if group.container is container and group.has_guest_code and not group.is_zombie:
+            group.must_die = True
+            do_group_exit(group, SIGKILL)
 
 
 def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
@@ -271,7 +285,7 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
         found = group.kernel.groups.get(ns.init_pid)
         if found is not None and found is not group and found.pid_ns is ns:
             return found
-    return group.kernel.init
+    return group.container.init
 
 
 def end_pid_namespace(init: ThreadGroup) -> None:
@@ -324,7 +338,7 @@ def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
         _leave_namespaces(group.leader)
     if group.is_zombie:
         group.is_zombie = False
-        kernel.zombies -= 1
+        group.container.task_count -= 1
     parent = group.parent
     if parent is not None:
         if group in parent.children:

@@ -13,6 +13,7 @@ from cloche.abi.signal import (
 )
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.signals import (
+    is_unkillable,
     send_group_info,
     send_task_info,
     target_of,
@@ -106,7 +107,7 @@ def kill(task: Task, pid: int, signo: int) -> int:
         return signal_pgrp(task, kernel.process_groups.get(pid_from(ns, -pid)), signo, info)
     result = -ESRCH
     for group in list(kernel.groups.values()):
-        if group is kernel.init or group.tgid <= 1 or group is task.group:
+        if is_unkillable(group) or group is task.group:
             continue
         if ns is not None and pid_in(ns, group.tgid) <= 1:
             continue

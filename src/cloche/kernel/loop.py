@@ -72,8 +72,8 @@ class StopLoop(Exception):
     """The sandbox shall end at once (CLOCHE_STRICT)."""
 
 
-def run(kernel: Kernel) -> int:
-    """Serve until the main thread group is gone; its wait status."""
+def run(kernel: Kernel) -> None:
+    """Serve until the sandbox is to end (`Kernel.is_over`)."""
     platform = kernel.platform
     timers = kernel.timers
     ready_turns = 0  # without an event in between
@@ -82,7 +82,7 @@ def run(kernel: Kernel) -> int:
     grace = 0  # events to look for before timers and woken tasks have their next turn
     slice_grace = 0  # ... before the next slice
     collections = 0
-    while kernel.exit_status < 0:
+    while not kernel.is_over:
         if kernel.ready and not grace:
             run_ready(kernel)
             ready_turns += 1
@@ -151,7 +151,6 @@ def run(kernel: Kernel) -> int:
                 system_call(kernel, task, event)
         except Exception as failure:
             contain(kernel, task, failure)
-    return kernel.exit_status
 
 
 def system_call(kernel: Kernel, task: Task, event: Event) -> None:

@@ -275,7 +275,7 @@ def _enqueue(task: Task, pending: PendingSignals, info: SigInfo) -> int:
 
 def is_unkillable(group: ThreadGroup) -> bool:
     """SIGNAL_UNKILLABLE: pid 1, which default actions do not touch."""
-    return group is group.kernel.init or group.is_namespace_init()
+    return group is group.container.init or group.is_namespace_init()
 
 
 def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:

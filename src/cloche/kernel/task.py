@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, ENOMEM, LinuxError
+from mypy_extensions import trait
+
+from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
@@ -265,11 +267,11 @@ def to_u64(value: int) -> int:
 
 
 class Session:
-    """A session: its id and its controlling terminal (fs.tty owns the terminal object)."""
+    """A session: its id and its controlling terminal."""
 
     def __init__(self, sid: int) -> None:
         self.sid: int = sid
-        self.tty: object | None = None
+        self.tty: Console | None = None
         self.groups: list[ProcessGroup] = []
 
 
@@ -285,10 +287,11 @@ class ProcessGroup:
 class ThreadGroup:
     """A guest process."""
 
-    def __init__(self, kernel: "Kernel", tgid: int, handlers: SignalHandlers) -> None:
-        self.kernel: Kernel = kernel
+    def __init__(self, container: "Container", tgid: int, handlers: SignalHandlers) -> None:
+        self.container: Container = container
+        self.kernel: Kernel = container.kernel
         self.tgid: int = tgid
-        self.pid_ns: PidNamespace | None = None  # None: the initial one
+        self.pid_ns: PidNamespace | None = None  # None: the kernel's own, in which only tests run processes
         self.own_tgid: int = tgid  # its pid in its own pid namespace: what getpid(2) gives
         self.tasks: list[Task] = []  # living threads, the leader first while it lives
         self.leader: Task | None = None  # kept after its exit, until the group is reaped
@@ -455,7 +458,7 @@ class Task(TaskBase):
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
         self.fault_cr2: int = 0
-        self.ns: Namespaces = kernel.init_ns
+        self.ns: Namespaces = group.container.ns
         self.pid_ns: PidNamespace | None = group.pid_ns  # None: the initial one
         self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: what gettid(2) gives
         self.proc_view: PidNamespace | None = None  # whose pids the proc that it reads shows
@@ -549,8 +552,90 @@ class LateUsage:
             group.children_usage.add(usage)
 
 
+# States of a container, as in the OCI runtime specification ("State"), and paused.
+CREATING: Final = "creating"
+CREATED: Final = "created"
+ENTERED: Final = "running"
+PAUSED: Final = "paused"
+ENDED: Final = "stopped"
+
+
+@trait
+class Console:
+    """A terminal (fs.tty), as sessions and containers need it."""
+
+    def adopt(self, group: "ThreadGroup") -> None:
+        """Become the controlling terminal of a session leader."""
+        raise NotImplementedError
+
+    def proc_device(self) -> int:
+        """Its device number, as st_rdev shows it."""
+        raise NotImplementedError
+
+    def proc_foreground(self) -> int:
+        """Its foreground process group as tpgid shows it; -1 if there is none."""
+        raise NotImplementedError
+
+
+class Container:
+    """A world of its own in the sandbox: a root, namespaces, a first program and limits (OCI's container).
+
+    The kernel's tables are shared; whatever a guest may name, use up or look at beyond its processes is here.  It is
+    entered only by `kernel.container` and by clones of what is inside.
+    """
+
+    def __init__(self, kernel: "Kernel", ident: str) -> None:
+        self.kernel: Kernel = kernel
+        self.ident: str = ident
+        self.state: str = CREATING
+        self.ns: Namespaces = initial_namespaces(kernel.dev_numbers)
+        self.pid_ns: PidNamespace | None = None
+        self.root: Context | None = None  # the kernel's own view of it, with every capability
+        self.init: ThreadGroup | None = None  # its pid 1, which orphans become children of
+        self.main: ThreadGroup | None = None  # its first program
+        self.stdio: FdTable | None = None  # of that
+        self.console: Console | None = None  # the terminal that this was given, /dev/console
+        self.devpts: FileSystem | None = None
+        self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
+        self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
+        self.max_tasks: int = 4096  # --pids
+        self.task_count: int = 0  # living threads, and processes that nobody has waited for
+        self.memory_limit: int = -1  # bytes; -1: none
+        self.cpu_limit: float = 0.0  # processors; 0: no limit
+        self.oom_kills: int = 0
+        self.exit_status: int = -1  # wait status of the first program, once it is gone
+        self.is_paused: bool = False
+        self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
+
+    @property
+    def hostname(self) -> bytes:
+        """Of its first uts namespace."""
+        return self.ns.uts.hostname
+
+    @hostname.setter
+    def hostname(self, value: bytes) -> None:
+        self.ns.uts.hostname = value
+
+
+class KernelContext(Context):
+    """What the kernel itself does inside a container, with every capability."""
+
+    def __init__(self, container: Container, fs: FsContext, mount_ns: MountNamespace) -> None:
+        super().__init__(Credentials(0, 0, [], (1 << 41) - 1), fs, mount_ns)
+        self.container: Container = container
+
+
+def container_of(ctx: Context) -> Container:
+    """Whose call this is.  Raises LinuxError(ENXIO) for a context that belongs to none."""
+    if isinstance(ctx, Task):
+        return ctx.group.container
+    if isinstance(ctx, KernelContext):
+        return ctx.container
+    raise LinuxError(ENXIO)
+
+
 class Kernel:
-    """Everything that exists once per sandbox.  Behaviour is in the modules beside; this holds the state.
+    """Everything that exists once per sandbox, however many containers it has.  Behaviour is in the modules beside.
 
     `hooks` let modules to the left of their users be told (boot fills them in).
     """
@@ -562,6 +647,10 @@ class Kernel:
         self.timers: TimerQueue = TimerQueue()
         self.tasks: dict[int, Task] = {}  # by tid
         self.groups: dict[int, ThreadGroup] = {}  # by tgid, zombies included
+        self.containers: dict[str, Container] = {}  # by id
+        self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
+        self.paused: int = 0  # containers that are
+        self.is_over: bool = False  # the loop ends
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
         self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
@@ -573,10 +662,6 @@ class Kernel:
         self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304
-        self.max_tasks: int = 4096  # --pids
-        self.init: ThreadGroup | None = None  # pid 1, which orphans become children of
-        self.uncounted_tasks: int = 0  # in `tasks`, but none of the guest's
-        self.main_group: ThreadGroup | None = None  # what `cloche run` was asked to run
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
         self.births: dict[int, WaitQueue] = {}  # by HostProcess.ident(): who waits for a fork (kernel.births)
@@ -585,36 +670,28 @@ class Kernel:
         self.internal_errors: int = 0
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot
         self.boot_real_ns: int = 0
-        self.memory_limit: int = -1  # --memory in bytes
-        self.cpu_limit: float = 0.0  # --cpus; 0: none
         self.is_patching: bool = False  # programs get patched text
         self.is_strict: bool = False  # CLOCHE_STRICT=1: an internal error stops everything
         self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …
         self.next_anon_ino: int = 1
         self.next_namespace_ino: int = 0xF0000100
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
-        self.init_ns: Namespaces = initial_namespaces(self.dev_numbers)
         self.namespace_limits: NamespaceLimits = NamespaceLimits()
         self.nested_pids: dict[int, PidNamespace] = {}  # kernel pids that are in other pid namespaces too
         self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
         self.next_fd_token: int = 1
-        self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
-        self.exit_status: int = -1  # wait status of the main group, once it is gone
         self.signal_hook: Callable[[Task, int], None] | None = None
         self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
         self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
         self.trace_enter: Callable[[Task, Args], None] | None = None
         self.total_syscalls: int = 0
-        self.zombies: int = 0  # thread groups that are dead and not waited for
-        self.oom_kills: int = 0
         self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
         self.overdue_kills: int = 0
         self.dead_tasks: int = 0  # since the last collection of cycles
         self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
         self.hwcap2: int = 0
         self.min_sigstack_bytes: int = 2048
-        self.cap_ceiling: int = (1 << 41) - 1  # capabilities that any guest may ever hold
         self.exec_hooks: list[Callable[[Task], None]] = []  # other modules' part of execve's reset
         self.exit_hooks: list[Callable[[Task], None]] = []  # called while a task exits, its files still open
         self.group_exit_hooks: list[Callable[[ThreadGroup], None]] = []  # when the last thread is gone
@@ -636,24 +713,11 @@ class Kernel:
         self.shutdown_hooks: list[
             Callable[[], None]
         ] = []  # before the platform ends: flush what must not be lost
-        self.window_hook: Callable[[int, int], None] | None = None  # rows, columns of the monitor's terminal
-        self.root_context: Context | None = None  # the kernel's own, with every capability
-        self.stdio: FdTable | None = None  # of the first program
-        self.devpts: FileSystem | None = None
-
-    @property
-    def hostname(self) -> bytes:
-        """Of the first namespace."""
-        return self.init_ns.uts.hostname
-
-    @hostname.setter
-    def hostname(self, value: bytes) -> None:
-        self.init_ns.uts.hostname = value
 
     # -- identifiers -----------------------------------------------------------------------------------
-    def alloc_pid(self) -> int:
-        """A free pid.  Raises LinuxError(EAGAIN) at the limit of tasks."""
-        if len(self.tasks) - self.uncounted_tasks + self.zombies >= self.max_tasks:
+    def alloc_pid(self, container: Container) -> int:
+        """A free pid.  Raises LinuxError(EAGAIN) at the container's limit of tasks."""
+        if container.task_count >= container.max_tasks:
             raise LinuxError(EAGAIN)
         while True:
             pid = self.next_pid
@@ -666,6 +730,20 @@ class Kernel:
                 and pid not in self.traced_zombies
             ):
                 return pid
+
+    def add_task(self, task: Task) -> None:
+        """A task is there: from now on it can be named, and counts."""
+        self.tasks[task.tid] = task
+        if task.group.has_guest_code:
+            task.group.container.task_count += 1
+
+    def remove_task(self, task: Task) -> None:
+        """It is no more; a process whose last thread this was counts on until it is waited for."""
+        if self.tasks.get(task.tid) is task:
+            del self.tasks[task.tid]
+            self.release_pid(task.tid)
+            if task.group.has_guest_code:
+                task.group.container.task_count -= 1
 
     def enter_pid_namespace(self, ns: PidNamespace, pid: int) -> None:
         """Give a kernel pid its numbers in `ns` and above.  Raises LinuxError(ENOMEM), then nothing has changed."""

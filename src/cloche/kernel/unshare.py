@@ -227,7 +227,7 @@ def unshare(task: Task, flags: int) -> None:
 
 def leave_mount_namespace(task: Task, old: MountNamespace) -> None:
     """`task` is not in `old` any more; the last one to leave takes the mounts down."""
-    root = task.kernel.root_context
+    root = task.group.container.root
     if root is None or old is root.mount_ns:
         return
     for other in task.kernel.tasks.values():

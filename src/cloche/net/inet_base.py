@@ -64,7 +64,7 @@ from cloche.abi.socket import (
     SOCK_STREAM,
 )
 from cloche.kernel.namespaces import NetNamespace
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import (
     ANY4,
@@ -133,23 +133,24 @@ class NetStack(NetNamespace):
         self.counters[name] = self.counters.get(name, 0) + 1
 
 
-def stack_of(kernel: Kernel) -> NetStack:
-    """The sandbox's first network, made at first use."""
-    found = kernel.init_ns.net
+def stack_of(container: Container) -> NetStack:
+    """The container's first network, made at first use."""
+    found = container.ns.net
     if isinstance(found, NetStack):
         return found
     made = NetStack()
-    kernel.init_ns.net = made
+    made.ino = found.ino
+    container.ns.net = made
     return made
 
 
-def stack_for(kernel: Kernel, ctx: Context) -> NetStack:
+def stack_for(ctx: Context) -> NetStack:
     """The network that a task is in."""
     if isinstance(ctx, Task):
         found = ctx.ns.net
         if isinstance(found, NetStack):
             return found
-    return stack_of(kernel)
+    return stack_of(container_of(ctx))
 
 
 class InetSocket(IpSocket):
@@ -159,7 +160,7 @@ class InetSocket(IpSocket):
         self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
     ) -> None:
         super().__init__(kernel, ctx, family, kind, protocol, flags)
-        self.stack: NetStack = stack_for(kernel, ctx)
+        self.stack: NetStack = stack_for(ctx)
         self.hold: Hold | None = None
         self.is_addr_bound: bool = False  # bind gave the address (SOCK_BINDADDR_LOCK)
         self.is_port_bound: bool = False

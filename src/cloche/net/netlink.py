@@ -128,7 +128,7 @@ class NetlinkSocket(SocketFile):
 
     def __init__(self, kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> None:
         super().__init__(kernel, ctx, AF_NETLINK, kind, protocol, flags)
-        self.stack: NetStack = stack_for(kernel, ctx)
+        self.stack: NetStack = stack_for(ctx)
         self.pid: int = 0
         self.groups: int = 0
         self.dest_pid: int = 0

@@ -94,7 +94,7 @@ class PacketSocket(SocketFile):
 
     def __init__(self, kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> None:
         super().__init__(kernel, ctx, AF_PACKET, kind, protocol, flags)
-        self.stack: NetStack = stack_for(kernel, ctx)
+        self.stack: NetStack = stack_for(ctx)
         self.listens_to: int = swapped(protocol)
         self.ifindex: int = 0
         self.inbox: deque[Frame] = deque()
@@ -305,7 +305,7 @@ def swapped(value: int) -> int:
 
 def create_packet(kernel: Kernel, ctx: Context, kind: int, protocol: int, flags: int) -> PacketSocket:
     """packet_create.  Raises LinuxError."""
-    if not ctx.creds.capable_in(stack_for(kernel, ctx).user_ns, CAP_NET_RAW):
+    if not ctx.creds.capable_in(stack_for(ctx).user_ns, CAP_NET_RAW):
         raise LinuxError(EPERM)
     if kind not in (SOCK_RAW, SOCK_DGRAM, _SOCK_PACKET):
         raise LinuxError(ESOCKTNOSUPPORT)

@@ -43,11 +43,11 @@ from cloche.abi.socket import (
     TCP_SYN_SENT,
     TCP_USER_TIMEOUT,
 )
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Container, Kernel
 from cloche.mm.quota import BUFFER_BYTES, DESCRIPTORS, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
-from cloche.net.inet_base import NetStack, stack_of
+from cloche.net.inet_base import NetStack, stack_for
 from cloche.net.socket import (
     IN_WAKE,
     OUT_EVENTS,
@@ -400,7 +400,7 @@ class Publisher:
         except ValueError:
             host.close()
             return
-        stack = stack_of(self.kernel)
+        stack = stack_for(self.ctx)
         stack.count("TcpPassiveOpens")
         listener = self._find(stack, arrival)
         if (
@@ -436,8 +436,8 @@ class Publisher:
         return find_listener(stack, first, arrival.port) or find_listener(stack, second, arrival.port)
 
 
-def publish(kernel: Kernel, channel: socket.socket) -> Publisher:
-    """Take connections of the broker from now on; once the kernel is assembled."""
-    ctx = kernel.root_context
+def publish(container: Container, channel: socket.socket) -> Publisher:
+    """Take connections of the broker for a container from now on, once that has its root."""
+    ctx = container.root
     assert ctx is not None
-    return Publisher(kernel, ctx, channel)
+    return Publisher(container.kernel, ctx, channel)

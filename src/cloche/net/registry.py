@@ -105,7 +105,7 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
         if protocol == IPPROTO_UDPLITE:
             return UdpSocket(kernel, task, family, flags, IPPROTO_UDPLITE)
         if protocol == (IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6):
-            stack = stack_for(kernel, task)
+            stack = stack_for(task)
             gids = [task.creds.egid, *task.creds.groups]
             if not any(stack.ping_low <= gid <= stack.ping_high for gid in gids):
                 raise LinuxError(EACCES)

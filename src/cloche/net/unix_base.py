@@ -117,7 +117,7 @@ class UnixSocket(SocketFile):
         self.cred_of_peer: Ucred | None = None  # SO_PEERCRED
         self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in our queue
         self.waiting_limit: int = 64
-        self.stack: NetStack = stack_for(kernel, ctx)
+        self.stack: NetStack = stack_for(ctx)
         self.backlog = self.stack.parameters.numbers["unix/max_dgram_qlen"]
         names_of(self.stack).sockets[self] = None
 

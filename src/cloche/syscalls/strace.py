@@ -159,7 +159,7 @@ class Tracer:
             shown = hex(result)
         else:
             shown = str(result)
-        line = f"[{task.tid:5}] {text} = {shown}\n".encode(errors="replace")
+        line = f"[{task.own_tid:5}] {text} = {shown}\n".encode(errors="replace")
         try:
             os.write(self.fd, line)
         except OSError:

@@ -23,7 +23,7 @@ from cloche.fs.memfd import MemfdMount, memfd_create
 from cloche.fs.tmpfs import TmpFs
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Args, Container, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import path_arg, start_of
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.namei import check_open_how, do_open
@@ -176,16 +176,15 @@ def duplicate_at(task: Task, old: int, new: int, *, is_cloexec: bool) -> int:
 
 
 # -- memfd ---------------------------------------------------------------------------------------------------
-def memfd_mount(kernel: Kernel) -> MemfdMount | None:
+def memfd_mount(container: Container) -> MemfdMount | None:
     """The mount, seen nowhere, that memfds belong to."""
-    found = kernel.extra.get("memfd_mount")
-    if isinstance(found, MemfdMount):
-        return found
-    fs = kernel.memory_fs
+    fs = container.memory_fs
     if not isinstance(fs, TmpFs):
         return None
-    mount = MemfdMount(fs)
-    kernel.extra["memfd_mount"] = mount
+    if fs.memfds is None:
+        fs.memfds = MemfdMount(fs)
+    mount = fs.memfds
+    assert isinstance(mount, MemfdMount)
     return mount
 
 
@@ -195,7 +194,7 @@ def sys_memfd_create(task: Task, args: Args) -> int:
     name = task.thread.read_cstring(to_u64(args.a0), _MFD_NAME_MAX + 1)
     if name is None:
         return -EFAULT
-    place = memfd_mount(task.kernel)
+    place = memfd_mount(task.group.container)
     if place is None:
         return -ENOSYS
     limit = task.nofile_limit()

@@ -98,7 +98,7 @@ def sys_getrusage(task: Task, args: Args) -> int:
 def sys_sysinfo(task: Task, args: Args) -> int:
     """sysinfo(2)."""
     kernel = task.kernel
-    memory = MemoryFigures(kernel)
+    memory = MemoryFigures(task.group.container)
     loads = load_average(kernel, task)
     packed = pack_sysinfo(
         uptime_ns(kernel) // 1_000_000_000,

@@ -77,7 +77,7 @@ def sys_shmget(task: Task, args: Args) -> int:
         return found.ident
     if flags & SHM_HUGETLB:
         return -ENOMEM if task.creds.capable(CAP_IPC_LOCK) else -EPERM  # there are no huge pages
-    fs = task.kernel.memory_fs
+    fs = task.group.container.memory_fs
     if fs is None:
         return -ENOSYS
     return ids.create(task, fs, key, size, flags)

@@ -9,6 +9,7 @@ Order that callers keep: `release_posix_locks` at every close of a descriptor an
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ENOLCK
@@ -256,9 +257,15 @@ def end_lock_wait(table: LockTable, wait: LockWait) -> None:
 
 # -- /proc/locks ---------------------------------------------------------------------------------------------
 def proc_locks_text(
-    table: LockTable, file: FileDescription | None = None, files: object | None = None
+    table: LockTable,
+    shown: Callable[[int], int],
+    file: FileDescription | None = None,
+    files: object | None = None,
 ) -> str:
-    """The lines of /proc/locks (proc_locks(5)), or in fdinfo those of an open file and a table of descriptors."""
+    """The lines of /proc/locks (proc_locks(5)), or in fdinfo those of an open file and a table of descriptors.
+
+    `shown` gives a holder's pid as the reader sees it, 0: not at all.
+    """
     lines: list[str] = []
     prefix = "" if file is None else "lock:\t"
     for locks in table.inodes:
@@ -269,15 +276,21 @@ def proc_locks_text(
         for record in locks.record_list():
             if file is not None and record.owner is not file and record.owner is not files:
                 continue
+            pid = record.pid if record.is_ofd else shown(record.pid)
+            if not pid:
+                continue
             kind = "OFDLCK" if record.is_ofd else "POSIX "
             mode = "READ " if record.kind == F_RDLCK else "WRITE"
             end = "EOF" if record.end == OFFSET_MAX else str(record.end)
             lines.append(
-                f"{prefix}{len(lines) + 1}: {kind} ADVISORY  {mode} {record.pid} {where} {record.start} {end}\n"
+                f"{prefix}{len(lines) + 1}: {kind} ADVISORY  {mode} {pid} {where} {record.start} {end}\n"
             )
         for flock in locks.flocks:
             if file is not None and flock.file is not file:
                 continue
+            pid = shown(flock.pid)
+            if not pid:
+                continue
             mode = "READ " if flock.kind == LOCK_SH else "WRITE"
-            lines.append(f"{prefix}{len(lines) + 1}: FLOCK  ADVISORY  {mode} {flock.pid} {where} 0 EOF\n")
+            lines.append(f"{prefix}{len(lines) + 1}: FLOCK  ADVISORY  {mode} {pid} {where} 0 EOF\n")
     return "".join(lines)

@@ -5,28 +5,28 @@ from pathlib import Path
 import pytest
 
 from cloche.boot.memory_guard import HostKills
-from cloche.kernel.task import Kernel, SignalHandlers, ThreadGroup
+from cloche.kernel.task import Container, Kernel, SignalHandlers, ThreadGroup
 from cloche.platform.fake import FakePlatform
 
 
 def test_a_kill_by_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = tmp_path / "memory.events"
     events.write_text("low 0\nhigh 0\nmax 17\noom 1\noom_kill 0\noom_group_kill 0\n")
-    kernel = Kernel(FakePlatform(), 1)
+    container = Container(Kernel(FakePlatform(), 1), "test")
     with events.open("rb") as file:
-        watch = HostKills(kernel, file.fileno(), is_quiet=False)
-        group = ThreadGroup(kernel, 7, SignalHandlers())
+        watch = HostKills(container, file.fileno(), is_quiet=False)
+        group = ThreadGroup(container, 7, SignalHandlers())
         group.exit_status = 9
         watch.group_exits(group)  # somebody's SIGKILL
-        assert kernel.oom_kills == 0 and capsys.readouterr().err == ""
+        assert container.oom_kills == 0 and capsys.readouterr().err == ""
         events.write_text("low 0\noom_kill 1\n")
         group.exit_status = 15
         watch.group_exits(group)
-        assert kernel.oom_kills == 0
+        assert container.oom_kills == 0
         group.exit_status = 9
         watch.group_exits(group)
         watch.group_exits(group)
-    assert kernel.oom_kills == 1
+    assert container.oom_kills == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -34,4 +34,4 @@ def test_version_1(tmp_path: Path) -> None:
     control = tmp_path / "memory.oom_control"
     control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     with control.open("rb") as file:
-        assert HostKills(Kernel(FakePlatform(), 1), file.fileno(), is_quiet=True).seen == 3
+        assert HostKills(Container(Kernel(FakePlatform(), 1), "test"), file.fileno(), is_quiet=True).seen == 3

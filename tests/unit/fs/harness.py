@@ -6,7 +6,17 @@
 from cloche.abi.errno import LinuxError
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.task import Args, Handler, Kernel, ProcessGroup, Session, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.task import (
+    Args,
+    Container,
+    Handler,
+    Kernel,
+    ProcessGroup,
+    Session,
+    SignalHandlers,
+    Task,
+    ThreadGroup,
+)
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakePlatform, FakeProcess, FakeThread
@@ -27,6 +37,7 @@ class Guest:
     def __init__(self) -> None:
         self.platform = FakePlatform()
         self.kernel = Kernel(self.platform, 1)
+        self.container = Container(self.kernel, "test")
         self.signals: list[tuple[Task, int]] = []
         self.kernel.signal_hook = lambda task, signo: self.signals.append((task, signo))
         self.task = self.add_task(2)
@@ -38,7 +49,7 @@ class Guest:
         thread = FakeThread(process)
         _fs, root = make_root()
         if group is None:
-            group = ThreadGroup(self.kernel, pid, SignalHandlers())
+            group = ThreadGroup(self.container, pid, SignalHandlers())
             group.rlimits = [(-1, -1)] * 16
             group.rlimits[7] = (1024, 4096)
             session = Session(pid)
@@ -65,7 +76,7 @@ class Guest:
         group.tasks.append(task)
         if group.leader is None:
             group.leader = task
-        self.kernel.tasks[pid] = task
+        self.kernel.add_task(task)
         self.kernel.groups[group.tgid] = group
         return task
 

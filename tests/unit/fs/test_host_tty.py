@@ -18,7 +18,7 @@ from .harness import Guest
 class Fixture:
     def __init__(self) -> None:
         self.guest = Guest()
-        devpts_fs(self.guest.kernel)
+        devpts_fs(self.guest.container)
         self.screen, self.line = pty.openpty()
         host_tty.setraw(self.line)
         made = bridge_terminal(self.guest.task, self.guest.kernel, self.line, self.line)

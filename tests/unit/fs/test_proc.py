@@ -280,7 +280,8 @@ def test_pid_reuse_gives_another_directory(guest: ProcGuest) -> None:
 
 
 def test_init(guest: ProcGuest) -> None:
-    make_init(guest.kernel, guest.task, 0)
+    guest.kernel.next_pid = 1
+    make_init(guest.container, guest.task)
     assert b"1" in guest.names(b"/")
     assert len(guest.text(b"/1/stat").split()) == 52
     assert guest.text(b"/1/comm") == b"cloche-init\n"
@@ -322,7 +323,7 @@ def test_cpuinfo_is_cut(guest: ProcGuest) -> None:
 
 
 def test_meminfo_and_stat(guest: ProcGuest) -> None:
-    guest.kernel.memory_limit = 64 << 20
+    guest.container.memory_limit = 64 << 20
     guest.task.mm.process.rss = 0x8000  # type: ignore[attr-defined]
     lines = guest.text(b"/meminfo").split(b"\n")
     assert lines[0] == b"MemTotal:          65536 kB"
@@ -338,7 +339,7 @@ def test_sysctl(guest: ProcGuest) -> None:
     assert guest.text(b"/sys/kernel/ostype") == b"Linux\n"
     assert guest.text(b"/sys/kernel/hostname") == b"cloche\n"
     assert guest.write(b"/sys/kernel/hostname", b"other\n") == 6
-    assert guest.kernel.hostname == b"other"
+    assert guest.container.hostname == b"other"
     assert guest.write(b"/sys/kernel/pid_max", b"1000") == 4
     assert guest.kernel.pid_max == 1000
     # Root's capabilities do not override a parameter's mode.

@@ -53,7 +53,7 @@ class Fixture:
     def __init__(self) -> None:
         self.guest = Guest()
         self.task = self.guest.task
-        self.fs: DevptsFs = devpts_fs(self.guest.kernel)
+        self.fs: DevptsFs = devpts_fs(self.guest.container)
         root = self.fs.root_inode
         assert root is not None
         found = root.lookup(self.task, b"ptmx")

@@ -285,7 +285,7 @@ class TestFatal:
         assert world.task.group.pending.mask == sigbit(SIGCHLD)
 
     def test_init_survives_default_actions(self, world: World) -> None:
-        world.kernel.init = world.task.group
+        world.task.group.container.init = world.task.group
         killing.kill(world.task, 2, SIGTERM)
         killing.kill(world.task, 2, SIGKILL)
         world.interrupted()

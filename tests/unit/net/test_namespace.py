@@ -20,12 +20,12 @@ def net() -> Net:
 
 
 def test_a_new_network_is_empty(net: Net) -> None:
-    first = stack_of(net.kernel)
+    first = stack_of(net.container)
     server = net.socket(AF_INET, SOCK_STREAM)
     assert server.bind(net.task, pack_sockaddr_in(LOOPBACK4, 8080)) == 0
     server.listen(net.task, 1)
     unshare(net.task, CLONE_NEWNET)
-    second = stack_for(net.kernel, net.task)
+    second = stack_for(net.task)
     assert second is not first
     assert second.ino != first.ino
     assert not second.lo.is_up and second.lo.addresses4 == {}

@@ -70,14 +70,14 @@ def test_changes_need_the_capability(net: Net) -> None:
     down = message(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0, struct.pack("<BxHiII", 0, 0, 1, 0, 1))
     net.task.creds = Credentials(1000, 1000)
     assert struct.unpack_from("<i", ask(net, sock, down)[0][1])[0] == -EPERM
-    assert stack_of(net.kernel).lo.is_up
+    assert stack_of(net.container).lo.is_up
     net.task.creds = Credentials(0, 0, caps=1 << 12)
     assert struct.unpack_from("<i", ask(net, sock, down)[0][1])[0] == 0
-    assert not stack_of(net.kernel).lo.is_up
+    assert not stack_of(net.container).lo.is_up
 
 
 def test_an_address_on_lo_is_local(net: Net) -> None:
-    lo = stack_of(net.kernel).lo
+    lo = stack_of(net.container).lo
     sock = net.socket(AF_NETLINK, SOCK_RAW)
     addr = b"\x0a\1\2\3"
     assert not lo.is_local(addr)

@@ -90,7 +90,7 @@ def test_closing_a_listener_resets_and_refuses(net: Net) -> None:
     server.put()
     assert net.recv(accepted) == -ECONNRESET
     assert net.recv(waiting) == -ECONNREFUSED
-    stack = stack_of(net.kernel)
+    stack = stack_of(net.container)
     assert stack.listeners == {}
     assert stack.tuples == {}
 
@@ -109,7 +109,7 @@ def test_no_route_and_no_address(net: Net) -> None:
 
 def test_lo_down_is_no_network(net: Net) -> None:
     server = listener(net)
-    stack_of(net.kernel).lo.is_up = False
+    stack_of(net.container).lo.is_up = False
     client = net.socket(AF_INET, SOCK_STREAM)
     with pytest.raises(LinuxError) as error:
         client.connect(net.task, server.local_name(), is_nonblocking=True)
@@ -117,7 +117,7 @@ def test_lo_down_is_no_network(net: Net) -> None:
 
 
 def test_everything_is_given_back(net: Net) -> None:
-    stack = stack_of(net.kernel)
+    stack = stack_of(net.container)
     for order in range(4):
         one, two = pair(net)
         net.send(one, b"data")

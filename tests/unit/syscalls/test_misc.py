@@ -85,7 +85,7 @@ def test_usage(guest: Guest) -> None:
 
 
 def test_sysinfo(guest: Guest) -> None:
-    guest.kernel.memory_limit = 1 << 26
+    guest.container.memory_limit = 1 << 26
     out = guest.put(bytes(112))
     assert guest.call(sys_resource.sys_sysinfo, out) == 0
     fields = struct.unpack("<q3Q6QHHxxxxQQI", guest.get(out, 108))

@@ -8,7 +8,7 @@ from cloche.fs.storage import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.task import Args, Kernel, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.task import Args, Container, Kernel, SignalHandlers, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakePlatform, FakeProcess, FakeThread
@@ -25,8 +25,9 @@ class World:
 
     def __init__(self) -> None:
         self.kernel = Kernel(FakePlatform(), 2)
+        self.container = Container(self.kernel, "test")
         self.fs = TmpFs(self.kernel.alloc_dev(), StorageQuota())
-        self.kernel.memory_fs = TmpFs(self.kernel.alloc_dev(), StorageQuota())
+        self.container.memory_fs = TmpFs(self.kernel.alloc_dev(), StorageQuota())
         root = Dentry(b"", None, self.fs.root_inode)
         self.root = Path(Mount(1, self.fs, root), root)
         self.mount_ns = MountNamespace(self.root)
@@ -37,8 +38,8 @@ class World:
 
     def new_task(self, uid: int = 0, caps: int = 0) -> Task:
         """A task in a process of its own, with its own memory and descriptors."""
-        tid = self.kernel.alloc_pid()
-        group = ThreadGroup(self.kernel, tid, SignalHandlers())
+        tid = self.kernel.alloc_pid(self.container)
+        group = ThreadGroup(self.container, tid, SignalHandlers())
         group.rlimits = [(-1, -1)] * 16
         group.rlimits[7] = (64, 64)
         process = FakeProcess()
@@ -49,7 +50,7 @@ class World:
         task = Task(self.kernel, tid, group, creds, fs, self.mount_ns, FdTable(), space, thread)
         task.mem = UserMemory(thread)
         group.tasks.append(task)
-        self.kernel.tasks[tid] = task
+        self.kernel.add_task(task)
         self.kernel.groups[tid] = group
         return task
 
