@@ -11,6 +11,7 @@ from cloche.abi.fcntl import O_RDWR
 from cloche.abi.poll import POLLHUP, POLLIN, POLLRDNORM
 from cloche.abi.wait import PIDFD_NONBLOCK
 from cloche.fs.anon import AnonFile
+from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import Context, FileDescription
@@ -50,8 +51,13 @@ class PidFile(AnonFile):
             return -1
         return self.thread.tid if self.thread is not None else self.group.tgid
 
-    def fdinfo(self) -> str:
-        return f"Pid:\t{self.pid()}\nNSpid:\t{self.pid()}\n"
+    def fdinfo_in(self, view: PidNamespace | None) -> str:
+        """`fdinfo` with the pids that a pid namespace has (pidfd_show_fdinfo)."""
+        pid, deepest = self.pid(), self.group.pid_ns
+        if pid < 0:
+            return "Pid:\t-1\nNSpid:\t-1\n"
+        numbers = pids_below(view, deepest, pid) if pid_in(view, pid) else [0]
+        return f"Pid:\t{pid_in(view, pid)}\nNSpid:\t" + "\t".join([str(number) for number in numbers]) + "\n"
 
 
 def pidfd_group(file: FileDescription) -> ThreadGroup:

@@ -15,7 +15,8 @@ from cloche.abi.poll import POLLERR, POLLIN, POLLPRI, POLLRDNORM
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
-from cloche.fs.proc_system import LOCK_TABLE
+from cloche.fs.pidfd import PidFile
+from cloche.fs.proc_system import LOCK_TABLE, pid_shower
 from cloche.fs.proc_table import (
     PIECES,
     PLAIN_FILES,
@@ -604,11 +605,13 @@ class FdInfoFile(TaskFile):
             raise LinuxError(ENOENT)
         flags = file.flags & ~UNSEEN_FLAGS | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
         mount = file.path.mount.ident if file.path is not None else 0
+        view = reader_of(ctx).pid_ns
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
         locks = task.kernel.extra.get(LOCK_TABLE)
         if isinstance(locks, LockTable):
-            head += proc_locks_text(locks, pid_shower(reader_of(ctx).pid_ns), file, task.files)
-        return (head + file.fdinfo()).encode("utf-8", "surrogateescape")
+            head += proc_locks_text(locks, pid_shower(view), file, task.files)
+        more = file.fdinfo_in(view) if isinstance(file, PidFile) else file.fdinfo()
+        return (head + more).encode("utf-8", "surrogateescape")
 
 
 class FdInfoDir(TaskDir):

@@ -102,7 +102,9 @@ class Channel:
         """
         try:
             data, ancillary, flags, _address = self.sock.recvmsg(
-                _READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | (0 if is_waiting else socket.MSG_DONTWAIT)
+                _READ_BYTES,
+                _ANCILLARY_BYTES,
+                socket.MSG_CMSG_CLOEXEC | (0 if is_waiting else socket.MSG_DONTWAIT),
             )
         except BlockingIOError:
             return []

@@ -80,7 +80,12 @@ def is_open(fd: int) -> bool:
 def test_descriptors_go_with_their_message() -> None:
     first, second = os.pipe()
     decoder = Decoder()
-    frames = HELLO + protocol.request(1, "a", {}, 1) + protocol.request(2, "b", {}) + protocol.request(3, "c", {}, 1)
+    frames = (
+        HELLO
+        + protocol.request(1, "a", {}, 1)
+        + protocol.request(2, "b", {})
+        + protocol.request(3, "c", {}, 1)
+    )
     found = decoder.feed(frames, [first, second])
     assert [message.fds for message in found] == [[], [first], [], [second]]
     for message in found:
