@@ -110,7 +110,7 @@ class Nursery(World):
             "blocked": task.blocked,
             "lent": task.lent_to,
             "undo list": None if task.undo_list is None else task.undo_list.users,
-            "zombies": kernel.zombies,
+            "counted": self.container.task_count,
         }
 
 
