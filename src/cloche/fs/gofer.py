@@ -363,7 +363,7 @@ class GoferDir(GoferInode):
         self.host.client.unlink(self.fid(), name)
         self._removed(name)
         inode.lost_name(self, name)
-        if inode.users == 0 and not inode.has_address:
+        if inode.openers == 0 and not inode.has_address:
             self.host.unpark(inode)
             inode.close_fds()
 
@@ -408,7 +408,7 @@ class GoferDir(GoferInode):
                 target.nlink = 1
                 target.drop_fid()
             target.lost_name(new_dir, new_name)
-            if target.users == 0 and not target.has_address:
+            if target.openers == 0 and not target.has_address:
                 self.host.unpark(target)
                 target.close_fds()
         inode.moved(self, name, new_dir, new_name)

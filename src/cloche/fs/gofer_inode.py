@@ -224,7 +224,7 @@ class GoferInode(Inode):
         self.read_fd: int = -1
         self.write_fd: int = -1
         self.pin: int = 0  # a fid for the open file itself, whatever its name
-        self.users: int = 0  # open file descriptions
+        self.openers: int = 0  # GoferFiles, not all of `users`: who may need the descriptors
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
         self.content_key: int = next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
@@ -572,14 +572,14 @@ class GoferInode(Inode):
 
     def add_user(self) -> None:
         """An open file description more."""
-        self.users += 1
-        if self.users == 1:
+        self.openers += 1
+        if self.openers == 1:
             self.host.unpark(self)
 
     def drop_user(self) -> None:
         """An open file description less."""
-        self.users -= 1
-        if self.users == 0:
+        self.openers -= 1
+        if self.openers == 0:
             self.host.park(self)
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
