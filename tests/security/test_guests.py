@@ -395,7 +395,20 @@ def test_python_of_the_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["fallocate", "random", "zero", "vectors", "between", "locks", "areas", "epolls", "poll", "pages"]
+    "kind",
+    [
+        "fallocate",
+        "random",
+        "zero",
+        "vectors",
+        "between",
+        "locks",
+        "areas",
+        "epolls",
+        "poll",
+        "pages",
+        "arguments",
+    ],
 )
 def test_one_call_holds_nobody(folder: Path, kind: str) -> None:
     """As long a call as there can be, while another process makes short ones; the sentry's meter judges."""

@@ -6,7 +6,6 @@ the areas, fills them and jumps to the entry point without coming back.
 """
 
 from cloche.abi.errno import (
-    E2BIG,
     EACCES,
     EAGAIN,
     EIO,
@@ -214,21 +213,10 @@ def release_image(image: ExecImage) -> None:
         image.interpreter.file.put()
 
 
-def check_arg_size(task: Task, argv: list[bytes], envp: list[bytes]) -> None:
-    """Raises LinuxError(E2BIG) over a quarter of the stack limit, as fs/exec.c."""
+def argument_room(task: Task) -> int:
+    """Bytes that the strings and their pointers may take: a quarter of the stack limit (fs/exec.c)."""
     limit = task.group.rlimit(RLIMIT_STACK)
-    room = max(131072, min((8 << 20) * 3 // 4, limit // 4 if limit >= 0 else 1 << 40))
-    total = 0
-    for text in argv:
-        total += len(text) + 9
-        if len(text) >= MAX_ARG_STRLEN:
-            raise LinuxError(E2BIG)
-    for text in envp:
-        total += len(text) + 9
-        if len(text) >= MAX_ARG_STRLEN:
-            raise LinuxError(E2BIG)
-    if total > room:
-        raise LinuxError(E2BIG)
+    return max(131072, min((8 << 20) * 3 // 4, limit // 4 if limit >= 0 else 1 << 40))
 
 
 def begin_exec(
@@ -244,7 +232,6 @@ def begin_exec(
     kernel = task.kernel
     if not argv:
         argv = [b""]
-    check_arg_size(task, argv, envp)
     image = prepare(task, kernel, path, name, argv, name, is_unreachable=is_unreachable)
     if image.is_doomed():
         release_image(image)

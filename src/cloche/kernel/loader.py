@@ -6,7 +6,8 @@ Everything in the file is hostile: every field is range-checked before use.
 """
 
 import os
-from struct import Struct
+from itertools import accumulate
+from struct import Struct, pack
 from typing import Final
 
 from cloche.abi.errno import EIO, ENOEXEC, ENOMEM, LinuxError
@@ -219,18 +220,12 @@ def build_stack(
 
     Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.
     """
-    strings = bytearray()
-    offsets: list[int] = []
-    for text in contents.argv:
-        offsets.append(len(strings))
-        strings += text
-        strings.append(0)
-    env_offset = len(strings)
-    env_offsets: list[int] = []
-    for text in contents.envp:
-        env_offsets.append(len(strings))
-        strings += text
-        strings.append(0)
+    # There may be hundreds of thousands of them: no loop of our own looks at each.
+    count = len(contents.argv)
+    strings = bytearray(b"\0".join([*contents.argv, *contents.envp, b""]))
+    lengths = [len(text) + 1 for text in contents.argv]
+    env_offset = sum(lengths)
+    lengths += [len(text) + 1 for text in contents.envp]
     env_end = len(strings)
     execfn_offset = len(strings)
     strings += contents.execfn + b"\0"
@@ -248,13 +243,10 @@ def build_stack(
     words = 1 + len(contents.argv) + 1 + len(contents.envp) + 1 + 2 * len(vectors)
     sp = (extra_at - 8 * words) & ~15
     out = bytearray()
-    out += _Q.pack(len(contents.argv))
-    for offset in offsets:
-        out += _Q.pack(strings_at + offset)
-    out += _Q.pack(0)
-    for offset in env_offsets:
-        out += _Q.pack(strings_at + offset)
-    out += _Q.pack(0)
+    pointers = list(accumulate(lengths, initial=strings_at))
+    out += _Q.pack(count)
+    out += pack(f"<{count}Q", *pointers[:count]) + bytes(8)
+    out += pack(f"<{len(contents.envp)}Q", *pointers[count:-1]) + bytes(8)
     raw_auxv = b"".join([_QQ.pack(key, value & 0xFFFFFFFFFFFFFFFF) for key, value in vectors])
     out += raw_auxv
     mm.auxv = raw_auxv

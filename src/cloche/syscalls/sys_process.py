@@ -8,7 +8,6 @@ from cloche.abi.errno import (
     EACCES,
     EAGAIN,
     EBADF,
-    EFAULT,
     EINVAL,
     ENOENT,
     ENOSYS,
@@ -23,18 +22,17 @@ from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, 
 from cloche.kernel.answers import grant
 from cloche.kernel.blocking import DEAD
 from cloche.kernel.clone import CloneArgs, do_clone
-from cloche.kernel.exec import begin_exec, lookup_for_exec
+from cloche.kernel.exec import lookup_for_exec
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.robust_exit import exit_robustly
 from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
+from cloche.syscalls.exec_args import start_exec
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Path
 
 SIGCHLD: Final = 17
-MAX_ARG_STRINGS: Final = 0x7FFFFF
-MAX_ARG_BYTES: Final = 6 << 20
 _CLONE_ARGS: Final = Struct("<11Q")
 CLONE_ARGS_SIZE_VER0: Final = 64
 
@@ -216,66 +214,11 @@ def sys_clone3(task: Task, args: Args) -> int:
 
 
 # -- exec ----------------------------------------------------------------------------------------------------
-def read_string_array(task: Task, addr: int) -> list[bytes]:
-    """argv or envp, NULL for an empty one.  Raises LinuxError(EFAULT, E2BIG)."""
-    if addr == 0:
-        return []
-    mem = task.user_memory()
-    pointers: list[int] = []
-    at = addr
-    while True:
-        room = 4096 - (at & 4095)
-        raw = mem.read_some(at, room if room >= 8 else 8)
-        usable = len(raw) & ~7
-        if usable == 0:
-            raise LinuxError(EFAULT)
-        done = False
-        for index in range(0, usable, 8):
-            pointer = int.from_bytes(raw[index : index + 8], "little")
-            if pointer == 0:
-                done = True
-                break
-            pointers.append(pointer)
-        if done:
-            break
-        if len(pointers) > MAX_ARG_STRINGS or len(pointers) * 8 > MAX_ARG_BYTES:
-            raise LinuxError(E2BIG)
-        at += usable
-    texts: list[bytes] = []
-    window = b""
-    window_at = 0
-    total = 0
-    for pointer in pointers:
-        offset = pointer - window_at
-        end = window.find(b"\0", offset) if 0 <= offset < len(window) else -1
-        if end < 0:
-            window = mem.read_some(pointer, 8192 - (pointer & 4095))
-            window_at = pointer
-            offset = 0
-            end = window.find(b"\0")
-        if end >= 0:
-            text = window[offset:end]
-        else:
-            found = task.thread.read_cstring(pointer, 131072)
-            if found is None:
-                raise LinuxError(EFAULT)
-            if len(found) >= 131072:
-                raise LinuxError(E2BIG)
-            text = found
-        texts.append(text)
-        total += len(text) + 9
-        if total > MAX_ARG_BYTES:
-            raise LinuxError(E2BIG)
-    return texts
-
-
 def sys_execve(task: Task, args: Args) -> int:
     """execve(2)."""
     name = task.user_memory().read_cstring(to_u64(args.a0))
     path = lookup_for_exec(task, None, name)
-    argv = read_string_array(task, to_u64(args.a1))
-    envp = read_string_array(task, to_u64(args.a2))
-    return begin_exec(task, path, name, argv, envp)
+    return start_exec(task, path, name, to_u64(args.a1), to_u64(args.a2))
 
 
 def sys_execveat(task: Task, args: Args) -> int:
@@ -304,9 +247,8 @@ def sys_execveat(task: Task, args: Args) -> int:
         path = path_lookup(task, start, name, 0 if flags & AT_SYMLINK_NOFOLLOW else LOOKUP_FOLLOW)
         if path.inode().is_symlink():
             return -40  # ELOOP
-    argv = read_string_array(task, to_u64(args.a2))
-    envp = read_string_array(task, to_u64(args.a3))
-    return begin_exec(task, path, shown, argv, envp, is_unreachable=is_unreachable)
+    argv, envp = to_u64(args.a2), to_u64(args.a3)
+    return start_exec(task, path, shown, argv, envp, is_unreachable=is_unreachable)
 
 
 # -- exit and wait ---------------------------------------------------------------------------------------------

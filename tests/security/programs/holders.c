@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define MIB (1L << 20)
+#define PAGE 4096L
 
 static char *memory(long bytes)
 {
@@ -115,6 +116,11 @@ static long attack(const char *kind)
             set[fd / 8] |= 1 << fd % 8;
         struct timeval none = {0, 0};
         result += syscall(SYS_select, (int)n, NULL, NULL, set, &none) >= 0;
+    } else if (!strcmp(kind, "arguments")) { /* each in another page than the one before */
+        char *m = memory(4 * PAGE), **v = calloc(200001, sizeof *v);
+        for (int i = 0; i < 200000; i++)
+            v[i] = m + i % 2 * 2 * PAGE;
+        execv("/bin/true", v);
     } else if (!strcmp(kind, "epolls")) {
         static struct epoll_event in = {EPOLLIN};
         int e[5][24], p[2]; /* 24^4 ways, were they not limited */

@@ -1,0 +1,130 @@
+"""The arguments of execve(2), read out of guest memory in slices (I8).
+
+There may be hundreds of thousands of them, and their pointers lead wherever the guest likes; so the pointers are read
+by the page, and the pages of the strings are kept while they are few.  As in Linux only a fatal signal ends it.
+"""
+
+from struct import unpack
+from typing import Final
+
+from cloche.abi.errno import E2BIG, EFAULT, LinuxError
+from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, SLICE_NS, Blocked, TaskBase, end_wait, next_slice
+from cloche.kernel.exec import MAX_ARG_STRLEN, argument_room, begin_exec
+from cloche.kernel.task import Task
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.usermem import UserMemory
+from cloche.vfs.objects import Path
+
+_PAGE: Final = 4096
+_KEPT: Final = 64  # pages
+_BATCH: Final = 64  # strings between two looks at the clock
+_POINTER: Final = 8
+
+
+class StringArray:
+    """argv or envp (NULL: an empty one), as far as it has been read."""
+
+    def __init__(self, addr: int) -> None:
+        self.at: int = addr  # the next pointer, 0 when all are read
+        self.pointers: list[int] = []
+        self.texts: list[bytes] = []
+
+    def read_pointers(self, mem: UserMemory, room: int) -> None:
+        """Those up to the end of a page.  Raises LinuxError(EFAULT, E2BIG)."""
+        raw = mem.read_some(self.at, max(_PAGE - (self.at & _PAGE - 1), _POINTER))
+        count = len(raw) // _POINTER
+        if count == 0:
+            raise LinuxError(EFAULT)
+        words: tuple[int, ...] = unpack(f"<{count}Q", raw[: count * _POINTER])
+        if 0 in words:
+            words = words[: words.index(0)]
+            self.at = 0
+        else:
+            self.at += count * _POINTER
+        self.pointers += words
+        if len(self.pointers) * _POINTER > room:
+            raise LinuxError(E2BIG)
+
+
+class ExecArguments(Blocked):
+    """An execve that reads its arguments and goes on with `begin_exec`."""
+
+    def __init__(
+        self, task: Task, path: Path, name: bytes, argv: int, envp: int, *, is_unreachable: bool
+    ) -> None:
+        super().__init__()
+        self.path: Path = path
+        self.name: bytes = name
+        self.is_unreachable: bool = is_unreachable
+        self.argv: StringArray = StringArray(argv)
+        self.envp: StringArray = StringArray(envp)
+        self.room: int = argument_room(task)
+        self.pages: dict[int, bytes] = {}  # by address; shorter where memory ends
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        mem = task.user_memory()
+        end_ns = monotonic_ns() + SLICE_NS
+        while self._step(mem, self.argv) or self._step(mem, self.envp):
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        end_wait(task, self)  # begin_exec may wait by itself
+        argv, envp = self.argv.texts, self.envp.texts
+        return begin_exec(task, self.path, self.name, argv, envp, is_unreachable=self.is_unreachable)
+
+    def interrupted(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        return -ERESTARTNOHAND if task.is_kill_pending else BLOCKED
+
+    def _step(self, mem: UserMemory, array: StringArray) -> bool:
+        """Read some of an array; False if all of it has been read.  Raises LinuxError(EFAULT, E2BIG)."""
+        if array.at:
+            array.read_pointers(mem, self.room)
+            return True
+        done = len(array.texts)
+        batch = array.pointers[done : done + _BATCH]
+        for pointer in batch:
+            text = self._text(mem, pointer)
+            array.texts.append(text)
+            self.room -= len(text) + 1 + _POINTER
+        if self.room < 0:
+            raise LinuxError(E2BIG)
+        return bool(batch)
+
+    def _text(self, mem: UserMemory, addr: int) -> bytes:
+        """The string at `addr`, usually within one page."""
+        start = addr & _PAGE - 1
+        page = self._page(mem, addr - start)
+        end = page.find(b"\0", start)
+        if end >= 0:
+            return page[start:end]
+        parts = [page[start:]]
+        length = len(parts[0])
+        while len(page) == _PAGE and length < MAX_ARG_STRLEN:
+            addr = (addr & ~(_PAGE - 1)) + _PAGE
+            page = self._page(mem, addr)
+            end = page.find(b"\0")
+            parts.append(page if end < 0 else page[:end])
+            length += len(parts[-1])
+            if end >= 0:
+                break
+        if length >= MAX_ARG_STRLEN:
+            raise LinuxError(E2BIG)
+        if end < 0:
+            raise LinuxError(EFAULT)
+        return b"".join(parts)
+
+    def _page(self, mem: UserMemory, addr: int) -> bytes:
+        page = self.pages.get(addr)
+        if page is None:
+            if len(self.pages) >= _KEPT:
+                self.pages.clear()
+            page = self.pages[addr] = mem.read_some(addr, _PAGE)
+        return page
+
+
+def start_exec(
+    task: Task, path: Path, name: bytes, argv: int, envp: int, *, is_unreachable: bool = False
+) -> int:
+    """Run the program at `path`: what `begin_exec` gives, or BLOCKED.  Raises LinuxError."""
+    return ExecArguments(task, path, name, argv, envp, is_unreachable=is_unreachable).retry(task)
