@@ -408,6 +408,7 @@ def test_python_of_the_tests() -> None:
         "poll",
         "pages",
         "arguments",
+        "submit",
     ],
 )
 def test_one_call_holds_nobody(folder: Path, kind: str) -> None:

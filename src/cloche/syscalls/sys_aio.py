@@ -30,19 +30,21 @@ from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_count, aio_table, ring_bytes
 from cloche.fs.eventfd import EventFile
-from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
 from cloche.kernel.task import Args, Task, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter, UserIovIter
 from cloche.syscalls.args import can_read, can_write, data_file
+from cloche.syscalls.long_io import is_killed
 from cloche.syscalls.sys_poll import set_user_sigmask
 from cloche.syscalls.sys_rw import accessed, check_rwf, modified, positioned_write, user_segments
 from cloche.vfs.objects import FileDescription
 
 _MAX_EVENTS: Final = 0x10000000 // IO_EVENT_SIZE
-_STEP: Final = 1 << 20  # bytes that a read takes through the sentry at once
 _READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
+_TRANSFERS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PWRITE, IOCB_CMD_PREADV, IOCB_CMD_PWRITEV)
+_MORE: Final = -(1 << 41)  # a transfer goes on
 _MAX_CONTEXTS: Final = 1024  # of an address space
 
 
@@ -114,6 +116,14 @@ class _Submission:
         task.user_memory().write_u32(address + IOCB_KEY_OFFSET, KIOCB_KEY)
         self.request: Request = Request(address, fields[0], notify)
         self.segments: list[tuple[int, int]] = []
+        self.source: UserIovIter | None = None  # of a write
+        self.index: int = 0  # where a read is in the segments
+        self.at: int = 0
+        self.done: int = 0
+
+    def may_wait(self) -> bool:
+        """Whether a transfer that finds nothing, and has moved nothing, waits."""
+        return self.file.flags & O_NONBLOCK == 0 and self.rw_flags & RWF_NOWAIT == 0
 
     def prepare(self, task: Task) -> None:
         """The checks of a read or write, whose failure io_submit itself reports.  Raises LinuxError."""
@@ -132,76 +142,145 @@ class _Submission:
                 raise LinuxError(EFAULT)
             self.segments = [(self.buffer, min(self.length, MAX_RW_COUNT))]
 
-    def transfer(self, task: TaskBase) -> int:
-        """The read or write: its result, -EAGAIN to wait."""
-        assert isinstance(task, Task)
+    def transfer(self, task: Task) -> int:
+        """A piece of the read or write: the result of all of it, -EAGAIN to wait, or _MORE."""
         try:
             return self._read(task) if self.opcode in _READS else self._write(task)
         except LinuxError as error:
-            return -error.errno
+            return self.done if self.done else -error.errno
 
     def _write(self, task: Task) -> int:
-        file = self.file
-        source = UserIovIter(task.user_memory(), self.segments)
-        if file.is_seekable():
-            return positioned_write(task, file, source, self.offset, self.rw_flags)
-        result = file.write(task, source, self.rw_flags)
-        if result > 0:
-            modified(file)
-        return result
+        file, source = self.file, self.source
+        if source is None:
+            source = self.source = UserIovIter(task.user_memory(), self.segments)
+        if not file.is_seekable():
+            result = file.write(task, source, self.rw_flags)
+            if result > 0:
+                modified(file)
+            return result
+        wanted = min(source.remaining(), SLICE_BYTES)
+        hidden = source.narrow(SLICE_BYTES)
+        try:
+            result = positioned_write(task, file, source, self.offset + self.done, self.rw_flags)
+        finally:
+            source.widen(hidden)
+        if result < 0:
+            return self.done if self.done else result
+        self.done += result
+        return _MORE if hidden and result == wanted else self.done
 
     def _read(self, task: Task) -> int:
         """Copies out at once: the event has to say what became of it."""
-        file, done = self.file, 0
-        for base, length in self.segments:
-            at = 0
-            while at < length:
-                want = min(length - at, _STEP)
-                sink = KernelIovIter(capacity=want)
-                if file.is_seekable():
-                    result = file.pread(task, sink, self.offset + done, self.rw_flags)
-                else:
-                    result = file.read(task, sink, self.rw_flags)
-                if result <= 0:
-                    return done if done else result
-                put = task.user_memory().process.write(base + at, bytes(sink.sink))
-                done += put
-                at += put
-                if put < result:
-                    return done if done else -EFAULT
-                accessed(file)
-                if result < want:
-                    return done
-        return done
+        file = self.file
+        while self.index < len(self.segments):
+            base, length = self.segments[self.index]
+            if self.at >= length:
+                self.index += 1
+                self.at = 0
+                continue
+            wanted = min(length - self.at, SLICE_BYTES)
+            sink = KernelIovIter(capacity=wanted)
+            if file.is_seekable():
+                result = file.pread(task, sink, self.offset + self.done, self.rw_flags)
+            else:
+                result = file.read(task, sink, self.rw_flags)
+            if result <= 0:
+                return self.done if self.done else result
+            put = task.user_memory().process.write(base + self.at, bytes(sink.sink))
+            self.done += put
+            self.at += put
+            if put < result:
+                return self.done if self.done else -EFAULT
+            accessed(file)
+            return _MORE if result == wanted else self.done
+        return self.done
 
 
-class SubmitWait(Blocked):
-    """io_submit whose transfer waits for a pipe or its kin.
+class Submit(Blocked):
+    """An io_submit: it works in slices, and waits where a transfer has to wait for a pipe or its kin."""
 
-    What comes after it is not submitted by this call, whose result says so.
-    """
-
-    def __init__(self, context: AioContext, current: _Submission, done: int) -> None:
+    def __init__(self, context: AioContext, count: int, addr: int) -> None:
         super().__init__()
         self.context: AioContext = context
-        self.current: _Submission = current
-        self.file: FileDescription = current.file.get()
-        self.done: int = done
+        self.count: int = count
+        self.addr: int = addr
+        self.done: int = 0
+        self.current: _Submission | None = None  # holds a reference to its file
+        self.is_waiting: bool = False
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
-        result = self.current.transfer(task)
-        if result == -EAGAIN:
-            return BLOCKED
-        self.context.complete(self.current.request, result)
-        return self.done + 1
+        end_ns = monotonic_ns() + SLICE_NS
+        while True:
+            one = self.current
+            if one is None:
+                if self.done >= self.count:
+                    return self.done
+                error = self._begin(task)
+                if error:
+                    return self.done if self.done else -error
+                one = self.current
+            if one is not None:
+                result = one.transfer(task)
+                queue = one.file.wait_queue()
+                if result == -EAGAIN and one.may_wait() and queue is not None:
+                    if self.is_waiting:
+                        return BLOCKED
+                    self.is_waiting = True
+                    self.has_slices = False
+                    return block_on(task, self, queue)
+                if self.is_waiting:
+                    self.is_waiting = False
+                    for each in self.queues:
+                        each.remove(task.waiter)
+                    self.queues.clear()
+                if result != _MORE:
+                    self._end_current(result)
+            if monotonic_ns() >= end_ns and self.done < self.count:
+                return next_slice(task, self)
+
+    def _begin(self, task: Task) -> int:
+        """Take the next iocb; `current` is what is left to transfer.  An errno: it was not submitted."""
+        one: _Submission | None = None
+        try:
+            if self.context.is_dead:
+                return EINVAL
+            address = task.user_memory().read_u64(self.addr + 8 * self.done)
+            one = _Submission(task, self.context, address)
+            if one.opcode in _TRANSFERS:
+                one.prepare(task)
+                one.file.get()
+                self.current = one
+            else:
+                _submit_one(task, self.context, one)
+                self.done += 1
+        except LinuxError as error:
+            if one is not None:
+                one.request.abandon()
+            return error.errno
+        return 0
+
+    def _end_current(self, result: int) -> None:
+        one = self.current
+        if one is not None:
+            self.current = None
+            self.context.complete(one.request, result)
+            self.done += 1
+            one.file.put()
 
     def interrupted(self, task: TaskBase) -> int:
-        self.context.complete(self.current.request, -EINTR)
-        return self.done + 1
+        one = self.current
+        if not self.is_waiting and not is_killed(task):
+            return BLOCKED
+        if one is not None:
+            self._end_current(one.done if one.done else -EINTR)
+        return self.done
 
     def finished(self, task: TaskBase) -> None:
-        self.file.put()
+        one = self.current
+        if one is not None:
+            self.current = None
+            one.file.put()
 
 
 def _poll(task: Task, context: AioContext, one: _Submission) -> None:
@@ -222,17 +301,10 @@ def _poll(task: Task, context: AioContext, one: _Submission) -> None:
     queue.add(request, mask)
 
 
-def _submit_one(task: Task, context: AioContext, one: _Submission) -> int:
-    """0, or BLOCKED when it has to wait.  Raises LinuxError: it was not submitted."""
+def _submit_one(task: Task, context: AioContext, one: _Submission) -> None:
+    """What is no transfer.  Raises LinuxError: it was not submitted."""
     opcode = one.opcode
-    if opcode in (IOCB_CMD_PREAD, IOCB_CMD_PWRITE, IOCB_CMD_PREADV, IOCB_CMD_PWRITEV):
-        one.prepare(task)
-        result = one.transfer(task)
-        may_wait = one.file.flags & O_NONBLOCK == 0 and one.rw_flags & RWF_NOWAIT == 0
-        if result == -EAGAIN and may_wait and one.file.wait_queue() is not None:
-            return BLOCKED
-        context.complete(one.request, result)
-    elif opcode in (IOCB_CMD_FSYNC, IOCB_CMD_FDSYNC):
+    if opcode in (IOCB_CMD_FSYNC, IOCB_CMD_FDSYNC):
         if one.buffer or one.offset or one.length or one.rw_flags:
             raise LinuxError(EINVAL)
         result = one.file.fsync(task, is_data_only=opcode == IOCB_CMD_FDSYNC)
@@ -243,7 +315,6 @@ def _submit_one(task: Task, context: AioContext, one: _Submission) -> int:
         _poll(task, context, one)
     else:
         raise LinuxError(EINVAL)
-    return 0
 
 
 def sys_io_submit(task: Task, args: Args) -> int:
@@ -252,24 +323,7 @@ def sys_io_submit(task: Task, args: Args) -> int:
     if count < 0:
         return -EINVAL
     context = _context(task, args.a0)
-    mem = task.user_memory()
-    count = min(count, context.capacity)
-    done = 0
-    while done < count:
-        one: _Submission | None = None
-        try:
-            one = _Submission(task, context, mem.read_u64(addr + 8 * done))
-            result = _submit_one(task, context, one)
-        except LinuxError as error:
-            if one is not None:
-                one.request.abandon()
-            return done if done else -error.errno
-        if result == BLOCKED:
-            queue = one.file.wait_queue()
-            assert queue is not None
-            return block_on(task, SubmitWait(context, one, done), queue)
-        done += 1
-    return done
+    return Submit(context, min(count, context.capacity), addr).retry(task)
 
 
 def sys_io_cancel(task: Task, args: Args) -> int:

@@ -2,6 +2,7 @@
  * makes short calls.  The sentry's own meter judges (CLOCHE_STRICT): a handler that held the loop too long ends all. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -121,6 +122,18 @@ static long attack(const char *kind)
         for (int i = 0; i < 200000; i++)
             v[i] = m + i % 2 * 2 * PAGE;
         execv("/bin/true", v);
+    } else if (!strcmp(kind, "submit")) { /* many requests, and a large one */
+        static struct iocb one[2000], *all[2000];
+        aio_context_t context = 0;
+        int fd = file("/tmp/submit");
+        char *m = memory(256 * MIB);
+        syscall(SYS_io_setup, 2000, &context);
+        for (int i = 0; i < 2000; i++) {
+            one[i] = (struct iocb){.aio_fildes = fd, .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_buf = (long)m, .aio_nbytes = 65536};
+            all[i] = one + i;
+        }
+        one[1].aio_nbytes = 256 * MIB;
+        result = syscall(SYS_io_submit, context, 2000, all);
     } else if (!strcmp(kind, "epolls")) {
         static struct epoll_event in = {EPOLLIN};
         int e[5][24], p[2]; /* 24^4 ways, were they not limited */
