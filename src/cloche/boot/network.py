@@ -71,6 +71,7 @@ class NetFile(GeneratedInode):
         super().__init__(fs, 0o444)
         self.kernel: Kernel = kernel
         self.text: NetText = text
+        self.is_by_segment = True
 
     def generate(self, ctx: Context) -> bytes:
         return self.text(stack_for(ctx))

@@ -110,6 +110,9 @@ class ZeroDevice(MemoryDevice):
 class FullDevice(ZeroDevice):
     """/dev/full: zeros to read, no room to write."""
 
+    def takes_nowait(self) -> bool:
+        return False
+
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         return -ENOSPC
 

@@ -11,7 +11,7 @@ from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import new_devpts
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.proc import proc_fs
-from cloche.fs.storage import StorageQuota
+from cloche.fs.storage import PAGE, StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, check_option, parse_options
@@ -47,7 +47,9 @@ class _Factories:
         options = parse_options(data, total, ctx.creds)
         if options.size < 0:
             options.size = total // 2  # as Linux does
-        return TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options)
+        made = TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options)
+        made.default_pages = total // 2 // PAGE
+        return made
 
     def ramfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         options = TmpfsOptions()

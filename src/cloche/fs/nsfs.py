@@ -8,7 +8,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN
-from cloche.abi.errno import EINVAL, ENOENT, EPERM, ESRCH, LinuxError
+from cloche.abi.errno import EINVAL, ENOENT, EPERM, ESPIPE, ESRCH, LinuxError
 from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFREG
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -71,6 +71,9 @@ class NamespaceInode(Inode):
 
 class NamespaceDescription(FileDescription):
     """An open namespace: setns(2) and the NS_GET ioctls take it."""
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        return -ESPIPE  # there is no llseek, though pread finds out only later
 
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
         inode = self.inode

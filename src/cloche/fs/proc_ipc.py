@@ -96,7 +96,8 @@ def sysvipc_dir(fs: PseudoFs, kernel: Kernel) -> StaticDir:
     """The directory with its three files."""
     producers = _Producers(kernel)
     made = StaticDir(fs)
-    made.add(b"msg", GeneratedFile(fs, producers.msg))
-    made.add(b"sem", GeneratedFile(fs, producers.sem))
-    made.add(b"shm", GeneratedFile(fs, producers.shm))
+    for name, producer in ((b"msg", producers.msg), (b"sem", producers.sem), (b"shm", producers.shm)):
+        file = GeneratedFile(fs, producer)
+        file.is_by_segment = True
+        made.add(name, file)
     return made

@@ -18,6 +18,8 @@ from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_system import LOCK_TABLE, pid_shower
 from cloche.fs.proc_table import (
+    FAR_FILES,
+    MOUNT_FILES,
     PIECES,
     PLAIN_FILES,
     PROCESS_FILES,
@@ -48,6 +50,7 @@ from cloche.vfs.objects import (
     generic_permission,
 )
 from cloche.vfs.pseudo import (
+    MAX_NON_LFS,
     DirEntry,
     GeneratedDescription,
     GeneratedInode,
@@ -162,6 +165,9 @@ class TaskFile(GeneratedInode):
         self.taker: TaskStore | None = store
         self.is_mode_fixed = True
         self.has_end = text in PLAIN_FILES
+        self.is_by_segment = text not in MOUNT_FILES
+        if self.has_end and text not in FAR_FILES:
+            self.max_pos = MAX_NON_LFS
 
     def refresh(self, ctx: Context) -> None:
         _own(self, self.task)
@@ -762,6 +768,7 @@ class AttrDir(NamesDir):
         mode = 0o444 if name == b"prev" else 0o666
         made = TaskFile(self.proc, self.task, mode, no_module, no_module_store)
         made.has_end = True
+        made.max_pos = MAX_NON_LFS
         return made
 
 

@@ -297,6 +297,8 @@ PLAIN_FILES: Final = [
     if row.name in (b"environ", b"auxv", b"cmdline", b"oom_score_adj", b"oom_adj", b"loginuid", b"sessionid")
     or row.name == b"coredump_filter"
 ]
+FAR_FILES: Final = [row.text for row in _TABLE if row.name == b"oom_score_adj"]  # default_llseek
+MOUNT_FILES: Final = [_mounts, _mountinfo, _mountstats]  # they have a read_iter
 # Those that are made piece by piece, because they can be long.
 PIECES: Final[dict[TaskText, proc_text.TaskPiece]] = {
     _maps: proc_text.maps_piece,

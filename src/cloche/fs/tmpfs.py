@@ -49,6 +49,7 @@ from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
 from cloche.vfs.objects import (
+    SEEK_CUR,
     SEEK_DATA,
     SEEK_HOLE,
     Context,
@@ -76,8 +77,12 @@ class TmpFs(MemoryFs):
     ) -> None:
         if options is None:
             options = TmpfsOptions()
-        pages = options.size // PAGE if options.size >= 0 else -1
-        super().__init__(kind, TMPFS_MAGIC, dev, Account(quota, pages, options.inodes))
+        pages = options.size // PAGE if options.size > 0 else -1
+        inodes = options.inodes if options.inodes > 0 else -1
+        super().__init__(kind, TMPFS_MAGIC, dev, Account(quota, pages, inodes))
+        self.has_any_size: bool = options.size == 0  # somebody said that there is no limit, ours apart
+        self.has_any_inodes: bool = options.inodes == 0
+        self.default_pages: int = -1  # the limit that is not shown
         self.root_mode: int = options.mode
         self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
         self.root_gid: int = options.gid
@@ -99,14 +104,14 @@ class TmpFs(MemoryFs):
         limit = account.page_limit
         if limit < 0:
             limit = account.quota.page_limit
-        if limit >= 0:
+        if limit >= 0 and not self.has_any_size:
             figures.blocks = limit
             figures.blocks_free = min(account.free_pages(), limit)
             figures.blocks_avail = figures.blocks_free
         inodes = account.inode_limit
         if inodes < 0:
             inodes = account.quota.inode_limit
-        if inodes >= 0:
+        if inodes >= 0 and not self.has_any_inodes:
             figures.files = inodes
             figures.files_free = max(inodes - account.inodes, 0)
         return figures
@@ -114,10 +119,10 @@ class TmpFs(MemoryFs):
     def options(self) -> str:
         text = ""
         account = self.account
-        if account.page_limit >= 0:
-            text += f",size={account.page_limit * PAGE // 1024}k"
-        if account.inode_limit >= 0:
-            text += f",nr_inodes={account.inode_limit}"
+        if self.has_any_size or account.page_limit not in (-1, self.default_pages):
+            text += f",size={max(account.page_limit, 0) * PAGE // 1024}k"
+        if self.has_any_inodes or account.inode_limit >= 0:
+            text += f",nr_inodes={max(account.inode_limit, 0)}"
         if self.root_mode != 0o1777:
             text += f",mode={self.root_mode:o}"
         if self.root_uid:
@@ -128,14 +133,18 @@ class TmpFs(MemoryFs):
 
     def remount(self, ctx: Context, data: bytes) -> None:
         options = parse_options(data, max(self.account.quota.page_limit, 0) * PAGE)
+        account, pages, inodes = self.account, options.size // PAGE, options.inodes
+        # What has no limit gets none (shmem_reconfigure), and nothing changes unless all of it can.
+        if options.size > 0 and (self.has_any_size or pages < account.pages):
+            raise LinuxError(EINVAL)
+        if inodes > 0 and (self.has_any_inodes or inodes < account.inodes):
+            raise LinuxError(EINVAL)
         if options.size >= 0:
-            if options.size // PAGE < self.account.pages:
-                raise LinuxError(EINVAL)
-            self.account.page_limit = options.size // PAGE
-        if options.inodes >= 0:
-            if options.inodes < self.account.inodes:
-                raise LinuxError(EINVAL)
-            self.account.inode_limit = options.inodes
+            self.has_any_size = options.size == 0
+            account.page_limit = pages if pages else -1
+        if inodes >= 0:
+            self.has_any_inodes = inodes == 0
+            account.inode_limit = inodes if inodes else -1
 
 
 # -- regular files ---------------------------------------------------------------------------------------
@@ -299,6 +308,9 @@ class TmpfsDescription(FileDescription):
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         return self.file.write_at(ctx, src, offset, self.path)
+
+    def takes_nowait(self) -> bool:
+        return self.file.tmpfs.kind != "tmpfs"  # a layer of an overlay stands for a disk's file system
 
     def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
         file = self.file
@@ -531,6 +543,12 @@ class TmpfsDirDescription(DirectoryDescription):
         self._entries: list[DirEntry] = []
         self._index: int = 0  # of the entry to emit next, if `_cursor` is `pos`
         self._cursor: int = -1
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        """offset_dir_llseek."""
+        if whence > SEEK_CUR and self.directory.tmpfs.kind == "tmpfs":
+            return -EINVAL
+        return super().lseek(ctx, offset, whence)
 
     def _seek_entries(self, pos: int) -> None:
         """Point `_index` at the first entry whose cookie is not below `pos`."""

@@ -11,7 +11,7 @@ from cloche.vfs.userns import map_gid, map_uid
 
 
 class TmpfsOptions:
-    """What mount(2) may say about a tmpfs; -1: not said."""
+    """What mount(2) may say about a tmpfs; -1: not said, 0: no limit."""
 
     def __init__(self) -> None:
         self.size: int = -1  # bytes
@@ -65,10 +65,6 @@ def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = Non
                 raise LinuxError(EINVAL)
         elif key not in (b"", b"huge", b"mpol", b"inode32", b"inode64", b"noswap"):
             raise LinuxError(EINVAL)
-    if options.size == 0:
-        options.size = -1
-    if options.inodes == 0:
-        options.inodes = -1
     return options
 
 

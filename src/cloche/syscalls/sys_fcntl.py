@@ -65,7 +65,7 @@ from cloche.abi.fcntl import (
     O_NONBLOCK,
     O_PATH,
 )
-from cloche.abi.stat import S_IFIFO, S_IFMT, S_IFREG
+from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
 from cloche.fs.dnotify import set_notice
 from cloche.fs.memfd import add_seals, get_seals
@@ -168,13 +168,20 @@ def duplicate_from(task: Task, file: FileDescription, lowest: int, *, is_cloexec
     return task.files.install(file, limit, lowest=lowest, is_cloexec=is_cloexec)
 
 
+def can_be_direct(file: FileDescription) -> bool:
+    """Whether F_SETFL may set O_DIRECT: not where nothing was opened by a name, as of a memfd."""
+    inode, path = file.inode, file.path
+    if inode.mode & S_IFMT == S_IFIFO:
+        return True
+    return inode.can_be_direct() and path is not None and path.mount.ident != 0
+
+
 def set_flags(task: Task, file: FileDescription, fd: int, arg: int) -> int:
     """F_SETFL (setfl of fs/fcntl.c)."""
     old = file.flags
     if arg & O_NOATIME and old & O_NOATIME == 0 and not owner_or_capable(task.creds, file.inode):
         return -EPERM
-    kind = file.inode.mode & S_IFMT
-    if arg & O_DIRECT and kind != S_IFIFO and (kind != S_IFREG or file.path is None):
+    if arg & O_DIRECT and not can_be_direct(file):
         return -EINVAL
     new = (old & ~_SETFL_MASK) | (arg & _SETFL_MASK)
     if (new ^ old) & FASYNC and not set_async(task.kernel, file, fd, is_on=new & FASYNC != 0):

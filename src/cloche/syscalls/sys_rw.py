@@ -185,7 +185,7 @@ def positioned_file(task: Task, args: Args, *, is_write: bool) -> FileDescriptio
     file = task.files.find(to_i32(args.a0))
     if file is None or file.flags & O_PATH:
         raise LinuxError(EBADF)
-    if not file.is_seekable():
+    if not (file.takes_pwrite() if is_write else file.is_seekable()):
         raise LinuxError(ESPIPE)
     if not (can_write(file) if is_write else can_read(file)):
         raise LinuxError(EBADF)
@@ -360,7 +360,7 @@ def check_rwf(file: FileDescription, flags: int, *, is_write: bool) -> None:
         raise LinuxError(EINVAL)
     if flags & ~RWF_HIPRI and (file.inode.is_dir() or file.is_by_segment()):
         raise LinuxError(EOPNOTSUPP)
-    if flags & RWF_ATOMIC:
+    if flags & RWF_ATOMIC or (flags & RWF_NOWAIT and not file.takes_nowait()):
         raise LinuxError(EOPNOTSUPP)
 
 
@@ -531,7 +531,7 @@ def positioned_writev(task: Task, args: Args, flags: int) -> int:
     file = vector_file(task, args.a0)
     if file is None:
         return -EBADF
-    if not file.is_seekable():
+    if not file.takes_pwrite():
         return -ESPIPE
     return write_vector(task, file, args.a1, args.a2, args.a3, flags)
 

@@ -532,6 +532,14 @@ class FileDescription:
         """Whether lseek, pread and pwrite work (FMODE_LSEEK|PREAD)."""
         return True
 
+    def takes_pwrite(self) -> bool:
+        """Whether there is anything to say about a positioned write but ESPIPE (FMODE_PWRITE)."""
+        return self.is_seekable()
+
+    def takes_nowait(self) -> bool:
+        """Whether RWF_NOWAIT is known (FMODE_NOWAIT)."""
+        return True
+
     # -- data ------------------------------------------------------------------------------------------
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         """read(2) at the file position; bytes, 0 at the end, or -errno (-EAGAIN: would block)."""

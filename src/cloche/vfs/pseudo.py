@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EACCES, EINVAL, EIO, ENOMEM, ENXIO, EPERM, LinuxError
+from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
@@ -42,6 +43,8 @@ Producer = Callable[[Context], bytes]
 Consumer = Callable[[Context, bytes], int]
 
 _SEEK_CUR: Final = 1
+_SEEK_DATA: Final = 3
+MAX_NON_LFS: Final = 0x7FFFFFFF  # s_maxbytes of what does not say another: how far generic_file_llseek goes
 WRITE_LIMIT: Final = 65536  # the most that one write to a pseudo file may carry
 
 
@@ -197,6 +200,8 @@ class GeneratedInode(PseudoInode):
     def __init__(self, fs: PseudoFs, mode: int = 0o444, ino: int = 0) -> None:
         super().__init__(fs, S_IFREG | mode, ino)
         self.has_end: bool = fs.kind != "proc"  # most files of proc are sequences, that lseek knows no end of
+        self.max_pos: int = MAX_LFS_FILESIZE if fs.kind == "proc" else MAX_NON_LFS
+        self.is_by_segment: bool = False  # Linux has no read_iter for it
 
     def generate(self, ctx: Context) -> bytes:
         """The whole contents now.  Raises LinuxError."""
@@ -274,9 +279,27 @@ class GeneratedDescription(FileDescription):
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         inode = self.inode
-        if whence > _SEEK_CUR and isinstance(inode, GeneratedInode) and not inode.has_end:
+        assert isinstance(inode, GeneratedInode)
+        if whence > _SEEK_CUR and not inode.has_end:
+            return -EINVAL
+        place = offset + self.pos if whence == _SEEK_CUR else offset
+        if whence < _SEEK_DATA and place > inode.max_pos:
             return -EINVAL
         return super().lseek(ctx, offset, whence)
+
+    def takes_pwrite(self) -> bool:
+        """Not of sequences (seq_open), but those of sysfs when they are open for writing (kernfs_fop_open)."""
+        inode = self.inode
+        assert isinstance(inode, GeneratedInode)
+        return inode.has_end if inode.fs.kind == "proc" else self.is_writable()
+
+    def takes_nowait(self) -> bool:
+        return False
+
+    def is_by_segment(self) -> bool:
+        inode = self.inode
+        assert isinstance(inode, GeneratedInode)
+        return inode.is_by_segment
 
     def release(self) -> None:
         KERNEL_MEMORY.give(len(self._text))
