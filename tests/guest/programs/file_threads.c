@@ -242,15 +242,18 @@ int main(int argc, char **argv)
     signal(SIGUSR1, on_signal);
     siginterrupt(SIGUSR1, 0);
     pthread_barrier_init(&start, 0, thread_count + 1);
+    volatile int *over = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t us = getpid(), teaser = fork();
-    if (!teaser)
-        for (;;) {
+    if (!teaser) {
+        while (!*over) {
             usleep(20000);
             if (kill(us, SIGSTOP))
                 _exit(0);
             usleep(500);
             kill(us, SIGCONT);
         }
+        _exit(0); /* of itself: killed before its SIGCONT it would leave us stopped */
+    }
     pthread_t own;
     for (long i = 0; i < thread_count; i++)
         pthread_create(&threads[i], 0, work, (void *)i);
@@ -266,7 +269,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < thread_count; i++)
         pthread_join(threads[i], 0);
     pthread_join(own, 0);
-    kill(teaser, SIGKILL);
+    *over = 1;
     waitpid(teaser, 0, 0);
     printf(faults ? "%d faults\n" : "every byte is right\n", faults);
     return faults != 0;
