@@ -72,6 +72,14 @@ static bool may_lack_frame(int64_t nr)
     return (uint64_t)nr < sizeof info->actions && info->actions[nr] != ACT_TRAP;
 }
 
+/* It says what it cannot say now: its task waits in a call, and would be in two at once. */
+static bool is_out_of_turn(const struct thr *t, uint32_t kind)
+{
+    if (t->owes == OWES_STOP)
+        return kind == K_SYSCALL || kind == K_CALL;
+    return kind != K_MORE && kind != K_OPS_FAILED && !(kind == K_CUT && t->holds & HOLD_WINDOWS);
+}
+
 /* Operations that make or end threads were ordered and not let through. */
 static bool has_skipped(const struct thr *t)
 {
@@ -186,7 +194,7 @@ static bool take(struct thr *t, struct event *e)
     kind &= 0xffff;
     bool is_failure = kind == K_OPS_FAILED;
     if (t->gone || (t->doubt && (kind != K_MORE || t->doubt != DOUBT_PROVEN)) ||
-        (is_failure ? !t->op_count : has_skipped(t))) {
+        (is_failure ? !t->op_count : has_skipped(t)) || (t->owes && is_out_of_turn(t, kind))) {
         run_remove(t);
         end_liar(p);
         return false;
@@ -219,9 +227,9 @@ static bool take(struct thr *t, struct event *e)
     }
     if (kind == K_CALL)
         kind = K_SYSCALL;
-    if (kind == K_MORE && t->stop_after)
+    if (kind == K_MORE && t->owes == OWES_DONE)
         kind = K_DONE;
-    t->stop_after = false;
+    t->owes = 0;
     run_remove(t);
     update_spin();
     t->irq_wanted = false;

@@ -624,7 +624,7 @@ FUNC(run_ops) /* (thread): carry out what is queued, then stop again */
     NEED(1);
     THR(0);
     STOPPED;
-    t->stop_after = true;
+    t->owes = OWES_DONE;
     start_running(t);
     Py_RETURN_NONE;
 }
@@ -639,7 +639,8 @@ FUNC(swap) /* (thread, address, old, new): run_ops, then compare and exchange a 
     s->swap_old = (uint32_t)U64(2);
     s->swap_new = (uint32_t)U64(3);
     s->swap_failed = 1;
-    t->swaps = t->stop_after = true;
+    t->swaps = true;
+    t->owes = OWES_DONE;
     start_running(t);
     Py_RETURN_NONE;
 }
@@ -681,8 +682,9 @@ FUNC(stop)
     t->result = (int64_t)U64(1);
     t->has_result = true;
     if (t->has_frame) {
-        t->stop_after = true;
+        t->owes = OWES_DONE;
     } else {
+        t->owes = OWES_STOP;
         t->leave_flags = RF_STOP;
         t->irq_since = now_ns();
         t->irq_wanted = true;

@@ -81,7 +81,8 @@ struct rec { /* a deferred write */
 };
 
 struct thr {
-    bool used, running, held, base_changed, irq_wanted, irq_unsent, stop_after, swaps;
+    bool used, running, held, base_changed, irq_wanted, irq_unsent, swaps;
+    uint8_t owes;         /* OWES_*: what it was resumed for instead of guest code */
     bool has_frame;       /* stopped with a signal frame; else in a call from a patched site */
     bool is_patched;      /* GS finds its slot, unless the guest has set GS */
     bool has_result;      /* `result` is to be the call's */
@@ -118,6 +119,8 @@ struct thr {
 };
 
 enum state { NONE, COMING, USABLE }; /* hold.h */
+#define OWES_DONE 1 /* K_DONE, when what is queued is done: no guest code runs before */
+#define OWES_STOP 2 /* K_INTERRUPTED behind its call: no other call comes before */
 #define DOUBT_ASKED 1  /* it shall make another call: then the clone is over */
 #define DOUBT_PROVEN 2 /* there is no child */
 
@@ -753,7 +756,7 @@ static void send_round(struct thr *t)
         flags |= RF_SWAP;
         t->swaps = false;
     }
-    if (!is_last || t->stop_after)
+    if (!is_last || t->owes == OWES_DONE)
         flags |= RF_MORE;
     else {
         if (t->base_changed) {

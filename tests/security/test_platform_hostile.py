@@ -370,6 +370,31 @@ def test_a_guest_that_runs_on_while_it_seems_stopped(guest: Guest) -> None:
     child.main_thread().discard()
 
 
+FORGED_TURNS = ["a call", "a fault", "an interrupt", "a call without a frame", "a cut"]
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 7, 8], ids=FORGED_TURNS)
+def test_a_thread_that_owes_an_answer_says_nothing_else(guest: Guest, kind: int) -> None:
+    """Its task waits in a call meanwhile: another event would have it in two at once."""
+    wait = bytes.fromhex("813b01000000 74f8")  # 1: cmpl $ST_REQUEST, (%rbx); je 1b
+    code = (
+        mov("rbx", SLOT)
+        + store(SLOT + _native.SLOT_SYSNO, 39)
+        + store(SLOT + 4, 1, 4)
+        + store(SLOT, ST_REQUEST, 4)
+        + wait
+        + store(SLOT + 4, kind, 4)
+        + store(SLOT, ST_REQUEST, 4)
+        + LOOP
+    )
+    thread = guest.start(code)
+    assert soon(guest)[:3] == (EV_SYSCALL, thread.ident(), 39)
+    thread.run_ops()
+    event = soon(guest)
+    assert (event[0], event[2]) == (EV_PROCESS_DIED, thread.process().ident())
+    thread.discard()
+
+
 def test_forged_progress_does_not_order_anything(guest: Guest) -> None:
     """The guest claims that its operations are done, and asks for more than was ordered.
 

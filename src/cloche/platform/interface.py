@@ -252,6 +252,9 @@ class HostThread:
         """Execute the queued operations (and deferred writes), then stop again with EV_OPS_DONE instead of
         running guest code.
 
+        No other event of the thread comes before but EV_OPS_FAILED and EV_CUT: a guest that forges one is killed,
+        because the task may be waiting in a call.
+
         Used by execve: the new image's areas are mapped first, then filled with `process.write`.
         """
         raise NotImplementedError
