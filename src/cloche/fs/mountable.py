@@ -5,6 +5,8 @@ instances, proc and mqueue one of each namespace; each devpts is new, and each t
 container's quota.
 """
 
+from typing import Final
+
 from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import EINVAL, ENXIO, EPERM, LinuxError
 from cloche.fs.cgroup import cgroup_fs
@@ -19,6 +21,7 @@ from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Kernel, Task, container_of
 from cloche.vfs.mount import register_filesystem
 from cloche.vfs.objects import Context, FileSystem
+from cloche.vfs.pseudo import parse_digits
 from cloche.vfs.userns import UserNamespace
 
 
@@ -34,6 +37,18 @@ def quota_of(ctx: Context) -> StorageQuota:
     if not isinstance(fs, TmpFs):
         raise LinuxError(ENXIO)
     return fs.account.quota
+
+
+_HIDEPID: Final = (b"0", b"1", b"2", b"4", b"off", b"noaccess", b"invisible", b"ptraceable")
+_MAX_PTYS: Final = 1 << 20  # NR_UNIX98_PTY_MAX
+_CGROUP_FLAGS: Final = (
+    b"nsdelegate",
+    b"favordynmods",
+    b"memory_localevents",
+    b"memory_recursiveprot",
+    b"memory_hugetlb_accounting",
+    b"pids_localevents",
+)
 
 
 class _Factories:
@@ -56,15 +71,16 @@ class _Factories:
         options.mode = 0o755
         options.uid, options.gid = ctx.creds.fsuid, ctx.creds.fsgid
         for item in data.split(b","):
+            check_ramfs_option(item)  # every other option is ignored
             if item.startswith(b"mode="):
                 options.mode = parse_options(item, 0, ctx.creds).mode
-            elif item:
-                raise LinuxError(EINVAL)
         return TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options, kind="ramfs")
 
     def proc(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         ns = ctx.pid_ns if isinstance(ctx, Task) else None
         _require(ctx, ns.user_ns if ns is not None else None)
+        for item in data.split(b","):
+            check_proc_option(item)
         return proc_fs(self.kernel, ns)
 
     def sysfs(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
@@ -86,13 +102,51 @@ class _Factories:
         return cgroup_fs(self.kernel)
 
 
+# -- what fsconfig(2) lets pass (the fs_parameter_spec tables); each raises LinuxError(EINVAL) -------------------
+def refuse_option(option: bytes) -> None:
+    if option:
+        raise LinuxError(EINVAL)
+
+
+def check_ramfs_option(option: bytes) -> None:
+    key, _, value = option.partition(b"=")
+    if key == b"mode":
+        parse_digits(value, 8)
+
+
+def check_proc_option(option: bytes) -> None:
+    key, _, value = option.partition(b"=")
+    if key == b"gid":
+        parse_digits(value)
+    elif key == b"hidepid":
+        if value not in _HIDEPID:
+            raise LinuxError(EINVAL)
+    elif option != b"subset=pid":
+        refuse_option(option)
+
+
+def check_devpts_option(option: bytes) -> None:
+    key, _, value = option.partition(b"=")
+    if key in (b"mode", b"ptmxmode", b"uid", b"gid", b"max"):
+        number = parse_digits(value, 8 if key in (b"mode", b"ptmxmode") else 10)
+        if key == b"max" and number > _MAX_PTYS:
+            raise LinuxError(EINVAL)
+    elif option != b"newinstance":
+        refuse_option(option)
+
+
+def check_cgroup_option(option: bytes) -> None:
+    if option not in _CGROUP_FLAGS:
+        refuse_option(option)
+
+
 def register_mountable(kernel: Kernel) -> None:
     """Let mount(2) make these kinds."""
     made = _Factories(kernel)
     register_filesystem(b"tmpfs", made.tmpfs, checker=check_option)
-    register_filesystem(b"ramfs", made.ramfs)
-    register_filesystem(b"proc", made.proc)
-    register_filesystem(b"sysfs", made.sysfs)
-    register_filesystem(b"devpts", made.devpts)
-    register_filesystem(b"mqueue", made.mqueue)
-    register_filesystem(b"cgroup2", made.cgroup2)
+    register_filesystem(b"ramfs", made.ramfs, checker=check_ramfs_option)
+    register_filesystem(b"proc", made.proc, checker=check_proc_option)
+    register_filesystem(b"sysfs", made.sysfs, checker=refuse_option)
+    register_filesystem(b"devpts", made.devpts, checker=check_devpts_option)
+    register_filesystem(b"mqueue", made.mqueue, checker=refuse_option)
+    register_filesystem(b"cgroup2", made.cgroup2, checker=check_cgroup_option)

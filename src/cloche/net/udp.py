@@ -365,6 +365,7 @@ class UdpSocket(DatagramSocket):
         super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
         self.udp: dict[int, int] = {}
         self.pending: Datagram | None = None  # held back by UDP_CORK or MSG_MORE
+        self.held_bytes: int = 0  # what `pending` counts in the send buffer
         self.bound_port: int = 0
 
     def take_port(self, addr: bytes, port: int) -> None:
@@ -410,6 +411,7 @@ class UdpSocket(DatagramSocket):
         if flags & MSG_MORE or (self.udp and self.udp.get(UDP_CORK, 0)):
             gram.data = data
             self.pending = gram
+            self.held_bytes = self.charge_of(gram)
             return length
         if segment and len(data) > segment:
             for at in range(0, len(data), segment):
@@ -427,9 +429,10 @@ class UdpSocket(DatagramSocket):
         """More of the datagram that is held back; its destination stays the first one."""
         data = src.copy_from(length) if length else b""
         if len(data) < length or len(gram.data) + length > MAX_UDP:
-            self.pending = None
+            self.pending, self.held_bytes = None, 0
             return -EFAULT if len(data) < length else -EMSGSIZE
         gram.data += data
+        self.held_bytes += length
         if not flags & MSG_MORE and not self.udp.get(UDP_CORK, 0):
             self.push()
         return length
@@ -438,8 +441,21 @@ class UdpSocket(DatagramSocket):
         """Send what was held back (udp_push_pending_frames)."""
         gram = self.pending
         if gram is not None:
-            self.pending = None
+            self.pending, self.held_bytes = None, 0
             udp_deliver(self.stack, self, gram)
+            self.queue.wake(OUT_EVENTS)
+
+    def poll(self, ctx: Context) -> int:
+        mask = super().poll(ctx)
+        if self.held_bytes and self.held_bytes >= self.sndbuf >> 1:  # sock_writeable
+            mask &= ~OUT_EVENTS
+        return mask
+
+    def ioctl(self, ctx: Context, command: int, arg: int) -> int:
+        if command == SIOCOUTQ:
+            ctx.user_memory().write_i32(arg, self.held_bytes)
+            return 0
+        return super().ioctl(ctx, command, arg)
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
         if level != self.protocol:

@@ -372,6 +372,9 @@ class UnixSocket(SocketFile):
                     found += packet.files
         return found
 
+    def fdinfo(self) -> str:
+        return f"scm_fds: {len(self.queued_files())}\n"
+
     def discard_queue(self) -> None:
         self.purge()
         for embryo in self.embryos:

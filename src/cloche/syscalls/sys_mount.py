@@ -84,6 +84,17 @@ from cloche.vfs.objects import FileSystem, FsContext, Mount, Path
 
 _PAGE: Final = 4096
 INT_MAX: Final = 0x7FFFFFFF
+_COMMON_OPTIONS: Final = (  # vfs_parse_sb_flag, whatever their value; but for the first two they change nothing here
+    b"ro",
+    b"rw",
+    b"sync",
+    b"async",
+    b"dirsync",
+    b"lazytime",
+    b"nolazytime",
+    b"mand",
+    b"nomand",
+)
 _MAX_OPTIONS: Final = 256  # parameters of one fsopen context
 _MOUNT_ATTR: Final = Struct("<QQQQ")
 
@@ -245,8 +256,11 @@ def sys_fsconfig(task: Task, args: Args) -> int:
         if file.source:
             return -EINVAL
         file.source = value
-    elif is_flag and key in (b"ro", b"rw"):
-        file.flags_ms = file.flags_ms | MS_RDONLY if key == b"ro" else file.flags_ms & ~MS_RDONLY
+    elif key in _COMMON_OPTIONS:
+        if key == b"ro":
+            file.flags_ms |= MS_RDONLY
+        elif key == b"rw":
+            file.flags_ms &= ~MS_RDONLY
     elif len(file.options) >= _MAX_OPTIONS:
         return -EINVAL
     else:

@@ -96,6 +96,18 @@ int main(void) {
     printf("udp too long %d\n", got(a));
     SHOW(send(u, "f", 1, 0));
     printf("udp after %d\n", got(a));
+    /* What is held back counts in the send buffer. */
+    opt(u, SOL_SOCKET, SO_SNDBUF, 1);
+    opt(u, IPPROTO_UDP, UDP_CORK, 1);
+    for (int i = 0; i < 4; i++) {
+        struct pollfd p = {u, POLLOUT};
+        if (i == 3) opt(u, IPPROTO_UDP, UDP_CORK, 0);
+        else send(u, b, 1000, 0);
+        SHOW(poll(&p, 1, 0));
+        ioctl(u, SIOCOUTQ, &out);
+        printf("held %d\n", out);
+    }
+    printf("udp whole %d\n", got(a));
     close(a); close(u);
     return 0;
 }

@@ -24,6 +24,43 @@ static void file(const char *p) { int fd = open(p, O_CREAT | O_RDWR, 0700); writ
 static void here(const char *w, const char *p) { printf("%s: %s %s\n", w, p, access(p, F_OK) ? strerrorname_np(errno) : "there"); }
 static int lines(const char *p) { char b[65536]; int fd = open(p, O_RDONLY), n = read(fd, b, sizeof b - 1), c = 0; close(fd); for (int i = 0; i < n; i++) c += b[i] == '\n'; return c; }
 static void flags(const char *p) { struct statfs s; if (statfs(p, &s)) { printf("%s: %s\n", p, strerrorname_np(errno)); return; } printf("%s:%s%s%s%s%s%s%s\n", p, s.f_flags & 1 ? " ro" : " rw", s.f_flags & 2 ? " nosuid" : "", s.f_flags & 4 ? " nodev" : "", s.f_flags & 8 ? " noexec" : "", s.f_flags & 1024 ? " noatime" : "", s.f_flags & 2048 ? " nodiratime" : "", s.f_flags & 4096 ? " relatime" : ""); }
+/* What fsconfig lets pass, before anything is made. */
+static void options(void) {
+    static const char *kinds[] = {"proc", "devpts", "mqueue", "ramfs", "cgroup2", "tmpfs"};
+    static const char *known[][2] = {{"mode", "600"}, {"mode", "9"}, {"mode", 0}, {"uid", "x"}, {"gid", "0"}, {"hidepid", "1"}, {"hidepid", "9"}, {"hidepid", "invisible"}, {"subset", "pid"}, {"subset", "x"},
+        {"newinstance", 0}, {"newinstance", "1"}, {"ptmxmode", "0666"}, {"ptmxmode", "9"}, {"max", "5"}, {"max", "x"}, {"max", "99999999"}, {"nsdelegate", 0}, {"favordynmods", 0}, {"bad", 0}, {"bad", "1"}, {"size", "1"},
+        {"sync", 0}, {"silent", 0}, {"rw", 0}, {"ro", "1"}, {"source", "a"}, {"nosuid", 0}, {"dirsync", 0}, {"lazytime", 0}, {"mand", 0}, {"async", 0}, {"nolazytime", 0}, {"loud", 0}};
+    for (int k = 0; k < 6; k++) {
+        printf("%s:", kinds[k]);
+        for (unsigned i = 0; i < sizeof known / sizeof *known; i++) {
+            int f = syscall(SYS_fsopen, kinds[k], 0);
+            printf(" %s", fsconf(f, known[i][1] ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, known[i][0], known[i][1], 0) ? strerrorname_np(errno) : "0");
+            close(f);
+        }
+        printf("\n");
+    }
+}
+
+/* Limits of tmpfs: 0 is none, and what has none gets none. */
+static void limits(void) {
+    static const char *first[] = {"size=0", "nr_inodes=0", "size=64k,nr_inodes=10", "nr_blocks=0"};
+    static const char *later[] = {"size=0", "nr_inodes=0", "size=1m", "nr_inodes=100", "size=4k", "nr_inodes=1", "size=1m,nr_inodes=50", "bad=1", "size=9x"};
+    for (int i = 0; i < 4; i++) {
+        SHOW(mount("none", "b", "tmpfs", 0, first[i]));
+        int fd = open("b/file", O_CREAT | O_WRONLY, 0600);
+        char page[9000] = {1};
+        write(fd, page, sizeof page);
+        close(fd);
+        for (int j = -1; j < 9; j++) {
+            struct statfs sf;
+            if (j >= 0) printf("%s %s", later[j], mount("none", "b", "tmpfs", MS_REMOUNT, later[j]) ? strerrorname_np(errno) : "0");
+            statfs("b", &sf);
+            printf(" %d %d\n", sf.f_blocks > 10000 ? -1 : (int)sf.f_blocks, sf.f_files > 10000 ? -1 : (int)sf.f_files);
+        }
+        umount2("b", 0);
+    }
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0); umask(022);
     char map[40]; unsigned uid = getuid(), gid = getgid();
@@ -70,6 +107,8 @@ int main(int argc, char **argv) {
     printf("-- fspick\n");
     SHOW(mount("x", "b", "tmpfs", 0, "size=1m")); int f = syscall(SYS_fspick, AT_FDCWD, "b", 0); SHOW(f >= 0); SHOW(fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "2m", 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "ro", 0, 0)); flags("b"); struct statfs sf; SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); flags("b"); statfs("b", &sf); printf("%ld\n", (long)(sf.f_blocks * sf.f_bsize)); SHOW(mkdir("b/x", 0755)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "rw", 0, 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(mkdir("b/x", 0755)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "nonsense", "2m", 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "nonsense", 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "zz", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(syscall(SYS_fsmount, f, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "source", "new", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, "x", 0)); SHOW(fsconf(f, 99, 0, 0, 0)); close(f);
     SHOW(syscall(SYS_fspick, AT_FDCWD, "b/x", 0)); SHOW(syscall(SYS_fspick, AT_FDCWD, "zz", 0)); SHOW(syscall(SYS_fspick, AT_FDCWD, "b", 0x10)); SHOW(syscall(SYS_fspick, AT_FDCWD, "", 0)); fd = open("b", O_PATH); f = syscall(SYS_fspick, fd, "", FSPICK_EMPTY_PATH); SHOW(f >= 0); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "3m", 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "4m", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); statfs("b", &sf); printf("%ld\n", (long)(sf.f_blocks * sf.f_bsize)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); close(f); close(fd); SHOW(umount2("b", 0));
+    options();
+    limits();
     f = syscall(SYS_fsopen, "tmpfs", 0); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(syscall(SYS_fsmount, f, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "nonsense", 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "mode", "0700", 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "size", 0, 0)); SHOW(fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0)); SHOW(fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "ro", 0, 0)); SHOW(syscall(SYS_fsmount, f, 2, 0)); SHOW(syscall(SYS_fsmount, f, 0, 0x100000)); t = syscall(SYS_fsmount, f, 0, MOUNT_ATTR_NOSUID); SHOW(t >= 0); SHOW(syscall(SYS_fsmount, f, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "1m", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(move(t, "", home, "b", MOVE_MOUNT_F_EMPTY_PATH)); flags("b"); statfs("b", &sf); printf("%d\n", sf.f_blocks * sf.f_bsize == 1 << 20); close(f); close(t); SHOW(umount2("b", 0)); SHOW(syscall(SYS_fsopen, "nonsense", 0)); SHOW(syscall(SYS_fsopen, "tmpfs", 2)); SHOW(syscall(SYS_fsmount, home, 0, 0)); SHOW(syscall(SYS_fsmount, 99, 0, 0));
     printf("-- directories\n"); SHOW(open("a", O_RDONLY | O_DIRECTORY | O_DIRECT)); SHOW(open("a", O_RDONLY | O_DIRECT)); SHOW(fcntl(home, F_SETFL, O_DIRECT)); fd = open("a", O_PATH | O_DIRECT); SHOW(fd >= 0); SHOW(open("/proc", O_RDONLY | O_DIRECT)); SHOW(open("/dev", O_RDONLY | O_DIRECT)); SHOW(open("/usr", O_RDONLY | O_DIRECT)); SHOW(open("/proc/self/stat", O_RDONLY | O_DIRECT));
     printf("-- lists\n");

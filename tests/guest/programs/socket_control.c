@@ -118,6 +118,27 @@ static void effect(const char *what, int kind, int level, int option, int sent_l
     close(s); close(other);
 }
 
+/* scm_fds of fdinfo: the files that wait in a queue. */
+static void waiting_files(int type) {
+    int s[2], files[2] = {0, 1};
+    char room[64] __attribute__((aligned(8))) = {0}, text[4096], path[64];
+    socketpair(AF_UNIX, type, 0, s);
+    struct msghdr m = {.msg_iov = &(struct iovec){"a", 1}, .msg_iovlen = 1, .msg_control = room, .msg_controllen = CMSG_SPACE(8)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET; c->cmsg_type = SCM_RIGHTS; c->cmsg_len = CMSG_LEN(8);
+    memcpy(CMSG_DATA(c), files, 8);
+    sendmsg(s[0], &m, 0);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2) recv(s[1], text, 1, 0);
+        snprintf(path, sizeof path, "/proc/self/fdinfo/%d", s[i > 0]);
+        int f = open(path, O_RDONLY);
+        text[read(f, text, sizeof text - 1)] = 0;
+        printf("waiting %s", strstr(text, "scm_fds") ?: "none\n");
+        close(f);
+    }
+    close(s[0]); close(s[1]);
+}
+
 int main(void) {
     all("root");
     for (int kind = 2; kind < 7; kind++) {
@@ -135,5 +156,7 @@ int main(void) {
     setgid(65534);
     setuid(65534);
     all("nobody");
+    waiting_files(SOCK_STREAM);
+    waiting_files(SOCK_DGRAM);
     return 0;
 }

@@ -98,28 +98,31 @@ int main(void) {
                 else
                     printf("%s send %d: %d+%d = %ld %s, there %ld\n", names[kind], how, good, bad, n, err(n), left);
             }
-        for (int i = 2; i < 4; i++)
-            for (int how = 0; how < 6; how++) {
+        for (int i = 0; i < 4; i++) /* the small ones are copied later, by the thread itself */
+            for (int how = 0; how < 12; how++) {
+                mprotect(edge - 65536, 65536, how < 6 ? PROT_READ | PROT_WRITE : PROT_READ); /* then nothing fits */
                 int s[2], good = sizes[i][0], size = good + sizes[i][1];
                 made(kind, s);
                 if (is_tcp) setsockopt(s[0], IPPROTO_TCP, TCP_NODELAY, &(int){1}, 4);
                 send(s[0], plain, size, 0);
                 usleep(1000);
-                struct iovec v[2] = {{plain, 1000}, {edge - good, 70000}};
+                struct iovec v[2] = {{plain, i < 2 ? 10 : 1000}, {edge - good, 70000}};
                 struct msghdr m = {.msg_iov = v + 1, .msg_iovlen = 1};
-                long n = how == 0 ? read(s[1], edge - good, 70000) : how == 1 ? recv(s[1], edge - good, 70000, 0)
-                       : how == 2 ? recvmsg(s[1], &m, 0) : how == 3 ? readv(s[1], v, 2)
-                       : how == 4 ? recv(s[1], edge - good, 70000, MSG_PEEK)
+                int call = how % 6;
+                long n = call == 0 ? read(s[1], edge - good, 70000) : call == 1 ? recv(s[1], edge - good, 70000, 0)
+                       : call == 2 ? recvmsg(s[1], &m, 0) : call == 3 ? readv(s[1], v, 2)
+                       : call == 4 ? recv(s[1], edge - good, 70000, MSG_PEEK)
                        : recv(s[1], edge - good, size, MSG_WAITALL);
                 int error = errno;
                 long left = rest(s[1]);
                 errno = error;
-                if (is_tcp && n > 0 && n <= 32768 && (how == 4 ? left : n + left) == size)
+                if (is_tcp && n > 0 && n <= 32768 && (call == 4 ? left : n + left) == size)
                     printf("%s recv %d: %d of %d = some\n", names[kind], how, good, size);
                 else
                     printf("%s recv %d: %d of %d = %ld %s, left %ld\n", names[kind], how, good, size, n, err(n), left);
                 close(s[0]); close(s[1]);
             }
+        mprotect(edge - 65536, 65536, PROT_READ | PROT_WRITE);
     }
     return 0;
 }
