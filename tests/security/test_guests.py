@@ -409,6 +409,9 @@ def test_python_of_the_tests() -> None:
         "pages",
         "arguments",
         "submit",
+        "polls",
+        "closing",
+        "killing",
     ],
 )
 def test_one_call_holds_nobody(folder: Path, kind: str) -> None:

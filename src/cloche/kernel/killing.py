@@ -4,13 +4,15 @@ The sending itself is in `kernel.signals`.
 """
 
 from cloche.abi.capability import CAP_KILL
-from cloche.abi.errno import EINVAL, EPERM, ESRCH
+from cloche.abi.errno import EINTR, EINVAL, EPERM, ESRCH
 from cloche.abi.signal import (
     NSIG,
     SI_TKILL,
     SI_USER,
     SIGCONT,
 )
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, next_slice
+from cloche.kernel.chores import Chore
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.signals import (
     is_unkillable,
@@ -25,6 +27,9 @@ from cloche.kernel.task import (
     Task,
     ThreadGroup,
 )
+from cloche.kernel.timers import monotonic_ns
+
+_BATCH = 8  # processes between two looks at the clock
 
 
 def check_permission(task: Task, target: Task | None, info: SigInfo, signo: int) -> int:
@@ -94,6 +99,84 @@ def clone_info(info: SigInfo) -> SigInfo:
     return copy
 
 
+class Broadcast(Chore):
+    """A signal to many processes: to a process group, or to all (kill(2) with 0, -1 and below).
+
+    Others run in between, so whoever was born meanwhile is looked for until there is nobody new, and the sender comes
+    last.  Should it be killed before, the kernel does the rest.
+    """
+
+    def __init__(self, task: Task, pgrp: ProcessGroup | None, info: SigInfo) -> None:
+        self.task: Task = task
+        self.pgrp: ProcessGroup | None = pgrp  # None: all
+        self.info: SigInfo = info
+        self.seen: set[ThreadGroup] = set()
+        self.waiting: list[ThreadGroup] = []
+        self.is_sent: bool = False
+        self.result: int = -ESRCH
+
+    def _find_new(self) -> None:
+        pgrp, task = self.pgrp, self.task
+        if pgrp is not None:
+            self.waiting = [group for group in pgrp.members if group not in self.seen]
+        else:
+            ns = task.pid_ns
+            for group in task.kernel.groups.values():
+                if group in self.seen or group is task.group or is_unkillable(group):
+                    continue
+                if ns is None or pid_in(ns, group.tgid) > 1:
+                    self.waiting.append(group)
+        if task.group in self.waiting and len(self.waiting) > 1:
+            self.waiting.remove(task.group)
+        self.seen.update(self.waiting)
+        self.waiting.reverse()
+
+    def step(self) -> bool:
+        if not self.waiting:
+            self._find_new()
+            if not self.waiting:
+                return False
+        for group in self.waiting[: -_BATCH - 1 : -1]:
+            self._send(group)
+        del self.waiting[-_BATCH:]
+        return True
+
+    def _send(self, group: ThreadGroup) -> None:
+        info = self.info
+        error = signal_group_checked(self.task, group, info.signo, clone_info(info))
+        self.is_sent = self.is_sent or error == 0
+        if self.pgrp is not None or error != -EPERM:
+            self.result = error
+        elif self.result == -ESRCH:
+            self.result = 0  # somebody was there
+
+    def answer(self) -> int:
+        """What kill(2) gives."""
+        return 0 if self.is_sent and self.pgrp is not None else self.result
+
+
+class BroadcastWait(Blocked):
+    """A kill(2) that does a broadcast in slices."""
+
+    def __init__(self, work: Broadcast) -> None:
+        super().__init__()
+        self.work: Broadcast = work
+
+    def retry(self, task: TaskBase) -> int:
+        end_ns = monotonic_ns() + SLICE_NS
+        while self.work.step():
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        return self.work.answer()
+
+    def interrupted(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        if not task.is_kill_pending:
+            return BLOCKED
+        task.kernel.chores.append(self.work)
+        return -EINTR
+
+
 def kill(task: Task, pid: int, signo: int) -> int:
     """kill(2): 0 or a negative errno."""
     kernel = task.kernel
@@ -101,22 +184,12 @@ def kill(task: Task, pid: int, signo: int) -> int:
     ns = task.pid_ns
     if pid > 0:
         return signal_pid(task, pid_from(ns, pid), signo, info)
-    if pid == 0:
-        return signal_pgrp(task, task.group.pgrp, signo, info)
+    pgrp: ProcessGroup | None = None
     if pid != -1:
-        return signal_pgrp(task, kernel.process_groups.get(pid_from(ns, -pid)), signo, info)
-    result = -ESRCH
-    for group in list(kernel.groups.values()):
-        if is_unkillable(group) or group is task.group:
-            continue
-        if ns is not None and pid_in(ns, group.tgid) <= 1:
-            continue
-        error = signal_group_checked(task, group, signo, clone_info(info))
-        if error != -EPERM:
-            result = error
-        elif result == -ESRCH:
-            result = 0  # somebody was there
-    return result
+        pgrp = task.group.pgrp if pid == 0 else kernel.process_groups.get(pid_from(ns, -pid))
+        if pgrp is None:
+            return -ESRCH
+    return BroadcastWait(Broadcast(task, pgrp, info)).retry(task)
 
 
 def signal_thread(task: Task, tgid: int, tid: int, signo: int, info: SigInfo) -> int:

@@ -6,7 +6,7 @@ an end already, and `open_is_pending` says when its descriptor may be installed.
 
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINVAL, ENOSYS, LinuxError
+from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINTR, EINVAL, ENOSYS, LinuxError
 from cloche.abi.fcntl import (
     CLOSE_RANGE_CLOEXEC,
     CLOSE_RANGE_UNSHARE,
@@ -21,15 +21,17 @@ from cloche.abi.mman import MFD_CLOEXEC
 from cloche.abi.structs import OPEN_HOW_SIZE, unpack_open_how
 from cloche.fs.memfd import MemfdMount, memfd_create
 from cloche.fs.tmpfs import TmpFs
-from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Args, Container, Task, to_i32, to_u32, to_u64
+from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.args import path_arg, start_of
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.namei import check_open_how, do_open
 from cloche.vfs.objects import FileDescription, Path
 
 _PAGE: Final = 4096
+_CLOSES: Final = 64  # descriptors between two looks at the clock
 _MFD_NAME_MAX: Final = 249  # NAME_MAX less "memfd:"
 
 
@@ -114,6 +116,40 @@ def sys_close(task: Task, args: Args) -> int:
     return files.close(task, fd)
 
 
+class CloseRange(Blocked):
+    """A close_range, in slices: there may be a hundred thousand."""
+
+    def __init__(self, files: FdTable, first: int, last: int, *, is_marking: bool) -> None:
+        super().__init__()
+        self.files: FdTable = files
+        self.at: int = first
+        self.last: int = last
+        self.is_marking: bool = is_marking
+
+    def retry(self, task: TaskBase) -> int:
+        end_ns = 0
+        files = self.files
+        stop = min(self.last + 1, len(files.files))
+        while self.at < stop:
+            batch_end = min(self.at + _CLOSES, stop)
+            for fd in range(self.at, batch_end):
+                if fd < len(files.files) and files.files[fd] is not None:
+                    if self.is_marking:
+                        files.cloexec.add(fd)
+                    else:
+                        files.close(task, fd)
+            self.at = batch_end
+            now_ns = monotonic_ns()
+            if not end_ns:
+                end_ns = now_ns + SLICE_NS
+            elif now_ns >= end_ns and self.at < stop:
+                return next_slice(task, self)
+        return 0
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -EINTR if isinstance(task, Task) and task.is_kill_pending else BLOCKED
+
+
 def sys_close_range(task: Task, args: Args) -> int:
     """close_range(2)."""
     first, last, flags = to_u32(args.a0), to_u32(args.a1), to_u32(args.a2)
@@ -122,15 +158,7 @@ def sys_close_range(task: Task, args: Args) -> int:
     files = task.files
     if flags & CLOSE_RANGE_UNSHARE and files.users > 1:
         files = unshare_files(task)
-    stop = min(last + 1, len(files.files))
-    for fd in range(first, stop):
-        if files.files[fd] is None:
-            continue
-        if flags & CLOSE_RANGE_CLOEXEC:
-            files.cloexec.add(fd)
-        else:
-            files.close(task, fd)
-    return 0
+    return CloseRange(files, first, last, is_marking=flags & CLOSE_RANGE_CLOEXEC != 0).retry(task)
 
 
 def unshare_files(task: Task) -> FdTable:

@@ -48,6 +48,7 @@ from cloche.kernel.blocking import (
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
+from cloche.syscalls.long_poll import MANY, LongPoll
 from cloche.vfs.objects import FileDescription
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -270,10 +271,48 @@ def as_task(task: TaskBase) -> Task:
     return task
 
 
+class ManyPoll(LongPoll):
+    """A poll or ppoll (`limit` is ppoll's) of many descriptors."""
+
+    def __init__(self, task: Task, addr: int, count: int, deadline_ns: int, limit: TimeLimit | None) -> None:
+        super().__init__(task, addr, count, deadline_ns)
+        self.limit: TimeLimit | None = limit
+
+    def ended(self, task: Task, result: int) -> int:
+        limit = self.limit
+        return result if limit is None else finish_limit(task, limit, result)
+
+    def signalled(self, task: Task) -> int:
+        if self.limit is not None:
+            return finish_limit(task, self.limit, -ERESTARTNOHAND)
+        task.restart = self
+        return -ERESTART_RESTARTBLOCK
+
+    def wake_mask(self, events: int) -> int:
+        return _wake_mask(events)
+
+    def restart(self, task: TaskBase) -> int:
+        return do_poll(as_task(task), self.addr, self.count, self.deadline_ns, None)
+
+
+def _start_many(task: Task, op: ManyPoll) -> int:
+    """The first slice, with a result as `do_poll` gives it."""
+    try:
+        result = op.work(task)
+    except LinuxError:
+        op.finished(task)
+        raise
+    if result != BLOCKED:
+        op.finished(task)
+    return op.signalled(task) if result == -ERESTARTNOHAND and op.limit is None else result
+
+
 def do_poll(task: Task, addr: int, count: int, deadline_ns: int, limit: TimeLimit | None) -> int:
     """The common part of poll and ppoll; the result may be a restart code."""
     if count > task.nofile_limit():
         return -EINVAL
+    if count > MANY:
+        return _start_many(task, ManyPoll(task, addr, count, deadline_ns, limit))
     fds = PollSet(task, addr, count)
     found = fds.check(task)
     if found:

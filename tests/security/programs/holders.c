@@ -117,6 +117,39 @@ static long attack(const char *kind)
             set[fd / 8] |= 1 << fd % 8;
         struct timeval none = {0, 0};
         result += syscall(SYS_select, (int)n, NULL, NULL, set, &none) >= 0;
+    } else if (!strcmp(kind, "polls")) { /* that waits, too, and is woken */
+        setrlimit(RLIMIT_NOFILE, &many);
+        getrlimit(RLIMIT_NOFILE, &many);
+        struct pollfd *p = calloc(many.rlim_cur, sizeof *p);
+        int pair[2];
+        pipe(pair);
+        for (unsigned long i = 0; i < many.rlim_cur; i++)
+            p[i] = (struct pollfd){pair[0], POLLIN, 0};
+        result = poll(p, many.rlim_cur, 1);
+        if (!fork()) {
+            usleep(1);
+            _exit(write(pair[1], "x", 1) != 1);
+        }
+        result += poll(p, many.rlim_cur, -1) == (long)many.rlim_cur;
+    } else if (!strcmp(kind, "closing")) {
+        setrlimit(RLIMIT_NOFILE, &many);
+        int pair[2];
+        while (pipe(pair) == 0 && pair[1] < 40000)
+            ;
+        result = syscall(SYS_close_range, 3, ~0U, 0);
+    } else if (!strcmp(kind, "killing")) {
+        setpgid(0, 0);
+        signal(SIGTERM, SIG_IGN);
+        for (int i = 0; i < 1000; i++)
+            if (fork() == 0) {
+                signal(SIGTERM, SIG_DFL);
+                for (;;)
+                    pause();
+            }
+        for (int i = 0; i < 30; i++)
+            result += kill(0, 0);
+        kill(0, SIGTERM);
+        kill(0, SIGKILL); /* whoever was born late; this one last */
     } else if (!strcmp(kind, "arguments")) { /* each in another page than the one before */
         char *m = memory(4 * PAGE), **v = calloc(200001, sizeof *v);
         for (int i = 0; i < 200000; i++)
@@ -170,6 +203,6 @@ int main(int argc, char **argv)
     int is_silent = !strcmp(argv[1], "splice") || !strcmp(argv[1], "sendfile"); /* its call does not end */
     while (waitpid(attacker, &status, WNOHANG) == 0 && (!is_silent || calls < 20000))
         calls++;
-    printf("served %s\n", !status ? "meanwhile" : "not");
+    printf("served %s\n", !status || (!strcmp(argv[1], "killing") && status == SIGKILL) ? "meanwhile" : "not");
     return 0;
 }
