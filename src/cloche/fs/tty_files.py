@@ -67,6 +67,9 @@ from cloche.vfs.waitqueue import WaitQueue
 
 READ_PIECE: Final = 64  # the buffer of tty_read
 WRITE_CHUNK: Final = 2048  # that of tty_write
+# Written by one call: more than both buffers hold.  What is dropped, a line that is too long or characters that print
+# nothing, takes time and no room (I8).
+TURN_BYTES: Final = 16384
 
 
 def copy_some(dst: IovIter, data: bytes) -> int:
@@ -205,7 +208,7 @@ class SlaveFile(TtyFile):
             if result:
                 return result
         done = 0
-        while src.remaining() > 0:
+        while src.remaining() > 0 and done < TURN_BYTES:
             room = OUTPUT_BYTES - len(tty.out)
             if room <= 0 or tty.is_output_stopped():
                 return done if done else -EAGAIN
@@ -274,7 +277,7 @@ class MasterFile(TtyFile):
         if tty.was_slave_closed and tty.slave_opens == 0:
             return -EIO
         done = 0
-        while src.remaining() > 0:
+        while src.remaining() > 0 and done < TURN_BYTES:
             room = tty.input_room()
             if room <= 0:
                 return done if done else -EAGAIN

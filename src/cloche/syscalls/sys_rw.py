@@ -25,7 +25,7 @@ from cloche.abi.uio import (
     RWF_SUPPORTED,
     RWF_SYNC,
 )
-from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
@@ -80,12 +80,17 @@ class WriteWait(FileWait):
 
     def advance(self, task: TaskBase) -> int:
         """Write on; BLOCKED, or the result of the call."""
+        end_ns = monotonic_ns() + SLICE_NS
         while True:
             try:
                 result = self.file.write(task, self.src, self.flags)
             except LinuxError as error:
                 result = -error.errno
             if result == -EAGAIN:
+                if self.has_slices:
+                    self.has_slices = False
+                    if isinstance(task, Task):
+                        task.state = "S"
                 return BLOCKED
             if result < 0:
                 if self.done:
@@ -98,6 +103,8 @@ class WriteWait(FileWait):
                 modified(self.file)
             if result == 0 or self.src.remaining() == 0 or not self.file.write_continues():
                 return self.done
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)  # it takes time and no room: a terminal that drops what it gets
 
     def timed_out(self, task: TaskBase) -> int:
         return self.done if self.done else -EAGAIN
