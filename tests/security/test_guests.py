@@ -412,6 +412,7 @@ def test_python_of_the_tests() -> None:
         "polls",
         "closing",
         "killing",
+        "texts",
     ],
 )
 def test_one_call_holds_nobody(folder: Path, kind: str) -> None:

@@ -8,17 +8,19 @@ from typing import Final
 
 from cloche.abi.errno import EINVAL, ENOENT
 from cloche.boot.network_defaults import DEFAULTS
+from cloche.fs.pieces import PiecedDescription
 from cloche.fs.proc import proc_net, proc_sysctl
 from cloche.fs.proc_sys import ProcSys, SysctlDir
 from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
 from cloche.net.inet_base import NetStack, stack_for
 from cloche.net.parameters import CONGESTION, NUMBERS
-from cloche.net.proc_text import FILES
-from cloche.vfs.objects import Context, Inode
+from cloche.net.proc_text import FILES, TABLES, NetLines, nothing
+from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs, parse_digits
 
 NetText = Callable[[NetStack], bytes]
+_LINES: Final = 64  # sockets in a piece of a table
 
 # Parameters that have no effect here, with the values of a fresh network namespace.
 _U32: Final = 0xFFFFFFFF
@@ -75,6 +77,44 @@ class NetFile(GeneratedInode):
 
     def generate(self, ctx: Context) -> bytes:
         return self.text(stack_for(ctx))
+
+
+class NetTable(NetFile):
+    """A file of /proc/net that can be long."""
+
+    def __init__(self, fs: PseudoFs, kernel: Kernel, lines: NetLines) -> None:
+        super().__init__(fs, kernel, nothing)
+        self.lines: NetLines = lines
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return NetTableDescription(path, self, flags, self.lines)
+
+
+class NetTableDescription(PiecedDescription):
+    """An open table of sockets."""
+
+    def __init__(self, path: Path, inode: NetTable, flags: int, lines: NetLines) -> None:
+        super().__init__(path, inode, flags)
+        self.lines: NetLines = lines
+        self.sockets: list[FileDescription] = []
+        self.index: int = -1
+
+    def restart(self, ctx: Context) -> None:
+        self.sockets = self.lines.sockets(stack_for(ctx))
+        self.index = -1
+
+    def more(self, ctx: Context) -> bytes | None:
+        head = b""
+        if self.index < 0:
+            self.index = 0
+            head = self.lines.head()
+        elif self.index >= len(self.sockets):
+            self.sockets = []
+            return None
+        begin = self.index
+        self.index += _LINES
+        shown = self.sockets[begin : self.index]
+        return head + b"".join([self.lines.line(sock, begin + at) for at, sock in enumerate(shown)])
 
 
 class Number:
@@ -226,6 +266,8 @@ def install_network(kernel: Kernel) -> None:
     assert isinstance(fs, PseudoFs)
     for name, function in FILES:
         net.add(name, NetFile(fs, kernel, function))
+    for name, lines in TABLES:
+        net.add(name, NetTable(fs, kernel, lines))
     tree = proc_sysctl(kernel)
     tree.root.add(b"net", NetSysctl(tree))
     system = sysfs(kernel)

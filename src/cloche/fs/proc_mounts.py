@@ -109,38 +109,42 @@ def _fs_is_readonly(mount: Mount) -> bool:
     return mount.fs.is_readonly
 
 
+def mounts_line(root: Path, mount: Mount) -> bytes:
+    """A mount in /proc/PID/mounts; nothing if it cannot be reached from `root`."""
+    place = mount_point(root, mount)
+    if place is None:
+        return b""
+    options = mount_options(mount)
+    if _fs_is_readonly(mount) and options.startswith("rw"):
+        options = "ro" + options[2:]
+    source = mangle(mount.fs.source.encode("utf-8", "surrogateescape"))
+    tail = f" {mount.fs.kind} {options}{mount.fs.options()} 0 0\n"
+    return source + b" " + mangle(place) + tail.encode("utf-8", "surrogateescape")
+
+
 def mounts_text(namespace: MountNamespace, root: Path) -> bytes:
     """/proc/PID/mounts."""
-    lines: list[bytes] = []
-    for mount in namespace.mounts:
-        place = mount_point(root, mount)
-        if place is None:
-            continue
-        options = mount_options(mount)
-        if _fs_is_readonly(mount) and options.startswith("rw"):
-            options = "ro" + options[2:]
-        source = mangle(mount.fs.source.encode("utf-8", "surrogateescape"))
-        tail = f" {mount.fs.kind} {options}{mount.fs.options()} 0 0\n"
-        lines.append(source + b" " + mangle(place) + tail.encode("utf-8", "surrogateescape"))
-    return b"".join(lines)
+    return b"".join([mounts_line(root, mount) for mount in namespace.mounts])
+
+
+def mountinfo_line(root: Path, mount: Mount) -> bytes:
+    """A mount in /proc/PID/mountinfo; nothing if it cannot be reached from `root`."""
+    place = mount_point(root, mount)
+    if place is None:
+        return b""
+    fs = mount.fs
+    parent = mount.parent.ident if mount.parent is not None else 1
+    head = f"{mount.ident} {parent} {major(fs.dev)}:{minor(fs.dev)} ".encode()
+    state = "ro" if _fs_is_readonly(mount) else "rw"
+    source = mangle(fs.source.encode("utf-8", "surrogateescape"))
+    tail = f" {state}{fs.options()}\n".encode("utf-8", "surrogateescape")
+    middle = f" {mount_options(mount)}{propagation_fields(mount)} - {fs.kind} ".encode()
+    return head + mangle(root_in_fs(mount)) + b" " + mangle(place) + middle + source + tail
 
 
 def mountinfo_text(namespace: MountNamespace, root: Path) -> bytes:
     """/proc/PID/mountinfo."""
-    lines: list[bytes] = []
-    for mount in namespace.mounts:
-        place = mount_point(root, mount)
-        if place is None:
-            continue
-        fs = mount.fs
-        parent = mount.parent.ident if mount.parent is not None else 1
-        head = f"{mount.ident} {parent} {major(fs.dev)}:{minor(fs.dev)} ".encode()
-        state = "ro" if _fs_is_readonly(mount) else "rw"
-        source = mangle(fs.source.encode("utf-8", "surrogateescape"))
-        tail = f" {state}{fs.options()}\n".encode("utf-8", "surrogateescape")
-        middle = f" {mount_options(mount)}{propagation_fields(mount)} - {fs.kind} ".encode()
-        lines.append(head + mangle(root_in_fs(mount)) + b" " + mangle(place) + middle + source + tail)
-    return b"".join(lines)
+    return b"".join([mountinfo_line(root, mount) for mount in namespace.mounts])
 
 
 def mountstats_text(namespace: MountNamespace, root: Path) -> bytes:

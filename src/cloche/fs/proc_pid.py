@@ -16,10 +16,12 @@ from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
+from cloche.fs.pieces import ENOUGH, PiecedDescription
 from cloche.fs.proc_system import LOCK_TABLE, pid_shower
 from cloche.fs.proc_table import (
     FAR_FILES,
     MOUNT_FILES,
+    MOUNT_LINES,
     PIECES,
     PLAIN_FILES,
     PROCESS_FILES,
@@ -45,6 +47,7 @@ from cloche.vfs.objects import (
     Context,
     FileDescription,
     Inode,
+    Mount,
     MountNamespace,
     Path,
     generic_permission,
@@ -207,8 +210,8 @@ class GuardedFile(TaskFile):
         return GeneratedDescription(path, self, flags)
 
 
-class PieceDescription(GeneratedDescription):
-    """An open file that is made piece by piece, and a read ends where a piece does, as those of Linux at a page."""
+class PieceDescription(PiecedDescription):
+    """An open maps or its kin."""
 
     def __init__(
         self, path: Path, inode: GeneratedInode, flags: int, task: Task, piece: proc_text.TaskPiece
@@ -216,26 +219,23 @@ class PieceDescription(GeneratedDescription):
         super().__init__(path, inode, flags)
         self.task: Task = task
         self.piece: proc_text.TaskPiece = piece
-        self.made: bytes = b""
-        self.base: int = 0  # where `made` begins in the file
         self.cursor: int = 0  # of the next piece
-        self.following: int = -1  # where the next read is expected
 
-    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+    def check(self, ctx: Context) -> None:
         if not is_present(self.task):
             raise LinuxError(ESRCH)
+
+    def restart(self, ctx: Context) -> None:
+        self.cursor = 0
+
+    def more(self, ctx: Context) -> bytes | None:
+        if self.cursor < 0:
+            return None
         reader = reader_of(ctx)
         fs = self.inode.fs
         reader.proc_view = fs.pid_ns if isinstance(fs, ProcFs) else None
-        if offset == 0 or offset != self.following:
-            self.made, self.base, self.cursor = b"", 0, 0
-        while self.base + len(self.made) <= offset and self.cursor >= 0:
-            self.base += len(self.made)
-            self.made, self.cursor = self.piece(reader, self.task, self.cursor)
-        at = offset - self.base
-        count = dst.copy_to(self.made[at : at + dst.remaining()]) if at < len(self.made) else 0
-        self.following = offset + count
-        return count
+        text, self.cursor = self.piece(reader, self.task, self.cursor)
+        return text
 
 
 class MountsFile(TaskFile):
@@ -244,16 +244,44 @@ class MountsFile(TaskFile):
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         if not is_present(self.task):
             raise LinuxError(ESRCH)
-        return MountsDescription(path, self, flags, self.task.mount_ns)
+        return MountsDescription(path, self, flags, self.task, MOUNT_LINES[self.text])
 
 
-class MountsDescription(GeneratedDescription):
+class MountsDescription(PiecedDescription):
     """Open mounts or mountinfo; POLLERR and POLLPRI say once that mounts have changed (mounts_poll)."""
 
-    def __init__(self, path: Path, inode: GeneratedInode, flags: int, namespace: MountNamespace) -> None:
+    def __init__(
+        self, path: Path, inode: GeneratedInode, flags: int, task: Task, line: Callable[[Path, Mount], bytes]
+    ) -> None:
         super().__init__(path, inode, flags)
-        self.namespace: MountNamespace = namespace
-        self.seen: int = namespace.changes
+        self.task: Task = task
+        self.namespace: MountNamespace = task.mount_ns
+        self.line: Callable[[Path, Mount], bytes] = line
+        self.mounts: list[Mount] = []
+        self.index: int = 0
+        self.seen: int = self.namespace.changes
+
+    def check(self, ctx: Context) -> None:
+        if not is_present(self.task):
+            raise LinuxError(ESRCH)
+        if self.task.is_exited:
+            raise LinuxError(EINVAL)
+
+    def restart(self, ctx: Context) -> None:
+        self.mounts = list(self.namespace.mounts)
+        self.index = 0
+
+    def more(self, ctx: Context) -> bytes | None:
+        if self.index >= len(self.mounts):
+            self.mounts = []
+            return None
+        lines: list[bytes] = []
+        length = 0
+        while self.index < len(self.mounts) and length < ENOUGH and len(lines) < 64:
+            lines.append(self.line(self.task.fs.root, self.mounts[self.index]))
+            length += len(lines[-1])
+            self.index += 1
+        return b"".join(lines)
 
     def poll(self, ctx: Context) -> int:
         changes = self.namespace.changes
@@ -263,7 +291,7 @@ class MountsDescription(GeneratedDescription):
         return POLLIN | POLLRDNORM | POLLERR | POLLPRI
 
     def wait_queue(self) -> WaitQueue | None:
-        return self.namespace.queue
+        return self.walkers if self.is_walking else self.namespace.queue
 
 
 class MemoryText(TaskFile):

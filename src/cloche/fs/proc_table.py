@@ -12,6 +12,7 @@ from cloche.abi.errno import EACCES, EINVAL, EPERM, ERANGE, ESRCH, LinuxError
 from cloche.fs import proc_mounts, proc_text
 from cloche.kernel.io_counts import io_counts, start_counting
 from cloche.kernel.task import Task
+from cloche.vfs.objects import Mount, Path
 from cloche.vfs.pseudo import parse_int
 
 TaskText = Callable[[Task, Task], bytes]  # (reader, task)
@@ -303,4 +304,8 @@ MOUNT_FILES: Final = [_mounts, _mountinfo, _mountstats]  # they have a read_iter
 PIECES: Final[dict[TaskText, proc_text.TaskPiece]] = {
     _maps: proc_text.maps_piece,
     _smaps: proc_text.smaps_piece,
+}
+MOUNT_LINES: Final[dict[TaskText, Callable[[Path, Mount], bytes]]] = {
+    _mounts: proc_mounts.mounts_line,
+    _mountinfo: proc_mounts.mountinfo_line,
 }

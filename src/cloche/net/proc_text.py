@@ -6,7 +6,6 @@ from cloche.abi.netlink import RTN_PROHIBIT, RTN_UNREACHABLE
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
-    IPPROTO_TCP,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
@@ -23,6 +22,7 @@ from cloche.net.sock_diag import queues_of, state_of, unix_state
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import DatagramSocket, UdpSocket
 from cloche.net.unix_base import LISTENING, UnixSocket, names_of
+from cloche.vfs.objects import FileDescription
 
 _TCP_HEAD: Final = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
@@ -47,23 +47,44 @@ def _shown(sock: InetSocket, addr: bytes) -> str:
     return text(addr[-4:])
 
 
-def _lines(stack: NetStack, family: int, protocol: int) -> list[InetSocket]:
-    found: list[InetSocket] = []
-    for sock in stack.sockets:
-        if sock.family == family and sock.protocol == protocol and not isinstance(sock, RawSocket):
-            found.append(sock)
-    return found
+class NetLines:
+    """A table of sockets that can be long: its heading, whose lines it has, and each line."""
+
+    def head(self) -> bytes:
+        raise NotImplementedError
+
+    def sockets(self, stack: NetStack) -> list[FileDescription]:
+        raise NotImplementedError
+
+    def line(self, sock: FileDescription, number: int) -> bytes:
+        """The line of a socket; nothing if it is not shown (any more)."""
+        raise NotImplementedError
 
 
-def _tcp(stack: NetStack, family: int) -> bytes:
-    head = _TCP_HEAD if family == AF_INET else _TCP6_HEAD
-    out = [head.ljust(149) if family == AF_INET else head]
-    number = 0
-    shown = [sock for sock in _lines(stack, family, IPPROTO_TCP) if state_of(sock) == TCP_LISTEN]
-    shown += [
-        sock for sock in _lines(stack, family, IPPROTO_TCP) if state_of(sock) not in (TCP_LISTEN, TCP_CLOSE)
-    ]
-    for sock in shown:
+class TcpLines(NetLines):
+    """/proc/net/tcp and tcp6."""
+
+    def __init__(self, family: int) -> None:
+        self.family: int = family
+
+    def head(self) -> bytes:
+        return (
+            _TCP_HEAD.ljust(149).encode() + b"\n" if self.family == AF_INET else _TCP6_HEAD.encode() + b"\n"
+        )
+
+    def sockets(self, stack: NetStack) -> list[FileDescription]:
+        listening: list[FileDescription] = []
+        others: list[FileDescription] = []
+        for sock in stack.sockets:
+            if sock.family == self.family and isinstance(sock, TcpSocket):
+                state = state_of(sock)
+                if state == TCP_LISTEN:
+                    listening.append(sock)
+                elif state != TCP_CLOSE:
+                    others.append(sock)
+        return listening + others
+
+    def line(self, sock: FileDescription, number: int) -> bytes:
         assert isinstance(sock, TcpSocket)
         unread, unsent = queues_of(sock)
         if sock.state == TCP_LISTEN:
@@ -73,89 +94,67 @@ def _tcp(stack: NetStack, family: int) -> bytes:
             f"{sock.state:02X} {unsent:08X}:{unread:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "
             f"{sock.inode.ino} 1 0000000000000000 100 0 0 10 0"
         )
-        out.append(line.ljust(149) if family == AF_INET else line)
-        number += 1
-    return ("\n".join(out) + "\n").encode()
+        return (line.ljust(149) if self.family == AF_INET else line).encode() + b"\n"
 
 
-def tcp_text(stack: NetStack) -> bytes:
-    """/proc/net/tcp."""
-    return _tcp(stack, AF_INET)
+class GramLines(NetLines):
+    """/proc/net/udp, raw, icmp and those of IPv6."""
 
+    def __init__(self, family: int, which: str) -> None:
+        self.family: int = family
+        self.which: str = which
 
-def tcp6_text(stack: NetStack) -> bytes:
-    """/proc/net/tcp6."""
-    return _tcp(stack, AF_INET6)
+    def head(self) -> bytes:
+        return (
+            _UDP_HEAD.ljust(127).encode() + b"\n" if self.family == AF_INET else _UDP6_HEAD.encode() + b"\n"
+        )
 
-
-def _grams(stack: NetStack, family: int, which: str) -> bytes:
-    head = _UDP_HEAD if family == AF_INET else _UDP6_HEAD
-    out = [head.ljust(127) if family == AF_INET else head]
-    for sock in stack.sockets:
-        if sock.family != family or not isinstance(sock, DatagramSocket):
-            continue
-        if which == "udp":
-            if not isinstance(sock, UdpSocket) or sock.lport == 0:
+    def sockets(self, stack: NetStack) -> list[FileDescription]:
+        found: list[FileDescription] = []
+        for sock in stack.sockets:
+            if sock.family != self.family:
                 continue
-            slot = sock.lport
-        elif which == "icmp":
-            if not isinstance(sock, PingSocket):
-                continue
-            slot = sock.lport
-        else:
-            if not isinstance(sock, RawSocket):
-                continue
-            slot = sock.protocol
-        port = sock.protocol if which == "raw" else sock.lport
+            if self.which == "udp":
+                is_shown = isinstance(sock, UdpSocket) and sock.lport != 0
+            elif self.which == "icmp":
+                is_shown = isinstance(sock, PingSocket)
+            else:
+                is_shown = isinstance(sock, RawSocket)
+            if is_shown:
+                found.append(sock)
+        return found
+
+    def line(self, sock: FileDescription, number: int) -> bytes:
+        assert isinstance(sock, DatagramSocket)
+        is_raw = self.which == "raw"
+        slot = port = sock.protocol if is_raw else sock.lport
         line = (
             f"{slot:5d}: {_shown(sock, sock.laddr)}:{port:04X} {_shown(sock, sock.raddr)}:{sock.rport:04X} "
             f"{state_of(sock):02X} {0:08X}:{sock.charged:08X} 00:00000000 00000000 {sock.owner_uid:5d}        0 "
             f"{sock.inode.ino} 2 0000000000000000 {sock.drops}"
         )
-        out.append(line.ljust(127) if family == AF_INET else line)
-    return ("\n".join(out) + "\n").encode()
+        return (line.ljust(127) if self.family == AF_INET else line).encode() + b"\n"
 
 
-def udp_text(stack: NetStack) -> bytes:
-    """/proc/net/udp."""
-    return _grams(stack, AF_INET, "udp")
-
-
-def udp6_text(stack: NetStack) -> bytes:
-    """/proc/net/udp6."""
-    return _grams(stack, AF_INET6, "udp")
-
-
-def raw_text(stack: NetStack) -> bytes:
-    """/proc/net/raw."""
-    return _grams(stack, AF_INET, "raw")
-
-
-def raw6_text(stack: NetStack) -> bytes:
-    """/proc/net/raw6."""
-    return _grams(stack, AF_INET6, "raw")
-
-
-def icmp_text(stack: NetStack) -> bytes:
-    """/proc/net/icmp."""
-    return _grams(stack, AF_INET, "icmp")
-
-
-def icmp6_text(stack: NetStack) -> bytes:
-    """/proc/net/icmp6."""
-    return _grams(stack, AF_INET6, "icmp")
-
-
-def unix_text(stack: NetStack) -> bytes:
+class UnixLines(NetLines):
     """/proc/net/unix."""
-    out = ["Num       RefCount Protocol Flags    Type St Inode Path\n"]
-    for sock in names_of(stack).sockets:
+
+    def head(self) -> bytes:
+        return b"Num       RefCount Protocol Flags    Type St Inode Path\n"
+
+    def sockets(self, stack: NetStack) -> list[FileDescription]:
+        return list(names_of(stack).sockets)
+
+    def line(self, sock: FileDescription, number: int) -> bytes:
+        assert isinstance(sock, UnixSocket)
+        if sock not in names_of(sock.stack).sockets:
+            return b""
         flags = 0x10000 if sock.state == LISTENING else 0
-        out.append(
+        text = (
             f"{0:016x}: {2 + (sock.peer is not None):08X} 00000000 {flags:08X} {sock.kind:04X} "
             f"{_unix_shown(sock):02X} {sock.inode.ino:5d}{_unix_name(sock)}\n"
         )
-    return "".join(out).encode("utf-8", "surrogateescape")
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _unix_shown(sock: UnixSocket) -> int:
@@ -420,8 +419,6 @@ FILES: Final = (
     (b"arp", arp_text),
     (b"dev", dev_text),
     (b"dev_mcast", nothing),
-    (b"icmp", icmp_text),
-    (b"icmp6", icmp6_text),
     (b"if_inet6", if_inet6_text),
     (b"igmp", igmp_text),
     (b"igmp6", igmp6_text),
@@ -440,8 +437,6 @@ FILES: Final = (
     (b"protocols", protocols_text),
     (b"psched", psched_text),
     (b"ptype", ptype_text),
-    (b"raw", raw_text),
-    (b"raw6", raw6_text),
     (b"route", route_text),
     (b"rt6_stats", rt6_stats_text),
     (b"rt_acct", nothing),
@@ -450,9 +445,16 @@ FILES: Final = (
     (b"snmp6", snmp6_text),
     (b"sockstat", sockstat_text),
     (b"sockstat6", sockstat6_text),
-    (b"tcp", tcp_text),
-    (b"tcp6", tcp6_text),
-    (b"udp", udp_text),
-    (b"udp6", udp6_text),
-    (b"unix", unix_text),
+)
+
+TABLES: Final[tuple[tuple[bytes, NetLines], ...]] = (
+    (b"icmp", GramLines(AF_INET, "icmp")),
+    (b"icmp6", GramLines(AF_INET6, "icmp")),
+    (b"raw", GramLines(AF_INET, "raw")),
+    (b"raw6", GramLines(AF_INET6, "raw")),
+    (b"tcp", TcpLines(AF_INET)),
+    (b"tcp6", TcpLines(AF_INET6)),
+    (b"udp", GramLines(AF_INET, "udp")),
+    (b"udp6", GramLines(AF_INET6, "udp")),
+    (b"unix", UnixLines()),
 )

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -150,6 +151,27 @@ static long attack(const char *kind)
             result += kill(0, 0);
         kill(0, SIGTERM);
         kill(0, SIGKILL); /* whoever was born late; this one last */
+    } else if (!strcmp(kind, "texts")) { /* long files of /proc, and reads far from their beginning */
+        setrlimit(RLIMIT_NOFILE, &many);
+        static char text[MIB];
+        for (int i = 0; i < 40000; i++)
+            socket(i % 4 ? AF_UNIX : AF_INET, SOCK_DGRAM, 0);
+        close(100); /* for the files */
+        const char *names[] = {"/proc/net/unix", "/proc/net/udp", "/proc/net/raw", "/proc/self/mountinfo"};
+        for (int i = 0; i < 4; i++) {
+            int fd = open(names[i], O_RDONLY);
+            long got;
+            while ((got = read(fd, text, sizeof text)) > 0)
+                result += got;
+            result += pread(fd, text, 4096, 1500000);
+            close(fd);
+        }
+        char *m = memory(40000 * PAGE);
+        for (int i = 0; i < 40000; i += 2)
+            mprotect(m + i * PAGE, PAGE, PROT_READ);
+        int maps = open("/proc/self/maps", O_RDONLY);
+        for (int i = 5; i; i--)
+            result += pread(maps, text, 4096, i * 300000L) > 0;
     } else if (!strcmp(kind, "arguments")) { /* each in another page than the one before */
         char *m = memory(4 * PAGE), **v = calloc(200001, sizeof *v);
         for (int i = 0; i < 200000; i++)

@@ -1,0 +1,88 @@
+"""Generated files that can be long: made piece by piece, and a read ends where a piece does, as in Linux at a page.
+
+A read at an offset where no piece was expected makes all pieces before it, in slices (I8): it finds that it has to wait
+(EAGAIN), and a chore wakes it for the next slice.
+"""
+
+from cloche.abi.errno import EAGAIN
+from cloche.kernel.blocking import SLICE_NS
+from cloche.kernel.chores import Chore
+from cloche.kernel.task import Task
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.usermem import IovIter
+from cloche.vfs.objects import Context, Path
+from cloche.vfs.pseudo import GeneratedDescription, GeneratedInode
+from cloche.vfs.waitqueue import WaitQueue
+
+ENOUGH = 4096  # bytes of a piece whose parts are short
+
+
+class PiecedDescription(GeneratedDescription):
+    """An open file whose text subclasses make by `restart` and `more`."""
+
+    def __init__(self, path: Path, inode: GeneratedInode, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.made: bytes = b""
+        self.base: int = 0  # where `made` begins in the file
+        self.is_over: bool = False
+        self.following: int = -1  # where the next read is expected
+        self.is_walking: bool = False  # a reader is between two slices
+        self.walkers: WaitQueue = WaitQueue()
+
+    def check(self, ctx: Context) -> None:
+        """Before a read.  Raises LinuxError."""
+
+    def restart(self, ctx: Context) -> None:
+        """Go back to the beginning."""
+        raise NotImplementedError
+
+    def more(self, ctx: Context) -> bytes | None:
+        """The next piece (it may be empty), None at the end."""
+        raise NotImplementedError
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        self.check(ctx)
+        if offset == 0 or offset != self.following:
+            self.made, self.base, self.is_over = b"", 0, False
+            self.restart(ctx)
+        self.following = offset
+        if not self._reach(ctx, offset):
+            if not self.is_walking and isinstance(ctx, Task):
+                self.is_walking = True
+                ctx.kernel.chores.append(Walk(self))
+            return -EAGAIN
+        at = offset - self.base
+        count = dst.copy_to(self.made[at : at + dst.remaining()]) if at < len(self.made) else 0
+        self.following = offset + count
+        return count
+
+    def _reach(self, ctx: Context, offset: int) -> bool:
+        """Make the piece that has `offset`, or come to the end; False when there is more to do."""
+        end_ns = 0
+        while self.base + len(self.made) <= offset and not self.is_over:
+            now_ns = monotonic_ns()
+            if not end_ns:
+                end_ns = now_ns + SLICE_NS
+            elif now_ns >= end_ns:
+                return False
+            self.base += len(self.made)
+            piece = self.more(ctx)
+            self.is_over = piece is None
+            self.made = b"" if piece is None else piece
+        return True
+
+    def wait_queue(self) -> WaitQueue | None:
+        return self.walkers if self.is_walking else None
+
+
+class Walk(Chore):
+    """Wakes the readers that are on their way to an offset, until there are none."""
+
+    def __init__(self, file: PiecedDescription) -> None:
+        self.file: PiecedDescription = file
+
+    def step(self) -> bool:
+        file = self.file
+        file.walkers.wake()
+        file.is_walking = not file.walkers.is_empty()
+        return file.is_walking
