@@ -32,6 +32,9 @@ static int name_of(int tid)
 }
 
 static char lines[8][4096];
+/* A new thread goes on when its birth was told, too: if it came first and went on, its execve could kill the one that
+   made it between waitpid and PTRACE_GETEVENTMSG, which is then about that death, on Linux as well. */
+static int is_told[8], is_held[8];
 
 static void watch(int options)
 {
@@ -54,10 +57,19 @@ static void watch(int options)
             pt(PTRACE_GETEVENTMSG, tid, 0, (long)&message);
         if (event == PTRACE_EVENT_EXEC)
             sprintf(out, "exec by %d;", name_of(message));
-        else if (event == PTRACE_EVENT_CLONE)
-            sprintf(out, "clone %d;", name_of(message));
+        else if (event == PTRACE_EVENT_CLONE) {
+            int child = name_of(message);
+            sprintf(out, "clone %d;", child);
+            is_told[child] = 1;
+            if (is_held[child])
+                pt(PTRACE_CONT, tids[child], 0, 0);
+        }
         else
             sprintf(out, "stop %d event %d message %lx;", signo, event, event == PTRACE_EVENT_STOP ? 0 : message);
+        if (n && !is_told[n]) {
+            is_held[n] = 1;
+            continue;
+        }
         if (event || signo == SIGSTOP || signo == SIGTRAP)
             signo = 0;
         pt(PTRACE_CONT, tid, 0, signo);
@@ -66,6 +78,8 @@ static void watch(int options)
         printf(" %d: %s\n", i, lines[i]);
     count = 0;
     memset(lines, 0, sizeof lines);
+    memset(is_told, 0, sizeof is_told);
+    memset(is_held, 0, sizeof is_held);
 }
 
 static int begin(void (*body)(void), int options)
