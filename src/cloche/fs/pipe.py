@@ -63,6 +63,7 @@ class Chunk:
         self.data: bytes = data
         self.offset: int = 0  # bytes already read
         self.is_packet: bool = is_packet
+        self.is_sealed: bool = False  # nothing is added to it (no PIPE_BUF_FLAG_CAN_MERGE)
 
     def slots(self) -> int:
         """Pages that still hold unread bytes."""
@@ -117,7 +118,7 @@ class Pipe:
         if tail_bytes and self.head < len(self.chunks) and not is_packet:
             # Linux merges only the odd part of a write into the newest page, and only if all of it fits.
             last = self.chunks[len(self.chunks) - 1]
-            if not last.is_packet and len(last.data) + tail_bytes <= PAGE:
+            if not last.is_packet and not last.is_sealed and len(last.data) + tail_bytes <= PAGE:
                 data = src.copy_from(tail_bytes)
                 last.data += data
                 self.size += len(data)
@@ -159,6 +160,11 @@ class Pipe:
             self._push(Chunk(data, is_packet=False), 1)
             done += len(data)
         return done
+
+    def seal_last(self) -> None:
+        """What is written next begins a page of its own."""
+        if self.head < len(self.chunks):
+            self.chunks[len(self.chunks) - 1].is_sealed = True
 
     def _push(self, chunk: Chunk, slots: int) -> None:
         if chunk.data:

@@ -506,13 +506,40 @@ def run_tee(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
 class SpliceInWait(FileWait):
     """A vmsplice into a full pipe."""
 
-    def __init__(self, file: FileDescription, src: UserIovIter) -> None:
+    def __init__(self, file: PipeFile, src: UserIovIter, segments: list[tuple[int, int]]) -> None:
         super().__init__(file)
         self.src: UserIovIter = src
+        self.segments: list[tuple[int, int]] = segments
 
     def retry(self, task: TaskBase) -> int:
-        result = self.file.write(task, self.src)
+        file = self.file
+        assert isinstance(file, PipeFile) and isinstance(task, Task)
+        result = splice_pages(task, file, self.src, self.segments)
         return BLOCKED if result == -EAGAIN else result
+
+
+def splice_pages(task: Task, file: PipeFile, src: UserIovIter, segments: list[tuple[int, int]]) -> int:
+    """Write `src`, which is all of `segments`: a slot for each page that one of them touches (iter_to_pipe)."""
+    done = 0
+    for start, length in segments:
+        at = start
+        while at < start + length:
+            piece = min(start + length, (at | 4095) + 1) - at
+            file.pipe.seal_last()
+            hidden = src.narrow(piece)
+            try:
+                got = file.write(task, src)
+            except LinuxError as error:
+                got = -error.errno
+            src.widen(hidden)
+            if got <= 0:
+                return done if done else got
+            done += got
+            at += got
+            if got < piece:
+                return done
+    file.pipe.seal_last()
+    return done
 
 
 def sys_vmsplice(task: Task, args: Args) -> int:
@@ -528,16 +555,16 @@ def sys_vmsplice(task: Task, args: Args) -> int:
     piped = UserIovIter(task.user_memory(), segments)
     if piped.remaining() == 0:
         return 0
-    if not is_pipe(file):
+    if not isinstance(file, PipeFile):
         return -EBADF
     rwf = 8 if flags & _SPLICE_F_NONBLOCK else 0
     if is_write:
         # Only a full pipe is waited for, and then what fits is enough.
-        result = file.write(task, piped)
+        result = splice_pages(task, file, piped, segments)
         queue = file.wait_queue()
         if result != -EAGAIN or queue is None or rwf or file.flags & O_NONBLOCK:
             return result
-        return block_on(task, SpliceInWait(file, piped), queue, POLLOUT | POLLWRNORM)
+        return block_on(task, SpliceInWait(file, piped, segments), queue, POLLOUT | POLLWRNORM)
     result = file.read(task, piped)
     return wait_to_read(task, file, piped, -1, rwf) if result == -EAGAIN else result
 

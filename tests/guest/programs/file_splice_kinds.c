@@ -1,4 +1,6 @@
 /* splice, tee and vmsplice between every two kinds of file: errors and their order, what moves, what is left. */
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include "file_common.h"
 #include <pty.h>
 #include <sys/epoll.h>
@@ -90,6 +92,27 @@ int main(void)
     T(read(two[0], bytes, sizeof bytes));
     T(vmsplice(two[1], &small, 1, 0));
     T(vmsplice(two[1], &none, 1, 0));
+    /* A page of a pipe for each page that a segment touches, and what follows begins a new one. */
+    char *pages = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int shift = 0; shift < 300; shift += 100) {
+        int fresh[2], left;
+        pipe2(fresh, O_NONBLOCK);
+        struct iovec odd = {pages + shift, 200000}, across[40];
+        T(vmsplice(fresh[1], &odd, 1, SPLICE_F_NONBLOCK));
+        T(vmsplice(fresh[1], &odd, 1, SPLICE_F_NONBLOCK));
+        close(fresh[0]), close(fresh[1]);
+        pipe2(fresh, O_NONBLOCK);
+        for (int i = 0; i < 40; i++)
+            across[i] = (struct iovec){pages + 4000 + 8192 * i - shift, shift ? 90 : 200};
+        write(fresh[1], "before", 6);
+        T(vmsplice(fresh[1], across, 40, SPLICE_F_NONBLOCK));
+        T(read(fresh[0], pages, 100));
+        T(write(fresh[1], pages, 10));
+        ioctl(fresh[0], FIONREAD, &left);
+        printf("left %d\n", left);
+        close(fresh[0]), close(fresh[1]);
+    }
+    munmap(pages, 1 << 20);
     T(vmsplice(two[1], half, 2, 0));
     T(vmsplice(two[0], &small, 1, 0));
     T(vmsplice(two[0], &small, 1, SPLICE_F_NONBLOCK));
