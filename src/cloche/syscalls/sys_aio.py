@@ -122,7 +122,7 @@ class _Submission:
         self.done: int = 0
 
     def may_wait(self) -> bool:
-        """Whether a transfer that finds nothing, and has moved nothing, waits."""
+        """Whether a transfer that finds nothing, or no room, waits."""
         return self.file.flags & O_NONBLOCK == 0 and self.rw_flags & RWF_NOWAIT == 0
 
     def prepare(self, task: Task) -> None:
@@ -155,9 +155,15 @@ class _Submission:
             source = self.source = UserIovIter(task.user_memory(), self.segments)
         if not file.is_seekable():
             result = file.write(task, source, self.rw_flags)
+            if result < 0:
+                is_full = result == -EAGAIN and self.may_wait()
+                return self.done if self.done and not is_full else result
+            self.done += result
             if result > 0:
                 modified(file)
-            return result
+                if source.remaining() and file.write_continues() and self.may_wait():
+                    return _MORE
+            return self.done
         wanted = min(source.remaining(), SLICE_BYTES)
         hidden = source.narrow(SLICE_BYTES)
         try:

@@ -1,9 +1,11 @@
 /* Writes to both sides of a terminal that take time and no room: a line without end, and characters that print nothing. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <termios.h>
 #include <unistd.h>
@@ -26,6 +28,13 @@ int main(void)
     printf("line: %zd\n", write(master, text, LENGTH));
     struct iovec parts[] = {{text, LENGTH / 2}, {text, LENGTH / 2}};
     printf("in parts: %zd\n", writev(master, parts, 2));
+    aio_context_t context = 0;
+    struct iocb order = {.aio_lio_opcode = IOCB_CMD_PWRITE, .aio_fildes = master, .aio_buf = (long)text, .aio_nbytes = LENGTH}, *orders[] = {&order};
+    struct io_event event;
+    syscall(SYS_io_setup, 1, &context);
+    syscall(SYS_io_submit, context, 1, orders);
+    syscall(SYS_io_getevents, context, 1, 1, &event, NULL);
+    printf("asynchronously: %lld\n", event.res);
     write(master, "\n", 1);
     printf("read: %zd\n", read(slave, line, sizeof line));
     memset(text, '\r', LENGTH);
