@@ -413,6 +413,7 @@ def test_python_of_the_tests() -> None:
         "closing",
         "killing",
         "texts",
+        "leaving",
     ],
 )
 def test_one_call_holds_nobody(folder: Path, kind: str) -> None:

@@ -24,6 +24,7 @@ from cloche.abi.stat import S_IFREG
 from cloche.abi.wait import status_signaled
 from cloche.arch.x86_64.syscalls import SYS_execve
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time
+from cloche.kernel.closing import close_taken
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.delivery import core_flag
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
@@ -518,7 +519,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
     if task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.clone()
-    task.files.close_on_exec(task)
+    close_taken(task, task.files, task.files.take_marked())
 
 
 def lookup_for_exec(task: Task, start: Path | None, name: bytes) -> Path:

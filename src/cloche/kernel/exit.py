@@ -10,6 +10,7 @@ from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, 
 from cloche.kernel.accounting import group_usage, space_usage
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
+from cloche.kernel.closing import close_taken
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
@@ -182,7 +183,7 @@ def drop_files(task: Task, files: FdTable) -> None:
     """The task no longer uses its table; the last user closes everything."""
     files.users -= 1
     if files.users == 0:
-        files.close_all(task)
+        close_taken(task, files, files.take_all())
 
 
 def do_exit(task: Task, status: int) -> int:

@@ -63,7 +63,7 @@ class FdTable:
         old = self.find(fd)
         self._put(fd, file, is_cloexec)
         if old is not None:
-            self._closed(ctx, old)
+            self.closed(ctx, old)
 
     def _put(self, fd: int, file: FileDescription, is_cloexec: bool) -> None:
         files = self.files
@@ -84,9 +84,9 @@ class FdTable:
         self.cloexec.discard(fd)
         if fd < self.next_hint:
             self.next_hint = fd
-        return self._closed(ctx, file)
+        return self.closed(ctx, file)
 
-    def _closed(self, ctx: Context, file: FileDescription) -> int:
+    def closed(self, ctx: Context, file: FileDescription) -> int:
         """This table has lost a descriptor of `file`: its POSIX locks go, even if others are left."""
         if file.inode.locks is not None:
             release_posix_locks(file.inode, self)
@@ -138,21 +138,31 @@ class FdTable:
                 file.put()
         self.files = []
 
-    def close_on_exec(self, ctx: Context) -> None:
-        """Close what is marked, at execve."""
+    def take_marked(self) -> list[FileDescription]:
+        """Take out what is to be closed at execve; the caller calls `closed` for each."""
+        taken: list[FileDescription] = []
         for fd in sorted(self.cloexec):
-            self.close(ctx, fd)
+            file = self.find(fd)
+            if file is not None:
+                self.files[fd] = None
+                taken.append(file)
+                self.next_hint = min(self.next_hint, fd)
+        self.cloexec.clear()
+        return taken
 
     def close_all(self, ctx: Context) -> None:
-        """At the exit of the last user."""
+        """Close every descriptor, for a table that nobody uses."""
+        for file in self.take_all():
+            self.closed(ctx, file)
+
+    def take_all(self) -> list[FileDescription]:
+        """At the exit of the last user; the caller calls `closed` for each."""
         files = self.files
         KERNEL_MEMORY.give(DESCRIPTOR_BYTES * len(files))
         self.files = []
         self.cloexec.clear()
         self.next_hint = 0
-        for file in files:
-            if file is not None:
-                self._closed(ctx, file)
+        return [file for file in files if file is not None]
 
 
 def close_description(ctx: Context, file: FileDescription) -> int:

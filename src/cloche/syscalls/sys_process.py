@@ -20,8 +20,9 @@ from cloche.abi.sched import CLONE_VFORK, CLONE_VM
 from cloche.abi.structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
-from cloche.kernel.blocking import DEAD
+from cloche.kernel.blocking import BLOCKED, DEAD, TaskBase, end_wait
 from cloche.kernel.clone import CloneArgs, do_clone
+from cloche.kernel.closing import FEW
 from cloche.kernel.exec import lookup_for_exec
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_from, pid_in
@@ -29,6 +30,7 @@ from cloche.kernel.robust_exit import exit_robustly
 from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
 from cloche.syscalls.exec_args import start_exec
+from cloche.syscalls.sys_fd import CloseRange
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Path
 
@@ -252,19 +254,45 @@ def sys_execveat(task: Task, args: Args) -> int:
 
 
 # -- exit and wait ---------------------------------------------------------------------------------------------
+class LastClose(CloseRange):
+    """An exit that closes very many descriptors first, while the process still lives."""
+
+    def __init__(self, task: Task, status: int, *, is_group: bool) -> None:
+        super().__init__(task.files, 0, len(task.files.files), is_marking=False)
+        self.status: int = status
+        self.is_group: bool = is_group
+
+    def retry(self, task: TaskBase) -> int:
+        if super().retry(task) == BLOCKED:
+            return BLOCKED
+        end_wait(task, self)
+        assert isinstance(task, Task)
+        return _exit_now(task, self.status, is_group=self.is_group)
+
+
+def _exit(task: Task, status: int, *, is_group: bool) -> int:
+    if len(task.files.files) > FEW and task.files.users == 1 and len(task.group.tasks) == 1:
+        return LastClose(task, status, is_group=is_group).retry(task)
+    return _exit_now(task, status, is_group=is_group)
+
+
+def _exit_now(task: Task, status: int, *, is_group: bool) -> int:
+    if task.robust_list:
+        return exit_robustly(task, status, is_group=is_group)
+    if not is_group:
+        return do_exit(task, status)
+    do_group_exit(task.group, status)
+    return DEAD
+
+
 def sys_exit(task: Task, args: Args) -> int:
     """_exit(2) of one thread."""
-    if task.robust_list:
-        return exit_robustly(task, (args.a0 & 0xFF) << 8, is_group=False)
-    return do_exit(task, (args.a0 & 0xFF) << 8)
+    return _exit(task, (args.a0 & 0xFF) << 8, is_group=False)
 
 
 def sys_exit_group(task: Task, args: Args) -> int:
     """exit_group(2)."""
-    if task.robust_list:
-        return exit_robustly(task, (args.a0 & 0xFF) << 8, is_group=True)
-    do_group_exit(task.group, (args.a0 & 0xFF) << 8)
-    return DEAD
+    return _exit(task, (args.a0 & 0xFF) << 8, is_group=True)
 
 
 class Wait4(WaitOperation):

@@ -172,6 +172,23 @@ static long attack(const char *kind)
         int maps = open("/proc/self/maps", O_RDONLY);
         for (int i = 5; i; i--)
             result += pread(maps, text, 4096, i * 300000L) > 0;
+    } else if (!strcmp(kind, "leaving")) { /* by exit, by a signal, and by execve */
+        setrlimit(RLIMIT_NOFILE, &many);
+        for (int how = 0; how < 3; how++) {
+            if (fork() == 0) {
+                int pair[2];
+                while (pipe(pair) == 0 && pair[1] < 60000)
+                    ;
+                if (how == 1)
+                    raise(SIGKILL);
+                for (int fd = 3; how == 2 && fd < 60000; fd++)
+                    fcntl(fd, F_SETFD, FD_CLOEXEC);
+                if (how == 2)
+                    execl("/bin/true", "true", NULL);
+                _exit(0);
+            }
+            result += wait(NULL) > 0;
+        }
     } else if (!strcmp(kind, "arguments")) { /* each in another page than the one before */
         char *m = memory(4 * PAGE), **v = calloc(200001, sizeof *v);
         for (int i = 0; i < 200000; i++)
