@@ -81,6 +81,7 @@ from cloche.vfs.mount import (
 )
 from cloche.vfs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, open_path, path_lookup
 from cloche.vfs.objects import FileSystem, FsContext, Mount, Path
+from cloche.vfs.opening import PathDescription
 
 _PAGE: Final = 4096
 INT_MAX: Final = 0x7FFFFFFF
@@ -313,7 +314,24 @@ def sys_fsmount(task: Task, args: Args) -> int:
     check_revealing(task, mount)
     check_room(task.mount_ns, 1)
     mount.is_anonymous = True
-    return install_place(task, Path(mount, mount.root), is_cloexec=flags & FSMOUNT_CLOEXEC != 0)
+    return install_tree(task, mount, is_cloexec=flags & FSMOUNT_CLOEXEC != 0)
+
+
+class TreeDescription(PathDescription):
+    """What fsmount and open_tree give: a tree that is nobody's unless it was attached before this is closed."""
+
+    def release(self) -> None:
+        path = self.path
+        if path is not None and path.mount.is_anonymous:  # dissolve_on_fput
+            path.mount.is_anonymous = False
+            path.mount.is_detached = True
+
+
+def install_tree(task: Task, mount: Mount, *, is_cloexec: bool) -> int:
+    """A descriptor of a tree that was made."""
+    file = TreeDescription(Path(mount, mount.root), mount.root.require(), O_PATH)
+    file.creds = task.creds
+    return task.files.install(file, task.nofile_limit(), is_cloexec=is_cloexec)
 
 
 def install_place(task: Task, path: Path, *, is_cloexec: bool) -> int:
@@ -339,7 +357,7 @@ def sys_open_tree(task: Task, args: Args) -> int:
         check_room(task.mount_ns, len(mount_tree(path.mount)) if flags & AT_RECURSIVE else 1)
         copy = copy_tree(path, is_recursive=flags & AT_RECURSIVE != 0)
         copy.is_anonymous = True
-        path = Path(copy, copy.root)
+        return install_tree(task, copy, is_cloexec=flags & O_CLOEXEC != 0)
     return install_place(task, path, is_cloexec=flags & O_CLOEXEC != 0)
 
 

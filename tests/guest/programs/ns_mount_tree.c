@@ -61,6 +61,23 @@ static void limits(void) {
     }
 }
 
+/* A tree that was not attached is dissolved when its descriptor is closed, whoever is in it. */
+static void dissolved(void) {
+    int m = tmp(0);
+    mkdirat(m, "sub", 0700);
+    int d = openat(m, "sub", O_DIRECTORY | O_RDONLY), again = dup(m);
+    close(m);
+    int copy = syscall(SYS_open_tree, d, "", AT_EMPTY_PATH | OPEN_TREE_CLONE);
+    SHOW(copy >= 0);
+    close(copy);
+    close(again);
+    SHOW(mkdirat(d, "y", 0700));
+    SHOW(openat(d, "../sub/y", O_DIRECTORY) >= 0);
+    SHOW(syscall(SYS_open_tree, d, "", AT_EMPTY_PATH | OPEN_TREE_CLONE));
+    SHOW(syscall(SYS_move_mount, d, "", -100, "b", MOVE_MOUNT_F_EMPTY_PATH));
+    close(d);
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0); umask(022);
     char map[40]; unsigned uid = getuid(), gid = getgid();
@@ -109,6 +126,7 @@ int main(int argc, char **argv) {
     SHOW(syscall(SYS_fspick, AT_FDCWD, "b/x", 0)); SHOW(syscall(SYS_fspick, AT_FDCWD, "zz", 0)); SHOW(syscall(SYS_fspick, AT_FDCWD, "b", 0x10)); SHOW(syscall(SYS_fspick, AT_FDCWD, "", 0)); fd = open("b", O_PATH); f = syscall(SYS_fspick, fd, "", FSPICK_EMPTY_PATH); SHOW(f >= 0); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "3m", 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "4m", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); statfs("b", &sf); printf("%ld\n", (long)(sf.f_blocks * sf.f_bsize)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); close(f); close(fd); SHOW(umount2("b", 0));
     options();
     limits();
+    dissolved();
     f = syscall(SYS_fsopen, "tmpfs", 0); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(syscall(SYS_fsmount, f, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "nonsense", 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "mode", "0700", 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "size", 0, 0)); SHOW(fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0)); SHOW(fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_FLAG, "ro", 0, 0)); SHOW(syscall(SYS_fsmount, f, 2, 0)); SHOW(syscall(SYS_fsmount, f, 0, 0x100000)); t = syscall(SYS_fsmount, f, 0, MOUNT_ATTR_NOSUID); SHOW(t >= 0); SHOW(syscall(SYS_fsmount, f, 0, 0)); SHOW(fsconf(f, FSCONFIG_SET_STRING, "size", "1m", 0)); SHOW(fsconf(f, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0)); SHOW(move(t, "", home, "b", MOVE_MOUNT_F_EMPTY_PATH)); flags("b"); statfs("b", &sf); printf("%d\n", sf.f_blocks * sf.f_bsize == 1 << 20); close(f); close(t); SHOW(umount2("b", 0)); SHOW(syscall(SYS_fsopen, "nonsense", 0)); SHOW(syscall(SYS_fsopen, "tmpfs", 2)); SHOW(syscall(SYS_fsmount, home, 0, 0)); SHOW(syscall(SYS_fsmount, 99, 0, 0));
     printf("-- directories\n"); SHOW(open("a", O_RDONLY | O_DIRECTORY | O_DIRECT)); SHOW(open("a", O_RDONLY | O_DIRECT)); SHOW(fcntl(home, F_SETFL, O_DIRECT)); fd = open("a", O_PATH | O_DIRECT); SHOW(fd >= 0); SHOW(open("/proc", O_RDONLY | O_DIRECT)); SHOW(open("/dev", O_RDONLY | O_DIRECT)); SHOW(open("/usr", O_RDONLY | O_DIRECT)); SHOW(open("/proc/self/stat", O_RDONLY | O_DIRECT));
     printf("-- lists\n");
