@@ -30,7 +30,7 @@ class Analyst:
     def find(self, path: Path, patience_ms: int = 0) -> int:
         fd = os.open(path, os.O_RDONLY)
         try:
-            return self.texts.find(fd, os.fstat(fd), patience_ms)[0]
+            return self.texts.find(fd, os.fstat(fd), patience_ms, is_writable=False)[0]
         finally:
             os.close(fd)
 
