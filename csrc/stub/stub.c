@@ -1,7 +1,7 @@
 /* The stub: the only code of ours that runs inside a guest process.
  *
  * Freestanding, no writable data, no floating point.  Everything it remembers is in the slot, which it finds by
- * masking the stack pointer.  Nothing in the sandbox's security rests on it (DESIGN.md, I6): a guest may jump to
+ * masking the stack pointer.  Nothing in the sandbox's security rests on it (docs/design.md, I6): a guest may jump to
  * any of its instructions, so the seccomp filter admits from here only what is harmless or was ordered.
  */
 #include <linux/audit.h>

@@ -1,4 +1,4 @@
-"""Hostile guests against the platform: each rule of DESIGN.md 3.3, and forged slots.
+"""Hostile guests against the platform: each rule of docs/design.md 3.3, and forged slots.
 
 A guest can jump to any instruction of the stub with any registers and can write its whole slot.  Each test does
 that, asserts that it got nowhere, and that the sentry still serves a well-behaved guest.

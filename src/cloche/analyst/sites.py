@@ -30,7 +30,7 @@ MAX_JUMPS: Final = 8_000_000  # byte strings that may be near jumps
 MAX_FUNCTION_BYTES: Final = 1 << 20
 MAX_DECODED_BYTES: Final = 6 << 20  # an instruction may be a byte, and takes a microsecond and 200 bytes
 
-# Calls that need every register, or never return: they stay with the trap (DESIGN 3.2).
+# Calls that need every register, or never return: they stay with the trap (docs/design.md 3.2).
 FULL_REGISTER_CALLS: Final = frozenset(
     [
         15,

@@ -1,6 +1,6 @@
 """clone(2), fork(2), vfork(2): new tasks.
 
-Three ways, as DESIGN 3.5: the host's copy-on-write fork (no CLONE_VM), a further host thread (CLONE_VM), and for
+Three ways (docs/design.md 3.5): the host's copy-on-write fork (no CLONE_VM), a further host thread (CLONE_VM), and for
 CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread until it execs or exits.
 """
 

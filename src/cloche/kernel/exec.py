@@ -1,4 +1,4 @@
-"""execve(2): always into a blank process (DESIGN 3.5).
+"""execve(2): always into a blank process (docs/design.md 3.5).
 
 `begin_exec` opens and parses everything and orders the new image on a blank process first; an error there leaves the
 caller as it was.  Then the other threads and the old process go, and the task is resumed in the new one: the stub maps

@@ -2,7 +2,7 @@
 
 Owns the BPF program that the zygote installs and every guest inherits.  Order of its checks: architecture,
 then the instruction pointer, then the call.  Whatever is allowed here must be harmless with *any* arguments,
-because a guest can jump to any instruction of the stub (DESIGN.md, I6).
+because a guest can jump to any instruction of the stub (docs/design.md, I6).
 """
 
 from typing import Final

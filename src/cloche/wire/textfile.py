@@ -1,4 +1,4 @@
-"""Text files: patched copies of the executable pages of one ELF file (DESIGN 3.2), made by the analyst.
+"""Text files: patched copies of the executable pages of one ELF file (docs/design.md 3.2), made by the analyst.
 
 Owns the layout, its encoder and its decoder.  A text file consists of whole pages: a header, then the patched
 pages, then the *tail*, which holds the trampolines.  All numbers are little endian.
