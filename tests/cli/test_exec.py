@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from cloche.runtime.records import Store
-from cloche.wire.control import RE_EXITED, ExecRequest
-from cloche.wire.control_client import ControlClient
+from cloche.wire import protocol, requests
+from cloche.wire.control_client import ControlClient, ControlError
+from cloche.wire.requests import ExecRequest
 from tests.cli.harness import (
     CLOCHE,
     Outcome,
@@ -354,9 +355,11 @@ def test_hostile_clients(box: Box) -> None:
     for data in (
         b"\xff" * 12,
         b"\0" * 12,
-        b"\x04\0\0\0\1\0\0\0\0\0\0\0abcd",
+        b"\x04\0\0\0\0abcd",
         os.urandom(4096),
-        b"\2\0\0\0\4\0\0\0\0\0\0\0\7\0",
+        protocol.request(1, requests.PS, {}),  # before the greeting
+        protocol.frame([protocol.HELLO, 99, "newer"]),
+        protocol.hello("test") + protocol.request(1, requests.EXEC, {}, 3),  # whose descriptors do not come
     ):
         sock = socket.socket(socket.AF_UNIX)
         fd = os.open(box.root / "box", os.O_PATH)
@@ -372,6 +375,73 @@ def test_hostile_clients(box: Box) -> None:
             pass
         sock.close()
     assert path.exists() and box("exec", "box", "--", "echo", "hi").out == "hi\n"
+
+
+def test_one_connection_for_everything(box: Box) -> None:
+    """Several requests at once, each with its answer; what monitors alone may ask is refused, as is nonsense."""
+    box.start("sh", "-c", "sleep 1000 & sleep 1000")
+    client = ControlClient(Store(str(box.root)).connect("box"))
+    null = os.open(os.devnull, os.O_RDWR)
+    request = ExecRequest([b"sh", b"-c", b"trap 'exit 5' USR1; echo; while :; do sleep 0.05; done"])
+    reader, writer = os.pipe()
+    request.streams = [0, 1, 2]
+    ident = client.execute(request, [null, writer, null])
+    assert client.receive().name == requests.STARTED
+    assert os.read(reader, 1) == b"\n"  # it traps
+    listening = client.ask(requests.EVENTS, {})
+    assert client.call(requests.STATS, {})["tasks"] >= 4  # type: ignore[operator]
+    assert [row.pid for row in client.processes()][:2] == [2, 3]
+    assert client.call(requests.LIST, {}) == {
+        "containers": [{"id": "main", "pid": 2, "state": "running", "status": -1}]
+    }
+    for method, fields in (
+        (requests.SHUTDOWN, {}),
+        (requests.CREATE, {}),
+        (requests.SIGNAL, {"signal": 65}),
+        (requests.SIGNAL, {"exec": 12345, "signal": 1}),
+        (requests.PS, {"container": "other"}),
+        ("nonsense", {}),
+    ):
+        with pytest.raises(ControlError):
+            client.call(method, fields)  # type: ignore[arg-type]
+    client.signal(ident, signal.SIGUSR1, requests.PROCESS)
+    assert client.answer(ident).fields == {"status": 5 << 8}
+    client.ask(requests.SIGNAL, {"signal": signal.SIGKILL})
+    event = client.receive()
+    while event.ident != listening:
+        event = client.receive()
+    assert (event.name, event.fields) == (requests.ENDED, {"container": "main"})
+    client.close()
+    for fd in (null, reader, writer):
+        os.close(fd)
+
+
+def test_pause(box: Box) -> None:
+    """Nothing runs meanwhile, not even what is woken or late; then everything goes on; a kill works while paused."""
+    box.start("sh", "-c", "while :; do echo; sleep 0.01; done")
+    client = ControlClient(Store(str(box.root)).connect("box"))
+
+    def lines() -> int:
+        return box("logs", "box").out.count("\n")
+
+    def spent() -> object:
+        return client.call(requests.STATS, {})["user_ns"]
+
+    wait_until(lambda: lines() > 3, "it runs")
+    client.call(requests.PAUSE, {})
+    with pytest.raises(ControlError):
+        client.call(requests.PAUSE, {})
+    wait_until(lambda: (spent(), lines()) == (spent(), lines()), "it stands still")
+    before = lines()
+    for _ in range(10):
+        client.call(requests.PING, {})
+    assert lines() == before
+    client.call(requests.RESUME, {})
+    wait_until(lambda: lines() > before, "it goes on")
+    client.call(requests.PAUSE, {})
+    client.kill(signal.SIGKILL, is_all=False)
+    assert client.wait().exit_status == 137
+    client.close()
 
 
 def test_logs_are_bounded(box: Box) -> None:
@@ -436,11 +506,10 @@ def test_many_execs_leave_nothing(box: Box) -> None:
     def execute(script: bytes) -> None:
         client = ControlClient(Store(str(box.root)).connect("box"))
         request = ExecRequest([b"sh", b"-c", script])
-        request.flags = 2 | 4 | 8
+        request.streams = [0, 1, 2]
         client.execute(request, [null, null, null])
         client.receive()
-        frame = client.receive()
-        assert frame.code == RE_EXITED and frame.body == (3 << 8).to_bytes(4, "little")
+        assert client.receive().fields == {"status": 3 << 8}
         client.close()
 
     def run_some(count: int) -> None:

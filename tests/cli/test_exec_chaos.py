@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cloche.runtime.records import Store
-from cloche.wire.control import EXEC_HAS_FD, RE_EXITED, ExecRequest
+from cloche.wire import requests
 from cloche.wire.control_client import ControlClient
+from cloche.wire.requests import FOREGROUND, ExecRequest
 from tests.cli.harness import descendants, wait_until
 from tests.cli.test_exec import Box
 
@@ -26,7 +27,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 def request(*command: bytes) -> ExecRequest:
     made = ExecRequest(list(command))
-    made.flags = sum(EXEC_HAS_FD)
+    made.streams = [0, 1, 2]
     return made
 
 
@@ -46,15 +47,16 @@ def test_clients_that_vanish(box: Box) -> None:
     for _ in range(150):
         client = connected(box)
         step = chance.randrange(5)
+        ident = 0
         if step >= 1:
-            client.execute(request(b"sh", b"-c", b"sleep 100 & sleep 100"), [null] * 3)
+            ident = client.execute(request(b"sh", b"-c", b"sleep 100 & sleep 100"), [null] * 3)
         if step == 2:
-            client.signal(signal.SIGUSR1, 1)
+            client.signal(ident, signal.SIGUSR1, FOREGROUND)
         if step >= 3:
             client.receive()
         if step == 4:
             # To all: what a command leaves behind when it has ended may live on.
-            client.signal(signal.SIGTERM, 1)
+            client.signal(ident, signal.SIGTERM, FOREGROUND)
         client.close()
     os.close(null)
     wait_until(lambda: only_the_first(box), "all of them are gone")
@@ -72,8 +74,7 @@ def test_many_at_once(box: Box) -> None:
         clients.append(client)
     for index, client in enumerate(clients):
         client.receive()
-        frame = client.receive()
-        assert frame.code == RE_EXITED and frame.body == (index << 8).to_bytes(4, "little")
+        assert client.receive().fields == {"status": index << 8}
         client.close()
         assert os.read(pairs[index][0], 100) == b"%d\n" % index
         os.close(pairs[index][0])
@@ -93,7 +94,8 @@ def test_more_clients_than_are_served(box: Box) -> None:
 def test_a_client_that_does_not_read(box: Box) -> None:
     client = connected(box)
     for _ in range(3):
-        client.send(4, b"\1\0")  # the second request in one connection is refused
+        for _ in range(500):
+            client.ask(requests.PS, {})
     assert box("exec", "box", "--", "echo", "hi").out == "hi\n"
     client.close()
 
@@ -117,8 +119,8 @@ def test_the_sentry_dies_under_exec(box: Box) -> None:
     wait_until(lambda: not only_the_first(box), "started")
     monitor = box.pid()
     everyone = descendants(monitor)
-    counts = {pid: len(descendants(pid)) for pid in everyone}
-    os.kill(max(counts, key=lambda pid: counts[pid]), signal.SIGKILL)
+    names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in everyone}
+    os.kill(names["cloche-sentry"], signal.SIGKILL)
     _out, error = client.communicate(timeout=20)
     assert client.returncode == 137 and error.count(b"\n") == 1, error
-    assert box("wait", "box").status == 125 and box.state()["error"] == "the sentry died"
+    assert box("wait", "box").status == 125 and box.state()["error"] == "the sentry died (signal 9)"

@@ -5,18 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloche.boot.launch import CONTROL_PING, Sandbox
+from cloche.boot.launch import Sandbox
 from cloche.boot.spawn import KeeperProcess
 from cloche.cli.watchdog import Watchdog
+from cloche.wire import protocol, requests
+from cloche.wire.channel import Channel
 
 
 class Rig:
     """A monitor's side with nobody behind it."""
 
     def __init__(self) -> None:
-        self.ours, self.sentry = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours, sentry = socket.socketpair()
+        self.sentry = Channel(sentry, "test")
         link, self.keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sentry.setblocking(False)
+        self.asked: list[int] = []
         self.sandbox = Sandbox(KeeperProcess(0, link), self.ours)
         self.dog = Watchdog(self.sandbox)
 
@@ -26,10 +29,15 @@ class Rig:
         return self.dog.on_time()
 
     def is_asked(self) -> bool:
-        try:
-            return self.sentry.recv(16) == CONTROL_PING
-        except BlockingIOError:
-            return False
+        messages = self.sentry.receive()
+        assert messages is not None
+        found = [each for each in messages if each.kind == protocol.REQUEST]
+        self.asked = [each.ident for each in found if each.name == requests.PING]
+        return bool(self.asked)
+
+    def answer(self) -> None:
+        for ident in self.asked:
+            self.sentry.send(protocol.reply(ident, {}))
 
 
 @pytest.fixture
@@ -43,9 +51,9 @@ def rig() -> Iterator[Rig]:
 def test_an_answer_is_all_it_takes(rig: Rig) -> None:
     assert not rig.dog.on_time() and not rig.is_asked()  # not yet
     for _turn in range(50):
-        assert not rig.wait() and rig.is_asked() and not rig.is_asked()
-        rig.sentry.send(b"!")
-        assert rig.sandbox.read_control()
+        assert not rig.wait() and rig.is_asked()
+        rig.answer()
+        assert rig.sandbox.read_control() and not rig.is_asked()
 
 
 def test_silence_ends_it(rig: Rig) -> None:

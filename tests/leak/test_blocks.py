@@ -11,8 +11,8 @@ from cloche.abi import structs
 from cloche.abi.errno import LinuxError
 from cloche.arch.x86_64 import sigframe
 from cloche.arch.x86_64.registers import Registers
-from cloche.wire import control
-from cloche.wire.frame import ProtocolError
+from cloche.wire import protocol, requests
+from cloche.wire.protocol import Decoder, ProtocolError
 
 
 def blocks_left_by(function: Callable[[], object]) -> int:
@@ -45,17 +45,16 @@ def _files() -> None:
 
 
 def _control() -> None:
-    request = control.ExecRequest([b"sh", b"-c", b"x" * 1000])
+    request = requests.ExecRequest([b"sh", b"-c", b"x" * 1000])
     request.env = [b"A=%d" % number for number in range(50)]
-    body = control.encode_exec(request)
-    assembly = control.Assembly()
-    for piece in control.pieces(body):
-        whole = assembly.add(1, piece)
-    assert whole is not None
-    control.decode_exec(whole)
-    control.decode_table(control.encode_table([control.Process(1, 2, 3, "S", 4, b"command")] * 20))
+    frame = protocol.request(1, requests.EXEC, request.to_fields())
+    decoder = Decoder()
+    decoder.feed(protocol.hello("test") + frame[:100], [])
+    (message,) = decoder.feed(frame[100:], [])
+    requests.exec_request(message.fields, 0)
+    requests.processes(requests.process_fields([requests.Process(1, 2, 3, "S", 4, b"command")] * 20))
     with suppress(ProtocolError):
-        control.decode_exec(body[:-1])
+        decoder.feed(b"\1\0\0\0\0\xff", [])
 
 
 def _errors() -> None:

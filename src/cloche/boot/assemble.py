@@ -35,7 +35,7 @@ from cloche.kernel import answers, itimers, signals
 from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.container import create_container
-from cloche.kernel.init import make_init
+from cloche.kernel.init import end_init, make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
 from cloche.kernel.task import Container, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
@@ -47,7 +47,7 @@ from cloche.syscalls import prefetch
 from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.table import build_handlers
 from cloche.vfs.devices import register_fifo_opener
-from cloche.vfs.mount import mount_at, new_namespace
+from cloche.vfs.mount import mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import (
     ATTR_GID,
@@ -299,16 +299,36 @@ def _is_alone(kernel: Kernel) -> Callable[[], bool]:
     return is_alone
 
 
+def remove_container(container: Container) -> None:
+    """A container that has ended, or never began: give back what it had."""
+    kernel = container.kernel
+    del kernel.containers[container.ident]
+    init = container.init
+    users = [each for each in kernel.containers.values() if each.init is init]
+    if init is not None and not init.has_guest_code and not users:
+        end_init(init)
+    root = container.root
+    container.root = None
+    if root is not None:
+        release_namespace(root.mount_ns)
+
+
 def add_container(
-    kernel: Kernel, ident: str, spec: SandboxSpec, gofer_sock: socket.socket | None
+    kernel: Kernel,
+    ident: str,
+    spec: SandboxSpec,
+    gofer_sock: socket.socket | None,
+    share: Container | None,
+    kinds: list[str],
 ) -> Container:
-    """A container with its file systems mounted and no process but init.
+    """A container with its file systems mounted and no process but init, and the namespaces `kinds` of `share`.
 
     Raises LinuxError: what was made is dropped, and the kernel as before.
     """
-    container = create_container(kernel, ident)
+    container = create_container(kernel, ident, share, kinds)
     try:
-        container.hostname = spec.hostname
+        if "uts" not in kinds:
+            container.hostname = spec.hostname
         container.max_tasks = spec.max_tasks
         container.memory_limit = spec.memory_bytes
         container.cpu_limit = spec.cpus
@@ -323,7 +343,7 @@ def add_container(
         devpts_fs(container)
         ctx = builder.build()
         container.root = ctx
-        if spec.has_init:
+        if spec.has_init and container.init is None:
             make_init(container, ctx)
     except LinuxError:
         del kernel.containers[ident]

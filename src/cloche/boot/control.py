@@ -1,185 +1,396 @@
-"""The sentry's end of the control socket: what the monitor passes on, and what it is told.
+"""The sentry's end of the control connection: what the monitor asks of it (`wire.requests`), and its answers.
 
-The monitor holds every socket that others can reach; here arrive packets (`wire.control`, and the older one-letter
-ones below) with descriptors that it has been given.  When it dies everything ends (I5).  Nothing here waits for the
-monitor: what it does not take at once is kept, and sent when it does.
+The monitor holds every socket that others can reach; here arrive its requests with the descriptors that it was given.
+Containers are made, started and ended by these requests, the first like any other.  When the monitor dies everything
+ends (I5).  Nothing here waits for the monitor: what it does not take at once is kept, and sent when it does.
 """
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
-from cloche.boot.execs import ExecTable, kill_all, process_rows
-from cloche.boot.spec import SandboxSpec
-from cloche.boot.start import Streams
+from cloche.abi.errno import LinuxError
+from cloche.boot.assemble import add_container, remove_container
+from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
+from cloche.boot.spec import SandboxSpec, from_fields
+from cloche.boot.start import Failure, Streams, explain, start_program
+from cloche.fs.hostfd import remember_owner
+from cloche.kernel import container as containers
+from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
+from cloche.kernel.loop import resume_container
+from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import Container, Kernel
-from cloche.wire.control import (
-    FROM_FAILED,
-    FROM_TABLE,
-    MAX_FDS,
-    PACKET_HEAD,
-    PIECE_BYTES,
-    TO_EXEC,
-    TO_KILL_ALL,
-    TO_PS,
-    TO_SIGNAL,
-    TO_WINDOW,
-    Assembly,
-    decode_exec,
-    encode_table,
-    pieces,
-    received_fds,
-)
-from cloche.wire.frame import ProtocolError
+from cloche.kernel.task import ENDED, Container, Kernel
+from cloche.net.published import publish
+from cloche.wire import protocol, requests
+from cloche.wire.channel import Channel
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
 
 EXIT_INTERNAL: Final = 125
 EPOLLIN: Final = 1
 EPOLLOUT: Final = 4
-_MAX_WAITING: Final = 8192  # packets; the monitor has at most one request of `MAX_EXECS` clients under way
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
+SOFTWARE: Final = "cloche sentry"
+_FAREWELL_S: Final = 2.0
+
+Prepare = Callable[[Container, SandboxSpec], None]
 
 
-class Control:
-    """Takes the monitor's packets and answers."""
+class Served:
+    """A container and what the outside has of it."""
+
+    def __init__(self, container: Container, spec: SandboxSpec, streams: Streams, execs: ExecTable) -> None:
+        self.container: Container = container
+        self.spec: SandboxSpec = spec
+        self.streams: Streams = streams
+        self.execs: ExecTable = execs
+        self.gofer: socket.socket | None = None
+        self.waiting: list[int] = []  # requests that wait for the end
+        self.is_finished: bool = False  # it has ended, and its output is out
+
+
+class Control(Answers):
+    """Takes requests and answers them."""
 
     def __init__(
-        self, container: Container, spec: SandboxSpec, streams: Streams, sock: socket.socket
+        self,
+        kernel: Kernel,
+        sock: socket.socket,
+        gofer: socket.socket | None,
+        broker: socket.socket | None,
+        prepare: Prepare,
     ) -> None:
-        kernel = container.kernel
-        self.container: Container = container
-        self.streams: Streams = streams
+        """`gofer` and `broker` are of the first container; `prepare` sets limits before a first program starts."""
         self.kernel: Kernel = kernel
-        self.sock: socket.socket = sock
-        self.waiting: list[bytes] = []
-        self.assembly: Assembly = Assembly()
-        self.execs: ExecTable = ExecTable(container, spec, self.reply)
-        kernel.container_ended = self.container_ended
+        self.gofer: socket.socket | None = gofer
+        self.broker: socket.socket | None = broker
+        self.prepare: Prepare = prepare
+        self.served: dict[str, Served] = {}
+        self.listening: list[int] = []  # requests for events
+        self.channel: Channel = Channel(sock, SOFTWARE)
         self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self.on_ready)
-
-    def container_ended(self, container: Container) -> None:
-        """The first program is gone, and with it the sandbox."""
-        self.kernel.is_over = True
+        self.is_writing: bool = False
+        kernel.container_ended = self.container_ended
+        kernel.container_event = self.tell
 
     # -- out -------------------------------------------------------------------------------------------
-    def reply(self, letter: bytes, ident: int, body: bytes) -> None:
-        """An answer to request `ident`."""
-        self.send(PACKET_HEAD.pack(letter, ident) + body)
-
-    def send(self, packet: bytes) -> None:
-        """Send a packet now, or after those that wait."""
-        if self.waiting:
-            if len(self.waiting) < _MAX_WAITING:
-                self.waiting.append(packet)
-            return
+    def send(self, frame: bytes) -> None:
+        """Send a frame now, or after those that wait."""
         try:
-            self.sock.send(packet, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self.waiting.append(packet)
-            self.kernel.rewatch_fd(self.sock.fileno(), self.token, EPOLLIN | EPOLLOUT)
-        except OSError:
-            pass  # it died: `on_ready` hears of it
+            self.channel.send(frame)
+        except ProtocolError:
+            self.end_at_once()  # the monitor takes nothing any more
+        self._watch()
 
-    def _send_waiting(self) -> None:
-        while self.waiting:
-            try:
-                self.sock.send(self.waiting[0], socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.waiting.clear()
-                break
-            del self.waiting[0]
-        self.kernel.rewatch_fd(self.sock.fileno(), self.token, EPOLLIN)
+    def _watch(self) -> None:
+        wants_write = self.channel.wants_write()
+        if wants_write != self.is_writing:
+            self.is_writing = wants_write
+            events = EPOLLIN | EPOLLOUT if wants_write else EPOLLIN
+            self.kernel.rewatch_fd(self.channel.fileno(), self.token, events)
 
-    def finish(self, packet: bytes) -> None:
-        """The last packet, after all others; this may wait for the monitor."""
-        try:
-            for each in [*self.waiting, packet]:
-                self.sock.send(each)
-        except OSError:
-            pass
+    def reply(self, ident: int, fields: Fields) -> None:
+        """The answer to a request."""
+        self.send(protocol.reply(ident, fields))
+
+    def fail(self, ident: int, status: int, text: str) -> None:
+        """The answer to a request that cannot be met."""
+        self.send(protocol.error(ident, status, text))
+
+    def event(self, ident: int, name: str, fields: Fields) -> None:
+        """News of a request."""
+        self.send(protocol.event(ident, name, fields))
+
+    def tell(self, container: Container, name: str) -> None:
+        """News of a container, to whoever listens."""
+        for ident in self.listening:
+            self.event(ident, name, {"container": container.ident})
 
     # -- in --------------------------------------------------------------------------------------------
     def on_ready(self, events: int) -> None:
-        """A packet of the monitor, or its death."""
+        """Requests of the monitor, or its death."""
         if events & EPOLLOUT:
-            self._send_waiting()
+            self.channel.flush()
+            self._watch()
         if not events & ~EPOLLOUT:
             return
         try:
-            packet, ancillary, _flags, _address = self.sock.recvmsg(
-                PIECE_BYTES + 64, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
-        except BlockingIOError:
+            messages = self.channel.receive()
+        except ProtocolError:
+            messages = None
+        if messages is None:
+            self.end_at_once()
             return
-        except OSError:
-            packet, ancillary = b"", []
-        if not packet:
-            self.kernel.platform.shutdown()
-            os._exit(EXIT_INTERNAL)
-        fds = received_fds(ancillary)
-        if packet[:1] == TO_EXEC and len(packet) >= PACKET_HEAD.size:
-            self._execute(packet, fds)
-            return
-        for fd in fds:
-            os.close(fd)
-        self._take(packet)
+        for message in messages:
+            self._take(message)
 
-    def _take(self, packet: bytes) -> None:
-        kind = packet[:1]
-        if kind == b"?":
-            self.send(b"!")  # the loop turns (cli.watchdog)
-        elif kind == b"S" and packet[1:3].isdigit():
-            self._signal(int(packet[1:3]))
-        elif kind == b"G" and packet[1:3].isdigit():
-            self._signal_group(int(packet[1:3]))
-        elif kind == b"W" and len(packet) == 5:
-            bridge = self.streams.bridge
-            if bridge is not None:
-                bridge.resize(int.from_bytes(packet[1:3], "little"), int.from_bytes(packet[3:5], "little"))
-        elif len(packet) >= PACKET_HEAD.size:
-            _kind, ident = PACKET_HEAD.unpack_from(packet)
-            self._request(kind, ident, packet[PACKET_HEAD.size :])
+    def close(self) -> None:
+        """The sandbox ends: let the last answers out."""
+        self.channel.flush_all(_FAREWELL_S)
+        self.channel.close()
+        for served in self.served.values():
+            if served.gofer is not None:
+                served.gofer.close()  # the gofer ends while we do
 
-    def _request(self, kind: bytes, ident: int, body: bytes) -> None:
-        if kind == TO_SIGNAL and len(body) == 2:
-            self.execs.signal(ident, body[0], body[1])
-        elif kind == TO_WINDOW and len(body) == 4:
-            rows, columns = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:], "little")
-            self.execs.resize(ident, rows, columns)
-        elif kind == TO_PS:
-            for piece in pieces(encode_table(process_rows(self.container))):
-                self.reply(FROM_TABLE, ident, piece)
-        elif kind == TO_KILL_ALL and len(body) == 1 and 1 <= body[0] <= 64:
-            kill_all(self.container, body[0])
+    def end_at_once(self) -> None:
+        """Nobody is there for whom the sandbox could go on."""
+        self.kernel.platform.shutdown()
+        os._exit(EXIT_INTERNAL)
 
-    def _execute(self, packet: bytes, fds: list[int]) -> None:
-        _kind, ident = PACKET_HEAD.unpack_from(packet)
+    def _take(self, message: Message) -> None:
         try:
-            body = self.assembly.add(ident, packet[PACKET_HEAD.size :])
-            request = decode_exec(body) if body is not None else None
-            if request is not None and request.fd_count() != len(fds):
-                raise ProtocolError("descriptors are missing")
+            if message.kind == protocol.REQUEST:
+                self._request(message)
+            elif message.kind == protocol.CANCEL:
+                self._cancel(message.ident)
         except ProtocolError as error:
-            self.assembly = Assembly()
-            self.reply(FROM_FAILED, ident, bytes([EXIT_INTERNAL]) + str(error).encode())
-            request = None
-        if request is None:
-            for fd in fds:
-                os.close(fd)
+            self.fail(message.ident, EXIT_INTERNAL, str(error))
+        except LinuxError as refusal:
+            self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {explain(refusal.errno)}")
+        except OSError as failure:
+            self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {failure.strerror or failure}")
+        finally:
+            message.close_fds()
+
+    def _request(self, message: Message) -> None:
+        """Raises ProtocolError, LinuxError, OSError."""
+        name, ident, fields = message.name, message.ident, message.fields
+        if name == requests.PING:
+            self.reply(ident, {})
+        elif name == requests.SIGNAL:
+            self._signal(ident, fields)
+        elif name == requests.RESIZE:
+            self._resize(ident, fields)
+        elif name == requests.EXEC:
+            self._exec(message)
+        elif name == requests.CREATE:
+            self._create(message)
+        elif name == requests.START:
+            self._start(ident, fields)
+        elif name == requests.WAIT:
+            self._wait(ident, fields)
+        elif name == requests.PS:
+            self.reply(ident, requests.process_fields(process_rows(self._find(fields).container)))
+        elif name == requests.STATS:
+            self.reply(ident, stats(self._find(fields).container))
+        elif name == requests.LIST:
+            self.reply(ident, {"containers": [describe(each.container) for each in self.served.values()]})
+        elif name == requests.PAUSE:
+            containers.pause(self._find(fields).container)
+            self.reply(ident, {})
+        elif name == requests.RESUME:
+            resume_container(self._find(fields).container)
+            self.reply(ident, {})
+        elif name == requests.EVENTS:
+            self.listening.append(ident)
+        elif name == requests.DELETE:
+            self._delete(ident, fields)
+        elif name == requests.SHUTDOWN:
+            self.reply(ident, {})
+            self.kernel.is_over = True
+        else:
+            raise ProtocolError(f"an unknown request: {name}")
+
+    def _cancel(self, ident: int) -> None:
+        """Nobody waits for the answer: what was executed for it ends, unless it was detached."""
+        if ident in self.listening:
+            self.listening.remove(ident)
+        for served in self.served.values():
+            if ident in served.waiting:
+                served.waiting.remove(ident)
+            served.execs.abandon(ident)
+
+    def _find(self, fields: Fields) -> Served:
+        """Raises ProtocolError."""
+        ident = requests.take_container(fields)
+        found = self.served.get(ident)
+        if found is None:
+            raise ProtocolError(f"there is no container {ident}")
+        return found
+
+    def _find_exec(self, fields: Fields) -> tuple[Served, int] | None:
+        """The command that a request names by the id of its own; None if it names none, or one that has ended."""
+        if "exec" not in fields:
+            return None
+        ident = take_int(fields, "exec", 0, 0, protocol.MAX_ID)
+        for served in self.served.values():
+            if served.execs.has(ident):
+                return served, ident
+        raise ProtocolError("no command of this id runs")
+
+    # -- containers --------------------------------------------------------------------------------------
+    def _create(self, message: Message) -> None:
+        """Raises ProtocolError, LinuxError, OSError."""
+        fields = message.fields
+        ident = requests.take_container(fields)
+        data = fields.get("spec")
+        if not isinstance(data, dict):
+            raise ProtocolError("no spec")
+        spec = from_fields(data)
+        roles: list[str] = []
+        for role in take_list(fields, "descriptors", protocol.MAX_FDS):
+            if not isinstance(role, str) or role in roles:
+                raise ProtocolError("roles of descriptors are names, each once")
+            roles.append(role)
+        if len(roles) != len(message.fds):
+            raise ProtocolError("descriptors are missing, or too many")
+        owners = requests.take_owners(fields, len(roles))
+        given: dict[str, int] = {}
+        for role, fd, owner in zip(roles, message.fds, owners, strict=True):
+            given[role] = fd
+            remember_owner(fd, owner)
+        gofer = self.gofer
+        if requests.GOFER in given:
+            gofer = socket.socket(fileno=os.dup(given[requests.GOFER]))
+        else:
+            self.gofer = None
+        if "oom" in given:
+            spec.oom_fd = os.dup(given["oom"])
+        share, kinds = self._shared(fields)
+        container = add_container(self.kernel, ident, spec, gofer, share, kinds)
+        streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
+        container.stdio = streams.files
+        served = Served(container, spec, streams, ExecTable(container, spec, self))
+        served.gofer = gofer
+        self.served[ident] = served
+        if self.broker is not None and spec.published:
+            publish(container, self.broker)
+            self.broker = None
+        self.reply(message.ident, {})
+
+    def _shared(self, fields: Fields) -> tuple[Container | None, list[str]]:
+        """Which namespaces a new container shares, and with whom.  Raises ProtocolError."""
+        kinds: list[str] = []
+        for kind in take_list(fields, "share", len(containers.SHAREABLE)):
+            if not isinstance(kind, str) or kind not in containers.SHAREABLE or kind in kinds:
+                raise ProtocolError(f"what can be shared: {', '.join(containers.SHAREABLE)}, each once")
+            kinds.append(kind)
+        if not kinds:
+            return None, kinds
+        found = self.served.get(protocol.take_text(fields, "share_with"))
+        if found is None:
+            raise ProtocolError("there is no container to share namespaces with")
+        return found.container, kinds
+
+    def _start(self, ident: int, fields: Fields) -> None:
+        served = self._find(fields)
+        container = served.container
+        if container.main is not None:
+            raise ProtocolError(f"container {container.ident} has been started before")
+        served.spec.has_cpu_group = take_bool(fields, "has_cpu_group")
+        self.prepare(container, served.spec)
+        failure: Failure | None = start_program(container, served.spec)
+        if failure is not None:
+            self.fail(ident, failure.status, failure.text)
             return
-        self.execs.start(ident, request, fds)
+        self.reply(ident, {"pid": describe(container)["pid"]})
+        self.tell(container, requests.STARTED)
 
-    # -- the first program -----------------------------------------------------------------------------
-    def _signal(self, signo: int) -> None:
-        group = self.container.main
-        if group is not None and 1 <= signo <= 64:
-            send_group_signal(self.kernel, group, signo)
+    def _wait(self, ident: int, fields: Fields) -> None:
+        served = self._find(fields)
+        served.waiting.append(ident)
+        if served.is_finished:
+            self._answer_waiting(served)
 
-    def _signal_group(self, signo: int) -> None:
-        main = self.container.main
-        pgrp = main.pgrp if main is not None else None
-        if pgrp is not None and 1 <= signo <= 64:
-            for group in list(pgrp.members):
-                send_group_signal(self.kernel, group, signo)
+    def container_ended(self, container: Container) -> None:
+        """The first program is gone; its terminal may have output to give out yet."""
+        served = self.served.get(container.ident)
+        if served is not None:
+            served.streams.finish(lambda: self._finish(served))
+
+    def _finish(self, served: Served) -> None:
+        served.is_finished = True
+        self._answer_waiting(served)
+        self.tell(served.container, requests.ENDED)
+
+    def _answer_waiting(self, served: Served) -> None:
+        container = served.container
+        fields: Fields = {"status": container.exit_status, "oom_kills": container.oom_kills}
+        waiting, served.waiting = served.waiting, []
+        for ident in waiting:
+            self.reply(ident, fields)
+
+    def _delete(self, ident: int, fields: Fields) -> None:
+        served = self._find(fields)
+        container = served.container
+        if container.state != ENDED:
+            if not take_bool(fields, "is_forced"):
+                raise ProtocolError(f"container {container.ident} is {container.state}")
+            containers.kill(container)
+        remove_container(container)
+        if served.gofer is not None:
+            served.gofer.close()
+        del self.served[container.ident]
+        self.reply(ident, {})
+
+    # -- programs ----------------------------------------------------------------------------------------
+    def _exec(self, message: Message) -> None:
+        request = requests.exec_request(message.fields, len(message.fds))
+        served = self._find(message.fields)
+        for fd, owner in zip(
+            message.fds, requests.take_owners(message.fields, len(message.fds)), strict=True
+        ):
+            remember_owner(fd, owner)
+        fds, message.fds = message.fds, []
+        served.execs.start(message.ident, request, fds)
+
+    def _signal(self, ident: int, fields: Fields) -> None:
+        signo, scope = requests.take_signal(fields), requests.take_scope(fields)
+        command = self._find_exec(fields)
+        if command is not None:
+            command[0].execs.signal(command[1], signo, scope)
+        else:
+            container = self._find(fields).container
+            main = container.main
+            if scope == requests.ALL:
+                signal_all(container, signo)
+            elif main is not None and scope == requests.PROCESS:
+                send_group_signal(self.kernel, main, signo)
+            elif main is not None and main.pgrp is not None:
+                for group in list(main.pgrp.members):
+                    send_group_signal(self.kernel, group, signo)
+        self.reply(ident, {})
+
+    def _resize(self, ident: int, fields: Fields) -> None:
+        rows = take_int(fields, "rows", 0, 0, 0xFFFF)
+        columns = take_int(fields, "columns", 0, 0, 0xFFFF)
+        command = self._find_exec(fields)
+        if command is not None:
+            command[0].execs.resize(command[1], rows, columns)
+        else:
+            bridge = self._find(fields).streams.bridge
+            if bridge is not None:
+                bridge.resize(rows, columns)
+        self.reply(ident, {})
+
+
+def _taken(given: dict[str, int], role: str) -> int:
+    """A descriptor of our own for a role; -1: closed, and so it is inside."""
+    return os.dup(given[role]) if role in given else -1
+
+
+def describe(container: Container) -> Fields:
+    """A container in the answer to `list`."""
+    main = container.main
+    return {
+        "id": container.ident,
+        "state": container.state,
+        "pid": main.own_tgid if main is not None else 0,
+        "status": container.exit_status,
+    }
+
+
+def stats(container: Container) -> Fields:
+    """Figures of a container."""
+    user_ns, system_ns = all_cpu_ns(container)
+    return {
+        "memory": guest_rss_bytes(container),
+        "memory_limit": container.memory_limit,
+        "tasks": container.task_count,
+        "tasks_limit": container.max_tasks,
+        "user_ns": user_ns,
+        "system_ns": system_ns,
+        "oom_kills": container.oom_kills,
+        "processes": len([1 for group in container.kernel.groups.values() if group.container is container]),
+        "first": pid_in(container.pid_ns, container.main.tgid) if container.main is not None else 0,
+    }

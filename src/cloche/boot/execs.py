@@ -6,7 +6,6 @@ descriptors: they are the client's, who would wait for them.  An entry lives as 
 terminal has taken the last output; nothing else is kept.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import LinuxError
@@ -23,28 +22,32 @@ from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
-from cloche.kernel.task import Container, Kernel, KernelContext, Task, ThreadGroup
+from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
-from cloche.wire.control import (
-    EXEC_DETACHED,
-    EXEC_HAS_FD,
-    EXEC_TERMINAL,
-    FROM_EXITED,
-    FROM_FAILED,
-    FROM_STARTED,
-    SCOPE_FOREGROUND,
-    SCOPE_PROCESS,
-    SCOPE_SESSION,
-    ExecRequest,
-    Process,
-)
+from cloche.wire import requests
+from cloche.wire.protocol import Fields
+from cloche.wire.requests import ExecRequest, Process
 
 MAX_EXECS: Final = 1024  # that run at once
 EXIT_INTERNAL: Final = 125
 _COMMAND_BYTES: Final = 1024  # of a command line in `cloche ps`
 _STDIO_LIMIT: Final = 1024
 
-Reply = Callable[[bytes, int, bytes], None]  # letter, request, body
+
+class Answers:
+    """Where the answers to requests go."""
+
+    def reply(self, ident: int, fields: Fields) -> None:
+        """The answer."""
+        raise NotImplementedError
+
+    def fail(self, ident: int, status: int, text: str) -> None:
+        """The answer to a request that cannot be met."""
+        raise NotImplementedError
+
+    def event(self, ident: int, name: str, fields: Fields) -> None:
+        """News of a request."""
+        raise NotImplementedError
 
 
 class Exec:
@@ -56,6 +59,7 @@ class Exec:
         self.bridge: TerminalBridge | None = None
         self.hosts: list[HostFd] = []
         self.is_detached: bool = False
+        self.is_abandoned: bool = False  # its client is gone
         self.has_ended: bool = False
 
     def revoke(self) -> None:
@@ -67,14 +71,14 @@ class Exec:
 
 
 class ExecTable:
-    """All of them.  `reply` sends a packet to the monitor."""
+    """All of a container."""
 
-    def __init__(self, container: Container, spec: SandboxSpec, reply: Reply) -> None:
+    def __init__(self, container: Container, spec: SandboxSpec, answers: Answers) -> None:
         kernel = container.kernel
         self.container: Container = container
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
-        self.reply: Reply = reply
+        self.answers: Answers = answers
         self.by_ident: dict[int, Exec] = {}
         self.by_pid: dict[int, Exec] = {}
         kernel.group_exit_hooks.append(self.group_exits)
@@ -83,7 +87,7 @@ class ExecTable:
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
         """Start a command; `fds` are taken over, whatever happens."""
         entry = Exec(ident)
-        entry.is_detached = request.flags & EXEC_DETACHED != 0
+        entry.is_detached = request.is_detached
         entry.hosts = [HostFd(self.kernel, fd, is_owned=True) for fd in fds]
         for host in entry.hosts:
             host.get()  # the entry's own reference
@@ -92,13 +96,17 @@ class ExecTable:
             if entry.bridge is not None:
                 entry.bridge.close()
             entry.revoke()
-            self.reply(FROM_FAILED, ident, bytes([failure.status]) + failure.text.encode()[:2000])
+            self.answers.fail(ident, failure.status, failure.text)
             return
         group = entry.group
         assert group is not None
         self.by_ident[ident] = entry
         self.by_pid[group.tgid] = entry
-        self.reply(FROM_STARTED, ident, group.own_tgid.to_bytes(4, "little"))
+        started: Fields = {"pid": group.own_tgid}
+        if entry.is_detached:
+            self.answers.reply(ident, started)
+        else:
+            self.answers.event(ident, requests.STARTED, started)
 
     def _try_start(self, entry: Exec, request: ExecRequest, fds: list[int]) -> Failure | None:
         if len(self.by_ident) >= MAX_EXECS or entry.ident in self.by_ident:
@@ -142,7 +150,7 @@ class ExecTable:
     ) -> FdTable:
         """The descriptors 0 to 2.  Raises LinuxError."""
         files = FdTable()
-        if request.flags & EXEC_TERMINAL:
+        if request.has_terminal:
             ctx = KernelContext(self.container, where.fs, where.mount_ns)
             ctx.creds = creds
             tty, slave = open_pair(ctx)
@@ -154,9 +162,8 @@ class ExecTable:
             entry.bridge.start()
             return files
         have = iter(entry.hosts)
-        for number, bit in enumerate(EXEC_HAS_FD):
-            if request.flags & bit:
-                files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
+        for number in request.streams:
+            files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
         return files
 
     # -- ending ----------------------------------------------------------------------------------------
@@ -182,27 +189,38 @@ class ExecTable:
         group = entry.group
         del self.by_ident[entry.ident]
         entry.revoke()
-        if group is not None:
-            self.reply(FROM_EXITED, entry.ident, group.exit_status.to_bytes(4, "little"))
+        if self.container.state == ENDED and not entry.is_detached and not entry.is_abandoned:
+            self.answers.fail(entry.ident, requests.STATUS_ENDED, "the sandbox has ended")
+        elif group is not None and not entry.is_detached and not entry.is_abandoned:
+            self.answers.reply(entry.ident, {"status": group.exit_status})
 
     # -- while it runs ---------------------------------------------------------------------------------
-    def signal(self, ident: int, signo: int, scope: int) -> None:
-        """A signal from the client, or (SCOPE_SESSION) its end."""
+    def has(self, ident: int) -> bool:
+        """Whether the command of this request runs."""
+        return ident in self.by_ident
+
+    def signal(self, ident: int, signo: int, scope: str) -> None:
+        """A signal from the client."""
         entry = self.by_ident.get(ident)
-        if entry is None or entry.group is None or not 1 <= signo <= 64:
+        if entry is None or entry.group is None:
             return
         group = entry.group
-        if scope == SCOPE_PROCESS:
+        if scope == requests.PROCESS:
             send_group_signal(self.kernel, group, signo)
-        elif scope == SCOPE_FOREGROUND:
-            pgrp = group.pgrp
-            if entry.bridge is not None and entry.bridge.tty.foreground is not None:
-                pgrp = entry.bridge.tty.foreground
-            if pgrp is not None:
-                for member in list(pgrp.members):
-                    send_group_signal(self.kernel, member, signo)
-        elif scope == SCOPE_SESSION and not entry.is_detached:
-            self._end_session(entry, group, signo)
+            return
+        pgrp = group.pgrp
+        if entry.bridge is not None and entry.bridge.tty.foreground is not None:
+            pgrp = entry.bridge.tty.foreground
+        if pgrp is not None:
+            for member in list(pgrp.members):
+                send_group_signal(self.kernel, member, signo)
+
+    def abandon(self, ident: int) -> None:
+        """The client is gone: the command ends, and what was started with it and has not left its session."""
+        entry = self.by_ident.get(ident)
+        if entry is not None and entry.group is not None and not entry.is_detached:
+            entry.is_abandoned = True
+            self._end_session(entry, entry.group, SIGKILL)
 
     def _end_session(self, entry: Exec, group: ThreadGroup, signo: int) -> None:
         if entry.bridge is not None:
@@ -247,7 +265,7 @@ def by_pid(row: Process) -> int:
     return row.pid
 
 
-def kill_all(container: Container, signo: int) -> None:
+def signal_all(container: Container, signo: int) -> None:
     """A signal from outside to every process of a container."""
     for group in list(container.kernel.groups.values()):
         if group.has_guest_code and group.is_alive() and group.container is container:

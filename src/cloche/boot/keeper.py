@@ -379,7 +379,6 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
 def _middle(tell: socket.socket) -> int:
     """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
     from cloche.boot.sentry import sentry_main
-    from cloche.fs.hostfd import remember_owners
 
     confine.detach_from_terminal()
     report = confine.Report()
@@ -402,10 +401,6 @@ def _middle(tell: socket.socket) -> int:
         os.close(fds.pop("record"))
     if "strace" in fds:
         spec.strace_fd = fds.pop("strace")
-    if "oom" in fds:
-        spec.oom_fd = fds.pop("oom")
-    stdio = [fds.pop(f"stdio{number}", -1) for number in range(3)]
-    remember_owners(stdio)
     if spec.is_confined:
         confine.set_limits(report)
         confine.enter_user_namespace(report, tell)
@@ -417,7 +412,7 @@ def _middle(tell: socket.socket) -> int:
     files = socket.socket(fileno=fds["gofer"]) if "gofer" in fds else None
     ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
     control = socket.socket(fileno=fds["control"])
-    return sentry_main(spec, files, ports, control, stdio, report, tell)
+    return sentry_main(spec, files, ports, control, report, tell)
 
 
 def main() -> NoReturn:

@@ -18,8 +18,10 @@ from typing import Final
 
 from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
-from cloche.boot.spec import HOST, SETTINGS, SandboxSpec, dump
+from cloche.boot.spec import HOST, SETTINGS, SandboxSpec, dump, to_fields
 from cloche.platform import hostsys
+from cloche.wire import protocol, requests
+from cloche.wire.channel import Channel, Upstream
 from cloche.wire.keeper import (
     DIED,
     END,
@@ -29,22 +31,18 @@ from cloche.wire.keeper import (
     STARTED,
     RecordPlace,
 )
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 EXIT_INTERNAL: Final = 125
 
-# Messages on the control socket, one byte and an argument.
-CONTROL_SIGNAL: Final = b"S"  # + signal number, two digits
-CONTROL_GROUP_SIGNAL: Final = b"G"  # the same, to the program's process group
-CONTROL_WINDOW: Final = b"W"  # + rows cols, two little-endian u16
-CONTROL_PING: Final = b"?"  # does the sentry's loop turn?
-CONTROL_PONG: Final = b"!"  # from the sentry: it does
-CONTROL_DONE: Final = b"E"  # from the sentry: + wait status, + processes out of memory, little-endian u32
-CONTROL_FAILED: Final = b"F"  # from the sentry: + exit status (one byte) + text
-CONTROL_STARTED: Final = b"R"  # from the sentry: the program runs
-CONTROL_PLACE: Final = b"C"  # from the sentry, which waits: there are processes to put into control groups
-CONTROL_PLACED: Final = b"1"  # the answer
-CONTROL_UNPLACED: Final = b"0"
+SOFTWARE: Final = "cloche monitor"
+# Requests of the monitor's own, beside requests.QUIET.
+_CREATE: Final = 1
+_START: Final = 2
+_WAIT: Final = 3
+_PING: Final = 4
+_SHUTDOWN: Final = 6
 
 _PATIENCE_S: Final = 15.0  # for the keeper to end what is left
 
@@ -57,57 +55,88 @@ class LaunchError(Exception):
         self.status: int = status
 
 
-class Sandbox:
+class Sandbox(Upstream):
     """A running sandbox as its monitor sees it."""
 
     def __init__(self, keeper: KeeperProcess, control: socket.socket) -> None:
+        super().__init__()
         self.keeper_pid: int = keeper.pid
         self.link: socket.socket = keeper.link  # to the keeper
         self.is_kept: bool = True  # the keeper lives
         self.sentry_pid: int = 0
-        self.control: socket.socket = control
+        self.channel: Channel = Channel(control, SOFTWARE)
         self.status: int = -1  # wait status of the program
         self.failure: str = ""
         self.failure_status: int = 125
         self.death: str = ""  # which part died
         self.has_started: bool = False
+        self.is_placing: bool = False  # the guests are to be limited before there are any
         self.oom_kills: int = 0  # processes that were ended for want of memory
         self.on_placing: Callable[[int], bool] | None = None  # limits the guests; given the sentry's pid
-        self.on_packet: Callable[[bytes], None] | None = None  # of answers to the clients' requests
         self.on_pong: Callable[[], None] | None = None
 
     # -- to the sentry -----------------------------------------------------------------------------------
-    def _tell(self, packet: bytes) -> None:
-        """Send without waiting: a sentry that takes nothing any more is the watchdog's business."""
+    def ask(self, ident: int, method: str, fields: Fields, fds: list[int] | None = None) -> None:
+        """Send without waiting, `fds` as our copies: a sentry that takes nothing is the watchdog's business."""
+        copies = [os.dup(fd) for fd in fds or []]
         try:
-            self.control.send(packet, socket.MSG_DONTWAIT)
-        except OSError:
+            self.channel.send(protocol.request(ident, method, fields, len(copies)), copies)
+        except ProtocolError:
             pass
+
+    def cancel(self, ident: int) -> None:
+        """The answer to a request is not wanted any more."""
+        try:
+            self.channel.send(protocol.cancel(ident))
+        except ProtocolError:
+            pass
+
+    def begin(self, spec: SandboxSpec, stdio: list[int]) -> None:
+        """Ask for the container, and unless its guests are to be limited first, for its program."""
+        roles: list[object] = []
+        owners: list[object] = []
+        fds: list[int] = []
+        for role, fd in zip((*requests.STREAMS, "oom"), (*stdio, spec.oom_fd), strict=True):
+            if fd >= 0:
+                st = os.fstat(fd)
+                roles.append(role)
+                owners.append([st.st_uid, st.st_gid])
+                fds.append(fd)
+        fields: Fields = {"spec": to_fields(spec), "descriptors": roles, "owners": owners}
+        self.ask(_CREATE, requests.CREATE, fields, fds)
+        self.is_placing = spec.is_placed
+        if not self.is_placing:
+            self._start(has_cpu_group=False)
+        self.ask(_WAIT, requests.WAIT, {})
+
+    def _start(self, *, has_cpu_group: bool) -> None:
+        self.ask(_START, requests.START, {"has_cpu_group": has_cpu_group})
 
     def send_signal(self, signo: int) -> None:
         """Pass a signal on to the program."""
-        self._tell(CONTROL_SIGNAL + b"%02d" % signo)
+        self.ask(requests.QUIET, requests.SIGNAL, {"signal": signo})
 
     def send_group_signal(self, signo: int) -> None:
         """Pass on a signal that a terminal sends to a whole process group."""
-        self._tell(CONTROL_GROUP_SIGNAL + b"%02d" % signo)
+        self.ask(requests.QUIET, requests.SIGNAL, {"signal": signo, "scope": requests.FOREGROUND})
 
     def send_window(self, rows: int, columns: int) -> None:
         """The terminal has another size."""
-        self._tell(CONTROL_WINDOW + rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+        self.ask(requests.QUIET, requests.RESIZE, {"rows": rows, "columns": columns})
 
     def ping(self) -> None:
         """Ask whether the sentry's loop turns; `on_pong` hears the answer."""
-        self._tell(CONTROL_PING)
+        self.ask(_PING, requests.PING, {})
 
     # -- from the parts ------------------------------------------------------------------------------------
     def serve(self, seconds: float) -> bool:
         """Wait for the sandbox's next message and handle it; False at its end, or if none comes in time."""
-        watched = [self.control.fileno(), *([self.link.fileno()] if self.is_kept else [])]
+        self.channel.flush_all(seconds)
+        watched = [self.channel.fileno(), *([self.link.fileno()] if self.is_kept else [])]
         ready = wait_readable(watched, seconds)
         if self.is_kept and self.link.fileno() in ready:
             self.read_link()
-        return bool(ready) and (self.control.fileno() not in ready or self.read_control())
+        return bool(ready) and (self.channel.fileno() not in ready or self.read_control())
 
     def read_link(self) -> None:
         """Take one message of the keeper, or see its death."""
@@ -126,31 +155,43 @@ class Sandbox:
             self._kill_sentry()
 
     def read_control(self) -> bool:
-        """Take one message of the sentry; False when it is gone."""
+        """Take what the sentry has to say; False when it is gone."""
         try:
-            message = self.control.recv(65536)
-        except OSError:
+            messages = self.channel.receive()
+        except ProtocolError as error:
+            self.death = f"the sentry sends what it should not: {error}"
+            messages = None
+        if messages is None:
             return False
-        if not message:
-            return False
-        kind = message[:1]
-        if kind == CONTROL_DONE:
-            self.status = int.from_bytes(message[1:5], "little")
-            self.oom_kills = int.from_bytes(message[5:9], "little")
-        elif kind == CONTROL_FAILED:
-            self.failure_status = message[1]
-            self.failure = message[2:].decode(errors="replace")
-        elif kind == CONTROL_STARTED:
-            self.has_started = True
-        elif kind == CONTROL_PONG:
-            if self.on_pong is not None:
-                self.on_pong()
-        elif kind == CONTROL_PLACE:
-            place = self.on_placing
-            self._tell(CONTROL_PLACED if place is not None and place(self.sentry_pid) else CONTROL_UNPLACED)
-        elif self.on_packet is not None:
-            self.on_packet(message)
+        for message in messages:
+            if message.ident >= requests.FIRST_ID:
+                if self.on_message is not None:
+                    self.on_message(message)
+            elif message.kind == protocol.ERROR:
+                self._refused(message)
+            elif message.kind == protocol.REPLY:
+                self._answered(message)
+            message.close_fds()
         return True
+
+    def _refused(self, message: Message) -> None:
+        if message.ident in (0, _CREATE, _START) and not self.failure:
+            self.failure = message.name
+            self.failure_status = message.number
+            self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
+
+    def _answered(self, message: Message) -> None:
+        """Raises ProtocolError."""
+        if message.ident == _CREATE and self.on_placing is not None and self.is_placing:
+            self._start(has_cpu_group=self.on_placing(self.sentry_pid))
+        elif message.ident == _START:
+            self.has_started = True
+        elif message.ident == _PING and self.on_pong is not None:
+            self.on_pong()
+        elif message.ident == _WAIT:
+            self.status = take_int(message.fields, "status", 0, 0, 0xFFFF)
+            self.oom_kills = take_int(message.fields, "oom_kills", 0, 0, 1 << 62)
+            self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
 
     # -- the end -------------------------------------------------------------------------------------------
     def kill(self) -> None:
@@ -171,7 +212,7 @@ class Sandbox:
 
     def reap(self) -> None:
         """Wait until nothing is left, which the keeper sees to; do it ourselves if that has died or does not move."""
-        self.control.close()
+        self.channel.close()
         while self.is_kept and wait_readable([self.link.fileno()], _PATIENCE_S):
             self.read_link()
         self.link.close()
@@ -204,11 +245,12 @@ def launch(
             stream.flush()
     if keeper is None:
         keeper = spawn_keeper()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     sandbox = Sandbox(keeper, ours)
     try:
-        _send_request(spec, stdio, keeper.link, theirs, record, groups or [])
+        _send_request(spec, keeper.link, theirs, record, groups or [])
         theirs.close()
+        sandbox.begin(spec, stdio)
         if may_wait is not None and not may_wait(keeper.link.fileno()):
             raise LaunchError("ended before the sandbox was ready")
         message = keeper.link.recv(65536)
@@ -229,7 +271,6 @@ def launch(
 
 def _send_request(
     spec: SandboxSpec,
-    stdio: list[int],
     link: socket.socket,
     control: socket.socket,
     record: RecordPlace | None,
@@ -238,14 +279,9 @@ def _send_request(
     """Everything that the keeper needs: descriptors, and a memfd that says what they are."""
     names: list[str] = ["request", "control"]
     fds: list[int] = [-1, control.fileno()]
-    for number, fd in enumerate(stdio):
-        if fd >= 0:
-            names.append(f"stdio{number}")
-            fds.append(fd)
-    for name, fd in (("strace", spec.strace_fd), ("oom", spec.oom_fd)):
-        if fd >= 0:
-            names.append(name)
-            fds.append(fd)
+    if spec.strace_fd >= 0:
+        names.append("strace")
+        fds.append(spec.strace_fd)
     where: tuple[str, str, bool] | None = None
     if record is not None:
         names.append("record")

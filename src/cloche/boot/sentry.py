@@ -13,19 +13,19 @@ from typing import Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot import confine, cpu_guard, memory_guard, seccomp
-from cloche.boot.assemble import add_container, assemble, storage_limit
-from cloche.boot.control import Control
+from cloche.boot.assemble import assemble, storage_limit
+from cloche.boot.control import SOFTWARE, Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
-from cloche.boot.start import Streams, explain, start_program
+from cloche.boot.start import explain
 from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
-from cloche.kernel.task import Kernel
-from cloche.net.published import publish
+from cloche.kernel.task import Container, Kernel
 from cloche.platform.systrap import Systrap
 from cloche.syscalls.strace import install as install_strace
+from cloche.wire import protocol
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
 # The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
@@ -46,11 +46,7 @@ _READ_FILE: Final = 0x4
 
 
 class StartError(Exception):
-    """The program could not be started; `status` is the command's exit status (126, 127 or 125)."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status: int = status
+    """The sentry could not begin; the text says why."""
 
 
 def log_confinement(report: confine.Report, level: str) -> None:
@@ -75,10 +71,10 @@ def log_counters(kernel: Kernel, level: str) -> None:
         sys.stderr.write(f"cloche: {line}\n")
 
 
-def send_failure(control: socket.socket, text: str, status: int) -> None:
-    """Tell the monitor why there is no program."""
+def send_failure(control: socket.socket, text: str) -> None:
+    """Tell the monitor why there is nobody to answer it: an answer to no request."""
     try:
-        control.send(b"F" + bytes([status]) + text.encode()[:4000])
+        control.sendall(protocol.hello(SOFTWARE) + protocol.error(0, EXIT_INTERNAL, text))
     except OSError:
         pass
 
@@ -88,7 +84,6 @@ def sentry_main(
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
     control: socket.socket,
-    stdio: list[int],
     report: confine.Report,
     keeper: socket.socket,
 ) -> int:
@@ -100,24 +95,22 @@ def sentry_main(
     gc.freeze()
     gc.disable()
     try:
-        return _serve(spec, gofer_sock, broker_sock, control, stdio, report, keeper)
+        return _serve(spec, gofer_sock, broker_sock, control, report, keeper)
     except StartError as error:
-        send_failure(control, str(error), error.status)
-    except StopLoop:
-        send_failure(control, "stopped by an internal error (CLOCHE_STRICT)", EXIT_INTERNAL)
+        send_failure(control, str(error))
     except LinuxError as refusal:
-        send_failure(control, f"the sandbox could not be set up: {explain(refusal.errno)}", EXIT_INTERNAL)
+        send_failure(control, f"the sandbox could not be set up: {explain(refusal.errno)}")
     except OSError as failure:
         if spec.log_level == "debug":
             sys.excepthook(type(failure), failure, failure.__traceback__)
-        send_failure(control, failure.strerror or str(failure), EXIT_INTERNAL)
+        send_failure(control, failure.strerror or str(failure))
     return EXIT_INTERNAL
 
 
 def hold_to_keeper(keeper: socket.socket) -> None:
     """Die with the keeper, which says when it is this process's parent.  Raises StartError if it is gone."""
     if keeper.recv(1) != b"A":
-        raise StartError("the keeper died", EXIT_INTERNAL)
+        raise StartError("the keeper died")
     # Its pid is not known in a pid namespace of our own; whether it still lives, its socket tells.
     confine.die_with(os.getppid())
     keeper.setblocking(False)
@@ -126,7 +119,13 @@ def hold_to_keeper(keeper: socket.socket) -> None:
     except BlockingIOError:
         keeper.close()
         return
-    raise StartError("the keeper died", EXIT_INTERNAL)
+    raise StartError("the keeper died")
+
+
+def bound_processors(container: Container, spec: SandboxSpec) -> None:
+    """--cpus, where no control group does it."""
+    if spec.cpus > 0 and not spec.has_cpu_group:
+        cpu_guard.install(container.kernel, spec.cpus)
 
 
 def _serve(
@@ -134,7 +133,6 @@ def _serve(
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
     control: socket.socket,
-    stdio: list[int],
     report: confine.Report,
     keeper: socket.socket,
 ) -> int:
@@ -154,10 +152,6 @@ def _serve(
         confine.deny_paths(report, allowed, may_signal=True)
     hold_to_keeper(keeper)
     platform.start()
-    is_placed = False
-    if spec.is_placed:
-        control.send(b"C")  # as in `launch`; no guest code runs yet, and what there is forks nothing
-        is_placed = control.recv(1) == b"1"
     host_bytes = facts.memory_total
     memory_guard.bound_sentry(
         platform.own_data_bytes(), spec.memory_bytes, storage_limit(spec, host_bytes), host_bytes
@@ -172,30 +166,17 @@ def _serve(
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
-    container = add_container(kernel, "main", spec, gofer_sock)
-    streams = Streams(container, spec, stdio)
-    container.stdio = streams.files
-    if broker_sock is not None:
-        publish(container, broker_sock)
-    if spec.cpus > 0 and not (is_placed and spec.has_cpu_group):
-        cpu_guard.install(kernel, spec.cpus)
-    channel = Control(container, spec, streams, control)
-    failure = start_program(container, spec)
-    if failure is not None:
-        platform.shutdown()
-        raise StartError(failure.text, failure.status)
-    channel.send(b"R")
+    channel = Control(kernel, control, gofer_sock, broker_sock, bound_processors)
     if kernel.is_strict:
         platform.set_meter(LIMIT_NS, strict_limit_ns())
     else:
         platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
-    run_loop(kernel)
+    try:
+        run_loop(kernel)
+    except StopLoop:
+        channel.fail(0, EXIT_INTERNAL, "stopped by an internal error (CLOCHE_STRICT)")
     log_counters(kernel, spec.log_level)
-    streams.finish()
-    status, kills = container.exit_status, container.oom_kills
-    channel.finish(b"E" + status.to_bytes(4, "little") + kills.to_bytes(4, "little"))
-    if gofer_sock is not None:
-        gofer_sock.close()  # the gofer ends while we do
+    channel.close()
     platform.shutdown()
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()

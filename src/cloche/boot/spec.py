@@ -3,9 +3,11 @@
 `dump` and `load` carry it from the monitor to the keeper, which shares nothing else with it: no memory, no environment.
 """
 
-import marshal
 import os
 from typing import Any, Final
+
+from cloche.wire.cbor import decode, encode
+from cloche.wire.protocol import Fields, ProtocolError, take_list
 
 HOST: Final = "host"  # a host directory or file through the gofer
 TMPFS: Final = "tmpfs"
@@ -111,42 +113,118 @@ _MOUNT_FIELDS: Final = (
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
-    "argv", "env", "cwd", "uid", "gid", "groups", "symlinks", "directories", "late_directories", "files", "hostname",
-    "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "oom_fd", "timeout_s", "is_read_only",
-    "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "strace_fd", "log_level",
-    "nofile_limit", "allows_suid", "capabilities", "has_init", "is_confined",
+    "argv", "cwd", "uid", "gid", "groups", "root_source", "symlinks", "directories", "late_directories", "files",
+    "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
+    "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
+    "allows_suid", "capabilities", "has_init", "is_confined",
 )  # fmt: skip
+_HOST_PATHS: Final = ("source", "root_source")  # as bytes: the reader's locale may be another
+# The types of the items of lists: of each item, or of each item's parts.
+_ITEMS: Final[dict[str, tuple[type, ...]]] = {
+    "argv": (bytes,),
+    "groups": (int,),
+    "only": (bytes,),
+    "people": (bytes,),
+    "symlinks": (bytes, bytes),
+    "directories": (bytes, int, int, int),
+    "late_directories": (bytes, int, int, int),
+    "files": (bytes, bytes, int),
+}
+_NULLABLE: Final = ("only",)
+_MAX_ITEMS: Final = 1 << 20
+
+
+def _pack(source: object, names: tuple[str, ...]) -> Fields:
+    found: Fields = {}
+    for name in names:
+        value = getattr(source, name)
+        found[name] = os.fsencode(value) if name in _HOST_PATHS else value
+    return found
+
+
+def _unpack(target: object, names: tuple[str, ...], fields: Fields) -> None:
+    """Set what `_pack` has read; the types are those of what is there.  Raises ProtocolError."""
+    if sorted(fields) != sorted(names):
+        raise ProtocolError("a spec of another version")
+    for name in names:
+        value = fields[name]
+        kind = type(getattr(target, name))
+        if name in _HOST_PATHS:
+            if not isinstance(value, bytes) or b"\0" in value:
+                raise ProtocolError(f"{name} is not a path")
+            setattr(target, name, os.fsdecode(value))
+        elif name in _ITEMS:
+            setattr(target, name, None if value is None and name in _NULLABLE else _items(name, value))
+        elif type(value) is not kind:
+            raise ProtocolError(f"{name} is not of type {kind.__name__}")
+        else:
+            setattr(target, name, value)
+
+
+def _items(name: str, value: object) -> list[Any]:
+    """A list of the kind that `name` is.  Raises ProtocolError."""
+    kinds = _ITEMS[name]
+    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
+        raise ProtocolError(f"{name} is not a list")
+    for item in value:
+        parts = [item] if len(kinds) == 1 else item
+        if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
+            raise ProtocolError(
+                f"{name} has something that is not {' '.join([kind.__name__ for kind in kinds])}"
+            )
+    return value if len(kinds) == 1 else [tuple(item) for item in value]
+
+
+def to_fields(spec: SandboxSpec) -> Fields:
+    """The spec as data; descriptors go beside it."""
+    fields = _pack(spec, _PLAIN_FIELDS)
+    fields["env"] = [[key, value] for key, value in spec.env.items()]
+    fields["mounts"] = [_pack(mount, _MOUNT_FIELDS) for mount in spec.mounts]
+    fields["published"] = [_pack(each, _PUBLISH_FIELDS) for each in spec.published]
+    return fields
+
+
+def from_fields(fields: Fields) -> SandboxSpec:
+    """The inverse of `to_fields`.  Raises ProtocolError unless every field is there and of its type."""
+    spec = SandboxSpec([])
+    rest = dict(fields)
+    env = take_list(rest, "env", _MAX_ITEMS)
+    mounts = take_list(rest, "mounts", _MAX_ITEMS)
+    published = take_list(rest, "published", _MAX_ITEMS)
+    for name in ("env", "mounts", "published"):
+        rest.pop(name, None)
+    _unpack(spec, _PLAIN_FIELDS, rest)
+    if not spec.argv:
+        raise ProtocolError("no command")
+    for pair in env:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ProtocolError("a variable that is none")
+        key, value = pair
+        if not isinstance(key, bytes) or not isinstance(value, bytes):
+            raise ProtocolError("a variable that is none")
+        spec.env[key] = value
+    for each in mounts:
+        mount = MountSpec(b"", "")
+        _unpack(mount, _MOUNT_FIELDS, _row(each))
+        spec.mounts.append(mount)
+    for each in published:
+        port = PublishSpec("", "", 0, 0)
+        _unpack(port, _PUBLISH_FIELDS, _row(each))
+        spec.published.append(port)
+    return spec
+
+
+def _row(value: object) -> Fields:
+    if not isinstance(value, dict):
+        raise ProtocolError("a spec of another version")
+    return value
 
 
 def dump(spec: SandboxSpec) -> bytes:
-    """The spec as bytes.  Paths of the host are encoded here: the reader's locale is another."""
-    plain: dict[str, Any] = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
-    plain["root_source"] = os.fsencode(spec.root_source)
-    mounts: list[dict[str, Any]] = []
-    for mount in spec.mounts:
-        row: dict[str, Any] = {name: getattr(mount, name) for name in _MOUNT_FIELDS}
-        row["source"] = os.fsencode(mount.source)
-        mounts.append(row)
-    plain["mounts"] = mounts
-    plain["published"] = [{name: getattr(each, name) for name in _PUBLISH_FIELDS} for each in spec.published]
-    return marshal.dumps(plain)
+    """The spec as bytes, for a process that is to be started."""
+    return encode(to_fields(spec))
 
 
 def load(data: bytes) -> SandboxSpec:
-    """The inverse of `dump`, for what another process of this user has dumped."""
-    plain: dict[str, Any] = marshal.loads(data)
-    spec = SandboxSpec(plain["argv"])
-    for name in _PLAIN_FIELDS:
-        setattr(spec, name, plain[name])
-    spec.root_source = os.fsdecode(plain["root_source"])
-    for row in plain["mounts"]:
-        mount = MountSpec(row["destination"], row["kind"])
-        for name in _MOUNT_FIELDS:
-            setattr(mount, name, row[name] if name != "source" else "")
-        mount.source = os.fsdecode(row["source"])
-        spec.mounts.append(mount)
-    for row in plain["published"]:
-        published = PublishSpec(row["text"], row["host_ip"], row["host_port"], row["port"])
-        published.is_any_port = row["is_any_port"]
-        spec.published.append(published)
-    return spec
+    """The inverse of `dump`.  Raises ProtocolError, CborError."""
+    return from_fields(_row(decode(data)))

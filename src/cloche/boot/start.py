@@ -6,13 +6,14 @@ and their namespaces and root are those of pid 1.
 """
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
-from cloche.fs.hostfd import HostFile, host_file, restore_terminals
+from cloche.fs.hostfd import HostFd, describe
 from cloche.kernel.container import new_leader
 from cloche.kernel.exec import begin_first_exec, open_exec, parse_script
 from cloche.kernel.fd_table import FdTable
@@ -69,12 +70,14 @@ class Streams:
     """The standard streams of a first program: the host's descriptors, or a terminal of its own on them."""
 
     def __init__(self, container: Container, spec: SandboxSpec, fds: list[int]) -> None:
-        """`fds` stay the caller's; -1 is closed, and so it is inside.  Raises LinuxError, OSError."""
+        """Takes `fds` over; -1 is closed, and so it is inside.  Raises LinuxError, OSError."""
         self.files: FdTable = FdTable()
         self.bridge: TerminalBridge | None = None
-        self._hosts: list[HostFile] = []
-        root = container.root
         kernel = container.kernel
+        self.hosts: list[HostFd] = [HostFd(kernel, fd, is_owned=True) for fd in fds if fd >= 0]
+        for host in self.hosts:
+            host.get()  # our own reference: they are put back as they were at the end
+        root = container.root
         if spec.has_terminal and root is not None:
             owner = KernelContext(container, root.fs, root.mount_ns)
             owner.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
@@ -83,17 +86,25 @@ class Streams:
             for _fd in range(3):
                 self.files.install(slave, _STDIO_LIMIT)
             return
+        have = iter(self.hosts)
         for number, fd in enumerate(fds):
             if fd >= 0:
-                file = host_file(kernel, fd, is_owned=False)
-                self._hosts.append(file)
-                self.files.install(file, _STDIO_LIMIT, lowest=number)
+                self.files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
 
-    def finish(self) -> None:
-        """At the end: write what is left, put host terminals back."""
+    def finish(self, done: Callable[[], None]) -> None:
+        """The program has ended: let its output out, put host terminals back, then call `done`."""
+
+        def drained() -> None:
+            for host in self.hosts:
+                host.restore()
+                host.close()
+            self.hosts = []
+            done()
+
         if self.bridge is not None:
-            self.bridge.flush()
-        restore_terminals(self._hosts)
+            self.bridge.drain(drained)
+        else:
+            drained()
 
 
 def start_program(container: Container, spec: SandboxSpec) -> Failure | None:

@@ -19,16 +19,9 @@ from cloche.cli.terminal import (
     wait_readable,
     window_size,
 )
-from cloche.wire.control import (
-    EXEC_DETACHED,
-    EXEC_HAS_FD,
-    EXEC_TERMINAL,
-    RE_EXITED,
-    SCOPE_FOREGROUND,
-    SCOPE_PROCESS,
-    ExecRequest,
-)
+from cloche.wire import protocol
 from cloche.wire.control_client import ControlClient
+from cloche.wire.requests import FOREGROUND, PROCESS, ExecRequest
 
 _VARIABLES: Final = ("TERM", "COLORTERM")  # of the host's terminal, with -t
 
@@ -58,7 +51,7 @@ def make_request(options: argparse.Namespace) -> ExecRequest:
     for path in options.env_file:
         request.env += env_items(read_env_file(path))
     if options.tty:
-        request.flags |= EXEC_TERMINAL
+        request.has_terminal = True
         request.env += env_items([key for key in _VARIABLES if key in os.environ])
         if options.detach:
             raise UsageError("-t and -d: a terminal needs somebody who looks at it")
@@ -73,7 +66,7 @@ def make_request(options: argparse.Namespace) -> ExecRequest:
             raise UsageError(f"-w {options.workdir}: write an absolute path")
         request.cwd = os.fsencode(os.path.normpath(options.workdir))
     if options.detach:
-        request.flags |= EXEC_DETACHED
+        request.is_detached = True
     return request
 
 
@@ -85,6 +78,7 @@ class Executor:
         self.modes: TerminalModes = TerminalModes()
         self.terminal: Terminal | None = Terminal() if has_terminal else None
         self.wake_read: int = note_signals()
+        self.ident: int = 0  # of our request
 
     def _on_signals(self) -> None:
         client = self.client
@@ -93,18 +87,18 @@ class Executor:
                 if number == signal.SIGCONT:
                     if self.terminal is not None:
                         self.terminal.enter()
-                    client.signal(number, SCOPE_FOREGROUND)
+                    client.signal(self.ident, number, FOREGROUND)
                 if self.terminal is not None:
-                    client.resize(*window_size())
+                    client.resize(self.ident, *window_size())
             elif number in KEYBOARD:
-                client.signal(number, SCOPE_FOREGROUND)
+                client.signal(self.ident, number, FOREGROUND)
             elif number == signal.SIGTSTP:
                 if self.terminal is not None:
                     self.terminal.leave()
-                client.signal(signal.SIGSTOP, SCOPE_FOREGROUND)
+                client.signal(self.ident, signal.SIGSTOP, FOREGROUND)
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif number in FORWARDED:
-                client.signal(number, SCOPE_PROCESS)
+                client.signal(self.ident, number, PROCESS)
 
     def follow(self, request: ExecRequest, fds: list[int]) -> int:
         """Execute, and wait for the end: the exit status.  Raises ControlError, OSError."""
@@ -112,19 +106,20 @@ class Executor:
         try:
             if self.terminal is not None:
                 self.terminal.enter()
-            self.client.execute(request, fds)
-            self.client.receive()  # it has started
-            if request.flags & EXEC_DETACHED:
-                return 0
+            self.ident = self.client.execute(request, fds)
             while True:
-                ready = wait_readable([self.client.fileno(), self.wake_read], -1)
-                if self.wake_read in ready:
-                    self._on_signals()
-                if self.client.fileno() in ready:
-                    frame = self.client.receive()
-                    if frame.code == RE_EXITED:
-                        is_over = True
-                        return exit_status(int.from_bytes(frame.body[:4], "little"))
+                message = self.client.receive()
+                if message.ident == self.ident and message.kind == protocol.REPLY:
+                    is_over = True
+                    if request.is_detached:
+                        return 0
+                    return exit_status(protocol.take_int(message.fields, "status", 0, 0, 0xFFFF))
+                while not self.client.has_message():
+                    ready = wait_readable([self.client.fileno(), self.wake_read], -1)
+                    if self.wake_read in ready:
+                        self._on_signals()
+                    if self.client.fileno() in ready:
+                        break
         finally:
             if self.terminal is not None:
                 self.terminal.leave()
@@ -144,9 +139,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.tty:
         streams[2] = -1  # the terminal's
     fds: list[int] = []
-    for fd, bit in zip(streams, EXEC_HAS_FD, strict=True):
+    for number, fd in enumerate(streams):
         if fd >= 0:
-            request.flags |= bit
+            request.streams.append(number)
             fds.append(fd)
     if sys.stdout is not None:
         sys.stdout.flush()

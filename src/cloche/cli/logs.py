@@ -7,8 +7,8 @@ from cloche.cli.client import report_errors
 from cloche.cli.terminal import wait_readable
 from cloche.runtime.logs import LogReader
 from cloche.runtime.records import RUNNING, RecordError, Store
-from cloche.wire.control import OP_WAIT, VERSION
 from cloche.wire.control_client import ControlClient
+from cloche.wire.requests import WAIT
 
 _STEP_S = 0.1  # between looks for more
 
@@ -38,11 +38,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.follow and state.status == RUNNING:
         try:
             end = ControlClient(store.connect(options.name))
-            end.send(OP_WAIT, VERSION.to_bytes(2, "little"))
+            end.ask(WAIT, {})
         except RecordError:
             end = None  # it has just ended
     while True:
-        is_over = end is None or end.fileno() in wait_readable([end.fileno()], _STEP_S)
+        is_over = end is None or (bool(wait_readable([end.fileno()], _STEP_S)) and end.has_answer())
         _copy(reader)
         if is_over:
             return 0

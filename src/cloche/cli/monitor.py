@@ -39,6 +39,7 @@ EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 DEFAULT_TASKS: Final = 4096
 _PUMP_BYTES: Final = 65536
+_GONE_S: Final = 2.0  # for a program to end by itself when its terminal is gone
 
 
 class Monitor:
@@ -59,6 +60,7 @@ class Monitor:
         self.group: Group | None = None  # control groups of the guests
         self.watchdog: Watchdog | None = None
         self.is_unheard: bool = False  # somebody wanted the end twice, and the sentry takes no notice
+        self.gone_at_s: float = -1.0  # CLOCK_MONOTONIC: the terminal is gone, and so is the sandbox then
         self.early: bytearray = bytearray()  # signals that came before there was somebody to pass them to
 
     def say(self, text: str) -> None:
@@ -144,8 +146,7 @@ class Monitor:
         from cloche.boot.control_server import ControlServer
 
         self.record = record
-        self.server = ControlServer(listener, sandbox.control)
-        sandbox.on_packet = self.server.on_packet
+        self.server = ControlServer(listener, sandbox)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
         """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""
@@ -169,6 +170,9 @@ class Monitor:
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif number in FORWARDED:
                 sandbox.send_signal(number)
+                if number == signal.SIGHUP and self.terminal is not None and self.terminal.is_gone():
+                    # A program that ignores it has nobody left to see or end it.
+                    self.gone_at_s = time.monotonic() + _GONE_S
         return is_end
 
     def supervise(self, sandbox: Sandbox) -> int:
@@ -197,7 +201,7 @@ class Monitor:
         """Serve everything until the end: -1, or the status when this process ended it."""
         spec = self.spec
         deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
-        control, link = sandbox.control.fileno(), sandbox.link.fileno()
+        control, link = sandbox.channel.fileno(), sandbox.link.fileno()
         if self.early:
             self.on_signals(sandbox, bytes(self.early))
         watchdog = self.watchdog
@@ -214,7 +218,8 @@ class Monitor:
                 sandbox.kill()
                 self.error = f"the command took longer than {spec.timeout_s:g} s and was ended"
                 return EXIT_TIMEOUT
-            stop_at = self.server.stop_at_s if self.server is not None else -1.0
+            stops = [self.gone_at_s, self.server.stop_at_s if self.server is not None else -1.0]
+            stop_at = min([at for at in stops if at >= 0], default=-1.0)
             if 0 <= stop_at <= now:
                 sandbox.kill()
                 return EXIT_KILLED
@@ -228,11 +233,13 @@ class Monitor:
                     self._pump(fd)
                 elif fd == link:
                     sandbox.read_link()
-                elif fd == control and events & ~select.POLLOUT:
-                    if not sandbox.read_control():
+                elif fd == control:
+                    if events & select.POLLOUT:
+                        sandbox.channel.flush()
+                    if events & ~select.POLLOUT and not sandbox.read_control():
                         return -1
                     self._tell_start(sandbox)
-                if self.server is not None and (fd != control or events & select.POLLOUT):
+                elif self.server is not None:
                     self.server.on_ready(fd, events)
 
     def _end_wanted(self) -> None:
@@ -243,7 +250,8 @@ class Monitor:
     def _wait(self, sandbox: Sandbox, left_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
-        poller.register(sandbox.control.fileno(), select.POLLIN)
+        wants_write = sandbox.channel.wants_write()
+        poller.register(sandbox.channel.fileno(), select.POLLIN | (select.POLLOUT if wants_write else 0))
         if sandbox.is_kept:
             poller.register(sandbox.link.fileno(), select.POLLIN)
         for fd in self.pumps:

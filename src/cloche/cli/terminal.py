@@ -62,6 +62,14 @@ class Terminal:
         except termios.error:
             pass  # the terminal is gone: SIGHUP says so
 
+    def is_gone(self) -> bool:
+        """Whether it has been hung up."""
+        try:
+            termios.tcgetattr(0)
+        except termios.error:
+            return True
+        return False
+
     def leave(self) -> None:
         """As it was."""
         try:

@@ -298,15 +298,16 @@ class HostFd:
 
 
 # Who owns what the sandbox began with, by device and inode number, as the host has it.
+_MAX_OWNERS: Final = 4096
 _owners: Final[dict[tuple[int, int], tuple[int, int]]] = {}
 
 
-def remember_owners(fds: list[int]) -> None:
-    """Before the sentry enters its user namespace, in which stat(2) shows most owners as nobody."""
-    for fd in fds:
-        if fd >= 0:
-            st = os.fstat(fd)
-            _owners[(st.st_dev, st.st_ino)] = (st.st_uid, st.st_gid)
+def remember_owner(fd: int, owner: tuple[int, int]) -> None:
+    """(uid, gid) of a file as its giver saw it: in the sentry's user namespace stat(2) shows most owners as nobody."""
+    st = os.fstat(fd)
+    if len(_owners) >= _MAX_OWNERS:
+        _owners.clear()  # of old descriptors; what is open has its own copy
+    _owners[(st.st_dev, st.st_ino)] = owner
 
 
 class HostInode(Inode):

@@ -7,9 +7,12 @@ A container has a pid namespace of its own, so that kernel pids stay inside the 
 from typing import Final
 
 from cloche.abi.errno import EEXIST, EINVAL, LinuxError
+from cloche.abi.signal import SIGKILL
+from cloche.kernel.exit import do_group_exit, end_container
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.pid_namespace import FIRST_PID_INO, PidNamespace, pid_in
 from cloche.kernel.task import (
+    ENDED,
     ENTERED,
     PAUSED,
     Container,
@@ -32,7 +35,7 @@ SHAREABLE: Final = ("pid", "net", "ipc", "uts", "cgroup")
 
 
 def create_container(
-    kernel: Kernel, ident: str, share: Container | None = None, kinds: tuple[str, ...] = ()
+    kernel: Kernel, ident: str, share: Container | None = None, kinds: "list[str] | None" = None
 ) -> Container:
     """A container without root, limits or processes; with the namespaces `kinds` of `share`.
 
@@ -42,6 +45,7 @@ def create_container(
         raise LinuxError(EEXIST)
     if len(kernel.containers) >= MAX_CONTAINERS:
         raise LinuxError(EINVAL)
+    kinds = kinds if kinds is not None else []
     for kind in kinds:
         if kind not in SHAREABLE or share is None:
             raise LinuxError(EINVAL)
@@ -112,6 +116,16 @@ def new_leader(
     kernel.sessions[pid] = session
     kernel.process_groups[pid] = pgrp
     return task
+
+
+def kill(container: Container) -> None:
+    """End everything inside at once."""
+    main = container.main
+    if main is not None and not main.is_zombie:
+        main.must_die = True
+        do_group_exit(main, SIGKILL)
+    if container.state != ENDED:
+        end_container(container, SIGKILL)
 
 
 def pause(container: Container) -> None:

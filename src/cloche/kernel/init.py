@@ -10,6 +10,7 @@ from typing import Final
 
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.container import new_leader
+from cloche.kernel.exit import do_group_exit, reap
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.rlimits import default_rlimits
 from cloche.kernel.task import Container, ThreadGroup
@@ -89,6 +90,14 @@ class Idle(Blocked):
 
     def interrupted(self, task: TaskBase) -> int:
         return BLOCKED
+
+
+def end_init(group: ThreadGroup) -> None:
+    """Its container is gone."""
+    group.parent = None
+    group.must_die = True
+    do_group_exit(group, 0)
+    reap(group)
 
 
 def make_init(container: Container, root: Context) -> ThreadGroup:

@@ -1,4 +1,4 @@
-"""The event loop: one system call, fault, timer or host descriptor after the other (DESIGN 4).
+"""The event loop: one system call, fault, timer or host descriptor after the other (docs/design.md 4).
 
 The life of a system call: `next_event` gives the number and arguments; the row's handler runs to completion and
 returns a value, or BLOCKED after it has left its state on the task; `complete` looks for signals and resumes.
@@ -25,6 +25,7 @@ from cloche.kernel.blocking import (
     RETURN,
     end_wait,
 )
+from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.meter import HeldTooLong
@@ -32,7 +33,7 @@ from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import force_fault_signal, has_deliverable
-from cloche.kernel.task import Kernel, Task, to_i32
+from cloche.kernel.task import Container, Kernel, Task, to_i32
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (
     EV_CUT,
@@ -66,6 +67,7 @@ BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not ba
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _READS: Final = (0, 17, 19, 295, 327)  # read, pread64, readv, preadv, preadv2
 _READS_AT_POS: Final = (0, 19)
+_HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED)  # what a paused container has to wait with
 
 
 class StopLoop(Exception):
@@ -142,6 +144,9 @@ def run(kernel: Kernel) -> None:
         if has_slices:
             slice_grace -= 1
         task = kernel.by_thread.get(event[1])
+        if kernel.paused and task is not None and task.group.container.is_paused and kind in _HELD:
+            task.group.container.held.append((task, event))
+            continue
         try:
             if kind != EV_SYSCALL:
                 other_event(kernel, event)
@@ -149,6 +154,29 @@ def run(kernel: Kernel) -> None:
                 end_dying_thread(kernel, event[1])
             else:
                 system_call(kernel, task, event)
+        except Exception as failure:
+            contain(kernel, task, failure)
+
+
+def resume_container(container: Container) -> None:
+    """Go on with a paused container: what has arrived since happens now, in order.  Raises LinuxError(EINVAL)."""
+    kernel = container.kernel
+    held = resume(container)
+    late, container.held_late = container.held_late, []
+    for task in late:
+        op = task.blocked
+        if op is not None and not task.is_exited and op.deadline_ns >= 0:
+            arm_deadline(kernel, task, op.deadline_ns)
+    ready, container.held_ready = container.held_ready, []
+    kernel.ready.extend(ready)
+    for task, event in held:
+        if task.is_exited or kernel.by_thread.get(event[1]) is not task:
+            continue
+        try:
+            if event[0] == EV_SYSCALL:
+                system_call(kernel, task, event)
+            else:
+                other_event(kernel, event)
         except Exception as failure:
             contain(kernel, task, failure)
 
@@ -349,6 +377,9 @@ def arm_deadline(kernel: Kernel, task: Task, deadline_ns: int) -> None:
 
     def expire() -> None:
         if task.blocked is op and op is not None and not task.is_exited:
+            if task.group.container.is_paused:
+                task.group.container.held_late.append(task)
+                return
             if task.is_running_ops:  # its host thread works for a tracer, and cannot return yet
                 task.deadline_timer = kernel.timers.add(monotonic_ns() + BUSY_WAIT_NS, expire)
                 return
@@ -395,6 +426,9 @@ def run_slice(kernel: Kernel) -> None:
 
 def run_one(kernel: Kernel, task: Task) -> None:
     """The turn of a task that is queued."""
+    if kernel.paused and task.group.container.is_paused and not task.is_exited:
+        task.group.container.held_ready.append(task)
+        return
     task.is_ready_queued = False
     if task.blocked is None or task.is_exited or task.is_running_ops:
         return

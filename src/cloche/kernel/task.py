@@ -606,6 +606,8 @@ class Container:
         self.exit_status: int = -1  # wait status of the first program, once it is gone
         self.is_paused: bool = False
         self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
+        self.held_ready: list[Task] = []  # woken since
+        self.held_late: list[Task] = []  # whose deadline has passed since
 
     @property
     def hostname(self) -> bytes:
@@ -649,6 +651,7 @@ class Kernel:
         self.groups: dict[int, ThreadGroup] = {}  # by tgid, zombies included
         self.containers: dict[str, Container] = {}  # by id
         self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
+        self.container_event: Callable[[Container, str], None] | None = None  # boot: news for the outside
         self.paused: int = 0  # containers that are
         self.is_over: bool = False  # the loop ends
         self.process_groups: dict[int, ProcessGroup] = {}

@@ -7,9 +7,10 @@ import os
 import select
 import socket
 from array import array
+from collections.abc import Callable
 from typing import Final
 
-from cloche.wire.protocol import MAX_FDS, Decoder, Message, ProtocolError, hello
+from cloche.wire.protocol import MAX_FDS, Decoder, Fields, Message, ProtocolError, hello
 
 _READ_BYTES: Final = 65536
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
@@ -64,9 +65,13 @@ class Channel:
         """Send what can be sent without waiting."""
         while self._out:
             first = self._out[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", first.fds))] if first.fds else []
+            rest = first.data[first.sent :] if first.sent else first.data
             try:
-                count = self.sock.sendmsg([memoryview(first.data)[first.sent :]], rights, socket.MSG_DONTWAIT)
+                if first.fds:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", first.fds))]
+                    count = self.sock.sendmsg([rest], rights, socket.MSG_DONTWAIT)
+                else:
+                    count = self.sock.send(rest, socket.MSG_DONTWAIT)  # all that a sentry's filter lets it do
             except BlockingIOError:
                 return
             except OSError:
@@ -80,11 +85,11 @@ class Channel:
                 del self._out[0]
 
     def flush_all(self, timeout_s: float) -> None:
-        """Send everything, waiting for the peer for at most `timeout_s` each time."""
+        """Send everything, waiting for the peer for at most `timeout_s` each time (negative: for ever)."""
         while self._out:
             poller = select.poll()
             poller.register(self.sock, select.POLLOUT)
-            if not poller.poll(int(timeout_s * 1000)):
+            if not poller.poll(int(timeout_s * 1000) if timeout_s >= 0 else None):
                 return
             self.flush()
 
@@ -126,6 +131,21 @@ class Channel:
             self._drop_out()
             self._decoder.close()
             self.sock.close()
+
+
+class Upstream:
+    """The other hop of whoever hands requests on: where they go, and where their answers come from."""
+
+    def __init__(self) -> None:
+        self.on_message: Callable[[Message], None] | None = None  # answers to what was handed on
+
+    def ask(self, ident: int, method: str, fields: Fields, fds: list[int] | None = None) -> None:
+        """Send a request without waiting, with copies of `fds`."""
+        raise NotImplementedError
+
+    def cancel(self, ident: int) -> None:
+        """The answer to a request is not wanted any more."""
+        raise NotImplementedError
 
 
 def _close_all(fds: list[int]) -> None:

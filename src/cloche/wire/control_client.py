@@ -1,31 +1,15 @@
-"""A client's end of the control protocol (`wire.control`): one connection to the monitor of a sandbox."""
+"""A client's end of the control protocol (`wire.requests`): one connection to the monitor of a sandbox, which waits."""
 
+import os
 import socket
-from struct import Struct
 from typing import Final
 
-from cloche.wire.control import (
-    MAX_BODY_BYTES,
-    OP_EXEC,
-    OP_KILL,
-    OP_PS,
-    OP_SIGNAL,
-    OP_STOP,
-    OP_WAIT,
-    OP_WINDOW,
-    RE_ENDED,
-    RE_FAILED,
-    VERSION,
-    ExecRequest,
-    Process,
-    decode_table,
-    encode_exec,
-    fd_message,
-)
-from cloche.wire.frame import Frame, FrameChannel, ProtocolError
+from cloche.wire import protocol, requests
+from cloche.wire.channel import Channel
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_int, take_text
+from cloche.wire.requests import ExecRequest, Process
 
-_HEAD: Final = Struct("<IiI")
-_VERSION: Final = VERSION.to_bytes(2, "little")
+SOFTWARE: Final = "cloche"
 
 
 class ControlError(Exception):
@@ -40,93 +24,126 @@ class Ended(ControlError):
     """The sandbox has ended; `exit_status` is the one that `cloche run` gives."""
 
     def __init__(self, exit_status: int, text: str) -> None:
-        super().__init__(text or "the sandbox has ended", 137)
+        super().__init__(text or "the sandbox has ended", requests.STATUS_ENDED)
         self.exit_status: int = exit_status
         self.text: str = text
 
 
 class ControlClient:
-    """A connection, for one request (and, with `execute`, what follows it)."""
+    """A connection."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock: socket.socket = sock
-        self._channel: FrameChannel = FrameChannel(sock, MAX_BODY_BYTES, may_receive_fds=False)
+        self._channel: Channel = Channel(sock, SOFTWARE)
+        self._messages: list[Message] = []
+        self._next_ident: int = 1
 
     def fileno(self) -> int:
-        """To wait for replies."""
-        return self._sock.fileno()
+        """To wait for messages."""
+        return self._channel.fileno()
 
     def close(self) -> None:
         """End the connection; what it executes (unless detached) ends too."""
-        self._sock.close()
+        self._channel.close()
 
-    def send(self, code: int, body: bytes, fds: list[int] | None = None) -> None:
-        """Send a request.  A peer that has answered and gone is no error: `receive` gives its answer."""
-        data = _HEAD.pack(len(body), code, 0) + body
+    # -- messages ----------------------------------------------------------------------------------------
+    def ask(self, method: str, fields: Fields, fds: list[int] | None = None) -> int:
+        """Send a request, with copies of `fds`; its id.  Raises ControlError for one that is too long."""
+        ident = self._next_ident
+        self._next_ident += 1
         try:
-            sent = self._sock.sendmsg([data], fd_message(fds or []))
-            if sent < len(data):
-                self._sock.sendall(data[sent:])
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+            frame = protocol.request(ident, method, fields, len(fds or []))
+            self._channel.send(frame, [os.dup(fd) for fd in fds or []])
+        except ProtocolError as error:
+            raise ControlError(str(error)) from None
+        self._channel.flush_all(-1)
+        return ident
 
-    def receive(self) -> Frame:
-        """The next reply.  Raises Ended, and ControlError if the monitor died or refused."""
+    def has_message(self) -> bool:
+        """Whether `receive` gives one without waiting."""
+        return bool(self._messages)
+
+    def receive(self) -> Message:
+        """The next answer or event, the greeting left out.  Raises ControlError if the monitor died or refused."""
+        while not self._messages:
+            try:
+                found = self._channel.receive(is_waiting=True)
+            except ProtocolError as error:
+                raise ControlError(str(error)) from None
+            if found is None:
+                raise ControlError("the sandbox's monitor died")
+            self._messages += [message for message in found if message.kind != protocol.HELLO]
+        message = self._messages.pop(0)
+        message.close_fds()
+        if message.kind == protocol.ERROR:
+            raise ControlError(message.name, message.number)
+        return message
+
+    def has_answer(self) -> bool:
+        """Without waiting: whether `receive` would give something other than the greeting, or an error."""
         try:
-            frame = self._channel.receive()
-        except (OSError, ProtocolError):
-            frame = None
-        if frame is None:
-            raise ControlError("the sandbox's monitor died")
-        if frame.code == RE_FAILED:
-            status = frame.body[0] if frame.body else 125
-            raise ControlError(frame.body[1:].decode(errors="replace"), status)
-        if frame.code == RE_ENDED and len(frame.body) >= 4:
-            status = int.from_bytes(frame.body[:4], "little", signed=True)
-            raise Ended(status, frame.body[4:].decode(errors="replace"))
-        return frame
+            found = self._channel.receive()
+        except ProtocolError:
+            return True
+        if found is None:
+            return True
+        self._messages += [message for message in found if message.kind != protocol.HELLO]
+        return bool(self._messages)
 
-    def execute(self, request: ExecRequest, fds: list[int]) -> None:
-        """Ask for a command; RE_STARTED and RE_EXITED follow.  Raises ControlError, OSError."""
-        body = encode_exec(request)
-        if len(body) > MAX_BODY_BYTES:
-            raise ControlError(f"arguments and environment are longer than {MAX_BODY_BYTES >> 20} MiB", 126)
-        self.send(OP_EXEC, body, fds)
+    def answer(self, ident: int) -> Message:
+        """The answer to a request; events and answers to others are dropped.  Raises ControlError."""
+        while True:
+            message = self.receive()
+            if message.ident == ident and message.kind == protocol.REPLY:
+                return message
 
-    def signal(self, signo: int, scope: int) -> None:
-        """A signal to the command of `execute`."""
-        self.send(OP_SIGNAL, bytes([signo, scope]))
+    def call(self, method: str, fields: Fields) -> Fields:
+        """Ask and wait for the answer.  Raises ControlError."""
+        return self.answer(self.ask(method, fields)).fields
 
-    def resize(self, rows: int, columns: int) -> None:
+    # -- requests ----------------------------------------------------------------------------------------
+    def execute(self, request: ExecRequest, fds: list[int]) -> int:
+        """Ask for a command with copies of `fds`; the request's id.  Event "started" and the answer follow.
+
+        Raises ControlError.
+        """
+        size = sum([len(item) for item in request.argv]) + sum([len(item) for item in request.env])
+        if size > requests.MAX_BODY_BYTES:
+            limit = requests.MAX_BODY_BYTES >> 20
+            raise ControlError(f"arguments and environment are longer than {limit} MiB", 126)
+        return self.ask(requests.EXEC, request.to_fields(), fds)
+
+    def signal(self, ident: int, signo: int, scope: str) -> None:
+        """A signal to the command of `execute`; the answer is not waited for."""
+        self.ask(requests.SIGNAL, {"exec": ident, "signal": signo, "scope": scope})
+
+    def resize(self, ident: int, rows: int, columns: int) -> None:
         """The window of the command of `execute`."""
-        self.send(OP_WINDOW, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+        self.ask(requests.RESIZE, {"exec": ident, "rows": rows, "columns": columns})
 
     def processes(self) -> list[Process]:
         """What runs inside.  Raises ControlError."""
-        self.send(OP_PS, _VERSION)
         try:
-            return decode_table(self.receive().body)
+            return requests.processes(self.call(requests.PS, {}))
         except ProtocolError as error:
             raise ControlError(str(error)) from None
 
     def kill(self, signo: int, *, is_all: bool) -> None:
         """A signal to the sandbox's first process, or to all.  Raises ControlError."""
-        self.send(OP_KILL, _VERSION + bytes([signo, int(is_all)]))
-        self.receive()
+        scope = requests.ALL if is_all else requests.PROCESS
+        self.call(requests.SIGNAL, {"signal": signo, "scope": scope})
 
     def wait(self) -> Ended:
         """How the sandbox ended, once it has.  Raises ControlError if its monitor died."""
-        self.send(OP_WAIT, _VERSION)
-        return self._end()
+        return ended(self.call(requests.WAIT, {}))
 
     def stop(self, patience_ms: int) -> Ended:
         """SIGTERM, SIGKILL after a while; how it ended."""
-        self.send(OP_STOP, _VERSION + patience_ms.to_bytes(4, "little"))
-        return self._end()
+        return ended(self.call(requests.STOP, {"patience_ms": patience_ms}))
 
-    def _end(self) -> Ended:
-        while True:
-            try:
-                self.receive()
-            except Ended as end:
-                return end
+
+def ended(fields: Fields) -> Ended:
+    """The answer to `wait` and `stop`.  Raises ControlError."""
+    try:
+        return Ended(take_int(fields, "status", 0, -1, 255), take_text(fields, "text"))
+    except ProtocolError as error:
+        raise ControlError(str(error)) from None

@@ -1,0 +1,220 @@
+"""What a sandbox may be asked over `wire.protocol`: methods, their fields as data, and what is answered.
+
+A monitor and its sentry answer to the same names.  Containers are named by their id; without one it is MAIN.
+
+    create   spec, descriptors (their roles), owners         -> {}
+             share (kinds of namespaces), share_with (a container)
+    start    container                                       -> pid
+    exec     container, an ExecRequest, its descriptors      -> event "started" (pid), then status; detached: pid
+    signal   container or exec (the id of that request), signal, scope   -> {}
+    resize   container or exec, rows, columns                -> {}
+    wait     container                                       -> status (wait status), oom_kills
+    pause, resume   container                                -> {}
+    stats    container                                       -> figures (bytes, nanoseconds, counts)
+    ps       container                                       -> processes
+    list                                                     -> containers (id, state, pid, status)
+    delete   container, is_forced                            -> {}
+    events                                                   -> events "started", "oom", "ended" (container), for ever
+    ping                                                     -> {}
+    shutdown                                                 -> {}, and the sandbox ends
+    stop     patience_ms (monitors only)                     -> as wait
+
+Fields are checked here, whatever side reads them; each function raises ProtocolError.
+"""
+
+from typing import Final
+
+from cloche.wire.protocol import (
+    Fields,
+    ProtocolError,
+    take_bool,
+    take_bytes,
+    take_int,
+    take_list,
+    take_strings,
+    take_text,
+)
+
+MAIN: Final = "main"
+MAX_STRINGS: Final = 65536
+STATUS_ENDED: Final = 137  # of what ran, when its sandbox ended
+MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
+
+CREATE: Final = "create"
+START: Final = "start"
+EXEC: Final = "exec"
+SIGNAL: Final = "signal"
+RESIZE: Final = "resize"
+WAIT: Final = "wait"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+STATS: Final = "stats"
+PS: Final = "ps"
+LIST: Final = "list"
+DELETE: Final = "delete"
+EVENTS: Final = "events"
+PING: Final = "ping"
+SHUTDOWN: Final = "shutdown"
+STOP: Final = "stop"
+
+# Ids of a monitor's own requests to its sentry lie below those that it hands on.
+QUIET: Final = 5  # whose answers nobody looks at
+FIRST_ID: Final = 16
+
+STARTED: Final = "started"  # events
+OOM: Final = "oom"
+ENDED: Final = "ended"
+
+# Scopes of a signal.
+PROCESS: Final = "process"
+FOREGROUND: Final = "foreground"  # the process group that the keyboard reaches
+ALL: Final = "all"  # every process of the container
+SCOPES: Final = (PROCESS, FOREGROUND, ALL)
+
+# Roles of descriptors.
+STREAMS: Final = ("stdin", "stdout", "stderr")
+GOFER: Final = "gofer"
+_NO_ID: Final = -1
+_MAX_CONTAINER_ID: Final = 1024
+
+
+class ExecRequest:
+    """A command to start in a running container."""
+
+    def __init__(self, argv: list[bytes]) -> None:
+        self.argv: list[bytes] = argv
+        self.container: str = MAIN
+        self.env: list[bytes] = []  # K=V, over the container's own
+        self.cwd: bytes = b""  # empty: the container's
+        self.uid: int = _NO_ID  # -1: the container's user
+        self.gid: int = _NO_ID
+        self.has_terminal: bool = False
+        self.is_detached: bool = False  # it may outlive its client
+        self.rows: int = 0
+        self.columns: int = 0
+        self.streams: list[int] = []  # which of 0, 1 and 2 come along, in this order
+
+    def to_fields(self) -> Fields:
+        """As data."""
+        return {
+            "container": self.container,
+            "args": self.argv,
+            "env": self.env,
+            "cwd": self.cwd,
+            "uid": self.uid,
+            "gid": self.gid,
+            "terminal": self.has_terminal,
+            "detached": self.is_detached,
+            "rows": self.rows,
+            "columns": self.columns,
+            "streams": self.streams,
+        }
+
+
+def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
+    """The inverse of `ExecRequest.to_fields`, with as many descriptors as came."""
+    request = ExecRequest(take_strings(fields, "args", MAX_STRINGS))
+    request.container = take_container(fields)
+    request.env = take_strings(fields, "env", MAX_STRINGS)
+    request.cwd = take_bytes(fields, "cwd")
+    request.uid = take_int(fields, "uid", _NO_ID, _NO_ID, 0xFFFFFFFE)
+    request.gid = take_int(fields, "gid", _NO_ID, _NO_ID, 0xFFFFFFFE)
+    request.has_terminal = take_bool(fields, "terminal")
+    request.is_detached = take_bool(fields, "detached")
+    request.rows = take_int(fields, "rows", 0, 0, 0xFFFF)
+    request.columns = take_int(fields, "columns", 0, 0, 0xFFFF)
+    for number in take_list(fields, "streams", 3):
+        if not isinstance(number, int) or number not in (0, 1, 2) or number in request.streams:
+            raise ProtocolError("streams are some of 0, 1 and 2")
+        request.streams.append(number)
+    if len(request.streams) != fd_count:
+        raise ProtocolError("descriptors are missing, or too many")
+    if request.streams != sorted(request.streams):
+        raise ProtocolError("streams out of order")
+    if request.has_terminal and request.streams[:2] != [0, 1]:
+        raise ProtocolError("a terminal needs its two descriptors")
+    if not request.argv or len(request.argv) + len(request.env) > MAX_STRINGS:
+        raise ProtocolError("too many strings, or none")
+    if (request.uid < 0) != (request.gid < 0):
+        raise ProtocolError("ids out of range")
+    if request.cwd and not request.cwd.startswith(b"/"):
+        raise ProtocolError("a relative working directory")
+    for item in request.env:
+        if item.find(b"=") < 1:
+            raise ProtocolError("a variable without a name")
+    return request
+
+
+class Process:
+    """A row of `cloche ps`."""
+
+    def __init__(self, pid: int, ppid: int, uid: int, state: str, cpu_ns: int, command: bytes) -> None:
+        self.pid: int = pid
+        self.ppid: int = ppid
+        self.uid: int = uid
+        self.state: str = state  # as in /proc/PID/stat
+        self.cpu_ns: int = cpu_ns
+        self.command: bytes = command  # arguments, a NUL after each; the guest chose them
+
+
+def process_fields(rows: list[Process]) -> Fields:
+    """The answer to `ps`."""
+    return {"processes": [[row.pid, row.ppid, row.uid, row.state, row.cpu_ns, row.command] for row in rows]}
+
+
+def processes(fields: Fields) -> list[Process]:
+    """The inverse."""
+    found: list[Process] = []
+    for row in take_list(fields, "processes", 1 << 22):
+        if not isinstance(row, list) or len(row) != 6:
+            raise ProtocolError("a process that is none")
+        pid, ppid, uid, state, cpu_ns, command = row
+        if (
+            not isinstance(pid, int)
+            or not isinstance(ppid, int)
+            or not isinstance(uid, int)
+            or not isinstance(cpu_ns, int)
+            or not isinstance(state, str)
+            or not isinstance(command, bytes)
+            or len(state) != 1
+            or not 32 < ord(state) < 127
+        ):
+            raise ProtocolError("a process that is none")
+        found.append(Process(pid, ppid, uid, state, cpu_ns, command))
+    return found
+
+
+def take_container(fields: Fields) -> str:
+    """The id of a container."""
+    ident = take_text(fields, "container", MAIN)
+    if not ident or len(ident) > _MAX_CONTAINER_ID:
+        raise ProtocolError("a container's id is too long, or empty")
+    return ident
+
+
+def take_signal(fields: Fields) -> int:
+    """The number of a signal."""
+    return take_int(fields, "signal", 0, 1, 64)
+
+
+def take_scope(fields: Fields) -> str:
+    """Whom a signal is for."""
+    scope = take_text(fields, "scope", PROCESS)
+    if scope not in SCOPES:
+        raise ProtocolError("an unknown scope")
+    return scope
+
+
+def take_owners(fields: Fields, count: int) -> list[tuple[int, int]]:
+    """(uid, gid) of the files behind descriptors, as their giver saw them."""
+    found: list[tuple[int, int]] = []
+    for pair in take_list(fields, "owners", count):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ProtocolError("an owner that is none")
+        uid, gid = pair
+        if not isinstance(uid, int) or not isinstance(gid, int) or min(uid, gid) < 0:
+            raise ProtocolError("an owner that is none")
+        found.append((uid, gid))
+    if len(found) != count:
+        raise ProtocolError("owners are missing")
+    return found

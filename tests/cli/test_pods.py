@@ -1,0 +1,34 @@
+"""Several containers in one sentry: what they share, what they do not, and that one outlives another."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPECTED = """\
+second created True started True
+first heard b'hello\\nheard\\n'
+second says [b'second', b'second'] sees the other: False
+third created True started True
+list [('main', 'running'), ('second', 'running'), ('third', 'running')]
+processes [True, True]
+delete of a running one: container second is running
+second ended [('oom_kills', 0), ('status', 9)]
+deleted True
+deleted True
+first lives: True
+second created True started True
+second again [('oom_kills', 0), ('status', 768)]
+end 9 \n"""
+
+
+def test_two_containers() -> None:
+    if shutil.which("busybox") is None:
+        pytest.skip("no busybox")
+    program = Path(__file__).with_name("pod.py")
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout == EXPECTED, done.stderr
