@@ -28,6 +28,7 @@ from cloche.abi.poll import (
 )
 from cloche.abi.structs import EPOLL_EVENT
 from cloche.fs.anon import AnonFile
+from cloche.kernel.chores import Chore
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.objects import CloseListener, Context, FileDescription
@@ -48,6 +49,7 @@ _READY: Final = POLLIN | POLLRDNORM
 
 
 _EPIOCSPARAMS: Final = 0x40088A01
+_FAREWELLS: Final = 256  # items that leave in one step
 _EPIOCGPARAMS: Final = 0x80088A02
 _PARAMS: Final = Struct("<IHBB")  # busy_poll_usecs busy_poll_budget prefer_busy_poll padding
 _NAPI_WEIGHT: Final = 64
@@ -111,6 +113,27 @@ def unlist(item: EpollItem) -> None:
             return
 
 
+class Farewell(Chore):
+    """The items of an instance that is closed give up what they wait on, some at a time (I8).
+
+    Until then a file that is closed takes its own out of `items`, as before.
+    """
+
+    def __init__(self, items: "dict[tuple[int, FileDescription], EpollItem]") -> None:
+        self.items: dict[tuple[int, FileDescription], EpollItem] = items
+
+    def step(self) -> bool:
+        items = self.items
+        for _number in range(_FAREWELLS):
+            if not items:
+                return False
+            _key, item = items.popitem()
+            unlist(item)
+            item.queue.remove(item)
+            KERNEL_MEMORY.give(RECORD_BYTES)
+        return bool(items)
+
+
 class EpollFile(AnonFile):
     """An epoll instance."""
 
@@ -144,12 +167,10 @@ class EpollFile(AnonFile):
         return self.queue
 
     def release(self) -> None:
-        for item in list(self.items.values()):
-            unlist(item)
-            item.queue.remove(item)
-        KERNEL_MEMORY.give(RECORD_BYTES * len(self.items))
-        self.items.clear()
         self.ready.clear()
+        farewell = Farewell(self.items)
+        if farewell.step():
+            self.kernel.chores.append(farewell)
 
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
         """EPIOCSPARAMS and EPIOCGPARAMS (ioctl_eventpoll(2)): kept; nothing here polls a device busily."""
