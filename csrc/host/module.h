@@ -629,15 +629,16 @@ FUNC(run_ops) /* (thread): carry out what is queued, then stop again */
     Py_RETURN_NONE;
 }
 
-FUNC(swap) /* (thread, address, old, new): run_ops, then compare and exchange a word of the guest's */
+FUNC(swap) /* (thread, address, old, new, SWAP_* or 0): run_ops, then change a word of the guest's */
 {
-    NEED(4);
+    NEED(5);
     THR(0);
     STOPPED;
     struct slot *s = t->slot;
     s->swap_addr = U64(1);
     s->swap_old = (uint32_t)U64(2);
     s->swap_new = (uint32_t)U64(3);
+    s->swap_op = (uint32_t)U64(4);
     s->swap_failed = 1;
     t->swaps = true;
     t->owes = OWES_DONE;

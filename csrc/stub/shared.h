@@ -57,7 +57,13 @@
 #define RF_RESULT 4   /* `result` is the call's */
 /* To a K_CALL only, at most one of them: */
 #define RF_TRAP 8   /* make the call again from its own syscall instruction, with a signal frame */
-#define RF_SWAP 64 /* (with RF_MORE) compare and exchange the word that `swap_addr` names */
+#define RF_SWAP 64 /* (with RF_MORE) change the word that `swap_addr` names */
+/* The operations of FUTEX_WAKE_OP, plus 1 (platform/interface.py has the same). */
+#define SWAP_SET 1
+#define SWAP_ADD 2
+#define SWAP_OR 3
+#define SWAP_ANDN 4
+#define SWAP_XOR 5
 #define RF_WAKE 32 /* (to any) first wake the threads whose bells are in `wakes` */
 #define RF_STOP 16  /* the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED */
 
@@ -128,7 +134,7 @@ struct slot {
     uint32_t swap_old;      /* what it must hold, then what it held */
     uint32_t swap_new;
     uint32_t swap_failed;   /* it cannot be read and written */
-    uint32_t pad3;
+    uint32_t swap_op;       /* SWAP_*: how it changes, whatever it holds, by the operand swap_new; 0: to swap_new */
     uint8_t pad1[0x600 - 0x558];
     struct op ops[MAX_OPS];
 };

@@ -167,6 +167,36 @@ static void post(volatile struct slot *slot, uint32_t kind)
         ring();
 }
 
+#define SWAP_TRIES (1 << 20) /* of one instruction each, against whoever changes the word all the time */
+
+/* What a word becomes. */
+static uint32_t swapped(uint32_t op, uint32_t old, uint32_t operand)
+{
+    if (op == SWAP_ADD)
+        return old + operand;
+    if (op == SWAP_OR)
+        return old | operand;
+    if (op == SWAP_ANDN)
+        return old & ~operand;
+    if (op == SWAP_XOR)
+        return old ^ operand;
+    return operand;
+}
+
+/* Change the word: once, if it holds swap_old; by an operation until that has happened.  Whether it failed. */
+static uint32_t swap(volatile struct slot *slot)
+{
+    uint32_t op = slot->swap_op;
+    for (uint32_t i = 0; i < SWAP_TRIES; i++) {
+        uint32_t old = slot->swap_old;
+        if (stub_swap((void *)slot->swap_addr, &slot->swap_old, swapped(op, old, slot->swap_new)))
+            return 1;
+        if (!op || slot->swap_old == old)
+            return 0;
+    }
+    return 1;
+}
+
 /* Carry out replies until one lets the guest go on: that one.  *result: the call's, where the reply has one. */
 static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
@@ -227,7 +257,7 @@ again:
         goto again;
     }
     if (reply & RF_SWAP)
-        slot->swap_failed = stub_swap((void *)slot->swap_addr, &slot->swap_old, slot->swap_new);
+        slot->swap_failed = swap(slot);
     if (reply & RF_MORE) {
         post(slot, K_MORE);
         goto again;

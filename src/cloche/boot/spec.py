@@ -118,7 +118,7 @@ _PLAIN_FIELDS: Final = (
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "has_init", "is_confined",
 )  # fmt: skip
-_HOST_PATHS: Final = ("source", "root_source")  # as bytes: the reader's locale may be another
+_HOST_PATHS: Final = ("source", "root_source", "text")  # as bytes: the reader's locale may be another
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "argv": (bytes,),

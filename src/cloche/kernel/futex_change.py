@@ -39,6 +39,8 @@ class WordChange(FutexOp):
         self.key: Key | None = key  # None: it need not be alone
         self.old: int = 0
         self.new: int = 0
+        self.operation: int = 0  # SWAP_*, by `operand`: a change that happens whatever the word is
+        self.operand: int = 0
         self.is_ordered: bool = False  # the thread is at it
         self.tries: int = 0
         self.queue: WaitQueue = WaitQueue()  # changes of the same key that wait for this one
@@ -103,7 +105,10 @@ class WordChange(FutexOp):
                 futex_table(task.kernel).changing[self.key] = self
             block_on_time(task, self)
             task.is_running_ops = True
-            task.thread.swap(self.addr, value, self.new)
+            if self.operation:
+                task.thread.swap(self.addr, value, self.operand, self.operation)
+            else:
+                task.thread.swap(self.addr, value, self.new)
             return BLOCKED
         return -EAGAIN
 
@@ -139,6 +144,9 @@ class WordChange(FutexOp):
         if found < 0:
             self.undecided()
             return -EFAULT
+        if self.operation:
+            self.old = found
+            return self.changed()
         if found == self.old:
             return self.changed()
         self.undecided()

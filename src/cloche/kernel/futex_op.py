@@ -1,5 +1,7 @@
 """FUTEX_WAKE_OP: change one word, wake the waiters of another (futex(2))."""
 
+from typing import Final
+
 from cloche.abi.errno import ENOSYS, LinuxError
 from cloche.abi.futex import (
     FUTEX_BITSET_MATCH_ANY,
@@ -19,6 +21,15 @@ from cloche.abi.futex import (
 from cloche.kernel.futex import Key, Word, futex_key, futex_table
 from cloche.kernel.futex_change import ORDER, WordChange
 from cloche.kernel.task import Task
+from cloche.platform.interface import SWAP_ADD, SWAP_ANDN, SWAP_OR, SWAP_SET, SWAP_XOR, swap_result
+
+_OPERATIONS: Final[dict[int, int]] = {
+    FUTEX_OP_SET: SWAP_SET,
+    FUTEX_OP_ADD: SWAP_ADD,
+    FUTEX_OP_OR: SWAP_OR,
+    FUTEX_OP_ANDN: SWAP_ANDN,
+    FUTEX_OP_XOR: SWAP_XOR,
+}
 
 
 def _sign_extend_12(value: int) -> int:
@@ -27,20 +38,6 @@ def _sign_extend_12(value: int) -> int:
 
 def _signed(value: int) -> int:
     return value - 0x100000000 if value & 0x80000000 else value
-
-
-def _apply(operation: int, old: int, operand: int) -> int:
-    if operation == FUTEX_OP_SET:
-        return operand & 0xFFFFFFFF
-    if operation == FUTEX_OP_ADD:
-        return (old + operand) & 0xFFFFFFFF
-    if operation == FUTEX_OP_OR:
-        return (old | operand) & 0xFFFFFFFF
-    if operation == FUTEX_OP_ANDN:
-        return old & ~operand & 0xFFFFFFFF
-    if operation == FUTEX_OP_XOR:
-        return (old ^ operand) & 0xFFFFFFFF
-    raise LinuxError(ENOSYS)
 
 
 def _compares(comparison: int, old: int, operand: int) -> bool:
@@ -70,12 +67,16 @@ class WakeOp(WordChange):
         self.encoded: int = encoded
         self.keys: tuple[Key, Key] = keys
         self.counts: tuple[int, int] = counts
+        operand = _sign_extend_12((encoded >> 12) & 0xFFF)
+        if (encoded >> 28) & FUTEX_OP_OPARG_SHIFT:
+            operand = 1 << (operand & 31)
+        self.operand = operand & 0xFFFFFFFF
+        self.operation = _OPERATIONS.get((encoded >> 28) & 7, 0)
 
     def decide(self, value: int) -> int:
-        operand = _sign_extend_12((self.encoded >> 12) & 0xFFF)
-        if (self.encoded >> 28) & FUTEX_OP_OPARG_SHIFT:
-            operand = 1 << (operand & 31)
-        self.new = _apply((self.encoded >> 28) & 7, value, operand)
+        if not self.operation:
+            raise LinuxError(ENOSYS)
+        self.new = swap_result(self.operation, value, self.operand)
         return ORDER
 
     def changed(self) -> int:

@@ -13,7 +13,7 @@ import select
 from typing import Final
 
 from cloche.arch.x86_64.registers import Registers
-from cloche.platform.interface import HostProcess, HostThread, Platform
+from cloche.platform.interface import HostProcess, HostThread, Platform, swap_result
 
 MEMORY_BYTES: Final = 1 << 20
 
@@ -142,12 +142,14 @@ class FakeThread(HostThread):
     def can_swap(self) -> bool:
         return self.is_swapping
 
-    def swap(self, addr: int, old: int, new: int) -> None:
+    def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
         if self.meanwhile:
             self._process.write(addr, self.meanwhile.pop(0))
         data = self._process.read(addr, 4)
         self.found = int.from_bytes(data, "little") if len(data) == 4 else -1
-        if self.found == old:
+        if operation and self.found >= 0:
+            self._process.write(addr, swap_result(operation, self.found, new).to_bytes(4, "little"))
+        elif self.found == old:
             self._process.write(addr, new.to_bytes(4, "little"))
 
     def swapped(self) -> int:

@@ -51,6 +51,27 @@ ANSWERED: Final = (39, 186, 110, 102, 107, 104, 108)
 Event = tuple[int, int, int, int, int, int, int, int, int]
 
 
+# How `HostThread.swap` changes a word: the operations of FUTEX_WAKE_OP, plus 1 (csrc/stub/shared.h).
+SWAP_SET: Final = 1
+SWAP_ADD: Final = 2
+SWAP_OR: Final = 3
+SWAP_ANDN: Final = 4
+SWAP_XOR: Final = 5
+
+
+def swap_result(operation: int, old: int, operand: int) -> int:
+    """What a 32-bit word becomes by a SWAP_* operation."""
+    if operation == SWAP_ADD:
+        return (old + operand) & 0xFFFFFFFF
+    if operation == SWAP_OR:
+        return (old | operand) & 0xFFFFFFFF
+    if operation == SWAP_ANDN:
+        return old & ~operand & 0xFFFFFFFF
+    if operation == SWAP_XOR:
+        return (old ^ operand) & 0xFFFFFFFF
+    return operand & 0xFFFFFFFF
+
+
 @trait
 class HostProcess:
     """One guest address space: on systrap a host process."""
@@ -263,9 +284,10 @@ class HostThread:
         """Whether the platform has `swap`."""
         return False
 
-    def swap(self, addr: int, old: int, new: int) -> None:
+    def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
         """As run_ops, then have the thread replace the aligned 32-bit word at `addr` by `new` if it is `old`.
 
+        With a SWAP_* operation, `new` is its operand and `old` only a guess: the word changes whatever it is.
         One atomic instruction, towards whoever else runs on that memory.  EV_OPS_DONE follows.
         """
         raise NotImplementedError

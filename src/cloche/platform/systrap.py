@@ -353,8 +353,8 @@ class SystrapThread(HostThread):
     def can_swap(self) -> bool:
         return True
 
-    def swap(self, addr: int, old: int, new: int) -> None:
-        _native.swap(self.handle, addr, old, new)
+    def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
+        _native.swap(self.handle, addr, old, new, operation)
 
     def swapped(self) -> int:
         return _native.swapped(self.handle)
