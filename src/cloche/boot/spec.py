@@ -118,7 +118,6 @@ _PLAIN_FIELDS: Final = (
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "has_init", "is_confined",
 )  # fmt: skip
-_HOST_PATHS: Final = ("source", "root_source", "text")  # as bytes: the reader's locale may be another
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "argv": (bytes,),
@@ -138,7 +137,8 @@ def _pack(source: object, names: tuple[str, ...]) -> Fields:
     found: Fields = {}
     for name in names:
         value = getattr(source, name)
-        found[name] = os.fsencode(value) if name in _HOST_PATHS else value
+        # Text, among it paths of the host, goes as bytes: the reader's locale may be another.
+        found[name] = os.fsencode(value) if isinstance(value, str) else value
     return found
 
 
@@ -149,9 +149,9 @@ def _unpack(target: object, names: tuple[str, ...], fields: Fields) -> None:
     for name in names:
         value = fields[name]
         kind = type(getattr(target, name))
-        if name in _HOST_PATHS:
+        if kind is str:
             if not isinstance(value, bytes) or b"\0" in value:
-                raise ProtocolError(f"{name} is not a path")
+                raise ProtocolError(f"{name} is not a string of bytes")
             setattr(target, name, os.fsdecode(value))
         elif name in _ITEMS:
             setattr(target, name, None if value is None and name in _NULLABLE else _items(name, value))
