@@ -1,6 +1,11 @@
 """The spec's way to the keeper: nothing is lost."""
 
-from cloche.boot.spec import HOST, MountSpec, PublishSpec, SandboxSpec, dump, load
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloche.boot.spec import HOST, MountSpec, PublishSpec, SandboxSpec, dump, from_fields, load, to_fields
+from cloche.wire.protocol import ProtocolError
 
 
 def fields(thing: object) -> dict[str, object]:
@@ -36,6 +41,39 @@ def test_every_field_arrives() -> None:
     found = load(dump(spec))
     assert fields(found.mounts[0]) == fields(mount) and fields(found.published[0]) == fields(port)
     wanted, got = fields(spec), fields(found)
-    for name in ("mounts", "published"):
+    for name in ("mounts", "published", "oom_fd", "strace_fd"):  # descriptors go another way
         del wanted[name], got[name]
     assert got == wanted
+
+
+def good() -> dict[str, object]:
+    spec = SandboxSpec([b"a"])
+    spec.mounts = [MountSpec(b"/x", HOST, "/y")]
+    spec.published = [PublishSpec("t", "127.0.0.1", 0, 80)]
+    return to_fields(spec)
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=3) | st.text(max_size=3)
+
+
+@given(st.sampled_from(sorted(good())), ODD | st.lists(ODD | st.lists(ODD, max_size=4), max_size=3))
+def test_fields_of_anybody(name: str, value: object) -> None:
+    """Whatever a field is, there is a spec with its types, or an error."""
+    fields = good()
+    fields[name] = value
+    try:
+        spec = from_fields(fields)
+    except ProtocolError:
+        return
+    assert to_fields(spec)[name] == value or value is None or value != value  # (not a number)
+
+
+@pytest.mark.parametrize("name", sorted(good()))
+def test_a_field_is_missing(name: str) -> None:
+    fields = good()
+    del fields[name]
+    if name in ("env", "mounts", "published"):
+        from_fields(fields)  # lists that are empty
+    else:
+        with pytest.raises(ProtocolError):
+            from_fields(fields)
