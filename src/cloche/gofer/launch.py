@@ -133,7 +133,10 @@ def _run(
     except OSError as error:
         channel.send(-(error.errno or 1), 0, str(error).encode())
         return EXIT_START
-    channel.send(0, 0, report.encode()[:_MAX_REPORT_BYTES])
+    try:
+        channel.send(0, 0, report.encode()[:_MAX_REPORT_BYTES])
+    except BrokenPipeError:
+        return EXIT_START  # another part could not start, and nobody listens any more
     channel.close()
     return server.serve()
 

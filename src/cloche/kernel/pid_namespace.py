@@ -12,6 +12,7 @@ from cloche.vfs.userns import UserNamespace
 FIRST_PID_INO: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO
 MAX_LEVEL: Final = 32  # of nesting
 PID_LIMIT: Final = 4194304
+MAX_LATE: Final = 16384  # numbers of the dead that a namespace remembers
 NO_PID: Final = 1 << 40  # the kernel pid of nothing
 
 
@@ -30,6 +31,9 @@ class PidNamespace:
         self.init_pid: int = 0  # kernel pid of its init; 0: not there yet, or gone
         self.to_kernel: dict[int, int] = {}  # number here -> kernel pid
         self.from_kernel: dict[int, int] = {}
+        self.late: dict[
+            int, int
+        ] = {}  # the same for the dead, the last ones: whoever noted one still shows it
 
     def add(self, kernel_pid: int) -> int:
         """Give a new task a number.  Raises LinuxError(ENOMEM) once init has died."""
@@ -42,6 +46,7 @@ class PidNamespace:
                 break
         self.to_kernel[pid] = kernel_pid
         self.from_kernel[kernel_pid] = pid
+        self.late.pop(kernel_pid, None)
         return pid
 
     def drop(self, kernel_pid: int) -> None:
@@ -49,6 +54,10 @@ class PidNamespace:
         pid = self.from_kernel.pop(kernel_pid, 0)
         if pid:
             del self.to_kernel[pid]
+            late = self.late
+            late[kernel_pid] = pid
+            if len(late) > MAX_LATE:
+                del late[next(iter(late))]
         if self.is_closed and not self.from_kernel:
             self.proc_fs = None  # they refer to each other
 
@@ -65,8 +74,14 @@ class PidNamespace:
 
 
 def pid_in(ns: PidNamespace | None, kernel_pid: int) -> int:
-    """The number of a task, process group or session in `ns`; 0 if it is not visible there (pid_nr_ns)."""
-    return kernel_pid if ns is None else ns.from_kernel.get(kernel_pid, 0)
+    """The number of a task, process group or session in `ns`; 0 if it is not visible there (pid_nr_ns).
+
+    As struct pid, it outlives what had it.
+    """
+    if ns is None:
+        return kernel_pid
+    found = ns.from_kernel.get(kernel_pid, 0)
+    return found if found else ns.late.get(kernel_pid, 0)
 
 
 def pid_from(ns: PidNamespace | None, pid: int) -> int:

@@ -195,6 +195,8 @@ class Transfer(Blocked):
                     self.in_offset = at + count
                 else:
                     source.pos = at + count
+        elif isinstance(source, PipeFile) and isinstance(sink, SocketFile):
+            count = message_pass(task, source.pipe, sink, length, MSG_MORE if self.has_more else 0)
         elif source.inode.mode & S_IFMT == S_IFIFO:
             count = source.read(task, FileSink(task, sink, self.out_offset, length, more=self.has_more))
         else:
@@ -292,6 +294,18 @@ def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> 
     if not data:
         return -EAGAIN if pipe.writers else 0
     return sink.write(task, KernelIovIter(data))
+
+
+def message_pass(task: TaskBase, pipe: Pipe, sink: SocketFile, length: int, flags: int) -> int:
+    """What a pipe holds, as one message: however many slots it is in (splice_to_socket)."""
+    data = pipe.peek(length)
+    if not data:
+        return -EAGAIN if pipe.writers else 0
+    source = KernelIovIter(data)
+    count = sink.send(task, source, flags, None) if flags else sink.write(task, source)
+    if count > 0:
+        pipe.discard(count)
+    return count
 
 
 def is_pipe(file: FileDescription) -> bool:
