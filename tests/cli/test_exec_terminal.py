@@ -26,11 +26,11 @@ def opened(
 
 def test_a_terminal_of_its_own(box: Box) -> None:
     first = opened(box, "sh", "-c", "tty; stty size; echo $TERM; read x; exit 4", rows=30, columns=90)
+    first.expect(r"/dev/pts/0\r\n30 90\r\nxterm\r\n")
     second = opened(
         box, "sh", "-c", "tty; ps -o tty= -p $$; exit 5", options=("-t", "-u", "77", "-e", "TERM=dumb")
     )
     try:
-        first.expect(r"/dev/pts/0\r\n30 90\r\nxterm\r\n")
         second.expect(r"/dev/pts/1\r\npts/1\r\n")
         assert second.wait() == 5
         first.send("\n")

@@ -7,6 +7,7 @@ credentials may still read: what it could open again.
 
 from typing import Final
 
+from cloche.mm.text import PatchedText
 from cloche.platform.interface import Platform
 from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import MAY_READ, Context, Inode, Path
@@ -15,6 +16,16 @@ MAX_PROGRAMS: Final = 32
 MAX_FILES: Final = 16
 
 ProgramKey = tuple[Inode, object, object, int, int, int, object, tuple[int, ...]]
+
+
+def text_identity(platform: Platform, text: PatchedText) -> list[int]:
+    """Device and inode number of a text's file, nothing for one that no process may keep.
+
+    A function of its own: compiled code drops a local after its last use, and with the last reference to a text its
+    descriptor is closed.  An argument lives until the call is over.
+    """
+    known = platform.hot_identity(text.fd())
+    return list(known) if known is not None else []
 
 
 class Program:
@@ -35,9 +46,7 @@ class Program:
             identities += known
         text = mapping.map_text()
         if text is not None:
-            known = platform.hot_identity(text.fd())
-            if known is not None:
-                identities += known
+            identities += text_identity(platform, text)
         if identities:
             self.files[inode] = identities
 
