@@ -128,17 +128,19 @@ def _run(
     confine.name_process("cloche-gofer")
     report = confine.Report()
     channel = FrameChannel(say, _MAX_REPORT_BYTES, may_receive_fds=False)
+    code, text = 0, b""
+    server: Server | None = None
     try:
         server = _prepare(sock, say.fileno(), attach_points, analyst, report, parent, is_confined=is_confined)
+        text = report.encode()[:_MAX_REPORT_BYTES]
     except OSError as error:
-        channel.send(-(error.errno or 1), 0, str(error).encode())
-        return EXIT_START
+        code, text = -(error.errno or 1), str(error).encode()
     try:
-        channel.send(0, 0, report.encode()[:_MAX_REPORT_BYTES])
-    except BrokenPipeError:
-        return EXIT_START  # another part could not start, and nobody listens any more
+        channel.send(code, 0, text)
+    except (BrokenPipeError, ConnectionResetError):
+        server = None  # another part could not start, and nobody listens any more
     channel.close()
-    return server.serve()
+    return server.serve() if server is not None else EXIT_START
 
 
 def _prepare(
