@@ -23,7 +23,7 @@ from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
-from cloche.platform.interface import Event, HostThread, Platform
+from cloche.platform.interface import Event, HostThread, Parking, Platform
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
@@ -600,6 +600,7 @@ class Container:
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
         self.task_count: int = 0  # living threads, and processes that nobody has waited for
+        self.parking: Parking = Parking()  # host threads that wait for a task, which the host counts as well
         self.memory_limit: int = -1  # bytes; -1: none
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
@@ -722,6 +723,9 @@ class Kernel:
         """A free pid.  Raises LinuxError(EAGAIN) at the container's limit of tasks."""
         if container.task_count >= container.max_tasks:
             raise LinuxError(EAGAIN)
+        while container.task_count + container.parking.count >= container.max_tasks:
+            if not container.parking.release():
+                break
         while True:
             pid = self.next_pid
             self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300

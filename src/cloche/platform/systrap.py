@@ -39,6 +39,7 @@ from cloche.platform.interface import (
     Event,
     HostProcess,
     HostThread,
+    Parking,
     Platform,
     Registers,
 )
@@ -99,6 +100,8 @@ class SystrapProcess(HostProcess):
         self.parked: list[
             tuple[int, int, int]
         ] = []  # host threads that wait for a task; CPU time they have had
+        self.parking: Parking | None = None  # who counts them
+        self.counted = 0  # of them
 
     def ident(self) -> int:
         return self._ident
@@ -189,8 +192,29 @@ class SystrapProcess(HostProcess):
         return True
 
     def kill(self) -> None:
+        self.count_parked(0)
         if not self.is_dead:
             _native.kill_process(self.handle)
+
+    def release_parked(self) -> None:
+        handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
+        self.count_parked(len(self.parked))
+        _native.unpark(handle)
+        _native.queue_op(handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+        _native.resume(handle)
+        _native.discard_thread(handle)
+
+    def count_parked(self, count: int) -> None:
+        """Tell `parking` how many host threads wait now."""
+        parking = self.parking
+        if parking is None:
+            return
+        parking.count += count - self.counted
+        self.counted = count
+        if count:
+            parking.processes[self._ident] = self
+        else:
+            parking.processes.pop(self._ident, None)
 
 
 class SystrapThread(HostThread):
@@ -294,6 +318,7 @@ class SystrapThread(HostThread):
             handle, user_ns, system_ns = process.parked[-1]
             _native.renew(handle, self.handle)
             process.parked.pop()
+            process.count_parked(len(process.parked))
             thread = SystrapThread(process, handle)
             thread.is_renewed = True
             thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
@@ -316,13 +341,14 @@ class SystrapThread(HostThread):
     def cancel_clone(self, born: HostThread) -> None:
         assert isinstance(born, SystrapThread)
         _native.cancel_ops(self.handle)
-        if not (born.is_renewed and born.park()):
+        parking = born._process.parking
+        if not (born.is_renewed and parking is not None and born.park(parking)):
             born.discard()
 
     def wait_long(self) -> None:
         _native.wait_long(self.handle)
 
-    def park(self) -> bool:
+    def park(self, parking: Parking) -> bool:
         """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
         process = self._process
         if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
@@ -336,6 +362,8 @@ class SystrapThread(HostThread):
         process.platform.remove_thread(self)
         process.thread_count -= 1
         process.parked.append((self.handle, used[0], used[1]))
+        process.parking = parking
+        process.count_parked(len(process.parked))
         return True
 
     def queue_exit(self) -> None:
@@ -789,6 +817,7 @@ class Systrap(Platform):
                     self._zygote = -1
                 return True
             process.is_dead = True
+            process.count_parked(0)
             if process.is_blank:
                 self._pool.remove(process)
                 process.main_thread().discard()
