@@ -20,7 +20,7 @@ from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
-from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
+from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import Event, HostThread, Parking, Platform
@@ -382,7 +382,7 @@ class ThreadGroup:
         return ns is not None and ns.init_pid == self.tgid
 
 
-class Task(TaskBase):
+class Task(TaskBase, TimerOwner):
     """A guest thread."""
 
     def __init__(
@@ -436,8 +436,7 @@ class Task(TaskBase):
         self.vfork_waiter: Task | None = (
             None  # a parent on its own host thread that waits for our exec or exit
         )
-        self.has_deadline_timer: bool = False
-        self.deadline_timer: Timer | None = None
+        self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.pdeath_signal: int = 0  # PR_SET_PDEATHSIG
@@ -505,6 +504,27 @@ class Task(TaskBase):
         if not self.is_ready_queued:
             self.is_ready_queued = True
             self.kernel.sliced.append(self)
+
+    # -- deadlines ---------------------------------------------------------------------------------------
+    def arm_deadline(self, deadline_ns: int) -> None:
+        """End the wait under way at `deadline_ns`."""
+        self.deadline_timer = self.kernel.timers.add(deadline_ns, DEADLINE, self)
+
+    def disarm_deadline(self) -> None:
+        """The wait is over before its deadline, or at it."""
+        timer = self.deadline_timer
+        if timer is not None:
+            timer.cancel()
+            self.deadline_timer = None
+
+    def is_late(self) -> bool:
+        """Whether the deadline of the wait under way has passed."""
+        timer = self.deadline_timer
+        return timer is not None and timer.owner is None
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        """The deadline: the turn of the task decides what comes of that (kernel.loop)."""
+        self.make_ready()
 
     # -- conveniences for handlers -----------------------------------------------------------------------
     def nofile_limit(self) -> int:
@@ -608,7 +628,6 @@ class Container:
         self.is_paused: bool = False
         self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
         self.held_ready: list[Task] = []  # woken since
-        self.held_late: list[Task] = []  # whose deadline has passed since
 
     @property
     def hostname(self) -> bytes:
@@ -637,7 +656,7 @@ def container_of(ctx: Context) -> Container:
     raise LinuxError(ENXIO)
 
 
-class Kernel:
+class Kernel(TimerOwner):
     """Everything that exists once per sandbox, however many containers it has.  Behaviour is in the modules beside.
 
     `hooks` let modules to the left of their users be told (boot fills them in).
@@ -823,9 +842,10 @@ class Kernel:
         """Make a running host thread stop soon; a process whose threads do not is killed (I3)."""
         thread.interrupt()
         if self.watchdog is None:
-            self.watchdog = self.timers.add(monotonic_ns() + WATCHDOG_NS, self._kill_overdue)
+            self.watchdog = self.timers.add(monotonic_ns() + WATCHDOG_NS, WATCHDOG, self)
 
-    def _kill_overdue(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
+        """The watchdog."""
         self.watchdog = None
         for process in self.platform.overdue():
             self.overdue_kills += 1

@@ -349,11 +349,7 @@ class Hooks(Tracing):
 
 def drop_wait(task: Task, op: Blocked) -> None:
     """End a wait that will have no result."""
-    timer = task.deadline_timer
-    if timer is not None:
-        timer.cancel()
-        task.deadline_timer = None
-    task.has_deadline_timer = False
+    task.disarm_deadline()
     end_wait(task, op)
 
 
