@@ -493,7 +493,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
         if task.is_stopping:
             task.is_stopping = False
             result = task.stop_result
-            if result >= 0 and task.thread.regs().rax == _FAULTED:
+            if result >= 0 and task.thread.regs().result == _FAULTED:
                 result = -EFAULT  # while the stub copied the results
             leave_slowly(kernel, task, result)
         else:
@@ -544,7 +544,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         do_group_exit(task.group, 9)  # past the point of no return
         return
     if number == 9:
-        address = task.thread.regs().rax
+        address = task.thread.regs().result
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
@@ -565,7 +565,7 @@ def read_again(kernel: Kernel, task: Task) -> None:
     """The platform could not bring what a read was promised: the file was cut off meanwhile, or the buffer ends."""
     args = task.args
     file = task.files.find(to_i32(args.a0))
-    promised = task.thread.regs().rax
+    promised = task.thread.regs().result
     if file is not None and (args.nr in _READS_AT_POS or args.a3 == -1) and promised <= file.pos:
         file.pos -= promised
     task.in_syscall = True

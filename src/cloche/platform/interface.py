@@ -17,8 +17,8 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.arch.x86_64.registers import REG_COUNT as REG_COUNT
-from cloche.arch.x86_64.registers import Registers as Registers
+from cloche.arch.registers import REG_COUNT as REG_COUNT
+from cloche.arch.registers import Registers as Registers
 
 # Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
 EV_NONE: Final = 0  # the timeout passed

@@ -24,6 +24,7 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.arch.machine import MACHINE
 from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
@@ -943,8 +944,10 @@ def _check_host() -> None:
     version = (int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or "0"))
     if version < (5, 14):
         raise OSError(errno.ENOSYS, f"Linux 5.14 or later is needed, this is {os.uname().release}")
-    if os.uname().machine != "x86_64":
-        raise OSError(errno.ENOSYS, f"the systrap platform needs x86_64, this is {os.uname().machine}")
+    if os.uname().machine != MACHINE.decode():
+        raise OSError(
+            errno.ENOSYS, f"this build is for {MACHINE.decode()}, the machine is {os.uname().machine}"
+        )
     if not _native.has_fsgsbase():
         raise OSError(errno.ENOSYS, "the processor or kernel lacks FSGSBASE")
 

@@ -9,7 +9,7 @@ import signal
 from typing import Final
 
 from cloche.abi import errno as errno_names
-from cloche.arch.x86_64.syscalls import NAMES
+from cloche.arch.syscalls import NAMES
 from cloche.kernel.blocking import DEAD, RESUME
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
 
