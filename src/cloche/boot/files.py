@@ -26,7 +26,7 @@ from cloche.abi.errno import (
     ENOTDIR,
     ENOTEMPTY,
     EOPNOTSUPP,
-    EXDEV,
+    EPERM,
     LinuxError,
 )
 from cloche.abi.fcntl import O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_TRUNC, O_WRONLY
@@ -34,12 +34,15 @@ from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.boot.execs import EXIT_INTERNAL, Answers
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import user_credentials
+from cloche.fs.changes import Change, Changes, open_inode
+from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.task import Container, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.dcache import lookup_child
+from cloche.vfs.layers import Layer
 from cloche.vfs.listing import Names
 from cloche.vfs.mount import top_of
 from cloche.vfs.namei import (
@@ -61,9 +64,9 @@ from cloche.vfs.namei import (
     vfs_unlink,
     vfs_utimens,
 )
-from cloche.vfs.objects import SEEK_DATA, Context, FileDescription, FsContext, Inode, Path
+from cloche.vfs.objects import SEEK_DATA, Context, FileDescription, FileSystem, FsContext, Inode, Path
 from cloche.wire import files as wire
-from cloche.wire.files import FileEntry, Record, RecordDecoder
+from cloche.wire.files import Base, FileEntry, Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
 MAX_STREAMS: Final = 64  # of a container at once
@@ -128,6 +131,69 @@ def contents(ctx: Context, file: FileDescription, size: int) -> Iterator[bytes]:
     yield wire.pack_end(size if size > 0 else offset)
 
 
+def change_records(
+    ctx: Context, layers: list[Layer], wanted: list[bytes], *, has_data: bool
+) -> Iterator[bytes]:
+    """What guests have changed; an empty record after work without any."""
+    for layer in layers:
+        yield wire.pack([wire.LAYER, layer.place or b"/"])
+        try:
+            for change in Changes(ctx, layer, wanted).walk():
+                if change is None:
+                    yield b""
+                else:
+                    yield from _change(ctx, layer, change, has_data=has_data)
+        except LinuxError as error:
+            yield wire.pack_error(layer.place or b"/", error.errno)
+    yield wire.pack([wire.DONE])
+
+
+def _change(ctx: Context, layer: Layer, change: Change, *, has_data: bool) -> Iterator[bytes]:
+    """CHANGE, its entry, its contents."""
+    inode, known, below = change.inode, change.known, change.base
+    base: Base | None = None
+    old: bytes | None = None
+    if known is not None:
+        base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
+        old = known.data
+    elif below is not None:
+        base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
+        base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
+    shown = (
+        inode
+        if inode is not None
+        else below
+        if below is not None
+        else known.inode
+        if known is not None
+        else None
+    )
+    if shown is None:
+        return
+    origin = 0
+    file: FileDescription | None = None
+    try:
+        entry = entry_of(ctx, change.path, shown)
+        if isinstance(inode, TmpfsInode):
+            if inode.xattrs is not None:
+                add_xattrs(ctx, entry, inode)
+            if inode.backing is not None and inode.backing is not below:
+                origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF
+        if has_data and inode is not None and change.has_new_data():
+            file = open_inode(ctx, layer, inode)
+    except LinuxError as error:
+        yield wire.pack_error(change.path, error.errno)
+        return
+    row: list[object] = [wire.CHANGE, change.kind, change.has_new_data(), origin]
+    yield wire.pack([*row, base.to_list() if base is not None else None, old])
+    yield wire.pack(entry.to_list())
+    if file is not None:
+        try:
+            yield from contents(ctx, file, entry.size)
+        finally:
+            file.put()
+
+
 class _Level:
     """A directory of a walk."""
 
@@ -142,14 +208,15 @@ class _Level:
 class Walker:
     """The records of one `get`."""
 
-    def __init__(self, ctx: Context, fields: Fields) -> None:
-        """Raises ProtocolError."""
+    def __init__(self, ctx: Context, fields: Fields, own: list[FileSystem]) -> None:
+        """`own`: what the container's root is made of.  Raises ProtocolError."""
         self.ctx: Context = ctx
+        self.own: list[FileSystem] = own
         self.paths: list[bytes] = wire.take_paths(fields)
         self.depth: int = take_int(fields, "depth", 0, 0, wire.MAX_DEPTH)
         self.has_data: bool = take_bool(fields, "data")
         self.is_following: bool = take_bool(fields, "follow")
-        self.is_one_fs: bool = take_bool(fields, "one_fs")
+        self.is_own_only: bool = take_bool(fields, "own")
         self.has_xattrs: bool = take_bool(fields, "xattrs")
         self.links: dict[Inode, bytes] = {}
         self.levels: list[_Level] = []
@@ -224,7 +291,7 @@ class Walker:
         if dentry.inode is None:
             return  # gone meanwhile
         place = top_of(Path(level.place.mount, dentry))
-        if self.is_one_fs and place.mount is not level.place.mount:
+        if self.is_own_only and place.mount is not level.place.mount and place.mount.fs not in self.own:
             try:
                 entry = entry_of(self.ctx, whole, place.inode())
                 yield wire.pack(entry.to_list())  # where something is mounted
@@ -787,8 +854,12 @@ class FileTable:
 
     def _records(self, ctx: Context, name: str, fields: Fields) -> Iterator[bytes]:
         if name == wire.CHANGES:
-            raise LinuxError(EXDEV)
-        return Walker(ctx, fields).records()
+            if not take_bool(fields, "all_rights"):
+                raise LinuxError(EPERM)
+            wanted, has_data = wire.take_paths(fields), take_bool(fields, "data")
+            return change_records(ctx, self.container.layers, wanted, has_data=has_data)
+        own = [layer.fs for layer in self.container.layers if not layer.is_volume]
+        return Walker(ctx, fields, own).records()
 
     def abandon(self, ident: int) -> None:
         """Nobody waits for the answer."""

@@ -25,6 +25,7 @@ from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import Event, HostThread, Parking, Platform
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.layers import Layer
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
@@ -616,6 +617,7 @@ class Container:
         self.stdio: FdTable | None = None  # of that
         self.console: Console | None = None  # the terminal that this was given, /dev/console
         self.devpts: FileSystem | None = None
+        self.layers: list[Layer] = []  # where what guests write is kept
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids

@@ -99,12 +99,12 @@ class FileClient:
         depth: int = 0,
         data: bool = True,
         follow: bool = False,
-        one_fs: bool = False,
+        own: bool = False,
         xattrs: bool = False,
     ) -> Iterator[Record]:
         """Files, and what directories hold down to `depth`.  Raises ControlError, FileError."""
         fields: Fields = {"paths": list(paths), "depth": depth, "data": data, "follow": follow}
-        fields["one_fs"], fields["xattrs"] = one_fs, xattrs
+        fields["own"], fields["xattrs"] = own, xattrs
         return self.records(files.GET, fields)
 
     def changes(self, paths: list[bytes], *, data: bool) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Files of a container, asked for from outside: requests, and the records that travel on a stream socket.
 
     stat     path, follow                                     -> entry
-    get      paths, depth, data, follow, one_fs, xattrs, fd   -> records, then {}
+    get      paths, depth, data, follow, own, xattrs, fd      -> records, then {}
     put      path, parents, follow, fd                        <- records; {} once everything is there
     mkdir    path, mode, parents                              -> {}
     remove   path, recursive                                  -> {}
@@ -10,6 +10,8 @@
     mounts   (of the monitor)                                 -> what host directory a place inside is
 
 What the file system inside refuses is answered too: with `errno`.
+
+`own`: what the container's root is made of, but nothing else that is mounted there (volumes, /proc).
 
 Each has `container` and says who acts: `uid` and `gid` (-1: the container's user), or `all_rights`.  Paths are bytes,
 absolute inside; symbolic links mean what they mean inside.  `fd` is one end of a
@@ -26,7 +28,7 @@ the stream was cut off.
     ERROR  = [3, path, errno]          this one cannot be had; the stream goes on
     DONE   = [4]
     LAYER  = [5, place]                changes below this mount point follow
-    CHANGE = [6, kind, has_data, origin, base, old]    of the next entry, which has its contents then if `has_data`
+    CHANGE = [6, kind, has_data, origin, base, old]    of the next entry; contents follow if `has_data` and asked for
 
 `kind` is one of ADDED, CHANGED and DELETED, `base` what was there (see `Base`, or null), `origin` the inode number that
 the file had below (0: none), `old` contents that only the sandbox has had, or null.
