@@ -256,6 +256,9 @@ class Keeper:
 
     def _start_analyst(self) -> None:
         """The gofer has asked for the first time."""
+        light = sys.modules.get("cloche.light.standard")
+        if light is not None:
+            light.leave()  # the decoder of instructions is others' code
         from cloche.analyst.serve import start_analyst
 
         if self.asking is not None:

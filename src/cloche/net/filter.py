@@ -5,7 +5,7 @@ forward, so it ends.  `data` begins where Linux begins it: at the link header fo
 sockets, at the UDP header for UDP, at the message for others.
 """
 
-import random
+import os
 from struct import Struct
 from typing import Final
 
@@ -146,7 +146,7 @@ class SocketFilter:
         if name == _AD_XOR_X:
             return a ^ x
         if name == _AD_RANDOM:
-            return random.getrandbits(32)
+            return int.from_bytes(os.urandom(4), "little")
         return _FACTS.get(name, 0)
 
 

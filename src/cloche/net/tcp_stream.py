@@ -33,7 +33,7 @@ from cloche.abi.socket import (
     TCP_SYN_SENT,
 )
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import TCP_CORK, Timer, TimerOwner, monotonic_ns
+from cloche.kernel.timers import Timer, monotonic_ns
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.control import socket_control
@@ -76,7 +76,7 @@ _INFO: Final = Struct("<8B24I4Q4I")
 POLLOUT_BITS: Final = OUT_EVENTS & ~0x200  # POLLOUT | POLLWRNORM; sk_stream has no band
 
 
-class TcpStream(TcpOptions, TimerOwner):
+class TcpStream(TcpOptions):
     """An end of a connection, as far as its data goes; the states are TcpSocket's."""
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
@@ -214,13 +214,12 @@ class TcpStream(TcpOptions, TimerOwner):
                 peer.got_urgent()
             peer.queue.wake(IN_WAKE)
         if self.unsent and self.timer is None:
-            self.timer = self.kernel.timers.add(monotonic_ns() + _CORK_NS, TCP_CORK, self)
+            self.timer = self.kernel.timers.add(monotonic_ns() + _CORK_NS, self._cork_expired)
         return len(data)
 
-    def timer_due(self, kind: int, argument: int) -> None:
+    def _cork_expired(self) -> None:
         self.timer = None
-        if kind == TCP_CORK:
-            self.push()
+        self.push()
 
     def push(self) -> None:
         """Send what was held back (tcp_push_pending_frames)."""

@@ -15,7 +15,6 @@ Order that callers keep, beyond interface.py:
 
 import errno
 import os
-import re
 import resource
 import signal
 import socket
@@ -24,7 +23,6 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
-from cloche.arch.machine import MACHINE
 from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
@@ -40,7 +38,6 @@ from cloche.platform.interface import (
     Event,
     HostProcess,
     HostThread,
-    Parking,
     Platform,
     Registers,
 )
@@ -65,9 +62,6 @@ _OVERDUE_NS: Final = 10_000_000_000
 _CALL_NS: Final = 800  # what the shortest system call takes
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
-_PAGE_TABLES: Final = re.compile(r"VmPTE:\s+(\d+) kB")
-_PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
-_PREEMPTIONS: Final = re.compile(r"nonvoluntary_ctxt_switches:\s+(\d+)")
 _NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -101,8 +95,6 @@ class SystrapProcess(HostProcess):
         self.parked: list[
             tuple[int, int, int]
         ] = []  # host threads that wait for a task; CPU time they have had
-        self.parking: Parking | None = None  # who counts them
-        self.counted = 0  # of them
 
     def ident(self) -> int:
         return self._ident
@@ -149,8 +141,7 @@ class SystrapProcess(HostProcess):
         size, resident, shared = int(fields[0]), int(fields[1]), int(fields[2])
         extra = _native.region_bytes(self.handle)
         if size >= _MANY_PAGES:  # its page tables may be larger than what they map
-            found = _PAGE_TABLES.search(self.platform.read_proc(self, "status"))
-            extra += int(found[1]) * 1024 if found is not None else 0
+            extra += figure(self.platform.read_proc(self, "status"), "VmPTE") * 1024
         return (resident - shared) * 4096 + extra, resident * 4096 + extra
 
     def cpu_times_ns(self) -> tuple[int, int]:
@@ -172,9 +163,8 @@ class SystrapProcess(HostProcess):
 
     def usage(self) -> tuple[int, int, int, int]:
         status = self.platform.read_proc(self, "status")
-        peak = _PEAK.search(status)
         minor, major = _faults(self.platform.read_proc(self, "stat"))
-        return int(peak[1]) * 1024 if peak is not None else 0, minor, major, _preemptions(status)
+        return figure(status, "VmHWM") * 1024, minor, major, _preemptions(status)
 
     def pause(self) -> bool:
         return self._signal(signal.SIGSTOP)
@@ -193,29 +183,8 @@ class SystrapProcess(HostProcess):
         return True
 
     def kill(self) -> None:
-        self.count_parked(0)
         if not self.is_dead:
             _native.kill_process(self.handle)
-
-    def release_parked(self) -> None:
-        handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
-        self.count_parked(len(self.parked))
-        _native.unpark(handle)
-        _native.queue_op(handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
-        _native.resume(handle)
-        _native.discard_thread(handle)
-
-    def count_parked(self, count: int) -> None:
-        """Tell `parking` how many host threads wait now."""
-        parking = self.parking
-        if parking is None:
-            return
-        parking.count += count - self.counted
-        self.counted = count
-        if count:
-            parking.processes[self._ident] = self
-        else:
-            parking.processes.pop(self._ident, None)
 
 
 class SystrapThread(HostThread):
@@ -319,7 +288,6 @@ class SystrapThread(HostThread):
             handle, user_ns, system_ns = process.parked[-1]
             _native.renew(handle, self.handle)
             process.parked.pop()
-            process.count_parked(len(process.parked))
             thread = SystrapThread(process, handle)
             thread.is_renewed = True
             thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
@@ -342,14 +310,13 @@ class SystrapThread(HostThread):
     def cancel_clone(self, born: HostThread) -> None:
         assert isinstance(born, SystrapThread)
         _native.cancel_ops(self.handle)
-        parking = born._process.parking
-        if not (born.is_renewed and parking is not None and born.park(parking)):
+        if not (born.is_renewed and born.park()):
             born.discard()
 
     def wait_long(self) -> None:
         _native.wait_long(self.handle)
 
-    def park(self, parking: Parking) -> bool:
+    def park(self) -> bool:
         """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
         process = self._process
         if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
@@ -363,8 +330,6 @@ class SystrapThread(HostThread):
         process.platform.remove_thread(self)
         process.thread_count -= 1
         process.parked.append((self.handle, used[0], used[1]))
-        process.parking = parking
-        process.count_parked(len(process.parked))
         return True
 
     def queue_exit(self) -> None:
@@ -469,9 +434,15 @@ def _faults(stat: str) -> tuple[int, int]:
     return (int(fields[7]), int(fields[9])) if len(fields) > 9 else (0, 0)
 
 
+def figure(status: str, name: str) -> int:
+    """A number of /proc/PID/status, 0 if it is not there (a thread that has ended has no memory)."""
+    _before, found, rest = status.partition(f"\n{name}:")
+    words = rest.split(None, 1) if found else []
+    return int(words[0]) if words and words[0].isdigit() else 0
+
+
 def _preemptions(status: str) -> int:
-    found = _PREEMPTIONS.search(status)
-    return int(found[1]) if found is not None else 0
+    return figure(status, "nonvoluntary_ctxt_switches")
 
 
 class Systrap(Platform):
@@ -818,7 +789,6 @@ class Systrap(Platform):
                     self._zygote = -1
                 return True
             process.is_dead = True
-            process.count_parked(0)
             if process.is_blank:
                 self._pool.remove(process)
                 process.main_thread().discard()
@@ -944,10 +914,8 @@ def _check_host() -> None:
     version = (int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or "0"))
     if version < (5, 14):
         raise OSError(errno.ENOSYS, f"Linux 5.14 or later is needed, this is {os.uname().release}")
-    if os.uname().machine != MACHINE.decode():
-        raise OSError(
-            errno.ENOSYS, f"this build is for {MACHINE.decode()}, the machine is {os.uname().machine}"
-        )
+    if os.uname().machine != "x86_64":
+        raise OSError(errno.ENOSYS, f"the systrap platform needs x86_64, this is {os.uname().machine}")
     if not _native.has_fsgsbase():
         raise OSError(errno.ENOSYS, "the processor or kernel lacks FSGSBASE")
 

@@ -5,11 +5,12 @@ changes nothing; what cannot be read is printed as an address.
 """
 
 import os
-import signal
 from typing import Final
 
 from cloche.abi import errno as errno_names
-from cloche.arch.syscalls import NAMES
+from cloche.abi.signal import NSIG
+from cloche.abi.signal import name as signal_symbol
+from cloche.arch.x86_64.syscalls import NAMES
 from cloche.kernel.blocking import DEAD, RESUME
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
 
@@ -85,10 +86,7 @@ def _flags(value: int, names: tuple[tuple[int, str], ...], zero: str) -> str:
 
 
 def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
+    return signal_symbol(number) if 0 < number <= NSIG else str(number)
 
 
 def quote(data: bytes, *, limit: int = MAX_STRING, is_cut: bool = False) -> str:

@@ -1,0 +1,37 @@
+"""What a light module lacks, from the standard one of the same name; and how to do without light modules."""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+_found: dict[str, ModuleType] = {}
+
+
+def standard(module: str, name: str) -> object:
+    """The attribute `name` of a standard module.  Raises AttributeError, ImportError."""
+    if name.startswith("__"):  # the import system asks for these
+        raise AttributeError(name)
+    if module not in _found:
+        light, here = sys.modules.pop(module, None), __file__.rpartition("/")[0]
+        path = sys.path[:]
+        sys.path[:] = [each for each in path if each != here]
+        try:
+            _found[module] = import_module(module)
+        finally:
+            sys.path[:] = path
+            if light is not None:
+                sys.modules[module] = light
+    return getattr(_found[module], name)
+
+
+def leave() -> None:
+    """From now on whoever imports gets the standard modules, and those that are installed elsewhere than cloche."""
+    here = __file__.rpartition("/")[0]
+    sys.path[:] = [each for each in sys.path if each != here]
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path is not None and path.rpartition("/")[0] == here and name != __name__:
+            del sys.modules[name]
+    sys.modules.pop("collections.abc", None)
+    if "site" not in sys.modules:
+        import_module("site").main()

@@ -1,0 +1,125 @@
+"""Light modules (`cloche.light`) stand in for standard ones in the keeper and what is forked from it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import cloche
+
+PACKAGE = os.path.dirname(os.path.abspath(cloche.__file__))
+LIGHT = os.path.join(PACKAGE, "light")
+SITE = [os.path.dirname(PACKAGE), *[path for path in sys.path if path.endswith("-packages")]]
+# What light modules are there to keep out of a start.
+HEAVY = {
+    "enum",
+    "re",
+    "functools",
+    "contextlib",
+    "selectors",
+    "keyword",
+    "operator",
+    "random",
+    "logging",
+    "threading",
+}
+
+
+def in_light(code: str) -> str:
+    """What `code` prints in an interpreter that was started as the keeper's is."""
+    start = f"import sys; sys.path[:0] = [{LIGHT!r}]; sys.path += {SITE!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", start + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["boot.keeper", "boot.sentry", "gofer.launch", "boot.broker"])
+def test_a_part_imports_nothing_heavy(module: str) -> None:
+    loaded = in_light(f"import cloche.{module}\nprint(*sys.modules)").split()
+    assert f"cloche.{module}" in loaded
+    assert HEAVY & set(loaded) == set()
+
+
+def test_no_part_asks_a_light_module_for_what_it_lacks_while_it_is_imported() -> None:
+    code = "import cloche.boot.keeper, cloche.boot.sentry, cloche.gofer.launch, cloche.boot.broker\n"
+    assert in_light(code + "print(list(sys.modules['cloche.light.standard']._found))").strip() == "[]"
+
+
+def test_sockets_are_those_of_the_standard_library() -> None:
+    code = """
+import os, socket
+from array import array
+assert socket.__file__.startswith(%r)
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+assert not os.get_inheritable(ours.fileno())
+with ours, theirs.dup() as copy:
+    assert copy.fileno() != theirs.fileno() and copy.family == socket.AF_UNIX
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [0, 1]))
+    ours.sendmsg([b"message"], [rights])
+    message, fds, flags, address = socket.recv_fds(copy, 16, 2)
+    assert message == b"message" and len(fds) == 2
+assert ours.fileno() == -1
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+client.connect(listener.getsockname())
+connection, address = listener.accept()
+assert address == client.getsockname() and connection.gettimeout() is None
+client.send(b"x")
+assert connection.recv(2) == b"x"
+try:
+    socket.socket(fileno=theirs.detach()).recv(1)
+except ConnectionResetError:
+    pass
+except OSError:
+    raise
+print("done")
+"""
+    assert in_light(code % LIGHT).strip() == "done"
+
+
+def test_the_rest_comes_from_the_standard_modules() -> None:
+    code = """
+import collections, collections.abc, signal, socket, typing
+from collections import deque, namedtuple
+from typing import Any, Final, NamedTuple
+assert namedtuple("P", "x y")(1, 2).y == 2
+assert signal.Signals(15).name == "SIGTERM" and signal.SIGTERM == 15
+assert isinstance(deque([1]), collections.abc.Sequence)
+assert socket.AddressFamily(socket.AF_UNIX).name == "AF_UNIX"
+def annotated(a: Final[list[int]], b: Any | None) -> Any: ...
+class Row(NamedTuple):
+    field: int
+assert Row(3).field == 3
+print(sys.modules["signal"].__file__)
+"""
+    assert in_light(code).strip() == os.path.join(LIGHT, "signal.py")
+
+
+def test_a_name_that_no_module_has_is_an_attribute_error() -> None:
+    assert in_light(
+        "import signal\nprint(hasattr(signal, 'no_such_name'), hasattr(signal, '__path__'))"
+    ).split() == [
+        "False",
+        "False",
+    ]
+
+
+def test_others_get_the_standard_modules() -> None:
+    code = """
+import signal, socket, collections, typing
+from cloche.light.standard import leave
+leave()
+import collections.abc, signal as again, traceback
+print(again.__file__, *[path for path in sys.path if path.endswith("light")])
+"""
+    out = in_light(code).split()
+    assert len(out) == 1 and not out[0].startswith(LIGHT)
