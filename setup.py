@@ -1,5 +1,5 @@
-"""Builds what pyproject.toml cannot describe: the stub, the two C extensions, and the modules that mypyc
-compiles.
+"""Builds what pyproject.toml cannot describe: the stub, the two C extensions, the `cloche` command, and the
+modules that mypyc compiles.
 
 Environment:
 - CLOCHE_PURE=1: nothing is compiled with mypyc; the kernel runs interpreted.
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -193,6 +193,28 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildScripts(Command):
+    """Builds the `cloche` command, which is a program and no script."""
+
+    user_options: list[Any] = []
+
+    def initialize_options(self) -> None:
+        self.build_dir = ""
+
+    def finalize_options(self) -> None:
+        self.build_dir = self.get_finalized_command("build").build_scripts
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_dir, ignore_errors=True)
+        csrc.build_launcher(Path(self.build_dir) / "cloche")
+
+    def get_source_files(self) -> list[str]:
+        return list(self.distribution.scripts or [])
+
+    def get_outputs(self) -> list[str]:
+        return [os.path.join(self.build_dir, "cloche")]
+
+
 if building():
     # A module that is no more must not stay in the wheel; objects are kept.
     platform_tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
@@ -200,7 +222,8 @@ if building():
 
 setup(
     ext_modules=c_extensions() + compiled_extensions(),
-    cmdclass={"build_ext": BuildExt},
+    scripts=["csrc/launcher/launcher.c"],
+    cmdclass={"build_ext": BuildExt, "build_scripts": BuildScripts},
     options={"build": {"build_base": BUILD}, "build_ext": {"parallel": False}},
     verbose=0,  # no line for every file that is copied: what takes time is said by say()
 )

@@ -19,6 +19,7 @@ STUB_FLAGS = [
     "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
 ]  # fmt: skip
 HOST_FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+LAUNCHER_FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 EXTENSIONS = {"_native": CSRC / "host" / "native.c", "_sys": CSRC / "host" / "sys.c"}  # name: its source
 
 
@@ -32,6 +33,21 @@ def build_stub(target: Path) -> None:
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
     new.replace(target)  # never write into what a running sandbox has mapped
+
+
+def build_launcher(target: Path) -> None:
+    """Compile the `cloche` command, which starts this version of Python, to `target`."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_suffix(".new")
+    source = CSRC / "launcher" / "launcher.c"
+    subprocess.run(
+        [os.environ.get("CC", "gcc"), *LAUNCHER_FLAGS, f'-DPYTHON="{python}"', "-o", str(new), str(source)],
+        check=True,
+    )
+    if shutil.which("strip"):
+        subprocess.run(["strip", "-s", str(new)], check=True)
+    new.replace(target)
 
 
 def build_extension(name: str, target_dir: Path) -> None:

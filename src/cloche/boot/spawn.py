@@ -1,7 +1,8 @@
 """Starts the keeper (`keeper.py`): a new interpreter with an empty environment, so that nothing of its caller's
 environment, command line or memory is in any process that a guest could take over.
 
-As early as possible (the verb `run` does it before it reads its options): it then gets ready meanwhile.
+As early as possible (the verb `run` does it before it reads its options): it then gets ready meanwhile.  The installed
+command has done it before its own interpreter began (`csrc/launcher`, which must do what is done here).
 """
 
 import fcntl
@@ -11,11 +12,15 @@ import socket
 import sys
 from typing import Final
 
-__all__ = ["KeeperProcess", "spawn_keeper"]
+__all__ = ["KeeperProcess", "adopt_keeper", "drop_keeper", "spawn_keeper"]
 
 KEEPER_FD: Final = 3  # its end of the socket
 _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
-_CODE: Final = "import sys; sys.path += sys.argv[1:]; from cloche.boot.keeper import main; main()"
+# The first word is the directory of light modules (`cloche.light`), which stand in for standard ones.
+_CODE: Final = (
+    "import sys; sys.path[:0] = sys.argv[1:2]; sys.path += sys.argv[2:]; "
+    "from cloche.boot.keeper import main; main()"
+)
 
 
 class KeeperProcess:
@@ -26,6 +31,22 @@ class KeeperProcess:
         self.link: socket.socket = link
 
 
+_adopted: list[KeeperProcess] = []  # at most one
+
+
+def adopt_keeper(pid: int, link: int) -> None:
+    """A keeper that was started before this process executed this program: the next `spawn_keeper` gives it."""
+    os.set_inheritable(link, False)
+    _adopted.append(KeeperProcess(pid, socket.socket(fileno=link)))
+
+
+def drop_keeper() -> None:
+    """Let an adopted keeper that nobody has taken go; it ends by itself."""
+    for keeper in _adopted:
+        keeper.link.close()
+    _adopted.clear()
+
+
 def _high(sock: socket.socket) -> socket.socket:
     """The same socket as a descriptor that is none of the standard streams."""
     fd = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO)
@@ -34,15 +55,19 @@ def _high(sock: socket.socket) -> socket.socket:
 
 
 def _search_path() -> list[str]:
-    """Where the keeper finds cloche, and what compiled modules of it need."""
+    """Where the keeper finds light modules, cloche, and what compiled modules of it need."""
     import cloche
 
-    here = os.path.dirname(os.path.dirname(os.path.abspath(cloche.__file__)))
-    return [here, *[path for path in sys.path if path.startswith("/") and path != here]]
+    package = os.path.dirname(os.path.abspath(cloche.__file__))
+    here = os.path.dirname(package)
+    light = os.path.join(package, "light")
+    return [light, here, *[path for path in sys.path if path.startswith("/") and path not in (here, light)]]
 
 
 def spawn_keeper() -> KeeperProcess:
     """Start a keeper, which waits for `launch`.  Raises OSError."""
+    if _adopted:
+        return _adopted.pop()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours, theirs = _high(ours), _high(theirs)
     # The loader's path alone, because the interpreter may need it to start at all.

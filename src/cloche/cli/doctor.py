@@ -5,7 +5,6 @@ import os
 import platform as host_platform
 import sys
 
-from cloche.arch.machine import MACHINE
 from cloche.boot import confine
 from cloche.boot.launch import LaunchError, launch
 from cloche.boot.spec import SandboxSpec
@@ -32,12 +31,7 @@ def _requirements() -> list[tuple[str, bool, str, str]]:
     except OSError:
         pass
     return [
-        (
-            f"{MACHINE.decode()} processor",
-            machine == MACHINE.decode(),
-            machine,
-            "cloche runs on no other so far",
-        ),
+        ("x86-64 processor", machine == "x86_64", machine, "cloche runs on x86-64 only so far"),
         ("Linux 5.14 or newer", is_new, release, "update the host's kernel"),
         (
             "fsgsbase",

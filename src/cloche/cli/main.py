@@ -17,8 +17,6 @@ EXIT_INTERNAL: Final = 125
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
-    "cp": "copy files into a sandbox that runs, or out of it",
-    "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",
     "list": "list the sandboxes that have a name",
@@ -117,6 +115,17 @@ def entry() -> NoReturn:
         if stream is not None:  # None: closed when the interpreter started
             stream.flush()
     os._exit(status)
+
+
+def launched() -> NoReturn:
+    """The command as csrc/launcher starts it: what that has done comes before the words of the user."""
+    pid, link, _begun_ns = map(int, sys.argv[1:4])
+    sys.argv[:4] = ["cloche"]
+    if link >= 0:
+        from cloche.boot.spawn import adopt_keeper
+
+        adopt_keeper(pid, link)
+    entry()
 
 
 if __name__ == "__main__":

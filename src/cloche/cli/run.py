@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 from cloche.boot.launch import LaunchError
-from cloche.boot.spawn import spawn_keeper
+from cloche.boot.spawn import drop_keeper, spawn_keeper
 from cloche.boot.spec import (
     COW,
     DEFAULT_CAPS,
@@ -307,6 +307,7 @@ def run(options: argparse.Namespace) -> int:
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
     # Already now: it gets ready meanwhile.  Without a terminal to return to, the monitor is another process than this.
     keeper = None if options.detach else spawn_keeper()
+    drop_keeper()
     try:
         spec, warning = make_spec(options)
         record = None

@@ -222,11 +222,11 @@ class Birth:
         if self.is_vfork_on_thread:
             self.parent_regs = regs.copy()
             self.parent_fpstate = self.task.thread.fpstate()
-        regs.result = 0
+        regs.rax = 0
         if args.stack:
-            regs.sp = args.stack
+            regs.rsp = args.stack
         if args.flags & CLONE_SETTLS:
-            regs.thread_pointer = args.tls
+            regs.fs_base = args.tls
 
     def _make_memory(self) -> None:
         """The address space and the host thread.  Raises LinuxError(EAGAIN): the platform is out of places, descriptors

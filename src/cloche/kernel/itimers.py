@@ -57,7 +57,7 @@ from cloche.kernel.signals import (
     uncharge,
 )
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
-from cloche.kernel.timers import CPU_LOOK, POSIX_TIMER, REAL_TIMER, Timer, TimerOwner, monotonic_ns
+from cloche.kernel.timers import Timer, monotonic_ns
 
 _NS: Final = 1_000_000_000
 _INT_MAX: Final = 0x7FFFFFFF
@@ -173,7 +173,7 @@ def monotonic_deadline(clockid: int, at_ns: int) -> int:
 # -- ITIMER_REAL -------------------------------------------------------------------------------------------------
 
 
-class RealTimer(SignalSource, TimerOwner):
+class RealTimer(SignalSource):
     """ITIMER_REAL and alarm(2): SIGALRM to the process."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -193,18 +193,15 @@ class RealTimer(SignalSource, TimerOwner):
         if value_ns:
             self.deadline_ns = monotonic_ns() + value_ns
             if value_ns < KTIME_MAX:
-                self.timer = self.group.kernel.timers.add(self.deadline_ns, REAL_TIMER, self)
+                self.timer = self.group.kernel.timers.add(self.deadline_ns, self.expire)
             else:
-                self.timer = Timer(self.deadline_ns, REAL_TIMER, self)  # never due, but shown as running
+                self.timer = Timer(self.deadline_ns, self.expire)  # never due, but shown as running
 
     def get(self) -> tuple[int, int]:
         """(value, interval) in ns; a running timer never shows 0."""
         if self.timer is None:
             return 0, self.interval_ns
         return max(self.deadline_ns - monotonic_ns(), 1000), self.interval_ns
-
-    def timer_due(self, kind: int, argument: int) -> None:
-        self.expire()
 
     def expire(self) -> None:
         self.timer = None
@@ -218,7 +215,7 @@ class RealTimer(SignalSource, TimerOwner):
         self.is_waiting = False
         late_ns = monotonic_ns() - self.deadline_ns
         self.deadline_ns += self.interval_ns * max(late_ns // self.interval_ns + 1, 1)
-        self.timer = self.group.kernel.timers.add(self.deadline_ns, REAL_TIMER, self)
+        self.timer = self.group.kernel.timers.add(self.deadline_ns, self.expire)
 
 
 def real_timer(group: ThreadGroup) -> RealTimer:
@@ -258,7 +255,7 @@ class CpuTimer:
         raise NotImplementedError
 
 
-class CpuTimers(TimerOwner):
+class CpuTimers:
     """The armed CPU timers of a thread group, and the timer that looks at them."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -312,10 +309,7 @@ class CpuTimers(TimerOwner):
         for cpu_timer in self.armed:
             at_ns = min(at_ns, cpu_timer.look_at_ns)
         self.timer_at_ns = at_ns
-        self.timer = self.group.kernel.timers.add(at_ns, CPU_LOOK, self)
-
-    def timer_due(self, kind: int, argument: int) -> None:
-        self.look()
+        self.timer = self.group.kernel.timers.add(at_ns, self.look)
 
     def look(self) -> None:
         """Fire what is due.  A clock is read only if its timer could be."""
@@ -445,7 +439,7 @@ def rlimit_cpu_changed(group: ThreadGroup) -> None:
 # -- POSIX timers ------------------------------------------------------------------------------------------------
 
 
-class PosixTimer(SignalSource, TimerOwner):
+class PosixTimer(SignalSource):
     """A timer of timer_create(2)."""
 
     def __init__(self, group: ThreadGroup, ident: int, clockid: int, clock: CpuClock | None) -> None:
@@ -476,7 +470,7 @@ class PosixTimer(SignalSource, TimerOwner):
             cpu_timers(self.cpu.clock.group).arm(self.cpu)
         elif self.at_ns < KTIME_MAX:
             deadline_ns = monotonic_deadline(self.clockid, self.at_ns)
-            self.timer = self.group.kernel.timers.add(deadline_ns, POSIX_TIMER, self)
+            self.timer = self.group.kernel.timers.add(deadline_ns, self.expire)
 
     def stop(self) -> None:
         """It does not expire any more; a signal that is queued already stays."""
@@ -513,9 +507,6 @@ class PosixTimer(SignalSource, TimerOwner):
         if now_ns < self.at_ns:
             return self.at_ns - now_ns, self.interval_ns
         return (0 if self.notify == SIGEV_NONE else 1), self.interval_ns
-
-    def timer_due(self, kind: int, argument: int) -> None:
-        self.expire()
 
     def expire(self) -> None:
         """The time has come: queue the signal; it will start the timer again when it is taken."""

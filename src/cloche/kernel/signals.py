@@ -80,7 +80,6 @@ from cloche.kernel.task import (
     ThreadGroup,
     parent_thread,
 )
-from cloche.kernel.timers import FATAL_EXIT, TimerOwner
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.userns import OVERFLOW_ID, map_uid
 
@@ -370,13 +369,13 @@ def signal_wake(task: Task) -> None:
         task.kernel.interrupt(task.thread)
 
 
-class FatalExit(TimerOwner):
-    """The ordered end of a group, as a timer that is due at once."""
+class FatalExit:
+    """The ordered end of a group, as a timer's callback."""
 
     def __init__(self, group: ThreadGroup) -> None:
         self.group: ThreadGroup = group
 
-    def timer_due(self, kind: int, argument: int) -> None:
+    def run(self) -> None:
         """Does nothing if a thread of the group was quicker."""
         do_group_exit(self.group, self.group.fatal_status)
 
@@ -389,14 +388,14 @@ def mark_fatal(group: ThreadGroup, status: int) -> None:
     for task in group.tasks:
         task.is_kill_pending = True
         task.wants_attention = True
-    group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
+    group.kernel.timers.add(0, FatalExit(group).run)
 
 
 def kill_at_once(group: ThreadGroup) -> None:
     """SIGKILL that no tracer can hold up: for want of memory, or from outside the sandbox."""
     group.must_die = True
     if group.is_leaving:
-        group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
+        group.kernel.timers.add(0, FatalExit(group).run)
     else:
         mark_fatal(group, SIGKILL)
 

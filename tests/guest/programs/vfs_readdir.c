@@ -66,7 +66,6 @@ int main(void)
         if (e->d_name[0] == 'f')
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
-    int left = count("d");
-    printf("left %d, rmdir %d\n", left, rmdir("d"));
+    printf("left %d, rmdir %d\n", count("d"), rmdir("d"));
     return 0;
 }

@@ -26,6 +26,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace import attach, watch
 from cloche.kernel.ptrace.notify import notify_death
 from cloche.kernel.ptrace.stops import (
+    FLAG_TRAP,
     MODE_EMULATE,
     MODE_STEP,
     MODE_SYSCALL,
@@ -86,7 +87,7 @@ class Hooks(Tracing):
         if tracee is not None and tracee.has_forced_tf:
             tracee.has_forced_tf = False
             regs = task.thread.regs()
-            regs.is_stepping = False
+            regs.eflags &= ~FLAG_TRAP
             task.thread.set_regs(regs)
 
     def departing(self, task: Task) -> None:
@@ -95,9 +96,9 @@ class Hooks(Tracing):
             if task.is_watching:
                 watch.remember(task)
             regs = task.thread.regs()
-            if not regs.is_stepping:
+            if not regs.eflags & FLAG_TRAP:
                 tracee.has_forced_tf = True
-                regs.is_stepping = True
+                regs.eflags |= FLAG_TRAP
                 task.thread.set_regs(regs)
 
     def stepped(self, task: Task, signo: int, code: int) -> bool:
@@ -108,15 +109,15 @@ class Hooks(Tracing):
         if not is_hit and tracee.mode & MODE_STEP:
             return False
         if is_hit:
-            pc = task.thread.regs().pc
-            force_signal(task, SigInfo(SIGTRAP, TRAP_HWBKPT, pack_siginfo_fault(SIGTRAP, TRAP_HWBKPT, pc)))
+            rip = task.thread.regs().rip
+            force_signal(task, SigInfo(SIGTRAP, TRAP_HWBKPT, pack_siginfo_fault(SIGTRAP, TRAP_HWBKPT, rip)))
         return True
 
     def returning(self, task: Task) -> int:
         if task.orig_rax < 0:
             return RESUME
         task.args.nr = task.orig_rax
-        return to_signed(task.thread.regs().result)
+        return to_signed(task.thread.regs().rax)
 
     # -- system calls ----------------------------------------------------------------------------------
     def syscall_entry(self, task: Task) -> bool:
@@ -135,8 +136,8 @@ class Hooks(Tracing):
             if tracee.mode & MODE_EMULATE:
                 self.departing(task)
             else:
-                pc = task.thread.regs().pc
-                force_signal(task, SigInfo(SIGTRAP, TRAP_BRKPT, pack_siginfo_fault(SIGTRAP, TRAP_BRKPT, pc)))
+                rip = task.thread.regs().rip
+                force_signal(task, SigInfo(SIGTRAP, TRAP_BRKPT, pack_siginfo_fault(SIGTRAP, TRAP_BRKPT, rip)))
             return False
         note_call(task, result, in_syscall=True)
         code = syscall_code(task)
@@ -147,7 +148,7 @@ class Hooks(Tracing):
         if not wants_event(task, PTRACE_EVENT_SECCOMP):
             return -ENOSYS
         regs = task.thread.regs()
-        regs.result = -ENOSYS & _M64
+        regs.rax = -ENOSYS & _M64
         task.thread.set_regs(regs)
         task.orig_rax = task.args.nr
         code = SIGTRAP | PTRACE_EVENT_SECCOMP << 8
@@ -348,7 +349,11 @@ class Hooks(Tracing):
 
 def drop_wait(task: Task, op: Blocked) -> None:
     """End a wait that will have no result."""
-    task.disarm_deadline()
+    timer = task.deadline_timer
+    if timer is not None:
+        timer.cancel()
+        task.deadline_timer = None
+    task.has_deadline_timer = False
     end_wait(task, op)
 
 
