@@ -594,6 +594,16 @@ FUNC(park) /* (thread) -> whether its host thread waits from now on until `renew
     Py_RETURN_TRUE;
 }
 
+FUNC(unpark) /* (parked thread): it can be given orders again */
+{
+    NEED(1);
+    THR(0);
+    if (!t->is_parked)
+        return PyErr_Format(PyExc_RuntimeError, "thread %d is not parked", t->id);
+    t->is_parked = false;
+    Py_RETURN_NONE;
+}
+
 FUNC(renew) /* (parked thread, thread whose registers it copies): it starts when that one is resumed */
 {
     NEED(2);
@@ -1298,7 +1308,7 @@ FUNC(close_all) /* (): forget everything; every guest process is dead */
 static PyMethodDef methods[] = {
     ROW(setup), ROW(spawn), ROW(attach), ROW(take_pristine), ROW(ticks_now), ROW(has_fsgsbase), ROW(has_bmi2), ROW(set_spin), ROW(new_process), ROW(new_thread),
     ROW(thread_slot), ROW(discard_thread), ROW(discard_process), ROW(queue_op), ROW(queue_keep_only), ROW(hot_identity), ROW(queue_fork), ROW(queue_clone), ROW(cancel_ops),
-    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(renew), ROW(stop), ROW(retry_with_frame),
+    ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(unpark), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(swap), ROW(swapped), ROW(call_count),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),

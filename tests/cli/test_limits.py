@@ -14,6 +14,7 @@ from tests.cli.harness import (
     IS_ROOT,
     Running,
     cloche_words,
+    descendants,
     is_one_line,
     run,
     run_words,
@@ -173,3 +174,43 @@ def test_a_kill_for_want_of_memory_is_recorded(tmp_path: Path) -> None:
     state = json.loads(run_words([*words, "list", "--json"]).out)[0]
     assert state["oom_kills"] == 1 and state["exit_status"] == 137, state
     assert "memory limit reached" in run_words([*words, "logs", "box"]).err
+
+
+THREADS = """
+import os, sys, threading, time
+for _ in range(8):
+    done, told = os.pipe()
+    if os.fork() == 0:
+        together = threading.Barrier(12)
+        threads = [threading.Thread(target=together.wait) for _ in range(12)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        os.write(told, b"x")
+        time.sleep(10000)
+    os.read(done, 1)
+print("", flush=True)
+time.sleep(10000)
+"""
+
+
+def test_host_threads_that_wait_for_a_task_count() -> None:
+    """Threads that have ended are kept for the next ones, as long as all together are no more than the tasks allowed."""
+    running = Running("/usr/bin/python3", "-c", THREADS, options=("--pids", "24", "--mm", "direct"))
+    try:
+        running.wait_for_line()
+        most = 24 + 20  # the parts of the sandbox, and processes that are kept for the next program
+        wait_until(
+            lambda: host_threads(running.process.pid) <= most, "the end of the threads that are too many"
+        )
+    finally:
+        running.end()
+
+
+def host_threads(top: int) -> int:
+    found = 0
+    for pid in descendants(top):
+        try:
+            found += len(os.listdir(f"/proc/{pid}/task"))
+        except FileNotFoundError:
+            pass
+    return found

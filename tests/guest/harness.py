@@ -84,8 +84,19 @@ def run_cloche(
     return Outcome(done)
 
 
-def compare(argv: list[str], tmp_path: Path, stdin: bytes = b"", files: tuple[Path, ...] = ()) -> None:
-    """Run in two fresh folders with copies of `files` and demand the same standard output and status."""
+def compare(
+    argv: list[str],
+    tmp_path: Path,
+    stdin: bytes = b"",
+    files: tuple[Path, ...] = (),
+    status: int = 0,
+    silent: bool = False,
+) -> None:
+    """Run in two fresh folders with copies of `files` and demand the same standard output and status.
+
+    The host's run must end with `status` and, unless it is said to be `silent`, print something: two runs that
+    fail in the same way say nothing about cloche.
+    """
     outcomes = []
     for runner, name in ((run_native, "native"), (run_cloche, "cloche")):
         folder = tmp_path / name
@@ -94,4 +105,6 @@ def compare(argv: list[str], tmp_path: Path, stdin: bytes = b"", files: tuple[Pa
             shutil.copy(file, folder / file.name)
         outcomes.append(runner(argv, folder, stdin))
     native, cloche = outcomes
+    assert native.status == status, f"the host's run ended otherwise than the test says: {native!r}"
+    assert bool(native.stdout) != silent, f"the host's run printed otherwise than the test says: {native!r}"
     assert cloche == native, f"\nNATIVE {native!r}\nCLOCHE {cloche!r}"

@@ -90,6 +90,9 @@ CASES = {
     "timeout": ["timeout", "0.1", "sleep", "5"],
     "yes_head": ["bash", "-c", "yes | head -n 10000 | wc -l; echo ${PIPESTATUS[0]}"],
 }  # fmt: skip
+# Those that end with another status than 0, and those that print nothing.
+STATUS = {"false": 1, "bash_signals": 137, "exit_status": 42, "segfault": 139, "timeout": 124}
+SILENT = {"true", "false", "exit_status", "segfault", "timeout"}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -101,4 +104,11 @@ def test_workload(name: str, tmp_path: Path) -> None:
         pytest.skip(f"{needed} is not installed")
     source = tmp_path / "pool.py"
     source.write_text(POOL)
-    compare(argv, tmp_path, stdin=b"some\ninput\n", files=(source,))
+    compare(
+        argv,
+        tmp_path,
+        stdin=b"some\ninput\n",
+        files=(source,),
+        status=STATUS.get(name, 0),
+        silent=name in SILENT,
+    )

@@ -17,6 +17,7 @@ from cloche.boot import memory_guard
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
 from cloche.fs.anon import anon_fs
+from cloche.fs.changes import remember
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
@@ -47,6 +48,7 @@ from cloche.syscalls import prefetch
 from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.table import build_handlers
 from cloche.vfs.devices import register_fifo_opener
+from cloche.vfs.layers import Layer
 from cloche.vfs.mount import mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import (
@@ -131,6 +133,7 @@ class Builder:
         spec = self.spec
         root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
         ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
+        self.container.layers.append(Layer(b"", root, is_volume=False))
         return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
 
     def build(self) -> Context:
@@ -156,6 +159,8 @@ class Builder:
         for mount in spec.mounts:
             if mount.is_volume:
                 self.mount(ctx, mount)
+        for layer in self.container.layers:
+            remember(ctx, layer)
         if spec.is_read_only:
             for each in ctx.mount_ns.mounts:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
@@ -218,6 +223,8 @@ class Builder:
         mounted = mount_at(ctx, spec.destination, fs, flags)
         if spec.is_volume:
             self.volumes.append(mounted)
+        if spec.kind == HOST and isinstance(fs, OverlayFs):
+            self.container.layers.append(Layer(spec.destination, fs, is_volume=spec.is_volume))
         if spec.kind == DEV:
             self.fill_dev(ctx, spec.destination)
 
@@ -309,6 +316,7 @@ def remove_container(container: Container) -> None:
         end_init(init)
     root = container.root
     container.root = None
+    container.layers = []
     if root is not None:
         release_namespace(root.mount_ns)
 

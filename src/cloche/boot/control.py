@@ -13,6 +13,7 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
+from cloche.boot.files import FileTable
 from cloche.boot.spec import SandboxSpec, from_fields
 from cloche.boot.start import Failure, Streams, explain, start_program
 from cloche.fs.hostfd import remember_owner
@@ -23,7 +24,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel
 from cloche.net.published import publish
-from cloche.wire import protocol, requests
+from cloche.wire import files, protocol, requests
 from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
 
@@ -39,11 +40,14 @@ Prepare = Callable[[Container, SandboxSpec], None]
 class Served:
     """A container and what the outside has of it."""
 
-    def __init__(self, container: Container, spec: SandboxSpec, streams: Streams, execs: ExecTable) -> None:
+    def __init__(
+        self, container: Container, spec: SandboxSpec, streams: Streams, execs: ExecTable, table: FileTable
+    ) -> None:
         self.container: Container = container
         self.spec: SandboxSpec = spec
         self.streams: Streams = streams
         self.execs: ExecTable = execs
+        self.files: FileTable = table
         self.gofer: socket.socket | None = None
         self.waiting: list[int] = []  # requests that wait for the end
         self.is_finished: bool = False  # it has ended, and its output is out
@@ -183,6 +187,8 @@ class Control(Answers):
             self.reply(ident, {})
         elif name == requests.EVENTS:
             self.listening.append(ident)
+        elif name in files.METHODS:
+            self._find(fields).files.request(message)
         elif name == requests.DELETE:
             self._delete(ident, fields)
         elif name == requests.SHUTDOWN:
@@ -199,6 +205,7 @@ class Control(Answers):
             if ident in served.waiting:
                 served.waiting.remove(ident)
             served.execs.abandon(ident)
+            served.files.abandon(ident)
 
     def _find(self, fields: Fields) -> Served:
         """Raises ProtocolError."""
@@ -250,7 +257,8 @@ class Control(Answers):
         container = add_container(self.kernel, ident, spec, gofer, share, kinds)
         streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
         container.stdio = streams.files
-        served = Served(container, spec, streams, ExecTable(container, spec, self))
+        table = FileTable(container, spec, self)
+        served = Served(container, spec, streams, ExecTable(container, spec, self), table)
         served.gofer = gofer
         self.served[ident] = served
         if self.broker is not None and spec.published:
@@ -317,6 +325,7 @@ class Control(Answers):
             if not take_bool(fields, "is_forced"):
                 raise ProtocolError(f"container {container.ident} is {container.state}")
             containers.kill(container)
+        served.files.close()
         remove_container(container)
         if served.gofer is not None:
             served.gofer.close()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from cloche.wire import protocol, requests
+from cloche.wire import files, protocol, requests
 from cloche.wire.channel import Channel, Upstream
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 
@@ -34,6 +34,7 @@ _MAX_STOP_MS: Final = 1_000_000_000
 _HANDED_ON: Final = (
     *(requests.EXEC, requests.SIGNAL, requests.RESIZE, requests.PS, requests.STATS, requests.LIST),
     *(requests.PAUSE, requests.RESUME, requests.EVENTS, requests.PING),
+    *files.METHODS,
 )
 
 
@@ -174,8 +175,8 @@ class ControlServer:
                 st = os.fstat(fd)
                 owners.append([st.st_uid, st.st_gid])
             fields["owners"] = owners
-        elif message.fds:
-            raise ProtocolError("descriptors that nobody asked for")
+        elif len(message.fds) != (1 if message.name in files.WITH_STREAM else 0):
+            raise ProtocolError("descriptors that nobody asked for, or none where one is needed")
         if "exec" in fields:
             known = client.upstream.get(take_int(fields, "exec", 0, 0, protocol.MAX_ID))
             if known is None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from cloche.kernel.accounting import group_space
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import CPU_GUARD, TimerOwner, monotonic_ns
 from cloche.platform.interface import HostProcess
 
 PERIOD_NS: Final = 100_000_000
@@ -28,7 +28,7 @@ _MOST_NS: Final = 50_000_000
 _SHARE: Final = 20  # looking may take this part of the time
 
 
-class CpuGuard:
+class CpuGuard(TimerOwner):
     """Looks at the sandbox's CPU time from time to time."""
 
     def __init__(self, kernel: Kernel, limit: float) -> None:
@@ -44,7 +44,10 @@ class CpuGuard:
         """Arm the first look."""
         self.used_ns = self._measure(self._processes())
         self.looked_at_ns = monotonic_ns()
-        self.kernel.timers.add(self.looked_at_ns + _LEAST_NS, self.look)
+        self.kernel.timers.add(self.looked_at_ns + _LEAST_NS, CPU_GUARD, self)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.look()
 
     def look(self) -> None:
         """Measure, stop or continue, and arm the next look."""
@@ -61,7 +64,7 @@ class CpuGuard:
         elif self.stopped:
             self._continue()
         wait_ns = max(self.next_look_ns(), (monotonic_ns() - now) * _SHARE)
-        self.kernel.timers.add(monotonic_ns() + wait_ns, self.look)
+        self.kernel.timers.add(monotonic_ns() + wait_ns, CPU_GUARD, self)
 
     def settle(self, passed_ns: int, used_ns: int) -> None:
         """Fill and empty the bucket; `used_ns` is the sum since the start."""

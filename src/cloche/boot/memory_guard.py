@@ -21,7 +21,7 @@ from cloche.fs.storage import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space, host_facts
 from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Container, Kernel, ThreadGroup
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import MEMORY_GUARD, TimerOwner, monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
 from cloche.vfs.mapping import shared_bytes
 
@@ -48,7 +48,7 @@ class Candidate:
         self.badness: int = badness
 
 
-class MemoryGuard:
+class MemoryGuard(TimerOwner):
     """Looks at the sandbox's memory from time to time."""
 
     def __init__(
@@ -70,7 +70,10 @@ class MemoryGuard:
 
     def start(self) -> None:
         """Arm the first look."""
-        self.kernel.timers.add(monotonic_ns() + _MIN_NS, self.look)
+        self.kernel.timers.add(monotonic_ns() + _MIN_NS, MEMORY_GUARD, self)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.look()
 
     def look(self) -> None:
         """Measure, act, and arm the next look."""
@@ -91,7 +94,7 @@ class MemoryGuard:
                 wait_ns = _MAX_NS
         now = monotonic_ns()
         wait_ns = max(wait_ns, (now - began) * _SHARE)
-        self.kernel.timers.add(now + wait_ns, self.look)
+        self.kernel.timers.add(now + wait_ns, MEMORY_GUARD, self)
 
     def _unaccounted(self) -> int:
         """What guests have made the sentry hold beyond what they were charged for.

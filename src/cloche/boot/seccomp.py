@@ -12,13 +12,13 @@ from typing import Final
 
 from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.seccomp import (
-    AUDIT_ARCH_X86_64,
     BPF_MAXINSNS,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_KILL_PROCESS,
 )
-from cloche.arch.x86_64.syscalls import syscall_name
+from cloche.arch.machine import AUDIT_ARCH
+from cloche.arch.syscalls import syscall_name
 from cloche.platform import hostsys
 
 _INSN: Final = Struct("<HBBI")  # struct sock_filter: code, jt, jf, k
@@ -144,7 +144,7 @@ def compile_policy(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) ->
 
     code = [
         _insn(_LD, _OFFSET_ARCH),
-        _insn(_JEQ, AUDIT_ARCH_X86_64, 1, 0),
+        _insn(_JEQ, AUDIT_ARCH, 1, 0),
         _insn(_RET, SECCOMP_RET_KILL_PROCESS),
         _insn(_LD, _OFFSET_NR),
         _insn(_JGE, _X32_BIT, 0, 1),

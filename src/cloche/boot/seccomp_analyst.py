@@ -30,7 +30,7 @@ from cloche.abi.sched import (
     CLONE_NEWUTS,
     CLONE_VM,
 )
-from cloche.arch.x86_64.syscalls import (
+from cloche.arch.syscalls import (
     SYS_access,
     SYS_brk,
     SYS_clock_gettime,

@@ -19,7 +19,7 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.mman import PROT_EXEC
 from cloche.abi.stat import S_IFCHR
-from cloche.arch.x86_64.syscalls import (
+from cloche.arch.syscalls import (
     SYS_access,
     SYS_brk,
     SYS_chmod,

@@ -37,7 +37,7 @@ from cloche.abi.socket import (
     TCP_NODELAY,
     TCP_USER_TIMEOUT,
 )
-from cloche.arch.x86_64.syscalls import (
+from cloche.arch.syscalls import (
     SYS_access,
     SYS_brk,
     SYS_clock_getres,

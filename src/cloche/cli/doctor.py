@@ -5,6 +5,7 @@ import os
 import platform as host_platform
 import sys
 
+from cloche.arch.machine import MACHINE
 from cloche.boot import confine
 from cloche.boot.launch import LaunchError, launch
 from cloche.boot.spec import SandboxSpec
@@ -31,7 +32,12 @@ def _requirements() -> list[tuple[str, bool, str, str]]:
     except OSError:
         pass
     return [
-        ("x86-64 processor", machine == "x86_64", machine, "cloche runs on x86-64 only so far"),
+        (
+            f"{MACHINE.decode()} processor",
+            machine == MACHINE.decode(),
+            machine,
+            "cloche runs on no other so far",
+        ),
         ("Linux 5.14 or newer", is_new, release, "update the host's kernel"),
         (
             "fsgsbase",

@@ -17,6 +17,8 @@ EXIT_INTERNAL: Final = 125
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
+    "cp": "copy files into a sandbox that runs, or out of it",
+    "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",
     "list": "list the sandboxes that have a name",

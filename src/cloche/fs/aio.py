@@ -13,7 +13,7 @@ from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.task import Kernel, Task
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import AIO_POLL, TimerOwner, monotonic_ns
 from cloche.mm.address_space import AddressSpace, MemoryUser, page_up
 from cloche.vfs.objects import FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
@@ -44,7 +44,7 @@ def aio_count(kernel: Kernel) -> AioCount:
     return made
 
 
-class PollRequest(Waiter):
+class PollRequest(Waiter, TimerOwner):
     """IOCB_CMD_POLL under way; holds the file."""
 
     def __init__(
@@ -61,8 +61,11 @@ class PollRequest(Waiter):
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         if not self.is_scheduled:
             self.is_scheduled = True
-            self.task.kernel.timers.add(monotonic_ns(), self.look)
+            self.task.kernel.timers.add(monotonic_ns(), AIO_POLL, self)
         return True
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.look()
 
     def look(self) -> None:
         """Complete if the file is ready by now."""

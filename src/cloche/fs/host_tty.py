@@ -16,7 +16,7 @@ from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLL
 from cloche.fs.tty import Terminal
 from cloche.fs.tty_files import SlaveFile, open_pair
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import TTY_DRAIN, TimerOwner, monotonic_ns
 from cloche.vfs.objects import Context
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
@@ -25,7 +25,7 @@ _PIECE: Final = 256  # a terminal that polls writable takes this much without wa
 FLUSH_LIMIT_MS: Final = 5000  # how long `flush` waits without any progress
 
 
-class TerminalBridge(Waiter):
+class TerminalBridge(Waiter, TimerOwner):
     """Moves bytes between host descriptors and the master side of `tty`."""
 
     def __init__(self, kernel: Kernel, tty: Terminal, in_fd: int, out_fd: int) -> None:
@@ -159,9 +159,9 @@ class TerminalBridge(Waiter):
 
     def _watch_progress(self) -> None:
         self.left_bytes = len(self.tty.out)
-        self.kernel.timers.add(monotonic_ns() + FLUSH_LIMIT_MS * 1_000_000, self._give_up)
+        self.kernel.timers.add(monotonic_ns() + FLUSH_LIMIT_MS * 1_000_000, TTY_DRAIN, self)
 
-    def _give_up(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
         if self.on_drained is None:
             return
         if len(self.tty.out) == self.left_bytes:

@@ -19,6 +19,7 @@ from cloche.abi.capability import (
 )
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
+from cloche.arch.machine import MACHINE
 from cloche.fs.aio import AIO_MAX_NR, aio_count
 from cloche.kernel import uts
 from cloche.kernel.accounting import HostFacts, host_facts
@@ -324,7 +325,7 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"fs/protected_symlinks", b"1"),
     (b"fs/suid_dumpable", b"0"),
     (b"kernel/acct", b"4\t2\t30"),
-    (b"kernel/arch", uts.MACHINE),
+    (b"kernel/arch", MACHINE),
     (b"kernel/auto_msgmni", b"0"),
     (b"kernel/bpf_stats_enabled", b"0"),
     (b"kernel/cap_last_cap", b"%d" % CAP_LAST_CAP),

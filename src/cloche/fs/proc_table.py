@@ -229,7 +229,7 @@ def _syscall(reader: Task, task: Task) -> bytes:
     values = (args.a0, args.a1, args.a2, args.a3, args.a4, args.a5)
     shown = " ".join([f"0x{value & 0xFFFFFFFFFFFFFFFF:x}" for value in values])
     regs = task.thread.regs()
-    return f"{args.nr} {shown} 0x{regs.rsp:x} 0x{regs.rip:x}\n".encode()
+    return f"{args.nr} {shown} 0x{regs.sp:x} 0x{regs.pc:x}\n".encode()
 
 
 def _coredump_filter(reader: Task, task: Task) -> bytes:

@@ -7,6 +7,7 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINPROGRESS, EINVAL, EIO, ENOENT, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC, O_PATH
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+from cloche.arch.machine import AUDIT_ARCH
 from cloche.fs.anon import AnonFile
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.pid_namespace import pid_in
@@ -56,7 +57,7 @@ def receive(task: Task, listener: Listener, address: int) -> int:
         pid_in(task.pid_ns, found.task.tid),
         0,
         found.number,
-        bpf.AUDIT_ARCH_X86_64,
+        AUDIT_ARCH,
         found.pointer,
         *[argument & _MASK64 for argument in found.arguments],
     )

@@ -19,7 +19,7 @@ from cloche.abi.time import (
 )
 from cloche.fs.anon import AnonFile
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import Timer, monotonic_ns
+from cloche.kernel.timers import TIMER_FILE, Timer, TimerOwner, monotonic_ns
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import Context
 from cloche.vfs.waitqueue import WaitQueue
@@ -37,7 +37,7 @@ def clock_now_ns(clock: int) -> int:
     return monotonic_ns()
 
 
-class TimerFile(AnonFile):
+class TimerFile(AnonFile, TimerOwner):
     """A timer as a file.  `expires_ns` is on its own clock, -1 when disarmed."""
 
     def __init__(self, kernel: Kernel, clock: int, flags: int) -> None:
@@ -53,19 +53,19 @@ class TimerFile(AnonFile):
 
     # -- the timer -------------------------------------------------------------------------------------
     def _start(self) -> None:
-        """Have `_due` called when the time has come."""
+        """Have `timer_due` called when the time has come."""
         left = self.expires_ns - clock_now_ns(self.clock)
         if left <= 0:
             self._expire()
         else:
-            self.timer = self.kernel.timers.add(monotonic_ns() + left, self._due)
+            self.timer = self.kernel.timers.add(monotonic_ns() + left, TIMER_FILE, self)
 
     def _cancel(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def _due(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
         self.timer = None
         # CLOCK_REALTIME may have been set back meanwhile: then this is too early.
         self._start()

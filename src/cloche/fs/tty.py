@@ -47,7 +47,7 @@ from cloche.kernel.blocking import ERESTARTSYS
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.signals import is_orphaned, kernel_info, send_group_info, send_pgrp_signal
 from cloche.kernel.task import Console, Kernel, ProcessGroup, Session, Task, ThreadGroup
-from cloche.kernel.timers import Timer
+from cloche.kernel.timers import TimerOwner
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -96,7 +96,7 @@ def keep_locked(new: Termios, old: Termios, locked: Termios) -> None:
     new.cc = bytes(chars)
 
 
-class Terminal(LineDiscipline, Console):
+class Terminal(LineDiscipline, Console, TimerOwner):
     """A pseudo-terminal pair: the slave's line discipline, and what the master has still to read."""
 
     def __init__(self, kernel: Kernel, index: int) -> None:
@@ -122,7 +122,6 @@ class Terminal(LineDiscipline, Console):
         self.slave_queue: WaitQueue = WaitQueue()
         self.master_queue: WaitQueue = WaitQueue()
         self.timers: dict[int, ReadTimer] = {}  # by tid
-        self.timer: Timer | None = None
 
     # -- LineDiscipline ----------------------------------------------------------------------------------
     def output(self, data: bytes) -> None:
@@ -133,6 +132,9 @@ class Terminal(LineDiscipline, Console):
     def signal_foreground(self, signo: int) -> None:
         if self.foreground is not None:
             send_pgrp_signal(self.foreground, signo)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.input_arrived()
 
     def input_arrived(self) -> None:
         self.slave_queue.wake(READABLE)

@@ -58,7 +58,7 @@ from cloche.fs.tty import (
 )
 from cloche.fs.tty_ioctl import terminal_ioctl
 from cloche.kernel.task import Task, container_of
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import TTY_READ, monotonic_ns
 from cloche.mm.usermem import IovIter
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import top_of
@@ -195,7 +195,7 @@ class SlaveFile(TtyFile):
             tty.timers[ctx.tid] = state
         elif now >= state.deadline_ns:
             return True
-        ctx.kernel.timers.add(state.deadline_ns, tty.input_arrived)
+        ctx.kernel.timers.add(state.deadline_ns, TTY_READ, tty)
         return False
 
     # -- writing -----------------------------------------------------------------------------------------

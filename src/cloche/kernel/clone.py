@@ -222,11 +222,11 @@ class Birth:
         if self.is_vfork_on_thread:
             self.parent_regs = regs.copy()
             self.parent_fpstate = self.task.thread.fpstate()
-        regs.rax = 0
+        regs.result = 0
         if args.stack:
-            regs.rsp = args.stack
+            regs.sp = args.stack
         if args.flags & CLONE_SETTLS:
-            regs.fs_base = args.tls
+            regs.thread_pointer = args.tls
 
     def _make_memory(self) -> None:
         """The address space and the host thread.  Raises LinuxError(EAGAIN): the platform is out of places, descriptors

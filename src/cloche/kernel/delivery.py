@@ -26,8 +26,8 @@ from cloche.abi.signal import (
     sigbit,
 )
 from cloche.abi.wait import status_signaled
-from cloche.arch.x86_64 import sigframe
-from cloche.arch.x86_64.syscalls import SYS_restart_syscall
+from cloche.arch import sigframe
+from cloche.arch.syscalls import SYS_restart_syscall
 from cloche.kernel.blocking import (
     ERESTART_RESTARTBLOCK,
     ERESTARTNOHAND,
@@ -55,7 +55,6 @@ from cloche.kernel.task import (
 )
 from cloche.platform.interface import Registers
 
-SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 USUAL_FPSTATE_BYTES: Final = 4096
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 
@@ -67,8 +66,7 @@ def _is_interruption(result: int) -> bool:
 
 def _restart(task: Task, regs: Registers, number: int) -> None:
     """Make the guest execute its system call instruction again."""
-    regs.rax = number & _M64
-    regs.rip = (regs.rip - SYSCALL_BYTES) & _M64
+    regs.repeat_call(number)
 
 
 def _finish_plain(task: Task, regs: Registers, result: int) -> None:
@@ -78,7 +76,7 @@ def _finish_plain(task: Task, regs: Registers, result: int) -> None:
     elif result == -ERESTART_RESTARTBLOCK:
         _restart(task, regs, SYS_restart_syscall)
     else:
-        regs.rax = result & _M64
+        regs.result = result & _M64
 
 
 def _finish_handled(task: Task, regs: Registers, result: int, sa_flags: int) -> None:
@@ -86,9 +84,9 @@ def _finish_handled(task: Task, regs: Registers, result: int, sa_flags: int) -> 
     if result == -ERESTARTNOINTR or (result == -ERESTARTSYS and sa_flags & SA_RESTART):
         _restart(task, regs, task.args.nr)
     elif -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS:
-        regs.rax = -EINTR & _M64
+        regs.result = -EINTR & _M64
     else:
-        regs.rax = result & _M64
+        regs.result = result & _M64
 
 
 def core_flag(group: ThreadGroup, signo: int) -> int:
@@ -152,7 +150,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
                 _finish_handled(task, regs, result, action.flags)
                 has_result = False
             if task.mm.tails:
-                regs.rip = task.mm.original_rip(regs.rip)
+                regs.pc = task.mm.original_pc(regs.pc)
             handler_regs = _enter_handler(task, regs, info, action)
             if handler_regs is None:
                 force_segv(task, signo)
@@ -232,7 +230,7 @@ def sigreturn(task: Task) -> int:
     process = thread.process()
     regs = thread.regs()
     try:
-        context = sigframe.parse(process.read(regs.rsp, sigframe.UCONTEXT_SIZE), regs)
+        context = sigframe.parse(process.read(regs.sp, sigframe.UCONTEXT_SIZE), regs)
         state = b""
         if context.fpstate_addr:
             # One copy is enough for what current processors save; the rest of the stack comes along.
@@ -251,7 +249,7 @@ def sigreturn(task: Task) -> int:
     task.restart = None
     thread.set_regs(context.regs)
     set_sigmask(task, context.mask)
-    set_altstack(task, context.stack_sp, context.stack_flags, context.stack_size, context.regs.rsp)
+    set_altstack(task, context.stack_sp, context.stack_flags, context.stack_size, context.regs.sp)
     return RESUME
 
 

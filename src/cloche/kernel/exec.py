@@ -22,7 +22,7 @@ from cloche.abi.resource import RLIMIT_AS, RLIMIT_STACK
 from cloche.abi.signal import SIGSEGV
 from cloche.abi.stat import S_IFREG
 from cloche.abi.wait import status_signaled
-from cloche.arch.x86_64.syscalls import SYS_execve
+from cloche.arch.syscalls import SYS_execve
 from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time
 from cloche.kernel.closing import close_taken
 from cloche.kernel.creds import install as install_creds
@@ -478,8 +478,8 @@ def _fill_image(
                 thread.write(addr, bytes(length))
     regs = Registers()
     entry = interpreter.base + interpreter.entry if interpreter is not None else main.base + main.entry
-    regs.rip = entry & 0xFFFFFFFFFFFFFFFF  # a header may say anything
-    regs.rsp = sp
+    regs.pc = entry & 0xFFFFFFFFFFFFFFFF  # a header may say anything
+    regs.sp = sp
     thread.set_regs(regs)
 
 

@@ -44,8 +44,10 @@ def detach_address_space(task: Task) -> None:
     if mm.users <= 0:
         end_process(kernel, task.group, mm)
     elif not mm.is_dead:
-        if thread.park():
-            return
+        container = task.group.container
+        if container.task_count + container.parking.count < container.max_tasks:
+            if thread.park(container.parking):
+                return
         thread.queue_exit()
         thread.resume()
     thread.discard()

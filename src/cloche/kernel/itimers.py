@@ -57,7 +57,7 @@ from cloche.kernel.signals import (
     uncharge,
 )
 from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
-from cloche.kernel.timers import Timer, monotonic_ns
+from cloche.kernel.timers import CPU_LOOK, POSIX_TIMER, REAL_TIMER, Timer, TimerOwner, monotonic_ns
 
 _NS: Final = 1_000_000_000
 _INT_MAX: Final = 0x7FFFFFFF
@@ -173,7 +173,7 @@ def monotonic_deadline(clockid: int, at_ns: int) -> int:
 # -- ITIMER_REAL -------------------------------------------------------------------------------------------------
 
 
-class RealTimer(SignalSource):
+class RealTimer(SignalSource, TimerOwner):
     """ITIMER_REAL and alarm(2): SIGALRM to the process."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -193,15 +193,18 @@ class RealTimer(SignalSource):
         if value_ns:
             self.deadline_ns = monotonic_ns() + value_ns
             if value_ns < KTIME_MAX:
-                self.timer = self.group.kernel.timers.add(self.deadline_ns, self.expire)
+                self.timer = self.group.kernel.timers.add(self.deadline_ns, REAL_TIMER, self)
             else:
-                self.timer = Timer(self.deadline_ns, self.expire)  # never due, but shown as running
+                self.timer = Timer(self.deadline_ns, REAL_TIMER, self)  # never due, but shown as running
 
     def get(self) -> tuple[int, int]:
         """(value, interval) in ns; a running timer never shows 0."""
         if self.timer is None:
             return 0, self.interval_ns
         return max(self.deadline_ns - monotonic_ns(), 1000), self.interval_ns
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.expire()
 
     def expire(self) -> None:
         self.timer = None
@@ -215,7 +218,7 @@ class RealTimer(SignalSource):
         self.is_waiting = False
         late_ns = monotonic_ns() - self.deadline_ns
         self.deadline_ns += self.interval_ns * max(late_ns // self.interval_ns + 1, 1)
-        self.timer = self.group.kernel.timers.add(self.deadline_ns, self.expire)
+        self.timer = self.group.kernel.timers.add(self.deadline_ns, REAL_TIMER, self)
 
 
 def real_timer(group: ThreadGroup) -> RealTimer:
@@ -255,7 +258,7 @@ class CpuTimer:
         raise NotImplementedError
 
 
-class CpuTimers:
+class CpuTimers(TimerOwner):
     """The armed CPU timers of a thread group, and the timer that looks at them."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -309,7 +312,10 @@ class CpuTimers:
         for cpu_timer in self.armed:
             at_ns = min(at_ns, cpu_timer.look_at_ns)
         self.timer_at_ns = at_ns
-        self.timer = self.group.kernel.timers.add(at_ns, self.look)
+        self.timer = self.group.kernel.timers.add(at_ns, CPU_LOOK, self)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.look()
 
     def look(self) -> None:
         """Fire what is due.  A clock is read only if its timer could be."""
@@ -439,7 +445,7 @@ def rlimit_cpu_changed(group: ThreadGroup) -> None:
 # -- POSIX timers ------------------------------------------------------------------------------------------------
 
 
-class PosixTimer(SignalSource):
+class PosixTimer(SignalSource, TimerOwner):
     """A timer of timer_create(2)."""
 
     def __init__(self, group: ThreadGroup, ident: int, clockid: int, clock: CpuClock | None) -> None:
@@ -470,7 +476,7 @@ class PosixTimer(SignalSource):
             cpu_timers(self.cpu.clock.group).arm(self.cpu)
         elif self.at_ns < KTIME_MAX:
             deadline_ns = monotonic_deadline(self.clockid, self.at_ns)
-            self.timer = self.group.kernel.timers.add(deadline_ns, self.expire)
+            self.timer = self.group.kernel.timers.add(deadline_ns, POSIX_TIMER, self)
 
     def stop(self) -> None:
         """It does not expire any more; a signal that is queued already stays."""
@@ -507,6 +513,9 @@ class PosixTimer(SignalSource):
         if now_ns < self.at_ns:
             return self.at_ns - now_ns, self.interval_ns
         return (0 if self.notify == SIGEV_NONE else 1), self.interval_ns
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.expire()
 
     def expire(self) -> None:
         """The time has come: queue the signal; it will start the timer again when it is taken."""

@@ -21,6 +21,7 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from cloche.arch.machine import ELF_MACHINE, PLATFORM
 from cloche.mm.address_space import PAGE_MASK, AddressSpace, page_up
 from cloche.mm.text import TAIL_GAP
 from cloche.platform.interface import HostThread
@@ -37,7 +38,6 @@ ET_DYN: Final = 3
 PT_LOAD: Final = 1
 PT_INTERP: Final = 3
 PT_GNU_STACK: Final = 0x6474E551
-EM_X86_64: Final = 62
 
 MAX_STACK: Final = 1 << 30
 DEFAULT_STACK: Final = 8 << 20
@@ -90,7 +90,7 @@ def read_image(
     (_ident, kind, machine, _version, entry, phoff, _shoff, _flags, _ehsize, phentsize, phnum, _a, _b, _c) = (
         _EHDR.unpack_from(header, 0)
     )
-    if machine != EM_X86_64 or (is_main and kind not in (ET_EXEC, ET_DYN)):
+    if machine != ELF_MACHINE or (is_main and kind not in (ET_EXEC, ET_DYN)):
         raise LinuxError(ENOEXEC)
     if phentsize != 56 or not 1 <= phnum <= 1170:  # 64 KiB of program headers, as Linux
         raise LinuxError(ENOEXEC)
@@ -233,7 +233,7 @@ def build_stack(
     strings_at = top - len(tail) - len(strings)
     mm.arg_start, mm.arg_end = strings_at, strings_at + env_offset
     mm.env_start, mm.env_end = strings_at + env_offset, strings_at + env_end
-    extra = b"x86_64\0" + bytes(9) + os.urandom(16)
+    extra = (PLATFORM + b"\0").ljust(16, b"\0") + os.urandom(16)
     extra_at = (strings_at - len(extra)) & ~15
     vectors = list(auxv)
     vectors.append((31, strings_at + execfn_offset))  # AT_EXECFN

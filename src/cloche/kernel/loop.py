@@ -162,11 +162,6 @@ def resume_container(container: Container) -> None:
     """Go on with a paused container: what has arrived since happens now, in order.  Raises LinuxError(EINVAL)."""
     kernel = container.kernel
     held = resume(container)
-    late, container.held_late = container.held_late, []
-    for task in late:
-        op = task.blocked
-        if op is not None and not task.is_exited and op.deadline_ns >= 0:
-            arm_deadline(kernel, task, op.deadline_ns)
     ready, container.held_ready = container.held_ready, []
     kernel.ready.extend(ready)
     for task, event in held:
@@ -282,8 +277,8 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
                 task.state = "S"
             task.waits += 1
         task.thread.wait_long()
-        if op.deadline_ns >= 0 and not task.has_deadline_timer:
-            arm_deadline(kernel, task, op.deadline_ns)
+        if op.deadline_ns >= 0 and task.deadline_timer is None:
+            task.arm_deadline(op.deadline_ns)
         if task.wants_attention:
             interrupt_blocked(kernel, task)
         return
@@ -370,38 +365,6 @@ def leave_stop(kernel: Kernel, task: Task) -> None:
     resume_if_free(kernel, task)
 
 
-def arm_deadline(kernel: Kernel, task: Task, deadline_ns: int) -> None:
-    """A timer that ends the wait of `task`."""
-    op = task.blocked
-    task.has_deadline_timer = True
-
-    def expire() -> None:
-        if task.blocked is op and op is not None and not task.is_exited:
-            if task.group.container.is_paused:
-                task.group.container.held_late.append(task)
-                return
-            if task.is_running_ops:  # its host thread works for a tracer, and cannot return yet
-                task.deadline_timer = kernel.timers.add(monotonic_ns() + BUSY_WAIT_NS, expire)
-                return
-            task.has_deadline_timer = False
-            task.deadline_timer = None
-            result = op.timed_out(task)
-            if result != BLOCKED:
-                end_wait(task, op)
-                complete(kernel, task, result)
-
-    task.deadline_timer = kernel.timers.add(deadline_ns, expire)
-
-
-def disarm_deadline(task: Task) -> None:
-    """The wait is over before its deadline."""
-    timer = task.deadline_timer
-    if timer is not None:
-        timer.cancel()
-        task.deadline_timer = None
-    task.has_deadline_timer = False
-
-
 def run_ready(kernel: Kernel) -> None:
     """Retry blocked calls that were woken, the first ones."""
     batch = kernel.ready
@@ -430,7 +393,11 @@ def run_one(kernel: Kernel, task: Task) -> None:
         task.group.container.held_ready.append(task)
         return
     task.is_ready_queued = False
-    if task.blocked is None or task.is_exited or task.is_running_ops:
+    if task.blocked is None or task.is_exited:
+        return
+    if task.is_running_ops:
+        if task.is_late():  # its host thread works for a tracer, and cannot return yet
+            task.arm_deadline(monotonic_ns() + BUSY_WAIT_NS)
         return
     try:
         retry_blocked(kernel, task)
@@ -439,18 +406,22 @@ def run_one(kernel: Kernel, task: Task) -> None:
 
 
 def retry_blocked(kernel: Kernel, task: Task) -> None:
-    """Something that a blocked task waits for was woken."""
+    """Something that a blocked task waits for was woken, or its deadline has passed."""
     op = task.blocked
     if op is None:
         return
     try:
-        result = op.retry(task)
+        if task.is_late():
+            task.deadline_timer = None
+            result = op.timed_out(task)
+        else:
+            result = op.retry(task)
     except LinuxError as error:
         result = -error.errno
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
     if result != BLOCKED:
-        disarm_deadline(task)
+        task.disarm_deadline()
         if task.blocked is op:
             end_wait(task, op)
         complete(kernel, task, result)
@@ -473,7 +444,7 @@ def interrupt_blocked(kernel: Kernel, task: Task) -> None:
         result = internal_error(kernel, task, failure)
     if result == BLOCKED:
         return
-    disarm_deadline(task)
+    task.disarm_deadline()
     if task.blocked is op:
         end_wait(task, op)
     complete(kernel, task, result)
@@ -522,7 +493,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
         if task.is_stopping:
             task.is_stopping = False
             result = task.stop_result
-            if result >= 0 and task.thread.regs().rax == _FAULTED:
+            if result >= 0 and task.thread.regs().result == _FAULTED:
                 result = -EFAULT  # while the stub copied the results
             leave_slowly(kernel, task, result)
         else:
@@ -573,7 +544,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         do_group_exit(task.group, 9)  # past the point of no return
         return
     if number == 9:
-        address = task.thread.regs().rax
+        address = task.thread.regs().result
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
@@ -582,7 +553,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     elif number in _CLONES:
         fail_clone(kernel, task)
     if op is not None:
-        disarm_deadline(task)
+        task.disarm_deadline()
         end_wait(task, op)
     if number in _READS:
         read_again(kernel, task)
@@ -594,7 +565,7 @@ def read_again(kernel: Kernel, task: Task) -> None:
     """The platform could not bring what a read was promised: the file was cut off meanwhile, or the buffer ends."""
     args = task.args
     file = task.files.find(to_i32(args.a0))
-    promised = task.thread.regs().rax
+    promised = task.thread.regs().result
     if file is not None and (args.nr in _READS_AT_POS or args.a3 == -1) and promised <= file.pos:
         file.pos -= promised
     task.in_syscall = True

@@ -12,7 +12,8 @@ from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import EACCES, EBUSY, EINVAL, ENOMEM, ENOSYS, ESRCH, LinuxError
 from cloche.abi.signal import SIGKILL, SIGSYS
 from cloche.abi.structs import pack_siginfo_sys
-from cloche.arch.x86_64.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write
+from cloche.arch.machine import AUDIT_ARCH
+from cloche.arch.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, ERESTARTSYS, Blocked, TaskBase, block_on
 from cloche.kernel.exit import do_exit, do_group_exit
@@ -90,7 +91,7 @@ def check(task: Task) -> int:
         do_group_exit(task.group, SIGKILL)
         return DEAD
     one = filters_of(task)
-    pointer = task.thread.regs().rip if one is not None and _needs_pointer(one, args.nr) else 0
+    pointer = task.thread.regs().pc if one is not None and _needs_pointer(one, args.nr) else 0
     verdict = bpf.SECCOMP_RET_ALLOW
     match: Filter | None = None
     while one is not None:
@@ -126,7 +127,7 @@ def _notify(task: Task, match: Filter | None) -> int:
     listener = match.listener if match is not None else None
     if listener is None or listener.is_closed:
         return -ENOSYS
-    made = listener.notify(task, task.thread.regs().rip)
+    made = listener.notify(task, task.thread.regs().pc)
     return block_on(task, NotifyWait(listener, made), made.replied)
 
 
@@ -140,8 +141,8 @@ def _needs_pointer(one: Filter | None, number: int) -> bool:
 
 
 def _force_sigsys(task: Task, data: int, *, is_fatal: bool) -> None:
-    rip = task.thread.regs().rip
-    raw = pack_siginfo_sys(SIGSYS, SYS_SECCOMP, rip, task.args.nr & _M32, bpf.AUDIT_ARCH_X86_64, data)
+    pc = task.thread.regs().pc
+    raw = pack_siginfo_sys(SIGSYS, SYS_SECCOMP, pc, task.args.nr & _M32, AUDIT_ARCH, data)
     force_signal(task, SigInfo(SIGSYS, SYS_SECCOMP, raw), is_default=is_fatal)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EINVAL, ENOSYS, LinuxError
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
+from cloche.arch.machine import AUDIT_ARCH
 from cloche.kernel.task import Args, Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 from cloche.vfs.waitqueue import WaitQueue
@@ -223,7 +224,7 @@ def _word(args: Args, pointer: int, offset: int) -> int:
     if offset == 0:
         return args.nr & _M32
     if offset == 4:
-        return bpf.AUDIT_ARCH_X86_64
+        return AUDIT_ARCH
     if offset < 16:
         value = pointer
     else:

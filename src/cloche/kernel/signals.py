@@ -80,6 +80,7 @@ from cloche.kernel.task import (
     ThreadGroup,
     parent_thread,
 )
+from cloche.kernel.timers import FATAL_EXIT, TimerOwner
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.userns import OVERFLOW_ID, map_uid
 
@@ -369,13 +370,13 @@ def signal_wake(task: Task) -> None:
         task.kernel.interrupt(task.thread)
 
 
-class FatalExit:
-    """The ordered end of a group, as a timer's callback."""
+class FatalExit(TimerOwner):
+    """The ordered end of a group, as a timer that is due at once."""
 
     def __init__(self, group: ThreadGroup) -> None:
         self.group: ThreadGroup = group
 
-    def run(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
         """Does nothing if a thread of the group was quicker."""
         do_group_exit(self.group, self.group.fatal_status)
 
@@ -388,14 +389,14 @@ def mark_fatal(group: ThreadGroup, status: int) -> None:
     for task in group.tasks:
         task.is_kill_pending = True
         task.wants_attention = True
-    group.kernel.timers.add(0, FatalExit(group).run)
+    group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
 
 
 def kill_at_once(group: ThreadGroup) -> None:
     """SIGKILL that no tracer can hold up: for want of memory, or from outside the sandbox."""
     group.must_die = True
     if group.is_leaving:
-        group.kernel.timers.add(0, FatalExit(group).run)
+        group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
     else:
         mark_fatal(group, SIGKILL)
 

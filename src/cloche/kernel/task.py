@@ -20,11 +20,12 @@ from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
-from cloche.kernel.timers import Timer, TimerQueue, monotonic_ns
+from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
-from cloche.platform.interface import Event, HostThread, Platform
+from cloche.platform.interface import Event, HostThread, Parking, Platform
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.layers import Layer
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
@@ -382,7 +383,7 @@ class ThreadGroup:
         return ns is not None and ns.init_pid == self.tgid
 
 
-class Task(TaskBase):
+class Task(TaskBase, TimerOwner):
     """A guest thread."""
 
     def __init__(
@@ -436,8 +437,7 @@ class Task(TaskBase):
         self.vfork_waiter: Task | None = (
             None  # a parent on its own host thread that waits for our exec or exit
         )
-        self.has_deadline_timer: bool = False
-        self.deadline_timer: Timer | None = None
+        self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
         self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.pdeath_signal: int = 0  # PR_SET_PDEATHSIG
@@ -505,6 +505,27 @@ class Task(TaskBase):
         if not self.is_ready_queued:
             self.is_ready_queued = True
             self.kernel.sliced.append(self)
+
+    # -- deadlines ---------------------------------------------------------------------------------------
+    def arm_deadline(self, deadline_ns: int) -> None:
+        """End the wait under way at `deadline_ns`."""
+        self.deadline_timer = self.kernel.timers.add(deadline_ns, DEADLINE, self)
+
+    def disarm_deadline(self) -> None:
+        """The wait is over before its deadline, or at it."""
+        timer = self.deadline_timer
+        if timer is not None:
+            timer.cancel()
+            self.deadline_timer = None
+
+    def is_late(self) -> bool:
+        """Whether the deadline of the wait under way has passed."""
+        timer = self.deadline_timer
+        return timer is not None and timer.owner is None
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        """The deadline: the turn of the task decides what comes of that (kernel.loop)."""
+        self.make_ready()
 
     # -- conveniences for handlers -----------------------------------------------------------------------
     def nofile_limit(self) -> int:
@@ -596,10 +617,12 @@ class Container:
         self.stdio: FdTable | None = None  # of that
         self.console: Console | None = None  # the terminal that this was given, /dev/console
         self.devpts: FileSystem | None = None
+        self.layers: list[Layer] = []  # where what guests write is kept
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
         self.task_count: int = 0  # living threads, and processes that nobody has waited for
+        self.parking: Parking = Parking()  # host threads that wait for a task, which the host counts as well
         self.memory_limit: int = -1  # bytes; -1: none
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
@@ -607,7 +630,6 @@ class Container:
         self.is_paused: bool = False
         self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
         self.held_ready: list[Task] = []  # woken since
-        self.held_late: list[Task] = []  # whose deadline has passed since
 
     @property
     def hostname(self) -> bytes:
@@ -636,7 +658,7 @@ def container_of(ctx: Context) -> Container:
     raise LinuxError(ENXIO)
 
 
-class Kernel:
+class Kernel(TimerOwner):
     """Everything that exists once per sandbox, however many containers it has.  Behaviour is in the modules beside.
 
     `hooks` let modules to the left of their users be told (boot fills them in).
@@ -722,6 +744,9 @@ class Kernel:
         """A free pid.  Raises LinuxError(EAGAIN) at the container's limit of tasks."""
         if container.task_count >= container.max_tasks:
             raise LinuxError(EAGAIN)
+        while container.task_count + container.parking.count >= container.max_tasks:
+            if not container.parking.release():
+                break
         while True:
             pid = self.next_pid
             self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300
@@ -819,9 +844,10 @@ class Kernel:
         """Make a running host thread stop soon; a process whose threads do not is killed (I3)."""
         thread.interrupt()
         if self.watchdog is None:
-            self.watchdog = self.timers.add(monotonic_ns() + WATCHDOG_NS, self._kill_overdue)
+            self.watchdog = self.timers.add(monotonic_ns() + WATCHDOG_NS, WATCHDOG, self)
 
-    def _kill_overdue(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
+        """The watchdog."""
         self.watchdog = None
         for process in self.platform.overdue():
             self.overdue_kills += 1

@@ -607,13 +607,13 @@ class AddressSpace:
                 self._drop(self._remove(tail.start, tail.end))
                 thread.queue_munmap(tail.start, tail.end - tail.start)
 
-    def original_rip(self, rip: int) -> int:
-        """The address in the program that `rip` stands for if it is in a tail."""
+    def original_pc(self, pc: int) -> int:
+        """The address in the program that `pc` stands for if it is in a tail."""
         for tail in self.tails.values():
-            if tail.start <= rip < tail.end:
-                address = tail.text.original(rip - tail.start)
-                return rip if address < 0 else address + tail.bias
-        return rip
+            if tail.start <= pc < tail.end:
+                address = tail.text.original(pc - tail.start)
+                return pc if address < 0 else address + tail.bias
+        return pc
 
     def munmap(self, thread: HostThread, addr: int, length: int) -> None:
         """munmap(2).  Raises LinuxError(EINVAL)."""

@@ -13,16 +13,17 @@ from typing import Final
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import ETOOMANYREFS, LinuxError
 from cloche.kernel.task import Kernel, Task
-from cloche.kernel.timers import Timer, monotonic_ns
+from cloche.kernel.timers import COLLECT_SOCKETS, Timer, TimerOwner, monotonic_ns
 from cloche.vfs.objects import Context, FileDescription
 
 _DELAY_NS: Final = 100_000_000
 
 
-class Flights:
+class Flights(TimerOwner):
     """All files in flight of a sandbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
         self.sockets: dict[FileDescription, int] = {}  # Unix sockets in flight: how often
         self.by_uid: dict[int, int] = {}  # files in flight by sending user
         self.pending: list[FileDescription] = []  # references to drop
@@ -31,13 +32,17 @@ class Flights:
         self.closed: int = 0  # Unix sockets closed since the last collection
         self.timer: Timer | None = None
 
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.timer = None
+        collect(self.kernel)
+
 
 def flights(kernel: Kernel) -> Flights:
     """The sandbox's one table."""
     found = kernel.extra.get("scm_flights")
     if isinstance(found, Flights):
         return found
-    made = Flights()
+    made = Flights(kernel)
     kernel.extra["scm_flights"] = made
     return made
 
@@ -114,12 +119,7 @@ def socket_closed(kernel: Kernel) -> None:
     if table.closed * 4 >= len(table.sockets):
         collect(kernel)
     elif table.timer is None:
-
-        def expire() -> None:
-            table.timer = None
-            collect(kernel)
-
-        table.timer = kernel.timers.add(monotonic_ns() + _DELAY_NS, expire)
+        table.timer = kernel.timers.add(monotonic_ns() + _DELAY_NS, COLLECT_SOCKETS, table)
 
 
 def collect(kernel: Kernel) -> None:

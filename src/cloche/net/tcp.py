@@ -44,7 +44,7 @@ from cloche.abi.socket import (
     TCP_USER_TIMEOUT,
 )
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import monotonic_ns
+from cloche.kernel.timers import TCP_DEFER, TCP_SYN, monotonic_ns
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net import packets
 from cloche.net.inet_addr import LO_INDEX, Endpoint, encode, is_any, is_broadcast, is_multicast
@@ -283,10 +283,16 @@ class TcpSocket(TcpStream):
         # After 1, 2, 4 … seconds, from some point on two minutes.
         limit_s = (1 << min(retries, 6) + 1) - 1 + 120 * max(retries - 6, 0)
         limit_ns = limit_ms * 1_000_000 if limit_ms else limit_s * 1_000_000_000
-        self.timer = self.kernel.timers.add(monotonic_ns() + limit_ns, self._syn_expired)
+        self.timer = self.kernel.timers.add(monotonic_ns() + limit_ns, TCP_SYN, self)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        super().timer_due(kind, argument)
+        if kind == TCP_SYN:
+            self._syn_expired()
+        elif kind == TCP_DEFER:
+            self._defer_expired()
 
     def _syn_expired(self) -> None:
-        self.timer = None
         if self.state == TCP_SYN_SENT:
             self._leave_syn_queue()
             self.error = ETIMEDOUT
@@ -390,9 +396,8 @@ class TcpSocket(TcpStream):
             self.drop_port()
         self.queue.wake(STATE_WAKE)
 
-    def defer_expired(self) -> None:
+    def _defer_expired(self) -> None:
         """TCP_DEFER_ACCEPT: the last SYN-ACK is answered by an ACK, so the connection is accepted without data."""
-        self.timer = None
         if self.listener is not None:
             self.listener.undefer(self)
 
@@ -573,7 +578,7 @@ def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
         listener.deferred[server] = None
         server.listener = listener
         limit_ns = listener.tcp[TCP_DEFER_ACCEPT] * 1_000_000_000
-        server.timer = server.kernel.timers.add(monotonic_ns() + limit_ns, server.defer_expired)
+        server.timer = server.kernel.timers.add(monotonic_ns() + limit_ns, TCP_DEFER, server)
         return
     listener.accept_queue.append(server)
     listener.queue.wake(IN_WAKE)

@@ -33,7 +33,7 @@ from cloche.abi.socket import (
     TCP_SYN_SENT,
 )
 from cloche.kernel.task import Kernel
-from cloche.kernel.timers import Timer, monotonic_ns
+from cloche.kernel.timers import TCP_CORK, Timer, TimerOwner, monotonic_ns
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.control import socket_control
@@ -76,7 +76,7 @@ _INFO: Final = Struct("<8B24I4Q4I")
 POLLOUT_BITS: Final = OUT_EVENTS & ~0x200  # POLLOUT | POLLWRNORM; sk_stream has no band
 
 
-class TcpStream(TcpOptions):
+class TcpStream(TcpOptions, TimerOwner):
     """An end of a connection, as far as its data goes; the states are TcpSocket's."""
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
@@ -214,12 +214,13 @@ class TcpStream(TcpOptions):
                 peer.got_urgent()
             peer.queue.wake(IN_WAKE)
         if self.unsent and self.timer is None:
-            self.timer = self.kernel.timers.add(monotonic_ns() + _CORK_NS, self._cork_expired)
+            self.timer = self.kernel.timers.add(monotonic_ns() + _CORK_NS, TCP_CORK, self)
         return len(data)
 
-    def _cork_expired(self) -> None:
+    def timer_due(self, kind: int, argument: int) -> None:
         self.timer = None
-        self.push()
+        if kind == TCP_CORK:
+            self.push()
 
     def push(self) -> None:
         """Send what was held back (tcp_push_pending_frames)."""

@@ -12,7 +12,7 @@ import os
 import select
 from typing import Final
 
-from cloche.arch.x86_64.registers import Registers
+from cloche.arch.registers import Registers
 from cloche.platform.interface import HostProcess, HostThread, Platform, swap_result
 
 MEMORY_BYTES: Final = 1 << 20

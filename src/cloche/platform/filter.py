@@ -7,6 +7,7 @@ because a guest can jump to any instruction of the stub (docs/design.md, I6).
 
 from typing import Final
 
+from cloche.arch.machine import AUDIT_ARCH
 from cloche.platform import _native
 
 RET_KILL_PROCESS: Final = 0x80000000
@@ -14,7 +15,6 @@ RET_TRAP: Final = 0x00030000
 RET_USER_NOTIF: Final = 0x7FC00000
 RET_ALLOW: Final = 0x7FFF0000
 
-_ARCH_X86_64: Final = 0xC000003E
 _X32_BIT: Final = 0x40000000
 
 _LD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -115,7 +115,7 @@ def build(is_direct: bool) -> list[int]:
     """
     p = _Program()
     p.load(_ARCH)
-    p.jump(_JEQ, _ARCH_X86_64, "", "trap")
+    p.jump(_JEQ, AUDIT_ARCH, "", "trap")
     p.load(_NR)
     p.jump(_JGE, _X32_BIT, "trap")
     p.load(_IP_HIGH)

@@ -17,8 +17,8 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.arch.x86_64.registers import REG_COUNT as REG_COUNT
-from cloche.arch.x86_64.registers import Registers as Registers
+from cloche.arch.registers import REG_COUNT as REG_COUNT
+from cloche.arch.registers import Registers as Registers
 
 # Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
 EV_NONE: Final = 0  # the timeout passed
@@ -70,6 +70,21 @@ def swap_result(operation: int, old: int, operand: int) -> int:
     if operation == SWAP_XOR:
         return (old ^ operand) & 0xFFFFFFFF
     return operand & 0xFFFFFFFF
+
+
+class Parking:
+    """Host threads that wait for a next task.  The host has them, so whoever limits tasks counts them, too."""
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.processes: dict[int, HostProcess] = {}  # by ident: those that have some, the first one longest
+
+    def release(self) -> bool:
+        """Let one of them exit; False if there is none."""
+        for process in self.processes.values():
+            process.release_parked()
+            return True
+        return False
 
 
 @trait
@@ -130,6 +145,9 @@ class HostProcess:
 
     def proceed(self) -> None:
         """The end of `pause`."""
+
+    def release_parked(self) -> None:
+        """Let one host thread exit of those that wait for a task; only while `Parking.processes` has the process."""
 
     def kill(self) -> None:
         """End it at once.  EV_PROCESS_DIED follows unless it was reported already."""
@@ -250,9 +268,10 @@ class HostThread:
     def wait_long(self) -> None:
         """A hint: the stopped thread will not be resumed soon."""
 
-    def park(self) -> bool:
+    def park(self, parking: "Parking") -> bool:
         """Give the stopped thread up without its end, for `queue_clone_thread` to use again; False if that cannot be:
-        then queue_exit, resume and discard.  Like `discard`, it is the last call."""
+        then queue_exit, resume and discard.  Like `discard`, it is the last call.  `parking` counts it until it is
+        used again, released, or its process is gone."""
         return False
 
     def queue_exit(self) -> None:

@@ -23,6 +23,7 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.arch.machine import MACHINE
 from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.interface import (
@@ -38,6 +39,7 @@ from cloche.platform.interface import (
     Event,
     HostProcess,
     HostThread,
+    Parking,
     Platform,
     Registers,
 )
@@ -95,6 +97,8 @@ class SystrapProcess(HostProcess):
         self.parked: list[
             tuple[int, int, int]
         ] = []  # host threads that wait for a task; CPU time they have had
+        self.parking: Parking | None = None  # who counts them
+        self.counted = 0  # of them
 
     def ident(self) -> int:
         return self._ident
@@ -183,8 +187,29 @@ class SystrapProcess(HostProcess):
         return True
 
     def kill(self) -> None:
+        self.count_parked(0)
         if not self.is_dead:
             _native.kill_process(self.handle)
+
+    def release_parked(self) -> None:
+        handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
+        self.count_parked(len(self.parked))
+        _native.unpark(handle)
+        _native.queue_op(handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+        _native.resume(handle)
+        _native.discard_thread(handle)
+
+    def count_parked(self, count: int) -> None:
+        """Tell `parking` how many host threads wait now."""
+        parking = self.parking
+        if parking is None:
+            return
+        parking.count += count - self.counted
+        self.counted = count
+        if count:
+            parking.processes[self._ident] = self
+        else:
+            parking.processes.pop(self._ident, None)
 
 
 class SystrapThread(HostThread):
@@ -288,6 +313,7 @@ class SystrapThread(HostThread):
             handle, user_ns, system_ns = process.parked[-1]
             _native.renew(handle, self.handle)
             process.parked.pop()
+            process.count_parked(len(process.parked))
             thread = SystrapThread(process, handle)
             thread.is_renewed = True
             thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
@@ -310,13 +336,14 @@ class SystrapThread(HostThread):
     def cancel_clone(self, born: HostThread) -> None:
         assert isinstance(born, SystrapThread)
         _native.cancel_ops(self.handle)
-        if not (born.is_renewed and born.park()):
+        parking = born._process.parking
+        if not (born.is_renewed and parking is not None and born.park(parking)):
             born.discard()
 
     def wait_long(self) -> None:
         _native.wait_long(self.handle)
 
-    def park(self) -> bool:
+    def park(self, parking: Parking) -> bool:
         """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
         process = self._process
         if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
@@ -330,6 +357,8 @@ class SystrapThread(HostThread):
         process.platform.remove_thread(self)
         process.thread_count -= 1
         process.parked.append((self.handle, used[0], used[1]))
+        process.parking = parking
+        process.count_parked(len(process.parked))
         return True
 
     def queue_exit(self) -> None:
@@ -789,6 +818,7 @@ class Systrap(Platform):
                     self._zygote = -1
                 return True
             process.is_dead = True
+            process.count_parked(0)
             if process.is_blank:
                 self._pool.remove(process)
                 process.main_thread().discard()
@@ -914,8 +944,10 @@ def _check_host() -> None:
     version = (int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or "0"))
     if version < (5, 14):
         raise OSError(errno.ENOSYS, f"Linux 5.14 or later is needed, this is {os.uname().release}")
-    if os.uname().machine != "x86_64":
-        raise OSError(errno.ENOSYS, f"the systrap platform needs x86_64, this is {os.uname().machine}")
+    if os.uname().machine != MACHINE.decode():
+        raise OSError(
+            errno.ENOSYS, f"this build is for {MACHINE.decode()}, the machine is {os.uname().machine}"
+        )
     if not _native.has_fsgsbase():
         raise OSError(errno.ENOSYS, "the processor or kernel lacks FSGSBASE")
 

@@ -10,7 +10,7 @@ from typing import Final
 from cloche.abi import errno as errno_names
 from cloche.abi.signal import NSIG
 from cloche.abi.signal import name as signal_symbol
-from cloche.arch.x86_64.syscalls import NAMES
+from cloche.arch.syscalls import NAMES
 from cloche.kernel.blocking import DEAD, RESUME
 from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
 

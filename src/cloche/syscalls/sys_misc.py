@@ -9,6 +9,7 @@ from cloche.abi.limits import MAX_RW_COUNT
 from cloche.abi.misc import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from cloche.abi.personality import PER_LINUX32, PER_MASK, UNAME26
 from cloche.abi.structs import pack_utsname
+from cloche.arch.machine import MACHINE
 from cloche.fs.proc_system import all_filesystems
 from cloche.kernel import uts
 from cloche.kernel.blocking import SLICE_NS, Blocked, TaskBase, next_slice
@@ -24,7 +25,7 @@ def sys_uname(task: Task, args: Args) -> int:
     """uname(2)."""
     names = task.ns.uts
     release = uts.UNAME26_RELEASE if task.personality & UNAME26 else uts.RELEASE
-    machine = b"i686" if task.personality & PER_MASK == PER_LINUX32 else uts.MACHINE
+    machine = b"i686" if task.personality & PER_MASK == PER_LINUX32 else MACHINE
     task.user_memory().write(
         to_u64(args.a0),
         pack_utsname(uts.SYSNAME, names.hostname, release, uts.VERSION, machine, names.domainname),

@@ -335,15 +335,10 @@ def sys_arch_prctl(task: Task, args: Args) -> int:
         if address >= TASK_SIZE_MAX:
             return -EPERM
         regs = task.thread.regs()
-        if code == pr.ARCH_SET_FS:
-            regs.fs_base = address
-        else:
-            regs.gs_base = address
+        regs.set_base(code, address)
         task.thread.set_regs(regs)
-    elif code == pr.ARCH_GET_FS:
-        mem.write_u64(address, task.thread.regs().fs_base)
-    elif code == pr.ARCH_GET_GS:
-        mem.write_u64(address, task.thread.regs().gs_base)
+    elif code == pr.ARCH_GET_FS or code == pr.ARCH_GET_GS:
+        mem.write_u64(address, task.thread.regs().base(code))
     elif code == pr.ARCH_GET_CPUID:
         return 1
     elif code == pr.ARCH_SET_CPUID:

@@ -39,7 +39,7 @@ from cloche.abi.structs import (
     unpack_stack_t,
     unpack_timespec,
 )
-from cloche.arch.x86_64.sigframe import AltStack
+from cloche.arch.sigframe import AltStack
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.delivery import set_altstack, sigreturn
 from cloche.kernel.killing import kill, signal_pid, signal_thread, tgkill
@@ -215,7 +215,7 @@ def sys_sigaltstack(task: Task, args: Args) -> int:
     """sigaltstack(2)."""
     mem = task.user_memory()
     now = AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
-    current_sp = task.thread.regs().rsp
+    current_sp = task.thread.regs().sp
     old = pack_stack_t(now.sp, now.state(current_sp) | (now.flags & SS_AUTODISARM), now.size)
     if args.a0:
         sp, flags, size = unpack_stack_t(mem.read(to_u64(args.a0), STACK_T_SIZE))

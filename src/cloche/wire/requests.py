@@ -16,6 +16,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     delete   container, is_forced                            -> {}
     events                                                   -> events "started", "oom", "ended" (container), for ever
     ping                                                     -> {}
+    file_…   what `wire.files` describes
     shutdown                                                 -> {}, and the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
 

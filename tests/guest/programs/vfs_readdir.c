@@ -66,6 +66,7 @@ int main(void)
         if (e->d_name[0] == 'f')
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
-    printf("left %d, rmdir %d\n", count("d"), rmdir("d"));
+    int left = count("d");
+    printf("left %d, rmdir %d\n", left, rmdir("d"));
     return 0;
 }

@@ -6,6 +6,7 @@ from cloche.abi.capability import CAP_SYS_PTRACE
 from cloche.abi.errno import EINVAL, EIO, ENOSPC, EPERM, LinuxError
 from cloche.abi.kcmp import PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_O_TRACESYSGOOD
 from cloche.abi.signal import SIGKILL, SIGTERM
+from cloche.arch import user
 from cloche.kernel import killing, signals
 from cloche.kernel.ptrace import attach, hooks, regs
 from cloche.kernel.ptrace.stops import DeathStop
@@ -63,7 +64,7 @@ def test_traceme_below_init_is_claimed_once(world: World) -> None:
 def test_registers_there_and_back(world: World) -> None:
     task = world.task
     raw = bytearray(regs.read_regs(task))
-    assert len(raw) == regs.USER_REGS_SIZE
+    assert len(raw) == user.GENERAL_SIZE
     for index in range(16):
         raw[8 * index : 8 * index + 8] = (0x1111 * (index + 1)).to_bytes(8, "little")
     regs.write_regs(task, bytes(raw))

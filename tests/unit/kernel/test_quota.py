@@ -1,7 +1,13 @@
 """The account of the sentry's memory, and timers' share of a turn."""
 
-from cloche.kernel.timers import TimerQueue
+from cloche.abi.time import CLOCK_MONOTONIC
+from cloche.boot.cpu_guard import CpuGuard
+from cloche.fs.timerfd import TimerFile
+from cloche.kernel import timers
+from cloche.kernel.task import Kernel
+from cloche.kernel.timers import TIMER_FILE
 from cloche.mm.quota import Quota
+from cloche.platform.fake import FakePlatform
 
 
 def test_room_is_asked_for_before_it_is_taken() -> None:
@@ -41,24 +47,34 @@ def test_garbage_is_collected_before_anything_is_refused() -> None:
 
 
 def test_timers_have_a_limit_in_each_turn() -> None:
-    queue = TimerQueue()
-    fired: list[int] = []
-    for number in range(10):
-        queue.add(number, lambda number=number: fired.append(number))  # type: ignore[misc]
-    queue.run_due(100, 4)
-    assert fired == [0, 1, 2, 3]
-    queue.run_due(100)
-    assert fired == list(range(10))
+    kernel = Kernel(FakePlatform(), 1)
+    files = [TimerFile(kernel, CLOCK_MONOTONIC, 0) for _ in range(10)]
+    for number, file in enumerate(files):
+        file.expires_ns = 1
+        kernel.timers.add(number, TIMER_FILE, file)
+    kernel.timers.run_due(100, 4)
+    assert [file.ticks for file in files] == [1] * 4 + [0] * 6
+    kernel.timers.run_due(100)
+    assert [file.ticks for file in files] == [1] * 10
 
 
 def test_a_timer_that_arms_itself_again_does_not_keep_the_turn() -> None:
-    queue = TimerQueue()
-    fired: list[int] = []
+    kernel = Kernel(FakePlatform(), 1)
+    CpuGuard(kernel, 1.0).start()
+    kernel.timers.run_due(1 << 62)
+    assert kernel.timers.next_deadline_ns() > 0
 
-    def again() -> None:
-        fired.append(0)
-        queue.add(0, again)
 
-    queue.add(0, again)
-    queue.run_due(100)
-    assert len(fired) == 1
+def test_each_kind_of_timer_has_a_name() -> None:
+    kinds = [value for name, value in vars(timers).items() if name.isupper() and isinstance(value, int)]
+    assert sorted(kinds) == sorted(timers.KIND_NAMES) == list(range(1, len(kinds) + 1))
+
+
+def test_a_cancelled_timer_tells_nobody() -> None:
+    kernel = Kernel(FakePlatform(), 1)
+    file = TimerFile(kernel, CLOCK_MONOTONIC, 0)
+    timer = kernel.timers.add(1, TIMER_FILE, file)
+    timer.cancel()
+    assert kernel.timers.next_deadline_ns() == -1 and not timer.is_pending()
+    kernel.timers.run_due(100)
+    assert file.ticks == 0

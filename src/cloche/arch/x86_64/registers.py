@@ -1,13 +1,20 @@
 """The general registers of a guest thread.
 
-Owns the order in which registers are copied; a platform fills and reads them.
+Owns the order in which registers are copied; a platform fills and reads them.  The kernel knows them by what they are
+for (`result`, `pc`, `sp`, arguments, ...), never by name: docs/design.md, "arch".
 """
 
 from typing import Final
 
+from cloche.abi.prctl import ARCH_GET_FS, ARCH_SET_FS
+
 # Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that a platform
 # may copy them in one go: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
 REG_COUNT: Final = 18
+
+_SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
+_FLAG_TRAP: Final = 0x100  # TF
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
 class Registers:
@@ -63,3 +70,68 @@ class Registers:
         self.eflags = other.eflags
         self.fs_base = other.fs_base
         self.gs_base = other.gs_base
+
+    @property
+    def result(self) -> int:
+        """What a system call returns, unsigned."""
+        return self.rax
+
+    @result.setter
+    def result(self, value: int) -> None:
+        self.rax = value & _MASK
+
+    @property
+    def pc(self) -> int:
+        """The address of the next instruction."""
+        return self.rip
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        self.rip = value
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer."""
+        return self.rsp
+
+    @sp.setter
+    def sp(self, value: int) -> None:
+        self.rsp = value
+
+    @property
+    def thread_pointer(self) -> int:
+        """Where thread-local storage is (CLONE_SETTLS)."""
+        return self.fs_base
+
+    @thread_pointer.setter
+    def thread_pointer(self, value: int) -> None:
+        self.fs_base = value
+
+    @property
+    def is_stepping(self) -> bool:
+        """Whether the thread traps after one instruction."""
+        return self.eflags & _FLAG_TRAP != 0
+
+    @is_stepping.setter
+    def is_stepping(self, value: bool) -> None:
+        self.eflags = self.eflags | _FLAG_TRAP if value else self.eflags & ~_FLAG_TRAP
+
+    def call_arguments(self) -> tuple[int, int, int, int, int, int]:
+        """The arguments of the system call that the registers are in (syscall(2)), unsigned."""
+        return self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9
+
+    def repeat_call(self, number: int) -> None:
+        """Have the system call instruction executed again, for call `number`."""
+        self.rax = number & _MASK
+        self.rip = (self.rip - _SYSCALL_BYTES) & _MASK
+
+    def base(self, code: int) -> int:
+        """The segment base that ARCH_GET_FS or ARCH_GET_GS of arch_prctl(2) asks for."""
+        return self.fs_base if code == ARCH_GET_FS else self.gs_base
+
+    def set_base(self, code: int, address: int) -> None:
+        """ARCH_SET_FS or ARCH_SET_GS of arch_prctl(2)."""
+        if code == ARCH_SET_FS:
+            self.fs_base = address
+        else:
+            self.gs_base = address

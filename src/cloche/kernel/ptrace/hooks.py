@@ -26,7 +26,6 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace import attach, watch
 from cloche.kernel.ptrace.notify import notify_death
 from cloche.kernel.ptrace.stops import (
-    FLAG_TRAP,
     MODE_EMULATE,
     MODE_STEP,
     MODE_SYSCALL,
@@ -87,7 +86,7 @@ class Hooks(Tracing):
         if tracee is not None and tracee.has_forced_tf:
             tracee.has_forced_tf = False
             regs = task.thread.regs()
-            regs.eflags &= ~FLAG_TRAP
+            regs.is_stepping = False
             task.thread.set_regs(regs)
 
     def departing(self, task: Task) -> None:
@@ -96,9 +95,9 @@ class Hooks(Tracing):
             if task.is_watching:
                 watch.remember(task)
             regs = task.thread.regs()
-            if not regs.eflags & FLAG_TRAP:
+            if not regs.is_stepping:
                 tracee.has_forced_tf = True
-                regs.eflags |= FLAG_TRAP
+                regs.is_stepping = True
                 task.thread.set_regs(regs)
 
     def stepped(self, task: Task, signo: int, code: int) -> bool:
@@ -109,15 +108,15 @@ class Hooks(Tracing):
         if not is_hit and tracee.mode & MODE_STEP:
             return False
         if is_hit:
-            rip = task.thread.regs().rip
-            force_signal(task, SigInfo(SIGTRAP, TRAP_HWBKPT, pack_siginfo_fault(SIGTRAP, TRAP_HWBKPT, rip)))
+            pc = task.thread.regs().pc
+            force_signal(task, SigInfo(SIGTRAP, TRAP_HWBKPT, pack_siginfo_fault(SIGTRAP, TRAP_HWBKPT, pc)))
         return True
 
     def returning(self, task: Task) -> int:
         if task.orig_rax < 0:
             return RESUME
         task.args.nr = task.orig_rax
-        return to_signed(task.thread.regs().rax)
+        return to_signed(task.thread.regs().result)
 
     # -- system calls ----------------------------------------------------------------------------------
     def syscall_entry(self, task: Task) -> bool:
@@ -136,8 +135,8 @@ class Hooks(Tracing):
             if tracee.mode & MODE_EMULATE:
                 self.departing(task)
             else:
-                rip = task.thread.regs().rip
-                force_signal(task, SigInfo(SIGTRAP, TRAP_BRKPT, pack_siginfo_fault(SIGTRAP, TRAP_BRKPT, rip)))
+                pc = task.thread.regs().pc
+                force_signal(task, SigInfo(SIGTRAP, TRAP_BRKPT, pack_siginfo_fault(SIGTRAP, TRAP_BRKPT, pc)))
             return False
         note_call(task, result, in_syscall=True)
         code = syscall_code(task)
@@ -148,7 +147,7 @@ class Hooks(Tracing):
         if not wants_event(task, PTRACE_EVENT_SECCOMP):
             return -ENOSYS
         regs = task.thread.regs()
-        regs.rax = -ENOSYS & _M64
+        regs.result = -ENOSYS & _M64
         task.thread.set_regs(regs)
         task.orig_rax = task.args.nr
         code = SIGTRAP | PTRACE_EVENT_SECCOMP << 8
@@ -349,11 +348,7 @@ class Hooks(Tracing):
 
 def drop_wait(task: Task, op: Blocked) -> None:
     """End a wait that will have no result."""
-    timer = task.deadline_timer
-    if timer is not None:
-        timer.cancel()
-        task.deadline_timer = None
-    task.has_deadline_timer = False
+    task.disarm_deadline()
     end_wait(task, op)
 
 

@@ -9,8 +9,10 @@ from typing import Final
 
 from cloche.abi import kcmp as pt
 from cloche.abi.errno import EFAULT, EINVAL, EIO, ESRCH, LinuxError
-from cloche.abi.seccomp import AUDIT_ARCH_X86_64
+from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.signal import ALL_SIGNALS, NSIG, SIGTRAP, UNBLOCKABLE
+from cloche.arch import user
+from cloche.arch.machine import AUDIT_ARCH
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.ptrace import attach, memory, regs
@@ -198,11 +200,11 @@ def _inspect(task: Task, request: int, target: Task, tracee: Tracee, addr: int, 
     elif request == pt.PTRACE_GETREGS:
         mem.write(data, regs.read_regs(target))
     elif request == pt.PTRACE_SETREGS:
-        regs.write_regs(target, mem.read(data, regs.USER_REGS_SIZE))
+        regs.write_regs(target, mem.read(data, user.GENERAL_SIZE))
     elif request == pt.PTRACE_GETFPREGS:
         mem.write(data, regs.read_fpregs(target))
     elif request == pt.PTRACE_SETFPREGS:
-        regs.write_fpregs(target, mem.read(data, regs.FPREGS_SIZE))
+        regs.write_fpregs(target, mem.read(data, user.FP_SIZE))
     elif request in (pt.PTRACE_GETREGSET, pt.PTRACE_SETREGSET):
         _register_set(task, target, addr & _M32, data, is_set=request == pt.PTRACE_SETREGSET)
     elif request in (pt.PTRACE_SETOPTIONS, pt.PTRACE_OLDSETOPTIONS):
@@ -303,7 +305,7 @@ def _syscall_info(task: Task, target: Task, tracee: Tracee, size: int, out_addr:
     rest = b""
     code = tracee.info.code if tracee.info is not None else 0
     if code == SIGTRAP | SYSGOOD or code == SIGTRAP | pt.PTRACE_EVENT_SECCOMP << 8:
-        values = (target.orig_rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9)
+        values = (target.orig_rax, *r.call_arguments())
         call = b"".join([(value & (1 << 64) - 1).to_bytes(8, "little") for value in values])
         if code != SIGTRAP | SYSGOOD:
             op = pt.PTRACE_SYSCALL_INFO_SECCOMP
@@ -312,9 +314,9 @@ def _syscall_info(task: Task, target: Task, tracee: Tracee, size: int, out_addr:
             op, rest = pt.PTRACE_SYSCALL_INFO_ENTRY, call
         else:
             op = pt.PTRACE_SYSCALL_INFO_EXIT
-            is_error = 1 if -4095 <= to_signed(r.rax) < 0 else 0
-            rest = r.rax.to_bytes(8, "little") + bytes([is_error])
-    raw = _SYSCALL_INFO.pack(op, AUDIT_ARCH_X86_64, r.rip, r.rsp) + rest
+            is_error = 1 if -4095 <= to_signed(r.result) < 0 else 0
+            rest = r.result.to_bytes(8, "little") + bytes([is_error])
+    raw = _SYSCALL_INFO.pack(op, AUDIT_ARCH, r.pc, r.sp) + rest
     task.user_memory().write(out_addr, raw[: max(0, size)])
     return len(raw)
 
@@ -323,15 +325,12 @@ def _arch_prctl(task: Task, target: Task, option: int, addr: int) -> int:
     """PTRACE_ARCH_PRCTL: the bases of fs and gs."""
     r = target.thread.regs()
     if option == ARCH_GET_FS or option == ARCH_GET_GS:
-        task.user_memory().write_u64(addr, r.fs_base if option == ARCH_GET_FS else r.gs_base)
+        task.user_memory().write_u64(addr, r.base(option))
         return 0
     if option != ARCH_SET_FS and option != ARCH_SET_GS:
         return -EINVAL
-    if addr >= regs.TASK_SIZE_MAX:
+    if addr >= TASK_SIZE_MAX:
         return -1  # EPERM
-    if option == ARCH_SET_FS:
-        r.fs_base = addr
-    else:
-        r.gs_base = addr
+    r.set_base(option, addr)
     target.thread.set_regs(r)
     return 0

@@ -20,7 +20,7 @@ from cloche.abi.kcmp import (
 )
 from cloche.abi.signal import CLD_STOPPED, CLD_TRAPPED, NSIG, SI_USER, SIGTRAP, sigbit
 from cloche.abi.structs import pack_siginfo_kill
-from cloche.arch.x86_64.syscalls import SYS_rt_sigreturn
+from cloche.arch.syscalls import SYS_rt_sigreturn
 from cloche.kernel.blocking import (
     BLOCKED,
     DEAD,
@@ -42,7 +42,6 @@ MODE_SYSCALL: Final = 1  # PTRACE_SYSCALL
 MODE_EMULATE: Final = 2  # PTRACE_SYSEMU
 MODE_STEP: Final = 4  # PTRACE_SINGLESTEP
 SYSGOOD: Final = 0x80
-FLAG_TRAP: Final = 0x100  # TF in eflags
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 
 _SETTLING: Final = 0  # its host thread carries out what the call has ordered
@@ -172,7 +171,7 @@ def note_call(task: Task, result: int, *, in_syscall: bool) -> None:
     task.orig_rax = task.args.nr
     if result != RESUME:
         regs = task.thread.regs()
-        regs.rax = result & _M64
+        regs.result = result & _M64
         task.thread.set_regs(regs)
 
 
@@ -199,17 +198,14 @@ class EntryStop(PtraceStop):
 
 
 def load_call(task: Task, *, is_skipped: bool) -> int:
-    """The call as the tracer has left it in the registers: DISPATCH, or what rax holds if there is none to make."""
+    """The call as the tracer has left it in the registers: DISPATCH, or, without a call to make, the result there."""
     regs, args = task.thread.regs(), task.args
     args.nr = task.orig_rax
     if is_skipped or args.nr == -1:
-        return to_signed(regs.rax)
-    args.a0 = to_signed(regs.rdi)
-    args.a1 = to_signed(regs.rsi)
-    args.a2 = to_signed(regs.rdx)
-    args.a3 = to_signed(regs.r10)
-    args.a4 = to_signed(regs.r8)
-    args.a5 = to_signed(regs.r9)
+        return to_signed(regs.result)
+    a0, a1, a2, a3, a4, a5 = regs.call_arguments()
+    args.a0, args.a1, args.a2 = to_signed(a0), to_signed(a1), to_signed(a2)
+    args.a3, args.a4, args.a5 = to_signed(a3), to_signed(a4), to_signed(a5)
     task.in_syscall = True
     return DISPATCH
 
@@ -320,7 +316,7 @@ def syscall_code(task: Task) -> int:
 def stop_at_entry(task: Task, *, is_emulated: bool) -> None:
     """A system-call-entry stop."""
     regs = task.thread.regs()
-    regs.rax = -ENOSYS & _M64
+    regs.result = -ENOSYS & _M64
     task.thread.set_regs(regs)
     task.orig_rax = task.args.nr
     code = syscall_code(task)

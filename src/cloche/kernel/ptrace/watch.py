@@ -87,12 +87,12 @@ def hits(task: Task) -> int:
     watches = parse(task.debug_regs, task.debug_regs[DR_CONTROL])
     if len(watches) != len(task.watched):
         return 0
-    rip = -1
+    pc = -1
     for at, watch in enumerate(watches):
         if watch.is_code:
-            if rip < 0:
-                rip = task.thread.regs().rip
-            is_hit = rip == watch.addr
+            if pc < 0:
+                pc = task.thread.regs().pc
+            is_hit = pc == watch.addr
         else:
             is_hit = process.read(watch.addr, watch.length) != task.watched[at]
         if is_hit:

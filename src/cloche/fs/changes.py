@@ -1,0 +1,268 @@
+"""What guests have changed in a private layer (`vfs.layers`), for `cloche diff` and `cloche apply`.
+
+Compares what a place shows with what is below it, name by name, in the order of git's trees (directories as if their
+names ended in a slash).  Only directories that somebody has looked into can hold changes, so the rest of a large tree
+costs nothing.  A walk is a generator that gives None now and then, so that whoever drives it can stop for a while (I8);
+guests may go on meanwhile.
+
+- A directory's own times are no change, nor are access times, link counts and names that were changed back.
+- A directory that is gone, or has come, is listed with all that it held, or holds.
+- What the start of the sandbox has made is no change until a guest changes it.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
+from cloche.fs.overlay import OverlayDir, OverlayFile, OverlayFs, list_names
+from cloche.fs.tmpfs import TmpfsDir
+from cloche.fs.tmpfs_inode import TmpfsInode
+from cloche.vfs.layers import Known, Layer
+from cloche.vfs.objects import Context, Dentry, FileDescription, Inode, Mount, Path
+
+ADDED: Final = "A"
+CHANGED: Final = "M"
+DELETED: Final = "D"
+KNOWN_BYTES: Final = 1 << 16  # of a file that the start has made, which are remembered
+_BREATH: Final = 64  # names between two pauses
+
+
+class Change:
+    """One difference; `inode` is what there is now, `base` what is below, `known` what the start had made."""
+
+    def __init__(self, kind: str, path: bytes, inode: Inode | None, base: Inode | None) -> None:
+        self.kind: str = kind
+        self.path: bytes = path  # absolute
+        self.inode: Inode | None = inode
+        self.base: Inode | None = base
+        self.known: Known | None = None
+
+    def has_new_data(self) -> bool:
+        """Whether the contents may be others than those below."""
+        inode = self.inode
+        if inode is None or inode.mode & S_IFMT != S_IFREG:
+            return False
+        return not (isinstance(inode, OverlayFile) and inode.is_below and inode.backing is self.base)
+
+
+class _Frame:
+    """A directory of the walk: names still to come, the next one last."""
+
+    def __init__(self, path: bytes, upper: TmpfsDir | None, below: list[Inode], *, is_in_place: bool) -> None:
+        self.path: bytes = path
+        self.upper: TmpfsDir | None = upper
+        self.below: list[Inode] = below
+        self.is_in_place: bool = is_in_place  # `upper` merges `below` by itself
+        self.names: list[bytes] = []
+        self.is_listed: bool = False
+
+
+def _differs(inode: Inode, base: Inode) -> bool:
+    if inode.mode != base.mode or inode.uid != base.uid or inode.gid != base.gid or inode.rdev != base.rdev:
+        return True
+    if isinstance(inode, TmpfsInode) and inode.xattrs is not None and inode.backing is not base:
+        return True
+    if inode.mode & S_IFMT == S_IFDIR:
+        return False
+    return inode.size != base.size or inode.mtime_ns != base.mtime_ns
+
+
+def _look(ctx: Context, below: list[Inode], name: bytes) -> Inode | None:
+    """A name in directories of lower layers."""
+    for each in below:
+        found = each.lookup(ctx, name)
+        if found is not None:
+            return found
+    return None
+
+
+class Changes:
+    """One walk."""
+
+    def __init__(self, ctx: Context, layer: Layer, wanted: list[bytes]) -> None:
+        """`wanted`: only what is at or below one of these; none: everything."""
+        self.ctx: Context = ctx
+        self.layer: Layer = layer
+        self.wanted: list[bytes] = wanted
+        self.seen: set[bytes] = set()  # known paths that are still there
+        self.stack: list[_Frame] = []
+
+    def walk(self) -> Iterator[Change | None]:
+        """All changes, parents first.  Raises LinuxError."""
+        root = self.layer.fs.root_inode
+        place = self.layer.place
+        if not isinstance(root, TmpfsDir):
+            if isinstance(root, TmpfsInode) and root.backing is not None and self._is_wanted(place):
+                yield from self._compare(place, root, root.backing)
+            return
+        base = root.backing
+        if base is not None and self._is_wanted(place):
+            yield from self._compare(place or b"/", root, base)
+        self.stack.append(_Frame(place, root, [], is_in_place=True))
+        while self.stack:
+            yield from self._step(self.stack[-1])
+        for path, known in self.layer.known.items():
+            if path not in self.seen and self._is_wanted(path):
+                change = Change(DELETED, path, None, None)
+                change.known = known
+                yield change
+
+    # -- which paths ---------------------------------------------------------------------------------------
+    def _is_wanted(self, path: bytes) -> bool:
+        if not self.wanted:
+            return True
+        for each in self.wanted:
+            if each == b"/" or path == each or path.startswith(each + b"/"):
+                return True
+        return False
+
+    def _leads_to_wanted(self, path: bytes) -> bool:
+        if self._is_wanted(path):
+            return True
+        for each in self.wanted:
+            if each.startswith(path + b"/"):
+                return True
+        return False
+
+    # -- the walk --------------------------------------------------------------------------------------------
+    def _names(self, frame: _Frame) -> list[bytes]:
+        """The names of both sides, sorted the other way round."""
+        ctx = self.ctx
+        keyed: dict[bytes, bytes] = {}  # key -> name
+        upper = frame.upper
+        if upper is not None:
+            rows = list(upper.entries.values()) if frame.is_in_place else upper.list_all(ctx)
+            for row in rows:
+                keyed[row.name + b"/" if row.kind == S_IFDIR >> 12 else row.name] = row.name
+            if frame.is_in_place and isinstance(upper, OverlayDir):
+                for name in upper.removed:
+                    if name not in upper.entries:
+                        keyed[name] = name
+        overlay = self.layer.fs
+        if isinstance(overlay, OverlayFs):
+            known = set(keyed.values())
+            for each in frame.below:
+                for name, _ino, kind in list_names(ctx, each, overlay):
+                    if name not in known:
+                        keyed[name + b"/" if kind == S_IFDIR >> 12 else name] = name
+        return [keyed[key] for key in sorted(keyed, reverse=True)]
+
+    def _step(self, frame: _Frame) -> Iterator[Change | None]:
+        if not frame.is_listed:
+            frame.is_listed = True
+            frame.names = self._names(frame)
+            yield None
+        names = frame.names
+        left = _BREATH
+        depth = len(self.stack)
+        while names:
+            yield from self._child(frame, names.pop())
+            if len(self.stack) != depth:
+                return  # below it first
+            left -= 1
+            if left == 0:
+                left = _BREATH
+                yield None
+        self.stack.pop()
+
+    def _child(self, frame: _Frame, name: bytes) -> Iterator[Change | None]:
+        ctx, upper = self.ctx, frame.upper
+        path = frame.path + b"/" + name
+        if not self._leads_to_wanted(path):
+            return
+        above: Inode | None = None
+        below: Inode | None = None
+        is_in_place = False
+        if upper is not None:
+            entry = upper.entries.get(name)
+            if entry is not None:
+                above = entry.inode if frame.is_in_place and entry.is_lower else upper.find(ctx, name)
+                is_in_place = frame.is_in_place and entry.is_lower
+                if is_in_place and not isinstance(above, TmpfsInode):
+                    return  # nobody has looked at it
+        if frame.is_in_place and isinstance(upper, OverlayDir):
+            if not is_in_place and name in upper.removed:
+                below = _look(ctx, upper.lowers, name)
+        else:
+            below = _look(ctx, frame.below, name)
+        if is_in_place and isinstance(above, TmpfsInode):
+            base = above.backing
+            if base is not None and above.is_changed and self._is_wanted(path):
+                yield from self._compare(path, above, base)
+            if isinstance(above, TmpfsDir):
+                self.stack.append(_Frame(path, above, [], is_in_place=True))
+            return
+        yield from self._differ(path, above, below)
+
+    def _differ(self, path: bytes, above: Inode | None, below: Inode | None) -> Iterator[Change | None]:
+        """What is at a path that is not the one that is below."""
+        is_wanted = self._is_wanted(path)
+        known = self.layer.known.get(path)
+        if known is not None and above is not None:
+            self.seen.add(path)
+        is_same_kind = above is not None and below is not None and above.is_dir() == below.is_dir()
+        if is_wanted and below is not None and not is_same_kind and known is None:
+            yield Change(DELETED, path, None, below)
+        if above is not None and is_wanted:
+            if known is not None:
+                yield from self._compare_known(path, above, known, below)
+            elif is_same_kind and below is not None:
+                yield from self._compare(path, above, below)
+            else:
+                yield Change(ADDED, path, above, None)
+        hidden = [below] if below is not None and below.is_dir() else []
+        if isinstance(above, TmpfsDir) or hidden:
+            upper = above if isinstance(above, TmpfsDir) else None
+            self.stack.append(_Frame(path, upper, hidden, is_in_place=False))
+
+    def _compare(self, path: bytes, inode: Inode, base: Inode) -> Iterator[Change | None]:
+        """The same kind of thing on both sides."""
+        known = self.layer.known.get(path)
+        if known is not None:
+            self.seen.add(path)
+            yield from self._compare_known(path, inode, known, base)
+            return
+        change = Change(CHANGED, path, inode, base)
+        if (
+            inode.is_dir()
+            and isinstance(inode, TmpfsInode)
+            and inode.backing is base
+            and inode.xattrs is not None
+        ):
+            yield change
+        elif _differs(inode, base):
+            yield change
+
+    def _compare_known(
+        self, path: bytes, inode: Inode, known: Known, base: Inode | None
+    ) -> Iterator[Change | None]:
+        if inode is known.inode:
+            if inode.ctime_ns == known.ctime_ns:
+                return
+            if inode.is_dir() and (inode.mode, inode.uid, inode.gid) == (known.mode, known.uid, known.gid):
+                return
+        change = Change(CHANGED, path, inode, base)
+        change.known = known
+        yield change
+
+
+def remember(ctx: Context, layer: Layer) -> None:
+    """All that there is now is the start's work.  Raises LinuxError."""
+    known: dict[bytes, Known] = {}
+    for change in Changes(ctx, layer, []).walk():
+        if change is None or change.inode is None:
+            continue
+        inode = change.inode
+        data: bytes | None = None
+        if inode.mode & S_IFMT == S_IFREG and inode.size <= KNOWN_BYTES:
+            file = open_inode(ctx, layer, inode)
+            data = file.read_bytes(ctx, 0, inode.size)
+            file.put()
+        known[change.path] = Known(inode, data)
+    layer.known = known
+
+
+def open_inode(ctx: Context, layer: Layer, inode: Inode) -> FileDescription:
+    """A file of a layer, open for reading whatever its name is, with one reference.  Raises LinuxError."""
+    mount = Mount(0, layer.fs, Dentry(b"", None, layer.fs.root_inode))  # guests may have unmounted theirs
+    return inode.open(ctx, Path(mount, Dentry(b"", None, inode)), 0).get()

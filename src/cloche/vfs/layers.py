@@ -1,0 +1,30 @@
+"""The private layers of a container: where what its guests write is kept, and what its own start has put there.
+
+`boot` makes the list; `fs.changes` tells what has happened since.
+"""
+
+from cloche.vfs.objects import FileSystem, Inode
+
+
+class Known:
+    """Something that the start has made, or found made: no change of the guests'."""
+
+    def __init__(self, inode: Inode, data: bytes | None) -> None:
+        self.inode: Inode = inode  # kept, so that no other can be taken for it
+        self.mode: int = inode.mode
+        self.uid: int = inode.uid
+        self.gid: int = inode.gid
+        self.size: int = inode.size
+        self.mtime_ns: int = inode.mtime_ns
+        self.ctime_ns: int = inode.ctime_ns
+        self.data: bytes | None = data  # of a short regular file
+
+
+class Layer:
+    """A file system with a private layer, or without anything below."""
+
+    def __init__(self, place: bytes, fs: FileSystem, *, is_volume: bool) -> None:
+        self.place: bytes = place  # where it was mounted; empty: the root
+        self.fs: FileSystem = fs
+        self.is_volume: bool = is_volume  # asked for with -v
+        self.known: dict[bytes, Known] = {}  # by path
