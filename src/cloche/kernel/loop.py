@@ -67,6 +67,7 @@ BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not ba
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _READS: Final = (0, 17, 19, 295, 327)  # read, pread64, readv, preadv, preadv2
 _READS_AT_POS: Final = (0, 19)
+_PROTECTS: Final = (10, 329)  # mprotect, pkey_mprotect
 _HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED)  # what a paused container has to wait with
 
 
@@ -527,7 +528,11 @@ def operations_done(kernel: Kernel, task: Task) -> None:
         leave_slowly(kernel, task, task.stop_result)
     elif task.is_running_ops:
         task.is_running_ops = False
-        task.make_ready()
+        op = task.blocked
+        if op is not None and op.has_slices:
+            task.queue_slice()
+        else:
+            task.make_ready()
 
 
 def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
@@ -543,13 +548,15 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         task.group.must_die = True
         do_group_exit(task.group, 9)  # past the point of no return
         return
-    if number == 9:
+    if number == 9 and op is None:
         address = task.thread.regs().result
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
-    elif number == 25:
+    elif number == 25 and op is None:
         task.mm.undo_mremap()
+    elif number in _PROTECTS:
+        task.mm.undo_protect(task.thread)
     elif number in _CLONES:
         fail_clone(kernel, task)
     if op is not None:
