@@ -33,9 +33,9 @@ from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.fs.tty import install as install_terminals
 from cloche.kernel import answers, itimers, signals
-from cloche.kernel.accounting import HOST_FACTS, HostFacts, host_facts
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.container import create_container
+from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.init import end_init, make_init
 from cloche.kernel.ptrace.hooks import install as install_ptrace
 from cloche.kernel.task import Container, Kernel, KernelContext
@@ -108,7 +108,7 @@ class Builder:
         self.kernel: Kernel = kernel
         self.spec: SandboxSpec = spec
         self.gofer: GoferClient | None = gofer
-        limit = storage_limit(spec, host_facts(kernel).memory_total)
+        limit = storage_limit(spec, kernel.facts.memory_total)
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         self.quota.reaper.begin = kernel.chores.append
         self.volumes: list[Mount] = []
@@ -273,18 +273,18 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     kernel = Kernel(platform, len(os.sched_getaffinity(0)))
     kernel.boot_mono_ns = monotonic_ns()
     kernel.boot_real_ns = time.time_ns()
-    kernel.extra[HOST_FACTS] = facts
+    kernel.facts = facts
     kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
         facts.hwcap,
         facts.hwcap2,
         facts.min_sigstack_bytes,
     )
-    kernel.vfork_done_hook = vfork_done
-    kernel.vfork_wake_hook = finish_vfork_wait
+    kernel.hooks.vfork_done = vfork_done
+    kernel.hooks.vfork_wake = finish_vfork_wait
     kernel.table = build_handlers(sys_ni)
     prefetch.install(platform)
     answers.install(kernel)
-    kernel.anon_fs = anon_fs(kernel)
+    anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)
     install_ptrace(kernel)
@@ -314,6 +314,8 @@ def remove_container(container: Container) -> None:
     users = [each for each in kernel.containers.values() if each.init is init]
     if init is not None and not init.has_guest_code and not users:
         end_init(init)
+    for part in ("commands", "memory"):
+        kernel.hooks.at_group_exit.pop(f"{part} of {container.ident}", None)
     root = container.root
     container.root = None
     container.layers = []

@@ -81,7 +81,7 @@ class ExecTable:
         self.answers: Answers = answers
         self.by_ident: dict[int, Exec] = {}
         self.by_pid: dict[int, Exec] = {}
-        kernel.group_exit_hooks.append(self.group_exits)
+        kernel.hooks.at_group_exit[f"commands of {container.ident}"] = self.group_exits
 
     # -- starting --------------------------------------------------------------------------------------
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:

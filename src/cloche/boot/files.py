@@ -38,7 +38,7 @@ from cloche.fs.changes import Change, Changes, open_inode
 from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
-from cloche.kernel.task import Container, Kernel, KernelContext
+from cloche.kernel.task import Container, FdWatcher, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.dcache import lookup_child
@@ -302,7 +302,7 @@ class Walker:
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
-class Stream(Chore):
+class Stream(Chore, FdWatcher):
     """One end of a client's stream, until all is sent or taken."""
 
     def __init__(self, table: "FileTable", ident: int, fd: int) -> None:
@@ -319,9 +319,9 @@ class Stream(Chore):
     def begin(self, events: int) -> None:
         """Watch the socket, which is ready for `events` when there is something to do.  Raises OSError."""
         self.events = events
-        self.token = self.kernel.watch_fd(self.sock.fileno(), events, self._on_ready)
+        self.token = self.kernel.watch_fd(self.sock.fileno(), events, self)
 
-    def _on_ready(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """There is something to do: in turns with everybody, and not to be told again meanwhile."""
         if not self.is_queued and not self.is_closed:
             self.is_queued = True

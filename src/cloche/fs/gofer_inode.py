@@ -31,7 +31,7 @@ from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
 from cloche.fs.text import open_text
-from cloche.mm.content import next_content_key
+from cloche.mm.content import CONTENT_KEYS
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -227,7 +227,7 @@ class GoferInode(Inode):
         self.openers: int = 0  # GoferFiles, not all of `users`: who may need the descriptors
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
-        self.content_key: int = next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
+        self.content_key: int = CONTENT_KEYS.next() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic
@@ -472,7 +472,7 @@ class GoferInode(Inode):
         While nobody had it open, the host may have given its number to a new file.
         """
         if self.content_key and self.ctime_ns != seen_ns:
-            self.content_key = next_content_key()
+            self.content_key = CONTENT_KEYS.next()
 
     def _open_with(self, ahead: list["GoferInode"]) -> int:
         """Open to read, and the next files of the directory with it: one question to the gofer for all."""

@@ -313,7 +313,7 @@ class Birth:
 
     def _give_pidfd(self, group: ThreadGroup) -> None:
         task = self.task
-        opener = task.kernel.pidfd_opener
+        opener = task.kernel.hooks.open_pidfd
         if opener is None:
             raise LinuxError(EINVAL)
         fd = opener(task, group)

@@ -514,7 +514,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
         if task.mm_user_ns.has_ids(inode.uid, inode.gid):
             break
         task.mm_user_ns = task.mm_user_ns.parent  # nobody there may look into it
-    for hook in task.kernel.exec_hooks:
+    for hook in task.kernel.hooks.at_exec.values():
         hook(task)
     if task.files.users > 1:
         task.files.users -= 1

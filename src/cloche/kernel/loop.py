@@ -205,9 +205,9 @@ def dispatch(kernel: Kernel, task: Task) -> None:
 def perform(kernel: Kernel, task: Task) -> None:
     """What follows a tracer's look at the call: filters, then the handler."""
     args = task.args
-    enter = kernel.trace_enter
-    if enter is not None:
-        enter(task, args)
+    entries = kernel.entry_observer
+    if entries is not None:
+        entries.entered(task, args)
     if task.seccomp_mode:
         verdict = check_seccomp(task)
         if verdict != ALLOWED:
@@ -284,9 +284,9 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             interrupt_blocked(kernel, task)
         return
     if result == DEAD:
-        trace = kernel.trace
-        if trace is not None:
-            trace(task, task.args, result)
+        observer = kernel.observer
+        if observer is not None:
+            observer.finished(task, task.args, result)
         return
     if result == DISPATCH:
         task.state = "R"
@@ -296,9 +296,9 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     if result == RETURN:
         leave_stop(kernel, task)
         return
-    trace = kernel.trace
-    if trace is not None:
-        trace(task, task.args, result)
+    observer = kernel.observer
+    if observer is not None:
+        observer.finished(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
     if (
@@ -455,9 +455,9 @@ def other_event(kernel: Kernel, event: Event) -> None:
     """Everything but a system call."""
     kind = event[0]
     if kind == EV_FD:
-        callback = kernel.fd_callbacks.get(event[2])
-        if callback is not None:
-            callback(event[3])
+        watcher = kernel.watchers.get(event[2])
+        if watcher is not None:
+            watcher.fd_ready(event[2], event[3])
         return
     if kind == EV_PROCESS_DIED:
         kernel.process_born(event[2])

@@ -145,7 +145,7 @@ def sys_mmap(task: Task, args: Args) -> int:
             if flags & MAP_GROWSDOWN:
                 return -EINVAL
             kernel = task.kernel
-            anon = kernel.anon_fs
+            anon = kernel.file_systems.anon
             backing = SharedAnonymous(
                 anon.dev if anon is not None else 1, kernel.alloc_anon_ino(), page_up(length)
             )

@@ -544,7 +544,7 @@ class ControlWriter:
 
     def put_pidfd(self, info: Incoming) -> None:
         """SCM_PIDFD: a descriptor of the sender's process, or why there is none."""
-        opener, group = self.task.kernel.pidfd_opener, info.pidfd_of
+        opener, group = self.task.kernel.hooks.open_pidfd, info.pidfd_of
         if self.left < CMSGHDR_SIZE + 4:
             info.flags |= MSG_CTRUNC
             return
