@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import LinuxError
+from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
@@ -33,6 +34,7 @@ EPOLLIN: Final = 1
 EPOLLOUT: Final = 4
 SOFTWARE: Final = "cloche sentry"
 _FAREWELL_S: Final = 2.0
+_ENDING: Final = (SIGHUP, SIGINT, SIGKILL, SIGTERM)
 
 Prepare = Callable[[Container, SandboxSpec], None]
 
@@ -350,7 +352,9 @@ class Control(Answers, FdWatcher):
         else:
             container = self._find(fields).container
             main = container.main
-            if scope == requests.ALL:
+            if main is None and scope == requests.PROCESS and signo in _ENDING:
+                containers.kill(container)  # idle: nobody inside could take it
+            elif scope == requests.ALL:
                 signal_all(container, signo)
             elif main is not None and scope == requests.PROCESS:
                 send_group_signal(self.kernel, main, signo)

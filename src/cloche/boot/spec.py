@@ -100,6 +100,7 @@ class SandboxSpec:
         self.nofile_limit: int = 1 << 20
         self.allows_suid: bool = False  # set-user-ID programs and file capabilities count
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
+        self.is_idle: bool = False  # with init: no first program; it waits for commands from outside
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []
 
@@ -116,7 +117,7 @@ _PLAIN_FIELDS: Final = (
     "argv", "cwd", "uid", "gid", "groups", "root_source", "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
-    "allows_suid", "capabilities", "has_init", "is_confined",
+    "allows_suid", "capabilities", "has_init", "is_idle", "is_confined",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
@@ -194,7 +195,7 @@ def from_fields(fields: Fields) -> SandboxSpec:
     for name in ("env", "mounts", "published"):
         rest.pop(name, None)
     _unpack(spec, _PLAIN_FIELDS, rest)
-    if not spec.argv:
+    if not spec.argv and not spec.is_idle:
         raise ProtocolError("no command")
     for pair in env:
         if not isinstance(pair, list) or len(pair) != 2:
