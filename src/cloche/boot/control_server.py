@@ -71,6 +71,7 @@ class ControlServer:
         self.clients: dict[int, Client] = {}  # by descriptor
         self.handed: dict[int, Handed] = {}  # by id at the sentry
         self.next_ident: int = requests.FIRST_ID
+        self.places: list[object] = []  # what of the host is where inside: no sentry can lie about it
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
         self.on_end_wanted: Callable[[], None] | None = None
         self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
@@ -152,6 +153,8 @@ class ControlServer:
             self._stop(client, message)
         elif name == requests.TIME:
             self._time(client, message)
+        elif name == files.MOUNTS:
+            self._send(client, protocol.reply(ident, {"mounts": self.places}))
         elif name in _HANDED_ON:
             self._hand_on(client, message)
         else:

@@ -229,3 +229,18 @@ def dump(spec: SandboxSpec) -> bytes:
 def load(data: bytes) -> SandboxSpec:
     """The inverse of `dump`.  Raises ProtocolError, CborError."""
     return from_fields(_row(decode(data)))
+
+
+def host_places(spec: SandboxSpec) -> list[object]:
+    """What is where inside, for the answer to `mounts` (`wire.files`): [place, host path, mode, is a file, is a volume,
+    shows only a part].
+    """
+    found: list[object] = []
+    if spec.root_source:
+        found.append([b"/", os.fsencode(spec.root_source), COW, False, False, False])
+    for each in spec.mounts:
+        if each.kind == HOST:
+            is_part = each.only is not None or each.is_public_only or bool(each.skeleton)
+            source = os.fsencode(each.source)
+            found.append([each.destination, source, each.mode, each.is_file, each.is_volume, is_part])
+    return found

@@ -18,6 +18,7 @@ _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
     "cp": "copy files into a sandbox that runs, or out of it",
+    "diff": "show what a sandbox has changed",
     "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",

@@ -15,7 +15,7 @@ from typing import Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess
-from cloche.boot.spec import SandboxSpec
+from cloche.boot.spec import SandboxSpec, host_places
 from cloche.cli.terminal import (
     ENDING,
     EXIT_INTERNAL,
@@ -151,6 +151,7 @@ class Monitor:
 
         self.record = record
         self.server = ControlServer(listener, sandbox)
+        self.server.places = host_places(self.spec)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
         """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""
