@@ -21,6 +21,7 @@ from cloche.fs.changes import remember
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
+from cloche.fs.gofer_client import GoferClient
 from cloche.fs.mountable import register_mountable
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.overlay import OverlayFs
@@ -61,7 +62,6 @@ from cloche.vfs.objects import (
     Mount,
     SetAttr,
 )
-from cloche.wire.gofer_client import GoferClient
 
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
@@ -123,7 +123,7 @@ class Builder:
         """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
         gofer = self.gofer
         assert gofer is not None
-        lower = GoferFs(gofer, index, self.kernel.alloc_dev(), is_shared=is_shared)
+        lower = GoferFs(gofer.worker(index), index, self.kernel.alloc_dev(), is_shared=is_shared)
         if mode == RO or mode == RW:
             return lower
         return OverlayFs(self.kernel.alloc_dev(), self.quota, [lower.root])
@@ -321,6 +321,8 @@ def remove_container(container: Container) -> None:
     container.layers = []
     if root is not None:
         release_namespace(root.mount_ns)
+    if container.storage is not None:
+        container.storage.close()
 
 
 def add_container(
@@ -344,8 +346,9 @@ def add_container(
         container.cpu_limit = spec.cpus
         container.cap_ceiling = spec.capabilities
         stack_of(container)
-        gofer = GoferClient(gofer_sock) if gofer_sock is not None else None
+        gofer = GoferClient(gofer_sock, kernel) if gofer_sock is not None else None
         if gofer is not None:
+            container.storage = gofer
             gofer.is_alone = _is_alone(kernel)
             gofer.fd_limit = DESCRIPTORS.limit
         builder = Builder(container, spec, gofer)

@@ -38,6 +38,7 @@ class MountSpec:
         self.gid: int = 0
         self.is_file: bool = False  # HOST: a file, mounted on a file
         self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
+        self.has_worker: bool = False  # its storage is not the system's: a process of its own serves it
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
         self.skeleton: str = (
@@ -110,6 +111,7 @@ SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
 
 _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
+    "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")

@@ -23,11 +23,13 @@ from cloche.kernel.blocking import (
     ERESTARTSYS,
     RESUME,
     RETURN,
+    Blocked,
     end_wait,
 )
 from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
+from cloche.kernel.host_wait import HostBlocked, HostWait
 from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
@@ -215,6 +217,8 @@ def perform(kernel: Kernel, task: Task) -> None:
             return
     table = kernel.table
     number = args.nr
+    waits = kernel.host_waits
+    waits.may_wait = True
     try:
         if 0 <= number < len(table):
             result = table[number](task, args)
@@ -223,8 +227,40 @@ def perform(kernel: Kernel, task: Task) -> None:
             result = -ENOSYS
     except LinuxError as error:
         result = -error.errno
+    except HostWait as wait:
+        result = wait_for_host(kernel, task, wait, None)
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
+    waits.may_wait = False
+    if waits.journal:
+        waits.end()
+    complete(kernel, task, result)
+
+
+def wait_for_host(kernel: Kernel, task: Task, wait: HostWait, inner: Blocked | None) -> int:
+    """A handler has asked what is not answered yet; BLOCKED."""
+    task.state = "D"
+    return kernel.host_waits.block(task, wait, inner)
+
+
+def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
+    """An answer has come: the call is made again, and finds it in its journal."""
+    if not op.is_due():
+        return
+    waits = kernel.host_waits
+    inner = op.inner
+    journal = op.take()
+    end_wait(task, op)
+    waits.begin(journal)
+    try:
+        result = inner.retry(task) if inner is not None else kernel.table[task.args.nr](task, task.args)
+    except LinuxError as error:
+        result = -error.errno
+    except HostWait as wait:
+        result = wait_for_host(kernel, task, wait, inner)
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        result = internal_error(kernel, task, failure)
+    waits.end()
     complete(kernel, task, result)
 
 
@@ -411,6 +447,11 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
     op = task.blocked
     if op is None:
         return
+    if isinstance(op, HostBlocked):
+        run_again(kernel, task, op)
+        return
+    if op.may_run_again:
+        kernel.host_waits.may_wait = True
     try:
         if task.is_late():
             task.deadline_timer = None
@@ -419,8 +460,16 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
             result = op.retry(task)
     except LinuxError as error:
         result = -error.errno
+    except HostWait as wait:
+        disarm_deadline(task)
+        if task.blocked is op:
+            end_wait(task, op)
+        complete(kernel, task, wait_for_host(kernel, task, wait, op))
+        return
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
+    if kernel.host_waits.journal or op.may_run_again:
+        kernel.host_waits.end()
     if result != BLOCKED:
         task.disarm_deadline()
         if task.blocked is op:

@@ -16,6 +16,7 @@ from cloche.kernel.blocking import TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.host_facts import HostFacts
+from cloche.kernel.host_wait import HostServer, HostWaits
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
@@ -424,7 +425,6 @@ class Task(TaskBase, TimerOwner):
         self.saved_sigmask: int = -1  # to restore when the call ends (sigsuspend, ppoll …); -1: none
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
-        self.is_kill_pending: bool = False
         self.altstack_addr: int = 0
         self.altstack_size: int = 0
         self.altstack_flags: int = 2  # SS_DISABLE
@@ -625,6 +625,7 @@ class Container:
         self.devpts: FileSystem | None = None
         self.layers: list[Layer] = []  # where what guests write is kept
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
+        self.storage: HostServer | None = None  # who serves it files of the host
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
         self.task_count: int = 0  # living threads, and processes that nobody has waited for
@@ -729,6 +730,7 @@ class Kernel(TimerOwner):
         # Who waits for the position of a file where a long read or write is under way.
         self.busy_positions: dict[FileDescription, WaitQueue] = {}
         self.chores: deque[Chore] = deque()
+        self.host_waits: HostWaits = HostWaits()
         self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304

@@ -219,6 +219,7 @@ class Submit(Blocked):
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
+        task.kernel.host_waits.commit()
         end_ns = monotonic_ns() + SLICE_NS
         while True:
             one = self.current
