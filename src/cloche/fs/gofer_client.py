@@ -23,7 +23,7 @@ from mypy_extensions import trait
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import FdWatcher, Kernel
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     KEEP_ID,
@@ -139,7 +139,7 @@ class Attached:
         self.is_writable: bool = is_writable
 
 
-class GoferClient(HostServer):
+class GoferClient(HostServer, FdWatcher):
     """A connection to a worker of the gofer."""
 
     def __init__(self, sock: socket.socket, kernel: Kernel | None = None) -> None:
@@ -390,12 +390,12 @@ class GoferClient(HostServer):
             kernel.unwatch_fd(self._sock.fileno(), self._token)
             self._token = 0
         elif self._token == 0:
-            self._token = kernel.watch_fd(self._sock.fileno(), events, self._on_ready)
+            self._token = kernel.watch_fd(self._sock.fileno(), events, self)
         else:
             kernel.rewatch_fd(self._sock.fileno(), self._token, events)
         self._events = events
 
-    def _on_ready(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """The socket has replies, or takes requests again."""
         if events & _EPOLLOUT:
             self._flush()

@@ -461,7 +461,7 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
     except LinuxError as error:
         result = -error.errno
     except HostWait as wait:
-        disarm_deadline(task)
+        task.disarm_deadline()
         if task.blocked is op:
             end_wait(task, op)
         complete(kernel, task, wait_for_host(kernel, task, wait, op))
