@@ -10,16 +10,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from cloche.sdk import commands
+from cloche.sdk import commands, files
 from cloche.sdk import core as sandboxes
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import drive_async
-from cloche.sdk.options import Mount, Options
-from cloche.sdk.results import CommandResult, Metrics, Output, ProcessInfo, SandboxInfo
+from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
+from cloche.sdk.options import Mount, Options, PathLike
+from cloche.sdk.results import CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
 from cloche.wire import requests
 
 OnText = Callable[[str], object]  # what it gives is awaited, if it can be
+LeftOut = list[str]
 
 
 class AsyncCommandHandle:
@@ -217,6 +219,120 @@ class AsyncPty:
         )
 
 
+class AsyncFiles:
+    """Files in a sandbox.
+
+    Paths are absolute inside, or relative to the directory that the sandbox was made with.  `user` acts with the
+    rights of another user than the sandbox's.
+    """
+
+    def __init__(self, core: SandboxCore) -> None:
+        self._core: SandboxCore = core
+
+    @overload
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["text"] = "text",
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> str: ...
+
+    @overload
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["bytes"],
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> bytes: ...
+
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["text", "bytes"] = "text",
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> str | bytes:
+        """A whole file.  What is not UTF-8 is not spoiled: it is an error unless bytes are asked for."""
+        data = await drive_async(files.read(self._core, path, user, max_bytes))
+        return data if format == "bytes" else files.as_text(data, path)
+
+    async def stream(self, path: PathLike, *, user: int | str | None = None) -> AsyncIterator[bytes]:
+        """A file, piece by piece, however large."""
+        contents = files.Contents(self._core, path, user)
+        try:
+            while True:
+                data = await drive_async(contents.next_piece())
+                if not data:
+                    return
+                yield data
+        finally:
+            contents.close()
+
+    async def write(
+        self, path: PathLike, data: Data, *, mode: int | None = None, user: int | str | None = None
+    ) -> FileInfo:
+        """Write a file: text, bytes, or a binary file object, which is read as there is room.
+
+        Directories above it are made.  The new contents are there as a whole or not at all.
+        """
+        return await drive_async(files.write(self._core, path, data, mode=mode, user=user))
+
+    async def write_files(
+        self, files_: Mapping[str, Data], *, mode: int | None = None, user: int | str | None = None
+    ) -> int:
+        """Write many files at once, given by path; how many."""
+        return await drive_async(files.write_files(self._core, files_, mode=mode, user=user))
+
+    async def list(
+        self,
+        path: PathLike,
+        *,
+        depth: int = 1,
+        user: int | str | None = None,
+        max_entries: int = MAX_ENTRIES,
+    ) -> list[FileInfo]:
+        """What a directory holds, and with `depth` the directories in it."""
+        return await drive_async(files.listing(self._core, path, depth, user, max_entries))
+
+    async def exists(self, path: PathLike, *, user: int | str | None = None) -> bool:
+        """Whether there is something at a path."""
+        return await drive_async(files.exists(self._core, path, user))
+
+    async def get_info(
+        self, path: PathLike, *, follow: bool = False, user: int | str | None = None
+    ) -> FileInfo:
+        """What a path is; `follow`: what a link at its end leads to."""
+        return await drive_async(files.get_info(self._core, path, user, follow=follow))
+
+    async def make_dir(self, path: PathLike, *, user: int | str | None = None) -> bool:
+        """Make a directory and those above it; False if it was there."""
+        return await drive_async(files.make_dir(self._core, path, user))
+
+    async def remove(self, path: PathLike, *, user: int | str | None = None) -> None:
+        """Remove a file, or a directory with all that is in it."""
+        await drive_async(files.remove(self._core, path, user))
+
+    async def rename(self, old: PathLike, new: PathLike, *, user: int | str | None = None) -> None:
+        """Give something another name, in place of what has that."""
+        await drive_async(files.rename(self._core, old, new, user))
+
+    async def upload(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
+        """Copy a file or a tree of the host, to be called `target` inside; what was left out, and why."""
+        return await drive_async(files.upload(self._core, source, target, user))
+
+    async def download(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
+        """Copy a file or a tree of the sandbox, to be called `target` on the host; what was left out, and why.
+
+        Nothing is written outside of `target`.  Symbolic links come as links; programs inside chose where they lead.
+        """
+        return await drive_async(files.download(self._core, source, target, user))
+
+
 class AsyncSandbox:
     """A sandbox.  Made by `create`, it ends with this object (`with`, `kill`), and with this process."""
 
@@ -225,6 +341,7 @@ class AsyncSandbox:
         self._core: SandboxCore = core
         self.commands: AsyncCommands = AsyncCommands(core)
         self.pty: AsyncPty = AsyncPty(core)
+        self.files: AsyncFiles = AsyncFiles(core)
 
     @classmethod
     async def create(
