@@ -109,8 +109,9 @@ def wanted_paths(paths: list[str]) -> list[bytes]:
 class Collector:
     """Turns records into items."""
 
-    def __init__(self, client: FileClient, wanted: list[bytes]) -> None:
+    def __init__(self, client: FileClient, wanted: list[bytes], *, drops_applied: bool = True) -> None:
         """Raises ControlError."""
+        self.drops_applied: bool = drops_applied
         self.client: FileClient = client
         self.wanted: list[bytes] = wanted
         self.places: dict[bytes, Place] = {place.inside: place for place in read_places(client)}
@@ -126,9 +127,11 @@ class Collector:
             if len(self.items) > MAX_CHANGES:
                 raise ControlError(f"more than {MAX_CHANGES} changes; name a PATH")
         self._pair_renames()
-        self._hide_directories()
         for item in self.items:
             _compare_with_host(item)
+        if self.drops_applied:
+            self._drop_applied()
+        self._hide_directories()
 
     def _take(self, record: Record, place: Place | None, pending: list[Item]) -> Place | None:
         if record.kind == files.LAYER:
@@ -171,6 +174,19 @@ class Collector:
             if item.kind != files.DELETED or item.is_dir() or item.path not in taken
         ]
 
+    def _drop_applied(self) -> None:
+        """What the host has already is no change any more.  Raises ControlError."""
+        doubtful = [item for item in self.items if _may_be_there(item)]
+        there = [item for item in doubtful if item.kind == files.DELETED or not _has_content(item)]
+        rest = {item.path: item for item in doubtful if item.kind != files.DELETED and _has_content(item)}
+        if rest:
+            paths = list(rest) if len(rest) <= files.MAX_PATHS else self.wanted
+            for item, new in contents_of(self.client, paths, rest):
+                if new is not None and new == _host_content(item):
+                    there.append(item)
+        gone = set(map(id, there))
+        self.items = [item for item in self.items if id(item) not in gone]
+
     def _hide_directories(self) -> None:
         """A directory that has come or gone shows only if nothing in it does."""
         after = b""
@@ -206,13 +222,64 @@ def _compare_with_host(item: Item) -> None:
         item.conflict = "the host has changed it, too"
 
 
+def _has_content(item: Item) -> bool:
+    return stat.S_IFMT(item.entry.mode) in (stat.S_IFREG, stat.S_IFLNK)
+
+
+def _may_be_there(item: Item) -> bool:
+    """Whether the host looks as if this had been done."""
+    place = item.place
+    if place is None or item.old is not None:
+        return False
+    if item.kind == files.DELETED:
+        return item.host is None and not item.conflict
+    try:
+        found = place.tree().stat(place.host_name(item.path))
+    except OSError:
+        return False
+    if found is None or (item.kind == RENAMED and item.host is not None):
+        return False
+    if item.is_dir():
+        return found.st_mode == item.entry.mode
+    if not item.conflict and item.kind != RENAMED:
+        return False  # it is as it was at first
+    if not _has_content(item):
+        return found.st_mode == item.entry.mode and found.st_rdev == item.entry.rdev
+    return found.st_mode == item.entry.mode and found.st_size == item.entry.size
+
+
+def _host_content(item: Item) -> bytes | None:
+    """What the host has at an item's path now, if it is a file or link that can be compared."""
+    place = item.place
+    if place is None:
+        return None
+    try:
+        tree, name = place.tree(), place.host_name(item.path)
+        found = tree.stat(name)
+        return None if found is None else read_host(tree, name, found, CONTENT_LIMIT)
+    except OSError:
+        return None
+
+
+def read_host(tree: HostTree, name: bytes, found: os.stat_result, limit: int) -> bytes | None:
+    """A file of the host, or where a link leads; None for anything else, or more than `limit`.  Raises OSError."""
+    if stat.S_ISLNK(found.st_mode):
+        fd, last = tree.parent(name)
+        return os.readlink(last, dir_fd=fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        return None
+    with open(tree.open_file(name), "rb") as file:
+        return file.read(limit)
+
+
 def is_same(found: os.stat_result, base: Base) -> bool:
     """Whether a file of the host is what the sandbox saw first."""
     if found.st_mode != base.mode:
         return False
     if stat.S_ISDIR(found.st_mode):
         return True
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (base.size, base.mtime_ns, base.ctime_ns)
+    # As rsync and make compare; ctime would tell of new names and of what was undone, too.
+    return (found.st_size, found.st_mtime_ns) == (base.size, base.mtime_ns)
 
 
 def old_content(item: Item, limit: int) -> bytes | None:
@@ -221,15 +288,7 @@ def old_content(item: Item, limit: int) -> bytes | None:
         return item.old
     if item.host is None or item.place is None or item.base is None:
         return None
-    name = item.place.host_name(item.old_path)
-    tree = item.place.tree()
-    if stat.S_ISLNK(item.host.st_mode):
-        fd, last = tree.parent(name)
-        return os.readlink(last, dir_fd=fd)
-    if not stat.S_ISREG(item.host.st_mode) or item.host.st_size > limit:
-        return None
-    with open(tree.open_file(name), "rb") as file:
-        return file.read(limit)
+    return read_host(item.place.tree(), item.place.host_name(item.old_path), item.host, limit)
 
 
 class Content:
@@ -255,18 +314,27 @@ class Content:
 
 def with_contents(collector: Collector) -> Iterator[tuple[Item, bytes | None]]:
     """Items that show, in order, each with what it is now (None: nothing to compare).  Raises ControlError."""
-    known = {(item.kind == files.DELETED, item.path): item for item in collector.items}
+    gone = {item.path: item for item in collector.items if item.kind == files.DELETED and item.is_shown}
+    known = {item.path: item for item in collector.items if item.kind != files.DELETED and item.is_shown}
+    return contents_of(collector.client, collector.wanted, known, gone)
+
+
+def contents_of(
+    client: FileClient, wanted: list[bytes], known: dict[bytes, Item], gone: dict[bytes, Item] | None = None
+) -> Iterator[tuple[Item, bytes | None]]:
+    """Of the items in `known` and `gone` by path, which are at or below `wanted`.  Raises ControlError."""
+    known, gone = dict(known), dict(gone or {})
     current: Content | None = None
     is_gone = False
-    for record in collector.client.changes(collector.wanted, CONTENT_LIMIT):
+    for record in client.changes(wanted, CONTENT_LIMIT):
         if record.kind == files.CHANGE or record.kind == files.LAYER:
             if current is not None:
                 yield current.item, _whole(current)
                 current = None
             is_gone = record.change == files.DELETED
         elif record.entry is not None:
-            item = known.pop((is_gone, record.entry.path), None)
-            if item is not None and item.is_shown:
+            item = (gone if is_gone else known).pop(record.entry.path, None)
+            if item is not None:
                 item.entry = record.entry
                 current = Content(item)
         elif current is not None and record.kind in (files.DATA, files.END):
