@@ -35,12 +35,13 @@ enum {
 
 /* boot/spawn.py has the same. */
 static const char KEEPER_CODE[] =
-	"import sys; sys.path[:0] = sys.argv[1:2]; sys.path += sys.argv[2:]; "
-	"from cloche.boot.keeper import main; main()";
+	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
+	"sys.path += sys.argv[2:]; from cloche.boot.keeper import main; main(now)";
 static const char COMMAND_CODE[] =
-	"import sys; sys.path[:0] = sys.argv[1:2]; sys.path += sys.argv[2:3]; del sys.argv[1:3]; "
-	"from cloche.cli.main import launched; launched()";
-static const char FOREIGN_CODE[] = "from cloche.cli.main import launched; launched()";
+	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
+	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import launched; launched(now)";
+static const char FOREIGN_CODE[] =
+	"import time; now = time.monotonic_ns(); from cloche.cli.main import launched; launched(now)";
 
 static char interpreter[PATH_MAX + 64];
 static char packages[PATH_MAX + 64];

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.cli.harness import run
+
 # Each of these was found in the start once, for one function.
 HEAVY = {
     "asyncio", "dataclasses", "decimal", "hashlib", "inspect", "json", "logging", "multiprocessing", "pathlib", "pickle",
@@ -52,3 +54,33 @@ def test_the_monitor_does_not_import_the_kernel(modules: set[str]) -> None:
         "cloche.boot.sentry",
     )
     assert sorted(name for name in modules if name.startswith(kernel)) == []
+
+
+PLAIN = """
+import sys
+from cloche.cli import main
+options = main.plain_options(["run", "-e", "A=1", "--memory", "512m", "--", "true"])
+assert options is not None
+print(" ".join(sys.modules))
+"""
+
+
+def test_an_ordinary_command_line_needs_no_argparse() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PLAIN], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "argparse" not in done.stdout.split() and "gettext" not in done.stdout.split()
+
+
+def test_the_steps_of_a_start_are_told() -> None:
+    done = run("true", options=("--timing",))
+    steps = [line.split("  ")[-1] for line in done.err.splitlines()]
+    assert done.status == 0 and steps[-1] == "command: all is gone", done.err
+    order = [
+        "command: request is sent",
+        "keeper: request is here",
+        "sentry: is confined",
+        "sentry: program is loaded",
+    ]
+    assert [step for step in steps if step in order] == order
+    assert len(run("true").err) == 0

@@ -35,8 +35,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "gofer": ["abi", "wire", "analyst.cache", "analyst.writers", *CONFINEMENT],
     "egress": ["abi", "wire", *CONFINEMENT],
     "runtime": ["abi", "wire", "platform.hostsys"],
-    # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
-    "sdk": ["abi", "wire", "runtime", "boot.spawn"],
+    "sdk": ["abi", "wire"],
     # The commands are thin: they start the servers and print what the parts know.
     "cli": [*SENTRY, "fs", "net", "syscalls", "boot", "wire", "gofer", "analyst", "egress", "runtime", "sdk"],
 }

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import LinuxError
-from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
@@ -23,9 +22,9 @@ from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
 from cloche.kernel.loop import resume_container
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
+from cloche.kernel.task import ENDED, Container, Kernel
 from cloche.net.published import publish
-from cloche.wire import files, protocol, requests
+from cloche.wire import files, protocol, requests, timing
 from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
 
@@ -34,7 +33,6 @@ EPOLLIN: Final = 1
 EPOLLOUT: Final = 4
 SOFTWARE: Final = "cloche sentry"
 _FAREWELL_S: Final = 2.0
-_ENDING: Final = (SIGHUP, SIGINT, SIGKILL, SIGTERM)
 
 Prepare = Callable[[Container, SandboxSpec], None]
 
@@ -55,7 +53,7 @@ class Served:
         self.is_finished: bool = False  # it has ended, and its output is out
 
 
-class Control(Answers, FdWatcher):
+class Control(Answers):
     """Takes requests and answers them."""
 
     def __init__(
@@ -74,9 +72,10 @@ class Control(Answers, FdWatcher):
         self.served: dict[str, Served] = {}
         self.listening: list[int] = []  # requests for events
         self.channel: Channel = Channel(sock, SOFTWARE)
-        self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self)
+        self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self.on_ready)
         self.is_writing: bool = False
-        kernel.hooks.container_ended = self.container_ended
+        kernel.container_ended = self.container_ended
+        kernel.container_event = self.tell
 
     # -- out -------------------------------------------------------------------------------------------
     def send(self, frame: bytes) -> None:
@@ -112,7 +111,7 @@ class Control(Answers, FdWatcher):
             self.event(ident, name, {"container": container.ident})
 
     # -- in --------------------------------------------------------------------------------------------
-    def fd_ready(self, token: int, events: int) -> None:
+    def on_ready(self, events: int) -> None:
         """Requests of the monitor, or its death."""
         if events & EPOLLOUT:
             self.channel.flush()
@@ -246,7 +245,7 @@ class Control(Answers, FdWatcher):
         given: dict[str, int] = {}
         for role, fd, owner in zip(roles, message.fds, owners, strict=True):
             given[role] = fd
-            remember_owner(self.kernel, fd, owner)
+            remember_owner(fd, owner)
         gofer = self.gofer
         if requests.GOFER in given:
             gofer = socket.socket(fileno=os.dup(given[requests.GOFER]))
@@ -265,6 +264,7 @@ class Control(Answers, FdWatcher):
         if self.broker is not None and spec.published:
             publish(container, self.broker)
             self.broker = None
+        timing.mark("sentry: container is made")
         self.reply(message.ident, {})
 
     def _shared(self, fields: Fields) -> tuple[Container | None, list[str]]:
@@ -292,7 +292,11 @@ class Control(Answers, FdWatcher):
         if failure is not None:
             self.fail(ident, failure.status, failure.text)
             return
-        self.reply(ident, {"pid": describe(container)["pid"]})
+        answer: Fields = {"pid": describe(container)["pid"]}
+        if served.spec.is_timed:
+            timing.mark("sentry: program is loaded")
+            answer["timing"] = timing.encode(timing.marks())
+        self.reply(ident, answer)
         self.tell(container, requests.STARTED)
 
     def _wait(self, ident: int, fields: Fields) -> None:
@@ -340,7 +344,7 @@ class Control(Answers, FdWatcher):
         for fd, owner in zip(
             message.fds, requests.take_owners(message.fields, len(message.fds)), strict=True
         ):
-            remember_owner(self.kernel, fd, owner)
+            remember_owner(fd, owner)
         fds, message.fds = message.fds, []
         served.execs.start(message.ident, request, fds)
 
@@ -352,9 +356,7 @@ class Control(Answers, FdWatcher):
         else:
             container = self._find(fields).container
             main = container.main
-            if main is None and scope == requests.PROCESS and signo in _ENDING:
-                containers.kill(container)  # idle: nobody inside could take it
-            elif scope == requests.ALL:
+            if scope == requests.ALL:
                 signal_all(container, signo)
             elif main is not None and scope == requests.PROCESS:
                 send_group_signal(self.kernel, main, signo)

@@ -15,7 +15,6 @@ Each part has a parent-death signal, so they end with the keeper.  It handles no
 the gofer imports the kernel, and the sentry does not import the gofer.
 """
 
-import gc
 import marshal
 import os
 import select
@@ -32,6 +31,7 @@ from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KEEPER_FD
 from cloche.boot.spec import HOST, RW, SandboxSpec, load
 from cloche.platform import hostsys
+from cloche.wire import timing
 from cloche.wire.keeper import DIED, FAILED, GONE, START, STARTED, RecordPlace
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ class Keeper:
         self.tell: socket.socket | None = None  # to it
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
-        self.asking: list[socket.socket] = []  # the analyst's sockets, until it is started
+        self.asking: socket.socket | None = None  # the analyst's socket, until it is started
         self.fds: dict[str, int] = {}  # what the monitor sent
         self.request: dict[str, Any] = {}
         self.has_monitor: bool = True
@@ -104,6 +104,7 @@ class Keeper:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 hear.close()
                 self.link.close()
+                timing.begin()
                 status = _middle(tell)
             except BaseException as failure:
                 sys.excepthook(type(failure), failure, failure.__traceback__)
@@ -114,6 +115,10 @@ class Keeper:
 
     def start(self) -> None:
         """Take the request and start everything.  Raises StartFailure, OSError, Abandoned."""
+        # While we wait: the sentry's process, which must not have it, exists.
+        import cloche.gofer.launch  # noqa: F401
+
+        timing.mark("keeper: gofer is imported")
         packet, ancillary, _flags, _address = self.link.recvmsg(
             64, socket.CMSG_SPACE(4 * _MAX_FDS), socket.MSG_CMSG_CLOEXEC
         )
@@ -123,16 +128,20 @@ class Keeper:
                 fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
         if packet != START or not fds:
             raise Abandoned
+        timing.mark("keeper: request is here")
         self.request = _read_request(fds[0])
         self.fds = dict(zip(self.request["names"], fds.tolist(), strict=True))
         os.environ.update(self.request["settings"])
         spec = load(self.request["spec"])
         self._start_servers(spec)
+        timing.mark("keeper: gofer is forked")
         self._serve_middle()
+        timing.mark("keeper: sentry is forked")
         if self.gofer is not None:
             self._await_gofer(self.gofer)
+            timing.mark("keeper: gofer serves")
         ports = [each.host_port for each in spec.published]
-        self.link.send(STARTED + marshal.dumps((self.sentry, ports)))
+        self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks())))
 
     def _start_servers(self, spec: SandboxSpec) -> None:
         """The gofer and the broker, if there is work for them.  Raises StartFailure."""
@@ -140,16 +149,13 @@ class Keeper:
 
         points = attach_points(spec)
         if points:
-            asking: list[socket.socket] = []
+            asking: socket.socket | None = None
             if spec.is_patching:
-                for _asker in range(1 + sum([point.has_worker for point in points])):
-                    answering, asker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                    self.asking.append(answering)
-                    asking.append(asker)
+                self.asking, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
             self.parts[self.gofer.pid] = "gofer"
-            for asker in asking:
-                asker.close()
+            if asking is not None:
+                asking.close()
         if spec.published:
             try:
                 self.broker = spawn_broker(spec.published, is_confined=spec.is_confined)
@@ -239,9 +245,9 @@ class Keeper:
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
         poller.register(self.link, select.POLLIN)
-        asking = [sock.fileno() for sock in self.asking]
-        for number in asking:
-            poller.register(number, select.POLLIN)
+        asking = self.asking.fileno() if self.asking is not None else -1
+        if asking >= 0:
+            poller.register(asking, select.POLLIN)
         self._reap()  # who died before we listened
         while self.sentry:
             for fd, _events in poller.poll():
@@ -250,12 +256,9 @@ class Keeper:
                     if not self.has_monitor:
                         poller.unregister(self.link)
                     self.end_sentry()
-                elif fd in asking:
-                    for number in asking:
-                        poller.unregister(number)
-                    asking = []
+                elif fd == asking:
+                    poller.unregister(asking)
                     self._start_analyst()
-                    break  # the others that were found may be these
                 else:
                     os.read(self.wake_read, 512)
                     self._reap()
@@ -267,10 +270,10 @@ class Keeper:
             light.leave()  # the decoder of instructions is others' code
         from cloche.analyst.serve import start_analyst
 
-        self.parts[start_analyst(self.asking)] = _ANALYST
-        for sock in self.asking:
-            sock.close()
-        self.asking = []
+        if self.asking is not None:
+            self.parts[start_analyst(self.asking)] = _ANALYST
+            self.asking.close()
+            self.asking = None
 
     def end_sentry(self) -> None:
         """Everything is to end: it starts with the sentry, with which every guest dies."""
@@ -313,7 +316,7 @@ class Keeper:
     def finish(self) -> None:
         """The sentry is gone, or never came: end the guests and the servers, remove what the monitor cannot."""
         self.end_sentry()
-        for sock in (self.tell, *self.asking):
+        for sock in (self.tell, self.asking):
             if sock is not None:
                 sock.close()
         for server in (self.gofer, self.broker):
@@ -379,7 +382,6 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
-            point.has_worker = mount.has_worker
             if mount.skeleton:
                 point.show_directories(mount.skeleton, mount.people)
             points.append(point)
@@ -390,6 +392,7 @@ def _middle(tell: socket.socket) -> int:
     """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
     from cloche.boot.sentry import sentry_main
 
+    timing.mark("sentry: kernel is imported")
     confine.detach_from_terminal()
     report = confine.Report()
     packet, ancillary, _flags, _address = tell.recvmsg(
@@ -425,9 +428,11 @@ def _middle(tell: socket.socket) -> int:
     return sentry_main(spec, files, ports, control, report, tell)
 
 
-def main() -> NoReturn:
-    """The process's whole life."""
+def main(now_ns: int) -> NoReturn:
+    """The process's whole life; its interpreter was ready at `now_ns`."""
     status = 0
+    timing.mark("keeper: interpreter is up", now_ns)
+    timing.mark("keeper: modules are imported")
     try:
         for signo in _IGNORED:
             signal.signal(signo, signal.SIG_IGN)
@@ -443,7 +448,6 @@ def main() -> NoReturn:
         hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
         keeper = Keeper(socket.socket(fileno=KEEPER_FD))
         keeper.prepare()
-        gc.collect()
         try:
             keeper.start()
             keeper.serve()

@@ -20,7 +20,7 @@ from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import HOST, SETTINGS, SandboxSpec, dump, to_fields
 from cloche.platform import hostsys
-from cloche.wire import protocol, requests
+from cloche.wire import protocol, requests, timing
 from cloche.wire.channel import Channel, Upstream
 from cloche.wire.keeper import (
     DIED,
@@ -31,7 +31,7 @@ from cloche.wire.keeper import (
     STARTED,
     RecordPlace,
 )
-from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_int, take_list
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 EXIT_INTERNAL: Final = 125
@@ -186,10 +186,12 @@ class Sandbox(Upstream):
             self._start(has_cpu_group=self.on_placing(self.sentry_pid))
         elif message.ident == _START:
             self.has_started = True
+            timing.add(timing.decode(take_list(message.fields, "timing", timing.MAX_MARKS)))
         elif message.ident == _PING and self.on_pong is not None:
             self.on_pong()
         elif message.ident == _WAIT:
             self.status = take_int(message.fields, "status", 0, 0, 0xFFFF)
+            timing.mark("command: program has ended")
             self.oom_kills = take_int(message.fields, "oom_kills", 0, 0, 1 << 62)
             self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
 
@@ -249,6 +251,7 @@ def launch(
     sandbox = Sandbox(keeper, ours)
     try:
         _send_request(spec, keeper.link, theirs, record, groups or [])
+        timing.mark("command: request is sent")
         theirs.close()
         sandbox.begin(spec, stdio)
         if may_wait is not None and not may_wait(keeper.link.fileno()):
@@ -258,7 +261,8 @@ def launch(
             raise LaunchError(message[2:].decode(errors="replace"), message[1])
         if message[:1] != STARTED:
             raise LaunchError("the keeper did not start")
-        sandbox.sentry_pid, ports = marshal.loads(message[1:])
+        sandbox.sentry_pid, ports, marks = marshal.loads(message[1:])
+        timing.add(marks)
     except (LaunchError, OSError):
         theirs.close()
         sandbox.kill()

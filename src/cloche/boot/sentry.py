@@ -18,14 +18,14 @@ from cloche.boot.control import SOFTWARE, Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import explain
-from cloche.kernel.host_facts import HostFacts
+from cloche.kernel.accounting import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.systrap import Systrap
 from cloche.syscalls.strace import install as install_strace
-from cloche.wire import protocol
+from cloche.wire import protocol, timing
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
 # The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
@@ -150,16 +150,19 @@ def _serve(
         if proc_fd >= 0:
             allowed.append((proc_fd, _READ_FILE))
         confine.deny_paths(report, allowed, may_signal=True)
+    timing.mark("sentry: is confined")
     hold_to_keeper(keeper)
     platform.start()
     host_bytes = facts.memory_total
     memory_guard.bound_sentry(
         platform.own_data_bytes(), spec.memory_bytes, storage_limit(spec, host_bytes), host_bytes
     )
+    timing.mark("sentry: platform has started")
     if spec.is_confined:
         confine.set_undumpable(report)
         seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None))
         report.in_force(confine.SECCOMP)
+    timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)
     kernel = assemble(platform, facts)
     kernel.is_patching = platform.is_patching()
@@ -171,6 +174,7 @@ def _serve(
         platform.set_meter(LIMIT_NS, strict_limit_ns())
     else:
         platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
+    timing.mark("sentry: kernel is assembled")
     try:
         run_loop(kernel)
     except StopLoop:

@@ -4,22 +4,19 @@ What is wrong with a command line is said in one line; the exit status is then 1
 itself.
 """
 
-import argparse
-import importlib
 import os
 import sys
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
-from cloche import __version__
+from cloche.cli.plain import PlainParser
+from cloche.wire import timing
 
 EXIT_INTERNAL: Final = 125
 
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
-    "apply": "make changes of a sandbox on the host",
     "cp": "copy files into a sandbox that runs, or out of it",
-    "diff": "show what a sandbox has changed",
     "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",
@@ -36,32 +33,6 @@ _VERBS: Final = {
 _GLOBAL_WITH_VALUE: Final = ("--root",)
 
 
-def help_formatter(*, prog: str) -> argparse.HelpFormatter:
-    """Help as wide as the terminal.
-
-    A parser asks for a formatter with each argument that it is given.  Told the width, that does not import `shutil`
-    and what it needs, which would take as long as the rest of this module.
-    """
-    try:
-        columns = int(os.environ.get("COLUMNS", "0"))
-    except ValueError:
-        columns = 0
-    if columns <= 0:
-        try:
-            columns = os.get_terminal_size(1).columns
-        except OSError:
-            columns = 80
-    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(EXIT_INTERNAL)
-
-
 def verb_index(words: list[str]) -> int:
     """Where the verb is: after the options that come before it."""
     at = 0
@@ -73,32 +44,12 @@ def verb_index(words: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run the verb; the exit status."""
     words = sys.argv[1:] if argv is None else argv
-    parser = Parser(
-        prog="cloche",
-        description="Run untrusted programs under a kernel of their own.",
-        allow_abbrev=False,
-        formatter_class=help_formatter,
-    )
-    parser.add_argument("--version", action="version", version=f"cloche {__version__}")
-    parser.add_argument("--root", default="", metavar="DIR", help="where the records of sandboxes are")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser, prog=parser.prog)
-    at = verb_index(words)
-    chosen = words[at] if at < len(words) else ""
-    for verb, text in _VERBS.items():
-        if verb != chosen and chosen in _VERBS:
-            continue  # it is neither run nor shown
-        sub = verbs.add_parser(
-            verb, help=text, description=text, allow_abbrev=False, formatter_class=help_formatter
-        )
-        if verb == chosen:
-            module = importlib.import_module(f"cloche.cli.{verb}")
-            module.add_arguments(sub)
-            sub.set_defaults(function=module.run)
-            if hasattr(module, "prepare_words"):
-                words = [*words[: at + 1], *module.prepare_words(sub, words[at + 1 :])]
-    options = parser.parse_args(words)
-    if options.verb is None:
-        parser.print_help(sys.stderr)
+    options = plain_options(words)
+    if options is None:
+        from cloche.cli.parser import parse
+
+        options = parse(words, _VERBS, verb_index(words))
+    if options is None:
         return EXIT_INTERNAL
     try:
         status: int = options.function(options)
@@ -112,6 +63,21 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def plain_options(words: list[str]) -> Any:
+    """The options of an ordinary `cloche run`; None: whatever it is, argparse shall read it."""
+    at = verb_index(words)
+    if words[at : at + 1] != ["run"] or at > 0 and (at != 2 or words[0] != "--root" or not words[1]):
+        return None
+    from cloche.cli import run
+
+    parser = PlainParser()
+    run.add_arguments(parser)
+    options = parser.parse(words[at + 1 :])
+    if options is not None:
+        options.root, options.verb, options.function = words[1] if at else "", "run", run.run
+    return options
+
+
 def entry() -> NoReturn:
     """The command itself.  It ends without taking the interpreter apart: that would cost as much as half the start."""
     status = main()
@@ -121,9 +87,11 @@ def entry() -> NoReturn:
     os._exit(status)
 
 
-def launched() -> NoReturn:
+def launched(now_ns: int) -> NoReturn:
     """The command as csrc/launcher starts it: what that has done comes before the words of the user."""
-    pid, link, _begun_ns = map(int, sys.argv[1:4])
+    pid, link, begun_ns = map(int, sys.argv[1:4])
+    timing.mark("command: launched", begun_ns)
+    timing.mark("command: interpreter is up", now_ns)
     sys.argv[:4] = ["cloche"]
     if link >= 0:
         from cloche.boot.spawn import adopt_keeper

@@ -1,8 +1,6 @@
 """Parts of command lines that several verbs understand."""
 
-import argparse
 import os
-import re
 import signal
 from typing import Final
 
@@ -11,8 +9,8 @@ from cloche.abi.capability import ALL_CAPS, CAP_NAMES
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+_UNITS: Final = {unit + suffix for unit in _SIZES for suffix in ("", "b", "ib")}
 _MAX_SIZE: Final = 1 << 62
-_ID: Final = re.compile(r"0*\d{1,10}", re.ASCII)
 # Longer than anybody waits, and still a number of milliseconds that poll(2) takes.
 MAX_SECONDS: Final = 2_000_000.0
 
@@ -23,10 +21,20 @@ class UsageError(Exception):
 
 def parse_size(text: str, what: str) -> int:
     """Bytes of "512m" and the like.  Raises UsageError."""
-    match = re.fullmatch(r"0*(\d{1,18})([bkmgt]?)(?:i?b)?", text.strip().lower(), re.ASCII)
-    if match is None or not 0 < int(match[1]) * _SIZES[match[2]] <= _MAX_SIZE:
+    word = text.strip().lower()
+    digits = word.rstrip("bkmgti")
+    unit = word[len(digits) :]
+    size = 0
+    if is_digits(digits, 18) and unit in _UNITS:
+        size = int(digits) * _SIZES[unit[:1] if unit not in ("b", "ib") else "b"]
+    if not 0 < size <= _MAX_SIZE:
         raise UsageError(f"{what}: {text!r} is not a size; write a number with k, m or g, e.g. 512m")
-    return int(match[1]) * _SIZES[match[2]]
+    return size
+
+
+def is_digits(text: str, count: int) -> bool:
+    """Whether it is a number of at most `count` digits, after zeros."""
+    return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= count
 
 
 def read_env_file(path: str) -> list[str]:
@@ -63,7 +71,7 @@ def env_items(items: list[str]) -> list[bytes]:
 def parse_user(text: str) -> tuple[int, int]:
     """UID[:GID].  Raises UsageError."""
     user, colon, group = text.partition(":")
-    if not _ID.fullmatch(user) or (colon and not _ID.fullmatch(group)):
+    if not is_digits(user, 10) or (colon and not is_digits(group, 10)):
         raise UsageError(f"-u {text}: write numeric ids, UID or UID:GID")
     uid = int(user)
     gid = int(group) if colon else uid
@@ -101,39 +109,13 @@ def _capability_mask(option: str, names: list[str]) -> tuple[int, bool]:
 
 def parse_signal(text: str) -> int:
     """A signal's number, or its name with or without SIG.  Raises UsageError."""
-    if re.fullmatch(r"\d{1,2}", text, re.ASCII) and 1 <= int(text) <= 64:
+    if is_digits(text, 2) and len(text) <= 2 and 1 <= int(text) <= 64:
         return int(text)
     name = text.upper().removeprefix("SIG")
     for known in signal.Signals:
         if known.name == "SIG" + name:
             return known.value
     base, plus, offset = name.partition("+")
-    if base == "RTMIN" and plus and re.fullmatch(r"\d{1,2}", offset, re.ASCII) and int(offset) <= 30:
+    if base == "RTMIN" and plus and is_digits(offset, 2) and len(offset) <= 2 and int(offset) <= 30:
         return 34 + int(offset)
     raise UsageError(f"{text} is no signal; write a name or a number up to 64")
-
-
-def options_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """The same words with options in front, for verbs that end in any number of arguments (argparse takes those in one
-    piece only).
-    """
-    with_value = {
-        name for action in parser._actions if action.nargs is None and action.const is None
-        for name in action.option_strings
-    }  # fmt: skip
-    found: list[str] = []
-    rest: list[str] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
-        if word == "--":
-            rest += words[at + 1 :]
-            break
-        if word.startswith("-") and word != "-":
-            count = 2 if word in with_value else 1
-            found += words[at : at + count]
-            at += count
-        else:
-            rest.append(word)
-            at += 1
-    return [*found, "--", *rest]

@@ -1,10 +1,8 @@
 """`cloche run`: run a command in a new sandbox and exit as it does."""
 
-import argparse
 import os
-import re
 import sys
-from typing import Final
+from typing import Any, Final
 
 from cloche.boot.launch import LaunchError
 from cloche.boot.spawn import drop_keeper, spawn_keeper
@@ -33,6 +31,7 @@ from cloche.cli.options import (
     read_env_file,
 )
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
+from cloche.wire import timing
 
 PIDS_MAX: Final = 1 << 22  # of Linux
 NOFILE_MAX: Final = 1 << 20
@@ -42,10 +41,13 @@ CPUS_MAX: Final = 4096
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
+    from cloche.cli.plain import PlainParser
     from cloche.runtime.records import Record
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
     """Declare the options of `cloche run`."""
     add = parser.add_argument
     add(
@@ -83,10 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hostname", default="cloche", help="host name inside")
     add(
         "--init",
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         default=True,
-        help="pid 1 is an init of the sandbox's own, which reaps orphans (the default); --no-init: the command",
+        help="pid 1 is an init of the sandbox's own, which reaps orphans (the default)",
     )
+    add("--no-init", dest="init", action="store_false", help="pid 1 is the command itself")
     add(
         "--allow-suid",
         action="store_true",
@@ -132,10 +135,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["debug", "info", "warning", "error"],
         help="what cloche itself says",
     )
-    add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG …]", help="what to run")
+    add("--timing", action="store_true", help="say when each step of the start was done, at the end")
+    add("command", nargs="...", metavar="-- COMMAND [ARG …]", help="what to run")
 
 
-def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def prepare_words(parser: "argparse.ArgumentParser", words: list[str]) -> list[str]:
     """A lone `--strace` takes no argument: the next word is another option or the command."""
     takes_value = {
         name
@@ -172,13 +176,14 @@ def parse_volume(text: str) -> MountSpec:
     mount.is_shared = mode != COW
     mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
-    mount.is_volume = mount.has_worker = True
+    mount.is_volume = True
     return mount
 
 
 def parse_publish(text: str) -> PublishSpec:
     """[HOSTIP:][HOSTPORT]:PORT[/tcp], an IPv6 address in brackets.  Raises UsageError."""
     import ipaddress
+    import re
 
     body, slash, protocol = text.partition("/")
     if slash and protocol != "tcp":
@@ -207,13 +212,25 @@ def announce(published: list[PublishSpec], level: str) -> None:
             print(f"cloche: {host}:{spec.host_port} leads to port {spec.port}", file=sys.stderr)
 
 
+def is_host_name(text: str) -> bool:
+    """Letters, digits, dots and hyphens, neither of these at an end, at most 64."""
+    plain = text.replace(".", "").replace("-", "")
+    return (
+        plain.isascii()
+        and plain.isalnum()
+        and len(text) <= 64
+        and not text.startswith((".", "-"))
+        and not text.endswith((".", "-"))
+    )
+
+
 def _apply_env(spec: SandboxSpec, items: list[str]) -> None:
     for item in env_items(items):
         key, _equals, value = item.partition(b"=")
         spec.env[key] = value
 
 
-def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
+def make_spec(options: Any) -> tuple[SandboxSpec, str]:
     """The sandbox that the options ask for, and a warning or an empty string.  Raises UsageError."""
     command = list(options.command)
     if command and command[0] == "--":
@@ -226,7 +243,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     if options.user:
         spec.uid, spec.gid = parse_user(options.user)
         spec.groups = []
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", options.hostname):
+    if not is_host_name(options.hostname):
         raise UsageError(f"--hostname {options.hostname}: letters, digits, dots and hyphens, at most 64")
     spec.hostname = options.hostname.encode()
     name, home = host_user(spec.uid)
@@ -276,6 +293,7 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     spec.allows_suid = options.allow_suid
     spec.is_patching = options.patch
     spec.platform, spec.mm_mode, spec.log_level = options.platform, options.mm, options.log_level
+    spec.is_timed = options.timing
     spec.has_terminal = options.tty
     spec.is_interactive = options.interactive
     if options.cpus is not None:
@@ -302,14 +320,16 @@ def make_spec(options: argparse.Namespace) -> tuple[SandboxSpec, str]:
     return spec, warning
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Any) -> int:
     """The verb.  The exit status."""
+    timing.mark("command: options are read")
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
     # Already now: it gets ready meanwhile.  Without a terminal to return to, the monitor is another process than this.
     keeper = None if options.detach else spawn_keeper()
     drop_keeper()
     try:
         spec, warning = make_spec(options)
+        timing.mark("command: view is made")
         record = None
         if options.name is not None or options.detach:
             from cloche.runtime.records import RecordError
@@ -338,10 +358,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"cloche: {text or failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
     announce(spec.published, spec.log_level)
-    return monitor.supervise(sandbox)
+    status = monitor.supervise(sandbox)
+    if options.timing:
+        timing.mark("command: all is gone")
+        print(timing.table(timing.marks()[0][1]), file=sys.stderr)
+    return status
 
 
-def make_record(options: argparse.Namespace, spec: SandboxSpec) -> "Record":
+def make_record(options: Any, spec: SandboxSpec) -> "Record":
     """The record of a sandbox with a name.  Raises RecordError."""
     from cloche.runtime.records import State, Store, new_name
 

@@ -24,22 +24,22 @@ class AnonInode(Inode):
 
 def anon_fs(kernel: Kernel) -> FileSystem:
     """The file system of anonymous inodes, made at first use."""
-    fs = kernel.file_systems.anon
+    fs = kernel.anon_fs
     if fs is None:
         fs = FileSystem("anon_inodefs", ANON_INODE_FS_MAGIC, kernel.alloc_dev())
-        kernel.file_systems.anon = fs
+        kernel.anon_fs = fs
     return fs
 
 
 def anon_inode(kernel: Kernel) -> Inode:
     """The shared anonymous inode."""
-    found = kernel.file_systems.anon_inode
+    found = kernel.extra.get("anon_inode")
     if isinstance(found, AnonInode):
         return found
     inode = AnonInode(anon_fs(kernel), kernel.alloc_anon_ino(), 0o600)
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now
-    kernel.file_systems.anon_inode = inode
+    kernel.extra["anon_inode"] = inode
     return inode
 
 

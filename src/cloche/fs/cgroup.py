@@ -13,6 +13,7 @@ from cloche.kernel.task import Container, Kernel, container_of
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir
 
+CGROUP: Final = "cgroup2"  # key in kernel.extra
 CPU_PERIOD_US: Final = 100_000
 
 
@@ -101,11 +102,11 @@ _LIVE: Final = (
 
 def cgroup_fs(kernel: Kernel) -> FileSystem:
     """The sandbox's cgroup2, built at the first call."""
-    known = kernel.file_systems.cgroup
+    known = kernel.extra.get(CGROUP)
     if isinstance(known, PseudoFs):
         return known
     fs = PseudoFs("cgroup2", CGROUP2_SUPER_MAGIC, kernel.alloc_dev())
-    kernel.file_systems.cgroup = fs
+    kernel.extra[CGROUP] = fs
     root = StaticDir(fs, 0o555, ino=1)
     for name in (*_LIVE, *_FIXED):
         root.add(name.encode(), CgroupFile(fs, name))

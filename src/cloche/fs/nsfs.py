@@ -46,6 +46,7 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
     b"user": 0x10000000,
     b"uts": 0x04000000,
 }
+_NAME: Final = "nsfs"  # in kernel.extra
 
 
 class NamespaceInode(Inode):
@@ -202,11 +203,11 @@ def _install(task: Task, inode: NamespaceInode) -> int:
 
 def nsfs(kernel: Kernel) -> FileSystem:
     """The file system of namespaces, made at first use."""
-    found = kernel.file_systems.namespace
-    if found is not None:
+    found = kernel.extra.get(_NAME)
+    if isinstance(found, FileSystem):
         return found
     made = FileSystem("nsfs", NSFS_MAGIC, kernel.alloc_dev())
-    kernel.file_systems.namespace = made
+    kernel.extra[_NAME] = made
     return made
 
 

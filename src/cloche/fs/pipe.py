@@ -396,11 +396,11 @@ class PipeInode(MemoryAttrInode):
 
 def pipe_fs(kernel: Kernel) -> FileSystem:
     """pipefs, made at first use."""
-    found = kernel.file_systems.pipe
-    if found is not None:
+    found = kernel.extra.get("pipefs")
+    if isinstance(found, FileSystem):
         return found
     fs = FileSystem("pipefs", PIPEFS_MAGIC, kernel.alloc_dev())
-    kernel.file_systems.pipe = fs
+    kernel.extra["pipefs"] = fs
     return fs
 
 

@@ -12,15 +12,14 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import ETOOMANYREFS, LinuxError
-from cloche.kernel.parts import FlyingFiles
 from cloche.kernel.task import Kernel, Task
-from cloche.kernel.timers import COLLECT_SOCKETS, Timer, monotonic_ns
+from cloche.kernel.timers import COLLECT_SOCKETS, Timer, TimerOwner, monotonic_ns
 from cloche.vfs.objects import Context, FileDescription
 
 _DELAY_NS: Final = 100_000_000
 
 
-class Flights(FlyingFiles):
+class Flights(TimerOwner):
     """All files in flight of a sandbox."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -40,11 +39,11 @@ class Flights(FlyingFiles):
 
 def flights(kernel: Kernel) -> Flights:
     """The sandbox's one table."""
-    found = kernel.flying_files
+    found = kernel.extra.get("scm_flights")
     if isinstance(found, Flights):
         return found
     made = Flights(kernel)
-    kernel.flying_files = made
+    kernel.extra["scm_flights"] = made
     return made
 
 

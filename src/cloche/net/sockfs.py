@@ -20,11 +20,11 @@ class SocketInode(MemoryAttrInode):
 
 def sockfs(kernel: Kernel) -> FileSystem:
     """The file system of sockets, made at first use."""
-    found = kernel.file_systems.socket
-    if found is not None:
+    found = kernel.extra.get("sockfs")
+    if isinstance(found, FileSystem):
         return found
     fs = FileSystem("sockfs", SOCKFS_MAGIC, kernel.alloc_dev())
-    kernel.file_systems.socket = fs
+    kernel.extra["sockfs"] = fs
     return fs
 
 

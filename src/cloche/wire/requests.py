@@ -4,7 +4,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
 
     create   spec, descriptors (their roles), owners         -> {}
              share (kinds of namespaces), share_with (a container)
-    start    container                                       -> pid
+    start    container                                       -> pid, timing (if its spec asks for that)
     exec     container, an ExecRequest, its descriptors      -> event "started" (pid), then status; detached: pid
     signal   container or exec (the id of that request), signal, scope   -> {}
     resize   container or exec, rows, columns                -> {}
@@ -19,7 +19,6 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     file_…   what `wire.files` describes
     shutdown                                                 -> {}, and the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
-    time     limit_ms (monitors only; from now on, 0: none, without it: only asked)   -> left_ms (0: no limit)
 
 Fields are checked here, whatever side reads them; each function raises ProtocolError.
 """
@@ -58,7 +57,6 @@ EVENTS: Final = "events"
 PING: Final = "ping"
 SHUTDOWN: Final = "shutdown"
 STOP: Final = "stop"
-TIME: Final = "time"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.
 QUIET: Final = 5  # whose answers nobody looks at
@@ -72,8 +70,7 @@ ENDED: Final = "ended"
 PROCESS: Final = "process"
 FOREGROUND: Final = "foreground"  # the process group that the keyboard reaches
 ALL: Final = "all"  # every process of the container
-SESSION: Final = "session"  # of a command: all that has not left its session
-SCOPES: Final = (PROCESS, FOREGROUND, ALL, SESSION)
+SCOPES: Final = (PROCESS, FOREGROUND, ALL)
 
 # Roles of descriptors.
 STREAMS: Final = ("stdin", "stdout", "stderr")
