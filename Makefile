@@ -2,12 +2,13 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build docs fmt lint types test check bench clean
+.PHONY: help venv native build docs fmt lint types test check bench clean wheel
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
 	@echo "native  rebuild the stub and the C extensions in place"
 	@echo "build   build a compiled wheel into dist/"
+	@echo "wheel   build manylinux wheels for the CPythons of this machine into dist/, and try them without a compiler"
 	@echo "docs    write docs/compat.md from the table of system calls"
 	@echo "fmt     format the sources"
 	@echo "lint    style and unused code"
@@ -25,6 +26,9 @@ native:
 
 build:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+wheel:
+	python3 tools/wheels.py
 
 docs:
 	$(PYTHON) -m cloche.cli.main syscalls --format markdown > docs/compat.md

@@ -34,7 +34,9 @@ def main() -> int:
         return run_tests(python, name, sys.argv[1:])
     # The platform's tests want a process without other threads: no workers.  The others only start processes.
     alone = run_twice(python, f"{name}-alone", ["tests/unit", "tests/security", "tests/style", "tests/leak"])
-    side_by_side = run_twice(python, f"{name}-parallel", ["-n", "auto", "tests/guest", "tests/cli"])
+    side_by_side = run_twice(
+        python, f"{name}-parallel", ["-n", "auto", "tests/guest", "tests/cli", "tests/sdk"]
+    )
     applications = run_twice(python, f"{name}-apps", ["-n", "2", "tests/apps"])
     return alone or side_by_side or applications
 

@@ -561,12 +561,30 @@ static bool ops_pending(struct prc *p)
 
 #include "hold.h"
 
+static void close_gifts(struct hop *h)
+{
+    while (h->gift_count)
+        close(h->gifts[--h->gift_count]);
+}
+
+/* Close our duplicates of descriptors in an operation that was carried out, or will not be. */
+static void close_duplicates(struct hop *h)
+{
+    close_gifts(h);
+    if (h->fd >= 0) {
+        close(h->fd);
+        h->fd = -1;
+    }
+}
+
 /* The thread has come back from what was ordered, or is gone. */
 static void clear_queue(struct thr *t)
 {
     if (t->holds & OWNS_COMING)
         settle(t);
     t->holds = 0;
+    for (int i = t->matched; i < t->op_count; i++)
+        close_duplicates(&t->ops[i]); /* the guest has skipped them */
     t->op_count = t->sent = t->matched = t->round_start = t->must_match = 0;
     t->clone_at = -1;
     if (t->rec_count)
@@ -576,21 +594,11 @@ static void clear_queue(struct thr *t)
     t->data_used = 0;
 }
 
-/* Close our duplicates of descriptors in operations that were not carried out, and stop unborn children. */
-static void close_gifts(struct hop *h)
-{
-    while (h->gift_count)
-        close(h->gifts[--h->gift_count]);
-}
-
+/* Give up operations, those from `from` on were not carried out: stop unborn children. */
 static void drop_ops(struct thr *t, int from)
 {
     for (int i = 0; i < t->op_count; i++) {
-        close_gifts(&t->ops[i]);
-        if (t->ops[i].fd >= 0) {
-            close(t->ops[i].fd);
-            t->ops[i].fd = -1;
-        }
+        close_duplicates(&t->ops[i]);
         struct thr *child = child_of(&t->ops[i]);
         if (i >= from && child)
             run_remove(child);

@@ -199,11 +199,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
     if (!h->gift_count && send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
         return;
     t->matched = i + 1;
-    close_gifts(h);
-    if (h->fd >= 0) {
-        close(h->fd);
-        h->fd = -1;
-    }
+    close_duplicates(h);
     if (h->op.nr == SYS_clone && h->op.args[0] & CLONE_VM) {
         born->born = true;
     } else if (h->op.nr == SYS_clone) {

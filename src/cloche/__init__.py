@@ -1,3 +1,21 @@
-"""cloche: an application kernel that runs untrusted programs under a Linux interface of its own."""
+"""cloche: an application kernel that runs untrusted programs under a Linux interface of its own.
+
+`Sandbox` and `AsyncSandbox` are the SDK (`cloche.sdk`), imported when they are first asked for: the processes of a
+sandbox import this package, too, and need none of it.
+"""
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.sdk import AsyncSandbox, Sandbox
+
+__all__ = ["AsyncSandbox", "Sandbox", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("AsyncSandbox", "Sandbox"):
+        from cloche import sdk
+
+        return getattr(sdk, name)
+    raise AttributeError(f"module 'cloche' has no attribute {name!r}")

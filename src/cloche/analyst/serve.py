@@ -84,7 +84,7 @@ def spawn_analyst(*, cache_base: str | None = None, is_confined: bool = True) ->
     `cache_base` stands for $XDG_CACHE_HOME; the empty string turns the cache off.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = _fork(theirs, cache_base, is_confined=is_confined, says_hello=True)
+    pid = _fork([theirs], cache_base, is_confined=is_confined, says_hello=True)
     theirs.close()
     try:
         hello = ours.recv(65536)
@@ -97,12 +97,12 @@ def spawn_analyst(*, cache_base: str | None = None, is_confined: bool = True) ->
     return AnalystProcess(pid, ours, confine.Report.decode(hello[1:]))
 
 
-def start_analyst(sock: socket.socket, *, is_confined: bool = True) -> int:
-    """Fork an analyst that serves `sock`, on which requests may wait already; its pid."""
-    return _fork(sock, None, is_confined=is_confined, says_hello=False)
+def start_analyst(socks: list[socket.socket], *, is_confined: bool = True) -> int:
+    """Fork an analyst that serves these, on which requests may wait already; its pid."""
+    return _fork(socks, None, is_confined=is_confined, says_hello=False)
 
 
-def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
+def _fork(socks: list[socket.socket], cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
     if sys.stderr is not None:
         sys.stderr.flush()
     parent = os.getpid()
@@ -110,7 +110,7 @@ def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, say
     if pid == 0:
         status = EXIT_START
         try:
-            status = _run(sock, cache_base, parent, is_confined=is_confined, says_hello=says_hello)
+            status = _run(socks, cache_base, parent, is_confined=is_confined, says_hello=says_hello)
         except BaseException as failure:
             if sys.stderr is not None:  # None: closed when the interpreter started
                 sys.stderr.write("cloche analyst: ")
@@ -121,7 +121,7 @@ def _fork(sock: socket.socket, cache_base: str | None, *, is_confined: bool, say
 
 
 def _run(
-    sock: socket.socket, cache_base: str | None, parent: int, *, is_confined: bool, says_hello: bool
+    socks: list[socket.socket], cache_base: str | None, parent: int, *, is_confined: bool, says_hello: bool
 ) -> int:
     """The child: prepare, say hello if that is wanted, serve.  The exit status."""
     # Here, so that whoever imports this module for its client pays nothing for the decoder.
@@ -133,7 +133,7 @@ def _run(
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    confine.close_all_but([0, 1, 2, sock.fileno()])
+    confine.close_all_but([0, 1, 2, *[sock.fileno() for sock in socks]])
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
@@ -144,7 +144,7 @@ def _run(
     cache_fd = -1 if cache_base == "" else cache.open_cache(cache_base)
     # Held, because an empty root has no /proc.
     proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    server = Server(sock, cache_fd, proc_fd, is_confined=is_confined)
+    server = Server(socks, cache_fd, proc_fd, is_confined=is_confined)
     gc.collect()
     gc.freeze()
     if is_confined:
@@ -155,7 +155,7 @@ def _run(
         seccomp.install(analyst_policy())
         report.in_force(confine.SECCOMP)
     if says_hello:
-        sock.send(b"+" + report.encode()[:65000])
+        socks[0].send(b"+" + report.encode()[:65000])
     return server.serve()
 
 

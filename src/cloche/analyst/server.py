@@ -8,6 +8,7 @@ another's in the cache.  The server checks the worker's header, then copies the 
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import stat
@@ -61,45 +62,58 @@ class Answer:
 
 
 class Server:
-    """Serves one socket; `cache_fd` is -1 without a cache, `proc_fd` this process's /proc/self/fd."""
+    """Serves sockets, each of one asker; `cache_fd` is -1 without a cache, `proc_fd` is our /proc/self/fd."""
 
-    def __init__(self, sock: socket.socket, cache_fd: int, proc_fd: int, *, is_confined: bool) -> None:
-        self._sock: socket.socket = sock
+    def __init__(self, socks: list[socket.socket], cache_fd: int, proc_fd: int, *, is_confined: bool) -> None:
+        self._socks: dict[int, socket.socket] = {sock.fileno(): sock for sock in socks}
         self._cache_fd: int = cache_fd
         self._proc_fd: int = proc_fd
         self._is_confined: bool = is_confined
         self._bytes_stored: int = _TRIM_EVERY_BYTES  # since the cache was last trimmed; trim at the first
 
     def serve(self) -> int:
-        """Answer requests until the other side goes.  The exit status."""
-        while True:
-            try:
-                request = receive_request(self._sock)
-            except ProtocolError as refusal:
-                log(str(refusal))
-                return EXIT_PROTOCOL
-            except ConnectionResetError:
-                request = None
-            if request is None:
-                return 0
-            fd = -1
-            flags = 0
-            try:
-                answer = self._answer(request)
-                fd = answer.fd
-                status = DONE if fd >= 0 else NO_SITES
-                flags = answer.flags
-            except OSError as error:
-                status = -(error.errno or EIO)
-            finally:
-                os.close(request.fd)
-            try:
-                send_reply(self._sock, request.number, status, flags, fd)
-            except (BrokenPipeError, ConnectionResetError):
-                return 0
-            finally:
-                if fd >= 0:
-                    os.close(fd)
+        """Answer requests until all askers have gone.  The exit status."""
+        poller = select.poll()
+        for number in self._socks:
+            poller.register(number, select.POLLIN)
+        while self._socks:
+            for number, _events in poller.poll():
+                sock = self._socks[number]
+                try:
+                    is_there = self._serve_one(sock)
+                except ProtocolError as refusal:
+                    log(str(refusal))
+                    return EXIT_PROTOCOL
+                except (BrokenPipeError, ConnectionResetError):
+                    is_there = False
+                if not is_there:
+                    poller.unregister(number)
+                    del self._socks[number]
+                    sock.close()
+        return 0
+
+    def _serve_one(self, sock: socket.socket) -> bool:
+        """Answer one request; False if the asker has gone.  Raises ProtocolError, OSError."""
+        request = receive_request(sock)
+        if request is None:
+            return False
+        fd = -1
+        flags = 0
+        try:
+            answer = self._answer(request)
+            fd = answer.fd
+            status = DONE if fd >= 0 else NO_SITES
+            flags = answer.flags
+        except OSError as error:
+            status = -(error.errno or EIO)
+        finally:
+            os.close(request.fd)
+        try:
+            send_reply(sock, request.number, status, flags, fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return True
 
     def _answer(self, request: Request) -> Answer:
         """The text of a file as it is now.  Raises OSError."""
@@ -169,7 +183,7 @@ class Server:
         if pid == 0:
             status = WORKER_FAILED
             try:
-                for other in (self._sock.fileno(), self._cache_fd, self._proc_fd):
+                for other in (*self._socks, self._cache_fd, self._proc_fd):
                     if other >= 0:
                         os.close(other)
                 limit_worker(is_confined=self._is_confined)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import LinuxError
+from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
@@ -22,7 +23,7 @@ from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
 from cloche.kernel.loop import resume_container
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import ENDED, Container, Kernel
+from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
 from cloche.net.published import publish
 from cloche.wire import files, protocol, requests, timing
 from cloche.wire.channel import Channel
@@ -33,6 +34,7 @@ EPOLLIN: Final = 1
 EPOLLOUT: Final = 4
 SOFTWARE: Final = "cloche sentry"
 _FAREWELL_S: Final = 2.0
+_ENDING: Final = (SIGHUP, SIGINT, SIGKILL, SIGTERM)
 
 Prepare = Callable[[Container, SandboxSpec], None]
 
@@ -53,7 +55,7 @@ class Served:
         self.is_finished: bool = False  # it has ended, and its output is out
 
 
-class Control(Answers):
+class Control(Answers, FdWatcher):
     """Takes requests and answers them."""
 
     def __init__(
@@ -72,10 +74,9 @@ class Control(Answers):
         self.served: dict[str, Served] = {}
         self.listening: list[int] = []  # requests for events
         self.channel: Channel = Channel(sock, SOFTWARE)
-        self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self.on_ready)
+        self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self)
         self.is_writing: bool = False
-        kernel.container_ended = self.container_ended
-        kernel.container_event = self.tell
+        kernel.hooks.container_ended = self.container_ended
 
     # -- out -------------------------------------------------------------------------------------------
     def send(self, frame: bytes) -> None:
@@ -111,7 +112,7 @@ class Control(Answers):
             self.event(ident, name, {"container": container.ident})
 
     # -- in --------------------------------------------------------------------------------------------
-    def on_ready(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """Requests of the monitor, or its death."""
         if events & EPOLLOUT:
             self.channel.flush()
@@ -245,7 +246,7 @@ class Control(Answers):
         given: dict[str, int] = {}
         for role, fd, owner in zip(roles, message.fds, owners, strict=True):
             given[role] = fd
-            remember_owner(fd, owner)
+            remember_owner(self.kernel, fd, owner)
         gofer = self.gofer
         if requests.GOFER in given:
             gofer = socket.socket(fileno=os.dup(given[requests.GOFER]))
@@ -344,7 +345,7 @@ class Control(Answers):
         for fd, owner in zip(
             message.fds, requests.take_owners(message.fields, len(message.fds)), strict=True
         ):
-            remember_owner(fd, owner)
+            remember_owner(self.kernel, fd, owner)
         fds, message.fds = message.fds, []
         served.execs.start(message.ident, request, fds)
 
@@ -356,7 +357,9 @@ class Control(Answers):
         else:
             container = self._find(fields).container
             main = container.main
-            if scope == requests.ALL:
+            if main is None and scope == requests.PROCESS and signo in _ENDING:
+                containers.kill(container)  # idle: nobody inside could take it
+            elif scope == requests.ALL:
                 signal_all(container, signo)
             elif main is not None and scope == requests.PROCESS:
                 send_group_signal(self.kernel, main, signo)

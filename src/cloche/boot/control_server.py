@@ -30,6 +30,7 @@ _PEER: Final = Struct("3i")  # struct ucred
 # A socket of each client, and what it has sent but the sentry not taken.
 _DESCRIPTORS: Final = (MAX_CLIENTS + 64) * 4
 _MAX_STOP_MS: Final = 1_000_000_000
+_MAX_LIMIT_MS: Final = 2_000_000_000
 # What clients may ask of the sentry; the monitor alone creates, starts and ends.
 _HANDED_ON: Final = (
     *(requests.EXEC, requests.SIGNAL, requests.RESIZE, requests.PS, requests.STATS, requests.LIST),
@@ -70,8 +71,10 @@ class ControlServer:
         self.clients: dict[int, Client] = {}  # by descriptor
         self.handed: dict[int, Handed] = {}  # by id at the sentry
         self.next_ident: int = requests.FIRST_ID
+        self.places: list[object] = []  # what of the host is where inside: no sentry can lie about it
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
         self.on_end_wanted: Callable[[], None] | None = None
+        self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
         sandbox.on_message = self.on_message
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -148,6 +151,10 @@ class ControlServer:
             client.waiting.append(ident)
         elif name == requests.STOP:
             self._stop(client, message)
+        elif name == requests.TIME:
+            self._time(client, message)
+        elif name == files.MOUNTS:
+            self._send(client, protocol.reply(ident, {"mounts": self.places}))
         elif name in _HANDED_ON:
             self._hand_on(client, message)
         else:
@@ -160,6 +167,15 @@ class ControlServer:
         if patience_s > 0:
             self.sandbox.ask(requests.QUIET, requests.SIGNAL, {"signal": signal.SIGTERM})
             self._end_is_wanted()
+
+    def _time(self, client: Client, message: Message) -> None:
+        """How long the sandbox has yet to live, after the change that is asked for.  Raises ProtocolError."""
+        now = time.monotonic()
+        if "limit_ms" in message.fields:
+            limit_s = take_int(message.fields, "limit_ms", 0, 0, _MAX_LIMIT_MS) / 1000
+            self.deadline_s = now + limit_s if limit_s > 0 else -1.0
+        left_ms = max(int((self.deadline_s - now) * 1000), 1) if self.deadline_s >= 0 else 0
+        self._send(client, protocol.reply(message.ident, {"left_ms": left_ms}))
 
     def _end_is_wanted(self) -> None:
         if self.on_end_wanted is not None:

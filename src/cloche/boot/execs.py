@@ -81,7 +81,7 @@ class ExecTable:
         self.answers: Answers = answers
         self.by_ident: dict[int, Exec] = {}
         self.by_pid: dict[int, Exec] = {}
-        kernel.group_exit_hooks.append(self.group_exits)
+        kernel.hooks.at_group_exit[f"commands of {container.ident}"] = self.group_exits
 
     # -- starting --------------------------------------------------------------------------------------
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
@@ -208,6 +208,9 @@ class ExecTable:
         if scope == requests.PROCESS:
             send_group_signal(self.kernel, group, signo)
             return
+        if scope == requests.SESSION:
+            self._signal_session(group, signo)
+            return
         pgrp = group.pgrp
         if entry.bridge is not None and entry.bridge.tty.foreground is not None:
             pgrp = entry.bridge.tty.foreground
@@ -220,11 +223,11 @@ class ExecTable:
         entry = self.by_ident.get(ident)
         if entry is not None and entry.group is not None and not entry.is_detached:
             entry.is_abandoned = True
-            self._end_session(entry, entry.group, SIGKILL)
+            if entry.bridge is not None:
+                entry.bridge.hang_up()
+            self._signal_session(entry.group, SIGKILL)
 
-    def _end_session(self, entry: Exec, group: ThreadGroup, signo: int) -> None:
-        if entry.bridge is not None:
-            entry.bridge.hang_up()
+    def _signal_session(self, group: ThreadGroup, signo: int) -> None:
         for member in list(self.kernel.groups.values()):
             session = member.session()
             if session is None or session.sid != group.tgid:

@@ -38,7 +38,7 @@ from cloche.fs.changes import Change, Changes, open_inode
 from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
-from cloche.kernel.task import Container, Kernel, KernelContext
+from cloche.kernel.task import Container, FdWatcher, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.dcache import lookup_child
@@ -131,10 +131,8 @@ def contents(ctx: Context, file: FileDescription, size: int) -> Iterator[bytes]:
     yield wire.pack_end(size if size > 0 else offset)
 
 
-def change_records(
-    ctx: Context, layers: list[Layer], wanted: list[bytes], *, has_data: bool
-) -> Iterator[bytes]:
-    """What guests have changed; an empty record after work without any."""
+def change_records(ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int) -> Iterator[bytes]:
+    """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
     for layer in layers:
         yield wire.pack([wire.LAYER, layer.place or b"/"])
         try:
@@ -142,13 +140,13 @@ def change_records(
                 if change is None:
                     yield b""
                 else:
-                    yield from _change(ctx, layer, change, has_data=has_data)
+                    yield from _change(ctx, layer, change, limit)
         except LinuxError as error:
             yield wire.pack_error(layer.place or b"/", error.errno)
     yield wire.pack([wire.DONE])
 
 
-def _change(ctx: Context, layer: Layer, change: Change, *, has_data: bool) -> Iterator[bytes]:
+def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Iterator[bytes]:
     """CHANGE, its entry, its contents."""
     inode, known, below = change.inode, change.known, change.base
     base: Base | None = None
@@ -179,7 +177,7 @@ def _change(ctx: Context, layer: Layer, change: Change, *, has_data: bool) -> It
                 add_xattrs(ctx, entry, inode)
             if inode.backing is not None and inode.backing is not below:
                 origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF
-        if has_data and inode is not None and change.has_new_data():
+        if entry.size <= limit and inode is not None and change.has_new_data():
             file = open_inode(ctx, layer, inode)
     except LinuxError as error:
         yield wire.pack_error(change.path, error.errno)
@@ -302,7 +300,7 @@ class Walker:
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
-class Stream(Chore):
+class Stream(Chore, FdWatcher):
     """One end of a client's stream, until all is sent or taken."""
 
     def __init__(self, table: "FileTable", ident: int, fd: int) -> None:
@@ -319,9 +317,9 @@ class Stream(Chore):
     def begin(self, events: int) -> None:
         """Watch the socket, which is ready for `events` when there is something to do.  Raises OSError."""
         self.events = events
-        self.token = self.kernel.watch_fd(self.sock.fileno(), events, self._on_ready)
+        self.token = self.kernel.watch_fd(self.sock.fileno(), events, self)
 
-    def _on_ready(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """There is something to do: in turns with everybody, and not to be told again meanwhile."""
         if not self.is_queued and not self.is_closed:
             self.is_queued = True
@@ -856,8 +854,8 @@ class FileTable:
         if name == wire.CHANGES:
             if not take_bool(fields, "all_rights"):
                 raise LinuxError(EPERM)
-            wanted, has_data = wire.take_paths(fields), take_bool(fields, "data")
-            return change_records(ctx, self.container.layers, wanted, has_data=has_data)
+            limit = take_int(fields, "limit", -1, -1, 1 << 62)
+            return change_records(ctx, self.container.layers, wire.take_paths(fields), limit)
         own = [layer.fs for layer in self.container.layers if not layer.is_volume]
         return Walker(ctx, fields, own).records()
 

@@ -83,7 +83,7 @@ class Keeper:
         self.tell: socket.socket | None = None  # to it
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
-        self.asking: socket.socket | None = None  # the analyst's socket, until it is started
+        self.asking: list[socket.socket] = []  # the analyst's sockets, until it is started
         self.fds: dict[str, int] = {}  # what the monitor sent
         self.request: dict[str, Any] = {}
         self.has_monitor: bool = True
@@ -149,13 +149,16 @@ class Keeper:
 
         points = attach_points(spec)
         if points:
-            asking: socket.socket | None = None
+            asking: list[socket.socket] = []
             if spec.is_patching:
-                self.asking, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                for _asker in range(1 + sum([point.has_worker for point in points])):
+                    answering, asker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    self.asking.append(answering)
+                    asking.append(asker)
             self.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
             self.parts[self.gofer.pid] = "gofer"
-            if asking is not None:
-                asking.close()
+            for asker in asking:
+                asker.close()
         if spec.published:
             try:
                 self.broker = spawn_broker(spec.published, is_confined=spec.is_confined)
@@ -245,9 +248,9 @@ class Keeper:
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
         poller.register(self.link, select.POLLIN)
-        asking = self.asking.fileno() if self.asking is not None else -1
-        if asking >= 0:
-            poller.register(asking, select.POLLIN)
+        asking = [sock.fileno() for sock in self.asking]
+        for number in asking:
+            poller.register(number, select.POLLIN)
         self._reap()  # who died before we listened
         while self.sentry:
             for fd, _events in poller.poll():
@@ -256,9 +259,12 @@ class Keeper:
                     if not self.has_monitor:
                         poller.unregister(self.link)
                     self.end_sentry()
-                elif fd == asking:
-                    poller.unregister(asking)
+                elif fd in asking:
+                    for number in asking:
+                        poller.unregister(number)
+                    asking = []
                     self._start_analyst()
+                    break  # the others that were found may be these
                 else:
                     os.read(self.wake_read, 512)
                     self._reap()
@@ -270,10 +276,10 @@ class Keeper:
             light.leave()  # the decoder of instructions is others' code
         from cloche.analyst.serve import start_analyst
 
-        if self.asking is not None:
-            self.parts[start_analyst(self.asking)] = _ANALYST
-            self.asking.close()
-            self.asking = None
+        self.parts[start_analyst(self.asking)] = _ANALYST
+        for sock in self.asking:
+            sock.close()
+        self.asking = []
 
     def end_sentry(self) -> None:
         """Everything is to end: it starts with the sentry, with which every guest dies."""
@@ -316,7 +322,7 @@ class Keeper:
     def finish(self) -> None:
         """The sentry is gone, or never came: end the guests and the servers, remove what the monitor cannot."""
         self.end_sentry()
-        for sock in (self.tell, self.asking):
+        for sock in (self.tell, *self.asking):
             if sock is not None:
                 sock.close()
         for server in (self.gofer, self.broker):
@@ -382,6 +388,7 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
+            point.has_worker = mount.has_worker
             if mount.skeleton:
                 point.show_directories(mount.skeleton, mount.people)
             points.append(point)

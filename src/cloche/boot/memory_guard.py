@@ -18,12 +18,12 @@ from itertools import islice
 from typing import Final
 
 from cloche.fs.storage import PAGE, StorageQuota
-from cloche.kernel.accounting import group_space, host_facts
+from cloche.kernel.accounting import group_space
 from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Container, Kernel, ThreadGroup
 from cloche.kernel.timers import MEMORY_GUARD, TimerOwner, monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
-from cloche.vfs.mapping import shared_bytes
+from cloche.vfs.mapping import SHARED_MEMORY
 
 SIGKILL: Final = 9
 _BYTES_PER_S: Final = 8 << 30  # page tables without pages are the fastest
@@ -79,7 +79,7 @@ class MemoryGuard(TimerOwner):
         """Measure, act, and arm the next look."""
         began = monotonic_ns()
         self._measure_files()
-        files = self.quota.pages * PAGE + shared_bytes()
+        files = self.quota.pages * PAGE + SHARED_MEMORY.used_bytes()
         if self.limit_bytes > 0:
             wait_ns = self._keep_limit(files)
         else:
@@ -180,7 +180,7 @@ class HostKills:
         self.fd: int = fd
         self.is_quiet: bool = is_quiet
         self.seen: int = self._count()
-        container.kernel.group_exit_hooks.append(self.group_exits)
+        container.kernel.hooks.at_group_exit[f"memory of {container.ident}"] = self.group_exits
 
     def _count(self) -> int:
         """`oom_kill` of memory.events (version 2) or memory.oom_control (version 1)."""
@@ -235,7 +235,7 @@ def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_by
 def install(container: Container, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
     """Watch over the container's limit of memory and its storage quota; give kernel objects their part of the limit."""
     limit = container.memory_limit
-    KERNEL_MEMORY.limit = kernel_limit(limit, host_facts(container.kernel).memory_total)
+    KERNEL_MEMORY.limit = kernel_limit(limit, container.kernel.facts.memory_total)
     MemoryGuard(container, quota, limit, is_quiet=is_quiet).start()
     if oom_fd >= 0:
         HostKills(container, oom_fd, is_quiet=is_quiet)

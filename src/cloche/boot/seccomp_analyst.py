@@ -59,6 +59,7 @@ from cloche.arch.syscalls import (
     SYS_munmap,
     SYS_newfstatat,
     SYS_openat,
+    SYS_poll,
     SYS_prctl,
     SYS_pread64,
     SYS_prlimit64,
@@ -128,6 +129,7 @@ _INTERPRETER: Final[list[Allow]] = [
 ]
 
 _SERVER: Final[list[Allow]] = [
+    Allow(SYS_poll, "waiting for several askers"),
     Allow(SYS_recvmsg, "requests, with the descriptor of a file"),
     Allow(SYS_sendmsg, "replies, with the descriptor of a text file"),
     Allow(SYS_sendto, "replies without one; never to an address", [is_null(4)]),

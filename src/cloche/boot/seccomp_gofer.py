@@ -81,6 +81,7 @@ from cloche.arch.syscalls import (
     SYS_syncfs,
     SYS_unlinkat,
     SYS_utimensat,
+    SYS_wait4,
     SYS_write,
 )
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is, is_null
@@ -123,6 +124,7 @@ _ALWAYS: Final[list[Allow]] = [
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
     Allow(SYS_clock_gettime, "where the vDSO has no clock"),
     Allow(SYS_geteuid, "whether a chown may be expected to work"),
+    Allow(SYS_wait4, "which of its workers has ended"),
     Allow(SYS_rt_sigreturn, "returning from a signal"),
     Allow(SYS_exit_group, "the end"),
 ]

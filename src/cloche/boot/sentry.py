@@ -18,7 +18,7 @@ from cloche.boot.control import SOFTWARE, Control
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import explain
-from cloche.kernel.accounting import HostFacts
+from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns

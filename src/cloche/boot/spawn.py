@@ -12,9 +12,10 @@ import socket
 import sys
 from typing import Final
 
-__all__ = ["KeeperProcess", "adopt_keeper", "drop_keeper", "spawn_keeper"]
+__all__ = ["HOST_FD", "KeeperProcess", "adopt_keeper", "drop_keeper", "spawn_host", "spawn_keeper"]
 
 KEEPER_FD: Final = 3  # its end of the socket
+HOST_FD: Final = 3
 _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
 # Hardly anything of what is imported is ever garbage: the cyclic collector, which looks through all of it again and
 # again, would take a quarter of the time.  The first word is the directory of light modules (`cloche.light`), which
@@ -23,6 +24,7 @@ _CODE: Final = (
     "import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
     "sys.path += sys.argv[2:]; from cloche.boot.keeper import main; main(now)"
 )
+_HOST_CODE: Final = "import sys; sys.path += sys.argv[2:]; from cloche.cli.hosted import main; main()"
 
 
 class KeeperProcess:
@@ -58,9 +60,8 @@ def _high(sock: socket.socket) -> socket.socket:
 
 def _search_path() -> list[str]:
     """Where the keeper finds light modules, cloche, and what compiled modules of it need."""
-    import cloche
-
-    package = os.path.dirname(os.path.abspath(cloche.__file__))
+    # The package is not imported here: it imports the SDK, and that this module.
+    package = os.path.dirname(os.path.abspath(sys.modules["cloche"].__file__ or ""))
     here = os.path.dirname(package)
     light = os.path.join(package, "light")
     return [light, here, *[path for path in sys.path if path.startswith("/") and path not in (here, light)]]
@@ -70,29 +71,59 @@ def spawn_keeper() -> KeeperProcess:
     """Start a keeper, which waits for `launch`.  Raises OSError."""
     if _adopted:
         return _adopted.pop()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours, theirs = _high(ours), _high(theirs)
+    ours, theirs = _pair(socket.SOCK_SEQPACKET)
     # The loader's path alone, because the interpreter may need it to start at all.
     environment = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
-    words = [sys.executable, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", _CODE]
-    defaults = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE]
     try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [*words, *_search_path()],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), KEEPER_FD),
-            ],
-            setsid=True,  # no terminal signals it
-            setsigmask=[],
-            setsigdef=defaults,
-        )
+        pid = _spawn(_CODE, environment, theirs, KEEPER_FD, is_silent=False)
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
     return KeeperProcess(pid, ours)
+
+
+def spawn_host(environment: dict[str, str], *, is_silent: bool) -> tuple[int, socket.socket]:
+    """Start the monitor of a sandbox for a program that uses the SDK (`cli.hosted`).  Raises OSError.
+
+    The pid of a child that ends at once, having forked the monitor, and a socket to that.  A silent one has none of the
+    caller's standard streams: it may outlive the caller, and somebody wait for the end of its output.
+    """
+    ours, theirs = _pair(socket.SOCK_STREAM)
+    try:
+        pid = _spawn(_HOST_CODE, environment, theirs, HOST_FD, is_silent=is_silent)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, ours
+
+
+def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection, whose descriptors are none of the standard streams."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    return _high(ours), _high(theirs)
+
+
+def _spawn(
+    code: str, environment: dict[str, str], sock: socket.socket, number: int, *, is_silent: bool
+) -> int:
+    """Run `code` in a new interpreter, in a session of its own, which gets `sock` as descriptor `number`."""
+    words = [sys.executable, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", code]
+    defaults = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE]
+    return os.posix_spawn(
+        sys.executable,
+        [*words, *_search_path()],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            *([(os.POSIX_SPAWN_DUP2, 0, 2)] if is_silent else []),
+            (os.POSIX_SPAWN_DUP2, sock.fileno(), number),
+        ],
+        setsid=True,  # no terminal signals it
+        setsigmask=[],
+        setsigdef=defaults,
+    )

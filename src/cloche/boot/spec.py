@@ -38,6 +38,7 @@ class MountSpec:
         self.gid: int = 0
         self.is_file: bool = False  # HOST: a file, mounted on a file
         self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
+        self.has_worker: bool = False  # its storage is not the system's: a process of its own serves it
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
         self.skeleton: str = (
@@ -101,6 +102,7 @@ class SandboxSpec:
         self.nofile_limit: int = 1 << 20
         self.allows_suid: bool = False  # set-user-ID programs and file capabilities count
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
+        self.is_idle: bool = False  # with init: no first program; it waits for commands from outside
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []
 
@@ -110,6 +112,7 @@ SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
 
 _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
+    "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
@@ -117,7 +120,7 @@ _PLAIN_FIELDS: Final = (
     "argv", "cwd", "uid", "gid", "groups", "root_source", "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
-    "allows_suid", "capabilities", "is_timed", "has_init", "is_confined",
+    "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
@@ -195,7 +198,7 @@ def from_fields(fields: Fields) -> SandboxSpec:
     for name in ("env", "mounts", "published"):
         rest.pop(name, None)
     _unpack(spec, _PLAIN_FIELDS, rest)
-    if not spec.argv:
+    if not spec.argv and not spec.is_idle:
         raise ProtocolError("no command")
     for pair in env:
         if not isinstance(pair, list) or len(pair) != 2:
@@ -229,3 +232,18 @@ def dump(spec: SandboxSpec) -> bytes:
 def load(data: bytes) -> SandboxSpec:
     """The inverse of `dump`.  Raises ProtocolError, CborError."""
     return from_fields(_row(decode(data)))
+
+
+def host_places(spec: SandboxSpec) -> list[object]:
+    """What is where inside, for the answer to `mounts` (`wire.files`): [place, host path, mode, is a file, is a volume,
+    shows only a part].
+    """
+    found: list[object] = []
+    if spec.root_source:
+        found.append([b"/", os.fsencode(spec.root_source), COW, False, False, False])
+    for each in spec.mounts:
+        if each.kind == HOST:
+            is_part = each.only is not None or each.is_public_only or bool(each.skeleton)
+            source = os.fsencode(each.source)
+            found.append([each.destination, source, each.mode, each.is_file, each.is_volume, is_part])
+    return found

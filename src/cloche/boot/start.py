@@ -108,10 +108,16 @@ class Streams:
 
 
 def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
-    """Make the main thread group and start its program; why it cannot start, or None.  Raises OSError, LinuxError."""
+    """Make the main thread group and start its program; why it cannot start, or None.  Raises OSError, LinuxError.
+
+    An idle container has none: its init alone keeps it, until somebody outside ends it.
+    """
     root = container.root
     files = container.stdio
     assert root is not None and files is not None
+    if spec.is_idle and container.init is not None:
+        container.state = ENTERED
+        return None
     creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
     task = new_process(container, spec, creds, root, files)
     group = task.group

@@ -183,6 +183,7 @@ def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
             f"the command starts in an empty {os.fsdecode(spec.cwd)} (use -v to show a directory)"
         )
     mount = MountSpec(os.fsencode(cwd), HOST, cwd, COW)
+    mount.has_worker = True
     spec.mounts.append(mount)
     return ""
 

@@ -16,7 +16,9 @@ EXIT_INTERNAL: Final = 125
 _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
+    "apply": "make changes of a sandbox on the host",
     "cp": "copy files into a sandbox that runs, or out of it",
+    "diff": "show what a sandbox has changed",
     "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",

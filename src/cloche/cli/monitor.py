@@ -10,11 +10,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess
-from cloche.boot.spec import SandboxSpec
+from cloche.boot.spec import SandboxSpec, host_places
 from cloche.cli.terminal import (
     ENDING,
     EXIT_INTERNAL,
@@ -54,8 +55,11 @@ class Monitor:
         self.server: ControlServer | None = None
         self.record: Record | None = None
         self.log: LogWriter | None = None
+        self.is_quiet: bool = False  # whoever started it is told in other ways
         self.pumps: dict[int, int] = {}  # descriptor of a pipe -> stream in the log
         self.ready_fd: int = -1  # where somebody waits to hear that the program has started
+        self.on_started: Callable[[], None] | None = None  # the same, of this process
+        self.leash: socket.socket | None = None  # when its other end is closed, the sandbox ends
         self.error: str = ""  # why cloche itself ended the sandbox
         self.group: Group | None = None  # control groups of the guests
         self.watchdog: Watchdog | None = None
@@ -67,7 +71,7 @@ class Monitor:
         """A line for the user."""
         if self.log is not None:
             self.log.append(2, f"cloche: {text}\n".encode())
-        elif sys.stderr is not None:
+        elif sys.stderr is not None and not self.is_quiet:
             print(f"cloche: {text}", file=sys.stderr)
 
     def start(
@@ -147,6 +151,7 @@ class Monitor:
 
         self.record = record
         self.server = ControlServer(listener, sandbox)
+        self.server.places = host_places(self.spec)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
         """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""
@@ -201,6 +206,7 @@ class Monitor:
         """Serve everything until the end: -1, or the status when this process ended it."""
         spec = self.spec
         deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
+        leash = self.leash.fileno() if self.leash is not None else -1
         control, link = sandbox.channel.fileno(), sandbox.link.fileno()
         if self.early:
             self.on_signals(sandbox, bytes(self.early))
@@ -208,15 +214,22 @@ class Monitor:
         assert watchdog is not None
         if self.server is not None:
             self.server.on_end_wanted = self._end_wanted
+            self.server.deadline_s = deadline
         while True:
             now = time.monotonic()
+            if self.server is not None:
+                deadline = self.server.deadline_s  # which clients may change
             if watchdog.on_time() or self.is_unheard:
                 sandbox.kill()
                 self.error = "the sentry does not answer and was ended"
                 return EXIT_INTERNAL
             if 0 <= deadline <= now:
                 sandbox.kill()
-                self.error = f"the command took longer than {spec.timeout_s:g} s and was ended"
+                self.error = (
+                    "the sandbox's time is over"
+                    if spec.is_idle
+                    else f"the command took longer than {spec.timeout_s:g} s and was ended"
+                )
                 return EXIT_TIMEOUT
             stops = [self.gone_at_s, self.server.stop_at_s if self.server is not None else -1.0]
             stop_at = min([at for at in stops if at >= 0], default=-1.0)
@@ -231,6 +244,10 @@ class Monitor:
                         self.is_unheard = True
                 elif fd in self.pumps:
                     self._pump(fd)
+                elif fd == leash:
+                    sandbox.kill()
+                    self.error = "whoever started the sandbox has let it go"
+                    return EXIT_KILLED
                 elif fd == link:
                     sandbox.read_link()
                 elif fd == control:
@@ -256,6 +273,8 @@ class Monitor:
             poller.register(sandbox.link.fileno(), select.POLLIN)
         for fd in self.pumps:
             poller.register(fd, select.POLLIN)
+        if self.leash is not None:
+            poller.register(self.leash.fileno(), select.POLLIN)
         if self.server is not None:
             for fd, events in self.server.watched():
                 poller.register(fd, events)
@@ -277,6 +296,9 @@ class Monitor:
             os.write(self.ready_fd, b"R" + " ".join(ports).encode())
             os.close(self.ready_fd)
             self.ready_fd = -1
+        if self.on_started is not None and sandbox.has_started:
+            tell, self.on_started = self.on_started, None
+            tell()
 
     def _pump(self, fd: int) -> bool:
         """Output of a detached sandbox goes to its log; False at the end."""

@@ -1,5 +1,6 @@
 """Parts of command lines that several verbs understand."""
 
+import argparse
 import os
 import signal
 from typing import Final
@@ -119,3 +120,29 @@ def parse_signal(text: str) -> int:
     if base == "RTMIN" and plus and is_digits(offset, 2) and len(offset) <= 2 and int(offset) <= 30:
         return 34 + int(offset)
     raise UsageError(f"{text} is no signal; write a name or a number up to 64")
+
+
+def options_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """The same words with options in front, for verbs that end in any number of arguments (argparse takes those in one
+    piece only).
+    """
+    with_value = {
+        name for action in parser._actions if action.nargs is None and action.const is None
+        for name in action.option_strings
+    }  # fmt: skip
+    found: list[str] = []
+    rest: list[str] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            rest += words[at + 1 :]
+            break
+        if word.startswith("-") and word != "-":
+            count = 2 if word in with_value else 1
+            found += words[at : at + count]
+            at += count
+        else:
+            rest.append(word)
+            at += 1
+    return [*found, "--", *rest]

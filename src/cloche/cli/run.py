@@ -176,7 +176,7 @@ def parse_volume(text: str) -> MountSpec:
     mount.is_shared = mode != COW
     mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
-    mount.is_volume = True
+    mount.is_volume = mount.has_worker = True
     return mount
 
 

@@ -24,24 +24,6 @@ RING_MAGIC: Final = 0xA10A10A1
 _HEADER: Final = Struct("<8I")
 _HEAD: Final = 8  # offsets in it
 _TAIL: Final = 12
-_COUNT: Final = "aio_nr"  # key in kernel.extra
-
-
-class AioCount:
-    """Events of all contexts (fs.aio-nr)."""
-
-    def __init__(self) -> None:
-        self.used: int = 0
-
-
-def aio_count(kernel: Kernel) -> AioCount:
-    """The sandbox's one."""
-    found = kernel.extra.get(_COUNT)
-    if isinstance(found, AioCount):
-        return found
-    made = AioCount()
-    kernel.extra[_COUNT] = made
-    return made
 
 
 class PollRequest(Waiter, TimerOwner):
@@ -128,11 +110,11 @@ def ring_bytes(capacity: int) -> int:
 class AioContext:
     """One io_setup(2)."""
 
-    def __init__(self, count: AioCount, space: AddressSpace, ident: int, asked: int, capacity: int) -> None:
+    def __init__(self, kernel: Kernel, space: AddressSpace, ident: int, asked: int, capacity: int) -> None:
         self.space: AddressSpace = space
         self.ring_events: int = (ring_bytes(capacity) - RING_HEADER) // IO_EVENT_SIZE
         self.tail: int = 0  # where the next event goes in the ring
-        self.count: AioCount = count
+        self.kernel: Kernel = kernel
         self.ident: int = ident
         self.asked: int = asked  # as io_setup said
         self.capacity: int = capacity  # requests and events together
@@ -189,7 +171,7 @@ class AioContext:
         """io_destroy(2), or the address space is gone."""
         if not self.is_dead:
             self.is_dead = True
-            self.count.used -= self.asked
+            self.kernel.aio_events -= self.asked
             for poll in list(self.polls.values()):
                 poll.drop()
                 poll.request.abandon()

@@ -24,22 +24,22 @@ class AnonInode(Inode):
 
 def anon_fs(kernel: Kernel) -> FileSystem:
     """The file system of anonymous inodes, made at first use."""
-    fs = kernel.anon_fs
+    fs = kernel.file_systems.anon
     if fs is None:
         fs = FileSystem("anon_inodefs", ANON_INODE_FS_MAGIC, kernel.alloc_dev())
-        kernel.anon_fs = fs
+        kernel.file_systems.anon = fs
     return fs
 
 
 def anon_inode(kernel: Kernel) -> Inode:
     """The shared anonymous inode."""
-    found = kernel.extra.get("anon_inode")
+    found = kernel.file_systems.anon_inode
     if isinstance(found, AnonInode):
         return found
     inode = AnonInode(anon_fs(kernel), kernel.alloc_anon_ino(), 0o600)
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now
-    kernel.extra["anon_inode"] = inode
+    kernel.file_systems.anon_inode = inode
     return inode
 
 

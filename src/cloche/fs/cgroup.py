@@ -13,7 +13,6 @@ from cloche.kernel.task import Container, Kernel, container_of
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir
 
-CGROUP: Final = "cgroup2"  # key in kernel.extra
 CPU_PERIOD_US: Final = 100_000
 
 
@@ -102,11 +101,11 @@ _LIVE: Final = (
 
 def cgroup_fs(kernel: Kernel) -> FileSystem:
     """The sandbox's cgroup2, built at the first call."""
-    known = kernel.extra.get(CGROUP)
+    known = kernel.file_systems.cgroup
     if isinstance(known, PseudoFs):
         return known
     fs = PseudoFs("cgroup2", CGROUP2_SUPER_MAGIC, kernel.alloc_dev())
-    kernel.extra[CGROUP] = fs
+    kernel.file_systems.cgroup = fs
     root = StaticDir(fs, 0o555, ino=1)
     for name in (*_LIVE, *_FIXED):
         root.add(name.encode(), CgroupFile(fs, name))

@@ -7,6 +7,7 @@ guests may go on meanwhile.
 
 - A directory's own times are no change, nor are access times, link counts and names that were changed back.
 - A directory that is gone, or has come, is listed with all that it held, or holds.
+- Of a changed file with several names below, those show that are in directories that somebody has looked into.
 - What the start of the sandbox has made is no change until a guest changes it.
 """
 
@@ -55,6 +56,7 @@ class _Frame:
         self.is_in_place: bool = is_in_place  # `upper` merges `below` by itself
         self.names: list[bytes] = []
         self.is_listed: bool = False
+        self.last: Change | None = None  # what has come in its place
 
 
 def _differs(inode: Inode, base: Inode) -> bool:
@@ -86,6 +88,7 @@ class Changes:
         self.wanted: list[bytes] = wanted
         self.seen: set[bytes] = set()  # known paths that are still there
         self.stack: list[_Frame] = []
+        self.linked: dict[int, Inode] | None = None  # changed files of several names, by number
 
     def walk(self) -> Iterator[Change | None]:
         """All changes, parents first.  Raises LinuxError."""
@@ -106,6 +109,21 @@ class Changes:
                 change = Change(DELETED, path, None, None)
                 change.known = known
                 yield change
+
+    def _linked(self, ino: int) -> Inode | None:
+        """The changed file of several names that has this number, if nobody has looked it up by the name at hand."""
+        return self.linked.get(ino) if self._has_linked() and self.linked is not None else None
+
+    def _has_linked(self) -> bool:
+        """Whether there are changed files of several names."""
+        if self.linked is None:
+            self.linked = {}
+            fs = self.layer.fs
+            if isinstance(fs, OverlayFs):
+                for inode in fs.linked.values():
+                    if inode.is_changed:
+                        self.linked[inode.ino] = inode
+        return bool(self.linked)
 
     # -- which paths ---------------------------------------------------------------------------------------
     def _is_wanted(self, path: bytes) -> bool:
@@ -131,7 +149,8 @@ class Changes:
         keyed: dict[bytes, bytes] = {}  # key -> name
         upper = frame.upper
         if upper is not None:
-            rows = list(upper.entries.values()) if frame.is_in_place else upper.list_all(ctx)
+            is_all = not frame.is_in_place or self._has_linked()
+            rows = upper.list_all(ctx) if is_all else list(upper.entries.values())
             for row in rows:
                 keyed[row.name + b"/" if row.kind == S_IFDIR >> 12 else row.name] = row.name
             if frame.is_in_place and isinstance(upper, OverlayDir):
@@ -164,6 +183,9 @@ class Changes:
                 left = _BREATH
                 yield None
         self.stack.pop()
+        last = frame.last
+        if last is not None:
+            yield last
 
     def _child(self, frame: _Frame, name: bytes) -> Iterator[Change | None]:
         ctx, upper = self.ctx, frame.upper
@@ -179,7 +201,9 @@ class Changes:
                 above = entry.inode if frame.is_in_place and entry.is_lower else upper.find(ctx, name)
                 is_in_place = frame.is_in_place and entry.is_lower
                 if is_in_place and not isinstance(above, TmpfsInode):
-                    return  # nobody has looked at it
+                    above = self._linked(entry.ino)
+                    if above is None:
+                        return  # nobody has looked at it
         if frame.is_in_place and isinstance(upper, OverlayDir):
             if not is_in_place and name in upper.removed:
                 below = _look(ctx, upper.lowers, name)
@@ -203,17 +227,22 @@ class Changes:
         is_same_kind = above is not None and below is not None and above.is_dir() == below.is_dir()
         if is_wanted and below is not None and not is_same_kind and known is None:
             yield Change(DELETED, path, None, below)
+        last: Change | None = None
         if above is not None and is_wanted:
             if known is not None:
                 yield from self._compare_known(path, above, known, below)
             elif is_same_kind and below is not None:
                 yield from self._compare(path, above, below)
+            elif below is not None and below.is_dir():
+                last = Change(ADDED, path, above, None)  # after all that is gone with the directory
             else:
                 yield Change(ADDED, path, above, None)
         hidden = [below] if below is not None and below.is_dir() else []
         if isinstance(above, TmpfsDir) or hidden:
             upper = above if isinstance(above, TmpfsDir) else None
-            self.stack.append(_Frame(path, upper, hidden, is_in_place=False))
+            frame = _Frame(path, upper, hidden, is_in_place=False)
+            frame.last = last
+            self.stack.append(frame)
 
     def _compare(self, path: bytes, inode: Inode, base: Inode) -> Iterator[Change | None]:
         """The same kind of thing on both sides."""

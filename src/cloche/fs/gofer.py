@@ -32,6 +32,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
+from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
@@ -43,7 +44,6 @@ from cloche.vfs.objects import (
     Path,
 )
 from cloche.wire.gofer import MAX_AHEAD, Attr, Entry, entry_at, ino_and_mode_at
-from cloche.wire.gofer_client import GoferClient
 
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
 # Entries between one file that is asked for and the next: those opened ahead, directories, links.
@@ -109,6 +109,7 @@ class GoferDir(GoferInode):
         self._order: list[bytes] = []  # as it was listed to a guest
         self._position: int = 0  # in there: behind the file that was opened last
         self._run: int = 0  # files that were opened in that order
+        self._before: tuple[list[bytes], int, int] = ([], 0, 0)  # these three before the last file
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -163,8 +164,8 @@ class GoferDir(GoferInode):
             return child
         if self._index is None and self._asked < SINGLE_LOOKUPS:
             # A program that wants one file of a directory of thousands shall not wait for all of them.
-            self._asked += 1
             child = self._lookup_now(name)
+            self._asked += 1
             if child is not None:
                 self._children[name] = child
             return child
@@ -187,6 +188,9 @@ class GoferDir(GoferInode):
             if found == -ENOENT:
                 return None
             raise LinuxError(-found)
+        known = self._children.pop(name, None) if self.host.is_shared else None
+        if known is not None:  # from before a change was lost
+            self.host.remember(known)
         child = self.host.make(self, found)
         child.checked_ns = time.monotonic_ns()
         return child
@@ -225,6 +229,7 @@ class GoferDir(GoferInode):
         Such a guest has listed it, and opens in the order of the list.
         """
         order, index = self._order, self._index
+        self._before = (order, self._position, self._run)
         if not order or index is None or opened.nlink > 1:
             return []
         at = -1
@@ -254,6 +259,9 @@ class GoferDir(GoferInode):
             if len(out) >= want:
                 break
         return out
+
+    def rewind(self) -> None:
+        self._order, self._position, self._run = self._before
 
     # -- changing --------------------------------------------------------------------------------------
     def _added(self, name: bytes, inode: GoferInode) -> None:

@@ -30,8 +30,10 @@ from cloche.abi.fcntl import O_APPEND
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
+from cloche.fs.gofer_client import ChangeObserver, GoferClient
 from cloche.fs.text import open_text
-from cloche.mm.content import next_content_key
+from cloche.kernel.host_wait import HostWait
+from cloche.mm.content import CONTENT_KEYS
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -53,7 +55,6 @@ from cloche.vfs.objects import (
     StatFs,
 )
 from cloche.wire.gofer import Attr, Entry
-from cloche.wire.gofer_client import GoferClient
 
 MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
@@ -80,7 +81,7 @@ class OwnerMap:
         self.guest_gid: int = guest_gid
 
 
-class GoferHost(FileSystem):
+class GoferHost(FileSystem, ChangeObserver):
     """One attach point of the gofer, and what is kept for all of its inodes; `fs.gofer` knows the directories."""
 
     def __init__(
@@ -111,6 +112,12 @@ class GoferHost(FileSystem):
         self._idle: dict[GoferInode, None] = {}  # unused files with a descriptor, the oldest first
         self._dead_fids: list[int] = []
         self.root_attr: Attr = root.attr
+        client.observers.append(self)
+
+    def change_lost(self) -> None:
+        """What is known of names may be wrong: from now on they are asked for, as on a shared attach point."""
+        self.is_shared = True
+        self.has_stable_dentries = False
 
     def statfs(self, ctx: Context) -> StatFs:
         row = self.client.statfs(self.root_fid)
@@ -227,7 +234,7 @@ class GoferInode(Inode):
         self.openers: int = 0  # GoferFiles, not all of `users`: who may need the descriptors
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
-        self.content_key: int = next_content_key() if host.is_readonly else 0  # of HostThread.read_fd_into
+        self.content_key: int = CONTENT_KEYS.next() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked, monotonic
@@ -306,6 +313,9 @@ class GoferInode(Inode):
     def next_files(self, opened: "GoferInode") -> list["GoferInode"]:
         """What a guest that reads this directory's files one after the other will open next."""
         return []
+
+    def rewind(self) -> None:
+        """The call that asked `next_files` will ask once more."""
 
     # -- attributes ------------------------------------------------------------------------------------
     def update(self, attr: Attr) -> None:
@@ -462,7 +472,12 @@ class GoferInode(Inode):
             parent = self.parent
             ahead = parent.next_files(self) if parent is not None and self.has_address else []
             seen_ns = self.ctime_ns
-            self.read_fd = self._open_with(ahead) if ahead else self._open(os.O_RDONLY)
+            try:
+                self.read_fd = self._open_with(ahead) if ahead else self._open(os.O_RDONLY)
+            except HostWait:
+                if parent is not None:
+                    parent.rewind()
+                raise
             self._name_content(seen_ns)
         return self.read_fd
 
@@ -472,7 +487,7 @@ class GoferInode(Inode):
         While nobody had it open, the host may have given its number to a new file.
         """
         if self.content_key and self.ctime_ns != seen_ns:
-            self.content_key = next_content_key()
+            self.content_key = CONTENT_KEYS.next()
 
     def _open_with(self, ahead: list["GoferInode"]) -> int:
         """Open to read, and the next files of the directory with it: one question to the gofer for all."""
@@ -608,6 +623,7 @@ class GoferFile(FileDescription):
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node
+        node.host.client.commit()  # what is written may have been taken out of a pipe
         length = src.remaining()
         limit = ctx.file_size_limit
         if limit >= 0:

@@ -15,7 +15,7 @@ from typing import Final
 from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLLIN, POLLOUT
 from cloche.fs.tty import Terminal
 from cloche.fs.tty_files import SlaveFile, open_pair
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import FdWatcher, Kernel
 from cloche.kernel.timers import TTY_DRAIN, TimerOwner, monotonic_ns
 from cloche.vfs.objects import Context
 from cloche.vfs.waitqueue import Waiter, WaitQueue
@@ -25,7 +25,7 @@ _PIECE: Final = 256  # a terminal that polls writable takes this much without wa
 FLUSH_LIMIT_MS: Final = 5000  # how long `flush` waits without any progress
 
 
-class TerminalBridge(Waiter, TimerOwner):
+class TerminalBridge(Waiter, TimerOwner, FdWatcher):
     """Moves bytes between host descriptors and the master side of `tty`."""
 
     def __init__(self, kernel: Kernel, tty: Terminal, in_fd: int, out_fd: int) -> None:
@@ -51,13 +51,19 @@ class TerminalBridge(Waiter, TimerOwner):
     # -- keys ------------------------------------------------------------------------------------------
     def _watch_input(self) -> None:
         if not self.is_reading and not self.is_closed:
-            self.in_token = self.kernel.watch_fd(self.in_fd, EPOLLIN, self._on_input)
+            self.in_token = self.kernel.watch_fd(self.in_fd, EPOLLIN, self)
             self.is_reading = True
 
     def _pause_input(self) -> None:
         if self.is_reading:
             self.kernel.unwatch_fd(self.in_fd, self.in_token)
             self.is_reading = False
+
+    def fd_ready(self, token: int, events: int) -> None:
+        if self.is_writing and token == self.out_token:
+            self._on_writable()
+        else:
+            self._on_input(events)
 
     def _on_input(self, events: int) -> None:
         room = self.tty.input_room()
@@ -97,7 +103,7 @@ class TerminalBridge(Waiter, TimerOwner):
             # The same descriptor cannot be watched twice: keys wait while output is stuck.
             if self.in_fd == self.out_fd:
                 self._pause_input()
-            self.out_token = self.kernel.watch_fd(self.out_fd, EPOLLOUT, self._on_writable)
+            self.out_token = self.kernel.watch_fd(self.out_fd, EPOLLOUT, self)
             self.is_writing = True
 
     def _write_ready(self) -> bool:
@@ -118,7 +124,7 @@ class TerminalBridge(Waiter, TimerOwner):
             tty.take_output(count)
         return True
 
-    def _on_writable(self, events: int) -> None:
+    def _on_writable(self) -> None:
         if self._write_ready() and self.is_writing:
             self.kernel.unwatch_fd(self.out_fd, self.out_token)
             self.is_writing = False

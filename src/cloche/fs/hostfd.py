@@ -78,7 +78,7 @@ from cloche.abi.stat import (
 from cloche.abi.structs import WINSIZE
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.termios_codec import TERMIOS2_SIZE, TERMIOS_SIZE, termios2_to_termios, termios_to_termios2
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import FdWatcher, Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.objects import (
@@ -131,7 +131,7 @@ class HostWaitQueue(WaitQueue):
         self.host.arm()
 
 
-class HostFd:
+class HostFd(FdWatcher):
     """One donated descriptor, shared by every description that was opened on it; closed with the last."""
 
     def __init__(self, kernel: Kernel, fd: int, *, is_owned: bool) -> None:
@@ -172,7 +172,7 @@ class HostFd:
     def arm(self) -> None:
         """Watch the descriptor, if it can be waited for."""
         if self.token < 0 and self.kind != PLAIN and self.fd >= 0:
-            self.token = self.kernel.watch_fd(self.fd, _WATCH, self._on_event)
+            self.token = self.kernel.watch_fd(self.fd, _WATCH, self)
 
     def disarm(self) -> None:
         """Stop watching."""
@@ -180,7 +180,7 @@ class HostFd:
             self.kernel.unwatch_fd(self.fd, self.token)
             self.token = -1
 
-    def _on_event(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         if self.queue.is_empty():
             self.disarm()
             return
@@ -297,17 +297,16 @@ class HostFd:
             self.saved_termios = b""
 
 
-# Who owns what the sandbox began with, by device and inode number, as the host has it.
-_MAX_OWNERS: Final = 4096
-_owners: Final[dict[tuple[int, int], tuple[int, int]]] = {}
+_MAX_OWNERS: Final = 4096  # in Kernel.donated_owners
 
 
-def remember_owner(fd: int, owner: tuple[int, int]) -> None:
+def remember_owner(kernel: Kernel, fd: int, owner: tuple[int, int]) -> None:
     """(uid, gid) of a file as its giver saw it: in the sentry's user namespace stat(2) shows most owners as nobody."""
     st = os.fstat(fd)
-    if len(_owners) >= _MAX_OWNERS:
-        _owners.clear()  # of old descriptors; what is open has its own copy
-    _owners[(st.st_dev, st.st_ino)] = owner
+    owners = kernel.donated_owners
+    if len(owners) >= _MAX_OWNERS:
+        owners.clear()  # of old descriptors; what is open has its own copy
+    owners[(st.st_dev, st.st_ino)] = owner
 
 
 class HostInode(Inode):
@@ -315,7 +314,7 @@ class HostInode(Inode):
 
     def __init__(self, fs: FileSystem, host: HostFd) -> None:
         st = os.fstat(host.fd)
-        uid, gid = _owners.get((st.st_dev, st.st_ino), (st.st_uid, st.st_gid))
+        uid, gid = host.kernel.donated_owners.get((st.st_dev, st.st_ino), (st.st_uid, st.st_gid))
         super().__init__(fs, st.st_ino, st.st_mode, uid, gid)
         self.host: HostFd = host
         self._fill(st)
@@ -528,11 +527,11 @@ def _set_termios(host: HostFd, wanted: bytes, *, is_flush: bool) -> None:
 
 def host_fs(kernel: Kernel) -> FileSystem:
     """The file system of donated descriptors, made at first use."""
-    found = kernel.extra.get("hostfs")
-    if isinstance(found, FileSystem):
+    found = kernel.file_systems.host
+    if found is not None:
         return found
     fs = FileSystem("hostfs", 0, kernel.alloc_dev())
-    kernel.extra["hostfs"] = fs
+    kernel.file_systems.host = fs
     return fs
 
 

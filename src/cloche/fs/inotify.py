@@ -259,7 +259,7 @@ class InotifyFile(AnonFile):
         KERNEL_MEMORY.give(self.event_bytes + len(self.events) * BUFFER_BYTES)
         self.event_bytes = 0
         self.events.clear()
-        counts = instance_counts(self.kernel)
+        counts = self.kernel.inotify_instances
         left = counts.get(self.uid, 0) - 1
         if left > 0:
             counts[self.uid] = left
@@ -275,25 +275,9 @@ class InotifyFile(AnonFile):
         return "".join(lines)
 
 
-class InstanceCounts:
-    """How many instances each user has."""
-
-    def __init__(self) -> None:
-        self.by_uid: dict[int, int] = {}
-
-
-def instance_counts(kernel: Kernel) -> dict[int, int]:
-    """The instances of each user of the sandbox (max_user_instances)."""
-    found = kernel.extra.get("inotify")
-    if not isinstance(found, InstanceCounts):
-        found = InstanceCounts()
-        kernel.extra["inotify"] = found
-    return found.by_uid
-
-
 def create_inotify(kernel: Kernel, uid: int, flags: int) -> InotifyFile | None:
     """A new instance, None if the user has too many."""
-    counts = instance_counts(kernel)
+    counts = kernel.inotify_instances
     count = counts.get(uid, 0)
     if count >= MAX_USER_INSTANCES:
         return None

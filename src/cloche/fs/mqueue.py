@@ -51,23 +51,6 @@ _DIRENT_SIZE: Final = 20
 _FILE_SIZE: Final = 80  # st_size of a queue
 _HEAD_BYTES: Final = 48  # struct msg_msg, and a node of the tree of priorities
 _MESSAGE_BYTES: Final = 160  # what a message takes here besides its text
-_USAGE: Final = "mqueue_usage"  # key in kernel.extra
-
-
-class _Usage:
-    """Bytes of queues by the user who made them (RLIMIT_MSGQUEUE)."""
-
-    def __init__(self) -> None:
-        self.by_uid: dict[int, int] = {}
-
-
-def _usage(kernel: Kernel) -> _Usage:
-    found = kernel.extra.get(_USAGE)
-    if isinstance(found, _Usage):
-        return found
-    made = _Usage()
-    kernel.extra[_USAGE] = made
-    return made
 
 
 class QueueMessage:
@@ -162,11 +145,11 @@ class QueueInode(MemoryAttrInode):
         self.charged_uid: int = task.creds.uid
         self.charged_bytes: int = 0
         self.is_charged: bool = False  # for itself, in the quota
-        self.usage: _Usage = _usage(task.kernel)
+        self.usage: dict[int, int] = task.kernel.mqueue_bytes
         self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
 
     def __del__(self) -> None:
-        self.usage.by_uid[self.charged_uid] = self.usage.by_uid.get(self.charged_uid, 0) - self.charged_bytes
+        self.usage[self.charged_uid] = self.usage.get(self.charged_uid, 0) - self.charged_bytes
         self.charged_bytes = 0
         self.mqueue.quota.uncharge(self.bytes + _MESSAGE_BYTES * self.count)
         if self.is_charged:
@@ -326,11 +309,11 @@ def charge_queue(task: Task, inode: QueueInode) -> None:
     if needed >= 1 << 63:
         raise LinuxError(EOVERFLOW)
     usage = inode.usage
-    used = usage.by_uid.get(inode.charged_uid, 0)
+    used = usage.get(inode.charged_uid, 0)
     limit = task.group.rlimit(RLIMIT_MSGQUEUE)
     if limit >= 0 and used + needed > limit:
         raise LinuxError(EMFILE)
-    usage.by_uid[inode.charged_uid] = used + needed
+    usage[inode.charged_uid] = used + needed
     inode.charged_bytes = needed
 
 

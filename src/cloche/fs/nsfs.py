@@ -46,7 +46,6 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
     b"user": 0x10000000,
     b"uts": 0x04000000,
 }
-_NAME: Final = "nsfs"  # in kernel.extra
 
 
 class NamespaceInode(Inode):
@@ -203,11 +202,11 @@ def _install(task: Task, inode: NamespaceInode) -> int:
 
 def nsfs(kernel: Kernel) -> FileSystem:
     """The file system of namespaces, made at first use."""
-    found = kernel.extra.get(_NAME)
-    if isinstance(found, FileSystem):
+    found = kernel.file_systems.namespace
+    if found is not None:
         return found
     made = FileSystem("nsfs", NSFS_MAGIC, kernel.alloc_dev())
-    kernel.extra[_NAME] = made
+    kernel.file_systems.namespace = made
     return made
 
 

@@ -74,5 +74,5 @@ def open_pidfd(task: Task, group: ThreadGroup) -> int:
 
 def install(kernel: Kernel) -> None:
     """Fill in the kernel's hooks."""
-    kernel.pidfd_opener = open_pidfd
-    kernel.pidfd_group = pidfd_group
+    kernel.hooks.open_pidfd = open_pidfd
+    kernel.hooks.pidfd_group = pidfd_group

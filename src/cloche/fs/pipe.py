@@ -396,11 +396,11 @@ class PipeInode(MemoryAttrInode):
 
 def pipe_fs(kernel: Kernel) -> FileSystem:
     """pipefs, made at first use."""
-    found = kernel.extra.get("pipefs")
-    if isinstance(found, FileSystem):
+    found = kernel.file_systems.pipe
+    if found is not None:
         return found
     fs = FileSystem("pipefs", PIPEFS_MAGIC, kernel.alloc_dev())
-    kernel.extra["pipefs"] = fs
+    kernel.file_systems.pipe = fs
     return fs
 
 

@@ -15,7 +15,6 @@ from cloche.fs.proc_idmap import IdMapFile
 from cloche.fs.proc_ipc import sysvipc_dir
 from cloche.fs.proc_pid import ProcFs, parse_name, task_ino
 from cloche.fs.proc_sys import ProcSys
-from cloche.kernel.accounting import host_facts
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.vfs.objects import Context, FileSystem, Inode
@@ -29,8 +28,6 @@ from cloche.vfs.pseudo import (
     Symlink,
 )
 
-PROC: Final = "proc"  # keys in kernel.extra
-PROC_SYS: Final = "proc_sys"
 _FIRST_PID_KEY: Final = 256
 
 KernelText = Callable[[Container], bytes]
@@ -148,29 +145,29 @@ def proc_net(kernel: Kernel) -> StaticDir:
 def proc_sysctl(kernel: Kernel) -> ProcSys:
     """The tree of /proc/sys."""
     _instance(kernel)
-    tree = kernel.extra[PROC_SYS]
+    tree = kernel.sysctl
     assert isinstance(tree, ProcSys)
     return tree
 
 
 def _instance(kernel: Kernel) -> ProcFs:
-    known = kernel.extra.get(PROC)
+    known = kernel.file_systems.proc
     if isinstance(known, ProcFs):
         return known
     fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev(), None)
     fs.id_map_hook = IdMapFile
-    kernel.extra[PROC] = fs
+    kernel.file_systems.proc = fs
     root = ProcRoot(fs)
     fs.root_inode = root
     fs.net_dir = StaticDir(fs)
     tree = ProcSys(fs, kernel)
-    kernel.extra[PROC_SYS] = tree
+    kernel.sysctl = tree
     _fill(fs, root, kernel, tree)
     return fs
 
 
 def _cmdline(container: Container) -> bytes:
-    return host_facts(container.kernel).cmdline
+    return container.kernel.facts.cmdline
 
 
 def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:

@@ -17,7 +17,7 @@ from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
 from cloche.fs.pieces import ENOUGH, PiecedDescription
-from cloche.fs.proc_system import LOCK_TABLE, pid_shower
+from cloche.fs.proc_system import pid_shower
 from cloche.fs.proc_table import (
     FAR_FILES,
     MOUNT_FILES,
@@ -41,7 +41,7 @@ from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
-from cloche.vfs.locks import LockTable, proc_locks_text
+from cloche.vfs.locks import proc_locks_text
 from cloche.vfs.objects import (
     UNSEEN_FLAGS,
     Context,
@@ -641,9 +641,7 @@ class FdInfoFile(TaskFile):
         mount = file.path.mount.ident if file.path is not None else 0
         view = reader_of(ctx).pid_ns
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
-        locks = task.kernel.extra.get(LOCK_TABLE)
-        if isinstance(locks, LockTable):
-            head += proc_locks_text(locks, pid_shower(view), file, task.files)
+        head += proc_locks_text(task.kernel.locks, pid_shower(view), file, task.files)
         more = file.fdinfo_in(view) if isinstance(file, PidFile) else file.fdinfo()
         return (head + more).encode("utf-8", "surrogateescape")
 

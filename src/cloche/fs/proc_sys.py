@@ -20,13 +20,14 @@ from cloche.abi.capability import (
 from cloche.abi.errno import EACCES, EINVAL, EPERM, LinuxError
 from cloche.abi.limits import NGROUPS_MAX
 from cloche.arch.machine import MACHINE
-from cloche.fs.aio import AIO_MAX_NR, aio_count
+from cloche.fs.aio import AIO_MAX_NR
 from cloche.kernel import uts
-from cloche.kernel.accounting import HostFacts, host_facts
+from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI
 from cloche.kernel.ipc.sem import SEMMNI, SEMMNS, SEMMSL, SEMOPM
 from cloche.kernel.ipc.shm import SHMALL, SHMMAX, SHMMNI
 from cloche.kernel.namespaces import MAX_NAMESPACES, UtsNamespace
+from cloche.kernel.parts import SysctlTree
 from cloche.kernel.task import Kernel, Task, container_of
 from cloche.kernel.unshare import KINDS
 from cloche.vfs.mount import MAX_MOUNTS
@@ -124,7 +125,7 @@ class _NamespaceLimit:
         return len(data)
 
 
-class ProcSys:
+class ProcSys(SysctlTree):
     """Builds and holds the tree of /proc/sys."""
 
     def __init__(self, fs: PseudoFs, kernel: Kernel) -> None:
@@ -247,10 +248,10 @@ class ProcSys:
         return b"%d\n" % container_of(ctx).max_tasks
 
     def _boot_id(self, ctx: Context) -> bytes:
-        return boot_id(host_facts(self.kernel)) + b"\n"
+        return boot_id(self.kernel.facts) + b"\n"
 
     def _aio_nr(self, ctx: Context) -> bytes:
-        return b"%d\n" % aio_count(self.kernel).used
+        return b"%d\n" % self.kernel.aio_events
 
     def _file_nr(self, ctx: Context) -> bytes:
         seen: set[int] = set()

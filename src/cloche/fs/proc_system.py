@@ -11,24 +11,22 @@ from cloche.kernel import uts
 from cloche.kernel.accounting import (
     MemoryFigures,
     all_cpu_ns,
-    host_facts,
     load_average,
     running_count,
     uptime_ns,
 )
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.task import Container, Kernel, Task
-from cloche.vfs.locks import LockTable, proc_locks_text
+from cloche.vfs.locks import proc_locks_text
 from cloche.vfs.mount import filesystem_kinds
 
 NS_PER_TICK: Final = 10_000_000
-LOCK_TABLE: Final = "locks"  # key in kernel.extra
 
 
 def cpuinfo_text(container: Container) -> bytes:
     """/proc/cpuinfo: the host's, cut and renumbered to the sandbox's processors."""
     kernel = container.kernel
-    blocks = [block for block in host_facts(kernel).cpuinfo.split(b"\n\n") if block.strip()]
+    blocks = [block for block in kernel.facts.cpuinfo.split(b"\n\n") if block.strip()]
     count = kernel.cpu_count
     if not blocks:
         blocks = [b"processor\t: 0\nvendor_id\t: unknown\nmodel name\t: unknown"]
@@ -201,10 +199,7 @@ def softirqs_text(container: Container) -> bytes:
 
 def locks_text(container: Container) -> bytes:
     """/proc/locks: those of the container's processes."""
-    table = container.kernel.extra.get(LOCK_TABLE)
-    if not isinstance(table, LockTable):
-        return b""
-    return proc_locks_text(table, pid_shower(container.pid_ns)).encode()
+    return proc_locks_text(container.kernel.locks, pid_shower(container.pid_ns)).encode()
 
 
 def pid_shower(ns: PidNamespace | None) -> Callable[[int], int]:

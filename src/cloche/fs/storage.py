@@ -26,7 +26,7 @@ from cloche.abi.fs import (
     SEEK_DATA,
 )
 from cloche.kernel.chores import Chore
-from cloche.mm.content import STEADY, next_content_key
+from cloche.mm.content import CONTENT_KEYS, STEADY
 from cloche.mm.quota import DESCRIPTORS, INODE_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -284,7 +284,7 @@ class Storage:
             return False
         quota.backed[self] = None
         self.fd = fd
-        self.key = next_content_key() | STEADY
+        self.key = CONTENT_KEYS.next() | STEADY
         self.dense = page_count(min(self._dense_pieces(), size)) * PAGE
         self.chunks.clear()
         self.measure()

@@ -10,12 +10,11 @@ from typing import Final
 
 from cloche.abi.magic import SYSFS_MAGIC
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
-from cloche.kernel.accounting import MemoryFigures, host_facts
+from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Container, Kernel, container_of
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir, Symlink
 
-SYSFS: Final = "sysfs"  # key in kernel.extra
 ATTRIBUTE_BYTES: Final = 4096  # st_size of every attribute
 
 
@@ -86,11 +85,11 @@ def sysfs_dir(kernel: Kernel, path: str) -> StaticDir:
 
 
 def _instance(kernel: Kernel) -> Sysfs:
-    known = kernel.extra.get(SYSFS)
+    known = kernel.file_systems.sysfs
     if isinstance(known, Sysfs):
         return known
     fs = Sysfs(kernel)
-    kernel.extra[SYSFS] = fs
+    kernel.file_systems.sysfs = fs
     for path in _DIRECTORIES:
         fs.directory(path)
     for path, text in _ATTRIBUTES:
@@ -146,7 +145,7 @@ def _add_cpus(fs: Sysfs, kernel: Kernel) -> None:
 
 def _cache_kib(kernel: Kernel) -> int:
     """The cache size that /proc/cpuinfo states, in KiB; 0 if it does not."""
-    for line in host_facts(kernel).cpuinfo.split(b"\n"):
+    for line in kernel.facts.cpuinfo.split(b"\n"):
         if line.startswith(b"cache size"):
             words = line.split(b":", 1)[-1].split()
             return int(words[0]) if words and words[0].isdigit() else 0

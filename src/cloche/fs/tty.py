@@ -400,4 +400,4 @@ def session_leader_exits(group: ThreadGroup) -> None:
 
 def install(kernel: Kernel) -> None:
     """Hook the death of session leaders."""
-    kernel.group_exit_hooks.append(session_leader_exits)
+    kernel.hooks.at_group_exit["terminals"] = session_leader_exits

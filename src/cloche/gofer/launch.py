@@ -3,12 +3,17 @@
 The caller is a process with a single thread, before the sentry exists (the sentry must not import this).  The
 gofer never executes a program; it is this interpreter, with everything but the socket and standard error
 closed.  Sentry and gofer start at the same time: requests that are sent before the gofer is ready wait in its socket.
+
+Attach points that say so (`has_worker`: volumes, the working directory) are served by a process of their own, which is
+forked from the confined gofer before it serves and holds nothing of the others: storage that hangs (NFS, FUSE) keeps
+only its worker.  The sentry gets the worker's socket from the gofer.  Workers end with the gofer, and it with them.
 """
 
 import errno
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -31,10 +36,11 @@ from cloche.analyst.cache import open_cache
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.gofer.nodes import AttachPoint
-from cloche.gofer.server import Server, log_exception
+from cloche.gofer.server import EXIT_CLOSED, Server, log, log_exception
 from cloche.gofer.texts import Texts
 from cloche.wire.frame import FrameChannel, ProtocolError
 
+EXIT_WORKER: Final = 4  # a worker has died
 EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
 
 # EXECUTE is left out: the gofer runs nothing.
@@ -84,9 +90,10 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
 
 
 def start_gofer(
-    attach_points: list[AttachPoint], *, is_confined: bool = True, analyst: socket.socket | None = None
+    attach_points: list[AttachPoint], *, is_confined: bool = True, analyst: list[socket.socket] | None = None
 ) -> GoferProcess:
-    """Fork a gofer that serves these attach points, and patched text if it is given a socket to the analyst.
+    """Fork a gofer that serves these attach points, and patched text if it is given sockets to the analyst: one for
+    itself and one for each worker.
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
@@ -101,7 +108,7 @@ def start_gofer(
         try:
             ours.close()
             hear.close()
-            status = _run(theirs, say, attach_points, analyst, parent, is_confined=is_confined)
+            status = _run(theirs, say, attach_points, analyst or [], parent, is_confined=is_confined)
         except BaseException:
             log_exception()
         finally:
@@ -115,7 +122,7 @@ def _run(
     sock: socket.socket,
     say: socket.socket,
     attach_points: list[AttachPoint],
-    analyst: socket.socket | None,
+    analyst: list[socket.socket],
     parent: int,
     *,
     is_confined: bool,
@@ -147,7 +154,7 @@ def _prepare(
     sock: socket.socket,
     say: int,
     attach_points: list[AttachPoint],
-    analyst: socket.socket | None,
+    analyst: list[socket.socket],
     report: confine.Report,
     parent: int,
     *,
@@ -157,33 +164,125 @@ def _prepare(
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    keep = [0, 1, 2, sock.fileno(), say]
-    if analyst is not None:
-        keep.append(analyst.fileno())
+    keep = [0, 1, 2, sock.fileno(), say, *[each.fileno() for each in analyst]]
     confine.close_all_but(keep)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
     os.umask(0)
     confine.set_limits(report)
     for point in attach_points:
         point.hold()
-    procfd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    procfd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     is_writable = any(point.is_writable for point in attach_points)
-    cache_fd = open_cache() if analyst is not None else -1
+    cache_fd = open_cache() if analyst else -1
     if is_confined:
         _confine(attach_points, cache_fd, report, is_writable=is_writable)
     if not confine.die_with(parent):
         raise OSError(errno.ESRCH, "the keeper died")
-    os.fchdir(procfd)
-    os.close(procfd)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    texts = Texts(cache_fd, analyst)
-    server = Server(
-        sock, attach_points, max_open_dirs=min(limit // 4, 4096), max_pins=limit // 2, texts=texts
-    )
+    links: dict[int, socket.socket] = {}
+    askers = list(analyst)
+    for index, point in enumerate(attach_points):
+        if point.has_worker:
+            asker = askers.pop() if len(askers) > 1 else None
+            links[index] = _fork_worker(
+                index,
+                attach_points,
+                procfd,
+                cache_fd,
+                asker,
+                [sock, *links.values(), *askers],
+                say,
+                is_confined=is_confined,
+            )
+            if asker is not None:
+                asker.close()
+            _let_go(point)
+    if links:
+        signal.signal(signal.SIGCHLD, _worker_ended)
+    texts = Texts(cache_fd, askers[0] if askers else None)
+    server = _serve_here(sock, attach_points, procfd, texts, links, is_confined=is_confined)
     if is_confined:
-        seccomp.install(gofer_policy(is_writable=is_writable))
         report.in_force(confine.SECCOMP)
     return server
+
+
+def _let_go(point: AttachPoint) -> None:
+    """Another process serves this attach point."""
+    os.close(point.fd)
+    point.fd = -1
+
+
+def _serve_here(
+    sock: socket.socket,
+    attach_points: list[AttachPoint],
+    procfd: int,
+    texts: Texts,
+    links: dict[int, socket.socket],
+    *,
+    is_confined: bool,
+) -> Server:
+    """The server of this process, for the attach points that it still holds."""
+    fds = os.open("self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=procfd)
+    os.fchdir(fds)
+    os.close(fds)
+    os.close(procfd)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    server = Server(
+        sock,
+        attach_points,
+        max_open_dirs=min(limit // 4, 4096),
+        max_pins=limit // 2,
+        texts=texts,
+        links=links,
+    )
+    if is_confined:
+        is_writable = any(point.is_writable and point.fd >= 0 for point in attach_points)
+        seccomp.install(gofer_policy(is_writable=is_writable))
+    return server
+
+
+def _fork_worker(
+    index: int,
+    attach_points: list[AttachPoint],
+    procfd: int,
+    cache_fd: int,
+    analyst: socket.socket | None,
+    others: list[socket.socket],
+    say: int,
+    *,
+    is_confined: bool,
+) -> socket.socket:
+    """Start the process that serves one attach point; the sentry's end of its socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    parent = os.getpid()
+    if os.fork() != 0:
+        theirs.close()
+        return ours
+    status = EXIT_START
+    try:
+        ours.close()
+        os.close(say)
+        for sock in others:
+            sock.close()
+        for number, point in enumerate(attach_points):
+            if number != index and point.fd >= 0:
+                _let_go(point)
+        if confine.die_with(parent):
+            texts = Texts(cache_fd, analyst)
+            status = _serve_here(theirs, attach_points, procfd, texts, {}, is_confined=is_confined).serve()
+            theirs.close()
+            if status == EXIT_CLOSED:
+                select.poll().poll()  # until the gofer ends
+    except BaseException:
+        log_exception()
+    finally:
+        os._exit(status)
+
+
+def _worker_ended(_signo: int, _frame: object) -> None:
+    """A child has stopped, gone on, or died: then its attach point is lost, and with it the sandbox."""
+    if os.waitpid(-1, os.WNOHANG)[0]:
+        log("a worker has died")
+        os._exit(EXIT_WORKER)
 
 
 def _confine(

@@ -96,6 +96,7 @@ class AttachPoint:
         self.is_public_only: bool = False  # show only what every user of the host may read
         self.skeleton: Skeleton | None = None  # show only some directories
         self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
+        self.has_worker: bool = False  # it is served by a process of its own
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -187,6 +188,8 @@ class NodeTable:
         if index >= len(self._attach_points):
             raise LinuxError(EINVAL)
         point = self._attach_points[index]
+        if point.fd < 0:  # another process serves it
+            raise LinuxError(EINVAL)
         node = self._add(point, None, b"", point.dev, point.ino)
         node.fd = point.fd
         return node

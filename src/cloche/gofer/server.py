@@ -23,6 +23,7 @@ from cloche.wire.gofer import (
     MAX_REQUEST_BYTES,
     OP_ATTACH,
     OP_CLUNK,
+    OP_CONNECT,
     OP_CREATE,
     OP_FORGET,
     OP_FSYNC,
@@ -89,8 +90,13 @@ class Server:
         max_open_dirs: int = 512,
         max_pins: int = 1024,
         texts: Texts | None = None,
+        links: dict[int, socket.socket] | None = None,
     ) -> None:
-        """The attach points are already held; the working directory is /proc/PID/fd."""
+        """The attach points are already held; the working directory is /proc/PID/fd.
+
+        `links`: the sockets of other workers, by the attach points that they serve, for the sentry.
+        """
+        self._links: dict[int, socket.socket] = links if links is not None else {}
         self._channel: FrameChannel = FrameChannel(sock, MAX_REQUEST_BYTES, may_receive_fds=False)
         self._table: NodeTable = NodeTable(attach_points, max_open_dirs, max_pins)
         self._files: Files = Files(self._table)
@@ -104,6 +110,7 @@ class Server:
                 frame = self._channel.receive()
                 if frame is None:
                     return EXIT_CLOSED
+                self._channel.ident = frame.ident
                 self._answer(frame)
             except ProtocolError as error:
                 log(f"malformed request: {error}")
@@ -126,6 +133,9 @@ class Server:
                 return
             if op == OP_TEXT:
                 self._text(reader)
+                return
+            if op == OP_CONNECT:
+                self._connect(reader)
                 return
             if op == OP_FORGET:
                 self._clunk(reader)
@@ -275,6 +285,17 @@ class Server:
         finally:
             if text >= 0:
                 os.close(text)
+
+    def _connect(self, reader: Reader) -> None:
+        """The sentry's end of the socket of the worker that serves an attach point, once."""
+        index = reader.u32()
+        reader.end()
+        link = self._links.pop(index, None)
+        if link is None:
+            self._channel.send(0, 0, b"")
+            return
+        self._channel.send(0, 0, b"", link.fileno())
+        link.close()
 
     def _act(self, op: int, reader: Reader) -> bytes:
         """Operations answered by one frame: decode, then act."""

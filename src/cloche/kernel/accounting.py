@@ -5,7 +5,6 @@ equal share of its process's.
 """
 
 from math import exp
-from struct import iter_unpack
 from typing import Final
 
 from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Container, Kernel, Task, ThreadGroup
@@ -13,56 +12,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 
-HOST_FACTS: Final = "host_facts"  # key in kernel.extra
 PAGE: Final = 4096
-
-
-class HostFacts:
-    """What boot read from the host before it confined itself, and what is remembered about load."""
-
-    def __init__(self, cpuinfo: bytes = b"", memory_total: int = 0, memory_available: int = 0) -> None:
-        self.cpuinfo: bytes = cpuinfo  # the host's /proc/cpuinfo
-        self.memory_total: int = memory_total  # bytes
-        self.memory_available: int = memory_available  # bytes
-        self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
-        self.hwcap2: int = 0
-        self.min_sigstack_bytes: int = 2048
-        self.cmdline: bytes = b"cloche\n"  # /proc/cmdline
-        self.boot_id: bytes = b""  # a UUID, made at the first look
-        self.loads: list[float] = [0.0, 0.0, 0.0]
-        self.load_at_ns: int = 0
-
-    @staticmethod
-    def read() -> "HostFacts":
-        """Read them from the host's /proc; for boot, before it is confined.  Raises OSError."""
-        with open("/proc/cpuinfo", "rb") as file:
-            facts = HostFacts(file.read())
-        with open("/proc/meminfo", "rb") as file:
-            for line in file:
-                words = line.split()
-                if words[:1] == [b"MemTotal:"]:
-                    facts.memory_total = int(words[1]) * 1024
-                elif words[:1] == [b"MemAvailable:"]:
-                    facts.memory_available = int(words[1]) * 1024
-        with open("/proc/self/auxv", "rb") as file:
-            for key, value in iter_unpack("<QQ", file.read()):
-                if key == 16:
-                    facts.hwcap = value
-                elif key == 26:
-                    facts.hwcap2 = value
-                elif key == 51:
-                    facts.min_sigstack_bytes = value
-        return facts
-
-
-def host_facts(kernel: Kernel) -> HostFacts:
-    """The sandbox's HostFacts; empty ones if boot has set none."""
-    found = kernel.extra.get(HOST_FACTS)
-    if isinstance(found, HostFacts):
-        return found
-    facts = HostFacts()
-    kernel.extra[HOST_FACTS] = facts
-    return facts
 
 
 def space_of(task: Task) -> AddressSpace | None:
@@ -170,7 +120,7 @@ class MemoryFigures:
     """Bytes of a container's memory, as meminfo and sysinfo show them."""
 
     def __init__(self, container: Container) -> None:
-        facts = host_facts(container.kernel)
+        facts = container.kernel.facts
         self.used: int = guest_rss_bytes(container)
         if container.memory_limit > 0:
             limit = container.memory_limit
@@ -224,7 +174,7 @@ def load_average(kernel: Kernel, caller: Task | None) -> list[float]:
 
     Sampled when somebody looks (the caller itself not counted): a timer would keep an idle sandbox awake.
     """
-    facts = host_facts(kernel)
+    facts = kernel.facts
     now = monotonic_ns()
     active = float(running_count(kernel) - (1 if caller is not None else 0))
     if facts.load_at_ns == 0:

@@ -44,6 +44,9 @@ class Blocked:
         self.deadline_ns: int = deadline_ns
         self.queues: list[WaitQueue] = []
         self.has_slices: bool = False  # it works, and does not sleep
+        self.may_run_again: bool = (
+            False  # `retry` may ask the host, and can be called again (kernel.host_wait)
+        )
 
     def retry(self, task: "TaskBase") -> int:
         """Something was woken: the result, or BLOCKED to wait on."""
@@ -85,6 +88,7 @@ class TaskBase(Context):
         super().__init__(creds, fs, mount_ns)
         self.blocked: Blocked | None = None
         self.is_ready_queued: bool = False
+        self.is_kill_pending: bool = False
         self.waiter: TaskWaiter = TaskWaiter(self)
 
     def make_ready(self) -> bool:

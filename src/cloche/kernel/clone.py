@@ -4,6 +4,8 @@ Three ways (docs/design.md 3.5): the host's copy-on-write fork (no CLONE_VM), a 
 CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread until it execs or exits.
 """
 
+from typing import Final
+
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
 from cloche.abi.mman import PROT_WRITE
@@ -30,7 +32,16 @@ from cloche.abi.sched import (
     CLONE_VM,
 )
 from cloche.kernel import sched
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, Blocked, TaskBase, block_on_time
+from cloche.kernel.blocking import (
+    BLOCKED,
+    ERESTARTNOINTR,
+    SLICE_NS,
+    Blocked,
+    TaskBase,
+    block_on_time,
+    end_wait,
+    next_slice,
+)
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
@@ -42,10 +53,13 @@ from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import Fresh, copy_mounts, prepare
 from cloche.kernel.unwind import Unwind
-from cloche.mm.address_space import AddressSpace
+from cloche.mm.address_space import MANY, MAX_AREAS, AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.objects import Path
+
+# Parts of a list of areas that are copied, in vain if other threads change it; then the fork copies it in one piece.
+_MOST_ROUNDS: Final = 16 * MAX_AREAS // MANY
 
 
 class CloneArgs:
@@ -131,7 +145,32 @@ def _check_nproc(task: Task) -> None:
         raise LinuxError(EAGAIN)
 
 
-def do_clone(task: Task, args: CloneArgs) -> int:
+class AreasFirst(Blocked):
+    """A fork of a process with very many areas, which are copied in slices before (I8).
+
+    What has been copied stays with the address space: a fork that a signal interrupted goes on with it.
+    """
+
+    def __init__(self, args: CloneArgs) -> None:
+        super().__init__()
+        self.args: CloneArgs = args
+        self.rounds: int = 0
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        end_ns = monotonic_ns() + SLICE_NS
+        while self.rounds < _MOST_ROUNDS and task.mm.copy_some():
+            self.rounds += 1
+            if monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        end_wait(task, self)
+        return do_clone(task, self.args, is_first=False)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -ERESTARTNOINTR
+
+
+def do_clone(task: Task, args: CloneArgs, *, is_first: bool = True) -> int:
     """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
     check_flags(task, args)
     if task.wants_attention and has_deliverable(task):
@@ -139,6 +178,8 @@ def do_clone(task: Task, args: CloneArgs) -> int:
     _check_nproc(task)
     if not args.flags & CLONE_VM:
         task.mm.check_fork()
+        if is_first and task.mm.copy_some():
+            return AreasFirst(args).retry(task)
     if not args.flags & CLONE_FILES:
         task.files.check_clone()
     made = prepare(task, args.flags, is_clone=True)
@@ -272,7 +313,7 @@ class Birth:
 
     def _give_pidfd(self, group: ThreadGroup) -> None:
         task = self.task
-        opener = task.kernel.pidfd_opener
+        opener = task.kernel.hooks.open_pidfd
         if opener is None:
             raise LinuxError(EINVAL)
         fd = opener(task, group)

@@ -142,7 +142,7 @@ def _prepare(
                 scripts.append(file)
                 continue
             main = read_image(ctx, file, d_path(ctx.fs.root, path), max_address, header)
-        except LinuxError:
+        except BaseException:
             file.put()
             raise
         image = ExecImage(path, main, argv, execfn)
@@ -150,7 +150,7 @@ def _prepare(
         if main.interpreter is not None:
             try:
                 image.interpreter = _open_interpreter(ctx, main.interpreter, max_address)
-            except LinuxError:
+            except BaseException:
                 file.put()
                 raise
         low = kernel.platform.min_address()
@@ -179,6 +179,9 @@ def _open_interpreter(ctx: Context, name: bytes, max_address: int) -> Image:
     except LinuxError as error:
         file.put()
         raise LinuxError(ELIBBAD if error.errno == ENOEXEC else error.errno) from None
+    except BaseException:
+        file.put()
+        raise
 
 
 def parse_script(header: bytes) -> tuple[bytes, bytes]:
@@ -514,7 +517,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
         if task.mm_user_ns.has_ids(inode.uid, inode.gid):
             break
         task.mm_user_ns = task.mm_user_ns.parent  # nobody there may look into it
-    for hook in task.kernel.exec_hooks:
+    for hook in task.kernel.hooks.at_exec.values():
         hook(task)
     if task.files.users > 1:
         task.files.users -= 1

@@ -31,7 +31,7 @@ def detach_address_space(task: Task) -> None:
     waiter = task.vfork_waiter
     if waiter is not None:
         task.vfork_waiter = None
-        wake = kernel.vfork_wake_hook
+        wake = kernel.hooks.vfork_wake
         if wake is not None:
             wake(waiter)
     if task.lent_to is not None:
@@ -85,7 +85,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
 def vfork_done(child: Task, parent: Task) -> None:
     """The child of a vfork has left the parent's host thread: give it back and wake the parent."""
     kernel = child.kernel
-    hook = kernel.vfork_done_hook
+    hook = kernel.hooks.vfork_done
     assert hook is not None
     hook(child, parent)
 
@@ -132,7 +132,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     op = task.blocked
     if op is not None:
         end_wait(task, op)
-    for hook in kernel.exit_hooks:
+    for hook in kernel.hooks.at_exit.values():
         hook(task)
     undo_list = task.undo_list
     if undo_list is not None:
@@ -243,7 +243,7 @@ def group_dead(group: ThreadGroup) -> None:
     group.is_zombie = True
     group.container.task_count += 1
     group.allow_text_writes()
-    for hook in kernel.group_exit_hooks:
+    for hook in kernel.hooks.at_group_exit.values():
         hook(group)
     reaper = find_reaper(group)
     for child in list(group.children):
@@ -267,7 +267,7 @@ def end_container(container: Container, status: int) -> None:
     kernel = container.kernel
     container.state = ENDED
     container.exit_status = status
-    ended = kernel.container_ended
+    ended = kernel.hooks.container_ended
     if ended is not None:
         ended(container)
     for group in list(kernel.groups.values()):
@@ -319,7 +319,7 @@ def notify_parent(group: ThreadGroup) -> None:
     action = parent.handlers.actions[SIGCHLD]
     is_ignored = group.exit_signal == SIGCHLD and (action.handler == 1 or action.flags & SA_NOCLDWAIT != 0)
     if group.exit_signal and not (is_ignored and action.handler == 1):
-        hook = kernel.child_signal_hook
+        hook = kernel.hooks.child_signal
         if hook is not None:
             status = group.exit_status
             if status & 0x7F:

@@ -26,6 +26,7 @@ from cloche.kernel.blocking import (
     TaskBase,
     block_on_time,
 )
+from cloche.kernel.parts import FutexWaiters
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.task import Kernel, Task
 
@@ -34,7 +35,6 @@ Key = tuple[int, int, int, int]
 _PRIVATE: Final = 0  # (process, address)
 _SHARED_PRIVATE: Final = 1  # a shared operation on private memory: (process, address)
 _SHARED: Final = 2  # (device, inode, offset)
-_NAME: Final = "futex"  # in kernel.extra
 CMP_RETRIES: Final = 64
 
 
@@ -84,7 +84,7 @@ def priority_of(task: Task) -> int:
     return 99 - task.sched_priority if is_realtime(policy_of(task)) else _FAIR
 
 
-class FutexTable:
+class FutexTable(FutexWaiters):
     """All waiters of a sandbox by key, those of higher priority first."""
 
     def __init__(self) -> None:
@@ -166,11 +166,11 @@ class FutexTable:
 
 def futex_table(kernel: Kernel) -> FutexTable:
     """The sandbox's table."""
-    found = kernel.extra.get(_NAME)
+    found = kernel.futexes
     if isinstance(found, FutexTable):
         return found
     table = FutexTable()
-    kernel.extra[_NAME] = table
+    kernel.futexes = table
     return table
 
 

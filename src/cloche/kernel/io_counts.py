@@ -1,27 +1,23 @@
 """/proc/PID/io: what processes read and wrote (struct task_io_accounting).
 
 Counting begins when somebody first opens such a file: programs look at differences, and until then no call pays for it.
-It hangs on `Kernel.trace`, which every finished call looks at, in front of what --strace has there.
+It hangs on `Kernel.observer`, which every finished call looks at, in front of what --strace has there.
 """
 
-from collections.abc import Callable
 from typing import Final
 
-from cloche.kernel.task import Args, IoCounts, Kernel, Task
+from cloche.kernel.task import Args, CallObserver, IoCounts, Kernel, Task
 
-_NAME: Final = "io_counts"  # in kernel.extra
 _READS: Final = frozenset({0, 17, 19, 295, 327})  # read pread64 readv preadv preadv2
 _WRITES: Final = frozenset({1, 18, 20, 296, 328})
 _BOTH: Final = frozenset({40, 326})  # sendfile copy_file_range
 
-Trace = Callable[[Task, Args, int], None]
 
+class IoCounter(CallObserver):
+    """What stands in for `Kernel.observer`."""
 
-class IoCounter:
-    """What stands in for `Kernel.trace`."""
-
-    def __init__(self, inner: Trace | None) -> None:
-        self.inner: Trace | None = inner
+    def __init__(self, inner: CallObserver | None) -> None:
+        self.inner: CallObserver | None = inner
 
     def finished(self, task: Task, args: Args, result: int) -> None:
         """A call is over."""
@@ -39,17 +35,15 @@ class IoCounter:
                 counts.writes += 1
         inner = self.inner
         if inner is not None:
-            inner(task, args, result)
+            inner.finished(task, args, result)
 
 
 def start_counting(kernel: Kernel) -> None:
     """From now on."""
-    if _NAME in kernel.extra:
+    if isinstance(kernel.observer, IoCounter):
         return
-    counter = IoCounter(kernel.trace)
-    kernel.extra[_NAME] = counter
-    kernel.trace = counter.finished
-    kernel.exit_hooks.append(_task_exits)
+    kernel.observer = IoCounter(kernel.observer)
+    kernel.hooks.at_exit["io counts"] = _task_exits
 
 
 def _task_exits(task: Task) -> None:

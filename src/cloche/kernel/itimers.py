@@ -685,5 +685,5 @@ def exec_resets(task: Task) -> None:
 
 def install(kernel: Kernel) -> None:
     """Register with exit and execve."""
-    kernel.group_exit_hooks.append(group_exits)
-    kernel.exec_hooks.append(exec_resets)
+    kernel.hooks.at_group_exit["timers"] = group_exits
+    kernel.hooks.at_exec["timers"] = exec_resets

@@ -23,11 +23,13 @@ from cloche.kernel.blocking import (
     ERESTARTSYS,
     RESUME,
     RETURN,
+    Blocked,
     end_wait,
 )
 from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
+from cloche.kernel.host_wait import HostBlocked, HostWait
 from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
@@ -67,6 +69,7 @@ BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not ba
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _READS: Final = (0, 17, 19, 295, 327)  # read, pread64, readv, preadv, preadv2
 _READS_AT_POS: Final = (0, 19)
+_PROTECTS: Final = (10, 329)  # mprotect, pkey_mprotect
 _HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED)  # what a paused container has to wait with
 
 
@@ -204,9 +207,9 @@ def dispatch(kernel: Kernel, task: Task) -> None:
 def perform(kernel: Kernel, task: Task) -> None:
     """What follows a tracer's look at the call: filters, then the handler."""
     args = task.args
-    enter = kernel.trace_enter
-    if enter is not None:
-        enter(task, args)
+    entries = kernel.entry_observer
+    if entries is not None:
+        entries.entered(task, args)
     if task.seccomp_mode:
         verdict = check_seccomp(task)
         if verdict != ALLOWED:
@@ -214,6 +217,8 @@ def perform(kernel: Kernel, task: Task) -> None:
             return
     table = kernel.table
     number = args.nr
+    waits = kernel.host_waits
+    waits.may_wait = True
     try:
         if 0 <= number < len(table):
             result = table[number](task, args)
@@ -222,8 +227,40 @@ def perform(kernel: Kernel, task: Task) -> None:
             result = -ENOSYS
     except LinuxError as error:
         result = -error.errno
+    except HostWait as wait:
+        result = wait_for_host(kernel, task, wait, None)
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
+    waits.may_wait = False
+    if waits.journal:
+        waits.end()
+    complete(kernel, task, result)
+
+
+def wait_for_host(kernel: Kernel, task: Task, wait: HostWait, inner: Blocked | None) -> int:
+    """A handler has asked what is not answered yet; BLOCKED."""
+    task.state = "D"
+    return kernel.host_waits.block(task, wait, inner)
+
+
+def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
+    """An answer has come: the call is made again, and finds it in its journal."""
+    if not op.is_due():
+        return
+    waits = kernel.host_waits
+    inner = op.inner
+    journal = op.take()
+    end_wait(task, op)
+    waits.begin(journal)
+    try:
+        result = inner.retry(task) if inner is not None else kernel.table[task.args.nr](task, task.args)
+    except LinuxError as error:
+        result = -error.errno
+    except HostWait as wait:
+        result = wait_for_host(kernel, task, wait, inner)
+    except Exception as failure:  # another name: mypyc gives a variable one type
+        result = internal_error(kernel, task, failure)
+    waits.end()
     complete(kernel, task, result)
 
 
@@ -283,9 +320,9 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             interrupt_blocked(kernel, task)
         return
     if result == DEAD:
-        trace = kernel.trace
-        if trace is not None:
-            trace(task, task.args, result)
+        observer = kernel.observer
+        if observer is not None:
+            observer.finished(task, task.args, result)
         return
     if result == DISPATCH:
         task.state = "R"
@@ -295,9 +332,9 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     if result == RETURN:
         leave_stop(kernel, task)
         return
-    trace = kernel.trace
-    if trace is not None:
-        trace(task, task.args, result)
+    observer = kernel.observer
+    if observer is not None:
+        observer.finished(task, task.args, result)
     task.in_syscall = False
     task.state = "R"
     if (
@@ -410,6 +447,11 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
     op = task.blocked
     if op is None:
         return
+    if isinstance(op, HostBlocked):
+        run_again(kernel, task, op)
+        return
+    if op.may_run_again:
+        kernel.host_waits.may_wait = True
     try:
         if task.is_late():
             task.deadline_timer = None
@@ -418,8 +460,16 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
             result = op.retry(task)
     except LinuxError as error:
         result = -error.errno
+    except HostWait as wait:
+        task.disarm_deadline()
+        if task.blocked is op:
+            end_wait(task, op)
+        complete(kernel, task, wait_for_host(kernel, task, wait, op))
+        return
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
+    if kernel.host_waits.journal or op.may_run_again:
+        kernel.host_waits.end()
     if result != BLOCKED:
         task.disarm_deadline()
         if task.blocked is op:
@@ -454,9 +504,9 @@ def other_event(kernel: Kernel, event: Event) -> None:
     """Everything but a system call."""
     kind = event[0]
     if kind == EV_FD:
-        callback = kernel.fd_callbacks.get(event[2])
-        if callback is not None:
-            callback(event[3])
+        watcher = kernel.watchers.get(event[2])
+        if watcher is not None:
+            watcher.fd_ready(event[2], event[3])
         return
     if kind == EV_PROCESS_DIED:
         kernel.process_born(event[2])
@@ -527,7 +577,11 @@ def operations_done(kernel: Kernel, task: Task) -> None:
         leave_slowly(kernel, task, task.stop_result)
     elif task.is_running_ops:
         task.is_running_ops = False
-        task.make_ready()
+        op = task.blocked
+        if op is not None and op.has_slices:
+            task.queue_slice()
+        else:
+            task.make_ready()
 
 
 def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
@@ -543,13 +597,15 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
         task.group.must_die = True
         do_group_exit(task.group, 9)  # past the point of no return
         return
-    if number == 9:
+    if number == 9 and op is None:
         address = task.thread.regs().result
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
-    elif number == 25:
+    elif number == 25 and op is None:
         task.mm.undo_mremap()
+    elif number in _PROTECTS:
+        task.mm.undo_protect(task.thread)
     elif number in _CLONES:
         fail_clone(kernel, task)
     if op is not None:

@@ -745,8 +745,8 @@ def exec_resets(task: Task) -> None:
 
 def install(kernel: Kernel) -> None:
     """Fill in the hooks through which modules to the left reach this one."""
-    kernel.signal_hook = send_kernel_signal
-    kernel.child_signal_hook = send_child_signal
-    kernel.exit_hooks.append(task_exits)
-    kernel.group_exit_hooks.append(group_exits)
-    kernel.exec_hooks.append(exec_resets)
+    kernel.hooks.signal = send_kernel_signal
+    kernel.hooks.child_signal = send_child_signal
+    kernel.hooks.at_exit["signals"] = task_exits
+    kernel.hooks.at_group_exit["signals"] = group_exits
+    kernel.hooks.at_exec["signals"] = exec_resets

@@ -15,17 +15,24 @@ from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
 from cloche.kernel.blocking import TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.host_facts import HostFacts
+from cloche.kernel.host_wait import HostServer, HostWaits
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
+from cloche.kernel.parts import FileSystems, FlyingFiles, FutexWaiters, SysctlTree
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
+from cloche.mm.content import CONTENT_KEYS, ContentKeys
+from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
 from cloche.platform.interface import Event, HostThread, Parking, Platform
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.layers import Layer
+from cloche.vfs.locks import LockTable
+from cloche.vfs.mapping import SHARED_MEMORY, SharedMemory
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
@@ -418,7 +425,6 @@ class Task(TaskBase, TimerOwner):
         self.saved_sigmask: int = -1  # to restore when the call ends (sigsuspend, ppoll …); -1: none
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
-        self.is_kill_pending: bool = False
         self.altstack_addr: int = 0
         self.altstack_size: int = 0
         self.altstack_flags: int = 2  # SS_DISABLE
@@ -619,6 +625,7 @@ class Container:
         self.devpts: FileSystem | None = None
         self.layers: list[Layer] = []  # where what guests write is kept
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
+        self.storage: HostServer | None = None  # who serves it files of the host
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
         self.task_count: int = 0  # living threads, and processes that nobody has waited for
@@ -658,6 +665,46 @@ def container_of(ctx: Context) -> Container:
     raise LinuxError(ENXIO)
 
 
+class CallObserver:
+    """Somebody who sees system calls: --strace, /proc/PID/io."""
+
+    def entered(self, task: Task, args: Args) -> None:
+        """A call is about to be made (`Kernel.entry_observer`)."""
+
+    def finished(self, task: Task, args: Args, result: int) -> None:
+        """It is over, or DEAD is all that it leaves (`Kernel.observer`)."""
+
+
+@trait
+class FdWatcher:
+    """Somebody who waits for a host descriptor."""
+
+    def fd_ready(self, token: int, events: int) -> None:
+        """The descriptor that was watched under `token` has these epoll events."""
+        raise NotImplementedError
+
+
+class Hooks:
+    """Functions through which modules reach what stands to the right of them.
+
+    They are code, put in place by `boot` with the modules that they are of; no hook is state of a guest.
+    """
+
+    def __init__(self) -> None:
+        self.signal: Callable[[Task, int], None] | None = None  # kernel.signals: from the kernel to a task
+        # kernel.signals: to the parent, of (child, CLD_*, status)
+        self.child_signal: Callable[[ThreadGroup, int, int], None] | None = None
+        self.vfork_done: Callable[[Task, Task], None] | None = None  # kernel.clone: (child, parent)
+        self.vfork_wake: Callable[[Task], None] | None = None  # kernel.clone
+        self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
+        self.open_pidfd: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: the new descriptor
+        self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
+        # By the name of the part that they are of, in the order in which they came.
+        self.at_exec: dict[str, Callable[[Task], None]] = {}  # their part of execve's reset
+        self.at_exit: dict[str, Callable[[Task], None]] = {}  # a task exits, its files still open
+        self.at_group_exit: dict[str, Callable[[ThreadGroup], None]] = {}  # the last thread is gone
+
+
 class Kernel(TimerOwner):
     """Everything that exists once per sandbox, however many containers it has.  Behaviour is in the modules beside.
 
@@ -672,8 +719,7 @@ class Kernel(TimerOwner):
         self.tasks: dict[int, Task] = {}  # by tid
         self.groups: dict[int, ThreadGroup] = {}  # by tgid, zombies included
         self.containers: dict[str, Container] = {}  # by id
-        self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
-        self.container_event: Callable[[Container, str], None] | None = None  # boot: news for the outside
+        self.hooks: Hooks = Hooks()
         self.paused: int = 0  # containers that are
         self.is_over: bool = False  # the loop ends
         self.process_groups: dict[int, ProcessGroup] = {}
@@ -684,6 +730,7 @@ class Kernel(TimerOwner):
         # Who waits for the position of a file where a long read or write is under way.
         self.busy_positions: dict[FileDescription, WaitQueue] = {}
         self.chores: deque[Chore] = deque()
+        self.host_waits: HostWaits = HostWaits()
         self.meter: Meter = Meter()
         self.next_pid: int = 2
         self.pid_max: int = 4194304
@@ -697,19 +744,34 @@ class Kernel(TimerOwner):
         self.boot_real_ns: int = 0
         self.is_patching: bool = False  # programs get patched text
         self.is_strict: bool = False  # CLOCHE_STRICT=1: an internal error stops everything
-        self.anon_fs: FileSystem | None = None  # st_dev of pipes, eventfds …
+        self.file_systems: FileSystems = FileSystems()
+        self.sysctl: SysctlTree | None = None
+        self.facts: HostFacts = HostFacts()
+        self.locks: LockTable = LockTable()
+        self.futexes: FutexWaiters | None = None
+        self.flying_files: FlyingFiles | None = None
+        self.aio_events: int = 0  # of all contexts (fs.aio-nr)
+        self.mqueue_bytes: dict[
+            int, int
+        ] = {}  # of message queues, by the user who made them (RLIMIT_MSGQUEUE)
+        self.inotify_instances: dict[int, int] = {}  # by user
+        # (uid, gid) of what the sandbox began with, by device and inode number, as the host has them (fs.hostfd)
+        self.donated_owners: dict[tuple[int, int], tuple[int, int]] = {}
+        # Accounts of this process: objects that know no kernel reach them by the names of their modules.
+        self.memory: Quota = KERNEL_MEMORY
+        self.descriptors: Descriptors = DESCRIPTORS
+        self.shared_memory: SharedMemory = SHARED_MEMORY
+        self.content_keys: ContentKeys = CONTENT_KEYS
         self.next_anon_ino: int = 1
         self.next_namespace_ino: int = 0xF0000100
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
         self.namespace_limits: NamespaceLimits = NamespaceLimits()
         self.nested_pids: dict[int, PidNamespace] = {}  # kernel pids that are in other pid namespaces too
-        self.fd_callbacks: dict[int, Callable[[int], None]] = {}  # by token: called with epoll events
+        self.watchers: dict[int, FdWatcher] = {}  # of host descriptors, by token
         self.next_fd_token: int = 1
-        self.extra: dict[str, object] = {}  # singletons of other packages (net stack, SysV IPC), by name
-        self.signal_hook: Callable[[Task, int], None] | None = None
         self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
-        self.trace: Callable[[Task, Args, int], None] | None = None  # --strace: after each call
-        self.trace_enter: Callable[[Task, Args], None] | None = None
+        self.observer: CallObserver | None = None  # of finished calls
+        self.entry_observer: CallObserver | None = None  # of calls that begin
         self.total_syscalls: int = 0
         self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
         self.overdue_kills: int = 0
@@ -717,27 +779,12 @@ class Kernel(TimerOwner):
         self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
         self.hwcap2: int = 0
         self.min_sigstack_bytes: int = 2048
-        self.exec_hooks: list[Callable[[Task], None]] = []  # other modules' part of execve's reset
-        self.exit_hooks: list[Callable[[Task], None]] = []  # called while a task exits, its files still open
-        self.group_exit_hooks: list[Callable[[ThreadGroup], None]] = []  # when the last thread is gone
-        self.vfork_done_hook: Callable[[Task, Task], None] | None = None  # kernel.clone
-        self.vfork_wake_hook: Callable[[Task], None] | None = None  # kernel.clone
-        self.child_signal_hook: Callable[[ThreadGroup, int, int], None] | None = (
-            None  # (child, CLD_*, status)
-        )
-        self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
-        self.pidfd_opener: Callable[[Task, ThreadGroup], int] | None = (
-            None  # fs.pidfd: installs, returns the fd
-        )
         self.tracing: Tracing | None = None  # kernel.ptrace
         self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has yet to wait for, by tid
         self.has_pdeath_signals: bool = False  # somebody has asked for one
         self.ptrace_scope: int = 0  # kernel.yama.ptrace_scope
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
-        self.shutdown_hooks: list[
-            Callable[[], None]
-        ] = []  # before the platform ends: flush what must not be lost
 
     # -- identifiers -----------------------------------------------------------------------------------
     def alloc_pid(self, container: Container) -> int:
@@ -815,11 +862,11 @@ class Kernel(TimerOwner):
         return self.next_anon_ino
 
     # -- host descriptors ------------------------------------------------------------------------------
-    def watch_fd(self, fd: int, events: int, callback: Callable[[int], None]) -> int:
-        """Call `callback(epoll events)` when the host descriptor is ready; the token for `unwatch_fd`."""
+    def watch_fd(self, fd: int, events: int, watcher: FdWatcher) -> int:
+        """Tell `watcher` when the host descriptor is ready; the token for `unwatch_fd`."""
         token = self.next_fd_token
         self.next_fd_token += 1
-        self.fd_callbacks[token] = callback
+        self.watchers[token] = watcher
         self.platform.add_fd(fd, token, events)
         return token
 
@@ -829,7 +876,7 @@ class Kernel(TimerOwner):
 
     def unwatch_fd(self, fd: int, token: int) -> None:
         """Stop watching."""
-        if self.fd_callbacks.pop(token, None) is not None:
+        if self.watchers.pop(token, None) is not None:
             self.platform.remove_fd(fd)
 
     def process_born(self, ident: int) -> None:
@@ -856,6 +903,6 @@ class Kernel(TimerOwner):
     # -- signals from the left of kernel.signals ---------------------------------------------------------
     def send_kernel_signal(self, task: Task, signo: int) -> None:
         """A signal from the kernel to one task (SIGPIPE, SIGXFSZ)."""
-        hook = self.signal_hook
+        hook = self.hooks.signal
         if hook is not None:
             hook(task, signo)

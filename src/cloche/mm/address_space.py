@@ -3,6 +3,12 @@
 The host manages the pages; this module decides addresses and protections (I2: a guest's address is only ever used
 below `max_address`), keeps the list for /proc/PID/maps, limits and forks, and queues the operations on the thread
 that asked.  Callers make sure that no other thread of the process has operations pending.
+
+A process may have tens of thousands of areas, and a call may be about all of them (I8).  What changes areas one after
+the other does at most `MANY` at a time and tells where it stopped (`*_some`).  What takes a range as a whole (munmap,
+a mapping at a fixed address) raises `Crowded` while there are more in it; the caller then empties the range with
+`empty_some`, which leaves one inaccessible area instead, so nobody finds it free meanwhile, and calls again.  The list
+of a large process is copied for a fork beforehand (`copy_some`).
 """
 
 from bisect import bisect_left, bisect_right
@@ -26,7 +32,10 @@ from cloche.abi.mman import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     PROT_EXEC,
+    PROT_GROWSDOWN,
+    PROT_GROWSUP,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
 )
 from cloche.abi.prctl import PR_MDWE_NO_INHERIT
@@ -37,6 +46,8 @@ from cloche.platform.interface import HostProcess, HostThread
 PAGE: Final = 4096
 PAGE_MASK: Final = ~4095
 _FEW: Final = 8  # pieces that are inserted one by one
+MANY: Final = 512  # areas that are changed at once
+MANY_TO_COPY: Final = 2048  # ... that a fork copies at once
 MAX_AREAS: Final = 65000  # below the host's vm.max_map_count
 MAP_32BIT: Final = 0x40
 AREA_SHARED: Final = 1
@@ -54,6 +65,15 @@ LOCK_FLAGS: Final = AREA_LOCKED | AREA_ONFAULT
 def page_up(value: int) -> int:
     """Round up to a page."""
     return (value + 4095) & PAGE_MASK
+
+
+class Crowded(Exception):
+    """A call is about more areas than it may change at once; nothing has happened yet."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(start, end)
+        self.start: int = start
+        self.end: int = end
 
 
 @trait
@@ -119,6 +139,24 @@ class Area:
         return piece
 
 
+class AreaChange:
+    """What is done to each area of a range, where the host has no part in it."""
+
+    def apply(self, area: Area) -> None:
+        raise NotImplementedError
+
+
+class AreaCopy:
+    """The areas that a fork will have, as far as they have been copied; of a list that has not changed since."""
+
+    def __init__(self) -> None:
+        self.areas: list[Area] = []
+        self.starts: list[int] = []
+        self.total_bytes: int = 0
+        self.next: int = 0  # index of the area that is to be copied next
+        self.charged: int = 0  # bytes of kernel memory
+
+
 class AreaShare:
     """How many address spaces have the same list of areas: a fork copies it only when one of them changes it."""
 
@@ -145,6 +183,10 @@ class AddressSpace:
         self._starts: list[int] = []
         self._share: AreaShare | None = None  # None: the list is ours alone
         self._has_unforked: bool = False  # some may not be inherited
+        self._copy: AreaCopy | None = None  # for the next fork
+        # The last mprotect, should the host refuse it: whose, and what was there.
+        self.protecting: HostThread | None = None
+        self.protected: list[Area] = []
         self.mmap_base: int = max_address
         self._hint: int = max_address  # no gap is known above it (below mmap_base)
         self.start_brk: int = 0
@@ -261,8 +303,69 @@ class AddressSpace:
         dev, ino = area.backing.map_identity()
         return (dev, ino, area.offset + addr - area.start)
 
+    def is_crowded(self, start: int, end: int) -> bool:
+        """Whether [start, end) has more areas than a call may change at once."""
+        areas = self._areas
+        if len(areas) <= MANY:
+            return False
+        index = self._first(start) + MANY
+        return index < len(areas) and areas[index].start < end
+
+    def _first(self, start: int) -> int:
+        """The index of the first area that ends above `start`."""
+        index = bisect_right(self._starts, start) - 1
+        return index + 1 if index < 0 or self._areas[index].end <= start else index
+
+    def _some(self, start: int, end: int) -> int:
+        """Where the first areas of [start, end) end, as many as may be changed at once."""
+        index = self._first(start) + MANY
+        return min(self._areas[index].start, end) if index < len(self._areas) else end
+
+    def covered_some(self, at: int, end: int) -> int:
+        """Look whether areas cover [at, end): how far they do for sure.  Raises LinuxError(ENOMEM) at a hole."""
+        areas = self._areas
+        index = bisect_right(self._starts, at) - 1
+        last = min(index + MANY, len(areas))
+        if index < 0:
+            raise LinuxError(ENOMEM)
+        begin = at
+        while at < end and index < last:
+            area = areas[index]
+            if area.start > at or area.end <= at:
+                break
+            at = area.end
+            index += 1
+        if at == begin and at < end:
+            raise LinuxError(ENOMEM)
+        return min(at, end)
+
+    def change_some(self, at: int, end: int, change: AreaChange) -> int:
+        """Apply `change` to the first areas of [at, end); where it stopped.  Raises LinuxError(ENOMEM)."""
+        self._check_room()
+        stop = self._some(at, end)
+        pieces = self._remove(at, stop)
+        for piece in pieces:
+            change.apply(piece)
+        self._insert_all(pieces)
+        self._drop(pieces)
+        return stop
+
+    def empty_some(self, thread: HostThread, at: int, end: int) -> int:
+        """Put one inaccessible area where the first areas of [at, end) and the holes between them are."""
+        peak = self.peak_total_bytes
+        stop = self._some(at, end)
+        pieces = self._remove(at, stop)
+        how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE
+        thread.queue_mmap(at, stop - at, 0, how, -1, 0)
+        self._insert(Area(at, stop, 0, AREA_NORESERVE, None, 0, b""))
+        self.peak_total_bytes = peak
+        self._drop(pieces)
+        return stop
+
     def _own(self) -> None:
         """Before the list or an area in it changes: have it to ourselves."""
+        if self._copy is not None:
+            self.forget_copy()
         share = self._share
         if share is None:
             return
@@ -283,7 +386,6 @@ class AddressSpace:
             for piece in pieces:
                 self._insert(piece)
             return
-        self._own()
         merged: list[Area] = []
         for piece in pieces:
             before = merged[-1] if merged else None
@@ -499,6 +601,8 @@ class AddressSpace:
             raise LinuxError(ENOMEM)
         self._check_room()
         if is_fixed:
+            if self.is_crowded(addr, addr + size):
+                raise Crowded(addr, addr + size)
             self.check_sealed(addr, addr + size)
         is_shared = flags & 0xF != MAP_PRIVATE
         if not is_fixed:
@@ -624,6 +728,8 @@ class AddressSpace:
             raise LinuxError(EINVAL)
         if len(self._areas) >= MAX_AREAS + 100:
             raise LinuxError(ENOMEM)  # it may split one, but what is nearly full must be able to shrink
+        if self.is_crowded(addr, addr + size):
+            raise Crowded(addr, addr + size)
         self.check_sealed(addr, addr + size)
         removed = self._remove(addr, addr + size)
         if removed:
@@ -641,41 +747,86 @@ class AddressSpace:
                 del self.tails[tail.start]
                 self._drop(self._remove(tail.start, tail.end))
 
-    def mprotect(self, thread: HostThread, addr: int, length: int, prot: int) -> None:
-        """mprotect(2).  Raises LinuxError(EINVAL, ENOMEM, EACCES)."""
-        if addr & 4095 or prot & ~0x0F000007 & ~8:
+    def check_protect(self, addr: int, length: int, prot: int) -> tuple[int, int]:
+        """Before `protect_some`: the range that mprotect(2) is about.  Raises LinuxError(EINVAL, ENOMEM)."""
+        grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
+        if grows == PROT_GROWSDOWN | PROT_GROWSUP or addr & 4095:
             raise LinuxError(EINVAL)
         if length == 0:
-            return
+            return addr, addr
         end = self.check_range(addr, length)
-        prot &= 7
-        if not self.is_covered(addr, end):
-            raise LinuxError(ENOMEM)
+        if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM | grows):
+            raise LinuxError(EINVAL)
+        if grows:
+            index = self._first(addr)
+            area = self._areas[index] if index < len(self._areas) else None
+            if area is None or area.start >= end or (grows == PROT_GROWSUP and area.start > addr):
+                raise LinuxError(ENOMEM)
+            if grows == PROT_GROWSUP or not area.flags & AREA_GROWSDOWN:
+                raise LinuxError(EINVAL)
+            addr = area.start
+        return addr, end
+
+    def protect_some(self, thread: HostThread, at: int, end: int, prot: int) -> int:
+        """Give the first areas of [at, end) the protection `prot`; where it stopped.
+
+        Raises LinuxError(ENOMEM, EACCES, EPERM) at the first that is missing or must not have it; those before it do.
+        """
         self._check_room()
-        self.check_sealed(addr, end)
-        index = bisect_right(self._starts, addr) - 1
-        at = index
+        index = max(bisect_right(self._starts, at) - 1, 0)
+        last = min(index + MANY, len(self._areas))
         needs_change = False
-        while at < len(self._areas) and self._areas[at].start < end:
-            area = self._areas[at]
-            if area.prot != prot:
-                needs_change = True
-            if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not area.prot & PROT_EXEC):
-                raise LinuxError(EACCES)
-            backing = area.backing
-            if backing is not None and prot & ~(
-                backing.map_max_prot() | (0 if area.is_shared() else PROT_WRITE)
-            ):
-                raise LinuxError(EACCES)
-            at += 1
-        if not needs_change:
+        error = 0
+        stop = at
+        while stop < end and not error:
+            area = self._areas[index] if index < last else None
+            if area is None or area.start > stop or area.end <= stop:
+                if index < len(self._areas) and index == last and stop > at:
+                    break
+                error = ENOMEM
+                break
+            error = self._protect_error(area, prot)
+            if not error:
+                needs_change = needs_change or area.prot != prot
+                stop = area.end
+                index += 1
+        stop = min(stop, end)
+        if needs_change:
+            pieces = self._remove(at, stop)
+            self.protecting = thread
+            self.protected = [piece.slice(piece.start, piece.end) for piece in pieces]
+            for piece in pieces:
+                piece.prot = prot
+            self._insert_all(pieces)
+            self._drop(pieces)  # _insert took its own references
+            thread.queue_mprotect(at, stop - at, prot)
+        if error:
+            raise LinuxError(error)
+        return stop
+
+    def _protect_error(self, area: Area, prot: int) -> int:
+        """Why mprotect refuses an area."""
+        backing = area.backing
+        if backing is not None and prot & ~(backing.map_max_prot() | (0 if area.is_shared() else PROT_WRITE)):
+            return EACCES
+        if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not area.prot & PROT_EXEC):
+            return EACCES
+        return EPERM if area.flags & AREA_SEALED else 0
+
+    def undo_protect(self, thread: HostThread) -> None:
+        """The host refused the last mprotect of `thread`: what it was about has its old protection, here and there."""
+        old, self.protected = self.protected, []
+        if self.protecting is not thread:
             return
-        pieces = self._remove(addr, end)
-        for piece in pieces:
-            piece.prot = prot
-        self._insert_all(pieces)
-        self._drop(pieces)  # _insert took its own references
-        thread.queue_mprotect(addr, end - addr, prot)
+        self.protecting = None
+        for was in old:
+            pieces = self._remove(was.start, was.end)
+            for piece in pieces:
+                piece.prot = was.prot
+            self._insert_all(pieces)
+            self._drop(pieces)
+            if pieces:
+                thread.queue_mprotect(was.start, was.end - was.start, was.prot)
 
     def mremap(
         self,
@@ -746,6 +897,8 @@ class AddressSpace:
             if (old < known.code_end and known.code_start < end) or (old < known.end and known.start < end):
                 raise LinuxError(ENOMEM)  # its jumps to the tail hold in one place only
         if flags & MREMAP_FIXED:
+            if self.is_crowded(new, new + new_size):
+                raise Crowded(new, new + new_size)
             self._drop(self._remove(new, new + new_size))
             target = new
         else:
@@ -784,47 +937,63 @@ class AddressSpace:
             self._insert(piece)
         self._drop(self._remove(target, target + size))
 
-    def madvise(self, thread: HostThread, addr: int, length: int, advice: int) -> None:
-        """madvise(2).  Raises LinuxError(EINVAL, ENOMEM, EACCES, EPERM)."""
+    def check_advice(self, addr: int, length: int, advice: int) -> int:
+        """Before `advise_some`: where the range of madvise(2) ends.  Raises LinuxError(EINVAL)."""
         if addr & 4095 or advice not in _ADVICE:
             raise LinuxError(EINVAL)
         size = page_up(length) & _WORD
         if (length and not size) or addr + size > _WORD:
             raise LinuxError(EINVAL)
-        if size == 0:
-            return
-        end = min(addr + size, self.max_address)
-        has_hole = addr + size > self.max_address or not self.is_covered(addr, end)
+        return addr + size
+
+    def advise_some(self, thread: HostThread, at: int, end: int, advice: int) -> tuple[int, bool]:
+        """Advise on the first areas of [at, end); where it stopped, and whether there was a hole.
+
+        Raises LinuxError(ENOMEM, EINVAL, EACCES, EPERM) at the first that cannot have it; those before it do.
+        """
         action = _ADVICE[advice]
         if action == 2:
             self._check_room()
-        index = bisect_right(self._starts, addr) - 1
-        if index < 0 or self._areas[index].end <= addr:
-            index += 1
+        areas = self._areas
+        index = self._first(at)
+        last = min(index + MANY, len(areas))
         changed: list[tuple[int, int]] = []
         error = 0
-        while index < len(self._areas) and self._areas[index].start < end:
-            area = self._areas[index]
+        stop = at
+        has_hole = False
+        while stop < end:
+            if index == last:
+                if index == len(areas):
+                    has_hole = True
+                    stop = end
+                break
+            area = areas[index]
+            if area.start > stop:
+                has_hole = True
+                if advice in _POPULATES:
+                    error = ENOMEM  # populating ends at the first hole
+                    break
+                if area.start >= end:
+                    stop = end
+                    break
             error = _advice_error(area, advice)
-            if error or (
-                advice in _POPULATES
-                and area.start > max(addr, self._areas[index - 1].end if changed else addr)
-            ):
-                break  # populating ends at the first hole
-            begin, stop = max(area.start, addr), min(area.end, end)
+            if error:
+                break
+            begin, stop = max(area.start, at), min(area.end, end)
             if changed and changed[-1][1] == begin:
                 changed[-1] = (changed[-1][0], stop)  # one operation of the host for all of them
             else:
                 changed.append((begin, stop))
             index += 1
-        for start, stop in changed:
+        for start, upto in changed:
             if action == 1:
-                thread.queue_madvise(start, stop - start, MADV_DONTNEED if advice == 24 else advice)
+                thread.queue_madvise(start, upto - start, MADV_DONTNEED if advice == 24 else advice)
             elif action == 2:
-                self._mark(start, stop, advice)
-                thread.queue_madvise(start, stop - start, advice)
-        if error or has_hole:
-            raise LinuxError(error or ENOMEM)
+                self._mark(start, upto, advice)
+                thread.queue_madvise(start, upto - start, advice)
+        if error:
+            raise LinuxError(error)
+        return stop, has_hole
 
     def _mark(self, start: int, end: int, advice: int) -> None:
         if advice == MADV_DONTFORK:
@@ -842,25 +1011,6 @@ class AddressSpace:
         self._insert_all(pieces)
         self._drop(pieces)
 
-    def set_policy(self, start: int, end: int, policy: int) -> None:
-        """mbind(2): keep what decides nothing."""
-        self._check_room()
-        pieces = self._remove(start, end)
-        for piece in pieces:
-            piece.policy = policy
-        self._insert_all(pieces)
-        self._drop(pieces)
-
-    def seal(self, start: int, end: int) -> None:
-        """mseal(2): no protection, mapping or unmapping of these areas changes any more."""
-        self._check_room()
-        self.has_sealed = True
-        pieces = self._remove(start, end)
-        for piece in pieces:
-            piece.flags |= AREA_SEALED
-        self._insert_all(pieces)
-        self._drop(pieces)
-
     def check_sealed(self, start: int, end: int) -> None:
         """Raises LinuxError(EPERM) if any area in [start, end) is sealed."""
         if self.has_sealed:
@@ -868,14 +1018,29 @@ class AddressSpace:
                 if area.flags & AREA_SEALED:
                     raise LinuxError(EPERM)
 
-    def set_locked(self, start: int, end: int, locks: int) -> None:
-        """Account [start, end) as locked (LOCK_FLAGS) or not (0).  Raises LinuxError(ENOMEM)."""
-        self._check_room()
-        pieces = self._remove(start, end)
-        for piece in pieces:
-            piece.flags = piece.flags & ~LOCK_FLAGS | locks
-        self._insert_all(pieces)
-        self._drop(pieces)
+    def anonymous_some(self, at: int, end: int) -> tuple[int, bool, int]:
+        """Where the first areas of [at, end) without a file end, whether there is a hole, and EBADF at a file."""
+        index = self._first(at)
+        stop = self._some(at, end)
+        reached = at
+        has_hole = False
+        for area in self._areas[index : index + MANY]:
+            if area.start >= stop:
+                break
+            has_hole = has_hole or area.start > reached
+            if area.backing is not None:
+                return max(area.start, at), has_hole, EBADF
+            reached = area.end
+        return stop, has_hole or reached < stop, 0
+
+    def unsealed_some(self, at: int, end: int) -> int:
+        """Look for sealed areas in [at, end): how far there are none.  Raises LinuxError(EPERM)."""
+        index = self._first(at)
+        stop = self._some(at, end)
+        for area in self._areas[index : index + MANY]:
+            if area.start < stop and area.flags & AREA_SEALED:
+                raise LinuxError(EPERM)
+        return stop
 
     def locked_within(self, start: int, end: int) -> int:
         """How many bytes of [start, end) are locked."""
@@ -887,25 +1052,6 @@ class AddressSpace:
                 found += min(area.end, end) - max(area.start, start)
             index += 1
         return found
-
-    def has_inaccessible(self, start: int, end: int) -> bool:
-        """Whether any area in [start, end) is PROT_NONE."""
-        index = max(bisect_right(self._starts, start) - 1, 0)
-        while index < len(self._areas) and self._areas[index].start < end:
-            if self._areas[index].prot == 0 and self._areas[index].end > start:
-                return True
-            index += 1
-        return False
-
-    def covered_end(self, start: int, end: int) -> int:
-        """Where the first hole in [start, end) is; `end` if there is none."""
-        at = start
-        while at < end:
-            area = self.find(at)
-            if area is None:
-                return at
-            at = area.end
-        return end
 
     def grow_down(self, thread: HostThread, addr: int, stack_limit: int, lock_limit: int) -> bool:
         """Whether a fault at `addr` made the MAP_GROWSDOWN area above it grow (expand_downwards)."""
@@ -928,24 +1074,6 @@ class AddressSpace:
         thread.queue_mmap(start, area.start - start, area.prot, how, -1, 0)
         self._insert(Area(start, area.start, area.prot, area.flags, None, 0, area.name))
         return True
-
-    def set_name(self, start: int, end: int, name: bytes) -> None:
-        """Name private anonymous memory for /proc/PID/maps (PR_SET_VMA_ANON_NAME); empty takes the name away.
-
-        Raises LinuxError(EBADF) for mapped files, ENOMEM for holes (after the rest was named).
-        """
-        self._check_room()
-        has_hole = not self.is_covered(start, end)
-        for area in self._between(start, end):
-            if area.backing is not None:
-                raise LinuxError(EBADF)
-        pieces = self._remove(start, end)
-        for piece in pieces:
-            piece.name = name
-        self._insert_all(pieces)
-        self._drop(pieces)
-        if has_hole:
-            raise LinuxError(ENOMEM)
 
     def set_brk(
         self, thread: HostThread, new: int, data_limit: int, total_limit: int, lock_limit: int = -1
@@ -982,7 +1110,8 @@ class AddressSpace:
     # -- life ----------------------------------------------------------------------------------------------
     def check_fork(self) -> None:
         """Before `fork`.  Raises LinuxError(ENOMEM)."""
-        if not KERNEL_MEMORY.has_room(AREA_BYTES * len(self._areas)):
+        charged = self._copy.charged if self._copy is not None else 0
+        if not KERNEL_MEMORY.has_room(AREA_BYTES * len(self._areas) - charged):
             raise LinuxError(ENOMEM)
 
     def inherited_mdwe(self) -> int:
@@ -993,6 +1122,13 @@ class AddressSpace:
         """The bookkeeping of a copy-on-write copy that runs in `process`."""
         new = AddressSpace(process, self.min_address, self.max_address)
         # Locks are not inherited; shmctl(2) shows how many have a segment attached.
+        copied, self._copy = self._copy, None
+        if copied is not None and copied.next == len(self._areas):
+            KERNEL_MEMORY.give(copied.charged)
+            new._share = None
+            new._areas, new._starts, new.total_bytes = copied.areas, copied.starts, copied.total_bytes
+            return self._inherit(new)
+        self._give_up(copied)
         if not self._has_unforked and not self.has_segments and not self.locked_bytes:
             share = self._share
             if share is None:
@@ -1000,16 +1136,57 @@ class AddressSpace:
             share.count += 1
             new._share = share
             new._areas, new._starts, new.total_bytes = self._areas, self._starts, self.total_bytes
-        for area in self._areas if new._share is None else ():
+        if new._share is None:
+            whole = AreaCopy()
+            self._copy_areas(whole, len(self._areas))
+            new._areas, new._starts, new.total_bytes = whole.areas, whole.starts, whole.total_bytes
+        return self._inherit(new)
+
+    def _copy_areas(self, copied: AreaCopy, upto: int) -> None:
+        """Go on with a copy, up to an index."""
+        for area in self._areas[copied.next : upto]:
             if area.flags & AREA_DONTFORK:
                 continue
             copy = area.slice(area.start, area.end)
             copy.flags &= ~LOCK_FLAGS
             if copy.backing is not None:
                 copy.backing.map_get()
-            new._areas.append(copy)
-            new._starts.append(copy.start)
-            new.total_bytes += copy.end - copy.start
+            copied.areas.append(copy)
+            copied.starts.append(copy.start)
+            copied.total_bytes += copy.end - copy.start
+        copied.next = upto
+
+    def copy_some(self) -> bool:
+        """Before `fork`, again and again: copy some of the areas of a large process; whether there is more to do.
+
+        Whoever changes the list meanwhile has it begin anew.  Raises LinuxError(ENOMEM).
+        """
+        count = len(self._areas)
+        if count <= MANY_TO_COPY:
+            return False
+        copied = self._copy
+        if copied is None:
+            charged = AREA_BYTES * count
+            if not KERNEL_MEMORY.has_room(charged):
+                raise LinuxError(ENOMEM)
+            KERNEL_MEMORY.take(charged)
+            copied = self._copy = AreaCopy()
+            copied.charged = charged
+        self._copy_areas(copied, min(copied.next + MANY, count))
+        return copied.next < count
+
+    def forget_copy(self) -> None:
+        """What was copied for a fork is not true any more."""
+        copied, self._copy = self._copy, None
+        self._give_up(copied)
+
+    def _give_up(self, copied: AreaCopy | None) -> None:
+        if copied is not None:
+            KERNEL_MEMORY.give(copied.charged)
+            self._drop(copied.areas)
+
+    def _inherit(self, new: "AddressSpace") -> "AddressSpace":
+        """What a copy has beside its areas."""
         KERNEL_MEMORY.take(AREA_BYTES * len(new._areas))
         new.mmap_base = self.mmap_base
         new._hint = self._hint
@@ -1042,6 +1219,8 @@ class AddressSpace:
     def release(self) -> None:
         """The process is gone: drop what the areas held."""
         self.is_dead = True
+        self.forget_copy()
+        self.protecting, self.protected = None, []
         if self.aio is not None:
             self.aio.memory_released()
             self.aio = None

@@ -6,11 +6,17 @@ STEADY: Final = (
     1 << 60
 )  # in a key: the file has the bytes that are read; only the sentry itself could cut them off
 
-_given = 0
+
+class ContentKeys:
+    """The numbers that have been given."""
+
+    def __init__(self) -> None:
+        self.given: int = 0
+
+    def next(self) -> int:
+        """A number that no other file of this sandbox has had."""
+        self.given += 1
+        return self.given
 
 
-def next_content_key() -> int:
-    """A number that no other file of this sandbox has had."""
-    global _given
-    _given += 1
-    return _given
+CONTENT_KEYS: Final = ContentKeys()

@@ -43,7 +43,7 @@ from cloche.abi.socket import (
     TCP_SYN_SENT,
     TCP_USER_TIMEOUT,
 )
-from cloche.kernel.task import Container, Kernel
+from cloche.kernel.task import Container, FdWatcher, Kernel
 from cloche.mm.quota import BUFFER_BYTES, DESCRIPTORS, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
@@ -81,7 +81,7 @@ _FORWARDED: Final = frozenset(
 )
 
 
-class PublishedSocket(TcpSocket):
+class PublishedSocket(TcpSocket, FdWatcher):
     """The sandbox's end of a connection from the host."""
 
     def __init__(
@@ -112,7 +112,7 @@ class PublishedSocket(TcpSocket):
                 self._tell_host(IPPROTO_TCP, name, value)
         if self.is_keepalive:
             self._tell_host(SOL_SOCKET, SO_KEEPALIVE, 1)
-        self.token = self.kernel.watch_fd(self.fd, _WATCH, self.on_event)
+        self.token = self.kernel.watch_fd(self.fd, _WATCH, self)
         if listener.tcp.get(TCP_DEFER_ACCEPT, 0):
             listener.deferred[self] = None
             self.listener = listener
@@ -128,7 +128,7 @@ class PublishedSocket(TcpSocket):
             pass  # the connection is over
 
     # -- what the host does ------------------------------------------------------------------------------
-    def on_event(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """The host's socket has changed (epoll events)."""
         mask = 0
         if events & _READABLE:
@@ -360,7 +360,7 @@ def reset(host: socket.socket) -> None:
     host.close()
 
 
-class Publisher:
+class Publisher(FdWatcher):
     """The sentry's side of the broker."""
 
     def __init__(self, kernel: Kernel, ctx: Context, channel: socket.socket) -> None:
@@ -370,9 +370,9 @@ class Publisher:
         self.count: int = 0  # connections that are open on the host
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
-        self.token: int = kernel.watch_fd(channel.fileno(), EPOLLIN, self.on_ready)
+        self.token: int = kernel.watch_fd(channel.fileno(), EPOLLIN, self)
 
-    def on_ready(self, events: int) -> None:
+    def fd_ready(self, token: int, events: int) -> None:
         """Connections of the broker, or its end: then no more come."""
         for _turn in range(_ARRIVALS):
             try:

@@ -12,14 +12,15 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from cloche.abi.errno import ETOOMANYREFS, LinuxError
+from cloche.kernel.parts import FlyingFiles
 from cloche.kernel.task import Kernel, Task
-from cloche.kernel.timers import COLLECT_SOCKETS, Timer, TimerOwner, monotonic_ns
+from cloche.kernel.timers import COLLECT_SOCKETS, Timer, monotonic_ns
 from cloche.vfs.objects import Context, FileDescription
 
 _DELAY_NS: Final = 100_000_000
 
 
-class Flights(TimerOwner):
+class Flights(FlyingFiles):
     """All files in flight of a sandbox."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -39,11 +40,11 @@ class Flights(TimerOwner):
 
 def flights(kernel: Kernel) -> Flights:
     """The sandbox's one table."""
-    found = kernel.extra.get("scm_flights")
+    found = kernel.flying_files
     if isinstance(found, Flights):
         return found
     made = Flights(kernel)
-    kernel.extra["scm_flights"] = made
+    kernel.flying_files = made
     return made
 
 

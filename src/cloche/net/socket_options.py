@@ -572,7 +572,7 @@ class SocketOptions(Carrier):
         peer = self.peer_cred()
         if peer is None or peer.group is None:
             raise LinuxError(ENODATA)
-        opener = self.kernel.pidfd_opener
+        opener = self.kernel.hooks.open_pidfd
         if opener is None or not isinstance(ctx, Task):
             raise LinuxError(EINVAL)
         if not peer.group.is_alive():

@@ -20,11 +20,11 @@ class SocketInode(MemoryAttrInode):
 
 def sockfs(kernel: Kernel) -> FileSystem:
     """The file system of sockets, made at first use."""
-    found = kernel.extra.get("sockfs")
-    if isinstance(found, FileSystem):
+    found = kernel.file_systems.socket
+    if found is not None:
         return found
     fs = FileSystem("sockfs", SOCKFS_MAGIC, kernel.alloc_dev())
-    kernel.extra["sockfs"] = fs
+    kernel.file_systems.socket = fs
     return fs
 
 

@@ -139,6 +139,8 @@ class State:
         self.oom_kills: int = 0
         self.is_detached: bool = False
         self.is_temporary: bool = False  # no record is kept of its end
+        self.metadata: dict[str, str] = {}  # what whoever made it wants to remember
+        self.published: list[tuple[str, int, int]] = []  # (address and port of the host, port inside)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for files and `--json`."""
@@ -155,6 +157,8 @@ class State:
             "oom_kills": self.oom_kills,
             "detached": self.is_detached,
             "temporary": self.is_temporary,
+            "metadata": self.metadata,
+            "published": [list(each) for each in self.published],
         }
 
     @staticmethod
@@ -177,6 +181,13 @@ class State:
         state.error = error if isinstance(error, str) else ""
         state.is_detached = data.get("detached") is True
         state.is_temporary = data.get("temporary") is True
+        metadata = data.get("metadata")
+        if isinstance(metadata, dict):
+            state.metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
+        published = data.get("published")
+        for each in published if isinstance(published, list) else []:
+            if isinstance(each, list) and len(each) == 3 and isinstance(each[0], str):
+                state.published.append((each[0], _number(each[1], 0), _number(each[2], 0)))
         return state
 
 

@@ -53,6 +53,7 @@ class ExecArguments(Blocked):
         self, task: Task, path: Path, name: bytes, argv: int, envp: int, *, is_unreachable: bool
     ) -> None:
         super().__init__()
+        self.may_run_again = True
         self.path: Path = path
         self.name: bytes = name
         self.is_unreachable: bool = is_unreachable

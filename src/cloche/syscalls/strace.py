@@ -12,7 +12,7 @@ from cloche.abi.signal import NSIG
 from cloche.abi.signal import name as signal_symbol
 from cloche.arch.syscalls import NAMES
 from cloche.kernel.blocking import DEAD, RESUME
-from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u64
+from cloche.kernel.task import Args, CallObserver, Kernel, Task, to_i32, to_u64
 
 MAX_STRING: Final = 32  # of a buffer
 MAX_PATH: Final = 400
@@ -110,7 +110,7 @@ def quote(data: bytes, *, limit: int = MAX_STRING, is_cut: bool = False) -> str:
     return text + "..." if is_cut or len(data) > len(shown) else text
 
 
-class Tracer:
+class Tracer(CallObserver):
     """Writes the lines; calls that block appear when they are done."""
 
     def __init__(self, kernel: Kernel, fd: int) -> None:
@@ -121,7 +121,7 @@ class Tracer:
             int, int
         ] = {}  # by tid: the address of a result buffer, which stands as NUL in the text
 
-    def enter(self, task: Task, args: Args) -> None:
+    def entered(self, task: Task, args: Args) -> None:
         """Decode the arguments before the call changes anything."""
         name = NAMES[args.nr] if 0 <= args.nr < len(NAMES) and NAMES[args.nr] else f"syscall_{args.nr:#x}"
         signature = SIGNATURES.get(name, "xxxxxx")
@@ -138,7 +138,7 @@ class Tracer:
                 parts.append(self._argument(task, signature[index], values, index))
         self._entered[task.tid] = f"{name}({', '.join(parts)})"
 
-    def leave(self, task: Task, args: Args, result: int) -> None:
+    def finished(self, task: Task, args: Args, result: int) -> None:
         """Print the line."""
         text = self._entered.pop(task.tid, "?")
         address = self._results.pop(task.tid, 0)
@@ -220,5 +220,4 @@ class Tracer:
 def install(kernel: Kernel, fd: int) -> None:
     """Trace every call of the sandbox to `fd`."""
     tracer = Tracer(kernel, fd)
-    kernel.trace_enter = tracer.enter
-    kernel.trace = tracer.leave
+    kernel.entry_observer = kernel.observer = tracer

@@ -28,7 +28,7 @@ from cloche.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.uio import RWF_NOWAIT
-from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_count, aio_table, ring_bytes
+from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_table, ring_bytes
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
@@ -62,19 +62,22 @@ def sys_io_setup(task: Task, args: Args) -> int:
     mem = task.user_memory()
     if mem.read_u64(addr) or asked == 0:
         return -EINVAL
-    count = aio_count(task.kernel)
     table = aio_table(task.mm)
     if max(asked, 4 * task.kernel.cpu_count) * 2 & 0xFFFFFFFF > _MAX_EVENTS:
         return -EINVAL
-    if asked > AIO_MAX_NR or count.used + asked > AIO_MAX_NR or len(table.contexts) >= _MAX_CONTEXTS:
+    if (
+        asked > AIO_MAX_NR
+        or task.kernel.aio_events + asked > AIO_MAX_NR
+        or len(table.contexts) >= _MAX_CONTEXTS
+    ):
         return -EAGAIN
     prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
     capacity = max(asked, 4 * task.kernel.cpu_count) * 2
     ident = task.mm.mmap(task.thread, 0, ring_bytes(capacity), prot, flags, None, 0, b"/[aio] (deleted)")
-    context = AioContext(count, task.mm, ident, asked, capacity)
+    context = AioContext(task.kernel, task.mm, ident, asked, capacity)
     mem.write(ident, context.header(len(table.contexts)))  # after the mapping, which is only ordered yet
     table.contexts[ident] = context
-    count.used += asked
+    task.kernel.aio_events += asked
     mem.write_u64(addr, ident)
     return 0
 
@@ -216,6 +219,7 @@ class Submit(Blocked):
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
+        task.kernel.host_waits.commit()
         end_ns = monotonic_ns() + SLICE_NS
         while True:
             one = self.current

@@ -1,6 +1,6 @@
 """fcntl and flock: descriptor flags, status flags, owners, seals, and the waits of advisory locks.
 
-Locks themselves are in `vfs.locks`; the one `LockTable` of the kernel is in `kernel.extra["locks"]`.
+Locks themselves are in `vfs.locks`; the one `LockTable` of the kernel is in `Kernel.locks`.
 """
 
 from typing import Final
@@ -73,14 +73,13 @@ from cloche.fs.pipe import pipe_fcntl
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fasync import set_async
 from cloche.kernel.pid_namespace import pid_from, pid_in
-from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import CAP_LEASE, can_read, can_write, data_file
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.attr import owner_or_capable
 from cloche.vfs.locks import (
     OFFSET_MAX,
     FileLocks,
-    LockTable,
     LockWait,
     RecordLock,
     begin_wait,
@@ -94,16 +93,6 @@ from cloche.vfs.objects import CREATED, UNSEEN_FLAGS, FileDescription
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
 _NSIG: Final = 64
-
-
-def lock_table(kernel: Kernel) -> LockTable:
-    """The kernel's lock table, made at first use."""
-    found = kernel.extra.get("locks")
-    if isinstance(found, LockTable):
-        return found
-    table = LockTable()
-    kernel.extra["locks"] = table
-    return table
 
 
 # -- fcntl ---------------------------------------------------------------------------------------------------
@@ -353,7 +342,7 @@ def set_lock(
         return -EBADF
     if request.kind == F_UNLCK and file.inode.locks is None:
         return 0
-    table = lock_table(task.kernel)
+    table = task.kernel.locks
     locks = locks_of(table, file.inode)
     if request.kind == F_UNLCK:
         return locks.apply(request)
@@ -403,7 +392,7 @@ def sys_flock(task: Task, args: Args) -> int:
         return 0
     if kind != LOCK_UN and not can_read(file) and not can_write(file):
         return -EBADF
-    locks = locks_of(lock_table(task.kernel), file.inode)
+    locks = locks_of(task.kernel.locks, file.inode)
     result = locks.set_flock(file, kind, task.group.tgid)
     if result != -EAGAIN or operation & LOCK_NB:
         return result

@@ -41,8 +41,19 @@ from cloche.abi.mman import (
 )
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import AREA_LOCKED, AREA_SHARED, LOCK_FLAGS, Mappable, page_up
+from cloche.mm.address_space import (
+    AREA_LOCKED,
+    AREA_SHARED,
+    LOCK_FLAGS,
+    AddressSpace,
+    Area,
+    AreaChange,
+    Crowded,
+    Mappable,
+    page_up,
+)
 from cloche.syscalls.args import data_file, is_user_range
+from cloche.syscalls.long_mm import Advice, Changes, Emptying, Protection, RangeWork
 from cloche.vfs.mapping import FileMapping, SharedAnonymous
 from cloche.vfs.namei import d_path
 from cloche.vfs.objects import FileDescription
@@ -134,7 +145,7 @@ def sys_mmap(task: Task, args: Args) -> int:
             if flags & MAP_GROWSDOWN:
                 return -EINVAL
             kernel = task.kernel
-            anon = kernel.anon_fs
+            anon = kernel.file_systems.anon
             backing = SharedAnonymous(
                 anon.dev if anon is not None else 1, kernel.alloc_anon_ino(), page_up(length)
             )
@@ -153,7 +164,10 @@ def sys_mmap(task: Task, args: Args) -> int:
         backing = mapping
     locks = lock_limit(task) if flags & MAP_LOCKED or task.mm.future_lock else -1
     limit = task.group.rlimit(RLIMIT_AS)
-    at = task.mm.mmap(task.thread, addr, length, prot, flags, backing, offset, name, limit, locks)
+    try:
+        at = task.mm.mmap(task.thread, addr, length, prot, flags, backing, offset, name, limit, locks)
+    except Crowded as crowd:
+        return Emptying(task.mm, crowd, args, sys_mmap).retry(task)
     program = task.group.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
         program.note(task.kernel.platform, mapping)
@@ -162,14 +176,18 @@ def sys_mmap(task: Task, args: Args) -> int:
 
 def sys_munmap(task: Task, args: Args) -> int:
     """munmap(2)."""
-    task.mm.munmap(task.thread, to_u64(args.a0), to_u64(args.a1))
+    try:
+        task.mm.munmap(task.thread, to_u64(args.a0), to_u64(args.a1))
+    except Crowded as crowd:
+        return Emptying(task.mm, crowd, args, sys_munmap).retry(task)
     return 0
 
 
 def sys_mprotect(task: Task, args: Args) -> int:
     """mprotect(2)."""
-    task.mm.mprotect(task.thread, to_u64(args.a0), to_u64(args.a1), to_i32(args.a2))
-    return 0
+    prot = to_i32(args.a2)
+    start, end = task.mm.check_protect(to_u64(args.a0), to_u64(args.a1), prot)
+    return Protection(task.mm, start, end, prot & 7).retry(task)
 
 
 def sys_pkey_mprotect(task: Task, args: Args) -> int:
@@ -191,22 +209,26 @@ def sys_pkey_free(task: Task, args: Args) -> int:
 
 def sys_mremap(task: Task, args: Args) -> int:
     """mremap(2)."""
-    return task.mm.mremap(
-        task.thread,
-        to_u64(args.a0),
-        to_u64(args.a1),
-        to_u64(args.a2),
-        to_i32(args.a3),
-        to_u64(args.a4),
-        task.group.rlimit(RLIMIT_AS),
-        lock_limit(task),
-    )
+    try:
+        return task.mm.mremap(
+            task.thread,
+            to_u64(args.a0),
+            to_u64(args.a1),
+            to_u64(args.a2),
+            to_i32(args.a3),
+            to_u64(args.a4),
+            task.group.rlimit(RLIMIT_AS),
+            lock_limit(task),
+        )
+    except Crowded as crowd:
+        return Emptying(task.mm, crowd, args, sys_mremap).retry(task)
 
 
 def sys_madvise(task: Task, args: Args) -> int:
     """madvise(2)."""
-    task.mm.madvise(task.thread, to_u64(args.a0), to_u64(args.a1), to_i32(args.a2))
-    return 0
+    start, advice = to_u64(args.a0), to_i32(args.a2)
+    end = task.mm.check_advice(start, to_u64(args.a1), advice)
+    return Advice(task.mm, start, end, advice).retry(task)
 
 
 def sys_brk(task: Task, args: Args) -> int:
@@ -214,7 +236,10 @@ def sys_brk(task: Task, args: Args) -> int:
     group = task.group
     locks = lock_limit(task) if task.mm.future_lock else -1
     new, total = to_u64(args.a0), group.rlimit(RLIMIT_AS)
-    return task.mm.set_brk(task.thread, new, group.rlimit(RLIMIT_DATA), total, locks)
+    try:
+        return task.mm.set_brk(task.thread, new, group.rlimit(RLIMIT_DATA), total, locks)
+    except Crowded as crowd:
+        return Emptying(task.mm, crowd, args, sys_brk).retry(task)
 
 
 def sys_msync(task: Task, args: Args) -> int:
@@ -248,6 +273,35 @@ def sys_mincore(task: Task, args: Args) -> int:
     return 0
 
 
+class SetLocks(AreaChange):
+    """LOCK_FLAGS of areas."""
+
+    def __init__(self, locks: int) -> None:
+        self.locks: int = locks
+        self.has_inaccessible: bool = False  # there is an area where nothing can be faulted in
+
+    def apply(self, area: Area) -> None:
+        area.flags = area.flags & ~LOCK_FLAGS | self.locks
+        if area.prot == 0:
+            self.has_inaccessible = True
+
+
+class Locking(RangeWork):
+    """mlock and munlock: up to the first hole."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, change: SetLocks) -> None:
+        super().__init__(mm, start, end)
+        self.change: SetLocks = change
+
+    def some(self, task: Task) -> None:
+        covered = self.mm.covered_some(self.at, self.end)
+        self.at = self.mm.change_some(self.at, covered, self.change)
+
+    def result(self, task: Task) -> int:
+        is_missing = self.change.locks == AREA_LOCKED and self.change.has_inaccessible
+        return -ENOMEM if is_missing else 0
+
+
 def _lock_range(task: Task, addr: int, length: int, locks: int) -> int:
     """mlock and munlock; what comes before a hole is done (apply_vma_lock_flags)."""
     start = addr & ~4095
@@ -264,12 +318,7 @@ def _lock_range(task: Task, addr: int, length: int, locks: int) -> int:
         return -EINVAL
     if size == 0:
         return 0
-    reached = mm.covered_end(start, min(end, mm.max_address))
-    if reached > start:
-        mm.set_locked(start, reached, locks)
-        if locks == AREA_LOCKED and mm.has_inaccessible(start, reached):
-            return -ENOMEM  # locked, but there is nothing to fault in
-    return 0 if reached == end else -ENOMEM
+    return Locking(mm, start, end, SetLocks(locks)).retry(task)
 
 
 def sys_mlock(task: Task, args: Args) -> int:
@@ -303,15 +352,15 @@ def sys_mlockall(task: Task, args: Args) -> int:
     locks = LOCK_FLAGS if flags & MCL_ONFAULT else AREA_LOCKED
     mm.future_lock = locks if flags & MCL_FUTURE else 0
     if flags & MCL_CURRENT:
-        mm.set_locked(0, mm.max_address, locks)
+        return Changes(mm, 0, mm.max_address, SetLocks(locks), 0).retry(task)
     return 0
 
 
 def sys_munlockall(task: Task, args: Args) -> int:
     """munlockall(2)."""
-    task.mm.future_lock = 0
-    task.mm.set_locked(0, task.mm.max_address, 0)
-    return 0
+    mm = task.mm
+    mm.future_lock = 0
+    return Changes(mm, 0, mm.max_address, SetLocks(0), 0).retry(task)
 
 
 def sys_remap_file_pages(task: Task, args: Args) -> int:
@@ -342,6 +391,8 @@ def sys_remap_file_pages(task: Task, args: Args) -> int:
     backing.map_get()  # the old area may have been its last user
     try:
         task.mm.mmap(task.thread, start, size, area.prot, flags, again, offset, area.name)
+    except Crowded:
+        return -ENOMEM  # it is long obsolete, and never about so many areas
     finally:
         backing.map_put()
     return 0

@@ -52,6 +52,7 @@ from cloche.abi.structs import (
     unpack_cmsgs,
 )
 from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, TaskBase, block_on
+from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Args, Task, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserIovIter
@@ -204,7 +205,12 @@ def send_message(task: Task, sock: SocketFile, pointer: int, flags: int) -> int:
     header = read_header(task, pointer)
     segments = user_segments(task, header.iov, header.iovlen) if header.iovlen else []
     out = outgoing_of(task, sock, header)
-    result = start_send(task, sock, UserIovIter(task.user_memory(), segments), flags, out)
+    try:
+        result = start_send(task, sock, UserIovIter(task.user_memory(), segments), flags, out)
+    except HostWait:
+        if out is not None:
+            drop_unsent(task, out)
+        raise
     if result != BLOCKED and out is not None:
         drop_unsent(task, out)
     return result
@@ -286,6 +292,7 @@ def send_many(task: Task, sock: SocketFile, pointer: int, count: int, flags: int
         if result < 0:
             return done if done else result
         done += 1
+        task.kernel.host_waits.commit()
     return done
 
 
@@ -544,7 +551,7 @@ class ControlWriter:
 
     def put_pidfd(self, info: Incoming) -> None:
         """SCM_PIDFD: a descriptor of the sender's process, or why there is none."""
-        opener, group = self.task.kernel.pidfd_opener, info.pidfd_of
+        opener, group = self.task.kernel.hooks.open_pidfd, info.pidfd_of
         if self.left < CMSGHDR_SIZE + 4:
             info.flags |= MSG_CTRUNC
             return

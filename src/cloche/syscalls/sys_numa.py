@@ -9,7 +9,8 @@ from cloche.abi.capability import CAP_SYS_NICE
 from cloche.abi.errno import EFAULT, EINVAL, ENODEV, EPERM, ESRCH, LinuxError
 from cloche.kernel.access import find_task, may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.mm.address_space import page_up
+from cloche.mm.address_space import Area, AreaChange, page_up
+from cloche.syscalls.long_mm import Changes
 
 MPOL_DEFAULT: Final = 0
 MPOL_PREFERRED: Final = 1
@@ -87,6 +88,16 @@ def sys_set_mempolicy(task: Task, args: Args) -> int:
     return 0
 
 
+class SetPolicy(AreaChange):
+    """The policy of areas, which decides nothing."""
+
+    def __init__(self, policy: int) -> None:
+        self.policy: int = policy
+
+    def apply(self, area: Area) -> None:
+        area.policy = self.policy
+
+
 def sys_mbind(task: Task, args: Args) -> int:
     """mbind(2)."""
     start, length, mode, flags = to_u64(args.a0), to_u64(args.a1), to_i32(args.a2), to_u32(args.a5)
@@ -109,10 +120,10 @@ def sys_mbind(task: Task, args: Args) -> int:
     mm = task.mm
     end = min(end, mm.max_address)
     # The default may be restored over holes (MPOL_MF_DISCONTIG_OK).
-    if start >= end or not (mm.overlaps(start, end) if mode == MPOL_DEFAULT else mm.is_covered(start, end)):
+    is_anywhere = mode == MPOL_DEFAULT
+    if start >= end or (is_anywhere and not mm.overlaps(start, end)):
         return -EFAULT
-    mm.set_policy(start, end, policy)
-    return 0
+    return Changes(mm, start, end, SetPolicy(policy), 0 if is_anywhere else EFAULT).retry(task)
 
 
 def sys_set_mempolicy_home_node(task: Task, args: Args) -> int:

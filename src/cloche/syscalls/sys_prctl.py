@@ -8,12 +8,25 @@ from typing import Final
 
 from cloche.abi import prctl as pr
 from cloche.abi.capability import CAP_FULL_SET, CAP_SYS_RESOURCE
-from cloche.abi.errno import EACCES, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM, ERANGE, LinuxError
+from cloche.abi.errno import (
+    EACCES,
+    EFAULT,
+    EINVAL,
+    ENODEV,
+    ENOMEM,
+    ENXIO,
+    EOPNOTSUPP,
+    EPERM,
+    ERANGE,
+    LinuxError,
+)
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
 from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.mm.address_space import AddressSpace, Area, AreaChange
+from cloche.syscalls.long_mm import RangeWork
 from cloche.syscalls.sys_seccomp import prctl_set_seccomp
 
 SAVED_AUXV_BYTES: Final = 416  # sizeof(mm->saved_auxv) of 6.12 on x86-64
@@ -223,6 +236,37 @@ def _set_mm(task: Task, what: int, address: int, a3: int, a4: int) -> int:
     return 0
 
 
+class SetName(AreaChange):
+    """What /proc/PID/maps calls private anonymous memory."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name: bytes = name
+
+    def apply(self, area: Area) -> None:
+        area.name = self.name
+
+
+class Naming(RangeWork):
+    """PR_SET_VMA_ANON_NAME: up to the first mapped file; holes are passed over, and told of."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, name: bytes) -> None:
+        super().__init__(mm, start, end)
+        self.change: SetName = SetName(name)
+        self.has_hole: bool = False
+
+    def some(self, task: Task) -> None:
+        stop, has_hole, error = self.mm.anonymous_some(self.at, self.end)
+        if stop > self.at:
+            self.mm.change_some(self.at, stop, self.change)
+        if error:
+            raise LinuxError(error)
+        self.at = stop
+        self.has_hole = self.has_hole or has_hole
+
+    def result(self, task: Task) -> int:
+        return -ENOMEM if self.has_hole else 0
+
+
 def _set_vma_name(task: Task, start: int, length: int, name_at: int) -> int:
     """PR_SET_VMA_ANON_NAME."""
     label = b""
@@ -239,9 +283,7 @@ def _set_vma_name(task: Task, start: int, length: int, name_at: int) -> int:
     size = (length + 4095) & ~4095
     if size >= 1 << 64 or start + size >= 1 << 64:
         return -EINVAL
-    if size:
-        task.mm.set_name(start, start + size, label)
-    return 0
+    return Naming(task.mm, start, start + size, label).retry(task)
 
 
 def _set_ptracer(task: Task, value: int) -> int:

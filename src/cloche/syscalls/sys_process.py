@@ -411,7 +411,7 @@ def sys_waitid(task: Task, args: Args) -> int:
     elif which == P_PIDFD:
         if ident < 0:
             return -EINVAL
-        resolve = task.kernel.pidfd_group
+        resolve = task.kernel.hooks.pidfd_group
         if resolve is None:
             return -EBADF
         file = task.files.get(ident)

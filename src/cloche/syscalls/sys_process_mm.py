@@ -8,8 +8,9 @@ from cloche.abi.fcntl import O_PATH
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.mm.address_space import page_up
+from cloche.mm.address_space import AREA_SEALED, AddressSpace, Area, AreaChange, page_up
 from cloche.mm.usermem import import_iovec
+from cloche.syscalls.long_mm import Advice, Changes
 
 _MADV_WILLNEED: Final = 3
 _MADV_COLD: Final = 20
@@ -27,6 +28,41 @@ def _target(task: Task, fd: int) -> Task:
     return file.group.tasks[0]
 
 
+class ProcessAdvice(Advice):
+    """The same advice on one segment after the other."""
+
+    def __init__(self, mm: AddressSpace, segments: list[tuple[int, int]], advice: int) -> None:
+        super().__init__(mm, 0, len(segments), advice)
+        self.segments: list[tuple[int, int]] = segments
+        self.inside: int = -1  # where it is in the segment `at`
+        self.done: int = 0  # bytes
+
+    def some(self, task: Task) -> None:
+        base, length = self.segments[self.at]
+        try:
+            end = self.mm.check_advice(base, length, self.advice)
+            if self.inside < 0:
+                self.inside = base
+            if self.inside < end:
+                self.inside, has_hole = self.mm.advise_some(task.thread, self.inside, end, self.advice)
+                self.has_hole = self.has_hole or has_hole
+            if self.inside < end:
+                return
+            if self.has_hole:
+                raise LinuxError(ENOMEM)
+        except LinuxError:
+            if not self.done:
+                raise
+            self.at = self.end
+            return
+        self.done += length
+        self.inside = -1
+        self.at += 1
+
+    def result(self, task: Task) -> int:
+        return self.done
+
+
 def sys_process_madvise(task: Task, args: Args) -> int:
     """process_madvise(2): what madvise does with the advice that is only a hint; the bytes that were advised."""
     advice = to_i32(args.a3)
@@ -40,22 +76,9 @@ def sys_process_madvise(task: Task, args: Args) -> int:
         return -EPERM
     if target.mm is not task.mm and not task.creds.capable(CAP_SYS_NICE):
         return -EPERM
-    done = 0
-    for base, length in segments:
-        if target.mm is task.mm:
-            try:
-                task.mm.madvise(task.thread, base, length, advice)
-            except LinuxError as error:
-                return done if done else -error.errno
-            done += length
-            continue
-        end = page_up(base + length)
-        if base & 4095 or advice == _MADV_COLLAPSE:
-            return done if done else -EINVAL  # its threads run: they cannot be made to collapse anything
-        if end > target.mm.max_address or not target.mm.is_covered(base, end):
-            return done if done else -ENOMEM
-        done += length
-    return done
+    if target.mm is not task.mm and advice == _MADV_COLLAPSE:
+        return -EINVAL  # its threads run: they cannot be made to collapse anything
+    return ProcessAdvice(target.mm, segments, advice).retry(task)
 
 
 def sys_process_mrelease(task: Task, args: Args) -> int:
@@ -66,6 +89,13 @@ def sys_process_mrelease(task: Task, args: Args) -> int:
     return 0 if target.group.is_exiting or target.group.fatal_status >= 0 else -EINVAL
 
 
+class Seal(AreaChange):
+    """No protection, mapping or unmapping of these areas changes any more."""
+
+    def apply(self, area: Area) -> None:
+        area.flags |= AREA_SEALED
+
+
 def sys_mseal(task: Task, args: Args) -> int:
     """mseal(2)."""
     start, length = to_u64(args.a0), to_u64(args.a1)
@@ -74,7 +104,7 @@ def sys_mseal(task: Task, args: Args) -> int:
         return -EINVAL
     if end == start:
         return 0
-    if end > task.mm.max_address or not task.mm.is_covered(start, end):
+    if end > task.mm.max_address:
         return -ENOMEM
-    task.mm.seal(start, end)
-    return 0
+    task.mm.has_sealed = True
+    return Changes(task.mm, start, end, Seal(), ENOMEM).retry(task)

@@ -59,13 +59,20 @@ class FileMapping(Mappable):
 
 
 MAX_SHARED: Final = 16384
-# The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look.
-shared_memory: Final[dict[int, None]] = {}
 
 
-def shared_bytes() -> int:
-    """What shared anonymous memory takes of the host's."""
-    return sum(os.fstat(fd).st_blocks for fd in shared_memory) * 512
+class SharedMemory:
+    """The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look."""
+
+    def __init__(self) -> None:
+        self.fds: dict[int, None] = {}
+
+    def used_bytes(self) -> int:
+        """What they take of the host's memory."""
+        return sum(os.fstat(fd).st_blocks for fd in self.fds) * 512
+
+
+SHARED_MEMORY: Final = SharedMemory()
 
 
 class SharedAnonymous(Mappable):
@@ -79,7 +86,7 @@ class SharedAnonymous(Mappable):
         self._ino: int = ino
         self._refs: int = 0
         self._fd: int = -1
-        if len(shared_memory) >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_SHARED):
+        if len(SHARED_MEMORY.fds) >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_SHARED):
             raise LinuxError(ENOMEM)
         try:
             self._fd = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
@@ -88,14 +95,14 @@ class SharedAnonymous(Mappable):
             os.ftruncate(self._fd, length_bytes)
         except OSError:
             raise LinuxError(ENOMEM)
-        shared_memory[self._fd] = None
+        SHARED_MEMORY.fds[self._fd] = None
 
     def __del__(self) -> None:
         self._close()
 
     def _close(self) -> None:
         if self._fd >= 0:
-            shared_memory.pop(self._fd, None)
+            SHARED_MEMORY.fds.pop(self._fd, None)
             os.close(self._fd)
             self._fd = -1
 

@@ -212,7 +212,7 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     if is_truncation:
         try:
             do_truncate(ctx, path, inode, 0)
-        except LinuxError:
+        except BaseException:
             file.get().put()
             raise
     return file

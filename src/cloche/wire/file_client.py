@@ -107,9 +107,17 @@ class FileClient:
         fields["own"], fields["xattrs"] = own, xattrs
         return self.records(files.GET, fields)
 
-    def changes(self, paths: list[bytes], *, data: bool) -> Iterator[Record]:
-        """What the sandbox has changed at or below `paths`; none: anywhere.  Raises ControlError, FileError."""
-        return self.records(files.CHANGES, {"paths": list(paths), "data": data})
+    def changes(self, paths: list[bytes], limit: int = -1) -> Iterator[Record]:
+        """What the sandbox has changed at or below `paths` (none: anywhere), with contents of at most `limit` bytes.
+
+        Raises ControlError, FileError.
+        """
+        return self.records(files.CHANGES, {"paths": list(paths), "limit": limit})
+
+    def places(self) -> list[object]:
+        """Of the monitor: what of the host is where inside.  Raises ControlError."""
+        found = self.client.call(files.MOUNTS, {}).get("mounts")
+        return found if isinstance(found, list) else []
 
     def put(
         self, path: bytes, records: Iterable[bytes], *, follow: bool = False, parents: bool = False

@@ -6,7 +6,7 @@
     mkdir    path, mode, parents                              -> {}
     remove   path, recursive                                  -> {}
     rename   old, new                                         -> {}
-    changes  paths, data, fd                                  -> records, then {}
+    changes  paths, limit, fd                                 -> records, then {}
     mounts   (of the monitor)                                 -> what host directory a place inside is
 
 What the file system inside refuses is answered too: with `errno`.
@@ -28,7 +28,8 @@ the stream was cut off.
     ERROR  = [3, path, errno]          this one cannot be had; the stream goes on
     DONE   = [4]
     LAYER  = [5, place]                changes below this mount point follow
-    CHANGE = [6, kind, has_data, origin, base, old]    of the next entry; contents follow if `has_data` and asked for
+    CHANGE = [6, kind, has_data, origin, base, old]    of the next entry; contents follow if `has_data`,
+             up to `limit` bytes of a file (-1: none at all)
 
 `kind` is one of ADDED, CHANGED and DELETED, `base` what was there (see `Base`, or null), `origin` the inode number that
 the file had below (0: none), `old` contents that only the sandbox has had, or null.

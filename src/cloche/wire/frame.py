@@ -3,9 +3,11 @@
 A frame is a header of 12 bytes (length of the body, code, flags; little endian) and a body.  `code` is the
 operation in a request, and 0 or a negative errno in a reply.  A reply may consist of several frames: all but
 the last have FLAG_MORE, so that neither side holds a large answer whole.  Descriptors travel with the first
-byte of a frame (SCM_RIGHTS, unix(7)).
+byte of a frame (SCM_RIGHTS, unix(7)); the header says how many, because several frames may be read at once.
+The rest of the flags is the number that the request was given by who asked; its reply bears the same.
 
-Requests and replies alternate strictly; each side blocks while it waits for the other.
+A channel whose socket has a timeout raises TimeoutError when nothing comes in time; what has come is kept, and the
+call may be made again.
 """
 
 import socket
@@ -13,9 +15,13 @@ from array import array
 from struct import Struct
 from typing import Final
 
-__all__ = ["FLAG_MORE", "Frame", "FrameChannel", "ProtocolError"]
+__all__ = ["FLAG_MORE", "MAX_IDENT", "Frame", "FrameChannel", "ProtocolError"]
 
 FLAG_MORE: Final = 1  # another frame of this reply follows
+_FDS_SHIFT: Final = 1
+_FDS_MASK: Final = 0x1F
+_IDENT_SHIFT: Final = 8
+MAX_IDENT: Final = (1 << 24) - 1
 
 _HEADER: Final = Struct("<IiI")
 _HEADER_BYTES: Final = 12
@@ -32,7 +38,8 @@ class Frame:
 
     def __init__(self, code: int, flags: int, body: bytes, fds: list[int]) -> None:
         self.code: int = code
-        self.flags: int = flags
+        self.flags: int = flags & FLAG_MORE
+        self.ident: int = flags >> _IDENT_SHIFT
         self.body: bytes = body
         self.fds: list[int] = fds  # owned by the receiver, close-on-exec
 
@@ -49,7 +56,8 @@ class FrameChannel:
         self._max_body: int = max_body_bytes
         self._may_receive_fds: bool = may_receive_fds
         self._buffer: bytearray = bytearray()
-        self._fds: list[int] = []
+        self._rights: list[list[int]] = []  # the descriptors of each frame that has come with some
+        self.ident: int = 0  # of the request that is being answered, or asked
         self._ancillary_bytes: int = socket.CMSG_SPACE(4 * _MAX_FDS)
 
     def fileno(self) -> int:
@@ -60,12 +68,17 @@ class FrameChannel:
         """Close the socket."""
         self._sock.close()
 
+    def pack(self, code: int, flags: int, body: bytes) -> bytes:
+        """A frame without descriptors, to be sent by somebody who does not wait."""
+        return _HEADER.pack(len(body), code, flags | self.ident << _IDENT_SHIFT) + body
+
     def send(self, code: int, flags: int, body: bytes, fd: int = -1) -> None:
         """Send one frame, with the descriptor `fd` unless it is -1.  Raises OSError (EPIPE, ECONNRESET)."""
         self.send_fds(code, flags, body, [fd] if fd >= 0 else [])
 
     def send_fds(self, code: int, flags: int, body: bytes, fds: list[int]) -> None:
         """Send one frame with some descriptors.  Raises OSError (EPIPE, ECONNRESET)."""
+        flags |= len(fds) << _FDS_SHIFT | self.ident << _IDENT_SHIFT
         data = _HEADER.pack(len(body), code, flags) + body
         if not fds:
             self._sock.sendall(data)
@@ -78,7 +91,7 @@ class FrameChannel:
     def receive(self) -> Frame | None:
         """The next frame; None if the peer closed the connection between two frames.
 
-        Raises ProtocolError for a frame that is too long or cut off, OSError if the connection broke.
+        Raises ProtocolError for a frame that is too long or cut off, OSError if the connection broke, TimeoutError.
         """
         buffer = self._buffer
         while len(buffer) < _HEADER_BYTES:
@@ -95,23 +108,35 @@ class FrameChannel:
                 raise ProtocolError("end of stream in a body")
         body = bytes(buffer[_HEADER_BYTES:total])
         del buffer[:total]
-        fds = self._fds
-        if fds:
-            self._fds = []
+        fds: list[int] = []
+        if flags >> _FDS_SHIFT & _FDS_MASK and self._may_receive_fds and self._rights:
+            fds = self._rights.pop(0)
         return Frame(code, flags, body, fds)
+
+    def has_frame(self) -> bool:
+        """Whether `receive` has a whole frame already."""
+        buffer = self._buffer
+        if len(buffer) < _HEADER_BYTES:
+            return False
+        length: int = _HEADER.unpack_from(buffer)[0]
+        return length > self._max_body or len(buffer) >= _HEADER_BYTES + length
 
     def _fill(self) -> bool:
         """Read what is there; False at the end of the stream."""
         if not self._may_receive_fds:
             data = self._sock.recv(_READ_BYTES)
         else:
-            data, ancillary, _flags, _address = self._sock.recvmsg(
+            data, ancillary, flags, _address = self._sock.recvmsg(
                 _READ_BYTES, self._ancillary_bytes, socket.MSG_CMSG_CLOEXEC
             )
+            fds: list[int] = []
             for level, kind, payload in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     received = array("i")
                     received.frombytes(payload[: len(payload) // 4 * 4])
-                    self._fds.extend(received.tolist())
+                    fds.extend(received.tolist())
+            # One read brings the descriptors of one frame at most; the kernel drops what exceeds RLIMIT_NOFILE.
+            if fds or flags & socket.MSG_CTRUNC:
+                self._rights.append(fds)
         self._buffer += data
         return len(data) > 0

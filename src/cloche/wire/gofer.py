@@ -34,6 +34,8 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     FORGET       fid …                                               none: it is not answered
     TEXT         fid, name, dev u64, ino u64                         attr, lasts u8 + a descriptor of text, or none
     MKNOD        fid, name, mode u32, uid u32, gid u32               attr (of a FIFO or a socket, nothing else)
+    CONNECT      index u32                                           a descriptor of the socket of the worker that
+                                                                     serves this attach point, or none: this one does
 
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
 which stays valid under whatever name, or none: it is addressed with the empty name.  `ino` not 0 says which inode OPEN
@@ -76,7 +78,8 @@ OP_TEXT: Final = 24
 OP_OPEN_MANY: Final = 25
 OP_FORGET: Final = 26
 OP_TMPFILE: Final = 27
-OP_LAST: Final = 27
+OP_CONNECT: Final = 28
+OP_LAST: Final = 28
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 

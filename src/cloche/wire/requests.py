@@ -19,6 +19,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     file_…   what `wire.files` describes
     shutdown                                                 -> {}, and the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
+    time     limit_ms (monitors only; from now on, 0: none, without it: only asked)   -> left_ms (0: no limit)
 
 Fields are checked here, whatever side reads them; each function raises ProtocolError.
 """
@@ -57,6 +58,7 @@ EVENTS: Final = "events"
 PING: Final = "ping"
 SHUTDOWN: Final = "shutdown"
 STOP: Final = "stop"
+TIME: Final = "time"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.
 QUIET: Final = 5  # whose answers nobody looks at
@@ -70,7 +72,8 @@ ENDED: Final = "ended"
 PROCESS: Final = "process"
 FOREGROUND: Final = "foreground"  # the process group that the keyboard reaches
 ALL: Final = "all"  # every process of the container
-SCOPES: Final = (PROCESS, FOREGROUND, ALL)
+SESSION: Final = "session"  # of a command: all that has not left its session
+SCOPES: Final = (PROCESS, FOREGROUND, ALL, SESSION)
 
 # Roles of descriptors.
 STREAMS: Final = ("stdin", "stdout", "stderr")

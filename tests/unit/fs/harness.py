@@ -39,7 +39,7 @@ class Guest:
         self.kernel = Kernel(self.platform, 1)
         self.container = Container(self.kernel, "test")
         self.signals: list[tuple[Task, int]] = []
-        self.kernel.signal_hook = lambda task, signo: self.signals.append((task, signo))
+        self.kernel.hooks.signal = lambda task, signo: self.signals.append((task, signo))
         self.task = self.add_task(2)
         self.next_free = 4096
 
@@ -168,5 +168,5 @@ class Guest:
         for fd, events in found:
             token = self.platform.tokens.get(fd)
             if token is not None:
-                self.kernel.fd_callbacks[token](events)
+                self.kernel.watchers[token].fd_ready(token, events)
         return len(found)

@@ -9,7 +9,7 @@ from cloche.abi.fcntl import O_CLOEXEC, O_CREAT, O_RDWR, O_WRONLY
 from cloche.fs.pipe import create_pipe
 from cloche.fs.proc import proc_net, proc_root, proc_sysctl
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
-from cloche.kernel.accounting import HOST_FACTS, HostFacts
+from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.init import make_init
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import Credentials
@@ -315,7 +315,7 @@ CPU = b"processor\t: %d\nmodel name\t: X\nsiblings\t: 4\ncore id\t\t: %d\ncpu co
 
 
 def test_cpuinfo_is_cut(guest: ProcGuest) -> None:
-    guest.kernel.extra[HOST_FACTS] = HostFacts(b"".join([CPU % (n, n, n) for n in (0, 1, 2, 3)]))
+    guest.kernel.facts = HostFacts(b"".join([CPU % (n, n, n) for n in (0, 1, 2, 3)]))
     guest.kernel.cpu_count = 4
     assert guest.text(b"/cpuinfo") == b"".join([CPU % (n, n, n) for n in (0, 1, 2, 3)])
     guest.kernel.cpu_count = 1

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cloche.fs.gofer_client import GoferClient
 from cloche.gofer.launch import GoferProcess, spawn_gofer
 from cloche.gofer.nodes import AttachPoint
-from cloche.wire.gofer_client import GoferClient
 
 READ_ONLY = 0
 WRITABLE = 1

@@ -15,6 +15,7 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
 from cloche.fs.gofer import SINGLE_LOOKUPS, GoferFs
+from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_inode import GoferInode, OwnerMap
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
@@ -33,7 +34,6 @@ from cloche.vfs.objects import (
     MountNamespace,
     Path,
 )
-from cloche.wire.gofer_client import GoferClient
 
 from .test_files import errno_of
 

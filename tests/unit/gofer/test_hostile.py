@@ -10,13 +10,13 @@ import pytest
 
 from cloche.abi import errno
 from cloche.abi.errno import LinuxError
+from cloche.fs.gofer_client import GoferClient
 from cloche.gofer.launch import GoferError, spawn_gofer
 from cloche.gofer.nodes import AttachPoint, NodeTable
 from cloche.gofer.server import EXIT_PROTOCOL
 from cloche.wire import gofer as wire
 from cloche.wire.frame import FLAG_MORE, FrameChannel
 from cloche.wire.gofer import check_name, pack_string, pack_target, pack_u32, pack_u64
-from cloche.wire.gofer_client import GoferClient
 
 from .conftest import Rig
 from .test_files import errno_of
@@ -258,6 +258,7 @@ def test_a_malformed_frame_ends_the_gofer(rig: Rig, data: bytes) -> None:
 
 
 def test_unknown_operations(rig: Rig) -> None:
+    rig.process.sock.settimeout(60)
     channel = FrameChannel(rig.process.sock, 1 << 20, may_receive_fds=False)
     for op in (0, -1, wire.OP_LAST + 1, 9999, 2**31 - 1, -(2**31)):
         channel.send(op, 0, b"")
@@ -273,6 +274,7 @@ def test_descriptors_in_requests_are_dropped(rig: Rig) -> None:
     read_end, write_end = os.pipe()
     body = pack_target(rig.ro, b"file")
     for _attempt in range(50):
+        rig.process.sock.settimeout(60)
         socket.send_fds(rig.process.sock, [FRAME.pack(len(body), wire.OP_STAT, 0) + body], [write_end])
         channel = FrameChannel(rig.process.sock, 1 << 20, may_receive_fds=False)
         frame = channel.receive()
@@ -308,6 +310,7 @@ def test_numbers_out_of_range(rig: Rig) -> None:
 def test_random_requests_neither_kill_nor_escape(rig: Rig) -> None:
     """Well-formed nonsense: every operation with random arguments; the gofer answers each."""
     rng = random.Random(1)
+    rig.process.sock.settimeout(60)
     channel = FrameChannel(rig.process.sock, 1 << 21, may_receive_fds=True)
     names = [b"", b"a", b"b", b"file", b"dir", b"link", b"way-out", b"..", b"fifo", b"\xff" * 255, b"secret"]
     tails = {

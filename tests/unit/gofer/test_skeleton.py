@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from cloche.abi import errno
+from cloche.fs.gofer_client import GoferClient
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.gofer.skeleton import Skeleton
 from cloche.wire.gofer import Entry
-from cloche.wire.gofer_client import GoferClient
 
 from .test_files import errno_of
 

@@ -56,8 +56,8 @@ class Nursery(World):
         platform = self.kernel.platform
         assert isinstance(platform, FakePlatform)
         platform.host = self.host
-        self.kernel.vfork_done_hook = vfork_done
-        self.kernel.vfork_wake_hook = finish_vfork_wait
+        self.kernel.hooks.vfork_done = vfork_done
+        self.kernel.hooks.vfork_wake = finish_vfork_wait
         install_pidfd(self.kernel)
         thread = self.task.thread
         assert isinstance(thread, FakeThread)

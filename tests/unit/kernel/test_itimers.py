@@ -254,7 +254,7 @@ class TestPosixTimers:
     def test_exec_drops_them(self, world: Clockwork) -> None:
         ident = world.create()
         world.settime(ident, MS)
-        for hook in world.kernel.exec_hooks:
+        for hook in world.kernel.hooks.at_exec.values():
             hook(world.task)
         assert world.task.group.posix_timers == {} and world.kernel.timers.next_deadline_ns() == -1
 

@@ -21,7 +21,7 @@ class World(Guest):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernel.signal_hook = None
+        self.kernel.hooks.signal = None
         signals.install(self.kernel)
         itimers.install(self.kernel)
         self.kernel.table = []

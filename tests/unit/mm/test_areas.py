@@ -2,8 +2,10 @@
 
 import random
 
-from cloche.mm.address_space import AddressSpace, Area
-from cloche.platform.fake import FakeProcess
+from cloche.mm.address_space import AREA_DONTFORK, MANY_TO_COPY, AddressSpace, Area
+from cloche.mm.quota import KERNEL_MEMORY
+from cloche.platform.fake import FakeProcess, FakeThread
+from cloche.syscalls.sys_numa import SetPolicy
 
 PAGE = 4096
 PAGES = 400
@@ -34,7 +36,9 @@ def change(space: AddressSpace, model: dict[int, int], dice: random.Random) -> N
                 model.pop(page, None)
         case 1:
             policy = dice.randrange(2)
-            space.set_policy(start * PAGE, upto * PAGE, policy)
+            at = start * PAGE
+            while at < upto * PAGE:
+                at = space.change_some(at, upto * PAGE, SetPolicy(policy))
             for page in range(start, upto):
                 if page in model:
                     model[page] = policy
@@ -62,3 +66,45 @@ def test_random_changes_and_forks() -> None:
                 spaces.pop(gone)[0].release()
         for space, model in spaces:
             assert entries(space) == model, seed
+
+
+def test_a_large_list_is_copied_before_a_fork() -> None:
+    """In parts, anew after a change, without what is not to be inherited; and everything that it cost is given back."""
+    before = KERNEL_MEMORY.used
+    space = AddressSpace(FakeProcess(), PAGE, 1 << 30)
+    for page in range(1, 3 * MANY_TO_COPY):
+        flags = AREA_DONTFORK if page == 17 else 0
+        space._insert(Area(page * PAGE, (page + 1) * PAGE, page % 2, flags, None, 0, b""))
+    own = KERNEL_MEMORY.used
+    assert space.copy_some()
+    charged = KERNEL_MEMORY.used
+    assert charged > own
+    space.forget(20 * PAGE, PAGE)
+    assert KERNEL_MEMORY.used < own
+    rounds = 1
+    while space.copy_some():
+        rounds += 1
+    assert rounds > 3
+    child = space.fork(FakeProcess())
+    pages = {area.start // PAGE for area in child.areas()}
+    assert pages == set(range(1, 3 * MANY_TO_COPY)) - {17, 20}
+    child.forget(30 * PAGE, PAGE)
+    assert space.find(30 * PAGE) is not None
+    space.copy_some()
+    child.release()
+    space.release()
+    assert KERNEL_MEMORY.used == before
+
+
+def test_a_refused_mprotect_is_undone() -> None:
+    process = FakeProcess()
+    thread = FakeThread(process)
+    space = AddressSpace(process, PAGE, 1 << 30)
+    for page in range(1, 20):
+        space._insert(Area(page * PAGE, (page + 1) * PAGE, page % 2, 0, None, 0, b""))
+    before = [(area.start, area.end, area.prot) for area in space.areas()]
+    start, end = space.check_protect(5 * PAGE, 8 * PAGE, 3)
+    assert space.protect_some(thread, start, end, 3) == end
+    assert space.find(8 * PAGE) is space.find(9 * PAGE)
+    space.undo_protect(thread)
+    assert [(area.start, area.end, area.prot) for area in space.areas()] == before

@@ -57,9 +57,9 @@ class Harness(Net):
         """What the event loop would do now."""
         for fd, events in self.platform.epoll.poll(0.2):
             token = self.platform.tokens.get(fd)
-            callback = self.kernel.fd_callbacks.get(token) if token is not None else None
-            if callback is not None:
-                callback(events)
+            watcher = self.kernel.watchers.get(token) if token is not None else None
+            if token is not None and watcher is not None:
+                watcher.fd_ready(token, events)
 
     def close(self) -> None:
         for sock in (*self.clients, self.broker, self.host):

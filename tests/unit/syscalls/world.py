@@ -32,7 +32,7 @@ class World:
         self.root = Path(Mount(1, self.fs, root), root)
         self.mount_ns = MountNamespace(self.root)
         self.signals: list[tuple[int, int]] = []
-        self.kernel.signal_hook = lambda task, signo: self.signals.append((task.tid, signo))
+        self.kernel.hooks.signal = lambda task, signo: self.signals.append((task.tid, signo))
         register_fifo_opener(lambda ctx, path, inode, flags: open_fifo(ctx, path, inode, flags))
         self.task = self.new_task(0, ALL_CAPS)
 

@@ -375,5 +375,5 @@ def task_exits(task: Task) -> None:
 def install(kernel: Kernel) -> None:
     """Put ptrace in force."""
     kernel.tracing = Hooks()
-    kernel.exit_hooks.append(task_exits)
-    kernel.exec_hooks.append(watch.forget)
+    kernel.hooks.at_exit["ptrace"] = task_exits
+    kernel.hooks.at_exec["ptrace"] = watch.forget

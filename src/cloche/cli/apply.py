@@ -1,0 +1,609 @@
+"""`cloche apply`: chosen changes of a sandbox, made on the host; and undone again."""
+
+import argparse
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cloche.boot.view import SYSTEM_DIRECTORIES
+from cloche.cli.changes import (
+    CONTENT_LIMIT,
+    RENAMED,
+    Collector,
+    Item,
+    Place,
+    old_content,
+    read_host,
+    wanted_paths,
+    with_contents,
+)
+from cloche.cli.client import connect, report_errors
+from cloche.cli.diff import Output, is_binary, write_patch
+from cloche.cli.names import quoted
+from cloche.cli.options import UsageError, options_first
+from cloche.cli.textdiff import heading, hunk_lines, hunks, runs, split_lines
+from cloche.runtime.hosttree import HostTree, NewFile, Policy, Unwanted, make_directory, wanted_mode
+from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo
+from cloche.wire import files
+from cloche.wire.control_client import ControlError
+from cloche.wire.file_client import FileClient
+from cloche.wire.files import KEEP_NS, Record
+
+MANY: Final = 1000  # changes, from which on the disk is waited for once at the end
+_ALL_BYTES: Final = 1 << 62
+_SYSTEM: Final = frozenset(os.fsencode("/" + name) for name in SYSTEM_DIRECTORIES)
+_HELP: Final = (
+    "y: yes, n: no, a: yes to the rest of this file, d: no to the rest of it, q: no to all that follows"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche apply`."""
+    add = parser.add_argument
+    add(
+        "--to",
+        metavar="DIR",
+        help="make the changes below PATH (by default the current directory) in DIR instead",
+    )
+    add("-i", "--interactive", action="store_true", help="ask for each file or part of one")
+    add("-n", "--dry-run", action="store_true", help="only say what would be done")
+    add("--undo", action="store_true", help="take the last application back")
+    add("-f", "--force", action="store_true", help="in spite of what the host has changed meanwhile")
+    add("--owners", action="store_true", help="give files the owners that they have inside")
+    add("--set-ids", action="store_true", help="keep set-user-ID and set-group-ID bits")
+    add("--devices", action="store_true", help="make devices")
+    add("--hooks", action="store_true", help="also what git on the host would run: .git/hooks, .git/config")
+    add("name", metavar="NAME", help="the sandbox")
+    add("paths", nargs="*", metavar="PATH", help="only what is at or below these paths inside")
+
+
+def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Options may stand behind the name."""
+    return options_first(parser, words)
+
+
+def is_hook(path: bytes) -> bool:
+    """Whether git would run it, or do what it says."""
+    parts = path.split(b"/")
+    for at, part in enumerate(parts[:-1]):
+        if part.lower() == b".git":
+            rest = [each.lower() for each in parts[at + 1 :]]
+            if b"hooks" in rest[:-1] or rest[-1] in (b"config", b"config.worktree", b"hooks"):
+                return True
+    return parts[-1].lower() == b".git" or parts[-1].lower() == b".gitmodules"
+
+
+class Target:
+    """Where changes go: the host's own directory, or another one."""
+
+    def __init__(self, top: bytes, tree: HostTree, prefix: bytes, *, is_elsewhere: bool) -> None:
+        self.top: bytes = top
+        self.tree: HostTree = tree
+        self.prefix: bytes = prefix  # inside, that `top` stands for
+        self.is_elsewhere: bool = is_elsewhere
+
+
+class Step:
+    """An item and where it goes."""
+
+    def __init__(self, item: Item, target: Target, name: bytes, old_name: bytes) -> None:
+        self.item: Item = item
+        self.target: Target = target
+        self.name: bytes = name
+        self.old_name: bytes = old_name
+        self.is_chosen: bool = True
+        self.text: bytes | None = None  # contents that were chosen by parts
+        self.refusal: str = ""
+
+    def host_path(self) -> bytes:
+        """As the user knows it."""
+        return os.path.join(self.target.top, self.name) if self.name else self.target.top
+
+
+class Applier:
+    """One application."""
+
+    def __init__(self, collector: Collector, options: argparse.Namespace) -> None:
+        self.collector: Collector = collector
+        self.options: argparse.Namespace = options
+        self.policy: Policy = Policy()
+        self.policy.keeps_owners = options.owners
+        self.policy.keeps_set_ids = options.set_ids
+        self.policy.makes_devices = options.devices
+        self.targets: dict[Place, Target] = {}
+        self.steps: list[Step] = []
+        self.journal: Journal | None = None
+        self.failed: int = 0
+        self.applied: int = 0
+
+    # -- what and where --------------------------------------------------------------------------------------
+    def plan(self) -> None:
+        """Find out what goes where, and what may not.  Raises UsageError, OSError."""
+        elsewhere = self._elsewhere()
+        outside = 0
+        for item in self.collector.items:
+            target = elsewhere if elsewhere is not None else self._target(item)
+            if target is None:
+                outside += 1
+                continue
+            try:
+                name, old_name = self._name(target, item, item.path), self._name(target, item, item.old_path)
+            except OSError:
+                outside += 1
+                continue
+            step = Step(item, target, name, old_name)
+            step.refusal = self._refusal(step)
+            self.steps.append(step)
+        if outside and not self.steps:
+            raise UsageError(
+                "nothing that can be applied: what has changed belongs to no directory of yours; use --to DIR"
+            )
+
+    def _elsewhere(self) -> Target | None:
+        to = self.options.to
+        if to is None:
+            return None
+        prefix = self.collector.wanted[0]
+        return Target(os.fsencode(os.path.abspath(to)), HostTree(os.fsencode(to)), prefix, is_elsewhere=True)
+
+    def _target(self, item: Item) -> Target | None:
+        """The host's own directory; None for what was not the user's to begin with."""
+        place = item.place
+        if place is None or place.is_part or place.inside in _SYSTEM:
+            return None
+        known = self.targets.get(place)
+        if known is None:
+            top = os.path.dirname(place.source) if place.is_file else place.source
+            known = Target(top, place.tree(), place.inside, is_elsewhere=False)
+            self.targets[place] = known
+        return known
+
+    def _name(self, target: Target, item: Item, path: bytes) -> bytes:
+        if not target.is_elsewhere:
+            assert item.place is not None
+            return item.place.host_name(path)
+        found = Place(target.prefix, target.top).relative(path)
+        if found is None:
+            raise OSError(errno.EINVAL, "elsewhere")
+        return found or os.path.basename(path)
+
+    def _refusal(self, step: Step) -> str:
+        item = step.item
+        if not self.options.hooks and is_hook(b"/" + step.name):
+            return "git on the host would do what it says; --hooks applies it"
+        kind = stat.S_IFMT(item.entry.mode)
+        if item.kind != files.DELETED:
+            if kind in (stat.S_IFCHR, stat.S_IFBLK) and not self.policy.makes_devices:
+                return "a device; --devices makes it"
+            if kind == stat.S_IFSOCK:
+                return "a socket"
+        if self.options.force:
+            return ""
+        return self._conflict_elsewhere(step) if step.target.is_elsewhere else item.conflict
+
+    def _conflict_elsewhere(self, step: Step) -> str:
+        """Whether DIR has something else than the host's own directory had."""
+        item = step.item
+        found = step.target.tree.stat(step.old_name)
+        if item.kind == files.ADDED:
+            is_fine = found is None or (item.is_dir() and stat.S_ISDIR(found.st_mode))
+            return "" if is_fine else "something of that name is there"
+        if found is None:
+            return "" if item.kind == files.DELETED else "it is not there"
+        if item.is_dir():
+            return "" if stat.S_ISDIR(found.st_mode) else "it is no directory there"
+        if item.kind == RENAMED and step.target.tree.stat(step.name) is not None:
+            return "something of that name is there"
+        base = item.base
+        if base is None or stat.S_IFMT(found.st_mode) != stat.S_IFMT(base.mode) or found.st_size != base.size:
+            return "it is not what the sandbox began with"
+        try:
+            if old_content(item, CONTENT_LIMIT) != read_host(
+                step.target.tree, step.old_name, found, CONTENT_LIMIT
+            ):
+                return "it is not what the sandbox began with"
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    # -- choosing --------------------------------------------------------------------------------------------
+    def choose(self) -> None:
+        """Ask the user for each file or part.  Raises ControlError."""
+        by_path = {(step.item.kind == files.DELETED, step.item.path): step for step in self.steps}
+        is_terminal = sys.stdout.isatty()
+        out = Output(
+            sys.stdout.buffer, has_colors=is_terminal and "NO_COLOR" not in os.environ, is_escaping=True
+        )
+        is_over = False
+        asked: set[bytes] = set()
+        for item, new in with_contents(self.collector):
+            step = by_path.get((item.kind == files.DELETED, item.path))
+            if step is None or step.refusal:
+                continue
+            asked.add(item.path)
+            answer = "q" if is_over else self._ask(out, step, new)
+            step.is_chosen = answer == "y"
+            is_over = answer == "q"
+        chosen = [step.item.path for step in self.steps if step.is_chosen and step.item.path in asked]
+        for step in self.steps:  # a directory goes with what is in it
+            path = step.item.path
+            if path not in asked and step.is_chosen and step.item.is_dir() and not step.item.is_shown:
+                below = [each for each in chosen if each.startswith(path + b"/")]
+                everything = [each for each in asked if each.startswith(path + b"/")]
+                step.is_chosen = (
+                    len(below) == len(everything) if step.item.kind == files.DELETED else bool(below)
+                )
+
+    def _ask(self, out: Output, step: Step, new: bytes | None) -> str:
+        """y, n or q."""
+        item = step.item
+        old: bytes | None = None
+        if item.kind == files.CHANGED and stat.S_ISREG(item.entry.mode) and new is not None:
+            try:
+                old = old_content(item, CONTENT_LIMIT)
+            except OSError:
+                old = None
+        if old is None or new is None or old == new or is_binary(old) or is_binary(new):
+            write_patch(out, item, new)
+            return _answer(f"Apply {quoted(step.host_path())} [y,n,q,?]? ", "ynq")
+        return self._ask_hunks(out, step, old, new)
+
+    def _ask_hunks(self, out: Output, step: Step, old: bytes, new: bytes) -> str:
+        old_lines = split_lines(old.decode(errors="surrogateescape"))
+        new_lines = split_lines(new.decode(errors="surrogateescape"))
+        groups = list(hunks(runs(old_lines, new_lines)))
+        out.line(f"{quoted(step.host_path())}: {len(groups)} part{'s' if len(groups) != 1 else ''}")
+        result: list[str] = []
+        at = taken = 0
+        rest = ""  # the answer to what is left
+        is_over = False
+        for number, group in enumerate(groups):
+            answer = rest
+            if not answer:
+                out.line(heading(group))
+                for sign, line in hunk_lines(group, old_lines, new_lines):
+                    out.line(sign + line)
+                answer = _answer(f"({number + 1}/{len(groups)}) Apply this part [y,n,a,d,q,?]? ", "ynadq")
+                if answer in "adq":
+                    is_over = answer == "q"
+                    rest = answer = "y" if answer == "a" else "n"
+            for is_equal, i1, i2, j1, j2 in group:
+                result += old_lines[at:i1]
+                at = max(at, i2)
+                result += old_lines[i1:i2] if is_equal or answer == "n" else new_lines[j1:j2]
+            taken += answer == "y"
+        result += old_lines[at:]
+        if taken == len(groups):
+            return "y"
+        if taken:
+            step.text = "".join(result).encode(errors="surrogateescape")
+            step.is_chosen = True
+        return "q" if is_over else "y" if taken else "n"
+
+    # -- doing -----------------------------------------------------------------------------------------------
+    def _complain(self, step: Step, text: str) -> None:
+        self.failed += 1
+        print(f"cloche apply: {quoted(step.host_path())}: {text}; left alone", file=sys.stderr)
+
+    def _said(self, kind: str, step: Step) -> None:
+        self.applied += 1
+        if step.item.is_shown:
+            old = (
+                quoted(os.path.join(step.target.top, step.old_name)) + " -> "
+                if step.item.kind == RENAMED
+                else ""
+            )
+            print(f"{kind}  {old}{quoted(step.host_path())}")
+
+    def show(self) -> None:
+        """What would be done."""
+        for step in self.steps:
+            if step.refusal:
+                self._complain(step, step.refusal)
+            elif step.is_chosen:
+                self._said(step.item.kind, step)
+
+    def run(self, name: str) -> None:
+        """Do it.  Raises ControlError, RecordError, OSError."""
+        steps = []
+        for step in self.steps:
+            if step.refusal:
+                self._complain(step, step.refusal)
+            elif step.is_chosen:
+                steps.append(step)
+        if not steps:
+            return
+        self.policy.is_durable = len(steps) < MANY
+        self.journal = Journal(name, is_durable=self.policy.is_durable)
+        try:
+            added = {(step.target.top, step.name) for step in steps if step.item.kind != files.DELETED}
+            gone = [step for step in reversed(steps) if step.item.kind == files.DELETED]
+            for step in gone:
+                if _is_in_the_way(step, added):
+                    self._do(step, self._remove)
+            self._make(steps)
+            for step in gone:
+                if not _is_in_the_way(step, added):
+                    self._do(step, self._remove)
+            for step in steps:
+                if step.item.kind == RENAMED and step.is_chosen:
+                    self._do(step, self._remove_old)
+            for step in reversed(steps):
+                if step.item.is_dir() and step.item.kind != files.DELETED:
+                    self._do(step, self._change_mode)
+        finally:
+            self.journal.close()
+            if not self.policy.is_durable:
+                os.sync()
+
+    def _do(self, step: Step, function: Callable[[Step], None]) -> None:
+        try:
+            function(step)
+        except Unwanted as what:
+            self._complain(step, str(what))
+        except OSError as error:
+            step.is_chosen = False
+            text = (
+                "a symbolic link is on the way"
+                if error.errno == errno.ELOOP
+                else error.strerror or str(error)
+            )
+            self._complain(step, "it holds other files" if error.errno == errno.ENOTEMPTY else text)
+
+    def _begin(self, kind: str, step: Step, name: bytes) -> None:
+        assert self.journal is not None
+        self.journal.begin(kind, step.target.top, step.target.tree, name)
+
+    def _done(self, step: Step, name: bytes) -> None:
+        assert self.journal is not None
+        self.journal.done(step.target.tree, name)
+
+    def _remove(self, step: Step) -> None:
+        tree, name = step.target.tree, step.name
+        found = tree.stat(name)
+        if found is None:
+            return
+        self._begin(REMOVE, step, name)
+        fd, last = tree.parent(name)
+        if stat.S_ISDIR(found.st_mode):
+            os.rmdir(last, dir_fd=fd)
+        else:
+            os.unlink(last, dir_fd=fd)
+        self._done(step, name)
+        self._said("D", step)
+
+    def _remove_old(self, step: Step) -> None:
+        tree, name = step.target.tree, step.old_name
+        if tree.stat(name) is None:
+            return
+        self._begin(REMOVE, step, name)
+        fd, last = tree.parent(name)
+        os.unlink(last, dir_fd=fd)
+        self._done(step, name)
+
+    def _make(self, steps: list[Step]) -> None:
+        """Directories and files, as their contents come.  Raises ControlError."""
+        wanted = {step.item.path: step for step in steps if step.item.kind != files.DELETED}
+        for step in steps:
+            if step.item.is_dir() and step.item.kind == files.ADDED:
+                self._do(step, self._make_directory)
+        is_gone = False
+        step_now: Step | None = None
+        made: NewFile | None = None
+        try:
+            for record in self.collector.client.changes(self.collector.wanted, _ALL_BYTES):
+                if record.kind in (files.CHANGE, files.LAYER):
+                    if made is not None:
+                        made.discard()
+                    made = step_now = None
+                    is_gone = record.change == files.DELETED
+                    has_data = record.has_data
+                elif record.entry is not None and not is_gone:
+                    step_now = wanted.pop(record.entry.path, None)
+                    if step_now is None or stat.S_ISDIR(record.entry.mode):
+                        step_now = None
+                        continue
+                    if stat.S_IFMT(record.entry.mode) != stat.S_IFMT(step_now.item.entry.mode):
+                        self._complain(step_now, "the sandbox has changed it meanwhile")
+                        step_now = None
+                        continue
+                    step_now.item.entry = record.entry
+                    made = self._open(step_now, has_data=has_data)
+                elif made is not None and step_now is not None:
+                    made = self._fill(step_now, made, record)
+        finally:
+            if made is not None:
+                made.discard()
+        for path, step in wanted.items():
+            if not step.item.is_dir() and path:
+                step.is_chosen = False
+                self._complain(step, "the sandbox has changed it meanwhile")
+
+    def _make_directory(self, step: Step) -> None:
+        tree, name = step.target.tree, step.name
+        if tree.stat(name) is None:
+            self._begin(CREATE, step, name)
+            make_directory(tree, name)
+            self._done(step, name)
+            self._said("A", step)
+
+    def _open(self, step: Step, *, has_data: bool) -> NewFile | None:
+        """Something that is no directory; the file whose contents are to come."""
+        entry = step.item.entry
+        kind = stat.S_IFMT(entry.mode)
+        made: NewFile | None = None
+        try:
+            if step.item.kind == files.CHANGED and not has_data and kind == stat.S_IFREG:
+                self._change_mode(step)
+                return None
+            made = NewFile(step.target.tree, step.name, make=True)
+            if kind == stat.S_IFREG:
+                made.open()
+                if step.text is not None or not has_data:
+                    text = step.text if step.text is not None else old_content(step.item, _ALL_BYTES)
+                    made.write(0, text or b"")
+                    self._commit(step, made)
+                    return None
+                return made
+            made.make(entry, self.policy)
+            self._commit(step, made)
+            return None
+        except Unwanted as what:
+            self._complain(step, f"{what}")
+        except OSError as error:
+            step.is_chosen = False
+            self._complain(step, error.strerror or str(error))
+        if made is not None:
+            made.discard()
+        return None
+
+    def _fill(self, step: Step, made: NewFile, record: Record) -> NewFile | None:
+        try:
+            if record.kind == files.DATA:
+                made.write(record.offset, record.data)
+                return made
+            if record.kind == files.END:
+                os.ftruncate(made.fd, record.offset)
+                self._commit(step, made)
+                return None
+            raise OSError(errno.EIO, os.strerror(record.offset or errno.EIO))
+        except OSError as error:
+            made.discard()
+            step.is_chosen = False
+            self._complain(step, error.strerror or str(error))
+            return None
+
+    def _commit(self, step: Step, made: NewFile) -> None:
+        """What is whole gets its name.  Raises OSError."""
+        tree, name, entry = step.target.tree, step.name, step.item.entry
+        found = tree.stat(name)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, "a directory is there")
+        if found is not None and not self._is_as_planned(step, found):
+            raise OSError(errno.EBUSY, "the host has changed it just now")
+        self._begin(CREATE if found is None else REPLACE, step, name)
+        entry.mtime_ns = KEEP_NS  # it changes now, for make and its kin
+        source = (
+            found if found is not None else tree.stat(step.old_name) if step.item.kind == RENAMED else None
+        )
+        if source is not None and not self.policy.keeps_owners and made.fd >= 0:
+            made_st = os.fstat(made.fd)
+            if (made_st.st_uid, made_st.st_gid) != (source.st_uid, source.st_gid):
+                os.fchown(made.fd, source.st_uid, source.st_gid)  # it stays whose it was
+        made.commit(entry, self.policy)
+        self._done(step, name)
+        self._said(step.item.kind, step)
+
+    def _is_as_planned(self, step: Step, found: os.stat_result) -> bool:
+        """Whether what is there is still what the conflicts were judged by."""
+        if self.options.force or step.target.is_elsewhere:
+            return True
+        host = step.item.host
+        if step.item.kind in (files.ADDED, RENAMED) or host is None:
+            return False
+        return (found.st_ino, found.st_size, found.st_mtime_ns) == (
+            host.st_ino,
+            host.st_size,
+            host.st_mtime_ns,
+        )
+
+    def _change_mode(self, step: Step) -> None:
+        """Permission bits, and of a file the time.  Raises OSError."""
+        tree, name, entry = step.target.tree, step.name, step.item.entry
+        found = tree.stat(name)
+        if found is None:
+            return
+        mode = wanted_mode(entry, self.policy)
+        is_dir = stat.S_ISDIR(found.st_mode)
+        if stat.S_IMODE(found.st_mode) == mode and (is_dir or found.st_mtime_ns == entry.mtime_ns):
+            return
+        self._begin(MODE, step, name)
+        fd = tree.open_directory(name) if is_dir else tree.open_file(name)
+        try:
+            if self.policy.keeps_owners:
+                os.fchown(fd, entry.uid, entry.gid)
+            os.fchmod(fd, mode)
+            if not is_dir:
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+        self._done(step, name)
+        if step.item.kind == files.CHANGED:
+            self._said("M", step)
+
+
+def _is_in_the_way(step: Step, added: set[tuple[bytes, bytes]]) -> bool:
+    """Whether something else is to be where this is, or above it."""
+    name = step.name
+    while name:
+        if (step.target.top, name) in added:
+            return True
+        name = name.rpartition(b"/")[0]
+    return False
+
+
+def _answers() -> Iterator[str]:
+    while line := sys.stdin.readline():
+        yield line.strip().lower()[:1]
+
+
+def _answer(prompt: str, allowed: str) -> str:
+    """One letter of the user's; q at the end of the input."""
+    while True:
+        sys.stdout.flush()
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
+        found = next(_answers(), "q")
+        if found and found in allowed:
+            return found
+        print(_HELP)
+
+
+def undo(options: argparse.Namespace) -> int:
+    """--undo: the exit status.  Raises RecordError, OSError."""
+    taken = Undo(options.name)
+    taken.run(is_forced=options.force)
+    for path in taken.undone:
+        print(f"undone  {quoted(path)}")
+    for path, text in taken.left:
+        print(f"cloche apply: {quoted(path)}: {text}; left alone", file=sys.stderr)
+    return 1 if taken.left else 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.undo:
+        if options.paths or options.to or options.interactive or options.dry_run:
+            raise UsageError("--undo takes back all of the last application, and nothing else can be said")
+        return undo(options)
+    wanted = wanted_paths(options.paths)
+    if options.to is not None:
+        if len(wanted) > 1:
+            raise UsageError("--to: one PATH, which DIR stands for")
+        if not os.path.isdir(options.to):
+            raise UsageError(f"--to {options.to}: not a directory")
+        wanted = wanted or wanted_paths(["."])
+    connection = connect(options, options.name)
+    try:
+        collector = Collector(FileClient(connection), wanted, drops_applied=options.to is None)
+        collector.collect()
+        for path, number in collector.errors:
+            raise ControlError(f"{quoted(path)}: {os.strerror(number)}")
+        applier = Applier(collector, options)
+        applier.plan()
+        if options.interactive:
+            applier.choose()
+        if options.dry_run:
+            applier.show()
+        else:
+            applier.run(options.name)
+    finally:
+        connection.close()
+    return 1 if applier.failed else 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb.  The exit status."""
+    return report_errors("apply", _run, options)

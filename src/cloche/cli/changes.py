@@ -1,0 +1,359 @@
+"""What a sandbox has changed, set beside the host's files of now: for `cloche diff` and `cloche apply`.
+
+What is where on the host is told by the monitor; the sentry, which is not believed, only names paths below the places
+that it has.  A conflict is a file that the host has changed since the sandbox first looked at it, or that is there
+although the sandbox thought that it made it.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from cloche.cli.options import UsageError
+from cloche.runtime.hosttree import HostTree
+from cloche.wire import files
+from cloche.wire.control_client import ControlError
+from cloche.wire.file_client import FileClient
+from cloche.wire.files import Base, FileEntry, Record, is_clean
+
+RENAMED: Final = "R"
+MAX_CHANGES: Final = 1_000_000
+CONTENT_LIMIT: Final = 8 << 20  # bytes of a file that are compared line by line
+
+
+class Place:
+    """A part of the host that a sandbox sees below a private layer."""
+
+    def __init__(self, inside: bytes, source: bytes) -> None:
+        self.inside: bytes = inside  # "/" for the root
+        self.source: bytes = source  # on the host
+        self.is_file: bool = False
+        self.is_volume: bool = False
+        self.is_part: bool = False  # not all of it shows
+        self._tree: HostTree | None = None
+
+    def relative(self, path: bytes) -> bytes | None:
+        """The name of a path inside, below this place; empty: the place itself; None: it is elsewhere."""
+        if path == self.inside:
+            return b""
+        prefix = self.inside.rstrip(b"/") + b"/"
+        if not path.startswith(prefix):
+            return None
+        found = path[len(prefix) :]
+        return found if is_clean(found) else None
+
+    def tree(self) -> HostTree:
+        """The directory on the host; of a file, the one that it is in.  Raises OSError."""
+        if self._tree is None:
+            self._tree = HostTree(os.path.dirname(self.source) if self.is_file else self.source)
+        return self._tree
+
+    def host_name(self, path: bytes) -> bytes:
+        """The name in `tree` of a path inside.  Raises OSError for one that is elsewhere."""
+        found = self.relative(path)
+        if found is None or (self.is_file and found):
+            raise OSError(22, "a path that leads elsewhere")
+        return os.path.basename(self.source) if self.is_file else found
+
+
+class Item:
+    """One change."""
+
+    def __init__(self, kind: str, entry: FileEntry, base: Base | None) -> None:
+        self.kind: str = kind
+        self.path: bytes = entry.path
+        self.entry: FileEntry = entry  # DELETED: what was there
+        self.base: Base | None = base
+        self.old_path: bytes = entry.path  # RENAMED: where it was
+        self.origin: int = 0
+        self.has_data: bool = False
+        self.old: bytes | None = None  # contents that only the sandbox has had
+        self.place: Place | None = None
+        self.is_shown: bool = True  # False: a directory that shows by what is in it
+        self.conflict: str = ""
+        self.host: os.stat_result | None = None  # what is there now
+
+    def is_dir(self) -> bool:
+        """Whether it is, or was, a directory."""
+        return stat.S_ISDIR(self.entry.mode)
+
+
+def read_places(client: FileClient) -> list[Place]:
+    """What the monitor says.  Raises ControlError."""
+    found: list[Place] = []
+    for row in client.places():
+        if not isinstance(row, list) or len(row) != 6:
+            raise ControlError("the monitor says what it should not")
+        inside, source, mode, is_file, is_volume, is_part = row
+        if not isinstance(inside, bytes) or not isinstance(source, bytes):
+            raise ControlError("the monitor says what it should not")
+        if mode == "cow":
+            place = Place(inside, source)
+            place.is_file, place.is_volume, place.is_part = bool(is_file), bool(is_volume), bool(is_part)
+            found.append(place)
+    return found
+
+
+def wanted_paths(paths: list[str]) -> list[bytes]:
+    """PATH arguments, as absolute paths inside; relative ones begin where the user stands."""
+    found: list[bytes] = []
+    for path in paths:
+        try:
+            found.append(os.fsencode(os.path.normpath(os.path.join(os.getcwd(), path))))
+        except FileNotFoundError:
+            raise UsageError(f"{path}: the current directory does not exist any more") from None
+    return found
+
+
+class Collector:
+    """Turns records into items."""
+
+    def __init__(self, client: FileClient, wanted: list[bytes], *, drops_applied: bool = True) -> None:
+        """Raises ControlError."""
+        self.drops_applied: bool = drops_applied
+        self.client: FileClient = client
+        self.wanted: list[bytes] = wanted
+        self.places: dict[bytes, Place] = {place.inside: place for place in read_places(client)}
+        self.items: list[Item] = []
+        self.errors: list[tuple[bytes, int]] = []
+
+    def collect(self) -> None:
+        """All changes, without contents.  Raises ControlError."""
+        pending: list[Item] = []
+        place: Place | None = None
+        for record in self.client.changes(self.wanted):
+            place = self._take(record, place, pending)
+            if len(self.items) > MAX_CHANGES:
+                raise ControlError(f"more than {MAX_CHANGES} changes; name a PATH")
+        self._pair_renames()
+        for item in self.items:
+            _compare_with_host(item)
+        if self.drops_applied:
+            self._drop_applied()
+        self._hide_directories()
+
+    def _take(self, record: Record, place: Place | None, pending: list[Item]) -> Place | None:
+        if record.kind == files.LAYER:
+            place = self.places.get(record.data)
+        elif record.kind == files.ERROR:
+            self.errors.append((record.data, record.offset))
+        elif record.kind == files.CHANGE:
+            item = Item(record.change, FileEntry(b"", 0), record.base)
+            item.origin, item.has_data, item.old = record.origin, record.has_data, record.old
+            pending.append(item)
+        elif record.entry is not None and pending:
+            item = pending.pop()
+            item.entry = record.entry
+            item.path = item.old_path = record.entry.path
+            if not item.path.startswith(b"/") or (item.path != b"/" and not is_clean(item.path[1:])):
+                raise ControlError("the sandbox names a path that leads elsewhere")
+            if place is not None and place.relative(item.path) is not None:
+                item.place = place
+            self.items.append(item)
+        return place
+
+    def _pair_renames(self) -> None:
+        """A file that is gone here and new there, and is the same below, was renamed."""
+        gone = {
+            (item.place, item.base.ino): item
+            for item in self.items
+            if item.kind == files.DELETED and item.base is not None and item.base.ino and not item.is_dir()
+        }
+        taken: set[bytes] = set()
+        for item in self.items:
+            if item.kind != files.ADDED or not item.origin or item.is_dir() or item.place is None:
+                continue
+            old = gone.pop((item.place, item.origin), None)
+            if old is not None:
+                item.kind, item.old_path, item.base = RENAMED, old.path, old.base
+                taken.add(old.path)
+        self.items = [
+            item
+            for item in self.items
+            if item.kind != files.DELETED or item.is_dir() or item.path not in taken
+        ]
+
+    def _drop_applied(self) -> None:
+        """What the host has already is no change any more.  Raises ControlError."""
+        doubtful = [item for item in self.items if _may_be_there(item)]
+        there = [item for item in doubtful if item.kind == files.DELETED or not _has_content(item)]
+        rest = {item.path: item for item in doubtful if item.kind != files.DELETED and _has_content(item)}
+        if rest:
+            paths = list(rest) if len(rest) <= files.MAX_PATHS else self.wanted
+            for item, new in contents_of(self.client, paths, rest):
+                if new is not None and new == _host_content(item):
+                    there.append(item)
+        gone = set(map(id, there))
+        self.items = [item for item in self.items if id(item) not in gone]
+
+    def _hide_directories(self) -> None:
+        """A directory that has come or gone shows only if nothing in it does."""
+        after = b""
+        for item in reversed(self.items):  # what is in a directory follows it
+            if item.is_dir() and item.kind in (files.ADDED, files.DELETED):
+                item.is_shown = not after.startswith(item.path + b"/")
+            after = item.path
+
+
+def _compare_with_host(item: Item) -> None:
+    """What the host has there now, and whether that is a conflict."""
+    place = item.place
+    if place is None:
+        return
+    try:
+        name = place.host_name(item.old_path)
+        item.host = found = place.tree().stat(name)
+        if item.kind == RENAMED and place.tree().stat(place.host_name(item.path)) is not None:
+            item.conflict = "something of that name is on the host by now"
+            return
+    except OSError as error:
+        item.conflict = error.strerror or str(error)
+        return
+    base = item.base
+    if item.kind == files.ADDED:
+        if found is not None and not (item.is_dir() and stat.S_ISDIR(found.st_mode)):
+            item.conflict = "something of that name is on the host by now"
+    elif item.old is not None:
+        item.conflict = "the sandbox was started with a file of its own there"
+    elif found is None:
+        item.conflict = "" if item.kind == files.DELETED else "it is gone on the host"
+    elif base is not None and not is_same(found, base):
+        item.conflict = "the host has changed it, too"
+
+
+def _has_content(item: Item) -> bool:
+    return stat.S_IFMT(item.entry.mode) in (stat.S_IFREG, stat.S_IFLNK)
+
+
+def _may_be_there(item: Item) -> bool:
+    """Whether the host looks as if this had been done."""
+    place = item.place
+    if place is None or item.old is not None:
+        return False
+    if item.kind == files.DELETED:
+        return item.host is None and not item.conflict
+    try:
+        found = place.tree().stat(place.host_name(item.path))
+    except OSError:
+        return False
+    if found is None or (item.kind == RENAMED and item.host is not None):
+        return False
+    if item.is_dir():
+        return found.st_mode == item.entry.mode
+    if not item.conflict and item.kind != RENAMED:
+        return False  # it is as it was at first
+    if not _has_content(item):
+        return found.st_mode == item.entry.mode and found.st_rdev == item.entry.rdev
+    return found.st_mode == item.entry.mode and found.st_size == item.entry.size
+
+
+def _host_content(item: Item) -> bytes | None:
+    """What the host has at an item's path now, if it is a file or link that can be compared."""
+    place = item.place
+    if place is None:
+        return None
+    try:
+        tree, name = place.tree(), place.host_name(item.path)
+        found = tree.stat(name)
+        return None if found is None else read_host(tree, name, found, CONTENT_LIMIT)
+    except OSError:
+        return None
+
+
+def read_host(tree: HostTree, name: bytes, found: os.stat_result, limit: int) -> bytes | None:
+    """A file of the host, or where a link leads; None for anything else, or more than `limit`.  Raises OSError."""
+    if stat.S_ISLNK(found.st_mode):
+        fd, last = tree.parent(name)
+        return os.readlink(last, dir_fd=fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        return None
+    with open(tree.open_file(name), "rb") as file:
+        return file.read(limit)
+
+
+def is_same(found: os.stat_result, base: Base) -> bool:
+    """Whether a file of the host is what the sandbox saw first."""
+    if found.st_mode != base.mode:
+        return False
+    if stat.S_ISDIR(found.st_mode):
+        return True
+    # As rsync and make compare; ctime would tell of new names and of what was undone, too.
+    return (found.st_size, found.st_mtime_ns) == (base.size, base.mtime_ns)
+
+
+def old_content(item: Item, limit: int) -> bytes | None:
+    """What the host has there now; None: nothing, or more than `limit`.  Raises OSError."""
+    if item.old is not None:
+        return item.old
+    if item.host is None or item.place is None or item.base is None:
+        return None
+    return read_host(item.place.tree(), item.place.host_name(item.old_path), item.host, limit)
+
+
+class Content:
+    """What a file has inside, put together from records; only up to CONTENT_LIMIT."""
+
+    def __init__(self, item: Item) -> None:
+        self.item: Item = item
+        self.data: bytearray | None = bytearray() if item.entry.size <= CONTENT_LIMIT else None
+
+    def take(self, record: Record) -> None:
+        """DATA or END."""
+        if self.data is None:
+            return
+        end = record.offset + len(record.data)
+        if end > CONTENT_LIMIT:
+            self.data = None
+            return
+        if len(self.data) < end:
+            self.data += bytes(end - len(self.data))
+        if record.kind == files.DATA:
+            self.data[record.offset : end] = record.data
+
+
+def with_contents(collector: Collector) -> Iterator[tuple[Item, bytes | None]]:
+    """Items that show, in order, each with what it is now (None: nothing to compare).  Raises ControlError."""
+    gone = {item.path: item for item in collector.items if item.kind == files.DELETED and item.is_shown}
+    known = {item.path: item for item in collector.items if item.kind != files.DELETED and item.is_shown}
+    return contents_of(collector.client, collector.wanted, known, gone)
+
+
+def contents_of(
+    client: FileClient, wanted: list[bytes], known: dict[bytes, Item], gone: dict[bytes, Item] | None = None
+) -> Iterator[tuple[Item, bytes | None]]:
+    """Of the items in `known` and `gone` by path, which are at or below `wanted`.  Raises ControlError."""
+    known, gone = dict(known), dict(gone or {})
+    current: Content | None = None
+    is_gone = False
+    for record in client.changes(wanted, CONTENT_LIMIT):
+        if record.kind == files.CHANGE or record.kind == files.LAYER:
+            if current is not None:
+                yield current.item, _whole(current)
+                current = None
+            is_gone = record.change == files.DELETED
+        elif record.entry is not None:
+            item = (gone if is_gone else known).pop(record.entry.path, None)
+            if item is not None:
+                item.entry = record.entry
+                current = Content(item)
+        elif current is not None and record.kind in (files.DATA, files.END):
+            current.take(record)
+    if current is not None:
+        yield current.item, _whole(current)
+
+
+def _whole(content: Content) -> bytes | None:
+    item = content.item
+    if item.kind == files.DELETED:
+        return None
+    if stat.S_ISLNK(item.entry.mode):
+        return item.entry.target
+    if not stat.S_ISREG(item.entry.mode):
+        return None
+    if not item.has_data:
+        try:
+            return old_content(item, CONTENT_LIMIT)
+        except OSError:
+            return None
+    return bytes(content.data) if content.data is not None else None

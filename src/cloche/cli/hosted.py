@@ -1,0 +1,185 @@
+"""The monitor of a sandbox that a program has made with the SDK: no verb, but a process that the SDK starts.
+
+It forks itself away from its starter at once, so that this has no child to wait for, and is told over a socket what the
+sandbox shall be: in the words of `cloche run`, so that what that verb knows the SDK knows, and refuses, too.  The
+sandbox has no first program, only commands that come from outside.  The socket is then its leash: when its other end is
+closed, because the program was killed or has let go, the sandbox ends.
+
+Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise.
+"""
+
+import argparse
+import os
+import signal
+import socket
+from typing import Final, NoReturn
+
+from cloche.boot.launch import LaunchError
+from cloche.boot.spawn import HOST_FD, KeeperProcess, spawn_keeper
+from cloche.boot.spec import SandboxSpec
+from cloche.cli.monitor import Monitor
+from cloche.cli.options import UsageError
+from cloche.runtime.records import Record, RecordError, State, Store, new_name
+from cloche.wire import protocol
+from cloche.wire.channel import Channel
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_strings, take_text
+
+LAUNCH: Final = "launch"  # the one request: words, name, root, metadata, is_leashed
+SOFTWARE: Final = "cloche monitor"
+_MAX_WORDS: Final = 65536
+_MAX_METADATA: Final = 256
+_MAX_METADATA_BYTES: Final = 4096
+_EXIT_INTERNAL: Final = 125
+_FAREWELL_S: Final = 5.0
+
+
+class Refusal(Exception):
+    """The sandbox cannot be; the text says why in one line."""
+
+    def __init__(self, text: str, status: int = _EXIT_INTERNAL) -> None:
+        super().__init__(text)
+        self.status: int = status
+
+
+def main() -> NoReturn:
+    """The process."""
+    if os.fork():
+        os._exit(0)
+    channel = Channel(socket.socket(fileno=HOST_FD), SOFTWARE)
+    os.set_inheritable(HOST_FD, False)
+    status = _EXIT_INTERNAL
+    try:
+        status = _host(channel)
+    finally:
+        os._exit(status)
+
+
+def _host(channel: Channel) -> int:
+    ident = 0
+    try:
+        keeper = spawn_keeper()
+        message = _request(channel)
+        if message is None:
+            return _EXIT_INTERNAL  # nobody is there any more
+        ident = message.ident
+        return _launch(channel, message, keeper)
+    except (UsageError, RecordError, ProtocolError) as error:
+        failure = Refusal(str(error))
+    except LaunchError as broken:
+        failure = Refusal(str(broken), broken.status)
+    except Refusal as refusal:
+        failure = refusal
+    except OSError as problem:
+        failure = Refusal(problem.strerror or str(problem))
+    channel.send(protocol.error(ident, failure.status, str(failure)))
+    channel.flush_all(_FAREWELL_S)
+    return failure.status
+
+
+def _request(channel: Channel) -> Message | None:
+    """What the sandbox shall be.  Raises ProtocolError."""
+    while True:
+        found = channel.receive(is_waiting=True)
+        if found is None:
+            return None
+        for message in found:
+            message.close_fds()
+            if message.kind == protocol.REQUEST:
+                if message.name != LAUNCH:
+                    raise ProtocolError(f"an unknown request: {message.name}")
+                return message
+
+
+def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
+    """The sandbox that the words of `cloche run` ask for, without a command.  Raises UsageError, Refusal."""
+    from cloche.cli import run
+
+    parser = _Parser(prog="cloche", allow_abbrev=False, add_help=False)
+    run.add_arguments(parser)
+    options = parser.parse_args([*[os.fsdecode(word) for word in words], "--", "-"])
+    os.chdir("/")  # where the program stands is nobody's business inside
+    spec, _warning = run.make_spec(options)
+    spec.argv = []
+    spec.is_idle = True
+    if not spec.has_init:
+        raise UsageError("--no-init: without a first program the sandbox's own init is all there is")
+    if not options.workdir and not options.rootfs:
+        spec.cwd = spec.env.get(b"HOME", b"/")
+    spec.has_terminal = spec.is_interactive = spec.is_attached = False
+    return spec
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _launch(channel: Channel, message: Message, keeper: KeeperProcess) -> int:
+    """Raises UsageError, RecordError, LaunchError, ProtocolError, Refusal, OSError."""
+    fields = message.fields
+    spec = make_hosted_spec(take_strings(fields, "words", _MAX_WORDS))
+    state = State(take_text(fields, "name") or new_name())
+    state.pid = os.getpid()
+    state.is_detached = state.is_temporary = True
+    state.metadata = _metadata(fields)
+    is_leashed = take_bool(fields, "is_leashed", True)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    record = Store(take_text(fields, "root")).create(state)
+    return _run(channel, message.ident, spec, record, keeper, is_leashed=is_leashed)
+
+
+def _metadata(fields: Fields) -> dict[str, str]:
+    found = fields.get("metadata", {})
+    if not isinstance(found, dict) or len(found) > _MAX_METADATA:
+        raise ProtocolError(f"metadata: at most {_MAX_METADATA} pairs of text")
+    metadata: dict[str, str] = {}
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ProtocolError("metadata: keys and values are text")
+        if len(key) + len(value) > _MAX_METADATA_BYTES:
+            raise ProtocolError(f"metadata: a pair has at most {_MAX_METADATA_BYTES} characters")
+        metadata[key] = value
+    return metadata
+
+
+def _run(
+    channel: Channel,
+    ident: int,
+    spec: SandboxSpec,
+    record: Record,
+    keeper: KeeperProcess,
+    *,
+    is_leashed: bool,
+) -> int:
+    """Start, answer and supervise.  Raises LaunchError, Refusal, OSError."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    monitor = Monitor(spec)
+    monitor.is_quiet = True
+    try:
+        listener = record.listen()
+        sandbox = monitor.start([null, null, null], keeper, record)
+    except BaseException:
+        record.discard()
+        raise
+    monitor.serve(record, listener, sandbox)
+    is_told = False
+
+    def started() -> None:
+        nonlocal is_told
+        is_told = True
+        state = record.state
+        state.published = [(each.host_ip, each.host_port, each.port) for each in spec.published]
+        record.save()
+        answer: Fields = {"name": state.name, "pid": state.pid, "cwd": spec.cwd}
+        channel.send(protocol.reply(ident, answer))
+        if not is_leashed:
+            channel.flush_all(_FAREWELL_S)
+            channel.close()
+
+    monitor.on_started = started
+    if is_leashed:
+        monitor.leash = channel.sock
+    status = monitor.supervise(sandbox)
+    if not is_told:
+        raise Refusal(monitor.error or "the sandbox did not start", status)
+    return status

@@ -1,0 +1,132 @@
+"""Waiting for the host's storage: a call asks another process (the gofer), and the answer does not come at once.
+
+The client of that process waits for a millisecond.  Then it raises `HostWait`, the only place where that is raised; it
+goes through the handler, which has changed nothing yet and undoes what it holds, as for an error.  The loop makes the
+task `HostBlocked`.  The answer joins the call's *journal*, and the handler runs again from its saved arguments: what
+the journal holds is not asked again, so that a walk over slow storage gets further each time, and a change is asked for
+once.  As in Linux (state D) no signal ends such a wait but a fatal one; the request cannot be called back then, and its
+answer goes to `HostRequest.forget`.
+
+Rules for handlers: nothing is changed before the last question, unless running it again comes to the same.  Whoever
+cannot keep to that calls `commit`: what is asked after it is waited for on the spot, as is all that is asked outside a
+handler (the start of programs, chores).
+"""
+
+from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on
+from cloche.vfs.waitqueue import WaitQueue
+
+
+class HostRequest:
+    """A question to another process."""
+
+    def __init__(self) -> None:
+        self.is_answered: bool = False
+        self.is_settled: bool = (
+            False  # what it changed is known to the caches; a question that changes nothing
+        )
+        self.is_change: bool = False
+        self.is_taken: bool = False  # by the run that is under way
+        self.queue: WaitQueue = WaitQueue()  # woken when it is answered, and when it is settled
+
+    def forget(self) -> None:
+        """Nobody is interested in the answer any more, whether it has come or will come."""
+        raise NotImplementedError
+
+
+class HostServer:
+    """The process that is asked."""
+
+    def close(self) -> None:
+        """No more questions."""
+        raise NotImplementedError
+
+
+class HostWait(Exception):
+    """The handler shall run again when `request` is answered; with `is_turn` afresh, when it is settled."""
+
+    def __init__(self, request: HostRequest, *, is_turn: bool = False) -> None:
+        self.request: HostRequest = request
+        self.is_turn: bool = is_turn
+
+
+class HostWaits:
+    """The call that runs now, as the clients see it."""
+
+    def __init__(self) -> None:
+        self.may_wait: bool = False
+        self.is_again: bool = False  # `journal` holds what an earlier run has asked
+        self.journal: list[HostRequest] = []
+        self.waits: int = 0  # for metrics and tests
+
+    def begin(self, journal: list[HostRequest]) -> None:
+        """A handler that can be run again runs, now with these answers."""
+        for each in journal:
+            each.is_taken = False
+        self.journal = journal
+        self.is_again = len(journal) > 0
+        self.may_wait = True
+
+    def commit(self) -> None:
+        """What the handler does from here on cannot be done again."""
+        self.may_wait = False
+
+    def end(self) -> None:
+        """It has a result, or waits for something else: the answers have served."""
+        self.may_wait = False
+        self.is_again = False
+        if self.journal:
+            journal = self.journal
+            self.journal = []
+            forget_all(journal)
+
+    def block(self, task: TaskBase, wait: HostWait, inner: Blocked | None) -> int:
+        """The handler has raised `wait`; BLOCKED."""
+        journal = self.journal
+        self.journal = []
+        self.may_wait = False
+        self.is_again = False
+        self.waits += 1
+        if wait.is_turn:
+            # The directory will be another: only what this call has changed itself is not to be asked again.
+            stale = [each for each in journal if not each.is_change]
+            journal = [each for each in journal if each.is_change]
+            forget_all(stale)
+        return block_on(task, HostBlocked(wait, journal, inner), wait.request.queue)
+
+
+def forget_all(journal: list[HostRequest]) -> None:
+    """The answers have served."""
+    for each in journal:
+        each.forget()
+
+
+class HostBlocked(Blocked):
+    """A call that waits for an answer, to be run again: its handler, or `inner` if it had waited before."""
+
+    def __init__(self, wait: HostWait, journal: list[HostRequest], inner: Blocked | None) -> None:
+        super().__init__()
+        self.request: HostRequest = wait.request
+        self.is_turn: bool = wait.is_turn
+        self.journal: list[HostRequest] = journal
+        self.inner: Blocked | None = inner
+
+    def is_due(self) -> bool:
+        """Whether what it waits for has happened."""
+        return self.request.is_settled if self.is_turn else self.request.is_answered
+
+    def take(self) -> list[HostRequest]:
+        """The journal, for the run that follows; `finished` does nothing then."""
+        journal = self.journal
+        self.journal = []
+        return journal
+
+    def retry(self, task: TaskBase) -> int:
+        raise NotImplementedError  # the loop runs the call again
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -ERESTARTNOHAND if task.is_kill_pending else BLOCKED
+
+    def finished(self, task: TaskBase) -> None:
+        journal = self.journal
+        self.journal = []
+        forget_all(journal)

@@ -1,0 +1,34 @@
+"""What the kernel holds once per sandbox for parts that stand further right, as far as the kernel knows it.
+
+Each has a field of `Kernel` with one of these types; the class behind it, and who makes it, stands beside the name.
+"""
+
+from cloche.kernel.timers import TimerOwner
+from cloche.vfs.objects import FileSystem, Inode
+
+
+class FutexWaiters:
+    """Who waits for which word: kernel.futex.FutexTable, made at first use."""
+
+
+class FlyingFiles(TimerOwner):
+    """Open files under way in messages: net.rights.Flights, made at first use."""
+
+
+class SysctlTree:
+    """/proc/sys: fs.proc_sys.ProcSys, made with the first proc."""
+
+
+class FileSystems:
+    """Those of which a sandbox has one; each is made at first use by the module that is named."""
+
+    def __init__(self) -> None:
+        self.anon: FileSystem | None = None  # fs.anon: st_dev of eventfds, timerfds …
+        self.anon_inode: Inode | None = None  # fs.anon: the inode that they share
+        self.pipe: FileSystem | None = None  # fs.pipe
+        self.socket: FileSystem | None = None  # net.sockfs
+        self.namespace: FileSystem | None = None  # fs.nsfs
+        self.cgroup: FileSystem | None = None  # fs.cgroup
+        self.sysfs: FileSystem | None = None  # fs.sysfs
+        self.host: FileSystem | None = None  # fs.hostfd: of donated descriptors
+        self.proc: FileSystem | None = None  # fs.proc: of the initial pid namespace

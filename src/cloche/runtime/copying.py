@@ -1,0 +1,182 @@
+"""Copying between the host and a sandbox: records (`wire.files`) of files of the host, and files of it from records.
+
+For `cloche cp` and the SDK.  What is left out is complained of, and the rest goes on.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from cloche.runtime.hosttree import HostTree, NewFile, Policy, Unwanted, finish_directory, make_directory
+from cloche.wire import files
+from cloche.wire.files import FileEntry, Record
+
+Complain = Callable[[bytes, str], None]  # the path, and why
+
+
+class Reader:
+    """The records of files of the host."""
+
+    def __init__(self, complain: Complain, *, is_archive: bool) -> None:
+        self.complain: Complain = complain  # of what is left out
+        self.is_archive: bool = is_archive
+        self.links: dict[tuple[int, int], bytes] = {}
+        self.has_failed: bool = False
+
+    def tree(self, source: bytes, name: bytes, *, follow: bool) -> Iterator[bytes]:
+        """A file, or a directory and all below it, under `name` (empty: its contents only)."""
+        stack = [(source, name)]
+        is_top = True
+        while stack:
+            path, called = stack.pop()
+            try:
+                st = os.stat(path) if follow and is_top else os.lstat(path)
+                if stat.S_ISDIR(st.st_mode):
+                    below = sorted(os.listdir(path), reverse=True)
+                    stack += [
+                        (os.path.join(path, each), called + b"/" + each if called else each) for each in below
+                    ]
+                if called:
+                    yield from self._file(path, called, st)
+            except OSError as error:
+                if is_top:
+                    raise
+                self.has_failed = True
+                self.complain(path, error.strerror or str(error))
+            is_top = False
+
+    def _file(self, path: bytes, name: bytes, st: os.stat_result) -> Iterator[bytes]:
+        kind = stat.S_IFMT(st.st_mode)
+        mode = st.st_mode if self.is_archive else kind | st.st_mode & 0o1777
+        entry = FileEntry(name, mode)
+        entry.uid, entry.gid = (st.st_uid, st.st_gid) if self.is_archive else (files.KEEP, files.KEEP)
+        entry.mtime_ns = st.st_mtime_ns
+        if kind == stat.S_IFLNK:
+            entry.target = os.readlink(path)
+        elif kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO):
+            self.has_failed = True
+            self.complain(path, "neither file, directory nor link: left out")
+            return
+        fd = -1
+        if kind == stat.S_IFREG:
+            known = self.links.get((st.st_dev, st.st_ino))
+            if known is not None:
+                entry.target, entry.is_link = known, True
+                yield files.pack(entry.to_list())
+                return
+            if st.st_nlink > 1:
+                self.links[st.st_dev, st.st_ino] = name
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if self.is_archive and kind != stat.S_IFLNK:
+                for each in os.listxattr(path, follow_symlinks=False):
+                    if not each.startswith("system."):
+                        entry.xattrs.append(
+                            (os.fsencode(each), os.getxattr(path, each, follow_symlinks=False))
+                        )
+            yield files.pack(entry.to_list())
+            if fd >= 0:
+                yield from self._contents(fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _contents(self, fd: int) -> Iterator[bytes]:
+        size = os.fstat(fd).st_size
+        offset = 0
+        while offset < size:
+            try:
+                offset = os.lseek(fd, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+            data = os.pread(fd, files.CHUNK_BYTES, offset)
+            if not data:
+                break
+            yield files.pack_data(offset, data)
+            offset += len(data)
+        yield files.pack_end(max(size, offset))
+
+
+class Writer:
+    """Makes files of the host from records."""
+
+    def __init__(self, tree: HostTree, top: bytes, policy: Policy, complain: Complain) -> None:
+        self.complain: Complain = complain
+        self.tree: HostTree = tree
+        self.top: bytes = top  # what the one that was asked for is called; empty: the tree itself
+        self.policy: Policy = policy
+        self.directories: list[tuple[bytes, FileEntry]] = []
+        self.file: NewFile | None = None
+        self.entry: FileEntry | None = None
+        self.failed: int = 0
+
+    def _fail(self, path: bytes, text: str) -> None:
+        self.failed += 1
+        self.complain(path, text)
+
+    def take(self, record: Record) -> None:
+        """One record.  Nothing is raised for a file that cannot be made: it is complained of."""
+        entry = record.entry
+        if record.kind == files.ERROR:
+            self._fail(record.data, os.strerror(record.offset))
+        elif entry is not None:
+            self._drop()
+            self._begin(entry)
+        elif self.file is not None and self.entry is not None:
+            try:
+                if record.kind == files.DATA:
+                    self.file.write(record.offset, record.data)
+                elif record.kind == files.END:
+                    os.ftruncate(self.file.fd, record.offset)
+                    self.file.commit(self.entry, self.policy)
+                    self.file = None
+            except OSError as error:
+                self._fail(self.entry.path, error.strerror or str(error))
+                self._drop()
+
+    def _drop(self) -> None:
+        if self.file is not None:
+            self.file.discard()
+            self.file = None
+
+    def _named(self, path: bytes) -> bytes:
+        return self.top + b"/" + path if self.top and path else self.top or path
+
+    def _begin(self, entry: FileEntry) -> None:
+        path = self._named(entry.path)
+        made: NewFile | None = None
+        try:
+            if stat.S_ISDIR(entry.mode):
+                if path:
+                    if make_directory(self.tree, path):
+                        self.directories.append((path, entry))
+                return
+            made = NewFile(self.tree, path, make=True)
+            if entry.is_link:
+                made.link_to(self._named(entry.target))
+                made.commit(entry, self.policy)
+            elif stat.S_ISREG(entry.mode):
+                made.open()
+                self.file, self.entry = made, entry
+                made = None
+            else:
+                made.make(entry, self.policy)
+                made.commit(entry, self.policy)
+        except Unwanted as what:
+            self._fail(entry.path, f"{what}: left out")
+        except OSError as error:
+            self._fail(entry.path, error.strerror or str(error))
+        finally:
+            if made is not None:
+                made.discard()
+
+    def finish(self) -> None:
+        """No more records."""
+        self._drop()
+        for path, entry in reversed(self.directories):
+            try:
+                finish_directory(self.tree, path, entry, self.policy)
+            except OSError as error:
+                self._fail(entry.path, error.strerror or str(error))

@@ -1,0 +1,240 @@
+"""What `cloche apply` has done to the host, so that it can be undone: also after a crash in the middle.
+
+    DIR/ID/journal   JSON lines: a head, then for each step what is about to be done, and when it is done
+    DIR/ID/N         what step N has replaced or removed: another name of that file, or a copy
+
+A step is written before it is begun, and what it takes away is kept before it goes.  Steps never write into a file:
+they give a name to another one, so what is kept stays as it was.  DIR is below $XDG_STATE_HOME; without that, below
+~/.local/state, or of root below /var/lib.
+"""
+
+import json
+import os
+import shutil
+import stat
+import time
+from typing import Any, Final
+
+from cloche.runtime.hosttree import HostTree
+from cloche.runtime.records import RecordError, open_directory
+
+VERSION: Final = 1
+KEPT: Final = 10  # journals of a sandbox's name; the oldest go
+_COPY_BYTES: Final = 1 << 20
+
+CREATE: Final = "create"  # something where nothing was
+REPLACE: Final = "replace"
+REMOVE: Final = "remove"
+MODE: Final = "mode"  # of a directory or file
+
+
+def default_directory() -> str:
+    """Where journals are."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not state.startswith("/"):
+        if os.geteuid() == 0:
+            return "/var/lib/cloche/applied"
+        state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "cloche", "applied")
+
+
+def describe(st: os.stat_result | None) -> dict[str, Any] | None:
+    """What tells one state of a file from another."""
+    if st is None:
+        return None
+    row = {"mode": st.st_mode, "ino": st.st_ino, "dev": st.st_dev}
+    if not stat.S_ISDIR(st.st_mode):
+        row |= {"size": st.st_size, "mtime_ns": st.st_mtime_ns, "uid": st.st_uid, "gid": st.st_gid}
+    return row
+
+
+class Journal:
+    """The journal of one application that is under way."""
+
+    def __init__(self, name: str, directory: str = "", *, is_durable: bool = True) -> None:
+        """Raises RecordError, OSError."""
+        top = directory or default_directory()
+        os.makedirs(top, 0o700, exist_ok=True)
+        top_fd = open_directory(top)
+        try:
+            ident = f"{name}@{time.time_ns():020d}"
+            os.mkdir(ident, 0o700, dir_fd=top_fd)
+            self.fd: int = open_directory(ident, top_fd)
+            for old in sorted(each for each in os.listdir(top_fd) if each.startswith(name + "@"))[:-KEPT]:
+                shutil.rmtree(old, dir_fd=top_fd, ignore_errors=True)
+        finally:
+            os.close(top_fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._out: int = os.open("journal", flags, 0o600, dir_fd=self.fd)
+        self.is_durable: bool = is_durable
+        self.steps: int = 0
+        self._write({"version": VERSION, "name": name, "time": time.time()})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        os.write(self._out, json.dumps(row).encode() + b"\n")
+        if self.is_durable:
+            os.fsync(self._out)
+
+    def begin(self, kind: str, top: bytes, tree: HostTree, path: bytes) -> None:
+        """Step `kind` is about to be done at `path` below `tree`, which is the directory `top`.  Raises OSError."""
+        self.steps += 1
+        st = tree.stat(path)
+        row: dict[str, Any] = {
+            "step": self.steps,
+            "do": kind,
+            "top": os.fsdecode(top),
+            "path": os.fsdecode(path),
+        }
+        row["before"] = describe(st)
+        if st is not None and kind != MODE and not stat.S_ISDIR(st.st_mode):
+            fd, name = tree.parent(path)
+            keep(fd, name, self.fd, str(self.steps).encode())
+        self._write(row)
+
+    def done(self, tree: HostTree, path: bytes) -> None:
+        """The step is done.  Raises OSError."""
+        self._write({"done": self.steps, "after": describe(tree.stat(path))})
+
+    def close(self) -> None:
+        """No more steps."""
+        os.fsync(self._out)
+        os.close(self._out)
+        os.close(self.fd)
+
+
+def keep(fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:
+    """Another name of a file, or a copy where there can be none.  Raises OSError."""
+    try:
+        os.link(name, to_name, src_dir_fd=fd, dst_dir_fd=to_fd, follow_symlinks=False)
+        return
+    except OSError:
+        pass
+    st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    if stat.S_ISLNK(st.st_mode):
+        os.symlink(os.readlink(name, dir_fd=fd), to_name, dir_fd=to_fd)
+    elif stat.S_ISFIFO(st.st_mode):
+        os.mkfifo(to_name, st.st_mode & 0o777, dir_fd=to_fd)
+    elif stat.S_ISREG(st.st_mode):
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            target = os.open(to_name, flags, 0o600, dir_fd=to_fd)
+            try:
+                while data := os.read(source, _COPY_BYTES):
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(target, view) :]
+                if (st.st_uid, st.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(target, st.st_uid, st.st_gid)
+                os.fchmod(target, stat.S_IMODE(st.st_mode))
+                os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+    else:
+        raise OSError(22, "neither file nor link: it cannot be kept")
+
+
+class Undo:
+    """Takes an application back, the last step first."""
+
+    def __init__(self, name: str, directory: str = "") -> None:
+        """The last application of sandbox `name`.  Raises RecordError, OSError."""
+        top = directory or default_directory()
+        try:
+            self.top_fd: int = open_directory(top)
+        except FileNotFoundError:
+            raise RecordError(f"nothing of {name} has been applied") from None
+        found = sorted(each for each in os.listdir(self.top_fd) if each.startswith(name + "@"))
+        if not found:
+            raise RecordError(f"nothing of {name} has been applied, or all of it was undone")
+        self.ident: str = found[-1]
+        self.fd: int = open_directory(self.ident, self.top_fd)
+        self.trees: dict[str, HostTree] = {}
+        self.left: list[tuple[bytes, str]] = []  # what was not undone, and why
+        self.undone: list[bytes] = []
+
+    def run(self, *, is_forced: bool) -> None:
+        """Undo; the journal goes when nothing is left.  Raises RecordError, OSError."""
+        steps, after = self._read()
+        for row in reversed(steps):
+            path = os.fsencode(os.path.join(row["top"], row["path"]))
+            try:
+                if self._step(row, after.get(row["step"], _UNKNOWN), is_forced=is_forced):
+                    self.undone.append(path)
+            except OSError as error:
+                self.left.append((path, error.strerror or str(error)))
+        if not self.left:
+            shutil.rmtree(self.ident, dir_fd=self.top_fd)
+
+    def _read(self) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+        steps: list[dict[str, Any]] = []
+        after: dict[int, Any] = {}
+        fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        with open(fd, "rb") as file:
+            for number, line in enumerate(file):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # the crash came in the middle of it
+                if number == 0 and row.get("version") != VERSION:
+                    raise RecordError("the journal was written by another version of cloche")
+                if "step" in row:
+                    steps.append(row)
+                elif "done" in row:
+                    after[row["done"]] = row["after"]
+        return steps, after
+
+    def _tree(self, top: str) -> HostTree:
+        if top not in self.trees:
+            self.trees[top] = HostTree(os.fsencode(top))
+        return self.trees[top]
+
+    def _step(self, row: dict[str, Any], after: Any, *, is_forced: bool) -> bool:
+        """Undo one step; whether there was something to undo.  Raises OSError."""
+        tree, path = self._tree(row["top"]), os.fsencode(row["path"])
+        now, before = tree.stat(path), row["before"]
+        shown = describe(now)
+        if shown == before:
+            return False  # it was never done
+        if after is not _UNKNOWN and shown != after and not is_forced:
+            raise OSError(0, "it has changed since; --force undoes that, too")
+        if after is _UNKNOWN and row["do"] == CREATE and now is not None and not is_forced:
+            raise OSError(0, "somebody else may have made it; --force removes it")
+        fd, name = tree.parent(path, make=True)
+        if row["do"] == MODE:
+            mode = before["mode"] & 0o7777
+            os.chmod(name, mode, dir_fd=fd)
+            if "mtime_ns" in before:
+                os.utime(name, ns=(before["mtime_ns"], before["mtime_ns"]), dir_fd=fd, follow_symlinks=False)
+        elif before is None:
+            if now is not None and stat.S_ISDIR(now.st_mode):
+                os.rmdir(name, dir_fd=fd)
+            elif now is not None:
+                os.unlink(name, dir_fd=fd)
+        elif stat.S_ISDIR(before["mode"]):
+            os.mkdir(name, 0o700, dir_fd=fd)
+            os.chmod(name, before["mode"] & 0o7777, dir_fd=fd)
+        else:
+            if now is not None and stat.S_ISDIR(now.st_mode):
+                os.rmdir(name, dir_fd=fd)
+            self._put_back(str(row["step"]).encode(), fd, name)
+        return True
+
+    def _put_back(self, kept: bytes, fd: int, name: bytes) -> None:
+        """What was kept gets its name again, at once."""
+        temporary = b".cloche-new-" + os.urandom(8).hex().encode()
+        keep(self.fd, kept, fd, temporary)
+        try:
+            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError:
+            os.unlink(temporary, dir_fd=fd)
+            raise
+        try:
+            os.unlink(temporary, dir_fd=fd)  # rename(2) leaves two names of one file alone
+        except FileNotFoundError:
+            pass
+
+
+_UNKNOWN: Final = object()

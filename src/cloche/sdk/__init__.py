@@ -1,0 +1,58 @@
+"""The SDK: sandboxes from Python.
+
+    from cloche import Sandbox
+
+    with Sandbox.create() as sandbox:
+        print(sandbox.commands.run("uname -a").stdout)
+
+`sdk.sync` and `sdk.aio` are two fronts of one implementation: generators of effects (`sdk.effects`) in `sdk.core`,
+`sdk.commands`, `sdk.files` and `sdk.code`, over the protocol of a sandbox (`wire.requests`).
+"""
+
+from cloche.sdk.aio import AsyncCommandHandle, AsyncSandbox
+from cloche.sdk.errors import (
+    CodeError,
+    CommandError,
+    FileError,
+    FileNotFound,
+    InvalidArgument,
+    NotFound,
+    SandboxEnded,
+    SandboxError,
+    SandboxTimeout,
+    StartError,
+)
+from cloche.sdk.options import Mount
+from cloche.sdk.results import (
+    CommandResult,
+    FileInfo,
+    Metrics,
+    Output,
+    ProcessInfo,
+    SandboxInfo,
+)
+from cloche.sdk.sync import CommandHandle, Sandbox
+
+__all__ = [
+    "AsyncCommandHandle",
+    "AsyncSandbox",
+    "CodeError",
+    "CommandError",
+    "CommandHandle",
+    "CommandResult",
+    "FileError",
+    "FileInfo",
+    "FileNotFound",
+    "InvalidArgument",
+    "Metrics",
+    "Mount",
+    "NotFound",
+    "Output",
+    "ProcessInfo",
+    "Sandbox",
+    "SandboxEnded",
+    "SandboxError",
+    "SandboxInfo",
+    "SandboxTimeout",
+    "StartError",
+]

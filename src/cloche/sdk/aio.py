@@ -1,0 +1,450 @@
+"""The front for asyncio: the methods of `sdk.sync` as coroutines, where their meaning is written.
+
+Any task may use a sandbox, several at once too; of one command only one at a time may take the output.  Callbacks may
+be coroutines.  A call that is cancelled ends what it has started.
+"""
+
+import os
+import signal as signals
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self, overload
+
+from cloche.sdk import commands, files
+from cloche.sdk import core as sandboxes
+from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
+from cloche.sdk.core import SandboxCore
+from cloche.sdk.effects import drive_async
+from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
+from cloche.sdk.options import Mount, Options, PathLike
+from cloche.sdk.results import CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
+from cloche.wire import requests
+
+OnText = Callable[[str], object]  # what it gives is awaited, if it can be
+LeftOut = list[str]
+
+
+class AsyncCommandHandle:
+    """A command in the background.  It ends when this object is gone, or its sandbox."""
+
+    def __init__(self, command: Command) -> None:
+        self._command: Command = command
+
+    @property
+    def pid(self) -> int:
+        """Its process id inside; 0 if it did not start."""
+        return self._command.pid
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        """Its output as it comes, until it has ended."""
+        self._command.begin_following()
+        try:
+            while True:
+                found = await drive_async(self._command.next_output())
+                if found is None:
+                    return
+                self._command.keep(found)
+                for each in found:
+                    yield each
+        finally:
+            self._command.is_followed = False
+
+    async def send_stdin(self, data: str | bytes, timeout: float | None = None) -> None:
+        """Write to its standard input (of a command started with `stdin=True`), waiting until it is taken."""
+        await drive_async(self._command.send_input(data.encode() if isinstance(data, str) else data, timeout))
+
+    def close_stdin(self) -> None:
+        """The end of its standard input."""
+        self._command.close_stdin()
+
+    def kill(self, signal: int = signals.SIGKILL) -> None:
+        """A signal to it and all that it has started and that has not left its session."""
+        self._command.send_signal(signal)
+
+    async def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        check: bool = False,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+    ) -> CommandResult:
+        """Until it has ended.  Raises SandboxTimeout after `timeout` seconds; it goes on then."""
+        return await drive_async(
+            commands.wait_for(
+                self._command, check=check, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout
+            )
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._command.close()
+
+
+class AsyncCommands:
+    """Commands in a sandbox."""
+
+    def __init__(self, core: SandboxCore) -> None:
+        self._core: SandboxCore = core
+
+    @overload
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        background: Literal[False] = False,
+        timeout: float | None = TIMEOUT_S,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: int | str | None = None,
+        stdin: str | bytes | None = None,
+        check: bool = False,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        max_output: int = MAX_OUTPUT,
+    ) -> CommandResult: ...
+
+    @overload
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        background: Literal[True],
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: int | str | None = None,
+        stdin: str | bytes | bool | None = None,
+        max_output: int = MAX_OUTPUT,
+    ) -> AsyncCommandHandle: ...
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        background: bool = False,
+        timeout: float | None = TIMEOUT_S,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: int | str | None = None,
+        stdin: str | bytes | bool | None = None,
+        check: bool = False,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        max_output: int = MAX_OUTPUT,
+    ) -> CommandResult | AsyncCommandHandle:
+        """Run a command: text for /bin/sh, or a program and its arguments.
+
+        It is waited for, at most `timeout` seconds (None: without limit), after which all that it has started and
+        that has not left its session is killed, and the result says `timed_out`.  A command that fails is no error,
+        unless `check` is true.  `max_output` bytes of each stream are kept, the rest is thrown away.  With
+        `background` a handle is given at once.
+        """
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        if background:
+            limit = None if timeout == TIMEOUT_S else timeout
+            return AsyncCommandHandle(
+                await drive_async(
+                    commands.start(self._core, request, stdin=stdin, timeout=limit, max_output=max_output)
+                )
+            )
+        return await drive_async(
+            commands.run(
+                self._core,
+                command,
+                request,
+                stdin=None if isinstance(stdin, bool) else stdin,
+                timeout=timeout,
+                max_output=max_output,
+                check=check,
+                on_stdout=on_stdout,
+                on_stderr=on_stderr,
+            )
+        )
+
+    async def exec(self, *argv: str, timeout: float | None = TIMEOUT_S, check: bool = False) -> CommandResult:
+        """`run` of a program and its arguments."""
+        return await self.run(argv, timeout=timeout, check=check)
+
+    async def list(self) -> list[ProcessInfo]:
+        """The processes inside."""
+        return await drive_async(self._core.processes())
+
+
+class AsyncPtyHandle(AsyncCommandHandle):
+    """A command on a terminal of its own; what it shows comes as "stdout"."""
+
+    async def send(self, data: str | bytes, timeout: float | None = None) -> None:
+        """What is typed."""
+        await self.send_stdin(data, timeout)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The terminal has another size."""
+        self._command.resize(rows, columns)
+
+
+class AsyncPty:
+    """Terminals in a sandbox."""
+
+    def __init__(self, core: SandboxCore) -> None:
+        self._core: SandboxCore = core
+
+    async def create(
+        self,
+        command: str | Sequence[str] = ("/bin/sh", "-i"),
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: int | str | None = None,
+        max_output: int = MAX_OUTPUT,
+    ) -> AsyncPtyHandle:
+        """Start a command on a new terminal."""
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        commands.give_terminal(request, rows, columns)
+        return AsyncPtyHandle(
+            await drive_async(
+                commands.start(self._core, request, stdin=True, timeout=timeout, max_output=max_output)
+            )
+        )
+
+
+class AsyncFiles:
+    """Files in a sandbox.
+
+    Paths are absolute inside, or relative to the directory that the sandbox was made with.  `user` acts with the
+    rights of another user than the sandbox's.
+    """
+
+    def __init__(self, core: SandboxCore) -> None:
+        self._core: SandboxCore = core
+
+    @overload
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["text"] = "text",
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> str: ...
+
+    @overload
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["bytes"],
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> bytes: ...
+
+    async def read(
+        self,
+        path: PathLike,
+        *,
+        format: Literal["text", "bytes"] = "text",
+        user: int | str | None = None,
+        max_bytes: int = MAX_READ,
+    ) -> str | bytes:
+        """A whole file.  What is not UTF-8 is not spoiled: it is an error unless bytes are asked for."""
+        data = await drive_async(files.read(self._core, path, user, max_bytes))
+        return data if format == "bytes" else files.as_text(data, path)
+
+    async def stream(self, path: PathLike, *, user: int | str | None = None) -> AsyncIterator[bytes]:
+        """A file, piece by piece, however large."""
+        contents = files.Contents(self._core, path, user)
+        try:
+            while True:
+                data = await drive_async(contents.next_piece())
+                if not data:
+                    return
+                yield data
+        finally:
+            contents.close()
+
+    async def write(
+        self, path: PathLike, data: Data, *, mode: int | None = None, user: int | str | None = None
+    ) -> FileInfo:
+        """Write a file: text, bytes, or a binary file object, which is read as there is room.
+
+        Directories above it are made.  The new contents are there as a whole or not at all.
+        """
+        return await drive_async(files.write(self._core, path, data, mode=mode, user=user))
+
+    async def write_files(
+        self, files_: Mapping[str, Data], *, mode: int | None = None, user: int | str | None = None
+    ) -> int:
+        """Write many files at once, given by path; how many."""
+        return await drive_async(files.write_files(self._core, files_, mode=mode, user=user))
+
+    async def list(
+        self,
+        path: PathLike,
+        *,
+        depth: int = 1,
+        user: int | str | None = None,
+        max_entries: int = MAX_ENTRIES,
+    ) -> list[FileInfo]:
+        """What a directory holds, and with `depth` the directories in it."""
+        return await drive_async(files.listing(self._core, path, depth, user, max_entries))
+
+    async def exists(self, path: PathLike, *, user: int | str | None = None) -> bool:
+        """Whether there is something at a path."""
+        return await drive_async(files.exists(self._core, path, user))
+
+    async def get_info(
+        self, path: PathLike, *, follow: bool = False, user: int | str | None = None
+    ) -> FileInfo:
+        """What a path is; `follow`: what a link at its end leads to."""
+        return await drive_async(files.get_info(self._core, path, user, follow=follow))
+
+    async def make_dir(self, path: PathLike, *, user: int | str | None = None) -> bool:
+        """Make a directory and those above it; False if it was there."""
+        return await drive_async(files.make_dir(self._core, path, user))
+
+    async def remove(self, path: PathLike, *, user: int | str | None = None) -> None:
+        """Remove a file, or a directory with all that is in it."""
+        await drive_async(files.remove(self._core, path, user))
+
+    async def rename(self, old: PathLike, new: PathLike, *, user: int | str | None = None) -> None:
+        """Give something another name, in place of what has that."""
+        await drive_async(files.rename(self._core, old, new, user))
+
+    async def upload(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
+        """Copy a file or a tree of the host, to be called `target` inside; what was left out, and why."""
+        return await drive_async(files.upload(self._core, source, target, user))
+
+    async def download(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
+        """Copy a file or a tree of the sandbox, to be called `target` on the host; what was left out, and why.
+
+        Nothing is written outside of `target`.  Symbolic links come as links; programs inside chose where they lead.
+        """
+        return await drive_async(files.download(self._core, source, target, user))
+
+
+class AsyncSandbox:
+    """A sandbox.  Made by `create`, it ends with this object (`with`, `kill`), and with this process."""
+
+    def __init__(self, core: SandboxCore) -> None:
+        """Use `create` or `connect`."""
+        self._core: SandboxCore = core
+        self.commands: AsyncCommands = AsyncCommands(core)
+        self.pty: AsyncPty = AsyncPty(core)
+        self.files: AsyncFiles = AsyncFiles(core)
+
+    @classmethod
+    async def create(
+        cls,
+        *,
+        rootfs: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: int | str | None = None,
+        memory: int | str | None = None,
+        cpus: float | None = None,
+        pids: int | None = None,
+        mounts: Sequence[Mount | str] = (),
+        ports: Sequence[int | str] = (),
+        hostname: str | None = None,
+        read_only: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        leash: bool = True,
+        root: str = "",
+        options: Sequence[str] = (),
+    ) -> Self:
+        """Start a sandbox.
+
+        - `rootfs`: a directory that is its root; without it the system directories of the host show, and nothing
+          else of the host.  What is written stays inside.
+        - `timeout`: seconds after which it ends; None: it does not by itself.
+        - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
+        - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
+        - `ports`: TCP ports that this host shall reach, see `get_host`.
+        - `metadata`: text to find it by, see `list`.
+        - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
+        - `root`: where records are, as with `cloche --root`.
+        - `options`: further options of `cloche run`.
+        """
+        made = Options(
+            rootfs=rootfs, timeout=timeout, env=env, envs=envs, cwd=cwd, user=user, memory=memory, cpus=cpus,
+            pids=pids, mounts=mounts, ports=ports, hostname=hostname, read_only=read_only, metadata=metadata,
+            name=name, leash=leash, root=root, options=options,
+        )  # fmt: skip
+        return cls(await drive_async(sandboxes.create(made)))
+
+    @classmethod
+    async def connect(cls, name: str, *, root: str = "") -> Self:
+        """A sandbox that runs; it does not end with this object, but with its maker, or by `kill`."""
+        return cls(await drive_async(sandboxes.find(name, root)))
+
+    @staticmethod
+    def list(*, metadata: Mapping[str, str] | None = None, root: str = "") -> list[SandboxInfo]:
+        """The sandboxes of this user that run and have these metadata."""
+        return sandboxes.listing(root, dict(metadata or {}))
+
+    @property
+    def name(self) -> str:
+        """What it is called; `cloche exec NAME` and its kin know it, too."""
+        return self._core.name
+
+    @property
+    def sandbox_id(self) -> str:
+        """The same."""
+        return self._core.name
+
+    async def kill(self) -> bool:
+        """End it at once, with everything inside; whether it ran."""
+        return await drive_async(self._core.kill())
+
+    async def set_timeout(self, timeout: float | None) -> None:
+        """End it `timeout` seconds from now; None: not by itself."""
+        await drive_async(self._core.set_timeout(timeout))
+
+    async def pause(self) -> None:
+        """Nothing inside runs until `resume`; it stays in memory."""
+        await drive_async(self._core.call(requests.PAUSE))
+
+    async def resume(self) -> None:
+        """Go on after `pause`."""
+        await drive_async(self._core.call(requests.RESUME))
+
+    async def is_running(self) -> bool:
+        """Whether it runs (or is paused)."""
+        return await drive_async(self._core.is_running())
+
+    async def get_info(self) -> SandboxInfo:
+        """Its name, state, metadata, ports, and how long it has yet to live."""
+        return await drive_async(self._core.info())
+
+    async def get_metrics(self) -> Metrics:
+        """Memory, processor time, processes."""
+        return await drive_async(self._core.metrics())
+
+    def get_host(self, port: int) -> str:
+        """ "ADDRESS:PORT" of this host, where a port is reached that `create` was given in `ports`."""
+        return self._core.host(port)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.kill()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._core.name}>"

@@ -1,0 +1,508 @@
+"""Commands and terminals in a sandbox, as both fronts use them.
+
+A command gets pipes of ours.  Its output is taken as it comes, up to a limit; what is more is read and thrown away, so
+that a command that writes without end is neither held up nor fills memory.  A command has ended when the sandbox's
+kernel says so, and then everything that it wrote is in the pipes: a child that it left behind with an open pipe is not
+waited for.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from cloche.sdk.core import SandboxCore
+from cloche.sdk.effects import Call, Steps, deadline_of, wait
+from cloche.sdk.errors import CommandError, InvalidArgument, SandboxEnded, SandboxError, SandboxTimeout
+from cloche.sdk.link import ENDED_TEXT, EXIT_INTERNAL, PATIENCE_S, Link, Refused, refusal
+from cloche.sdk.options import env_items, user_ids
+from cloche.sdk.results import CommandResult, Output
+from cloche.wire import protocol, requests
+from cloche.wire.protocol import take_int
+from cloche.wire.requests import ExecRequest
+
+TIMEOUT_S: Final = 60.0  # of a command that is waited for, unless another is asked for
+MAX_OUTPUT: Final = 16 << 20  # bytes of each stream that are kept
+EXIT_TIMEOUT: Final = 124
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+_NAMES: Final = (STDOUT, STDERR)
+_READ_BYTES: Final = 1 << 16
+_PIPE_BYTES: Final = 1 << 20  # room for output that nobody takes yet
+_ROUNDS: Final = 64  # reads of one stream before others have their turn
+_END_S: Final = 10.0  # for a command that was killed to be gone
+
+OnOutput = Callable[[Any], object]
+
+
+def _pipe(fds: list[int]) -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    fds += [read, write]
+    return read, write
+
+
+def argv_of(command: str | Sequence[str]) -> list[bytes]:
+    """A string is for the shell; a sequence is a program and its arguments.  Raises InvalidArgument."""
+    words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    if not words or not all(isinstance(word, (str, bytes)) for word in words):
+        raise InvalidArgument("command: write text for the shell, or a list of words, at least one")
+    found = [os.fsencode(word) for word in words]
+    if any(b"\0" in word for word in found):
+        raise InvalidArgument("command: a word has a NUL byte, which no program can be given")
+    return found
+
+
+def shown(command: str | Sequence[str]) -> str:
+    """For error messages."""
+    text = command if isinstance(command, str) else " ".join([os.fsdecode(word) for word in command])
+    text = text.strip().splitlines()[0] if text.strip() else "''"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def exit_code_of(status: int) -> int:
+    """What a shell shows for a wait status."""
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
+
+
+class Stream:
+    """Our end of a pipe for output, and what is kept of what came."""
+
+    def __init__(self, name: str, fd: int, limit: int) -> None:
+        self.name: str = name
+        self.fd: int = fd
+        self.limit: int = limit
+        self.kept: bytearray = bytearray()
+        self.is_truncated: bool = False
+
+    def read(self) -> bytes:
+        """What there is now; at the end of the stream the descriptor is closed.
+
+        At most as much as `_ROUNDS` reads give: it is asked again.
+        """
+        parts: list[bytes] = []
+        for _round in range(_ROUNDS):
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                self.close()
+                break
+            parts.append(data)
+        return b"".join(parts)
+
+    def keep(self, data: bytes) -> None:
+        """For the result."""
+        room = self.limit - len(self.kept)
+        self.is_truncated = self.is_truncated or len(data) > room
+        self.kept += data[:room]
+
+    def close(self) -> None:
+        """No more of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Command:
+    """A command that runs, or has run."""
+
+    def __init__(self, core: SandboxCore, link: Link, limit: int) -> None:
+        self.core: SandboxCore = core
+        self.link: Link = link
+        self.limit: int = limit
+        self.ident: int = 0  # of the request
+        self.pid: int = 0  # in the sandbox
+        self.streams: list[Stream] = []
+        self.stdin: int = -1
+        self.pending: memoryview = memoryview(b"")  # input that is yet to be written
+        self.closes_stdin: bool = False  # after that
+        self.deadline_s: float | None = None
+        self.began_s: float = time.monotonic()
+        self.timed_out: bool = False
+        self.is_followed: bool = False  # somebody reads
+        self.exit_code: int | None = None
+        self.error: str = ""
+        self.failure: SandboxError | None = None
+        self.result: CommandResult | None = None
+
+    # -- starting ----------------------------------------------------------------------------------------
+    def start(self, request: ExecRequest, stdin: bytes | None, *, has_stdin: bool) -> Steps[None]:
+        """Ask for it, and wait until it runs or is known not to.  Raises SandboxError."""
+        opened: list[int] = []
+        try:
+            if request.has_terminal:
+                in_read, in_write = _pipe(opened)
+                out_read, out_write = _pipe(opened)
+                request.streams, theirs = [0, 1], [in_read, out_write]
+                ours = [in_write, out_read]
+            else:
+                if has_stdin:
+                    in_read, in_write = _pipe(opened)
+                else:
+                    in_read, in_write = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1
+                    opened.append(in_read)
+                out_read, out_write = _pipe(opened)
+                err_read, err_write = _pipe(opened)
+                request.streams, theirs = [0, 1, 2], [in_read, out_write, err_write]
+                ours = [in_write, out_read, err_read]
+            for fd in ours:
+                if fd >= 0:
+                    os.set_blocking(fd, False)
+            for fd in ours[1:]:
+                try:
+                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+                except OSError:
+                    break  # an ordinary user has only so much
+            self.ident = self.link.ask(requests.EXEC, request.to_fields(), theirs)
+        except OSError as error:
+            for fd in opened:
+                os.close(fd)
+            raise SandboxError(f"no pipes for a command: {error.strerror}; close what is not used") from None
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        for fd in theirs:
+            os.close(fd)
+        self.stdin = ours[0]
+        self.streams = [Stream(name, fd, self.limit) for name, fd in zip(_NAMES, ours[1:], strict=False)]
+        self.pending = memoryview(stdin or b"")
+        self.closes_stdin = stdin is not None
+        yield from self._await_start()
+
+    def _await_start(self) -> Steps[None]:
+        deadline_s = deadline_of(PATIENCE_S)
+        while self.pid == 0 and not self.is_over():
+            self._take_messages()
+            if self.pid or self.is_over():
+                return
+            assert deadline_s is not None
+            if time.monotonic() >= deadline_s:
+                raise SandboxTimeout(
+                    "the command did not start in time; the sandbox may be overloaded: kill() ends it"
+                )
+            yield from wait([self.link.fileno()], self.link.wants(), deadline_s)
+
+    def is_over(self) -> bool:
+        """Whether it is known how it ended."""
+        return self.exit_code is not None or self.failure is not None
+
+    # -- what comes --------------------------------------------------------------------------------------
+    def _take_messages(self) -> None:
+        for message in self.link.take():
+            if message.ident not in (0, self.ident):
+                continue
+            if message.kind == protocol.EVENT and message.name == requests.STARTED:
+                self.pid = take_int(message.fields, "pid", 0, 0, 1 << 30)
+            elif message.kind == protocol.REPLY:
+                self.exit_code = exit_code_of(take_int(message.fields, "status", 0, 0, 0xFFFF))
+            elif message.kind == protocol.ERROR:
+                self._refused(refusal(message))
+        if self.link.is_over and not self.is_over():
+            self.failure = SandboxEnded(ENDED_TEXT)
+
+    def _refused(self, error: SandboxError) -> None:
+        if isinstance(error, Refused) and error.status != EXIT_INTERNAL:
+            self.exit_code, self.error = error.status, str(error)  # there is no such command
+        else:
+            self.failure = error
+
+    def _write(self) -> None:
+        """Input, as much as there is room for."""
+        while self.pending and self.stdin >= 0:
+            try:
+                count = os.write(self.stdin, self.pending[:_READ_BYTES])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._close_stdin()  # nobody reads it any more
+                return
+            self.pending = self.pending[count:]
+        if self.closes_stdin and not self.pending:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        self.pending = memoryview(b"")
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def next_output(self, deadline_s: float | None = None) -> Steps[list[Output] | None]:
+        """What comes next; None once it has ended and everything was taken.  An empty list: `deadline_s` has come."""
+        while True:
+            self._take_messages()
+            was_over = self.is_over()  # before the pipes are read: then nothing is left in them
+            found: list[Output] = []
+            for stream in self.streams:
+                if stream.fd >= 0:
+                    data = stream.read()
+                    if data:
+                        found.append(Output(stream.name, data))
+            if found:
+                return found
+            if was_over:
+                self.close()
+                return None
+            self._write()
+            now = time.monotonic()
+            if self.deadline_s is not None and now >= self.deadline_s:
+                if self.timed_out:
+                    self.failure = SandboxTimeout(
+                        "a command that was killed is not gone; the sandbox may be overloaded: kill() ends it"
+                    )
+                    continue
+                self.timed_out = True
+                self.deadline_s = now + _END_S
+                self.send_signal(signal.SIGKILL)
+            if deadline_s is not None and now >= deadline_s:
+                return []
+            ends = [each for each in (deadline_s, self.deadline_s) if each is not None]
+            readers = [stream.fd for stream in self.streams if stream.fd >= 0]
+            writers = self.link.wants()
+            if self.stdin >= 0 and self.pending:
+                writers.append(self.stdin)
+            yield from wait([self.link.fileno(), *readers], writers, min(ends, default=None))
+
+    def begin_following(self) -> None:
+        """Only one at a time may read.  Raises SandboxError."""
+        if self.is_followed:
+            raise SandboxError("somebody else waits for this command already; wait in one place only")
+        self.is_followed = True
+
+    def follow(
+        self,
+        on_stdout: OnOutput | None = None,
+        on_stderr: OnOutput | None = None,
+        *,
+        is_text: bool = True,
+        deadline_s: float | None = None,
+    ) -> Steps[CommandResult]:
+        """Until the end; what it left.  Callbacks are told what comes from now on.
+
+        Raises SandboxError; SandboxTimeout if `deadline_s` has come, and then the command goes on.
+        """
+        if self.result is not None:
+            return self.result
+        self.begin_following()
+        callbacks = {STDOUT: Sink(on_stdout, is_text=is_text), STDERR: Sink(on_stderr, is_text=is_text)}
+        try:
+            while True:
+                found = yield from self.next_output(deadline_s)
+                if found is None:
+                    break
+                if not found:
+                    raise StillRuns("the command still runs; wait() again, or kill() it")
+                self.keep(found)
+                for each in found:
+                    yield from callbacks[each.stream].put(each.data)
+            for sink in callbacks.values():
+                yield from sink.finish()
+            return self.finish()
+        except StillRuns:
+            raise
+        except BaseException:
+            if self.result is None:
+                self.close()  # cancelled or interrupted: the command ends with its connection
+            raise
+        finally:
+            self.is_followed = False
+
+    def keep(self, found: list[Output]) -> None:
+        """For the result."""
+        for each in found:
+            for stream in self.streams:
+                if stream.name == each.stream:
+                    stream.keep(each.data)
+
+    def finish(self) -> CommandResult:
+        """What it left.  Raises SandboxError if it is not known how it ended."""
+        if self.result is not None:
+            return self.result
+        self.close()
+        if self.failure is not None:
+            raise self.failure
+        kept = {stream.name: bytes(stream.kept) for stream in self.streams}
+        code = self.exit_code if self.exit_code is not None else EXIT_INTERNAL
+        self.result = CommandResult(
+            exit_code=EXIT_TIMEOUT if self.timed_out else code,
+            stdout_bytes=kept.get(STDOUT, b""),
+            stderr_bytes=kept.get(STDERR, b""),
+            timed_out=self.timed_out,
+            truncated=any(stream.is_truncated for stream in self.streams),
+            error=self.error,
+            duration=time.monotonic() - self.began_s,
+        )
+        return self.result
+
+    # -- while it runs -----------------------------------------------------------------------------------
+    def send_signal(self, signo: int, scope: str = requests.SESSION) -> None:
+        """To everything that the command has started and that has not left its session.  Without waiting."""
+        if not self.is_over():
+            self.link.ask(requests.SIGNAL, {"exec": self.ident, "signal": signo, "scope": scope})
+
+    def send_input(self, data: bytes, timeout: float | None = None) -> Steps[None]:
+        """Write input, waiting while the command does not take it.  Raises SandboxError if it takes no more."""
+        deadline_s = deadline_of(timeout)
+        if self.pending:
+            raise SandboxError("the input that run() was given is not taken yet; wait() for the command")
+        rest = memoryview(data)
+        while rest:
+            if self.stdin < 0 or self.is_over():
+                raise SandboxError(
+                    "the command takes no input; start it with stdin=True, and before close_stdin()"
+                )
+            try:
+                rest = rest[os.write(self.stdin, rest[:_READ_BYTES]) :]
+            except BlockingIOError:
+                if deadline_s is not None and time.monotonic() >= deadline_s:
+                    raise SandboxTimeout("the command does not read its input; kill() ends it") from None
+                yield from wait([], [self.stdin], deadline_s)
+            except OSError:
+                self._close_stdin()
+                raise SandboxError("the command has closed its input") from None
+
+    def close_stdin(self) -> None:
+        """The command finds the end of its input."""
+        if self.pending:
+            self.closes_stdin = True
+        else:
+            self._close_stdin()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has another size."""
+        if not self.is_over():
+            self.link.ask(requests.RESIZE, {"exec": self.ident, "rows": rows, "columns": columns})
+
+    def close(self) -> None:
+        """Let go: it ends, if it has not yet."""
+        self._close_stdin()
+        for stream in self.streams:
+            stream.close()
+        self.link.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class StillRuns(SandboxTimeout):
+    """Nobody waits any longer, but nothing has ended."""
+
+
+class Sink:
+    """A callback for output; text is cut at characters."""
+
+    def __init__(self, function: OnOutput | None, *, is_text: bool) -> None:
+        import codecs
+
+        self.function: OnOutput | None = function
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace") if is_text else None
+
+    def put(self, data: bytes) -> Steps[None]:
+        """Pass on a piece."""
+        if self.function is not None:
+            piece = self.decoder.decode(data) if self.decoder is not None else data
+            if piece:
+                yield Call(self.function, piece)
+
+    def finish(self) -> Steps[None]:
+        """The end."""
+        if self.function is not None and self.decoder is not None:
+            rest = self.decoder.decode(b"", True)
+            if rest:
+                yield Call(self.function, rest)
+
+
+def make_request(
+    command: str | Sequence[str],
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    envs: Mapping[str, str] | None,
+    user: int | str | None,
+) -> ExecRequest:
+    """Without descriptors.  Raises InvalidArgument."""
+    request = ExecRequest(argv_of(command))
+    request.env = env_items(env, envs)
+    request.uid, request.gid = user_ids(user)
+    if cwd is not None:
+        if not cwd.startswith("/"):
+            raise InvalidArgument(f"cwd: {cwd!r}: write an absolute path")
+        request.cwd = os.fsencode(cwd)
+    return request
+
+
+def start(
+    core: SandboxCore,
+    request: ExecRequest,
+    *,
+    stdin: str | bytes | bool | None = None,
+    timeout: float | None = None,
+    max_output: int = MAX_OUTPUT,
+) -> Steps[Command]:
+    """Start a command.  Raises SandboxError; that there is no such program is in its result."""
+    if timeout is not None and timeout <= 0:
+        raise InvalidArgument(f"timeout: {timeout}: more than 0 seconds, or None for no limit")
+    size = sum([len(each) for each in request.argv]) + sum([len(each) for each in request.env])
+    if size > requests.MAX_BODY_BYTES:
+        limit = requests.MAX_BODY_BYTES >> 20
+        raise InvalidArgument(f"command and env are longer than {limit} MiB; write a file, or pass stdin")
+    command = Command(core, core.connect(), max_output)
+    try:
+        given = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
+        command.deadline_s = deadline_of(timeout)
+        yield from command.start(request, given, has_stdin=given is not None or stdin is True)
+    except BaseException:
+        command.close()
+        raise
+    if command.failure is not None:
+        command.finish()
+    return command
+
+
+def run(
+    core: SandboxCore,
+    words: str | Sequence[str],
+    request: ExecRequest,
+    *,
+    stdin: str | bytes | None,
+    timeout: float | None,
+    max_output: int,
+    check: bool,
+    on_stdout: OnOutput | None,
+    on_stderr: OnOutput | None,
+    is_text: bool = True,
+) -> Steps[CommandResult]:
+    """Start a command and wait for its end.  Raises SandboxError, CommandError."""
+    command = yield from start(core, request, stdin=stdin, timeout=timeout, max_output=max_output)
+    result = yield from command.follow(on_stdout, on_stderr, is_text=is_text)
+    if check and not result.ok:
+        raise CommandError(result, shown(words))
+    return result
+
+
+def wait_for(
+    command: Command,
+    *,
+    check: bool,
+    on_stdout: OnOutput | None,
+    on_stderr: OnOutput | None,
+    timeout: float | None,
+) -> Steps[CommandResult]:
+    """The end of a command in the background.  Raises SandboxError, CommandError."""
+    result = yield from command.follow(on_stdout, on_stderr, deadline_s=deadline_of(timeout))
+    if check and not result.ok:
+        raise CommandError(result, f"command {command.pid}")
+    return result
+
+
+def give_terminal(request: ExecRequest, rows: int, columns: int) -> None:
+    """The command has a terminal.  Raises InvalidArgument."""
+    if not 1 <= rows <= 0xFFFF or not 1 <= columns <= 0xFFFF:
+        raise InvalidArgument(f"rows, columns: {rows}, {columns}: from 1 to 65535")
+    request.has_terminal = True
+    request.rows, request.columns = rows, columns
+    if not any(item.startswith(b"TERM=") for item in request.env):
+        request.env.append(b"TERM=xterm-256color")

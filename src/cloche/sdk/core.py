@@ -1,0 +1,282 @@
+"""A sandbox, as both fronts use it: making, finding, looking, ending.  Generators of effects (`sdk.effects`)."""
+
+import os
+import signal
+import socket
+import time
+import weakref
+from typing import Final
+
+from cloche.boot.spawn import spawn_host
+from cloche.runtime.records import RUNNING, RecordError, State, Store
+from cloche.sdk.effects import Steps, deadline_of
+from cloche.sdk.errors import (
+    InvalidArgument,
+    NotFound,
+    SandboxEnded,
+    SandboxError,
+    SandboxTimeout,
+    StartError,
+)
+from cloche.sdk.link import SOFTWARE, Link, Refused, call, connect
+from cloche.sdk.options import Options
+from cloche.sdk.results import Metrics, ProcessInfo, SandboxInfo
+from cloche.wire import requests
+from cloche.wire.channel import Channel
+from cloche.wire.protocol import Fields, ProtocolError, take_bytes, take_int, take_text
+
+START_S: Final = 60.0  # storage may be slow
+_LAUNCH: Final = "launch"
+_MAX: Final = 1 << 62
+
+# Leashes that this process holds: one that is forked from it must not.
+_LEASHES: Final[set[socket.socket]] = set()
+
+
+def _let_go_in_child() -> None:
+    for leash in _LEASHES:
+        leash.close()
+    _LEASHES.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def _let_go(leash: socket.socket) -> None:
+    _LEASHES.discard(leash)
+    leash.close()
+
+
+class SandboxCore:
+    """A sandbox that runs, or did.  With a leash it ends when this object is gone, or this process."""
+
+    def __init__(self, name: str, root: str, pid: int, cwd: str = "") -> None:
+        self.name: str = name
+        self.root: str = root
+        self.pid: int = pid  # of its monitor
+        self.cwd: str = cwd
+        self.finalizer: weakref.finalize[[socket.socket], SandboxCore] | None = None
+
+    def hold(self, leash: socket.socket) -> None:
+        """Keep the leash until we are gone."""
+        _LEASHES.add(leash)
+        self.finalizer = weakref.finalize(self, _let_go, leash)
+
+    def connect(self) -> Link:
+        """A connection of a call's own.  Raises SandboxEnded."""
+        return connect(self.root, self.name, was_known=True)
+
+    def call(self, method: str, fields: Fields | None = None) -> Steps[Fields]:
+        """One request."""
+        return call(self.root, self.name, method, fields or {})
+
+    # -- ending ------------------------------------------------------------------------------------------
+    def kill(self) -> Steps[bool]:
+        """End it at once; whether it was running."""
+        was_running = True
+        try:
+            yield from self.call(requests.STOP, {"patience_ms": 0})
+        except SandboxEnded:
+            was_running = False
+        finally:
+            if self.finalizer is not None:
+                self.finalizer()
+        return was_running
+
+    def set_timeout(self, timeout: float | None) -> Steps[None]:
+        """From now on so many seconds; None: without limit."""
+        if timeout is not None and not 0 < timeout <= 2_000_000:
+            raise InvalidArgument(
+                f"timeout: {timeout}: more than 0 and at most 2,000,000 seconds, or None for no limit"
+            )
+        limit_ms = 0 if timeout is None else max(int(timeout * 1000), 1)
+        yield from self.call(requests.TIME, {"limit_ms": limit_ms})
+
+    # -- looking -----------------------------------------------------------------------------------------
+    def is_running(self) -> Steps[bool]:
+        """Whether it answers."""
+        try:
+            yield from self.call(requests.PING)
+        except SandboxEnded:
+            return False
+        return True
+
+    def info(self) -> Steps[SandboxInfo]:
+        """What it is."""
+        left = yield from self.call(requests.TIME)
+        found = yield from self.call(requests.LIST)
+        left_ms = take_int(left, "left_ms", 0, 0, _MAX)
+        state = _find_state(self.root, self.name)
+        containers = found.get("containers")
+        first = containers[0] if isinstance(containers, list) and containers else {}
+        is_paused = isinstance(first, dict) and first.get("state") == "paused"
+        return _info(state, "paused" if is_paused else "running", left_ms / 1000 if left_ms else None)
+
+    def metrics(self) -> Steps[Metrics]:
+        """What it uses."""
+        figures = yield from self.call(requests.STATS)
+
+        def number(name: str) -> int:
+            value = figures.get(name)
+            return value if isinstance(value, int) else 0
+
+        limit = number("memory_limit")
+        return Metrics(
+            memory_bytes=number("memory"),
+            memory_limit_bytes=limit if limit > 0 else None,
+            cpu_seconds=(number("user_ns") + number("system_ns")) / 1e9,
+            processes=number("processes"),
+            tasks=number("tasks"),
+            tasks_limit=number("tasks_limit"),
+            oom_kills=number("oom_kills"),
+        )
+
+    def processes(self) -> Steps[list[ProcessInfo]]:
+        """What runs inside."""
+        fields = yield from self.call(requests.PS)
+        try:
+            rows = requests.processes(fields)
+        except ProtocolError as error:
+            raise SandboxError(str(error)) from None
+        return [
+            ProcessInfo(
+                row.pid,
+                row.ppid,
+                row.uid,
+                row.state,
+                row.cpu_ns / 1e9,
+                [part.decode(errors="replace") for part in row.command.rstrip(b"\0").split(b"\0")],
+            )
+            for row in rows
+        ]
+
+    def signal_all(self, signo: int) -> Steps[None]:
+        """A signal to every process inside."""
+        yield from self.call(requests.SIGNAL, {"signal": signo, "scope": requests.ALL})
+
+    def host(self, port: int) -> str:
+        """Where the host finds a port of the sandbox.  Raises InvalidArgument, SandboxEnded."""
+        found = _info(_find_state(self.root, self.name), "running", None).ports.get(port)
+        if found is None:
+            raise InvalidArgument(f"port {port} is not published; make the sandbox with ports=[{port}]")
+        return found
+
+
+def _find_state(root: str, name: str) -> State:
+    try:
+        return Store(root).find(name)
+    except RecordError as error:
+        raise SandboxEnded(f"{error}: the sandbox has ended") from None
+
+
+def _info(state: State, status: str, seconds_left: float | None) -> SandboxInfo:
+    ports: dict[int, str] = {}
+    for address, host_port, port in state.published:
+        ports.setdefault(port, f"[{address}]:{host_port}" if ":" in address else f"{address}:{host_port}")
+    return SandboxInfo(
+        name=state.name,
+        state=status,
+        pid=state.pid,
+        created=state.created_s,
+        metadata=dict(state.metadata),
+        command=list(state.command),
+        ports=ports,
+        seconds_left=seconds_left,
+    )
+
+
+# -- making and finding --------------------------------------------------------------------------------------------
+def create(options: Options) -> Steps[SandboxCore]:
+    """A new sandbox.  Raises StartError."""
+    deadline_s = deadline_of(START_S)
+    try:
+        pid, sock = spawn_host(dict(os.environ), is_silent=not options.is_leashed)
+    except OSError as error:
+        raise StartError(f"no process for the sandbox: {error.strerror or error}") from None
+    sock.setblocking(False)
+    link = Link(Channel(sock, SOFTWARE))
+    try:
+        fields: Fields = {
+            "words": options.words,
+            "name": options.name,
+            "root": options.root,
+            "metadata": options.metadata,
+            "is_leashed": options.is_leashed,
+        }
+        ident = link.ask(_LAUNCH, fields)
+        answer = yield from link.answer(ident, deadline_s)
+    except SandboxTimeout:
+        link.close()
+        raise StartError(
+            f"the sandbox did not start within {START_S:g} s; is the machine overloaded?"
+        ) from None
+    except SandboxEnded as ended:
+        link.close()
+        raise StartError(
+            "the process for the sandbox died while it started; `cloche doctor` may know why"
+        ) from ended
+    except Refused as refused:
+        link.close()
+        raise _start_error(str(refused)) from None
+    except BaseException:
+        link.close()
+        raise
+    finally:
+        _reap(pid)
+    core = SandboxCore(
+        take_text(answer, "name"),
+        options.root,
+        take_int(answer, "pid", 0, 0, _MAX),
+        os.fsdecode(take_bytes(answer, "cwd")),
+    )
+    if options.is_leashed:
+        core.hold(sock)
+    else:
+        sock.close()
+    return core
+
+
+def _start_error(text: str) -> SandboxError:
+    """What `cloche run` says of its options is about our arguments."""
+    if text.startswith("-"):
+        return InvalidArgument(text)
+    return StartError(text)
+
+
+def _reap(pid: int) -> None:
+    """The child has forked the monitor and is gone; somebody else may have waited for it."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    except (ChildProcessError, ProcessLookupError):
+        pass
+
+
+def find(name: str, root: str) -> Steps[SandboxCore]:
+    """A sandbox that runs already, whoever made it.  Raises NotFound."""
+    root = os.path.abspath(root) if root else ""
+    try:
+        state = Store(root).find(name)
+    except RecordError as error:
+        raise NotFound(f"{error}; Sandbox.list() gives those that run") from None
+    link = connect(root, name, was_known=False)
+    try:
+        yield from link.call(requests.PING, {}, time.monotonic() + START_S)
+    finally:
+        link.close()
+    return SandboxCore(name, root, state.pid)
+
+
+def listing(root: str, metadata: dict[str, str] | None) -> list[SandboxInfo]:
+    """Those that run, and have these metadata.  Raises SandboxError."""
+    try:
+        states = Store(root).list()
+    except RecordError as error:
+        raise SandboxError(str(error)) from None
+    wanted = (metadata or {}).items()
+    return [
+        _info(state, "running", None)
+        for state in states
+        if state.status == RUNNING and wanted <= state.metadata.items()
+    ]

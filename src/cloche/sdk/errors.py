@@ -1,0 +1,81 @@
+"""What the SDK raises: one hierarchy.  Each text names what happened and what to do about it.
+
+SandboxError
+  InvalidArgument      what was asked for makes no sense; nothing was done (a ValueError, too)
+  StartError           the sandbox could not start
+  NotFound             no sandbox of that name runs
+  SandboxEnded         it ran, and has ended: killed, out of time, or by a failure of cloche itself
+  SandboxTimeout       no answer in time; what was asked for may have happened (a TimeoutError, too)
+  CommandError         with check=True: a command failed; `.result` is what it left
+  CodeError            run_code: the interpreter ended, or there is none
+  FileError            a file operation was refused; `.errno` and `.path` (an OSError, too)
+    FileNotFound       (a FileNotFoundError, too)
+"""
+
+import os
+from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.sdk.results import CommandResult
+
+_ENOENT: Final = 2
+
+
+class SandboxError(Exception):
+    """Anything that went wrong with a sandbox."""
+
+
+class InvalidArgument(SandboxError, ValueError):
+    """What was asked for makes no sense."""
+
+
+class StartError(SandboxError):
+    """The sandbox could not start."""
+
+
+class NotFound(SandboxError):
+    """No sandbox of that name runs."""
+
+
+class SandboxEnded(SandboxError):
+    """The sandbox has ended."""
+
+
+class SandboxTimeout(SandboxError, TimeoutError):
+    """No answer in time."""
+
+
+class CommandError(SandboxError):
+    """A command failed, and `check=True` was asked for."""
+
+    def __init__(self, result: "CommandResult", command: str) -> None:
+        how = "ran out of time" if result.timed_out else f"ended with status {result.exit_code}"
+        last = (result.error or result.stderr.strip()).splitlines()
+        super().__init__(f"{command}: {how}{': ' + last[-1] if last else ''}")
+        self.result: CommandResult = result
+
+
+class CodeError(SandboxError):
+    """The interpreter of a context ended, or there is none."""
+
+
+class FileError(SandboxError, OSError):
+    """The sandbox's kernel has refused an operation on a file."""
+
+    def __init__(self, errno: int, path: str, operation: str) -> None:
+        super().__init__(f"{operation} {path}: {os.strerror(errno)}")
+        self.errno = errno
+        self.path: str = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class FileNotFound(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
+def file_error(errno: int, path: str, operation: str) -> FileError:
+    """The error for an errno."""
+    return (FileNotFound if errno == _ENOENT else FileError)(errno, path, operation)

@@ -1,0 +1,514 @@
+"""Files of a sandbox, as both fronts use them: requests and streams of records (`wire.files`).
+
+What a sandbox says of its files is not trusted: records are checked, sizes bound nothing, a listing and a file that is
+read whole have limits, and what is copied to the host is written below one directory without following any link
+(`runtime.hosttree`).
+"""
+
+import errno
+import os
+import posixpath
+import socket
+import stat
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO, Final
+
+from cloche.runtime.copying import Reader as HostReader
+from cloche.runtime.copying import Writer as HostWriter
+from cloche.runtime.hosttree import HostTree, Policy
+from cloche.sdk.core import SandboxCore
+from cloche.sdk.effects import Steps, deadline_of, wait
+from cloche.sdk.errors import (
+    FileError,
+    InvalidArgument,
+    SandboxEnded,
+    SandboxError,
+    SandboxTimeout,
+    file_error,
+)
+from cloche.sdk.link import PATIENCE_S, Link
+from cloche.sdk.options import PathLike, user_ids
+from cloche.sdk.results import FileInfo
+from cloche.wire import files as wire
+from cloche.wire.files import FileEntry, Record, RecordDecoder, entry_from
+from cloche.wire.protocol import Fields, ProtocolError
+
+MAX_READ: Final = 256 << 20  # bytes of a file that is read whole, unless more are allowed
+MAX_ENTRIES: Final = 100_000  # of a listing
+_READ_BYTES: Final = 1 << 18
+_OUT_BYTES: Final = 1 << 18
+_KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+_NONSENSE: Final = "the sandbox sends what it should not; kill() it"
+
+Data = str | bytes | bytearray | memoryview | BinaryIO
+
+
+def rights(user: int | str | None) -> Fields:
+    """Who acts inside."""
+    uid, gid = user_ids(user)
+    return {"uid": uid, "gid": gid}
+
+
+def inside(core: SandboxCore, path: PathLike) -> str:
+    """An absolute path inside.  Raises InvalidArgument."""
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise InvalidArgument(f"path: {text!r}: a path is not empty and has no NUL")
+    if not text.startswith("/"):
+        if not core.cwd:
+            raise InvalidArgument(f"path: {text!r}: write an absolute path")
+        text = core.cwd.rstrip("/") + "/" + text
+    return text
+
+
+def _split(path: str) -> tuple[bytes, bytes]:
+    """The directory of a file to be written, and its name.  Raises InvalidArgument."""
+    above, _slash, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        raise InvalidArgument(f"path: {path!r} names a directory; write the name of a file")
+    return os.fsencode(above or "/"), os.fsencode(name)
+
+
+def info_of(path: str, entry: FileEntry) -> FileInfo:
+    """What the sandbox says of a file."""
+    return FileInfo(
+        path=path,
+        kind=_KINDS.get(stat.S_IFMT(entry.mode), "other"),
+        size=entry.size,
+        mode=stat.S_IMODE(entry.mode),
+        uid=entry.uid,
+        gid=entry.gid,
+        modified=entry.mtime_ns / 1e9,
+        target=os.fsdecode(entry.target) if not entry.is_link else "",
+    )
+
+
+def _checked(fields: Fields, path: str, operation: str) -> Fields:
+    """Raises FileError if the kernel inside refuses."""
+    number = fields.get("errno")
+    if isinstance(number, int) and number:
+        raise file_error(number, path, operation)
+    return fields
+
+
+def call(
+    core: SandboxCore, method: str, path: str, operation: str, fields: Fields, user: int | str | None
+) -> Steps[Fields]:
+    """One request.  Raises FileError, SandboxError."""
+    answer = yield from core.call(method, {**fields, **rights(user)})
+    return _checked(answer, path, operation)
+
+
+class Stream:
+    """A request with a stream of records."""
+
+    def __init__(
+        self,
+        core: SandboxCore,
+        method: str,
+        path: str,
+        operation: str,
+        fields: Fields,
+        user: int | str | None,
+    ) -> None:
+        """Raises SandboxError."""
+        self.path: str = path
+        self.operation: str = operation
+        self.link: Link = core.connect()
+        self.sock, theirs = socket.socketpair()
+        try:
+            self.sock.setblocking(False)
+            self.ident: int = self.link.ask(method, {**fields, **rights(user)}, [theirs.fileno()])
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            theirs.close()
+        self.decoder: RecordDecoder = RecordDecoder()
+        self.found: deque[Record] = deque()
+
+    def close(self) -> None:
+        """Let go; what is half-made inside is removed."""
+        self.sock.close()
+        self.link.close()
+
+    def _wait(self, *, is_writing: bool) -> Steps[None]:
+        """Until the stream is ready.  A sandbox that does nothing for long is given up.  Raises SandboxTimeout."""
+        fd = self.sock.fileno()
+        ready = yield from wait(
+            [] if is_writing else [fd],
+            [*([fd] if is_writing else []), *self.link.wants()],
+            deadline_of(PATIENCE_S),
+        )
+        if not ready:
+            raise SandboxTimeout(
+                f"{self.operation} {self.path}: nothing came in {PATIENCE_S:g} s; kill() ends the sandbox"
+            )
+
+    def answer(self) -> Steps[Fields]:
+        """The end.  Raises FileError, SandboxError."""
+        fields = yield from self.link.answer(self.ident, deadline_of(PATIENCE_S))
+        return _checked(fields, self.path, self.operation)
+
+    def next_record(self) -> Steps[Record | None]:
+        """None after the last.  Raises FileError, SandboxError."""
+        while not self.found:
+            if self.decoder.is_done:
+                yield from self.answer()
+                self.close()
+                return None
+            yield from self._wait(is_writing=False)
+            self.link.channel.flush()
+            try:
+                data = self.sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
+                yield from self.answer()  # which says why
+                raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended")
+            try:
+                self.found += self.decoder.feed(data)
+            except ProtocolError as error:
+                raise SandboxError(f"{self.operation} {self.path}: {error}: {_NONSENSE}") from None
+            if self.found and self.found[-1].kind == wire.DONE:
+                self.found.pop()
+        return self.found.popleft()
+
+    def send(self, records: Iterable[bytes]) -> Steps[int]:
+        """All of them; how many files there are.  Raises FileError, SandboxError, and what `records` raises."""
+        out = bytearray()
+        rows = iter(records)
+        is_over = False
+        while out or not is_over:
+            while not is_over and len(out) < _OUT_BYTES:
+                record = next(rows, None)
+                if record is None:
+                    is_over = True
+                    out += wire.pack([wire.DONE])
+                else:
+                    out += record
+            yield from self._wait(is_writing=True)
+            self.link.channel.flush()
+            try:
+                with memoryview(out) as view:
+                    count = self.sock.send(view)
+            except BlockingIOError:
+                continue
+            except OSError:
+                break  # the answer says why
+            del out[:count]
+        answer = yield from self.answer()
+        number = answer.get("files")
+        return number if isinstance(number, int) else 0
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+class Contents:
+    """The contents of one file inside, as they come."""
+
+    def __init__(self, core: SandboxCore, path: PathLike, user: int | str | None) -> None:
+        """Raises SandboxError."""
+        self.path: str = inside(core, path)
+        fields: Fields = {"paths": [os.fsencode(self.path)], "depth": 0, "data": True, "follow": True}
+        self.stream: Stream = Stream(core, wire.GET, self.path, "read", fields, user)
+        self.at: int = 0
+        self.hole: int = 0  # zeros to give before `kept`
+        self.kept: bytes = b""
+
+    def next_piece(self) -> Steps[bytes]:
+        """Empty at the end.  Raises FileError, SandboxError."""
+        while True:
+            if self.hole:
+                count = min(self.hole, _READ_BYTES)
+                self.hole -= count
+                return bytes(count)
+            if self.kept:
+                data, self.kept = self.kept, b""
+                return data
+            record = yield from self.stream.next_record()
+            if record is None:
+                return b""
+            if record.kind == wire.ERROR:
+                raise file_error(record.offset, self.path, "read")
+            if record.entry is not None:
+                kind = stat.S_IFMT(record.entry.mode)
+                if kind != stat.S_IFREG:
+                    raise file_error(
+                        errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL, self.path, "read"
+                    )
+            elif record.kind in (wire.DATA, wire.END):
+                if record.offset < self.at:
+                    raise SandboxError(f"read {self.path}: {_NONSENSE}")
+                self.hole = record.offset - self.at
+                self.kept = record.data
+                self.at = record.offset + len(record.data)
+
+    def close(self) -> None:
+        """No more of it."""
+        self.stream.close()
+
+
+def read(core: SandboxCore, path: PathLike, user: int | str | None, max_bytes: int) -> Steps[bytes]:
+    """A whole file.  Raises FileError, SandboxError."""
+    contents = Contents(core, path, user)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while True:
+            data = yield from contents.next_piece()
+            if not data:
+                return b"".join(parts)
+            size += len(data)
+            if size > max_bytes:
+                raise SandboxError(
+                    f"read {contents.path}: more than {max_bytes} bytes; "
+                    "use stream() or download(), or a larger max_bytes"
+                )
+            parts.append(data)
+    finally:
+        contents.close()
+
+
+def as_text(data: bytes, path: PathLike) -> str:
+    """UTF-8.  Raises InvalidArgument for what is none: it is not spoiled in silence."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            f'read {os.fsdecode(path)}: not UTF-8 text ({error.reason}); use format="bytes"'
+        ) from None
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+def _pieces(data: Data) -> Iterator[bytes]:
+    """What is to be written, a piece at a time; of a file object as it reads.  Raises InvalidArgument."""
+    if isinstance(data, str):
+        data = data.encode()
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        view = memoryview(data).cast("B")
+        for at in range(0, len(view), wire.CHUNK_BYTES):
+            yield bytes(view[at : at + wire.CHUNK_BYTES])
+        return
+    while True:
+        piece: object = data.read(wire.CHUNK_BYTES)
+        if not isinstance(piece, bytes):
+            raise InvalidArgument("data: a file object is to be opened in binary mode")
+        if not piece:
+            return
+        yield piece
+
+
+def _file_records(name: bytes, data: Data, mode: int | None) -> Iterator[bytes]:
+    entry = FileEntry(name, stat.S_IFREG | (mode or 0))
+    entry.uid = entry.gid = wire.KEEP
+    entry.mtime_ns = wire.KEEP_NS if mode is None else time.time_ns()
+    yield wire.pack(entry.to_list())
+    at = 0
+    for piece in _pieces(data):
+        yield wire.pack_data(at, piece)
+        at += len(piece)
+    yield wire.pack_end(at)
+
+
+def put(
+    core: SandboxCore, base: bytes, path: str, records: Iterable[bytes], user: int | str | None
+) -> Steps[int]:
+    """Make what records say, below a directory inside, which is made if it is missing; how many files.
+
+    Raises FileError, SandboxError, and what `records` raises.
+    """
+    fields: Fields = {"path": base, "parents": True, "follow": True}
+    stream = Stream(core, wire.PUT, path, "write", fields, user)
+    try:
+        return (yield from stream.send(records))
+    finally:
+        stream.close()
+
+
+def write(
+    core: SandboxCore, path: PathLike, data: Data, *, mode: int | None, user: int | str | None
+) -> Steps[FileInfo]:
+    """One file; what it is then.  Raises FileError, SandboxError."""
+    where = inside(core, path)
+    base, name = _split(where)
+    yield from put(core, base, where, _file_records(name, data, _mode(mode)), user)
+    return (yield from get_info(core, where, user, follow=True))
+
+
+def write_files(
+    core: SandboxCore, files: Mapping[str, Data], *, mode: int | None, user: int | str | None
+) -> Steps[int]:
+    """Many files in one stream; how many.  Raises FileError, SandboxError."""
+    named = [(posixpath.normpath(inside(core, path)).lstrip("/"), data) for path, data in files.items()]
+    for path, _data in named:
+        if not path:
+            raise InvalidArgument("path: '/' names a directory; write the name of a file")
+
+    def records() -> Iterator[bytes]:
+        for path, data in named:
+            yield from _file_records(os.fsencode(path), data, _mode(mode))
+
+    return (yield from put(core, b"/", f"{len(named)} files", records(), user))
+
+
+def _mode(mode: int | None) -> int | None:
+    if mode is not None and not 0 <= mode <= 0o7777:
+        raise InvalidArgument(f"mode: {mode}: permission bits, as 0o644")
+    return mode
+
+
+# -- looking -------------------------------------------------------------------------------------------------------
+def get_info(core: SandboxCore, path: PathLike, user: int | str | None, *, follow: bool) -> Steps[FileInfo]:
+    """What a path is.  Raises FileError, SandboxError."""
+    where = inside(core, path)
+    fields: Fields = {"path": os.fsencode(where), "follow": follow}
+    answer = yield from call(core, wire.STAT, where, "get_info", fields, user)
+    found = answer.get("entry")
+    try:
+        if isinstance(found, list):
+            return info_of(where, entry_from(found))
+    except ProtocolError:
+        pass
+    raise SandboxError(f"get_info {where}: {_NONSENSE}")
+
+
+def exists(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[bool]:
+    """Whether there is something at a path, a link that leads nowhere included.  Raises FileError, SandboxError."""
+    try:
+        yield from get_info(core, path, user, follow=False)
+    except FileError as refusal:
+        if refusal.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def listing(
+    core: SandboxCore, path: PathLike, depth: int, user: int | str | None, max_entries: int
+) -> Steps[list[FileInfo]]:
+    """What a directory holds, down to a depth.  Links are not followed.  Raises FileError, SandboxError."""
+    if not 1 <= depth <= wire.MAX_DEPTH:
+        raise InvalidArgument(f"depth: {depth}: from 1, the directory's own entries, to {wire.MAX_DEPTH}")
+    top = inside(core, path)
+    fields: Fields = {"paths": [os.fsencode(top)], "depth": depth, "data": False, "follow": True}
+    stream = Stream(core, wire.GET, top, "list", fields, user)
+    found: list[FileInfo] = []
+    try:
+        while True:
+            record = yield from stream.next_record()
+            if record is None:
+                break
+            entry = record.entry
+            if record.kind == wire.ERROR and record.data in (b"", os.fsencode(top)):
+                raise file_error(record.offset, top, "list")
+            if entry is None:
+                continue  # what cannot be read below is left out
+            if not entry.path:
+                if not stat.S_ISDIR(entry.mode):
+                    raise file_error(errno.ENOTDIR, top, "list")
+                continue
+            if not wire.is_clean(entry.path):
+                raise SandboxError(f"list {top}: {_NONSENSE}")
+            if len(found) >= max_entries:
+                raise SandboxError(f"list {top}: more than {max_entries} entries; give a larger max_entries")
+            found.append(info_of(top.rstrip("/") + "/" + os.fsdecode(entry.path), entry))
+    finally:
+        stream.close()
+    found.sort(key=lambda each: each.path.split("/"))
+    return found
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+def make_dir(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[bool]:
+    """A directory and those above it; whether it was made.  Raises FileError, SandboxError."""
+    where = inside(core, path)
+    if (yield from exists(core, where, user)):
+        found = yield from get_info(core, where, user, follow=True)
+        if not found.is_dir:
+            raise file_error(errno.EEXIST, where, "make_dir")
+        return False
+    fields: Fields = {"path": os.fsencode(where.rstrip("/")), "parents": True}
+    yield from call(core, wire.MKDIR, where, "make_dir", fields, user)
+    return True
+
+
+def remove(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[None]:
+    """A file, or a directory with all that is in it.  Raises FileError, SandboxError."""
+    where = inside(core, path)
+    fields: Fields = {"path": os.fsencode(where), "recursive": True}
+    yield from call(core, wire.REMOVE, where, "remove", fields, user)
+
+
+def rename(core: SandboxCore, old: PathLike, new: PathLike, user: int | str | None) -> Steps[None]:
+    """rename(2).  Raises FileError, SandboxError."""
+    where, there = inside(core, old), inside(core, new)
+    fields: Fields = {"old": os.fsencode(where), "new": os.fsencode(there)}
+    yield from call(core, wire.RENAME, where, f"rename to {there}:", fields, user)
+
+
+# -- trees ---------------------------------------------------------------------------------------------------------
+def upload(core: SandboxCore, source: PathLike, target: PathLike, user: int | str | None) -> Steps[list[str]]:
+    """A file or a tree of the host, which is called `target` inside; what was left out.
+
+    Raises OSError, FileError, SandboxError.
+    """
+    here, there = os.fsencode(source), inside(core, target)
+    left_out: list[str] = []
+
+    def complain(path: bytes, why: str) -> None:
+        left_out.append(f"{os.fsdecode(path)}: {why}")
+
+    reader = HostReader(complain, is_archive=False)
+    if os.path.isdir(here):
+        base, name = os.fsencode(there), b""
+    else:
+        base, name = _split(there)
+    yield from put(core, base, there, reader.tree(here, name, follow=True), user)
+    return left_out
+
+
+def download(
+    core: SandboxCore, source: PathLike, target: PathLike, user: int | str | None
+) -> Steps[list[str]]:
+    """A file or a tree of the sandbox, which is called `target` on the host; what was left out.
+
+    Raises OSError, FileError, SandboxError.
+    """
+    where, here = inside(core, source), os.path.abspath(os.fsencode(target))
+    found = yield from get_info(core, where, user, follow=True)
+    left_out: list[str] = []
+
+    def complain(path: bytes, why: str) -> None:
+        left_out.append(f"{os.fsdecode(path) or where}: {why}")
+
+    if found.is_dir:
+        os.makedirs(here, exist_ok=True)
+        base, name = here, b""
+    else:
+        base, name = os.path.split(here)
+    fields: Fields = {
+        "paths": [os.fsencode(where)],
+        "depth": wire.MAX_DEPTH if found.is_dir else 0,
+        "data": True,
+        "follow": True,
+    }
+    tree = HostTree(base)
+    try:
+        writer = HostWriter(tree, name, Policy(), complain)
+        stream = Stream(core, wire.GET, where, "download", fields, user)
+        try:
+            while True:
+                record = yield from stream.next_record()
+                if record is None:
+                    break
+                if record.kind == wire.ERROR and record.data in (b"", os.fsencode(where)):
+                    raise file_error(record.offset, where, "download")
+                writer.take(record)
+        finally:
+            stream.close()
+            writer.finish()
+    finally:
+        tree.close()
+    return left_out

@@ -1,0 +1,143 @@
+"""A connection to a sandbox's monitor, without waiting: requests out, messages in (`wire.requests`).
+
+Every call of the SDK has a connection of its own, so calls of several threads and tasks do not meet, a process that was
+forked from the caller has none of the caller's, and what a call has started ends with it.
+"""
+
+import os
+import time
+from typing import Final
+
+from cloche.runtime.records import RecordError, Store
+from cloche.sdk.effects import Steps, wait
+from cloche.sdk.errors import InvalidArgument, NotFound, SandboxEnded, SandboxError, SandboxTimeout
+from cloche.wire import protocol, requests
+from cloche.wire.channel import Channel
+from cloche.wire.protocol import Fields, Message, ProtocolError
+
+SOFTWARE: Final = "cloche sdk"
+EXIT_INTERNAL: Final = 125
+PATIENCE_S: Final = 60.0  # for the answer to a request that takes no time
+
+
+class Refused(SandboxError):
+    """The answer to a request was an error; `status` is what a command would exit with."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status: int = status
+
+
+class Link:
+    """One connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel: Channel = channel
+        self._messages: list[Message] = []
+        self._next_ident: int = 1
+        self.is_over: bool = False  # the monitor has closed it
+
+    def fileno(self) -> int:
+        """To wait for."""
+        return self.channel.fileno()
+
+    def close(self) -> None:
+        """End it, and what it was executing."""
+        self.channel.close()
+
+    # -- without waiting ---------------------------------------------------------------------------------
+    def ask(self, method: str, fields: Fields, fds: list[int] | None = None) -> int:
+        """Send a request, with copies of `fds`; its id.  Raises InvalidArgument for one that is too long."""
+        ident = self._next_ident
+        self._next_ident += 1
+        try:
+            frame = protocol.request(ident, method, fields, len(fds or []))
+            self.channel.send(frame, [os.dup(fd) for fd in fds or []])
+        except ProtocolError as error:
+            raise InvalidArgument(f"{method}: {error}; ask for less at once") from None
+        return ident
+
+    def wants(self) -> list[int]:
+        """Descriptors to wait for until they can be written."""
+        return [self.fileno()] if self.channel.wants_write() else []
+
+    def take(self) -> list[Message]:
+        """What has come.  Raises SandboxError for what no sandbox sends; at the end `is_over` is set."""
+        self.channel.flush()
+        while True:
+            try:
+                found = self.channel.receive()
+            except ProtocolError as error:
+                raise SandboxError(f"the sandbox's monitor does not speak our protocol: {error}") from None
+            if found is None:
+                self.is_over = True
+                break
+            if not found:
+                break
+            for message in found:
+                message.close_fds()
+                if message.kind != protocol.HELLO:
+                    self._messages.append(message)
+        taken, self._messages = self._messages, []
+        return taken
+
+    # -- waiting -----------------------------------------------------------------------------------------
+    def answer(self, ident: int, deadline_s: float | None) -> Steps[Fields]:
+        """The answer to a request; events and other answers are dropped.
+
+        Raises Refused, SandboxEnded, SandboxTimeout.
+        """
+        while True:
+            messages = self.take()
+            for index, message in enumerate(messages):
+                if message.kind == protocol.ERROR and message.ident in (0, ident):
+                    raise refusal(message)
+                if message.kind == protocol.REPLY and message.ident == ident:
+                    self._messages = messages[index + 1 :] + self._messages
+                    return message.fields
+            if self.is_over:
+                raise SandboxEnded(ENDED_TEXT)
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                raise SandboxTimeout(
+                    "the sandbox gave no answer in time; it may be overloaded: kill() ends it"
+                )
+            yield from wait([self.fileno()], self.wants(), deadline_s)
+
+    def call(self, method: str, fields: Fields, deadline_s: float | None = None) -> Steps[Fields]:
+        """Ask and wait for the answer."""
+        ident = self.ask(method, fields)
+        limit_s = time.monotonic() + PATIENCE_S if deadline_s is None else deadline_s
+        return (yield from self.answer(ident, limit_s))
+
+
+ENDED_TEXT: Final = (
+    "the sandbox has ended: it was killed, its time was over, or whoever made it is gone; make another one"
+)
+
+
+def refusal(message: Message) -> SandboxError:
+    """The exception for an ERROR."""
+    if message.number == requests.STATUS_ENDED:
+        return SandboxEnded(f"{message.name}; make another sandbox")
+    return Refused(message.name, message.number)
+
+
+def connect(root: str, name: str, *, was_known: bool) -> Link:
+    """A connection to the sandbox of that name.  Raises SandboxEnded (`was_known`), NotFound."""
+    try:
+        sock = Store(root).connect(name)
+    except RecordError as error:
+        if was_known:
+            raise SandboxEnded(f"{name}: {ENDED_TEXT}") from None
+        raise NotFound(f"{error}; Sandbox.list() gives those that run") from None
+    sock.setblocking(False)
+    return Link(Channel(sock, SOFTWARE))
+
+
+def call(root: str, name: str, method: str, fields: Fields) -> Steps[Fields]:
+    """One request on a connection of its own."""
+    link = connect(root, name, was_known=True)
+    try:
+        return (yield from link.call(method, fields))
+    finally:
+        link.close()

@@ -1,0 +1,119 @@
+"""Memory calls about many areas, in slices (I8).
+
+What changes areas one after the other does so in Linux, too: others may see how far it is, and at an error what came
+before stays changed.  Each part's operations are carried out before the next begins, since other threads of the
+process may order some meanwhile, and the host must see all of them in the order of the list.  As in Linux only a fatal
+signal ends such a call.
+"""
+
+from cloche.abi.errno import EINTR, ENOMEM, LinuxError
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, end_wait, next_slice
+from cloche.kernel.task import Args, Handler, Task
+from cloche.kernel.timers import monotonic_ns
+from cloche.mm.address_space import AddressSpace, AreaChange, Crowded
+
+
+class RangeWork(Blocked):
+    """[at, end) of an address space is still to be done; subclasses say how."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int) -> None:
+        super().__init__()
+        self.mm: AddressSpace = mm
+        self.at: int = start
+        self.end: int = end
+
+    def some(self, task: Task) -> None:
+        """Do a part and move `at`.  Raises LinuxError."""
+        raise NotImplementedError
+
+    def result(self, task: Task) -> int:
+        """When all is done."""
+        return 0
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        if self.at < self.end:
+            self.some(task)
+        if self.at < self.end:
+            end_ns = monotonic_ns() + SLICE_NS
+            while self.at < self.end:
+                if task.thread.has_orders():
+                    self.has_slices = True
+                    block_on_time(task, self)
+                    task.thread.run_ops()
+                    task.is_running_ops = True
+                    return BLOCKED
+                if monotonic_ns() >= end_ns:
+                    return next_slice(task, self)
+                self.some(task)
+        return self.result(task)
+
+    def interrupted(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        return -EINTR if task.is_kill_pending else BLOCKED
+
+
+class Protection(RangeWork):
+    """mprotect(2)."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, prot: int) -> None:
+        super().__init__(mm, start, end)
+        self.prot: int = prot
+
+    def some(self, task: Task) -> None:
+        self.at = self.mm.protect_some(task.thread, self.at, self.end, self.prot)
+
+
+class Advice(RangeWork):
+    """madvise(2)."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, advice: int) -> None:
+        super().__init__(mm, start, end)
+        self.advice: int = advice
+        self.has_hole: bool = False
+
+    def some(self, task: Task) -> None:
+        self.at, has_hole = self.mm.advise_some(task.thread, self.at, self.end, self.advice)
+        self.has_hole = self.has_hole or has_hole
+
+    def result(self, task: Task) -> int:
+        return -ENOMEM if self.has_hole else 0
+
+
+class Changes(RangeWork):
+    """A change that the host has no part in; `hole_errno`: what a hole anywhere gives, before anything changes."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, change: AreaChange, hole_errno: int) -> None:
+        super().__init__(mm, start, end)
+        self.change: AreaChange = change
+        self.hole_errno: int = hole_errno
+        self.checked: int = start if hole_errno else end
+
+    def some(self, task: Task) -> None:
+        if self.checked < self.end:
+            try:
+                self.checked = self.mm.covered_some(self.checked, self.end)
+            except LinuxError:
+                raise LinuxError(self.hole_errno) from None
+        else:
+            self.at = self.mm.change_some(self.at, self.end, self.change)
+
+
+class Emptying(RangeWork):
+    """Empties a crowded range, then makes the call again that found it."""
+
+    def __init__(self, mm: AddressSpace, crowd: Crowded, args: Args, handler: Handler) -> None:
+        super().__init__(mm, crowd.start, crowd.end)
+        self.args: Args = args
+        self.handler: Handler = handler
+        self.checked: int = crowd.start if mm.has_sealed else crowd.end
+
+    def some(self, task: Task) -> None:
+        if self.checked < self.end:
+            self.checked = self.mm.unsealed_some(self.checked, self.end)
+        else:
+            self.at = self.mm.empty_some(task.thread, self.at, self.end)
+
+    def result(self, task: Task) -> int:
+        end_wait(task, self)  # the call may wait by itself
+        return self.handler(task, self.args)

@@ -1,0 +1,309 @@
+"""Storage of the host that hangs keeps the programs that ask for it, and nobody else (kernel/host_wait.py)."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.harness import TIMEOUT_S, cloche_command
+
+SERVER = Path(__file__).parent / "fuse_volume.py"
+
+# Opens files that nobody has opened yet, and makes 10^5 calls: what others do meanwhile.
+OTHERS = r"""
+import os, sys
+def others():
+    found = 0
+    for top in ("/usr/share", "/usr/lib"):
+        for folder, _folders, files in os.walk(top):
+            for name in files[:2]:
+                try:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        file.read(1)
+                    found += 1
+                except OSError:
+                    pass
+            if found > 200:
+                break
+    for _ in range(100000):
+        os.getppid()
+    return found > 100
+def say(*words):
+    print(*words, flush=True)
+def hear():
+    return sys.stdin.readline()
+"""
+
+
+class Guest:
+    """A program in a sandbox that talks over its standard streams."""
+
+    def __init__(self, argv: list[str], *, control: socket.socket | None = None) -> None:
+        env = dict(os.environ, CLOCHE_STRICT="1")
+        fds = [control.fileno()] if control is not None else []
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, pass_fds=fds, text=True
+        )
+
+    def hear(self) -> str:
+        """The next line that it says; an empty one if it says none in time."""
+        assert self.process.stdout is not None
+        timer = threading.Timer(TIMEOUT_S, self.process.kill)
+        timer.start()
+        try:
+            return self.process.stdout.readline().strip()
+        finally:
+            timer.cancel()
+
+    def tell(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(TIMEOUT_S)
+
+
+class Slow:
+    """A sandbox with a volume, on /v, that stops answering when it is told to."""
+
+    def __init__(self, folder: Path, program: str, mode: str) -> None:
+        place = folder / "volume"
+        place.mkdir()
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(TIMEOUT_S)
+        unshare = ["unshare", "-m", "--propagation", "private", sys.executable, str(SERVER), str(place)]
+        command = [*cloche_command("-v", f"{place}:/v:{mode}"), "python3", "-c", OTHERS + program]
+        self.guest = Guest([*unshare, str(theirs.fileno()), *command], control=theirs)
+        theirs.close()
+        assert self.control.recv(64) == b"ready"
+
+    def order(self, words: str) -> None:
+        self.control.send(words.encode())
+        self.expect("ok")
+
+    def expect(self, word: str) -> None:
+        while self.control.recv(64) != word.encode():
+            pass
+
+    def close(self) -> None:
+        self.control.close()
+        self.guest.process.kill()
+        self.guest.process.wait()
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator["Slows"]:
+    if os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse and root")
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    slows = Slows(tmp_path)
+    yield slows
+    slows.close()
+
+
+class Slows:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[Slow] = []
+
+    def start(self, program: str, mode: str = "rw") -> Slow:
+        self.started.append(Slow(self.folder, program, mode))
+        return self.started[-1]
+
+    def close(self) -> None:
+        for each in self.started:
+            each.close()
+
+
+READER = r"""
+say("begun", os.stat("/v/file").st_size)
+hear()
+reader = os.fork()
+if reader == 0:
+    say(open("/v/hold-file").read().strip())
+    os._exit(0)
+hear()
+say("others", others())
+hear()
+say("ended", os.waitpid(reader, 0)[1])
+"""
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw", "cow"])
+@pytest.mark.parametrize("op", ["lookup", "open"])
+def test_a_look_up_that_hangs_keeps_nobody_else(slow: Slows, mode: str, op: str) -> None:
+    made = slow.start(READER, mode)
+    guest = made.guest
+    assert guest.hear() == "begun 15"
+    made.order(f"hold {op}")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    assert guest.hear() == "hold-file's content"
+    guest.tell("go")
+    assert guest.hear() == "ended 0"
+    assert guest.end() == 0
+
+
+def test_a_task_that_waits_can_be_killed(slow: Slows) -> None:
+    made = slow.start(
+        READER.replace(
+            'say("others", others())', 'os.kill(reader, 9); say("killed", os.waitpid(reader, 0)[1])'
+        ).replace('say("ended", os.waitpid(reader, 0)[1])', 'say(open("/v/hold-file").read().strip())')
+    )
+    guest = made.guest
+    guest.hear()
+    made.order("hold lookup")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "killed 9"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "hold-file's content"
+    assert guest.end() == 0
+
+
+RENAMES = r"""
+say("begun", os.stat("/v/file").st_size)
+hear()
+def renamer(old, new):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.rename("/v/" + old, "/v/" + new)
+            word = "renamed"
+        except OSError as error:
+            word = error.strerror
+        open("/tmp/" + str(os.getpid()), "w").write(word)
+        os._exit(0)
+    return pid
+first = renamer("hold-a", "hold-new")
+hear()
+second = renamer("hold-a", "hold-new")
+say("others", others())
+hear()
+for pid in (first, second):
+    os.waitpid(pid, 0)
+say(*sorted(open("/tmp/" + str(pid)).read() for pid in (first, second)))
+say(*sorted(name for name in os.listdir("/v") if name in ("hold-a", "hold-new")))
+say(open("/v/hold-new").read().strip())
+"""
+
+
+def test_two_renames_of_the_same_names(slow: Slows) -> None:
+    made = slow.start(RENAMES)
+    guest = made.guest
+    guest.hear()
+    made.order("hold rename")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "No such file or directory renamed"
+    assert guest.hear() == "hold-new"
+    assert guest.hear() == "hold-a's content"
+    assert guest.end() == 0
+
+
+MAKER = r"""
+say("begun", os.stat("/v/file").st_size)
+hear()
+maker = os.fork()
+if maker == 0:
+    fd = os.open("/v/hold-made", os.O_CREAT | os.O_EXCL | os.O_RDWR)
+    os.write(fd, b"written")
+    os._exit(0)
+hear()
+say("others", others())
+hear()
+say("ended", os.waitpid(maker, 0)[1], open("/v/hold-made").read())
+"""
+
+
+def test_a_file_is_made_once(slow: Slows) -> None:
+    made = slow.start(MAKER)
+    guest = made.guest
+    guest.hear()
+    made.order("hold create")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0 written"
+    assert guest.end() == 0
+
+
+def workers(pid: int) -> list[int]:
+    """Processes of gofers that another gofer has started, among the descendants of `pid`."""
+    found = []
+    stack = [(pid, "")]
+    while stack:
+        here, above = stack.pop()
+        try:
+            name = Path(f"/proc/{here}/comm").read_text().strip()
+            children = Path(f"/proc/{here}/task/{here}/children").read_text().split()
+        except FileNotFoundError:
+            continue
+        if name == above == "cloche-gofer":
+            found.append(here)
+        stack += [(int(each), name) for each in children]
+    return found
+
+
+def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    (folder / "file").write_text("fifteen letters")
+    (folder / "hold-file").write_text("content")
+    command = cloche_command("-v", f"{folder}:/v:rw")
+    guest = Guest(
+        [*command, "python3", "-c", OTHERS + READER.replace("os.fork()", 'os.fork(); say("forked")')]
+    )
+    try:
+        assert guest.hear() == "begun 15"
+        children = workers(guest.process.pid)
+        assert children, "no worker"
+        for each in children:
+            os.kill(each, signal.SIGSTOP)
+        guest.tell("go")
+        assert guest.hear() == guest.hear() == "forked"
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        for each in children:
+            os.kill(each, signal.SIGCONT)
+        assert guest.hear() == "content"
+        guest.tell("go")
+        assert guest.hear() == "ended 0"
+        assert guest.end() == 0
+    finally:
+        guest.process.kill()
+        guest.process.wait()
+
+
+def test_a_sandbox_ends_without_its_storage(slow: Slows) -> None:
+    made = slow.start(READER.replace('say("others", others())', "os._exit(7)"))
+    guest = made.guest
+    guest.hear()
+    made.order("hold lookup")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.end() == 7

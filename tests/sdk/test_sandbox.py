@@ -1,0 +1,262 @@
+"""Sandboxes: making, finding, looking, ending; nothing is left, whatever becomes of whoever made one."""
+
+import asyncio
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import cloche
+from cloche import AsyncSandbox, Sandbox
+from cloche.sdk import InvalidArgument, NotFound, SandboxEnded, SandboxError, StartError, aio, sync
+from tests.cli.harness import alive, descendants, environment, wait_until
+
+
+def everyone(sandbox: Sandbox) -> set[int]:
+    """The processes of a sandbox on the host."""
+    pid = sandbox.get_info().pid
+    return {pid, *descendants(pid)}
+
+
+def test_the_package_is_light() -> None:
+    """The processes of a sandbox import it, too."""
+    script = "import sys, cloche; assert not any(name.startswith('cloche.') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=60)
+
+
+def test_what_it_is(shared: Sandbox) -> None:
+    info = shared.get_info()
+    assert (info.name, info.state, info.metadata) == ("shared", "running", {"for": "tests"})
+    assert info.seconds_left is None and info.command == [] and list(info.ports) == [8000]
+    assert abs(info.created - time.time()) < 600
+    assert shared.is_running() and repr(shared) == "<Sandbox shared>" and shared.sandbox_id == "shared"
+    metrics = shared.get_metrics()
+    assert metrics.memory_limit_bytes is None and metrics.tasks_limit == 4096 and metrics.oom_kills == 0
+
+
+def test_a_port(shared: Sandbox) -> None:
+    server = (
+        "import socket; s = socket.create_server(('', 8000)); print('up', flush=True)\n"
+        "c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+    )
+    with shared.commands.run(["python3", "-c", server], background=True) as handle:
+        assert next(iter(handle)).data == b"up\n"
+        address, _colon, port = shared.get_host(8000).rpartition(":")
+        import socket
+
+        with socket.create_connection((address, int(port)), timeout=60) as connection:
+            assert connection.recv(100) == b"hello"
+    with pytest.raises(InvalidArgument, match=r"ports=\[9000\]"):
+        shared.get_host(9000)
+
+
+def test_connecting_and_listing(shared: Sandbox, root: str) -> None:
+    where = shared._core.root
+    other = Sandbox.connect("shared", root=where)
+    assert other.commands.run("echo hi").stdout == "hi\n"
+    del other  # it was not the maker
+    assert shared.is_running()
+    assert [info.name for info in Sandbox.list(root=where)] == ["shared"]
+    assert [info.name for info in Sandbox.list(root=where, metadata={"for": "tests"})] == ["shared"]
+    assert Sandbox.list(root=where, metadata={"for": "others"}) == []
+    with pytest.raises(NotFound, match="Sandbox.list"):
+        Sandbox.connect("nobody", root=root)
+
+
+def test_pausing(shared: Sandbox) -> None:
+    shared.pause()
+    try:
+        assert shared.get_info().state == "paused"
+        with pytest.raises(SandboxError):
+            shared.pause()
+    finally:
+        shared.resume()
+    assert shared.get_info().state == "running"
+    assert shared.commands.run(["true"]).ok
+
+
+def test_what_it_is_made_of(root: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("host\n")
+    with Sandbox.create(
+        root=root,
+        env={"A": "1 2"},
+        envs={"B": "3"},
+        cwd="/tmp",
+        hostname="box",
+        memory="256m",
+        pids=50,
+        mounts=[f"{tmp_path}:/mnt/cow", sync.Mount(str(tmp_path), "/mnt/ro", "ro")],
+    ) as sandbox:
+        result = sandbox.commands.run('echo "$A-$B"; pwd; uname -n; cat /mnt/*/file; echo x > /mnt/cow/file')
+        assert result.stdout == "1 2-3\n/tmp\nbox\nhost\nhost\n"
+        assert not sandbox.commands.run("echo x > /mnt/ro/file").ok
+        assert (tmp_path / "file").read_text() == "host\n"
+        metrics = sandbox.get_metrics()
+        assert (metrics.memory_limit_bytes, metrics.tasks_limit) == (256 << 20, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"memory": "much"}, "--memory"),
+        ({"user": "1:2:3"}, "user"),
+        ({"mounts": ["/usr"]}, "mounts"),
+        ({"mounts": ["/does/not/exist:/x"]}, "does not exist"),
+        ({"rootfs": "/does/not/exist"}, "--rootfs"),
+        ({"env": {"A=": "1"}}, "env"),
+        ({"timeout": -1}, "--timeout"),
+        ({"options": ["--nonsense"]}, "--nonsense"),
+        ({"options": ["--no-init"]}, "--no-init"),
+        ({"name": "no/name"}, "not a name"),
+    ],
+)
+def test_what_makes_no_sense(root: str, arguments: dict[str, object], text: str) -> None:
+    with pytest.raises((InvalidArgument, StartError), match=text) as caught:
+        Sandbox.create(root=root, **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert Sandbox.list(root=root) == []
+
+
+def test_a_name_that_is_taken(shared: Sandbox) -> None:
+    with pytest.raises(StartError, match="is running"):
+        Sandbox.create(root=shared._core.root, name="shared")
+    assert shared.is_running()
+
+
+def test_killing(root: str) -> None:
+    sandbox = Sandbox.create(root=root)
+    pids = everyone(sandbox)
+    assert len(pids) >= 4
+    assert sandbox.kill() and not sandbox.kill()
+    wait_until(lambda: not alive(pids), "all are gone", 60)
+    assert not sandbox.is_running() and Sandbox.list(root=root) == []
+    with pytest.raises(SandboxEnded, match="make another"):
+        sandbox.commands.run(["true"])
+
+
+def test_time_runs_out(root: str) -> None:
+    sandbox = Sandbox.create(root=root, timeout=1000)
+    left = sandbox.get_info().seconds_left
+    assert left is not None and 900 < left <= 1000
+    sandbox.set_timeout(None)
+    assert sandbox.get_info().seconds_left is None
+    handle = sandbox.commands.run("sleep 1000", background=True)
+    sandbox.set_timeout(0.1)
+    with pytest.raises(SandboxEnded, match="time is over"):
+        handle.wait(60)
+    wait_until(lambda: not sandbox.is_running(), "it has ended", 60)
+    with pytest.raises(InvalidArgument, match="timeout"):
+        sandbox.set_timeout(0)
+
+
+def test_forgotten(root: str) -> None:
+    sandbox = Sandbox.create(root=root)
+    pids = everyone(sandbox)
+    del sandbox
+    wait_until(lambda: not alive(pids), "all are gone", 60)
+
+
+def test_no_child_is_left_to_wait_for(root: str) -> None:
+    with Sandbox.create(root=root):
+        mine = subprocess.run(["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())], capture_output=True)
+        assert b"Z" not in b"".join([line[:1] for line in mine.stdout.splitlines()])
+
+
+MAKER = """
+import os, sys, time
+from cloche import Sandbox
+sandbox = Sandbox.create(root=sys.argv[1])
+sandbox.commands.run("sleep 1000", background=True)
+{more}
+print(sandbox.get_info().pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("more", ["", "if os.fork() == 0: time.sleep(1000)"], ids=["alone", "after a fork"])
+def test_a_maker_that_is_killed(root: str, more: str) -> None:
+    """Nor does a process that was forked from it keep the sandbox."""
+    maker = subprocess.Popen(
+        [sys.executable, "-c", MAKER.format(more=more), root],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert maker.stdout is not None
+    try:
+        pid = int(maker.stdout.readline())
+        pids = {pid, *descendants(pid)}
+        assert len(pids) >= 5
+        maker.kill()
+        wait_until(lambda: not alive(pids), "all are gone", 60)
+    finally:
+        os.killpg(maker.pid, signal.SIGKILL)
+        maker.wait()
+        maker.stdout.close()
+
+
+def test_without_a_leash(root: str) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from cloche import Sandbox
+        sandbox = Sandbox.create(root=sys.argv[1], name="free", leash=False, timeout=1000)
+        sandbox.commands.run("echo kept > /tmp/file", check=True)
+        """
+    )
+    # Its output ends although the sandbox goes on.
+    subprocess.run(
+        [sys.executable, "-c", script, root], check=True, env=environment(), timeout=60, capture_output=True
+    )
+    sandbox = Sandbox.connect("free", root=root)
+    assert sandbox.commands.run("cat /tmp/file").stdout == "kept\n"
+    pids = everyone(sandbox)
+    assert sandbox.kill()
+    wait_until(lambda: not alive(pids), "all are gone", 60)
+
+
+def test_a_part_that_dies(root: str) -> None:
+    sandbox = Sandbox.create(root=root)
+    names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in everyone(sandbox)}
+    handle = sandbox.commands.run("sleep 1000", background=True)
+    os.kill(names["cloche-sentry"], signal.SIGKILL)
+    with pytest.raises(SandboxEnded):
+        handle.wait(60)
+    with pytest.raises(SandboxEnded):
+        sandbox.commands.run(["true"])
+
+
+def test_many_at_once_with_asyncio(root: str) -> None:
+    async def one(number: int) -> str:
+        async with await AsyncSandbox.create(root=root, metadata={"n": str(number)}) as sandbox:
+            return (await sandbox.commands.run(f"echo {number}", check=True)).stdout
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*[one(number) for number in range(4)])
+
+    assert asyncio.run(all_of_them()) == ["0\n", "1\n", "2\n", "3\n"]
+    wait_until(lambda: not Sandbox.list(root=root), "all are gone", 60)
+
+
+def test_both_fronts_are_alike() -> None:
+    for name, one in vars(sync).items():
+        if not inspect.isclass(one) or one.__module__ != sync.__name__:
+            continue
+        other = getattr(aio, f"Async{name}")
+        for method, function in vars(one).items():
+            if method.startswith("_") or isinstance(function, property):
+                continue
+            mine = inspect.signature(getattr(one, method))
+            theirs = inspect.signature(getattr(other, method))
+            assert [*mine.parameters.values()] == [*theirs.parameters.values()], (name, method)
+
+
+def test_there_is_nothing_else() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = cloche.nonsense  # type: ignore[attr-defined]
