@@ -51,8 +51,8 @@ check:
 	.ci/run --no-install
 
 bench:
-	$(PYTHON) -m bench.run --json docs/bench/calls.json --svg docs/bench/calls.svg
-	$(PYTHON) -m bench.workloads --json docs/bench/workloads.json --svg docs/bench/workloads.svg
+	$(PYTHON) -m bench.run --json docs/bench --svg docs/bench/calls.svg
+	$(PYTHON) -m bench.workloads --json docs/bench --svg docs/bench/workloads.svg
 	$(PYTHON) -m bench.waiting --json docs/bench/waiting.json
 
 clean:

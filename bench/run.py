@@ -3,7 +3,8 @@
     python -m bench.run [--rounds N] [--json FILE] [--svg FILE] [ROW ...]
 
 Each round runs every system once, in turn, so that noise meets all alike.  Start-up time and memory of `true`
-come last.
+come last.  The raw figures of the machine stand above the table, and its last column tells how many times as long as
+a cache line's way to another core and back a call takes.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 from bench import chart
+from bench.machine import describe, line_ns, machine, place, raw_figures
 
 TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
@@ -103,7 +105,9 @@ def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="a directory: a file in it for each machine"
+    )
     parser.add_argument(
         "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
     )
@@ -134,34 +138,47 @@ def main() -> int:
         }
         starts = {name: startup(prefix, folder, options.rounds) for name, prefix in found.items() if prefix}
         sizes = {name: memory(prefix, folder) for name, prefix in found.items() if prefix}
-    report(medians, starts, sizes)
+    about, raw = machine(), raw_figures()
+    print(describe(about, raw))
+    report(medians, starts, sizes, line_ns(raw))
     if options.json:
         data = {
             "title": TITLE,
+            "machine": about,
+            "raw_ns": raw,
             "unit": "ns",
             "medians": medians,
             "samples": samples,
             "startup_ms": starts,
             "memory_mib": sizes,
         }
-        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.json).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        options.json = place(options.json, "calls", about)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if options.svg:
         Path(options.svg).parent.mkdir(parents=True, exist_ok=True)
         Path(options.svg).write_text(chart.draw(TITLE, medians), encoding="utf-8")
     return 0
 
 
-def report(medians: dict[str, dict[str, float]], starts: dict[str, float], sizes: dict[str, float]) -> None:
-    """The table."""
+def report(
+    medians: dict[str, dict[str, float]], starts: dict[str, float], sizes: dict[str, float], line: float
+) -> None:
+    """The table.  `line` is what a cache line takes to another core and back (`machine.line_ns`), or 0."""
     others = [name for name in medians if name != "native"]
-    print(f"{'row':24}{'native µs':>10}" + "".join(f"{name + ' µs':>12}{'× native':>10}" for name in others))
+    print(
+        f"{'row':24}{'native µs':>10}"
+        + "".join(f"{name + ' µs':>12}{'× native':>10}" for name in others)
+        + (f"{'cloche × line':>16}" if line else "")
+    )
     for row, native in medians["native"].items():
-        line = f"{row:24}{native / 1000:10.2f}"
+        text = f"{row:24}{native / 1000:10.2f}"
         for name in others:
             value = medians[name].get(row)
-            line += f"{'—':>12}{'':>10}" if value is None else f"{value / 1000:12.2f}{value / native:10.2f}"
-        print(line)
+            text += f"{'—':>12}{'':>10}" if value is None else f"{value / 1000:12.2f}{value / native:10.2f}"
+        if line and "cloche" in medians and row in medians["cloche"]:
+            text += f"{medians['cloche'][row] / line:16.1f}"
+        print(text)
     for name, rows in chart.ratios(medians).items():
         print(f"geometric mean of {name}: {chart.geometric_mean(list(rows.values())):.2f} × native")
     for name, value in starts.items():

@@ -12,7 +12,6 @@ reported with the reason, for the system concerned.  What is measured is the wor
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 
 from bench import chart, data
+from bench.machine import describe, machine, place, raw_figures
 from bench.rows import ROWS, Row
 from bench.run import need_installed, systems
 
@@ -152,21 +152,6 @@ def report(table: dict[str, dict[str, float]]) -> None:
         )
 
 
-def machine() -> dict[str, str]:
-    """What was measured on."""
-    cpu = ""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    return {
-        "cpu": f"{len(os.sched_getaffinity(0))} × {cpu}",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-
-
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -194,6 +179,10 @@ def main() -> int:
     runner = Runner(work, options.timeout, options.option, options.cloche)
     if options.no_runsc:
         runner.systems.pop("runsc", None)
+    about, raw = machine(), raw_figures()
+    print(describe(about, raw))
+    if options.json:
+        options.json = place(options.json, "workloads", about)
     wanted = (options.rows or "").split(",")
     rows = [row for row in ROWS if any(part.strip() in row.name for part in wanted)]
     samples: dict[str, dict[str, list[float]]] = {}
@@ -221,7 +210,7 @@ def main() -> int:
         sys.stdout.flush()
         if options.json:
             contents = {
-                "title": TITLE, "machine": machine(), "medians": medians(samples), "samples": samples,
+                "title": TITLE, "machine": about, "raw_ns": raw, "medians": medians(samples), "samples": samples,
                 "failures": failures, "skipped": skipped,
             }  # fmt: skip
             options.json.parent.mkdir(parents=True, exist_ok=True)
