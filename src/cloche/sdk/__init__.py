@@ -9,7 +9,8 @@
 `sdk.commands`, `sdk.files` and `sdk.code`, over the protocol of a sandbox (`wire.requests`).
 """
 
-from cloche.sdk.aio import AsyncCommandHandle, AsyncSandbox
+from cloche.sdk.aio import AsyncCodeContext, AsyncCommandHandle, AsyncSandbox
+from cloche.sdk.code import CellError, Execution, Logs, Result
 from cloche.sdk.errors import (
     CodeError,
     CommandError,
@@ -31,24 +32,30 @@ from cloche.sdk.results import (
     ProcessInfo,
     SandboxInfo,
 )
-from cloche.sdk.sync import CommandHandle, Sandbox
+from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox
 
 __all__ = [
+    "AsyncCodeContext",
     "AsyncCommandHandle",
     "AsyncSandbox",
+    "CellError",
+    "CodeContext",
     "CodeError",
     "CommandError",
     "CommandHandle",
     "CommandResult",
+    "Execution",
     "FileError",
     "FileInfo",
     "FileNotFound",
     "InvalidArgument",
+    "Logs",
     "Metrics",
     "Mount",
     "NotFound",
     "Output",
     "ProcessInfo",
+    "Result",
     "Sandbox",
     "SandboxEnded",
     "SandboxError",

@@ -364,6 +364,15 @@ class Command:
                 self._close_stdin()
                 raise SandboxError("the command has closed its input") from None
 
+    def give(self, data: bytes) -> None:
+        """Input that is written while output is taken."""
+        self.pending = memoryview(bytes(self.pending) + data)
+
+    def poll(self) -> bool:
+        """Whether it is known that it has ended, without waiting."""
+        self._take_messages()
+        return self.is_over()
+
     def close_stdin(self) -> None:
         """The command finds the end of its input."""
         if self.pending:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from cloche.sdk import commands, files
+from cloche.sdk import code, commands, files
 from cloche.sdk import core as sandboxes
+from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import drive
@@ -325,6 +326,34 @@ class Files:
         return drive(files.download(self._core, source, target, user))
 
 
+class CodeContext:
+    """An interpreter in the sandbox that keeps its state from cell to cell."""
+
+    def __init__(self, context: code.Context) -> None:
+        self._context: code.Context = context
+
+    @property
+    def language(self) -> str:
+        """Which it speaks: python, bash or node."""
+        return self._context.language
+
+    def interrupt(self) -> None:
+        """What runs in it is interrupted, as by Ctrl-C."""
+        self._context.interrupt()
+
+    def close(self) -> None:
+        """It ends."""
+        self._context.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class Sandbox:
     """A sandbox.  Made by `create`, it ends with this object (`with`, `kill`), and with this process."""
 
@@ -334,6 +363,7 @@ class Sandbox:
         self.commands: Commands = Commands(core)
         self.pty: Pty = Pty(core)
         self.files: Files = Files(core)
+        self._contexts: code.Contexts = code.Contexts(core)
 
     @classmethod
     def create(
@@ -388,6 +418,38 @@ class Sandbox:
         """The sandboxes of this user that run and have these metadata."""
         return sandboxes.listing(root, dict(metadata or {}))
 
+    def run_code(
+        self,
+        code_: str,
+        language: str = "python",
+        *,
+        context: CodeContext | None = None,
+        timeout: float | None = code.TIMEOUT_S,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        on_result: Callable[[Result], object] | None = None,
+    ) -> Execution:
+        """Run a cell of code ("python", "bash", "node") in a context that keeps its state: the one of the language,
+        or one of `create_code_context`.
+
+        Exceptions of the code are in `error` of what comes back, values of last expressions and pictures in `results`.
+        After `timeout` seconds the cell is interrupted, and if that does not end it, its context.
+        """
+        chosen = context._context if context is not None else None
+        listener = code.Listener(on_stdout, on_stderr, on_result)
+        return drive(code.run_code(self._contexts, code_, language, chosen, timeout, listener))
+
+    def create_code_context(
+        self,
+        language: str = "python",
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: int | str | None = None,
+    ) -> CodeContext:
+        """A further context, with a state of its own."""
+        return CodeContext(drive(code.start(self._core, language, cwd=cwd, env=env, user=user)))
+
     @property
     def name(self) -> str:
         """What it is called; `cloche exec NAME` and its kin know it, too."""
@@ -400,6 +462,7 @@ class Sandbox:
 
     def kill(self) -> bool:
         """End it at once, with everything inside; whether it ran."""
+        self._contexts.close()
         return drive(self._core.kill())
 
     def set_timeout(self, timeout: float | None) -> None:
