@@ -182,7 +182,7 @@ def test_with_asyncio(shared: Sandbox) -> None:
                 ).text
 
         assert await asyncio.gather(*[one(number) for number in range(3)]) == ["0", "1", "2"]
-        assert sorted(seen) == ["0\n", "1\n", "2\n"]
+        assert sorted("".join(seen)) == sorted("0\n1\n2\n")
 
     asyncio.run(main())
 

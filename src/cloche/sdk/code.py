@@ -4,6 +4,7 @@ The driver (`sdk/drivers/`, a program in the context's own language) reads cells
 line, then as many bytes.  What a cell prints comes on the standard streams as it is; in between come marks:
 
     0x1E TOKEN ":result:" LENGTH "\\n" JSON      on standard output: {"is_main", "formats": {MIME type: text}}
+    0x1E TOKEN ":ready:0\\n"                    on standard output: it can be interrupted from now on
     0x1E TOKEN ":end:" LENGTH "\\n" JSON         on both, at the end of a cell: {"error"}; bash: its status
 
 The token keeps what a program happens to print from being taken for one.  A program that wants to can lie, but only
@@ -24,12 +25,13 @@ from cloche.sdk import commands
 from cloche.sdk.commands import MAX_OUTPUT, STDERR, STDOUT, Command, Sink
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of
-from cloche.sdk.errors import CodeError, InvalidArgument
+from cloche.sdk.errors import CodeError, InvalidArgument, SandboxTimeout
+from cloche.sdk.link import PATIENCE_S
 from cloche.wire import requests
 
 TIMEOUT_S: Final = 60.0
 _PROGRAMS: Final = {
-    "python": (["python3", "-u", "-c"], "driver.py"),
+    "python": (["python3", "-c"], "driver.py"),
     "bash": (["bash", "--norc", "-c"], "driver.sh"),
     "node": (["node", "-e"], "driver.js"),
 }
@@ -256,6 +258,26 @@ class Context:
         """Whether it can run cells."""
         return not self.command.poll()
 
+    def await_ready(self) -> Steps[None]:
+        """Until it can be interrupted without harm.  Raises CodeError, SandboxError."""
+        deadline_s = deadline_of(PATIENCE_S)
+        told: list[bytes] = []
+        while True:
+            found = yield from self.command.next_output(deadline_s)
+            if found is None:
+                result = self.command.finish()
+                error = result.error or b"".join(told).decode(errors="replace").strip()[-500:]
+                raise CodeError(f"no {self.language} in the sandbox: {error}; use a rootfs that has it")
+            if not found:
+                raise SandboxTimeout(
+                    f"{self.language} did not start in {PATIENCE_S:g} s; kill() ends the sandbox"
+                )
+            for piece in found:
+                for kind, payload in self.scanners[piece.stream].feed(piece.data):
+                    if kind == "ready":
+                        return
+                    told.append(payload)
+
     def interrupt(self) -> None:
         """What runs is interrupted as by Ctrl-C."""
         self.command.send_signal(signal.SIGINT, requests.FOREGROUND)
@@ -359,11 +381,13 @@ def start(
     extra = ["cloche", token] if name == "bash" else [token]
     request = commands.make_request([*words, text, *extra], cwd=cwd, env=env, envs=None, user=user)
     command = yield from commands.start(core, request, stdin=True)
-    if command.exit_code is not None and command.error:
-        error = command.error
-        command.close()
-        raise CodeError(f"no {name} in the sandbox: {error}; use a rootfs that has it")
-    return Context(core, name, command, token)
+    context = Context(core, name, command, token)
+    try:
+        yield from context.await_ready()
+    except BaseException:
+        context.close()
+        raise
+    return context
 
 
 class Contexts:

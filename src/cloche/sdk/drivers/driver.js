@@ -84,6 +84,7 @@ const run = async (code) => {
   put(1, result("end", JSON.stringify(fields)));
 };
 
+put(1, result("ready", ""));
 (async () => {
   let buffer = Buffer.alloc(0);
   for await (const chunk of process.stdin) {

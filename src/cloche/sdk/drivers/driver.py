@@ -11,6 +11,7 @@ import ast
 import base64
 import builtins
 import inspect
+import io
 import json
 import linecache
 import os
@@ -102,8 +103,6 @@ def show_figures() -> None:
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
-    import io
-
     for number in pyplot.get_fignums():
         figure = pyplot.figure(number)
         file = io.BytesIO()
@@ -196,10 +195,14 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     os.environ.setdefault("MPLBACKEND", "Agg")
     sys.argv[:] = [""]
     sys.path[:] = ["", *[path for path in sys.path if path]]
     cells = Cells()
+    put(OUT, "ready", b"")
     with os.fdopen(IN, "rb") as cells_in:
         for line in cells_in:
             text = cells_in.read(int(line)).decode("utf-8", "replace")

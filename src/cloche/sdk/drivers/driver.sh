@@ -4,6 +4,7 @@ shift
 exec {__cloche_in}<&0 {__cloche_out}>&1 {__cloche_err}>&2 </dev/null
 __cloche_run() { eval "$__cloche_code"; }
 trap 'return 130 2>/dev/null' INT
+printf '\036%s:ready:0\n' "$__cloche_token" >&"$__cloche_out"
 while IFS= read -r -u "$__cloche_in" __cloche_length; do
     LC_ALL=C IFS= read -r -N "$__cloche_length" -u "$__cloche_in" __cloche_code
     __cloche_run
