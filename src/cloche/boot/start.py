@@ -124,7 +124,7 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
     container.main = group
     if container.init is not None:
         group.parent = container.init
-        container.init.children.append(group)
+        container.init.children[group] = None
     else:
         container.init = group
     if container.console is not None:

@@ -80,6 +80,7 @@ _NAMESPACES: Final = [
 _ID_MAPS: Final = frozenset({b"uid_map", b"gid_map", b"projid_map", b"setgroups"})
 _MEM_STEP: Final = 1 << 20
 _MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
+_MANY_ENTRIES: Final = 512  # of a directory at once: more than a usual buffer takes
 _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
 _FDINFO_INO: Final = 0x200000
 _LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
@@ -592,7 +593,7 @@ class FdDir(TaskDir):
 
     def refresh(self, ctx: Context) -> None:
         super().refresh(ctx)
-        self.size = 0 if self.task.is_exited else len(self.task.files.descriptors())
+        self.size = 0 if self.task.is_exited else self.task.files.count_open()
 
     def permission(self, ctx: Context, mask: int) -> bool:
         self.refresh(ctx)
@@ -619,8 +620,7 @@ class FdDir(TaskDir):
             raise LinuxError(ENOENT)
         return [
             DirEntry(fd + 2, b"%d" % fd, self.base_ino + _FD_INO + fd, dtype(S_IFLNK))
-            for fd in self.task.files.descriptors()
-            if fd + 2 >= start
+            for fd in self.task.files.descriptors_from(start - 2, _MANY_ENTRIES)
         ]
 
 
@@ -676,8 +676,7 @@ class FdInfoDir(TaskDir):
             raise LinuxError(ENOENT)
         return [
             DirEntry(fd + 2, b"%d" % fd, self.base_ino + _FDINFO_INO + fd, dtype(S_IFREG))
-            for fd in self.task.files.descriptors()
-            if fd + 2 >= start
+            for fd in self.task.files.descriptors_from(start - 2, _MANY_ENTRIES)
         ]
 
 

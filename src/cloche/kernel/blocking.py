@@ -75,10 +75,11 @@ class TaskWaiter(Waiter):
     """Puts its task on the kernel's ready list when a queue wakes."""
 
     def __init__(self, task: "TaskBase") -> None:
-        self.task: TaskBase = task
+        self.task: TaskBase | None = task  # None once it has exited: they would keep each other
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
-        return self.task.make_ready()
+        task = self.task
+        return task is not None and task.make_ready()
 
 
 class TaskBase(Context):

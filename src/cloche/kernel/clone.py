@@ -325,6 +325,7 @@ class Birth:
         task, kernel, args, flags = self.task, self.task.kernel, self.args, self.args.flags
         child, tid, thread = self.child, self.tid, self.thread
         assert child is not None
+        self.unwind.forget()
         group = child.group
         if flags & CLONE_SYSVSEM:
             if task.undo_list is None:
@@ -500,11 +501,11 @@ def _link_group(group: ThreadGroup) -> None:
     if group.pid_ns is not None and group.own_tgid == 1:
         group.pid_ns.init_pid = group.tgid
     if group.parent is not None:
-        group.parent.children.append(group)
+        group.parent.children[group] = None
     if group.rlimits[RLIMIT_CPU] != (-1, -1):
         rlimit_cpu_changed(group)
     if group.pgrp is not None:
-        group.pgrp.members.append(group)
+        group.pgrp.members[group] = None
 
 
 def _cleared(handlers: SignalHandlers) -> SignalHandlers:

@@ -110,7 +110,7 @@ def new_leader(
     kernel.add_task(task)
     session = Session(pid)
     pgrp = ProcessGroup(pid, session)
-    pgrp.members.append(group)
+    pgrp.members[group] = None
     session.groups.append(pgrp)
     group.pgrp = pgrp
     kernel.sessions[pid] = session

@@ -10,6 +10,7 @@ from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, 
 from cloche.kernel.accounting import group_usage, space_usage
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
+from cloche.kernel.chores import Chore
 from cloche.kernel.closing import close_taken
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
@@ -20,6 +21,7 @@ from cloche.kernel.task import ENDED, EXITED, Container, Kernel, LateUsage, Task
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
+_FEW: Final = 16  # processes that are ended at once
 ECHILD_IGNORED: Final = 1  # SIG_IGN
 
 
@@ -146,8 +148,10 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
         task.mount_ns = container.root.mount_ns
     replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
     task.is_exited = True
+    task.waiter.task = None
     task.group.dead_usage.waits += task.waits
-    kernel.dead_tasks += 1
+    if task is not task.group.leader:
+        task.leave()
     task.state = EXITED
     drop_files(task, task.files)
     if task in task.group.tasks:
@@ -238,21 +242,30 @@ def group_dead(group: ThreadGroup) -> None:
     if group.is_zombie or group.is_reaped:
         return
     kernel = group.kernel
-    if group.is_namespace_init():
-        end_pid_namespace(group)
+    if group.is_namespace_init() and not group.has_ended_namespace:
+        group.has_ended_namespace = True
+        members = _close_namespace(group)
+        if len(members) > _FEW:
+            group.is_exiting = True  # it is there, and dying, as long as they are
+            kernel.chores.append(KillAll(members, group))
+            return
+        for inside in members:
+            _kill(inside)
+        _reap_members(group)
     group.is_zombie = True
     group.container.task_count += 1
     group.allow_text_writes()
     for hook in kernel.hooks.at_group_exit.values():
         hook(group)
     reaper = find_reaper(group)
-    for child in list(group.children):
-        group.children.remove(child)
+    children = list(group.children)
+    group.children.clear()
+    for child in children:
         child.parent = reaper
         for member in child.tasks:
             withdraw(member)
         if reaper is not None:
-            reaper.children.append(child)
+            reaper.children[child] = None
             if child.is_zombie:
                 notify_parent(child)
     group.exit_wait.wake()
@@ -270,10 +283,48 @@ def end_container(container: Container, status: int) -> None:
     ended = kernel.hooks.container_ended
     if ended is not None:
         ended(container)
-    for group in list(kernel.groups.values()):
-        if group.container is container and group.has_guest_code and not group.is_zombie:
-            group.must_die = True
-            do_group_exit(group, SIGKILL)
+    rest = [
+        group
+        for group in kernel.groups.values()
+        if group.container is container and group.has_guest_code and not group.is_zombie
+    ]
+    if len(rest) > _FEW:
+        kernel.chores.append(KillAll(rest, None))
+        return
+    for group in rest:
+        _kill(group)
+
+
+def _kill(group: ThreadGroup) -> None:
+    """End a process whatever it does."""
+    if not group.is_zombie and not group.is_reaped:
+        group.must_die = True
+        do_group_exit(group, SIGKILL)
+
+
+class KillAll(Chore):
+    """The end of many processes, and then of the init of their pid namespace, which has to go last."""
+
+    def __init__(self, groups: list[ThreadGroup], init: ThreadGroup | None) -> None:
+        self.groups: list[ThreadGroup] = groups
+        self.init: ThreadGroup | None = init
+        self.late: list[ThreadGroup] = []  # inits themselves, that wait for their own
+
+    def step(self) -> bool:
+        for _ in range(min(_FEW, len(self.groups))):
+            group = self.groups.pop()
+            _kill(group)
+            if not group.is_zombie and not group.is_reaped:
+                self.late.append(group)
+        if self.groups:
+            return True
+        self.groups, self.late = self.late, []
+        if self.groups:
+            return True
+        if self.init is not None:
+            _reap_members(self.init)
+            group_dead(self.init)
+        return False
 
 
 def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
@@ -291,18 +342,21 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
     return group.container.init
 
 
-def end_pid_namespace(init: ThreadGroup) -> None:
-    """The init of a pid namespace dies, and with it every process there; they are nobody's zombies
-    (zap_pid_ns_processes).
-    """
+def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
+    """The init of a pid namespace dies, and with it every process there, which these are (zap_pid_ns_processes)."""
     kernel, ns = init.kernel, init.pid_ns
     assert ns is not None
     ns.is_closed = True
-    for pid in list(ns.from_kernel):
+    found: list[ThreadGroup] = []
+    for pid in ns.from_kernel:
         group = kernel.groups.get(pid)
         if group is not None and group is not init and not group.is_zombie:
-            group.must_die = True
-            do_group_exit(group, SIGKILL)
+            found.append(group)
+    return found
+
+
+def _reap_members(init: ThreadGroup) -> None:
+    """They are nobody's zombies."""
     for child in list(init.children):
         if child.is_zombie:
             reap(child)
@@ -339,13 +393,13 @@ def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
     group.pid_ns = None
     if group.leader is not None:
         _leave_namespaces(group.leader)
+        group.leader.leave()
     if group.is_zombie:
         group.is_zombie = False
         group.container.task_count -= 1
     parent = group.parent
     if parent is not None:
-        if group in parent.children:
-            parent.children.remove(group)
+        parent.children.pop(group, None)
         if is_waited_for:
             user_ns, system_ns = group_times(group)
             parent.children_user_ns += user_ns + group.children_user_ns
@@ -353,6 +407,7 @@ def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
             parent.children_usage.add(group_usage(group))
             parent.children_usage.add(group.children_usage)
             parent.dead_io.add(group.dead_io)
+    group.leader = None
     leave_process_group(group)
     if kernel.groups.get(group.tgid) is group:
         del kernel.groups[group.tgid]
@@ -378,8 +433,7 @@ def leave_process_group(group: ThreadGroup) -> None:
         return
     kernel = group.kernel
     group.pgrp = None
-    if group in pgrp.members:
-        pgrp.members.remove(group)
+    pgrp.members.pop(group, None)
     if not pgrp.members:
         kernel.process_groups.pop(pgrp.pgid, None)
         kernel.release_pid(pgrp.pgid)

@@ -95,6 +95,20 @@ class FdTable:
             watches.descriptor_closed(file, self)
         return close_description(ctx, file)
 
+    def count_open(self) -> int:
+        """How many there are."""
+        return len(self.files) - self.files.count(None)
+
+    def descriptors_from(self, start: int, most: int) -> list[int]:
+        """The first open descriptors from `start` on, in order."""
+        found: list[int] = []
+        for fd in range(max(start, 0), len(self.files)):
+            if self.files[fd] is not None:
+                found.append(fd)
+                if len(found) >= most:
+                    break
+        return found
+
     def descriptors(self) -> list[int]:
         """Open descriptors in order."""
         return [fd for fd in range(len(self.files)) if self.files[fd] is not None]

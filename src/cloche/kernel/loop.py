@@ -52,11 +52,14 @@ from cloche.platform.interface import (
     Event,
 )
 
-# A dead task is a cycle of a few dozen objects; what boot made is frozen, so a collection looks at little else.
-COLLECT_AFTER: Final = 256
-# Most of the dead are young.  A full collection looks at all that lives, 0.3 ms for each task: so it is rare.
+# A collection of cycles looks at all that lives, 0.05 ms for each task, and nobody is served meanwhile.  So the dead
+# are no cycles: what they refer to is let go.  It is only made when dead tasks stay nevertheless, or now and then
+# while there is little to look at.
+COLLECT_AFTER: Final = 256  # dead tasks more than at the last one
 OLDER_AFTER: Final = 4  # collections
 FULL_AFTER: Final = 16
+LOOK_AFTER: Final = 16384  # deaths
+FEW_TASKS: Final = 128
 # Timers without end, or tasks that wake each other, must leave the other guests their part of the time.
 MAX_TURNS: Final = 4
 MAX_DUE: Final = 64
@@ -87,19 +90,22 @@ def run(kernel: Kernel) -> None:
     grace = 0  # events to look for before timers and woken tasks have their next turn
     slice_grace = 0  # ... before the next slice
     collections = 0
+    collect_at = COLLECT_AFTER
     while not kernel.is_over:
         if kernel.ready and not grace:
             run_ready(kernel)
             ready_turns += 1
             if ready_turns < MAX_TURNS:
                 continue
-        if kernel.dead_tasks >= COLLECT_AFTER:
-            kernel.dead_tasks = 0
-            collections += 1
-            if collections % FULL_AFTER == 0:
-                gc.collect()
-            else:
-                gc.collect(1 if collections % OLDER_AFTER == 0 else 0)
+        if kernel.dead_tasks >= collect_at or kernel.deaths >= LOOK_AFTER:
+            if kernel.dead_tasks >= collect_at or len(kernel.tasks) < FEW_TASKS:
+                collections += 1
+                if collections % FULL_AFTER == 0 or kernel.deaths >= LOOK_AFTER:
+                    gc.collect()
+                else:
+                    gc.collect(1 if collections % OLDER_AFTER == 0 else 0)
+                collect_at = kernel.dead_tasks + COLLECT_AFTER
+            kernel.deaths = 0
         has_slices = False
         if kernel.sliced or kernel.chores:
             if slice_grace <= 0 and not grace:
@@ -654,7 +660,7 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         replace_filters(child, None)
     elif child.group.parent is not None:
         child.group.exit_signal = 0
-        child.group.parent.children.remove(child.group)
+        child.group.parent.children.pop(child.group, None)
         child.group.parent = None
         do_group_exit(child.group, 9)
 

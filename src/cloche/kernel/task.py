@@ -289,7 +289,7 @@ class ProcessGroup:
     def __init__(self, pgid: int, session: Session) -> None:
         self.pgid: int = pgid
         self.session: Session = session
-        self.members: list[ThreadGroup] = []
+        self.members: dict[ThreadGroup, None] = {}
 
 
 class ThreadGroup:
@@ -304,7 +304,7 @@ class ThreadGroup:
         self.tasks: list[Task] = []  # living threads, the leader first while it lives
         self.leader: Task | None = None  # kept after its exit, until the group is reaped
         self.parent: ThreadGroup | None = None
-        self.children: list[ThreadGroup] = []
+        self.children: dict[ThreadGroup, None] = {}  # in the order of their births
         self.pgrp: ProcessGroup | None = None
         self.handlers: SignalHandlers = handlers
         self.pending: PendingSignals = PendingSignals()
@@ -352,6 +352,7 @@ class ThreadGroup:
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
         self.exec_queue: WaitQueue | None = None  # woken when that wait is over
+        self.has_ended_namespace: bool = False  # as its init
         self.must_die: bool = False  # no tracer may hold up its end
         self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
@@ -432,6 +433,7 @@ class Task(TaskBase, TimerOwner):
         self.robust_list: int = 0
         self.restart: object | None = None  # Blocked to resume by restart_syscall
         self.is_exited: bool = False
+        self.is_left: bool = False  # counted in `Kernel.dead_tasks`
         self.exit_code: int = 0
         self.vfork_parent: Task | None = None  # whose host thread this task runs on
         self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
@@ -506,6 +508,17 @@ class Task(TaskBase, TimerOwner):
         self.is_ready_queued = True
         self.kernel.ready.append(self)
         return True
+
+    def leave(self) -> None:
+        """It is dead, and nobody waits for it any more: its memory shall become free."""
+        if not self.is_left:
+            self.is_left = True
+            self.kernel.dead_tasks += 1
+            self.kernel.deaths += 1
+
+    def __del__(self) -> None:
+        if self.is_left:
+            self.kernel.dead_tasks -= 1
 
     def queue_slice(self) -> None:
         if not self.is_ready_queued:
@@ -775,7 +788,8 @@ class Kernel(TimerOwner):
         self.total_syscalls: int = 0
         self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
         self.overdue_kills: int = 0
-        self.dead_tasks: int = 0  # since the last collection of cycles
+        self.dead_tasks: int = 0  # that the kernel has left, and something still refers to
+        self.deaths: int = 0  # since the last collection of cycles
         self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
         self.hwcap2: int = 0
         self.min_sigstack_bytes: int = 2048

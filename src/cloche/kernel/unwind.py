@@ -17,6 +17,10 @@ class Unwind:
         """`step` takes back what has just been made; it does not fail."""
         self._steps.append(step)
 
+    def forget(self) -> None:
+        """It is finished: nothing is taken back any more."""
+        self._steps.clear()
+
     def undo(self) -> None:
         """Take everything back, the newest first."""
         while self._steps:

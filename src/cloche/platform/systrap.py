@@ -103,7 +103,7 @@ class SystrapProcess(HostProcess):
     def ident(self) -> int:
         return self._ident
 
-    def set_main(self, thread: "SystrapThread") -> None:
+    def set_main(self, thread: "SystrapThread | None") -> None:
         """Called once at creation."""
         self._main = thread
 
@@ -718,6 +718,7 @@ class Systrap(Platform):
             return
         if _native.discard_process(process.handle):
             process.is_dead = True
+            process.set_main(None)  # they would keep each other
             if process in self._unordered:
                 self._unordered.remove(process)  # it has ended before its turn to be born came
             self._processes.pop(process.ident(), None)

@@ -124,7 +124,7 @@ def join_process_group(group: ThreadGroup, pgrp: ProcessGroup) -> None:
 
     if group.pgrp is pgrp:
         return
-    pgrp.members.append(group)
+    pgrp.members[group] = None
     leave_process_group(group)
     group.pgrp = pgrp
 

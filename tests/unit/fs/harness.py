@@ -55,7 +55,7 @@ class Guest:
             session = Session(pid)
             pgrp = ProcessGroup(pid, session)
             session.groups.append(pgrp)
-            pgrp.members.append(group)
+            pgrp.members[group] = None
             group.pgrp = pgrp
             self.kernel.sessions[pid] = session
             self.kernel.process_groups[pid] = pgrp
@@ -84,9 +84,9 @@ class Guest:
         """Move a process into a process group of another session."""
         old = task.group.pgrp
         assert old is not None
-        old.members.remove(task.group)
+        del old.members[task.group]
         task.group.pgrp = pgrp
-        pgrp.members.append(task.group)
+        pgrp.members[task.group] = None
 
     def new_group(self, task: Task, pgid: int) -> ProcessGroup:
         """A new process group in the session of `task`, with `task` in it."""

@@ -45,7 +45,7 @@ class ProcGuest(Guest):
         task = self.add_task(pid)
         self.enter(self.task.fs.root, task)
         task.group.parent = self.task.group
-        self.task.group.children.append(task.group)
+        self.task.group.children[task.group] = None
         return task
 
     def fill_memory(self, task: Task | None = None) -> None:

@@ -65,7 +65,7 @@ class Nursery(World):
         self.host.threads.append(thread)
         session = Session(self.task.tid)
         pgrp = ProcessGroup(self.task.tid, session)
-        pgrp.members.append(self.task.group)
+        pgrp.members[self.task.group] = None
         session.groups.append(pgrp)
         self.task.group.pgrp = pgrp
         self.kernel.sessions[self.task.tid] = session
@@ -212,6 +212,25 @@ def test_a_child_that_ends_leaves_nothing(way: str) -> None:
     ):  # the wait, and cycles of the dead
         before.pop(each), after.pop(each)
     assert after == before
+
+
+def test_the_dead_need_no_collection_of_cycles() -> None:
+    """One looks at all that lives, and takes the longer the more that is."""
+    world = Nursery()
+    gc.collect()
+    gc.disable()
+    try:
+        for way in ("fork", "thread", "fork that shares"):
+            do_clone(world.task, clone_args(WAYS[way]))
+            child = next(task for task in world.kernel.tasks.values() if task is not world.task)
+            end(world, child)
+            world.kernel.by_thread.pop(child.thread.ident(), None)
+            world.task.ordered_child = None
+            del child
+            assert world.kernel.dead_tasks == 0, way
+        assert world.kernel.deaths == 3
+    finally:
+        gc.enable()
 
 
 def test_there_is_no_child_without_a_place_for_its_pidfd() -> None:

@@ -43,7 +43,7 @@ class World(Guest):
         """A child process in its parent's process group."""
         task = self.add_task(pid)
         task.group.parent = parent.group
-        parent.group.children.append(task.group)
+        parent.group.children[task.group] = None
         pgrp = parent.group.pgrp
         assert pgrp is not None
         self.join(task, pgrp)
