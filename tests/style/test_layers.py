@@ -37,8 +37,22 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "runtime": ["abi", "wire", "platform.hostsys"],
     # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
+    "integrations": ["sdk"],  # each beside one package of others
     # The commands are thin: they start the servers and print what the parts know.
-    "cli": [*SENTRY, "fs", "net", "syscalls", "boot", "wire", "gofer", "analyst", "egress", "runtime", "sdk"],
+    "cli": [
+        *SENTRY,
+        "fs",
+        "net",
+        "syscalls",
+        "boot",
+        "wire",
+        "gofer",
+        "analyst",
+        "egress",
+        "runtime",
+        "sdk",
+        "integrations",
+    ],
 }
 
 # Single modules that may import more, because they run in no server: the keeper forks the gofer, the

@@ -97,6 +97,9 @@ def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
     parser = _Parser(prog="cloche", allow_abbrev=False, add_help=False)
     run.add_arguments(parser)
     options = parser.parse_args([*[os.fsdecode(word) for word in words], "--", "-"])
+    options.volume = [_absolute(each) for each in options.volume]
+    options.env_file = [os.path.abspath(each) for each in options.env_file]
+    options.rootfs = os.path.abspath(options.rootfs) if options.rootfs else options.rootfs
     os.chdir("/")  # where the program stands is nobody's business inside
     spec, _warning = run.make_spec(options)
     spec.argv = []
@@ -107,6 +110,12 @@ def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
         spec.cwd = spec.env.get(b"HOME", b"/")
     spec.has_terminal = spec.is_interactive = spec.is_attached = False
     return spec
+
+
+def _absolute(volume: str) -> str:
+    """A volume of the directory in which the program stands."""
+    source, colon, rest = volume.partition(":")
+    return f"{os.path.abspath(source)}{colon}{rest}" if source and colon else volume
 
 
 class _Parser(argparse.ArgumentParser):

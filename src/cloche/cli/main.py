@@ -27,6 +27,7 @@ _VERBS: Final = {
     "wait": "wait for the end of a sandbox",
     "stop": "end sandboxes, politely at first",
     "rm": "forget sandboxes that have ended",
+    "mcp": "serve a sandbox to agents as tools (Model Context Protocol)",
     "doctor": "check this host and say what is in force",
     "syscalls": "list the system calls and how far they are implemented",
 }

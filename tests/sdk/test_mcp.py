@@ -1,0 +1,127 @@
+"""`cloche mcp`, driven by a client of the official SDK."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloche import Sandbox
+from tests.cli.harness import environment, run_words, wait_until
+
+pytest.importorskip("mcp.server.mcpserver", reason="the package mcp (2.0 or later) is not installed")
+
+
+@asynccontextmanager
+async def client(root: str, *options: str, cwd: Path | None = None) -> AsyncIterator[Any]:
+    from mcp import Client, StdioServerParameters
+
+    words = ["-m", "cloche.cli.main", "--root", root, "mcp", *options]
+    server = StdioServerParameters(command=sys.executable, args=words, env=environment(), cwd=cwd)
+    async with Client(server, read_timeout_seconds=100) as connected:
+        yield connected
+
+
+def text_of(result: Any) -> str:
+    return "\n".join([part.text for part in result.content if part.type == "text"])
+
+
+def test_tools(root: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("host\n")
+
+    async def main() -> None:
+        async with client(root, "--memory", "512m", "-v", ".:/mnt:ro", cwd=tmp_path) as server:
+            call = server.call_tool
+            names = {tool.name for tool in (await server.list_tools()).tools}
+            assert names == {
+                *("run_command", "run_code", "read_file", "write_file", "list_files"),
+                *("start_job", "job_output", "stop_job", "reset"),
+            }
+            seen: list[float] = []
+
+            async def progress(count: float, _total: float | None, _message: str | None) -> None:
+                seen.append(count)
+
+            result = await call(
+                "run_command", {"command": "cat /mnt/file; exit 3"}, progress_callback=progress
+            )
+            assert result.structured_content == {"exit_code": 3, "stdout": "host\n", "stderr": ""}
+            assert seen == [5]
+            late = await call("run_command", {"command": "echo a; sleep 1000", "timeout": 1})
+            assert late.structured_content["timed_out"] is True
+            await call("run_code", {"code": "x = 20"})
+            shown = await call("run_code", {"code": "print('hi'); x * 2"})
+            assert text_of(shown).split() == ["hi", "40"]
+            broken = await call("run_code", {"code": "1/0"})
+            assert "ZeroDivisionError" in text_of(broken) and not broken.is_error
+            await call("write_file", {"path": "/work/a/b", "content": "é" * 10})
+            assert text_of(await call("read_file", {"path": "/work/a/b", "offset": 8})) == "éé"
+            assert "/work/a/b" in text_of(await call("list_files", {"path": "/work", "depth": 2}))
+            found = await server.read_resource("sandbox://work/a/b")
+            assert found.contents[0].text == "é" * 10
+            refused = await call("read_file", {"path": "/no"})
+            assert refused.is_error and "No such file" in text_of(refused)
+            long = await call("run_command", {"command": "head -c 1000000 /dev/zero | tr '\\0' x"})
+            assert len(text_of(long)) < 100_000 and "left out" in text_of(long)
+
+            await call("reset", {})
+            assert (await call("read_file", {"path": "/work/a/b"})).is_error
+
+    asyncio.run(main())
+    wait_until(lambda: not Sandbox.list(root=root), "the sandbox has ended with the server", 60)
+
+
+def test_jobs(root: str) -> None:
+    async def main() -> None:
+        async with client(root) as server:
+            call = server.call_tool
+            job = (await call("start_job", {"command": "echo up; read x; sleep 1000"})).structured_content[
+                "job"
+            ]
+            first = await call("job_output", {"job": job, "wait_seconds": 60})
+            assert first.structured_content["output"] == "up\n"
+            ended = await call("job_output", {"job": job, "wait_seconds": 0})
+            assert ended.structured_content["output"] == ""
+            stopped = (await call("stop_job", {"job": job})).structured_content
+            assert not stopped["is_running"] and stopped["exit_code"] == 137
+            assert "there is no job" in text_of(await call("stop_job", {"job": job}))
+
+    asyncio.run(main())
+
+
+def test_a_call_that_is_cancelled(root: str) -> None:
+    async def main() -> None:
+        async with client(root) as server:
+            await server.call_tool("run_command", {"command": "true"})
+            call = asyncio.create_task(
+                server.call_tool("run_command", {"command": "exec sleep 1000", "timeout": 1000})
+            )
+            [info] = Sandbox.list(root=root)
+            sandbox = Sandbox.connect(info.name, root=root)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: any(process.args[0] == "sleep" for process in sandbox.commands.list()),
+                "it runs",
+                60,
+            )
+            call.cancel()
+            await asyncio.to_thread(
+                wait_until,
+                lambda: not any(process.args[0] == "sleep" for process in sandbox.commands.list()),
+                "it is gone",
+                60,
+            )
+            assert not (await server.call_tool("run_command", {"command": "true"})).is_error
+
+    asyncio.run(main())
+
+
+def test_options_that_there_are_not(root: str) -> None:
+    for words in (["--nonsense"], ["--", "true"]):
+        outcome = run_words([sys.executable, "-m", "cloche.cli.main", "--root", root, "mcp", *words])
+        assert (
+            outcome.status == 125 and outcome.err.count("\n") == 1 and outcome.err.startswith("cloche mcp: ")
+        )
