@@ -12,6 +12,7 @@ from cloche.abi.capability import CAP_NET_ADMIN, CAP_NET_BROADCAST
 from cloche.abi.errno import (
     EADDRINUSE,
     EAGAIN,
+    EBUSY,
     ECONNREFUSED,
     EFAULT,
     EINVAL,
@@ -57,13 +58,14 @@ from cloche.abi.socket import (
     SOL_SOCKET,
 )
 from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
+from cloche.kernel.chores import Chore
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
 from cloche.net.copying import copy_whole
 from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
-from cloche.net.nlmsg import HEADER, Reply, attribute, message
+from cloche.net.nlmsg import HEADER, Dump, Reply, attribute, message
 from cloche.net.socket import (
     IN_EVENTS,
     IN_WAKE,
@@ -134,6 +136,10 @@ class NetlinkSocket(SocketFile):
         self.dest_pid: int = 0
         self.dest_groups: int = 0
         self.inbox: deque[NetlinkMessage] = deque()
+        self.kernel: Kernel = kernel
+        self.dump: Dump | None = None  # under way
+        self.dump_seq: int = 0
+        self.is_searching: bool = False  # a chore is about it
         self.queued: int = 0
         self.options: dict[int, int] = {}
 
@@ -274,6 +280,15 @@ class NetlinkSocket(SocketFile):
                 errno = self._answer(ctx, reply, kind, flags, request[NLMSG_HDRLEN:])
             except LinuxError as error:
                 errno = error.errno
+            if errno == 0 and reply.rest is not None:
+                if self.dump is not None:
+                    errno = EBUSY
+                else:
+                    self.dump, self.dump_seq = reply.rest, seq
+                    self.go_on()
+                    if flags & NLM_F_ACK:
+                        self._acknowledge(request, 0)
+                    continue
             is_dump = flags & NLM_F_DUMP == NLM_F_DUMP and errno == 0 and reply.is_dump
             if errno == 0:
                 for part in reply.datagrams(is_dump=is_dump):
@@ -286,6 +301,24 @@ class NetlinkSocket(SocketFile):
             for group, notice_kind, body in reply.notices:
                 notice = message(notice_kind, 0, 0, 0, body)
                 self._broadcast(notice, 1 << group - 1, Ucred(0, 0, 0), is_kernel=True)
+
+    def go_on(self) -> bool:
+        """Make the next part of a dump, if the reader has taken all that there is; whether it shall be called again."""
+        dump = self.dump
+        if dump is None or self.inbox or self.is_released:
+            return False
+        reply = Reply(self.pid, self.dump_seq)
+        has_more = dump.more(reply)
+        for part in reply.datagrams(is_dump=True):
+            self.deliver(NetlinkMessage(part, 0, 0, None))
+        if not has_more:
+            self.dump = None
+            done = message(NLMSG_DONE, NLM_F_MULTI, self.dump_seq, self.pid, _I32.pack(0))
+            self.deliver(NetlinkMessage(done, 0, 0, None))
+        elif not self.inbox and not self.is_searching:
+            self.is_searching = True
+            self.kernel.chores.append(DumpSearch(self))
+        return has_more
 
     def _answer(self, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
         if self.protocol == NETLINK_ROUTE:
@@ -336,6 +369,8 @@ class NetlinkSocket(SocketFile):
         if not flags & MSG_PEEK:
             self.inbox.popleft()
             self.queued -= len(data)
+            if self.dump is not None:
+                self.go_on()
         if is_lost:
             raise LinuxError(EFAULT)
         return len(data) if flags & MSG_TRUNC else copied
@@ -402,3 +437,18 @@ class NetlinkSocket(SocketFile):
         if self.pid:
             ports_of(self.stack).pop((self.protocol, self.pid), None)
         self.inbox.clear()
+        self.dump = None
+
+
+class DumpSearch(Chore):
+    """Looks for the next message of a dump, where it is far between the last one and that."""
+
+    def __init__(self, sock: NetlinkSocket) -> None:
+        self.sock: NetlinkSocket = sock
+
+    def step(self) -> bool:
+        sock = self.sock
+        if sock.go_on() and not sock.inbox:
+            return True
+        sock.is_searching = False
+        return False

@@ -40,6 +40,14 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
+class Dump:
+    """An answer that can be long, made as its reader takes it (netlink_dump)."""
+
+    def more(self, reply: "Reply") -> bool:
+        """Add some messages, perhaps none; whether there are more to come."""
+        raise NotImplementedError
+
+
 class Reply:
     """The messages that answer one request."""
 
@@ -49,6 +57,7 @@ class Reply:
         self.parts: list[tuple[int, bytes]] = []
         self.is_dump: bool = True
         self.complaint: str = ""  # what an error is about (NLMSGERR_ATTR_MSG)
+        self.rest: Dump | None = None  # what makes the messages of a long dump
         self.notices: list[tuple[int, int, bytes]] = []  # (RTNLGRP_*, kind, body) for those who watch
 
     def add(self, kind: int, body: bytes) -> None:

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.capability import CAP_NET_ADMIN
-from cloche.abi.errno import ECONNABORTED, EINVAL, ENOENT, EOPNOTSUPP, EPERM
+from cloche.abi.errno import ECONNABORTED, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, LinuxError
 from cloche.abi.netlink import NLM_F_DUMP
 from cloche.abi.socket import (
     AF_INET,
@@ -21,16 +21,18 @@ from cloche.abi.socket import (
     TCP_LISTEN,
 )
 from cloche.abi.structs import pack_sockaddr_un
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_addr import mapped
 from cloche.net.inet_base import InetSocket, NetStack
-from cloche.net.nlmsg import Reply, attribute, attribute_u32
+from cloche.net.nlmsg import Dump, Reply, attribute, attribute_u32
 from cloche.net.tcp import TcpSocket
 from cloche.net.udp import UdpSocket
-from cloche.net.unix_base import CONNECTED, LISTENING, UnixSocket, names_of
+from cloche.net.unix_base import CONNECTED, LISTENING, Names, UnixSocket, names_of
 from cloche.vfs.objects import Context
 
 SOCK_DIAG_BY_FAMILY: Final = 20
 SOCK_DESTROY: Final = 21
+_SOME: Final = 64  # sockets between two looks at the loop
 _MEMINFO: Final = Struct("<IIII")
 _SKMEMINFO: Final = Struct("<IIIIIIIII")
 _SHUTDOWN: Final = 8  # INET_DIAG_*
@@ -67,13 +69,48 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     protocol, states = body[1], _REQUEST.unpack_from(body, 0)[3]
     if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
         return ENOENT
-    for sock in list(stack.sockets):
-        if sock.family != family or sock.protocol != protocol or sock.lport == 0:
-            continue
-        state = state_of(sock)
-        if states >> state & 1:
-            reply.add(SOCK_DIAG_BY_FAMILY, _inet(sock, state, body[2]))
+    reply.rest = InetDump(stack, family, protocol, states, body[2])
     return 0
+
+
+class SocketDump(Dump):
+    """The sockets that there were when it began, some at a time; they cost memory as long as it is not over."""
+
+    def __init__(self, count: int) -> None:
+        self.at: int = 0
+        self.charged: int = 0
+        size = 8 * count
+        if not KERNEL_MEMORY.has_room(size):
+            raise LinuxError(ENOMEM)
+        KERNEL_MEMORY.take(size)
+        self.charged = size
+
+    def __del__(self) -> None:
+        KERNEL_MEMORY.give(self.charged)
+
+
+class InetDump(SocketDump):
+    """TCP or UDP sockets of a family that are in one of some states."""
+
+    def __init__(self, stack: NetStack, family: int, protocol: int, states: int, wanted: int) -> None:
+        super().__init__(len(stack.sockets))
+        self.stack: NetStack = stack
+        self.sockets: list[InetSocket] = list(stack.sockets)
+        self.family: int = family
+        self.protocol: int = protocol
+        self.states: int = states
+        self.wanted: int = wanted
+
+    def more(self, reply: Reply) -> bool:
+        end = min(self.at + _SOME, len(self.sockets))
+        for sock in self.sockets[self.at : end]:
+            if sock.family != self.family or sock.protocol != self.protocol or sock.lport == 0:
+                continue
+            state = state_of(sock)
+            if self.states >> state & 1 and sock in self.stack.sockets:
+                reply.add(SOCK_DIAG_BY_FAMILY, _inet(sock, state, self.wanted))
+        self.at = end
+        return end < len(self.sockets)
 
 
 def _destroy(stack: NetStack, ctx: Context, body: bytes) -> int:
@@ -179,20 +216,41 @@ def _unix(stack: NetStack, reply: Reply, body: bytes) -> int:
         return EINVAL
     states: int = _UNIX_REQUEST.unpack_from(body, 0)[3]
     show: int = Struct("<I").unpack_from(body, 12)[0]
-    for sock in list(names_of(stack).sockets):
-        state = unix_state(sock)
-        if not states >> state & 1:
-            continue
-        ino = sock.inode.ino
-        found = _UNIX_MESSAGE.pack(AF_UNIX, sock.kind, state, ino, ino & 0xFFFFFFFF, 0)
-        if show & _UDIAG_SHOW_NAME and sock.name is not None:
-            name = pack_sockaddr_un(sock.name)[2:]
-            found += attribute(_UNIX_DIAG_NAME, name.rstrip(b"\0") if name[:1] != b"\0" else name)
-        if show & _UDIAG_SHOW_PEER and sock.peer is not None:
-            found += attribute_u32(_UNIX_DIAG_PEER, sock.peer.inode.ino)
-        if show & _UDIAG_SHOW_RQLEN:
-            unread = len(sock.embryos) if sock.state == LISTENING else sock.unread_bytes()
-            room = sock.backlog if sock.state == LISTENING else sock.wmem
-            found += attribute(_UNIX_DIAG_RQLEN, Struct("<II").pack(unread, room))
-        reply.add(SOCK_DIAG_BY_FAMILY, found)
+    reply.rest = UnixDump(names_of(stack), states, show)
     return 0
+
+
+class UnixDump(SocketDump):
+    """Unix sockets that are in one of some states."""
+
+    def __init__(self, names: Names, states: int, show: int) -> None:
+        super().__init__(len(names.sockets))
+        self.names: Names = names
+        self.sockets: list[UnixSocket] = list(names.sockets)
+        self.states: int = states
+        self.show: int = show
+
+    def more(self, reply: Reply) -> bool:
+        end = min(self.at + _SOME, len(self.sockets))
+        for sock in self.sockets[self.at : end]:
+            state = unix_state(sock)
+            if self.states >> state & 1 and sock in self.names.sockets:
+                reply.add(SOCK_DIAG_BY_FAMILY, _unix_message(sock, state, self.show))
+        self.at = end
+        return end < len(self.sockets)
+
+
+def _unix_message(sock: UnixSocket, state: int, show: int) -> bytes:
+    """struct unix_diag_msg and the attributes whose bits are in `show`."""
+    ino = sock.inode.ino
+    found = _UNIX_MESSAGE.pack(AF_UNIX, sock.kind, state, ino, ino & 0xFFFFFFFF, 0)
+    if show & _UDIAG_SHOW_NAME and sock.name is not None:
+        name = pack_sockaddr_un(sock.name)[2:]
+        found += attribute(_UNIX_DIAG_NAME, name.rstrip(b"\0") if name[:1] != b"\0" else name)
+    if show & _UDIAG_SHOW_PEER and sock.peer is not None:
+        found += attribute_u32(_UNIX_DIAG_PEER, sock.peer.inode.ino)
+    if show & _UDIAG_SHOW_RQLEN:
+        unread = len(sock.embryos) if sock.state == LISTENING else sock.unread_bytes()
+        room = sock.backlog if sock.state == LISTENING else sock.wmem
+        found += attribute(_UNIX_DIAG_RQLEN, Struct("<II").pack(unread, room))
+    return found
