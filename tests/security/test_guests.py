@@ -352,7 +352,9 @@ def test_bombs_of_memory(folder: Path, bomb: str) -> None:
         pytest.skip("no procfs of its own")
     assert result.status == 0, result
     assert "alive" in result.lines, result
-    assert ("memory limit reached: killed process" in result.text) is MEMORY[bomb], result
+    # (On a busy machine the control group may be faster than the sentry, which looks.)
+    is_killed = re.search(r"memory limit reached: (the host )?killed process", result.text) is not None
+    assert is_killed is MEMORY[bomb], result
     assert result.peak_mib < 200, result
 
 
