@@ -15,9 +15,9 @@ from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import Failure, enter_and_exec, explain, new_process, user_credentials
 from cloche.fs.host_tty import TerminalBridge
 from cloche.fs.hostfd import HostFd, describe
-from cloche.fs.proc_text import cmdline_text, shown_state
+from cloche.fs.proc_text import cmdline_text
 from cloche.fs.tty_files import open_pair
-from cloche.kernel.accounting import group_cpu_ns
+from cloche.kernel.accounting import group_cpu_ns, task_state
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.pid_namespace import pid_in
@@ -255,7 +255,7 @@ def process_rows(container: Container) -> list[Process]:
             continue
         user_ns, system_ns = group_cpu_ns(group)
         command = cmdline_text(leader)[:_COMMAND_BYTES] or b"[" + leader.comm + b"]"
-        state = shown_state(leader)
+        state = task_state(leader)
         parent = pid_in(ns, group.parent.tgid) if group.parent is not None else 0
         pid = pid_in(ns, group.tgid)
         rows.append(Process(pid, parent, leader.creds.uid, state, user_ns + system_ns, command))

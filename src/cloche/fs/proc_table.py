@@ -11,6 +11,7 @@ from cloche.abi.capability import CAP_AUDIT_CONTROL, CAP_SYS_NICE, CAP_SYS_RESOU
 from cloche.abi.errno import EACCES, EINVAL, EPERM, ERANGE, ESRCH, LinuxError
 from cloche.fs import proc_mounts, proc_text
 from cloche.kernel.io_counts import io_counts, start_counting
+from cloche.kernel.phase import LENT
 from cloche.kernel.task import Task
 from cloche.vfs.objects import Mount, Path
 from cloche.vfs.pseudo import parse_int
@@ -223,7 +224,7 @@ def _personality(reader: Task, task: Task) -> bytes:
 
 def _syscall(reader: Task, task: Task) -> bytes:
     """The call that a task is blocked in, as syscall_get_nr and its arguments; "running" otherwise."""
-    if task.is_exited or task.blocked is None or task.lent_to is not None:
+    if task.is_exited or task.blocked is None or task.phase == LENT:
         return b"running\n"
     args = task.args
     values = (args.a0, args.a1, args.a2, args.a3, args.a4, args.a5)

@@ -67,13 +67,6 @@ def is_zombie(task: Task) -> bool:
     return task.is_exited
 
 
-def shown_state(task: Task) -> str:
-    """The state letter, a vfork parent on whose host thread the child runs included."""
-    if task.lent_to is not None and not task.is_exited:
-        return "D"
-    return task_state(task)
-
-
 def _tracer_pid(task: Task) -> int:
     tracee = task.tracee
     return tracee.tracer.tid if tracee is not None else 0
@@ -201,7 +194,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     ]
     fields += marks
     fields.append(group.exit_status if may_look and group.is_zombie else 0)
-    head = f"{pid_in(view, task.tid)} (".encode() + task.comm + f") {shown_state(task)} ".encode()
+    head = f"{pid_in(view, task.tid)} (".encode() + task.comm + f") {task_state(task)} ".encode()
     return head + " ".join([str(field) for field in fields]).encode() + b"\n"
 
 
@@ -310,7 +303,7 @@ def status_text(reader: Task, task: Task) -> bytes:
     gids = "\t".join([str(mine.show_gid(gid)) for gid in (creds.gid, creds.egid, creds.sgid, creds.fsgid)])
     head = (
         f"\nUmask:\t{task.fs.umask:04o}"
-        f"\nState:\t{_STATE_NAMES[shown_state(task)]}"
+        f"\nState:\t{_STATE_NAMES[task_state(task)]}"
         f"\nTgid:\t{pid_in(view, group.tgid)}\nNgid:\t0\nPid:\t{pid_in(view, task.tid)}"
         f"\nPPid:\t{parent_id(view, group)}\nTracerPid:\t{pid_in(view, _tracer_pid(task))}"
         f"\nUid:\t{uids}\nGid:\t{gids}"

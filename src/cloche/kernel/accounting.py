@@ -7,7 +7,8 @@ equal share of its process's.
 from math import exp
 from typing import Final
 
-from cloche.kernel.task import STOPPED, TRACED, ZOMBIE, Container, Kernel, Task, ThreadGroup
+from cloche.kernel.phase import GUEST, STOPPED, TRACED
+from cloche.kernel.task import Container, Kernel, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
@@ -42,7 +43,7 @@ def group_cpu_ns(group: ThreadGroup) -> tuple[int, int]:
 
 def _is_borrowed(group: ThreadGroup) -> bool:
     """Whether the process runs in its vfork parent's address space (whose time is the parent's)."""
-    return bool(group.tasks) and group.tasks[0].vfork_parent is not None
+    return bool(group.tasks) and group.tasks[0].borrows_thread()
 
 
 def task_cpu_ns(task: Task) -> tuple[int, int]:
@@ -152,12 +153,14 @@ def uptime_ns(kernel: Kernel) -> int:
 def task_state(task: Task) -> str:
     """The state letter of /proc/PID/stat."""
     if task.is_exited:
-        return ZOMBIE
-    if task.state == TRACED:
-        return TRACED
-    if task.state == STOPPED or (task.group.is_stopped and task.tracee is None):
-        return STOPPED
-    return "S" if task.blocked is not None else "R"
+        return "Z"
+    op = task.blocked
+    phase = op.phase() if op is not None else GUEST
+    if phase == TRACED:
+        return "t"
+    if phase == STOPPED or (task.group.job.is_stopped and task.tracee is None):
+        return "T"
+    return op.letter() if op is not None else "R"
 
 
 def running_count(kernel: Kernel) -> int:

@@ -15,6 +15,8 @@ as it ends any wait: `interrupted` gives what Linux gives when the call is inter
 from typing import Final
 
 from cloche.abi.errno import EINTR
+from cloche.kernel.phase import DEAD as DEAD_PHASE
+from cloche.kernel.phase import KERNEL, NEW, WAITING, WORKING, check
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FsContext, MountNamespace
 from cloche.vfs.waitqueue import ANY, Waiter, WaitQueue
@@ -47,6 +49,14 @@ class Blocked:
         self.may_run_again: bool = (
             False  # `retry` may ask the host, and can be called again (kernel.host_wait)
         )
+
+    def phase(self) -> int:
+        """Where a task is that waits with this (kernel.phase)."""
+        return WAITING
+
+    def letter(self) -> str:
+        """Its state in /proc/PID/stat, unless the phase says more."""
+        return "S"
 
     def retry(self, task: "TaskBase") -> int:
         """Something was woken: the result, or BLOCKED to wait on."""
@@ -87,10 +97,32 @@ class TaskBase(Context):
 
     def __init__(self, creds: Credentials, fs: FsContext, mount_ns: MountNamespace) -> None:
         super().__init__(creds, fs, mount_ns)
+        self.phase: int = NEW  # change it with `enter`
+        self.checks_phases: bool = False  # CLOCHE_STRICT
         self.blocked: Blocked | None = None
         self.is_ready_queued: bool = False
         self.is_kill_pending: bool = False
         self.waiter: TaskWaiter = TaskWaiter(self)
+
+    @property
+    def is_exited(self) -> bool:
+        """Whether the task has ended."""
+        return self.phase == DEAD_PHASE
+
+    def enter(self, phase: int) -> None:
+        """Go on to another phase.  Raises IllegalPhase under CLOCHE_STRICT."""
+        if self.checks_phases:
+            self.check_phase(phase)
+        self.phase = phase
+
+    def check_phase(self, phase: int) -> None:
+        """Raises IllegalPhase if the task cannot go there."""
+        check(self.phase, phase)
+
+    def rest(self) -> None:
+        """Its host thread has nothing more to carry out: the task is where its wait belongs, or in the kernel."""
+        op = self.blocked
+        self.enter(op.phase() if op is not None else KERNEL)
 
     def make_ready(self) -> bool:
         """Schedule a retry of the blocked call; False if it is not blocked (or is being retried already)."""
@@ -101,26 +133,33 @@ class TaskBase(Context):
         raise NotImplementedError
 
 
+def begin_wait(task: TaskBase, op: Blocked) -> None:
+    """`op` is what `task` waits with; it is where `op` says once its host thread has nothing to carry out."""
+    task.blocked = op
+    if task.phase != WORKING:
+        task.enter(op.phase())
+
+
 def block_on(
     task: TaskBase, op: Blocked, queue: WaitQueue, mask: int = ANY, *, is_exclusive: bool = False
 ) -> int:
     """Register `op` as what `task` waits for, on one queue; returns BLOCKED."""
     queue.add(task.waiter, mask, is_exclusive=is_exclusive)
     op.queues.append(queue)
-    task.blocked = op
+    begin_wait(task, op)
     return BLOCKED
 
 
 def block_on_time(task: TaskBase, op: Blocked) -> int:
     """Register `op`, which waits only for its deadline, a signal, or a direct `make_ready`; returns BLOCKED."""
-    task.blocked = op
+    begin_wait(task, op)
     return BLOCKED
 
 
 def next_slice(task: TaskBase, op: Blocked) -> int:
     """`op` has more to do and goes on when its turn comes; returns BLOCKED."""
     op.has_slices = True
-    task.blocked = op
+    begin_wait(task, op)
     task.queue_slice()
     return BLOCKED
 
@@ -137,4 +176,6 @@ def end_wait(task: TaskBase, op: Blocked) -> None:
         queue.remove(task.waiter)
     op.queues.clear()
     task.blocked = None
+    if task.phase != WORKING:
+        task.enter(KERNEL)
     op.finished(task)

@@ -45,11 +45,12 @@ from cloche.kernel.blocking import (
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed
+from cloche.kernel.phase import GUEST, LENT, WAITING, WORKING
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.seccomp_filter import retain as retain_filters
 from cloche.kernel.signals import has_deliverable
-from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup, Vfork
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import Fresh, copy_mounts, prepare
 from cloche.kernel.unwind import Unwind
@@ -79,11 +80,18 @@ class CloneArgs:
 class VforkWait(Blocked):
     """A parent whose host thread the child uses, or (fork with CLONE_VFORK) that waits for the child's exec or exit."""
 
-    def __init__(self, child: Task, shown_pid: int) -> None:
+    def __init__(self, child: Task, shown_pid: int, *, is_lent: bool = False) -> None:
         super().__init__()
+        self.is_lent: bool = is_lent  # the child has the parent's host thread
         self.child: Task = child
         self.child_pid: int = shown_pid
         self.is_done: bool = False
+
+    def phase(self) -> int:
+        return LENT if self.is_lent else WAITING
+
+    def letter(self) -> str:
+        return "D"
 
     def retry(self, task: TaskBase) -> int:
         if not self.is_done:
@@ -342,7 +350,7 @@ class Birth:
             _link_group(group)
         group.tasks.append(child)
         kernel.add_task(child)
-        if group.is_stopped or task.is_kill_pending:
+        if group.job.is_stopped or task.is_kill_pending:
             child.wants_attention = True
         shown = pid_in(task.pid_ns, tid)
         if flags & CLONE_PARENT_SETTID:
@@ -359,17 +367,19 @@ class Birth:
         tracing = kernel.tracing if task.tracee is not None else None
         if tracing is not None and (self.event or flags & CLONE_PTRACE):
             tracing.child_born(task, child, child_tid_addr)
-        elif child_tid_addr:
-            thread.write(child_tid_addr, child.own_tid.to_bytes(4, "little"))
+        else:
+            child.enter(GUEST)
+            if child_tid_addr:
+                thread.write(child_tid_addr, child.own_tid.to_bytes(4, "little"))
         if tracing is not None and self.event:
             if flags & CLONE_VFORK:
-                child.vfork_waiter = task
+                child.vfork = Vfork(task, child, None, b"")
             return tracing.cloned(task, child, self.event)
         if flags & CLONE_VFORK:
-            child.vfork_waiter = task
+            child.vfork = Vfork(task, child, None, b"")
             block_on_time(task, VforkWait(child, shown))
-            task.thread.run_ops()  # the fork itself; the parent is resumed by vfork_release
-            task.is_running_ops = True
+            task.enter(WORKING)
+            task.thread.run_ops()  # the fork itself; the parent is resumed by finish_vfork_wait
             return BLOCKED
         return shown
 
@@ -418,28 +428,23 @@ def _run_on_parent(
 ) -> int:
     """Suspend the parent and let the child have its host thread, whose registers are the child's already."""
     kernel, thread = task.kernel, task.thread
-    child.vfork_parent = task
-    task.lent_to = child
-    child.vfork_regs = parent_regs
-    child.vfork_fpstate = parent_fpstate
+    child.vfork = task.lent = Vfork(task, child, parent_regs, parent_fpstate)
     kernel.by_thread[thread.ident()] = child
-    block_on_time(task, VforkWait(child, pid_in(task.pid_ns, child.tid)))
-    task.state = "D"
+    block_on_time(task, VforkWait(child, pid_in(task.pid_ns, child.tid), is_lent=True))
     if args.flags & CLONE_CHILD_SETTID:
         thread.write(args.child_tid, child.own_tid.to_bytes(4, "little"))
     thread.set_patched(False)  # the parent's registers go back at any moment: that needs a frame
+    child.enter(GUEST)
     thread.resume()
     return BLOCKED
 
 
-def vfork_done(child: Task, parent: Task) -> None:
+def vfork_done(vfork: Vfork) -> None:
     """Put the parent's registers back on its host thread and let it go on (the hook of kernel.exit)."""
-    kernel = child.kernel
-    thread = child.thread
-    regs = child.vfork_regs
-    assert isinstance(regs, Registers)
-    child.vfork_regs = None
-    parent.lent_to = None
+    child, parent = vfork.child, vfork.parent
+    kernel, thread, regs = child.kernel, child.thread, vfork.regs
+    assert regs is not None
+    parent.lent = None
     if parent.is_exited:
         # The parent was killed meanwhile: nobody needs the thread any more.
         if not child.mm.is_dead:
@@ -452,9 +457,8 @@ def vfork_done(child: Task, parent: Task) -> None:
         thread.discard()
         return
     thread.set_regs(regs)
-    thread.set_fpstate(child.vfork_fpstate)
+    thread.set_fpstate(vfork.fpstate)
     thread.set_patched(not parent.needs_full_frame)
-    child.vfork_fpstate = b""
     kernel.by_thread[thread.ident()] = parent
     finish_vfork_wait(parent)
 
@@ -464,6 +468,9 @@ def finish_vfork_wait(parent: Task) -> None:
     op = parent.blocked
     if isinstance(op, VforkWait):
         op.is_done = True
+        op.is_lent = False
+        if parent.phase == LENT:
+            parent.enter(WAITING)
         parent.make_ready()
 
 

@@ -113,7 +113,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
             do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else SIGKILL)
             return
         tracee = task.tracee
-        if tracee.needs_attention() if tracee is not None else group.stop_pending:
+        if tracee.needs_attention() if tracee is not None else group.job.is_stopping:
             if regs is not None:
                 thread.set_regs(regs)
             if tracee is None or tracing is None:

@@ -23,7 +23,7 @@ from cloche.abi.signal import SIGSEGV
 from cloche.abi.stat import S_IFREG
 from cloche.abi.wait import status_signaled
 from cloche.arch.syscalls import SYS_execve
-from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time
+from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time, end_wait
 from cloche.kernel.closing import close_taken
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.delivery import core_flag
@@ -39,6 +39,7 @@ from cloche.kernel.loader import (
     read_image,
     stack_bytes_for_limit,
 )
+from cloche.kernel.phase import GUEST
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
 from cloche.mm.address_space import AddressSpace, page_up
@@ -293,6 +294,8 @@ class ExecWait(Blocked):
         tracing = task.kernel.tracing
         if tracing is not None and tracing.exec_waits(task):
             return BLOCKED
+        self.is_committed = True
+        end_wait(task, self)  # a tracer's stop may follow
         return self.commit(task)
 
     def interrupted(self, task: TaskBase) -> int:
@@ -354,6 +357,7 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
     _install(task, task.mm, task.thread)
     _reset_for_exec(task, image, gained)
     task.args.nr = SYS_execve
+    task.enter(GUEST)
     task.thread.resume()
 
 

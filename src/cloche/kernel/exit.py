@@ -16,8 +16,9 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
+from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.seccomp_filter import replace as replace_filters
-from cloche.kernel.task import ENDED, EXITED, Container, Kernel, LateUsage, Task, ThreadGroup
+from cloche.kernel.task import ENDED, Container, Kernel, LateUsage, Task, ThreadGroup, Vfork
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
@@ -30,18 +31,18 @@ def detach_address_space(task: Task) -> None:
     kernel, mm, thread = task.kernel, task.mm, task.thread
     release_memory(task)
     mm.users -= 1
-    waiter = task.vfork_waiter
-    if waiter is not None:
-        task.vfork_waiter = None
+    vfork = task.vfork
+    if vfork is not None and vfork.regs is None:
+        waiter, task.vfork = vfork.parent, None
+        vfork = None
         wake = kernel.hooks.vfork_wake
         if wake is not None:
             wake(waiter)
-    if task.lent_to is not None:
+    if task.lent is not None:
         return  # the child gives the host thread up when it leaves (vfork_done)
-    parent = task.vfork_parent
     kernel.by_thread.pop(thread.ident(), None)
-    if parent is not None:
-        give_thread_back(task, parent)
+    if vfork is not None:
+        give_thread_back(vfork)
         return
     if mm.users <= 0:
         end_process(kernel, task.group, mm)
@@ -55,14 +56,17 @@ def detach_address_space(task: Task) -> None:
     thread.discard()
 
 
-def give_thread_back(task: Task, parent: Task) -> None:
+def give_thread_back(vfork: Vfork) -> None:
     """The child of a vfork has left its parent's host thread, which is stopped."""
+    task = vfork.child
     mm = task.mm
     if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
         usage = task.group.dead_usage
         usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
-    task.vfork_parent = None
-    vfork_done(task, parent)
+    task.vfork = None
+    hook = task.kernel.hooks.vfork_done
+    assert hook is not None
+    hook(vfork)
 
 
 def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
@@ -84,14 +88,6 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     kernel.process_born(mm.process.ident())
 
 
-def vfork_done(child: Task, parent: Task) -> None:
-    """The child of a vfork has left the parent's host thread: give it back and wake the parent."""
-    kernel = child.kernel
-    hook = kernel.hooks.vfork_done
-    assert hook is not None
-    hook(child, parent)
-
-
 def kill_other_threads(task: Task) -> None:
     """de_thread: every other thread of the group ends without a word; `task` becomes the leader (execve(2))."""
     group, kernel = task.group, task.kernel
@@ -100,7 +96,7 @@ def kill_other_threads(task: Task) -> None:
             _take_leader_id(task)
         return
     others = [other for other in group.tasks if other is not task]
-    if task.vfork_parent is None and task.mm.users == len(group.tasks):
+    if not task.borrows_thread() and task.mm.users == len(group.tasks):
         for each in group.tasks:
             release_memory(each)
         end_process(kernel, group, task.mm)
@@ -147,19 +143,19 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     if container.root is not None:
         task.mount_ns = container.root.mount_ns
     replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
-    task.is_exited = True
+    task.disarm_deadline()  # its timer would keep it
+    task.enter(DEAD_PHASE)
     task.waiter.task = None
     task.group.dead_usage.waits += task.waits
     if task is not task.group.leader:
         task.leave()
-    task.state = EXITED
     drop_files(task, task.files)
     if task in task.group.tasks:
         task.group.tasks.remove(task)
     kernel.remove_task(task)
     if task is not task.group.leader:
         _leave_namespaces(task)
-    if is_process_ending and task.lent_to is None and task.mm.users > 1 and not task.mm.is_dead:
+    if is_process_ending and task.lent is None and task.mm.users > 1 and not task.mm.is_dead:
         # The host process dies as a whole, or this thread is killed with its siblings.  A thread that is a vfork's
         # parent's is given back when it has stopped.
         if task.thread.is_running():
@@ -218,13 +214,13 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
         return
     group.is_exiting = True
     group.exit_status = status
-    group.is_stopped = False
+    group.job.is_stopped = False
     tasks = list(group.tasks)
     if tasks:
         mm = tasks[0].mm
         sharers = 0
         for task in tasks:
-            if task.mm is mm and task.vfork_parent is None:
+            if task.mm is mm and not task.borrows_thread():
                 sharers += 1
         if sharers == len(tasks) and mm.users == sharers and not mm.is_dead:
             # Nobody else lives in this host process: end it first, so that no guest code of it runs on.

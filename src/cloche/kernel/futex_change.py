@@ -19,6 +19,7 @@ from typing import Final
 from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
 from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, TaskBase, also_wait, block_on, block_on_time
 from cloche.kernel.futex import CMP_RETRIES, FutexOp, Key, compare_exchange, futex_table, read_word
+from cloche.kernel.phase import WORKING
 from cloche.kernel.task import Task
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -104,7 +105,7 @@ class WordChange(FutexOp):
             if self.key is not None:
                 futex_table(task.kernel).changing[self.key] = self
             block_on_time(task, self)
-            task.is_running_ops = True
+            task.enter(WORKING)
             if self.operation:
                 task.thread.swap(self.addr, value, self.operand, self.operation)
             else:
@@ -137,7 +138,7 @@ class WordChange(FutexOp):
                     also_wait(task, self, holder.queue)
                 return BLOCKED
             return self.look(read_word(self.task, self.addr))
-        if self.task.is_running_ops:
+        if self.task.phase == WORKING:
             return BLOCKED
         found = self.task.thread.swapped()
         self.release()

@@ -31,6 +31,7 @@ from cloche.kernel.futex import (
     read_word,
 )
 from cloche.kernel.futex_change import ORDER, WordChange
+from cloche.kernel.phase import WORKING
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Task
 
@@ -135,7 +136,7 @@ class PiWait(WordChange):
         self.is_inheriting = True
         self.tries = 0
         try:
-            if task.is_running_ops:  # its thread works for a tracer
+            if task.phase == WORKING:  # its thread works for a tracer
                 compare_exchange(task, self.addr, read_word(task, self.addr), self.heirs_word())
             elif self.look(read_word(task, self.addr)) == BLOCKED:
                 return

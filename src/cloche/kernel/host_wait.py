@@ -120,6 +120,9 @@ class HostBlocked(Blocked):
         self.journal = []
         return journal
 
+    def letter(self) -> str:
+        return "D"
+
     def retry(self, task: TaskBase) -> int:
         raise NotImplementedError  # the loop runs the call again
 

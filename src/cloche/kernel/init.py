@@ -118,7 +118,6 @@ def make_init(container: Container, root: Context) -> ThreadGroup:
     group.has_execed = True
     group.exit_signal = 0
     task.comm = INIT_NAME
-    task.state = "S"
     block_on_time(task, Idle())
     container.init = group
     return group

@@ -31,6 +31,8 @@ from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
 from cloche.kernel.meter import HeldTooLong
+from cloche.kernel.phase import DEAD as DEAD_PHASE
+from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
@@ -196,6 +198,7 @@ def system_call(kernel: Kernel, task: Task, event: Event) -> None:
     args.a4 = event[7]
     args.a5 = event[8]
     task.in_syscall = True
+    task.enter(KERNEL)
     kernel.total_syscalls += 1
     dispatch(kernel, task)
 
@@ -245,7 +248,6 @@ def perform(kernel: Kernel, task: Task) -> None:
 
 def wait_for_host(kernel: Kernel, task: Task, wait: HostWait, inner: Blocked | None) -> int:
     """A handler has asked what is not answered yet; BLOCKED."""
-    task.state = "D"
     return kernel.host_waits.block(task, wait, inner)
 
 
@@ -316,8 +318,6 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         if op is None:
             return
         if not op.has_slices:
-            if task.state == "R":
-                task.state = "S"
             task.waits += 1
         task.thread.wait_long()
         if op.deadline_ns >= 0 and task.deadline_timer is None:
@@ -331,7 +331,6 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             observer.finished(task, task.args, result)
         return
     if result == DISPATCH:
-        task.state = "R"
         task.thread.forget_prefetched()  # a tracer or a listener may have changed it
         perform(kernel, task)
         return
@@ -342,7 +341,6 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     if observer is not None:
         observer.finished(task, task.args, result)
     task.in_syscall = False
-    task.state = "R"
     if (
         task.wants_attention
         or task.saved_sigmask >= 0
@@ -353,15 +351,17 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             leave_slowly(kernel, task, result)
         else:
             # A signal may stop it for long, and others must not find what it has ordered undone.
-            task.is_stopping = True
-            task.stop_result = result
+            task.enter(LEAVING)
+            task.left_result = result
             if result == RESUME:
                 task.thread.run_ops()
             else:
                 task.thread.stop(result)
     elif result == RESUME:
+        task.enter(GUEST)
         task.thread.resume()
     else:
+        task.enter(GUEST)
         task.thread.ret(result)
 
 
@@ -384,21 +384,21 @@ def resume_if_free(kernel: Kernel, task: Task) -> None:
         return
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.departing(task)
+    task.enter(GUEST)
     task.thread.resume()
 
 
 def begin_waiting_job(task: Task) -> bool:
     """Somebody waits for the thread to stop, and it has: whether it works for him now."""
-    job = task.waiting_job
+    job = task.work.next
     if job is None:
         return False
-    task.waiting_job = None
+    task.work.next = None
     return job.begin(task)
 
 
 def leave_stop(kernel: Kernel, task: Task) -> None:
     """A task has left a ptrace stop: on to the signals, the one that the tracer gave first."""
-    task.state = "R"
     task.in_syscall = False
     tracing = kernel.tracing
     result = tracing.returning(task) if tracing is not None else RESUME
@@ -438,7 +438,7 @@ def run_one(kernel: Kernel, task: Task) -> None:
     task.is_ready_queued = False
     if task.blocked is None or task.is_exited:
         return
-    if task.is_running_ops:
+    if task.phase == WORKING:
         if task.is_late():  # its host thread works for a tracer, and cannot return yet
             task.arm_deadline(monotonic_ns() + BUSY_WAIT_NS)
         return
@@ -488,7 +488,7 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
 def interrupt_blocked(kernel: Kernel, task: Task) -> None:
     """A signal, stop or kill wants a blocked task: end its wait with the operation's own answer."""
     op = task.blocked
-    if op is None or task.is_running_ops or begin_waiting_job(task):
+    if op is None or task.phase == WORKING or begin_waiting_job(task):
         return
     if not task.is_kill_pending and not has_deliverable(task):
         return
@@ -534,9 +534,9 @@ def other_event(kernel: Kernel, event: Event) -> None:
     if task.tracee is not None and kernel.tracing is not None:
         kernel.tracing.arrived(task)
     if kind == EV_FAULT:
-        task.is_stopping = False
+        enter_kernel(task)
         if (
-            task.is_watching
+            task.tracee is not None
             and kernel.tracing is not None
             and kernel.tracing.stepped(task, event[2], event[3])
         ):
@@ -546,9 +546,10 @@ def other_event(kernel: Kernel, event: Event) -> None:
             force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
-        if task.is_stopping:
-            task.is_stopping = False
-            result = task.stop_result
+        was_leaving = task.phase == LEAVING
+        enter_kernel(task)
+        if was_leaving:
+            result = task.left_result
             if result >= 0 and task.thread.regs().result == _FAULTED:
                 result = -EFAULT  # while the stub copied the results
             leave_slowly(kernel, task, result)
@@ -560,6 +561,12 @@ def other_event(kernel: Kernel, event: Event) -> None:
         operations_failed(kernel, task, event[3])
     elif kind == EV_CUT:
         operations_failed(kernel, task, EFAULT)
+
+
+def enter_kernel(task: Task) -> None:
+    """Its host thread has stopped by itself, or since it was interrupted."""
+    if task.blocked is None:
+        task.enter(KERNEL)
 
 
 def grows(task: Task, signo: int, code: int, addr: int) -> bool:
@@ -575,14 +582,14 @@ def grows(task: Task, signo: int, code: int, addr: int) -> bool:
 
 def operations_done(kernel: Kernel, task: Task) -> None:
     """The answer to run_ops: whoever ordered it goes on."""
-    job = task.ops_job
+    job = task.work.job
     if job is not None:
         job.done(task)
-    elif task.is_stopping:
-        task.is_stopping = False
-        leave_slowly(kernel, task, task.stop_result)
-    elif task.is_running_ops:
-        task.is_running_ops = False
+    elif task.phase == LEAVING:
+        task.enter(KERNEL)
+        leave_slowly(kernel, task, task.left_result)
+    elif task.phase == WORKING:
+        task.rest()
         op = task.blocked
         if op is not None and op.has_slices:
             task.queue_slice()
@@ -592,11 +599,11 @@ def operations_done(kernel: Kernel, task: Task) -> None:
 
 def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     """The host refused a queued operation: the call that queued it fails, as far as that can be said."""
-    job = task.ops_job
+    job = task.work.job
     if job is not None:
         job.failed(task, errno)
         return
-    task.is_running_ops = task.is_stopping = False
+    task.enter(KERNEL)
     op = task.blocked
     number = task.args.nr
     if number in (59, 322):
@@ -651,7 +658,7 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         kernel.tracing.forget(child)
     if child.group is task.group:
         child.mm.users += 1  # its thread never ran: nothing to end
-        child.is_exited = True
+        child.enter(DEAD_PHASE)
         kernel.tasks.pop(tid, None)
         kernel.by_thread.pop(child.thread.ident(), None)
         task.group.tasks.remove(child)
@@ -692,8 +699,9 @@ def end_dying_thread(kernel: Kernel, ident: int) -> None:
     if task is None:
         return
     thread = task.thread
-    if task.vfork_parent is not None:
-        give_thread_back(task, task.vfork_parent)
+    vfork = task.vfork
+    if vfork is not None and vfork.regs is not None:
+        give_thread_back(vfork)
         return
     if task.mm.users <= 0:
         if not task.mm.is_dead:

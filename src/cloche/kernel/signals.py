@@ -68,9 +68,9 @@ from cloche.kernel.blocking import (
     block_on_time,
 )
 from cloche.kernel.exit import do_group_exit, group_times
+from cloche.kernel.phase import STOPPED
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import (
-    STOPPED,
     Kernel,
     PendingSignals,
     ProcessGroup,
@@ -142,7 +142,7 @@ def has_deliverable(task: Task) -> bool:
     group, tracee = task.group, task.tracee
     if task.is_kill_pending:
         return True
-    if tracee.needs_attention() if tracee is not None else group.stop_pending and not task.is_parked:
+    if tracee.needs_attention() if tracee is not None else group.job.is_stopping and not task.is_parked():
         return True
     return (task.pending.mask | group.pending.mask) & ~task.sigmask != 0
 
@@ -299,7 +299,7 @@ def _wants(task: Task, signo: int) -> bool:
         return False
     if signo == SIGKILL:
         return True
-    if task.is_parked or (task.tracee is not None and task.tracee.is_stopped):
+    if task.is_parked() or (task.tracee is not None and task.tracee.is_stopped):
         return False
     if task.blocked is None:
         return True
@@ -558,11 +558,13 @@ class StoppedWait(Blocked):
         super().__init__()
         self.result: int = result
 
+    def phase(self) -> int:
+        return STOPPED
+
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
-        if task.group.stop_pending and not task.is_kill_pending and task.tracee is None:
+        if task.group.job.is_stopping and not task.is_kill_pending and task.tracee is None:
             return BLOCKED
-        task.is_parked = False
         return self.result
 
     def interrupted(self, task: TaskBase) -> int:
@@ -571,10 +573,9 @@ class StoppedWait(Blocked):
 
 def start_group_stop(group: ThreadGroup, signo: int) -> None:
     """Every thread shall park; the group is stopped once all have (do_signal_stop)."""
-    if group.stop_pending:
+    if group.job.is_stopping:
         return
-    group.stop_pending = True
-    group.stop_signal = signo
+    group.job.begin(signo)
     for task in group.tasks:
         tracee = task.tracee
         if tracee is not None:
@@ -585,29 +586,25 @@ def start_group_stop(group: ThreadGroup, signo: int) -> None:
 
 def park(task: Task, result: int) -> None:
     """Take part in the stop of the group."""
-    task.is_parked = True
-    task.state = STOPPED
     block_on_time(task, StoppedWait(result))
     check_stop_complete(task.group, None)
 
 
 def check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
     """Whether the last thread has parked: then the group is stopped and its parent hears of it."""
-    if not group.stop_pending or group.is_stopped:
+    if not group.job.is_stopping or group.job.is_stopped:
         return
     count = 0
     for task in group.tasks:
         if task is leaving or task.is_exited:
             continue
-        if task.tracee.stop_wanted if task.tracee is not None else not task.is_parked:
+        if task.tracee.stop_wanted if task.tracee is not None else not task.is_parked():
             return
         count += 1
     if not count:
         return
-    group.is_stopped = True
-    group.stop_reported = False
-    group.continue_reported = True
-    notify_parent_of_stop(group, CLD_STOPPED, group.stop_signal)
+    group.job.complete()
+    notify_parent_of_stop(group, CLD_STOPPED, group.job.signal)
 
 
 def continue_group(group: ThreadGroup) -> None:
@@ -615,20 +612,16 @@ def continue_group(group: ThreadGroup) -> None:
     tracing = group.kernel.tracing
     if tracing is not None:
         tracing.continued(group)
-    if not group.stop_pending:
+    if not group.job.is_stopping:
         return
-    was_stopped = group.is_stopped
-    group.stop_pending = False
-    group.is_stopped = False
-    group.stop_reported = True
-    group.continue_reported = False
+    was_stopped = group.job.end()
     for task in group.tasks:
-        if task.is_parked:
+        if task.is_parked():
             task.make_ready()
     if was_stopped:
         notify_parent_of_stop(group, CLD_CONTINUED, SIGCONT)
     else:
-        notify_parent_of_stop(group, CLD_STOPPED, group.stop_signal)
+        notify_parent_of_stop(group, CLD_STOPPED, group.job.signal)
 
 
 def notify_parent_of_stop(group: ThreadGroup, code: int, status: int) -> None:
@@ -676,7 +669,7 @@ def is_orphaned(
 
 def _has_stopped_jobs(pgrp: ProcessGroup) -> bool:
     for member in pgrp.members:
-        if member.is_stopped:
+        if member.job.is_stopped:
             return True
     return False
 
@@ -695,7 +688,6 @@ def task_exits(task: Task) -> None:
     """A thread is about to go: its share of the group's signals and of a stop passes to the others."""
     group = task.group
     flush_signals(task.kernel, task.pending, ALL_SIGNALS)
-    task.is_parked = False
     if task.kernel.has_pdeath_signals:
         _send_pdeath_signals(task)
     if group.is_exiting:
@@ -740,7 +732,6 @@ def group_exits(group: ThreadGroup) -> None:
 def exec_resets(task: Task) -> None:
     """execve: nothing to restart, no stop of the old image's siblings is left over."""
     task.restart = None
-    task.is_parked = False
 
 
 def install(kernel: Kernel) -> None:

@@ -21,6 +21,7 @@ from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.parts import FileSystems, FlyingFiles, FutexWaiters, SysctlTree
+from cloche.kernel.phase import DEAD, GUEST, KERNEL, LEAVING, LENT, NAMES, STOPPED, WAITS, IllegalPhase
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
 from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
@@ -28,7 +29,7 @@ from cloche.kernel.usage import Usage
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.content import CONTENT_KEYS, ContentKeys
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
-from cloche.platform.interface import Event, HostThread, Parking, Platform
+from cloche.platform.interface import Event, HostThread, Parking, Platform, Registers
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.layers import Layer
 from cloche.vfs.locks import LockTable
@@ -39,14 +40,6 @@ from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
-
-# States as in /proc/PID/stat.
-RUNNING: Final = "R"
-SLEEPING: Final = "S"
-STOPPED: Final = "T"
-TRACED: Final = "t"
-ZOMBIE: Final = "Z"
-EXITED: Final = "X"
 
 
 class SigInfo:
@@ -109,6 +102,36 @@ class SignalHandlers:
         return new
 
 
+class HostWork:
+    """Jobs of others for a task's stopped host thread.  Invariant: while there is one under way the task is WORKING."""
+
+    def __init__(self) -> None:
+        self.job: OpsJob | None = None  # under way
+        self.next: OpsJob | None = None  # to begin once the thread has stopped
+
+
+class Watchpoints:
+    """The debug registers of a traced task, as its tracer has set them (kernel.ptrace.watch)."""
+
+    def __init__(self) -> None:
+        self.registers: list[int] = [0] * 8
+        self.is_enabled: bool = False  # one of them: every instruction is a step
+        self.seen: list[bytes] = []  # what the watched memory held before the step
+
+
+class Vfork:
+    """A child that execs or exits before its parent goes on (CLONE_VFORK).
+
+    The parent waits with a `VforkWait`.  If the child has its host thread, the parent is LENT.
+    """
+
+    def __init__(self, parent: "Task", child: "Task", regs: Registers | None, fpstate: bytes) -> None:
+        self.parent: Task = parent
+        self.child: Task = child
+        self.regs: Registers | None = regs  # of the parent, to put back; None: each has a thread of its own
+        self.fpstate: bytes = fpstate
+
+
 class Tracee:
     """What a traced task has: its tracer, and the stop that it is in (ptrace(2)).  Changed by kernel.ptrace only."""
 
@@ -130,6 +153,7 @@ class Tracee:
         self.is_doomed: bool = False  # another thread's execve ends it
         self.is_zombie: bool = False  # dead, and its tracer may wait for it
         self.status: int = 0  # wait status of the dead
+        self.watch: Watchpoints | None = None
 
     def needs_attention(self) -> bool:
         """Whether a trap keeps it from guest code."""
@@ -292,6 +316,41 @@ class ProcessGroup:
         self.members: dict[ThreadGroup, None] = {}
 
 
+class JobControl:
+    """A process's stop by SIGSTOP and its kin, and what its parent has yet to hear of it (signal(7), wait(2)).
+
+    Invariant: a process is stopped only while a stop is in force; of a stop and its end only the later is news.
+    """
+
+    def __init__(self) -> None:
+        self.is_stopping: bool = False  # a stop is in force: every thread shall park
+        self.is_stopped: bool = False  # ... and all have
+        self.signal: int = 0  # of the last stop
+        self.is_stop_news: bool = False  # the parent has not waited for the last stop
+        self.is_continue_news: bool = False
+
+    def begin(self, signo: int) -> None:
+        """A stop signal was taken."""
+        self.is_stopping = True
+        self.signal = signo
+
+    def complete(self) -> None:
+        """The last thread has parked."""
+        assert self.is_stopping
+        self.is_stopped = True
+        self.is_stop_news = True
+        self.is_continue_news = False
+
+    def end(self) -> bool:
+        """SIGCONT: the stop is over; whether it was complete."""
+        was_stopped = self.is_stopped
+        self.is_stopping = False
+        self.is_stopped = False
+        self.is_stop_news = False
+        self.is_continue_news = True
+        return was_stopped
+
+
 class ThreadGroup:
     """A guest process."""
 
@@ -323,11 +382,7 @@ class ThreadGroup:
         self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
         self.has_execed: bool = False
         self.program: Program | None = None  # that it has executed; its forks learn nothing
-        self.is_stopped: bool = False  # job control
-        self.stop_signal: int = 0
-        self.stop_reported: bool = True  # the parent has waited for the last stop
-        self.continue_reported: bool = True
-        self.stop_pending: bool = False  # a stop is in force; is_stopped follows once every thread is parked
+        self.job: JobControl = JobControl()
         self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
         self.cpu_timers: object | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
@@ -408,17 +463,14 @@ class Task(TaskBase, TimerOwner):
     ) -> None:
         super().__init__(creds, fs, mount_ns)
         self.kernel: Kernel = kernel
+        self.checks_phases = kernel.is_strict
         self.tid: int = tid
         self.group: ThreadGroup = group
         self.files: FdTable = files
         self.mm: AddressSpace = mm
         self.thread: HostThread = thread
         self.args: Args = Args()  # of the system call under way
-        self.state: str = RUNNING
-        self.is_stopping: bool = (
-            False  # a call is over; its signals wait for a frame, or for what it has ordered
-        )
-        self.stop_result: int = 0  # ... and this is its result
+        self.left_result: int = 0  # LEAVING: of the call that is over
         self.has_answers: bool = False  # kernel.answers has looked what the platform may answer by itself
         self.in_syscall: bool = False  # stopped in a system call (blocked, or being handled)
         self.comm: bytes = b""
@@ -432,21 +484,14 @@ class Task(TaskBase, TimerOwner):
         self.clear_child_tid: int = 0
         self.robust_list: int = 0
         self.restart: object | None = None  # Blocked to resume by restart_syscall
-        self.is_exited: bool = False
         self.is_left: bool = False  # counted in `Kernel.dead_tasks`
         self.exit_code: int = 0
-        self.vfork_parent: Task | None = None  # whose host thread this task runs on
-        self.vfork_regs: object | None = None  # of the parent, to put back (kernel.clone)
-        self.vfork_fpstate: bytes = b""
-        self.lent_to: Task | None = None  # the vfork child that runs on our host thread
+        self.vfork: Vfork | None = None  # made by one: somebody waits for its exec or exit
+        self.lent: Vfork | None = None  # the child of a vfork has our host thread
         self.ordered_child: Task | None = (
             None  # of the last clone: it was never born if that fails on the host
         )
-        self.vfork_waiter: Task | None = (
-            None  # a parent on its own host thread that waits for our exec or exit
-        )
         self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
-        self.is_running_ops: bool = False  # the host thread executes operations while the task is blocked
         self.personality: int = 0
         self.pdeath_signal: int = 0  # PR_SET_PDEATHSIG
         self.timer_slack_ns: int = 50_000
@@ -462,7 +507,6 @@ class Task(TaskBase, TimerOwner):
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
         self.seccomp: object | None = None  # its newest filter (kernel.seccomp_filter)
-        self.is_parked: bool = False  # takes part in a job control stop
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
         self.fault_cr2: int = 0
@@ -480,11 +524,7 @@ class Task(TaskBase, TimerOwner):
         self.is_seccomp_answered: bool = False  # a listener lets the call go on
         self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
         self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
-        self.debug_regs: list[int] = []  # as a tracer has set them (kernel.ptrace.watch)
-        self.is_watching: bool = False  # one of them is enabled: every instruction is a step
-        self.watched: list[bytes] = []  # what the watched memory held before the step
-        self.waiting_job: OpsJob | None = None  # to begin once its thread has stopped
-        self.ops_job: OpsJob | None = None  # what its stopped host thread does for others
+        self.work: HostWork = HostWork()
         self.waits: int = 0  # how often a call of it had to wait
         self.io_counts: IoCounts | None = None
 
@@ -500,6 +540,31 @@ class Task(TaskBase, TimerOwner):
 
     def file_size_exceeded(self) -> None:
         self.kernel.send_kernel_signal(self, 25)  # SIGXFSZ
+
+    # -- phases ----------------------------------------------------------------------------------------
+    def check_phase(self, phase: int) -> None:
+        """The table of kernel.phase, and what must hold in a phase besides."""
+        super().check_phase(phase)
+        op = self.blocked
+        if phase in WAITS:
+            is_well = op is not None and op.phase() == phase and self.work.job is None
+        elif phase == GUEST:
+            is_well = op is None and self.work.job is None and self.lent is None
+        elif phase == LEAVING:
+            is_well = op is None
+        else:
+            is_well = True
+        if not is_well or (phase == LENT) != (self.lent is not None) and phase not in (DEAD, KERNEL):
+            raise IllegalPhase(f"{NAMES[phase]}, but it does not look so")
+
+    def is_parked(self) -> bool:
+        """Whether it takes part in a job control stop."""
+        op = self.blocked
+        return op is not None and op.phase() == STOPPED
+
+    def borrows_thread(self) -> bool:
+        """Whether it runs on the host thread of its vfork's parent."""
+        return self.vfork is not None and self.vfork.regs is not None
 
     # -- blocking --------------------------------------------------------------------------------------
     def make_ready(self) -> bool:
@@ -707,7 +772,9 @@ class Hooks:
         self.signal: Callable[[Task, int], None] | None = None  # kernel.signals: from the kernel to a task
         # kernel.signals: to the parent, of (child, CLD_*, status)
         self.child_signal: Callable[[ThreadGroup, int, int], None] | None = None
-        self.vfork_done: Callable[[Task, Task], None] | None = None  # kernel.clone: (child, parent)
+        self.vfork_done: Callable[[Vfork], None] | None = (
+            None  # kernel.clone: the child gives the thread back
+        )
         self.vfork_wake: Callable[[Task], None] | None = None  # kernel.clone
         self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
         self.open_pidfd: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: the new descriptor

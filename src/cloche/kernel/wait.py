@@ -101,13 +101,13 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
                 return _take_zombie(task, child, options)
             continue  # nothing else can be heard of it any more
         any_match = True
-        if options & WSTOPPED and child.is_stopped and not child.stop_reported:
+        if options & WSTOPPED and child.job.is_stopped and child.job.is_stop_news:
             if not options & WNOWAIT:
-                child.stop_reported = True
-            return _waited(task, child, CLD_STOPPED, child.stop_signal << 8 | 0x7F)
-        if options & WCONTINUED and not child.continue_reported:
+                child.job.is_stop_news = False
+            return _waited(task, child, CLD_STOPPED, child.job.signal << 8 | 0x7F)
+        if options & WCONTINUED and child.job.is_continue_news:
             if not options & WNOWAIT:
-                child.continue_reported = True
+                child.job.is_continue_news = False
             return _waited(task, child, CLD_CONTINUED, 0xFFFF)
     for tracer in task.group.tasks:
         if not tracer.ptraced or (options & W_NOTHREAD and tracer is not task):
@@ -146,10 +146,10 @@ def _look_at_tracee(task: Task, traced: Task, options: int) -> Waited | None:
         found = _waited(task, group, CLD_TRAPPED, tracee.code << 8 | 0x7F)
         if not options & WNOWAIT:
             tracee.code = 0
-    elif options & WCONTINUED and not group.continue_reported and not traced.is_exited:
+    elif options & WCONTINUED and group.job.is_continue_news and not traced.is_exited:
         found = _waited(task, group, CLD_CONTINUED, 0xFFFF)
         if not options & WNOWAIT:
-            group.continue_reported = True
+            group.job.is_continue_news = False
     else:
         return None
     found.pid, found.uid = pid_in(task.pid_ns, traced.tid), traced.creds.uid

@@ -8,6 +8,7 @@ signal ends such a call.
 
 from cloche.abi.errno import EINTR, ENOMEM, LinuxError
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, end_wait, next_slice
+from cloche.kernel.phase import WORKING
 from cloche.kernel.task import Args, Handler, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace, AreaChange, Crowded
@@ -40,8 +41,8 @@ class RangeWork(Blocked):
                 if task.thread.has_orders():
                     self.has_slices = True
                     block_on_time(task, self)
+                    task.enter(WORKING)
                     task.thread.run_ops()
-                    task.is_running_ops = True
                     return BLOCKED
                 if monotonic_ns() >= end_ns:
                     return next_slice(task, self)

@@ -151,7 +151,6 @@ class LongPoll(Blocked):
                     else:
                         self.stage = _WAIT
                         self.has_slices = False
-                        task.state = "S"
                         return block_on_time(task, self)
             elif stage == _STAND:
                 if self._stand():

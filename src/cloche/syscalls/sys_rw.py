@@ -87,10 +87,7 @@ class WriteWait(FileWait):
             except LinuxError as error:
                 result = -error.errno
             if result == -EAGAIN:
-                if self.has_slices:
-                    self.has_slices = False
-                    if isinstance(task, Task):
-                        task.state = "S"
+                self.has_slices = False
                 return BLOCKED
             if result < 0:
                 if self.done:

@@ -6,6 +6,7 @@
 from cloche.abi.errno import LinuxError
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.phase import KERNEL
 from cloche.kernel.task import (
     Args,
     Container,
@@ -73,6 +74,8 @@ class Guest:
             thread,
         )
         task.mem = UserMemory(thread)
+        task.phase = KERNEL  # as if a call had just come
+        task.checks_phases = True
         group.tasks.append(task)
         if group.leader is None:
             group.leader = task

@@ -11,6 +11,7 @@ from cloche.fs.proc import proc_net, proc_root, proc_sysctl
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
 from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.init import make_init
+from cloche.kernel.phase import DEAD
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.pseudo import ConstantFile, PseudoFs
@@ -251,7 +252,7 @@ def test_zombies_and_the_reaped(guest: ProcGuest) -> None:
     child = guest.new_process(7)
     directory = guest.open(b"/7")
     stat = guest.open(b"/7/stat")
-    child.is_exited = True
+    child.enter(DEAD)
     child.group.tasks.clear()
     child.group.is_zombie = True
     del guest.kernel.tasks[7]
@@ -274,7 +275,7 @@ def test_pid_reuse_gives_another_directory(guest: ProcGuest) -> None:
     child = guest.new_process(7)
     first = guest.inode(b"/7")
     child.group.is_reaped = True
-    child.is_exited = True
+    child.enter(DEAD)
     guest.new_process(7)
     assert guest.inode(b"/7") is not first
 

@@ -108,7 +108,7 @@ class Nursery(World):
             "queued": thread.queued,
             "program": (program.write_count, program.nlink),
             "blocked": task.blocked,
-            "lent": task.lent_to,
+            "lent": task.lent,
             "undo list": None if task.undo_list is None else task.undo_list.users,
             "counted": self.container.task_count,
         }

@@ -16,6 +16,7 @@ from cloche.abi.futex import (
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.exit import forget_task
 from cloche.kernel.loop import operations_done
+from cloche.kernel.phase import WAITING
 from cloche.kernel.task import Task
 from cloche.platform.fake import FakeThread
 from cloche.syscalls.sys_futex import sys_futex
@@ -83,7 +84,7 @@ def test_two_changes_of_a_word_take_turns(world: Changes) -> None:
     world.store(world.tasks[1].own_tid)
     assert world.futex(0, FUTEX_LOCK_PI_PRIVATE, 0) == BLOCKED
     assert world.futex(2, FUTEX_TRYLOCK_PI_PRIVATE, 0) == BLOCKED
-    assert not world.tasks[2].is_running_ops  # it has to wait for the first
+    assert world.tasks[2].phase == WAITING  # it has to wait for the first
     assert world.answer(0) == BLOCKED
     assert world.step(world.tasks[2]) == -EAGAIN
     assert world.value() == world.tasks[1].own_tid | FUTEX_WAITERS

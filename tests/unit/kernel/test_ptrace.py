@@ -10,7 +10,7 @@ from cloche.arch import user
 from cloche.kernel import killing, signals
 from cloche.kernel.ptrace import attach, hooks, regs
 from cloche.kernel.ptrace.stops import DeathStop
-from cloche.kernel.task import Task
+from cloche.kernel.task import Task, Tracee
 from tests.unit.kernel.world import World
 
 
@@ -80,12 +80,14 @@ def test_registers_there_and_back(world: World) -> None:
     (848, 1 << 63, EINVAL), (848 + 7 * 8, 0x30001, ENOSPC), (300, 1, EIO),
 ])  # fmt: skip
 def test_what_cannot_be_set(world: World, offset: int, value: int, errno: int) -> None:
+    world.task.tracee = Tracee(world.task, 0, is_seized=True)
     with pytest.raises(LinuxError) as caught:
         regs.poke_user(world.task, offset, value)
     assert caught.value.errno == errno
 
 
 def test_debug_addresses_are_kept(world: World) -> None:
+    world.task.tracee = Tracee(world.task, 0, is_seized=True)
     regs.poke_user(world.task, 848 + 8, 0x4000)
     assert regs.peek_user(world.task, 848 + 8) == 0x4000
     assert regs.peek_user(world.task, 848) == 0

@@ -259,7 +259,7 @@ class TestFatal:
         victim = world.add_child(3, world.task)
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(victim)
-        assert victim.group.is_stopped
+        assert victim.group.job.is_stopped
         killing.kill(world.task, 3, SIGKILL)
         world.settle()
         assert victim.group.exit_status == SIGKILL
@@ -570,7 +570,7 @@ class TestJobControl:
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
         group = child.group
-        assert group.is_stopped and not group.stop_reported and group.stop_signal == SIGSTOP
+        assert group.job.is_stopped and group.job.is_stop_news and group.job.signal == SIGSTOP
         assert world.thread(child).resumed == 0
         info = signals.dequeue_signal(world.task, ~0)
         assert info is not None and (info.signo, info.code) == (SIGCHLD, CLD_STOPPED)
@@ -579,7 +579,7 @@ class TestJobControl:
         signals.flush_group(group, ~0)
         killing.kill(world.task, 3, SIGCONT)
         world.settle()
-        assert not group.is_stopped and not group.continue_reported
+        assert not group.job.is_stopped and group.job.is_continue_news
         assert world.thread(child).resumed == 1
         info = signals.dequeue_signal(world.task, ~0)
         assert info is not None and info.code == CLD_CONTINUED
@@ -588,7 +588,7 @@ class TestJobControl:
         child = world.add_child(3, world.task)
         killing.kill(world.task, 3, SIGSTOP)
         world.run(Returns(17), task=child)
-        assert child.is_parked
+        assert child.is_parked()
         killing.kill(world.task, 3, SIGCONT)
         world.settle()
         assert world.rax(child) == 17
@@ -598,7 +598,7 @@ class TestJobControl:
         world.run(sys_signal.sys_pause, nr=34, task=child)
         killing.kill(world.task, 3, SIGSTOP)
         world.settle()
-        assert child.is_parked
+        assert child.is_parked()
         killing.kill(world.task, 3, SIGCONT)
         world.settle()
         regs = world.thread(child).regs()
@@ -609,9 +609,9 @@ class TestJobControl:
         second = world.add_task(4, first.group)
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(first)
-        assert first.is_parked and not first.group.is_stopped and second.wants_attention
+        assert first.is_parked() and not first.group.job.is_stopped and second.wants_attention
         world.interrupted(second)
-        assert first.group.is_stopped
+        assert first.group.job.is_stopped
 
     def test_last_running_thread_exits(self, world: World) -> None:
         first = world.add_child(3, world.task)
@@ -619,30 +619,30 @@ class TestJobControl:
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(first)
         signals.task_exits(second)
-        assert first.group.is_stopped
+        assert first.group.job.is_stopped
 
     def test_no_signal_with_nocldstop(self, world: World) -> None:
         world.handle(SIGCHLD, SA_NOCLDSTOP)
         child = world.add_child(3, world.task)
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
-        assert child.group.is_stopped and world.task.group.pending.mask == 0
+        assert child.group.job.is_stopped and world.task.group.pending.mask == 0
 
     def test_terminal_stop_spares_orphans(self, world: World) -> None:
         orphan = world.add_task(3)
         killing.kill(world.task, 3, SIGTSTP)
         world.interrupted(orphan)
-        assert not orphan.is_parked
+        assert not orphan.is_parked()
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(orphan)
-        assert orphan.is_parked
+        assert orphan.is_parked()
 
     def test_terminal_stop_in_a_job(self, world: World) -> None:
         child = world.add_child(3, world.task)
         world.new_group(child, 3)
         killing.kill(world.task, 3, SIGTSTP)
         world.interrupted(child)
-        assert child.group.is_stopped and child.group.stop_signal == SIGTSTP
+        assert child.group.job.is_stopped and child.group.job.signal == SIGTSTP
 
     def test_orphaned_stopped_job_is_hung_up(self, world: World) -> None:
         child = world.add_child(3, world.task)
@@ -650,10 +650,10 @@ class TestJobControl:
         world.handle(SIGHUP, task=child)
         killing.kill(world.task, 3, SIGSTOP)
         world.interrupted(child)
-        assert child.group.is_stopped
+        assert child.group.job.is_stopped
         signals.group_exits(world.task.group)
         world.settle()
-        assert not child.group.is_stopped
+        assert not child.group.job.is_stopped
         assert world.is_in_handler(child) and world.thread(child).regs().rdi == SIGHUP
 
     def test_parent_death_signal(self, world: World) -> None:

@@ -4,6 +4,7 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.signal import SA_RESTORER
 from cloche.arch.x86_64.sigframe import RestoredContext, parse
 from cloche.kernel import itimers, loop, signals
+from cloche.kernel.phase import KERNEL
 from cloche.kernel.task import Args, Handler, SigAction, Task, ThreadGroup
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakeThread
@@ -68,6 +69,7 @@ class World(Guest):
         args.a0, args.a1, args.a2, args.a3, args.a4, args.a5 = padded
         task.args = args
         task.in_syscall = True
+        task.enter(KERNEL)
         try:
             result = handler(task, args)
         except LinuxError as error:
@@ -87,7 +89,9 @@ class World(Guest):
 
     def interrupted(self, task: Task | None = None) -> None:
         """The guest thread has answered an interrupt."""
-        loop.return_to_guest(self.kernel, task or self.task, 0, in_syscall=False)
+        task = task or self.task
+        loop.enter_kernel(task)
+        loop.return_to_guest(self.kernel, task, 0, in_syscall=False)
 
     def is_in_handler(self, task: Task | None = None) -> bool:
         return self.thread(task).regs().rip == HANDLER

@@ -8,6 +8,7 @@ from cloche.fs.storage import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.phase import KERNEL
 from cloche.kernel.task import Args, Container, Kernel, SignalHandlers, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
@@ -49,6 +50,8 @@ class World:
         space = AddressSpace(process, 0x10000, 0x7FFFFFFFF000)
         task = Task(self.kernel, tid, group, creds, fs, self.mount_ns, FdTable(), space, thread)
         task.mem = UserMemory(thread)
+        task.phase = KERNEL  # as if a call had just come
+        task.checks_phases = True
         group.tasks.append(task)
         self.kernel.add_task(task)
         self.kernel.groups[tid] = group

@@ -56,7 +56,7 @@ def unlink(task: Task) -> None:
     task.tracee = None
     task.needs_full_frame = False
     watch.forget(task)
-    if task.vfork_parent is None and task.lent_to is None and not task.is_exited:
+    if not task.borrows_thread() and task.lent is None and not task.is_exited:
         task.thread.set_patched(True)
     if task.kernel.traced_zombies.pop(task.tid, None) is not None:
         task.kernel.release_pid(task.tid)
@@ -171,10 +171,9 @@ def attach(tracer: Task, target: Task, addr: int, options: int, *, is_seized: bo
     if isinstance(op, StoppedWait):
         # From a job-control stop into a traced one, at once.
         end_wait(target, op)
-        target.is_parked = False
         note_call(target, op.result, in_syscall=op.result != RESUME)
         trap(target, settles=False)
-    elif group.stop_pending:
+    elif group.job.is_stopping:
         tracee.stop_wanted = True
         signal_wake(target)
     return 0
@@ -220,7 +219,7 @@ def abandon(task: Task) -> None:
     unlink(task)
     if not was_zombie:
         task.wants_attention = True
-        if group.stop_pending and task.blocked is None:
+        if group.job.is_stopping and task.blocked is None:
             signal_wake(task)
         return
     if group.leader is task and group.is_zombie:

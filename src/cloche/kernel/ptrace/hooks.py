@@ -22,6 +22,7 @@ from cloche.abi.structs import pack_siginfo_fault
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, block_on_time, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_exit, notify_parent, reap
+from cloche.kernel.phase import WORKING
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace import attach, watch
 from cloche.kernel.ptrace.notify import notify_death
@@ -68,12 +69,12 @@ class VforkEventStop(EventStop):
 
     def proceed(self, task: Task) -> int:
         wait = VforkWait(self.child, self.shown)
-        if self.child.vfork_waiter is not task:
+        vfork = self.child.vfork
+        if vfork is None or vfork.parent is not task:
             wait.is_done = True
             return wait.retry(task)
         end_wait(task, self)
         block_on_time(task, wait)
-        task.state = "D"
         return BLOCKED
 
 
@@ -91,9 +92,13 @@ class Hooks(Tracing):
 
     def departing(self, task: Task) -> None:
         tracee = task.tracee
-        if tracee is not None and (tracee.mode & MODE_STEP or task.is_watching):
-            if task.is_watching:
-                watch.remember(task)
+        if tracee is None:
+            return
+        held = tracee.watch
+        is_watching = held is not None and held.is_enabled
+        if tracee.mode & MODE_STEP or is_watching:
+            if held is not None and is_watching:
+                watch.remember(task, held)
             regs = task.thread.regs()
             if not regs.is_stepping:
                 tracee.has_forced_tf = True
@@ -102,9 +107,12 @@ class Hooks(Tracing):
 
     def stepped(self, task: Task, signo: int, code: int) -> bool:
         tracee = task.tracee
-        if tracee is None or signo != SIGTRAP or code != TRAP_TRACE:
+        held = tracee.watch if tracee is not None else None
+        if tracee is None or held is None or not held.is_enabled:
             return False
-        is_hit = watch.hits(task) != 0
+        if signo != SIGTRAP or code != TRAP_TRACE:
+            return False
+        is_hit = watch.hits(task, held) != 0
         if not is_hit and tracee.mode & MODE_STEP:
             return False
         if is_hit:
@@ -177,7 +185,7 @@ class Hooks(Tracing):
         return True
 
     def continued(self, group: ThreadGroup) -> None:
-        is_over = group.stop_pending
+        is_over = group.job.is_stopping
         for task in group.tasks:
             tracee = task.tracee
             if tracee is None:
@@ -185,11 +193,11 @@ class Hooks(Tracing):
             tracee.stop_wanted = False
             if tracee.is_seized:
                 tracee.notify_pending = True
-        group.stop_pending = False  # what a trap says of the group must be true at once
+        group.job.is_stopping = False  # what a trap says of the group must be true at once
         for task in list(group.tasks):
             if task.tracee is not None and task.tracee.is_seized:
                 wake(task)
-        group.stop_pending = is_over
+        group.job.is_stopping = is_over
 
     # -- births ----------------------------------------------------------------------------------------
     def clone_event(self, task: Task, flags: int, exit_signal: int) -> int:
@@ -211,7 +219,7 @@ class Hooks(Tracing):
         child.args.nr = child.orig_rax = task.args.nr
         # The order waits in its slot for the host thread, which so stops before any guest code.
         block_on_time(child, BirthStop(child_tid_addr))
-        child.is_running_ops = True
+        child.enter(WORKING)
         child.thread.run_ops()
 
     def cloned(self, task: Task, child: Task, event: int) -> int:
@@ -243,14 +251,14 @@ class Hooks(Tracing):
             tracee = other.tracee
             if other is task or tracee is None or not tracee.options & PTRACE_O_TRACEEXIT:
                 continue
-            if other.lent_to is not None or other.mm.is_dead:
+            if other.lent is not None or other.mm.is_dead:
                 continue
             is_watched = True
             if tracee.is_exit_reported:
                 continue
             tracee.is_doomed = True
             other.wants_attention = True
-            if other.is_running_ops:
+            if other.phase == WORKING:
                 continue
             if other.thread.is_running():
                 task.kernel.interrupt(other.thread)
@@ -274,7 +282,7 @@ class Hooks(Tracing):
         tracee = task.tracee
         if tracee is None or not tracee.options & PTRACE_O_TRACEEXIT or tracee.is_exit_reported:
             return False
-        if task.mm.is_dead or task.lent_to is not None or task.group.must_die:
+        if task.mm.is_dead or task.lent is not None or task.group.must_die:
             return False
         tracee.is_exit_reported = True
         op = task.blocked
@@ -309,8 +317,8 @@ class Hooks(Tracing):
             return
         task.is_kill_pending = True
         task.wants_attention = True
-        if task.lent_to is None and (task.is_running_ops or task.thread.is_running()):
-            if not task.is_running_ops:
+        if task.lent is None and (task.phase == WORKING or task.thread.is_running()):
+            if task.phase != WORKING:
                 task.kernel.interrupt(task.thread)
             return
         if op is not None:
@@ -356,10 +364,10 @@ def task_exits(task: Task) -> None:
     """A thread goes: its tracees lose their tracer, its own tracer may wait for it (the hook of kernel.exit)."""
     for traced in list(task.ptraced):
         attach.abandon(traced)
-    for job in (task.ops_job, task.waiting_job):
+    for job in (task.work.job, task.work.next):
         if job is not None:
             job.failed(task, 0)
-    task.waiting_job = None
+    task.work.next = None
     tracee, group = task.tracee, task.group
     if group.exec_waiter is not None:
         group.exec_waiter.make_ready()

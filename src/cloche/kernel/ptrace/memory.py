@@ -3,7 +3,7 @@
 A breakpoint is a write into private, read-only text.  The host refuses the sentry's write there, so a stopped thread of
 the address space is ordered to make the pages accessible (`mprotect`), the sentry copies, and the thread puts the
 protection back; copy-on-write has then given the process a page of its own.  The list of areas does not change.
-If none is stopped, one that runs is made to (`Task.waiting_job`).  As in Linux only private mappings can be forced to
+If none is stopped, one that runs is made to (`HostWork.next`).  As in Linux only private mappings can be forced to
 take a write.
 
 Two rounds of operations make a `ForcedAccess`; whoever asked waits on its queue.
@@ -13,6 +13,7 @@ from typing import Final
 
 from cloche.abi.mman import PROT_READ, PROT_WRITE
 from cloche.kernel.blocking import BLOCKED, RETURN, Blocked, TaskBase, block_on_time
+from cloche.kernel.phase import WORKING
 from cloche.kernel.task import OpsJob, Task
 from cloche.mm.address_space import PAGE, PAGE_MASK, AddressSpace, page_up
 from cloche.vfs.waitqueue import WaitQueue
@@ -27,7 +28,7 @@ class HeldWait(Blocked):
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
-        if task.ops_job is not None:
+        if task.work.job is not None:
             return BLOCKED
         task.orig_rax = -1  # the registers hold everything
         return RETURN
@@ -50,7 +51,7 @@ class ForcedAccess(OpsJob):
         self.is_lost: bool = False  # without an attempt: its thread went elsewhere, another may do it
         self.queue: WaitQueue = WaitQueue()
         self.pieces: list[tuple[int, int]] = []  # start and end of pages whose protection changes
-        self.phase: int = _OPENING
+        self.stage: int = _OPENING
 
     def plan(self) -> bool:
         """Which pages must change; False if nothing helps: a hole, a shared mapping."""
@@ -70,13 +71,13 @@ class ForcedAccess(OpsJob):
 
     def start(self, worker: Task) -> None:
         """Let the stopped thread of `worker` begin."""
-        worker.ops_job = self
+        worker.work.job = self
         extra = PROT_READ if self.data is None else PROT_READ | PROT_WRITE
         for start, end in self.pieces:
             area = self.space.find(start)
             if area is not None:
                 worker.thread.queue_mprotect(start, end - start, area.prot | extra)
-        worker.is_running_ops = True
+        worker.enter(WORKING)
         worker.thread.run_ops()
 
     def begin(self, task: Task) -> bool:
@@ -100,8 +101,8 @@ class ForcedAccess(OpsJob):
         return self.count
 
     def done(self, task: Task) -> None:
-        if self.phase == _OPENING:
-            self.phase = _CLOSING
+        if self.stage == _OPENING:
+            self.stage = _CLOSING
             self.move()
             self._put_back(task)
             task.thread.run_ops()
@@ -122,9 +123,9 @@ class ForcedAccess(OpsJob):
                 at = stop
 
     def failed(self, task: Task, errno: int) -> None:
-        if task.ops_job is self:
-            task.ops_job = None
-            task.is_running_ops = False
+        if task.work.job is self:
+            task.work.job = None
+            task.rest()
         else:
             self.is_lost = True
         self._end()
@@ -139,9 +140,9 @@ def can_work(task: Task) -> bool:
     """Whether the host thread of a task is stopped and free to carry out operations."""
     return (
         not task.is_exited
-        and not task.is_running_ops
-        and task.lent_to is None
-        and task.ops_job is None
+        and task.phase != WORKING
+        and task.lent is None
+        and task.work.job is None
         and not task.thread.is_running()
     )
 
@@ -154,7 +155,7 @@ def find_worker(caller: Task, space: AddressSpace, preferred: Task | None) -> Ta
         return caller
     if preferred is not None:
         for task in preferred.group.tasks:
-            worker = task.lent_to if task.lent_to is not None else task
+            worker = task.lent.child if task.lent is not None else task
             if worker.mm is space and can_work(worker):
                 return worker
     return None
@@ -174,9 +175,9 @@ def force(
     runner = find_runner(space, preferred)
     if runner is None:
         return None
-    runner.waiting_job = access
+    runner.work.next = access
     runner.wants_attention = True
-    if not runner.is_running_ops:
+    if runner.phase != WORKING:
         runner.kernel.interrupt(runner.thread)
     return access
 
@@ -186,12 +187,12 @@ def find_runner(space: AddressSpace, preferred: Task | None) -> Task | None:
     if preferred is None:
         return None
     for task in preferred.group.tasks:
-        worker = task.lent_to if task.lent_to is not None else task
+        worker = task.lent.child if task.lent is not None else task
         if (
             worker.mm is space
             and not worker.is_exited
-            and worker.waiting_job is None
-            and worker.ops_job is None
+            and worker.work.next is None
+            and worker.work.job is None
         ):
             return worker
     return None
@@ -199,5 +200,5 @@ def find_runner(space: AddressSpace, preferred: Task | None) -> Task | None:
 
 def busy_with(task: Task) -> ForcedAccess | None:
     """The access that a task's thread carries out just now."""
-    job = task.ops_job
+    job = task.work.job
     return job if isinstance(job, ForcedAccess) else None

@@ -37,7 +37,7 @@ def notify_tracer(task: Task, why: int) -> None:
     tracer = tracee.tracer.group
     action = tracer.handlers.actions[SIGCHLD]
     if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
-        _send(task, why, (task.group.stop_signal if why == CLD_STOPPED else tracee.code) & _LOW)
+        _send(task, why, (task.group.job.signal if why == CLD_STOPPED else tracee.code) & _LOW)
     tracer.child_wait.wake()
 
 

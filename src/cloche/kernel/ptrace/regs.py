@@ -34,8 +34,9 @@ def peek_user(task: Task, offset: int) -> int:
     if offset < user.GENERAL_SIZE:
         return int.from_bytes(read_regs(task)[offset : offset + 8], "little")
     index = (offset - user.DEBUG_OFFSET) >> 3
-    if 0 <= index < user.DEBUG_COUNT and index < len(task.debug_regs):
-        return task.debug_regs[index]
+    held = task.tracee.watch if task.tracee is not None else None
+    if held is not None and 0 <= index < user.DEBUG_COUNT:
+        return held.registers[index]
     return 0
 
 

@@ -33,10 +33,11 @@ from cloche.kernel.blocking import (
     end_wait,
 )
 from cloche.kernel.exit import do_exit, do_group_exit
+from cloche.kernel.phase import TRACED, WORKING
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace.notify import notify_tracer
 from cloche.kernel.signals import check_stop_complete, send_task_info, signal_wake, user_info
-from cloche.kernel.task import TRACED, SigInfo, Task
+from cloche.kernel.task import SigInfo, Task
 
 MODE_SYSCALL: Final = 1  # PTRACE_SYSCALL
 MODE_EMULATE: Final = 2  # PTRACE_SYSEMU
@@ -65,7 +66,10 @@ class PtraceStop(Blocked):
         self.why: int = why
         self.message: int = -1  # PTRACE_GETEVENTMSG; -1: as before
         self.data: int = 0  # the signal with which the tracer lets it go on
-        self.phase: int = _STOPPED
+        self.progress: int = _STOPPED
+
+    def phase(self) -> int:
+        return TRACED
 
     def proceed(self, task: Task) -> int:
         """The tracer lets it go on: a result for the event loop."""
@@ -81,16 +85,16 @@ class PtraceStop(Blocked):
             return kill_now(task, self)
         if task.tracee is not None and task.tracee.is_doomed:
             return do_exit(task, 0)
-        if self.phase == _SETTLING:
+        if self.progress == _SETTLING:
             if task.tracee is not None:
                 self.report(task)
                 return BLOCKED
-            self.phase = _RELEASED
-        if self.phase == _STOPPED:
+            self.progress = _RELEASED
+        if self.progress == _STOPPED:
             return BLOCKED
-        if self.phase == _RELEASED and self.is_before_call():
-            self.phase = _REFRESHING
-            task.is_running_ops = True
+        if self.progress == _RELEASED and self.is_before_call():
+            self.progress = _REFRESHING
+            task.enter(WORKING)
             task.thread.run_ops()
             return BLOCKED
         return self.proceed(task)
@@ -101,8 +105,7 @@ class PtraceStop(Blocked):
 
     def report(self, task: Task) -> None:
         """The task has stopped: tell its tracer (ptrace_stop)."""
-        self.phase = _STOPPED
-        task.state = TRACED
+        self.progress = _STOPPED
         tracee = task.tracee
         assert tracee is not None
         tracee.is_stopped = True
@@ -127,10 +130,9 @@ def kill_now(task: Task, stop: PtraceStop) -> int:
 def enter(task: Task, stop: PtraceStop, *, settles: bool) -> None:
     """Stop `task`, whose host thread has stopped and which waits for nothing."""
     block_on_time(task, stop)
-    task.state = TRACED
     if settles:
-        stop.phase = _SETTLING
-        task.is_running_ops = True
+        stop.progress = _SETTLING
+        task.enter(WORKING)
         task.thread.run_ops()
     else:
         stop.report(task)
@@ -148,12 +150,12 @@ def release(task: Task, data: int) -> None:
     if tracee is not None:
         tracee.is_stopped = False
         tracee.is_listening = False
-    if stop is None or stop.phase != _STOPPED:
+    if stop is None or stop.progress != _STOPPED:
         return
     stop.data = data
     if tracee is not None:
         stop.info = tracee.info  # PTRACE_SETSIGINFO may have changed it
-    stop.phase = _RELEASED
+    stop.progress = _RELEASED
     task.make_ready()
 
 
@@ -280,7 +282,7 @@ class DeathStop(PtraceStop):
         self.status: int = status
 
     def retry(self, task: TaskBase) -> int:
-        if self.phase == _STOPPED:
+        if self.progress == _STOPPED:
             return BLOCKED
         assert isinstance(task, Task)
         return self.proceed(task)
@@ -298,7 +300,7 @@ class BirthStop(PtraceStop):
     def __init__(self, child_tid_addr: int) -> None:
         super().__init__(0, None)
         self.child_tid_addr: int = child_tid_addr
-        self.phase = _RELEASED
+        self.progress = _RELEASED
 
     def proceed(self, task: Task) -> int:
         if self.child_tid_addr:
@@ -346,8 +348,8 @@ def make_trap(task: Task) -> TrapStop:
     tracee, group = task.tracee, task.group
     assert tracee is not None
     if not tracee.is_seized:
-        return TrapStop(group.stop_signal if group.stop_pending else SIGTRAP, None, CLD_STOPPED)
-    signo = group.stop_signal if group.stop_pending else SIGTRAP
+        return TrapStop(group.job.signal if group.job.is_stopping else SIGTRAP, None, CLD_STOPPED)
+    signo = group.job.signal if group.job.is_stopping else SIGTRAP
     code = signo | PTRACE_EVENT_STOP << 8
     return TrapStop(code, trap_info(task, code, signo), CLD_STOPPED)
 

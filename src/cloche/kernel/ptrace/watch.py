@@ -1,15 +1,16 @@
 """Debug registers without the processor's: a watched tracee is single-stepped, and each step is looked at.
 
-The host's debug registers belong to the host, so a watchpoint is an emulation: `Task.debug_regs` holds what the
-tracer has set, and while any is enabled (`Task.is_watching`) the thread runs with the trap flag.  A write is noticed by
-the changed value (so one that changes nothing is not), a breakpoint by the instruction pointer after a step.  Reads
-leave no trace: a watchpoint for them is ENOSPC.  As with the processor's, what the kernel writes is not noticed.
+The host's debug registers belong to the host, so a watchpoint is an emulation: `Tracee.watch` holds what the
+tracer has set, and while any is enabled (`Watchpoints.is_enabled`) the thread runs with the trap flag.  A
+write is noticed by the changed value (so one that changes nothing is not), a breakpoint by the instruction pointer
+after a step.  Reads leave no trace: a watchpoint for them is ENOSPC.  As with the processor's, what the kernel writes
+is not noticed.
 """
 
 from typing import Final
 
 from cloche.abi.errno import EINVAL, EIO, ENOSPC, LinuxError
-from cloche.kernel.task import Task
+from cloche.kernel.task import Task, Watchpoints
 
 DR_STATUS: Final = 6
 DR_CONTROL: Final = 7
@@ -57,35 +58,39 @@ def set_register(task: Task, index: int, value: int) -> None:
         raise LinuxError(EIO)
     if index < 4 and value >= TASK_SIZE_MAX:
         raise LinuxError(EINVAL)
-    held = list(task.debug_regs) if task.debug_regs else [0] * 8
-    held[index] = value
+    tracee = task.tracee
+    if tracee is None:
+        return
+    held = Watchpoints()
+    if tracee.watch is not None:
+        held.registers = list(tracee.watch.registers)
+        held.is_enabled = tracee.watch.is_enabled
+    held.registers[index] = value
     if index != DR_STATUS:
-        task.is_watching = len(parse(held, held[DR_CONTROL])) > 0
-    task.debug_regs = held
-    task.watched = []
+        held.is_enabled = len(parse(held.registers, held.registers[DR_CONTROL])) > 0
+    tracee.watch = held
 
 
 def forget(task: Task) -> None:
     """A new program, or no tracer any more: nothing is watched."""
-    task.debug_regs = []
-    task.watched = []
-    task.is_watching = False
+    if task.tracee is not None:
+        task.tracee.watch = None
 
 
-def remember(task: Task) -> None:
+def remember(task: Task, held: Watchpoints) -> None:
     """The task is about to make a step: note what is watched."""
     process = task.mm.process
     watched: list[bytes] = []
-    for watch in parse(task.debug_regs, task.debug_regs[DR_CONTROL]):
+    for watch in parse(held.registers, held.registers[DR_CONTROL]):
         watched.append(b"" if watch.is_code else process.read(watch.addr, watch.length))
-    task.watched = watched
+    held.seen = watched
 
 
-def hits(task: Task) -> int:
+def hits(task: Task, held: Watchpoints) -> int:
     """After a step: the bits of DR6 for what was hit; they are set there, too."""
     process, found = task.mm.process, 0
-    watches = parse(task.debug_regs, task.debug_regs[DR_CONTROL])
-    if len(watches) != len(task.watched):
+    watches = parse(held.registers, held.registers[DR_CONTROL])
+    if len(watches) != len(held.seen):
         return 0
     pc = -1
     for at, watch in enumerate(watches):
@@ -94,8 +99,8 @@ def hits(task: Task) -> int:
                 pc = task.thread.regs().pc
             is_hit = pc == watch.addr
         else:
-            is_hit = process.read(watch.addr, watch.length) != task.watched[at]
+            is_hit = process.read(watch.addr, watch.length) != held.seen[at]
         if is_hit:
             found |= 1 << watch.index
-    task.debug_regs[DR_STATUS] |= found
+    held.registers[DR_STATUS] |= found
     return found
