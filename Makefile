@@ -58,4 +58,4 @@ bench:
 clean:
 	rm -rf build dist reports .venv-tests src/cloche.egg-info
 	find src -name '*.so' -delete
-	rm -f src/cloche/platform/stub.elf
+	rm -f src/cloche/platform/*.elf

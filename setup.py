@@ -133,13 +133,14 @@ def _signature(options: list[str]) -> str:
 
 
 class BuildExt(build_ext):
-    """Builds the stub beside the extensions, wherever those go: it is data of cloche.platform."""
+    """Builds stub and anchor beside the extensions, wherever those go: they are data of cloche.platform."""
 
     def run(self) -> None:
         super().run()
         target = Path(self.get_ext_fullpath("cloche.platform._native")).with_name("stub.elf")
         target.parent.mkdir(parents=True, exist_ok=True)
         csrc.build_stub(target)
+        csrc.build_anchor(target.with_name("anchor.elf"))
 
     def build_extensions(self) -> None:
         compiler = self.compiler

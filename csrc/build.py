@@ -18,6 +18,11 @@ STUB_FLAGS = [
     "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-jump-tables", "-fno-builtin",
     "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
 ]  # fmt: skip
+ANCHOR_FLAGS = [
+    "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static", "-no-pie",
+    "-fno-pie", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-builtin",
+    "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
+]  # fmt: skip
 HOST_FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
 LAUNCHER_FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 EXTENSIONS = {"_native": CSRC / "host" / "native.c", "_sys": CSRC / "host" / "sys.c"}  # name: its source
@@ -47,6 +52,16 @@ def build_launcher(target: Path) -> None:
     )
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
+    new.replace(target)  # never write into what a running sandbox has mapped
+
+
+def build_anchor(target: Path) -> None:
+    """Compile the anchor of containers that engines start to `target`."""
+    compiler = os.environ.get("CC", "gcc")
+    new = target.with_suffix(".new")
+    subprocess.run([compiler, *ANCHOR_FLAGS, "-o", str(new), str(CSRC / "anchor" / "anchor.c")], check=True)
+    if shutil.which("strip"):
+        subprocess.run(["strip", "-s", str(new)], check=True)
     new.replace(target)
 
 
@@ -72,6 +87,7 @@ def build_extension(name: str, target_dir: Path) -> None:
 
 if __name__ == "__main__":
     build_stub(PLATFORM / "stub.elf")
+    build_anchor(PLATFORM / "anchor.elf")
     for extension in EXTENSIONS:
         build_extension(extension, PLATFORM)
     sys.exit(0)

@@ -14,6 +14,7 @@ from typing import Final
 from cloche.abi.errno import EEXIST, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
+from cloche.boot.bundle import finish_bundle, mount_bundle_kind
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
 from cloche.fs.anon import anon_fs
@@ -31,9 +32,10 @@ from cloche.fs.proc import proc_fs
 from cloche.fs.storage import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
-from cloche.fs.tmpfs_options import TmpfsOptions
+from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.fs.tty import install as install_terminals
 from cloche.kernel import answers, itimers, signals
+from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.container import create_container
 from cloche.kernel.host_facts import HostFacts
@@ -119,6 +121,14 @@ class Builder:
         options.mode, options.uid, options.gid = mode, uid, gid
         return TmpFs(self.kernel.alloc_dev(), self.quota, options)
 
+    def tmpfs_by_options(self, data: bytes) -> TmpFs:
+        """The same with options as mount(2) takes them.  Raises LinuxError(EINVAL)."""
+        total = MemoryFigures(self.container).total
+        options = parse_options(data, total)
+        if options.size < 0:
+            options.size = total // 2
+        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+
     def host_fs(self, index: int, mode: str, *, is_shared: bool) -> FileSystem:
         """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
         gofer = self.gofer
@@ -131,7 +141,10 @@ class Builder:
     def root_context(self) -> Context:
         """The kernel's own context in a new mount namespace."""
         spec = self.spec
-        root = self.host_fs(0, "cow", is_shared=False) if spec.root_source else self.tmpfs(0o755)
+        if spec.root_source:
+            root = self.host_fs(0, spec.root_mode, is_shared=spec.root_is_shared)
+        else:
+            root = self.tmpfs(0o755)
         ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
         self.container.layers.append(Layer(b"", root, is_volume=False))
         return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
@@ -165,6 +178,7 @@ class Builder:
             for each in ctx.mount_ns.mounts:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
                     each.flags |= MS_RDONLY
+        finish_bundle(ctx, spec)
         return ctx
 
     def make_directory(self, ctx: Context, path: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
@@ -209,6 +223,9 @@ class Builder:
                 flags |= MS_NOSUID
         elif spec.kind == TMPFS:
             fs = self.tmpfs(spec.permissions, spec.uid, spec.gid)
+            if spec.data:
+                fs = self.tmpfs_by_options(spec.data)
+                fs.source = spec.source
             flags = MS_NOSUID | MS_NODEV
         elif spec.kind == PROC:
             fs = proc_fs(self.kernel, self.container.pid_ns)
@@ -216,10 +233,13 @@ class Builder:
         elif spec.kind == SYSFS:
             fs = sysfs(self.kernel)
             flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-        else:
-            assert spec.kind == DEV
+        elif spec.kind == DEV:
             fs = self.tmpfs(0o755)
             flags = MS_NOSUID
+        else:
+            fs = mount_bundle_kind(self.container, spec)
+        if spec.flags >= 0:
+            flags = spec.flags
         mounted = mount_at(ctx, spec.destination, fs, flags)
         if spec.is_volume:
             self.volumes.append(mounted)
@@ -341,6 +361,8 @@ def add_container(
     try:
         if "uts" not in kinds:
             container.hostname = spec.hostname
+            if spec.domainname:
+                container.ns.uts.domainname = spec.domainname
         container.max_tasks = spec.max_tasks
         container.memory_limit = spec.memory_bytes
         container.cpu_limit = spec.cpus

@@ -482,7 +482,7 @@ def drop_capabilities(report: Report, keep: int = 0) -> None:
 
 def capability_names(mask: int) -> str:
     """The capabilities of a mask that a confined process may keep, as text."""
-    names = {0: "CHOWN", 1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 3: "FOWNER", 4: "FSETID"}
+    names = {0: "CHOWN", 1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 3: "FOWNER", 4: "FSETID", 31: "SETFCAP"}
     return " ".join([names.get(cap, str(cap)) for cap in range(64) if mask >> cap & 1]) or "none were held"
 
 

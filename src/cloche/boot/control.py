@@ -16,7 +16,7 @@ from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
 from cloche.boot.spec import SandboxSpec, from_fields
-from cloche.boot.start import Failure, Streams, explain, start_program
+from cloche.boot.start import Failure, Streams, check_program, explain, start_program
 from cloche.fs.hostfd import remember_owner
 from cloche.kernel import container as containers
 from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
@@ -190,6 +190,8 @@ class Control(Answers, FdWatcher):
             self.listening.append(ident)
         elif name in files.METHODS:
             self._find(fields).files.request(message)
+        elif name == requests.UPDATE:
+            self._update(ident, fields)
         elif name == requests.DELETE:
             self._delete(ident, fields)
         elif name == requests.SHUTDOWN:
@@ -262,6 +264,10 @@ class Control(Answers, FdWatcher):
         served = Served(container, spec, streams, ExecTable(container, spec, self), table)
         served.gofer = gofer
         self.served[ident] = served
+        failure = check_program(container, spec) if spec.checks_program else None
+        if failure is not None:
+            self.fail(message.ident, failure.status, failure.text)
+            return
         if self.broker is not None and spec.published:
             publish(container, self.broker)
             self.broker = None
@@ -323,6 +329,15 @@ class Control(Answers, FdWatcher):
         waiting, served.waiting = served.waiting, []
         for ident in waiting:
             self.reply(ident, fields)
+
+    def _update(self, ident: int, fields: Fields) -> None:
+        """Other limits while it runs."""
+        container = self._find(fields).container
+        if "memory_bytes" in fields:
+            container.memory_limit = take_int(fields, "memory_bytes", -1, -1, 1 << 62)
+        if "max_tasks" in fields:
+            container.max_tasks = take_int(fields, "max_tasks", 1, 1, 1 << 22)
+        self.reply(ident, {})
 
     def _delete(self, ident: int, fields: Fields) -> None:
         served = self._find(fields)

@@ -75,6 +75,9 @@ class ControlServer:
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
         self.on_end_wanted: Callable[[], None] | None = None
         self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
+        # A monitor with requests of its own (the OCI runtime's): whether it takes one, and who hears its answers.
+        self.on_request: Callable[[Client, Message], bool] | None = None
+        self.own: dict[int, Callable[[Message], None]] = {}  # by id at the sentry
         sandbox.on_message = self.on_message
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -147,6 +150,8 @@ class ControlServer:
             raise ProtocolError("a request with the id of another")
         if len(client.upstream) + len(client.waiting) >= MAX_REQUESTS:
             raise ProtocolError("too many requests at once")
+        if self.on_request is not None and self.on_request(client, message):
+            return
         if name == requests.WAIT:
             client.waiting.append(ident)
         elif name == requests.STOP:
@@ -202,11 +207,28 @@ class ControlServer:
             requests.take_signal(fields)
             if fields.get("signal") in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP):
                 self._end_is_wanted()
-        ident = self.next_ident
-        self.next_ident = ident + 1 if ident < protocol.MAX_ID else requests.FIRST_ID
+        ident = self._new_ident()
         client.upstream[message.ident] = ident
         self.handed[ident] = Handed(client, message.ident)
         self.sandbox.ask(ident, message.name, fields, message.fds)
+
+    def _new_ident(self) -> int:
+        ident = self.next_ident
+        self.next_ident = ident + 1 if ident < protocol.MAX_ID else requests.FIRST_ID
+        return ident
+
+    def ask(
+        self, method: str, fields: Fields, fds: list[int] | None, heard: Callable[[Message], None]
+    ) -> int:
+        """A request of the monitor's own; `heard` gets its events and its answer.  The id at the sentry."""
+        ident = self._new_ident()
+        self.own[ident] = heard
+        self.sandbox.ask(ident, method, fields, fds)
+        return ident
+
+    def answer(self, client: Client, frame: bytes) -> None:
+        """Send what `on_request` has for a client, if that is still there."""
+        self._send(client, frame)
 
     def _cancel(self, client: Client, ident: int) -> None:
         if ident in client.waiting:
@@ -219,6 +241,12 @@ class ControlServer:
     # -- the sentry ----------------------------------------------------------------------------------------
     def on_message(self, message: Message) -> None:
         """An answer of the sentry, or news."""
+        heard = self.own.get(message.ident)
+        if heard is not None:
+            if message.kind != protocol.EVENT:
+                del self.own[message.ident]
+            heard(message)
+            return
         handed = self.handed.get(message.ident)
         if handed is None:
             return

@@ -12,7 +12,15 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.signal import SIGKILL
 from cloche.boot.spec import SandboxSpec
-from cloche.boot.start import Failure, enter_and_exec, explain, new_process, user_credentials
+from cloche.boot.start import (
+    Failure,
+    ProcessSettings,
+    enter_and_exec,
+    explain,
+    new_process,
+    settings_of,
+    user_credentials,
+)
 from cloche.fs.host_tty import TerminalBridge
 from cloche.fs.hostfd import HostFd, describe
 from cloche.fs.proc_text import cmdline_text
@@ -118,7 +126,17 @@ class ExecTable:
         spec = self.spec
         creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
         if request.uid >= 0:
-            creds = user_credentials(spec, request.uid, request.gid, [])
+            creds = user_credentials(spec, request.uid, request.gid, request.groups)
+        settings = settings_of(spec)
+        if request.is_whole:
+            settings = ProcessSettings(
+                request.umask,
+                request.rlimits,
+                request.cap_sets,
+                request.oom_score_adj,
+                no_new_privileges=request.no_new_privileges,
+            )
+        settings.apply_to_credentials(creds)
         try:
             files = self._open_files(entry, request, creds, where, fds)
         except LinuxError as error:
@@ -136,10 +154,15 @@ class ExecTable:
         task.ns.pid_for_children = self.container.pid_ns
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
-        env = dict(spec.env)
+        env: dict[bytes, bytes] = {} if request.is_whole else dict(spec.env)
         for item in request.env:
             key, _equals, value = item.partition(b"=")
             env[key] = value
+        try:
+            settings.apply(task, spec)
+        except LinuxError as error:
+            do_group_exit(task.group, 0)
+            return Failure(f"its limits: {explain(error.errno)}", EXIT_INTERNAL)
         problem = enter_and_exec(task, request.cwd or spec.cwd, request.argv, env)
         if problem is not None:
             do_group_exit(task.group, 0)

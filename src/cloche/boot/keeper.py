@@ -382,7 +382,9 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
 
     points: list[AttachPoint] = []
     if spec.root_source:
-        points.append(AttachPoint(spec.root_source, is_writable=False))
+        root = AttachPoint(spec.root_source, is_writable=spec.root_mode == RW)
+        root.keeps_suid = spec.root_mode == RW  # the image is the sandbox's alone
+        points.append(root)
     for mount in spec.mounts:
         if mount.kind == HOST:
             point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)

@@ -69,6 +69,7 @@ class Sandbox(Upstream):
         self.failure: str = ""
         self.failure_status: int = 125
         self.death: str = ""  # which part died
+        self.has_created: bool = False
         self.has_started: bool = False
         self.is_placing: bool = False  # the guests are to be limited before there are any
         self.oom_kills: int = 0  # processes that were ended for want of memory
@@ -182,6 +183,8 @@ class Sandbox(Upstream):
 
     def _answered(self, message: Message) -> None:
         """Raises ProtocolError."""
+        if message.ident == _CREATE:
+            self.has_created = True
         if message.ident == _CREATE and self.on_placing is not None and self.is_placing:
             self._start(has_cpu_group=self.on_placing(self.sentry_pid))
         elif message.ident == _START:

@@ -78,6 +78,7 @@ class MemoryGuard(TimerOwner):
     def look(self) -> None:
         """Measure, act, and arm the next look."""
         began = monotonic_ns()
+        self.limit_bytes = self.container.memory_limit  # which may be another than at first
         self._measure_files()
         files = self.quota.pages * PAGE + SHARED_MEMORY.used_bytes()
         if self.limit_bytes > 0:

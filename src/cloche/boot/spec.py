@@ -14,6 +14,9 @@ TMPFS: Final = "tmpfs"
 PROC: Final = "proc"
 SYSFS: Final = "sysfs"
 DEV: Final = "dev"  # a tmpfs with the usual device nodes, devpts and shm
+DEVPTS: Final = "devpts"
+MQUEUE: Final = "mqueue"
+CGROUP: Final = "cgroup"
 
 RO: Final = "ro"  # read-only
 RW: Final = "rw"  # writes go to the host
@@ -46,6 +49,9 @@ class MountSpec:
         )
         self.people: list[bytes] = []  # with a skeleton: names that it must not have
         self.attach_index: int = -1  # filled by `launch`
+        self.flags: int = -1  # MS_*, in place of what its kind has; -1: those
+        self.data: bytes = b""  # TMPFS, DEVPTS: options as mount(2) takes them
+        self.copies_up: bool = False  # TMPFS: what the directory below has is copied into it (tmpcopyup)
 
 
 class PublishSpec:
@@ -105,6 +111,23 @@ class SandboxSpec:
         self.is_idle: bool = False  # with init: no first program; it waits for commands from outside
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []
+        # What OCI bundles ask for beyond that.
+        self.root_mode: str = COW
+        self.root_is_shared: bool = False  # the host may change it while we run
+        self.umask: int = 0o022
+        self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
+        self.cap_sets: list[
+            int
+        ] = []  # effective, permitted, inheritable, ambient, bounding; empty: by the user
+        self.no_new_privileges: bool = False
+        self.oom_score_adj: int = 0
+        self.filter: bytes = b""  # a seccomp program (struct sock_filter) for every program of the container
+        self.devices: list[tuple[bytes, int, int, int, int, int]] = []  # (path, mode, major, minor, uid, gid)
+        self.masked_paths: list[bytes] = []  # nothing is to be seen there
+        self.read_only_paths: list[bytes] = []
+        self.sysctls: list[tuple[bytes, bytes]] = []  # (key, value)
+        self.domainname: bytes = b""
+        self.checks_program: bool = False  # `create` fails if the program cannot be executed
 
 
 # What of the monitor's environment the parts of cloche itself read; nothing else of it reaches them.
@@ -114,6 +137,7 @@ _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
+    "flags", "data", "copies_up",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
@@ -121,6 +145,9 @@ _PLAIN_FIELDS: Final = (
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined",
+    "root_mode", "root_is_shared", "umask", "rlimits",
+    "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
+    "domainname", "checks_program",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
@@ -132,6 +159,12 @@ _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "directories": (bytes, int, int, int),
     "late_directories": (bytes, int, int, int),
     "files": (bytes, bytes, int),
+    "rlimits": (int, int, int),
+    "cap_sets": (int,),
+    "devices": (bytes, int, int, int, int, int),
+    "masked_paths": (bytes,),
+    "read_only_paths": (bytes,),
+    "sysctls": (bytes, bytes),
 }
 _NULLABLE: Final = ("only",)
 _MAX_ITEMS: Final = 1 << 20

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
+from cloche.abi.resource import RLIMIT_FSIZE
 from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
 from cloche.fs.hostfd import HostFd, describe
@@ -19,13 +20,16 @@ from cloche.kernel.exec import begin_first_exec, open_exec, parse_script
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.loader import read_image
 from cloche.kernel.rlimits import default_rlimits
+from cloche.kernel.seccomp import install
+from cloche.kernel.seccomp_filter import Filter, parse_program
 from cloche.kernel.task import ENTERED, Container, KernelContext, Task
 from cloche.mm.address_space import AddressSpace
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import path_lookup
-from cloche.vfs.objects import Context
+from cloche.vfs.objects import MAY_EXEC, Context
 
 _STDIO_LIMIT: Final = 1024
+CAP_SETS: Final = 5  # effective, permitted, inheritable, ambient, bounding
 DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 
 
@@ -44,6 +48,60 @@ def user_credentials(spec: SandboxSpec, uid: int, gid: int, groups: list[int]) -
     creds = Credentials(uid, gid, list(groups), spec.capabilities if uid == 0 else 0)
     creds.cap_bounding = spec.capabilities
     return creds
+
+
+class ProcessSettings:
+    """What a program starts with beside its user: of a spec, or of a request to execute one."""
+
+    def __init__(
+        self,
+        umask: int,
+        rlimits: list[tuple[int, int, int]],
+        cap_sets: list[int],
+        oom_score_adj: int,
+        *,
+        no_new_privileges: bool,
+    ) -> None:
+        self.umask: int = umask
+        self.rlimits: list[tuple[int, int, int]] = rlimits
+        self.cap_sets: list[int] = cap_sets
+        self.oom_score_adj: int = oom_score_adj
+        self.no_new_privileges: bool = no_new_privileges
+
+    def apply_to_credentials(self, creds: Credentials) -> None:
+        """Capability sets and no_new_privs, before a process has them."""
+        if len(self.cap_sets) == CAP_SETS:
+            creds.cap_effective, creds.cap_permitted, creds.cap_inheritable = self.cap_sets[:3]
+            creds.cap_ambient, creds.cap_bounding = self.cap_sets[3:]
+        creds.no_new_privs = self.no_new_privileges
+
+    def apply(self, task: Task, spec: SandboxSpec) -> None:
+        """Everything else, before the program is executed; the container's seccomp filter is the last.
+
+        Raises LinuxError for a limit or a filter that Linux does not take.
+        """
+        group = task.group
+        task.fs.umask = self.umask
+        for number, soft, hard in self.rlimits:
+            if not 0 <= number < len(group.rlimits) or (hard >= 0 and (soft < 0 or soft > hard)):
+                raise LinuxError(EINVAL)
+            group.rlimits[number] = (soft, hard)
+            if number == RLIMIT_FSIZE:
+                task.file_size_limit = soft
+        group.oom_score_adj = self.oom_score_adj
+        if spec.filter:
+            install(task, Filter(parse_program(spec.filter), None))
+
+
+def settings_of(spec: SandboxSpec) -> ProcessSettings:
+    """Those of the first program."""
+    return ProcessSettings(
+        spec.umask,
+        spec.rlimits,
+        spec.cap_sets,
+        spec.oom_score_adj,
+        no_new_privileges=spec.no_new_privileges,
+    )
 
 
 def new_process(
@@ -119,6 +177,8 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
         container.state = ENTERED
         return None
     creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+    settings = settings_of(spec)
+    settings.apply_to_credentials(creds)
     task = new_process(container, spec, creds, root, files)
     group = task.group
     container.main = group
@@ -129,10 +189,53 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
         container.init = group
     if container.console is not None:
         container.console.adopt(group)
+    settings.apply(task, spec)
     failure = enter_and_exec(task, spec.cwd, spec.argv, spec.env)
     if failure is None:
         container.state = ENTERED
     return failure
+
+
+def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
+    """Why the first program would not start, as far as that can be told without starting it; or None."""
+    root = container.root
+    assert root is not None
+    who = KernelContext(container, root.fs, root.mount_ns)
+    who.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+    settings_of(spec).apply_to_credentials(who.creds)
+    name = spec.argv[0]
+    shown = name.decode(errors="replace")
+    if not name:
+        return Failure("the command's name is empty", 127)
+    candidates = search_path(name, spec.env)
+    seen = ENOENT
+    for candidate in candidates:
+        try:
+            path = path_lookup(who, None, candidate)
+            inode = path.inode()
+            if inode.is_dir():
+                raise LinuxError(EISDIR)
+            if not inode.is_regular():
+                raise LinuxError(EACCES)
+            if not inode.permission(who, MAY_EXEC):
+                raise LinuxError(EACCES)
+        except LinuxError as error:
+            if seen in (ENOENT, ENOTDIR):
+                seen = error.errno
+            continue
+        return None
+    if seen == ENOENT:
+        text = "no such file or directory" if b"/" in name else "executable file not found in $PATH"
+        return Failure(f"{shown}: {text}", 127)
+    return Failure(f"{shown}: {explain(seen)}", 126 if seen != ENOTDIR else 127)
+
+
+def search_path(name: bytes, env: dict[bytes, bytes]) -> list[bytes]:
+    """Where execvp(3) looks for a command."""
+    if b"/" in name:
+        return [name]
+    search = env.get(b"PATH", DEFAULT_PATH)
+    return [(part or b".") + b"/" + name for part in search.split(b":")]
 
 
 def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:
@@ -157,13 +260,9 @@ def _exec_first(task: Task, argv: list[bytes], env: dict[bytes, bytes]) -> Failu
     name = argv[0]
     envp = [key + b"=" + value for key, value in env.items()]
     shown = name.decode(errors="replace")
-    if b"/" in name:
-        candidates = [name]
-    else:
-        search = env.get(b"PATH", DEFAULT_PATH)
-        candidates = [(part or b".") + b"/" + name for part in search.split(b":")]
     if not name:
         return Failure("the command's name is empty", 127)
+    candidates = search_path(name, env)
     seen = ENOENT
     broken = b""  # the first that is there, but not its interpreter
     for candidate in candidates:

@@ -24,7 +24,7 @@ from cloche.vfs.objects import (
     Path,
 )
 from cloche.vfs.pseudo import parse_digits
-from cloche.vfs.userns import map_gid, map_uid
+from cloche.vfs.userns import UserNamespace, map_gid, map_uid
 
 _ROOT_INO: Final = 1
 _PTMX_INO: Final = 2
@@ -151,6 +151,14 @@ def new_devpts(kernel: Kernel, ctx: Context, data: bytes) -> DevptsFs:
     """A further instance for mount(2) with its options.  Raises LinuxError(EINVAL)."""
     fs = DevptsFs(kernel, gid=-1, mode=0o600, ptmx_mode=0)
     ns = ctx.creds.user_ns
+    configure(fs, data, ns)
+    fs.ptmx.uid = max(ctx.creds.root_uid(), 0)
+    fs.ptmx.gid = max(map_gid(ns, 0), 0)
+    return fs
+
+
+def configure(fs: DevptsFs, data: bytes, ns: UserNamespace | None = None) -> None:
+    """Take the options of mount(2) over, ids being those of `ns`.  Raises LinuxError(EINVAL)."""
     for item in data.split(b","):
         key, _, value = item.partition(b"=")
         if key in (b"", b"newinstance"):
@@ -169,6 +177,3 @@ def new_devpts(kernel: Kernel, ctx: Context, data: bytes) -> DevptsFs:
         if number < 0 or (key == b"uid" and fs.uid < 0) or (key == b"gid" and fs.gid < 0):
             raise LinuxError(EINVAL)
     fs.ptmx.mode = S_IFCHR | fs.ptmx_mode
-    fs.ptmx.uid = max(ctx.creds.root_uid(), 0)
-    fs.ptmx.gid = max(map_gid(ns, 0), 0)
-    return fs

@@ -491,7 +491,7 @@ class Files:
     def setxattr(self, node: Node, name: bytes, xattr: bytes, value: bytes, flags: int) -> None:
         if not node.attach.is_writable:
             raise LinuxError(EROFS)
-        if not _is_writable_xattr(xattr):
+        if not _is_writable_xattr(node, xattr):
             raise LinuxError(EOPNOTSUPP)
         if len(value) > _XATTR_MAX or flags & ~3:
             raise LinuxError(EINVAL)
@@ -504,7 +504,7 @@ class Files:
     def removexattr(self, node: Node, name: bytes, xattr: bytes) -> None:
         if not node.attach.is_writable:
             raise LinuxError(EROFS)
-        if not _is_writable_xattr(xattr):
+        if not _is_writable_xattr(node, xattr):
             raise LinuxError(EOPNOTSUPP)
         pinned = self.pin(node, name)
         try:
@@ -562,5 +562,10 @@ def _is_readable_xattr(xattr: bytes) -> bool:
     return xattr.startswith((b"user.", b"system.posix_acl_")) or xattr == b"security.capability"
 
 
-def _is_writable_xattr(xattr: bytes) -> bool:
-    return b"\0" not in xattr and len(xattr) <= 255 and xattr.startswith(b"user.") and len(xattr) > 5
+def _is_writable_xattr(node: Node, xattr: bytes) -> bool:
+    """user.*; file capabilities and ACLs where set-user-ID bits may be made, too."""
+    if b"\0" in xattr or len(xattr) > 255:
+        return False
+    if xattr.startswith(b"user."):
+        return len(xattr) > 5
+    return node.attach.keeps_suid and _is_readable_xattr(xattr)

@@ -25,6 +25,7 @@ from cloche.abi.capability import (
     CAP_DAC_READ_SEARCH,
     CAP_FOWNER,
     CAP_FSETID,
+    CAP_SETFCAP,
 )
 from cloche.abi.misc import (
     LANDLOCK_ACCESS_FS_READ_DIR,
@@ -294,6 +295,8 @@ def _confine(
         keep = 1 << CAP_DAC_READ_SEARCH
         if is_writable:
             keep |= 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER | 1 << CAP_FSETID
+        if any(point.keeps_suid for point in attach_points):
+            keep |= 1 << CAP_SETFCAP
         confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
         confine.empty_root(report)
     else:

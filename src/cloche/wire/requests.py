@@ -15,6 +15,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     list                                                     -> containers (id, state, pid, status)
     delete   container, is_forced                            -> {}
     events                                                   -> events "started", "oom", "ended" (container), for ever
+    update   container, memory_bytes, max_tasks, cpus_thousandths (each if it is there)   -> {}
     ping                                                     -> {}
     file_…   what `wire.files` describes
     shutdown                                                 -> {}, and the sandbox ends
@@ -59,6 +60,7 @@ PING: Final = "ping"
 SHUTDOWN: Final = "shutdown"
 STOP: Final = "stop"
 TIME: Final = "time"
+UPDATE: Final = "update"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.
 QUIET: Final = 5  # whose answers nobody looks at
@@ -80,6 +82,8 @@ STREAMS: Final = ("stdin", "stdout", "stderr")
 GOFER: Final = "gofer"
 _NO_ID: Final = -1
 _MAX_CONTAINER_ID: Final = 1024
+_CAP_SETS: Final = 5
+_RLIMITS: Final = 16  # RLIM_NLIMITS
 
 
 class ExecRequest:
@@ -97,6 +101,16 @@ class ExecRequest:
         self.rows: int = 0
         self.columns: int = 0
         self.streams: list[int] = []  # which of 0, 1 and 2 come along, in this order
+        # What follows counts in place of the container's only if it `is_whole`; so does the environment.
+        self.is_whole: bool = False
+        self.groups: list[int] = []
+        self.umask: int = 0o022
+        self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
+        self.cap_sets: list[
+            int
+        ] = []  # effective, permitted, inheritable, ambient, bounding; empty: by the user
+        self.oom_score_adj: int = 0
+        self.no_new_privileges: bool = False
 
     def to_fields(self) -> Fields:
         """As data."""
@@ -112,6 +126,13 @@ class ExecRequest:
             "rows": self.rows,
             "columns": self.columns,
             "streams": self.streams,
+            "whole": self.is_whole,
+            "groups": self.groups,
+            "umask": self.umask,
+            "rlimits": [list(limit) for limit in self.rlimits],
+            "cap_sets": self.cap_sets,
+            "oom_score_adj": self.oom_score_adj,
+            "no_new_privileges": self.no_new_privileges,
         }
 
 
@@ -146,7 +167,39 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
     for item in request.env:
         if item.find(b"=") < 1:
             raise ProtocolError("a variable without a name")
+    _take_settings(request, fields)
     return request
+
+
+def _take_settings(request: ExecRequest, fields: Fields) -> None:
+    """What a request has for a whole process."""
+    request.is_whole = take_bool(fields, "whole")
+    request.groups = _take_numbers(fields, "groups", MAX_STRINGS, 0, 0xFFFFFFFE)
+    request.umask = take_int(fields, "umask", 0o022, 0, 0o777)
+    request.cap_sets = _take_numbers(fields, "cap_sets", _CAP_SETS, 0, (1 << 41) - 1)
+    if len(request.cap_sets) not in (0, _CAP_SETS):
+        raise ProtocolError("capability sets are missing")
+    request.oom_score_adj = take_int(fields, "oom_score_adj", 0, -1000, 1000)
+    request.no_new_privileges = take_bool(fields, "no_new_privileges")
+    for limit in take_list(fields, "rlimits", _RLIMITS):
+        if not isinstance(limit, list) or len(limit) != 3:
+            raise ProtocolError("a limit that is none")
+        number, soft, hard = limit
+        if not isinstance(number, int) or not isinstance(soft, int) or not isinstance(hard, int):
+            raise ProtocolError("a limit that is none")
+        if not 0 <= number < _RLIMITS or min(soft, hard) < -1 or max(soft, hard) >= 1 << 63:
+            raise ProtocolError("a limit out of range")
+        request.rlimits.append((number, soft, hard))
+
+
+def _take_numbers(fields: Fields, name: str, count: int, low: int, high: int) -> list[int]:
+    """A list of numbers in a range."""
+    found: list[int] = []
+    for number in take_list(fields, name, count):
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            raise ProtocolError(f"{name} has something that is not a number, or out of range")
+        found.append(number)
+    return found
 
 
 class Process:

@@ -1,0 +1,146 @@
+"""What a container of an OCI bundle has beyond mounts: devices, masked and read-only paths, kernel parameters.
+
+Runs while the container's file systems are built, with every capability and before there is a program (OCI runtime
+specification, "Linux Container Configuration").  The names come from the bundle, but the directories they lead through
+from the image: they are looked up in the container, where a link leads nowhere else.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EEXIST, EINVAL, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from cloche.abi.stat import makedev
+from cloche.boot.spec import CGROUP, DEVPTS, MQUEUE, MountSpec, SandboxSpec
+from cloche.fs.cgroup import cgroup_fs
+from cloche.fs.devpts import configure, devpts_fs
+from cloche.fs.mqueue import mqueue_fs
+from cloche.fs.storage import StorageQuota
+from cloche.fs.tmpfs import TmpFs
+from cloche.fs.tmpfs_options import TmpfsOptions
+from cloche.kernel.task import Container
+from cloche.mm.usermem import KernelIovIter
+from cloche.vfs.mount import copy_tree, graft, mount_at
+from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink, vfs_unlink
+from cloche.vfs.objects import (
+    ATTR_GID,
+    ATTR_MODE,
+    ATTR_UID,
+    Context,
+    FileSystem,
+    SetAttr,
+)
+
+_O_WRONLY: Final = 1
+_DEV_LINKS: Final = (
+    (b"/dev/fd", b"/proc/self/fd"),
+    (b"/dev/stdin", b"/proc/self/fd/0"),
+    (b"/dev/stdout", b"/proc/self/fd/1"),
+    (b"/dev/stderr", b"/proc/self/fd/2"),
+    (b"/dev/ptmx", b"pts/ptmx"),
+)
+_NULL: Final = b"/dev/null"
+
+
+def mount_bundle_kind(container: Container, spec: MountSpec) -> FileSystem:
+    """The file system of a mount that only bundles ask for.  Raises LinuxError."""
+    kernel = container.kernel
+    if spec.kind == MQUEUE:
+        return mqueue_fs(kernel, container.ns.ipc)
+    if spec.kind == CGROUP:
+        return cgroup_fs(kernel)
+    if spec.kind != DEVPTS:
+        raise LinuxError(EINVAL)
+    made = devpts_fs(container)  # the one that the container's terminal is of
+    configure(made, spec.data)
+    return made
+
+
+def finish_bundle(ctx: Context, spec: SandboxSpec) -> None:
+    """Everything but the mounts.  Raises LinuxError."""
+    for path, mode, major, minor, uid, gid in spec.devices:
+        _make_device(ctx, path, mode, makedev(major, minor), uid, gid)
+    if spec.devices:
+        for path, target in _DEV_LINKS:
+            try:
+                vfs_symlink(ctx, target, None, path)
+            except LinuxError as error:
+                if error.errno not in (EEXIST, ENOENT):
+                    raise
+    for key, value in spec.sysctls:
+        _set_parameter(ctx, key, value)
+    for path in spec.read_only_paths:
+        _make_read_only(ctx, path)
+    for path in spec.masked_paths:
+        _mask(ctx, path)
+
+
+def make_parents(ctx: Context, path: bytes) -> None:
+    """Every directory above `path`.  Raises LinuxError."""
+    at = b""
+    for part in path.strip(b"/").split(b"/")[:-1]:
+        at += b"/" + part
+        try:
+            vfs_mkdir(ctx, None, at, 0o755)
+        except LinuxError as error:
+            if error.errno != EEXIST:
+                raise
+
+
+def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid: int) -> None:
+    make_parents(ctx, path)
+    try:
+        vfs_mknod(ctx, None, path, mode, rdev)
+    except LinuxError as error:
+        if error.errno != EEXIST:
+            raise
+        vfs_unlink(ctx, None, path)
+        vfs_mknod(ctx, None, path, mode, rdev)
+    attr = SetAttr(ATTR_MODE | ATTR_UID | ATTR_GID)
+    attr.mode, attr.uid, attr.gid = mode & 0o7777, uid, gid
+    path_lookup(ctx, None, path).inode().setattr(ctx, attr)
+
+
+def _set_parameter(ctx: Context, key: bytes, value: bytes) -> None:
+    """A sysctl; those of the network are also the network namespace's, which has ones that are not known here."""
+    try:
+        file = do_open(ctx, None, b"/proc/sys/" + key.replace(b".", b"/"), _O_WRONLY, 0).get()
+    except LinuxError as error:
+        if error.errno == ENOENT and key.startswith(b"net."):
+            return
+        raise
+    try:
+        count = file.pwrite(ctx, KernelIovIter(value + b"\n"), 0)
+        if count < 0:
+            raise LinuxError(-count)
+    finally:
+        file.put()
+
+
+def _make_read_only(ctx: Context, path: bytes) -> None:
+    try:
+        place = path_lookup(ctx, None, path)
+    except LinuxError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return
+        raise
+    tree = copy_tree(place, is_recursive=True)
+    tree.flags |= MS_RDONLY
+    graft(ctx, tree, place)
+
+
+def _mask(ctx: Context, path: bytes) -> None:
+    """An empty directory over a directory, /dev/null over a file."""
+    try:
+        place = path_lookup(ctx, None, path)
+    except LinuxError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return
+        raise
+    if place.inode().is_dir():
+        options = TmpfsOptions()
+        options.mode = 0o755
+        empty = TmpFs(place.mount.fs.dev, StorageQuota(0, 1), options)
+        mount_at(ctx, path, empty, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        return
+    null = copy_tree(path_lookup(ctx, None, _NULL), is_recursive=False)
+    graft(ctx, null, place)

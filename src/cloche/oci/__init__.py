@@ -1,0 +1,1 @@
+"""`cloche-oci`: an OCI runtime, called by engines as they call runc."""

@@ -1,0 +1,214 @@
+"""Starts anchors (`csrc/anchor`): a child of the caller in the container's groups and namespaces.
+
+Of a container: `Anchor.begin` makes it, namespaces and all, and then it waits, so that hooks can run; `build` has it
+make its mounts, and `go` turns it into the anchor.  Of a command in one: it joins what the container's own anchor
+has.  Each step is one byte on a socket; what goes wrong comes back as text.
+"""
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Final
+
+from cloche.boot import confine
+from cloche.oci import cgroups
+from cloche.oci.errors import OciError
+from cloche.oci.mounts import build_view
+from cloche.oci.records import start_time
+from cloche.oci.spec import Bundle
+from cloche.platform import hostsys
+
+_FLAGS: Final = {
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+_FILES: Final = {"mount": "mnt", "network": "net"}
+_NEWNS: Final = _FLAGS["mount"]
+_NEWPID: Final = _FLAGS["pid"]
+_SOCKET: Final = 3
+_TIOCSCTTY: Final = 0x540E
+_DONE: Final = b"+"
+
+
+def namespace_file(kind: str) -> str:
+    """Its name in /proc/PID/ns."""
+    return _FILES.get(kind, kind)
+
+
+class Anchor:
+    """An anchor that is being made: its pid, and the monitor's end of its socket."""
+
+    def __init__(self) -> None:
+        self.pid: int = 0
+        self.sock: socket.socket
+        self.link: socket.socket
+
+    # -- the caller's side -------------------------------------------------------------------------------
+    def begin(
+        self,
+        namespaces: list[tuple[str, int]],
+        groups: list[str],
+        bundle: Bundle | None,
+        argv: list[bytes],
+        terminal: int = -1,
+    ) -> None:
+        """Fork it into `namespaces`: (kind, a descriptor to join, or -1 for a new one).  Raises OciError.
+
+        `argv` is what ps shows; `terminal` becomes its controlling one, so that it hears of the window's size.
+        """
+        self.sock, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        pid_namespace = [fd for kind, fd in namespaces if kind == "pid"]
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if pid_namespace:  # that of children: it takes no process that is there
+                if pid_namespace[0] >= 0:
+                    hostsys.setns(pid_namespace[0], _NEWPID)
+                else:
+                    hostsys.unshare(_NEWPID)
+            sys.stdout.flush()
+            self.pid = os.fork()
+            if self.pid == 0:
+                _child(far, far_link, namespaces, groups, bundle, argv, terminal)
+        except OSError as error:
+            raise OciError(f"cannot start the container's process: {error.strerror}") from None
+        finally:
+            try:
+                if pid_namespace:
+                    hostsys.setns(own, _NEWPID)
+            finally:
+                os.close(own)
+                far.close()
+                far_link.close()
+        self._hear()
+
+    def build(self) -> None:
+        """Have it make its mounts.  Raises OciError."""
+        self._step()
+
+    def go(self) -> None:
+        """Have it become the anchor.  Raises OciError."""
+        self._step()
+        self.link.close()
+
+    def end(self) -> None:
+        """It is not wanted."""
+        self.sock.close()
+        self.link.close()
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def began(self) -> int:
+        """When it did, for the record."""
+        return start_time(self.pid)
+
+    def _step(self) -> None:
+        try:
+            self.link.send(_DONE)
+        except OSError:
+            pass
+        self._hear()
+
+    def _hear(self) -> None:
+        text = b""
+        while True:
+            data = self.link.recv(4096)
+            text += data
+            if text == _DONE:
+                return
+            if not data:
+                raise OciError(text.decode(errors="replace") or "the container's process died")
+
+
+def _child(
+    sock: socket.socket,
+    link: socket.socket,
+    namespaces: list[tuple[str, int]],
+    groups: list[str],
+    bundle: Bundle | None,
+    argv: list[bytes],
+    terminal: int,
+) -> None:
+    """The child; it does not return."""
+    try:
+        cgroups.enter(groups)
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        program = os.open(anchor_path(), os.O_RDONLY | os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        _enter(namespaces)
+        if terminal >= 0:
+            fcntl.ioctl(terminal, _TIOCSCTTY, 0)
+        _say_and_wait(link)
+        if bundle is not None:
+            root = build_view(bundle)
+            _say_and_wait(link)
+            os.fchdir(root)
+            hostsys.pivot_root(b".", b".")
+            hostsys.umount2(b".", hostsys.MNT_DETACH)
+        os.chdir("/")
+        confine.drop_capabilities(confine.Report())
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        # The descriptors that come here may be numbers that others of them have.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (sock.fileno(), link.fileno(), program)]
+        os.dup2(high[0], _SOCKET)
+        confine.close_all_but([0, 1, 2, _SOCKET, high[1], high[2]])
+        os.write(high[1], _DONE)
+        os.execve(high[2], argv, {})
+    except OSError as error:
+        _complain(link, error.strerror or str(error))
+    except OciError as refusal:
+        _complain(link, str(refusal))
+    except BaseException as failure:
+        _complain(link, f"internal error: {failure!r}")
+    finally:
+        os._exit(1)
+
+
+def _complain(link: socket.socket, text: str) -> None:
+    try:
+        link.send(text.encode(errors="replace"))
+    except OSError:
+        pass
+
+
+def _enter(namespaces: list[tuple[str, int]]) -> None:
+    """Join, or leave for a new one; the mounts' comes last, because names may be looked up until then."""
+    new = 0
+    for kind, fd in namespaces:
+        if kind in ("pid", "mount") or kind not in _FLAGS:
+            continue
+        if fd >= 0:
+            hostsys.setns(fd, _FLAGS[kind])
+        else:
+            new |= _FLAGS[kind]
+    joined = [fd for kind, fd in namespaces if kind == "mount" and fd >= 0]
+    if new:
+        hostsys.unshare(new)
+    if joined:
+        hostsys.setns(joined[0], _NEWNS)
+    else:
+        hostsys.unshare(_NEWNS)
+
+
+def _say_and_wait(link: socket.socket) -> None:
+    link.send(_DONE)
+    if link.recv(1) != _DONE:
+        os._exit(1)  # it is not wanted
+
+
+def anchor_path() -> str:
+    """The program."""
+    here = os.path.dirname(os.path.abspath(hostsys.__file__))
+    return os.path.join(here, "anchor.elf")

@@ -1,0 +1,281 @@
+"""Control groups of a container at `linux.cgroupsPath`, by the file system (the driver "cgroupfs").
+
+Everything of a container is in them: its anchor, its monitor and with that every part of its sandbox, so that what
+engines read of them is the container's.  The sentry keeps the limits of the bundle exactly, for what the programs use;
+the host's limits here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `OVERHEAD_TASKS`).
+"""
+
+import os
+import time
+from typing import Any, Final
+
+from cloche.oci.errors import OciError
+
+MOUNT: Final = "/sys/fs/cgroup"
+OVERHEAD_BYTES: Final = 256 << 20
+OVERHEAD_TASKS: Final = 128
+_V1: Final = (
+    *("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer", "hugetlb", "net_cls"),
+    *("net_prio", "perf_event", "systemd"),
+)
+_END_S: Final = 10.0
+
+
+def is_unified(mount: str = MOUNT) -> bool:
+    """Whether the host has version 2 alone."""
+    return os.path.exists(os.path.join(mount, "cgroup.controllers"))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """A file's content; nothing if it cannot be read."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _own(controller: str) -> str:
+    for line in read("/proc/self/cgroup").splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3 and controller in parts[1].replace("name=", "").split(","):
+            return parts[2]
+    return "/"
+
+
+def make(path: str, ident: str, mount: str = MOUNT) -> list[str]:
+    """Make the groups, one in each hierarchy, and give their directories; parents stay.  Raises OciError."""
+    parts = [part for part in (path or ident).split("/") if part not in ("", ".")]
+    if ".." in parts or not parts:
+        raise OciError(f"invalid cgroupsPath {path!r}")
+    if path.count(":") == 2 and "/" not in path:
+        raise OciError("the systemd cgroup driver is not there: use cgroupfs")
+    inner = "/".join(parts)
+    made: list[str] = []
+    try:
+        if is_unified(mount):
+            top = mount if path.startswith("/") else os.path.join(mount, _own("").lstrip("/"))
+            _make_v2(top, parts)
+            made.append(os.path.join(top, inner))
+            return made
+        for controller in _V1:
+            root = os.path.join(mount, controller)
+            if not os.path.exists(os.path.join(root, "cgroup.procs")):
+                continue
+            if not path.startswith("/"):
+                own = os.path.join(root, _own(controller).lstrip("/"))
+                root = own if os.path.isdir(own) else root
+            at = root
+            for part in parts:
+                at = os.path.join(at, part)
+                _make_one(at, controller)
+            made.append(at)
+    except OSError as error:
+        remove(made)
+        raise OciError(f"cannot make control groups at {inner}: {error.strerror}") from None
+    return made
+
+
+def _make_one(path: str, controller: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        return
+    if controller == "cpuset":  # a new one has no processors, and takes no process
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not read(os.path.join(path, name)).strip():
+                _write(os.path.join(path, name), read(os.path.join(os.path.dirname(path), name)).strip())
+
+
+def _make_v2(top: str, parts: list[str]) -> None:
+    at = top
+    for part in parts:
+        for name in read(os.path.join(at, "cgroup.controllers")).split():
+            try:
+                _write(os.path.join(at, "cgroup.subtree_control"), f"+{name}")
+            except OSError:
+                pass  # processes in it, or not given to us
+        at = os.path.join(at, part)
+        os.makedirs(at, 0o755, exist_ok=True)
+
+
+def enter(groups: list[str]) -> None:
+    """Put the calling process into them.  Raises OSError."""
+    for path in groups:
+        _write(os.path.join(path, "cgroup.procs"), "0")
+
+
+def processes(groups: list[str]) -> list[int]:
+    """Who is in them."""
+    found: set[int] = set()
+    for path in groups:
+        found.update(int(word) for word in read(os.path.join(path, "cgroup.procs")).split())
+    return sorted(found)
+
+
+def remove(groups: list[str]) -> None:
+    """Remove them; a process that is about to be gone is waited for."""
+    deadline = time.monotonic() + _END_S
+    for path in reversed(groups):
+        while True:
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() < deadline and not _remove_below(path):
+                    time.sleep(0.01)
+                    continue
+            break
+
+
+def _remove_below(path: str) -> bool:
+    """Remove groups below it, which a program that had the file system may have made; whether there were any."""
+    is_found = False
+    for folder, names, _files in os.walk(path, topdown=False):
+        for name in names:
+            try:
+                os.rmdir(os.path.join(folder, name))
+                is_found = True
+            except OSError:
+                pass
+    if is_found:
+        try:
+            os.rmdir(path)
+        except OSError:
+            return False
+    return is_found
+
+
+# -- limits ----------------------------------------------------------------------------------------------------
+def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str]]:
+    """(controller, file, text) of what a bundle's `linux.resources` limits."""
+    rows: list[tuple[str, str, str]] = []
+    memory = resources.get("memory") or {}
+    limit = memory.get("limit")
+    if limit:
+        value = limit + OVERHEAD_BYTES if limit > 0 else -1
+        if is_v2:
+            rows.append(("memory", "memory.max", "max" if value < 0 else str(value)))
+        else:
+            rows.append(("memory", "memory.limit_in_bytes", str(value)))
+    reservation = memory.get("reservation")
+    if reservation:
+        rows.append(("memory", "memory.low" if is_v2 else "memory.soft_limit_in_bytes", str(reservation)))
+    pids = (resources.get("pids") or {}).get("limit")
+    if pids:
+        rows.append(("pids", "pids.max", str(pids + OVERHEAD_TASKS) if pids > 0 else "max"))
+    cpu = resources.get("cpu") or {}
+    shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
+    if is_v2:
+        if shares:
+            rows.append(("cpu", "cpu.weight", str(max(1, min(10000, 1 + (shares - 2) * 9999 // 262142)))))
+        if quota or period:
+            rows.append(("cpu", "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or 100000}"))
+    else:
+        if shares:
+            rows.append(("cpu", "cpu.shares", str(shares)))
+        if period:
+            rows.append(("cpu", "cpu.cfs_period_us", str(period)))
+        if quota:
+            rows.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+    for key, name in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
+        if cpu.get(key):
+            rows.append(("cpuset", name, str(cpu[key])))
+    return rows
+
+
+def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> None:
+    """Put limits in force.  Raises OciError."""
+    is_v2 = is_unified(mount)
+    for controller, name, text in _rows(resources, is_v2=is_v2):
+        path = group_of(groups, controller, mount)
+        if not path:
+            continue
+        try:
+            _write(os.path.join(path, name), text)
+        except FileNotFoundError:
+            continue  # a controller that was not given to us
+        except OSError as error:
+            raise OciError(f"cannot write {text} to {name}: {error.strerror}") from None
+
+
+def group_of(groups: list[str], controller: str, mount: str = MOUNT) -> str:
+    """The directory in a controller's hierarchy; nothing if there is none."""
+    if is_unified(mount):
+        return groups[0] if groups else ""
+    top = os.path.join(mount, controller) + "/"
+    return next((path for path in groups if path.startswith(top)), "")
+
+
+# -- figures ---------------------------------------------------------------------------------------------------
+def _number(path: str) -> int:
+    text = read(path).strip()
+    return int(text) if text.lstrip("-").isdigit() else 0
+
+
+def _table(path: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line in read(path).splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1].lstrip("-").isdigit():
+            found[words[0]] = int(words[1])
+    return found
+
+
+def stats(groups: list[str], mount: str = MOUNT) -> dict[str, Any]:
+    """The data of `events --stats` (runc's types/events.go)."""
+    if is_unified(mount):
+        top = groups[0] if groups else ""
+        cpu = _table(os.path.join(top, "cpu.stat"))
+        used = _number(os.path.join(top, "memory.current"))
+        usage = {
+            "total": cpu.get("usage_usec", 0) * 1000,
+            "kernel": cpu.get("system_usec", 0) * 1000,
+            "user": cpu.get("user_usec", 0) * 1000,
+        }
+        limit_bytes = _number(os.path.join(top, "memory.max"))
+        raw = _table(os.path.join(top, "memory.stat"))
+        failures, most = 0, _number(os.path.join(top, "memory.peak"))
+        pids = top
+    else:
+        account, memory = group_of(groups, "cpuacct", mount), group_of(groups, "memory", mount)
+        pids = group_of(groups, "pids", mount)
+        times = _table(os.path.join(account, "cpuacct.stat"))
+        usage = {
+            "total": _number(os.path.join(account, "cpuacct.usage")),
+            "kernel": times.get("system", 0) * 10_000_000,
+            "user": times.get("user", 0) * 10_000_000,
+        }
+        used = _number(os.path.join(memory, "memory.usage_in_bytes"))
+        limit_bytes = _number(os.path.join(memory, "memory.limit_in_bytes"))
+        raw = _table(os.path.join(memory, "memory.stat"))
+        failures = _number(os.path.join(memory, "memory.failcnt"))
+        most = _number(os.path.join(memory, "memory.max_usage_in_bytes"))
+    return {
+        "cpu": {"usage": usage, "throttling": {}},
+        "memory": {
+            "cache": raw.get("cache", raw.get("file", 0)),
+            "usage": {"limit": limit_bytes, "usage": used, "max": most, "failcnt": failures},
+            "swap": {"limit": 0, "failcnt": 0},
+            "kernel": {"limit": 0, "failcnt": 0},
+            "kernelTCP": {"limit": 0, "failcnt": 0},
+            "raw": raw,
+        },
+        "pids": {
+            "current": _number(os.path.join(pids, "pids.current")),
+            "limit": _number(os.path.join(pids, "pids.max")),
+        },
+        "blkio": {},
+        "hugetlb": {},
+        "intel_rdt": {},
+        "network_interfaces": None,
+    }

@@ -1,0 +1,323 @@
+"""`create`, and what `run` shares with it.
+
+Order: the bundle is read and everything of it checked; record and control groups are made; the anchor is forked into
+the namespaces; hooks (prestart, createRuntime) run; the anchor makes its mounts; hooks (createContainer) run; the
+anchor stands in the root; the monitor starts the sandbox, in which the program is looked for.  The pid-file is last.
+"""
+
+import json
+import os
+import socket
+import stat
+import sys
+import termios
+import time
+from array import array
+from typing import Any, Final
+
+from cloche.abi.capability import ALL_CAPS
+from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
+from cloche.boot.spec import RO, RW, SandboxSpec
+from cloche.oci import cgroups
+from cloche.oci.anchor import Anchor
+from cloche.oci.errors import OciError
+from cloche.oci.hooks import run_hooks
+from cloche.oci.monitor import Held, fork_monitor
+from cloche.oci.mounts import guest_mounts
+from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
+from cloche.oci.seccomp import compile_profile
+from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
+from cloche.oci.users import add_home
+
+_KINDS: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
+_DEVICES: Final = (
+    (b"/dev/null", 1, 3),
+    (b"/dev/zero", 1, 5),
+    (b"/dev/full", 1, 7),
+    (b"/dev/random", 1, 8),
+    (b"/dev/urandom", 1, 9),
+    (b"/dev/tty", 5, 0),
+)
+_MAX_TASKS: Final = 1 << 22
+_NO_LIMIT_TASKS: Final = 32768
+_NOFILE: Final = 1 << 20
+
+
+def sandbox_spec(bundle: Bundle) -> SandboxSpec:
+    """The container as the sentry is told of it.  Raises OciError."""
+    process = bundle.process
+    add_home(process, bundle.rootfs)
+    spec = SandboxSpec(process.argv)
+    for item in process.env:
+        key, _equals, value = item.partition(b"=")
+        spec.env[key] = value
+    spec.cwd = process.cwd
+    spec.uid, spec.gid, spec.groups = process.uid, process.gid, process.groups
+    spec.umask, spec.rlimits, spec.cap_sets = process.umask, process.rlimits, process.cap_sets
+    spec.no_new_privileges, spec.oom_score_adj = process.no_new_privileges, process.oom_score_adj
+    spec.has_terminal = process.has_terminal
+    spec.is_attached = False
+    spec.capabilities = ALL_CAPS  # the sets say
+    spec.allows_suid = True
+    spec.has_init = False
+    spec.checks_program = True
+    spec.is_placed = True  # `start` comes later
+    spec.root_source = bundle.rootfs
+    spec.root_mode = RO if bundle.is_read_only else RW
+    spec.root_is_shared = True
+    spec.mounts = guest_mounts(bundle)
+    spec.hostname = encode(bundle.hostname) or os.uname().nodename.encode()
+    spec.domainname = encode(bundle.domainname)
+    spec.nofile_limit = _NOFILE
+    memory = (bundle.resources.get("memory") or {}).get("limit") or 0
+    spec.memory_bytes = memory if memory > 0 else -1
+    tasks = (bundle.resources.get("pids") or {}).get("limit") or 0
+    spec.max_tasks = min(tasks, _MAX_TASKS) if tasks > 0 else _NO_LIMIT_TASKS
+    if any(mount.destination == "/dev" for mount in bundle.mounts):
+        spec.devices = [(path, S_IFCHR | 0o666, major, minor, 0, 0) for path, major, minor in _DEVICES]
+        known = [row[0] for row in spec.devices]
+        for each in bundle.devices:
+            path = encode(os.path.normpath(each["path"]))
+            if path in known or path == b"/dev/ptmx" or not path.startswith(b"/dev/"):
+                continue
+            mode = _KINDS[each["type"]] | each["mode"]
+            spec.devices.append((path, mode, each["major"], each["minor"], each["uid"], each["gid"]))
+    spec.masked_paths = [encode(path) for path in bundle.masked_paths]
+    spec.read_only_paths = [encode(path) for path in bundle.read_only_paths]
+    spec.sysctls = [(encode(key), encode(value)) for key, value in bundle.sysctls.items()]
+    if bundle.seccomp is not None:
+        spec.filter = compile_profile(bundle.seccomp)
+    return spec
+
+
+def open_namespaces(bundle: Bundle) -> list[tuple[str, int]]:
+    """What the anchor joins or makes.  Raises OciError."""
+    found: list[tuple[str, int]] = []
+    for kind, path in bundle.namespaces.items():
+        try:
+            found.append((kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1))
+        except OSError as error:
+            raise OciError(f"namespace {path}: {error.strerror}") from None
+    return found
+
+
+def open_terminal(path: str, process: ProcessSpec) -> tuple[int, int]:
+    """A terminal of the host for the container: its slave, and its master, or -1 if that went to the engine's socket.
+
+    Raises OciError.
+    """
+    try:
+        master, slave = os.openpty()
+    except OSError as error:
+        raise OciError(f"no terminal: {error.strerror}") from None
+    try:
+        # The sandbox's own terminal does what a line discipline does; this one hands everything through.
+        raw: list[Any] = termios.tcgetattr(slave)
+        raw[0] = raw[1] = raw[3] = 0
+        raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(slave, termios.TCSANOW, raw)
+        if process.rows and process.columns:
+            termios.tcsetwinsize(slave, (process.rows, process.columns))
+        os.fchown(slave, process.uid, process.gid)
+        if path:
+            send_master(path, master, os.ttyname(slave))
+    except (OSError, termios.error) as problem:
+        os.close(slave)
+        raise OciError(f"console socket {path}: {problem}") from None
+    finally:
+        if path:
+            os.close(master)
+    return slave, -1 if path else master
+
+
+def send_master(path: str, master: int, name: str) -> None:
+    """Give a terminal to whoever listens (runc's docs/terminals.md).  Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+        sock.sendmsg([name.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [master]))])
+    finally:
+        sock.close()
+
+
+def standard_streams() -> list[int]:
+    """Our own, which become the program's; -1: closed."""
+    found: list[int] = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            found.append(-1)
+        else:
+            found.append(fd)
+    return found
+
+
+def check_terminal(process: ProcessSpec, path: str, *, is_detached: bool) -> None:
+    """Raises OciError."""
+    if process.has_terminal and not path and is_detached:
+        raise OciError("cannot allocate tty if runc will detach without setting console socket")
+    if not process.has_terminal and path:
+        raise OciError("cannot use console socket if runc will not detach or allocate tty")
+    if path:
+        try:
+            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+        except OSError as error:
+            raise OciError(f"console socket {path}: {error.strerror}") from None
+        if not is_socket:
+            raise OciError(f"console socket {path} is not a socket")
+
+
+def timestamp() -> str:
+    """RFC 3339 with nanoseconds, as runc has it."""
+    now = time.time_ns()
+    return (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000)) + f".{now % 1_000_000_000:09d}Z"
+    )
+
+
+def create(
+    root: str, ident: str, bundle_path: str, *, console: str, pid_file: str, is_detached: bool = True
+) -> tuple[Record, int]:
+    """Make a container; the master of its terminal, if that is not the engine's.
+
+    Raises OciError, and then nothing is left.
+    """
+    check_id(ident)
+    bundle = read_bundle(bundle_path)
+    check_terminal(bundle.process, console, is_detached=is_detached)
+    spec = sandbox_spec(bundle)
+    record = Record(root, ident)
+    record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
+    record.annotations, record.hooks = bundle.annotations, bundle.hooks
+    record.process, record.created = bundle.process_data, timestamp()
+    record.make()
+    anchor = Anchor()
+    try:
+        record.groups = cgroups.make(bundle.groups_path, ident)
+        record.save()
+        cgroups.limit(record.groups, bundle.resources)
+        streams = standard_streams()
+        terminal = master = -1
+        if bundle.process.has_terminal:
+            terminal, master = open_terminal(console, bundle.process)
+            streams = [terminal, terminal, terminal]
+        anchor.begin(open_namespaces(bundle), record.groups, bundle, bundle.process.argv, terminal)
+        record.pid = anchor.pid
+        state = record.state(CREATING)
+        run_hooks(bundle.hooks, "prestart", state)
+        run_hooks(bundle.hooks, "createRuntime", state)
+        anchor.build()
+        run_hooks(bundle.hooks, "createContainer", state)
+        anchor.go()
+        _start_monitor(record, anchor, spec, streams, terminal)
+        if pid_file:
+            write_pid_file(pid_file, anchor.pid)
+    except BaseException as failure:
+        _undo(record, anchor)
+        if isinstance(failure, OSError):
+            raise OciError(f"cannot create the container: {failure}") from None
+        raise
+    record.save()
+    return record, master
+
+
+def _start_monitor(
+    record: Record, anchor: Anchor, spec: SandboxSpec, streams: list[int], terminal: int
+) -> None:
+    """Raises OciError when the sandbox does not come to be."""
+    listener = record.listen()
+    hear, report = os.pipe2(os.O_CLOEXEC)
+    held = Held(anchor.sock, anchor.pid)
+    held.terminal = terminal
+    record.pid_start = anchor.began()
+    record.monitor = fork_monitor(record, held, spec, streams, listener, report)
+    record.monitor_start = start_time(record.monitor)
+    record.save()
+    os.close(report)
+    listener.close()
+    anchor.sock.close()
+    if terminal >= 0:
+        os.close(terminal)
+    text = b""
+    while True:
+        data = os.read(hear, 65536)
+        if not data:
+            break
+        text += data
+    os.close(hear)
+    status, problem = json.loads(text) if text else (125, _last_line(record) or "the monitor died")
+    if problem:
+        raise OciError(explain_start(status, problem, spec.argv[0].decode(errors="replace")), 1)
+
+
+def _last_line(record: Record) -> str:
+    try:
+        with open(os.path.join(record.path, "log"), errors="replace") as file:
+            lines = file.read(65536).strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""
+
+
+def explain_start(status: int, problem: str, name: str) -> str:
+    """In the words that engines look for: they make 126 and 127 of them."""
+    quoted = json.dumps(name)
+    if status == 127:
+        if "/" in name:
+            text = f"exec: {quoted}: stat {name}: no such file or directory"
+        else:
+            text = f"exec: {quoted}: executable file not found in $PATH"
+    elif status == 126:
+        text = f"exec {name}: {problem}"
+        if "EISDIR" in problem:
+            text = f"exec: {quoted}: is a directory: permission denied"
+        elif "EACCES" in problem:
+            text = f"exec: {quoted}: permission denied"
+    else:
+        return problem
+    return f"runc create failed: unable to start container process: {text}"
+
+
+def _undo(record: Record, anchor: Anchor) -> None:
+    """Nothing is left of what could not be made."""
+    sys.stdout.flush()
+    if anchor.pid:
+        try:
+            anchor.end()
+        except (OSError, AttributeError):
+            pass
+    if record.monitor:
+        record.pid = 0
+        try:
+            record.end()
+        except OciError:
+            pass
+    cgroups.remove(record.groups)
+    record.remove()
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """As a whole or not at all.  Raises OciError."""
+    folder, name = os.path.split(path)
+    new = os.path.join(folder, f".{name}")
+    try:
+        with open(new, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(new, path)
+    except OSError as error:
+        raise OciError(f"{path}: {error.strerror}") from None
+
+
+def delete(record: Record, *, is_forced: bool) -> None:
+    """Forget a container that has ended, or end it.  Raises OciError."""
+    status = record.status()
+    if status not in ("stopped", CREATED, CREATING) and not is_forced:
+        raise OciError(f"cannot delete container {record.ident} that is not stopped: {status}")
+    record.end()
+    cgroups.remove(record.groups)
+    state = record.state("stopped")
+    try:
+        run_hooks(record.hooks, "poststop", state)
+    finally:
+        record.remove()

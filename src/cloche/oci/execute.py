@@ -1,0 +1,143 @@
+"""The verb `exec`: a further command in a running container, with an anchor of its own."""
+
+import os
+from typing import Any, Final
+
+from cloche.oci.anchor import Anchor, namespace_file
+from cloche.oci.create import check_terminal, open_terminal, standard_streams, write_pid_file
+from cloche.oci.errors import OciError
+from cloche.oci.foreground import follow
+from cloche.oci.monitor import EXEC
+from cloche.oci.options import Options
+from cloche.oci.records import PAUSED, STOPPED, Record, load
+from cloche.oci.spec import ProcessSpec, read_json
+from cloche.oci.users import add_home
+from cloche.wire.control_client import ControlClient, ControlError
+from cloche.wire.requests import ExecRequest
+
+_JOINED: Final = ("user", "cgroup", "uts", "ipc", "network", "pid", "mount")
+
+
+def _process_data(record: Record, options: Options, words: list[str]) -> dict[str, Any]:
+    """The process as data: of a file, or the container's with what the options say.  Raises OciError."""
+    path = options.text("process")
+    if path:
+        return read_json(path)
+    if not words:
+        raise OciError("process args cannot be empty")
+    data = dict(record.process)
+    data["args"] = words
+    data["terminal"] = options.has("tty")
+    data["env"] = [*(data.get("env") or []), *options.all("env")]
+    if options.text("cwd"):
+        data["cwd"] = options.text("cwd")
+    if options.text("user"):
+        uid, _colon, gid = options.text("user").partition(":")
+        if not uid.isdigit() or (gid and not gid.isdigit()):
+            raise OciError(f"parsing {options.text('user')!r} as uid[:gid]")
+        data["user"] = {"uid": int(uid), "gid": int(gid or 0)}
+    gids = options.all("additional-gids")
+    if gids:
+        if not all(gid.isdigit() for gid in gids):
+            raise OciError("additional-gids are numbers")
+        data["user"] = {**(data.get("user") or {}), "additionalGids": [int(gid) for gid in gids]}
+    if options.has("no-new-privs"):
+        data["noNewPrivileges"] = True
+    caps = options.all("cap")
+    if caps:
+        sets = dict(data.get("capabilities") or {})
+        for name in ("bounding", "effective", "permitted", "ambient"):
+            sets[name] = [*(sets.get(name) or []), *caps]
+        data["capabilities"] = sets
+    return data
+
+
+def _request(process: ProcessSpec, streams: list[int]) -> ExecRequest:
+    request = ExecRequest(process.argv)
+    request.env = process.env
+    request.cwd = process.cwd
+    request.uid, request.gid, request.groups = process.uid, process.gid, process.groups
+    request.has_terminal = process.has_terminal
+    request.rows, request.columns = process.rows, process.columns
+    request.is_whole = True
+    request.umask, request.rlimits, request.cap_sets = process.umask, process.rlimits, process.cap_sets
+    request.oom_score_adj, request.no_new_privileges = process.oom_score_adj, process.no_new_privileges
+    request.streams = [number for number, fd in enumerate(streams) if fd >= 0]
+    return request
+
+
+def _namespaces(record: Record) -> list[tuple[str, int]]:
+    """Those of the container's anchor."""
+    found: list[tuple[str, int]] = []
+    for kind in _JOINED:
+        try:
+            path = f"/proc/{record.pid}/ns/{namespace_file(kind)}"
+            if os.readlink(path) == os.readlink(f"/proc/self/ns/{namespace_file(kind)}"):
+                continue
+            found.append((kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+        except OSError:
+            raise OciError("cannot exec in a stopped container") from None
+    return found
+
+
+def exec_verb(root: str, options: Options, words: list[str]) -> int:
+    """The exit status.  Raises OciError."""
+    if not words:
+        raise OciError('cloche-oci exec: "exec" requires a minimum of 1 argument(s)')
+    record = load(root, words[0])
+    status = record.status()
+    if status == STOPPED or not record.pid:
+        raise OciError("cannot exec in a stopped container")
+    if status == PAUSED and not options.has("ignore-paused"):
+        raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
+    process = ProcessSpec(_process_data(record, options, words[1:]), "")
+    add_home(process, record.rootfs)
+    console = options.text("console-socket")
+    is_detached = options.has("detach")
+    check_terminal(process, console, is_detached=is_detached)
+    streams = standard_streams()
+    terminal = master = -1
+    if process.has_terminal:
+        terminal, master = open_terminal(console, process)
+        streams = [terminal, terminal, -1]
+    anchor = Anchor()
+    try:
+        anchor.begin(_namespaces(record), record.groups, None, process.argv, terminal)
+        anchor.go()
+        _ask(record, anchor, process, streams)
+    except OciError:
+        if anchor.pid:
+            anchor.end()
+        raise
+    anchor.sock.close()
+    if options.text("pid-file"):
+        write_pid_file(options.text("pid-file"), anchor.pid)
+    if is_detached:
+        return 0
+    if terminal >= 0:
+        os.close(terminal)
+    return follow(anchor.pid, master)
+
+
+def _ask(record: Record, anchor: Anchor, process: ProcessSpec, streams: list[int]) -> None:
+    """Have the monitor start it.  Raises OciError."""
+    fields = _request(process, streams).to_fields()
+    fields["pid"] = anchor.pid
+    client = ControlClient(record.connect())
+    try:
+        fds = [fd for fd in streams if fd >= 0]
+        client.answer(client.ask(EXEC, fields, [*fds, anchor.sock.fileno()]))
+    except ControlError as refusal:
+        raise OciError("exec failed: " + explain_exec(refusal, process)) from None
+    finally:
+        client.close()
+
+
+def explain_exec(refusal: ControlError, process: ProcessSpec) -> str:
+    """In the words that engines look for."""
+    from cloche.oci.create import explain_start
+
+    text = explain_start(refusal.status, str(refusal), process.argv[0].decode(errors="replace"))
+    return text.removeprefix("runc create failed: ").replace(
+        "unable to start container process", "unable to start container process"
+    )

@@ -1,0 +1,117 @@
+"""`cloche-oci VERB …`: runc's command line.  Imports as little as the verb needs: engines call it often."""
+
+import os
+import sys
+import time
+from typing import Final
+
+from cloche.oci.errors import OciError
+from cloche.oci.options import VERBS, Options, parse
+
+_HELP: Final = """cloche-oci: an OCI runtime whose containers have a kernel of their own; called as runc is.
+
+usage: cloche-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] VERB [options] [arguments]
+
+verbs: {verbs}
+"""
+_EXEC_FAILED: Final = 255
+
+
+class Log:
+    """Where errors go: standard error, and the file that the engine reads."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self.path: str = path
+        self.kind: str = kind
+
+    def line(self, level: str, text: str) -> str:
+        """As logrus writes it."""
+        import json
+
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self.kind == "json":
+            return json.dumps({"level": level, "msg": text, "time": when})
+        return f'time="{when}" level={level} msg={json.dumps(text)}'
+
+    def error(self, text: str) -> None:
+        """A command has failed."""
+        if self.path:
+            try:
+                with open(self.path, "a", encoding="utf-8", errors="replace") as file:
+                    file.write(self.line("error", text) + "\n")
+            except OSError:
+                pass
+        if sys.stderr is not None:
+            shown = text if self.path else self.line("error", text)
+            try:
+                print(shown, file=sys.stderr)
+            except OSError:
+                pass
+
+
+def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> int:
+    """Raises OciError."""
+    from cloche.oci.records import default_root
+
+    root = given.text("root") or default_root()
+    if given.has("systemd-cgroup"):
+        raise OciError("--systemd-cgroup: the systemd cgroup driver is not there: use cgroupfs")
+    if verb in ("checkpoint", "restore"):
+        raise OciError(f"{verb} is not there yet")
+    if verb in ("create", "run"):
+        from cloche.oci.running import create_verb, run_verb
+
+        return (create_verb if verb == "create" else run_verb)(root, options, words)
+    if verb == "exec":
+        from cloche.oci.execute import exec_verb
+
+        return exec_verb(root, options, words)
+    from cloche.oci.verbs import run_simple
+
+    return run_simple(verb, root, options, words)
+
+
+def main(argv: list[str]) -> int:
+    """The exit status."""
+    log = Log("", "text")
+    verb = ""
+    try:
+        given, words = parse(argv, "")
+        log = Log(given.text("log"), given.text("log-format", "text"))
+        if given.has("version"):
+            from cloche.oci.verbs import print_version
+
+            return print_version()
+        if not words or given.has("help") or "help" in given.values or words[0] in ("help", "h"):
+            print(_HELP.format(verbs=" ".join(VERBS)), end="")
+            return 0
+        verb = words[0]
+        if verb not in VERBS:
+            raise OciError(f"No help topic for {verb!r}", 3)
+        options, rest = parse(words[1:], verb)
+        if "help" in options.values:
+            print(f"usage: cloche-oci {verb} [{'] ['.join('--' + name for name in VERBS[verb])}] …")
+            return 0
+        return _dispatch(verb, given, options, rest)
+    except OciError as refusal:
+        log.error(str(refusal))
+        return _EXEC_FAILED if verb == "exec" and refusal.status == 1 else refusal.status
+    except OSError as failure:
+        log.error(str(failure))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def entry() -> None:
+    """The program."""
+    status = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        status = status or 1
+    os._exit(status)  # nothing is left to be done, and the interpreter's end would cost as much as a verb
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,249 @@
+"""The mounts of a bundle, twice: for the sentry, which shows them to programs, and for the anchor, in whose mount
+namespace engines look for the container's files.
+
+The anchor's has the root and every bind mount; where the container has a file system of the sentry's own (tmpfs, proc,
+devpts …) there is an empty directory that cannot be written to, so that nothing is put where the container would not
+see it.  Mount points are looked up in the root, whose links lead nowhere else (openat2, RESOLVE_IN_ROOT), and are made
+where they are missing, as runc does.
+"""
+
+import os
+import stat
+from typing import Final
+
+from cloche.abi.fs import (
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_REMOUNT,
+    MS_SLAVE,
+    MS_STRICTATIME,
+)
+from cloche.boot.spec import CGROUP, DEVPTS, HOST, MQUEUE, PROC, RO, RW, SYSFS, TMPFS, MountSpec
+from cloche.oci.errors import OciError
+from cloche.oci.spec import Bundle, Mount, encode
+from cloche.platform import hostsys
+
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_IN_ROOT: Final = 0x10
+_FLAGS: Final = {
+    "ro": (MS_RDONLY, True),
+    "rw": (MS_RDONLY, False),
+    "nosuid": (MS_NOSUID, True),
+    "suid": (MS_NOSUID, False),
+    "nodev": (MS_NODEV, True),
+    "dev": (MS_NODEV, False),
+    "noexec": (MS_NOEXEC, True),
+    "exec": (MS_NOEXEC, False),
+    "noatime": (MS_NOATIME, True),
+    "atime": (MS_NOATIME, False),
+    "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False),
+    "relatime": (MS_RELATIME, True),
+    "norelatime": (MS_RELATIME, False),
+    "strictatime": (MS_STRICTATIME, True),
+    "nostrictatime": (MS_STRICTATIME, False),
+    "rro": (MS_RDONLY, True),
+    "rrw": (MS_RDONLY, False),
+    "rnosuid": (MS_NOSUID, True),
+    "rnodev": (MS_NODEV, True),
+    "rnoexec": (MS_NOEXEC, True),
+}
+# Accepted, and without effect: propagation, what is the default, and what needs a kernel of the host's.
+_IGNORED: Final = frozenset(
+    "bind rbind defaults async sync dirsync remount acl noacl iversion noiversion lazytime nolazytime loud silent mand "
+    "nomand private rprivate shared rshared slave rslave "
+    "unbindable runbindable symfollow nosymfollow rsuid rdev rexec "
+    "ratime rnoatime rdiratime rnodiratime rrelatime rnorelatime rstrictatime rnostrictatime "
+    "rsymfollow rnosymfollow".split()
+)
+_KINDS: Final = {
+    "proc": PROC,
+    "sysfs": SYSFS,
+    "tmpfs": TMPFS,
+    "devpts": DEVPTS,
+    "mqueue": MQUEUE,
+    "cgroup": CGROUP,
+    "cgroup2": CGROUP,
+}
+
+
+def parse_options(options: list[str]) -> tuple[int, list[str]]:
+    """MS_* flags, and the data that is left."""
+    flags = 0
+    data: list[str] = []
+    for option in options:
+        known = _FLAGS.get(option)
+        if known is not None:
+            flags = flags | known[0] if known[1] else flags & ~known[0]
+        elif option not in _IGNORED:
+            data.append(option)
+    return flags, data
+
+
+def guest_mounts(bundle: Bundle) -> list[MountSpec]:
+    """For the sentry.  Raises OciError."""
+    found: list[MountSpec] = []
+    for mount in bundle.mounts:
+        flags, data = parse_options(mount.options)
+        destination = encode(mount.destination)
+        if mount.is_bind:
+            try:
+                status = os.stat(mount.source)
+            except OSError as error:
+                raise OciError(f"mount {mount.source} at {mount.destination}: {error.strerror}") from None
+            made = MountSpec(destination, HOST, mount.source, RO if flags & MS_RDONLY else RW)
+            made.is_file = not stat.S_ISDIR(status.st_mode)
+            made.is_shared = made.keeps_suid = True
+        else:
+            kind = _KINDS.get(mount.kind)
+            if kind is None:
+                raise OciError(
+                    f"mount {mount.destination}: a file system of type {mount.kind[:64]!r} is not supported"
+                )
+            made = MountSpec(destination, kind)
+            if kind == TMPFS:
+                made.copies_up = "tmpcopyup" in data
+                data = [option for option in data if option != "tmpcopyup"]
+                if not any(option.startswith("mode=") for option in data):
+                    data.append(f"mode={_mode_below(bundle.rootfs, mount.destination):o}")
+                made.data = encode(",".join(data))
+                made.source = mount.source
+            elif kind == DEVPTS:
+                made.data = encode(",".join(data))
+        made.flags = flags
+        found.append(made)
+    return found
+
+
+def _mode_below(rootfs: str, destination: str) -> int:
+    """What a tmpfs without an option has: the mode of the directory that it covers, as in runc; else the kernel's."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = _open_in(root, destination)
+        mode = os.fstat(found).st_mode & 0o7777
+        os.close(found)
+    except OSError:
+        return 0o1777
+    finally:
+        os.close(root)
+    return mode
+
+
+# -- the anchor's mount namespace ------------------------------------------------------------------------------
+def _open_in(root: int, path: str) -> int:
+    return hostsys.openat2(
+        root,
+        encode(path.strip("/") or "."),
+        os.O_PATH | os.O_CLOEXEC,
+        0,
+        _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+    )
+
+
+def open_place(root: int, path: str, *, is_file: bool) -> int:
+    """A descriptor of a mount point, made if it is missing.  Raises OSError."""
+    try:
+        return _open_in(root, path)
+    except FileNotFoundError:
+        pass
+    parts = path.strip("/").split("/")
+    at = _open_in(root, ".")
+    for index in range(len(parts)):
+        shown = "/".join(parts[: index + 1])
+        try:
+            below = _open_in(root, shown)
+        except FileNotFoundError:
+            if is_file and index == len(parts) - 1:
+                os.close(
+                    os.open(
+                        parts[index], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=at
+                    )
+                )
+            else:
+                os.mkdir(parts[index], 0o755, dir_fd=at)
+            below = _open_in(root, shown)
+        os.close(at)
+        at = below
+    return at
+
+
+def _link(fd: int) -> bytes:
+    return b"/proc/self/fd/%d" % fd
+
+
+def build_view(bundle: Bundle) -> int:
+    """Mount everything below the root, in a mount namespace of the caller's own; a descriptor of the root.
+
+    Raises OSError, OciError.
+    """
+    hostsys.mount(b"none", b"/", b"", MS_REC | MS_SLAVE)
+    rootfs = os.fsencode(bundle.rootfs)
+    hostsys.mount(rootfs, rootfs, b"", MS_BIND | MS_REC)
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    late: list[tuple[int, int]] = []  # what becomes read-only, once every mount point in it is made
+    for mount in bundle.mounts:
+        try:
+            _mount_one(root, mount, late)
+        except OSError as error:
+            raise OciError(
+                f"error mounting {mount.source!r} to rootfs at {mount.destination!r}: {error.strerror}"
+            ) from None
+    for fd, flags in late:
+        hostsys.mount(b"", _link(fd), b"", MS_REMOUNT | MS_BIND | flags)
+        os.close(fd)
+    if bundle.is_read_only:
+        hostsys.mount(b"", _link(root), b"", MS_REMOUNT | MS_BIND | MS_RDONLY | _kept_flags(root))
+    return root
+
+
+def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]]) -> None:
+    """Raises OSError."""
+    flags, _data = parse_options(mount.options)
+    if not mount.is_bind:
+        place = open_place(root, mount.destination, is_file=False)
+        hostsys.mount(
+            b"cloche",
+            _link(place),
+            b"tmpfs",
+            MS_NOSUID | MS_NODEV | MS_NOEXEC,
+            b"size=64k,nr_inodes=256,mode=755",
+        )
+        os.close(place)
+        late.append((_open_in(root, mount.destination), MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        return
+    source = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        is_file = not stat.S_ISDIR(os.fstat(source).st_mode)
+        place = open_place(root, mount.destination, is_file=is_file)
+        hostsys.mount(_link(source), _link(place), b"", MS_BIND | (MS_REC if mount.is_recursive else 0))
+        os.close(place)
+    finally:
+        os.close(source)
+    wanted = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if wanted:
+        top = _open_in(root, mount.destination)
+        late.append((top, wanted | _kept_flags(top)))
+
+
+def _kept_flags(fd: int) -> int:
+    """The flags of a mount, which a remount would take away, or may not."""
+    found = os.fstatvfs(fd).f_flag
+    kept = 0
+    for flag, ours in (
+        (os.ST_RDONLY, MS_RDONLY),
+        (os.ST_NOSUID, MS_NOSUID),
+        (os.ST_NODEV, MS_NODEV),
+        (os.ST_NOEXEC, MS_NOEXEC),
+        (os.ST_NOATIME, MS_NOATIME),
+        (os.ST_RELATIME, MS_RELATIME),
+    ):
+        if found & flag:
+            kept |= ours
+    return kept

@@ -1,0 +1,51 @@
+"""The verbs `create` and `run`."""
+
+import os
+import signal
+
+from cloche.oci.create import create, delete
+from cloche.oci.errors import OciError
+from cloche.oci.foreground import follow
+from cloche.oci.options import Options
+from cloche.oci.records import Record
+from cloche.oci.verbs import one_id, start
+
+
+def _make(
+    root: str, options: Options, words: list[str], verb: str, *, is_detached: bool
+) -> tuple[Record, int]:
+    ident = one_id(words, verb)
+    if options.text("preserve-fds", "0") != "0":
+        raise OciError("--preserve-fds is not supported: descriptors 0 to 2 are passed on")
+    return create(
+        root,
+        ident,
+        options.text("bundle") or os.getcwd(),
+        console=options.text("console-socket"),
+        pid_file=options.text("pid-file"),
+        is_detached=is_detached,
+    )
+
+
+def create_verb(root: str, options: Options, words: list[str]) -> int:
+    """`create`.  Raises OciError."""
+    _make(root, options, words, "create", is_detached=True)
+    return 0
+
+
+def run_verb(root: str, options: Options, words: list[str]) -> int:
+    """`run`: create, start, and unless it is detached wait, and delete.  Raises OciError."""
+    is_detached = options.has("detach")
+    record, master = _make(root, options, words, "run", is_detached=is_detached)
+    try:
+        start(record)
+    except OciError:
+        record.kill(signal.SIGKILL)
+        delete(record, is_forced=True)
+        raise
+    if is_detached:
+        return 0
+    status = follow(record.pid, master)
+    if not options.has("keep"):
+        delete(record, is_forced=True)
+    return status

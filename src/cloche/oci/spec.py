@@ -1,0 +1,358 @@
+"""config.json of a bundle (OCI runtime specification 1.3.0, "Configuration"), read strictly and within bounds.
+
+Everything that is used is checked for its type here, and refused with one line that names the field.  What means
+nothing to a kernel in user space is accepted and ignored: docs/compat-oci.md lists it.
+"""
+
+import json
+import os
+from typing import Any, Final
+
+from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+from cloche.oci.errors import OciError
+from cloche.oci.hooks import KINDS
+
+MAX_CONFIG_BYTES: Final = 16 << 20
+MAX_ITEMS: Final = 1 << 16
+MAX_VERSION: Final = "1.3.0"
+_RLIMITS: Final = (
+    *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
+    *("SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
+)
+NAMESPACES: Final = ("mount", "network", "uts", "ipc", "pid", "cgroup", "user", "time")
+CAP_SETS: Final = ("effective", "permitted", "inheritable", "ambient", "bounding")
+
+
+# -- checked access --------------------------------------------------------------------------------------------
+def take(data: dict[str, Any], name: str, kind: type, where: str, default: Any = None) -> Any:
+    """A field of a type; the default if it is missing or null.  Raises OciError."""
+    value: Any = data.get(name)
+    if value is None:
+        return default
+    wrong: bool = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    if wrong:
+        names = {str: "a string", int: "a number", bool: "true or false", list: "a list", dict: "an object"}
+        raise OciError(f"config.json: {where}{name} is not {names[kind]}")
+    if kind is str and "\0" in value:
+        raise OciError(f"config.json: {where}{name} has a NUL in it")
+    if kind is list and len(value) > MAX_ITEMS:
+        raise OciError(f"config.json: {where}{name} has more than {MAX_ITEMS} items")
+    return value
+
+
+def take_text(data: dict[str, Any], name: str, where: str) -> str:
+    """A string; empty if it is missing."""
+    value: str = take(data, name, str, where, "")
+    return value
+
+
+def take_int(data: dict[str, Any], name: str, where: str, default: int, low: int, high: int) -> int:
+    """A number in a range."""
+    value: int = take(data, name, int, where, default)
+    if not low <= value <= high:
+        raise OciError(f"config.json: {where}{name} is out of range")
+    return value
+
+
+def take_objects(data: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    """A list of objects."""
+    found: list[dict[str, Any]] = []
+    for value in take(data, name, list, where, []):
+        if not isinstance(value, dict):
+            raise OciError(f"config.json: {where}{name} has something that is not an object")
+        found.append(value)
+    return found
+
+
+def take_strings(data: dict[str, Any], name: str, where: str) -> list[str]:
+    """A list of strings."""
+    found: list[str] = []
+    for value in take(data, name, list, where, []):
+        if not isinstance(value, str) or "\0" in value:
+            raise OciError(f"config.json: {where}{name} has something that is not a string")
+        found.append(value)
+    return found
+
+
+# -- processes -------------------------------------------------------------------------------------------------
+class ProcessSpec:
+    """`process`, of a bundle or of `exec`."""
+
+    def __init__(self, data: dict[str, Any], where: str = "process.") -> None:
+        """Raises OciError."""
+        self.argv: list[bytes] = [encode(word) for word in take_strings(data, "args", where)]
+        if not self.argv:
+            raise OciError(f"config.json: {where}args must not be empty")
+        self.env: list[bytes] = []
+        for item in take_strings(data, "env", where):
+            if item.find("=") >= 1:  # as runc does, others are dropped
+                self.env.append(encode(item))
+        cwd = take_text(data, "cwd", where)
+        if not cwd.startswith("/"):
+            raise OciError(f"config.json: {where}cwd must be an absolute path")
+        self.cwd: bytes = encode(cwd)
+        self.has_terminal: bool = take(data, "terminal", bool, where, False)
+        size = take(data, "consoleSize", dict, where, {})
+        self.rows: int = take_int(size, "height", where + "consoleSize.", 0, 0, 0xFFFF)
+        self.columns: int = take_int(size, "width", where + "consoleSize.", 0, 0, 0xFFFF)
+        user = take(data, "user", dict, where, {})
+        self.uid: int = take_int(user, "uid", where + "user.", 0, 0, 0xFFFFFFFE)
+        self.gid: int = take_int(user, "gid", where + "user.", 0, 0, 0xFFFFFFFE)
+        self.umask: int = take_int(user, "umask", where + "user.", 0o022, 0, 0o7777) & 0o777
+        self.groups: list[int] = []
+        for gid in take(user, "additionalGids", list, where + "user.", []):
+            if not isinstance(gid, int) or isinstance(gid, bool) or not 0 <= gid <= 0xFFFFFFFE:
+                raise OciError(f"config.json: {where}user.additionalGids has something that is no group")
+            self.groups.append(gid)
+        self.rlimits: list[tuple[int, int, int]] = _rlimits(data, where)
+        self.cap_sets: list[int] = _capabilities(take(data, "capabilities", dict, where, {}), where)
+        self.no_new_privileges: bool = take(data, "noNewPrivileges", bool, where, False)
+        self.oom_score_adj: int = take_int(data, "oomScoreAdj", where, 0, -1000, 1000)
+
+
+def encode(text: str) -> bytes:
+    """As the bytes that were in the file."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _rlimits(data: dict[str, Any], where: str) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
+    for row in take_objects(data, "rlimits", where):
+        name = take_text(row, "type", where + "rlimits.").upper()
+        number = _RLIMITS.index(name[7:]) if name[7:] in _RLIMITS and name.startswith("RLIMIT_") else -1
+        if number < 0:
+            raise OciError(f"config.json: {where}rlimits: invalid rlimit type {name[:64]!r}")
+        if any(each[0] == number for each in found):
+            raise OciError(f"config.json: {where}rlimits: {name} is there twice")
+        soft = take_int(row, "soft", where + "rlimits.", 0, 0, (1 << 64) - 1)
+        hard = take_int(row, "hard", where + "rlimits.", 0, 0, (1 << 64) - 1)
+        limits = [-1 if value >= 1 << 63 else value for value in (soft, hard)]
+        if limits[1] >= 0 and (limits[0] < 0 or limits[0] > limits[1]):
+            raise OciError(f"config.json: {where}rlimits: {name}: soft is more than hard")
+        found.append((number, limits[0], limits[1]))
+    return found
+
+
+def _capabilities(data: dict[str, Any], where: str) -> list[int]:
+    sets: list[int] = []
+    for name in CAP_SETS:
+        mask = 0
+        for text in take_strings(data, name, where + "capabilities."):
+            short = text.upper().removeprefix("CAP_")
+            if short in CAP_NAMES:  # as runc does, unknown ones are left out
+                mask |= 1 << CAP_NAMES.index(short)
+        sets.append(mask & ALL_CAPS)
+    effective, permitted, inheritable, ambient, bounding = sets
+    return [effective & permitted, permitted, inheritable, ambient & permitted & inheritable, bounding]
+
+
+# -- the bundle ------------------------------------------------------------------------------------------------
+class Mount:
+    """A row of `mounts`."""
+
+    def __init__(self, data: dict[str, Any], bundle: str) -> None:
+        """Raises OciError."""
+        where = "mounts."
+        destination = take_text(data, "destination", where)
+        if not destination:
+            raise OciError("config.json: mounts.destination is missing")
+        if ".." in destination.split("/"):
+            raise OciError(f"config.json: mounts.destination {destination[:256]!r} leads upwards")
+        self.destination: str = os.path.normpath("/" + destination.lstrip("/"))
+        self.kind: str = take_text(data, "type", where)
+        self.source: str = take_text(data, "source", where)
+        self.options: list[str] = take_strings(data, "options", where)
+        self.is_bind: bool = self.kind == "bind" or "bind" in self.options or "rbind" in self.options
+        self.is_recursive: bool = "rbind" in self.options
+        if take(data, "uidMappings", list, where) or "idmap" in self.options or "ridmap" in self.options:
+            raise OciError(f"mount {self.destination}: id-mapped mounts are not supported")
+        if self.is_bind:
+            if not self.source:
+                raise OciError(f"config.json: mounts.source of {self.destination} is missing")
+            if not self.source.startswith("/"):
+                self.source = os.path.join(bundle, self.source)
+
+
+class Bundle:
+    """Everything of a config.json that is used."""
+
+    def __init__(self, path: str, data: dict[str, Any]) -> None:
+        """Raises OciError."""
+        self.path: str = path
+        self.version: str = take_text(data, "ociVersion", "")
+        _check_version(self.version)
+        root = take(data, "root", dict, "")
+        if root is None:
+            raise OciError("config.json: root is missing")
+        self.rootfs: str = _check_root(path, take_text(root, "path", "root."))
+        self.is_read_only: bool = take(root, "readonly", bool, "root.", False)
+        process = take(data, "process", dict, "")
+        if process is None:
+            raise OciError("config.json: process is missing")
+        self.process_data: dict[str, Any] = process
+        self.process: ProcessSpec = ProcessSpec(process)
+        self.hostname: str = take_text(data, "hostname", "")
+        self.domainname: str = take_text(data, "domainname", "")
+        if max(len(encode(self.hostname)), len(encode(self.domainname))) > 64:
+            raise OciError("config.json: hostname and domainname have at most 64 bytes")
+        self.mounts: list[Mount] = [Mount(each, path) for each in take_objects(data, "mounts", "")]
+        self.annotations: dict[str, str] = {}
+        for key, value in take(data, "annotations", dict, "", {}).items():
+            if not isinstance(value, str):
+                raise OciError("config.json: annotations has something that is not a string")
+            self.annotations[key] = value
+        self.hooks: dict[str, Any] = _hooks(take(data, "hooks", dict, "", {}))
+        linux = take(data, "linux", dict, "", {})
+        self.namespaces: dict[str, str] = _namespaces(linux)
+        self.groups_path: str = take_text(linux, "cgroupsPath", "linux.")
+        self.resources: dict[str, Any] = check_resources(take(linux, "resources", dict, "linux.", {}))
+        self.masked_paths: list[str] = _paths(linux, "maskedPaths")
+        self.read_only_paths: list[str] = _paths(linux, "readonlyPaths")
+        self.devices: list[dict[str, Any]] = [
+            _device(each) for each in take_objects(linux, "devices", "linux.")
+        ]
+        self.sysctls: dict[str, str] = {}
+        for key, value in take(linux, "sysctl", dict, "linux.", {}).items():
+            if not isinstance(value, str) or not key or ".." in key or "\0" in key + value:
+                raise OciError("config.json: linux.sysctl has something that is no parameter")
+            self.sysctls[key] = value
+        self.seccomp: dict[str, Any] | None = take(linux, "seccomp", dict, "linux.")
+        if take(linux, "uidMappings", list, "linux.", []) or "user" in self.namespaces:
+            raise OciError("user namespaces are not supported")
+
+
+def _check_version(version: str) -> None:
+    parts = version.split("-")[0].split(".")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise OciError(f"config.json: ociVersion {version[:64]!r} is no version")
+    if parts[0] != "1":
+        raise OciError(f"config.json: ociVersion {version[:64]} is not 1.x")
+
+
+def _check_root(bundle: str, path: str) -> str:
+    if not path:
+        raise OciError("config.json: root.path is missing")
+    joined = os.path.normpath(os.path.join(bundle, path))
+    if not os.path.isdir(joined):
+        raise OciError(f"rootfs {joined}: no such directory")
+    if os.path.realpath(joined) != joined:
+        raise OciError(f"rootfs {joined} is a symlink, or below one")
+    if joined == "/":
+        raise OciError("rootfs is the host's own root")
+    return joined
+
+
+def _namespaces(linux: dict[str, Any]) -> dict[str, str]:
+    """Kind to path; an empty path is a new one."""
+    found: dict[str, str] = {}
+    for row in take_objects(linux, "namespaces", "linux."):
+        kind = take_text(row, "type", "linux.namespaces.")
+        path = take_text(row, "path", "linux.namespaces.")
+        if kind not in NAMESPACES:
+            raise OciError(f"config.json: linux.namespaces: unknown type {kind[:64]!r}")
+        if kind in found:
+            raise OciError(f"config.json: linux.namespaces: {kind} is there twice")
+        if path and not path.startswith("/"):
+            raise OciError(f"config.json: linux.namespaces: {kind}: the path is relative")
+        found[kind] = path
+    return found
+
+
+def _paths(linux: dict[str, Any], name: str) -> list[str]:
+    found = take_strings(linux, name, "linux.")
+    for path in found:
+        if not path.startswith("/"):
+            raise OciError(f"config.json: linux.{name}: {path[:256]!r} is relative")
+    return found
+
+
+def _device(data: dict[str, Any]) -> dict[str, Any]:
+    where = "linux.devices."
+    path = take_text(data, "path", where)
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise OciError(f"config.json: {where}path {path[:256]!r} is not an absolute path")
+    kind = take_text(data, "type", where)
+    if kind not in ("c", "u", "b", "p"):
+        raise OciError(f"config.json: {where}type {kind[:64]!r} is unknown")
+    return {
+        "path": path,
+        "type": kind,
+        "major": take_int(data, "major", where, 0, 0, (1 << 32) - 1),
+        "minor": take_int(data, "minor", where, 0, 0, (1 << 32) - 1),
+        "mode": take_int(data, "fileMode", where, 0o666, 0, 0o7777777) & 0o7777,
+        "uid": take_int(data, "uid", where, 0, 0, 0xFFFFFFFE),
+        "gid": take_int(data, "gid", where, 0, 0, 0xFFFFFFFE),
+    }
+
+
+def check_resources(data: dict[str, Any]) -> dict[str, Any]:
+    """Types and ranges of the limits that are used.  Raises OciError."""
+    most = (1 << 63) - 1
+    memory = take(data, "memory", dict, "linux.resources.", {})
+    for name in ("limit", "reservation", "swap"):
+        take_int(memory, name, "linux.resources.memory.", 0, -1, most)
+    take_int(take(data, "pids", dict, "linux.resources.", {}), "limit", "linux.resources.pids.", 0, -1, most)
+    cpu = take(data, "cpu", dict, "linux.resources.", {})
+    for name in ("shares", "quota", "period"):
+        take_int(cpu, name, "linux.resources.cpu.", 0, -1, most)
+    for name in ("cpus", "mems"):
+        take_text(cpu, name, "linux.resources.cpu.")
+    return data
+
+
+def _hooks(data: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        rows: list[dict[str, Any]] = []
+        for row in take_objects(data, kind, "hooks."):
+            path = take_text(row, "path", f"hooks.{kind}.")
+            if not path.startswith("/"):
+                raise OciError(f"config.json: hooks.{kind}.path {path[:256]!r} is not an absolute path")
+            timeout = row.get("timeout")
+            if timeout is not None and (
+                not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0
+            ):
+                raise OciError(f"config.json: hooks.{kind}.timeout is not a number greater than 0")
+            args = take_strings(row, "args", f"hooks.{kind}.")
+            env = take_strings(row, "env", f"hooks.{kind}.")
+            rows.append({"path": path, "args": args, "env": env, "timeout": timeout})
+        if rows:
+            found[kind] = rows
+    return found
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """An object out of a file, which is not too long.  Raises OciError."""
+    shown = os.path.basename(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        if shown == "config.json":
+            raise OciError(f"JSON specification file {path} not found") from None
+        raise OciError(f"{path}: no such file or directory") from None
+    except OSError as error:
+        raise OciError(f"{path}: {error.strerror}") from None
+    return parse_json(raw, shown)
+
+
+def parse_json(raw: bytes, shown: str) -> dict[str, Any]:
+    """An object out of bytes.  Raises OciError."""
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise OciError(f"{shown} is longer than {MAX_CONFIG_BYTES >> 20} MiB")
+    try:
+        data = json.loads(raw.decode("utf-8", "surrogateescape"))
+    except RecursionError:
+        raise OciError(f"{shown} is nested too deeply") from None
+    except ValueError as error:
+        raise OciError(f"{shown} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise OciError(f"{shown} is not an object")
+    return data
+
+
+def read_bundle(path: str) -> Bundle:
+    """The bundle at a directory.  Raises OciError."""
+    path = os.path.realpath(path)
+    return Bundle(path, read_json(os.path.join(path, "config.json")))
