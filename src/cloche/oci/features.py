@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from cloche.abi.capability import CAP_NAMES
+from cloche.arch.machine import MACHINE
 from cloche.oci.hooks import KINDS
 from cloche.oci.spec import MAX_VERSION, NAMESPACES
 
@@ -29,7 +30,7 @@ def features() -> dict[str, Any]:
                 "enabled": True,
                 "actions": sorted(_ACTIONS),
                 "operators": sorted(_OPERATORS),
-                "archs": ["SCMP_ARCH_X86_64"],
+                "archs": ["SCMP_ARCH_" + MACHINE.decode().upper()],
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import ENOSYS, EPERM
-from cloche.arch.x86_64 import syscalls
+from cloche.arch.machine import AUDIT_ARCH
+from cloche.arch.syscalls import NAMES
 from cloche.oci.errors import OciError
 from cloche.oci.spec import take_int, take_objects, take_strings, take_text
 
@@ -116,11 +117,12 @@ def compile_profile(data: dict[str, Any]) -> bytes:
     plain: dict[int, int] = {}
     conditional: dict[int, list[Rule]] = {}
     last = -1
+    numbers = {name: number for number, name in enumerate(NAMES) if name}
     for row in take_objects(data, "syscalls", "linux.seccomp."):
         rule = Rule(row, EPERM)
         for name in rule.names:
-            number = getattr(syscalls, "SYS_" + name, -1) if name.isidentifier() else -1
-            if not isinstance(number, int) or number < 0:
+            number = numbers.get(name, -1)
+            if number < 0:
                 continue  # another architecture's, or one that is not known
             last = max(last, number)
             if rule.verdict == default:
@@ -134,7 +136,7 @@ def compile_profile(data: dict[str, Any]) -> bytes:
     program = Program()
     program.add(_LOAD, _ARCH)
     known = program.label()
-    program.add(_JEQ, bpf.AUDIT_ARCH_X86_64, known, "")
+    program.add(_JEQ, AUDIT_ARCH, known, "")
     program.add(_RETURN, bpf.SECCOMP_RET_KILL_PROCESS)
     program.place(known)
     program.add(_LOAD, _NR)
