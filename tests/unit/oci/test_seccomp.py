@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from cloche.abi import seccomp as bpf
 from cloche.arch.syscalls import NAMES as CALLS
 from cloche.kernel.seccomp_filter import Filter, parse_program, run_filter
+from cloche.kernel.task import Args
 from cloche.oci.errors import OciError
 from cloche.oci.seccomp import compile_profile
-from cloche.kernel.task import Args
 
 NAMES = ["read", "write", "clone", "socket", "personality", "unshare", "mount"]
 ACTIONS = {"SCMP_ACT_ALLOW": bpf.SECCOMP_RET_ALLOW, "SCMP_ACT_ERRNO": bpf.SECCOMP_RET_ERRNO | 1}
