@@ -141,7 +141,7 @@ say("ended", os.waitpid(reader, 0)[1])
 
 
 @pytest.mark.parametrize("mode", ["ro", "rw", "cow"])
-@pytest.mark.parametrize("op", ["lookup", "open"])
+@pytest.mark.parametrize("op", ["lookup", "open", "read"])
 def test_a_look_up_that_hangs_keeps_nobody_else(slow: Slows, mode: str, op: str) -> None:
     made = slow.start(READER, mode)
     guest = made.guest
@@ -248,6 +248,37 @@ def test_a_file_is_made_once(slow: Slows) -> None:
     made.order("go")
     guest.tell("go")
     assert guest.hear() == "ended 0 written"
+    assert guest.end() == 0
+
+
+SYNCER = r"""
+say("begun", os.stat("/v/file").st_size)
+file = open("/v/hold-file", "r+b", buffering=0)
+file.write(b"W")
+hear()
+syncer = os.fork()
+if syncer == 0:
+    os.fsync(file.fileno())
+    os._exit(0)
+hear()
+say("others", others())
+hear()
+say("ended", os.waitpid(syncer, 0)[1])
+"""
+
+
+def test_fsync_keeps_nobody_else(slow: Slows) -> None:
+    made = slow.start(SYNCER)
+    guest = made.guest
+    guest.hear()
+    made.order("hold fsync")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0"
     assert guest.end() == 0
 
 

@@ -10,9 +10,11 @@ and is inherited by children: fork what needs more before.
 from struct import Struct
 from typing import Final
 
+from cloche.abi.errno import EPERM
 from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.seccomp import (
     BPF_MAXINSNS,
+    SECCOMP_FILTER_FLAG_TSYNC,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_KILL_PROCESS,
@@ -173,11 +175,11 @@ def compile_policy(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) ->
 
 
 def install(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) -> None:
-    """Set no_new_privs and put the filter in force on this (single-threaded) process, for ever.  Raises
-    OSError."""
+    """Set no_new_privs and put the filter in force on all threads of this process, for ever.  Raises OSError."""
     code = compile_policy(policy, violation)
     hostsys.prctl(PR_SET_NO_NEW_PRIVS, 1)
-    hostsys.seccomp_filter(code)
+    if hostsys.seccomp_filter(code, SECCOMP_FILTER_FLAG_TSYNC) != 0:
+        raise OSError(EPERM, "a thread has another filter")
 
 
 def describe(policy: Policy) -> list[tuple[str, str]]:

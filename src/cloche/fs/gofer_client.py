@@ -43,6 +43,7 @@ from cloche.wire.gofer import (
     OP_OPEN,
     OP_OPEN_MANY,
     OP_OPENDIR,
+    OP_READ,
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
@@ -186,6 +187,10 @@ class GoferClient(HostServer, FdWatcher):
         client.fd_limit = self.fd_limit
         self._workers.append(client)
         return client
+
+    def may_wait(self) -> bool:
+        """Whether the running call can wait for an answer (and be run again)."""
+        return self._waits.may_wait
 
     def commit(self) -> None:
         """What the running call does from here on cannot be done again."""
@@ -629,9 +634,16 @@ class GoferClient(HostServer, FdWatcher):
         """A new regular file without a name, opened, and its fid."""
         return self._call_for_fd(OP_TMPFILE, pack_u64(fid) + pack_u32(mode, uid, gid), fid)
 
-    def fsync(self, fid: int, name: bytes) -> None:
-        """Synchronise a directory (or a file) to its device."""
-        self._call(OP_FSYNC, pack_target(fid, name), fid)
+    def fsync(self, fid: int, name: bytes, *, is_data_only: bool = False) -> None:
+        """Synchronise a directory or a file to its device."""
+        self._call(OP_FSYNC, pack_target(fid, name) + (b"\1" if is_data_only else b"\0"), fid)
+
+    def read(
+        self, fid: int, name: bytes, dev: int, ino: int, offset: int, length: int, *, wants_data: bool
+    ) -> bytes:
+        """What a regular file holds, at most MAX_READ_BYTES; without `wants_data` it is only brought into memory."""
+        body = pack_target(fid, name) + pack_u64(dev, ino, offset) + pack_u32(length)
+        return self._call(OP_READ, body + (b"\1" if wants_data else b"\0"), fid)
 
     def syncfs(self, fid: int) -> None:
         """Synchronise the host's file system that holds a directory."""

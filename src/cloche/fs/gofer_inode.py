@@ -15,18 +15,30 @@ from typing import Final
 
 from cloche.abi.errno import (
     EACCES,
+    EAGAIN,
     EBADF,
+    EFAULT,
     EFBIG,
     EINVAL,
     EIO,
     ENFILE,
     ENOTDIR,
     ENXIO,
+    EOPNOTSUPP,
     EROFS,
     ESTALE,
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND
+from cloche.abi.magic import (
+    AFS_SUPER_MAGIC,
+    CEPH_SUPER_MAGIC,
+    CIFS_SUPER_MAGIC,
+    FUSE_SUPER_MAGIC,
+    NFS_SUPER_MAGIC,
+    SMB2_SUPER_MAGIC,
+    V9FS_MAGIC,
+)
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
@@ -54,7 +66,7 @@ from cloche.vfs.objects import (
     SetAttr,
     StatFs,
 )
-from cloche.wire.gofer import Attr, Entry
+from cloche.wire.gofer import MAX_READ_BYTES, Attr, Entry
 
 MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
@@ -62,6 +74,19 @@ CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
 RWF_APPEND: Final = 0x10
+RWF_NOWAIT: Final = 8
+_MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
+REMOTE_MAGICS: Final = frozenset(
+    [
+        AFS_SUPER_MAGIC,
+        CEPH_SUPER_MAGIC,
+        CIFS_SUPER_MAGIC,
+        FUSE_SUPER_MAGIC,
+        NFS_SUPER_MAGIC,
+        SMB2_SUPER_MAGIC,
+        V9FS_MAGIC,
+    ]
+)
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
@@ -111,6 +136,8 @@ class GoferHost(FileSystem, ChangeObserver):
         self._inodes: dict[tuple[int, int], GoferInode] = {}
         self._idle: dict[GoferInode, None] = {}  # unused files with a descriptor, the oldest first
         self._dead_fids: list[int] = []
+        self.reads_at_once: bool = True  # its files can be read as far as they are in memory (RWF_NOWAIT)
+        self.is_remote: bool = self.magic in REMOTE_MAGICS  # a process or a machine serves it, which may hang
         self.root_attr: Attr = root.attr
         client.observers.append(self)
 
@@ -619,7 +646,71 @@ class GoferFile(FileDescription):
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node
-        return dst.read_fd(node.fd_to_read(), offset, dst.remaining(), flags, node.content_key)
+        fd = node.fd_to_read()
+        if flags == 0 and offset >= 0 and node.host.client.may_wait():
+            return self._read_patiently(dst, offset, fd)
+        return dst.read_fd(fd, offset, dst.remaining(), flags, node.content_key)
+
+    def _read_patiently(self, dst: IovIter, offset: int, fd: int) -> int:
+        """Read what the host has in memory; of the rest ask the gofer, which may take its time (HostWait)."""
+        node = self._node
+        host = node.host
+        want = dst.remaining()
+        done = 0
+        asked = 0
+        while done < want and asked < _MAX_ASKED:
+            count = -EOPNOTSUPP
+            if host.reads_at_once:
+                count = dst.read_fd(fd, offset + done, want - done, RWF_NOWAIT, node.content_key)
+            if count == -EAGAIN:
+                asked += 1
+                if self._bring(dst, offset + done, want - done, done):
+                    continue
+                break
+            if count == -EOPNOTSUPP:
+                host.reads_at_once = False
+                if not host.is_remote:
+                    break
+                data = self._fetch(dst, offset + done, want - done, done)
+                count = dst.copy_to(data)
+                if count < len(data):
+                    return done + count if done + count else -EFAULT
+            if count <= 0:
+                return done if done else count
+            done += count
+            if not host.is_shared and offset + done >= node.size:
+                return done
+        if done < want:  # it does not stay in memory, or its file system cannot tell
+            count = dst.read_fd(fd, offset + done, want - done, 0, node.content_key)
+            return done if count < 0 and done else done + count
+        return done
+
+    def _bring(self, dst: IovIter, offset: int, length: int, done: int) -> bool:
+        """Have a range brought into the host's memory; False if the gofer cannot find the file.  Raises HostWait."""
+        node = self._node
+        try:
+            fid, name = node.address()
+            node.host.client.read(
+                fid, name, node.host_dev, node.host_ino, offset, min(length, MAX_READ_BYTES), wants_data=False
+            )
+        except HostWait:
+            dst.revert(done)
+            raise
+        except LinuxError:
+            return False
+        return True
+
+    def _fetch(self, dst: IovIter, offset: int, length: int, done: int) -> bytes:
+        """What the file holds, from the gofer.  Raises HostWait, LinuxError."""
+        node = self._node
+        fid, name = node.address()
+        try:
+            return node.host.client.read(
+                fid, name, node.host_dev, node.host_ino, offset, min(length, MAX_READ_BYTES), wants_data=True
+            )
+        except HostWait:
+            dst.revert(done)
+            raise
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node
@@ -685,6 +776,13 @@ class GoferFile(FileDescription):
         node = self._node
         fd = node.write_fd if node.write_fd >= 0 else node.read_fd
         if fd < 0:
+            return 0
+        if node.host.client.may_wait() and (node.pin or node.has_address) and not node.host.is_readonly:
+            fid, name = node.address()
+            try:
+                node.host.client.fsync(fid, name, is_data_only=is_data_only)
+            except LinuxError as refusal:
+                return -refusal.errno
             return 0
         try:
             if is_data_only:

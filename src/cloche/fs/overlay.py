@@ -24,6 +24,7 @@ from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, Tmpf
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel.chores import Chore
+from cloche.kernel.task import Task
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names
@@ -225,6 +226,8 @@ class OverlayFile(TmpfsFile):
         """Copy up: the first `size` bytes become the upper layer's.  Raises LinuxError(ENOSPC)."""
         if not self.is_below:
             return
+        if isinstance(ctx, Task):
+            ctx.kernel.host_waits.commit()  # the copy is made once
         copying = self.copying
         if copying is not None:
             copying.abandon()

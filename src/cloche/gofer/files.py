@@ -50,6 +50,7 @@ _OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _ALLOWED_OPEN_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC
 _CHUNK_BYTES: Final = 192 * 1024
 _XATTR_MAX: Final = 65536
+_MAX_READERS: Final = 16
 
 
 class ListingCursor:
@@ -156,6 +157,9 @@ class Files:
 
     def __init__(self, table: NodeTable) -> None:
         self._table: NodeTable = table
+        self._readers: dict[
+            tuple[int, int], int
+        ] = {}  # by device and inode number, which they keep from another file
 
     # -- helpers ---------------------------------------------------------------------------------------
     def pin(self, node: Node, name: bytes) -> int:
@@ -294,32 +298,41 @@ class Files:
             os.close(fd)
             raise
 
-    def fsync(self, node: Node, name: bytes) -> None:
+    def fd_to_sync(self, node: Node, name: bytes) -> int:
+        """A descriptor for fsync of a file or directory, the caller's."""
         pinned = self.pin(node, name)
         try:
             mode = os.fstat(pinned).st_mode
             if not stat_module.S_ISREG(mode) and not stat_module.S_ISDIR(mode):
                 raise LinuxError(EINVAL)
-            fd = self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
+            try:
+                return self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
+            except PermissionError:
+                if not node.attach.is_writable or stat_module.S_ISDIR(mode):
+                    raise
+                return self._reopen(pinned, os.O_WRONLY | _OPEN_FLAGS)
         finally:
             os.close(pinned)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
-    def syncfs(self, node: Node) -> None:
+    def fd_to_read(self, node: Node, name: bytes, dev: int, ino: int) -> int:
+        """A descriptor for a read of a file, the caller's; the last ones stay open for the next."""
+        known = self._readers.pop((dev, ino), -1)
+        if known < 0:
+            known = self.open(node, name, os.O_RDONLY, dev, ino)[0]
+        self._readers[(dev, ino)] = known
+        if len(self._readers) > _MAX_READERS:
+            os.close(self._readers.pop(next(iter(self._readers))))
+        return os.dup(known)
+
+    def fd_to_syncfs(self, node: Node) -> int:
+        """A descriptor for syncfs, the caller's."""
         if not node.attach.is_writable:
             raise LinuxError(EROFS)
         pinned = self.pin(node, b"")
         try:
-            fd = self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
+            return self._reopen(pinned, os.O_RDONLY | _OPEN_FLAGS)
         finally:
             os.close(pinned)
-        try:
-            hostsys.syncfs(fd)
-        finally:
-            os.close(fd)
 
     # -- changes of the tree ---------------------------------------------------------------------------
     def mkdir(self, node: Node, name: bytes, mode: int, uid: int, gid: int) -> os.stat_result:

@@ -15,11 +15,13 @@ from typing import Final
 
 from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
+from cloche.gofer.helpers import FDATASYNC, FSYNC, READ, READ_AHEAD, SYNCFS, Helper, Job
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable, path_of
 from cloche.gofer.texts import Texts
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_AHEAD,
+    MAX_READ_BYTES,
     MAX_REQUEST_BYTES,
     OP_ATTACH,
     OP_CLUNK,
@@ -36,6 +38,7 @@ from cloche.wire.gofer import (
     OP_OPEN,
     OP_OPEN_MANY,
     OP_OPENDIR,
+    OP_READ,
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
@@ -57,6 +60,7 @@ from cloche.wire.gofer import (
     pack_u64,
 )
 
+MAX_OFFSET: Final = (1 << 63) - 1
 EXIT_CLOSED: Final = 0  # the sentry closed the connection
 EXIT_PROTOCOL: Final = 2  # the sentry broke the protocol
 
@@ -101,6 +105,9 @@ class Server:
         self._table: NodeTable = NodeTable(attach_points, max_open_dirs, max_pins)
         self._files: Files = Files(self._table)
         self._texts: Texts = texts if texts is not None else Texts(-1, None)
+        self._reader: Helper = Helper(self._channel)
+        can_write = any(point.is_writable and point.fd >= 0 for point in attach_points)
+        self._syncer: Helper = Helper(self._channel) if can_write else self._reader
         self._is_strict: bool = os.environ.get("CLOCHE_STRICT") == "1"
 
     def serve(self) -> int:
@@ -133,6 +140,9 @@ class Server:
                 return
             if op == OP_TEXT:
                 self._text(reader)
+                return
+            if op == OP_READ or op == OP_FSYNC or op == OP_SYNCFS:
+                self._hand_over(op, reader)
                 return
             if op == OP_CONNECT:
                 self._connect(reader)
@@ -286,6 +296,28 @@ class Server:
             if text >= 0:
                 os.close(text)
 
+    def _hand_over(self, op: int, reader: Reader) -> None:
+        """What takes long: find the file, and let a helper do the rest and answer."""
+        ident = self._channel.ident
+        if op == OP_SYNCFS:
+            node = self._node(reader)
+            reader.end()
+            self._syncer.give(Job(ident, SYNCFS, self._files.fd_to_syncfs(node)))
+            return
+        node, name = self._target(reader)
+        if op == OP_FSYNC:
+            kind = FDATASYNC if reader.u8() else FSYNC
+            reader.end()
+            self._syncer.give(Job(ident, kind, self._files.fd_to_sync(node, name)))
+            return
+        dev, ino, offset, length = reader.u64(), reader.u64(), reader.u64(), reader.u32()
+        kind = READ if reader.u8() else READ_AHEAD
+        reader.end()
+        if length > MAX_READ_BYTES or offset > MAX_OFFSET:
+            raise LinuxError(EINVAL)
+        fd = self._files.fd_to_read(node, name, dev, ino)
+        self._reader.give(Job(ident, kind, fd, offset, length))
+
     def _connect(self, reader: Reader) -> None:
         """The sentry's end of the socket of the worker that serves an attach point, once."""
         index = reader.u32()
@@ -321,17 +353,12 @@ class Server:
             node = self._node(reader)
             reader.end()
             return self._files.statfs(node)
-        if op == OP_SYNCFS:
-            node = self._node(reader)
-            reader.end()
-            self._files.syncfs(node)
-            return b""
         if op == OP_CLUNK:
             self._clunk(reader)
             return b""
         if OP_MKDIR <= op <= OP_RENAME or op == OP_MKNOD:
             return self._act_on_tree(op, reader)
-        if op == OP_SETATTR or op == OP_FSYNC or OP_GETXATTR <= op <= OP_REMOVEXATTR:
+        if op == OP_SETATTR or OP_GETXATTR <= op <= OP_REMOVEXATTR:
             return self._act_on_attributes(op, reader)
         raise LinuxError(ENOSYS)
 
@@ -388,10 +415,6 @@ class Server:
             return pack_stat(
                 self._files.setattr(node, name, valid, mode, uid, gid, size, atime_ns, mtime_ns, dev, ino)
             )
-        if op == OP_FSYNC:
-            reader.end()
-            self._files.fsync(node, name)
-            return b""
         if op == OP_LISTXATTR:
             reader.end()
             return self._files.listxattr(node, name)

@@ -47,6 +47,7 @@ class HostWait(Exception):
     def __init__(self, request: HostRequest, *, is_turn: bool = False) -> None:
         self.request: HostRequest = request
         self.is_turn: bool = is_turn
+        self.inner: Blocked | None = None  # what goes on then, if it is not to begin anew
 
 
 class HostWaits:
@@ -69,6 +70,14 @@ class HostWaits:
     def commit(self) -> None:
         """What the handler does from here on cannot be done again."""
         self.may_wait = False
+
+    def progress(self) -> None:
+        """What has been done so far will not be done again: its answers have served."""
+        if self.journal:
+            journal = self.journal
+            self.journal = []
+            self.is_again = False
+            forget_all(journal)
 
     def end(self) -> None:
         """It has a result, or waits for something else: the answers have served."""
@@ -118,6 +127,7 @@ class HostBlocked(Blocked):
         """The journal, for the run that follows; `finished` does nothing then."""
         journal = self.journal
         self.journal = []
+        self.inner = None
         return journal
 
     def letter(self) -> str:
@@ -133,3 +143,7 @@ class HostBlocked(Blocked):
         journal = self.journal
         self.journal = []
         forget_all(journal)
+        inner = self.inner
+        self.inner = None
+        if inner is not None:
+            inner.finished(task)

@@ -248,7 +248,7 @@ def perform(kernel: Kernel, task: Task) -> None:
 
 def wait_for_host(kernel: Kernel, task: Task, wait: HostWait, inner: Blocked | None) -> int:
     """A handler has asked what is not answered yet; BLOCKED."""
-    return kernel.host_waits.block(task, wait, inner)
+    return kernel.host_waits.block(task, wait, wait.inner if wait.inner is not None else inner)
 
 
 def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
@@ -269,6 +269,8 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
     waits.end()
+    if result != BLOCKED and inner is not None:
+        inner.finished(task)
     complete(kernel, task, result)
 
 
@@ -468,8 +470,9 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
         result = -error.errno
     except HostWait as wait:
         task.disarm_deadline()
-        if task.blocked is op:
-            end_wait(task, op)
+        for queue in op.queues:  # not end_wait: it goes on
+            queue.remove(task.waiter)
+        op.queues.clear()
         complete(kernel, task, wait_for_host(kernel, task, wait, op))
         return
     except Exception as failure:  # another name: mypyc gives a variable one type

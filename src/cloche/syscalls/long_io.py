@@ -24,6 +24,7 @@ from cloche.kernel.blocking import (
     end_wait,
     next_slice,
 )
+from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter
@@ -80,6 +81,7 @@ class LongTransfer(FileWait):
         self.flags: int = flags
         self.is_write: bool = is_write
         self.done: int = 0
+        self.may_run_again = True
         self.holds_position: bool = False
         self.moves_position: bool = False  # an RWF_APPEND write
 
@@ -101,6 +103,13 @@ class LongTransfer(FileWait):
                 count = self.piece(task)
             except LinuxError as error:
                 count = -error.errno
+            except HostWait as wait:
+                data.widen(hidden)
+                self._hold_position()
+                wait.inner = self
+                raise
+            if isinstance(task, Task):
+                task.kernel.host_waits.progress()
             data.widen(hidden)
             if count > 0:
                 self.done += count
@@ -112,10 +121,14 @@ class LongTransfer(FileWait):
                 return self.result(task, count)
             if monotonic_ns() >= end_ns:
                 break
+        self._hold_position()
+        return next_slice(task, self)
+
+    def _hold_position(self) -> None:
+        """Others wait with reads and writes at the position until this one is done."""
         if self.offset < 0 and not self.holds_position:
             self.holds_position = True
             self.file.flags |= POS_BUSY
-        return next_slice(task, self)
 
     def result(self, task: TaskBase, last: int) -> int:
         """What the call gives; `last`: what the last piece gave."""

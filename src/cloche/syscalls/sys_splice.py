@@ -334,6 +334,7 @@ def can_splice(file: FileDescription, *, is_write: bool) -> bool:
 
 def sys_sendfile(task: Task, args: Args) -> int:
     """sendfile(2)."""
+    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     pointer = to_u64(args.a2)
     offset = task.user_memory().read_i64(pointer) if pointer else -1
     count = args.a3
@@ -365,6 +366,7 @@ def sys_sendfile(task: Task, args: Args) -> int:
 
 def sys_copy_file_range(task: Task, args: Args) -> int:
     """copy_file_range(2)."""
+    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     source = data_file(task, args.a0)
     sink = data_file(task, args.a2)
     in_pointer = to_u64(args.a1)
@@ -403,6 +405,7 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
 
 def sys_splice(task: Task, args: Args) -> int:
     """splice(2)."""
+    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     length = args.a4
     flags = to_u32(args.a5)
     if length == 0:
@@ -466,6 +469,7 @@ def sys_splice(task: Task, args: Args) -> int:
 
 def sys_tee(task: Task, args: Args) -> int:
     """tee(2)."""
+    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     flags = to_u32(args.a3)
     length = args.a2
     if flags & ~_SPLICE_F_ALL:
@@ -558,6 +562,7 @@ def splice_pages(task: Task, file: PipeFile, src: UserIovIter, segments: list[tu
 
 def sys_vmsplice(task: Task, args: Args) -> int:
     """vmsplice(2): the data is copied, which a program that keeps its promise not to touch it cannot tell."""
+    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     flags = to_u32(args.a3)
     if flags & ~_SPLICE_F_ALL:
         return -EINVAL

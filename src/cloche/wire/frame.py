@@ -11,6 +11,7 @@ call may be made again.
 """
 
 import socket
+from _thread import LockType, allocate_lock
 from array import array
 from struct import Struct
 from typing import Final
@@ -57,6 +58,7 @@ class FrameChannel:
         self._may_receive_fds: bool = may_receive_fds
         self._buffer: bytearray = bytearray()
         self._rights: list[list[int]] = []  # the descriptors of each frame that has come with some
+        self._lock: LockType = allocate_lock()  # a frame is sent whole
         self.ident: int = 0  # of the request that is being answered, or asked
         self._ancillary_bytes: int = socket.CMSG_SPACE(4 * _MAX_FDS)
 
@@ -80,13 +82,20 @@ class FrameChannel:
         """Send one frame with some descriptors.  Raises OSError (EPIPE, ECONNRESET)."""
         flags |= len(fds) << _FDS_SHIFT | self.ident << _IDENT_SHIFT
         data = _HEADER.pack(len(body), code, flags) + body
-        if not fds:
+        with self._lock:
+            if not fds:
+                self._sock.sendall(data)
+                return
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]
+            sent = self._sock.sendmsg([data], ancillary)
+            if sent < len(data):
+                self._sock.sendall(data[sent:])
+
+    def reply(self, ident: int, code: int, body: bytes) -> None:
+        """Send the reply to a request that is not the one of now; other threads may.  Raises OSError."""
+        data = _HEADER.pack(len(body), code, ident << _IDENT_SHIFT) + body
+        with self._lock:
             self._sock.sendall(data)
-            return
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]
-        sent = self._sock.sendmsg([data], ancillary)
-        if sent < len(data):
-            self._sock.sendall(data[sent:])
 
     def receive(self) -> Frame | None:
         """The next frame; None if the peer closed the connection between two frames.

@@ -27,7 +27,7 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     SETXATTR     fid, name, xattr, value (u32), flags u32            -
     REMOVEXATTR  fid, name, xattr                                    -
     STATFS       fid                                                 eight u64, see STATFS
-    FSYNC        fid, name                                           -
+    FSYNC        fid, name, is_data_only u8                          -
     SYNCFS       fid                                                 -
     CLUNK        fid …                                               -
     TMPFILE      fid, mode u32, uid u32, gid u32                     attr, fid u64 + a descriptor
@@ -36,7 +36,11 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     MKNOD        fid, name, mode u32, uid u32, gid u32               attr (of a FIFO or a socket, nothing else)
     CONNECT      index u32                                           a descriptor of the socket of the worker that
                                                                      serves this attach point, or none: this one does
+    READ         fid, name, dev u64, ino u64, offset u64,
+                 length u32, wants_data u8                           what the file holds there; nothing if it shall
+                                                                     only be brought into the host's memory
 
+FSYNC, SYNCFS and READ take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
 which stays valid under whatever name, or none: it is addressed with the empty name.  `ino` not 0 says which inode OPEN
 and SETATTR must find (ESTALE).
@@ -79,7 +83,8 @@ OP_OPEN_MANY: Final = 25
 OP_FORGET: Final = 26
 OP_TMPFILE: Final = 27
 OP_CONNECT: Final = 28
-OP_LAST: Final = 28
+OP_READ: Final = 29
+OP_LAST: Final = 29
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 
@@ -96,6 +101,7 @@ KEEP_ID: Final = 0xFFFFFFFF  # a uid or gid in CREATE, MKDIR, SYMLINK: do not ch
 
 MAX_REQUEST_BYTES: Final = 128 * 1024  # an xattr value of 64 KiB and three names fit
 MAX_REPLY_BYTES: Final = 1024 * 1024  # of one frame
+MAX_READ_BYTES: Final = 256 * 1024  # of one READ
 NAME_MAX: Final = 255
 
 ATTR: Final = Struct("<QQIIIIQqqqqq")

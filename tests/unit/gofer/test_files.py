@@ -32,14 +32,34 @@ def same(attr: Attr, path: Path) -> bool:
     )
 
 
-def errno_of(function: object, *args: object) -> int:
+def errno_of(function: object, *args: object, **named: object) -> int:
     """The errno that a call fails with, 0 if it succeeds."""
     assert callable(function)
     try:
-        function(*args)
+        function(*args, **named)
     except LinuxError as error:
         return error.errno
     return 0
+
+
+def test_reads(rig: Rig) -> None:
+    st = (rig.read_only / "file").stat()
+    client = rig.client
+    found = [st.st_dev, st.st_ino]
+    assert client.read(rig.ro, b"file", *found, 3, 100, wants_data=True) == b"tent"
+    assert client.read(rig.ro, b"file", *found, 0, 100, wants_data=False) == b""
+    assert client.read(rig.ro, b"file", *found, 100, 100, wants_data=True) == b""
+    assert errno_of(client.read, rig.ro, b"nope", 0, 0, 0, 1, wants_data=True) == errno.ENOENT
+    assert errno_of(client.read, rig.ro, b"fifo", 0, 0, 0, 1, wants_data=True) == errno.EACCES
+    assert errno_of(client.read, rig.ro, b"file", 1, 1, 0, 1, wants_data=True) == errno.ESTALE
+    assert errno_of(client.read, rig.ro, b"file", *found, 0, 1 << 30, wants_data=True) == errno.EINVAL
+    for index in range(40):  # more than stay open
+        path = rig.writable / str(index)
+        path.write_bytes(b"%d" % index)
+        st = path.stat()
+        assert (
+            client.read(rig.rw, b"%d" % index, st.st_dev, st.st_ino, 0, 9, wants_data=True) == b"%d" % index
+        )
 
 
 def test_one_call_lists_a_directory_with_attributes(rig: Rig) -> None:

@@ -325,7 +325,8 @@ def test_random_requests_neither_kill_nor_escape(rig: Rig) -> None:
         wire.OP_UNLINK: 0,
         wire.OP_RMDIR: 0,
         wire.OP_LISTXATTR: 0,
-        wire.OP_FSYNC: 0,
+        wire.OP_FSYNC: 1,
+        wire.OP_READ: 29,
     }
     for _attempt in range(3000):
         fid = rng.choice([0, 1, 2, 3, 4, 5, 6, rng.getrandbits(64)])

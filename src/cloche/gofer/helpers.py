@@ -1,0 +1,81 @@
+"""What takes long is done by threads beside the gofer's loop: reads of what is not in memory, fsync, sync.
+
+One for reads and, where something may be written, one for the others, so that a file that is synchronised keeps
+nobody from reading.  They are started before the seccomp filter is in force, which is put on all threads and knows
+nothing of starting one.  They touch nothing of the server's but the channel, and the descriptors that they are given,
+which they close.
+"""
+
+import os
+from _queue import SimpleQueue
+from _thread import LockType, allocate_lock, start_new_thread
+from typing import Final
+
+from cloche.abi.errno import EIO, ENOMEM
+from cloche.platform import hostsys
+from cloche.wire.frame import FrameChannel
+
+READ: Final = 1
+READ_AHEAD: Final = 2
+FSYNC: Final = 3
+FDATASYNC: Final = 4
+SYNCFS: Final = 5
+
+
+class Job:
+    """One request."""
+
+    def __init__(self, ident: int, kind: int, fd: int, offset: int = 0, length: int = 0) -> None:
+        self.ident: int = ident
+        self.kind: int = kind
+        self.fd: int = fd
+        self.offset: int = offset
+        self.length: int = length
+
+
+class Helper:
+    """A thread that does one job after the other and answers them."""
+
+    def __init__(self, channel: FrameChannel) -> None:
+        self._channel: FrameChannel = channel
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        begun = allocate_lock()
+        begun.acquire()
+        start_new_thread(self._run, (begun,))
+        begun.acquire()  # it is there
+
+    def give(self, job: Job) -> None:
+        """Do this after what was given before."""
+        self._jobs.put(job)
+
+    def _run(self, begun: LockType) -> None:
+        begun.release()
+        while True:
+            job = self._jobs.get()
+            code, body = 0, b""
+            try:
+                body = _do(job)
+            except OSError as error:
+                code = -(error.errno or EIO)
+            except MemoryError:
+                code = -ENOMEM
+            finally:
+                os.close(job.fd)
+            try:
+                self._channel.reply(job.ident, code, body)
+            except OSError:
+                return  # the sentry has gone, and so will we
+
+
+def _do(job: Job) -> bytes:
+    """Raises OSError."""
+    if job.kind == READ or job.kind == READ_AHEAD:
+        data = os.pread(job.fd, job.length, job.offset)
+        return data if job.kind == READ else b""
+    if job.kind == FSYNC:
+        os.fsync(job.fd)
+    elif job.kind == FDATASYNC:
+        os.fdatasync(job.fd)
+    elif job.kind == SYNCFS:
+        hostsys.syncfs(job.fd)
+    return b""
