@@ -248,7 +248,7 @@ class Keeper:
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
         poller.register(self.link, select.POLLIN)
-        asking = [sock.fileno() for sock in self.asking]
+        asking = {sock.fileno(): sock for sock in self.asking}
         for number in asking:
             poller.register(number, select.POLLIN)
         self._reap()  # who died before we listened
@@ -260,9 +260,14 @@ class Keeper:
                         poller.unregister(self.link)
                     self.end_sentry()
                 elif fd in asking:
+                    if not has_data(asking[fd]):  # the gofer has ended, and never asked
+                        poller.unregister(fd)
+                        self.asking.remove(asking[fd])
+                        asking.pop(fd).close()
+                        continue
                     for number in asking:
                         poller.unregister(number)
-                    asking = []
+                    asking = {}
                     self._start_analyst()
                     break  # the others that were found may be these
                 else:
@@ -369,6 +374,14 @@ class Keeper:
 
             root, name, is_temporary = self.request["record"]
             Store(root).clean(RecordPlace(self.fds["record"], root, name, is_temporary=is_temporary))
+
+
+def has_data(sock: socket.socket) -> bool:
+    """Whether there is something to read: the other end's death makes it readable, too."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 def _read_request(fd: int) -> dict[str, Any]:
