@@ -64,6 +64,7 @@ LAUNCHERS: Final = {
         "gofer.launch",
         "gofer.nodes",
         "analyst.serve",
+        "egress.launch",
         "runtime.cgroups",
         "runtime.records",
     ]

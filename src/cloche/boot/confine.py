@@ -377,11 +377,14 @@ def _pivot_to_tmpfs() -> None:
     hostsys.mount(b"none", b"/", b"", MS_REMOUNT | MS_BIND | MS_RDONLY | _NOEXEC_MOUNT)
 
 
-def deny_paths(report: Report, allowed: list[tuple[int, int]], *, may_signal: bool) -> None:
+def deny_paths(
+    report: Report, allowed: list[tuple[int, int]], *, may_signal: bool, may_connect: bool = False
+) -> None:
     """Landlock: no path may be opened, no TCP port used, no abstract socket connected to, for ever.
 
     `allowed` are (directory descriptor, LANDLOCK_ACCESS_FS_* bits) below which those accesses stay.
-    `may_signal`: whether processes outside of the domain may be signalled (the sentry ends its guests).
+    `may_signal`: whether processes outside of the domain may be signalled (the sentry ends its guests); `may_connect`:
+    to TCP ports, which is egress's work.
     Sets no_new_privs.
     """
     try:
@@ -401,7 +404,9 @@ def deny_paths(report: Report, allowed: list[tuple[int, int]], *, may_signal: bo
         handled |= LANDLOCK_ACCESS_FS_TRUNCATE
     if abi >= 5:
         handled |= LANDLOCK_ACCESS_FS_IOCTL_DEV
-    net = LANDLOCK_ACCESS_NET_BIND_TCP | LANDLOCK_ACCESS_NET_CONNECT_TCP if abi >= 4 else 0
+    net = 0
+    if abi >= 4:
+        net = LANDLOCK_ACCESS_NET_BIND_TCP | (0 if may_connect else LANDLOCK_ACCESS_NET_CONNECT_TCP)
     scoped = 0
     if abi >= 6:
         scoped = LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | (0 if may_signal else LANDLOCK_SCOPE_SIGNAL)

@@ -24,6 +24,7 @@ from cloche.kernel.loop import resume_container
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
+from cloche.net.outward import open_gateway
 from cloche.net.published import publish
 from cloche.wire import files, protocol, requests, timing
 from cloche.wire.channel import Channel
@@ -64,12 +65,14 @@ class Control(Answers, FdWatcher):
         sock: socket.socket,
         gofer: socket.socket | None,
         broker: socket.socket | None,
+        egress: socket.socket | None,
         prepare: Prepare,
     ) -> None:
-        """`gofer` and `broker` are of the first container; `prepare` sets limits before a first program starts."""
+        """`gofer`, `broker`, `egress` are of the first container; `prepare` sets limits before a program starts."""
         self.kernel: Kernel = kernel
         self.gofer: socket.socket | None = gofer
         self.broker: socket.socket | None = broker
+        self.egress: socket.socket | None = egress
         self.prepare: Prepare = prepare
         self.served: dict[str, Served] = {}
         self.listening: list[int] = []  # requests for events
@@ -271,6 +274,9 @@ class Control(Answers, FdWatcher):
         if self.broker is not None and spec.published:
             publish(container, self.broker)
             self.broker = None
+        if self.egress is not None and spec.net_address:
+            open_gateway(container, self.egress, spec.net_address, spec.net_address6)
+            self.egress = None
         timing.mark("sentry: container is made")
         self.reply(message.ident, {})
 

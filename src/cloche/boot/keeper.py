@@ -4,7 +4,8 @@ It runs in an interpreter of its own that began with an empty environment (`spaw
 the processes that are forked from it.  Order:
 
 1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.
-2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked.
+2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
+   egress, if there are rules for the network.
 3. The first process enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where
    there is one (I5: its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes
    its child, and without a pid namespace so do guests whose sentry died.
@@ -36,6 +37,7 @@ from cloche.wire.keeper import DIED, FAILED, GONE, START, STARTED, RecordPlace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # imported where they are used, after the sentry's process was forked
+    from cloche.egress.launch import EgressProcess
     from cloche.gofer.launch import GoferProcess
     from cloche.gofer.nodes import AttachPoint
 
@@ -83,6 +85,7 @@ class Keeper:
         self.tell: socket.socket | None = None  # to it
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
+        self.egress: EgressProcess | None = None
         self.asking: list[socket.socket] = []  # the analyst's sockets, until it is started
         self.fds: dict[str, int] = {}  # what the monitor sent
         self.request: dict[str, Any] = {}
@@ -140,6 +143,8 @@ class Keeper:
         if self.gofer is not None:
             self._await_gofer(self.gofer)
             timing.mark("keeper: gofer serves")
+        if self.egress is not None:
+            self._await_egress(self.egress)
         ports = [each.host_port for each in spec.published]
         self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks())))
 
@@ -165,6 +170,36 @@ class Keeper:
             except BrokerError as error:
                 raise StartFailure(str(error)) from None
             self.parts[self.broker.pid] = "broker"
+        if "egress" in self.fds:
+            self._start_egress()
+
+    def _start_egress(self) -> None:
+        """Beside the sentry; neither that nor the process before it ever sees the rules."""
+        from cloche.egress.launch import Wanted, start_egress
+
+        memory = self.fds.pop("egress")
+        wanted = Wanted(_read_request(memory))
+        os.close(memory)
+        given = [self.fds.pop(name, -1) for name in ("net_log", "net_second_log", "net_control")]
+        wanted.log_fd, wanted.second_log_fd = given[0], given[1]
+        wanted.control = socket.socket(fileno=given[2]) if given[2] >= 0 else None
+        self.egress = start_egress(wanted)
+        self.parts[self.egress.pid] = "egress"
+        for fd in given[:2]:
+            if fd >= 0:
+                os.close(fd)
+        if wanted.control is not None:
+            wanted.control.close()
+
+    def _await_egress(self, egress: "EgressProcess") -> None:
+        """Until egress serves.  Raises StartFailure."""
+        from cloche.egress.launch import EgressError
+
+        self._wait_for(egress.hello)
+        try:
+            egress.wait_ready()
+        except EgressError as refusal:
+            raise StartFailure(str(refusal)) from None
 
     def _await_gofer(self, gofer: "GoferProcess") -> None:
         """Until the gofer serves.  Raises StartFailure."""
@@ -182,7 +217,7 @@ class Keeper:
         assert sock is not None
         names = list(self.fds)
         fds = list(self.fds.values())
-        for name, server in (("gofer", self.gofer), ("broker", self.broker)):
+        for name, server in (("gofer", self.gofer), ("broker", self.broker), ("egress", self.egress)):
             if server is not None:
                 names.append(name)
                 fds.append(server.sock.fileno())
@@ -190,7 +225,7 @@ class Keeper:
         try:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
             sock.sendmsg([" ".join(names).encode()], [rights])
-            for server in (self.gofer, self.broker):
+            for server in (self.gofer, self.broker, self.egress):
                 if server is not None:
                     server.sock.close()
             for name in list(self.fds):
@@ -330,9 +365,11 @@ class Keeper:
         for sock in (self.tell, *self.asking):
             if sock is not None:
                 sock.close()
-        for server in (self.gofer, self.broker):
+        for server in (self.gofer, self.broker, self.egress):
             if server is not None:
                 server.sock.close()
+        if self.egress is not None:
+            self.egress.hello.close()
         if self.gofer is not None:
             self.gofer.hello.close()
         servers = set(self.parts)
@@ -418,7 +455,7 @@ def _middle(tell: socket.socket) -> int:
     confine.detach_from_terminal()
     report = confine.Report()
     packet, ancillary, _flags, _address = tell.recvmsg(
-        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 2)), socket.MSG_CMSG_CLOEXEC
+        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 3)), socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
         return 0  # our parent has given up, and said why
@@ -446,8 +483,9 @@ def _middle(tell: socket.socket) -> int:
         return 0
     files = socket.socket(fileno=fds["gofer"]) if "gofer" in fds else None
     ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
+    outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None
     control = socket.socket(fileno=fds["control"])
-    return sentry_main(spec, files, ports, control, report, tell)
+    return sentry_main(spec, files, ports, outside, control, report, tell)
 
 
 def main(now_ns: int) -> NoReturn:

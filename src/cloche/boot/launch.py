@@ -18,7 +18,7 @@ from typing import Final
 
 from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
-from cloche.boot.spec import HOST, SETTINGS, SandboxSpec, dump, to_fields
+from cloche.boot.spec import HOST, SETTINGS, EgressSpec, SandboxSpec, dump, to_fields
 from cloche.platform import hostsys
 from cloche.wire import protocol, requests, timing
 from cloche.wire.channel import Channel, Upstream
@@ -65,6 +65,7 @@ class Sandbox(Upstream):
         self.is_kept: bool = True  # the keeper lives
         self.sentry_pid: int = 0
         self.channel: Channel = Channel(control, SOFTWARE)
+        self.net: Channel | None = None  # to egress
         self.status: int = -1  # wait status of the program
         self.failure: str = ""
         self.failure_status: int = 125
@@ -218,6 +219,8 @@ class Sandbox(Upstream):
     def reap(self) -> None:
         """Wait until nothing is left, which the keeper sees to; do it ourselves if that has died or does not move."""
         self.channel.close()
+        if self.net is not None:
+            self.net.close()
         while self.is_kept and wait_readable([self.link.fileno()], _PATIENCE_S):
             self.read_link()
         self.link.close()
@@ -253,7 +256,7 @@ def launch(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     sandbox = Sandbox(keeper, ours)
     try:
-        _send_request(spec, keeper.link, theirs, record, groups or [])
+        _send_request(spec, sandbox, keeper.link, theirs, record, groups or [])
         timing.mark("command: request is sent")
         theirs.close()
         sandbox.begin(spec, stdio)
@@ -278,6 +281,7 @@ def launch(
 
 def _send_request(
     spec: SandboxSpec,
+    sandbox: Sandbox,
     link: socket.socket,
     control: socket.socket,
     record: RecordPlace | None,
@@ -294,6 +298,23 @@ def _send_request(
         names.append("record")
         fds.append(record.fd)
         where = (record.root, record.name, record.is_temporary)
+    ends: list[socket.socket] = []
+    policy_fd = -1
+    egress = spec.egress
+    if egress is not None:
+        policy_fd = _egress_request(egress, is_confined=spec.is_confined)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        sandbox.net = Channel(ours, SOFTWARE)
+        ends.append(theirs)
+        for name, fd in (
+            ("egress", policy_fd),
+            ("net_control", theirs.fileno()),
+            ("net_log", egress.log_fd),
+            ("net_second_log", egress.second_log_fd),
+        ):
+            if fd >= 0:
+                names.append(name)
+                fds.append(fd)
     settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     request = {"spec": dump(spec), "names": names, "settings": settings, "record": where, "groups": groups}
     memory = os.memfd_create("cloche-spec", os.MFD_CLOEXEC)
@@ -307,6 +328,24 @@ def _send_request(
         raise LaunchError("the keeper did not start") from None
     finally:
         os.close(memory)
+        for end in ends:
+            end.close()
+        if policy_fd >= 0:
+            os.close(policy_fd)
+
+
+def _egress_request(egress: EgressSpec, *, is_confined: bool) -> int:
+    """What only egress shall know, in a memfd of its own."""
+    request = {
+        "policy": egress.policy,
+        "sandbox": egress.sandbox,
+        "report": egress.wants_report,
+        "confined": is_confined,
+    }
+    memory = os.memfd_create("cloche-egress", os.MFD_CLOEXEC)
+    with open(memory, "wb", closefd=False) as file:
+        marshal.dump(request, file)
+    return memory
 
 
 def _number_attach_points(spec: SandboxSpec) -> None:

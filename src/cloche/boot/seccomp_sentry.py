@@ -215,7 +215,7 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_exit_group, "the end"),
 ]
 
-# Only with published ports (-p), of the connections that the broker hands in.
+# Only with published ports (-p) or a way out, of the connections that the broker hands in and egress makes.
 _PORTS: Final[list[Allow]] = [
     Allow(SYS_shutdown, "the end of what is sent"),
     Allow(SYS_getsockopt, "TCP_INFO", [int_is(1, IPPROTO_TCP), int_is(2, TCP_INFO)]),
@@ -266,7 +266,7 @@ def sentry_policy(proc_fd: int = -1, extra: list[Allow] | None = None, *, has_po
     `proc_fd` is a directory descriptor of a procfs, below which files may be opened for reading (proofs of
     adoption, memory of guests); -1 for none.  An absolute path would ignore it, so this relies on the empty
     root as well. `extra` is what the platform in use needs beyond this (KVM's ioctls); `has_ports`: whether there is a
-    broker.
+    broker or egress.
     """
     allowed = list(_ALLOWED)
     if has_ports:

@@ -83,6 +83,7 @@ def sentry_main(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
+    egress_sock: socket.socket | None,
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
@@ -95,7 +96,7 @@ def sentry_main(
     gc.freeze()
     gc.disable()
     try:
-        return _serve(spec, gofer_sock, broker_sock, control, report, keeper)
+        return _serve(spec, gofer_sock, broker_sock, egress_sock, control, report, keeper)
     except StartError as error:
         send_failure(control, str(error))
     except LinuxError as refusal:
@@ -132,6 +133,7 @@ def _serve(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
+    egress_sock: socket.socket | None,
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
@@ -160,7 +162,7 @@ def _serve(
     timing.mark("sentry: platform has started")
     if spec.is_confined:
         confine.set_undumpable(report)
-        seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None))
+        seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None or egress_sock is not None))
         report.in_force(confine.SECCOMP)
     timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)
@@ -169,7 +171,7 @@ def _serve(
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
-    channel = Control(kernel, control, gofer_sock, broker_sock, bound_processors)
+    channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, bound_processors)
     if kernel.is_strict:
         platform.set_meter(LIMIT_NS, strict_limit_ns())
     else:

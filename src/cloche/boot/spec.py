@@ -65,6 +65,17 @@ class PublishSpec:
         self.is_any_port: bool = host_port == 0
 
 
+class EgressSpec:
+    """What only the egress process is told."""
+
+    def __init__(self, policy: bytes) -> None:
+        self.policy: bytes = policy  # CBOR of `egress.policy.Policy.to_fields`
+        self.sandbox: str = ""  # its name in the log
+        self.wants_report: bool = False
+        self.log_fd: int = -1
+        self.second_log_fd: int = -1  # what the log holds goes there when it is full
+
+
 class SandboxSpec:
     """Everything that `cloche run` decides before the sandbox exists."""
 
@@ -128,6 +139,11 @@ class SandboxSpec:
         self.sysctls: list[tuple[bytes, bytes]] = []  # (key, value)
         self.domainname: bytes = b""
         self.checks_program: bool = False  # `create` fails if the program cannot be executed
+        # The way out: the sandbox's own address and the resolver that programs are told of; empty: there is none.
+        self.net_address: bytes = b""
+        self.net_address6: bytes = b""
+        self.net_resolver: bytes = b""
+        self.egress: EgressSpec | None = None  # goes to the keeper by itself, and never to the sentry
 
 
 # What of the monitor's environment the parts of cloche itself read; nothing else of it reaches them.
@@ -148,6 +164,7 @@ _PLAIN_FIELDS: Final = (
     "root_mode", "root_is_shared", "umask", "rlimits",
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "domainname", "checks_program",
+    "net_address", "net_address6", "net_resolver",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {

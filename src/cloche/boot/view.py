@@ -199,8 +199,15 @@ def add_etc_files(spec: SandboxSpec, name: bytes, home: bytes) -> None:
         + b"\n"
     )
     spec.files.append((b"/etc/hosts", hosts, 0o644))
-    spec.files.append((b"/etc/resolv.conf", b"# no network beyond loopback\n", 0o644))
+    spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
     spec.symlinks.append((b"/etc/mtab", b"../proc/self/mounts"))
+
+
+def resolv_conf(spec: SandboxSpec) -> bytes:
+    """resolv.conf(5): egress answers, if there is a way out."""
+    if not spec.net_resolver:
+        return b"# no network beyond loopback\n"
+    return b"nameserver " + b".".join([b"%d" % each for each in spec.net_resolver]) + b"\n"
 
 
 def _is_system_account(ident: int) -> bool:

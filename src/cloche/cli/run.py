@@ -74,6 +74,36 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         metavar="[HOSTIP:][HOSTPORT]:PORT",
         help="let the host (by default its loopback only) reach a TCP port of the sandbox; no HOSTPORT: any",
     )
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="HOST[:PORTS][/udp]",
+        help="let the sandbox connect to a host by its name (ports 80 and 443 by default), or to CIDR:PORTS",
+    )
+    add(
+        "--deny",
+        action="append",
+        default=[],
+        metavar="HOST[:PORTS]",
+        help="what no --allow grants, names or CIDR",
+    )
+    add(
+        "--net",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="rules from a file (TOML), or a preset: pypi, npm, debian, github",
+    )
+    add(
+        "--dns",
+        action="append",
+        default=[],
+        metavar="ADDRESS[:PORT]",
+        help="ask this resolver about granted names, not the host's",
+    )
+    add("--net-log", metavar="FILE", help="append what was decided to FILE, a JSON line each")
+    add("--net-report", action="store_true", help="say at the end what was connected to and refused")
     add("-w", "--workdir", metavar="DIR", help="directory to start in")
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
     add("-i", "--interactive", action="store_true", help="pass standard input on even if it is a terminal")
@@ -267,6 +297,7 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
         warning = default_view(spec, cwd, home, name)
     for text in options.volume:
         spec.mounts.append(parse_volume(text))
+    _apply_network(spec, options)
     spec.published = [parse_publish(text) for text in options.publish]
     for name_of_file in options.env_file:
         _apply_env(spec, read_env_file(name_of_file))
@@ -318,6 +349,17 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
     if spec.has_terminal and spec.is_attached and not (os.isatty(0) and os.isatty(1)):
         raise UsageError("-t: standard input and output are not a terminal; leave -t out or run in one")
     return spec, warning
+
+
+def _apply_network(spec: SandboxSpec, options: Any) -> None:
+    """--allow and its kin.  Raises UsageError."""
+    if not (options.allow or options.deny or options.net):
+        if options.dns or options.net_log or options.net_report:
+            raise UsageError("--dns, --net-log and --net-report need --allow or --net")
+        return
+    from cloche.cli.network import network
+
+    network(spec, options)
 
 
 def run(options: Any) -> int:

@@ -15,6 +15,7 @@ from cloche.abi.errno import (
     EAFNOSUPPORT,
     EAGAIN,
     EINVAL,
+    ENETUNREACH,
     ENODEV,
     ENOTCONN,
     EPERM,
@@ -91,6 +92,24 @@ MAX_ERRORS: Final = 64
 _EXTENDED: Final = Struct("<IBBBxII")
 
 
+class Gateway:
+    """What leads out of a network: TCP and UDP to addresses that are not local go there (`net.outward`)."""
+
+    def source(self, dest: bytes) -> bytes:
+        """The sandbox's own address towards `dest`.  Raises LinuxError(ENETUNREACH)."""
+        raise LinuxError(ENETUNREACH)
+
+    def note(self, ctx: Context) -> None:
+        """Who sends, for what follows."""
+
+    def send_datagram(self, sock: "InetSocket", data: bytes, source: bytes, dest: bytes, port: int) -> None:
+        """A datagram leaves.  Raises LinuxError if it was refused already."""
+        raise LinuxError(ENETUNREACH)
+
+    def forget(self, sock: "InetSocket") -> None:
+        """A socket gives its port back: what it has outside ends."""
+
+
 class NetStack(NetNamespace):
     """A network: that of the sandbox, or a further network namespace."""
 
@@ -114,6 +133,7 @@ class NetStack(NetNamespace):
 
         self.parts: dict[str, object] = {}  # what other families keep
         self.taps: dict[SocketFile, None] = {}  # who sees every packet: raw sockets, AF_PACKET
+        self.gateway: Gateway | None = None  # the way out, if there is one
 
     def fresh(self) -> NetNamespace:
         new = NetStack()
@@ -302,6 +322,16 @@ class InetSocket(IpSocket):
             if self.bound_ifindex != LO_INDEX or len(dest) != 4 or not self.stack.lo.is_up:
                 raise
             return ANY4
+
+    def gateway_to(self, dest: bytes) -> Gateway | None:
+        """The way to an address that is not of this network; None if there is none, or a route says otherwise."""
+        stack = self.stack
+        gateway = stack.gateway
+        if gateway is None or self.bound_ifindex or not stack.lo.is_up or is_any(dest) or is_group(dest):
+            return None
+        if stack.lo.is_local(dest) or (stack.lo.routes.rows and stack.lo.routes.lookup(dest) is not None):
+            return None
+        return gateway
 
     def drop_port(self) -> None:
         """Give the port back."""

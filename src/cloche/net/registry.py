@@ -48,6 +48,7 @@ from cloche.kernel.task import Task
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_base import InetSocket, stack_for
 from cloche.net.netlink import NetlinkSocket
+from cloche.net.outward import OutwardSocket
 from cloche.net.packet import create_packet
 from cloche.net.raw import PingSocket, RawSocket
 from cloche.net.socket import (
@@ -98,6 +99,8 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
     if kind == SOCK_STREAM:
         if protocol not in (0, IPPROTO_TCP):
             raise LinuxError(EPROTONOSUPPORT)
+        if stack_for(task).gateway is not None:
+            return OutwardSocket(kernel, task, family, flags)
         return TcpSocket(kernel, task, family, flags)
     if kind == SOCK_DGRAM:
         if protocol in (0, IPPROTO_UDP):

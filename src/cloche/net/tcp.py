@@ -249,7 +249,7 @@ class TcpSocket(TcpStream):
         if len(source) != len(end.addr):
             raise LinuxError(EINVAL)
         if not self.has_port():
-            self.take_shared_port(source, _FreeTuple(stack, source, end))
+            self.take_shared_port(source, FreeTuple(stack, source, end))
         elif (source, self.lport, end.addr, end.port) in stack.tuples:
             raise LinuxError(EADDRNOTAVAIL)
         self.laddr = source
@@ -518,7 +518,7 @@ class TcpSocket(TcpStream):
         return None
 
 
-class _FreeTuple(TupleTest):
+class FreeTuple(TupleTest):
     """Whether a port is free for a connection from `source` to `end`."""
 
     def __init__(self, stack: NetStack, source: bytes, end: Endpoint) -> None:

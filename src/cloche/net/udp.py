@@ -372,7 +372,17 @@ class UdpSocket(DatagramSocket):
         super().take_port(addr, port)
         udp_bound(self)
 
+    def source_to(self, dest: bytes) -> bytes:
+        if self.stack.gateway is not None and self.protocol == IPPROTO_UDP:
+            gateway = self.gateway_to(dest)
+            if gateway is not None:
+                return gateway.source(dest)
+        return super().source_to(dest)
+
     def drop_port(self) -> None:
+        gateway = self.stack.gateway
+        if gateway is not None:
+            gateway.forget(self)
         udp_unbound(self)
         super().drop_port()
 
@@ -382,6 +392,8 @@ class UdpSocket(DatagramSocket):
             return -EMSGSIZE
         if self.lport == 0:
             self.autobind()
+        if self.stack.gateway is not None:
+            self.stack.gateway.note(ctx)
         if flags & MSG_OOB and self.family == AF_INET:
             return -EOPNOTSUPP
         if self.pending is not None:
@@ -524,6 +536,11 @@ def udp_unbound(sock: UdpSocket) -> None:
 
 def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
     """Hand a datagram to whoever it is for."""
+    if stack.gateway is not None and sender.protocol == IPPROTO_UDP:
+        gateway = sender.gateway_to(gram.dest)
+        if gateway is not None:
+            gateway.send_datagram(sender, gram.data, gram.addr, gram.dest, gram.dest_port)
+            return
     stack.lo.packets += 1
     stack.lo.bytes += len(gram.data) + 28
     if stack.taps:

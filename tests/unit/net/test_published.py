@@ -13,7 +13,8 @@ from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 from cloche.abi.socket import AF_INET, SOCK_STREAM
 from cloche.abi.structs import pack_sockaddr_in
 from cloche.mm.quota import KERNEL_MEMORY
-from cloche.net.published import FILL_BYTES, Publisher
+from cloche.net.host_stream import FILL_BYTES
+from cloche.net.published import Publisher
 from cloche.net.socket import SocketFile
 from cloche.platform.fake import FakePlatform
 from cloche.wire.broker import Arrival

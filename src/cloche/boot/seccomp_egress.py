@@ -1,0 +1,145 @@
+"""The seccomp allow-list of egress, as data.
+
+It makes sockets of IPv4 and IPv6 and connects them: that is its work, and no filter can look at the addresses.  Not on
+the list, on purpose: bind and listen, raw and packet sockets and those of other families, open and all that takes a
+path, execve, clone, ptrace, kill.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EACCES, ENOSYS, EPERM
+from cloche.abi.mman import PROT_EXEC
+from cloche.arch.x86_64.syscalls import (
+    SYS_access,
+    SYS_brk,
+    SYS_clock_gettime,
+    SYS_clone3,
+    SYS_close,
+    SYS_connect,
+    SYS_epoll_ctl,
+    SYS_epoll_pwait,
+    SYS_epoll_wait,
+    SYS_exit_group,
+    SYS_fcntl,
+    SYS_fstat,
+    SYS_ftruncate,
+    SYS_futex,
+    SYS_getcwd,
+    SYS_getpeername,
+    SYS_getpid,
+    SYS_getrandom,
+    SYS_getsockname,
+    SYS_getsockopt,
+    SYS_gettid,
+    SYS_ioctl,
+    SYS_lseek,
+    SYS_lstat,
+    SYS_madvise,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_newfstatat,
+    SYS_openat,
+    SYS_poll,
+    SYS_pread64,
+    SYS_pwrite64,
+    SYS_readlink,
+    SYS_readlinkat,
+    SYS_recvfrom,
+    SYS_recvmsg,
+    SYS_restart_syscall,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_sendmsg,
+    SYS_sendto,
+    SYS_setsockopt,
+    SYS_shutdown,
+    SYS_sigaltstack,
+    SYS_socket,
+    SYS_socketpair,
+    SYS_stat,
+    SYS_statx,
+    SYS_write,
+)
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is
+
+_TYPE_MASK_REST: Final = ~(
+    1 | 2 | 0o4000 | 0o2000000
+)  # all but SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+_F_GETFL: Final = 3
+_F_DUPFD_CLOEXEC: Final = 1030
+_FIONBIO: Final = 0x5421
+
+_ALLOWED: Final[list[Allow]] = [
+    Allow(SYS_epoll_wait, "the event loop"),
+    Allow(SYS_epoll_ctl, "the event loop"),
+    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
+    *[
+        Allow(
+            SYS_socket,
+            "connections to others, questions to resolvers",
+            [int_is(0, family), int_has_none(1, _TYPE_MASK_REST), int_is(2, 0)],
+        )
+        for family in (2, 10)
+    ],
+    Allow(SYS_connect, "connections to others"),
+    Allow(SYS_socketpair, "connections that are read before they are given away", [int_is(0, 1)]),
+    Allow(SYS_sendto, "data; sockets are connected"),
+    Allow(SYS_recvfrom, "data"),
+    Allow(SYS_sendmsg, "giving a connection to the sentry"),
+    Allow(SYS_recvmsg, "questions of the sentry and the monitor"),
+    Allow(SYS_shutdown, "the end of what is sent, and of what a rule allows no more"),
+    Allow(SYS_close, "descriptors"),
+    Allow(SYS_fcntl, "a descriptor that stays when the sentry has its own", [int_is(1, _F_DUPFD_CLOEXEC)]),
+    Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, _F_GETFL)]),
+    Allow(SYS_ioctl, "non-blocking mode", [int_is(1, _FIONBIO)]),
+    Allow(SYS_setsockopt, "TCP_NODELAY", [int_is(1, 6), int_is(2, 1)]),
+    Allow(SYS_getsockname, "whether an address is the host's own; the interpreter's socket objects"),
+    Allow(SYS_getpeername, "the interpreter's socket objects"),
+    Allow(SYS_getsockopt, "whether a connection stands", [int_is(1, 1)]),
+    Allow(SYS_write, "the log, messages on standard error"),
+    Allow(SYS_pread64, "the log, when it is full"),
+    Allow(SYS_pwrite64, "the log, when it is full"),
+    Allow(SYS_ftruncate, "the log, when it is full"),
+    Allow(SYS_lseek, "the log"),
+    Allow(SYS_poll, "the monitor's socket at the end"),
+    Allow(SYS_mmap, "the interpreter's memory; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_munmap, "the interpreter's memory"),
+    Allow(SYS_mremap, "the C library's realloc"),
+    Allow(SYS_mprotect, "the C library's arenas; never executable", [int_has_none(2, PROT_EXEC)]),
+    Allow(SYS_madvise, "the C library's free"),
+    Allow(SYS_brk, "the C library's heap"),
+    Allow(SYS_futex, "the interpreter's locks"),
+    Allow(SYS_getrandom, "ids of questions, hash seeds"),
+    Allow(SYS_clock_gettime, "where the vDSO has no clock"),
+    Allow(SYS_rt_sigreturn, "returning from a signal"),
+    Allow(SYS_exit_group, "the end"),
+]
+
+_REFUSED: Final[list[Refuse]] = [
+    Refuse(SYS_openat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_stat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_readlinkat, EACCES, "the interpreter looks for itself"),
+    Refuse(SYS_lstat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_epoll_pwait, ENOSYS, "some C libraries try it before epoll_wait"),
+    Refuse(SYS_fstat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_newfstatat, EACCES, "a traceback looks for source files"),
+    Refuse(SYS_statx, ENOSYS, "new C libraries fall back to newfstatat"),
+    Refuse(SYS_readlink, EACCES, "the interpreter looks for itself"),
+    Refuse(SYS_access, EACCES, "the interpreter looks for files"),
+    Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
+    Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
+    Refuse(SYS_rt_sigaction, EPERM, "the interpreter at its end, abort"),
+    Refuse(SYS_rt_sigprocmask, EPERM, "abort"),
+    Refuse(SYS_sigaltstack, EPERM, "the interpreter at its end"),
+    Refuse(SYS_getpid, EPERM, "abort"),
+    Refuse(SYS_gettid, EPERM, "abort"),
+    Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
+]
+
+
+def egress_policy() -> Policy:
+    """The allow-list of egress."""
+    return Policy("egress", _ALLOWED, _REFUSED)

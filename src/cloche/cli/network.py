@@ -1,0 +1,58 @@
+"""The network options of `cloche run`: rules from the command line and from files become a policy for egress."""
+
+import argparse
+import os
+
+from cloche.boot.spec import EgressSpec, SandboxSpec
+from cloche.boot.view import resolv_conf
+from cloche.cli.options import UsageError
+from cloche.egress.names import SyntheticNames
+from cloche.egress.netfile import read_file, resolver
+from cloche.egress.policy import Policy, PolicyError, parse_rule
+from cloche.wire.cbor import encode
+
+_OWN6 = bytes.fromhex("fd636c6f636865000000000000000001")  # a unique local address (RFC 4193)
+
+
+def policy_of(options: argparse.Namespace) -> Policy:
+    """What the options grant.  Raises UsageError."""
+    made = Policy()
+    option = ""
+    try:
+        for option in options.net:
+            read_file(option, made)
+        for option in options.deny:
+            made.rules.append(parse_rule(option, is_deny=True))
+        for option in options.allow:
+            made.rules.append(parse_rule(option))
+        for option in getattr(options, "dns", []):
+            made.resolvers.append(resolver(option))
+        option = ""
+        made.check()
+    except PolicyError as error:
+        text = str(error)
+        raise UsageError(text if text.startswith(option) or not option else f"{option}: {text}") from None
+    return made
+
+
+def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
+    """Give the sandbox a way out.  Raises UsageError."""
+    made = policy_of(options)
+    names = SyntheticNames(made.synthetic[0], made.synthetic[1])
+    spec.egress = egress = EgressSpec(encode(made.to_fields()))
+    spec.net_address, spec.net_resolver = names.own(), names.resolver()
+    if made.has_v6():
+        spec.net_address6 = _OWN6
+    egress.wants_report = options.net_report
+    spec.files = [row for row in spec.files if row[0] != b"/etc/resolv.conf"]
+    spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
+    if options.net_log:
+        try:
+            egress.log_fd = _open_log(options.net_log, os.O_APPEND)
+            egress.second_log_fd = _open_log(options.net_log + ".1", 0)
+        except OSError as error:
+            raise UsageError(f"--net-log {options.net_log}: {error.strerror}") from None
+
+
+def _open_log(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,1 @@
+"""Egress: the only process of a sandbox that makes connections to others."""

@@ -1,0 +1,217 @@
+"""The audit log: one JSON line for each decision and each end, with the names of OCSF (Network Activity, 4001) where it
+has them.
+
+Lines are chained: `chain` is a SHA-256 of the line without it and of the chain before, so that a line that was changed
+or cut out is found (`broken_line`).  The file is bounded: when it is full it moves to its second half, and what that
+held is gone; the first line after says with which chain it goes on.  A program that makes many refusals fills nothing:
+above a rate they are only counted.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from typing import Any, Final
+
+from cloche.egress.hosts import address_text
+
+__all__ = ["Audit", "broken_line"]
+
+ALLOWED: Final = "Allowed"
+BLOCKED: Final = "Blocked"
+FILE_BYTES: Final = 8 << 20
+_KEPT: Final = 2048  # lines in memory, for `cloche net NAME log`
+_RATE: Final = 200  # lines a second
+_REPORTED: Final = 1000  # kinds of refusals and of destinations in the report
+_COPY_BYTES: Final = 1 << 20
+_ACTIVITIES: Final = {"open": 1, "close": 2, "refuse": 5, "cut": 3, "request": 6, "policy": 99, "name": 6}
+
+
+def broken_line(lines: list[str], chain: str = "") -> int:
+    """The number (from 0) of the first line that does not follow from those before it; -1 if all do."""
+    for number, line in enumerate(lines):
+        try:
+            fields = json.loads(line)
+            given = fields.pop("chain")
+        except (ValueError, KeyError, AttributeError):
+            return number
+        if number == 0 and not chain:
+            chain = str(fields.get("before", ""))
+        if given != _link(chain, json.dumps(fields, separators=(",", ":"))):
+            return number
+        chain = given
+    return -1
+
+
+def _link(chain: str, text: str) -> str:
+    return hashlib.sha256(f"{chain}\n{text}".encode()).hexdigest()
+
+
+class _Tally:
+    """What the report says of one destination."""
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.received: int = 0
+        self.sent: int = 0
+
+
+class Audit:
+    """Writes the log, and keeps what the report needs."""
+
+    def __init__(self, sandbox: str, fd: int, second_fd: int, limit: int = FILE_BYTES) -> None:
+        """The file and its second half; -1: none."""
+        self.sandbox: str = sandbox
+        self.fd: int = fd
+        self.second_fd: int = second_fd
+        self.limit: int = limit
+        self.size: int = os.fstat(fd).st_size if fd >= 0 else 0
+        self.lines: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self.count: int = 0
+        self.chain: str = os.urandom(32).hex()
+        self.is_first: bool = True
+        self.second: int = 0
+        self.in_second: int = 0
+        self.suppressed: int = 0
+        self.problem: str = ""  # why the file is not written any more
+        self.allowed: dict[str, _Tally] = {}
+        self.refused: dict[tuple[str, str], int] = {}
+
+    def record(
+        self,
+        activity: str,
+        verdict: str,
+        *,
+        name: str = "",
+        addr: bytes = b"",
+        port: int = 0,
+        transport: str = "",
+        rule: str = "",
+        pid: int = 0,
+        program: bytes = b"",
+        message: str = "",
+        traffic: tuple[int, int] | None = None,
+        duration_ms: int = -1,
+        request: tuple[str, str, int] | None = None,
+    ) -> None:
+        """One line."""
+        where = f"{name or (address_text(addr) if addr else '')}:{port}{'/udp' if transport == 'udp' else ''}"
+        if verdict == BLOCKED:
+            key = (where, message)
+            if key in self.refused or len(self.refused) < _REPORTED:
+                self.refused[key] = self.refused.get(key, 0) + 1
+        elif activity in ("open", "close", "cut") and (
+            where in self.allowed or len(self.allowed) < _REPORTED
+        ):
+            tally = self.allowed.setdefault(where, _Tally())
+            tally.count += activity == "open"
+            if traffic is not None:
+                tally.received += traffic[0]
+                tally.sent += traffic[1]
+        if not self._may_write(verdict):
+            return
+        endpoint: dict[str, Any] = {}
+        if name:
+            endpoint["hostname"] = name
+        if addr:
+            endpoint["ip"] = address_text(addr)
+        if port:
+            endpoint["port"] = port
+        fields: dict[str, Any] = {
+            "time": int(time.time() * 1000),
+            "class_uid": 4001,
+            "activity_id": _ACTIVITIES.get(activity, 99),
+            "activity_name": activity,
+            "disposition": verdict,
+            "sandbox": self.sandbox,
+        }
+        if endpoint:
+            fields["dst_endpoint"] = endpoint
+        if transport:
+            fields["connection_info"] = {"protocol_name": transport}
+        if pid:
+            fields["actor"] = {"process": {"pid": pid, "name": program.decode("ascii", "backslashreplace")}}
+        if rule:
+            fields["firewall_rule"] = {"name": rule}
+        if traffic is not None:
+            fields["traffic"] = {"bytes_in": traffic[0], "bytes_out": traffic[1]}
+        if duration_ms >= 0:
+            fields["duration"] = duration_ms
+        if request is not None:
+            fields["http_request"] = {"http_method": request[0], "url": {"path": request[1][:1024]}}
+        if message:
+            fields["message"] = message
+        self._write(fields)
+
+    def _may_write(self, verdict: str) -> bool:
+        now = int(time.monotonic())
+        if now != self.second:
+            self.second, self.in_second = now, 0
+            if self.suppressed:
+                count, self.suppressed = self.suppressed, 0
+                self._write({"time": int(time.time() * 1000), "activity_name": "suppressed", "count": count})
+        self.in_second += 1
+        if self.in_second > _RATE:
+            self.suppressed += 1
+            return False
+        return True
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        if self.is_first:
+            fields["before"] = self.chain
+            self.is_first = False
+        self.chain = _link(self.chain, json.dumps(fields, separators=(",", ":")))
+        fields["chain"] = self.chain
+        line = json.dumps(fields, separators=(",", ":"))
+        self.count += 1
+        self.lines.append((self.count, line))
+        if self.fd < 0:
+            return
+        data = line.encode() + b"\n"
+        try:
+            if self.size + len(data) > self.limit:
+                self._rotate()
+            os.write(self.fd, data)
+            self.size += len(data)
+        except OSError as error:
+            self.problem = error.strerror or "it cannot be written"
+
+    def _rotate(self) -> None:
+        if self.second_fd >= 0:
+            os.ftruncate(self.second_fd, 0)
+            at = 0
+            while at < self.size:
+                data = os.pread(self.fd, _COPY_BYTES, at)
+                if not data:
+                    break
+                os.pwrite(self.second_fd, data, at)
+                at += len(data)
+        os.ftruncate(self.fd, 0)
+        self.size = 0
+
+    def since(self, number: int) -> list[tuple[int, str]]:
+        """Lines after that number."""
+        return [item for item in self.lines if item[0] > number]
+
+    def flush(self) -> None:
+        """At the end: say what was left out."""
+        if self.suppressed:
+            count, self.suppressed = self.suppressed, 0
+            self._write({"time": int(time.time() * 1000), "activity_name": "suppressed", "count": count})
+
+    def report(self) -> str:
+        """What happened, for people."""
+        lines = ["cloche: network report"]
+        for where, tally in sorted(self.allowed.items()):
+            lines.append(
+                f"  allowed  {where}  {tally.count} connections, {tally.received} bytes in, {tally.sent} bytes out"
+            )
+        for (where, message), count in sorted(self.refused.items()):
+            times = "" if count == 1 else f" ({count} times)"
+            lines.append(f"  refused  {where}{times}: {message}")
+        if len(lines) == 1:
+            lines.append("  nothing was asked for")
+        if self.problem:
+            lines.append(f"  the log is not whole: {self.problem}")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,179 @@
+"""Starts egress: fork, read what is needed of the host, confine, serve.
+
+The caller is the keeper, a process with a single thread.  Egress stays in the host's network namespace, since that is
+where its connections are made; everything else of the host goes: an empty root, no files but the log's descriptors, no
+capabilities, a seccomp list (`boot.seccomp_egress`).  It executes no program.  It ends when the sentry does.
+"""
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+from cloche.boot import confine, seccomp
+from cloche.boot.seccomp_egress import egress_policy
+from cloche.egress import dnswire
+from cloche.egress.audit import Audit
+from cloche.egress.hosts import address_text, is_within
+from cloche.egress.policy import Policy, PolicyError
+from cloche.egress.resolver import HostNames, Resolver
+from cloche.egress.server import Server
+from cloche.wire.cbor import CborError, decode
+from cloche.wire.egress import FAILED, HELLO
+
+__all__ = ["EgressError", "EgressProcess", "start_egress"]
+
+EXIT_START: Final = 3
+_HELLO_BYTES: Final = 4096
+_NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UTS_NAMESPACE)
+
+
+class EgressError(Exception):
+    """Egress could not start; the text says why."""
+
+
+class EgressProcess:
+    """A running egress: its pid (a child of the caller), the sentry's end of its socket."""
+
+    def __init__(self, pid: int, sock: socket.socket, hello: socket.socket) -> None:
+        self.pid: int = pid
+        self.sock: socket.socket = sock
+        self.hello: socket.socket = hello
+
+    def wait_ready(self) -> None:
+        """Until it serves.  Raises EgressError, and then the process is reaped and `sock` closed."""
+        said = self.hello.recv(_HELLO_BYTES)
+        self.hello.close()
+        if said == HELLO:
+            return
+        self.sock.close()
+        os.waitpid(self.pid, 0)
+        raise EgressError(said[1:].decode(errors="replace") if said[:1] == FAILED else "egress died at start")
+
+
+class Wanted:
+    """What egress is given at its start."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.policy: bytes = request["policy"]  # CBOR
+        self.sandbox: str = request["sandbox"]
+        self.wants_report: bool = request["report"]
+        self.is_confined: bool = request["confined"]
+        self.log_fd: int = -1
+        self.second_log_fd: int = -1
+        self.control: socket.socket | None = None  # to the monitor
+
+
+def start_egress(wanted: Wanted) -> EgressProcess:
+    """Fork it.  It is ready after `wait_ready`."""
+    hear, say = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if sys.stderr is not None:  # None: closed when the interpreter started
+        sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = EXIT_START
+        try:
+            ours.close()
+            hear.close()
+            status = _run(theirs, say, wanted, parent)
+        except BaseException as failure:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
+        finally:
+            os._exit(status)
+    theirs.close()
+    say.close()
+    return EgressProcess(pid, ours, hear)
+
+
+def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int) -> int:
+    """The child.  The exit status."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    confine.name_process("cloche-egress")
+    confine.detach_from_terminal()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    control = wanted.control
+    keep = [0, 1, 2, channel.fileno(), say.fileno(), wanted.log_fd, wanted.second_log_fd]
+    if control is not None:
+        keep.append(control.fileno())
+    confine.close_all_but([fd for fd in keep if fd >= 0])
+    try:
+        policy = Policy.from_fields(decode(wanted.policy))
+        host = HostNames()
+        host.read()
+        _check_clash(policy)
+    except (PolicyError, CborError) as error:
+        _say(say, FAILED + str(error).encode())
+        return EXIT_START
+    dnswire.preload()
+    loop = asyncio.new_event_loop()
+    if wanted.is_confined:
+        _confine()
+    if not confine.die_with(parent):
+        return EXIT_START
+    audit = Audit(wanted.sandbox, wanted.log_fd, wanted.second_log_fd)
+    if wanted.is_confined:
+        seccomp.install(egress_policy())
+    gc.freeze()
+    _say(say, HELLO)
+    say.close()
+    server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit)
+    loop.run_until_complete(server.run())
+    if wanted.wants_report and sys.stderr is not None:
+        sys.stderr.write(audit.report())
+        sys.stderr.flush()
+    return 0
+
+
+def _say(say: socket.socket, what: bytes) -> None:
+    try:
+        say.send(what[:_HELLO_BYTES])
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # another part could not start, and nobody listens any more
+
+
+def _confine() -> None:
+    report = confine.Report()
+    confine.set_limits(report)
+    if os.geteuid() != 0:
+        confine.enter_user_namespace(report)
+    confine.enter_namespaces(report, _NAMESPACES)
+    confine.empty_root(report)
+    confine.become_unprivileged(report)
+    confine.drop_capabilities(report)
+    confine.deny_paths(report, [], may_signal=False, may_connect=True)
+    confine.set_undumpable(report)
+
+
+def _check_clash(policy: Policy) -> None:
+    """Addresses that stand for names must not be the host's, or of a network of its own.  Raises PolicyError."""
+    base, prefix = policy.synthetic
+    try:
+        with open("/proc/net/route", encoding="ascii") as file:
+            lines = file.read().splitlines()[1:]
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES):
+            raise
+        return
+    for line in lines:
+        words = line.split()
+        if len(words) < 8:
+            continue
+        dest, mask = (bytes.fromhex(words[at])[::-1] for at in (1, 7))
+        bits = int.from_bytes(mask, "big").bit_count()
+        if bits == 0:
+            continue  # the default route
+        shorter = min(bits, prefix)
+        if is_within(dest, base, shorter):
+            raise PolicyError(
+                f"{address_text(dest)}/{bits} is a network of this host ({words[0]}), and {address_text(base)}/{prefix}"
+                " stands for names; choose others with `synthetic` in a --net file"
+            )

@@ -1,0 +1,68 @@
+"""Synthetic addresses: what a granted name resolves to inside, so that connect(2) says exactly which name is meant.
+
+An address stands for its name for the sandbox's whole life, whatever happens to the rules: a program that kept one
+never reaches another host with it.  So the table only grows, up to a limit; names that only a rule with a star lets in
+have a limit of their own, because a program can make them up.
+"""
+
+from typing import Final
+
+from cloche.egress.hosts import is_within
+from cloche.egress.policy import MAX_WILDCARD_NAMES
+
+__all__ = ["SyntheticNames"]
+
+_FIRST: Final = 256  # the addresses before are cloche's own
+_OWN: Final = 1
+_RESOLVER: Final = 2
+MAX_NAMES: Final = 65536
+
+
+class SyntheticNames:
+    """Names and their addresses."""
+
+    def __init__(self, base: bytes, prefix: int, max_wildcard_names: int = MAX_WILDCARD_NAMES) -> None:
+        self.base: bytes = base
+        self.prefix: int = prefix
+        self.by_name: dict[str, bytes] = {}
+        self.by_address: dict[bytes, str] = {}
+        self.wildcards_left: int = max_wildcard_names
+        self.limit: int = min(MAX_NAMES, (1 << 32 - prefix) - _FIRST - 1)
+
+    def own(self) -> bytes:
+        """The sandbox's own address."""
+        return self._at(_OWN)
+
+    def resolver(self) -> bytes:
+        """Where programs are told to ask for names."""
+        return self._at(_RESOLVER)
+
+    def _at(self, index: int) -> bytes:
+        return (int.from_bytes(self.base, "big") + index).to_bytes(4, "big")
+
+    def is_ours(self, addr: bytes) -> bool:
+        """Whether an address is one of these, given to a name or not."""
+        return is_within(addr, self.base, self.prefix)
+
+    def address_of(self, name: str, *, is_exact: bool) -> bytes | None:
+        """The address of a granted name, a new one if need be; None at a limit.
+
+        `is_exact`: a rule has the name itself.
+        """
+        known = self.by_name.get(name)
+        if known is not None:
+            return known
+        if len(self.by_name) >= self.limit:
+            return None
+        if not is_exact:
+            if self.wildcards_left <= 0:
+                return None
+            self.wildcards_left -= 1
+        made = self._at(_FIRST + len(self.by_name))
+        self.by_name[name] = made
+        self.by_address[made] = name
+        return made
+
+    def name_of(self, addr: bytes) -> str | None:
+        """The name that an address stands for."""
+        return self.by_address.get(addr)

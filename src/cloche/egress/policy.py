@@ -1,0 +1,421 @@
+"""What a sandbox may connect to: rules, and the decision.
+
+Nothing is allowed that no rule allows, and a `deny` rule counts before every `allow`.  A rule is for a name, for every
+name below one (`*.example.com`, one label as in certificates, RFC 6125), or for a network; for ports; for TCP or UDP.
+`protocol` says who reads along: `tls` looks at the ClientHello, `http` at every request, `tcp` and `udp` at nothing.
+
+Rules are data, so that they can be sent to the egress process: `to_fields`, `from_fields`.
+"""
+
+import re
+from typing import Any, Final
+
+from cloche.egress.hosts import BadHost, address_text, is_within, parse_address, parse_name
+from cloche.egress.ranges import carried, special_purpose, special_range
+from cloche.wire.egress import TCP, UDP
+
+__all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "parse_rule"]
+
+VERSION: Final = 1
+TLS: Final = "tls"
+HTTP: Final = "http"
+PLAIN_TCP: Final = "tcp"
+PLAIN_UDP: Final = "udp"
+PROTOCOLS: Final = (TLS, HTTP, PLAIN_TCP, PLAIN_UDP)
+DNS_TYPES: Final = ("SRV", "MX", "TXT")
+DEFAULT_SYNTHETIC: Final = "198.18.0.0/15"
+MAX_RULES: Final = 10000
+MAX_WILDCARD_NAMES: Final = 4096  # names of a sandbox's life that rules with * have let in
+
+_NET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?\]|[0-9.]+(?:/[0-9]{1,2})?)", re.ASCII)
+_PORTS: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*", re.ASCII)
+
+
+class PolicyError(ValueError):
+    """A rule that is none; the text says why, in one line."""
+
+
+class Rule:
+    """One rule."""
+
+    def __init__(self, *, is_deny: bool = False) -> None:
+        self.is_deny: bool = is_deny
+        self.name: str = ""  # empty: it is about a network
+        self.is_wildcard: bool = False
+        self.base: bytes = b""
+        self.prefix: int = 0
+        self.ports: list[tuple[int, int]] = []  # empty: all
+        self.transport: int = TCP  # 0: both
+        self.protocol: str = ""  # empty: by the port
+        self.is_internal: bool = False  # the name may lead to addresses that are not public
+        self.refuses_ech: bool = False
+        self.dns: list[str] = []
+
+    def text(self) -> str:
+        """As on a command line."""
+        if self.name:
+            host = f"*.{self.name}" if self.is_wildcard else self.name
+        else:
+            host = f"{address_text(self.base)}/{self.prefix}"
+            if len(self.base) == 16:
+                host = f"[{host}]"
+        parts = [f"{low}" if low == high else f"{low}-{high}" for low, high in self.ports]
+        ports = ":" + ",".join(parts) if parts else ""
+        kind = self.protocol or {TCP: "", UDP: PLAIN_UDP}.get(self.transport, "")
+        more = [
+            word
+            for word, is_set in (("internal", self.is_internal), ("ech=refuse", self.refuses_ech))
+            if is_set
+        ]
+        if self.dns:
+            more.append("dns=" + "+".join(self.dns))
+        return host + ports + (f"/{kind}" if kind else "") + "".join([f" {word}" for word in more])
+
+    def covers_name(self, name: str) -> bool:
+        """Whether it is about this name, whatever the port."""
+        if not self.name:
+            return False
+        if self.is_wildcard:
+            label, dot, rest = name.partition(".")
+            return bool(dot) and rest == self.name and bool(label)
+        return name == self.name
+
+    def covers_address(self, addr: bytes) -> bool:
+        """Whether it is about this address."""
+        if self.name:
+            return False
+        if is_within(addr, self.base, self.prefix):
+            return True
+        # A rule that denies an IPv4 network denies the addresses that stand for it, too.
+        inner = carried(addr) if self.is_deny else b""
+        return bool(inner) and is_within(inner, self.base, self.prefix)
+
+    def covers_port(self, transport: int, port: int) -> bool:
+        """Whether it is about this port."""
+        if self.transport not in (0, transport):
+            return False
+        return not self.ports or any(low <= port <= high for low, high in self.ports)
+
+    def protocol_at(self, transport: int, port: int) -> str:
+        """Who reads along."""
+        if transport == UDP:
+            return PLAIN_UDP
+        if self.protocol:
+            return self.protocol
+        if self.name and port == 443:
+            return TLS
+        if self.name and port == 80:
+            return HTTP
+        return PLAIN_TCP
+
+    def to_fields(self) -> dict[str, Any]:
+        """As data."""
+        return {
+            "deny": self.is_deny,
+            "name": self.name,
+            "wildcard": self.is_wildcard,
+            "base": self.base,
+            "prefix": self.prefix,
+            "ports": [[low, high] for low, high in self.ports],
+            "transport": self.transport,
+            "protocol": self.protocol,
+            "internal": self.is_internal,
+            "refuse_ech": self.refuses_ech,
+            "dns": list(self.dns),
+        }
+
+    @staticmethod
+    def from_fields(fields: object) -> "Rule":
+        """The inverse.  Raises PolicyError."""
+        if not isinstance(fields, dict):
+            raise PolicyError("not a rule")
+        try:
+            made = Rule(is_deny=bool(fields["deny"]))
+            made.name = parse_name(fields["name"]) if fields["name"] else ""
+            made.is_wildcard = bool(fields["wildcard"])
+            made.base, made.prefix = bytes(fields["base"]), int(fields["prefix"])
+            made.ports = [(int(low), int(high)) for low, high in fields["ports"]]
+            made.transport = int(fields["transport"])
+            made.protocol = str(fields["protocol"])
+            made.is_internal = bool(fields["internal"])
+            made.refuses_ech = bool(fields["refuse_ech"])
+            made.dns = [str(each) for each in fields["dns"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise PolicyError(f"not a rule: {error}") from None
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raises PolicyError for what makes no sense."""
+        if not self.name:
+            if len(self.base) not in (4, 16) or not 0 <= self.prefix <= len(self.base) * 8:
+                raise PolicyError("not a network")
+            if not self.is_deny and not self.ports:
+                raise PolicyError(f"{self.text()}: a network needs ports, e.g. {self.text()}:443")
+            if self.protocol in (TLS, HTTP):
+                raise PolicyError(
+                    f"{self.text()}: only names can be looked for in TLS and HTTP; write a name, or /tcp"
+                )
+        for low, high in self.ports:
+            if not 1 <= low <= high <= 65535:
+                raise PolicyError("ports are numbers from 1 to 65535")
+        if self.protocol not in ("", *PROTOCOLS) or self.transport not in (0, TCP, UDP):
+            raise PolicyError(f"a protocol is one of {', '.join(PROTOCOLS)}")
+        if (self.protocol == PLAIN_UDP) != (self.transport == UDP) and self.protocol:
+            raise PolicyError("udp is a protocol of its own")
+        for kind in self.dns:
+            if kind not in DNS_TYPES:
+                raise PolicyError(f"dns is some of {', '.join(DNS_TYPES)}")
+
+
+def parse_rule(text: str, *, is_deny: bool = False) -> Rule:
+    """HOST[:PORTS][/PROTOCOL] or CIDR:PORTS[/PROTOCOL].  Raises PolicyError."""
+    made = Rule(is_deny=is_deny)
+    if any(ord(each) < 33 or ord(each) == 127 for each in text):
+        raise PolicyError("white space and control characters are not part of a rule")
+    body, slash, last = text.rpartition("/")
+    if slash and last.lower() in PROTOCOLS:
+        made.protocol = last.lower()
+    elif slash and not last.isascii():
+        raise PolicyError(f"{last}: a protocol is one of {', '.join(PROTOCOLS)}")
+    else:
+        body = text
+    if made.protocol == PLAIN_UDP:
+        made.transport = UDP
+    if "@" in body or "//" in body:
+        raise PolicyError("write a host, not an address of a page")
+    host, ports = body, ""
+    if body.startswith("["):
+        inside, bracket, rest = body[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise PolicyError("write [ADDRESS/PREFIX]:PORT")
+        host, ports = f"[{inside}]", rest[1:]
+        if rest == ":":
+            raise PolicyError("no port after the colon")
+    elif ":" in body:
+        host, _colon, ports = body.rpartition(":")
+        if ":" in host:
+            raise PolicyError("write addresses of IPv6 in brackets: [2001:db8::1]:443")
+        if not ports:
+            raise PolicyError("no port after the colon")
+    if ports:
+        made.ports = parse_ports(ports)
+    _set_host(made, host)
+    if made.name and not made.ports and not is_deny:
+        if made.transport == UDP:
+            raise PolicyError("udp needs ports, e.g. :53/udp")
+        made.ports = {TLS: [(443, 443)], HTTP: [(80, 80)]}.get(made.protocol, [(80, 80), (443, 443)])
+    if is_deny and not made.protocol:
+        made.transport = 0
+    made.check()
+    return made
+
+
+def parse_ports(text: str) -> list[tuple[int, int]]:
+    """443, 8000-8100, or several with commas.  Raises PolicyError."""
+    if not _PORTS.fullmatch(text):
+        raise PolicyError(f"{text}: write ports as 443, 8000-8100 or 80,443")
+    found: list[tuple[int, int]] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        found.append((int(low), int(high) if dash else int(low)))
+        if not 1 <= found[-1][0] <= found[-1][1] <= 65535:
+            raise PolicyError(f"{text}: ports are numbers from 1 to 65535")
+    return found
+
+
+def _set_host(rule: Rule, host: str) -> None:
+    """Raises PolicyError."""
+    try:
+        if _NET.fullmatch(host):
+            base, slash, prefix = host.strip("[]").partition("/")
+            rule.base = parse_address(base)
+            most = len(rule.base) * 8
+            rule.prefix = int(prefix) if slash else most
+            if len(rule.base) == 4 and ":" in base:
+                raise PolicyError(f"{host}: write it as an address of IPv4")
+            if rule.prefix > most:
+                raise PolicyError(f"{host}: a prefix is at most {most}")
+            if rule.base != _masked(rule.base, rule.prefix):
+                lower = address_text(_masked(rule.base, rule.prefix))
+                raise PolicyError(f"{host}: the network begins at {lower}")
+            return
+        if host.startswith("*."):
+            rule.is_wildcard = True
+            host = host[2:]
+            if "." not in host.removesuffix("."):
+                raise PolicyError(f"*.{host}: too many names; write at least two labels after the star")
+        if "*" in host:
+            raise PolicyError(f"{host}: a star stands for one whole label, the first: *.example.com")
+        rule.name = parse_name(host)
+    except BadHost as error:
+        raise PolicyError(str(error)) from None
+
+
+def _masked(addr: bytes, prefix: int) -> bytes:
+    shift = len(addr) * 8 - prefix
+    return (int.from_bytes(addr, "big") >> shift << shift).to_bytes(len(addr), "big")
+
+
+class Verdict:
+    """A decision: the rule that allows it, or why none does."""
+
+    def __init__(self, rule: Rule | None, reason: str) -> None:
+        self.rule: Rule | None = rule
+        self.reason: str = reason
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.rule is not None
+
+
+class Policy:
+    """All rules of a sandbox."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self.resolvers: list[tuple[bytes, int]] = []  # empty: the host's
+        self.synthetic: tuple[bytes, int] = (bytes([198, 18, 0, 0]), 15)
+
+    # -- decisions -----------------------------------------------------------------------------------------
+    def decide_name(self, name: str, transport: int, port: int) -> Verdict:
+        """Whether a connection to a name is allowed; its addresses are looked at when they are known."""
+        kind = "UDP" if transport == UDP else "TCP"
+        found: Rule | None = None
+        for rule in self.rules:
+            if rule.covers_name(name) and rule.covers_port(transport, port):
+                if rule.is_deny:
+                    return Verdict(
+                        None, f"{kind} port {port} of {name} is denied by the rule: deny {rule.text()}"
+                    )
+                # The more particular rule says more: an exact name before a star.
+                if found is None or (found.is_wildcard and not rule.is_wildcard):
+                    found = rule
+        if found is not None:
+            return Verdict(found, "")
+        suffix = "/udp" if transport == UDP else ""
+        return Verdict(
+            None, f"no rule allows {kind} port {port} of {name}; --allow {name}:{port}{suffix} would"
+        )
+
+    def decide_address(self, addr: bytes, transport: int, port: int) -> Verdict:
+        """Whether a connection to an address that a program named itself is allowed."""
+        kind = "UDP" if transport == UDP else "TCP"
+        shown = address_text(addr)
+        denying = self.denies_address(addr, transport, port)
+        if denying is not None:
+            return Verdict(
+                None, f"{kind} port {port} of {shown} is denied by the rule: deny {denying.text()}"
+            )
+        found = self.grant_of_address(addr, transport, port)
+        if found is not None:
+            return Verdict(found, "")
+        literal = f"[{shown}]" if len(addr) == 16 else shown
+        suffix = "/udp" if transport == UDP else ""
+        what = special_purpose(addr)
+        return Verdict(
+            None,
+            f"no rule allows {kind} port {port} of the address {shown}{f' ({what})' if what else ''};"
+            f" connect to a granted name, or --allow {literal}:{port}{suffix} would",
+        )
+
+    def denies_address(self, addr: bytes, transport: int, port: int) -> Rule | None:
+        """A `deny` rule for an address, which counts for names that lead there, too."""
+        for rule in self.rules:
+            if rule.is_deny and rule.covers_address(addr) and rule.covers_port(transport, port):
+                return rule
+        return None
+
+    def grant_of_address(self, addr: bytes, transport: int, port: int) -> Rule | None:
+        """The rule that grants an address itself.
+
+        An address that is not of the public Internet is granted only by a network that lies within its range: who
+        writes 0.0.0.0/0 does not mean loopback, and who writes 169.254.0.0/16 not the metadata service.
+        """
+        special = special_range(addr)
+        for rule in self.rules:
+            if rule.is_deny or not rule.covers_address(addr) or not rule.covers_port(transport, port):
+                continue
+            if special is None or (
+                rule.prefix >= special.prefix and is_within(rule.base, special.base, special.prefix)
+            ):
+                return rule
+        return None
+
+    def objection(self, rule: Rule, addr: bytes, transport: int, port: int) -> str:
+        """Why the name of `rule` may not lead to this address; empty if it may."""
+        denying = self.denies_address(addr, transport, port)
+        if denying is not None:
+            return f"denied by the rule: deny {denying.text()}"
+        what = special_purpose(addr)
+        if not what or rule.is_internal or self.grant_of_address(addr, transport, port) is not None:
+            return ""
+        return f"{what}; a rule with `internal = true`, or one for the address, would allow it"
+
+    def rules_of_name(self, name: str) -> list[Rule]:
+        """What is granted of a name; empty if nothing, or if it is denied whole."""
+        found: list[Rule] = []
+        for rule in self.rules:
+            if not rule.covers_name(name):
+                continue
+            if rule.is_deny and not rule.ports and rule.transport == 0:
+                return []
+            if not rule.is_deny:
+                found.append(rule)
+        return found
+
+    def is_ancestor(self, name: str) -> bool:
+        """Whether a granted name lies below this one: it exists, although there is nothing to know of it."""
+        end = "." + name
+        return any(
+            not rule.is_deny
+            and rule.name
+            and (rule.name.endswith(end) or (rule.is_wildcard and rule.name == name))
+            for rule in self.rules
+        )
+
+    def has_v6(self) -> bool:
+        """Whether an address of IPv6 is granted."""
+        return any(not rule.is_deny and len(rule.base) == 16 for rule in self.rules)
+
+    # -- data ----------------------------------------------------------------------------------------------
+    def to_fields(self) -> dict[str, Any]:
+        """As data."""
+        return {
+            "version": VERSION,
+            "rules": [rule.to_fields() for rule in self.rules],
+            "resolvers": [[addr, port] for addr, port in self.resolvers],
+            "synthetic": list(self.synthetic),
+        }
+
+    @staticmethod
+    def from_fields(fields: object) -> "Policy":
+        """The inverse.  Raises PolicyError."""
+        if not isinstance(fields, dict) or fields.get("version") != VERSION:
+            raise PolicyError("a policy of another version")
+        made = Policy()
+        try:
+            rules = list(fields["rules"])
+            if len(rules) > MAX_RULES:
+                raise PolicyError(f"more than {MAX_RULES} rules")
+            made.rules = [Rule.from_fields(each) for each in rules]
+            made.resolvers = [(bytes(addr), int(port)) for addr, port in fields["resolvers"]]
+            base, prefix = fields["synthetic"]
+            made.synthetic = (bytes(base), int(prefix))
+        except (KeyError, TypeError) as error:
+            raise PolicyError(f"not a policy: {error}") from None
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raises PolicyError for what does not go together."""
+        base, prefix = self.synthetic
+        if len(base) != 4 or not 8 <= prefix <= 22 or base != _masked(base, prefix):
+            raise PolicyError("synthetic addresses are a network of IPv4, from /8 to /22")
+        for rule in self.rules:
+            if not rule.is_deny and not rule.name and len(rule.base) == 4:
+                shorter = min(prefix, rule.prefix)
+                if is_within(rule.base, _masked(base, shorter), shorter) and rule.prefix >= prefix:
+                    raise PolicyError(
+                        f"{rule.text()}: these addresses stand for names; choose others with `synthetic`"
+                    )

@@ -1,0 +1,33 @@
+"""Receiving a message that may bring a descriptor, from a peer that may lie.
+
+Who sends more descriptors than were agreed upon must not make the receiver keep them: this is the one place that takes
+them out of a message, and what is too many is closed before anybody looks at the bytes.
+"""
+
+import os
+import socket
+from array import array
+from typing import Final
+
+__all__ = ["receive_with_descriptor"]
+
+_ROOM: Final = socket.CMSG_SPACE(4)  # the kernel closes what does not fit, and says MSG_CTRUNC
+
+
+def receive_with_descriptor(sock: socket.socket, max_bytes: int, flags: int = 0) -> tuple[bytes, int]:
+    """The next message and its descriptor, -1 if it has none; (b"", -1) at the end, or if the message was cut.
+
+    Raises OSError (BlockingIOError: there is none yet).
+    """
+    data, control, found, _address = sock.recvmsg(max_bytes, _ROOM, flags | socket.MSG_CMSG_CLOEXEC)
+    fds = array("i")
+    for level, kind, content in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) // fds.itemsize * fds.itemsize])
+    numbers: list[int] = fds.tolist()
+    is_cut = found & (socket.MSG_TRUNC | socket.MSG_CTRUNC) != 0
+    if len(numbers) == 1 and data and not is_cut:
+        return data, numbers[0]
+    for number in numbers:  # control messages are aligned: two fit where one was meant to
+        os.close(number)
+    return (b"", -1) if is_cut else (data, -1)
