@@ -32,7 +32,7 @@ class BadMessage(ValueError):
     """Not a question that can be answered; `rcode` says how to say so."""
 
     def __init__(self, rcode: int) -> None:
-        super().__init__(dns.rcode.to_text(dns.rcode.Rcode(rcode)))
+        super().__init__(f"answered with code {rcode}")
         self.rcode: int = rcode
 
 

@@ -1,0 +1,160 @@
+"""Plain HTTP: what is refused, and that whatever goes out means one thing to everybody."""
+
+import asyncio
+import re
+import socket
+
+import h11
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloche.egress.httprelay import BadRequest, HttpRelay, check_head
+
+GOOD = b"GET /a?b HTTP/1.1\r\nHost: good.test\r\n"
+
+
+def exchange(
+    data: bytes, answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+) -> tuple[bytes, bytes]:
+    """What goes upstream of `data`, and what the program gets."""
+
+    async def main() -> tuple[bytes, bytes]:
+        (program, inside), (upstream, server) = socket.socketpair(), socket.socketpair()
+        for sock in (program, inside, upstream, server):
+            sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        relay = HttpRelay(inside, upstream, "good.test", 80, lambda *_what: None)
+        await loop.sock_sendall(program, data)
+        program.shutdown(socket.SHUT_WR)
+        sent = bytearray()
+
+        async def serve() -> None:
+            """Reads requests by the book, and answers each."""
+            buffer = bytearray()
+            while True:
+                reader = h11.Connection(h11.SERVER)
+                if buffer:  # nothing would mean the end
+                    reader.receive_data(bytes(buffer))
+                    buffer.clear()
+                while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+                    if isinstance(event, h11.ConnectionClosed):
+                        return
+                    if event is h11.NEED_DATA:
+                        more = await loop.sock_recv(server, 65536)
+                        sent.extend(more)
+                        if not more:
+                            return
+                        reader.receive_data(more)
+                buffer += reader.trailing_data[0]
+                await loop.sock_sendall(server, answer)
+
+        serving = asyncio.ensure_future(serve())
+        await asyncio.wait_for(relay.run(), 30)
+        upstream.close()
+        inside.close()
+        await asyncio.gather(serving, return_exceptions=True)
+        got = bytearray()
+        while more := await loop.sock_recv(program, 65536):
+            got += more
+        for sock in (program, server):
+            sock.close()
+        return bytes(sent), bytes(got)
+
+    return asyncio.run(main())
+
+
+def test_a_request_is_written_anew() -> None:
+    sent, got = exchange(
+        GOOD.replace(b"Host", b"hOsT") + b"X-A:  b \r\nConnection: close, x-drop\r\nX-Drop: 1\r\n\r\n"
+    )
+    assert sent == b"GET /a?b HTTP/1.1\r\nHost: good.test\r\nx-a: b\r\n\r\n"
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n") and got.endswith(b"\r\n\r\nok")
+
+
+def test_bodies() -> None:
+    sent, _got = exchange(b"POST / HTTP/1.1\r\nHost: good.test\r\nContent-Length: 3\r\n\r\nabc")
+    assert sent.endswith(b"content-length: 3\r\n\r\nabc")
+    sent, _got = exchange(
+        b"POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nHost: evil\r\n\r\n"
+    )
+    assert sent.endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+
+
+def test_several_requests() -> None:
+    sent, got = exchange((GOOD + b"\r\n") * 3 + GOOD.replace(b"good", b"evil") + b"\r\n")
+    assert sent.count(b"GET /a?b") == 3 and b"evil" not in sent
+    assert got.count(b" 200 OK") == 3 and b" 421 " in got and b"--allow evil.test:80" in got
+
+
+def test_answers() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + chunked
+    assert b"2\r\nok\r\n0\r\n\r\n" in exchange(GOOD + b"\r\n", chunked)[1]
+    assert exchange(GOOD + b"\r\n", early)[1].startswith(b"HTTP/1.1 103 ")
+    assert b"502" in exchange(GOOD + b"\r\n", b"SSH-2.0-x\r\n\r\n")[1]
+    assert b"101" not in exchange(GOOD + b"\r\n", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n")[1]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: good.test\r\n", b"GET / HTTP/1.1\nHost: good.test\r\n\r\n", b"GET /\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n", b"GET  / HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        GOOD + b"Host: good.test\r\n\r\n", GOOD + b" folded\r\n\r\n", GOOD + b"A : b\r\n\r\n", GOOD + b"A\r\n\r\n",
+        GOOD + b"A: \0\r\n\r\n", GOOD + b"A: b\rc\r\n\r\n", GOOD + b"A: b\nc: d\r\n\r\n", GOOD + b": b\r\n\r\n",
+        GOOD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", GOOD + b"Content-Length: 1, 1\r\n\r\n",
+        GOOD + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", GOOD + b"Content-Length: -1\r\n\r\n",
+        GOOD + b"Content-Length: 0x1\r\n\r\n", GOOD + b"Content-Length: 1_0\r\n\r\n", GOOD + b"Content-Length:\r\n\r\n",
+        GOOD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", GOOD + b"Transfer-Encoding: identity\r\n\r\n",
+        GOOD + b"Transfer-Encoding: chunked, chunked\r\n\r\n", GOOD + b"Transfer-Encoding: \x0bchunked\r\n\r\n",
+        b"GET http://evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET evil.test HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"GET * HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: good.test:\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: good.test:0\r\n\r\n", b"CONNECT good.test:80 HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\nHost: 0x7f.1\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_refused(head: bytes) -> None:
+    with pytest.raises(BadRequest):
+        check_head(head)
+
+
+def test_absolute_targets() -> None:
+    for target in (b"http://good.test/a?b", b"HTTP://GOOD.test:80/a?b"):
+        assert check_head(GOOD.replace(b"/a?b", target, 1) + b"\r\n").target == b"/a?b"
+    assert check_head(GOOD.replace(b"/a?b", b"http://good.test?b", 1) + b"\r\n").target == b"/?b"
+
+
+PARTS = st.sampled_from(
+    [b"GET ", b"POST ", b"/", b"http://good.test/", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host: good.test",
+     b"Host: evil.test", b"Content-Length: ", b"Transfer-Encoding: chunked", b"Transfer-Encoding: ", b"0", b"3", b"abc",
+     b"0\r\n\r\n", b"3\r\nabc\r\n", b"Connection: close", b"X: y", b": ", b" ", b"\t", b";", b"\0", b",", GOOD,
+     b"POST / HTTP/1.1\r\nHost: good.test\r\n"]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(PARTS, max_size=14).map(b"".join))
+def test_what_goes_out_means_one_thing(data: bytes) -> None:
+    sent, _got = exchange(data + b"\r\n\r\n")
+    # The slow decision: whatever went out is a row of requests of the strictest form, each for the right host.
+    rest = sent
+    while rest:
+        head, end, rest = rest.partition(b"\r\n\r\n")
+        assert end or not rest
+        if not end:
+            break
+        lines = head.split(b"\r\n")
+        assert re.fullmatch(rb"[!-~]+ [!-~]+ HTTP/1\.1", lines[0]), sent
+        assert all(re.fullmatch(rb"[!-9;-~]+: ?[^\x00-\x08\x0a-\x1f\x7f]*", line) for line in lines[1:]), sent
+        names = [line.partition(b":")[0].lower() for line in lines[1:]]
+        assert [line for line in lines[1:] if line.lower().startswith(b"host:")] == [b"Host: good.test"]
+        assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+        if b"content-length" in names:
+            rest = rest[int(lines[1 + names.index(b"content-length")].partition(b":")[2]) :]
+        elif b"transfer-encoding" in names:
+            while rest and not rest.startswith(b"0\r\n\r\n"):
+                size, _crlf, rest = rest.partition(b"\r\n")
+                rest = rest[int(size, 16) + 2 :]
+            rest = rest[5:]
