@@ -9,7 +9,7 @@ from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS, EPERM
 from cloche.abi.mman import PROT_EXEC
-from cloche.arch.x86_64.syscalls import (
+from cloche.arch.syscalls import (
     SYS_access,
     SYS_brk,
     SYS_clock_gettime,

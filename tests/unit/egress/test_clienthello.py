@@ -126,7 +126,7 @@ def slow_name(data: bytes) -> str | None:
     return None
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(HELLO) - 1), st.integers(0, 255)), max_size=4), st.integers(1, 600)
 )
@@ -145,7 +145,7 @@ def test_spoilt_ones_have_the_name_that_a_server_reads(changes: list[tuple[int, 
         assert parse_name(shown) == found.name
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.binary(max_size=300).map(lambda rest: b"\x16\x03\x01" + struct.pack(">H", len(rest)) + rest)
     | st.binary()

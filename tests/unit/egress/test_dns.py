@@ -60,7 +60,7 @@ def test_other_messages(data: bytes, rcode: int) -> None:
         assert reply[:2] == data[:2] and reply[3] & 15 == rcode and len(reply) == 12
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda rest: query()[:12] + rest))
 def test_anything(data: bytes) -> None:
     try:
@@ -111,7 +111,7 @@ def test_answers_of_resolvers() -> None:
     assert read(b"") is None
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=120), st.integers(0, 60))
 def test_any_answer(noise: bytes, at: int) -> None:
     good = reply([("good.test.", "A", "192.0.2.1")])

@@ -5,7 +5,7 @@ import re
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloche.egress.hosts import BadHost, address_text, is_within, parse_address, parse_host, parse_name
@@ -77,6 +77,7 @@ def test_addresses() -> None:
         parse_host("[192.0.2.1]")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.from_regex(r"[a-zA-Z0-9._%@:\[\]\x00-]{1,30}"))
 def test_what_is_a_name_has_one_form(text: str) -> None:
     try:
@@ -94,6 +95,7 @@ def test_what_is_a_name_has_one_form(text: str) -> None:
         raise AssertionError(f"{text!r} is an address to others")
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16))
 def test_what_python_calls_private_is_special(addr: bytes) -> None:
     found = ipaddress.ip_address(addr)
@@ -109,6 +111,7 @@ PRIVATE = [
 ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(PRIVATE), st.integers(0, 2**32 - 1))
 def test_addresses_that_carry_private_ones_are_special(network: ipaddress.IPv4Network, number: int) -> None:
     addr = (int(network.network_address) | number & int(network.hostmask)).to_bytes(4, "big")
@@ -124,6 +127,7 @@ def test_addresses_that_carry_private_ones_are_special(network: ipaddress.IPv4Ne
         assert special_purpose(carrier), address_text(carrier)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=4, max_size=4), st.binary(min_size=4, max_size=4), st.integers(0, 32))
 def test_networks(addr: bytes, base: bytes, prefix: int) -> None:
     network = ipaddress.ip_network((base, prefix), strict=False)

@@ -189,7 +189,7 @@ def slow_address(rules: list[tuple[bool, str, int, int]], text: str, transport: 
     return allowed
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(RULES, max_size=6), NAMES, TRANSPORTS, PORTS)
 def test_names_against_the_slow_decision(
     rules: list[tuple[bool, str, int, int]], name: str, transport: int, port: int
@@ -203,7 +203,7 @@ def test_names_against_the_slow_decision(
     assert made.decide_name(name, transport, port).is_allowed == slow_name(rules, name, transport, port)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(RULES, max_size=6),
     st.sampled_from(
