@@ -162,6 +162,7 @@ class GoferClient(HostServer, FdWatcher):
         self.observers: list[ChangeObserver] = []
         self.fd_limit: int = 1 << 30  # of descriptors that guests may make this process hold
         self.calls: int = 0  # for metrics and tests
+        self.lost_changes: int = 0
         self.is_alone: Callable[[], bool] | None = None  # whether nobody else waits while we do
 
     def fileno(self) -> int:
@@ -318,8 +319,12 @@ class GoferClient(HostServer, FdWatcher):
         while request.ident in self._pending:
             if not self._receive() and self._out:
                 self._flush()
-            if not is_patient and request.ident in self._pending and time.monotonic_ns() >= end_ns:
+            if is_patient or request.ident not in self._pending or self._channel.has_frame():
+                continue
+            if time.monotonic_ns() >= end_ns:
                 return False
+        while self._late and self._channel.has_frame():
+            self._receive()  # what has been read with it: the socket will not tell of that
         if self._is_broken:
             raise LinuxError(EIO)
         return True
@@ -431,6 +436,7 @@ class GoferClient(HostServer, FdWatcher):
                 except LinuxError:
                     pass
             if request.is_change:
+                self.lost_changes += 1
                 for observer in self.observers:
                     observer.change_lost()
         self._settle(request)

@@ -1,0 +1,209 @@
+"""The client against a server that answers when it is told to: late, out of order, two replies at once."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from cloche.abi.errno import EIO, ENOENT, LinuxError
+from cloche.fs.gofer_client import GoferClient
+from cloche.kernel.host_wait import HostRequest, HostWait
+from cloche.kernel.task import Kernel
+from cloche.platform.fake import FakePlatform
+from cloche.wire.frame import Frame, FrameChannel
+from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, pack_u64
+
+STAT = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
+OPENED = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + pack_u64(77)
+
+
+class Rig:
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.kernel = Kernel(FakePlatform(), 1)
+        self.waits = self.kernel.host_waits
+        self.client = GoferClient(ours, self.kernel)
+        theirs.settimeout(60)
+        self.sock = theirs
+        self.server = FrameChannel(theirs, 1 << 20, may_receive_fds=False)
+
+    def asked(self) -> Frame:
+        """The next request."""
+        frame = self.server.receive()
+        assert frame is not None
+        return frame
+
+    def wake(self) -> None:
+        """What the event loop does when the socket is readable."""
+        for token, watcher in list(self.kernel.watchers.items()):
+            watcher.fd_ready(token, 1)
+
+    def late(self, function: object, *args: object) -> HostRequest:
+        """Make a call that has to wait."""
+        assert callable(function)
+        with pytest.raises(HostWait) as raised:
+            function(*args)
+        return raised.value.request
+
+    def journal(self) -> list[HostRequest]:
+        """End the run of the call, as the loop does when it waits."""
+        journal, self.waits.journal = self.waits.journal, []
+        return journal
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    made.waits.begin([])
+    yield made
+    made.client.close()
+
+
+def test_an_answer_that_is_late_is_found_in_the_journal(rig: Rig) -> None:
+    request = rig.late(rig.client.stat, 5, b"name")
+    journal = rig.journal()
+    assert rig.kernel.watchers
+    rig.server.reply(rig.asked().ident, 0, STAT)
+    rig.wake()
+    assert request.is_answered and not rig.kernel.watchers
+    for _run in range(2):
+        rig.waits.begin(journal)
+        calls = rig.client.calls
+        found = rig.client.stat(5, b"name")
+        assert not isinstance(found, int) and found.attr.size == 5
+        assert rig.client.calls == calls
+        rig.late(rig.client.stat, 5, b"name")  # the second time in one run is another question
+        rig.server.reply(rig.asked().ident, -ENOENT, b"")
+        journal = rig.journal()[:1]
+
+
+def test_replies_out_of_order_and_two_at_once(rig: Rig) -> None:
+    first = rig.late(rig.client.stat, 5, b"a")
+    second = rig.late(rig.client.stat, 5, b"b")
+    a, b = rig.asked(), rig.asked()
+    rig.server.reply(b.ident, -ENOENT, b"")
+    rig.server.reply(a.ident, 0, STAT)
+    rig.wake()
+    assert first.is_answered and second.is_answered
+    third = rig.late(rig.client.stat, 5, b"c")
+    waiting = rig.asked().ident
+    # A call that waits on the spot reads, with the reply to its own question, the one to the other.
+    rig.waits.commit()
+    pid = os.fork()
+    if pid == 0:
+        rig.server.ident = rig.asked().ident
+        frames = rig.server.pack(0, 0, STAT)
+        rig.server.ident = waiting
+        rig.sock.sendall(frames + rig.server.pack(0, 0, STAT))
+        os._exit(0)
+    assert not isinstance(rig.client.stat(5, b"d"), int)
+    os.waitpid(pid, 0)
+    assert third.is_answered
+
+
+def test_descriptors_are_given_as_duplicates(rig: Rig) -> None:
+    rig.late(rig.client.open, 5, b"f", os.O_RDONLY)
+    journal = rig.journal()
+    read_end, write_end = os.pipe()
+    rig.server.ident = rig.asked().ident
+    rig.server.send(0, 0, OPENED, write_end)
+    os.close(write_end)
+    rig.wake()
+    for _run in range(2):
+        rig.waits.begin(journal)
+        os.close(rig.client.open(5, b"f", os.O_RDONLY)[0])
+        rig.journal()
+    rig.waits.begin(journal)
+    rig.waits.end()
+    assert os.read(read_end, 1) == b""  # nobody has one any more
+    os.close(read_end)
+
+
+def test_a_change_keeps_others_from_its_directory(rig: Rig) -> None:
+    rename = rig.late(rig.client.rename, 5, b"a", 6, b"b")
+    mine = rig.journal()
+    for fid in (5, 6):
+        rig.waits.begin([])
+        assert rig.late(rig.client.stat, fid, b"a") is rename
+    rig.late(rig.client.stat, 7, b"a")  # of another directory
+    rig.journal()
+    renamed = rig.asked()
+    assert renamed.code == OP_RENAME and rig.asked().code == OP_STAT
+    rig.server.reply(renamed.ident, 0, b"")
+    rig.wake()
+    assert rename.is_answered and not rename.is_settled
+    rig.waits.begin([])
+    assert rig.late(rig.client.stat, 5, b"a") is rename  # it is not applied yet
+    rig.journal()
+    rig.waits.begin(mine)
+    rig.client.rename(5, b"a", 6, b"b")
+    assert rename.is_settled
+    rig.waits.end()
+    rig.waits.begin([])
+    assert rig.late(rig.client.stat, 5, b"a") is not rename
+    assert rig.client.lost_changes == 0
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_change_that_nobody_applies(rig: Rig, is_answered: bool) -> None:
+    rename = rig.late(rig.client.rename, 5, b"a", 5, b"b")
+    request = rig.asked()
+    if is_answered:
+        rig.server.reply(request.ident, 0, b"")
+        rig.wake()
+    rig.waits.end()  # the caller was killed
+    if not is_answered:
+        assert rig.client.lost_changes == 0 and not rename.is_settled
+        rig.server.reply(request.ident, 0, b"")
+        rig.wake()
+    assert rig.client.lost_changes == 1 and rename.is_settled
+    rig.waits.begin([])
+    other = rig.late(rig.client.rename, 5, b"a", 5, b"b")
+    rig.server.reply(rig.asked().ident, -ENOENT, b"")
+    rig.wake()
+    rig.waits.end()
+    assert rig.client.lost_changes == 1 and other.is_settled  # nothing was changed
+
+
+def test_what_nobody_takes_is_given_back(rig: Rig) -> None:
+    rig.late(rig.client.open_pinned, 5, b"f", os.O_RDWR, 1, 2)
+    request = rig.asked()
+    rig.waits.end()
+    read_end, write_end = os.pipe()
+    rig.server.ident = request.ident
+    rig.server.send(0, 0, OPENED, write_end)
+    os.close(write_end)
+    rig.wake()
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+    forgotten = rig.asked()
+    assert forgotten.code == OP_FORGET and forgotten.body == pack_u64(77)
+
+
+def test_a_server_that_dies_answers_everything(rig: Rig) -> None:
+    request = rig.late(rig.client.stat, 5, b"name")
+    journal = rig.journal()
+    rig.server.close()
+    rig.wake()
+    assert request.is_answered and not rig.kernel.watchers
+    rig.waits.begin(journal)
+    assert rig.client.stat(5, b"name") == -EIO
+    with pytest.raises(LinuxError) as raised:
+        rig.client.stat(5, b"other")
+    assert raised.value.errno == EIO
+
+
+def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
+    count = 0
+    while not rig.kernel.watchers:  # nobody reads
+        rig.client.forget(list(range(1024)))
+        count += 1
+    seen = 0
+    while seen < count:
+        frame = rig.asked()
+        assert frame.code == OP_FORGET and len(frame.body) == 8192
+        seen += 1
+        for token, watcher in list(rig.kernel.watchers.items()):
+            watcher.fd_ready(token, 4)
+    assert not rig.kernel.watchers
