@@ -112,7 +112,7 @@ class Builder:
         self.gofer: GoferClient | None = gofer
         limit = storage_limit(spec, kernel.facts.memory_total)
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
-        self.quota.reaper.begin = kernel.chores.append
+        self.quota.reaper.chores = kernel.chores
         self.volumes: list[Mount] = []
 
     def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:

@@ -28,7 +28,7 @@ from cloche.fs.anon import AnonFile
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY, RECORD_BYTES
 from cloche.mm.usermem import IovIter
-from cloche.vfs.objects import Context, FileDescription, Inode, InodeWatches
+from cloche.vfs.objects import Context, FileDescription, Holder, Inode, InodeWatches
 from cloche.vfs.waitqueue import WaitQueue
 
 MAX_QUEUED_EVENTS: Final = 16384
@@ -51,9 +51,9 @@ class Watch:
 class DirectoryNotice:
     """A table's wish to be signalled about an open directory; `fs.dnotify` derives from it."""
 
-    def __init__(self, file: FileDescription, table: object) -> None:
+    def __init__(self, file: FileDescription, table: Holder) -> None:
         self.file: FileDescription = file
-        self.table: object = table
+        self.table: Holder = table
 
     def event(self, mask: int, cookie: int) -> bool:
         """An event of the directory or in it; False once the notice is spent."""
@@ -80,7 +80,7 @@ class WatchSet(InodeWatches):
             self.is_doomed = False
             self.event(IN_DELETE_SELF, 0, b"")
 
-    def descriptor_closed(self, file: FileDescription, table: object) -> None:
+    def descriptor_closed(self, file: FileDescription, table: Holder) -> None:
         if self.notices:
             drop_notices(file.inode, file, table)
 
@@ -111,7 +111,7 @@ def watch_set_of(inode: Inode) -> WatchSet:
     return watch_set
 
 
-def drop_notices(inode: Inode, file: FileDescription, table: object) -> None:
+def drop_notices(inode: Inode, file: FileDescription, table: Holder) -> None:
     """End the notice of an open directory and a table, if there is one."""
     watch_set = inode.watches
     if not isinstance(watch_set, WatchSet):

@@ -18,7 +18,7 @@ from cloche.abi.fcntl import (
     O_RDWR,
 )
 from cloche.abi.stat import S_IFREG
-from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsFile
+from cloche.fs.tmpfs import WRITE_SEALS, InternalMount, TmpFs, TmpfsDescription, TmpfsFile
 from cloche.vfs.objects import (
     Context,
     Dentry,
@@ -42,7 +42,7 @@ _MFD_HUGE_SIZE: Final = 63 << 26  # MFD_HUGE_*: the logarithm of a size
 
 
 # -- memfd_create(2) and seals -----------------------------------------------------------------------------
-class MemfdMount:
+class MemfdMount(InternalMount):
     """The kernel's own mount of a tmpfs, under which nameless files live (shm_mnt)."""
 
     def __init__(self, fs: TmpFs) -> None:

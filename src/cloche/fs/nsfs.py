@@ -47,14 +47,26 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
     b"uts": 0x04000000,
 }
 
+# What a file stands for; None: the initial namespace.
+Namespace = (
+    UtsNamespace
+    | IpcNamespace
+    | NetNamespace
+    | CgroupNamespace
+    | PidNamespace
+    | MountNamespace
+    | UserNamespace
+    | None
+)
+
 
 class NamespaceInode(Inode):
     """A namespace as a file."""
 
-    def __init__(self, fs: FileSystem, kind: bytes, ino: int, held: object = None) -> None:
+    def __init__(self, fs: FileSystem, kind: bytes, ino: int, held: Namespace = None) -> None:
         super().__init__(fs, ino, S_IFREG | 0o444)
         self.kind: bytes = kind
-        self.held: object = held  # the namespace itself; None: the initial one
+        self.held: Namespace = held  # the namespace itself; None: the initial one
 
     def clone_flag(self) -> int:
         """CLONE_NEW* of its kind."""
@@ -162,7 +174,7 @@ def _translate(task: Task, inode: NamespaceInode, command: int, arg: int) -> int
     return shown if shown else -ESRCH
 
 
-def owner_of(held: object) -> UserNamespace | None:
+def owner_of(held: Namespace) -> UserNamespace | None:
     """The user namespace that owns a namespace; of a user namespace the parent."""
     if isinstance(held, UserNamespace):
         return held.parent

@@ -209,14 +209,14 @@ class OverlayFile(TmpfsFile):
         """Whether the contents are being copied up, from now on if need be.  Raises LinuxError(ENOSPC, EIO …)."""
         copying = self.copying
         if copying is None:
-            begin = self.tmpfs.account.quota.reaper.begin
-            if begin is None or self.seals & WRITE_SEALS:
+            chores = self.tmpfs.account.quota.reaper.chores
+            if chores is None or self.seals & WRITE_SEALS:
                 return False
             if page_count(self.size) > self.tmpfs.account.free_pages():
                 raise LinuxError(ENOSPC)
             copying = CopyUp(ctx, self)
             self.copying = copying
-            begin(copying)
+            chores.append(copying)
         if copying.error:
             self.copying = None
             raise LinuxError(copying.error)

@@ -45,7 +45,7 @@ from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, UserIovIter
 from cloche.vfs.memory_inode import MemoryAttrInode
-from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
+from cloche.vfs.objects import Context, FifoBuffer, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.waitqueue import ANY, WaitQueue
 
 PAGE: Final = 4096
@@ -70,7 +70,7 @@ class Chunk:
         return (len(self.data) + PAGE - 1 >> 12) - (self.offset >> 12)
 
 
-class Pipe:
+class Pipe(FifoBuffer):
     """The ring shared by the ends of a pipe."""
 
     def __init__(self) -> None:

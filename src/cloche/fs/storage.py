@@ -13,7 +13,6 @@ import fcntl
 import os
 import resource
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
@@ -85,12 +84,12 @@ class StorageReaper(Chore):
 
     def __init__(self) -> None:
         self.doomed: deque[Doomed] = deque()
-        self.begin: Callable[[Chore], None] | None = None  # has `step` called from now on; boot sets it
+        self.chores: deque[Chore] | None = None  # the kernel's, which call `step`; boot sets it
 
     def add(self, doomed: Doomed) -> None:
         self.doomed.append(doomed)
-        if self.begin is not None and len(self.doomed) == 1:
-            self.begin(self)
+        if self.chores is not None and len(self.doomed) == 1:
+            self.chores.append(self)
 
     def step(self) -> bool:
         doomed = self.doomed

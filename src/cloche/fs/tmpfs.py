@@ -69,6 +69,10 @@ _FALLOC_MODES: Final = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZE
 _FIRST_COOKIE: Final = 2  # directory offsets 0 and 1 are `.` and `..`
 
 
+class InternalMount:
+    """A mount that nobody sees (fs.memfd.MemfdMount)."""
+
+
 class TmpFs(MemoryFs):
     """An instance; `quota` is the sandbox's, shared by all of them."""
 
@@ -87,7 +91,7 @@ class TmpFs(MemoryFs):
         self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
         self.root_gid: int = options.gid
         self.is_internal: bool = False  # nobody mounted it: it states no size
-        self.memfds: object | None = None  # fs.memfd: the mount under which memfds live
+        self.memfds: InternalMount | None = None  # fs.memfd: the mount under which memfds live
         self.make_root(options)
 
     def make_root(self, options: TmpfsOptions) -> None:

@@ -6,10 +6,10 @@ Owns references to open file descriptions.  Descriptor numbers are the guest's o
 from cloche.abi.errno import EBADF, EMFILE, ENFILE, ENOMEM, LinuxError
 from cloche.mm.quota import DESCRIPTOR_BYTES, FILE_BYTES, KERNEL_MEMORY
 from cloche.vfs.locks import release_posix_locks
-from cloche.vfs.objects import Context, FileDescription
+from cloche.vfs.objects import Context, FileDescription, Holder
 
 
-class FdTable:
+class FdTable(Holder):
     """Lowest-free allocation under RLIMIT_NOFILE; a close-on-exec flag per descriptor."""
 
     def __init__(self) -> None:

@@ -44,10 +44,10 @@ from cloche.abi.time import (
     ITIMER_REAL,
 )
 from cloche.kernel.accounting import group_cpu_ns, task_cpu_ns
+from cloche.kernel.parts import IntervalTimer, ProcessorTimers
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import (
     IGNORED,
-    SignalSource,
     charge,
     kernel_info,
     mark_fatal,
@@ -56,7 +56,7 @@ from cloche.kernel.signals import (
     target_of,
     uncharge,
 )
-from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
+from cloche.kernel.task import Kernel, SigInfo, SignalSource, Task, ThreadGroup
 from cloche.kernel.timers import CPU_LOOK, POSIX_TIMER, REAL_TIMER, Timer, TimerOwner, monotonic_ns
 
 _NS: Final = 1_000_000_000
@@ -173,7 +173,7 @@ def monotonic_deadline(clockid: int, at_ns: int) -> int:
 # -- ITIMER_REAL -------------------------------------------------------------------------------------------------
 
 
-class RealTimer(SignalSource, TimerOwner):
+class RealTimer(IntervalTimer, TimerOwner):
     """ITIMER_REAL and alarm(2): SIGALRM to the process."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -211,7 +211,7 @@ class RealTimer(SignalSource, TimerOwner):
         self.is_waiting = self.interval_ns > 0
         send_group_info(self.group, kernel_info(SIGALRM))
 
-    def dequeued(self, info: SigInfo) -> None:
+    def signal_taken(self) -> None:
         """A SIGALRM was taken, whoever sent it: go on from where the period is."""
         if not self.is_waiting or not self.interval_ns:
             return
@@ -258,7 +258,7 @@ class CpuTimer:
         raise NotImplementedError
 
 
-class CpuTimers(TimerOwner):
+class CpuTimers(ProcessorTimers):
     """The armed CPU timers of a thread group, and the timer that looks at them."""
 
     def __init__(self, group: ThreadGroup) -> None:
@@ -343,7 +343,7 @@ def cpu_timers(group: ThreadGroup) -> CpuTimers:
     return timers
 
 
-class CpuIntervalTimer(CpuTimer):
+class CpuIntervalTimer(CpuTimer, IntervalTimer):
     """ITIMER_VIRTUAL (user time, SIGVTALRM) or ITIMER_PROF (user and system time, SIGPROF)."""
 
     def __init__(self, group: ThreadGroup, which: int) -> None:
@@ -351,6 +351,9 @@ class CpuIntervalTimer(CpuTimer):
         self.signo: int = SIGPROF if which == ITIMER_PROF else SIGVTALRM
         self.interval_ns: int = 0
         self.is_armed: bool = False
+
+    def signal_taken(self) -> None:
+        """It goes on by itself."""
 
     def set(self, value_ns: int, interval_ns: int) -> None:
         """Start (or with 0 stop) it."""

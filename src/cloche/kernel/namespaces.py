@@ -12,7 +12,7 @@ from cloche.kernel.ipc.ids import IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.pid_namespace import PidNamespace
 from cloche.mm.quota import Quota
-from cloche.vfs.userns import UserNamespace
+from cloche.vfs.userns import Place, UserNamespace
 
 FIRST_UTS_INO: Final = 0xEFFFFFFE  # PROC_UTS_INIT_INO
 FIRST_NET_INO: Final = 0xF0000001
@@ -34,7 +34,7 @@ class NamespaceLimits:
         return found
 
 
-class NamespaceCount:
+class NamespaceCount(Place):
     """A place among the namespaces of a kind, kept by one of them for as long as it lives (ucounts)."""
 
     def __init__(self, limits: NamespaceLimits, kind: str) -> None:

@@ -1,7 +1,10 @@
-"""What the kernel holds once per sandbox for parts that stand further right, as far as the kernel knows it.
+"""What the kernel holds for parts that stand further right, as far as it knows it.
 
-Each has a field of `Kernel` with one of these types; the class behind it, and who makes it, stands beside the name.
+Each has a field of `Kernel`, `ThreadGroup` or `Task` with one of these types; the class behind it, and who makes it,
+stands beside the name.
 """
+
+from mypy_extensions import trait
 
 from cloche.kernel.timers import TimerOwner
 from cloche.vfs.objects import FileSystem, Inode
@@ -9,6 +12,23 @@ from cloche.vfs.objects import FileSystem, Inode
 
 class FutexWaiters:
     """Who waits for which word: kernel.futex.FutexTable, made at first use."""
+
+
+@trait
+class IntervalTimer:
+    """A timer of setitimer(2): those of kernel.itimers, made at first use."""
+
+    def signal_taken(self) -> None:
+        """A SIGALRM was taken from the process's queue, whoever sent it."""
+        raise NotImplementedError
+
+
+class ProcessorTimers(TimerOwner):
+    """What a process has on CPU time: kernel.itimers.CpuTimers, made at first use."""
+
+
+class SeccompChain:
+    """The filters of a task, the newest first: kernel.seccomp_filter.Filter."""
 
 
 class FlyingFiles(TimerOwner):

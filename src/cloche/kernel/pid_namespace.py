@@ -7,7 +7,8 @@ one goes through `pid_in` and `pid_from`, for which the initial namespace is Non
 from typing import Final
 
 from cloche.abi.errno import ENOMEM, LinuxError
-from cloche.vfs.userns import UserNamespace
+from cloche.vfs.objects import FileSystem
+from cloche.vfs.userns import Place, UserNamespace
 
 FIRST_PID_INO: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO
 MAX_LEVEL: Final = 32  # of nesting
@@ -24,8 +25,8 @@ class PidNamespace:
         self.level: int = parent.level + 1 if parent is not None else 1
         self.user_ns: UserNamespace | None = user_ns  # the owner
         self.ino: int = ino  # of /proc/PID/ns/pid
-        self.place: object | None = None  # kernel.namespaces.NamespaceCount
-        self.proc_fs: object | None = None  # what a mount of type proc shows here (fs.proc)
+        self.place: Place | None = None  # kernel.namespaces.NamespaceCount
+        self.proc_fs: FileSystem | None = None  # what a mount of type proc shows here (fs.proc)
         self.next_pid: int = 1
         self.is_closed: bool = False  # its init has died: there will be no new process
         self.init_pid: int = 0  # kernel pid of its init; 0: not there yet, or gone

@@ -12,6 +12,7 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EINVAL, ENOSYS, LinuxError
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.arch.machine import AUDIT_ARCH
+from cloche.kernel.parts import SeccompChain
 from cloche.kernel.task import Args, Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 from cloche.vfs.waitqueue import WaitQueue
@@ -112,7 +113,7 @@ class Listener:
                 one.reply(0, -ENOSYS, 0)
 
 
-class Filter:
+class Filter(SeccompChain):
     """An installed program and those that were installed before it."""
 
     def __init__(self, program: list[tuple[int, int, int, int]], previous: "Filter | None") -> None:

@@ -76,6 +76,7 @@ from cloche.kernel.task import (
     ProcessGroup,
     SigAction,
     SigInfo,
+    SignalSource,
     Task,
     ThreadGroup,
     parent_thread,
@@ -93,16 +94,6 @@ KERNEL_ONLY: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
 # What `send` says besides a negative errno.
 SENT: Final = 0
 IGNORED: Final = 1  # dropped: nobody would have noticed it
-
-
-class SignalSource:
-    """Something (a timer) that is told when the signal that it queued has been taken."""
-
-    def dequeued(self, info: SigInfo) -> None:
-        """`info` left its queue and is about to be seen; it may be changed."""
-
-    def discarded(self, info: SigInfo) -> None:
-        """`info` left its queue because it is ignored now."""
 
 
 # -- siginfo -------------------------------------------------------------------------------------------------
@@ -188,8 +179,8 @@ def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
         info = _take(task.kernel, group.pending, _next(ready))
         if info.signo == SIGALRM:
             alarm = group.itimers[0]
-            if isinstance(alarm, SignalSource):
-                alarm.dequeued(info)
+            if alarm is not None:
+                alarm.signal_taken()
     source = info.timer
     if isinstance(source, SignalSource):
         source.dequeued(info)

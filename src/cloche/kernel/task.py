@@ -12,7 +12,7 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
-from cloche.kernel.blocking import TaskBase
+from cloche.kernel.blocking import Blocked, TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.host_facts import HostFacts
@@ -20,7 +20,15 @@ from cloche.kernel.host_wait import HostServer, HostWaits
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
-from cloche.kernel.parts import FileSystems, FlyingFiles, FutexWaiters, SysctlTree
+from cloche.kernel.parts import (
+    FileSystems,
+    FlyingFiles,
+    FutexWaiters,
+    IntervalTimer,
+    ProcessorTimers,
+    SeccompChain,
+    SysctlTree,
+)
 from cloche.kernel.phase import DEAD, GUEST, KERNEL, LEAVING, LENT, NAMES, STOPPED, WAITS, IllegalPhase
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
@@ -31,15 +39,27 @@ from cloche.mm.content import CONTENT_KEYS, ContentKeys
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
 from cloche.platform.interface import Event, HostThread, Parking, Platform, Registers
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.entries import RENAME_COOKIES, RenameCookies
 from cloche.vfs.layers import Layer
 from cloche.vfs.locks import LockTable
 from cloche.vfs.mapping import SHARED_MEMORY, SharedMemory
+from cloche.vfs.mount import MOUNT_NUMBERS, MountNumbers
 from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 NSIG: Final = 64
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
+
+
+class SignalSource:
+    """Something (a timer) that is told when the signal that it queued has been taken."""
+
+    def dequeued(self, info: "SigInfo") -> None:
+        """`info` left its queue and is about to be seen; it may be changed."""
+
+    def discarded(self, info: "SigInfo") -> None:
+        """`info` left its queue because it is ignored now."""
 
 
 class SigInfo:
@@ -52,7 +72,7 @@ class SigInfo:
         self.sender_pid: int = sender_pid  # kernel ids; pid 0: nobody to speak of
         self.sender_uid: int = sender_uid
         self.is_from_guest: bool = False  # its pid is what the sender's program wrote
-        self.timer: object | None = None  # the POSIX timer that queued it (overrun counting)
+        self.timer: SignalSource | None = None  # the POSIX timer that queued it (overrun counting)
         self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
 
 
@@ -384,9 +404,9 @@ class ThreadGroup:
         self.program: Program | None = None  # that it has executed; its forks learn nothing
         self.job: JobControl = JobControl()
         self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
-        self.cpu_timers: object | None = None  # owned by kernel.itimers: timers that run on CPU time
+        self.cpu_timers: ProcessorTimers | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
-        self.exe: object | None = None  # vfs Path of the executable; change it with set_exe
+        self.exe: Path | None = None  # the executable; change it with set_exe
         self.busy_text: Inode | None = None  # that nobody may write meanwhile (ETXTBSY)
         self.start_ns: int = 0  # since the sandbox's boot
         self.dead_user_ns: int = 0  # CPU time of threads and address spaces that are gone
@@ -397,8 +417,8 @@ class ThreadGroup:
         self.dead_usage: Usage = Usage()  # as dead_user_ns
         self.children_usage: Usage = Usage()  # as children_user_ns
         self.dead_io: IoCounts = IoCounts()  # of threads that are gone and children that were waited for
-        self.itimers: list[object | None] = [None, None, None]
-        self.posix_timers: dict[int, object] = {}
+        self.itimers: list[IntervalTimer | None] = [None, None, None]
+        self.posix_timers: dict[int, SignalSource] = {}
         self.next_posix_timer: int = 0
         self.oom_score_adj: int = 0
         self.oom_score_adj_min: int = 0  # what it may fall to without CAP_SYS_RESOURCE
@@ -483,7 +503,7 @@ class Task(TaskBase, TimerOwner):
         self.altstack_flags: int = 2  # SS_DISABLE
         self.clear_child_tid: int = 0
         self.robust_list: int = 0
-        self.restart: object | None = None  # Blocked to resume by restart_syscall
+        self.restart: Blocked | None = None  # to resume by restart_syscall
         self.is_left: bool = False  # counted in `Kernel.dead_tasks`
         self.exit_code: int = 0
         self.vfork: Vfork | None = None  # made by one: somebody waits for its exec or exit
@@ -506,7 +526,7 @@ class Task(TaskBase, TimerOwner):
         self.start_ns: int = 0
         self.is_fault_forced: bool = False
         self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
-        self.seccomp: object | None = None  # its newest filter (kernel.seccomp_filter)
+        self.seccomp: SeccompChain | None = None  # its newest filter (kernel.seccomp_filter)
         self.fault_trapno: int = 0  # of the last fault, for signal frames
         self.fault_err: int = 0
         self.fault_cr2: int = 0
@@ -842,6 +862,8 @@ class Kernel(TimerOwner):
         self.descriptors: Descriptors = DESCRIPTORS
         self.shared_memory: SharedMemory = SHARED_MEMORY
         self.content_keys: ContentKeys = CONTENT_KEYS
+        self.mount_numbers: MountNumbers = MOUNT_NUMBERS
+        self.rename_cookies: RenameCookies = RENAME_COOKIES
         self.next_anon_ino: int = 1
         self.next_namespace_ino: int = 0xF0000100
         self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev

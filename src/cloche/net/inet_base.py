@@ -110,6 +110,10 @@ class Gateway:
         """A socket gives its port back: what it has outside ends."""
 
 
+class FamilyTable:
+    """What another family of sockets keeps for a network namespace."""
+
+
 class NetStack(NetNamespace):
     """A network: that of the sandbox, or a further network namespace."""
 
@@ -131,7 +135,8 @@ class NetStack(NetNamespace):
         self.udplite_sockets: dict[int, list[InetSocket]] = {}
         self.tuples: dict[tuple[bytes, int, bytes, int], InetSocket] = {}  # TCP connections
 
-        self.parts: dict[str, object] = {}  # what other families keep
+        self.netlink: FamilyTable | None = None  # net.netlink
+        self.unix: FamilyTable | None = None  # net.unix_base
         self.taps: dict[SocketFile, None] = {}  # who sees every packet: raw sockets, AF_PACKET
         self.gateway: Gateway | None = None  # the way out, if there is one
 

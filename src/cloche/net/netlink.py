@@ -64,7 +64,7 @@ from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net import rtnetlink, sock_diag
 from cloche.net.copying import copy_whole
-from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
+from cloche.net.inet_base import FamilyTable, NetStack, interface_ioctl, stack_for
 from cloche.net.nlmsg import HEADER, Dump, Reply, attribute, message
 from cloche.net.socket import (
     IN_EVENTS,
@@ -110,15 +110,15 @@ class NetlinkMessage:
 
 def ports_of(stack: NetStack) -> dict[tuple[int, int], "NetlinkSocket"]:
     """Bound sockets by (protocol, port id)."""
-    table = stack.parts.get("netlink")
+    table = stack.netlink
     if isinstance(table, NetlinkPorts):
         return table.bound
     made = NetlinkPorts()
-    stack.parts["netlink"] = made
+    stack.netlink = made
     return made.bound
 
 
-class NetlinkPorts:
+class NetlinkPorts(FamilyTable):
     """The port ids of a network namespace."""
 
     def __init__(self) -> None:

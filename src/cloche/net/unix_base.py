@@ -35,7 +35,7 @@ from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
-from cloche.net.inet_base import NetStack, interface_ioctl, stack_for
+from cloche.net.inet_base import FamilyTable, NetStack, interface_ioctl, stack_for
 from cloche.net.rights import drop_files, land, socket_closed
 from cloche.net.socket import (
     IN_EVENTS,
@@ -63,7 +63,7 @@ SIOCUNIXFILE: Final = 0x89E0
 UNKNOWN: Final = Ucred(0, -1, -1)
 
 
-class Names:
+class Names(FamilyTable):
     """The abstract names of a network namespace, by type."""
 
     def __init__(self) -> None:
@@ -73,11 +73,11 @@ class Names:
 
 def names_of(stack: NetStack) -> Names:
     """A network's table of Unix sockets."""
-    found = stack.parts.get("unix")
+    found = stack.unix
     if isinstance(found, Names):
         return found
     made = Names()
-    stack.parts["unix"] = made
+    stack.unix = made
     return made
 
 

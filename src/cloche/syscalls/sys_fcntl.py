@@ -88,7 +88,7 @@ from cloche.vfs.locks import (
     release_posix_locks,
     would_deadlock,
 )
-from cloche.vfs.objects import CREATED, UNSEEN_FLAGS, FileDescription
+from cloche.vfs.objects import CREATED, UNSEEN_FLAGS, FileDescription, Holder
 
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
@@ -274,7 +274,7 @@ def decode_lock(task: Task, file: FileDescription, raw: bytes, *, is_ofd: bool) 
         raise LinuxError(EINVAL)
     if is_ofd and pid != 0:
         raise LinuxError(EINVAL)
-    owner: object = file if is_ofd else task.files
+    owner: Holder = file if is_ofd else task.files
     return RecordLock(owner, -1 if is_ofd else task.group.tgid, kind, start, end, is_ofd=is_ofd)
 
 

@@ -13,7 +13,7 @@ from cloche.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from cloche.fs.nsfs import NamespaceInode, owner_of
+from cloche.fs.nsfs import Namespace, NamespaceInode, owner_of
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
 from cloche.kernel.creds import install
@@ -95,7 +95,7 @@ class Wanted:
         self.mount_ns: MountNamespace | None = None
         self.leaves_undo_list: bool = False
 
-    def add(self, flag: int, held: object) -> None:
+    def add(self, flag: int, held: Namespace) -> None:
         """The *_install functions of the kinds; None is an initial namespace.  Raises LinuxError(EINVAL, EPERM)."""
         if flag == CLONE_NEWUSER:
             self._add_user(held if isinstance(held, UserNamespace) else None)

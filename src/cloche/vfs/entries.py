@@ -80,7 +80,7 @@ def is_special(mode: int) -> bool:
     return kind == S_IFCHR or kind == S_IFBLK or kind == S_IFIFO or kind == S_IFSOCK
 
 
-class _Cookie:
+class RenameCookies:
     """The number that ties IN_MOVED_FROM to IN_MOVED_TO."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Cookie:
         return self.value
 
 
-_cookie: Final = _Cookie()
+RENAME_COOKIES: Final = RenameCookies()
 
 
 def notify_entry(directory: Inode, mask: int, cookie: int, name: bytes, inode: Inode) -> None:
@@ -380,14 +380,14 @@ def _notify_rename(
     *,
     is_exchange: bool,
 ) -> None:
-    cookie = _cookie.next()
+    cookie = RENAME_COOKIES.next()
     notify_entry(old_dir, IN_MOVED_FROM, cookie, old_name, source)
     notify_entry(new_dir, IN_MOVED_TO, cookie, new_name, source)
     _notify_self(source, IN_MOVE_SELF)
     if target is None:
         return
     if is_exchange:
-        cookie = _cookie.next()
+        cookie = RENAME_COOKIES.next()
         notify_entry(new_dir, IN_MOVED_FROM, cookie, new_name, target)
         notify_entry(old_dir, IN_MOVED_TO, cookie, old_name, target)
         _notify_self(target, IN_MOVE_SELF)

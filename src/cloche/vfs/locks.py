@@ -15,7 +15,7 @@ from typing import Final
 from cloche.abi.errno import EAGAIN, ENOLCK
 from cloche.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH, LOCK_UN
 from cloche.abi.stat import major, minor
-from cloche.vfs.objects import FileDescription, Inode, InodeLocks
+from cloche.vfs.objects import FileDescription, Holder, Inode, InodeLocks
 from cloche.vfs.waitqueue import WaitQueue
 
 OFFSET_MAX: Final = 0x7FFFFFFFFFFFFFFF
@@ -26,8 +26,8 @@ _MAX_DEADLOCK_STEPS: Final = 10  # MAX_DEADLK_ITERATIONS of fs/locks.c
 class RecordLock:
     """A locked range [start, end] of bytes, or what was asked for."""
 
-    def __init__(self, owner: object, pid: int, kind: int, start: int, end: int, *, is_ofd: bool) -> None:
-        self.owner: object = owner
+    def __init__(self, owner: Holder, pid: int, kind: int, start: int, end: int, *, is_ofd: bool) -> None:
+        self.owner: Holder = owner
         self.pid: int = pid  # what F_GETLK reports: a tgid, -1 for OFD locks
         self.kind: int = kind  # F_RDLCK or F_WRLCK (F_UNLCK in a request)
         self.start: int = start
@@ -49,7 +49,7 @@ class LockTable:
 
     def __init__(self) -> None:
         self.inodes: dict[FileLocks, None] = {}
-        self.waiting: dict[object, list[LockWait]] = {}
+        self.waiting: dict[Holder, list[LockWait]] = {}
         self.count: int = 0
 
 
@@ -80,7 +80,7 @@ class FileLocks(InodeLocks):
     def __init__(self, table: LockTable, inode: Inode) -> None:
         self.table: LockTable = table
         self.inode: Inode = inode
-        self.owners: dict[object, OwnerLocks] = {}  # who holds record locks
+        self.owners: dict[Holder, OwnerLocks] = {}  # who holds record locks
         self.flocks: list[FlockLock] = []
         self.queue: WaitQueue = WaitQueue()  # woken when a lock is given up
 
@@ -147,7 +147,7 @@ class FileLocks(InodeLocks):
         self.tidy()
         return 0
 
-    def drop_owner(self, owner: object) -> None:
+    def drop_owner(self, owner: Holder) -> None:
         """Give up every record lock of `owner`."""
         held = self.owners.pop(owner, None)
         if held is not None:
@@ -215,7 +215,7 @@ def locks_of(table: LockTable, inode: Inode) -> FileLocks:
     return fresh
 
 
-def release_posix_locks(inode: Inode, owner: object) -> None:
+def release_posix_locks(inode: Inode, owner: Holder) -> None:
     """close(2) by any descriptor of a process drops all its POSIX locks on the file (fcntl(2))."""
     locks = inode.locks
     if isinstance(locks, FileLocks) and locks.owners:
@@ -260,7 +260,7 @@ def proc_locks_text(
     table: LockTable,
     shown: Callable[[int], int],
     file: FileDescription | None = None,
-    files: object | None = None,
+    files: Holder | None = None,
 ) -> str:
     """The lines of /proc/locks (proc_locks(5)), or in fdinfo those of an open file and a table of descriptors.
 

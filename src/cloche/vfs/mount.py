@@ -81,46 +81,55 @@ _PROPAGATION: Final = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 MAX_MOUNTS: Final = 10_000  # fs.mount-max: of a namespace
 
 
-class _State:
-    """Numbers given out, and the known kinds of file systems."""
+class MountNumbers:
+    """Numbers given out."""
 
     def __init__(self) -> None:
         self.next_ident: int = 20
         self.next_peer_group: int = 1
+
+
+MOUNT_NUMBERS: Final = MountNumbers()
+
+
+class _Kinds:
+    """The known kinds of file systems."""
+
+    def __init__(self) -> None:
         self.factories: dict[bytes, Factory] = {}
         self.without_device: set[bytes] = set()
         self.checkers: dict[bytes, OptionCheck] = {}
 
 
-_state: Final = _State()
+_kinds: Final = _Kinds()
 
 
 def register_filesystem(
     kind: bytes, factory: Factory, *, needs_device: bool = False, checker: OptionCheck | None = None
 ) -> None:
     """Let mount(2) make file systems of this kind; with a `checker` fsconfig(2) refuses bad options at once."""
-    _state.factories[kind] = factory
+    _kinds.factories[kind] = factory
     if checker is not None:
-        _state.checkers[kind] = checker
+        _kinds.checkers[kind] = checker
     if not needs_device:
-        _state.without_device.add(kind)
+        _kinds.without_device.add(kind)
 
 
 def filesystem_kinds() -> list[tuple[bytes, bool]]:
     """The kinds for /proc/filesystems, each with whether it needs a device."""
-    return [(kind, kind not in _state.without_device) for kind in _state.factories]
+    return [(kind, kind not in _kinds.without_device) for kind in _kinds.factories]
 
 
 def check_option(kind: bytes, option: bytes) -> None:
     """Whether an option may be meant.  Raises LinuxError(EINVAL)."""
-    checker = _state.checkers.get(kind)
+    checker = _kinds.checkers.get(kind)
     if checker is not None:
         checker(option)
 
 
 def make_filesystem(ctx: Context, kind: bytes, source: bytes, flags: int, data: bytes) -> FileSystem:
     """A new instance.  Raises LinuxError(ENODEV) for an unknown kind."""
-    factory = _state.factories.get(kind)
+    factory = _kinds.factories.get(kind)
     if factory is None:
         raise LinuxError(ENODEV)
     if ctx.creds.user_ns is not None and kind not in _USERNS_KINDS:
@@ -146,8 +155,8 @@ def _clone(mount: Mount, root: Dentry) -> Mount:
 
 
 def _next_ident() -> int:
-    _state.next_ident += 1
-    return _state.next_ident
+    MOUNT_NUMBERS.next_ident += 1
+    return MOUNT_NUMBERS.next_ident
 
 
 def new_mount(fs: FileSystem, flags: int = 0) -> Mount:
@@ -508,8 +517,8 @@ def change_propagation(target: Path, flags: int) -> None:
         if kind == MS_SHARED:
             if mount.propagation != MS_SHARED:
                 mount.propagation = MS_SHARED
-                mount.peer_group = _state.next_peer_group
-                _state.next_peer_group += 1
+                mount.peer_group = MOUNT_NUMBERS.next_peer_group
+                MOUNT_NUMBERS.next_peer_group += 1
         elif kind == MS_SLAVE:
             # A slave without a master is private; a shared mount becomes the slave of nobody's peers.
             mount.propagation = 0

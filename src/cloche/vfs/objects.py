@@ -16,6 +16,8 @@ Rules:
 
 from typing import Final
 
+from mypy_extensions import trait
+
 from cloche.abi.errno import (
     EACCES,
     EBADF,
@@ -39,7 +41,7 @@ from cloche.mm.quota import FILE_BYTES, KERNEL_MEMORY, MOUNT_BYTES
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter, KernelIovIter, UserMemory
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.userns import UserNamespace
+from cloche.vfs.userns import Place, UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 FIRST_MNT_INO: Final = 0xF0000000
@@ -163,8 +165,12 @@ class InodeWatches:
     def last_closed(self) -> None:
         """Nobody has it open any more."""
 
-    def descriptor_closed(self, file: "FileDescription", table: object) -> None:
+    def descriptor_closed(self, file: "FileDescription", table: "Holder") -> None:
         """A descriptor of `file` in a task's `table` of descriptors was closed."""
+
+
+class FifoBuffer:
+    """What a fifo holds while anybody has it open (fs.pipe.Pipe)."""
 
 
 class Inode:
@@ -187,8 +193,8 @@ class Inode:
         self.btime_ns: int = 0
         self.locks: InodeLocks | None = None  # owned by vfs.locks
         self.watches: InodeWatches | None = None  # owned by fs.inotify; told by namei and notify_path
-        self.bound_socket: object | None = None  # owned by net.unix for S_IFSOCK
-        self.pipe: object | None = None  # owned by fs.pipe for S_IFIFO
+        self.bound_socket: FileDescription | None = None  # owned by net.unix for S_IFSOCK
+        self.pipe: FifoBuffer | None = None  # owned by fs.pipe for S_IFIFO
         self.users: int = 0  # open files, mappings included
         self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
         self.write_hint: int = 0  # F_SET_RW_HINT
@@ -413,7 +419,7 @@ class MountNamespace:
         self.covered: dict[tuple[Mount, Dentry], Mount] = {}
         self.user_ns: UserNamespace | None = None  # the owner
         self.ino: int = FIRST_MNT_INO  # of /proc/PID/ns/mnt
-        self.place: object | None = None  # kernel.namespaces.NamespaceCount
+        self.place: Place | None = None  # kernel.namespaces.NamespaceCount
         self.changes: int = 0  # of mounts, for those who poll /proc/PID/mounts
         self.queue: WaitQueue = WaitQueue()
 
@@ -491,7 +497,12 @@ class CloseListener:
         raise NotImplementedError
 
 
-class FileDescription:
+@trait
+class Holder:
+    """Who holds locks and wishes: an open file, or a table of descriptors (kernel.fd_table)."""
+
+
+class FileDescription(Holder):
     """An open file (struct file): shared by dup and fork, counted by `refs`.
 
     `flags` are the status flags (O_ACCMODE and what F_GETFL shows).  Regular, seekable files override `pread`

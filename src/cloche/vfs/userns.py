@@ -53,6 +53,10 @@ class IdMap:
         return NO_ID
 
 
+class Place:
+    """What a namespace takes up among those of its kind while it lives (kernel.namespaces.NamespaceCount)."""
+
+
 class UserNamespace:
     """A user namespace below the initial one; `parent` is None for those right below it."""
 
@@ -65,7 +69,7 @@ class UserNamespace:
         self.uids: IdMap = IdMap()
         self.gids: IdMap = IdMap()
         self.projids: IdMap = IdMap()
-        self.place: object | None = None  # kernel.namespaces.NamespaceCount
+        self.place: Place | None = None  # kernel.namespaces.NamespaceCount
         self.may_setgroups: bool = parent.may_setgroups if parent is not None else True
         self.parent_could_setfcap: bool = False  # the creator held CAP_SETFCAP
 

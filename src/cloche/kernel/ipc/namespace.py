@@ -7,7 +7,7 @@ from cloche.kernel.ipc.msg import QueueIds
 from cloche.kernel.ipc.sem import SemaphoreIds
 from cloche.kernel.ipc.shm import SegmentIds
 from cloche.vfs.objects import FileSystem
-from cloche.vfs.userns import UserNamespace
+from cloche.vfs.userns import Place, UserNamespace
 
 FIRST_IPC_INO: Final = 0xEFFFFFFF  # PROC_IPC_INIT_INO
 
@@ -22,7 +22,7 @@ class IpcNamespace:
         self.semaphores: SemaphoreIds = SemaphoreIds(quota)
         self.queues: QueueIds = QueueIds(quota)
         self.user_ns: UserNamespace | None = None  # the owner
-        self.place: object | None = None  # kernel.namespaces.NamespaceCount
+        self.place: Place | None = None  # kernel.namespaces.NamespaceCount
         self.mqueue_fs: FileSystem | None = None  # owned by fs.mqueue, made at first use
 
     def set_owner(self, user_ns: UserNamespace | None) -> None:

@@ -1,0 +1,87 @@
+"""What of the kernel's state is no data, and why nothing is lost with it.
+
+Everything that can be reached from `Kernel` is data: numbers, texts, containers of them, and objects whose fields are
+that again.  The exceptions stand here, by "module.Class" (the class with all below it) or "module.Class.field", with
+the reason.  Most are functions of the program, handles of host resources, or stand outside of the sandbox.
+tests/style/test_state.py walks the classes, and fails on a field that is neither data nor here, and on an entry here
+that is not needed.
+"""
+
+from typing import Final
+
+_CODE: Final = "a function of the row that names it; made anew with the tree of the file system"
+_OUTSIDE: Final = "a part of the conversation with the monitor, which begins anew"
+
+REBUILT: Final[dict[str, str]] = {
+    # Functions of the program.
+    "kernel.task.Hooks": "functions; boot and the parts put them in place",
+    "kernel.task.Kernel.table": "functions; boot builds it from the rows of syscalls.table",
+    "syscalls.long_mm.Emptying.handler": "the function of the call in its `args`",
+    "fs.proc.KernelFile.text": _CODE,
+    "fs.proc_pid.MountsDescription.line": _CODE,
+    "fs.proc_pid.PieceDescription.piece": _CODE,
+    "fs.proc_pid.ProcFs.id_map_hook": "a class of fs.proc_idmap; fs.proc puts it in place",
+    "fs.proc_pid.TaskFile.taker": _CODE,
+    "fs.proc_pid.TaskFile.text": _CODE,
+    "fs.proc_sys.SysctlFile.consumer": _CODE,
+    "fs.proc_sys.SysctlFile.producer": _CODE,
+    "fs.sysfs.SysKernelAttribute.text": _CODE,
+    "vfs.pseudo.ComputedSymlink.producer": _CODE,
+    "vfs.pseudo.GeneratedFile.producer": _CODE,
+    "vfs.pseudo.WritableFile.consumer": _CODE,
+    "vfs.pseudo.WritableFile.producer": _CODE,
+    "boot.network.NetFile.text": _CODE,
+    # Handles of host resources.
+    "platform.interface.Platform": "the host's side of all guests; the platform starts anew",
+    "platform.interface.HostProcess": "a process of the host, made anew and filled from the areas of its AddressSpace",
+    "platform.interface.HostThread": "a thread of the host; its registers are read and set through it",
+    "fs.hostfd.HostFd": "a descriptor that the caller has given; whoever starts the sandbox again gives one",
+    "fs.host_tty.TerminalBridge": "the caller's terminal, as above",
+    "fs.gofer_client.GoferClient": "the connection to a gofer, which is started anew",
+    "fs.gofer_inode.GoferInode.read_fd": "asked of the gofer again, by the inode's path",
+    "fs.gofer_inode.GoferInode.write_fd": "asked of the gofer again, by the inode's path",
+    "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",
+    "fs.storage.Storage.fd": "a memfd with the contents of the file, which are copied",
+    "fs.storage.Storage.readonly_fd": "another descriptor of it",
+    "fs.storage.Doomed.fd": "a memfd that nobody can reach any more",
+    "fs.devices.ZeroDevice.private_fd": "an empty memfd",
+    "vfs.mapping.SharedAnonymous._fd": "a memfd with the contents of the memory, which are copied",
+    "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",
+    "net.published.Publisher": "the connection to the broker, which is started anew",
+    "net.host_stream.HostStream": "a connection of the host: to its peer it is broken",
+    "net.outward.Flow": "a UDP socket of the host; the next datagram asks for another",
+    "net.outward.Outside": "the connection to egress, which is started anew",
+    # Numbers of descriptors of guests.
+    "syscalls.sys_fcntl.RecordLockWait.fd": "a guest's descriptor",
+    "fs.dnotify.DnotifyNotice.fd": "a guest's descriptor",
+    "fs.epoll.EpollItem.fd": "a guest's descriptor",
+    "fs.proc_pid.FdInfoFile.fd": "a guest's descriptor",
+    "fs.proc_pid.FdLink.fd": "a guest's descriptor",
+    "kernel.fasync.AsyncNotifier.fd": "a guest's descriptor",
+    # What stands outside.
+    "boot.spec.SandboxSpec.oom_fd": "the caller's, of a control group; given at each start",
+    "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
+    "boot.spec.EgressSpec.second_log_fd": "the caller's; given at each start",
+    "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",
+    "boot.control.Control": _OUTSIDE,
+    "boot.files.Stream": _OUTSIDE,
+    "syscalls.strace.Tracer": "--strace, which is asked for at each start",
+    # Caches.
+    "kernel.programs.Programs._known": "what programs were seen to open; a cache that is learnt anew",
+}
+
+# Names of modules that are bound to something that changes.  Those that `Kernel` refers to are its state; the others
+# say why they are none.
+MODULE_STATE: Final[dict[str, str]] = {
+    "mm.quota.KERNEL_MEMORY": "Kernel.memory",
+    "mm.quota.DESCRIPTORS": "Kernel.descriptors",
+    "mm.content.CONTENT_KEYS": "Kernel.content_keys",
+    "vfs.mapping.SHARED_MEMORY": "Kernel.shared_memory",
+    "vfs.mount.MOUNT_NUMBERS": "Kernel.mount_numbers",
+    "vfs.entries.RENAME_COOKIES": "Kernel.rename_cookies",
+    "vfs.mount._kinds": "functions; boot registers them",
+    "platform.hostsys._proc": "the descriptor of the host's /proc; boot opens it",
+    "vfs.devices._char": "functions; boot registers them",
+    "vfs.devices._block": "functions; boot registers them",
+    "vfs.devices._fifo": "a function; boot registers it",
+}
