@@ -1,11 +1,14 @@
 """Parts of command lines that several verbs understand."""
 
-import argparse
 import os
 import signal
 from typing import Final
 
 from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -122,7 +125,7 @@ def parse_signal(text: str) -> int:
     raise UsageError(f"{text} is no signal; write a name or a number up to 64")
 
 
-def options_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def options_first(parser: "argparse.ArgumentParser", words: list[str]) -> list[str]:
     """The same words with options in front, for verbs that end in any number of arguments (argparse takes those in one
     piece only).
     """
