@@ -6,7 +6,7 @@
  *   SIGSYS       a call that a seccomp filter answers with a signal, with the handler and its return
  *   pause        one PAUSE instruction
  *   syscall      the shortest system call
- * Each is the best of several runs, because others use the machine too. */
+ * Each is the best of many short runs, because others use the machine too. */
 #define _GNU_SOURCE
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CORES = 16, RUNS = 9 };
+enum { MAX_CORES = 16, RUNS = 40 };
 
 struct line {
 	_Alignas(128) atomic_uint word;
@@ -76,7 +76,7 @@ static void *echo(void *unused)
 	return unused;
 }
 
-/* The best round trip of several runs between this core and another. */
+/* The best round trip of many runs between this core and another. */
 static double round_trip(int core, int far, int trips, int asleep)
 {
 	double best = 1e18;
@@ -154,10 +154,10 @@ int main(void)
 			cores[n++] = core;
 	for (int i = 0; i < n; i++)
 		for (int j = i + 1; j < n; j++)
-			printf("line %d-%d\t%.1f\n", cores[i], cores[j], round_trip(cores[i], cores[j], 20000, 0));
+			printf("line %d-%d\t%.1f\n", cores[i], cores[j], round_trip(cores[i], cores[j], 1000, 0));
 	for (int i = 0; i < n; i++)
 		for (int j = i + 1; j < n; j++)
-			printf("wake %d-%d\t%.1f\n", cores[i], cores[j], round_trip(cores[i], cores[j], 300, 1) / 2);
+			printf("wake %d-%d\t%.1f\n", cores[i], cores[j], round_trip(cores[i], cores[j], 100, 1) / 2);
 	double loop = best_of(nothing, 200000);
 	printf("pause\t%.1f\n", best_of(one_pause, 200000) - loop);
 	printf("syscall\t%.1f\n", best_of(one_call, 100000) - loop);
