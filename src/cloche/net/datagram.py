@@ -54,6 +54,7 @@ from cloche.abi.socket import (
     UDP_SEGMENT,
 )
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
+from cloche.mm.usermem import IovIter
 from cloche.net.control import socket_control
 from cloche.net.inet_addr import (
     ANY4,
@@ -77,6 +78,7 @@ _PKTINFO: Final = Struct("<i4s4s")
 ALWAYS_FITS: Final = 500  # bytes, whatever the MTU may be
 _SOL_UDP: Final = 17
 _IP_MAX: Final = 65535
+_QUOTED: Final = 576 - 20 - 8  # of a packet, by an ICMP error about it
 _OPTION_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS})
 
 
@@ -197,13 +199,14 @@ def _send_control6(ctx: Context, sock: InetSocket, kind: int, data: bytes, gram:
         raise LinuxError(EINVAL)
 
 
-def check_size(sock: InetSocket, gram: Datagram, length: int, header_bytes: int) -> None:
-    """Whether a message of `length` bytes goes out (ip_append_data, ip6_append_data).
+def check_size(sock: InetSocket, gram: Datagram, src: IovIter, header_bytes: int) -> None:
+    """Whether a message, all of `src`, goes out (ip_append_data, ip6_append_data).
 
     `header_bytes` is what the protocol puts before it.  Raises LinuxError(EMSGSIZE), with an entry of the error queue
     that says what would fit.
     """
     mtu = sock.stack.lo.mtu
+    length = src.remaining()
     if len(gram.dest) == 4:
         total = length + header_bytes + 20
         if total <= min(mtu, _IP_MAX):
@@ -217,7 +220,8 @@ def check_size(sock: InetSocket, gram: Datagram, length: int, header_bytes: int)
             if (
                 total <= known and discover == IP_PMTUDISC_PROBE
             ):  # it fails on its way, which knows of IP's own limit
-                note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_ICMP, 3, 4, gram.dest, gram.dest_port, gram.data)
+                note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_ICMP, 3, 4, gram.dest, gram.dest_port, b"")
+                note.data = src.copy_from(_QUOTED - 20 - header_bytes)
                 known = min(mtu, _IP_MAX)
             else:
                 port = sock.rport if sock.is_active() else 0  # not that of the message

@@ -145,7 +145,7 @@ class RawSocket(DatagramSocket):
         sent_control(ctx, self, out, gram)
         has_header = self.family == AF_INET and self.ip.get(IP_HDRINCL, 0) != 0
         if length > ALWAYS_FITS and not has_header:
-            check_size(self, gram, length, 0)
+            check_size(self, gram, src, 0)
         data = src.copy_from(length) if length else b""
         if len(data) < length:
             raise LinuxError(EFAULT)

@@ -412,7 +412,7 @@ class UdpSocket(DatagramSocket):
         if length > 0xFFFF and len(end.addr) == 4:
             return -EMSGSIZE
         if length > ALWAYS_FITS and not segment:
-            check_size(self, gram, length, 8)
+            check_size(self, gram, src, 8)
         if self.error:
             return self.take_error()
         if self.shut & SEND_SHUTDOWN:
