@@ -924,6 +924,25 @@ FUNC(cpu_time_ns) /* (process) -> user and system time together */
     return PyLong_FromLongLong(t.tv_sec * 1000000000LL + t.tv_nsec);
 }
 
+/* The word's file must be one that nobody but the caller cuts off: beyond its end there is SIGBUS. */
+FUNC(swap_shared) /* (memfd, offset, old, new) -> the word found there, -1 if there is none; one atomic instruction */
+{
+    NEED(4);
+    int fd = INT(0);
+    uint64_t offset = U64(1);
+    uint32_t found = (uint32_t)U64(2), new = (uint32_t)U64(3);
+    struct stat st;
+    if (PyErr_Occurred() || offset & 3 || fstat(fd, &st) < 0 || st.st_size < 4 || offset > (uint64_t)st.st_size - 4)
+        return PyErr_Occurred() ? NULL : PyLong_FromLong(-1);
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(offset & ~4095ULL));
+    if (page == MAP_FAILED)
+        return PyLong_FromLong(-1);
+    __atomic_compare_exchange_n((uint32_t *)(page + (offset & 4095)), &found, new, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
+    munmap(page, 4096);
+    return PyLong_FromUnsignedLong(found);
+}
+
 FUNC(probe_memory) /* (process) -> 0, or why process_vm_readv does not work */
 {
     NEED(1);
@@ -1311,7 +1330,7 @@ static PyMethodDef methods[] = {
     ROW(get_regs), ROW(set_regs), ROW(get_fpstate), ROW(set_fpstate), ROW(resume), ROW(run_ops), ROW(ret), ROW(wait_long), ROW(park), ROW(unpark), ROW(renew), ROW(stop), ROW(retry_with_frame),
     ROW(swap), ROW(swapped), ROW(call_count),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
-    ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(cpu_time_ns),
+    ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(swap_shared), ROW(cpu_time_ns),
     ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(use_proc), ROW(counts), ROW(close_all),
     {NULL, NULL, 0, NULL}};

@@ -108,11 +108,22 @@ def mark_of(value: int) -> int:
     return (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED
 
 
+def _exchange(task: Task, addr: int, old: int, new: int) -> bool:
+    """Replace `old` by `new`; False if the word is different.  Raises LinuxError(EFAULT)."""
+    fd, offset = task.mm.shared_place(addr)
+    if fd >= 0:
+        found = task.kernel.platform.swap_shared(fd, offset, old, new)
+        if found >= 0:
+            return found == old
+    return compare_exchange(task, addr, old, new)
+
+
 def exit_robust_list(task: Task) -> None:
     """Walk the robust list of a task that was killed (kernel/futex/core.c).
 
-    Its thread cannot change the words any more (`robust_exit` is for those that can): a change that another process
-    makes to a shared word at the same moment may be lost.
+    Its thread cannot change the words any more (`robust_exit` is for those that can).  Where other processes can, in
+    shared memory, the kernel does it itself by one atomic instruction; but in files of the host, which others may cut
+    off meanwhile, a change that is made at the same moment may be lost.
     """
     words = RobustList(task)
     while True:
@@ -126,7 +137,7 @@ def exit_robust_list(task: Task) -> None:
                 value = read_word(task, addr)
                 if not words.is_mine(task, addr, value):
                     break
-                if compare_exchange(task, addr, value, mark_of(value)):
+                if _exchange(task, addr, value, mark_of(value)):
                     words.marked(task, addr, value)
                     break
         except LinuxError:

@@ -96,6 +96,10 @@ class Mappable:
         """An area is gone."""
         raise NotImplementedError
 
+    def map_memory(self) -> int:
+        """A host descriptor of memory that can be written and whose size is the sentry's alone; or -1."""
+        return -1
+
     def map_identity(self) -> tuple[int, int]:
         """(device, inode), for futex keys and /proc/PID/maps."""
         raise NotImplementedError
@@ -361,6 +365,13 @@ class AddressSpace:
         self.peak_total_bytes = peak
         self._drop(pieces)
         return stop
+
+    def shared_place(self, addr: int) -> tuple[int, int]:
+        """(descriptor, offset) of writable shared memory at `addr` that the sentry can map; (-1, 0) for other."""
+        area = self.find(addr)
+        if area is None or not area.is_shared() or area.backing is None or not area.prot & PROT_WRITE:
+            return -1, 0
+        return area.backing.map_memory(), area.offset + addr - area.start
 
     def _own(self) -> None:
         """Before the list or an area in it changes: have it to ourselves."""

@@ -437,6 +437,14 @@ class Platform:
     def set_patched_calls(self, numbers: list[int]) -> None:
         """Which calls may come without a signal frame, once per sandbox; none until then."""
 
+    def swap_shared(self, fd: int, offset: int, old: int, new: int) -> int:
+        """Replace the 32-bit word at `offset` of a memfd by `new` if it is `old`, by one atomic instruction towards
+        whoever maps it; the unsigned word found there, -1 if it cannot be had so.
+
+        Only of memory whose size nobody else changes.
+        """
+        return -1
+
     def barrier(self) -> bool:
         """Make every guest thread that runs execute a full memory barrier, now; False if the host cannot."""
         return False

@@ -523,6 +523,9 @@ class Systrap(Platform):
         except OSError:
             self._proc_fd = -1  # no vDSO for the guests, no resident sizes
 
+    def swap_shared(self, fd: int, offset: int, old: int, new: int) -> int:
+        return _native.swap_shared(fd, offset, old, new)
+
     def barrier(self) -> bool:
         return _native.barrier()
 

@@ -48,6 +48,10 @@ class FileMapping(Mappable):
         if self._refs == 0:
             self.file.put()
 
+    def map_memory(self) -> int:
+        # Files of the host may be cut off by others, at any moment.
+        return self.host_fd if self._may_write and self.file.inode.fs.kind == "tmpfs" else -1
+
     def map_identity(self) -> tuple[int, int]:
         return self.file.inode.dev(), self.file.inode.ino
 
@@ -116,6 +120,9 @@ class SharedAnonymous(Mappable):
         self._refs -= 1
         if self._refs == 0:
             self._close()
+
+    def map_memory(self) -> int:
+        return self._fd
 
     def map_identity(self) -> tuple[int, int]:
         return self._dev, self._ino
