@@ -200,6 +200,8 @@ class World:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(os.path.join(self.folder, "cert.pem"), os.path.join(self.folder, "key.pem"))
         context.set_alpn_protocols(["http/1.1"])
+        if sock.getsockname()[1] == 8443:
+            context.set_ecdh_curve("prime256v1")  # clients send a share of another group: HelloRetryRequest
 
         def on_name(_sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
             self.note(self.hellos, name or "")

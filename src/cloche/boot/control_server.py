@@ -78,6 +78,8 @@ class ControlServer:
         # A monitor with requests of its own (the OCI runtime's): whether it takes one, and who hears its answers.
         self.on_request: Callable[[Client, Message], bool] | None = None
         self.own: dict[int, Callable[[Message], None]] = {}  # by id at the sentry
+        self.net: Channel | None = None  # to egress, whose answers the sentry cannot give
+        self.at_egress: dict[int, Handed] = {}  # by id there
         sandbox.on_message = self.on_message
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -86,6 +88,9 @@ class ControlServer:
         found: list[tuple[int, int]] = []
         if len(self.clients) < MAX_CLIENTS:
             found.append((self.listener.fileno(), select.POLLIN))
+        if self.net is not None:
+            wants_write = self.net.wants_write()
+            found.append((self.net.fileno(), select.POLLIN | (select.POLLOUT if wants_write else 0)))
         for fd, client in self.clients.items():
             events = 0 if client.is_done else select.POLLIN
             found.append((fd, events | select.POLLOUT if client.channel.wants_write() else events))
@@ -95,6 +100,9 @@ class ControlServer:
         """One of `watched` is ready."""
         if fd == self.listener.fileno():
             self._accept()
+            return
+        if self.net is not None and fd == self.net.fileno():
+            self._read_net(self.net, events)
             return
         client = self.clients.get(fd)
         if client is None:
@@ -158,6 +166,8 @@ class ControlServer:
             self._stop(client, message)
         elif name == requests.TIME:
             self._time(client, message)
+        elif name == requests.NET:
+            self._ask_net(client, message)
         elif name == files.MOUNTS:
             self._send(client, protocol.reply(ident, {"mounts": self.places}))
         elif name in _HANDED_ON:
@@ -181,6 +191,39 @@ class ControlServer:
             self.deadline_s = now + limit_s if limit_s > 0 else -1.0
         left_ms = max(int((self.deadline_s - now) * 1000), 1) if self.deadline_s >= 0 else 0
         self._send(client, protocol.reply(message.ident, {"left_ms": left_ms}))
+
+    # -- egress ------------------------------------------------------------------------------------------
+    def _ask_net(self, client: Client, message: Message) -> None:
+        """Raises ProtocolError."""
+        if self.net is None:
+            raise ProtocolError("this sandbox has no way out; start it with --allow or --net")
+        if message.fds:
+            raise ProtocolError("descriptors that nobody asked for")
+        ident = self._new_ident()
+        self.net.send(protocol.request(ident, requests.NET, message.fields))
+        client.upstream[message.ident] = ident
+        self.at_egress[ident] = Handed(client, message.ident)
+
+    def _read_net(self, net: Channel, events: int) -> None:
+        """What egress has to say, or its end, with which everything ends."""
+        if events & select.POLLOUT:
+            net.flush()
+        if not events & ~select.POLLOUT:
+            return
+        try:
+            messages = net.receive()
+        except ProtocolError:
+            messages = None
+        if messages is None:
+            self.net = None
+            return
+        for message in messages:
+            message.close_fds()
+            handed = self.at_egress.get(message.ident)
+            if handed is not None:
+                if message.kind != protocol.EVENT:
+                    del self.at_egress[message.ident]
+                self._pass_on(handed, message)
 
     def _end_is_wanted(self) -> None:
         if self.on_end_wanted is not None:
@@ -234,7 +277,13 @@ class ControlServer:
         if ident in client.waiting:
             client.waiting.remove(ident)
         known = client.upstream.pop(ident, None)
-        if known is not None:
+        if known is not None and self.at_egress.pop(known, None) is not None:
+            try:
+                if self.net is not None:
+                    self.net.send(protocol.cancel(known))
+            except ProtocolError:
+                pass  # it takes nothing
+        elif known is not None:
             self.handed.pop(known, None)
             self.sandbox.cancel(known)
 
@@ -250,11 +299,16 @@ class ControlServer:
         handed = self.handed.get(message.ident)
         if handed is None:
             return
+        if message.kind != protocol.EVENT:
+            del self.handed[message.ident]
+        self._pass_on(handed, message)
+
+    def _pass_on(self, handed: Handed, message: Message) -> None:
+        """To the client that has asked."""
         client, ident = handed.client, handed.ident
         if message.kind == protocol.EVENT:
             self._send(client, protocol.event(ident, message.name, message.fields))
             return
-        del self.handed[message.ident]
         client.upstream.pop(ident, None)
         if message.kind == protocol.REPLY:
             self._send(client, protocol.reply(ident, message.fields))

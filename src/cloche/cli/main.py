@@ -23,6 +23,7 @@ _VERBS: Final = {
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",
     "list": "list the sandboxes that have a name",
+    "net": "show and change what a sandbox may connect to",
     "logs": "show what a detached sandbox has written",
     "wait": "wait for the end of a sandbox",
     "stop": "end sandboxes, politely at first",

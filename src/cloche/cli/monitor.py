@@ -82,6 +82,8 @@ class Monitor:
     ) -> Sandbox:
         """Launch the sandbox.  Raises LaunchError, OSError."""
         spec = self.spec
+        if spec.egress is not None and record is not None:
+            spec.egress.sandbox = record.state.name
         if os.geteuid() == 0 and (spec.memory_bytes > 0 or spec.cpus > 0 or spec.max_tasks < DEFAULT_TASKS):
             self._make_groups()
         try:
@@ -151,6 +153,7 @@ class Monitor:
 
         self.record = record
         self.server = ControlServer(listener, sandbox)
+        self.server.net = sandbox.net
         self.server.places = host_places(self.spec)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:

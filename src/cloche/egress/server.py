@@ -50,6 +50,7 @@ _DNS_IDLE_S: Final = 120.0
 _TRIED: Final = 4  # addresses of a name
 _GRACE_S: Final = 30.0  # for what a program has sent before it closed
 _DRAIN_S: Final = 2.0
+_CUT_S: Final = 1.0  # for the sentry to reset what is no longer allowed
 _PIECE: Final = 65536
 _MAX_READS: Final = 2048  # a ClientHello in more pieces than this is none
 _SYNTHETIC_TTL: Final = 60
@@ -81,6 +82,7 @@ class Flow:
         self.task: asyncio.Task[None] | None = None
         self.switched: asyncio.Event = asyncio.Event()
         self.is_logged: bool = False  # as open
+        self.is_cut: bool = False  # its rule is gone
         self.is_abandoned: bool = False  # the program has closed it
         self.is_given: bool = False  # the sentry moves the data, and counts it
         self.began: float = time.monotonic()
@@ -194,6 +196,9 @@ class Server:
         """The program has closed it: what it sent before still goes to upstream."""
         flow.is_abandoned = True
         flow.switched.set()
+        if flow.is_cut:
+            self._end(flow)
+            return
         if flow.task is None or flow.task.done() or flow.inside is None:
             self._end(flow)
         else:
@@ -578,7 +583,7 @@ class Server:
         )
         self._tell_followers()
 
-    def _end(self, flow: Flow, activity: str = "close", message: str = "") -> None:
+    def _end(self, flow: Flow) -> None:
         """Give it back, and write down that it was."""
         if self.flows.pop(flow.ident, None) is None:
             return
@@ -587,7 +592,10 @@ class Server:
             task.cancel()
         flow.close()
         if flow.is_logged:
-            self._log(flow, activity, BLOCKED if activity == "cut" else ALLOWED, message)
+            if flow.is_cut:
+                self._log(flow, "cut", BLOCKED, "its rule was taken away")
+            else:
+                self._log(flow, "close", ALLOWED)
 
     # -- the monitor -----------------------------------------------------------------------------------------
     def change(self, policy: Policy) -> int:
@@ -602,19 +610,35 @@ class Server:
         self.resolver.cache.clear()
         cut = 0
         for flow in list(self.flows.values()):
-            if flow.rule is not None and not self._is_still_allowed(flow):
+            if flow.rule is not None and not flow.is_cut and not self._is_still_allowed(flow):
                 cut += 1
-                if flow.upstream is not None:
-                    try:
-                        flow.upstream.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass
-                self._send(wire.message(wire.CUT, flow.ident))
-                self._end(flow, "cut", "its rule was taken away")
+                self._cut(flow)
         self._send(wire.message(wire.CHANGED, 0))
         self.audit.record("policy", ALLOWED, message=f"{len(policy.rules)} rules, {cut} connections cut")
         self._tell_followers()
         return cut
+
+    def _cut(self, flow: Flow) -> None:
+        """Nothing passes any more: what we move ourselves at once, what the sentry moves when it has been told.
+
+        It resets the program's end; if it takes no notice, the connection ends under it.
+        """
+        flow.is_cut = True
+        if flow.task is not None:
+            flow.task.cancel()
+        self._send(wire.message(wire.CUT, flow.ident))
+        if not flow.is_given and flow.upstream is not None:
+            flow.upstream.close()
+            flow.upstream = None
+        asyncio.get_running_loop().call_later(_CUT_S, self._force_end, flow)
+
+    def _force_end(self, flow: Flow) -> None:
+        if flow.upstream is not None:
+            try:
+                flow.upstream.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self._end(flow)
 
     def _is_still_allowed(self, flow: Flow) -> bool:
         target = flow.target

@@ -21,6 +21,8 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     shutdown                                                 -> {}, and the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
     time     limit_ms (monitors only; from now on, 0: none, without it: only asked)   -> left_ms (0: no limit)
+    net      operation (show, set, add, remove, log), policy, rules, follow (monitors only: egress answers)
+             -> policy; cut, rules; events "line" (text)
 
 Fields are checked here, whatever side reads them; each function raises ProtocolError.
 """
@@ -60,6 +62,7 @@ PING: Final = "ping"
 SHUTDOWN: Final = "shutdown"
 STOP: Final = "stop"
 TIME: Final = "time"
+NET: Final = "net"
 UPDATE: Final = "update"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.

@@ -1,0 +1,97 @@
+"""`cloche net`: what a sandbox with a name may connect to, while it runs, and what it has connected to."""
+
+import argparse
+import sys
+
+from cloche.cli.client import connect, printable, report_errors
+from cloche.cli.network import policy_of
+from cloche.cli.options import UsageError
+from cloche.egress.policy import Policy, PolicyError
+from cloche.wire import protocol
+from cloche.wire.control_client import ControlClient, ControlError, Ended
+from cloche.wire.requests import NET, STATUS_ENDED
+
+OPERATIONS = ("show", "set", "add", "remove", "log")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche net`."""
+    parser.add_argument("name", metavar="NAME", help="the sandbox")
+    parser.add_argument(
+        "operation",
+        choices=OPERATIONS,
+        help="show the rules; set them anew, add or remove some (what is no longer allowed is cut); show the log",
+    )
+    for option, metavar, text in (
+        ("--allow", "RULE", "HOST[:PORTS][/PROTOCOL] or CIDR:PORTS[/udp], as for cloche run"),
+        ("--deny", "RULE", "the same, counts before every --allow"),
+        ("--net", "FILE", "rules of a file or a preset"),
+    ):
+        parser.add_argument(option, action="append", default=[], metavar=metavar, help=text)
+    parser.add_argument("-f", "--follow", action="store_true", help="with log: go on until the sandbox ends")
+
+
+def _run(options: argparse.Namespace) -> int:
+    has_rules = bool(options.allow or options.deny or options.net)
+    if options.operation in ("add", "remove") and not has_rules:
+        raise UsageError(f"{options.operation} what? Write --allow, --deny or --net")
+    if options.operation in ("show", "log") and has_rules:
+        raise UsageError(f"{options.operation} takes no rules")
+    if options.follow and options.operation != "log":
+        raise UsageError("-f goes with log")
+    policy = policy_of(options)
+    client = connect(options, options.name)
+    if options.operation == "log":
+        return _log(client, follow=options.follow)
+    if options.operation == "show":
+        _show(_shown(client))
+        return 0
+    fields: protocol.Fields = {"operation": options.operation}
+    if options.operation == "set":
+        present = _shown(client)
+        policy.synthetic = present.synthetic
+        policy.resolvers = policy.resolvers or present.resolvers
+        fields["policy"] = policy.to_fields()
+    else:
+        fields["rules"] = [rule.to_fields() for rule in policy.rules]
+    answer = client.call(NET, fields)
+    cut = answer.get("cut")
+    print(f"{answer.get('rules')} rules" + (f"; {cut} connections were cut" if cut else ""))
+    return 0
+
+
+def _shown(client: ControlClient) -> Policy:
+    """The rules of now.  Raises ControlError."""
+    try:
+        return Policy.from_fields(client.call(NET, {"operation": "show"}).get("policy"))
+    except PolicyError as error:
+        raise ControlError(str(error)) from None
+
+
+def _show(policy: Policy) -> None:
+    for rule in sorted(policy.rules, key=lambda rule: not rule.is_deny):
+        print(f"{'deny' if rule.is_deny else 'allow'} {rule.text()}")
+
+
+def _log(client: ControlClient, *, follow: bool) -> int:
+    ident = client.ask(NET, {"operation": "log", "follow": follow})
+    while True:
+        try:
+            message = client.receive()
+        except Ended:
+            return 0
+        except ControlError as error:
+            if follow and error.status == STATUS_ENDED:
+                return 0
+            raise
+        if message.ident != ident:
+            continue
+        if message.kind == protocol.REPLY:
+            return 0
+        print(printable(str(message.fields.get("text", "")).encode()))
+        sys.stdout.flush()
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb.  The exit status."""
+    return report_errors("net", _run, options)
