@@ -101,9 +101,7 @@ class Audit:
             key = (where, message)
             if key in self.refused or len(self.refused) < _REPORTED:
                 self.refused[key] = self.refused.get(key, 0) + 1
-        elif activity in ("open", "close", "cut") and (
-            where in self.allowed or len(self.allowed) < _REPORTED
-        ):
+        if activity in ("open", "close", "cut") and (where in self.allowed or len(self.allowed) < _REPORTED):
             tally = self.allowed.setdefault(where, _Tally())
             tally.count += activity == "open"
             if traffic is not None:
