@@ -33,12 +33,16 @@ def main() -> int:
     if sys.argv[1:]:
         return run_tests(python, name, sys.argv[1:])
     # The platform's tests want a process without other threads: no workers.  The others only start processes.
-    alone = run_twice(python, f"{name}-alone", ["tests/unit", "tests/security", "tests/style", "tests/leak"])
-    side_by_side = run_twice(
-        python, f"{name}-parallel", ["-n", "auto", "tests/guest", "tests/cli", "tests/sdk"]
-    )
-    applications = run_twice(python, f"{name}-apps", ["-n", "2", "tests/apps"])
-    return alone or side_by_side or applications
+    groups = {
+        "alone": ["tests/unit", "tests/security", "tests/style", "tests/leak"],
+        "parallel": ["-n", "auto", "tests/guest", "tests/cli", "tests/sdk"],
+        "apps": ["-n", "2", "tests/apps"],
+        "engines": [folder for folder in ("tests/egress", "tests/engines") if (ROOT / folder).is_dir()],
+    }
+    status = 0
+    for group, arguments in groups.items():
+        status = run_twice(python, f"{name}-{group}", arguments) or status
+    return status
 
 
 def run_twice(python: Path, report: str, arguments: list[str]) -> int:
