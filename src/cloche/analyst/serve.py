@@ -147,6 +147,7 @@ def _run(
     server = Server(socks, cache_fd, proc_fd, is_confined=is_confined)
     gc.collect()
     gc.freeze()
+    gc.enable()  # the keeper, from which this was forked, has it off
     if is_confined:
         _confine(report, cache_fd)
     if not confine.die_with(parent):

@@ -175,6 +175,7 @@ class Keeper:
 
     def _start_egress(self) -> None:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
+        _leave_light_modules()  # asyncio and the decoder of names are others' code
         from cloche.egress.launch import Wanted, start_egress
 
         memory = self.fds.pop("egress")
@@ -311,9 +312,7 @@ class Keeper:
 
     def _start_analyst(self) -> None:
         """The gofer has asked for the first time."""
-        light = sys.modules.get("cloche.light.standard")
-        if light is not None:
-            light.leave()  # the decoder of instructions is others' code
+        _leave_light_modules()  # the decoder of instructions is others' code
         from cloche.analyst.serve import start_analyst
 
         self.parts[start_analyst(self.asking)] = _ANALYST
@@ -411,6 +410,13 @@ class Keeper:
 
             root, name, is_temporary = self.request["record"]
             Store(root).clean(RecordPlace(self.fds["record"], root, name, is_temporary=is_temporary))
+
+
+def _leave_light_modules() -> None:
+    """What this process and its forks import from now on finds the standard library."""
+    light = sys.modules.get("cloche.light.standard")
+    if light is not None:
+        light.leave()
 
 
 def has_data(sock: socket.socket) -> bool:

@@ -123,6 +123,7 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
     if wanted.is_confined:
         seccomp.install(egress_policy())
     gc.freeze()
+    gc.enable()  # the keeper, from which this was forked, has it off
     _say(say, HELLO)
     say.close()
     server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit)
