@@ -173,7 +173,7 @@ def _serve(
         install_strace(kernel, spec.strace_fd)
     channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, bound_processors)
     if kernel.is_strict:
-        platform.set_meter(LIMIT_NS, strict_limit_ns())
+        platform.set_meter(LIMIT_NS, strict_limit_ns(os.environ.get("CLOCHE_STRICT", "")))
     else:
         platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
     timing.mark("sentry: kernel is assembled")

@@ -108,7 +108,7 @@ class Server:
         self._reader: Helper = Helper(self._channel)
         can_write = any(point.is_writable and point.fd >= 0 for point in attach_points)
         self._syncer: Helper = Helper(self._channel) if can_write else self._reader
-        self._is_strict: bool = os.environ.get("CLOCHE_STRICT") == "1"
+        self._is_strict: bool = bool(os.environ.get("CLOCHE_STRICT"))
 
     def serve(self) -> int:
         """Answer until the sentry goes; the exit status."""

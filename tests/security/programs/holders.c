@@ -1,10 +1,15 @@
 /* Each kind tries to keep the sentry busy with one call, as long as the default limits allow; meanwhile another process
  * makes short calls.  The sentry's own meter judges (CLOCHE_STRICT): a handler that held the loop too long ends all. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +94,7 @@ static long attack(const char *kind)
             result += fcntl(fd, F_SETLK, &l) == 0;
         }
     } else if (!strcmp(kind, "areas")) {
-        int n = 12000;
+        int n = 50000;
         char *m = mmap(0, n * 4096L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         for (int i = 0; i < n; i += 2)
             mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
@@ -101,7 +106,16 @@ static long attack(const char *kind)
         for (int i = 0; i < n; i += 2)
             mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
         result += madvise(m, n * 4096L, MADV_DONTNEED) == 0;
+        result += madvise(m, n * 4096L, MADV_DONTFORK) == 0;
+        child = fork();
+        if (!child)
+            _exit(0);
+        waitpid(child, NULL, 0);
         result += munmap(m, n * 4096L) == 0;
+        m = mmap(0, n * 4096L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < n; i += 2)
+            mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
+        result += mmap(m, n * 4096L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == m;
     } else if (!strcmp(kind, "poll")) {
         setrlimit(RLIMIT_NOFILE, &many);
         getrlimit(RLIMIT_NOFILE, &many);
@@ -138,6 +152,57 @@ static long attack(const char *kind)
         while (pipe(pair) == 0 && pair[1] < 40000)
             ;
         result = syscall(SYS_close_range, 3, ~0U, 0);
+    } else if (!strcmp(kind, "listing")) {
+        setrlimit(RLIMIT_NOFILE, &many);
+        while (dup(0) >= 0 && result < 60000)
+            result++;
+        DIR *d = opendir("/proc/self/fd");
+        for (result = 0; readdir(d);)
+            result++;
+    } else if (!strcmp(kind, "sockets")) {
+        setrlimit(RLIMIT_NOFILE, &many);
+        while (result < 30000 && socket(AF_UNIX, SOCK_DGRAM, 0) >= 0)
+            result++;
+        int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG), size;
+        struct {
+            struct nlmsghdr head;
+            struct unix_diag_req request;
+        } ask = {{sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP}, {AF_UNIX, 0, 0, ~0U}};
+        send(fd, &ask, sizeof ask, 0);
+        static char answer[1 << 16];
+        do
+            size = recv(fd, answer, sizeof answer, 0);
+        while (size > 0 && ((struct nlmsghdr *)answer)->nlmsg_type != NLMSG_DONE);
+    } else if (!strcmp(kind, "children")) { /* orphans, and the end of a namespace */
+        int all[2];
+        char c;
+        pipe(all);
+        if (fork() == 0) {
+            if (unshare(CLONE_NEWUSER | CLONE_NEWPID) == 0 && fork() == 0) {
+                for (int i = 0; i < 500; i++)
+                    if (fork() == 0)
+                        for (;;)
+                            pause();
+                write(all[1], "x", 1);
+                pause();
+            }
+            close(all[1]);
+            read(all[0], &c, 1);
+            kill(0, 0);
+            _exit(0);
+        }
+        close(all[1]);
+        wait(NULL);
+        if (fork() == 0) {
+            for (int i = 0; i < 500; i++)
+                if (fork() == 0) {
+                    pause();
+                    _exit(0);
+                }
+            _exit(0);
+        }
+        wait(NULL);
+        result = 1;
     } else if (!strcmp(kind, "killing")) {
         setpgid(0, 0);
         signal(SIGTERM, SIG_IGN);
