@@ -42,8 +42,10 @@ def test_check(shared: Sandbox) -> None:
 def test_circumstances(shared: Sandbox) -> None:
     result = shared.commands.run('echo "$A"; pwd; id -u; id -g', env={"A": "é"}, cwd="/usr", user="12:34")
     assert result.stdout == "é\n/usr\n12\n34\n"
-    with pytest.raises(InvalidArgument, match="cwd"):
-        shared.commands.run("true", cwd="usr")
+    assert shared.commands.run("echo $HOME; id -un", user="nobody").stdout == "/nonexistent\nnobody\n"
+    assert shared.commands.run("pwd", cwd="../usr").stdout == "/usr\n"
+    with pytest.raises(InvalidArgument, match="user"):
+        shared.commands.run("true", user="who?")
     with pytest.raises(InvalidArgument, match="command"):
         shared.commands.run([])
     with pytest.raises(InvalidArgument, match="NUL"):

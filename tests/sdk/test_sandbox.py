@@ -252,9 +252,14 @@ def test_both_fronts_are_alike() -> None:
         for method, function in vars(one).items():
             if method.startswith("_") or isinstance(function, property):
                 continue
-            mine = inspect.signature(getattr(one, method))
-            theirs = inspect.signature(getattr(other, method))
-            assert [*mine.parameters.values()] == [*theirs.parameters.values()], (name, method)
+            mine, theirs = [
+                [
+                    (each.name, each.kind, each.default)
+                    for each in inspect.signature(owner).parameters.values()
+                ]
+                for owner in (getattr(one, method), getattr(other, method))
+            ]
+            assert mine == theirs, (name, method)
 
 
 def test_there_is_nothing_else() -> None:

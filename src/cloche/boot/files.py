@@ -41,6 +41,7 @@ from cloche.kernel.chores import Chore
 from cloche.kernel.task import Container, FdWatcher, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter
+from cloche.vfs.attr import require_permission
 from cloche.vfs.dcache import lookup_child
 from cloche.vfs.layers import Layer
 from cloche.vfs.listing import Names
@@ -64,7 +65,16 @@ from cloche.vfs.namei import (
     vfs_unlink,
     vfs_utimens,
 )
-from cloche.vfs.objects import SEEK_DATA, Context, FileDescription, FileSystem, FsContext, Inode, Path
+from cloche.vfs.objects import (
+    MAY_WRITE,
+    SEEK_DATA,
+    Context,
+    FileDescription,
+    FileSystem,
+    FsContext,
+    Inode,
+    Path,
+)
 from cloche.wire import files as wire
 from cloche.wire.files import Base, FileEntry, Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
@@ -591,6 +601,7 @@ class TreeBuilder:
             if place.dentry is place.mount.root or above is None:
                 is_in_place = True  # something is mounted there
             elif old.is_regular():
+                require_permission(ctx, old, MAY_WRITE)  # it is replaced, but only by who might write to it
                 self.parent, self.name = Path(place.mount, above), place.dentry.name
         except LinuxError as error:
             if error.errno != ENOENT:

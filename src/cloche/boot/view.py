@@ -16,6 +16,7 @@ SYSTEM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "lib
 # Configuration that programs need to run.  No keys, no password hashes, no names of the host or its networks; of these,
 # too, only what every user of the host may read.  Package managers' settings (npmrc, pip.conf) may hold tokens.
 ETC_NAMES: Final = (
+    "adduser.conf deluser.conf "
     "alternatives bash.bashrc bash_completion.d bindresvport.blacklist ca-certificates ca-certificates.conf "
     "chromium chromium.d crypto-policies debconf.conf debian_version default dpkg emacs environment ethertypes "
     "fonts gai.conf groff gtk-2.0 gtk-3.0 host.conf ImageMagick-6 ImageMagick-7 inputrc issue issue.net java "

@@ -148,12 +148,14 @@ class AsyncCommands:
         unless `check` is true.  `max_output` bytes of each stream are kept, the rest is thrown away.  With
         `background` a handle is given at once.
         """
-        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs)
         if background:
             limit = None if timeout == TIMEOUT_S else timeout
             return AsyncCommandHandle(
                 await drive_async(
-                    commands.start(self._core, request, stdin=stdin, timeout=limit, max_output=max_output)
+                    commands.start(
+                        self._core, request, user=user, stdin=stdin, timeout=limit, max_output=max_output
+                    )
                 )
             )
         return await drive_async(
@@ -161,6 +163,7 @@ class AsyncCommands:
                 self._core,
                 command,
                 request,
+                user=user,
                 stdin=None if isinstance(stdin, bool) else stdin,
                 timeout=timeout,
                 max_output=max_output,
@@ -211,11 +214,13 @@ class AsyncPty:
         max_output: int = MAX_OUTPUT,
     ) -> AsyncPtyHandle:
         """Start a command on a new terminal."""
-        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs)
         commands.give_terminal(request, rows, columns)
         return AsyncPtyHandle(
             await drive_async(
-                commands.start(self._core, request, stdin=True, timeout=timeout, max_output=max_output)
+                commands.start(
+                    self._core, request, user=user, stdin=True, timeout=timeout, max_output=max_output
+                )
             )
         )
 

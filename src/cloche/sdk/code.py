@@ -379,8 +379,8 @@ def start(
     text = resources.files("cloche.sdk").joinpath("drivers", driver).read_text(encoding="utf-8")
     token = uuid4().hex
     extra = ["cloche", token] if name == "bash" else [token]
-    request = commands.make_request([*words, text, *extra], cwd=cwd, env=env, envs=None, user=user)
-    command = yield from commands.start(core, request, stdin=True)
+    request = commands.make_request([*words, text, *extra], cwd=cwd, env=env, envs=None)
+    command = yield from commands.start(core, request, user=user, stdin=True)
     context = Context(core, name, command, token)
     try:
         yield from context.await_ready()

@@ -16,8 +16,9 @@ from typing import Any, Final
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of, wait
 from cloche.sdk.errors import CommandError, InvalidArgument, SandboxEnded, SandboxError, SandboxTimeout
+from cloche.sdk.files import inside, resolve_user
 from cloche.sdk.link import ENDED_TEXT, EXIT_INTERNAL, PATIENCE_S, Link, Refused, refusal
-from cloche.sdk.options import env_items, user_ids
+from cloche.sdk.options import env_items
 from cloche.sdk.results import CommandResult, Output
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import take_int
@@ -430,15 +431,11 @@ def make_request(
     cwd: str | None,
     env: Mapping[str, str] | None,
     envs: Mapping[str, str] | None,
-    user: int | str | None,
 ) -> ExecRequest:
     """Without descriptors.  Raises InvalidArgument."""
     request = ExecRequest(argv_of(command))
     request.env = env_items(env, envs)
-    request.uid, request.gid = user_ids(user)
     if cwd is not None:
-        if not cwd.startswith("/"):
-            raise InvalidArgument(f"cwd: {cwd!r}: write an absolute path")
         request.cwd = os.fsencode(cwd)
     return request
 
@@ -447,6 +444,7 @@ def start(
     core: SandboxCore,
     request: ExecRequest,
     *,
+    user: int | str | None = None,
     stdin: str | bytes | bool | None = None,
     timeout: float | None = None,
     max_output: int = MAX_OUTPUT,
@@ -458,6 +456,11 @@ def start(
     if size > requests.MAX_BODY_BYTES:
         limit = requests.MAX_BODY_BYTES >> 20
         raise InvalidArgument(f"command and env are longer than {limit} MiB; write a file, or pass stdin")
+    if request.cwd:
+        request.cwd = os.fsencode(inside(core, request.cwd, "cwd"))
+    request.uid, request.gid, home = yield from resolve_user(core, user)
+    if home and not any(item.startswith(b"HOME=") for item in request.env):
+        request.env.append(b"HOME=" + os.fsencode(home))
     command = Command(core, core.connect(), max_output)
     try:
         given = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
@@ -476,6 +479,7 @@ def run(
     words: str | Sequence[str],
     request: ExecRequest,
     *,
+    user: int | str | None,
     stdin: str | bytes | None,
     timeout: float | None,
     max_output: int,
@@ -485,7 +489,7 @@ def run(
     is_text: bool = True,
 ) -> Steps[CommandResult]:
     """Start a command and wait for its end.  Raises SandboxError, CommandError."""
-    command = yield from start(core, request, stdin=stdin, timeout=timeout, max_output=max_output)
+    command = yield from start(core, request, user=user, stdin=stdin, timeout=timeout, max_output=max_output)
     result = yield from command.follow(on_stdout, on_stderr, is_text=is_text)
     if check and not result.ok:
         raise CommandError(result, shown(words))

@@ -8,6 +8,7 @@ read whole have limits, and what is copied to the host is written below one dire
 import errno
 import os
 import posixpath
+import re
 import socket
 import stat
 import time
@@ -29,7 +30,7 @@ from cloche.sdk.errors import (
     file_error,
 )
 from cloche.sdk.link import PATIENCE_S, Link
-from cloche.sdk.options import PathLike, user_ids
+from cloche.sdk.options import PathLike
 from cloche.sdk.results import FileInfo
 from cloche.wire import files as wire
 from cloche.wire.files import FileEntry, Record, RecordDecoder, entry_from
@@ -38,6 +39,7 @@ from cloche.wire.protocol import Fields, ProtocolError
 MAX_READ: Final = 256 << 20  # bytes of a file that is read whole, unless more are allowed
 MAX_ENTRIES: Final = 100_000  # of a listing
 _READ_BYTES: Final = 1 << 18
+_MAX_PASSWD: Final = 4 << 20
 _OUT_BYTES: Final = 1 << 18
 _KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 _NONSENSE: Final = "the sandbox sends what it should not; kill() it"
@@ -45,20 +47,46 @@ _NONSENSE: Final = "the sandbox sends what it should not; kill() it"
 Data = str | bytes | bytearray | memoryview | BinaryIO
 
 
-def rights(user: int | str | None) -> Fields:
-    """Who acts inside."""
-    uid, gid = user_ids(user)
+def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, int, str]]:
+    """Numbers and home directory of a user: a number, "UID:GID", or a name of the sandbox's own /etc/passwd.
+
+    -1 stands for the sandbox's user.  Raises InvalidArgument if there is no such user, SandboxError.
+    """
+    if user is None:
+        return -1, -1, ""
+    text = str(user)
+    if re.fullmatch(r"\d{1,10}(:\d{1,10})?", text, re.ASCII):
+        uid, colon, gid = text.partition(":")
+        return int(uid), int(gid if colon else uid), ""
+    try:
+        data = yield from read(core, "/etc/passwd", None, _MAX_PASSWD)
+    except FileError:
+        data = b""
+    for line in data.decode(errors="replace").splitlines():
+        parts = line.split(":")
+        if len(parts) >= 6 and parts[0] == text and parts[2].isdigit() and parts[3].isdigit():
+            return int(parts[2]), int(parts[3]), parts[5]
+    if text == "root":
+        return 0, 0, ""
+    raise InvalidArgument(
+        f"user: there is no {text!r} in the sandbox's /etc/passwd; use a number, or 'UID:GID'"
+    )
+
+
+def rights(core: SandboxCore, user: int | str | None) -> Steps[Fields]:
+    """Who acts inside.  Raises InvalidArgument, SandboxError."""
+    uid, gid, _home = yield from resolve_user(core, user)
     return {"uid": uid, "gid": gid}
 
 
-def inside(core: SandboxCore, path: PathLike) -> str:
+def inside(core: SandboxCore, path: PathLike, what: str = "path") -> str:
     """An absolute path inside.  Raises InvalidArgument."""
     text = os.fsdecode(path)
     if not text or "\0" in text:
-        raise InvalidArgument(f"path: {text!r}: a path is not empty and has no NUL")
+        raise InvalidArgument(f"{what}: {text!r}: a path is not empty and has no NUL")
     if not text.startswith("/"):
         if not core.cwd:
-            raise InvalidArgument(f"path: {text!r}: write an absolute path")
+            raise InvalidArgument(f"{what}: {text!r}: write an absolute path")
         text = core.cwd.rstrip("/") + "/" + text
     return text
 
@@ -97,7 +125,8 @@ def call(
     core: SandboxCore, method: str, path: str, operation: str, fields: Fields, user: int | str | None
 ) -> Steps[Fields]:
     """One request.  Raises FileError, SandboxError."""
-    answer = yield from core.call(method, {**fields, **rights(user)})
+    who = yield from rights(core, user)
+    answer = yield from core.call(method, {**fields, **who})
     return _checked(answer, path, operation)
 
 
@@ -111,7 +140,7 @@ class Stream:
         path: str,
         operation: str,
         fields: Fields,
-        user: int | str | None,
+        who: Fields,
     ) -> None:
         """Raises SandboxError."""
         self.path: str = path
@@ -120,7 +149,7 @@ class Stream:
         self.sock, theirs = socket.socketpair()
         try:
             self.sock.setblocking(False)
-            self.ident: int = self.link.ask(method, {**fields, **rights(user)}, [theirs.fileno()])
+            self.ident: int = self.link.ask(method, {**fields, **who}, [theirs.fileno()])
         except BaseException:
             self.close()
             raise
@@ -209,16 +238,23 @@ class Contents:
     """The contents of one file inside, as they come."""
 
     def __init__(self, core: SandboxCore, path: PathLike, user: int | str | None) -> None:
-        """Raises SandboxError."""
+        """Raises InvalidArgument."""
         self.path: str = inside(core, path)
         fields: Fields = {"paths": [os.fsencode(self.path)], "depth": 0, "data": True, "follow": True}
-        self.stream: Stream = Stream(core, wire.GET, self.path, "read", fields, user)
+        self.core: SandboxCore = core
+        self.user: int | str | None = user
+        self.fields: Fields = fields
+        self.stream: Stream | None = None  # not opened yet
         self.at: int = 0
         self.hole: int = 0  # zeros to give before `kept`
         self.kept: bytes = b""
 
     def next_piece(self) -> Steps[bytes]:
         """Empty at the end.  Raises FileError, SandboxError."""
+        stream = self.stream
+        if stream is None:
+            who = yield from rights(self.core, self.user)
+            self.stream = stream = Stream(self.core, wire.GET, self.path, "read", self.fields, who)
         while True:
             if self.hole:
                 count = min(self.hole, _READ_BYTES)
@@ -227,7 +263,7 @@ class Contents:
             if self.kept:
                 data, self.kept = self.kept, b""
                 return data
-            record = yield from self.stream.next_record()
+            record = yield from stream.next_record()
             if record is None:
                 return b""
             if record.kind == wire.ERROR:
@@ -247,7 +283,8 @@ class Contents:
 
     def close(self) -> None:
         """No more of it."""
-        self.stream.close()
+        if self.stream is not None:
+            self.stream.close()
 
 
 def read(core: SandboxCore, path: PathLike, user: int | str | None, max_bytes: int) -> Steps[bytes]:
@@ -320,7 +357,7 @@ def put(
     Raises FileError, SandboxError, and what `records` raises.
     """
     fields: Fields = {"path": base, "parents": True, "follow": True}
-    stream = Stream(core, wire.PUT, path, "write", fields, user)
+    stream = Stream(core, wire.PUT, path, "write", fields, (yield from rights(core, user)))
     try:
         return (yield from stream.send(records))
     finally:
@@ -393,7 +430,7 @@ def listing(
         raise InvalidArgument(f"depth: {depth}: from 1, the directory's own entries, to {wire.MAX_DEPTH}")
     top = inside(core, path)
     fields: Fields = {"paths": [os.fsencode(top)], "depth": depth, "data": False, "follow": True}
-    stream = Stream(core, wire.GET, top, "list", fields, user)
+    stream = Stream(core, wire.GET, top, "list", fields, (yield from rights(core, user)))
     found: list[FileInfo] = []
     try:
         while True:
@@ -497,7 +534,7 @@ def download(
     tree = HostTree(base)
     try:
         writer = HostWriter(tree, name, Policy(), complain)
-        stream = Stream(core, wire.GET, where, "download", fields, user)
+        stream = Stream(core, wire.GET, where, "download", fields, (yield from rights(core, user)))
         try:
             while True:
                 record = yield from stream.next_record()

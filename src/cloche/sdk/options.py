@@ -60,14 +60,6 @@ def user_word(user: int | str) -> str:
     return text
 
 
-def user_ids(user: int | str | None) -> tuple[int, int]:
-    """Numbers for a request; -1: the sandbox's own user."""
-    if user is None:
-        return -1, -1
-    uid, colon, gid = user_word(user).partition(":")
-    return int(uid), int(gid if colon else uid)
-
-
 def merged_env(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> dict[str, str]:
     """`env`, and its other name `envs`, as E2B calls it."""
     merged: dict[str, str] = {**(envs or {}), **(env or {})}

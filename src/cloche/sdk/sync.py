@@ -146,17 +146,22 @@ class Commands:
         unless `check` is true.  `max_output` bytes of each stream are kept, the rest is thrown away.  With
         `background` a handle is given at once.
         """
-        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs)
         if background:
             limit = None if timeout == TIMEOUT_S else timeout
             return CommandHandle(
-                drive(commands.start(self._core, request, stdin=stdin, timeout=limit, max_output=max_output))
+                drive(
+                    commands.start(
+                        self._core, request, user=user, stdin=stdin, timeout=limit, max_output=max_output
+                    )
+                )
             )
         return drive(
             commands.run(
                 self._core,
                 command,
                 request,
+                user=user,
                 stdin=None if isinstance(stdin, bool) else stdin,
                 timeout=timeout,
                 max_output=max_output,
@@ -207,10 +212,14 @@ class Pty:
         max_output: int = MAX_OUTPUT,
     ) -> PtyHandle:
         """Start a command on a new terminal."""
-        request = commands.make_request(command, cwd=cwd, env=env, envs=envs, user=user)
+        request = commands.make_request(command, cwd=cwd, env=env, envs=envs)
         commands.give_terminal(request, rows, columns)
         return PtyHandle(
-            drive(commands.start(self._core, request, stdin=True, timeout=timeout, max_output=max_output))
+            drive(
+                commands.start(
+                    self._core, request, user=user, stdin=True, timeout=timeout, max_output=max_output
+                )
+            )
         )
 
 

@@ -1,0 +1,102 @@
+"""The plugs for pytest, deepagents and smolagents, each with the real package if it is installed."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from cloche import Sandbox
+from tests.cli.harness import environment
+
+needs_deepagents = pytest.mark.skipif(
+    find_spec("deepagents") is None, reason="the package deepagents is not installed"
+)
+needs_smolagents = pytest.mark.skipif(
+    find_spec("smolagents") is None, reason="the package smolagents is not installed"
+)
+
+
+def test_pytest(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "names = []\n"
+        "@pytest.mark.sandbox(env={'A': 'b'}, cwd='/tmp')\n"
+        "def test_marked(sandbox):\n"
+        "    names.append(sandbox.name)\n"
+        "    assert sandbox.commands.run('echo $A; pwd').stdout == 'b\\n/tmp\\n'\n"
+        "def test_factory(sandbox_factory):\n"
+        "    one, other = sandbox_factory(), sandbox_factory()\n"
+        "    names.extend([one.name, other.name])\n"
+        "    assert one.name != other.name\n"
+        "def test_nothing_is_left():\n"
+        "    from cloche import Sandbox\n"
+        "    assert len(names) == 3 and not {info.name for info in Sandbox.list()} & set(names)\n"
+    )
+    words = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    if "cloche" not in [
+        point.name for point in __import__("importlib.metadata").metadata.entry_points(group="pytest11")
+    ]:
+        words += ["-p", "cloche.integrations.pytest"]
+    done = subprocess.run(
+        [*words, str(tmp_path)],
+        cwd=tmp_path,
+        env=environment(),
+        timeout=100,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+@needs_deepagents
+def test_deepagents(shared: Sandbox) -> None:
+    from cloche.integrations.deepagents import ClocheSandbox
+
+    with ClocheSandbox(shared, timeout=60) as backend:
+        assert backend.id == "shared"
+        done = backend.execute("echo out; echo err >&2; exit 3")
+        assert (done.output, done.exit_code, done.truncated) == ("out\nerr\n", 3, False)
+        late = backend.execute("sleep 1000", timeout=1)
+        assert late.exit_code == 124 and "longer than 1 s" in late.output
+        sent = backend.upload_files([("/tmp/d/a", b"\0a"), ("/proc/x", b"")])
+        assert sent[0].error is None and sent[1].error is not None
+        got = backend.download_files(["/tmp/d/a", "/tmp/d/none", "/tmp/d"])
+        assert [(each.content, each.error) for each in got] == [
+            (b"\0a", None), (None, "file_not_found"), (None, "is_directory"),
+        ]  # fmt: skip
+        # What the base class makes of these: it runs python3 inside.
+        assert backend.write("/tmp/d/text", "one\ntwo\n").error is None
+        edited = backend.edit("/tmp/d/text", "two", "three")
+        assert edited.error is None
+        assert "three" in str(backend.read("/tmp/d/text"))
+        assert any("text" in entry["path"] for entry in backend.ls("/tmp/d").entries or [])
+        assert backend.grep("three", "/tmp/d").matches
+    assert shared.is_running()  # it was given
+    shared.files.remove("/tmp/d")
+
+
+@needs_smolagents
+def test_smolagents(root: str) -> None:
+    from smolagents import FinalAnswerTool, Tool
+    from smolagents.utils import AgentError
+
+    from cloche.integrations.smolagents import ClocheExecutor
+
+    executor = ClocheExecutor(root=root)
+    try:
+        executor.send_tools({"final_answer": FinalAnswerTool()})
+        executor.send_variables({"x": 20, "words": ["a", "b"]})
+        done = executor("print(words); x * 2")
+        assert (done.output, done.logs, done.is_final_answer) == ("40", "['a', 'b']\n", False)
+        with pytest.raises(AgentError, match="ZeroDivisionError"):
+            executor("1 / 0")
+        final = executor("final_answer({'answer': x})")
+        assert final.is_final_answer and final.output == {"answer": 20}
+        assert executor("final_answer((1, {2}))").output == (1, {2})
+        assert issubclass(FinalAnswerTool, Tool)
+    finally:
+        executor.cleanup()
+    assert Sandbox.list(root=root) == []
