@@ -114,6 +114,9 @@ def test_what_it_is_made_of(root: str, tmp_path: Path) -> None:
         ({"options": ["--nonsense"]}, "--nonsense"),
         ({"options": ["--no-init"]}, "--no-init"),
         ({"name": "no/name"}, "not a name"),
+        ({"allow": "example.org"}, "allow: .*a list"),
+        ({"allow": ["no host"]}, "no host: white space"),
+        ({"network": "nonsense"}, "presets are"),
     ],
 )
 def test_what_makes_no_sense(root: str, arguments: dict[str, object], text: str) -> None:
@@ -121,6 +124,20 @@ def test_what_makes_no_sense(root: str, arguments: dict[str, object], text: str)
         Sandbox.create(root=root, **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert Sandbox.list(root=root) == []
+
+
+def test_a_network_that_is_granted(root: str) -> None:
+    """Whose rules are whose is tested with `cloche run`; here, that they arrive."""
+    with Sandbox.create(root=root, allow=["granted.invalid:443"]) as sandbox:
+        script = (
+            "import socket\n"
+            "for name in ('granted.invalid', 'other.invalid'):\n"
+            "    try: socket.getaddrinfo(name, 443); print('has an address')\n"
+            "    except OSError as error: print(type(error).__name__)\n"
+        )
+        result = sandbox.commands.run(["python3", "-c", script])
+        assert result.stdout == "has an address\ngaierror\n", result
+        assert "nameserver" in sandbox.files.read("/etc/resolv.conf")
 
 
 def test_a_name_that_is_taken(shared: Sandbox) -> None:

@@ -30,6 +30,7 @@ _MAX_WORDS: Final = 65536
 _MAX_METADATA: Final = 256
 _MAX_METADATA_BYTES: Final = 4096
 _EXIT_INTERNAL: Final = 125
+EXIT_USAGE: Final = 2  # what was asked for makes no sense
 _FAREWELL_S: Final = 5.0
 
 
@@ -63,7 +64,9 @@ def _host(channel: Channel) -> int:
             return _EXIT_INTERNAL  # nobody is there any more
         ident = message.ident
         return _launch(channel, message, keeper)
-    except (UsageError, RecordError, ProtocolError) as error:
+    except UsageError as wrong:
+        failure = Refusal(str(wrong), EXIT_USAGE)
+    except (RecordError, ProtocolError) as error:
         failure = Refusal(str(error))
     except LaunchError as broken:
         failure = Refusal(str(broken), broken.status)
@@ -98,6 +101,8 @@ def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
     run.add_arguments(parser)
     options = parser.parse_args([*[os.fsdecode(word) for word in words], "--", "-"])
     options.volume = [_absolute(each) for each in options.volume]
+    options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
+    options.net_log = os.path.abspath(options.net_log) if options.net_log else options.net_log
     options.env_file = [os.path.abspath(each) for each in options.env_file]
     options.rootfs = os.path.abspath(options.rootfs) if options.rootfs else options.rootfs
     os.chdir("/")  # where the program stands is nobody's business inside

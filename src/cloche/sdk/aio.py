@@ -393,6 +393,9 @@ class AsyncSandbox:
         pids: int | None = None,
         mounts: Sequence[Mount | str] = (),
         ports: Sequence[int | str] = (),
+        allow: Sequence[str] = (),
+        deny: Sequence[str] = (),
+        network: Sequence[str] | str = (),
         hostname: str | None = None,
         read_only: bool = False,
         metadata: Mapping[str, str] | None = None,
@@ -409,16 +412,36 @@ class AsyncSandbox:
         - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
         - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
         - `ports`: TCP ports that this host shall reach, see `get_host`.
+        - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: what is refused whatever is
+          allowed; `network`: files of rules, or presets ("pypi", "npm", …).  Without any it has no network.
         - `metadata`: text to find it by, see `list`.
         - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
         - `root`: where records are, as with `cloche --root`.
         - `options`: further options of `cloche run`.
         """
         made = Options(
-            rootfs=rootfs, timeout=timeout, env=env, envs=envs, cwd=cwd, user=user, memory=memory, cpus=cpus,
-            pids=pids, mounts=mounts, ports=ports, hostname=hostname, read_only=read_only, metadata=metadata,
-            name=name, leash=leash, root=root, options=options,
-        )  # fmt: skip
+            rootfs=rootfs,
+            timeout=timeout,
+            env=env,
+            envs=envs,
+            cwd=cwd,
+            user=user,
+            memory=memory,
+            cpus=cpus,
+            pids=pids,
+            mounts=mounts,
+            ports=ports,
+            allow=allow,
+            deny=deny,
+            network=network,
+            hostname=hostname,
+            read_only=read_only,
+            metadata=metadata,
+            name=name,
+            leash=leash,
+            root=root,
+            options=options,
+        )
         return cls(await drive_async(sandboxes.create(made)))
 
     @classmethod

@@ -27,6 +27,7 @@ from cloche.wire.protocol import Fields, ProtocolError, take_bytes, take_int, ta
 
 START_S: Final = 60.0  # storage may be slow
 _LAUNCH: Final = "launch"
+_USAGE: Final = 2  # EXIT_USAGE of `cli.hosted`: what was asked for makes no sense
 _MAX: Final = 1 << 62
 
 # Leashes that this process holds: one that is forked from it must not.
@@ -217,7 +218,8 @@ def create(options: Options) -> Steps[SandboxCore]:
         ) from ended
     except Refused as refused:
         link.close()
-        raise _start_error(str(refused)) from None
+        kind = InvalidArgument if refused.status == _USAGE else StartError
+        raise kind(str(refused)) from None
     except BaseException:
         link.close()
         raise
@@ -234,13 +236,6 @@ def create(options: Options) -> Steps[SandboxCore]:
     else:
         sock.close()
     return core
-
-
-def _start_error(text: str) -> SandboxError:
-    """What `cloche run` says of its options is about our arguments."""
-    if text.startswith("-"):
-        return InvalidArgument(text)
-    return StartError(text)
 
 
 def _reap(pid: int) -> None:

@@ -45,6 +45,13 @@ def _port_word(port: int | str) -> str:
     return f"127.0.0.1::{port}" if isinstance(port, int) else port
 
 
+def _texts(what: str, found: Sequence[str]) -> Sequence[str]:
+    """A sequence that is not a text by mistake.  Raises InvalidArgument."""
+    if isinstance(found, str):
+        raise InvalidArgument(f"{what}: {found!r}: a list of texts, as [{found!r}]")
+    return found
+
+
 def size_word(size: int | str) -> str:
     """A size for --memory and its kin: a number is bytes."""
     return str(size)
@@ -94,6 +101,9 @@ class Options:
         pids: int | None = None,
         mounts: Sequence[Mount | str] = (),
         ports: Sequence[int | str] = (),
+        allow: Sequence[str] = (),
+        deny: Sequence[str] = (),
+        network: Sequence[str] | str = (),
         hostname: str | None = None,
         read_only: bool = False,
         metadata: Mapping[str, str] | None = None,
@@ -127,6 +137,12 @@ class Options:
             add("--volume", _mount_word(mount))
         for port in ports:
             add("--publish", _port_word(port))
+        for host in _texts("allow", allow):
+            add("--allow", host)
+        for host in _texts("deny", deny):
+            add("--deny", host)
+        for rules in [network] if isinstance(network, str) else network:
+            add("--net", rules)
         if read_only:
             words.append("--read-only")
         self.words: list[bytes] = [os.fsencode(word) for word in [*words, *options]]
