@@ -1,0 +1,32 @@
+"""Engines are started once for all tests of a session."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.harness import Docker, make_root, need, program, run
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """A daemon with the image bb:1."""
+    need("dockerd", "docker", "containerd", "runc", "busybox")
+    folder = tmp_path_factory.mktemp("docker")
+    root = make_root(tmp_path_factory.mktemp("image") / "root")
+    tar = folder / "bb.tar"
+    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
+    made = Docker(folder)
+    try:
+        imported = made("import", str(tar), "bb:1")
+        assert imported.status == 0, imported
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system."""
+    need("busybox", "runc")
+    return make_root(tmp_path_factory.mktemp("root") / "root")

@@ -1,0 +1,128 @@
+"""What tests with engines share: the runtime, an image made here, engines of the test's own below a temporary folder.
+
+Everything that is started is ended by its pid.  What the machine lacks makes tests skip, and say what.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_S = 90
+START_S = 60
+RUNTIME = str(Path(sys.executable).parent / "cloche-oci")
+APPLETS = (
+    "sh ls cat echo sleep id ps true false env mount touch hostname head tail wc stty tty kill grep dd unshare df seq "
+    "mkdir rm ln chown chmod stat tr sort test find mknod trap pwd date nc cut"
+).split()
+
+
+def need(*programs: str) -> None:
+    """Skip unless these are there, and we are root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    for name in programs:
+        if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
+            pytest.skip(f"needs {name}")
+    if not Path(RUNTIME).exists():
+        pytest.skip("needs cloche-oci beside python")
+
+
+def program(name: str) -> str:
+    """The path of a program of the host."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    assert found is not None
+    return found
+
+
+def make_root(folder: Path) -> Path:
+    """A root file system of busybox alone."""
+    for name in ("bin", "etc", "tmp", "root", "proc", "dev", "sys"):
+        (folder / name).mkdir(parents=True)
+    (folder / "tmp").chmod(0o1777)
+    shutil.copy(os.path.realpath(program("busybox")), folder / "bin" / "busybox")
+    for name in APPLETS:
+        (folder / "bin" / name).symlink_to("busybox")
+    (folder / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")
+    (folder / "etc" / "group").write_text("root:x:0:\nuser:x:1000:\n")
+    return folder
+
+
+class Done:
+    """What a command left behind."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+    def __repr__(self) -> str:
+        return f"status {self.status}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+def run(words: list[str], stdin: bytes = b"", timeout: float = TIMEOUT_S, cwd: Path | None = None) -> Done:
+    """Run a command to its end."""
+    done = subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False, cwd=cwd)
+    return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End what we have started."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Docker:
+    """A dockerd of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Skips if it does not come up."""
+        self.folder = folder
+        self.socket = f"unix://{folder}/s.sock"
+        config = folder / "d.json"
+        config.write_text(json.dumps({"runtimes": {"cloche": {"path": RUNTIME}}}))
+        self.log = folder / "dockerd.log"
+        words = [
+            *(program("dockerd"), "--config-file", str(config), "--data-root", str(folder / "data")),
+            *("--exec-root", str(folder / "exec"), "-H", self.socket, "--pidfile", str(folder / "pid")),
+            *("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2"),
+            *("--exec-opt", "native.cgroupdriver=cgroupfs"),
+        ]
+        with open(self.log, "wb") as log:
+            self.daemon = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_S
+        while self("version").status != 0:
+            if self.daemon.poll() is not None or time.monotonic() > deadline:
+                end(self.daemon)
+                last = (self.log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                pytest.skip(f"needs a dockerd that starts: {last[-200:]}")
+            time.sleep(0.1)
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> Done:
+        return run([program("docker"), "-H", self.socket, *words], stdin)
+
+    def close(self) -> None:
+        """End every container and the daemon."""
+        found = self("ps", "-aq").out.split()
+        if found:
+            self("rm", "-f", *found)
+        end(self.daemon)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """What is mounted below a folder."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(str(folder))]

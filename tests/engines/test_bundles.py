@@ -1,0 +1,344 @@
+"""cloche-oci called as engines call it, without one: what it says, what it leaves, and what a hostile bundle gets."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.harness import RUNTIME, Done, mounts_below, program, run
+
+WAIT_S = 60
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something that will be."""
+    deadline = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+class Runtime:
+    """A runtime with records of its own."""
+
+    def __init__(self, path: str, folder: Path) -> None:
+        self.path = path
+        self.root = folder / "records"
+        self.folder = folder
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> Done:
+        return run([self.path, "--root", str(self.root), *words], stdin)
+
+    def state(self, ident: str) -> dict[str, Any]:
+        done = self("state", ident)
+        assert done.status == 0, done
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    def make(self, ident: str, bundle: Path) -> None:
+        """Create it, as an engine does: output to a file that is not a pipe of ours."""
+        with open(self.folder / f"{ident}.out", "wb") as out:
+            done = subprocess.run(
+                [self.path, "--root", str(self.root), "create", "-b", str(bundle), ident],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                timeout=WAIT_S,
+                check=False,
+            )
+        assert done.returncode == 0, (self.folder / f"{ident}.out").read_text()
+
+    def output(self, ident: str) -> str:
+        return (self.folder / f"{ident}.out").read_text()
+
+
+@pytest.fixture
+def cloche(tmp_path: Path, root: Path) -> Runtime:
+    return Runtime(RUNTIME, tmp_path)
+
+
+def make_bundle(folder: Path, root: Path, *args: str, **changes: Any) -> Path:
+    """A bundle on the shared root, which is read-only."""
+    folder.mkdir()
+    assert run([RUNTIME, "spec", "-b", str(folder)]).status == 0
+    data = json.loads((folder / "config.json").read_text())
+    data["process"]["terminal"] = False
+    data["process"]["args"] = list(args)
+    data["root"] = {"path": str(root), "readonly": True}
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(data.get(name), dict):
+            data[name].update(value)
+        else:
+            data[name] = value
+    (folder / "config.json").write_text(json.dumps(data))
+    return folder
+
+
+def groups_of(ident: str) -> list[Path]:
+    return [path for path in Path("/sys/fs/cgroup").rglob(ident) if path.is_dir()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def descendants_named(words: str) -> list[int]:
+    """Processes whose command line or environment names our records."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if words.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_life(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", root, "sh", "-c", "echo hello; exit 5", annotations={"a.b": "c"})
+    cloche.make("one", bundle)
+    state = cloche.state("one")
+    assert (state["status"], state["bundle"], state["rootfs"]) == ("created", str(bundle), str(root))
+    assert state["annotations"] == {"a.b": "c"} and state["pid"] > 0 and state["owner"] == "root"
+    assert cloche.output("one") == ""
+    again = cloche("create", "-b", str(bundle), "one")
+    assert again.status == 1 and "already exists" in again.err
+    assert cloche("start", "one").status == 0
+    until(lambda: cloche.state("one")["status"] == "stopped", "it ends")
+    assert cloche.output("one") == "hello\n"
+    assert cloche.state("one")["pid"] == 0
+    for words, text in (
+        (("start", "one"), "cannot start a container that has stopped"),
+        (("kill", "one", "9"), "container not running"),
+        (("exec", "one", "true"), "cannot exec in a stopped container"),
+        (("pause", "one"), "container not running"),
+    ):
+        done = cloche(*words)
+        assert done.status != 0 and text in done.err, done
+    assert cloche("delete", "one").status == 0
+    assert "does not exist" in cloche("state", "one").err
+    assert cloche("delete", "one").status == 1
+    assert cloche("delete", "--force", "one").status == 0
+    assert not groups_of("one")
+
+
+def test_run_in_the_foreground(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", root, "sh", "-c", "cat; exit 3")
+    done = run([RUNTIME, "--root", str(cloche.root), "run", "-b", str(bundle), "fg"], b"input\n")
+    assert (done.status, done.out) == (3, "input\n")
+    assert cloche("list", "-q").out == ""
+
+
+def test_lists(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    assert cloche("list", "-f", "json").out == "null\n"
+    cloche.make("two", make_bundle(tmp_path / "b", root, "sleep", "1000"))
+    assert cloche("list", "-q").out == "two\n"
+    assert json.loads(cloche("list", "--format=json").out)[0]["id"] == "two"
+    table = cloche("list").out.splitlines()
+    assert table[0].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    assert table[1].split()[:3] == ["two", str(cloche.state("two")["pid"]), "created"]
+    refused = cloche("delete", "nothing")
+    assert "container does not exist" in refused.err
+    assert cloche("start", "two").status == 0
+    assert "cannot delete container two that is not stopped: running" in cloche("delete", "two").err
+    assert json.loads(cloche("ps", "-f", "json", "two").out) == [cloche.state("two")["pid"]]
+    event = json.loads(cloche("events", "--stats", "two").out)
+    assert event["type"] == "stats" and event["id"] == "two" and event["data"]["pids"]["current"] > 0
+    assert cloche("update", "--memory", "200m", "two").status == 0
+    assert cloche("pause", "two").status == 0
+    assert cloche.state("two")["status"] == "paused"
+    assert "paused" in cloche("exec", "two", "true").err
+    assert cloche("resume", "two").status == 0
+    assert cloche("exec", "two", "sh", "-c", "exit 4").status == 4
+    assert cloche("kill", "two", "TERM").status == 0  # pid 1 without a handler: nothing happens
+    assert cloche.state("two")["status"] == "running"
+    assert cloche("kill", "two", "KILL").status == 0
+    until(lambda: cloche.state("two")["status"] == "stopped", "it ends")
+    assert cloche("delete", "two").status == 0
+
+
+def test_errors_go_to_the_log(cloche: Runtime, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    done = cloche("--log", str(log), "--log-format", "json", "state", "nobody")
+    assert done.status == 1
+    line = json.loads(log.read_text())
+    assert (line["level"], line["msg"]) == ("error", "container does not exist") and line["time"]
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("verb", ["checkpoint", "restore"])
+def test_what_is_not_there_says_so(cloche: Runtime, verb: str) -> None:
+    done = cloche(verb, "x")
+    assert done.status == 1 and f"{verb} is not there yet" in done.err
+
+
+def test_features_and_version(cloche: Runtime) -> None:
+    found = json.loads(cloche("features").out)
+    assert found["ociVersionMin"] and found["ociVersionMax"] and "prestart" in found["hooks"]
+    assert "spec: " in cloche("--version").out
+
+
+@pytest.mark.parametrize(
+    "command, text",
+    [
+        ("nosuch", 'exec: "nosuch": executable file not found in $PATH'),
+        ("/no/such", 'exec: "/no/such": stat /no/such: no such file or directory'),
+        ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
+    ],
+)
+def test_create_fails_for_a_program_that_cannot_run(
+    cloche: Runtime, tmp_path: Path, root: Path, command: str, text: str
+) -> None:
+    done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, command)), "bad")
+    assert done.status == 1 and text in done.err.replace('\\"', '"')
+    assert cloche("list", "-q").out == "" and not groups_of("bad")
+
+
+def test_hooks_in_order_with_state(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    trace = tmp_path / "trace"
+    kinds = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    hooks = {
+        kind: [
+            {
+                "path": program("sh"),
+                "args": ["sh", "-c", f"cat >> {trace}; echo ' {kind}' >> {trace}"],
+                "env": ["PATH=/usr/bin:/bin"],
+            }
+        ]
+        for kind in kinds
+    }
+    cloche.make("hooked", make_bundle(tmp_path / "b", root, "sleep", "1000", hooks=hooks))
+    assert cloche("start", "hooked").status == 0
+    pid = cloche.state("hooked")["pid"]
+    assert cloche("delete", "--force", "hooked").status == 0
+    rows = [line.rpartition(" ") for line in trace.read_text().splitlines()]
+    assert [row[2] for row in rows] == list(kinds)
+    states = [json.loads(row[0]) for row in rows]
+    statuses = ["creating", "creating", "creating", "created", "running", "stopped"]
+    assert [state["status"] for state in states] == statuses
+    assert all(state["id"] == "hooked" for state in states)
+    assert [state["pid"] for state in states] == [pid] * 5 + [0]
+
+
+def test_a_hook_that_fails_undoes_create(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    hooks = {"createRuntime": [{"path": program("false")}]}
+    done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, "true", hooks=hooks)), "bad")
+    assert done.status == 1 and "error running hook #0" in done.err
+    assert cloche("list", "-q").out == "" and not groups_of("bad")
+
+
+def anchor_namespaces(pid: int) -> set[str]:
+    names = ("net", "ipc", "uts", "pid", "mnt", "cgroup")
+    return {
+        name
+        for name in names
+        if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")
+    }
+
+
+def test_the_anchor_stands_in_the_container(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    cloche.make("held", make_bundle(tmp_path / "b", root, "sleep", "1000"))
+    pid = cloche.state("held")["pid"]
+    assert anchor_namespaces(pid) == {"net", "ipc", "uts", "pid", "mnt", "cgroup"}
+    assert sorted(os.listdir(f"/proc/{pid}/root")) == sorted(os.listdir(root))
+    assert os.listdir(f"/proc/{pid}/root/proc") == []  # what is the sentry's own is empty here
+    mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    assert all(line.split()[4].split("/")[1] in ("", "proc", "dev", "sys") for line in mounts)
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in status
+    assert b"sleep\x001000" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert "held" in Path(f"/proc/{pid}/cgroup").read_text()
+    cloche("delete", "-f", "held")
+    assert is_gone(pid)
+
+
+PARTS = ("anchor", "monitor", "keeper", "gofer", "sentry")
+
+
+def part_of(cloche: Runtime, ident: str, name: str) -> int:
+    """A process of a container, by its name."""
+    record = json.loads((cloche.root / ident / "state.json").read_text())
+    if name in ("anchor", "monitor"):
+        return int(record["pid" if name == "anchor" else "monitor"])
+    left = [int(record["monitor"])]
+    while left:
+        pid = left.pop()
+        if Path(f"/proc/{pid}/comm").read_text().strip() == f"cloche-{name}":
+            return pid
+        left += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_death_of_a_part_leaves_nothing(cloche: Runtime, tmp_path: Path, root: Path, part: str) -> None:
+    cloche.make("dies", make_bundle(tmp_path / "b", root, "sh", "-c", "echo up; while :; do sleep 1; done"))
+    assert cloche("start", "dies").status == 0
+    until(lambda: cloche.output("dies") == "up\n", "it runs")
+    pids = [part_of(cloche, "dies", name) for name in PARTS]
+    os.kill(part_of(cloche, "dies", part), signal.SIGKILL)
+    until(lambda: cloche.state("dies")["status"] == "stopped", "it stops")
+    assert cloche("delete", "dies").status == 0
+    for pid in pids:
+        until(lambda pid=pid: is_gone(pid), "every part ends")  # type: ignore[misc]
+    assert not groups_of("dies") and not mounts_below(tmp_path)
+    assert not list(cloche.root.iterdir())
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"mounts": [{"destination": "/x/../../../y", "type": "tmpfs", "source": "t"}]}, "leads upwards"),
+    ({"mounts": [{"destination": "/x", "type": "nofs", "source": "t"}]}, "not supported"),
+    (
+        {"mounts": [{"destination": "/x", "type": "bind", "source": "/no/where", "options": ["bind"]}]},
+        "No such file",
+    ),
+    ({"ociVersion": "9.9.9"}, "not 1.x"),
+    ({"process": {"args": []}}, "args must not be empty"),
+]
+
+
+@pytest.mark.parametrize("changes, text", HOSTILE)
+def test_hostile_bundles(
+    cloche: Runtime, tmp_path: Path, root: Path, changes: dict[str, Any], text: str
+) -> None:
+    done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, "true", **changes)), "bad")
+    assert done.status == 1 and text in done.err, done
+    assert "Traceback" not in done.err and len(done.err.strip().splitlines()) == 1
+    assert cloche("list", "-q").out == "" and not groups_of("bad")
+
+
+def test_a_long_config(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", root, "true")
+    with open(bundle / "config.json", "r+b") as file:
+        file.truncate(100 << 20)
+    done = cloche("create", "-b", str(bundle), "bad")
+    assert done.status == 1 and "longer than 16 MiB" in done.err
+
+
+def test_links_in_the_image_lead_nowhere(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    """A mount point that is a link of the image: the mount is inside, and nothing of the host is touched."""
+    own = tmp_path / "own"
+    assert run([program("cp"), "-a", str(root), str(own)]).status == 0
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (own / "link").symlink_to(victim)
+    source = tmp_path / "source"
+    source.mkdir()
+    mounts = [{"destination": "/link/deep", "type": "bind", "source": str(source), "options": ["bind"]}]
+    bundle = make_bundle(tmp_path / "b", own, "sh", "-c", "ls -d /link/deep", mounts=mounts)
+    data = json.loads((bundle / "config.json").read_text())
+    data["root"]["readonly"] = False
+    (bundle / "config.json").write_text(json.dumps(data))
+    done = cloche("create", "-b", str(bundle), "linked")
+    assert list(victim.iterdir()) == []
+    if done.status == 0:
+        cloche("delete", "-f", "linked")
+    assert list(victim.iterdir()) == [] and not mounts_below(tmp_path)
