@@ -1,11 +1,12 @@
 """Docker with cloche beside Docker with runc: the same commands, the same results."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import Docker, Done, run
+from tests.engines.harness import TIMEOUT_S, Docker, Done, run
 
 RUNTIMES = ("runc", "cloche")
 # What differs between two containers of one runtime, too.
@@ -246,11 +247,10 @@ def test_a_restart_policy(docker: Docker) -> None:
     for runtime in RUNTIMES:
         base = ["run", "-d", f"--name=again-{runtime}", f"--runtime={runtime}", "--network=none"]
         assert docker(*base, "--restart=on-failure:1", "bb:1", "sh", "-c", "echo x; exit 3").status == 0
-        while docker("inspect", "-f", "{{.State.Status}}", f"again-{runtime}").out.strip() not in (
-            "exited",
-            "dead",
-        ):
-            pass
+        name, deadline = f"again-{runtime}", time.monotonic() + TIMEOUT_S
+        while docker("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", name).out.strip() != "1 exited":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert docker("logs", f"again-{runtime}").out == "x\nx\n"
         docker("rm", "-f", f"again-{runtime}")
 

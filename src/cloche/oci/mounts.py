@@ -190,7 +190,7 @@ def build_view(bundle: Bundle) -> int:
     late: list[tuple[int, int]] = []  # what becomes read-only, once every mount point in it is made
     for mount in bundle.mounts:
         try:
-            _mount_one(root, mount, late)
+            _mount_one(root, mount, late, has_pids="pid" in bundle.namespaces)
         except OSError as error:
             raise OciError(
                 f"error mounting {mount.source!r} to rootfs at {mount.destination!r}: {error.strerror}"
@@ -203,9 +203,14 @@ def build_view(bundle: Bundle) -> int:
     return root
 
 
-def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]]) -> None:
+def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], *, has_pids: bool) -> None:
     """Raises OSError."""
     flags, _data = parse_options(mount.options)
+    if mount.kind == "proc" and has_pids:  # of anchors alone, whose arguments are the programs'
+        place = open_place(root, mount.destination, is_file=False)
+        hostsys.mount(b"proc", _link(place), b"proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        os.close(place)
+        return
     if not mount.is_bind:
         place = open_place(root, mount.destination, is_file=False)
         hostsys.mount(
