@@ -101,6 +101,7 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
             made = MountSpec(destination, HOST, mount.source, RO if flags & MS_RDONLY else RW)
             made.is_file = not stat.S_ISDIR(status.st_mode)
             made.is_shared = made.keeps_suid = True
+            made.has_worker = not made.is_file  # its storage may be slow, or hang
         else:
             kind = _KINDS.get(mount.kind)
             if kind is None:
