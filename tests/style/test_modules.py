@@ -19,7 +19,13 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_import(name: str) -> None:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        # Each plugs into one package of others', which only its users have.
+        if not name.startswith("cloche.integrations.") or (missing.name or "cloche").startswith("cloche"):
+            raise
+        pytest.skip(f"needs {missing.name}")
 
 
 def test_there_are_many() -> None:

@@ -36,9 +36,9 @@ def default_root() -> str:
     if os.geteuid() == 0:
         return "/run/cloche-oci"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return (
-        os.path.join(runtime, "cloche-oci") if runtime.startswith("/") else f"/tmp/cloche-oci-{os.geteuid()}"
-    )
+    if not runtime.startswith("/"):  # a directory in /tmp could be another user's
+        raise OciError("there is no XDG_RUNTIME_DIR: say with --root where records are")
+    return os.path.join(runtime, "cloche-oci")
 
 
 def check_id(ident: str) -> None:

@@ -1,0 +1,71 @@
+"""Where control groups are made and what is written, in a tree that looks like /sys/fs/cgroup."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloche.oci import cgroups
+from cloche.oci.errors import OciError
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Path:
+    for name in ("memory", "pids", "cpu"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").write_text("")
+    return tmp_path
+
+
+def test_one_directory_in_each_hierarchy(mount: Path) -> None:
+    made = cgroups.make("/engine/box", "box", str(mount))
+    assert sorted(made) == [str(mount / name / "engine" / "box") for name in ("cpu", "memory", "pids")]
+    assert all(Path(path).is_dir() for path in made)
+    assert cgroups.group_of(made, "memory", str(mount)) == str(mount / "memory/engine/box")
+    assert cgroups.group_of(made, "blkio", str(mount)) == ""
+    cgroups.remove(made)
+    assert not (mount / "memory/engine/box").exists()
+
+
+@pytest.mark.parametrize("path", ["/a/../../b", "..", "/"])
+def test_paths_that_lead_elsewhere(mount: Path, path: str) -> None:
+    with pytest.raises(OciError, match="invalid cgroupsPath"):
+        cgroups.make(path, "box", str(mount))
+
+
+def test_systemd_is_refused(mount: Path) -> None:
+    with pytest.raises(OciError, match="systemd"):
+        cgroups.make("system.slice:docker:0123", "box", str(mount))
+
+
+def test_limits_have_room_for_our_own(mount: Path) -> None:
+    made = cgroups.make("/box", "box", str(mount))
+    rows: list[tuple[str, str]] = [
+        ("memory", "memory.limit_in_bytes"),
+        ("pids", "pids.max"),
+        ("cpu", "cpu.shares"),
+        ("cpu", "cpu.cfs_quota_us"),
+    ]
+    for controller, name in rows:
+        (mount / controller / "box" / name).write_text("")
+    resources: dict[str, Any] = {
+        "memory": {"limit": 6 << 20},
+        "pids": {"limit": 2},
+        "cpu": {"shares": 7, "quota": 9},
+    }
+    cgroups.limit(made, resources, str(mount))
+    written = [(mount / controller / "box" / name).read_text() for controller, name in rows]
+    assert written == [str((6 << 20) + cgroups.OVERHEAD_BYTES), str(2 + cgroups.OVERHEAD_TASKS), "7", "9"]
+
+
+def test_figures(mount: Path) -> None:
+    made = cgroups.make("/box", "box", str(mount))
+    (mount / "memory/box/memory.usage_in_bytes").write_text("5\n")
+    (mount / "memory/box/memory.stat").write_text("cache 3\nrss 2\n")
+    (mount / "pids/box/pids.current").write_text("4\n")
+    found = cgroups.stats(made, str(mount))
+    assert (found["memory"]["usage"]["usage"], found["memory"]["cache"], found["pids"]["current"]) == (
+        5,
+        3,
+        4,
+    )

@@ -1,0 +1,52 @@
+"""What an engine's request to execute a command says of its process: carried whole, and checked."""
+
+from typing import Any
+
+import pytest
+
+from cloche.wire.protocol import ProtocolError
+from cloche.wire.requests import ExecRequest, exec_request
+
+
+def request() -> ExecRequest:
+    made = ExecRequest([b"ls"])
+    made.is_whole = True
+    made.groups = [5, 7]
+    made.umask = 0o077
+    made.rlimits = [(7, 10, -1)]
+    made.cap_sets = [1, 1, 0, 0, 3]
+    made.oom_score_adj = -5
+    made.no_new_privileges = True
+    return made
+
+
+def test_it_is_carried_whole() -> None:
+    made = request()
+    found = exec_request(made.to_fields(), 0)
+    for name in ("is_whole", "groups", "umask", "rlimits", "cap_sets", "oom_score_adj", "no_new_privileges"):
+        assert getattr(found, name) == getattr(made, name), name
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("groups", [-1]),
+        ("groups", ["x"]),
+        ("groups", [True]),
+        ("umask", 0o1000),
+        ("rlimits", [[16, 0, 0]]),
+        ("rlimits", [[7, -2, 0]]),
+        ("rlimits", [[7, 0]]),
+        ("rlimits", [7]),
+        ("rlimits", [[7, 0, 1 << 63]]),
+        ("cap_sets", [1, 2, 3]),
+        ("cap_sets", [1 << 41] * 5),
+        ("oom_score_adj", 1001),
+        ("no_new_privileges", 1),
+    ],
+)
+def test_what_is_out_of_range_is_refused(name: str, value: Any) -> None:
+    fields = request().to_fields()
+    fields[name] = value
+    with pytest.raises(ProtocolError):
+        exec_request(fields, 0)
