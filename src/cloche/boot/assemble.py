@@ -23,6 +23,7 @@ from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
 from cloche.fs.gofer_client import GoferClient
+from cloche.fs.inotify import install as install_inotify
 from cloche.fs.mountable import register_mountable
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.overlay import OverlayFs
@@ -312,6 +313,7 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     register_fifo_opener(open_fifo)
     install_terminals(kernel)
     install_pidfd(kernel)
+    install_inotify(kernel)
     install_network(kernel)
     DESCRIPTORS.reserve(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     register_mountable(kernel)

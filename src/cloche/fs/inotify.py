@@ -25,10 +25,10 @@ from cloche.abi.ioctl import FIONREAD
 from cloche.abi.poll import POLLIN, POLLRDNORM
 from cloche.abi.structs import pack_inotify_event
 from cloche.fs.anon import AnonFile
-from cloche.kernel.task import Kernel
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY, RECORD_BYTES
 from cloche.mm.usermem import IovIter
-from cloche.vfs.objects import Context, FileDescription, Holder, Inode, InodeWatches
+from cloche.vfs.objects import Context, FileDescription, Holder, Inode, InodeWatches, Path
 from cloche.vfs.waitqueue import WaitQueue
 
 MAX_QUEUED_EVENTS: Final = 16384
@@ -70,15 +70,28 @@ class WatchSet(InodeWatches):
         self.is_doomed: bool = False  # its last name is gone
 
     def name_gone(self) -> None:
-        if self.inode.users:
-            self.is_doomed = True
-        else:
-            self.event(IN_DELETE_SELF, 0, b"")
+        self.is_doomed = True
+        if not self.inode.users:
+            self.look(None)
 
     def last_closed(self) -> None:
         if self.is_doomed:
-            self.is_doomed = False
-            self.event(IN_DELETE_SELF, 0, b"")
+            self.look(None)
+
+    def look(self, leaving: Task | None) -> bool:
+        """The last name is gone, and nobody has it open: tell that it is no more, unless a task other than `leaving`
+        works there (`_look` comes again then); whether it has told.
+        """
+        if self.watches and self.inode.is_dir():
+            kernel = self.watches[0].inotify.kernel
+            for task in kernel.tasks.values():
+                fs = task.fs
+                if task is not leaving and (fs.cwd.inode() is self.inode or fs.root.inode() is self.inode):
+                    kernel.doomed_homes[self.inode] = self
+                    return False
+        self.is_doomed = False
+        self.event(IN_DELETE_SELF, 0, b"")
+        return True
 
     def descriptor_closed(self, file: FileDescription, table: Holder) -> None:
         if self.notices:
@@ -99,6 +112,29 @@ class WatchSet(InodeWatches):
         if mask & (IN_DELETE_SELF | IN_UNMOUNT) and not name:
             for watch in list(self.watches):
                 watch.inotify.drop_watch(watch)
+
+
+def install(kernel: Kernel) -> None:
+    """Be told when a task works elsewhere, or ends: it may have been the last in a removed directory."""
+    kernel.hooks.moved = _moved
+    kernel.hooks.at_exit["inotify"] = _task_exits
+
+
+def _moved(task: Task, old: Path) -> None:
+    if task.kernel.doomed_homes:
+        _look(task.kernel, old.inode(), None)
+
+
+def _task_exits(task: Task) -> None:
+    if task.kernel.doomed_homes:
+        _look(task.kernel, task.fs.cwd.inode(), task)
+        _look(task.kernel, task.fs.root.inode(), task)
+
+
+def _look(kernel: Kernel, left: Inode, leaving: Task | None) -> None:
+    found = kernel.doomed_homes.get(left)
+    if isinstance(found, WatchSet) and (not found.watches or (not left.users and found.look(leaving))):
+        kernel.doomed_homes.pop(left, None)
 
 
 def watch_set_of(inode: Inode) -> WatchSet:

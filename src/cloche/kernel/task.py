@@ -44,7 +44,16 @@ from cloche.vfs.layers import Layer
 from cloche.vfs.locks import LockTable
 from cloche.vfs.mapping import SHARED_MEMORY, SharedMemory
 from cloche.vfs.mount import MOUNT_NUMBERS, MountNumbers
-from cloche.vfs.objects import Context, FileDescription, FileSystem, FsContext, Inode, MountNamespace, Path
+from cloche.vfs.objects import (
+    Context,
+    FileDescription,
+    FileSystem,
+    FsContext,
+    Inode,
+    InodeWatches,
+    MountNamespace,
+    Path,
+)
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -798,6 +807,8 @@ class Hooks:
         self.vfork_wake: Callable[[Task], None] | None = None  # kernel.clone
         self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
         self.open_pidfd: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: the new descriptor
+        # fs.inotify: a working or root directory was left
+        self.moved: Callable[[Task, Path], None] | None = None
         self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
         # By the name of the part that they are of, in the order in which they came.
         self.at_exec: dict[str, Callable[[Task], None]] = {}  # their part of execve's reset
@@ -854,6 +865,8 @@ class Kernel(TimerOwner):
         self.mqueue_bytes: dict[
             int, int
         ] = {}  # of message queues, by the user who made them (RLIMIT_MSGQUEUE)
+        # Removed directories that are watched and in which tasks still work (fs.inotify).
+        self.doomed_homes: dict[Inode, InodeWatches] = {}
         self.inotify_instances: dict[int, int] = {}  # by user
         # (uid, gid) of what the sandbox began with, by device and inode number, as the host has them (fs.hostfd)
         self.donated_owners: dict[tuple[int, int], tuple[int, int]] = {}

@@ -163,6 +163,13 @@ def rename_at(task: Task, args: Args, flags: int) -> int:
 
 
 # -- working and root directory ------------------------------------------------------------------------------
+def moved(task: Task, old: Path) -> None:
+    """Its working or root directory was `old`: whoever waits for the end of that looks."""
+    hook = task.kernel.hooks.moved
+    if hook is not None:
+        hook(task, old)
+
+
 def enter(task: Task, path: Path) -> int:
     """Whether the caller may make a directory its own; 0 or -errno."""
     return inode_permission(task, path.inode(), MAY_EXEC)
@@ -173,7 +180,8 @@ def sys_chdir(task: Task, args: Args) -> int:
     path = path_lookup(task, None, path_arg(task, args.a0), LOOKUP_FOLLOW | LOOKUP_DIRECTORY)
     result = enter(task, path)
     if result == 0:
-        task.fs.cwd = path
+        old, task.fs.cwd = task.fs.cwd, path
+        moved(task, old)
     return result
 
 
@@ -184,7 +192,8 @@ def sys_fchdir(task: Task, args: Args) -> int:
         return -ENOTDIR
     result = enter(task, path)
     if result == 0:
-        task.fs.cwd = path
+        old, task.fs.cwd = task.fs.cwd, path
+        moved(task, old)
     return result
 
 
@@ -196,7 +205,8 @@ def sys_chroot(task: Task, args: Args) -> int:
         return result
     if not task.creds.capable_here(CAP_SYS_CHROOT):
         return -EPERM
-    task.fs.root = path
+    old, task.fs.root = task.fs.root, path
+    moved(task, old)
     return 0
 
 
