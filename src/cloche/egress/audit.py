@@ -96,7 +96,9 @@ class Audit:
         request: tuple[str, str, int] | None = None,
     ) -> None:
         """One line."""
-        where = f"{name or (address_text(addr) if addr else '')}:{port}{'/udp' if transport == 'udp' else ''}"
+        where = name or (address_text(addr) if addr else "")
+        if port:
+            where += f":{port}{'/udp' if transport == 'udp' else ''}"
         if verdict == BLOCKED:
             key = (where, message)
             if key in self.refused or len(self.refused) < _REPORTED:

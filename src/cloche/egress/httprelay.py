@@ -15,7 +15,7 @@ import h11
 
 from cloche.egress.hosts import BadHost, address_text, parse_host
 
-__all__ = ["BadRequest", "Head", "HttpRelay", "check_head", "refusal"]
+__all__ = ["MAX_HEAD", "BadRequest", "Head", "HttpRelay", "check_head", "parse_authority", "refusal"]
 
 MAX_HEAD: Final = 65536
 _MAX_HEADERS: Final = 200
@@ -115,7 +115,7 @@ def _check_target(head: Head) -> None:
     hosts = head.get(b"host")
     if len(hosts) != 1:
         raise BadRequest(400, "no Host header" if not hosts else "more than one Host header")
-    head.host, head.port = _parse_authority(hosts[0])
+    head.host, head.port = parse_authority(hosts[0])
     if head.method == b"CONNECT":
         raise BadRequest(403, "CONNECT is not allowed by any rule")
     target = head.target
@@ -128,13 +128,13 @@ def _check_target(head: Head) -> None:
         match = _ABSOLUTE.fullmatch(target)
         if match is None or match[1].lower() != b"http":
             raise BadRequest(400, "not a target that can be asked for here")
-        if _parse_authority(match[2]) != (head.host, head.port):
+        if parse_authority(match[2]) != (head.host, head.port):
             raise BadRequest(400, "a target of another host than the Host header's")
         rest = match[3]
         head.target = rest if rest.startswith(b"/") else b"/" + rest
 
 
-def _parse_authority(value: bytes) -> tuple[str | bytes, int]:
+def parse_authority(value: bytes) -> tuple[str | bytes, int]:
     """Host and port.  Raises BadRequest."""
     try:
         match = _HOST.fullmatch(value.decode("ascii"))
@@ -179,12 +179,15 @@ class HttpRelay:
         self.received: int = 0  # from upstream
         self.sent: int = 0
         self._buffer: bytearray = bytearray()  # of inside, not used yet
+        self.is_single: bool = False  # one request, and the end: the next may be for another host
         self._client: h11.Connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
 
-    async def run(self) -> None:
-        """Until either side ends.  Raises OSError."""
+    async def run(self, begun: bytes = b"") -> None:
+        """Until either side ends; `begun` has come from inside already.  Raises OSError."""
+        self._buffer += begun
         while await self._serve_one():
-            pass
+            if self.is_single:
+                return
 
     async def _send_inside(self, data: bytes | None) -> None:
         if data:
@@ -364,7 +367,8 @@ class HttpRelay:
                 }
                 kept = [pair for pair in event.headers if pair[0] not in dropped - {b"content-length"}]
                 if (
-                    client.their_state is h11.MUST_CLOSE
+                    self.is_single
+                    or client.their_state is h11.MUST_CLOSE
                     or not head.minor
                     or client.their_http_version == b"1.0"
                 ):

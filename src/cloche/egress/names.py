@@ -15,6 +15,7 @@ __all__ = ["SyntheticNames"]
 _FIRST: Final = 256  # the addresses before are cloche's own
 _OWN: Final = 1
 _RESOLVER: Final = 2
+_PROXY: Final = 3
 MAX_NAMES: Final = 65536
 
 
@@ -36,6 +37,10 @@ class SyntheticNames:
     def resolver(self) -> bytes:
         """Where programs are told to ask for names."""
         return self._at(_RESOLVER)
+
+    def proxy(self) -> bytes:
+        """Where programs that want a proxy find one."""
+        return self._at(_PROXY)
 
     def _at(self, index: int) -> bytes:
         return (int.from_bytes(self.base, "big") + index).to_bytes(4, "big")

@@ -30,7 +30,8 @@ from cloche.egress.clienthello import (
 from cloche.egress.hosts import address_text
 from cloche.egress.httprelay import HttpRelay
 from cloche.egress.names import SyntheticNames
-from cloche.egress.policy import HTTP, TLS, Policy, PolicyError, Rule
+from cloche.egress.policy import HTTP, PLAIN_TCP, TLS, Policy, PolicyError, Rule
+from cloche.egress.proxy import PROXIES, read_connect, read_socks
 from cloche.egress.resolver import Resolver, make_socket, receive_exactly
 from cloche.wire import egress as wire
 from cloche.wire import protocol
@@ -43,6 +44,7 @@ __all__ = ["Server"]
 MAX_FLOWS: Final = 8192
 MAX_DIALS: Final = 256  # at a time
 MAX_QUESTIONS: Final = 512
+_MAX_OUTBOX: Final = 1024  # messages that the sentry has not taken
 SOFTWARE: Final = "cloche egress"
 _CONNECT_S: Final = 10.0
 _HELLO_S: Final = 60.0
@@ -82,6 +84,7 @@ class Flow:
         self.task: asyncio.Task[None] | None = None
         self.switched: asyncio.Event = asyncio.Event()
         self.is_logged: bool = False  # as open
+        self.is_proxied: bool = False  # a request of a program that uses the proxy
         self.is_cut: bool = False  # its rule is gone
         self.is_abandoned: bool = False  # the program has closed it
         self.is_given: bool = False  # the sentry moves the data, and counts it
@@ -121,6 +124,7 @@ class Server:
         self.flows: dict[int, Flow] = {}
         self.questions: set[asyncio.Task[None]] = set()
         self.outbox: deque[tuple[bytes, socket.socket | None]] = deque()
+        self.is_deaf: bool = False
         self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS)
         self.ended: asyncio.Event = asyncio.Event()
         self.following: list[tuple[int, int]] = []  # requests for the log: id, the last line that was sent
@@ -209,6 +213,10 @@ class Server:
         self.outbox.append((data, sock.dup() if sock is not None else None))
         if len(self.outbox) == 1:
             self._flush()
+        elif len(self.outbox) == _MAX_OUTBOX:
+            # A sentry that reads no answers is asked for no more questions.
+            asyncio.get_running_loop().remove_reader(self.channel.fileno())
+            self.is_deaf = True
 
     def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -232,6 +240,9 @@ class Server:
                 sock.close()
             self.outbox.popleft()
         loop.remove_writer(self.channel.fileno())
+        if self.is_deaf:
+            self.is_deaf = False
+            loop.add_reader(self.channel.fileno(), self._read_channel)
 
     # -- connections ---------------------------------------------------------------------------------------
     async def _serve(self, flow: Flow) -> None:
@@ -250,12 +261,21 @@ class Server:
         if flow.is_given:
             return
         try:
+            begun = b""
+            if flow.protocol in PROXIES.values():
+                begun = await self._serve_proxy(flow)
             if flow.protocol == TLS:
-                await self._screen_tls(flow)
+                await self._screen_tls(flow, begun)
             elif flow.protocol == HTTP:
-                await self._relay_http(flow)
-            else:
+                await self._relay_http(flow, begun)
+            elif flow.protocol == PLAIN_TCP and flow.upstream is not None:
+                await asyncio.get_running_loop().sock_sendall(flow.upstream, begun)
+                self._log(flow, "open", ALLOWED)
+                await self._give_away(flow)
+            elif not flow.protocol:
                 await self._serve_names(flow)
+        except Refused:
+            pass  # said, and written down
         except OSError:
             pass  # either side has ended it
         except Exception:
@@ -274,6 +294,10 @@ class Server:
             verdict = self.policy.decide_address(target.addr, target.transport, target.port)
         if not verdict.is_allowed:
             if target.port == _DNS_PORT and target.transport == wire.TCP:
+                flow.inside = self._give_pair(flow)
+                return
+            if target.addr == self.names.proxy() and target.transport == wire.TCP and target.port in PROXIES:
+                flow.protocol = PROXIES[target.port]
                 flow.inside = self._give_pair(flow)
                 return
             raise Refused(errno.EACCES, verdict.reason)
@@ -372,14 +396,14 @@ class Server:
             raise
 
     # -- TLS -----------------------------------------------------------------------------------------------
-    async def _screen_tls(self, flow: Flow) -> None:
+    async def _screen_tls(self, flow: Flow, begun: bytes) -> None:
         """Let the hello through if it asks for the right name, then give the connection away.  Raises OSError."""
         loop = asyncio.get_running_loop()
         inside, upstream = flow.inside, flow.upstream
         assert inside is not None and upstream is not None
         try:
             async with asyncio.timeout(_HELLO_S):
-                pending = await self._read_hello(flow, b"", is_second=False)
+                pending = await self._read_hello(flow, begun, is_second=False)
                 if not pending:
                     return
                 self._log(flow, "open", ALLOWED)
@@ -427,13 +451,14 @@ class Server:
         loop = asyncio.get_running_loop()
         inside, rule = flow.inside, flow.rule
         assert inside is not None and rule is not None
-        for _turn in range(_MAX_READS):
-            more = await loop.sock_recv(inside, _PIECE)
-            if not more:
-                if data:
-                    raise NotTls("a ClientHello without an end")
-                return b""
-            data += more
+        for turn in range(_MAX_READS):
+            if turn or not data:
+                more = await loop.sock_recv(inside, _PIECE)
+                if not more:
+                    if data:
+                        raise NotTls("a ClientHello without an end")
+                    return b""
+                data += more
             hello = parse_client_hello(data, is_second=is_second)
             if hello is not None:
                 if hello.name != flow.name:
@@ -464,7 +489,7 @@ class Server:
             self._end(flow)
 
     # -- HTTP ----------------------------------------------------------------------------------------------
-    async def _relay_http(self, flow: Flow) -> None:
+    async def _relay_http(self, flow: Flow, begun: bytes) -> None:
         inside, upstream = flow.inside, flow.upstream
         assert inside is not None and upstream is not None
 
@@ -477,10 +502,74 @@ class Server:
 
         relay = HttpRelay(inside, upstream, flow.name, flow.target.port, on_request)
         try:
-            await relay.run()
+            relay.is_single = flow.is_proxied
+            await relay.run(begun)
             await self._finish(inside)
         finally:
             flow.received, flow.sent = relay.received, relay.sent
+
+    # -- the proxy ---------------------------------------------------------------------------------------------
+    async def _serve_proxy(self, flow: Flow) -> bytes:
+        """Learn where a program that uses the proxy wants to go, and connect; what it has sent after that.
+
+        Raises Refused, OSError.
+        """
+        loop = asyncio.get_running_loop()
+        inside, target = flow.inside, flow.target
+        assert inside is not None
+        async with asyncio.timeout(_HELLO_S):
+            if flow.protocol == PROXIES[1080]:
+                wanted = await read_socks(inside)
+            else:
+                wanted = await read_connect(inside)
+        if wanted is None:
+            self._log(flow, "refuse", BLOCKED, "not a request that the proxy understands")
+            await self._finish(inside)
+            raise ConnectionError("it has ended, or is no client of a proxy")
+        transport = wire.TCP
+        try:
+            if isinstance(wanted.host, str):
+                flow.name = wanted.host
+                verdict = self.policy.decide_name(wanted.host, transport, wanted.port)
+                addr = b"\0" * 4
+            else:
+                addr = wanted.host
+                name = self.names.name_of(addr)
+                flow.name = name or ""
+                verdict = (
+                    self.policy.decide_name(name, transport, wanted.port)
+                    if name is not None
+                    else self.policy.decide_address(addr, transport, wanted.port)
+                )
+            flow.target = wire.Target(transport, addr, wanted.port, target.pid, target.program)
+            flow.protocol = ""
+            rule = verdict.rule
+            if rule is None:
+                raise Refused(errno.EACCES, verdict.reason)
+            flow.rule = rule
+            if flow.name and self.names.address_of(flow.name, is_exact=not rule.is_wildcard) is None:
+                raise Refused(errno.EACCES, "too many names for this sandbox")
+            protocol_there = rule.protocol_at(transport, wanted.port)
+            if wanted.is_request and protocol_there != HTTP:
+                raise Refused(
+                    errno.EACCES, f"the rule {rule.text()} is not for plain HTTP on port {wanted.port}"
+                )
+            async with self.dials:
+                flow.upstream = await self._dial(flow, rule)
+            flow.protocol = protocol_there
+        except Refused as refused:
+            self._log(flow, "refuse", BLOCKED, refused.reason)
+            await loop.sock_sendall(inside, wanted.refusal(refused.reason))
+            await self._finish(inside)
+            raise
+        except OSError as failure:
+            self._log(flow, "fail", ALLOWED, failure.strerror or "no connection")
+            await loop.sock_sendall(inside, wanted.refusal(failure.strerror or "no connection"))
+            await self._finish(inside)
+            raise
+        flow.is_proxied = wanted.is_request
+        await loop.sock_sendall(inside, wanted.consent)
+        return wanted.rest
 
     # -- names ---------------------------------------------------------------------------------------------
     async def _serve_names(self, flow: Flow) -> None:
