@@ -1071,36 +1071,56 @@ FUNC(read_cstring) /* (thread, address, limit) -> bytes or None */
     return result;
 }
 
+/* Write to a thread's memory now, or when it runs; how much was written or deferred. */
+static Py_ssize_t put(struct thr *t, uint64_t addr, const char *from, Py_ssize_t length)
+{
+    struct prc *p = prcs[t->prc];
+    for (int i = 0; i < t->prefetch_count; i++) /* what is written is no longer what the call saw */
+        if (addr < t->prefetch[i].addr + t->prefetch[i].length && t->prefetch[i].addr < addr + (uint64_t)length)
+            t->prefetch[i].length = 0;
+    if (!guest_range(addr, length) || !length)
+        return 0;
+    if (!t->running && !t->held) {
+        if (t->op_count || (length <= 4096 && t->data_used + length <= DATA_SIZE && !t->wbuf_used && t->rec_count < MAX_COPIES)) {
+            defer(t, addr, from, length);
+            return length;
+        }
+        /* Writes keep their order: what is deferred goes first. */
+        if (p->rec_threads)
+            flush_prc(p);
+    }
+    ssize_t n = vm_write(p, from, addr, length);
+    return n < 0 ? 0 : n;
+}
+
 FUNC(write_thread) /* (thread, address, bytes-like) -> bytes written or deferred */
 {
     NEED(3);
     THR(0);
-    uint64_t addr = U64(1);
-    struct prc *p = prcs[t->prc];
     Py_buffer b;
     if (PyObject_GetBuffer(args[2], &b, PyBUF_SIMPLE) < 0)
         return NULL;
-    Py_ssize_t length = b.len;
-    for (int i = 0; i < t->prefetch_count; i++) /* what is written is no longer what the call saw */
-        if (addr < t->prefetch[i].addr + t->prefetch[i].length && t->prefetch[i].addr < addr + (uint64_t)length)
-            t->prefetch[i].length = 0;
-    if (!guest_range(addr, length)) {
-        length = 0;
-    } else if (t->running || t->held) {
-        ssize_t n = vm_write(p, b.buf, addr, length);
-        length = n < 0 ? 0 : n;
-    } else if (length && (t->op_count || (length <= 4096 && t->data_used + length <= DATA_SIZE && !t->wbuf_used &&
-                                          t->rec_count < MAX_COPIES))) {
-        defer(t, addr, b.buf, length);
-    } else if (length) {
-        /* Writes keep their order: what is deferred goes first. */
-        if (p->rec_threads)
-            flush_prc(p);
-        ssize_t n = vm_write(p, b.buf, addr, length);
-        length = n < 0 ? 0 : n;
-    }
+    Py_ssize_t length = put(t, U64(1), b.buf, b.len);
     PyBuffer_Release(&b);
     return PyLong_FromSsize_t(length);
+}
+
+/* (thread, address, dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime) -> whether all of
+ * struct stat was written or deferred.  The times are nanoseconds since 1970, not before it. */
+FUNC(write_stat)
+{
+    NEED(15);
+    THR(0);
+    uint64_t atime = U64(12), mtime = U64(13), ctime = U64(14);
+    struct stat st = {
+        .st_dev = U64(2), .st_ino = U64(3), .st_nlink = U64(4), .st_mode = U64(5), .st_uid = U64(6), .st_gid = U64(7),
+        .st_rdev = U64(8), .st_size = U64(9), .st_blksize = U64(10), .st_blocks = U64(11),
+        .st_atim = {atime / 1000000000, atime % 1000000000}, .st_mtim = {mtime / 1000000000, mtime % 1000000000},
+        .st_ctim = {ctime / 1000000000, ctime % 1000000000},
+    };
+    if (PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(put(t, U64(1), (const char *)&st, sizeof st) == sizeof st);
 }
 
 static ssize_t fd_read(int fd, int64_t offset, void *to, size_t length, int flags)
@@ -1331,7 +1351,7 @@ static PyMethodDef methods[] = {
     ROW(swap), ROW(swapped), ROW(call_count),
     ROW(has_frame), ROW(has_orders), ROW(set_patching), ROW(set_patched), ROW(set_action), ROW(set_answers), ROW(has_pending_ops),
     ROW(wait_event), ROW(set_meter), ROW(is_running), ROW(interrupt), ROW(overdue), ROW(kill_process), ROW(process_pid), ROW(thread_tid), ROW(barrier), ROW(region_bytes), ROW(probe_memory), ROW(swap_shared), ROW(cpu_time_ns),
-    ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread),
+    ROW(read_process), ROW(write_process), ROW(read_thread), ROW(read_cstring), ROW(write_thread), ROW(write_stat),
     ROW(read_fd_into), ROW(write_fd_from), ROW(set_prefetch), ROW(forget_prefetched), ROW(control_fd), ROW(stats), ROW(use_proc), ROW(counts), ROW(close_all),
     {NULL, NULL, 0, NULL}};
 

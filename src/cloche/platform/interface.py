@@ -17,6 +17,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
+from cloche.abi.structs import pack_stat
 from cloche.arch.registers import REG_COUNT as REG_COUNT
 from cloche.arch.registers import Registers as Registers
 
@@ -205,6 +206,29 @@ class HostThread:
         -EFAULT.
         """
         raise NotImplementedError
+
+    def write_stat(
+        self,
+        addr: int,
+        dev: int,
+        ino: int,
+        nlink: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        size: int,
+        blksize: int,
+        blocks: int,
+        atime_ns: int,
+        mtime_ns: int,
+        ctime_ns: int,
+    ) -> bool:
+        """`write` of a struct stat; whether all of it was."""
+        data = pack_stat(
+            dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atime_ns, mtime_ns, ctime_ns
+        )
+        return self.write(addr, data) == len(data)
 
     def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
         """pread (offset >= 0) or read (offset -1) from a host descriptor into guest memory; bytes or -errno.

@@ -23,6 +23,7 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.structs import pack_stat
 from cloche.arch.machine import MACHINE
 from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
@@ -264,6 +265,46 @@ class SystrapThread(HostThread):
 
     def write(self, addr: int, data: bytes) -> int:
         return _native.write_thread(self.handle, addr, data)
+
+    def write_stat(
+        self,
+        addr: int,
+        dev: int,
+        ino: int,
+        nlink: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        size: int,
+        blksize: int,
+        blocks: int,
+        atime_ns: int,
+        mtime_ns: int,
+        ctime_ns: int,
+    ) -> bool:
+        if (atime_ns | mtime_ns | ctime_ns) >> 62:  # before 1970, or far away
+            data = pack_stat(
+                dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atime_ns, mtime_ns, ctime_ns
+            )
+            return _native.write_thread(self.handle, addr, data) == len(data)
+        return _native.write_stat(
+            self.handle,
+            addr,
+            dev,
+            ino,
+            nlink,
+            mode,
+            uid,
+            gid,
+            rdev,
+            size,
+            blksize,
+            blocks,
+            atime_ns,
+            mtime_ns,
+            ctime_ns,
+        )
 
     def write_now(self, addr: int, data: bytes) -> int:
         """Like `write`, but never deferred: the number of bytes written before a fault."""

@@ -40,7 +40,6 @@ from cloche.abi.structs import (
     dirent64_size,
     pack_dirent,
     pack_dirent64,
-    pack_stat,
     pack_statfs,
     pack_statx,
 )
@@ -73,25 +72,23 @@ def write_stat(task: Task, inode: Inode, addr: int) -> int:
     uid, gid = inode.uid, inode.gid
     if task.creds.user_ns is not None:
         uid, gid = task.creds.show_uid(uid), task.creds.show_gid(gid)
-    task.user_memory().write(
+    is_written = task.user_memory().thread.write_stat(
         addr,
-        pack_stat(
-            inode.dev(),
-            inode.ino,
-            inode.nlink,
-            inode.mode,
-            uid,
-            gid,
-            inode.rdev,
-            inode.size,
-            inode.blksize,
-            inode.blocks,
-            inode.atime_ns,
-            inode.mtime_ns,
-            inode.ctime_ns,
-        ),
+        inode.dev(),
+        inode.ino,
+        inode.nlink,
+        inode.mode,
+        uid,
+        gid,
+        inode.rdev,
+        inode.size,
+        inode.blksize,
+        inode.blocks,
+        inode.atime_ns,
+        inode.mtime_ns,
+        inode.ctime_ns,
     )
-    return 0
+    return 0 if is_written else -EFAULT
 
 
 def sys_stat(task: Task, args: Args) -> int:
