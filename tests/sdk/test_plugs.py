@@ -1,4 +1,4 @@
-"""The plugs for pytest, deepagents and smolagents, each with the real package if it is installed."""
+"""The plugs for pytest, deepagents, smolagents and OpenAI Agents, each with the real package if it is installed."""
 
 import subprocess
 import sys
@@ -15,6 +15,11 @@ needs_deepagents = pytest.mark.skipif(
 )
 needs_smolagents = pytest.mark.skipif(
     find_spec("smolagents") is None, reason="the package smolagents is not installed"
+)
+
+
+needs_openai_agents = pytest.mark.skipif(
+    find_spec("agents") is None, reason="the package openai-agents is not installed"
 )
 
 
@@ -100,3 +105,44 @@ def test_smolagents(root: str) -> None:
     finally:
         executor.cleanup()
     assert Sandbox.list(root=root) == []
+
+
+@needs_openai_agents
+def test_openai_agents(tmp_path: Path) -> None:
+    import asyncio
+    import io
+
+    from agents.sandbox.entries import File
+    from agents.sandbox.errors import ExecTimeoutError, WorkspaceReadNotFoundError
+    from agents.sandbox.manifest import Manifest
+    from agents.sandbox.snapshot import LocalSnapshotSpec
+
+    from cloche.integrations.openai_agents import ClocheSandboxClient, ClocheSandboxClientOptions
+
+    async def main() -> None:
+        client = ClocheSandboxClient()
+        session = await client.create(
+            manifest=Manifest(entries={"a.txt": File(content=b"hello")}),
+            options=ClocheSandboxClientOptions(memory="512m", exposed_ports=(8000,)),
+            snapshot=LocalSnapshotSpec(base_path=tmp_path),
+        )
+        async with session:
+            done = await session.exec("cat a.txt; pwd; echo err >&2; exit 3")
+            assert (done.exit_code, done.stdout, done.stderr) == (3, b"hello/workspace\n", b"err\n")
+            await session.write(Path("d/b.bin"), io.BytesIO(b"\0\1"))
+            assert (await session.read(Path("d/b.bin"))).read() == b"\0\1"
+            assert {entry.path for entry in await session.ls(".")} == {"/workspace/a.txt", "/workspace/d"}
+            with pytest.raises(WorkspaceReadNotFoundError):
+                await session.read(Path("none"))
+            with pytest.raises(ExecTimeoutError):
+                await session.exec("sleep 1000", timeout=1)
+            endpoint = await session.resolve_exposed_port(8000)
+            assert endpoint.host == "127.0.0.1" and endpoint.port > 0
+            assert await session.running()
+        assert not await session.running()
+        payload = client.serialize_session_state(session.state)
+        again = await client.resume(client.deserialize_session_state(payload))
+        async with again:  # another sandbox, with the workspace of the first
+            assert (await again.read(Path("d/b.bin"))).read() == b"\0\1"
+
+    asyncio.run(main())
