@@ -252,9 +252,9 @@ def test_a_file_is_made_once(slow: Slows) -> None:
 
 
 SYNCER = r"""
-say("begun", os.stat("/v/file").st_size)
 file = open("/v/hold-file", "r+b", buffering=0)
 file.write(b"W")
+say("begun")
 hear()
 syncer = os.fork()
 if syncer == 0:
@@ -272,6 +272,39 @@ def test_fsync_keeps_nobody_else(slow: Slows) -> None:
     guest = made.guest
     guest.hear()
     made.order("hold fsync")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0"
+    assert guest.end() == 0
+
+
+CLOSER = r"""
+file = open("/v/hold-file", "r+b", buffering=0)
+other = open("/v/hold-a", "rb", buffering=0)
+say("begun")
+hear()
+closer = os.fork()
+if closer == 0:
+    other.close()
+    os.fstat(file.fileno())
+    os._exit(0)
+hear()
+other.close()  # nobody else has it
+say("others", others())
+hear()
+say("ended", os.waitpid(closer, 0)[1])
+"""
+
+
+def test_fstat_and_close_keep_nobody_else(slow: Slows) -> None:
+    made = slow.start(CLOSER)
+    guest = made.guest
+    guest.hear()
+    made.order("hold getattr flush statfs")
     guest.tell("go")
     made.expect("held")
     guest.tell("go")

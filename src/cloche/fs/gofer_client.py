@@ -74,6 +74,7 @@ PATIENCE_S: Final = 0.001
 _PATIENCE_NS: Final = 1_000_000
 _PATIENCE_MS: Final = 4
 _PATIENCE_ALONE_MS: Final = 2000
+_CLOSE_AT_ONCE: Final = 16
 _EPOLLIN: Final = 1
 _EPOLLOUT: Final = 4
 # Operations that change names in directories.
@@ -158,6 +159,9 @@ class GoferClient(HostServer, FdWatcher):
         self._out: bytes = b""  # what the socket has not taken yet
         self._token: int = 0  # of the watch, 0: none
         self._events: int = 0  # that are watched for
+        self.probe_fid: int = 0  # a directory to ask about whether the storage answers; 0: it always does
+        self._probe: GoferRequest | None = None
+        self._closing: list[int] = []  # descriptors to close when it does
         self._workers: list[GoferClient] = []
         self.observers: list[ChangeObserver] = []
         self.fd_limit: int = 1 << 30  # of descriptors that guests may make this process hold
@@ -192,6 +196,41 @@ class GoferClient(HostServer, FdWatcher):
     def may_wait(self) -> bool:
         """Whether the running call can wait for an answer (and be run again)."""
         return self._waits.may_wait
+
+    def close_fd(self, fd: int) -> None:
+        """Close a donated descriptor.
+
+        On storage that a process or another machine serves that may take long (FUSE's FLUSH): it is put off until an
+        answer has come, to whatever, from there.
+        """
+        if self.probe_fid == 0 or self._kernel is None or self._is_broken:
+            os.close(fd)
+            return
+        self._closing.append(fd)
+        self._ask_for_life()
+
+    def _ask_for_life(self) -> None:
+        if self._probe is not None:
+            return
+        probe = GoferRequest(self, OP_STATFS, pack_u64(self.probe_fid), (0, 0))
+        probe.is_late = True
+        self._late += 1
+        self._probe = probe
+        try:
+            self._submit(probe)
+        except LinuxError:
+            pass  # then it is answered
+        self._watch()
+
+    def _close_some(self) -> None:
+        """The storage answers."""
+        self._probe = None
+        fds = self._closing if self._is_broken else self._closing[:_CLOSE_AT_ONCE]
+        del self._closing[: len(fds)]
+        for fd in fds:
+            os.close(fd)
+        if self._closing:
+            self._ask_for_life()
 
     def commit(self) -> None:
         """What the running call does from here on cannot be done again."""
@@ -256,7 +295,7 @@ class GoferClient(HostServer, FdWatcher):
                 fds.append(os.dup(fd))
         except OSError:
             for fd in fds:
-                os.close(fd)
+                self.close_fd(fd)
             raise LinuxError(ENFILE)
         return Frame(request.code, 0, b"".join(request.parts), fds)
 
@@ -348,7 +387,7 @@ class GoferClient(HostServer, FdWatcher):
         request = self._pending.get(frame.ident)
         if request is None:
             for fd in frame.fds:
-                os.close(fd)
+                self.close_fd(fd)
             self._fail()
             return
         request.parts.append(frame.body)
@@ -361,7 +400,11 @@ class GoferClient(HostServer, FdWatcher):
     def _answered(self, request: GoferRequest) -> None:
         del self._pending[request.ident]
         request.is_answered = True
-        if request.is_late:
+        if request is self._probe:
+            self._late -= 1
+            self._close_some()
+            self._watch()
+        elif request.is_late:
             self._late -= 1
             if request.is_forgotten:
                 self._discard(request)
@@ -424,7 +467,7 @@ class GoferClient(HostServer, FdWatcher):
     def _discard(self, request: GoferRequest) -> None:
         """Give back what came with an answer that nobody has taken, and note what it has changed."""
         for fd in request.fds:
-            os.close(fd)
+            self.close_fd(fd)
         request.fds = []
         if request.was_taken:
             return
@@ -445,7 +488,7 @@ class GoferClient(HostServer, FdWatcher):
         """A request whose reply comes without a descriptor."""
         frame = self._exchange(op, body, fid, other)
         for fd in frame.fds:
-            os.close(fd)
+            self.close_fd(fd)
         if frame.code < 0:
             raise LinuxError(-frame.code)
         return frame.body
@@ -455,7 +498,7 @@ class GoferClient(HostServer, FdWatcher):
         fds = frame.fds
         if frame.code < 0 or len(fds) != 1 or fds[0] >= self.fd_limit:
             for fd in fds:
-                os.close(fd)
+                self.close_fd(fd)
             # The kernel drops descriptors that exceed RLIMIT_NOFILE.
             raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
         try:
@@ -463,7 +506,7 @@ class GoferClient(HostServer, FdWatcher):
             attr = reader.attr()
             return fds[0], attr, reader.u64()
         except ProtocolError:
-            os.close(fds[0])
+            self.close_fd(fds[0])
             raise self._broken()
 
     def _broken(self) -> LinuxError:
@@ -594,7 +637,7 @@ class GoferClient(HostServer, FdWatcher):
                 self._fail()
                 error = EIO
         for fd in fds:
-            os.close(fd)
+            self.close_fd(fd)
         raise LinuxError(error)
 
     def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, bool, Attr]:
@@ -611,7 +654,7 @@ class GoferClient(HostServer, FdWatcher):
         fds = frame.fds
         if frame.code < 0 or len(fds) > 1 or max(fds, default=-1) >= self.fd_limit:
             for fd in fds:
-                os.close(fd)
+                self.close_fd(fd)
             raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
         try:
             reader = Reader(frame.body)
@@ -619,7 +662,7 @@ class GoferClient(HostServer, FdWatcher):
             return fds[0] if fds else -1, reader.u8() != 0, attr
         except ProtocolError:
             for fd in fds:
-                os.close(fd)
+                self.close_fd(fd)
             raise self._broken()
 
     def create(

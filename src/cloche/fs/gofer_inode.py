@@ -138,6 +138,8 @@ class GoferHost(FileSystem, ChangeObserver):
         self._dead_fids: list[int] = []
         self.reads_at_once: bool = True  # its files can be read as far as they are in memory (RWF_NOWAIT)
         self.is_remote: bool = self.magic in REMOTE_MAGICS  # a process or a machine serves it, which may hang
+        if self.is_remote:
+            client.probe_fid = root.fid
         self.root_attr: Attr = root.attr
         client.observers.append(self)
 
@@ -392,7 +394,7 @@ class GoferInode(Inode):
         if not self.is_stale and not self.host.is_shared:
             return
         fd = self.write_fd if self.write_fd >= 0 else self.read_fd
-        if fd >= 0:
+        if fd >= 0 and not self._must_ask():
             was_written = self.is_stale
             self._update_from_fd(fd)
             # A change of the owner sets a ctime, and so does a write of ours, which need not be asked about.
@@ -400,6 +402,11 @@ class GoferInode(Inode):
                 self._ask()
         elif self.is_stale or time.monotonic_ns() - self.checked_ns >= FRESH_NS:
             self._ask()
+
+    def _must_ask(self) -> bool:
+        """Whether the descriptors are no way to the attributes: what serves the file may hang."""
+        host = self.host
+        return host.is_remote and host.client.may_wait() and (self.pin != 0 or self.has_address)
 
     def refresh_owner(self, ctx: Context) -> None:
         self.refresh(ctx)
@@ -413,7 +420,7 @@ class GoferInode(Inode):
         valid = attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME | ATTR_MTIME)
         if valid & ATTR_SIZE:
             valid &= ~ATTR_MTIME  # the host's truncate sets it
-            if self.write_fd >= 0:
+            if self.write_fd >= 0 and not self._must_ask():
                 try:
                     os.ftruncate(self.write_fd, attr.size)
                 except OSError as error:
@@ -531,7 +538,7 @@ class GoferInode(Inode):
         for index, other_fd, other_attr in others:
             inode = ahead[index - 1]
             if inode.read_fd >= 0:  # the same file twice
-                os.close(other_fd)
+                host.client.close_fd(other_fd)
                 continue
             inode.read_fd = other_fd
             seen_ns = inode.ctime_ns
@@ -595,16 +602,16 @@ class GoferInode(Inode):
     def close_write_fd(self) -> None:
         """Close the descriptor to write, after a last look at the attributes."""
         if self.write_fd >= 0:
-            if self.is_stale:
+            if self.is_stale and not self.host.is_remote:
                 self._update_from_fd(self.write_fd)
-            os.close(self.write_fd)
+            self.host.client.close_fd(self.write_fd)
             self.write_fd = -1
 
     def close_fds(self) -> None:
         """Close both descriptors."""
         self.close_write_fd()
         if self.read_fd >= 0:
-            os.close(self.read_fd)
+            self.host.client.close_fd(self.read_fd)
             self.read_fd = -1
         if self.pin:
             self.host.clunk(self.pin)
