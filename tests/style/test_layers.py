@@ -14,6 +14,7 @@ CONFINEMENT: Final = [
     "platform.hostsys",
     "boot.confine",
     "boot.seccomp",
+    "boot.seccomp_interpreter",
     "boot.seccomp_gofer",
     "boot.seccomp_egress",
     "boot.seccomp_analyst",

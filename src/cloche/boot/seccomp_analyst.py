@@ -18,7 +18,6 @@ from cloche.abi.fcntl import (
     F_UNLCK,
     FD_CLOEXEC,
 )
-from cloche.abi.mman import PROT_EXEC
 from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.sched import (
     CLONE_NEWCGROUP,
@@ -32,31 +31,21 @@ from cloche.abi.sched import (
 )
 from cloche.arch.syscalls import (
     SYS_access,
-    SYS_brk,
-    SYS_clock_gettime,
     SYS_clone,
     SYS_clone3,
     SYS_close,
     SYS_dup,
     SYS_exit,
-    SYS_exit_group,
     SYS_fcntl,
     SYS_fstat,
     SYS_fstatfs,
-    SYS_futex,
     SYS_getcwd,
     SYS_getdents64,
     SYS_getpid,
-    SYS_getrandom,
     SYS_gettid,
     SYS_ioctl,
     SYS_lseek,
-    SYS_madvise,
     SYS_memfd_create,
-    SYS_mmap,
-    SYS_mprotect,
-    SYS_mremap,
-    SYS_munmap,
     SYS_newfstatat,
     SYS_openat,
     SYS_poll,
@@ -68,7 +57,6 @@ from cloche.arch.syscalls import (
     SYS_renameat,
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
-    SYS_rt_sigreturn,
     SYS_seccomp,
     SYS_sendmsg,
     SYS_sendto,
@@ -81,6 +69,7 @@ from cloche.arch.syscalls import (
     SYS_wait4,
     SYS_write,
 )
+from cloche.boot import seccomp_interpreter as interpreter
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is, is_null
 
 _NEW_KINDS: Final = (
@@ -97,13 +86,7 @@ _NEW_KINDS: Final = (
 _SET_MODE_FILTER: Final = 1
 
 _INTERPRETER: Final[list[Allow]] = [
-    Allow(SYS_mmap, "the interpreter's memory, and the file; never executable", [int_has_none(2, PROT_EXEC)]),
-    Allow(SYS_munmap, "the interpreter's memory"),
-    Allow(SYS_mremap, "the C library's realloc"),
-    Allow(SYS_mprotect, "the C library's arenas; never executable", [int_has_none(2, PROT_EXEC)]),
-    Allow(SYS_madvise, "the C library's free"),
-    Allow(SYS_brk, "the C library's heap"),
-    Allow(SYS_futex, "the interpreter's locks"),
+    *interpreter.ALLOWED,
     Allow(SYS_write, "text files, and messages on standard error"),
     Allow(SYS_close, "descriptors that were given or made"),
     Allow(SYS_fstat, "the length and identity of files"),
@@ -116,16 +99,12 @@ _INTERPRETER: Final[list[Allow]] = [
     Allow(SYS_fcntl, "whether a descriptor is closed by exec", [int_is(1, F_GETFD)]),
     Allow(SYS_lseek, "the length of files"),
     Allow(SYS_pread64, "reading files"),
-    Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
-    Allow(SYS_clock_gettime, "where the vDSO has no clock"),
     Allow(SYS_getpid, "the interpreter after fork"),
     Allow(SYS_gettid, "the interpreter's locks"),
-    Allow(SYS_rt_sigreturn, "returning from a signal"),
     Allow(SYS_rt_sigaction, "restoring signals at exit"),
     Allow(SYS_rt_sigprocmask, "the C library's fork and abort"),
     Allow(SYS_sigaltstack, "faulthandler at exit"),
     Allow(SYS_exit, "the end"),
-    Allow(SYS_exit_group, "the end"),
 ]
 
 _SERVER: Final[list[Allow]] = [

@@ -6,7 +6,6 @@ kin, kill, bpf, io_uring, mknod of devices, any open for writing unless an attac
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, ENOSYS, EPERM
 from cloche.abi.fcntl import (
     F_DUPFD_CLOEXEC,
     F_GETFD,
@@ -17,17 +16,11 @@ from cloche.abi.fcntl import (
     F_UNLCK,
     FD_CLOEXEC,
 )
-from cloche.abi.mman import PROT_EXEC
 from cloche.abi.stat import S_IFCHR
 from cloche.arch.syscalls import (
-    SYS_access,
-    SYS_brk,
     SYS_chmod,
     SYS_chown,
-    SYS_clock_gettime,
-    SYS_clone3,
     SYS_close,
-    SYS_exit_group,
     SYS_fchmod,
     SYS_fchmodat,
     SYS_fchmodat2,
@@ -39,45 +32,27 @@ from cloche.arch.syscalls import (
     SYS_fstatfs,
     SYS_fsync,
     SYS_ftruncate,
-    SYS_futex,
-    SYS_getcwd,
     SYS_getdents64,
     SYS_geteuid,
-    SYS_getpid,
-    SYS_getrandom,
-    SYS_gettid,
     SYS_getxattr,
-    SYS_ioctl,
     SYS_linkat,
     SYS_listxattr,
     SYS_lseek,
-    SYS_madvise,
     SYS_mkdirat,
     SYS_mknodat,
-    SYS_mmap,
-    SYS_mprotect,
-    SYS_mremap,
-    SYS_munmap,
     SYS_newfstatat,
     SYS_openat,
     SYS_openat2,
     SYS_poll,
     SYS_pread64,
-    SYS_readlink,
     SYS_readlinkat,
     SYS_recvfrom,
     SYS_recvmsg,
     SYS_removexattr,
     SYS_renameat2,
-    SYS_rt_sigaction,
-    SYS_rt_sigprocmask,
-    SYS_rt_sigreturn,
     SYS_sendmsg,
     SYS_sendto,
     SYS_setxattr,
-    SYS_sigaltstack,
-    SYS_stat,
-    SYS_statx,
     SYS_symlinkat,
     SYS_syncfs,
     SYS_unlinkat,
@@ -85,6 +60,7 @@ from cloche.arch.syscalls import (
     SYS_wait4,
     SYS_write,
 )
+from cloche.boot import seccomp_interpreter as interpreter
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is, is_null
 
 _O_WRITE_BITS: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000  # WRONLY RDWR CREAT TRUNC __O_TMPFILE
@@ -115,20 +91,10 @@ _ALWAYS: Final[list[Allow]] = [
     Allow(SYS_fdatasync, "fdatasync"),
     Allow(SYS_getxattr, "extended attributes, by magic link of a descriptor"),
     Allow(SYS_listxattr, "extended attributes, by magic link of a descriptor"),
-    Allow(SYS_mmap, "the interpreter's memory; never executable", [int_has_none(2, PROT_EXEC)]),
-    Allow(SYS_munmap, "the interpreter's memory"),
-    Allow(SYS_mremap, "the C library's realloc"),
-    Allow(SYS_mprotect, "the C library's arenas; never executable", [int_has_none(2, PROT_EXEC)]),
-    Allow(SYS_madvise, "the C library's free"),
-    Allow(SYS_brk, "the C library's heap"),
-    Allow(SYS_futex, "the interpreter's locks"),
+    *interpreter.ALLOWED,
     Allow(SYS_write, "messages on standard error"),
-    Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
-    Allow(SYS_clock_gettime, "where the vDSO has no clock"),
     Allow(SYS_geteuid, "whether a chown may be expected to work"),
     Allow(SYS_wait4, "which of its workers has ended"),
-    Allow(SYS_rt_sigreturn, "returning from a signal"),
-    Allow(SYS_exit_group, "the end"),
 ]
 
 # Only with a writable attach point.
@@ -155,19 +121,7 @@ _WRITING: Final[list[Allow]] = [
 ]
 
 _REFUSED: Final[list[Refuse]] = [
-    Refuse(SYS_openat, EACCES, "a traceback looks for source files"),
-    Refuse(SYS_stat, EACCES, "a traceback looks for source files"),
-    Refuse(SYS_statx, ENOSYS, "new C libraries fall back to newfstatat"),
-    Refuse(SYS_readlink, EACCES, "the interpreter looks for itself"),
-    Refuse(SYS_access, EACCES, "the interpreter looks for files"),
-    Refuse(SYS_getcwd, EACCES, "a traceback makes paths absolute"),
-    Refuse(SYS_ioctl, EACCES, "isatty on a new file object"),
-    Refuse(SYS_rt_sigaction, EPERM, "the interpreter at its end, abort"),
-    Refuse(SYS_rt_sigprocmask, EPERM, "abort"),
-    Refuse(SYS_sigaltstack, EPERM, "the interpreter at its end"),
-    Refuse(SYS_getpid, EPERM, "abort"),
-    Refuse(SYS_gettid, EPERM, "abort"),
-    Refuse(SYS_clone3, ENOSYS, "never needed; answered as an old kernel would"),
+    *interpreter.REFUSED,
 ]
 
 
