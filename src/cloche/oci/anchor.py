@@ -49,7 +49,12 @@ class Anchor:
     def __init__(self) -> None:
         self.pid: int = 0
         self.sock: socket.socket
+        self.far: socket.socket  # the anchor's end of it
         self.link: socket.socket
+
+    def open(self) -> None:
+        """Make the socket between anchor and monitor."""
+        self.sock, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     # -- the caller's side -------------------------------------------------------------------------------
     def begin(
@@ -64,7 +69,7 @@ class Anchor:
 
         `argv` is what ps shows; `terminal` becomes its controlling one, so that it hears of the window's size.
         """
-        self.sock, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        far = self.far
         self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid_namespace = [fd for kind, fd in namespaces if kind == "pid"]
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -98,6 +103,7 @@ class Anchor:
         """Have it become the anchor.  Raises OciError."""
         self._step()
         self.link.close()
+        self.sock.close()  # the monitor has it
 
     def end(self) -> None:
         """It is not wanted."""

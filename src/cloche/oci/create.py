@@ -202,53 +202,64 @@ def create(
         if bundle.process.has_terminal:
             terminal, master = open_terminal(console, bundle.process)
             streams = [terminal, terminal, terminal]
+        monitor = _Monitor(record, anchor, spec, streams, terminal)
         anchor.begin(open_namespaces(bundle), record.groups, bundle, bundle.process.argv, terminal)
-        record.pid = anchor.pid
+        record.pid, record.pid_start = anchor.pid, anchor.began()
+        record.save()
         state = record.state(CREATING)
         run_hooks(bundle.hooks, "prestart", state)
         run_hooks(bundle.hooks, "createRuntime", state)
         anchor.build()
         run_hooks(bundle.hooks, "createContainer", state)
         anchor.go()
-        _start_monitor(record, anchor, spec, streams, terminal)
+        monitor.go(anchor.pid)
         if pid_file:
             write_pid_file(pid_file, anchor.pid)
+        record.is_made = True
+        record.save()
     except BaseException as failure:
         _undo(record, anchor)
         if isinstance(failure, OSError):
             raise OciError(f"cannot create the container: {failure}") from None
         raise
-    record.save()
     return record, master
 
 
-def _start_monitor(
-    record: Record, anchor: Anchor, spec: SandboxSpec, streams: list[int], terminal: int
-) -> None:
-    """Raises OciError when the sandbox does not come to be."""
-    listener = record.listen()
-    hear, report = os.pipe2(os.O_CLOEXEC)
-    held = Held(anchor.sock, anchor.pid)
-    held.terminal = terminal
-    record.pid_start = anchor.began()
-    record.monitor = fork_monitor(record, held, spec, streams, listener, report)
-    record.monitor_start = start_time(record.monitor)
-    record.save()
-    os.close(report)
-    listener.close()
-    anchor.sock.close()
-    if terminal >= 0:
-        os.close(terminal)
-    text = b""
-    while True:
-        data = os.read(hear, 65536)
-        if not data:
-            break
-        text += data
-    os.close(hear)
-    status, problem = json.loads(text) if text else (125, _last_line(record) or "the monitor died")
-    if problem:
-        raise OciError(explain_start(status, problem, spec.argv[0].decode(errors="replace")), 1)
+class _Monitor:
+    """The monitor of a container that is being made: it begins at once, and goes on when the anchor stands."""
+
+    def __init__(
+        self, record: Record, anchor: Anchor, spec: SandboxSpec, streams: list[int], terminal: int
+    ) -> None:
+        self.record: Record = record
+        self.name: str = spec.argv[0].decode(errors="replace")
+        anchor.open()
+        listener = record.listen()
+        hear, self.say = os.pipe2(os.O_CLOEXEC)
+        self.hear, report = os.pipe2(os.O_CLOEXEC)
+        held = Held(anchor.sock, 0)
+        held.terminal = terminal
+        record.monitor = fork_monitor(record, held, spec, streams, listener, (hear, report))
+        record.monitor_start = start_time(record.monitor)
+        record.save()
+        os.close(hear)
+        os.close(report)
+        listener.close()
+
+    def go(self, pid: int) -> None:
+        """The anchor stands.  Raises OciError when the sandbox does not come to be."""
+        os.write(self.say, str(pid).encode())
+        os.close(self.say)
+        text = b""
+        while True:
+            data = os.read(self.hear, 65536)
+            if not data:
+                break
+            text += data
+        os.close(self.hear)
+        status, problem = json.loads(text) if text else (125, _last_line(self.record) or "the monitor died")
+        if problem:
+            raise OciError(explain_start(status, problem, self.name))
 
 
 def _last_line(record: Record) -> str:

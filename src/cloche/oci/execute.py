@@ -1,6 +1,7 @@
 """The verb `exec`: a further command in a running container, with an anchor of its own."""
 
 import os
+import socket
 from typing import Any, Final
 
 from cloche.oci.anchor import Anchor, namespace_file
@@ -102,14 +103,16 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
         streams = [terminal, terminal, -1]
     anchor = Anchor()
     try:
+        anchor.open()
+        sock = anchor.sock.dup()
         anchor.begin(_namespaces(record), record.groups, None, process.argv, terminal)
         anchor.go()
-        _ask(record, anchor, process, streams)
+        _ask(record, anchor, sock, process, streams)
     except OciError:
         if anchor.pid:
             anchor.end()
         raise
-    anchor.sock.close()
+    sock.close()
     if options.text("pid-file"):
         write_pid_file(options.text("pid-file"), anchor.pid)
     if is_detached:
@@ -119,14 +122,16 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
     return follow(anchor.pid, master)
 
 
-def _ask(record: Record, anchor: Anchor, process: ProcessSpec, streams: list[int]) -> None:
+def _ask(
+    record: Record, anchor: Anchor, sock: socket.socket, process: ProcessSpec, streams: list[int]
+) -> None:
     """Have the monitor start it.  Raises OciError."""
     fields = _request(process, streams).to_fields()
     fields["pid"] = anchor.pid
     client = ControlClient(record.connect())
     try:
         fds = [fd for fd in streams if fd >= 0]
-        client.answer(client.ask(EXEC, fields, [*fds, anchor.sock.fileno()]))
+        client.answer(client.ask(EXEC, fields, [*fds, sock.fileno()]))
     except ControlError as refusal:
         raise OciError("exec failed: " + explain_exec(refusal, process)) from None
     finally:

@@ -285,9 +285,19 @@ class OciMonitor:
 
 
 def fork_monitor(
-    record: Record, anchor: Held, spec: SandboxSpec, streams: list[int], listener: socket.socket, report: int
+    record: Record,
+    anchor: Held,
+    spec: SandboxSpec,
+    streams: list[int],
+    listener: socket.socket,
+    pipes: tuple[int, int],
 ) -> int:
-    """The monitor's process, which outlives the caller; its pid."""
+    """The monitor's process, which outlives the caller; its pid.
+
+    Of `pipes` it reads the anchor's pid, when that stands, from the first, and writes to the second how it went.  The
+    keeper gets ready meanwhile.
+    """
+    hear, report = pipes
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -310,9 +320,15 @@ def fork_monitor(
         os.dup2(null, 1)
         os.dup2(log, 2)
         os.chdir("/")
-        keep = [0, 1, 2, anchor.sock.fileno(), listener.fileno(), report, *[fd for fd in high if fd >= 0]]
-        confine.close_all_but(keep)
+        keep = [anchor.sock.fileno(), listener.fileno(), hear, report, *[fd for fd in high if fd >= 0]]
+        confine.close_all_but([0, 1, 2, *keep])
         keeper = spawn_keeper()
+        answer = os.read(hear, 16)
+        os.close(hear)
+        if not answer:  # there will be no container
+            os.kill(keeper.pid, signal.SIGKILL)
+            os._exit(0)
+        anchor.pid = int(answer)
         OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
     except BaseException as failure:
         sys.excepthook(type(failure), failure, failure.__traceback__)

@@ -69,6 +69,7 @@ class Record:
         self.pid_start: int = 0
         self.monitor: int = 0
         self.monitor_start: int = 0
+        self.is_made: bool = False  # `create` has done all
         self.bundle: str = ""
         self.rootfs: str = ""
         self.created: str = ""
@@ -144,6 +145,8 @@ class Record:
             return CREATING
         if not self.has_anchor():
             return STOPPED
+        if not self.is_made:
+            return CREATING
         if self.has_mark("paused"):
             return PAUSED
         return RUNNING if self.has_mark("started") else CREATED
