@@ -24,6 +24,7 @@ from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.inotify import install as install_inotify
+from cloche.fs.kept import LayerStore
 from cloche.fs.mountable import register_mountable
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.overlay import OverlayFs
@@ -115,6 +116,18 @@ class Builder:
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         self.quota.reaper.chores = kernel.chores
         self.volumes: list[Mount] = []
+        self.store: LayerStore | None = None
+        if spec.layer_source and gofer is not None:
+            self.store = LayerStore(
+                kernel, gofer.worker(spec.layer_index, always_waits=True), spec.layer_index
+            )
+            container.keeping = self.store
+        # What is kept does not count as memory.
+        is_apart = self.store is not None
+        self.layer_quota: StorageQuota = (
+            StorageQuota(spec.disk_bytes, STORAGE_INODES) if is_apart else self.quota
+        )
+        self.layer_quota.reaper.chores = kernel.chores
 
     def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:
         """A new tmpfs that counts towards the container's quota."""
@@ -130,6 +143,14 @@ class Builder:
             options.size = total // 2
         return TmpFs(self.kernel.alloc_dev(), self.quota, options)
 
+    def private_root(self) -> TmpFs:
+        """The root where nothing of the host is below."""
+        options = TmpfsOptions()
+        options.mode = 0o755
+        made = TmpFs(self.kernel.alloc_dev(), self.layer_quota, options)
+        made.is_kept = self.store is not None
+        return made
+
     def host_fs(self, index: int, mode: str, *, is_shared: bool) -> FileSystem:
         """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
         gofer = self.gofer
@@ -137,7 +158,9 @@ class Builder:
         lower = GoferFs(gofer.worker(index), index, self.kernel.alloc_dev(), is_shared=is_shared)
         if mode == RO or mode == RW:
             return lower
-        return OverlayFs(self.kernel.alloc_dev(), self.quota, [lower.root])
+        made = OverlayFs(self.kernel.alloc_dev(), self.layer_quota, [lower.root])
+        made.is_kept = self.store is not None
+        return made
 
     def root_context(self) -> Context:
         """The kernel's own context in a new mount namespace."""
@@ -145,7 +168,7 @@ class Builder:
         if spec.root_source:
             root = self.host_fs(0, spec.root_mode, is_shared=spec.root_is_shared)
         else:
-            root = self.tmpfs(0o755)
+            root = self.private_root()
         ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
         self.container.layers.append(Layer(b"", root, is_volume=False))
         return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
@@ -175,6 +198,8 @@ class Builder:
                 self.mount(ctx, mount)
         for layer in self.container.layers:
             remember(ctx, layer)
+        if self.store is not None:
+            self.store.open(ctx, self.container.layers)
         if spec.is_read_only:
             for each in ctx.mount_ns.mounts:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
@@ -338,6 +363,8 @@ def remove_container(container: Container) -> None:
         end_init(init)
     for part in ("commands", "memory"):
         kernel.hooks.at_group_exit.pop(f"{part} of {container.ident}", None)
+    if container.keeping is not None:
+        container.keeping.close()
     root = container.root
     container.root = None
     container.layers = []

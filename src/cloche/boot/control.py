@@ -134,6 +134,9 @@ class Control(Answers, FdWatcher):
 
     def close(self) -> None:
         """The sandbox ends: let the last answers out."""
+        for served in self.served.values():
+            if served.container.keeping is not None:
+                served.container.keeping.close()
         self.channel.flush_all(_FAREWELL_S)
         self.channel.close()
         for served in self.served.values():

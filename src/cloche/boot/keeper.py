@@ -450,6 +450,10 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             if mount.skeleton:
                 point.show_directories(mount.skeleton, mount.people)
             points.append(point)
+    if spec.layer_source:
+        layer = AttachPoint(spec.layer_source, is_writable=True)
+        layer.has_worker = True
+        points.append(layer)
     return points
 
 

@@ -355,6 +355,8 @@ def _number_attach_points(spec: SandboxSpec) -> None:
         if mount.kind == HOST:
             mount.attach_index = index
             index += 1
+    if spec.layer_source:
+        spec.layer_index = index
 
 
 def wait_readable(fds: list[int], seconds: float) -> list[int]:

@@ -87,6 +87,9 @@ class SandboxSpec:
         self.gid: int = 0
         self.groups: list[int] = []
         self.root_source: str = ""  # --rootfs; empty: a tmpfs with the mounts below
+        self.layer_source: str = ""  # host directory where the private layers are kept; empty: in memory only
+        self.layer_index: int = -1  # its attach point, filled by `launch`
+        self.disk_bytes: int = -1  # --disk: of all private layers together
         self.mounts: list[MountSpec] = []
         self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
         self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
@@ -165,6 +168,7 @@ _PLAIN_FIELDS: Final = (
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "domainname", "checks_program",
     "net_address", "net_address6", "net_resolver",
+    "layer_source", "layer_index", "disk_bytes",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
@@ -290,7 +294,7 @@ def host_places(spec: SandboxSpec) -> list[object]:
     """
     found: list[object] = []
     if spec.root_source:
-        found.append([b"/", os.fsencode(spec.root_source), COW, False, False, False])
+        found.append([b"/", os.fsencode(spec.root_source), spec.root_mode, False, False, False])
     for each in spec.mounts:
         if each.kind == HOST:
             is_part = each.only is not None or each.is_public_only or bool(each.skeleton)

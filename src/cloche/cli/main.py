@@ -19,6 +19,7 @@ _VERBS: Final = {
     "apply": "make changes of a sandbox on the host",
     "cp": "copy files into a sandbox that runs, or out of it",
     "diff": "show what a sandbox has changed",
+    "discard": "forget what kept sandboxes have written",
     "export": "write the root file system of a sandbox as a tar stream",
     "ps": "show the processes in a sandbox",
     "kill": "send a signal to a sandbox",

@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.boot.control_server import ControlServer
     from cloche.runtime.cgroups import Group
+    from cloche.runtime.layers import KeptLayer
     from cloche.runtime.logs import LogWriter
     from cloche.runtime.records import Record
 
@@ -56,6 +57,7 @@ class Monitor:
         self.record: Record | None = None
         self.log: LogWriter | None = None
         self.is_quiet: bool = False  # whoever started it is told in other ways
+        self.layer: KeptLayer | None = None  # where what it writes is kept
         self.pumps: dict[int, int] = {}  # descriptor of a pipe -> stream in the log
         self.ready_fd: int = -1  # where somebody waits to hear that the program has started
         self.on_started: Callable[[], None] | None = None  # the same, of this process
@@ -333,6 +335,10 @@ class Monitor:
             self.server.ended(status, self.error)
         if self.log is not None:
             self.log.close()
+        if self.layer is not None and self.layer.is_temporary:
+            from cloche.runtime.layers import discard
+
+            discard(self.layer)
 
 
 def run_attached(
@@ -353,7 +359,9 @@ def run_attached(
     return monitor, sandbox
 
 
-def run_detached(spec: SandboxSpec, record: "Record", log_bytes: int) -> tuple[int, str]:
+def run_detached(
+    spec: SandboxSpec, record: "Record", log_bytes: int, layer: "KeptLayer | None" = None
+) -> tuple[int, str]:
     """Start a sandbox that goes on without its starter: (-1, "") once its program runs, else an exit status and why."""
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     for stream in (sys.stdout, sys.stderr):
@@ -363,7 +371,7 @@ def run_detached(spec: SandboxSpec, record: "Record", log_bytes: int) -> tuple[i
     if child == 0:
         try:
             os.close(ready_read)
-            _detached_child(spec, record, log_bytes, ready_write)
+            _detached_child(spec, record, log_bytes, ready_write, layer)
         except BaseException as failure:
             os.write(ready_write, b"F" + bytes([EXIT_INTERNAL]) + str(failure).encode())
             record.discard()
@@ -386,7 +394,9 @@ def run_detached(spec: SandboxSpec, record: "Record", log_bytes: int) -> tuple[i
     return EXIT_INTERNAL, "the monitor died"
 
 
-def _detached_child(spec: SandboxSpec, record: "Record", log_bytes: int, ready_write: int) -> None:
+def _detached_child(
+    spec: SandboxSpec, record: "Record", log_bytes: int, ready_write: int, layer: "KeptLayer | None"
+) -> None:
     from cloche.runtime.logs import LogWriter
 
     os.setsid()
@@ -405,6 +415,7 @@ def _detached_child(spec: SandboxSpec, record: "Record", log_bytes: int, ready_w
     monitor = Monitor(spec)
     monitor.log = LogWriter(record.directory, log_bytes)
     monitor.ready_fd = ready_write
+    monitor.layer = layer
     listener = record.listen()
     record.state.pid = os.getpid()
     record.save()

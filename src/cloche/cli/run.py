@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import argparse
 
     from cloche.cli.plain import PlainParser
+    from cloche.runtime.layers import KeptLayer
     from cloche.runtime.records import Record
 
 
@@ -110,6 +111,9 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
     add("-t", "--tty", action="store_true", help="give the command a terminal of its own")
     add("-d", "--detach", action="store_true", help="leave it running, and print its name")
     add("--name", metavar="NAME", help="a name for cloche exec, ps, kill, logs and the like")
+    add("--keep", action="store_true", help="with --name: keep what it writes on disk, for --from")
+    add("--from", dest="origin", metavar="NAME", help="begin with what the kept sandbox NAME has written")
+    add("--disk", metavar="SIZE", help="with --keep or --from: limit of what it writes, e.g. 10g")
     add("--rm", action="store_true", help="with -d: keep no record and no output once it has ended")
     add("--log-size", default="16m", metavar="SIZE", help="with -d: how much of the latest output is kept")
     add("--hostname", default="cloche", help="host name inside")
@@ -372,22 +376,29 @@ def run(options: Any) -> int:
     try:
         spec, warning = make_spec(options)
         timing.mark("command: view is made")
+        layer = None
         record = None
-        if options.name is not None or options.detach:
+        if options.name is not None or options.detach or options.keep or options.origin or options.disk:
             from cloche.runtime.records import RecordError
 
             try:
-                record = make_record(options, spec)
+                layer = take_layer(options, spec)
+                if options.name is not None or options.detach:
+                    record = make_record(options, spec)
             except RecordError as refusal:
+                drop_layer(layer)
                 raise UsageError(str(refusal)) from None
+            except OSError as failure:
+                raise UsageError(f"no layer can be kept: {failure.strerror}") from None
     except UsageError as error:
         print(f"cloche run: {error}", file=sys.stderr)
         return EXIT_INTERNAL
     if warning and spec.log_level != "error":
         print(f"cloche: {warning}", file=sys.stderr)
     if options.detach and record is not None:
-        status, text = run_detached(spec, record, options.log_bytes)
+        status, text = run_detached(spec, record, options.log_bytes, layer)
         if status >= 0:
+            drop_layer(layer)
             print(f"cloche: {text}", file=sys.stderr)
             return status
         announce(spec.published, spec.log_level)
@@ -396,15 +407,60 @@ def run(options: Any) -> int:
     try:
         monitor, sandbox = run_attached(spec, streams, record, keeper)
     except (LaunchError, OSError) as failure:
+        drop_layer(layer)
         text = (failure.strerror or "") if isinstance(failure, OSError) else ""
         print(f"cloche: {text or failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
     announce(spec.published, spec.log_level)
-    status = monitor.supervise(sandbox)
+    try:
+        status = monitor.supervise(sandbox)
+    finally:
+        if layer is not None and layer.is_temporary:
+            drop_layer(layer)
     if options.timing:
         timing.mark("command: all is gone")
         print(timing.table(timing.marks()[0][1]), file=sys.stderr)
     return status
+
+
+def take_layer(options: Any, spec: SandboxSpec) -> "KeptLayer | None":
+    """The directory for what the sandbox writes, if that is to be kept.  Raises UsageError, RecordError, OSError."""
+    if options.disk is not None and not options.keep and options.origin is None:
+        raise UsageError("--disk: say --keep or --from; other sandboxes write to memory (--memory)")
+    if options.keep and options.name is None:
+        raise UsageError("--keep: say --name NAME, too")
+    if not options.keep and options.origin is None:
+        return None
+    from cloche.boot.spec import host_places
+    from cloche.runtime import layers
+    from cloche.runtime.records import RecordError, new_name
+
+    if options.disk is not None:
+        spec.disk_bytes = parse_size(options.disk, "--disk")
+    places = host_places(spec)
+    if options.origin is None:
+        layer = layers.create(options.name, places)
+    else:
+        found = layers.find(options.origin)
+        if found is None:
+            raise RecordError(f"no layer named {options.origin} is kept")
+        found.check(places)
+        if options.keep and options.name == options.origin:
+            layer = found
+            layer.take()
+        else:
+            layer = layers.copy(found, options.name if options.keep else new_name() + "-temporary", places)
+            layer.is_temporary = not options.keep
+    spec.layer_source = layer.files()
+    return layer
+
+
+def drop_layer(layer: "KeptLayer | None") -> None:
+    """Remove a layer that was made for a sandbox that did not start, or that nobody keeps."""
+    if layer is not None and layer.is_new:
+        from cloche.runtime.layers import discard
+
+        discard(layer)
 
 
 def make_record(options: Any, spec: SandboxSpec) -> "Record":

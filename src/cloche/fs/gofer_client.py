@@ -180,14 +180,17 @@ class GoferClient(HostServer, FdWatcher):
         self._fail()
         self._channel.close()
 
-    def worker(self, index: int) -> "GoferClient":
-        """A client of the worker that serves attach point number `index`: this one, if it has none of its own."""
+    def worker(self, index: int, *, always_waits: bool = False) -> "GoferClient":
+        """A client of the worker that serves attach point number `index`: this one, if it has none of its own.
+
+        `always_waits`: each answer is waited for on the spot, whoever asks.
+        """
         frame = self._exchange(OP_CONNECT, pack_u32(index), 0, 0)
         if frame.code < 0:
             raise LinuxError(-frame.code)
         if not frame.fds:
             return self
-        client = GoferClient(socket.socket(fileno=frame.fds[0]), self._kernel)
+        client = GoferClient(socket.socket(fileno=frame.fds[0]), None if always_waits else self._kernel)
         client.is_alone = self.is_alone
         client.fd_limit = self.fd_limit
         self._workers.append(client)

@@ -253,6 +253,7 @@ class OverlayFile(TmpfsFile):
         self.drop_file_caps(ctx)
         self.size = size
         self.blocks = self.storage.pages * 8
+        self.note()
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return OverlayDescription(ctx, path, self, flags)
@@ -414,6 +415,12 @@ class OverlayDir(TmpfsDir):
     # -- looking below -----------------------------------------------------------------------------------
     def _below(self, ctx: Context, name: bytes) -> TmpfsInode | None:
         """The overlay inode of a name as the lower layers have it."""
+        found = self._find_below(ctx, name)
+        if found is not None and self.overlay.is_kept and found.origin is None:
+            found.origin, found.origin_name = self, name
+        return found
+
+    def _find_below(self, ctx: Context, name: bytes) -> TmpfsInode | None:
         lowers = self.lowers
         if len(lowers) == 1:
             found = lowers[0].lookup(ctx, name)

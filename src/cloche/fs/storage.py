@@ -16,6 +16,8 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
+from mypy_extensions import trait
+
 from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
 from cloche.abi.fcntl import F_ADD_SEALS
 from cloche.abi.fs import (
@@ -98,6 +100,23 @@ class StorageReaper(Chore):
         return len(doomed) > 0
 
 
+@trait
+class FileMaker:
+    """Where contents go that last (`fs.kept`): files with numbers, in place of memfds."""
+
+    def make_file(self, storage: "Storage") -> int:
+        """A descriptor of a new, empty file, whose number the storage has then.  Raises LinuxError."""
+        raise NotImplementedError
+
+    def open_file(self, number: int) -> int:
+        """A descriptor of the file again.  Raises LinuxError."""
+        raise NotImplementedError
+
+    def give_up(self, number: int) -> None:
+        """Nobody needs it any more."""
+        raise NotImplementedError
+
+
 class StorageQuota:
     """What all in-memory files of a sandbox may use together; -1: no limit, half of the descriptors for
     memfds.
@@ -136,6 +155,7 @@ class Account:
         self.inode_limit: int = inode_limit
         self.pages: int = 0
         self.inodes: int = 0
+        self.maker: FileMaker | None = None
 
     def is_limited(self) -> bool:
         return self.page_limit >= 0 or self.quota.page_limit >= 0
@@ -214,6 +234,8 @@ class Storage:
         self.readonly_fd: int = -1  # the memfd again, open only for reading
         self.key: int = 0  # of the memfd, see HostThread.read_fd_into
         self.users: int = 0  # open file descriptions; a mapping holds one
+        self.number: int = 0  # of a file that lasts: that is `fd`, which is opened when it is needed
+        self.maker: FileMaker | None = None  # who has it
 
     # -- accounting --------------------------------------------------------------------------------------
     def _set_pages(self, pages: int) -> None:
@@ -229,6 +251,8 @@ class Storage:
     def free(self) -> None:
         """Drop everything; the file is empty afterwards."""
         self.chunks.clear()
+        if self.number:
+            self._give_up()
         if self.fd >= 0:
             self.measure()
             self.account.quota.backed.pop(self, None)
@@ -238,6 +262,65 @@ class Storage:
                 self._close_memfd()
         self.dense = 0
         self._set_pages(0)
+
+    # -- files that last ---------------------------------------------------------------------------------
+    def kept_bytes(self) -> int:
+        """About how much memory the pieces take; a hole makes it more than can be."""
+        return (
+            len(self.chunks) * CHUNK
+            if len(self.chunks) > 1
+            else sum([len(each) for each in self.chunks.values()])
+        )
+
+    def adopt(self, number: int, maker: FileMaker) -> None:
+        """The contents are in a file that lasts."""
+        self.number, self.maker = number, maker
+        try:
+            self.wake()
+        except LinuxError:
+            self.number, self.maker = 0, None
+            raise
+        self.measure()
+        self.sleep()
+
+    def wake(self) -> None:
+        """Have the descriptor of a file that lasts.  Raises LinuxError."""
+        maker = self.maker
+        if maker is None or self.fd >= 0:
+            return
+        self.account.quota.make_room()
+        self.fd = maker.open_file(self.number)
+        self.key = CONTENT_KEYS.next() | STEADY
+        self.dense = 0
+        self.account.quota.backed[self] = None
+
+    def sleep(self) -> bool:
+        """Do without the descriptor of a file that lasts, which nobody has open."""
+        if self.users or self.fd < 0:
+            return False
+        self.measure()
+        self._close_fds()
+        self.is_mapped = False
+        return True
+
+    def _close_fds(self) -> None:
+        self.account.quota.backed.pop(self, None)
+        os.close(self.fd)
+        self.fd = -1
+        if self.readonly_fd >= 0:
+            os.close(self.readonly_fd)
+            self.readonly_fd = -1
+
+    def _give_up(self) -> None:
+        """The file that lasts is not ours any more; what is in it stays until that is known for good."""
+        maker = self.maker
+        if self.fd >= 0:
+            self._close_fds()
+        if maker is not None:
+            maker.give_up(self.number)
+        self.number = 0
+        self.maker = None
+        self.was_mapped = False
 
     def can_start_anew(self) -> bool:
         """Whether an emptied file may have another memfd: nobody has mapped this one, in any way."""
@@ -262,24 +345,28 @@ class Storage:
 
     # -- becoming a memfd --------------------------------------------------------------------------------
     def _try_memfd(self, size: int) -> bool:
+        if self.number:
+            self.wake()
         if self.fd >= 0:
             return True
         quota = self.account.quota
         if not quota.make_room():
             return False
+        maker = self.account.maker
         try:
-            fd = _new_memfd()
-        except OSError:
+            fd = _new_memfd() if maker is None else maker.make_file(self)
+        except (OSError, LinuxError):
             return False
+        self.maker = maker
         if not DESCRIPTORS.has_spare(fd):
-            os.close(fd)
+            self._drop_new(fd)
             return False
         try:
             for index, chunk in self.chunks.items():
                 _write_all(fd, chunk, index * CHUNK)
             os.ftruncate(fd, size)  # pieces that were preallocated may lie beyond
         except OSError:
-            os.close(fd)
+            self._drop_new(fd)
             return False
         quota.backed[self] = None
         self.fd = fd
@@ -288,6 +375,12 @@ class Storage:
         self.chunks.clear()
         self.measure()
         return True
+
+    def _drop_new(self, fd: int) -> None:
+        """There is no room for a memfd that was made, or a file that lasts."""
+        os.close(fd)
+        if self.number:
+            self._give_up()
 
     def _dense_pieces(self) -> int:
         """Where the first hole of the pieces is."""
@@ -344,6 +437,8 @@ class Storage:
 
     def demote(self) -> bool:
         """Go back from an unused memfd to pieces of memory; False if it must stay."""
+        if self.number:
+            return self.sleep()
         if self.users or self.is_sealed or self.pages > _DEMOTE_PAGES:
             return False
         chunks: dict[int, bytearray] = {}
@@ -372,6 +467,8 @@ class Storage:
     # -- reading -----------------------------------------------------------------------------------------
     def read_to(self, dst: IovIter, offset: int, length: int, size: int) -> int:
         """Copy out `length` bytes, all below the size; bytes or -errno."""
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd < 0 and length >= PAGE:
             self.read_bytes += length
             if self.read_bytes >= MUCH_READ:
@@ -399,6 +496,8 @@ class Storage:
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes, all below the size."""
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd >= 0:
             return os.pread(self.fd, length, offset)
         parts: list[bytes] = []
@@ -528,6 +627,8 @@ class Storage:
 
     def write_from(self, src: IovIter, offset: int, length: int, size: int) -> int:
         """Take up to `length` bytes from `src`; bytes or -errno (-ENOSPC), LinuxError(EFAULT)."""
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd < 0 and self._wants_memfd(offset, offset + length):
             self._try_memfd(size)
         length = self._affordable(offset, length)
@@ -551,6 +652,8 @@ class Storage:
     def write(self, offset: int, data: bytes, size: int) -> int:
         """Kernel-internal write; bytes or -ENOSPC."""
         end = offset + len(data)
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd < 0 and self._wants_memfd(offset, end):
             self._try_memfd(size)
         if self._affordable(offset, len(data)) < len(data):
@@ -571,6 +674,8 @@ class Storage:
 
         Raises LinuxError.
         """
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd >= 0:
             if new == 0 and self.pages * PAGE > FREE_STEP and self.can_start_anew():
                 self.free()  # what is written next has another memfd
@@ -603,6 +708,8 @@ class Storage:
     # -- holes -------------------------------------------------------------------------------------------
     def seek(self, offset: int, size: int, whence: int) -> int:
         """SEEK_DATA and SEEK_HOLE for 0 <= offset < size; the offset or -ENXIO."""
+        if self.number and self.fd < 0:
+            self.wake()
         if self.fd >= 0:
             try:
                 return os.lseek(self.fd, offset, os.SEEK_DATA if whence == SEEK_DATA else os.SEEK_HOLE)
@@ -626,6 +733,8 @@ class Storage:
     def allocate(self, mode: int, offset: int, length: int, size: int) -> int:
         """fallocate(2): preallocation, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; 0 or -errno.  The size stays."""
         end = offset + length
+        if self.number and self.fd < 0:
+            self.wake()
         if mode & FALLOC_FL_PUNCH_HOLE:
             return self._punch(offset, length, size)
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE):

@@ -221,6 +221,7 @@ class TmpfsFile(TmpfsInode):
             now = time.time_ns()
             self.mtime_ns = now
             self.ctime_ns = now
+            self.note()
         return done
 
     def write_bytes(self, ctx: Context, offset: int, data: bytes) -> None:
@@ -285,6 +286,7 @@ class TmpfsFile(TmpfsInode):
         self.blocks = self.storage.pages * 8
         self.is_changed = True
         self.ctime_ns = time.time_ns()
+        self.note()
         if mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) or is_growing:
             self.mtime_ns = self.ctime_ns
         return 0
@@ -339,7 +341,8 @@ class TmpfsDescription(FileDescription):
         return self.file.allocate(ctx, mode, offset, length)
 
     def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
-        return 0
+        log = self.file.tmpfs.log
+        return log.sync(self.file) if log is not None else 0
 
     def may_map_for_writing(self) -> bool:
         return self.is_writable() and self.file.seals & WRITE_SEALS == 0
@@ -363,6 +366,12 @@ class TmpfsDir(TmpfsInode):
         self.nlink = 2
         self.size = 2 * _ENTRY_SIZE
 
+    def renamed(self, name: bytes) -> None:
+        """A name is another's, or new, or gone: whoever keeps the layer is told."""
+        log = self.tmpfs.log
+        if log is not None:
+            log.named(self, name)
+
     # -- entries; the overlay overrides these ------------------------------------------------------------
     def find(self, ctx: Context, name: bytes) -> Inode | None:
         """The inode called `name`."""
@@ -376,6 +385,7 @@ class TmpfsDir(TmpfsInode):
         entry = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
         entry.charge()
         self.entries[name] = entry
+        self.renamed(name)
         self.size += _ENTRY_SIZE
         if inode.is_dir():
             self.nlink += 1
@@ -383,6 +393,7 @@ class TmpfsDir(TmpfsInode):
     def remove(self, ctx: Context, name: bytes) -> None:
         """Take a name away."""
         entry = self.entries.pop(name)
+        self.renamed(name)
         entry.cookie = 0
         self.size -= _ENTRY_SIZE
         if entry.kind == S_IFDIR >> 12:
@@ -395,6 +406,7 @@ class TmpfsDir(TmpfsInode):
         entry.inode = inode
         entry.ino = inode.ino
         entry.kind = dtype(inode.mode)
+        self.renamed(name)
 
     def is_empty(self, ctx: Context) -> bool:
         """Whether there are no names."""
@@ -468,10 +480,13 @@ class TmpfsDir(TmpfsInode):
         inode.nlink += 1
         inode.ctime_ns = time.time_ns()
         inode.is_changed = True
+        inode.note()
         self._added(name, inode)
 
     def _lost_name(self, inode: Inode) -> None:
         inode.nlink -= 1
+        if isinstance(inode, TmpfsInode):
+            inode.note()
         if isinstance(inode, TmpfsInode) and inode.charged_names:
             inode.charged_names -= 1
             self.tmpfs.account.uncharge_name()
@@ -490,6 +505,7 @@ class TmpfsDir(TmpfsInode):
             raise LinuxError(ENOTEMPTY)
         self.remove(ctx, name)
         inode.nlink = 0
+        inode.note()
         self.touch()
         inode.ctime_ns = self.ctime_ns
 
@@ -531,6 +547,7 @@ class TmpfsDir(TmpfsInode):
         now = self.ctime_ns
         inode.ctime_ns = now
         inode.is_changed = True
+        inode.note()
         if target is not None:
             target.ctime_ns = now
 
@@ -547,6 +564,10 @@ class TmpfsDirDescription(DirectoryDescription):
         self._entries: list[DirEntry] = []
         self._index: int = 0  # of the entry to emit next, if `_cursor` is `pos`
         self._cursor: int = -1
+
+    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        log = self.directory.tmpfs.log
+        return log.sync(self.directory) if log is not None else 0
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         """offset_dir_llseek."""

@@ -6,6 +6,8 @@
 import time
 from typing import Final
 
+from mypy_extensions import trait
+
 from cloche.abi.errno import (
     E2BIG,
     EEXIST,
@@ -58,6 +60,23 @@ SHORT_SYMLINK: Final = 128  # a longer target, its NUL included, takes a page (S
 _DAY_NS: Final = 86_400_000_000_000
 
 
+@trait
+class LayerLog:
+    """Who is told of changes, to keep them (`fs.kept`)."""
+
+    def changed(self, inode: "TmpfsInode") -> None:
+        """Attributes or contents are others."""
+        raise NotImplementedError
+
+    def named(self, directory: "TmpfsInode", name: bytes) -> None:
+        """A name was made, taken away, or means something else."""
+        raise NotImplementedError
+
+    def sync(self, inode: "TmpfsInode | None") -> int:
+        """fsync(2) of a file, or of all; 0 or -errno."""
+        raise NotImplementedError
+
+
 class MemoryFs(FileSystem):
     """What the inodes need of their file system: whom they are charged to, and numbers."""
 
@@ -65,6 +84,12 @@ class MemoryFs(FileSystem):
         super().__init__(kind, magic, dev)
         self.account: Account = account
         self.next_ino: int = 1
+        self.is_kept: bool = False  # there is a log, or will be
+        self.log: LayerLog | None = None
+
+    def sync(self) -> int:
+        log = self.log
+        return log.sync(None) if log is not None else 0
 
     def alloc_ino(self) -> int:
         """A number for a new inode."""
@@ -91,6 +116,9 @@ class TmpfsInode(Inode):
         self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
         self.xattrs_below: dict[bytes, bytes | None] | None = None  # asked of the backing already
         self.xattr_pages: int = 0
+        self.label: int = 0  # in the log
+        self.origin: TmpfsInode | None = None  # kept layers: the directory where it was at first …
+        self.origin_name: bytes = b""  # … and its name there
         now = time.time_ns()
         self.atime_ns = now
         self.mtime_ns = now
@@ -105,12 +133,19 @@ class TmpfsInode(Inode):
             self.tmpfs.account.charge_pages(-self.xattr_pages)
             self.xattr_pages = 0
 
+    def note(self) -> None:
+        """It has changed: whoever keeps the layer is told."""
+        log = self.tmpfs.log
+        if log is not None:
+            log.changed(self)
+
     def touch(self) -> None:
         """The contents changed: mtime and ctime."""
         now = time.time_ns()
         self.mtime_ns = now
         self.ctime_ns = now
         self.is_changed = True
+        self.note()
 
     def accessed(self, mount: Mount | None, flags: int) -> None:
         """relatime: update atime if it is not newer than mtime and ctime, or is a day old."""
@@ -135,6 +170,7 @@ class TmpfsInode(Inode):
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
         valid = attr.valid
         self.is_changed = True
+        self.note()
         if valid & ATTR_SIZE:
             self.resize(ctx, attr.size)
             if valid & ATTR_MTIME == 0:
@@ -240,6 +276,7 @@ class TmpfsInode(Inode):
         xattrs[name] = value
         self.ctime_ns = time.time_ns()
         self.is_changed = True
+        self.note()
 
     def listxattr(self, ctx: Context) -> list[bytes]:
         xattrs = self.xattrs
@@ -256,6 +293,7 @@ class TmpfsInode(Inode):
         del xattrs[name]
         self.ctime_ns = time.time_ns()
         self.is_changed = True
+        self.note()
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return open_special(ctx, path, self, flags)

@@ -40,7 +40,7 @@ from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
 from cloche.platform.interface import Event, HostThread, Parking, Platform, Registers
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.entries import RENAME_COOKIES, RenameCookies
-from cloche.vfs.layers import Layer
+from cloche.vfs.layers import Keeping, Layer
 from cloche.vfs.locks import LockTable
 from cloche.vfs.mapping import SHARED_MEMORY, SharedMemory
 from cloche.vfs.mount import MOUNT_NUMBERS, MountNumbers
@@ -730,6 +730,7 @@ class Container:
         self.stdio: FdTable | None = None  # of that
         self.console: Console | None = None  # the terminal that this was given, /dev/console
         self.devpts: FileSystem | None = None
+        self.keeping: Keeping | None = None  # --keep
         self.layers: list[Layer] = []  # where what guests write is kept
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.storage: HostServer | None = None  # who serves it files of the host

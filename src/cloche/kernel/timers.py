@@ -16,6 +16,7 @@ WATCHDOG: Final = 2  # Kernel: guests that do not answer an interrupt
 FATAL_EXIT: Final = 3  # signals.FatalExit: a process shall end, whatever its threads do
 REAL_TIMER: Final = 4  # itimers.RealTimer: ITIMER_REAL, alarm(2)
 CPU_LOOK: Final = 5  # itimers.CpuTimers: a timer on CPU time may be due
+LAYER_FLUSH: Final = 7  # fs.kept: changes of a layer are to be written
 POSIX_TIMER: Final = 6  # itimers.PosixTimer: timer_create(2)
 TIMER_FILE: Final = 7  # fs.timerfd
 AIO_POLL: Final = 8  # fs.aio: a file of IOCB_CMD_POLL was woken

@@ -3,7 +3,18 @@
 `boot` makes the list; `fs.changes` tells what has happened since.
 """
 
+from mypy_extensions import trait
+
 from cloche.vfs.objects import FileSystem, Inode
+
+
+@trait
+class Keeping:
+    """Who keeps the layers of a container for longer than it lives (`fs.kept`)."""
+
+    def close(self) -> None:
+        """The container ends: write the rest."""
+        raise NotImplementedError
 
 
 class Known:

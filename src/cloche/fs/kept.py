@@ -1,0 +1,664 @@
+"""Private layers that last (`cloche run --keep`): what guests write, in files of the host.
+
+A directory of the host (an attach point of the gofer that no guest sees) holds
+
+    journal    the tree, as a log of what files are and where: frames of u32 length, u32 CRC-32, CBOR
+    N          the contents of regular file number N, if they are not in the journal
+
+Each frame is a list of rows and holds together: names that change places at once are in one frame.  A frame that is
+torn, and all behind it, was never written.  Rows (`layer` counts the file systems in the order of the spec; `label` is
+a number that a file has for the life of the journal; 1 is a layer's root):
+
+    [0, layer, label, origin, path, mode, uid, gid, rdev, nlink, size, atime_ns, mtime_ns, ctime_ns, btime_ns, target,
+        xattrs, contents]    a file is so.  `origin`: 0 new, 1 it was at `path` when the sandbox started (the host's, or
+                             made by the start).  `xattrs`: pairs, or null: as below.  `contents`: bytes, the number of
+                             a file, or true: as below, null: not a regular file
+    [1, layer, label of a directory, name, label]    a name; label 0: it is gone
+    [2, layer, label]                                the file is gone
+
+Later rows outweigh earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
+as `journal.new`, and renamed.
+
+Guarantees: the journal is written between two calls of guests, at most about FLUSH_NS after a change, so a crash of
+any process loses no more; with fsync(2) and its kin contents, then the journal, are on the disk before the call
+returns.  The number of a file whose contents nobody needs is only given up after that is written.  Everything that is
+read here is checked: the layer may be anybody's.
+"""
+
+import os
+from binascii import crc32
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import EIO, ENOENT, ENOSPC, LinuxError
+from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
+from cloche.fs.dir_entry import DirEntry
+from cloche.fs.gofer_client import GoferClient
+from cloche.fs.overlay import OverlayDir, OverlayFile
+from cloche.fs.storage import FileMaker, Storage
+from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
+from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
+from cloche.kernel.chores import Chore
+from cloche.kernel.task import Kernel
+from cloche.kernel.timers import LAYER_FLUSH, TimerOwner, monotonic_ns
+from cloche.vfs.layers import Keeping, Layer
+from cloche.vfs.objects import Context
+from cloche.wire.cbor import CborError, decode, encode
+
+FLUSH_NS: Final = 200_000_000
+MANY: Final = 64  # files and names that have changed, which are written at once
+INLINE_BYTES: Final = 1 << 14
+MAX_FRAME_BYTES: Final = 64 << 20
+ROOT_LABEL: Final = 1
+_HEAD: Final = Struct("<II")
+_READ_BYTES: Final = 1 << 20
+_UNLINKS: Final = 32  # numbers that are given up in one go
+_FILE: Final = 0
+_NAME: Final = 1
+_GONE: Final = 2
+_NEW: Final = 0
+_STARTED: Final = 1
+_JOURNAL: Final = b"journal"
+_JOURNAL_NEW: Final = b"journal.new"
+_MODE: Final = 0o600
+
+
+class _State:
+    """What the journal says of one file system."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, list[object]] = {}  # by label
+        self.names: dict[int, dict[bytes, int]] = {}  # by the directory's label
+
+
+class _Flusher(Chore):
+    """Writes soon, between calls."""
+
+    def __init__(self, store: "LayerStore") -> None:
+        self.store: LayerStore = store
+
+    def step(self) -> bool:
+        self.store.is_chore_queued = False
+        self.store.flush()
+        return False
+
+
+class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
+    """The kept layer of a container."""
+
+    def __init__(self, kernel: Kernel, client: GoferClient, index: int) -> None:
+        """`client` waits for every answer.  Raises LinuxError."""
+        self.kernel: Kernel = kernel
+        self.client: GoferClient = client
+        self.fid: int = client.attach(index).fid
+        self.layers: list[Layer] = []
+        self.number_of: dict[MemoryFs, int] = {}
+        self.paths: dict[TmpfsInode, bytes] = {}  # of what the start has made
+        self.changed_files: dict[TmpfsInode, None] = {}
+        self.changed_names: dict[TmpfsDir, dict[bytes, None]] = {}
+        self.gone: list[object] = []  # rows of files that have lost their last name
+        self.next_label: int = ROOT_LABEL + 1
+        self.next_number: int = 1
+        self.doomed: list[int] = []  # numbers to give up
+        self.fd: int = -1
+        self.end: int = 0  # of the journal
+        self.is_armed: bool = False
+        self.is_chore_queued: bool = False
+        self.flusher: _Flusher = _Flusher(self)
+        self.is_closed: bool = False
+        self.error: int = 0  # the journal cannot be written any more
+
+    # -- what file systems tell ------------------------------------------------------------------------------
+    def changed(self, inode: TmpfsInode) -> None:
+        if inode.nlink == 0:  # it must not live for longer because of us
+            self.changed_files.pop(inode, None)
+            if inode.label:
+                self.gone.append([_GONE, self._number(inode), inode.label])
+                inode.label = 0
+        else:
+            self.changed_files[inode] = None
+        self._arm()
+
+    def named(self, directory: TmpfsInode, name: bytes) -> None:
+        if not isinstance(directory, TmpfsDir):
+            return
+        names = self.changed_names.get(directory)
+        if names is None:
+            names = {}
+            self.changed_names[directory] = names
+        names[name] = None
+        self._arm()
+
+    def _arm(self) -> None:
+        if len(self.changed_files) + len(self.changed_names) >= MANY:
+            if not self.is_chore_queued:
+                self.is_chore_queued = True
+                self.kernel.chores.append(self.flusher)
+        elif not self.is_armed:
+            self.is_armed = True
+            self.kernel.timers.add(monotonic_ns() + FLUSH_NS, LAYER_FLUSH, self)
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        self.is_armed = False
+        self.flush()
+
+    # -- contents --------------------------------------------------------------------------------------------
+    def make_file(self, storage: Storage) -> int:
+        number = self.next_number
+        self.next_number += 1
+        fd = self.client.create(self.fid, b"%d" % number, os.O_RDWR, _MODE)[0]
+        storage.number = number
+        return fd
+
+    def open_file(self, number: int) -> int:
+        return self.client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
+
+    def give_up(self, number: int) -> None:
+        if not self.is_closed:
+            self.doomed.append(number)
+            self._arm()
+
+    # -- writing ---------------------------------------------------------------------------------------------
+    def flush(self) -> None:
+        """Write what has changed."""
+        if self.fd < 0 or self.error:
+            return
+        rows: list[object] = []
+        if self.changed_files or self.changed_names or self.gone:
+            names, self.changed_names = self.changed_names, {}
+            more: list[TmpfsInode] = []
+            for directory in names:
+                for name in names[directory]:
+                    entry = directory.entries.get(name)
+                    inode = entry.inode if entry is not None and not entry.is_lower else None
+                    label = 0
+                    if isinstance(inode, TmpfsInode):
+                        if inode.label == 0:
+                            more.append(inode)
+                        label = self._label(inode)
+                    if directory.label == 0:
+                        more.append(directory)
+                    rows.append([_NAME, self._number(directory), self._label(directory), name, label])
+            files = self.changed_files
+            self.changed_files = {}
+            for inode in more:
+                files[inode] = None
+                if isinstance(inode, TmpfsDir) and inode.nlink:
+                    self._all_names(inode, rows)
+            for inode in files:
+                row = self._row(inode)
+                if row is not None:
+                    rows.append(row)
+            rows += self.gone
+            self.gone = []
+        if rows:
+            self._write(rows)
+        if self.doomed and not self.error:
+            for number in self.doomed[:_UNLINKS]:
+                try:
+                    self.client.unlink(self.fid, b"%d" % number)
+                except LinuxError:
+                    pass
+            del self.doomed[:_UNLINKS]
+            if self.doomed:
+                self._arm()
+
+    def _all_names(self, directory: TmpfsDir, rows: list[object]) -> None:
+        """A directory that the journal has not had: all that is in it and new."""
+        stack = [directory]
+        while stack:
+            each = stack.pop()
+            for entry in each.entries.values():
+                inode = entry.inode
+                if entry.is_lower or not isinstance(inode, TmpfsInode):
+                    continue
+                is_new = inode.label == 0
+                rows.append([_NAME, self._number(each), self._label(each), entry.name, self._label(inode)])
+                if is_new:
+                    row = self._row(inode)
+                    if row is not None:
+                        rows.append(row)
+                    if isinstance(inode, TmpfsDir):
+                        stack.append(inode)
+
+    def _number(self, inode: TmpfsInode) -> int:
+        return self.number_of.get(inode.tmpfs, 0)
+
+    def _label(self, inode: TmpfsInode) -> int:
+        if inode.label == 0:
+            inode.label = ROOT_LABEL if inode is inode.tmpfs.root_inode else self.next_label
+            if inode.label != ROOT_LABEL:
+                self.next_label += 1
+        return inode.label
+
+    def _row(self, inode: TmpfsInode) -> list[object] | None:
+        """The row of a file as it is now; None if nothing needs to be known of it."""
+        number = self._number(inode)
+        if inode.nlink == 0:
+            return None
+        path = self._origin(inode)
+        contents: object = None
+        if isinstance(inode, TmpfsFile):
+            contents = self._contents(inode)
+        target = inode.target if isinstance(inode, TmpfsLink) else None
+        xattrs: object = None
+        if inode.xattrs is not None:
+            xattrs = [[name, value] for name, value in inode.xattrs.items()]
+        return [
+            *(_FILE, number, self._label(inode), _NEW if path is None else _STARTED, path or b""),
+            *(inode.mode, inode.uid, inode.gid, inode.rdev, inode.nlink, inode.size),
+            *(inode.atime_ns, inode.mtime_ns, inode.ctime_ns, inode.btime_ns, target, xattrs, contents),
+        ]
+
+    def _contents(self, file: TmpfsFile) -> object:
+        if isinstance(file, OverlayFile) and file.is_below:
+            return True
+        storage = file.storage
+        if storage.number == 0:
+            kept = storage.kept_bytes()
+            if kept <= INLINE_BYTES and file.size <= INLINE_BYTES:
+                return storage.read(0, file.size)
+            try:
+                storage.memfd(file.size)
+            except LinuxError:
+                if file.size <= MAX_FRAME_BYTES // 4:
+                    return storage.read(0, file.size)
+                self.error = ENOSPC
+                return b""
+        return storage.number
+
+    def _origin(self, inode: TmpfsInode) -> bytes | None:
+        """Where it was when the sandbox started; None for what is new."""
+        known = self.paths.get(inode)
+        if known is not None:
+            return known
+        parts: list[bytes] = []
+        each: TmpfsInode | None = inode
+        while each is not None and each is not each.tmpfs.root_inode:
+            if each.origin is None:
+                known = self.paths.get(each)
+                if known is None or not parts:
+                    return None
+                parts.append(known)
+                break
+            parts.append(each.origin_name)
+            each = each.origin
+        parts.reverse()
+        return b"/".join(parts)
+
+    def _write(self, rows: list[object]) -> None:
+        try:
+            data = encode(rows)
+            frame = _HEAD.pack(len(data), crc32(data)) + data
+            done = 0
+            while done < len(frame):
+                done += os.pwrite(self.fd, frame[done:], self.end + done)
+            self.end += len(frame)
+        except (OSError, CborError) as failure:
+            # What is on the disk stays whole, and nothing that comes later can be kept.
+            self.error = (failure.errno or EIO) if isinstance(failure, OSError) else EIO
+
+    def sync(self, inode: TmpfsInode | None) -> int:
+        try:
+            if isinstance(inode, TmpfsFile):
+                if inode.storage.is_mapped:
+                    self.changed(inode)
+                if inode.storage.fd >= 0:
+                    os.fdatasync(inode.storage.fd)
+            self.flush()
+            if inode is None:
+                self.client.syncfs(self.fid)
+            if self.fd >= 0:
+                os.fdatasync(self.fd)
+        except OSError as failure:
+            return -(failure.errno or EIO)
+        except LinuxError as error:
+            return -error.errno
+        return -self.error
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.flush()
+        while self.doomed and not self.error:
+            self.flush()
+        self.is_closed = True  # what is dropped from now on is not deleted
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    # -- reading ---------------------------------------------------------------------------------------------
+    def open(self, ctx: Context, layers: list[Layer]) -> None:
+        """Bring what was kept into the file systems, which have just been made.  Raises LinuxError."""
+        states = [_State() for _layer in layers]
+        self.layers = layers
+        self._read(states)
+        used: set[int] = set()
+        for number, layer in enumerate(layers):
+            fs = layer.fs
+            if not isinstance(fs, MemoryFs):
+                raise LinuxError(EIO)
+            self.number_of[fs] = number
+            place = len(layer.place)
+            for path, known in layer.known.items():
+                if isinstance(known.inode, TmpfsInode):
+                    self.paths[known.inode] = path[place:].lstrip(b"/")
+            _Replay(ctx, self, fs, states[number], used).run()
+        listing = self.client.relist(self.fid)
+        for name in listing.index:
+            if name.isdigit() and int(name) not in used:
+                self.client.unlink(self.fid, name)  # nobody came to know of it
+            if name.isdigit():
+                self.next_number = max(self.next_number, int(name) + 1)
+        self._begin(states)
+        for layer in layers:
+            fs = layer.fs
+            if isinstance(fs, MemoryFs):
+                fs.account.maker = self
+                fs.log = self
+
+    def _read(self, states: list[_State]) -> None:
+        """Replay the journal.  Raises LinuxError."""
+        try:
+            fd = self.client.open(self.fid, _JOURNAL, os.O_RDONLY)[0]
+        except LinuxError as error:
+            if error.errno == ENOENT:
+                return
+            raise
+        try:
+            buffer = bytearray()
+            at = 0
+            while True:
+                data = os.pread(fd, _READ_BYTES, at)
+                at += len(data)
+                buffer += data
+                used = 0
+                while len(buffer) - used >= _HEAD.size:
+                    length, check = _HEAD.unpack_from(buffer, used)
+                    if length > MAX_FRAME_BYTES:
+                        return
+                    if len(buffer) - used - _HEAD.size < length:
+                        break
+                    body = bytes(buffer[used + _HEAD.size : used + _HEAD.size + length])
+                    if crc32(body) != check or not self._take(body, states):
+                        return
+                    used += _HEAD.size + length
+                del buffer[:used]
+                if not data:
+                    return
+        except OSError as failure:
+            raise LinuxError(failure.errno or EIO)
+        finally:
+            os.close(fd)
+
+    def _take(self, body: bytes, states: list[_State]) -> bool:
+        """One frame; False for what no store writes."""
+        try:
+            rows = decode(body)
+        except CborError:
+            return False
+        if not isinstance(rows, list):
+            return False
+        for row in rows:
+            if not isinstance(row, list) or len(row) < 3:
+                return False
+            kind, number, label = row[0], row[1], row[2]
+            if not isinstance(kind, int) or not isinstance(number, int) or not isinstance(label, int):
+                return False
+            if not 0 <= number < len(states) or label < ROOT_LABEL:
+                return False
+            state = states[number]
+            self.next_label = max(self.next_label, label + 1)
+            if kind == _FILE and is_file_row(row):
+                state.files[label] = row
+            elif kind == _NAME and len(row) == 5:
+                name, child = row[3], row[4]
+                if not isinstance(name, bytes) or not isinstance(child, int) or not is_name(name):
+                    return False
+                names = state.names.get(label)
+                if names is None:
+                    names = {}
+                    state.names[label] = names
+                names[name] = child
+            elif kind == _GONE:
+                state.files.pop(label, None)
+                state.names.pop(label, None)
+            else:
+                return False
+        return True
+
+    def _begin(self, states: list[_State]) -> None:
+        """Write the journal anew, and open it for more.  Raises LinuxError."""
+        try:
+            self.client.unlink(self.fid, _JOURNAL_NEW)
+        except LinuxError:
+            pass
+        self.fd = self.client.create(self.fid, _JOURNAL_NEW, os.O_RDWR, _MODE)[0]
+        self.end = 0
+        for number, state in enumerate(states):
+            rows: list[object] = []
+            size = 0
+            for row in state.files.values():
+                rows.append(row)
+                contents = row[17]
+                size += 256 + (len(contents) if isinstance(contents, bytes) else 0)
+                if size > _READ_BYTES:
+                    self._write(rows)
+                    rows, size = [], 0
+            for label, names in state.names.items():
+                for name, child in names.items():
+                    rows.append([_NAME, number, label, name, child])
+                if len(rows) > 4096:
+                    self._write(rows)
+                    rows = []
+            if rows:
+                self._write(rows)
+        if self.error:
+            raise LinuxError(self.error)
+        try:
+            os.fdatasync(self.fd)
+        except OSError as failure:
+            raise LinuxError(failure.errno or EIO)
+        self.client.rename(self.fid, _JOURNAL_NEW, self.fid, _JOURNAL)
+        self.client.fsync(self.fid, b"")  # the name, too
+
+
+def is_name(name: bytes) -> bool:
+    """Whether a name can be in a directory."""
+    return 0 < len(name) <= 255 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def is_file_row(row: list[object]) -> bool:
+    """Whether it is the row of a file."""
+    if len(row) != 18:
+        return False
+    for number in row[5:15]:
+        if not isinstance(number, int) or isinstance(number, bool):
+            return False
+    path, target, xattrs, contents = row[4], row[15], row[16], row[17]
+    if row[3] not in (_NEW, _STARTED) or not isinstance(path, bytes):
+        return False
+    if path and not all(is_name(part) for part in path.split(b"/")):
+        return False
+    if not (target is None or isinstance(target, bytes)):
+        return False
+    if xattrs is not None:
+        if not isinstance(xattrs, list):
+            return False
+        for pair in xattrs:
+            if not isinstance(pair, list) or len(pair) != 2:
+                return False
+            if not isinstance(pair[0], bytes) or not isinstance(pair[1], bytes):
+                return False
+    return contents is None or contents is True or isinstance(contents, (bytes, int))
+
+
+def _number_at(row: list[object], index: int) -> int:
+    found = row[index]
+    assert isinstance(found, int)
+    return found
+
+
+class _Replay:
+    """Makes one file system what the journal says."""
+
+    def __init__(self, ctx: Context, store: LayerStore, fs: MemoryFs, state: _State, used: set[int]) -> None:
+        self.ctx: Context = ctx
+        self.store: LayerStore = store
+        self.fs: MemoryFs = fs
+        self.state: _State = state
+        self.used: set[int] = used
+        self.made: dict[int, TmpfsInode] = {}
+        self.placed: set[TmpfsInode] = set()  # directories that have got a name
+
+    def run(self) -> None:
+        """All of it.  Raises LinuxError."""
+        root = self.fs.root_inode
+        if not isinstance(root, TmpfsInode):
+            raise LinuxError(EIO)
+        root.label = ROOT_LABEL
+        self.made[ROOT_LABEL] = root
+        needed: set[int] = set()
+        for names in self.state.names.values():
+            needed.update(names.values())
+        for label, row in list(self.state.files.items()):
+            if row[3] == _NEW and label != ROOT_LABEL and label not in needed:
+                del self.state.files[label]  # it lost its last name
+                continue
+            inode = root if label == ROOT_LABEL else self._find(row)
+            if inode is None:
+                inode = self._make(row)
+            inode.label = label
+            self.made[label] = inode
+        for label, row in self.state.files.items():
+            self._fill(self.made[label], row)
+        for label, names in list(self.state.names.items()):
+            directory = self.made.get(label)
+            if not isinstance(directory, TmpfsDir):
+                del self.state.names[label]
+                continue
+            for name, child in names.items():
+                self._name(directory, name, child)
+        for label, row in self.state.files.items():
+            inode = self.made[label]  # names have changed counts and sizes
+            inode.nlink = max(_number_at(row, 9), 1)
+            if isinstance(inode, TmpfsDir):
+                inode.size = _number_at(row, 10)
+
+    def _find(self, row: list[object]) -> TmpfsInode | None:
+        """What is there at the start; None if that is gone, or of another type."""
+        path = row[4]
+        if row[3] != _STARTED or not isinstance(path, bytes):
+            return None
+        at: TmpfsInode | None = None
+        root = self.fs.root_inode
+        if isinstance(root, TmpfsInode):
+            at = root
+        for part in path.split(b"/"):
+            if not isinstance(at, TmpfsDir):
+                return None
+            try:
+                below = at.find(self.ctx, part)
+            except LinuxError:
+                return None
+            at = below if isinstance(below, TmpfsInode) else None
+        if at is None or at.mode & S_IFMT != _number_at(row, 5) & S_IFMT:
+            return None
+        return at
+
+    def _make(self, row: list[object]) -> TmpfsInode:
+        """Something new.  Raises LinuxError(ENOSPC)."""
+        fs = self.fs
+        mode, uid, gid = _number_at(row, 5), _number_at(row, 6), _number_at(row, 7)
+        fs.account.charge_inode()
+        kind = mode & S_IFMT
+        inode: TmpfsInode
+        if kind == S_IFREG:
+            inode = TmpfsFile(fs, fs.alloc_ino(), mode, uid, gid)
+        elif kind == S_IFDIR:
+            inode = TmpfsDir(fs, fs.alloc_ino(), mode, uid, gid)
+        elif kind == S_IFLNK:
+            target = row[15]
+            inode = TmpfsLink(fs, fs.alloc_ino(), target if isinstance(target, bytes) else b"?", uid, gid)
+        else:
+            inode = TmpfsInode(fs, fs.alloc_ino(), mode, uid, gid)
+        row[3] = _NEW
+        return inode
+
+    def _fill(self, inode: TmpfsInode, row: list[object]) -> None:
+        """Attributes and contents.  Raises LinuxError."""
+        inode.mode = inode.mode & S_IFMT | _number_at(row, 5) & 0o7777
+        inode.uid, inode.gid, inode.rdev = _number_at(row, 6), _number_at(row, 7), _number_at(row, 8)
+        contents = row[17]
+        if isinstance(inode, TmpfsFile) and contents is not True:
+            size = max(_number_at(row, 10), 0)
+            inode.take_over(self.ctx, 0)
+            if isinstance(contents, bytes):
+                if inode.storage.write(0, contents, len(contents)) < 0:
+                    raise LinuxError(ENOSPC)
+            elif isinstance(contents, int):
+                try:
+                    inode.storage.adopt(contents, self.store)
+                    self.used.add(contents)
+                except LinuxError as error:
+                    if error.errno != ENOENT:
+                        raise
+                    row[17] = b""  # somebody has removed it: a hole
+            inode.size = size
+            inode.blocks = inode.storage.pages * 8
+        elif isinstance(inode, OverlayFile) and contents is True:
+            pass
+        inode.atime_ns, inode.mtime_ns = _number_at(row, 11), _number_at(row, 12)
+        inode.ctime_ns, inode.btime_ns = _number_at(row, 13), _number_at(row, 14)
+        xattrs = row[16]
+        if isinstance(xattrs, list):
+            found: dict[bytes, bytes] = {}
+            for pair in xattrs:
+                if isinstance(pair, list):
+                    found[pair[0]] = pair[1]
+            inode.xattrs = found
+        inode.is_changed = True
+
+    def _unname(self, path: bytes, inode: TmpfsInode) -> None:
+        """A directory that the start has made is not at its first place any more."""
+        above, _slash, name = path.rpartition(b"/")
+        at: TmpfsInode | None = None
+        root = self.fs.root_inode
+        if isinstance(root, TmpfsInode):
+            at = root
+        for part in above.split(b"/") if above else []:
+            entry = at.entries.get(part) if isinstance(at, TmpfsDir) else None
+            below = entry.inode if entry is not None else None
+            at = below if isinstance(below, TmpfsInode) else None
+        if isinstance(at, TmpfsDir):
+            entry = at.entries.get(name)
+            if entry is not None and entry.inode is inode:
+                self._name(at, name, 0)
+
+    def _name(self, directory: TmpfsDir, name: bytes, child: int) -> None:
+        """A name is, or is gone."""
+        if isinstance(directory, OverlayDir):
+            directory.removed.add(name)
+        old = directory.entries.pop(name, None)
+        if old is not None:
+            old.cookie = 0
+        inode = self.made.get(child)
+        if inode is None or inode is self.fs.root_inode:
+            return
+        if isinstance(inode, TmpfsDir):
+            # One name each, and not where it was at the start as well: no journal makes circles.
+            if inode in self.placed:
+                return
+            self.placed.add(inode)
+            above = inode.origin
+            if isinstance(above, TmpfsDir):
+                first = above.entries.get(inode.origin_name)
+                if first is not None and first.inode is inode:
+                    self._name(above, inode.origin_name, 0)
+            elif inode in self.store.paths:
+                self._unname(self.store.paths[inode], inode)
+        cookie = directory.next_cookie
+        directory.next_cookie = cookie + 1
+        entry = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
+        entry.charge()
+        directory.entries[name] = entry

@@ -1,0 +1,277 @@
+"""Layers that last: `run --keep`, `--from`, `--disk`, `discard`; crashes at any moment."""
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.harness import CLOCHE, Outcome, environment, is_one_line, run_words, wait_until
+
+LIST = "find . -mindepth 1 -printf '%p %y %m %U %s %n %T@ %l\\n' | sort; find . -type f -exec cat {} + | sha256sum"
+
+
+class Keeper:
+    """Where layers are kept, and a project."""
+
+    def __init__(self, top: Path, project: Path) -> None:
+        self.project = project
+        self.data = top / "data"
+        self.words = [*CLOCHE, "--root", str(top / "root")]
+        self.layers = self.data / "cloche" / "layers"
+
+    def __call__(self, *words: str, timeout: float = 120) -> Outcome:
+        return run_words(
+            [*self.words, *words], cwd=self.project, timeout=timeout, XDG_DATA_HOME=str(self.data)
+        )
+
+    def run(self, script: str, *options: str) -> str:
+        done = self("run", *options, "--", "sh", "-ec", script)
+        assert done.status == 0 and not done.err, done
+        return done.out
+
+    def popen(self, *words: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [*self.words, *words],
+            cwd=self.project,
+            env=environment(XDG_DATA_HOME=str(self.data)),
+            stdout=subprocess.PIPE,
+        )
+
+    def journal(self, name: str) -> Path:
+        return self.layers / name / "files" / "journal"
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, project: Path) -> Iterator[Keeper]:
+    yield Keeper(tmp_path, project)
+
+
+NEW = ("--name", "k", "--keep")
+AGAIN = ("--name", "k", "--keep", "--from", "k")
+WORK = (
+    "echo more >>file; mkdir -p new/deep; echo x >new/deep/x; mv sub moved; echo y >moved/y; ln new/deep/x hard; rm script;"
+    "mkfifo fifo; ln -s target link; dd if=/dev/urandom of=big bs=1000k count=3 2>/dev/null; truncate -s 5m holes;"
+    "touch -d 2001-02-03 old; chmod 4711 big; printf 'odd' >\"$(printf '\\377 name')\"; echo gone >gone; rm gone;"
+    "mkdir away; touch away/f; rm -r away; mkdir t; mv t u; chmod 700 u; seq 100000 >seq; echo >>seq; : >seq"
+)
+
+
+def test_what_was_written_is_there_again(keeper: Keeper) -> None:
+    before = keeper.run(f"{WORK}; echo home >~/h; {LIST}", *NEW)
+    after = keeper.run(f"cat ~/h; {LIST}", *AGAIN)
+    assert after == "home\n" + before
+    again = (
+        "echo z >moved/deep; mv moved/deep deep; rm -r new; cp big big2; rm big; mv u moved/v; echo two >>~/h"
+    )
+    before = keeper.run(f"{again}; {LIST}", *AGAIN)
+    assert keeper.run(f"cat ~/h; {LIST}", *AGAIN) == "home\ntwo\n" + before
+    assert (keeper.project / "file").read_text() == "host\n" and (keeper.project / "sub").is_dir()
+
+
+def test_layers_are_begun_with_and_left_alone(keeper: Keeper) -> None:
+    listing = keeper.run(f"{WORK}; {LIST}", *NEW)
+    assert keeper.run(LIST, "--from", "k") == listing
+    keeper.run("rm -r moved big; echo x >big; echo more >>file", "--from", "k")
+    assert keeper.run(LIST, "--from", "k") == listing
+    keeper.run(
+        "echo other >other; dd if=/dev/zero of=big bs=1k count=1 conv=notrunc 2>/dev/null",
+        "--name",
+        "l",
+        "--keep",
+        "--from",
+        "k",
+    )
+    assert keeper.run(LIST, "--from", "k") == listing
+    assert (
+        keeper.run("cat other; head -c 10 big | od -An -tx1", "--from", "l").split()
+        == ["other"] + ["00"] * 10
+    )
+    assert sorted(os.listdir(keeper.layers)) == ["k", "l"]
+    assert keeper("discard", "k", "l").status == 0
+    assert os.listdir(keeper.layers) == []
+
+
+def test_programs_that_are_kept_run(keeper: Keeper) -> None:
+    keeper.run("cp /bin/sh shell; cp /bin/true tool; echo 'echo script' >s; chmod +x s", *NEW)
+    assert keeper.run("./shell -c 'echo ok; ./tool && ./s'", *AGAIN) == "ok\nscript\n"
+
+
+def test_the_limit_of_the_disk_holds(keeper: Keeper) -> None:
+    out = keeper.run(
+        "dd if=/dev/zero of=a bs=1M count=30 2>/dev/null || echo full; rm a; dd if=/dev/zero of=b bs=1M count=10 2>/dev/null; df -B1M . | tail -1",
+        *NEW, "--disk", "20m",
+    )  # fmt: skip
+    assert out.startswith("full\n") and out.split()[2] == "20", out
+    used = sum(path.stat().st_blocks for path in (keeper.layers / "k" / "files").iterdir()) * 512
+    assert 10 << 20 <= used < 11 << 20
+    out = keeper.run("dd if=/dev/zero of=c bs=1M count=15 2>/dev/null || echo full", *AGAIN, "--disk", "20m")
+    assert out == "full\n"
+
+
+def test_what_is_written_is_not_in_memory(keeper: Keeper) -> None:
+    process = keeper.popen(
+        "run",
+        "-d",
+        *NEW,
+        "--memory",
+        "100m",
+        "--",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=big bs=1M count=250; echo done; sleep 1000",
+    )
+    assert process.wait(60) == 0
+    wait_until(lambda: "done" in keeper("logs", "k").out, "the file is written", 100)
+    assert "250+0 records out" in keeper("logs", "k").err
+    keeper("rm", "-f", "k")
+    assert keeper.run("stat -c %s big", *AGAIN, "--memory", "100m") == f"{250 << 20}\n"
+
+
+WRITER = """
+import os, sys
+os.makedirs("d", exist_ok=True)
+number = len([name for name in os.listdir("d") if name != "new"])
+fd = os.open("d", os.O_RDONLY)
+while True:
+    with open("d/new", "wb") as file:
+        file.write(b"%d\\n" % number * (1 if number % 7 else 20000))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename("d/new", f"d/{number}")
+    os.fsync(fd)
+    print(number, flush=True)
+    number += 1
+"""
+CHECK = """
+import os
+names = [name for name in os.listdir("d") if name != "new"] if os.path.isdir("d") else []
+assert sorted(names, key=int) == [str(n) for n in range(len(names))], names
+for name in names:
+    text = open("d/" + name, "rb").read()
+    assert text == (name.encode() + b"\\n") * (1 if int(name) % 7 else 20000), (name, len(text), text[:20])
+print(len(names))
+"""
+
+
+def test_whatever_is_killed_what_was_synchronised_is_kept(keeper: Keeper) -> None:
+    dice = random.Random(14)
+    (keeper.project / "writer.py").write_text(WRITER)
+    (keeper.project / "check.py").write_text(CHECK)
+    options = NEW
+    known = 0
+    for turn in range(4):
+        process = keeper.popen("run", *options, "--", "python3", "writer.py")
+        assert process.stdout is not None
+        line = b""
+        for _ in range(dice.randint(1, 40)):
+            line = process.stdout.readline()
+        victims = [process.pid] if turn % 2 else _parts(process.pid)
+        os.kill(dice.choice(victims), signal.SIGKILL)
+        for rest in process.stdout.read().splitlines():
+            line = rest
+        process.wait(60)
+        known = max(known, int(line) + 1)
+        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
+        options = AGAIN
+        kept = int(keeper.run("python3 check.py", *AGAIN))
+        assert kept >= known, (kept, known)
+        known = kept
+
+
+def _parts(pid: int) -> list[int]:
+    """The processes of cloche itself below a monitor."""
+    found = []
+    stack = [pid]
+    while stack:
+        each = stack.pop()
+        children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
+        stack += map(int, children)
+        if each != pid and b"python" in Path(f"/proc/{each}/cmdline").read_bytes():
+            found.append(each)
+    return found
+
+
+def test_a_database_survives(keeper: Keeper) -> None:
+    script = """
+import sqlite3
+db = sqlite3.connect("db")
+db.execute("pragma synchronous = extra")  # FULL does not wait for the end of the journal
+db.execute("create table if not exists t (n integer, x text)")
+n = db.execute("select count(*) from t").fetchone()[0]
+while True:
+    db.execute("insert into t values (?, ?)", (n, "x" * 500))
+    db.commit()
+    print(n, flush=True)
+    n += 1
+"""
+    (keeper.project / "db.py").write_text(script)
+    check = "import sqlite3; db = sqlite3.connect('db'); print(*db.execute('pragma integrity_check').fetchone()); print(db.execute('select count(*) from t').fetchone()[0])"
+    options = NEW
+    for count in (5, 30):
+        process = keeper.popen("run", *options, "--", "python3", "db.py")
+        assert process.stdout is not None
+        last = -1
+        for _ in range(count):
+            last = int(process.stdout.readline())
+        process.kill()
+        process.stdout.read()
+        process.wait()
+        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
+        options = AGAIN
+        answer = keeper("run", *AGAIN, "--", "python3", "-c", check)
+        assert answer.status == 0 and answer.out.split()[0] == "ok", answer
+        assert int(answer.out.split()[1]) >= last + 1
+
+
+def test_a_journal_that_somebody_has_spoilt(keeper: Keeper) -> None:
+    """It is read up to there, or refused in a line."""
+    keeper.run(WORK, *NEW)
+    whole = keeper.journal("k").read_bytes()
+    dice = random.Random(14)
+    for turn in range(4):
+        spoilt = bytearray(whole)
+        if turn % 2:
+            spoilt[dice.randrange(len(spoilt))] ^= 1 << dice.randrange(8)
+        else:
+            del spoilt[dice.randrange(len(spoilt)) :]
+        keeper.journal("k").write_bytes(spoilt)
+        done = keeper("run", "--from", "k", "--", "sh", "-c", "find . >/dev/null; echo ok")
+        assert done.out == "ok\n" and done.status == 0, done
+    keeper.journal("k").unlink()
+    os.symlink("/etc/passwd", keeper.journal("k"))
+    done = keeper("run", "--from", "k", "--", "true")
+    assert done.status == 125 and is_one_line(done.err), done
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--keep",),
+        ("--from", "none"),
+        ("--from", "../x"),
+        ("--disk", "1g"),
+        ("--name", "k", "--keep"),
+        ("--from", "k", "-v", "/usr/share:/x"),
+        ("--from", "k", "--rootfs", "/"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(keeper: Keeper, words: tuple[str, ...]) -> None:
+    keeper.run("true", *NEW)
+    done = keeper("run", *words, "--", "true")
+    assert done.status == 125 and is_one_line(done.err), done
+    done = keeper("discard", "none")
+    assert done.status == 125 and is_one_line(done.err), done
+    assert os.listdir(keeper.layers) == ["k"]
+
+
+def test_a_layer_has_one_user_at_a_time(keeper: Keeper) -> None:
+    assert keeper("run", "-d", *NEW, "--", "sleep", "1000").status == 0
+    for words in (("run", "--from", "k", "--", "true"), ("discard", "k")):
+        done = keeper(*words)
+        assert done.status == 125 and "in use" in done.err and is_one_line(done.err), done
+    keeper("rm", "-f", "k")
+    wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
