@@ -388,8 +388,8 @@ def run(options: Any) -> int:
             except RecordError as refusal:
                 drop_layer(layer)
                 raise UsageError(str(refusal)) from None
-            except OSError as failure:
-                raise UsageError(f"no layer can be kept: {failure.strerror}") from None
+            except OSError as problem:
+                raise UsageError(f"no layer can be kept: {problem.strerror}") from None
     except UsageError as error:
         print(f"cloche run: {error}", file=sys.stderr)
         return EXIT_INTERNAL

@@ -96,7 +96,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self.paths: dict[TmpfsInode, bytes] = {}  # of what the start has made
         self.changed_files: dict[TmpfsInode, None] = {}
         self.changed_names: dict[TmpfsDir, dict[bytes, None]] = {}
-        self.gone: list[object] = []  # rows of files that have lost their last name
+        self.gone: list[tuple[int, int]] = []  # layer and label of files that have lost their last name
         self.next_label: int = ROOT_LABEL + 1
         self.next_number: int = 1
         self.doomed: list[int] = []  # numbers to give up
@@ -113,7 +113,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         if inode.nlink == 0:  # it must not live for longer because of us
             self.changed_files.pop(inode, None)
             if inode.label:
-                self.gone.append([_GONE, self._number(inode), inode.label])
+                self.gone.append((self._number(inode), inode.label))
                 inode.label = 0
         else:
             self.changed_files[inode] = None
@@ -189,7 +189,8 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                 row = self._row(inode)
                 if row is not None:
                     rows.append(row)
-            rows += self.gone
+            for number, label in self.gone:
+                rows.append([_GONE, number, label])
             self.gone = []
         if rows:
             self._write(rows)

@@ -16,7 +16,6 @@ WATCHDOG: Final = 2  # Kernel: guests that do not answer an interrupt
 FATAL_EXIT: Final = 3  # signals.FatalExit: a process shall end, whatever its threads do
 REAL_TIMER: Final = 4  # itimers.RealTimer: ITIMER_REAL, alarm(2)
 CPU_LOOK: Final = 5  # itimers.CpuTimers: a timer on CPU time may be due
-LAYER_FLUSH: Final = 7  # fs.kept: changes of a layer are to be written
 POSIX_TIMER: Final = 6  # itimers.PosixTimer: timer_create(2)
 TIMER_FILE: Final = 7  # fs.timerfd
 AIO_POLL: Final = 8  # fs.aio: a file of IOCB_CMD_POLL was woken
@@ -28,6 +27,7 @@ TCP_SYN: Final = 13  # net.tcp: nobody has answered
 TCP_DEFER: Final = 14  # net.tcp: TCP_DEFER_ACCEPT is over
 CPU_GUARD: Final = 15  # boot.cpu_guard
 MEMORY_GUARD: Final = 16  # boot.memory_guard
+LAYER_FLUSH: Final = 17  # fs.kept: changes of a layer are to be written
 
 KIND_NAMES: Final[dict[int, str]] = {
     DEADLINE: "deadline",
@@ -46,6 +46,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     TCP_DEFER: "deferred connection",
     CPU_GUARD: "CPU guard",
     MEMORY_GUARD: "memory guard",
+    LAYER_FLUSH: "kept layer",
 }
 
 
