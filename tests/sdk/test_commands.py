@@ -135,6 +135,27 @@ def test_it_ends_with_its_handle(shared: Sandbox) -> None:
     wait_until(lambda: handle.pid not in runs(shared), "it is gone", 60)
 
 
+def test_it_ends_although_a_fork_has_its_connection(shared: Sandbox) -> None:
+    with shared.commands.run("sleep 1000", background=True) as handle:
+        child = os.fork()
+        if child == 0:
+            try:
+                handle._command.close()  # which is not the child's: nothing happens
+                signal.pause()
+            finally:
+                os._exit(0)
+        try:
+            with pytest.raises(SandboxTimeout):
+                handle.wait(1)
+            assert handle.pid in runs(shared)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+    wait_until(lambda: handle.pid not in runs(shared), "it is gone", 60)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def test_many_threads(shared: Sandbox) -> None:
     found: list[str] = []
 

@@ -114,6 +114,7 @@ class Command:
         self.core: SandboxCore = core
         self.link: Link = link
         self.limit: int = limit
+        self.owner_pid: int = os.getpid()
         self.ident: int = 0  # of the request
         self.pid: int = 0  # in the sandbox
         self.streams: list[Stream] = []
@@ -387,7 +388,12 @@ class Command:
             self.link.ask(requests.RESIZE, {"exec": self.ident, "rows": rows, "columns": columns})
 
     def close(self) -> None:
-        """Let go: it ends, if it has not yet."""
+        """Let go: it ends, if it has not yet.
+
+        It is told to, since a process that was forked from this one may hold the connection open; from there it is not.
+        """
+        if self.ident and not self.is_over() and os.getpid() == self.owner_pid:
+            self.link.cancel(self.ident)
         self._close_stdin()
         for stream in self.streams:
             stream.close()

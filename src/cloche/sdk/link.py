@@ -57,6 +57,13 @@ class Link:
             raise InvalidArgument(f"{method}: {error}; ask for less at once") from None
         return ident
 
+    def cancel(self, ident: int) -> None:
+        """The answer is not wanted any more, and what it is about ends."""
+        try:
+            self.channel.send(protocol.cancel(ident))
+        except ProtocolError:
+            pass  # the monitor takes nothing: closing tells it
+
     def wants(self) -> list[int]:
         """Descriptors to wait for until they can be written."""
         return [self.fileno()] if self.channel.wants_write() else []
