@@ -192,6 +192,18 @@ def test_relative_paths(root: str) -> None:
         sandbox.files.read("file")
 
 
+def test_what_was_changed(root: str, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "gone").write_text("gone")
+    with Sandbox.create(root=root, mounts=[f"{tmp_path}:/work"]) as sandbox:
+        sandbox.commands.run("cd /work; echo new > new; echo more >> old; rm gone", check=True)
+        found = {change.path: change.kind for change in sandbox.diff(["/work"])}
+        assert found == {"/work/new": "added", "/work/old": "changed", "/work/gone": "deleted"}
+        assert {"/work/new"} <= {change.path for change in sandbox.diff()}
+        with pytest.raises(SandboxError, match="max_entries"):
+            sandbox.diff(["/work"], max_entries=1)
+
+
 def test_without_any_program(root: str, tmp_path: Path) -> None:
     """An image may have no shell."""
     empty = tmp_path / "empty"

@@ -25,6 +25,7 @@ from cloche.sdk.errors import (
 )
 from cloche.sdk.options import Mount
 from cloche.sdk.results import (
+    Change,
     CommandResult,
     FileInfo,
     Metrics,
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncCommandHandle",
     "AsyncSandbox",
     "CellError",
+    "Change",
     "CodeContext",
     "CodeError",
     "CommandError",

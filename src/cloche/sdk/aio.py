@@ -18,11 +18,12 @@ from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import drive_async
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
 from cloche.sdk.options import Mount, Options, PathLike
-from cloche.sdk.results import CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
+from cloche.sdk.results import Change, CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
 from cloche.wire import requests
 
 OnText = Callable[[str], object]  # what it gives is awaited, if it can be
 LeftOut = list[str]
+Changes = list[Change]
 
 
 class AsyncCommandHandle:
@@ -526,6 +527,10 @@ class AsyncSandbox:
     async def get_metrics(self) -> Metrics:
         """Memory, processor time, processes."""
         return await drive_async(self._core.metrics())
+
+    async def diff(self, paths: Sequence[PathLike] = (), *, max_entries: int = MAX_ENTRIES) -> Changes:
+        """The files that were added, changed or deleted inside, at or below `paths` or anywhere."""
+        return await drive_async(files.changes(self._core, paths, max_entries))
 
     def get_host(self, port: int) -> str:
         """ "ADDRESS:PORT" of this host, where a port is reached that `create` was given in `ports`."""

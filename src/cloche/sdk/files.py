@@ -13,7 +13,7 @@ import socket
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 
 from cloche.runtime.copying import Reader as HostReader
@@ -31,7 +31,7 @@ from cloche.sdk.errors import (
 )
 from cloche.sdk.link import PATIENCE_S, Link
 from cloche.sdk.options import PathLike
-from cloche.sdk.results import FileInfo
+from cloche.sdk.results import Change, FileInfo
 from cloche.wire import files as wire
 from cloche.wire.files import FileEntry, Record, RecordDecoder, entry_from
 from cloche.wire.protocol import Fields, ProtocolError
@@ -42,6 +42,7 @@ _READ_BYTES: Final = 1 << 18
 _MAX_PASSWD: Final = 4 << 20
 _OUT_BYTES: Final = 1 << 18
 _KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+_CHANGES: Final = {wire.ADDED: "added", wire.CHANGED: "changed", wire.DELETED: "deleted"}
 _NONSENSE: Final = "the sandbox sends what it should not; kill() it"
 
 Data = str | bytes | bytearray | memoryview | BinaryIO
@@ -451,6 +452,34 @@ def listing(
             if len(found) >= max_entries:
                 raise SandboxError(f"list {top}: more than {max_entries} entries; give a larger max_entries")
             found.append(info_of(top.rstrip("/") + "/" + os.fsdecode(entry.path), entry))
+    finally:
+        stream.close()
+    found.sort(key=lambda each: each.path.split("/"))
+    return found
+
+
+def changes(core: SandboxCore, paths: Sequence[PathLike], max_entries: int) -> Steps[list[Change]]:
+    """What the sandbox has changed at or below `paths`, or anywhere.  Raises SandboxError."""
+    wanted = [os.fsencode(inside(core, path)) for path in paths]
+    fields: Fields = {"paths": wanted, "data": False, "all_rights": True}
+    stream = Stream(core, wire.CHANGES, "the sandbox", "diff", fields, {})
+    found: list[Change] = []
+    kind = ""
+    try:
+        while True:
+            record = yield from stream.next_record()
+            if record is None:
+                break
+            if record.kind == wire.CHANGE:
+                kind = _CHANGES.get(record.change, "")
+            elif record.entry is not None and kind:
+                if len(found) >= max_entries:
+                    raise SandboxError(
+                        f"diff: more than {max_entries} changes; give paths, or a larger max_entries"
+                    )
+                path = "/" + os.fsdecode(record.entry.path).lstrip("/")
+                found.append(Change(kind, info_of(path, record.entry)))
+                kind = ""
     finally:
         stream.close()
     found.sort(key=lambda each: each.path.split("/"))

@@ -100,6 +100,19 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A file that a sandbox has changed, in its own private layer."""
+
+    kind: str  # "added", "changed" or "deleted"
+    info: "FileInfo"  # what it is, or was
+
+    @property
+    def path(self) -> str:
+        """Where it is inside."""
+        return self.info.path
+
+
+@dataclass(frozen=True)
 class FileInfo:
     """A file inside, without following a link at the end of its path."""
 
