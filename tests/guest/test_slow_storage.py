@@ -96,9 +96,12 @@ class Slow:
             pass
 
     def close(self) -> None:
-        self.control.close()
-        self.guest.process.kill()
-        self.guest.process.wait()
+        self.control.close()  # then the server ends its command and itself
+        try:
+            self.guest.process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.guest.process.kill()
+            self.guest.process.wait()
 
 
 @pytest.fixture
