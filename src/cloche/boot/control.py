@@ -162,7 +162,9 @@ class Control(Answers, FdWatcher):
             self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {failure.strerror or failure}")
         except Exception as bug:
             # Reported where all bugs are; who asked must not wait for ever.
-            self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: internal error: {type(bug).__name__}: {bug}")
+            self.fail(
+                message.ident, EXIT_INTERNAL, f"{message.name}: internal error: {type(bug).__name__}: {bug}"
+            )
             raise
         finally:
             message.close_fds()
