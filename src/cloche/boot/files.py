@@ -9,7 +9,7 @@ Clients are the owner of the sandbox, who may have all rights inside; what they 
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 from cloche.abi.errno import (
@@ -116,7 +116,7 @@ def add_xattrs(ctx: Context, entry: FileEntry, inode: Inode) -> None:
         pass
 
 
-def contents(ctx: Context, file: FileDescription, size: int) -> Iterator[bytes]:
+def contents(ctx: Context, file: FileDescription, size: int) -> Generator[bytes, None, None]:
     """Records of the contents of an open file, holes left out, and END."""
     offset = 0
     is_sparse = size > 0
@@ -141,7 +141,9 @@ def contents(ctx: Context, file: FileDescription, size: int) -> Iterator[bytes]:
     yield wire.pack_end(size if size > 0 else offset)
 
 
-def change_records(ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int) -> Iterator[bytes]:
+def change_records(
+    ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int
+) -> Generator[bytes, None, None]:
     """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
     for layer in layers:
         yield wire.pack([wire.LAYER, layer.place or b"/"])
@@ -156,7 +158,7 @@ def change_records(ctx: Context, layers: list[Layer], wanted: list[bytes], limit
     yield wire.pack([wire.DONE])
 
 
-def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Iterator[bytes]:
+def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator[bytes, None, None]:
     """CHANGE, its entry, its contents."""
     inode, known, below = change.inode, change.known, change.base
     base: Base | None = None
@@ -229,7 +231,7 @@ class Walker:
         self.links: dict[Inode, bytes] = {}
         self.levels: list[_Level] = []
 
-    def records(self) -> Iterator[bytes]:
+    def records(self) -> Generator[bytes, None, None]:
         """All of them; an empty one after work without any."""
         for path in self.paths:
             try:
@@ -248,7 +250,7 @@ class Walker:
                     self.levels.pop().file.put()
         yield wire.pack([wire.DONE])
 
-    def _file(self, place: Path, name: bytes) -> Iterator[bytes]:
+    def _file(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
         """A file, with its contents; a directory goes on `levels`."""
         ctx, inode = self.ctx, place.inode()
         file: FileDescription | None = None
@@ -281,7 +283,7 @@ class Walker:
             finally:
                 file.put()
 
-    def _level(self, level: _Level) -> Iterator[bytes]:
+    def _level(self, level: _Level) -> Generator[bytes, None, None]:
         """The next few names of a directory."""
         if not level.rows:
             names = Names(_NAMES)
@@ -385,9 +387,11 @@ class Stream(Chore, FdWatcher):
 class Sender(Stream):
     """Records to a client."""
 
-    def __init__(self, table: "FileTable", ident: int, fd: int, records: Iterator[bytes]) -> None:
+    def __init__(
+        self, table: "FileTable", ident: int, fd: int, records: Generator[bytes, None, None]
+    ) -> None:
         super().__init__(table, ident, fd)
-        self.records: Iterator[bytes] | None = records
+        self.records: Generator[bytes, None, None] | None = records
         self.out: bytearray = bytearray()
 
     def work(self, end_ns: int) -> bool:
@@ -414,7 +418,10 @@ class Sender(Stream):
         return True
 
     def dropped(self) -> None:
-        self.records = None  # closes what it has open
+        records = self.records
+        self.records = None
+        if records is not None:
+            records.close()  # and with it what it has open: a compiled one does not by itself
 
 
 class Receiver(Stream):
@@ -861,7 +868,7 @@ class FileTable:
         self.streams[ident] = stream
         stream.begin(events)
 
-    def _records(self, ctx: Context, name: str, fields: Fields) -> Iterator[bytes]:
+    def _records(self, ctx: Context, name: str, fields: Fields) -> Generator[bytes, None, None]:
         if name == wire.CHANGES:
             if not take_bool(fields, "all_rights"):
                 raise LinuxError(EPERM)
