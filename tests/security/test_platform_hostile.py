@@ -305,7 +305,7 @@ def test_operations_that_are_skipped_leave_no_descriptor(guest: Guest, flags: in
             if turn < 11:
                 thread.queue_mmap(0x10000000 + turn * 4096, 4096, 1, flags, file.fileno(), 0)
                 thread.ret(0)
-    assert counts[-1] <= counts[1], counts
+    assert counts[-1] <= counts[1] + 3, counts  # some are opened once; it was one for each turn
     end(guest, thread.process())
 
 
