@@ -178,6 +178,11 @@ class World:
                     at = buffer.find(b"0\r\n\r\n") + 5
                     body, buffer = buffer[:at], buffer[at:]
             self.note(self.requests, (head + body).decode("latin-1"))
+            if head.startswith(b"GET /big"):
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")
+                for _turn in range(64):
+                    sock.sendall(bytes(1 << 20))
+                continue
             if head.startswith(b"GET /chunks"):
                 parts = b"".join([b"%x\r\n%s\r\n" % (1000, b"c" * 1000) for _turn in range(20)])
                 sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n")
