@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,13 @@ class Runtime:
 
 
 @pytest.fixture
-def cloche(tmp_path: Path, root: Path) -> Runtime:
-    return Runtime(RUNTIME, tmp_path)
+def cloche(tmp_path: Path, root: Path) -> Iterator[Runtime]:
+    made = Runtime(RUNTIME, tmp_path)
+    try:
+        yield made
+    finally:
+        for ident in made("list", "-q").out.split():  # what a test that failed has left
+            made("delete", "--force", ident)
 
 
 def make_bundle(folder: Path, root: Path, *args: str, **changes: Any) -> Path:
