@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +214,22 @@ def test_clients_of_tls(world: World) -> None:
     assert re.search(r"New, TLSv1.3", outcome.out), outcome
     outcome = world.run(["sh", "-c", hello.format("evil.test")], "--allow", "good.test:8443/tls")
     assert "unrecognized name" in outcome.out and outcome.hellos == [], outcome
+
+
+@pytest.mark.parametrize("link", ["", "../run/nowhere/stub-resolv.conf", "/run/resolv.conf"])
+def test_roots_without_a_resolver(world: World, link: str, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(busybox, tmp_path / "bin" / "busybox")
+    (tmp_path / "bin" / "sh").symlink_to("busybox")
+    if link:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc" / "resolv.conf").symlink_to(link)
+    script = "busybox cat /etc/resolv.conf; busybox wget -qO- http://good.test/x"
+    outcome = world.run(["sh", "-c", script], "--rootfs", str(tmp_path), "--allow", "good.test")
+    assert outcome.out == "nameserver 198.18.0.2\nserved /x\n", outcome
 
 
 def test_files_of_rules(world: World) -> None:

@@ -46,12 +46,27 @@ def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
     egress.wants_report = options.net_report
     spec.files = [row for row in spec.files if row[0] != b"/etc/resolv.conf"]
     spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
+    if spec.root_source:
+        _make_room(spec)
     if options.net_log:
         try:
             egress.log_fd = _open_log(options.net_log, os.O_APPEND)
             egress.second_log_fd = _open_log(options.net_log + ".1", 0)
         except OSError as error:
             raise UsageError(f"--net-log {options.net_log}: {error.strerror}") from None
+
+
+def _make_room(spec: SandboxSpec) -> None:
+    """An image may have no /etc, or a resolv.conf that is a link to what some service would make."""
+    folders = ["/etc"]
+    try:
+        target = os.readlink(os.path.join(spec.root_source, "etc/resolv.conf"))
+        folders.append(os.path.dirname(os.path.normpath(os.path.join("/etc", target))))
+    except OSError:
+        pass  # a file, or nothing
+    for folder in folders:
+        if folder != "/":
+            spec.late_directories.append((os.fsencode(folder), 0o755, 0, 0))
 
 
 def _open_log(path: str, flags: int) -> int:
