@@ -44,6 +44,7 @@ __all__ = ["Server"]
 MAX_FLOWS: Final = 8192
 MAX_DIALS: Final = 256  # at a time
 MAX_QUESTIONS: Final = 512
+_MAX_REPLIES: Final = 1024
 _MAX_OUTBOX: Final = 1024  # messages that the sentry has not taken
 SOFTWARE: Final = "cloche egress"
 _CONNECT_S: Final = 10.0
@@ -125,6 +126,7 @@ class Server:
         self.questions: set[asyncio.Task[None]] = set()
         self.outbox: deque[tuple[bytes, socket.socket | None]] = deque()
         self.is_deaf: bool = False
+        self.replies: dict[bytes, bytes] = {}  # to questions about granted names, both without their ids
         self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS)
         self.ended: asyncio.Event = asyncio.Event()
         self.following: list[tuple[int, int]] = []  # requests for the log: id, the last line that was sent
@@ -587,6 +589,10 @@ class Server:
             await loop.sock_sendall(inside, len(reply).to_bytes(2, "big") + reply)
 
     async def _answer_datagram(self, ident: int, data: bytes) -> None:
+        known = self.replies.get(data[2:])
+        if known is not None:
+            self._send(wire.message(wire.REPLY, ident, data[:2] + known))
+            return
         reply = await self._answer_question(data, is_over_tcp=False)
         if reply is not None:
             self._send(wire.message(wire.REPLY, ident, reply[: wire.DNS_BYTES]))
@@ -620,7 +626,8 @@ class Server:
                 self.audit.record("name", BLOCKED, name=name, message="too many names for this sandbox")
                 return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.SERVFAIL)
             records = [("A", address_text(addr))]
-            return dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
+            reply = dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
+            return self._remembered(data, reply, is_over_tcp=is_over_tcp)
         if any(kind in rule.dns for rule in rules):
             found = await self.resolver.look_up(name, kind)
             rcode = dns.rcode.NOERROR
@@ -629,7 +636,16 @@ class Server:
             return dnswire.answer(
                 question, [(kind, text) for text in found.values], 30, is_over_tcp=is_over_tcp, rcode=rcode
             )
-        return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp)
+        reply = dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp)
+        return self._remembered(data, reply, is_over_tcp=is_over_tcp)
+
+    def _remembered(self, data: bytes, reply: bytes, *, is_over_tcp: bool) -> bytes:
+        """What a granted name has is the same until the rules change: programs ask again and again."""
+        if not is_over_tcp:
+            if len(self.replies) >= _MAX_REPLIES:
+                self.replies.clear()
+            self.replies[data[2:]] = reply[2:]
+        return reply
 
     def _answer_reverse(self, question: dnswire.Question, *, is_over_tcp: bool) -> bytes:
         labels = question.name.removesuffix(".in-addr.arpa").split(".")
@@ -697,6 +713,7 @@ class Server:
         if policy.resolvers:
             self.resolver.resolvers = policy.resolvers
         self.resolver.cache.clear()
+        self.replies.clear()
         cut = 0
         for flow in list(self.flows.values()):
             if flow.rule is not None and not flow.is_cut and not self._is_still_allowed(flow):
