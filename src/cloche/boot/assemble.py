@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EEXIST, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.fcntl import O_CREAT, O_TRUNC, O_WRONLY
+from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.bundle import finish_bundle, mount_bundle_kind
@@ -67,13 +69,6 @@ from cloche.vfs.objects import (
     SetAttr,
 )
 
-MS_RDONLY: Final = 1
-MS_NOSUID: Final = 2
-MS_NODEV: Final = 4
-MS_NOEXEC: Final = 8
-O_WRONLY: Final = 1
-O_CREAT: Final = 0o100
-O_TRUNC: Final = 0o1000
 STORAGE_BYTES: Final = 4 << 30  # of all in-memory files together, without --memory
 STORAGE_INODES: Final = 1 << 20
 

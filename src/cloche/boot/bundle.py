@@ -8,6 +8,7 @@ from the image: they are looked up in the container, where a link leads nowhere 
 from typing import Final
 
 from cloche.abi.errno import EEXIST, EINVAL, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.fcntl import O_WRONLY
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.abi.stat import makedev
 from cloche.boot.spec import CGROUP, DEVPTS, MQUEUE, MountSpec, SandboxSpec
@@ -30,7 +31,6 @@ from cloche.vfs.objects import (
     SetAttr,
 )
 
-_O_WRONLY: Final = 1
 _DEV_LINKS: Final = (
     (b"/dev/fd", b"/proc/self/fd"),
     (b"/dev/stdin", b"/proc/self/fd/0"),
@@ -103,7 +103,7 @@ def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid:
 def _set_parameter(ctx: Context, key: bytes, value: bytes) -> None:
     """A sysctl; those of the network are also the network namespace's, which has ones that are not known here."""
     try:
-        file = do_open(ctx, None, b"/proc/sys/" + key.replace(b".", b"/"), _O_WRONLY, 0).get()
+        file = do_open(ctx, None, b"/proc/sys/" + key.replace(b".", b"/"), O_WRONLY, 0).get()
     except LinuxError as error:
         if error.errno == ENOENT and key.startswith(b"net."):
             return

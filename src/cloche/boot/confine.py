@@ -26,6 +26,7 @@ from typing import Final
 from cloche.abi.capability import CAP_LAST_CAP, CAP_SETPCAP, CAP_SYS_CHROOT
 from cloche.abi.errno import EACCES, EINVAL, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM, EUSERS
 from cloche.abi.fs import (
+    MNT_DETACH,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
@@ -372,7 +373,7 @@ def _pivot_to_tmpfs() -> None:
     os.chdir(target)
     # pivot_root(2): old and new root may be the same directory; the old one then lies on top.
     hostsys.pivot_root(b".", b".")
-    hostsys.umount2(b".", hostsys.MNT_DETACH)
+    hostsys.umount2(b".", MNT_DETACH)
     os.chdir(b"/")
     hostsys.mount(b"none", b"/", b"", MS_REMOUNT | MS_BIND | MS_RDONLY | _NOEXEC_MOUNT)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import LinuxError
+from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
@@ -31,8 +32,6 @@ from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
 
 EXIT_INTERNAL: Final = 125
-EPOLLIN: Final = 1
-EPOLLOUT: Final = 4
 SOFTWARE: Final = "cloche sentry"
 _FAREWELL_S: Final = 2.0
 _ENDING: Final = (SIGHUP, SIGINT, SIGKILL, SIGTERM)

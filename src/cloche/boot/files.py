@@ -30,6 +30,8 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_TRUNC, O_WRONLY
+from cloche.abi.fs import SEEK_DATA
+from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.boot.execs import EXIT_INTERNAL, Answers
 from cloche.boot.spec import SandboxSpec
@@ -65,16 +67,7 @@ from cloche.vfs.namei import (
     vfs_unlink,
     vfs_utimens,
 )
-from cloche.vfs.objects import (
-    MAY_WRITE,
-    SEEK_DATA,
-    Context,
-    FileDescription,
-    FileSystem,
-    FsContext,
-    Inode,
-    Path,
-)
+from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, FileSystem, FsContext, Inode, Path
 from cloche.wire import files as wire
 from cloche.wire.files import Base, FileEntry, Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
@@ -85,8 +78,6 @@ _IN_BYTES: Final = 1 << 17
 _NAMES: Final = 256  # of a directory that are taken in one piece
 _MAX_LINKS: Final = 1 << 16  # files with several names that a stream remembers
 _ENDLESS: Final = 64 << 20  # bytes of a file without a size (/proc)
-_EPOLLIN: Final = 1
-_EPOLLOUT: Final = 4
 _TRIES: Final = 1000  # to remove a directory that is filled meanwhile
 
 
@@ -857,11 +848,11 @@ class FileTable:
             owner = (self.spec.uid, self.spec.gid) if has_all else (ctx.creds.fsuid, ctx.creds.fsgid)
             builder = TreeBuilder(ctx, fields, owner)
             stream = Receiver(self, ident, message.fds.pop(), builder)
-            events = _EPOLLIN
+            events = EPOLLIN
         else:
             records = self._records(ctx, name, fields)
             stream = Sender(self, ident, message.fds.pop(), records)
-            events = _EPOLLOUT
+            events = EPOLLOUT
         if stream.sock.family != socket.AF_UNIX or stream.sock.type != socket.SOCK_STREAM:
             stream.sock.close()
             raise LinuxError(EBADF)

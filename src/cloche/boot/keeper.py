@@ -26,6 +26,7 @@ import time
 from array import array
 from typing import Any, Final, NoReturn
 
+from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
 from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
 from cloche.boot.orphans import end_orphans
@@ -41,7 +42,6 @@ if TYPE_CHECKING:  # imported where they are used, after the sentry's process wa
     from cloche.gofer.launch import GoferProcess
     from cloche.gofer.nodes import AttachPoint
 
-PR_SET_CHILD_SUBREAPER: Final = 36
 EXIT_INTERNAL: Final = 125
 _MAX_FDS: Final = 16
 _GRACE_S: Final = 2.0  # for servers to end by themselves, after the sentry

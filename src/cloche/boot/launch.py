@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable
 from typing import Final
 
+from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import HOST, SETTINGS, EgressSpec, SandboxSpec, dump, to_fields
@@ -33,7 +34,6 @@ from cloche.wire.keeper import (
 )
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int, take_list
 
-PR_SET_CHILD_SUBREAPER: Final = 36
 EXIT_INTERNAL: Final = 125
 
 SOFTWARE: Final = "cloche monitor"

@@ -17,6 +17,7 @@ import sys
 from itertools import islice
 from typing import Final
 
+from cloche.abi.signal import SIGKILL
 from cloche.fs.storage import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space
 from cloche.kernel.signals import kill_at_once
@@ -25,7 +26,6 @@ from cloche.kernel.timers import MEMORY_GUARD, TimerOwner, monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
 from cloche.vfs.mapping import SHARED_MEMORY
 
-SIGKILL: Final = 9
 _BYTES_PER_S: Final = 8 << 30  # page tables without pages are the fastest
 _MIN_NS: Final = 2_000_000
 _MAX_NS: Final = 200_000_000

@@ -8,6 +8,8 @@ path, execve, clone, ptrace, kill.
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS
+from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFL
+from cloche.abi.ioctl import FIONBIO
 from cloche.arch.syscalls import (
     SYS_close,
     SYS_connect,
@@ -43,9 +45,6 @@ from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is
 _TYPE_MASK_REST: Final = ~(
     1 | 2 | 0o4000 | 0o2000000
 )  # all but SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
-_F_GETFL: Final = 3
-_F_DUPFD_CLOEXEC: Final = 1030
-_FIONBIO: Final = 0x5421
 
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_epoll_wait, "the event loop"),
@@ -67,9 +66,9 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_recvmsg, "questions of the sentry and the monitor"),
     Allow(SYS_shutdown, "the end of what is sent, and of what a rule allows no more"),
     Allow(SYS_close, "descriptors"),
-    Allow(SYS_fcntl, "a descriptor that stays when the sentry has its own", [int_is(1, _F_DUPFD_CLOEXEC)]),
-    Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, _F_GETFL)]),
-    Allow(SYS_ioctl, "non-blocking mode", [int_is(1, _FIONBIO)]),
+    Allow(SYS_fcntl, "a descriptor that stays when the sentry has its own", [int_is(1, F_DUPFD_CLOEXEC)]),
+    Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
+    Allow(SYS_ioctl, "non-blocking mode", [int_is(1, FIONBIO)]),
     Allow(SYS_setsockopt, "TCP_NODELAY", [int_is(1, 6), int_is(2, 1)]),
     Allow(SYS_getsockname, "whether an address is the host's own; the interpreter's socket objects"),
     Allow(SYS_getpeername, "the interpreter's socket objects"),

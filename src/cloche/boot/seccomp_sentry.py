@@ -10,7 +10,7 @@ through `extra`.
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS, ENOTTY, EPERM
-from cloche.abi.fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFD, F_GETFL
+from cloche.abi.fcntl import AT_EMPTY_PATH, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFD, F_GETFL
 from cloche.abi.ioctl import (
     FIONBIO,
     FIONREAD,
@@ -113,7 +113,6 @@ from cloche.arch.syscalls import (
 )
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_all, int_has_none, int_is, int_is_not, is_null
 
-_AT_EMPTY_PATH: Final = 0x1000
 _O_WRITE_BITS: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000  # WRONLY RDWR CREAT TRUNC __O_TMPFILE
 
 # linux/seccomp.h; the magic is '!'
@@ -148,7 +147,7 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_pwritev2, "donated files and pipes, RWF_NOWAIT"),
     Allow(SYS_lseek, "SEEK_DATA and SEEK_HOLE of donated files"),
     Allow(SYS_fstat, "sizes of donated files"),
-    Allow(SYS_newfstatat, "fstat in new C libraries", [int_has_all(3, _AT_EMPTY_PATH)]),
+    Allow(SYS_newfstatat, "fstat in new C libraries", [int_has_all(3, AT_EMPTY_PATH)]),
     Allow(SYS_ftruncate, "memfds, donated files opened for writing"),
     Allow(SYS_fallocate, "memfds (punching holes), donated files"),
     Allow(SYS_fsync, "donated files opened for writing"),

@@ -7,6 +7,7 @@ numbers of Documentation/admin-guide/devices.txt.
 import os
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import EINVAL, ENOMEM, ENOSPC, ENOTTY, EPERM, LinuxError
 from cloche.abi.ioctl import (
     RNDADDENTROPY,
@@ -24,7 +25,6 @@ from cloche.vfs.devices import ANY_MINOR, register_char_device
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.waitqueue import WaitQueue
 
-CAP_SYS_ADMIN: Final = 21
 _STEP: Final = 65536
 _ENTROPY_BITS: Final = 256
 _ZERO_BYTES: Final = 1 << 46  # size of a sparse memfd: larger than what can be mapped

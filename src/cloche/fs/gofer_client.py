@@ -22,6 +22,7 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
+from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
 from cloche.kernel.task import FdWatcher, Kernel
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
@@ -75,8 +76,6 @@ _PATIENCE_NS: Final = 1_000_000
 _PATIENCE_MS: Final = 4
 _PATIENCE_ALONE_MS: Final = 2000
 _CLOSE_AT_ONCE: Final = 16
-_EPOLLIN: Final = 1
-_EPOLLOUT: Final = 4
 # Operations that change names in directories.
 _TREE: Final = frozenset(
     [OP_CREATE, OP_TMPFILE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME, OP_MKNOD]
@@ -439,7 +438,7 @@ class GoferClient(HostServer, FdWatcher):
         kernel = self._kernel
         if kernel is None:
             return
-        events = (_EPOLLIN if self._late else 0) | (_EPOLLOUT if self._out else 0)
+        events = (EPOLLIN if self._late else 0) | (EPOLLOUT if self._out else 0)
         if events == self._events:
             return
         if events == 0:
@@ -453,10 +452,10 @@ class GoferClient(HostServer, FdWatcher):
 
     def fd_ready(self, token: int, events: int) -> None:
         """The socket has replies, or takes requests again."""
-        if events & _EPOLLOUT:
+        if events & EPOLLOUT:
             self._flush()
             self._watch()
-        if events & ~_EPOLLOUT and self._receive():
+        if events & ~EPOLLOUT and self._receive():
             while not self._is_broken and self._channel.has_frame():
                 self._receive()
 

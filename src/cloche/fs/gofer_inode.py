@@ -41,6 +41,7 @@ from cloche.abi.magic import (
 )
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
+from cloche.abi.uio import RWF_APPEND, RWF_NOWAIT
 from cloche.abi.xattr import USER_PREFIX
 from cloche.fs.gofer_client import ChangeObserver, GoferClient
 from cloche.fs.text import open_text
@@ -73,8 +74,6 @@ MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
-RWF_APPEND: Final = 0x10
-RWF_NOWAIT: Final = 8
 _MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
 REMOTE_MAGICS: Final = frozenset(
     [

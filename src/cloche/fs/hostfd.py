@@ -32,6 +32,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY
+from cloche.abi.fs import SEEK_END
 from cloche.abi.ioctl import (
     FIONREAD,
     TCGETS,
@@ -48,6 +49,7 @@ from cloche.abi.ioctl import (
     TIOCSTI,
     TIOCSWINSZ,
 )
+from cloche.abi.misc import MEM_MAJOR
 from cloche.abi.poll import (
     EPOLLET,
     EPOLLIN,
@@ -88,7 +90,6 @@ from cloche.vfs.objects import (
     ATTR_MTIME,
     ATTR_SIZE,
     ATTR_UID,
-    SEEK_END,
     Context,
     FileDescription,
     FileSystem,
@@ -111,12 +112,11 @@ _POLL_ALL: Final = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRN
 _READ_PIECE: Final = 65536  # one read(2) of a ready descriptor
 _PIPE_PIECE: Final = 4096  # PIPE_BUF: what a pipe that polls writable takes without waiting
 _TTY_PIECE: Final = 256
-_MEM_MAJOR: Final = 1  # null, zero, full, random, urandom
 
 
 def is_blocking_device(rdev: int) -> bool:
     """Whether a character device may make a reader wait."""
-    return major(rdev) != _MEM_MAJOR
+    return major(rdev) != MEM_MAJOR
 
 
 class HostWaitQueue(WaitQueue):

@@ -17,6 +17,7 @@ from cloche.abi.fcntl import (
     F_SEAL_WRITE,
     O_RDWR,
 )
+from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL
 from cloche.abi.stat import S_IFREG
 from cloche.fs.tmpfs import WRITE_SEALS, InternalMount, TmpFs, TmpfsDescription, TmpfsFile
 from cloche.vfs.objects import (
@@ -32,11 +33,6 @@ _ALL_SEALS: Final = (
 )
 
 
-MFD_CLOEXEC: Final = 1
-MFD_ALLOW_SEALING: Final = 2
-MFD_HUGETLB: Final = 4
-MFD_NOEXEC_SEAL: Final = 8
-MFD_EXEC: Final = 16
 _MFD_NAME_MAX: Final = 249
 _MFD_HUGE_SIZE: Final = 63 << 26  # MFD_HUGE_*: the logarithm of a size
 

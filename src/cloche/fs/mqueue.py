@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from cloche.abi.capability import CAP_SYS_RESOURCE
-from cloche.abi.errno import EINVAL, EMFILE, ENOSPC, EOVERFLOW, EPERM, ETIMEDOUT, LinuxError
+from cloche.abi.errno import EINVAL, EMFILE, ENOSPC, EOVERFLOW, EPERM, ERESTARTSYS, ETIMEDOUT, LinuxError
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID
 from cloche.abi.ipc import MQ_PRIO_MAX, SIGEV_SIGNAL
 from cloche.abi.magic import MQUEUE_MAGIC
@@ -18,7 +18,7 @@ from cloche.abi.resource import RLIMIT_MSGQUEUE
 from cloche.abi.signal import SI_MESGQ
 from cloche.abi.stat import S_IFREG
 from cloche.abi.structs import pack_siginfo_rt
-from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.pid_namespace import pid_in

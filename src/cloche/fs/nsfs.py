@@ -9,6 +9,17 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import EINVAL, ENOENT, EPERM, ESPIPE, ESRCH, LinuxError
+from cloche.abi.ioctl import (
+    NS_GET_MNTNS_ID,
+    NS_GET_NSTYPE,
+    NS_GET_OWNER_UID,
+    NS_GET_PARENT,
+    NS_GET_PID_FROM_PIDNS,
+    NS_GET_PID_IN_PIDNS,
+    NS_GET_TGID_FROM_PIDNS,
+    NS_GET_TGID_IN_PIDNS,
+    NS_GET_USERNS,
+)
 from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFREG
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -19,18 +30,9 @@ from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Moun
 from cloche.vfs.pseudo import anonymous_path
 from cloche.vfs.userns import FIRST_USER_INO, UserNamespace
 
-NS_GET_USERNS: Final = 0xB701
-NS_GET_PARENT: Final = 0xB702
-NS_GET_NSTYPE: Final = 0xB703
-NS_GET_OWNER_UID: Final = 0xB704
-NS_GET_MNTNS_ID: Final = 0x8008B705
 NS_MNT_GET_INFO: Final = 10  # these are told by their numbers, whatever the size of the struct
 NS_MNT_GET_NEXT: Final = 11
 NS_MNT_GET_PREV: Final = 12
-NS_GET_PID_FROM_PIDNS: Final = 0x8004B706
-NS_GET_TGID_FROM_PIDNS: Final = 0x8004B707
-NS_GET_PID_IN_PIDNS: Final = 0x8004B708
-NS_GET_TGID_IN_PIDNS: Final = 0x8004B709
 _NSIO: Final = 0xB7
 _MNT_NS_INFO: Final = Struct("<IIQ")  # size, number of mounts, id
 FIRST_TIME_INO: Final = 0xEFFFFFFA  # PROC_TIME_INIT_INO

@@ -4,20 +4,16 @@ A pidfd is readable (for poll) once its process is a zombie, hung up once that w
 the kernel its two hooks: CLONE_PIDFD and waitid(P_PIDFD).
 """
 
-from typing import Final
-
 from cloche.abi.errno import EBADF, EINVAL, LinuxError
 from cloche.abi.fcntl import O_RDWR
 from cloche.abi.poll import POLLHUP, POLLIN, POLLRDNORM
-from cloche.abi.wait import PIDFD_NONBLOCK
+from cloche.abi.wait import PIDFD_NONBLOCK, PIDFD_THREAD
 from cloche.fs.anon import AnonFile
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import Context, FileDescription
 from cloche.vfs.waitqueue import WaitQueue
-
-PIDFD_THREAD: Final = 0o200  # O_EXCL
 
 
 class PidFile(AnonFile):

@@ -11,6 +11,7 @@ call.
 import time
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_RESOURCE
 from cloche.abi.errno import (
     EAGAIN,
     EBADF,
@@ -50,7 +51,6 @@ from cloche.vfs.waitqueue import ANY, WaitQueue
 
 PAGE: Final = 4096
 COMPACT: Final = 65536  # read bytes that a chunk may keep
-CAP_SYS_RESOURCE: Final = 24
 
 _READABLE: Final = POLLIN | POLLRDNORM
 _WRITABLE: Final = POLLOUT | POLLWRNORM

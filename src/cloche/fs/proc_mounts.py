@@ -5,18 +5,21 @@ Shows the mounts of a namespace that can be reached from a root directory, paths
 
 from typing import Final
 
-from cloche.abi.fs import MS_SHARED, MS_SLAVE, MS_UNBINDABLE
+from cloche.abi.fs import (
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_RDONLY,
+    MS_RELATIME,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+)
 from cloche.abi.stat import major, minor
 from cloche.vfs.objects import Dentry, Mount, MountNamespace, Path
-
-MS_RDONLY: Final = 1
-MS_NOSUID: Final = 2
-MS_NODEV: Final = 4
-MS_NOEXEC: Final = 8
-MS_NOATIME: Final = 1024
-MS_NODIRATIME: Final = 2048
-MS_RELATIME: Final = 1 << 21
-MS_NOSYMFOLLOW: Final = 256
 
 UNIQUE_ID_BASE: Final = 1 << 31  # below it are the old numbers of mounts (MNT_UNIQUE_ID_OFFSET)
 

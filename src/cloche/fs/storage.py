@@ -26,6 +26,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
+from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_EXEC
 from cloche.kernel.chores import Chore
 from cloche.mm.content import CONTENT_KEYS, STEADY
 from cloche.mm.quota import DESCRIPTORS, INODE_BYTES, KERNEL_MEMORY
@@ -46,8 +47,6 @@ _CHUNK_PAGES: Final = CHUNK // PAGE
 _MAX_EXTENTS: Final = 1024
 _DEMOTE_TRIES: Final = 64
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
-_MFD_ALLOW_SEALING: Final = 2
-_MFD_EXEC: Final = 0x10
 
 
 def page_count(length: int) -> int:
@@ -213,9 +212,9 @@ class Account:
 
 def _new_memfd() -> int:
     try:
-        return os.memfd_create("cloche", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING | _MFD_EXEC)
+        return os.memfd_create("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
     except OSError:  # before Linux 6.3
-        return os.memfd_create("cloche", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING)
+        return os.memfd_create("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING)
 
 
 class Storage:

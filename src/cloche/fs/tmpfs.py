@@ -36,6 +36,9 @@ from cloche.abi.fs import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
+    SEEK_CUR,
+    SEEK_DATA,
+    SEEK_HOLE,
 )
 from cloche.abi.limits import PATH_MAX
 from cloche.abi.magic import TMPFS_MAGIC
@@ -48,18 +51,7 @@ from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
-from cloche.vfs.objects import (
-    SEEK_CUR,
-    SEEK_DATA,
-    SEEK_HOLE,
-    Context,
-    DirectoryDescription,
-    DirEmitter,
-    FileDescription,
-    Inode,
-    Path,
-    StatFs,
-)
+from cloche.vfs.objects import Context, DirectoryDescription, DirEmitter, FileDescription, Inode, Path, StatFs
 
 _ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE

@@ -8,11 +8,13 @@ ioctls in `tty_ioctl`, the file system of the slaves in `devpts`.
 
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import (
     EINVAL,
     EIO,
     ENOTTY,
     EPERM,
+    ERESTARTSYS,
     ESRCH,
 )
 from cloche.abi.fcntl import O_ACCMODE, O_NOCTTY, O_WRONLY
@@ -43,7 +45,6 @@ from cloche.abi.signal import (
 )
 from cloche.abi.stat import makedev
 from cloche.fs.ldisc import LineDiscipline, Termios
-from cloche.kernel.blocking import ERESTARTSYS
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.signals import is_orphaned, kernel_info, send_group_info, send_pgrp_signal
 from cloche.kernel.task import Console, Kernel, ProcessGroup, Session, Task, ThreadGroup
@@ -53,7 +54,6 @@ from cloche.vfs.waitqueue import WaitQueue
 
 PTS_MAJOR: Final = 136
 PTMX_RDEV: Final = makedev(5, 2)
-CAP_SYS_ADMIN: Final = 21
 MAX_PTYS: Final = 4096  # /proc/sys/kernel/pty/max
 OUTPUT_BYTES: Final = 12288  # the flip buffer and the read buffer of a master
 INPUT_BYTES: Final = 8192  # the flip buffer of a slave

@@ -5,6 +5,7 @@ Terminals never block: a read that must wait gives -EAGAIN, and VTIME is kept by
 
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import (
     EAGAIN,
     EBUSY,
@@ -44,7 +45,6 @@ from cloche.abi.termios import (
 )
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.tty import (
-    CAP_SYS_ADMIN,
     HUNG_UP,
     OUTPUT_BYTES,
     READABLE,

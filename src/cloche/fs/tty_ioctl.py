@@ -1,5 +1,6 @@
 """The ioctls that both sides of a terminal have (tty_ioctl(4))."""
 
+from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import (
     EINVAL,
     EIO,
@@ -65,7 +66,6 @@ from cloche.abi.termios import (
 )
 from cloche.fs.ldisc import Termios
 from cloche.fs.tty import (
-    CAP_SYS_ADMIN,
     PTMX_RDEV,
     WRITABLE,
     Terminal,

@@ -28,6 +28,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.time import UTIME_OMIT
 from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
 from cloche.gofer.skeleton import Skeleton
 from cloche.platform import hostsys
@@ -462,7 +463,7 @@ class Files:
                     raise LinuxError(EOPNOTSUPP)
                 os.chmod(path, _allowed_mode(node, kind, mode))
             if valid & (SET_ATIME | SET_MTIME):
-                omit = (0, hostsys.UTIME_OMIT)
+                omit = (0, UTIME_OMIT)
                 hostsys.utimensat(
                     -100,  # AT_FDCWD: /proc/PID/fd
                     path.encode(),

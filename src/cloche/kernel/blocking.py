@@ -14,7 +14,7 @@ as it ends any wait: `interrupted` gives what Linux gives when the call is inter
 
 from typing import Final
 
-from cloche.abi.errno import EINTR
+from cloche.abi.errno import EINTR, ERESTARTSYS
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import KERNEL, NEW, WAITING, WORKING, check
 from cloche.vfs.credentials import Credentials
@@ -33,10 +33,6 @@ SLICE_NS: Final = 500_000  # what a call works at most before others have their 
 SLICE_BYTES: Final = 1 << 18  # moved between two looks at the clock: 0.05 ms, of /dev/urandom 0.6 ms
 
 # In-kernel restart codes (linux/errno.h), never seen by a guest.
-ERESTARTSYS: Final = 512  # restart if the handler has SA_RESTART, else EINTR
-ERESTARTNOINTR: Final = 513  # always restart
-ERESTARTNOHAND: Final = 514  # restart only if no handler runs
-ERESTART_RESTARTBLOCK: Final = 516  # restart through restart_syscall
 
 
 class Blocked:

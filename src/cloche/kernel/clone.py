@@ -7,7 +7,7 @@ CLONE_VM|CLONE_VFORK the child task on its suspended parent's own host thread un
 from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
-from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
+from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, LinuxError
 from cloche.abi.mman import PROT_WRITE
 from cloche.abi.resource import RLIMIT_CPU, RLIMIT_NPROC
 from cloche.abi.sched import (
@@ -32,16 +32,7 @@ from cloche.abi.sched import (
     CLONE_VM,
 )
 from cloche.kernel import sched
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTARTNOINTR,
-    SLICE_NS,
-    Blocked,
-    TaskBase,
-    block_on_time,
-    end_wait,
-    next_slice,
-)
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, end_wait, next_slice
 from cloche.kernel.ipc.sem import UndoList
 from cloche.kernel.ipc.shm import mark_fork
 from cloche.kernel.itimers import rlimit_cpu_changed

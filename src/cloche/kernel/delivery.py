@@ -5,7 +5,17 @@ The event loop calls `deliver`; queues and choices are in `kernel.signals`.
 
 from typing import Final
 
-from cloche.abi.errno import EINTR, EINVAL, ENOMEM, EPERM, LinuxError
+from cloche.abi.errno import (
+    EINTR,
+    EINVAL,
+    ENOMEM,
+    EPERM,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTNOHAND,
+    ERESTARTNOINTR,
+    ERESTARTSYS,
+    LinuxError,
+)
 from cloche.abi.resource import RLIMIT_CORE
 from cloche.abi.signal import (
     ALL_SIGNALS,
@@ -28,13 +38,7 @@ from cloche.abi.signal import (
 from cloche.abi.wait import status_signaled
 from cloche.arch import sigframe
 from cloche.arch.syscalls import SYS_restart_syscall
-from cloche.kernel.blocking import (
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    ERESTARTNOINTR,
-    ERESTARTSYS,
-    RESUME,
-)
+from cloche.kernel.blocking import RESUME
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.signals import (
     KERNEL_ONLY,

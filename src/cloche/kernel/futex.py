@@ -15,17 +15,10 @@ that meets a waiter of the other gives EINVAL.  `futex_exit` is what becomes of 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, EINVAL, ETIMEDOUT, LinuxError
+from cloche.abi.errno import EAGAIN, EFAULT, EINVAL, ERESTART_RESTARTBLOCK, ERESTARTSYS, ETIMEDOUT, LinuxError
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.mman import PROT_WRITE
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTART_RESTARTBLOCK,
-    ERESTARTSYS,
-    Blocked,
-    TaskBase,
-    block_on_time,
-)
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.parts import FutexWaiters
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.task import Kernel, Task

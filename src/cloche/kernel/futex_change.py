@@ -16,8 +16,8 @@ other up so, and a change whose task is gone, or does something else, no longer 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, TaskBase, also_wait, block_on, block_on_time
+from cloche.abi.errno import EAGAIN, EFAULT, ERESTARTNOINTR, LinuxError
+from cloche.kernel.blocking import BLOCKED, TaskBase, also_wait, block_on, block_on_time
 from cloche.kernel.futex import CMP_RETRIES, FutexOp, Key, compare_exchange, futex_table, read_word
 from cloche.kernel.phase import WORKING
 from cloche.kernel.task import Task

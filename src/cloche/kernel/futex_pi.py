@@ -11,14 +11,14 @@ What programs can observe of the protocol (order, ownership, deadlocks, errors) 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EDEADLK, EINVAL, EPERM, ESRCH, ETIMEDOUT, LinuxError
+from cloche.abi.errno import EAGAIN, EDEADLK, EINVAL, EPERM, ERESTARTNOINTR, ESRCH, ETIMEDOUT, LinuxError
 from cloche.abi.futex import (
     FUTEX_BITSET_MATCH_ANY,
     FUTEX_OWNER_DIED,
     FUTEX_TID_MASK,
     FUTEX_WAITERS,
 )
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOINTR, TaskBase, block_on_time
+from cloche.kernel.blocking import BLOCKED, TaskBase, block_on_time
 from cloche.kernel.futex import (
     FutexEntry,
     FutexTable,

@@ -12,7 +12,8 @@ cannot keep to that calls `commit`: what is asked after it is waited for on the 
 handler (the start of programs, chores).
 """
 
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on
+from cloche.abi.errno import ERESTARTNOHAND
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.vfs.waitqueue import WaitQueue
 
 

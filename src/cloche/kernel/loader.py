@@ -10,6 +10,7 @@ from itertools import accumulate
 from struct import Struct, pack
 from typing import Final
 
+from cloche.abi.elf import ET_DYN, ET_EXEC, PT_GNU_STACK, PT_INTERP, PT_LOAD
 from cloche.abi.errno import EIO, ENOEXEC, ENOMEM, LinuxError
 from cloche.abi.mman import (
     MAP_ANONYMOUS,
@@ -17,12 +18,13 @@ from cloche.abi.mman import (
     MAP_NORESERVE,
     MAP_PRIVATE,
     MAP_STACK,
+    PAGE_MASK,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
 )
 from cloche.arch.machine import ELF_MACHINE, PLATFORM
-from cloche.mm.address_space import PAGE_MASK, AddressSpace, page_up
+from cloche.mm.address_space import AddressSpace, page_up
 from cloche.mm.text import TAIL_GAP
 from cloche.platform.interface import HostThread
 from cloche.vfs.mapping import FileMapping
@@ -33,11 +35,6 @@ _PHDR: Final = Struct("<IIQQQQQQ")
 _Q: Final = Struct("<Q")
 _QQ: Final = Struct("<QQ")
 
-ET_EXEC: Final = 2
-ET_DYN: Final = 3
-PT_LOAD: Final = 1
-PT_INTERP: Final = 3
-PT_GNU_STACK: Final = 0x6474E551
 
 MAX_STACK: Final = 1 << 30
 DEFAULT_STACK: Final = 8 << 20

@@ -12,20 +12,22 @@ retried, or one slice is done; after a slice the calls of others may take as lon
 import gc
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, EIO, EMFILE, ENFILE, ENOMEM, ENOSYS, LinuxError
-from cloche.abi.resource import RLIMIT_MEMLOCK, RLIMIT_STACK
-from cloche.abi.signal import SEGV_MAPERR, SIGSEGV
-from cloche.kernel.blocking import (
-    BLOCKED,
-    DEAD,
-    DISPATCH,
+from cloche.abi.capability import CAP_IPC_LOCK
+from cloche.abi.errno import (
+    EAGAIN,
+    EFAULT,
+    EIO,
+    EMFILE,
+    ENFILE,
+    ENOMEM,
+    ENOSYS,
     ERESTART_RESTARTBLOCK,
     ERESTARTSYS,
-    RESUME,
-    RETURN,
-    Blocked,
-    end_wait,
+    LinuxError,
 )
+from cloche.abi.resource import RLIMIT_MEMLOCK, RLIMIT_STACK
+from cloche.abi.signal import SEGV_MAPERR, SIGSEGV
+from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, Blocked, end_wait
 from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
@@ -275,7 +277,6 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
 
 
 # What the host may lack.  The platform says so by an OSError, before it has changed anything.
-CAP_IPC_LOCK: Final = 14
 _CLONES: Final = (56, 57, 58, 435)
 _SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 

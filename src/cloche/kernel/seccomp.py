@@ -9,13 +9,13 @@ from typing import Final
 
 from cloche.abi import seccomp as bpf
 from cloche.abi.capability import CAP_SYS_ADMIN
-from cloche.abi.errno import EACCES, EBUSY, EINVAL, ENOMEM, ENOSYS, ESRCH, LinuxError
-from cloche.abi.signal import SIGKILL, SIGSYS
+from cloche.abi.errno import EACCES, EBUSY, EINVAL, ENOMEM, ENOSYS, ERESTARTSYS, ESRCH, LinuxError
+from cloche.abi.signal import SIGKILL, SIGSYS, SYS_SECCOMP
 from cloche.abi.structs import pack_siginfo_sys
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write
 from cloche.kernel.answers import withdraw
-from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, ERESTARTSYS, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, Blocked, TaskBase, block_on
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.seccomp_filter import (
@@ -34,7 +34,6 @@ from cloche.kernel.task import SigInfo, Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 
 ALLOWED: Final = -(1 << 41)  # the handler may run
-SYS_SECCOMP: Final = 1  # si_code of SECCOMP_RET_TRAP
 MAX_PATH_INSNS: Final = 32768  # of a task's filters together
 _STRICT_CALLS: Final = (SYS_read, SYS_write, SYS_exit, SYS_rt_sigreturn)
 _M32: Final = 0xFFFFFFFF

@@ -12,6 +12,7 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
+from cloche.abi.signal import NSIG
 from cloche.kernel.blocking import Blocked, TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
@@ -57,7 +58,6 @@ from cloche.vfs.objects import (
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
-NSIG: Final = 64
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
 
 

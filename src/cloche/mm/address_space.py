@@ -18,6 +18,14 @@ from mypy_extensions import trait
 
 from cloche.abi.errno import EACCES, EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, LinuxError
 from cloche.abi.mman import (
+    MADV_DOFORK,
+    MADV_DONTFORK,
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_KEEPONFORK,
+    MADV_REMOVE,
+    MADV_WIPEONFORK,
+    MAP_32BIT,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -31,6 +39,7 @@ from cloche.abi.mman import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PAGE_MASK,
     PROT_EXEC,
     PROT_GROWSDOWN,
     PROT_GROWSUP,
@@ -44,12 +53,10 @@ from cloche.mm.text import TAIL_GAP, TAIL_NAME, PatchedText, Tail
 from cloche.platform.interface import HostProcess, HostThread
 
 PAGE: Final = 4096
-PAGE_MASK: Final = ~4095
 _FEW: Final = 8  # pieces that are inserted one by one
 MANY: Final = 512  # areas that are changed at once
 MANY_TO_COPY: Final = 2048  # ... that a fork copies at once
 MAX_AREAS: Final = 65000  # below the host's vm.max_map_count
-MAP_32BIT: Final = 0x40
 AREA_SHARED: Final = 1
 AREA_DONTFORK: Final = 2
 AREA_STACK: Final = 4
@@ -1290,13 +1297,6 @@ def _is_read_only_anonymous(area: Area) -> bool:
 EPERM_LOW: Final = 1  # EPERM: below vm.mmap_min_addr
 _WORD: Final = (1 << 64) - 1
 STACK_GUARD_GAP: Final = 256 * PAGE
-MADV_DONTNEED: Final = 4
-MADV_FREE: Final = 8
-MADV_REMOVE: Final = 9
-MADV_DONTFORK: Final = 10
-MADV_DOFORK: Final = 11
-MADV_WIPEONFORK: Final = 18
-MADV_KEEPONFORK: Final = 19
 
 _DISCARDS: Final = (4, 8, 9, 10, 18)  # DONTNEED, FREE, REMOVE, DONTFORK, WIPEONFORK: what mseal forbids
 

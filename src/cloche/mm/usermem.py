@@ -12,6 +12,7 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EFAULT, EINVAL, ENAMETOOLONG, LinuxError
+from cloche.abi.limits import MAX_RW_COUNT, PATH_MAX
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostProcess, HostThread
 
@@ -19,9 +20,6 @@ _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
 _I64: Final = Struct("<q")
-
-PATH_MAX: Final = 4096
-MAX_RW_COUNT: Final = 0x7FFFF000  # fs.h: INT_MAX & PAGE_MASK
 
 
 class UserMemory:

@@ -9,6 +9,7 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, LinuxError
+from cloche.abi.limits import SCM_MAX_FD
 from cloche.abi.socket import (
     SCM_CREDENTIALS,
     SCM_RIGHTS,
@@ -29,7 +30,6 @@ from cloche.net.ucred import Ucred
 from cloche.vfs.objects import Context, FileDescription
 from cloche.vfs.userns import map_gid, map_uid
 
-SCM_MAX_FD: Final = 253
 _TIMESTAMPING_SEND: Final = 0x40303  # SOF_TIMESTAMPING_TX_RECORD_MASK
 _I32: Final = Struct("<i")
 _UCRED: Final = Struct("<iII")

@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ECONNRESET, EIO, EOPNOTSUPP, EPIPE, LinuxError
-from cloche.abi.ioctl import TIOCOUTQ
+from cloche.abi.ioctl import SIOCOUTQNSD, TIOCOUTQ
 from cloche.abi.poll import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLRDHUP
 from cloche.abi.socket import (
     IPPROTO_TCP,
@@ -49,7 +49,7 @@ from cloche.net.socket import (
     Outgoing,
 )
 from cloche.net.tcp import TcpSocket
-from cloche.net.tcp_stream import SIOCOUTQ, SIOCOUTQNSD
+from cloche.net.tcp_stream import SIOCOUTQ
 from cloche.vfs.objects import Context
 
 __all__ = ["FILL_BYTES", "HostStream", "reset"]

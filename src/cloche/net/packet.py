@@ -28,11 +28,15 @@ from cloche.abi.poll import POLLERR
 from cloche.abi.socket import (
     AF_PACKET,
     ARPHRD_LOOPBACK,
+    ETH_P_ALL,
+    ETH_P_IP,
+    ETH_P_IPV6,
     MSG_PEEK,
     MSG_TRUNC,
     PACKET_HOST,
     PACKET_OUTGOING,
     SOCK_DGRAM,
+    SOCK_PACKET,
     SOCK_RAW,
     SOL_PACKET,
 )
@@ -56,10 +60,6 @@ from cloche.net.socket import (
 from cloche.vfs.objects import Context
 
 SIOCOUTQ: Final = 0x5411
-_SOCK_PACKET: Final = 10
-_ETH_P_IP: Final = 0x0800
-_ETH_P_ALL: Final = 0x0003
-_ETH_P_IPV6: Final = 0x86DD
 _HEADER_BYTES: Final = 14
 _MAX_EXTRA: Final = _HEADER_BYTES + 4  # with a VLAN tag
 _SOCKADDR: Final = Struct("<HHiHBB8s")
@@ -140,8 +140,8 @@ class PacketSocket(SocketFile):
 
     # -- packets -----------------------------------------------------------------------------------------
     def overhear(self, packet: IpPacket) -> None:
-        protocol = _ETH_P_IP if len(packet.source) == 4 else _ETH_P_IPV6
-        if self.listens_to == _ETH_P_ALL:
+        protocol = ETH_P_IP if len(packet.source) == 4 else ETH_P_IPV6
+        if self.listens_to == ETH_P_ALL:
             if not self.options.get(_IGNORE_OUTGOING, 0):
                 self._queue(packet.data, protocol, PACKET_OUTGOING)
         elif self.listens_to != protocol:
@@ -206,7 +206,7 @@ class PacketSocket(SocketFile):
 
     def see_frame(self, data: bytes, protocol: int, sender: "PacketSocket") -> None:
         """What another socket has sent by hand, or this one, which sees it only come in."""
-        if self.listens_to == _ETH_P_ALL:
+        if self.listens_to == ETH_P_ALL:
             if self is not sender and not self.options.get(_IGNORE_OUTGOING, 0):
                 self._queue(data, protocol, PACKET_OUTGOING)
         elif self.listens_to != protocol:
@@ -307,6 +307,6 @@ def create_packet(kernel: Kernel, ctx: Context, kind: int, protocol: int, flags:
     """packet_create.  Raises LinuxError."""
     if not ctx.creds.capable_in(stack_for(ctx).user_ns, CAP_NET_RAW):
         raise LinuxError(EPERM)
-    if kind not in (SOCK_RAW, SOCK_DGRAM, _SOCK_PACKET):
+    if kind not in (SOCK_RAW, SOCK_DGRAM, SOCK_PACKET):
         raise LinuxError(ESOCKTNOSUPPORT)
     return PacketSocket(kernel, ctx, kind, protocol & 0xFFFF, flags)

@@ -21,6 +21,7 @@ from cloche.abi.socket import (
     MSG_OOB,
     SOCK_DGRAM,
     SOCK_RAW,
+    SOL_RAW,
 )
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
@@ -32,7 +33,6 @@ from cloche.net.socket import IpPacket, Outgoing, small_head_bytes
 from cloche.net.udp import DatagramSocket, udp_arrive
 from cloche.vfs.objects import Context
 
-_SOL_RAW: Final = 255
 _ECHO_REQUEST: Final = 8
 _ECHO6_REQUEST: Final = 128
 _ECHO6_REPLY: Final = 129
@@ -192,7 +192,7 @@ class RawSocket(DatagramSocket):
         return at < len(self.filter) and self.filter[at] >> (kind & 7) & 1 != 0
 
     def set_protocol(self, ctx: Context, level: int, name: int, value: bytes) -> int:
-        if level == _SOL_RAW and self.family == AF_INET6:
+        if level == SOL_RAW and self.family == AF_INET6:
             if len(value) < 4:
                 return -EINVAL
             if name != IPV6_CHECKSUM:
@@ -202,7 +202,7 @@ class RawSocket(DatagramSocket):
                 return -EINVAL
             self.checksum_at = max(offset, -1)
             return 0
-        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
+        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else SOL_RAW
         if level != wanted or (self.family == AF_INET and name != ICMP_FILTER):
             return -ENOPROTOOPT
         if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
@@ -216,19 +216,19 @@ class RawSocket(DatagramSocket):
     def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
         if level == IPPROTO_IPV6 and name == IPV6_CHECKSUM and self.family == AF_INET6:
             return (
-                -EINVAL if self.protocol == IPPROTO_ICMPV6 else self.set_protocol(ctx, _SOL_RAW, name, value)
+                -EINVAL if self.protocol == IPPROTO_ICMPV6 else self.set_protocol(ctx, SOL_RAW, name, value)
             )
         return super().setsockopt(ctx, level, name, value)
 
     def getsockopt(self, ctx: Context, level: int, name: int, length: int) -> bytes:
         if level == IPPROTO_IPV6 and name == IPV6_CHECKSUM and self.family == AF_INET6:
-            return self.get_protocol(ctx, _SOL_RAW, name, length)
+            return self.get_protocol(ctx, SOL_RAW, name, length)
         return super().getsockopt(ctx, level, name, length)
 
     def get_protocol(self, ctx: Context, level: int, name: int, length: int) -> bytes:
-        if level == _SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
+        if level == SOL_RAW and name == IPV6_CHECKSUM and self.family == AF_INET6:
             return self.checksum_at.to_bytes(4, "little", signed=True)
-        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else _SOL_RAW
+        wanted = IPPROTO_ICMPV6 if self.family == AF_INET6 else SOL_RAW
         if level != wanted:
             raise self.no_such_level()
         if self.family == AF_INET and name != ICMP_FILTER:

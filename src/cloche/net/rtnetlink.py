@@ -15,29 +15,46 @@ from cloche.abi.netlink import (
     IFA_FLAGS,
     IFA_LABEL,
     IFA_LOCAL,
+    IFA_PROTO,
     IFLA_ADDRESS,
+    IFLA_AF_SPEC,
+    IFLA_ALLMULTI,
     IFLA_BROADCAST,
     IFLA_CARRIER,
     IFLA_CARRIER_CHANGES,
+    IFLA_CARRIER_DOWN_COUNT,
+    IFLA_CARRIER_UP_COUNT,
+    IFLA_GRO_IPV4_MAX_SIZE,
+    IFLA_GRO_MAX_SIZE,
     IFLA_GROUP,
+    IFLA_GSO_IPV4_MAX_SIZE,
     IFLA_GSO_MAX_SEGS,
     IFLA_GSO_MAX_SIZE,
     IFLA_IFNAME,
+    IFLA_INET6_ADDR_GEN_MODE,
     IFLA_LINKMODE,
+    IFLA_MAP,
+    IFLA_MAX_MTU,
+    IFLA_MIN_MTU,
     IFLA_MTU,
     IFLA_NUM_RX_QUEUES,
     IFLA_NUM_TX_QUEUES,
     IFLA_OPERSTATE,
     IFLA_PROMISCUITY,
+    IFLA_PROTO_DOWN,
     IFLA_QDISC,
     IFLA_STATS,
     IFLA_STATS64,
+    IFLA_TSO_MAX_SEGS,
+    IFLA_TSO_MAX_SIZE,
     IFLA_TXQLEN,
     NLM_F_DUMP,
     NLM_F_EXCL,
     RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
+    RTA_CACHEINFO,
+    RTA_PREF,
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
@@ -64,7 +81,16 @@ from cloche.abi.netlink import (
     RTM_SETLINK,
     RTPROT_KERNEL,
 )
-from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, ARPHRD_LOOPBACK, IFF_LOOPBACK, IFF_RUNNING, IFF_UP
+from cloche.abi.socket import (
+    AF_BRIDGE,
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
+    ARPHRD_LOOPBACK,
+    IFF_LOOPBACK,
+    IFF_RUNNING,
+    IFF_UP,
+)
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6
 from cloche.net.inet_base import NetStack
 from cloche.net.nlmsg import Reply, attribute, attribute_u32, attributes
@@ -80,37 +106,17 @@ _CACHEINFO: Final = Struct("<IIII")
 _U32: Final = Struct("<I")
 _LOWER_UP: Final = 0x10000
 # Attributes that only `ip -d` shows.
-_IFLA_MAP: Final = 14
-_IFLA_AF_SPEC: Final = 26
-_IFLA_PROTO_DOWN: Final = 39
-_IFLA_CARRIER_UP_COUNT: Final = 47
-_IFLA_CARRIER_DOWN_COUNT: Final = 48
-_IFLA_MIN_MTU: Final = 50
-_IFLA_MAX_MTU: Final = 51
-_IFLA_GRO_MAX_SIZE: Final = 58
-_IFLA_TSO_MAX_SIZE: Final = 59
-_IFLA_TSO_MAX_SEGS: Final = 60
-_IFLA_ALLMULTI: Final = 61
-_IFLA_GSO_IPV4_MAX_SIZE: Final = 63
-_IFLA_GRO_IPV4_MAX_SIZE: Final = 64
-_IFLA_INET6_ADDR_GEN_MODE: Final = 8
-_AF_SPEC: Final = attribute(_IFLA_AF_SPEC, attribute(AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, b"\0")))
+_AF_SPEC: Final = attribute(IFLA_AF_SPEC, attribute(AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, b"\0")))
 _FOREVER: Final = attribute(IFA_CACHEINFO, _CACHEINFO.pack(0xFFFFFFFF, 0xFFFFFFFF, 0, 0))
 _KEPT_FLAGS: Final = 0x02 | 0x10  # IFA_F_NODAD, IFA_F_HOMEADDRESS
 _GROUP_LINK: Final = 1  # RTNLGRP_*
 _GROUP_ADDRESS4: Final = 5
 _GROUP_ADDRESS6: Final = 9
-_IFA_PROTO: Final = 11
 _IFAPROT_KERNEL_LO: Final = 1
-_AF_BRIDGE: Final = 7
-_RTA_SRC: Final = 2
-_RTA_CACHEINFO: Final = 12
-_RTA_PREF: Final = 20
-_RTA_UID: Final = 25
 _RTCF_LOCAL: Final = 0x80000000
 _TCMSG: Final = Struct("<BxxxiIII")
 _TCA_KIND: Final = 1
-_V6_TAIL: Final = attribute(_RTA_CACHEINFO, bytes(32)) + attribute(_RTA_PREF, b"\0")
+_V6_TAIL: Final = attribute(RTA_CACHEINFO, bytes(32)) + attribute(RTA_PREF, b"\0")
 _FRA_PRIORITY: Final = 6
 _FRA_SUPPRESS_PREFIXLEN: Final = 14
 _FRA_TABLE: Final = 15
@@ -143,7 +149,7 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
     is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
     family = body[0]
     if kind == RTM_GETLINK:
-        if family == _AF_BRIDGE:
+        if family == AF_BRIDGE:
             return 0 if is_dump else EOPNOTSUPP
         return _get_link(stack, reply, body, is_dump=is_dump)
     if kind == RTM_GETADDR:
@@ -206,18 +212,18 @@ def link_body(stack: NetStack) -> bytes:
             attribute(IFLA_BROADCAST, bytes(6)),
             attribute(IFLA_STATS64, stats64),
             attribute(IFLA_STATS, stats),
-            attribute(_IFLA_MAP, bytes(32)),
-            attribute(_IFLA_PROTO_DOWN, b"\0"),
-            attribute_u32(_IFLA_CARRIER_UP_COUNT, 0),
-            attribute_u32(_IFLA_CARRIER_DOWN_COUNT, 0),
-            attribute_u32(_IFLA_MIN_MTU, 0),
-            attribute_u32(_IFLA_MAX_MTU, 0),
-            attribute_u32(_IFLA_GRO_MAX_SIZE, 65536),
-            attribute_u32(_IFLA_TSO_MAX_SIZE, 524280),
-            attribute_u32(_IFLA_TSO_MAX_SEGS, 65535),
-            attribute_u32(_IFLA_ALLMULTI, 0),
-            attribute_u32(_IFLA_GSO_IPV4_MAX_SIZE, 65536),
-            attribute_u32(_IFLA_GRO_IPV4_MAX_SIZE, 65536),
+            attribute(IFLA_MAP, bytes(32)),
+            attribute(IFLA_PROTO_DOWN, b"\0"),
+            attribute_u32(IFLA_CARRIER_UP_COUNT, 0),
+            attribute_u32(IFLA_CARRIER_DOWN_COUNT, 0),
+            attribute_u32(IFLA_MIN_MTU, 0),
+            attribute_u32(IFLA_MAX_MTU, 0),
+            attribute_u32(IFLA_GRO_MAX_SIZE, 65536),
+            attribute_u32(IFLA_TSO_MAX_SIZE, 524280),
+            attribute_u32(IFLA_TSO_MAX_SEGS, 65535),
+            attribute_u32(IFLA_ALLMULTI, 0),
+            attribute_u32(IFLA_GSO_IPV4_MAX_SIZE, 65536),
+            attribute_u32(IFLA_GRO_IPV4_MAX_SIZE, 65536),
             _AF_SPEC,
         ]
     )
@@ -290,7 +296,7 @@ def _address6(stack: NetStack, addr: bytes) -> bytes:
     body = _IFADDR.pack(AF_INET6, stack.lo.addresses6[addr], flags & 0xFF, scope, LO_INDEX)
     body += attribute(IFA_ADDRESS, addr) + _FOREVER + attribute_u32(IFA_FLAGS, flags)
     if addr == LOOPBACK6:
-        body += attribute(_IFA_PROTO, bytes([_IFAPROT_KERNEL_LO]))
+        body += attribute(IFA_PROTO, bytes([_IFAPROT_KERNEL_LO]))
     return body
 
 

@@ -28,16 +28,23 @@ from cloche.abi.netlink import (
     RT_SCOPE_LINK,
     RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
+    RTA_CACHEINFO,
     RTA_DST,
+    RTA_ENCAP,
     RTA_GATEWAY,
     RTA_METRICS,
     RTA_MULTIPATH,
+    RTA_NH_ID,
     RTA_OIF,
+    RTA_PREF,
     RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_SRC,
     RTA_TABLE,
+    RTA_UID,
+    RTA_VIA,
     RTM_DELROUTE,
+    RTM_F_CLONED,
     RTM_NEWROUTE,
     RTN_BLACKHOLE,
     RTN_BROADCAST,
@@ -58,20 +65,13 @@ _RTMSG: Final = Struct("<BBBBBBBBI")
 _RTMSG_SIZE: Final = 12
 _I32: Final = Struct("<i")
 _U32: Final = Struct("<I")
-_RTA_VIA: Final = 18
-_RTA_PREF: Final = 20
-_RTA_ENCAP: Final = 22
-_RTA_UID: Final = 25
-_RTA_NH_ID: Final = 30
-_RTA_CACHEINFO: Final = 12
 _RTCF_LOCAL: Final = 0x80000000
-_RTM_F_CLONED: Final = 0x200
-_V6_TAIL: Final = attribute(_RTA_CACHEINFO, bytes(32)) + attribute(_RTA_PREF, b"\0")
+_V6_TAIL: Final = attribute(RTA_CACHEINFO, bytes(32)) + attribute(RTA_PREF, b"\0")
 _METRIC6: Final = 1024  # IP6_RT_PRIO_USER
 _KINDS: Final = frozenset(
     {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW}
 )
-_NOT_THERE: Final = (RTA_MULTIPATH, _RTA_VIA, _RTA_ENCAP, _RTA_NH_ID)
+_NOT_THERE: Final = (RTA_MULTIPATH, RTA_VIA, RTA_ENCAP, RTA_NH_ID)
 _GROUP_ROUTE4: Final = 7  # RTNLGRP_*
 _GROUP_ROUTE6: Final = 11
 
@@ -191,7 +191,7 @@ def get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
     reply.is_dump = False
     # What Linux says of a cloned route.
     table = TABLE_LOCAL if is_v6 and is_local else TABLE_MAIN
-    flags = 0 if is_v6 else _RTCF_LOCAL | _RTM_F_CLONED
+    flags = 0 if is_v6 else _RTCF_LOCAL | RTM_F_CLONED
     protocol = (added.protocol if added is not None else RTPROT_KERNEL) if is_v6 else 0
     kind = RTN_LOCAL if is_local else RTN_UNICAST
     size = len(dest) * 8
@@ -204,7 +204,7 @@ def get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
         metric = added.metric if added is not None else 0
         out += attribute(RTA_SRC, bytes(16)) + attribute_u32(RTA_PRIORITY, metric) + _V6_TAIL
     else:
-        out += attribute_u32(_RTA_UID, uid) + attribute(_RTA_CACHEINFO, bytes(32))
+        out += attribute_u32(RTA_UID, uid) + attribute(RTA_CACHEINFO, bytes(32))
     reply.add(RTM_NEWROUTE, out)
     return 0
 

@@ -8,7 +8,17 @@ from typing import Final
 
 from cloche.abi.capability import CAP_NET_ADMIN
 from cloche.abi.errno import ECONNABORTED, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, LinuxError
-from cloche.abi.netlink import NLM_F_DUMP
+from cloche.abi.netlink import (
+    NLM_F_DUMP,
+    SOCK_DESTROY,
+    SOCK_DIAG_BY_FAMILY,
+    UDIAG_SHOW_NAME,
+    UDIAG_SHOW_PEER,
+    UDIAG_SHOW_RQLEN,
+    UNIX_DIAG_NAME,
+    UNIX_DIAG_PEER,
+    UNIX_DIAG_RQLEN,
+)
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -30,8 +40,6 @@ from cloche.net.udp import UdpSocket
 from cloche.net.unix_base import CONNECTED, LISTENING, Names, UnixSocket, names_of
 from cloche.vfs.objects import Context
 
-SOCK_DIAG_BY_FAMILY: Final = 20
-SOCK_DESTROY: Final = 21
 _SOME: Final = 64  # sockets between two looks at the loop
 _MEMINFO: Final = Struct("<IIII")
 _SKMEMINFO: Final = Struct("<IIIIIIIII")
@@ -43,12 +51,6 @@ _UNIX_REQUEST: Final = Struct("<BBHIII")
 _MESSAGE: Final = Struct("<BBBB")
 _TAIL: Final = Struct("<IIIII")
 _UNIX_MESSAGE: Final = Struct("<BBBxIII")
-_UNIX_DIAG_NAME: Final = 0
-_UNIX_DIAG_PEER: Final = 2
-_UNIX_DIAG_RQLEN: Final = 4
-_UDIAG_SHOW_NAME: Final = 1
-_UDIAG_SHOW_PEER: Final = 4
-_UDIAG_SHOW_RQLEN: Final = 0x10
 
 
 def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, body: bytes) -> int:
@@ -244,13 +246,13 @@ def _unix_message(sock: UnixSocket, state: int, show: int) -> bytes:
     """struct unix_diag_msg and the attributes whose bits are in `show`."""
     ino = sock.inode.ino
     found = _UNIX_MESSAGE.pack(AF_UNIX, sock.kind, state, ino, ino & 0xFFFFFFFF, 0)
-    if show & _UDIAG_SHOW_NAME and sock.name is not None:
+    if show & UDIAG_SHOW_NAME and sock.name is not None:
         name = pack_sockaddr_un(sock.name)[2:]
-        found += attribute(_UNIX_DIAG_NAME, name.rstrip(b"\0") if name[:1] != b"\0" else name)
-    if show & _UDIAG_SHOW_PEER and sock.peer is not None:
-        found += attribute_u32(_UNIX_DIAG_PEER, sock.peer.inode.ino)
-    if show & _UDIAG_SHOW_RQLEN:
+        found += attribute(UNIX_DIAG_NAME, name.rstrip(b"\0") if name[:1] != b"\0" else name)
+    if show & UDIAG_SHOW_PEER and sock.peer is not None:
+        found += attribute_u32(UNIX_DIAG_PEER, sock.peer.inode.ino)
+    if show & UDIAG_SHOW_RQLEN:
         unread = len(sock.embryos) if sock.state == LISTENING else sock.unread_bytes()
         room = sock.backlog if sock.state == LISTENING else sock.wmem
-        found += attribute(_UNIX_DIAG_RQLEN, Struct("<II").pack(unread, room))
+        found += attribute(UNIX_DIAG_RQLEN, Struct("<II").pack(unread, room))
     return found

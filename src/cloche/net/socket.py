@@ -21,6 +21,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.ioctl import SIOCGPGRP, SIOCSPGRP
+from cloche.abi.limits import SOMAXCONN
 from cloche.abi.poll import (
     POLLERR,
     POLLHUP,
@@ -43,7 +44,7 @@ from cloche.abi.socket import (
 from cloche.kernel.task import ThreadGroup
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
-from cloche.net.socket_options import SOCKET_BYTES, SOMAXCONN, SocketOptions
+from cloche.net.socket_options import SOCKET_BYTES, SocketOptions
 from cloche.net.ucred import Ucred
 from cloche.vfs.objects import (
     Context,

@@ -123,7 +123,6 @@ MIN_SNDBUF: Final = 4608
 MIN_RCVBUF: Final = 2304
 INT_MAX: Final = 0x7FFFFFFF
 SOCKET_BYTES: Final = 3500  # what a socket costs the sentry, beside the open file
-SOMAXCONN: Final = 4096  # net.core.somaxconn
 
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")

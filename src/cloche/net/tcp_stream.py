@@ -13,7 +13,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK
-from cloche.abi.ioctl import FIONREAD, SIOCATMARK
+from cloche.abi.ioctl import FIONREAD, SIOCATMARK, SIOCOUTQNSD
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, POLLRDNORM
 from cloche.abi.socket import (
     IPPROTO_TCP,
@@ -58,7 +58,6 @@ CONNECTED: Final = 2
 DISCONNECTING: Final = 3  # shut down before the connection stood, or after it failed
 
 SIOCOUTQ: Final = 0x5411
-SIOCOUTQNSD: Final = 0x894B
 SNDBUF_START: Final = 16384  # tcp_wmem[1]
 SNDBUF_LOOPBACK: Final = 2626560  # what Linux tunes a connection over lo to
 RCVBUF_START: Final = 131072  # tcp_rmem[1]

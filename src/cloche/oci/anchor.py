@@ -13,6 +13,8 @@ import socket
 import sys
 from typing import Final
 
+from cloche.abi.fs import MNT_DETACH
+from cloche.abi.ioctl import TIOCSCTTY
 from cloche.boot import confine
 from cloche.oci import cgroups
 from cloche.oci.errors import OciError
@@ -34,7 +36,6 @@ _FILES: Final = {"mount": "mnt", "network": "net"}
 _NEWNS: Final = _FLAGS["mount"]
 _NEWPID: Final = _FLAGS["pid"]
 _SOCKET: Final = 3
-_TIOCSCTTY: Final = 0x540E
 _DONE: Final = b"+"
 
 
@@ -153,14 +154,14 @@ def _child(
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         _enter(namespaces)
         if terminal >= 0:
-            fcntl.ioctl(terminal, _TIOCSCTTY, 0)
+            fcntl.ioctl(terminal, TIOCSCTTY, 0)
         _say_and_wait(link)
         if bundle is not None:
             root = build_view(bundle)
             _say_and_wait(link)
             os.fchdir(root)
             hostsys.pivot_root(b".", b".")
-            hostsys.umount2(b".", hostsys.MNT_DETACH)
+            hostsys.umount2(b".", MNT_DETACH)
         os.chdir("/")
         confine.drop_capabilities(confine.Report())
         for fd in (0, 1, 2):

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Final
 
+from cloche.abi.fcntl import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from cloche.abi.fs import (
     MS_BIND,
     MS_NOATIME,
@@ -30,8 +31,6 @@ from cloche.oci.errors import OciError
 from cloche.oci.spec import Bundle, Mount, encode
 from cloche.platform import hostsys
 
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_IN_ROOT: Final = 0x10
 _FLAGS: Final = {
     "ro": (MS_RDONLY, True),
     "rw": (MS_RDONLY, False),
@@ -144,7 +143,7 @@ def _open_in(root: int, path: str) -> int:
         encode(path.strip("/") or "."),
         os.O_PATH | os.O_CLOEXEC,
         0,
-        _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     )
 
 

@@ -7,6 +7,7 @@ because a guest can jump to any instruction of the stub (docs/design.md, I6).
 
 from typing import Final
 
+from cloche.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.platform import _native
 
@@ -45,9 +46,6 @@ SYS_EXIT_GROUP: Final = 231
 
 # Executed only after the sentry has matched them with what it ordered.
 NOTIFIED: Final = (SYS_MMAP, SYS_MUNMAP, SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_CLONE, SYS_EXIT)
-MAP_PRIVATE: Final = 0x02
-MAP_FIXED: Final = 0x10
-MAP_ANONYMOUS: Final = 0x20
 # ... and STACK, NORESERVE, POPULATE, FIXED_NOREPLACE.
 DIRECT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | 0x20000 | 0x4000 | 0x8000 | 0x100000
 # Private mappings of descriptors that the sentry lets a guest keep (csrc/host/keep.h): also DENYWRITE, EXECUTABLE.

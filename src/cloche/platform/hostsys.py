@@ -11,12 +11,6 @@ from typing import Final
 
 from cloche.platform import _sys
 
-AT_EMPTY_PATH: Final = 0x1000
-AT_SYMLINK_NOFOLLOW: Final = 0x100
-UTIME_NOW: Final = (1 << 30) - 1
-UTIME_OMIT: Final = (1 << 30) - 2
-MNT_DETACH: Final = 2
-
 
 class HostStatFs:
     """statfs(2) figures of a host file system."""

@@ -23,6 +23,7 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 from cloche.abi.structs import pack_stat
 from cloche.arch.machine import MACHINE
 from cloche.platform import _native, hostsys
@@ -47,9 +48,6 @@ from cloche.platform.interface import (
 
 _FILTER_NEW_LISTENER: Final = 1 << 3
 _FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
-_EPOLL_CTL_ADD: Final = 1
-_EPOLL_CTL_DEL: Final = 2
-_EPOLL_CTL_MOD: Final = 3
 
 _ACT_POST: Final = 1  # shared.h
 _ACT_ANSWER: Final = 2
@@ -903,13 +901,13 @@ class Systrap(Platform):
         _native.set_meter(int(wall_ns * self._ticks_per_ns), cpu_ns)
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
-        _native.control_fd(_EPOLL_CTL_ADD, fd, token, events)
+        _native.control_fd(EPOLL_CTL_ADD, fd, token, events)
 
     def modify_fd(self, fd: int, token: int, events: int) -> None:
-        _native.control_fd(_EPOLL_CTL_MOD, fd, token, events)
+        _native.control_fd(EPOLL_CTL_MOD, fd, token, events)
 
     def remove_fd(self, fd: int) -> None:
-        _native.control_fd(_EPOLL_CTL_DEL, fd, 0, 0)
+        _native.control_fd(EPOLL_CTL_DEL, fd, 0, 0)
 
     def min_address(self) -> int:
         return _native.MIN_ADDRESS

@@ -13,13 +13,12 @@ SandboxError
 """
 
 import os
-from typing import Final
+
+from cloche.abi.errno import ENOENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.sdk.results import CommandResult
-
-_ENOENT: Final = 2
 
 
 class SandboxError(Exception):
@@ -78,4 +77,4 @@ class FileNotFound(FileError, FileNotFoundError):
 
 def file_error(errno: int, path: str, operation: str) -> FileError:
     """The error for an errno."""
-    return (FileNotFound if errno == _ENOENT else FileError)(errno, path, operation)
+    return (FileNotFound if errno == ENOENT else FileError)(errno, path, operation)

@@ -3,21 +3,12 @@
 May call vfs and kernel; every function raises LinuxError unless it says otherwise.
 """
 
-from typing import Final
-
 from cloche.abi.errno import EBADF, ENOTDIR, LinuxError
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_PATH
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.kernel.task import Task, to_i32, to_u64
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
-
-CAP_FOWNER: Final = 3
-CAP_SYS_RAWIO: Final = 17
-CAP_SYS_ADMIN: Final = 21
-CAP_SYS_CHROOT: Final = 18
-CAP_MKNOD: Final = 27
-CAP_LEASE: Final = 28
 
 
 def data_file(task: Task, fd_arg: int) -> FileDescription:

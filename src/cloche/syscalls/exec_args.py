@@ -7,8 +7,8 @@ by the page, and the pages of the strings are kept while they are few.  As in Li
 from struct import unpack
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EFAULT, LinuxError
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, SLICE_NS, Blocked, TaskBase, end_wait, next_slice
+from cloche.abi.errno import E2BIG, EFAULT, ERESTARTNOHAND, LinuxError
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, end_wait, next_slice
 from cloche.kernel.exec import MAX_ARG_STRLEN, argument_room, begin_exec
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns

@@ -7,19 +7,11 @@ still being asked is noted (`LongWaiter`), and all are asked again.
 
 from typing import Final
 
-from cloche.abi.errno import LinuxError
+from cloche.abi.errno import ERESTARTNOHAND, LinuxError
 from cloche.abi.fcntl import O_PATH
 from cloche.abi.poll import POLLERR, POLLHUP, POLLNVAL
 from cloche.abi.structs import POLLFD, POLLFD_SIZE
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTARTNOHAND,
-    SLICE_NS,
-    Blocked,
-    TaskBase,
-    block_on_time,
-    next_slice,
-)
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, next_slice
 from cloche.kernel.chores import Chore
 from cloche.kernel.signals import has_deliverable
 from cloche.kernel.task import Task

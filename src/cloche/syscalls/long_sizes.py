@@ -6,10 +6,11 @@ that come are allocated.  Only for files in memory: on a disk such calls are qui
 
 from typing import Final
 
+from cloche.abi.errno import ERESTARTSYS
 from cloche.abi.fs import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE
 from cloche.fs.storage import EAGER_LIMIT, FREE_STEP, PAGE
 from cloche.fs.tmpfs import TmpfsDescription
-from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, TaskBase, next_slice
+from cloche.kernel.blocking import BLOCKED, TaskBase, next_slice
 from cloche.kernel.task import Task
 from cloche.syscalls.long_io import FileWait, is_killed, modified
 from cloche.vfs.attr import vfs_ftruncate

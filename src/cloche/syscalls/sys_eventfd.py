@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cloche.abi.capability import CAP_WAKE_ALARM
 from cloche.abi.errno import EBADF, EINVAL, EPERM, LinuxError
 from cloche.abi.eventfd import (
     EFD_CLOEXEC,
@@ -29,7 +30,6 @@ from cloche.fs.signalfd import SignalFile
 from cloche.fs.timerfd import TimerFile
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 
-CAP_WAKE_ALARM: Final = 35
 _CLOCKS: Final = (
     CLOCK_REALTIME,
     CLOCK_MONOTONIC,

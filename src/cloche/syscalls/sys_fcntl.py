@@ -5,6 +5,7 @@ Locks themselves are in `vfs.locks`; the one `LockTable` of the kernel is in `Ke
 
 from typing import Final
 
+from cloche.abi.capability import CAP_LEASE
 from cloche.abi.errno import (
     EACCES,
     EAGAIN,
@@ -65,6 +66,7 @@ from cloche.abi.fcntl import (
     O_NONBLOCK,
     O_PATH,
 )
+from cloche.abi.signal import NSIG
 from cloche.abi.stat import S_IFIFO, S_IFMT
 from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flock, unpack_flock
 from cloche.fs.dnotify import set_notice
@@ -74,7 +76,7 @@ from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fasync import set_async
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.syscalls.args import CAP_LEASE, can_read, can_write, data_file
+from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.attr import owner_or_capable
 from cloche.vfs.locks import (
@@ -92,7 +94,6 @@ from cloche.vfs.objects import CREATED, UNSEEN_FLAGS, FileDescription, Holder
 
 _SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC
 _RW_HINT_MAX: Final = 5  # RWH_WRITE_LIFE_EXTREME
-_NSIG: Final = 64
 
 
 # -- fcntl ---------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
     """F_SETOWN, F_SETSIG and their kin: who is sent SIGIO (or another signal) for an O_ASYNC file."""
     kernel = task.kernel
     if command == F_SETSIG:
-        if arg < 0 or arg > _NSIG:
+        if arg < 0 or arg > NSIG:
             return -EINVAL
         file.owner_signal = arg
         return 0

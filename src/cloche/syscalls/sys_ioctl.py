@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
 from cloche.abi.errno import EBADF, EINVAL, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from cloche.abi.fcntl import FASYNC, O_APPEND, O_NONBLOCK
 from cloche.abi.fs import (
@@ -17,7 +18,7 @@ from cloche.abi.ioctl import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIO
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.kernel.fasync import set_async
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.syscalls.args import CAP_SYS_ADMIN, CAP_SYS_RAWIO, can_read, can_write, data_file
+from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.vfs.objects import FileDescription
 
 _FS_IOC_FIEMAP: Final = 0xC020660B

@@ -17,7 +17,7 @@ from cloche.abi.ipc import (
     SIGEV_SIGNAL,
     SIGEV_THREAD,
 )
-from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
+from cloche.abi.structs import SIGEVENT_SIZE, TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.time import CLOCK_REALTIME
 from cloche.fs.mqueue import (
     DFLT_MSG,
@@ -37,7 +37,6 @@ from cloche.vfs.namei import do_open, path_lookup, vfs_unlink
 
 _OPEN_FLAGS: Final = O_ACCMODE | O_CREAT | O_EXCL | O_NONBLOCK
 _SIGEVENT: Final = Struct("<qii")  # the value, the signal, how to notify
-_SIGEVENT_SIZE: Final = 64
 
 
 def _name(task: Task, addr: int) -> bytes:
@@ -151,7 +150,7 @@ def sys_mq_notify(task: Task, args: Args) -> int:
     """mq_notify(2); SIGEV_THREAD takes a netlink socket, which does not exist here."""
     method, signo, value = -1, 0, 0
     if args.a1:
-        value, signo, method = _SIGEVENT.unpack_from(task.user_memory().read(to_u64(args.a1), _SIGEVENT_SIZE))
+        value, signo, method = _SIGEVENT.unpack_from(task.user_memory().read(to_u64(args.a1), SIGEVENT_SIZE))
         if method not in (SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD):
             return -EINVAL
         if method == SIGEV_SIGNAL and not 0 <= signo <= 64:

@@ -15,6 +15,7 @@ from cloche.abi.errno import (
     EMSGSIZE,
     ENOBUFS,
     EPIPE,
+    ERESTARTSYS,
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK
@@ -51,7 +52,7 @@ from cloche.abi.structs import (
     cmsg_align,
     unpack_cmsgs,
 )
-from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Args, Task, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns

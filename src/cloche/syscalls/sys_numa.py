@@ -7,18 +7,20 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_NICE
 from cloche.abi.errno import EFAULT, EINVAL, ENODEV, EPERM, ESRCH, LinuxError
+from cloche.abi.mman import (
+    MPOL_BIND,
+    MPOL_DEFAULT,
+    MPOL_INTERLEAVE,
+    MPOL_LOCAL,
+    MPOL_PREFERRED,
+    MPOL_PREFERRED_MANY,
+    MPOL_WEIGHTED_INTERLEAVE,
+)
 from cloche.kernel.access import find_task, may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.mm.address_space import Area, AreaChange, page_up
 from cloche.syscalls.long_mm import Changes
 
-MPOL_DEFAULT: Final = 0
-MPOL_PREFERRED: Final = 1
-MPOL_BIND: Final = 2
-MPOL_INTERLEAVE: Final = 3
-MPOL_LOCAL: Final = 4
-MPOL_PREFERRED_MANY: Final = 5
-MPOL_WEIGHTED_INTERLEAVE: Final = 6
 _STATIC: Final = 1 << 15
 _RELATIVE: Final = 1 << 14
 _BALANCING: Final = 1 << 13

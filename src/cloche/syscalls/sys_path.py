@@ -3,6 +3,7 @@
 Thin: what may be done to names is decided in `vfs.namei`.
 """
 
+from cloche.abi.capability import CAP_DAC_READ_SEARCH, CAP_SYS_CHROOT
 from cloche.abi.errno import EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE
 from cloche.abi.fcntl import (
     AT_EMPTY_PATH,
@@ -14,7 +15,7 @@ from cloche.abi.fcntl import (
     RENAME_WHITEOUT,
 )
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.syscalls.args import CAP_SYS_CHROOT, any_file, path_arg, path_of_file, start_of
+from cloche.syscalls.args import any_file, path_arg, path_of_file, start_of
 from cloche.vfs.attr import inode_permission
 from cloche.vfs.namei import (
     LOOKUP_DIRECTORY,
@@ -29,7 +30,7 @@ from cloche.vfs.namei import (
     vfs_symlink,
     vfs_unlink,
 )
-from cloche.vfs.objects import CAP_DAC_READ_SEARCH, MAY_EXEC, Path
+from cloche.vfs.objects import MAY_EXEC, Path
 
 
 # -- making --------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH
 from cloche.abi.fcntl import O_PATH
 from cloche.abi.signal import SI_TKILL, SIGINFO_SIZE
 from cloche.abi.structs import siginfo_head
-from cloche.abi.wait import PIDFD_NONBLOCK
-from cloche.fs.pidfd import PIDFD_THREAD, PidFile
+from cloche.abi.wait import PIDFD_NONBLOCK, PIDFD_THREAD
+from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_pid import PidDir
 from cloche.kernel.access import may_access
 from cloche.kernel.killing import signal_group_checked, signal_pgrp, signal_thread

@@ -6,7 +6,7 @@ when one wakes.  Deadlines are absolute, so that a retry or a restart never wait
 
 from typing import Final
 
-from cloche.abi.errno import EBADF, EFAULT, EINTR, EINVAL, LinuxError
+from cloche.abi.errno import EBADF, EFAULT, EINTR, EINVAL, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC, O_PATH
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.personality import STICKY_TIMEOUTS
@@ -36,15 +36,7 @@ from cloche.abi.structs import (
     unpack_timeval_raw,
 )
 from cloche.fs.epoll import EpollFile, epoll_ctl
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    Blocked,
-    TaskBase,
-    block_on,
-    block_on_time,
-)
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns

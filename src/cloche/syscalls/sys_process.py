@@ -16,7 +16,8 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
-from cloche.abi.sched import CLONE_VFORK, CLONE_VM
+from cloche.abi.sched import CLONE_ARGS_SIZE_VER0, CLONE_VFORK, CLONE_VM
+from cloche.abi.signal import SIGCHLD
 from cloche.abi.structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
@@ -34,9 +35,7 @@ from cloche.syscalls.sys_fd import CloseRange
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Path
 
-SIGCHLD: Final = 17
 _CLONE_ARGS: Final = Struct("<11Q")
-CLONE_ARGS_SIZE_VER0: Final = 64
 
 
 # -- ids ---------------------------------------------------------------------------------------------------

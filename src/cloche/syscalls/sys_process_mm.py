@@ -1,21 +1,15 @@
 """Memory calls that name another process by a pidfd, and mseal."""
 
-from typing import Final
-
 from cloche.abi.capability import CAP_SYS_NICE
 from cloche.abi.errno import EBADF, EINVAL, ENOMEM, EPERM, ESRCH, LinuxError
 from cloche.abi.fcntl import O_PATH
+from cloche.abi.mman import MADV_COLD, MADV_COLLAPSE, MADV_PAGEOUT, MADV_WILLNEED
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.mm.address_space import AREA_SEALED, AddressSpace, Area, AreaChange, page_up
 from cloche.mm.usermem import import_iovec
 from cloche.syscalls.long_mm import Advice, Changes
-
-_MADV_WILLNEED: Final = 3
-_MADV_COLD: Final = 20
-_MADV_PAGEOUT: Final = 21
-_MADV_COLLAPSE: Final = 25
 
 
 def _target(task: Task, fd: int) -> Task:
@@ -70,13 +64,13 @@ def sys_process_madvise(task: Task, args: Args) -> int:
         return -EINVAL
     segments = import_iovec(task.user_memory(), to_u64(args.a1), args.a2)
     target = _target(task, args.a0)
-    if advice not in (_MADV_WILLNEED, _MADV_COLD, _MADV_PAGEOUT, _MADV_COLLAPSE):
+    if advice not in (MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT, MADV_COLLAPSE):
         return -EINVAL
     if not may_access(task, target, uses_real_ids=False):
         return -EPERM
     if target.mm is not task.mm and not task.creds.capable(CAP_SYS_NICE):
         return -EPERM
-    if target.mm is not task.mm and advice == _MADV_COLLAPSE:
+    if target.mm is not task.mm and advice == MADV_COLLAPSE:
         return -EINVAL  # its threads run: they cannot be made to collapse anything
     return ProcessAdvice(target.mm, segments, advice).retry(task)
 

@@ -1,7 +1,5 @@
 """System V shared memory: shmget, shmat, shmdt, shmctl (ipc/shm.c).  What segments are is in `kernel.ipc.shm`."""
 
-from typing import Final
-
 from cloche.abi.capability import CAP_IPC_LOCK
 from cloche.abi.errno import EINVAL, ENOMEM, ENOSYS, EPERM, LinuxError
 from cloche.abi.ipc import (
@@ -27,6 +25,7 @@ from cloche.abi.ipc import (
     unpack_perm,
 )
 from cloche.abi.mman import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE
+from cloche.abi.resource import RLIMIT_AS, RLIMIT_MEMLOCK
 from cloche.kernel.ipc.ids import IpcObject
 from cloche.kernel.ipc.shm import (
     SHMALL,
@@ -42,9 +41,6 @@ from cloche.kernel.ipc.shm import (
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.mm.address_space import page_up
 from cloche.vfs.userns import map_gid, map_uid
-
-_RLIMIT_AS: Final = 9
-_RLIMIT_MEMLOCK: Final = 8
 
 
 def owner_ids(task: Task, found: IpcObject) -> tuple[int, int, int, int]:
@@ -111,7 +107,7 @@ def sys_shmat(task: Task, args: Args) -> int:
         if addr + length >= 1 << 64 or mm.overlaps(addr, addr + length):
             return -EINVAL
     attachment = Attachment(task, segment, prot)
-    limit = task.group.rlimit(_RLIMIT_AS)
+    limit = task.group.rlimit(RLIMIT_AS)
     try:
         result = mm.mmap(task.thread, addr, length, prot, map_flags, attachment, 0, segment.name, limit)
     except LinuxError:
@@ -183,7 +179,7 @@ def _lock(task: Task, segment: Segment, *, is_locked: bool) -> int:
     if not creds.capable_in(task.ns.ipc.user_ns, CAP_IPC_LOCK):
         if creds.euid not in (segment.uid, segment.cuid):
             return -EPERM
-        if is_locked and task.group.rlimit(_RLIMIT_MEMLOCK) == 0:
+        if is_locked and task.group.rlimit(RLIMIT_MEMLOCK) == 0:
             return -EPERM
     segment.mode = segment.mode | SHM_LOCKED if is_locked else segment.mode & ~SHM_LOCKED
     return 0

@@ -5,7 +5,7 @@ Decodes and checks; what happens is in `kernel.signals`.
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, EINTR, EINVAL, EPERM, ESRCH, LinuxError
+from cloche.abi.errno import EAGAIN, EFAULT, EINTR, EINVAL, EPERM, ERESTARTNOHAND, ESRCH, LinuxError
 from cloche.abi.poll import POLLIN
 from cloche.abi.signal import (
     ALL_SIGNALS,
@@ -30,6 +30,7 @@ from cloche.abi.signal import (
     sigbit,
 )
 from cloche.abi.structs import (
+    KTIME_MAX,
     SIGACTION_SIZE,
     STACK_T_SIZE,
     TIMESPEC_SIZE,
@@ -40,7 +41,7 @@ from cloche.abi.structs import (
     unpack_timespec,
 )
 from cloche.arch.sigframe import AltStack
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on, block_on_time
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.delivery import set_altstack, sigreturn
 from cloche.kernel.killing import kill, signal_pid, signal_thread, tgkill
 from cloche.kernel.pid_namespace import pid_from
@@ -67,7 +68,6 @@ _SA_KEPT: Final = (
     | SA_EXPOSE_TAGBITS
     | SA_RESTORER
 )
-_KTIME_MAX: Final = 0x7FFFFFFFFFFFFFFF
 
 
 def sys_rt_sigaction(task: Task, args: Args) -> int:
@@ -163,7 +163,7 @@ def sys_rt_sigtimedwait(task: Task, args: Args) -> int:
         return result
     if timeout_ns == 0:
         return -EAGAIN
-    if 0 < timeout_ns < _KTIME_MAX:
+    if 0 < timeout_ns < KTIME_MAX:
         op.deadline_ns = monotonic_ns() + timeout_ns
     return block_on(task, op, task.group.signal_wait, POLLIN)
 

@@ -5,12 +5,12 @@ Decodes and checks; the semantics are the protocol's (net).  accept and connect 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTSOCK, LinuxError
+from cloche.abi.errno import EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTSOCK, ERESTARTSYS, LinuxError
 from cloche.abi.fcntl import O_NONBLOCK, O_PATH
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import SOCK_CLOEXEC, SOCK_NONBLOCK
 from cloche.abi.structs import pack_u32
-from cloche.kernel.blocking import BLOCKED, ERESTARTSYS, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.net.registry import create_pair, create_socket

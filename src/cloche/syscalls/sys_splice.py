@@ -15,6 +15,7 @@ from cloche.abi.errno import (
     EISDIR,
     EOVERFLOW,
     EPIPE,
+    ERESTARTSYS,
     ESPIPE,
     EXDEV,
     LinuxError,
@@ -23,20 +24,12 @@ from cloche.abi.fcntl import O_APPEND, O_NONBLOCK
 from cloche.abi.limits import MAX_LFS_FILESIZE, MAX_RW_COUNT
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import AF_UNIX, MSG_MORE
+from cloche.abi.splice import SPLICE_F_MORE, SPLICE_F_NONBLOCK
 from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.devices import FullDevice, NullDevice
 from cloche.fs.pipe import Pipe, PipeFile
 from cloche.fs.proc_pid import TaskFile
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTARTSYS,
-    SLICE_NS,
-    Blocked,
-    TaskBase,
-    also_wait,
-    block_on,
-    next_slice,
-)
+from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, also_wait, block_on, next_slice
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
@@ -49,8 +42,6 @@ from cloche.vfs.pseudo import GeneratedDescription
 
 _CHUNK: Final = 65536
 _U64_MAX: Final = 0xFFFFFFFFFFFFFFFF
-_SPLICE_F_NONBLOCK: Final = 2
-_SPLICE_F_MORE: Final = 4
 _SPLICE_F_ALL: Final = 15
 
 
@@ -439,17 +430,17 @@ def sys_splice(task: Task, args: Args) -> int:
     if not can_splice(sink, is_write=True):
         return -EINVAL
     if is_full(sink):
-        if flags & _SPLICE_F_NONBLOCK or sink.flags & O_NONBLOCK:
+        if flags & SPLICE_F_NONBLOCK or sink.flags & O_NONBLOCK:
             return -EAGAIN  # room is looked for before anything else
     if not can_splice(source, is_write=False):
         return -EINVAL
-    is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0
+    is_nonblocking = flags & SPLICE_F_NONBLOCK != 0
     if from_pipe:
         is_nonblocking = is_nonblocking or source.flags & O_NONBLOCK != 0
     if to_pipe:
         is_nonblocking = is_nonblocking or sink.flags & O_NONBLOCK != 0
     move = Transfer(source, sink, in_at, out_at, min(length, MAX_RW_COUNT))
-    move.has_more = flags & _SPLICE_F_MORE != 0
+    move.has_more = flags & SPLICE_F_MORE != 0
     if isinstance(source, SocketFile):
         # Only AF_UNIX streams take the flag for themselves; others look at O_NONBLOCK and SO_RCVTIMEO.
         if source.family != AF_UNIX or not source.is_stream():
@@ -482,7 +473,7 @@ def sys_tee(task: Task, args: Args) -> int:
         return -EBADF
     if not is_pipe(source) or not is_pipe(sink) or source.inode is sink.inode:
         return -EINVAL
-    is_nonblocking = flags & _SPLICE_F_NONBLOCK != 0 or (source.flags | sink.flags) & O_NONBLOCK != 0
+    is_nonblocking = flags & SPLICE_F_NONBLOCK != 0 or (source.flags | sink.flags) & O_NONBLOCK != 0
     if is_nonblocking and is_full(sink):
         return -EAGAIN
     # One pass: a second would copy the same bytes again.
@@ -576,7 +567,7 @@ def sys_vmsplice(task: Task, args: Args) -> int:
         return 0
     if not isinstance(file, PipeFile):
         return -EBADF
-    rwf = 8 if flags & _SPLICE_F_NONBLOCK else 0
+    rwf = 8 if flags & SPLICE_F_NONBLOCK else 0
     if is_write:
         # Only a full pipe is waited for, and then what fits is enough.
         result = splice_pages(task, file, piped, segments)

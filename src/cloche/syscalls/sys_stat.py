@@ -3,6 +3,7 @@
 from struct import Struct
 from typing import Final
 
+from cloche.abi.capability import CAP_DAC_READ_SEARCH
 from cloche.abi.errno import (
     EBADF,
     EFAULT,
@@ -55,7 +56,7 @@ from cloche.syscalls.args import (
     start_of,
 )
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup, path_lookup_quick, vfs_access
-from cloche.vfs.objects import CAP_DAC_READ_SEARCH, DirEmitter, Inode, Path, notify_path
+from cloche.vfs.objects import DirEmitter, Inode, Path, notify_path
 
 _STAT_FLAGS: Final = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
 _MAX_DIRENTS: Final = 1 << 16  # of one call (I8); everybody calls until there are no more entries

@@ -6,6 +6,7 @@ from typing import Final
 from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import E2BIG, EINVAL, ENOENT, EOVERFLOW, EPERM, LinuxError
 from cloche.abi.fs import (
+    LISTMOUNT_REVERSE,
     MNT_ID_REQ_SIZE_VER0,
     MNT_ID_REQ_SIZE_VER1,
     MOUNT_ATTR_NOATIME,
@@ -43,7 +44,6 @@ _MNT_OPTS: Final = 0x80
 _STRINGS: Final = _MNT_ROOT | _MNT_POINT | _FS_TYPE | _MNT_OPTS
 
 _LSMT_ROOT: Final = 0xFFFFFFFFFFFFFFFF
-_LISTMOUNT_REVERSE: Final = 1
 _MAX_IDS: Final = 1_000_000
 _PAGE: Final = 4096
 # struct statmount: size mnt_opts mask major minor magic sb_flags fs_type id parent id_old parent_old attr propagation
@@ -159,7 +159,7 @@ def sys_statmount(task: Task, args: Args) -> int:
 def sys_listmount(task: Task, args: Args) -> int:
     """listmount(2): the numbers of the mounts below one, after the number `param`."""
     flags, count = to_u32(args.a3), to_u64(args.a2)
-    if flags & ~_LISTMOUNT_REVERSE:
+    if flags & ~LISTMOUNT_REVERSE:
         return -EINVAL
     if count > _MAX_IDS:
         return -EOVERFLOW
@@ -171,7 +171,7 @@ def sys_listmount(task: Task, args: Args) -> int:
         task.mount_ns.user_ns, CAP_SYS_ADMIN
     ):
         return -EPERM
-    is_reverse = flags & _LISTMOUNT_REVERSE != 0
+    is_reverse = flags & LISTMOUNT_REVERSE != 0
     found: list[int] = []
     for mount in task.mount_ns.mounts:
         ident = unique_id(mount)

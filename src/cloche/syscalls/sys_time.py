@@ -5,7 +5,15 @@ Decodes, checks as kernel/time/ does; timers are in `kernel.itimers`.  Nothing m
 
 from typing import Final
 
-from cloche.abi.errno import EFAULT, EINVAL, EOPNOTSUPP, EPERM, LinuxError
+from cloche.abi.errno import (
+    EFAULT,
+    EINVAL,
+    EOPNOTSUPP,
+    EPERM,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTNOHAND,
+    LinuxError,
+)
 from cloche.abi.structs import (
     ITIMERSPEC_SIZE,
     ITIMERVAL_SIZE,
@@ -38,14 +46,7 @@ from cloche.abi.time import (
     TIMER_ABSTIME,
 )
 from cloche.kernel.accounting import group_cpu_ns
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    Blocked,
-    TaskBase,
-    block_on_time,
-)
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.itimers import (
     CpuClock,
     CpuTimer,

@@ -18,6 +18,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
+from cloche.abi.capability import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 from cloche.abi.errno import (
     EACCES,
     EBADF,
@@ -34,6 +35,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND, O_PATH
+from cloche.abi.fs import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET
 from cloche.abi.inotify import IN_ACCESS, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_ISDIR, IN_MODIFY, IN_UNMOUNT
 from cloche.abi.poll import POLLERR, POLLIN, POLLOUT, POLLPRI
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
@@ -45,11 +47,6 @@ from cloche.vfs.userns import Place, UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 FIRST_MNT_INO: Final = 0xF0000000
-SEEK_SET: Final = 0
-SEEK_CUR: Final = 1
-SEEK_END: Final = 2
-SEEK_DATA: Final = 3
-SEEK_HOLE: Final = 4
 
 FMODE_READ: Final = 1
 FMODE_WRITE: Final = 2
@@ -59,8 +56,6 @@ MAY_EXEC: Final = 1
 MAY_WRITE: Final = 2
 MAY_READ: Final = 4
 
-CAP_DAC_OVERRIDE: Final = 1
-CAP_DAC_READ_SEARCH: Final = 2
 
 # What SetAttr carries (ATTR_* of linux/fs.h).
 ATTR_MODE: Final = 1

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EACCES, EINVAL, EIO, ENOMEM, ENXIO, EPERM, LinuxError
+from cloche.abi.fs import SEEK_CUR, SEEK_DATA
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.mm.quota import KERNEL_MEMORY
@@ -42,8 +43,6 @@ from cloche.vfs.objects import (
 Producer = Callable[[Context], bytes]
 Consumer = Callable[[Context, bytes], int]
 
-_SEEK_CUR: Final = 1
-_SEEK_DATA: Final = 3
 MAX_NON_LFS: Final = 0x7FFFFFFF  # s_maxbytes of what does not say another: how far generic_file_llseek goes
 WRITE_LIMIT: Final = 65536  # the most that one write to a pseudo file may carry
 
@@ -280,10 +279,10 @@ class GeneratedDescription(FileDescription):
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         inode = self.inode
         assert isinstance(inode, GeneratedInode)
-        if whence > _SEEK_CUR and not inode.has_end:
+        if whence > SEEK_CUR and not inode.has_end:
             return -EINVAL
-        place = offset + self.pos if whence == _SEEK_CUR else offset
-        if whence < _SEEK_DATA and place > inode.max_pos:
+        place = offset + self.pos if whence == SEEK_CUR else offset
+        if whence < SEEK_DATA and place > inode.max_pos:
             return -EINVAL
         return super().lseek(ctx, offset, whence)
 

@@ -53,6 +53,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Final
 
+from cloche.abi.limits import NAME_MAX
 from cloche.wire.frame import ProtocolError
 
 OP_ATTACH: Final = 1
@@ -102,7 +103,6 @@ KEEP_ID: Final = 0xFFFFFFFF  # a uid or gid in CREATE, MKDIR, SYMLINK: do not ch
 MAX_REQUEST_BYTES: Final = 128 * 1024  # an xattr value of 64 KiB and three names fit
 MAX_REPLY_BYTES: Final = 1024 * 1024  # of one frame
 MAX_READ_BYTES: Final = 256 * 1024  # of one READ
-NAME_MAX: Final = 255
 
 ATTR: Final = Struct("<QQIIIIQqqqqq")
 ATTR_BYTES: Final = 80

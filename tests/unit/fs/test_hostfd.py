@@ -11,6 +11,7 @@ import pytest
 
 from cloche.abi.errno import EACCES, EAGAIN, EPIPE, ESPIPE, LinuxError
 from cloche.abi.fcntl import O_RDONLY, O_WRONLY
+from cloche.abi.fs import SEEK_CUR, SEEK_SET
 from cloche.abi.ioctl import FIONREAD, TCGETS, TCGETS2, TCSETS, TIOCGPGRP, TIOCGWINSZ, TIOCSTI
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.fs.hostfd import PLAIN, HostFile, host_file
@@ -18,7 +19,6 @@ from cloche.fs.termios_codec import code_of, speed_of, termios2_to_termios, term
 from cloche.kernel.blocking import BLOCKED
 from cloche.mm.usermem import UserIovIter
 from cloche.syscalls.sys_rw import sys_read
-from cloche.vfs.objects import SEEK_CUR, SEEK_SET
 from cloche.vfs.pseudo import anonymous_path
 
 from .harness import Guest

@@ -2,11 +2,11 @@
 
 import struct
 
-from cloche.abi.errno import EBADF, EINVAL
+from cloche.abi.errno import EBADF, EINVAL, ERESTART_RESTARTBLOCK, ERESTARTNOHAND
 from cloche.abi.poll import POLLHUP, POLLIN, POLLNVAL, POLLOUT
 from cloche.abi.structs import POLLFD, pack_timespec, pack_timeval
 from cloche.fs.pipe import create_pipe
-from cloche.kernel.blocking import BLOCKED, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Blocked
+from cloche.kernel.blocking import BLOCKED, Blocked
 from cloche.mm.usermem import KernelIovIter
 from cloche.syscalls.sys_poll import sys_poll, sys_ppoll, sys_pselect6, sys_select
 

@@ -21,8 +21,8 @@ from cloche.abi.fcntl import (
     O_RDWR,
     O_WRONLY,
 )
-from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
-from cloche.fs.memfd import MFD_ALLOW_SEALING, MFD_HUGETLB, MemfdMount, add_seals, get_seals, memfd_create
+from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED, MFD_ALLOW_SEALING, MFD_HUGETLB, PROT_READ, PROT_WRITE
+from cloche.fs.memfd import MemfdMount, add_seals, get_seals, memfd_create
 from cloche.fs.storage import CHUNK, PAGE, SMALL_LIMIT, StorageQuota
 from cloche.fs.tmpfs import TmpFs, TmpfsFile
 from cloche.fs.tmpfs_options import parse_options

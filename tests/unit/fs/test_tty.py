@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from cloche.abi.errno import EAGAIN, EBUSY, EINVAL, EIO, ENOTTY, ENXIO, EPERM, ESRCH, LinuxError
+from cloche.abi.errno import EAGAIN, EBUSY, EINVAL, EIO, ENOTTY, ENXIO, EPERM, ERESTARTSYS, ESRCH, LinuxError
 from cloche.abi.fcntl import O_NOCTTY, O_NONBLOCK, O_RDWR
 from cloche.abi.ioctl import (
     FIONREAD,
@@ -40,7 +40,6 @@ from cloche.abi.termios import ECHO, ICANON, TOSTOP
 from cloche.fs.devpts import DevptsFs, devpts_fs
 from cloche.fs.tty import Terminal, session_leader_exits
 from cloche.fs.tty_files import MasterFile, SlaveFile, open_current_tty
-from cloche.kernel.blocking import ERESTARTSYS
 from cloche.kernel.task import SigAction, Task
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.objects import DirEmitter, FileDescription

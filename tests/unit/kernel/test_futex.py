@@ -4,7 +4,16 @@ from struct import pack
 
 import pytest
 
-from cloche.abi.errno import EAGAIN, EFAULT, EINTR, EINVAL, ENOSYS, ETIMEDOUT
+from cloche.abi.errno import (
+    EAGAIN,
+    EFAULT,
+    EINTR,
+    EINVAL,
+    ENOSYS,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTSYS,
+    ETIMEDOUT,
+)
 from cloche.abi.futex import (
     FUTEX_CMP_REQUEUE_PRIVATE,
     FUTEX_FD,
@@ -19,7 +28,7 @@ from cloche.abi.futex import (
     FUTEX_WAKE_PRIVATE,
 )
 from cloche.abi.structs import pack_timespec
-from cloche.kernel.blocking import BLOCKED, ERESTART_RESTARTBLOCK, ERESTARTSYS
+from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.futex import futex_table
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.task import Task

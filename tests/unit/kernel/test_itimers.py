@@ -2,7 +2,7 @@
 
 import pytest
 
-from cloche.abi.errno import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
+from cloche.abi.errno import EAGAIN, EINVAL, EOPNOTSUPP, EPERM, ERESTART_RESTARTBLOCK, ERESTARTNOHAND
 from cloche.abi.signal import (
     SIGALRM,
     SIGEV_NONE,
@@ -25,7 +25,7 @@ from cloche.abi.structs import (
 )
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, TIMER_ABSTIME
 from cloche.kernel import killing, signals
-from cloche.kernel.blocking import BLOCKED, ERESTART_RESTARTBLOCK, ERESTARTNOHAND
+from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.itimers import find_timer, group_exits, rlimit_cpu_changed
 from cloche.kernel.task import SigInfo
 from cloche.kernel.timers import monotonic_ns

@@ -2,7 +2,18 @@
 
 import pytest
 
-from cloche.abi.errno import EAGAIN, EINTR, EINVAL, ENOMEM, EPERM, ESRCH
+from cloche.abi.errno import (
+    EAGAIN,
+    EINTR,
+    EINVAL,
+    ENOMEM,
+    EPERM,
+    ERESTART_RESTARTBLOCK,
+    ERESTARTNOHAND,
+    ERESTARTNOINTR,
+    ERESTARTSYS,
+    ESRCH,
+)
 from cloche.abi.signal import (
     CLD_CONTINUED,
     CLD_STOPPED,
@@ -32,13 +43,7 @@ from cloche.abi.signal import (
 )
 from cloche.abi.structs import pack_sigaction, pack_stack_t, pack_timespec, siginfo_addr, siginfo_value
 from cloche.kernel import killing, signals
-from cloche.kernel.blocking import (
-    BLOCKED,
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    ERESTARTNOINTR,
-    ERESTARTSYS,
-)
+from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.task import Args, SigAction, SigInfo, Task
 from cloche.syscalls import sys_signal
 from cloche.vfs.credentials import Credentials

@@ -7,9 +7,9 @@ that took something wake the senders, which look again in their order.
 import time
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EAGAIN, EIDRM, EINVAL, ENOMSG
+from cloche.abi.errno import E2BIG, EAGAIN, EIDRM, EINVAL, ENOMSG, ERESTARTNOHAND
 from cloche.abi.ipc import IPC_NOWAIT, MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSQID_DS, pack_perm
-from cloche.kernel.blocking import BLOCKED, ERESTARTNOHAND, Blocked, TaskBase, block_on_time
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.vfs.objects import Context

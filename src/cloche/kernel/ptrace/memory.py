@@ -11,11 +11,11 @@ Two rounds of operations make a `ForcedAccess`; whoever asked waits on its queue
 
 from typing import Final
 
-from cloche.abi.mman import PROT_READ, PROT_WRITE
+from cloche.abi.mman import PAGE_MASK, PROT_READ, PROT_WRITE
 from cloche.kernel.blocking import BLOCKED, RETURN, Blocked, TaskBase, block_on_time
 from cloche.kernel.phase import WORKING
 from cloche.kernel.task import OpsJob, Task
-from cloche.mm.address_space import PAGE, PAGE_MASK, AddressSpace, page_up
+from cloche.mm.address_space import PAGE, AddressSpace, page_up
 from cloche.vfs.waitqueue import WaitQueue
 
 MAX_FORCED: Final = 1 << 20  # bytes of one access

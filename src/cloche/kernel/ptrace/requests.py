@@ -10,6 +10,7 @@ from typing import Final
 from cloche.abi import kcmp as pt
 from cloche.abi.errno import EFAULT, EINVAL, EIO, ESRCH, LinuxError
 from cloche.abi.limits import TASK_SIZE_MAX
+from cloche.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 from cloche.abi.signal import ALL_SIGNALS, NSIG, SIGTRAP, UNBLOCKABLE
 from cloche.arch import user
 from cloche.arch.machine import AUDIT_ARCH
@@ -34,10 +35,6 @@ _IOVEC: Final = Struct("<QQ")
 _SYSCALL_INFO: Final = Struct("<BxxxIQQ")
 _M32: Final = 0xFFFFFFFF
 _SIGINFO: Final = 128
-ARCH_SET_GS: Final = 0x1001
-ARCH_SET_FS: Final = 0x1002
-ARCH_GET_FS: Final = 0x1003
-ARCH_GET_GS: Final = 0x1004
 
 _RESUMES: Final[dict[int, int]] = {
     pt.PTRACE_CONT: 0,

@@ -10,11 +10,11 @@ is not noticed.
 from typing import Final
 
 from cloche.abi.errno import EINVAL, EIO, ENOSPC, LinuxError
+from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.kernel.task import Task, Watchpoints
 
 DR_STATUS: Final = 6
 DR_CONTROL: Final = 7
-TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 _RW_EXECUTE: Final = 0
 _RW_WRITE: Final = 1
 _RW_READ_WRITE: Final = 3
