@@ -84,7 +84,7 @@ def is_one_line(text: str) -> bool:
     return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -267,9 +267,15 @@ def _fork_worker(
         for number, point in enumerate(attach_points):
             if number != index and point.fd >= 0:
                 _let_go(point)
+        server: Server | None = None
         if confine.die_with(parent):
             texts = Texts(cache_fd, analyst)
-            status = _serve_here(theirs, attach_points, procfd, texts, {}, is_confined=is_confined).serve()
+            try:
+                server = _serve_here(theirs, attach_points, procfd, texts, {}, is_confined=is_confined)
+            except OSError:
+                pass  # what the host refuses us it refuses the gofer too, which says so
+        if server is not None:
+            status = server.serve()
             theirs.close()
             if status == EXIT_CLOSED:
                 select.poll().poll()  # until the gofer ends
