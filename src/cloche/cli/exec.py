@@ -108,8 +108,9 @@ class Executor:
                 self.terminal.enter()
             self.ident = self.client.execute(request, fds)
             while True:
-                message = self.client.receive()
-                if message.ident == self.ident and message.kind == protocol.REPLY:
+                # Its signals and sizes are requests, too, and may be refused because it has just ended.
+                message = self.client.receive(self.ident)
+                if message.kind == protocol.REPLY:
                     is_over = True
                     if request.is_detached:
                         return 0

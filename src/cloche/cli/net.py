@@ -77,15 +77,13 @@ def _log(client: ControlClient, *, follow: bool) -> int:
     ident = client.ask(NET, {"operation": "log", "follow": follow})
     while True:
         try:
-            message = client.receive()
+            message = client.receive(ident)
         except Ended:
             return 0
         except ControlError as error:
             if follow and error.status == STATUS_ENDED:
                 return 0
             raise
-        if message.ident != ident:
-            continue
         if message.kind == protocol.REPLY:
             return 0
         print(printable(str(message.fields.get("text", "")).encode()))

@@ -62,8 +62,22 @@ class ControlClient:
         """Whether `receive` gives one without waiting."""
         return bool(self._messages)
 
-    def receive(self) -> Message:
-        """The next answer or event, the greeting left out.  Raises ControlError if the monitor died or refused."""
+    def receive(self, ident: int = 0) -> Message:
+        """The next answer or event, the greeting left out; with `ident` only those of that request.
+
+        Raises ControlError if the monitor died, or for its refusal, of the connection (id 0) or of a request.
+        What comes late for a request that was given up is never taken for another's.
+        """
+        while True:
+            message = self._next()
+            if ident and message.ident not in (0, ident):
+                continue
+            if message.kind == protocol.ERROR:
+                raise ControlError(message.name, message.number)
+            return message
+
+    def _next(self) -> Message:
+        """Raises ControlError if the monitor died."""
         while not self._messages:
             try:
                 found = self._channel.receive(is_waiting=True)
@@ -74,8 +88,6 @@ class ControlClient:
             self._messages += [message for message in found if message.kind != protocol.HELLO]
         message = self._messages.pop(0)
         message.close_fds()
-        if message.kind == protocol.ERROR:
-            raise ControlError(message.name, message.number)
         return message
 
     def has_answer(self) -> bool:
@@ -90,9 +102,9 @@ class ControlClient:
         return bool(self._messages)
 
     def answer(self, ident: int) -> Message:
-        """The answer to a request; events and answers to others are dropped.  Raises ControlError."""
+        """The answer to a request; events, and all that belongs to others, are dropped.  Raises ControlError."""
         while True:
-            message = self.receive()
+            message = self.receive(ident)
             if message.ident == ident and message.kind == protocol.REPLY:
                 return message
 
