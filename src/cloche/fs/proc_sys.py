@@ -178,6 +178,8 @@ class ProcSys(SysctlTree):
         self.add_file(b"kernel/random/boot_id", self._boot_id)
         self.add_file(b"kernel/random/uuid", _uuid)
         self.add_file(b"fs/aio-nr", self._aio_nr)
+        self.add_file(b"fs/lease-break-time", self._lease_break, self._set_lease_break)
+        self.add_file(b"fs/leases-enable", self._leases, self._set_leases)
         self.add_file(b"fs/file-nr", self._file_nr)
         self.add_file(b"vm/mmap_min_addr", self._min_address)
         self.add_file(b"fs/inode-nr", self._inode_nr)
@@ -210,6 +212,26 @@ class ProcSys(SysctlTree):
         if not 301 <= value <= 4194304:
             return -EINVAL
         self.kernel.pid_max = value
+        return len(data)
+
+    def _lease_break(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.locks.lease_break_s
+
+    def _set_lease_break(self, ctx: Context, data: bytes) -> int:
+        value = parse_int(data)
+        if not 0 <= value <= 0x7FFFFFFF:
+            return -EINVAL
+        self.kernel.locks.lease_break_s = value
+        return len(data)
+
+    def _leases(self, ctx: Context) -> bytes:
+        return b"%d\n" % self.kernel.locks.has_leases
+
+    def _set_leases(self, ctx: Context, data: bytes) -> int:
+        value = parse_int(data)
+        if not 0 <= value <= 1:
+            return -EINVAL
+        self.kernel.locks.has_leases = value == 1
         return len(data)
 
     def _ptrace_scope(self, ctx: Context) -> bytes:
@@ -306,8 +328,6 @@ _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"fs/inotify/max_queued_events", b"16384"),
     (b"fs/inotify/max_user_instances", b"128"),
     (b"fs/inotify/max_user_watches", b"65536"),
-    (b"fs/lease-break-time", b"45"),
-    (b"fs/leases-enable", b"1"),
     (b"fs/mount-max", b"%d" % MAX_MOUNTS),
     (b"fs/mqueue/msg_default", b"10"),
     (b"fs/mqueue/msg_max", b"10"),

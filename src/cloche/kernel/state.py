@@ -53,6 +53,7 @@ REBUILT: Final[dict[str, str]] = {
     "net.outward.Flow": "a UDP socket of the host; the next datagram asks for another",
     "net.outward.Outside": "the connection to egress, which is started anew",
     # Numbers of descriptors of guests.
+    "syscalls.leases.FileLease.fd": "a guest's descriptor",
     "syscalls.sys_fcntl.RecordLockWait.fd": "a guest's descriptor",
     "fs.dnotify.DnotifyNotice.fd": "a guest's descriptor",
     "fs.epoll.EpollItem.fd": "a guest's descriptor",

@@ -5,9 +5,7 @@ Locks themselves are in `vfs.locks`; the one `LockTable` of the kernel is in `Ke
 
 from typing import Final
 
-from cloche.abi.capability import CAP_LEASE
 from cloche.abi.errno import (
-    EACCES,
     EAGAIN,
     EBADF,
     EDEADLK,
@@ -77,6 +75,7 @@ from cloche.kernel.fasync import set_async
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
 from cloche.syscalls.args import can_read, can_write, data_file
+from cloche.syscalls.leases import get_lease, set_lease
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.attr import owner_or_capable
 from cloche.vfs.locks import (
@@ -140,9 +139,9 @@ def sys_fcntl(task: Task, args: Args) -> int:
     if command == F_GET_SEALS:
         return get_seals(file)
     if command == F_GETLEASE:
-        return F_UNLCK
+        return get_lease(file)
     if command == F_SETLEASE:
-        return set_lease(task, file, arg)
+        return set_lease(task, fd, file, arg)
     if command == F_GET_RW_HINT or command == F_SET_RW_HINT:
         return write_hint(task, file, command, to_u64(arg))
     if command == F_NOTIFY:
@@ -215,16 +214,6 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
     file.owner_type = kind
     file.owner_creds = task.creds if pid else None
     return 0
-
-
-def set_lease(task: Task, file: FileDescription, arg: int) -> int:
-    """F_SETLEASE: there are no leases, as on file systems with simple_nosetlease."""
-    kind = to_i32(arg)
-    if kind == F_UNLCK:
-        return -EAGAIN
-    if task.creds.fsuid != file.inode.uid and not task.creds.capable(CAP_LEASE):
-        return -EACCES
-    return -EINVAL
 
 
 def write_hint(task: Task, file: FileDescription, command: int, pointer: int) -> int:

@@ -6,7 +6,7 @@ an end already, and `open_is_pending` says when its descriptor may be installed.
 
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EBADF, EFAULT, EINTR, EINVAL, ENOSYS, LinuxError
+from cloche.abi.errno import E2BIG, EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOSYS, LinuxError
 from cloche.abi.fcntl import (
     CLOSE_RANGE_CLOEXEC,
     CLOSE_RANGE_UNSHARE,
@@ -26,7 +26,9 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Args, Container, Task, to_i32, to_u32, to_u64
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.args import path_arg, start_of
+from cloche.syscalls.leases import LeaseWait
 from cloche.syscalls.sys_rw import FileWait
+from cloche.vfs.leases import LeaseBroken
 from cloche.vfs.namei import check_open_how, do_open
 from cloche.vfs.objects import FileDescription, Path
 
@@ -50,13 +52,35 @@ class OpenWait(FileWait):
         return task.files.install(self.file, task.nofile_limit(), is_cloexec=self.is_cloexec)
 
 
+class OpenLeaseWait(LeaseWait):
+    """An open that waits until others give up their leases."""
+
+    def __init__(self, start: Path | None, name: bytes, flags: int, mode: int, resolve: int) -> None:
+        super().__init__()
+        self.place: Path | None = start
+        self.name: bytes = name
+        self.flags: int = flags
+        self.mode: int = mode
+        self.resolve: int = resolve
+
+    def act(self, task: Task) -> int:
+        file = do_open(task, self.place, self.name, self.flags | O_LARGEFILE, self.mode, self.resolve)
+        if file.open_is_pending(task):  # the name has become a FIFO's meanwhile: one wait is enough
+            file.get().put()
+            return -EAGAIN
+        return task.files.install(file, task.nofile_limit(), is_cloexec=self.flags & O_CLOEXEC != 0)
+
+
 def open_at(task: Task, start: Path | None, name: bytes, flags: int, mode: int, resolve: int) -> int:
     """Open and install; EMFILE comes before anything is created."""
     files = task.files
     limit = task.nofile_limit()
     if len(files.files) >= limit:
         files.reserve(limit)
-    file = do_open(task, start, name, flags | O_LARGEFILE, mode, resolve)
+    try:
+        file = do_open(task, start, name, flags | O_LARGEFILE, mode, resolve)
+    except LeaseBroken as broken:
+        return OpenLeaseWait(start, name, flags, mode, resolve).start(task, broken)
     is_cloexec = flags & O_CLOEXEC != 0
     if file.open_is_pending(task):
         queue = file.wait_queue()

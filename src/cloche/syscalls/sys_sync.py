@@ -17,8 +17,10 @@ from cloche.abi.stat import S_IFBLK, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG
 from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.task import Args, Task, to_i32, to_u32
 from cloche.syscalls.args import can_write, data_file, path_arg
+from cloche.syscalls.leases import LeaseWait
 from cloche.syscalls.long_sizes import allocated, long_fallocate, long_ftruncate
 from cloche.vfs.attr import vfs_ftruncate, vfs_truncate
+from cloche.vfs.leases import LeaseBroken
 from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import FileSystem
 
@@ -74,8 +76,25 @@ def sys_truncate(task: Task, args: Args) -> int:
     """truncate(2)."""
     if args.a1 < 0:
         return -EINVAL
-    vfs_truncate(task, path_lookup(task, None, path_arg(task, args.a0)), args.a1)
+    name = path_arg(task, args.a0)
+    try:
+        vfs_truncate(task, path_lookup(task, None, name), args.a1)
+    except LeaseBroken as broken:
+        return TruncateLeaseWait(name, args.a1).start(task, broken)
     return 0
+
+
+class TruncateLeaseWait(LeaseWait):
+    """A truncation that waits until others give up their leases."""
+
+    def __init__(self, name: bytes, length: int) -> None:
+        super().__init__()
+        self.name: bytes = name
+        self.length: int = length
+
+    def act(self, task: Task) -> int:
+        vfs_truncate(task, path_lookup(task, None, self.name), self.length)
+        return 0
 
 
 def sys_ftruncate(task: Task, args: Args) -> int:

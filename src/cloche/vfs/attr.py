@@ -320,6 +320,9 @@ def vfs_truncate(ctx: Context, path: Path, length: int) -> None:
     want_write(path.mount)
     require_permission(ctx, inode, MAY_WRITE)
     get_write_access(inode)
+    locks = inode.locks
+    if locks is not None:
+        locks.break_leases(is_write=True, can_wait=True)
     do_truncate(ctx, path, inode, length)
 
 

@@ -1,4 +1,4 @@
-"""Advisory file locks: POSIX record locks, open-file-description (OFD) locks, flock(2).
+"""Advisory file locks: POSIX record locks, open-file-description (OFD) locks, flock(2); leases (`vfs.leases`).
 
 Owns `Inode.locks`.  Nothing here blocks: a conflict is returned, and the system call layer waits on
 `FileLocks.queue` and tries again.  Owners are compared by identity: the descriptor table for POSIX locks (the
@@ -12,14 +12,17 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, ENOLCK
+from cloche.abi.errno import EAGAIN, ENOLCK, LinuxError
 from cloche.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH, LOCK_UN
 from cloche.abi.stat import major, minor
+from cloche.vfs.leases import Lease, LeaseBroken, Leases
 from cloche.vfs.objects import FileDescription, Holder, Inode, InodeLocks
 from cloche.vfs.waitqueue import WaitQueue
 
+_LEASE_NAMES: Final[dict[int, str]] = {F_RDLCK: "READ ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
 OFFSET_MAX: Final = 0x7FFFFFFFFFFFFFFF
 MAX_LOCKS: Final = 65536  # in a sandbox: locks are the sentry's memory
+MAX_LEASES: Final = 256  # on a file: one open signals all their holders
 _MAX_DEADLOCK_STEPS: Final = 10  # MAX_DEADLK_ITERATIONS of fs/locks.c
 
 
@@ -51,6 +54,8 @@ class LockTable:
         self.inodes: dict[FileLocks, None] = {}
         self.waiting: dict[Holder, list[LockWait]] = {}
         self.count: int = 0
+        self.lease_break_s: int = 45  # /proc/sys/fs/lease-break-time; 0: a holder is waited for for ever
+        self.has_leases: bool = True  # /proc/sys/fs/leases-enable: new ones can be had
 
 
 class LockWait:
@@ -82,6 +87,7 @@ class FileLocks(InodeLocks):
         self.inode: Inode = inode
         self.owners: dict[Holder, OwnerLocks] = {}  # who holds record locks
         self.flocks: list[FlockLock] = []
+        self.leases: Leases | None = None
         self.queue: WaitQueue = WaitQueue()  # woken when a lock is given up
 
     # -- record locks ------------------------------------------------------------------------------------
@@ -188,10 +194,73 @@ class FileLocks(InodeLocks):
             self.set_flock(file, LOCK_UN, 0)
         if self.owners:
             self.drop_owner(file)
+        leases = self.leases
+        if leases is not None:
+            lease = leases.find(file)
+            if lease is not None:
+                self.change_lease(lease, F_UNLCK)
+
+    # -- leases ------------------------------------------------------------------------------------------
+    def lease_of(self, file: FileDescription) -> Lease | None:
+        """The lease of an open file, after those have ended whose time is over."""
+        leases = self.leases
+        if leases is None:
+            return None
+        self._expire_leases(leases)
+        return leases.find(file)
+
+    def can_lease(self, file: FileDescription, kind: int) -> bool:
+        """Whether an open file can have a lease, or another one than it has."""
+        leases = self.leases
+        return (leases if leases is not None else Leases()).can_take(file, kind)
+
+    def add_lease(self, lease: Lease) -> int:
+        """A new lease, which `can_lease` has allowed; 0 or -ENOLCK."""
+        leases = self.leases
+        if self.table.count >= MAX_LOCKS or (leases is not None and len(leases.leases) >= MAX_LEASES):
+            return -ENOLCK
+        if leases is None:
+            leases = self.leases = Leases()
+        self.table.count += 1
+        leases.leases.append(lease)
+        self.tidy()
+        return 0
+
+    def change_lease(self, lease: Lease, kind: int) -> None:
+        """Make it another or, with F_UNLCK, end it."""
+        leases = self.leases
+        assert leases is not None
+        before = len(leases.leases)
+        leases.change(lease, kind)
+        self._leases_changed(leases, before)
+
+    def _expire_leases(self, leases: Leases) -> None:
+        before = len(leases.leases)
+        if leases.expire():
+            self._leases_changed(leases, before)
+
+    def _leases_changed(self, leases: Leases, before: int) -> None:
+        self.table.count -= before - len(leases.leases)
+        if not leases.leases:
+            self.leases = None
+        self.queue.wake()
+        self.tidy()
+
+    def break_leases(self, *, is_write: bool, can_wait: bool) -> None:
+        leases = self.leases
+        if leases is None:
+            return
+        self._expire_leases(leases)
+        until = leases.break_for(self.table.lease_break_s, is_write=is_write)
+        if until is None:
+            return
+        if not can_wait:
+            raise LinuxError(EAGAIN)
+        raise LeaseBroken(self.queue, until)
 
     def tidy(self) -> None:
         """Leave the inode without lock state when nobody holds or awaits a lock: closes stay cheap."""
-        if self.owners or self.flocks:
+        if self.owners or self.flocks or self.leases is not None:
             self.table.inodes[self] = None
             self.inode.locks = self
         elif self.queue.is_empty():
@@ -293,4 +362,14 @@ def proc_locks_text(
                 continue
             mode = "READ " if flock.kind == LOCK_SH else "WRITE"
             lines.append(f"{prefix}{len(lines) + 1}: FLOCK  ADVISORY  {mode} {pid} {where} 0 EOF\n")
+        leases = locks.leases
+        for lease in leases.leases if leases is not None else []:
+            if file is not None and lease.file is not file:
+                continue
+            pid = shown(lease.pid)
+            if not pid:
+                continue
+            state = "BREAKING" if lease.is_ending or lease.is_weakening else "ACTIVE  "
+            mode = _LEASE_NAMES[lease.target()]
+            lines.append(f"{prefix}{len(lines) + 1}: LEASE  {state}  {mode} {pid} {where} 0 EOF\n")
     return "".join(lines)

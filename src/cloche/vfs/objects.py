@@ -142,7 +142,13 @@ class InodeLocks:
     """The advisory locks of an inode; `vfs.locks` derives from it."""
 
     def description_released(self, file: "FileDescription") -> None:
-        """The last reference to an open file is gone: drop its flock(2) and OFD locks."""
+        """The last reference to an open file is gone: drop its flock(2) and OFD locks, and its lease."""
+
+    def break_leases(self, *, is_write: bool, can_wait: bool) -> None:
+        """Somebody opens the file, or changes its size: tell those who have leases on it.
+
+        Raises LinuxError(EAGAIN), or vfs.leases.LeaseBroken if the caller can wait for them.
+        """
 
 
 class InodeWatches:
@@ -192,6 +198,7 @@ class Inode:
         self.pipe: FifoBuffer | None = None  # owned by fs.pipe for S_IFIFO
         self.users: int = 0  # open files, mappings included
         self.write_count: int = 0  # open for writing; below 0: being executed (i_writecount)
+        self.read_count: int = 0  # open for reading only (i_readcount)
         self.write_hint: int = 0  # F_SET_RW_HINT
         self.is_linkable: bool = False  # O_TMPFILE without O_EXCL: linkat may name it although nlink is 0
 
@@ -517,6 +524,7 @@ class FileDescription(Holder):
         self.owner_signal: int = 0  # F_SETSIG
         self.owner_creds: Credentials | None = None  # of who set the owner
         self.holds_write: bool = False  # counted in inode.write_count, set by namei
+        self.holds_read: bool = False  # counted in inode.read_count, set by namei
         self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
         KERNEL_MEMORY.take(FILE_BYTES)
 
@@ -719,6 +727,9 @@ class FileDescription(Holder):
                 self.holds_write = False
                 self.inode.write_count -= 1
             inode = self.inode
+            if self.holds_read:
+                self.holds_read = False
+                inode.read_count -= 1
             locks = inode.locks
             if locks is not None:
                 locks.description_released(self)

@@ -195,6 +195,9 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
         want_write(path.mount)
     elif is_truncation:
         get_write_access(inode)
+    locks = inode.locks
+    if locks is not None:
+        locks.break_leases(is_write=flags & 3 != 0, can_wait=flags & O_NONBLOCK == 0)
     inode.check_open(ctx, flags)
     if flags & O_DIRECT and not inode.can_be_direct():
         raise LinuxError(EINVAL)
@@ -204,6 +207,9 @@ def _finish_open(ctx: Context, path: Path, flags: int, acc_mode: int, *, is_crea
     if is_writer:
         inode.write_count += 1
         file.holds_write = True
+    elif flags & 3 == 0:
+        inode.read_count += 1
+        file.holds_read = True
     parent = path.dentry.parent
     if inode.watches is not None or (
         parent is not None and parent.inode is not None and parent.inode.watches is not None
