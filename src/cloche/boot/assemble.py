@@ -38,7 +38,7 @@ from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.fs.tty import install as install_terminals
-from cloche.kernel import answers, itimers, signals
+from cloche.kernel import itimers, signals
 from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
 from cloche.kernel.container import create_container
@@ -51,9 +51,8 @@ from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.usermem import KernelIovIter
 from cloche.net.inet_base import stack_of
 from cloche.platform.interface import Platform
-from cloche.syscalls import prefetch
+from cloche.syscalls import table
 from cloche.syscalls.sys_process import sys_ni
-from cloche.syscalls.table import build_handlers
 from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.layers import Layer
 from cloche.vfs.mount import mount_at, new_namespace, release_namespace
@@ -322,9 +321,7 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     )
     kernel.hooks.vfork_done = vfork_done
     kernel.hooks.vfork_wake = finish_vfork_wait
-    kernel.table = build_handlers(sys_ni)
-    prefetch.install(platform)
-    answers.install(kernel)
+    table.install(kernel, sys_ni)
     anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)

@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Final
 
-from cloche.syscalls.table import FULL, MISSING, PARTIAL, REFUSED, ROWS, Row
+from cloche.syscalls.row import FULL, MISSING, PARTIAL, REFUSED, Row
+from cloche.syscalls.table import ROWS
 
 _WORDS: Final = {FULL: "full", PARTIAL: "partial", REFUSED: "refused", MISSING: "missing"}
 _MEANINGS: Final = {
@@ -50,7 +51,8 @@ def markdown(rows: list[Row]) -> str:
     lines = [
         "# System calls",
         "",
-        "Made by `make docs` (`cloche syscalls --format markdown`) from `src/cloche/syscalls/table.py`; edit that.",
+        "Made by `make docs` (`cloche syscalls --format markdown`) from the rows in `src/cloche/syscalls/rows_*.py`;",
+        "edit those.",
         "Numbers and names are those of x86-64; Linux 6.12 is the model.",
         "",
         f"{_counts(rows)}.",

@@ -5,20 +5,8 @@ may change: new credentials, another parent, a seccomp filter, a tracer (`withdr
 call must be seen (`--strace`).
 """
 
-from typing import Final
-
-from cloche.kernel.task import Kernel, Task
+from cloche.kernel.task import Task
 from cloche.platform.interface import ANSWERED
-
-# Calls that need every register or change them: fork, exec, exit, signal frames, the base registers.
-_WITH_FRAME: Final = frozenset(
-    (15, 34, 56, 57, 58, 59, 60, 101, 130, 131, 157, 158, 219, 231, 272, 308, 317, 322, 435)
-)
-
-
-def install(kernel: Kernel) -> None:
-    """Say to the platform which calls may come without a trap."""
-    kernel.platform.set_patched_calls([n for n in range(len(kernel.table)) if n not in _WITH_FRAME])
 
 
 def grant(task: Task) -> None:

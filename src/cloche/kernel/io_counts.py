@@ -6,11 +6,25 @@ It hangs on `Kernel.observer`, which every finished call looks at, in front of w
 
 from typing import Final
 
+from cloche.arch.syscalls import (
+    SYS_copy_file_range,
+    SYS_pread64,
+    SYS_preadv,
+    SYS_preadv2,
+    SYS_pwrite64,
+    SYS_pwritev,
+    SYS_pwritev2,
+    SYS_read,
+    SYS_readv,
+    SYS_sendfile,
+    SYS_write,
+    SYS_writev,
+)
 from cloche.kernel.task import Args, CallObserver, IoCounts, Kernel, Task
 
-_READS: Final = frozenset({0, 17, 19, 295, 327})  # read pread64 readv preadv preadv2
-_WRITES: Final = frozenset({1, 18, 20, 296, 328})
-_BOTH: Final = frozenset({40, 326})  # sendfile copy_file_range
+_READS: Final = frozenset((SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2))
+_WRITES: Final = frozenset((SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev, SYS_pwritev2))
+_BOTH: Final = frozenset((SYS_sendfile, SYS_copy_file_range))
 
 
 class IoCounter(CallObserver):

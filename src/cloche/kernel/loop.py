@@ -27,6 +27,23 @@ from cloche.abi.errno import (
 )
 from cloche.abi.resource import RLIMIT_MEMLOCK, RLIMIT_STACK
 from cloche.abi.signal import SEGV_MAPERR, SIGSEGV
+from cloche.arch.syscalls import (
+    SYS_clone,
+    SYS_clone3,
+    SYS_execve,
+    SYS_execveat,
+    SYS_fork,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_pkey_mprotect,
+    SYS_pread64,
+    SYS_preadv,
+    SYS_preadv2,
+    SYS_read,
+    SYS_readv,
+    SYS_vfork,
+)
 from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, Blocked, end_wait
 from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
@@ -74,9 +91,9 @@ LINGER_NS: Final = 20_000  # how long one is waited for, when there were some si
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
-_READS: Final = (0, 17, 19, 295, 327)  # read, pread64, readv, preadv, preadv2
-_READS_AT_POS: Final = (0, 19)
-_PROTECTS: Final = (10, 329)  # mprotect, pkey_mprotect
+_READS: Final = (SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2)
+_READS_AT_POS: Final = (SYS_read, SYS_readv)
+_PROTECTS: Final = (SYS_mprotect, SYS_pkey_mprotect)
 _HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED)  # what a paused container has to wait with
 
 
@@ -277,7 +294,7 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
 
 
 # What the host may lack.  The platform says so by an OSError, before it has changed anything.
-_CLONES: Final = (56, 57, 58, 435)
+_CLONES: Final = (SYS_clone, SYS_fork, SYS_vfork, SYS_clone3)
 _SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 
 
@@ -610,16 +627,16 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     task.enter(KERNEL)
     op = task.blocked
     number = task.args.nr
-    if number in (59, 322):
+    if number in (SYS_execve, SYS_execveat):
         task.group.must_die = True
         do_group_exit(task.group, 9)  # past the point of no return
         return
-    if number == 9 and op is None:
+    if number == SYS_mmap and op is None:
         address = task.thread.regs().result
         length = task.args.a1
         if length > 0 and address < task.mm.max_address:
             task.mm.forget(address & ~4095, length)
-    elif number == 25 and op is None:
+    elif number == SYS_mremap and op is None:
         task.mm.undo_mremap()
     elif number in _PROTECTS:
         task.mm.undo_protect(task.thread)

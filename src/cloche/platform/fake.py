@@ -233,6 +233,14 @@ class FakePlatform(Platform):
         self.host: FakeHost = host if host is not None else FakeHost()
         self.epoll: select.epoll = select.epoll()
         self.tokens: dict[int, int] = {}
+        self.prefetch: dict[int, list[tuple[int, int, int, int, int]]] = {}
+        self.patched_calls: list[int] = []
+
+    def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
+        self.prefetch[nr] = descriptors
+
+    def set_patched_calls(self, numbers: list[int]) -> None:
+        self.patched_calls = numbers
 
     def new_process(self) -> HostProcess:
         self.host.step()

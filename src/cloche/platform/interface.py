@@ -20,6 +20,15 @@ from mypy_extensions import trait
 from cloche.abi.structs import pack_stat
 from cloche.arch.registers import REG_COUNT as REG_COUNT
 from cloche.arch.registers import Registers as Registers
+from cloche.arch.syscalls import (
+    SYS_getegid,
+    SYS_geteuid,
+    SYS_getgid,
+    SYS_getpid,
+    SYS_getppid,
+    SYS_gettid,
+    SYS_getuid,
+)
 
 # Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
 EV_NONE: Final = 0  # the timeout passed
@@ -46,8 +55,8 @@ PF_CSTRING: Final = 1
 PF_FIXED: Final = 2
 PF_ARG: Final = 3
 
-# getpid gettid getppid getuid geteuid getgid getegid: what HostThread.set_answers gives, in order.
-ANSWERED: Final = (39, 186, 110, 102, 107, 104, 108)
+# What HostThread.set_answers gives, in order.
+ANSWERED: Final = (SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid)
 
 Event = tuple[int, int, int, int, int, int, int, int, int]
 

@@ -1,7 +1,7 @@
 """`--strace`: one line per system call with decoded arguments, in strace(1)'s manner.
 
-The signature table below is the only knowledge: a letter per argument.  Reading guest memory here is best effort and
-changes nothing; what cannot be read is printed as an address.
+Names and types of arguments are those of the table (`row.py`).  Reading guest memory here is best effort and changes
+nothing; what cannot be read is printed as an address.
 """
 
 import os
@@ -10,49 +10,16 @@ from typing import Final
 from cloche.abi import errno as errno_names
 from cloche.abi.signal import NSIG
 from cloche.abi.signal import name as signal_symbol
-from cloche.arch.syscalls import NAMES
+from cloche.arch.syscalls import SYS_open, SYS_openat
 from cloche.kernel.blocking import DEAD, RESUME
 from cloche.kernel.task import Args, CallObserver, Kernel, Task, to_i32, to_u64
+from cloche.syscalls.row import UNKNOWN, Row
+from cloche.syscalls.table import ROWS
 
 MAX_STRING: Final = 32  # of a buffer
 MAX_PATH: Final = 400
 MAX_ARRAY: Final = 16
-
-# d int, u unsigned, x hex, o octal mode, p pointer, f descriptor, a dirfd, s path or string, b buffer (length in the
-# next argument), r result buffer (length is the result), O open flags, P prot, M map flags, A access mode, v argv,
-# S signal.
-SIGNATURES: Final[dict[str, str]] = {
-    "read": "fru", "write": "fbu", "open": "sOo", "close": "f", "stat": "sp", "fstat": "fp", "lstat": "sp",
-    "poll": "pud", "lseek": "fdd", "mmap": "puPMfx", "mprotect": "puP", "munmap": "pu", "brk": "p",
-    "rt_sigaction": "Sppu", "rt_sigprocmask": "dppu", "rt_sigreturn": "", "ioctl": "fxp", "pread64": "frud",
-    "pwrite64": "fbud", "readv": "fpd", "writev": "fpd", "access": "sA", "pipe": "p", "select": "dpppp",
-    "sched_yield": "", "mremap": "puudp", "msync": "pud", "madvise": "pud", "dup": "f", "dup2": "fd", "pause": "",
-    "nanosleep": "pp", "getpid": "", "sendfile": "ffpu", "socket": "ddd", "connect": "fpd", "clone": "xpppp",
-    "fork": "", "vfork": "", "execve": "svp", "exit": "d", "wait4": "dpdp", "kill": "dS", "uname": "p",
-    "fcntl": "fdx", "flock": "fd", "fsync": "f", "fdatasync": "f", "truncate": "sd", "ftruncate": "fd",
-    "getdents": "fpu", "getdents64": "fpu", "getcwd": "ru", "chdir": "s", "fchdir": "f", "rename": "ss",
-    "mkdir": "so", "rmdir": "s", "creat": "so", "link": "ss", "unlink": "s", "symlink": "ss", "readlink": "sru",
-    "chmod": "so", "fchmod": "fo", "chown": "sdd", "fchown": "fdd", "lchown": "sdd", "umask": "o", "getuid": "",
-    "getgid": "", "geteuid": "", "getegid": "", "setuid": "d", "setgid": "d", "setpgid": "dd", "getppid": "",
-    "getpgrp": "", "setsid": "", "getpgid": "d", "getsid": "d", "statfs": "sp", "fstatfs": "fp", "prctl": "dxxxx",
-    "arch_prctl": "xp", "chroot": "s", "sync": "", "mount": "sssxp", "umount2": "sd", "gettid": "", "tkill": "dS",
-    "time": "p", "futex": "pddppd", "sched_getaffinity": "dup", "set_tid_address": "p", "epoll_create1": "d",
-    "epoll_wait": "fpdd", "epoll_ctl": "fdfp", "tgkill": "ddS", "openat": "asOo", "mkdirat": "aso",
-    "newfstatat": "aspx", "unlinkat": "asx", "renameat": "asas", "linkat": "asasx", "symlinkat": "sas",
-    "readlinkat": "asru", "fchmodat": "aso", "faccessat": "asA", "pselect6": "dppppp", "ppoll": "pupp",
-    "set_robust_list": "pu", "utimensat": "aspx", "fallocate": "fddd", "eventfd2": "ud", "dup3": "ffx",
-    "pipe2": "px", "inotify_init1": "x", "preadv": "fpdd", "pwritev": "fpdd", "prlimit64": "ddpp",
-    "renameat2": "asasx", "getrandom": "pux", "memfd_create": "sx", "execveat": "asvpx", "statx": "asxxp",
-    "rseq": "puxx", "openat2": "aspu", "faccessat2": "asAx", "clone3": "pu", "close_range": "uux",
-    "exit_group": "d", "sigaltstack": "pp", "sysinfo": "p", "getrlimit": "dp", "clock_gettime": "dp",
-    "clock_nanosleep": "ddpp", "setxattr": "ssbud", "getxattr": "sspu", "mknod": "sox", "mknodat": "asox",
-    "alarm": "u", "setitimer": "dpp", "getitimer": "dp", "waitid": "ddpdp", "copy_file_range": "fpfpux",
-    "accept": "fpp", "accept4": "fppx", "bind": "fpu", "listen": "fd", "getsockname": "fpp", "getpeername": "fpp",
-    "shutdown": "fd", "socketpair": "dddp", "sendto": "fbuxpu", "recvfrom": "fruxpp", "sendmsg": "fpx",
-    "recvmsg": "fpx", "setsockopt": "fddpu", "getsockopt": "fddpp", "setresuid": "ddd", "setresgid": "ddd",
-    "getgroups": "dp", "setgroups": "dp", "statfs64": "sp", "signalfd4": "fpux", "timerfd_create": "dx",
-    "timerfd_settime": "fxpp", "inotify_add_watch": "fsx", "epoll_pwait": "fpddpu", "fadvise64": "fudd",
-}  # fmt: skip
+_IN_HEX: Final = "=x"  # at the end of a row's types
 
 _OPEN_FLAGS: Final = (
     (0o100, "O_CREAT"), (0o200, "O_EXCL"), (0o400, "O_NOCTTY"), (0o1000, "O_TRUNC"), (0o2000, "O_APPEND"),
@@ -110,12 +77,22 @@ def quote(data: bytes, *, limit: int = MAX_STRING, is_cut: bool = False) -> str:
     return text + "..." if is_cut or len(data) > len(shown) else text
 
 
+def signature_of(entry: Row) -> str:
+    """A letter for each argument."""
+    return entry.types.removesuffix(_IN_HEX)
+
+
 class Tracer(CallObserver):
     """Writes the lines; calls that block appear when they are done."""
 
     def __init__(self, kernel: Kernel, fd: int) -> None:
         self.kernel: Kernel = kernel
         self.fd: int = fd
+        self._names: dict[int, str] = {entry.number: entry.name for entry in ROWS}
+        self._types: dict[int, str] = {entry.number: signature_of(entry) for entry in ROWS}
+        self._in_hex: frozenset[int] = frozenset(
+            [entry.number for entry in ROWS if entry.types.endswith(_IN_HEX)]
+        )
         self._entered: dict[int, str] = {}
         self._results: dict[
             int, int
@@ -123,10 +100,11 @@ class Tracer(CallObserver):
 
     def entered(self, task: Task, args: Args) -> None:
         """Decode the arguments before the call changes anything."""
-        name = NAMES[args.nr] if 0 <= args.nr < len(NAMES) and NAMES[args.nr] else f"syscall_{args.nr:#x}"
-        signature = SIGNATURES.get(name, "xxxxxx")
+        number = args.nr
+        name = self._names.get(number) or f"syscall_{number:#x}"
+        signature = self._types.get(number, UNKNOWN)
         values = [args.a0, args.a1, args.a2, args.a3, args.a4, args.a5]
-        open_flags = args.a1 if name == "open" else args.a2 if name == "openat" else _O_CREATES
+        open_flags = args.a1 if number == SYS_open else args.a2 if number == SYS_openat else _O_CREATES
         if not open_flags & _O_CREATES:
             signature = signature[:-1]  # nothing is created: the mode means nothing
         parts: list[str] = []
@@ -153,7 +131,7 @@ class Tracer(CallObserver):
             shown = f"? {_RESTARTS[-result]}"
         elif -4096 < result < 0:
             shown = f"-1 {errno_names.name(-result)} ({os.strerror(-result)})"
-        elif args.nr in (9, 12, 25):
+        elif args.nr in self._in_hex:
             shown = hex(result)
         else:
             shown = str(result)
