@@ -97,6 +97,7 @@ class Docker:
             *(program("dockerd"), "--config-file", str(config), "--data-root", str(folder / "data")),
             *("--exec-root", str(folder / "exec"), "-H", self.socket, "--pidfile", str(folder / "pid")),
             *("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2"),
+            "--ip-forward=false",  # it is the machine's, and other tests see it
             *("--exec-opt", "native.cgroupdriver=cgroupfs"),
         ]
         with open(self.log, "wb") as log:

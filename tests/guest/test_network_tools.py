@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
 FRESH = ["unshare", "-rn", "sh", "-c"]  # a namespace whose lo is down
 
 SHOW = """
+echo 0 > /proc/sys/net/ipv4/ip_forward  # the host's, which engines turn on, is inherited
 ip link set lo up
 for words in a '-4 addr' '-6 addr show lo' '-s link' '-d link show lo' 'link show eth0' route '-6 route' \\
     'route show table all' '-6 route show table local' 'route get 127.0.0.1' 'route get 127.0.0.5' 'route get 8.8.8.8' \\
