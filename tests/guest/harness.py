@@ -91,6 +91,7 @@ def compare(
     files: tuple[Path, ...] = (),
     status: int = 0,
     silent: bool = False,
+    options: tuple[str, ...] = (),
 ) -> None:
     """Run in two fresh folders with copies of `files` and demand the same standard output and status.
 
@@ -98,12 +99,15 @@ def compare(
     fail in the same way say nothing about cloche.
     """
     outcomes = []
-    for runner, name in ((run_native, "native"), (run_cloche, "cloche")):
+    for name in ("native", "cloche"):
         folder = tmp_path / name
         folder.mkdir()
         for file in files:
             shutil.copy(file, folder / file.name)
-        outcomes.append(runner(argv, folder, stdin))
+        is_native = name == "native"
+        outcomes.append(
+            run_native(argv, folder, stdin) if is_native else run_cloche(argv, folder, stdin, options)
+        )
     native, cloche = outcomes
     assert native.status == status, f"the host's run ended otherwise than the test says: {native!r}"
     assert bool(native.stdout) != silent, f"the host's run printed otherwise than the test says: {native!r}"

@@ -9,6 +9,8 @@ from tests.guest.harness import PROGRAMS, compare, compile_program
 SOURCES = sorted(PROGRAMS.glob("*.c"))
 # Those that end with another status than 0.
 STATUS = {"static_hello": 3}
+# Those that need more than the default capabilities.
+OPTIONS = {"file_handle": ("--cap-add", "DAC_READ_SEARCH")}
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
 def test_program(source: Path, built: Path, tmp_path: Path) -> None:
     program = compile_program(source, built)
-    compare([f"./{program.name}"], tmp_path, files=(program,), status=STATUS.get(source.stem, 0))
+    status, options = STATUS.get(source.stem, 0), OPTIONS.get(source.stem, ())
+    compare([f"./{program.name}"], tmp_path, files=(program,), status=status, options=options)
 
 
 def test_large_files_of_a_lower_layer(built: Path, tmp_path: Path) -> None:

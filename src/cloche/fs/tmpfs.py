@@ -76,6 +76,7 @@ class TmpFs(MemoryFs):
         pages = options.size // PAGE if options.size > 0 else -1
         inodes = options.inodes if options.inodes > 0 else -1
         super().__init__(kind, TMPFS_MAGIC, dev, Account(quota, pages, inodes))
+        self.has_handles = True
         self.has_any_size: bool = options.size == 0  # somebody said that there is no limit, ours apart
         self.has_any_inodes: bool = options.inodes == 0
         self.default_pages: int = -1  # the limit that is not shown

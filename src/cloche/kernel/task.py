@@ -41,6 +41,7 @@ from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
 from cloche.platform.interface import Event, HostThread, Parking, Platform, Registers
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.entries import RENAME_COOKIES, RenameCookies
+from cloche.vfs.handles import HandleNumbers
 from cloche.vfs.layers import Keeping, Layer
 from cloche.vfs.locks import LockTable
 from cloche.vfs.mapping import SHARED_MEMORY, SharedMemory
@@ -860,6 +861,7 @@ class Kernel(TimerOwner):
         self.sysctl: SysctlTree | None = None
         self.facts: HostFacts = HostFacts()
         self.locks: LockTable = LockTable()
+        self.handles: HandleNumbers = HandleNumbers()
         self.futexes: FutexWaiters | None = None
         self.flying_files: FlyingFiles | None = None
         self.aio_events: int = 0  # of all contexts (fs.aio-nr)

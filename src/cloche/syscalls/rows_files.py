@@ -5,7 +5,7 @@ The columns are explained in `row.py`.
 
 from typing import Final
 
-from cloche.syscalls.row import FULL, PARTIAL, REFUSED, Row, array, fixed, path, row
+from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, path, row
 from cloche.syscalls.sys_aio import (
     sys_io_cancel,
     sys_io_destroy,
@@ -50,6 +50,7 @@ from cloche.syscalls.sys_fd import (
     sys_openat,
     sys_openat2,
 )
+from cloche.syscalls.sys_handle import sys_name_to_handle_at, sys_open_by_handle_at
 from cloche.syscalls.sys_inotify import (
     sys_inotify_add_watch,
     sys_inotify_init,
@@ -134,9 +135,7 @@ from cloche.syscalls.sys_stat import (
     sys_getdents,
     sys_getdents64,
     sys_lstat,
-    sys_name_to_handle_at,
     sys_newfstatat,
-    sys_open_by_handle_at,
     sys_readlink,
     sys_readlinkat,
     sys_stat,
@@ -169,6 +168,8 @@ from cloche.syscalls.sys_xattr import (
     sys_removexattr,
     sys_setxattr,
 )
+
+_HANDLES: Final = "of files in memory and overlays (not volumes), the latest 16384; the rest gives EOPNOTSUPP"
 
 ROWS: Final[list[Row]] = [
     row(0, "read", sys_read, FULL, "fru"),
@@ -294,17 +295,8 @@ ROWS: Final[list[Row]] = [
     row(294, "inotify_init1", sys_inotify_init1, FULL, "x"),
     row(295, "preadv", sys_preadv, FULL, "fpdd"),
     row(296, "pwritev", sys_pwritev, FULL, "fpdd"),
-    row(
-        303,
-        "name_to_handle_at",
-        sys_name_to_handle_at,
-        REFUSED,
-        "asppx",
-        "EOPNOTSUPP, EPERM: no file handles",
-    ),
-    row(
-        304, "open_by_handle_at", sys_open_by_handle_at, REFUSED, "apx", "EOPNOTSUPP, EPERM: no file handles"
-    ),
+    row(303, "name_to_handle_at", sys_name_to_handle_at, PARTIAL, "asppx", _HANDLES),
+    row(304, "open_by_handle_at", sys_open_by_handle_at, PARTIAL, "apx", _HANDLES),
     row(306, "syncfs", sys_syncfs, FULL, "f"),
     row(316, "renameat2", sys_renameat2, FULL, "asasx", prefetch=[path(1), path(3)]),
     row(319, "memfd_create", sys_memfd_create, FULL, "sx"),

@@ -3,25 +3,18 @@
 from struct import Struct
 from typing import Final
 
-from cloche.abi.capability import CAP_DAC_READ_SEARCH
 from cloche.abi.errno import (
     EBADF,
     EFAULT,
     EINVAL,
     ENOENT,
     ENOTDIR,
-    EOPNOTSUPP,
-    EPERM,
-    ESTALE,
 )
 from cloche.abi.fcntl import (
     AT_EMPTY_PATH,
     AT_FDCWD,
-    AT_HANDLE_FID,
-    AT_HANDLE_MNT_ID_UNIQUE,
     AT_NO_AUTOMOUNT,
     AT_STATX_SYNC_TYPE,
-    AT_SYMLINK_FOLLOW,
     AT_SYMLINK_NOFOLLOW,
 )
 from cloche.abi.fs import MS_NOSYMFOLLOW, MS_RDONLY, MS_RELATIME, ST_NOSYMFOLLOW, ST_RDONLY, ST_RELATIME
@@ -352,28 +345,3 @@ def sys_ustat(task: Task, args: Args) -> int:
             task.user_memory().write(to_u64(args.a1), raw)
             return 0
     return -EINVAL
-
-
-# -- file handles --------------------------------------------------------------------------------------------
-def sys_name_to_handle_at(task: Task, args: Args) -> int:
-    """name_to_handle_at(2): no file system here can find a file by a handle."""
-    flags = to_i32(args.a4)
-    if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | AT_HANDLE_MNT_ID_UNIQUE):
-        return -EINVAL
-    at_flags = flags & AT_EMPTY_PATH
-    if flags & AT_SYMLINK_FOLLOW == 0:
-        at_flags |= AT_SYMLINK_NOFOLLOW
-    path_at(task, args.a0, args.a1, at_flags)
-    return -EOPNOTSUPP
-
-
-def sys_open_by_handle_at(task: Task, args: Args) -> int:
-    """open_by_handle_at(2): no handle was ever given out."""
-    if not task.creds.capable(CAP_DAC_READ_SEARCH):
-        return -EPERM
-    size = task.user_memory().read_u32(to_u64(args.a1))
-    if size == 0 or size > 128:
-        return -EINVAL
-    if to_i32(args.a0) != AT_FDCWD:
-        any_file(task, args.a0)
-    return -ESTALE

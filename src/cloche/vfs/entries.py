@@ -71,6 +71,7 @@ from cloche.vfs.objects import (
     Dentry,
     Inode,
     Path,
+    forget_handle,
 )
 from cloche.vfs.walk import lookup_parent
 
@@ -112,6 +113,7 @@ def _notify_removed(directory: Inode, name: bytes, inode: Inode) -> None:
     if inode.watches is not None and (inode.is_dir() or inode.nlink == 0):
         inode.watches.name_gone()
     notify_entry(directory, IN_DELETE, 0, name, inode)
+    forget_handle(inode)
 
 
 # -- making names ----------------------------------------------------------------------------------------
@@ -395,3 +397,4 @@ def _notify_rename(
     _notify_self(target, IN_ATTRIB | IN_ISDIR if target.is_dir() else IN_ATTRIB)
     if target.watches is not None and (target.is_dir() or target.nlink == 0):
         target.watches.name_gone()
+    forget_handle(target)

@@ -95,6 +95,18 @@ class StatFs:
         self.name_max: int = 255
 
 
+class FileHandles:
+    """The handles of a file system; `vfs.handles` derives from it."""
+
+    def forget(self, inode: "Inode") -> None:
+        """It is gone: its handle is stale."""
+        raise NotImplementedError
+
+    def forget_all(self) -> None:
+        """The whole file system is gone."""
+        raise NotImplementedError
+
+
 class FileSystem:
     """A mounted file system instance (struct super_block)."""
 
@@ -112,9 +124,15 @@ class FileSystem:
         self.has_devices: bool = True  # device nodes in it work (not SB_I_NODEV)
         self.mount_count: int = 0
         self.watched: dict[Inode, None] = {}  # owned by fs.inotify
+        self.has_handles: bool = False  # name_to_handle_at works: its inodes live as long as its files
+        self.handles: FileHandles | None = None  # owned by vfs.handles
 
     def last_unmounted(self) -> None:
-        """No mount of it is left: its watches end (fsnotify_sb_delete)."""
+        """No mount of it is left: its watches end (fsnotify_sb_delete), and handles are stale."""
+        handles = self.handles
+        if handles is not None:
+            self.handles = None
+            handles.forget_all()
         for inode in sorted(
             self.watched, key=lambda each: -each.ino
         ):  # about as Linux has them, newest first
@@ -391,7 +409,7 @@ class Mount:
     def __del__(self) -> None:
         KERNEL_MEMORY.give(MOUNT_BYTES)
         self.fs.mount_count -= 1
-        if self.fs.watched and self.fs.mount_count == 0:
+        if self.fs.mount_count == 0 and (self.fs.watched or self.fs.handles is not None):
             self.fs.last_unmounted()
 
 
@@ -735,13 +753,22 @@ class FileDescription(Holder):
                 locks.description_released(self)
             self.release()
             inode.users -= 1
-            if inode.users == 0 and inode.watches is not None:
-                inode.watches.last_closed()
+            if inode.users == 0:
+                if inode.watches is not None:
+                    inode.watches.last_closed()
+                forget_handle(inode)
 
     def _notify_close(self) -> None:
         path = self.path
         if path is not None and self.flags & O_PATH == 0:
             notify_path(path, IN_CLOSE_WRITE if self.flags & 3 else IN_CLOSE_NOWRITE)
+
+
+def forget_handle(inode: Inode) -> None:
+    """Make the handle of what is gone stale: it has no name, and nobody has it open."""
+    handles = inode.fs.handles
+    if handles is not None and inode.users == 0 and inode.nlink == 0:
+        handles.forget(inode)
 
 
 def notify_path(path: Path, mask: int) -> None:
