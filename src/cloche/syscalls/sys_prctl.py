@@ -324,6 +324,8 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_GET_TSC:
         mem.write_i32(a1, pr.PR_TSC_ENABLE)
     elif option == pr.PR_SET_TSC:
+        # PR_TSC_SIGSEGV too: what Linux says of a value that it does not know, and of a machine without the bit in CR4.
+        # It could be set for the guest's host thread, but the stub reads the counter on that thread.
         return 0 if a1 == pr.PR_TSC_ENABLE else -EINVAL
     elif option == pr.PR_TASK_PERF_EVENTS_DISABLE or option == pr.PR_TASK_PERF_EVENTS_ENABLE:
         return 0  # a task here never has any

@@ -31,6 +31,12 @@ int main(void) {
     T(PR_SET_TIMING, 0);
     T(PR_GET_TSC, &value);
     printf("%d\n", value);
+    T(PR_SET_TSC, PR_TSC_ENABLE);
+    T(PR_SET_TSC, 0);
+    T(PR_SET_TSC, 3);
+    T(PR_GET_TSC, 8);
+    T(PR_GET_TSC, &value);
+    printf("%d\n", value);
     T(PR_GET_SECCOMP);
     T(PR_MCE_KILL_GET, 0, 0, 0, 0);
     T(PR_MCE_KILL, 9, 0, 0, 0);
