@@ -116,6 +116,8 @@ from cloche.abi.socket import (
     IPV6_V6ONLY,
     IPV6_XFRM_POLICY,
     MCAST_BLOCK_SOURCE,
+    MCAST_EXCLUDE,
+    MCAST_INCLUDE,
     MCAST_JOIN_GROUP,
     MCAST_JOIN_SOURCE_GROUP,
     MCAST_LEAVE_GROUP,
@@ -137,6 +139,7 @@ from cloche.net.inet_addr import (
     mapped,
 )
 from cloche.net.socket import SocketFile
+from cloche.net.source_filter import FilterRequest, SourceFilter, filter4, filter_any, source_request
 from cloche.vfs.objects import Context
 
 _I32: Final = Struct("<i")
@@ -251,7 +254,7 @@ class IpSocket(SocketFile):
         self.ip: dict[int, int] = {}  # options at IPPROTO_IP that were set
         self.ip6: dict[int, int] = {}
         self.header_options: bytes = b""  # IP_OPTIONS
-        self.groups: dict[bytes, int] = {}  # multicast groups joined
+        self.groups: dict[bytes, SourceFilter] = {}  # multicast groups joined
 
     def interface(self) -> Interface:
         """The network's lo."""
@@ -311,7 +314,7 @@ class IpSocket(SocketFile):
         if name == IP_OPTIONS:
             return self._set_header_options(value)
         if name in _SOURCE_FILTERS:
-            return -EINVAL  # there are no filters of sources; Linux says so of a wrong length
+            return self._filter_sources(name, value, AF_INET)
         if name in _NEEDS_VALUE and not value:
             return -EINVAL
         if name == IP_LOCAL_PORT_RANGE and len(value) != 4:
@@ -472,12 +475,53 @@ class IpSocket(SocketFile):
                 return -EADDRINUSE
             if len(self.groups) >= 20:
                 return -105  # ENOBUFS
-            self.groups[group] = LO_INDEX
+            self.groups[group] = SourceFilter()
             return 0
         if group not in self.groups:
             return -EADDRNOTAVAIL
         del self.groups[group]
         return 0
+
+    def _filter_sources(self, name: int, value: bytes, family: int) -> int:
+        """Who is heard in a group: IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER and their kin.  Raises LinuxError."""
+        if name == IP_MSFILTER or name == MCAST_MSFILTER:
+            return self._set_filter(filter4(value) if name == IP_MSFILTER else filter_any(value, family))
+        request = source_request(name, value, family)
+        group = request.group
+        self._check_group(group, request.interface, request.index)
+        if request.is_join and group not in self.groups:
+            result = self._change_group(group, is_join=True)
+            if result < 0:
+                return result
+            self.groups[group].mode = request.mode
+        found = self.groups.get(group)
+        if found is None:
+            return -EINVAL
+        if found.change(request.mode, request.source, is_add=request.is_add):
+            return self._change_group(group, is_join=False)
+        return 0
+
+    def _set_filter(self, request: FilterRequest) -> int:
+        """A whole filter at once (ip_mc_msfilter)."""
+        group, mode = request.group, request.mode
+        if not is_multicast(group) or mode not in (MCAST_INCLUDE, MCAST_EXCLUDE):
+            return -EINVAL
+        self._check_group(group, request.interface, request.index)
+        if mode == MCAST_INCLUDE and not request.sources:
+            return self._change_group(group, is_join=False)
+        found = self.groups.get(group)
+        if found is None:
+            return -EINVAL
+        found.replace(mode, request.sources)
+        return 0
+
+    def _check_group(self, group: bytes, interface: bytes, index: int) -> None:
+        """Raises LinuxError(EINVAL), or ENODEV unless the interface is lo."""
+        if not is_multicast(group):
+            raise LinuxError(EINVAL)
+        is_lo = index == LO_INDEX or (interface != b"" and self.interface().is_local(interface))
+        if not is_lo:
+            raise LinuxError(ENODEV)
 
     def _membership6(self, value: bytes, *, is_join: bool) -> int:
         if len(value) < 20:
@@ -535,6 +579,8 @@ class IpSocket(SocketFile):
             return self._membership6(value, is_join=name == IPV6_ADD_MEMBERSHIP)
         if name in (MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP):
             return self._membership_any(value, is_join=name == MCAST_JOIN_GROUP)
+        if name in _SOURCE_FILTERS and name >= MCAST_BLOCK_SOURCE:  # the others are IPPROTO_IP's alone
+            return self._filter_sources(name, value, AF_INET6)
         if name in _IPV6_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
             return -EPERM
         if name in (IPV6_DONTFRAG, IPV6_AUTOFLOWLABEL):

@@ -580,7 +580,7 @@ def udp_arrive(stack: NetStack, gram: Datagram) -> None:
 
 
 def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
-    joined = any(gram.dest in sock.groups for sock in found)
+    joined = any(_hears(sock, gram) for sock in found)
     for sock in found:
         if len(gram.dest) == 4 and sock.family == AF_INET6 and sock.is_v6_only:
             continue
@@ -590,12 +590,21 @@ def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
             continue
         if sock.is_connected and (sock.raddr != gram.addr or sock.rport != gram.port):
             continue
-        if is_multicast(gram.dest) and gram.dest not in sock.groups:
+        if gram.dest in sock.groups:
+            if not _hears(sock, gram):
+                continue
+        elif is_multicast(gram.dest):
             if not (joined and sock.ip.get(IP_MULTICAST_ALL, int(sock.family == AF_INET))):
                 continue
         copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
         copy.ttl, copy.tos = gram.ttl, gram.tos
         sock.deliver(copy)
+
+
+def _hears(sock: UdpSocket, gram: Datagram) -> bool:
+    """Whether a socket has joined the group for this source (ip_mc_sf_allow)."""
+    found = sock.groups.get(gram.dest)
+    return found is not None and found.passes(gram.addr)
 
 
 def udp_lookup(found: list[UdpSocket], dest: bytes, addr: bytes, port: int) -> UdpSocket | None:
