@@ -26,6 +26,7 @@ from cloche.abi.fs import (
     FALLOC_FL_ZERO_RANGE,
     SEEK_DATA,
 )
+from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_EXEC
 from cloche.kernel.chores import Chore
 from cloche.mm.content import CONTENT_KEYS, STEADY
@@ -45,6 +46,8 @@ FREE_STEP: Final = 1024 * 1024  # bytes that the host takes back, or allocates, 
 _FREE_ENOUGH: Final = 4096  # pages
 _CHUNK_PAGES: Final = CHUNK // PAGE
 _MAX_EXTENTS: Final = 1024
+_SHORT_EXTENTS: Final = 128
+_SHORT_CHUNKS: Final = 4096
 _DEMOTE_TRIES: Final = 64
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
 
@@ -541,21 +544,48 @@ class Storage:
 
     def _allocated(self, start: int, end: int) -> int:
         """Pages of the memfd between two offsets that exist already."""
+        return self._extents(start, end, _MAX_EXTENTS)[0]  # what is not looked at counts as new
+
+    def _extents(self, start: int, end: int, looks: int) -> tuple[int, int]:
+        """Pages of the memfd from `start` on, of so many extents; and the offset from which on nobody has looked."""
         count = 0
         at = start
-        looks = 0
         try:
-            while at < end and looks < _MAX_EXTENTS:  # what is not looked at counts as new
-                looks += 1
+            while at < end and looks > 0:
+                looks -= 1
                 data = os.lseek(self.fd, at, os.SEEK_DATA)
                 if data >= end:
-                    break
+                    return count, end
                 hole = min(os.lseek(self.fd, data, os.SEEK_HOLE), end)
                 count += page_count(hole) - data // PAGE
                 at = hole
-        except OSError:
-            return count
-        return count
+        except OSError:  # ENXIO: that was all
+            return count, end
+        return count, at
+
+    def cached(self, start: int, end: int) -> tuple[int, int]:
+        """For cachestat(2): pages in memory between two multiples of PAGE, as many as can be counted in a short time;
+        and where to go on, `end` if that was all.
+
+        Of a file that lasts, whose pages are in the host's cache, none.
+        """
+        if self.number:
+            return 0, end
+        if start == 0 and end >= MAX_LFS_FILESIZE:
+            self.measure()
+            return self.pages, end
+        if self.fd >= 0:
+            upto = min(self.dense, end)
+            if start < upto:
+                return (upto - start) // PAGE, upto
+            return self._extents(start, end, _SHORT_EXTENTS)
+        count = 0
+        upto = end if len(self.chunks) <= _SHORT_CHUNKS else min(end, start + _SHORT_CHUNKS * CHUNK)
+        for index in self._indices(start // CHUNK, (upto - 1) // CHUNK):
+            first = max(start - index * CHUNK, 0) // PAGE
+            last = min(page_count(upto - index * CHUNK), page_count(len(self.chunks[index])))
+            count += max(last - first, 0)
+        return count, upto
 
     def _affordable(self, offset: int, length: int) -> int:
         """How much of a write at `offset` the account can pay for; 0 if nothing."""

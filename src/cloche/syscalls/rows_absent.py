@@ -11,7 +11,6 @@ from cloche.syscalls.sys_refused import (
     sys_acct,
     sys_add_key,
     sys_bpf,
-    sys_cachestat,
     sys_delete_module,
     sys_fanotify_init,
     sys_fanotify_mark,
@@ -158,6 +157,5 @@ ROWS: Final[list[Row]] = [
         "ENOSYS: as without CONFIG_SECURITY_LANDLOCK",
     ),
     row(447, "memfd_secret", sys_memfd_secret, REFUSED, "x", "ENOSYS"),
-    row(451, "cachestat", sys_cachestat, REFUSED, "fppx", "ENOSYS: the page cache is the host's"),
     row(453, "map_shadow_stack", sys_map_shadow_stack, REFUSED, "pux", "EOPNOTSUPP: no shadow stacks"),
 ]

@@ -28,6 +28,7 @@ from cloche.syscalls.sys_attr import (
     sys_utimensat,
     sys_utimes,
 )
+from cloche.syscalls.sys_cachestat import sys_cachestat
 from cloche.syscalls.sys_eventfd import (
     sys_eventfd,
     sys_eventfd2,
@@ -316,6 +317,15 @@ ROWS: Final[list[Row]] = [
     row(439, "faccessat2", sys_faccessat2, FULL, "asAx", prefetch=[path(1)]),
     row(441, "epoll_pwait2", sys_epoll_pwait2, FULL, "fpdppu"),
     row(442, "mount_setattr", sys_mount_setattr, FULL, "asxpu"),
+    row(
+        451,
+        "cachestat",
+        sys_cachestat,
+        PARTIAL,
+        "fppx",
+        "of files of the host no pages are said to be cached, as on overlayfs",
+        prefetch=[fixed(1, 16)],
+    ),
     row(452, "fchmodat2", sys_fchmodat2, FULL, "asox", prefetch=[path(1)]),
     row(457, "statmount", sys_statmount, PARTIAL, "ppux", "no numbers of mount namespaces"),
     row(458, "listmount", sys_listmount, PARTIAL, "ppux", "no numbers of mount namespaces"),

@@ -172,8 +172,3 @@ def sys_fanotify_init(task: Task, args: Args) -> int:
 def sys_fanotify_mark(task: Task, args: Args) -> int:
     """fanotify_mark(2): as without CONFIG_FANOTIFY."""
     return -ENOSYS
-
-
-def sys_cachestat(task: Task, args: Args) -> int:
-    """cachestat(2): absent; the page cache is the host's, of which a sandbox learns nothing."""
-    return -ENOSYS
