@@ -1,7 +1,10 @@
 """Layers that last: `run --keep`, `--from`, `--disk`, `discard`; crashes at any moment."""
 
+import errno
+import json
 import os
 import random
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import CLOCHE, Outcome, environment, is_one_line, run_words, wait_until
+from tests.cli.harness import CLOCHE, Outcome, descendants, environment, is_one_line, run_words, wait_until
 
 LIST = "find . -mindepth 1 -printf '%p %y %m %U %s %n %T@ %l\\n' | sort; find . -type f -exec cat {} + | sha256sum"
 
@@ -129,6 +132,90 @@ def test_what_is_written_is_not_in_memory(keeper: Keeper) -> None:
     assert "250+0 records out" in keeper("logs", "k").err
     keeper("rm", "-f", "k")
     assert keeper.run("stat -c %s big", *AGAIN, "--memory", "100m") == f"{250 << 20}\n"
+
+
+COUNTER = "i=0; while :; do echo $i >>f; echo $i; i=$((i+1)); done"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("rm", "-f"), ("stop", "-t", "0"), ("kill", "-s", "KILL"), ("kill", "-a", "-s", "KILL"), ()],
+    ids=" ".join,
+)
+def test_an_orderly_end_loses_nothing(keeper: Keeper, words: tuple[str, ...]) -> None:
+    """What a program has seen written before it was killed is there, as Linux's page cache is."""
+    limit = () if words else ("--timeout", "2")
+    counter = keeper.popen("run", *NEW, *limit, "--", "sh", "-c", COUNTER)
+    assert counter.stdout is not None
+    lines = [counter.stdout.readline() for _ in range(20)]
+    ender = keeper.popen(*words, "k") if words else None
+    lines += counter.stdout.read().splitlines()
+    assert counter.wait(60) == (137 if words else 124)
+    assert ender is None or ender.wait(60) == 0
+    last = int([line for line in lines if line.strip()][-1])
+    kept = keeper.run("cat f", *AGAIN).splitlines()
+    assert kept == [str(n) for n in range(len(kept))] and len(kept) > last
+
+
+def test_whoever_has_ended_it_may_use_its_layer(keeper: Keeper) -> None:
+    for options in (NEW, AGAIN, AGAIN):
+        assert keeper("run", "-d", *options, "--", "sh", "-c", "echo x >>f; sleep 1000").status == 0
+        assert keeper("rm", "-f", "k").status == 0
+    keeper.run("test -e f", *AGAIN)
+
+
+# Processes cannot be made with that limit: what the shell can do alone.
+FILLER = """
+rm -f p; mkfifo p; x=$(head -c 16000 /dev/zero | tr '\\0' x); trap go=1 USR1; echo
+while [ -z "$go" ]; do :; done
+i=0; while [ $i -lt 600 ]; do printf %s "$x" >f$i || exit 9; i=$((i+1)); done; echo filled
+"""
+
+
+def _fill(keeper: Keeper, pid: int) -> None:
+    """Let the program write what the journal has no room for: that may not grow, as if its disk were full."""
+    try:
+        resource.prlimit(_sentry(pid), resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+    except PermissionError:
+        keeper("rm", "-f", "k")
+        pytest.skip("only root may limit the files of a confined process")
+    assert keeper("kill", "-s", "USR1", "k").status == 0
+
+
+def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
+    """In a line at the end, by whoever ends the sandbox, and in its record."""
+    message = f"not all that it wrote is kept: {os.strerror(errno.EFBIG)}"
+    process = subprocess.Popen(
+        [*keeper.words, "run", *NEW, "--", "sh", "-c", FILLER],
+        cwd=keeper.project, env=environment(XDG_DATA_HOME=str(keeper.data)),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "\n"
+    _fill(keeper, process.pid)
+    out, err = process.communicate(timeout=60)
+    assert out == "filled\n" and process.returncode == 125, (out, err)
+    assert is_one_line(err) and message in err, err
+
+    assert keeper("run", "-d", *AGAIN, "--", "sh", "-c", f"{FILLER} read x <p").status == 0
+    wait_until(lambda: keeper("logs", "k").out == "\n", "it waits")
+    _fill(keeper, json.loads(keeper("list", "--json").out)[0]["pid"])
+    wait_until(lambda: "filled" in keeper("logs", "k").out, "it has written")
+    stopped = keeper("stop", "-t", "0", "k")
+    assert stopped.status == 0 and is_one_line(stopped.err) and message in stopped.err, stopped
+    [state] = json.loads(keeper("list", "--json").out)
+    assert message in state["error"] and state["exit_status"] == 137, state
+    assert message in keeper("logs", "k").err
+    # What was written before is whole; one file may just have been made.
+    found = keeper.run("find . -name 'f[0-9]*' -printf '%s\\n' | sort | uniq -c", "--from", "k").split()
+    kept = dict(zip(found[1::2], map(int, found[::2]), strict=True))
+    assert 0 < kept.pop("16000") < 600 and kept.pop("0", 0) <= 1 and not kept, found
+
+
+def _sentry(pid: int) -> int:
+    [found] = [
+        each for each in descendants(pid) if Path(f"/proc/{each}/comm").read_text() == "cloche-sentry\n"
+    ]
+    return found
 
 
 WRITER = """

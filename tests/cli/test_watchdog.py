@@ -75,6 +75,25 @@ def test_whoever_says_it_again_later_is_heard(rig: Rig) -> None:
     assert not rig.dog.on_end_wanted()
 
 
+def test_whoever_writes_what_is_kept_has_time(rig: Rig) -> None:
+    """A sentry that ends answers no pings, but tells that it goes on."""
+    rig.sandbox.shut_down()
+    messages = rig.sentry.receive()
+    assert messages is not None
+    [shutdown] = [each.ident for each in messages if each.name == requests.SHUTDOWN]
+    rig.sandbox.shut_down()
+    assert rig.sentry.receive() == []  # once is enough
+    assert not rig.dog.on_end_wanted()
+    for _turn in range(20):
+        assert not rig.wait() and not rig.wait()
+        rig.sentry.send(protocol.event(shutdown, requests.WRITING, {}))
+        assert rig.sandbox.read_control()
+        assert not rig.dog.is_urgent and rig.sandbox.layer_errno < 0
+    rig.sentry.send(protocol.reply(shutdown, {"layer_errno": 28}))
+    assert rig.sandbox.read_control() and rig.sandbox.layer_errno == 28
+    assert [rig.wait() for _turn in range(7)] == [False] * 6 + [True]
+
+
 def test_a_full_socket_holds_nobody_up(rig: Rig) -> None:
     """A sentry that takes nothing makes the monitor wait for nothing."""
     for _turn in range(5000):

@@ -345,6 +345,10 @@ def _is_alone(kernel: Kernel) -> Callable[[], bool]:
     return is_alone
 
 
+def _nobody_hears() -> None:
+    pass
+
+
 def remove_container(container: Container) -> None:
     """A container that has ended, or never began: give back what it had."""
     kernel = container.kernel
@@ -356,7 +360,7 @@ def remove_container(container: Container) -> None:
     for part in ("commands", "memory"):
         kernel.hooks.at_group_exit.pop(f"{part} of {container.ident}", None)
     if container.keeping is not None:
-        container.keeping.close()
+        container.keeping.close(_nobody_hears)
     root = container.root
     container.root = None
     container.layers = []

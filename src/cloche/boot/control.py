@@ -25,6 +25,7 @@ from cloche.kernel.loop import resume_container
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
+from cloche.kernel.timers import monotonic_ns
 from cloche.net.outward import open_gateway
 from cloche.net.published import publish
 from cloche.wire import files, protocol, requests, timing
@@ -34,6 +35,7 @@ from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take
 EXIT_INTERNAL: Final = 125
 SOFTWARE: Final = "cloche sentry"
 _FAREWELL_S: Final = 2.0
+_NEWS_NS: Final = 500_000_000
 _ENDING: Final = (SIGHUP, SIGINT, SIGKILL, SIGTERM)
 
 Prepare = Callable[[Container, SandboxSpec], None]
@@ -78,6 +80,8 @@ class Control(Answers, FdWatcher):
         self.channel: Channel = Channel(sock, SOFTWARE)
         self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self)
         self.is_writing: bool = False
+        self.shutdown_ident: int = -1  # the request for the end, which is answered last
+        self.told_at_ns: int = 0  # that layers are being written
         kernel.hooks.container_ended = self.container_ended
 
     # -- out -------------------------------------------------------------------------------------------
@@ -132,15 +136,25 @@ class Control(Answers, FdWatcher):
             self._take(message)
 
     def close(self) -> None:
-        """The sandbox ends: let the last answers out."""
+        """The sandbox ends: write what is kept, let the last answers out."""
+        errno = 0
         for served in self.served.values():
             if served.container.keeping is not None:
-                served.container.keeping.close()
+                errno = served.container.keeping.close(self.progress) or errno
+        if self.shutdown_ident >= 0:
+            self.reply(self.shutdown_ident, {"layer_errno": errno})
         self.channel.flush_all(_FAREWELL_S)
         self.channel.close()
         for served in self.served.values():
             if served.gofer is not None:
                 served.gofer.close()  # the gofer ends while we do
+
+    def progress(self) -> None:
+        """Something more of a layer is written: who waits for the end may hear that this goes on."""
+        now = monotonic_ns()
+        if self.shutdown_ident >= 0 and now - self.told_at_ns >= _NEWS_NS:
+            self.told_at_ns = now
+            self.event(self.shutdown_ident, requests.WRITING, {})
 
     def end_at_once(self) -> None:
         """Nobody is there for whom the sandbox could go on."""
@@ -206,7 +220,7 @@ class Control(Answers, FdWatcher):
         elif name == requests.DELETE:
             self._delete(ident, fields)
         elif name == requests.SHUTDOWN:
-            self.reply(ident, {})
+            self.shutdown_ident = ident  # `close` answers
             self.kernel.is_over = True
         else:
             raise ProtocolError(f"an unknown request: {name}")

@@ -73,6 +73,8 @@ class Sandbox(Upstream):
         self.has_created: bool = False
         self.has_started: bool = False
         self.is_placing: bool = False  # the guests are to be limited before there are any
+        self.is_ending: bool = False  # the sentry has been asked for the end
+        self.layer_errno: int = -1  # 0: all that is to be kept is written; -1: the sentry has not said so
         self.oom_kills: int = 0  # processes that were ended for want of memory
         self.on_placing: Callable[[int], bool] | None = None  # limits the guests; given the sentry's pid
         self.on_pong: Callable[[], None] | None = None
@@ -173,6 +175,8 @@ class Sandbox(Upstream):
                 self._refused(message)
             elif message.kind == protocol.REPLY:
                 self._answered(message)
+            elif message.ident == _SHUTDOWN and self.on_pong is not None:
+                self.on_pong()  # it is writing what is kept
             message.close_fds()
         return True
 
@@ -180,7 +184,7 @@ class Sandbox(Upstream):
         if message.ident in (0, _CREATE, _START) and not self.failure:
             self.failure = message.name
             self.failure_status = message.number
-            self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
+            self.shut_down()
 
     def _answered(self, message: Message) -> None:
         """Raises ProtocolError."""
@@ -197,9 +201,18 @@ class Sandbox(Upstream):
             self.status = take_int(message.fields, "status", 0, 0, 0xFFFF)
             timing.mark("command: program has ended")
             self.oom_kills = take_int(message.fields, "oom_kills", 0, 0, 1 << 62)
-            self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
+            self.shut_down()
+
+        elif message.ident == _SHUTDOWN:
+            self.layer_errno = take_int(message.fields, "layer_errno", 0, 0, 4095)
 
     # -- the end -------------------------------------------------------------------------------------------
+    def shut_down(self) -> None:
+        """Ask the sentry to write what is kept, and to end with all that runs inside."""
+        if not self.is_ending:
+            self.is_ending = True
+            self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
+
     def kill(self) -> None:
         """End the sandbox at once: the keeper kills the sentry, whose pid may be used again when we do not reap it."""
         try:

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from cloche.cli.options import UsageError
 from cloche.cli.terminal import EXIT_INTERNAL
 from cloche.runtime.records import RecordError, Store
-from cloche.wire.control_client import ControlClient, ControlError
+from cloche.wire.control_client import ControlClient, ControlError, Ended
 
 
 def connect(options: argparse.Namespace, name: str) -> ControlClient:
     """A connection to the sandbox of that name.  Raises RecordError."""
     return ControlClient(Store(options.root).connect(name))
+
+
+def tell_loss(name: str, end: Ended) -> None:
+    """What a monitor had to complain of when its sandbox ended: its own output, or log, may be nobody's any more."""
+    if end.text:
+        print(f"cloche: {name}: {end.text}", file=sys.stderr)
 
 
 def report_errors(

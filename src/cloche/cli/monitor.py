@@ -41,6 +41,7 @@ EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 DEFAULT_TASKS: Final = 4096
 _PUMP_BYTES: Final = 65536
+_KEEPING_S: Final = 600.0  # for a sentry to write what is kept; as long as it goes on, at most
 _GONE_S: Final = 2.0  # for a program to end by itself when its terminal is gone
 
 
@@ -63,6 +64,7 @@ class Monitor:
         self.on_started: Callable[[], None] | None = None  # the same, of this process
         self.leash: socket.socket | None = None  # when its other end is closed, the sandbox ends
         self.error: str = ""  # why cloche itself ended the sandbox
+        self.ending: int = -1  # the status, when we have asked the sentry for the end
         self.group: Group | None = None  # control groups of the guests
         self.watchdog: Watchdog | None = None
         self.is_unheard: bool = False  # somebody wanted the end twice, and the sentry takes no notice
@@ -202,6 +204,12 @@ class Monitor:
                 self.modes.restore()
         if status < 0:
             status = self._final_status(sandbox)
+        if self.keeps_layer() and sandbox.has_created and not sandbox.failure and sandbox.layer_errno:
+            if sandbox.layer_errno > 0:
+                self._complain(f"not all that it wrote is kept: {os.strerror(sandbox.layer_errno)}")
+            else:
+                self._complain("what it wrote last may not be kept")
+            status = status or EXIT_INTERNAL
         if self.error:
             self.say(self.error)
         self._end(status, sandbox)
@@ -210,7 +218,8 @@ class Monitor:
     def _loop(self, sandbox: Sandbox) -> int:
         """Serve everything until the end: -1, or the status when this process ended it."""
         spec = self.spec
-        deadline = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
+        limit = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
+        over_at = -1.0  # when the sentry has had time enough to write what is kept
         leash = self.leash.fileno() if self.leash is not None else -1
         control, link = sandbox.channel.fileno(), sandbox.link.fileno()
         if self.early:
@@ -219,29 +228,40 @@ class Monitor:
         assert watchdog is not None
         if self.server is not None:
             self.server.on_end_wanted = self._end_wanted
-            self.server.deadline_s = deadline
+            self.server.deadline_s = limit
         while True:
             now = time.monotonic()
-            if self.server is not None:
-                deadline = self.server.deadline_s  # which clients may change
-            if watchdog.on_time() or self.is_unheard:
+            deadline = (
+                self.server.deadline_s if self.server is not None else limit
+            )  # which clients may change
+            # With a layer to keep the sentry ends by itself, however its end came about, and is waited for.
+            is_ending = sandbox.is_ending and self.keeps_layer()
+            if is_ending and over_at < 0:
+                over_at = now + _KEEPING_S
+            if watchdog.on_time() or self.is_unheard or 0 <= over_at <= now:
                 sandbox.kill()
-                self.error = "the sentry does not answer and was ended"
-                return EXIT_INTERNAL
+                self._complain("the sentry does not answer and was ended")
+                return self.ending if self.ending >= 0 else EXIT_INTERNAL
+            stop_at = -1.0
+            if is_ending:
+                deadline = -1.0
+            else:
+                stops = [self.gone_at_s, self.server.stop_at_s if self.server is not None else -1.0]
+                stop_at = min([at for at in stops if at >= 0], default=-1.0)
             if 0 <= deadline <= now:
-                sandbox.kill()
-                self.error = (
+                self._complain(
                     "the sandbox's time is over"
                     if spec.is_idle
                     else f"the command took longer than {spec.timeout_s:g} s and was ended"
                 )
-                return EXIT_TIMEOUT
-            stops = [self.gone_at_s, self.server.stop_at_s if self.server is not None else -1.0]
-            stop_at = min([at for at in stops if at >= 0], default=-1.0)
+                if self._end_now(sandbox, EXIT_TIMEOUT):
+                    return EXIT_TIMEOUT
+                continue
             if 0 <= stop_at <= now:
-                sandbox.kill()
-                return EXIT_KILLED
-            ends = [at for at in (deadline, stop_at, watchdog.due_s) if at >= 0]
+                if self._end_now(sandbox, EXIT_KILLED):
+                    return EXIT_KILLED
+                continue
+            ends = [at for at in (deadline, stop_at, over_at, watchdog.due_s) if at >= 0]
             left_ms = max(int((min(ends) - now) * 1000), 0) + 1
             for fd, events in self._wait(sandbox, left_ms):
                 if fd == self.wake_read:
@@ -250,19 +270,39 @@ class Monitor:
                 elif fd in self.pumps:
                     self._pump(fd)
                 elif fd == leash:
-                    sandbox.kill()
-                    self.error = "whoever started the sandbox has let it go"
-                    return EXIT_KILLED
+                    self.leash = None
+                    self._complain("whoever started the sandbox has let it go")
+                    if self._end_now(sandbox, EXIT_KILLED):
+                        return EXIT_KILLED
                 elif fd == link:
                     sandbox.read_link()
                 elif fd == control:
                     if events & select.POLLOUT:
                         sandbox.channel.flush()
                     if events & ~select.POLLOUT and not sandbox.read_control():
-                        return -1
+                        return self.ending
                     self._tell_start(sandbox)
                 elif self.server is not None:
                     self.server.on_ready(fd, events)
+
+    def keeps_layer(self) -> bool:
+        """Whether what guests write outlives the sandbox."""
+        return bool(self.spec.layer_source) and not (self.layer is not None and self.layer.is_temporary)
+
+    def _complain(self, text: str) -> None:
+        """One more reason for the line at the end."""
+        self.error = f"{self.error}; {text}" if self.error else text
+
+    def _end_now(self, sandbox: Sandbox, status: int) -> bool:
+        """All inside is to end; whether that is done, or the sentry has something to write yet."""
+        if not self.keeps_layer() or not sandbox.has_created:
+            sandbox.kill()
+            return True
+        if sandbox.status < 0:
+            self.ending = status
+        sandbox.shut_down()
+        self._end_wanted()  # which it has to answer soon
+        return False
 
     def _end_wanted(self) -> None:
         """A client has sent the command a signal."""
@@ -331,6 +371,8 @@ class Monitor:
                 self.record.state.is_temporary = True  # it never began
         if self.record is not None:
             self.record.finish(status, self.error, sandbox.oom_kills)
+        if self.layer is not None:
+            self.layer.release()  # whoever hears of the end may use it
         if self.server is not None:
             self.server.ended(status, self.error)
         if self.log is not None:
@@ -342,12 +384,17 @@ class Monitor:
 
 
 def run_attached(
-    spec: SandboxSpec, streams: list[int], record: "Record | None", keeper: KeeperProcess | None
+    spec: SandboxSpec,
+    streams: list[int],
+    record: "Record | None",
+    keeper: KeeperProcess | None,
+    layer: "KeptLayer | None" = None,
 ) -> tuple[Monitor, Sandbox]:
     """Start a sandbox in the foreground.  Raises LaunchError, OSError."""
     listener = None
     try:
         monitor = Monitor(spec)
+        monitor.layer = layer
         listener = record.listen() if record is not None else None
         sandbox = monitor.start(streams, keeper, record)
     except (LaunchError, OSError):

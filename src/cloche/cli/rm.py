@@ -2,7 +2,7 @@
 
 import argparse
 
-from cloche.cli.client import report_errors
+from cloche.cli.client import report_errors, tell_loss
 from cloche.runtime.records import RUNNING, RecordError, Store
 from cloche.wire.control_client import ControlClient
 
@@ -17,7 +17,7 @@ def _end(store: Store, name: str) -> bool:
     """End it at once; False if no record is left of it."""
     is_temporary = store.find(name).is_temporary
     try:
-        ControlClient(store.connect(name)).stop(0)
+        tell_loss(name, ControlClient(store.connect(name)).stop(0))
     except RecordError:
         pass  # it has ended by itself
     return not is_temporary

@@ -405,7 +405,7 @@ def run(options: Any) -> int:
         print(record.state.name)
         return 0
     try:
-        monitor, sandbox = run_attached(spec, streams, record, keeper)
+        monitor, sandbox = run_attached(spec, streams, record, keeper, layer)
     except (LaunchError, OSError) as failure:
         drop_layer(layer)
         text = (failure.strerror or "") if isinstance(failure, OSError) else ""

@@ -2,7 +2,7 @@
 
 import argparse
 
-from cloche.cli.client import connect, report_errors
+from cloche.cli.client import connect, report_errors, tell_loss
 from cloche.cli.options import UsageError
 
 PATIENCE_S = 10.0
@@ -20,7 +20,7 @@ def _run(options: argparse.Namespace) -> int:
     if not 0 <= options.time <= 1e6:
         raise UsageError("-t: from 0 to a million seconds")
     for name in options.names:
-        connect(options, name).stop(int(options.time * 1000))
+        tell_loss(name, connect(options, name).stop(int(options.time * 1000)))
     return 0
 
 

@@ -20,17 +20,19 @@ Later rows outweigh earlier ones; replaying all of them gives the layer.  At eac
 as `journal.new`, and renamed.
 
 Guarantees: the journal is written between two calls of guests, at most about FLUSH_NS after a change, so a crash of
-any process loses no more; with fsync(2) and its kin contents, then the journal, are on the disk before the call
-returns.  The number of a file whose contents nobody needs is only given up after that is written.  Everything that is
-read here is checked: the layer may be anybody's.
+any process loses no more, and once more at the orderly end of the container (`close`), which loses nothing; with
+fsync(2) and its kin contents, then the journal, are on the disk before the call returns.  The number of a file whose
+contents nobody needs is only given up after that is written.  A journal that cannot be written (a full disk) stays as
+it is, whole, and `close` says so.  Everything that is read here is checked: the layer may be anybody's.
 """
 
 import os
 from binascii import crc32
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EIO, ENOENT, ENOSPC, LinuxError
+from cloche.abi.errno import EFBIG, EIO, ENOENT, ENOSPC, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
@@ -107,9 +109,13 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self.flusher: _Flusher = _Flusher(self)
         self.is_closed: bool = False
         self.error: int = 0  # the journal cannot be written any more
+        self.unknown: int = 0  # then: numbers from here on are in no journal
+        self.progress: Callable[[], None] | None = None  # while the rest is written
 
     # -- what file systems tell ------------------------------------------------------------------------------
     def changed(self, inode: TmpfsInode) -> None:
+        if self.error:
+            return  # nothing more will be written, so nothing is remembered
         if inode.nlink == 0:  # it must not live for longer because of us
             self.changed_files.pop(inode, None)
             if inode.label:
@@ -120,7 +126,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self._arm()
 
     def named(self, directory: TmpfsInode, name: bytes) -> None:
-        if not isinstance(directory, TmpfsDir):
+        if not isinstance(directory, TmpfsDir) or self.error:
             return
         names = self.changed_names.get(directory)
         if names is None:
@@ -154,15 +160,32 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         return self.client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
 
     def give_up(self, number: int) -> None:
-        if not self.is_closed:
+        if not self.is_closed and (not self.error or number >= self.unknown):
             self.doomed.append(number)
             self._arm()
 
     # -- writing ---------------------------------------------------------------------------------------------
     def flush(self) -> None:
-        """Write what has changed."""
-        if self.fd < 0 or self.error:
+        """Write what has changed, then delete a few of the files that nobody needs any more."""
+        if self.fd < 0:
             return
+        if not self.error:
+            self._flush_changes()
+        for number in self.doomed[:_UNLINKS]:
+            try:
+                self.client.unlink(self.fid, b"%d" % number)
+            except LinuxError:
+                pass
+            self._go_on()
+        del self.doomed[:_UNLINKS]
+        if self.doomed:
+            self._arm()
+
+    def _go_on(self) -> None:
+        if self.progress is not None:
+            self.progress()
+
+    def _flush_changes(self) -> None:
         rows: list[object] = []
         if self.changed_files or self.changed_names or self.gone:
             names, self.changed_names = self.changed_names, {}
@@ -189,20 +212,19 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                 row = self._row(inode)
                 if row is not None:
                     rows.append(row)
+                self._go_on()
             for number, label in self.gone:
                 rows.append([_GONE, number, label])
             self.gone = []
-        if rows:
+        if rows and not self.error:  # else the contents of some file are nowhere
             self._write(rows)
-        if self.doomed and not self.error:
-            for number in self.doomed[:_UNLINKS]:
-                try:
-                    self.client.unlink(self.fid, b"%d" % number)
-                except LinuxError:
-                    pass
-            del self.doomed[:_UNLINKS]
-            if self.doomed:
-                self._arm()
+
+    def _fail(self, errno: int) -> None:
+        """The journal stays as it is: what is on the disk is whole, and nothing that comes later can be kept."""
+        self.error = errno
+        self.changed_files, self.changed_names, self.gone = {}, {}, []
+        # Files that the journal knows stay, whatever becomes of them here; younger ones come and go.
+        self.doomed = [number for number in self.doomed if number >= self.unknown]
 
     def _all_names(self, directory: TmpfsDir, rows: list[object]) -> None:
         """A directory that the journal has not had: all that is in it and new."""
@@ -264,7 +286,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             except LinuxError:
                 if file.size <= MAX_FRAME_BYTES // 4:
                     return storage.read(0, file.size)
-                self.error = ENOSPC
+                self._fail(ENOSPC)
                 return b""
         return storage.number
 
@@ -288,16 +310,20 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         return b"/".join(parts)
 
     def _write(self, rows: list[object]) -> None:
+        young = self.next_number
         try:
             data = encode(rows)
+            if len(data) > MAX_FRAME_BYTES:
+                raise OSError(EFBIG, "")  # which nobody would read
             frame = _HEAD.pack(len(data), crc32(data)) + data
             done = 0
             while done < len(frame):
-                done += os.pwrite(self.fd, frame[done:], self.end + done)
+                done += os.pwrite(self.fd, frame[done : done + _READ_BYTES], self.end + done)
+                self._go_on()
             self.end += len(frame)
+            self.unknown = young
         except (OSError, CborError) as failure:
-            # What is on the disk stays whole, and nothing that comes later can be kept.
-            self.error = (failure.errno or EIO) if isinstance(failure, OSError) else EIO
+            self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
 
     def sync(self, inode: TmpfsInode | None) -> int:
         try:
@@ -317,16 +343,20 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             return -error.errno
         return -self.error
 
-    def close(self) -> None:
+    def close(self, progress: Callable[[], None]) -> int:
         if self.is_closed:
-            return
+            return self.error
+        self.progress = progress
+        progress()
         self.flush()
-        while self.doomed and not self.error:
+        while self.doomed:
             self.flush()
+        self.progress = None
         self.is_closed = True  # what is dropped from now on is not deleted
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        return self.error
 
     # -- reading ---------------------------------------------------------------------------------------------
     def open(self, ctx: Context, layers: list[Layer]) -> None:
@@ -462,6 +492,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             raise LinuxError(failure.errno or EIO)
         self.client.rename(self.fid, _JOURNAL_NEW, self.fid, _JOURNAL)
         self.client.fsync(self.fid, b"")  # the name, too
+        self.unknown = self.next_number
 
 
 def is_name(name: bytes) -> bool:

@@ -52,6 +52,13 @@ class KeptLayer:
         except BlockingIOError:
             raise RecordError(f"the layer {self.name} is in use by a sandbox") from None
 
+    def release(self) -> None:
+        """Others may use it, even those that ask before this process (and who has the lock with it) is gone."""
+        if self.lock >= 0:
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            os.close(self.lock)
+            self.lock = -1
+
     def head(self) -> dict[str, Any]:
         """What head.json says.  Raises RecordError."""
         try:

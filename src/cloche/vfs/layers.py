@@ -3,6 +3,8 @@
 `boot` makes the list; `fs.changes` tells what has happened since.
 """
 
+from collections.abc import Callable
+
 from mypy_extensions import trait
 
 from cloche.vfs.objects import FileSystem, Inode
@@ -12,8 +14,11 @@ from cloche.vfs.objects import FileSystem, Inode
 class Keeping:
     """Who keeps the layers of a container for longer than it lives (`fs.kept`)."""
 
-    def close(self) -> None:
-        """The container ends: write the rest."""
+    def close(self, progress: Callable[[], None]) -> int:
+        """The container ends: write the rest, and call `progress` again and again meanwhile.
+
+        0, or the errno for which not all is kept.
+        """
         raise NotImplementedError
 
 

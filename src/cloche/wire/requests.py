@@ -18,7 +18,8 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     update   container, memory_bytes, max_tasks, cpus_thousandths (each if it is there)   -> {}
     ping                                                     -> {}
     file_…   what `wire.files` describes
-    shutdown                                                 -> {}, and the sandbox ends
+    shutdown                                                 -> events "writing" as long as layers are being written,
+                                                                then layer_errno (0: all is kept); the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
     time     limit_ms (monitors only; from now on, 0: none, without it: only asked)   -> left_ms (0: no limit)
     net      operation (show, set, add, remove, log), policy, rules, follow (monitors only: egress answers)
@@ -72,6 +73,7 @@ FIRST_ID: Final = 16
 STARTED: Final = "started"  # events
 OOM: Final = "oom"
 ENDED: Final = "ended"
+WRITING: Final = "writing"
 
 # Scopes of a signal.
 PROCESS: Final = "process"
