@@ -24,11 +24,14 @@ from cloche.abi.socket import (
     IP_RETOPTS,
     IP_TOS,
     IP_TTL,
+    IPPROTO_DSTOPTS,
     IPPROTO_IP,
     IPPROTO_IPV6,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    IPV6_2292DSTOPTS,
     IPV6_2292HOPLIMIT,
+    IPV6_2292HOPOPTS,
     IPV6_2292PKTINFO,
     IPV6_DONTFRAG,
     IPV6_DSTOPTS,
@@ -37,8 +40,10 @@ from cloche.abi.socket import (
     IPV6_HOPOPTS,
     IPV6_MTU_DISCOVER,
     IPV6_PKTINFO,
+    IPV6_RECVDSTOPTS,
     IPV6_RECVERR,
     IPV6_RECVHOPLIMIT,
+    IPV6_RECVHOPOPTS,
     IPV6_RECVORIGDSTADDR,
     IPV6_RECVPKTINFO,
     IPV6_RECVTCLASS,
@@ -69,6 +74,7 @@ from cloche.net.inet_addr import (
     unmapped,
 )
 from cloche.net.inet_base import InetSocket, QueuedError
+from cloche.net.option_headers import chained, is_accepted, sent_header
 from cloche.net.socket import Incoming, Outgoing
 from cloche.vfs.objects import Context
 
@@ -79,7 +85,9 @@ ALWAYS_FITS: Final = 500  # bytes, whatever the MTU may be
 _SOL_UDP: Final = 17
 _IP_MAX: Final = 65535
 _QUOTED: Final = 576 - 20 - 8  # of a packet, by an ICMP error about it
-_OPTION_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS})
+_OPTION_HEADERS: Final = frozenset(
+    {IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS, IPV6_2292HOPOPTS, IPV6_2292DSTOPTS}
+)
 
 
 class Datagram:
@@ -95,6 +103,8 @@ class Datagram:
         self.tos: int = 0
         self.mark: int = 0
         self.priority: int = 0
+        self.hop_options: bytes = b""  # IPv6 headers
+        self.dest_options: bytes = b""
         self.charge: int = 0
         self.time_ns: int = 0
         self.held: int = len(data) + 2 * BUFFER_BYTES
@@ -102,6 +112,19 @@ class Datagram:
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(self.held)
+
+    def take_headers(self, hop_options: bytes, dest_options: bytes) -> None:
+        """Carry these headers of options."""
+        more = len(hop_options) + len(dest_options)
+        KERNEL_MEMORY.take(more)
+        self.held += more
+        self.hop_options, self.dest_options = hop_options, dest_options
+
+    def is_accepted(self) -> bool:
+        """Whether its receiver's host knows what its headers ask for; it drops it if not."""
+        return (not self.hop_options or is_accepted(self.hop_options, is_hop=True)) and (
+            not self.dest_options or is_accepted(self.dest_options, is_hop=False)
+        )
 
 
 def sent_control(ctx: Context, sock: InetSocket, out: Outgoing | None, gram: Datagram) -> int:
@@ -115,10 +138,14 @@ def sent_control(ctx: Context, sock: InetSocket, out: Outgoing | None, gram: Dat
         gram.ttl = sock.ip.get(IP_MULTICAST_TTL, 1)
     gram.tos = sock.ip.get(IP_TOS, 0) if is_v4 else sock.ip6.get(IPV6_TCLASS, 0)
     gram.mark, gram.priority = sock.mark, sock.priority
+    is_udp = sock.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
+    sticky = sock.sticky_headers if not is_v4 else None
     if out is None or not out.control:
+        if sticky:
+            _put_headers(sock, gram, sticky.get(IPV6_HOPOPTS, b""), sticky.get(IPV6_DSTOPTS, b""))
         return 0
     segment = 0
-    if sock.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE):
+    if is_udp:
         for level, kind, data in out.control:
             if level == _SOL_UDP:
                 if kind != UDP_SEGMENT or len(data) != 2:
@@ -129,6 +156,8 @@ def sent_control(ctx: Context, sock: InetSocket, out: Outgoing | None, gram: Dat
         gram.mark = out.mark
     if out.priority is not None:
         gram.priority = out.priority
+    hop = dest = b""
+    has_headers = False
     for level, kind, data in out.control:
         if is_v4 and level == IPPROTO_IP:
             _send_control4(sock, kind, data, gram)
@@ -137,8 +166,34 @@ def sent_control(ctx: Context, sock: InetSocket, out: Outgoing | None, gram: Dat
                 raise LinuxError(EINVAL)
             _send_from4(sock, data[12:16], _I32.unpack_from(data, 16)[0], gram)
         elif not is_v4 and level == IPPROTO_IPV6:
-            _send_control6(ctx, sock, kind, data, gram)
+            if is_udp and kind in _OPTION_HEADERS:
+                _check_header(ctx, sock, kind, data, hop)
+                if kind in (IPV6_HOPOPTS, IPV6_2292HOPOPTS):
+                    hop = sent_header(data)
+                elif kind != IPV6_RTHDRDSTOPTS:  # which goes out with a routing header only
+                    dest = sent_header(data)
+                has_headers = True
+            else:
+                _send_control6(ctx, sock, kind, data, gram)
+    if not has_headers and sticky:
+        hop, dest = sticky.get(IPV6_HOPOPTS, b""), sticky.get(IPV6_DSTOPTS, b"")
+    _put_headers(sock, gram, hop, dest)
     return segment
+
+
+def _put_headers(sock: InetSocket, gram: Datagram, hop: bytes, dest: bytes) -> None:
+    if hop or dest:
+        following = IPPROTO_DSTOPTS if dest else sock.protocol
+        gram.take_headers(chained(hop, following), chained(dest, sock.protocol))
+
+
+def _check_header(ctx: Context, sock: InetSocket, kind: int, data: bytes, hop: bytes) -> None:
+    """Raises LinuxError for a header of options that may not be sent."""
+    if hop and kind in (IPV6_HOPOPTS, IPV6_2292HOPOPTS):
+        raise LinuxError(EINVAL)
+    sent_header(data)
+    if not sock.has_capability(ctx, CAP_NET_RAW):
+        raise LinuxError(EPERM)
 
 
 def _send_control4(sock: InetSocket, kind: int, data: bytes, gram: Datagram) -> None:
@@ -281,6 +336,19 @@ def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
             info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
         if options.get(IPV6_RECVTCLASS, 0):
             info.control.append((IPPROTO_IPV6, IPV6_TCLASS, _I32.pack(gram.tos)))
+        if gram.hop_options or gram.dest_options:
+            received_headers(sock, gram, info)
         if options.get(IPV6_RECVORIGDSTADDR, 0):
             where = encode(AF_INET6, gram.dest, gram.dest_port)
             info.control.append((IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, where))
+
+
+def received_headers(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
+    """Headers of options, in the old way (RFC 2292) too."""
+    for is_old in (False, True):
+        hop = IPV6_2292HOPOPTS if is_old else IPV6_HOPOPTS
+        dest = IPV6_2292DSTOPTS if is_old else IPV6_DSTOPTS
+        if gram.hop_options and sock.ip6.get(hop if is_old else IPV6_RECVHOPOPTS, 0):
+            info.control.append((IPPROTO_IPV6, hop, gram.hop_options))
+        if gram.dest_options and sock.ip6.get(dest if is_old else IPV6_RECVDSTOPTS, 0):
+            info.control.append((IPPROTO_IPV6, dest, gram.dest_options))

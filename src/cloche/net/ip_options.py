@@ -66,6 +66,8 @@ from cloche.abi.socket import (
     IP_XFRM_POLICY,
     IPPROTO_IP,
     IPPROTO_IPV6,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     IPV6_2292DSTOPTS,
     IPV6_2292HOPLIMIT,
     IPV6_2292HOPOPTS,
@@ -138,6 +140,7 @@ from cloche.net.inet_addr import (
     is_multicast,
     mapped,
 )
+from cloche.net.option_headers import header_size, sticky_header
 from cloche.net.socket import SocketFile
 from cloche.net.source_filter import FilterRequest, SourceFilter, filter4, filter_any, source_request
 from cloche.vfs.objects import Context
@@ -212,6 +215,7 @@ _SOURCE_FILTERS: Final = frozenset(
 )
 _NEEDS_VALUE: Final = frozenset({IP_FREEBIND, IP_TRANSPARENT, IP_MINTTL, IP_MULTICAST_ALL})
 _IPV6_HEADERS: Final = frozenset({IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS})
+_STICKY_HEADERS: Final = _IPV6_HEADERS - {IPV6_RTHDR}  # there are no routes for it
 # IPV6_ADDR_PREFERENCES: groups of which one may be chosen.
 _PREFER_TMP_PUBLIC: Final = 0x0103
 _PREFER_TMP_DEFAULT: Final = 0x0100
@@ -254,6 +258,7 @@ class IpSocket(SocketFile):
         self.ip: dict[int, int] = {}  # options at IPPROTO_IP that were set
         self.ip6: dict[int, int] = {}
         self.header_options: bytes = b""  # IP_OPTIONS
+        self.sticky_headers: dict[int, bytes] = {}  # IPV6_HOPOPTS and its kin
         self.groups: dict[bytes, SourceFilter] = {}  # multicast groups joined
 
     def interface(self) -> Interface:
@@ -583,6 +588,11 @@ class IpSocket(SocketFile):
             return self._filter_sources(name, value, AF_INET6)
         if name in _IPV6_POLICIES and not self.has_capability(ctx, CAP_NET_ADMIN):
             return -EPERM
+        if name in _STICKY_HEADERS and self.protocol in (IPPROTO_UDP, IPPROTO_UDPLITE):
+            if not self.has_capability(ctx, CAP_NET_RAW):
+                return -EPERM
+            self.sticky_headers[name] = sticky_header(value)
+            return 0
         if name in (IPV6_DONTFRAG, IPV6_AUTOFLOWLABEL):
             value = bytes(4) if len(value) < 4 else value
         if name not in _IPV6_NUMBERS or (name == IPV6_HDRINCL and self.kind != SOCK_RAW):
@@ -671,6 +681,9 @@ class IpSocket(SocketFile):
             chosen = self.ip6.get(name, _PREFER_TMP_DEFAULT)
             chosen |= 0 if chosen & 3 else _PREFER_TMP_DEFAULT
             return _I32.pack(chosen if chosen & _PREFER_COA else chosen | _PREFER_HOME)
+        if name in _STICKY_HEADERS:
+            header = self.sticky_headers.get(name, b"")
+            return header[: header_size(header)] if header else b""
         if name in _IPV6_HEADERS or (name == IPV6_2292PKTOPTIONS and self.kind == SOCK_STREAM):
             return b""
         if name == IPV6_ROUTER_ALERT:

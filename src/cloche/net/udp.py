@@ -215,7 +215,8 @@ class DatagramSocket(InetSocket):
             self.drops += 1
             self.stack.count("UdpRcvbufErrors")
             return
-        more = len(gram.data) + 2 * BUFFER_BYTES - gram.held
+        headers = len(gram.hop_options) + len(gram.dest_options)
+        more = len(gram.data) + headers + 2 * BUFFER_BYTES - gram.held
         KERNEL_MEMORY.take(more)
         gram.held += more
         if self.wants_time:
@@ -429,6 +430,8 @@ class UdpSocket(DatagramSocket):
             for at in range(0, len(data), segment):
                 piece = Datagram(data[at : at + segment], gram.addr, gram.port, gram.dest, gram.dest_port)
                 piece.ttl, piece.tos = gram.ttl, gram.tos
+                if gram.hop_options or gram.dest_options:
+                    piece.take_headers(gram.hop_options, gram.dest_options)
                 udp_deliver(self.stack, self, piece)
             return length
         if flags & MSG_ZEROCOPY:
@@ -541,6 +544,8 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         if gateway is not None:
             gateway.send_datagram(sender, gram.data, gram.addr, gram.dest, gram.dest_port)
             return
+    if (gram.hop_options or gram.dest_options) and not gram.is_accepted():
+        return
     stack.lo.packets += 1
     stack.lo.bytes += len(gram.data) + 28
     if stack.taps:
@@ -598,6 +603,8 @@ def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
                 continue
         copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
         copy.ttl, copy.tos = gram.ttl, gram.tos
+        if gram.hop_options or gram.dest_options:
+            copy.take_headers(gram.hop_options, gram.dest_options)
         sock.deliver(copy)
 
 
