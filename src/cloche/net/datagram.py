@@ -36,6 +36,7 @@ from cloche.abi.socket import (
     IPV6_DONTFRAG,
     IPV6_DSTOPTS,
     IPV6_FLOWINFO,
+    IPV6_FLOWINFO_FLOWLABEL,
     IPV6_HOPLIMIT,
     IPV6_HOPOPTS,
     IPV6_MTU_DISCOVER,
@@ -103,6 +104,7 @@ class Datagram:
         self.tos: int = 0
         self.mark: int = 0
         self.priority: int = 0
+        self.flow_label: int = 0  # of IPv6
         self.hop_options: bytes = b""  # IPv6 headers
         self.dest_options: bytes = b""
         self.charge: int = 0
@@ -247,7 +249,7 @@ def _send_control6(ctx: Context, sock: InetSocket, kind: int, data: bytes, gram:
     elif kind == IPV6_DONTFRAG and len(data) == 4 and 0 <= number <= 1:
         pass
     elif kind == IPV6_FLOWINFO and len(data) >= 4:
-        pass
+        gram.flow_label = int.from_bytes(data[:4], "big") & IPV6_FLOWINFO_FLOWLABEL
     elif kind in _OPTION_HEADERS and not sock.has_capability(ctx, CAP_NET_RAW):
         raise LinuxError(EPERM if len(data) >= 2 and len(data) >= (data[1] + 1) * 8 else EINVAL)
     else:
@@ -336,6 +338,9 @@ def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
             info.control.append((IPPROTO_IPV6, IPV6_HOPLIMIT, _I32.pack(gram.ttl)))
         if options.get(IPV6_RECVTCLASS, 0):
             info.control.append((IPPROTO_IPV6, IPV6_TCLASS, _I32.pack(gram.tos)))
+        if options.get(IPV6_FLOWINFO, 0) and gram.tos << 20 | gram.flow_label:
+            flow = (gram.tos << 20 | gram.flow_label).to_bytes(4, "big")
+            info.control.append((IPPROTO_IPV6, IPV6_FLOWINFO, flow))
         if gram.hop_options or gram.dest_options:
             received_headers(sock, gram, info)
         if options.get(IPV6_RECVORIGDSTADDR, 0):

@@ -39,6 +39,9 @@ from cloche.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    IPV6_AUTOFLOWLABEL,
+    IPV6_FLOWINFO_FLOWLABEL,
+    IPV6_FLOWINFO_SEND,
     IPV6_MULTICAST_IF,
     IPV6_RECVERR,
     MSG_DONTWAIT,
@@ -110,6 +113,7 @@ class DatagramSocket(InetSocket):
         self.inbox: deque[Datagram] = deque()
         self.charged: int = 0
         self.drops: int = 0
+        self.flow_label: int = 0  # of the connection, of IPv6
         self.is_connected: bool = False
 
     def is_active(self) -> bool:
@@ -144,6 +148,7 @@ class DatagramSocket(InetSocket):
             if self.hold is not None:
                 self.hold.addr = source
         self.raddr, self.rport = end.addr, end.port
+        self.flow_label = self._asked_label(end)
         self.is_connected = True
         return 0
 
@@ -192,7 +197,7 @@ class DatagramSocket(InetSocket):
         if not name:
             if not self.is_connected:
                 raise LinuxError(EDESTADDRREQ)
-            return Endpoint(self.raddr, self.rport)
+            return Endpoint(self.raddr, self.rport, flowinfo=self.flow_label)
         if len(name) >= 2 and name[0] == AF_UNSPEC and name[1] == 0 and self.family == AF_INET:
             name = b"\2\0" + name[2:]
         if self.family == AF_INET6 and len(name) >= 16 and name[0] == AF_INET and name[1] == 0:
@@ -202,7 +207,19 @@ class DatagramSocket(InetSocket):
             if is_any(end.addr):
                 end.addr = LOOPBACK4
             return end
-        return self.decode_peer(name)
+        end = self.decode_peer(name)
+        end.flowinfo = self._asked_label(end)
+        return end
+
+    def _asked_label(self, end: Endpoint) -> int:
+        """The flow label of an address that the program gave; none unless it has said that there may be one."""
+        return end.flowinfo & IPV6_FLOWINFO_FLOWLABEL if self.ip6.get(IPV6_FLOWINFO_SEND, 0) else 0
+
+    def auto_label(self, end: Endpoint) -> int:
+        """The label of a flow without one (ip6_make_flowlabel): any, but the same each time."""
+        if not self.ip6.get(IPV6_AUTOFLOWLABEL, 1):
+            return 0
+        return (self.lport * 0x9E3779B1 ^ end.port * 0x85EBCA6B) & IPV6_FLOWINFO_FLOWLABEL or 1
 
     # -- receiving ---------------------------------------------------------------------------------------
     def deliver(self, gram: Datagram) -> None:
@@ -409,7 +426,11 @@ class UdpSocket(DatagramSocket):
             return -EINVAL
         source = self._source(end)
         gram = Datagram(b"", source, self.lport, end.addr, end.port)
+        if len(end.addr) == 16:
+            gram.flow_label = end.flowinfo
         segment = sent_control(ctx, self, out, gram) or self.udp.get(UDP_SEGMENT, 0)
+        if len(end.addr) == 16 and not gram.flow_label:
+            gram.flow_label = self.auto_label(end)
         if length > 0xFFFF and len(end.addr) == 4:
             return -EMSGSIZE
         if length > ALWAYS_FITS and not segment:
@@ -429,7 +450,7 @@ class UdpSocket(DatagramSocket):
         if segment and len(data) > segment:
             for at in range(0, len(data), segment):
                 piece = Datagram(data[at : at + segment], gram.addr, gram.port, gram.dest, gram.dest_port)
-                piece.ttl, piece.tos = gram.ttl, gram.tos
+                piece.ttl, piece.tos, piece.flow_label = gram.ttl, gram.tos, gram.flow_label
                 if gram.hop_options or gram.dest_options:
                     piece.take_headers(gram.hop_options, gram.dest_options)
                 udp_deliver(self.stack, self, piece)
@@ -602,7 +623,7 @@ def _deliver_group(found: list[UdpSocket], gram: Datagram) -> None:
             if not (joined and sock.ip.get(IP_MULTICAST_ALL, int(sock.family == AF_INET))):
                 continue
         copy = Datagram(gram.data, gram.addr, gram.port, gram.dest, gram.dest_port)
-        copy.ttl, copy.tos = gram.ttl, gram.tos
+        copy.ttl, copy.tos, copy.flow_label = gram.ttl, gram.tos, gram.flow_label
         if gram.hop_options or gram.dest_options:
             copy.take_headers(gram.hop_options, gram.dest_options)
         sock.deliver(copy)
