@@ -110,6 +110,8 @@ class LeaseWait(Blocked):
             self.deadline_ns = broken.deadline_ns
             if self.deadline_ns >= 0:
                 task.arm_deadline(self.deadline_ns)
+            if task.blocked is not self:  # it had waited for the host's storage meanwhile (kernel.host_wait)
+                begin_wait(task, self)
             return BLOCKED
 
     def timed_out(self, task: TaskBase) -> int:
