@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cloche.abi.errno import ENOSYS
 from cloche.syscalls.sys_process import sys_ni
-from cloche.syscalls.table import FULL, MISSING, REFUSED, ROWS
+from cloche.syscalls.row import FULL, MISSING, REFUSED
+from cloche.syscalls.table import ROWS
 from tests.cli.harness import CLOCHE, environment, is_one_line, run_words
 
 ROOT = Path(__file__).resolve().parents[2]
