@@ -109,8 +109,8 @@ class Executor:
             self.ident = self.client.execute(request, fds)
             while True:
                 # Its signals and sizes are requests, too, and may be refused because it has just ended.
-                message = self.client.receive(self.ident)
-                if message.kind == protocol.REPLY:
+                message = self.client.take(self.ident)
+                if message is not None and message.kind == protocol.REPLY:
                     is_over = True
                     if request.is_detached:
                         return 0

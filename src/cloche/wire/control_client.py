@@ -69,12 +69,18 @@ class ControlClient:
         What comes late for a request that was given up is never taken for another's.
         """
         while True:
-            message = self._next()
-            if ident and message.ident not in (0, ident):
-                continue
-            if message.kind == protocol.ERROR:
-                raise ControlError(message.name, message.number)
-            return message
+            message = self.take(ident)
+            if message is not None:
+                return message
+
+    def take(self, ident: int) -> Message | None:
+        """The next message: None if it is another request's.  For those who must look at signals in between."""
+        message = self._next()
+        if ident and message.ident not in (0, ident):
+            return None
+        if message.kind == protocol.ERROR:
+            raise ControlError(message.name, message.number)
+        return message
 
     def _next(self) -> Message:
         """Raises ControlError if the monitor died."""
