@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 from cloche.abi.errno import ENOSYS
-from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.row import FULL, MISSING, REFUSED
+from cloche.syscalls.sys_process import sys_ni
 from cloche.syscalls.table import ROWS
 from tests.cli.harness import CLOCHE, environment, is_one_line, run_words
 
