@@ -4,6 +4,7 @@ import random
 
 from cloche.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK
 from cloche.abi.stat import S_IFREG
+from cloche.kernel.fd_table import FdTable
 from cloche.vfs.locks import FileLocks, LockTable, RecordLock
 from cloche.vfs.objects import FileSystem, Inode
 
@@ -35,7 +36,7 @@ def test_random_locks() -> None:
     for seed in range(15):
         dice = random.Random(seed)
         locks = make()
-        owners = [object(), object(), object()]
+        owners = [FdTable(), FdTable(), FdTable()]
         model: dict[object, dict[int, int]] = {owner: {} for owner in owners}
         for _round in range(80):
             owner = dice.choice(owners)
@@ -68,7 +69,7 @@ def test_random_locks() -> None:
 def test_order_of_owners() -> None:
     """F_GETLK tells of the lock whose owner came first."""
     locks = make()
-    first, second, third = object(), object(), object()
+    first, second, third = FdTable(), FdTable(), FdTable()
     for owner in (first, second):
         assert locks.apply(RecordLock(owner, 1, F_RDLCK, 0, 9, is_ofd=False)) == 0
     request = RecordLock(third, 1, F_WRLCK, 5, 5, is_ofd=False)
