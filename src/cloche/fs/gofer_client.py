@@ -185,8 +185,10 @@ class GoferClient(HostServer, FdWatcher):
         `always_waits`: each answer is waited for on the spot, whoever asks.
         """
         frame = self._exchange(OP_CONNECT, pack_u32(index), 0, 0)
-        if frame.code < 0:
-            raise LinuxError(-frame.code)
+        if frame.code < 0 or len(frame.fds) > 1:
+            for fd in frame.fds:
+                os.close(fd)
+            raise LinuxError(-frame.code) if frame.code < 0 else self._broken()
         if not frame.fds:
             return self
         client = GoferClient(socket.socket(fileno=frame.fds[0]), None if always_waits else self._kernel)
