@@ -39,24 +39,21 @@ def main() -> int:
         "apps": ["-n", "2", "tests/apps"],
         "engines": [folder for folder in ("tests/egress", "tests/engines") if (ROOT / folder).is_dir()],
     }
+    apart = quarantined()
+    left_out = [word for test in apart for word in ("--deselect", test)]
     status = 0
     for group, arguments in groups.items():
-        status = run_twice(python, f"{name}-{group}", arguments) or status
+        status = run_tests(python, f"{name}-{group}", [*arguments, *left_out]) or status
+    if apart:
+        print("apart, and not deciding: the tests of tests/quarantine.txt", flush=True)
+        run_tests(python, f"{name}-quarantine", apart)
     return status
 
 
-def run_twice(python: Path, report: str, arguments: list[str]) -> int:
-    """Run, and what failed once more: terminals, signals and interrupts race with the host's scheduler too.
-
-    A failure counts when it comes back.  Not by a plugin: the one for this keeps a thread, which would take SIGCHLD
-    from the platform's tests.
-    """
-    status = run_tests(python, report, arguments)
-    if status != 1:
-        return status
-    print("again, what failed:", flush=True)
-    alone = arguments[2:] if arguments[0] == "-n" else arguments
-    return run_tests(python, f"{report}-again", ["--last-failed", *alone])
+def quarantined() -> list[str]:
+    """The tests that do not decide, as pytest names them."""
+    lines = (ROOT / "tests" / "quarantine.txt").read_text().splitlines()
+    return [line.partition(": ")[0] for line in lines if line and not line.startswith("#")]
 
 
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:

@@ -96,18 +96,6 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def descendants_named(words: str) -> list[int]:
-    """Processes whose command line or environment names our records."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if words.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            pass
-    return found
-
-
 def test_a_life(cloche: Runtime, tmp_path: Path, root: Path) -> None:
     bundle = make_bundle(tmp_path / "b", root, "sh", "-c", "echo hello; exit 5", annotations={"a.b": "c"})
     cloche.make("one", bundle)
@@ -348,3 +336,34 @@ def test_links_in_the_image_lead_nowhere(cloche: Runtime, tmp_path: Path, root: 
     if done.status == 0:
         cloche("delete", "-f", "linked")
     assert list(victim.iterdir()) == [] and not mounts_below(tmp_path)
+
+
+def test_a_tmpfs_begins_with_what_was_there(tmp_path: Path, root: Path) -> None:
+    """`tmpcopyup`, which Podman gives to its own tmpfs mounts: files, links, modes and owners, as with runc."""
+    script = "cd /mnt && find . | sort | xargs stat -c '%n %f %u %g %s' | grep -v '^. '; cat a/f; readlink a/l; echo new > a/f"
+    results = []
+    for name, runtime in (("cloche", RUNTIME), ("runc", program("runc"))):
+        tree = tmp_path / name / "tree"
+        (tree / "a").mkdir(parents=True)
+        (tree / "a" / "f").write_text("content\n")
+        (tree / "a" / "big").write_bytes(b"x" * (3 << 20))
+        os.chmod(tree / "a" / "f", 0o4640)
+        os.chown(tree / "a", 12, 34)
+        (tree / "a" / "l").symlink_to("../nowhere")
+        bundle = make_bundle(tmp_path / f"bundle-{name}", root, "sh", "-c", script)
+        config = json.loads((bundle / "config.json").read_text())
+        config["mounts"] += [
+            {"destination": "/mnt", "type": "bind", "source": str(tree), "options": ["bind", "ro"]},
+            {
+                "destination": "/mnt",
+                "type": "tmpfs",
+                "source": "t",
+                "options": ["tmpcopyup", "nosuid", "size=8m"],
+            },
+        ]
+        (bundle / "config.json").write_text(json.dumps(config))
+        made = Runtime(runtime, tmp_path / name)
+        results.append(made("run", "-b", str(bundle), f"copyup-{name}"))
+        assert (tree / "a" / "f").read_text() == "content\n"
+    assert results[0].status == results[1].status == 0, results
+    assert results[0].out == results[1].out and "content" in results[0].out, results

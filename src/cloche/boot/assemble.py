@@ -19,6 +19,7 @@ from cloche.boot import memory_guard
 from cloche.boot.bundle import finish_bundle, mount_bundle_kind
 from cloche.boot.network import install_network
 from cloche.boot.spec import DEV, HOST, PROC, RO, RW, SYSFS, TMPFS, MountSpec, SandboxSpec
+from cloche.boot.tmpcopyup import copy_below
 from cloche.fs.anon import anon_fs
 from cloche.fs.changes import remember
 from cloche.fs.devices import register_devices
@@ -234,6 +235,7 @@ class Builder:
     def mount(self, ctx: Context, spec: MountSpec) -> None:
         """One mount; its mount point is made if it is missing."""
         self.make_mountpoint(ctx, spec)
+        below = path_lookup(ctx, None, spec.destination) if spec.copies_up else None
         flags = 0
         fs: FileSystem
         if spec.kind == HOST:
@@ -260,7 +262,10 @@ class Builder:
             fs = mount_bundle_kind(self.container, spec)
         if spec.flags >= 0:
             flags = spec.flags
-        mounted = mount_at(ctx, spec.destination, fs, flags)
+        mounted = mount_at(ctx, spec.destination, fs, 0 if below is not None else flags)
+        if below is not None:
+            copy_below(ctx, below, spec.destination)
+            mounted.flags |= flags
         if spec.is_volume:
             self.volumes.append(mounted)
         if spec.kind == HOST and isinstance(fs, OverlayFs):

@@ -451,6 +451,8 @@ def stats(container: Container) -> Fields:
         "user_ns": user_ns,
         "system_ns": system_ns,
         "oom_kills": container.oom_kills,
+        "internal_errors": container.kernel.internal_errors,
+        "overdue_kills": container.kernel.overdue_kills,
         "processes": len([1 for group in container.kernel.groups.values() if group.container is container]),
         "first": pid_in(container.pid_ns, container.main.tgid) if container.main is not None else 0,
     }

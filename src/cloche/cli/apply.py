@@ -117,7 +117,6 @@ class Applier:
         self.steps: list[Step] = []
         self.journal: Journal | None = None
         self.failed: int = 0
-        self.applied: int = 0
 
     # -- what and where --------------------------------------------------------------------------------------
     def plan(self) -> None:
@@ -289,7 +288,6 @@ class Applier:
         print(f"cloche apply: {quoted(step.host_path())}: {text}; left alone", file=sys.stderr)
 
     def _said(self, kind: str, step: Step) -> None:
-        self.applied += 1
         if step.item.is_shown:
             old = (
                 quoted(os.path.join(step.target.top, step.old_name)) + " -> "

@@ -23,7 +23,6 @@ PLAIN_TCP: Final = "tcp"
 PLAIN_UDP: Final = "udp"
 PROTOCOLS: Final = (TLS, HTTP, PLAIN_TCP, PLAIN_UDP)
 DNS_TYPES: Final = ("SRV", "MX", "TXT")
-DEFAULT_SYNTHETIC: Final = "198.18.0.0/15"
 MAX_RULES: Final = 10000
 MAX_WILDCARD_NAMES: Final = 4096  # names of a sandbox's life that rules with * have let in
 

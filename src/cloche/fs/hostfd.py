@@ -8,8 +8,7 @@ open file): transfers use RWF_NOWAIT; where the host does not have it for this k
 older kernels) the descriptor is asked with poll(2) first and moved in pieces that cannot block.  Readiness
 comes from an edge-triggered watch that exists only while somebody waits.
 
-Boot calls `host_file` once per donated descriptor; descriptors of a terminal may afterwards be given back
-as they were with `restore_terminals`.
+Boot calls `host_file` once per donated descriptor.
 """
 
 import fcntl
@@ -547,9 +546,3 @@ def describe(host: HostFd) -> HostFile:
     """An open file of a descriptor that may be taken back with `HostFd.close`."""
     inode = HostInode(host_fs(host.kernel), host)
     return HostFile(host, inode, host.status_flags & (O_ACCMODE | O_APPEND))
-
-
-def restore_terminals(files: list[HostFile]) -> None:
-    """Put back the attributes of host terminals, at the end of the sandbox."""
-    for file in files:
-        file.host.restore()

@@ -41,7 +41,6 @@ from cloche.abi.magic import PIPEFS_MAGIC
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.signal import SIGPIPE
 from cloche.abi.stat import S_IFIFO
-from cloche.abi.uio import RWF_NOWAIT
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, UserIovIter
@@ -490,8 +489,3 @@ def pipe_fcntl(ctx: Context, file: FileDescription, command: int, arg: int) -> i
     if was_full and pipe.used < slots:
         pipe.queue.wake(_WRITABLE)
     return pipe.capacity_bytes()
-
-
-def is_nowait(file: FileDescription, flags: int) -> bool:
-    """Whether a transfer must not wait: O_NONBLOCK or RWF_NOWAIT."""
-    return file.flags & O_NONBLOCK != 0 or flags & RWF_NOWAIT != 0

@@ -1,8 +1,7 @@
 """/sys: the little of sysfs(5) that programs read to learn about processors, nodes and interfaces.
 
 Read by glibc (get_nprocs), nproc, lscpu, htop, Go, Python, node and the JVM.  Read-only.  The topology is
-that of /proc/cpuinfo: one package, a core per processor, one memory node.  `sysfs_dir(kernel, path)` lets
-other packages add.
+that of /proc/cpuinfo: one package, a core per processor, one memory node.
 """
 
 from collections.abc import Callable
@@ -77,11 +76,6 @@ class Sysfs(PseudoFs):
 def sysfs(kernel: Kernel) -> FileSystem:
     """The sandbox's sysfs, built at the first call."""
     return _instance(kernel)
-
-
-def sysfs_dir(kernel: Kernel, path: str) -> StaticDir:
-    """A directory of it, e.g. "class/net", for packages that add entries."""
-    return _instance(kernel).directory(path)
 
 
 def _instance(kernel: Kernel) -> Sysfs:

@@ -13,12 +13,12 @@ from cloche.abi.errno import EPERM, LinuxError
 from cloche.abi.fs import MS_NOSUID
 from cloche.abi.stat import S_ISGID, S_ISUID, S_IXGRP
 from cloche.abi.xattr import NAME_CAPS
+from cloche.kernel.creds import SECBIT_NOROOT
 from cloche.kernel.task import Task
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.file_caps import FileCaps, owns_namespace, parse
 from cloche.vfs.objects import Path
 
-_NOROOT: Final = 1  # SECBIT_NOROOT
 _KEEP_CAPS: Final = 16  # SECBIT_KEEP_CAPS
 
 
@@ -97,7 +97,7 @@ def exec_credentials(task: Task, path: Path) -> ExecCredentials:
         if is_effective and caps.permitted & ~new.cap_permitted:
             raise LinuxError(EPERM)
     is_suid_root = new.uid != root and new.euid == root
-    if not new.securebits & _NOROOT and not (caps is not None and is_suid_root):
+    if not new.securebits & SECBIT_NOROOT and not (caps is not None and is_suid_root):
         if root in (new.euid, new.uid):
             new.cap_permitted = old.cap_bounding | old.cap_inheritable
         if new.euid == root:

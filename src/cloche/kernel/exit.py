@@ -23,7 +23,6 @@ from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
 _FEW: Final = 16  # processes that are ended at once
-ECHILD_IGNORED: Final = 1  # SIG_IGN
 
 
 def detach_address_space(task: Task) -> None:

@@ -562,9 +562,6 @@ class Task(TaskBase, TimerOwner):
     def thread_group_id(self) -> int:
         return self.group.tgid
 
-    def task_id(self) -> int:
-        return self.tid
-
     def has_pending_signal(self) -> bool:
         return self.wants_attention
 

@@ -306,14 +306,6 @@ class AddressSpace:
             self.good_start, self.good_end = area.start, at
         return min(at, end) - addr
 
-    def shared_key(self, addr: int) -> tuple[int, int, int] | None:
-        """(device, inode, offset) for an address in a shared mapping, None for private memory (futex(2))."""
-        area = self.find(addr)
-        if area is None or not area.is_shared() or area.backing is None:
-            return None
-        dev, ino = area.backing.map_identity()
-        return (dev, ino, area.offset + addr - area.start)
-
     def is_crowded(self, start: int, end: int) -> bool:
         """Whether [start, end) has more areas than a call may change at once."""
         areas = self._areas

@@ -291,7 +291,7 @@ def protocols_text(stack: NetStack) -> bytes:
     """/proc/net/protocols: the names and how many sockets."""
     out = ["protocol  size sockets  memory press maxhdr  slab module\n"]
     tcp, tcp_all, udp, raw, _tw = _count(stack, AF_INET)
-    tcp6, tcp6_all, udp6, raw6, _tw6 = _count(stack, AF_INET6)
+    _tcp6, tcp6_all, udp6, raw6, _tw6 = _count(stack, AF_INET6)
     rows = (
         ("RAW", raw),
         ("UDP", udp),

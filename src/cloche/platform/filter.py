@@ -42,7 +42,6 @@ SYS_CLONE: Final = 56
 SYS_EXIT: Final = 60
 SYS_FUTEX: Final = 202
 SYS_RESTART_SYSCALL: Final = 219
-SYS_EXIT_GROUP: Final = 231
 
 # Executed only after the sentry has matched them with what it ordered.
 NOTIFIED: Final = (SYS_MMAP, SYS_MUNMAP, SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_CLONE, SYS_EXIT)

@@ -525,7 +525,6 @@ class Systrap(Platform):
         self._processes: dict[int, SystrapProcess] = {}
         self._zygote = -1  # its thread
         self._zygote_process = -1
-        self._zygote_pid = -1
         self._is_zygote_idle = False
         self._is_short = False  # the pool is to be filled when there is time
         self._pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
@@ -660,7 +659,7 @@ class Systrap(Platform):
                 where, error, listener = self._greet(ours, flags)
             if where == 0:
                 _native.attach(listener, 1 if self._mm == "strict" else 0)
-                self._zygote_process, self._zygote, self._zygote_pid = process, thread, pid
+                self._zygote_process, self._zygote = process, thread
                 self._wait_zygote()
                 return
             self._abandon_zygote(process, thread, pid)

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
-DEFAULT_BYTES: Final = 16 << 20
 LEAST_BYTES: Final = 64 << 10
 _HEAD: Final = Struct("<QII")
 _ENTRY_BYTES: Final = 65536
 _READ_BYTES: Final = 1 << 20
+_STDERR: Final = 2
 
 
 class LogWriter:
-    """Appends; when the disk is full output is dropped, and counted."""
+    """Appends; when the disk is full output is dropped, and the next entry that fits says how much."""
 
     def __init__(self, directory: int, limit_bytes: int) -> None:
         self.directory: int = directory  # a descriptor, the caller's
@@ -34,6 +34,13 @@ class LogWriter:
 
     def append(self, stream: int, data: bytes) -> None:
         """One entry, or several for much data."""
+        if self.dropped_bytes:
+            lost, self.dropped_bytes = self.dropped_bytes, 0
+            self._append(_STDERR, f"cloche: {lost} bytes of output are missing here: no room for the log\n".encode())
+            self.dropped_bytes = lost if self.dropped_bytes else 0
+        self._append(stream, data)
+
+    def _append(self, stream: int, data: bytes) -> None:
         for start in range(0, len(data), _ENTRY_BYTES):
             piece = data[start : start + _ENTRY_BYTES]
             entry = _HEAD.pack(time.time_ns(), stream, len(piece)) + piece

@@ -1,6 +1,6 @@
 """Extended attributes (xattr(7)): the twelve calls; what may be read and set is decided in `vfs.attr`."""
 
-from cloche.abi.errno import E2BIG, EINVAL, ENOSYS, ERANGE, LinuxError
+from cloche.abi.errno import E2BIG, EINVAL, ERANGE, LinuxError
 from cloche.abi.fcntl import AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from cloche.abi.xattr import XATTR_CREATE, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_REPLACE, XATTR_SIZE_MAX
 from cloche.kernel.task import Args, Task, to_u32, to_u64
@@ -123,23 +123,3 @@ def sys_fremovexattr(task: Task, args: Args) -> int:
     path = path_of_file(data_file(task, args.a0))
     vfs_removexattr(task, path, name_arg(task, args.a1))
     return 0
-
-
-def sys_setxattrat(task: Task, args: Args) -> int:
-    """setxattrat(2): since Linux 6.13."""
-    return -ENOSYS
-
-
-def sys_getxattrat(task: Task, args: Args) -> int:
-    """getxattrat(2): since Linux 6.13."""
-    return -ENOSYS
-
-
-def sys_listxattrat(task: Task, args: Args) -> int:
-    """listxattrat(2): since Linux 6.13."""
-    return -ENOSYS
-
-
-def sys_removexattrat(task: Task, args: Args) -> int:
-    """removexattrat(2): since Linux 6.13."""
-    return -ENOSYS

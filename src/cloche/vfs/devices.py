@@ -25,11 +25,6 @@ def register_char_device(major_number: int, minor_number: int, opener: Opener) -
     _char[(major_number, minor_number)] = opener
 
 
-def register_block_device(major_number: int, minor_number: int, opener: Opener) -> None:
-    """Serve block devices with this number."""
-    _block[(major_number, minor_number)] = opener
-
-
 def register_fifo_opener(opener: Opener) -> None:
     """Serve fifos; replaces an earlier registration.  A description that must wait for its peer is the
     caller's affair.

@@ -657,14 +657,6 @@ def do_umount(
     drop_negative_dentries()
 
 
-def detach_deleted(ns: MountNamespace, dentry: Dentry) -> None:
-    """Mounts of `ns` on a name that is being removed go with it."""
-    for mount in [each for each in ns.mounts if each.mountpoint is dentry]:
-        for each in reversed(_detach(ns, mount)):
-            each.is_detached = True
-            _unlink(each)
-
-
 # -- pivot_root(2) ---------------------------------------------------------------------------------------
 def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext]) -> None:
     """pivot_root(2): `new` becomes the root, the old root moves to `old`.

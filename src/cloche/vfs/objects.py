@@ -31,7 +31,6 @@ from cloche.abi.errno import (
     EOPNOTSUPP,
     EPERM,
     ESPIPE,
-    EXDEV,
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND, O_PATH
@@ -47,10 +46,6 @@ from cloche.vfs.userns import Place, UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 FIRST_MNT_INO: Final = 0xF0000000
-
-FMODE_READ: Final = 1
-FMODE_WRITE: Final = 2
-FMODE_PATH: Final = 4
 
 MAY_EXEC: Final = 1
 MAY_WRITE: Final = 2
@@ -481,10 +476,6 @@ class Context:
         """tgid, 0 for the kernel itself (owners of locks, /proc/self)."""
         return 0
 
-    def task_id(self) -> int:
-        """tid, 0 for the kernel itself."""
-        return 0
-
     def has_pending_signal(self) -> bool:
         """Whether a long operation should stop and return what it has."""
         return False
@@ -807,9 +798,3 @@ class DirectoryDescription(FileDescription):
 
     def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
         return 0
-
-
-def same_file_system(a: Inode, b: Inode) -> None:
-    """Raises LinuxError(EXDEV) unless both inodes are of one file system."""
-    if a.fs is not b.fs:
-        raise LinuxError(EXDEV)

@@ -401,7 +401,3 @@ def lookup_parent(ctx: Context, start: Path | None, name: bytes) -> Parent:
     if len(walk.last) > NAME_MAX:
         raise LinuxError(ENAMETOOLONG)
     return Parent(walk.path(), walk.last, is_slash=walk.is_directory_needed)
-
-
-def _child_of(ctx: Context, parent: Path, name: bytes) -> Dentry:
-    return lookup_child(ctx, parent.dentry, parent.inode(), name)

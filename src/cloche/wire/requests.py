@@ -71,7 +71,6 @@ QUIET: Final = 5  # whose answers nobody looks at
 FIRST_ID: Final = 16
 
 STARTED: Final = "started"  # events
-OOM: Final = "oom"
 ENDED: Final = "ended"
 WRITING: Final = "writing"
 

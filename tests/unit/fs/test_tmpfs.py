@@ -60,7 +60,7 @@ from tests.unit.vfs.world import (
 )
 
 SEEK_DATA, SEEK_HOLE = 3, 4
-KEEP, PUNCH, ZERO = 1, 2, 16
+KEEP, PUNCH = 1, 2
 TIB = 1 << 40
 
 

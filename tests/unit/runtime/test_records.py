@@ -173,3 +173,17 @@ def test_large_entries_are_split(tmp_path: Path) -> None:
         b"".join(data for _when, _stream, data in LogReader(os.open(tmp_path, os.O_PATH)).read())
         == b"x" * 200_000
     )
+
+
+def test_a_full_disk_is_told_of_in_the_log(tmp_path: Path) -> None:
+    log = LogWriter(os.open(tmp_path, os.O_PATH), 1 << 20)
+    log.append(1, b"first")
+    working, log.fd = log.fd, os.open("/dev/full", os.O_WRONLY)
+    log.append(1, b"lost" * 100)
+    log.append(2, b"lost")
+    os.close(log.fd)
+    log.fd = working
+    log.append(1, b"last")
+    entries = [(stream, data) for _when, stream, data in LogReader(os.open(tmp_path, os.O_PATH)).read()]
+    assert entries[0] == (1, b"first") and entries[2:] == [(1, b"last")], entries
+    assert entries[1][0] == 2 and b"404 bytes of output are missing" in entries[1][1]

@@ -21,7 +21,6 @@ from cloche.kernel.signals import StoppedWait, kernel_info, send, signal_wake
 from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee, parent_thread
 from cloche.vfs.waitqueue import WaitQueue
 
-SCOPE_RELATIONAL: Final = 1
 SCOPE_CAPABILITY: Final = 2
 SCOPE_NO_ATTACH: Final = 3
 
