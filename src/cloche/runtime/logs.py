@@ -36,7 +36,9 @@ class LogWriter:
         """One entry, or several for much data."""
         if self.dropped_bytes:
             lost, self.dropped_bytes = self.dropped_bytes, 0
-            self._append(_STDERR, f"cloche: {lost} bytes of output are missing here: no room for the log\n".encode())
+            self._append(
+                _STDERR, f"cloche: {lost} bytes of output are missing here: no room for the log\n".encode()
+            )
             self.dropped_bytes = lost if self.dropped_bytes else 0
         self._append(stream, data)
 
