@@ -3,8 +3,8 @@
 Not on it, on purpose: execve, clone, socket, connect, bind, sendmsg (its address cannot be checked: a donated
 datagram socket could be pointed elsewhere), ptrace, mount, unshare, setuid and its kin, any call that takes a
 path, executable memory, and what only the start needs: processes, pipes, eventfds, epoll and signal descriptors. The
-filter is installed before the first byte of a guest's is read, and after all of that. Platforms add what they need
-through `extra`.
+filter is installed before the first byte of a guest's is read, and after all of that. What only a platform needs
+stands in its own list.
 """
 
 from typing import Final
@@ -122,11 +122,15 @@ _SECCOMP_IOCTL_NOTIF_ADDFD: Final = 0x40182103
 _SECCOMP_IOCTL_NOTIF_SET_FLAGS: Final = 0x40082104
 _EXPEDITED: Final = 2  # MEMBARRIER_CMD_GLOBAL_EXPEDITED
 
-_ALLOWED: Final[list[Allow]] = [
-    # The hand-off: first, because the filter is a chain.
+# First, because the filter is a chain.
+_LOOP: Final[list[Allow]] = [
     Allow(SYS_futex, "waking guest threads; the interpreter's locks"),
     Allow(SYS_epoll_wait, "the event loop"),
     Allow(SYS_epoll_pwait2, "the event loop, with nanoseconds"),
+]
+
+# What a platform needs beyond the rest: for the hand-off, which comes next, and for its processes, which come last.
+_SYSTRAP: Final[list[Allow]] = [
     Allow(SYS_ioctl, "notifications of guests: receive", [int_is(1, _SECCOMP_IOCTL_NOTIF_RECV)]),
     Allow(SYS_ioctl, "notifications of guests: answer", [int_is(1, _SECCOMP_IOCTL_NOTIF_SEND)]),
     Allow(
@@ -137,6 +141,30 @@ _ALLOWED: Final[list[Allow]] = [
     ),
     Allow(SYS_process_vm_readv, "large copies from guest memory"),
     Allow(SYS_process_vm_writev, "large copies to guest memory"),
+]
+
+_SYSTRAP_PROCESSES: Final[list[Allow]] = [
+    # A pid namespace hides all others; where there is none, a guest's host pid is still never a
+    # guest's to choose (I2).  Not itself, nor (-1) everybody; no signal that a program could be made to act upon.
+    *[
+        Allow(
+            SYS_kill,
+            "ending, stopping and continuing guest processes",
+            [int_is(1, signo), int_is_not(0, -1), int_is_not(0, 0)],
+        )
+        for signo in (SIGKILL, SIGSTOP, SIGCONT)
+    ],
+    Allow(SYS_tgkill, "whether a guest thread is there", [int_is(2, 0)]),
+    Allow(SYS_tgkill, "interrupting guest threads", [int_is(2, SIGURG)]),
+    Allow(SYS_wait4, "reaping guest processes, CPU time"),
+    Allow(SYS_waitid, "reaping guest processes"),
+    Allow(SYS_setpgid, "adopting a forked guest process"),
+    Allow(SYS_getpgid, "proving a forked guest process"),
+]
+
+_PLATFORMS: Final[dict[str, tuple[list[Allow], list[Allow]]]] = {"systrap": (_SYSTRAP, _SYSTRAP_PROCESSES)}
+
+_ALLOWED: Final[list[Allow]] = [
     Allow(SYS_poll, "looking before each receive; readiness of host descriptors"),
     # Files and pipes that the gofer, the broker or the monitor donated.
     Allow(SYS_read, "donated descriptors, signalfd"),
@@ -187,22 +215,6 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_clock_gettime, "where the vDSO has no clock; CPU time of guests"),
     Allow(SYS_clock_getres, "clock_getres of guests; whether a guest's clock is there"),
     Allow(SYS_restart_syscall, "continuing after SIGSTOP and SIGCONT"),
-    # Guest processes.  A pid namespace hides all others; where there is none, a guest's host pid is still never a
-    # guest's to choose (I2).  Not itself, nor (-1) everybody; no signal that a program could be made to act upon.
-    *[
-        Allow(
-            SYS_kill,
-            "ending, stopping and continuing guest processes",
-            [int_is(1, signo), int_is_not(0, -1), int_is_not(0, 0)],
-        )
-        for signo in (SIGKILL, SIGSTOP, SIGCONT)
-    ],
-    Allow(SYS_tgkill, "whether a guest thread is there", [int_is(2, 0)]),
-    Allow(SYS_tgkill, "interrupting guest threads", [int_is(2, SIGURG)]),
-    Allow(SYS_wait4, "reaping guest processes, CPU time"),
-    Allow(SYS_waitid, "reaping guest processes"),
-    Allow(SYS_setpgid, "adopting a forked guest process"),
-    Allow(SYS_getpgid, "proving a forked guest process"),
     # The interpreter and the C library.
     Allow(SYS_rt_sigreturn, "returning from a signal"),
     Allow(SYS_getrandom, "getrandom and /dev/urandom of guests, AT_RANDOM"),
@@ -259,20 +271,18 @@ _REFUSED: Final[list[Refuse]] = [
 ]
 
 
-def sentry_policy(proc_fd: int = -1, extra: list[Allow] | None = None, *, has_ports: bool = True) -> Policy:
-    """The allow-list of the sentry.
+def sentry_policy(proc_fd: int = -1, platform: str = "systrap", *, has_ports: bool = True) -> Policy:
+    """The allow-list of the sentry on that platform.
 
     `proc_fd` is a directory descriptor of a procfs, below which files may be opened for reading (proofs of
     adoption, memory of guests); -1 for none.  An absolute path would ignore it, so this relies on the empty
-    root as well. `extra` is what the platform in use needs beyond this (KVM's ioctls); `has_ports`: whether there is a
-    broker or egress.
+    root as well.  `has_ports`: whether there is a broker or egress.
     """
-    allowed = list(_ALLOWED)
+    first, last = _PLATFORMS[platform]
+    allowed = [*_LOOP, *first, *_ALLOWED, *last]
     if has_ports:
         allowed.extend(_PORTS)
     if proc_fd >= 0:
         checks = [int_is(0, proc_fd), int_has_none(2, _O_WRITE_BITS)]
         allowed.append(Allow(SYS_openat, "files of guest processes in /proc", checks))
-    if extra is not None:
-        allowed.extend(extra)
     return Policy("sentry", allowed, _REFUSED)

@@ -23,7 +23,7 @@ from cloche.kernel.loop import StopLoop
 from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
 from cloche.kernel.task import Container, Kernel
-from cloche.platform.systrap import Systrap
+from cloche.platform.choose import new_platform
 from cloche.syscalls.strace import install as install_strace
 from cloche.wire import protocol, timing
 
@@ -139,18 +139,20 @@ def _serve(
     keeper: socket.socket,
 ) -> int:
     facts = HostFacts.read()
-    platform = Systrap(mm=spec.mm_mode, is_patching=spec.is_patching)
+    try:
+        platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching)
+    except ValueError as error:
+        raise StartError(str(error)) from error
     if spec.is_confined:
         confine.mount_own_proc(report)
-    platform.prepare()
-    proc_fd = platform.proc_fd()
+    needs = platform.prepare()
     if spec.is_confined:
         confine.empty_root(report)
         confine.become_unprivileged(report)
         confine.drop_capabilities(report)
-        allowed = [(platform.stub_fd(), _EXECUTE_AND_READ)]
-        if proc_fd >= 0:
-            allowed.append((proc_fd, _READ_FILE))
+        allowed = [(fd, _EXECUTE_AND_READ) for fd in needs.executables]
+        if needs.proc_fd >= 0:
+            allowed.append((needs.proc_fd, _READ_FILE))
         confine.deny_paths(report, allowed, may_signal=True)
     timing.mark("sentry: is confined")
     hold_to_keeper(keeper)
@@ -162,7 +164,8 @@ def _serve(
     timing.mark("sentry: platform has started")
     if spec.is_confined:
         confine.set_undumpable(report)
-        seccomp.install(sentry_policy(proc_fd, has_ports=broker_sock is not None or egress_sock is not None))
+        has_ports = broker_sock is not None or egress_sock is not None
+        seccomp.install(sentry_policy(needs.proc_fd, spec.platform, has_ports=has_ports))
         report.in_force(confine.SECCOMP)
     timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)

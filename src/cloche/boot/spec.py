@@ -25,6 +25,8 @@ COW: Final = "cow"  # writes go to a private layer
 
 DEFAULT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
 
+PLATFORMS: Final = ("systrap",)  # how guest code runs (platform/choose.py); the first is the default
+
 
 class MountSpec:
     """One mount, in order; parents come first."""
@@ -113,7 +115,7 @@ class SandboxSpec:
         self.has_terminal: bool = False  # -t
         self.is_interactive: bool = True  # stdin is passed on
         self.is_attached: bool = True  # to the terminal of whoever started it
-        self.platform: str = "systrap"
+        self.platform: str = PLATFORMS[0]
         self.mm_mode: str = "direct"
         self.is_patching: bool = True  # system calls of known programs come without a trap
         self.strace_fd: int = -1

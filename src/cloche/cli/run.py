@@ -11,6 +11,7 @@ from cloche.boot.spec import (
     DEFAULT_CAPS,
     DEV,
     HOST,
+    PLATFORMS,
     PROC,
     RO,
     RW,
@@ -148,7 +149,7 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
-    add("--platform", default="systrap", choices=["systrap"], help="how guest code runs")
+    add("--platform", default=PLATFORMS[0], choices=PLATFORMS, help="how guest code runs")
     add("--mm", default="direct", choices=["direct", "strict"], help="who checks changes of private memory")
     add(
         "--no-patch",

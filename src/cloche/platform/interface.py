@@ -403,9 +403,30 @@ class HostThread:
         raise NotImplementedError
 
 
+class HostNeeds:
+    """What a prepared platform needs of the host later: whoever takes paths and rights away leaves that."""
+
+    def __init__(self, executables: list[int] | None = None, proc_fd: int = -1) -> None:
+        self.executables: list[int] = executables or []  # descriptors of files that `start` executes
+        self.proc_fd: int = proc_fd  # of a procfs below which files are read while guests run, -1 if of none
+
+
 @trait
 class Platform:
-    """What boot creates once per sandbox."""
+    """What boot creates once per sandbox (`choose.py`).
+
+    Its life: `prepare`; then the caller may confine itself, with what the answer names left; `start`; then it may
+    bound its memory and filter its own system calls; guests; `shutdown`.  Which part of its bring-up a platform does
+    in which of the two steps is its own affair.
+    """
+
+    def prepare(self) -> HostNeeds:
+        """Check the host, and open what `start` needs of it.  Raises OSError with a clear message."""
+        return HostNeeds()
+
+    def is_patching(self) -> bool:
+        """Whether programs shall be given patched text, because calls from it come without a trap."""
+        return False
 
     def hot_identity(self, fd: int) -> tuple[int, int] | None:
         """(device, inode number) of a host file whose descriptor new processes may begin with, else None."""
@@ -420,7 +441,7 @@ class Platform:
         return 0
 
     def start(self) -> None:
-        """Create the zygote and the pool of blank processes.  Raises OSError with a clear message."""
+        """Make ready to run guests; prepares, if nobody has.  Raises OSError with a clear message."""
         raise NotImplementedError
 
     def new_process(self) -> HostProcess:

@@ -20,7 +20,8 @@ from cloche.platform.interface import (
     EV_SYSCALL,
     HostProcess,
 )
-from cloche.platform.systrap import Systrap, SystrapProcess
+from cloche.platform.systrap import Systrap
+from cloche.platform.systrap_process import SystrapProcess
 
 # fork(); then exit(last result) for ever.
 FORK_CODE = syscall(57) + bytes.fromhex("4889c7") + mov("rax", 60) + SYSCALL + bytes.fromhex("ebef")
@@ -364,7 +365,7 @@ def host_state(process: HostProcess, wanted: str) -> None:
     """Wait until the host says that its only thread is in this state."""
     assert isinstance(process, SystrapProcess)
     for _ in range(5000):
-        fields = process.platform.read_proc(process, "stat").rpartition(")")[2].split()
+        fields = process.read_proc("stat").rpartition(")")[2].split()
         if fields and fields[0] == wanted:
             return
         time.sleep(0.001)
@@ -386,3 +387,21 @@ def test_a_stop_by_the_host_is_not_noticed(guest: Guest) -> None:
     thread.ret(1)
     assert guest.event()[:3] == (EV_SYSCALL, thread.ident(), 110)
     guest.kill(thread.process())
+
+
+def test_guests_outlive_the_zygote() -> None:
+    """No more processes come then; those that are there go on, and their deaths are reported."""
+    platform = Systrap()
+    platform.start()
+    guest = Guest(platform)
+    thread = guest.start(FORK_CODE)
+    assert guest.event()[2] == 57
+    os.kill(platform._zygote.pid, signal.SIGKILL)
+    with pytest.raises(OSError):
+        for _ in range(10_000):
+            platform.next_event(SECOND // 1000)
+            platform.new_process()
+    thread.ret(7)
+    assert guest.event()[1:4] == (thread.ident(), 60, 7)
+    guest.kill(thread.process())
+    platform.shutdown()

@@ -1,0 +1,90 @@
+"""The host's procfs, as far as a platform needs it: what processes cost, and what the sentry itself does.
+
+`open` it while there are paths, `check` it once the pid namespace is final; then it answers for as long as it is open.
+"""
+
+import os
+
+
+class HostProc:
+    """A directory descriptor of a procfs that counts processes as this one does; without one, figures are unknown."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._is_ours = False
+
+    def open(self) -> None:
+        """Take the procfs of now."""
+        try:
+            self._fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            self._fd = -1  # no vDSO for the guests, no resident sizes
+
+    def check(self) -> bool:
+        """Whether it counts processes as we do, from now on: it may belong to an outer pid namespace."""
+        try:
+            self._is_ours = os.readlink("self", dir_fd=self._fd) == str(os.getpid())
+        except (OSError, ValueError):
+            self._is_ours = False
+        return self._is_ours
+
+    def fd(self) -> int:
+        """The descriptor, -1 if there is none."""
+        return self._fd
+
+    def usable_fd(self) -> int:
+        """The descriptor, -1 if there is none that counts as we do."""
+        return self._fd if self._is_ours else -1
+
+    def close(self) -> None:
+        """The end."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._is_ours = False
+
+    def read(self, pid: int, name: str) -> str:
+        """A file of /proc/PID, "" when that cannot be read."""
+        if pid < 0 or not self._is_ours:
+            return ""
+        try:
+            fd = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return ""
+        try:
+            return os.read(fd, 8192).decode("ascii", "replace")
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)
+
+    def own_pages(self) -> list[int]:
+        """/proc/self/statm: size, resident, shared, text, nothing, data and stack; zeros when unknown."""
+        if not self._is_ours:
+            return [0] * 7
+        try:
+            fd = os.open("self/statm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return [0] * 7
+        try:
+            return [int(word) for word in os.read(fd, 256).split()]
+        finally:
+            os.close(fd)
+
+
+def faults(stat: str) -> tuple[int, int]:
+    """Minor and major faults out of a stat file."""
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[7]), int(fields[9])) if len(fields) > 9 else (0, 0)
+
+
+def figure(status: str, name: str) -> int:
+    """A number of /proc/PID/status, 0 if it is not there (a thread that has ended has no memory)."""
+    _before, found, rest = status.partition(f"\n{name}:")
+    words = rest.split(None, 1) if found else []
+    return int(words[0]) if words and words[0].isdigit() else 0
+
+
+def preemptions(status: str) -> int:
+    """How often the host took the processor away, out of a status file."""
+    return figure(status, "nonvoluntary_ctxt_switches")

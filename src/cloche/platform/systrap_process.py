@@ -1,0 +1,163 @@
+"""A guest's address space on `systrap`: a host process, or one that is about to be forked, and what it costs."""
+
+import os
+import signal
+import time
+from typing import Final
+
+from cloche.platform import _native
+from cloche.platform import filter as seccomp_filter
+from cloche.platform.host_proc import HostProc, faults, figure, preemptions
+from cloche.platform.interface import HostProcess, HostThread, Parking
+
+_CALL_NS: Final = 800  # what the shortest system call takes
+_MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
+
+
+def split_times(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system_ns: int) -> tuple[int, int]:
+    """User and system part of an exact sum in the ratio of the ticks; neither falls below what was told before.
+
+    As cputime_adjust (kernel/sched/cputime.c).
+    """
+    user = total_ns * user_ticks // ticks if ticks else total_ns
+    user = max(min(user, total_ns - system_ns), user_ns)
+    return user, max(total_ns - user, system_ns)
+
+
+class SystrapProcess(HostProcess):
+    """A guest address space: one host process, or one that is about to be forked."""
+
+    def __init__(self, proc: HostProc, handle: int, ident: int) -> None:
+        self._proc = proc
+        self.handle = handle
+        self._ident = ident
+        self.thread_count = 0
+        self.has_threads = False  # it had more than one at some time
+        self.is_dead = False
+        self.is_blank = False  # in the pool: nobody is told of its death
+        self.was_blank = False  # nobody is told of its birth, unless he has asked
+        self.is_awaited = False
+        self._user_ns = 0  # CPU time as it was last told
+        self._system_ns = 0
+        self._told_user_ns = 0
+        self._main: HostThread | None = None
+        self.parked: list[
+            tuple[int, int, int]
+        ] = []  # host threads that wait for a task; CPU time they have had
+        self.parking: Parking | None = None  # who counts them
+        self.counted = 0  # of them
+
+    def ident(self) -> int:
+        return self._ident
+
+    def set_main(self, thread: HostThread | None) -> None:
+        """Called once at creation."""
+        self._main = thread
+
+    def main_thread(self) -> HostThread:
+        assert self._main is not None
+        return self._main
+
+    def is_unborn(self) -> bool:
+        if self.is_dead or _native.process_pid(self.handle) >= 0:
+            return False
+        self.is_awaited = True
+        return True
+
+    def read(self, addr: int, length: int) -> bytes:
+        return b"" if self.is_dead else _native.read_process(self.handle, addr, length)
+
+    def write(self, addr: int, data: bytes) -> int:
+        return 0 if self.is_dead else _native.write_process(self.handle, addr, data)
+
+    def has_pending_ops(self) -> bool:
+        return not self.is_dead and _native.has_pending_ops(self.handle)
+
+    def host_pid(self) -> int:
+        """Its process id on the host, -1 while it does not live.  For diagnosis."""
+        return -1 if self.is_dead else _native.process_pid(self.handle)
+
+    def read_proc(self, name: str) -> str:
+        """A file of /proc/PID of the host process, "" when that cannot be read."""
+        return self._proc.read(self.host_pid(), name)
+
+    def rss_bytes(self) -> int:
+        fields = self.read_proc("statm").split()
+        return int(fields[1]) * 4096 if len(fields) > 1 else 0
+
+    def anonymous_bytes(self) -> int:
+        fields = self.read_proc("statm").split()
+        return (int(fields[1]) - int(fields[2])) * 4096 if len(fields) > 2 else 0
+
+    def footprint_bytes(self) -> tuple[int, int]:
+        fields = self.read_proc("statm").split()
+        if len(fields) < 3 or self.is_dead:
+            return 0, 0
+        size, resident, shared = int(fields[0]), int(fields[1]), int(fields[2])
+        extra = _native.region_bytes(self.handle)
+        if size >= _MANY_PAGES:  # its page tables may be larger than what they map
+            extra += figure(self.read_proc("status"), "VmPTE") * 1024
+        return (resident - shared) * 4096 + extra, resident * 4096 + extra
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        pid = self.host_pid()
+        if pid <= 0:
+            return 0, 0
+        try:
+            # The clock ids of another process (posix-timers.h): no need for /proc.
+            ticks = time.clock_gettime_ns(~pid << 3)  # user and system time by the clock tick
+            user_ticks = time.clock_gettime_ns(~pid << 3 | 1)
+            total = time.clock_gettime_ns(~pid << 3 | 2)  # exact, but only the sum
+        except OSError:
+            return 0, 0
+        self._user_ns, self._system_ns = split_times(total, user_ticks, ticks, self._user_ns, self._system_ns)
+        # The host counts a stub that waits for its answer as user time: of each call some is the system's.
+        waited_ns = min(_native.call_count(self.handle) * _CALL_NS, self._user_ns - self._told_user_ns)
+        self._told_user_ns = self._user_ns - waited_ns
+        return self._told_user_ns, self._user_ns + self._system_ns - self._told_user_ns
+
+    def usage(self) -> tuple[int, int, int, int]:
+        status = self.read_proc("status")
+        minor, major = faults(self.read_proc("stat"))
+        return figure(status, "VmHWM") * 1024, minor, major, preemptions(status)
+
+    def pause(self) -> bool:
+        return self._signal(signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signo: int) -> bool:
+        pid = self.host_pid()
+        if pid <= 0:
+            return False
+        try:
+            os.kill(pid, signo)
+        except ProcessLookupError:
+            return False  # dead, and not yet reaped by us
+        return True
+
+    def kill(self) -> None:
+        self.count_parked(0)
+        if not self.is_dead:
+            _native.kill_process(self.handle)
+
+    def release_parked(self) -> None:
+        handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
+        self.count_parked(len(self.parked))
+        _native.unpark(handle)
+        _native.queue_op(handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+        _native.resume(handle)
+        _native.discard_thread(handle)
+
+    def count_parked(self, count: int) -> None:
+        """Tell `parking` how many host threads wait now."""
+        parking = self.parking
+        if parking is None:
+            return
+        parking.count += count - self.counted
+        self.counted = count
+        if count:
+            parking.processes[self._ident] = self
+        else:
+            parking.processes.pop(self._ident, None)

@@ -1,0 +1,350 @@
+"""A guest thread on `systrap`: one host thread and its slot.  And the list of all of them, with their processes.
+
+Order that callers keep, beyond interface.py:
+- A deferred `HostThread.write` is seen by `HostProcess.read` and by the thread itself, but by *other* threads
+  only when the thread runs again.  What others wait for (a futex word) goes through `HostProcess.write`.
+- `HostProcess.write` acts at once: on an area whose mmap is still queued, use `HostThread.write` of the thread
+  that maps it (delivered after its operations, in order, whatever the size).
+"""
+
+import time
+from typing import Final
+
+from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.structs import pack_stat
+from cloche.platform import _native
+from cloche.platform import filter as seccomp_filter
+from cloche.platform.host_proc import HostProc, faults, preemptions
+from cloche.platform.interface import HostThread, Parking, Registers
+from cloche.platform.systrap_process import SystrapProcess, split_times
+
+_SHORT_LIFE_NS: Final = 5_000_000
+_MAX_PARKED: Final = 16  # host threads of one process that wait for a task
+_TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
+
+
+class Guests:
+    """Every process and thread that a platform has."""
+
+    def __init__(self, proc: HostProc) -> None:
+        self._proc = proc
+        self.threads: dict[int, SystrapThread] = {}  # by handle
+        self.processes: dict[int, SystrapProcess] = {}  # by ident
+        self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
+
+    def make_process(self, source: "SystrapThread | None", slot: int) -> "SystrapThread":
+        """The stopped main thread, with its region, of a process that is yet to be forked."""
+        handle, ident = _native.new_process()
+        process = SystrapProcess(self._proc, handle, ident)
+        try:
+            main = _native.new_thread(handle, slot, -1 if source is None else source.handle)
+        except BaseException:
+            _native.discard_process(handle)
+            raise
+        thread = SystrapThread(self, process, main)
+        process.set_main(thread)
+        self.processes[ident] = process
+        self.add_thread(thread)
+        return thread
+
+    def add_thread(self, thread: "SystrapThread") -> None:
+        self.threads[thread.handle] = thread
+
+    def remove_thread(self, thread: "SystrapThread") -> None:
+        if self.threads.get(thread.handle) is thread:
+            del self.threads[thread.handle]
+
+    def discard_if_done(self, process: SystrapProcess) -> None:
+        """Free the region of a process that has died (or never lived) and whose threads are all discarded."""
+        if process.thread_count or not (process.is_dead or _native.process_pid(process.handle) < 0):
+            return
+        if _native.discard_process(process.handle):
+            process.is_dead = True
+            process.set_main(None)  # they would keep each other
+            if process in self.unordered:
+                self.unordered.remove(process)  # it has ended before its turn to be born came
+            self.processes.pop(process.ident(), None)
+
+
+class SystrapThread(HostThread):
+    """A guest thread: one host thread and its slot."""
+
+    def __init__(self, guests: Guests, process: SystrapProcess, handle: int) -> None:
+        self._guests = guests
+        self._process = process
+        self.handle = handle
+        self.is_discarded = False
+        self.is_renewed = False  # its host thread has been another's
+        self._user_ns = 0  # CPU time as it was last told
+        self._system_ns = 0
+        self._user_before_ns = 0  # of the host thread, for tasks before this one
+        self._system_before_ns = 0
+        self._born_ns = time.monotonic_ns()
+        process.thread_count += 1
+
+    def ident(self) -> int:
+        return self.handle
+
+    def process(self) -> SystrapProcess:
+        return self._process
+
+    def regs(self) -> Registers:
+        v = _native.get_regs(self.handle)
+        r = Registers()
+        r.r8, r.r9, r.r10, r.r11 = v[0], v[1], v[2], v[3]
+        r.r12, r.r13, r.r14, r.r15 = v[4], v[5], v[6], v[7]
+        r.rdi, r.rsi, r.rbp, r.rbx = v[8], v[9], v[10], v[11]
+        r.rdx, r.rax, r.rcx, r.rsp = v[12], v[13], v[14], v[15]
+        r.rip, r.eflags, r.fs_base, r.gs_base = v[16], v[17], v[18], v[19]
+        return r
+
+    def set_regs(self, regs: Registers) -> None:
+        r = regs
+        _native.set_regs(
+            self.handle, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
+            r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, r.fs_base, r.gs_base,
+        )  # fmt: skip
+
+    def fpstate(self) -> bytes:
+        return _native.get_fpstate(self.handle)
+
+    def set_fpstate(self, state: bytes) -> bool:
+        return _native.set_fpstate(self.handle, state)
+
+    def read(self, addr: int, length: int) -> bytes:
+        return _native.read_thread(self.handle, addr, length)
+
+    def read_cstring(self, addr: int, limit: int) -> bytes | None:
+        return _native.read_cstring(self.handle, addr, limit)
+
+    def write(self, addr: int, data: bytes) -> int:
+        return _native.write_thread(self.handle, addr, data)
+
+    def write_stat(
+        self,
+        addr: int,
+        dev: int,
+        ino: int,
+        nlink: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        size: int,
+        blksize: int,
+        blocks: int,
+        atime_ns: int,
+        mtime_ns: int,
+        ctime_ns: int,
+    ) -> bool:
+        if (atime_ns | mtime_ns | ctime_ns) >> 62:  # before 1970, or far away
+            data = pack_stat(
+                dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atime_ns, mtime_ns, ctime_ns
+            )
+            return _native.write_thread(self.handle, addr, data) == len(data)
+        return _native.write_stat(
+            self.handle,
+            addr,
+            dev,
+            ino,
+            nlink,
+            mode,
+            uid,
+            gid,
+            rdev,
+            size,
+            blksize,
+            blocks,
+            atime_ns,
+            mtime_ns,
+            ctime_ns,
+        )
+
+    def write_now(self, addr: int, data: bytes) -> int:
+        """Like `write`, but never deferred: the number of bytes written before a fault."""
+        return self._process.write(addr, data)
+
+    def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
+        return _native.read_fd_into(self.handle, fd, offset, addr, length, flags, key)
+
+    def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        return _native.write_fd_from(self.handle, fd, offset, addr, length, flags)
+
+    def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
+        _native.queue_op(
+            self.handle, seccomp_filter.SYS_MMAP, addr, length, prot, flags, fd if fd < 0 else 0, offset, fd
+        )
+
+    def queue_munmap(self, addr: int, length: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MUNMAP, addr, length, 0, 0, 0, 0, -1)
+
+    def queue_mprotect(self, addr: int, length: int, prot: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MPROTECT, addr, length, prot, 0, 0, 0, -1)
+
+    def queue_mremap(self, old: int, old_length: int, new_length: int, flags: int, new: int) -> None:
+        _native.queue_op(
+            self.handle, seccomp_filter.SYS_MREMAP, old, old_length, new_length, flags, new, 0, -1
+        )
+
+    def queue_madvise(self, addr: int, length: int, advice: int) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_MADVISE, addr, length, advice, 0, 0, 0, -1)
+
+    def queue_keep_only(self, identities: list[int]) -> None:
+        _native.queue_keep_only(self.handle, *identities)
+
+    def queue_fork(self) -> SystrapProcess:
+        main = self._guests.make_process(self, _native.thread_slot(self.handle))
+        try:
+            _native.queue_fork(self.handle, main.process().handle, main.handle, 0)
+        except BaseException:
+            main.discard()
+            raise
+        return main.process()
+
+    def queue_clone_thread(self) -> "SystrapThread":
+        process = self._process
+        if process.parked:
+            handle, user_ns, system_ns = process.parked[-1]
+            _native.renew(handle, self.handle)
+            process.parked.pop()
+            process.count_parked(len(process.parked))
+            thread = SystrapThread(self._guests, process, handle)
+            thread.is_renewed = True
+            thread._user_before_ns, thread._system_before_ns = user_ns, system_ns
+            self._guests.add_thread(thread)
+            return thread
+        try:
+            handle = _native.new_thread(self._process.handle, -1, self.handle)
+        except BlockingIOError as error:  # every slot of the process is taken
+            raise LinuxError(EAGAIN) from error
+        thread = SystrapThread(self._guests, process, handle)
+        process.has_threads = True
+        self._guests.add_thread(thread)
+        try:
+            _native.queue_clone(self.handle, handle)
+        except BaseException:
+            thread.discard()
+            raise
+        return thread
+
+    def cancel_clone(self, born: HostThread) -> None:
+        assert isinstance(born, SystrapThread)
+        _native.cancel_ops(self.handle)
+        parking = born._process.parking
+        if not (born.is_renewed and parking is not None and born.park(parking)):
+            born.discard()
+
+    def wait_long(self) -> None:
+        _native.wait_long(self.handle)
+
+    def park(self, parking: Parking) -> bool:
+        """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
+        process = self._process
+        if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
+            return False
+        if not _native.park(self.handle):
+            return False
+        used = (0, 0)
+        if time.monotonic_ns() - self._born_ns > _SHORT_LIFE_NS:  # else there is little to forget
+            used = self._host_times_ns()
+        self.is_discarded = True
+        self._guests.remove_thread(self)
+        process.thread_count -= 1
+        process.parked.append((self.handle, used[0], used[1]))
+        process.parking = parking
+        process.count_parked(len(process.parked))
+        return True
+
+    def queue_exit(self) -> None:
+        _native.queue_op(self.handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+
+    def ret(self, value: int) -> None:
+        _native.ret(self.handle, value)
+
+    def resume(self) -> None:
+        _native.resume(self.handle)
+
+    def run_ops(self) -> None:
+        _native.run_ops(self.handle)
+
+    def can_swap(self) -> bool:
+        return True
+
+    def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
+        _native.swap(self.handle, addr, old, new, operation)
+
+    def swapped(self) -> int:
+        return _native.swapped(self.handle)
+
+    def has_frame(self) -> bool:
+        return _native.has_frame(self.handle)
+
+    def has_orders(self) -> bool:
+        return _native.has_orders(self.handle)
+
+    def stop(self, value: int) -> None:
+        _native.stop(self.handle, value)
+
+    def retry_with_frame(self) -> None:
+        _native.retry_with_frame(self.handle)
+
+    def forget_prefetched(self) -> None:
+        _native.forget_prefetched(self.handle)
+
+    def set_patched(self, is_on: bool) -> None:
+        if not self.is_discarded:
+            _native.set_patched(self.handle, is_on)
+
+    def set_answers(self, is_valid: bool, values: list[int]) -> None:
+        pid, tid, ppid, uid, euid, gid, egid = values if is_valid else (0, 0, 0, 0, 0, 0, 0)
+        if not self.is_discarded:
+            _native.set_answers(self.handle, is_valid, pid, tid, ppid, uid, euid, gid, egid)
+
+    def interrupt(self) -> None:
+        _native.interrupt(self.handle)
+
+    def is_running(self) -> bool:
+        return _native.is_running(self.handle)
+
+    def cpu_times_ns(self) -> tuple[int, int]:
+        user_ns, system_ns = self._host_times_ns()
+        if user_ns < 0:
+            return user_ns, system_ns
+        return max(user_ns - self._user_before_ns, 0), max(system_ns - self._system_before_ns, 0)
+
+    def _host_times_ns(self) -> tuple[int, int]:
+        """Of several threads each one's own, from /proc: there the sum may lag by a tick while the thread runs."""
+        process = self._process
+        if not process.has_threads:
+            self._user_ns, self._system_ns = process.cpu_times_ns()
+            return self._user_ns, self._system_ns
+        tid = _native.thread_tid(self.handle)
+        if tid <= 0:
+            return -1, -1
+        stat = process.read_proc(f"task/{tid}/stat").rpartition(")")[2].split()
+        exact = process.read_proc(f"task/{tid}/schedstat").split()
+        if len(stat) < 13:
+            return -1, -1
+        user_ticks = int(stat[11])
+        ticks = user_ticks + int(stat[12])
+        total = int(exact[0]) if exact else ticks * _TICK_NS
+        total = max(total, self._user_ns + self._system_ns)
+        self._user_ns, self._system_ns = split_times(total, user_ticks, ticks, self._user_ns, self._system_ns)
+        return self._user_ns, self._system_ns
+
+    def usage(self) -> tuple[int, int, int]:
+        process = self._process
+        tid = _native.thread_tid(self.handle)
+        if tid <= 0:
+            return 0, 0, 0
+        minor, major = faults(process.read_proc(f"task/{tid}/stat"))
+        return minor, major, preemptions(process.read_proc(f"task/{tid}/status"))
+
+    def discard(self) -> None:
+        if self.is_discarded:
+            return
+        self.is_discarded = True
+        self._guests.remove_thread(self)
+        _native.discard_thread(self.handle)
+        self._process.thread_count -= 1
+        self._guests.discard_if_done(self._process)
