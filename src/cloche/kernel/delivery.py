@@ -216,7 +216,11 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
     except LinuxError:
         return None
     if thread.process().write(frame.addr, frame.data) != len(frame.data):
-        return None
+        mem = task.user_memory()
+        mem.prepare(frame.addr, len(frame.data))
+        if not mem.is_new(frame.addr):
+            return None
+        mem.write(frame.addr, frame.data)
     if task.altstack_flags & SS_AUTODISARM:
         task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, SS_DISABLE
     thread.set_fpstate(b"")

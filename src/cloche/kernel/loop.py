@@ -12,7 +12,6 @@ retried, or one slice is done; after a slice the calls of others may take as lon
 import gc
 from typing import Final
 
-from cloche.abi.capability import CAP_IPC_LOCK
 from cloche.abi.errno import (
     EAGAIN,
     EFAULT,
@@ -25,7 +24,6 @@ from cloche.abi.errno import (
     ERESTARTSYS,
     LinuxError,
 )
-from cloche.abi.resource import RLIMIT_MEMLOCK, RLIMIT_STACK
 from cloche.abi.signal import SEGV_MAPERR, SIGSEGV
 from cloche.arch.syscalls import (
     SYS_clone,
@@ -52,6 +50,7 @@ from cloche.kernel.host_wait import HostBlocked, HostWait
 from cloche.kernel.meter import HeldTooLong
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
+from cloche.kernel.rlimits import limit_growth
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
@@ -597,8 +596,8 @@ def grows(task: Task, signo: int, code: int, addr: int) -> bool:
     mm = task.mm
     if mm.process.has_pending_ops():
         return True  # let it fault again: the list may be about to change
-    limit = -1 if task.creds.capable(CAP_IPC_LOCK) else task.group.rlimit(RLIMIT_MEMLOCK)
-    return mm.grow_down(task.thread, addr & (1 << 64) - 1, task.group.rlimit(RLIMIT_STACK), limit)
+    limit_growth(task)
+    return mm.grow_down(task.thread, addr & (1 << 64) - 1) != 0
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:

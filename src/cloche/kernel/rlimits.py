@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cloche.abi.capability import CAP_SYS_RESOURCE
+from cloche.abi.capability import CAP_IPC_LOCK, CAP_SYS_RESOURCE
 from cloche.abi.errno import EINVAL, EPERM, LinuxError
 from cloche.abi.resource import (
     RLIM_INFINITY,
@@ -65,6 +65,15 @@ def _exceeds(value: int, bound: int) -> bool:
     return value < 0 or value > bound
 
 
+def limit_growth(task: Task) -> None:
+    """Tell its address space how far an area may grow downwards (acct_stack_growth)."""
+    mm, group = task.mm, task.group
+    if mm.growing:
+        is_free = task.creds.capable(CAP_IPC_LOCK)
+        mm.lock_limit = -1 if is_free else group.rlimit(RLIMIT_MEMLOCK)
+        mm.stack_limit, mm.total_limit = group.rlimit(RLIMIT_STACK), group.rlimit(RLIMIT_AS)
+
+
 def set_rlimit(caller: Task, group: ThreadGroup, resource: int, soft: int, hard: int) -> None:
     """setrlimit(2) on a process; values as in ThreadGroup.rlimits.  Raises LinuxError(EINVAL, EPERM)."""
     if _exceeds(soft, hard):
@@ -74,6 +83,8 @@ def set_rlimit(caller: Task, group: ThreadGroup, resource: int, soft: int, hard:
     if _exceeds(hard, group.rlimits[resource][1]) and not caller.creds.capable(CAP_SYS_RESOURCE):
         raise LinuxError(EPERM)
     group.rlimits[resource] = (soft, hard)
+    if resource in (RLIMIT_STACK, RLIMIT_MEMLOCK, RLIMIT_AS) and group.tasks:
+        limit_growth(group.tasks[0])
     if resource == RLIMIT_STACK and group is caller.group:
         grow_stack(caller.mm, caller.thread, soft, group.rlimit(RLIMIT_AS))
     if resource == RLIMIT_CPU:

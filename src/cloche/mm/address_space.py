@@ -217,7 +217,10 @@ class AddressSpace:
         self.total_bytes: int = 0
         self.future_lock: int = 0  # of LOCK_FLAGS: what mlockall(MCL_FUTURE) gives new areas
         self.locked_bytes: int = 0
-        self.growing: int = 0  # areas that may grow downwards were made
+        self.growing: int = 0  # areas that may grow downwards were made; how far, in bytes, -1 for any:
+        self.stack_limit: int = -1  # RLIMIT_STACK
+        self.lock_limit: int = -1  # RLIMIT_MEMLOCK, for locked ones
+        self.total_limit: int = -1  # RLIMIT_AS
         self.remapping: tuple[int, int, int, int, int] | None = (
             None  # the last mremap, should the host refuse it
         )
@@ -1063,27 +1066,29 @@ class AddressSpace:
             index += 1
         return found
 
-    def grow_down(self, thread: HostThread, addr: int, stack_limit: int, lock_limit: int) -> bool:
-        """Whether a fault at `addr` made the MAP_GROWSDOWN area above it grow (expand_downwards)."""
+    def grow_down(self, thread: HostThread, addr: int) -> int:
+        """A fault at `addr` may make the area above it grow (expand_downwards): where that began before, or 0."""
         start = addr & PAGE_MASK
         index = bisect_right(self._starts, addr)
         if index >= len(self._areas) or start < self.min_address:
-            return False
+            return 0
         area = self._areas[index]
         if not area.flags & AREA_GROWSDOWN or area.flags & AREA_SEALED:
-            return False
-        size = area.end - start
-        if 0 <= stack_limit < size or len(self._areas) >= MAX_AREAS:
-            return False
+            return 0
+        old_start = area.start
+        if 0 <= self.stack_limit < area.end - start or len(self._areas) >= MAX_AREAS:
+            return 0
         below = self._areas[index - 1] if index else None
         if below is not None and (below.end > start or _guards(below, start)):
-            return False
-        if area.flags & AREA_LOCKED and 0 <= lock_limit < self.locked_bytes + area.start - start:
-            return False
+            return 0
+        if area.flags & AREA_LOCKED and 0 <= self.lock_limit < self.locked_bytes + old_start - start:
+            return 0
+        if 0 <= self.total_limit < self.total_bytes + old_start - start:
+            return 0
         how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-        thread.queue_mmap(start, area.start - start, area.prot, how, -1, 0)
-        self._insert(Area(start, area.start, area.prot, area.flags, None, 0, area.name))
-        return True
+        thread.queue_mmap(start, old_start - start, area.prot, how, -1, 0)
+        self._insert(Area(start, old_start, area.prot, area.flags, None, 0, area.name))
+        return old_start
 
     def set_brk(
         self, thread: HostThread, new: int, data_limit: int, total_limit: int, lock_limit: int = -1
@@ -1210,6 +1215,7 @@ class AddressSpace:
         new.vdso_start, new.vdso_end = self.vdso_start, self.vdso_end
         new.peak_total_bytes = new.total_bytes
         new.growing = self.growing
+        new.stack_limit, new.lock_limit, new.total_limit = self.stack_limit, self.lock_limit, self.total_limit
         new.has_segments = self.has_segments
         new.is_patching = self.is_patching
         new.tails = dict(self.tails)

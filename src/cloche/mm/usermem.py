@@ -20,6 +20,7 @@ _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
 _I64: Final = Struct("<q")
+_MAX_LATER: Final = 1 << 20
 
 
 class UserMemory:
@@ -29,6 +30,9 @@ class UserMemory:
         self.thread: HostThread = thread
         self.process: HostProcess = thread.process()
         self.space: AddressSpace | None = space
+        # By how much an area has grown downwards; the host does it when the thread goes on, so it is not there yet.
+        self._grown_start: int = 0
+        self._grown_end: int = 0
 
     def read(self, addr: int, length: int) -> bytes:
         """Exactly `length` bytes.  Raises LinuxError(EFAULT)."""
@@ -36,12 +40,49 @@ class UserMemory:
             return b""
         data = self.thread.read(addr, length)
         if len(data) != length:
-            raise LinuxError(EFAULT)
+            data = self._read_grown(addr, length, data)
+            if len(data) != length:
+                raise LinuxError(EFAULT)
         return data
 
     def read_some(self, addr: int, length: int) -> bytes:
         """As many of `length` bytes as are readable from the start."""
-        return self.thread.read(addr, length) if length > 0 else b""
+        if length <= 0:
+            return b""
+        data = self.thread.read(addr, length)
+        return data if len(data) == length else self._read_grown(addr, length, data)
+
+    def _grow(self, addr: int) -> int:
+        """Let an area grow down to a fault at `addr`, if it has not in this call: where its new memory ends, or 0."""
+        space = self.space
+        if space is None or not space.growing:
+            return 0
+        if self.is_new(addr):
+            return self._grown_end
+        thread = self.thread
+        if thread.is_running():
+            return 0
+        end = space.grow_down(thread, addr)
+        if end:
+            if self._grown_start != end or not self.is_new(end):  # (else twice in one call: both are new)
+                self._grown_end = end
+            self._grown_start = addr & ~4095
+        return end
+
+    def _read_grown(self, addr: int, length: int, data: bytes) -> bytes:
+        """`data` was all that could be read.  What the fault adds to an area that grows downwards is zero."""
+        at = addr + len(data)
+        end = self._grow(at)
+        area = self.space.find(at) if self.space is not None and end else None
+        if area is None or not area.prot:
+            return data
+        data += bytes(min(end, addr + length) - at)
+        left = length - len(data)
+        return data + self.thread.read(end, left) if left else data
+
+    def is_new(self, addr: int) -> bool:
+        """Whether there will only be memory at `addr` when the thread goes on."""
+        return self._grown_start <= addr < self._grown_end and self.thread.has_orders()
 
     def read_fresh(self, addr: int, length: int) -> bytes:
         """Exactly `length` bytes as they are now.  Raises LinuxError(EFAULT)."""
@@ -52,11 +93,20 @@ class UserMemory:
 
     def read_cstring(self, addr: int, limit: int = PATH_MAX) -> bytes:
         """The bytes before the first NUL.  Raises LinuxError(EFAULT), or ENAMETOOLONG if none within `limit` bytes."""
-        data = self.thread.read_cstring(addr, limit)
+        data = self.cstring(addr, limit)
         if data is None:
             raise LinuxError(EFAULT)
         if len(data) >= limit:
             raise LinuxError(ENAMETOOLONG)
+        return data
+
+    def cstring(self, addr: int, limit: int) -> bytes | None:
+        """The bytes before the first NUL, or `limit` bytes without one; None for a fault."""
+        data = self.thread.read_cstring(addr, limit)
+        if data is None and self.space is not None and self.space.growing:
+            start = self.read_some(addr, limit)
+            end = start.find(0)
+            return start[:end] if end >= 0 else start if len(start) == limit else None
         return data
 
     def room(self, addr: int, length: int) -> int:
@@ -67,12 +117,22 @@ class UserMemory:
         space = self.space
         if space is None or (addr >= space.good_start and addr + length <= space.good_end):
             return length
-        return space.writable_bytes(addr, length)
+        room = space.writable_bytes(addr, length)
+        if room < length and space.growing and self._grow(addr + room):
+            return space.writable_bytes(addr, length)
+        return room
 
     def write(self, addr: int, data: bytes) -> None:
         """Copy out; may be deferred until the task resumes.  Raises LinuxError(EFAULT)."""
+        self.prepare(addr, len(data))
         if data and self.thread.write(addr, data) != len(data):
             raise LinuxError(EFAULT)
+
+    def prepare(self, addr: int, length: int) -> None:
+        """Before a copy out that `room` was not asked for: let an area grow down to there."""
+        space = self.space
+        if space is not None and space.growing:
+            self.room(addr, length)
 
     def write_some(self, addr: int, data: bytes) -> int:
         """Copy out as much as fits before a fault; the count."""
@@ -267,7 +327,10 @@ class UserIovIter(IovIter):
             room = self._mem.room(addr, size)
             if room == 0:
                 return done if done else -EFAULT
-            got = self._mem.thread.read_fd_into(fd, at, addr, room, flags, key)
+            if self._mem.is_new(addr):
+                got = self._read_fd_later(fd, at, addr, room, flags)
+            else:
+                got = self._mem.thread.read_fd_into(fd, at, addr, room, flags, key)
             if got < 0:
                 return got if done == 0 else done
             self._advance(got)
@@ -275,6 +338,12 @@ class UserIovIter(IovIter):
             if got < size:
                 break
         return done
+
+    def _read_fd_later(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        """Read for memory that is not there yet: the copy is made when the thread goes on."""
+        sink = KernelIovIter(capacity=min(length, _MAX_LATER))
+        got = sink.read_fd(fd, offset, length, flags)
+        return self._mem.thread.write(addr, bytes(sink.sink)) if got > 0 else got
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         done = 0
@@ -285,6 +354,8 @@ class UserIovIter(IovIter):
                 break
             at = offset + done if offset >= 0 else -1
             put = self._mem.thread.write_fd_from(fd, at, addr, size, flags)
+            if put < size and self._mem.space is not None and self._mem.space.growing:
+                put = self._write_grown(fd, at, addr, size, flags, put)
             if put < 0:
                 return put if done == 0 else done
             self._advance(put)
@@ -292,6 +363,19 @@ class UserIovIter(IovIter):
             if put < size:
                 break
         return done
+
+    def _write_grown(self, fd: int, offset: int, addr: int, length: int, flags: int, put: int) -> int:
+        """`put` bytes, or -errno, came of the memory that there is; an area that grows downwards may give more."""
+        done = max(put, 0)
+        if put < 0 and put != -EFAULT or self._mem.thread.read(addr + done, 1):
+            return put
+        data = self._mem.read_some(addr + done, min(length - done, _MAX_LATER))
+        more = (
+            KernelIovIter(data).write_fd(fd, offset + done if offset >= 0 else -1, len(data), flags)
+            if data
+            else put
+        )
+        return done + more if more > 0 else put
 
     def revert(self, count: int) -> None:
         self._left += count

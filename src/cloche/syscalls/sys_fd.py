@@ -243,7 +243,7 @@ def memfd_mount(container: Container) -> MemfdMount | None:
 def sys_memfd_create(task: Task, args: Args) -> int:
     """memfd_create(2)."""
     flags = to_u32(args.a1)
-    name = task.thread.read_cstring(to_u64(args.a0), _MFD_NAME_MAX + 1)
+    name = task.user_memory().cstring(to_u64(args.a0), _MFD_NAME_MAX + 1)
     if name is None:
         return -EFAULT
     place = memfd_mount(task.group.container)

@@ -40,6 +40,7 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.abi.stat import S_IFMT, S_IFREG
+from cloche.kernel.rlimits import limit_growth
 from cloche.kernel.task import Args, Task, to_i32, to_u64
 from cloche.mm.address_space import (
     AREA_LOCKED,
@@ -168,6 +169,8 @@ def sys_mmap(task: Task, args: Args) -> int:
         at = task.mm.mmap(task.thread, addr, length, prot, flags, backing, offset, name, limit, locks)
     except Crowded as crowd:
         return Emptying(task.mm, crowd, args, sys_mmap).retry(task)
+    if flags & MAP_GROWSDOWN:
+        limit_growth(task)
     program = task.group.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
         program.note(task.kernel.platform, mapping)

@@ -110,7 +110,7 @@ def text_arg(task: Task, addr: int, limit: int) -> bytes:
     """A string that may be absent; EINVAL if it is too long (copy_mount_string)."""
     if addr == 0:
         return b""
-    text = task.thread.read_cstring(to_u64(addr), limit)
+    text = task.user_memory().cstring(to_u64(addr), limit)
     if text is None:
         raise LinuxError(EFAULT)
     if len(text) >= limit:
@@ -125,7 +125,7 @@ def sys_mount(task: Task, args: Args) -> int:
     source = text_arg(task, args.a0, _PAGE)
     data = b""
     if args.a4:
-        found = task.thread.read_cstring(to_u64(args.a4), _PAGE)
+        found = task.user_memory().cstring(to_u64(args.a4), _PAGE)
         if found is None:
             return -EFAULT
         data = found

@@ -31,6 +31,7 @@ from cloche.abi.stat import (
     minor,
 )
 from cloche.abi.structs import (
+    STAT_SIZE,
     dirent64_size,
     pack_dirent,
     pack_dirent64,
@@ -66,7 +67,9 @@ def write_stat(task: Task, inode: Inode, addr: int) -> int:
     uid, gid = inode.uid, inode.gid
     if task.creds.user_ns is not None:
         uid, gid = task.creds.show_uid(uid), task.creds.show_gid(gid)
-    is_written = task.user_memory().thread.write_stat(
+    mem = task.user_memory()
+    mem.prepare(addr, STAT_SIZE)
+    is_written = mem.thread.write_stat(
         addr,
         inode.dev(),
         inode.ino,

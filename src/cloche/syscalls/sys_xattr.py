@@ -11,7 +11,7 @@ from cloche.vfs.objects import Path
 
 def name_arg(task: Task, addr: int) -> bytes:
     """An attribute's name: ERANGE if it is empty or too long, EFAULT."""
-    name = task.thread.read_cstring(to_u64(addr), XATTR_NAME_MAX + 1)
+    name = task.user_memory().cstring(to_u64(addr), XATTR_NAME_MAX + 1)
     if name is None:
         name = task.user_memory().read_cstring(to_u64(addr))
     if not name or len(name) > XATTR_NAME_MAX:
