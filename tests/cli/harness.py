@@ -13,7 +13,7 @@ from pathlib import Path
 import cloche
 
 CLOCHE = [sys.executable, "-m", "cloche.cli.main"]
-TIMEOUT_S = 60
+TIMEOUT_S = 150
 USER = "cloche-test"
 SOURCE = Path(cloche.__file__).parent.parent
 IS_ROOT = os.geteuid() == 0

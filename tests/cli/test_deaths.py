@@ -82,7 +82,7 @@ def groups_of(pid: int) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(3600 if IS_SLOW else 120)
+@pytest.mark.timeout(3600 if IS_SLOW else 300)
 @pytest.mark.parametrize("victim", [*PARTS, "monitor"])
 def test_each_part_killed(victim: str, tmp_path: Path) -> None:
     options = ("--memory", "1g") if IS_ROOT else ()

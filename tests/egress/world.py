@@ -11,7 +11,7 @@ from typing import Any
 from tests.cli.harness import CLOCHE, environment
 from tests.egress.servers import ADDRESSES, LINK_INSIDE, LINK_OUTSIDE, RESOLVER
 
-TIMEOUT_S = 100
+TIMEOUT_S = 150
 NAMES = (
     "good.test,*.good.test,other.test,evil.test,shared.test,xn--bcher-kva.test,"
     "private.test,mixed.test,rebind.test,alias-good.test"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT_S = 90
+TIMEOUT_S = 150
 START_S = 60
 RUNTIME = str(Path(sys.executable).parent / "cloche-oci")
 APPLETS = (

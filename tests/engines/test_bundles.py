@@ -13,7 +13,7 @@ import pytest
 
 from tests.engines.harness import RUNTIME, Done, mounts_below, program, run
 
-WAIT_S = 60
+WAIT_S = 120
 
 
 def until(is_so: Callable[[], bool], what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PROGRAMS = Path(__file__).parent / "programs"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main"]
-TIMEOUT_S = 60
+TIMEOUT_S = 150
 
 
 class Outcome:

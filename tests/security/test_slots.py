@@ -17,7 +17,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 IS_SLOW = os.environ.get("CLOCHE_SLOW") == "1"
 FORGERIES = 10_000_000 if IS_SLOW else 200_000
 COUNT_PIDS = "set -- /proc/[0-9]*; echo $#"
-TIMEOUT_S = 1200 if IS_SLOW else 60
+TIMEOUT_S = 1200 if IS_SLOW else 150
 
 
 @pytest.fixture(scope="module")
