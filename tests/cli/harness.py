@@ -84,7 +84,7 @@ def is_one_line(text: str) -> bool:
     return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -149,7 +149,7 @@ class Running:
         self.everyone = descendants(self.process.pid)
         return line.strip()
 
-    def finish(self, seconds: float = 20.0) -> Outcome:
+    def finish(self, seconds: float = 100.0) -> Outcome:
         """Wait for the end."""
         try:
             out, err = self.process.communicate(timeout=seconds)
