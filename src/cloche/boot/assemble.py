@@ -34,7 +34,7 @@ from cloche.fs.overlay import OverlayFs
 from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.pipe import open_fifo
 from cloche.fs.proc import proc_fs
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
@@ -58,16 +58,8 @@ from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.layers import Layer
 from cloche.vfs.mount import mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
-from cloche.vfs.objects import (
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_UID,
-    Context,
-    FileSystem,
-    FsContext,
-    Mount,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
+from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 
 STORAGE_BYTES: Final = 4 << 30  # of all in-memory files together, without --memory
 STORAGE_INODES: Final = 1 << 20

@@ -15,21 +15,15 @@ from cloche.boot.spec import CGROUP, DEVPTS, MQUEUE, MountSpec, SandboxSpec
 from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import configure, devpts_fs
 from cloche.fs.mqueue import mqueue_fs
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel.task import Container
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.mount import copy_tree, graft, mount_at
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink, vfs_unlink
-from cloche.vfs.objects import (
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_UID,
-    Context,
-    FileSystem,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, FileSystem
+from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 
 _DEV_LINKS: Final = (
     (b"/dev/fd", b"/proc/self/fd"),

@@ -13,293 +13,48 @@ from collections.abc import Generator
 from typing import Final
 
 from cloche.abi.errno import (
-    EAGAIN,
     EBADF,
     EBUSY,
     EEXIST,
     EINVAL,
-    EIO,
-    EISDIR,
     ELOOP,
-    ENODATA,
     ENOENT,
-    ENOTDIR,
     ENOTEMPTY,
-    EOPNOTSUPP,
     EPERM,
     LinuxError,
 )
-from cloche.abi.fcntl import O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_TRUNC, O_WRONLY
-from cloche.abi.fs import SEEK_DATA
+from cloche.abi.fcntl import O_DIRECTORY
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
-from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.boot.execs import EXIT_INTERNAL, Answers
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import user_credentials
-from cloche.fs.changes import Change, Changes, open_inode
-from cloche.fs.tmpfs_inode import TmpfsInode
+from cloche.boot.tree_build import TreeBuilder, make_parents
+from cloche.boot.tree_read import NAMES_AT_ONCE, Walker, change_records, entry_of
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.task import Container, FdWatcher, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.usermem import KernelIovIter
-from cloche.vfs.attr import require_permission
 from cloche.vfs.dcache import lookup_child
-from cloche.vfs.layers import Layer
 from cloche.vfs.listing import Names
-from cloche.vfs.mount import top_of
 from cloche.vfs.namei import (
     LOOKUP_FOLLOW,
-    TIME_OMIT,
-    do_open,
     lookup_parent,
     open_path,
     path_lookup,
-    vfs_chmod,
-    vfs_chown,
-    vfs_link,
     vfs_mkdir,
-    vfs_mknod,
     vfs_rename,
     vfs_rmdir,
-    vfs_setxattr,
-    vfs_symlink,
     vfs_unlink,
-    vfs_utimens,
 )
-from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, FileSystem, FsContext, Inode, Path
+from cloche.vfs.objects import Context, FsContext, Path
 from cloche.wire import files as wire
-from cloche.wire.files import Base, FileEntry, Record, RecordDecoder
+from cloche.wire.files import Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
 MAX_STREAMS: Final = 64  # of a container at once
 _OUT_BYTES: Final = 1 << 18  # that wait in a stream before it is sent from
 _IN_BYTES: Final = 1 << 17
-_NAMES: Final = 256  # of a directory that are taken in one piece
-_MAX_LINKS: Final = 1 << 16  # files with several names that a stream remembers
-_ENDLESS: Final = 64 << 20  # bytes of a file without a size (/proc)
 _TRIES: Final = 1000  # to remove a directory that is filled meanwhile
-
-
-# -- looking -----------------------------------------------------------------------------------------------------
-def entry_of(ctx: Context, path: bytes, inode: Inode) -> FileEntry:
-    """What there is to say about a file.  Raises LinuxError."""
-    inode.refresh(ctx)
-    entry = FileEntry(path, inode.mode)
-    entry.uid, entry.gid, entry.size = inode.uid, inode.gid, inode.size
-    entry.mtime_ns, entry.ctime_ns = inode.mtime_ns, inode.ctime_ns
-    entry.rdev, entry.nlink, entry.ino = inode.rdev, inode.nlink, inode.ino & 0x7FFFFFFFFFFFFFFF
-    if inode.mode & S_IFMT == S_IFLNK:
-        entry.target = inode.readlink(ctx)
-    return entry
-
-
-def add_xattrs(ctx: Context, entry: FileEntry, inode: Inode) -> None:
-    """Extended attributes, those that can be had."""
-    try:
-        for name in inode.listxattr(ctx):
-            try:
-                entry.xattrs.append((name, inode.getxattr(ctx, name)))
-            except LinuxError as error:
-                if error.errno not in (ENODATA, EOPNOTSUPP):
-                    raise
-    except LinuxError:
-        pass
-
-
-def contents(ctx: Context, file: FileDescription, size: int) -> Generator[bytes, None, None]:
-    """Records of the contents of an open file, holes left out, and END."""
-    offset = 0
-    is_sparse = size > 0
-    limit = size if size > 0 else _ENDLESS
-    while offset < limit:
-        if is_sparse:
-            found = file.lseek(ctx, offset, SEEK_DATA)
-            if found < 0:
-                break  # a hole to the end
-            offset = max(offset, found)
-        count = min(wire.CHUNK_BYTES, limit - offset)
-        try:
-            data = file.read_bytes(ctx, offset, count)
-        except LinuxError as error:
-            if error.errno != EAGAIN:
-                yield wire.pack_error(b"", error.errno)
-            break
-        if not data:
-            break
-        yield wire.pack_data(offset, data)
-        offset += len(data)
-    yield wire.pack_end(size if size > 0 else offset)
-
-
-def change_records(
-    ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int
-) -> Generator[bytes, None, None]:
-    """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
-    for layer in layers:
-        yield wire.pack([wire.LAYER, layer.place or b"/"])
-        try:
-            for change in Changes(ctx, layer, wanted).walk():
-                if change is None:
-                    yield b""
-                else:
-                    yield from _change(ctx, layer, change, limit)
-        except LinuxError as error:
-            yield wire.pack_error(layer.place or b"/", error.errno)
-    yield wire.pack([wire.DONE])
-
-
-def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator[bytes, None, None]:
-    """CHANGE, its entry, its contents."""
-    inode, known, below = change.inode, change.known, change.base
-    base: Base | None = None
-    old: bytes | None = None
-    if known is not None:
-        base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
-        old = known.data
-    elif below is not None:
-        base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
-        base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
-    shown = (
-        inode
-        if inode is not None
-        else below
-        if below is not None
-        else known.inode
-        if known is not None
-        else None
-    )
-    if shown is None:
-        return
-    origin = 0
-    file: FileDescription | None = None
-    try:
-        entry = entry_of(ctx, change.path, shown)
-        if isinstance(inode, TmpfsInode):
-            if inode.xattrs is not None:
-                add_xattrs(ctx, entry, inode)
-            if inode.backing is not None and inode.backing is not below:
-                origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF
-        if entry.size <= limit and inode is not None and change.has_new_data():
-            file = open_inode(ctx, layer, inode)
-    except LinuxError as error:
-        yield wire.pack_error(change.path, error.errno)
-        return
-    row: list[object] = [wire.CHANGE, change.kind, change.has_new_data(), origin]
-    yield wire.pack([*row, base.to_list() if base is not None else None, old])
-    yield wire.pack(entry.to_list())
-    if file is not None:
-        try:
-            yield from contents(ctx, file, entry.size)
-        finally:
-            file.put()
-
-
-class _Level:
-    """A directory of a walk."""
-
-    def __init__(self, place: Path, name: bytes, file: FileDescription) -> None:
-        self.place: Path = place
-        self.name: bytes = name  # of the directory in the stream
-        self.file: FileDescription = file
-        self.rows: list[bytes] = []
-        self.is_over: bool = False
-
-
-class Walker:
-    """The records of one `get`."""
-
-    def __init__(self, ctx: Context, fields: Fields, own: list[FileSystem]) -> None:
-        """`own`: what the container's root is made of.  Raises ProtocolError."""
-        self.ctx: Context = ctx
-        self.own: list[FileSystem] = own
-        self.paths: list[bytes] = wire.take_paths(fields)
-        self.depth: int = take_int(fields, "depth", 0, 0, wire.MAX_DEPTH)
-        self.has_data: bool = take_bool(fields, "data")
-        self.is_following: bool = take_bool(fields, "follow")
-        self.is_own_only: bool = take_bool(fields, "own")
-        self.has_xattrs: bool = take_bool(fields, "xattrs")
-        self.links: dict[Inode, bytes] = {}
-        self.levels: list[_Level] = []
-
-    def records(self) -> Generator[bytes, None, None]:
-        """All of them; an empty one after work without any."""
-        for path in self.paths:
-            try:
-                place = path_lookup(self.ctx, None, path, LOOKUP_FOLLOW if self.is_following else 0)
-            except LinuxError as error:
-                yield wire.pack_error(path, error.errno)
-                continue
-            # One of several is called what it was asked for by; a single one has the empty name.
-            name = path if len(self.paths) > 1 else b""
-            try:
-                yield from self._file(place, name)
-                while self.levels:
-                    yield from self._level(self.levels[-1])
-            finally:
-                while self.levels:
-                    self.levels.pop().file.put()
-        yield wire.pack([wire.DONE])
-
-    def _file(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
-        """A file, with its contents; a directory goes on `levels`."""
-        ctx, inode = self.ctx, place.inode()
-        file: FileDescription | None = None
-        kind = inode.mode & S_IFMT
-        try:
-            entry = entry_of(ctx, name, inode)
-            if self.has_xattrs:
-                add_xattrs(ctx, entry, inode)
-            earlier = self.links.get(inode)
-            if kind == S_IFDIR and len(self.levels) < self.depth:
-                file = open_path(ctx, place, O_DIRECTORY).get()
-            elif kind == S_IFREG and self.has_data and earlier is None:
-                file = open_path(ctx, place, 0).get()
-        except LinuxError as error:
-            yield wire.pack_error(name, error.errno)
-            return
-        if kind == S_IFDIR:
-            yield wire.pack(entry.to_list())
-            if file is not None:
-                self.levels.append(_Level(place, name, file))
-            return
-        if earlier is not None and self.depth:
-            entry.is_link, entry.target = True, earlier
-        elif entry.nlink > 1 and len(self.links) < _MAX_LINKS:
-            self.links[inode] = name
-        yield wire.pack(entry.to_list())
-        if file is not None:
-            try:
-                yield from contents(ctx, file, entry.size)
-            finally:
-                file.put()
-
-    def _level(self, level: _Level) -> Generator[bytes, None, None]:
-        """The next few names of a directory."""
-        if not level.rows:
-            names = Names(_NAMES)
-            result = 0 if level.is_over else level.file.iterate(self.ctx, names)
-            level.rows = [name for name in reversed(names.names) if name not in (b".", b"..")]
-            level.is_over = not names.names or result < 0
-            if level.is_over:
-                self.levels.pop()
-                level.file.put()
-            yield wire.pack_error(level.name, -result) if result < 0 else b""
-            return
-        name = level.rows.pop()
-        whole = level.name + b"/" + name if level.name else name
-        dentry = lookup_child(self.ctx, level.place.dentry, level.place.inode(), name)
-        if dentry.inode is None:
-            return  # gone meanwhile
-        place = top_of(Path(level.place.mount, dentry))
-        if self.is_own_only and place.mount is not level.place.mount and place.mount.fs not in self.own:
-            try:
-                entry = entry_of(self.ctx, whole, place.inode())
-                yield wire.pack(entry.to_list())  # where something is mounted
-            except LinuxError:
-                pass
-            return
-        yield from self._file(place, whole)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
@@ -450,237 +205,6 @@ class Receiver(Stream):
         self.builder.abandon()
 
 
-# -- making ------------------------------------------------------------------------------------------------------
-class TreeBuilder:
-    """Makes the files of a stream below a directory, each under another name until it is whole."""
-
-    def __init__(self, ctx: Context, fields: Fields, owner: tuple[int, int]) -> None:
-        """`owner` of what has none in its entry.  Raises ProtocolError, LinuxError."""
-        self.ctx: Context = ctx
-        self.owner: tuple[int, int] = owner
-        self.is_following: bool = take_bool(fields, "follow")
-        self.makes_parents: bool = take_bool(fields, "parents")
-        path = wire.take_path(fields, "path")
-        if self.makes_parents:
-            make_parents(ctx, path + b"/.")
-        self.base: Path = path_lookup(ctx, None, path)
-        if not self.base.inode().is_dir():
-            raise LinuxError(ENOTDIR)
-        self.count: int = 0
-        self.entry: FileEntry | None = None  # whose contents come
-        self.file: FileDescription | None = None
-        self.parent: Path = self.base
-        self.name: bytes = b""  # what it shall be called
-        self.temporary: bytes = b""  # what it is called; empty: it is written in place
-        self.at: int = 0
-        self.serial: int = 0
-        self.directories: list[tuple[Path, FileEntry]] = []  # whose times are set at the end
-
-    def take(self, record: Record) -> None:
-        """One record.  Raises LinuxError, ProtocolError."""
-        entry = record.entry
-        if entry is not None:
-            if self.file is not None:
-                raise ProtocolError("a file before the end of another")
-            self._begin(entry)
-            return
-        file = self.file
-        if file is None:
-            raise ProtocolError("contents of nothing")
-        if record.kind == wire.DATA:
-            self._write(file, record.offset, record.data)
-        elif record.kind == wire.END:
-            self._end(file, record.offset)
-        else:
-            raise ProtocolError("a record that nobody expects here")
-
-    def finish(self) -> None:
-        """No more records.  Raises ProtocolError, LinuxError."""
-        if self.file is not None:
-            raise ProtocolError("a file without an end")
-        for place, entry in reversed(self.directories):
-            self._set_attributes(place, entry)
-        self.directories.clear()
-
-    def abandon(self) -> None:
-        """The stream is over: nothing half-made is left."""
-        file = self.file
-        if file is not None:
-            self.file = None
-            file.put()
-            if self.temporary:
-                try:
-                    vfs_unlink(self.ctx, self.parent, self.temporary)
-                except LinuxError:
-                    pass
-
-    def _begin(self, entry: FileEntry) -> None:
-        ctx, path = self.ctx, entry.path
-        if not wire.is_clean(path):
-            raise ProtocolError("a path that leads elsewhere")
-        try:
-            found = lookup_parent(ctx, self.base, path)
-        except LinuxError as error:
-            if error.errno != ENOENT or not self.makes_parents:
-                raise
-            make_parents(ctx, path, self.base)
-            found = lookup_parent(ctx, self.base, path)
-        self.parent, self.name = found.path, found.name
-        self.count += 1
-        kind = entry.mode & S_IFMT
-        if entry.is_link:
-            self._make_link(entry)
-        elif kind == S_IFDIR:
-            self._make_directory(entry)
-        elif kind == S_IFREG:
-            self._open(entry)
-        elif kind == S_IFLNK:
-            name = self._next_temporary()
-            vfs_symlink(ctx, entry.target, self.parent, name)
-            self._place(name, entry)
-        else:
-            name = self._next_temporary()
-            vfs_mknod(ctx, self.parent, name, entry.mode, entry.rdev)
-            self._place(name, entry)
-
-    def _next_temporary(self) -> bytes:
-        self.serial += 1
-        return b".cloche-%x-%x" % (monotonic_ns() & 0xFFFFFFFFFF, self.serial)
-
-    def _make_directory(self, entry: FileEntry) -> None:
-        ctx = self.ctx
-        try:
-            vfs_mkdir(ctx, self.parent, self.name, 0o755)
-        except LinuxError as error:
-            if error.errno != EEXIST:
-                raise
-        place = path_lookup(ctx, self.parent, self.name)
-        if not place.inode().is_dir():
-            raise LinuxError(ENOTDIR)
-        self.directories.append((place, entry))
-
-    def _make_link(self, entry: FileEntry) -> None:
-        if not wire.is_clean(entry.target):
-            raise ProtocolError("a link that leads elsewhere")
-        old = path_lookup(self.ctx, self.base, entry.target, 0)
-        name = self._next_temporary()
-        vfs_link(self.ctx, old, self.parent, name)
-        vfs_rename(self.ctx, self.parent, name, self.parent, self.name)
-        try:  # rename(2) leaves two names of one file alone
-            vfs_unlink(self.ctx, self.parent, name)
-        except LinuxError as error:
-            if error.errno != ENOENT:
-                raise
-
-    def _place(self, name: bytes, entry: FileEntry) -> None:
-        """A finished thing gets its attributes and its name.  Raises LinuxError."""
-        ctx = self.ctx
-        try:
-            self._set_attributes(path_lookup(ctx, self.parent, name, 0), entry)
-            vfs_rename(ctx, self.parent, name, self.parent, self.name)
-        except LinuxError:
-            try:
-                vfs_unlink(ctx, self.parent, name)
-            except LinuxError:
-                pass
-            raise
-
-    def _open(self, entry: FileEntry) -> None:
-        """A regular file is to come."""
-        ctx = self.ctx
-        old: Inode | None = None
-        is_in_place = False
-        try:
-            place = path_lookup(ctx, self.parent, self.name, LOOKUP_FOLLOW if self.is_following else 0)
-            old = place.inode()
-            if old.is_dir():
-                raise LinuxError(EISDIR)
-            above = place.dentry.parent
-            if place.dentry is place.mount.root or above is None:
-                is_in_place = True  # something is mounted there
-            elif old.is_regular():
-                require_permission(ctx, old, MAY_WRITE)  # it is replaced, but only by who might write to it
-                self.parent, self.name = Path(place.mount, above), place.dentry.name
-        except LinuxError as error:
-            if error.errno != ENOENT:
-                raise
-        if (
-            entry.mode & 0o7777 == 0
-            and entry.mtime_ns == wire.KEEP_NS
-            and old is not None
-            and old.is_regular()
-        ):
-            entry.mode = old.mode  # a new text for an old file, whoever owns that
-            if entry.uid < 0:
-                entry.uid, entry.gid = old.uid, old.gid
-        elif entry.mode & 0o7777 == 0 and entry.mtime_ns == wire.KEEP_NS:
-            entry.mode |= 0o644
-        if is_in_place:
-            self.temporary = b""
-            self.file = do_open(ctx, self.parent, self.name, O_WRONLY | O_TRUNC, 0).get()
-        else:
-            self.temporary = self._next_temporary()
-            flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
-            self.file = do_open(ctx, self.parent, self.temporary, flags, 0o600).get()
-        self.entry = entry
-        self.at = 0
-
-    def _write(self, file: FileDescription, offset: int, data: bytes) -> None:
-        if offset < self.at:
-            raise ProtocolError("contents out of order")
-        done = 0
-        while done < len(data):
-            count = file.pwrite(self.ctx, KernelIovIter(data[done:]), offset + done)
-            if count <= 0:
-                raise LinuxError(-count if count < 0 else EIO)
-            done += count
-        self.at = offset + done
-
-    def _end(self, file: FileDescription, size: int) -> None:
-        entry = self.entry
-        if entry is None or size < self.at:
-            raise ProtocolError("contents beyond the end")
-        if size > self.at:
-            result = file.truncate(self.ctx, size)
-            if result < 0:
-                raise LinuxError(-result)
-        self.file = None
-        file.put()
-        if self.temporary:
-            self._place(self.temporary, entry)
-        else:
-            self._set_attributes(path_lookup(self.ctx, self.parent, self.name), entry)
-
-    def _set_attributes(self, place: Path, entry: FileEntry) -> None:
-        """Owner, mode, extended attributes and times, as far as they are given.  Raises LinuxError."""
-        ctx = self.ctx
-        inode = place.inode()
-        is_symlink = inode.is_symlink()
-        if entry.uid < 0 and entry.gid < 0:
-            entry.uid, entry.gid = self.owner
-        if (entry.uid >= 0 or entry.gid >= 0) and (entry.uid != inode.uid or entry.gid != inode.gid):
-            vfs_chown(ctx, place, entry.uid, entry.gid)
-        if not is_symlink and inode.mode & 0o7777 != entry.mode & 0o7777:
-            vfs_chmod(ctx, place, entry.mode & 0o7777)
-        for name, value in entry.xattrs:
-            vfs_setxattr(ctx, place, name, value, 0)
-        if entry.mtime_ns != wire.KEEP_NS:
-            vfs_utimens(ctx, place, TIME_OMIT, entry.mtime_ns)
-
-
-def make_parents(ctx: Context, path: bytes, start: Path | None = None) -> None:
-    """Every directory above `path`.  Raises LinuxError."""
-    parts = path.split(b"/")[:-1]
-    for count in range(1, len(parts) + 1):
-        above = b"/".join(parts[:count])
-        if above:
-            try:
-                vfs_mkdir(ctx, start, above, 0o755)
-            except LinuxError as error:
-                if error.errno != EEXIST:
-                    raise
-
-
 class Remover(Chore):
     """Removes a tree, some names at a time."""
 
@@ -730,7 +254,7 @@ class Remover(Chore):
             raise LinuxError(EBUSY if dentry.mounted else ELOOP)
         place = Path(parent.mount, dentry)
         file = open_path(ctx, place, O_DIRECTORY).get()
-        names = Names(_NAMES)
+        names = Names(NAMES_AT_ONCE)
         try:
             file.iterate(ctx, names)
         finally:

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from cloche.abi.signal import SIGKILL
-from cloche.fs.storage import PAGE, StorageQuota
+from cloche.fs.quota import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space
 from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Container, Kernel, ThreadGroup

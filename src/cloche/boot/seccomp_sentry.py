@@ -11,6 +11,7 @@ from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS, ENOTTY, EPERM
 from cloche.abi.fcntl import AT_EMPTY_PATH, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFD, F_GETFL
+from cloche.abi.inet import IPPROTO_TCP
 from cloche.abi.ioctl import (
     FIONBIO,
     FIONREAD,
@@ -23,12 +24,8 @@ from cloche.abi.ioctl import (
 )
 from cloche.abi.mman import PROT_EXEC
 from cloche.abi.signal import SIGCONT, SIGKILL, SIGSTOP, SIGURG
-from cloche.abi.socket import (
-    IPPROTO_TCP,
-    SO_KEEPALIVE,
-    SO_LINGER,
-    SO_OOBINLINE,
-    SOL_SOCKET,
+from cloche.abi.socket import SO_KEEPALIVE, SO_LINGER, SO_OOBINLINE, SOL_SOCKET
+from cloche.abi.tcp import (
     TCP_CORK,
     TCP_INFO,
     TCP_KEEPCNT,

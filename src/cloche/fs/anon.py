@@ -12,7 +12,8 @@ from cloche.abi.fcntl import O_RDWR
 from cloche.abi.magic import ANON_INODE_FS_MAGIC
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
-from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, SetAttr
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode
+from cloche.vfs.records import SetAttr
 
 
 class AnonInode(Inode):

@@ -33,6 +33,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.gofer_client import GoferClient
+from cloche.fs.gofer_file import GoferFile
 from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
@@ -92,6 +93,9 @@ class GoferFs(GoferHost):
             if self.is_shared and len(self._inodes) > self.max_shared_inodes:
                 self._trim()
         return inode
+
+    def open_file(self, path: Path, inode: GoferInode, flags: int) -> FileDescription:
+        return GoferFile(path, inode, flags)
 
 
 class GoferDir(GoferInode):

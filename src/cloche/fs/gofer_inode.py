@@ -1,7 +1,7 @@
-"""What all objects of the host have that the gofer serves, and its regular files.
+"""What all objects of the host have that the gofer serves, and what its inodes are.
 
 Owns the descriptors that the gofer donated, and per attach point what is kept for all inodes; the directories are
-`fs.gofer`'s, whose docstring says how metadata are kept.  May call the gofer client.
+`fs.gofer`'s, whose docstring says how metadata are kept.  Open files are `fs.gofer_file`'s.  May call the gofer client.
 
 Who owns an object is what the gofer saw, and nothing else: the sentry is in a user namespace, in which stat(2) shows
 nearly every owner as nobody.  What a descriptor's own stat tells of the rest is as good as the gofer's.  A file that is
@@ -15,21 +15,14 @@ from typing import Final
 
 from cloche.abi.errno import (
     EACCES,
-    EAGAIN,
-    EBADF,
-    EFAULT,
-    EFBIG,
     EINVAL,
     EIO,
     ENFILE,
     ENOTDIR,
-    ENXIO,
-    EOPNOTSUPP,
     EROFS,
     ESTALE,
     LinuxError,
 )
-from cloche.abi.fcntl import O_APPEND
 from cloche.abi.magic import (
     AFS_SUPER_MAGIC,
     CEPH_SUPER_MAGIC,
@@ -39,42 +32,32 @@ from cloche.abi.magic import (
     SMB2_SUPER_MAGIC,
     V9FS_MAGIC,
 )
-from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFMT, S_IFREG
-from cloche.abi.uio import RWF_APPEND, RWF_NOWAIT
 from cloche.abi.xattr import USER_PREFIX
 from cloche.fs.gofer_client import ChangeObserver, GoferClient
 from cloche.fs.text import open_text
 from cloche.kernel.host_wait import HostWait
 from cloche.mm.content import CONTENT_KEYS
 from cloche.mm.text import PatchedText
-from cloche.mm.usermem import IovIter
-from cloche.platform import hostsys
-from cloche.vfs.attr import remove_privs
 from cloche.vfs.devices import open_special
-from cloche.vfs.objects import (
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
+from cloche.vfs.records import (
     ATTR_ATIME,
     ATTR_GID,
     ATTR_MODE,
     ATTR_MTIME,
     ATTR_SIZE,
     ATTR_UID,
-    Context,
-    FileDescription,
-    FileSystem,
-    Inode,
-    Path,
     SetAttr,
     StatFs,
 )
-from cloche.wire.gofer import MAX_READ_BYTES, Attr, Entry
+from cloche.wire.gofer import Attr, Entry
 
 MAX_IDLE_FDS: Final = 512
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
-_MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
 REMOTE_MAGICS: Final = frozenset(
     [
         AFS_SUPER_MAGIC,
@@ -177,6 +160,10 @@ class GoferHost(FileSystem, ChangeObserver):
 
     def make(self, parent: "GoferInode | None", entry: Entry) -> "GoferInode":
         """The inode of an entry: the known one if it is the same file, else a new one."""
+        raise NotImplementedError
+
+    def open_file(self, path: Path, inode: "GoferInode", flags: int) -> FileDescription:
+        """An open regular file, whose descriptors the inode has."""
         raise NotImplementedError
 
     def remember(self, inode: "GoferInode") -> None:
@@ -639,180 +626,4 @@ class GoferInode(Inode):
             self.fd_to_read()
         if access != os.O_RDONLY:
             self.fd_to_write()
-        return GoferFile(path, self, flags)
-
-
-class GoferFile(FileDescription):
-    """An open regular file."""
-
-    def __init__(self, path: Path, node: GoferInode, flags: int) -> None:
-        super().__init__(path, node, flags)
-        self._node: GoferInode = node
-        node.add_user()
-
-    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
-        node = self._node
-        fd = node.fd_to_read()
-        if flags == 0 and offset >= 0 and node.host.client.may_wait():
-            return self._read_patiently(dst, offset, fd)
-        return dst.read_fd(fd, offset, dst.remaining(), flags, node.content_key)
-
-    def _read_patiently(self, dst: IovIter, offset: int, fd: int) -> int:
-        """Read what the host has in memory; of the rest ask the gofer, which may take its time (HostWait)."""
-        node = self._node
-        host = node.host
-        want = dst.remaining()
-        done = 0
-        asked = 0
-        while done < want and asked < _MAX_ASKED:
-            count = -EOPNOTSUPP
-            if host.reads_at_once:
-                count = dst.read_fd(fd, offset + done, want - done, RWF_NOWAIT, node.content_key)
-            if count == -EAGAIN:
-                asked += 1
-                if self._bring(dst, offset + done, want - done, done):
-                    continue
-                break
-            if count == -EOPNOTSUPP:
-                host.reads_at_once = False
-                if not host.is_remote:
-                    break
-                data = self._fetch(dst, offset + done, want - done, done)
-                count = dst.copy_to(data)
-                if count < len(data):
-                    return done + count if done + count else -EFAULT
-            if count <= 0:
-                return done if done else count
-            done += count
-            if not host.is_shared and offset + done >= node.size:
-                return done
-        if done < want:  # it does not stay in memory, or its file system cannot tell
-            count = dst.read_fd(fd, offset + done, want - done, 0, node.content_key)
-            return done if count < 0 and done else done + count
-        return done
-
-    def _bring(self, dst: IovIter, offset: int, length: int, done: int) -> bool:
-        """Have a range brought into the host's memory; False if the gofer cannot find the file.  Raises HostWait."""
-        node = self._node
-        try:
-            fid, name = node.address()
-            node.host.client.read(
-                fid, name, node.host_dev, node.host_ino, offset, min(length, MAX_READ_BYTES), wants_data=False
-            )
-        except HostWait:
-            dst.revert(done)
-            raise
-        except LinuxError:
-            return False
-        return True
-
-    def _fetch(self, dst: IovIter, offset: int, length: int, done: int) -> bytes:
-        """What the file holds, from the gofer.  Raises HostWait, LinuxError."""
-        node = self._node
-        fid, name = node.address()
-        try:
-            return node.host.client.read(
-                fid, name, node.host_dev, node.host_ino, offset, min(length, MAX_READ_BYTES), wants_data=True
-            )
-        except HostWait:
-            dst.revert(done)
-            raise
-
-    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        node = self._node
-        node.host.client.commit()  # what is written may have been taken out of a pipe
-        length = src.remaining()
-        limit = ctx.file_size_limit
-        if limit >= 0:
-            at = offset
-            if flags & RWF_APPEND:
-                node.refresh(ctx)
-                at = node.size
-            if at >= limit and length:
-                ctx.file_size_exceeded()
-                return -EFBIG
-            length = min(length, limit - at)
-        if node.mode & 0o6000:
-            remove_privs(ctx, node)
-        count = src.write_fd(node.fd_to_write(), offset, length, flags)
-        if count > 0:
-            node.is_stale = True
-            if flags & RWF_APPEND:
-                node.refresh(ctx)
-            elif offset + count > node.size:
-                node.size = offset + count
-        return count
-
-    def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
-        if self.flags & O_APPEND == 0:
-            count = self.pwrite(ctx, src, self.pos, flags)
-            if count > 0:
-                self.pos += count
-            return count
-        # RWF_APPEND: others on the host may append too.
-        count = self.pwrite(ctx, src, 0, flags | RWF_APPEND)
-        if count > 0:
-            self.pos = self._node.size
-        return count
-
-    def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
-        if offset < 0:
-            return -ENXIO
-        node = self._node
-        fd = node.write_fd if node.write_fd >= 0 else node.fd_to_read()
-        try:
-            self.pos = os.lseek(fd, offset, whence)
-        except OSError as error:
-            return -(error.errno or EIO)
-        return self.pos
-
-    def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
-        node = self._node
-        if not self.is_writable():
-            return -EBADF
-        try:
-            hostsys.fallocate(node.fd_to_write(), mode, offset, length)
-        except OSError as error:
-            return -(error.errno or EIO)
-        node.is_stale = True
-        node.refresh(ctx)
-        return 0
-
-    def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
-        node = self._node
-        fd = node.write_fd if node.write_fd >= 0 else node.read_fd
-        if fd < 0:
-            return 0
-        if node.host.client.may_wait() and (node.pin or node.has_address) and not node.host.is_readonly:
-            fid, name = node.address()
-            try:
-                node.host.client.fsync(fid, name, is_data_only=is_data_only)
-            except LinuxError as refusal:
-                return -refusal.errno
-            return 0
-        try:
-            if is_data_only:
-                os.fdatasync(fd)
-            else:
-                os.fsync(fd)
-        except OSError as error:
-            return -(error.errno or EIO)
-        return 0
-
-    def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
-        node = self._node
-        if flags & MAP_SHARED and self.is_writable():
-            # mprotect may add PROT_WRITE later: what the file was opened for decides.
-            node.is_stale = True
-            return node.fd_to_write()
-        if flags & MAP_SHARED and prot & PROT_WRITE:
-            raise LinuxError(EACCES)
-        if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
-            return node.fd_to_read()  # unlinked: a private mapping cannot write through it
-        return node.fd_to_map()
-
-    def patched_text(self) -> PatchedText | None:
-        return self._node.patched_text()
-
-    def release(self) -> None:
-        self._node.drop_user()
+        return self.host.open_file(path, self, flags)

@@ -82,20 +82,8 @@ from cloche.fs.termios_codec import TERMIOS2_SIZE, TERMIOS_SIZE, termios2_to_ter
 from cloche.kernel.task import FdWatcher, Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
-from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_SIZE,
-    ATTR_UID,
-    Context,
-    FileDescription,
-    FileSystem,
-    Inode,
-    Path,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
+from cloche.vfs.records import ATTR_ATIME, ATTR_GID, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, ATTR_UID, SetAttr
 from cloche.vfs.waitqueue import ANY, Waiter, WaitQueue
 
 # What kind of descriptor it is, which decides how it is read and written.

@@ -37,7 +37,7 @@ from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.overlay import OverlayDir, OverlayFile
-from cloche.fs.storage import FileMaker, Storage
+from cloche.fs.quota import FileMaker
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
 from cloche.kernel.chores import Chore
@@ -149,12 +149,11 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self.flush()
 
     # -- contents --------------------------------------------------------------------------------------------
-    def make_file(self, storage: Storage) -> int:
+    def make_file(self) -> tuple[int, int]:
         number = self.next_number
         self.next_number += 1
         fd = self.client.create(self.fid, b"%d" % number, os.O_RDWR, _MODE)[0]
-        storage.number = number
-        return fd
+        return number, fd
 
     def open_file(self, number: int) -> int:
         return self.client.open(self.fid, b"%d" % number, os.O_RDWR)[0]

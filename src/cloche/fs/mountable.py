@@ -13,7 +13,7 @@ from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import new_devpts
 from cloche.fs.mqueue import mqueue_fs
 from cloche.fs.proc import proc_fs
-from cloche.fs.storage import PAGE, StorageQuota
+from cloche.fs.quota import PAGE, StorageQuota
 from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, check_option, parse_options

@@ -16,8 +16,8 @@ from cloche.abi.magic import MQUEUE_MAGIC
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.resource import RLIMIT_MSGQUEUE
 from cloche.abi.signal import SI_MESGQ
+from cloche.abi.signal_structs import pack_siginfo_rt
 from cloche.abi.stat import S_IFREG
-from cloche.abi.structs import pack_siginfo_rt
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
@@ -28,16 +28,9 @@ from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import new_owner
 from cloche.vfs.memory_inode import MemoryAttrInode
 from cloche.vfs.mount import new_mount
-from cloche.vfs.objects import (
-    ATTR_SIZE,
-    Context,
-    FileDescription,
-    Inode,
-    Mount,
-    Path,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, FileDescription, Inode, Mount, Path
 from cloche.vfs.pseudo import DirEntry, PseudoDir, PseudoFs
+from cloche.vfs.records import ATTR_SIZE, SetAttr
 from cloche.vfs.waitqueue import WaitQueue
 
 DFLT_MSG: Final = 10

@@ -19,7 +19,8 @@ from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
 from cloche.abi.mman import MAP_SHARED
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
-from cloche.fs.storage import STEP, StorageQuota, page_count
+from cloche.fs.quota import StorageQuota, page_count
+from cloche.fs.storage import STEP
 from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions

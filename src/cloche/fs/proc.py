@@ -13,8 +13,9 @@ from cloche.abi.stat import dtype
 from cloche.fs import proc_system
 from cloche.fs.proc_idmap import IdMapFile
 from cloche.fs.proc_ipc import sysvipc_dir
-from cloche.fs.proc_pid import ProcFs, parse_name, task_ino
+from cloche.fs.proc_pid import ProcFs, parse_name
 from cloche.fs.proc_sys import ProcSys
+from cloche.fs.proc_task import task_ino
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.vfs.objects import Context, FileSystem, Inode

@@ -8,8 +8,9 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from cloche.abi.errno import EACCES, EINVAL, EPERM, ESRCH, LinuxError
-from cloche.fs.proc_pid import TaskFile, is_present, reader_of
+from cloche.fs.proc_pid import TaskFile
 from cloche.fs.proc_table import no_text
+from cloche.fs.proc_task import is_present, reader_of
 from cloche.kernel.answers import withdraw
 from cloche.kernel.task import Task
 from cloche.mm.usermem import IovIter

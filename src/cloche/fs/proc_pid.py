@@ -9,7 +9,7 @@ a process's insides need ptrace access (`kernel.access`), the rest is for everyb
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, EAGAIN, EFAULT, EINVAL, EIO, ENOENT, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
 from cloche.abi.poll import POLLERR, POLLIN, POLLPRI, POLLRDNORM
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
@@ -17,6 +17,7 @@ from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
 from cloche.fs.pieces import ENOUGH, PiecedDescription
+from cloche.fs.proc_mem import MemInode
 from cloche.fs.proc_system import pid_shower
 from cloche.fs.proc_table import (
     FAR_FILES,
@@ -34,11 +35,11 @@ from cloche.fs.proc_table import (
     no_module_store,
     no_text,
 )
+from cloche.fs.proc_task import is_present, own_by_task, reader_of, task_ino
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
 from cloche.kernel.births import birth_queue
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
-from cloche.kernel.ptrace.memory import ForcedAccess, force
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.locks import proc_locks_text
@@ -78,8 +79,6 @@ _NAMESPACES: Final = [
     b"uts",
 ]
 _ID_MAPS: Final = frozenset({b"uid_map", b"gid_map", b"projid_map", b"setgroups"})
-_MEM_STEP: Final = 1 << 20
-_MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
 _MANY_ENTRIES: Final = 512  # of a directory at once: more than a usual buffer takes
 _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
 _FDINFO_INO: Final = 0x200000
@@ -127,36 +126,6 @@ class ProcFs(PseudoFs):
         return made
 
 
-def task_ino(tid: int, *, is_thread: bool) -> int:
-    """The inode number of /proc/TID or task/TID; what is below it follows, so that listings can tell."""
-    return 1 << 52 | tid << 26 | (1 << 25 if is_thread else 0)
-
-
-def is_present(task: Task) -> bool:
-    """Whether the task lives, or is a zombie that has not been reaped."""
-    group = task.group
-    return not task.is_exited or (group.leader is task and not group.is_reaped)
-
-
-def reader_of(ctx: Context) -> Task:
-    """The task that looks; only guests read proc.  Raises LinuxError(EIO) for anyone else."""
-    if isinstance(ctx, Task):
-        return ctx
-    raise LinuxError(EIO)
-
-
-def _own(inode: Inode, task: Task) -> None:
-    """Owner of a task's proc inode: the task's effective ids, root's if it is not dumpable
-    (task_dump_owner).
-    """
-    if task.group.is_dumpable or task.is_exited:
-        inode.uid, inode.gid = task.creds.euid, task.creds.egid
-    else:
-        ns = task.mm_user_ns
-        inode.uid = max(ns.uids.to_kernel(0), 0) if ns is not None else 0
-        inode.gid = max(ns.gids.to_kernel(0), 0) if ns is not None else 0
-
-
 class TaskFile(GeneratedInode):
     """A file of a task: a function of the reader and the task, perhaps one that takes writes."""
 
@@ -174,10 +143,10 @@ class TaskFile(GeneratedInode):
             self.max_pos = MAX_NON_LFS
 
     def refresh(self, ctx: Context) -> None:
-        _own(self, self.task)
+        own_by_task(self, self.task)
 
     def permission(self, ctx: Context, mask: int) -> bool:
-        _own(self, self.task)
+        own_by_task(self, self.task)
         return generic_permission(self, ctx.creds, mask)
 
     def generate(self, ctx: Context) -> bytes:
@@ -339,134 +308,6 @@ class ThreadStat(TaskFile):
         return proc_text.stat_text(reader, self.task, is_thread=True)
 
 
-class MemInode(GeneratedInode):
-    """/proc/PID/mem: the guest's memory by address."""
-
-    def __init__(self, fs: PseudoFs, task: Task) -> None:
-        super().__init__(fs, 0o600)
-        self.task: Task = task
-        self.is_mode_fixed = True
-
-    def refresh(self, ctx: Context) -> None:
-        _own(self, self.task)
-
-    def permission(self, ctx: Context, mask: int) -> bool:
-        _own(self, self.task)
-        return generic_permission(self, ctx.creds, mask)
-
-    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        if not is_present(self.task):
-            raise LinuxError(ESRCH)
-        if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
-            raise LinuxError(EACCES)
-        return MemDescription(path, self, flags, self.task)
-
-
-class MemDescription(FileDescription):
-    """An open /proc/PID/mem; it keeps the address space that the task had at open, as Linux does.
-
-    Reads and writes are forced (kernel.ptrace.memory): while a thread of the process changes protections, the caller
-    waits on `wait_queue`.
-    """
-
-    def __init__(self, path: Path, inode: Inode, flags: int, task: Task) -> None:
-        super().__init__(path, inode, flags)
-        self.space = space_of(task)
-        self.task: Task = task
-        self.access: ForcedAccess | None = None
-
-    def is_by_segment(self) -> bool:
-        return True
-
-    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
-        space = self.space
-        if space is None or space.is_dead:
-            return 0
-        if birth_queue(self.task.kernel, space) is not None:
-            return -EAGAIN
-        done = 0
-        while dst.remaining() > 0:
-            want = min(dst.remaining(), _MEM_STEP)
-            data = b"" if self.access is not None else space.process.read(offset + done, want)
-            if data:
-                if dst.copy_to(data) < len(data):
-                    return -EFAULT  # even if whole pages came before it (mem_rw)
-                done += len(data)
-            if len(data) == want:
-                continue
-            if done:
-                break
-            found = self._forced(ctx, offset, min(want, _MEM_FORCED - (offset & (_MEM_FORCED - 1))), None)
-            if found is None:
-                return -EAGAIN
-            if not found.count:
-                return -EIO
-            return found.count if dst.copy_to(found.found) == found.count else -EFAULT
-        return done
-
-    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        space = self.space
-        if space is None or space.is_dead:
-            return 0
-        if birth_queue(self.task.kernel, space) is not None:
-            return -EAGAIN
-        want = min(src.remaining(), _MEM_STEP)
-        data = src.copy_from(want)
-        if len(data) < want:
-            src.revert(len(data))
-            return -EFAULT
-        # While protections change, a write of ours might find them changed: what is under way comes first.
-        wrote = space.process.write(offset, data) if data and self.access is None else 0
-        if data and not wrote:
-            piece = data[: _MEM_FORCED - (offset & (_MEM_FORCED - 1))]
-            found = self._forced(ctx, offset, len(piece), piece)
-            if found is None:
-                src.revert(len(data))
-                return -EAGAIN
-            wrote = found.count
-        if wrote < len(data):
-            src.revert(len(data) - wrote)
-        return wrote if wrote or not data else -EIO
-
-    def _forced(self, ctx: Context, addr: int, length: int, data: bytes | None) -> "ForcedAccess | None":
-        """The access when it is done (or cannot be), None while it is under way: then try again."""
-        access = self.access
-        if access is not None:
-            if not access.is_done:
-                return None
-            self.access = None
-            is_ours = access.addr == addr and access.length == length and access.data == data
-            if is_ours and not access.is_lost:
-                return access
-        caller, space = reader_of(ctx), self.space
-        assert space is not None
-        if access is not None:
-            made = ForcedAccess(space, addr, length, data)  # of somebody who gave up: is it needed for this?
-            if made.move():
-                return made
-        access = force(caller, space, self.task, addr, length, data)
-        if access is None:
-            return ForcedAccess(space, addr, 0, data)
-        self.access = access
-        return None
-
-    def wait_queue(self) -> WaitQueue | None:
-        access, space = self.access, self.space
-        if access is not None:
-            return access.queue
-        return birth_queue(self.task.kernel, space) if space is not None else None
-
-    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
-        """Positions are addresses, also those above 2^63 (mem_lseek)."""
-        if whence == 0:
-            self.pos = offset & 0xFFFFFFFFFFFFFFFF
-        elif whence == 1:
-            self.pos = (self.pos + offset) & 0xFFFFFFFFFFFFFFFF
-        else:
-            return -EINVAL
-        return self.pos if self.pos < 1 << 63 else self.pos - (1 << 64)
-
-
 # -- links -----------------------------------------------------------------------------------------------
 
 
@@ -479,7 +320,7 @@ class TaskLink(MagicLink):
         self.kind: str = kind
 
     def refresh(self, ctx: Context) -> None:
-        _own(self, self.task)
+        own_by_task(self, self.task)
 
     def target(self, ctx: Context) -> Path:
         task = self.task
@@ -513,7 +354,7 @@ class FdLink(MagicLink):
         self.size = 64
 
     def refresh(self, ctx: Context) -> None:
-        _own(self, self.task)
+        own_by_task(self, self.task)
 
     def _file(self, ctx: Context) -> FileDescription:
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
@@ -550,7 +391,7 @@ class NamespaceLink(MagicLink):
         self.kind: bytes = name
 
     def refresh(self, ctx: Context) -> None:
-        _own(self, self.task)
+        own_by_task(self, self.task)
 
     def target(self, ctx: Context) -> Path:
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
@@ -581,7 +422,7 @@ class TaskDir(PseudoDir):
         if self.mode & 0o777 == 0o555:
             self.uid, self.gid = task.creds.euid, task.creds.egid
         else:
-            _own(self, task)
+            own_by_task(self, task)
 
 
 class FdDir(TaskDir):

@@ -10,7 +10,7 @@ from cloche.abi.errno import EAGAIN, EINVAL
 from cloche.abi.eventfd import SFD_NONBLOCK
 from cloche.abi.fcntl import O_RDWR
 from cloche.abi.poll import POLLIN
-from cloche.abi.structs import SIGNALFD_SIGINFO_SIZE, signalfd_record
+from cloche.abi.signal_structs import SIGNALFD_SIGINFO_SIZE, signalfd_record
 from cloche.fs.anon import AnonFile
 from cloche.kernel.signals import dequeue_signal
 from cloche.kernel.task import Task

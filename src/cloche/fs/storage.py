@@ -5,18 +5,13 @@ which holds the host's own sparse pages, can be mapped by guests, and lets data 
 without a copy here.  Descriptors are scarce, so memfds are limited: files that nobody has open give theirs
 back first, and when none does, a file goes without (then it cannot be mapped: ENOMEM).
 
-Every growth is charged in pages to an `Account` before anything is changed; accounts of file systems share
-the `StorageQuota` of the sandbox.  May call the host on memfds only.
+Every growth is charged in pages to an `Account` (`fs.quota`) before anything is changed.
+May call the host on memfds only.
 """
 
 import fcntl
 import os
-import resource
-from collections import deque
-from itertools import islice
 from typing import Final
-
-from mypy_extensions import trait
 
 from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
 from cloche.abi.fcntl import F_ADD_SEALS
@@ -28,13 +23,12 @@ from cloche.abi.fs import (
 )
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_EXEC
-from cloche.kernel.chores import Chore
+from cloche.fs.quota import FREE_STEP, PAGE, Account, Backed, Doomed, FileMaker, page_count
 from cloche.mm.content import CONTENT_KEYS, STEADY
-from cloche.mm.quota import DESCRIPTORS, INODE_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 
-PAGE: Final = 4096
 CHUNK: Final = 65536  # bytes in a piece; the last bytes of a piece may be missing, they are zeros
 SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
 STEP: Final = 1024 * 1024  # the most that is copied through Python at once
@@ -42,175 +36,11 @@ EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really alloc
 
 MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
 
-FREE_STEP: Final = 1024 * 1024  # bytes that the host takes back, or allocates, in about a millisecond
-_FREE_ENOUGH: Final = 4096  # pages
 _CHUNK_PAGES: Final = CHUNK // PAGE
 _MAX_EXTENTS: Final = 1024
 _SHORT_EXTENTS: Final = 128
 _SHORT_CHUNKS: Final = 4096
-_DEMOTE_TRIES: Final = 64
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
-
-
-def page_count(length: int) -> int:
-    """Pages that hold `length` bytes."""
-    return (length + PAGE - 1) // PAGE
-
-
-class Doomed:
-    """A memfd that is no file's any more, with pages that the host has yet to take back."""
-
-    def __init__(self, fd: int, account: "Account", pages: int) -> None:
-        self.fd: int = fd
-        self.account: Account = account
-        self.pages: int = pages
-        self.at: int = 0  # nothing is left below
-
-    def step(self) -> bool:
-        """Give back a millisecond's worth; False when it is gone."""
-        try:
-            at = os.lseek(self.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
-            hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
-        except OSError:  # ENXIO: that was all
-            os.ftruncate(self.fd, 0)  # for guests who have it beside their slots
-            os.close(self.fd)
-            self.account.charge_pages(-self.pages)
-            return False
-        self.at = at + FREE_STEP
-        count = min(self.pages, FREE_STEP // PAGE)
-        self.pages -= count
-        self.account.charge_pages(-count)
-        return True
-
-
-class StorageReaper(Chore):
-    """Frees large memfds bit by bit: to close one of 512 MiB takes the host half a second (I8)."""
-
-    def __init__(self) -> None:
-        self.doomed: deque[Doomed] = deque()
-        self.chores: deque[Chore] | None = None  # the kernel's, which call `step`; boot sets it
-
-    def add(self, doomed: Doomed) -> None:
-        self.doomed.append(doomed)
-        if self.chores is not None and len(self.doomed) == 1:
-            self.chores.append(self)
-
-    def step(self) -> bool:
-        doomed = self.doomed
-        if doomed and not doomed[0].step():
-            doomed.popleft()
-        return len(doomed) > 0
-
-
-@trait
-class FileMaker:
-    """Where contents go that last (`fs.kept`): files with numbers, in place of memfds."""
-
-    def make_file(self, storage: "Storage") -> int:
-        """A descriptor of a new, empty file, whose number the storage has then.  Raises LinuxError."""
-        raise NotImplementedError
-
-    def open_file(self, number: int) -> int:
-        """A descriptor of the file again.  Raises LinuxError."""
-        raise NotImplementedError
-
-    def give_up(self, number: int) -> None:
-        """Nobody needs it any more."""
-        raise NotImplementedError
-
-
-class StorageQuota:
-    """What all in-memory files of a sandbox may use together; -1: no limit, half of the descriptors for
-    memfds.
-    """
-
-    def __init__(self, byte_limit: int = -1, inode_limit: int = -1, memfd_limit: int = -1) -> None:
-        self.page_limit: int = byte_limit // PAGE if byte_limit >= 0 else -1
-        self.inode_limit: int = inode_limit
-        if memfd_limit < 0:
-            memfd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-        self.memfd_limit: int = memfd_limit
-        self.pages: int = 0
-        self.inodes: int = 0
-        self.reaper: StorageReaper = StorageReaper()
-        self.backed: dict[Storage, None] = {}  # those that have a memfd, roughly the oldest first
-
-    def make_room(self) -> bool:
-        """Whether there may be one more memfd; one that nobody uses is given up for it."""
-        backed = self.backed
-        if len(backed) < self.memfd_limit:
-            return True
-        for storage in list(islice(backed, _DEMOTE_TRIES)):
-            if storage.demote():
-                return True
-            del backed[storage]
-            backed[storage] = None
-        return False
-
-
-class Account:
-    """The part of a quota that one file system uses, with limits of its own."""
-
-    def __init__(self, quota: StorageQuota, page_limit: int = -1, inode_limit: int = -1) -> None:
-        self.quota: StorageQuota = quota
-        self.page_limit: int = page_limit
-        self.inode_limit: int = inode_limit
-        self.pages: int = 0
-        self.inodes: int = 0
-        self.maker: FileMaker | None = None
-
-    def is_limited(self) -> bool:
-        return self.page_limit >= 0 or self.quota.page_limit >= 0
-
-    def free_pages(self) -> int:
-        """Pages that may still be charged."""
-        if self.quota.reaper.doomed and self.is_limited():
-            while self._free() < _FREE_ENOUGH and self.quota.reaper.step():
-                pass  # what waits to be freed must not be missing
-        return self._free()
-
-    def _free(self) -> int:
-        free = 1 << 50
-        if self.page_limit >= 0:
-            free = max(self.page_limit - self.pages, 0)
-        if self.quota.page_limit >= 0:
-            free = min(free, max(self.quota.page_limit - self.quota.pages, 0))
-        return free
-
-    def charge_pages(self, count: int) -> None:
-        """Add (or give back) pages without asking; callers have compared with free_pages()."""
-        self.pages += count
-        self.quota.pages += count
-
-    def charge_inode(self) -> None:
-        """Raises LinuxError(ENOSPC) when there is none left."""
-        if 0 <= self.inode_limit <= self.inodes or 0 <= self.quota.inode_limit <= self.quota.inodes:
-            raise LinuxError(ENOSPC)
-        if not KERNEL_MEMORY.has_spare(INODE_BYTES):
-            raise LinuxError(ENOSPC)
-        KERNEL_MEMORY.take(INODE_BYTES)
-        self.inodes += 1
-        self.quota.inodes += 1
-
-    def charge_name(self) -> bool:
-        """A further name of a file counts as an inode where those are limited; whether it was charged.
-
-        Raises LinuxError(ENOSPC).
-        """
-        if self.inode_limit < 0:
-            return False
-        if self.inode_limit <= self.inodes:
-            raise LinuxError(ENOSPC)
-        self.inodes += 1
-        return True
-
-    def uncharge_name(self) -> None:
-        self.inodes -= 1
-
-    def uncharge_inode(self) -> None:
-        KERNEL_MEMORY.give(INODE_BYTES)
-        self.inodes -= 1
-        self.quota.inodes -= 1
 
 
 def _new_memfd() -> int:
@@ -220,16 +50,16 @@ def _new_memfd() -> int:
         return os.memfd_create("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING)
 
 
-class Storage:
+class Storage(Backed):
     """The bytes of one file.  The size is the inode's business: callers pass it where it matters."""
 
     def __init__(self, account: Account) -> None:
+        super().__init__()
         self.account: Account = account
         self.chunks: dict[int, bytearray] = {}
         self.fd: int = -1  # the memfd, once there is one
         self.pages: int = 0  # charged
         self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
-        self.is_mapped: bool = False  # guests may allocate pages behind our back
         self.was_mapped: bool = False  # privately, too
         self.is_sealed: bool = False  # the host knows seals of the memfd
         self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
@@ -356,7 +186,10 @@ class Storage:
             return False
         maker = self.account.maker
         try:
-            fd = _new_memfd() if maker is None else maker.make_file(self)
+            if maker is None:
+                fd = _new_memfd()
+            else:
+                self.number, fd = maker.make_file()
         except (OSError, LinuxError):
             return False
         self.maker = maker

@@ -45,13 +45,15 @@ from cloche.abi.magic import TMPFS_MAGIC
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
-from cloche.fs.storage import PAGE, Account, Storage, StorageQuota
+from cloche.fs.quota import PAGE, Account, StorageQuota
+from cloche.fs.storage import Storage
 from cloche.fs.tmpfs_inode import SHORT_SYMLINK, MemoryFs, TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
-from cloche.vfs.objects import Context, DirectoryDescription, DirEmitter, FileDescription, Inode, Path, StatFs
+from cloche.vfs.objects import Context, DirectoryDescription, DirEmitter, FileDescription, Inode, Path
+from cloche.vfs.records import StatFs
 
 _ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE

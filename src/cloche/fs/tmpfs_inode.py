@@ -36,10 +36,11 @@ from cloche.abi.xattr import (
     XATTR_LIST_MAX,
     XATTR_REPLACE,
 )
-from cloche.fs.storage import PAGE, Account, page_count
+from cloche.fs.quota import PAGE, Account, page_count
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.vfs.devices import open_special
-from cloche.vfs.objects import (
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Mount, Path
+from cloche.vfs.records import (
     ATTR_ATIME,
     ATTR_CTIME,
     ATTR_GID,
@@ -47,12 +48,6 @@ from cloche.vfs.objects import (
     ATTR_MTIME,
     ATTR_SIZE,
     ATTR_UID,
-    Context,
-    FileDescription,
-    FileSystem,
-    Inode,
-    Mount,
-    Path,
     SetAttr,
 )
 

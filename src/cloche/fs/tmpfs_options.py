@@ -4,7 +4,7 @@ from cloche.abi.errno import (
     EINVAL,
     LinuxError,
 )
-from cloche.fs.storage import PAGE
+from cloche.fs.quota import PAGE
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.pseudo import parse_digits
 from cloche.vfs.userns import map_gid, map_uid

@@ -27,7 +27,8 @@ from cloche.abi.signal import (
     SIGVTALRM,
     SIGXCPU,
 )
-from cloche.abi.structs import KTIME_MAX, pack_siginfo_timer
+from cloche.abi.signal_structs import pack_siginfo_timer
+from cloche.abi.structs import KTIME_MAX
 from cloche.abi.time import (
     CLOCK_BOOTTIME,
     CLOCK_BOOTTIME_ALARM,

@@ -11,7 +11,7 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.capability import CAP_SYS_ADMIN
 from cloche.abi.errno import EACCES, EBUSY, EINVAL, ENOMEM, ENOSYS, ERESTARTSYS, ESRCH, LinuxError
 from cloche.abi.signal import SIGKILL, SIGSYS, SYS_SECCOMP
-from cloche.abi.structs import pack_siginfo_sys
+from cloche.abi.signal_structs import pack_siginfo_sys
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write
 from cloche.kernel.answers import withdraw

@@ -52,7 +52,7 @@ from cloche.abi.signal import (
     first_signal,
     sigbit,
 )
-from cloche.abi.structs import (
+from cloche.abi.signal_structs import (
     pack_siginfo,
     pack_siginfo_chld,
     pack_siginfo_fault,

@@ -44,7 +44,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.kept.LayerStore": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
     "fs.storage.Storage.fd": "a memfd with the contents of the file, which are copied",
     "fs.storage.Storage.readonly_fd": "another descriptor of it",
-    "fs.storage.Doomed.fd": "a memfd that nobody can reach any more",
+    "fs.quota.Doomed.fd": "a memfd that nobody can reach any more",
     "fs.devices.ZeroDevice.private_fd": "an empty memfd",
     "vfs.mapping.SharedAnonymous._fd": "a memfd with the contents of the memory, which are copied",
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",

@@ -7,9 +7,7 @@ from typing import Final
 
 from cloche.abi.capability import CAP_NET_RAW
 from cloche.abi.errno import EINVAL, EMSGSIZE, ENODEV, EPERM, LinuxError
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
+from cloche.abi.inet import (
     IP_MTU_DISCOVER,
     IP_MULTICAST_TTL,
     IP_PKTINFO,
@@ -50,6 +48,10 @@ from cloche.abi.socket import (
     IPV6_RECVTCLASS,
     IPV6_RTHDRDSTOPTS,
     IPV6_TCLASS,
+)
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
     SO_EE_ORIGIN_ICMP,
     SO_EE_ORIGIN_LOCAL,
     SO_MARK,
@@ -57,8 +59,8 @@ from cloche.abi.socket import (
     SO_RCVMARK,
     SO_RCVPRIORITY,
     SOL_SOCKET,
-    UDP_SEGMENT,
 )
+from cloche.abi.tcp import UDP_SEGMENT
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.control import socket_control

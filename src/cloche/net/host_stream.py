@@ -17,15 +17,11 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ECONNRESET, EIO, EOPNOTSUPP, EPIPE, LinuxError
+from cloche.abi.inet import IPPROTO_TCP
 from cloche.abi.ioctl import SIOCOUTQNSD, TIOCOUTQ
 from cloche.abi.poll import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLRDHUP
-from cloche.abi.socket import (
-    IPPROTO_TCP,
-    MSG_FASTOPEN,
-    MSG_MORE,
-    MSG_OOB,
-    SO_KEEPALIVE,
-    SOL_SOCKET,
+from cloche.abi.socket import MSG_FASTOPEN, MSG_MORE, MSG_OOB, SO_KEEPALIVE, SOL_SOCKET
+from cloche.abi.tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_CORK,

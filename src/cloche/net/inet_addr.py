@@ -7,7 +7,12 @@ from typing import Final
 
 from cloche.abi.errno import EAFNOSUPPORT, EINVAL, ENETUNREACH, LinuxError
 from cloche.abi.socket import AF_INET, AF_INET6
-from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6, unpack_sockaddr_in, unpack_sockaddr_in6
+from cloche.abi.socket_structs import (
+    pack_sockaddr_in,
+    pack_sockaddr_in6,
+    unpack_sockaddr_in,
+    unpack_sockaddr_in6,
+)
 from cloche.net.routes import RouteTable
 
 ANY4: Final = bytes(4)

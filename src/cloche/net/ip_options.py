@@ -21,9 +21,7 @@ from cloche.abi.errno import (
     EPROTO,
     LinuxError,
 )
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
+from cloche.abi.inet import (
     IP_ADD_MEMBERSHIP,
     IP_ADD_SOURCE_MEMBERSHIP,
     IP_BIND_ADDRESS_NO_PORT,
@@ -126,11 +124,9 @@ from cloche.abi.socket import (
     MCAST_LEAVE_SOURCE_GROUP,
     MCAST_MSFILTER,
     MCAST_UNBLOCK_SOURCE,
-    SOCK_RAW,
-    SOCK_STREAM,
-    SOL_SOCKET,
 )
-from cloche.abi.structs import pack_sockaddr_in6
+from cloche.abi.socket import AF_INET, AF_INET6, SOCK_RAW, SOCK_STREAM, SOL_SOCKET
+from cloche.abi.socket_structs import pack_sockaddr_in6
 from cloche.kernel.task import Kernel
 from cloche.net.inet_addr import (
     ANY4,

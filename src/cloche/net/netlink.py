@@ -57,7 +57,7 @@ from cloche.abi.socket import (
     SOL_NETLINK,
     SOL_SOCKET,
 )
-from cloche.abi.structs import pack_sockaddr_nl, unpack_sockaddr_nl
+from cloche.abi.socket_structs import pack_sockaddr_nl, unpack_sockaddr_nl
 from cloche.kernel.chores import Chore
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY

@@ -25,7 +25,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
-from cloche.abi.socket import TCP_ESTABLISHED, TCP_SYN_SENT
+from cloche.abi.tcp import TCP_ESTABLISHED, TCP_SYN_SENT
 from cloche.kernel.task import Container, FdWatcher, Kernel, Task
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.datagram import Datagram

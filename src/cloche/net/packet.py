@@ -24,17 +24,13 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.ioctl import FIONREAD
+from cloche.abi.packet import ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, PACKET_HOST, PACKET_OUTGOING
 from cloche.abi.poll import POLLERR
 from cloche.abi.socket import (
     AF_PACKET,
     ARPHRD_LOOPBACK,
-    ETH_P_ALL,
-    ETH_P_IP,
-    ETH_P_IPV6,
     MSG_PEEK,
     MSG_TRUNC,
-    PACKET_HOST,
-    PACKET_OUTGOING,
     SOCK_DGRAM,
     SOCK_PACKET,
     SOCK_RAW,

@@ -7,7 +7,7 @@ somebody.  `IpPacket` is defined in `cloche.net.socket`.
 from struct import Struct
 from typing import Final
 
-from cloche.abi.socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
+from cloche.abi.inet import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 from cloche.net.socket import IpPacket
 
 TCP_FIN: Final = 1

@@ -2,15 +2,9 @@
 
 from typing import Final
 
-from cloche.abi.netlink import RTN_PROHIBIT, RTN_UNREACHABLE
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    TCP_CLOSE,
-    TCP_CLOSE_WAIT,
-    TCP_ESTABLISHED,
-    TCP_LISTEN,
-)
+from cloche.abi.rtnetlink import RTN_PROHIBIT, RTN_UNREACHABLE
+from cloche.abi.socket import AF_INET, AF_INET6
+from cloche.abi.tcp import TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
 from cloche.net.inet_addr import ANY4, LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of

@@ -12,13 +12,8 @@ import socket
 from typing import Final
 
 from cloche.abi.poll import EPOLLIN
-from cloche.abi.socket import (
-    AF_INET,
-    TCP_CLOSE,
-    TCP_DEFER_ACCEPT,
-    TCP_ESTABLISHED,
-    TCP_SYN_SENT,
-)
+from cloche.abi.socket import AF_INET
+from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
 from cloche.kernel.task import Container, FdWatcher, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.host_stream import HostStream, reset

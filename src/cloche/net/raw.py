@@ -7,10 +7,8 @@ requests are answered, UDP datagrams go to their port.
 from typing import Final
 
 from cloche.abi.errno import EFAULT, EINVAL, EMSGSIZE, ENOPROTOOPT, EOPNOTSUPP, LinuxError
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    ICMP_FILTER,
+from cloche.abi.icmp import ICMP_FILTER
+from cloche.abi.inet import (
     IP_HDRINCL,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -18,11 +16,8 @@ from cloche.abi.socket import (
     IPPROTO_RAW,
     IPPROTO_UDP,
     IPV6_CHECKSUM,
-    MSG_OOB,
-    SOCK_DGRAM,
-    SOCK_RAW,
-    SOL_RAW,
 )
+from cloche.abi.socket import AF_INET, AF_INET6, MSG_OOB, SOCK_DGRAM, SOCK_RAW, SOL_RAW
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
 from cloche.net import packets

@@ -17,6 +17,14 @@ from cloche.abi.errno import (
     ESOCKTNOSUPPORT,
     LinuxError,
 )
+from cloche.abi.inet import (
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_MAX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+)
 from cloche.abi.netlink import (
     NETLINK_GENERIC,
     NETLINK_KOBJECT_UEVENT,
@@ -31,12 +39,6 @@ from cloche.abi.socket import (
     AF_NETLINK,
     AF_PACKET,
     AF_UNIX,
-    IPPROTO_ICMP,
-    IPPROTO_ICMPV6,
-    IPPROTO_MAX,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    IPPROTO_UDPLITE,
     PF_UNIX,
     SOCK_DGRAM,
     SOCK_PACKET,

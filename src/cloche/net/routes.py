@@ -6,7 +6,7 @@ Every route leads to lo or nowhere.  The routes that come with lo's own addresse
 from typing import Final
 
 from cloche.abi.errno import EACCES, EHOSTUNREACH, EINVAL
-from cloche.abi.netlink import (
+from cloche.abi.rtnetlink import (
     RT_SCOPE_HOST,
     RTN_BLACKHOLE,
     RTN_LOCAL,

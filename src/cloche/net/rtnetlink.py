@@ -8,14 +8,7 @@ from typing import Final
 
 from cloche.abi.capability import CAP_NET_ADMIN
 from cloche.abi.errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, EPERM
-from cloche.abi.netlink import (
-    IFA_ADDRESS,
-    IFA_CACHEINFO,
-    IFA_F_PERMANENT,
-    IFA_FLAGS,
-    IFA_LABEL,
-    IFA_LOCAL,
-    IFA_PROTO,
+from cloche.abi.if_link import (
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
     IFLA_ALLMULTI,
@@ -48,8 +41,16 @@ from cloche.abi.netlink import (
     IFLA_TSO_MAX_SEGS,
     IFLA_TSO_MAX_SIZE,
     IFLA_TXQLEN,
-    NLM_F_DUMP,
-    NLM_F_EXCL,
+)
+from cloche.abi.netlink import NLM_F_DUMP, NLM_F_EXCL
+from cloche.abi.rtnetlink import (
+    IFA_ADDRESS,
+    IFA_CACHEINFO,
+    IFA_F_PERMANENT,
+    IFA_FLAGS,
+    IFA_LABEL,
+    IFA_LOCAL,
+    IFA_PROTO,
     RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,

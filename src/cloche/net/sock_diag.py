@@ -8,8 +8,9 @@ from typing import Final
 
 from cloche.abi.capability import CAP_NET_ADMIN
 from cloche.abi.errno import ECONNABORTED, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, LinuxError
-from cloche.abi.netlink import (
-    NLM_F_DUMP,
+from cloche.abi.inet import IPPROTO_TCP, IPPROTO_UDP
+from cloche.abi.netlink import NLM_F_DUMP
+from cloche.abi.sock_diag import (
     SOCK_DESTROY,
     SOCK_DIAG_BY_FAMILY,
     UDIAG_SHOW_NAME,
@@ -19,18 +20,9 @@ from cloche.abi.netlink import (
     UNIX_DIAG_PEER,
     UNIX_DIAG_RQLEN,
 )
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    AF_UNIX,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    SHUT_RD,
-    TCP_CLOSE,
-    TCP_ESTABLISHED,
-    TCP_LISTEN,
-)
-from cloche.abi.structs import pack_sockaddr_un
+from cloche.abi.socket import AF_INET, AF_INET6, AF_UNIX, SHUT_RD
+from cloche.abi.socket_structs import pack_sockaddr_un
+from cloche.abi.tcp import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_addr import mapped
 from cloche.net.inet_base import InetSocket, NetStack

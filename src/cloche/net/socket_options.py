@@ -19,6 +19,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK, O_RDWR
+from cloche.abi.inet import IPPROTO_TCP, IPPROTO_UDP
 from cloche.abi.poll import (
     POLLOUT,
     POLLWRBAND,
@@ -29,8 +30,6 @@ from cloche.abi.socket import (
     AF_INET6,
     AF_NETLINK,
     AF_UNIX,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
     SO_ACCEPTCONN,
     SO_ATTACH_BPF,
     SO_ATTACH_FILTER,

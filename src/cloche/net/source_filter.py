@@ -7,8 +7,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EADDRNOTAVAIL, EINVAL, ENOBUFS, LinuxError
-from cloche.abi.socket import (
-    AF_INET,
+from cloche.abi.inet import (
     IP_ADD_SOURCE_MEMBERSHIP,
     IP_BLOCK_SOURCE,
     IP_DROP_SOURCE_MEMBERSHIP,
@@ -18,6 +17,7 @@ from cloche.abi.socket import (
     MCAST_JOIN_SOURCE_GROUP,
     MCAST_LEAVE_SOURCE_GROUP,
 )
+from cloche.abi.socket import AF_INET
 
 MAX_SOURCES4: Final = 10  # net.ipv4.igmp_max_msf
 MAX_SOURCES6: Final = 64  # net.ipv6.mld_max_msf

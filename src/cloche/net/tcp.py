@@ -29,8 +29,8 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.poll import POLLRDHUP
-from cloche.abi.socket import (
-    AF_UNSPEC,
+from cloche.abi.socket import AF_UNSPEC
+from cloche.abi.tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_CORK,

@@ -13,9 +13,9 @@ from cloche.abi.errno import (
     EPERM,
     LinuxError,
 )
-from cloche.abi.socket import (
-    IPPROTO_TCP,
-    SOCK_STREAM,
+from cloche.abi.inet import IPPROTO_TCP
+from cloche.abi.socket import SOCK_STREAM
+from cloche.abi.tcp import (
     TCP_AO_REPAIR,
     TCP_CC_INFO,
     TCP_CLOSE,

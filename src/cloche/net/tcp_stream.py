@@ -13,17 +13,11 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK
+from cloche.abi.inet import IPPROTO_TCP
 from cloche.abi.ioctl import FIONREAD, SIOCATMARK, SIOCOUTQNSD
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, POLLRDNORM
-from cloche.abi.socket import (
-    IPPROTO_TCP,
-    MSG_ERRQUEUE,
-    MSG_FASTOPEN,
-    MSG_MORE,
-    MSG_OOB,
-    MSG_PEEK,
-    MSG_TRUNC,
-    MSG_ZEROCOPY,
+from cloche.abi.socket import MSG_ERRQUEUE, MSG_FASTOPEN, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_ZEROCOPY
+from cloche.abi.tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,

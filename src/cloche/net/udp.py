@@ -26,12 +26,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_NONBLOCK
-from cloche.abi.ioctl import FIONREAD
-from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    AF_UNSPEC,
+from cloche.abi.inet import (
     IP_MULTICAST_ALL,
     IP_MULTICAST_IF,
     IP_RECVERR,
@@ -44,6 +39,13 @@ from cloche.abi.socket import (
     IPV6_FLOWINFO_SEND,
     IPV6_MULTICAST_IF,
     IPV6_RECVERR,
+)
+from cloche.abi.ioctl import FIONREAD
+from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_MORE,
@@ -52,12 +54,8 @@ from cloche.abi.socket import (
     MSG_TRUNC,
     MSG_ZEROCOPY,
     SOCK_DGRAM,
-    UDP_CORK,
-    UDP_GRO,
-    UDP_NO_CHECK6_RX,
-    UDP_NO_CHECK6_TX,
-    UDP_SEGMENT,
 )
+from cloche.abi.tcp import UDP_CORK, UDP_GRO, UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX, UDP_SEGMENT
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter

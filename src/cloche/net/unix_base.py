@@ -31,8 +31,8 @@ from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.ioctl import FIONREAD, SIOCATMARK
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
 from cloche.abi.socket import AF_UNIX, SOCK_DGRAM
+from cloche.abi.socket_structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.abi.stat import S_IFMT, S_IFSOCK
-from cloche.abi.structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.net.inet_base import FamilyTable, NetStack, interface_ioctl, stack_for

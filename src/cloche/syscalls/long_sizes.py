@@ -8,7 +8,8 @@ from typing import Final
 
 from cloche.abi.errno import ERESTARTSYS
 from cloche.abi.fs import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE
-from cloche.fs.storage import EAGER_LIMIT, FREE_STEP, PAGE
+from cloche.fs.quota import FREE_STEP, PAGE
+from cloche.fs.storage import EAGER_LIMIT
 from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.blocking import BLOCKED, TaskBase, next_slice
 from cloche.kernel.task import Task

@@ -11,7 +11,8 @@ from typing import Final
 from cloche.abi.errno import EINVAL, EPERM, ERESTARTSYS
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.structs import CACHESTAT, CACHESTAT_RANGE
-from cloche.fs.storage import PAGE, Storage
+from cloche.fs.quota import PAGE
+from cloche.fs.storage import Storage
 from cloche.fs.tmpfs import TmpfsDescription
 from cloche.kernel.blocking import BLOCKED, TaskBase, next_slice
 from cloche.kernel.task import Args, Task, to_u32, to_u64

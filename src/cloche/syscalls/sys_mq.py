@@ -17,7 +17,8 @@ from cloche.abi.ipc import (
     SIGEV_SIGNAL,
     SIGEV_THREAD,
 )
-from cloche.abi.structs import SIGEVENT_SIZE, TIMESPEC_SIZE, unpack_timespec
+from cloche.abi.signal_structs import SIGEVENT_SIZE
+from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.time import CLOCK_REALTIME
 from cloche.fs.mqueue import (
     DFLT_MSG,

@@ -41,7 +41,7 @@ from cloche.abi.socket import (
     SO_TIMESTAMP_OLD,
     SOL_SOCKET,
 )
-from cloche.abi.structs import (
+from cloche.abi.socket_structs import (
     CMSGHDR_SIZE,
     MMSGHDR_SIZE,
     MSGHDR_CONTROLLEN_OFFSET,

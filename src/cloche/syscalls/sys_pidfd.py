@@ -5,7 +5,7 @@ from typing import Final
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH
 from cloche.abi.fcntl import O_PATH
 from cloche.abi.signal import SI_TKILL, SIGINFO_SIZE
-from cloche.abi.structs import siginfo_head
+from cloche.abi.signal_structs import siginfo_head
 from cloche.abi.wait import PIDFD_NONBLOCK, PIDFD_THREAD
 from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_pid import PidDir

@@ -18,7 +18,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
 from cloche.abi.sched import CLONE_ARGS_SIZE_VER0, CLONE_VFORK, CLONE_VM
 from cloche.abi.signal import SIGCHLD
-from cloche.abi.structs import pack_siginfo_chld
+from cloche.abi.signal_structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
 from cloche.kernel.blocking import BLOCKED, DEAD, TaskBase, end_wait

@@ -29,17 +29,15 @@ from cloche.abi.signal import (
     UNBLOCKABLE,
     sigbit,
 )
-from cloche.abi.structs import (
-    KTIME_MAX,
+from cloche.abi.signal_structs import (
     SIGACTION_SIZE,
     STACK_T_SIZE,
-    TIMESPEC_SIZE,
     pack_sigaction,
     pack_stack_t,
     unpack_sigaction,
     unpack_stack_t,
-    unpack_timespec,
 )
+from cloche.abi.structs import KTIME_MAX, TIMESPEC_SIZE, unpack_timespec
 from cloche.arch.sigframe import AltStack
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.delivery import set_altstack, sigreturn

@@ -14,11 +14,11 @@ from cloche.abi.errno import (
     ERESTARTNOHAND,
     LinuxError,
 )
+from cloche.abi.signal_structs import SIGEVENT_SIZE, unpack_sigevent
 from cloche.abi.structs import (
     ITIMERSPEC_SIZE,
     ITIMERVAL_SIZE,
     KTIME_MAX,
-    SIGEVENT_SIZE,
     TIMESPEC_SIZE,
     TIMEVAL_SIZE,
     TIMEX,
@@ -32,7 +32,6 @@ from cloche.abi.structs import (
     timespec_to_ns,
     unpack_itimerspec,
     unpack_itimerval,
-    unpack_sigevent,
     unpack_timespec,
     unpack_timespec_raw,
     unpack_timeval_raw,

@@ -45,7 +45,8 @@ from cloche.abi.xattr import (
 )
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.file_caps import shown_value, stored_value
-from cloche.vfs.objects import (
+from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, Inode, Mount, Path, notify_path
+from cloche.vfs.records import (
     ATTR_ATIME,
     ATTR_CTIME,
     ATTR_GID,
@@ -53,14 +54,7 @@ from cloche.vfs.objects import (
     ATTR_MTIME,
     ATTR_SIZE,
     ATTR_UID,
-    MAY_WRITE,
-    Context,
-    FileDescription,
-    Inode,
-    Mount,
-    Path,
     SetAttr,
-    notify_path,
 )
 
 # Arguments of vfs_utimens that no time can have.

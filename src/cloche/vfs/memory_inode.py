@@ -1,17 +1,8 @@
 """Inodes whose attributes live in memory alone: pipes, sockets, terminals, message queues."""
 
 from cloche.abi.stat import S_IFMT
-from cloche.vfs.objects import (
-    ATTR_ATIME,
-    ATTR_CTIME,
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_MTIME,
-    ATTR_UID,
-    Context,
-    Inode,
-    SetAttr,
-)
+from cloche.vfs.objects import Context, Inode
+from cloche.vfs.records import ATTR_ATIME, ATTR_CTIME, ATTR_GID, ATTR_MODE, ATTR_MTIME, ATTR_UID, SetAttr
 
 
 class MemoryAttrInode(Inode):

@@ -25,9 +25,6 @@ from cloche.mm.quota import KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.vfs.namei import d_path
 from cloche.vfs.objects import (
-    ATTR_GID,
-    ATTR_MODE,
-    ATTR_UID,
     Context,
     Dentry,
     DirectoryDescription,
@@ -37,8 +34,8 @@ from cloche.vfs.objects import (
     Inode,
     Mount,
     Path,
-    SetAttr,
 )
+from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 
 Producer = Callable[[Context], bytes]
 Consumer = Callable[[Context, bytes], int]

@@ -1,4 +1,4 @@
-"""Struct layouts: the same values packed by C with the kernel's headers and by cloche.abi.structs."""
+"""Struct layouts: the same values packed by C with the kernel's headers and by cloche.abi.structs and its kin."""
 
 import subprocess
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloche.abi import ipc_structs as ipc
+from cloche.abi import signal_structs as signals
+from cloche.abi import socket_structs as sockets
 from cloche.abi import structs as s
 from cloche.abi.errno import EINVAL, LinuxError, name
 from cloche.abi.limits import MAX_RW_COUNT
@@ -37,7 +40,7 @@ def frame() -> bytes:
         regs=regs,
         fpstate=b"",
         signo=11,
-        siginfo=s.pack_siginfo_fault(11, 2, -2),
+        siginfo=signals.pack_siginfo_fault(11, 2, -2),
         mask=28,
         altstack=sigframe.AltStack(2, 3, 0x80000000),
         handler=30,
@@ -98,36 +101,36 @@ OURS: Final[dict[str, bytes]] = {
     "sock_fprog": s.SOCK_FPROG.pack(1, 2),
     "pollfd": s.pack_pollfd(-1, 2, 3),
     "epoll_event": s.pack_epoll_event(0x80000001, 2),
-    "sigaction": s.pack_sigaction(1, 2, 3, 4),
-    "stack_t": s.pack_stack_t(1, 0x80000002, 3),
-    "sigevent": s.SIGEVENT.pack(1, 2, 4, 3),
-    "si_kill": s.pack_siginfo_kill(9, -6, 2, 3),
-    "si_rt": s.pack_siginfo_rt(9, -1, 2, 3, -4),
-    "si_timer": s.pack_siginfo_timer(9, 2, 3, 4),
-    "si_chld": s.pack_siginfo_chld(17, 2, 2, 3, 4, 5, 6),
-    "si_fault": s.pack_siginfo_fault(11, 2, -2),
-    "si_pkey": s.pack_siginfo_pkey(11, 4, 2, 3),
-    "si_poll": s.pack_siginfo_poll(29, 1, 2, 3),
-    "si_sys": s.pack_siginfo_sys(31, 1, 2, 3, 0xC000003E, 5),
-    "ssi_chld": s.signalfd_record(s.pack_siginfo_chld(17, 2, 2, 3, 4, 5, 6)),
-    "ssi_rt": s.signalfd_record(s.pack_siginfo_rt(9, -1, 2, 3, -4)),
-    "ssi_timer": s.signalfd_record(s.pack_siginfo_timer(9, 2, 3, 4)),
-    "ssi_fault": s.signalfd_record(s.pack_siginfo_fault(11, 2, -2)),
-    "ssi_poll": s.signalfd_record(s.pack_siginfo_poll(29, 1, 2, 3)),
-    "ssi_sys": s.signalfd_record(s.pack_siginfo_sys(31, 1, 2, 3, 0xC000003E, 5)),
+    "sigaction": signals.pack_sigaction(1, 2, 3, 4),
+    "stack_t": signals.pack_stack_t(1, 0x80000002, 3),
+    "sigevent": signals.SIGEVENT.pack(1, 2, 4, 3),
+    "si_kill": signals.pack_siginfo_kill(9, -6, 2, 3),
+    "si_rt": signals.pack_siginfo_rt(9, -1, 2, 3, -4),
+    "si_timer": signals.pack_siginfo_timer(9, 2, 3, 4),
+    "si_chld": signals.pack_siginfo_chld(17, 2, 2, 3, 4, 5, 6),
+    "si_fault": signals.pack_siginfo_fault(11, 2, -2),
+    "si_pkey": signals.pack_siginfo_pkey(11, 4, 2, 3),
+    "si_poll": signals.pack_siginfo_poll(29, 1, 2, 3),
+    "si_sys": signals.pack_siginfo_sys(31, 1, 2, 3, 0xC000003E, 5),
+    "ssi_chld": signals.signalfd_record(signals.pack_siginfo_chld(17, 2, 2, 3, 4, 5, 6)),
+    "ssi_rt": signals.signalfd_record(signals.pack_siginfo_rt(9, -1, 2, 3, -4)),
+    "ssi_timer": signals.signalfd_record(signals.pack_siginfo_timer(9, 2, 3, 4)),
+    "ssi_fault": signals.signalfd_record(signals.pack_siginfo_fault(11, 2, -2)),
+    "ssi_poll": signals.signalfd_record(signals.pack_siginfo_poll(29, 1, 2, 3)),
+    "ssi_sys": signals.signalfd_record(signals.pack_siginfo_sys(31, 1, 2, 3, 0xC000003E, 5)),
     "winsize": s.pack_winsize(1, 2, 3, 4),
     "termios": s.pack_termios(1, 2, 3, 4, 5, CC),
     "termios2": s.pack_termios2(1, 2, 3, 4, 5, CC, 8, 9),
     "termio": s.TERMIO.pack(1, 2, 3, 4, 5, bytes([6, 0, 0, 0, 0, 0, 0, 7])),
-    "msghdr": s.MSGHDR.pack(1, 2, 3, 4, 5, 6, 7),
-    "sockaddr_in": s.pack_sockaddr_in(bytes([1, 2, 3, 4]), 0x1234),
-    "sockaddr_in6": s.pack_sockaddr_in6(b"abcdefghijklmnop", 0x1234, 0x01020304, 5),
-    "sockaddr_nl": s.pack_sockaddr_nl(1, 2),
-    "shmid_ds": s.pack_shmid_ds(s.pack_ipc_perm(1, 2, 3, 4, 5, 6, 7), 8, 9, 10, 11, 12, 13, 14),
-    "semid_ds": s.pack_semid_ds(bytes(s.IPC_PERM_SIZE), 1, 2, 3),
-    "msqid_ds": s.pack_msqid_ds(bytes(s.IPC_PERM_SIZE), 1, 2, 3, 4, 5, 6, 7, 8),
-    "sembuf": s.SEMBUF.pack(1, -2, 3),
-    "mq_attr": s.pack_mq_attr(1, 2, 3, 4),
+    "msghdr": sockets.MSGHDR.pack(1, 2, 3, 4, 5, 6, 7),
+    "sockaddr_in": sockets.pack_sockaddr_in(bytes([1, 2, 3, 4]), 0x1234),
+    "sockaddr_in6": sockets.pack_sockaddr_in6(b"abcdefghijklmnop", 0x1234, 0x01020304, 5),
+    "sockaddr_nl": sockets.pack_sockaddr_nl(1, 2),
+    "shmid_ds": ipc.pack_shmid_ds(ipc.pack_ipc_perm(1, 2, 3, 4, 5, 6, 7), 8, 9, 10, 11, 12, 13, 14),
+    "semid_ds": ipc.pack_semid_ds(bytes(ipc.IPC_PERM_SIZE), 1, 2, 3),
+    "msqid_ds": ipc.pack_msqid_ds(bytes(ipc.IPC_PERM_SIZE), 1, 2, 3, 4, 5, 6, 7, 8),
+    "sembuf": ipc.SEMBUF.pack(1, -2, 3),
+    "mq_attr": ipc.pack_mq_attr(1, 2, 3, 4),
     "rt_sigframe": frame(),
     "fpx_sw_bytes": sigframe._SW_BYTES.pack(sigframe.FP_XSTATE_MAGIC1, 2, 3, 4) + bytes(28),
 }
@@ -152,9 +155,9 @@ def test_size_constants() -> None:
         if isinstance(value, s.Struct) and hasattr(s, key + "_SIZE"):
             assert value.size == getattr(s, key + "_SIZE"), key
     assert len(OURS["stat"]) == s.STAT_SIZE
-    assert len(OURS["shmid_ds"]) == s.SHMID_DS_SIZE
-    assert len(OURS["semid_ds"]) == s.SEMID_DS_SIZE
-    assert len(OURS["msqid_ds"]) == s.MSQID_DS_SIZE
+    assert len(OURS["shmid_ds"]) == ipc.SHMID_DS_SIZE
+    assert len(OURS["semid_ds"]) == ipc.SEMID_DS_SIZE
+    assert len(OURS["msqid_ds"]) == ipc.MSQID_DS_SIZE
 
 
 @given(
@@ -214,23 +217,23 @@ def test_iovecs() -> None:
 
 
 def test_unix_names() -> None:
-    assert s.unpack_sockaddr_un(b"\1\0/tmp/x\0rest") == b"/tmp/x"
-    assert s.unpack_sockaddr_un(b"\1\0\0abs\0tract") == b"\0abs\0tract"
-    assert s.unpack_sockaddr_un(b"\1\0") == b""
-    assert s.pack_sockaddr_un(b"/tmp/x") == b"\1\0/tmp/x\0"
+    assert sockets.unpack_sockaddr_un(b"\1\0/tmp/x\0rest") == b"/tmp/x"
+    assert sockets.unpack_sockaddr_un(b"\1\0\0abs\0tract") == b"\0abs\0tract"
+    assert sockets.unpack_sockaddr_un(b"\1\0") == b""
+    assert sockets.pack_sockaddr_un(b"/tmp/x") == b"\1\0/tmp/x\0"
     with pytest.raises(LinuxError):
-        s.sockaddr_family(b"\1")
+        sockets.sockaddr_family(b"\1")
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300), st.binary(max_size=40))))
 def test_control_messages_survive(messages: list[tuple[int, int, bytes]]) -> None:
-    assert s.unpack_cmsgs(b"".join(s.pack_cmsg(*message) for message in messages)) == messages
+    assert sockets.unpack_cmsgs(b"".join(sockets.pack_cmsg(*message) for message in messages)) == messages
 
 
 @given(st.binary(max_size=200))
 def test_hostile_control_messages_end(control: bytes) -> None:
     try:
-        s.unpack_cmsgs(control)
+        sockets.unpack_cmsgs(control)
     except LinuxError as error:
         assert error.errno == EINVAL
 

@@ -10,7 +10,7 @@ from cloche.abi.fcntl import O_CREAT, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WR
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from cloche.abi.stat import S_IFCHR, S_IFIFO
 from cloche.fs.overlay import ADDED, CHANGED, DELETED, OverlayFile, OverlayFs
-from cloche.fs.storage import PAGE, StorageQuota
+from cloche.fs.quota import PAGE, StorageQuota
 from cloche.fs.tmpfs import TmpfsDescription, TmpfsFile
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.namei import (

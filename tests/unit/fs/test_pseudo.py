@@ -4,7 +4,7 @@ import pytest
 
 from cloche.abi.errno import EACCES, EIO, EPERM, LinuxError
 from cloche.mm.usermem import KernelIovIter
-from cloche.vfs.objects import ATTR_MODE, ATTR_SIZE, Context, SetAttr
+from cloche.vfs.objects import Context
 from cloche.vfs.pseudo import (
     ConstantFile,
     GeneratedFile,
@@ -14,6 +14,7 @@ from cloche.vfs.pseudo import (
     WritableFile,
     parse_int,
 )
+from cloche.vfs.records import ATTR_MODE, ATTR_SIZE, SetAttr
 
 from .harness import Guest
 from .proc_harness import Names, root_of

@@ -23,7 +23,8 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED, MFD_ALLOW_SEALING, MFD_HUGETLB, PROT_READ, PROT_WRITE
 from cloche.fs.memfd import MemfdMount, add_seals, get_seals, memfd_create
-from cloche.fs.storage import CHUNK, PAGE, SMALL_LIMIT, StorageQuota
+from cloche.fs.quota import PAGE, StorageQuota
+from cloche.fs.storage import CHUNK, SMALL_LIMIT
 from cloche.fs.tmpfs import TmpFs, TmpfsFile
 from cloche.fs.tmpfs_options import parse_options
 from cloche.mm.usermem import KernelIovIter

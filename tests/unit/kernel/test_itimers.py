@@ -13,8 +13,8 @@ from cloche.abi.signal import (
     SIGXCPU,
     sigbit,
 )
+from cloche.abi.signal_structs import SIGEVENT
 from cloche.abi.structs import (
-    SIGEVENT,
     pack_itimerspec,
     pack_itimerval,
     pack_timespec,

@@ -41,7 +41,8 @@ from cloche.abi.signal import (
     SS_DISABLE,
     sigbit,
 )
-from cloche.abi.structs import pack_sigaction, pack_stack_t, pack_timespec, siginfo_addr, siginfo_value
+from cloche.abi.signal_structs import pack_sigaction, pack_stack_t, siginfo_addr, siginfo_value
+from cloche.abi.structs import pack_timespec
 from cloche.kernel import killing, signals
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.task import Args, SigAction, SigInfo, Task
@@ -58,7 +59,7 @@ def world() -> World:
 
 
 def queued(task: Task, signo: int, value: int) -> SigInfo:
-    from cloche.abi.structs import pack_siginfo_rt
+    from cloche.abi.signal_structs import pack_siginfo_rt
 
     return SigInfo(signo, -1, pack_siginfo_rt(signo, -1, task.group.tgid, 0, value), task.group.tgid, 0)
 

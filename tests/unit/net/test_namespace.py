@@ -5,7 +5,7 @@ import pytest
 from cloche.abi.errno import EADDRNOTAVAIL, ECONNREFUSED, EPERM, LinuxError
 from cloche.abi.sched import CLONE_NEWNET
 from cloche.abi.socket import AF_INET, AF_UNIX, SOCK_STREAM
-from cloche.abi.structs import pack_sockaddr_in
+from cloche.abi.socket_structs import pack_sockaddr_in
 from cloche.kernel.unshare import unshare
 from cloche.net.inet_addr import LOOPBACK4
 from cloche.net.inet_base import stack_for, stack_of

@@ -5,15 +5,8 @@ import struct
 import pytest
 
 from cloche.abi.errno import EPERM
-from cloche.abi.netlink import (
-    NLM_F_ACK,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    RTM_GETADDR,
-    RTM_GETLINK,
-    RTM_NEWADDR,
-    RTM_SETLINK,
-)
+from cloche.abi.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
+from cloche.abi.rtnetlink import RTM_GETADDR, RTM_GETLINK, RTM_NEWADDR, RTM_SETLINK
 from cloche.abi.socket import AF_NETLINK, SOCK_RAW
 from cloche.net.inet_addr import LOOPBACK4
 from cloche.net.inet_base import stack_of

@@ -12,7 +12,7 @@ import pytest
 from cloche.abi.errno import EACCES, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EPIPE, LinuxError
 from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, MSG_FASTOPEN, SOCK_DGRAM, SOCK_STREAM
-from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6
+from cloche.abi.socket_structs import pack_sockaddr_in, pack_sockaddr_in6
 from cloche.kernel.task import container_of
 from cloche.mm.usermem import KernelIovIter
 from cloche.net.outward import MAX_FLOWS_EACH, open_gateway

@@ -11,7 +11,7 @@ import pytest
 from cloche.abi.errno import EAGAIN, ECONNRESET, EPIPE
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 from cloche.abi.socket import AF_INET, SOCK_STREAM
-from cloche.abi.structs import pack_sockaddr_in
+from cloche.abi.socket_structs import pack_sockaddr_in
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.host_stream import FILL_BYTES
 from cloche.net.published import Publisher

@@ -20,7 +20,7 @@ from cloche.abi.errno import (
 )
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI
 from cloche.abi.socket import AF_INET, AF_INET6, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM, SOCK_STREAM
-from cloche.abi.structs import pack_sockaddr_in, pack_sockaddr_in6
+from cloche.abi.socket_structs import pack_sockaddr_in, pack_sockaddr_in6
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
 from cloche.net.inet_base import stack_of

@@ -5,7 +5,8 @@ from struct import unpack
 from cloche.abi import errno as e
 from cloche.abi import fcntl as f
 from cloche.abi.structs import CACHESTAT, CACHESTAT_RANGE
-from cloche.fs.storage import CHUNK, PAGE, Account, Storage, StorageQuota
+from cloche.fs.quota import PAGE, Account, StorageQuota
+from cloche.fs.storage import CHUNK, Storage
 from cloche.kernel.task import Task
 from cloche.syscalls.sys_attr import sys_chmod
 from cloche.syscalls.sys_cachestat import sys_cachestat

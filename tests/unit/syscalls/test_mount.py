@@ -7,7 +7,7 @@ import pytest
 from cloche.abi import errno as e
 from cloche.abi import fcntl as f
 from cloche.abi import fs as m
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.syscalls.sys_fd import sys_close, sys_open
 from cloche.syscalls.sys_mount import (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cloche.abi.errno import LinuxError
 from cloche.fs.pipe import open_fifo
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable

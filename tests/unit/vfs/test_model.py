@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloche.abi.errno import LinuxError
 from cloche.fs.overlay import ADDED, CHANGED, DELETED, OverlayFs
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.mm.usermem import KernelIovIter
 from cloche.platform import hostsys
 from cloche.vfs.namei import (

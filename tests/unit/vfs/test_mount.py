@@ -19,7 +19,7 @@ from cloche.abi.fs import (
     MS_SHARED,
     MS_SLAVE,
 )
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import parse_options
 from cloche.vfs.mount import (

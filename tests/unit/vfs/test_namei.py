@@ -31,7 +31,7 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSYMFOLLOW, MS_RDONLY
 from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFSOCK, makedev
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs import namei

@@ -6,7 +6,7 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import O_CREAT, O_RDONLY, O_WRONLY
 from cloche.fs.overlay import OverlayFs
-from cloche.fs.storage import StorageQuota
+from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import ALL_CAPS, Credentials

@@ -10,7 +10,7 @@ from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from cloche.abi.errno import EINVAL, EIO, EPERM, ERESTARTNOINTR
 from cloche.abi.kcmp import PTRACE_O_EXITKILL, PTRACE_O_MASK, PTRACE_O_SUSPEND_SECCOMP
 from cloche.abi.signal import SI_USER, SIGCHLD, SIGKILL, SIGSTOP
-from cloche.abi.structs import pack_siginfo_kill
+from cloche.abi.signal_structs import pack_siginfo_kill
 from cloche.kernel.access import may_access
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on, end_wait

@@ -18,7 +18,7 @@ from cloche.abi.kcmp import (
 )
 from cloche.abi.sched import CLONE_UNTRACED, CLONE_VFORK
 from cloche.abi.signal import SIGCHLD, SIGTRAP, TRAP_BRKPT, TRAP_HWBKPT, TRAP_TRACE
-from cloche.abi.structs import pack_siginfo_fault
+from cloche.abi.signal_structs import pack_siginfo_fault
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, block_on_time, end_wait
 from cloche.kernel.clone import VforkWait
 from cloche.kernel.exit import do_exit, notify_parent, reap

@@ -11,7 +11,7 @@ from cloche.abi.signal import (
     SIG_IGN,
     SIGCHLD,
 )
-from cloche.abi.structs import pack_siginfo_chld
+from cloche.abi.signal_structs import pack_siginfo_chld
 from cloche.kernel.exit import group_times
 from cloche.kernel.signals import TICK_NS, send_group_info
 from cloche.kernel.task import SigInfo, Task

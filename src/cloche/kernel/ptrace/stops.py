@@ -19,7 +19,7 @@ from cloche.abi.kcmp import (
     PTRACE_O_TRACESYSGOOD,
 )
 from cloche.abi.signal import CLD_STOPPED, CLD_TRAPPED, NSIG, SI_USER, SIGTRAP, sigbit
-from cloche.abi.structs import pack_siginfo_kill
+from cloche.abi.signal_structs import pack_siginfo_kill
 from cloche.arch.syscalls import SYS_rt_sigreturn
 from cloche.kernel.blocking import (
     BLOCKED,

@@ -1,0 +1,254 @@
+"""Reading trees of a container's files for a client (`wire.files`): entries, contents, changes."""
+
+from collections.abc import Generator
+from typing import Final
+
+from cloche.abi.errno import (
+    EAGAIN,
+    ENODATA,
+    EOPNOTSUPP,
+    LinuxError,
+)
+from cloche.abi.fcntl import O_DIRECTORY
+from cloche.abi.fs import SEEK_DATA
+from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.fs.changes import Change, Changes, open_inode
+from cloche.fs.tmpfs_inode import TmpfsInode
+from cloche.vfs.dcache import lookup_child
+from cloche.vfs.layers import Layer
+from cloche.vfs.listing import Names
+from cloche.vfs.mount import top_of
+from cloche.vfs.namei import (
+    LOOKUP_FOLLOW,
+    open_path,
+    path_lookup,
+)
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
+from cloche.wire import files as wire
+from cloche.wire.files import Base, FileEntry
+from cloche.wire.protocol import Fields, take_bool, take_int
+
+NAMES_AT_ONCE: Final = 256  # of a directory that are taken in one piece
+_MAX_LINKS: Final = 1 << 16  # files with several names that a stream remembers
+_ENDLESS: Final = 64 << 20  # bytes of a file without a size (/proc)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------
+def entry_of(ctx: Context, path: bytes, inode: Inode) -> FileEntry:
+    """What there is to say about a file.  Raises LinuxError."""
+    inode.refresh(ctx)
+    entry = FileEntry(path, inode.mode)
+    entry.uid, entry.gid, entry.size = inode.uid, inode.gid, inode.size
+    entry.mtime_ns, entry.ctime_ns = inode.mtime_ns, inode.ctime_ns
+    entry.rdev, entry.nlink, entry.ino = inode.rdev, inode.nlink, inode.ino & 0x7FFFFFFFFFFFFFFF
+    if inode.mode & S_IFMT == S_IFLNK:
+        entry.target = inode.readlink(ctx)
+    return entry
+
+
+def add_xattrs(ctx: Context, entry: FileEntry, inode: Inode) -> None:
+    """Extended attributes, those that can be had."""
+    try:
+        for name in inode.listxattr(ctx):
+            try:
+                entry.xattrs.append((name, inode.getxattr(ctx, name)))
+            except LinuxError as error:
+                if error.errno not in (ENODATA, EOPNOTSUPP):
+                    raise
+    except LinuxError:
+        pass
+
+
+def contents(ctx: Context, file: FileDescription, size: int) -> Generator[bytes, None, None]:
+    """Records of the contents of an open file, holes left out, and END."""
+    offset = 0
+    is_sparse = size > 0
+    limit = size if size > 0 else _ENDLESS
+    while offset < limit:
+        if is_sparse:
+            found = file.lseek(ctx, offset, SEEK_DATA)
+            if found < 0:
+                break  # a hole to the end
+            offset = max(offset, found)
+        count = min(wire.CHUNK_BYTES, limit - offset)
+        try:
+            data = file.read_bytes(ctx, offset, count)
+        except LinuxError as error:
+            if error.errno != EAGAIN:
+                yield wire.pack_error(b"", error.errno)
+            break
+        if not data:
+            break
+        yield wire.pack_data(offset, data)
+        offset += len(data)
+    yield wire.pack_end(size if size > 0 else offset)
+
+
+def change_records(
+    ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int
+) -> Generator[bytes, None, None]:
+    """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
+    for layer in layers:
+        yield wire.pack([wire.LAYER, layer.place or b"/"])
+        try:
+            for change in Changes(ctx, layer, wanted).walk():
+                if change is None:
+                    yield b""
+                else:
+                    yield from _change(ctx, layer, change, limit)
+        except LinuxError as error:
+            yield wire.pack_error(layer.place or b"/", error.errno)
+    yield wire.pack([wire.DONE])
+
+
+def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator[bytes, None, None]:
+    """CHANGE, its entry, its contents."""
+    inode, known, below = change.inode, change.known, change.base
+    base: Base | None = None
+    old: bytes | None = None
+    if known is not None:
+        base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
+        old = known.data
+    elif below is not None:
+        base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
+        base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
+    shown = (
+        inode
+        if inode is not None
+        else below
+        if below is not None
+        else known.inode
+        if known is not None
+        else None
+    )
+    if shown is None:
+        return
+    origin = 0
+    file: FileDescription | None = None
+    try:
+        entry = entry_of(ctx, change.path, shown)
+        if isinstance(inode, TmpfsInode):
+            if inode.xattrs is not None:
+                add_xattrs(ctx, entry, inode)
+            if inode.backing is not None and inode.backing is not below:
+                origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF
+        if entry.size <= limit and inode is not None and change.has_new_data():
+            file = open_inode(ctx, layer, inode)
+    except LinuxError as error:
+        yield wire.pack_error(change.path, error.errno)
+        return
+    row: list[object] = [wire.CHANGE, change.kind, change.has_new_data(), origin]
+    yield wire.pack([*row, base.to_list() if base is not None else None, old])
+    yield wire.pack(entry.to_list())
+    if file is not None:
+        try:
+            yield from contents(ctx, file, entry.size)
+        finally:
+            file.put()
+
+
+class _Level:
+    """A directory of a walk."""
+
+    def __init__(self, place: Path, name: bytes, file: FileDescription) -> None:
+        self.place: Path = place
+        self.name: bytes = name  # of the directory in the stream
+        self.file: FileDescription = file
+        self.rows: list[bytes] = []
+        self.is_over: bool = False
+
+
+class Walker:
+    """The records of one `get`."""
+
+    def __init__(self, ctx: Context, fields: Fields, own: list[FileSystem]) -> None:
+        """`own`: what the container's root is made of.  Raises ProtocolError."""
+        self.ctx: Context = ctx
+        self.own: list[FileSystem] = own
+        self.paths: list[bytes] = wire.take_paths(fields)
+        self.depth: int = take_int(fields, "depth", 0, 0, wire.MAX_DEPTH)
+        self.has_data: bool = take_bool(fields, "data")
+        self.is_following: bool = take_bool(fields, "follow")
+        self.is_own_only: bool = take_bool(fields, "own")
+        self.has_xattrs: bool = take_bool(fields, "xattrs")
+        self.links: dict[Inode, bytes] = {}
+        self.levels: list[_Level] = []
+
+    def records(self) -> Generator[bytes, None, None]:
+        """All of them; an empty one after work without any."""
+        for path in self.paths:
+            try:
+                place = path_lookup(self.ctx, None, path, LOOKUP_FOLLOW if self.is_following else 0)
+            except LinuxError as error:
+                yield wire.pack_error(path, error.errno)
+                continue
+            # One of several is called what it was asked for by; a single one has the empty name.
+            name = path if len(self.paths) > 1 else b""
+            try:
+                yield from self._file(place, name)
+                while self.levels:
+                    yield from self._level(self.levels[-1])
+            finally:
+                while self.levels:
+                    self.levels.pop().file.put()
+        yield wire.pack([wire.DONE])
+
+    def _file(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
+        """A file, with its contents; a directory goes on `levels`."""
+        ctx, inode = self.ctx, place.inode()
+        file: FileDescription | None = None
+        kind = inode.mode & S_IFMT
+        try:
+            entry = entry_of(ctx, name, inode)
+            if self.has_xattrs:
+                add_xattrs(ctx, entry, inode)
+            earlier = self.links.get(inode)
+            if kind == S_IFDIR and len(self.levels) < self.depth:
+                file = open_path(ctx, place, O_DIRECTORY).get()
+            elif kind == S_IFREG and self.has_data and earlier is None:
+                file = open_path(ctx, place, 0).get()
+        except LinuxError as error:
+            yield wire.pack_error(name, error.errno)
+            return
+        if kind == S_IFDIR:
+            yield wire.pack(entry.to_list())
+            if file is not None:
+                self.levels.append(_Level(place, name, file))
+            return
+        if earlier is not None and self.depth:
+            entry.is_link, entry.target = True, earlier
+        elif entry.nlink > 1 and len(self.links) < _MAX_LINKS:
+            self.links[inode] = name
+        yield wire.pack(entry.to_list())
+        if file is not None:
+            try:
+                yield from contents(ctx, file, entry.size)
+            finally:
+                file.put()
+
+    def _level(self, level: _Level) -> Generator[bytes, None, None]:
+        """The next few names of a directory."""
+        if not level.rows:
+            names = Names(NAMES_AT_ONCE)
+            result = 0 if level.is_over else level.file.iterate(self.ctx, names)
+            level.rows = [name for name in reversed(names.names) if name not in (b".", b"..")]
+            level.is_over = not names.names or result < 0
+            if level.is_over:
+                self.levels.pop()
+                level.file.put()
+            yield wire.pack_error(level.name, -result) if result < 0 else b""
+            return
+        name = level.rows.pop()
+        whole = level.name + b"/" + name if level.name else name
+        dentry = lookup_child(self.ctx, level.place.dentry, level.place.inode(), name)
+        if dentry.inode is None:
+            return  # gone meanwhile
+        place = top_of(Path(level.place.mount, dentry))
+        if self.is_own_only and place.mount is not level.place.mount and place.mount.fs not in self.own:
+            try:
+                entry = entry_of(self.ctx, whole, place.inode())
+                yield wire.pack(entry.to_list())  # where something is mounted
+            except LinuxError:
+                pass
+            return
+        yield from self._file(place, whole)

@@ -1,0 +1,38 @@
+"""What all of /proc/PID begins with: is the task there, who looks, whose is the file."""
+
+from cloche.abi.errno import EIO, LinuxError
+from cloche.kernel.task import Task
+from cloche.vfs.objects import (
+    Context,
+    Inode,
+)
+
+
+def task_ino(tid: int, *, is_thread: bool) -> int:
+    """The inode number of /proc/TID or task/TID; what is below it follows, so that listings can tell."""
+    return 1 << 52 | tid << 26 | (1 << 25 if is_thread else 0)
+
+
+def is_present(task: Task) -> bool:
+    """Whether the task lives, or is a zombie that has not been reaped."""
+    group = task.group
+    return not task.is_exited or (group.leader is task and not group.is_reaped)
+
+
+def reader_of(ctx: Context) -> Task:
+    """The task that looks; only guests read proc.  Raises LinuxError(EIO) for anyone else."""
+    if isinstance(ctx, Task):
+        return ctx
+    raise LinuxError(EIO)
+
+
+def own_by_task(inode: Inode, task: Task) -> None:
+    """Owner of a task's proc inode: the task's effective ids, root's if it is not dumpable
+    (task_dump_owner).
+    """
+    if task.group.is_dumpable or task.is_exited:
+        inode.uid, inode.gid = task.creds.euid, task.creds.egid
+    else:
+        ns = task.mm_user_ns
+        inode.uid = max(ns.uids.to_kernel(0), 0) if ns is not None else 0
+        inode.gid = max(ns.gids.to_kernel(0), 0) if ns is not None else 0
