@@ -11,8 +11,9 @@ from cloche.abi.fcntl import O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_WRONLY
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.listing import Names
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_symlink
-from cloche.vfs.objects import ATTR_GID, ATTR_MODE, ATTR_UID, Context, FileDescription, Inode, Path, SetAttr
+from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.opening import open_path
+from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 
 MAX_ENTRIES: Final = 100_000
 _CHUNK_BYTES: Final = 1 << 20
