@@ -305,6 +305,20 @@ static PyObject *sys_landlock_restrict_self(PyObject *Py_UNUSED(self), PyObject 
     return none_of(syscall(NR_LANDLOCK_RESTRICT_SELF, (int)fd, 0));
 }
 
+static PyObject *sys_setfsuid(PyObject *Py_UNUSED(self), PyObject *arg)
+{
+    int64_t uid;
+    if (!ints(&arg, 1, &uid))
+        return NULL;
+    /* It reports no error; the second call tells what the user is now. */
+    syscall(SYS_setfsuid, (uid_t)uid);
+    if ((uid_t)syscall(SYS_setfsuid, (uid_t)uid) != (uid_t)uid) {
+        errno = EPERM;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 #define FAST(name) { #name, (PyCFunction)(void (*)(void))sys_##name, METH_FASTCALL, NULL }
 #define ONE(name) { #name, sys_##name, METH_O, NULL }
 #define NOARGS(name) { #name, sys_##name, METH_NOARGS, NULL }
@@ -317,6 +331,7 @@ static PyMethodDef methods[] = {
     FAST(capset),
     ONE(unshare),
     FAST(setns),
+    ONE(setfsuid),
     FAST(mount),
     FAST(umount2),
     FAST(pivot_root),

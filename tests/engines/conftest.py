@@ -26,6 +26,23 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 
 
 @pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """A daemon with a bridge and packet filters, in a network namespace of its own, and the image bb:1."""
+    need("dockerd", "docker", "containerd", "runc", "busybox", "ip", "iptables", "nsenter", "unshare")
+    folder = tmp_path_factory.mktemp("networks")
+    root = make_root(tmp_path_factory.mktemp("image") / "root")
+    tar = folder / "bb.tar"
+    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
+    made = Docker(folder, has_networks=True)
+    try:
+        imported = made("import", str(tar), "bb:1")
+        assert imported.status == 0, imported
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system."""
     need("busybox", "runc")

@@ -19,7 +19,7 @@ START_S = 60
 RUNTIME = str(Path(sys.executable).parent / "cloche-oci")
 APPLETS = (
     "sh ls cat echo sleep id ps true false env mount touch hostname head tail wc stty tty kill grep dd unshare df seq "
-    "mkdir rm ln chown chmod stat tr sort test find mknod trap pwd date nc cut"
+    "mkdir rm ln chown chmod stat tr sort test find mknod trap pwd date nc cut httpd wget nslookup ping ip ifconfig route"
 ).split()
 
 
@@ -86,8 +86,9 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 class Docker:
     """A dockerd of the test's own."""
 
-    def __init__(self, folder: Path) -> None:
-        """Skips if it does not come up."""
+    def __init__(self, folder: Path, *, has_networks: bool = False) -> None:
+        """Skips if it does not come up.  With networks it is in a network namespace of its own, in which it may change
+        what it likes."""
         self.folder = folder
         self.socket = f"unix://{folder}/s.sock"
         config = folder / "d.json"
@@ -96,10 +97,14 @@ class Docker:
         words = [
             *(program("dockerd"), "--config-file", str(config), "--data-root", str(folder / "data")),
             *("--exec-root", str(folder / "exec"), "-H", self.socket, "--pidfile", str(folder / "pid")),
-            *("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2"),
-            "--ip-forward=false",  # it is the machine's, and other tests see it
-            *("--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *("--storage-driver=overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"),
         ]
+        if has_networks:
+            up = f"{program('ip')} link set lo up && exec \"$@\""
+            words = [program("unshare"), "-n", program("sh"), "-c", up, "dockerd", *words]
+        else:
+            # The machine's own, which other tests see, stays as it is.
+            words += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false"]
         with open(self.log, "wb") as log:
             self.daemon = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -114,6 +119,10 @@ class Docker:
 
     def __call__(self, *words: str, stdin: bytes = b"") -> Done:
         return run([program("docker"), "-H", self.socket, *words], stdin)
+
+    def beside(self, *words: str, timeout: float = TIMEOUT_S) -> Done:
+        """Run a command in the daemon's network namespace."""
+        return run([program("nsenter"), "-t", str(self.daemon.pid), "-n", *words], timeout=timeout)
 
     def close(self) -> None:
         """End every container and the daemon."""

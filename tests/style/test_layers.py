@@ -18,6 +18,7 @@ CONFINEMENT: Final = [
     "boot.seccomp_gofer",
     "boot.seccomp_egress",
     "boot.seccomp_analyst",
+    "boot.seccomp_netns",
 ]
 SENTRY: Final = ["abi", "arch", "platform", "mm", "vfs", "kernel"]
 ALLOWED: Final[dict[str, list[str]]] = {
@@ -35,6 +36,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "analyst": ["abi", "wire", *CONFINEMENT],
     "gofer": ["abi", "wire", "analyst.cache", "analyst.writers", *CONFINEMENT],
     "egress": ["abi", "wire", *CONFINEMENT],
+    "netns": ["abi", "wire", *CONFINEMENT],
     "runtime": ["abi", "wire", "platform.hostsys"],
     # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
@@ -66,6 +68,7 @@ LAUNCHERS: Final = {
         "gofer.nodes",
         "analyst.serve",
         "egress.launch",
+        "netns.launch",
         "runtime.cgroups",
         "runtime.records",
     ]

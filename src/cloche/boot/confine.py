@@ -379,13 +379,18 @@ def _pivot_to_tmpfs() -> None:
 
 
 def deny_paths(
-    report: Report, allowed: list[tuple[int, int]], *, may_signal: bool, may_connect: bool = False
+    report: Report,
+    allowed: list[tuple[int, int]],
+    *,
+    may_signal: bool,
+    may_connect: bool = False,
+    may_bind: bool = False,
 ) -> None:
     """Landlock: no path may be opened, no TCP port used, no abstract socket connected to, for ever.
 
     `allowed` are (directory descriptor, LANDLOCK_ACCESS_FS_* bits) below which those accesses stay.
     `may_signal`: whether processes outside of the domain may be signalled (the sentry ends its guests); `may_connect`:
-    to TCP ports, which is egress's work.
+    to TCP ports, which is egress's work; `may_bind`: them, which is the network process's.
     Sets no_new_privs.
     """
     try:
@@ -407,7 +412,8 @@ def deny_paths(
         handled |= LANDLOCK_ACCESS_FS_IOCTL_DEV
     net = 0
     if abi >= 4:
-        net = LANDLOCK_ACCESS_NET_BIND_TCP | (0 if may_connect else LANDLOCK_ACCESS_NET_CONNECT_TCP)
+        net = 0 if may_bind else LANDLOCK_ACCESS_NET_BIND_TCP
+        net |= 0 if may_connect else LANDLOCK_ACCESS_NET_CONNECT_TCP
     scoped = 0
     if abi >= 6:
         scoped = LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | (0 if may_signal else LANDLOCK_SCOPE_SIGNAL)

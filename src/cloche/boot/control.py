@@ -26,6 +26,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
 from cloche.kernel.timers import monotonic_ns
+from cloche.net.joined import open_network
 from cloche.net.outward import open_gateway
 from cloche.net.published import publish
 from cloche.wire import files, protocol, requests, timing
@@ -67,13 +68,18 @@ class Control(Answers, FdWatcher):
         gofer: socket.socket | None,
         broker: socket.socket | None,
         egress: socket.socket | None,
+        network: socket.socket | None,
         prepare: Prepare,
     ) -> None:
-        """`gofer`, `broker`, `egress` are of the first container; `prepare` sets limits before a program starts."""
+        """`gofer`, `broker`, `egress`, `network`: of the first container.
+
+        `prepare` sets limits before a program starts.
+        """
         self.kernel: Kernel = kernel
         self.gofer: socket.socket | None = gofer
         self.broker: socket.socket | None = broker
         self.egress: socket.socket | None = egress
+        self.network: socket.socket | None = network
         self.prepare: Prepare = prepare
         self.served: dict[str, Served] = {}
         self.listening: list[int] = []  # requests for events
@@ -299,6 +305,9 @@ class Control(Answers, FdWatcher):
         if self.egress is not None and spec.net_address:
             open_gateway(container, self.egress, spec.net_address, spec.net_address6)
             self.egress = None
+        if self.network is not None and spec.has_network:
+            open_network(container, self.network)
+            self.network = None
         timing.mark("sentry: container is made")
         self.reply(message.ident, {})
 

@@ -5,7 +5,7 @@ the processes that are forked from it.  Order:
 
 1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
-   egress, if there are rules for the network.
+   egress, if there are rules for the network; the network process, if there is a namespace to join.
 3. The first process enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where
    there is one (I5: its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes
    its child, and without a pid namespace so do guests whose sentry died.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # imported where they are used, after the sentry's process wa
     from cloche.egress.launch import EgressProcess
     from cloche.gofer.launch import GoferProcess
     from cloche.gofer.nodes import AttachPoint
+    from cloche.netns.launch import NetworkProcess
 
 EXIT_INTERNAL: Final = 125
 _MAX_FDS: Final = 16
@@ -86,6 +87,7 @@ class Keeper:
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
         self.egress: EgressProcess | None = None
+        self.network: NetworkProcess | None = None
         self.asking: list[socket.socket] = []  # the analyst's sockets, until it is started
         self.fds: dict[str, int] = {}  # what the monitor sent
         self.request: dict[str, Any] = {}
@@ -145,6 +147,8 @@ class Keeper:
             timing.mark("keeper: gofer serves")
         if self.egress is not None:
             self._await_egress(self.egress)
+        if self.network is not None:
+            self._await_network(self.network)
         ports = [each.host_port for each in spec.published]
         self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks())))
 
@@ -170,8 +174,28 @@ class Keeper:
             except BrokerError as error:
                 raise StartFailure(str(error)) from None
             self.parts[self.broker.pid] = "broker"
+        if "network" in self.fds:
+            self._start_network(is_confined=spec.is_confined)
         if "egress" in self.fds:
             self._start_egress()
+
+    def _start_network(self, *, is_confined: bool) -> None:
+        from cloche.netns.launch import start_network
+
+        namespace = self.fds.pop("network")
+        self.network = start_network(namespace, is_confined=is_confined)
+        os.close(namespace)
+        self.parts[self.network.pid] = "network process"
+
+    def _await_network(self, network: "NetworkProcess") -> None:
+        """Until the network process serves.  Raises StartFailure."""
+        from cloche.netns.launch import NetworkError
+
+        self._wait_for(network.hello)
+        try:
+            network.wait_ready()
+        except NetworkError as refusal:
+            raise StartFailure(str(refusal)) from None
 
     def _start_egress(self) -> None:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
@@ -218,7 +242,8 @@ class Keeper:
         assert sock is not None
         names = list(self.fds)
         fds = list(self.fds.values())
-        for name, server in (("gofer", self.gofer), ("broker", self.broker), ("egress", self.egress)):
+        servers = (self.gofer, self.broker, self.egress, self.network)
+        for name, server in zip(("gofer", "broker", "egress", "network"), servers, strict=True):
             if server is not None:
                 names.append(name)
                 fds.append(server.sock.fileno())
@@ -226,7 +251,7 @@ class Keeper:
         try:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
             sock.sendmsg([" ".join(names).encode()], [rights])
-            for server in (self.gofer, self.broker, self.egress):
+            for server in servers:
                 if server is not None:
                     server.sock.close()
             for name in list(self.fds):
@@ -364,9 +389,11 @@ class Keeper:
         for sock in (self.tell, *self.asking):
             if sock is not None:
                 sock.close()
-        for server in (self.gofer, self.broker, self.egress):
+        for server in (self.gofer, self.broker, self.egress, self.network):
             if server is not None:
                 server.sock.close()
+        if self.network is not None:
+            self.network.hello.close()
         if self.egress is not None:
             self.egress.hello.close()
         if self.gofer is not None:
@@ -465,7 +492,7 @@ def _middle(tell: socket.socket) -> int:
     confine.detach_from_terminal()
     report = confine.Report()
     packet, ancillary, _flags, _address = tell.recvmsg(
-        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 3)), socket.MSG_CMSG_CLOEXEC
+        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
         return 0  # our parent has given up, and said why
@@ -495,7 +522,8 @@ def _middle(tell: socket.socket) -> int:
     ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
     outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None
     control = socket.socket(fileno=fds["control"])
-    return sentry_main(spec, files, ports, outside, control, report, tell)
+    network = socket.socket(fileno=fds["network"]) if "network" in fds else None
+    return sentry_main(spec, files, ports, outside, network, control, report, tell)
 
 
 def main(now_ns: int) -> NoReturn:

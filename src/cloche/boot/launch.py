@@ -306,6 +306,9 @@ def _send_request(
     if spec.strace_fd >= 0:
         names.append("strace")
         fds.append(spec.strace_fd)
+    if spec.network_fd >= 0:
+        names.append("network")
+        fds.append(spec.network_fd)
     where: tuple[str, str, bool] | None = None
     if record is not None:
         names.append("record")

@@ -35,6 +35,7 @@ from cloche.abi.tcp import (
     TCP_USER_TIMEOUT,
 )
 from cloche.arch.syscalls import (
+    SYS_accept4,
     SYS_access,
     SYS_brk,
     SYS_clock_getres,
@@ -53,6 +54,7 @@ from cloche.arch.syscalls import (
     SYS_ftruncate,
     SYS_futex,
     SYS_getcwd,
+    SYS_getpeername,
     SYS_getpgid,
     SYS_getpid,
     SYS_getrandom,
@@ -244,6 +246,12 @@ _PORTS: Final[list[Allow]] = [
     ],
 ]
 
+# Only with a network namespace, of the sockets that the network process gives away.
+_NETWORK: Final[list[Allow]] = [
+    Allow(SYS_accept4, "connections to servers; only sockets that listen have any"),
+    Allow(SYS_getpeername, "who they are from"),
+]
+
 # What the interpreter and the C library try of their own accord: it fails, and nothing dies of it.
 _REFUSED: Final[list[Refuse]] = [
     Refuse(SYS_openat, EACCES, "a traceback or a late import looks for files"),
@@ -268,17 +276,21 @@ _REFUSED: Final[list[Refuse]] = [
 ]
 
 
-def sentry_policy(proc_fd: int = -1, platform: str = "systrap", *, has_ports: bool = True) -> Policy:
+def sentry_policy(
+    proc_fd: int = -1, platform: str = "systrap", *, has_ports: bool = True, has_network: bool = True
+) -> Policy:
     """The allow-list of the sentry on that platform.
 
     `proc_fd` is a directory descriptor of a procfs, below which files may be opened for reading (proofs of
     adoption, memory of guests); -1 for none.  An absolute path would ignore it, so this relies on the empty
-    root as well.  `has_ports`: whether there is a broker or egress.
+    root as well.  `has_ports`: whether there is a broker or egress; `has_network`: a network process.
     """
     first, last = _PLATFORMS[platform]
     allowed = [*_LOOP, *first, *_ALLOWED, *last]
     if has_ports:
         allowed.extend(_PORTS)
+    if has_network:
+        allowed.extend(_NETWORK)
     if proc_fd >= 0:
         checks = [int_is(0, proc_fd), int_has_none(2, _O_WRITE_BITS)]
         allowed.append(Allow(SYS_openat, "files of guest processes in /proc", checks))

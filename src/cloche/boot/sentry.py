@@ -84,6 +84,7 @@ def sentry_main(
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
     egress_sock: socket.socket | None,
+    network_sock: socket.socket | None,
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
@@ -96,7 +97,7 @@ def sentry_main(
     gc.freeze()
     gc.disable()
     try:
-        return _serve(spec, gofer_sock, broker_sock, egress_sock, control, report, keeper)
+        return _serve(spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper)
     except StartError as error:
         send_failure(control, str(error))
     except LinuxError as refusal:
@@ -134,6 +135,7 @@ def _serve(
     gofer_sock: socket.socket | None,
     broker_sock: socket.socket | None,
     egress_sock: socket.socket | None,
+    network_sock: socket.socket | None,
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
@@ -164,8 +166,11 @@ def _serve(
     timing.mark("sentry: platform has started")
     if spec.is_confined:
         confine.set_undumpable(report)
-        has_ports = broker_sock is not None or egress_sock is not None
-        seccomp.install(sentry_policy(needs.proc_fd, spec.platform, has_ports=has_ports))
+        has_network = network_sock is not None
+        has_ports = broker_sock is not None or egress_sock is not None or has_network
+        seccomp.install(
+            sentry_policy(needs.proc_fd, spec.platform, has_ports=has_ports, has_network=has_network)
+        )
         report.in_force(confine.SECCOMP)
     timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)
@@ -174,7 +179,7 @@ def _serve(
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
-    channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, bound_processors)
+    channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, network_sock, bound_processors)
     if kernel.is_strict:
         platform.set_meter(LIMIT_NS, strict_limit_ns(os.environ.get("CLOCHE_STRICT", "")))
     else:

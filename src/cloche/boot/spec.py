@@ -148,6 +148,9 @@ class SandboxSpec:
         self.net_address: bytes = b""
         self.net_address6: bytes = b""
         self.net_resolver: bytes = b""
+        # The network namespace whose sockets it has; a descriptor, which goes to the network process alone.  -1: none
+        self.network_fd: int = -1
+        self.has_network: bool = False
         self.egress: EgressSpec | None = None  # goes to the keeper by itself, and never to the sentry
 
 
@@ -169,7 +172,7 @@ _PLAIN_FIELDS: Final = (
     "root_mode", "root_is_shared", "umask", "rlimits",
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "domainname", "checks_program",
-    "net_address", "net_address6", "net_resolver",
+    "net_address", "net_address6", "net_resolver", "has_network",
     "layer_source", "layer_index", "disk_bytes",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.

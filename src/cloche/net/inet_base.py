@@ -86,6 +86,7 @@ from cloche.net.ip_options import IpSocket
 from cloche.net.parameters import Parameters
 from cloche.net.ports import Hold, PortTable, TupleTest
 from cloche.net.socket import Incoming, IpPacket, SocketFile
+from cloche.net.view import NetView
 from cloche.vfs.objects import Context
 from cloche.vfs.userns import UserNamespace
 
@@ -141,6 +142,7 @@ class NetStack(NetNamespace):
         self.unix: FamilyTable | None = None  # net.unix_base
         self.taps: dict[SocketFile, None] = {}  # who sees every packet: raw sockets, AF_PACKET
         self.gateway: Gateway | None = None  # the way out, if there is one
+        self.view: NetView | None = None  # of a namespace of the host: what it has (net.joined)
 
     def fresh(self) -> NetNamespace:
         new = NetStack()
@@ -191,6 +193,7 @@ class InetSocket(IpSocket):
         self.hold: Hold | None = None
         self.is_addr_bound: bool = False  # bind gave the address (SOCK_BINDADDR_LOCK)
         self.is_port_bound: bool = False
+        self.bind_scope: int = 0  # the interface of an address that is local to a link
         self.errors: list[QueuedError] = []  # the error queue
         self.zero_copies: int = 0  # sends with MSG_ZEROCOPY
         if family == AF_INET6 and self.stack.parameters.numbers["ipv6/bindv6only"]:
@@ -247,6 +250,7 @@ class InetSocket(IpSocket):
         if self.has_port() or self.is_active():
             return -EINVAL
         was_v6_only = self.is_v6_only
+        self.bind_scope = end.scope
         if len(end.addr) == 16 and not is_any(end.addr):
             self.is_v6_only = True
         if port or not self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0):

@@ -49,6 +49,7 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Task
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_base import InetSocket, stack_for
+from cloche.net.joined import Joined, JoinedTcp
 from cloche.net.netlink import NetlinkSocket
 from cloche.net.outward import OutwardSocket
 from cloche.net.packet import create_packet
@@ -101,7 +102,10 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
     if kind == SOCK_STREAM:
         if protocol not in (0, IPPROTO_TCP):
             raise LinuxError(EPROTONOSUPPORT)
-        if stack_for(task).gateway is not None:
+        gateway = stack_for(task).gateway
+        if isinstance(gateway, Joined):
+            return JoinedTcp(kernel, task, family, flags)
+        if gateway is not None:
             return OutwardSocket(kernel, task, family, flags)
         return TcpSocket(kernel, task, family, flags)
     if kind == SOCK_DGRAM:

@@ -329,6 +329,8 @@ def fork_monitor(
             os.kill(keeper.pid, signal.SIGKILL)
             os._exit(0)
         anchor.pid = int(answer)
+        spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        spec.has_network = True
         OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
     except BaseException as failure:
         sys.excepthook(type(failure), failure, failure.__traceback__)

@@ -86,6 +86,11 @@ def setns(fd: int, kind: int) -> None:
     _sys.setns(fd, kind)
 
 
+def setfsuid(uid: int) -> None:
+    """setfsuid(2): whose the files and sockets are that this thread makes; other rights stay."""
+    _sys.setfsuid(uid)
+
+
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
     """mount(2)."""
     _sys.mount(source, target, kind, flags, data)

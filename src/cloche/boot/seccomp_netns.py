@@ -1,0 +1,97 @@
+"""The seccomp allow-list of the network process, as data.
+
+It makes sockets of IPv4 and IPv6 in the namespace that it has joined, binds and connects them: that is its work.  Not
+on the list, on purpose: setns and unshare, sockets of other families, raw ones but those of ICMP, open and all that
+takes a path, execve, clone, ptrace, kill, capset; and of socket options all that are not in its own list.
+"""
+
+from typing import Final
+
+from cloche.abi.errno import EACCES
+from cloche.abi.fcntl import F_GETFL
+from cloche.abi.ioctl import FIONBIO
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_STREAM,
+)
+from cloche.arch.syscalls import (
+    SYS_bind,
+    SYS_close,
+    SYS_connect,
+    SYS_fcntl,
+    SYS_getpeername,
+    SYS_getsockname,
+    SYS_ioctl,
+    SYS_listen,
+    SYS_lstat,
+    SYS_poll,
+    SYS_readlinkat,
+    SYS_recvfrom,
+    SYS_restart_syscall,
+    SYS_sendmsg,
+    SYS_sendto,
+    SYS_setfsuid,
+    SYS_setsockopt,
+    SYS_socket,
+    SYS_write,
+)
+from cloche.boot import seccomp_interpreter as interpreter
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
+from cloche.wire.netns import ALLOWED_OPTIONS
+
+_FLAGS: Final = 0o4000 | 0o2000000  # SOCK_NONBLOCK, SOCK_CLOEXEC
+
+
+def _sockets() -> list[Allow]:
+    rows: list[Allow] = []
+    for family, icmp in ((AF_INET, IPPROTO_ICMP), (AF_INET6, IPPROTO_ICMPV6)):
+        for kind, protocol in ((SOCK_STREAM, 0), (SOCK_DGRAM, 0), (SOCK_DGRAM, icmp), (SOCK_RAW, icmp)):
+            rows.append(
+                Allow(
+                    SYS_socket,
+                    "sockets that programs ask for",
+                    [int_is(0, family), int_is(1, kind | _FLAGS), int_is(2, protocol)],
+                )
+            )
+    return rows
+
+
+_ALLOWED: Final[list[Allow]] = [
+    Allow(SYS_poll, "the loop"),
+    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
+    *_sockets(),
+    Allow(SYS_setfsuid, "sockets belong to the programs' users"),
+    Allow(SYS_bind, "ports"),
+    Allow(SYS_connect, "connections"),
+    Allow(SYS_listen, "servers"),
+    Allow(SYS_getsockname, "which port and address it became"),
+    Allow(SYS_sendto, "datagrams; answers; questions to rtnetlink"),
+    Allow(SYS_sendmsg, "giving a socket to the sentry"),
+    Allow(SYS_recvfrom, "requests; rtnetlink"),
+    Allow(SYS_close, "descriptors"),
+    Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
+    Allow(SYS_ioctl, "non-blocking mode", [int_is(1, FIONBIO)]),
+    *[
+        Allow(SYS_setsockopt, "what programs ask for", [int_is(1, level), int_is(2, name)])
+        for level, name in ALLOWED_OPTIONS
+    ],
+    Allow(SYS_write, "messages on standard error", [int_is(0, 2)]),
+    *interpreter.ALLOWED,
+]
+
+_REFUSED: Final[list[Refuse]] = [
+    *interpreter.REFUSED,
+    Refuse(SYS_getpeername, EACCES, "the interpreter's text for a socket object"),
+    Refuse(SYS_readlinkat, EACCES, "the interpreter looks for itself"),
+    Refuse(SYS_lstat, EACCES, "a traceback looks for source files"),
+]
+
+
+def netns_policy() -> Policy:
+    """The allow-list of the network process."""
+    return Policy("network", _ALLOWED, _REFUSED)

@@ -1,0 +1,100 @@
+"""What a network namespace has: links, addresses and routes, asked of the kernel by rtnetlink(7), and followed.
+
+The messages are passed on as the kernel wrote them; nothing here looks further than at their heads.
+"""
+
+import socket
+from struct import Struct
+from typing import Final
+
+__all__ = ["MAX_BYTES", "Links", "read_parameters"]
+
+MAX_BYTES: Final = 1 << 20  # what is beyond it is not passed on
+_NETLINK_ROUTE: Final = 0
+_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of both families
+_RTM_GETLINK: Final = 18
+_RTM_GETADDR: Final = 22
+_RTM_GETROUTE: Final = 26
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_REQUEST_DUMP: Final = 0x301
+_AF_INET: Final = 2
+_AF_INET6: Final = 10
+_HEAD: Final = Struct("<IHHII")
+_IFLA_EXT_MASK: Final = Struct("<HHI").pack(
+    8, 29, 1 << 3
+)  # RTEXT_FILTER_SKIP_STATS: they change all the time
+_BUFFER: Final = 1 << 17
+_PARAMETERS: Final = Struct("<IIIII")
+
+
+def _number(path: str, default: list[int]) -> list[int]:
+    try:
+        with open("/proc/sys/net/ipv4/" + path, encoding="ascii") as file:
+            found = [int(word) for word in file.read().split()]
+    except (OSError, ValueError):
+        return default
+    return found if len(found) == len(default) else default
+
+
+def read_parameters() -> bytes:
+    """Parameters of the namespace that programs depend on; before the root is empty."""
+    values = [
+        *_number("ip_unprivileged_port_start", [1024]),
+        *_number("ping_group_range", [1, 0]),
+        *_number("ip_local_port_range", [32768, 60999]),
+    ]
+    return _PARAMETERS.pack(*[value & 0xFFFFFFFF for value in values])
+
+
+class Links:
+    """The namespace that this process has joined."""
+
+    def __init__(self, parameters: bytes) -> None:
+        """Before the filter: it makes the sockets.  Raises OSError."""
+        self.parameters: bytes = parameters
+        self.news: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self.news.bind((0, _GROUPS))
+        self.news.setblocking(False)
+        self.asking: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+
+    def has_changed(self) -> bool:
+        """Take what the kernel has said since; whether it was anything."""
+        found = False
+        while True:
+            try:
+                self.news.recv(_BUFFER)
+            except BlockingIOError:
+                return found
+            except OSError:
+                pass  # ENOBUFS: there was more than the socket holds
+            found = True
+
+    def snapshot(self) -> bytes:
+        """Everything, as messages of rtnetlink after the parameters."""
+        out = [
+            self.parameters,
+            self._dump(_RTM_GETLINK, bytes(16) + _IFLA_EXT_MASK),
+            self._dump(_RTM_GETADDR, bytes(8)),
+            self._dump(_RTM_GETROUTE, bytes([_AF_INET]) + bytes(11)),
+            self._dump(_RTM_GETROUTE, bytes([_AF_INET6]) + bytes(11)),
+        ]
+        return b"".join(out)
+
+    def _dump(self, kind: int, body: bytes) -> bytes:
+        self.asking.send(_HEAD.pack(16 + len(body), kind, _REQUEST_DUMP, 1, 0) + body)
+        out: list[bytes] = []
+        total = 0
+        while True:
+            data = self.asking.recv(_BUFFER)
+            at = 0
+            while at + 16 <= len(data):
+                size, found = _HEAD.unpack_from(data, at)[:2]
+                if size < 16 or at + size > len(data):
+                    break
+                if found in (_NLMSG_DONE, _NLMSG_ERROR):
+                    return b"".join(out)
+                total += size
+                if total <= MAX_BYTES // 4:
+                    out.append(data[at : at + (size + 3 & ~3)])
+                at += size + 3 & ~3
