@@ -100,7 +100,7 @@ class Docker:
             *("--storage-driver=overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"),
         ]
         if has_networks:
-            up = f"{program('ip')} link set lo up && exec \"$@\""
+            up = f'{program("ip")} link set lo up && exec "$@"'
             words = [program("unshare"), "-n", program("sh"), "-c", up, "dockerd", *words]
         else:
             # The machine's own, which other tests see, stays as it is.

@@ -92,7 +92,9 @@ def test_a_shared_namespace(networks: Docker) -> None:
         for other in RUNTIMES:
             box = Box(networks, runtime, "first", _WEB.format("127.0.0.1:81"))
             joined = [f"--runtime={other}", f"--network=container:{box.name}"]
-            script = "until wget -q -O - http://127.0.0.1:81/; do sleep 0.1; done; httpd -p 127.0.0.1:81; echo $?"
+            script = (
+                "until wget -q -O - http://127.0.0.1:81/; do sleep 0.1; done; httpd -p 127.0.0.1:81; echo $?"
+            )
             done = networks("run", "--rm", *joined, "bb:1", "sh", "-c", script + "; nc -l -p 81; echo $?")
             assert done.out.splitlines() == ["hello from first", "1", "1"], done
             assert "in use" in done.err
