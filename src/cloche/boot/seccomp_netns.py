@@ -9,16 +9,9 @@ from typing import Final
 
 from cloche.abi.errno import EACCES
 from cloche.abi.fcntl import F_GETFL
+from cloche.abi.inet import IPPROTO_ICMP, IPPROTO_ICMPV6
 from cloche.abi.ioctl import FIONBIO
-from cloche.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    IPPROTO_ICMP,
-    IPPROTO_ICMPV6,
-    SOCK_DGRAM,
-    SOCK_RAW,
-    SOCK_STREAM,
-)
+from cloche.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
 from cloche.arch.syscalls import (
     SYS_bind,
     SYS_close,

@@ -20,9 +20,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EADDRINUSE, EIO, ENETDOWN, ENETUNREACH, ENOBUFS, LinuxError
-from cloche.abi.poll import EPOLLIN, EPOLLOUT
-from cloche.abi.socket import (
-    AF_INET6,
+from cloche.abi.inet import (
     IP_BIND_ADDRESS_NO_PORT,
     IP_FREEBIND,
     IP_MULTICAST_LOOP,
@@ -36,15 +34,10 @@ from cloche.abi.socket import (
     IPV6_TCLASS,
     IPV6_UNICAST_HOPS,
     IPV6_V6ONLY,
-    SO_BROADCAST,
-    SO_REUSEADDR,
-    SO_REUSEPORT,
-    SOL_SOCKET,
-    TCP_CLOSE,
-    TCP_DEFER_ACCEPT,
-    TCP_ESTABLISHED,
-    TCP_SYN_SENT,
 )
+from cloche.abi.poll import EPOLLIN, EPOLLOUT
+from cloche.abi.socket import AF_INET6, SO_BROADCAST, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET
+from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
 from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Container, FdWatcher, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY

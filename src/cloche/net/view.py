@@ -8,13 +8,10 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, LinuxError
-from cloche.abi.netlink import (
+from cloche.abi.if_link import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN
+from cloche.abi.rtnetlink import (
     IFA_ADDRESS,
     IFA_LOCAL,
-    IFLA_ADDRESS,
-    IFLA_IFNAME,
-    IFLA_MTU,
-    IFLA_TXQLEN,
     RT_SCOPE_LINK,
     RTA_DST,
     RTA_GATEWAY,
