@@ -9,9 +9,50 @@ from typing import Final
 
 from cloche.abi.errno import EACCES
 from cloche.abi.fcntl import F_GETFL
-from cloche.abi.inet import IPPROTO_ICMP, IPPROTO_ICMPV6
+from cloche.abi.inet import (
+    IP_ADD_MEMBERSHIP,
+    IP_BIND_ADDRESS_NO_PORT,
+    IP_DROP_MEMBERSHIP,
+    IP_FREEBIND,
+    IP_MTU_DISCOVER,
+    IP_MULTICAST_IF,
+    IP_MULTICAST_LOOP,
+    IP_MULTICAST_TTL,
+    IP_PKTINFO,
+    IP_TOS,
+    IP_TTL,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPPROTO_TCP,
+    IPV6_JOIN_GROUP,
+    IPV6_LEAVE_GROUP,
+    IPV6_MULTICAST_HOPS,
+    IPV6_MULTICAST_IF,
+    IPV6_MULTICAST_LOOP,
+    IPV6_RECVPKTINFO,
+    IPV6_TCLASS,
+    IPV6_UNICAST_HOPS,
+    IPV6_V6ONLY,
+)
 from cloche.abi.ioctl import FIONBIO
-from cloche.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    SO_BROADCAST,
+    SO_KEEPALIVE,
+    SO_OOBINLINE,
+    SO_RCVBUF,
+    SO_REUSEADDR,
+    SO_REUSEPORT,
+    SO_SNDBUF,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_STREAM,
+    SOL_SOCKET,
+)
+from cloche.abi.tcp import TCP_MAXSEG, TCP_NODELAY
 from cloche.arch.syscalls import (
     SYS_bind,
     SYS_close,
@@ -35,8 +76,40 @@ from cloche.arch.syscalls import (
 )
 from cloche.boot import seccomp_interpreter as interpreter
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
-from cloche.wire.netns import ALLOWED_OPTIONS
 
+# (level, name): what a socket of the namespace may be told.  None of them leads elsewhere: no routes in headers, no
+# interface, no mark, no repair of connections.
+ALLOWED_OPTIONS: Final = (
+    (SOL_SOCKET, SO_REUSEADDR),
+    (SOL_SOCKET, SO_BROADCAST),
+    (SOL_SOCKET, SO_SNDBUF),
+    (SOL_SOCKET, SO_RCVBUF),
+    (SOL_SOCKET, SO_KEEPALIVE),
+    (SOL_SOCKET, SO_OOBINLINE),
+    (SOL_SOCKET, SO_REUSEPORT),
+    (IPPROTO_IP, IP_TOS),
+    (IPPROTO_IP, IP_TTL),
+    (IPPROTO_IP, IP_PKTINFO),  # which the process sets itself
+    (IPPROTO_IP, IP_MTU_DISCOVER),
+    (IPPROTO_IP, IP_FREEBIND),
+    (IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+    (IPPROTO_IP, IP_MULTICAST_IF),
+    (IPPROTO_IP, IP_MULTICAST_TTL),
+    (IPPROTO_IP, IP_MULTICAST_LOOP),
+    (IPPROTO_IP, IP_ADD_MEMBERSHIP),
+    (IPPROTO_IP, IP_DROP_MEMBERSHIP),
+    (IPPROTO_IPV6, IPV6_UNICAST_HOPS),
+    (IPPROTO_IPV6, IPV6_MULTICAST_IF),
+    (IPPROTO_IPV6, IPV6_MULTICAST_HOPS),
+    (IPPROTO_IPV6, IPV6_MULTICAST_LOOP),
+    (IPPROTO_IPV6, IPV6_JOIN_GROUP),
+    (IPPROTO_IPV6, IPV6_LEAVE_GROUP),
+    (IPPROTO_IPV6, IPV6_V6ONLY),
+    (IPPROTO_IPV6, IPV6_RECVPKTINFO),  # the same
+    (IPPROTO_IPV6, IPV6_TCLASS),
+    (IPPROTO_TCP, TCP_NODELAY),
+    (IPPROTO_TCP, TCP_MAXSEG),
+)
 _FLAGS: Final = 0o4000 | 0o2000000  # SOCK_NONBLOCK, SOCK_CLOEXEC
 
 

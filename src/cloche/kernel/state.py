@@ -50,6 +50,8 @@ REBUILT: Final[dict[str, str]] = {
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",
     "net.published.Publisher": "the connection to the broker, which is started anew",
     "net.host_stream.HostStream": "a connection of the host: to its peer it is broken",
+    "net.joined.Joined": "the connection to the network process, which is started anew",
+    "net.joined.NetRequest": "a question to it, which is asked again",
     "net.outward.Flow": "a UDP socket of the host; the next datagram asks for another",
     "net.outward.Outside": "the connection to egress, which is started anew",
     # Numbers of descriptors of guests.
@@ -65,6 +67,7 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
     "boot.spec.EgressSpec.second_log_fd": "the caller's; given at each start",
     "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",
+    "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
     "boot.files.Stream": _OUTSIDE,
     "syscalls.strace.Tracer": "--strace, which is asked for at each start",

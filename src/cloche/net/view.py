@@ -8,7 +8,7 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, LinuxError
-from cloche.abi.if_link import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN
+from cloche.abi.if_link import IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN
 from cloche.abi.rtnetlink import (
     IFA_ADDRESS,
     IFA_LOCAL,
@@ -64,7 +64,6 @@ class HostLink:
         self.name: bytes = found.get(IFLA_IFNAME, b"").partition(b"\0")[0][:15]
         self.mtu: int = _number(found, IFLA_MTU)
         self.queue_length: int = _number(found, IFLA_TXQLEN)
-        self.hardware: bytes = found.get(IFLA_ADDRESS, b"")[:32]
 
 
 class HostAddress:

@@ -14,6 +14,7 @@ import sys
 from typing import Final
 
 from cloche.abi.capability import CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SETUID
+from cloche.abi.sched import CLONE_NEWNET
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_netns import netns_policy
 from cloche.netns.links import Links, read_parameters
@@ -26,7 +27,6 @@ __all__ = ["NetworkError", "NetworkProcess", "start_network"]
 EXIT_START: Final = 3
 # The ports below 1024 and ping sockets where programs may have them, and sockets under the programs' users.
 CAPABILITIES: Final = 1 << CAP_NET_BIND_SERVICE | 1 << CAP_NET_RAW | 1 << CAP_SETUID
-_CLONE_NEWNET: Final = 0x40000000
 _HELLO_BYTES: Final = 4096
 _NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UTS_NAMESPACE)
 
@@ -93,7 +93,7 @@ def _run(
     os.dup2(null, 1)
     confine.close_all_but([0, 1, 2, channel.fileno(), say.fileno(), namespace])
     try:
-        hostsys.setns(namespace, _CLONE_NEWNET)
+        hostsys.setns(namespace, CLONE_NEWNET)
         os.close(namespace)
         links = Links(read_parameters())
     except OSError as error:

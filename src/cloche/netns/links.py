@@ -7,19 +7,15 @@ import socket
 from struct import Struct
 from typing import Final
 
+from cloche.abi.netlink import NETLINK_ROUTE, NLMSG_DONE, NLMSG_ERROR
+from cloche.abi.rtnetlink import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
+from cloche.abi.socket import AF_INET, AF_INET6
+
 __all__ = ["MAX_BYTES", "Links", "read_parameters"]
 
 MAX_BYTES: Final = 1 << 20  # what is beyond it is not passed on
-_NETLINK_ROUTE: Final = 0
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of both families
-_RTM_GETLINK: Final = 18
-_RTM_GETADDR: Final = 22
-_RTM_GETROUTE: Final = 26
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
 _REQUEST_DUMP: Final = 0x301
-_AF_INET: Final = 2
-_AF_INET6: Final = 10
 _HEAD: Final = Struct("<IHHII")
 _IFLA_EXT_MASK: Final = Struct("<HHI").pack(
     8, 29, 1 << 3
@@ -53,10 +49,10 @@ class Links:
     def __init__(self, parameters: bytes) -> None:
         """Before the filter: it makes the sockets.  Raises OSError."""
         self.parameters: bytes = parameters
-        self.news: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self.news: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
         self.news.bind((0, _GROUPS))
         self.news.setblocking(False)
-        self.asking: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self.asking: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
 
     def has_changed(self) -> bool:
         """Take what the kernel has said since; whether it was anything."""
@@ -74,10 +70,10 @@ class Links:
         """Everything, as messages of rtnetlink after the parameters."""
         out = [
             self.parameters,
-            self._dump(_RTM_GETLINK, bytes(16) + _IFLA_EXT_MASK),
-            self._dump(_RTM_GETADDR, bytes(8)),
-            self._dump(_RTM_GETROUTE, bytes([_AF_INET]) + bytes(11)),
-            self._dump(_RTM_GETROUTE, bytes([_AF_INET6]) + bytes(11)),
+            self._dump(RTM_GETLINK, bytes(16) + _IFLA_EXT_MASK),
+            self._dump(RTM_GETADDR, bytes(8)),
+            self._dump(RTM_GETROUTE, bytes([AF_INET]) + bytes(11)),
+            self._dump(RTM_GETROUTE, bytes([AF_INET6]) + bytes(11)),
         ]
         return b"".join(out)
 
@@ -92,7 +88,7 @@ class Links:
                 size, found = _HEAD.unpack_from(data, at)[:2]
                 if size < 16 or at + size > len(data):
                     break
-                if found in (_NLMSG_DONE, _NLMSG_ERROR):
+                if found in (NLMSG_DONE, NLMSG_ERROR):
                     return b"".join(out)
                 total += size
                 if total <= MAX_BYTES // 4:

@@ -11,6 +11,15 @@ import socket
 from array import array
 from typing import Final
 
+from cloche.abi.inet import (
+    IP_PKTINFO,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_RECVPKTINFO,
+)
+from cloche.boot.seccomp_netns import ALLOWED_OPTIONS
 from cloche.netns.links import MAX_BYTES, Links
 from cloche.platform import hostsys
 from cloche.wire import netns as wire
@@ -26,13 +35,7 @@ _KINDS: Final = {
     wire.PING: socket.SOCK_DGRAM,
     wire.RAW_ICMP: socket.SOCK_RAW,
 }
-_IP: Final = 0
-_IPV6: Final = 41
-_ICMP: Final = 1
-_ICMPV6: Final = 58
-_IP_PKTINFO: Final = 8
-_IPV6_RECVPKTINFO: Final = 49
-_ALLOWED: Final = frozenset(wire.ALLOWED_OPTIONS)
+_ALLOWED: Final = frozenset(ALLOWED_OPTIONS)
 
 
 class Held:
@@ -143,7 +146,7 @@ class Server:
         self.held[ident] = held
         protocol = 0
         if making.transport in (wire.PING, wire.RAW_ICMP):
-            protocol = _ICMPV6 if held.is_v6 else _ICMP
+            protocol = IPPROTO_ICMPV6 if held.is_v6 else IPPROTO_ICMP
         try:
             # Rules of packet filters about users (-m owner, skuid) look at whose the socket was at this moment.
             hostsys.setfsuid(making.uid)
@@ -154,9 +157,9 @@ class Server:
             sock.setblocking(False)
             held.sock = sock
             if making.transport == wire.UDP:
-                sock.setsockopt(_IP, _IP_PKTINFO, 1)
+                sock.setsockopt(IPPROTO_IP, IP_PKTINFO, 1)
                 if held.is_v6:
-                    sock.setsockopt(_IPV6, _IPV6_RECVPKTINFO, 1)
+                    sock.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
             for option in making.options:
                 self._set(sock, option)
         except OSError as error:

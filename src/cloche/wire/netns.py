@@ -19,8 +19,12 @@ back.  It looks into no data.  Both sides take the other for hostile: what does 
 from struct import Struct
 from typing import Final
 
+from cloche.abi.socket import (
+    AF_INET,
+    AF_INET6,
+)
+
 __all__ = [
-    "ALLOWED_OPTIONS",
     "ANSWER",
     "BIND",
     "CLOSE",
@@ -73,44 +77,6 @@ RAW_ICMP: Final = 4
 MAX_OPTIONS: Final = 64
 MESSAGE_BYTES: Final = 65536 + 256
 PART_BYTES: Final = 32768
-
-_SOL_SOCKET: Final = 1
-_IP: Final = 0
-_TCP: Final = 6
-_IPV6: Final = 41
-# (level, name): what a socket of the namespace may be told.  None of them leads elsewhere: no routes in headers, no
-# interface, no mark, no repair of connections.
-ALLOWED_OPTIONS: Final = (
-    (_SOL_SOCKET, 2),  # SO_REUSEADDR
-    (_SOL_SOCKET, 6),  # SO_BROADCAST
-    (_SOL_SOCKET, 7),  # SO_SNDBUF
-    (_SOL_SOCKET, 8),  # SO_RCVBUF
-    (_SOL_SOCKET, 9),  # SO_KEEPALIVE
-    (_SOL_SOCKET, 10),  # SO_OOBINLINE
-    (_SOL_SOCKET, 15),  # SO_REUSEPORT
-    (_IP, 1),  # IP_TOS
-    (_IP, 2),  # IP_TTL
-    (_IP, 8),  # IP_PKTINFO, which the process sets itself
-    (_IP, 10),  # IP_MTU_DISCOVER
-    (_IP, 15),  # IP_FREEBIND
-    (_IP, 24),  # IP_BIND_ADDRESS_NO_PORT
-    (_IP, 32),  # IP_MULTICAST_IF
-    (_IP, 33),  # IP_MULTICAST_TTL
-    (_IP, 34),  # IP_MULTICAST_LOOP
-    (_IP, 35),  # IP_ADD_MEMBERSHIP
-    (_IP, 36),  # IP_DROP_MEMBERSHIP
-    (_IPV6, 16),  # IPV6_UNICAST_HOPS
-    (_IPV6, 17),  # IPV6_MULTICAST_IF
-    (_IPV6, 18),  # IPV6_MULTICAST_HOPS
-    (_IPV6, 19),  # IPV6_MULTICAST_LOOP
-    (_IPV6, 20),  # IPV6_JOIN_GROUP
-    (_IPV6, 21),  # IPV6_LEAVE_GROUP
-    (_IPV6, 26),  # IPV6_V6ONLY
-    (_IPV6, 49),  # IPV6_RECVPKTINFO, the same
-    (_IPV6, 67),  # IPV6_TCLASS
-    (_TCP, 1),  # TCP_NODELAY
-    (_TCP, 2),  # TCP_MAXSEG
-)
 
 HELLO: Final = b"L"  # to the keeper, before anything else: it serves
 FAILED: Final = b"F"  # + text
@@ -199,7 +165,11 @@ class Making:
         fields: tuple[int, int, int, int] = _MAKE.unpack_from(data, 0)
         transport, family, uid, count = fields
         options = OptionValue.decode(data[_MAKE.size :])
-        if transport not in (TCP, UDP, PING, RAW_ICMP) or family not in (2, 10) or len(options) != count:
+        if (
+            transport not in (TCP, UDP, PING, RAW_ICMP)
+            or family not in (AF_INET, AF_INET6)
+            or len(options) != count
+        ):
             raise ValueError("socket")
         return Making(transport, family, uid, options)
 
