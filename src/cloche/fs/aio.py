@@ -14,7 +14,8 @@ from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.task import Kernel, Task
 from cloche.kernel.timers import AIO_POLL, TimerOwner, monotonic_ns
-from cloche.mm.address_space import AddressSpace, MemoryUser, page_up
+from cloche.mm.address_space import AddressSpace, MemoryUser
+from cloche.mm.area import page_up
 from cloche.vfs.objects import FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 

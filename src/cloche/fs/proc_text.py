@@ -29,14 +29,8 @@ from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import IoCounts, Session, Task, ThreadGroup
-from cloche.mm.address_space import (
-    AREA_GROWSDOWN,
-    AREA_LOCKED,
-    AREA_ONFAULT,
-    AREA_STACK,
-    AddressSpace,
-    Area,
-)
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import AREA_GROWSDOWN, AREA_LOCKED, AREA_ONFAULT, AREA_STACK, Area
 from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Path
 from cloche.vfs.pseudo import path_text

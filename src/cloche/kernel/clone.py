@@ -45,7 +45,8 @@ from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup, Vfo
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import Fresh, copy_mounts, prepare
 from cloche.kernel.unwind import Unwind
-from cloche.mm.address_space import MANY, MAX_AREAS, AddressSpace
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import MANY, MAX_AREAS
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.objects import Path

@@ -42,7 +42,8 @@ from cloche.kernel.loader import (
 from cloche.kernel.phase import GUEST
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
-from cloche.mm.address_space import AddressSpace, page_up
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import page_up
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 from cloche.vfs.namei import d_path, path_lookup

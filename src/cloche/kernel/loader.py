@@ -24,7 +24,8 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.arch.machine import ELF_MACHINE, PLATFORM
-from cloche.mm.address_space import AddressSpace, page_up
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import page_up
 from cloche.mm.text import TAIL_GAP
 from cloche.platform.interface import HostThread
 from cloche.vfs.mapping import FileMapping

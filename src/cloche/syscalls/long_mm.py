@@ -11,7 +11,8 @@ from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_o
 from cloche.kernel.phase import WORKING
 from cloche.kernel.task import Args, Handler, Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.address_space import AddressSpace, AreaChange, Crowded
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import AreaChange, Crowded
 
 
 class RangeWork(Blocked):

@@ -42,17 +42,8 @@ from cloche.abi.mman import (
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.kernel.rlimits import limit_growth
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import (
-    AREA_LOCKED,
-    AREA_SHARED,
-    LOCK_FLAGS,
-    AddressSpace,
-    Area,
-    AreaChange,
-    Crowded,
-    Mappable,
-    page_up,
-)
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import AREA_LOCKED, AREA_SHARED, LOCK_FLAGS, Area, AreaChange, Crowded, Mappable, page_up
 from cloche.syscalls.args import data_file, is_user_range
 from cloche.syscalls.long_mm import Advice, Changes, Emptying, Protection, RangeWork
 from cloche.vfs.mapping import FileMapping, SharedAnonymous

@@ -18,7 +18,7 @@ from cloche.abi.mman import (
 )
 from cloche.kernel.access import find_task, may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.mm.address_space import Area, AreaChange, page_up
+from cloche.mm.area import Area, AreaChange, page_up
 from cloche.syscalls.long_mm import Changes
 
 _STATIC: Final = 1 << 15

@@ -25,7 +25,8 @@ from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import AddressSpace, Area, AreaChange
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import Area, AreaChange
 from cloche.syscalls.long_mm import RangeWork
 from cloche.syscalls.sys_seccomp import prctl_set_seccomp
 

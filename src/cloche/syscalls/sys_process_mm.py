@@ -7,7 +7,8 @@ from cloche.abi.mman import MADV_COLD, MADV_COLLAPSE, MADV_PAGEOUT, MADV_WILLNEE
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
 from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
-from cloche.mm.address_space import AREA_SEALED, AddressSpace, Area, AreaChange, page_up
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import AREA_SEALED, Area, AreaChange, page_up
 from cloche.mm.usermem import import_iovec
 from cloche.syscalls.long_mm import Advice, Changes
 

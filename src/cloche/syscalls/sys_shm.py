@@ -39,7 +39,7 @@ from cloche.kernel.ipc.shm import (
     was_detached,
 )
 from cloche.kernel.task import Args, Task, to_i32, to_u64
-from cloche.mm.address_space import page_up
+from cloche.mm.area import page_up
 from cloche.vfs.userns import map_gid, map_uid
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from cloche.abi.errno import ENOMEM, LinuxError
 from cloche.abi.fs import MS_NOEXEC
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
-from cloche.mm.address_space import Mappable
+from cloche.mm.area import Mappable
 from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.text import PatchedText
 from cloche.vfs.objects import Context, FileDescription

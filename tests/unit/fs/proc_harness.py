@@ -3,7 +3,7 @@
 from cloche.fs.proc import proc_fs
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Task
-from cloche.mm.address_space import Area
+from cloche.mm.area import Area
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.listing import Names
 from cloche.vfs.namei import do_open, path_lookup

@@ -3,7 +3,8 @@
 import gc
 import random
 
-from cloche.mm.address_space import AREA_DONTFORK, MANY_TO_COPY, AddressSpace, Area
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import AREA_DONTFORK, MANY_TO_COPY, Area
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.platform.fake import FakeProcess, FakeThread
 from cloche.syscalls.sys_numa import SetPolicy

@@ -10,7 +10,7 @@ from cloche.abi import prctl as pr
 from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENODEV, ENOMEM, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from cloche.kernel import uts
 from cloche.kernel.rlimits import default_rlimits
-from cloche.mm.address_space import Area
+from cloche.mm.area import Area
 from cloche.syscalls import sys_inspect, sys_misc, sys_prctl, sys_refused, sys_resource
 from cloche.vfs.credentials import Credentials
 from tests.unit.fs.harness import Guest

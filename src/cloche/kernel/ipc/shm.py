@@ -13,7 +13,7 @@ from cloche.abi.ipc import SHM_DEST, SHMID_DS, pack_perm
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
-from cloche.mm.address_space import Area, Mappable, page_up
+from cloche.mm.area import Area, Mappable, page_up
 from cloche.vfs.objects import Context, Dentry, FileDescription, FileSystem, Inode, Mount, Path
 from cloche.vfs.records import ATTR_SIZE, SetAttr
 

@@ -15,7 +15,8 @@ from cloche.abi.mman import PAGE_MASK, PROT_READ, PROT_WRITE
 from cloche.kernel.blocking import BLOCKED, RETURN, Blocked, TaskBase, block_on_time
 from cloche.kernel.phase import WORKING
 from cloche.kernel.task import OpsJob, Task
-from cloche.mm.address_space import PAGE, AddressSpace, page_up
+from cloche.mm.address_space import AddressSpace
+from cloche.mm.area import PAGE, page_up
 from cloche.vfs.waitqueue import WaitQueue
 
 MAX_FORCED: Final = 1 << 20  # bytes of one access
