@@ -120,7 +120,7 @@ class Builder:
         """A new tmpfs that counts towards the container's quota."""
         options = TmpfsOptions()
         options.mode, options.uid, options.gid = mode, uid, gid
-        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+        return TmpFs(self.kernel.numbers.dev(), self.quota, options)
 
     def tmpfs_by_options(self, data: bytes) -> TmpFs:
         """The same with options as mount(2) takes them.  Raises LinuxError(EINVAL)."""
@@ -128,13 +128,13 @@ class Builder:
         options = parse_options(data, total)
         if options.size < 0:
             options.size = total // 2
-        return TmpFs(self.kernel.alloc_dev(), self.quota, options)
+        return TmpFs(self.kernel.numbers.dev(), self.quota, options)
 
     def private_root(self) -> TmpFs:
         """The root where nothing of the host is below."""
         options = TmpfsOptions()
         options.mode = 0o755
-        made = TmpFs(self.kernel.alloc_dev(), self.layer_quota, options)
+        made = TmpFs(self.kernel.numbers.dev(), self.layer_quota, options)
         made.is_kept = self.store is not None
         return made
 
@@ -142,10 +142,10 @@ class Builder:
         """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
         gofer = self.gofer
         assert gofer is not None
-        lower = GoferFs(gofer.worker(index), index, self.kernel.alloc_dev(), is_shared=is_shared)
+        lower = GoferFs(gofer.worker(index), index, self.kernel.numbers.dev(), is_shared=is_shared)
         if mode == RO or mode == RW:
             return lower
-        made = OverlayFs(self.kernel.alloc_dev(), self.layer_quota, [lower.root])
+        made = OverlayFs(self.kernel.numbers.dev(), self.layer_quota, [lower.root])
         made.is_kept = self.store is not None
         return made
 

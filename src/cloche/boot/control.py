@@ -21,10 +21,11 @@ from cloche.boot.start import Failure, Streams, check_program, explain, start_pr
 from cloche.fs.hostfd import remember_owner
 from cloche.kernel import container as containers
 from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
+from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.loop import resume_container
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import ENDED, Container, FdWatcher, Kernel
+from cloche.kernel.task import ENDED, Container, Kernel
 from cloche.kernel.timers import monotonic_ns
 from cloche.net.joined import open_network
 from cloche.net.outward import open_gateway
@@ -84,7 +85,7 @@ class Control(Answers, FdWatcher):
         self.served: dict[str, Served] = {}
         self.listening: list[int] = []  # requests for events
         self.channel: Channel = Channel(sock, SOFTWARE)
-        self.token: int = kernel.watch_fd(sock.fileno(), EPOLLIN, self)
+        self.token: int = kernel.fds.watch(sock.fileno(), EPOLLIN, self)
         self.is_writing: bool = False
         self.shutdown_ident: int = -1  # the request for the end, which is answered last
         self.told_at_ns: int = 0  # that layers are being written
@@ -104,7 +105,7 @@ class Control(Answers, FdWatcher):
         if wants_write != self.is_writing:
             self.is_writing = wants_write
             events = EPOLLIN | EPOLLOUT if wants_write else EPOLLIN
-            self.kernel.rewatch_fd(self.channel.fileno(), self.token, events)
+            self.kernel.fds.rewatch(self.channel.fileno(), self.token, events)
 
     def reply(self, ident: int, fields: Fields) -> None:
         """The answer to a request."""

@@ -215,7 +215,7 @@ class ExecTable:
         if self.container.state == ENDED and not entry.is_detached and not entry.is_abandoned:
             self.answers.fail(entry.ident, requests.STATUS_ENDED, "the sandbox has ended")
         elif group is not None and not entry.is_detached and not entry.is_abandoned:
-            self.answers.reply(entry.ident, {"status": group.exit_status})
+            self.answers.reply(entry.ident, {"status": group.end.status})
 
     # -- while it runs ---------------------------------------------------------------------------------
     def has(self, ident: int) -> bool:

@@ -32,7 +32,8 @@ from cloche.boot.tree_build import TreeBuilder, make_parents
 from cloche.boot.tree_read import NAMES_AT_ONCE, Walker, change_records, entry_of
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
-from cloche.kernel.task import Container, FdWatcher, Kernel, KernelContext
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Container, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.dcache import lookup_child
 from cloche.vfs.listing import Names
@@ -75,13 +76,13 @@ class Stream(Chore, FdWatcher):
     def begin(self, events: int) -> None:
         """Watch the socket, which is ready for `events` when there is something to do.  Raises OSError."""
         self.events = events
-        self.token = self.kernel.watch_fd(self.sock.fileno(), events, self)
+        self.token = self.kernel.fds.watch(self.sock.fileno(), events, self)
 
     def fd_ready(self, token: int, events: int) -> None:
         """There is something to do: in turns with everybody, and not to be told again meanwhile."""
         if not self.is_queued and not self.is_closed:
             self.is_queued = True
-            self.kernel.rewatch_fd(self.sock.fileno(), self.token, 0)
+            self.kernel.fds.rewatch(self.sock.fileno(), self.token, 0)
             self.kernel.chores.append(self)
 
     def step(self) -> bool:
@@ -99,7 +100,7 @@ class Stream(Chore, FdWatcher):
         if not is_more:
             self.is_queued = False
             if not self.is_closed:
-                self.kernel.rewatch_fd(self.sock.fileno(), self.token, self.events)
+                self.kernel.fds.rewatch(self.sock.fileno(), self.token, self.events)
         return is_more
 
     def work(self, end_ns: int) -> bool:
@@ -121,7 +122,7 @@ class Stream(Chore, FdWatcher):
         """Let go of everything."""
         if not self.is_closed:
             self.is_closed = True
-            self.kernel.unwatch_fd(self.sock.fileno(), self.token)
+            self.kernel.fds.unwatch(self.sock.fileno(), self.token)
             self.sock.close()
             self.table.streams.pop(self.ident, None)
             self.dropped()

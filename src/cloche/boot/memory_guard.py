@@ -142,7 +142,7 @@ class MemoryGuard(TimerOwner):
             seen.add(space.process.ident())
             own, resident = space.process.footprint_bytes()
             used += own
-            if group.is_exiting or group.oom_score_adj <= -_OOM_SCORE_MAX:
+            if group.end.is_begun or group.oom_score_adj <= -_OOM_SCORE_MAX:
                 continue
             size = resident - own if is_shared_only else resident
             badness = size + group.oom_score_adj * total // _OOM_SCORE_MAX
@@ -161,7 +161,7 @@ class MemoryGuard(TimerOwner):
         group = worst.group
         self.ended_at_ns = now
         self.last = group
-        if group.fatal_status < 0:
+        if group.end.fatal_status < 0:
             self.container.oom_kills += 1
             if not self.is_quiet:
                 name = group.tasks[0].comm.decode(errors="replace") if group.tasks else "?"
@@ -198,8 +198,8 @@ class HostKills:
         """A process is gone: was that it?"""
         if (
             group.container is not self.container
-            or group.exit_status & 0x7F != SIGKILL
-            or group.fatal_status >= 0
+            or group.end.status & 0x7F != SIGKILL
+            or group.end.fatal_status >= 0
         ):
             return
         count = self._count()

@@ -27,7 +27,7 @@ def anon_fs(kernel: Kernel) -> FileSystem:
     """The file system of anonymous inodes, made at first use."""
     fs = kernel.file_systems.anon
     if fs is None:
-        fs = FileSystem("anon_inodefs", ANON_INODE_FS_MAGIC, kernel.alloc_dev())
+        fs = FileSystem("anon_inodefs", ANON_INODE_FS_MAGIC, kernel.numbers.dev())
         kernel.file_systems.anon = fs
     return fs
 
@@ -37,7 +37,7 @@ def anon_inode(kernel: Kernel) -> Inode:
     found = kernel.file_systems.anon_inode
     if isinstance(found, AnonInode):
         return found
-    inode = AnonInode(anon_fs(kernel), kernel.alloc_anon_ino(), 0o600)
+    inode = AnonInode(anon_fs(kernel), kernel.numbers.anon_ino(), 0o600)
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now
     kernel.file_systems.anon_inode = inode

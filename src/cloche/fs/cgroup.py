@@ -104,7 +104,7 @@ def cgroup_fs(kernel: Kernel) -> FileSystem:
     known = kernel.file_systems.cgroup
     if isinstance(known, PseudoFs):
         return known
-    fs = PseudoFs("cgroup2", CGROUP2_SUPER_MAGIC, kernel.alloc_dev())
+    fs = PseudoFs("cgroup2", CGROUP2_SUPER_MAGIC, kernel.numbers.dev())
     kernel.file_systems.cgroup = fs
     root = StaticDir(fs, 0o555, ino=1)
     for name in (*_LIVE, *_FIXED):

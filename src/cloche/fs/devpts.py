@@ -36,7 +36,7 @@ class DevptsFs(DevptsPaths):
     """The pairs by number."""
 
     def __init__(self, kernel: Kernel, *, gid: int, mode: int, ptmx_mode: int) -> None:
-        super().__init__("devpts", DEVPTS_SUPER_MAGIC, kernel.alloc_dev())
+        super().__init__("devpts", DEVPTS_SUPER_MAGIC, kernel.numbers.dev())
         self.kernel: Kernel = kernel
         self.uid: int = -1  # of new slaves; -1: their opener's
         self.gid: int = gid

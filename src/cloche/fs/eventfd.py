@@ -22,7 +22,7 @@ class EventFile(AnonFile):
         super().__init__(kernel, b"[eventfd]", O_RDWR | flags & EFD_NONBLOCK)
         self.count: int = count
         self.is_semaphore: bool = flags & EFD_SEMAPHORE != 0
-        self.ident: int = kernel.alloc_anon_ino()
+        self.ident: int = kernel.numbers.anon_ino()
         self.queue: WaitQueue = WaitQueue()
 
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:

@@ -23,8 +23,9 @@ from mypy_extensions import trait
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
+from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
-from cloche.kernel.task import FdWatcher, Kernel
+from cloche.kernel.task import Kernel
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     KEEP_ID,
@@ -444,12 +445,12 @@ class GoferClient(HostServer, FdWatcher):
         if events == self._events:
             return
         if events == 0:
-            kernel.unwatch_fd(self._sock.fileno(), self._token)
+            kernel.fds.unwatch(self._sock.fileno(), self._token)
             self._token = 0
         elif self._token == 0:
-            self._token = kernel.watch_fd(self._sock.fileno(), events, self)
+            self._token = kernel.fds.watch(self._sock.fileno(), events, self)
         else:
-            kernel.rewatch_fd(self._sock.fileno(), self._token, events)
+            kernel.fds.rewatch(self._sock.fileno(), self._token, events)
         self._events = events
 
     def fd_ready(self, token: int, events: int) -> None:

@@ -15,7 +15,8 @@ from typing import Final
 from cloche.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, POLLHUP, POLLIN, POLLOUT
 from cloche.fs.tty import Terminal
 from cloche.fs.tty_files import SlaveFile, open_pair
-from cloche.kernel.task import FdWatcher, Kernel
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Kernel
 from cloche.kernel.timers import TTY_DRAIN, TimerOwner, monotonic_ns
 from cloche.vfs.objects import Context
 from cloche.vfs.waitqueue import Waiter, WaitQueue
@@ -51,12 +52,12 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
     # -- keys ------------------------------------------------------------------------------------------
     def _watch_input(self) -> None:
         if not self.is_reading and not self.is_closed:
-            self.in_token = self.kernel.watch_fd(self.in_fd, EPOLLIN, self)
+            self.in_token = self.kernel.fds.watch(self.in_fd, EPOLLIN, self)
             self.is_reading = True
 
     def _pause_input(self) -> None:
         if self.is_reading:
-            self.kernel.unwatch_fd(self.in_fd, self.in_token)
+            self.kernel.fds.unwatch(self.in_fd, self.in_token)
             self.is_reading = False
 
     def fd_ready(self, token: int, events: int) -> None:
@@ -103,7 +104,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
             # The same descriptor cannot be watched twice: keys wait while output is stuck.
             if self.in_fd == self.out_fd:
                 self._pause_input()
-            self.out_token = self.kernel.watch_fd(self.out_fd, EPOLLOUT, self)
+            self.out_token = self.kernel.fds.watch(self.out_fd, EPOLLOUT, self)
             self.is_writing = True
 
     def _write_ready(self) -> bool:
@@ -126,7 +127,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
 
     def _on_writable(self) -> None:
         if self._write_ready() and self.is_writing:
-            self.kernel.unwatch_fd(self.out_fd, self.out_token)
+            self.kernel.fds.unwatch(self.out_fd, self.out_token)
             self.is_writing = False
             if self.on_drained is None:
                 self._watch_input()
@@ -193,7 +194,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
         self.is_closed = True
         self._pause_input()
         if self.is_writing:
-            self.kernel.unwatch_fd(self.out_fd, self.out_token)
+            self.kernel.fds.unwatch(self.out_fd, self.out_token)
             self.is_writing = False
         self.tty.master_queue.remove(self)
 

@@ -79,7 +79,8 @@ from cloche.abi.stat import (
 from cloche.abi.structs import WINSIZE
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.termios_codec import TERMIOS2_SIZE, TERMIOS_SIZE, termios2_to_termios, termios_to_termios2
-from cloche.kernel.task import FdWatcher, Kernel, Task
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
@@ -159,12 +160,12 @@ class HostFd(FdWatcher):
     def arm(self) -> None:
         """Watch the descriptor, if it can be waited for."""
         if self.token < 0 and self.kind != PLAIN and self.fd >= 0:
-            self.token = self.kernel.watch_fd(self.fd, _WATCH, self)
+            self.token = self.kernel.fds.watch(self.fd, _WATCH, self)
 
     def disarm(self) -> None:
         """Stop watching."""
         if self.token >= 0:
-            self.kernel.unwatch_fd(self.fd, self.token)
+            self.kernel.fds.unwatch(self.fd, self.token)
             self.token = -1
 
     def fd_ready(self, token: int, events: int) -> None:
@@ -517,7 +518,7 @@ def host_fs(kernel: Kernel) -> FileSystem:
     found = kernel.file_systems.host
     if found is not None:
         return found
-    fs = FileSystem("hostfs", 0, kernel.alloc_dev())
+    fs = FileSystem("hostfs", 0, kernel.numbers.dev())
     kernel.file_systems.host = fs
     return fs
 

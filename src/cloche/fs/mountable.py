@@ -62,7 +62,7 @@ class _Factories:
         options = parse_options(data, total, ctx.creds)
         if options.size < 0:
             options.size = total // 2  # as Linux does
-        made = TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options)
+        made = TmpFs(self.kernel.numbers.dev(), quota_of(ctx), options)
         made.default_pages = total // 2 // PAGE
         return made
 
@@ -74,7 +74,7 @@ class _Factories:
             check_ramfs_option(item)  # every other option is ignored
             if item.startswith(b"mode="):
                 options.mode = parse_options(item, 0, ctx.creds).mode
-        return TmpFs(self.kernel.alloc_dev(), quota_of(ctx), options, kind="ramfs")
+        return TmpFs(self.kernel.numbers.dev(), quota_of(ctx), options, kind="ramfs")
 
     def proc(self, ctx: Context, source: bytes, flags: int, data: bytes) -> FileSystem:
         ns = ctx.pid_ns if isinstance(ctx, Task) else None

@@ -22,8 +22,9 @@ from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase
 from cloche.kernel.ipc.ids import OBJECT_BYTES, IpcQuota
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.pid_namespace import pid_in
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import send_group_info
-from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
+from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import new_owner
 from cloche.vfs.memory_inode import MemoryAttrInode
@@ -330,6 +331,6 @@ def mqueue_fs(kernel: Kernel, namespace: IpcNamespace) -> MqueueFs:
     found = namespace.mqueue_fs
     if isinstance(found, MqueueFs):
         return found
-    made = MqueueFs(kernel.alloc_dev(), namespace)
+    made = MqueueFs(kernel.numbers.dev(), namespace)
     namespace.mqueue_fs = made
     return made

@@ -219,7 +219,7 @@ def nsfs(kernel: Kernel) -> FileSystem:
     found = kernel.file_systems.namespace
     if found is not None:
         return found
-    made = FileSystem("nsfs", NSFS_MAGIC, kernel.alloc_dev())
+    made = FileSystem("nsfs", NSFS_MAGIC, kernel.numbers.dev())
     kernel.file_systems.namespace = made
     return made
 

@@ -31,10 +31,10 @@ class PidFile(AnonFile):
 
     def poll(self, ctx: Context) -> int:
         group = self.group
-        if group.is_reaped:
+        if group.end.is_reaped:
             return POLLIN | POLLRDNORM | POLLHUP
         thread = self.thread
-        if group.is_zombie or (thread is not None and thread.is_exited):
+        if group.end.is_zombie or (thread is not None and thread.is_exited):
             return POLLIN | POLLRDNORM
         return 0
 
@@ -43,7 +43,7 @@ class PidFile(AnonFile):
 
     def pid(self) -> int:
         """The kernel pid of what it stands for, -1 once reaped."""
-        if self.group.is_reaped:
+        if self.group.end.is_reaped:
             return -1
         return self.thread.tid if self.thread is not None else self.group.tgid
 

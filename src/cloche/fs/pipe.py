@@ -398,7 +398,7 @@ def pipe_fs(kernel: Kernel) -> FileSystem:
     found = kernel.file_systems.pipe
     if found is not None:
         return found
-    fs = FileSystem("pipefs", PIPEFS_MAGIC, kernel.alloc_dev())
+    fs = FileSystem("pipefs", PIPEFS_MAGIC, kernel.numbers.dev())
     kernel.file_systems.pipe = fs
     return fs
 
@@ -409,7 +409,7 @@ def create_pipe(kernel: Kernel, ctx: Context, flags: int) -> tuple[PipeFile, Pip
     `flags` are pipe2's O_NONBLOCK and O_DIRECT.
     """
     inode = PipeInode(
-        pipe_fs(kernel), kernel.alloc_anon_ino(), S_IFIFO | 0o600, ctx.creds.fsuid, ctx.creds.fsgid
+        pipe_fs(kernel), kernel.numbers.anon_ino(), S_IFIFO | 0o600, ctx.creds.fsuid, ctx.creds.fsgid
     )
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = inode.btime_ns = now

@@ -100,7 +100,7 @@ class ProcRoot(StaticDir):
             group = kernel.groups.get(pid)
             if group is None:
                 continue  # a thread, or only a process group
-            if key < start or group.is_reaped or group.leader is None:
+            if key < start or group.end.is_reaped or group.leader is None:
                 continue
             found.append(DirEntry(key, b"%d" % shown, task_ino(pid, is_thread=False), 4))
         return found
@@ -114,7 +114,7 @@ def proc_fs(kernel: Kernel, pid_ns: PidNamespace | None = None) -> FileSystem:
     if isinstance(known, ProcFs):
         return known
     first = _instance(kernel)
-    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev(), pid_ns)
+    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.numbers.dev(), pid_ns)
     fs.id_map_hook = IdMapFile
     root = ProcRoot(fs)
     fs.root_inode = root
@@ -155,7 +155,7 @@ def _instance(kernel: Kernel) -> ProcFs:
     known = kernel.file_systems.proc
     if isinstance(known, ProcFs):
         return known
-    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.alloc_dev(), None)
+    fs = ProcFs(kernel, PROC_SUPER_MAGIC, kernel.numbers.dev(), None)
     fs.id_map_hook = IdMapFile
     kernel.file_systems.proc = fs
     root = ProcRoot(fs)

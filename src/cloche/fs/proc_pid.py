@@ -540,7 +540,7 @@ class ThreadsDir(TaskDir):
         group = self.task.group
         if group.tasks:
             return group.tasks
-        return [group.leader] if group.leader is not None and not group.is_reaped else []
+        return [group.leader] if group.leader is not None and not group.end.is_reaped else []
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         tid = parse_name(name)

@@ -201,7 +201,7 @@ def _sessionid(reader: Task, task: Task) -> bytes:
 
 def _timerslack(reader: Task, task: Task) -> bytes:
     _may_slack(reader, task)
-    return b"%d\n" % task.timer_slack_ns
+    return b"%d\n" % task.sched.timer_slack_ns
 
 
 def _set_timerslack(reader: Task, task: Task, data: bytes) -> int:
@@ -209,7 +209,7 @@ def _set_timerslack(reader: Task, task: Task, data: bytes) -> int:
     value = parse_int(data)
     if value < 0:
         return -EINVAL
-    task.timer_slack_ns = value if value else task.default_timer_slack_ns
+    task.sched.timer_slack_ns = value if value else task.sched.default_timer_slack_ns
     return len(data)
 
 

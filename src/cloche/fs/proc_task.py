@@ -16,7 +16,7 @@ def task_ino(tid: int, *, is_thread: bool) -> int:
 def is_present(task: Task) -> bool:
     """Whether the task lives, or is a zombie that has not been reaped."""
     group = task.group
-    return not task.is_exited or (group.leader is task and not group.is_reaped)
+    return not task.is_exited or (group.leader is task and not group.end.is_reaped)
 
 
 def reader_of(ctx: Context) -> Task:

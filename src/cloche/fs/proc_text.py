@@ -28,7 +28,8 @@ from cloche.kernel.init import INIT_NAME
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.seccomp_filter import filters_of
-from cloche.kernel.task import IoCounts, Session, Task, ThreadGroup
+from cloche.kernel.task import Session, Task, ThreadGroup
+from cloche.kernel.usage import IoCounts
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import AREA_GROWSDOWN, AREA_LOCKED, AREA_ONFAULT, AREA_STACK, Area
 from cloche.vfs.mapping import FileMapping
@@ -118,7 +119,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     ignored, caught = signal_masks(task)
     tty_number, foreground = _tty_of(group.session())
     policy = policy_of(task)
-    priority = -1 - task.sched_priority if is_realtime(policy) else task.nice
+    priority = -1 - task.sched.priority if is_realtime(policy) else task.sched.nice
     threads = len(group.tasks) if group.tasks else 1
     flags = _PF_RANDOMIZE | (0 if group.has_execed else _PF_FORKNOEXEC)
     vsize = rss = 0
@@ -149,15 +150,15 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         foreground if foreground <= 0 else pid_in(view, foreground),
         flags,
         usage.minor_faults,
-        group.children_usage.minor_faults,
+        group.spent.children_usage.minor_faults,
         usage.major_faults,
-        group.children_usage.major_faults,
+        group.spent.children_usage.major_faults,
         user // NS_PER_TICK,
         system // NS_PER_TICK,
-        group.children_user_ns // NS_PER_TICK,
-        group.children_system_ns // NS_PER_TICK,
+        group.spent.children_user_ns // NS_PER_TICK,
+        group.spent.children_system_ns // NS_PER_TICK,
         priority if is_realtime(policy) else 20 + priority,
-        task.nice,
+        task.sched.nice,
         threads,
         0,
         task.start_ns // NS_PER_TICK,
@@ -179,15 +180,15 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         0,
         0,
         group.exit_signal if task.is_leader() else -1,
-        (task.affinity & -task.affinity).bit_length() - 1,
-        task.sched_priority,
+        (task.sched.affinity & -task.sched.affinity).bit_length() - 1,
+        task.sched.priority,
         policy,
         0,
         0,
         0,
     ]
     fields += marks
-    fields.append(group.exit_status if may_look and group.is_zombie else 0)
+    fields.append(group.end.status if may_look and group.end.is_zombie else 0)
     head = f"{pid_in(view, task.tid)} (".encode() + task.comm + f") {task_state(task)} ".encode()
     return head + " ".join([str(field) for field in fields]).encode() + b"\n"
 
@@ -326,10 +327,10 @@ def status_text(reader: Task, task: Task) -> bytes:
         f"CapEff:\t{creds.cap_effective:016x}\nCapBnd:\t{creds.cap_bounding:016x}\n"
         f"CapAmb:\t{creds.cap_ambient:016x}\n"
         f"NoNewPrivs:\t{int(creds.no_new_privs)}\n"
-        f"Seccomp:\t{task.seccomp_mode}\nSeccomp_filters:\t{filter_count(task)}\n"
+        f"Seccomp:\t{task.seccomp.mode}\nSeccomp_filters:\t{filter_count(task)}\n"
         "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\talways enabled\n"
-        f"Cpus_allowed:\t{cpu_mask_text(task.affinity, cpus)}\n"
-        f"Cpus_allowed_list:\t{cpu_list(task.affinity)}\n"
+        f"Cpus_allowed:\t{cpu_mask_text(task.sched.affinity, cpus)}\n"
+        f"Cpus_allowed_list:\t{cpu_list(task.sched.affinity)}\n"
         f"Mems_allowed:\t{nodes}\nMems_allowed_list:\t0\n"
         f"voluntary_ctxt_switches:\t{task.waits}\nnonvoluntary_ctxt_switches:\t{usage.preemptions}\n"
     )
@@ -670,7 +671,7 @@ def sched_text(reader: Task, task: Task) -> bytes:
     user, system = task_cpu_ns(task)
     runtime = (user + system) / 1e6
     policy = policy_of(task)
-    priority = 99 - task.sched_priority if is_realtime(policy) else 120 + task.nice
+    priority = 99 - task.sched.priority if is_realtime(policy) else 120 + task.sched.nice
     title = task.comm.decode("utf-8", "surrogateescape")
     lines = [
         f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {max(len(task.group.tasks), 1)})",

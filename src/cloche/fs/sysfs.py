@@ -45,7 +45,7 @@ class Sysfs(PseudoFs):
     """The sandbox's one instance of sysfs."""
 
     def __init__(self, kernel: Kernel) -> None:
-        super().__init__("sysfs", SYSFS_MAGIC, kernel.alloc_dev())
+        super().__init__("sysfs", SYSFS_MAGIC, kernel.numbers.dev())
         self.root: StaticDir = StaticDir(self, 0o555, ino=1)
         self.root_inode = self.root
 

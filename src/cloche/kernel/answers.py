@@ -13,7 +13,7 @@ def grant(task: Task) -> None:
     """Let the platform answer for `task` from now on, if that is allowed."""
     task.has_answers = True
     kernel = task.kernel
-    if kernel.entry_observer is not None or task.seccomp_mode or task.needs_full_frame:
+    if kernel.entry_observer is not None or task.seccomp.mode or task.trace.needs_full_frame:
         return
     values: list[int] = []
     for number in ANSWERED:

@@ -40,8 +40,9 @@ from cloche.kernel.phase import GUEST, LENT, WAITING, WORKING
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.seccomp_filter import retain as retain_filters
+from cloche.kernel.siginfo import SigAction, SignalHandlers
 from cloche.kernel.signals import has_deliverable
-from cloche.kernel.task import SigAction, SignalHandlers, Task, ThreadGroup, Vfork
+from cloche.kernel.task import Task, ThreadGroup, Vfork
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import Fresh, copy_mounts, prepare
 from cloche.kernel.unwind import Unwind
@@ -299,7 +300,7 @@ class Birth:
         child.comm = task.comm
         child.sigmask = task.sigmask
         child.personality = task.personality
-        child.seccomp_mode, child.seccomp = task.seccomp_mode, task.seccomp
+        child.seccomp.mode, child.seccomp.chain = task.seccomp.mode, task.seccomp.chain
         retain_filters(child)
         self.unwind.add(lambda: replace_filters(child, None))
         sched.inherit(task, child)
@@ -450,7 +451,7 @@ def vfork_done(vfork: Vfork) -> None:
         return
     thread.set_regs(regs)
     thread.set_fpstate(vfork.fpstate)
-    thread.set_patched(not parent.needs_full_frame)
+    thread.set_patched(not parent.trace.needs_full_frame)
     kernel.by_thread[thread.ident()] = parent
     finish_vfork_wait(parent)
 
@@ -478,7 +479,7 @@ def _new_group(
     if flags & CLONE_CLEAR_SIGHAND:
         handlers = _cleared(old.handlers)
     group = ThreadGroup(task.group.container, tgid, handlers)
-    group.wants_usage = task.group.wants_usage
+    group.spent.is_wanted = task.group.spent.is_wanted
     group.pid_ns = pid_ns
     group.own_tgid = pid_in(pid_ns, tgid)
     group.parent = old.parent if flags & CLONE_PARENT else old

@@ -11,6 +11,7 @@ from cloche.abi.signal import SIGKILL
 from cloche.kernel.exit import do_group_exit, end_container
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.pid_namespace import FIRST_PID_INO, PidNamespace, pid_in
+from cloche.kernel.siginfo import SignalHandlers
 from cloche.kernel.task import (
     ENDED,
     ENTERED,
@@ -19,7 +20,6 @@ from cloche.kernel.task import (
     Kernel,
     ProcessGroup,
     Session,
-    SignalHandlers,
     Task,
     ThreadGroup,
 )
@@ -54,8 +54,8 @@ def create_container(
     ns = container.ns
     if not is_first:
         for each in (ns.uts, ns.net, ns.cgroup):
-            each.ino = kernel.alloc_namespace_ino()
-        ns.ipc.ino = kernel.alloc_namespace_ino()
+            each.ino = kernel.numbers.namespace_ino()
+        ns.ipc.ino = kernel.numbers.namespace_ino()
     if share is not None:
         if "net" in kinds:
             ns.net = share.ns.net
@@ -69,7 +69,7 @@ def create_container(
         container.pid_ns = share.pid_ns
         container.init = share.init
     else:
-        ino = FIRST_PID_INO if is_first else kernel.alloc_namespace_ino()
+        ino = FIRST_PID_INO if is_first else kernel.numbers.namespace_ino()
         container.pid_ns = PidNamespace(None, None, ino)
     ns.pid_for_children = container.pid_ns
     kernel.containers[ident] = container
@@ -121,8 +121,8 @@ def new_leader(
 def kill(container: Container) -> None:
     """End everything inside at once."""
     main = container.main
-    if main is not None and not main.is_zombie:
-        main.must_die = True
+    if main is not None and not main.end.is_zombie:
+        main.end.must_die = True
         do_group_exit(main, SIGKILL)
     if container.state != ENDED:
         end_container(container, SIGKILL)

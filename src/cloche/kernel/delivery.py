@@ -40,6 +40,7 @@ from cloche.arch import sigframe
 from cloche.arch.syscalls import SYS_restart_syscall
 from cloche.kernel.blocking import RESUME
 from cloche.kernel.exit import do_group_exit
+from cloche.kernel.siginfo import SigAction, SigInfo
 from cloche.kernel.signals import (
     KERNEL_ONLY,
     dequeue_signal,
@@ -51,12 +52,7 @@ from cloche.kernel.signals import (
     set_sigmask,
     start_group_stop,
 )
-from cloche.kernel.task import (
-    SigAction,
-    SigInfo,
-    Task,
-    ThreadGroup,
-)
+from cloche.kernel.task import Task, ThreadGroup
 from cloche.platform.interface import Registers
 
 USUAL_FPSTATE_BYTES: Final = 4096
@@ -113,8 +109,8 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
         restore_saved_sigmask(task)
     regs: Registers | None = None
     while True:
-        if group.fatal_status >= 0 or task.is_kill_pending:
-            do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else SIGKILL)
+        if group.end.fatal_status >= 0 or task.is_kill_pending:
+            do_group_exit(group, group.end.fatal_status if group.end.fatal_status >= 0 else SIGKILL)
             return
         tracee = task.tracee
         if tracee.needs_attention() if tracee is not None else group.job.is_stopping:
@@ -177,7 +173,7 @@ def default_action(task: Task, signo: int) -> bool:
     group, bit = task.group, sigbit(signo)
     if bit & DEFAULT_IGNORE:
         return False
-    if is_unkillable(group) and not bit & KERNEL_ONLY and not task.is_fault_forced:
+    if is_unkillable(group) and not bit & KERNEL_ONLY and not task.fault.is_forced:
         return False
     if bit & DEFAULT_STOP:
         if signo == SIGSTOP or group.pgrp is None or not is_orphaned(group.pgrp):
@@ -209,9 +205,9 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
             handler,
             flags,
             action.restorer,
-            task.fault_trapno,
-            task.fault_err,
-            task.fault_cr2,
+            task.fault.trapno,
+            task.fault.err,
+            task.fault.cr2,
         )
     except LinuxError:
         return None

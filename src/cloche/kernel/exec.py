@@ -41,7 +41,8 @@ from cloche.kernel.loader import (
 )
 from cloche.kernel.phase import GUEST
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.task import Kernel, SigAction, SignalHandlers, Task
+from cloche.kernel.siginfo import SigAction, SignalHandlers
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import page_up
 from cloche.mm.usermem import UserMemory
@@ -248,7 +249,7 @@ def begin_exec(
         thread = process.main_thread()
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
         mm.is_patching = (
-            kernel.is_patching and not task.needs_full_frame
+            kernel.is_patching and not task.trace.needs_full_frame
         )  # a tracer shall see the text as it is
         mm.mdwe = task.mm.inherited_mdwe()
         mm.is_thp_disabled = task.mm.is_thp_disabled
@@ -265,7 +266,7 @@ def begin_exec(
         release_image(image)
     order = ExecWait(image, mm, thread, gained)
     if kernel.tracing is not None and len(task.group.tasks) > 1 and kernel.tracing.exec_waits(task):
-        task.group.exec_waiter = task
+        task.group.exec_turn.begin(task)
         return block_on_time(task, order)
     return order.commit(task)
 
@@ -304,18 +305,14 @@ class ExecWait(Blocked):
 
     def finished(self, task: TaskBase) -> None:
         assert isinstance(task, Task)
-        group = task.group
-        if group.exec_waiter is task:
-            group.exec_waiter = None
         if not self.is_committed:
             abandon(self.mm, self.thread)
-        if group.exec_queue is not None:
-            group.exec_queue.wake()
+        task.group.exec_turn.end(task)
 
     def commit(self, task: Task) -> int:
         """Past the point of no return: RESUME, or BLOCKED in a tracer's stop."""
         self.is_committed = True
-        task.group.exec_waiter = None
+        task.group.exec_turn.commit()
         return _commit(task, self.image, self.mm, self.thread, self.gained)
 
 
@@ -366,7 +363,7 @@ def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
     task.mm = mm
     task.thread = thread
     task.mem = UserMemory(thread, mm)
-    if task.needs_full_frame:
+    if task.trace.needs_full_frame:
         thread.set_patched(False)
     task.kernel.by_thread[thread.ident()] = task
 

@@ -7,7 +7,7 @@ exit, so it must be stopped: one that runs guest code is interrupted first (`is_
 from typing import Final
 
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD, SIGKILL
-from cloche.kernel.accounting import group_usage, space_usage
+from cloche.kernel.accounting import LateUsage, group_usage, space_usage
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
 from cloche.kernel.chores import Chore
@@ -18,7 +18,7 @@ from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.seccomp_filter import replace as replace_filters
-from cloche.kernel.task import ENDED, Container, Kernel, LateUsage, Task, ThreadGroup, Vfork
+from cloche.kernel.task import ENDED, Container, Kernel, Task, ThreadGroup, Vfork
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
 
@@ -60,7 +60,7 @@ def give_thread_back(vfork: Vfork) -> None:
     task = vfork.child
     mm = task.mm
     if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
-        usage = task.group.dead_usage
+        usage = task.group.spent.usage
         usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
     task.vfork = None
     hook = task.kernel.hooks.vfork_done
@@ -73,11 +73,11 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     if mm.is_dead:
         return
     user_ns, system_ns = mm.process.cpu_times_ns()
-    group.dead_user_ns += user_ns
-    group.dead_system_ns += system_ns
+    group.spent.user_ns += user_ns
+    group.spent.system_ns += system_ns
     parent = group.parent
-    if group.wants_usage or (parent is not None and parent.wants_usage):
-        group.dead_usage.add(space_usage(mm))
+    if group.spent.is_wanted or (parent is not None and parent.spent.is_wanted):
+        group.spent.usage.add(space_usage(mm))
     else:
         kernel.late_usage[mm.process.ident()] = LateUsage(group, mm)
     if mm.has_segments:
@@ -145,7 +145,7 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     task.disarm_deadline()  # its timer would keep it
     task.enter(DEAD_PHASE)
     task.waiter.task = None
-    task.group.dead_usage.waits += task.waits
+    task.group.spent.usage.waits += task.waits
     if task is not task.group.leader:
         task.leave()
     drop_files(task, task.files)
@@ -195,8 +195,7 @@ def do_exit(task: Task, status: int) -> int:
     tracing = task.kernel.tracing
     if task.tracee is not None and tracing is not None and tracing.thread_exit(task, status):
         return BLOCKED
-    if not group.is_exiting:
-        group.exit_status = status
+    group.end.thread_ended(status)
     task.exit_code = status
     forget_task(task, is_process_ending=False)
     if not group.tasks:
@@ -206,13 +205,12 @@ def do_exit(task: Task, status: int) -> int:
 
 def do_group_exit(group: ThreadGroup, status: int) -> None:
     """End every thread of the group with wait status `status` (do_group_exit)."""
-    if group.is_exiting or group.is_zombie:
+    if group.end.is_begun or group.end.is_zombie:
         return
     tracing = group.kernel.tracing
-    if tracing is not None and not group.must_die and tracing.group_exit(group, status):
+    if tracing is not None and not group.end.must_die and tracing.group_exit(group, status):
         return
-    group.is_exiting = True
-    group.exit_status = status
+    group.end.begin(status)
     group.job.is_stopped = False
     tasks = list(group.tasks)
     if tasks:
@@ -234,20 +232,20 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
 
 def group_dead(group: ThreadGroup) -> None:
     """The last thread is gone: reparent the children, become a zombie, tell the parent (exit_notify)."""
-    if group.is_zombie or group.is_reaped:
+    if group.end.is_zombie or group.end.is_reaped:
         return
     kernel = group.kernel
-    if group.is_namespace_init() and not group.has_ended_namespace:
-        group.has_ended_namespace = True
+    if group.is_namespace_init() and not group.end.has_ended_namespace:
+        group.end.has_ended_namespace = True
         members = _close_namespace(group)
         if len(members) > _FEW:
-            group.is_exiting = True  # it is there, and dying, as long as they are
+            group.end.is_begun = True  # it is there, and dying, as long as they are
             kernel.chores.append(KillAll(members, group))
             return
         for inside in members:
             _kill(inside)
         _reap_members(group)
-    group.is_zombie = True
+    group.end.become_zombie()
     group.container.task_count += 1
     group.allow_text_writes()
     for hook in kernel.hooks.at_group_exit.values():
@@ -261,13 +259,13 @@ def group_dead(group: ThreadGroup) -> None:
             withdraw(member)
         if reaper is not None:
             reaper.children[child] = None
-            if child.is_zombie:
+            if child.end.is_zombie:
                 notify_parent(child)
     group.exit_wait.wake()
     notify_parent(group)
     container = group.container
     if container.main is group and container.state != ENDED:
-        end_container(container, group.exit_status)
+        end_container(container, group.end.status)
 
 
 def end_container(container: Container, status: int) -> None:
@@ -281,7 +279,7 @@ def end_container(container: Container, status: int) -> None:
     rest = [
         group
         for group in kernel.groups.values()
-        if group.container is container and group.has_guest_code and not group.is_zombie
+        if group.container is container and group.has_guest_code and not group.end.is_zombie
     ]
     if len(rest) > _FEW:
         kernel.chores.append(KillAll(rest, None))
@@ -292,8 +290,8 @@ def end_container(container: Container, status: int) -> None:
 
 def _kill(group: ThreadGroup) -> None:
     """End a process whatever it does."""
-    if not group.is_zombie and not group.is_reaped:
-        group.must_die = True
+    if not group.end.is_zombie and not group.end.is_reaped:
+        group.end.must_die = True
         do_group_exit(group, SIGKILL)
 
 
@@ -309,7 +307,7 @@ class KillAll(Chore):
         for _ in range(min(_FEW, len(self.groups))):
             group = self.groups.pop()
             _kill(group)
-            if not group.is_zombie and not group.is_reaped:
+            if not group.end.is_zombie and not group.end.is_reaped:
                 self.late.append(group)
         if self.groups:
             return True
@@ -327,7 +325,7 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
     ns = group.pid_ns
     at = group.parent
     while at is not None and at.pid_ns is ns:
-        if at.is_subreaper and at.is_alive() and not at.is_exiting:
+        if at.is_subreaper and at.is_alive() and not at.end.is_begun:
             return at
         at = at.parent
     if ns is not None:
@@ -345,7 +343,7 @@ def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
     found: list[ThreadGroup] = []
     for pid in ns.from_kernel:
         group = kernel.groups.get(pid)
-        if group is not None and group is not init and not group.is_zombie:
+        if group is not None and group is not init and not group.end.is_zombie:
             found.append(group)
     return found
 
@@ -353,7 +351,7 @@ def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
 def _reap_members(init: ThreadGroup) -> None:
     """They are nobody's zombies."""
     for child in list(init.children):
-        if child.is_zombie:
+        if child.end.is_zombie:
             reap(child)
 
 
@@ -370,7 +368,7 @@ def notify_parent(group: ThreadGroup) -> None:
     if group.exit_signal and not (is_ignored and action.handler == 1):
         hook = kernel.hooks.child_signal
         if hook is not None:
-            status = group.exit_status
+            status = group.end.status
             if status & 0x7F:
                 hook(group, CLD_DUMPED if status & 0x80 else CLD_KILLED, status & 0x7F)
             else:
@@ -383,25 +381,19 @@ def notify_parent(group: ThreadGroup) -> None:
 def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
     """The zombie is gone: its parent has its status (release_task), or did not want it: then nobody pays for it."""
     kernel = group.kernel
-    group.is_reaped = True
-    group.is_unaccounted = not is_waited_for
+    was_zombie = group.end.reap(is_waited_for=is_waited_for)
     group.pid_ns = None
     if group.leader is not None:
         _leave_namespaces(group.leader)
         group.leader.leave()
-    if group.is_zombie:
-        group.is_zombie = False
+    if was_zombie:
         group.container.task_count -= 1
     parent = group.parent
     if parent is not None:
         parent.children.pop(group, None)
         if is_waited_for:
             user_ns, system_ns = group_times(group)
-            parent.children_user_ns += user_ns + group.children_user_ns
-            parent.children_system_ns += system_ns + group.children_system_ns
-            parent.children_usage.add(group_usage(group))
-            parent.children_usage.add(group.children_usage)
-            parent.dead_io.add(group.dead_io)
+            parent.spent.add_child(user_ns, system_ns, group_usage(group), group.spent)
     group.leader = None
     leave_process_group(group)
     if kernel.groups.get(group.tgid) is group:
@@ -411,7 +403,7 @@ def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
 
 def group_times(group: ThreadGroup) -> tuple[int, int]:
     """User and system CPU time of a thread group in ns."""
-    user_ns, system_ns = group.dead_user_ns, group.dead_system_ns
+    user_ns, system_ns = group.spent.user_ns, group.spent.system_ns
     if group.tasks:
         mm = group.tasks[0].mm
         if not mm.is_dead:

@@ -11,8 +11,9 @@ from cloche.abi.capability import CAP_KILL
 from cloche.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM
 from cloche.abi.signal import POLL_ERR, POLL_HUP, POLL_IN, POLL_OUT, SIGIO
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import kernel_info, send_group_info, send_task_info, target_of
-from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup
+from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import CloseListener, FileDescription
 from cloche.vfs.waitqueue import Waiter, WaitQueue

@@ -74,7 +74,7 @@ class FutexEntry:
 
 def priority_of(task: Task) -> int:
     """The order of wake-ups: real-time tasks by their priority, then all others in the order of their arrival."""
-    return 99 - task.sched_priority if is_realtime(policy_of(task)) else _FAIR
+    return 99 - task.sched.priority if is_realtime(policy_of(task)) else _FAIR
 
 
 class FutexTable(FutexWaiters):

@@ -38,7 +38,7 @@ def release_memory(task: Task) -> None:
     addr = task.clear_child_tid
     if addr:
         task.clear_child_tid = 0
-        if task.group.is_exiting and mm.users <= len(task.group.tasks):
+        if task.group.end.is_begun and mm.users <= len(task.group.tasks):
             return
         if mm.users > 1 and not mm.is_dead and mm.process.write(addr, bytes(4)) == 4:
             _wake_quietly(task, addr)

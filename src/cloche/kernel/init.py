@@ -95,7 +95,7 @@ class Idle(Blocked):
 def end_init(group: ThreadGroup) -> None:
     """Its container is gone."""
     group.parent = None
-    group.must_die = True
+    group.end.must_die = True
     do_group_exit(group, 0)
     reap(group)
 

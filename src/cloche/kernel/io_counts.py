@@ -20,7 +20,9 @@ from cloche.arch.syscalls import (
     SYS_write,
     SYS_writev,
 )
-from cloche.kernel.task import Args, CallObserver, IoCounts, Kernel, Task
+from cloche.kernel.args import Args
+from cloche.kernel.task import CallObserver, Kernel, Task
+from cloche.kernel.usage import IoCounts
 
 _READS: Final = frozenset((SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2))
 _WRITES: Final = frozenset((SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev, SYS_pwritev2))
@@ -62,7 +64,7 @@ def start_counting(kernel: Kernel) -> None:
 
 def _task_exits(task: Task) -> None:
     if task.io_counts is not None:
-        task.group.dead_io.add(task.io_counts)
+        task.group.spent.io.add(task.io_counts)
         task.io_counts = None
 
 
@@ -72,7 +74,7 @@ def io_counts(task: Task, *, is_thread: bool) -> IoCounts:
     if is_thread:
         total.add(task.io_counts)
         return total
-    total.add(task.group.dead_io)
+    total.add(task.group.spent.io)
     for member in task.group.tasks:
         total.add(member.io_counts)
     return total

@@ -47,6 +47,7 @@ from cloche.abi.time import (
 from cloche.kernel.accounting import group_cpu_ns, task_cpu_ns
 from cloche.kernel.parts import IntervalTimer, ProcessorTimers
 from cloche.kernel.pid_namespace import pid_from
+from cloche.kernel.siginfo import SigInfo, SignalSource
 from cloche.kernel.signals import (
     IGNORED,
     charge,
@@ -57,7 +58,7 @@ from cloche.kernel.signals import (
     target_of,
     uncharge,
 )
-from cloche.kernel.task import Kernel, SigInfo, SignalSource, Task, ThreadGroup
+from cloche.kernel.task import Kernel, Task, ThreadGroup
 from cloche.kernel.timers import CPU_LOOK, POSIX_TIMER, REAL_TIMER, Timer, TimerOwner, monotonic_ns
 
 _NS: Final = 1_000_000_000

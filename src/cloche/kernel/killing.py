@@ -14,6 +14,7 @@ from cloche.abi.signal import (
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, next_slice
 from cloche.kernel.chores import Chore
 from cloche.kernel.pid_namespace import pid_from, pid_in
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import (
     is_unkillable,
     send_group_info,
@@ -21,12 +22,7 @@ from cloche.kernel.signals import (
     target_of,
     user_info,
 )
-from cloche.kernel.task import (
-    ProcessGroup,
-    SigInfo,
-    Task,
-    ThreadGroup,
-)
+from cloche.kernel.task import ProcessGroup, Task, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 
 _BATCH = 8  # processes between two looks at the clock

@@ -42,6 +42,7 @@ from cloche.arch.syscalls import (
     SYS_readv,
     SYS_vfork,
 )
+from cloche.kernel.args import to_i32
 from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, Blocked, end_wait
 from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
@@ -55,7 +56,7 @@ from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import force_fault_signal, has_deliverable
-from cloche.kernel.task import Container, Kernel, Task, to_i32
+from cloche.kernel.task import Container, Kernel, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (
     EV_CUT,
@@ -237,7 +238,7 @@ def perform(kernel: Kernel, task: Task) -> None:
     entries = kernel.entry_observer
     if entries is not None:
         entries.entered(task, args)
-    if task.seccomp_mode:
+    if task.seccomp.mode:
         verdict = check_seccomp(task)
         if verdict != ALLOWED:
             complete(kernel, task, verdict)
@@ -322,7 +323,7 @@ def contain(kernel: Kernel, task: Task | None, error: Exception) -> None:
     report(kernel, "outside a system call" if task is None else f"around {task.comm!r}", error)
     if task is None or task.is_exited:
         return
-    task.group.must_die = True
+    task.group.end.must_die = True
     try:
         do_group_exit(task.group, 9)
     except Exception as failure:  # another name: mypyc gives a variable one type
@@ -421,9 +422,7 @@ def leave_stop(kernel: Kernel, task: Task) -> None:
     task.in_syscall = False
     tracing = kernel.tracing
     result = tracing.returning(task) if tracing is not None else RESUME
-    injected = task.injected
-    task.injected = None
-    deliver(task, result, result != RESUME, injected)
+    deliver(task, result, result != RESUME, task.trace.take_injected())
     resume_if_free(kernel, task)
 
 
@@ -530,7 +529,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
     """Everything but a system call."""
     kind = event[0]
     if kind == EV_FD:
-        watcher = kernel.watchers.get(event[2])
+        watcher = kernel.fds.watchers.get(event[2])
         if watcher is not None:
             watcher.fd_ready(event[2], event[3])
         return
@@ -627,7 +626,7 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
     op = task.blocked
     number = task.args.nr
     if number in (SYS_execve, SYS_execveat):
-        task.group.must_die = True
+        task.group.end.must_die = True
         do_group_exit(task.group, 9)  # past the point of no return
         return
     if number == SYS_mmap and op is None:

@@ -7,6 +7,7 @@ stands beside the name.
 from mypy_extensions import trait
 
 from cloche.kernel.timers import TimerOwner
+from cloche.platform.interface import Event
 from cloche.vfs.objects import FileSystem, Inode
 
 
@@ -33,6 +34,14 @@ class SeccompChain:
 
 class FlyingFiles(TimerOwner):
     """Open files under way in messages: net.rights.Flights, made at first use."""
+
+
+class LateNews:
+    """What waits for the end of a host process: kernel.accounting.LateUsage."""
+
+    def arrived(self, event: Event) -> None:
+        """The host process is gone (EV_PROCESS_DIED)."""
+        raise NotImplementedError
 
 
 class SysctlTree:

@@ -2,7 +2,7 @@
 
 The host's scheduler runs the guests.  What is kept here is validated, permission-checked, inherited and
 reported as Linux does, but the host is not told: nice values, policies and affinity are the sandbox's own
-bookkeeping. `task.sched_policy` carries SCHED_RESET_ON_FORK as a bit.
+bookkeeping. `task.sched.policy` carries SCHED_RESET_ON_FORK as a bit.
 """
 
 from typing import Final
@@ -51,7 +51,7 @@ def rr_interval_ns(task: Task) -> int:
 
 def policy_of(task: Task) -> int:
     """The policy without SCHED_RESET_ON_FORK."""
-    return task.sched_policy & ~SCHED_RESET_ON_FORK
+    return task.sched.policy & ~SCHED_RESET_ON_FORK
 
 
 def is_realtime(policy: int) -> bool:
@@ -78,9 +78,9 @@ def set_nice(caller: Task, target: Task, nice: int) -> None:
         or creds.capable_in(target.creds.user_ns, CAP_SYS_NICE)
     ):
         raise LinuxError(EPERM)
-    if nice < target.nice and not can_nice(caller, target, nice):
+    if nice < target.sched.nice and not can_nice(caller, target, nice):
         raise LinuxError(EACCES)
-    target.nice = nice
+    target.sched.nice = nice
 
 
 def set_affinity(caller: Task, target: Task, mask: int) -> None:
@@ -92,7 +92,7 @@ def set_affinity(caller: Task, target: Task, mask: int) -> None:
     mask &= caller.kernel.cpu_mask
     if mask == 0:
         raise LinuxError(EINVAL)
-    target.affinity = mask
+    target.sched.affinity = mask
 
 
 def set_scheduler(
@@ -109,43 +109,36 @@ def set_scheduler(
             limit = target.group.rlimit(RLIMIT_RTPRIO)
             if policy != old and limit == 0:
                 raise LinuxError(EPERM)
-            if priority > target.sched_priority and 0 <= limit < priority:
+            if priority > target.sched.priority and 0 <= limit < priority:
                 raise LinuxError(EPERM)
         elif policy == SCHED_DEADLINE:
             raise LinuxError(EPERM)
-        elif nice < target.nice and not can_nice(caller, target, nice):
+        elif nice < target.sched.nice and not can_nice(caller, target, nice):
             raise LinuxError(EPERM)
-        if old == SCHED_IDLE and policy != SCHED_IDLE and not can_nice(caller, target, target.nice):
+        if old == SCHED_IDLE and policy != SCHED_IDLE and not can_nice(caller, target, target.sched.nice):
             raise LinuxError(EPERM)
         if not same_owner(caller.creds, target):
             raise LinuxError(EPERM)
-        if target.sched_policy & SCHED_RESET_ON_FORK and not reset_on_fork:
+        if target.sched.policy & SCHED_RESET_ON_FORK and not reset_on_fork:
             raise LinuxError(EPERM)
     if policy == SCHED_DEADLINE:
         raise LinuxError(EBUSY)  # no bandwidth to admit it
-    target.sched_policy = policy | (SCHED_RESET_ON_FORK if reset_on_fork else 0)
-    target.sched_priority = priority
+    target.sched.policy = policy | (SCHED_RESET_ON_FORK if reset_on_fork else 0)
+    target.sched.priority = priority
     if not is_realtime(policy):
-        target.nice = nice
+        target.sched.nice = nice
 
 
 def inherit(parent: Task, child: Task) -> None:
     """What a clone takes over (sched_fork): everything, or the defaults after SCHED_RESET_ON_FORK."""
-    child.affinity = parent.affinity
-    child.ioprio = parent.ioprio
-    child.memory_policy = parent.memory_policy
-    child.timer_slack_ns = child.default_timer_slack_ns = parent.timer_slack_ns
-    child.mce_kill = parent.mce_kill
-    child.nice = parent.nice
-    child.sched_policy = parent.sched_policy
-    child.sched_priority = parent.sched_priority
-    if parent.sched_policy & SCHED_RESET_ON_FORK:
-        child.sched_policy = policy_of(parent)
-        child.nice = max(parent.nice, 0)
-        if is_realtime(child.sched_policy):
-            child.sched_policy = SCHED_NORMAL
-            child.sched_priority = 0
-            child.nice = 0
+    child.sched = parent.sched.copy()
+    if parent.sched.policy & SCHED_RESET_ON_FORK:
+        child.sched.policy = policy_of(parent)
+        child.sched.nice = max(parent.sched.nice, 0)
+        if is_realtime(child.sched.policy):
+            child.sched.policy = SCHED_NORMAL
+            child.sched.priority = 0
+            child.sched.nice = 0
 
 
 def check_ioprio(creds: Credentials, ioprio: int) -> None:
@@ -171,13 +164,13 @@ def set_ioprio(caller: Task, target: Task, ioprio: int) -> None:
         target.creds.user_ns, CAP_SYS_NICE
     ):
         raise LinuxError(EPERM)
-    target.ioprio = ioprio
+    target.sched.io_priority = ioprio
 
 
 def effective_ioprio(task: Task) -> int:
     """The I/O priority with the default filled in from the nice value."""
-    if (task.ioprio >> IOPRIO_CLASS_SHIFT) & IOPRIO_CLASS_MASK != IOPRIO_CLASS_NONE:
-        return task.ioprio
+    if (task.sched.io_priority >> IOPRIO_CLASS_SHIFT) & IOPRIO_CLASS_MASK != IOPRIO_CLASS_NONE:
+        return task.sched.io_priority
     policy = policy_of(task)
     if policy == SCHED_IDLE:
         kind = IOPRIO_CLASS_IDLE
@@ -185,7 +178,7 @@ def effective_ioprio(task: Task) -> int:
         kind = IOPRIO_CLASS_RT
     else:
         kind = IOPRIO_CLASS_BE
-    return kind << IOPRIO_CLASS_SHIFT | (task.nice + 20) // 5
+    return kind << IOPRIO_CLASS_SHIFT | (task.sched.nice + 20) // 5
 
 
 def best_ioprio(first: int, second: int) -> int:

@@ -29,8 +29,9 @@ from cloche.kernel.seccomp_filter import (
     replace,
     run_filter,
 )
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import force_signal
-from cloche.kernel.task import SigInfo, Task
+from cloche.kernel.task import Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 
 ALLOWED: Final = -(1 << 41)  # the handler may run
@@ -59,7 +60,7 @@ class NotifyWait(Blocked):
             return BLOCKED
         if made.flags & bpf.SECCOMP_USER_NOTIF_FLAG_CONTINUE:
             assert isinstance(task, Task)
-            task.is_seccomp_answered = True
+            task.seccomp.is_answered = True
             return DISPATCH
         result = made.error if made.error else made.value
         # These have a meaning of their own here, and none in Linux.
@@ -79,12 +80,12 @@ class NotifyWait(Blocked):
 def check(task: Task) -> int:
     """What the task's mode or filters say to the call in `task.args`: ALLOWED, or the call's result."""
     args = task.args
-    is_recheck = task.is_seccomp_traced
-    task.is_seccomp_traced = False
-    if task.is_seccomp_answered:
-        task.is_seccomp_answered = False
+    is_recheck = task.seccomp.is_traced
+    task.seccomp.is_traced = False
+    if task.seccomp.is_answered:
+        task.seccomp.is_answered = False
         return ALLOWED
-    if task.seccomp_mode == bpf.SECCOMP_MODE_STRICT:
+    if task.seccomp.mode == bpf.SECCOMP_MODE_STRICT:
         if args.nr in _STRICT_CALLS:
             return ALLOWED
         do_group_exit(task.group, SIGKILL)
@@ -150,9 +151,9 @@ def _force_sigsys(task: Task, data: int, *, is_fatal: bool) -> None:
 
 def set_strict(task: Task) -> None:
     """SECCOMP_SET_MODE_STRICT.  Raises LinuxError(EINVAL)."""
-    if task.seccomp_mode not in (bpf.SECCOMP_MODE_DISABLED, bpf.SECCOMP_MODE_STRICT):
+    if task.seccomp.mode not in (bpf.SECCOMP_MODE_DISABLED, bpf.SECCOMP_MODE_STRICT):
         raise LinuxError(EINVAL)
-    task.seccomp_mode = bpf.SECCOMP_MODE_STRICT
+    task.seccomp.mode = bpf.SECCOMP_MODE_STRICT
     withdraw(task)
 
 
@@ -163,7 +164,7 @@ def add_filter(task: Task, raw: bytes, flags: int, listener: Listener | None = N
     if not KERNEL_MEMORY.has_room(INSN_BYTES * (len(raw) // 8)):
         raise LinuxError(ENOMEM)
     program = parse_program(raw)
-    if task.seccomp_mode == bpf.SECCOMP_MODE_STRICT:
+    if task.seccomp.mode == bpf.SECCOMP_MODE_STRICT:
         raise LinuxError(EINVAL)
     current = filters_of(task)
     if listener is not None and current is not None and current.has_listener():
@@ -192,11 +193,11 @@ def add_filter(task: Task, raw: bytes, flags: int, listener: Listener | None = N
 
 def _can_follow(other: Task, current: Filter | None) -> bool:
     """Whether another thread's filters are an ancestor of the caller's (is_ancestor)."""
-    if other.seccomp_mode == bpf.SECCOMP_MODE_DISABLED:
+    if other.seccomp.mode == bpf.SECCOMP_MODE_DISABLED:
         return True
     theirs = filters_of(other)
     return (
-        other.seccomp_mode == bpf.SECCOMP_MODE_FILTER
+        other.seccomp.mode == bpf.SECCOMP_MODE_FILTER
         and theirs is not None
         and theirs.is_ancestor_of(current)
     )
@@ -205,5 +206,5 @@ def _can_follow(other: Task, current: Filter | None) -> bool:
 def install(task: Task, one: Filter) -> None:
     """Put a filter in force (also boot's, for an OCI profile)."""
     replace(task, one)
-    task.seccomp_mode = bpf.SECCOMP_MODE_FILTER
+    task.seccomp.mode = bpf.SECCOMP_MODE_FILTER
     withdraw(task)

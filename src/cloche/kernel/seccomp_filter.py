@@ -12,8 +12,9 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EINVAL, ENOSYS, LinuxError
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.arch.machine import AUDIT_ARCH
+from cloche.kernel.args import Args
 from cloche.kernel.parts import SeccompChain
-from cloche.kernel.task import Args, Task
+from cloche.kernel.task import Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 from cloche.vfs.waitqueue import WaitQueue
 
@@ -326,7 +327,7 @@ def calculate(operation: int, a: int, right: int) -> int:
 
 def filters_of(task: Task) -> Filter | None:
     """The newest filter of a task."""
-    found = task.seccomp
+    found = task.seccomp.chain
     return found if isinstance(found, Filter) else None
 
 
@@ -340,7 +341,7 @@ def retain(task: Task) -> None:
 def replace(task: Task, one: Filter | None) -> None:
     """Change the newest filter of a task; None at its end."""
     old = filters_of(task)
-    task.seccomp = one
+    task.seccomp.chain = one
     if one is not None:
         one.users += 1
         if one.previous is not None and not one.is_linked:

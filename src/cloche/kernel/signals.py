@@ -70,17 +70,8 @@ from cloche.kernel.blocking import (
 from cloche.kernel.exit import do_group_exit, group_times
 from cloche.kernel.phase import STOPPED
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.task import (
-    Kernel,
-    PendingSignals,
-    ProcessGroup,
-    SigAction,
-    SigInfo,
-    SignalSource,
-    Task,
-    ThreadGroup,
-    parent_thread,
-)
+from cloche.kernel.siginfo import PendingSignals, SigAction, SigInfo, SignalSource
+from cloche.kernel.task import Kernel, ProcessGroup, Task, ThreadGroup, parent_thread
 from cloche.kernel.timers import FATAL_EXIT, TimerOwner
 from cloche.mm.quota import KERNEL_MEMORY, RECORD_BYTES
 from cloche.vfs.userns import OVERFLOW_ID, map_uid
@@ -304,7 +295,7 @@ def send(task: Task, info: SigInfo, *, to_group: bool, is_forced: bool = False) 
     `is_forced` marks what comes from outside the sandbox: SIGKILL and SIGSTOP then work on pid 1 too.
     """
     group, signo = task.group, info.signo
-    if group.is_exiting or group.fatal_status >= 0 or not group.tasks:
+    if group.end.is_begun or group.end.fatal_status >= 0 or not group.tasks:
         return IGNORED
     if task.pid_ns is not None or task.creds.user_ns is not None:
         is_forced = localise(task, info) or is_forced
@@ -369,14 +360,13 @@ class FatalExit(TimerOwner):
 
     def timer_due(self, kind: int, argument: int) -> None:
         """Does nothing if a thread of the group was quicker."""
-        do_group_exit(self.group, self.group.fatal_status)
+        do_group_exit(self.group, self.group.end.fatal_status)
 
 
 def mark_fatal(group: ThreadGroup, status: int) -> None:
     """The group shall end with wait status `status`, whatever its threads do; later signals change nothing."""
-    if group.fatal_status >= 0 or group.is_exiting:
+    if not group.end.order(status):
         return
-    group.fatal_status = status
     for task in group.tasks:
         task.is_kill_pending = True
         task.wants_attention = True
@@ -385,8 +375,8 @@ def mark_fatal(group: ThreadGroup, status: int) -> None:
 
 def kill_at_once(group: ThreadGroup) -> None:
     """SIGKILL that no tracer can hold up: for want of memory, or from outside the sandbox."""
-    group.must_die = True
-    if group.is_leaving:
+    group.end.must_die = True
+    if group.end.is_by_thread:
         group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
     else:
         mark_fatal(group, SIGKILL)
@@ -455,7 +445,7 @@ def force_signal(task: Task, info: SigInfo, *, is_default: bool = False) -> None
         action.handler = SIG_DFL
         task.sigmask &= ~bit
     if action.handler == SIG_DFL:
-        task.is_fault_forced = True  # pid 1 dies of it too
+        task.fault.is_forced = True  # pid 1 dies of it too
     if not task.pending.mask & bit:
         info.charged_uid = -1
         task.pending.queue.append(info)
@@ -473,10 +463,10 @@ def force_fault_signal(task: Task, signo: int, code: int, addr: int, trapno: int
             trapno = 13 if code == SI_KERNEL else 14
         else:
             trapno = {SIGBUS: 17, SIGFPE: 0, SIGILL: 6, SIGTRAP: 3}.get(signo, 0)
-    task.fault_trapno = trapno
-    task.fault_err = err
+    task.fault.trapno = trapno
+    task.fault.err = err
     if trapno == 14:
-        task.fault_cr2 = addr & _M64
+        task.fault.cr2 = addr & _M64
     if code <= 0 or code == SI_KERNEL:
         info = kernel_info(signo)
     else:
@@ -681,7 +671,7 @@ def task_exits(task: Task) -> None:
     flush_signals(task.kernel, task.pending, ALL_SIGNALS)
     if task.kernel.has_pdeath_signals:
         _send_pdeath_signals(task)
-    if group.is_exiting:
+    if group.end.is_begun:
         return
     left = group.pending.mask & ~task.sigmask
     if left:
@@ -696,7 +686,7 @@ def _send_pdeath_signals(task: Task) -> None:
     """
     group = task.group
     is_last = len(group.tasks) == 1
-    if group.is_exiting and not is_last:
+    if group.end.is_begun and not is_last:
         return
     for child in group.children:
         if not child.is_alive() or not (is_last or parent_thread(child) is task):

@@ -12,29 +12,36 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
-from cloche.abi.signal import NSIG
+from cloche.kernel.args import Args
 from cloche.kernel.blocking import Blocked, TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.group_end import ExecTurn, GroupEnd
 from cloche.kernel.host_facts import HostFacts
+from cloche.kernel.host_fds import HostFds
 from cloche.kernel.host_wait import HostServer, HostWaits
 from cloche.kernel.ipc.sem import UndoList
+from cloche.kernel.job_control import JobControl
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
+from cloche.kernel.numbers import Numbers
 from cloche.kernel.parts import (
     FileSystems,
     FlyingFiles,
     FutexWaiters,
     IntervalTimer,
+    LateNews,
     ProcessorTimers,
-    SeccompChain,
     SysctlTree,
 )
 from cloche.kernel.phase import DEAD, GUEST, KERNEL, LEAVING, LENT, NAMES, STOPPED, WAITS, IllegalPhase
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.programs import Program, Programs
+from cloche.kernel.scheduling import Scheduling
+from cloche.kernel.siginfo import PendingSignals, SigInfo, SignalHandlers, SignalSource
 from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
-from cloche.kernel.usage import Usage
+from cloche.kernel.trace_state import Fault, SeccompState, TraceState
+from cloche.kernel.usage import IoCounts, Spent
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.content import CONTENT_KEYS, ContentKeys
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
@@ -62,30 +69,6 @@ from cloche.vfs.waitqueue import WaitQueue
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
 
 
-class SignalSource:
-    """Something (a timer) that is told when the signal that it queued has been taken."""
-
-    def dequeued(self, info: "SigInfo") -> None:
-        """`info` left its queue and is about to be seen; it may be changed."""
-
-    def discarded(self, info: "SigInfo") -> None:
-        """`info` left its queue because it is ignored now."""
-
-
-class SigInfo:
-    """A signal's siginfo: what kernel-side code needs, and the 128 bytes that a handler sees."""
-
-    def __init__(self, signo: int, code: int, raw: bytes, sender_pid: int = 0, sender_uid: int = 0) -> None:
-        self.signo: int = signo
-        self.code: int = code
-        self.raw: bytes = raw
-        self.sender_pid: int = sender_pid  # kernel ids; pid 0: nobody to speak of
-        self.sender_uid: int = sender_uid
-        self.is_from_guest: bool = False  # its pid is what the sender's program wrote
-        self.timer: SignalSource | None = None  # the POSIX timer that queued it (overrun counting)
-        self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
-
-
 class OpsJob:
     """Host operations that a stopped thread carries out for somebody else (kernel.ptrace.memory)."""
 
@@ -100,36 +83,6 @@ class OpsJob:
     def failed(self, task: "Task", errno: int) -> None:
         """The host refused, or the thread is gone."""
         raise NotImplementedError
-
-
-class PendingSignals:
-    """Pending signals of a task or a thread group: a mask, and the queue of their infos in order."""
-
-    def __init__(self) -> None:
-        self.mask: int = 0  # bit signo-1
-        self.queue: list[SigInfo] = []
-
-
-class SigAction:
-    """A disposition (struct k_sigaction).  handler 0 is SIG_DFL, 1 SIG_IGN."""
-
-    def __init__(self, handler: int = 0, flags: int = 0, restorer: int = 0, mask: int = 0) -> None:
-        self.handler: int = handler
-        self.flags: int = flags
-        self.restorer: int = restorer
-        self.mask: int = mask
-
-
-class SignalHandlers:
-    """The table of dispositions (struct sighand_struct), shared by CLONE_SIGHAND."""
-
-    def __init__(self) -> None:
-        self.actions: list[SigAction] = [SigAction() for _ in range(NSIG + 1)]
-
-    def clone(self) -> "SignalHandlers":
-        new = SignalHandlers()
-        new.actions = [SigAction(a.handler, a.flags, a.restorer, a.mask) for a in self.actions]
-        return new
 
 
 class HostWork:
@@ -282,52 +235,6 @@ class Tracing:
         raise NotImplementedError
 
 
-class IoCounts:
-    """What read and write calls have moved (kernel.io_counts)."""
-
-    def __init__(self) -> None:
-        self.read_bytes: int = 0
-        self.written_bytes: int = 0
-        self.reads: int = 0
-        self.writes: int = 0
-
-    def add(self, other: "IoCounts | None") -> None:
-        if other is not None:
-            self.read_bytes += other.read_bytes
-            self.written_bytes += other.written_bytes
-            self.reads += other.reads
-            self.writes += other.writes
-
-
-class Args:
-    """The number and the six arguments of a system call, as signed 64-bit integers."""
-
-    def __init__(self) -> None:
-        self.nr: int = -1
-        self.a0: int = 0
-        self.a1: int = 0
-        self.a2: int = 0
-        self.a3: int = 0
-        self.a4: int = 0
-        self.a5: int = 0
-
-
-def to_i32(value: int) -> int:
-    """The C int in the low half of a register."""
-    low = value & 0xFFFFFFFF
-    return low - 0x100000000 if low >= 0x80000000 else low
-
-
-def to_u32(value: int) -> int:
-    """The C unsigned int in the low half of a register."""
-    return value & 0xFFFFFFFF
-
-
-def to_u64(value: int) -> int:
-    """The register as an unsigned 64-bit integer (addresses, masks, sizes)."""
-    return value & 0xFFFFFFFFFFFFFFFF
-
-
 class Session:
     """A session: its id and its controlling terminal."""
 
@@ -344,41 +251,6 @@ class ProcessGroup:
         self.pgid: int = pgid
         self.session: Session = session
         self.members: dict[ThreadGroup, None] = {}
-
-
-class JobControl:
-    """A process's stop by SIGSTOP and its kin, and what its parent has yet to hear of it (signal(7), wait(2)).
-
-    Invariant: a process is stopped only while a stop is in force; of a stop and its end only the later is news.
-    """
-
-    def __init__(self) -> None:
-        self.is_stopping: bool = False  # a stop is in force: every thread shall park
-        self.is_stopped: bool = False  # ... and all have
-        self.signal: int = 0  # of the last stop
-        self.is_stop_news: bool = False  # the parent has not waited for the last stop
-        self.is_continue_news: bool = False
-
-    def begin(self, signo: int) -> None:
-        """A stop signal was taken."""
-        self.is_stopping = True
-        self.signal = signo
-
-    def complete(self) -> None:
-        """The last thread has parked."""
-        assert self.is_stopping
-        self.is_stopped = True
-        self.is_stop_news = True
-        self.is_continue_news = False
-
-    def end(self) -> bool:
-        """SIGCONT: the stop is over; whether it was complete."""
-        was_stopped = self.is_stopped
-        self.is_stopping = False
-        self.is_stopped = False
-        self.is_stop_news = False
-        self.is_continue_news = True
-        return was_stopped
 
 
 class ThreadGroup:
@@ -402,31 +274,19 @@ class ThreadGroup:
         self.signal_wait: WaitQueue = (
             WaitQueue()
         )  # signalfds: POLLIN when a signal is queued here or on a thread
+        self.end: GroupEnd = GroupEnd()
         self.exit_signal: int = 17  # SIGCHLD
-        self.exit_status: int = 0  # wait status, once dying
-        self.is_exiting: bool = False  # exit_group under way
-        self.is_zombie: bool = False
-        self.is_reaped: bool = False
-        self.is_unaccounted: bool = False  # reaped, and its parent ignores such children: nobody's usage
         self.is_subreaper: bool = False
         self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
         self.has_execed: bool = False
         self.program: Program | None = None  # that it has executed; its forks learn nothing
         self.job: JobControl = JobControl()
-        self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
         self.cpu_timers: ProcessorTimers | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
         self.exe: Path | None = None  # the executable; change it with set_exe
         self.busy_text: Inode | None = None  # that nobody may write meanwhile (ETXTBSY)
         self.start_ns: int = 0  # since the sandbox's boot
-        self.dead_user_ns: int = 0  # CPU time of threads and address spaces that are gone
-        self.dead_system_ns: int = 0
-        self.children_user_ns: int = 0  # of reaped children
-        self.children_system_ns: int = 0
-        self.wants_usage: bool = False  # it or an ancestor has asked for a struct rusage before
-        self.dead_usage: Usage = Usage()  # as dead_user_ns
-        self.children_usage: Usage = Usage()  # as children_user_ns
-        self.dead_io: IoCounts = IoCounts()  # of threads that are gone and children that were waited for
+        self.spent: Spent = Spent()
         self.itimers: list[IntervalTimer | None] = [None, None, None]
         self.posix_timers: dict[int, SignalSource] = {}
         self.next_posix_timer: int = 0
@@ -435,15 +295,11 @@ class ThreadGroup:
         self.loginuid: int = 0xFFFFFFFF  # /proc/PID/loginuid
         self.is_dumpable: bool = True
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
-        self.exec_waiter: Task | None = None  # waits in execve for the ends of the others
-        self.exec_queue: WaitQueue | None = None  # woken when that wait is over
-        self.has_ended_namespace: bool = False  # as its init
-        self.must_die: bool = False  # no tracer may hold up its end
-        self.is_leaving: bool = False  # ends thread by thread, since a tracer looks at each
+        self.exec_turn: ExecTurn = ExecTurn()
         self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
 
     def is_alive(self) -> bool:
-        return not self.is_zombie and not self.is_reaped
+        return not self.end.is_zombie and not self.end.is_reaped
 
     def set_exe(self, path: Path | None) -> None:
         """Run from this file, which cannot be opened for writing until the group is dead or runs from another."""
@@ -523,37 +379,20 @@ class Task(TaskBase, TimerOwner):
         )
         self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
         self.personality: int = 0
+        self.sched: Scheduling = Scheduling(kernel.cpu_mask)
+        self.seccomp: SeccompState = SeccompState()
+        self.fault: Fault = Fault()
         self.pdeath_signal: int = 0  # PR_SET_PDEATHSIG
-        self.timer_slack_ns: int = 50_000
-        self.default_timer_slack_ns: int = 50_000  # what its maker had
-        self.mce_kill: int = 2  # PR_MCE_KILL_DEFAULT
-        self.nice: int = 0
-        self.sched_policy: int = 0
-        self.sched_priority: int = 0
-        self.affinity: int = kernel.cpu_mask
-        self.ioprio: int = 0
-        self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
         self.start_ns: int = 0
-        self.is_fault_forced: bool = False
-        self.seccomp_mode: int = 0  # of the guest's own seccomp(2)
-        self.seccomp: SeccompChain | None = None  # its newest filter (kernel.seccomp_filter)
-        self.fault_trapno: int = 0  # of the last fault, for signal frames
-        self.fault_err: int = 0
-        self.fault_cr2: int = 0
         self.ns: Namespaces = group.container.ns
         self.pid_ns: PidNamespace | None = group.pid_ns  # None: the initial one
         self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: what gettid(2) gives
         self.proc_view: PidNamespace | None = None  # whose pids the proc that it reads shows
         self.mm_user_ns: UserNamespace | None = None  # where its program was executed (mm_struct.user_ns)
         self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
+        self.trace: TraceState = TraceState()
         self.tracee: Tracee | None = None  # while it is traced
         self.ptraced: list[Task] = []  # those that it traces, the dead that it has not waited for included
-        self.needs_full_frame: bool = False  # traced: its calls must take the trap path, for all registers
-        self.orig_rax: int = -1  # in a ptrace stop: the number of the call that it is in, -1 if in none
-        self.injected: SigInfo | None = None  # the signal with which it leaves a signal-delivery stop
-        self.is_seccomp_answered: bool = False  # a listener lets the call go on
-        self.is_seccomp_traced: bool = False  # the tracer has seen the call that its filter pointed to
-        self.is_claimed: bool = False  # PTRACE_TRACEME below the sandbox's init, which lets everything pass
         self.work: HostWork = HostWork()
         self.waits: int = 0  # how often a call of it had to wait
         self.io_counts: IoCounts | None = None
@@ -660,30 +499,6 @@ def parent_thread(child: ThreadGroup) -> Task | None:
 Handler = Callable[[Task, Args], int]
 
 
-class LateUsage:
-    """What a process that was killed has used: the host tells when it is gone, and nobody has asked so far.
-
-    To read it from /proc before the end costs a tenth of a fork.
-    """
-
-    def __init__(self, group: ThreadGroup, mm: AddressSpace) -> None:
-        self.group: ThreadGroup = group
-        self.limit_kib: int = (
-            max(mm.peak_total_bytes, mm.total_bytes) // 1024
-        )  # the host's size includes the stub
-
-    def arrived(self, event: Event) -> None:
-        """The host process is gone (EV_PROCESS_DIED)."""
-        usage = Usage()
-        usage.maxrss_kib = min(event[4], self.limit_kib)
-        usage.minor_faults, usage.major_faults, usage.preemptions = event[5], event[6], event[7]
-        group = self.group
-        group.dead_usage.add(usage)
-        while group.is_reaped and not group.is_unaccounted and group.parent is not None:
-            group = group.parent
-            group.children_usage.add(usage)
-
-
 # States of a container, as in the OCI runtime specification ("State"), and paused.
 CREATING: Final = "creating"
 CREATED: Final = "created"
@@ -720,7 +535,7 @@ class Container:
         self.kernel: Kernel = kernel
         self.ident: str = ident
         self.state: str = CREATING
-        self.ns: Namespaces = initial_namespaces(kernel.dev_numbers)
+        self.ns: Namespaces = initial_namespaces(kernel.numbers.last_dev)
         self.pid_ns: PidNamespace | None = None
         self.root: Context | None = None  # the kernel's own view of it, with every capability
         self.init: ThreadGroup | None = None  # its pid 1, which orphans become children of
@@ -781,15 +596,6 @@ class CallObserver:
         """It is over, or DEAD is all that it leaves (`Kernel.observer`)."""
 
 
-@trait
-class FdWatcher:
-    """Somebody who waits for a host descriptor."""
-
-    def fd_ready(self, token: int, events: int) -> None:
-        """The descriptor that was watched under `token` has these epoll events."""
-        raise NotImplementedError
-
-
 class Hooks:
     """Functions through which modules reach what stands to the right of them.
 
@@ -823,6 +629,7 @@ class Kernel(TimerOwner):
 
     def __init__(self, platform: Platform, cpu_count: int) -> None:
         self.platform: Platform = platform
+        self.fds: HostFds = HostFds(platform)
         self.cpu_count: int = cpu_count
         self.cpu_mask: int = (1 << cpu_count) - 1
         self.timers: TimerQueue = TimerQueue()
@@ -847,7 +654,7 @@ class Kernel(TimerOwner):
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
         self.births: dict[int, WaitQueue] = {}  # by HostProcess.ident(): who waits for a fork (kernel.births)
-        self.late_usage: dict[int, LateUsage] = {}  # by HostProcess.ident()
+        self.late_usage: dict[int, LateNews] = {}  # by HostProcess.ident()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
         self.boot_mono_ns: int = 0  # CLOCK_MONOTONIC of the sentry at boot
@@ -877,13 +684,9 @@ class Kernel(TimerOwner):
         self.content_keys: ContentKeys = CONTENT_KEYS
         self.mount_numbers: MountNumbers = MOUNT_NUMBERS
         self.rename_cookies: RenameCookies = RENAME_COOKIES
-        self.next_anon_ino: int = 1
-        self.next_namespace_ino: int = 0xF0000100
-        self.dev_numbers: int = 0x20  # minor of the next anonymous st_dev
+        self.numbers: Numbers = Numbers()
         self.namespace_limits: NamespaceLimits = NamespaceLimits()
         self.nested_pids: dict[int, PidNamespace] = {}  # kernel pids that are in other pid namespaces too
-        self.watchers: dict[int, FdWatcher] = {}  # of host descriptors, by token
-        self.next_fd_token: int = 1
         self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
         self.observer: CallObserver | None = None  # of finished calls
         self.entry_observer: CallObserver | None = None  # of calls that begin
@@ -962,39 +765,7 @@ class Kernel(TimerOwner):
             at.drop(pid)
             at = at.parent
 
-    def alloc_dev(self) -> int:
-        """A fresh anonymous device number (st_dev) for a file system."""
-        self.dev_numbers += 1
-        return self.dev_numbers
-
-    def alloc_namespace_ino(self) -> int:
-        """An inode number for a namespace."""
-        self.next_namespace_ino += 1
-        return self.next_namespace_ino
-
-    def alloc_anon_ino(self) -> int:
-        """An inode number for an anonymous object."""
-        self.next_anon_ino += 1
-        return self.next_anon_ino
-
-    # -- host descriptors ------------------------------------------------------------------------------
-    def watch_fd(self, fd: int, events: int, watcher: FdWatcher) -> int:
-        """Tell `watcher` when the host descriptor is ready; the token for `unwatch_fd`."""
-        token = self.next_fd_token
-        self.next_fd_token += 1
-        self.watchers[token] = watcher
-        self.platform.add_fd(fd, token, events)
-        return token
-
-    def rewatch_fd(self, fd: int, token: int, events: int) -> None:
-        """Change the events of interest."""
-        self.platform.modify_fd(fd, token, events)
-
-    def unwatch_fd(self, fd: int, token: int) -> None:
-        """Stop watching."""
-        if self.watchers.pop(token, None) is not None:
-            self.platform.remove_fd(fd)
-
+    # -- the host ---------------------------------------------------------------------------------------
     def process_born(self, ident: int) -> None:
         """A host process lives now, or never will: whoever waits for that goes on (kernel.births)."""
         if self.births:

@@ -99,14 +99,14 @@ def prepare(task: Task, flags: int, *, is_clone: bool = False) -> Fresh:
         uts = UtsNamespace(new.uts.hostname, new.uts.domainname)
         uts.place = NamespaceCount(limits, "uts")
         uts.user_ns = user_ns
-        uts.ino = task.kernel.alloc_namespace_ino()
+        uts.ino = task.kernel.numbers.namespace_ino()
         new.uts = uts
     if flags & CLONE_NEWIPC:
         count = NamespaceCount(limits, "ipc")
         ipc = IpcNamespace(new.ipc.segments.dev, new.ipc.quota)
         ipc.place = count
         ipc.set_owner(user_ns)
-        ipc.ino = task.kernel.alloc_namespace_ino()
+        ipc.ino = task.kernel.numbers.namespace_ino()
         new.ipc = ipc
     if flags & CLONE_NEWPID:
         new.pid_for_children = _new_pid_namespace(task, made.creds)
@@ -114,14 +114,14 @@ def prepare(task: Task, flags: int, *, is_clone: bool = False) -> Fresh:
         cgroup = CgroupNamespace()
         cgroup.place = NamespaceCount(limits, "cgroup")
         cgroup.user_ns = user_ns
-        cgroup.ino = task.kernel.alloc_namespace_ino()
+        cgroup.ino = task.kernel.numbers.namespace_ino()
         new.cgroup = cgroup
     if flags & CLONE_NEWNET:
         count = NamespaceCount(limits, "net")
         net = new.net.fresh()
         net.place = count
         net.user_ns = user_ns
-        net.ino = task.kernel.alloc_namespace_ino()
+        net.ino = task.kernel.numbers.namespace_ino()
         new.net = net
     made.ns = new
     return made
@@ -140,7 +140,7 @@ def _new_pid_namespace(task: Task, creds: Credentials) -> PidNamespace:
         if above.level >= MAX_LEVEL:
             raise LinuxError(ENOSPC)
     count = NamespaceCount(task.kernel.namespace_limits, "pid")
-    made = PidNamespace(above, creds.user_ns, task.kernel.alloc_namespace_ino())
+    made = PidNamespace(above, creds.user_ns, task.kernel.numbers.namespace_ino())
     made.place = count
     return made
 
@@ -160,7 +160,7 @@ def new_user_namespace(task: Task) -> Credentials:
         raise LinuxError(EPERM)  # in a chroot, which it could leave
     if above is not None and not above.has_ids(old.euid, old.egid):
         raise LinuxError(EPERM)
-    made = UserNamespace(above, old.euid, old.egid, task.kernel.alloc_namespace_ino())
+    made = UserNamespace(above, old.euid, old.egid, task.kernel.numbers.namespace_ino())
     made.place = count
     made.parent_could_setfcap = old.capable_here(CAP_SETFCAP)
     return enter_user_namespace(old, made)
@@ -184,7 +184,7 @@ def copy_mounts(task: Task, made: Fresh, fs: FsContext) -> MountNamespace:
     """CLONE_NEWNS, once nothing can fail: `fs` moves over to the copy."""
     new = clone_namespace(task.mount_ns, fs, made.creds.user_ns)
     new.place = made.mount_count
-    new.ino = task.kernel.alloc_namespace_ino()
+    new.ino = task.kernel.numbers.namespace_ino()
     return new
 
 

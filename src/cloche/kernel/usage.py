@@ -22,6 +22,48 @@ class Usage:
         self.preemptions += other.preemptions
 
 
+class IoCounts:
+    """What read and write calls have moved (kernel.io_counts)."""
+
+    def __init__(self) -> None:
+        self.read_bytes: int = 0
+        self.written_bytes: int = 0
+        self.reads: int = 0
+        self.writes: int = 0
+
+    def add(self, other: "IoCounts | None") -> None:
+        if other is not None:
+            self.read_bytes += other.read_bytes
+            self.written_bytes += other.written_bytes
+            self.reads += other.reads
+            self.writes += other.writes
+
+
+class Spent:
+    """What a process has used besides what its living threads and address space tell.
+
+    Invariant: the children's part is that of reaped children and theirs, each counted once.
+    """
+
+    def __init__(self) -> None:
+        self.user_ns: int = 0  # CPU time of threads and address spaces that are gone
+        self.system_ns: int = 0
+        self.usage: Usage = Usage()  # of the same
+        self.children_user_ns: int = 0
+        self.children_system_ns: int = 0
+        self.children_usage: Usage = Usage()
+        self.io: IoCounts = IoCounts()  # of threads that are gone and children that were waited for
+        self.is_wanted: bool = False  # it or an ancestor has asked for a struct rusage before
+
+    def add_child(self, user_ns: int, system_ns: int, usage: Usage, child: "Spent") -> None:
+        """A child was waited for: what it has used itself, and what its own children had."""
+        self.children_user_ns += user_ns + child.children_user_ns
+        self.children_system_ns += system_ns + child.children_system_ns
+        self.children_usage.add(usage)
+        self.children_usage.add(child.children_usage)
+        self.io.add(child.io)
+
+
 def packed_usage(user_ns: int, system_ns: int, usage: Usage) -> bytes:
     """struct rusage.  No guest reads or writes blocks of a disk: the host's page cache is below its files."""
     return pack_rusage(

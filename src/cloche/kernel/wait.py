@@ -24,7 +24,7 @@ class Waited:
         self, group: ThreadGroup, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int
     ) -> None:
         self.group: ThreadGroup = group
-        self.usage: Usage | None = _usage(group) if group.is_zombie else None
+        self.usage: Usage | None = _usage(group) if group.end.is_zombie else None
         self.pid: int = pid  # for the caller
         self.uid: int = uid
         self.code: int = code  # CLD_*
@@ -41,7 +41,7 @@ class Waited:
 def _usage(group: ThreadGroup) -> Usage:
     """Of a process and of those children that it has waited for."""
     usage = group_usage(group)
-    usage.add(group.children_usage)
+    usage.add(group.spent.children_usage)
     return usage
 
 
@@ -94,7 +94,7 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
             continue  # below
         if not selector.matches(child):
             continue
-        if child.is_zombie:
+        if child.end.is_zombie:
             if tracee is not None:
                 any_match = True  # its tracer comes first
             elif options & WEXITED:
@@ -133,8 +133,8 @@ def _look_at_tracee(task: Task, traced: Task, options: int) -> Waited | None:
         if not options & WEXITED:
             return None
         status = tracee.status
-        if group.is_exiting or group.is_leaving:  # wait_task_zombie: the group's code wins
-            status = group.exit_status if group.is_exiting else group.fatal_status
+        if group.end.is_begun or group.end.is_by_thread:  # wait_task_zombie: the group's code wins
+            status = group.end.status if group.end.is_begun else group.end.fatal_status
         found = _waited(task, group, _exit_code(status), status)
         found.pid = pid_in(task.pid_ns, traced.tid)
         if not options & WNOWAIT:
@@ -172,13 +172,13 @@ def _waited(task: Task, child: ThreadGroup, code: int, status: int) -> Waited:
         uid,
         code,
         status,
-        user_ns + child.children_user_ns,
-        system_ns + child.children_system_ns,
+        user_ns + child.spent.children_user_ns,
+        system_ns + child.spent.children_system_ns,
     )
 
 
 def _take_zombie(task: Task, child: ThreadGroup, options: int) -> Waited:
-    found = _waited(task, child, _exit_code(child.exit_status), child.exit_status)
+    found = _waited(task, child, _exit_code(child.end.status), child.end.status)
     if not options & WNOWAIT:
         reap(child)
     return found

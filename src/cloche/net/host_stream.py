@@ -34,7 +34,8 @@ from cloche.abi.tcp import (
     TCP_NODELAY,
     TCP_USER_TIMEOUT,
 )
-from cloche.kernel.task import FdWatcher, Kernel
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter
 from cloche.net.socket import (
@@ -98,7 +99,7 @@ class HostStream(TcpSocket, FdWatcher):
                 self._tell_host(IPPROTO_TCP, name, value)
         if self.is_keepalive:
             self._tell_host(SOL_SOCKET, SO_KEEPALIVE, 1)
-        self.token = self.kernel.watch_fd(self.fd, _WATCH, self)
+        self.token = self.kernel.fds.watch(self.fd, _WATCH, self)
 
     def follow(self, host: socket.socket) -> None:
         """`host` is to take the place of the present one, when that has been read to its end."""
@@ -120,7 +121,7 @@ class HostStream(TcpSocket, FdWatcher):
         """The first socket has been read to its end."""
         present = self.host
         if self.token >= 0:
-            self.kernel.unwatch_fd(self.fd, self.token)
+            self.kernel.fds.unwatch(self.fd, self.token)
             self.token = -1
         if present is not None:
             present.close()
@@ -346,7 +347,7 @@ class HostStream(TcpSocket, FdWatcher):
         if host is None:
             return
         if self.token >= 0:
-            self.kernel.unwatch_fd(self.fd, self.token)
+            self.kernel.fds.unwatch(self.fd, self.token)
             self.token = -1
         self.fd = -1
         self.host = None

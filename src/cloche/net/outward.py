@@ -26,7 +26,8 @@ from cloche.abi.errno import (
 )
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.tcp import TCP_ESTABLISHED, TCP_SYN_SENT
-from cloche.kernel.task import Container, FdWatcher, Kernel, Task
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Container, Kernel, Task
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.datagram import Datagram
 from cloche.net.host_stream import HostStream
@@ -155,7 +156,7 @@ class Flow(FdWatcher):
         host.setblocking(False)
         self.host = host
         self.fd = host.fileno()
-        self.token = self.outside.kernel.watch_fd(self.fd, EPOLLIN, self)
+        self.token = self.outside.kernel.fds.watch(self.fd, EPOLLIN, self)
         waiting, self.waiting = self.waiting, []
         for data in waiting:
             self.send(data)
@@ -203,7 +204,7 @@ class Flow(FdWatcher):
         host = self.host
         if host is not None:
             self.host = None
-            self.outside.kernel.unwatch_fd(self.fd, self.token)
+            self.outside.kernel.fds.unwatch(self.fd, self.token)
             host.close()
 
 
@@ -238,7 +239,7 @@ class Outside(Gateway, FdWatcher):
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
         channel.setblocking(False)
-        self.token: int = kernel.watch_fd(channel.fileno(), EPOLLIN, self)
+        self.token: int = kernel.fds.watch(channel.fileno(), EPOLLIN, self)
 
     def source(self, dest: bytes) -> bytes:
         if len(dest) == 4:
@@ -265,7 +266,7 @@ class Outside(Gateway, FdWatcher):
                 self.channel.send(message)
                 return
             except BlockingIOError:
-                self.kernel.rewatch_fd(self.channel.fileno(), self.token, EPOLLIN | EPOLLOUT)
+                self.kernel.fds.rewatch(self.channel.fileno(), self.token, EPOLLIN | EPOLLOUT)
             except OSError:
                 self._ended()
                 return
@@ -282,7 +283,7 @@ class Outside(Gateway, FdWatcher):
                 self._ended()
                 return
             self.outbox.popleft()
-        self.kernel.rewatch_fd(self.channel.fileno(), self.token, EPOLLIN)
+        self.kernel.fds.rewatch(self.channel.fileno(), self.token, EPOLLIN)
 
     def note(self, ctx: Context) -> None:
         self.pid, self.program = 0, b""
@@ -389,7 +390,7 @@ class Outside(Gateway, FdWatcher):
         if not self.is_closed:
             self.is_closed = True
             self.outbox.clear()
-            self.kernel.unwatch_fd(self.channel.fileno(), self.token)
+            self.kernel.fds.unwatch(self.channel.fileno(), self.token)
             self.channel.close()
 
     def _take(self, data: bytes, fd: int) -> None:

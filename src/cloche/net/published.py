@@ -14,7 +14,8 @@ from typing import Final
 from cloche.abi.poll import EPOLLIN
 from cloche.abi.socket import AF_INET
 from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
-from cloche.kernel.task import Container, FdWatcher, Kernel
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.task import Container, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.host_stream import HostStream, reset
 from cloche.net.inet_addr import LOOPBACK4, LOOPBACK6
@@ -86,7 +87,7 @@ class Publisher(FdWatcher):
         self.count: int = 0  # connections that are open on the host
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
-        self.token: int = kernel.watch_fd(channel.fileno(), EPOLLIN, self)
+        self.token: int = kernel.fds.watch(channel.fileno(), EPOLLIN, self)
 
     def fd_ready(self, token: int, events: int) -> None:
         """Connections of the broker, or its end: then no more come."""
@@ -98,7 +99,7 @@ class Publisher(FdWatcher):
             except OSError:
                 data, fd = b"", -1
             if not data:
-                self.kernel.unwatch_fd(self.channel.fileno(), self.token)
+                self.kernel.fds.unwatch(self.channel.fileno(), self.token)
                 self.channel.close()
                 return
             if fd >= 0:

@@ -23,7 +23,7 @@ def sockfs(kernel: Kernel) -> FileSystem:
     found = kernel.file_systems.socket
     if found is not None:
         return found
-    fs = FileSystem("sockfs", SOCKFS_MAGIC, kernel.alloc_dev())
+    fs = FileSystem("sockfs", SOCKFS_MAGIC, kernel.numbers.dev())
     kernel.file_systems.socket = fs
     return fs
 
@@ -31,7 +31,7 @@ def sockfs(kernel: Kernel) -> FileSystem:
 def new_inode(kernel: Kernel, ctx: Context) -> SocketInode:
     """An inode for a new socket."""
     inode = SocketInode(
-        sockfs(kernel), kernel.alloc_anon_ino(), S_IFSOCK | 0o777, ctx.creds.fsuid, ctx.creds.fsgid
+        sockfs(kernel), kernel.numbers.anon_ino(), S_IFSOCK | 0o777, ctx.creds.fsuid, ctx.creds.fsgid
     )
     now = time.time_ns()
     inode.atime_ns = inode.mtime_ns = inode.ctime_ns = now

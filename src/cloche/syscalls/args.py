@@ -6,7 +6,8 @@ May call vfs and kernel; every function raises LinuxError unless it says otherwi
 from cloche.abi.errno import EBADF, ENOTDIR, LinuxError
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_PATH
 from cloche.abi.limits import TASK_SIZE_MAX
-from cloche.kernel.task import Task, to_i32, to_u64
+from cloche.kernel.args import to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
 

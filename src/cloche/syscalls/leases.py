@@ -11,9 +11,10 @@ from cloche.abi.errno import EACCES, EAGAIN, EINVAL
 from cloche.abi.fcntl import F_OWNER_PID, F_RDLCK, F_UNLCK, F_WRLCK
 from cloche.abi.poll import POLLIN, POLLMSG, POLLRDNORM
 from cloche.abi.signal import POLL_MSG
+from cloche.kernel.args import to_i32
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, also_wait, begin_wait
 from cloche.kernel.fasync import signal_owner
-from cloche.kernel.task import Kernel, Task, to_i32
+from cloche.kernel.task import Kernel, Task
 from cloche.vfs.leases import Lease, LeaseBroken
 from cloche.vfs.locks import FileLocks, locks_of
 from cloche.vfs.objects import FileDescription

@@ -7,9 +7,10 @@ signal ends such a call.
 """
 
 from cloche.abi.errno import EINTR, ENOMEM, LinuxError
+from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, end_wait, next_slice
 from cloche.kernel.phase import WORKING
-from cloche.kernel.task import Args, Handler, Task
+from cloche.kernel.task import Handler, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import AreaChange, Crowded

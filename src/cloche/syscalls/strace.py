@@ -11,8 +11,9 @@ from cloche.abi import errno as errno_names
 from cloche.abi.signal import NSIG
 from cloche.abi.signal import name as signal_symbol
 from cloche.arch.syscalls import SYS_open, SYS_openat
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.blocking import DEAD, RESUME
-from cloche.kernel.task import Args, CallObserver, Kernel, Task, to_i32, to_u64
+from cloche.kernel.task import CallObserver, Kernel, Task
 from cloche.syscalls.row import UNKNOWN, Row
 from cloche.syscalls.table import ROWS
 

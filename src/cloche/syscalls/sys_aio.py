@@ -30,9 +30,10 @@ from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_table, ring_bytes
 from cloche.fs.eventfd import EventFile
+from cloche.kernel.args import Args, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter, UserIovIter
 from cloche.syscalls.args import can_read, can_write, data_file

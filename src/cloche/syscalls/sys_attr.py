@@ -12,7 +12,8 @@ from cloche.abi.structs import (
     unpack_timeval_raw,
 )
 from cloche.abi.time import UTIME_NOW, UTIME_OMIT
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import data_file, path_at, path_of_file
 from cloche.vfs.attr import TIME_NOW, TIME_OMIT, vfs_chmod, vfs_chown, vfs_utimens
 from cloche.vfs.objects import Path

@@ -14,8 +14,9 @@ from cloche.abi.structs import CACHESTAT, CACHESTAT_RANGE
 from cloche.fs.quota import PAGE
 from cloche.fs.storage import Storage
 from cloche.fs.tmpfs import TmpfsDescription
+from cloche.kernel.args import Args, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, TaskBase, next_slice
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import can_write, data_file
 from cloche.syscalls.long_io import FileWait, is_killed
 from cloche.vfs.attr import inode_permission, owner_or_capable

@@ -15,7 +15,8 @@ from cloche.abi.structs import pack_cap_data, unpack_cap_data
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
 from cloche.kernel.answers import grant
-from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import GROUP_BYTES, KERNEL_MEMORY
 from cloche.vfs.userns import NO_ID, map_gid, map_uid
 

@@ -28,7 +28,8 @@ from cloche.abi.time import (
 from cloche.fs.eventfd import EventFile
 from cloche.fs.signalfd import SignalFile
 from cloche.fs.timerfd import TimerFile
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 
 _CLOCKS: Final = (
     CLOCK_REALTIME,

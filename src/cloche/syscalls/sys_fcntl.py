@@ -70,10 +70,11 @@ from cloche.abi.structs import F_OWNER_EX, F_OWNER_EX_SIZE, FLOCK_SIZE, pack_flo
 from cloche.fs.dnotify import set_notice
 from cloche.fs.memfd import add_seals, get_seals
 from cloche.fs.pipe import pipe_fcntl
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.fasync import set_async
 from cloche.kernel.pid_namespace import pid_from, pid_in
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.leases import get_lease, set_lease
 from cloche.syscalls.sys_rw import FileWait

@@ -21,9 +21,10 @@ from cloche.abi.mman import MFD_CLOEXEC
 from cloche.abi.structs import OPEN_HOW_SIZE, unpack_open_how
 from cloche.fs.memfd import MemfdMount, memfd_create
 from cloche.fs.tmpfs import TmpFs
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.fd_table import FdTable
-from cloche.kernel.task import Args, Container, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Container, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.args import path_arg, start_of
 from cloche.syscalls.leases import LeaseWait

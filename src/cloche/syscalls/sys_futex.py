@@ -31,9 +31,10 @@ from cloche.abi.structs import KTIME_MAX, ROBUST_LIST_HEAD_SIZE, TIMESPEC_SIZE, 
 from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME
 from cloche.kernel import futex, futex_pi
 from cloche.kernel.access import find_task, may_access
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.futex_op import wake_op
 from cloche.kernel.itimers import monotonic_deadline
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 
 _WAITV: Final = Struct("<QQII")  # val uaddr flags reserved

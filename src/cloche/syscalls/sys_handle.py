@@ -17,8 +17,9 @@ from cloche.abi.fcntl import (
 )
 from cloche.abi.structs import FILE_HANDLE, FILE_HANDLE_SIZE
 from cloche.fs.proc_mounts import unique_id
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import block_on
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import data_file, path_at, path_of_file
 from cloche.syscalls.leases import LeaseWait
 from cloche.syscalls.sys_fd import OpenWait

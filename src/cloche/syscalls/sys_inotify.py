@@ -6,7 +6,8 @@ from cloche.abi.errno import EACCES, EBADF, EINVAL, EMFILE, LinuxError
 from cloche.abi.fcntl import O_PATH
 from cloche.abi.inotify import IN_CLOEXEC, IN_DONT_FOLLOW, IN_NONBLOCK, IN_ONLYDIR
 from cloche.fs.inotify import InotifyFile, check_mask, create_inotify
-from cloche.kernel.task import Args, Task, to_i32, to_u32
+from cloche.kernel.args import Args, to_i32, to_u32
+from cloche.kernel.task import Task
 from cloche.syscalls.args import path_arg
 from cloche.vfs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, inode_permission, path_lookup
 from cloche.vfs.objects import MAY_READ

@@ -7,6 +7,7 @@ from cloche.abi import kcmp
 from cloche.abi.errno import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH, LinuxError
 from cloche.fs.epoll import EpollFile
 from cloche.kernel.access import find_task, may_access
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.births import birth_queue
 from cloche.kernel.blocking import (
     BLOCKED,
@@ -17,7 +18,7 @@ from cloche.kernel.blocking import (
     block_on,
     next_slice,
 )
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserIovIter, import_iovec

@@ -16,8 +16,9 @@ from cloche.abi.fs import (
 )
 from cloche.abi.ioctl import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.fasync import set_async
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.vfs.objects import FileDescription
 

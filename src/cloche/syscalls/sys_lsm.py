@@ -4,7 +4,8 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import E2BIG, EINVAL, EOPNOTSUPP
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.args import Args, to_u32, to_u64
+from cloche.kernel.task import Task
 
 _MODULES: Final = (100,)  # LSM_ID_CAPABILITY
 _CONTEXT: Final = Struct("<QQQQ")  # struct lsm_ctx: id flags len ctx_len

@@ -7,7 +7,8 @@ serialisation and restartable sequences are not offered, as by a kernel without 
 from typing import Final
 
 from cloche.abi.errno import EINVAL, ENOSYS, EPERM
-from cloche.kernel.task import Args, Task, to_i32, to_u32
+from cloche.kernel.args import Args, to_i32, to_u32
+from cloche.kernel.task import Task
 
 QUERY: Final = 0
 GLOBAL: Final = 1

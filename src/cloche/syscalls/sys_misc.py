@@ -12,8 +12,9 @@ from cloche.abi.structs import pack_utsname
 from cloche.arch.machine import MACHINE
 from cloche.fs.proc_system import all_filesystems
 from cloche.kernel import uts
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import SLICE_NS, Blocked, TaskBase, next_slice
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 
 RANDOM_LIMIT: Final = MAX_RW_COUNT  # bytes of one getrandom

@@ -40,8 +40,9 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.abi.stat import S_IFMT, S_IFREG
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.rlimits import limit_growth
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import AREA_LOCKED, AREA_SHARED, LOCK_FLAGS, Area, AreaChange, Crowded, Mappable, page_up
 from cloche.syscalls.args import data_file, is_user_range
@@ -139,7 +140,7 @@ def sys_mmap(task: Task, args: Args) -> int:
             kernel = task.kernel
             anon = kernel.file_systems.anon
             backing = SharedAnonymous(
-                anon.dev if anon is not None else 1, kernel.alloc_anon_ino(), page_up(length)
+                anon.dev if anon is not None else 1, kernel.numbers.anon_ino(), page_up(length)
             )
             offset = 0
             name = b"/dev/zero (deleted)"

@@ -54,7 +54,8 @@ from cloche.abi.fs import (
     UMOUNT_NOFOLLOW,
 )
 from cloche.fs.anon import AnonFile
-from cloche.kernel.task import Args, Kernel, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Kernel, Task
 from cloche.syscalls.args import data_file, path_arg, path_at
 from cloche.syscalls.sys_fd import read_extensible
 from cloche.vfs.mount import (

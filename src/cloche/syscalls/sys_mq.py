@@ -30,9 +30,10 @@ from cloche.fs.mqueue import (
     copy_message,
     mqueue_fs,
 )
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import block_on_time
 from cloche.kernel.itimers import monotonic_deadline
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import can_read, can_write, path_arg
 from cloche.vfs.namei import do_open, path_lookup, vfs_unlink
 

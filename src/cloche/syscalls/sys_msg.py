@@ -52,9 +52,10 @@ from cloche.abi.socket_structs import (
     cmsg_align,
     unpack_cmsgs,
 )
+from cloche.kernel.args import Args, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.host_wait import HostWait
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserIovIter
 from cloche.net.control import parse_control

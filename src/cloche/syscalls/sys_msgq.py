@@ -17,8 +17,9 @@ from cloche.abi.ipc import (
     unpack_perm,
     unpack_qbytes,
 )
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.ipc.msg import MSGMAX, MSGMNB, MSGMNI, Message, MessageQueue, Want, receive, send
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.sys_shm import owner_ids, set_owner
 
 _POOL: Final = MSGMNI * MSGMNB // 1024

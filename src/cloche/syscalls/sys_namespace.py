@@ -16,12 +16,13 @@ from cloche.abi.sched import (
 from cloche.fs.nsfs import Namespace, NamespaceInode, owner_of
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.creds import install
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.namespaces import CgroupNamespace, Namespaces, NetNamespace, UtsNamespace
 from cloche.kernel.pid_namespace import PidNamespace
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.unshare import NAMESPACES, enter_user_namespace, leave_mount_namespace, unshare
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.mount import top_of

@@ -17,7 +17,8 @@ from cloche.abi.mman import (
     MPOL_WEIGHTED_INTERLEAVE,
 )
 from cloche.kernel.access import find_task, may_access
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.mm.area import Area, AreaChange, page_up
 from cloche.syscalls.long_mm import Changes
 
@@ -86,7 +87,9 @@ def _make_policy(mode: int, nodes: int) -> int:
 def sys_set_mempolicy(task: Task, args: Args) -> int:
     """set_mempolicy(2)."""
     _check_mode(to_i32(args.a0))
-    task.memory_policy = _make_policy(to_i32(args.a0), _read_nodes(task, to_u64(args.a1), to_u64(args.a2)))
+    task.sched.memory_policy = _make_policy(
+        to_i32(args.a0), _read_nodes(task, to_u64(args.a1), to_u64(args.a2))
+    )
     return 0
 
 
@@ -158,7 +161,7 @@ def sys_get_mempolicy(task: Task, args: Args) -> int:
     addr, flags = to_u64(args.a3), to_u64(args.a4)
     if nodes_addr and count < 1 or flags & ~(_F_NODE | _F_ADDR | _F_MEMS_ALLOWED):
         return -EINVAL
-    policy = task.memory_policy
+    policy = task.sched.memory_policy
     if flags & _F_MEMS_ALLOWED:
         if flags & (_F_NODE | _F_ADDR):
             return -EINVAL

@@ -14,7 +14,8 @@ from cloche.abi.fcntl import (
     RENAME_NOREPLACE,
     RENAME_WHITEOUT,
 )
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import any_file, path_arg, path_of_file, start_of
 from cloche.vfs.attr import inode_permission
 from cloche.vfs.namei import (

@@ -10,10 +10,11 @@ from cloche.abi.wait import PIDFD_NONBLOCK, PIDFD_THREAD
 from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_pid import PidDir
 from cloche.kernel.access import may_access
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.killing import signal_group_checked, signal_pgrp, signal_thread
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.signals import info_from_raw, user_info
-from cloche.kernel.task import Args, Task, ThreadGroup, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task, ThreadGroup
 
 _SIGNAL_THREAD: Final = 1
 _SIGNAL_THREAD_GROUP: Final = 2
@@ -65,7 +66,7 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
     group = file.group if file is not None else _proc_dir_group(task, fd)
     if group is None:
         return -EBADF
-    if group.is_reaped:
+    if group.end.is_reaped:
         return -ESRCH
     if group.pid_ns is not task.pid_ns and not (
         task.pid_ns is None or (group.pid_ns is not None and group.pid_ns.is_within(task.pid_ns))

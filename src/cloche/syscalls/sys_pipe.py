@@ -6,7 +6,8 @@ from cloche.abi.errno import EINVAL, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC, O_DIRECT, O_NONBLOCK
 from cloche.abi.structs import pack_u32
 from cloche.fs.pipe import create_pipe
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.args import Args, to_u32, to_u64
+from cloche.kernel.task import Task
 
 _FLAGS: Final = O_CLOEXEC | O_NONBLOCK | O_DIRECT
 

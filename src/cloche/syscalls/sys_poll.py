@@ -36,9 +36,10 @@ from cloche.abi.structs import (
     unpack_timeval_raw,
 )
 from cloche.fs.epoll import EpollFile, epoll_ctl
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.long_poll import MANY, LongPoll
 from cloche.vfs.objects import FileDescription

@@ -24,7 +24,8 @@ from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.structs import unpack_u64
 from cloche.kernel import creds
 from cloche.kernel.access import find_task
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import Area, AreaChange
 from cloche.syscalls.long_mm import RangeWork
@@ -191,9 +192,9 @@ def _set_mce_kill(task: Task, what: int, policy: int, a3: int, a4: int) -> int:
     if a3 or a4:
         return -EINVAL
     if what == pr.PR_MCE_KILL_CLEAR and not policy:
-        task.mce_kill = pr.PR_MCE_KILL_DEFAULT
+        task.sched.mce_kill = pr.PR_MCE_KILL_DEFAULT
     elif what == pr.PR_MCE_KILL_SET and policy <= pr.PR_MCE_KILL_DEFAULT:
-        task.mce_kill = policy
+        task.sched.mce_kill = policy
     else:
         return -EINVAL
     return 0
@@ -331,11 +332,11 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_TASK_PERF_EVENTS_DISABLE or option == pr.PR_TASK_PERF_EVENTS_ENABLE:
         return 0  # a task here never has any
     elif option == pr.PR_GET_TIMERSLACK:
-        return task.timer_slack_ns
+        return task.sched.timer_slack_ns
     elif option == pr.PR_SET_TIMERSLACK:
-        task.timer_slack_ns = a1 if 0 < a1 < 1 << 63 else task.default_timer_slack_ns
+        task.sched.timer_slack_ns = a1 if 0 < a1 < 1 << 63 else task.sched.default_timer_slack_ns
     elif option == pr.PR_MCE_KILL_GET:
-        return -EINVAL if a1 or a2 or a3 or a4 else task.mce_kill
+        return -EINVAL if a1 or a2 or a3 or a4 else task.sched.mce_kill
     elif option == pr.PR_MCE_KILL:
         return _set_mce_kill(task, a1, a2, a3, a4)
     elif option == pr.PR_GET_TID_ADDRESS:
@@ -349,7 +350,7 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_SET_SYSCALL_USER_DISPATCH:
         return 0 if a1 == pr.PR_SYS_DISPATCH_OFF and not (a2 or a3 or a4) else -EINVAL
     elif option == pr.PR_GET_SECCOMP:
-        return task.seccomp_mode
+        return task.seccomp.mode
     elif option == pr.PR_SET_SECCOMP:
         return prctl_set_seccomp(task, a1, a2)
     elif option in (pr.PR_SET_IO_FLUSHER, pr.PR_GET_IO_FLUSHER) and not task.creds.capable(CAP_SYS_RESOURCE):

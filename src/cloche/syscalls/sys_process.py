@@ -21,6 +21,7 @@ from cloche.abi.signal import SIGCHLD
 from cloche.abi.signal_structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, DEAD, TaskBase, end_wait
 from cloche.kernel.clone import CloneArgs, do_clone
 from cloche.kernel.closing import FEW
@@ -28,7 +29,7 @@ from cloche.kernel.exec import lookup_for_exec
 from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.robust_exit import exit_robustly
-from cloche.kernel.task import Args, ProcessGroup, Session, Task, ThreadGroup, to_i32, to_u32, to_u64
+from cloche.kernel.task import ProcessGroup, Session, Task, ThreadGroup
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
 from cloche.syscalls.exec_args import start_exec
 from cloche.syscalls.sys_fd import CloseRange
@@ -382,7 +383,7 @@ def sys_wait4(task: Task, args: Args) -> int:
         pid = pid_from(task.pid_ns, pid)
     selector = WaitSelector(pid, pgrp, None, to_u32(options) | WEXITED)
     if args.a3:
-        task.group.wants_usage = True
+        task.group.spent.is_wanted = True
     return do_wait(task, Wait4(selector, to_u64(args.a1), to_u64(args.a3)))
 
 
@@ -394,7 +395,7 @@ def sys_waitid(task: Task, args: Args) -> int:
     if not options & (WEXITED | WSTOPPED | WCONTINUED):
         return -EINVAL
     if args.a4:
-        task.group.wants_usage = True
+        task.group.spent.is_wanted = True
     pgrp = None
     group = None
     pid = -1

@@ -6,7 +6,8 @@ from cloche.abi.fcntl import O_PATH
 from cloche.abi.mman import MADV_COLD, MADV_COLLAPSE, MADV_PAGEOUT, MADV_WILLNEED
 from cloche.fs.pidfd import PidFile
 from cloche.kernel.access import may_access
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import AREA_SEALED, Area, AreaChange, page_up
 from cloche.mm.usermem import import_iovec
@@ -81,7 +82,7 @@ def sys_process_mrelease(task: Task, args: Args) -> int:
     if to_u32(args.a1):
         return -EINVAL
     target = _target(task, args.a0)
-    return 0 if target.group.is_exiting or target.group.fatal_status >= 0 else -EINVAL
+    return 0 if target.group.end.is_begun or target.group.end.fatal_status >= 0 else -EINVAL
 
 
 class Seal(AreaChange):

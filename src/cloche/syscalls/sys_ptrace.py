@@ -1,7 +1,8 @@
 """ptrace(2): kernel.ptrace does the work."""
 
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.ptrace.requests import ptrace
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 
 
 def sys_ptrace(task: Task, args: Args) -> int:

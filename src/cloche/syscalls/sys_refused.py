@@ -5,7 +5,8 @@ whose subsystem does not exist here give ENOSYS, which programs take as "fall ba
 """
 
 from cloche.abi.errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
-from cloche.kernel.task import Args, Task, to_u32
+from cloche.kernel.args import Args, to_u32
+from cloche.kernel.task import Task
 
 
 def sys_rseq(task: Task, args: Args) -> int:

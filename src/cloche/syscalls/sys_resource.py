@@ -14,8 +14,9 @@ from cloche.kernel.accounting import (
     task_usage,
     uptime_ns,
 )
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.rlimits import from_abi, set_rlimit, to_abi
-from cloche.kernel.task import Args, Task, ThreadGroup, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task, ThreadGroup
 from cloche.kernel.usage import packed_usage
 
 
@@ -80,7 +81,7 @@ def sys_getrusage(task: Task, args: Args) -> int:
     """getrusage(2)."""
     who = to_i32(args.a0)
     group = task.group
-    group.wants_usage = True
+    group.spent.is_wanted = True
     if who == RUSAGE_SELF:
         user, system = group_cpu_ns(group)
         usage = group_usage(group)
@@ -88,7 +89,11 @@ def sys_getrusage(task: Task, args: Args) -> int:
         user, system = task_cpu_ns(task)
         usage = task_usage(task)
     elif who == RUSAGE_CHILDREN:
-        user, system, usage = group.children_user_ns, group.children_system_ns, group.children_usage
+        user, system, usage = (
+            group.spent.children_user_ns,
+            group.spent.children_system_ns,
+            group.spent.children_usage,
+        )
     else:
         return -EINVAL
     task.user_memory().write(to_u64(args.a1), packed_usage(user, system, usage))

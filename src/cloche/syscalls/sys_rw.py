@@ -25,8 +25,9 @@ from cloche.abi.uio import (
     RWF_SUPPORTED,
     RWF_SYNC,
 )
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
 from cloche.net.socket import SocketFile

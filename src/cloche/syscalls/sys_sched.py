@@ -26,8 +26,9 @@ from cloche.abi.sched import (
 from cloche.abi.structs import pack_timespec
 from cloche.kernel import sched
 from cloche.kernel.access import find_task
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.pid_namespace import pid_from
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.vfs.userns import map_uid
 
 _SCHED_ATTR: Final = Struct("<IIQiIQQQII")  # struct sched_attr, SCHED_ATTR_SIZE_VER1
@@ -63,7 +64,7 @@ def sys_sched_getaffinity(task: Task, args: Args) -> int:
         return -EINVAL
     target = _require(task, to_i32(args.a0))
     size = min(length, (task.kernel.cpu_count + 63) // 64 * 8)
-    task.user_memory().write(to_u64(args.a2), target.affinity.to_bytes(size, "little"))
+    task.user_memory().write(to_u64(args.a2), target.sched.affinity.to_bytes(size, "little"))
     return size
 
 
@@ -86,10 +87,10 @@ def _set_scheduler(task: Task, pid: int, policy: int, param: int) -> int:
     priority = task.user_memory().read_i32(param)
     target = _require(task, pid)
     if policy < 0:
-        policy = target.sched_policy
+        policy = target.sched.policy
     reset = policy & SCHED_RESET_ON_FORK != 0
     sched.set_scheduler(
-        task, target, policy & ~SCHED_RESET_ON_FORK, priority, target.nice, reset_on_fork=reset
+        task, target, policy & ~SCHED_RESET_ON_FORK, priority, target.sched.nice, reset_on_fork=reset
     )
     return 0
 
@@ -99,7 +100,7 @@ def sys_sched_getscheduler(task: Task, args: Args) -> int:
     pid = to_i32(args.a0)
     if pid < 0:
         return -EINVAL
-    return _require(task, pid).sched_policy
+    return _require(task, pid).sched.policy
 
 
 def sys_sched_getparam(task: Task, args: Args) -> int:
@@ -107,7 +108,7 @@ def sys_sched_getparam(task: Task, args: Args) -> int:
     pid = to_i32(args.a0)
     if args.a1 == 0 or pid < 0:
         return -EINVAL
-    task.user_memory().write_i32(to_u64(args.a1), _require(task, pid).sched_priority)
+    task.user_memory().write_i32(to_u64(args.a1), _require(task, pid).sched.priority)
     return 0
 
 
@@ -165,7 +166,7 @@ def sys_sched_setattr(task: Task, args: Args) -> int:
     if flags & SCHED_FLAG_KEEP_POLICY:
         policy = sched.policy_of(target)
     if flags & SCHED_FLAG_KEEP_PARAMS:
-        priority, nice = target.sched_priority, target.nice
+        priority, nice = target.sched.priority, target.sched.nice
     if flags & ~SCHED_FLAG_ALL:
         return -EINVAL
     if flags & SCHED_FLAG_UTIL_CLAMP:
@@ -188,11 +189,11 @@ def sys_sched_getattr(task: Task, args: Args) -> int:
     target = _require(task, pid)
     policy = sched.policy_of(target)
     size = min(size, _ATTR_SIZE)
-    flags = SCHED_FLAG_RESET_ON_FORK if target.sched_policy & SCHED_RESET_ON_FORK else 0
+    flags = SCHED_FLAG_RESET_ON_FORK if target.sched.policy & SCHED_RESET_ON_FORK else 0
     is_realtime = sched.is_realtime(policy)
-    nice = 0 if is_realtime else target.nice
+    nice = 0 if is_realtime else target.sched.nice
     runtime = 0 if is_realtime else sched.fair_slice_ns(task.kernel.cpu_count)
-    packed = _SCHED_ATTR.pack(size, policy, flags, nice, target.sched_priority, runtime, 0, 0, 0, 0)
+    packed = _SCHED_ATTR.pack(size, policy, flags, nice, target.sched.priority, runtime, 0, 0, 0, 0)
     task.user_memory().write(address, packed[:size])
     return 0
 
@@ -220,7 +221,7 @@ def sys_getpriority(task: Task, args: Args) -> int:
         return -EINVAL
     best = -ESRCH
     for target in _chosen(task, which, who):
-        best = max(best, 20 - target.nice)
+        best = max(best, 20 - target.sched.nice)
     return best
 
 
@@ -263,7 +264,7 @@ def sys_ioprio_get(task: Task, args: Args) -> int:
     if not targets:
         return -ESRCH
     if which == IOPRIO_WHO_PROCESS:
-        return targets[0].ioprio
+        return targets[0].sched.io_priority
     best = sched.effective_ioprio(targets[0])
     for target in targets[1:]:
         best = sched.best_ioprio(best, sched.effective_ioprio(target))
@@ -273,7 +274,7 @@ def sys_ioprio_get(task: Task, args: Args) -> int:
 def sys_getcpu(task: Task, args: Args) -> int:
     """getcpu(2): the first processor of the affinity mask, on node 0; the vDSO knows better."""
     mem = task.user_memory()
-    mask = task.affinity
+    mask = task.sched.affinity
     if args.a0:
         mem.write_u32(to_u64(args.a0), (mask & -mask).bit_length() - 1)
     if args.a1:

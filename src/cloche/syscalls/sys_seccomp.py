@@ -9,8 +9,9 @@ from cloche.abi.errno import EFAULT, EINVAL, EOPNOTSUPP, LinuxError
 from cloche.abi.structs import SOCK_FPROG, SOCK_FPROG_SIZE
 from cloche.fs.seccomp_listener import NOTIFICATION_SIZE, RESPONSE_SIZE, ListenerFile
 from cloche.kernel import seccomp
+from cloche.kernel.args import Args, to_u32, to_u64
 from cloche.kernel.seccomp_filter import Listener
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.task import Task
 
 _FLAGS: Final = (
     bpf.SECCOMP_FILTER_FLAG_TSYNC

@@ -28,6 +28,7 @@ from cloche.abi.ipc import (
     unpack_sembufs,
 )
 from cloche.abi.structs import TIMESPEC_SIZE, unpack_timespec
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.ipc.sem import (
     SEMMNI,
     SEMMNS,
@@ -39,7 +40,7 @@ from cloche.kernel.ipc.sem import (
     operate,
 )
 from cloche.kernel.pid_namespace import pid_in
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.sys_shm import owner_ids, set_owner
 

@@ -26,6 +26,7 @@ from cloche.abi.ipc import (
 )
 from cloche.abi.mman import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.abi.resource import RLIMIT_AS, RLIMIT_MEMLOCK
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.ipc.ids import IpcObject
 from cloche.kernel.ipc.shm import (
     SHMALL,
@@ -38,7 +39,7 @@ from cloche.kernel.ipc.shm import (
     was_attached,
     was_detached,
 )
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.mm.area import page_up
 from cloche.vfs.userns import map_gid, map_uid
 

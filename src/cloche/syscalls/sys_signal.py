@@ -39,10 +39,12 @@ from cloche.abi.signal_structs import (
 )
 from cloche.abi.structs import KTIME_MAX, TIMESPEC_SIZE, unpack_timespec
 from cloche.arch.sigframe import AltStack
+from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.delivery import set_altstack, sigreturn
 from cloche.kernel.killing import kill, signal_pid, signal_thread, tgkill
 from cloche.kernel.pid_namespace import pid_from
+from cloche.kernel.siginfo import SigAction, SigInfo
 from cloche.kernel.signals import (
     dequeue_signal,
     has_deliverable,
@@ -51,7 +53,7 @@ from cloche.kernel.signals import (
     set_sigmask,
     set_temporary_sigmask,
 )
-from cloche.kernel.task import Args, SigAction, SigInfo, Task, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 
 # What of sa_flags is kept (UAPI_SA_FLAGS): a program can tell an unknown flag by its absence.

@@ -10,8 +10,9 @@ from cloche.abi.fcntl import O_NONBLOCK, O_PATH
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.abi.socket import SOCK_CLOEXEC, SOCK_NONBLOCK
 from cloche.abi.structs import pack_u32
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.net.registry import create_pair, create_socket
 from cloche.net.socket import SocketFile

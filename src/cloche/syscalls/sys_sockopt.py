@@ -4,7 +4,8 @@ from typing import Final
 
 from cloche.abi.errno import EINVAL, LinuxError
 from cloche.abi.structs import pack_u32
-from cloche.kernel.task import Args, Task, to_i32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u64
+from cloche.kernel.task import Task
 from cloche.net.socket_options import OptionRange
 from cloche.syscalls.sys_socket import socket_arg
 

@@ -29,8 +29,9 @@ from cloche.abi.stat import S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.devices import FullDevice, NullDevice
 from cloche.fs.pipe import Pipe, PipeFile
 from cloche.fs.proc_pid import TaskFile
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, also_wait, block_on, next_slice
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
 from cloche.net.socket import SocketFile

@@ -39,7 +39,8 @@ from cloche.abi.structs import (
     pack_statx,
 )
 from cloche.fs.proc_mounts import unique_id
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import (
     any_file,
     data_file,

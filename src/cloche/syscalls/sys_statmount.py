@@ -31,7 +31,8 @@ from cloche.abi.fs import (
 )
 from cloche.abi.stat import major, minor
 from cloche.fs.proc_mounts import UNIQUE_ID_BASE, mount_point, root_in_fs, unique_id
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.args import Args, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.vfs.objects import Mount
 
 _SB_BASIC: Final = 1

@@ -15,7 +15,8 @@ from cloche.abi.fs import (
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.stat import S_IFBLK, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG
 from cloche.fs.tmpfs import TmpfsDescription
-from cloche.kernel.task import Args, Task, to_i32, to_u32
+from cloche.kernel.args import Args, to_i32, to_u32
+from cloche.kernel.task import Task
 from cloche.syscalls.args import can_write, data_file, path_arg
 from cloche.syscalls.leases import LeaseWait
 from cloche.syscalls.long_sizes import allocated, long_fallocate, long_ftruncate

@@ -45,6 +45,7 @@ from cloche.abi.time import (
     TIMER_ABSTIME,
 )
 from cloche.kernel.accounting import group_cpu_ns
+from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.itimers import (
     CpuClock,
@@ -65,7 +66,7 @@ from cloche.kernel.itimers import (
     wall_clock_id,
     wall_clock_ns,
 )
-from cloche.kernel.task import Args, Task, to_i32, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 
 _NS: Final = 1_000_000_000
@@ -261,8 +262,8 @@ def sys_times(task: Task, args: Args) -> int:
         data = pack_tms(
             user_ns // _TICK_NS,
             system_ns // _TICK_NS,
-            group.children_user_ns // _TICK_NS,
-            group.children_system_ns // _TICK_NS,
+            group.spent.children_user_ns // _TICK_NS,
+            group.spent.children_system_ns // _TICK_NS,
         )
         task.user_memory().write(to_u64(args.a0), data)
     return monotonic_ns() // _TICK_NS

@@ -3,7 +3,8 @@
 from cloche.abi.errno import E2BIG, EINVAL, ERANGE, LinuxError
 from cloche.abi.fcntl import AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from cloche.abi.xattr import XATTR_CREATE, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_REPLACE, XATTR_SIZE_MAX
-from cloche.kernel.task import Args, Task, to_u32, to_u64
+from cloche.kernel.args import Args, to_u32, to_u64
+from cloche.kernel.task import Task
 from cloche.syscalls.args import data_file, path_at, path_of_file
 from cloche.vfs.attr import vfs_getxattr, vfs_listxattr, vfs_removexattr, vfs_setxattr
 from cloche.vfs.objects import Path

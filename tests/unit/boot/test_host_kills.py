@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cloche.boot.memory_guard import HostKills
-from cloche.kernel.task import Container, Kernel, SignalHandlers, ThreadGroup
+from cloche.kernel.siginfo import SignalHandlers
+from cloche.kernel.task import Container, Kernel, ThreadGroup
 from cloche.platform.fake import FakePlatform
 
 
@@ -16,14 +17,14 @@ def test_a_kill_by_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     with events.open("rb") as file:
         watch = HostKills(container, file.fileno(), is_quiet=False)
         group = ThreadGroup(container, 7, SignalHandlers())
-        group.exit_status = 9
+        group.end.status = 9
         watch.group_exits(group)  # somebody's SIGKILL
         assert container.oom_kills == 0 and capsys.readouterr().err == ""
         events.write_text("low 0\noom_kill 1\n")
-        group.exit_status = 15
+        group.end.status = 15
         watch.group_exits(group)
         assert container.oom_kills == 0
-        group.exit_status = 9
+        group.end.status = 9
         watch.group_exits(group)
         watch.group_exits(group)
     assert container.oom_kills == 1

@@ -4,20 +4,12 @@
 """
 
 from cloche.abi.errno import LinuxError
+from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.phase import KERNEL
-from cloche.kernel.task import (
-    Args,
-    Container,
-    Handler,
-    Kernel,
-    ProcessGroup,
-    Session,
-    SignalHandlers,
-    Task,
-    ThreadGroup,
-)
+from cloche.kernel.siginfo import SignalHandlers
+from cloche.kernel.task import Container, Handler, Kernel, ProcessGroup, Session, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakePlatform, FakeProcess, FakeThread
@@ -171,5 +163,5 @@ class Guest:
         for fd, events in found:
             token = self.platform.tokens.get(fd)
             if token is not None:
-                self.kernel.watchers[token].fd_ready(token, events)
+                self.kernel.fds.watchers[token].fd_ready(token, events)
         return len(found)

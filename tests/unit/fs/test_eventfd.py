@@ -219,10 +219,10 @@ def test_pidfd_is_readable_when_the_process_ends() -> None:
     file = guest.task.files.get(fd)
     assert pidfd_group(file) is child.group
     assert file.poll(guest.task) == 0
-    child.group.is_zombie = True
+    child.group.end.is_zombie = True
     assert file.poll(guest.task) & (POLLIN | POLLHUP) == POLLIN
     assert file.fdinfo_in(None) == "Pid:\t7\nNSpid:\t7\n"
-    child.group.is_reaped = True
+    child.group.end.is_reaped = True
     assert file.poll(guest.task) & POLLHUP
     assert file.fdinfo_in(None).startswith("Pid:\t-1\n")
     assert guest.call(sys_pidfd_send_signal, fd, 0, 0, 0) == -ESRCH

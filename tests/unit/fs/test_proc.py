@@ -195,7 +195,7 @@ def test_namespaces(guest: ProcGuest) -> None:
     assert b"%d" % inode.ino in link
     other = guest.new_process(7)
     assert guest.link(b"/7/ns/net") == guest.link(b"/self/ns/net")
-    other.mount_ns.ino = guest.kernel.alloc_namespace_ino()
+    other.mount_ns.ino = guest.kernel.numbers.namespace_ino()
     assert guest.link(b"/7/ns/mnt") != guest.link(b"/self/ns/mnt")
     other.mount_ns = guest.task.mount_ns
     assert guest.link(b"/7/ns/mnt") == guest.link(b"/self/ns/mnt")
@@ -226,7 +226,7 @@ def test_writable_files(guest: ProcGuest) -> None:
     assert with_error.write(task, KernelIovIter(b"499")) == -EACCES
     assert with_error.write(task, KernelIovIter(b"600")) == 3
     assert guest.write(b"/self/timerslack_ns", b"1234") == 4
-    assert task.timer_slack_ns == 1234
+    assert task.sched.timer_slack_ns == 1234
     other = guest.new_process(7)
     assert guest.open(b"/7/comm", O_WRONLY).write(task, KernelIovIter(b"x")) == -EINVAL
     assert other.comm == b"worker"
@@ -254,12 +254,12 @@ def test_zombies_and_the_reaped(guest: ProcGuest) -> None:
     stat = guest.open(b"/7/stat")
     child.enter(DEAD)
     child.group.tasks.clear()
-    child.group.is_zombie = True
+    child.group.end.is_zombie = True
     del guest.kernel.tasks[7]
     assert b") Z 2 " in guest.text(b"/7/stat")
     assert b"State:\tZ (zombie)\nTgid:\t7\n" in guest.text(b"/7/status")
     assert guest.text(b"/7/cmdline") == b"" and guest.text(b"/7/maps") == b""
-    child.group.is_reaped = True
+    child.group.end.is_reaped = True
     del guest.kernel.groups[7]
     assert refused(guest, b"/7") == ENOENT
     with pytest.raises(LinuxError) as caught:
@@ -274,7 +274,7 @@ def test_zombies_and_the_reaped(guest: ProcGuest) -> None:
 def test_pid_reuse_gives_another_directory(guest: ProcGuest) -> None:
     child = guest.new_process(7)
     first = guest.inode(b"/7")
-    child.group.is_reaped = True
+    child.group.end.is_reaped = True
     child.enter(DEAD)
     guest.new_process(7)
     assert guest.inode(b"/7") is not first

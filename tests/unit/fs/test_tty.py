@@ -40,7 +40,8 @@ from cloche.abi.termios import ECHO, ICANON, TOSTOP
 from cloche.fs.devpts import DevptsFs, devpts_fs
 from cloche.fs.tty import Terminal, session_leader_exits
 from cloche.fs.tty_files import MasterFile, SlaveFile, open_current_tty
-from cloche.kernel.task import SigAction, Task
+from cloche.kernel.siginfo import SigAction
+from cloche.kernel.task import Task
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.objects import DirEmitter, FileDescription
 from cloche.vfs.pseudo import anonymous_path

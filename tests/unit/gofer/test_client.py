@@ -36,7 +36,7 @@ class Rig:
 
     def wake(self) -> None:
         """What the event loop does when the socket is readable."""
-        for token, watcher in list(self.kernel.watchers.items()):
+        for token, watcher in list(self.kernel.fds.watchers.items()):
             watcher.fd_ready(token, 1)
 
     def late(self, function: object, *args: object) -> HostRequest:
@@ -63,10 +63,10 @@ def rig() -> Iterator[Rig]:
 def test_an_answer_that_is_late_is_found_in_the_journal(rig: Rig) -> None:
     request = rig.late(rig.client.stat, 5, b"name")
     journal = rig.journal()
-    assert rig.kernel.watchers
+    assert rig.kernel.fds.watchers
     rig.server.reply(rig.asked().ident, 0, STAT)
     rig.wake()
-    assert request.is_answered and not rig.kernel.watchers
+    assert request.is_answered and not rig.kernel.fds.watchers
     for _run in range(2):
         rig.waits.begin(journal)
         calls = rig.client.calls
@@ -186,7 +186,7 @@ def test_a_server_that_dies_answers_everything(rig: Rig) -> None:
     journal = rig.journal()
     rig.server.close()
     rig.wake()
-    assert request.is_answered and not rig.kernel.watchers
+    assert request.is_answered and not rig.kernel.fds.watchers
     rig.waits.begin(journal)
     assert rig.client.stat(5, b"name") == -EIO
     with pytest.raises(LinuxError) as raised:
@@ -196,7 +196,7 @@ def test_a_server_that_dies_answers_everything(rig: Rig) -> None:
 
 def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
     count = 0
-    while not rig.kernel.watchers:  # nobody reads
+    while not rig.kernel.fds.watchers:  # nobody reads
         rig.client.forget(list(range(1024)))
         count += 1
     seen = 0
@@ -204,6 +204,6 @@ def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
         frame = rig.asked()
         assert frame.code == OP_FORGET and len(frame.body) == 8192
         seen += 1
-        for token, watcher in list(rig.kernel.watchers.items()):
+        for token, watcher in list(rig.kernel.fds.watchers.items()):
             watcher.fd_ready(token, 4)
-    assert not rig.kernel.watchers
+    assert not rig.kernel.fds.watchers

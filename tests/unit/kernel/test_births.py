@@ -164,7 +164,7 @@ def end(world: Nursery, child: Task) -> None:
     """The child exits and is waited for."""
     group = child.group
     do_exit(child, 0)
-    if group.is_zombie:
+    if group.end.is_zombie:
         reap(group)
 
 

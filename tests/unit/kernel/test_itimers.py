@@ -27,7 +27,7 @@ from cloche.abi.time import CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REA
 from cloche.kernel import killing, signals
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.itimers import find_timer, group_exits, rlimit_cpu_changed
-from cloche.kernel.task import SigInfo
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.fake import FakeProcess
 from cloche.syscalls import sys_time
@@ -165,7 +165,7 @@ class TestCpuTimers:
         assert world.pending(SIGXCPU)
         world.burn(SECOND)
         world.due()
-        assert group.fatal_status == SIGKILL
+        assert group.end.fatal_status == SIGKILL
 
 
 class TestPosixTimers:
@@ -208,7 +208,7 @@ class TestPosixTimers:
         assert world.kernel.timers.next_deadline_ns() > 0
 
     def test_ignored_signal(self, world: Clockwork) -> None:
-        from cloche.kernel.task import SigAction
+        from cloche.kernel.siginfo import SigAction
 
         signals.set_sigmask(world.task, 0)
         signals.set_action(world.task, SIGUSR1, SigAction(1))

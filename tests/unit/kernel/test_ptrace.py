@@ -70,9 +70,9 @@ def test_registers_there_and_back(world: World) -> None:
     regs.write_regs(task, bytes(raw))
     assert regs.read_regs(task) == bytes(raw)
     assert task.thread.regs().r15 == 0x1111
-    assert task.orig_rax == 0x1111 * 16
+    assert task.trace.call_nr == 0x1111 * 16
     regs.poke_user(task, 15 * 8, (1 << 64) - 1)
-    assert task.orig_rax == -1
+    assert task.trace.call_nr == -1
 
 
 @pytest.mark.parametrize("offset, value, errno", [
@@ -105,7 +105,7 @@ def test_the_end_waits_for_the_tracer(world: World) -> None:
     world.settle()
     assert isinstance(target.blocked, DeathStop)
     assert target.tracee is not None and target.tracee.message == SIGKILL
-    assert not target.group.is_zombie
+    assert not target.group.end.is_zombie
 
 
 def test_no_tracer_holds_up_what_must_die(world: World) -> None:
@@ -114,7 +114,7 @@ def test_no_tracer_holds_up_what_must_die(world: World) -> None:
     world.settle()
     signals.kill_at_once(target.group)
     world.settle()
-    assert target.group.is_zombie
+    assert target.group.end.is_zombie
     assert target.tracee is not None and target.tracee.is_zombie  # and is waited for
 
 
@@ -124,7 +124,7 @@ def test_exitkill(world: World) -> None:
     attach.link(other, tracer, PTRACE_O_TRACESYSGOOD, is_seized=True)
     hooks.task_exits(tracer)
     world.settle()
-    assert target.group.is_zombie and not other.group.is_zombie
+    assert target.group.end.is_zombie and not other.group.end.is_zombie
     assert other.tracee is None and not tracer.ptraced
 
 

@@ -7,7 +7,7 @@ import pytest
 from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EACCES, EINVAL, ENOMEM, ENOSYS, LinuxError
 from cloche.kernel import seccomp, seccomp_filter
-from cloche.kernel.task import Args
+from cloche.kernel.args import Args
 from cloche.syscalls.sys_seccomp import sys_seccomp
 from cloche.vfs.credentials import Credentials
 from tests.unit.fs.harness import Guest
@@ -113,7 +113,7 @@ def test_installing(guest: Guest) -> None:
     assert add(guest, raw, bpf.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) == -EINVAL
     assert add(guest, b"") == -EINVAL
     assert add(guest, raw) == 0
-    assert guest.task.seccomp_mode == 2
+    assert guest.task.seccomp.mode == 2
     guest.task.args = args(5)
     assert seccomp.check(guest.task) == -7
     assert guest.call(sys_seccomp, 0, 0, 0) == -EINVAL, "no way back to strict mode"
@@ -139,7 +139,7 @@ def test_actions(guest: Guest) -> None:
         (bpf.SECCOMP_RET_USER_NOTIF, -ENOSYS),
         (bpf.SECCOMP_RET_ERRNO | 0xFFFF, -4095),
     ):
-        task.seccomp = None
+        task.seccomp.chain = None
         seccomp.install(task, seccomp.Filter([ret(action)], None))
         task.args = args(3)
         assert seccomp.check(task) == result
@@ -164,7 +164,7 @@ def test_tsync(guest: Guest) -> None:
     thread = guest.add_task(3, guest.task.group)
     raw = code(ALLOW)
     assert add(guest, raw, 1) == 0
-    assert thread.seccomp is guest.task.seccomp
+    assert thread.seccomp.chain is guest.task.seccomp.chain
     thread_only = seccomp.Filter([ALLOW], None)
     seccomp.install(thread, thread_only)
     assert add(guest, raw, 1) == 3
@@ -191,7 +191,7 @@ def test_users_of_a_filter_with_a_listener(guest: Guest) -> None:
     seccomp_filter.retain(task)  # a child
     assert upper.users == 2 and upper.has_listener()
     seccomp_filter.replace(task, None)
-    task.seccomp = upper
+    task.seccomp.chain = upper
     assert not listener.is_orphaned
     seccomp_filter.replace(task, None)
     assert listener.is_orphaned and (lower.users, upper.users) == (0, 0)

@@ -44,8 +44,10 @@ from cloche.abi.signal import (
 from cloche.abi.signal_structs import pack_sigaction, pack_stack_t, siginfo_addr, siginfo_value
 from cloche.abi.structs import pack_timespec
 from cloche.kernel import killing, signals
+from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED
-from cloche.kernel.task import Args, SigAction, SigInfo, Task
+from cloche.kernel.siginfo import SigAction, SigInfo
+from cloche.kernel.task import Task
 from cloche.syscalls import sys_signal
 from cloche.vfs.credentials import Credentials
 from tests.unit.kernel.world import HANDLER, RESTORER, RIP, STACK_TOP, World
@@ -252,14 +254,14 @@ class TestFatal:
         victim = world.add_child(3, world.task)
         killing.kill(world.task, 3, SIGTERM)
         world.settle()
-        assert victim.group.is_zombie and victim.group.exit_status == SIGTERM
+        assert victim.group.end.is_zombie and victim.group.end.status == SIGTERM
 
     def test_the_first_fatal_signal_counts(self, world: World) -> None:
         victim = world.add_child(3, world.task)
         killing.kill(world.task, 3, SIGTERM)
         killing.kill(world.task, 3, SIGKILL)
         world.settle()
-        assert victim.group.exit_status == SIGTERM
+        assert victim.group.end.status == SIGTERM
 
     def test_kill_reaches_a_stopped_process(self, world: World) -> None:
         victim = world.add_child(3, world.task)
@@ -268,7 +270,7 @@ class TestFatal:
         assert victim.group.job.is_stopped
         killing.kill(world.task, 3, SIGKILL)
         world.settle()
-        assert victim.group.exit_status == SIGKILL
+        assert victim.group.end.status == SIGKILL
 
     def test_own_death_is_at_the_end_of_the_call(self, world: World) -> None:
         victim = world.add_child(3, world.task)
@@ -281,7 +283,7 @@ class TestFatal:
             victim.group.rlimits[4] = (limit, limit)
             killing.kill(world.task, pid, SIGABRT)
             world.interrupted(victim)
-            assert victim.group.exit_status == status
+            assert victim.group.end.status == status
 
     def test_parent_hears(self, world: World) -> None:
         world.handle(SIGCHLD)
@@ -352,14 +354,14 @@ class TestDelivery:
         world.thread(victim).set_regs(regs)
         killing.kill(world.task, 3, SIGUSR1)
         world.interrupted(victim)
-        assert victim.group.exit_status & 0x7F == SIGSEGV
+        assert victim.group.end.status & 0x7F == SIGSEGV
 
     def test_missing_restorer_is_fatal(self, world: World) -> None:
         victim = world.add_child(3, world.task)
         signals.set_action(victim, SIGUSR1, SigAction(HANDLER))
         killing.kill(world.task, 3, SIGUSR1)
         world.interrupted(victim)
-        assert victim.group.exit_status & 0x7F == SIGSEGV
+        assert victim.group.end.status & 0x7F == SIGSEGV
 
     def test_fault(self, world: World) -> None:
         world.handle(SIGSEGV)
@@ -376,7 +378,7 @@ class TestDelivery:
         signals.set_sigmask(victim, sigbit(SIGSEGV))
         signals.force_fault_signal(victim, SIGSEGV, 1, 0)
         world.interrupted(victim)
-        assert victim.group.exit_status & 0x7F == SIGSEGV
+        assert victim.group.end.status & 0x7F == SIGSEGV
 
     def test_bad_sigreturn_is_fatal(self, world: World) -> None:
         victim = world.add_child(3, world.task)
@@ -384,7 +386,7 @@ class TestDelivery:
         regs.rsp = 0x7000_0000_0000
         world.thread(victim).set_regs(regs)
         world.run(sys_signal.sys_rt_sigreturn, task=victim)
-        assert victim.group.exit_status & 0x7F == SIGSEGV
+        assert victim.group.end.status & 0x7F == SIGSEGV
 
 
 class TestRestart:
@@ -581,7 +583,7 @@ class TestJobControl:
         info = signals.dequeue_signal(world.task, ~0)
         assert info is not None and (info.signo, info.code) == (SIGCHLD, CLD_STOPPED)
         killing.kill(world.task, 3, SIGUSR1)  # fatal, but not while stopped
-        assert group.fatal_status == -1 and not child.is_kill_pending
+        assert group.end.fatal_status == -1 and not child.is_kill_pending
         signals.flush_group(group, ~0)
         killing.kill(world.task, 3, SIGCONT)
         world.settle()

@@ -4,8 +4,10 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.signal import SA_RESTORER
 from cloche.arch.x86_64.sigframe import RestoredContext, parse
 from cloche.kernel import itimers, loop, signals
+from cloche.kernel.args import Args
 from cloche.kernel.phase import KERNEL
-from cloche.kernel.task import Args, Handler, SigAction, Task, ThreadGroup
+from cloche.kernel.siginfo import SigAction
+from cloche.kernel.task import Handler, Task, ThreadGroup
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakeThread
 from tests.unit.fs.harness import Guest

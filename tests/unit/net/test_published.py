@@ -58,7 +58,7 @@ class Harness(Net):
         """What the event loop would do now."""
         for fd, events in self.platform.epoll.poll(0.2):
             token = self.platform.tokens.get(fd)
-            watcher = self.kernel.watchers.get(token) if token is not None else None
+            watcher = self.kernel.fds.watchers.get(token) if token is not None else None
             if token is not None and watcher is not None:
                 watcher.fd_ready(token, events)
 

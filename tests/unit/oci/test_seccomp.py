@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cloche.abi import seccomp as bpf
 from cloche.arch.syscalls import NAMES as CALLS
+from cloche.kernel.args import Args
 from cloche.kernel.seccomp_filter import Filter, parse_program, run_filter
-from cloche.kernel.task import Args
 from cloche.oci.errors import OciError
 from cloche.oci.seccomp import compile_profile
 

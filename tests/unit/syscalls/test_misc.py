@@ -74,7 +74,7 @@ def test_prlimit(guest: Guest) -> None:
 
 def test_usage(guest: Guest) -> None:
     guest.task.mm.process.user_ns = 1_500_000_000  # type: ignore[attr-defined]
-    guest.task.group.children_system_ns = 2_000_000_000
+    guest.task.group.spent.children_system_ns = 2_000_000_000
     out = guest.put(bytes(144))
     assert guest.call(sys_resource.sys_getrusage, 0, out) == 0
     assert struct.unpack("<4q", guest.get(out, 32)) == (1, 500_000, 0, 0)

@@ -35,7 +35,7 @@ NEW = f.O_RDWR | f.O_CREAT
 def w() -> World:
     world = World()
     quota = StorageQuota()
-    register_filesystem(b"tmpfs", lambda ctx, source, flags, data: TmpFs(world.kernel.alloc_dev(), quota))
+    register_filesystem(b"tmpfs", lambda ctx, source, flags, data: TmpFs(world.kernel.numbers.dev(), quota))
     assert world.call(sys_mkdir, b"/a", 0o755) == 0
     assert world.call(sys_mkdir, b"/b", 0o755) == 0
     return world

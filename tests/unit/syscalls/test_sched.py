@@ -17,7 +17,7 @@ def guest() -> Guest:
     made = Guest()
     made.kernel.cpu_count = 4
     made.kernel.cpu_mask = 15
-    made.task.affinity = 15
+    made.task.sched.affinity = 15
     return made
 
 
@@ -35,7 +35,7 @@ def test_affinity(guest: Guest) -> None:
     assert guest.call(sys_sched.sys_sched_getaffinity, 99, 8, at) == -ESRCH
     one = guest.put((0xF2).to_bytes(8, "little"))
     assert guest.call(sys_sched.sys_sched_setaffinity, 0, 8, one) == 0
-    assert guest.task.affinity == 2
+    assert guest.task.sched.affinity == 2
     none = guest.put((0xF0).to_bytes(8, "little"))
     assert guest.call(sys_sched.sys_sched_setaffinity, 0, 8, none) == -EINVAL
     assert guest.call(sys_sched.sys_sched_setaffinity, 0, 0, none) == -EINVAL
@@ -63,7 +63,7 @@ def test_policies(guest: Guest) -> None:
     assert guest.call(sys_sched.sys_sched_setscheduler, 0, abi.SCHED_BATCH, 0) == -EINVAL
     child = guest.add_task(7)
     sched.inherit(guest.task, child)
-    assert (child.sched_policy, child.sched_priority) == (abi.SCHED_NORMAL, 0)
+    assert (child.sched.policy, child.sched.priority) == (abi.SCHED_NORMAL, 0)
 
 
 def test_slices(guest: Guest) -> None:
@@ -118,7 +118,7 @@ def attr(
 def test_setattr(guest: Guest) -> None:
     call = sys_sched.sys_sched_setattr
     assert guest.call(call, 0, guest.put(attr(nice=5, flags=1)), 0) == 0
-    assert guest.task.nice == 5 and guest.task.sched_policy == abi.SCHED_RESET_ON_FORK
+    assert guest.task.sched.nice == 5 and guest.task.sched.policy == abi.SCHED_RESET_ON_FORK
     out = guest.put(bytes(56))
     assert guest.call(sys_sched.sys_sched_getattr, 0, out, 56, 0) == 0
     assert ATTR.unpack(guest.get(out, 56))[:5] == (56, 0, 1, 5, 0)
@@ -142,16 +142,16 @@ def test_priority(guest: Guest) -> None:
     assert guest.call(sys_sched.sys_setpriority, 0, 0, 10) == 0
     assert guest.call(sys_sched.sys_getpriority, 0, 0) == 10
     assert guest.call(sys_sched.sys_setpriority, 0, 0, 100) == 0
-    assert guest.task.nice == 19
+    assert guest.task.sched.nice == 19
     assert guest.call(sys_sched.sys_setpriority, 0, 0, -100) == 0
-    assert guest.task.nice == -20
+    assert guest.task.sched.nice == -20
     assert guest.call(sys_sched.sys_getpriority, 3, 0) == -EINVAL
     assert guest.call(sys_sched.sys_getpriority, 0, 99) == -ESRCH
     other = guest.add_task(7)
-    other.nice = 3
+    other.sched.nice = 3
     assert guest.call(sys_sched.sys_getpriority, 1, 7) == 17
     assert guest.call(sys_sched.sys_getpriority, 2, 0) == 40
-    guest.task.nice = 5
+    guest.task.sched.nice = 5
     unprivileged(guest)
     assert guest.call(sys_sched.sys_setpriority, 0, 0, 4) == -EACCES
     assert guest.call(sys_sched.sys_setpriority, 0, 7, 9) == -EPERM

@@ -22,7 +22,8 @@ from cloche.arch.syscalls import (
     SYS_sigaltstack,
     SYS_vfork,
 )
-from cloche.kernel.task import Args, Kernel, Task
+from cloche.kernel.args import Args
+from cloche.kernel.task import Kernel, Task
 from cloche.platform.fake import FakePlatform
 from cloche.platform.interface import PF_ARG, PF_CSTRING, PF_FIXED
 from cloche.syscalls import table

@@ -6,10 +6,12 @@ from cloche.abi.errno import LinuxError
 from cloche.fs.pipe import open_fifo
 from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
+from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED, end_wait
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.phase import KERNEL
-from cloche.kernel.task import Args, Container, Kernel, SignalHandlers, Task, ThreadGroup
+from cloche.kernel.siginfo import SignalHandlers
+from cloche.kernel.task import Container, Kernel, Task, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserMemory
 from cloche.platform.fake import FakePlatform, FakeProcess, FakeThread
@@ -27,8 +29,8 @@ class World:
     def __init__(self) -> None:
         self.kernel = Kernel(FakePlatform(), 2)
         self.container = Container(self.kernel, "test")
-        self.fs = TmpFs(self.kernel.alloc_dev(), StorageQuota())
-        self.container.memory_fs = TmpFs(self.kernel.alloc_dev(), StorageQuota())
+        self.fs = TmpFs(self.kernel.numbers.dev(), StorageQuota())
+        self.container.memory_fs = TmpFs(self.kernel.numbers.dev(), StorageQuota())
         root = Dentry(b"", None, self.fs.root_inode)
         self.root = Path(Mount(1, self.fs, root), root)
         self.mount_ns = MountNamespace(self.root)

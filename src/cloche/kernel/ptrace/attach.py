@@ -17,9 +17,9 @@ from cloche.kernel.blocking import BLOCKED, RESUME, Blocked, TaskBase, block_on,
 from cloche.kernel.exit import notify_parent, reap
 from cloche.kernel.ptrace import watch
 from cloche.kernel.ptrace.stops import SignalStop, current_stop, note_call, release, trap
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import StoppedWait, kernel_info, send, signal_wake
-from cloche.kernel.task import SigInfo, Task, ThreadGroup, Tracee, parent_thread
-from cloche.vfs.waitqueue import WaitQueue
+from cloche.kernel.task import Task, ThreadGroup, Tracee, parent_thread
 
 SCOPE_CAPABILITY: Final = 2
 SCOPE_NO_ATTACH: Final = 3
@@ -29,7 +29,7 @@ def link(task: Task, tracer: Task, options: int, *, is_seized: bool) -> Tracee:
     """`tracer` traces `task` from now on."""
     tracee = Tracee(tracer, options, is_seized=is_seized)
     task.tracee = tracee
-    task.needs_full_frame = True
+    task.trace.needs_full_frame = True
     task.thread.set_patched(False)
     task.mm.is_patching = False  # of what it maps from now on
     withdraw(task)
@@ -45,7 +45,7 @@ def unlink(task: Task) -> None:
     if task in tracee.tracer.ptraced:
         tracee.tracer.ptraced.remove(task)
     task.tracee = None
-    task.needs_full_frame = False
+    task.trace.needs_full_frame = False
     watch.forget(task)
     if not task.borrows_thread() and task.lent is None and not task.is_exited:
         task.thread.set_patched(True)
@@ -58,7 +58,7 @@ def check_options(task: Task, options: int) -> int:
     if options & ~PTRACE_O_MASK:
         return -EINVAL
     if options & PTRACE_O_SUSPEND_SECCOMP:
-        if not task.creds.capable(CAP_SYS_ADMIN) or task.seccomp_mode:
+        if not task.creds.capable(CAP_SYS_ADMIN) or task.seccomp.mode:
             return -EPERM
     return 0
 
@@ -95,14 +95,14 @@ def yama_allows(tracer: Task, target: Task) -> bool:
 
 def traceme(task: Task) -> int:
     """PTRACE_TRACEME: 0 or -EPERM."""
-    if task.tracee is not None or task.is_claimed:
+    if task.tracee is not None or task.trace.is_claimed:
         return -EPERM
     scope = task.kernel.ptrace_scope
     parent = task.group.parent
     if scope >= SCOPE_NO_ATTACH:
         return -EPERM
     if parent is None or not parent.has_guest_code:
-        task.is_claimed = True  # the sandbox's own init would let each stop pass at once
+        task.trace.is_claimed = True  # the sandbox's own init would let each stop pass at once
         return 0
     tracer = parent_thread(task.group)
     if tracer is None:
@@ -124,7 +124,7 @@ class AttachWait(Blocked):
         self.is_seized: bool = is_seized
 
     def retry(self, task: TaskBase) -> int:
-        if self.target.group.exec_waiter is not None:
+        if self.target.group.exec_turn.waiter is not None:
             return BLOCKED
         assert isinstance(task, Task)
         return attach(task, self.target, self.addr, self.options, is_seized=self.is_seized)
@@ -148,12 +148,11 @@ def attach(tracer: Task, target: Task, addr: int, options: int, *, is_seized: bo
         return -EPERM
     if not may_access(tracer, target, uses_real_ids=True) or not yama_allows(tracer, target):
         return -EPERM
-    if group.exec_waiter is not None:
+    if group.exec_turn.waiter is not None:
         # Its next credentials are decided already, what may_access looked at is out of date (cred_guard_mutex).
-        if group.exec_queue is None:
-            group.exec_queue = WaitQueue()
-        return block_on(tracer, AttachWait(target, addr, options, is_seized=is_seized), group.exec_queue)
-    if target.is_exited or group.is_exiting or group.is_leaving or target.tracee is not None:
+        wait = AttachWait(target, addr, options, is_seized=is_seized)
+        return block_on(tracer, wait, group.exec_turn.others())
+    if target.is_exited or group.end.is_begun or group.end.is_by_thread or target.tracee is not None:
         return -EPERM
     tracee = link(target, tracer, options, is_seized=is_seized)
     if not is_seized:
@@ -213,7 +212,7 @@ def abandon(task: Task) -> None:
         if group.job.is_stopping and task.blocked is None:
             signal_wake(task)
         return
-    if group.leader is task and group.is_zombie:
+    if group.leader is task and group.end.is_zombie:
         leave_zombie(group, tracer)
 
 

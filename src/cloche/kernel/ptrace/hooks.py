@@ -47,8 +47,9 @@ from cloche.kernel.ptrace.stops import (
     trap_info,
     wake,
 )
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import force_signal, send_task_info, user_info
-from cloche.kernel.task import Kernel, SigInfo, Task, ThreadGroup, Tracing
+from cloche.kernel.task import Kernel, Task, ThreadGroup, Tracing
 
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 
@@ -121,9 +122,9 @@ class Hooks(Tracing):
         return True
 
     def returning(self, task: Task) -> int:
-        if task.orig_rax < 0:
+        if task.trace.call_nr < 0:
             return RESUME
-        task.args.nr = task.orig_rax
+        task.args.nr = task.trace.call_nr
         return to_signed(task.thread.regs().result)
 
     # -- system calls ----------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Hooks(Tracing):
         regs = task.thread.regs()
         regs.result = -ENOSYS & _M64
         task.thread.set_regs(regs)
-        task.orig_rax = task.args.nr
+        task.trace.call_nr = task.args.nr
         code = SIGTRAP | PTRACE_EVENT_SECCOMP << 8
         stop = SeccompStop(code, trap_info(task, code))
         stop.message = data
@@ -180,7 +181,7 @@ class Hooks(Tracing):
         tracee = task.tracee
         if tracee is None or not tracee.mode & MODE_STEP:
             return False
-        task.orig_rax = -1
+        task.trace.call_nr = -1
         enter(task, PtraceStop(SIGTRAP, trap_info(task, SIGTRAP)), settles=True)
         return True
 
@@ -216,7 +217,7 @@ class Hooks(Tracing):
         assert tracee is not None
         attach.link(child, tracee.tracer, tracee.options, is_seized=tracee.is_seized)
         attach.stop_child(child, is_seized=tracee.is_seized)
-        child.args.nr = child.orig_rax = task.args.nr
+        child.args.nr = child.trace.call_nr = task.args.nr
         # The order waits in its slot for the host thread, which so stops before any guest code.
         block_on_time(child, BirthStop(child_tid_addr))
         child.enter(WORKING)
@@ -282,19 +283,19 @@ class Hooks(Tracing):
         tracee = task.tracee
         if tracee is None or not tracee.options & PTRACE_O_TRACEEXIT or tracee.is_exit_reported:
             return False
-        if task.mm.is_dead or task.lent is not None or task.group.must_die:
+        if task.mm.is_dead or task.lent is not None or task.group.end.must_die:
             return False
         tracee.is_exit_reported = True
         op = task.blocked
         if op is not None:
             drop_wait(task, op)
-        task.orig_rax = task.args.nr if task.in_syscall else -1
+        task.trace.call_nr = task.args.nr if task.in_syscall else -1
         code = SIGTRAP | PTRACE_EVENT_EXIT << 8
         enter(task, DeathStop(code, trap_info(task, code), status), settles=False)
         return True
 
     def group_exit(self, group: ThreadGroup, status: int) -> bool:
-        if not group.is_leaving:
+        if not group.end.is_by_thread:
             is_watched = False
             for task in group.tasks:
                 tracee = task.tracee
@@ -302,12 +303,11 @@ class Hooks(Tracing):
                     is_watched = True
             if not is_watched:
                 return False
-            group.is_leaving = True
-            group.fatal_status = status
+            group.end.go_by_thread(status)
         for task in list(group.tasks):
             if task.mm.is_dead:
                 return False
-            self._leave(task, group.fatal_status)
+            self._leave(task, group.end.fatal_status)
         return True
 
     def _leave(self, task: Task, status: int) -> None:
@@ -333,7 +333,7 @@ class Hooks(Tracing):
         if not tracee.is_zombie:
             tracee.is_zombie = True
             tracee.is_stopped = False
-            tracee.status = group.exit_status
+            tracee.status = group.end.status
             notify_death(leader, tracee.status)
         return True
 
@@ -343,7 +343,7 @@ class Hooks(Tracing):
             return
         tracer = tracee.tracer
         attach.unlink(task)
-        if group.leader is not task or not group.is_zombie:
+        if group.leader is not task or not group.end.is_zombie:
             return
         if group.parent is tracer.group:
             reap(group)
@@ -369,13 +369,12 @@ def task_exits(task: Task) -> None:
             job.failed(task, 0)
     task.work.next = None
     tracee, group = task.tracee, task.group
-    if group.exec_waiter is not None:
-        group.exec_waiter.make_ready()
+    group.exec_turn.thread_gone()
     if tracee is None or group.leader is task:
         return
     tracee.is_zombie = True
     tracee.is_stopped = False
-    tracee.status = group.exit_status if group.is_exiting else task.exit_code
+    tracee.status = group.end.status if group.end.is_begun else task.exit_code
     task.kernel.traced_zombies[task.tid] = task
     notify_death(task, tracee.status)
 

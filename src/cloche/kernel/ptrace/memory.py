@@ -31,7 +31,7 @@ class HeldWait(Blocked):
         assert isinstance(task, Task)
         if task.work.job is not None:
             return BLOCKED
-        task.orig_rax = -1  # the registers hold everything
+        task.trace.call_nr = -1  # the registers hold everything
         return RETURN
 
     def interrupted(self, task: TaskBase) -> int:

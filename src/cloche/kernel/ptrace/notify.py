@@ -13,8 +13,9 @@ from cloche.abi.signal import (
 )
 from cloche.abi.signal_structs import pack_siginfo_chld
 from cloche.kernel.exit import group_times
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import TICK_NS, send_group_info
-from cloche.kernel.task import SigInfo, Task
+from cloche.kernel.task import Task
 
 _LOW: Final = 0x7F
 

@@ -1,7 +1,7 @@
 """The registers of a tracee, as ptrace(2) reads and writes them; their layouts are those of `arch.user`.
 
 The task is in a stop, so its registers are in its slot; the number of its system call is the kernel's own
-(`Task.orig_rax`).  The debug registers are those of `watch`.
+(`Task.trace.call_nr`).  The debug registers are those of `watch`.
 """
 
 from cloche.abi.errno import EINVAL, EIO, LinuxError
@@ -12,7 +12,7 @@ from cloche.kernel.task import Task
 
 def read_regs(task: Task) -> bytes:
     """The general registers of a stopped task."""
-    return user.pack_general(task.thread.regs(), task.orig_rax)
+    return user.pack_general(task.thread.regs(), task.trace.call_nr)
 
 
 def write_regs(task: Task, raw: bytes) -> None:
@@ -24,7 +24,7 @@ def write_regs(task: Task, raw: bytes) -> None:
     regs = task.thread.regs()
     number = user.unpack_general(raw, regs)
     task.thread.set_regs(regs)
-    task.orig_rax = number
+    task.trace.call_nr = number
 
 
 def peek_user(task: Task, offset: int) -> int:

@@ -27,8 +27,9 @@ from cloche.kernel.ptrace.stops import (
     trap_again,
     wake,
 )
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import info_from_raw, set_sigmask
-from cloche.kernel.task import SigInfo, Task, Tracee
+from cloche.kernel.task import Task, Tracee
 
 _PEEKSIGINFO_ARGS: Final = Struct("<QIi")
 _IOVEC: Final = Struct("<QQ")
@@ -127,7 +128,7 @@ def on_tracee(task: Task, request: int, target: Task, addr: int, data: int) -> i
     tracee = target.tracee
     if tracee is None or tracee.tracer is not task or not tracee.is_stopped or tracee.is_listening:
         return -ESRCH
-    if target.is_exited or target.group.fatal_status >= 0 and not target.group.is_leaving:
+    if target.is_exited or target.group.end.fatal_status >= 0 and not target.group.end.is_by_thread:
         return -ESRCH  # SIGKILL is on its way
     access = memory.busy_with(target)
     if access is not None:
@@ -302,7 +303,7 @@ def _syscall_info(task: Task, target: Task, tracee: Tracee, size: int, out_addr:
     rest = b""
     code = tracee.info.code if tracee.info is not None else 0
     if code == SIGTRAP | SYSGOOD or code == SIGTRAP | pt.PTRACE_EVENT_SECCOMP << 8:
-        values = (target.orig_rax, *r.call_arguments())
+        values = (target.trace.call_nr, *r.call_arguments())
         call = b"".join([(value & (1 << 64) - 1).to_bytes(8, "little") for value in values])
         if code != SIGTRAP | SYSGOOD:
             op = pt.PTRACE_SYSCALL_INFO_SECCOMP

@@ -36,8 +36,9 @@ from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.phase import TRACED, WORKING
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.ptrace.notify import notify_tracer
+from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import check_stop_complete, send_task_info, signal_wake, user_info
-from cloche.kernel.task import SigInfo, Task
+from cloche.kernel.task import Task
 
 MODE_SYSCALL: Final = 1  # PTRACE_SYSCALL
 MODE_EMULATE: Final = 2  # PTRACE_SYSEMU
@@ -123,7 +124,7 @@ class PtraceStop(Blocked):
 def kill_now(task: Task, stop: PtraceStop) -> int:
     """SIGKILL ends every stop but PTRACE_EVENT_EXIT."""
     group = task.group
-    do_group_exit(group, group.fatal_status if group.fatal_status >= 0 else 9)
+    do_group_exit(group, group.end.fatal_status if group.end.fatal_status >= 0 else 9)
     return DEAD if task.is_exited else BLOCKED
 
 
@@ -168,9 +169,9 @@ def trap_info(task: Task, code: int, signo: int = SIGTRAP) -> SigInfo:
 def note_call(task: Task, result: int, *, in_syscall: bool) -> None:
     """Put a call's result where the tracer looks for it, and remember which call the stop is in."""
     if not in_syscall or (result == RESUME and task.args.nr == SYS_rt_sigreturn):
-        task.orig_rax = -1
+        task.trace.call_nr = -1
         return
-    task.orig_rax = task.args.nr
+    task.trace.call_nr = task.args.nr
     if result != RESUME:
         regs = task.thread.regs()
         regs.result = result & _M64
@@ -202,7 +203,7 @@ class EntryStop(PtraceStop):
 def load_call(task: Task, *, is_skipped: bool) -> int:
     """The call as the tracer has left it in the registers: DISPATCH, or, without a call to make, the result there."""
     regs, args = task.thread.regs(), task.args
-    args.nr = task.orig_rax
+    args.nr = task.trace.call_nr
     if is_skipped or args.nr == -1:
         return to_signed(regs.result)
     a0, a1, a2, a3, a4, a5 = regs.call_arguments()
@@ -219,7 +220,7 @@ class SeccompStop(PtraceStop):
         return True
 
     def proceed(self, task: Task) -> int:
-        task.is_seccomp_traced = True
+        task.seccomp.is_traced = True
         return load_call(task, is_skipped=False)
 
 
@@ -240,7 +241,7 @@ class SignalStop(PtraceStop):
 
     def proceed(self, task: Task) -> int:
         signo, info = self.data, self.info
-        task.injected = None
+        task.trace.injected = None
         if not 0 < signo <= NSIG:
             return RETURN
         if info is None or info.signo != signo:
@@ -253,7 +254,7 @@ class SignalStop(PtraceStop):
                 task.pending.queue.append(info)
                 task.pending.mask |= sigbit(signo)
         else:
-            task.injected = info
+            task.trace.injected = info
         return RETURN
 
 
@@ -320,7 +321,7 @@ def stop_at_entry(task: Task, *, is_emulated: bool) -> None:
     regs = task.thread.regs()
     regs.result = -ENOSYS & _M64
     task.thread.set_regs(regs)
-    task.orig_rax = task.args.nr
+    task.trace.call_nr = task.args.nr
     code = syscall_code(task)
     enter(task, EntryStop(code, trap_info(task, code), is_emulated=is_emulated), settles=False)
 
