@@ -38,8 +38,9 @@ from cloche.abi.inet import (
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.socket import AF_INET6, SO_BROADCAST, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET
 from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
+from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostWait
-from cloche.kernel.task import Container, FdWatcher, Kernel
+from cloche.kernel.task import Container, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.host_stream import HostStream, reset
 from cloche.net.inet_addr import Endpoint, is_any, is_broadcast, is_multicast, unmapped
@@ -126,7 +127,7 @@ class Joined(Gateway, FdWatcher):
         self.views: int = 0  # how many there have been
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
-        self.token: int = kernel.watch_fd(self.fd, EPOLLIN, self)
+        self.token: int = kernel.fds.watch(self.fd, EPOLLIN, self)
 
     # -- as a gateway --------------------------------------------------------------------------------------
     def source(self, dest: bytes) -> bytes:
@@ -142,7 +143,7 @@ class Joined(Gateway, FdWatcher):
                 os.write(self.fd, message)  # the socket's own method would poll first
                 return
             except BlockingIOError:
-                self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN | EPOLLOUT)
+                self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN | EPOLLOUT)
             except OSError:
                 self._ended()
                 return
@@ -162,7 +163,7 @@ class Joined(Gateway, FdWatcher):
                 self._ended()
                 return
             self.outbox.popleft()
-        self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN)
+        self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN)
 
     def make(self, transport: int, sock: InetSocket, options: list[OptionValue]) -> int:
         """A new socket in the namespace, for `sock`; its number.  Raises LinuxError."""
@@ -293,7 +294,7 @@ class Joined(Gateway, FdWatcher):
             return
         self.is_closed = True
         self.outbox.clear()
-        self.kernel.unwatch_fd(self.fd, self.token)
+        self.kernel.fds.unwatch(self.fd, self.token)
         self.channel.close()
         asked = self.asked
         self.asked = {}
@@ -445,7 +446,7 @@ class JoinedTcp(HostStream):
         if result < 0:
             self._close_door()
         elif door is not None and self.door_token < 0:
-            self.door_token = self.kernel.watch_fd(door.fileno(), EPOLLIN, self)
+            self.door_token = self.kernel.fds.watch(door.fileno(), EPOLLIN, self)
             self.is_door_shut = False
         elif self.is_door_shut:
             self._open_door()
@@ -456,7 +457,7 @@ class JoinedTcp(HostStream):
         self.door = None
         if door is not None:
             if self.door_token >= 0:
-                self.kernel.unwatch_fd(door.fileno(), self.door_token)
+                self.kernel.fds.unwatch(door.fileno(), self.door_token)
                 self.door_token = -1
             door.close()
 
@@ -464,7 +465,7 @@ class JoinedTcp(HostStream):
         door = self.door
         if door is not None and self.is_door_shut and len(self.accept_queue) <= self.backlog:
             self.is_door_shut = False
-            self.kernel.rewatch_fd(door.fileno(), self.door_token, EPOLLIN)
+            self.kernel.fds.rewatch(door.fileno(), self.door_token, EPOLLIN)
 
     def _stop_listening(self) -> None:
         super()._stop_listening()
@@ -482,7 +483,7 @@ class JoinedTcp(HostStream):
             if len(self.accept_queue) > self.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
                 # They wait at the host, as they would in a backlog of its own.
                 self.is_door_shut = True
-                self.kernel.rewatch_fd(door.fileno(), self.door_token, 0)
+                self.kernel.fds.rewatch(door.fileno(), self.door_token, 0)
                 return
             try:
                 host, address = door.accept()
