@@ -14,7 +14,16 @@ from cloche.runtime.cgroups import Limits, create
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No options."""
+    """Declare the options of `cloche doctor`."""
+    parser.add_argument(
+        "--engine",
+        choices=("docker", "containerd", "podman", "crio"),
+        help="check that this engine knows cloche's runtime, and run a container with it where it can",
+    )
+    parser.add_argument("--config", metavar="FILE", help="with --engine: its configuration")
+    parser.add_argument(
+        "--name", default="cloche", help="with --engine: what it calls the runtime (%(default)s)"
+    )
 
 
 def _requirements() -> list[tuple[str, bool, str, str]]:
@@ -81,6 +90,13 @@ def _trial_remedy(detail: str) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Print the report; 0 if cloche can run here."""
+    if options.engine:
+        from cloche.cli.engine_doctor import check
+
+        print(f"{options.engine.capitalize()}:")
+        works = check(options.engine, options.config, options.name, _line)
+        print(f"{options.engine} can use cloche." if works else f"{options.engine} cannot use cloche yet.")
+        return 0 if works else 1
     can_run = True
     print("Needed:")
     for what, holds, detail, remedy in _requirements():

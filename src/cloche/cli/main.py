@@ -30,6 +30,7 @@ _VERBS: Final = {
     "stop": "end sandboxes, politely at first",
     "rm": "forget sandboxes that have ended",
     "mcp": "serve a sandbox to agents as tools (Model Context Protocol)",
+    "install": "tell an engine (Docker, containerd, Podman, CRI-O) of cloche's OCI runtime, or undo that",
     "doctor": "check this host and say what is in force",
     "syscalls": "list the system calls and how far they are implemented",
 }
