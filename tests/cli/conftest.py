@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.harness import IS_ROOT, USER, environment, user_words
+from tests.cli.images import Images, Maker
 
 
 @pytest.fixture
@@ -64,3 +65,15 @@ def as_user(tmp_path: Path, project: Path) -> Iterator[list[str]]:
         for path in [project, *project.rglob("*")]:
             os.chown(path, uid, uid)
     yield words
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    """A store of images of the test's own."""
+    return Images(tmp_path)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Maker:
+    """An OCI layout, `./layout` for the commands of `images`."""
+    return Maker(tmp_path / "layout")

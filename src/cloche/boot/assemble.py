@@ -26,6 +26,7 @@ from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
 from cloche.fs.gofer import GoferFs
 from cloche.fs.gofer_client import GoferClient
+from cloche.fs.image import ImageFs
 from cloche.fs.inotify import install as install_inotify
 from cloche.fs.kept import LayerStore
 from cloche.fs.mountable import register_mountable
@@ -149,10 +150,21 @@ class Builder:
         made.is_kept = self.store is not None
         return made
 
+    def image_fs(self, tree: bytes) -> FileSystem:
+        """An image below a private layer; it is attach point number 0."""
+        gofer = self.gofer
+        assert gofer is not None
+        lower = ImageFs(gofer.worker(0), 0, self.kernel.alloc_dev(), tree)
+        made = OverlayFs(self.kernel.alloc_dev(), self.layer_quota, [lower.root])
+        made.is_kept = self.store is not None
+        return made
+
     def root_context(self) -> Context:
         """The kernel's own context in a new mount namespace."""
         spec = self.spec
-        if spec.root_source:
+        if spec.image_tree:
+            root = self.image_fs(spec.image_tree)
+        elif spec.root_source:
             root = self.host_fs(0, spec.root_mode, is_shared=spec.root_is_shared)
         else:
             root = self.private_root()

@@ -72,6 +72,7 @@ class ControlServer:
         self.handed: dict[int, Handed] = {}  # by id at the sentry
         self.next_ident: int = requests.FIRST_ID
         self.places: list[object] = []  # what of the host is where inside: no sentry can lie about it
+        self.stop_signal: int = signal.SIGTERM
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
         self.on_end_wanted: Callable[[], None] | None = None
         self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
@@ -180,7 +181,7 @@ class ControlServer:
         client.waiting.append(message.ident)
         self.stop_at_s = time.monotonic() + patience_s
         if patience_s > 0:
-            self.sandbox.ask(requests.QUIET, requests.SIGNAL, {"signal": signal.SIGTERM})
+            self.sandbox.ask(requests.QUIET, requests.SIGNAL, {"signal": self.stop_signal})
             self._end_is_wanted()
 
     def _time(self, client: Client, message: Message) -> None:

@@ -465,7 +465,8 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
 
     points: list[AttachPoint] = []
     if spec.root_source:
-        root = AttachPoint(spec.root_source, is_writable=spec.root_mode == RW)
+        only = spec.root_only or None
+        root = AttachPoint(spec.root_source, is_writable=spec.root_mode == RW, only=only)
         root.keeps_suid = spec.root_mode == RW  # the image is the sandbox's alone
         points.append(root)
     for mount in spec.mounts:

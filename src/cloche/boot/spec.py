@@ -21,6 +21,7 @@ CGROUP: Final = "cgroup"
 RO: Final = "ro"  # read-only
 RW: Final = "rw"  # writes go to the host
 COW: Final = "cow"  # writes go to a private layer
+IMAGE_PREFIX: Final = b"image:"  # of a place that is an image, not a directory
 
 
 DEFAULT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
@@ -89,6 +90,9 @@ class SandboxSpec:
         self.gid: int = 0
         self.groups: list[int] = []
         self.root_source: str = ""  # --rootfs; empty: a tmpfs with the mounts below
+        # --image: `root_source` is the store's directory of contents, of which only these names are visible, …
+        self.root_only: list[bytes] = []
+        self.image_tree: bytes = b""  # … and this one says what there is (`wire.imagetree`)
         self.layer_source: str = ""  # host directory where the private layers are kept; empty: in memory only
         self.layer_index: int = -1  # its attach point, filled by `launch`
         self.disk_bytes: int = -1  # --disk: of all private layers together
@@ -102,6 +106,7 @@ class SandboxSpec:
             tuple[bytes, bytes, int]
         ] = []  # (path, content, mode), written into the private layers
         self.hostname: bytes = b"cloche"
+        self.stop_signal: int = 15  # what `cloche stop` sends at first
         self.capabilities: int = DEFAULT_CAPS  # what root inside has, and nobody inside ever more
         self.memory_bytes: int = -1
         self.cpus: float = 0.0  # processors; 0: no limit
@@ -165,7 +170,8 @@ _MOUNT_FIELDS: Final = (
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
-    "argv", "cwd", "uid", "gid", "groups", "root_source", "symlinks", "directories", "late_directories", "files",
+    "argv", "cwd", "uid", "gid", "groups", "root_source", "root_only", "image_tree",
+    "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined",
@@ -173,13 +179,14 @@ _PLAIN_FIELDS: Final = (
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "domainname", "checks_program",
     "net_address", "net_address6", "net_resolver", "has_network",
-    "layer_source", "layer_index", "disk_bytes",
+    "layer_source", "layer_index", "disk_bytes", "stop_signal",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "argv": (bytes,),
     "groups": (int,),
     "only": (bytes,),
+    "root_only": (bytes,),
     "people": (bytes,),
     "symlinks": (bytes, bytes),
     "directories": (bytes, int, int, int),
@@ -295,11 +302,14 @@ def load(data: bytes) -> SandboxSpec:
 
 def host_places(spec: SandboxSpec) -> list[object]:
     """What is where inside, for the answer to `mounts` (`wire.files`): [place, host path, mode, is a file, is a volume,
-    shows only a part].
+    shows only a part].  The path of an image's tree has IMAGE_PREFIX before it.
     """
     found: list[object] = []
     if spec.root_source:
-        found.append([b"/", os.fsencode(spec.root_source), spec.root_mode, False, False, False])
+        source = os.fsencode(spec.root_source)
+        if spec.image_tree:
+            source = IMAGE_PREFIX + os.path.join(source, spec.image_tree)
+        found.append([b"/", source, spec.root_mode, False, False, False])
     for each in spec.mounts:
         if each.kind == HOST:
             is_part = each.only is not None or each.is_public_only or bool(each.skeleton)

@@ -159,6 +159,7 @@ class Monitor:
         self.server = ControlServer(listener, sandbox)
         self.server.net = sandbox.net
         self.server.places = host_places(self.spec)
+        self.server.stop_signal = self.spec.stop_signal
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
         """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""

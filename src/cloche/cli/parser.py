@@ -56,7 +56,8 @@ def parse(words: list[str], known: dict[str, str], at: int) -> argparse.Namespac
             verb, help=text, description=text, allow_abbrev=False, formatter_class=help_formatter
         )
         if verb == chosen:
-            module = importlib.import_module(f"cloche.cli.{verb}")
+            # "import" is a word of Python's.
+            module = importlib.import_module(f"cloche.cli.{verb if verb != 'import' else 'import_'}")
             module.add_arguments(sub)
             sub.set_defaults(function=module.run)
             if hasattr(module, "prepare_words"):

@@ -57,6 +57,24 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         metavar="DIR",
         help="use this directory as the root instead of the host's system directories",
     )
+    add(
+        "--image",
+        metavar="REF",
+        help="use an image as the root: a name, or a path of an OCI layout or archive",
+    )
+    add(
+        "--pull",
+        default="missing",
+        choices=["missing", "always", "never"],
+        help="when to fetch the image from its registry",
+    )
+    add("--entrypoint", metavar="PROGRAM", help="with --image: run this instead of the image's entry point")
+    add(
+        "-P",
+        "--publish-all",
+        action="store_true",
+        help="with --image: publish its ports on any of the host's",
+    )
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw[,suid]|:cow]",
         help="show a host directory or file; cow (the default) keeps writes private")  # fmt: skip
     add(
@@ -270,21 +288,33 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
     command = list(options.command)
     if command and command[0] == "--":
         command.pop(0)
-    if not command:
+    if not command and not options.image:
         raise UsageError("no command; write cloche run [options] -- COMMAND [ARG …]")
-    spec = SandboxSpec([os.fsencode(word) for word in command])
-    spec.uid, spec.gid = os.geteuid(), os.getegid()
-    spec.groups = sorted(set(os.getgroups()))
-    if options.user:
-        spec.uid, spec.gid = parse_user(options.user)
-        spec.groups = []
+    if options.image:
+        if options.rootfs:
+            raise UsageError("--image and --rootfs: there is one root")
+        from cloche.cli.imagerun import make_image_spec
+
+        spec = make_image_spec(options, command)
+    else:
+        if options.entrypoint is not None or options.publish_all:
+            raise UsageError("--entrypoint and -P need --image")
+        spec = SandboxSpec([os.fsencode(word) for word in command])
+        spec.uid, spec.gid = os.geteuid(), os.getegid()
+        spec.groups = sorted(set(os.getgroups()))
+        if options.user:
+            spec.uid, spec.gid = parse_user(options.user)
+            spec.groups = []
     if not is_host_name(options.hostname):
         raise UsageError(f"--hostname {options.hostname}: letters, digits, dots and hyphens, at most 64")
     spec.hostname = options.hostname.encode()
-    name, home = host_user(spec.uid)
-    base_environment(spec, name, home)
     warning = ""
-    if options.rootfs:
+    if not options.image:
+        name, home = host_user(spec.uid)
+        base_environment(spec, name, home)
+    if options.image:
+        pass
+    elif options.rootfs:
         root = os.path.abspath(options.rootfs)
         if not os.path.isdir(root):
             raise UsageError(f"--rootfs {options.rootfs}: not a directory")
@@ -312,6 +342,10 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
             raise UsageError(f"-w {options.workdir}: write an absolute path")
         spec.cwd = os.fsencode(os.path.normpath(options.workdir))
         warning = ""
+    if options.image:
+        from cloche.cli.imagerun import finish_image_spec
+
+        finish_image_spec(spec)
     if options.memory:
         spec.memory_bytes = parse_size(options.memory, "--memory")
     if options.pids is not None:

@@ -41,6 +41,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.gofer_inode.GoferInode.read_fd": "asked of the gofer again, by the inode's path",
     "fs.gofer_inode.GoferInode.write_fd": "asked of the gofer again, by the inode's path",
     "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",
+    "wire.imagetree.TreeFile.fd": "the tree of an image, opened anew by its name in the attach point",
     "fs.kept.LayerStore": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
     "fs.storage.Storage.fd": "a memfd with the contents of the file, which are copied",
     "fs.storage.Storage.readonly_fd": "another descriptor of it",

@@ -1,0 +1,48 @@
+"""What the verbs for images share: finding one, listing which names it has, saying what is wrong in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from cloche.cli.client import report_errors
+from cloche.images.errors import ImageError
+from cloche.images.image import Image, find, find_by_prefix
+from cloche.images.reference import Reference, parse_reference
+from cloche.images.store import Store
+
+
+def report_image_errors(
+    verb: str, function: Callable[[argparse.Namespace], int], options: argparse.Namespace
+) -> int:
+    """The verb's exit status; its errors on a line each."""
+
+    def guarded(options: argparse.Namespace) -> int:
+        try:
+            return function(options)
+        except ImageError as error:
+            print(f"cloche {verb}: {error}", file=sys.stderr)
+            return 125
+
+    return report_errors(verb, guarded, options)
+
+
+def known_image(store: Store, text: str) -> tuple[Image, Reference | None]:
+    """The image that is called so, or whose digest begins so.  Raises ImageError."""
+    found = find_by_prefix(store, text)
+    if found is not None:
+        return found, None
+    name = parse_reference(text)
+    image = find(store, name)
+    if image is None:
+        raise ImageError(f"there is no image {text} here; cloche images lists them")
+    return image, name
+
+
+def human(size: int) -> str:
+    """A number of bytes, as people read it."""
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

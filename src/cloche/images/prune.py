@@ -1,0 +1,88 @@
+"""Removing what is not needed: the store is locked by the caller (`Store.removing`)."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+
+from cloche.abi.errno import LinuxError
+from cloche.images.errors import ImageError
+from cloche.images.image import Image
+from cloche.images.store import Store, hex_of
+from cloche.images.tree import tree_name
+from cloche.wire.imagetree import TreeFile
+
+
+def prune(store: Store) -> int:
+    """Remove blobs, layers and trees that no name leads to and no sandbox uses; bytes."""
+    blobs: set[str] = set()
+    layers: set[str] = set()
+    trees: set[str] = set()
+    for digest in set(store.names().values()):
+        blobs.add(hex_of(digest))
+        try:
+            image = Image(store, digest)
+        except ImageError:
+            continue
+        blobs.add(hex_of(image.config_descriptor.digest))
+        blobs.update(hex_of(layer.digest) for layer in image.layers)
+        layers.update(hex_of(each) for each in image.diff_ids)
+        trees.add(tree_name(image.diff_ids))
+    for name in os.listdir(store.of("content")):
+        if name.startswith("tree-") and name not in trees:
+            used = _used(store.of("content", name))
+            if used is not None:
+                trees.add(name)
+                layers.update(used)
+    freed = 0
+    for name in os.listdir(store.path):
+        if name.startswith("new-"):
+            freed += _remove(store.of(name))
+    freed += sum(_remove(store.of("partial", name)) for name in os.listdir(store.of("partial")))
+    for name in os.listdir(store.of("blobs")):
+        if name not in blobs:
+            freed += _remove(store.of("blobs", name))
+    # What a layer says goes first: a layer without contents must not look complete.
+    for name in os.listdir(store.of("layers")):
+        if name not in layers:
+            freed += _remove(store.of("layers", name))
+    for name in os.listdir(store.of("content")):
+        if name not in layers and name not in trees:
+            freed += _remove(store.of("content", name))
+    return freed
+
+
+def _used(path: str) -> set[str] | None:
+    """The layers of a tree that a sandbox uses; None: nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+        return None
+    except BlockingIOError:
+        pass
+    try:
+        tree = TreeFile(fd)
+    except LinuxError:
+        return set()
+    tree.close()
+    return {layer.decode() for layer in tree.layers}
+
+
+def _remove(path: str) -> int:
+    """A file or directory; its bytes."""
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        size = os.lstat(path).st_blocks * 512
+        if os.path.isdir(path) and not os.path.islink(path):
+            for folder, _folders, files in os.walk(path):
+                for name in files:
+                    with contextlib.suppress(FileNotFoundError):
+                        size += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    return size

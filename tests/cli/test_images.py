@@ -1,0 +1,187 @@
+"""Images: `run --image`, `load`, `save`, `images`, `inspect`, `rmi`, `prune`."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.harness import CLOCHE, is_one_line, run_words
+from tests.cli.images import Images, LayerTar, Maker, busybox_layer
+
+
+def test_an_oci_layout_runs(images: Images, layout: Maker) -> None:
+    layout.image(
+        [busybox_layer()], {"Cmd": ["/bin/sh", "-c", "echo hello from $PWD"], "WorkingDir": "/home/app"}
+    )
+    assert images.run("./layout") == "hello from /home/app\n"
+    assert images.run("./layout", "--", "/bin/id", "-u") == "0\n"
+
+
+def test_the_configuration_counts_as_in_docker(images: Images, layout: Maker) -> None:
+    config = {
+        "Entrypoint": ["/bin/echo", "entry"],
+        "Cmd": ["cmd"],
+        "Env": ["GREETING=hello world", "PATH=/bin"],
+        "User": "app",
+        "WorkingDir": "/made/for/it",
+        "Volumes": {"/volume": {}},
+    }
+    layout.image([busybox_layer()], config)
+    assert images.run("./layout") == "entry cmd\n"
+    assert images.run("./layout", "--", "mine") == "entry mine\n"
+    script = "echo $GREETING,$PATH,$HOME,$PWD; id; ls -d /volume; stat -c %u:%g /home/app /etc/passwd"
+    out = images.run("./layout", "--entrypoint", "sh", "--", "-c", script)
+    assert out == (
+        "hello world,/bin,/home/app,/made/for/it\n"
+        "uid=1000(app) gid=1000(app) groups=44(extra),1000(app)\n/volume\n1000:1000\n0:0\n"
+    )
+    assert images.run("./layout", "-u", "root:44", "--entrypoint", "id", "--", "-g") == "44\n"
+    assert images.run("./layout", "-u", "7", "--entrypoint", "id", "--", "-u") == "7\n"
+    refused = images("run", "--image", "./layout", "-u", "nobody-knows", "--", "x")
+    assert refused.status == 125 and is_one_line(refused.err)
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip", "zstd"])
+def test_layers_are_put_together(images: Images, layout: Maker, packing: str) -> None:
+    lower = LayerTar().folder("d").add("d/a", b"a1").add("d/b", b"b1").folder("e").add("e/x", b"x")
+    lower.add("gone", b"1").add("d/again", type=tarfile.LNKTYPE, linkname="d/a").link("usr-link", "d")
+    upper = (
+        LayerTar()
+        .add("d/a", b"a2")
+        .add(".wh.gone")
+        .add("e/.wh..wh..opq")
+        .add("e/y", b"y")
+        .add("usr-link/new", b"n")
+    )
+    layout.image([busybox_layer(), lower.bytes(), upper.bytes()], {}, packing=packing)
+    script = "cat d/a d/b d/again; echo; ls -d gone; find /d /e | sort; cat d/new"
+    done = images("run", "--image", "./layout", "--", "/bin/sh", "-c", script)
+    assert done.out == "a2b1a1\n/d\n/d/a\n/d/again\n/d/b\n/d/new\n/e\n/e/y\nn"
+
+
+def test_writes_stay_with_the_sandbox(images: Images, layout: Maker) -> None:
+    layout.image([busybox_layer()], {})
+    script = "echo mine >>/etc/passwd; tail -n1 /etc/passwd; rm /bin/wc; ls /bin/wc; ln /etc/group /etc/g2; stat -c %h /etc/group"
+    done = images("run", "--image", "./layout", "--", "/bin/sh", "-c", script)
+    assert done.out == "mine\n2\n" and "No such file" in done.err
+    assert images.run("./layout", "--", "/bin/sh", "-c", "wc -l </etc/passwd") == "2\n"
+
+
+def test_a_large_directory_is_listed_and_searched(images: Images, layout: Maker) -> None:
+    many = LayerTar().folder("many")
+    for number in range(1000):
+        many.add(f"many/{number:04d}", b"%d" % number)
+    layout.image([busybox_layer(), many.bytes()], {})
+    script = (
+        "cat /many/0777; echo; ls /many | wc -l; cat /many/* | wc -c; ls /many/1000 2>/dev/null || echo none"
+    )
+    assert images.run("./layout", "--", "/bin/sh", "-c", script) == "777\n1000\n2890\nnone\n"
+
+
+def test_the_store_is_listed_inspected_and_emptied(images: Images, layout: Maker, tmp_path: Path) -> None:
+    digest = layout.image([busybox_layer()], {"Cmd": ["/bin/echo", "hello"]}, "example.org/team/tool:1.2")
+    assert images("load", "-i", "layout").out == "example.org/team/tool:1.2\n"
+    assert images.run("example.org/team/tool:1.2") == "hello\n"
+    assert images.run(digest[7:19]) == "hello\n"
+    row = json.loads(images("images", "--json").out)[0]
+    assert (row["name"], row["digest"], row["platform"]) == (
+        "example.org/team/tool:1.2",
+        digest,
+        "linux/amd64",
+    )
+    assert "example.org/team/tool:1.2" in images("images").out
+    assert json.loads(images("inspect", digest).out)[0]["config"]["config"]["Cmd"] == ["/bin/echo", "hello"]
+    saved = images("save", "-o", "saved.tar", digest)
+    assert saved.status == 0, saved
+    assert images("rmi", "example.org/team/tool:1.2").status == 0
+    store = images.data / "cloche" / "images"
+    assert [list((store / name).iterdir()) for name in ("blobs", "layers", "content", "names")] == [
+        [],
+        [],
+        [],
+        [],
+    ]
+    refused = images("run", "--image", "example.org/team/tool:1.2", "--pull", "never")
+    assert refused.status == 125 and is_one_line(refused.err)
+    assert images("load", "-q", "-i", "saved.tar").out == digest + "\n"
+
+
+def test_a_sandbox_keeps_its_image(images: Images, layout: Maker) -> None:
+    layout.image([busybox_layer()], {}, "tool:1")
+    assert images("load", "-i", "layout").status == 0
+    started = images("run", "-d", "--name", "user", "--image", "tool:1", "--", "/bin/sleep", "1000")
+    assert started.status == 0, started
+    try:
+        assert images("prune", "-a").status == 0
+        assert images("images", "-q").out == ""
+        assert images("exec", "user", "--", "/bin/cat", "/etc/group").out.startswith("root:")
+    finally:
+        images("rm", "-f", "user")
+    assert images("prune").status == 0
+    assert list((images.data / "cloche" / "images" / "content").iterdir()) == []
+
+
+HOSTILE = {
+    "leads out": LayerTar().add("../../evil", b"x"),
+    "link to what is no file": LayerTar().add("x", type=tarfile.LNKTYPE, linkname="/etc/shadow"),
+    "link that leads out": LayerTar().add("x", type=tarfile.LNKTYPE, linkname="../../etc/shadow"),
+    "below a file": LayerTar().add("f", b"").add("f/g", b""),
+    "in a circle": LayerTar().link("a", "b").link("b", "a").add("a/x", b""),
+    "long": LayerTar().add("x" * 300, b""),
+    "deep": LayerTar().add("d/" * 600 + "x", b""),
+    "owner": LayerTar().add("x", uid=-1),
+    "device": LayerTar().add("x", type=tarfile.CHRTYPE, devmajor=1 << 20, devminor=0),
+    "bomb": LayerTar().add("x", bytes(1 << 20)),
+}
+
+
+@pytest.mark.parametrize("what", [name for name in HOSTILE if name != "bomb"])
+def test_a_hostile_layer_is_refused(images: Images, layout: Maker, what: str) -> None:
+    try:
+        layer = HOSTILE[what].bytes()
+    except (ValueError, tarfile.TarError):
+        pytest.skip("this tarfile does not write such a header")
+    layout.image([layer], {"Cmd": ["/x"]})
+    refused = images("load", "-i", "layout")
+    assert refused.status == 125 and is_one_line(refused.err), refused
+    assert list((images.data / "cloche" / "images" / "names").iterdir()) == []
+    assert not [each for each in (images.data / "cloche" / "images" / "content").iterdir()
+                if each.name.startswith("new-")]  # fmt: skip
+
+
+def test_a_layer_that_is_not_what_it_says_is_refused(images: Images, layout: Maker) -> None:
+    digest = layout.image([LayerTar().add("x", b"x").bytes()], {"Cmd": ["/x"]})
+    manifest = json.loads((layout.blobs / digest[7:]).read_text())
+    blob = layout.blobs / manifest["layers"][0]["digest"][7:]
+    blob.write_bytes(blob.read_bytes()[:-4] + b"abcd")
+    refused = images("load", "-i", "layout")
+    assert refused.status == 125 and is_one_line(refused.err) and "digest" in refused.err
+
+
+def test_what_a_layer_names_reaches_nothing_of_the_host(images: Images, layout: Maker) -> None:
+    layer = LayerTar().link("etc2", "/etc").add("etc2/made-by-a-layer", b"x").link("out", "../../../../tmp")
+    layer.add("out/made-by-a-layer", b"x").add("/abs", b"x").add("./././dot", b"x").add("dup", b"1").add(
+        "dup", b"2"
+    )
+    layer.add("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666).add(
+        "kmem", type=tarfile.CHRTYPE, devmajor=1, devminor=2
+    )
+    layout.image([busybox_layer(), layer.bytes()], {})
+    script = (
+        "cat /etc/made-by-a-layer /tmp/made-by-a-layer /abs /dot /dup; echo z >/null; cat /null; cat /kmem"
+    )
+    done = images("run", "--image", "./layout", "--", "/bin/sh", "-c", script)
+    assert done.out == "xxxx2" and "/kmem" in done.err
+    assert not Path("/etc/made-by-a-layer").exists() and not Path("/tmp/made-by-a-layer").exists()
+    for path in (images.data / "cloche" / "images" / "content").rglob("*"):
+        assert path.is_dir() or path.is_file() and not path.is_symlink()
+
+
+def test_an_ordinary_user_has_images_too(as_user: list[str], tmp_path: Path, project: Path) -> None:
+    layout = Maker(tmp_path / "user-layout")
+    layout.image([busybox_layer()], {"User": "app"})
+    words = [*as_user, *CLOCHE, "run", "--image", str(layout.path), "--", "/bin/sh", "-c"]
+    script = "stat -c %u:%g /home/app /etc/passwd; touch /home/app/x; id -u; touch /etc/x || echo no"
+    done = run_words([*words, script], cwd=project, XDG_DATA_HOME=str(project / "data"))
+    assert done.out == "1000:1000\n0:0\n1000\nno\n", done
