@@ -38,7 +38,11 @@ ALLOWED: Final[dict[str, list[str]]] = {
     "egress": ["abi", "wire", *CONFINEMENT],
     "netns": ["abi", "wire", *CONFINEMENT],
     "runtime": ["abi", "wire", "platform.hostsys"],
-    "images": ["abi", "wire", "platform.hostsys"],  # reads and writes files that others made; nothing of a sandbox
+    "images": [
+        "abi",
+        "wire",
+        "platform.hostsys",
+    ],  # reads and writes files that others made; nothing of a sandbox
     # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
     "integrations": ["sdk"],  # each beside one package of others

@@ -154,8 +154,8 @@ class Builder:
         """An image below a private layer; it is attach point number 0."""
         gofer = self.gofer
         assert gofer is not None
-        lower = ImageFs(gofer.worker(0), 0, self.kernel.alloc_dev(), tree)
-        made = OverlayFs(self.kernel.alloc_dev(), self.layer_quota, [lower.root])
+        lower = ImageFs(gofer.worker(0), 0, self.kernel.numbers.dev(), tree)
+        made = OverlayFs(self.kernel.numbers.dev(), self.layer_quota, [lower.root])
         made.is_kept = self.store is not None
         return made
 

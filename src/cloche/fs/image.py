@@ -24,8 +24,8 @@ from cloche.vfs.objects import (
     FileSystem,
     Inode,
     Path,
-    StatFs,
 )
+from cloche.vfs.records import StatFs
 from cloche.wire.imagetree import TreeDirectory, TreeFile, TreeRow, content_name
 
 

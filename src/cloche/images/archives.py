@@ -15,6 +15,7 @@ from cloche.images.reference import Reference, parse_reference
 from cloche.images.store import (
     MAX_DOCUMENT_BYTES,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
     Store,
@@ -369,7 +370,7 @@ def save(images: list[tuple[Image, Reference | None]], out: IO[bytes]) -> None:
         "oci-layout": {"imageLayoutVersion": "1.0.0"},
         "index.json": {
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "mediaType": OCI_INDEX,
             "manifests": manifests,
         },
         "manifest.json": list(rows.values()),
