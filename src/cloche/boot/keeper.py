@@ -30,7 +30,7 @@ from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
 from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
 from cloche.boot.orphans import end_orphans
-from cloche.boot.spawn import KEEPER_FD
+from cloche.boot.spawn import KEEPER_FD, KeeperProcess
 from cloche.boot.spec import HOST, RW, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.wire import timing
@@ -137,6 +137,8 @@ class Keeper:
         self.request = _read_request(fds[0])
         self.fds = dict(zip(self.request["names"], fds.tolist(), strict=True))
         os.environ.update(self.request["settings"])
+        if "stderr" in self.fds:
+            os.dup2(self.fds["stderr"], 2)
         spec = load(self.request["spec"])
         self._start_servers(spec)
         timing.mark("keeper: gofer is forked")
@@ -509,6 +511,10 @@ def _middle(tell: socket.socket) -> int:
     spec = load(request["spec"])
     if "record" in fds:
         os.close(fds.pop("record"))
+    if "stderr" in fds:
+        stderr = fds.pop("stderr")
+        os.dup2(stderr, 2)
+        os.close(stderr)
     if "strace" in fds:
         spec.strace_fd = fds.pop("strace")
     if spec.is_confined:
@@ -528,24 +534,45 @@ def _middle(tell: socket.socket) -> int:
 
 
 def main(now_ns: int) -> NoReturn:
-    """The process's whole life; its interpreter was ready at `now_ns`."""
-    status = 0
+    """The whole life of a process that was executed to be a keeper; its interpreter was ready at `now_ns`."""
     timing.mark("keeper: interpreter is up", now_ns)
     timing.mark("keeper: modules are imported")
+    for fd in range(3):  # closed ones must not become something else
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    _live(KEEPER_FD)
+
+
+def fork_keeper() -> KeeperProcess:
+    """The same as a fork of this process, which is a child of the template and has nothing of a user's yet."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            confine.detach_from_terminal()
+            timing.begin()
+            timing.mark("keeper: is forked")
+            _live(theirs.fileno())
+        finally:
+            os._exit(EXIT_INTERNAL)
+    theirs.close()
+    return KeeperProcess(pid, ours)
+
+
+def _live(link: int) -> NoReturn:
+    """A keeper's life, from the moment at which it has nothing but its socket."""
+    status = 0
     try:
         for signo in _IGNORED:
             signal.signal(signo, signal.SIG_IGN)
         confine.name_process("cloche-keeper")
-        for fd in range(3):  # closed ones must not become something else
-            try:
-                os.fstat(fd)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)
-        confine.close_all_but([0, 1, 2, KEEPER_FD])
-        os.set_inheritable(KEEPER_FD, False)
+        confine.close_all_but([0, 1, 2, link])
+        os.set_inheritable(link, False)
         os.chdir("/")
         hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        keeper = Keeper(socket.socket(fileno=KEEPER_FD))
+        keeper = Keeper(socket.socket(fileno=link))
         keeper.prepare()
         try:
             keeper.start()

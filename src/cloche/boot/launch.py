@@ -269,7 +269,7 @@ def launch(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     sandbox = Sandbox(keeper, ours)
     try:
-        _send_request(spec, sandbox, keeper.link, theirs, record, groups or [])
+        _send_request(spec, sandbox, keeper, theirs, record, groups or [])
         timing.mark("command: request is sent")
         theirs.close()
         sandbox.begin(spec, stdio)
@@ -295,7 +295,7 @@ def launch(
 def _send_request(
     spec: SandboxSpec,
     sandbox: Sandbox,
-    link: socket.socket,
+    keeper: KeeperProcess,
     control: socket.socket,
     record: RecordPlace | None,
     groups: list[str],
@@ -309,6 +309,9 @@ def _send_request(
     if spec.network_fd >= 0:
         names.append("network")
         fds.append(spec.network_fd)
+    if keeper.errors_fd >= 0:
+        names.append("stderr")
+        fds.append(keeper.errors_fd)
     where: tuple[str, str, bool] | None = None
     if record is not None:
         names.append("record")
@@ -339,7 +342,7 @@ def _send_request(
             marshal.dump(request, file)
         fds[0] = memory
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
-        link.sendmsg([START], [rights])
+        keeper.link.sendmsg([START], [rights])
     except BrokenPipeError:
         raise LaunchError("the keeper did not start") from None
     finally:

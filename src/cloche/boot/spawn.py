@@ -12,10 +12,20 @@ import socket
 import sys
 from typing import Final
 
-__all__ = ["HOST_FD", "KeeperProcess", "adopt_keeper", "drop_keeper", "spawn_host", "spawn_keeper"]
+__all__ = [
+    "HOST_FD",
+    "TEMPLATE_FD",
+    "KeeperProcess",
+    "adopt_keeper",
+    "drop_keeper",
+    "spawn_host",
+    "spawn_keeper",
+    "spawn_template",
+]
 
 KEEPER_FD: Final = 3  # its end of the socket
 HOST_FD: Final = 3
+TEMPLATE_FD: Final = 3  # the socket on which it listens
 _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
 # Hardly anything of what is imported is ever garbage: the cyclic collector, which looks through all of it again and
 # again, would take a quarter of the time.  The first word is the directory of light modules (`cloche.light`), which
@@ -23,6 +33,10 @@ _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
 _CODE: Final = (
     "import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
     "sys.path += sys.argv[2:]; from cloche.boot.keeper import main; main(now)"
+)
+_TEMPLATE_CODE: Final = (
+    "import gc, sys; gc.disable(); sys.path[:0] = sys.argv[2:3]; sys.path += sys.argv[3:]; "
+    "from cloche.cli.template import main; main()"
 )
 _HOST_CODE: Final = "import sys; sys.path += sys.argv[2:]; from cloche.cli.hosted import main; main()"
 
@@ -33,6 +47,7 @@ class KeeperProcess:
     def __init__(self, pid: int, link: socket.socket) -> None:
         self.pid: int = pid
         self.link: socket.socket = link
+        self.errors_fd: int = -1  # what its parts shall have as standard error; -1: what it began with
 
 
 _adopted: list[KeeperProcess] = []  # at most one
@@ -72,16 +87,31 @@ def spawn_keeper() -> KeeperProcess:
     if _adopted:
         return _adopted.pop()
     ours, theirs = _pair(socket.SOCK_SEQPACKET)
-    # The loader's path alone, because the interpreter may need it to start at all.
-    environment = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
     try:
-        pid = _spawn(_CODE, environment, theirs, KEEPER_FD, is_silent=False)
+        pid = _spawn(_CODE, _bare_environment(), theirs, KEEPER_FD, is_silent=False)
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
     return KeeperProcess(pid, ours)
+
+
+def spawn_template(listener: socket.socket, path: str) -> int:
+    """Start a template (`cli.template`) that accepts on `listener`, which is bound to `path`.  Raises OSError.
+
+    The pid of a child that ends at once, having forked the template.
+    """
+    high = _high(listener.dup())
+    try:
+        return _spawn(_TEMPLATE_CODE, _bare_environment(), high, TEMPLATE_FD, is_silent=True, first=[path])
+    finally:
+        high.close()
+
+
+def _bare_environment() -> dict[str, str]:
+    """The loader's path alone, because the interpreter may need it to start at all."""
+    return {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
 
 
 def spawn_host(environment: dict[str, str], *, is_silent: bool) -> tuple[int, socket.socket]:
@@ -108,14 +138,20 @@ def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
 
 
 def _spawn(
-    code: str, environment: dict[str, str], sock: socket.socket, number: int, *, is_silent: bool
+    code: str,
+    environment: dict[str, str],
+    sock: socket.socket,
+    number: int,
+    *,
+    is_silent: bool,
+    first: list[str] | None = None,
 ) -> int:
     """Run `code` in a new interpreter, in a session of its own, which gets `sock` as descriptor `number`."""
     words = [sys.executable, "-I", "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", code]
     defaults = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE]
     return os.posix_spawn(
         sys.executable,
-        [*words, *_search_path()],
+        [*words, *(first or []), *_search_path()],
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),

@@ -5,26 +5,38 @@ sandbox shall be: in the words of `cloche run`, so that what that verb knows the
 sandbox has no first program, only commands that come from outside.  The socket is then its leash: when its other end is
 closed, because the program was killed or has let go, the sandbox ends.
 
-Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise.
+Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise.  The
+keeper comes before the request, because that is no longer an empty process's: it brings the caller's environment.
 """
 
-import argparse
 import os
 import signal
 import socket
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from cloche.boot.launch import LaunchError
 from cloche.boot.spawn import HOST_FD, KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.cli.monitor import Monitor
 from cloche.cli.options import UsageError
+from cloche.cli.plain import PlainParser
 from cloche.runtime.records import Record, RecordError, State, Store, new_name
 from cloche.wire import protocol
 from cloche.wire.channel import Channel
-from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_strings, take_text
+from cloche.wire.protocol import (
+    Fields,
+    Message,
+    ProtocolError,
+    take_bool,
+    take_bytes,
+    take_strings,
+    take_text,
+)
 
-LAUNCH: Final = "launch"  # the one request: words, name, root, metadata, is_leashed
+# The one request: words, name, root, metadata, is_leashed; to a fork of the template also environment and directory,
+# and the caller's standard error.
+LAUNCH: Final = "launch"
 SOFTWARE: Final = "cloche monitor"
 _MAX_WORDS: Final = 65536
 _MAX_METADATA: Final = 256
@@ -43,26 +55,33 @@ class Refusal(Exception):
 
 
 def main() -> NoReturn:
-    """The process."""
+    """The process, executed for one sandbox."""
     if os.fork():
         os._exit(0)
-    channel = Channel(socket.socket(fileno=HOST_FD), SOFTWARE)
     os.set_inheritable(HOST_FD, False)
     status = _EXIT_INTERNAL
     try:
-        status = _host(channel)
+        status = _host(Channel(socket.socket(fileno=HOST_FD), SOFTWARE), spawn_keeper)
     finally:
         os._exit(status)
 
 
-def _host(channel: Channel) -> int:
+def host_forked(sock: socket.socket) -> int:
+    """The same in a fork of the template, which has nothing of the caller's yet.  The exit status."""
+    from cloche.boot.keeper import fork_keeper
+
+    return _host(Channel(sock, SOFTWARE), fork_keeper)
+
+
+def _host(channel: Channel, make_keeper: Callable[[], KeeperProcess]) -> int:
     ident = 0
     try:
-        keeper = spawn_keeper()
+        keeper = make_keeper()
         message = _request(channel)
         if message is None:
             return _EXIT_INTERNAL  # nobody is there any more
         ident = message.ident
+        _take_surroundings(message, keeper)
         return _launch(channel, message, keeper)
     except UsageError as wrong:
         failure = Refusal(str(wrong), EXIT_USAGE)
@@ -86,20 +105,36 @@ def _request(channel: Channel) -> Message | None:
         if found is None:
             return None
         for message in found:
-            message.close_fds()
             if message.kind == protocol.REQUEST:
                 if message.name != LAUNCH:
                     raise ProtocolError(f"an unknown request: {message.name}")
                 return message
+            message.close_fds()
+
+
+def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
+    """What a process that was executed has from its parent a fork of the template is sent.  Raises ProtocolError."""
+    fields = message.fields
+    if "environment" in fields:
+        os.environ.clear()
+        for item in take_strings(fields, "environment", _MAX_WORDS):
+            key, _equals, value = item.partition(b"=")
+            os.environb[key] = value
+        try:
+            os.chdir(take_bytes(fields, "directory"))
+        except OSError:
+            pass  # it is gone: names that are relative to it do not exist
+    if message.fds:
+        os.dup2(message.fds[0], 2)
+        keeper.errors_fd = 2
+    message.close_fds()
 
 
 def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
     """The sandbox that the words of `cloche run` ask for, without a command.  Raises UsageError, Refusal."""
     from cloche.cli import run
 
-    parser = _Parser(prog="cloche", allow_abbrev=False, add_help=False)
-    run.add_arguments(parser)
-    options = parser.parse_args([*[os.fsdecode(word) for word in words], "--", "-"])
+    options = _parse([*[os.fsdecode(word) for word in words], "--", "-"])
     options.volume = [_absolute(each) for each in options.volume]
     options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
     options.net_log = os.path.abspath(options.net_log) if options.net_log else options.net_log
@@ -123,9 +158,24 @@ def _absolute(volume: str) -> str:
     return f"{os.path.abspath(source)}{colon}{rest}" if source and colon else volume
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+def _parse(words: list[str]) -> Any:
+    """Raises UsageError."""
+    from cloche.cli import run
+
+    plain = PlainParser()
+    run.add_arguments(plain)
+    options = plain.parse(words)
+    if options is not None:
+        return options
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(message)
+
+    parser = Parser(prog="cloche", allow_abbrev=False, add_help=False)
+    run.add_arguments(parser)
+    return parser.parse_args(words)
 
 
 def _launch(channel: Channel, message: Message, keeper: KeeperProcess) -> int:

@@ -7,9 +7,10 @@ import time
 import weakref
 from typing import Final
 
-from cloche.boot.spawn import spawn_host
+from cloche.boot.spawn import spawn_host, spawn_template
+from cloche.runtime import template
 from cloche.runtime.records import RUNNING, RecordError, State, Store
-from cloche.sdk.effects import Steps, deadline_of
+from cloche.sdk.effects import Steps, deadline_of, wait
 from cloche.sdk.errors import (
     InvalidArgument,
     NotFound,
@@ -26,6 +27,7 @@ from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, ProtocolError, take_bytes, take_int, take_text
 
 START_S: Final = 60.0  # storage may be slow
+_TEMPLATE_S: Final = 20.0  # for the template to be imported, or executed anew, and to fork
 _LAUNCH: Final = "launch"
 _USAGE: Final = 2  # EXIT_USAGE of `cli.hosted`: what was asked for makes no sense
 _MAX: Final = 1 << 62
@@ -188,23 +190,22 @@ def _info(state: State, status: str, seconds_left: float | None) -> SandboxInfo:
 
 # -- making and finding --------------------------------------------------------------------------------------------
 def create(options: Options) -> Steps[SandboxCore]:
-    """A new sandbox.  Raises StartError."""
+    """A new sandbox, forked from the template or, where that cannot be had, executed.  Raises StartError."""
     deadline_s = deadline_of(START_S)
+    pid = 0
+    forked = yield from _ask_template(options)
+    if forked is not None:
+        link, ident = forked
+    else:
+        try:
+            pid, sock = spawn_host(dict(os.environ), is_silent=not options.is_leashed)
+        except OSError as error:
+            raise StartError(f"no process for the sandbox: {error.strerror or error}") from None
+        sock.setblocking(False)
+        link = Link(Channel(sock, SOFTWARE))
     try:
-        pid, sock = spawn_host(dict(os.environ), is_silent=not options.is_leashed)
-    except OSError as error:
-        raise StartError(f"no process for the sandbox: {error.strerror or error}") from None
-    sock.setblocking(False)
-    link = Link(Channel(sock, SOFTWARE))
-    try:
-        fields: Fields = {
-            "words": options.words,
-            "name": options.name,
-            "root": options.root,
-            "metadata": options.metadata,
-            "is_leashed": options.is_leashed,
-        }
-        ident = link.ask(_LAUNCH, fields)
+        if forked is None:
+            ident = link.ask(_LAUNCH, _request(options))
         answer = yield from link.answer(ident, deadline_s)
     except SandboxTimeout:
         link.close()
@@ -232,14 +233,79 @@ def create(options: Options) -> Steps[SandboxCore]:
         os.fsdecode(take_bytes(answer, "cwd")),
     )
     if options.is_leashed:
-        core.hold(sock)
+        core.hold(link.channel.sock)
     else:
-        sock.close()
+        link.close()
     return core
 
 
+def _request(options: Options) -> Fields:
+    return {
+        "words": options.words,
+        "name": options.name,
+        "root": options.root,
+        "metadata": options.metadata,
+        "is_leashed": options.is_leashed,
+    }
+
+
+def _ask_template(options: Options) -> Steps[tuple[Link, int] | None]:
+    """Ask for a sandbox that is forked: the connection to its monitor, and the request's id.
+
+    None if there is no template, or it dies before it has forked: then nobody has read the request.
+    """
+    if os.environ.get(template.SETTING) == "0":
+        return None
+    found = template.connect(spawn_template)
+    if found is None:
+        return None
+    sock, pid = found
+    link = Link(Channel(sock, SOFTWARE))
+    is_ready = False
+    try:
+        fields = _request(options)
+        # What a process that is executed has from the caller.
+        fields["environment"] = [key + b"=" + value for key, value in os.environb.items()]
+        fields["directory"] = _working_directory()
+        ident = link.ask(_LAUNCH, fields, [2] if options.is_leashed and _is_open(2) else [])
+        deadline_s = time.monotonic() + _TEMPLATE_S
+        while True:
+            ready = yield from wait([sock.fileno()], link.wants(), deadline_s)
+            link.channel.flush()
+            if sock.fileno() in ready or not ready:
+                break
+        try:
+            is_ready = sock.recv(1) == template.READY
+        except OSError:
+            pass  # nothing has come, or the template has died
+    except InvalidArgument:
+        pass  # with the environment it is too long for a message
+    finally:
+        _reap(pid)
+        if not is_ready:
+            link.close()
+    return (link, ident) if is_ready else None
+
+
+def _working_directory() -> bytes:
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        return b"/"
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def _reap(pid: int) -> None:
-    """The child has forked the monitor and is gone; somebody else may have waited for it."""
+    """The child, if there is one, has forked what it was for and is gone; somebody else may have waited for it."""
+    if not pid:
+        return
     try:
         if os.waitpid(pid, os.WNOHANG)[0] == 0:
             os.kill(pid, signal.SIGKILL)

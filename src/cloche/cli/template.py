@@ -1,0 +1,169 @@
+"""The template: a process of a user's that has imported all of cloche, from which sandboxes are forked.
+
+A sandbox that is executed spends most of its start in two interpreters that import the kernel, and its memory on their
+copies of the same objects.  A fork has both done.  What accepts a connection here forks a monitor (`cli.hosted`), and
+that the keeper and all the rest; this process reads not one byte of what the caller sends, so it never holds a
+specification, a descriptor, an environment or a name of a sandbox: what it is forked into is empty.
+
+It began with an empty environment, no standard streams and a session of its own, and whoever starts it has made the
+socket before (`runtime.template`), so that nothing has to wait for it or look whether it is there.  It serves its own
+user alone.  Its forks share its layout in memory, its canaries and its seed for hashes, as the parts of one sandbox do
+anyway: therefore it executes itself anew after MAX_FORKS, and when a file of cloche's has changed, keeping the socket,
+so that who connects meanwhile only waits a little.  After IDLE_S without a connection it removes the socket and ends.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import Final, NoReturn
+
+import cloche.boot.control_server
+import cloche.boot.sentry
+import cloche.gofer.launch
+import cloche.runtime.cgroups  # noqa: F401
+from cloche.boot import confine
+from cloche.boot.spawn import TEMPLATE_FD
+from cloche.cli import hosted
+from cloche.runtime.template import READY, Place
+from cloche.wire import timing
+
+MAX_FORKS: Final = 256
+IDLE_S: Final = 120.0
+_PENDING_FD: Final = 4  # a connection that was accepted before the process was executed anew
+_PEER: Final = struct.Struct("3i")  # struct ucred
+
+
+class Template:
+    """The process; `listener` is the socket that its starter has made, at `place`."""
+
+    def __init__(self, listener: socket.socket, place: Place) -> None:
+        self.listener: socket.socket = listener
+        self.place: Place = place
+        self.forks: int = 0
+        self.files: dict[str, tuple[int, int, int]] = _files_of_cloche()
+
+    def serve(self, pending: socket.socket | None) -> NoReturn:
+        """For ever, or until nobody has come for a while."""
+        if pending is not None:
+            self._take(pending)
+        poller = select.poll()
+        poller.register(self.listener, select.POLLIN)
+        while True:
+            if not poller.poll(IDLE_S * 1000):
+                self.place.remove()  # who has connected before is served yet
+                self._accept_all()
+                os._exit(0)
+            self._accept_all()
+
+    def _accept_all(self) -> None:
+        while True:
+            try:
+                connection, _address = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # it was given up before it was accepted
+            _pid, uid, _gid = _PEER.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            )
+            if uid == os.geteuid():
+                self._take(connection)
+            connection.close()
+
+    def _take(self, connection: socket.socket) -> None:
+        """A new sandbox, or whatever else somebody wants who may connect."""
+        if self.forks >= MAX_FORKS or _files_of_cloche() != self.files:
+            self._execute_anew(connection)
+        try:
+            pid = os.fork()
+        except OSError:
+            return  # the connection is closed, and the caller does without us
+        if pid == 0:
+            self._become_monitor(connection)
+        self.forks += 1
+
+    def _become_monitor(self, connection: socket.socket) -> NoReturn:
+        """In the fork."""
+        status = 1
+        try:
+            self.listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            confine.name_process("cloche-monitor")
+            confine.detach_from_terminal()
+            timing.begin()
+            gc.enable()  # what is here already is frozen
+            connection.setblocking(True)
+            connection.send(READY)
+            status = hosted.host_forked(connection)
+        finally:
+            os._exit(status)
+
+    def _execute_anew(self, connection: socket.socket) -> NoReturn:
+        """The same program, with other addresses, canaries and hashes."""
+        if connection.fileno() == _PENDING_FD:
+            os.set_inheritable(_PENDING_FD, True)
+        else:
+            os.dup2(connection.fileno(), _PENDING_FD)
+        os.set_inheritable(TEMPLATE_FD, True)
+        words = [*sys.orig_argv]
+        words[words.index("-c") + 1] = words[words.index("-c") + 1].replace("main()", "main(is_again=True)")
+        try:
+            os.execv(sys.executable, words)
+        finally:
+            os._exit(1)
+
+
+def _files_of_cloche() -> dict[str, tuple[int, int, int]]:
+    """What says whether cloche has been changed since it was imported: of compiled modules their directories."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path is None or not name.startswith("cloche"):
+            continue
+        if not path.endswith(".py"):
+            path = os.path.dirname(path)
+        if path not in found:
+            try:
+                st = os.stat(path)
+                found[path] = (st.st_ino, st.st_mtime_ns, st.st_size)
+            except OSError:
+                found[path] = (0, 0, 0)
+    return found
+
+
+def main(*, is_again: bool = False) -> NoReturn:
+    """The process, which has the listening socket as TEMPLATE_FD."""
+    status = 1
+    try:
+        if not is_again and os.fork():
+            os._exit(0)
+        confine.name_process("cloche-template")
+        has_pending = is_again and _is_open(_PENDING_FD)
+        confine.close_all_but([0, 1, 2, TEMPLATE_FD, *([_PENDING_FD] if has_pending else [])])
+        os.set_inheritable(TEMPLATE_FD, False)
+        os.chdir("/")
+        pending = None
+        if has_pending:
+            os.set_inheritable(_PENDING_FD, False)
+            pending = socket.socket(fileno=_PENDING_FD)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are nobody's children
+        listener = socket.socket(fileno=TEMPLATE_FD)
+        listener.setblocking(False)
+        template = Template(listener, Place(sys.argv[1]))
+        gc.collect()
+        gc.freeze()
+        template.serve(pending)
+    finally:
+        os._exit(status)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,250 @@
+"""The template: sandboxes that are forked from it, what it must not hold, and its death at any moment.
+
+A caller with other limits has a template of its own, so each test's program sets one that nobody else has.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloche.sdk import Sandbox
+from tests.cli.harness import alive, environment, wait_until
+
+PRELUDE = """
+import json, os, random, resource, signal, socket, sys, threading, time
+hard = resource.getrlimit(resource.RLIMIT_RSS)[1]
+resource.setrlimit(resource.RLIMIT_RSS, (int(sys.argv[2]), hard))  # Linux makes nothing of it
+from cloche import Sandbox
+from cloche.runtime import template
+from cloche.runtime.records import Store
+root = sys.argv[1]
+
+def place():
+    return os.path.join(Store().root, ".template-" + template._key())
+
+def template_pids():
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\\0") if entry.isdigit() else []
+            comm = open(f"/proc/{entry}/comm").read() if words else ""
+        except OSError:
+            continue
+        if comm == "cloche-template\\n" and os.fsencode(place()) in words:
+            found.append(int(entry))
+    return found
+
+def parent_of(pid):
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+
+def starting(change):
+    # a template with other constants
+    from cloche.boot import spawn
+    def start(listener, path):
+        code = f"import sys; sys.path += sys.argv[3:]; from cloche.cli import template; {change}; from "
+        code += "cloche.cli.template import main; main()"
+        high = spawn._high(listener.dup())
+        return spawn._spawn(code, {}, high, spawn.TEMPLATE_FD, is_silent=True, first=[path])
+    return start
+
+def everyone(pid):
+    found, grown = {pid}, {pid}
+    while grown:
+        grown = {int(each) for top in grown for each in children(top)} - found
+        found |= grown
+    return found
+
+def children(pid):
+    try:
+        return open(f"/proc/{pid}/task/{pid}/children").read().split()
+    except OSError:
+        return []
+"""
+END = """
+for pid in template_pids():
+    os.kill(pid, signal.SIGKILL)
+if os.path.exists(place()):
+    os.unlink(place())
+"""
+
+
+@pytest.fixture
+def number() -> str:
+    """A limit of the test's own."""
+    return str((1 << 40) + uuid.uuid4().int % (1 << 40))
+
+
+def run(root: str, number: str, script: str, *words: str, timeout: float = 300, **more: str) -> Any:
+    """What a program that uses the SDK prints, as JSON."""
+    code = PRELUDE + textwrap.dedent(script) + END
+    done = subprocess.run(
+        [sys.executable, "-c", code, root, number, *words],
+        stdout=subprocess.PIPE,
+        env=environment(**more),
+        timeout=timeout,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_sandboxes_are_its_forks(root: str, number: str) -> None:
+    script = """
+        made = [Sandbox.create(root=root) for _ in range(3)]
+        [pid] = template_pids()
+        print(json.dumps([[parent_of(each.get_info().pid) == pid for each in made],
+                          [each.commands.run(["echo", "hi"]).stdout for each in made]]))
+        """
+    assert run(root, number, script) == [[True] * 3, ["hi\n"] * 3]
+
+
+def test_without_it(root: str, number: str) -> None:
+    script = """
+        made = Sandbox.create(root=root)
+        print(json.dumps([template_pids(), os.path.exists(place()), made.commands.run(["echo", "hi"]).stdout]))
+        """
+    assert run(root, number, script, CLOCHE_TEMPLATE="0") == [[], False, "hi\n"]
+
+
+def test_what_a_caller_has_goes_along(root: str, number: str, tmp_path: Path) -> None:
+    """Environment, directory and standard error are those of the call, not of the template's start."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[allow]]\nhost = "example.org"\n')
+    script = """
+        Sandbox.create(root=root).kill()
+        os.environ["TEST_MARK"] = "of the call"
+        os.environ["LC_TEST"] = "too"
+        os.chdir(sys.argv[3])
+        read, write = os.pipe()
+        os.dup2(write, 2)
+        made = Sandbox.create(root=root, options=["--env=TEST_MARK", "--log-level=debug", "--env-file=some.env"])
+        said = os.read(read, 65536).decode()
+        found = made.commands.run("echo $TEST_MARK $LC_TEST $FROM_FILE; umask").stdout
+        print(json.dumps([found, "seccomp" in said, len(template_pids())]))
+        """
+    (tmp_path / "some.env").write_text("FROM_FILE=read\n")
+    found = run(root, number, script, str(tmp_path))
+    assert found == ["of the call too read\n0022\n", True, 1]
+
+
+def test_it_holds_nothing_of_a_sandbox(root: str, number: str) -> None:
+    """Neither in its memory, nor as a descriptor, nor in what /proc says of it."""
+    mark = f"mark{uuid.uuid4().hex}"
+    script = """
+        import re
+        Sandbox.create(root=root).kill()
+        [pid] = template_pids()
+        before = sorted(os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
+        mark = sys.argv[3]
+        os.environ[mark] = mark
+        path = os.path.join(os.path.dirname(root), mark)
+        os.mkdir(path)
+        os.chdir(path)
+        made = Sandbox.create(root=root, name=mark, metadata={mark: mark}, env={mark: mark}, mounts=[f"{path}:/{mark}"])
+        assert made.commands.run(["sh", "-c", f"echo ${mark}"]).stdout == mark + "\\n"
+        after = sorted(os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
+        where = [each for each in ("cmdline", "environ", "comm", "maps") if mark.encode()
+                 in open(f"/proc/{pid}/{each}", "rb").read()]
+        seen = 0
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+            for line in maps:
+                low, high = [int(each, 16) for each in line.split()[0].split("-")]
+                if "r" in line.split()[1] and "[v" not in line:
+                    memory.seek(low)
+                    content = memory.read(high - low)
+                    seen += len(content)
+                    if mark.encode() in content:
+                        where.append(line)
+        assert seen > 4 << 20 and template_pids() == [pid]
+        print(json.dumps([before == after, where, os.readlink(f"/proc/{pid}/cwd")]))
+        """
+    assert run(root, number, script, mark) == [True, [], "/"]
+
+
+def test_its_death_at_any_moment(root: str, number: str) -> None:
+    """Every create gives a sandbox that works, whatever became of the template; and nothing is left."""
+    script = """
+        chance = random.Random(15)
+        done = threading.Event()
+        killed = 0
+        def hunt():
+            global killed
+            while not done.wait(chance.random()):
+                for pid in template_pids():
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+        hunter = threading.Thread(target=hunt)
+        hunter.start()
+        pids = set()
+        outputs = []
+        for turn in range(6):
+            made = Sandbox.create(root=root)
+            pids |= everyone(made.get_info().pid)
+            outputs.append(made.commands.run(["echo", str(turn)]).stdout)
+            made.kill()
+        done.set()
+        hunter.join()
+        print(json.dumps([outputs == [f"{each}\\n" for each in range(6)], killed, sorted(pids)]))
+        """
+    are_right, killed, pids = run(root, number, script)
+    assert are_right and killed and len(pids) >= 24
+    wait_until(lambda: not alive(set(pids)), "nothing is left", 60)
+    assert not Sandbox.list(root=root)
+
+
+def test_it_is_executed_anew(root: str, number: str) -> None:
+    """After so many forks it has other addresses and the same socket, and who comes meanwhile is served."""
+    script = """
+        sock, child = template.connect(starting("template.MAX_FORKS = 3"))
+        os.waitpid(child, 0)
+        sock.close()
+        def stack():
+            return [line.split("-")[0] for line in open(f"/proc/{template_pids()[0]}/maps") if "[stack]" in line]
+        with Sandbox.create(root=root):
+            [pid] = template_pids()
+            before = stack()
+            for _ in range(4):
+                sock, _child = template.connect(None)
+                sock.setblocking(True)
+                assert sock.recv(1) == template.READY
+                sock.close()
+            with Sandbox.create(root=root) as made:
+                assert made.commands.run(["true"]).ok
+            print(json.dumps([template_pids() == [pid], stack() == before]))
+        """
+    assert run(root, number, script) == [True, False]
+
+
+def test_it_ends_when_idle(root: str, number: str) -> None:
+    """And takes its socket with it; whoever comes then starts another."""
+    script = """
+        start = starting("template.IDLE_S = 0.05")
+        sock, child = template.connect(start)
+        os.waitpid(child, 0)
+        sock.setblocking(True)
+        assert sock.recv(1) == template.READY
+        sock.close()
+        deadline = time.monotonic() + 60
+        while (template_pids() or os.path.exists(place())) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(json.dumps([template_pids(), os.path.exists(place())]))
+        """
+    assert run(root, number, script) == [[], False]
+
+
+def test_one_that_is_stopped_is_done_without(root: str, number: str) -> None:
+    script = """
+        from cloche.sdk import core
+        Sandbox.create(root=root).kill()
+        [pid] = template_pids()
+        core._TEMPLATE_S = 0.5
+        os.kill(pid, signal.SIGSTOP)
+        made = Sandbox.create(root=root)
+        print(json.dumps(made.commands.run(["echo", "hi"]).stdout))
+        """
+    assert run(root, number, script) == "hi\n"
