@@ -12,6 +12,7 @@ keeper comes before the request, because that is no longer an empty process's: i
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -62,6 +63,8 @@ def main() -> NoReturn:
     status = _EXIT_INTERNAL
     try:
         status = _host(Channel(socket.socket(fileno=HOST_FD), SOFTWARE), spawn_keeper)
+    except BaseException as failure:
+        sys.excepthook(type(failure), failure, failure.__traceback__)
     finally:
         os._exit(status)
 

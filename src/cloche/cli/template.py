@@ -99,6 +99,8 @@ class Template:
             connection.setblocking(True)
             connection.send(READY)
             status = hosted.host_forked(connection)
+        except BaseException as failure:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
             os._exit(status)
 
