@@ -77,6 +77,9 @@ static bool find_installation(void)
 /* Whether these words are a `cloche run` that stays in the foreground.  A wrong guess costs time, nothing else. */
 static bool wants_keeper(char **words)
 {
+	const char *template = getenv("CLOCHE_TEMPLATE");
+	if (template && !strcmp(template, "1"))
+		return false; /* which gives it one */
 	while (*words && **words == '-') {
 		if (!strcmp(*words, "--root") && words[1])
 			words++;
@@ -90,7 +93,7 @@ static bool wants_keeper(char **words)
 		const char *word = *words;
 		if (word[0] != '-')
 			continue;
-		if (!strcmp(word, "--detach") || !strcmp(word, "--help"))
+		if (!strcmp(word, "--detach") || !strcmp(word, "--help") || !strcmp(word, "--template"))
 			return false;
 		if (word[1] != '-' && strspn(word + 1, "itdh") == strlen(word + 1) && strpbrk(word, "dh"))
 			return false;

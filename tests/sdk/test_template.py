@@ -17,7 +17,7 @@ from cloche.sdk import Sandbox
 from tests.cli.harness import alive, environment, wait_until
 
 PRELUDE = """
-import json, os, random, resource, signal, socket, sys, threading, time
+import json, os, subprocess, random, resource, signal, socket, sys, threading, time
 hard = resource.getrlimit(resource.RLIMIT_RSS)[1]
 resource.setrlimit(resource.RLIMIT_RSS, (int(sys.argv[2]), hard))  # Linux makes nothing of it
 from cloche import Sandbox
@@ -248,3 +248,45 @@ def test_one_that_is_stopped_is_done_without(root: str, number: str) -> None:
         print(json.dumps(made.commands.run(["echo", "hi"]).stdout))
         """
     assert run(root, number, script) == "hi\n"
+
+
+def test_a_command_that_borrows_its_keeper(root: str, number: str) -> None:
+    """`cloche run --template`: output, status and error as ever; what the command started ends with it."""
+    script = """
+        words = [sys.executable, "-m", "cloche.cli.main", "run", "--template"]
+        found = []
+        for command in ("echo hi; exit 7", "exec no-such-program", "sleep 1000 & echo $0"):
+            done = subprocess.run([*words, "--", "sh", "-c", command], capture_output=True, text=True)
+            found.append([done.returncode, done.stdout, "no-such-program" in done.stderr])
+        done = subprocess.run([*words, "--log-level=debug", "true"], capture_output=True, text=True)
+        [pid] = template_pids()
+        left = [each for each in everyone(pid) if each != pid]
+        print(json.dumps([found, "seccomp" in done.stderr, left]))
+        """
+    found, has_errors, left = run(root, number, script)
+    assert found == [[7, "hi\n", False], [127, "", True], [0, "sh\n", False]]
+    assert has_errors
+    wait_until(lambda: not alive(set(left)), "nothing is left", 60)
+
+
+@pytest.mark.parametrize("victim", ["cloche-sentry", "cloche-keeper", "cloche-monitor", "command"])
+def test_a_borrowed_keeper_whose_parts_die(root: str, number: str, victim: str) -> None:
+    script = """
+        words = [sys.executable, "-m", "cloche.cli.main", "run", "--template", "--", "sh", "-c", "echo up; sleep 1000"]
+        command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert command.stdout.readline() == "up\\n"
+        [pid] = template_pids()
+        parts = everyone(pid) - {pid}
+        names = {open(f"/proc/{each}/comm").read().strip(): each for each in parts}
+        victim = sys.argv[3]
+        os.kill(command.pid if victim == "command" else names[victim], signal.SIGKILL)
+        if victim == "cloche-monitor":  # which stands by only
+            command.send_signal(signal.SIGTERM)
+        said = command.communicate()[1]
+        print(json.dumps([command.returncode, said, sorted(parts)]))
+        """
+    status, said, parts = run(root, number, script, victim)
+    expected = {"command": -9, "cloche-monitor": 143}.get(victim, 125)
+    assert status == expected and (victim not in ("cloche-sentry", "cloche-keeper") or "died" in said), said
+    assert len(parts) >= 4
+    wait_until(lambda: not alive(set(parts)), "nothing is left", 60)

@@ -60,7 +60,7 @@ class Sandbox(Upstream):
 
     def __init__(self, keeper: KeeperProcess, control: socket.socket) -> None:
         super().__init__()
-        self.keeper_pid: int = keeper.pid
+        self.keeper_pid: int = keeper.pid if keeper.is_child else 0
         self.link: socket.socket = keeper.link  # to the keeper
         self.is_kept: bool = True  # the keeper lives
         self.sentry_pid: int = 0
@@ -238,8 +238,9 @@ class Sandbox(Upstream):
             self.read_link()
         self.link.close()
         try:
-            os.kill(self.keeper_pid, signal.SIGKILL)  # our child, and not reaped yet
-            os.waitpid(self.keeper_pid, 0)
+            if self.keeper_pid:
+                os.kill(self.keeper_pid, signal.SIGKILL)  # our child, and not reaped yet
+                os.waitpid(self.keeper_pid, 0)
         except (ChildProcessError, ProcessLookupError):
             pass
         end_orphans()

@@ -42,11 +42,12 @@ _HOST_CODE: Final = "import sys; sys.path += sys.argv[2:]; from cloche.cli.hoste
 
 
 class KeeperProcess:
-    """A keeper: its pid (a child of the caller) and our end of its socket."""
+    """A keeper: its pid and our end of its socket."""
 
     def __init__(self, pid: int, link: socket.socket) -> None:
         self.pid: int = pid
         self.link: socket.socket = link
+        self.is_child: bool = True  # of the caller; else somebody else waits for it (`cli.lent`)
         self.errors_fd: int = -1  # what its parts shall have as standard error; -1: what it began with
 
 

@@ -16,13 +16,17 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot.launch import LaunchError
+from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import HOST_FD, KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.cli.monitor import Monitor
 from cloche.cli.options import UsageError
 from cloche.cli.plain import PlainParser
+from cloche.platform import hostsys
 from cloche.runtime.records import Record, RecordError, State, Store, new_name
+from cloche.runtime.template import LEND
 from cloche.wire import protocol
 from cloche.wire.channel import Channel
 from cloche.wire.protocol import (
@@ -84,6 +88,8 @@ def _host(channel: Channel, make_keeper: Callable[[], KeeperProcess]) -> int:
         if message is None:
             return _EXIT_INTERNAL  # nobody is there any more
         ident = message.ident
+        if message.name == LEND:
+            return _lend(channel, ident, keeper)
         _take_surroundings(message, keeper)
         return _launch(channel, message, keeper)
     except UsageError as wrong:
@@ -109,10 +115,25 @@ def _request(channel: Channel) -> Message | None:
             return None
         for message in found:
             if message.kind == protocol.REQUEST:
-                if message.name != LAUNCH:
+                if message.name not in (LAUNCH, LEND):
                     raise ProtocolError(f"an unknown request: {message.name}")
                 return message
             message.close_fds()
+
+
+def _lend(channel: Channel, ident: int, keeper: KeeperProcess) -> int:
+    """Give the keeper away (`cloche run --template`), and stay to end what it leaves if it dies.
+
+    Whoever has it cannot: what a keeper leaves becomes its parent's.
+    """
+    hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    channel.send(protocol.reply(ident, {"pid": keeper.pid}, 1), [os.dup(keeper.link.fileno())])
+    channel.flush_all(_FAREWELL_S)
+    channel.close()
+    keeper.link.close()
+    os.waitpid(keeper.pid, 0)
+    end_orphans()
+    return 0
 
 
 def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:

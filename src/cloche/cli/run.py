@@ -5,7 +5,7 @@ import sys
 from typing import Any, Final
 
 from cloche.boot.launch import LaunchError
-from cloche.boot.spawn import drop_keeper, spawn_keeper
+from cloche.boot.spawn import KeeperProcess, drop_keeper, spawn_keeper
 from cloche.boot.spec import (
     COW,
     DEFAULT_CAPS,
@@ -187,6 +187,11 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         default="warning",
         choices=["debug", "info", "warning", "error"],
         help="what cloche itself says",
+    )
+    add(
+        "--template",
+        action="store_true",
+        help="fork the sandbox from a process that stays for a while: quicker",
     )
     add("--timing", action="store_true", help="say when each step of the start was done, at the end")
     add("command", nargs="...", metavar="-- COMMAND [ARG …]", help="what to run")
@@ -406,7 +411,7 @@ def run(options: Any) -> int:
     timing.mark("command: options are read")
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
     # Already now: it gets ready meanwhile.  Without a terminal to return to, the monitor is another process than this.
-    keeper = None if options.detach else spawn_keeper()
+    keeper = None if options.detach else take_keeper(options)
     drop_keeper()
     try:
         spec, warning = make_spec(options)
@@ -456,6 +461,18 @@ def run(options: Any) -> int:
         timing.mark("command: all is gone")
         print(timing.table(timing.marks()[0][1]), file=sys.stderr)
     return status
+
+
+def take_keeper(options: Any) -> KeeperProcess:
+    """A keeper: started by the launcher already, forked from the template if that is wanted, or started now."""
+    if options.template or os.environ.get("CLOCHE_TEMPLATE") == "1":
+        from cloche.cli.lent import borrow_keeper
+
+        keeper = borrow_keeper()
+        if keeper is not None:
+            timing.mark("command: keeper is borrowed")
+            return keeper
+    return spawn_keeper()
 
 
 def take_layer(options: Any, spec: SandboxSpec) -> "KeptLayer | None":

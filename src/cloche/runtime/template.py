@@ -11,19 +11,20 @@ it should be, and the caller starts its sandbox without a template.
 
 import errno
 import fcntl
-import hashlib
 import os
 import resource
 import socket
 import stat
 import struct
 import sys
+from _blake2 import blake2b  # hashlib brings OpenSSL
 from collections.abc import Callable
 from typing import Final
 
 from cloche.runtime.records import RecordError, Store, open_directory
 
 READY: Final = b"\x01"  # the first byte that a fork of the template says, before it has read anything
+LEND: Final = "lend"  # a request to such a fork: the caller is its own monitor, and wants a keeper only
 SETTING: Final = "CLOCHE_TEMPLATE"  # "0": none; "1": also for `cloche run`
 _BACKLOG: Final = 4096
 _PEER: Final = struct.Struct("3i")  # struct ucred
@@ -164,4 +165,5 @@ def _key() -> str:
     parts += [line for line in _read("/proc/self/status").split(b"\n") if line.startswith(_STATUS)]
     parts += [resource.getrlimit(limit) for limit in _LIMITS]
     parts += [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    digest: str = blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+    return digest
