@@ -9,7 +9,14 @@ import cloche
 SOURCE = Path(cloche.__file__).parent
 NAMES = re.compile(r"x86_64|X86_64|\b[er](ax|bx|cx|dx|si|di|sp|bp|ip|flags)\b|\br(8|9|1[0-5])\b")
 # What runs or reads machine code is written for a processor: a platform, the analyst, and the constants of the ABI.
-OF_A_PROCESSOR = ("arch/", "abi/", "analyst/", "platform/systrap_thread.py", "platform/filter.py")
+OF_A_PROCESSOR = (
+    "arch/",
+    "abi/",
+    "analyst/",
+    "platform/systrap_thread.py",
+    "platform/filter.py",
+    "platform/fake_cpu.py",
+)
 
 
 def named(path: Path) -> list[str]:

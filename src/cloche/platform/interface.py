@@ -209,7 +209,7 @@ class HostThread:
         raise NotImplementedError
 
     def write(self, addr: int, data: bytes) -> int:
-        """Copy into guest memory before the thread runs guest code again.
+        """Copy into guest memory before the thread runs guest code again, behind all operations that it carries out.
 
         May be deferred to the stub: then len(data) is returned and a fault turns the call's result into
         -EFAULT.

@@ -306,7 +306,10 @@ class TestFatal:
 class TestDelivery:
     def test_frame_and_return(self, world: World) -> None:
         world.handle(SIGUSR1, mask=sigbit(SIGUSR2))
-        world.thread().fp = bytes(512)
+        state = bytearray(world.thread().fpstate())
+        initial = bytes(state)
+        state[160] = 42  # the first vector register
+        assert world.thread().set_fpstate(bytes(state))
         regs = world.thread().regs()
         regs.rbx, regs.rax = 0x1234, 0x55
         world.thread().set_regs(regs)
@@ -317,13 +320,13 @@ class TestDelivery:
         assert now.rsp % 16 == 8 and now.rsp < STACK_TOP - 128
         assert world.get(now.rsp, 8) == RESTORER.to_bytes(8, "little")
         assert world.get(now.rsi, 4) == SIGUSR1.to_bytes(4, "little")
-        assert world.thread().fp == b""
+        assert world.thread().fpstate() == initial
         assert world.task.sigmask == sigbit(SIGUSR1) | sigbit(SIGUSR2)
         assert world.thread().resumed == 1
         world.leave_handler()
         after = world.thread().regs()
         assert (after.rip, after.rsp, after.rbx, after.rax) == (RIP, STACK_TOP, 0x1234, 0x55)
-        assert world.task.sigmask == 0 and len(world.thread().fp) == 512
+        assert world.task.sigmask == 0 and world.thread().fpstate() == state
 
     def test_nodefer_and_resethand(self, world: World) -> None:
         world.handle(SIGUSR1, SA_NODEFER | SA_RESETHAND)

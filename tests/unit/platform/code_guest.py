@@ -4,11 +4,12 @@ from cloche.platform.interface import (
     EV_NONE,
     EV_PROCESS_DIED,
     EV_STARTED,
+    EV_SYSCALL,
     Event,
     HostProcess,
     HostThread,
+    Platform,
 )
-from cloche.platform.systrap import Systrap
 
 CODE = 0x400000
 STACK = 0x600000
@@ -19,7 +20,7 @@ SECOND = 1_000_000_000
 class Guest:
     """Runs machine code in a fresh process."""
 
-    def __init__(self, platform: Systrap) -> None:
+    def __init__(self, platform: Platform) -> None:
         self.platform = platform
 
     def start(self, code: bytes, extra: bytes = b"", *, keeps: bool = False) -> HostThread:
@@ -40,7 +41,7 @@ class Guest:
         thread.resume()
         return thread
 
-    def event(self, timeout_ns: int = 5 * SECOND) -> Event:
+    def event(self, timeout_ns: int = 60 * SECOND) -> Event:
         """The next event; a timeout fails the test."""
         event = self.platform.next_event(timeout_ns)
         assert event[0] != EV_NONE, "no event in time"
@@ -61,3 +62,29 @@ class Guest:
             event = self.event()
             if event[0] in kinds or (event[0] != EV_STARTED and not kinds):
                 return event
+
+    def call(self, thread: HostThread, number: int) -> Event:
+        """The next event but births, which is that call of that thread."""
+        event = self.event_of()
+        assert event[:3] == (EV_SYSCALL, thread.ident(), number), event
+        return event
+
+    def report(self, thread: HostThread) -> int:
+        """What the thread reports (machine_code.REPORT) next."""
+        return self.call(thread, 60)[3]
+
+    def reports(self, *threads: HostThread) -> list[int]:
+        """What each of them reports next, in whatever order."""
+        found: dict[int, int] = {}
+        while len(found) < len(threads):
+            event = self.event_of()
+            assert event[0] == EV_SYSCALL and event[2] == 60 and event[1] not in found, event
+            found[event[1]] = event[3]
+        return [found[thread.ident()] for thread in threads]
+
+    def death(self, process: HostProcess) -> int:
+        """The wait status of a process that dies; births are passed over."""
+        while True:
+            event = self.event_of()
+            if event[0] == EV_PROCESS_DIED and event[2] == process.ident():
+                return event[3]

@@ -26,3 +26,20 @@ def jump_to(addr: int) -> bytes:
 
 
 LOOP = bytes.fromhex("ebfe")
+# exit(last result) for ever: tells what rax is, and goes on with what it is given
+REPORT = bytes.fromhex("4889c7") + mov("rax", 60) + SYSCALL + bytes.fromhex("ebef")
+
+
+def load(addr: int) -> bytes:
+    """rax = the 8 bytes at an address (which is left in rbx)."""
+    return mov("rbx", addr) + bytes.fromhex("488b03")
+
+
+def store(addr: int, value: int) -> bytes:
+    """Write 8 bytes to an address (which is left in rbx; the value in rax)."""
+    return mov("rbx", addr) + mov("rax", value) + bytes.fromhex("488903")
+
+
+def count_at(addr: int) -> bytes:
+    """Add 1 to the 8 bytes at an address, for ever."""
+    return mov("rbx", addr) + bytes.fromhex("48ff03") + bytes.fromhex("ebfb")

@@ -387,21 +387,3 @@ def test_a_stop_by_the_host_is_not_noticed(guest: Guest) -> None:
     thread.ret(1)
     assert guest.event()[:3] == (EV_SYSCALL, thread.ident(), 110)
     guest.kill(thread.process())
-
-
-def test_guests_outlive_the_zygote() -> None:
-    """No more processes come then; those that are there go on, and their deaths are reported."""
-    platform = Systrap()
-    platform.start()
-    guest = Guest(platform)
-    thread = guest.start(FORK_CODE)
-    assert guest.event()[2] == 57
-    os.kill(platform._zygote.pid, signal.SIGKILL)
-    with pytest.raises(OSError):
-        for _ in range(10_000):
-            platform.next_event(SECOND // 1000)
-            platform.new_process()
-    thread.ret(7)
-    assert guest.event()[1:4] == (thread.ident(), 60, 7)
-    guest.kill(thread.process())
-    platform.shutdown()
