@@ -228,7 +228,7 @@ class Systrap(Platform):
         if kind == EV_PROCESS_DIED:
             process = self._processes.get(event[2])
             if process is None:
-                if event[2] == 1:
+                if self._zygote.thread >= 0 and not self._zygote.is_alive():
                     self._zygote.thread = -1
                 return True
             process.is_dead = True

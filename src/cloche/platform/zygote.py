@@ -57,6 +57,10 @@ class Zygote:
                 raise OSError(error, f"the zygote failed to start (step {where}): {os.strerror(error)}")
         raise OSError(errno.EAGAIN, f"the zygote did not start (step {where}, errno {error})")
 
+    def is_alive(self) -> bool:
+        """Whether its memory is still there; asked when a process has died that nobody knows."""
+        return _native.probe_memory(self.process) == 0
+
     def _greet(
         self, sock: socket.socket, flags: int, own_vdso: list[tuple[int, int]], is_strict: bool
     ) -> tuple[int, int, int]:
