@@ -22,7 +22,7 @@ IN_HEADER = struct.Struct("<IIQQIIII")
 ATTR = struct.Struct("<QQQQQQIIIIIIIIII")
 OPS = {
     1: "lookup", 3: "getattr", 4: "setattr", 8: "mknod", 9: "mkdir", 10: "unlink", 11: "rmdir", 12: "rename",
-    14: "open", 15: "read", 16: "write", 17: "statfs", 18: "release", 20: "fsync", 25: "flush", 26: "init",
+    14: "open", 15: "read", 16: "write", 17: "statfs", 18: "release", 20: "fsync", 25: "flush", 26: "init", 43: "fallocate",
     27: "opendir", 28: "readdir", 29: "releasedir", 30: "fsyncdir", 35: "create", 45: "rename",
 }  # fmt: skip
 
@@ -126,6 +126,11 @@ class Volume:
             node.data = node.data.ljust(offset, b"\0")
             node.data[offset : offset + size] = data
             return struct.pack("<II", size, 0)
+        if op == "fallocate":
+            _fh, offset, length, mode = struct.unpack_from("<QQQI", body)
+            if mode == 0:
+                node.data = node.data.ljust(offset + length, b"\0")
+            return b""
         if op == "readdir":
             return self.list(body)
         if op == "mkdir":

@@ -254,6 +254,68 @@ def test_a_file_is_made_once(slow: Slows) -> None:
     assert guest.end() == 0
 
 
+WRITER = r"""
+size = os.stat("/v/hold-file").st_size
+file = os.open("/v/hold-file", os.O_RDWR)
+end = os.open("/v/hold-a", os.O_WRONLY | os.O_APPEND)
+say("begun", size)
+hear()
+def writer(action):
+    pid = os.fork()
+    if pid == 0:
+        action()
+        os._exit(0)
+    return pid
+pids = [writer(lambda: os.write(file, b"a" * 300000))]
+hear()
+pids.append(writer(lambda: os.write(file, b"b" * 300000)))  # behind the first: they share the position
+pids.append(writer(lambda: os.write(end, b"more\n")))
+pids.append(writer(lambda: os.posix_fallocate(file, 0, 700000)))
+say("others", others())
+hear()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
+data = open("/v/hold-file", "rb").read()
+say(len(data), data == b"a" * 300000 + b"b" * 300000 + bytes(100000), os.lseek(file, 0, 1))
+say(open("/v/hold-a").read().split())
+"""
+
+
+def test_writes_keep_nobody_else(slow: Slows) -> None:
+    made = slow.start(WRITER)
+    guest = made.guest
+    assert guest.hear() == "begun 20"
+    made.order("hold write fallocate")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0 0 0 0"
+    assert guest.hear() == "700000 True 600000"
+    assert guest.hear() == "[\"hold-a's\", 'content', 'more']"
+    assert guest.end() == 0
+
+
+def test_a_write_that_waits_can_be_killed(slow: Slows) -> None:
+    made = slow.start(
+        WRITER.split("hear()\npids.append")[0]
+        + 'hear()\nos.kill(pids[0], 9)\nsay("killed", os.waitpid(pids[0], 0)[1])\nhear()\n'
+        + 'say(os.write(file, b"again"), open("/v/hold-file", "rb").read(5))\n'
+    )
+    guest = made.guest
+    guest.hear()
+    made.order("hold write")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "killed 9"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "5 b'again'"
+    assert guest.end() == 0
+
+
 SYNCER = r"""
 file = open("/v/hold-file", "r+b", buffering=0)
 file.write(b"W")

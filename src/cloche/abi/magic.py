@@ -86,3 +86,16 @@ SECRETMEM_MAGIC: Final = 0x5345434D
 PID_FS_MAGIC: Final = 0x50494446
 
 MQUEUE_MAGIC: Final = 0x19800202  # ipc/mqueue.c
+
+# File systems that a process or another machine serves, which may hang.
+REMOTE_MAGICS: Final = frozenset(
+    [
+        AFS_SUPER_MAGIC,
+        CEPH_SUPER_MAGIC,
+        CIFS_SUPER_MAGIC,
+        FUSE_SUPER_MAGIC,
+        NFS_SUPER_MAGIC,
+        SMB2_SUPER_MAGIC,
+        V9FS_MAGIC,
+    ]
+)

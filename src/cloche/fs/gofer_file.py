@@ -23,8 +23,8 @@ from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.attr import remove_privs
-from cloche.vfs.objects import Context, FileDescription, Path
-from cloche.wire.gofer import MAX_READ_BYTES
+from cloche.vfs.objects import SLOW_WRITES, Context, FileDescription, Path
+from cloche.wire.gofer import MAX_READ_BYTES, MAX_WRITE_BYTES
 
 _MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
 
@@ -35,6 +35,8 @@ class GoferFile(FileDescription):
     def __init__(self, path: Path, node: GoferInode, flags: int) -> None:
         super().__init__(path, node, flags)
         self._node: GoferInode = node
+        if node.host.is_remote and self.is_writable():
+            self.flags |= SLOW_WRITES
         node.add_user()
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
@@ -107,7 +109,10 @@ class GoferFile(FileDescription):
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node
-        node.host.client.commit()  # what is written may have been taken out of a pipe
+        client = node.host.client
+        is_patient = node.host.is_remote and client.may_wait()
+        if not is_patient:
+            client.commit()  # what is looked at afterwards
         length = src.remaining()
         limit = ctx.file_size_limit
         if limit >= 0:
@@ -121,7 +126,13 @@ class GoferFile(FileDescription):
             length = min(length, limit - at)
         if node.mode & 0o6000:
             remove_privs(ctx, node)
-        count = src.write_fd(node.fd_to_write(), offset, length, flags)
+        fd = node.fd_to_write()
+        if is_patient and flags & ~RWF_APPEND == 0 and node.pin:
+            count = self._write_patiently(src, offset, length, flags)
+            if count != -EBADF:
+                return count
+        client.commit()
+        count = src.write_fd(fd, offset, length, flags)
         if count > 0:
             node.is_stale = True
             if flags & RWF_APPEND:
@@ -129,6 +140,35 @@ class GoferFile(FileDescription):
             elif offset + count > node.size:
                 node.size = offset + count
         return count
+
+    def _write_patiently(self, src: IovIter, offset: int, length: int, flags: int) -> int:
+        """Have the gofer write, which may take its time (HostWait); EBADF if it cannot."""
+        node = self._node
+        done = 0
+        try:
+            while done < length:
+                data = src.copy_from(min(length - done, MAX_WRITE_BYTES))
+                if not data:
+                    break
+                try:
+                    count, attr = node.host.client.write(
+                        node.pin, offset + done, data, is_at_end=flags & RWF_APPEND != 0
+                    )
+                except HostWait:
+                    src.revert(done + len(data))
+                    raise
+                except LinuxError:
+                    src.revert(len(data))
+                    raise
+                node.update(attr)
+                node.is_stale = False
+                done += count
+                if count < len(data):
+                    src.revert(len(data) - count)
+                    break
+        except LinuxError as error:
+            return done if done else -error.errno
+        return done
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         if self.flags & O_APPEND == 0:
@@ -157,6 +197,18 @@ class GoferFile(FileDescription):
         node = self._node
         if not self.is_writable():
             return -EBADF
+        client = node.host.client
+        if node.host.is_remote and client.may_wait():
+            node.fd_to_write()
+            try:
+                if node.pin:
+                    node.update(client.allocate(node.pin, mode, offset, length))
+                    node.is_stale = False
+                    return 0
+            except LinuxError as refusal:
+                if refusal.errno != EBADF:
+                    return -refusal.errno
+        client.commit()  # what is looked at afterwards
         try:
             hostsys.fallocate(node.fd_to_write(), mode, offset, length)
         except OSError as error:

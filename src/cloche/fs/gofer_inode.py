@@ -23,18 +23,11 @@ from cloche.abi.errno import (
     ESTALE,
     LinuxError,
 )
-from cloche.abi.magic import (
-    AFS_SUPER_MAGIC,
-    CEPH_SUPER_MAGIC,
-    CIFS_SUPER_MAGIC,
-    FUSE_SUPER_MAGIC,
-    NFS_SUPER_MAGIC,
-    SMB2_SUPER_MAGIC,
-    V9FS_MAGIC,
-)
+from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
-from cloche.fs.gofer_client import ChangeObserver, GoferClient
+from cloche.fs.gofer_client import GoferClient
+from cloche.fs.gofer_link import ChangeObserver
 from cloche.fs.text import open_text
 from cloche.kernel.host_wait import HostWait
 from cloche.mm.content import CONTENT_KEYS
@@ -58,17 +51,6 @@ MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
-REMOTE_MAGICS: Final = frozenset(
-    [
-        AFS_SUPER_MAGIC,
-        CEPH_SUPER_MAGIC,
-        CIFS_SUPER_MAGIC,
-        FUSE_SUPER_MAGIC,
-        NFS_SUPER_MAGIC,
-        SMB2_SUPER_MAGIC,
-        V9FS_MAGIC,
-    ]
-)
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
@@ -592,6 +574,10 @@ class GoferInode(Inode):
                 self._update_from_fd(self.write_fd)
             self.host.client.close_fd(self.write_fd)
             self.write_fd = -1
+            if self.pin and self.host.is_remote:  # the gofer holds it for writes, too
+                self.host.clunk(self.pin)
+                self.pin = 0
+                self.host.flush_dead()
 
     def close_fds(self) -> None:
         """Close both descriptors."""

@@ -16,6 +16,7 @@ from typing import Final
 
 from cloche.abi.errno import (
     EACCES,
+    EBADF,
     EINVAL,
     EISDIR,
     ELOOP,
@@ -28,6 +29,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.time import UTIME_OMIT
 from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
 from cloche.gofer.skeleton import Skeleton
@@ -235,7 +237,10 @@ class Files:
                 os.chmod(str(pinned), stat_module.S_IMODE(st.st_mode) & ~_set_id_bits(st.st_mode))
                 st = os.fstat(pinned)
             fd = self._reopen(pinned, flags | _OPEN_FLAGS)
-            return fd, st, self._pin(node, pinned, wants_pin=wants_pin)
+            fid = self._pin(node, pinned, wants_pin=wants_pin)
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                self._keep_writer(self._table.get(fid) if fid else node, fd)
+            return fd, st, fid
         finally:
             os.close(pinned)
 
@@ -248,6 +253,20 @@ class Files:
             return self._table.pin(node.attach, os.open(str(fd), os.O_PATH | os.O_CLOEXEC))
         except OSError:
             return 0
+
+    def _keep_writer(self, node: Node, fd: int) -> None:
+        """Where writes may hang: hold the descriptor that the sentry gets for them.  It is given up with the pin."""
+        try:
+            if node.is_pin and hostsys.fstatfs(fd).magic in REMOTE_MAGICS:
+                self._table.keep_writer(node, fd)
+        except OSError:
+            pass  # then the sentry writes by itself
+
+    def fd_to_write(self, node: Node) -> int:
+        """The descriptor of a pin to write, which stays the pin's.  Raises LinuxError(EBADF)."""
+        if node.write_fd < 0:
+            raise LinuxError(EBADF)
+        return node.write_fd
 
     def create(
         self,
@@ -271,7 +290,10 @@ class Files:
             mode = _allowed_mode(node, stat_module.S_IFREG, mode)
             if mode & 0o7000:  # after chown, which clears them
                 os.fchmod(fd, mode)
-            return fd, os.fstat(fd), self._pin(node, fd, wants_pin=wants_pin)
+            fid = self._pin(node, fd, wants_pin=wants_pin)
+            if fid and flags & os.O_ACCMODE != os.O_RDONLY:
+                self._keep_writer(self._table.get(fid), fd)
+            return fd, os.fstat(fd), fid
         except BaseException:
             os.close(fd)
             os.unlink(name, dir_fd=dir_fd)
@@ -294,6 +316,7 @@ class Files:
             pin = self._pin(node, fd, wants_pin=True)
             if not pin:
                 raise LinuxError(ENFILE)
+            self._keep_writer(self._table.get(pin), fd)
             return fd, os.fstat(fd), pin
         except BaseException:
             os.close(fd)

@@ -1,9 +1,9 @@
-"""What takes long is done by threads beside the gofer's loop: reads of what is not in memory, fsync, sync.
+"""What takes long is done by threads beside the gofer's loop: reads of what is not in memory, writes, fsync, sync.
 
-One for reads and, where something may be written, one for the others, so that a file that is synchronised keeps
-nobody from reading.  They are started before the seccomp filter is in force, which is put on all threads and knows
-nothing of starting one.  They touch nothing of the server's but the channel, and the descriptors that they are given,
-which they close.
+One for reads and, where something may be written, one for writes and one for the others, so that a file that is
+synchronised keeps nobody from reading or writing.  They are started before the seccomp filter is in force, which is put
+on all threads and knows nothing of starting one.  They touch nothing of the server's but the channel, and the
+descriptors that they are given, which they close (those of writes when they are told to).
 """
 
 import os
@@ -12,25 +12,46 @@ from _thread import LockType, allocate_lock, start_new_thread
 from typing import Final
 
 from cloche.abi.errno import EIO, ENOMEM
+from cloche.gofer.files import pack_stat
 from cloche.platform import hostsys
 from cloche.wire.frame import FrameChannel
+from cloche.wire.gofer import MAX_WRITES, pack_u32
 
 READ: Final = 1
 READ_AHEAD: Final = 2
 FSYNC: Final = 3
 FDATASYNC: Final = 4
 SYNCFS: Final = 5
+WRITE: Final = 6
+APPEND: Final = 7
+ALLOCATE: Final = 8
+CLOSE: Final = 9
+
+
+_BORROWED: Final = (WRITE, APPEND, ALLOCATE)  # their descriptors are closed by a CLOSE, which comes later
+_MANY: Final = 4 * MAX_WRITES
 
 
 class Job:
     """One request."""
 
-    def __init__(self, ident: int, kind: int, fd: int, offset: int = 0, length: int = 0) -> None:
+    def __init__(
+        self,
+        ident: int,
+        kind: int,
+        fd: int,
+        offset: int = 0,
+        length: int = 0,
+        mode: int = 0,
+        data: bytes = b"",
+    ) -> None:
         self.ident: int = ident
         self.kind: int = kind
         self.fd: int = fd
         self.offset: int = offset
         self.length: int = length
+        self.mode: int = mode  # of ALLOCATE
+        self.data: bytes = data  # of WRITE and APPEND
 
 
 class Helper:
@@ -43,6 +64,10 @@ class Helper:
         begun.acquire()
         start_new_thread(self._run, (begun,))
         begun.acquire()  # it is there
+
+    def is_busy(self) -> bool:
+        """Whether as much waits as ever may."""
+        return self._jobs.qsize() >= _MANY
 
     def give(self, job: Job) -> None:
         """Do this after what was given before."""
@@ -60,7 +85,10 @@ class Helper:
             except MemoryError:
                 code = -ENOMEM
             finally:
-                os.close(job.fd)
+                if job.kind not in _BORROWED:
+                    os.close(job.fd)
+            if job.kind == CLOSE:
+                continue
             try:
                 self._channel.reply(job.ident, code, body)
             except OSError:
@@ -78,4 +106,10 @@ def _do(job: Job) -> bytes:
         os.fdatasync(job.fd)
     elif job.kind == SYNCFS:
         hostsys.syncfs(job.fd)
+    elif job.kind == WRITE or job.kind == APPEND:
+        count = os.pwritev(job.fd, [job.data], job.offset, os.RWF_APPEND if job.kind == APPEND else 0)
+        return pack_u32(count) + pack_stat(os.fstat(job.fd))
+    elif job.kind == ALLOCATE:
+        hostsys.fallocate(job.fd, job.mode, job.offset, job.length)
+        return pack_stat(os.fstat(job.fd))
     return b""

@@ -142,6 +142,7 @@ class Node:
         self.fd: int = -1
         self.children: int = 0  # nodes whose parent this is
         self.is_pin: bool = False  # an open file itself, on its descriptor
+        self.write_fd: int = -1  # of a pin: what the sentry has open to write
 
 
 def path_of(node: Node) -> list[bytes]:
@@ -177,6 +178,8 @@ class NodeTable:
     def __init__(self, attach_points: list[AttachPoint], max_open: int, max_pins: int = 1024) -> None:
         self._max_pins: int = max_pins
         self._pins: int = 0
+        self._writers: int = 0  # pins that hold a descriptor to write
+        self.unused_writers: list[int] = []  # descriptors to write that are to be closed, which may take long
         self._attach_points: list[AttachPoint] = attach_points
         self._max_open: int = max(max_open, 8)
         self._nodes: dict[int, Node] = {}
@@ -231,6 +234,12 @@ class NodeTable:
         node.fd = fd
         self._pins += 1
         return node.fid
+
+    def keep_writer(self, node: Node, fd: int) -> None:
+        """Let a pin hold what was opened to write, unless it does already or too many do.  Raises OSError."""
+        if node.write_fd < 0 and self._writers < self._max_pins // 2:
+            node.write_fd = os.dup(fd)
+            self._writers += 1
 
     def walk(self, parent: Node, name: bytes) -> Node:
         """A node for the child directory `name`.  Raises LinuxError, OSError."""
@@ -314,6 +323,10 @@ class NodeTable:
     def _drop_fd(self, node: Node) -> None:
         if node.is_pin:
             self._pins -= 1
+        if node.write_fd >= 0:
+            self._writers -= 1
+            self.unused_writers.append(node.write_fd)
+            node.write_fd = -1
         if (node.is_pin or node.parent is not None) and node.fd >= 0:
             os.close(node.fd)
             node.fd = -1

@@ -13,9 +13,21 @@ import sys
 from struct import error as StructError
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, LinuxError
+from cloche.abi.errno import EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, LinuxError
 from cloche.gofer.files import Files, ListingCursor, pack_stat
-from cloche.gofer.helpers import FDATASYNC, FSYNC, READ, READ_AHEAD, SYNCFS, Helper, Job
+from cloche.gofer.helpers import (
+    ALLOCATE,
+    APPEND,
+    CLOSE,
+    FDATASYNC,
+    FSYNC,
+    READ,
+    READ_AHEAD,
+    SYNCFS,
+    WRITE,
+    Helper,
+    Job,
+)
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable, path_of
 from cloche.gofer.texts import Texts
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
@@ -23,6 +35,8 @@ from cloche.wire.gofer import (
     MAX_AHEAD,
     MAX_READ_BYTES,
     MAX_REQUEST_BYTES,
+    MAX_WRITE_BYTES,
+    OP_ALLOCATE,
     OP_ATTACH,
     OP_CLUNK,
     OP_CONNECT,
@@ -52,6 +66,7 @@ from cloche.wire.gofer import (
     OP_TMPFILE,
     OP_UNLINK,
     OP_WALK,
+    OP_WRITE,
     SET_ALL,
     Reader,
     check_name,
@@ -108,6 +123,7 @@ class Server:
         self._reader: Helper = Helper(self._channel)
         can_write = any(point.is_writable and point.fd >= 0 for point in attach_points)
         self._syncer: Helper = Helper(self._channel) if can_write else self._reader
+        self._writer: Helper = Helper(self._channel) if can_write else self._reader
         self._is_strict: bool = bool(os.environ.get("CLOCHE_STRICT"))
 
     def serve(self) -> int:
@@ -141,7 +157,7 @@ class Server:
             if op == OP_TEXT:
                 self._text(reader)
                 return
-            if op == OP_READ or op == OP_FSYNC or op == OP_SYNCFS:
+            if op in (OP_READ, OP_FSYNC, OP_SYNCFS, OP_WRITE, OP_ALLOCATE):
                 self._hand_over(op, reader)
                 return
             if op == OP_CONNECT:
@@ -304,6 +320,9 @@ class Server:
             reader.end()
             self._syncer.give(Job(ident, SYNCFS, self._files.fd_to_syncfs(node)))
             return
+        if op == OP_WRITE or op == OP_ALLOCATE:
+            self._writer.give(self._write_job(op, reader))
+            return
         node, name = self._target(reader)
         if op == OP_FSYNC:
             kind = FDATASYNC if reader.u8() else FSYNC
@@ -317,6 +336,25 @@ class Server:
             raise LinuxError(EINVAL)
         fd = self._files.fd_to_read(node, name, dev, ino)
         self._reader.give(Job(ident, kind, fd, offset, length))
+
+    def _write_job(self, op: int, reader: Reader) -> Job:
+        """Raises LinuxError."""
+        ident = self._channel.ident
+        node = self._node(reader)
+        mode = reader.u32() if op == OP_ALLOCATE else 0
+        offset = reader.u64()
+        length, kind, data = 0, ALLOCATE, b""
+        if op == OP_ALLOCATE:
+            length = reader.u64()
+        else:
+            kind = APPEND if reader.u8() else WRITE
+            data = reader.blob()
+        reader.end()
+        if offset > MAX_OFFSET or length > MAX_OFFSET or len(data) > MAX_WRITE_BYTES:
+            raise LinuxError(EINVAL)
+        if self._writer.is_busy():
+            raise LinuxError(EBUSY)  # the sentry keeps to MAX_WRITES
+        return Job(ident, kind, self._files.fd_to_write(node), offset, length, mode, data)
 
     def _connect(self, reader: Reader) -> None:
         """The sentry's end of the socket of the worker that serves an attach point, once."""
@@ -368,6 +406,9 @@ class Server:
             raise ProtocolError("half a fid")
         for start in range(0, len(raw), 8):
             self._table.clunk(int.from_bytes(raw[start : start + 8], "little"))
+        for fd in self._table.unused_writers:
+            self._writer.give(Job(0, CLOSE, fd))
+        self._table.unused_writers.clear()
 
     def _act_on_tree(self, op: int, reader: Reader) -> bytes:
         node, name = self._target(reader)

@@ -25,7 +25,8 @@ class HostRequest:
         self.is_settled: bool = (
             False  # what it changed is known to the caches; a question that changes nothing
         )
-        self.is_change: bool = False
+        self.is_change: bool = False  # of names in directories
+        self.is_once: bool = False  # it changes something: the call must not ask it again
         self.is_taken: bool = False  # by the run that is under way
         self.queue: WaitQueue = WaitQueue()  # woken when it is answered, and when it is settled
 
@@ -98,8 +99,8 @@ class HostWaits:
         self.waits += 1
         if wait.is_turn:
             # The directory will be another: only what this call has changed itself is not to be asked again.
-            stale = [each for each in journal if not each.is_change]
-            journal = [each for each in journal if each.is_change]
+            stale = [each for each in journal if not each.is_once]
+            journal = [each for each in journal if each.is_once]
             forget_all(stale)
         return block_on(task, HostBlocked(wait, journal, inner), wait.request.queue)
 

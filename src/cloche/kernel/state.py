@@ -37,7 +37,7 @@ REBUILT: Final[dict[str, str]] = {
     "platform.interface.HostThread": "a thread of the host; its registers are read and set through it",
     "fs.hostfd.HostFd": "a descriptor that the caller has given; whoever starts the sandbox again gives one",
     "fs.host_tty.TerminalBridge": "the caller's terminal, as above",
-    "fs.gofer_client.GoferClient": "the connection to a gofer, which is started anew",
+    "fs.gofer_link.GoferLink": "the connection to a gofer, which is started anew",
     "fs.gofer_inode.GoferInode.read_fd": "asked of the gofer again, by the inode's path",
     "fs.gofer_inode.GoferInode.write_fd": "asked of the gofer again, by the inode's path",
     "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",

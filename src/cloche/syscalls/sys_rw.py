@@ -36,11 +36,11 @@ from cloche.syscalls.long_io import FileWait as FileWait
 from cloche.syscalls.long_io import accessed as accessed
 from cloche.syscalls.long_io import busy_read, busy_seek, busy_write, start_transfer
 from cloche.syscalls.long_io import modified as modified
-from cloche.vfs.objects import POS_BUSY, FileDescription, notify_path
+from cloche.vfs.objects import POS_BUSY, SLOW_WRITES, FileDescription, notify_path
 
 READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
 WRITE_MASK: Final = POLLOUT | POLLWRNORM
-_MODE: Final = 3 | O_PATH | POS_BUSY
+_MODE: Final = 3 | O_PATH | POS_BUSY | SLOW_WRITES
 
 
 class ReadWait(FileWait):
@@ -142,7 +142,7 @@ def wait_to_read(task: Task, file: FileDescription, dst: IovIter, offset: int, f
 
 def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
     """A read(2) that is long, or finds the file position busy or the file not open for reading."""
-    if file.flags & _MODE not in (0, 2, POS_BUSY, POS_BUSY | 2):
+    if file.flags & _MODE & ~SLOW_WRITES not in (0, 2, POS_BUSY, POS_BUSY | 2):
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
@@ -247,7 +247,7 @@ def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, f
 
 def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
     """A write(2) that is long, or finds the file position busy or the file not open for writing."""
-    if file.flags & _MODE not in (1, 2, POS_BUSY | 1, POS_BUSY | 2):
+    if file.flags & _MODE & ~SLOW_WRITES not in (1, 2, POS_BUSY | 1, POS_BUSY | 2):
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
@@ -445,7 +445,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         check_rwf(file, flags, is_write=True)
     if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
         return -EINVAL
-    is_long = total > SLICE_BYTES and file.takes_slices(is_write=True)
+    is_long = file.flags & SLOW_WRITES != 0 or (total > SLICE_BYTES and file.takes_slices(is_write=True))
     if offset >= 0 and is_long:
         at = write_place(task, file, offset, flags)
         return start_transfer(task, file, src, at, flags, is_write=True)

@@ -40,10 +40,14 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
                  length u32, wants_data u8                           what the file holds there; nothing if it shall
                                                                      only be brought into the host's memory
 
-FSYNC, SYNCFS and READ take long: their replies may come after those to later requests.
+    WRITE        fid, offset u64, at_end u8, data (u32)              count u32, attr
+    ALLOCATE     fid, mode u32, offset u64, length u64               attr (fallocate(2))
+
+FSYNC, SYNCFS, READ, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
-which stays valid under whatever name, or none: it is addressed with the empty name.  `ino` not 0 says which inode OPEN
-and SETATTR must find (ESTALE).
+which stays valid under whatever name, or none: it is addressed with the empty name.  Where a process or another machine
+serves the storage, such a fid also holds what was opened to write, for WRITE and ALLOCATE (EBADF: it holds nothing).
+`ino` not 0 says which inode OPEN and SETATTR must find (ESTALE).
 
 Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
 ends the gofer.
@@ -85,7 +89,9 @@ OP_FORGET: Final = 26
 OP_TMPFILE: Final = 27
 OP_CONNECT: Final = 28
 OP_READ: Final = 29
-OP_LAST: Final = 29
+OP_WRITE: Final = 30
+OP_ALLOCATE: Final = 31
+OP_LAST: Final = 31
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 
@@ -103,6 +109,8 @@ KEEP_ID: Final = 0xFFFFFFFF  # a uid or gid in CREATE, MKDIR, SYMLINK: do not ch
 MAX_REQUEST_BYTES: Final = 128 * 1024  # an xattr value of 64 KiB and three names fit
 MAX_REPLY_BYTES: Final = 1024 * 1024  # of one frame
 MAX_READ_BYTES: Final = 256 * 1024  # of one READ
+MAX_WRITE_BYTES: Final = 64 * 1024  # of one WRITE
+MAX_WRITES: Final = 128  # that are not answered yet
 
 ATTR: Final = Struct("<QQIIIIQqqqqq")
 ATTR_BYTES: Final = 80

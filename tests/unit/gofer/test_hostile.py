@@ -270,6 +270,21 @@ def test_unknown_operations(rig: Rig) -> None:
         assert frame is not None and frame.code == -errno.EPERM
 
 
+def test_writes_only_through_what_was_opened_to_write(rig: Rig) -> None:
+    (rig.writable / "f").write_bytes(b"x")
+    client = rig.client
+    fd, _attr, pin = client.open_pinned(rig.rw, b"f", os.O_RDWR, 0, 0)
+    os.close(fd)
+    # This storage does not hang: the sentry writes by itself, and the gofer holds nothing to write.
+    for fid in (rig.ro, rig.rw, pin, 12345):
+        assert errno_of(lambda fid=fid: client.write(fid, 0, b"y", is_at_end=False)) == errno.EBADF
+        assert errno_of(client.allocate, fid, 0, 0, 1) == errno.EBADF
+    assert errno_of(lambda: client.write(pin, 2**63, b"y", is_at_end=False)) == errno.EINVAL
+    assert errno_of(lambda: client.write(pin, 0, bytes(2**16 + 1), is_at_end=False)) == errno.EINVAL
+    assert errno_of(client.allocate, pin, 0, 0, 2**63) == errno.EINVAL
+    assert (rig.writable / "f").read_bytes() == b"x"
+
+
 def test_descriptors_in_requests_are_dropped(rig: Rig) -> None:
     read_end, write_end = os.pipe()
     body = pack_target(rig.ro, b"file")
