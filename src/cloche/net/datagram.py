@@ -107,6 +107,7 @@ class Datagram:
         self.mark: int = 0
         self.priority: int = 0
         self.flow_label: int = 0  # of IPv6
+        self.ifindex: int = LO_INDEX  # where it came in
         self.hop_options: bytes = b""  # IPv6 headers
         self.dest_options: bytes = b""
         self.charge: int = 0
@@ -224,7 +225,7 @@ def _send_control4(sock: InetSocket, kind: int, data: bytes, gram: Datagram) -> 
 
 def _send_from4(sock: InetSocket, source: bytes, index: int, gram: Datagram) -> None:
     """IP_PKTINFO: the source address and the interface."""
-    if index not in (0, LO_INDEX):
+    if index and not sock.stack.lo.is_index(index):
         raise LinuxError(ENODEV)
     if source != ANY4:
         if not sock.stack.lo.is_local(source):
@@ -238,7 +239,8 @@ def _send_control6(ctx: Context, sock: InetSocket, kind: int, data: bytes, gram:
     if kind in (IPV6_PKTINFO, IPV6_2292PKTINFO):
         if len(data) < 20:
             raise LinuxError(EINVAL)
-        if _I32.unpack_from(data, 16)[0] not in (0, LO_INDEX):
+        index: int = _I32.unpack_from(data, 16)[0]
+        if index and not sock.stack.lo.is_index(index):
             raise LinuxError(ENODEV)
         if data[:16] != ANY6:
             if not sock.stack.lo.can_bind(data[:16]):
@@ -316,7 +318,9 @@ def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
             local = gram.dest if not is_group(gram.dest) else LOOPBACK4
             if gram.dest == BROADCAST4:
                 local = ANY4
-            info.control.append((IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(LO_INDEX, local[-4:], gram.dest[-4:])))
+            info.control.append(
+                (IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(gram.ifindex, local[-4:], gram.dest[-4:]))
+            )
         if options.get(IP_RECVTTL, 0):
             info.control.append((IPPROTO_IP, IP_TTL, _I32.pack(gram.ttl)))
         if options.get(IP_RECVTOS, 0):
@@ -327,12 +331,12 @@ def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
     if sock.ip6 and sock.family == AF_INET6:
         options = sock.ip6
         if options.get(IPV6_RECVPKTINFO, 0):
-            value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+            value = mapped(gram.dest) + _I32.pack(gram.ifindex)
             info.control.append((IPPROTO_IPV6, IPV6_PKTINFO, value))
         if len(gram.dest) == 4:
             return
         if options.get(IPV6_2292PKTINFO, 0):
-            value = mapped(gram.dest) + _I32.pack(LO_INDEX)
+            value = mapped(gram.dest) + _I32.pack(gram.ifindex)
             info.control.append((IPPROTO_IPV6, IPV6_2292PKTINFO, value))
         if options.get(IPV6_2292HOPLIMIT, 0):
             info.control.append((IPPROTO_IPV6, IPV6_2292HOPLIMIT, _I32.pack(gram.ttl)))

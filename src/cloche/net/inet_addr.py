@@ -51,6 +51,7 @@ class Interface:
         self.packets: int = 0
         self.bytes: int = 0
         self.routes: RouteTable = RouteTable()  # beside those of the addresses
+        self.others: list[int] = []  # the numbers of the namespace's other interfaces (net.joined)
 
     def set_up(self, *, is_up: bool) -> None:
         """Raise or lower it: raised it has its loopback addresses, lowered it has no IPv6 ones."""
@@ -62,6 +63,10 @@ class Interface:
             self.addresses6.clear()
             self.routes.lowered()
         self.is_up = is_up
+
+    def is_index(self, index: int) -> bool:
+        """Whether an interface has that number."""
+        return index == LO_INDEX or index in self.others
 
     def is_local(self, addr: bytes) -> bool:
         """Whether packets to `addr` come back to us."""

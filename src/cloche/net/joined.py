@@ -19,50 +19,49 @@ from collections import deque
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EADDRINUSE, EIO, ENETDOWN, ENETUNREACH, ENOBUFS, LinuxError
+from cloche.abi.errno import EIO, ENETDOWN, ENETUNREACH, ENOBUFS, LinuxError
 from cloche.abi.inet import (
-    IP_BIND_ADDRESS_NO_PORT,
     IP_FREEBIND,
     IP_MULTICAST_LOOP,
     IP_MULTICAST_TTL,
+    IP_PKTINFO,
     IP_TOS,
     IP_TTL,
     IPPROTO_IP,
     IPPROTO_IPV6,
     IPV6_MULTICAST_HOPS,
     IPV6_MULTICAST_LOOP,
+    IPV6_PKTINFO,
     IPV6_TCLASS,
     IPV6_UNICAST_HOPS,
     IPV6_V6ONLY,
 )
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.socket import AF_INET6, SO_BROADCAST, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET
-from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
-from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostWait
-from cloche.kernel.task import Container, Kernel
+from cloche.kernel.task import Container, FdWatcher, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
-from cloche.net.host_stream import HostStream, reset
-from cloche.net.inet_addr import Endpoint, is_any, is_broadcast, is_multicast, unmapped
+from cloche.net.datagram import Datagram
+from cloche.net.inet_addr import LO_INDEX, unmapped
 from cloche.net.inet_base import Gateway, InetSocket, NetStack, stack_of
-from cloche.net.socket import IN_WAKE, STATE_WAKE, SocketFile
-from cloche.net.socket_options import SOCKET_BYTES
-from cloche.net.tcp import CONNECTED, UNCONNECTED, find_listener
+from cloche.net.socket import STATE_WAKE
+from cloche.net.udp import DatagramSocket
 from cloche.net.view import NetView
 from cloche.vfs.objects import Context
 from cloche.wire import netns as wire
 from cloche.wire.descriptors import receive_with_descriptor
 from cloche.wire.netns import Answer, Making, Name, NetMessage, OptionValue
 
-__all__ = ["Joined", "JoinedTcp", "open_network"]
+__all__ = ["GramTwin", "Joined", "NetRequest", "address_of", "joined_of", "open_network", "options_of"]
 
 _PATIENCE_NS: Final = 1_000_000
 _LONG_NS: Final = 30_000_000_000  # where a call cannot wait otherwise
 _TIMEOUT_S: Final = 0.001
 _MAX_OUTBOX: Final = 4096
-_MAX_ARRIVALS: Final = 16  # connections taken in one turn of the loop
 _MAX_VIEW: Final = 1 << 20
-_TRIES: Final = 16  # automatic ports that somebody inside had
+_DATAGRAMS: Final = 16  # taken in one turn of the loop
+_GRAM_BYTES: Final = 65536
+_CONTROL_BYTES: Final = 128
 _INT: Final = Struct("<i")
 _PASSED4: Final = (IP_TOS, IP_TTL, IP_FREEBIND, IP_MULTICAST_TTL, IP_MULTICAST_LOOP)
 _PASSED6: Final = (IPV6_TCLASS, IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP)
@@ -100,11 +99,15 @@ class NetRequest(HostRequest):
         return host
 
 
-class Troubled:
-    """Somebody who hears of errors that come later."""
+class Twin:
+    """A socket of the namespace, as far as its news go."""
 
     def in_trouble(self, errno: int) -> None:
         """A datagram, or an option, was refused."""
+        raise NotImplementedError
+
+    def has_answer(self, request: NetRequest) -> None:
+        """What was asked about it is answered."""
         raise NotImplementedError
 
 
@@ -119,7 +122,8 @@ class Joined(Gateway, FdWatcher):
         self.fd: int = channel.fileno()
         self.next_ident: int = 1
         self.asked: dict[int, NetRequest] = {}
-        self.troubled: dict[int, Troubled] = {}  # by the number of their twin
+        self.twins: dict[int, Twin] = {}  # those of datagrams, by their numbers
+        self.by_socket: dict[InetSocket, GramTwin] = {}
         self.outbox: deque[bytes] = deque()
         self.parts: list[bytes] = []
         self.parts_bytes: int = 0
@@ -127,11 +131,22 @@ class Joined(Gateway, FdWatcher):
         self.views: int = 0  # how many there have been
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
-        self.token: int = kernel.fds.watch(self.fd, EPOLLIN, self)
+        self.token: int = kernel.watch_fd(self.fd, EPOLLIN, self)
 
     # -- as a gateway --------------------------------------------------------------------------------------
     def source(self, dest: bytes) -> bytes:
         return self.view.source_for(dest)
+
+    def send_datagram(self, sock: InetSocket, data: bytes, source: bytes, dest: bytes, port: int) -> None:
+        twin = self.by_socket.get(sock)
+        if twin is None:
+            raise LinuxError(ENETUNREACH)
+        twin.send(data, dest, port)
+
+    def forget(self, sock: InetSocket) -> None:
+        twin = self.by_socket.pop(sock, None)
+        if twin is not None:
+            twin.close()
 
     # -- to the network process ----------------------------------------------------------------------------
     def send(self, message: bytes) -> None:
@@ -143,7 +158,7 @@ class Joined(Gateway, FdWatcher):
                 os.write(self.fd, message)  # the socket's own method would poll first
                 return
             except BlockingIOError:
-                self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN | EPOLLOUT)
+                self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN | EPOLLOUT)
             except OSError:
                 self._ended()
                 return
@@ -163,7 +178,7 @@ class Joined(Gateway, FdWatcher):
                 self._ended()
                 return
             self.outbox.popleft()
-        self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN)
+        self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN)
 
     def make(self, transport: int, sock: InetSocket, options: list[OptionValue]) -> int:
         """A new socket in the namespace, for `sock`; its number.  Raises LinuxError."""
@@ -207,7 +222,7 @@ class Joined(Gateway, FdWatcher):
         request = self.asked.pop(ident, None)
         if request is not None:
             request.answered(EIO, Name(b"", 0), None)
-        self.troubled.pop(ident, None)
+        self.twins.pop(ident, None)
         self.send(wire.message(wire.CLOSE, ident))
 
     # -- from it -------------------------------------------------------------------------------------------
@@ -256,10 +271,13 @@ class Joined(Gateway, FdWatcher):
                 errno = ENOBUFS
             answer.name.addr = unmapped(answer.name.addr)
             request.answered(errno, answer.name, host)
+            twin = self.twins.get(message.ident)
+            if twin is not None:
+                twin.has_answer(request)
             return None
         if kind == wire.TROUBLE:
             errno = wire.decode_number(message.body, 4095)
-            troubled = self.troubled.get(message.ident)
+            troubled = self.twins.get(message.ident)
             if troubled is not None:
                 troubled.in_trouble(errno)
         elif kind == wire.PART:
@@ -281,6 +299,7 @@ class Joined(Gateway, FdWatcher):
         stack.view = view
         lo = stack.lo
         lo.is_up = view.is_lo_up()
+        lo.others = [each.index for each in view.links]
         lo.addresses4 = view.local_addresses(4)
         lo.addresses6 = view.local_addresses(16)
         if view.has_parameters:
@@ -294,7 +313,7 @@ class Joined(Gateway, FdWatcher):
             return
         self.is_closed = True
         self.outbox.clear()
-        self.kernel.fds.unwatch(self.fd, self.token)
+        self.kernel.unwatch_fd(self.fd, self.token)
         self.channel.close()
         asked = self.asked
         self.asked = {}
@@ -308,6 +327,128 @@ class Joined(Gateway, FdWatcher):
             if self.is_closed or time.monotonic_ns() > end_ns:
                 raise LinuxError(ENETDOWN)
             self._receive()
+
+
+class GramTwin(Twin, FdWatcher):
+    """The socket of the namespace that belongs to a socket of datagrams.
+
+    What comes to it we read; what leaves the process sends, unless it has a peer.
+    """
+
+    def __init__(self, joined: Joined, transport: int, sock: DatagramSocket) -> None:
+        """Raises LinuxError."""
+        self.joined: Joined = joined
+        self.transport: int = transport
+        self.sock: DatagramSocket = sock
+        self.ident: int = joined.make(transport, sock, options_of(sock))
+        self.asked: NetRequest | None = None
+        self.host: socket.socket | None = None
+        self.token: int = -1
+        self.peer: bytes = b""
+        self.peer_port: int = 0
+        joined.twins[self.ident] = self
+        joined.by_socket[sock] = self
+
+    def ask(self, kind: int, body: bytes) -> None:
+        """Ask, unless that has been done."""
+        if self.asked is None:
+            self.asked = self.joined.ask(kind, self.ident, body)
+
+    def outcome(self) -> NetRequest:
+        """The answer.  Raises HostWait, LinuxError."""
+        request = self.asked
+        assert request is not None
+        self.joined.wait(request)
+        self.asked = None
+        if request.errno:
+            raise LinuxError(request.errno)
+        return request
+
+    def has_answer(self, request: NetRequest) -> None:
+        host = request.take()
+        if host is None:
+            return
+        if self.host is not None:
+            host.close()
+            return
+        host.setblocking(False)
+        self.host = host
+        self.token = self.joined.kernel.watch_fd(host.fileno(), EPOLLIN, self)
+
+    def set_peer(self, addr: bytes, port: int) -> None:
+        """It is connected."""
+        self.peer, self.peer_port = addr, port
+
+    def send(self, data: bytes, dest: bytes, port: int) -> None:
+        """On to the namespace.  Raises LinuxError."""
+        host = self.host
+        if host is not None and dest == self.peer and port == self.peer_port:
+            try:
+                host.send(data)
+            except BlockingIOError:
+                pass  # as full as a queue of a network card: lost
+            except OSError as error:
+                raise LinuxError(error.errno or EIO)
+        elif self.joined.has_room():
+            body = Name(dest, port, self.sock.bind_scope).encode() + data
+            self.joined.send(wire.message(wire.SEND, self.ident, body))
+
+    def tell(self, option: OptionValue) -> None:
+        """An option was set that acts on what leaves."""
+        self.joined.send(wire.message(wire.OPTION, self.ident, option.encode()))
+
+    def in_trouble(self, errno: int) -> None:
+        sock = self.sock
+        sock.error = errno
+        sock.queue.wake(STATE_WAKE)
+
+    def fd_ready(self, token: int, events: int) -> None:
+        """Datagrams have come, or an error."""
+        for _turn in range(_DATAGRAMS):
+            host = self.host
+            if host is None:
+                return
+            try:
+                data, control, _flags, name = host.recvmsg(_GRAM_BYTES, _CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.in_trouble(error.errno or EIO)
+                return
+            self._arrived(data, control, name)
+
+    def _arrived(
+        self,
+        data: bytes,
+        control: list[tuple[int, int, bytes]],
+        name: tuple[str, int] | tuple[str, int, int, int],
+    ) -> None:
+        sock = self.sock
+        source = address_of(sock.family, name[0])
+        dest = sock.laddr
+        index = 0
+        for level, kind, content in control:
+            if level == IPPROTO_IP and kind == IP_PKTINFO and len(content) >= 12:
+                index, dest = _INT.unpack_from(content, 0)[0], content[8:12]
+            elif level == IPPROTO_IPV6 and kind == IPV6_PKTINFO and len(content) >= 20:
+                dest, index = unmapped(content[:16]), _INT.unpack_from(content, 16)[0]
+        if sock.is_connected and (sock.raddr != source or sock.rport not in (0, name[1])):
+            return
+        if not KERNEL_MEMORY.has_room(len(data)):
+            return
+        gram = Datagram(data, source, name[1], dest, sock.lport)
+        gram.ifindex = index or LO_INDEX
+        sock.arrived(gram)
+
+    def close(self) -> None:
+        """Give it back."""
+        host = self.host
+        self.host = None
+        if host is not None:
+            self.joined.kernel.unwatch_fd(host.fileno(), self.token)
+            host.close()
+        self.asked = None
+        self.joined.drop(self.ident)
 
 
 def joined_of(stack: NetStack) -> Joined:
@@ -335,272 +476,6 @@ def options_of(sock: InetSocket) -> list[OptionValue]:
         if name in sock.ip6:
             found.append(OptionValue(IPPROTO_IPV6, name, _INT.pack(sock.ip6[name])))
     return found
-
-
-class JoinedTcp(HostStream):
-    """A TCP socket of a network that is a namespace of the host."""
-
-    def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
-        super().__init__(kernel, ctx, family, flags)
-        self.twin: int = 0  # the number of its socket in the namespace, until that is given to us
-        self.asked: NetRequest | None = None
-        self.door: socket.socket | None = None  # the listening socket of the namespace
-        self.door_token: int = -1
-        self.is_door_shut: bool = False  # no room in the backlog
-
-    # -- the twin ----------------------------------------------------------------------------------------
-    def _outcome(self) -> NetRequest:
-        """The answer to what was asked last.  Raises HostWait, LinuxError."""
-        request = self.asked
-        assert request is not None
-        joined_of(self.stack).wait(request)
-        self.asked = None
-        if request.errno:
-            self._drop_twin()
-            raise LinuxError(request.errno)
-        return request
-
-    def _drop_twin(self) -> None:
-        request = self.asked
-        self.asked = None
-        if self.twin:
-            joined_of(self.stack).drop(self.twin)
-            self.twin = 0
-        if request is not None:
-            host = request.take()
-            if host is not None:
-                host.close()
-
-    def _ask_twin(self, addr: bytes, port: int) -> None:
-        """A twin, bound to an address and port.  Raises LinuxError."""
-        joined = joined_of(self.stack)
-        options = options_of(self)
-        if not port and self.is_active_bind_late():
-            options.append(OptionValue(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, _INT.pack(1)))
-        self.twin = joined.make(wire.TCP, self, options)
-        self.asked = joined.ask(wire.BIND, self.twin, Name(addr, port, self.bind_scope).encode())
-
-    def is_active_bind_late(self) -> bool:
-        """Whether the address is bound now, and the port by connect(2)."""
-        return self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0) != 0 and not is_any(self.laddr)
-
-    def _have_twin(self) -> None:
-        """Make sure that there is one, bound as this socket is.  Raises HostWait, LinuxError."""
-        request = self.asked
-        if request is not None and request.kind == wire.BIND:
-            self._outcome()
-        if self.twin:
-            return
-        if self.has_port() or not is_any(self.laddr):
-            self._ask_twin(self.laddr, self.lport)
-            self._outcome()
-        else:
-            self.twin = joined_of(self.stack).make(wire.TCP, self, options_of(self))
-
-    def take_port(self, addr: bytes, port: int) -> None:
-        """The namespace decides.  Raises HostWait, LinuxError."""
-        hold = self.new_hold(addr, port)
-        for _attempt in range(_TRIES):
-            if self.asked is None:
-                if port and self.ports().conflicts(hold):
-                    raise LinuxError(EADDRINUSE)
-                self._ask_twin(addr, port)
-            hold.port = self._outcome().name.port
-            if not self.ports().conflicts(hold):
-                self.ports().take(hold)
-                self.hold = hold
-                self.lport = hold.port
-                return
-            self._drop_twin()
-            if port:
-                break
-        raise LinuxError(EADDRINUSE)
-
-    def drop_port(self) -> None:
-        super().drop_port()
-        if self.hold is None and (self.twin or self.asked is not None):
-            self._drop_twin()
-
-    def release(self) -> None:
-        super().release()
-        self._drop_twin()
-
-    # -- listening ---------------------------------------------------------------------------------------
-    def listen(self, ctx: Context, backlog: int) -> int:
-        if self.state == TCP_CLOSE and self.phase == UNCONNECTED and self.door is None:
-            if not self.has_port():
-                self.take_port(self.laddr, 0)
-            request = self.asked
-            if request is None or request.kind != wire.LISTEN:
-                self._have_twin()
-                joined = joined_of(self.stack)
-                self.asked = joined.ask(wire.LISTEN, self.twin, wire.encode_number(max(backlog, 0)))
-            door = self._outcome().take()
-            self.twin = 0
-            if door is None:
-                return -EIO
-            door.setblocking(False)
-            self.door = door
-        result = super().listen(ctx, backlog)
-        door = self.door
-        if result < 0:
-            self._close_door()
-        elif door is not None and self.door_token < 0:
-            self.door_token = self.kernel.fds.watch(door.fileno(), EPOLLIN, self)
-            self.is_door_shut = False
-        elif self.is_door_shut:
-            self._open_door()
-        return result
-
-    def _close_door(self) -> None:
-        door = self.door
-        self.door = None
-        if door is not None:
-            if self.door_token >= 0:
-                self.kernel.fds.unwatch(door.fileno(), self.door_token)
-                self.door_token = -1
-            door.close()
-
-    def _open_door(self) -> None:
-        door = self.door
-        if door is not None and self.is_door_shut and len(self.accept_queue) <= self.backlog:
-            self.is_door_shut = False
-            self.kernel.fds.rewatch(door.fileno(), self.door_token, EPOLLIN)
-
-    def _stop_listening(self) -> None:
-        super()._stop_listening()
-        self._close_door()
-
-    def accept(self, ctx: Context, flags: int) -> SocketFile:
-        found = super().accept(ctx, flags)
-        if self.is_door_shut:
-            self._open_door()
-        return found
-
-    def _arrivals(self, door: socket.socket) -> None:
-        """Connections from the namespace."""
-        for _turn in range(_MAX_ARRIVALS):
-            if len(self.accept_queue) > self.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
-                # They wait at the host, as they would in a backlog of its own.
-                self.is_door_shut = True
-                self.kernel.fds.rewatch(door.fileno(), self.door_token, 0)
-                return
-            try:
-                host, address = door.accept()
-            except OSError:
-                return  # there is none, or it is gone again
-            if not DESCRIPTORS.has_spare(host.fileno()):
-                reset(host)
-                continue
-            self._let_in(host)
-
-    def _let_in(self, host: socket.socket) -> None:
-        try:
-            peer, mine = host.getpeername(), host.getsockname()
-        except OSError:
-            host.close()  # reset already
-            return
-        host.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        joined = joined_of(self.stack)
-        self.stack.count("TcpPassiveOpens")
-        made = JoinedTcp(self.kernel, joined.ctx, self.family, 0)
-        made.inherit(self)
-        made.set_host(host)
-        made.laddr, made.lport = address_of(self.family, mine[0]), mine[1]
-        made.raddr, made.rport = address_of(self.family, peer[0]), peer[1]
-        made.is_addr_bound = True
-        made.state = TCP_ESTABLISHED
-        made.phase = CONNECTED
-        made.is_waiting = True
-        made.hold = made.new_hold(made.laddr, made.lport)
-        made.stack.tcp.insert(made.hold)
-        made.attach()
-        if self.tcp.get(TCP_DEFER_ACCEPT, 0):
-            self.deferred[made] = None
-            made.listener = self
-            made.fill()
-            return
-        self.accept_queue.append(made)
-        self.queue.wake(IN_WAKE)
-
-    # -- connecting --------------------------------------------------------------------------------------
-    def _is_inside(self, end: Endpoint) -> bool:
-        """Whether somebody in the sandbox answers."""
-        stack = self.stack
-        if not stack.lo.is_local(end.addr):
-            return False
-        if find_listener(stack, end.addr, end.port) is not None:
-            return True
-        return self.lport != 0 and end.port == self.lport and end.addr == self.laddr
-
-    def _start_connect(self, ctx: Context, end: Endpoint) -> None:
-        self.is_outside = False
-        if self.asked is None and self._is_inside(end):
-            super()._start_connect(ctx, end)
-            return
-        if is_multicast(end.addr) or is_broadcast(end.addr):
-            raise LinuxError(ENETUNREACH)
-        request = self.asked
-        if request is None or request.kind != wire.CONNECT:
-            self._have_twin()
-            name = Name(end.addr, end.port, end.scope)
-            self.asked = joined_of(self.stack).ask(wire.CONNECT, self.twin, name.encode())
-        request = self._outcome()
-        host = request.take()
-        self.twin = 0
-        if host is None:
-            raise LinuxError(EIO)
-        name = request.name
-        self.laddr = name.addr
-        if not self.has_port():
-            hold = self.new_hold(name.addr, name.port)
-            hold.is_automatic = True
-            self.ports().insert(hold)
-            self.hold = hold
-        self.lport = name.port
-        if self.hold is not None:
-            self.hold.addr = name.addr
-        self.raddr, self.rport = end.addr, end.port
-        self.state = TCP_SYN_SENT
-        self.error = 0
-        host.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.set_host(host)
-        self.attach()
-
-    def fd_ready(self, token: int, events: int) -> None:
-        """Connections, or news of our own."""
-        door = self.door
-        if door is not None and token == self.door_token:
-            self._arrivals(door)
-            return
-        host = self.host
-        if self.state == TCP_SYN_SENT and host is not None:
-            errno: int = host.getsockopt(SOL_SOCKET, socket.SO_ERROR)
-            if errno:
-                self.error = errno
-                self.done()
-                self.close_host(is_reset=False)
-                return
-            if not events & EPOLLOUT:
-                return
-            self.state = TCP_ESTABLISHED
-            self.syn_acked = 1
-            self.stack.count("TcpActiveOpens")
-            self.stack.tuples[(self.laddr, self.lport, self.raddr, self.rport)] = self
-            self.queue.wake(STATE_WAKE)
-        super().fd_ready(token, events)
-
-    def got_reset(self) -> None:
-        super().got_reset()
-        self.close_host(is_reset=True)
-
-    def _disconnect(self) -> int:
-        was_outside = self.host is not None
-        result = super()._disconnect()
-        if was_outside:
-            self.close_host(is_reset=True)
-            self.is_outside = False
-        return result
 
 
 def address_of(family: int, text: str) -> bytes:

@@ -55,7 +55,7 @@ class PingSocket(DatagramSocket):
         if self.error:
             return self.take_error()
         end = self.destination(out)
-        source = self._source(end)
+        source = self.source_of(end)
         data = src.copy_from(length)
         is_v6 = self.family == AF_INET6
         if len(data) < length:
@@ -135,7 +135,7 @@ class RawSocket(DatagramSocket):
         if self.error:
             return self.take_error()
         end = self.destination(out)
-        source = self._source(end)
+        source = self.source_of(end)
         gram = Datagram(b"", source, 0, end.addr, 0)
         sent_control(ctx, self, out, gram)
         has_header = self.family == AF_INET and self.ip.get(IP_HDRINCL, 0) != 0

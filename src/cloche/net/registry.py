@@ -49,7 +49,9 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Task
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.inet_base import InetSocket, stack_for
-from cloche.net.joined import Joined, JoinedTcp
+from cloche.net.joined import Joined
+from cloche.net.joined_grams import JoinedPing, JoinedRaw, JoinedUdp
+from cloche.net.joined_tcp import JoinedTcp
 from cloche.net.netlink import NetlinkSocket
 from cloche.net.outward import OutwardSocket
 from cloche.net.packet import create_packet
@@ -110,6 +112,8 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
         return TcpSocket(kernel, task, family, flags)
     if kind == SOCK_DGRAM:
         if protocol in (0, IPPROTO_UDP):
+            if isinstance(stack_for(task).gateway, Joined):
+                return JoinedUdp(kernel, task, family, flags)
             return UdpSocket(kernel, task, family, flags)
         if protocol == IPPROTO_UDPLITE:
             return UdpSocket(kernel, task, family, flags, IPPROTO_UDPLITE)
@@ -118,6 +122,8 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
             gids = [task.creds.egid, *task.creds.groups]
             if not any(stack.ping_low <= gid <= stack.ping_high for gid in gids):
                 raise LinuxError(EACCES)
+            if isinstance(stack.gateway, Joined):
+                return JoinedPing(kernel, task, family, flags)
             return PingSocket(kernel, task, family, flags)
         raise LinuxError(EPROTONOSUPPORT)
     if kind == SOCK_RAW:
@@ -125,6 +131,9 @@ def _inet(task: Task, family: int, kind: int, protocol: int, flags: int) -> Inet
             raise LinuxError(EPROTONOSUPPORT)
         if not task.creds.capable_in(task.ns.net.user_ns, CAP_NET_RAW):
             raise LinuxError(EPERM)
+        is_icmp = protocol == (IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6)
+        if is_icmp and isinstance(stack_for(task).gateway, Joined):
+            return JoinedRaw(kernel, task, family, kind, protocol & 0xFF, flags)
         return RawSocket(kernel, task, family, kind, protocol & 0xFF, flags)
     raise LinuxError(ESOCKTNOSUPPORT)
 

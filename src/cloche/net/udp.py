@@ -140,7 +140,7 @@ class DatagramSocket(InetSocket):
                 end.addr = LOOPBACK4
         else:
             end = self.decode_peer(addr)
-        source = self._source(end)
+        source = self.source_of(end)
         if is_any(self.laddr):
             self.laddr = source
             if self.hold is not None:
@@ -159,7 +159,7 @@ class DatagramSocket(InetSocket):
             raise LinuxError(ENOTCONN)
         return encode(self.family, self.raddr, self.rport)
 
-    def _source(self, end: Endpoint) -> bytes:
+    def source_of(self, end: Endpoint) -> bytes:
         """The source address for a destination; checks that it can be reached.  Raises LinuxError."""
         addr = end.addr
         if is_broadcast(addr):
@@ -240,6 +240,10 @@ class DatagramSocket(InetSocket):
         self.charged += charge
         self.inbox.append(gram)
         self.queue.wake(IN_WAKE)
+
+    def arrived(self, gram: Datagram) -> None:
+        """A message from a namespace of the host (`net.joined`)."""
+        self.deliver(gram)
 
     def charge_of(self, gram: Datagram) -> int:
         """What a message counts in the receive buffer: with its headers."""
@@ -422,7 +426,7 @@ class UdpSocket(DatagramSocket):
         has_name = out is not None and bool(out.name)
         if end.port == 0 and (has_name or (self.family == AF_INET6 and len(end.addr) == 4)):
             return -EINVAL
-        source = self._source(end)
+        source = self.source_of(end)
         gram = Datagram(b"", source, self.lport, end.addr, end.port)
         if len(end.addr) == 16:
             gram.flow_label = end.flowinfo

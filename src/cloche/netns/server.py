@@ -138,6 +138,8 @@ class Server:
             self._send(ident, name, message.body[wire.NAME_BYTES :])
         elif kind == wire.OPTION:
             self._late_option(ident, OptionValue.decode(message.body))
+        elif kind == wire.SET:
+            self._set_option(ident, OptionValue.decode(message.body))
 
     def _make(self, ident: int, making: Making) -> None:
         if ident in self.held or len(self.held) >= MAX_SOCKETS:
@@ -232,6 +234,18 @@ class Server:
                 self._set(held.sock, option)
         except OSError as error:
             self._trouble(ident, error)
+
+    def _set_option(self, ident: int, options: list[OptionValue]) -> None:
+        """Raises ValueError."""
+        try:
+            held = self._find(ident)
+            assert held.sock is not None
+            for option in options:
+                self._set(held.sock, option)
+        except OSError as error:
+            self._refuse(ident, error)
+            return
+        self._answer(ident, held, gives=held.transport != wire.TCP)
 
     def _trouble(self, ident: int, error: OSError) -> None:
         number = error.errno or errno.EIO

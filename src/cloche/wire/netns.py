@@ -3,14 +3,15 @@
     sentry                                          network process
     MAKE     transport, family, user, options       ANSWER  errno, name; LISTEN, the first CONNECT of TCP, and the
     BIND     address and port                               first answer of others bring the socket's descriptor
-    CONNECT  address and port                       TROUBLE errno of a SEND or a late OPTION
+    CONNECT  address and port                       TROUBLE errno of a SEND or an OPTION
     LISTEN   backlog                                PART    a piece of what the namespace has, END after the last
     SEND     address, port, data
     OPTION   level, name, value
+    SET      level, name, value
     CLOSE
 
-Each message has the number of a socket, which the sentry gave it, and gives to no other.  BIND, CONNECT and LISTEN
-are answered, in their order; MAKE fails by the answer to what follows.  `name` is the socket's own address then.
+Each message has the number of a socket, which the sentry gave it, and gives to no other.  BIND, CONNECT, LISTEN
+and SET are answered, in their order; MAKE fails by the answer to what follows.  `name` is the socket's own then.
 
 The network process keeps a socket of TCP only until it listens or connects: a copy would keep the port, and the FIN
 back.  It looks into no data.  Both sides take the other for hostile: what does not decode is a ValueError.
@@ -42,6 +43,7 @@ __all__ = [
     "PING",
     "RAW_ICMP",
     "SEND",
+    "SET",
     "TCP",
     "TROUBLE",
     "UDP",
@@ -64,6 +66,7 @@ LISTEN: Final = 4
 SEND: Final = 5
 OPTION: Final = 6
 CLOSE: Final = 7
+SET: Final = 8
 ANSWER: Final = 17
 TROUBLE: Final = 18
 PART: Final = 19
