@@ -16,6 +16,7 @@ from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from cloche.boot.assemble import add_container, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
+from cloche.boot.network_links import show_links
 from cloche.boot.spec import SandboxSpec, from_fields
 from cloche.boot.start import Failure, Streams, check_program, explain, start_program
 from cloche.fs.hostfd import remember_owner
@@ -307,7 +308,7 @@ class Control(Answers, FdWatcher):
             open_gateway(container, self.egress, spec.net_address, spec.net_address6)
             self.egress = None
         if self.network is not None and spec.has_network:
-            open_network(container, self.network)
+            show_links(self.kernel, open_network(container, self.network))
             self.network = None
         timing.mark("sentry: container is made")
         self.reply(message.ident, {})

@@ -51,6 +51,7 @@ REBUILT: Final[dict[str, str]] = {
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",
     "net.published.Publisher": "the connection to the broker, which is started anew",
     "net.host_stream.HostStream": "a connection of the host: to its peer it is broken",
+    "net.joined.GramTwin": "a socket of a namespace of the host, which is made anew at the same port",
     "net.joined.Joined": "the connection to the network process, which is started anew",
     "net.joined.NetRequest": "a question to it, which is asked again",
     "net.outward.Flow": "a UDP socket of the host; the next datagram asks for another",

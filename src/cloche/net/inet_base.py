@@ -87,6 +87,7 @@ from cloche.net.parameters import Parameters
 from cloche.net.ports import Hold, PortTable, TupleTest
 from cloche.net.socket import Incoming, IpPacket, SocketFile
 from cloche.net.view import NetView
+from cloche.net.view_ioctl import view_ioctl
 from cloche.vfs.objects import Context
 from cloche.vfs.userns import UserNamespace
 
@@ -469,7 +470,9 @@ _IFREQ: Final = 40
 
 
 def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> int:
-    """SIOCGIF*: the interface lo (netdevice(7))."""
+    """SIOCGIF*: the interface lo (netdevice(7)); of a namespace of the host, all."""
+    if stack.view is not None:
+        return view_ioctl(stack.view, ctx, command, arg)
     memory = ctx.user_memory()
     lo = stack.lo
     if command == SIOCGIFCONF:

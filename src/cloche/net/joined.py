@@ -44,15 +44,26 @@ from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.datagram import Datagram
 from cloche.net.inet_addr import LO_INDEX, unmapped
 from cloche.net.inet_base import Gateway, InetSocket, NetStack, stack_of
+from cloche.net.netlink import announce
 from cloche.net.socket import STATE_WAKE
 from cloche.net.udp import DatagramSocket
 from cloche.net.view import NetView
+from cloche.net.view_netlink import changes
 from cloche.vfs.objects import Context
 from cloche.wire import netns as wire
 from cloche.wire.descriptors import receive_with_descriptor
 from cloche.wire.netns import Answer, Making, Name, NetMessage, OptionValue
 
-__all__ = ["GramTwin", "Joined", "NetRequest", "address_of", "joined_of", "open_network", "options_of"]
+__all__ = [
+    "GramTwin",
+    "Joined",
+    "NetRequest",
+    "ViewListener",
+    "address_of",
+    "joined_of",
+    "open_network",
+    "options_of",
+]
 
 _PATIENCE_NS: Final = 1_000_000
 _LONG_NS: Final = 30_000_000_000  # where a call cannot wait otherwise
@@ -111,6 +122,14 @@ class Twin:
         raise NotImplementedError
 
 
+class ViewListener:
+    """Somebody who shows what the namespace has."""
+
+    def saw(self, view: NetView) -> None:
+        """It is this now."""
+        raise NotImplementedError
+
+
 class Joined(Gateway, FdWatcher):
     """The sentry's side of the network process."""
 
@@ -129,6 +148,7 @@ class Joined(Gateway, FdWatcher):
         self.parts_bytes: int = 0
         self.view: NetView = NetView(b"")
         self.views: int = 0  # how many there have been
+        self.listener: ViewListener | None = None
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
         self.token: int = kernel.watch_fd(self.fd, EPOLLIN, self)
@@ -293,10 +313,14 @@ class Joined(Gateway, FdWatcher):
 
     def _look(self, view: NetView) -> None:
         """The namespace has changed."""
+        notices = changes(self.view, view) if self.views else []
         self.view = view
         self.views += 1
         stack = self.stack
         stack.view = view
+        announce(stack, notices)
+        if self.listener is not None:
+            self.listener.saw(view)
         lo = stack.lo
         lo.is_up = view.is_lo_up()
         lo.others = [each.index for each in view.links]
@@ -319,6 +343,11 @@ class Joined(Gateway, FdWatcher):
         self.asked = {}
         for request in asked.values():
             request.answered(ENETDOWN, Name(b"", 0), None)
+
+    def listen(self, listener: ViewListener) -> None:
+        """Tell it now, and of each change."""
+        self.listener = listener
+        listener.saw(self.view)
 
     def await_view(self) -> None:
         """Until the first news is here.  Raises LinuxError."""

@@ -118,6 +118,19 @@ def ports_of(stack: NetStack) -> dict[tuple[int, int], "NetlinkSocket"]:
     return made.bound
 
 
+def announce(stack: NetStack, notices: list[tuple[int, int, bytes]]) -> None:
+    """Tell those who watch a network what has changed: (RTNLGRP_*, kind, body)."""
+    if not notices:
+        return
+    for (protocol, _pid), sock in list(ports_of(stack).items()):
+        if protocol != NETLINK_ROUTE or not sock.groups:
+            continue
+        for group, kind, body in notices:
+            if sock.groups >> group - 1 & 1:
+                data = message(kind, 0, 0, 0, body)
+                sock.deliver(NetlinkMessage(data, 0, 1 << group - 1, Ucred(0, 0, 0)))
+
+
 class NetlinkPorts(FamilyTable):
     """The port ids of a network namespace."""
 

@@ -5,6 +5,7 @@ from typing import Final
 from cloche.abi.rtnetlink import RTN_PROHIBIT, RTN_UNREACHABLE
 from cloche.abi.socket import AF_INET, AF_INET6
 from cloche.abi.tcp import TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
+from cloche.net import view_text
 from cloche.net.inet_addr import ANY4, LO_INDEX, LOOPBACK6, mapped, text
 from cloche.net.inet_base import InetSocket, NetStack
 from cloche.net.netlink import ports_of
@@ -166,11 +167,15 @@ def _unix_name(sock: UnixSocket) -> str:
 def dev_text(stack: NetStack) -> bytes:
     """/proc/net/dev."""
     lo = stack.lo
-    return (
+    head = (
         "Inter-|   Receive                                                |  Transmit\n"
         " face |bytes    packets errs drop fifo frame compressed multicast|"
         "bytes    packets errs drop fifo colls carrier compressed\n"
-        f"    lo: {lo.bytes:7d} {lo.packets:7d}    0    0    0     0          0         0 "
+    )
+    if stack.view is not None:
+        return (head + view_text.dev_lines(stack.view)).encode()
+    return (
+        f"{head}    lo: {lo.bytes:7d} {lo.packets:7d}    0    0    0     0          0         0 "
         f"{lo.bytes:8d} {lo.packets:7d}    0    0    0     0       0          0\n"
     ).encode()
 
@@ -179,6 +184,9 @@ def route_text(stack: NetStack) -> bytes:
     """/proc/net/route: the routes of IPv4 but the local ones."""
     head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
     out = [head]
+    if stack.view is not None:
+        out += view_text.route_lines(stack.view)
+        return "".join([line.ljust(127) + "\n" for line in out]).encode()
     for row in routes4(stack):
         if row.table != TABLE_MAIN:
             continue
@@ -193,6 +201,8 @@ def route_text(stack: NetStack) -> bytes:
 
 def ipv6_route_text(stack: NetStack) -> bytes:
     """/proc/net/ipv6_route."""
+    if stack.view is not None:
+        return view_text.ipv6_route_text(stack.view).encode()
     zero = "0" * 32
     return (
         f"{LOOPBACK6.hex()} 80 {zero} 00 {zero} 00000100 00000001 00000000 00000001       lo\n"
@@ -203,6 +213,8 @@ def ipv6_route_text(stack: NetStack) -> bytes:
 
 def if_inet6_text(stack: NetStack) -> bytes:
     """/proc/net/if_inet6."""
+    if stack.view is not None:
+        return view_text.if_inet6_text(stack.view).encode()
     lo = stack.lo
     if not lo.is_up:
         return b""

@@ -92,6 +92,7 @@ from cloche.abi.socket import (
     IFF_RUNNING,
     IFF_UP,
 )
+from cloche.net import view_netlink
 from cloche.net.inet_addr import LO_INDEX, LOOPBACK6
 from cloche.net.inet_base import NetStack
 from cloche.net.nlmsg import Reply, attribute, attribute_u32, attributes
@@ -144,6 +145,12 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
         return EOPNOTSUPP
     if not body:
         return 0
+    view = stack.view
+    if view is not None:
+        is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
+        result = view_netlink.answer(view, ctx, reply, kind, body, is_dump=is_dump)
+        if result != view_netlink.NOT_HERE:
+            return result
     is_get = kind & 3 == 2
     if not is_get and not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
         return EPERM

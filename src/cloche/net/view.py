@@ -8,9 +8,11 @@ from struct import Struct
 from typing import Final
 
 from cloche.abi.errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, LinuxError
-from cloche.abi.if_link import IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN
+from cloche.abi.if_link import IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MTU, IFLA_TXQLEN
 from cloche.abi.rtnetlink import (
     IFA_ADDRESS,
+    IFA_BROADCAST,
+    IFA_LABEL,
     IFA_LOCAL,
     RT_SCOPE_LINK,
     RTA_DST,
@@ -64,6 +66,8 @@ class HostLink:
         self.name: bytes = found.get(IFLA_IFNAME, b"").partition(b"\0")[0][:15]
         self.mtu: int = _number(found, IFLA_MTU)
         self.queue_length: int = _number(found, IFLA_TXQLEN)
+        self.peer: int = _number(found, IFLA_LINK)  # the other end of a pair, or what it stands on
+        self.hardware: bytes = found.get(IFLA_ADDRESS, b"")
 
 
 class HostAddress:
@@ -76,6 +80,8 @@ class HostAddress:
         found = attributes(body[_IFADDR.size :])
         self.addr: bytes = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
         self.peer: bytes = found.get(IFA_ADDRESS, self.addr)
+        self.broadcast: bytes = found.get(IFA_BROADCAST, b"")
+        self.label: bytes = found.get(IFA_LABEL, b"").partition(b"\0")[0][:15]
 
     def is_sound(self) -> bool:
         """Whether the address is one of its family."""

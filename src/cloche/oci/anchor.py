@@ -11,10 +11,12 @@ import resource
 import signal
 import socket
 import sys
+from struct import Struct
 from typing import Final
 
 from cloche.abi.fs import MNT_DETACH
-from cloche.abi.ioctl import TIOCSCTTY
+from cloche.abi.ioctl import SIOCSIFFLAGS, TIOCSCTTY
+from cloche.abi.socket import IFF_RUNNING, IFF_UP
 from cloche.boot import confine
 from cloche.oci import cgroups
 from cloche.oci.errors import OciError
@@ -37,6 +39,8 @@ _NEWNS: Final = _FLAGS["mount"]
 _NEWPID: Final = _FLAGS["pid"]
 _SOCKET: Final = 3
 _DONE: Final = b"+"
+_NETWORK: Final = "/proc/self/ns/net"
+_IFREQ: Final = Struct("<16sh22x")
 
 
 def namespace_file(kind: str) -> str:
@@ -152,11 +156,15 @@ def _child(
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         program = os.open(anchor_path(), os.O_RDONLY | os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        outside = os.readlink(_NETWORK)
         _enter(namespaces)
+        if ("network", -1) in namespaces:
+            _raise_loopback()
         if terminal >= 0:
             fcntl.ioctl(terminal, TIOCSCTTY, 0)
         _say_and_wait(link)
         if bundle is not None:
+            _set_parameters(bundle.sysctls, is_outside=os.readlink(_NETWORK) == outside)
             root = build_view(bundle)
             _say_and_wait(link)
             os.fchdir(root)
@@ -207,6 +215,29 @@ def _enter(namespaces: list[tuple[str, int]]) -> None:
         hostsys.setns(joined[0], _NEWNS)
     else:
         hostsys.unshare(_NEWNS)
+
+
+def _raise_loopback() -> None:
+    """lo goes up in a new network namespace, as with runc; the rest is the engine's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCSIFFLAGS, _IFREQ.pack(b"lo", IFF_UP | IFF_RUNNING))
+
+
+def _set_parameters(sysctls: dict[str, str], *, is_outside: bool) -> None:
+    """Kernel parameters of the network, which are the namespace's (all others are the sandbox's).  Raises OciError."""
+    for key, value in sysctls.items():
+        path = key.replace(".", "/")
+        if not path.startswith("net/"):
+            continue
+        if is_outside:
+            raise OciError(f'sysctl "{key}" is not allowed in the hosts network namespace')
+        try:
+            with open(
+                os.path.join("/proc/sys", path), "w", encoding="utf-8", errors="surrogateescape"
+            ) as file:
+                file.write(value)
+        except OSError as error:
+            raise OciError(f"sysctl {key}: {error.strerror}") from None
 
 
 def _say_and_wait(link: socket.socket) -> None:
