@@ -38,8 +38,9 @@ from cloche.abi.inet import (
 )
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.socket import AF_INET6, SO_BROADCAST, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET
+from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostWait
-from cloche.kernel.task import Container, FdWatcher, Kernel
+from cloche.kernel.task import Container, Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.datagram import Datagram
 from cloche.net.inet_addr import LO_INDEX, unmapped
@@ -151,7 +152,7 @@ class Joined(Gateway, FdWatcher):
         self.listener: ViewListener | None = None
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
-        self.token: int = kernel.watch_fd(self.fd, EPOLLIN, self)
+        self.token: int = kernel.fds.watch(self.fd, EPOLLIN, self)
 
     # -- as a gateway --------------------------------------------------------------------------------------
     def source(self, dest: bytes) -> bytes:
@@ -178,7 +179,7 @@ class Joined(Gateway, FdWatcher):
                 os.write(self.fd, message)  # the socket's own method would poll first
                 return
             except BlockingIOError:
-                self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN | EPOLLOUT)
+                self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN | EPOLLOUT)
             except OSError:
                 self._ended()
                 return
@@ -198,7 +199,7 @@ class Joined(Gateway, FdWatcher):
                 self._ended()
                 return
             self.outbox.popleft()
-        self.kernel.rewatch_fd(self.fd, self.token, EPOLLIN)
+        self.kernel.fds.rewatch(self.fd, self.token, EPOLLIN)
 
     def make(self, transport: int, sock: InetSocket, options: list[OptionValue]) -> int:
         """A new socket in the namespace, for `sock`; its number.  Raises LinuxError."""
@@ -337,7 +338,7 @@ class Joined(Gateway, FdWatcher):
             return
         self.is_closed = True
         self.outbox.clear()
-        self.kernel.unwatch_fd(self.fd, self.token)
+        self.kernel.fds.unwatch(self.fd, self.token)
         self.channel.close()
         asked = self.asked
         self.asked = {}
@@ -402,7 +403,7 @@ class GramTwin(Twin, FdWatcher):
             return
         host.setblocking(False)
         self.host = host
-        self.token = self.joined.kernel.watch_fd(host.fileno(), EPOLLIN, self)
+        self.token = self.joined.kernel.fds.watch(host.fileno(), EPOLLIN, self)
 
     def set_peer(self, addr: bytes, port: int) -> None:
         """It is connected."""
@@ -474,7 +475,7 @@ class GramTwin(Twin, FdWatcher):
         host = self.host
         self.host = None
         if host is not None:
-            self.joined.kernel.unwatch_fd(host.fileno(), self.token)
+            self.joined.kernel.fds.unwatch(host.fileno(), self.token)
             host.close()
         self.asked = None
         self.joined.drop(self.ident)

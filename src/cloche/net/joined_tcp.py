@@ -144,7 +144,7 @@ class JoinedTcp(HostStream):
         if result < 0:
             self._close_door()
         elif door is not None and self.door_token < 0:
-            self.door_token = self.kernel.watch_fd(door.fileno(), EPOLLIN, self)
+            self.door_token = self.kernel.fds.watch(door.fileno(), EPOLLIN, self)
             self.is_door_shut = False
         elif self.is_door_shut:
             self._open_door()
@@ -155,7 +155,7 @@ class JoinedTcp(HostStream):
         self.door = None
         if door is not None:
             if self.door_token >= 0:
-                self.kernel.unwatch_fd(door.fileno(), self.door_token)
+                self.kernel.fds.unwatch(door.fileno(), self.door_token)
                 self.door_token = -1
             door.close()
 
@@ -163,7 +163,7 @@ class JoinedTcp(HostStream):
         door = self.door
         if door is not None and self.is_door_shut and len(self.accept_queue) <= self.backlog:
             self.is_door_shut = False
-            self.kernel.rewatch_fd(door.fileno(), self.door_token, EPOLLIN)
+            self.kernel.fds.rewatch(door.fileno(), self.door_token, EPOLLIN)
 
     def _stop_listening(self) -> None:
         super()._stop_listening()
@@ -181,7 +181,7 @@ class JoinedTcp(HostStream):
             if len(self.accept_queue) > self.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
                 # They wait at the host, as they would in a backlog of its own.
                 self.is_door_shut = True
-                self.kernel.rewatch_fd(door.fileno(), self.door_token, 0)
+                self.kernel.fds.rewatch(door.fileno(), self.door_token, 0)
                 return
             try:
                 host, address = door.accept()
