@@ -99,7 +99,6 @@ def test_a_shared_namespace(networks: Docker) -> None:
         box.remove()
 
 
-
 SEEN = """
 ip addr show; ip route; ifconfig; route -n; cat /proc/net/route /proc/net/if_inet6; ls /sys/class/net
 cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /sys/class/net/eth0/operstate
