@@ -653,6 +653,7 @@ def delete_timer(timer: PosixTimer) -> None:
     """timer_delete(2); a signal that is queued already is still delivered."""
     group = timer.group
     timer.stop()
+    timer.cpu = None  # they would keep each other
     if timer.info is not None:
         timer.info.timer = None
         timer.info = None
@@ -681,6 +682,8 @@ def group_exits(group: ThreadGroup) -> None:
     timers = group.cpu_timers
     if isinstance(timers, CpuTimers):
         timers.clear()
+    group.itimers = [None, None, None]  # they and the group would keep each other
+    group.cpu_timers = None
 
 
 def exec_resets(task: Task) -> None:

@@ -24,6 +24,7 @@ from cloche.abi.sched import (
 )
 from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.tmpfs import TmpfsFile
+from cloche.kernel import itimers
 from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_exec
 from cloche.kernel.exit import do_exit, reap
@@ -229,6 +230,29 @@ def test_the_dead_need_no_collection_of_cycles() -> None:
             del child
             assert world.kernel.dead_tasks == 0, way
         assert world.kernel.deaths == 3
+    finally:
+        gc.enable()
+
+
+def test_a_process_with_timers_needs_no_collection_of_cycles() -> None:
+    """Each that had used alarm(2) waited for the collector, with some hundred objects; then one took half a second."""
+    world = Nursery()
+    itimers.install(world.kernel)
+    gc.disable()
+    try:
+        do_clone(world.task, clone_args(WAYS["fork"]))
+        child = next(task for task in world.kernel.tasks.values() if task is not world.task)
+        for which in range(3):
+            itimers.set_itimer(child.group, which, 10**12, 10**12)
+        for clock in (1, 2, 3):
+            itimers.create_timer(child, clock, None).set(10**12, 10**12, is_absolute=False)
+        end(world, child)
+        world.kernel.by_thread.pop(child.thread.ident(), None)
+        world.task.ordered_child = None
+        del child
+        kinds = (itimers.RealTimer, itimers.CpuTimers, itimers.CpuTimer, itimers.PosixTimer)
+        assert not [each for each in gc.get_objects() if isinstance(each, kinds)]
+        assert world.kernel.dead_tasks == 0
     finally:
         gc.enable()
 
