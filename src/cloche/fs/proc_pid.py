@@ -35,13 +35,15 @@ from cloche.fs.proc_table import (
     no_module_store,
     no_text,
 )
-from cloche.fs.proc_task import is_present, own_by_task, reader_of, task_ino
+from cloche.fs.proc_task import is_present, note_names, own_by_task, reader_of, task_ino
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
 from cloche.kernel.births import birth_queue
+from cloche.kernel.parts import TaskNames
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
+from cloche.vfs.dcache import drop_child
 from cloche.vfs.locks import proc_locks_text
 from cloche.vfs.objects import (
     UNSEEN_FLAGS,
@@ -121,6 +123,7 @@ class ProcFs(PseudoFs):
             return known
         made = PidDir(self, task, is_thread=False)
         self.pid_dirs[task.tid] = made
+        note_names(task, made)
         if len(self.pid_dirs) > 2 * len(self.kernel.groups) + 64:
             self.pid_dirs = {tid: one for tid, one in self.pid_dirs.items() if is_present(one.task)}
         return made
@@ -552,8 +555,13 @@ class ThreadsDir(TaskDir):
                         self._dirs.clear()
                     known = PidDir(self.proc, thread, is_thread=True)
                     self._dirs[tid] = known
+                    note_names(thread, known)
                 return known
         return None
+
+    def forget(self, name: bytes) -> None:
+        """A thread is gone."""
+        self._dirs.pop(int(name), None)
 
     def entries(self, ctx: Context, start: int) -> list[DirEntry]:
         threads = self._threads()
@@ -638,7 +646,7 @@ class AttrDir(NamesDir):
         return made
 
 
-class PidDir(NamesDir):
+class PidDir(NamesDir, TaskNames):
     """/proc/PID (`is_thread` False: figures of the whole process) or /proc/PID/task/TID."""
 
     def __init__(self, fs: ProcFs, task: Task, *, is_thread: bool) -> None:
@@ -646,6 +654,22 @@ class PidDir(NamesDir):
         self.is_thread: bool = is_thread
         self.ino = task_ino(task.tid, is_thread=is_thread)
         self.nlink = 7 if is_thread else 9
+        shown = b"%d" % pid_in(fs.pid_ns, task.tid)
+        leader = b"%d" % pid_in(fs.pid_ns, task.group.tgid)
+        self.place: list[bytes] = [leader, b"task", shown] if is_thread else [shown]  # below the root
+
+    def drop(self) -> None:
+        dentry = self.proc.root_dentry
+        for name in self.place[:-1]:
+            dentry = dentry.children.get(name) if dentry is not None else None
+        if dentry is None:
+            return
+        inode = dentry.inode
+        if isinstance(inode, ThreadsDir):
+            inode.forget(self.place[-1])
+        elif self.proc.pid_dirs.get(self.task.tid) is self:
+            del self.proc.pid_dirs[self.task.tid]
+        drop_child(dentry, self.place[-1])
 
     def type_of(self, name: bytes) -> int:
         if name in _LINKS:

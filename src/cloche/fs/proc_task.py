@@ -1,11 +1,23 @@
 """What all of /proc/PID begins with: is the task there, who looks, whose is the file."""
 
+from typing import Final
+
 from cloche.abi.errno import EIO, LinuxError
+from cloche.kernel.parts import TaskNames
 from cloche.kernel.task import Task
 from cloche.vfs.objects import (
     Context,
     Inode,
 )
+
+_MAX_NAMES: Final = 8
+
+
+def note_names(task: Task, names: TaskNames) -> None:
+    """A task has been looked up; where that was in many instances of proc, the latest are remembered."""
+    if len(task.names) >= _MAX_NAMES:
+        del task.names[0]
+    task.names.append(names)
 
 
 def task_ino(tid: int, *, is_thread: bool) -> int:

@@ -168,9 +168,12 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
 
 
 def _leave_namespaces(task: Task) -> None:
-    """Nobody looks at this dead task any more; what still refers to it (a directory of /proc that was looked up, an
-    open pidfd) shall not keep its namespaces.
+    """Nobody looks at this dead task any more: names in /proc shall not keep it, nor what still refers to it (an open
+    directory there, a pidfd) its namespaces (proc_flush_pid).
     """
+    for names in task.names:
+        names.drop()
+    task.names = []
     task.pid_ns = None
     task.mm_user_ns = None
     if task.creds.user_ns is not None:

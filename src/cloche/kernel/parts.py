@@ -16,6 +16,15 @@ class FutexWaiters:
 
 
 @trait
+class TaskNames:
+    """Names that lead to a task: fs.proc_pid.PidDir, when it is looked up."""
+
+    def drop(self) -> None:
+        """The task is gone for good: forget them."""
+        raise NotImplementedError
+
+
+@trait
 class IntervalTimer:
     """A timer of setitimer(2): those of kernel.itimers, made at first use."""
 

@@ -33,6 +33,7 @@ from cloche.kernel.parts import (
     LateNews,
     ProcessorTimers,
     SysctlTree,
+    TaskNames,
 )
 from cloche.kernel.phase import DEAD, GUEST, KERNEL, LEAVING, LENT, NAMES, STOPPED, WAITS, IllegalPhase
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
@@ -67,6 +68,7 @@ from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
+MAX_NAMES: Final = 8  # of a task in instances of proc, that are dropped at its end
 
 
 class OpsJob:
@@ -387,6 +389,7 @@ class Task(TaskBase, TimerOwner):
         self.ns: Namespaces = group.container.ns
         self.pid_ns: PidNamespace | None = group.pid_ns  # None: the initial one
         self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: what gettid(2) gives
+        self.names: list[TaskNames] = []  # where it has been looked up lately
         self.proc_view: PidNamespace | None = None  # whose pids the proc that it reads shows
         self.mm_user_ns: UserNamespace | None = None  # where its program was executed (mm_struct.user_ns)
         self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
@@ -446,6 +449,12 @@ class Task(TaskBase, TimerOwner):
             self.is_left = True
             self.kernel.dead_tasks += 1
             self.kernel.deaths += 1
+
+    def note_names(self, names: TaskNames) -> None:
+        """It has been looked up; of many the latest are remembered."""
+        if len(self.names) >= MAX_NAMES:
+            del self.names[0]
+        self.names.append(names)
 
     def __del__(self) -> None:
         if self.is_left:

@@ -56,6 +56,19 @@ def _trim_unstable(parent: Dentry) -> None:
             del parent.children[name]
 
 
+def drop_child(parent: Dentry, name: bytes) -> None:
+    """What `name` stood for is gone: it is looked up again, unless something is mounted below it (d_invalidate)."""
+    child = parent.children.get(name)
+    if child is not None and not _has_mount_below(child):
+        del parent.children[name]
+        child.is_deleted = True
+        stack = [child]
+        while stack:  # parents and children would keep each other
+            each = stack.pop()
+            stack.extend(each.children.values())
+            each.children.clear()
+
+
 def lookup_child(ctx: Context, parent: Dentry, directory: Inode, name: bytes) -> Dentry:
     """The dentry of `name` (not `.` or `..`) in `parent`, whose inode is `directory`.
 

@@ -8,7 +8,9 @@ from cloche.abi.errno import EACCES, EINVAL, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC, O_CREAT, O_RDWR, O_WRONLY
 from cloche.fs.pipe import create_pipe
 from cloche.fs.proc import proc_net, proc_root, proc_sysctl
+from cloche.fs.proc_pid import ProcFs
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
+from cloche.kernel.exit import do_exit, reap
 from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.init import make_init
 from cloche.kernel.phase import DEAD
@@ -351,6 +353,33 @@ def test_sysctl(guest: ProcGuest) -> None:
     assert boot == guest.text(b"/sys/kernel/random/boot_id")
     assert guest.text(b"/sys/kernel/random/uuid") != guest.text(b"/sys/kernel/random/uuid")
     assert re.fullmatch(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\n", boot)
+
+
+def test_no_name_keeps_a_process_that_is_gone(guest: ProcGuest) -> None:
+    """Dead tasks that were looked up stayed until a thousand others had been."""
+    root = guest.task.fs.root
+    fs = root.mount.fs
+    assert isinstance(fs, ProcFs)
+    fs.root_dentry = root.dentry
+    one, other = guest.new_process(7), guest.new_process(8)
+    for path in (b"/7/task/7/stat", b"/7/status", b"/8/status"):
+        guest.text(path)
+    below = root.dentry.children[b"7"].children[b"task"]
+    assert below.children
+    held = guest.open(b"/7/status")
+    root.dentry.children[b"8"].mounted = 1
+    for task in (one, other):
+        group = task.group
+        do_exit(task, 0)
+        reap(group)
+        assert task.names == []
+    assert b"7" not in root.dentry.children and b"8" in root.dentry.children
+    assert not {7, 8} & set(fs.pid_dirs) and not below.children
+    sink = KernelIovIter(capacity=10)
+    with pytest.raises(LinuxError) as caught:
+        held.read(guest.task, sink)
+    assert caught.value.errno == ESRCH
+    assert refused(guest, b"/7/status") == ENOENT
 
 
 def test_others_can_add(guest: ProcGuest) -> None:
