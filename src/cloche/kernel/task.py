@@ -68,7 +68,6 @@ from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
-MAX_NAMES: Final = 8  # of a task in instances of proc, that are dropped at its end
 
 
 class OpsJob:
@@ -449,12 +448,6 @@ class Task(TaskBase, TimerOwner):
             self.is_left = True
             self.kernel.dead_tasks += 1
             self.kernel.deaths += 1
-
-    def note_names(self, names: TaskNames) -> None:
-        """It has been looked up; of many the latest are remembered."""
-        if len(self.names) >= MAX_NAMES:
-            del self.names[0]
-        self.names.append(names)
 
     def __del__(self) -> None:
         if self.is_left:
