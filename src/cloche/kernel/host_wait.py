@@ -13,7 +13,8 @@ handler (the start of programs, chores).
 """
 
 from cloche.abi.errno import ERESTARTNOHAND
-from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, next_slice
+from cloche.vfs.objects import PausedWalk, WalkKeeper
 from cloche.vfs.waitqueue import WaitQueue
 
 
@@ -52,10 +53,22 @@ class HostWait(Exception):
         self.inner: Blocked | None = None  # what goes on then, if it is not to begin anew
 
 
-class HostWaits:
+class Turn(HostRequest):
+    """No question: others shall have their turn, and then the call goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_answered = True
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+
+class HostWaits(WalkKeeper):
     """The call that runs now, as the clients see it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.may_wait: bool = False
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
@@ -68,6 +81,12 @@ class HostWaits:
         self.journal = journal
         self.is_again = len(journal) > 0
         self.may_wait = True
+
+    def may_pause(self) -> bool:
+        return self.may_wait
+
+    def pause(self) -> None:
+        raise HostWait(Turn())
 
     def commit(self) -> None:
         """What the handler does from here on cannot be done again."""
@@ -85,6 +104,8 @@ class HostWaits:
         """It has a result, or waits for something else: the answers have served."""
         self.may_wait = False
         self.is_again = False
+        if self.walks:
+            self.walks = []
         if self.journal:
             journal = self.journal
             self.journal = []
@@ -93,16 +114,21 @@ class HostWaits:
     def block(self, task: TaskBase, wait: HostWait, inner: Blocked | None) -> int:
         """The handler has raised `wait`; BLOCKED."""
         journal = self.journal
+        walks = self.walks
         self.journal = []
+        self.walks = []
         self.may_wait = False
         self.is_again = False
+        if isinstance(wait.request, Turn):
+            return next_slice(task, HostBlocked(wait, journal, walks, inner))
         self.waits += 1
         if wait.is_turn:
             # The directory will be another: only what this call has changed itself is not to be asked again.
             stale = [each for each in journal if not each.is_once]
             journal = [each for each in journal if each.is_once]
             forget_all(stale)
-        return block_on(task, HostBlocked(wait, journal, inner), wait.request.queue)
+            walks = []
+        return block_on(task, HostBlocked(wait, journal, walks, inner), wait.request.queue)
 
 
 def forget_all(journal: list[HostRequest]) -> None:
@@ -114,11 +140,14 @@ def forget_all(journal: list[HostRequest]) -> None:
 class HostBlocked(Blocked):
     """A call that waits for an answer, to be run again: its handler, or `inner` if it had waited before."""
 
-    def __init__(self, wait: HostWait, journal: list[HostRequest], inner: Blocked | None) -> None:
+    def __init__(
+        self, wait: HostWait, journal: list[HostRequest], walks: list[PausedWalk], inner: Blocked | None
+    ) -> None:
         super().__init__()
         self.request: HostRequest = wait.request
         self.is_turn: bool = wait.is_turn
         self.journal: list[HostRequest] = journal
+        self.walks: list[PausedWalk] = walks
         self.inner: Blocked | None = inner
 
     def is_due(self) -> bool:
@@ -133,7 +162,7 @@ class HostBlocked(Blocked):
         return journal
 
     def letter(self) -> str:
-        return "D"
+        return "R" if self.has_slices else "D"
 
     def retry(self, task: TaskBase) -> int:
         raise NotImplementedError  # the loop runs the call again

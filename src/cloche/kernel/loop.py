@@ -276,9 +276,10 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
         return
     waits = kernel.host_waits
     inner = op.inner
-    journal = op.take()
+    journal, walks = op.take(), op.walks
     end_wait(task, op)
     waits.begin(journal)
+    waits.walks = walks
     try:
         result = inner.retry(task) if inner is not None else kernel.table[task.args.nr](task, task.args)
     except LinuxError as error:

@@ -349,6 +349,7 @@ class Task(TaskBase, TimerOwner):
         thread: HostThread,
     ) -> None:
         super().__init__(creds, fs, mount_ns)
+        self.walk_keeper = kernel.host_waits
         self.kernel: Kernel = kernel
         self.checks_phases = kernel.is_strict
         self.tid: int = tid

@@ -419,6 +419,26 @@ class FsContext:
         return FsContext(self.root, self.cwd, self.umask)
 
 
+@trait
+class PausedWalk:
+    """Where a long path walk has come to: vfs.walk.WalkState."""
+
+
+class WalkKeeper:
+    """Lets the walks of one call pause: the call is made again, and its walks go on from where they were."""
+
+    def __init__(self) -> None:
+        self.walks: list[PausedWalk] = []  # of the call that runs
+
+    def may_pause(self) -> bool:
+        """Whether the running call can be made again."""
+        return False
+
+    def pause(self) -> None:
+        """Let others have their turn; raises what ends this run of the call."""
+        raise NotImplementedError
+
+
 class Context:
     """What the VFS may know of the caller; `kernel.Task` derives from it."""
 
@@ -428,6 +448,7 @@ class Context:
         self.mount_ns: MountNamespace = mount_ns
         self.mem: UserMemory | None = None
         self.file_size_limit: int = -1  # RLIMIT_FSIZE in bytes; -1: unlimited
+        self.walk_keeper: WalkKeeper | None = None
 
     def user_memory(self) -> UserMemory:
         """The caller's memory; only for calls that came from a guest."""

@@ -40,6 +40,8 @@ from cloche.vfs.objects import (
     Inode,
     Mount,
     Path,
+    PausedWalk,
+    WalkKeeper,
     generic_permission,
 )
 
@@ -47,6 +49,7 @@ LOOKUP_FOLLOW: Final = 1
 LOOKUP_DIRECTORY: Final = 2
 LOOKUP_EMPTY: Final = 4
 LOOKUP_PREFIX: Final = 8  # the name is only the beginning of a path
+SLICE_PARTS: Final = 4 * PATH_MAX // 2  # of links: components of a walk, after which others have their turn
 _SLASH: Final = 47
 VALID_RESOLVE: Final = 0x3F
 SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
@@ -68,11 +71,32 @@ class Parent:
         return name != b"" and name != b"." and name != b".."
 
 
+class WalkState(PausedWalk):
+    """Where a long walk of a call was when it paused: when the call is made again, the same walk begins there."""
+
+    def __init__(self, walk: "_Walk") -> None:
+        self.name: bytes = walk.name
+        self.base: Path = walk.base
+        self.resolve: int = walk.resolve
+        self.mount: Mount = walk.mount
+        self.dentry: Dentry = walk.dentry
+        self.stack: list[bytes] = list(walk.stack)
+        self.links: int = walk.links
+        self.is_directory_needed: bool = walk.is_directory_needed
+
+    def is_of(self, walk: "_Walk") -> bool:
+        """Whether it is the same walk's."""
+        return self.name == walk.name and self.resolve == walk.resolve and self.base.same_as(walk.base)
+
+
 class _Walk:
     """A path walk under way: where it is, and the components still to come (the next one last)."""
 
-    def __init__(self, ctx: Context, base: Path, root: Path, resolve: int) -> None:
+    def __init__(self, ctx: Context, base: Path, root: Path, name: bytes, resolve: int) -> None:
         self.ctx: Context = ctx
+        self.base: Path = base
+        self.name: bytes = name
+        self.work: int = 0  # components of links since it began or paused
         self.mount: Mount = base.mount
         self.dentry: Dentry = base.dentry
         self.root: Path = root
@@ -86,12 +110,31 @@ class _Walk:
     def path(self) -> Path:
         return Path(self.mount, self.dentry)
 
+    def go_on(self, keeper: WalkKeeper) -> None:
+        """Begin where an earlier run of the call has paused."""
+        for each in keeper.walks:
+            if isinstance(each, WalkState) and each.is_of(self):
+                self.mount, self.dentry = each.mount, each.dentry
+                self.stack = list(each.stack)
+                self.links = each.links
+                self.is_directory_needed = each.is_directory_needed
+
+    def pause(self, keeper: WalkKeeper) -> None:
+        """A slice's work is done: let others have their turn, and make the call again."""
+        keeper.walks = [
+            each for each in keeper.walks if not isinstance(each, WalkState) or not each.is_of(self)
+        ]
+        keeper.walks.append(WalkState(self))
+        keeper.pause()
+
     def push(self, name: bytes) -> None:
         """Put the components of a path in front of those still to come."""
         stack = self.stack
         if not stack and len(name) > 1 and name[-1] == _SLASH:
             self.is_directory_needed = True
-        for part in reversed(name.split(b"/")):
+        parts = name.split(b"/")
+        self.work += len(parts)
+        for part in reversed(parts):
             if part:
                 stack.append(part)
 
@@ -245,6 +288,10 @@ class _Walk:
                 result = self.follow(inode)
                 if result < 0:
                     return result
+                if self.work > SLICE_PARTS:
+                    keeper = self.ctx.walk_keeper
+                    if keeper is not None and keeper.may_pause():
+                        self.pause(keeper)
                 continue
             self.dentry = child
             if child.mounted:
@@ -270,8 +317,11 @@ def begin(ctx: Context, start: Path | None, name: bytes, resolve: int) -> _Walk 
             return -EXDEV
     elif name[0] == _SLASH:
         base = root
-    walk = _Walk(ctx, base, root, resolve)
+    walk = _Walk(ctx, base, root, name, resolve)
     walk.push(name)
+    keeper = ctx.walk_keeper
+    if keeper is not None and keeper.walks:
+        walk.go_on(keeper)
     return walk
 
 
