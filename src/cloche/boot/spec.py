@@ -93,6 +93,7 @@ class SandboxSpec:
         # --image: `root_source` is the store's directory of contents, of which only these names are visible, …
         self.root_only: list[bytes] = []
         self.image_tree: bytes = b""  # … and this one says what there is (`wire.imagetree`)
+        self.image_digest: bytes = b""  # of its manifest
         self.layer_source: str = ""  # host directory where the private layers are kept; empty: in memory only
         self.layer_index: int = -1  # its attach point, filled by `launch`
         self.disk_bytes: int = -1  # --disk: of all private layers together
@@ -170,7 +171,7 @@ _MOUNT_FIELDS: Final = (
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
-    "argv", "cwd", "uid", "gid", "groups", "root_source", "root_only", "image_tree",
+    "argv", "cwd", "uid", "gid", "groups", "root_source", "root_only", "image_tree", "image_digest",
     "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
@@ -302,13 +303,13 @@ def load(data: bytes) -> SandboxSpec:
 
 def host_places(spec: SandboxSpec) -> list[object]:
     """What is where inside, for the answer to `mounts` (`wire.files`): [place, host path, mode, is a file, is a volume,
-    shows only a part].  The path of an image's tree has IMAGE_PREFIX before it.
+    shows only a part].  Instead of the path an image has IMAGE_PREFIX, its digest, a colon, and the path of its tree.
     """
     found: list[object] = []
     if spec.root_source:
         source = os.fsencode(spec.root_source)
         if spec.image_tree:
-            source = IMAGE_PREFIX + os.path.join(source, spec.image_tree)
+            source = IMAGE_PREFIX + spec.image_digest + b":" + os.path.join(source, spec.image_tree)
         found.append([b"/", source, spec.root_mode, False, False, False])
     for each in spec.mounts:
         if each.kind == HOST:

@@ -128,7 +128,7 @@ def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator
     try:
         entry = entry_of(ctx, change.path, shown)
         if isinstance(inode, TmpfsInode):
-            if inode.xattrs is not None:
+            if inode.xattrs is not None or inode.backing is not below:
                 add_xattrs(ctx, entry, inode)
             if inode.backing is not None and inode.backing is not below:
                 origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF

@@ -151,7 +151,7 @@ class Applier:
     def _target(self, item: Item) -> Target | None:
         """The host's own directory; None for what was not the user's to begin with."""
         place = item.place
-        if place is None or place.is_part or place.inside in _SYSTEM:
+        if place is None or place.is_part or place.digest or place.inside in _SYSTEM:
             return None
         known = self.targets.get(place)
         if known is None:

@@ -5,17 +5,25 @@ that it has.  A conflict is a file that the host has changed since the sandbox f
 although the sandbox thought that it made it.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import Final
 
+from cloche.abi.errno import LinuxError
+from cloche.boot.spec import IMAGE_PREFIX
 from cloche.cli.options import UsageError
 from cloche.runtime.hosttree import HostTree
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
 from cloche.wire.file_client import FileClient
 from cloche.wire.files import Base, FileEntry, Record, is_clean
+from cloche.wire.imagetree import TreeRow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.images.tree import OpenTree
 
 RENAMED: Final = "R"
 MAX_CHANGES: Final = 1_000_000
@@ -31,7 +39,28 @@ class Place:
         self.is_file: bool = False
         self.is_volume: bool = False
         self.is_part: bool = False  # not all of it shows
+        self.digest: str = ""  # of an image; then `source` is its tree
         self._tree: HostTree | None = None
+        self._image: OpenTree | None = None
+
+    def image(self) -> "OpenTree":
+        """The files of an image.  Raises OSError."""
+        if self._image is None:
+            from cloche.images.errors import ImageError
+            from cloche.images.tree import OpenTree
+
+            try:
+                self._image = OpenTree(os.fsdecode(self.source))
+            except ImageError as error:
+                raise OSError(errno.EIO, str(error)) from None
+        return self._image
+
+    def image_row(self, path: bytes) -> TreeRow | None:
+        """What an image has at a path inside.  Raises OSError."""
+        try:
+            return self.image().file.find(path)
+        except LinuxError as error:
+            raise OSError(error.errno, os.strerror(error.errno)) from None
 
     def relative(self, path: bytes) -> bytes | None:
         """The name of a path inside, below this place; empty: the place itself; None: it is elsewhere."""
@@ -90,6 +119,9 @@ def read_places(client: FileClient) -> list[Place]:
             raise ControlError("the monitor says what it should not")
         if mode == "cow":
             place = Place(inside, source)
+            if source.startswith(IMAGE_PREFIX):
+                kind, digest, place.source = source[len(IMAGE_PREFIX) :].split(b":", 2)
+                place.digest = (kind + b":" + digest).decode()
             place.is_file, place.is_volume, place.is_part = bool(is_file), bool(is_volume), bool(is_part)
             found.append(place)
     return found
@@ -201,6 +233,9 @@ def _compare_with_host(item: Item) -> None:
     place = item.place
     if place is None:
         return
+    if place.digest:
+        _compare_with_image(item, place)
+        return
     try:
         name = place.host_name(item.old_path)
         item.host = found = place.tree().stat(name)
@@ -222,6 +257,20 @@ def _compare_with_host(item: Item) -> None:
         item.conflict = "the host has changed it, too"
 
 
+def _compare_with_image(item: Item, place: Place) -> None:
+    """An image does not change: there are no conflicts."""
+    try:
+        row = place.image_row(item.old_path)
+    except OSError as error:
+        item.conflict = error.strerror or str(error)
+        return
+    if row is not None:
+        seconds = row.mtime_ns // 10**9
+        item.host = os.stat_result(
+            (row.mode, row.ino, 0, row.nlink, row.uid, row.gid, row.size, seconds, seconds, seconds)
+        )
+
+
 def _has_content(item: Item) -> bool:
     return stat.S_IFMT(item.entry.mode) in (stat.S_IFREG, stat.S_IFLNK)
 
@@ -229,7 +278,7 @@ def _has_content(item: Item) -> bool:
 def _may_be_there(item: Item) -> bool:
     """Whether the host looks as if this had been done."""
     place = item.place
-    if place is None or item.old is not None:
+    if place is None or place.digest or item.old is not None:
         return False
     if item.kind == files.DELETED:
         return item.host is None and not item.conflict
@@ -288,7 +337,20 @@ def old_content(item: Item, limit: int) -> bytes | None:
         return item.old
     if item.host is None or item.place is None or item.base is None:
         return None
+    if item.place.digest:
+        return read_image(item.place, item.old_path, limit)
     return read_host(item.place.tree(), item.place.host_name(item.old_path), item.host, limit)
+
+
+def read_image(place: Place, path: bytes, limit: int) -> bytes | None:
+    """A file of an image, or where a link leads; None for anything else, or more than `limit`.  Raises OSError."""
+    row = place.image_row(path)
+    if row is not None and stat.S_ISLNK(row.mode):
+        return row.target
+    if row is None or not stat.S_ISREG(row.mode) or row.size > limit:
+        return None
+    with open(place.image().content_path(row), "rb") as file:
+        return file.read(limit)
 
 
 class Content:

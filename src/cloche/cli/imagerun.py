@@ -89,6 +89,7 @@ def _spec(image: Image, tree: OpenTree, options: Any, command: list[str]) -> San
     spec = SandboxSpec([os.fsencode(word) for word in [*entrypoint, *words]])
     spec.root_source = tree.directory
     spec.image_tree = os.path.basename(os.fsencode(image.tree()))
+    spec.image_digest = image.digest.encode()
     spec.root_only = [spec.image_tree, *tree.file.layers]
     user = options.user if options.user is not None else str(image.config.get("User") or "")
     home = _set_user(spec, tree, user)

@@ -17,6 +17,7 @@ _VERBS: Final = {
     "run": "run a command in a new sandbox",
     "exec": "run a further command in a sandbox that runs",
     "apply": "make changes of a sandbox on the host",
+    "commit": "make an image of what a sandbox has changed",
     "cp": "copy files into a sandbox that runs, or out of it",
     "diff": "show what a sandbox has changed",
     "discard": "forget what kept sandboxes have written",

@@ -18,11 +18,11 @@ _KINDS: Final = {
     tarfile.CHRTYPE: stat.S_IFCHR,
     tarfile.BLKTYPE: stat.S_IFBLK,
 }
-_TYPES: Final = {kind: name for name, kind in _KINDS.items()}
+KINDS: Final = {kind: name for name, kind in _KINDS.items()}
 _ZEROS: Final = bytes(1 << 16)
 
 
-class _Contents:
+class Contents:
     """The contents that follow an entry, as a file of exactly so many bytes: holes are zeros, what is missing too."""
 
     def __init__(self, records: Iterator[Record], size: int) -> None:
@@ -71,6 +71,26 @@ def _text(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
 
 
+def header(entry: FileEntry, name: bytes) -> tarfile.TarInfo:
+    """The header of what an entry says, under a name; of a regular file without its size."""
+    info = tarfile.TarInfo(_text(name))
+    info.mode, info.uid, info.gid = stat.S_IMODE(entry.mode), entry.uid, entry.gid
+    info.mtime = entry.mtime_ns // 1_000_000_000
+    headers: dict[str, str] = {}
+    info.pax_headers = headers
+    if entry.mtime_ns % 1_000_000_000:
+        headers["mtime"] = f"{entry.mtime_ns // 10**9}.{entry.mtime_ns % 10**9:09d}"
+    for key, value in entry.xattrs:
+        headers[_XATTR + _text(key)] = _text(value)
+    kind = stat.S_IFMT(entry.mode)
+    if kind in KINDS:
+        info.type = KINDS[kind]
+        info.linkname = _text(entry.target)
+        major = entry.rdev >> 8 & 0xFFF
+        info.devmajor, info.devminor = major, entry.rdev & 0xFF | entry.rdev >> 12 & 0xFFF00
+    return info
+
+
 def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[FileError]:
     """Write what `get` brings as a tar stream, under the name `top` (empty: `.`); what could not be had."""
     failed: list[FileError] = []
@@ -84,15 +104,7 @@ def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[Fil
         entry = record.entry
         if entry is None:
             continue
-        info = tarfile.TarInfo(_text(names + b"/" + entry.path if entry.path else names))
-        info.mode, info.uid, info.gid = stat.S_IMODE(entry.mode), entry.uid, entry.gid
-        info.mtime = entry.mtime_ns // 1_000_000_000
-        headers: dict[str, str] = {}
-        info.pax_headers = headers
-        if entry.mtime_ns % 1_000_000_000:
-            headers["mtime"] = f"{entry.mtime_ns // 10**9}.{entry.mtime_ns % 10**9:09d}"
-        for name, value in entry.xattrs:
-            headers[_XATTR + _text(name)] = _text(value)
+        info = header(entry, names + b"/" + entry.path if entry.path else names)
         kind = stat.S_IFMT(entry.mode)
         if entry.is_link:
             info.type = tarfile.LNKTYPE
@@ -100,16 +112,10 @@ def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[Fil
             tar.addfile(info)
         elif kind == stat.S_IFREG:
             info.size = entry.size
-            contents = _Contents(records, entry.size)
+            contents = Contents(records, entry.size)
             tar.addfile(info, contents)
             contents.drain()
-        elif kind in _TYPES:
-            info.type = _TYPES[kind]
-            info.linkname = _text(entry.target)
-            info.devmajor, info.devminor = (
-                entry.rdev >> 8 & 0xFFF,
-                entry.rdev & 0xFF | entry.rdev >> 12 & 0xFFF00,
-            )
+        elif kind in KINDS:
             tar.addfile(info)  # sockets are left out, as tar does
     tar.close()
     return failed

@@ -16,14 +16,16 @@ from cloche.images.unpack import unpack
 EPOCH: Final = "1970-01-01T00:00:00Z"
 
 
-def created() -> str:
-    """As reproducible builds have it: SOURCE_DATE_EPOCH, or the beginning of time."""
+def created(seconds: int | None) -> str:
+    """As reproducible builds have it: a time that is said, SOURCE_DATE_EPOCH, or the beginning of time."""
     import datetime
 
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not (text.isascii() and text.isdigit() and len(text) < 11):
+    if seconds is None and text.isascii() and text.isdigit() and len(text) < 11:
+        seconds = int(text)
+    if seconds is None or not 0 <= seconds < 1 << 35:
         return EPOCH
-    return datetime.datetime.fromtimestamp(int(text), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -38,6 +40,7 @@ def make_image(
     config: dict[str, Any],
     created_by: str,
     comment: str = "",
+    seconds: int | None = None,
 ) -> Image:
     """`layer` (a tar stream, seekable) on top of `base`; `config` replaces keys of its configuration.
 
@@ -49,14 +52,14 @@ def make_image(
     document: dict[str, Any] = copy.deepcopy(base.document) if base is not None else {}
     document.setdefault("architecture", ARCHITECTURE)
     document.setdefault("os", "linux")
-    document["created"] = created()
+    document["created"] = created(seconds)
     document["config"] = {**(base.config if base is not None else {}), **config}
     for key in ("container", "container_config", "docker_version", "id", "parent"):
         document.pop(key, None)  # docker's notes about the base
     diff_ids = [*(base.diff_ids if base is not None else []), digest]
     document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
     history = document.get("history")
-    row: dict[str, str] = {"created": created(), "created_by": created_by}
+    row: dict[str, str] = {"created": created(seconds), "created_by": created_by}
     if comment:
         row["comment"] = comment
     document["history"] = [*(history if isinstance(history, list) else []), row]

@@ -8,7 +8,7 @@ import shutil
 from cloche.abi.errno import LinuxError
 from cloche.images.errors import ImageError
 from cloche.images.image import Image
-from cloche.images.store import Store, hex_of
+from cloche.images.store import MAX_DOCUMENT_BYTES, Store, hex_of
 from cloche.images.tree import tree_name
 from cloche.wire.imagetree import TreeFile
 
@@ -18,7 +18,18 @@ def prune(store: Store) -> int:
     blobs: set[str] = set()
     layers: set[str] = set()
     trees: set[str] = set()
-    for digest in set(store.names().values()):
+    running: set[str] = set()  # trees that sandboxes use
+    for name in os.listdir(store.of("content")):
+        if name.startswith("tree-"):
+            used = _used(store.of("content", name))
+            if used is not None:
+                running.add(name)
+                layers.update(used)
+    trees.update(running)
+    wanted = set(store.names().values())
+    if running:
+        wanted.update(_manifests(store, running))
+    for digest in wanted:
         blobs.add(hex_of(digest))
         try:
             image = Image(store, digest)
@@ -28,12 +39,6 @@ def prune(store: Store) -> int:
         blobs.update(hex_of(layer.digest) for layer in image.layers)
         layers.update(hex_of(each) for each in image.diff_ids)
         trees.add(tree_name(image.diff_ids))
-    for name in os.listdir(store.of("content")):
-        if name.startswith("tree-") and name not in trees:
-            used = _used(store.of("content", name))
-            if used is not None:
-                trees.add(name)
-                layers.update(used)
     freed = 0
     for name in os.listdir(store.path):
         if name.startswith("new-"):
@@ -50,6 +55,25 @@ def prune(store: Store) -> int:
         if name not in layers and name not in trees:
             freed += _remove(store.of("content", name))
     return freed
+
+
+def _manifests(store: Store, trees: set[str]) -> set[str]:
+    """The digests of the images that have one of these trees: they may be committed."""
+    found: set[str] = set()
+    for name in os.listdir(store.of("blobs")):
+        path = store.of("blobs", name)
+        if os.path.getsize(path) > MAX_DOCUMENT_BYTES:
+            continue
+        with open(path, "rb") as file:
+            if file.read(1) != b"{":
+                continue
+        try:
+            image = Image(store, f"sha256:{name}")
+        except ImageError:
+            continue  # a configuration, say
+        if tree_name(image.diff_ids) in trees:
+            found.add(image.digest)
+    return found
 
 
 def _used(path: str) -> set[str] | None:
