@@ -45,6 +45,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
     ],  # reads and writes files that others made; nothing of a sandbox
     # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
+    "serve": ["sdk"],  # the packages of E2B in front of it
     "integrations": ["sdk"],  # each beside one package of others
     # The commands are thin: they start the servers and print what the parts know.
     "cli": [
@@ -60,6 +61,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
         "runtime",
         "images",
         "sdk",
+        "serve",
         "integrations",
     ],
     # The runtime that engines call: its monitor launches sandboxes, as the commands do.

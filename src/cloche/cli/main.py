@@ -41,6 +41,7 @@ _VERBS: Final = {
     "rm": "forget sandboxes that have ended",
     "mcp": "serve a sandbox to agents as tools (Model Context Protocol)",
     "install": "tell an engine (Docker, containerd, Podman, CRI-O) of cloche's OCI runtime, or undo that",
+    "serve": "serve sandboxes to the packages of E2B (HTTP)",
     "doctor": "check this host and say what is in force",
     "syscalls": "list the system calls and how far they are implemented",
 }

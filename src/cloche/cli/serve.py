@@ -1,0 +1,163 @@
+"""`cloche serve`: an endpoint for the packages of E2B, with sandboxes of this machine behind it."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import stat
+import sys
+from typing import Any, cast
+
+from cloche.cli.client import report_errors
+from cloche.cli.options import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `cloche serve`."""
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1:3000",
+        help="ADDRESS:PORT or unix:PATH (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keys",
+        metavar="FILE",
+        help="who may use it: lines KEY NAME; a name sees its own sandboxes only (default: a new key, which is shown)",
+    )
+    parser.add_argument(
+        "--domain",
+        default="",
+        help="sandboxes are PORT-ID.DOMAIN, the API is api.DOMAIN (default: one address)",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve TLS with this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="and its private key")
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="NAME=ROOTFS",
+        help="what Sandbox.create(NAME) starts, a directory (default: base and code-interpreter-v1, the host's system)",
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="where sandboxes may connect to, as for cloche run",
+    )
+    parser.add_argument("--memory", default="2g", help="of a sandbox (default: %(default)s)")
+    parser.add_argument("--cpus", type=float, default=2.0, help="of a sandbox (default: %(default)s)")
+    parser.add_argument("--pids", type=int, default=1000, help="of a sandbox (default: %(default)s)")
+    parser.add_argument(
+        "--max-sandboxes", type=int, default=100, metavar="N", help="of a key (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="also be what clients with E2B_DEBUG=true look for: ports 3000, 49983, 49999 of this host, without a key",
+    )
+
+
+def _keys(path: str | None) -> dict[str, str]:
+    """Keys and whose they are.  Raises UsageError."""
+    if path is None:
+        return {"e2b_" + secrets.token_hex(20): "default"}
+    try:
+        with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise UsageError(f"--keys {path}: others can read it; chmod 600 it")
+            lines = file.read(1 << 20).splitlines()
+    except OSError as error:
+        raise UsageError(f"--keys {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--keys {path}: not text") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or line.lstrip().startswith("#"):
+            continue
+        if len(words) != 2 or len(words[0]) < 16:
+            raise UsageError(f"--keys {path}, line {number}: a key of 16 characters or more, and a name")
+        if words[0] in found:
+            raise UsageError(f"--keys {path}, line {number}: the key is there twice")
+        found[words[0]] = words[1]
+    if not found:
+        raise UsageError(f"--keys {path}: there is no key in it")
+    return found
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        from hypercorn.asyncio import serve
+        from hypercorn.config import Config
+
+        from cloche.serve.app import App
+        from cloche.serve.registry import Registry, Settings, Template
+    except ImportError as error:
+        raise UsageError(
+            f"{error.name} is missing; install cloche with the extra: pip install 'cloche[serve]'"
+        ) from None
+    templates = {name: Template(name) for name in ("base", "code-interpreter-v1")}
+    for word in options.template:
+        name, equals, rootfs = word.partition("=")
+        if not name or not equals or not os.path.isdir(rootfs):
+            raise UsageError(f"--template {word}: NAME=ROOTFS, a directory")
+        templates[name] = Template(name, rootfs=os.path.abspath(rootfs))
+    if options.max_sandboxes < 1 or options.pids < 1 or options.cpus <= 0:
+        raise UsageError("--max-sandboxes, --pids and --cpus: more than 0")
+    if bool(options.tls_cert) != bool(options.tls_key):
+        raise UsageError("--tls-cert and --tls-key go together")
+    keys = _keys(options.keys)
+    settings = Settings(
+        templates=templates,
+        tokens=keys,
+        domain=options.domain.lower(),
+        allow=tuple(options.allow),
+        memory=options.memory,
+        cpus=options.cpus,
+        pids=options.pids,
+        max_sandboxes=options.max_sandboxes,
+        root=getattr(options, "root", "") or "",
+        debug_owner="debug" if options.debug else "",
+    )
+    config = Config()
+    host, _, port = options.listen.rpartition(":")
+    if not options.listen.startswith("unix:") and not (host and port.isdecimal() and int(port) < 1 << 16):
+        raise UsageError(f"--listen {options.listen}: ADDRESS:PORT or unix:PATH")
+    config.bind = [options.listen]
+    if options.debug:
+        config.bind += [
+            f"127.0.0.1:{each}" for each in (3000, 49983, 49999) if f"127.0.0.1:{each}" != options.listen
+        ]
+    config.certfile, config.keyfile = options.tls_cert, options.tls_key
+    config.accesslog = None
+    config.loglevel = "warning"
+    config.graceful_timeout = 2
+    scheme = "https" if options.tls_cert else "http"
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        if options.keys is None:
+            print(f"E2B_API_KEY={next(iter(keys))}")
+        if options.domain:
+            print(f"E2B_DOMAIN={options.domain}")
+        elif not options.listen.startswith("unix:"):
+            print(f"E2B_API_URL={scheme}://{options.listen}\nE2B_SANDBOX_URL={scheme}://{options.listen}")
+        sys.stdout.flush()
+        await serve(cast(Any, App(Registry(settings))), config, shutdown_trigger=ended.wait)
+
+    try:
+        asyncio.run(main())
+    except OSError as error:
+        raise UsageError(f"--listen {options.listen}: {error.strerror or error}") from None
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 after SIGTERM or Ctrl-C; every sandbox has ended then."""
+    return report_errors("serve", _run, options)

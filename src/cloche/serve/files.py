@@ -1,0 +1,273 @@
+"""filesystem.Filesystem, and what GET and POST /files do."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import stat
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cloche.sdk.aio import AsyncSandbox
+from cloche.sdk.errors import FileError, FileNotFound, SandboxError
+from cloche.sdk.results import FileInfo
+from cloche.serve.connect import RpcError
+from cloche.serve.processes import as_rpc
+
+_TYPES: Final = {"file": "FILE_TYPE_FILE", "directory": "FILE_TYPE_DIRECTORY", "symlink": "FILE_TYPE_SYMLINK"}
+_FORMATS: Final = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_LOOK_S: Final = 0.25  # between two looks at a directory that is watched
+_MAX_WATCHED: Final = 20_000
+_MAX_EVENTS: Final = 100_000
+_MAX_WATCHERS: Final = 64
+
+Snapshot = dict[str, FileInfo]
+
+
+class Users:
+    """Names of the sandbox's users, as its own /etc says; read again only after a while."""
+
+    def __init__(self, sandbox: AsyncSandbox) -> None:
+        self.sandbox: AsyncSandbox = sandbox
+        self.names: dict[str, dict[int, str]] = {}
+        self.read_s: float = -1e9
+
+    async def load(self) -> None:
+        """Never fails: a root without these files has no names."""
+        if time.monotonic() - self.read_s < 10:
+            return
+        for kind in ("passwd", "group"):
+            found: dict[int, str] = {}
+            try:
+                text = await self.sandbox.files.read(f"/etc/{kind}", format="bytes", max_bytes=1 << 20)
+            except SandboxError:
+                text = b""
+            for line in text.decode(errors="replace").splitlines():
+                parts = line.split(":")
+                if len(parts) > 2 and parts[2].isdecimal():
+                    found.setdefault(int(parts[2]), parts[0])
+            self.names[kind] = found
+        self.read_s = time.monotonic()
+
+    def name(self, kind: str, number: int) -> str:
+        """A user's ("passwd") or group's name, or the number."""
+        return self.names.get(kind, {}).get(number, str(number))
+
+
+class Watcher:
+    """Looks at a directory from time to time; what has changed in between is what it tells.
+
+    Two changes of a file between two looks are one, and what came and went is not seen.
+    """
+
+    def __init__(self, files: "Files", path: str, *, is_recursive: bool, user: str | None) -> None:
+        self.files: Files = files
+        self.path: str = path
+        self.is_recursive: bool = is_recursive
+        self.user: str | None = user
+        self.seen: Snapshot = {}
+        self.events: list[dict[str, Any]] = []
+        self.task: asyncio.Task[None] | None = None
+
+    async def look(self) -> Snapshot:
+        """What is there.  Raises SandboxError."""
+        depth = 64 if self.is_recursive else 1
+        found = await self.files.sandbox.files.list(
+            self.path, depth=depth, user=self.user, max_entries=_MAX_WATCHED
+        )
+        return {info.path: info for info in found}
+
+    async def begin(self) -> None:
+        """Raises SandboxError."""
+        self.seen = await self.look()
+
+    async def changes(self) -> list[dict[str, Any]]:
+        """What has changed since.  Raises SandboxError."""
+        now = await self.look()
+        before, self.seen = self.seen, now
+        top = self.path.rstrip("/") + "/"
+        found = []
+        for path, info in now.items():
+            old = before.get(path)
+            name = path.removeprefix(top)
+            if old is None:
+                found.append({"name": name, "type": "EVENT_TYPE_CREATE"})
+                if info.kind == "file" and info.size:
+                    found.append({"name": name, "type": "EVENT_TYPE_WRITE"})
+            elif info.kind == "file" and (old.modified, old.size) != (info.modified, info.size):
+                found.append({"name": name, "type": "EVENT_TYPE_WRITE"})
+            elif old.mode != info.mode:
+                found.append({"name": name, "type": "EVENT_TYPE_CHMOD"})
+        found += [
+            {"name": path.removeprefix(top), "type": "EVENT_TYPE_REMOVE"}
+            for path in before
+            if path not in now
+        ]
+        return found
+
+    async def collect(self) -> None:
+        """Keep what changes until somebody asks."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                self.events += (await self.changes())[: _MAX_EVENTS - len(self.events)]
+            except SandboxError:
+                return
+
+
+class Files:
+    """The files of one sandbox."""
+
+    def __init__(self, sandbox: AsyncSandbox) -> None:
+        self.sandbox: AsyncSandbox = sandbox
+        self.users: Users = Users(sandbox)
+        self.watchers: dict[str, Watcher] = {}
+
+    async def call(self, method: str, request: dict[str, Any], user: str | None) -> dict[str, Any]:
+        """A unary call.  Raises RpcError."""
+        try:
+            return await self._call(method, request, user)
+        except SandboxError as error:
+            raise as_rpc(error) from None
+
+    async def _call(self, method: str, request: dict[str, Any], user: str | None) -> dict[str, Any]:
+        files = self.sandbox.files
+        if method == "Stat":
+            return {"entry": await self.entry(_path(request), user)}
+        if method == "MakeDir":
+            path = _path(request)
+            if not await files.make_dir(path, user=user):
+                raise RpcError("already_exists", f"{path} is there already")
+            return {"entry": await self.entry(path, user)}
+        if method == "Move":
+            source, target = _path(request, "source"), _path(request, "destination")
+            await files.rename(source, target, user=user)
+            return {"entry": await self.entry(target, user)}
+        if method == "ListDir":
+            depth = request.get("depth", 1)
+            if not isinstance(depth, int) or not 0 <= depth <= 1000:
+                raise RpcError("invalid_argument", "depth: from 1 to 1000")
+            path = _path(request)
+            info = await files.get_info(path, follow=True, user=user)
+            if not info.is_dir:
+                raise RpcError("invalid_argument", f"{path} is no directory")
+            found = await files.list(path, depth=max(depth, 1), user=user)
+            await self.users.load()
+            return {"entries": [self.fields(each) for each in found]}
+        if method == "Remove":
+            try:
+                await files.remove(_path(request), user=user)
+            except FileNotFound:
+                pass  # as the original: gone is gone
+            return {}
+        if method == "CreateWatcher":
+            if len(self.watchers) >= _MAX_WATCHERS:
+                raise RpcError("resource_exhausted", f"at most {_MAX_WATCHERS} watchers of a sandbox")
+            watcher = await self.watch(request, user)
+            ident = hashlib.sha256(f"{id(watcher)}{time.monotonic_ns()}".encode()).hexdigest()[:20]
+            watcher.task = asyncio.create_task(watcher.collect())
+            self.watchers[ident] = watcher
+            return {"watcherId": ident}
+        if method in ("GetWatcherEvents", "RemoveWatcher"):
+            found_watcher = self.watchers.get(str(request.get("watcherId")))
+            if found_watcher is None:
+                raise RpcError("not_found", "no such watcher")
+            if method == "RemoveWatcher":
+                del self.watchers[str(request["watcherId"])]
+                _stop(found_watcher)
+                return {}
+            found_watcher.events += await found_watcher.changes()
+            events, found_watcher.events = found_watcher.events, []
+            return {"events": events}
+        raise RpcError("unimplemented", f"filesystem.Filesystem/{method} is not offered here")
+
+    async def watch(self, request: dict[str, Any], user: str | None) -> Watcher:
+        """Raises RpcError, SandboxError."""
+        path = _path(request)
+        info = await self.sandbox.files.get_info(path, follow=True, user=user)
+        if not info.is_dir:
+            raise RpcError("invalid_argument", f"{path} is no directory")
+        watcher = Watcher(self, path, is_recursive=request.get("recursive") is True, user=user)
+        await watcher.begin()
+        return watcher
+
+    async def watching(self, request: dict[str, Any], user: str | None) -> AsyncIterator[dict[str, Any]]:
+        """WatchDir.  Raises RpcError."""
+        try:
+            watcher = await self.watch(request, user)
+            yield {"start": {}}
+            told_s = time.monotonic()
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                for event in await watcher.changes():
+                    yield {"filesystem": event}
+                    told_s = time.monotonic()
+                if time.monotonic() - told_s > 30:
+                    yield {"keepalive": {}}
+                    told_s = time.monotonic()
+        except SandboxError as error:
+            raise as_rpc(error) from None
+
+    async def entry(self, path: str, user: str | None) -> dict[str, Any]:
+        """What a path is.  Raises SandboxError."""
+        await self.users.load()
+        return self.fields(await self.sandbox.files.get_info(path, user=user))
+
+    def fields(self, info: FileInfo) -> dict[str, Any]:
+        """filesystem.EntryInfo; 64-bit numbers are texts in JSON."""
+        found: dict[str, Any] = {
+            "name": info.name,
+            "type": _TYPES.get(info.kind, "FILE_TYPE_UNSPECIFIED"),
+            "path": info.path,
+            "size": str(info.size),
+            "mode": info.mode,
+            "permissions": stat.filemode(info.mode | _FORMATS.get(info.kind, 0)),
+            "owner": self.users.name("passwd", info.uid),
+            "group": self.users.name("group", info.gid),
+            "modifiedTime": datetime.fromtimestamp(info.modified, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        if info.kind == "symlink":
+            found["symlinkTarget"] = info.target
+        return found
+
+    def close(self) -> None:
+        """Nothing is watched any more."""
+        for watcher in self.watchers.values():
+            _stop(watcher)
+        self.watchers.clear()
+
+
+def _stop(watcher: Watcher) -> None:
+    if watcher.task is not None:
+        watcher.task.cancel()
+
+
+def _path(request: dict[str, Any], name: str = "path") -> str:
+    path = request.get(name)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise RpcError("invalid_argument", f"{name}: a path is missing")
+    return path
+
+
+def is_signed(query: dict[str, str], operation: str, token: str) -> bool:
+    """Whether the query of a URL for one file has that sandbox's signature, still in time."""
+    expiration = query.get("signature_expiration")
+    raw = f"{query.get('path', '')}:{operation}:{query.get('username', '')}:{token}"
+    if expiration is not None:
+        if not expiration.isdecimal() or len(expiration) > 12 or int(expiration) < time.time():
+            return False
+        raw += f":{expiration}"
+    wanted = "v1_" + base64.b64encode(hashlib.sha256(raw.encode()).digest()).rstrip(b"=").decode()
+    return hmac.compare_digest(wanted.encode(), query.get("signature", "").encode())
+
+
+def status_of(error: SandboxError) -> int:
+    """The HTTP status of a file request that failed."""
+    if isinstance(error, FileNotFound):
+        return 404
+    if isinstance(error, FileError):
+        return 507 if error.errno in (28, 122) else 400
+    rpc = as_rpc(error)
+    return {"invalid_argument": 400, "unavailable": 502, "deadline_exceeded": 504}.get(rpc.code, 500)
