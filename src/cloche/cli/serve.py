@@ -95,9 +95,9 @@ def _run(options: argparse.Namespace) -> int:
 
         from cloche.serve.app import App
         from cloche.serve.registry import Registry, Settings, Template
-    except ImportError as error:
+    except ImportError as missing:
         raise UsageError(
-            f"{error.name} is missing; install cloche with the extra: pip install 'cloche[serve]'"
+            f"{missing.name} is missing; install cloche with the extra: pip install 'cloche[serve]'"
         ) from None
     templates = {name: Template(name) for name in ("base", "code-interpreter-v1")}
     for word in options.template:
