@@ -307,8 +307,9 @@ class Control(Answers, FdWatcher):
         if self.egress is not None and spec.net_address:
             open_gateway(container, self.egress, spec.net_address, spec.net_address6)
             self.egress = None
-        if self.network is not None and spec.has_network:
-            show_links(self.kernel, open_network(container, self.network))
+        root = container.root
+        if self.network is not None and spec.has_network and root is not None:
+            show_links(self.kernel, open_network(container, root, self.network))
             self.network = None
         timing.mark("sentry: container is made")
         self.reply(message.ident, {})

@@ -52,7 +52,7 @@ from cloche.net.view import NetView
 from cloche.net.view_netlink import changes
 from cloche.vfs.objects import Context
 from cloche.wire import netns as wire
-from cloche.wire.descriptors import receive_with_descriptor
+from cloche.wire.descriptors import as_socket, receive_with_descriptor
 from cloche.wire.netns import Answer, Making, Name, NetMessage, OptionValue
 
 __all__ = [
@@ -269,7 +269,7 @@ class Joined(Gateway, FdWatcher):
         if not data:
             self._ended()
             return
-        host = socket.socket(fileno=fd) if fd >= 0 else None
+        host = as_socket(fd)
         try:
             host = self._take(wire.decode(data), host)
         except ValueError:
@@ -514,10 +514,8 @@ def address_of(family: int, text: str) -> bytes:
     return unmapped(socket.inet_pton(kind, text.partition("%")[0]))
 
 
-def open_network(container: Container, channel: socket.socket) -> Joined:
+def open_network(container: Container, ctx: Context, channel: socket.socket) -> Joined:
     """From now on a container's first network is the namespace that the network process has joined."""
-    ctx = container.root
-    assert ctx is not None
     stack = stack_of(container)
     made = Joined(container.kernel, ctx, stack, channel)
     made.await_view()

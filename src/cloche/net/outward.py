@@ -39,7 +39,7 @@ from cloche.net.tcp import FreeTuple
 from cloche.net.udp import UdpSocket
 from cloche.vfs.objects import Context
 from cloche.wire import egress as wire
-from cloche.wire.descriptors import receive_with_descriptor
+from cloche.wire.descriptors import as_socket, receive_with_descriptor
 
 __all__ = ["Outside", "OutwardSocket", "open_gateway"]
 
@@ -395,7 +395,7 @@ class Outside(Gateway, FdWatcher):
 
     def _take(self, data: bytes, fd: int) -> None:
         """One message; a descriptor that nobody wants is closed."""
-        host = socket.socket(fileno=fd) if fd >= 0 else None
+        host = as_socket(fd)
         try:
             message = wire.decode(data)
             if message.kind == wire.ANSWER:

@@ -9,7 +9,7 @@ import socket
 from array import array
 from typing import Final
 
-__all__ = ["receive_with_descriptor"]
+__all__ = ["as_socket", "receive_with_descriptor"]
 
 _ROOM: Final = socket.CMSG_SPACE(4)  # the kernel closes what does not fit, and says MSG_CTRUNC
 
@@ -31,3 +31,14 @@ def receive_with_descriptor(sock: socket.socket, max_bytes: int, flags: int = 0)
     for number in numbers:  # control messages are aligned: two fit where one was meant to
         os.close(number)
     return (b"", -1) if is_cut else (data, -1)
+
+
+def as_socket(fd: int) -> socket.socket | None:
+    """A descriptor that came as a socket; closed, and none, if it is something else (or there is none)."""
+    if fd < 0:
+        return None
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None

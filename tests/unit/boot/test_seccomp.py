@@ -34,7 +34,9 @@ from cloche.boot.seccomp import (
 )
 from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.seccomp_gofer import gofer_policy
+from cloche.boot.seccomp_netns import netns_policy
 from cloche.boot.seccomp_sentry import sentry_policy
+from tests.unit.netns.test_process import REDIRECTING
 
 
 def run(code: bytes, number: int, args: tuple[int, ...] = (), arch: int = AUDIT_ARCH_X86_64) -> int:
@@ -176,6 +178,49 @@ def test_the_sentry_has_little() -> None:
     ):  # IP_OPTIONS RTHDR BINDTODEVICE TCP_FASTOPEN_CONNECT
         assert run(ports, nr.SYS_setsockopt, (3, level, option)) == dead
     assert run(code, nr.SYS_ioctl, (3, 0x5412)) == SECCOMP_RET_ERRNO | errno.ENOTTY  # TIOCSTI
+
+
+def test_donated_sockets_cannot_be_redirected() -> None:
+    """What a route in a header, a device, a mark or a new peer would make of a socket that the sentry was given."""
+    dead = SECCOMP_RET_KILL_PROCESS
+    for policy in (sentry_policy(5), netns_policy()):
+        code = compile_policy(policy)
+        for level, name in REDIRECTING:
+            assert run(code, nr.SYS_setsockopt, (3, level, name)) == dead, (level, name)
+    sentry = compile_policy(sentry_policy(5))
+    assert run(sentry, nr.SYS_accept4) == SECCOMP_RET_ALLOW
+    for call in (nr.SYS_connect, nr.SYS_bind, nr.SYS_listen, nr.SYS_socket, nr.SYS_sendmsg, nr.SYS_sendmmsg):
+        assert run(sentry, call) == dead
+    assert run(compile_policy(sentry_policy(5, has_network=False)), nr.SYS_accept4) == dead
+    ours, theirs = socket.socketpair()
+
+    def turn_around() -> None:
+        ours.connect("")  # whatever the address is, AF_UNSPEC among them
+
+    def route() -> None:
+        ours.setsockopt(41, 57, b"")
+
+    for act in (turn_around, route, lambda: ours.setsockopt(1, 36, 1), lambda: ours.sendto(b"x", b"y")):
+        assert os.WTERMSIG(in_child(sentry_policy(), act)) == signal.SIGSYS
+    ours.close()
+    theirs.close()
+
+
+def test_the_network_process_makes_only_its_sockets() -> None:
+    code = compile_policy(netns_policy())
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    for family, icmp in ((2, 1), (10, 58)):
+        for kind, protocol in ((1, 0), (2, 0), (2, icmp), (3, icmp)):
+            assert run(code, nr.SYS_socket, (family, kind | flags, protocol)) == SECCOMP_RET_ALLOW
+        for kind, protocol in ((3, 255), (3, 17), (3, 0), (5, 0), (1, 132), (1, 262)):
+            assert run(code, nr.SYS_socket, (family, kind | flags, protocol)) == SECCOMP_RET_KILL_PROCESS
+    for family in (1, 16, 17, 40):
+        assert run(code, nr.SYS_socket, (family, 1 | flags, 0)) == SECCOMP_RET_KILL_PROCESS
+    allowed = {"socket", "connect", "bind"}
+    for name in FORBIDDEN:
+        if name not in allowed:
+            assert run(code, getattr(nr, "SYS_" + name)) == SECCOMP_RET_KILL_PROCESS, name
+    assert run(code, nr.SYS_write, (3,)) == SECCOMP_RET_KILL_PROCESS
 
 
 def test_the_broker_only_accepts_and_gives_away() -> None:
