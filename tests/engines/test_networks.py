@@ -99,6 +99,16 @@ def test_a_shared_namespace(networks: Docker) -> None:
         box.remove()
 
 
+def test_the_host_s_own_network(networks: Docker, outside: int) -> None:
+    for runtime in RUNTIMES:
+        box = Box(networks, runtime, "host", _WEB.format("127.0.0.1:90"), "--network=host")
+        assert fetch(networks, "http://127.0.0.1:90/") == "hello from host\n"
+        there = f"http://127.0.0.1:{outside}/file"
+        assert box.execute("wget", "-q", "-O", "-", there).out == "from outside\n"
+        assert "docker0" in box.execute("ip", "addr").out
+        box.remove()
+
+
 SEEN = """
 ip addr show; ip route; ifconfig; route -n; cat /proc/net/route /proc/net/if_inet6; ls /sys/class/net
 cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /sys/class/net/eth0/operstate

@@ -1,12 +1,14 @@
-"""Podman with cloche beside Podman with runc, as root, without a network."""
+"""Podman with cloche beside Podman with runc, as root; networks in a network namespace of the test's own."""
 
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import RUNTIME, Done, make_root, need, program, run
+from tests.engines.harness import RUNTIME, TIMEOUT_S, Done, end, make_root, need, program, run
 
 RUNTIMES = ("runc", "cloche")
 
@@ -16,6 +18,7 @@ class Podman:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.prefix: list[str] = []  # what commands are run by
         self.config = folder / "containers.conf"
         names = "runc", "crun", "cloche-oci"
         self.config.write_text(f"[engine]\nruntime_supports_json = {list(names)!r}\n".replace("'", '"'))
@@ -34,10 +37,11 @@ class Podman:
                 "--storage-driver=overlay",
                 "--cgroup-manager=cgroupfs",
                 "--events-backend=file",
+                f"--network-config-dir={self.folder}/nets",
                 f"--runtime={path}",
             ),
         ]
-        return run([*base, *words], stdin)
+        return run([*self.prefix, *base, *words], stdin)
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,58 @@ def test_cp_never_touches_the_host(podman: Podman, tmp_path: Path) -> None:
         row.append(podman(runtime, "rm", "-f", "-t", "0", "x").status)
         seen.append(row)
     assert seen[0] == seen[1]
+
+
+@pytest.fixture
+def networked(podman: Podman) -> Iterator[Podman]:
+    """The same in a network namespace of its own, in which it may change what it likes."""
+    need("ip", "nsenter", "unshare")
+    up = f"{program('ip')} link set lo up && echo && exec cat"
+    words = [program("unshare"), "-n", program("sh"), "-c", up]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+    podman.prefix = [program("nsenter"), "-t", str(holder.pid), "-n"]
+    try:
+        alike = podman("runc", "run", "--rm", "bb:1", "true")
+        if alike.status:
+            pytest.skip(f"needs a podman with networks: {alike.err.strip()[-200:]}")
+        yield podman
+    finally:
+        podman("runc", "pod", "rm", "-fa", "-t", "0")
+        podman("runc", "rm", "-fa", "-t", "0")
+        podman.prefix = []
+        end(holder)
+
+
+def test_networks_and_pods(networked: Podman) -> None:
+    """A published port; containers of a pod, which share a network namespace."""
+    web = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    for runtime in RUNTIMES:
+        started = networked(
+            runtime, "run", "-d", "--name=web", "-p", "127.0.0.1:8080:80", "bb:1", "sh", "-c", web
+        )
+        assert started.status == 0, started
+        fetch = [
+            *networked.prefix,
+            program("busybox"),
+            "wget",
+            "-T",
+            "20",
+            "-q",
+            "-O",
+            "-",
+            "http://127.0.0.1:8080/",
+        ]
+        deadline = time.monotonic() + TIMEOUT_S
+        while (done := run(fetch)).status and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert done.out == "hello\n", done
+        networked(runtime, "rm", "-f", "-t", "0", "web")
+        made = networked(runtime, "pod", "create", "--name=pod")
+        if made.status:
+            pytest.skip(f"needs a podman that makes pods: {made.err.strip()[-200:]}")
+        assert networked(runtime, "run", "-d", "--pod=pod", "bb:1", "sh", "-c", web).status == 0
+        script = "until wget -q -O - http://127.0.0.1/; do sleep 0.1; done"
+        done = networked(runtime, "run", "--rm", "--pod=pod", "bb:1", "sh", "-c", script)
+        assert done.out == "hello\n", done
+        assert networked(runtime, "pod", "rm", "-f", "-t", "0", "pod").status == 0
