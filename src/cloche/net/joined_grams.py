@@ -31,7 +31,7 @@ from cloche.abi.socket import AF_INET, AF_UNSPEC, SO_BROADCAST, SOL_SOCKET
 from cloche.kernel.task import Kernel
 from cloche.mm.usermem import IovIter
 from cloche.net.datagram import Datagram
-from cloche.net.inet_addr import Endpoint, is_any, is_broadcast, is_group
+from cloche.net.inet_addr import LO_INDEX, Endpoint, is_any, is_broadcast, is_group
 from cloche.net.inet_base import Gateway
 from cloche.net.joined import GramTwin, joined_of
 from cloche.net.raw import PingSocket, RawSocket
@@ -92,6 +92,16 @@ def _pass_option(sock: DatagramSocket, level: int, name: int, value: bytes) -> N
     twin = _twin_of(sock)
     if twin is not None and (level, name) in _PASSED:
         twin.tell(OptionValue(level, name, value[:4]))
+
+
+def _is_about_lo(level: int, name: int, value: bytes) -> bool:
+    """Whether an option of groups names lo: by its number, or an address of 127.0.0.0/8."""
+    if level == IPPROTO_IPV6:
+        at = 0 if name == IPV6_MULTICAST_IF else 16
+        return int.from_bytes(value[at : at + 4], "little") == LO_INDEX
+    if len(value) >= 12 and int.from_bytes(value[8:12], "little") == LO_INDEX:
+        return True
+    return (value[4:5] if len(value) >= 8 else value[:1]) == b"\x7f"
 
 
 class JoinedUdp(UdpSocket):
@@ -186,11 +196,15 @@ class JoinedUdp(UdpSocket):
         joined_of(self.stack).send_datagram(self, gram.data, gram.addr, gram.dest, gram.dest_port)
 
     def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
+        if (
+            (level, name) in _GROUPS
+            and 4 <= len(value) <= _GROUP_BYTES
+            and not _is_about_lo(level, name, value)
+        ):
+            return self._set_outside(level, name, value)
         result = super().setsockopt(ctx, level, name, value)
         if result == 0:
             _pass_option(self, level, name, value)
-        elif (level, name) in _GROUPS and len(value) <= _GROUP_BYTES:
-            return self._set_outside(level, name, value) if result != -EINVAL else result
         return result
 
     def _set_outside(self, level: int, name: int, value: bytes) -> int:

@@ -263,6 +263,7 @@ class JoinedTcp(HostStream):
         self.error = 0
         host.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.set_host(host)
+        self.is_outside = False  # it stands when the host says so
         self.attach()
 
     def fd_ready(self, token: int, events: int) -> None:
@@ -282,6 +283,7 @@ class JoinedTcp(HostStream):
             if not events & EPOLLOUT:
                 return
             self.state = TCP_ESTABLISHED
+            self.is_outside = True
             self.syn_acked = 1
             self.stack.count("TcpActiveOpens")
             self.stack.tuples[(self.laddr, self.lport, self.raddr, self.rport)] = self

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cloche.abi.errno import EADDRINUSE, EAGAIN, ECONNREFUSED, EINPROGRESS, EPERM, LinuxError
-from cloche.abi.inet import IP_TTL, IPPROTO_IP
+from cloche.abi.errno import EADDRINUSE, EAGAIN, ECONNREFUSED, EINPROGRESS, EINVAL, EPERM, LinuxError
+from cloche.abi.inet import IP_ADD_MEMBERSHIP, IP_TTL, IPPROTO_IP
 from cloche.abi.rtnetlink import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR
 from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.socket_structs import pack_sockaddr_in, pack_sockaddr_in6
@@ -224,6 +224,40 @@ def test_datagrams(net: Harness) -> None:
         assert net.bind(net.socket(AF_INET, SOCK_DGRAM), port) == -EADDRINUSE
         assert sock.connect(net.task, struct.pack("<H", AF_UNSPEC) + bytes(14), is_nonblocking=True) == 0
         assert net.send_to(sock, b"third", there) == 5 and host.recv(9) == b"third"
+
+
+def test_a_group(net: Harness) -> None:
+    """Of an interface that only the namespace has; lo's are the sandbox's own."""
+    here = [each for each in net.joined.view.addresses if len(each.addr) == 4 and each.addr[0] != 127]
+    if not here:
+        pytest.skip("needs an interface besides lo")
+    group = b"\xef\x01\x02\x03"
+    sock = net.socket(AF_INET, SOCK_DGRAM)
+    assert net.bind(sock, 0, bytes(4)) == 0
+    assert sock.setsockopt(net.task, IPPROTO_IP, IP_ADD_MEMBERSHIP, group + here[0].addr) == 0
+    assert sock.setsockopt(net.task, IPPROTO_IP, IP_ADD_MEMBERSHIP, group + here[0].addr) == -EADDRINUSE
+    assert sock.setsockopt(net.task, IPPROTO_IP, IP_ADD_MEMBERSHIP, b"\1\2\3\4" + here[0].addr) == -EINVAL
+    assert sock.setsockopt(net.task, IPPROTO_IP, IP_ADD_MEMBERSHIP, group + LOOPBACK) == 0
+
+
+def test_before_a_connection_stands(net: Harness) -> None:
+    """Nothing can be sent yet, which is no error."""
+    sock = net.socket(AF_INET, SOCK_STREAM)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        others = [socket.socket() for _each in range(4)]
+        for each in others:  # more than its backlog: the last ones wait
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        assert net.connect(sock, port) == -EINPROGRESS
+        net.turn()
+        assert net.send(sock, b"x") == -EAGAIN and not sock.poll(net.task) & 4
+        assert net.recv(sock) == -EAGAIN
+        for each in others:
+            each.close()
+    sock.put()
 
 
 def test_a_datagram_that_nobody_takes(net: Harness) -> None:
