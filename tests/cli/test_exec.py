@@ -160,9 +160,9 @@ def test_stop(box: Box) -> None:
 
 
 def test_timeout(box: Box) -> None:
-    box.start("sleep", "100", options=("--timeout", "0.3"))
+    box.start("sleep", "100", options=("--timeout", "3"))
     assert box("wait", "box").status == 124
-    assert box.state()["error"] and "longer than 0.3 s" in box("logs", "box").err
+    assert box.state()["error"] and "longer than 3 s" in box("logs", "box").err
 
 
 def test_kill(box: Box) -> None:
