@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build docs fmt lint types test check bench clean wheel
+.PHONY: help venv native build docs site fmt lint types test check bench clean wheel
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
@@ -10,6 +10,7 @@ help:
 	@echo "build   build a compiled wheel into dist/"
 	@echo "wheel   build manylinux wheels for the CPythons of this machine into dist/, and try them without a compiler"
 	@echo "docs    write docs/compat.md from the table of system calls"
+	@echo "site    make the pages of docs/ and the reference of the SDK a site, in build/site"
 	@echo "fmt     format the sources"
 	@echo "lint    style and unused code"
 	@echo "types   mypy --strict"
@@ -32,6 +33,9 @@ wheel:
 
 docs:
 	$(PYTHON) -m cloche.cli.main syscalls --format markdown > docs/compat.md
+
+site:
+	NO_MKDOCS_2_WARNING=1 $(BIN)mkdocs build --strict
 
 fmt:
 	$(BIN)ruff format .

@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.sdk import AsyncSandbox, Sandbox
+    from cloche.sdk import AsyncSandbox, Mount, Sandbox
 
-__all__ = ["AsyncSandbox", "Sandbox", "__version__"]
+__all__ = ["AsyncSandbox", "Mount", "Sandbox", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("AsyncSandbox", "Sandbox"):
+    if name in ("AsyncSandbox", "Mount", "Sandbox"):
         from cloche import sdk
 
         return getattr(sdk, name)

@@ -1,24 +1,61 @@
-"""What docs/sdk/README.md shows is run."""
+"""What the pages of the SDK show is run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "sdk" / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+FOLDER = Path(__file__).parents[2] / "docs" / "sdk"
+BLOCK = re.compile(r"(?:^<!-- needs: (\S+) -->\n)?^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(what it needs, code) of each."""
+    return [
+        (found[1] or "", found[2]) for found in BLOCK.finditer((FOLDER / page).read_text(encoding="utf-8"))
+    ]
+
+
+def run_block(page: str, number: int, given: dict[str, object]) -> None:
+    needed, code = blocks(page)[number]
+    if needed and shutil.which(needed) is None:
+        pytest.skip(f"needs {needed}")
+    exec(compile(code, f"{page}, example {number + 1}", "exec"), {"__name__": "example", **given})
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md"))))
 def test_the_examples_run(number: int) -> None:
-    given = {} if number == 0 else {"Sandbox": __import__("cloche").Sandbox}
-    exec(
-        compile(BLOCKS[number], f"{PAGE.name}, example {number + 1}", "exec"),
-        {"__name__": "example", **given},
-    )
+    run_block("README.md", number, {} if number == 0 else {"Sandbox": __import__("cloche").Sandbox})
 
 
 def test_the_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(BLOCKS[0], {"__name__": "example"})
+    run_block("README.md", 0, {})
     assert capsys.readouterr().out == "hello\nLinux\n 0\n"
-    assert len(BLOCKS[0].splitlines()) <= 10
+    assert len(blocks("README.md")[0][1].splitlines()) <= 10
+
+
+SAID = [
+    "None \n[1, 2, 3] \nIndexError: list index out of range\n",
+    "True\n ['/opt/site',",
+    "90 of 100\n",
+    "['notes.txt'] ['one', 'two']\n",
+    "42",
+    "['999', '998', '997', '996', '995', '994', '993', '992']\n",
+    "stdout fetch\n",
+    "ready\n [True]\n",
+    "from inside\n",
+    "good 0 False False 45\n",
+    "True 0\n",
+    "False True 1\n",
+]
+
+
+@pytest.mark.parametrize("number", range(len(SAID)))
+def test_the_recipes(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    run_block("recipes.md", number, {})
+    assert SAID[number] in capsys.readouterr().out
+
+
+def test_there_are_twelve() -> None:
+    assert len(blocks("recipes.md")) == len(SAID) == 12

@@ -20,7 +20,7 @@ class Mount:
     host.
     """
 
-    source: str
+    source: str | os.PathLike[str]
     target: str
     mode: str = "cow"
 
@@ -36,9 +36,10 @@ def _mount_word(mount: "Mount | str") -> str:
             raise InvalidArgument(f"mounts: {mount!r}: write SOURCE:TARGET[:ro|rw|cow], or a Mount")
     if mount.mode not in _MODES:
         raise InvalidArgument(f"mounts: {mount.mode!r} is no mode; use one of {', '.join(_MODES)}")
-    if not mount.source or ":" in mount.source or ":" in mount.target:
+    source = os.fspath(mount.source)
+    if not source or ":" in source or ":" in mount.target:
         raise InvalidArgument(f"mounts: {mount}: paths are not empty, and have no colons")
-    return f"{os.path.abspath(mount.source)}:{mount.target}:{mount.mode}"
+    return f"{os.path.abspath(source)}:{mount.target}:{mount.mode}"
 
 
 def _port_word(port: int | str) -> str:
