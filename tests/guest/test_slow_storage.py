@@ -427,6 +427,96 @@ def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
         guest.process.wait()
 
 
+KEPT = r"""
+file = os.open("kept", os.O_CREAT | os.O_RDWR)
+os.write(file, b"k" * 100000)
+os.fsync(file)
+os.write(file, b"more")
+say("begun")
+hear()
+syncer = os.fork()
+if syncer == 0:
+    os.fsync(file)
+    say("synchronised")
+    os._exit(0)
+say("others", others())
+hear()
+say("ended", os.waitpid(syncer, 0)[1])
+"""
+
+
+def test_fsync_of_a_kept_layer_keeps_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    command = cloche_command("--name", f"kept-{os.getpid()}", "--keep")
+    guest = Guest([*command, "python3", "-c", OTHERS + KEPT])
+    try:
+        assert guest.hear() == "begun"
+        children = workers(guest.process.pid)
+        assert children, "no worker"
+        for each in children:
+            os.kill(each, signal.SIGSTOP)
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        for each in children:
+            os.kill(each, signal.SIGCONT)
+        assert guest.hear() == "synchronised"
+        guest.tell("go")
+        assert guest.hear() == "ended 0"
+        assert guest.end() == 0
+    finally:
+        guest.process.kill()
+        guest.process.wait()
+
+
+MOVER = r"""
+say("begun", os.stat("/v/file").st_size)
+out = os.open("/v/hold-a", os.O_RDWR)
+source = os.open("/v/hold-file", os.O_RDONLY)
+pipe_out, pipe_in = os.pipe()
+os.write(pipe_in, b"through a pipe")
+back_out, back_in = os.pipe()
+hear()
+def mover(action):
+    pid = os.fork()
+    if pid == 0:
+        action()
+        os._exit(0)
+    return pid
+pids = [mover(lambda: os.splice(pipe_out, out, 14))]
+hear()
+pids.append(mover(lambda: os.sendfile(back_in, source, 0, 100)))
+copy = os.open("/v/hold-b", os.O_RDWR)
+pids.append(mover(lambda: os.copy_file_range(source, copy, 9)))
+say("others", others())
+hear()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
+say(open("/v/hold-a").read().split(), os.read(back_out, 100), open("/v/hold-b").read().strip())
+os.set_blocking(pipe_out, False)
+try:
+    say(os.read(pipe_out, 1))
+except BlockingIOError:
+    say("empty")
+"""
+
+
+def test_sendfile_and_splice_keep_nobody_else(slow: Slows) -> None:
+    made = slow.start(MOVER)
+    guest = made.guest
+    assert guest.hear() == "begun 15"
+    made.order("hold write read")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0 0 0"
+    assert guest.hear() == "['through', 'a', 'pipent'] b\"hold-file's content\\n\" hold-filecontent"
+    assert guest.hear() == "empty"
+    assert guest.end() == 0
+
+
 def test_a_sandbox_ends_without_its_storage(slow: Slows) -> None:
     made = slow.start(READER.replace('say("others", others())', "os._exit(7)"))
     guest = made.guest

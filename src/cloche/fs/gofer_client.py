@@ -94,7 +94,7 @@ class GoferClient(GoferLink):
     def worker(self, index: int, *, always_waits: bool = False) -> "GoferClient":
         """A client of the worker that serves attach point number `index`: this one, if it has none of its own.
 
-        `always_waits`: each answer is waited for on the spot, whoever asks.
+        `always_waits`: each answer is waited for on the spot, whoever asks, but those of `patiently`.
         """
         frame = self._exchange(OP_CONNECT, pack_u32(index), 0, 0)
         if frame.code < 0 or len(frame.fds) > 1:
@@ -103,7 +103,7 @@ class GoferClient(GoferLink):
             raise LinuxError(-frame.code) if frame.code < 0 else self._broken()
         if not frame.fds:
             return self
-        client = GoferClient(socket.socket(fileno=frame.fds[0]), None if always_waits else self._kernel)
+        client = GoferClient(socket.socket(fileno=frame.fds[0]), self._kernel, always_waits=always_waits)
         client.is_alone = self.is_alone
         client.fd_limit = self.fd_limit
         self._workers.append(client)

@@ -101,13 +101,16 @@ class GoferRequest(HostRequest):
 class GoferLink(HostServer, FdWatcher):
     """A connection to a worker of the gofer."""
 
-    def __init__(self, sock: socket.socket, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, kernel: Kernel | None = None, *, always_waits: bool = False
+    ) -> None:
         """Without a kernel every call waits for its answer."""
         sock.settimeout(PATIENCE_S)
         self._sock: socket.socket = sock
         self._channel: FrameChannel = FrameChannel(sock, MAX_REPLY_BYTES, may_receive_fds=True)
         self._kernel: Kernel | None = kernel
-        self._waits: HostWaits = kernel.host_waits if kernel is not None else HostWaits()
+        self._always_waits: bool = always_waits
+        self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
         self._is_broken: bool = False
         self._last_ident: int = 0
         self._pending: dict[int, GoferRequest] = {}  # not answered, by their numbers
@@ -137,6 +140,12 @@ class GoferLink(HostServer, FdWatcher):
             worker.close()
         self._fail()
         self._channel.close()
+
+    def patiently(self, *, is_on: bool) -> None:
+        """For a client that always waits: from here on the running call can wait otherwise, or not any more."""
+        kernel = self._kernel
+        if kernel is not None and self._always_waits:
+            self._waits = kernel.host_waits if is_on else HostWaits()
 
     def may_wait(self) -> bool:
         """Whether the running call can wait for an answer (and be run again)."""

@@ -325,21 +325,23 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
 
     def sync(self, inode: TmpfsInode | None) -> int:
+        """Have the disk hold what was changed, by a helper of the gofer's (HostWait, and again from the start)."""
+        if isinstance(inode, TmpfsFile) and inode.storage.is_mapped:
+            self.changed(inode)
+        self.flush()  # before the first question: nothing is left to write when the call is made again
+        client = self.client
+        client.patiently(is_on=True)
         try:
-            if isinstance(inode, TmpfsFile):
-                if inode.storage.is_mapped:
-                    self.changed(inode)
-                if inode.storage.fd >= 0:
-                    os.fdatasync(inode.storage.fd)
-            self.flush()
             if inode is None:
-                self.client.syncfs(self.fid)
+                client.syncfs(self.fid)
+            elif isinstance(inode, TmpfsFile) and inode.storage.number:
+                client.fsync(self.fid, b"%d" % inode.storage.number, is_data_only=True)
             if self.fd >= 0:
-                os.fdatasync(self.fd)
-        except OSError as failure:
-            return -(failure.errno or EIO)
+                client.fsync(self.fid, _JOURNAL, is_data_only=True)
         except LinuxError as error:
             return -error.errno
+        finally:
+            client.patiently(is_on=False)
         return -self.error
 
     def close(self, progress: Callable[[], None]) -> int:

@@ -100,6 +100,11 @@ class HostWaits(WalkKeeper):
             self.is_again = False
             forget_all(journal)
 
+    def step_done(self, *, may_wait: bool) -> None:
+        """A step of a call that goes on from here, should it wait, is done: `may_wait` as it was before that."""
+        self.progress()
+        self.may_wait = may_wait
+
     def end(self) -> None:
         """It has a result, or waits for something else: the answers have served."""
         self.may_wait = False

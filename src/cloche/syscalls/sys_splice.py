@@ -31,6 +31,7 @@ from cloche.fs.pipe import Pipe, PipeFile
 from cloche.fs.proc_pid import TaskFile
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, also_wait, block_on, next_slice
+from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
@@ -38,7 +39,7 @@ from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.long_io import FileWait, accessed, is_killed, modified
 from cloche.syscalls.sys_rw import broken_pipe, user_segments, wait_to_read
-from cloche.vfs.objects import FileDescription
+from cloche.vfs.objects import SLOW_WRITES, FileDescription
 from cloche.vfs.pseudo import GeneratedDescription
 
 _CHUNK: Final = 65536
@@ -162,6 +163,8 @@ class Transfer(Blocked):
         self.may_wait: bool = True
         self.moves_source: bool = False  # in_offset began as the source's position, which is to follow
         self.moves_sink: bool = False
+        self.may_run_again = True
+        self.carried: bytes = b""  # taken from the source, while the sink has yet to answer (HostWait)
         self.is_between_files: bool = source.inode.is_regular() and sink.inode.is_regular()
 
     def one_pass(self, task: TaskBase) -> int:
@@ -173,38 +176,76 @@ class Transfer(Blocked):
             return tee_pass(task, source.pipe, sink, length)
         if source.is_seekable():
             at = self.in_offset if self.in_offset >= 0 else source.pos
-            bounce = KernelIovIter(capacity=length)
-            count = source.pread(task, bounce, at)
-            if count <= 0:
-                return count
-            out = KernelIovIter(bytes(bounce.sink))
-            if self.out_offset < 0:
-                count = sink.write(task, out)
-            else:
-                count = sink.pwrite(task, out, self.out_offset)
+            if not self.carried:
+                bounce = KernelIovIter(capacity=length)
+                count = source.pread(task, bounce, at)
+                if count <= 0:
+                    return count
+                self.carried = bytes(bounce.sink)
+            count = self._put(task, self.carried)
+            self.carried = b""
             if count > 0:
                 if self.in_offset >= 0:
                     self.in_offset = at + count
                 else:
                     source.pos = at + count
+        elif isinstance(source, PipeFile) and sink.flags & SLOW_WRITES:
+            count = self._drain(task, source.pipe, length)
         elif isinstance(source, PipeFile) and isinstance(sink, SocketFile):
+            commit(task)
             count = message_pass(task, source.pipe, sink, length, MSG_MORE if self.has_more else 0)
         elif source.inode.mode & S_IFMT == S_IFIFO:
+            commit(task)
             count = source.read(task, FileSink(task, sink, self.out_offset, length, more=self.has_more))
         else:
+            commit(task)
             count = sink.write(task, FileSource(task, source, length))
         if count > 0 and self.out_offset >= 0:
             self.out_offset += count
         return count
 
+    def _put(self, task: TaskBase, data: bytes) -> int:
+        """Write to the sink.  After an error nothing is carried any more."""
+        out = KernelIovIter(data)
+        try:
+            if self.out_offset < 0:
+                return self.sink.write(task, out)
+            return self.sink.pwrite(task, out, self.out_offset)
+        except LinuxError:
+            self.carried = b""
+            raise
+
+    def _drain(self, task: TaskBase, pipe: Pipe, length: int) -> int:
+        """From a pipe to a file whose storage may take its time: the bytes stay in the pipe until it has them.
+
+        In Linux another reader of the pipe would wait meanwhile.
+        """
+        if not self.carried:
+            self.carried = pipe.peek(length)
+            if not self.carried:
+                return -EAGAIN if pipe.writers else 0
+        data = self.carried
+        count = self._put(task, data)
+        self.carried = b""
+        if count > 0 and pipe.peek(count) == data[:count]:
+            pipe.discard(count)
+        return count
+
     def advance(self, task: TaskBase) -> int:
         """Passes until the transfer is complete, must wait or has had its turn; BLOCKED, or the result of the call."""
         end_ns = monotonic_ns() + SLICE_NS
+        assert isinstance(task, Task)
+        waits = task.kernel.host_waits
+        may_wait = waits.may_wait
         while True:
             try:
                 count = self.one_pass(task)
             except LinuxError as error:
                 count = -error.errno
+            except HostWait as wait:
+                wait.inner = self  # what earlier passes have moved is not moved again
+                raise
+            waits.step_done(may_wait=may_wait)
             if count == -EAGAIN and (self.done == 0 or self.is_whole):
                 if not self.waits_for_sink and self.source.poll(task) & POLLIN:
                     return self.settle(task) if self.done else -EAGAIN
@@ -280,6 +321,12 @@ def run_transfer(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
     return outcome
 
 
+def commit(task: TaskBase) -> None:
+    """What is moved now is not moved again: answers are waited for on the spot."""
+    assert isinstance(task, Task)
+    task.kernel.host_waits.commit()
+
+
 def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> int:
     """Copy unread bytes of a pipe into another and leave them in place."""
     data = pipe.peek(length)
@@ -326,7 +373,6 @@ def can_splice(file: FileDescription, *, is_write: bool) -> bool:
 
 def sys_sendfile(task: Task, args: Args) -> int:
     """sendfile(2)."""
-    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     pointer = to_u64(args.a2)
     offset = task.user_memory().read_i64(pointer) if pointer else -1
     count = args.a3
@@ -358,7 +404,6 @@ def sys_sendfile(task: Task, args: Args) -> int:
 
 def sys_copy_file_range(task: Task, args: Args) -> int:
     """copy_file_range(2)."""
-    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     source = data_file(task, args.a0)
     sink = data_file(task, args.a2)
     in_pointer = to_u64(args.a1)
@@ -397,7 +442,6 @@ def sys_copy_file_range(task: Task, args: Args) -> int:
 
 def sys_splice(task: Task, args: Args) -> int:
     """splice(2)."""
-    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     length = args.a4
     flags = to_u32(args.a5)
     if length == 0:
