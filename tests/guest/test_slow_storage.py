@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import TIMEOUT_S, cloche_command
+from tests.guest.harness import CLOCHE, TIMEOUT_S, cloche_command
 
 SERVER = Path(__file__).parent / "fuse_volume.py"
 
@@ -76,13 +76,13 @@ class Guest:
 class Slow:
     """A sandbox with a volume, on /v, that stops answering when it is told to."""
 
-    def __init__(self, folder: Path, program: str, mode: str) -> None:
+    def __init__(self, folder: Path, program: str, mode: str, *options: str) -> None:
         place = folder / "volume"
         place.mkdir()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(TIMEOUT_S)
         unshare = ["unshare", "-m", "--propagation", "private", sys.executable, str(SERVER), str(place)]
-        command = [*cloche_command("-v", f"{place}:/v:{mode}"), "python3", "-c", OTHERS + program]
+        command = [*cloche_command("-v", f"{place}:/v:{mode}", *options), "python3", "-c", OTHERS + program]
         self.guest = Guest([*unshare, str(theirs.fileno()), *command], control=theirs)
         theirs.close()
         assert self.control.recv(64) == b"ready"
@@ -120,8 +120,8 @@ class Slows:
         self.folder = folder
         self.started: list[Slow] = []
 
-    def start(self, program: str, mode: str = "rw") -> Slow:
-        self.started.append(Slow(self.folder, program, mode))
+    def start(self, program: str, mode: str = "rw", *options: str) -> Slow:
+        self.started.append(Slow(self.folder, program, mode, *options))
         return self.started[-1]
 
     def close(self) -> None:
@@ -514,6 +514,44 @@ def test_sendfile_and_splice_keep_nobody_else(slow: Slows) -> None:
     assert guest.hear() == "ended 0 0 0"
     assert guest.hear() == "['through', 'a', 'pipent'] b\"hold-file's content\\n\" hold-filecontent"
     assert guest.hear() == "empty"
+    assert guest.end() == 0
+
+
+COPIED = r"""
+say("begun", os.stat("/v/file").st_size)
+for _ in range(2):
+    hear()
+    say("others", others())
+hear()
+say(open("/v/new").read())
+"""
+
+
+def test_copies_from_outside_keep_nobody_else(slow: Slows, tmp_path: Path) -> None:
+    name = f"slow-{os.getpid()}"
+    made = slow.start(COPIED, "rw", "--name", name)
+    guest = made.guest
+    assert guest.hear() == "begun 15"
+    (tmp_path / "hold-in").write_text("from outside")
+    copies = [
+        ("read", ["cp", f"{name}:/v/hold-file", str(tmp_path / "out")]),
+        ("lookup create write rename", ["cp", str(tmp_path / "hold-in"), f"{name}:/v/hold-in"]),
+    ]
+    for ops, words in copies:
+        made.order(f"hold {ops}")
+        copy = subprocess.Popen([*CLOCHE, *words])
+        made.expect("held")
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        made.order("go")
+        assert copy.wait(TIMEOUT_S) == 0
+    assert (tmp_path / "out").read_text() == "hold-file's content\n"
+    moved = subprocess.run(
+        [*CLOCHE, "exec", name, "mv", "/v/hold-in", "/v/new"], timeout=TIMEOUT_S, check=False
+    )
+    assert moved.returncode == 0
+    guest.tell("go")
+    assert guest.hear() == "from outside"
     assert guest.end() == 0
 
 

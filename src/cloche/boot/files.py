@@ -28,26 +28,25 @@ from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.boot.execs import EXIT_INTERNAL, Answers
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import user_credentials
-from cloche.boot.tree_build import TreeBuilder, make_parents
-from cloche.boot.tree_read import NAMES_AT_ONCE, Walker, change_records, entry_of
+from cloche.boot.tree_build import TreeBuilder, find_base, make_parents
+from cloche.boot.tree_read import Walker, change_records, entry_of, list_some, open_held
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.patience import Patience
 from cloche.kernel.task import Container, Kernel, KernelContext
 from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.dcache import lookup_child
-from cloche.vfs.listing import Names
 from cloche.vfs.namei import (
     LOOKUP_FOLLOW,
     lookup_parent,
-    open_path,
     path_lookup,
     vfs_mkdir,
     vfs_rename,
     vfs_rmdir,
     vfs_unlink,
 )
-from cloche.vfs.objects import Context, FsContext, Path
+from cloche.vfs.objects import Context, Dentry, FsContext, Inode, Path
 from cloche.wire import files as wire
 from cloche.wire.files import Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
@@ -72,6 +71,7 @@ class Stream(Chore, FdWatcher):
         self.token: int = 0
         self.is_queued: bool = False
         self.is_closed: bool = False
+        self.patience: Patience = Patience(self.kernel.host_waits, self.kernel.chores, self)
 
     def begin(self, events: int) -> None:
         """Watch the socket, which is ready for `events` when there is something to do.  Raises OSError."""
@@ -97,6 +97,8 @@ class Stream(Chore, FdWatcher):
             self.fail(str(error))
         except OSError as failure:
             self.fail(failure.strerror or "the stream is broken")
+        if self.patience.is_waiting():
+            return False  # the answer has it go on
         if not is_more:
             self.is_queued = False
             if not self.is_closed:
@@ -125,6 +127,7 @@ class Stream(Chore, FdWatcher):
             self.kernel.fds.unwatch(self.sock.fileno(), self.token)
             self.sock.close()
             self.table.streams.pop(self.ident, None)
+            self.patience.drop()
             self.dropped()
 
     def dropped(self) -> None:
@@ -134,11 +137,9 @@ class Stream(Chore, FdWatcher):
 class Sender(Stream):
     """Records to a client."""
 
-    def __init__(
-        self, table: "FileTable", ident: int, fd: int, records: Generator[bytes, None, None]
-    ) -> None:
+    def __init__(self, table: "FileTable", ident: int, fd: int) -> None:
         super().__init__(table, ident, fd)
-        self.records: Generator[bytes, None, None] | None = records
+        self.records: Generator[bytes, None, None] | None = None
         self.out: bytearray = bytearray()
 
     def work(self, end_ns: int) -> bool:
@@ -150,7 +151,7 @@ class Sender(Stream):
                 self.records = records = None
                 break
             out += record
-            if monotonic_ns() >= end_ns:
+            if self.patience.is_waiting() or monotonic_ns() >= end_ns:
                 break
         if out:
             try:
@@ -174,36 +175,51 @@ class Sender(Stream):
 class Receiver(Stream):
     """Records from a client, which make files."""
 
-    def __init__(self, table: "FileTable", ident: int, fd: int, builder: "TreeBuilder") -> None:
+    def __init__(self, table: "FileTable", ident: int, fd: int) -> None:
         super().__init__(table, ident, fd)
-        self.builder: TreeBuilder = builder
+        self.builder: TreeBuilder | None = None
+        self.taking: Generator[bytes, None, None] | None = None  # the record at hand
+        self.is_last: bool = False  # that was the last
         self.decoder: RecordDecoder = RecordDecoder()
         self.waiting: list[Record] = []  # the next one last
 
     def work(self, end_ns: int) -> bool:
-        if not self.waiting:
-            try:
-                data = self.sock.recv(_IN_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            if not data:
-                raise ProtocolError("the stream was cut off")
-            self.waiting = self.decoder.feed(data)
-            self.waiting.reverse()
-        waiting = self.waiting
-        while waiting:
-            record = waiting.pop()
-            if record.kind == wire.DONE:
-                self.builder.finish()
-                self.finish({"files": self.builder.count})
-                return False
-            self.builder.take(record)
+        builder = self.builder
+        assert builder is not None
+        while True:
+            taking = self.taking
+            if taking is not None:
+                for _nothing in taking:
+                    if self.patience.is_waiting():
+                        return True
+                self.taking = None
+                if self.is_last:
+                    self.finish({"files": builder.count})
+                    return False
+            elif self.waiting:
+                record = self.waiting.pop()
+                self.is_last = record.kind == wire.DONE
+                self.taking = builder.finish() if self.is_last else builder.take(record)
+                continue
+            else:
+                try:
+                    data = self.sock.recv(_IN_BYTES, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return False
+                if not data:
+                    raise ProtocolError("the stream was cut off")
+                self.waiting = self.decoder.feed(data)
+                self.waiting.reverse()
             if monotonic_ns() >= end_ns:
-                break
-        return True
+                return True
 
     def dropped(self) -> None:
-        self.builder.abandon()
+        taking = self.taking
+        self.taking = None
+        if taking is not None:
+            taking.close()
+        if self.builder is not None:
+            self.builder.abandon()
 
 
 class Remover(Chore):
@@ -215,12 +231,21 @@ class Remover(Chore):
         self.ctx: Context = ctx
         self.stack: list[tuple[Path, bytes]] = [(parent, name)]
         self.tries: int = 0
+        kernel = table.kernel
+        self.patience: Patience = Patience(kernel.host_waits, kernel.chores, self)
+        self.one: Generator[bytes, None, None] | None = None  # under way
 
     def step(self) -> bool:
         try:
             end_ns = monotonic_ns() + SLICE_NS
             while self.stack and not self.table.is_closed:
-                self._one()
+                one = self.one
+                if one is None:
+                    one = self.one = self._one()
+                for _nothing in one:
+                    if self.patience.is_waiting():
+                        return False
+                self.one = None
                 if monotonic_ns() >= end_ns:
                     return True
         except LinuxError as refusal:
@@ -230,21 +255,21 @@ class Remover(Chore):
             self.table.answers.reply(self.ident, {})
         return False
 
-    def _one(self) -> None:
+    def _one(self) -> Generator[bytes, None, None]:
         """Go down, or remove something."""
-        ctx = self.ctx
+        ctx, ask = self.ctx, self.patience.ask
         parent, name = self.stack[-1]
-        dentry = lookup_child(ctx, parent.dentry, parent.inode(), name)
+        dentry = yield from ask(lambda: lookup_child(ctx, parent.dentry, parent.inode(), name))
         inode = dentry.inode
         if inode is None:
             self.stack.pop()
             return
         if not inode.is_dir():
-            vfs_unlink(ctx, parent, name)
+            yield from ask(lambda: vfs_unlink(ctx, parent, name))
             self.stack.pop()
             return
         try:
-            vfs_rmdir(ctx, parent, name)
+            yield from ask(lambda: vfs_rmdir(ctx, parent, name))
             self.stack.pop()
             return
         except LinuxError as error:
@@ -254,22 +279,63 @@ class Remover(Chore):
         if len(self.stack) >= wire.MAX_DEPTH or dentry.mounted:
             raise LinuxError(EBUSY if dentry.mounted else ELOOP)
         place = Path(parent.mount, dentry)
-        file = open_path(ctx, place, O_DIRECTORY).get()
-        names = Names(NAMES_AT_ONCE)
+        file = yield from ask(lambda: open_held(ctx, place, O_DIRECTORY))
         try:
-            file.iterate(ctx, names)
+            names, _result = yield from ask(lambda: list_some(ctx, file))
         finally:
             file.put()
         found = [each for each in names.names if each not in (b".", b"..")]
         if not found and self.tries > _TRIES:
             raise LinuxError(ENOTEMPTY)
         for each in found:
-            child = lookup_child(ctx, dentry, inode, each).inode
+            child = (yield from self._child(dentry, inode, each)).inode
             if child is not None and child.is_dir():
                 self.stack.append((place, each))
                 return  # first things first: the stack is as deep as the tree
             if child is not None:
-                vfs_unlink(ctx, place, each)
+                yield from self._unlink(place, each)
+
+    def _child(self, dentry: Dentry, inode: Inode, name: bytes) -> Generator[bytes, None, Dentry]:
+        found = yield from self.patience.ask(lambda: lookup_child(self.ctx, dentry, inode, name))
+        return found
+
+    def _unlink(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
+        yield from self.patience.ask(lambda: vfs_unlink(self.ctx, place, name))
+
+
+class Request(Chore):
+    """A request that is answered at once, unless the storage of what it is about takes its time."""
+
+    def __init__(self, table: "FileTable", message: Message) -> None:
+        self.table: FileTable = table
+        self.message: Message = message
+        self.fds: list[int] = message.fds  # ours while it waits
+        self.patience: Patience = Patience(table.kernel.host_waits, table.kernel.chores, self)
+
+    def attempt(self) -> None:
+        """Raises ProtocolError, OSError."""
+        message = self.message
+        message.fds = self.fds
+        try:
+            self.patience.attempt(lambda: self.table.answer(message))
+        except LinuxError as refusal:
+            self.table.answers.reply(message.ident, {"errno": refusal.errno})
+        if self.patience.is_waiting():
+            message.fds = []
+
+    def step(self) -> bool:
+        message = self.message
+        message.fds = self.fds
+        try:
+            if not self.table.is_closed:
+                self.attempt()
+        except ProtocolError as error:
+            self.table.answers.fail(message.ident, EXIT_INTERNAL, str(error))
+        except OSError as failure:
+            self.table.answers.fail(message.ident, EXIT_INTERNAL, failure.strerror or "it failed")
+        if not self.patience.is_waiting():
+            message.close_fds()
+        return False
 
 
 # -- requests ----------------------------------------------------------------------------------------------------
@@ -303,13 +369,10 @@ class FileTable:
 
     def request(self, message: Message) -> None:
         """One of `wire.files.METHODS`.  Raises ProtocolError, OSError."""
-        try:
-            self._request(message)
-        except LinuxError as refusal:
-            self.answers.reply(message.ident, {"errno": refusal.errno})
+        Request(self, message).attempt()
 
-    def _request(self, message: Message) -> None:
-        """Raises ProtocolError, LinuxError, OSError."""
+    def answer(self, message: Message) -> None:
+        """It may be made again from the start (HostWait).  Raises ProtocolError, LinuxError, OSError."""
         name, ident, fields = message.name, message.ident, message.fields
         ctx = self.context(fields)
         if name in wire.WITH_STREAM:
@@ -368,30 +431,40 @@ class FileTable:
         if len(self.streams) >= MAX_STREAMS or ident in self.streams:
             raise ProtocolError(f"more than {MAX_STREAMS} streams at once")
         stream: Stream
+        fd = message.fds[0]
         if name == wire.PUT:
             has_all = take_bool(fields, "all_rights")
             owner = (self.spec.uid, self.spec.gid) if has_all else (ctx.creds.fsuid, ctx.creds.fsgid)
-            builder = TreeBuilder(ctx, fields, owner)
-            stream = Receiver(self, ident, message.fds.pop(), builder)
-            events = EPOLLIN
+            place = find_base(ctx, fields)
+            receiver = Receiver(self, ident, fd)
+            message.fds.clear()
+            receiver.builder = TreeBuilder(ctx, receiver.patience, fields, owner, place)
+            stream, events = receiver, EPOLLIN
         else:
-            records = self._records(ctx, name, fields)
-            stream = Sender(self, ident, message.fds.pop(), records)
-            events = EPOLLOUT
+            sender = Sender(self, ident, fd)
+            message.fds.clear()
+            stream, events = sender, EPOLLOUT
+            try:
+                sender.records = self._records(ctx, sender.patience, name, fields)
+            except (LinuxError, ProtocolError):
+                sender.sock.close()
+                raise
         if stream.sock.family != socket.AF_UNIX or stream.sock.type != socket.SOCK_STREAM:
             stream.sock.close()
             raise LinuxError(EBADF)
         self.streams[ident] = stream
         stream.begin(events)
 
-    def _records(self, ctx: Context, name: str, fields: Fields) -> Generator[bytes, None, None]:
+    def _records(
+        self, ctx: Context, patience: Patience, name: str, fields: Fields
+    ) -> Generator[bytes, None, None]:
         if name == wire.CHANGES:
             if not take_bool(fields, "all_rights"):
                 raise LinuxError(EPERM)
             limit = take_int(fields, "limit", -1, -1, 1 << 62)
-            return change_records(ctx, self.container.layers, wire.take_paths(fields), limit)
+            return change_records(ctx, patience, self.container.layers, wire.take_paths(fields), limit)
         own = [layer.fs for layer in self.container.layers if not layer.is_volume]
-        return Walker(ctx, fields, own).records()
+        return Walker(ctx, patience, fields, own).records()
 
     def abandon(self, ident: int) -> None:
         """Nobody waits for the answer."""

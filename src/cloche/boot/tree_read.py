@@ -14,6 +14,7 @@ from cloche.abi.fs import SEEK_DATA
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.fs.changes import Change, Changes, open_inode
 from cloche.fs.tmpfs_inode import TmpfsInode
+from cloche.kernel.patience import Patience
 from cloche.vfs.dcache import lookup_child
 from cloche.vfs.layers import Layer
 from cloche.vfs.listing import Names
@@ -46,33 +47,62 @@ def entry_of(ctx: Context, path: bytes, inode: Inode) -> FileEntry:
     return entry
 
 
-def add_xattrs(ctx: Context, entry: FileEntry, inode: Inode) -> None:
+def open_held(ctx: Context, place: Path, flags: int) -> FileDescription:
+    """An open file, with one reference.  Raises LinuxError."""
+    return open_path(ctx, place, flags).get()
+
+
+def list_some(ctx: Context, directory: FileDescription) -> tuple[Names, int]:
+    """The next names of a directory, and a negative errno where they end in an error."""
+    names = Names(NAMES_AT_ONCE)
+    return names, directory.iterate(ctx, names)
+
+
+def xattrs_of(ctx: Context, inode: Inode) -> list[tuple[bytes, bytes]]:
     """Extended attributes, those that can be had."""
+    found: list[tuple[bytes, bytes]] = []
     try:
         for name in inode.listxattr(ctx):
             try:
-                entry.xattrs.append((name, inode.getxattr(ctx, name)))
+                found.append((name, inode.getxattr(ctx, name)))
             except LinuxError as error:
                 if error.errno not in (ENODATA, EOPNOTSUPP):
                     raise
     except LinuxError:
         pass
+    return found
 
 
-def contents(ctx: Context, file: FileDescription, size: int) -> Generator[bytes, None, None]:
+def _seek(
+    ctx: Context, patience: Patience, file: FileDescription, offset: int
+) -> Generator[bytes, None, int]:
+    found = yield from patience.ask(lambda: file.lseek(ctx, offset, SEEK_DATA))
+    return found
+
+
+def _read(
+    ctx: Context, patience: Patience, file: FileDescription, offset: int, count: int
+) -> Generator[bytes, None, bytes]:
+    data = yield from patience.ask(lambda: file.read_bytes(ctx, offset, count))
+    return data
+
+
+def contents(
+    ctx: Context, patience: Patience, file: FileDescription, size: int
+) -> Generator[bytes, None, None]:
     """Records of the contents of an open file, holes left out, and END."""
     offset = 0
     is_sparse = size > 0
     limit = size if size > 0 else _ENDLESS
     while offset < limit:
         if is_sparse:
-            found = file.lseek(ctx, offset, SEEK_DATA)
+            found = yield from _seek(ctx, patience, file, offset)
             if found < 0:
                 break  # a hole to the end
             offset = max(offset, found)
         count = min(wire.CHUNK_BYTES, limit - offset)
         try:
-            data = file.read_bytes(ctx, offset, count)
+            data = yield from _read(ctx, patience, file, offset, count)
         except LinuxError as error:
             if error.errno != EAGAIN:
                 yield wire.pack_error(b"", error.errno)
@@ -85,7 +115,7 @@ def contents(ctx: Context, file: FileDescription, size: int) -> Generator[bytes,
 
 
 def change_records(
-    ctx: Context, layers: list[Layer], wanted: list[bytes], limit: int
+    ctx: Context, patience: Patience, layers: list[Layer], wanted: list[bytes], limit: int
 ) -> Generator[bytes, None, None]:
     """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
     for layer in layers:
@@ -95,13 +125,15 @@ def change_records(
                 if change is None:
                     yield b""
                 else:
-                    yield from _change(ctx, layer, change, limit)
+                    yield from _change(ctx, patience, layer, change, limit)
         except LinuxError as error:
             yield wire.pack_error(layer.place or b"/", error.errno)
     yield wire.pack([wire.DONE])
 
 
-def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator[bytes, None, None]:
+def _change(
+    ctx: Context, patience: Patience, layer: Layer, change: Change, limit: int
+) -> Generator[bytes, None, None]:
     """CHANGE, its entry, its contents."""
     inode, known, below = change.inode, change.known, change.base
     base: Base | None = None
@@ -126,14 +158,14 @@ def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator
     origin = 0
     file: FileDescription | None = None
     try:
-        entry = entry_of(ctx, change.path, shown)
+        entry = yield from patience.ask(lambda: entry_of(ctx, change.path, shown))
         if isinstance(inode, TmpfsInode):
             if inode.xattrs is not None or inode.backing is not below:
-                add_xattrs(ctx, entry, inode)
+                entry.xattrs = yield from patience.ask(lambda: xattrs_of(ctx, inode))
             if inode.backing is not None and inode.backing is not below:
                 origin = inode.backing.ino & 0x7FFFFFFFFFFFFFFF
         if entry.size <= limit and inode is not None and change.has_new_data():
-            file = open_inode(ctx, layer, inode)
+            file = yield from patience.ask(lambda: open_inode(ctx, layer, inode))
     except LinuxError as error:
         yield wire.pack_error(change.path, error.errno)
         return
@@ -142,7 +174,7 @@ def _change(ctx: Context, layer: Layer, change: Change, limit: int) -> Generator
     yield wire.pack(entry.to_list())
     if file is not None:
         try:
-            yield from contents(ctx, file, entry.size)
+            yield from contents(ctx, patience, file, entry.size)
         finally:
             file.put()
 
@@ -161,9 +193,10 @@ class _Level:
 class Walker:
     """The records of one `get`."""
 
-    def __init__(self, ctx: Context, fields: Fields, own: list[FileSystem]) -> None:
+    def __init__(self, ctx: Context, patience: Patience, fields: Fields, own: list[FileSystem]) -> None:
         """`own`: what the container's root is made of.  Raises ProtocolError."""
         self.ctx: Context = ctx
+        self.patience: Patience = patience
         self.own: list[FileSystem] = own
         self.paths: list[bytes] = wire.take_paths(fields)
         self.depth: int = take_int(fields, "depth", 0, 0, wire.MAX_DEPTH)
@@ -178,7 +211,7 @@ class Walker:
         """All of them; an empty one after work without any."""
         for path in self.paths:
             try:
-                place = path_lookup(self.ctx, None, path, LOOKUP_FOLLOW if self.is_following else 0)
+                place = yield from self._look_up(path)
             except LinuxError as error:
                 yield wire.pack_error(path, error.errno)
                 continue
@@ -193,20 +226,25 @@ class Walker:
                     self.levels.pop().file.put()
         yield wire.pack([wire.DONE])
 
+    def _look_up(self, path: bytes) -> Generator[bytes, None, Path]:
+        flags = LOOKUP_FOLLOW if self.is_following else 0
+        place = yield from self.patience.ask(lambda: path_lookup(self.ctx, None, path, flags))
+        return place
+
     def _file(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
         """A file, with its contents; a directory goes on `levels`."""
-        ctx, inode = self.ctx, place.inode()
+        ctx, ask, inode = self.ctx, self.patience.ask, place.inode()
         file: FileDescription | None = None
         kind = inode.mode & S_IFMT
         try:
-            entry = entry_of(ctx, name, inode)
+            entry = yield from ask(lambda: entry_of(ctx, name, inode))
             if self.has_xattrs:
-                add_xattrs(ctx, entry, inode)
+                entry.xattrs = yield from ask(lambda: xattrs_of(ctx, inode))
             earlier = self.links.get(inode)
             if kind == S_IFDIR and len(self.levels) < self.depth:
-                file = open_path(ctx, place, O_DIRECTORY).get()
+                file = yield from ask(lambda: open_held(ctx, place, O_DIRECTORY))
             elif kind == S_IFREG and self.has_data and earlier is None:
-                file = open_path(ctx, place, 0).get()
+                file = yield from ask(lambda: open_held(ctx, place, 0))
         except LinuxError as error:
             yield wire.pack_error(name, error.errno)
             return
@@ -222,7 +260,7 @@ class Walker:
         yield wire.pack(entry.to_list())
         if file is not None:
             try:
-                yield from contents(ctx, file, entry.size)
+                yield from contents(ctx, self.patience, file, entry.size)
             finally:
                 file.put()
 
@@ -230,7 +268,9 @@ class Walker:
         """The next few names of a directory."""
         if not level.rows:
             names = Names(NAMES_AT_ONCE)
-            result = 0 if level.is_over else level.file.iterate(self.ctx, names)
+            result = 0
+            if not level.is_over:
+                names, result = yield from self.patience.ask(lambda: list_some(self.ctx, level.file))
             level.rows = [name for name in reversed(names.names) if name not in (b".", b"..")]
             level.is_over = not names.names or result < 0
             if level.is_over:
@@ -240,13 +280,15 @@ class Walker:
             return
         name = level.rows.pop()
         whole = level.name + b"/" + name if level.name else name
-        dentry = lookup_child(self.ctx, level.place.dentry, level.place.inode(), name)
+        dentry = yield from self.patience.ask(
+            lambda: lookup_child(self.ctx, level.place.dentry, level.place.inode(), name)
+        )
         if dentry.inode is None:
             return  # gone meanwhile
         place = top_of(Path(level.place.mount, dentry))
         if self.is_own_only and place.mount is not level.place.mount and place.mount.fs not in self.own:
             try:
-                entry = entry_of(self.ctx, whole, place.inode())
+                entry = yield from self.patience.ask(lambda: entry_of(self.ctx, whole, place.inode()))
                 yield wire.pack(entry.to_list())  # where something is mounted
             except LinuxError:
                 pass

@@ -116,8 +116,8 @@ class HostWaits(WalkKeeper):
             self.journal = []
             forget_all(journal)
 
-    def block(self, task: TaskBase, wait: HostWait, inner: Blocked | None) -> int:
-        """The handler has raised `wait`; BLOCKED."""
+    def keep(self, wait: HostWait) -> tuple[list[HostRequest], list[PausedWalk]]:
+        """The run has raised `wait`: what the next one begins with."""
         journal = self.journal
         walks = self.walks
         self.journal = []
@@ -125,7 +125,7 @@ class HostWaits(WalkKeeper):
         self.may_wait = False
         self.is_again = False
         if isinstance(wait.request, Turn):
-            return next_slice(task, HostBlocked(wait, journal, walks, inner))
+            return journal, walks
         self.waits += 1
         if wait.is_turn:
             # The directory will be another: only what this call has changed itself is not to be asked again.
@@ -133,7 +133,15 @@ class HostWaits(WalkKeeper):
             journal = [each for each in journal if each.is_once]
             forget_all(stale)
             walks = []
-        return block_on(task, HostBlocked(wait, journal, walks, inner), wait.request.queue)
+        return journal, walks
+
+    def block(self, task: TaskBase, wait: HostWait, inner: Blocked | None) -> int:
+        """The handler has raised `wait`; BLOCKED."""
+        journal, walks = self.keep(wait)
+        blocked = HostBlocked(wait, journal, walks, inner)
+        if isinstance(wait.request, Turn):
+            return next_slice(task, blocked)
+        return block_on(task, blocked, wait.request.queue)
 
 
 def forget_all(journal: list[HostRequest]) -> None:

@@ -1,0 +1,81 @@
+"""Work of the kernel's own that asks the host's storage and waits for answers as calls do (kernel.host_wait).
+
+A chore asks question by question, each in a function that can be run again like a handler: it changes nothing before
+its last question, and at most one thing.  While an answer is out the chore is not in the kernel's queue.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from cloche.kernel.chores import Chore
+from cloche.kernel.host_wait import HostRequest, HostWait, HostWaits, Turn, forget_all
+from cloche.vfs.objects import PausedWalk
+from cloche.vfs.waitqueue import Waiter, WaitQueue
+
+T = TypeVar("T")
+
+
+class Patience(Waiter):
+    """Of one chore."""
+
+    def __init__(self, waits: HostWaits, chores: deque[Chore], chore: Chore) -> None:
+        self.waits: HostWaits = waits
+        self.chores: deque[Chore] = chores
+        self.chore: Chore = chore
+        self.journal: list[HostRequest] = []
+        self.walks: list[PausedWalk] = []
+        self.request: HostRequest | None = None  # that is waited for
+        self.is_turn: bool = False
+
+    def is_waiting(self) -> bool:
+        """Whether the chore must not go on; it will be queued again."""
+        return self.request is not None
+
+    def attempt(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns, in a list, or nothing: then it is to be attempted again when the chore has its turn."""
+        journal, self.journal = self.journal, []
+        self.request = None
+        self.waits.begin(journal)
+        self.waits.walks, self.walks = self.walks, []
+        try:
+            return [work()]
+        except HostWait as wait:
+            self._wait(wait)
+            return []
+        finally:
+            self.waits.end()
+
+    def ask(self, work: Callable[[], T]) -> Generator[bytes, None, T]:
+        """For chores that are generators of bytes: what `work` returns, after an empty one for each wait."""
+        found = self.attempt(work)
+        while not found:
+            yield b""
+            found = self.attempt(work)
+        return found[0]
+
+    def _wait(self, wait: HostWait) -> None:
+        self.journal, self.walks = self.waits.keep(wait)
+        self.request = wait.request
+        self.is_turn = wait.is_turn
+        if isinstance(wait.request, Turn):
+            self.chores.append(self.chore)  # others first
+        else:
+            wait.request.queue.add(self)
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        request = self.request
+        if request is not None and (request.is_settled if self.is_turn else request.is_answered):
+            queue.remove(self)
+            self.request = None
+            self.chores.append(self.chore)
+        return False
+
+    def drop(self) -> None:
+        """The chore is given up."""
+        request = self.request
+        self.request = None
+        if request is not None:
+            request.queue.remove(self)
+        journal, self.journal, self.walks = self.journal, [], []
+        forget_all(journal)
