@@ -72,6 +72,8 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
     "boot.files.Stream": _OUTSIDE,
+    "boot.files.Remover.one": _OUTSIDE,
+    "boot.files.Request.message": _OUTSIDE,
     "syscalls.strace.Tracer": "--strace, which is asked for at each start",
     # Caches.
     "kernel.programs.Programs._known": "what programs were seen to open; a cache that is learnt anew",
