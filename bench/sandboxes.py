@@ -48,7 +48,7 @@ def by_sdk() -> Made:
     first = time.perf_counter()
 
     def pids() -> set[int]:
-        pid = sandbox.pid
+        pid = sandbox.get_info().pid
         return {pid, *descendants(pid)}
 
     def end() -> None:

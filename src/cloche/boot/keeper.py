@@ -3,12 +3,13 @@
 It runs in an interpreter of its own that began with an empty environment (`spawn`), so nothing of the user's is in
 the processes that are forked from it.  Order:
 
-1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.
+1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.  It
+   enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5:
+   its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes its child, and
+   without a pid namespace so do guests whose sentry died.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
    egress, if there are rules for the network; the network process, if there is a namespace to join.
-3. The first process enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where
-   there is one (I5: its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes
-   its child, and without a pid namespace so do guests whose sentry died.
+3. The sentry, which has waited for it, is told what it shall be and given its sockets.
 4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, and for the first question
    to the analyst, which is then forked.
 
@@ -124,6 +125,7 @@ class Keeper:
         import cloche.gofer.launch  # noqa: F401
 
         timing.mark("keeper: gofer is imported")
+        self._await_request()
         packet, ancillary, _flags, _address = self.link.recvmsg(
             64, socket.CMSG_SPACE(4 * _MAX_FDS), socket.MSG_CMSG_CLOEXEC
         )
@@ -142,8 +144,8 @@ class Keeper:
         spec = load(self.request["spec"])
         self._start_servers(spec)
         timing.mark("keeper: gofer is forked")
-        self._serve_middle()
-        timing.mark("keeper: sentry is forked")
+        self._brief_sentry()
+        timing.mark("keeper: sentry knows")
         if self.gofer is not None:
             self._await_gofer(self.gofer)
             timing.mark("keeper: gofer serves")
@@ -238,10 +240,58 @@ class Keeper:
         except GoferError as refusal:
             raise StartFailure(str(refusal)) from None
 
-    def _serve_middle(self) -> None:
-        """Give the sentry's parent what it cannot get itself, learn the sentry's pid.  Raises StartFailure."""
+    def _await_request(self) -> None:
+        """Until the monitor says something; meanwhile the sentry enters its namespaces and is forked."""
         sock = self.tell
         assert sock is not None
+        poller = select.poll()
+        poller.register(self.link, select.POLLIN)
+        poller.register(sock, select.POLLIN)
+        while True:
+            ready = [fd for fd, _events in poller.poll()]
+            if sock.fileno() in ready and (not self._hear_middle() or self.sentry):
+                poller.unregister(sock)
+            if self.link.fileno() in ready:
+                return
+
+    def _hear_middle(self) -> bool:
+        """Give the sentry's parent what it cannot get itself, or learn the sentry's pid; False if it has died."""
+        sock = self.tell
+        assert sock is not None
+        try:
+            message = sock.recv(16)
+            if message == b"M":
+                try:
+                    confine.map_ids(self.middle, confine.NOBODY, confine.NOBODY)
+                    sock.send(b"1")
+                except BrokenPipeError:
+                    return False
+                except OSError:
+                    sock.send(b"0")
+                return True
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        if not message:
+            return False
+        self.sentry = int(message)
+        self.parts[self.sentry] = _SENTRY
+        os.waitpid(self.middle, 0)
+        self.middle = 0
+        timing.mark("keeper: sentry is forked")
+        try:
+            sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
+        except OSError:
+            pass  # it has died, which we see
+        return True
+
+    def _brief_sentry(self) -> None:
+        """Tell the sentry what it shall be, and give it its sockets.  Raises StartFailure, Abandoned."""
+        sock = self.tell
+        assert sock is not None
+        is_there = True
+        while is_there and not self.sentry:
+            self._wait_for(sock)
+            is_there = self._hear_middle()
         names = list(self.fds)
         fds = list(self.fds.values())
         servers = (self.gofer, self.broker, self.egress, self.network)
@@ -249,41 +299,23 @@ class Keeper:
             if server is not None:
                 names.append(name)
                 fds.append(server.sock.fileno())
-        message = b""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
         try:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
-            sock.sendmsg([" ".join(names).encode()], [rights])
-            for server in servers:
-                if server is not None:
-                    server.sock.close()
-            for name in list(self.fds):
-                if name != "record":
-                    os.close(self.fds.pop(name))
-            while True:
-                self._wait_for(sock)
-                message = sock.recv(16)
-                if message != b"M":
-                    break
-                try:
-                    confine.map_ids(self.middle, confine.NOBODY, confine.NOBODY)
-                    sock.send(b"1")
-                except OSError:
-                    sock.send(b"0")
+            if is_there:
+                sock.sendmsg([" ".join(names).encode()], [rights])
         except (BrokenPipeError, ConnectionResetError):
-            message = b""
-        if not message:
+            is_there = False
+        for server in servers:
+            if server is not None:
+                server.sock.close()
+        for name in list(self.fds):
+            if name != "record":
+                os.close(self.fds.pop(name))
+        if not is_there:
             if self.gofer is not None:
                 self._await_gofer(self.gofer)  # whose complaint says more
             raise StartFailure("the sentry did not start")
-        self.sentry = int(message)
-        self.parts[self.sentry] = _SENTRY
-        os.waitpid(self.middle, 0)
-        self.middle = 0
-        try:
-            sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
-        except OSError:
-            pass  # it has told the monitor why it is gone
-        # Kept: its end tells the sentry, before it has that signal.
+        # The socket is kept: its end tells the sentry, before it has a signal for our death.
 
     def _wait_for(self, sock: socket.socket) -> None:
         """Until somebody says something, or dies.  Raises Abandoned when the monitor does."""
@@ -488,17 +520,31 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
 
 
 def _middle(tell: socket.socket) -> int:
-    """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid."""
-    from cloche.boot.sentry import sentry_main
+    """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid.
+
+    All of that before it is known what the sandbox shall be, which the sentry is then told.
+    """
+    from cloche.boot.sentry import begin_sentry, sentry_main
 
     timing.mark("sentry: kernel is imported")
     confine.detach_from_terminal()
     report = confine.Report()
+    confine.set_limits(report)
+    confine.enter_user_namespace(report, tell)
+    confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
+    sentry = os.fork()
+    if sentry:
+        tell.send(b"%d" % sentry)
+        return 0
+    facts = begin_sentry(report)
+    timing.mark("sentry: waits for its work")
+    if tell.recv(1) != b"A":
+        return 0  # the keeper has died
     packet, ancillary, _flags, _address = tell.recvmsg(
         1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
-        return 0  # our parent has given up, and said why
+        return 0  # it has given up, and said why
     numbers = array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -517,20 +563,12 @@ def _middle(tell: socket.socket) -> int:
         os.close(stderr)
     if "strace" in fds:
         spec.strace_fd = fds.pop("strace")
-    if spec.is_confined:
-        confine.set_limits(report)
-        confine.enter_user_namespace(report, tell)
-        confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
-    sentry = os.fork()
-    if sentry:
-        tell.send(b"%d" % sentry)
-        return 0
     files = socket.socket(fileno=fds["gofer"]) if "gofer" in fds else None
     ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
     outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None
     control = socket.socket(fileno=fds["control"])
     network = socket.socket(fileno=fds["network"]) if "network" in fds else None
-    return sentry_main(spec, files, ports, outside, network, control, report, tell)
+    return sentry_main(spec, files, ports, outside, network, control, report, tell, facts)
 
 
 def main(now_ns: int) -> NoReturn:

@@ -1,7 +1,8 @@
 """The sentry process, from its birth to the exit of the program.
 
-Order (see `confine`): namespaces are entered already; read what is needed of the host, give everything up, start the
-platform, install the seccomp filter, build the kernel, run.
+Order (see `confine`): namespaces are entered already; read what is needed of the host (`begin_sentry`, before it is
+known what the sandbox shall be), give everything up, start the platform, install the seccomp filter, build the kernel,
+run.
 """
 
 import gc
@@ -79,6 +80,19 @@ def send_failure(control: socket.socket, text: str) -> None:
         pass
 
 
+def begin_sentry(report: confine.Report) -> HostFacts:
+    """What a sentry does before it knows what it shall be, in the namespaces that it has entered."""
+    signal.set_wakeup_fd(-1)
+    confine.name_process("cloche-sentry")
+    for signo in _IGNORED:
+        signal.signal(signo, signal.SIG_IGN)
+    gc.freeze()
+    gc.disable()
+    facts = HostFacts.read()
+    confine.mount_own_proc(report)
+    return facts
+
+
 def sentry_main(
     spec: SandboxSpec,
     gofer_sock: socket.socket | None,
@@ -88,16 +102,13 @@ def sentry_main(
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
+    facts: HostFacts,
 ) -> int:
     """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
-    signal.set_wakeup_fd(-1)
-    confine.name_process("cloche-sentry")
-    for signo in _IGNORED:
-        signal.signal(signo, signal.SIG_IGN)
-    gc.freeze()
-    gc.disable()
     try:
-        return _serve(spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper)
+        return _serve(
+            spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper, facts
+        )
     except StartError as error:
         send_failure(control, str(error))
     except LinuxError as refusal:
@@ -110,9 +121,7 @@ def sentry_main(
 
 
 def hold_to_keeper(keeper: socket.socket) -> None:
-    """Die with the keeper, which says when it is this process's parent.  Raises StartError if it is gone."""
-    if keeper.recv(1) != b"A":
-        raise StartError("the keeper died")
+    """Die with the keeper, which is this process's parent.  Raises StartError if it is gone."""
     # Its pid is not known in a pid namespace of our own; whether it still lives, its socket tells.
     confine.die_with(os.getppid())
     keeper.setblocking(False)
@@ -139,14 +148,12 @@ def _serve(
     control: socket.socket,
     report: confine.Report,
     keeper: socket.socket,
+    facts: HostFacts,
 ) -> int:
-    facts = HostFacts.read()
     try:
         platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching)
     except ValueError as error:
         raise StartError(str(error)) from error
-    if spec.is_confined:
-        confine.mount_own_proc(report)
     needs = platform.prepare()
     if spec.is_confined:
         confine.empty_root(report)

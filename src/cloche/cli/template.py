@@ -14,6 +14,9 @@ so that who connects meanwhile only waits a little.  After IDLE_S without a conn
 
 import gc
 import os
+
+# All that a sandbox's processes use on their way: what is not here each of them would import for itself.
+import pwd  # noqa: F401
 import select
 import signal
 import socket
@@ -22,7 +25,10 @@ import sys
 from typing import Final, NoReturn
 
 import cloche.boot.control_server
+import cloche.boot.keeper
 import cloche.boot.sentry
+import cloche.boot.view
+import cloche.cli.run
 import cloche.gofer.launch
 import cloche.runtime.cgroups  # noqa: F401
 from cloche.boot import confine
@@ -44,7 +50,8 @@ class Template:
         self.listener: socket.socket = listener
         self.place: Place = place
         self.forks: int = 0
-        self.files: dict[str, tuple[int, int, int]] = _files_of_cloche()
+        self.paths: list[str] = _files_of_cloche()
+        self.states: list[tuple[int, int, int]] = _states(self.paths)
 
     def serve(self, pending: socket.socket | None) -> NoReturn:
         """For ever, or until nobody has come for a while."""
@@ -76,7 +83,7 @@ class Template:
 
     def _take(self, connection: socket.socket) -> None:
         """A new sandbox, or whatever else somebody wants who may connect."""
-        if self.forks >= MAX_FORKS or _files_of_cloche() != self.files:
+        if self.forks >= MAX_FORKS or _states(self.paths) != self.states:
             self._execute_anew(connection)
         try:
             pid = os.fork()
@@ -119,21 +126,22 @@ class Template:
             os._exit(1)
 
 
-def _files_of_cloche() -> dict[str, tuple[int, int, int]]:
+def _files_of_cloche() -> list[str]:
     """What says whether cloche has been changed since it was imported: of compiled modules their directories."""
-    found: dict[str, tuple[int, int, int]] = {}
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if path is None or not name.startswith("cloche"):
-            continue
-        if not path.endswith(".py"):
-            path = os.path.dirname(path)
-        if path not in found:
-            try:
-                st = os.stat(path)
-                found[path] = (st.st_ino, st.st_mtime_ns, st.st_size)
-            except OSError:
-                found[path] = (0, 0, 0)
+    paths = [
+        getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("cloche")
+    ]
+    return sorted({path if path.endswith(".py") else os.path.dirname(path) for path in paths if path})
+
+
+def _states(paths: list[str]) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
+    for path in paths:
+        try:
+            st = os.stat(path)
+            found.append((st.st_ino, st.st_mtime_ns, st.st_size))
+        except OSError:
+            found.append((0, 0, 0))
     return found
 
 
