@@ -139,7 +139,15 @@ def test_it_holds_nothing_of_a_sandbox(root: str, number: str) -> None:
         import re
         Sandbox.create(root=root).kill()
         [pid] = template_pids()
-        before = sorted(os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
+        def kinds():
+            names = [os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd")]
+            return sorted(name.split("[")[0] for name in names)
+        def wait_for_spare():
+            deadline = time.monotonic() + 60
+            while len(kinds()) < 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        wait_for_spare()
+        before = kinds()
         mark = sys.argv[3]
         os.environ[mark] = mark
         path = os.path.join(os.path.dirname(root), mark)
@@ -147,7 +155,8 @@ def test_it_holds_nothing_of_a_sandbox(root: str, number: str) -> None:
         os.chdir(path)
         made = Sandbox.create(root=root, name=mark, metadata={mark: mark}, env={mark: mark}, mounts=[f"{path}:/{mark}"])
         assert made.commands.run(["sh", "-c", f"echo ${mark}"]).stdout == mark + "\\n"
-        after = sorted(os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
+        wait_for_spare()
+        after = kinds()
         where = [each for each in ("cmdline", "environ", "comm", "maps") if mark.encode()
                  in open(f"/proc/{pid}/{each}", "rb").read()]
         seen = 0
@@ -276,7 +285,8 @@ def test_a_borrowed_keeper_whose_parts_die(root: str, number: str, victim: str) 
         command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert command.stdout.readline() == "up\\n"
         [pid] = template_pids()
-        parts = everyone(pid) - {pid}
+        spares = {each for each in everyone(pid) if open(f"/proc/{each}/comm").read() == "cloche-spare\\n"}
+        parts = everyone(pid).difference({pid}, *[everyone(each) for each in spares])
         names = {open(f"/proc/{each}/comm").read().strip(): each for each in parts}
         victim = sys.argv[3]
         os.kill(command.pid if victim == "command" else names[victim], signal.SIGKILL)

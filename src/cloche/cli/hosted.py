@@ -73,11 +73,9 @@ def main() -> NoReturn:
         os._exit(status)
 
 
-def host_forked(sock: socket.socket) -> int:
-    """The same in a fork of the template, which has nothing of the caller's yet.  The exit status."""
-    from cloche.boot.keeper import fork_keeper
-
-    return _host(Channel(sock, SOFTWARE), fork_keeper)
+def host_forked(sock: socket.socket, keeper: KeeperProcess) -> int:
+    """The same in a fork of the template, whose keeper was forked before there was a caller.  The exit status."""
+    return _host(Channel(sock, SOFTWARE), lambda: keeper)
 
 
 def _host(channel: Channel, make_keeper: Callable[[], KeeperProcess]) -> int:

@@ -5,6 +5,9 @@ copies of the same objects.  A fork has both done.  What accepts a connection he
 that the keeper and all the rest; this process reads not one byte of what the caller sends, so it never holds a
 specification, a descriptor, an environment or a name of a sandbox: what it is forked into is empty.
 
+One fork is made ahead, the *spare*: its keeper and its sentry, which has entered its namespaces by then, wait for a
+connection that is handed to it.
+
 It began with an empty environment, no standard streams and a session of its own, and whoever starts it has made the
 socket before (`runtime.template`), so that nothing has to wait for it or look whether it is there.  It serves its own
 user alone.  Its forks share its layout in memory, its canaries and its seed for hashes, as the parts of one sandbox do
@@ -13,6 +16,7 @@ so that who connects meanwhile only waits a little.  After IDLE_S without a conn
 """
 
 import gc
+import json
 import os
 
 # All that a sandbox's processes use on their way: what is not here each of them would import for itself.
@@ -32,13 +36,18 @@ import cloche.cli.run
 import cloche.gofer.launch
 import cloche.runtime.cgroups  # noqa: F401
 from cloche.boot import confine
+from cloche.boot.keeper import attach_points, fork_keeper
 from cloche.boot.spawn import TEMPLATE_FD
+from cloche.boot.spec import dump, load
 from cloche.cli import hosted
+from cloche.runtime.records import State
 from cloche.runtime.template import READY, Place
 from cloche.wire import timing
 
 MAX_FORKS: Final = 256
 IDLE_S: Final = 120.0
+_PAUSE_S: Final = 0.05  # between a sandbox and the next spare: two starts would only share the processors
+_REHEARSALS: Final = 8  # after which CPython takes code for warm
 _PENDING_FD: Final = 4  # a connection that was accepted before the process was executed anew
 _PEER: Final = struct.Struct("3i")  # struct ucred
 
@@ -50,6 +59,7 @@ class Template:
         self.listener: socket.socket = listener
         self.place: Place = place
         self.forks: int = 0
+        self.spare: socket.socket | None = None  # to the fork that was made ahead
         self.paths: list[str] = _files_of_cloche()
         self.states: list[tuple[int, int, int]] = _states(self.paths)
 
@@ -60,11 +70,15 @@ class Template:
         poller = select.poll()
         poller.register(self.listener, select.POLLIN)
         while True:
+            if poller.poll(_PAUSE_S * 1000):
+                self._accept_all()
+                continue
+            if self.spare is None:
+                self._fork_ahead()
             if not poller.poll(IDLE_S * 1000):
                 self.place.remove()  # who has connected before is served yet
                 self._accept_all()
                 os._exit(0)
-            self._accept_all()
 
     def _accept_all(self) -> None:
         while True:
@@ -85,27 +99,55 @@ class Template:
         """A new sandbox, or whatever else somebody wants who may connect."""
         if self.forks >= MAX_FORKS or _states(self.paths) != self.states:
             self._execute_anew(connection)
+        if self.spare is not None:
+            spare, self.spare = self.spare, None
+            try:
+                socket.send_fds(spare, [b"c"], [connection.fileno()])
+                return
+            except OSError:
+                pass  # it has died
+            finally:
+                spare.close()
+        self._fork(connection)
+
+    def _fork_ahead(self) -> None:
+        """Make the spare."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._fork(theirs, ours):
+            self.spare = ours
+        else:
+            ours.close()
+        theirs.close()
+
+    def _fork(self, sock: socket.socket, ours: socket.socket | None = None) -> bool:
+        """A process for the connection `sock`, or for one that `ours` will send to it; False if there can be none."""
         try:
             pid = os.fork()
         except OSError:
-            return  # the connection is closed, and the caller does without us
+            return False
         if pid == 0:
-            self._become_monitor(connection)
+            self._become_monitor(sock, ours)
         self.forks += 1
+        return True
 
-    def _become_monitor(self, connection: socket.socket) -> NoReturn:
+    def _become_monitor(self, sock: socket.socket, ours: socket.socket | None) -> NoReturn:
         """In the fork."""
         status = 1
         try:
             self.listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            confine.name_process("cloche-monitor")
+            confine.name_process("cloche-monitor" if ours is None else "cloche-spare")
             confine.detach_from_terminal()
             timing.begin()
             gc.enable()  # what is here already is frozen
-            connection.setblocking(True)
-            connection.send(READY)
-            status = hosted.host_forked(connection)
+            keeper = fork_keeper()
+            if ours is not None:
+                ours.close()
+                sock = _wait_for_connection(sock)
+                confine.name_process("cloche-monitor")
+            sock.setblocking(True)
+            sock.send(READY)
+            status = hosted.host_forked(sock, keeper)
         except BaseException as failure:
             sys.excepthook(type(failure), failure, failure.__traceback__)
         finally:
@@ -124,6 +166,23 @@ class Template:
             os.execv(sys.executable, words)
         finally:
             os._exit(1)
+
+
+def _rehearse() -> None:
+    """Do what the forks will do, for nobody: the interpreter adapts its code to it once, and not in each of them."""
+    for _ in range(_REHEARSALS):
+        attach_points(load(dump(hosted.make_hosted_spec([]))))
+        State.from_json("nobody", json.dumps(State("nobody").to_json()).encode())
+
+
+def _wait_for_connection(sock: socket.socket) -> socket.socket:
+    """What the template hands to its spare; without any more of it the process ends, and with it its keeper."""
+    _message, fds, _flags, _address = socket.recv_fds(sock, 1, 1)
+    sock.close()
+    if not fds:
+        os._exit(0)
+    os.set_inheritable(fds[0], False)
+    return socket.socket(fileno=fds[0])
 
 
 def _files_of_cloche() -> list[str]:
@@ -164,6 +223,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         listener = socket.socket(fileno=TEMPLATE_FD)
         listener.setblocking(False)
         template = Template(listener, Place(sys.argv[1]))
+        _rehearse()
         gc.collect()
         gc.freeze()
         template.serve(pending)

@@ -45,6 +45,11 @@ def socketpair(
     )
 
 
+def send_fds(sock: socket, buffers: list[bytes], fds: list[int]) -> int:
+    """Send a message with descriptors."""
+    return sock.sendmsg(buffers, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds))])
+
+
 def recv_fds(sock: socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, object]:
     """A message and the descriptors that came with it."""
     fds = array("i")
