@@ -161,6 +161,12 @@ def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
     options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
     options.net_log = os.path.abspath(options.net_log) if options.net_log else options.net_log
     options.env_file = [os.path.abspath(each) for each in options.env_file]
+    if (
+        options.image
+        and ("/" in options.image or options.image in (".", ".."))
+        and os.path.exists(options.image)
+    ):
+        options.image = os.path.abspath(options.image)
     options.rootfs = os.path.abspath(options.rootfs) if options.rootfs else options.rootfs
     os.chdir("/")  # where the program stands is nobody's business inside
     spec, _warning = run.make_spec(options)
@@ -168,15 +174,17 @@ def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
     spec.is_idle = True
     if not spec.has_init:
         raise UsageError("--no-init: without a first program the sandbox's own init is all there is")
-    if not options.workdir and not options.rootfs:
+    if not options.workdir and not options.rootfs and not options.image:
         spec.cwd = spec.env.get(b"HOME", b"/")
     spec.has_terminal = spec.is_interactive = spec.is_attached = False
     return spec
 
 
 def _absolute(volume: str) -> str:
-    """A volume of the directory in which the program stands."""
+    """A volume of the directory in which the program stands; one with a name stays as it is."""
     source, colon, rest = volume.partition(":")
+    if "/" not in source and source not in (".", ".."):
+        return volume
     return f"{os.path.abspath(source)}{colon}{rest}" if source and colon else volume
 
 

@@ -28,6 +28,7 @@ _VERBS: Final = {
     "save": "write images into an archive for docker load and podman load",
     "inspect": "show what an image, or the record of a sandbox, says",
     "push": "bring an image to its registry",
+    "volume": "list, make and remove named volumes",
     "rmi": "remove images",
     "prune": "remove what no image needs any more",
     "export": "write the root file system of a sandbox as a tar stream",

@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any, Final
 
+from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.boot.launch import LaunchError
 from cloche.boot.spawn import KeeperProcess, drop_keeper, spawn_keeper
 from cloche.boot.spec import (
@@ -16,6 +17,7 @@ from cloche.boot.spec import (
     RO,
     RW,
     SYSFS,
+    TMPFS,
     MountSpec,
     PublishSpec,
     SandboxSpec,
@@ -38,6 +40,11 @@ PIDS_MAX: Final = 1 << 22  # of Linux
 NOFILE_MAX: Final = 1 << 20
 CPUS_MIN: Final = 0.01
 CPUS_MAX: Final = 4096
+# Flags that a tmpfs takes: what each clears, and sets.
+_TMPFS_FLAGS: Final = {
+    "rw": (MS_RDONLY, 0), "ro": (0, MS_RDONLY), "exec": (MS_NOEXEC, 0), "noexec": (0, MS_NOEXEC),
+    "suid": (MS_NOSUID, 0), "nosuid": (0, MS_NOSUID), "dev": (MS_NODEV, 0), "nodev": (0, MS_NODEV),
+}  # fmt: skip
 
 
 TYPE_CHECKING = False
@@ -76,7 +83,9 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         help="with --image: publish its ports on any of the host's",
     )
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw[,suid]|:cow]",
-        help="show a host directory or file; cow (the default) keeps writes private")  # fmt: skip
+        help="show a host directory or file (cow, the default, keeps writes private), or a volume")  # fmt: skip
+    add("--tmpfs", action="append", default=[], metavar="DST[:OPTIONS]",
+        help="an empty directory in memory, e.g. /scratch:size=64m,mode=700")  # fmt: skip
     add(
         "-e",
         "--env",
@@ -214,9 +223,12 @@ def prepare_words(parser: "argparse.ArgumentParser", words: list[str]) -> list[s
 
 
 def parse_volume(text: str) -> MountSpec:
-    """SRC:DST[:MODE[,suid]].  Raises UsageError."""
+    """SRC:DST[:MODE[,suid]], NAME:DST[:MODE[,suid]] or tmpfs:DST[:OPTIONS].  Raises UsageError."""
     parts = text.split(":")
-    mode, keeps_suid = COW, False
+    if parts[0] == "tmpfs" and len(parts) in (2, 3):
+        return parse_tmpfs(":".join(parts[1:]), "-v")
+    is_named = bool(parts[0]) and "/" not in parts[0] and parts[0] not in (".", "..")
+    mode, keeps_suid = RW if is_named else COW, False
     if len(parts) == 3:
         mode, comma, option = parts.pop().partition(",")
         keeps_suid = comma != ""
@@ -224,17 +236,67 @@ def parse_volume(text: str) -> MountSpec:
             parts = []
     if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
         raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:rw,suid|:cow] with an absolute DST")
-    source = os.path.abspath(parts[0])
+    source = _named_volume(text, parts[0]) if is_named else os.path.abspath(parts[0])
     if not os.path.exists(source):
         raise UsageError(f"-v {text}: {parts[0]} does not exist on the host")
-    destination = os.path.normpath(parts[1])
-    if destination == "/":
-        raise UsageError(f"-v {text}: the root cannot be a volume; use --rootfs")
-    mount = MountSpec(os.fsencode(destination), HOST, source, mode)
+    mount = MountSpec(_destination(f"-v {text}", parts[1]), HOST, source, mode)
     mount.is_shared = mode != COW
     mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = mount.has_worker = True
+    return mount
+
+
+def _destination(option: str, text: str) -> bytes:
+    destination = os.path.normpath(text)
+    if destination == "/":
+        raise UsageError(f"{option}: the root cannot be a volume; use --rootfs")
+    return os.fsencode(destination)
+
+
+def _named_volume(text: str, name: str) -> str:
+    """The directory of a named volume, made if there is none.  Raises UsageError."""
+    from cloche.runtime import volumes
+    from cloche.runtime.records import RecordError
+
+    try:
+        if os.path.exists(name) and not volumes.exists(name):
+            raise UsageError(
+                f"-v {text}: {name} is here, and is no volume yet; write ./{name} for it, "
+                f"or cloche volume create {name}"
+            )
+        return volumes.use(name)
+    except RecordError as refusal:
+        raise UsageError(f"-v {text}: {refusal}") from None
+    except OSError as problem:
+        raise UsageError(f"-v {text}: {problem.strerror or problem}") from None
+
+
+def parse_tmpfs(text: str, option: str = "--tmpfs") -> MountSpec:
+    """DST[:OPTIONS], options as of mount(8) for a tmpfs.  Raises UsageError."""
+    from cloche.abi.errno import LinuxError
+    from cloche.fs.tmpfs_options import parse_options
+
+    path, _colon, data = text.partition(":")
+    if not path.startswith("/"):
+        raise UsageError(f"{option} {text}: write DST[:OPTIONS] with an absolute DST, e.g. /scratch:size=64m")
+    mount = MountSpec(_destination(f"{option} {text}", path), TMPFS, "tmpfs")
+    flags = MS_NOSUID | MS_NODEV
+    rest: list[str] = []
+    for each in data.split(",") if data else []:
+        if each in _TMPFS_FLAGS:
+            flags = flags & ~_TMPFS_FLAGS[each][0] | _TMPFS_FLAGS[each][1]
+        else:
+            rest.append(each)
+    mount.data = os.fsencode(",".join(["mode=1777", *rest]))
+    try:
+        parse_options(mount.data, 1 << 40)
+    except LinuxError:
+        raise UsageError(
+            f"{option} {text}: a tmpfs has no such options; size= mode= uid= gid= nr_inodes="
+        ) from None
+    mount.flags = flags
+    mount.is_volume = True
     return mount
 
 
@@ -337,6 +399,8 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
         warning = default_view(spec, cwd, home, name)
     for text in options.volume:
         spec.mounts.append(parse_volume(text))
+    for text in options.tmpfs:
+        spec.mounts.append(parse_tmpfs(text))
     _apply_network(spec, options)
     spec.published = [parse_publish(text) for text in options.publish]
     for name_of_file in options.env_file:

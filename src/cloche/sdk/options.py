@@ -30,6 +30,8 @@ def _mount_word(mount: "Mount | str") -> str:
         parts = mount.split(":")
         if len(parts) == 3 and parts[2] in _MODES:
             mount = Mount(parts[0], parts[1], parts[2])
+        elif len(parts) == 2 and _is_volume(parts[0]):
+            return mount
         elif len(parts) == 2:
             mount = Mount(parts[0], parts[1])
         else:
@@ -39,7 +41,13 @@ def _mount_word(mount: "Mount | str") -> str:
     source = os.fspath(mount.source)
     if not source or ":" in source or ":" in mount.target:
         raise InvalidArgument(f"mounts: {mount}: paths are not empty, and have no colons")
-    return f"{os.path.abspath(source)}:{mount.target}:{mount.mode}"
+    path = source if _is_volume(source) else os.path.abspath(source)
+    return f"{path}:{mount.target}:{mount.mode}"
+
+
+def _is_volume(source: str) -> bool:
+    """Whether it is the name of a volume: of nothing that is here."""
+    return "/" not in source and source not in ("", ".", "..") and not os.path.exists(source)
 
 
 def _port_word(port: int | str) -> str:
@@ -92,6 +100,7 @@ class Options:
         self,
         *,
         rootfs: str | os.PathLike[str] | None = None,
+        image: str | None = None,
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
@@ -125,6 +134,7 @@ class Options:
                 words.append(f"{option}={value}")
 
         add("--rootfs", os.path.abspath(rootfs) if rootfs is not None else None)
+        add("--image", image)
         add("--timeout", timeout)
         add("--workdir", cwd)
         add("--user", user_word(user) if user is not None else None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from cloche.sdk import code, commands, files
+from cloche.sdk import code, commands, files, images
 from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
@@ -380,6 +380,7 @@ class Sandbox:
         cls,
         *,
         rootfs: str | os.PathLike[str] | None = None,
+        image: str | None = None,
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
@@ -405,6 +406,8 @@ class Sandbox:
 
         - `rootfs`: a directory that is its root; without it the system directories of the host show, and nothing
           else of the host.  What is written stays inside.
+        - `image`: an image that is its root, by a name or path as of `cloche run --image`, fetched if need be; its
+          environment, user and working directory count unless others are given.
         - `timeout`: seconds after which it ends; None: it does not by itself.
         - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
         - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
@@ -418,6 +421,7 @@ class Sandbox:
         """
         made = Options(
             rootfs=rootfs,
+            image=image,
             timeout=timeout,
             env=env,
             envs=envs,
@@ -492,6 +496,16 @@ class Sandbox:
     def sandbox_id(self) -> str:
         """The same."""
         return self._core.name
+
+    def commit(
+        self, image: str, *, changes: Sequence[str] = (), message: str = "", timestamp: int | None = None
+    ) -> str:
+        """Make an image of what it has changed on top of the image that it was made from: the image's digest.
+
+        `changes`: instructions of a Dockerfile ("CMD …", "ENV K=V", …); `timestamp`: no file in it is newer (seconds).
+        """
+        words = images.commit_words(self._core.name, self._core.root, image, changes, message, timestamp)
+        return images.commit(words)
 
     def kill(self) -> bool:
         """End it at once, with everything inside; whether it ran."""
