@@ -1,7 +1,7 @@
 """Descriptors that go together, at exit and execve: a few at once, the rest bit by bit (I8).
 
 A process may have a hundred thousand.  One that exits by itself closes them while it still lives, so that its parent
-finds them closed, as in Linux; those of one that is killed, and what execve closes, go just after.
+finds them closed, as in Linux, and execve before the new program runs; those of one that is killed go just after.
 """
 
 from typing import Final

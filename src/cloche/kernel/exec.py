@@ -23,8 +23,17 @@ from cloche.abi.signal import SIGSEGV
 from cloche.abi.stat import S_IFREG
 from cloche.abi.wait import status_signaled
 from cloche.arch.syscalls import SYS_execve
-from cloche.kernel.blocking import BLOCKED, DEAD, RESUME, Blocked, TaskBase, block_on_time, end_wait
-from cloche.kernel.closing import close_taken
+from cloche.kernel.blocking import (
+    BLOCKED,
+    DEAD,
+    RESUME,
+    Blocked,
+    TaskBase,
+    block_on_time,
+    end_wait,
+    next_slice,
+)
+from cloche.kernel.closing import FEW, close_taken
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.delivery import core_flag
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
@@ -319,16 +328,45 @@ class ExecWait(Blocked):
 def _commit(
     task: Task, image: ExecImage, mm: AddressSpace, thread: HostThread, gained: ExecCredentials
 ) -> int:
-    kernel, old_tid, tracee = task.kernel, task.tid, task.tracee
+    old_tid, tracee = task.tid, task.tracee
     if tracee is not None:
         old_tid = pid_in(tracee.tracer.pid_ns, old_tid)  # now: the number may be given up
     kill_other_threads(task)
     detach_address_space(task)
     _install(task, mm, thread)
     _reset_for_exec(task, image, gained)
-    if task.tracee is not None and kernel.tracing is not None:
-        return kernel.tracing.execed(task, old_tid)
-    return RESUME
+    return CloseMarked(old_tid, sorted(task.files.cloexec)).close_some(task)
+
+
+class CloseMarked(Blocked):
+    """What execve closes, where that is much: some at a time, and then the new program runs."""
+
+    def __init__(self, old_tid: int, fds: list[int]) -> None:
+        super().__init__()
+        self.old_tid: int = old_tid  # what a tracer knows it by
+        self.fds: list[int] = fds
+        self.at: int = 0
+
+    def close_some(self, task: Task) -> int:
+        """RESUME at the end, else BLOCKED."""
+        end = self.at + FEW
+        close_taken(task, task.files, task.files.take_marked(self.fds[self.at : end]))
+        self.at = end
+        if end < len(self.fds):
+            return next_slice(task, self)
+        tracing = task.kernel.tracing
+        if task.tracee is None or tracing is None:
+            return RESUME
+        if task.blocked is self:
+            end_wait(task, self)  # a tracer's stop follows
+        return tracing.execed(task, self.old_tid)
+
+    def retry(self, task: TaskBase) -> int:
+        assert isinstance(task, Task)
+        return self.close_some(task)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return BLOCKED  # there is no way back
 
 
 def _blank_process(kernel: Kernel) -> HostProcess:
@@ -354,6 +392,7 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
         release_image(image)
     _install(task, task.mm, task.thread)
     _reset_for_exec(task, image, gained)
+    close_taken(task, task.files, task.files.take_marked(sorted(task.files.cloexec)))
     task.args.nr = SYS_execve
     task.enter(GUEST)
     task.thread.resume()
@@ -524,7 +563,6 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
     if task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.clone()
-    close_taken(task, task.files, task.files.take_marked())
 
 
 def lookup_for_exec(task: Task, start: Path | None, name: bytes) -> Path:

@@ -152,16 +152,16 @@ class FdTable(Holder):
                 file.put()
         self.files = []
 
-    def take_marked(self) -> list[FileDescription]:
-        """Take out what is to be closed at execve; the caller calls `closed` for each."""
+    def take_marked(self, fds: list[int]) -> list[FileDescription]:
+        """Take out what is to be closed at execve, of these; the caller calls `closed` for each."""
         taken: list[FileDescription] = []
-        for fd in sorted(self.cloexec):
+        for fd in fds:
             file = self.find(fd)
-            if file is not None:
+            if file is not None and fd in self.cloexec:
+                self.cloexec.remove(fd)
                 self.files[fd] = None
                 taken.append(file)
                 self.next_hint = min(self.next_hint, fd)
-        self.cloexec.clear()
         return taken
 
     def close_all(self, ctx: Context) -> None:

@@ -25,6 +25,7 @@ from cloche.abi.sched import (
 from cloche.fs.pidfd import install as install_pidfd
 from cloche.fs.tmpfs import TmpfsFile
 from cloche.kernel import itimers
+from cloche.kernel.blocking import BLOCKED, RESUME, Blocked
 from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_exec
 from cloche.kernel.exit import do_exit, reap
@@ -265,6 +266,26 @@ def test_there_is_no_child_without_a_place_for_its_pidfd() -> None:
         do_clone(world.task, clone_args(CLONE_PIDFD))
     assert caught.value.errno == EMFILE
     assert world.state() == before
+
+
+def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> None:
+    """A hundred thousand held everybody for 24 ms."""
+    world = Nursery()
+    task = world.task
+    file = do_open(task, None, PROGRAM, 0, 0).get()
+    for fd in range(5000):
+        task.files.install(file, 10_000, is_cloexec=fd % 10 != 0)
+    path = path_lookup(task, None, PROGRAM)
+    result, turns = begin_exec(task, path, PROGRAM, [b"x"], []), 0
+    while result == BLOCKED:
+        assert task.files.cloexec and isinstance(task.blocked, Blocked)
+        world.kernel.sliced.clear()
+        task.is_ready_queued = False
+        turns += 1
+        result = task.blocked.retry(task)
+    assert result == RESUME and 10 < turns < 30
+    assert task.files.descriptors() == list(range(0, 5000, 10)) and not task.files.cloexec
+    assert file.refs == 501 and not world.kernel.chores
 
 
 def test_an_execve_that_fails_leaves_nothing() -> None:
