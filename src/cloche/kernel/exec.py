@@ -83,12 +83,14 @@ class ExecImage:
 
 
 def open_exec(ctx: Context, path: Path) -> FileDescription:
-    """Open a file for execution.  Raises LinuxError(EACCES …)."""
+    """Open a file for execution.  Raises LinuxError(EACCES …), LeaseBroken."""
     inode = path.inode()
     if inode.mode & 0o170000 != S_IFREG:
         raise LinuxError(EACCES)
     if path.mount.flags & MNT_NOEXEC or not inode.permission(ctx, MAY_EXEC) or not inode.mode & 0o111:
         raise LinuxError(EACCES)
+    if inode.locks is not None:
+        inode.locks.break_leases(is_write=False, can_wait=True)
     if inode.write_count > 0:
         raise LinuxError(ETXTBSY)
     file = inode.open(ctx, path, 0)

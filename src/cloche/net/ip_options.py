@@ -138,7 +138,18 @@ from cloche.net.inet_addr import (
 )
 from cloche.net.option_headers import header_size, sticky_header
 from cloche.net.socket import SocketFile
-from cloche.net.source_filter import FilterRequest, SourceFilter, filter4, filter_any, source_request
+from cloche.net.source_filter import (
+    GROUP_FILTER_SIZE,
+    FilterRequest,
+    SourceFilter,
+    answer4,
+    answer_any,
+    filter4,
+    filter_any,
+    question4,
+    question_any,
+    source_request,
+)
 from cloche.vfs.objects import Context
 
 _I32: Final = Struct("<i")
@@ -303,6 +314,25 @@ class IpSocket(SocketFile):
             return self.get_protocol(ctx, level, name, length)
         return found
 
+    def question_size(self, level: int, name: int) -> int:
+        if level == IPPROTO_IP and (self.family == AF_INET or self.kind != SOCK_RAW):
+            return 16 if name == IP_MSFILTER else GROUP_FILTER_SIZE if name == MCAST_MSFILTER else 0
+        is_filter = level == IPPROTO_IPV6 and self.family == AF_INET6 and name == MCAST_MSFILTER
+        return GROUP_FILTER_SIZE if is_filter else 0
+
+    def answer(self, ctx: Context, level: int, name: int, question: bytes) -> bytes:
+        """A group's filter: IP_MSFILTER, MCAST_MSFILTER."""
+        family = AF_INET if level == IPPROTO_IP else AF_INET6
+        request = question4(question) if name == IP_MSFILTER else question_any(question, family)
+        if not is_multicast(request.group):
+            raise LinuxError(EINVAL)
+        if name == IP_MSFILTER:
+            self._check_group(request.group, request.interface, request.index)
+        found = self.groups.get(request.group)
+        if found is None or (name == MCAST_MSFILTER and request.index != LO_INDEX):
+            raise LinuxError(EADDRNOTAVAIL)
+        return answer4(question, found) if name == IP_MSFILTER else answer_any(question, family, found)
+
     def _set_ip(self, ctx: Context, name: int, value: bytes) -> int:
         if name in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
             if self.kind == SOCK_STREAM:
@@ -416,10 +446,6 @@ class IpSocket(SocketFile):
     def _get_ip(self, ctx: Context, name: int, length: int) -> bytes:
         if name == IP_OPTIONS:
             return self.header_options
-        if name == IP_MSFILTER:
-            raise LinuxError(EINVAL if length < 16 else ENODEV)
-        if name == MCAST_MSFILTER:
-            raise LinuxError(EINVAL)
         if name == IP_PKTOPTIONS and self.kind == SOCK_STREAM:
             return b""
         if name in (64, 65, 66, 67, 83) and not self.has_capability(ctx, CAP_NET_ADMIN):

@@ -233,6 +233,14 @@ class SocketFile(SocketOptions):
             return self.get_common(ctx, name, length)
         raise LinuxError(ENOPROTOOPT if self.family != AF_UNIX else EOPNOTSUPP)
 
+    def question_size(self, level: int, name: int) -> int:
+        """How much getsockopt(2) reads of its buffer, where that says what is asked; then `answer` is called."""
+        return 0
+
+    def answer(self, ctx: Context, level: int, name: int, question: bytes) -> bytes:
+        """The whole value of such an option.  Raises LinuxError."""
+        raise LinuxError(ENOPROTOOPT)
+
 
 def how_mask(how: int) -> int:
     """SHUT_* as RCV_SHUTDOWN and SEND_SHUTDOWN bits."""

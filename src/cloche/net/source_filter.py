@@ -29,7 +29,7 @@ _BLOCKS: Final = (IP_BLOCK_SOURCE, MCAST_BLOCK_SOURCE)
 _MREQ_SOURCE_SIZE: Final = 12  # struct ip_mreq_source
 _MSFILTER_SIZE: Final = 16  # struct ip_msfilter without sources
 _GROUP_SOURCE_SIZE: Final = 264  # struct group_source_req
-_GROUP_FILTER_SIZE: Final = 144  # struct group_filter without sources
+GROUP_FILTER_SIZE: Final = 144  # struct group_filter without sources
 _STORAGE: Final = 128  # struct sockaddr_storage
 
 
@@ -125,22 +125,50 @@ def filter4(value: bytes) -> FilterRequest:
 
 def filter_any(value: bytes, family: int) -> FilterRequest:
     """MCAST_MSFILTER.  Raises LinuxError."""
-    if len(value) < _GROUP_FILTER_SIZE:
+    if len(value) < GROUP_FILTER_SIZE:
         raise LinuxError(EINVAL)
     index: int = _U32.unpack_from(value, 0)[0]
     mode: int = _U32.unpack_from(value, 8 + _STORAGE)[0]
     count: int = _U32.unpack_from(value, 12 + _STORAGE)[0]
     if count > (MAX_SOURCES4 if family == AF_INET else MAX_SOURCES6):
         raise LinuxError(ENOBUFS)
-    if _GROUP_FILTER_SIZE + _STORAGE * count > len(value):
+    if GROUP_FILTER_SIZE + _STORAGE * count > len(value):
         raise LinuxError(EINVAL)
-    places = range(_GROUP_FILTER_SIZE, _GROUP_FILTER_SIZE + _STORAGE * count, _STORAGE)
+    places = range(GROUP_FILTER_SIZE, GROUP_FILTER_SIZE + _STORAGE * count, _STORAGE)
     if family == AF_INET:
         group = _address(value, 8, family)
         sources = [_address(value, at, family) for at in places]
     else:  # IPv6 takes them for its own, whatever they say
         group, sources = value[16:32], [value[at + 8 : at + 24] for at in places]
     return FilterRequest(group, mode, sources, b"", index)
+
+
+def question4(value: bytes) -> FilterRequest:
+    """What getsockopt of IP_MSFILTER asks about."""
+    return FilterRequest(value[:4], 0, [], value[4:8], 0)
+
+
+def answer4(question: bytes, found: SourceFilter) -> bytes:
+    """The filter, with as many sources as there is room for (ip_mc_msfget)."""
+    room: int = _U32.unpack_from(question, 12)[0]
+    head = question[:8] + _U32.pack(found.mode) + _U32.pack(len(found.sources))
+    return head + b"".join(found.sources[:room])
+
+
+def question_any(value: bytes, family: int) -> FilterRequest:
+    """What getsockopt of MCAST_MSFILTER asks about.  Raises LinuxError."""
+    if value[8] | value[9] << 8 != family:
+        raise LinuxError(EINVAL if family == AF_INET else EADDRNOTAVAIL)
+    index: int = _U32.unpack_from(value, 0)[0]
+    return FilterRequest(_address(value, 8, family), 0, [], b"", index)
+
+
+def answer_any(question: bytes, family: int, found: SourceFilter) -> bytes:
+    """The filter, with as many sources as there is room for (ip_mc_gsfget, ip6_mc_msfget)."""
+    room: int = _U32.unpack_from(question, 12 + _STORAGE)[0]
+    head = question[: 8 + _STORAGE] + _U32.pack(found.mode) + _U32.pack(len(found.sources))
+    start = family.to_bytes(2, "little") + bytes(2 if family == AF_INET else 6)
+    return head + b"".join([(start + source).ljust(_STORAGE, b"\0") for source in found.sources[:room]])
 
 
 def _address(value: bytes, at: int, family: int) -> bytes:

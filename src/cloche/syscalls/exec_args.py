@@ -13,6 +13,8 @@ from cloche.kernel.exec import MAX_ARG_STRLEN, argument_room, begin_exec
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserMemory
+from cloche.syscalls.leases import LeaseWait
+from cloche.vfs.leases import LeaseBroken
 from cloche.vfs.objects import Path
 
 _PAGE: Final = 4096
@@ -70,6 +72,13 @@ class ExecArguments(Blocked):
             if monotonic_ns() >= end_ns:
                 return next_slice(task, self)
         end_wait(task, self)  # begin_exec may wait by itself
+        try:
+            return self.begin(task)
+        except LeaseBroken as broken:
+            return ExecLeaseWait(self).start(task, broken)
+
+    def begin(self, task: Task) -> int:
+        """With all arguments: what `begin_exec` gives.  Raises LinuxError, LeaseBroken."""
         argv, envp = self.argv.texts, self.envp.texts
         return begin_exec(task, self.path, self.name, argv, envp, is_unreachable=self.is_unreachable)
 
@@ -122,6 +131,19 @@ class ExecArguments(Blocked):
                 self.pages.clear()
             page = self.pages[addr] = mem.read_some(addr, _PAGE)
         return page
+
+
+class ExecLeaseWait(LeaseWait):
+    """An execve that waits until others give up their leases on the program."""
+
+    def __init__(self, arguments: ExecArguments) -> None:
+        super().__init__()
+        self.arguments: ExecArguments = arguments
+
+    def act(self, task: Task) -> int:
+        if task.blocked is self:
+            end_wait(task, self)  # begin_exec may wait by itself
+        return self.arguments.begin(task)
 
 
 def start_exec(

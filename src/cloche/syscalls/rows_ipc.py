@@ -5,7 +5,7 @@ The columns are explained in `row.py`.
 
 from typing import Final
 
-from cloche.syscalls.row import FULL, Row, array, fixed, row
+from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, row
 from cloche.syscalls.sys_mq import (
     sys_mq_getsetattr,
     sys_mq_notify,
@@ -39,6 +39,8 @@ from cloche.syscalls.sys_socket import (
 )
 from cloche.syscalls.sys_sockopt import sys_getsockopt, sys_setsockopt
 
+_OPTIONS: Final = "no IPV6_FLOWLABEL_MGR, no IPv6 headers of options on raw and TCP sockets"
+
 ROWS: Final[list[Row]] = [
     row(29, "shmget", sys_shmget, FULL, "xux"),
     row(30, "shmat", sys_shmat, FULL, "dpx=x"),
@@ -56,7 +58,7 @@ ROWS: Final[list[Row]] = [
     row(51, "getsockname", sys_getsockname, FULL, "fpp", prefetch=[fixed(2, 4)]),
     row(52, "getpeername", sys_getpeername, FULL, "fpp", prefetch=[fixed(2, 4)]),
     row(53, "socketpair", sys_socketpair, FULL, "dddp"),
-    row(54, "setsockopt", sys_setsockopt, FULL, "fddpu", prefetch=[array(3, 4, 1, 128)]),
+    row(54, "setsockopt", sys_setsockopt, PARTIAL, "fddpu", _OPTIONS, prefetch=[array(3, 4, 1, 128)]),
     row(55, "getsockopt", sys_getsockopt, FULL, "fddpp", prefetch=[fixed(4, 4)]),
     row(64, "semget", sys_semget, FULL, "xdx"),
     row(65, "semop", sys_semop, FULL, "dpu"),

@@ -64,6 +64,48 @@ static int filter_any(int fd, int level, int family, const char *group, unsigned
     return setsockopt(fd, level, MCAST_MSFILTER, raw, GROUP_FILTER_SIZE(count));
 }
 
+/* What the socket says of a group's filter, where there is room for some sources. */
+static void read4(const char *group, const char *interface, unsigned room, int length)
+{
+    unsigned char raw[256];
+    struct ip_msfilter *f = (void *)raw;
+    socklen_t size = length;
+    memset(raw, 0xaa, sizeof raw);
+    inet_pton(AF_INET, group, &f->imsf_multiaddr);
+    inet_pton(AF_INET, interface, &f->imsf_interface);
+    f->imsf_numsrc = room;
+    int result = getsockopt(rx, IPPROTO_IP, IP_MSFILTER, raw, &size);
+    printf("filter of %s: %s size %u:", group, result ? strerrorname_np(errno) : "-", size);
+    for (int i = 8; result == 0 && i < 16 + 4 * room && i < 40; i++)
+        printf(" %02x", raw[i]);
+    printf("\n");
+}
+
+static void read_any(int fd, int level, int family, const char *group, int index, unsigned room, int length)
+{
+    static unsigned char raw[4096];
+    struct group_filter *f = (void *)raw;
+    socklen_t size = length;
+    memset(raw, 0xaa, sizeof raw);
+    f->gf_interface = index;
+    f->gf_group.ss_family = family;
+    inet_pton(family, group, family == AF_INET ? (void *)&((struct sockaddr_in *)&f->gf_group)->sin_addr
+                                               : (void *)&((struct sockaddr_in6 *)&f->gf_group)->sin6_addr);
+    f->gf_numsrc = room;
+    int result = getsockopt(fd, level, MCAST_MSFILTER, raw, &size);
+    printf("filter of %s: %s size %u mode %d sources %u:", group, result ? strerrorname_np(errno) : "-", size, f->gf_fmode, f->gf_numsrc);
+    for (unsigned i = 0; result == 0 && i < room && i < f->gf_numsrc && i < 3; i++) {
+        unsigned char *at = raw + GROUP_FILTER_SIZE(i);
+        int sum = 0;
+        for (int k = 28; k < 128; k++)
+            sum += at[k];
+        for (int k = 0; k < 24; k++)
+            printf(" %02x", at[k]);
+        printf(" (%d)", sum);
+    }
+    printf("\n");
+}
+
 /* What is heard of one datagram from each of three addresses. */
 static void hear(const char *what)
 {
@@ -155,6 +197,22 @@ int main(void)
     SHOW(source_any(rx, IPPROTO_IP, MCAST_BLOCK_SOURCE, AF_INET, "239.1.2.3", "127.0.0.3", 1));
     SHOW(filter_any(rx, IPPROTO_IP, AF_INET, "239.1.2.3", MCAST_EXCLUDE, 1, "127.0.0.1"));
     hear("filtered in the new way");
+    read4("239.1.2.3", "127.0.0.1", 3, 28);
+    read4("239.1.2.3", "127.0.0.1", 0, 16);
+    read4("239.1.2.3", "127.0.0.1", 3, 15);
+    read4("239.1.2.4", "127.0.0.1", 3, 28);
+    read4("239.1.2.3", "198.51.100.7", 3, 28);
+    read4("127.0.0.1", "127.0.0.1", 3, 28);
+    read_any(rx, IPPROTO_IP, AF_INET, "239.1.2.3", 1, 3, GROUP_FILTER_SIZE(3));
+    read_any(rx, IPPROTO_IP, AF_INET, "239.1.2.3", 4711, 3, GROUP_FILTER_SIZE(3));
+    read_any(rx, IPPROTO_IP, AF_INET, "239.1.2.3", 1, 3, 143);
+    read_any(rx, IPPROTO_IP, AF_INET, "239.1.2.4", 1, 3, GROUP_FILTER_SIZE(3));
+    read_any(rx, IPPROTO_IP, AF_INET6, "ff02::1:2:3", 1, 3, GROUP_FILTER_SIZE(3));
+    read_any(rx, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", 1, 3, GROUP_FILTER_SIZE(3));
+    SHOW(filter4("239.1.2.3", MCAST_INCLUDE, 3, 3, 0));
+    read4("239.1.2.3", "127.0.0.1", 2, 28);
+    read4("239.1.2.3", "127.0.0.1", 4, 32);
+    SHOW(filter4("239.1.2.3", MCAST_EXCLUDE, 1, 1, 0));
     SHOW(source_any(rx, IPPROTO_IP, MCAST_UNBLOCK_SOURCE, AF_INET, "239.1.2.3", "127.0.0.1", 1));
     SHOW(source_any(rx, IPPROTO_IP, MCAST_LEAVE_SOURCE_GROUP, AF_INET, "239.1.2.3", "127.0.0.1", 1));
     hear("all again");
@@ -179,6 +237,10 @@ int main(void)
             SHOW(filter_any(six, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", MCAST_EXCLUDE, 1, "::1"));
         if (step == 6)
             SHOW(filter_any(six, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", MCAST_EXCLUDE, 0, "::1"));
+        read_any(six, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", 1, step, GROUP_FILTER_SIZE(step));
+        read_any(six, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", 0, step, GROUP_FILTER_SIZE(step));
+        read_any(six, IPPROTO_IPV6, AF_INET, "239.1.2.3", 1, step, GROUP_FILTER_SIZE(step));
+        read_any(six, IPPROTO_IP, AF_INET, "239.1.2.3", 1, step, GROUP_FILTER_SIZE(step));
     }
     SHOW(filter_any(six, IPPROTO_IPV6, AF_INET6, "ff02::1:2:3", MCAST_INCLUDE, 65, "::1"));
     SHOW(filter_any(six, IPPROTO_IPV6, AF_INET, "239.1.2.3", MCAST_INCLUDE, 1, "127.0.0.1"));
