@@ -130,6 +130,8 @@ class Docker:
         if found:
             self("rm", "-f", *found)
         end(self.daemon)
+        for path in mounts_below(self.folder):  # of its own network namespace it leaves one
+            run([program("umount"), path])
 
 
 def mounts_below(folder: Path) -> list[str]:

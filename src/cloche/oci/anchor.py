@@ -160,6 +160,8 @@ def _child(
         _enter(namespaces)
         if ("network", -1) in namespaces:
             _raise_loopback()
+        if bundle is not None and bundle.hostname and ("uts", -1) in namespaces:
+            socket.sethostname(bundle.hostname)  # for those who join it: a pod's other containers
         if terminal >= 0:
             fcntl.ioctl(terminal, TIOCSCTTY, 0)
         _say_and_wait(link)

@@ -66,7 +66,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.root_mode = RO if bundle.is_read_only else RW
     spec.root_is_shared = True
     spec.mounts = guest_mounts(bundle)
-    spec.hostname = encode(bundle.hostname) or os.uname().nodename.encode()
+    spec.hostname = encode(bundle.hostname)  # else the namespace's, which the monitor looks up
     spec.domainname = encode(bundle.domainname)
     spec.nofile_limit = _NOFILE
     memory = (bundle.resources.get("memory") or {}).get("limit") or 0

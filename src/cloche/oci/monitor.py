@@ -17,6 +17,7 @@ import sys
 import termios
 from typing import Any, Final
 
+from cloche.abi.sched import CLONE_NEWUTS
 from cloche.boot import confine
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
@@ -24,6 +25,7 @@ from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.oci import cgroups
 from cloche.oci.records import Record
+from cloche.platform import hostsys
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 
@@ -284,6 +286,19 @@ class OciMonitor:
         self.execs[held.sock.fileno()] = held
 
 
+def _host_name(pid: int) -> bytes:
+    """That of the namespace which a process is in.  Raises OSError."""
+    own = os.open("/proc/self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        hostsys.setns(other, CLONE_NEWUTS)
+        return os.uname().nodename.encode()
+    finally:
+        hostsys.setns(own, CLONE_NEWUTS)
+        os.close(own)
+        os.close(other)
+
+
 def fork_monitor(
     record: Record,
     anchor: Held,
@@ -331,6 +346,7 @@ def fork_monitor(
         anchor.pid = int(answer)
         spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         spec.has_network = True
+        spec.hostname = spec.hostname or _host_name(anchor.pid)
         OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
     except BaseException as failure:
         sys.excepthook(type(failure), failure, failure.__traceback__)
