@@ -46,6 +46,9 @@ class Volume:
         for name in (b"file", b"hold-file", b"hold-a", b"hold-b", b"hold-c"):
             self.add(name, stat.S_IFREG | 0o666, name + b"'s content\n")
 
+        self.add(b"hold-program", stat.S_IFREG | 0o777, b"#!/bin/echo it runs\n")
+        self.add(b"hold-large", stat.S_IFREG | 0o666, b"L" * (5 << 20) + b"L" * 10)
+
     def add(self, name: bytes, mode: int, data: bytes = b"") -> Node:
         node = Node(len(self.nodes) + 1, mode, data)
         self.nodes[node.ino] = self.names[name] = node

@@ -316,6 +316,44 @@ def test_a_write_that_waits_can_be_killed(slow: Slows) -> None:
     assert guest.end() == 0
 
 
+COPIER = r"""
+file = os.open("/v/hold-file", os.O_WRONLY)
+large = os.open("/v/hold-large", os.O_RDWR)
+say("begun")
+hear()
+pids = []
+for fd in (file, large):
+    pid = os.fork()
+    if pid == 0:
+        os.pwrite(fd, b"mine", 5)
+        os._exit(0)
+    pids.append(pid)
+hear()
+say("others", others())
+hear()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
+say(open("/v/hold-file").read().strip())
+say(os.fstat(large).st_size, os.pread(large, 10, 0), os.pread(large, 10, 5 << 20))
+"""
+
+
+def test_copies_into_the_private_layer_keep_nobody_else(slow: Slows) -> None:
+    made = slow.start(COPIER, "cow")
+    guest = made.guest
+    assert guest.hear() == "begun"
+    made.order("hold read")
+    guest.tell("go")
+    made.expect("held")
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    made.order("go")
+    guest.tell("go")
+    assert guest.hear() == "ended 0 0"
+    assert guest.hear() == "hold-mine's content"
+    assert guest.hear() == "5242890 b'LLLLLmineL' b'LLLLLLLLLL'"
+    assert guest.end() == 0
+
+
 SYNCER = r"""
 file = open("/v/hold-file", "r+b", buffering=0)
 file.write(b"W")
@@ -553,6 +591,30 @@ def test_copies_from_outside_keep_nobody_else(slow: Slows, tmp_path: Path) -> No
     guest.tell("go")
     assert guest.hear() == "from outside"
     assert guest.end() == 0
+
+
+def test_a_command_from_outside_keeps_nobody_else(slow: Slows) -> None:
+    name = f"slow-exec-{os.getpid()}"
+    made = slow.start(COPIED, "rw", "--name", name)
+    guest = made.guest
+    assert guest.hear() == "begun 15"
+    for ops in ("lookup", "open read"):
+        made.order(f"hold {ops}")
+        command = subprocess.Popen([*CLOCHE, "exec", name, "/v/hold-program"], stdout=subprocess.PIPE)
+        made.expect("held")
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        made.order("go")
+        assert command.communicate(timeout=TIMEOUT_S)[0] == b"it runs /v/hold-program\n"
+    # One whose client goes away meanwhile is forgotten.
+    words = [*CLOCHE, "exec", name, "/v/hold-program"]
+    made.order("hold lookup")
+    command = subprocess.Popen(words, stdout=subprocess.PIPE)
+    made.expect("held")
+    command.kill()
+    command.communicate(timeout=TIMEOUT_S)
+    made.order("go")
+    assert subprocess.check_output(words, timeout=TIMEOUT_S) == b"it runs /v/hold-program\n"
 
 
 def test_a_sandbox_ends_without_its_storage(slow: Slows) -> None:

@@ -6,6 +6,7 @@ descriptors: they are the client's, who would wait for them.  An entry lives as 
 terminal has taken the last output; nothing else is kept.
 """
 
+import os
 from typing import Final
 
 from cloche.abi.errno import LinuxError
@@ -18,6 +19,7 @@ from cloche.boot.start import (
     enter_and_exec,
     explain,
     new_process,
+    search_path,
     settings_of,
     user_credentials,
 )
@@ -26,12 +28,16 @@ from cloche.fs.hostfd import HostFd, describe
 from cloche.fs.proc_text import cmdline_text
 from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns, task_state
+from cloche.kernel.chores import Chore
+from cloche.kernel.exec import prepare, release_image
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.patience import Patience
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.namei import path_lookup
 from cloche.wire import requests
 from cloche.wire.protocol import Fields
 from cloche.wire.requests import ExecRequest, Process
@@ -78,6 +84,40 @@ class Exec:
         self.hosts = []
 
 
+class Launch(Chore):
+    """A command that is about to start: where its storage may hang, everything is asked for before anything is made."""
+
+    def __init__(self, table: "ExecTable", ident: int, request: ExecRequest, fds: list[int]) -> None:
+        self.table: ExecTable = table
+        self.ident: int = ident
+        self.request: ExecRequest = request
+        self.fds: list[int] = fds
+        waits = table.kernel.host_waits
+        self.patience: Patience = Patience(waits, table.kernel.chores, self)
+
+    def step(self) -> bool:
+        table = self.table
+        if table.launches.get(self.ident) is self:
+            self.patience.attempt(self._go)
+            if not self.patience.is_waiting():
+                table.launches.pop(self.ident, None)
+        return False
+
+    def _go(self) -> bool:
+        """May be made again until all is asked for."""
+        self.table.rehearse(self.request)
+        self.table.kernel.host_waits.rehearsed()
+        self.table.begin(self.ident, self.request, self.fds)
+        return True
+
+    def drop(self) -> None:
+        """Its client is gone."""
+        self.patience.drop()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
 class ExecTable:
     """All of a container."""
 
@@ -88,11 +128,54 @@ class ExecTable:
         self.spec: SandboxSpec = spec
         self.answers: Answers = answers
         self.by_ident: dict[int, Exec] = {}
+        self.launches: dict[int, Launch] = {}  # by request
         self.by_pid: dict[int, Exec] = {}
         kernel.hooks.at_group_exit[f"commands of {container.ident}"] = self.group_exits
 
     # -- starting --------------------------------------------------------------------------------------
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
+        """Start a command, soon; `fds` are taken over, whatever happens."""
+        if not self.kernel.host_waits.has_remote or ident in self.launches or len(self.launches) >= MAX_EXECS:
+            self.begin(ident, request, fds)
+            return
+        launch = Launch(self, ident, request, fds)
+        self.launches[ident] = launch
+        launch.step()
+
+    def rehearse(self, request: ExecRequest) -> None:
+        """Look for the program and its interpreter as the start will, so that the answers are there (HostWait)."""
+        init = self.container.init
+        where = init.leader if init is not None else None
+        if where is None or where.is_exited or not request.argv:
+            return
+        who = KernelContext(self.container, where.fs.clone(), where.mount_ns)
+        who.creds = self._credentials(request)
+        try:
+            who.fs.cwd = path_lookup(who, None, request.cwd or self.spec.cwd)
+        except LinuxError:
+            return  # the start will tell
+        for candidate in search_path(request.argv[0], self._environment(request)):
+            try:
+                path = path_lookup(who, None, candidate)
+                release_image(prepare(who, self.kernel, path, candidate, request.argv, candidate))
+                return
+            except LinuxError:
+                continue
+
+    def _credentials(self, request: ExecRequest) -> Credentials:
+        spec = self.spec
+        if request.uid >= 0:
+            return user_credentials(spec, request.uid, request.gid, request.groups)
+        return user_credentials(spec, spec.uid, spec.gid, spec.groups)
+
+    def _environment(self, request: ExecRequest) -> dict[bytes, bytes]:
+        env: dict[bytes, bytes] = {} if request.is_whole else dict(self.spec.env)
+        for item in request.env:
+            key, _equals, value = item.partition(b"=")
+            env[key] = value
+        return env
+
+    def begin(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
         """Start a command; `fds` are taken over, whatever happens."""
         entry = Exec(ident)
         entry.is_detached = request.is_detached
@@ -124,9 +207,7 @@ class ExecTable:
         if where is None or where.is_exited:
             return Failure("the sandbox is ending", EXIT_INTERNAL)
         spec = self.spec
-        creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
-        if request.uid >= 0:
-            creds = user_credentials(spec, request.uid, request.gid, request.groups)
+        creds = self._credentials(request)
         settings = settings_of(spec)
         if request.is_whole:
             settings = ProcessSettings(
@@ -154,10 +235,7 @@ class ExecTable:
         task.ns.pid_for_children = self.container.pid_ns
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
-        env: dict[bytes, bytes] = {} if request.is_whole else dict(spec.env)
-        for item in request.env:
-            key, _equals, value = item.partition(b"=")
-            env[key] = value
+        env = self._environment(request)
         try:
             settings.apply(task, spec)
         except LinuxError as error:
@@ -243,6 +321,9 @@ class ExecTable:
 
     def abandon(self, ident: int) -> None:
         """The client is gone: the command ends, and what was started with it and has not left its session."""
+        launch = self.launches.pop(ident, None)
+        if launch is not None:
+            launch.drop()
         entry = self.by_ident.get(ident)
         if entry is not None and entry.group is not None and not entry.is_detached:
             entry.is_abandoned = True

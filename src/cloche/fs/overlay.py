@@ -25,7 +25,9 @@ from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, Tmpf
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel.chores import Chore
-from cloche.kernel.task import Task
+from cloche.kernel.host_wait import HostWait
+from cloche.kernel.patience import Patience
+from cloche.kernel.task import Task, container_of
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names
@@ -227,12 +229,12 @@ class OverlayFile(TmpfsFile):
         """Copy up: the first `size` bytes become the upper layer's.  Raises LinuxError(ENOSPC)."""
         if not self.is_below:
             return
-        if isinstance(ctx, Task):
-            ctx.kernel.host_waits.commit()  # the copy is made once
+        keep = min(size, self.size)
+        if isinstance(ctx, Task) and keep > COPY_AT_ONCE:
+            ctx.kernel.host_waits.commit()  # too much to be kept in a journal
         copying = self.copying
         if copying is not None:
             copying.abandon()
-        keep = min(size, self.size)
         storage = self.storage
         if keep > 0:
             if page_count(keep) > self.tmpfs.account.free_pages():
@@ -240,7 +242,7 @@ class OverlayFile(TmpfsFile):
             source = open_lower(ctx, self)
             try:
                 _copy(ctx, source, self, keep)
-            except LinuxError:
+            except (LinuxError, HostWait):
                 storage.free()
                 raise
             finally:
@@ -294,13 +296,20 @@ class CopyUp(Chore):
         self.error: int = 0
         self.is_done: bool = False
         self.queue: WaitQueue = WaitQueue()  # writers
+        chores = file.tmpfs.account.quota.reaper.chores
+        assert chores is not None
+        self.patience: Patience = Patience(container_of(ctx).kernel.host_waits, chores, self)
 
     def step(self) -> bool:
         source, file = self.source, self.file
         if source is None:
             return False
         try:
-            data = source.read_bytes(self.ctx, self.done, min(STEP, self.length - self.done))
+            count = min(STEP, self.length - self.done)
+            found = self.patience.attempt(lambda: source.read_bytes(self.ctx, self.done, count))
+            if not found:
+                return False
+            data = found[0]
             result = file.storage.write(self.done, data, self.done) if data else 0
         except LinuxError as error:
             result = -error.errno
@@ -326,6 +335,7 @@ class CopyUp(Chore):
         source = self.source
         self.source = None
         self.is_done = True
+        self.patience.drop()
         if source is not None:
             source.put()
         if not self.error:

@@ -73,6 +73,7 @@ class HostWaits(WalkKeeper):
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
+        self.has_remote: bool = False  # some storage may hang: a process or another machine serves it
 
     def begin(self, journal: list[HostRequest]) -> None:
         """A handler that can be run again runs, now with these answers."""
@@ -91,6 +92,13 @@ class HostWaits(WalkKeeper):
     def commit(self) -> None:
         """What the handler does from here on cannot be done again."""
         self.may_wait = False
+
+    def rehearsed(self) -> None:
+        """All that the rest will ask has been asked, and is in the journal; what has not is waited for on the spot."""
+        self.may_wait = False
+        self.is_again = len(self.journal) > 0
+        for each in self.journal:
+            each.is_taken = False
 
     def progress(self) -> None:
         """What has been done so far will not be done again: its answers have served."""
