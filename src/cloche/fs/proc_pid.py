@@ -9,8 +9,9 @@ a process's insides need ptrace access (`kernel.access`), the rest is for everyb
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ENXIO, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC
+from cloche.abi.fs import SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET
 from cloche.abi.poll import POLLERR, POLLIN, POLLPRI, POLLRDNORM
 from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
@@ -62,6 +63,7 @@ from cloche.vfs.pseudo import (
     GeneratedInode,
     MagicLink,
     PseudoDir,
+    PseudoDirDescription,
     PseudoFs,
     anonymous_path,
     path_text,
@@ -428,12 +430,24 @@ class TaskDir(PseudoDir):
             own_by_task(self, task)
 
 
+class FdListing(PseudoDirDescription):
+    """An open fd/: the size that stat(2) shows is none for lseek(2)."""
+
+    def lseek(self, ctx: Context, offset: int, whence: int) -> int:
+        if whence == SEEK_END:
+            return super().lseek(ctx, offset, SEEK_SET)
+        return -ENXIO if whence in (SEEK_DATA, SEEK_HOLE) else super().lseek(ctx, offset, whence)
+
+
 class FdDir(TaskDir):
     """fd/: a magic link for each descriptor."""
 
     def __init__(self, fs: ProcFs, task: Task) -> None:
         super().__init__(fs, task, 0o500)
         self._links: dict[int, FdLink] = {}
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return FdListing(path, self, flags)
 
     def refresh(self, ctx: Context) -> None:
         super().refresh(ctx)
