@@ -105,21 +105,35 @@ class AreaList:
         index = bisect_right(self._starts, addr - 1) - 1
         return self._areas[index].end if index >= 0 else self.min_address
 
-    def is_covered(self, start: int, end: int) -> bool:
-        """Whether areas cover all of [start, end)."""
-        index = bisect_right(self._starts, start) - 1
-        if index < 0:
-            return start >= end
+    def covered_until(self, start: int, end: int) -> int:
+        """Up to where areas cover [start, end) without a gap."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
         at = start
-        while at < end:
-            if index >= len(self._areas):
-                return False
+        while at < end and index < len(self._areas):
             area = self._areas[index]
             if area.start > at or area.end <= at:
-                return False
+                break
             at = area.end
             index += 1
-        return True
+        return min(at, end)
+
+    def survey(self, start: int, end: int, most: int) -> tuple[int, bool, bool]:
+        """Look at some areas of [start, end): up to where, whether there was a gap, and a locked one."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
+        at, has_gap = start, False
+        while at < end and most:
+            area = self._areas[index] if index < len(self._areas) else None
+            if area is None or area.start >= end:
+                return end, True, False
+            index += 1
+            if area.end <= at:
+                continue  # the one before
+            has_gap = has_gap or area.start > at
+            if area.flags & AREA_LOCKED:
+                return area.end, has_gap, True
+            at = area.end
+            most -= 1
+        return min(at, end), has_gap, False
 
     def writable_bytes(self, addr: int, length: int) -> int:
         """How many of `length` bytes from `addr` on lie in areas that may be written, without a gap."""

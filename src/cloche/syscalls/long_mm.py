@@ -6,14 +6,18 @@ process may order some meanwhile, and the host must see all of them in the order
 signal ends such a call.
 """
 
-from cloche.abi.errno import EINTR, ENOMEM, LinuxError
+from typing import Final
+
+from cloche.abi.errno import EBUSY, EINTR, ENOMEM, LinuxError
 from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, end_wait, next_slice
 from cloche.kernel.phase import WORKING
 from cloche.kernel.task import Handler, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
-from cloche.mm.area import AreaChange, Crowded
+from cloche.mm.area import PAGE, AreaChange, Crowded
+
+_MANY: Final = 1024  # areas between two looks at the clock
 
 
 class RangeWork(Blocked):
@@ -54,6 +58,41 @@ class RangeWork(Blocked):
     def interrupted(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
         return -EINTR if task.is_kill_pending else BLOCKED
+
+
+class Synchronisation(RangeWork):
+    """msync(2): what it finds in the way."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, *, is_invalidating: bool) -> None:
+        super().__init__(mm, start, end)
+        self.is_invalidating: bool = is_invalidating
+        self.has_gap: bool = False
+
+    def some(self, task: Task) -> None:
+        self.at, has_gap, has_locked = self.mm.survey(self.at, self.end, _MANY)
+        self.has_gap = self.has_gap or has_gap
+        if has_locked and self.is_invalidating:
+            raise LinuxError(EBUSY)
+
+    def result(self, task: Task) -> int:
+        return -ENOMEM if self.has_gap else 0
+
+
+class Residency(RangeWork):
+    """mincore(2): a byte for each page, up to a hole."""
+
+    def __init__(self, mm: AddressSpace, start: int, end: int, vector: int) -> None:
+        super().__init__(mm, start, end)
+        self.vector: int = vector
+
+    def some(self, task: Task) -> None:
+        there = self.mm.covered_until(self.at, min(self.end, self.at + _MANY * PAGE * 16))
+        if there == self.at:
+            raise LinuxError(ENOMEM)
+        pages = (there - self.at) >> 12
+        task.user_memory().write(self.vector, b"\1" * pages)
+        self.vector += pages
+        self.at = there
 
 
 class Protection(RangeWork):

@@ -2,7 +2,6 @@
 
 from cloche.abi.errno import (
     EACCES,
-    EBUSY,
     EFAULT,
     EINVAL,
     ENODEV,
@@ -46,7 +45,15 @@ from cloche.kernel.task import Task
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import AREA_LOCKED, AREA_SHARED, LOCK_FLAGS, Area, AreaChange, Crowded, Mappable, page_up
 from cloche.syscalls.args import data_file, is_user_range
-from cloche.syscalls.long_mm import Advice, Changes, Emptying, Protection, RangeWork
+from cloche.syscalls.long_mm import (
+    Advice,
+    Changes,
+    Emptying,
+    Protection,
+    RangeWork,
+    Residency,
+    Synchronisation,
+)
 from cloche.vfs.mapping import FileMapping, SharedAnonymous
 from cloche.vfs.namei import d_path
 from cloche.vfs.objects import FileDescription
@@ -245,10 +252,8 @@ def sys_msync(task: Task, args: Args) -> int:
     size = page_up(length) & _WORD
     if addr + size > _WORD:
         return -ENOMEM
-    mm = task.mm
-    if flags & MS_INVALIDATE and mm.locked_bytes and mm.locked_within(addr, addr + size):
-        return -EBUSY
-    return 0 if mm.is_covered(addr, addr + size) else -ENOMEM
+    is_invalidating = flags & MS_INVALIDATE != 0
+    return Synchronisation(task.mm, addr, addr + size, is_invalidating=is_invalidating).retry(task)
 
 
 def sys_mincore(task: Task, args: Args) -> int:
@@ -260,12 +265,7 @@ def sys_mincore(task: Task, args: Args) -> int:
     pages = (end - addr) >> 12
     if not is_user_range(args.a2, pages):
         return -EFAULT
-    if not task.mm.is_covered(addr, end):
-        return -ENOMEM
-    if pages > 1 << 24:
-        return -ENOMEM
-    task.user_memory().write(to_u64(args.a2), b"\1" * pages)
-    return 0
+    return Residency(task.mm, addr, end, to_u64(args.a2)).retry(task)
 
 
 class SetLocks(AreaChange):
