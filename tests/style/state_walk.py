@@ -4,6 +4,8 @@ A field of a base class may hold any of its subclasses, so these are reached wit
 """
 
 import ast
+import re
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ PACKAGES: Final = (
     "boot",
     "light",
 )
+DESCRIPTOR: Final = re.compile(r"^(?!max_)(.*_)?(mem)?fds?_?$")  # names of what holds numbers of descriptors
 DATA: Final = frozenset({"int", "str", "bytes", "bytearray", "bool", "float", "None", "i64"})
 CONTAINERS: Final = frozenset(
     {"list", "dict", "tuple", "set", "frozenset", "deque", "Final", "Optional", "OrderedDict", "ClassVar"}
@@ -84,47 +87,56 @@ def _fields(node: ast.ClassDef) -> list[Field]:
     return list(found.values())
 
 
+@cache
+def _sources() -> tuple[dict[str, Module], dict[str, Class]]:
+    """Every module and class, by name, read once."""
+    modules: dict[str, Module] = {}
+    classes: dict[str, Class] = {}
+    for package in PACKAGES:
+        for path in sorted((SOURCE / package).rglob("*.py")):
+            name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+            module = modules[name] = Module(name, ast.parse(path.read_text()))
+            for node in module.tree.body:
+                if isinstance(node, ast.ClassDef):
+                    made = Class(name, node)
+                    classes[made.name] = made
+    for each in classes.values():
+        for base in each.node.bases:
+            found = find(modules, classes, modules[each.module], base)
+            if found is not None:
+                each.bases.append(found)
+                found.subclasses.append(each)
+    return modules, classes
+
+
+def find(
+    modules: dict[str, Module], classes: dict[str, Class], module: Module, name: ast.expr
+) -> Class | None:
+    """The class that a name stands for."""
+    if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
+        origin, imported = module.imports.get(name.value.id, ("", ""))
+        return classes.get(f"{origin}.{imported}.{name.attr}".lstrip("."))
+    if not isinstance(name, ast.Name):
+        return None
+    own = classes.get(f"{module.name}.{name.id}")
+    if own is not None:
+        return own
+    origin, imported = module.imports.get(name.id, ("", ""))
+    other = modules.get(origin)
+    if other is None or other is module:
+        return None
+    return find(modules, classes, other, ast.Name(imported))
+
+
 class Walk:
     """The walk from `kernel.task.Kernel`.  `problems` are fields that are no data: "module.Class.field" -> why."""
 
     def __init__(self, declared: dict[str, str]) -> None:
         self.declared: dict[str, str] = declared
         self.used: set[str] = set()  # of what is declared
-        self.modules: dict[str, Module] = {}
-        self.classes: dict[str, Class] = {}
+        self.modules, self.classes = _sources()
         self.reached: dict[str, Class] = {}
         self.problems: dict[str, str] = {}
-        self._read()
-
-    def _read(self) -> None:
-        for package in PACKAGES:
-            for path in sorted((SOURCE / package).rglob("*.py")):
-                name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-                module = self.modules[name] = Module(name, ast.parse(path.read_text()))
-                for node in module.tree.body:
-                    if isinstance(node, ast.ClassDef):
-                        made = Class(name, node)
-                        self.classes[made.name] = made
-        for each in self.classes.values():
-            for base in each.node.bases:
-                found = self.find(self.modules[each.module], base)
-                if found is not None:
-                    each.bases.append(found)
-                    found.subclasses.append(each)
-
-    def find(self, module: Module, name: ast.expr) -> Class | None:
-        """The class that a name stands for."""
-        if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
-            origin, imported = module.imports.get(name.value.id, ("", ""))
-            return self.classes.get(f"{origin}.{imported}.{name.attr}".lstrip("."))
-        if not isinstance(name, ast.Name):
-            return None
-        own = self.classes.get(f"{module.name}.{name.id}")
-        if own is not None:
-            return own
-        origin, imported = module.imports.get(name.id, ("", ""))
-        other = self.modules.get(origin)
-        return self.find(other, ast.Name(imported)) if other is not None and other is not module else None
 
     def run(self) -> None:
         """Walk."""
@@ -143,7 +155,7 @@ class Walk:
                 if label in self.declared:
                     self.used.add(label)
                     continue
-                if field.name.strip("_") == "fd" or field.name.endswith("_fd"):
+                if DESCRIPTOR.search(field.name) and "int" in ast.unparse(field.annotation):
                     self.problems[label] = "a descriptor's number"
                 for found in self._types(each, label, field.annotation):
                     todo.append(found)
@@ -167,7 +179,7 @@ class Walk:
                 return self._visit(module, label, node.slice)
             self.problems[label] = ast.unparse(node)
             return []
-        found = self.find(module, node)
+        found = find(self.modules, self.classes, module, node)
         if found is not None:
             return [found]
         if isinstance(node, ast.Name):

@@ -20,6 +20,7 @@ from cloche.abi.ioctl import (
 from cloche.abi.mman import MAP_PRIVATE, MAP_TYPE
 from cloche.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from cloche.fs.tty_files import open_console, open_current_tty, open_ptmx, open_slave
+from cloche.mm.handle import Memfd
 from cloche.mm.usermem import IovIter
 from cloche.vfs.devices import ANY_MINOR, register_char_device
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
@@ -68,8 +69,8 @@ class ZeroDevice(MemoryDevice):
 
     def __init__(self, path: Path, inode: Inode, flags: int) -> None:
         super().__init__(path, inode, flags)
-        self.memfds: list[int] = []  # behind mappings
-        self.private_fd: int = -1  # the one behind private mappings: never written to
+        self.memory: list[Memfd] = []  # behind mappings
+        self.private: Memfd | None = None  # the one behind private mappings: never written to
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         done = 0
@@ -90,21 +91,23 @@ class ZeroDevice(MemoryDevice):
 
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
         """A sparse memfd: shared mappings get one each, private ones never write to theirs."""
-        if flags & MAP_TYPE == MAP_PRIVATE and self.private_fd >= 0:
-            return self.private_fd
-        if len(self.memfds) >= _MAX_MEMFDS:
+        if flags & MAP_TYPE == MAP_PRIVATE and self.private is not None:
+            return self.private.fd
+        if len(self.memory) >= _MAX_MEMFDS:
             raise LinuxError(ENOMEM)
-        fd = os.memfd_create("cloche-zero", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _ZERO_BYTES)
-        self.memfds.append(fd)
+        memory = Memfd("cloche-zero", os.MFD_CLOEXEC)
+        memory.reopen()
+        self.memory.append(memory)
+        os.ftruncate(memory.fd, _ZERO_BYTES)
         if flags & MAP_TYPE == MAP_PRIVATE:
-            self.private_fd = fd
-        return fd
+            self.private = memory
+        return memory.fd
 
     def release(self) -> None:
-        for fd in self.memfds:
-            os.close(fd)
-        self.memfds.clear()
+        for memory in self.memory:
+            memory.close()
+        self.memory.clear()
+        self.private = None
 
 
 class FullDevice(ZeroDevice):

@@ -14,6 +14,7 @@ from cloche.abi.fs import (
     FALLOC_FL_PUNCH_HOLE,
 )
 from cloche.kernel.chores import Chore
+from cloche.mm.handle import HostHandle
 from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
 from cloche.platform import hostsys
 
@@ -31,8 +32,8 @@ def page_count(length: int) -> int:
 class Doomed:
     """A memfd that is no file's any more, with pages that the host has yet to take back."""
 
-    def __init__(self, fd: int, account: "Account", pages: int) -> None:
-        self.fd: int = fd
+    def __init__(self, host: HostHandle, account: "Account", pages: int) -> None:
+        self.host: HostHandle = host
         self.account: Account = account
         self.pages: int = pages
         self.at: int = 0  # nothing is left below
@@ -40,11 +41,11 @@ class Doomed:
     def step(self) -> bool:
         """Give back a millisecond's worth; False when it is gone."""
         try:
-            at = os.lseek(self.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
-            hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
+            at = os.lseek(self.host.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
+            hostsys.fallocate(self.host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
         except OSError:  # ENXIO: that was all
-            os.ftruncate(self.fd, 0)  # for guests who have it beside their slots
-            os.close(self.fd)
+            os.ftruncate(self.host.fd, 0)  # for guests who have it beside their slots
+            self.host.close()
             self.account.charge_pages(-self.pages)
             return False
         self.at = at + FREE_STEP
@@ -88,6 +89,18 @@ class FileMaker:
     def give_up(self, number: int) -> None:
         """Nobody needs it any more."""
         raise NotImplementedError
+
+
+class LastingFile(HostHandle):
+    """A file with a number, open: in place of a memfd."""
+
+    def __init__(self, maker: FileMaker, number: int) -> None:
+        super().__init__()
+        self.maker: FileMaker = maker
+        self.number: int = number
+
+    def reopen(self) -> None:
+        self.fd = self.maker.open_file(self.number)
 
 
 class Backed:

@@ -23,8 +23,9 @@ from cloche.abi.fs import (
 )
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_EXEC
-from cloche.fs.quota import FREE_STEP, PAGE, Account, Backed, Doomed, FileMaker, page_count
+from cloche.fs.quota import FREE_STEP, PAGE, Account, Backed, Doomed, FileMaker, LastingFile, page_count
 from cloche.mm.content import CONTENT_KEYS, STEADY
+from cloche.mm.handle import CLOSED, HostHandle, Memfd, ReadOnly
 from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
@@ -43,11 +44,14 @@ _SHORT_CHUNKS: Final = 4096
 _DEMOTE_PAGES: Final = 4096  # a larger file keeps its memfd
 
 
-def _new_memfd() -> int:
+def _new_memfd() -> HostHandle:
+    memory = Memfd("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
     try:
-        return os.memfd_create("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
+        memory.reopen()
     except OSError:  # before Linux 6.3
-        return os.memfd_create("cloche", os.MFD_CLOEXEC | MFD_ALLOW_SEALING)
+        memory.flags &= ~MFD_EXEC
+        memory.reopen()
+    return memory
 
 
 class Storage(Backed):
@@ -57,17 +61,22 @@ class Storage(Backed):
         super().__init__()
         self.account: Account = account
         self.chunks: dict[int, bytearray] = {}
-        self.fd: int = -1  # the memfd, once there is one
+        self.host: HostHandle = CLOSED  # the memfd, once there is one
         self.pages: int = 0  # charged
         self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
         self.was_mapped: bool = False  # privately, too
         self.is_sealed: bool = False  # the host knows seals of the memfd
         self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
-        self.readonly_fd: int = -1  # the memfd again, open only for reading
+        self.view: HostHandle = CLOSED  # the memfd again, open only for reading
         self.key: int = 0  # of the memfd, see HostThread.read_fd_into
         self.users: int = 0  # open file descriptions; a mapping holds one
         self.number: int = 0  # of a file that lasts: that is `fd`, which is opened when it is needed
         self.maker: FileMaker | None = None  # who has it
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the memfd, -1 while there is none."""
+        return self.host.fd
 
     # -- accounting --------------------------------------------------------------------------------------
     def _set_pages(self, pages: int) -> None:
@@ -121,7 +130,9 @@ class Storage(Backed):
         if maker is None or self.fd >= 0:
             return
         self.account.quota.make_room()
-        self.fd = maker.open_file(self.number)
+        host = LastingFile(maker, self.number)
+        host.reopen()
+        self.host = host
         self.key = CONTENT_KEYS.next() | STEADY
         self.dense = 0
         self.account.quota.backed[self] = None
@@ -137,11 +148,13 @@ class Storage(Backed):
 
     def _close_fds(self) -> None:
         self.account.quota.backed.pop(self, None)
-        os.close(self.fd)
-        self.fd = -1
-        if self.readonly_fd >= 0:
-            os.close(self.readonly_fd)
-            self.readonly_fd = -1
+        self.host.close()
+        self.host = CLOSED
+        self._close_view()
+
+    def _close_view(self) -> None:
+        self.view.close()
+        self.view = CLOSED
 
     def _give_up(self) -> None:
         """The file that lasts is not ours any more; what is in it stays until that is known for good."""
@@ -167,12 +180,10 @@ class Storage(Backed):
 
     def _doom(self) -> None:
         """Leave a large memfd, and what it is charged for, to the reaper."""
-        doomed = Doomed(self.fd, self.account, self.pages)
-        self.fd = -1
+        doomed = Doomed(self.host, self.account, self.pages)
+        self.host = CLOSED
         self.pages = 0
-        if self.readonly_fd >= 0:
-            os.close(self.readonly_fd)
-            self.readonly_fd = -1
+        self._close_view()
         self.account.quota.reaper.add(doomed)
 
     # -- becoming a memfd --------------------------------------------------------------------------------
@@ -187,33 +198,35 @@ class Storage(Backed):
         maker = self.account.maker
         try:
             if maker is None:
-                fd = _new_memfd()
+                host = _new_memfd()
             else:
                 self.number, fd = maker.make_file()
+                host = LastingFile(maker, self.number)
+                host.fd = fd
         except (OSError, LinuxError):
             return False
         self.maker = maker
-        if not DESCRIPTORS.has_spare(fd):
-            self._drop_new(fd)
+        if not DESCRIPTORS.has_spare(host.fd):
+            self._drop_new(host)
             return False
         try:
             for index, chunk in self.chunks.items():
-                _write_all(fd, chunk, index * CHUNK)
-            os.ftruncate(fd, size)  # pieces that were preallocated may lie beyond
+                _write_all(host.fd, chunk, index * CHUNK)
+            os.ftruncate(host.fd, size)  # pieces that were preallocated may lie beyond
         except OSError:
-            self._drop_new(fd)
+            self._drop_new(host)
             return False
         quota.backed[self] = None
-        self.fd = fd
+        self.host = host
         self.key = CONTENT_KEYS.next() | STEADY
         self.dense = page_count(min(self._dense_pieces(), size)) * PAGE
         self.chunks.clear()
         self.measure()
         return True
 
-    def _drop_new(self, fd: int) -> None:
+    def _drop_new(self, host: HostHandle) -> None:
         """There is no room for a memfd that was made, or a file that lasts."""
-        os.close(fd)
+        host.close()
         if self.number:
             self._give_up()
 
@@ -236,27 +249,26 @@ class Storage(Backed):
 
     def readonly_memfd(self) -> int:
         """The memfd, as a descriptor that is open only for reading where the host lets us make one."""
-        if self.readonly_fd < 0:
+        if self.view.fd < 0:
+            view = ReadOnly(self.host)
             try:
-                fd = hostsys.reopen_readonly(self.fd)
+                view.reopen()
             except OSError:
                 return self.fd  # the platform checks every change of a protection then
-            if not DESCRIPTORS.has_spare(fd):
-                os.close(fd)
+            if not DESCRIPTORS.has_spare(view.fd):
+                view.close()
                 raise LinuxError(ENOMEM)
-            self.readonly_fd = fd
-        return self.readonly_fd
+            self.view = view
+        return self.view.fd
 
     def _close_memfd(self) -> None:
         try:
             os.ftruncate(self.fd, 0)  # guests may have it beside their slots, and descriptors of it, for long
         except OSError:
             pass  # sealed
-        os.close(self.fd)
-        self.fd = -1
-        if self.readonly_fd >= 0:
-            os.close(self.readonly_fd)
-            self.readonly_fd = -1
+        self.host.close()
+        self.host = CLOSED
+        self._close_view()
 
     def seal(self, seals: int) -> int:
         """F_SEAL_WRITE and F_SEAL_FUTURE_WRITE on the memfd.

@@ -8,6 +8,7 @@ from cloche.abi.errno import ENOMEM, LinuxError
 from cloche.abi.fs import MS_NOEXEC
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.mm.area import Mappable
+from cloche.mm.handle import Memfd
 from cloche.mm.quota import DESCRIPTORS
 from cloche.mm.text import PatchedText
 from cloche.vfs.objects import Context, FileDescription
@@ -69,11 +70,11 @@ class SharedMemory:
     """The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look."""
 
     def __init__(self) -> None:
-        self.fds: dict[int, None] = {}
+        self.handles: dict[Memfd, None] = {}
 
     def used_bytes(self) -> int:
         """What they take of the host's memory."""
-        return sum(os.fstat(fd).st_blocks for fd in self.fds) * 512
+        return sum(os.fstat(each.fd).st_blocks for each in self.handles) * 512
 
 
 SHARED_MEMORY: Final = SharedMemory()
@@ -89,29 +90,27 @@ class SharedAnonymous(Mappable):
         self._dev: int = dev
         self._ino: int = ino
         self._refs: int = 0
-        self._fd: int = -1
-        if len(SHARED_MEMORY.fds) >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_SHARED):
+        self._memory: Memfd = Memfd("cloche-shared", os.MFD_CLOEXEC)
+        if len(SHARED_MEMORY.handles) >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_SHARED):
             raise LinuxError(ENOMEM)
         try:
-            self._fd = os.memfd_create("cloche-shared", os.MFD_CLOEXEC)
-            if not DESCRIPTORS.has_spare(self._fd):
+            self._memory.reopen()
+            if not DESCRIPTORS.has_spare(self._memory.fd):
                 raise LinuxError(ENOMEM)  # and it is closed again
-            os.ftruncate(self._fd, length_bytes)
+            os.ftruncate(self._memory.fd, length_bytes)
         except OSError:
             raise LinuxError(ENOMEM)
-        SHARED_MEMORY.fds[self._fd] = None
+        SHARED_MEMORY.handles[self._memory] = None
 
     def __del__(self) -> None:
         self._close()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            SHARED_MEMORY.fds.pop(self._fd, None)
-            os.close(self._fd)
-            self._fd = -1
+        SHARED_MEMORY.handles.pop(self._memory, None)
+        self._memory.close()
 
     def map_fd(self, prot: int, flags: int) -> int:
-        return self._fd
+        return self._memory.fd
 
     def map_get(self) -> None:
         self._refs += 1
@@ -122,7 +121,7 @@ class SharedAnonymous(Mappable):
             self._close()
 
     def map_memory(self) -> int:
-        return self._fd
+        return self._memory.fd
 
     def map_identity(self) -> tuple[int, int]:
         return self._dev, self._ino
