@@ -48,7 +48,7 @@ from cloche.kernel.container import resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
-from cloche.kernel.meter import HeldTooLong
+from cloche.kernel.meter import StalledTooLong
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
 from cloche.kernel.rlimits import limit_growth
@@ -62,12 +62,12 @@ from cloche.platform.interface import (
     EV_CUT,
     EV_FAULT,
     EV_FD,
-    EV_HELD,
     EV_INTERRUPTED,
     EV_NONE,
     EV_OPS_DONE,
     EV_OPS_FAILED,
     EV_PROCESS_DIED,
+    EV_STALL,
     EV_STARTED,
     EV_SYSCALL,
     Event,
@@ -538,10 +538,10 @@ def other_event(kernel: Kernel, event: Event) -> None:
         kernel.process_born(event[2])
         process_died(kernel, event)
         return
-    if kind == EV_HELD:
-        what = kernel.meter.note_hold(event)
+    if kind == EV_STALL:
+        what = kernel.meter.note_stall(event)
         if kernel.is_strict:
-            report(kernel, "in the event loop", HeldTooLong(what))
+            report(kernel, "in the event loop", StalledTooLong(what))
         return
     if kind == EV_STARTED:
         kernel.process_born(event[2])

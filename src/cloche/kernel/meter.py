@@ -1,9 +1,10 @@
 """What must not stay unseen: internal errors, each kind once with a count, and handlers that took too long (I8).
 
 The platform measures the time between two looks for events (`Platform.set_meter`) and tells of one that was too long;
-the loop passes that on to `note_hold`.  In production it is counted only, by the wall clock, so also when the host gave
-the processor to somebody else.  Under CLOCHE_STRICT it is an internal error; there the processor time of the sentry is
-measured, which a busy machine does not lengthen, and the bound leaves room for slow machines and for an interpreter.
+the loop passes that on to `note_stall`.  In production it is counted only, by the wall clock, so also when the host
+gave the processor to somebody else.  Under CLOCHE_STRICT it is an internal error; there the processor time of the
+sentry is measured, which a busy machine does not lengthen, and the bound leaves room for slow machines and for an
+interpreter.
 """
 
 import sys
@@ -12,17 +13,17 @@ from typing import Final
 from cloche.platform.interface import EV_SYSCALL, Event
 
 LIMIT_NS: Final = 10_000_000  # of the wall clock, in production
-# Of processor time; the longest holds that are known take half of it, or less.
+# Of processor time; the longest stalls that are known take half of it, or less.
 STRICT_NS: Final = 120_000_000
 STRICT_INTERPRETED_NS: Final = 250_000_000
 _MAX_KINDS: Final = 512
 
 
-class HeldTooLong(Exception):
+class StalledTooLong(Exception):
     """A handler kept the event loop for longer than it may."""
 
 
-class Hold:
+class Stall:
     """How often calls of one kind have kept the loop too long, and for how long at most."""
 
     def __init__(self) -> None:
@@ -34,20 +35,20 @@ class Meter:
     """The counters of one sandbox."""
 
     def __init__(self) -> None:
-        self.holds: dict[int, Hold] = {}  # by number of the call; -kind of an event that was none
+        self.stalls: dict[int, Stall] = {}  # by number of the call; -kind of an event that was none
         self.errors: dict[str, int] = {}  # internal errors by kind: how often
 
-    def note_hold(self, event: Event) -> str:
-        """EV_HELD: count it; what to say about it."""
+    def note_stall(self, event: Event) -> str:
+        """EV_STALL: count it; what to say about it."""
         number = event[3] if event[2] == EV_SYSCALL else -event[2]
-        hold = self.holds.get(number)
-        if hold is None:
-            if len(self.holds) >= _MAX_KINDS:  # guests choose the numbers
+        stall = self.stalls.get(number)
+        if stall is None:
+            if len(self.stalls) >= _MAX_KINDS:  # guests choose the numbers
                 number = -1
-            hold = self.holds.setdefault(number, Hold())
-        hold.count += 1
+            stall = self.stalls.setdefault(number, Stall())
+        stall.count += 1
         # At work, where that is measured: what the machine did meanwhile says nothing about the handler.
-        hold.longest_ns = max(hold.longest_ns, event[5] if event[5] >= 0 else event[4])
+        stall.longest_ns = max(stall.longest_ns, event[5] if event[5] >= 0 else event[4])
         what = f"system call {number}" if number >= 0 else f"event {-number}"
         cpu = f", {event[5] / 1e6:.1f} of them at work" if event[5] >= 0 else ""
         return f"{event[4] / 1e6:.1f} ms{cpu} after {what}"
@@ -82,10 +83,10 @@ class Meter:
         lines = [
             f"internal error {kind}: {count} times in all" for kind, count in self.errors.items() if count > 1
         ]
-        for number, hold in sorted(self.holds.items()):
+        for number, stall in sorted(self.stalls.items()):
             what = f"system call {number}" if number >= 0 else f"event {-number}"
             lines.append(
-                f"{what} kept the loop too long {hold.count} times, up to {hold.longest_ns / 1e6:.1f} ms"
+                f"{what} kept the loop too long {stall.count} times, up to {stall.longest_ns / 1e6:.1f} ms"
             )
         return lines
 

@@ -47,7 +47,7 @@ EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was
 
 EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
 # From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
-EV_HELD: Final = 9
+EV_STALL: Final = 9
 EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
 
 # Kinds of prefetch descriptors (Platform.set_prefetch).
@@ -461,7 +461,7 @@ class Platform:
         raise NotImplementedError
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
-        """Report as EV_HELD when from a return of next_event to its next call more than `wall_ns` has passed.
+        """Report as EV_STALL when from a return of next_event to its next call more than `wall_ns` has passed.
 
         And, unless `cpu_ns` is 0, this thread has used more processor time than that.
         """

@@ -22,9 +22,9 @@ from cloche.platform.interface import (
     ANSWERED,
     EV_FAULT,
     EV_FD,
-    EV_HELD,
     EV_NONE,
     EV_PROCESS_DIED,
+    EV_STALL,
     EV_STARTED,
     EV_SYSCALL,
     PF_ARG,
@@ -206,7 +206,7 @@ class Systrap(Platform):
             kind = event[0]
             if kind == EV_SYSCALL or kind == EV_FD:
                 return event
-            if kind == EV_HELD:
+            if kind == EV_STALL:
                 passed_ns = int(event[4] / self._ticks_per_ns)
                 return (kind, event[1], event[2], event[3], passed_ns, event[5], 0, 0, 0)
             if not self._is_internal(event):

@@ -3,7 +3,7 @@
 import pytest
 
 from cloche.kernel.meter import Meter
-from cloche.platform.interface import EV_FD, EV_HELD, EV_SYSCALL, Event
+from cloche.platform.interface import EV_FD, EV_STALL, EV_SYSCALL, Event
 
 
 def fail(kind: int) -> Exception:
@@ -28,17 +28,17 @@ def test_each_kind_is_logged_once_and_always_counted(capsys: pytest.CaptureFixtu
     assert any(line.endswith("100 times in all") for line in meter.summary())
 
 
-def held(kind: int, number: int, wall_ns: int) -> Event:
-    return EV_HELD, -2, kind, number, wall_ns, -1, 0, 0, 0
+def stalled(kind: int, number: int, wall_ns: int) -> Event:
+    return EV_STALL, -2, kind, number, wall_ns, -1, 0, 0, 0
 
 
-def test_holds_are_counted_by_call() -> None:
+def test_stalls_are_counted_by_call() -> None:
     meter = Meter()
-    assert "system call 17" in meter.note_hold(held(EV_SYSCALL, 17, 20_000_000))
-    meter.note_hold(held(EV_SYSCALL, 17, 90_000_000))
-    meter.note_hold(held(EV_FD, 5, 30_000_000))
-    assert (meter.holds[17].count, meter.holds[17].longest_ns) == (2, 90_000_000)
-    assert meter.holds[-EV_FD].count == 1
+    assert "system call 17" in meter.note_stall(stalled(EV_SYSCALL, 17, 20_000_000))
+    meter.note_stall(stalled(EV_SYSCALL, 17, 90_000_000))
+    meter.note_stall(stalled(EV_FD, 5, 30_000_000))
+    assert (meter.stalls[17].count, meter.stalls[17].longest_ns) == (2, 90_000_000)
+    assert meter.stalls[-EV_FD].count == 1
     for number in range(2000):  # guests choose the numbers
-        meter.note_hold(held(EV_SYSCALL, number, 20_000_000))
-    assert len(meter.holds) < 600
+        meter.note_stall(stalled(EV_SYSCALL, number, 20_000_000))
+    assert len(meter.stalls) < 600

@@ -39,7 +39,8 @@ def test_a_memfd_comes_back_empty() -> None:
     memory.close()
 
 
-def test_a_view_is_of_what_its_origin_has_now(procfs: None) -> None:
+@pytest.mark.usefixtures("procfs")
+def test_a_view_is_of_what_its_origin_has_now() -> None:
     memory = Memfd("test", os.MFD_CLOEXEC)
     memory.reopen()
     view = ReadOnly(memory)
