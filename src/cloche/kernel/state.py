@@ -61,6 +61,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.proc_pid.FdInfoFile.fd": "a guest's descriptor",
     "fs.proc_pid.FdLink.fd": "a guest's descriptor",
     "kernel.fasync.AsyncNotifier.fd": "a guest's descriptor",
+    "kernel.exec.CloseMarked.fds": "a guest's descriptors",
     # What stands outside.
     "boot.spec.SandboxSpec.oom_fd": "the caller's, of a control group; given at each start",
     "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
@@ -68,6 +69,8 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",
     "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
+    "boot.execs.Launch.fds": "the caller's, of a command that is being started; he asks again",
+    "boot.files.Request.fds": "the caller's, of a request for files that waits; he asks again",
     "boot.files.Stream": _OUTSIDE,
     "boot.files.Remover.one": _OUTSIDE,
     "boot.files.Request.message": _OUTSIDE,
