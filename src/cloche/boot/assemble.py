@@ -24,7 +24,7 @@ from cloche.fs.anon import anon_fs
 from cloche.fs.changes import remember
 from cloche.fs.devices import register_devices
 from cloche.fs.devpts import devpts_fs
-from cloche.fs.gofer import GoferFs
+from cloche.fs.gofer import GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.image import ImageFs
 from cloche.fs.inotify import install as install_inotify
@@ -139,11 +139,16 @@ class Builder:
         made.is_kept = self.store is not None
         return made
 
-    def host_fs(self, index: int, mode: str, *, is_shared: bool) -> FileSystem:
+    def host_fs(
+        self, index: int, mode: str, *, is_shared: bool, only: list[bytes] | None = None
+    ) -> FileSystem:
         """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
         gofer = self.gofer
         assert gofer is not None
         lower = GoferFs(gofer.worker(index), index, self.kernel.numbers.dev(), is_shared=is_shared)
+        root = lower.root
+        if only is not None and mode != RW and isinstance(root, GoferDir):
+            root.only = set(only)
         if mode == RO or mode == RW:
             return lower
         made = OverlayFs(self.kernel.numbers.dev(), self.layer_quota, [lower.root])
@@ -243,7 +248,7 @@ class Builder:
         flags = 0
         fs: FileSystem
         if spec.kind == HOST:
-            fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared)
+            fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
             flags = MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
             if not self.spec.allows_suid or (spec.mode == RW and not spec.keeps_suid):
                 flags |= MS_NOSUID

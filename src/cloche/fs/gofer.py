@@ -108,6 +108,9 @@ class GoferDir(GoferInode):
         # Not shared: name -> offset in the blob, or -1 for what was made since.  None: not fetched yet.
         self._index: dict[bytes, int] | None = None
         self._is_listed: bool = True
+        self.only: set[bytes] | None = (
+            None  # the only names that there can be (not shared): of others nobody is asked
+        )
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
         self._asked: int = 0  # names looked up one by one
         self._order: list[bytes] = []  # as it was listed to a guest
@@ -166,6 +169,8 @@ class GoferDir(GoferInode):
         child = self._children.get(name)
         if child is not None:
             return child
+        if self.only is not None and name not in self.only:
+            return None
         if self._index is None and self._asked < SINGLE_LOOKUPS:
             # A program that wants one file of a directory of thousands shall not wait for all of them.
             child = self._lookup_now(name)
