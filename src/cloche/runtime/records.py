@@ -24,7 +24,19 @@ import struct
 import time
 from typing import Any, Final
 
+from cloche.runtime.root import RecordError, default_root, open_directory, prepared_root
 from cloche.wire.keeper import RecordPlace
+
+__all__ = [
+    "Record",
+    "RecordError",
+    "RecordPlace",
+    "State",
+    "Store",
+    "default_root",
+    "new_name",
+    "open_directory",
+]
 
 STATE_VERSION: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -41,20 +53,6 @@ _SECOND: Final = ("aster", "basil", "clover", "dahlia", "fennel", "iris", "lilac
                   "sage", "sorrel", "thyme", "violet", "yarrow")  # fmt: skip
 
 
-class RecordError(Exception):
-    """A record cannot be made, found or removed; the text says why in one line."""
-
-
-def default_root() -> str:
-    """Where records are without `--root`."""
-    if os.geteuid() == 0:
-        return "/run/cloche"
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and os.path.isdir(runtime):
-        return os.path.join(runtime, "cloche")
-    return f"/tmp/cloche-{os.geteuid()}"
-
-
 def new_name() -> str:
     """A name that is most likely free."""
     first, second = os.urandom(2)
@@ -67,30 +65,6 @@ def check_name(name: str) -> None:
         raise RecordError(
             f"{name!r} is not a name: letters, digits, _ . and -, at most 64, the first no sign"
         )
-
-
-def open_directory(path: str, above: int | None = None) -> int:
-    """A directory that is ours and that nobody else may write to, never through a link.
-
-    Raises FileNotFoundError, and RecordError for anything else than such a directory.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise _refusal(path) from None
-        raise RecordError(f"{path}: {error.strerror}; give another directory with --root") from None
-    found = os.fstat(fd)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        os.close(fd)
-        raise _refusal(path)
-    return fd
-
-
-def _refusal(path: str) -> RecordError:
-    return RecordError(f"{path} is not a directory that only you may write to; give another with --root")
 
 
 def _read_file(directory: int, name: str, limit: int) -> bytes:
@@ -204,13 +178,7 @@ class Store:
     # -- the root ----------------------------------------------------------------------------------------
     def prepare(self) -> None:
         """Make the root if it is missing, and check that nobody else may write there.  Raises RecordError."""
-        try:
-            os.makedirs(self.root, 0o700, exist_ok=True)
-        except FileExistsError:
-            raise _refusal(self.root) from None
-        except OSError as error:
-            raise RecordError(f"{self.root}: {error.strerror}; give another directory with --root") from None
-        os.close(self._open())
+        os.close(prepared_root(self.root))
 
     def _open(self) -> int:
         """A descriptor of the root.  Raises RecordError, FileNotFoundError."""

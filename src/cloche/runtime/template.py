@@ -21,7 +21,7 @@ from _blake2 import blake2b  # hashlib brings OpenSSL
 from collections.abc import Callable
 from typing import Final
 
-from cloche.runtime.records import RecordError, Store, open_directory
+from cloche.runtime.root import RecordError, default_root, open_directory, prepared_root
 
 READY: Final = b"\x01"  # the first byte that a fork of the template says, before it has read anything
 LEND: Final = "lend"  # a request to such a fork: the caller is its own monitor, and wants a keeper only
@@ -40,9 +40,8 @@ def connect(spawn: Callable[[socket.socket, str], int]) -> tuple[socket.socket, 
     The fork that answers says READY first; until then nobody has read what the caller sent.
     """
     try:
-        store = Store()
-        store.prepare()
-        directory = open_directory(store.root)
+        root = os.path.abspath(default_root())
+        directory = prepared_root(root)
     except (OSError, RecordError):
         return None
     try:
@@ -50,7 +49,7 @@ def connect(spawn: Callable[[socket.socket, str], int]) -> tuple[socket.socket, 
         sock = _dial(directory, name)
         if sock is not None:
             return sock, 0
-        return _start(store.root, directory, name, spawn)
+        return _start(root, directory, name, spawn)
     except OSError:
         return None
     finally:

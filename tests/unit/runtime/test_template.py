@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cloche.runtime import records, template
+from cloche.runtime import template
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     where = tmp_path / "root"
-    monkeypatch.setattr(records, "default_root", lambda: str(where))
+    monkeypatch.setattr(template, "default_root", lambda: str(where))
     return where
 
 
