@@ -9,7 +9,7 @@ answer goes to `HostRequest.forget`.
 
 Rules for handlers: nothing is changed before the last question, unless running it again comes to the same.  Whoever
 cannot keep to that calls `commit`: what is asked after it is waited for on the spot, as is all that is asked outside a
-handler (the start of programs, chores).
+handler by who has no `Patience` (kernel.patience).
 """
 
 from cloche.abi.errno import ERESTARTNOHAND
