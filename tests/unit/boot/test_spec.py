@@ -41,7 +41,14 @@ def test_every_field_arrives() -> None:
     found = load(dump(spec))
     assert fields(found.mounts[0]) == fields(mount) and fields(found.published[0]) == fields(port)
     wanted, got = fields(spec), fields(found)
-    for name in ("mounts", "published", "oom_fd", "strace_fd", "network_fd", "egress"):  # descriptors go another way
+    for name in (
+        "mounts",
+        "published",
+        "oom_fd",
+        "strace_fd",
+        "network_fd",
+        "egress",
+    ):  # descriptors go another way
         del wanted[name], got[name]
     assert got == wanted
 
