@@ -132,11 +132,10 @@ HOSTILE = {
     "deep": LayerTar().add("d/" * 600 + "x", b""),
     "owner": LayerTar().add("x", uid=-1),
     "device": LayerTar().add("x", type=tarfile.CHRTYPE, devmajor=1 << 20, devminor=0),
-    "bomb": LayerTar().add("x", bytes(1 << 20)),
 }
 
 
-@pytest.mark.parametrize("what", [name for name in HOSTILE if name != "bomb"])
+@pytest.mark.parametrize("what", list(HOSTILE))
 def test_a_hostile_layer_is_refused(images: Images, layout: Maker, what: str) -> None:
     try:
         layer = HOSTILE[what].bytes()

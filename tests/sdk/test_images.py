@@ -33,6 +33,8 @@ def test_a_sandbox_from_an_image_and_back(layout: str, root: str) -> None:
             sandbox.commit("Not A Name")
     with Sandbox.create(image="result:1", root=root) as sandbox:
         assert sandbox.commands.run("cat result; echo $GREETING").stdout == "done\nbye\n"
+    with Sandbox.create(image="result:1", user="app:extra", root=root) as sandbox:
+        assert sandbox.commands.run("id -g").stdout == "44\n"
     with pytest.raises(SandboxError):
         Sandbox.create(image="./nothing-there", root=root)
 

@@ -5,6 +5,7 @@ directory over a directory keeps what is in it; anything else takes the place of
 the way to a name means what it would mean in the image's own root.  It is only followed here, in memory.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -30,6 +31,7 @@ from cloche.wire.imagetree import (
     content_name,
 )
 
+MAX_NAMES: Final = 1 << 17  # in a directory: the sentry reads all of them at once when somebody lists it
 _MAX_LINKS: Final = 40
 
 
@@ -169,6 +171,8 @@ class Tree:
     def _write_directory(self, file: IO[bytes], at: int, node: Node) -> int:
         children = node.children
         assert children is not None
+        if len(children) > MAX_NAMES:
+            raise ImageError(f"an image has a directory with more than {MAX_NAMES} names")
         names = sorted(children)
         table: list[object] = []
         for start in range(0, max(len(names), 1), ROWS):
@@ -246,12 +250,17 @@ def ensure_tree(store: Store, layers: list[str]) -> str:
     for index, layer in enumerate(layers):
         tree.apply(read_rows(store, layer), index)
     new = store.of("content", f"new-{secrets.token_hex(8)}")
-    with open(new, "xb") as file:
-        os.fchmod(file.fileno(), 0o400)
-        tree.write(file, layers)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(new, path)
+    try:
+        with open(new, "xb") as file:
+            os.fchmod(file.fileno(), 0o400)
+            tree.write(file, layers)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
     sync_directory(store.of("content"))
     return name
 

@@ -76,6 +76,11 @@ def user_word(user: int | str) -> str:
     return text
 
 
+def _user_of(image: str | None, user: int | str) -> str:
+    """For -u; an image knows its users by name, too.  Raises InvalidArgument."""
+    return user_word(user) if image is None else str(user)
+
+
 def merged_env(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> dict[str, str]:
     """`env`, and its other name `envs`, as E2B calls it."""
     merged: dict[str, str] = {**(envs or {}), **(env or {})}
@@ -137,7 +142,7 @@ class Options:
         add("--image", image)
         add("--timeout", timeout)
         add("--workdir", cwd)
-        add("--user", user_word(user) if user is not None else None)
+        add("--user", _user_of(image, user) if user is not None else None)
         add("--memory", size_word(memory) if memory is not None else None)
         add("--cpus", cpus)
         add("--pids", pids)
