@@ -112,6 +112,10 @@ def _take_leader_id(task: Task) -> None:
     old = group.leader
     if old is not None and old is not task and old.tracee is not None and kernel.tracing is not None:
         kernel.tracing.forget(old)
+    if old is not None and old is not task:
+        _leave_namespaces(old)
+        old.leave()
+    drop_names(task)
     old_tid = task.tid
     kernel.tasks.pop(old_tid, None)
     kernel.release_pid(old_tid)
@@ -167,13 +171,18 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     detach_address_space(task)
 
 
+def drop_names(task: Task) -> None:
+    """Nothing leads to it any more, or by another number."""
+    for names in task.names:
+        names.drop()
+    task.names = []
+
+
 def _leave_namespaces(task: Task) -> None:
     """Nobody looks at this dead task any more: names in /proc shall not keep it, nor what still refers to it (an open
     directory there, a pidfd) its namespaces (proc_flush_pid).
     """
-    for names in task.names:
-        names.drop()
-    task.names = []
+    drop_names(task)
     task.pid_ns = None
     task.mm_user_ns = None
     if task.creds.user_ns is not None:

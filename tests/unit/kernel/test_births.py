@@ -29,6 +29,9 @@ from cloche.kernel.blocking import BLOCKED, RESUME, Blocked
 from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_done
 from cloche.kernel.exec import begin_exec
 from cloche.kernel.exit import do_exit, reap
+from cloche.kernel.loop import fail_clone
+from cloche.kernel.parts import TaskNames
+from cloche.kernel.phase import KERNEL
 from cloche.kernel.task import ProcessGroup, Session, Task
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.platform.fake import FakeHost, FakePlatform, FakeThread
@@ -47,6 +50,17 @@ def quick_collection() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+class Names(TaskNames):
+    """Says when it is dropped."""
+
+    def __init__(self, dropped: list[int], number: int) -> None:
+        self.dropped = dropped
+        self.number = number
+
+    def drop(self) -> None:
+        self.dropped.append(self.number)
 
 
 class Nursery(World):
@@ -266,6 +280,28 @@ def test_there_is_no_child_without_a_place_for_its_pidfd() -> None:
         do_clone(world.task, clone_args(CLONE_PIDFD))
     assert caught.value.errno == EMFILE
     assert world.state() == before
+
+
+def test_a_fork_that_the_host_refuses_leaves_nothing_to_wait_for() -> None:
+    """What the child would have used was waited for for ever, and kept it."""
+    world = Nursery()
+    do_clone(world.task, clone_args(WAYS["fork"]))
+    fail_clone(world.kernel, world.task)
+    assert not world.kernel.late_usage
+    assert list(world.kernel.tasks.values()) == [world.task]
+
+
+def test_a_thread_that_execs_lets_the_old_leader_go() -> None:
+    world = Nursery()
+    leader = world.task
+    do_clone(leader, clone_args(WAYS["thread"]))
+    thread = next(task for task in world.kernel.tasks.values() if task is not leader)
+    thread.phase = KERNEL
+    dropped: list[int] = []
+    leader.names, thread.names = [Names(dropped, 1)], [Names(dropped, 2)]
+    path = path_lookup(thread, None, PROGRAM)
+    assert begin_exec(thread, path, PROGRAM, [b"x"], []) == RESUME
+    assert thread.group.leader is thread and sorted(dropped) == [1, 2] and leader.is_left
 
 
 def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> None:
