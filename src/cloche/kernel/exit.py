@@ -78,7 +78,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     parent = group.parent
     if group.spent.is_wanted or (parent is not None and parent.spent.is_wanted):
         group.spent.usage.add(space_usage(mm))
-    else:
+    elif not mm.process.is_unborn():  # else its end may never come
         kernel.late_usage[mm.process.ident()] = LateUsage(group, mm)
     if mm.has_segments:
         mark_exit(mm.areas(), group.tgid)

@@ -690,7 +690,6 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
         child.group.parent.children.pop(child.group, None)
         child.group.parent = None
         do_group_exit(child.group, 9)
-        kernel.late_usage.pop(child.mm.process.ident(), None)  # there is nothing whose end could come
 
 
 def process_died(kernel: Kernel, event: Event) -> None:
