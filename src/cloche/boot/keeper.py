@@ -592,7 +592,7 @@ def fork_keeper() -> KeeperProcess:
             confine.detach_from_terminal()
             timing.begin()
             timing.mark("keeper: is forked")
-            _live(theirs.fileno())
+            _live(theirs.detach())
         finally:
             os._exit(EXIT_INTERNAL)
     theirs.close()
