@@ -237,6 +237,26 @@ class Store:
                 if fd >= 0:
                     os.close(fd)
 
+    def sweep(self, name: str) -> None:
+        """Remove what the monitor of a temporary sandbox has left that was killed before its keeper knew of it.
+
+        Nothing is raised; the record of one that runs, or that shall be remembered, stays.
+        """
+        root = guard = -1
+        try:
+            check_name(name)
+            root = self._open()
+            guard = self._lock(root)  # whoever makes a record holds it until there is all that we look for
+            state = self._find(root, name)
+            if state is not None and state.status != RUNNING and (state.is_temporary or not state.pid):
+                _remove_tree(root, name)
+        except (OSError, RecordError):
+            pass
+        finally:
+            for fd in (guard, root):
+                if fd >= 0:
+                    os.close(fd)
+
     def clean(self, place: RecordPlace) -> None:
         """The monitor of the sandbox at `place` was killed: remove what is of no use any more.  Nothing is raised."""
         root = guard = -1

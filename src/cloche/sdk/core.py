@@ -9,7 +9,7 @@ from typing import Final
 
 from cloche.boot.spawn import spawn_host, spawn_template
 from cloche.runtime import template
-from cloche.runtime.records import RUNNING, RecordError, State, Store
+from cloche.runtime.records import RUNNING, RecordError, State, Store, new_name
 from cloche.sdk.effects import Steps, deadline_of, wait
 from cloche.sdk.errors import (
     InvalidArgument,
@@ -193,6 +193,9 @@ def create(options: Options) -> Steps[SandboxCore]:
     """A new sandbox, forked from the template or, where that cannot be had, executed.  Raises StartError."""
     deadline_s = deadline_of(START_S)
     pid = 0
+    options.name = (
+        options.name or new_name()
+    )  # chosen here, so that we know it if the monitor does not live to tell
     forked = yield from _ask_template(options)
     if forked is not None:
         link, ident = forked
@@ -214,6 +217,7 @@ def create(options: Options) -> Steps[SandboxCore]:
         ) from None
     except SandboxEnded as ended:
         link.close()
+        Store(options.root).sweep(options.name)
         raise StartError(
             "the process for the sandbox died while it started; `cloche doctor` may know why"
         ) from ended

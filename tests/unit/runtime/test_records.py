@@ -44,6 +44,29 @@ def test_a_monitor_that_was_killed(store: Store) -> None:
     store.remove("a")
 
 
+def test_what_monitors_that_were_killed_have_left(store: Store) -> None:
+    """Only of temporary ones, and of those that were not even made."""
+
+    def dead(name: str, *, is_temporary: bool) -> None:
+        if os.fork() == 0:
+            state = State(name)
+            state.pid, state.is_temporary = os.getpid(), is_temporary
+            store.create(state)
+            os._exit(0)
+        os.wait()
+
+    dead("temporary", is_temporary=True)
+    dead("kept", is_temporary=False)
+    Path(store.root, "begun").mkdir(mode=0o700)
+    living = State("living")
+    living.is_temporary = True
+    record = store.create(living)
+    for name in ("temporary", "kept", "begun", "living", "unknown", "no/name"):
+        store.sweep(name)
+    assert {state.name for state in store.list()} == {"kept", "living"}
+    record.discard()
+
+
 def test_spoilt_records(store: Store) -> None:
     store.prepare()
     for name, text in (
