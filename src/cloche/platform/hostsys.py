@@ -7,15 +7,19 @@ may be given a value that came from a guest without validation.
 
 import errno
 import os
+import struct
 from typing import Final
 
 from cloche.platform import _sys
+
+_CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
+_OPEN_HOW: Final = struct.Struct("<3Q")  # openat2(2)
 
 
 class HostStatFs:
     """statfs(2) figures of a host file system."""
 
-    def __init__(self, row: tuple[int, int, int, int, int, int, int, int, int]) -> None:
+    def __init__(self, row: tuple[int, ...]) -> None:
         self.magic: int = row[0]
         self.block_size: int = row[1]
         self.blocks: int = row[2]
@@ -58,22 +62,23 @@ def seccomp_filter(code: bytes, flags: int = 0) -> int:
     `code` is an array of struct sock_filter.  Returns a listener descriptor with
     SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
     """
-    return _sys.seccomp_filter(code, flags)
-
-
-def seccomp_has_action(action: int) -> bool:
-    """Whether the host's kernel knows a SECCOMP_RET_* action."""
-    return _sys.seccomp_has_action(action)
+    # 1: SECCOMP_SET_MODE_FILTER
+    return _sys.seccomp_filter(1, flags, code)
 
 
 def capget() -> tuple[int, int, int]:
     """Effective, permitted and inheritable capabilities of this thread as bit masks."""
-    return _sys.capget()
+    data = bytearray(24)
+    _sys.capget(bytearray(_CAPABILITY_HEADER), data)
+    low = struct.unpack("<6I", data)
+    return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the capability sets of this thread (capset(2))."""
-    _sys.capset(effective, permitted, inheritable)
+    sets = (effective, permitted, inheritable)
+    words = [word >> shift & 0xFFFFFFFF for shift in (0, 32) for word in sets]
+    _sys.capset(_CAPABILITY_HEADER, struct.pack("<6I", *words))
 
 
 def unshare(flags: int) -> None:
@@ -88,7 +93,10 @@ def setns(fd: int, kind: int) -> None:
 
 def setfsuid(uid: int) -> None:
     """setfsuid(2): whose the files and sockets are that this thread makes; other rights stay."""
+    # It reports no error; the second call tells what the user is now.
     _sys.setfsuid(uid)
+    if _sys.setfsuid(uid) != uid:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
@@ -108,7 +116,7 @@ def pivot_root(new_root: bytes, put_old: bytes) -> None:
 
 def openat2(dirfd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     """openat2(2) with RESOLVE_* flags (Linux 5.6; OSError(ENOSYS) before)."""
-    return _sys.openat2(dirfd, path, flags, mode, resolve)
+    return _sys.openat2(dirfd, path, _OPEN_HOW.pack(flags, mode, resolve))
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
@@ -133,12 +141,19 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 
 def utimensat(dirfd: int, path: bytes, atime: tuple[int, int], mtime: tuple[int, int], flags: int) -> None:
     """utimensat(2) with (seconds, nanoseconds); UTIME_NOW and UTIME_OMIT may stand for nanoseconds."""
-    _sys.utimensat(dirfd, path, atime[0], atime[1], mtime[0], mtime[1], flags)
+    _sys.utimensat(dirfd, path, struct.pack("<4q", *atime, *mtime), flags)
 
 
 def fstatfs(fd: int) -> HostStatFs:
     """fstatfs(2), the magic number included (os.fstatvfs lacks it); `fd` may be an O_PATH descriptor."""
-    return HostStatFs(_sys.fstatfs(fd))
+    data = bytearray(120)  # struct statfs
+    _sys.fstatfs(fd, data)
+    magic, block, blocks, free, available, files, files_free, _id, name_max, _frsize, flags = (
+        struct.unpack_from("<2q5Q4q", data)
+    )
+    return HostStatFs(
+        (magic & 0xFFFFFFFF, block, blocks, free, available, files, files_free, name_max, flags)
+    )
 
 
 def syncfs(fd: int) -> None:
@@ -148,20 +163,22 @@ def syncfs(fd: int) -> None:
 
 def landlock_abi() -> int:
     """The Landlock ABI version of the host's kernel; OSError(ENOSYS or EOPNOTSUPP) if there is none."""
-    return _sys.landlock_abi()
+    # 1: LANDLOCK_CREATE_RULESET_VERSION
+    return _sys.landlock_abi(0, 0, 1)
 
 
 def landlock_create_ruleset(fs: int, net: int, scoped: int, size: int) -> int:
     """A ruleset descriptor that handles these accesses; `size` in bytes as the ABI allows (8, 16 from 4, 24
     from 6)."""
-    return _sys.landlock_create_ruleset(fs, net, scoped, size)
+    return _sys.landlock_create_ruleset(struct.pack("<3Q", fs, net, scoped)[:size], 0)
 
 
 def landlock_add_path(ruleset: int, fd: int, allowed: int) -> None:
     """Allow accesses beneath the directory `fd`."""
-    _sys.landlock_add_path(ruleset, fd, allowed)
+    # 1: LANDLOCK_RULE_PATH_BENEATH
+    _sys.landlock_add_rule(ruleset, 1, struct.pack("<Qi", allowed, fd), 0)
 
 
 def landlock_restrict_self(ruleset: int) -> None:
     """Enforce a ruleset on this thread, for ever (needs no_new_privs)."""
-    _sys.landlock_restrict_self(ruleset)
+    _sys.landlock_restrict_self(ruleset, 0)
