@@ -66,13 +66,18 @@ def compiled_modules() -> list[str]:
 def c_extensions() -> list[Extension]:
     """The extension modules written in C."""
 
+    if building():
+        csrc.generate()
+    folders = [ROOT / "csrc", csrc.GENERATED]
+    parts = sorted(path for folder in folders for path in folder.rglob("*.[ch]"))
+
     def extension(name: str, source: Path) -> Extension:
         return Extension(
             f"cloche.platform.{name}",
             [os.path.relpath(source, ROOT)],
-            include_dirs=[os.path.join("csrc", "stub")],
+            include_dirs=[os.path.join("csrc", "stub"), os.path.relpath(csrc.GENERATED, ROOT)],
             extra_compile_args=csrc.HOST_FLAGS,
-            depends=[path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "csrc").rglob("*.h"))],
+            depends=[os.path.relpath(path, ROOT) for path in parts],
         )
 
     return [extension(name, source) for name, source in csrc.EXTENSIONS.items()]

@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent
+GENERATED = CSRC.parent / "build" / "generated"
 PLATFORM = CSRC.parent / "src" / "cloche" / "platform"
 STUB_FLAGS = [
     "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static", "-no-pie",
@@ -23,9 +24,16 @@ ANCHOR_FLAGS = [
     "-fno-pie", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-builtin",
     "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,norelro",
 ]  # fmt: skip
-HOST_FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+HOST_FLAGS = [
+    "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-fvisibility=hidden",
+]  # fmt: skip
 LAUNCHER_FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 EXTENSIONS = {"_native": CSRC / "host" / "native.c", "_sys": CSRC / "host" / "sys.c"}  # name: its source
+
+
+def generate() -> None:
+    """Write what C takes over from Python, in a process of its own: no module of ours stays loaded."""
+    subprocess.run([sys.executable, "-B", str(CSRC / "generate.py"), str(GENERATED)], check=True)
 
 
 def build_stub(target: Path) -> None:
@@ -33,8 +41,23 @@ def build_stub(target: Path) -> None:
     compiler = os.environ.get("CC", "gcc")
     stub = CSRC / "stub"
     new = target.with_suffix(".new")
-    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-Wl,-T,{stub / 'stub.ld'}", "-o", str(new)]
-    subprocess.run([*command, str(stub / "entry.S"), str(stub / "stub.c")], check=True)
+    script = GENERATED / "stub.ld"
+    subprocess.run(
+        [
+            compiler,
+            "-E",
+            "-P",
+            "-x",
+            "assembler-with-cpp",
+            f"-I{GENERATED}",
+            "-o",
+            str(script),
+            str(stub / "stub.ld"),
+        ],
+        check=True,
+    )
+    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-I{GENERATED}", f"-Wl,-T,{script}", "-o", str(new)]
+    subprocess.run([*command, *(str(stub / name) for name in ("entry.S", "stub.c", "start.c"))], check=True)
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
     new.replace(target)  # never write into what a running sandbox has mapped
@@ -78,6 +101,7 @@ def build_extension(name: str, target_dir: Path) -> None:
         "-fPIC",
         f"-I{include}",
         f"-I{CSRC / 'stub'}",
+        f"-I{GENERATED}",
         "-o",
         str(target) + ".new",
     ]
@@ -86,6 +110,7 @@ def build_extension(name: str, target_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    generate()
     build_stub(PLATFORM / "stub.elf")
     build_anchor(PLATFORM / "anchor.elf")
     for extension in EXTENSIONS:

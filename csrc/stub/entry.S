@@ -10,6 +10,19 @@ stub_start:
     call stub_main
     ud2
 
+/* long stub_syscall(nr, a, b, c, d, e, f) */
+    .globl stub_syscall
+stub_syscall:
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    mov %rdx, %rsi
+    mov %rcx, %rdx
+    mov %r8, %r10
+    mov %r9, %r8
+    mov 8(%rsp), %r9
+    syscall
+    ret
+
 /* Signal handler: (signo, siginfo, ucontext) on the slot's signal stack.  Returns into stub_restorer. */
     .globl stub_handler
 stub_handler:
@@ -105,15 +118,15 @@ stub_clone:
     ret
 1:  test %r13, %r13
     jnz 2f
-    mov $L_REGION_BASE, %rdi
-    mov $L_REGION_SIZE, %esi
+    mov $REGION_BASE, %rdi
+    mov $REGION_SIZE, %esi
     mov $3, %edx
     mov $0x11, %r10d
     mov %rbx, %r8
     xor %r9d, %r9d
     mov $9, %eax
     syscall
-    mov $L_REGION_BASE, %rdi
+    mov $REGION_BASE, %rdi
     cmp %rdi, %rax
     jne 3f
     mov %rbx, %rdi
@@ -159,66 +172,77 @@ stub_thread:
  * An interrupt can come at any instruction.  stub_interrupted (stub.c) makes of the registers what they were before
  * the call, or are behind it; the labels below are its cases.
  */
-#define CALL_REG(n) (L_CALL_REGS + 8 * (n))
+#define CALL_REG(n) (SLOT_CALL_REGS + 8 * (n))
+    .macro load_arguments
+    mov %gs:SLOT_ARGS, %rdi
+    mov %gs:SLOT_ARGS+8, %rsi
+    mov %gs:SLOT_ARGS+16, %rdx
+    mov %gs:SLOT_ARGS+24, %r10
+    mov %gs:SLOT_ARGS+32, %r8
+    mov %gs:SLOT_ARGS+40, %r9
+    .endm
+    .macro load_flags /* spoils %rax */
+    mov %gs:CALL_REG(CR_FLAGS), %rax
+    add $0x7f, %al
+    sahf
+    .endm
     .section .text.call, "ax"
     .globl stub_call, stub_call_trap_jump, stub_call_saved, stub_call_flags, stub_call_enter
     .globl stub_leave, stub_leave_end, stub_again, stub_again_end, stub_stopped
 stub_call:
     rdgsbase %rcx
-    rorx $L_REGION_SHIFT, %rcx, %rcx
+    rorx $REGION_SHIFT, %rcx, %rcx
     mov %ecx, %ecx
-    lea -(L_REGION_BASE >> L_REGION_SHIFT)(%rcx), %rcx
+    lea -(REGION_BASE >> REGION_SHIFT)(%rcx), %rcx
     jrcxz 1f
 stub_call_trap:
     lea -2(%r11), %r11
 stub_call_trap_jump:
     jmp *%r11
-1:  mov %rax, %gs:CALL_REG(9)
-    mov %rsp, %gs:CALL_REG(6)
-    mov %r11, %gs:CALL_REG(7)
+1:  mov %rax, %gs:CALL_REG(CR_RAX)
+    mov %rsp, %gs:CALL_REG(CR_RSP)
+    mov %r11, %gs:CALL_REG(CR_RIP)
     mov %rax, %rcx
 stub_call_saved:
     lahf
     seto %al
-    mov %rax, %gs:CALL_REG(8)
+    mov %rax, %gs:CALL_REG(CR_FLAGS)
 stub_call_flags:
-    cmp $512, %rcx
+    cmp $MAX_CALLS, %rcx
     jae 2f
     lea info_actions(%rip), %rax
     movzbl (%rax,%rcx), %eax
-    sub $2, %eax
+    sub $ACT_ANSWER, %eax
     jae 3f
     inc %eax
     jz 4f
-2:  mov %gs:CALL_REG(8), %rax
+2:  mov %gs:CALL_REG(CR_FLAGS), %rax
     add $0x7f, %al
     sahf
-    mov %gs:CALL_REG(9), %rax
+    mov %gs:CALL_REG(CR_RAX), %rax
     jmp stub_call_trap
-3:  cmpl $0, %gs:L_CAN_ANSWER
+3:  cmpl $0, %gs:SLOT_CAN_ANSWER
     je 4f
-    mov %gs:L_ANSWERS(,%rax,4), %ecx
-    mov %gs:CALL_REG(8), %rax
-    add $0x7f, %al
-    sahf
+    mov %gs:SLOT_ANSWERS(,%rax,4), %ecx
+    load_flags
     mov %ecx, %eax
-    jmp *%gs:CALL_REG(7)
-4:  mov %gs:CALL_REG(9), %rax
+    jmp *%gs:CALL_REG(CR_RIP)
+4:  mov %gs:CALL_REG(CR_RAX), %rax
     rdgsbase %rcx
-    lea L_CALL_STACK_TOP(%rcx), %rsp
-    mov %rbx, CALL_REG(0)(%rcx)
-    mov %rbp, CALL_REG(1)(%rcx)
-    mov %r12, CALL_REG(2)(%rcx)
-    mov %r13, CALL_REG(3)(%rcx)
-    mov %r14, CALL_REG(4)(%rcx)
-    mov %r15, CALL_REG(5)(%rcx)
-    mov %rax, L_SYSNO(%rcx)
-    mov %rdi, L_ARGS(%rcx)
-    mov %rsi, L_ARGS+8(%rcx)
-    mov %rdx, L_ARGS+16(%rcx)
-    mov %r10, L_ARGS+24(%rcx)
-    mov %r8, L_ARGS+32(%rcx)
-    mov %r9, L_ARGS+40(%rcx)
+    lea CALL_STACK_TOP(%rcx), %rsp
+    mov %rbx, CALL_REG(CR_RBX)(%rcx)
+    mov %rbp, CALL_REG(CR_RBP)(%rcx)
+    mov %r12, CALL_REG(CR_R12)(%rcx)
+    mov %r13, CALL_REG(CR_R13)(%rcx)
+    mov %r14, CALL_REG(CR_R14)(%rcx)
+    mov %r15, CALL_REG(CR_R15)(%rcx)
+    mov %rax, SLOT_SYSNO(%rcx)
+    mov %rdi, SLOT_ARGS(%rcx)
+    mov %rsi, SLOT_ARGS+8(%rcx)
+    mov %rdx, SLOT_ARGS+16(%rcx)
+    mov %r10, SLOT_ARGS+24(%rcx)
+    mov %r8, SLOT_ARGS+32(%rcx)
+    mov %r9, SLOT_ARGS+40(%rcx)
     mov %rcx, %rdi
     cld
     call stub_called
@@ -227,37 +251,23 @@ stub_call_enter:
     je stub_again
     ja 5f
 stub_leave:
-    cmpl $0, %gs:L_INTERRUPTED
+    cmpl $0, %gs:SLOT_INTERRUPTED
     jne 5f
-    mov %gs:L_ARGS, %rdi
-    mov %gs:L_ARGS+8, %rsi
-    mov %gs:L_ARGS+16, %rdx
-    mov %gs:L_ARGS+24, %r10
-    mov %gs:L_ARGS+32, %r8
-    mov %gs:L_ARGS+40, %r9
-    mov %gs:CALL_REG(8), %rax
-    add $0x7f, %al
-    sahf
-    mov %gs:CALL_REG(9), %rax
-    mov %gs:CALL_REG(6), %rsp
-    jmp *%gs:CALL_REG(7)
+    load_arguments
+    load_flags
+    mov %gs:CALL_REG(CR_RAX), %rax
+    mov %gs:CALL_REG(CR_RSP), %rsp
+    jmp *%gs:CALL_REG(CR_RIP)
 5:  int3
 stub_stopped:
     ud2
 stub_leave_end:
 stub_again:
-    mov %gs:L_ARGS, %rdi
-    mov %gs:L_ARGS+8, %rsi
-    mov %gs:L_ARGS+16, %rdx
-    mov %gs:L_ARGS+24, %r10
-    mov %gs:L_ARGS+32, %r8
-    mov %gs:L_ARGS+40, %r9
-    mov %gs:CALL_REG(7), %r11
-    mov %gs:CALL_REG(8), %rax
-    add $0x7f, %al
-    sahf
-    mov %gs:CALL_REG(9), %rax
-    mov %gs:CALL_REG(6), %rsp
+    load_arguments
+    mov %gs:CALL_REG(CR_RIP), %r11
+    load_flags
+    mov %gs:CALL_REG(CR_RAX), %rax
+    mov %gs:CALL_REG(CR_RSP), %rsp
     lea -2(%r11), %r11
     jmp *%r11
 stub_again_end:

@@ -4,115 +4,11 @@
  * masking the stack pointer.  Nothing in the sandbox's security rests on it (docs/design.md, I6): a guest may jump to
  * any of its instructions, so the seccomp filter admits from here only what is harmless or was ordered.
  */
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "layout.h"
-#include "shared.h"
-
-_Static_assert(L_REGION_BASE == REGION_BASE && L_REGION_SIZE == REGION_SIZE && 1UL << L_REGION_SHIFT == REGION_SIZE &&
-                   REGION_BASE % REGION_SIZE == 0 && L_CALL_STACK_TOP == CALL_STACK_TOP,
-               "layout.h disagrees with shared.h");
-_Static_assert(L_INFO_ACTIONS == INFO_BASE + offsetof(struct info, actions), "layout.h: struct info");
-_Static_assert(L_SYSNO == offsetof(struct slot, sysno) && L_ARGS == offsetof(struct slot, args) &&
-                   L_CALL_REGS == offsetof(struct slot, call_regs) && L_INTERRUPTED == offsetof(struct slot, interrupted) &&
-                   L_CAN_ANSWER == offsetof(struct slot, can_answer) && L_ANSWERS == offsetof(struct slot, answers),
-               "layout.h: struct slot");
-
-#define SYS_read 0
-#define SYS_write 1
-#define SYS_openat 257
-#define SYS_close 3
-#define SYS_mmap 9
-#define SYS_munmap 11
-#define SYS_rt_sigaction 13
-#define SYS_rt_sigprocmask 14
-#define SYS_mremap 25
-#define SYS_sched_yield 24
-#define SYS_sendmsg 46
-#define SYS_recvfrom 45
-#define SYS_clone 56
-#define SYS_exit 60
-#define SYS_sigaltstack 131
-#define SYS_prctl 157
-#define SYS_capset 126
-#define SYS_futex 202
-#define SYS_exit_group 231
-#define SYS_seccomp 317
-#define SYS_membarrier 324
-#define SYS_close_range 436
-
-#define SOCK_FD 3
-#define REGION_FD 4
-#define INFO_FD 5
-#define PROC_FD 6
-
-#define FUTEX_WAIT 0
-#define FUTEX_WAKE 1
-
-struct sigframe_regs { /* struct sigcontext: the order of platform/interface.py */
-    uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
-};
-
-struct ucontext {
-    uint64_t flags, link;
-    uint64_t stack[3];
-    struct sigframe_regs regs;
-};
-
-struct siginfo {
-    int32_t signo, error, code, pad;
-    uint64_t addr; /* SIGSYS: si_call_addr */
-    int32_t sysno;
-    uint32_t arch;
-};
-
-extern char stub_call[], stub_call_trap_jump[], stub_call_saved[], stub_call_flags[], stub_call_enter[];
-extern char stub_leave[], stub_leave_end[], stub_again[], stub_again_end[], stub_stopped[];
-extern char stub_handler[], stub_restorer[], stub_park[];
-extern char stub_copy_begin[], stub_copy_end[], stub_string_begin[], stub_string_end[], stub_copy_fault[], stub_string_fault[];
-extern char stub_swap_begin[], stub_swap_end[], stub_swap_fault[];
-extern long stub_swap(volatile void *word, volatile uint32_t *old, uint32_t new);
-extern long stub_copy(void *to, const void *from, uint64_t length);
-extern long stub_copy_string(void *to, const void *from, uint64_t length);
-extern long stub_clone(const struct op *op, void *uc);
-extern long stub_thread(unsigned long flags, void *stack);
-extern void stub_switch(void *stack, void (*next)(void *), void *arg);
-
-static inline long call6(long nr, long a, long b, long c, long d, long e, long f)
-{
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-#define call1(nr, a) call6(nr, (long)(a), 0, 0, 0, 0, 0)
-#define call2(nr, a, b) call6(nr, (long)(a), (long)(b), 0, 0, 0, 0)
-#define call3(nr, a, b, c) call6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define call4(nr, a, b, c, d) call6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-
-#define INFO ((const volatile struct info *)INFO_BASE)
+#include "stub.h"
 
 static inline uint64_t ticks(void)
 {
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-    return (uint64_t)high << 32 | low;
-}
-
-static inline void pause_cpu(void)
-{
-    __asm__ volatile("pause");
+    return __builtin_ia32_rdtsc();
 }
 
 static inline struct slot *slot_of(const void *stack)
@@ -123,8 +19,8 @@ static inline struct slot *slot_of(const void *stack)
 /* ENOSYS: nobody holds the listener any more.  The filter turns exit_group into a kill. */
 static inline void ring(void)
 {
-    if (call2(SYS_sched_yield, BELL_ARG0, BELL_ARG1) == -38)
-        call1(SYS_exit_group, 1);
+    if (call2(__NR_sched_yield, BELL_ARG0, BELL_ARG1) == -38)
+        call1(__NR_exit_group, 1);
 }
 
 /* Wait until the sentry has answered. */
@@ -136,7 +32,7 @@ static void wait_reply(volatile struct slot *slot)
         if (expected == ST_REPLY)
             return;
         if (expected != ST_WAIT && ticks() - start < INFO->spin_ticks) {
-            pause_cpu();
+            __builtin_ia32_pause();
             continue;
         }
         const volatile uint32_t *bell = &INFO->bells[slot->bell % BELLS];
@@ -148,7 +44,7 @@ static void wait_reply(volatile struct slot *slot)
                 break;
             /* Where no pid namespace takes us along with the sentry, look now and then whether it is still there. */
             int64_t timeout[2] = {60, 0};
-            if (call4(SYS_futex, bell, FUTEX_WAIT, value, timeout) == -110)
+            if (call4(__NR_futex, bell, FUTEX_WAIT, value, timeout) == -110)
                 ring();
         }
         slot->state = ST_GUEST; /* tells the sentry that the wake-up has come */
@@ -159,7 +55,7 @@ static void wait_reply(volatile struct slot *slot)
 static void post(volatile struct slot *slot, uint32_t kind)
 {
     uint32_t cpu;
-    __asm__ volatile("rdtscp" : "=c"(cpu)::"rax", "rdx");
+    __builtin_ia32_rdtscp(&cpu);
     slot->kind = kind | (cpu & 0xfff) << 16;
     /* A full barrier: either this load sees that the sentry sleeps, or its last scan sees the request. */
     __atomic_exchange_n(&slot->state, ST_REQUEST, __ATOMIC_SEQ_CST);
@@ -210,19 +106,19 @@ again:
             uint32_t bell = slot->wakes[i];
             if (bell == NO_BELL)
                 break;
-            call3(SYS_futex, &INFO->bells[bell % BELLS], FUTEX_WAKE, INT32_MAX);
+            call3(__NR_futex, &INFO->bells[bell % BELLS], FUTEX_WAKE, INT32_MAX);
         }
     uint32_t count = reply >> 16 & 0xff;
     for (uint32_t i = 0; i < count && i < MAX_OPS; i++) {
         struct op *op = (struct op *)&slot->ops[i];
         long done;
-        if (op->nr == SYS_clone)
+        if (op->nr == __NR_clone)
             done = stub_clone(op, uc);
         else
             do /* in a patched call an interrupt may come before the sentry has received the notification: EINTR */
                 done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
             while (done == -4);
-        if (done < 0 && done >= -4095 && op->nr != SYS_close) {
+        if (done < 0 && done >= -4095 && op->nr != __NR_close) {
             slot->fail_index = i;
             slot->fail_errno = -done;
             slot->ops_done++;
@@ -248,8 +144,8 @@ again:
         }
     }
     if (reply & RF_SET_BASE) {
-        __asm__ volatile("wrfsbase %0" ::"r"(slot->fs_base));
-        __asm__ volatile("wrgsbase %0" ::"r"(slot->gs_base));
+        __builtin_ia32_wrfsbase64(slot->fs_base);
+        __builtin_ia32_wrgsbase64(slot->gs_base);
     }
     if (is_cut) {
         has_faulted = is_cut = false;
@@ -272,14 +168,14 @@ again:
 /* Where a clone starts: on the frame that the sentry prepared in the child's own slot. */
 void stub_resume(struct ucontext *uc)
 {
-    serve(slot_of(uc), uc, (int64_t *)&uc->regs.rax);
+    serve(slot_of(uc), uc, (int64_t *)&uc->uc_mcontext.rax);
 }
 
 /* Copy what the table says the sentry will want to see. */
 static void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args)
 {
     uint32_t used = 0, count = 0;
-    if (nr < 512) {
+    if (nr < MAX_CALLS) {
         for (int i = 0; i < MAX_PREFETCH; i++) {
             const volatile struct prefetch *entry = &INFO->prefetch[nr][i];
             if (entry->kind == PF_NONE)
@@ -336,60 +232,59 @@ static uint64_t saved_flags(volatile struct slot *slot, uint64_t now)
 
 static void set_arguments(volatile struct slot *slot, struct ucontext *uc)
 {
-    uc->regs.rdi = slot->args[0];
-    uc->regs.rsi = slot->args[1];
-    uc->regs.rdx = slot->args[2];
-    uc->regs.r10 = slot->args[3];
-    uc->regs.r8 = slot->args[4];
-    uc->regs.r9 = slot->args[5];
+    uc->uc_mcontext.rdi = slot->args[0];
+    uc->uc_mcontext.rsi = slot->args[1];
+    uc->uc_mcontext.rdx = slot->args[2];
+    uc->uc_mcontext.r10 = slot->args[3];
+    uc->uc_mcontext.r8 = slot->args[4];
+    uc->uc_mcontext.r9 = slot->args[5];
 }
 
 /* A signal came in the code of a patched call: make the registers those before or behind the call.
  * False: in the middle of it, where the caller must wait until it is over. */
 static bool leave_call(volatile struct slot *slot, struct ucontext *uc)
 {
-    char *ip = (char *)uc->regs.rip;
+    char *ip = (char *)uc->uc_mcontext.rip;
     if (ip >= stub_call && ip < stub_call_saved) {
-        uc->regs.rip = ip == stub_call_trap_jump ? uc->regs.r11 : uc->regs.r11 - 2;
+        uc->uc_mcontext.rip = ip == stub_call_trap_jump ? uc->uc_mcontext.r11 : uc->uc_mcontext.r11 - 2;
         return true;
     }
     if (ip >= stub_call_saved && ip < stub_call_enter) {
         if (ip >= stub_call_flags)
-            uc->regs.eflags = saved_flags(slot, uc->regs.eflags);
-        uc->regs.rax = slot->call_regs[CR_RAX];
+            uc->uc_mcontext.eflags = saved_flags(slot, uc->uc_mcontext.eflags);
+        uc->uc_mcontext.rax = slot->call_regs[CR_RAX];
     } else if ((ip >= stub_leave && ip < stub_leave_end) || (ip >= stub_again && ip < stub_again_end)) {
         set_arguments(slot, uc);
-        uc->regs.eflags = saved_flags(slot, uc->regs.eflags);
-        uc->regs.rax = slot->call_regs[CR_RAX];
+        uc->uc_mcontext.eflags = saved_flags(slot, uc->uc_mcontext.eflags);
+        uc->uc_mcontext.rax = slot->call_regs[CR_RAX];
     } else {
         return false;
     }
-    uc->regs.rsp = slot->call_regs[CR_RSP];
-    uc->regs.rip = slot->call_regs[CR_RIP];
+    uc->uc_mcontext.rsp = slot->call_regs[CR_RSP];
+    uc->uc_mcontext.rip = slot->call_regs[CR_RIP];
     if (ip < stub_leave || ip >= stub_again)
-        uc->regs.rip -= 2;
+        uc->uc_mcontext.rip -= 2;
     return true;
 }
 
-void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
+void stub_signal(int signo, siginfo_t *info, struct ucontext *uc)
 {
     volatile struct slot *slot = slot_of(uc);
-    uint64_t ip = uc->regs.rip;
-    if (signo == 11 || signo == 7) {
-        if (ip >= (uint64_t)stub_copy_begin && ip < (uint64_t)stub_copy_end) {
-            uc->regs.rip = (uint64_t)stub_copy_fault;
-            return;
-        }
-        if (ip >= (uint64_t)stub_string_begin && ip < (uint64_t)stub_string_end) {
-            uc->regs.rip = (uint64_t)stub_string_fault;
-            return;
-        }
-        if (ip >= (uint64_t)stub_swap_begin && ip < (uint64_t)stub_swap_end) {
-            uc->regs.rip = (uint64_t)stub_swap_fault;
+    uint64_t ip = uc->uc_mcontext.rip;
+    if (signo == SIGSEGV || signo == SIGBUS) {
+        const char *at = (const char *)ip, *fixup = 0; /* for what touches the guest's memory */
+        if (at >= stub_copy_begin && at < stub_copy_end)
+            fixup = stub_copy_fault;
+        else if (at >= stub_string_begin && at < stub_string_end)
+            fixup = stub_string_fault;
+        else if (at >= stub_swap_begin && at < stub_swap_end)
+            fixup = stub_swap_fault;
+        if (fixup) {
+            uc->uc_mcontext.rip = (uint64_t)fixup;
             return;
         }
     }
-    bool is_stop = signo == 5 && ip == (uint64_t)stub_stopped;
+    bool is_stop = signo == SIGTRAP && ip == (uint64_t)stub_stopped;
     if (is_stop || (signo == INTERRUPT_SIGNAL && ip - STUB_BASE < STUB_SIZE)) {
         if (!leave_call(slot, uc)) {
             slot->interrupted = 1; /* it will be over soon, or the sentry has its request already */
@@ -398,17 +293,15 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
         signo = INTERRUPT_SIGNAL;
     }
     slot->interrupted = 0;
-    uint64_t base;
-    __asm__ volatile("rdfsbase %0" : "=r"(base));
-    slot->fs_base = base;
-    __asm__ volatile("rdgsbase %0" : "=r"(base));
-    slot->gs_base = base;
+    slot->fs_base = __builtin_ia32_rdfsbase64();
+    slot->gs_base = __builtin_ia32_rdgsbase64();
     slot->signo = signo;
-    slot->code = info->code;
-    slot->addr = info->addr;
-    if (signo == 31 && info->code == 1) { /* SYS_SECCOMP */
-        int64_t args[6] = {uc->regs.rdi, uc->regs.rsi, uc->regs.rdx, uc->regs.r10, uc->regs.r8, uc->regs.r9};
-        int64_t nr = info->arch == AUDIT_ARCH_X86_64 ? info->sysno : -1;
+    slot->code = info->si_code;
+    slot->addr = (uint64_t)info->si_addr;
+    if (signo == SIGSYS && info->si_code == 1) { /* SYS_SECCOMP */
+        const struct sigcontext *r = &uc->uc_mcontext;
+        int64_t args[6] = {r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9};
+        int64_t nr = info->si_arch == AUDIT_ARCH_X86_64 ? info->si_syscall : -1;
         slot->sysno = nr;
         for (int i = 0; i < 6; i++)
             slot->args[i] = args[i];
@@ -419,154 +312,5 @@ void stub_signal(int signo, struct siginfo *info, struct ucontext *uc)
         slot->sysno = (uint64_t)uc - (uint64_t)slot - 8; /* where frames begin: read from the zygote only */
         post(slot, signo == INTERRUPT_SIGNAL ? K_INTERRUPTED : K_FAULT);
     }
-    serve(slot, uc, (int64_t *)&uc->regs.rax);
-}
-
-/* ---- the start of the zygote: nothing below runs in a guest ---- */
-
-struct sigaction_k {
-    void *handler;
-    uint64_t flags;
-    void *restorer;
-    uint64_t mask;
-};
-
-struct start { /* at the bottom of slot 1's data buffer */
-    struct boot boot;
-    volatile int32_t listener; /* the descriptor + 1; 0: not yet; below 0: -errno */
-    volatile uint32_t sent;
-};
-
-#define START ((struct start *)(REGION_BASE + SLOT_SIZE + DATA_OFFSET))
-
-static void __attribute__((noreturn)) die(long where, long error)
-{
-    int64_t message[2] = {-where, error};
-    call3(SYS_write, SOCK_FD, message, sizeof message);
-    call1(SYS_exit_group, 1);
-    __builtin_unreachable();
-}
-
-/* A thread without the filter: sends the listener, which the filtered thread could not. */
-void stub_helper(void)
-{
-    struct start *start = START;
-    while (!start->listener)
-        call4(SYS_futex, &start->listener, FUTEX_WAIT, 0, 0);
-    long listener = start->listener > 0 ? start->listener - 1 : start->listener;
-    int64_t message[2] = {listener >= 0 ? 1 : -9, listener};
-    struct {
-        uint64_t base, length;
-    } iov = {(uint64_t)message, sizeof message};
-    struct {
-        uint64_t length;
-        int32_t level, type;
-        int32_t fd, pad;
-    } control = {20, 1, 1, listener, 0};
-    struct {
-        uint64_t name;
-        uint32_t name_length, pad;
-        uint64_t iov, iov_count, control, control_length;
-        uint32_t flags;
-    } header = {0, 0, 0, (uint64_t)&iov, 1, (uint64_t)&control, sizeof control, 0};
-    if (listener < 0)
-        header.control_length = 0;
-    call3(SYS_sendmsg, SOCK_FD, &header, 0);
-    start->sent = 1;
-    call4(SYS_futex, &start->sent, FUTEX_WAKE, 1, 0);
-    if (listener < 0)
-        call1(SYS_exit_group, 1);
-    call1(SYS_exit, 0);
-}
-
-static void on_slot_stack(void *unused)
-{
-    (void)unused;
-    struct start *start = START;
-    long error;
-    /* Whatever the program loader left: the old stack, the vdso's first place. */
-    for (uint64_t i = 0; i < start->boot.move_count && i < MAX_MOVES; i++) {
-        uint64_t *move = start->boot.moves[i];
-        error = call6(SYS_mremap, move[0], move[1], move[1], 3, move[2], 0);
-        if (error < 0)
-            die(5, error);
-    }
-    call2(SYS_munmap, MIN_ADDRESS, STUB_BASE - MIN_ADDRESS);
-    call2(SYS_munmap, STUB_BASE + STUB_SIZE, INFO_BASE - STUB_BASE - STUB_SIZE);
-    call2(SYS_munmap, INFO_BASE + INFO_SIZE, VDSO_BASE - INFO_BASE - INFO_SIZE);
-    call2(SYS_munmap, VDSO_BASE + VDSO_SIZE, REGION_BASE - VDSO_BASE - VDSO_SIZE);
-    call2(SYS_munmap, REGION_BASE + REGION_SIZE, 0x7ffffffff000ULL - REGION_BASE - REGION_SIZE);
-
-    struct sigaction_k action = {stub_handler, 0x4c000004ULL, stub_restorer, ~((1ULL << 10) | (1ULL << 6))};
-    static const uint8_t signals[] = {31, 11, 7, 8, 4, 5, INTERRUPT_SIGNAL};
-    for (unsigned i = 0; i < sizeof signals; i++) {
-        error = call4(SYS_rt_sigaction, signals[i], &action, 0, 8);
-        if (error < 0)
-            die(6, error);
-    }
-    uint64_t stack[3] = {REGION_BASE + STACK_OFFSET, 0, STACK_SIZE};
-    error = call2(SYS_sigaltstack, stack, 0);
-    if (error < 0)
-        die(7, error);
-    uint64_t mask = 0;
-    call4(SYS_rt_sigprocmask, 2, &mask, 0, 8);
-
-    uint32_t caps[2] = {0x20080522, 0};
-    uint32_t none[6] = {0, 0, 0, 0, 0, 0};
-    call2(SYS_capset, caps, none);
-    call3(SYS_prctl, 47, 4, 0); /* PR_CAP_AMBIENT_CLEAR_ALL */
-    error = call6(SYS_prctl, 38, 1, 0, 0, 0, 0); /* PR_SET_NO_NEW_PRIVS */
-    if (error < 0)
-        die(8, error);
-
-    call3(SYS_membarrier, 4, 0, 0); /* REGISTER_GLOBAL_EXPEDITED, inherited by forks: guests' barriers are the sentry's */
-
-    error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
-    if (error < 0)
-        die(4, error);
-    struct {
-        uint16_t count;
-        uint64_t program;
-    } filter = {start->boot.filter_count, (uint64_t)start->boot.filter};
-    long listener = call3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, start->boot.filter_flags, &filter);
-    start->listener = listener < 0 ? listener : listener + 1;
-    call4(SYS_futex, &start->listener, FUTEX_WAKE, 1, 0);
-    while (!start->sent)
-        call4(SYS_futex, &start->sent, FUTEX_WAIT, 0, 0);
-    call1(SYS_close, SOCK_FD);
-    call1(SYS_close, listener);
-    for (unsigned i = 0; i < sizeof *start; i++)
-        ((volatile char *)start)[i] = 0;
-    ((void (*)(void))stub_park)();
-}
-
-void stub_main(const uint64_t *stack)
-{
-    /* Where the host refuses ADDR_NO_RANDOMIZE the stack may lie where the region goes: be started again. */
-    if ((uint64_t)stack >= STUB_BASE && (uint64_t)stack < REGION_BASE + REGION_SIZE + 0x1000000)
-        die(10, 0);
-    long error = call6(SYS_mmap, REGION_BASE, REGION_SIZE, 3, 0x11, REGION_FD, 0);
-    if (error != (long)REGION_BASE)
-        die(1, error);
-    error = call6(SYS_mmap, INFO_BASE, INFO_SIZE, 1, 0x11, INFO_FD, 0);
-    if (error != (long)INFO_BASE)
-        die(2, error);
-    /* The sentry decides what moves where: it knows the layout of the vDSO's areas from its own. */
-    const uint64_t *at = stack + 1 + stack[0] + 1;
-    while (*at)
-        at++;
-    int64_t hello[2] = {0, 0};
-    for (at++; at[0]; at += 2)
-        if (at[0] == 33) /* AT_SYSINFO_EHDR */
-            hello[0] = at[1];
-    call3(SYS_write, SOCK_FD, hello, sizeof hello);
-    error = call3(SYS_read, SOCK_FD, &START->boot, sizeof START->boot);
-    if (error != sizeof START->boot)
-        die(3, error);
-    call3(SYS_close_range, 0, SOCK_FD - 1, 0);
-    error = call3(SYS_close_range, SOCK_FD + 1, ~0U, 0);
-    if (error < 0)
-        die(3, error);
-    /* Not slot 0's signal stack: a signal that comes on it would not put its frame at the top. */
-    stub_switch((void *)(REGION_BASE + 3 * SLOT_SIZE), on_slot_stack, 0);
+    serve(slot, uc, (int64_t *)&uc->uc_mcontext.rax);
 }

@@ -1,4 +1,4 @@
-"""Threads that share files: reads and mappings bring the file's own bytes, whatever else goes on (csrc/host/hold.h).
+"""Threads that share files: reads and mappings bring the file's own bytes, whatever else goes on (csrc/host/sharing.c).
 
 A few seconds, or with CLOCHE_SLOW=1 minutes, in each mode; the files are the host's, and those that change are copied up.
 """

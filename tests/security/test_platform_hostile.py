@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cloche.platform import _native, systrap
+from cloche.platform import _native, layout, systrap
 from cloche.platform.interface import (
     EV_FAULT,
     EV_INTERRUPTED,
@@ -40,8 +40,8 @@ from machine_code import LOOP, SYSCALL, jump_to, mov, syscall, ud2
 
 STUB = (Path(systrap.__file__).parent / "stub.elf").read_bytes()
 # mov $15,%eax; syscall; ud2: the middle of it is any syscall that one likes, from inside the stub
-GADGET = _native.STUB_BASE + STUB.index(bytes.fromhex("b80f0000000f050f0b")) + 5
-SLOT = _native.REGION_BASE
+GADGET = layout.STUB_BASE + STUB.index(bytes.fromhex("b80f0000000f050f0b")) + 5
+SLOT = layout.REGION_BASE
 ST_REQUEST = 1
 EPERM = -1
 
@@ -118,14 +118,14 @@ def outcome(guest: Guest, code: bytes, extra: bytes = b"") -> tuple[str, int]:
 
 
 REFUSED = {
-    "munmap of the stub": (11, _native.STUB_BASE, 4096),
+    "munmap of the stub": (11, layout.STUB_BASE, 4096),
     "munmap of everything": (11, 0, 1 << 47),
-    "munmap across the end": (11, _native.MAX_ADDRESS - 4096, 1 << 33),
-    "mprotect of the stub": (10, _native.STUB_BASE, 4096, 7),
-    "mprotect of the info page": (10, _native.INFO_BASE, 4096, 3),
-    "mprotect of the vdso": (10, _native.VDSO_BASE, 4096, 3),
-    "mmap over the stub": (9, _native.STUB_BASE, 4096, 7, 0x32, -1, 0),
-    "mmap over the region": (9, _native.REGION_BASE, 4096, 7, 0x32, -1, 0),
+    "munmap across the end": (11, layout.MAX_ADDRESS - 4096, 1 << 33),
+    "mprotect of the stub": (10, layout.STUB_BASE, 4096, 7),
+    "mprotect of the info page": (10, layout.INFO_BASE, 4096, 3),
+    "mprotect of the vdso": (10, layout.VDSO_BASE, 4096, 3),
+    "mmap over the stub": (9, layout.STUB_BASE, 4096, 7, 0x32, -1, 0),
+    "mmap over the region": (9, layout.REGION_BASE, 4096, 7, 0x32, -1, 0),
     "mmap of a descriptor": (9, 0x700000, 4096, 3, 0x12, 30, 0),
     "shared mmap of a kept descriptor": (9, 0x700000, 4096, 3, 0x11, 8, 0),
     "mmap of a kept descriptor elsewhere": (9, 0x700000, 4096, 3, 0x2, 8, 0),
@@ -143,7 +143,7 @@ REFUSED = {
     "thread": (56, 0x50F00, CODE + 0x800, 0, 0, 0),
     "new user namespace": (56, 0x10000011, 0, 0, 0, 0),
     "exit": (60, 0),
-    "remap of the region": (9, _native.REGION_BASE, _native.REGION_SIZE, 3, 0x11, 8, 0),
+    "remap of the region": (9, layout.REGION_BASE, layout.REGION_SIZE, 3, 0x11, 8, 0),
 }
 
 
@@ -218,7 +218,7 @@ def test_closing_and_waking_do_no_harm(guest: Guest) -> None:
 
 
 def test_the_info_page_and_the_stub_are_read_only(guest: Guest) -> None:
-    for addr in (_native.INFO_BASE, _native.STUB_BASE, _native.VDSO_BASE):
+    for addr in (layout.INFO_BASE, layout.STUB_BASE, layout.VDSO_BASE):
         thread = guest.start(mov("rax", addr) + bytes.fromhex("c60001"))
         event = guest.event()
         assert event[:3] == (EV_FAULT, thread.ident(), 11)
@@ -293,7 +293,7 @@ def test_a_failure_without_operations_ends_the_guest(guest: Guest) -> None:
 def test_operations_that_are_skipped_leave_no_descriptor(guest: Guest, flags: int, tmp_path: Path) -> None:
     """The guest takes the answer and makes its next call without the mapping that was ordered."""
     wait = bytes.fromhex("813b01000000 74f8")  # 1: cmpl $ST_REQUEST, (%rbx); je 1b
-    call = store(SLOT + _native.SLOT_SYSNO, 39) + store(SLOT + 4, 1, 4) + store(SLOT, ST_REQUEST, 4) + wait
+    call = store(SLOT + layout.SLOT_SYSNO, 39) + store(SLOT + 4, 1, 4) + store(SLOT, ST_REQUEST, 4) + wait
     thread = guest.start(mov("rbx", SLOT) + 12 * call + LOOP)
     path = tmp_path / "file"
     path.write_bytes(bytes(4096))
@@ -383,7 +383,7 @@ def test_a_clone_that_the_host_refuses_fails(
 
 
 def test_a_guest_that_runs_on_while_it_seems_stopped(guest: Guest) -> None:
-    code = store(SLOT + 4, 1, 4) + store(SLOT + _native.SLOT_SYSNO, 57) + store(SLOT, ST_REQUEST, 4) + LOOP
+    code = store(SLOT + 4, 1, 4) + store(SLOT + layout.SLOT_SYSNO, 57) + store(SLOT, ST_REQUEST, 4) + LOOP
     thread = guest.start(code)
     event = eventually(guest)
     assert event[:3] == (EV_SYSCALL, thread.ident(), 57)
@@ -409,7 +409,7 @@ def test_a_thread_that_owes_an_answer_says_nothing_else(guest: Guest, kind: int)
     wait = bytes.fromhex("813b01000000 74f8")  # 1: cmpl $ST_REQUEST, (%rbx); je 1b
     code = (
         mov("rbx", SLOT)
-        + store(SLOT + _native.SLOT_SYSNO, 39)
+        + store(SLOT + layout.SLOT_SYSNO, 39)
         + store(SLOT + 4, 1, 4)
         + store(SLOT, ST_REQUEST, 4)
         + wait
@@ -434,7 +434,7 @@ def test_forged_progress_does_not_order_anything(guest: Guest) -> None:
     forged = 0x900000
     thread = guest.start(
         store(SLOT + 4, 1, 4)
-        + store(SLOT + _native.SLOT_OPS_DONE, 1000, 4)
+        + store(SLOT + layout.SLOT_OPS_DONE, 1000, 4)
         + store(SLOT, ST_REQUEST, 4)
         + via_gadget(25, CODE, 4096, 8192, 3, forged)
     )
@@ -457,7 +457,7 @@ def test_a_forged_thread_id_names_no_other_process(guest: Guest) -> None:
     assert isinstance(victim_process, systrap.SystrapProcess)
     code = syscall(56) + bytes.fromhex("85c0") + bytes.fromhex("7402") + LOOP
     pid = victim_process.host_pid()
-    forged = b"".join(store(SLOT + _native.SLOT_SIZE + _native.SLOT_TID, p, 4) for p in (os.getpid(), pid))
+    forged = b"".join(store(SLOT + layout.SLOT_SIZE + layout.SLOT_TID, p, 4) for p in (os.getpid(), pid))
     main = guest.start(code + forged + LOOP)
     while guest.event()[0] != EV_SYSCALL:
         pass
@@ -473,7 +473,7 @@ def test_a_forged_thread_id_names_no_other_process(guest: Guest) -> None:
 
 
 def test_bells_without_end(guest: Guest) -> None:
-    bell = mov("rdi", _native.BELL_ARG0) + mov("rsi", _native.BELL_ARG1)
+    bell = mov("rdi", layout.BELL_ARG0) + mov("rsi", layout.BELL_ARG1)
     thread = guest.start(bell + mov("rax", 24) + jump_to(GADGET))
     for _ in range(50):
         event = guest.event()
@@ -513,13 +513,11 @@ def test_garbage_code(guest: Guest) -> None:
     while time.monotonic() < deadline:
         while len(alive) < 4:
             pointers = b"".join(
-                mov(
-                    r, rng.choice([SLOT, SLOT + 0x1000, GADGET, CODE, _native.INFO_BASE, rng.getrandbits(64)])
-                )
+                mov(r, rng.choice([SLOT, SLOT + 0x1000, GADGET, CODE, layout.INFO_BASE, rng.getrandbits(64)]))
                 for r in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r11")
             )
             body = pointers + rng.choice(
-                [rng.randbytes(200), jump_to(_native.STUB_BASE + rng.randrange(len(STUB)))]
+                [rng.randbytes(200), jump_to(layout.STUB_BASE + rng.randrange(len(STUB)))]
             )
             thread = guest.start(body)
             alive[thread.ident()] = thread

@@ -1,6 +1,6 @@
 """What programs map once they run, so that the next process of the same program begins with the descriptors.
 
-A blank process is born with descriptors of the files that are mapped all the time (csrc/host/keep.h).  execve leaves it
+A blank process is born with descriptors of the files that are mapped all the time (platform/kept.py).  execve leaves it
 those alone that a program of the same file, with the same credentials and root, has mapped before and that these
 credentials may still read: what it could open again.
 """

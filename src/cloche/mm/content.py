@@ -2,9 +2,9 @@
 
 from typing import Final
 
-STEADY: Final = (
-    1 << 60
-)  # in a key: the file has the bytes that are read; only the sentry itself could cut them off
+from cloche.platform.layout import STEADY_KEY
+
+STEADY: Final = STEADY_KEY
 
 
 class ContentKeys:

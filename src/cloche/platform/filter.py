@@ -9,7 +9,34 @@ from typing import Final
 
 from cloche.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
 from cloche.arch.machine import AUDIT_ARCH
-from cloche.platform import _native
+from cloche.arch.syscalls import (
+    SYS_clone,
+    SYS_close,
+    SYS_exit,
+    SYS_futex,
+    SYS_madvise,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_restart_syscall,
+    SYS_rt_sigreturn,
+    SYS_sched_yield,
+)
+from cloche.platform.layout import (
+    BELL_ARG0,
+    BELL_ARG1,
+    DIRECT_ADVICE_MASK,
+    DIRECT_MAP_FLAGS,
+    DIRECT_MAP_NEEDED,
+    FIRST_KEPT,
+    KEPT_MAP_FLAGS,
+    KEPT_MAP_NEEDED,
+    LAST_KEPT,
+    MAX_ADDRESS,
+    STUB_BASE,
+    STUB_SIZE,
+)
 
 RET_KILL_PROCESS: Final = 0x80000000
 RET_TRAP: Final = 0x00030000
@@ -30,32 +57,11 @@ _ARCH: Final = 4
 _IP_LOW: Final = 8
 _IP_HIGH: Final = 12
 
-SYS_CLOSE: Final = 3
-SYS_MMAP: Final = 9
-SYS_MPROTECT: Final = 10
-SYS_MUNMAP: Final = 11
-SYS_RT_SIGRETURN: Final = 15
-SYS_SCHED_YIELD: Final = 24
-SYS_MREMAP: Final = 25
-SYS_MADVISE: Final = 28
-SYS_CLONE: Final = 56
-SYS_EXIT: Final = 60
-SYS_FUTEX: Final = 202
-SYS_RESTART_SYSCALL: Final = 219
-
 # Executed only after the sentry has matched them with what it ordered.
-NOTIFIED: Final = (SYS_MMAP, SYS_MUNMAP, SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_CLONE, SYS_EXIT)
-# ... and STACK, NORESERVE, POPULATE, FIXED_NOREPLACE.
-DIRECT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | 0x20000 | 0x4000 | 0x8000 | 0x100000
-# Private mappings of descriptors that the sentry lets a guest keep (csrc/host/keep.h): also DENYWRITE, EXECUTABLE.
-KEPT_MAP_FLAGS: Final = MAP_PRIVATE | MAP_FIXED | 0x800 | 0x400 | 0x20000 | 0x4000 | 0x8000
-FIRST_KEPT: Final = 8
-LAST_KEPT: Final = 23
-# NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
-DIRECT_ADVICE: Final = (0, 1, 2, 3, 4, 8, 14, 15)
+NOTIFIED: Final = (SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise, SYS_clone, SYS_exit)
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
 # its own mapping fail.  restart_syscall goes on with a futex wait that a stop of the process has broken off.
-ALLOWED: Final = (SYS_RT_SIGRETURN, SYS_CLOSE, SYS_RESTART_SYSCALL)
+ALLOWED: Final = (SYS_rt_sigreturn, SYS_close, SYS_restart_syscall)
 
 
 def _arg_low(index: int) -> int:
@@ -116,19 +122,19 @@ def build(is_direct: bool) -> list[int]:
     p.load(_NR)
     p.jump(_JGE, _X32_BIT, "trap")
     p.load(_IP_HIGH)
-    p.jump(_JEQ, _native.STUB_BASE >> 32, "", "trap")
+    p.jump(_JEQ, STUB_BASE >> 32, "", "trap")
     p.load(_IP_LOW)
-    p.jump(_JGE, _native.STUB_SIZE, "trap")
+    p.jump(_JGE, STUB_SIZE, "trap")
     p.load(_NR)
     for nr in ALLOWED:
         p.jump(_JEQ, nr, "allow")
-    p.jump(_JEQ, SYS_FUTEX, "futex")
-    p.jump(_JEQ, SYS_SCHED_YIELD, "bell")
+    p.jump(_JEQ, SYS_futex, "futex")
+    p.jump(_JEQ, SYS_sched_yield, "bell")
     if is_direct:
-        p.jump(_JEQ, SYS_MMAP, "mmap")
-        p.jump(_JEQ, SYS_MPROTECT, "mprotect")
-        p.jump(_JEQ, SYS_MADVISE, "madvise")
-        p.jump(_JEQ, SYS_MUNMAP, "range")
+        p.jump(_JEQ, SYS_mmap, "mmap")
+        p.jump(_JEQ, SYS_mprotect, "mprotect")
+        p.jump(_JEQ, SYS_madvise, "madvise")
+        p.jump(_JEQ, SYS_munmap, "range")
     for nr in NOTIFIED:
         p.jump(_JEQ, nr, "notify")
     p.ret(RET_KILL_PROCESS)
@@ -136,8 +142,8 @@ def build(is_direct: bool) -> list[int]:
     p.load(_arg_low(1))
     p.jump(_JGT, 1, "kill", "allow")  # FUTEX_WAIT is 0, FUTEX_WAKE 1
     p.label("bell")
-    _equal64(p, 0, _native.BELL_ARG0, "kill")
-    _equal64(p, 1, _native.BELL_ARG1, "kill")
+    _equal64(p, 0, BELL_ARG0, "kill")
+    _equal64(p, 1, BELL_ARG1, "kill")
     p.ret(RET_USER_NOTIF)
     if is_direct:
         _direct(p)
@@ -156,7 +162,7 @@ def _direct(p: _Program) -> None:
     """Allow what touches private anonymous memory of the guest only; leave the rest to the sentry.
 
     The range: it begins below MAX_ADDRESS and is shorter than 4 GiB, so it ends below the stub (shared.h leaves
-    the 4 GiB between them unmapped).  module.h (op_direct) has the same rules.
+    the 4 GiB between them unmapped).  `passes` says the same in Python.
     """
     p.label("mmap")
     p.load(_arg_high(3))
@@ -184,11 +190,35 @@ def _direct(p: _Program) -> None:
     p.load(_arg_high(2))
     p.jump(_JEQ, 0, "", "notify")
     p.load(_arg_low(2))
-    for advice in DIRECT_ADVICE:
-        p.jump(_JEQ, advice, "range")
+    for advice in range(DIRECT_ADVICE_MASK.bit_length()):
+        if DIRECT_ADVICE_MASK >> advice & 1:
+            p.jump(_JEQ, advice, "range")
     p.ret(RET_USER_NOTIF)
     p.label("range")
     p.load(_arg_high(0))
-    p.jump(_JGE, _native.MAX_ADDRESS >> 32, "notify")
+    p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
     p.load(_arg_high(1))
     p.jump(_JEQ, 0, "allow", "notify")
+
+
+def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:
+    """Whether the direct-mode filter lets an operation pass without asking: `_direct` in other words."""
+    if not 0 <= addr < MAX_ADDRESS or length >> 32:
+        return False
+    if nr == SYS_munmap:
+        return True
+    if nr == SYS_madvise:
+        return 0 <= arg2 < DIRECT_ADVICE_MASK.bit_length() and DIRECT_ADVICE_MASK >> arg2 & 1 == 1
+    if arg2 & ~7:
+        return False
+    if nr == SYS_mprotect:
+        return True
+    if nr != SYS_mmap:
+        return False
+    if flags & MAP_ANONYMOUS:
+        return not flags & ~DIRECT_MAP_FLAGS and flags & DIRECT_MAP_NEEDED == DIRECT_MAP_NEEDED and fd == -1
+    return (
+        not flags & ~KEPT_MAP_FLAGS
+        and flags & KEPT_MAP_NEEDED == KEPT_MAP_NEEDED
+        and FIRST_KEPT <= fd <= LAST_KEPT
+    )

@@ -58,6 +58,26 @@ class HostProc:
         finally:
             os.close(fd)
 
+    def shown(self, pid: int) -> tuple[int, ...] | None:
+        """For C (csrc/host/proof.c): how many threads a process has, with 0 who our children are; None: unknown."""
+        if not self._is_ours:
+            return None
+        try:
+            fd = os.open(
+                f"{pid}/stat" if pid else "thread-self/children", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd
+            )
+            text = b""
+            try:
+                while part := os.read(fd, 65536):
+                    text += part
+            finally:
+                os.close(fd)
+            if pid:
+                return (int(text.rpartition(b")")[2].split()[17]),)
+            return tuple([int(word) for word in text.split()])
+        except (OSError, ValueError, IndexError):
+            return None
+
     def own_pages(self) -> list[int]:
         """/proc/self/statm: size, resident, shared, text, nothing, data and stack; zeros when unknown."""
         if not self._is_ours:

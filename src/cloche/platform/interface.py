@@ -13,7 +13,7 @@ Order that callers keep:
   operations (the kernel retries it later): host operations of one address space are serialised.
 """
 
-from typing import Final
+from typing import Final  # noqa: I001
 
 from mypy_extensions import trait
 
@@ -30,43 +30,21 @@ from cloche.arch.syscalls import (
     SYS_getuid,
 )
 
-# Kinds of events.  An event is (kind, thread id, a, b, c, d, e, f, g).
-EV_NONE: Final = 0  # the timeout passed
-EV_SYSCALL: Final = 1  # a = number, b..g = the six arguments, signed
-EV_FAULT: Final = (
-    2  # a = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
+# Kinds of events, of prefetch descriptors (Platform.set_prefetch), and how `HostThread.swap` changes a word.
+# fmt: off
+from cloche.platform.layout import (
+    EV_NONE as EV_NONE, EV_SYSCALL as EV_SYSCALL, EV_FAULT as EV_FAULT, EV_INTERRUPTED as EV_INTERRUPTED,
+    EV_OPS_FAILED as EV_OPS_FAILED, EV_PROCESS_DIED as EV_PROCESS_DIED, EV_FD as EV_FD,
+    EV_STARTED as EV_STARTED, EV_OPS_DONE as EV_OPS_DONE, EV_STALL as EV_STALL, EV_CUT as EV_CUT,
+    PF_CSTRING as PF_CSTRING, PF_FIXED as PF_FIXED, PF_ARG as PF_ARG, SWAP_SET as SWAP_SET,
+    SWAP_ADD as SWAP_ADD, SWAP_OR as SWAP_OR, SWAP_ANDN as SWAP_ANDN, SWAP_XOR as SWAP_XOR,
 )
-EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
-EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
-EV_PROCESS_DIED: Final = (
-    5  # thread id = -1, a = process id (HostProcess.ident), b = host wait status, then of its
-)
-# rusage: maximal resident size (KiB), minor faults, major faults, involuntary switches
-EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
-EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
-
-EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
-# From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
-EV_STALL: Final = 9
-EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
-
-# Kinds of prefetch descriptors (Platform.set_prefetch).
-PF_CSTRING: Final = 1
-PF_FIXED: Final = 2
-PF_ARG: Final = 3
+# fmt: on
 
 # What HostThread.set_answers gives, in order.
 ANSWERED: Final = (SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid)
 
 Event = tuple[int, int, int, int, int, int, int, int, int]
-
-
-# How `HostThread.swap` changes a word: the operations of FUTEX_WAKE_OP, plus 1 (csrc/stub/shared.h).
-SWAP_SET: Final = 1
-SWAP_ADD: Final = 2
-SWAP_OR: Final = 3
-SWAP_ANDN: Final = 4
-SWAP_XOR: Final = 5
 
 
 def swap_result(operation: int, old: int, operand: int) -> int:

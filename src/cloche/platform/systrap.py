@@ -12,6 +12,7 @@ Order that callers keep, beyond interface.py:
 
 import errno
 import os
+import struct
 import time
 from typing import Final
 
@@ -34,12 +35,22 @@ from cloche.platform.interface import (
     HostThread,
     Platform,
 )
+from cloche.platform.layout import (
+    ACT_ANSWER,
+    ACT_POST,
+    DATA_SIZE,
+    INFO_ACTIONS,
+    INFO_PREFETCH,
+    MAX_ADDRESS,
+    MAX_CALLS,
+    MAX_PREFETCH,
+    MIN_ADDRESS,
+    PF_NONE,
+    PREFETCH_BYTES,
+)
 from cloche.platform.systrap_process import SystrapProcess
 from cloche.platform.systrap_thread import Guests
 from cloche.platform.zygote import Zygote, check_host, own_vdso_areas, raise_file_limit
-
-_ACT_POST: Final = 1  # shared.h
-_ACT_ANSWER: Final = 2
 
 _POOL_SIZE: Final = 2
 _SENTRY_SPIN_NS: Final = 120_000
@@ -62,7 +73,6 @@ class Systrap(Platform):
         self._processes = self._guests.processes
         self._zygote = Zygote()
         self._is_zygote_idle = False
-        self._is_short = False  # the pool is to be filled when there is time
         self._pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
         self._unordered = self._guests.unordered
         self._ordered: SystrapProcess | None = None  # being forked by the zygote
@@ -71,9 +81,10 @@ class Systrap(Platform):
         self._is_started = False
         self._ticks_per_ns = 1.0
         self._stub_fd = -1
+        self._info = memoryview(b"")  # the page that stubs read
 
     def hot_identity(self, fd: int) -> tuple[int, int] | None:
-        return _native.hot_identity(fd)
+        return self._guests.kept_files.identity(fd)
 
     def is_direct(self) -> bool:
         """Whether private anonymous memory is mapped without asking."""
@@ -101,10 +112,10 @@ class Systrap(Platform):
             self.prepare()
         if not self._proc.check():
             self._mm = "strict"  # descriptors to map cannot be made read-only
-        proc_fd = self._proc.usable_fd()
-        hostsys.use_proc(proc_fd)
-        _native.setup()
-        _native.use_proc(proc_fd)
+        self._guests.is_direct = self.is_direct()
+        hostsys.use_proc(self._proc.usable_fd())
+        self._info = _native.setup()
+        _native.use_proc(self._proc.shown)
         _native.set_patching(self._is_patching)
         self._is_started = True
         try:
@@ -153,6 +164,8 @@ class Systrap(Platform):
         if not self._unordered:
             return
         process = self._unordered.pop(0)
+        if self.is_direct():
+            self._guests.kept_files.provide(self._zygote.thread)
         _native.queue_fork(self._zygote.thread, process.handle, process.main_thread().ident(), 1)
         self._is_zygote_idle = False
         self._ordered = process
@@ -165,7 +178,7 @@ class Systrap(Platform):
             self._refill()
         process = self._pool.pop(0)
         process.is_blank = False
-        self._is_short = True  # whoever needs this one shall not wait for the next
+        self._guests.is_short = True  # whoever needs this one shall not wait for the next
         return process
 
     def thread(self, ident: int) -> HostThread:
@@ -175,6 +188,7 @@ class Systrap(Platform):
         """The zygote could not fork (EAGAIN, ENOMEM): the blank it was for will never live."""
         process = self._ordered
         self._ordered = None
+        self._guests.kept_files.forget_zygote()
         if process is not None:
             if process.is_blank:
                 self._pool.remove(process)
@@ -193,15 +207,16 @@ class Systrap(Platform):
         while True:
             if self._deaths:
                 return self._deaths.pop(0)
-            event = _native.wait_event(0 if self._is_short else timeout_ns, deadline_ns)
+            event = _native.wait_event(0 if self._guests.is_short else timeout_ns, deadline_ns)
             if event is None:
-                if not self._is_short:
+                if not self._guests.is_short:
                     return _NO_EVENT
-                self._is_short = False  # nobody waits for us: make blank processes
-                try:
+                try:  # nobody waits for us: make blank processes
                     self._refill()
+                    self._guests.make_spare()
                 except OSError:
                     pass  # no descriptors or memory now: the next one that is taken tries again
+                self._guests.is_short = False
                 continue
             kind = event[0]
             if kind == EV_SYSCALL or kind == EV_FD:
@@ -247,22 +262,25 @@ class Systrap(Platform):
 
     def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
         total = 0
-        if len(descriptors) > 3:
-            raise ValueError("at most three descriptors")
+        if len(descriptors) > MAX_PREFETCH or not 0 <= nr < MAX_CALLS:
+            raise ValueError("too many descriptors, or no such call")
         for kind, _arg, _count, value, cap in descriptors:
             total += cap if kind == PF_ARG else value
-        if total > _native.DATA_SIZE // 2 - 64:
+        if total > DATA_SIZE // 2 - 64:
             raise ValueError("too much to prefetch")
-        for index in range(3):
-            row = descriptors[index] if index < len(descriptors) else (0, 0, 0, 0, 0)
+        at = INFO_PREFETCH + nr * MAX_PREFETCH * PREFETCH_BYTES
+        for index in range(MAX_PREFETCH):
+            row = descriptors[index] if index < len(descriptors) else (PF_NONE, 0, 0, 0, 0)
             kind, arg, count, value, cap = row
-            _native.set_prefetch(nr, index, kind, arg, count, value, cap)
+            struct.pack_into(
+                "<BBBBHH", self._info, at + index * PREFETCH_BYTES, kind, arg, count, 0, value, cap
+            )
 
     def set_patched_calls(self, numbers: list[int]) -> None:
         for number in numbers:
-            _native.set_action(number, _ACT_POST)
+            self._info[INFO_ACTIONS + number] = ACT_POST
         for index, number in enumerate(ANSWERED):
-            _native.set_action(number, _ACT_ANSWER + index)
+            self._info[INFO_ACTIONS + number] = ACT_ANSWER + index
 
     def is_patching(self) -> bool:
         return self._is_patching
@@ -280,10 +298,10 @@ class Systrap(Platform):
         _native.control_fd(EPOLL_CTL_DEL, fd, 0, 0)
 
     def min_address(self) -> int:
-        return _native.MIN_ADDRESS
+        return MIN_ADDRESS
 
     def max_address(self) -> int:
-        return _native.MAX_ADDRESS
+        return MAX_ADDRESS
 
     def vdso(self) -> tuple[int, int]:
         return self._zygote.vdso
@@ -307,5 +325,7 @@ class Systrap(Platform):
                 alive -= 1
         for process in self._processes.values():
             process.is_dead = True
+        self._info = memoryview(b"")
+        self._guests.forget()
         _native.close_all()
         self._proc.close()

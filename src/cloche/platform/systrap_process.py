@@ -5,11 +5,13 @@ import signal
 import time
 from typing import Final
 
+from cloche.arch.syscalls import SYS_exit
 from cloche.platform import _native
-from cloche.platform import filter as seccomp_filter
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
 
+_WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
+_METERS: Final = 4
 _CALL_NS: Final = 800  # what the shortest system call takes
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
 
@@ -46,9 +48,20 @@ class SystrapProcess(HostProcess):
         ] = []  # host threads that wait for a task; CPU time they have had
         self.parking: Parking | None = None  # who counts them
         self.counted = 0  # of them
+        self.meters: dict[int, int] = {}  # bytes read, by file
 
     def ident(self) -> int:
         return self._ident
+
+    def reads_much(self, key: int, length: int) -> bool:
+        """Count what the process reads of a file: whether that is a lot."""
+        total = self.meters.get(key, 0)
+        if total >= _WINDOW_MIN_TOTAL:
+            return True
+        if not total and len(self.meters) == _METERS:
+            del self.meters[next(iter(self.meters))]  # the oldest
+        self.meters[key] = total + length
+        return total + length >= _WINDOW_MIN_TOTAL
 
     def set_main(self, thread: HostThread | None) -> None:
         """Called once at creation."""
@@ -146,7 +159,7 @@ class SystrapProcess(HostProcess):
         handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
         self.count_parked(len(self.parked))
         _native.unpark(handle)
-        _native.queue_op(handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+        _native.queue_op(handle, SYS_exit, 0, 0, 0, 0, 0, 0, -1, 1)
         _native.resume(handle)
         _native.discard_thread(handle)
 

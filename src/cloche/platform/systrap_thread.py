@@ -12,12 +12,15 @@ from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
 from cloche.abi.structs import pack_stat
+from cloche.arch.syscalls import SYS_exit, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap
 from cloche.platform import _native
-from cloche.platform import filter as seccomp_filter
+from cloche.platform.filter import passes
 from cloche.platform.host_proc import HostProc, faults, preemptions
 from cloche.platform.interface import HostThread, Parking, Registers
+from cloche.platform.kept import KeptFiles, may_stay
 from cloche.platform.systrap_process import SystrapProcess, split_times
 
+_WINDOW_MIN_READ: Final = 2048
 _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
@@ -31,10 +34,16 @@ class Guests:
         self.threads: dict[int, SystrapThread] = {}  # by handle
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
+        self.is_short = False  # the pool and the spare are to be made when there is time
+        self._spare: tuple[int, int] | None = None  # what the next process needs, made when there was time
+        self.kept_files = KeptFiles()
+        self.is_direct = False
 
     def make_process(self, source: "SystrapThread | None", slot: int) -> "SystrapThread":
         """The stopped main thread, with its region, of a process that is yet to be forked."""
-        handle, ident = _native.new_process()
+        self.is_short = True
+        handle, ident = _native.new_process() if self._spare is None else self._spare
+        self._spare = None
         process = SystrapProcess(self._proc, handle, ident)
         try:
             main = _native.new_thread(handle, slot, -1 if source is None else source.handle)
@@ -46,6 +55,15 @@ class Guests:
         self.processes[ident] = process
         self.add_thread(thread)
         return thread
+
+    def make_spare(self) -> None:
+        if self._spare is None:
+            self._spare = _native.new_process()
+
+    def forget(self) -> None:
+        """The end."""
+        self._spare = None
+        self.kept_files.close()
 
     def add_thread(self, thread: "SystrapThread") -> None:
         self.threads[thread.handle] = thread
@@ -115,7 +133,21 @@ class SystrapThread(HostThread):
         return _native.read_thread(self.handle, addr, length)
 
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
-        return _native.read_cstring(self.handle, addr, limit)
+        found = _native.read_prefetched(self.handle, addr, limit)
+        if found is not None:
+            return found
+        string = b""
+        while len(string) < limit:  # a page at a time: the next may not exist
+            want = min(4096 - (addr & 4095), limit - len(string))
+            part = _native.read_process(self._process.handle, addr, want)
+            if not part:
+                return None
+            end = part.find(0)
+            if end >= 0:
+                return string + part[:end]
+            string += part
+            addr += len(part)
+        return string
 
     def write(self, addr: int, data: bytes) -> int:
         return _native.write_thread(self.handle, addr, data)
@@ -165,29 +197,40 @@ class SystrapThread(HostThread):
         return self._process.write(addr, data)
 
     def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
+        if key and not (length >= _WINDOW_MIN_READ and self._process.reads_much(key, length)):
+            key = 0
         return _native.read_fd_into(self.handle, fd, offset, addr, length, flags, key)
 
     def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
         return _native.write_fd_from(self.handle, fd, offset, addr, length, flags)
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
-        _native.queue_op(
-            self.handle, seccomp_filter.SYS_MMAP, addr, length, prot, flags, fd if fd < 0 else 0, offset, fd
-        )
+        if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags, fd):
+            kept = self._guests.kept_files.number(self.handle, fd)
+            if kept >= 0:
+                self._queue(SYS_mmap, addr, length, prot, flags, kept, offset)
+                return
+        if fd < 0:
+            self._queue(SYS_mmap, addr, length, prot, flags, fd, offset)
+        else:
+            _native.queue_op(self.handle, SYS_mmap, addr, length, prot, flags, -1, offset, fd, 1)
+
+    def _queue(self, nr: int, a: int, b: int, c: int, d: int, e: int, f: int) -> None:
+        """An operation that brings no descriptor."""
+        asks = not (self._guests.is_direct and passes(nr, a, b, c, d, e))
+        _native.queue_op(self.handle, nr, a, b, c, d, e, f, -1, asks)
 
     def queue_munmap(self, addr: int, length: int) -> None:
-        _native.queue_op(self.handle, seccomp_filter.SYS_MUNMAP, addr, length, 0, 0, 0, 0, -1)
+        self._queue(SYS_munmap, addr, length, 0, 0, 0, 0)
 
     def queue_mprotect(self, addr: int, length: int, prot: int) -> None:
-        _native.queue_op(self.handle, seccomp_filter.SYS_MPROTECT, addr, length, prot, 0, 0, 0, -1)
+        self._queue(SYS_mprotect, addr, length, prot, 0, 0, 0)
 
     def queue_mremap(self, old: int, old_length: int, new_length: int, flags: int, new: int) -> None:
-        _native.queue_op(
-            self.handle, seccomp_filter.SYS_MREMAP, old, old_length, new_length, flags, new, 0, -1
-        )
+        self._queue(SYS_mremap, old, old_length, new_length, flags, new, 0)
 
     def queue_madvise(self, addr: int, length: int, advice: int) -> None:
-        _native.queue_op(self.handle, seccomp_filter.SYS_MADVISE, addr, length, advice, 0, 0, 0, -1)
+        self._queue(SYS_madvise, addr, length, advice, 0, 0, 0)
 
     def queue_keep_only(self, identities: list[int]) -> None:
         _native.queue_keep_only(self.handle, *identities)
@@ -199,6 +242,7 @@ class SystrapThread(HostThread):
         except BaseException:
             main.discard()
             raise
+        main.process().meters = self._process.meters.copy()  # it inherits the windows
         return main.process()
 
     def queue_clone_thread(self) -> "SystrapThread":
@@ -256,7 +300,7 @@ class SystrapThread(HostThread):
         return True
 
     def queue_exit(self) -> None:
-        _native.queue_op(self.handle, seccomp_filter.SYS_EXIT, 0, 0, 0, 0, 0, 0, -1)
+        _native.queue_op(self.handle, SYS_exit, 0, 0, 0, 0, 0, 0, -1, 1)
 
     def ret(self, value: int) -> None:
         _native.ret(self.handle, value)

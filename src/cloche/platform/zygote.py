@@ -13,7 +13,7 @@ from typing import Final
 from cloche.arch.machine import MACHINE
 from cloche.platform import _native
 from cloche.platform import filter as seccomp_filter
-from cloche.platform.interface import EV_PROCESS_DIED
+from cloche.platform.layout import EV_PROCESS_DIED, MAX_FILTER, MAX_MOVES, VDSO_BASE, VDSO_SIZE
 
 _FILTER_NEW_LISTENER: Final = 1 << 3
 _FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
@@ -40,7 +40,7 @@ class Zygote:
                 theirs.close()
                 where, error, listener = self._greet(ours, flags, own_vdso, is_strict)
             if where == 0:
-                _native.attach(listener, 1 if is_strict else 0)
+                _native.attach(listener)
                 self.process, self.thread, self.pid = process, thread, pid
                 self._wait()
                 return
@@ -72,8 +72,8 @@ class Zygote:
                 return failed[0], failed[1], -1
             moves, self.vdso = _plan_vdso(own_vdso, struct.unpack("<q", hello[:8])[0])
             program = seccomp_filter.build(not is_strict)
-            flat = [word for move in moves for word in move] + [0] * (3 * (_native.MAX_MOVES - len(moves)))
-            padding = [0] * (_native.MAX_FILTER - len(program))
+            flat = [word for move in moves for word in move] + [0] * (3 * (MAX_MOVES - len(moves)))
+            padding = [0] * (MAX_FILTER - len(program))
             words = [len(moves), *flat, len(program), flags, *program, *padding]
             sock.send(struct.pack(f"<{len(words)}Q", *words))
             message, fds, _flags, _address = socket.recv_fds(sock, 16, 1)
@@ -149,10 +149,10 @@ def own_vdso_areas() -> list[tuple[int, int]]:
 
 def _plan_vdso(own: list[tuple[int, int]], vdso: int) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
     """What of the zygote, whose vDSO is at `vdso`, moves where, and the vDSO's new place."""
-    if not own or not vdso or own[-1][0] + own[-1][1] - own[0][0] > _native.VDSO_SIZE:
+    if not own or not vdso or own[-1][0] + own[-1][1] - own[0][0] > VDSO_SIZE:
         return [], (0, 0)
     first, shift = own[0][0], vdso - own[-1][0]
-    moves = [(low + shift, length, _native.VDSO_BASE + low - first) for low, length in own]
+    moves = [(low + shift, length, VDSO_BASE + low - first) for low, length in own]
     return moves, (moves[-1][2], moves[-1][1])
 
 

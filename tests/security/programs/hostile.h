@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* csrc/stub/shared.h; test_guests.py checks that they agree. */
+/* platform/layout.py; test_guests.py checks that they agree. */
 #define STUB_BASE 0x7fff00000000ULL
 #define STUB_SIZE 0x10000ULL
 #define INFO_BASE 0x7fff00100000ULL

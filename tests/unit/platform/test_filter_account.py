@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cloche.arch.x86_64.syscalls import syscall_name
-from cloche.platform import _native, filter
+from cloche.platform import filter, layout
 
 SECURITY: Final = Path(__file__).parents[3] / "SECURITY.md"
 BEGIN: Final = "<!-- what the stub may ask of the host: compared with the filter by tests/unit/platform -->\n"
@@ -22,7 +22,7 @@ SAMPLES: Final = (
     (0x10000, 4096, 4, 0, 0, 0),
     (0x10000, 1, 0, 0, 0, 0),
     (0x10000, 2, 0, 0, 0, 0),
-    (_native.BELL_ARG0, _native.BELL_ARG1, 0, 0, 0, 0),
+    (layout.BELL_ARG0, layout.BELL_ARG1, 0, 0, 0, 0),
     (0x7FFF00000000, 4096, 3, 0x32, M64, 0),
 )
 
@@ -53,7 +53,7 @@ def account(code: list[int]) -> dict[str, str]:
     }
     found = {}
     for number in range(HIGHEST):
-        seen = {verdict(code, number, args, _native.STUB_BASE) for args in SAMPLES}
+        seen = {verdict(code, number, args, layout.STUB_BASE) for args in SAMPLES}
         if seen != {filter.RET_KILL_PROCESS}:
             key = sorted(seen, key=[filter.RET_USER_NOTIF, filter.RET_ALLOW, filter.RET_KILL_PROCESS].index)
             found[syscall_name(number)] = words[tuple(key)]
@@ -77,10 +77,29 @@ def test_nothing_passes_outside_of_the_stub() -> None:
     for code in (filter.build(True), filter.build(False)):
         for ip in (
             0,
-            _native.STUB_BASE - 1,
-            _native.STUB_BASE + _native.STUB_SIZE,
-            _native.STUB_BASE + (1 << 32),
+            layout.STUB_BASE - 1,
+            layout.STUB_BASE + layout.STUB_SIZE,
+            layout.STUB_BASE + (1 << 32),
         ):
             for number in range(HIGHEST):
                 for args in SAMPLES:
                     assert verdict(code, number, args, ip) == filter.RET_TRAP
+
+
+def test_what_passes_is_known() -> None:
+    """`passes`, by which the sentry knows what it will not be asked, is the filter in other words."""
+    code = filter.build(True)
+    addresses = (0, 0x10000, layout.MAX_ADDRESS - 4096, layout.MAX_ADDRESS, layout.STUB_BASE)
+    flags = [0, 0x22, 0x32, 0x12, 0x11, 0x8032, 0x1832, 0x1812, 0x412, 0x100032, 1 << 33 | 0x32]
+    wrong = []
+    for number in filter.NOTIFIED:
+        for addr in addresses:
+            for length in (1, 4096, (1 << 32) - 1, 1 << 32):
+                for third in (*range(10), 14, 15, 16, 1 << 24, 1 << 33):
+                    for flag in flags if number == filter.SYS_mmap and third < 10 else (0,):
+                        for fd in (-1, 0, 7, 8, 23, 24) if flag else (0,):
+                            args = (addr, length, third, flag, fd & M64, 0)
+                            asked = verdict(code, number, args, layout.STUB_BASE) != filter.RET_ALLOW
+                            if asked == filter.passes(number, addr, length, third, flag, fd):
+                                wrong.append((number, args))
+    assert wrong == []

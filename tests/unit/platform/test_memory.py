@@ -8,7 +8,7 @@ from code_guest import CODE, MAP_FIXED_ANON, Guest
 from machine_code import SYSCALL, mov, syscall
 
 from cloche.abi.mman import MAP_FIXED, MAP_PRIVATE
-from cloche.platform import _native
+from cloche.platform import layout
 from cloche.platform.interface import (
     EV_CUT,
     EV_OPS_FAILED,
@@ -124,7 +124,7 @@ def test_read_into_unmapped_memory(guest: Guest, tmp_path: Path) -> None:
 
 
 def platform_end() -> int:
-    return _native.MAX_ADDRESS
+    return layout.MAX_ADDRESS
 
 
 @pytest.mark.parametrize("length", [1, 70_000, 2_500_000])
@@ -147,7 +147,7 @@ def test_write_fd_from(guest: Guest, tmp_path: Path, length: int) -> None:
 def test_the_platform_is_out_of_reach_for_reads_and_writes(guest: Guest) -> None:
     thread = stopped(guest)
     process = thread.process()
-    for addr in (_native.STUB_BASE, _native.INFO_BASE, _native.REGION_BASE, (1 << 64) - 8, -8):
+    for addr in (layout.STUB_BASE, layout.INFO_BASE, layout.REGION_BASE, (1 << 64) - 8, -8):
         assert process.read(addr, 8) == b""
         assert thread.read(addr, 8) == b""
         assert process.write(addr, b"x" * 8) == 0
@@ -156,7 +156,7 @@ def test_the_platform_is_out_of_reach_for_reads_and_writes(guest: Guest) -> None
             with pytest.raises(OSError):
                 queue(addr, 4096)
     with pytest.raises(OSError):
-        thread.queue_munmap(_native.MAX_ADDRESS - 4096, 8192)
+        thread.queue_munmap(layout.MAX_ADDRESS - 4096, 8192)
     with pytest.raises(OSError):
         thread.queue_mremap(0x10000, 4096, 1 << 47, 1, 0)
     start, length = guest.platform.vdso()

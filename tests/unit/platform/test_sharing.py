@@ -1,4 +1,4 @@
-"""What threads of a process share (csrc/host/hold.h): never used before it is there, never exchanged while it is needed."""
+"""What threads of a process share (csrc/host/sharing.c): never used before it is there, never exchanged while it is needed."""
 
 import os
 from collections.abc import Iterator

@@ -3,22 +3,37 @@
  * All arguments are scalars that the kernel copied when the call was made, so CONTINUE cannot race with the guest.
  * Who asks is known from notif.pid alone.
  */
+#include "parts.h"
 
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
 #endif
+/* What stays is found at the next look: the listener is watched level-triggered.  Without the bound, guests that keep
+ * making calls which are refused would have all of our time. */
+#define MAX_NOTIFICATIONS 32
+#define MAX_BELLS 64
 
-static int send_reply(uint64_t id, int error, uint32_t flags)
+bool is_sync;
+uint64_t stat_notif, stat_denied;
+static uint64_t bells[MAX_BELLS]; /* doorbells that are to be answered */
+static int bell_count;
+
+static bool answer(uint64_t id, int error, uint32_t flags)
 {
     struct seccomp_notif_resp r = {.id = id, .val = 0, .error = error, .flags = flags};
-    return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) < 0 ? -errno : 0;
+    return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) >= 0;
+}
+
+static bool let_through(const struct seccomp_notif *n)
+{
+    return answer(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 }
 
 static void deny(const struct seccomp_notif *n)
 {
     stat_denied++;
-    send_reply(n->id, -EPERM, 0);
+    answer(n->id, -EPERM, 0);
 }
 
 static bool inject(const struct seccomp_notif *n, int fd, int number, bool is_answer)
@@ -31,76 +46,49 @@ static bool inject(const struct seccomp_notif *n, int fd, int number, bool is_an
     return ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &a) >= 0;
 }
 
-/* A clone result that the guest can forge names a candidate; the kernel says whether it is a thread of the process. */
-static struct thr *prove_thread(int tid)
+static bool asks_for(const struct seccomp_notif *n, const struct op *op)
 {
-    for (int i = 0; i < thr_count; i++) {
-        struct thr *t = thrs[i];
-        if (!t->used || t->tid || !t->running)
-            continue;
-        struct prc *p = prcs[t->prc];
-        if (p->pid <= 0 || p->pid == tid || (int)READ_ONCE(t->slot->tid) != tid)
-            continue;
-        if (syscall(SYS_tgkill, p->pid, tid, 0) == 0) {
-            t->tid = tid;
-            hash_add(t);
-            return t;
-        }
-    }
-    return NULL;
-}
-
-static bool is_child(int pid)
-{
-    siginfo_t si;
-    return waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0;
+    return (uint64_t)(uint32_t)n->data.nr == op->nr && !memcmp(n->data.args, op->args, sizeof op->args);
 }
 
 /* A process that nobody knows yet asks to map its region: adopt it if it proves to be the ordered fork. */
 static void adopt(const struct seccomp_notif *n)
 {
+    siginfo_t si;
     int pid = n->pid, group = getpgid(pid);
     struct prc *p = prc_by_pid(group);
     struct orphan *o = p ? NULL : find_orphan(group);
-    if ((!p && !o) || !is_child(pid)) {
+    if ((!p && !o) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not our child */
         deny(n);
         return;
     }
-    struct prc *child = NULL;
-    if (o ? o->child >= 0 : p->adopting >= 0 && p->cloned)
-        child = prcs[o ? o->child : p->adopting];
-    const __u64 *a = n->data.args;
-    if (!child || n->data.nr != SYS_mmap || a[0] != REGION_BASE || a[1] != REGION_SIZE ||
-        a[2] != (PROT_READ | PROT_WRITE) || a[3] != (MAP_SHARED | MAP_FIXED) || a[4] != (__u64)child->fork_fd ||
-        a[5] != 0 || setpgid(pid, pid) < 0) {
+    struct prc *child = o ? o->child : p->cloned ? p->adopting : NULL;
+    struct op own = {SYS_mmap, {REGION_BASE, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                                child ? (uint64_t)child->fork_fd : 0, 0}, 0};
+    if (!child || !asks_for(n, &own) || setpgid(pid, pid) < 0) {
         /* A fork that was let through but does not behave: nothing of it is known, so it goes. */
         kill(pid, SIGKILL);
         deny(n);
         return;
     }
-    if (o) {
+    if (o)
         remove_orphan(o);
-    } else {
-        p->adopting = -1;
-        set_cloned(p, false);
-    }
+    else
+        end_adoption(p);
     child->pid = pid;
-    child->parent = -1;
     for (int i = 0; i < child->slot_high; i++)
         if (child->slots[i] && !child->slots[i]->tid) {
-            child->slots[i]->tid = pid;
             child->slots[i]->born = true;
-            hash_add(child->slots[i]);
+            hash_add(child->slots[i], pid);
             break;
         }
     if (child->kill_wanted)
         kill(pid, SIGKILL);
-    if (!inject(n, child->region_fd, child->fork_fd, false) ||
-        send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0) {
+    if (!inject(n, child->region_fd, child->fork_fd, false) || !let_through(n)) {
         kill(pid, SIGKILL);
         deny(n);
     }
-    push_event(7, -1, child->ident, 0);
+    push_event(EV_STARTED, child->ident, 0, NULL);
 }
 
 /* In the middle of a batch the guest thread and we take turns: on one processor that costs 8 us an operation, across
@@ -117,29 +105,19 @@ static void set_sync(bool on)
         is_sync = on;
 }
 
-static bool asks_again(struct thr *t, int i)
+/* The first operation from `at` on that the filter asks about. */
+static int next_notified(const struct thr *t, int at)
 {
-    while (++i < t->op_count)
-        if (t->ops[i].notified)
-            return true;
-    return false;
-}
-
-/* The thread makes another call, so its clone is over: whether nothing was born of it. */
-static bool is_unborn(struct thr *t, const struct hop *h)
-{
-    struct prc *p = prcs[t->prc];
-    if (h->op.args[0] & CLONE_VM)
-        return !has_unknown_thread(p, child_of(h));
-    return adopts(p, h) && p->cloned && unknown_child(p->pid) == 0;
+    while (at < t->op_count && !t->ops[at].notified)
+        at++;
+    return at;
 }
 
 /* The clone that was let through is asked for again: a stop by the host had it start over, or it is a lie. */
 static bool asks_for_same_clone(struct thr *t, const struct seccomp_notif *n)
 {
     struct hop *h = t->clone_at < 0 ? NULL : &t->ops[t->clone_at];
-    return h && t->matched == t->clone_at + 1 && (uint64_t)(uint32_t)n->data.nr == SYS_clone &&
-           !memcmp(n->data.args, h->op.args, sizeof h->op.args) && is_unborn(t, h);
+    return h && t->matched == t->clone_at + 1 && asks_for(n, &h->op) && is_unborn(t, h);
 }
 
 /* The answer to the question that `take` has put after a batch is said to have failed. */
@@ -147,43 +125,60 @@ static void prove(struct thr *t, const struct seccomp_notif *n)
 {
     if (t->doubt != DOUBT_ASKED || n->data.nr != SYS_munmap || n->data.args[0] != MAX_ADDRESS) {
         deny(n);
-        return;
-    }
-    if (is_unborn(t, &t->ops[t->clone_at])) {
+    } else if (is_unborn(t, &t->ops[t->clone_at])) {
         t->doubt = DOUBT_PROVEN;
-        send_reply(n->id, 0, 0);
+        answer(n->id, 0, 0);
     } else {
-        end_liar(prcs[t->prc]);
+        end_liar(t->prc);
+    }
+}
+
+/* The operation is let through: SENT becomes MATCHED. */
+static void note_match(struct thr *t, struct hop *h)
+{
+    struct prc *p = t->prc;
+    bool is_clone = h->op.nr == SYS_clone, is_thread = is_clone && h->op.args[0] & CLONE_VM;
+    t->matched = (int)(h - t->ops) + 1;
+    close_duplicates(h);
+    if (is_thread) {
+        h->child->born = true;
+    } else if (is_clone) {
+        set_cloned(p, true);
+        if (!h->parked) /* the zygote's children know already: queue_fork */
+            inherit(p->adopting, p);
+    } else if (h->op.nr == SYS_exit) {
+        run_remove(t);
+        t->exited = true;
+        owing -= t->gone;
+        t->exit_tid = t->tid;
+        hash_remove(t); /* its number may come again */
+        end_batch(p);
     }
 }
 
 static void match(struct thr *t, const struct seccomp_notif *n)
 {
-    struct prc *p = prcs[t->prc];
+    struct prc *p = t->prc;
     if (t->doubt) {
         prove(t, n);
         return;
     }
-    if (p->op_thr != t->id || !t->running) {
+    if (p->op_thr != t || !t->running) {
         deny(n);
         return;
     }
-    int i = t->matched;
-    while (i < t->sent && !t->ops[i].notified)
-        i++;
-    struct hop *h = &t->ops[i];
-    if (i >= t->sent || (uint64_t)(uint32_t)n->data.nr != h->op.nr ||
-        memcmp(n->data.args, h->op.args, sizeof h->op.args)) {
-        if (!asks_for_same_clone(t, n) || send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
+    int at = next_notified(t, t->matched);
+    struct hop *h = &t->ops[at];
+    if (at >= t->sent || !asks_for(n, &h->op)) {
+        if (!asks_for_same_clone(t, n) || !let_through(n))
             deny(n);
         return;
     }
-    struct thr *born = child_of(h);
-    if (h->op.nr == SYS_clone && (h->op.args[0] & CLONE_VM ? !born : !adopts(p, h))) {
+    if (h->op.nr == SYS_clone && (h->op.args[0] & CLONE_VM ? !child_of(h) : !adopts(p, h))) {
         deny(n); /* nobody waits for it any more */
         return;
     }
-    set_sync(h->op.nr != SYS_clone && asks_again(t, i));
+    set_sync(h->op.nr != SYS_clone && next_notified(t, at + 1) < t->op_count);
     /* A carrier's call is not made: its last descriptor is the answer, which saves a wake-up. */
     for (int k = 0; k < h->gift_count; k++) {
         if (!inject(n, h->gifts[k], h->gift_numbers[k], k == h->gift_count - 1)) {
@@ -192,44 +187,19 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         }
         is_given(p, h->gift_numbers[k]);
     }
-    if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4], false)) {
+    if (h->fd >= 0 && !inject(n, h->fd, (int)h->op.args[4], false))
         deny(n);
-        return;
-    }
-    if (!h->gift_count && send_reply(n->id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) < 0)
-        return;
-    t->matched = i + 1;
-    close_duplicates(h);
-    if (h->op.nr == SYS_clone && h->op.args[0] & CLONE_VM) {
-        born->born = true;
-    } else if (h->op.nr == SYS_clone) {
-        set_cloned(p, true);
-        if (!h->parked) /* the zygote's children know already: queue_fork */
-            inherit(prcs[p->adopting], p);
-    }
-    if (h->op.nr == SYS_exit) {
-        run_remove(t);
-        t->exited = true;
-        if (t->gone)
-            owing--;
-        t->exit_tid = t->tid;
-        hash_remove(t); /* its number may come again */
-        p->op_thr = -1;
-        ops_out--;
-    }
+    else if (h->gift_count || let_through(n))
+        note_match(t, h);
 }
 
-static void flush_bells(void)
+void flush_bells(void)
 {
     while (bell_count)
-        send_reply(bells[--bell_count], 0, 0);
+        answer(bells[--bell_count], 0, 0);
 }
 
-/* What stays is found at the next look: the listener is watched level-triggered.  Without the bound, guests that keep
- * making calls which are refused would have all of our time. */
-#define MAX_NOTIFICATIONS 32
-
-static void handle_notifications(void)
+void handle_notifications(void)
 {
     union {
         struct seccomp_notif n;
@@ -249,10 +219,9 @@ static void handle_notifications(void)
         stat_notif++;
         if (u.n.data.nr == SYS_sched_yield) {
             /* Answered when the events at hand are dealt with: one wake-up instead of two. */
-            if (bell_count < 64)
-                bells[bell_count++] = u.n.id;
-            else
-                send_reply(u.n.id, 0, 0);
+            if (bell_count == MAX_BELLS)
+                flush_bells();
+            bells[bell_count++] = u.n.id;
             continue;
         }
         struct thr *t = hash_find(u.n.pid);

@@ -1,0 +1,363 @@
+/* The event loop: find what guests posted, notifications, deaths, and readiness of the sentry's descriptors. */
+#include "parts.h"
+
+#define FAIR_TURN 8      /* calls that may be taken in a row while a descriptor or a death waits */
+#define OWING_TURN 4096  /* times the sentry's spin, half a second */
+#define READY_MAX 64
+#define NO_TOKEN INT64_MIN
+#define SECOND_NS 1000000000
+
+int irq_unsent_total;
+uint64_t stat_sleeps, stat_events;
+
+static struct event *queue;
+static int queue_head, queue_count, queue_room;
+static int64_t *fd_tokens;
+static int fd_room;
+static struct {
+    int fd;
+    uint32_t events;
+} ready[READY_MAX];
+static int ready_head, ready_count;
+static uint64_t last_poll, last_owing;
+
+/* Of a process; `usage` may be NULL. */
+void push_event(int64_t kind, int64_t ident, int64_t status, const struct rusage *usage)
+{
+    if (queue_head && queue_head == queue_count)
+        queue_head = queue_count = 0;
+    queue = grow(queue, &queue_room, queue_count + 1, sizeof *queue);
+    struct event *e = &queue[queue_count++];
+    *e = (struct event){{kind, -1, ident, status}};
+    if (usage) {
+        e->v[4] = usage->ru_maxrss;
+        e->v[5] = usage->ru_minflt;
+        e->v[6] = usage->ru_majflt;
+        e->v[7] = usage->ru_nivcsw;
+    }
+}
+
+void forget_events(void)
+{
+    queue_head = queue_count = ready_head = ready_count = 0;
+    for (int i = 0; i < fd_room; i++)
+        fd_tokens[i] = NO_TOKEN;
+}
+
+/* ---- the meter of I8: for how long the caller keeps the loop between two looks ----
+ *
+ * `left_at` is when it was last let go, taken from the readings of the clock that are made anyway. */
+
+static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
+static int64_t held_cpu_ns, cpu_left; /* a limit in processor time of this thread as well; 0: none */
+static int64_t last_kind, last_number;
+
+static int64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* The loop was kept for `passed` ticks; false if most of that was not our own time, where only that counts. */
+static bool was_held(struct event *e, uint64_t passed)
+{
+    int64_t cpu = held_cpu_ns ? thread_cpu_ns() - cpu_left : -1;
+    if (held_cpu_ns && cpu <= held_cpu_ns)
+        return false;
+    *e = (struct event){{EV_STALL, -2, last_kind, last_number, (int64_t)passed, cpu}};
+    return true;
+}
+
+/* Tell as EV_STALL of longer times, in ticks, from a return of wait_event to its next call. */
+void set_meter(uint64_t limit, int64_t cpu_ns)
+{
+    held_ticks = limit;
+    held_cpu_ns = cpu_ns;
+    left_at = ticks();
+    cpu_left = thread_cpu_ns();
+}
+
+uint64_t ticks_now(void)
+{
+    return ticks();
+}
+
+/* ---- looking ---- */
+
+bool scan(struct event *e)
+{
+    static int next;
+    for (int i = 0; i < run_count; i++) {
+        if (next >= run_count)
+            next = 0;
+        struct running *r = &runs[next++];
+        uint32_t state = *r->state;
+        if (state != ST_REQUEST && state != ST_SLEEPING)
+            continue;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (take(r->thr, e))
+            return true;
+    }
+    return false;
+}
+
+/* Room for more descriptors: those that were reported stay until they are taken, because an edge comes only once. */
+static int ready_room(void)
+{
+    if (ready_head) {
+        ready_count -= ready_head;
+        memmove(ready, ready + ready_head, ready_count * sizeof *ready);
+        ready_head = 0;
+    }
+    return READY_MAX - ready_count;
+}
+
+/* `n` is at most ready_room(). */
+static void handle_ready(struct epoll_event *events, int n)
+{
+    bool notified = false, died = reap_again;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.u64 == TAG_LISTENER)
+            notified = true;
+        else if (events[i].data.u64 == TAG_SIGCHLD)
+            died = true;
+        else {
+            ready[ready_count].fd = (int)events[i].data.u64;
+            ready[ready_count++].events = events[i].events;
+        }
+    }
+    if (notified)
+        handle_notifications();
+    if (died)
+        reap();
+}
+
+/* Without waiting; whether there was anything. */
+bool poll_now(void)
+{
+    struct epoll_event events[READY_MAX];
+    int room = ready_room();
+    int n = room ? epoll_wait(epoll_fd, events, room, 0) : 0;
+    bool found = n > 0 || reap_again;
+    if (found)
+        handle_ready(events, n);
+    return found;
+}
+
+bool take_queued(struct event *e)
+{
+    if (queue_head < queue_count) {
+        *e = queue[queue_head++];
+        return true;
+    }
+    while (ready_head < ready_count) {
+        int fd = ready[ready_head].fd;
+        uint32_t events = ready[ready_head++].events;
+        if (fd < fd_room && fd_tokens[fd] != NO_TOKEN) {
+            *e = (struct event){{EV_FD, -1, fd_tokens[fd], events}};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- interrupts ---- */
+
+static bool send_interrupt(struct thr *t)
+{
+    int tid = t->tid, pid = t->prc->pid;
+    if (!tid) {
+        tid = READ_ONCE(t->slot->tid);
+        if (tid <= 0 || hash_find(tid))
+            return false;
+    }
+    if (pid <= 0 || syscall(SYS_tgkill, pid, tid, INTERRUPT_SIGNAL) < 0)
+        return false;
+    if (!t->tid)
+        hash_add(t, tid);
+    return true;
+}
+
+static void retry_interrupts(void)
+{
+    for (int i = 0; i < run_count && irq_unsent_total; i++) {
+        struct thr *t = runs[i].thr;
+        if (t->irq_unsent && (!t->irq_wanted || send_interrupt(t))) {
+            t->irq_unsent = false;
+            irq_unsent_total--;
+        }
+    }
+}
+
+void interrupt(struct thr *t)
+{
+    if (!is_running(t))
+        return;
+    if (!t->irq_wanted)
+        t->irq_since = now_ns();
+    t->irq_wanted = true;
+    if (!send_interrupt(t) && !t->irq_unsent) {
+        t->irq_unsent = true;
+        irq_unsent_total++;
+    }
+}
+
+/* ---- waiting ---- */
+
+static int wait_ready(struct epoll_event *events, int room, int64_t timeout_ns)
+{
+    static bool lacks_pwait2; /* a filter around us may not know it */
+    if (!lacks_pwait2) {
+        struct timespec t = {timeout_ns / SECOND_NS, timeout_ns % SECOND_NS};
+        int n = syscall(SYS_epoll_pwait2, epoll_fd, events, room, timeout_ns < 0 ? NULL : &t, NULL, 0);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+            return n;
+        lacks_pwait2 = true;
+    }
+    int ms = timeout_ns < 0 ? -1 : timeout_ns > 1000000000000LL ? 1000000000 : (int)((timeout_ns + 999999) / 1000000);
+    return epoll_wait(epoll_fd, events, room, ms);
+}
+
+static bool is_anybody_owing(void)
+{
+    return owing + newborn + orphan_count > 0;
+}
+
+/* How long to sleep at most, negative: for ever. */
+static int64_t sleep_time(int64_t deadline)
+{
+    int64_t left = deadline < 0 ? -1 : deadline - (int64_t)now_ns();
+    if (reap_again || (deadline >= 0 && left < 0))
+        left = 0;
+    if (is_anybody_owing() && (left < 0 || left > SECOND_NS))
+        left = SECOND_NS;
+    if (irq_unsent_total && (left < 0 || left > SECOND_NS / 1000))
+        left = SECOND_NS / 1000;
+    return left;
+}
+
+/* Say that we sleep, look once more, sleep.  1: an event, 0: look again, -1: a Python exception. */
+static int sleep_once(struct event *e, int64_t deadline)
+{
+    struct epoll_event events[READY_MAX];
+    flush_bells();
+    check_delegated();
+    __atomic_store_n(&info->asleep, 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (scan(e)) {
+        info->asleep = 0;
+        return 1;
+    }
+    if (held_total)
+        release_held();
+    int64_t left = sleep_time(deadline);
+    int n, room = ready_room();
+    stat_sleeps++;
+    Py_BEGIN_ALLOW_THREADS n = wait_ready(events, room, left);
+    Py_END_ALLOW_THREADS
+    info->asleep = 0;
+    last_poll = left_at = ticks();
+    if (n < 0 && errno == EINTR)
+        return PyErr_CheckSignals();
+    handle_ready(events, n);
+    if (n <= 0 && is_anybody_owing())
+        check_owing();
+    return scan(e) || take_queued(e);
+}
+
+/* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised).  Waits for `timeout_ns`, or if that
+ * is negative until `deadline` (negative: for ever); no clock is read while there are events. */
+static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
+{
+    static int in_a_row;
+    if (timeout_ns > 0)
+        deadline = (int64_t)now_ns() + timeout_ns;
+    flush_deferred();
+    flush_bells();
+    uint64_t now = ticks(), passed = now - left_at;
+    left_at = now;
+    if (passed > held_ticks && was_held(e, passed))
+        return 1;
+    if (ops_out || now - last_poll > spin_time()) {
+        last_poll = now;
+        check_delegated();
+        poll_now();
+        if (is_anybody_owing() && now - last_owing > OWING_TURN * spin_time()) {
+            last_owing = now;
+            check_owing();
+        }
+    }
+    if ((queue_head < queue_count || ready_head < ready_count) && ++in_a_row >= FAIR_TURN) {
+        in_a_row = 0; /* the guests' calls may never come to an end */
+        if (take_queued(e))
+            return 1;
+    }
+    for (;;) {
+        if (held_total)
+            release_held();
+        if (irq_unsent_total)
+            retry_interrupts();
+        if (scan(e) || take_queued(e))
+            return 1;
+        if (timeout_ns == 0)
+            return poll_now() && (scan(e) || take_queued(e));
+        if (spin_worth()) {
+            bool found = spin(e);
+            left_at = ticks();
+            if (found)
+                return 1;
+            if (deadline >= 0 && (int64_t)now_ns() >= deadline)
+                return 0;
+        }
+        int found = sleep_once(e, deadline);
+        if (found)
+            return found;
+        if (deadline >= 0 && (int64_t)now_ns() >= deadline)
+            return 0;
+    }
+}
+
+PyObject *wait_event(int64_t timeout_ns, int64_t deadline) /* in ns of CLOCK_MONOTONIC -> 9 integers, or None */
+{
+    struct event e = {0};
+    int got = next_event(&e, timeout_ns, deadline);
+    if (held_cpu_ns)
+        cpu_left = thread_cpu_ns();
+    if (got < 0)
+        return NULL;
+    last_kind = got ? e.v[0] : EV_NONE;
+    last_number = e.v[2];
+    if (!got)
+        Py_RETURN_NONE;
+    stat_events++;
+    PyObject *tuple = PyTuple_New(9);
+    for (int i = 0; tuple && i < 9; i++)
+        PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e.v[i]));
+    return tuple;
+}
+
+/* ---- descriptors ---- */
+
+bool watch(int fd, uint64_t tag) /* one of ours */
+{
+    struct epoll_event e = {EPOLLIN, {.u64 = tag}};
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0;
+}
+
+void control_fd(int op, int fd, int64_t token, int64_t events) /* EPOLL_CTL_*: the token comes with EV_FD */
+{
+    if (fd < 0)
+        return (void)fail(EBADF);
+    struct epoll_event e = {(uint32_t)events, {.u64 = (uint32_t)fd}};
+    bool failed = epoll_ctl(epoll_fd, op, fd, &e) < 0;
+    if (failed)
+        fail(errno);
+    if (failed && (op != EPOLL_CTL_DEL || fd >= fd_room))
+        return;
+    int old = fd_room;
+    fd_tokens = grow(fd_tokens, &fd_room, fd + 1, sizeof *fd_tokens);
+    for (int i = old; i < fd_room; i++)
+        fd_tokens[i] = NO_TOKEN;
+    fd_tokens[fd] = op == EPOLL_CTL_DEL ? NO_TOKEN : token;
+}

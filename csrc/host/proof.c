@@ -1,0 +1,104 @@
+/* What the host's kernel shows of guests' processes and threads, where a guest's own word does not count (I2, I7).
+ *
+ * What is read there is Python's work (Systrap._shown); whom it concerns is known here.
+ *
+ * A clone that was let through is over when its thread is seen in another call: a thread makes one at a time.  Then
+ * there is a child, or a thread, if the host shows one that is not known; and none else.
+ */
+#include "parts.h"
+
+static PyObject *reader; /* of /proc: (pid) -> (how many threads it has), (0) -> our children, None: it cannot be read */
+
+void use_proc(PyObject *function)
+{
+    Py_XINCREF(function);
+    Py_XSETREF(reader, function);
+}
+
+/* What Python reads there, a tuple or NULL.  It must not call us. */
+static PyObject *ask(int pid)
+{
+    PyObject *told = reader ? PyObject_CallFunction(reader, "i", pid) : NULL;
+    if (told && !PyTuple_Check(told))
+        Py_CLEAR(told);
+    PyErr_Clear();
+    return told;
+}
+
+/* A child of ours in the process group that is not known: its pid, 0 if there is none, -1 if that cannot be shown. */
+int unknown_child(int group)
+{
+    PyObject *children = ask(0);
+    int unknown = children ? 0 : -1;
+    for (Py_ssize_t i = 0; children && i < PyTuple_GET_SIZE(children); i++) {
+        int pid = (int)PyLong_AsLong(PyTuple_GET_ITEM(children, i));
+        if (pid != group && getpgid(pid) == group && !prc_by_pid(pid))
+            unknown = pid;
+    }
+    Py_XDECREF(children);
+    return unknown;
+}
+
+/* Threads of the process that are known, and still on the host as far as their exit was let through. */
+static int known_threads(struct prc *p)
+{
+    int count = 0;
+    for (int i = 0; i < p->slot_high; i++) {
+        struct thr *t = p->slots[i];
+        if (!t || !t->born)
+            continue;
+        if (t->exited && t->exit_tid && syscall(SYS_tgkill, p->pid, t->exit_tid, 0) < 0)
+            t->exit_tid = 0;
+        count += !t->exited || t->exit_tid;
+    }
+    return count;
+}
+
+/* Whether the process has a thread that is not known; `t` does not count.  True if that cannot be shown. */
+static bool has_unknown_thread(struct prc *p, const struct thr *t)
+{
+    for (int round = 0; round < 8; round++) {
+        int before = known_threads(p) - (t != NULL);
+        PyObject *told = ask(p->pid);
+        long count = told && PyTuple_GET_SIZE(told) == 1 ? PyLong_AsLong(PyTuple_GET_ITEM(told, 0)) : -1;
+        Py_XDECREF(told);
+        if (count < 0)
+            return true;
+        if (count <= before)
+            return false;
+        if (known_threads(p) - (t != NULL) == before)
+            return true;
+    }
+    return true;
+}
+
+/* Whether the process waits for the child of just this clone. */
+bool adopts(const struct prc *p, const struct hop *clone)
+{
+    return p->adopting && p->adopting->ident == clone->child_ident;
+}
+
+/* The thread makes another call, so its clone is over: whether nothing was born of it. */
+bool is_unborn(struct thr *t, const struct hop *h)
+{
+    struct prc *p = t->prc;
+    if (h->op.args[0] & CLONE_VM)
+        return !has_unknown_thread(p, child_of(h));
+    return adopts(p, h) && p->cloned && unknown_child(p->pid) == 0;
+}
+
+/* A clone result that the guest can forge names a candidate; the kernel says whether it is a thread of the process. */
+struct thr *prove_thread(int tid)
+{
+    for (int i = 0; i < thr_count; i++) {
+        struct thr *t = thrs[i];
+        if (!t->used || t->tid || !t->running)
+            continue;
+        struct prc *p = t->prc;
+        if (p->pid <= 0 || p->pid == tid || (int)READ_ONCE(t->slot->tid) != tid || syscall(SYS_tgkill, p->pid, tid, 0) < 0)
+            continue;
+        hash_add(t, tid);
+        return t;
+    }
+    return NULL;
+}

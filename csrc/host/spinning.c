@@ -1,0 +1,108 @@
+/* Whether to spin or to sleep, for us and for stubs, and on which processor. */
+#include "parts.h"
+
+static uint64_t spin_ticks, stub_spin_ticks;
+static int cpu_count = 1;
+static int spin_skip, spin_penalty;
+
+void set_spin(uint64_t sentry_ticks, uint64_t stub_ticks, int cpus)
+{
+    spin_ticks = sentry_ticks;
+    stub_spin_ticks = info->spin_ticks = stub_ticks;
+    cpu_count = cpus;
+}
+
+uint64_t spin_time(void)
+{
+    return spin_ticks;
+}
+
+/* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. */
+void update_spin(void)
+{
+    uint64_t want = spin_penalty >= 4 || run_count + 1 > cpu_count ? 0
+                    : run_count + 2 <= cpu_count                    ? stub_spin_ticks
+                                                                    : stub_spin_ticks / 4;
+    if (info->spin_ticks != want)
+        info->spin_ticks = want;
+}
+
+/* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
+ * the scheduler sees no reason to part us: go to another processor by ourselves, for once. */
+void keep_apart(uint32_t theirs)
+{
+    static int together;
+    static uint64_t last_move;
+    uint32_t ours;
+    uint64_t now = __builtin_ia32_rdtscp(&ours);
+    if ((ours & 0xfff) != theirs || run_count >= cpu_count) {
+        together = 0;
+        return;
+    }
+    if (++together < 16)
+        return;
+    together = 0;
+    if (now - last_move < 32 * spin_ticks)
+        return;
+    last_move = now;
+    cpu_set_t all, others;
+    if (sched_getaffinity(0, sizeof all, &all) < 0)
+        return;
+    others = all;
+    if (theirs < CPU_SETSIZE)
+        CPU_CLR(theirs, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) < 0)
+        return;
+    sched_setaffinity(0, sizeof all, &all);
+    spin_penalty = spin_skip = 0;
+}
+
+/* Spinning pays only if the answer comes soon and nobody else wants the processor: after failures it is tried
+ * ever more rarely, after a success at once again. */
+bool spin_worth(void)
+{
+    if (!run_count || run_count > cpu_count || !spin_ticks || (ops_out && is_sync))
+        return false;
+    if (newborn) /* it may have been put on our processor */
+        return false;
+    if (spin_skip) {
+        spin_skip--;
+        return false;
+    }
+    return true;
+}
+
+static void spin_result(bool succeeded)
+{
+    if (succeeded)
+        spin_penalty = spin_penalty > 1 ? spin_penalty / 2 : 0;
+    else
+        spin_penalty = spin_penalty ? (spin_penalty < 32 ? spin_penalty * 2 : 64) : 1;
+    spin_skip = spin_penalty >= 4 ? spin_penalty : 0; /* a guest may compute for once */
+    update_spin();
+}
+
+/* Look for an event for a while.  False: none came, or somebody may want our processor. */
+bool spin(struct event *e)
+{
+    uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
+    uint64_t next_look = spin_ticks / 4;
+    for (int turn = 1;; turn++) {
+        if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
+            spin_result(true);
+            return true;
+        }
+        uint64_t passed = ticks() - start;
+        if (passed >= budget) {
+            spin_result(false);
+            return false;
+        }
+        if (passed >= next_look) {
+            /* The scheduler may have put who was woken behind us, and leaves it there while another processor idles. */
+            next_look = passed + spin_ticks / 16;
+            if (is_somebody_waking())
+                return false;
+        }
+        __builtin_ia32_pause();
+    }
+}

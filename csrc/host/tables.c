@@ -1,0 +1,342 @@
+/* The tables: processes, threads, which of them run, which host thread is which of ours. */
+#include "parts.h"
+
+struct thr **thrs;
+int thr_count;
+struct prc **prcs;
+int prc_count;
+struct running *runs;
+int run_count;
+int newborn, owing;
+static int thr_room, prc_room, run_room;
+
+#define HASH_SIZE 4096
+static int tid_hash[HASH_SIZE]; /* of threads' ids, plus 1 */
+
+PyObject *fail(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+void *grow(void *array, int *room, int want, size_t size)
+{
+    if (want <= *room)
+        return array;
+    int next = *room ? *room : 16;
+    while (next < want)
+        next *= 2;
+    void *bigger = realloc(array, next * size);
+    if (!bigger)
+        abort(); /* the sentry cannot go on without memory: everything dies (I5) */
+    *room = next;
+    return bigger;
+}
+
+uint64_t ticks(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+
+uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+/* ---- which host thread is which ---- */
+
+void hash_add(struct thr *t, int tid)
+{
+    int *bucket = &tid_hash[tid & (HASH_SIZE - 1)];
+    t->tid = tid;
+    t->hash_next = *bucket;
+    *bucket = t->id + 1;
+}
+
+void hash_remove(struct thr *t)
+{
+    if (t->tid <= 0)
+        return;
+    int *link = &tid_hash[t->tid & (HASH_SIZE - 1)];
+    while (*link && *link != t->id + 1)
+        link = &thrs[*link - 1]->hash_next;
+    if (*link)
+        *link = t->hash_next;
+    t->tid = 0;
+}
+
+struct thr *hash_find(int tid)
+{
+    for (int i = tid_hash[tid & (HASH_SIZE - 1)]; i; i = thrs[i - 1]->hash_next)
+        if (thrs[i - 1]->tid == tid)
+            return thrs[i - 1];
+    return NULL;
+}
+
+struct prc *prc_by_pid(int pid)
+{
+    if (pid <= 0)
+        return NULL;
+    struct thr *t = hash_find(pid);
+    if (t && t->prc->pid == pid)
+        return t->prc;
+    for (int i = 0; i < prc_count; i++)
+        if (prcs[i]->used && !prcs[i]->dead && prcs[i]->pid == pid)
+            return prcs[i];
+    return NULL;
+}
+
+/* ---- which threads run ---- */
+
+void run_add(struct thr *t)
+{
+    if (t->running)
+        return;
+    t->running = true;
+    runs = grow(runs, &run_room, run_count + 1, sizeof *runs);
+    t->run_pos = run_count;
+    runs[run_count++] = (struct running){t, &t->slot->state};
+}
+
+void run_remove(struct thr *t)
+{
+    if (!t->running)
+        return;
+    t->running = false;
+    runs[t->run_pos] = runs[--run_count];
+    runs[t->run_pos].thr->run_pos = t->run_pos;
+}
+
+/* ---- processes ---- */
+
+/* A region, with the pages that its first thread needs at once: its descriptor, or -1 and errno. */
+static int make_region(char **region)
+{
+    int fd = memfd_create("cloche-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    *region = MAP_FAILED;
+    if (ftruncate(fd, REGION_SIZE) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        *region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (*region == MAP_FAILED) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    *(volatile char *)*region = 0;
+    for (uint64_t at = frame_offset & ~4095ULL; frame_offset && at < SLOT_SIZE; at += 4096)
+        *(volatile char *)(*region + at) = 0;
+    return fd;
+}
+
+/* NULL and errno if it cannot be had. */
+struct prc *new_prc(void)
+{
+    static int64_t idents;
+    char *region;
+    int id = 0, region_fd = make_region(&region);
+    if (region_fd < 0)
+        return NULL;
+    while (id < prc_count && prcs[id]->used)
+        id++;
+    if (id == prc_count) {
+        prcs = grow(prcs, &prc_room, prc_count + 1, sizeof *prcs);
+        if (!(prcs[prc_count++] = malloc(sizeof **prcs)))
+            abort();
+    }
+    struct prc *p = prcs[id];
+    memset(p, 0, sizeof *p);
+    p->id = id;
+    p->used = true;
+    p->ident = ++idents;
+    p->region_fd = region_fd;
+    p->region = region;
+    p->next_fd = FIRST_FD;
+    return p;
+}
+
+/* The next free descriptor number for an injection; strictly rotating, so none is reused while in flight. */
+int rotate_fd(struct prc *p)
+{
+    int fd = p->next_fd++;
+    if (p->next_fd > LAST_FD)
+        p->next_fd = FIRST_FD;
+    return fd;
+}
+
+void set_cloned(struct prc *p, bool cloned)
+{
+    if (!p->forks_blank)
+        newborn += cloned - p->cloned;
+    p->cloned = cloned;
+}
+
+/* The child that the process waits for is adopted, or will not be. */
+struct prc *end_adoption(struct prc *p)
+{
+    struct prc *child = p->adopting;
+    p->adopting = NULL;
+    set_cloned(p, false);
+    return child;
+}
+
+/* ---- threads ---- */
+
+static int *thr_free, thr_free_count, thr_free_room;
+static uint64_t serials;
+
+uint64_t next_serial(void)
+{
+    return ++serials;
+}
+
+struct thr *new_thr(struct prc *p, int slotno)
+{
+    if (!thr_free_count) {
+        thrs = grow(thrs, &thr_room, thr_count + 1, sizeof *thrs);
+        struct thr *fresh = calloc(1, sizeof *fresh);
+        if (!fresh)
+            abort();
+        fresh->id = thr_count;
+        thrs[thr_count++] = fresh;
+        free_thr(fresh);
+    }
+    struct thr *t = thrs[thr_free[--thr_free_count]];
+    memset((char *)t + offsetof(struct thr, used), 0, sizeof *t - offsetof(struct thr, used));
+    t->used = true;
+    t->serial = next_serial();
+    t->clone_at = -1;
+    t->prc = p;
+    t->slotno = slotno;
+    t->slot = (struct slot *)(p->region + slotno * SLOT_SIZE);
+    t->slot->state = ST_REQUEST;
+    t->slot->ops_done = 0;
+    t->slot->tid = 0;
+    t->slot->bell = t->id % BELLS;
+    p->slots[slotno] = t;
+    if (slotno >= p->slot_high)
+        p->slot_high = slotno + 1;
+    return t;
+}
+
+void free_thr(struct thr *t)
+{
+    t->used = t->gone = false;
+    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
+    thr_free[thr_free_count++] = t->id;
+}
+
+/* The thread that a clone starts; NULL: its task has ended before, and it shall not be born. */
+struct thr *child_of(const struct hop *h)
+{
+    return h->child && h->child->used && h->child->serial == h->child_serial ? h->child : NULL;
+}
+
+static bool slot_is_free(struct prc *p, int i)
+{
+    struct thr *t = p->slots[i];
+    if (!t)
+        return true;
+    /* Its host thread may still be on this slot's stack: the kernel must say that it is gone. */
+    if (!t->gone || !t->exited || syscall(SYS_tgkill, p->pid, t->exit_tid, 0) == 0 || errno != ESRCH)
+        return false;
+    p->slots[i] = NULL;
+    free_thr(t);
+    return true;
+}
+
+/* Forget all of it; the threads' buffers stay for the next. */
+void reset_tables(void)
+{
+    for (int i = 0; i < prc_count; i++)
+        free(prcs[i]);
+    prc_count = 0;
+    newborn = owing = 0;
+}
+
+/* ---- what Python asks ---- */
+
+PyObject *new_process(void) /* -> (process, ident): a region, no host process yet */
+{
+    struct prc *p = new_prc();
+    return p ? Py_BuildValue("iL", p->id, (long long)p->ident) : fail(errno);
+}
+
+/* In that slot, or with -1 in any; its frame is a copy of `source`'s, or with -1 pristine. */
+int64_t new_thread(struct prc *p, int slotno, int64_t source)
+{
+    if (slotno < 0)
+        for (slotno = 0; slotno < SLOT_COUNT && !slot_is_free(p, slotno); slotno++)
+            ;
+    if (slotno >= SLOT_COUNT || p->slots[slotno])
+        return fail(EAGAIN), -1;
+    struct thr *from = source >= 0 && source < thr_count ? thrs[source] : NULL;
+    if (source >= 0 && (!from || !from->used))
+        return fail(EINVAL), -1;
+    struct thr *t = new_thr(p, slotno);
+    fill_frame(t, from);
+    t->slot->reply = 0;
+    t->slot->state = ST_REQUEST;
+    return t->id;
+}
+
+int64_t thread_slot(struct thr *t)
+{
+    return t->slotno;
+}
+
+/* Its id on the host, proven to be of its process, or 0. */
+int64_t thread_tid(struct thr *t)
+{
+    int tid = t->tid;
+    if (!tid && t->prc->pid > 0) {
+        tid = READ_ONCE(t->slot->tid);
+        if (tid <= 0 || hash_find(tid) || syscall(SYS_tgkill, t->prc->pid, tid, 0) < 0)
+            tid = 0;
+    }
+    return tid;
+}
+
+bool is_running(struct thr *t)
+{
+    return t->running || t->held;
+}
+
+int64_t process_pid(struct prc *p)
+{
+    return p->pid > 0 ? p->pid : -1;
+}
+
+uint64_t call_count(struct prc *p)
+{
+    return p->calls;
+}
+
+int64_t region_bytes(struct prc *p) /* what its region takes of the host's memory: a guest can fill it */
+{
+    struct stat st;
+    return fstat(p->region_fd, &st) < 0 ? 0 : (int64_t)st.st_blocks * 512;
+}
+
+PyObject *stats(void) /* events, sleeps, notifications, refused, processes ended for what they said */
+{
+    return Py_BuildValue("KKKKK", stat_events, stat_sleeps, stat_notif, stat_denied, stat_liars);
+}
+
+PyObject *counts(void) /* processes, threads, operations that owe a descriptor, held, owing, held in all: to find leaks */
+{
+    int processes = 0, threads = 0, descriptors = 0, held = 0;
+    for (int i = 0; i < prc_count; i++)
+        processes += prcs[i]->used;
+    for (int i = 0; i < thr_count; i++) {
+        struct thr *t = thrs[i];
+        threads += t->used;
+        held += t->used && t->held;
+        for (int k = 0; k < t->op_count; k++)
+            descriptors += (t->ops[k].fd >= 0) + t->ops[k].gift_count;
+    }
+    return Py_BuildValue("iiiiii", processes, threads, descriptors, held, owing + newborn + orphan_count, held_total);
+}

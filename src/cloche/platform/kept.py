@@ -1,0 +1,126 @@
+"""Which descriptors stay with guest processes, so that further mappings of the same files need not ask (direct mode).
+
+Only descriptors that are open for reading alone, of files that the process maps privately: it could read them anyway.
+How they come and go safely is C's (csrc/host/sharing.c); here is decided which.
+
+An injection costs two wake-ups across processors, 90 us for a mapping of one file.  What is injected again and again
+the zygote gets, too, so that blanks are born with it; execve closes what the new program has no right to
+(`queue_keep_only`).  Only files of a disk: a descriptor must not keep a guest's deleted file in memory.
+"""
+
+import fcntl
+import os
+from typing import Final
+
+from cloche.abi.fcntl import F_GET_SEALS
+from cloche.platform import _native
+from cloche.platform.layout import FIRST_KEPT, KEPT_MAP_FLAGS, KEPT_MAP_NEEDED, LAST_KEPT, MAX_ADDRESS
+
+_HOT_FILES: Final = 32
+_HOT_COUNT: Final = 4  # injections before the zygote is to have a file
+_HOT_REST: Final = 256  # mappings of such files, until one of them has had its time
+_ACCESS_MODE: Final = os.O_ACCMODE | os.O_PATH
+
+
+class _Hot:
+    """A file that program after program maps."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.stamp = 0
+        self.fd = -1  # for the zygote to have; -1: not often enough, or not to be had
+
+
+def may_stay(addr: int, length: int, prot: int, flags: int, fd: int) -> bool:
+    """Whether the filter lets such a mapping pass without asking, once the process has the descriptor."""
+    if flags & ~KEPT_MAP_FLAGS or flags & KEPT_MAP_NEEDED != KEPT_MAP_NEEDED or prot & ~7:
+        return False
+    if not 0 <= addr < MAX_ADDRESS or length >> 32:
+        return False
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & _ACCESS_MODE == os.O_RDONLY
+
+
+class KeptFiles:
+    """The files that are injected again and again, and those of them that the zygote has."""
+
+    def __init__(self) -> None:
+        self._hot: dict[tuple[int, int], _Hot] = {}
+        self._stamp = 0
+        # By number: what the zygote has been given.
+        self._zygote: list[tuple[int, int] | None] = [None] * (LAST_KEPT - FIRST_KEPT + 1)
+
+    def number(self, thread: int, fd: int) -> int:
+        """The number under which the thread's process has the file when its queue is carried out; -1: it cannot."""
+        st = os.fstat(fd)
+        number = _native.find_kept(thread, st.st_dev, st.st_ino)
+        if number >= 0:
+            hot = self._hot.get((st.st_dev, st.st_ino))
+            if hot is not None:
+                self._touch(hot)
+            return number
+        number = _native.give_kept(thread, fd, st.st_dev, st.st_ino, -1)
+        if number >= 0:
+            self._note_injection(fd, (st.st_dev, st.st_ino))
+        return number
+
+    def identity(self, fd: int) -> tuple[int, int] | None:
+        """(device, inode) of a file that the zygote is to have."""
+        st = os.fstat(fd)
+        hot = self._hot.get((st.st_dev, st.st_ino))
+        return (st.st_dev, st.st_ino) if hot is not None and hot.fd >= 0 else None
+
+    def provide(self, zygote: int) -> None:
+        """Before the zygote forks: give it what it lacks, if need be in the place of one that has had its time."""
+        has_replaced = False
+        for key, hot in self._hot.items():
+            if hot.fd < 0 or key in self._zygote:
+                continue
+            uses = [self._last_use(other) for other in self._zygote]
+            place = uses.index(min(uses))
+            if self._zygote[place] is not None:
+                if has_replaced or uses[place] + _HOT_REST > self._stamp:
+                    continue
+                has_replaced = True
+            if _native.give_kept(zygote, hot.fd, key[0], key[1], FIRST_KEPT + place) >= 0:
+                self._zygote[place] = key
+
+    def forget_zygote(self) -> None:
+        """Nobody knows what it has got."""
+        for place in range(len(self._zygote)):
+            self._zygote[place] = None
+
+    def close(self) -> None:
+        for hot in self._hot.values():
+            if hot.fd >= 0:
+                os.close(hot.fd)
+        self._hot.clear()
+        self.forget_zygote()
+
+    def _touch(self, hot: _Hot) -> None:
+        self._stamp += 1
+        hot.stamp = self._stamp
+
+    def _last_use(self, key: tuple[int, int] | None) -> int:
+        hot = None if key is None else self._hot.get(key)
+        return -1 if key is None else 0 if hot is None else hot.stamp
+
+    def _note_injection(self, fd: int, key: tuple[int, int]) -> None:
+        hot = self._hot.get(key)
+        if hot is None:
+            if len(self._hot) == _HOT_FILES:
+                oldest = min(self._hot, key=lambda other: self._hot[other].stamp)
+                old = self._hot.pop(oldest)
+                if old.fd >= 0:
+                    os.close(old.fd)
+            hot = self._hot[key] = _Hot()
+        self._touch(hot)
+        hot.count += 1
+        if hot.count == _HOT_COUNT and not _is_memory(fd):
+            hot.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+
+def _is_memory(fd: int) -> bool:
+    try:
+        return fcntl.fcntl(fd, F_GET_SEALS) >= 0
+    except OSError:
+        return False

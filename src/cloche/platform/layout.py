@@ -1,0 +1,185 @@
+"""What stub, sentry and filter agree on, as numbers: addresses, the layout of a slot, kinds of requests and events.
+
+The one source: `csrc/generate.py` makes of it the header that C, assembly and the linker's script use, Python imports
+it.  Names that begin with `_` stay here.  Where a number is the offset of a field in a struct, shared.h asserts it.
+"""
+
+from typing import Final
+
+from cloche.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_DENYWRITE,
+    MAP_EXECUTABLE,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_STACK,
+)
+
+# ---- guest addresses ----
+
+# [0, MAX_ADDRESS) belongs to the guest, the 4 GiB above it are never mapped: a length that the direct-mode filter
+# admits cannot reach the stub from below.
+MIN_ADDRESS: Final = 0x10000
+MAX_ADDRESS: Final = 0x7FFE00000000
+END_ADDRESS: Final = 0x7FFFFFFFF000  # of all that a process can have
+STUB_BASE: Final = 0x7FFF00000000
+STUB_SIZE: Final = 0x10000
+INFO_BASE: Final = 0x7FFF00100000
+INFO_SIZE: Final = 0x14000
+VDSO_BASE: Final = 0x7FFF00200000  # [vvar] and [vdso] are moved here, in order
+VDSO_SIZE: Final = 0x100000
+REGION_BASE: Final = 0x7FFF10000000
+REGION_SHIFT: Final = 27
+REGION_SIZE: Final = 1 << REGION_SHIFT  # and REGION_BASE is a multiple of it
+SLOT_SIZE: Final = 0x20000
+SLOT_COUNT: Final = REGION_SIZE // SLOT_SIZE
+CALL_ENTRY_OFFSET: Final = 0x200  # of stub_call in the stub: trampolines jump there
+
+# Files that large reads are copied from (windows.c).
+WINDOW_BASE: Final = 0x7FFF20000000
+WINDOW_SIZE: Final = 0x8000000
+WINDOWS: Final = 16
+STEADY_KEY: Final = 1 << 60  # in a file's key: it has what is read, nobody but the sentry can cut it off
+
+# ---- a slot: a page that both sides write, the data buffer, the stack of patched calls, the signal stack ----
+
+DATA_OFFSET: Final = 0x1000
+DATA_SIZE: Final = 0x10000
+CALL_STACK_TOP: Final = DATA_OFFSET + DATA_SIZE + 0x1000
+STACK_OFFSET: Final = CALL_STACK_TOP
+STACK_SIZE: Final = SLOT_SIZE - STACK_OFFSET
+
+# Offsets of fields in struct slot and struct info that assembly or tests use.
+SLOT_SYSNO: Final = 8
+SLOT_ARGS: Final = 16
+SLOT_TID: Final = 0x44
+SLOT_OPS_DONE: Final = 0x80
+SLOT_CALL_REGS: Final = 0x4C8
+SLOT_INTERRUPTED: Final = 0x518
+SLOT_CAN_ANSWER: Final = 0x51C
+SLOT_ANSWERS: Final = 0x520
+INFO_ACTIONS: Final = 0x40
+INFO_PREFETCH: Final = 0x240
+PREFETCH_BYTES: Final = 8  # of a struct prefetch
+
+# Indexes in call_regs: the registers of a call from a patched site.
+CR_RBX: Final = 0
+CR_RBP: Final = 1
+CR_R12: Final = 2
+CR_R13: Final = 3
+CR_R14: Final = 4
+CR_R15: Final = 5
+CR_RSP: Final = 6
+CR_RIP: Final = 7  # behind the syscall instruction
+CR_FLAGS: Final = 8  # lahf's and seto's AH and AL
+CR_RAX: Final = 9  # the number, then the result
+
+MAX_OPS: Final = 40
+MAX_COPIES: Final = 64
+MAX_PREFETCH: Final = 3
+MAX_WAKES: Final = 4
+MAX_CALLS: Final = 512  # numbers of system calls that the info page says something about
+NO_BELL: Final = 0xFFFFFFFF
+BELLS: Final = 16384  # a power of two
+FROM_WINDOW: Final = 0x80000000  # in a copy's offset: from WINDOW_BASE, not from the data buffer
+
+# States of a slot.
+ST_GUEST: Final = 0
+ST_REQUEST: Final = 1
+ST_SLEEPING: Final = 2
+ST_REPLY: Final = 3
+ST_WAIT: Final = 4  # a taken request that will not be answered soon: do not spin for it
+
+# Kinds of request.
+K_SYSCALL: Final = 1
+K_FAULT: Final = 2
+K_INTERRUPTED: Final = 3
+K_OPS_FAILED: Final = 4
+K_MORE: Final = 5  # the reply was one round of several: send the next
+K_DONE: Final = 6  # the sentry's own: K_MORE after everything was sent
+K_CALL: Final = 7  # a system call from a patched call site: there is no signal frame
+K_CUT: Final = 8  # a copy from a window met a fault: the call is to be done without windows
+
+# A reply: flags, the number of operations in bits 16 to 23, of copies in bits 24 to 31.
+RF_MORE: Final = 1  # post K_MORE instead of returning to the guest
+RF_SET_BASE: Final = 2  # load fs_base and gs_base
+RF_RESULT: Final = 4  # `result` is the call's
+# ... to a K_CALL only, at most one of them:
+RF_TRAP: Final = 8  # make the call again from its own syscall instruction, with a signal frame
+RF_STOP: Final = 16  # the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED
+RF_WAKE: Final = 32  # (to any) first wake the threads whose bells are in `wakes`
+RF_SWAP: Final = 64  # (with RF_MORE) change the word that `swap_addr` names
+
+# How a word is changed: the operations of FUTEX_WAKE_OP, plus 1.
+SWAP_SET: Final = 1
+SWAP_ADD: Final = 2
+SWAP_OR: Final = 3
+SWAP_ANDN: Final = 4
+SWAP_XOR: Final = 5
+
+# Prefetch descriptors: what to copy into the data buffer along with a system call.
+PF_NONE: Final = 0
+PF_CSTRING: Final = 1  # a C string of at most `value` bytes
+PF_FIXED: Final = 2  # `value` bytes
+PF_ARG: Final = 3  # the number of bytes in argument `count_arg` times `value`, at most `cap`
+
+# What a call from a patched site does.
+ACT_TRAP: Final = 0  # needs a signal frame
+ACT_POST: Final = 1  # goes to the sentry
+ACT_ANSWER: Final = 2  # + index: answers[index], if can_answer
+AN_COUNT: Final = 7  # answers: pid, tid, ppid, uid, euid, gid, egid
+
+INTERRUPT_SIGNAL: Final = 23  # SIGURG
+
+# sched_yield with these arguments is the doorbell.
+BELL_ARG0: Final = 0x636C6F63686562
+BELL_ARG1: Final = 0x656C6C
+
+# What the sentry sends to the starting zygote.
+MAX_MOVES: Final = 8
+MAX_FILTER: Final = 256
+
+# Descriptors that the starting zygote has.
+SOCK_FD: Final = 3
+REGION_FD: Final = 4
+INFO_FD: Final = 5
+PROC_FD: Final = 6
+
+# ---- events, from C to Python: (kind, thread id, a, b, c, d, e, f, g) ----
+
+EV_NONE: Final = 0  # the timeout passed
+EV_SYSCALL: Final = 1  # a = number, b..g = the six arguments, signed
+EV_FAULT: Final = (
+    2  # a = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
+)
+EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
+EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
+# thread id = -1, a = process id (HostProcess.ident), b = host wait status, then of its rusage: maximal resident size
+# (KiB), minor faults, major faults, involuntary switches
+EV_PROCESS_DIED: Final = 5
+EV_FD: Final = 6  # thread id = -1, a = registered token, b = epoll events
+EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was adopted
+EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
+# From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
+EV_STALL: Final = 9
+EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
+
+# ---- what the filter lets pass in direct mode ----
+
+DIRECT_MAP_NEEDED: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS
+DIRECT_MAP_FLAGS: Final = DIRECT_MAP_NEEDED | MAP_STACK | MAP_NORESERVE | MAP_POPULATE | MAP_FIXED_NOREPLACE
+# Private mappings of descriptors that the sentry lets a guest keep (kept.c).
+KEPT_MAP_NEEDED: Final = MAP_PRIVATE | MAP_FIXED
+KEPT_MAP_FLAGS: Final = (
+    KEPT_MAP_NEEDED | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_STACK | MAP_NORESERVE | MAP_POPULATE
+)
+FIRST_KEPT: Final = 8
+LAST_KEPT: Final = 23
+# Other descriptors that are injected rotate through these numbers, and are closed again.
+FIRST_FD: Final = 24
+LAST_FD: Final = 63
+# NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
+DIRECT_ADVICE_MASK: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 14 | 1 << 15
