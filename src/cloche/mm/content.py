@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cloche.platform.layout import STEADY_KEY
+from cloche.platform.interface import STEADY_KEY
 
 STEADY: Final = STEADY_KEY
 
