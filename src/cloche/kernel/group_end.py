@@ -75,8 +75,7 @@ class ExecTurn:
         self.queue: WaitQueue | None = None  # made at first use
 
     def begin(self, task: TaskBase) -> None:
-        """`task` waits."""
-        assert self.waiter is None
+        """`task` waits.  A thread that waited already is one of those whose ends it waits for."""
         self.waiter = task
 
     def commit(self) -> None:
