@@ -23,6 +23,7 @@ from cloche.abi.sched import (
     CLONE_VM,
 )
 from cloche.fs.pidfd import install as install_pidfd
+from cloche.fs.proc_pid import ProcFs
 from cloche.fs.tmpfs import TmpfsFile
 from cloche.kernel import itimers
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked
@@ -30,7 +31,6 @@ from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_do
 from cloche.kernel.exec import begin_exec
 from cloche.kernel.exit import do_exit, reap
 from cloche.kernel.loop import fail_clone
-from cloche.kernel.parts import TaskNames
 from cloche.kernel.phase import KERNEL
 from cloche.kernel.task import ProcessGroup, Session, Task
 from cloche.mm.quota import KERNEL_MEMORY
@@ -50,17 +50,6 @@ def quick_collection() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-class Names(TaskNames):
-    """Says when it is dropped."""
-
-    def __init__(self, dropped: list[int], number: int) -> None:
-        self.dropped = dropped
-        self.number = number
-
-    def drop(self) -> None:
-        self.dropped.append(self.number)
 
 
 class Nursery(World):
@@ -297,11 +286,13 @@ def test_a_thread_that_execs_lets_the_old_leader_go() -> None:
     do_clone(leader, clone_args(WAYS["thread"]))
     thread = next(task for task in world.kernel.tasks.values() if task is not leader)
     thread.phase = KERNEL
-    dropped: list[int] = []
-    leader.names, thread.names = [Names(dropped, 1)], [Names(dropped, 2)]
+    fs = ProcFs(world.kernel, 0, 1, None)
+    for task in (leader, thread):
+        fs.pid_dir(task)
+        assert len(task.names) == 1
     path = path_lookup(thread, None, PROGRAM)
     assert begin_exec(thread, path, PROGRAM, [b"x"], []) == RESUME
-    assert thread.group.leader is thread and sorted(dropped) == [1, 2] and leader.is_left
+    assert thread.group.leader is thread and leader.is_left and not leader.names and not thread.names
 
 
 def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> None:
