@@ -300,3 +300,60 @@ def test_a_borrowed_keeper_whose_parts_die(root: str, number: str, victim: str) 
     assert status == expected and (victim not in ("cloche-sentry", "cloche-keeper") or "died" in said), said
     assert len(parts) >= 4
     wait_until(lambda: not alive(set(parts)), "nothing is left", 60)
+
+
+def test_many_at_once_while_parts_die(root: str, number: str) -> None:
+    """The template and its forks, wherever they are: each call gives a result or an error of ours; nothing is left."""
+    script = """
+        import asyncio
+        from cloche import AsyncSandbox
+        from cloche.sdk import SandboxError
+        chance = random.Random(15)
+        seen, outcomes = set(), []
+
+        def forks():
+            found = []
+            for entry in os.listdir("/proc"):
+                try:
+                    words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\\0") if entry.isdigit() else []
+                except OSError:
+                    continue
+                if os.fsencode(place()) in words:
+                    found.append(int(entry))
+            return found
+
+        async def hunt(done):
+            while not done.is_set():
+                await asyncio.sleep(chance.random())
+                for pid in chance.sample(found := forks(), min(len(found), 2)):
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+
+        async def one(number):
+            for turn in range(3):
+                try:
+                    made = await AsyncSandbox.create(root=root)
+                    try:
+                        seen.update(everyone((await made.get_info()).pid))
+                        outcomes.append((await made.commands.run(["echo", f"{number}"])).stdout == f"{number}\\n")
+                    finally:
+                        await made.kill()
+                except SandboxError:
+                    outcomes.append(True)
+
+        async def main():
+            done = asyncio.Event()
+            hunter = asyncio.create_task(hunt(done))
+            await asyncio.gather(*[one(number) for number in range(8)])
+            done.set()
+            await hunter
+
+        asyncio.run(main())
+        seen.discard(os.getpid())
+        print(json.dumps([outcomes, sorted(seen)]))
+        """
+    outcomes, pids = run(root, number, script)
+    assert outcomes == [True] * 24
+    wait_until(lambda: not alive(set(pids)), "nothing is left", 60)
