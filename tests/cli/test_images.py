@@ -184,3 +184,36 @@ def test_an_ordinary_user_has_images_too(as_user: list[str], tmp_path: Path, pro
     script = "stat -c %u:%g /home/app /etc/passwd; touch /home/app/x; id -u; touch /etc/x || echo no"
     done = run_words([*words, script], cwd=project, XDG_DATA_HOME=str(project / "data"))
     assert done.out == "1000:1000\n0:0\n1000\nno\n", done
+
+
+def test_a_root_file_system_becomes_an_image(images: Images, layout: Maker, rootfs: Path) -> None:
+    made = images("import", "--cmd", "/bin/cat /etc/passwd", str(rootfs), "root:1")
+    assert made.status == 0 and made.out.startswith("sha256:"), made
+    assert images.run("root:1").startswith("root:")
+    layout.image([busybox_layer()], {}, "base:1")
+    assert images("load", "-i", "layout").status == 0
+    script = "echo x >/made; sleep 1000"
+    assert (
+        images("run", "-d", "--name", "source", "--image", "base:1", "--", "/bin/sh", "-c", script).status
+        == 0
+    )
+    try:
+        images("exec", "source", "--", "/bin/sh", "-c", "until test -s /made; do sleep 0.1; done")
+        assert images("export", "-o", "root.tar", "source").status == 0
+    finally:
+        images("rm", "-f", "source")
+    assert images("import", "root.tar", "copy:1").status == 0
+    assert images.run("copy:1", "--", "/bin/cat", "/made") == "x\n"
+
+
+def test_the_stop_signal_is_the_image_s(images: Images, layout: Maker) -> None:
+    script = "trap 'exit 7' USR1; touch /ready; while :; do sleep 0.1; done"
+    layout.image([busybox_layer()], {"Cmd": ["/bin/sh", "-c", script], "StopSignal": "SIGUSR1"}, "stops:1")
+    assert images("load", "-i", "layout").status == 0
+    assert images("run", "-d", "--name", "stops", "--image", "stops:1").status == 0
+    try:
+        images("exec", "stops", "--", "/bin/sh", "-c", "until test -e /ready; do sleep 0.1; done")
+        assert images("stop", "-t", "60", "stops").status == 0
+        assert images("wait", "stops").status == 7
+    finally:
+        images("rm", "-f", "stops")
