@@ -211,8 +211,11 @@ class Systrap(Platform):
             if event is None:
                 if not self._guests.is_short:
                     return _NO_EVENT
-                try:  # nobody waits for us: make blank processes
+                try:  # nobody waits for us: make blank processes; and if still nobody does, what the next one needs
+                    is_full = len(self._pool) >= _POOL_SIZE
                     self._refill()
+                    if not is_full:
+                        continue
                     self._guests.make_spare()
                 except OSError:
                     pass  # no descriptors or memory now: the next one that is taken tries again
