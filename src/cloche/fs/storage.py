@@ -86,15 +86,15 @@ class Storage(Backed):
 
     def measure(self) -> None:
         """Bring the charge in line with what the memfd holds (after a guest wrote through a mapping)."""
-        if self.fd >= 0:
-            self._set_pages(os.fstat(self.fd).st_blocks // 8)
+        if self.host.fd >= 0:
+            self._set_pages(os.fstat(self.host.fd).st_blocks // 8)
 
     def free(self) -> None:
         """Drop everything; the file is empty afterwards."""
         self.chunks.clear()
         if self.number:
             self._give_up()
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             self.measure()
             self.account.quota.backed.pop(self, None)
             if self.pages * PAGE > FREE_STEP and not self.is_sealed:
@@ -127,7 +127,7 @@ class Storage(Backed):
     def wake(self) -> None:
         """Have the descriptor of a file that lasts.  Raises LinuxError."""
         maker = self.maker
-        if maker is None or self.fd >= 0:
+        if maker is None or self.host.fd >= 0:
             return
         self.account.quota.make_room()
         host = LastingFile(maker, self.number)
@@ -139,7 +139,7 @@ class Storage(Backed):
 
     def sleep(self) -> bool:
         """Do without the descriptor of a file that lasts, which nobody has open."""
-        if self.users or self.fd < 0:
+        if self.users or self.host.fd < 0:
             return False
         self.measure()
         self._close_fds()
@@ -159,7 +159,7 @@ class Storage(Backed):
     def _give_up(self) -> None:
         """The file that lasts is not ours any more; what is in it stays until that is known for good."""
         maker = self.maker
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             self._close_fds()
         if maker is not None:
             maker.give_up(self.number)
@@ -174,7 +174,7 @@ class Storage(Backed):
     def next_data(self, offset: int, end: int) -> int:
         """Where the memfd has pages, from `offset` on; `end` if nowhere below that."""
         try:
-            return min(max(os.lseek(self.fd, offset, os.SEEK_DATA) // PAGE * PAGE, offset), end)
+            return min(max(os.lseek(self.host.fd, offset, os.SEEK_DATA) // PAGE * PAGE, offset), end)
         except OSError:
             return end
 
@@ -190,7 +190,7 @@ class Storage(Backed):
     def _try_memfd(self, size: int) -> bool:
         if self.number:
             self.wake()
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             return True
         quota = self.account.quota
         if not quota.make_room():
@@ -245,7 +245,7 @@ class Storage(Backed):
         """The memfd, made now if need be.  Raises LinuxError(ENOMEM) when there are no more of them."""
         if not self._try_memfd(size):
             raise LinuxError(ENOMEM)
-        return self.fd
+        return self.host.fd
 
     def readonly_memfd(self) -> int:
         """The memfd, as a descriptor that is open only for reading where the host lets us make one."""
@@ -254,7 +254,7 @@ class Storage(Backed):
             try:
                 view.reopen()
             except OSError:
-                return self.fd  # the platform checks every change of a protection then
+                return self.host.fd  # the platform checks every change of a protection then
             if not DESCRIPTORS.has_spare(view.fd):
                 view.close()
                 raise LinuxError(ENOMEM)
@@ -263,7 +263,9 @@ class Storage(Backed):
 
     def _close_memfd(self) -> None:
         try:
-            os.ftruncate(self.fd, 0)  # guests may have it beside their slots, and descriptors of it, for long
+            os.ftruncate(
+                self.host.fd, 0
+            )  # guests may have it beside their slots, and descriptors of it, for long
         except OSError:
             pass  # sealed
         self.host.close()
@@ -276,7 +278,7 @@ class Storage(Backed):
         -EBUSY while a guest has it mapped for writing.
         """
         try:
-            fcntl.fcntl(self.fd, F_ADD_SEALS, seals)
+            fcntl.fcntl(self.host.fd, F_ADD_SEALS, seals)
         except OSError as error:
             return -(error.errno or EIO)
         self.is_sealed = True
@@ -293,8 +295,8 @@ class Storage(Backed):
         at = 0
         try:
             while True:
-                index = os.lseek(self.fd, at, os.SEEK_DATA) // CHUNK
-                piece = bytearray(os.pread(self.fd, CHUNK, index * CHUNK))
+                index = os.lseek(self.host.fd, at, os.SEEK_DATA) // CHUNK
+                piece = bytearray(os.pread(self.host.fd, CHUNK, index * CHUNK))
                 chunks[index] = piece
                 pages += page_count(len(piece))
                 at = (index + 1) * CHUNK
@@ -314,16 +316,18 @@ class Storage(Backed):
     # -- reading -----------------------------------------------------------------------------------------
     def read_to(self, dst: IovIter, offset: int, length: int, size: int) -> int:
         """Copy out `length` bytes, all below the size; bytes or -errno."""
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd < 0 and length >= PAGE:
+        if self.host.fd < 0 and length >= PAGE:
             self.read_bytes += length
             if self.read_bytes >= MUCH_READ:
                 self.read_bytes = 0
                 self._try_memfd(size)
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             # Not where there may be holes: a guest that touches one allocates it.
-            return dst.read_fd(self.fd, offset, length, 0, self.key if offset + length <= self.dense else 0)
+            return dst.read_fd(
+                self.host.fd, offset, length, 0, self.key if offset + length <= self.dense else 0
+            )
         done = 0
         while done < length:
             at = offset + done
@@ -343,10 +347,10 @@ class Storage(Backed):
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes, all below the size."""
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd >= 0:
-            return os.pread(self.fd, length, offset)
+        if self.host.fd >= 0:
+            return os.pread(self.host.fd, length, offset)
         parts: list[bytes] = []
         done = 0
         while done < length:
@@ -365,7 +369,7 @@ class Storage(Backed):
     def _fresh_pages(self, offset: int, length: int) -> int:
         """An upper bound, exact for pieces, of the pages that a write would add."""
         end = offset + length
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             first = max(offset // PAGE, self.dense // PAGE)
             fresh = page_count(end) - first
             if fresh > self.account.free_pages():
@@ -398,10 +402,10 @@ class Storage(Backed):
         try:
             while at < end and looks > 0:
                 looks -= 1
-                data = os.lseek(self.fd, at, os.SEEK_DATA)
+                data = os.lseek(self.host.fd, at, os.SEEK_DATA)
                 if data >= end:
                     return count, end
-                hole = min(os.lseek(self.fd, data, os.SEEK_HOLE), end)
+                hole = min(os.lseek(self.host.fd, data, os.SEEK_HOLE), end)
                 count += page_count(hole) - data // PAGE
                 at = hole
         except OSError:  # ENXIO: that was all
@@ -419,7 +423,7 @@ class Storage(Backed):
         if start == 0 and end >= MAX_LFS_FILESIZE:
             self.measure()
             return self.pages, end
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             upto = min(self.dense, end)
             if start < upto:
                 return (upto - start) // PAGE, upto
@@ -501,15 +505,15 @@ class Storage(Backed):
 
     def write_from(self, src: IovIter, offset: int, length: int, size: int) -> int:
         """Take up to `length` bytes from `src`; bytes or -errno (-ENOSPC), LinuxError(EFAULT)."""
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd < 0 and self._wants_memfd(offset, offset + length):
+        if self.host.fd < 0 and self._wants_memfd(offset, offset + length):
             self._try_memfd(size)
         length = self._affordable(offset, length)
         if length == 0:
             return -ENOSPC
-        if self.fd >= 0:
-            count = src.write_fd(self.fd, offset, length)
+        if self.host.fd >= 0:
+            count = src.write_fd(self.host.fd, offset, length)
             if count > 0:
                 self._wrote(offset, count)
             return count
@@ -526,15 +530,15 @@ class Storage(Backed):
     def write(self, offset: int, data: bytes, size: int) -> int:
         """Kernel-internal write; bytes or -ENOSPC."""
         end = offset + len(data)
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd < 0 and self._wants_memfd(offset, end):
+        if self.host.fd < 0 and self._wants_memfd(offset, end):
             self._try_memfd(size)
         if self._affordable(offset, len(data)) < len(data):
             return -ENOSPC
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             try:
-                _write_all(self.fd, data, offset)
+                _write_all(self.host.fd, data, offset)
             except OSError as error:
                 return -(error.errno or EIO)
             self._wrote(offset, len(data))
@@ -548,14 +552,14 @@ class Storage(Backed):
 
         Raises LinuxError.
         """
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             if new == 0 and self.pages * PAGE > FREE_STEP and self.can_start_anew():
                 self.free()  # what is written next has another memfd
                 return
             try:
-                os.ftruncate(self.fd, new)
+                os.ftruncate(self.host.fd, new)
             except OSError as error:
                 raise LinuxError(error.errno or EIO)
             self.dense = min(self.dense, page_count(new) * PAGE)
@@ -582,11 +586,11 @@ class Storage(Backed):
     # -- holes -------------------------------------------------------------------------------------------
     def seek(self, offset: int, size: int, whence: int) -> int:
         """SEEK_DATA and SEEK_HOLE for 0 <= offset < size; the offset or -ENXIO."""
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
-        if self.fd >= 0:
+        if self.host.fd >= 0:
             try:
-                return os.lseek(self.fd, offset, os.SEEK_DATA if whence == SEEK_DATA else os.SEEK_HOLE)
+                return os.lseek(self.host.fd, offset, os.SEEK_DATA if whence == SEEK_DATA else os.SEEK_HOLE)
             except OSError as error:
                 return -(error.errno or ENXIO)
         at = offset
@@ -607,7 +611,7 @@ class Storage(Backed):
     def allocate(self, mode: int, offset: int, length: int, size: int) -> int:
         """fallocate(2): preallocation, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; 0 or -errno.  The size stays."""
         end = offset + length
-        if self.number and self.fd < 0:
+        if self.number and self.host.fd < 0:
             self.wake()
         if mode & FALLOC_FL_PUNCH_HOLE:
             return self._punch(offset, length, size)
@@ -619,7 +623,7 @@ class Storage(Backed):
             result = self._punch(offset, length, size)
             if result < 0:
                 return result
-        if self.fd < 0 and end <= CHUNK:
+        if self.host.fd < 0 and end <= CHUNK:
             chunk = self.chunks.get(0)
             have = 0 if chunk is None else len(chunk)
             if have < end and have >= offset:
@@ -631,7 +635,7 @@ class Storage(Backed):
             return -ENOSPC
         if length <= EAGER_LIMIT:
             try:
-                hostsys.fallocate(self.fd, FALLOC_FL_KEEP_SIZE, offset, length)
+                hostsys.fallocate(self.host.fd, FALLOC_FL_KEEP_SIZE, offset, length)
             except OSError as error:
                 return -(error.errno or EINVAL)
             self.measure()
@@ -641,7 +645,7 @@ class Storage(Backed):
         end = min(offset + length, size)
         if offset >= end:
             return 0
-        if self.fd < 0 and end <= CHUNK:
+        if self.host.fd < 0 and end <= CHUNK:
             chunk = self.chunks.get(0)
             if chunk is None:
                 return 0
@@ -661,7 +665,7 @@ class Storage(Backed):
                     piece[begin:upto] = bytes(upto - begin)
             return 0
         try:
-            hostsys.fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset)
+            hostsys.fallocate(self.host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset)
         except OSError as error:
             return -(error.errno or EINVAL)
         self.dense = min(self.dense, offset // PAGE * PAGE)
