@@ -4,7 +4,7 @@
  * Why it is needed: confinement (prctl, seccomp, capset, namespaces, mounts, Landlock) and race-free file service
  * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: every function is
  * a row of a table, makes exactly its one system call, keeps no state, and turns a failure into OSError(errno).
- * Nothing here parses or decides; structs are packed in hostsys.py, which alone imports it.
+ * Nothing here parses or decides (but `choose_protocol`, of egress's OpenSSL); structs are packed in hostsys.py, which alone imports it.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -114,6 +114,29 @@ static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t count)
     return PyErr_Occurred() ? NULL : PyLong_FromLong(result);
 }
 
+/*
+ * For SSL_CTX_set_alpn_select_cb(3): `arg` is the one protocol that may be chosen, its length first.  In C, because a
+ * callback that is made at run time needs memory that is written and executed, which no process of cloche may have.
+ */
+static int choose_protocol(void *Py_UNUSED(ssl), const unsigned char **out, unsigned char *out_length,
+                           const unsigned char *offered, unsigned int length, void *arg)
+{
+    const unsigned char *wanted = arg;
+    unsigned int at = 0;
+    while (at < length) {
+        unsigned int size = offered[at++];
+        if (size > length - at)
+            break;
+        if (size && size == wanted[0] && !memcmp(offered + at, wanted + 1, size)) {
+            *out = wanted + 1;
+            *out_length = wanted[0];
+            return 0; /* SSL_TLSEXT_ERR_OK */
+        }
+        at += size;
+    }
+    return 3; /* SSL_TLSEXT_ERR_NOACK */
+}
+
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_sys", .m_doc = "See csrc/host/sys.c.", .m_size = -1};
 
 PyMODINIT_FUNC PyInit__sys(void)
@@ -127,5 +150,8 @@ PyMODINIT_FUNC PyInit__sys(void)
         if (!function || PyModule_AddObject(m, rows[i].name, function) < 0)
             Py_CLEAR(m);
     }
+    PyObject *chooser = m ? PyLong_FromVoidPtr((void *)(uintptr_t)choose_protocol) : NULL;
+    if (m && (!chooser || PyModule_AddObject(m, "protocol_chooser", chooser) < 0))
+        Py_CLEAR(m);
     return m;
 }

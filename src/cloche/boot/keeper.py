@@ -153,8 +153,9 @@ class Keeper:
             self._await_egress(self.egress)
         if self.network is not None:
             self._await_network(self.network)
+        authority = self.egress.authority if self.egress is not None else b""
         ports = [each.host_port for each in spec.published]
-        self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks())))
+        self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks(), authority)))
 
     def _start_servers(self, spec: SandboxSpec) -> None:
         """The gofer and the broker, if there is work for them.  Raises StartFailure."""
@@ -207,14 +208,14 @@ class Keeper:
         from cloche.egress.launch import Wanted, start_egress
 
         memory = self.fds.pop("egress")
-        wanted = Wanted(_read_request(memory))
-        os.close(memory)
+        # Egress reads it: what is started after it must have no secrets in its memory.
+        wanted = Wanted(memory)
         given = [self.fds.pop(name, -1) for name in ("net_log", "net_second_log", "net_control")]
         wanted.log_fd, wanted.second_log_fd = given[0], given[1]
         wanted.control = socket.socket(fileno=given[2]) if given[2] >= 0 else None
         self.egress = start_egress(wanted)
         self.parts[self.egress.pid] = "egress"
-        for fd in given[:2]:
+        for fd in (memory, *given[:2]):
             if fd >= 0:
                 os.close(fd)
         if wanted.control is not None:

@@ -273,7 +273,10 @@ def launch(
         _send_request(spec, sandbox, keeper, theirs, record, groups or [])
         timing.mark("command: request is sent")
         theirs.close()
-        sandbox.begin(spec, stdio)
+        egress = spec.egress
+        on_authority = egress.on_authority if egress is not None else None
+        if on_authority is None:
+            sandbox.begin(spec, stdio)  # at once: the sentry takes it when it is there
         if may_wait is not None and not may_wait(keeper.link.fileno()):
             raise LaunchError("ended before the sandbox was ready")
         message = keeper.link.recv(65536)
@@ -281,8 +284,11 @@ def launch(
             raise LaunchError(message[2:].decode(errors="replace"), message[1])
         if message[:1] != STARTED:
             raise LaunchError("the keeper did not start")
-        sandbox.sentry_pid, ports, marks = marshal.loads(message[1:])
+        sandbox.sentry_pid, ports, marks, authority = marshal.loads(message[1:])
         timing.add(marks)
+        if on_authority is not None:
+            on_authority(authority)
+            sandbox.begin(spec, stdio)
     except (LaunchError, OSError):
         theirs.close()
         sandbox.kill()

@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from cloche.wire.cbor import decode, encode
@@ -77,6 +78,8 @@ class EgressSpec:
         self.wants_report: bool = False
         self.log_fd: int = -1
         self.second_log_fd: int = -1  # what the log holds goes there when it is full
+        # Puts egress's authority (PEM), which exists only once that runs, where programs find it.
+        self.on_authority: Callable[[bytes], None] | None = None
 
 
 class SandboxSpec:

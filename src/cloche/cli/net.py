@@ -11,7 +11,7 @@ from cloche.wire import protocol
 from cloche.wire.control_client import ControlClient, ControlError, Ended
 from cloche.wire.requests import NET, STATUS_ENDED
 
-OPERATIONS = ("show", "set", "add", "remove", "log")
+OPERATIONS = ("show", "set", "add", "remove", "log", "approve")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "operation",
         choices=OPERATIONS,
-        help="show the rules; set them anew, add or remove some (what is no longer allowed is cut); show the log",
+        help="show the rules; set them anew, add or remove some (what is no longer allowed is cut); show the log;"
+        " approve requests that a rule lets wait for it",
     )
+    parser.add_argument(
+        "id",
+        nargs="?",
+        type=int,
+        help="with approve: which request; without it, ask about one after the other",
+    )
+    parser.add_argument("--refuse", action="store_true", help="with approve ID: say no")
     for option, metavar, text in (
         ("--allow", "RULE", "HOST[:PORTS][/PROTOCOL] or CIDR:PORTS[/udp], as for cloche run"),
         ("--deny", "RULE", "the same, counts before every --allow"),
@@ -39,8 +47,16 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(f"{options.operation} takes no rules")
     if options.follow and options.operation != "log":
         raise UsageError("-f goes with log")
+    if options.operation != "approve" and (options.id is not None or options.refuse):
+        raise UsageError("an id and --refuse go with approve")
+    if options.operation == "approve" and has_rules:
+        raise UsageError("approve takes no rules")
+    if options.refuse and options.id is None:
+        raise UsageError("--refuse what? Write approve ID --refuse")
     policy = policy_of(options)
     client = connect(options, options.name)
+    if options.operation == "approve":
+        return _approve(client, options)
     if options.operation == "log":
         return _log(client, follow=options.follow)
     if options.operation == "show":
@@ -54,6 +70,9 @@ def _run(options: argparse.Namespace) -> int:
         fields["policy"] = policy.to_fields()
     else:
         fields["rules"] = [rule.to_fields() for rule in policy.rules]
+    if options.operation != "remove":
+        for secret in policy.secrets():  # programs that run already have no variable for it
+            print(f"{secret.name}={secret.placeholder}")
     answer = client.call(NET, fields)
     cut = answer.get("cut")
     print(f"{answer.get('rules')} rules" + (f"; {cut} connections were cut" if cut else ""))
@@ -71,6 +90,49 @@ def _shown(client: ControlClient) -> Policy:
 def _show(policy: Policy) -> None:
     for rule in sorted(policy.rules, key=lambda rule: not rule.is_deny):
         print(f"{'deny' if rule.is_deny else 'allow'} {rule.text()}")
+
+
+def _approve(client: ControlClient, options: argparse.Namespace) -> int:
+    """Answer one request; or all that wait and will wait, as a person at the terminal says."""
+    if options.id is not None:
+        client.call(NET, {"operation": "approve", "id": options.id, "allow": not options.refuse})
+        return 0
+    is_asked = sys.stdin.isatty()
+    answering = connect(options, options.name)  # another connection: on the first one requests go on coming
+    ident = client.ask(NET, {"operation": "approvals", "follow": is_asked})
+    while True:
+        try:
+            message = client.receive(ident)
+        except Ended:
+            return 0
+        except ControlError as error:
+            if is_asked and error.status == STATUS_ENDED:
+                return 0
+            raise
+        if message.kind == protocol.REPLY:
+            return 0
+        fields = message.fields
+        shown = f"{fields.get('method')} {fields.get('url')}"
+        who = f"{fields.get('program')}, pid {fields.get('pid')}; rule: {fields.get('rule')}"
+        line = f"{fields.get('id')}  {shown}  ({who})"
+        print(printable(line.encode()))
+        sys.stdout.flush()
+        if is_asked:
+            scopes = {
+                "path": "this method and path from now on",
+                "host": "all that the rule is about from now on",
+            }
+            scope = scopes.get(str(fields.get("scope")), "this request only")
+            try:
+                answer = input(f"allow {scope}? [y/N] ")
+            except EOFError:
+                return 0
+            wanted: protocol.Fields = {"operation": "approve", "id": fields.get("id")}
+            wanted["allow"] = answer.strip().lower() in ("y", "yes")
+            try:
+                answering.call(NET, wanted)
+            except ControlError as error:
+                print(f"cloche: {error}", file=sys.stderr)
 
 
 def _log(client: ControlClient, *, follow: bool) -> int:

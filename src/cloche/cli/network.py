@@ -6,6 +6,7 @@ import os
 from cloche.boot.spec import EgressSpec, SandboxSpec
 from cloche.boot.view import resolv_conf
 from cloche.cli.options import UsageError
+from cloche.cli.trust import prepare_trust
 from cloche.egress.names import SyntheticNames
 from cloche.egress.netfile import read_file, resolver
 from cloche.egress.policy import Policy, PolicyError, parse_rule
@@ -48,6 +49,10 @@ def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
     spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
     if spec.root_source:
         _make_room(spec)
+    if made.needs_authority():
+        prepare_trust(spec)
+    for secret in made.secrets():
+        spec.env[secret.name.encode()] = secret.placeholder.encode()
     if options.net_log:
         try:
             egress.log_fd = _open_log(options.net_log, os.O_APPEND)

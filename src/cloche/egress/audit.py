@@ -139,7 +139,11 @@ class Audit:
         if duration_ms >= 0:
             fields["duration"] = duration_ms
         if request is not None:
-            fields["http_request"] = {"http_method": request[0], "url": {"path": request[1][:1024]}}
+            path, _mark, query = request[1][:1024].partition("?")
+            url = {"path": path, **({"query_string": query} if query else {})}
+            fields["http_request"] = {"http_method": request[0], "url": url}
+            if request[2]:
+                fields["http_response"] = {"code": request[2]}
         if message:
             fields["message"] = message
         self._write(fields)

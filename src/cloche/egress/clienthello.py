@@ -16,6 +16,7 @@ _CHANGE_CIPHER_SPEC: Final = 20
 _CLIENT_HELLO: Final = 1
 _SERVER_HELLO: Final = 2
 _SERVER_NAME: Final = 0
+_ALPN: Final = 16
 _ECH: Final = 0xFE0D
 _ECH_OLD: Final = (0xFFCE, 0xFF02, 0xFF03, 0xFE08, 0xFE09, 0xFE0A)
 _MAX_RECORD: Final = 16384
@@ -33,8 +34,9 @@ class NotTls(ValueError):
 class Hello:
     """A whole ClientHello."""
 
-    def __init__(self, name: str, length: int, *, has_ech: bool) -> None:
+    def __init__(self, name: str, length: int, protocols: list[bytes], *, has_ech: bool) -> None:
         self.name: str = name
+        self.protocols: list[bytes] = protocols  # ALPN (RFC 7301)
         self.length: int = length  # of the records that it came in
         self.has_ech: bool = has_ech
 
@@ -129,6 +131,7 @@ def _parse(data: bytes, length: int) -> Hello:
         raise NotTls("something after the extensions")
     seen: set[int] = set()
     name: str | None = None
+    protocols: list[bytes] = []
     while extensions.left():
         kind = extensions.number(2)
         content = extensions.vector(2)
@@ -137,9 +140,13 @@ def _parse(data: bytes, length: int) -> Hello:
         seen.add(kind)
         if kind == _SERVER_NAME:
             name = _server_name(content)
+        elif kind == _ALPN:
+            offered = content.vector(2)
+            while offered.left():
+                protocols.append(offered.vector(1).data)
     if name is None:
         raise NotTls("no server name (SNI)")
-    return Hello(name, length, has_ech=_ECH in seen or any(kind in seen for kind in _ECH_OLD))
+    return Hello(name, length, protocols, has_ech=_ECH in seen or any(kind in seen for kind in _ECH_OLD))
 
 
 def _server_name(content: _Reader) -> str:

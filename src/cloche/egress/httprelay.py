@@ -1,181 +1,43 @@
-"""Plain HTTP to a granted name: every request is taken apart strictly, checked, and written anew.
+"""HTTP/1.1 to a granted name: every request is taken apart strictly, checked, and written anew.
 
-Nothing that a program sends gets through as it is.  Two servers may read a malformed message differently (request
-smuggling), so whatever RFC 9110 and 9112 leave to taste is refused before h11 sees it; what h11 has understood is what
-goes out.  One connection upstream serves one connection inside, and each request of it is decided by itself.
+Nothing that a program sends gets through as it is: what `httpcheck` lets pass and h11 has understood is what goes
+out.  One connection upstream serves one connection inside, and each request of it is decided by itself (`guard`).
+Only after an upgrade or a CONNECT that the rule allows do bytes pass unread.
 """
 
 import asyncio
-import re
-import socket
 from collections.abc import Callable
 from typing import Final
 
 import h11
 
-from cloche.egress.hosts import BadHost, address_text, parse_host
+from cloche.egress.blot import Blotter
+from cloche.egress.guard import Guard, Passage
+from cloche.egress.hosts import address_text
+from cloche.egress.httpcheck import HOP, MAX_HEAD, BadRequest, Head, check_head, parse_authority, refusal
+from cloche.egress.streams import Stream
 
-__all__ = ["MAX_HEAD", "BadRequest", "Head", "HttpRelay", "check_head", "parse_authority", "refusal"]
+__all__ = ["HttpRelay", "RequestLog"]
 
-MAX_HEAD: Final = 65536
-_MAX_HEADERS: Final = 200
-_PIECE: Final = 65536
 _LATE_BODY_S: Final = 1.0  # for the rest of a request that was answered already
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) (\S{1,32768}) HTTP/1\.([01])")
-_HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^#]*|\?[^#]*|)")
-_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
-_TARGET: Final = re.compile(rb"[\x21\x22\x24-\x7e]+")
-# Of one connection only (RFC 9110, 7.6.1), or said anew.
-_HOP: Final = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authorization",
-        b"proxy-authenticate",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-        b"host",
-    )
-)
-_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
 
-
-class BadRequest(Exception):
-    """A request that does not go out; the text says why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status: int = status
-        self.reason: str = reason
-
-
-class Head:
-    """What a request says of itself."""
-
-    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
-        self.method: bytes = method
-        self.target: bytes = target  # in origin form
-        self.minor: int = minor
-        self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
-        self.host: str | bytes = b""
-        self.port: int = 80
-
-    def get(self, name: bytes) -> list[bytes]:
-        """The values of a header."""
-        return [value for each, value in self.headers if each == name]
-
-    def tokens(self, name: bytes) -> list[bytes]:
-        """The words of a header that is a list, in lower case."""
-        return [
-            word.strip().lower() for value in self.get(name) for word in value.split(b",") if word.strip()
-        ]
-
-
-def check_head(raw: bytes) -> Head:
-    """Take apart a request up to its empty line, both included.  Raises BadRequest."""
-    if not raw.endswith(b"\r\n\r\n"):
-        raise BadRequest(400, "a request without an end")
-    if len(raw) > MAX_HEAD:
-        raise BadRequest(431, "a head that is too long")
-    lines = raw[:-4].split(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(lines[0])
-    if match is None:
-        raise BadRequest(400, "not a request line of HTTP/1.0 or 1.1")
-    head = Head(match[1], match[2], match[3] == b"1")
-    if len(lines) - 1 > _MAX_HEADERS:
-        raise BadRequest(431, "too many headers")
-    for line in lines[1:]:
-        found = _HEADER.fullmatch(line)
-        if found is None:
-            raise BadRequest(400, "a header that is folded, or has no colon, or control characters")
-        head.headers.append((found[1].lower(), found[2].rstrip(b" \t")))
-    _check_framing(head)
-    _check_target(head)
-    return head
-
-
-def _check_framing(head: Head) -> None:
-    lengths, codings = head.get(b"content-length"), head.get(b"transfer-encoding")
-    if lengths and codings:
-        raise BadRequest(400, "both Content-Length and Transfer-Encoding")
-    if len(lengths) > 1 or len(codings) > 1:
-        raise BadRequest(400, "a length twice")
-    if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-        raise BadRequest(400, "a Content-Length that is no number")
-    if codings and (codings[0].lower() != b"chunked" or not head.minor):
-        raise BadRequest(400, "a Transfer-Encoding other than chunked, or in HTTP/1.0")
-
-
-def _check_target(head: Head) -> None:
-    hosts = head.get(b"host")
-    if len(hosts) != 1:
-        raise BadRequest(400, "no Host header" if not hosts else "more than one Host header")
-    head.host, head.port = parse_authority(hosts[0])
-    if head.method == b"CONNECT":
-        raise BadRequest(403, "CONNECT is not allowed by any rule")
-    target = head.target
-    if not _TARGET.fullmatch(target):
-        raise BadRequest(400, "not a target: characters that belong to none")
-    if target == b"*":
-        if head.method != b"OPTIONS":
-            raise BadRequest(400, "not a target: *")
-    elif not target.startswith(b"/"):
-        match = _ABSOLUTE.fullmatch(target)
-        if match is None or match[1].lower() != b"http":
-            raise BadRequest(400, "not a target that can be asked for here")
-        if parse_authority(match[2]) != (head.host, head.port):
-            raise BadRequest(400, "a target of another host than the Host header's")
-        rest = match[3]
-        head.target = rest if rest.startswith(b"/") else b"/" + rest
-
-
-def parse_authority(value: bytes) -> tuple[str | bytes, int]:
-    """Host and port.  Raises BadRequest."""
-    try:
-        match = _HOST.fullmatch(value.decode("ascii"))
-        if match is None:
-            raise BadHost("not a host")
-        port = int(match[2] or "80")
-        if not 1 <= port <= 65535:
-            raise BadHost("not a port")
-        return parse_host(match[1]), port
-    except (UnicodeDecodeError, BadHost):
-        raise BadRequest(400, "a Host header that is no host") from None
-
-
-def refusal(status: int, reason: str) -> bytes:
-    """An answer of our own, after which the connection ends."""
-    phrases = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 502: "Bad Gateway"}
-    text = f"cloche: {reason}\n".encode("ascii", "backslashreplace")
-    head = (
-        f"HTTP/1.1 {status} {phrases.get(status, 'Refused')}\r\nContent-Type: text/plain\r\n"
-        f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode("ascii") + text
+# Hears of each request: method, target, status (of the answer; of the refusal), why it was refused.
+RequestLog = Callable[[str, str, int, str], None]
 
 
 class HttpRelay:
     """One connection inside and one upstream."""
 
     def __init__(
-        self,
-        inside: socket.socket,
-        upstream: socket.socket,
-        name: str,
-        port: int,
-        on_request: Callable[[str, str, int, str], None],
+        self, inside: Stream, upstream: Stream, guard: Guard, scheme: bytes, on_request: RequestLog
     ) -> None:
-        """`on_request` hears of each request: method, target, status (0: not known yet), and why it was refused."""
-        self.inside: socket.socket = inside
-        self.upstream: socket.socket = upstream
-        self.name: str = name
-        self.port: int = port
-        self.on_request: Callable[[str, str, int, str], None] = on_request
+        self.inside: Stream = inside
+        self.upstream: Stream = upstream
+        self.guard: Guard = guard
+        self.scheme: bytes = scheme
+        self.name: str = guard.flow.name
+        self.port: int = guard.flow.target.port
+        self.on_request: RequestLog = on_request
         self.received: int = 0  # from upstream
         self.sent: int = 0
         self._buffer: bytearray = bytearray()  # of inside, not used yet
@@ -189,19 +51,18 @@ class HttpRelay:
             if self.is_single:
                 return
 
-    async def _send_inside(self, data: bytes | None) -> None:
-        if data:
-            await asyncio.get_running_loop().sock_sendall(self.inside, data)
-
     async def _send_upstream(self, data: bytes | None) -> None:
         if data:
             self.sent += len(data)
-            await asyncio.get_running_loop().sock_sendall(self.upstream, data)
+            await self.upstream.send(data)
+
+    async def _send_inside(self, data: bytes | None) -> None:
+        if data:
+            await self.inside.send(data)
 
     async def _read_head(self) -> bytes:
         """Up to the empty line; empty at the end of the connection.  Raises BadRequest."""
         buffer = self._buffer
-        loop = asyncio.get_running_loop()
         seen = 0
         while True:
             at = buffer.find(b"\r\n\r\n", max(seen - 3, 0))
@@ -215,7 +76,7 @@ class HttpRelay:
                     400, "lines that do not end in CR LF" if bare >= 0 else "a head that has no end"
                 )
             seen = len(buffer)
-            data = await loop.sock_recv(self.inside, _PIECE)
+            data = await self.inside.receive()
             if not data:
                 return b""
             buffer += data
@@ -227,10 +88,12 @@ class HttpRelay:
             raw = await self._read_head()
             if not raw:
                 return False
-            head = check_head(raw)
+            head = check_head(raw, self.scheme)
             method = head.method.decode("ascii")
             target = head.target.decode("ascii", "backslashreplace")
-            request = self._rewrite(head)
+            self._check_host(head)
+            passage = await self.guard.admit(head.method, head.target, head.headers)
+            request = self._rewrite(head, passage)
         except BadRequest as bad:
             self.on_request(method, target, bad.status, bad.reason)
             await self._send_inside(refusal(bad.status, bad.reason))
@@ -246,10 +109,22 @@ class HttpRelay:
             await self._send_inside(refusal(400, "a request that is not understood"))
             return False
         self.on_request(method, target, 0, "")
-        return await self._exchange(server, request, head)
+        return await _Exchange(self, server, head, passage).run(request)
 
-    def _rewrite(self, head: Head) -> h11.Request:
-        """The request as it goes out.  Raises BadRequest."""
+    def _check_host(self, head: Head) -> None:
+        """Raises BadRequest."""
+        rule = self.guard.flow.rule
+        assert rule is not None
+        default_port = 443 if self.scheme == b"https" else 80
+        if head.method == b"CONNECT":
+            wanted = parse_authority(head.target, default_port)
+            if f"{wanted[0]!s}:{wanted[1]}" not in rule.connects:
+                raise BadRequest(
+                    403, f"CONNECT to {head.target.decode('ascii', 'replace')} is not allowed by any rule"
+                )
+            if wanted != (head.host, head.port):
+                raise BadRequest(400, "a target of another host than the Host header's")
+            return
         if head.host != self.name or head.port != self.port:
             asked = head.host if isinstance(head.host, str) else address_text(head.host)
             raise BadRequest(
@@ -258,41 +133,90 @@ class HttpRelay:
                 f" connect to {asked} itself, which --allow {asked}:{head.port} would allow",
             )
         upgrades = head.tokens(b"upgrade")
-        if upgrades and upgrades != [b"h2c"]:
+        if len(upgrades) > 1 or (upgrades and upgrades != [b"h2c"] and not self._upgrade(head)):
             raise BadRequest(
                 403, f"an upgrade to {upgrades[0].decode('ascii', 'replace')} is not allowed by any rule"
             )
-        dropped = _HOP | frozenset(head.tokens(b"connection"))
-        host = self.name if self.port == 80 else f"{self.name}:{self.port}"
+
+    def _upgrade(self, head: Head) -> str:
+        """The protocol that the connection may turn into; empty: none."""
+        rule = self.guard.flow.rule
+        asked = head.tokens(b"upgrade")
+        if rule is None or len(asked) != 1 or b"upgrade" not in head.tokens(b"connection") or not head.minor:
+            return ""
+        word = asked[0].decode("ascii", "replace")
+        is_whole = not head.get(b"content-length") and not head.get(b"transfer-encoding")
+        return word if word in rule.upgrades and head.method == b"GET" and is_whole else ""
+
+    def _rewrite(self, head: Head, passage: Passage) -> h11.Request:
+        """The request as it goes out.  Raises BadRequest."""
+        dropped = HOP | frozenset(head.tokens(b"connection"))
+        default_port = 443 if self.scheme == b"https" else 80
+        host = self.name if self.port == default_port else f"{self.name}:{self.port}"
+        if head.method == b"CONNECT":
+            host = passage.target.decode("ascii")
         headers: list[tuple[bytes, bytes]] = [(b"Host", host.encode("ascii"))]
         headers.extend(
             (name, value)
-            for name, value in head.headers
+            for name, value in passage.headers
             if name not in dropped or name in (b"content-length",)
         )
         if head.get(b"transfer-encoding"):
             headers.append((b"Transfer-Encoding", b"chunked"))
+        upgrade = self._upgrade(head)
+        if upgrade:
+            headers += [(b"Upgrade", upgrade.encode("ascii")), (b"Connection", b"Upgrade")]
+        if passage.needles:
+            headers.append((b"Accept-Encoding", b"identity"))
         try:
-            return h11.Request(method=head.method, target=head.target, headers=headers)
+            return h11.Request(method=head.method, target=passage.target, headers=headers)
         except h11.LocalProtocolError:
             raise BadRequest(400, "a request that is not understood") from None
 
-    async def _exchange(self, server: h11.Connection, request: h11.Request, head: Head) -> bool:
-        client = self._client
+
+class _Exchange:
+    """One request that has passed, and its answer."""
+
+    def __init__(self, relay: HttpRelay, server: h11.Connection, head: Head, passage: Passage) -> None:
+        self.relay: HttpRelay = relay
+        self.server: h11.Connection = server  # what we are to the program
+        self.client: h11.Connection = relay._client
+        self.head: Head = head
+        self.passage: Passage = passage
+        self.is_switched: bool = False
+        self.refused: BadRequest | None = None  # of a body that is too long
+
+    def _say(self, status: int, reason: str = "") -> None:
+        head = self.head
+        method, target = head.method.decode("ascii"), head.target.decode("ascii", "backslashreplace")
+        self.relay.on_request(method, target, status, reason)
+
+    async def run(self, request: h11.Request) -> bool:
+        """Whether another request may follow.  Raises OSError."""
+        relay, server, client = self.relay, self.server, self.client
         try:
-            await self._send_upstream(client.send(request))
+            await relay._send_upstream(client.send(request))
         except h11.LocalProtocolError:
             return False
-        body = asyncio.ensure_future(self._pump_whole_body(server))
+        body = asyncio.ensure_future(self._pump_whole_body())
         try:
-            is_whole = await self._pump_answer(server, head)
+            is_whole = await self._pump_answer()
+            if self.is_switched:
+                await asyncio.gather(body, return_exceptions=True)
+                await self._tunnel()
+                return False
             if is_whole and not body.done():
                 await asyncio.wait({body}, timeout=_LATE_BODY_S)
             if not is_whole or not body.done() or body.exception() is not None:
                 return False
-        except (h11.RemoteProtocolError, h11.LocalProtocolError):
-            if server.our_state is h11.SEND_RESPONSE:
-                await self._send_inside(refusal(502, f"{self.name} does not answer in HTTP"))
+        except BadRequest as bad:
+            await self._refuse(bad)
+            return False
+        except (h11.RemoteProtocolError, h11.LocalProtocolError, OSError):
+            if self.refused is not None:
+                await self._refuse(self.refused)
+            elif server.our_state is h11.SEND_RESPONSE:
+                await relay._send_inside(refusal(502, f"{relay.name} does not answer in HTTP"))
             return False
         finally:
             if not body.done():
@@ -302,83 +226,173 @@ class HttpRelay:
             return False
         if client.our_state is not h11.DONE or client.their_state is not h11.DONE:
             return False
-        self._buffer[:0] = server.trailing_data[0]
+        relay._buffer[:0] = server.trailing_data[0]
         if server.trailing_data[1]:
             return False
         client.start_next_cycle()
         return True
 
-    async def _pump_whole_body(self, server: h11.Connection) -> None:
+    async def _refuse(self, bad: BadRequest) -> None:
+        self._say(bad.status, bad.reason)
+        if self.server.our_state is h11.SEND_RESPONSE:
+            await self.relay._send_inside(refusal(bad.status, bad.reason))
+
+    async def _pump_whole_body(self) -> None:
         try:
-            await self._pump_body(server)
-        except (h11.RemoteProtocolError, h11.LocalProtocolError, OSError):
+            await self._pump_body()
+        except (h11.RemoteProtocolError, h11.LocalProtocolError, BadRequest, OSError) as problem:
+            if isinstance(problem, BadRequest):
+                self.refused = problem
             # Upstream must not take what came for a whole request, and nobody waits for its answer.
-            try:
-                self.upstream.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            self.relay.upstream.shut_down()
             raise
 
-    async def _pump_body(self, server: h11.Connection) -> None:
-        """The request's body.  Raises OSError, h11.RemoteProtocolError."""
-        loop = asyncio.get_running_loop()
-        if self._buffer:
-            data = bytes(self._buffer)
-            self._buffer.clear()
+    async def _pump_body(self) -> None:
+        """The request's body.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
+        relay, server, client = self.relay, self.server, self.client
+        length = 0
+        if relay._buffer:
+            data = bytes(relay._buffer)
+            relay._buffer.clear()
             server.receive_data(data)
         while True:
             event = server.next_event()
             if event is h11.NEED_DATA:
-                data = await loop.sock_recv(self.inside, _PIECE)
-                server.receive_data(data)
+                server.receive_data(await relay.inside.receive())
             elif isinstance(event, h11.Data):
-                await self._send_upstream(self._client.send(h11.Data(data=bytes(event.data))))
+                length += len(event.data)
+                self.passage.count_body(length)
+                await relay._send_upstream(client.send(h11.Data(data=bytes(event.data))))
             elif isinstance(event, h11.EndOfMessage):
-                await self._send_upstream(self._client.send(h11.EndOfMessage()))  # without trailers
+                await relay._send_upstream(client.send(h11.EndOfMessage()))  # without trailers
                 return
             else:
                 raise h11.RemoteProtocolError("the request ends early")
 
-    async def _pump_answer(self, server: h11.Connection, head: Head) -> bool:
-        """The answer; whether it was whole."""
-        client = self._client
-        loop = asyncio.get_running_loop()
+    async def _pump_answer(self) -> bool:
+        """The answer; whether it was whole.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
+        relay, server, client = self.relay, self.server, self.client
+        length = 0
+        blotter = self.passage.blotter()
         while True:
             event = client.next_event()
             if event is h11.NEED_DATA:
-                data = await loop.sock_recv(self.upstream, _PIECE)
-                self.received += len(data)
+                data = await relay.upstream.receive()
+                relay.received += len(data)
                 client.receive_data(data)
             elif isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
-                    return False
-                if head.minor:
-                    kept = [pair for pair in event.headers if pair[0] not in _HOP]
-                    answer = h11.InformationalResponse(
-                        status_code=event.status_code, headers=kept, reason=event.reason
+                    return await self._switch(event)
+                if self.head.minor:
+                    await relay._send_inside(
+                        server.send(
+                            h11.InformationalResponse(
+                                status_code=event.status_code,
+                                headers=self._kept(event),
+                                reason=self._reason(event.reason),
+                            )
+                        )
                     )
-                    await self._send_inside(server.send(answer))
             elif isinstance(event, h11.Response):
-                dropped = _HOP | {
-                    word.strip().lower()
-                    for name, value in event.headers
-                    if name == b"connection"
-                    for word in value.split(b",")
-                }
-                kept = [pair for pair in event.headers if pair[0] not in dropped - {b"content-length"}]
-                if (
-                    self.is_single
-                    or client.their_state is h11.MUST_CLOSE
-                    or not head.minor
-                    or client.their_http_version == b"1.0"
-                ):
-                    kept.append((b"connection", b"close"))
-                made = h11.Response(status_code=event.status_code, headers=kept, reason=event.reason)
-                await self._send_inside(server.send(made))
+                if self.head.method == b"CONNECT" and 200 <= event.status_code < 300:
+                    return await self._switch(event)
+                self.passage.check_answer([(name, value) for name, value in event.headers])
+                self._say(event.status_code)
+                await relay._send_inside(server.send(self._answer(event)))
             elif isinstance(event, h11.Data):
-                await self._send_inside(server.send(h11.Data(data=bytes(event.data))))
+                data = bytes(event.data)
+                length += len(data)
+                if self.passage.is_too_long(length):
+                    self._say(
+                        502,
+                        f"an answer of more than the {self.passage.max_response} bytes that the rule allows",
+                    )
+                    return False
+                if blotter is not None:
+                    data = blotter.feed(data)
+                if data:
+                    await relay._send_inside(server.send(h11.Data(data=data)))
             elif isinstance(event, h11.EndOfMessage):
-                await self._send_inside(server.send(h11.EndOfMessage()))
+                rest = blotter.end() if blotter is not None else b""
+                if rest:
+                    await relay._send_inside(server.send(h11.Data(data=rest)))
+                await relay._send_inside(server.send(h11.EndOfMessage()))
                 return True
             else:
                 return False
+
+    def _reason(self, reason: bytes) -> bytes:
+        return Blotter(self.passage.needles).text(reason) if self.passage.needles else reason
+
+    def _kept(self, event: h11.InformationalResponse | h11.Response) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer that are not of one connection only."""
+        dropped = HOP | {
+            word.strip().lower()
+            for name, value in event.headers
+            if name == b"connection"
+            for word in value.split(b",")
+        }
+        kept = [(name, value) for name, value in event.headers if name not in dropped - {b"content-length"}]
+        return self.passage.blotted(kept)
+
+    def _answer(self, event: h11.Response) -> h11.Response:
+        kept = self._kept(event)
+        client = self.client
+        if (
+            self.relay.is_single
+            or client.their_state is h11.MUST_CLOSE
+            or not self.head.minor
+            or client.their_http_version == b"1.0"
+        ):
+            kept.append((b"connection", b"close"))
+        return h11.Response(status_code=event.status_code, headers=kept, reason=self._reason(event.reason))
+
+    # -- after an upgrade ------------------------------------------------------------------------------------
+    async def _switch(self, event: h11.InformationalResponse | h11.Response) -> bool:
+        """Both sides speak something else from now on."""
+        server, relay = self.server, self.relay
+        if event.status_code == 101:
+            word = relay._upgrade(self.head)
+            answered = [value.strip().lower() for name, value in event.headers if name == b"upgrade"]
+            if not word or answered != [word.encode("ascii")]:
+                return False
+            headers = [*self._kept(event), (b"Upgrade", word.encode("ascii")), (b"Connection", b"Upgrade")]
+            made: h11.InformationalResponse | h11.Response = h11.InformationalResponse(
+                status_code=101, headers=headers, reason=self._reason(event.reason)
+            )
+        else:
+            made = h11.Response(status_code=event.status_code, headers=[], reason=self._reason(event.reason))
+        self._say(event.status_code)
+        await relay._send_inside(server.send(made))
+        self.is_switched = True
+        return True
+
+    async def _tunnel(self) -> None:
+        """Raises OSError."""
+        relay = self.relay
+        early = self.server.trailing_data[0] + bytes(relay._buffer)
+        relay._buffer.clear()
+        blotter = self.passage.blotter()
+
+        async def out() -> None:
+            data = early or await relay.inside.receive()
+            while data:
+                await relay._send_upstream(data)
+                data = await relay.inside.receive()
+            await relay.upstream.finish()
+
+        async def back() -> None:
+            data = self.client.trailing_data[0] or await relay.upstream.receive()
+            while data:
+                relay.received += len(data)
+                data = blotter.feed(data) if blotter is not None else data
+                await relay._send_inside(data)
+                data = await relay.upstream.receive()
+            await relay._send_inside(blotter.end() if blotter is not None else b"")
+
+        going = asyncio.ensure_future(out())
+        try:
+            await back()
+        finally:
+            going.cancel()
+            await asyncio.gather(going, return_exceptions=True)

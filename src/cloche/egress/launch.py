@@ -8,11 +8,13 @@ capabilities, a seccomp list (`boot.seccomp_egress`).  It executes no program.  
 import asyncio
 import errno
 import gc
+import marshal
 import os
 import signal
 import socket
+import ssl
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloche.boot import confine, seccomp
 from cloche.boot.seccomp_egress import egress_policy
@@ -24,6 +26,9 @@ from cloche.egress.resolver import HostNames, Resolver
 from cloche.egress.server import Server
 from cloche.wire.cbor import CborError, decode
 from cloche.wire.egress import FAILED, HELLO
+
+if TYPE_CHECKING:
+    from cloche.egress.inspection import Inspector
 
 __all__ = ["EgressError", "EgressProcess", "start_egress"]
 
@@ -43,12 +48,14 @@ class EgressProcess:
         self.pid: int = pid
         self.sock: socket.socket = sock
         self.hello: socket.socket = hello
+        self.authority: bytes = b""  # PEM: what programs are to believe, if TLS is inspected
 
     def wait_ready(self) -> None:
         """Until it serves.  Raises EgressError, and then the process is reaped and `sock` closed."""
         said = self.hello.recv(_HELLO_BYTES)
         self.hello.close()
-        if said == HELLO:
+        if said[:1] == HELLO:
+            self.authority = said[1:]
             return
         self.sock.close()
         os.waitpid(self.pid, 0)
@@ -58,14 +65,22 @@ class EgressProcess:
 class Wanted:
     """What egress is given at its start."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.policy: bytes = request["policy"]  # CBOR
-        self.sandbox: str = request["sandbox"]
-        self.wants_report: bool = request["report"]
-        self.is_confined: bool = request["confined"]
+    def __init__(self, memory: int) -> None:
+        self.memory: int = memory  # a memfd with the rest, which only egress reads
+        self.policy: bytes = b""  # CBOR
+        self.sandbox: str = ""
+        self.wants_report: bool = False
+        self.is_confined: bool = True
         self.log_fd: int = -1
         self.second_log_fd: int = -1
         self.control: socket.socket | None = None  # to the monitor
+
+    def read(self) -> None:
+        """What `boot.launch` has written."""
+        request: dict[str, Any] = marshal.loads(os.pread(self.memory, os.fstat(self.memory).st_size, 0))
+        self.policy, self.sandbox = request["policy"], request["sandbox"]
+        self.wants_report, self.is_confined = request["report"], request["confined"]
+        os.close(self.memory)
 
 
 def start_egress(wanted: Wanted) -> EgressProcess:
@@ -101,10 +116,11 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
     os.dup2(null, 0)
     os.dup2(null, 1)
     control = wanted.control
-    keep = [0, 1, 2, channel.fileno(), say.fileno(), wanted.log_fd, wanted.second_log_fd]
+    keep = [0, 1, 2, wanted.memory, channel.fileno(), say.fileno(), wanted.log_fd, wanted.second_log_fd]
     if control is not None:
         keep.append(control.fileno())
     confine.close_all_but([fd for fd in keep if fd >= 0])
+    wanted.read()
     try:
         policy = Policy.from_fields(decode(wanted.policy))
         host = HostNames()
@@ -114,6 +130,15 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
         _say(say, FAILED + str(error).encode())
         return EXIT_START
     dnswire.preload()
+    inspector: Inspector | None = None
+    if policy.needs_authority():
+        from cloche.egress import inspection  # takes longer to import than all the rest
+
+        try:
+            inspector = inspection.Inspector(wanted.sandbox, policy.authorities)
+        except (ssl.SSLError, ValueError):
+            _say(say, FAILED + b"--net: the authorities that it names are no certificates")
+            return EXIT_START
     loop = asyncio.new_event_loop()
     if wanted.is_confined:
         _confine()
@@ -124,9 +149,9 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
         seccomp.install(egress_policy())
     gc.freeze()
     gc.enable()  # the keeper, from which this was forked, has it off
-    _say(say, HELLO)
+    _say(say, HELLO + (inspector.authority.pem() if inspector is not None else b""))
     say.close()
-    server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit)
+    server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit, inspector)
     loop.run_until_complete(server.run())
     if wanted.wants_report and sys.stderr is not None:
         sys.stderr.write(audit.report())

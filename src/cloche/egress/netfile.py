@@ -11,6 +11,16 @@
     internal = true                     # it may lead to private addresses
     ech = "refuse"
     dns = ["SRV", "MX", "TXT"]
+    inspect = true                      # TLS is ended in egress, and every request looked at
+
+    [[allow.requests]]                  # which; without any: all
+    methods = ["GET"]
+    paths = ["/repos/**"]
+
+    [[allow.secrets]]
+    name = "TOKEN"                      # a variable inside, with a placeholder
+    from = "env:TOKEN"                  # or file:PATH
+    header = "authorization"
 
     [[deny]]
     host = "bad.example.com"
@@ -25,14 +35,17 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from cloche.egress.fieldtypes import FieldError
 from cloche.egress.hosts import BadHost, parse_address
-from cloche.egress.policy import Policy, PolicyError, Rule, parse_rule
+from cloche.egress.policy import DEFAULT_ASK_S, MAX_ASK_S, Policy, PolicyError, Rule, parse_rule
+from cloche.egress.requestrules import RequestRule, Secret
 
 __all__ = ["PRESETS", "read_file", "resolver"]
 
 PRESETS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "presets")
 _MAX_BYTES: Final = 1 << 20
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_Size = Annotated[int, msgspec.Meta(ge=-1, le=1 << 50)]
 _STEP: Final = re.compile(r"\.([A-Za-z0-9_-]+)|\[([0-9]+)\]")
 
 
@@ -44,16 +57,44 @@ class _Deny(msgspec.Struct, forbid_unknown_fields=True):
     reason: str = ""  # for readers
 
 
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    deny: bool = False
+    methods: list[str] = []
+    paths: list[str] = []
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    content_types: list[str] = []
+    max_body: _Size = -1
+    max_response: _Size = -1
+    rate: str = ""
+    ask: str = ""
+    reason: str = ""  # for readers
+
+
+class _Secret(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    source: str = msgspec.field(name="from")
+    header: str = ""
+    query: str = ""
+
+
 class _Allow(_Deny, forbid_unknown_fields=True):
     internal: bool = False
     ech: str = "pass"
     dns: list[str] = []
+    inspect: bool = False
+    upgrade: list[str] = []
+    connect: list[str] = []
+    requests: list[_Request] = []
+    secrets: list[_Secret] = []
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     resolvers: list[str] = []
     synthetic: str = ""
+    authorities: list[str] = []  # files of PEM, whom inspected connections trust beside the host's
+    ask_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_ASK_S)] = DEFAULT_ASK_S
     allow: list[_Allow] = []
     deny: list[_Deny] = []
 
@@ -94,13 +135,21 @@ def read_file(name: str, policy: Policy) -> None:
             what, _at, where = str(invalid).partition(" - at `$")
             unknown = re.search(r"unknown field `([^`]*)`", what)
             raise _Complaint(where.rstrip("`") + (f".{unknown[1]}" if unknown else ""), what) from None
-        _add(found, policy)
+        _add(found, policy, os.path.dirname(os.path.abspath(path)))
     except _Complaint as complaint:
         line, key = _locate(text, complaint.path)
         raise PolicyError(f"{name}: line {line}, {key}: {complaint}") from None
 
 
-def _add(found: _File, policy: Policy) -> None:
+def _add(found: _File, policy: Policy, folder: str) -> None:
+    policy.ask_s = found.ask_seconds
+    for index, text in enumerate(found.authorities):
+        try:
+            policy.authorities += _text_of(os.path.join(folder, text)) + "\n"
+            if "-----BEGIN CERTIFICATE-----" not in policy.authorities:
+                raise PolicyError(f"{text}: no certificates (PEM) in it")
+        except PolicyError as error:
+            raise _Complaint(f".authorities[{index}]", str(error)) from None
     for index, text in enumerate(found.resolvers):
         try:
             policy.resolvers.append(resolver(text))
@@ -117,44 +166,110 @@ def _add(found: _File, policy: Policy) -> None:
             raise _Complaint(".synthetic", str(error)) from None
     for kind, rows in (("deny", found.deny), ("allow", found.allow)):
         for index, row in enumerate(rows):
-            policy.rules.append(_rule(row, f".{kind}[{index}]"))
+            policy.rules.append(_rule(row, f".{kind}[{index}]", folder))
 
 
-def _rule(row: _Deny, path: str) -> Rule:
+def _text_of(path: str) -> str:
+    """A small file of ASCII.  Raises PolicyError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_BYTES).decode("ascii")
+    except OSError as failure:
+        raise PolicyError(f"{path}: {failure.strerror}") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"{path}: not ASCII") from None
+
+
+def _request(row: _Request) -> RequestRule:
+    """Raises FieldError."""
+    made = RequestRule()
+    made.is_deny = row.deny
+    made.methods, made.paths = row.methods, row.paths
+    made.headers = [(name.lower(), pattern) for name, pattern in row.headers.items()]
+    made.query = list(row.query.items())
+    made.content_types = [each.lower() for each in row.content_types]
+    made.max_body, made.max_response = row.max_body, row.max_response
+    made.rate, made.ask = row.rate, row.ask
+    made.check()
+    return made
+
+
+def _secret(row: _Secret, folder: str) -> Secret:
+    """Raises FieldError."""
+    made = Secret()
+    made.name, made.header, made.query = row.name, row.header.lower(), row.query
+    kind, _colon, where = row.source.partition(":")
+    if kind == "env":
+        made.value = os.environ.get(where, "")
+        if not made.value:
+            raise FieldError("from", f"{row.source}: this variable is not set")
+    elif kind == "file":
+        try:
+            made.value = _text_of(os.path.join(folder, where)).strip()
+        except PolicyError as error:
+            raise FieldError("from", str(error)) from None
+    else:
+        raise FieldError("from", f"{row.source}: write env:VARIABLE or file:PATH")
+    made.placeholder = new_placeholder(row.name)
+    made.check()
+    return made
+
+
+def new_placeholder(name: str) -> str:
+    """What stands for a secret inside; nobody can guess it, and it is worth nothing anywhere else."""
+    return f"cloche-{name.lower().replace('_', '-')[:32]}-{os.urandom(12).hex()}"
+
+
+def _rule(row: _Deny, path: str, folder: str) -> Rule:
     is_deny = not isinstance(row, _Allow)
     if bool(row.host) == bool(row.address):
         raise _Complaint(path, "a rule has a `host` or an `address`, and not both")
+    step = path
     key = ".host" if row.host else ".address"
     where = row.host or (f"[{row.address}]" if ":" in row.address else row.address)
     if row.host and any(each in row.host for each in ":/["):
         raise _Complaint(path + key, "a host is a name; write ports as `ports`, networks as `address`")
     try:
         text = where
-        if row.ports:
-            text += ":" + ",".join([str(port) for port in row.ports])
+        ports = row.ports
+        if not ports and isinstance(row, _Allow) and row.inspect and not row.protocol and row.host:
+            ports = [443]
+        if ports:
+            text += ":" + ",".join([str(port) for port in ports])
         if row.protocol:
             text += f"/{row.protocol}"
         made = parse_rule(text, is_deny=is_deny)
         if bool(made.name) != bool(row.host):
             raise PolicyError("an address is not a host" if row.host else "not an address")
         if row.protocol and not made.protocol:
-            raise PolicyError("a protocol is tls, http, tcp or udp")
+            raise PolicyError("a protocol is tls, http, https, tcp or udp")
         if isinstance(row, _Allow):
             if row.ech not in ("pass", "refuse"):
                 raise _Complaint(f"{path}.ech", 'write "pass" or "refuse"')
             made.is_internal, made.refuses_ech, made.dns = row.internal, row.ech == "refuse", row.dns
+            made.is_inspected = made.is_inspected or row.inspect
+            made.upgrades, made.connects = row.upgrade, [each.lower() for each in row.connect]
+            for index, each in enumerate(row.requests):
+                step = f"{path}.requests[{index}]"
+                made.requests.append(_request(each))
+            for index, one in enumerate(row.secrets):
+                step = f"{path}.secrets[{index}]"
+                made.secrets.append(_secret(one, folder))
         made.check()
         return made
     except _Complaint:
         raise
+    except FieldError as field:
+        raise _Complaint(f"{step}.{field.key}", str(field)) from None
     except PolicyError as error:
         text = str(error)
         if "port" in text and row.ports:
             key = ".ports"
         elif "protocol" in text and row.protocol:
             key = ".protocol"
-        elif text.startswith("dns "):
-            key = ".dns"
+        for word in ("dns", "inspect", "requests", "secrets", "upgrade", "connect"):
+            if text.startswith((f"{word} ", f"{word}:")):
+                key = f".{word}"
         raise _Complaint(path + key, text) from None
 
 
@@ -191,6 +306,14 @@ def _locate(text: str, path: str) -> tuple[int, str]:
             begin = heads[wanted]
             key = f"{table} {wanted + 1}" + ("." + ".".join(names[1:]) if len(names) > 1 else "")
             names = names[1:]
+            inner = [step for step in steps[2:] if step[1]]
+            if len(names) > 1 and inner:  # of a table within it
+                end = heads[wanted + 1] if wanted + 1 < len(heads) else len(lines)
+                head = re.compile(r"\s*\[\[\s*" + table + r"\s*\.\s*" + names[0] + r"\s*\]\]\s*(#.*)?")
+                below = [number for number in range(begin, end) if head.fullmatch(lines[number])]
+                if int(inner[0][1]) < len(below):
+                    begin = below[int(inner[0][1])]
+                    names = names[1:]
     if names:
         for number in range(begin, len(lines)):
             if number > begin and table and re.match(r"\s*\[", lines[number]):

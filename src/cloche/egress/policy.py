@@ -2,7 +2,8 @@
 
 Nothing is allowed that no rule allows, and a `deny` rule counts before every `allow`.  A rule is for a name, for every
 name below one (`*.example.com`, one label as in certificates, RFC 6125), or for a network; for ports; for TCP or UDP.
-`protocol` says who reads along: `tls` looks at the ClientHello, `http` at every request, `tcp` and `udp` at nothing.
+`protocol` says who reads along: `tls` looks at the ClientHello, `http` at every request, `https` at every request
+inside TLS (inspection), `tcp` and `udp` at nothing.
 
 Rules are data, so that they can be sent to the egress process: `to_fields`, `from_fields`.
 """
@@ -10,8 +11,10 @@ Rules are data, so that they can be sent to the egress process: `to_fields`, `fr
 import re
 from typing import Any, Final
 
+from cloche.egress.fieldtypes import texts
 from cloche.egress.hosts import BadHost, address_text, is_within, parse_address, parse_name
 from cloche.egress.ranges import carried, special_purpose, special_range
+from cloche.egress.requestrules import RequestRule, Secret
 from cloche.wire.egress import TCP, UDP
 
 __all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "parse_rule"]
@@ -19,14 +22,19 @@ __all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "parse_rule"]
 VERSION: Final = 1
 TLS: Final = "tls"
 HTTP: Final = "http"
+HTTPS: Final = "https"  # TLS that egress ends itself, to look at the requests
 PLAIN_TCP: Final = "tcp"
 PLAIN_UDP: Final = "udp"
-PROTOCOLS: Final = (TLS, HTTP, PLAIN_TCP, PLAIN_UDP)
+PROTOCOLS: Final = (TLS, HTTP, HTTPS, PLAIN_TCP, PLAIN_UDP)
+UPGRADES: Final = ("websocket",)
 DNS_TYPES: Final = ("SRV", "MX", "TXT")
 MAX_RULES: Final = 10000
+DEFAULT_ASK_S: Final = 120
+MAX_ASK_S: Final = 86400
 MAX_WILDCARD_NAMES: Final = 4096  # names of a sandbox's life that rules with * have let in
 
 _NET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?\]|[0-9.]+(?:/[0-9]{1,2})?)", re.ASCII)
+_AUTHORITY: Final = re.compile(r"[a-z0-9._-]{1,253}:[0-9]{1,5}", re.ASCII)
 _PORTS: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*", re.ASCII)
 
 
@@ -49,6 +57,12 @@ class Rule:
         self.is_internal: bool = False  # the name may lead to addresses that are not public
         self.refuses_ech: bool = False
         self.dns: list[str] = []
+        self.is_inspected: bool = False  # where it would be TLS it is HTTPS
+        self.is_real: bool = False  # programs are told the addresses of the name itself
+        self.requests: list[RequestRule] = []  # empty: all requests
+        self.secrets: list[Secret] = []
+        self.upgrades: list[str] = []  # protocols that HTTP may turn into
+        self.connects: list[str] = []  # HOST:PORT that the name, a proxy, may be asked to connect to
 
     def text(self) -> str:
         """As on a command line."""
@@ -61,14 +75,24 @@ class Rule:
         parts = [f"{low}" if low == high else f"{low}-{high}" for low, high in self.ports]
         ports = ":" + ",".join(parts) if parts else ""
         kind = self.protocol or {TCP: "", UDP: PLAIN_UDP}.get(self.transport, "")
+        if kind == TLS and self.is_inspected:
+            kind = HTTPS
         more = [
             word
-            for word, is_set in (("internal", self.is_internal), ("ech=refuse", self.refuses_ech))
+            for word, is_set in (
+                ("internal", self.is_internal),
+                ("ech=refuse", self.refuses_ech),
+                ("inspect", self.is_inspected and kind != HTTPS),
+                ("address=real", self.is_real),
+            )
             if is_set
         ]
         if self.dns:
             more.append("dns=" + "+".join(self.dns))
-        return host + ports + (f"/{kind}" if kind else "") + "".join([f" {word}" for word in more])
+        more += [f"upgrade={each}" for each in self.upgrades] + [f"connect={each}" for each in self.connects]
+        more += [f"secret={each.name}" for each in self.secrets]
+        shown = host + ports + (f"/{kind}" if kind else "") + "".join([f" {word}" for word in more])
+        return shown + "".join([f" [{each.text()}]" for each in self.requests])
 
     def covers_name(self, name: str) -> bool:
         """Whether it is about this name, whatever the port."""
@@ -99,15 +123,22 @@ class Rule:
         """Who reads along."""
         if transport == UDP:
             return PLAIN_UDP
-        if self.protocol:
-            return self.protocol
-        if self.name and port == 443:
-            return TLS
-        if self.name and port == 80:
-            return HTTP
-        return PLAIN_TCP
+        kind = self.protocol
+        if not kind and self.name:
+            kind = {443: TLS, 80: HTTP}.get(port, TLS if self.is_inspected else PLAIN_TCP)
+        if kind == TLS and self.is_inspected:
+            return HTTPS
+        return kind or PLAIN_TCP
 
-    def to_fields(self) -> dict[str, Any]:
+    def needs_authority(self) -> bool:
+        """Whether something of it is TLS that egress ends itself."""
+        return self.is_inspected and not self.is_deny
+
+    def is_like(self, other: "Rule") -> bool:
+        """Whether both say the same, but for the values of secrets."""
+        return self.to_fields(shows_secrets=False) == other.to_fields(shows_secrets=False)
+
+    def to_fields(self, *, shows_secrets: bool = True) -> dict[str, Any]:
         """As data."""
         return {
             "deny": self.is_deny,
@@ -121,6 +152,12 @@ class Rule:
             "internal": self.is_internal,
             "refuse_ech": self.refuses_ech,
             "dns": list(self.dns),
+            "inspect": self.is_inspected,
+            "real": self.is_real,
+            "requests": [each.to_fields() for each in self.requests],
+            "secrets": [each.to_fields(shows_value=shows_secrets) for each in self.secrets],
+            "upgrades": list(self.upgrades),
+            "connects": list(self.connects),
         }
 
     @staticmethod
@@ -139,6 +176,10 @@ class Rule:
             made.is_internal = bool(fields["internal"])
             made.refuses_ech = bool(fields["refuse_ech"])
             made.dns = [str(each) for each in fields["dns"]]
+            made.is_inspected, made.is_real = bool(fields["inspect"]), bool(fields["real"])
+            made.requests = [RequestRule.from_fields(each) for each in fields["requests"]]
+            made.secrets = [Secret.from_fields(each) for each in fields["secrets"]]
+            made.upgrades, made.connects = texts(fields["upgrades"]), texts(fields["connects"])
         except (KeyError, TypeError, ValueError) as error:
             raise PolicyError(f"not a rule: {error}") from None
         made.check()
@@ -151,7 +192,7 @@ class Rule:
                 raise PolicyError("not a network")
             if not self.is_deny and not self.ports:
                 raise PolicyError(f"{self.text()}: a network needs ports, e.g. {self.text()}:443")
-            if self.protocol in (TLS, HTTP):
+            if self.protocol in (TLS, HTTP) or self.is_inspected or self.requests or self.is_real:
                 raise PolicyError(
                     f"{self.text()}: only names can be looked for in TLS and HTTP; write a name, or /tcp"
                 )
@@ -165,6 +206,33 @@ class Rule:
         for kind in self.dns:
             if kind not in DNS_TYPES:
                 raise PolicyError(f"dns is some of {', '.join(DNS_TYPES)}")
+        self._check_requests()
+
+    def _check_requests(self) -> None:
+        """Raises PolicyError."""
+        if self.protocol == HTTPS:
+            raise PolicyError("https is tls with inspection")
+        is_read = self.is_inspected or self.protocol == HTTP or (not self.protocol and self.name)
+        if self.protocol in (PLAIN_TCP, PLAIN_UDP) and self.is_inspected:
+            raise PolicyError("inspect: only TLS can be inspected")
+        if self.requests or self.upgrades or self.connects:
+            reads = [self.protocol_at(TCP, port) for low, high in self.ports for port in {low, high}]
+            if not is_read or self.is_deny or any(each not in (HTTP, HTTPS) for each in reads):
+                raise PolicyError("requests: only plain HTTP and inspected TLS have any; add inspect = true")
+        if self.secrets and (not self.is_inspected or self.is_deny):
+            raise PolicyError("secrets: they are put in over verified TLS only; add inspect = true")
+        if self.secrets and any(
+            self.protocol_at(TCP, port) != HTTPS for low, high in self.ports for port in {low, high}
+        ):
+            raise PolicyError(
+                "secrets: they are put in over verified TLS only; leave port 80 to a rule of its own"
+            )
+        for word in self.upgrades:
+            if word not in UPGRADES:
+                raise PolicyError(f"upgrade is some of {', '.join(UPGRADES)}")
+        for each in self.connects:
+            if not _AUTHORITY.fullmatch(each):
+                raise PolicyError(f"connect: {each}: write HOST:PORT")
 
 
 def parse_rule(text: str, *, is_deny: bool = False) -> Rule:
@@ -175,6 +243,8 @@ def parse_rule(text: str, *, is_deny: bool = False) -> Rule:
     body, slash, last = text.rpartition("/")
     if slash and last.lower() in PROTOCOLS:
         made.protocol = last.lower()
+        if made.protocol == HTTPS:
+            made.protocol, made.is_inspected = TLS, True
     elif slash and not last.isascii():
         raise PolicyError(f"{last}: a protocol is one of {', '.join(PROTOCOLS)}")
     else:
@@ -275,6 +345,24 @@ class Policy:
         self.rules: list[Rule] = []
         self.resolvers: list[tuple[bytes, int]] = []  # empty: the host's
         self.synthetic: tuple[bytes, int] = (bytes([198, 18, 0, 0]), 15)
+        self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
+        self.ask_s: int = DEFAULT_ASK_S  # how long a request waits for an approval
+
+    def copy(self) -> "Policy":
+        """One that can be changed."""
+        made = Policy()
+        made.rules = list(self.rules)
+        made.resolvers, made.synthetic = self.resolvers, self.synthetic
+        made.authorities, made.ask_s = self.authorities, self.ask_s
+        return made
+
+    def needs_authority(self) -> bool:
+        """Whether TLS is inspected."""
+        return any(rule.needs_authority() for rule in self.rules)
+
+    def secrets(self) -> list[Secret]:
+        """All of them."""
+        return [each for rule in self.rules for each in rule.secrets]
 
     # -- decisions -----------------------------------------------------------------------------------------
     def decide_name(self, name: str, transport: int, port: int) -> Verdict:
@@ -378,11 +466,13 @@ class Policy:
         return any(not rule.is_deny and len(rule.base) == 16 for rule in self.rules)
 
     # -- data ----------------------------------------------------------------------------------------------
-    def to_fields(self) -> dict[str, Any]:
+    def to_fields(self, *, shows_secrets: bool = True) -> dict[str, Any]:
         """As data."""
         return {
             "version": VERSION,
-            "rules": [rule.to_fields() for rule in self.rules],
+            "rules": [rule.to_fields(shows_secrets=shows_secrets) for rule in self.rules],
+            "authorities": self.authorities,
+            "ask_s": self.ask_s,
             "resolvers": [[addr, port] for addr, port in self.resolvers],
             "synthetic": list(self.synthetic),
         }
@@ -401,6 +491,7 @@ class Policy:
             made.resolvers = [(bytes(addr), int(port)) for addr, port in fields["resolvers"]]
             base, prefix = fields["synthetic"]
             made.synthetic = (bytes(base), int(prefix))
+            made.authorities, made.ask_s = str(fields["authorities"]), int(fields["ask_s"])
         except (KeyError, TypeError) as error:
             raise PolicyError(f"not a policy: {error}") from None
         made.check()
@@ -408,6 +499,8 @@ class Policy:
 
     def check(self) -> None:
         """Raises PolicyError for what does not go together."""
+        if not 1 <= self.ask_s <= MAX_ASK_S:
+            raise PolicyError(f"ask_seconds is a number from 1 to {MAX_ASK_S}")
         base, prefix = self.synthetic
         if len(base) != 4 or not 8 <= prefix <= 22 or base != _masked(base, prefix):
             raise PolicyError("synthetic addresses are a network of IPv4, from /8 to /22")

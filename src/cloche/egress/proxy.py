@@ -10,7 +10,7 @@ import socket
 from typing import Final
 
 from cloche.egress.hosts import BadHost, parse_host, unmapped
-from cloche.egress.httprelay import MAX_HEAD, BadRequest, check_head, parse_authority, refusal
+from cloche.egress.httpcheck import MAX_HEAD, BadRequest, check_head, parse_authority, refusal
 from cloche.egress.resolver import receive_exactly
 
 __all__ = ["PROXIES", "Wanted", "read_connect", "read_socks"]

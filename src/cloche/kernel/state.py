@@ -64,6 +64,7 @@ REBUILT: Final[dict[str, str]] = {
     "kernel.exec.CloseMarked.fds": "a guest's descriptors",
     # What stands outside.
     "boot.spec.SandboxSpec.oom_fd": "the caller's, of a control group; given at each start",
+    "boot.spec.EgressSpec.on_authority": "the caller's; egress has another authority after each start",
     "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
     "boot.spec.EgressSpec.second_log_fd": "the caller's; given at each start",
     "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",

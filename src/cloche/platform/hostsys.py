@@ -114,6 +114,11 @@ def pivot_root(new_root: bytes, put_old: bytes) -> None:
     _sys.pivot_root(new_root, put_old)
 
 
+def protocol_chooser() -> int:
+    """The address of a function for SSL_CTX_set_alpn_select_cb(3); its argument is the one protocol that it chooses."""
+    return _sys.protocol_chooser
+
+
 def openat2(dirfd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     """openat2(2) with RESOLVE_* flags (Linux 5.6; OSError(ENOSYS) before)."""
     return _sys.openat2(dirfd, path, _OPEN_HOW.pack(flags, mode, resolve))

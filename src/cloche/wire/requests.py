@@ -22,8 +22,9 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
                                                                 then layer_errno (0: all is kept); the sandbox ends
     stop     patience_ms (monitors only)                     -> as wait
     time     limit_ms (monitors only; from now on, 0: none, without it: only asked)   -> left_ms (0: no limit)
-    net      operation (show, set, add, remove, log), policy, rules, follow (monitors only: egress answers)
-             -> policy; cut, rules; events "line" (text)
+    net      operation (show, set, add, remove, log, approvals, approve), policy, rules, follow, id, allow
+             (monitors only: egress answers)
+             -> policy; cut, rules; events "line" (text), "approval" (id, method, url, scope, rule, pid, program)
 
 Fields are checked here, whatever side reads them; each function raises ProtocolError.
 """

@@ -9,22 +9,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloche.egress.httprelay import BadRequest, HttpRelay, check_head
+from cloche.egress.approvals import Approvals
+from cloche.egress.flow import Flow
+from cloche.egress.guard import Guard
+from cloche.egress.httpcheck import BadRequest, check_head
+from cloche.egress.httprelay import HttpRelay
+from cloche.egress.policy import HTTP, HTTPS, Rule, parse_rule
+from cloche.egress.streams import PlainStream
+from cloche.wire.egress import TCP, Target
 
 GOOD = b"GET /a?b HTTP/1.1\r\nHost: good.test\r\n"
 
 
 def exchange(
-    data: bytes, answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    data: bytes,
+    answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    rule: Rule | None = None,
 ) -> tuple[bytes, bytes]:
     """What goes upstream of `data`, and what the program gets."""
+    flow = Flow(1, Target(TCP, bytes(4), 443 if rule is not None and rule.is_inspected else 80, 0, b""))
+    flow.name, flow.rule = "good.test", rule or parse_rule("good.test")
+    flow.protocol = HTTPS if flow.rule.is_inspected else HTTP
+    scheme = b"https" if flow.rule.is_inspected else b"http"
 
     async def main() -> tuple[bytes, bytes]:
         (program, inside), (upstream, server) = socket.socketpair(), socket.socketpair()
         for sock in (program, inside, upstream, server):
             sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        relay = HttpRelay(inside, upstream, "good.test", 80, lambda *_what: None)
+        guard = Guard(flow, Approvals(), 1)
+        relay = HttpRelay(PlainStream(inside), PlainStream(upstream), guard, scheme, lambda *_what: None)
         await loop.sock_sendall(program, data)
         program.shutdown(socket.SHUT_WR)
         sent = bytearray()
@@ -49,7 +63,13 @@ def exchange(
                 buffer += reader.trailing_data[0]
                 await loop.sock_sendall(server, answer)
 
-        serving = asyncio.ensure_future(serve())
+        async def serve_and_end() -> None:
+            try:
+                await serve()
+            finally:
+                server.shutdown(socket.SHUT_WR)
+
+        serving = asyncio.ensure_future(serve_and_end())
         await asyncio.wait_for(relay.run(), 30)
         upstream.close()
         inside.close()
@@ -111,7 +131,7 @@ def test_answers() -> None:
         b"GET http://evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET evil.test HTTP/1.1\r\nHost: good.test\r\n\r\n",
         b"GET * HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: good.test\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: good.test:\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: good.test:0\r\n\r\n", b"CONNECT good.test:80 HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: good.test:0\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\nHost: 0x7f.1\r\n\r\n",
     ],
 )  # fmt: skip
@@ -158,3 +178,42 @@ def test_what_goes_out_means_one_thing(data: bytes) -> None:
                 size, _crlf, rest = rest.partition(b"\r\n")
                 rest = rest[int(size, 16) + 2 :]
             rest = rest[5:]
+
+
+def test_what_http_turns_into_is_said_by_a_rule() -> None:
+    connect = b"CONNECT far.test:443 HTTP/1.1\r\nHost: far.test:443\r\n\r\n"
+    out, back = exchange(connect + b"hello")
+    assert out == b"" and back.startswith(b"HTTP/1.1 403")
+    rule = parse_rule("good.test:80")
+    rule.connects = ["far.test:443"]
+    out, back = exchange(connect + b"hello", b"HTTP/1.1 200 Connected\r\n\r\nworld", rule)
+    assert out.startswith(b"CONNECT far.test:443 HTTP/1.1\r\nHost: far.test:443\r\n\r\n"), out
+    assert back.startswith(b"HTTP/1.1 200 ") and back.endswith(b"\r\n\r\nworld"), back
+    out, back = exchange(connect.replace(b"far", b"evil"), b"HTTP/1.1 200 Connected\r\n\r\n", rule)
+    assert out == b"" and back.startswith(b"HTTP/1.1 403")
+    out, back = exchange(
+        connect.replace(b"Host: far", b"Host: evil"), b"HTTP/1.1 200 Connected\r\n\r\n", rule
+    )
+    assert out == b"" and back.startswith(b"HTTP/1.1 400")
+
+    upgrade = GOOD + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
+    out, back = exchange(upgrade, switched)
+    assert out == b"" and back.startswith(b"HTTP/1.1 403")
+    rule = parse_rule("good.test:80")
+    rule.upgrades = ["websocket"]
+    out, back = exchange(upgrade, switched, rule)
+    assert b"Upgrade: websocket\r\n" in out and b"Connection: Upgrade\r\n" in out
+    assert back.startswith(b"HTTP/1.1 101 ") and back.endswith(b"\r\n\r\nhello"), back
+    # A server that turns into what nobody asked for, or without being asked.
+    out, back = exchange(upgrade, switched.replace(b"websocket", b"other"), rule)
+    assert b"hello" not in back and b"101" not in back
+    out, back = exchange(GOOD + b"\r\n", switched, rule)
+    assert b"hello" not in back and b"101" not in back
+    for odd in (
+        b"Upgrade: websocket, h2c\r\nConnection: Upgrade\r\n",
+        b"Upgrade: websocket\r\n",
+        b"Upgrade: other\r\nConnection: Upgrade\r\n",
+    ):
+        out, back = exchange(GOOD + odd + b"\r\n", switched, rule)
+        assert out == b"" and back.startswith(b"HTTP/1.1 403"), odd

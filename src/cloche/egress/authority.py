@@ -1,0 +1,119 @@
+"""The certificate authority of one sandbox: made when it starts, gone when it ends, its key in egress alone.
+
+What it signs are certificates of the names that inspected rules are about; programs inside are given its own
+certificate to believe.  Nobody else is.
+"""
+
+import datetime
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
+
+from cloche.platform import hostsys
+
+__all__ = ["Authority"]
+
+_DAY: Final = datetime.timedelta(days=1)
+_DAYS: Final = 397  # as long as programs believe a certificate
+_AUTHORITY_DAYS: Final = 3650
+_MAX_CONTEXTS: Final = 1024
+
+
+class Authority:
+    """A key, its certificate, and what it has signed."""
+
+    def __init__(self, sandbox: str) -> None:
+        self.key: ec.EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
+        self.leaf_key: ec.EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
+        words = f"cloche sandbox {sandbox}".strip()[:64]
+        self.subject: x509.Name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words)])
+        public = self.key.public_key()
+        self.certificate: x509.Certificate = (
+            self._builder(self.subject, public, _AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.contexts: dict[tuple[str, bytes], SSL.Context] = {}
+        self.protocols: dict[bytes, Any] = {}  # as the C function wants them, which keeps no reference
+
+    def _builder(
+        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _DAY)
+            .not_valid_after(now + _DAY * days)
+        )
+
+    def pem(self) -> bytes:
+        """What programs are to believe."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def context(self, name: str, protocol: bytes) -> SSL.Context:
+        """For TLS to programs that ask for a name; ALPN comes to `protocol`, to nothing if that is empty."""
+        known = self.contexts.get((name, protocol))
+        if known is not None:
+            return known
+        if len(self.contexts) >= _MAX_CONTEXTS:
+            self.contexts.clear()
+        public = self.leaf_key.public_key()
+        # The name is in subjectAltName; a common name may have 64 characters.
+        leaf = (
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]), public, _DAYS)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+        made = SSL.Context(SSL.TLS_SERVER_METHOD)
+        made.set_min_proto_version(SSL.TLS1_2_VERSION)
+        made.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+        made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        made.use_certificate(leaf)
+        made.use_privatekey(self.leaf_key)
+        self._choose(made, protocol)
+        self.contexts[(name, protocol)] = made
+        return made
+
+    def _choose(self, context: SSL.Context, protocol: bytes) -> None:
+        """What `Context.set_alpn_select_callback` does, without making a callback: that needs executable memory."""
+        if not protocol:
+            return
+        kept = self.protocols.get(protocol)
+        if kept is None:
+            kept = self.protocols[protocol] = ffi.new("unsigned char[]", bytes([len(protocol)]) + protocol)
+        kind = "int (*)(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)"
+        chooser = ffi.cast(kind, hostsys.protocol_chooser())
+        lib.SSL_CTX_set_alpn_select_cb(context._context, chooser, kept)
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

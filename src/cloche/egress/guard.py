@@ -1,0 +1,210 @@
+"""The decision about one request: the rules about requests, approvals, and the secrets that are put in.
+
+What passes comes out as a `Passage`: what to send, and what to watch of body and answer.
+"""
+
+import base64
+import binascii
+import time
+import urllib.parse
+from typing import Final
+
+from cloche.egress.approvals import Approvals
+from cloche.egress.blot import Blotter, forms_of
+from cloche.egress.flow import Flow
+from cloche.egress.httpcheck import BadRequest
+from cloche.egress.policy import HTTPS, Rule
+from cloche.egress.requestrules import BadPath, Facts, RequestRule, Secret, path_readings
+
+__all__ = ["Guard", "Passage"]
+
+# Not sent where secrets are: pieces of an answer, or a packed one, could show what the whole would not.
+_SHOWS_PIECES: Final = frozenset((b"range", b"if-range", b"accept-encoding", b"sec-websocket-extensions"))
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Passage:
+    """A request that may go out."""
+
+    def __init__(self, target: bytes, headers: Headers) -> None:
+        self.target: bytes = target
+        self.headers: Headers = headers
+        self.max_body: int = -1
+        self.max_response: int = -1
+        self.needles: list[bytes] = []  # what is blotted out of the answer
+
+    def count_body(self, so_far: int) -> None:
+        """Raises BadRequest."""
+        if 0 <= self.max_body < so_far:
+            raise BadRequest(413, f"a body of more than the {self.max_body} bytes that the rule allows")
+
+    def is_too_long(self, so_far: int) -> bool:
+        """Whether an answer is longer than it may be."""
+        return 0 <= self.max_response < so_far
+
+    def blotter(self) -> Blotter | None:
+        """For one body."""
+        return Blotter(self.needles) if self.needles else None
+
+    def blotted(self, headers: Headers) -> Headers:
+        """The headers of an answer."""
+        if not self.needles:
+            return headers
+        blotter = Blotter(self.needles)
+        return [(name, blotter.text(value)) for name, value in headers]
+
+    def check_answer(self, headers: Headers) -> None:
+        """Whether the answer that begins like this may come in.  Raises BadRequest."""
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"content-length" and value.isdigit() and self.is_too_long(int(value)):
+                raise BadRequest(
+                    502, f"an answer of more than the {self.max_response} bytes that the rule allows"
+                )
+            if (
+                self.needles
+                and lower == b"content-encoding"
+                and value.strip().lower() not in (b"", b"identity")
+            ):
+                raise BadRequest(502, "a packed answer, which cannot be searched for secrets")
+
+
+class Guard:
+    """The decisions of one connection."""
+
+    def __init__(self, flow: Flow, approvals: Approvals, ask_s: int) -> None:
+        self.flow: Flow = flow  # whose rule may become another
+        self.approvals: Approvals = approvals
+        self.ask_s: int = ask_s
+
+    async def admit(self, method: bytes, target: bytes, headers: Headers) -> Passage:
+        """Decide.  Names of headers are in lower case.  Raises BadRequest."""
+        rule = self.flow.rule
+        assert rule is not None
+        passage = Passage(target, headers)
+        if rule.requests:
+            try:
+                text = target.decode("ascii")
+                facts = Facts(method.decode("ascii"), text, headers)
+                needs_path = any(each.paths for each in rule.requests)
+                readings = path_readings(facts.path) if needs_path and text != "*" else []
+            except (BadPath, UnicodeDecodeError) as bad:
+                raise BadRequest(400, f"{bad}, which the rules about requests cannot judge") from None
+            found = self._decide(rule, facts, readings)
+            passage.max_body, passage.max_response = found.max_body, found.max_response
+            lengths = facts.values("content-length")
+            if lengths and lengths[0].isdecimal():
+                passage.count_body(int(lengths[0]))
+            self._count(found)
+            if found.ask:
+                await self._ask(rule, found, facts)
+        if rule.secrets and self.flow.protocol == HTTPS:
+            self._put_in(rule.secrets, passage)
+        return passage
+
+    def _decide(self, rule: Rule, facts: Facts, readings: list[list[str]]) -> RequestRule:
+        """The rule that lets it pass.  Raises BadRequest."""
+        found: RequestRule | None = None
+        closest = ""
+        for each in rule.requests:
+            objection = each.objection(facts, readings)
+            if each.is_deny:
+                if not objection:
+                    raise BadRequest(403, f"{facts.method} {facts.path} is denied by the rule: {each.text()}")
+            elif not objection and found is None:
+                found = each
+            elif objection and (not closest or objection != "method"):
+                closest = objection
+        if found is None:
+            what = f'methods = ["{facts.method}"] and paths = ["{facts.path}"]'
+            raise BadRequest(
+                403,
+                f"no rule about requests to {self.flow.name} allows {facts.method} {facts.path}"
+                f" (what does not fit: {closest or 'all is denied'}); one with {what} would",
+            )
+        return found
+
+    @staticmethod
+    def _count(rule: RequestRule) -> None:
+        """Raises BadRequest."""
+        most, seconds = rule.rate_limit()
+        if not most:
+            return
+        now = time.monotonic()
+        recent = rule.recent
+        while recent and recent[0] <= now - seconds:
+            recent.popleft()
+        if len(recent) >= most:
+            raise BadRequest(429, f"more than {rule.rate}, which the rule allows")
+        recent.append(now)
+
+    async def _ask(self, rule: Rule, found: RequestRule, facts: Facts) -> None:
+        """Raises BadRequest."""
+        flow = self.flow
+        scheme = "https" if flow.protocol == HTTPS else "http"
+        key = ""
+        if found.ask == "path":
+            key = f"{flow.name}:{flow.target.port} {facts.method} {facts.path}?{facts.query}"
+        elif found.ask == "host":
+            key = f"{rule.text()} {flow.name}:{flow.target.port} {rule.requests.index(found)}"
+        fields: dict[str, object] = {
+            "method": facts.method,
+            "url": f"{scheme}://{flow.name}:{flow.target.port}{facts.path}"
+            + (f"?{facts.query}" if facts.query else ""),
+            "scope": found.ask,
+            "rule": rule.text(),
+            "pid": flow.target.pid,
+            "program": flow.target.program.decode("ascii", "backslashreplace"),
+        }
+        problem = await self.approvals.ask(key, fields, self.ask_s)
+        if problem:
+            raise BadRequest(403, f"{facts.method} {facts.path} needs an approval: {problem}")
+
+    @staticmethod
+    def _put_in(secrets: list[Secret], passage: Passage) -> None:
+        """The real values, where the rule names; and what must not come back."""
+        headers = [pair for pair in passage.headers if pair[0] not in _SHOWS_PIECES]
+        path, mark, query = passage.target.partition(b"?")
+        needles: set[bytes] = set()
+        for secret in secrets:
+            real, placeholder = secret.value.encode("ascii"), secret.placeholder.encode("ascii")
+            if not real or not placeholder:
+                continue
+            needles.update(forms_of(secret.value))
+            if secret.query:
+                parts = query.split(b"&")
+                wanted = urllib.parse.quote(secret.value, safe="").encode("ascii")
+                for at, part in enumerate(parts):
+                    name, equals, value = part.partition(b"=")
+                    if urllib.parse.unquote_to_bytes(name) == secret.query.encode() and value == placeholder:
+                        parts[at] = name + equals + wanted
+                query = b"&".join(parts)
+                continue
+            name = secret.header.encode("ascii")
+            for at, (each, value) in enumerate(headers):
+                if each != name:
+                    continue
+                made = value.replace(placeholder, real)
+                basic = _basic(value, placeholder, real)
+                if basic:
+                    made = basic
+                    needles.add(made.partition(b" ")[2])
+                headers[at] = (each, made)
+        passage.target = path + mark + query
+        passage.headers = headers
+        passage.needles = sorted(needles, key=len, reverse=True)
+
+
+def _basic(value: bytes, placeholder: bytes, real: bytes) -> bytes:
+    """Credentials of Basic (RFC 7617) with the secret in them; empty: these are none with a placeholder."""
+    scheme, _space, packed = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        plain = base64.b64decode(packed.strip(), validate=True)
+    except binascii.Error:
+        return b""
+    if placeholder not in plain:
+        return b""
+    return scheme + b" " + base64.b64encode(plain.replace(placeholder, real))

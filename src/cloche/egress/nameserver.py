@@ -1,0 +1,117 @@
+"""What programs are told of names: answers about granted ones, and nothing of the others.
+
+Only what the policy grants is known; a question about anything else never leaves.  Answers about granted names are the
+same until the rules change (`forget`), and are kept as bytes.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+import dns.rcode
+
+from cloche.egress import dnswire
+from cloche.egress.audit import BLOCKED, Audit
+from cloche.egress.hosts import address_text
+from cloche.egress.names import SyntheticNames
+from cloche.egress.policy import Policy
+from cloche.egress.resolver import Resolver, receive_exactly
+
+__all__ = ["NameServer"]
+
+_DNS_IDLE_S: Final = 120.0
+_SYNTHETIC_TTL: Final = 60
+_MAX_REPLIES: Final = 1024
+
+
+class NameServer:
+    """The resolver of a sandbox."""
+
+    def __init__(self, policy: Policy, names: SyntheticNames, resolver: Resolver, audit: Audit) -> None:
+        self.policy: Policy = policy
+        self.names: SyntheticNames = names
+        self.resolver: Resolver = resolver
+        self.audit: Audit = audit
+        self.replies: dict[bytes, bytes] = {}  # to questions about granted names, both without their ids
+
+    def forget(self) -> None:
+        """The rules have changed."""
+        self.replies.clear()
+
+    async def serve_stream(self, inside: socket.socket) -> None:
+        """DNS over TCP.  Raises OSError."""
+        loop = asyncio.get_running_loop()
+        while True:
+            async with asyncio.timeout(_DNS_IDLE_S):
+                length = int.from_bytes(await receive_exactly(inside, 2), "big")
+                data = await receive_exactly(inside, length)
+            reply = await self.answer(data, is_over_tcp=True)
+            if reply is None:
+                return
+            await loop.sock_sendall(inside, len(reply).to_bytes(2, "big") + reply)
+
+    async def answer_datagram(self, data: bytes) -> bytes | None:
+        """The answer to a datagram; None if it is not worth any."""
+        known = self.replies.get(data[2:])
+        if known is not None:
+            return data[:2] + known
+        return await self.answer(data, is_over_tcp=False)
+
+    async def answer(self, data: bytes, *, is_over_tcp: bool) -> bytes | None:
+        """The answer to a question from inside; None if it is not worth any."""
+        try:
+            question = dnswire.parse_question(data)
+        except dnswire.BadMessage as bad:
+            return dnswire.failure(data, bad.rcode) if bad.rcode >= 0 else None
+        name, kind = question.name, question.kind_text()
+        if name == "localhost" or name.endswith(".localhost"):
+            local = {"A": "127.0.0.1", "AAAA": "::1"}.get(kind)
+            records = [(kind, local)] if local else None
+            return dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
+        if name.endswith(".in-addr.arpa"):
+            return self._answer_reverse(question, is_over_tcp=is_over_tcp)
+        rules = self.policy.rules_of_name(name) if name else []
+        if not rules:
+            if name and self.policy.is_ancestor(name):
+                return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp)
+            shown = name or question.qname.to_text(omit_final_dot=True)[:253]
+            self.audit.record(
+                "name", BLOCKED, name=shown, message=f"no rule is about {shown}; --allow {shown} would be"
+            )
+            return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.NXDOMAIN)
+        if kind == "A":
+            is_exact = any(not rule.is_wildcard for rule in rules)
+            addr = self.names.address_of(name, is_exact=is_exact)
+            if addr is None:
+                self.audit.record("name", BLOCKED, name=name, message="too many names for this sandbox")
+                return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.SERVFAIL)
+            records = [("A", address_text(addr))]
+            reply = dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
+            return self._remembered(data, reply, is_over_tcp=is_over_tcp)
+        if any(kind in rule.dns for rule in rules):
+            found = await self.resolver.look_up(name, kind)
+            rcode = dns.rcode.NOERROR
+            if found.error:
+                rcode = dns.rcode.NXDOMAIN if found.is_missing else dns.rcode.SERVFAIL
+            return dnswire.answer(
+                question, [(kind, text) for text in found.values], 30, is_over_tcp=is_over_tcp, rcode=rcode
+            )
+        reply = dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp)
+        return self._remembered(data, reply, is_over_tcp=is_over_tcp)
+
+    def _remembered(self, data: bytes, reply: bytes, *, is_over_tcp: bool) -> bytes:
+        """What a granted name has is the same until the rules change: programs ask again and again."""
+        if not is_over_tcp:
+            if len(self.replies) >= _MAX_REPLIES:
+                self.replies.clear()
+            self.replies[data[2:]] = reply[2:]
+        return reply
+
+    def _answer_reverse(self, question: dnswire.Question, *, is_over_tcp: bool) -> bytes:
+        labels = question.name.removesuffix(".in-addr.arpa").split(".")
+        if len(labels) == 4 and all(label.isdecimal() and int(label) < 256 for label in labels):
+            name = self.names.name_of(bytes([int(label) for label in reversed(labels)]))
+            if name is not None:
+                records = [("PTR", name + ".")] if question.kind_text() == "PTR" else None
+                return dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
+        return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.NXDOMAIN)

@@ -1,0 +1,261 @@
+"""HTTP/2: every stream is judged by itself, and arrives whole."""
+
+import asyncio
+import socket
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+
+from cloche.egress.approvals import Approvals
+from cloche.egress.flow import Flow
+from cloche.egress.guard import Guard, Headers
+from cloche.egress.http2relay import Http2Relay, check_headers
+from cloche.egress.httpcheck import BadRequest
+from cloche.egress.policy import HTTPS, Rule, parse_rule
+from cloche.egress.requestrules import RequestRule, Secret
+from cloche.egress.streams import PlainStream
+from cloche.wire.egress import TCP, Target
+
+HEAD: Headers = [
+    (b":method", b"GET"),
+    (b":scheme", b"https"),
+    (b":authority", b"good.test"),
+    (b":path", b"/a"),
+]
+
+
+def head(**changes: str) -> Headers:
+    """The usual one with other pseudo-headers."""
+    changed = {b":" + name.encode(): value.encode() for name, value in changes.items()}
+    return [(name, changed.get(name, value)) for name, value in HEAD]
+
+
+class Peer:
+    """A client or server by the book, over a socket."""
+
+    def __init__(self, sock: socket.socket, *, is_client: bool, window: int = 65535) -> None:
+        self.sock = sock
+        self.is_client = is_client
+        config = h2.config.H2Configuration(
+            client_side=is_client, header_encoding=None, validate_outbound_headers=False
+        )
+        config.normalize_outbound_headers = False
+        self.conn = h2.connection.H2Connection(config)
+        self.conn.initiate_connection()
+        self.conn.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+        self.headers: dict[int, Headers] = {}
+        self.data: dict[int, bytes] = {}
+        self.trailers: dict[int, Headers] = {}
+        self.ended: set[int] = set()
+        self.reset: set[int] = set()
+        self.changed = asyncio.Event()
+        self.unsent: dict[int, bytes] = {}
+
+    def send(self, stream: int, headers: Headers, body: bytes | None = None) -> None:
+        self.conn.send_headers(stream, headers, end_stream=body is None)
+        if body is not None:
+            self.unsent[stream] = body
+            self.pump()
+
+    def pump(self) -> None:
+        for stream, data in list(self.unsent.items()):
+            room = min(self.conn.local_flow_control_window(stream), len(data))
+            for at in range(0, room, 16384):
+                self.conn.send_data(stream, data[at : min(at + 16384, room)])
+            self.unsent[stream] = data[room:]
+            if room == len(data):
+                del self.unsent[stream]
+                self.conn.end_stream(stream)
+
+    async def flush(self) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, self.conn.data_to_send())
+
+    async def run(self, server: "Server | None" = None) -> None:
+        loop = asyncio.get_running_loop()
+        await self.flush()
+        while data := await loop.sock_recv(self.sock, 65536):
+            for event in self.conn.receive_data(data):
+                stream = getattr(event, "stream_id", 0) or 0
+                if isinstance(event, (h2.events.ResponseReceived, h2.events.RequestReceived)):
+                    self.headers[stream] = [(bytes(name), bytes(value)) for name, value in event.headers]
+                elif isinstance(event, h2.events.DataReceived):
+                    self.data[stream] = self.data.get(stream, b"") + event.data
+                    self.conn.acknowledge_received_data(event.flow_controlled_length, stream)
+                elif isinstance(event, h2.events.TrailersReceived):
+                    self.trailers[stream] = [(bytes(name), bytes(value)) for name, value in event.headers]
+                elif isinstance(event, h2.events.StreamReset):
+                    self.reset.add(stream)
+                elif isinstance(event, h2.events.StreamEnded):
+                    self.ended.add(stream)
+                    if server is not None:
+                        server.answer(self, stream)
+            self.pump()
+            await self.flush()
+            self.changed.set()
+
+    async def until(self, *streams: int) -> None:
+        await self.flush()
+        async with asyncio.timeout(60):
+            while not all(each in self.ended | self.reset for each in streams):
+                self.changed.clear()
+                await self.changed.wait()
+
+    def status(self, stream: int) -> str:
+        return dict(self.headers[stream])[b":status"].decode()
+
+
+class Server:
+    """Answers each request with what it was sent."""
+
+    def answer(self, peer: Peer, stream: int) -> None:
+        fields = peer.headers[stream]
+        path = dict(fields)[b":path"]
+        if path == b"/grpc":
+            peer.conn.send_headers(stream, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+            peer.conn.send_data(stream, b"message")
+            peer.conn.send_headers(stream, [(b"grpc-status", b"0")], end_stream=True)
+            return
+        told = b"\n".join([name + b": " + value for name, value in fields])
+        peer.send(stream, [(b":status", b"200")], told + b"\n\n" + peer.data.get(stream, b""))
+
+
+class Session:
+    """A client, the relay and a server."""
+
+    def __init__(self, rule: Rule, window: int = 65535) -> None:
+        self.log: list[tuple[str, str, int, str]] = []
+        socks = [*socket.socketpair(), *socket.socketpair()]
+        for sock in socks:
+            sock.setblocking(False)
+        self.socks = socks
+        self.client = Peer(socks[0], is_client=True, window=window)
+        self.server = Peer(socks[3], is_client=False)
+        flow = Flow(1, Target(TCP, bytes(4), 443, 0, b""))
+        flow.name, flow.rule, flow.protocol = "good.test", rule, HTTPS
+        guard = Guard(flow, Approvals(), 1)
+        self.relay = Http2Relay(
+            PlainStream(socks[1]), PlainStream(socks[2]), guard, lambda *what: self.log.append(what)
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Session":
+        for work in (self.relay.run(), self.client.run(), self.server.run(Server())):
+            self.tasks.append(asyncio.ensure_future(work))
+        return self
+
+    async def __aexit__(self, *_what: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        found = await asyncio.gather(*self.tasks, return_exceptions=True)
+        for sock in self.socks:
+            sock.close()
+        problems = [each for each in found if isinstance(each, Exception) and not isinstance(each, OSError)]
+        assert problems == []
+
+
+def https(*rules: RequestRule) -> Rule:
+    made = parse_rule("good.test/https")
+    made.requests = list(rules)
+    made.check()
+    return made
+
+
+def test_streams() -> None:
+    async def main() -> None:
+        async with Session(https()) as session:
+            client = session.client
+            client.send(1, HEAD)
+            body = bytes(range(256)) * 4096
+            client.send(3, [*head(method="POST", path="/up?x=1"), (b"x-a", b"b")], body)
+            client.send(5, [*head(method="POST", path="/grpc"), (b"te", b"trailers")], b"m")
+            await client.until(1, 3, 5)
+            assert client.data[1].startswith(
+                b":method: GET\n:scheme: https\n:authority: good.test\n:path: /a"
+            )
+            assert client.data[3].endswith(b"x-a: b\n\n" + body)
+            assert client.data[5] == b"message" and client.trailers[5] == [(b"grpc-status", b"0")]
+            assert ("GET", "/a", 200, "") in session.log and ("POST", "/up?x=1", 200, "") in session.log
+
+    asyncio.run(main())
+
+
+def test_a_program_that_gives_little_room() -> None:
+    async def main() -> None:
+        async with Session(https(), window=100) as session:
+            session.client.send(1, head(method="POST"), bytes(300000))
+            await session.client.until(1)
+            assert len(session.client.data[1]) > 300000
+
+    asyncio.run(main())
+
+
+def test_each_stream_is_judged() -> None:
+    only = RequestRule()
+    only.methods, only.paths, only.max_body, only.max_response = ["GET", "POST"], ["/a", "/b"], 100, 1000
+
+    async def main() -> None:
+        async with Session(https(only)) as session:
+            client = session.client
+            client.send(1, HEAD)
+            client.send(3, head(path="/c"))
+            client.send(5, head(authority="evil.test"))
+            client.send(9, head(method="POST", path="/b"), b"x" * 200)
+            client.send(11, head(method="POST", path="/b"), b"x" * 10)
+            client.send(13, head(method="DELETE"))
+            await client.until(1, 3, 5, 9, 11, 13)
+            assert [client.status(each) for each in (1, 3, 5, 11, 13)] == [
+                "200", "403", "421", "200", "403",
+            ]  # fmt: skip
+            assert client.status(9) == "413" if 9 in client.headers else 9 in client.reset
+            seen = [dict(fields)[b":path"] for fields in session.server.headers.values()]
+            assert b"/c" not in seen and len(seen) <= 3
+            assert not any(
+                b"evil" in value for fields in session.server.headers.values() for _name, value in fields
+            )
+
+    asyncio.run(main())
+
+
+def test_secrets() -> None:
+    rule = https()
+    secret = Secret()
+    secret.name, secret.header, secret.placeholder, secret.value = (
+        "T",
+        "x-key",
+        "placeholder-1",
+        "s3cr3t-value",
+    )
+    rule.secrets = [secret]
+
+    async def main() -> None:
+        async with Session(rule) as session:
+            session.client.send(1, [*HEAD, (b"x-key", b"placeholder-1"), (b"range", b"bytes=0-1")])
+            await session.client.until(1)
+            (fields,) = session.server.headers.values()
+            assert (b"x-key", b"s3cr3t-value") in fields and (b"accept-encoding", b"identity") in fields
+            assert not any(name == b"range" for name, _value in fields)
+            assert (
+                b"x-key: ************" in session.client.data[1] and b"s3cr3t" not in session.client.data[1]
+            )
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        head(scheme="http"), head(path="a"), head(path="/a b"), head(path="/\xff"), head(path="*"), head(method="CONNECT"),
+        head(method="G T"), HEAD[:2] + HEAD[3:], head(authority="good.test:444"), head(authority="a@good.test"),
+        [*HEAD, (b":path", b"/b")], [*HEAD, (b":protocol", b"websocket")], [*HEAD, (b"a b", b"c")],
+        [*HEAD, (b"a", b"b\r\nc: d")], [*HEAD, (b"a", b"\0")], [*HEAD, (b"transfer-encoding", b"chunked")],
+        [*HEAD, (b"connection", b"x")], [*HEAD, (b"te", b"gzip")], [*HEAD, (b"host", b"good.test"), (b"host", b"x")],
+        [*HEAD, (b"content-length", b"1"), (b"content-length", b"1")], [*HEAD, (b"content-length", b"-1")],
+        [*HEAD, (b"A", b"b")], [*HEAD, (b"host", b"evil.test")],
+    ],
+)  # fmt: skip
+def test_refused(fields: Headers) -> None:
+    with pytest.raises(BadRequest):
+        check_headers(fields, "good.test", 443)
