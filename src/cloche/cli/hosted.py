@@ -39,7 +39,7 @@ from cloche.wire.protocol import (
     take_text,
 )
 
-# The one request: words, name, root, metadata, is_leashed; to a fork of the template also environment and directory,
+# The one request: words, name, root, metadata, network, is_leashed; to a fork of the template also environment and directory,
 # and the caller's standard error.
 LAUNCH: Final = "launch"
 SOFTWARE: Final = "cloche monitor"
@@ -152,11 +152,15 @@ def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
     message.close_fds()
 
 
-def make_hosted_spec(words: list[bytes]) -> SandboxSpec:
-    """The sandbox that the words of `cloche run` ask for, without a command.  Raises UsageError, Refusal."""
+def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
+    """The sandbox that the words of `cloche run` ask for, without a command.  Raises UsageError, Refusal.
+
+    `network`: further rules, as data.
+    """
     from cloche.cli import run
 
     options = _parse([*[os.fsdecode(word) for word in words], "--", "-"])
+    options.net_document = network
     options.volume = [_absolute(each) for each in options.volume]
     options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
     options.net_log = os.path.abspath(options.net_log) if options.net_log else options.net_log
@@ -211,7 +215,7 @@ def _parse(words: list[str]) -> Any:
 def _launch(channel: Channel, message: Message, keeper: KeeperProcess) -> int:
     """Raises UsageError, RecordError, LaunchError, ProtocolError, Refusal, OSError."""
     fields = message.fields
-    spec = make_hosted_spec(take_strings(fields, "words", _MAX_WORDS))
+    spec = make_hosted_spec(take_strings(fields, "words", _MAX_WORDS), fields.get("network"))
     state = State(take_text(fields, "name") or new_name())
     state.pid = os.getpid()
     state.is_detached = state.is_temporary = True

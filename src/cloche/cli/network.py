@@ -8,7 +8,7 @@ from cloche.boot.view import resolv_conf
 from cloche.cli.options import UsageError
 from cloche.cli.trust import prepare_trust
 from cloche.egress.names import SyntheticNames
-from cloche.egress.netfile import read_file, resolver
+from cloche.egress.netfile import add_document, read_file, resolver
 from cloche.egress.policy import Policy, PolicyError, parse_rule
 from cloche.wire.cbor import encode
 
@@ -19,7 +19,10 @@ def policy_of(options: argparse.Namespace) -> Policy:
     """What the options grant.  Raises UsageError."""
     made = Policy()
     option = ""
+    document = getattr(options, "net_document", None)  # of the SDK
     try:
+        if document:
+            add_document(document, made)
         for option in options.net:
             read_file(option, made)
         for option in options.deny:

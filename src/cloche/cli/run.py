@@ -461,7 +461,7 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
 
 def _apply_network(spec: SandboxSpec, options: Any) -> None:
     """--allow and its kin.  Raises UsageError."""
-    if not (options.allow or options.deny or options.net):
+    if not (options.allow or options.deny or options.net or getattr(options, "net_document", None)):
         if options.dns or options.net_log or options.net_report:
             raise UsageError("--dns, --net-log and --net-report need --allow or --net")
         return

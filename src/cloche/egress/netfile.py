@@ -40,7 +40,7 @@ from cloche.egress.hosts import BadHost, parse_address
 from cloche.egress.policy import DEFAULT_ASK_S, MAX_ASK_S, Policy, PolicyError, Rule, parse_rule
 from cloche.egress.requestrules import RequestRule, Secret
 
-__all__ = ["PRESETS", "read_file", "resolver"]
+__all__ = ["PRESETS", "add_document", "read_file", "resolver"]
 
 PRESETS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "presets")
 _MAX_BYTES: Final = 1 << 20
@@ -129,20 +129,33 @@ def read_file(name: str, policy: Policy) -> None:
     except tomllib.TOMLDecodeError as unread:
         raise PolicyError(f"{name}: {unread}") from None
     try:
-        try:
-            found = msgspec.convert(fields, _File)
-        except msgspec.ValidationError as invalid:
-            what, _at, where = str(invalid).partition(" - at `$")
-            unknown = re.search(r"unknown field `([^`]*)`", what)
-            raise _Complaint(where.rstrip("`") + (f".{unknown[1]}" if unknown else ""), what) from None
-        _add(found, policy, os.path.dirname(os.path.abspath(path)))
+        _add(_converted(fields), policy, os.path.dirname(os.path.abspath(path)))
     except _Complaint as complaint:
         line, key = _locate(text, complaint.path)
         raise PolicyError(f"{name}: line {line}, {key}: {complaint}") from None
 
 
+def add_document(fields: object, policy: Policy) -> None:
+    """Add what the SDK asks for: the data of a file, with secrets in it.  Raises PolicyError in one line."""
+    try:
+        _add(_converted(fields), policy, "")
+    except _Complaint as complaint:
+        raise PolicyError(f"network: {complaint.path.lstrip('.')}: {complaint}") from None
+
+
+def _converted(fields: object) -> _File:
+    """Raises _Complaint."""
+    try:
+        return msgspec.convert(fields, _File)
+    except msgspec.ValidationError as invalid:
+        what, _at, where = str(invalid).partition(" - at `$")
+        unknown = re.search(r"unknown field `([^`]*)`", what)
+        raise _Complaint(where.rstrip("`") + (f".{unknown[1]}" if unknown else ""), what) from None
+
+
 def _add(found: _File, policy: Policy, folder: str) -> None:
-    policy.ask_s = found.ask_seconds
+    if found.ask_seconds != DEFAULT_ASK_S:
+        policy.ask_s = found.ask_seconds
     for index, text in enumerate(found.authorities):
         try:
             policy.authorities += _text_of(os.path.join(folder, text)) + "\n"
@@ -203,6 +216,8 @@ def _secret(row: _Secret, folder: str) -> Secret:
         made.value = os.environ.get(where, "")
         if not made.value:
             raise FieldError("from", f"{row.source}: this variable is not set")
+    elif kind == "value" and not folder:  # of the SDK; in a file it would be no secret
+        made.value = where
     elif kind == "file":
         try:
             made.value = _text_of(os.path.join(folder, where)).strip()

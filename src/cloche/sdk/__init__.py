@@ -23,7 +23,8 @@ from cloche.sdk.errors import (
     SandboxTimeout,
     StartError,
 )
-from cloche.sdk.options import Mount
+from cloche.sdk.network import Approval, NetRequest, NetRule, NetSecret
+from cloche.sdk.options import CreateOptions, Mount
 from cloche.sdk.results import (
     Change,
     CommandResult,
@@ -36,6 +37,7 @@ from cloche.sdk.results import (
 from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox
 
 __all__ = [
+    "Approval",
     "AsyncCodeContext",
     "AsyncCommandHandle",
     "AsyncSandbox",
@@ -46,6 +48,7 @@ __all__ = [
     "CommandError",
     "CommandHandle",
     "CommandResult",
+    "CreateOptions",
     "Execution",
     "FileError",
     "FileInfo",
@@ -54,6 +57,9 @@ __all__ = [
     "Logs",
     "Metrics",
     "Mount",
+    "NetRequest",
+    "NetRule",
+    "NetSecret",
     "NotFound",
     "Output",
     "ProcessInfo",

@@ -249,6 +249,7 @@ def _request(options: Options) -> Fields:
         "name": options.name,
         "root": options.root,
         "metadata": options.metadata,
+        "network": options.network,
         "is_leashed": options.is_leashed,
     }
 

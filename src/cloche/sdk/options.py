@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypedDict
 
 from cloche.sdk.errors import InvalidArgument
+from cloche.sdk.network import Approval, NetRule, NetSecret, document
 
 _MODES: Final = ("ro", "rw", "cow")
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -98,67 +99,102 @@ def env_items(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> 
     return [os.fsencode(f"{key}={value}") for key, value in merged_env(env, envs).items()]
 
 
+class CreateOptions(TypedDict, total=False):
+    """What `create` takes, all of it by name.
+
+    - `rootfs`: a directory that is its root; without it the system directories of the host show, and nothing
+      else of the host.  What is written stays inside.
+    - `image`: an image that is its root, by a name or path as of `cloche run --image`, fetched if need be; its
+      environment, user and working directory count unless others are given.
+    - `timeout`: seconds after which it ends; None: it does not by itself.
+    - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
+    - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
+    - `ports`: TCP ports that this host shall reach, see `get_host`.
+    - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: what is refused whatever is
+      allowed; `network`: files of rules, presets ("pypi", "npm", …) or `NetRule` objects.  Without any it has no
+      network.
+    - `secrets`: `NetSecret` objects, values that go to their host alone and never inside; `on_approval`: asked about
+      requests whose rule says `ask` (an `Approval`), True lets one go out, anything else does not.
+    - `metadata`: text to find it by, see `list`.
+    - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
+    - `root`: where records are, as with `cloche --root`.
+    - `options`: further options of `cloche run`.
+    """
+
+    rootfs: str | os.PathLike[str] | None
+    image: str | None
+    timeout: float | None
+    env: Mapping[str, str] | None
+    envs: Mapping[str, str] | None
+    cwd: str | None
+    user: int | str | None
+    memory: int | str | None
+    cpus: float | None
+    pids: int | None
+    mounts: Sequence[Mount | str]
+    ports: Sequence[int | str]
+    allow: Sequence[str]
+    deny: Sequence[str]
+    network: Sequence[str | NetRule] | str | NetRule
+    secrets: Sequence[NetSecret]
+    on_approval: Callable[[Approval], object] | None
+    hostname: str | None
+    read_only: bool
+    metadata: Mapping[str, str] | None
+    name: str | None
+    leash: bool
+    root: str
+    options: Sequence[str]
+
+
 class Options:
     """Everything that `create` was given."""
 
-    def __init__(
-        self,
-        *,
-        rootfs: str | os.PathLike[str] | None = None,
-        image: str | None = None,
-        timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
-        envs: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: int | str | None = None,
-        memory: int | str | None = None,
-        cpus: float | None = None,
-        pids: int | None = None,
-        mounts: Sequence[Mount | str] = (),
-        ports: Sequence[int | str] = (),
-        allow: Sequence[str] = (),
-        deny: Sequence[str] = (),
-        network: Sequence[str] | str = (),
-        hostname: str | None = None,
-        read_only: bool = False,
-        metadata: Mapping[str, str] | None = None,
-        name: str | None = None,
-        leash: bool = True,
-        root: str = "",
-        options: Sequence[str] = (),
-    ) -> None:
-        """Raises InvalidArgument."""
-        self.metadata: dict[str, str] = dict(metadata or {})
-        self.name: str = name or ""
-        self.is_leashed: bool = leash
+    def __init__(self, given: CreateOptions) -> None:
+        """Raises InvalidArgument, and TypeError for a name that is none."""
+        for unknown in given.keys() - CreateOptions.__annotations__.keys():
+            raise TypeError(f"create() got an unexpected keyword argument {unknown!r}")
+        root = given.get("root", "")
+        self.metadata: dict[str, str] = dict(given.get("metadata") or {})
+        self.name: str = given.get("name") or ""
+        self.is_leashed: bool = given.get("leash", True)
         self.root: str = os.path.abspath(root) if root else ""
+        self.on_approval: Callable[[Approval], object] | None = given.get("on_approval")
         words: list[str] = []
 
         def add(option: str, value: object) -> None:
             if value is not None:
                 words.append(f"{option}={value}")
 
+        rootfs, user, memory = given.get("rootfs"), given.get("user"), given.get("memory")
         add("--rootfs", os.path.abspath(rootfs) if rootfs is not None else None)
-        add("--image", image)
-        add("--timeout", timeout)
-        add("--workdir", cwd)
-        add("--user", _user_of(image, user) if user is not None else None)
+        add("--image", given.get("image"))
+        add("--timeout", given.get("timeout"))
+        add("--workdir", given.get("cwd"))
+        add("--user", _user_of(given.get("image"), user) if user is not None else None)
         add("--memory", size_word(memory) if memory is not None else None)
-        add("--cpus", cpus)
-        add("--pids", pids)
-        add("--hostname", hostname)
-        for key, value in merged_env(env, envs).items():
+        add("--cpus", given.get("cpus"))
+        add("--pids", given.get("pids"))
+        add("--hostname", given.get("hostname"))
+        for key, value in merged_env(given.get("env"), given.get("envs")).items():
             add("--env", f"{key}={value}")
-        for mount in mounts:
+        for mount in given.get("mounts", ()):
             add("--volume", _mount_word(mount))
-        for port in ports:
+        for port in given.get("ports", ()):
             add("--publish", _port_word(port))
-        for host in _texts("allow", allow):
+        for host in _texts("allow", given.get("allow", ())):
             add("--allow", host)
-        for host in _texts("deny", deny):
+        for host in _texts("deny", given.get("deny", ())):
             add("--deny", host)
-        for rules in [network] if isinstance(network, str) else network:
-            add("--net", rules)
-        if read_only:
+        network = given.get("network", ())
+        rules: list[NetRule] = []
+        for each in [network] if isinstance(network, (str, NetRule)) else network:
+            if isinstance(each, NetRule):
+                rules.append(each)
+            else:
+                add("--net", each)
+        # Not among the words, which others may see: secrets are in it.
+        self.network: dict[str, Any] = document(rules, given.get("secrets", ()))
+        if given.get("read_only", False):
             words.append("--read-only")
-        self.words: list[bytes] = [os.fsencode(word) for word in [*words, *options]]
+        self.words: list[bytes] = [os.fsencode(word) for word in [*words, *given.get("options", ())]]

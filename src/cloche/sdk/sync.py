@@ -3,11 +3,11 @@
 Any thread may use a sandbox, several at once too; of one command only one at a time may take the output.
 """
 
-import os
 import signal as signals
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Literal, Self, Unpack, overload
 
 from cloche.sdk import code, commands, files, images
 from cloche.sdk import core as sandboxes
@@ -16,7 +16,8 @@ from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import drive
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
-from cloche.sdk.options import Mount, Options, PathLike
+from cloche.sdk.network import follow_approvals
+from cloche.sdk.options import CreateOptions, Options, PathLike
 from cloche.sdk.results import Change, CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
 from cloche.wire import requests
 
@@ -376,74 +377,15 @@ class Sandbox:
         self._contexts: code.Contexts = code.Contexts(core)
 
     @classmethod
-    def create(
-        cls,
-        *,
-        rootfs: str | os.PathLike[str] | None = None,
-        image: str | None = None,
-        timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
-        envs: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: int | str | None = None,
-        memory: int | str | None = None,
-        cpus: float | None = None,
-        pids: int | None = None,
-        mounts: Sequence[Mount | str] = (),
-        ports: Sequence[int | str] = (),
-        allow: Sequence[str] = (),
-        deny: Sequence[str] = (),
-        network: Sequence[str] | str = (),
-        hostname: str | None = None,
-        read_only: bool = False,
-        metadata: Mapping[str, str] | None = None,
-        name: str | None = None,
-        leash: bool = True,
-        root: str = "",
-        options: Sequence[str] = (),
-    ) -> Self:
-        """Start a sandbox.
-
-        - `rootfs`: a directory that is its root; without it the system directories of the host show, and nothing
-          else of the host.  What is written stays inside.
-        - `image`: an image that is its root, by a name or path as of `cloche run --image`, fetched if need be; its
-          environment, user and working directory count unless others are given.
-        - `timeout`: seconds after which it ends; None: it does not by itself.
-        - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
-        - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
-        - `ports`: TCP ports that this host shall reach, see `get_host`.
-        - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: what is refused whatever is
-          allowed; `network`: files of rules, or presets ("pypi", "npm", …).  Without any it has no network.
-        - `metadata`: text to find it by, see `list`.
-        - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
-        - `root`: where records are, as with `cloche --root`.
-        - `options`: further options of `cloche run`.
-        """
-        made = Options(
-            rootfs=rootfs,
-            image=image,
-            timeout=timeout,
-            env=env,
-            envs=envs,
-            cwd=cwd,
-            user=user,
-            memory=memory,
-            cpus=cpus,
-            pids=pids,
-            mounts=mounts,
-            ports=ports,
-            allow=allow,
-            deny=deny,
-            network=network,
-            hostname=hostname,
-            read_only=read_only,
-            metadata=metadata,
-            name=name,
-            leash=leash,
-            root=root,
-            options=options,
-        )
-        return cls(drive(sandboxes.create(made)))
+    def create(cls, **given: Unpack[CreateOptions]) -> Self:
+        """Start a sandbox; `CreateOptions` says what can be asked for.  `on_approval` is called in a thread of its
+        own."""
+        options = Options(given)
+        core = drive(sandboxes.create(options))
+        if options.on_approval is not None:
+            work = follow_approvals(core.root, core.name, options.on_approval)
+            threading.Thread(target=drive, args=(work,), name="cloche approvals", daemon=True).start()
+        return cls(core)
 
     @classmethod
     def connect(cls, name: str, *, root: str = "") -> Self:
