@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
     fields: protocol.Fields = {"operation": options.operation}
     if options.operation == "set":
         present = _shown(client)
-        policy.synthetic = present.synthetic
+        policy.synthetic, policy.has_aaaa = present.synthetic, policy.has_aaaa or present.has_aaaa
         policy.resolvers = policy.resolvers or present.resolvers
         fields["policy"] = policy.to_fields()
     else:
@@ -88,6 +88,8 @@ def _shown(client: ControlClient) -> Policy:
 
 
 def _show(policy: Policy) -> None:
+    if policy.is_open:
+        print("allow everything (--net-without-limits)")
     for rule in sorted(policy.rules, key=lambda rule: not rule.is_deny):
         print(f"{'deny' if rule.is_deny else 'allow'} {rule.text()}")
 

@@ -20,6 +20,7 @@ def policy_of(options: argparse.Namespace) -> Policy:
     made = Policy()
     option = ""
     document = getattr(options, "net_document", None)  # of the SDK
+    made.is_open = bool(getattr(options, "net_without_limits", False))
     try:
         if document:
             add_document(document, made)
@@ -45,7 +46,7 @@ def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
     names = SyntheticNames(made.synthetic[0], made.synthetic[1])
     spec.egress = egress = EgressSpec(encode(made.to_fields()))
     spec.net_address, spec.net_resolver = names.own(), names.resolver()
-    if made.has_v6():
+    if made.has_v6() or made.is_open:
         spec.net_address6 = _OWN6
     egress.wants_report = options.net_report
     spec.files = [row for row in spec.files if row[0] != b"/etc/resolv.conf"]

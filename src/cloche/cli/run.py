@@ -132,6 +132,11 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         help="ask this resolver about granted names, not the host's",
     )
     add("--net-log", metavar="FILE", help="append what was decided to FILE, a JSON line each")
+    add(
+        "--net-without-limits",
+        action="store_true",
+        help="no rules: let it connect to all that this host can connect to, private networks as well",
+    )
     add("--net-report", action="store_true", help="say at the end what was connected to and refused")
     add("-w", "--workdir", metavar="DIR", help="directory to start in")
     add("-u", "--user", metavar="UID[:GID]", help="user and group inside")
@@ -461,7 +466,8 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
 
 def _apply_network(spec: SandboxSpec, options: Any) -> None:
     """--allow and its kin.  Raises UsageError."""
-    if not (options.allow or options.deny or options.net or getattr(options, "net_document", None)):
+    has_rules = options.allow or options.deny or options.net or getattr(options, "net_document", None)
+    if not has_rules and not options.net_without_limits:
         if options.dns or options.net_log or options.net_report:
             raise UsageError("--dns, --net-log and --net-report need --allow or --net")
         return

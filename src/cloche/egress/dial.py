@@ -41,9 +41,12 @@ class Dialer:
             self._judge_own(rule, target.addr, target)
             flow.addr = target.addr
             return await self._connect(target.addr, target)
-        found, problem = await self.resolver.addresses(flow.name)
-        if not found:
-            raise Refused(errno.EHOSTUNREACH, problem)
+        if flow.is_fixed:
+            found = [target.addr]
+        else:
+            found, problem = await self.resolver.addresses(flow.name)
+            if not found:
+                raise Refused(errno.EHOSTUNREACH, problem)
         objection = ""
         failure: OSError | None = None
         tried = 0

@@ -26,6 +26,8 @@ class Flow:
         self.ident: int = ident
         self.target: wire.Target = target
         self.name: str = ""
+        self.candidates: dict[str, Rule] = {}  # names that it may be to as well: they share the address
+        self.is_fixed: bool = False  # it goes to the address that the program has named
         self.rule: Rule | None = None
         self.protocol: str = ""
         self.addr: bytes = b""  # that was connected to

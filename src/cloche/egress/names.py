@@ -17,6 +17,10 @@ _OWN: Final = 1
 _RESOLVER: Final = 2
 _PROXY: Final = 3
 MAX_NAMES: Final = 65536
+MAX_REAL: Final = 16384
+_EACH: Final = 16  # names of one real address
+# Addresses of IPv6 that stand for names: these bytes and the one of IPv4 (a unique local network, RFC 4193).
+PREFIX6: Final = bytes.fromhex("fd636c6f6368650053796e74")
 
 
 class SyntheticNames:
@@ -28,6 +32,7 @@ class SyntheticNames:
         self.by_name: dict[str, bytes] = {}
         self.by_address: dict[bytes, str] = {}
         self.wildcards_left: int = max_wildcard_names
+        self.real: dict[bytes, list[str]] = {}  # addresses that programs were told, and of which names
         self.limit: int = min(MAX_NAMES, (1 << 32 - prefix) - _FIRST - 1)
 
     def own(self) -> bytes:
@@ -70,4 +75,27 @@ class SyntheticNames:
 
     def name_of(self, addr: bytes) -> str | None:
         """The name that an address stands for."""
+        if len(addr) == 16 and addr.startswith(PREFIX6):
+            addr = addr[len(PREFIX6) :]
         return self.by_address.get(addr)
+
+    def tell_real(self, name: str, addr: bytes) -> bool:
+        """A program is told an address of a name itself; whether there is room to remember that.
+
+        Several names may share one, and which of them is meant then only TLS and HTTP say.
+        """
+        names = self.real.get(addr)
+        if names is None:
+            if len(self.real) >= MAX_REAL:
+                return False
+            names = self.real[addr] = []
+        if name in names:
+            names.remove(name)
+        elif len(names) >= _EACH:
+            return False
+        names.insert(0, name)
+        return True
+
+    def real_names(self, addr: bytes) -> list[str]:
+        """The names that an address was told for, the latest first."""
+        return self.real.get(addr, [])

@@ -13,14 +13,16 @@ import dns.rcode
 from cloche.egress import dnswire
 from cloche.egress.audit import BLOCKED, Audit
 from cloche.egress.hosts import address_text
-from cloche.egress.names import SyntheticNames
-from cloche.egress.policy import Policy
+from cloche.egress.names import PREFIX6, SyntheticNames
+from cloche.egress.policy import Policy, Rule
 from cloche.egress.resolver import Resolver, receive_exactly
+from cloche.wire.egress import TCP
 
 __all__ = ["NameServer"]
 
 _DNS_IDLE_S: Final = 120.0
 _SYNTHETIC_TTL: Final = 60
+_REAL_TTL: Final = 30
 _MAX_REPLIES: Final = 1024
 
 
@@ -79,16 +81,21 @@ class NameServer:
                 "name", BLOCKED, name=shown, message=f"no rule is about {shown}; --allow {shown} would be"
             )
             return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.NXDOMAIN)
-        if kind == "A":
+        real = [rule for rule in rules if rule.is_real]
+        if real and kind in ("A", "AAAA"):
+            return await self._answer_real(question, real, is_over_tcp=is_over_tcp)
+        if kind == "A" or (kind == "AAAA" and self.policy.has_aaaa):
             is_exact = any(not rule.is_wildcard for rule in rules)
             addr = self.names.address_of(name, is_exact=is_exact)
             if addr is None:
                 self.audit.record("name", BLOCKED, name=name, message="too many names for this sandbox")
                 return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.SERVFAIL)
-            records = [("A", address_text(addr))]
+            records = [(kind, address_text(addr if kind == "A" else PREFIX6 + addr))]
             reply = dnswire.answer(question, records, _SYNTHETIC_TTL, is_over_tcp=is_over_tcp)
             return self._remembered(data, reply, is_over_tcp=is_over_tcp)
         if any(kind in rule.dns for rule in rules):
+            if not self._may_ask(name, rules):
+                return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.SERVFAIL)
             found = await self.resolver.look_up(name, kind)
             rcode = dns.rcode.NOERROR
             if found.error:
@@ -98,6 +105,28 @@ class NameServer:
             )
         reply = dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp)
         return self._remembered(data, reply, is_over_tcp=is_over_tcp)
+
+    def _may_ask(self, name: str, rules: list[Rule]) -> bool:
+        """Whether a question about a name may leave: those that only a star lets in are as many as have addresses."""
+        is_exact = any(not rule.is_wildcard for rule in rules)
+        return self.names.address_of(name, is_exact=is_exact) is not None
+
+    async def _answer_real(
+        self, question: dnswire.Question, rules: list[Rule], *, is_over_tcp: bool
+    ) -> bytes:
+        """The addresses of a name themselves, but for those that it may not lead to."""
+        name, kind = question.name, question.kind_text()
+        records: list[tuple[str, str]] = []
+        if not self._may_ask(name, rules):
+            return dnswire.answer(question, None, 0, is_over_tcp=is_over_tcp, rcode=dns.rcode.SERVFAIL)
+        if kind == "A" or self.policy.has_v6():
+            found = await self.resolver.look_up(name, kind)
+            for text in found.values:
+                addr = socket.inet_pton(socket.AF_INET if kind == "A" else socket.AF_INET6, text)
+                is_fit = any(not self.policy.objection(rule, addr, TCP, 0) for rule in rules)
+                if is_fit and self.names.tell_real(name, addr):
+                    records.append((kind, text))
+        return dnswire.answer(question, records or None, _REAL_TTL, is_over_tcp=is_over_tcp)
 
     def _remembered(self, data: bytes, reply: bytes, *, is_over_tcp: bool) -> bytes:
         """What a granted name has is the same until the rules change: programs ask again and again."""

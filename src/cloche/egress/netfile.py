@@ -11,6 +11,7 @@
     internal = true                     # it may lead to private addresses
     ech = "refuse"
     dns = ["SRV", "MX", "TXT"]
+    address = "real"                    # programs see the name's own addresses
     inspect = true                      # TLS is ended in egress, and every request looked at
 
     [[allow.requests]]                  # which; without any: all
@@ -51,7 +52,7 @@ _STEP: Final = re.compile(r"\.([A-Za-z0-9_-]+)|\[([0-9]+)\]")
 
 class _Deny(msgspec.Struct, forbid_unknown_fields=True):
     host: str = ""
-    address: str = ""
+    address: str = ""  # of an `allow` with a host: "real"
     ports: list[_Port | str] = []
     protocol: str = ""
     reason: str = ""  # for readers
@@ -93,6 +94,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     resolvers: list[str] = []
     synthetic: str = ""
+    aaaa: bool = False  # names have synthetic addresses of IPv6, too
     authorities: list[str] = []  # files of PEM, whom inspected connections trust beside the host's
     ask_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_ASK_S)] = DEFAULT_ASK_S
     allow: list[_Allow] = []
@@ -154,6 +156,7 @@ def _converted(fields: object) -> _File:
 
 
 def _add(found: _File, policy: Policy, folder: str) -> None:
+    policy.has_aaaa = policy.has_aaaa or found.aaaa
     if found.ask_seconds != DEFAULT_ASK_S:
         policy.ask_s = found.ask_seconds
     for index, text in enumerate(found.authorities):
@@ -237,7 +240,8 @@ def new_placeholder(name: str) -> str:
 
 def _rule(row: _Deny, path: str, folder: str) -> Rule:
     is_deny = not isinstance(row, _Allow)
-    if bool(row.host) == bool(row.address):
+    is_real = isinstance(row, _Allow) and bool(row.host) and row.address == "real"
+    if bool(row.host) == bool(row.address) and not is_real:
         raise _Complaint(path, "a rule has a `host` or an `address`, and not both")
     step = path
     key = ".host" if row.host else ".address"
@@ -263,6 +267,7 @@ def _rule(row: _Deny, path: str, folder: str) -> Rule:
                 raise _Complaint(f"{path}.ech", 'write "pass" or "refuse"')
             made.is_internal, made.refuses_ech, made.dns = row.internal, row.ech == "refuse", row.dns
             made.is_inspected = made.is_inspected or row.inspect
+            made.is_real = is_real
             made.upgrades, made.connects = row.upgrade, [each.lower() for each in row.connect]
             for index, each in enumerate(row.requests):
                 step = f"{path}.requests[{index}]"

@@ -326,6 +326,17 @@ def _masked(addr: bytes, prefix: int) -> bytes:
     return (int.from_bytes(addr, "big") >> shift << shift).to_bytes(len(addr), "big")
 
 
+def _everything() -> Rule:
+    made = Rule()
+    made.base, made.transport = bytes(4), 0
+    made.is_internal = made.is_real = True
+    made.dns = list(DNS_TYPES)
+    return made
+
+
+OPEN: Final = _everything()  # what a policy allows that `is_open`
+
+
 class Verdict:
     """A decision: the rule that allows it, or why none does."""
 
@@ -345,6 +356,8 @@ class Policy:
         self.rules: list[Rule] = []
         self.resolvers: list[tuple[bytes, int]] = []  # empty: the host's
         self.synthetic: tuple[bytes, int] = (bytes([198, 18, 0, 0]), 15)
+        self.is_open: bool = False  # everything is allowed that is not denied, the host's own network as well
+        self.has_aaaa: bool = False  # names have addresses of IPv6, too
         self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
         self.ask_s: int = DEFAULT_ASK_S  # how long a request waits for an approval
 
@@ -353,7 +366,8 @@ class Policy:
         made = Policy()
         made.rules = list(self.rules)
         made.resolvers, made.synthetic = self.resolvers, self.synthetic
-        made.authorities, made.ask_s = self.authorities, self.ask_s
+        made.authorities, made.ask_s, made.has_aaaa = self.authorities, self.ask_s, self.has_aaaa
+        made.is_open = self.is_open
         return made
 
     def needs_authority(self) -> bool:
@@ -378,8 +392,8 @@ class Policy:
                 # The more particular rule says more: an exact name before a star.
                 if found is None or (found.is_wildcard and not rule.is_wildcard):
                     found = rule
-        if found is not None:
-            return Verdict(found, "")
+        if found is not None or self.is_open:
+            return Verdict(found or OPEN, "")
         suffix = "/udp" if transport == UDP else ""
         return Verdict(
             None, f"no rule allows {kind} port {port} of {name}; --allow {name}:{port}{suffix} would"
@@ -395,8 +409,8 @@ class Policy:
                 None, f"{kind} port {port} of {shown} is denied by the rule: deny {denying.text()}"
             )
         found = self.grant_of_address(addr, transport, port)
-        if found is not None:
-            return Verdict(found, "")
+        if found is not None or self.is_open:
+            return Verdict(found or OPEN, "")
         literal = f"[{shown}]" if len(addr) == 16 else shown
         suffix = "/udp" if transport == UDP else ""
         what = special_purpose(addr)
@@ -449,7 +463,7 @@ class Policy:
                 return []
             if not rule.is_deny:
                 found.append(rule)
-        return found
+        return found or ([OPEN] if self.is_open else [])
 
     def is_ancestor(self, name: str) -> bool:
         """Whether a granted name lies below this one: it exists, although there is nothing to know of it."""
@@ -463,7 +477,7 @@ class Policy:
 
     def has_v6(self) -> bool:
         """Whether an address of IPv6 is granted."""
-        return any(not rule.is_deny and len(rule.base) == 16 for rule in self.rules)
+        return self.has_aaaa or any(not rule.is_deny and len(rule.base) == 16 for rule in self.rules)
 
     # -- data ----------------------------------------------------------------------------------------------
     def to_fields(self, *, shows_secrets: bool = True) -> dict[str, Any]:
@@ -473,6 +487,8 @@ class Policy:
             "rules": [rule.to_fields(shows_secrets=shows_secrets) for rule in self.rules],
             "authorities": self.authorities,
             "ask_s": self.ask_s,
+            "aaaa": self.has_aaaa,
+            "open": self.is_open,
             "resolvers": [[addr, port] for addr, port in self.resolvers],
             "synthetic": list(self.synthetic),
         }
@@ -492,6 +508,7 @@ class Policy:
             base, prefix = fields["synthetic"]
             made.synthetic = (bytes(base), int(prefix))
             made.authorities, made.ask_s = str(fields["authorities"]), int(fields["ask_s"])
+            made.has_aaaa, made.is_open = bool(fields["aaaa"]), bool(fields["open"])
         except (KeyError, TypeError) as error:
             raise PolicyError(f"not a policy: {error}") from None
         made.check()

@@ -27,7 +27,7 @@ from cloche.egress.httprelay import HttpRelay, RequestLog
 from cloche.egress.names import SyntheticNames
 from cloche.egress.nameserver import NameServer
 from cloche.egress.orders import Orders
-from cloche.egress.policy import HTTP, HTTPS, PLAIN_TCP, TLS, Policy, PolicyError
+from cloche.egress.policy import HTTP, HTTPS, PLAIN_TCP, TLS, Policy, PolicyError, Verdict
 from cloche.egress.proxy import PROXIES, read_connect, read_socks
 from cloche.egress.resolver import Resolver
 from cloche.egress.streams import PlainStream
@@ -252,7 +252,9 @@ class Server:
             flow.name = name
             verdict = self.policy.decide_name(name, target.transport, target.port)
         else:
-            verdict = self.policy.decide_address(target.addr, target.transport, target.port)
+            verdict = self._decide_real(flow) or self.policy.decide_address(
+                target.addr, target.transport, target.port
+            )
         if not verdict.is_allowed:
             if target.port == _DNS_PORT and target.transport == wire.TCP:
                 flow.inside = self._give_pair(flow)
@@ -274,6 +276,26 @@ class Server:
             self._log(flow, "open", ALLOWED)
             flow.is_given = True
             self._send(wire.answer(flow.ident, 0), upstream)
+
+    def _decide_real(self, flow: Flow) -> Verdict | None:
+        """Whether an address that was told for a name may be connected to for it; None: no such address.
+
+        Of several names that share it the one that was told last is taken; TLS may ask for another of them.
+        """
+        target = flow.target
+        found: Verdict | None = None
+        protocol = ""
+        for name in self.names.real_names(target.addr):
+            verdict = self.policy.decide_name(name, target.transport, target.port)
+            rule = verdict.rule
+            if rule is None or not rule.is_real:
+                continue
+            if found is None:
+                found, flow.name, flow.is_fixed = verdict, name, True
+                protocol = rule.protocol_at(target.transport, target.port)
+            elif rule.protocol_at(target.transport, target.port) == protocol:
+                flow.candidates[name] = rule
+        return found
 
     def _give_pair(self, flow: Flow) -> socket.socket:
         """Answer with one end of a pair; the other."""

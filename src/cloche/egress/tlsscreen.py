@@ -74,6 +74,9 @@ async def read_hello(flow: Flow, data: bytes, *, is_second: bool) -> tuple[bytes
             data += more
         hello = parse_client_hello(data, is_second=is_second)
         if hello is not None:
+            if hello.name in flow.candidates:
+                flow.name, flow.rule = hello.name, flow.candidates[hello.name]
+                rule = flow.rule
             if hello.name != flow.name:
                 raise NotTls(f"the server name (SNI) is {hello.name} and not {flow.name}")
             if hello.has_ech and rule.refuses_ech:
