@@ -14,7 +14,7 @@ import pytest
 
 import cloche
 from cloche import AsyncSandbox, Sandbox
-from cloche.sdk import InvalidArgument, NotFound, SandboxEnded, SandboxError, StartError, aio, sync
+from cloche.sdk import InvalidArgument, Mount, NotFound, SandboxEnded, SandboxError, StartError, aio, sync
 from tests.cli.harness import alive, descendants, environment, wait_until
 
 
@@ -91,7 +91,7 @@ def test_what_it_is_made_of(root: str, tmp_path: Path) -> None:
         hostname="box",
         memory="256m",
         pids=50,
-        mounts=[f"{tmp_path}:/mnt/cow", sync.Mount(str(tmp_path), "/mnt/ro", "ro")],
+        mounts=[f"{tmp_path}:/mnt/cow", Mount(str(tmp_path), "/mnt/ro", "ro")],
     ) as sandbox:
         result = sandbox.commands.run('echo "$A-$B"; pwd; uname -n; cat /mnt/*/file; echo x > /mnt/cow/file')
         assert result.stdout == "1 2-3\n/tmp\nbox\nhost\nhost\n"

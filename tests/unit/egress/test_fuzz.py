@@ -114,7 +114,17 @@ def slow_hello_names(data: bytes) -> list[bytes] | None:
 def test_hellos(seed: int) -> None:
     chance = random.Random(seed)
     starts = [HELLO, records(HELLO, 50), records(HELLO, 200)]
-    words = [b"\0\0", b"\0\1", b"good.test", b"evil.test", b"\0", b".", b"\x16\x03\x01\0\4", b"\xff\xff", HELLO[:60]]
+    words = [
+        b"\0\0",
+        b"\0\1",
+        b"good.test",
+        b"evil.test",
+        b"\0",
+        b".",
+        b"\x16\x03\x01\0\4",
+        b"\xff\xff",
+        HELLO[:60],
+    ]
     for _turn in range(EACH):
         data = spoil(chance, chance.choice(starts), words)
         try:
@@ -162,7 +172,8 @@ def test_questions(seed: int) -> None:
         slow = slow_question(data)
         assert slow is not None and slow[1] == found.kind, data
         if found.name:
-            assert b".".join(slow[0]).decode("ascii").lower() == found.name, data
+            # A label with a dot in it is read as two: what is decided is what would be asked for.
+            assert b".".join(slow[0]).decode("ascii").lower().removesuffix(".") == found.name, data
         reply = dnswire.answer(found, [("A", "198.18.1.0")] if found.kind == 1 else None, 60)
         assert reply[:2] == data[:2]
 
@@ -224,4 +235,8 @@ def test_requests(seed: int) -> None:
         method, host = slow
         assert head.method == method
         if head.host == "good.test" and head.method != b"CONNECT":
-            assert host.removesuffix(b".") in (b"good.test", b"good.test:%d" % head.port, b"good.test.:%d" % head.port), data
+            assert host.removesuffix(b".") in (
+                b"good.test",
+                b"good.test:%d" % head.port,
+                b"good.test.:%d" % head.port,
+            ), data
