@@ -39,8 +39,8 @@ from cloche.wire.protocol import (
     take_text,
 )
 
-# The one request: words, name, root, metadata, network, is_leashed; to a fork of the template also environment and directory,
-# and the caller's standard error.
+# The one request: words, name, root, metadata, network, is_leashed; to a fork of the template also environment and
+# directory, and the caller's standard error.
 LAUNCH: Final = "launch"
 SOFTWARE: Final = "cloche monitor"
 _MAX_WORDS: Final = 65536
