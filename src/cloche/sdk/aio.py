@@ -459,6 +459,8 @@ class AsyncSandbox:
     async def kill(self) -> bool:
         """End it at once, with everything inside; whether it ran."""
         self._contexts.close()
+        if self._approvals is not None:
+            self._approvals.cancel()
         return await drive_async(self._core.kill())
 
     async def set_timeout(self, timeout: float | None) -> None:

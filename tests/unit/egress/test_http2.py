@@ -40,9 +40,11 @@ class Peer:
         self.sock = sock
         self.is_client = is_client
         config = h2.config.H2Configuration(
-            client_side=is_client, header_encoding=None, validate_outbound_headers=False
+            client_side=is_client,
+            header_encoding=None,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
         )
-        config.normalize_outbound_headers = False
         self.conn = h2.connection.H2Connection(config)
         self.conn.initiate_connection()
         self.conn.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
