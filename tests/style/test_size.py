@@ -8,7 +8,7 @@ import cloche
 SOURCE: Final = Path(cloche.__file__).parent
 LIMIT: Final = 800  # lines
 # What is still to be split, with the length that it must not exceed meanwhile.
-LONGER: Final = {"egress/server.py": 860}
+LONGER: Final[dict[str, int]] = {}
 
 
 def test_no_module_is_longer_than_the_limit() -> None:
