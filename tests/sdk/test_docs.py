@@ -38,7 +38,7 @@ def test_the_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
 SAID = [
     "None \n[1, 2, 3] \nIndexError: list index out of range\n",
     "True\n ['/opt/site',",
-    "90 of 100\n",
+    "98 of 100\n",
     "['notes.txt'] ['one', 'two']\n",
     "42",
     "['999', '998', '997', '996', '995', '994', '993', '992']\n",
