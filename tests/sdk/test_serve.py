@@ -1,6 +1,7 @@
 """`cloche serve`, with the packages of E2B as its clients: their quick starts, and who may see what."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.images import Maker, busybox_layer
 
 pytest.importorskip("hypercorn")
 pytest.importorskip("e2b_code_interpreter")
@@ -321,7 +324,7 @@ def test_words_that_make_no_sense(tmp_path: Path) -> None:
         (["--listen", "nowhere"], "ADDRESS:PORT"),
         (["--keys", "/nothing"], "No such file"),
         (["--keys", str(open_keys)], "chmod 600"),
-        (["--template", "x=/nothing"], "NAME=ROOTFS"),
+        (["--template", "x=/nothing"], "NAME=ROOT"),
         (["--tls-cert", "/x"], "go together"),
         (["--listen", "203.0.113.1:1"], "--listen"),
     ):
@@ -374,3 +377,32 @@ def test_the_package_of_npm(tmp_path: Path, server: Server) -> None:
     )
     assert done.returncode == 0, done
     assert json.loads(done.stdout) == ["hi\n", "err\n", "hello", "2", "abc\n"]
+
+
+def test_a_template_of_an_image(tmp_path: Path) -> None:
+    if shutil.which("busybox") is None:
+        pytest.skip("needs busybox")
+    (tmp_path / "layout").mkdir()
+    Maker(tmp_path / "layout").image([busybox_layer()], {"Env": ["OF=the image"], "WorkingDir": "/home"})
+    server = Server(tmp_path, "--template", f"tiny=image:{tmp_path / 'layout'}")
+    try:
+        box = Sandbox.create("tiny", timeout=600, **options(server))
+        # Commands of E2B's packages are bash's, which busybox is not.
+        token = box._envd_access_token
+        assert token is not None
+        start = json.dumps(
+            {"process": {"cmd": "/bin/sh", "args": ["-c", 'printf %s "$OF at $PWD"']}}
+        ).encode()
+        status, text = server.request(
+            "POST",
+            "/process.Process/Start",
+            struct.pack(">BI", 0, len(start)) + start,
+            Content_Type="application/connect+json",
+            E2b_Sandbox_Id=box.sandbox_id,
+            E2b_Sandbox_Port="49983",
+            X_Access_Token=token,
+        )
+        assert status == 200 and base64.b64encode(b"the image at /home") in text, text
+        box.kill()
+    finally:
+        server.close()

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--template",
         action="append",
         default=[],
-        metavar="NAME=ROOTFS",
-        help="what Sandbox.create(NAME) starts, a directory (default: base and code-interpreter-v1, the host's system)",
+        metavar="NAME=ROOT",
+        help="what Sandbox.create(NAME) starts: a directory, or image:REF (default: base, the host's system)",
     )
     parser.add_argument(
         "--allow",
@@ -101,10 +101,11 @@ def _run(options: argparse.Namespace) -> int:
         ) from None
     templates = {name: Template(name) for name in ("base", "code-interpreter-v1")}
     for word in options.template:
-        name, equals, rootfs = word.partition("=")
-        if not name or not equals or not os.path.isdir(rootfs):
-            raise UsageError(f"--template {word}: NAME=ROOTFS, a directory")
-        templates[name] = Template(name, rootfs=os.path.abspath(rootfs))
+        name, equals, given = word.partition("=")
+        image = given.removeprefix("image:") if given.startswith("image:") else ""
+        if not name or not equals or not (image or os.path.isdir(given)):
+            raise UsageError(f"--template {word}: NAME=ROOT, a directory or image:REF")
+        templates[name] = Template(name, image=image, rootfs="" if image else os.path.abspath(given))
     if options.max_sandboxes < 1 or options.pids < 1 or options.cpus <= 0:
         raise UsageError("--max-sandboxes, --pids and --cpus: more than 0")
     if bool(options.tls_cert) != bool(options.tls_key):

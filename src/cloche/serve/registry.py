@@ -120,6 +120,7 @@ class Registry:
         try:
             sandbox = await AsyncSandbox.create(
                 rootfs=template.rootfs or None,
+                image=template.image or None,
                 env=envs,
                 memory=settings.memory,
                 cpus=settings.cpus,
