@@ -140,11 +140,17 @@ def test_guests_are_in_groups_and_the_sentry_is_not() -> None:
         running.wait_for_line()
         wait_until(lambda: len(running_groups(running.process.pid)) >= 1, "groups")
         inside: set[int] = set()
-        for path in running_groups(running.process.pid):
-            if "/memory/" in path or path.endswith("/guests"):
-                inside |= {int(word) for word in Path(path, "cgroup.procs").read_text().split()}
+
+        def look() -> int:
+            inside.clear()
+            for path in running_groups(running.process.pid):
+                if "/memory/" in path or path.endswith("/guests"):
+                    inside.update(int(word) for word in Path(path, "cgroup.procs").read_text().split())
+            return len(inside)
+
+        wait_until(lambda: look() >= 3, "the shell and what it starts")
         parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in inside}
-        assert len(inside) >= 3 and not parents & inside, (inside, parents)
+        assert not parents & inside, (inside, parents)
         running.process.kill()
         running.process.wait()
     finally:

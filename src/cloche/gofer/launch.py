@@ -273,7 +273,8 @@ def _fork_worker(
             try:
                 server = _serve_here(theirs, attach_points, procfd, texts, {}, is_confined=is_confined)
             except OSError:
-                pass  # what the host refuses us it refuses the gofer too, which says so
+                # What the host refuses us it refuses the gofer too, which says so, unless our death came before.
+                select.poll().poll()
         if server is not None:
             status = server.serve()
             theirs.close()

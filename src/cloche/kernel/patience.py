@@ -6,14 +6,17 @@ its last question, and at most one thing.  While an answer is out the chore is n
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import TypeVar
 
 from cloche.kernel.chores import Chore
 from cloche.kernel.host_wait import HostRequest, HostWait, HostWaits, Turn, forget_all
 from cloche.vfs.objects import PausedWalk
 from cloche.vfs.waitqueue import Waiter, WaitQueue
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the parts have a stand-in for `typing`, without type variables
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 class Patience(Waiter):
@@ -32,7 +35,7 @@ class Patience(Waiter):
         """Whether the chore must not go on; it will be queued again."""
         return self.request is not None
 
-    def attempt(self, work: Callable[[], T]) -> list[T]:
+    def attempt(self, work: "Callable[[], T]") -> "list[T]":
         """What `work` returns, in a list, or nothing: then it is to be attempted again when the chore has its turn."""
         journal, self.journal = self.journal, []
         self.request = None
@@ -46,7 +49,7 @@ class Patience(Waiter):
         finally:
             self.waits.end()
 
-    def ask(self, work: Callable[[], T]) -> Generator[bytes, None, T]:
+    def ask(self, work: "Callable[[], T]") -> "Generator[bytes, None, T]":
         """For chores that are generators of bytes: what `work` returns, after an empty one for each wait."""
         found = self.attempt(work)
         while not found:

@@ -22,12 +22,5 @@ class NoReturn(_Form):
     """Of a function that does not return."""
 
 
-class TypeVar(_Form):
-    """A type that is the same in all of an annotation."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-
 def __getattr__(name: str) -> object:
     return standard("typing", name)
