@@ -75,11 +75,8 @@ def run_group(python: Path, report: str, arguments: list[str]) -> int:
 def failures(report: Path) -> list[str]:
     """The tests that a report says have failed."""
     cases = ElementTree.parse(report).getroot().iter("testcase")
-    return [
-        f"{case.get('classname')}::{case.get('name')}"
-        for case in cases
-        if case.find("failure") is not None or case.find("error") is not None
-    ]
+    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    return list(dict.fromkeys(f"{case.get('classname')}::{case.get('name')}" for case in bad))
 
 
 def quarantined() -> list[str]:
