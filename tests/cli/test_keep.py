@@ -159,7 +159,8 @@ def test_an_orderly_end_loses_nothing(keeper: Keeper, words: tuple[str, ...]) ->
 
 def test_whoever_has_ended_it_may_use_its_layer(keeper: Keeper) -> None:
     for options in (NEW, AGAIN, AGAIN):
-        assert keeper("run", "-d", *options, "--", "sh", "-c", "echo x >>f; sleep 1000").status == 0
+        assert keeper("run", "-d", *options, "--", "sh", "-c", "echo x >>f; echo; sleep 1000").status == 0
+        wait_until(lambda: keeper("logs", "k").out, "it has written")
         assert keeper("rm", "-f", "k").status == 0
     keeper.run("test -e f", *AGAIN)
 

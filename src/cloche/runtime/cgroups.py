@@ -89,14 +89,18 @@ class Group:
     def place(self, sentry_pid: int) -> None:
         """Put the sentry's children (the platform's processes, of which every guest is born) and it in their places.
 
-        Raises OSError.  Nothing of a guest may run yet.
+        Raises OSError.  Nothing of a guest may run yet.  The platform may make processes meanwhile: one that was forked
+        by a process before that had its place is found by looking again, and later ones are born where they belong.
         """
-        for pid in descendants(sentry_pid):
-            for path in self.guests:
-                try:
-                    _write(os.path.join(path, "cgroup.procs"), str(pid))
-                except ProcessLookupError:
-                    pass
+        placed: set[int] = set()
+        while new := [pid for pid in descendants(sentry_pid) if pid not in placed]:
+            for pid in new:
+                for path in self.guests:
+                    try:
+                        _write(os.path.join(path, "cgroup.procs"), str(pid))
+                    except ProcessLookupError:
+                        pass
+            placed.update(new)
         for path in self.sentry:
             _write(os.path.join(path, "cgroup.procs"), str(sentry_pid))
 

@@ -1,11 +1,15 @@
 """Control groups over directories that look like a host's: no host that runs the tests has both versions."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from cloche.runtime.cgroups import Limits, create, own_groups, sweep
+from cloche.runtime.cgroups import Limits, create, descendants, own_groups, sweep
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets groups")
 
@@ -89,3 +93,42 @@ def test_sweep(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted(
         [f"cloche-{os.getpid()}-ab", "cloche-x-ab", "other-999999999-ab"]
     )
+
+
+FORKING = """
+import os, signal, sys, time
+if os.fork() == 0:
+    for _ in range(400):
+        if os.fork() == 0:
+            signal.pause()
+    signal.pause()
+sys.stdout.write("x")
+sys.stdout.flush()
+signal.pause()
+"""
+
+
+@needs_root
+def test_who_is_forked_meanwhile_is_placed() -> None:
+    """The sentry's children fork while they are given their places."""
+    group = create(Limits(1 << 30, 0, 0))
+    if group is None:
+        pytest.skip("no control group of memory can be had here")
+    words = [sys.executable, "-c", FORKING]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.read(1) == b"x"
+            deadline = time.monotonic() + 60
+            while not descendants(process.pid):
+                assert time.monotonic() < deadline
+            group.place(process.pid)
+            while len(below := descendants(process.pid)) < 401:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            for path in group.guests:
+                inside = {int(word) for word in Path(path, "cgroup.procs").read_text().split()}
+                assert set(below) <= inside
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            group.destroy()
