@@ -48,12 +48,13 @@ def test_what_monitors_that_were_killed_have_left(store: Store) -> None:
     """Only of temporary ones, and of those that were not even made."""
 
     def dead(name: str, *, is_temporary: bool) -> None:
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             state = State(name)
             state.pid, state.is_temporary = os.getpid(), is_temporary
             store.create(state)
             os._exit(0)
-        os.wait()
+        os.waitpid(pid, 0)  # not just anybody: another test may have left a child
 
     dead("temporary", is_temporary=True)
     dead("kept", is_temporary=False)
