@@ -172,6 +172,33 @@ def test_files(box: Sandbox, server: Server) -> None:
     assert server.request("GET", path.replace("signed", "other"), **here)[0] == 401
 
 
+def test_names_and_times_of_a_liar(box: Sandbox) -> None:
+    """What the guest chose is shown, however odd; nothing of it makes a call fail."""
+    script = """
+import os
+os.mkdir("/tmp/odd")
+os.chdir("/tmp/odd")
+open(b"\\xff\\xfe", "w").close()
+open("late", "w").close()
+try:
+    os.utime("late", (1 << 40, 1 << 40))
+except OverflowError:
+    os.utime("late", (1 << 33, 1 << 33))
+os.symlink(b"\\xff", "link")
+open("/etc/passwd", "a").write("many:x:" + "9" * 5000 + ":0::/:/bin/sh\\n")
+"""
+    box.commands.run("cat > /tmp/odd.py <<'E'\n" + script + "\nE\npython3 /tmp/odd.py")
+    found = {entry.name: entry for entry in box.files.list("/tmp/odd")}
+    assert set(found) == {"\ufffd\ufffd", "late", "link"} and found["link"].symlink_target == "\ufffd"
+    watch = box.files.watch_dir("/tmp/odd")
+    box.commands.run("cd /tmp/odd && touch $(printf '\\376\\376')")
+    events: list[str] = []
+    deadline = time.monotonic() + WAIT_S
+    while not events and time.monotonic() < deadline:
+        events += [event.name for event in watch.get_new_events()]
+    assert events == ["\ufffd\ufffd"]
+
+
 def test_watching(box: Sandbox) -> None:
     box.files.make_dir("/tmp/watched")
     watch = box.files.watch_dir("/tmp/watched")

@@ -4,7 +4,6 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from cloche.sdk.errors import SandboxError
 from cloche.serve import ENVD_VERSION
+from cloche.serve.files import when
 from cloche.serve.registry import Entry, Registry, ServeError, timeout_of
 
 TESTED: Final = "e2b 2.63, e2b-code-interpreter 2.11"
@@ -43,10 +43,6 @@ async def body_of(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ServeError(400, "the request is not an object")
     return found
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Api:
@@ -91,8 +87,8 @@ class Api:
             "alias": entry.template.name,
             "sandboxID": entry.ident,
             "clientID": "cloche",
-            "startedAt": _when(entry.started_s),
-            "endAt": _when(entry.end_s),
+            "startedAt": when(entry.started_s),
+            "endAt": when(entry.end_s),
             "cpuCount": max(int(settings.cpus), 1),
             "memoryMB": _mib(settings.memory),
             "diskSizeMB": _mib(settings.memory),  # what is written counts as memory
@@ -180,7 +176,7 @@ class Api:
         return JSONResponse(
             [
                 {
-                    "timestamp": _when(time.time()),
+                    "timestamp": when(time.time()),
                     "timestampUnix": int(time.time()),
                     "cpuCount": max(int(settings.cpus), 1),
                     "cpuUsedPct": round(max(percent, 0.0), 2),

@@ -23,7 +23,7 @@ from cloche.sdk.errors import InvalidArgument, SandboxError
 from cloche.serve import CODE_PORT, ENVD_PORT, connect
 from cloche.serve.api import Api, body_of, error
 from cloche.serve.connect import RpcError
-from cloche.serve.files import is_signed, status_of
+from cloche.serve.files import is_signed, shown, status_of
 from cloche.serve.processes import Follower
 from cloche.serve.registry import Entry, Registry, ServeError
 
@@ -300,7 +300,7 @@ class App:
         if not path or "\0" in path:
             raise ServeError(400, "path: where shall it be written?")
         info = await entry.sandbox.files.write(path, data, user=user)
-        return {"name": info.name, "type": "file", "path": info.path}
+        return {"name": shown(info.name), "type": "file", "path": shown(info.path)}
 
 
 async def _receive(request: Request, out: BinaryIO) -> None:

@@ -22,6 +22,7 @@ _LOOK_S: Final = 0.25  # between two looks at a directory that is watched
 _MAX_WATCHED: Final = 20_000
 _MAX_EVENTS: Final = 100_000
 _MAX_WATCHERS: Final = 64
+_LATEST_S: Final = 253_402_300_799.0  # the end of the year 9999, beyond which a Timestamp cannot go
 
 Snapshot = dict[str, FileInfo]
 
@@ -46,7 +47,7 @@ class Users:
                 text = b""
             for line in text.decode(errors="replace").splitlines():
                 parts = line.split(":")
-                if len(parts) > 2 and parts[2].isdecimal():
+                if len(parts) > 2 and len(parts[2]) <= 10 and parts[2].isdecimal():
                     found.setdefault(int(parts[2]), parts[0])
             self.names[kind] = found
         self.read_s = time.monotonic()
@@ -91,7 +92,7 @@ class Watcher:
         found = []
         for path, info in now.items():
             old = before.get(path)
-            name = path.removeprefix(top)
+            name = shown(path.removeprefix(top))
             if old is None:
                 found.append({"name": name, "type": "EVENT_TYPE_CREATE"})
                 if info.kind == "file" and info.size:
@@ -101,7 +102,7 @@ class Watcher:
             elif old.mode != info.mode:
                 found.append({"name": name, "type": "EVENT_TYPE_CHMOD"})
         found += [
-            {"name": path.removeprefix(top), "type": "EVENT_TYPE_REMOVE"}
+            {"name": shown(path.removeprefix(top)), "type": "EVENT_TYPE_REMOVE"}
             for path in before
             if path not in now
         ]
@@ -218,18 +219,18 @@ class Files:
     def fields(self, info: FileInfo) -> dict[str, Any]:
         """filesystem.EntryInfo; 64-bit numbers are texts in JSON."""
         found: dict[str, Any] = {
-            "name": info.name,
+            "name": shown(info.name),
             "type": _TYPES.get(info.kind, "FILE_TYPE_UNSPECIFIED"),
-            "path": info.path,
+            "path": shown(info.path),
             "size": str(info.size),
             "mode": info.mode,
             "permissions": stat.filemode(info.mode | _FORMATS.get(info.kind, 0)),
             "owner": self.users.name("passwd", info.uid),
             "group": self.users.name("group", info.gid),
-            "modifiedTime": datetime.fromtimestamp(info.modified, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "modifiedTime": when(min(max(info.modified, 0.0), _LATEST_S)),
         }
         if info.kind == "symlink":
-            found["symlinkTarget"] = info.target
+            found["symlinkTarget"] = shown(info.target)
         return found
 
     def close(self) -> None:
@@ -237,6 +238,16 @@ class Files:
         for watcher in self.watchers.values():
             _stop(watcher)
         self.watchers.clear()
+
+
+def when(seconds: float) -> str:
+    """A time as JSON has it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def shown(text: str) -> str:
+    """A name that a guest chose, as JSON can carry it: U+FFFD for each byte that is not UTF-8."""
+    return "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in text)
 
 
 def _stop(watcher: Watcher) -> None:

@@ -79,6 +79,11 @@ _MAX_XATTRS: Final = 4096
 _INT_LIMIT: Final = 1 << 63
 
 
+def _sent(time_ns: int) -> int:
+    """A time that a guest may have chosen, within what a message can carry: 292 years around 1970."""
+    return min(max(time_ns, -_INT_LIMIT), _INT_LIMIT - 1)
+
+
 class FileEntry:
     """A file, directory, link or node: name and attributes."""
 
@@ -100,7 +105,16 @@ class FileEntry:
     def to_list(self) -> list[object]:
         """As the record."""
         return [
-            *(ENTRY, self.path, self.mode, self.uid, self.gid, self.size, self.mtime_ns, self.ctime_ns),
+            *(
+                ENTRY,
+                self.path,
+                self.mode,
+                self.uid,
+                self.gid,
+                self.size,
+                _sent(self.mtime_ns),
+                _sent(self.ctime_ns),
+            ),
             *(self.rdev, self.nlink, self.ino, self.target, self.is_link),
             [[name, value] for name, value in self.xattrs],
         ]
@@ -156,7 +170,15 @@ class Base:
 
     def to_list(self) -> list[object]:
         """For the record."""
-        return [self.mode, self.uid, self.gid, self.size, self.mtime_ns, self.ctime_ns, self.ino]
+        return [
+            self.mode,
+            self.uid,
+            self.gid,
+            self.size,
+            _sent(self.mtime_ns),
+            _sent(self.ctime_ns),
+            self.ino,
+        ]
 
 
 def base_from(found: object) -> Base | None:
