@@ -426,7 +426,7 @@ def test_one_call_holds_nobody(folder: Path, kind: str) -> None:
     assert "served meanwhile" in result.lines, result
 
 
-@pytest.mark.parametrize("kind", ["areas", "listing", "sockets", "children"])
+@pytest.mark.parametrize("kind", ["areas", "remap", "listing", "sockets", "children"])
 def test_one_call_holds_nobody_for_long(folder: Path, kind: str) -> None:
     """The same, and the meter allows 40 ms of processor time: each of these took more, or nearly so, in one piece."""
     result = sandbox(folder, f"./holders {kind}", strict="40", timeout=110)

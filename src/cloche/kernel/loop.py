@@ -40,6 +40,7 @@ from cloche.arch.syscalls import (
     SYS_preadv2,
     SYS_read,
     SYS_readv,
+    SYS_remap_file_pages,
     SYS_vfork,
 )
 from cloche.kernel.args import to_i32
@@ -637,6 +638,8 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
             task.mm.forget(address & ~4095, length)
     elif number == SYS_mremap and op is None:
         task.mm.undo_mremap()
+    elif number == SYS_remap_file_pages and op is None:
+        task.mm.forget(task.args.a0 & ~4095, task.args.a1 & ~4095)
     elif number in _PROTECTS:
         task.mm.undo_protect(task.thread)
     elif number in _CLONES:

@@ -40,6 +40,7 @@ from cloche.abi.mman import (
 )
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.kernel.args import Args, to_i32, to_u64
+from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.rlimits import limit_growth
 from cloche.kernel.task import Task
 from cloche.mm.address_space import AddressSpace
@@ -54,6 +55,7 @@ from cloche.syscalls.long_mm import (
     Residency,
     Synchronisation,
 )
+from cloche.syscalls.long_remap import Remapping
 from cloche.vfs.mapping import FileMapping, SharedAnonymous
 from cloche.vfs.namei import d_path
 from cloche.vfs.objects import FileDescription
@@ -367,33 +369,12 @@ def sys_remap_file_pages(task: Task, args: Args) -> int:
     area = task.mm.find(start)
     if area is None or area.flags & AREA_SHARED == 0:
         return -EINVAL
-    backing, end = area.backing, area.end
-    if backing is None:
-        return -EINVAL
-    while end < start + size:
-        following = task.mm.find(end)
-        if (
-            following is None
-            or following.flags != area.flags
-            or not _is_same_file(following.backing, backing)
-        ):
-            return -EINVAL
-        end = following.end
     flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE | to_i32(args.a4) & MAP_NONBLOCK
-    again, offset = backing, page << 12
-    if isinstance(backing, FileMapping):
-        again, offset = FileMapping(task, backing.file, area.name), backing.file.mmap_offset(offset)
-    backing.map_get()  # the old area may have been its last user
+    work = Remapping(task.mm, area, start, start + size, page << 12, flags)
+    result = 0
     try:
-        task.mm.mmap(task.thread, start, size, area.prot, flags, again, offset, area.name)
-    except Crowded:
-        return -ENOMEM  # it is long obsolete, and never about so many areas
+        result = work.retry(task)
     finally:
-        backing.map_put()
-    return 0
-
-
-def _is_same_file(one: Mappable | None, two: Mappable) -> bool:
-    if isinstance(one, FileMapping) and isinstance(two, FileMapping):
-        return one.file is two.file
-    return one is two
+        if result != BLOCKED:
+            work.finished(task)
+    return result

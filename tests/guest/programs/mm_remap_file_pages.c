@@ -4,6 +4,30 @@
 
 enum { PAGE = 4096, COUNT = 8 };
 
+/* So many areas that the call is made in slices: another order, then all of it as it was. */
+static void many(void)
+{
+    enum { PAGES = 3000 };
+    char *at = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    long sum = 0;
+    for (long i = 0; i < PAGES; i++)
+        *(long *)(at + i * PAGE) = i;
+    for (long i = 0; i < PAGES; i += 2)
+        remap_file_pages(at + i * PAGE, PAGE, 0, PAGES - 1 - i, 0);
+    mprotect(at + 2500 * PAGE, PAGE, PROT_READ);
+    SHOW(remap_file_pages(at, PAGES * PAGE, 0, 0, 0));
+    printf("%ld %ld\n", *(long *)at, *(long *)(at + PAGE));
+    mprotect(at + 2500 * PAGE, PAGE, PROT_READ | PROT_WRITE);
+    munmap(at + 2600 * PAGE, PAGE);
+    SHOW(remap_file_pages(at, PAGES * PAGE, 0, 0, 0));
+    SHOW(remap_file_pages(at, 2600 * PAGE, 0, 1, 0));
+    for (long i = 0; i < 2600; i++)
+        sum += *(long *)(at + i * PAGE) == i + 1;
+    printf("%ld\n", sum);
+    SHOW(remap_file_pages(at, 2600 * PAGE, 0, 0, 0));
+    printf("%ld\n", *(long *)(at + 2599 * PAGE));
+}
+
 int main(void)
 {
     int fd = open("f", O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -31,5 +55,6 @@ int main(void)
     anon[PAGE] = 'q';
     SHOW(remap_file_pages(anon, PAGE, 0, 1, 0));
     printf("%c\n", anon[0]);
+    many();
     return 0;
 }

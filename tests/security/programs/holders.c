@@ -116,6 +116,13 @@ static long attack(const char *kind)
         for (int i = 0; i < n; i += 2)
             mprotect(m + i * 4096L, 4096, PROT_READ | PROT_WRITE);
         result += mmap(m, n * 4096L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == m;
+    } else if (!strcmp(kind, "remap")) {
+        int n = 40000;
+        char *m = mmap(0, n * PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        for (int round = 0; round < 2; round++)
+            for (int i = 0; i < n; i += 2)
+                mprotect(m + i * PAGE, PAGE, round ? PROT_READ : PROT_READ | PROT_WRITE);
+        result = remap_file_pages(m, n * PAGE, 0, 0, 0) == 0;
     } else if (!strcmp(kind, "poll")) {
         setrlimit(RLIMIT_NOFILE, &many);
         getrlimit(RLIMIT_NOFILE, &many);
