@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build docs site fmt lint types test check bench clean wheel
+.PHONY: help venv native build docs site fmt lint types test kvm check bench clean wheel
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
@@ -15,6 +15,7 @@ help:
 	@echo "lint    style and unused code"
 	@echo "types   mypy --strict"
 	@echo "test    the tests, interpreted"
+	@echo "kvm     the tests that need a /dev/kvm, in a machine that QEMU emulates (tests/kvm/README.md)"
 	@echo "check   format, lint, types, layers, tests interpreted and compiled"
 	@echo "bench   the tables of docs/bench: native, cloche and, where installed, runsc; needs an idle machine"
 
@@ -50,6 +51,10 @@ types:
 
 test:
 	CLOCHE_STRICT=1 $(PYTHON) -m pytest
+
+kvm:
+	$(PYTHON) -m tests.kvm.kernel
+	$(PYTHON) -m pytest tests/kvm
 
 check:
 	.ci/run --no-install

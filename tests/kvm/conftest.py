@@ -1,0 +1,25 @@
+"""The machine is booted once for all tests of a session."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kvm import contents, kernel
+from tests.kvm.machine import Machine, missing
+
+
+@pytest.fixture(scope="session")
+def kvm_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A booted machine with the environment that the tests run in."""
+    lacks, found = missing(), kernel.find()
+    if lacks:
+        pytest.skip(f"needs {lacks}")
+    if found is None:
+        pytest.skip("needs a kernel with kvm-amd: python -m tests.kvm.kernel")
+    folder = tmp_path_factory.mktemp("kvm")
+    python = Path(sys.executable)
+    contents.whole(found, python).write(folder / "initramfs")
+    with Machine(found, folder / "initramfs", folder, python) as machine:
+        yield machine

@@ -1,0 +1,169 @@
+"""What the machine has in it: busybox, the kernel's modules, the Python environment in which cloche is installed (at the
+same paths as here), the programs that were asked for, and the shared libraries of all of them.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.kvm.archive import Archive
+from tests.kvm.kernel import Kernel
+
+HERE: Final = Path(__file__).parent
+BUSYBOX: Final = Path("/bin/busybox")
+UNUSED_LIBRARY: Final = (
+    "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "config-*", "site-packages", "dist-packages",
+    "*.opt-1.pyc", "*.opt-2.pyc", "*.a",
+)  # fmt: skip
+# What the loader and the C library look for by themselves at run time.
+LOADED_LATER: Final = ("/lib/x86_64-linux-gnu/libgcc_s.so.1",)
+ACCOUNTS: Final = (("root", 0), ("user", 1000), ("nobody", 65534))
+
+# Modules are loaded in the order of their names.  The root of an initramfs cannot be left by pivot_root(2), which cloche
+# needs: so the same files become a mount of their own on top of it.
+INIT: Final = """#!/bin/busybox sh
+b=/bin/busybox
+$b mount -o bind / /newroot
+cd /newroot
+for what in "proc proc" "sysfs sys" "devtmpfs dev" "tmpfs run"; do
+    set -- $what
+    $b mount -t $1 $1 $2
+done
+$b mkdir -p dev/pts dev/shm
+$b mount -t devpts devpts dev/pts
+$b mount -t tmpfs tmpfs dev/shm
+$b chmod 1777 tmp dev/shm
+$b mount -t cgroup2 cgroup2 sys/fs/cgroup
+for module in modules/*; do $b insmod $module; done
+$b ln -s /proc/self/fd dev/fd
+$b ip link set lo up
+$b hostname machine
+$b mount -o move . /
+exec $b chroot . PYTHON -I -S /agent.py
+"""
+
+# Runs in the environment that is taken along: prints what belongs to it.
+DESCRIBE: Final = """
+import importlib.metadata as metadata, json, os, re, sys, sysconfig
+names, files, seen = sys.argv[1:], set(), set()
+while names:
+    name = re.sub("[-_.]+", "-", names.pop()).lower()
+    if name in seen:
+        continue
+    seen.add(name)
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        continue
+    for file in found.files or ():
+        files.add(os.path.normpath(str(found.locate_file(file))))
+    for line in found.requires or ():
+        if "extra ==" not in line:
+            names.append(re.match("[A-Za-z0-9._-]+", line).group())
+editable = []
+for path in files:
+    if path.endswith(".pth") and os.path.exists(path):
+        editable += [line.strip() for line in open(path) if line.startswith("/")]
+print(json.dumps({
+    "executable": sys.executable, "prefix": sys.prefix, "base": sys.base_prefix,
+    "library": sysconfig.get_path("stdlib"), "site": sysconfig.get_path("purelib"),
+    "files": sorted(file for file in files if os.path.exists(file)), "editable": editable,
+}))
+"""
+
+
+def base(archive: Archive, kernel: Kernel, python: Path) -> None:
+    """What is needed to boot and to take commands."""
+    archive.file(str(BUSYBOX), BUSYBOX, 0o755)
+    archive.host(Path("/bin/sh"))
+    for number, (name, code) in enumerate(kernel.modules):
+        archive.file(f"/modules/{number}-{name}.ko", code)
+    for folder in (
+        "newroot",
+        "proc",
+        "sys",
+        "dev",
+        "run",
+        "etc",
+        "root",
+        "home/user",
+        "usr/local/bin",
+        "var/tmp",
+        "opt",
+    ):
+        archive.folder(f"/{folder}")
+    archive.folder("/tmp", 0o1777)
+    archive.character_device("/dev/console", 5, 1, 0o600)
+    archive.file("/agent.py", HERE / "agent.py")
+    archive.file("/init", INIT.replace("PYTHON", str(python)).encode(), 0o755)
+    users = "".join(f"{name}:x:{uid}:{uid}::/:/bin/sh\n" for name, uid in ACCOUNTS)
+    groups = "".join(f"{name}:x:{uid}:\n" for name, uid in ACCOUNTS)
+    for name, text in (("passwd", users), ("group", groups), ("hosts", "127.0.0.1 localhost\n")):
+        archive.file(f"/etc/{name}", text.encode())
+
+
+def environment(archive: Archive, python: Path, packages: tuple[str, ...]) -> None:
+    """A Python, its standard library, and those packages with all that they require."""
+    shown = subprocess.run(
+        [python, "-c", DESCRIBE, *packages], check=True, capture_output=True, text=True, cwd="/"
+    )
+    found = json.loads(shown.stdout)
+    prefix = Path(found["prefix"])
+    for name in ("python", "python3", Path(found["executable"]).name, Path(found["library"]).name):
+        for folder in (prefix, Path(found["base"])):
+            if (folder / "bin" / name).exists():
+                archive.host(folder / "bin" / name)
+    archive.tree(Path(found["library"]), UNUSED_LIBRARY)
+    for extra in (prefix / "pyvenv.cfg", prefix / "lib64", Path(found["site"])):
+        if extra.exists():
+            archive.host(extra)
+    for file in found["files"]:
+        archive.host(Path(file))
+    for folder in found["editable"]:
+        # Compiled here, not in an emulated processor.
+        subprocess.run([python, "-m", "compileall", "-q", folder], check=False, capture_output=True)
+        archive.tree(Path(folder))
+
+
+def programs(archive: Archive, names: tuple[str, ...]) -> None:
+    """Programs by path."""
+    for name in names:
+        archive.host(Path(name))
+
+
+def coreutils() -> tuple[str, ...]:
+    """The paths of the programs of GNU's coreutils and of bash."""
+    shown = subprocess.run(["dpkg", "-L", "coreutils"], capture_output=True, text=True, check=False).stdout
+    found = re.findall(r"^(?:/usr)?/bin/\S+$", shown, re.M)
+    return (*found, "/bin/bash")
+
+
+def libraries(archive: Archive) -> None:
+    """The shared libraries of all that is in the archive so far."""
+    elf = [path for path in archive.regular_files() if _is_elf(path)]
+    found = {Path(path) for path in LOADED_LATER if Path(path).exists()}
+    for start in range(0, len(elf), 200):
+        shown = subprocess.run(
+            ["ldd", *elf[start : start + 200]], capture_output=True, text=True, check=False
+        ).stdout
+        found.update(Path(path) for path in re.findall(r"^\t(?:\S+ => )?(/\S+) \(0x", shown, re.M))
+    for path in sorted(found):
+        archive.host(path)
+
+
+def _is_elf(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def whole(kernel: Kernel, python: Path = Path(sys.executable)) -> Archive:
+    """The archive that the tests boot."""
+    archive = Archive()
+    base(archive, kernel, python)
+    environment(archive, python, ("cloche", "pytest", "pytest-timeout", "hypothesis"))
+    programs(archive, coreutils())
+    libraries(archive)
+    return archive
