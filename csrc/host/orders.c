@@ -365,15 +365,6 @@ void stop(struct thr *t, int64_t value)
     start_running(t, false);
 }
 
-void retry_with_frame(struct thr *t) /* in a call from a patched site: make it again, with a signal frame */
-{
-    if (t->has_frame || t->op_count)
-        return (void)PyErr_Format(PyExc_RuntimeError, "thread %d cannot make its call again", t->id);
-    t->has_result = false;
-    t->leave_flags = RF_TRAP;
-    start_running(t, false);
-}
-
 void swap(struct thr *t, uint64_t addr, uint64_t old, uint64_t new, uint64_t op) /* run_ops, then change a word of the guest's */
 {
     struct slot *s = t->slot;

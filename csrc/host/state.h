@@ -101,7 +101,7 @@ struct thr {
     uint64_t serial; /* never reused */
     uint64_t irq_since, held_turn;
     int64_t result;
-    uint32_t leave_flags; /* RF_STOP or RF_TRAP */
+    uint32_t leave_flags; /* 0 or RF_STOP */
     uint32_t reply;       /* what the slot's is to be */
     struct thr *unpark;   /* a parked thread that starts when this one goes on, or NULL */
     uint64_t unpark_serial;

@@ -270,7 +270,7 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
             assert event[2] == -1
             assert thread.read(0xFFFFFFFFFFFFFFFF, 16) == b""
             regs = thread.regs()
-            if thread.has_frame():
+            if thread.has_all_registers():
                 thread.set_regs(regs)  # what was read can be set
                 thread.fpstate()
         end(guest, thread.process())

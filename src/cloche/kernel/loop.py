@@ -64,6 +64,7 @@ from cloche.platform.interface import (
     EV_FAULT,
     EV_FD,
     EV_INTERRUPTED,
+    EV_LEFT,
     EV_NONE,
     EV_OPS_DONE,
     EV_OPS_FAILED,
@@ -91,11 +92,10 @@ SLICE_GRACE: Final = 256  # events before the next slice; about as much work as 
 LINGER_NS: Final = 20_000  # how long one is waited for, when there were some since the last slice
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
-_FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _READS: Final = (SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2)
 _READS_AT_POS: Final = (SYS_read, SYS_readv)
 _PROTECTS: Final = (SYS_mprotect, SYS_pkey_mprotect)
-_HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED)  # what a paused container has to wait with
+_HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED, EV_LEFT)  # what a paused container has to wait with
 
 
 class StopLoop(Exception):
@@ -369,16 +369,12 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         or task.tracee is not None
         or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
     ):
-        if task.thread.has_frame() and not task.thread.has_orders():
+        # A signal may stop it for long, and others must not find what it has ordered undone.
+        if task.thread.leave_as_is() if result == RESUME else task.thread.leave(result):
             leave_slowly(kernel, task, result)
         else:
-            # A signal may stop it for long, and others must not find what it has ordered undone.
             task.enter(LEAVING)
             task.left_result = result
-            if result == RESUME:
-                task.thread.run_ops()
-            else:
-                task.thread.stop(result)
     elif result == RESUME:
         task.enter(GUEST)
         task.thread.resume()
@@ -567,15 +563,11 @@ def other_event(kernel: Kernel, event: Event) -> None:
             force_fault_signal(task, event[2], event[3], event[4], event[5] or -1, event[6])
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_INTERRUPTED:
-        was_leaving = task.phase == LEAVING
         enter_kernel(task)
-        if was_leaving:
-            result = task.left_result
-            if result >= 0 and task.thread.regs().result == _FAULTED:
-                result = -EFAULT  # while the stub copied the results
-            leave_slowly(kernel, task, result)
-        else:
-            return_to_guest(kernel, task, 0, in_syscall=False)
+        return_to_guest(kernel, task, 0, in_syscall=False)
+    elif kind == EV_LEFT:
+        enter_kernel(task)
+        leave_slowly(kernel, task, RESUME if task.left_result == RESUME else event[2])
     elif kind == EV_OPS_DONE:
         operations_done(kernel, task)
     elif kind == EV_OPS_FAILED:
@@ -606,9 +598,6 @@ def operations_done(kernel: Kernel, task: Task) -> None:
     job = task.work.job
     if job is not None:
         job.done(task)
-    elif task.phase == LEAVING:
-        task.enter(KERNEL)
-        leave_slowly(kernel, task, task.left_result)
     elif task.phase == WORKING:
         task.rest()
         op = task.blocked

@@ -25,6 +25,7 @@ from cloche.platform.interface import (
     EV_FAULT,
     EV_FD,
     EV_INTERRUPTED,
+    EV_LEFT,
     EV_NONE,
     EV_OPS_DONE,
     EV_OPS_FAILED,
@@ -449,12 +450,23 @@ class FakeThread(HostThread):
         if self._carry_out():
             self._stop_with(EV_OPS_DONE)
 
-    def stop(self, value: int) -> None:
+    def leave(self, value: int) -> bool:
+        if not (self.may_run and self.orders):
+            return True
         self.cpu.r[0] = value & _M64
-        self.run_ops()
+        if self._carry_out():
+            self._stop_with(EV_LEFT, _signed(self.cpu.r[0]))
+        return False
 
-    def retry_with_frame(self) -> None:
-        self.go()
+    def leave_as_is(self) -> bool:
+        if not (self.may_run and self.orders):
+            return True
+        if self._carry_out():
+            self._stop_with(EV_LEFT)
+        return False
+
+    def has_orders(self) -> bool:
+        return self.may_run and bool(self.orders)
 
     def interrupt(self) -> None:
         self.interrupts += 1

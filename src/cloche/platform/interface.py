@@ -9,6 +9,8 @@ Order that callers keep:
 - `queue_*` orders host operations that the thread executes, in order, when it is next resumed and
   before it returns to guest code.  The kernel updates its own area list at the time of queueing.  Should one
   fail, the thread stops again with an `OPS_FAILED` event and the rest is not executed.
+- How a call ends: `ret` or `resume` when guest code is to go on, `leave` when the kernel has something to do before
+  (a signal, a tracer).  What that costs a platform, and whether it must look at the thread once more, is its affair.
 - While `process.has_pending_ops()` is true no *other* thread of the same process may be resumed with
   operations (the kernel retries it later): host operations of one address space are serialised.
 """
@@ -36,6 +38,7 @@ from cloche.platform.layout import (
     EV_NONE as EV_NONE, EV_SYSCALL as EV_SYSCALL, EV_FAULT as EV_FAULT, EV_INTERRUPTED as EV_INTERRUPTED,
     EV_OPS_FAILED as EV_OPS_FAILED, EV_PROCESS_DIED as EV_PROCESS_DIED, EV_FD as EV_FD,
     EV_STARTED as EV_STARTED, EV_OPS_DONE as EV_OPS_DONE, EV_STALL as EV_STALL, EV_CUT as EV_CUT,
+    EV_LEFT as EV_LEFT,
     PF_CSTRING as PF_CSTRING, PF_FIXED as PF_FIXED, PF_ARG as PF_ARG, SWAP_SET as SWAP_SET,
     SWAP_ADD as SWAP_ADD, SWAP_OR as SWAP_OR, SWAP_ANDN as SWAP_ANDN, SWAP_XOR as SWAP_XOR,
     STEADY_KEY as STEADY_KEY,
@@ -330,11 +333,10 @@ class HostThread:
         """
         raise NotImplementedError
 
-    def has_frame(self) -> bool:
-        """Whether all registers of the stopped thread can be read and set.
+    def has_all_registers(self) -> bool:
+        """Whether `set_regs`, `fpstate`, `set_fpstate` and the forks are possible in this stop; `regs` always is.
 
-        Not in a system call that came without a trap (from a patched call site): `regs` is right, but `set_regs`,
-        `fpstate`, `set_fpstate` and the forks need `stop` or `retry_with_frame` first.
+        They are in every stop but a system call that came by a short way (set_patched, set_patched_calls).
         """
         return True
 
@@ -345,18 +347,22 @@ class HostThread:
         """
         return False
 
-    def stop(self, value: int) -> None:
-        """Finish the call as `ret` does, then stop behind it: with EV_INTERRUPTED and a frame if there was none,
-        else with EV_OPS_DONE.
+    def leave(self, value: int) -> bool:
+        """The call is over with `value`, but the kernel has something to do before guest code runs.
+
+        True: now; the thread is stopped with all registers (rax is not `value` yet) and has no orders.
+        False: it carries out what it has to, and stops behind the call with EV_LEFT: then it is as said, its registers
+        are those behind the call, and the event has the result: `value`, or -EFAULT where deferred writes failed.
+        EV_OPS_FAILED, EV_CUT or EV_FAULT may come instead.
         """
         raise NotImplementedError
 
-    def retry_with_frame(self) -> None:
-        """Without a frame and operations: make the thread enter the same call again, by the trap."""
+    def leave_as_is(self) -> bool:
+        """`leave` where the registers are those that the guest shall go on with; EV_LEFT has 0."""
         raise NotImplementedError
 
     def set_patched(self, is_on: bool) -> None:
-        """Whether the thread, from its next resume on, may enter calls without a trap."""
+        """Whether the thread, from its next resume on, may stop in calls without `has_all_registers`."""
 
     def set_answers(self, is_valid: bool, values: list[int]) -> None:
         """What the platform may answer without asking: ANSWERED in order; or, not valid, nothing."""
@@ -468,7 +474,7 @@ class Platform:
         """
 
     def set_patched_calls(self, numbers: list[int]) -> None:
-        """Which calls may come without a signal frame, once per sandbox; none until then."""
+        """Which calls may come without `has_all_registers`, once per sandbox; none until then."""
 
     def swap_shared(self, fd: int, offset: int, old: int, new: int) -> int:
         """Replace the 32-bit word at `offset` of a memfd by `new` if it is `old`, by one atomic instruction towards

@@ -166,6 +166,7 @@ EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
 # From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
 EV_STALL: Final = 9
 EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
+EV_LEFT: Final = 11  # the answer to HostThread.leave() that was False: a = the call's result
 
 # ---- what the filter lets pass in direct mode ----
 

@@ -228,7 +228,8 @@ class Systrap(Platform):
                 passed_ns = int(event[4] / self._ticks_per_ns)
                 return (kind, event[1], event[2], event[3], passed_ns, event[5], 0, 0, 0)
             if not self._is_internal(event):
-                return event
+                thread = self._threads.get(event[1])
+                return event if thread is None else thread.as_left(event)
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns the zygote and the pool."""

@@ -10,19 +10,28 @@ Order that callers keep, beyond interface.py:
 import time
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, LinuxError
+from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
 from cloche.abi.structs import pack_stat
 from cloche.arch.syscalls import SYS_exit, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap
 from cloche.platform import _native
 from cloche.platform.filter import passes
 from cloche.platform.host_proc import HostProc, faults, preemptions
-from cloche.platform.interface import HostThread, Parking, Registers
+from cloche.platform.interface import (
+    EV_INTERRUPTED,
+    EV_LEFT,
+    EV_OPS_DONE,
+    Event,
+    HostThread,
+    Parking,
+    Registers,
+)
 from cloche.platform.kept import KeptFiles, may_stay
 from cloche.platform.systrap_process import SystrapProcess, split_times
 
 _WINDOW_MIN_READ: Final = 2048
 _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
+_FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 
 
@@ -93,6 +102,8 @@ class SystrapThread(HostThread):
         self.handle = handle
         self.is_discarded = False
         self.is_renewed = False  # its host thread has been another's
+        self._is_leaving = False  # EV_LEFT is owed
+        self._left_with = 0
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
         self._user_before_ns = 0  # of the host thread, for tasks before this one
@@ -320,17 +331,38 @@ class SystrapThread(HostThread):
     def swapped(self) -> int:
         return _native.swapped(self.handle)
 
-    def has_frame(self) -> bool:
+    def has_all_registers(self) -> bool:
         return _native.has_frame(self.handle)
 
     def has_orders(self) -> bool:
         return _native.has_orders(self.handle)
 
-    def stop(self, value: int) -> None:
+    def leave(self, value: int) -> bool:
+        """A call that came without a signal frame has the stub make one, behind it."""
+        if _native.has_frame(self.handle) and not _native.has_orders(self.handle):
+            return True
+        self._is_leaving, self._left_with = True, value
         _native.stop(self.handle, value)
+        return False
 
-    def retry_with_frame(self) -> None:
-        _native.retry_with_frame(self.handle)
+    def leave_as_is(self) -> bool:
+        if _native.has_frame(self.handle) and not _native.has_orders(self.handle):
+            return True
+        self._is_leaving, self._left_with = True, 0
+        _native.run_ops(self.handle)
+        return False
+
+    def as_left(self, event: Event) -> Event:
+        """What the kernel is told of an event of this thread: EV_LEFT where it had to stop behind its call."""
+        if not self._is_leaving:
+            return event
+        self._is_leaving = False
+        if event[0] != EV_INTERRUPTED and event[0] != EV_OPS_DONE:
+            return event
+        result = self._left_with
+        if result >= 0 and self.regs().rax == _FAULTED:
+            result = -EFAULT  # while the stub copied the results
+        return (EV_LEFT, event[1], result, 0, 0, 0, 0, 0, 0)
 
     def forget_prefetched(self) -> None:
         _native.forget_prefetched(self.handle)

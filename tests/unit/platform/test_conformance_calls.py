@@ -22,7 +22,9 @@ from cloche.abi.signal import (
 )
 from cloche.platform.interface import (
     EV_FAULT,
+    EV_LEFT,
     EV_OPS_DONE,
+    EV_OPS_FAILED,
     EV_SYSCALL,
     PF_ARG,
     PF_CSTRING,
@@ -362,30 +364,75 @@ def test_fp_state_that_is_malformed_changes_nothing(lab: Guest) -> None:
     lab.kill(thread.process())
 
 
-# ---- stopping behind a call, signal frames ----
+# ---- leaving a call, signal frames ----
 
 
-def test_stop_ends_the_call_and_stops_behind_it(lab: Guest) -> None:
+def left(lab: Guest, thread: HostThread, value: int) -> int:
+    """The thread has left its call, with what result."""
+    if thread.leave(value):
+        return value
+    event = lab.event()
+    assert event[:2] == (EV_LEFT, thread.ident())
+    return event[2]
+
+
+def test_who_leaves_a_call_is_stopped_with_all_registers(lab: Guest) -> None:
     thread = stopped(lab)
-    thread.stop(33)
-    assert lab.event()[:2] == (EV_OPS_DONE, thread.ident())
-    assert thread.has_frame()
-    assert thread.regs().rax == 33
-    assert not thread.is_running()
-    thread.resume()
+    assert left(lab, thread, 33) == 33
+    assert thread.has_all_registers() and not thread.has_orders() and not thread.is_running()
+    thread.ret(33)
     assert lab.report(thread) == 33
     lab.kill(thread.process())
 
 
-def test_orders_are_carried_out_before_a_stop(lab: Guest) -> None:
+def test_orders_are_carried_out_before_a_call_is_left(lab: Guest) -> None:
     thread = stopped(lab)
     thread.queue_mmap(0x700000, 4096, 3, 0x32, -1, 0)
     thread.write(0x700000, b"here")
-    assert thread.has_orders() in (True, False)  # a hint
-    thread.stop(1)
-    assert lab.event()[:2] == (EV_OPS_DONE, thread.ident())
+    assert thread.has_orders() in (True, False)  # not where they are carried out at once
+    assert left(lab, thread, 1) == 1
     assert thread.process().read(0x700000, 4) == b"here"
     assert not thread.has_orders()
+    lab.kill(thread.process())
+
+
+def test_a_call_is_left_with_the_registers_as_they_are(lab: Guest) -> None:
+    """As behind rt_sigreturn, with orders and without."""
+    thread = stopped(lab)
+    regs = thread.regs()
+    regs.rax = 44
+    thread.set_regs(regs)
+    for has_orders in (False, True):
+        if has_orders:
+            thread.queue_mmap(0x700000, 4096, 3, 0x32, -1, 0)
+        if not thread.leave_as_is():
+            assert lab.event()[:3] == (EV_LEFT, thread.ident(), 0)
+        assert thread.regs().rax == 44
+        assert thread.has_all_registers() and not thread.has_orders()
+    thread.resume()
+    assert lab.report(thread) == 44
+    lab.kill(thread.process())
+
+
+def test_a_call_whose_orders_fail_is_not_left(lab: Guest) -> None:
+    thread = stopped(lab)
+    thread.queue_mprotect(0x700000, 4096, 1)  # nothing is there
+    if not thread.leave(0):
+        assert lab.event()[:2] == (EV_OPS_FAILED, thread.ident())
+    assert left(lab, thread, -12) == -12  # the kernel makes that its result
+    thread.ret(-12)
+    assert lab.report(thread) == -12
+    lab.kill(thread.process())
+
+
+def test_whoever_leaves_a_call_only_once_is_told_so_once(lab: Guest) -> None:
+    """A later interrupt, or the end of operations, is no EV_LEFT."""
+    thread = stopped(lab)
+    thread.queue_mmap(0x700000, 4096, 3, 0x32, -1, 0)
+    left(lab, thread, 1)
+    thread.queue_munmap(0x700000, 4096)
+    thread.run_ops()
+    assert lab.event()[:2] == (EV_OPS_DONE, thread.ident())
     lab.kill(thread.process())
 
 
@@ -407,8 +454,7 @@ def test_a_handler_runs_on_a_frame_and_returns(lab: Guest) -> None:
     thread = stopped(lab, mov("rax", 7) + bytes.fromhex("66480f6ec0") + mov("r12", 99) + syscall(39) + REPORT)
     code = mov("rax", 1) + bytes.fromhex("66480f6ec0") + mov("r12", 1) + mov("rax", 15) + SYSCALL
     assert thread.write(handler, code) == len(code)
-    thread.stop(55)
-    lab.event_of(EV_OPS_DONE)
+    assert left(lab, thread, 55) == 55
     before, state = thread.regs(), thread.fpstate()
     frame = before.copy()
     frame.rip, frame.rsp, frame.rdi = handler, before.rsp - 512, 10
@@ -421,7 +467,7 @@ def test_a_handler_runs_on_a_frame_and_returns(lab: Guest) -> None:
     assert thread.regs().r12 == 1 and thread.fpstate()[160] == 1
     thread.set_regs(before)
     assert thread.set_fpstate(state)
-    thread.resume()
+    thread.ret(55)
     assert lab.report(thread) == 55
     after = thread.regs()
     assert (after.r12, after.rsp, thread.fpstate()[160]) == (99, before.rsp, 7)
@@ -429,16 +475,17 @@ def test_a_handler_runs_on_a_frame_and_returns(lab: Guest) -> None:
 
 
 def test_a_call_that_was_patched_or_not_gives_up_its_registers(lab: Guest) -> None:
-    """Whether there is a frame at once, or after `retry_with_frame`, is the platform's affair."""
+    """Whether it has them at once, or when it is left, is the platform's affair."""
     thread = stopped(lab)
     thread.set_patched(True)
     thread.ret(1)
     lab.report(thread)
-    if not thread.has_frame():
-        thread.retry_with_frame()
-        lab.report(thread)
-    assert thread.has_frame()
-    thread.set_regs(thread.regs())
+    assert left(lab, thread, 5) == 5
+    regs = thread.regs()
+    regs.repeat_call(60)
+    thread.set_regs(regs)
+    thread.resume()
+    lab.report(thread)
     thread.set_patched(False)
     thread.ret(2)
     assert lab.report(thread) == 2

@@ -18,7 +18,7 @@ def read_regs(task: Task) -> bytes:
 def write_regs(task: Task, raw: bytes) -> None:
     """Replace all general registers.  Raises LinuxError(EIO) for what user code cannot have."""
     user.check_general(raw)
-    if not task.thread.has_frame():
+    if not task.thread.has_all_registers():
         # In its last stop, inside a call from a patched site: nothing of it would be used.
         raise LinuxError(EIO)
     regs = task.thread.regs()
@@ -58,7 +58,7 @@ def poke_user(task: Task, offset: int, value: int) -> None:
 
 
 def _state(task: Task) -> bytes:
-    if not task.thread.has_frame():
+    if not task.thread.has_all_registers():
         raise LinuxError(EIO)
     return task.thread.fpstate()
 
