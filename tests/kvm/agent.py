@@ -11,10 +11,7 @@ import select
 import signal
 import sys
 import time
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 PORT_NAME = "cloche.agent"
 READY, RUN, PUT, OUT, ERR, EXIT, END = b"RrpoexE"  # kinds of frames

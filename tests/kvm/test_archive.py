@@ -44,7 +44,14 @@ def test_cpio_reads_it(tmp_path: Path) -> None:
     assert "link2 -> link/below/file" in listed and "2001" in listed, listed
     assert "crw------- " in listed and "5,   1" in listed, listed
     (tmp_path / "out").mkdir()
-    taken = ["cpio", "-id", "--no-absolute-filenames", "-F", tmp_path / "archive", "made/here"]
+    taken: list[str | Path] = [
+        "cpio",
+        "-id",
+        "--no-absolute-filenames",
+        "-F",
+        tmp_path / "archive",
+        "made/here",
+    ]
     subprocess.run(taken, cwd=tmp_path / "out", check=True, capture_output=True)
     assert (tmp_path / "out" / "made" / "here").read_bytes() == b"new"
 
