@@ -7,7 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from cloche.platform import kvm_capabilities
 from tests.cli.harness import CLOCHE, IS_ROOT, cloche_words, environment, is_one_line, run, run_words, shell
+
+
+# -- the platform --------------------------------------------------------------------------------------------------
+def test_the_platform_kvm_where_it_cannot_be() -> None:
+    problem = kvm_capabilities.problem()
+    if not problem:
+        pytest.skip("KVM is here")
+    done = run("true", options=("--platform", "kvm"))
+    assert done.status == 125 and is_one_line(done.err) and problem in done.err, done
+
+
+def test_a_platform_that_is_none() -> None:
+    done = run("true", options=("--platform", "ptrace"))
+    assert done.status == 125 and is_one_line(done.err) and "systrap" in done.err, done
 
 
 # -- the root --------------------------------------------------------------------------------------------------

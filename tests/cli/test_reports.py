@@ -21,6 +21,7 @@ def test_doctor() -> None:
         "seccomp filter",
         "user namespace",
         "cloche run /bin/true",
+        "/dev/kvm",
         "cloche can run here",
     ):
         assert part in done.out, done

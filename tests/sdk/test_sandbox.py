@@ -117,6 +117,7 @@ def test_what_it_is_made_of(root: str, tmp_path: Path) -> None:
         ({"allow": "example.org"}, "allow: .*a list"),
         ({"allow": ["no host"]}, "no host: white space"),
         ({"network": "nonsense"}, "presets are"),
+        ({"platform": "ptrace"}, "--platform"),
     ],
 )
 def test_what_makes_no_sense(root: str, arguments: dict[str, object], text: str) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot.orphans import end_orphans
+from cloche.boot.platforms import platform_problem
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import HOST, SETTINGS, EgressSpec, SandboxSpec, dump, to_fields
 from cloche.platform import hostsys
@@ -260,6 +261,9 @@ def launch(
     `record` and `groups` (directories of control groups, parents first) are removed by the keeper if this process is
     killed.  `may_wait` is given the keeper's descriptor and waits until it is readable; False: the user wants no more.
     """
+    why_not = platform_problem(spec.platform)
+    if why_not:
+        raise LaunchError(why_not)
     _number_attach_points(spec)
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     for stream in (sys.stdout, sys.stderr):

@@ -27,7 +27,7 @@ IMAGE_PREFIX: Final = b"image:"  # of a place that is an image, not a directory
 
 DEFAULT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
 
-PLATFORMS: Final = ("systrap",)  # how guest code runs (platform/choose.py); the first is the default
+PLATFORMS: Final = ("systrap", "kvm")  # how guest code runs (platform/choose.py); the first is the default
 
 
 class MountSpec:

@@ -10,6 +10,7 @@ from cloche.boot import confine
 from cloche.boot.launch import LaunchError, launch
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.view import base_environment, default_view, host_user
+from cloche.platform.choose import findings
 from cloche.runtime.cgroups import Limits, create
 
 
@@ -55,6 +56,19 @@ def _requirements() -> list[tuple[str, bool, str, str]]:
             "a processor of 2013 or newer, and a hypervisor that passes it on",
         ),
     ]
+
+
+def _kvm() -> None:
+    """Say what there is for --platform kvm, which nothing else needs: each lack in a line of its own."""
+    print("For --platform kvm (the default platform, systrap, needs none of it):")
+    plain: list[str] = []
+    for what, is_there, detail, remedy in findings("kvm"):
+        if is_there and not detail:
+            plain.append(what)
+        else:
+            _line(what, is_there, detail, remedy)
+    if plain:
+        _line(", ".join(plain), True, "", "")
 
 
 def _trial() -> tuple[bool, str]:
@@ -111,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
         works, detail = _trial()
         _line("cloche run /bin/true", works, detail, _trial_remedy(detail))
         can_run = works
+    _kvm()
     groups = create(Limits(1 << 40, 4096.0, 1 << 20))
     if groups is None:
         print(

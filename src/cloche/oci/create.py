@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from cloche.abi.capability import ALL_CAPS
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
-from cloche.boot.spec import RO, RW, SandboxSpec
+from cloche.boot.platforms import platform_problem
+from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor
 from cloche.oci.errors import OciError
@@ -41,6 +42,26 @@ _DEVICES: Final = (
 _MAX_TASKS: Final = 1 << 22
 _NO_LIMIT_TASKS: Final = 32768
 _NOFILE: Final = 1 << 20
+
+
+PLATFORM_ANNOTATION: Final = "dev.cloche.platform"
+
+
+def chosen_platform(bundle: Bundle, flag: str) -> str:
+    """How the container's code runs: as the runtime's flag says, else as the annotation does.  Raises OciError.
+
+    The flag is the administrator's, the annotation may be that of whoever made the pod: it must not say otherwise.
+    """
+    asked = bundle.annotations.get(PLATFORM_ANNOTATION, "")
+    if flag and asked and asked != flag:
+        raise OciError(
+            f"annotation {PLATFORM_ANNOTATION}: {asked}, but the runtime was given --platform {flag}"
+        )
+    platform = flag or asked or PLATFORMS[0]
+    problem = platform_problem(platform)
+    if problem:
+        raise OciError(problem)
+    return platform
 
 
 def sandbox_spec(bundle: Bundle) -> SandboxSpec:
@@ -177,7 +198,14 @@ def timestamp() -> str:
 
 
 def create(
-    root: str, ident: str, bundle_path: str, *, console: str, pid_file: str, is_detached: bool = True
+    root: str,
+    ident: str,
+    bundle_path: str,
+    *,
+    console: str,
+    pid_file: str,
+    platform: str,
+    is_detached: bool = True,
 ) -> tuple[Record, int]:
     """Make a container; the master of its terminal, if that is not the engine's.
 
@@ -187,6 +215,7 @@ def create(
     bundle = read_bundle(bundle_path)
     check_terminal(bundle.process, console, is_detached=is_detached)
     spec = sandbox_spec(bundle)
+    spec.platform = chosen_platform(bundle, platform)
     record = Record(root, ident)
     record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
     record.annotations, record.hooks = bundle.annotations, bundle.hooks

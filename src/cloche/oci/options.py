@@ -18,6 +18,7 @@ GLOBAL: Final = {
     "criu": VALUE,
     "systemd-cgroup": FLAG,
     "rootless": VALUE,
+    "platform": VALUE,
     "help": FLAG,
     "version": FLAG,
 }

@@ -9,4 +9,26 @@ def new_platform(name: str, mm: str, *, is_patching: bool) -> Platform:
         from cloche.platform.systrap import Systrap
 
         return Systrap(mm, is_patching)
+    if name == "kvm":
+        raise ValueError("the platform kvm is not in this build yet")
     raise ValueError(f"there is no platform {name!r}")
+
+
+def problem(name: str) -> str:
+    """Why this host cannot run that platform, in one line; empty if it can, as far as can be told beforehand."""
+    if name == "kvm":
+        from cloche.platform import kvm_capabilities
+
+        return kvm_capabilities.problem() or "the platform kvm is not in this build yet"
+    return ""
+
+
+def findings(name: str) -> list[tuple[str, bool, str, str]]:
+    """(what, is it there, detail, remedy) of what a platform needs of the host beyond what all need."""
+    if name == "kvm":
+        from cloche.platform import kvm_capabilities
+
+        return [
+            (found.what, found.is_there, found.detail, found.remedy) for found in kvm_capabilities.findings()
+        ]
+    return []

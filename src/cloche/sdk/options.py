@@ -117,6 +117,7 @@ class CreateOptions(TypedDict, total=False):
       requests whose rule says `ask` (an `Approval`), True lets one go out, anything else does not.
     - `metadata`: text to find it by, see `list`.
     - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
+    - `platform`: how its code runs, "systrap" (the default) or "kvm", in a hardware virtual machine: needs /dev/kvm.
     - `root`: where records are, as with `cloche --root`.
     - `options`: further options of `cloche run`.
     """
@@ -143,6 +144,7 @@ class CreateOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     name: str | None
     leash: bool
+    platform: str | None
     root: str
     options: Sequence[str]
 
@@ -176,6 +178,7 @@ class Options:
         add("--cpus", given.get("cpus"))
         add("--pids", given.get("pids"))
         add("--hostname", given.get("hostname"))
+        add("--platform", given.get("platform"))
         for key, value in merged_env(given.get("env"), given.get("envs")).items():
             add("--env", f"{key}={value}")
         for mount in given.get("mounts", ()):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cloche.oci.create import PLATFORM_ANNOTATION, chosen_platform
 from cloche.oci.errors import OciError
 from cloche.oci.features import example_spec
 from cloche.oci.spec import MAX_CONFIG_BYTES, Bundle, ProcessSpec, parse_json, read_bundle
@@ -130,3 +131,22 @@ def test_limits_without_an_end() -> None:
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": (1 << 64) - 1}],
     }
     assert ProcessSpec(data).rlimits == [(7, 5, -1)]
+
+
+def test_the_platform(tmp_path: Path) -> None:
+    """The runtime's flag is the administrator's: an annotation may choose only where that says nothing."""
+    plain = bundle(tmp_path)
+    chosen = bundle(tmp_path, annotations={PLATFORM_ANNOTATION: "systrap"})
+    assert (
+        chosen_platform(plain, "")
+        == chosen_platform(chosen, "")
+        == chosen_platform(chosen, "systrap")
+        == "systrap"
+    )
+    for made, flag, text in (
+        (plain, "none", "no platform 'none'"),
+        (bundle(tmp_path, annotations={PLATFORM_ANNOTATION: "ptrace"}), "", "no platform 'ptrace'"),
+        (chosen, "kvm", "was given --platform kvm"),
+    ):
+        with pytest.raises(OciError, match=text):
+            chosen_platform(made, flag)
