@@ -85,6 +85,7 @@ class Pipe(FifoBuffer):
         self.queue: WaitQueue = WaitQueue()
         self.is_polled: bool = False  # edge-triggered waiters then see every write (poll_usage)
         self.charged: int = 0  # of the sandbox's kernel memory
+        self.is_held: bool = False  # a splice moves its oldest bytes to storage that has yet to answer
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(self.charged)
@@ -275,6 +276,18 @@ class Pipe(FifoBuffer):
             left -= len(piece)
         return b"".join(parts)
 
+    def hold(self) -> None:
+        """Nobody else reads until `let_go`: Linux keeps the pipe locked while a splice writes (iter_file_splice_write).
+
+        Writers go on, behind what is there; a reader that does not wait gets EAGAIN, where Linux has it wait for the lock.
+        """
+        self.is_held = True
+
+    def let_go(self) -> None:
+        """Others may read again."""
+        self.is_held = False
+        self.queue.wake(_READABLE if self.writers else _READABLE | POLLHUP)
+
     def wake_other_side(self) -> None:
         """One side is gone and the other is not (pipe_release)."""
         self.queue.wake(_READABLE | _WRITABLE | POLLERR | POLLHUP)
@@ -303,6 +316,8 @@ class PipeFile(FileDescription):
         pipe = self.pipe
         if dst.remaining() == 0:
             return 0
+        if pipe.is_held:
+            return -EAGAIN
         if pipe.size == 0:
             return -EAGAIN if pipe.writers else 0
         was_full = pipe.used >= pipe.max_slots
@@ -336,7 +351,7 @@ class PipeFile(FileDescription):
         pipe = self.pipe
         pipe.is_polled = True
         mask = 0
-        if self.can_read:
+        if self.can_read and not pipe.is_held:
             if pipe.size:
                 mask |= _READABLE
             if pipe.writers == 0 and self.silent_until != pipe.write_opens:

@@ -165,6 +165,7 @@ class Transfer(Blocked):
         self.moves_sink: bool = False
         self.may_run_again = True
         self.carried: bytes = b""  # taken from the source, while the sink has yet to answer (HostWait)
+        self.held: Pipe | None = None  # the source, in which they still are: nobody else reads it meanwhile
         self.is_between_files: bool = source.inode.is_regular() and sink.inode.is_regular()
 
     def one_pass(self, task: TaskBase) -> int:
@@ -216,20 +217,32 @@ class Transfer(Blocked):
             raise
 
     def _drain(self, task: TaskBase, pipe: Pipe, length: int) -> int:
-        """From a pipe to a file whose storage may take its time: the bytes stay in the pipe until it has them.
-
-        In Linux another reader of the pipe would wait meanwhile.
-        """
-        if not self.carried:
+        """From a pipe to a file whose storage may take its time: the bytes stay in the pipe until it has them."""
+        if self.held is None:
+            if pipe.is_held:
+                return -EAGAIN
             self.carried = pipe.peek(length)
             if not self.carried:
                 return -EAGAIN if pipe.writers else 0
-        data = self.carried
-        count = self._put(task, data)
+            pipe.hold()
+            self.held = pipe
+        try:
+            count = self._put(task, self.carried)
+        except LinuxError:
+            self._let_go()
+            raise
         self.carried = b""
-        if count > 0 and pipe.peek(count) == data[:count]:
+        if count > 0:
             pipe.discard(count)
+        self._let_go()
         return count
+
+    def _let_go(self) -> None:
+        """Of the pipe, for others to read."""
+        pipe = self.held
+        self.held = None
+        if pipe is not None:
+            pipe.let_go()
 
     def advance(self, task: TaskBase) -> int:
         """Passes until the transfer is complete, must wait or has had its turn; BLOCKED, or the result of the call."""
@@ -308,6 +321,7 @@ class Transfer(Blocked):
         return self.settle(task) if self.done else -EAGAIN
 
     def finished(self, task: TaskBase) -> None:
+        self._let_go()
         self.source.put()
         self.sink.put()
 
@@ -329,6 +343,8 @@ def commit(task: TaskBase) -> None:
 
 def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> int:
     """Copy unread bytes of a pipe into another and leave them in place."""
+    if pipe.is_held:
+        return -EAGAIN
     data = pipe.peek(length)
     if not data:
         return -EAGAIN if pipe.writers else 0
@@ -337,6 +353,8 @@ def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> 
 
 def message_pass(task: TaskBase, pipe: Pipe, sink: SocketFile, length: int, flags: int) -> int:
     """What a pipe holds, as one message: however many slots it is in (splice_to_socket)."""
+    if pipe.is_held:
+        return -EAGAIN
     data = pipe.peek(length)
     if not data:
         return -EAGAIN if pipe.writers else 0
