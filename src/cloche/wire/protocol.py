@@ -11,11 +11,11 @@ Both hops are stream sockets and speak the same messages.  Here is the codec, wi
     ERROR    = [3, id, status, text]          or this one: `status` is what a command exits with
     EVENT    = [4, id, name, {fields}]        before the answer: news of that request
     CANCEL   = [5, id]                        the asker wants no answer any more; one may be under way
-    DATA     = [6, id, stream, bytes]         of a stream of that request, either way; empty: its end
-    CREDIT   = [7, id, stream, bytes]         how many more bytes of a stream may be sent
 
 Descriptors travel (SCM_RIGHTS, unix(7)) with the first byte of the frame that states their number; a stream socket
-keeps both in order.  Nothing is sent on a stream before the reader has given credit for it.
+keeps both in order.  What is a stream (standard streams, archives of `cp`, changes of `diff`) is such a descriptor, a
+pipe or a terminal of its own: the host's kernel then says when there is room and when it ends, its bytes pass no third
+process, and a stream that nobody reads holds up no other.
 """
 
 import os
@@ -36,8 +36,6 @@ REPLY: Final = 2
 ERROR: Final = 3
 EVENT: Final = 4
 CANCEL: Final = 5
-DATA: Final = 6
-CREDIT: Final = 7
 
 _HEAD: Final = Struct("<IB")
 
@@ -56,9 +54,7 @@ class Message:
         self.ident: int = ident  # HELLO: the version
         self.name: str = ""  # REQUEST: method; EVENT: its name; ERROR: text; HELLO: software
         self.fields: Fields = {}
-        self.number: int = 0  # ERROR: status; DATA, CREDIT: stream
-        self.count: int = 0  # CREDIT
-        self.data: bytes = b""  # DATA
+        self.number: int = 0  # ERROR: status
         self.fds: list[int] = []
 
     def close_fds(self) -> None:
@@ -107,16 +103,6 @@ def event(ident: int, name: str, fields: Fields) -> bytes:
 def cancel(ident: int) -> bytes:
     """No answer is wanted any more."""
     return frame([CANCEL, ident])
-
-
-def data(ident: int, stream: int, content: bytes) -> bytes:
-    """Bytes of a stream; empty: its end."""
-    return frame([DATA, ident, stream, content])
-
-
-def credit(ident: int, stream: int, count: int) -> bytes:
-    """Room for more bytes of a stream."""
-    return frame([CREDIT, ident, stream, count])
 
 
 class Decoder:
@@ -210,17 +196,10 @@ class Decoder:
                 message.fields = third
         elif kind == CANCEL:
             is_right = len(parts) == 2
-        elif isinstance(third, int) and not isinstance(third, bool) and 0 <= third <= 255 and len(parts) == 4:
+        elif kind == ERROR and isinstance(third, int) and isinstance(fourth, str):
             message.number = third
-            if kind == ERROR and isinstance(fourth, str):
-                message.name = fourth
-                is_right = True
-            elif kind == DATA and isinstance(fourth, bytes):
-                message.data = fourth
-                is_right = True
-            elif kind == CREDIT and isinstance(fourth, int) and 0 < fourth <= MAX_ID:
-                message.count = fourth
-                is_right = not isinstance(fourth, bool)
+            message.name = fourth
+            is_right = not isinstance(third, bool) and 0 <= third <= 255 and len(parts) == 4
         if not is_right:
             raise ProtocolError("a message that is malformed")
 
