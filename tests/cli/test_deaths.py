@@ -202,6 +202,57 @@ def test_a_stopped_gofer_does_not_keep_it_alive() -> None:
         running.end()
 
 
+ASKER = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+asker = os.fork()
+if asker == 0:
+    try:
+        os.listdir("/usr/share")
+    except OSError as error:
+        print(error, flush=True)
+    os._exit(0)
+while open(f"/proc/{asker}/stat").read().split()[2] != "D":
+    if os.waitpid(asker, os.WNOHANG)[0]:
+        os._exit(1)
+print("waits", flush=True)
+sys.stdin.readline()
+os.waitpid(asker, 0)
+"""
+
+
+def test_no_call_is_answered_for_a_gofer_that_died() -> None:
+    """The sandbox ends: until it does, who has asked the gofer waits, and the others go on."""
+    process = subprocess.Popen(
+        [*cloche_words(), "python3", "-c", ASKER],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/usr",
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == b"ready\n", process.communicate()
+    parts = parts_of(descendants(process.pid))
+    os.kill(parts["cloche-keeper"], signal.SIGSTOP)  # who ends the rest
+    try:
+        os.kill(parts["cloche-gofer"], signal.SIGKILL)
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"waits\n"
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    finally:
+        os.kill(parts["cloche-keeper"], signal.SIGCONT)
+    try:
+        out, error = process.communicate(timeout=60)
+        assert (process.returncode, out) == (125, b"") and b"the gofer died" in error, error
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_nothing_of_the_callers_environment() -> None:
     """Neither as environment nor as arguments, and not in the memory of the sentry either."""
     secret = f"hidden-{os.urandom(8).hex()}"

@@ -391,8 +391,12 @@ def add_container(
     gofer_sock: socket.socket | None,
     share: Container | None,
     kinds: list[str],
+    *,
+    is_first: bool = False,
 ) -> Container:
     """A container with its file systems mounted and no process but init, and the namespaces `kinds` of `share`.
+
+    `is_first`: the gofer is a part of the sandbox, which ends with it.
 
     Raises LinuxError: what was made is dropped, and the kernel as before.
     """
@@ -410,6 +414,7 @@ def add_container(
         gofer = GoferClient(gofer_sock, kernel) if gofer_sock is not None else None
         if gofer is not None:
             container.storage = gofer
+            gofer.is_part = is_first
             gofer.is_alone = _is_alone(kernel)
             gofer.fd_limit = DESCRIPTORS.limit
         builder = Builder(container, spec, gofer)

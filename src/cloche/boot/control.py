@@ -283,14 +283,15 @@ class Control(Answers, FdWatcher):
             given[role] = fd
             remember_owner(self.kernel, fd, owner)
         gofer = self.gofer
-        if requests.GOFER in given:
+        is_first = requests.GOFER not in given
+        if not is_first:
             gofer = socket.socket(fileno=os.dup(given[requests.GOFER]))
         else:
             self.gofer = None
         if "oom" in given:
             spec.oom_fd = os.dup(given["oom"])
         share, kinds = self._shared(fields)
-        container = add_container(self.kernel, ident, spec, gofer, share, kinds)
+        container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
         streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
         container.stdio = streams.files
         table = FileTable(container, spec, self)

@@ -6,6 +6,9 @@ operation raises LinuxError with the gofer's errno; a broken connection or a rep
 LinuxError(EIO), for this and every later call, because the stream is out of step.  Methods that programs make fail
 often (`stat`) return the errno as a value instead.
 
+With a gofer whose death ends the sandbox (`is_part`) nobody sees that error when it has gone: the keeper ends the
+sentry, and who asks meanwhile, or has asked, waits for that.
+
 A change of a directory that is not answered yet keeps others from asking about that directory: they wait for their turn
 and begin anew, so that what is known here of a directory and what the host has never part.  If the caller dies
 meanwhile, nobody knows what has become of the names, and the observer is told.
@@ -14,6 +17,7 @@ Sending never waits: what the socket does not take stays here until it does.
 """
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -112,6 +116,8 @@ class GoferLink(HostServer, FdWatcher):
         self._always_waits: bool = always_waits
         self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
         self._is_broken: bool = False
+        self.is_part: bool = False  # its death ends the sandbox
+        self._is_gone: bool = False  # that has come
         self._last_ident: int = 0
         self._pending: dict[int, GoferRequest] = {}  # not answered, by their numbers
         self._late: int = 0  # of these, for which tasks wait
@@ -138,6 +144,7 @@ class GoferLink(HostServer, FdWatcher):
         """Close the connection, which ends the gofer."""
         for worker in self._workers:
             worker.close()
+        self.is_part = False
         self._fail()
         self._channel.close()
 
@@ -206,7 +213,7 @@ class GoferLink(HostServer, FdWatcher):
             known = self._in_journal(op, body)
             if known is not None:
                 return self._take(known)
-        if self._is_broken:
+        if self._is_broken and not self._is_gone:
             raise LinuxError(EIO)
         if self._busy:
             self._take_turn(fid, other)
@@ -296,12 +303,11 @@ class GoferLink(HostServer, FdWatcher):
 
     def _send(self, op: int, ident: int, body: bytes) -> None:
         """Raises LinuxError(EIO)."""
-        if self._is_broken:
-            raise LinuxError(EIO)
-        self._channel.ident = ident
-        self._out += self._channel.pack(op, 0, body)
-        self._flush()
-        if self._is_broken:
+        if not self._is_broken:
+            self._channel.ident = ident
+            self._out += self._channel.pack(op, 0, body)
+            self._flush()
+        if self._is_broken and not self._is_gone:
             raise LinuxError(EIO)
         if self._out:
             self._watch()
@@ -315,12 +321,16 @@ class GoferLink(HostServer, FdWatcher):
         except BlockingIOError:
             pass
         except OSError:
-            self._fail()
+            self._lost()
 
     def _await(self, request: GoferRequest, *, is_patient: bool) -> bool:
         """Take replies until this one is there; False if it does not come soon.  Raises LinuxError(EIO)."""
         end_ns = 0 if is_patient else time.monotonic_ns() + _PATIENCE_NS
         while request.ident in self._pending:
+            if self._is_gone:
+                if is_patient:
+                    select.poll().poll()  # until the end
+                return False
             if not self._receive() and self._out:
                 self._flush()
             if is_patient or request.ident not in self._pending or self._channel.has_frame():
@@ -339,13 +349,27 @@ class GoferLink(HostServer, FdWatcher):
             frame = self._channel.receive()
         except TimeoutError:
             return False
-        except (OSError, ProtocolError):
+        except OSError:
             frame = None
-        if frame is None or frame.code > 0:
+        except ProtocolError:
             self._fail()
             return True
-        self._dispatch(frame)
+        if frame is None:
+            self._lost()
+        elif frame.code > 0:
+            self._fail()
+        else:
+            self._dispatch(frame)
         return True
+
+    def _lost(self) -> None:
+        """The gofer has gone: what has been asked is not answered any more, not even with an error, if all ends now."""
+        if not self.is_part:
+            self._fail()
+            return
+        self._is_broken = self._is_gone = True
+        self._out = b""
+        self._watch()
 
     def _dispatch(self, frame: Frame) -> None:
         """A frame has come."""
@@ -381,6 +405,7 @@ class GoferLink(HostServer, FdWatcher):
     def _fail(self) -> None:
         """The connection is of no use any more: every question is answered, with EIO."""
         self._is_broken = True
+        self._is_gone = False
         self._out = b""
         for request in list(self._pending.values()):
             request.code = -EIO
@@ -403,7 +428,7 @@ class GoferLink(HostServer, FdWatcher):
         kernel = self._kernel
         if kernel is None:
             return
-        events = (EPOLLIN if self._late else 0) | (EPOLLOUT if self._out else 0)
+        events = (EPOLLIN if self._late and not self._is_gone else 0) | (EPOLLOUT if self._out else 0)
         if events == self._events:
             return
         if events == 0:

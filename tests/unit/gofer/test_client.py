@@ -194,6 +194,22 @@ def test_a_server_that_dies_answers_everything(rig: Rig) -> None:
     assert raised.value.errno == EIO
 
 
+def test_nobody_is_told_of_a_death_that_ends_the_sandbox(rig: Rig) -> None:
+    rig.client.is_part = True
+    asked = rig.late(rig.client.stat, 5, b"name")
+    journal = rig.journal()
+    rig.server.close()
+    rig.wake()
+    assert not asked.is_answered and not rig.kernel.fds.watchers
+    rig.waits.begin(journal)
+    assert rig.late(rig.client.stat, 5, b"name") is asked
+    for _turn in range(2):
+        assert not rig.late(rig.client.stat, 5, b"other").is_answered
+    rig.client.forget([7])
+    rig.client.close()  # now it is nobody's any more
+    assert asked.is_answered
+
+
 def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
     count = 0
     while not rig.kernel.fds.watchers:  # nobody reads
