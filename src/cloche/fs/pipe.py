@@ -279,7 +279,7 @@ class Pipe(FifoBuffer):
     def hold(self) -> None:
         """Nobody else reads until `let_go`: Linux keeps the pipe locked while a splice writes (iter_file_splice_write).
 
-        Writers go on, behind what is there; a reader that does not wait gets EAGAIN, where Linux has it wait for the lock.
+        Writers go on, behind what is there; a reader that does not wait gets EAGAIN (Linux has it wait all the same).
         """
         self.is_held = True
 
