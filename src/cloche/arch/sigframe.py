@@ -17,4 +17,5 @@ from cloche.arch.x86_64.sigframe import RestoredContext as RestoredContext
 from cloche.arch.x86_64.sigframe import SignalFrame as SignalFrame
 from cloche.arch.x86_64.sigframe import build as build
 from cloche.arch.x86_64.sigframe import fpstate_length as fpstate_length
+from cloche.arch.x86_64.sigframe import is_extended as is_extended
 from cloche.arch.x86_64.sigframe import parse as parse

@@ -36,7 +36,7 @@ from cloche.abi.signal import (
     sigbit,
 )
 from cloche.abi.wait import status_signaled
-from cloche.arch import sigframe
+from cloche.arch import sigframe, user
 from cloche.arch.syscalls import SYS_restart_syscall
 from cloche.kernel.blocking import RESUME
 from cloche.kernel.exit import do_group_exit
@@ -245,6 +245,9 @@ def sigreturn(task: Task) -> int:
             if len(state) < length:
                 raise LinuxError(EINVAL)
             state = state[:length]
+            if not sigframe.is_extended(state):
+                thread.set_fpstate(b"")
+                state = user.with_fp_set(thread.fpstate(), state)
         if not thread.set_fpstate(state):
             raise LinuxError(EINVAL)
     except LinuxError:

@@ -239,5 +239,17 @@ def fpstate_length(head: bytes) -> int:
     return length
 
 
+def is_extended(state: bytes) -> bool:
+    """Whether an FP state of `fpstate_length` bytes is more than its FXSAVE image.
+
+    Linux takes the image alone, and the rest as at the start, where either magic is missing
+    (check_xstate_in_sigframe in arch/x86/kernel/fpu/signal.c).
+    """
+    if len(state) <= FXSAVE_SIZE:
+        return False
+    xstate_size: int = _SW_BYTES.unpack_from(state, _SW_OFFSET)[3]
+    return state[xstate_size : xstate_size + 4] == FP_XSTATE_MAGIC2.to_bytes(4, "little")
+
+
 def _signed32(value: int) -> int:
     return value - (1 << 32) if value >> 31 & 1 and value > 0 else value
