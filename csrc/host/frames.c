@@ -133,29 +133,11 @@ PyObject *get_fpstate(struct thr *t)
     return PyBytes_FromStringAndSize((char *)t->slot + fp_offset, fp_size);
 }
 
-bool set_fpstate(struct thr *t, const Py_buffer *state) /* empty: the initial one.  False: it cannot be loaded */
+void set_fpstate(struct thr *t, const Py_buffer *state) /* whether it can be loaded Python knows: else the guest ends */
 {
-    const char *data = state->buf, *first = pristine + (fp_offset - frame_offset);
-    char *to = (char *)t->slot + fp_offset;
-    if (!state->len) {
-        memcpy(to, first, fp_size);
-        return true;
-    }
-    if (state->len != (Py_ssize_t)fp_size || state->len < 580)
-        return false;
-    /* Beyond the legacy area: the software bytes, the magic behind, and nothing that XRSTOR would refuse. */
-    uint64_t have, may;
-    uint32_t mxcsr, mask;
-    memcpy(&have, data + 512, 8);
-    memcpy(&may, first + 472, 8);
-    memcpy(&mxcsr, data + 24, 4);
-    memcpy(&mask, first + 28, 4);
-    static const char zero[48];
-    if (memcmp(data + 464, first + 464, 48) || memcmp(data + fp_size - 4, first + fp_size - 4, 4) || (have & ~may) ||
-        (mxcsr & ~(mask ? mask : 0xffbf)) || memcmp(data + 520, zero, 48))
-        return false;
-    memcpy(to, data, fp_size);
-    return true;
+    if (state->len != (Py_ssize_t)fp_size)
+        return (void)fail(EINVAL);
+    memcpy((char *)t->slot + fp_offset, state->buf, fp_size);
 }
 
 /* ---- calls without a trap ---- */

@@ -4,7 +4,6 @@
 #define FAIR_TURN 8      /* calls that may be taken in a row while a descriptor or a death waits */
 #define OWING_TURN 4096  /* times the sentry's spin, half a second */
 #define READY_MAX 64
-#define NO_TOKEN INT64_MIN
 #define SECOND_NS 1000000000
 
 int irq_unsent_total;
@@ -12,23 +11,16 @@ uint64_t stat_sleeps, stat_events;
 
 static struct event *queue;
 static int queue_head, queue_count, queue_room;
-static int64_t *fd_tokens;
-static int fd_room;
-static struct {
-    int fd;
-    uint32_t events;
-} ready[READY_MAX];
-static int ready_head, ready_count;
 static uint64_t last_poll, last_owing;
 
-/* Of a process; `usage` may be NULL. */
-void push_event(int64_t kind, int64_t ident, int64_t status, const struct rusage *usage)
+/* Of no thread; `usage` may be NULL. */
+void push_event(int64_t kind, int64_t what, int64_t status, const struct rusage *usage)
 {
     if (queue_head && queue_head == queue_count)
         queue_head = queue_count = 0;
     queue = grow(queue, &queue_room, queue_count + 1, sizeof *queue);
     struct event *e = &queue[queue_count++];
-    *e = (struct event){{kind, -1, ident, status}};
+    *e = (struct event){{kind, -1, what, status}};
     if (usage) {
         e->v[4] = usage->ru_maxrss;
         e->v[5] = usage->ru_minflt;
@@ -39,9 +31,7 @@ void push_event(int64_t kind, int64_t ident, int64_t status, const struct rusage
 
 void forget_events(void)
 {
-    queue_head = queue_count = ready_head = ready_count = 0;
-    for (int i = 0; i < fd_room; i++)
-        fd_tokens[i] = NO_TOKEN;
+    queue_head = queue_count = 0;
 }
 
 /* ---- the meter of I8: for how long the caller keeps the loop between two looks ----
@@ -49,33 +39,13 @@ void forget_events(void)
  * `left_at` is when it was last let go, taken from the readings of the clock that are made anyway. */
 
 static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
-static int64_t held_cpu_ns, cpu_left; /* a limit in processor time of this thread as well; 0: none */
 static int64_t last_kind, last_number;
 
-static int64_t thread_cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-/* The loop was kept for `passed` ticks; false if most of that was not our own time, where only that counts. */
-static bool was_held(struct event *e, uint64_t passed)
-{
-    int64_t cpu = held_cpu_ns ? thread_cpu_ns() - cpu_left : -1;
-    if (held_cpu_ns && cpu <= held_cpu_ns)
-        return false;
-    *e = (struct event){{EV_STALL, -2, last_kind, last_number, (int64_t)passed, cpu}};
-    return true;
-}
-
 /* Tell as EV_STALL of longer times, in ticks, from a return of wait_event to its next call. */
-void set_meter(uint64_t limit, int64_t cpu_ns)
+void set_meter(uint64_t limit)
 {
     held_ticks = limit;
-    held_cpu_ns = cpu_ns;
     left_at = ticks();
-    cpu_left = thread_cpu_ns();
 }
 
 uint64_t ticks_now(void)
@@ -102,15 +72,11 @@ bool scan(struct event *e)
     return false;
 }
 
-/* Room for more descriptors: those that were reported stay until they are taken, because an edge comes only once. */
+/* Room for more: what was reported stays until it is taken, because an edge comes only once. */
 static int ready_room(void)
 {
-    if (ready_head) {
-        ready_count -= ready_head;
-        memmove(ready, ready + ready_head, ready_count * sizeof *ready);
-        ready_head = 0;
-    }
-    return READY_MAX - ready_count;
+    int queued = queue_count - queue_head;
+    return queued < READY_MAX ? READY_MAX - queued : 0;
 }
 
 /* `n` is at most ready_room(). */
@@ -118,14 +84,11 @@ static void handle_ready(struct epoll_event *events, int n)
 {
     bool notified = false, died = reap_again;
     for (int i = 0; i < n; i++) {
-        if (events[i].data.u64 == TAG_LISTENER)
-            notified = true;
-        else if (events[i].data.u64 == TAG_SIGCHLD)
-            died = true;
-        else {
-            ready[ready_count].fd = (int)events[i].data.u64;
-            ready[ready_count++].events = events[i].events;
-        }
+        uint64_t tag = events[i].data.u64;
+        notified |= tag == TAG_LISTENER;
+        died |= tag == TAG_SIGCHLD;
+        if (tag < TAG_LISTENER)
+            push_event(EV_FD, (int64_t)tag, events[i].events, NULL);
     }
     if (notified)
         handle_notifications();
@@ -147,19 +110,10 @@ bool poll_now(void)
 
 bool take_queued(struct event *e)
 {
-    if (queue_head < queue_count) {
-        *e = queue[queue_head++];
-        return true;
-    }
-    while (ready_head < ready_count) {
-        int fd = ready[ready_head].fd;
-        uint32_t events = ready[ready_head++].events;
-        if (fd < fd_room && fd_tokens[fd] != NO_TOKEN) {
-            *e = (struct event){{EV_FD, -1, fd_tokens[fd], events}};
-            return true;
-        }
-    }
-    return false;
+    if (queue_head == queue_count)
+        return false;
+    *e = queue[queue_head++];
+    return true;
 }
 
 /* ---- interrupts ---- */
@@ -277,8 +231,10 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
     flush_bells();
     uint64_t now = ticks(), passed = now - left_at;
     left_at = now;
-    if (passed > held_ticks && was_held(e, passed))
+    if (passed > held_ticks) {
+        *e = (struct event){{EV_STALL, -2, last_kind, last_number, (int64_t)passed}};
         return 1;
+    }
     if (ops_out || now - last_poll > spin_time()) {
         last_poll = now;
         check_delegated();
@@ -288,10 +244,9 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             check_owing();
         }
     }
-    if ((queue_head < queue_count || ready_head < ready_count) && ++in_a_row >= FAIR_TURN) {
+    if (queue_head < queue_count && ++in_a_row >= FAIR_TURN) {
         in_a_row = 0; /* the guests' calls may never come to an end */
-        if (take_queued(e))
-            return 1;
+        return take_queued(e);
     }
     for (;;) {
         if (held_total)
@@ -322,8 +277,6 @@ PyObject *wait_event(int64_t timeout_ns, int64_t deadline) /* in ns of CLOCK_MON
 {
     struct event e = {0};
     int got = next_event(&e, timeout_ns, deadline);
-    if (held_cpu_ns)
-        cpu_left = thread_cpu_ns();
     if (got < 0)
         return NULL;
     last_kind = got ? e.v[0] : EV_NONE;
@@ -335,29 +288,4 @@ PyObject *wait_event(int64_t timeout_ns, int64_t deadline) /* in ns of CLOCK_MON
     for (int i = 0; tuple && i < 9; i++)
         PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e.v[i]));
     return tuple;
-}
-
-/* ---- descriptors ---- */
-
-bool watch(int fd, uint64_t tag) /* one of ours */
-{
-    struct epoll_event e = {EPOLLIN, {.u64 = tag}};
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0;
-}
-
-void control_fd(int op, int fd, int64_t token, int64_t events) /* EPOLL_CTL_*: the token comes with EV_FD */
-{
-    if (fd < 0)
-        return (void)fail(EBADF);
-    struct epoll_event e = {(uint32_t)events, {.u64 = (uint32_t)fd}};
-    bool failed = epoll_ctl(epoll_fd, op, fd, &e) < 0;
-    if (failed)
-        fail(errno);
-    if (failed && (op != EPOLL_CTL_DEL || fd >= fd_room))
-        return;
-    int old = fd_room;
-    fd_tokens = grow(fd_tokens, &fd_room, fd + 1, sizeof *fd_tokens);
-    for (int i = old; i < fd_room; i++)
-        fd_tokens[i] = NO_TOKEN;
-    fd_tokens[fd] = op == EPOLL_CTL_DEL ? NO_TOKEN : token;
 }

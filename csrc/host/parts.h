@@ -108,10 +108,7 @@ bool spin_worth(void);
 bool spin(struct event *e);
 
 /* loop.c */
-#define TAG_LISTENER (1ULL << 40)
-#define TAG_SIGCHLD (2ULL << 40)
-bool watch(int fd, uint64_t tag);
-void push_event(int64_t kind, int64_t ident, int64_t status, const struct rusage *usage);
+void push_event(int64_t kind, int64_t what, int64_t status, const struct rusage *usage);
 void forget_events(void);
 bool scan(struct event *e);
 bool poll_now(void);

@@ -88,14 +88,16 @@ struct info {
 };
 
 struct boot { /* what the sentry sends to the starting zygote */
-    uint64_t move_count;
-    uint64_t moves[MAX_MOVES][3]; /* old address, length, new address */
+    uint64_t op_count;
+    struct op ops[MAX_START_OPS]; /* `extra`: the step that has failed if it does; 0: no matter */
+    uint8_t data[START_DATA_SIZE]; /* that they point to */
     uint64_t filter_count;
     uint64_t filter_flags;
     uint64_t filter[MAX_FILTER]; /* struct sock_filter */
 };
 
 #define AT(type, field, offset) _Static_assert(offsetof(struct type, field) == (offset), #type ": " #field)
+AT(boot, data, START_DATA_OFFSET);
 AT(slot, sysno, SLOT_SYSNO);
 AT(slot, args, SLOT_ARGS);
 AT(slot, tid, SLOT_TID);

@@ -1,4 +1,5 @@
-/* The start of the zygote: nothing of this runs in a guest. */
+/* The start of the zygote: nothing of this runs in a guest.  What it does is sent to it, as system calls
+ * (platform/zygote.py); here is what cannot be a system call. */
 #include "stub.h"
 
 struct start { /* at the bottom of slot 1's data buffer */
@@ -36,46 +37,14 @@ static void on_slot_stack(void *unused)
 {
     (void)unused;
     struct start *start = START;
-    long error;
-    /* Whatever the program loader left: the old stack, the vdso's first place. */
-    for (uint64_t i = 0; i < start->boot.move_count && i < MAX_MOVES; i++) {
-        uint64_t *move = start->boot.moves[i];
-        error = call6(__NR_mremap, move[0], move[1], move[1], 3, move[2], 0);
-        if (error < 0)
-            die(5, error);
+    struct op *ops = start->boot.ops;
+    for (uint64_t i = 0; i < start->boot.op_count && i < MAX_START_OPS; i++) {
+        uint64_t *a = ops[i].args;
+        long error = call6(ops[i].nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+        if (ops[i].extra && error < 0)
+            die(ops[i].extra, error);
     }
-    call2(__NR_munmap, MIN_ADDRESS, STUB_BASE - MIN_ADDRESS);
-    call2(__NR_munmap, STUB_BASE + STUB_SIZE, INFO_BASE - STUB_BASE - STUB_SIZE);
-    call2(__NR_munmap, INFO_BASE + INFO_SIZE, VDSO_BASE - INFO_BASE - INFO_SIZE);
-    call2(__NR_munmap, VDSO_BASE + VDSO_SIZE, REGION_BASE - VDSO_BASE - VDSO_SIZE);
-    call2(__NR_munmap, REGION_BASE + REGION_SIZE, END_ADDRESS - REGION_BASE - REGION_SIZE);
-
-    struct sigaction action = {(__sighandler_t)(void *)stub_handler, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER,
-                               (__sigrestore_t)(void *)stub_restorer, ~(1ULL << (SIGSEGV - 1) | 1ULL << (SIGBUS - 1))};
-    static const uint8_t signals[] = {SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, INTERRUPT_SIGNAL};
-    for (unsigned i = 0; i < sizeof signals; i++) {
-        error = call4(__NR_rt_sigaction, signals[i], &action, 0, 8);
-        if (error < 0)
-            die(6, error);
-    }
-    uint64_t stack[3] = {REGION_BASE + STACK_OFFSET, 0, STACK_SIZE};
-    error = call2(__NR_sigaltstack, stack, 0);
-    if (error < 0)
-        die(7, error);
-    uint64_t mask = 0;
-    call4(__NR_rt_sigprocmask, 2, &mask, 0, 8);
-
-    uint32_t caps[2] = {0x20080522, 0};
-    uint32_t none[6] = {0, 0, 0, 0, 0, 0};
-    call2(__NR_capset, caps, none);
-    call3(__NR_prctl, 47, 4, 0); /* PR_CAP_AMBIENT_CLEAR_ALL */
-    error = call6(__NR_prctl, 38, 1, 0, 0, 0, 0); /* PR_SET_NO_NEW_PRIVS */
-    if (error < 0)
-        die(8, error);
-
-    call3(__NR_membarrier, 4, 0, 0); /* REGISTER_GLOBAL_EXPEDITED, inherited by forks: guests' barriers are the sentry's */
-
-    error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
+    long error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
     if (error < 0)
         die(4, error);
     struct {
@@ -107,11 +76,11 @@ void stub_main(const uint64_t *stack)
     error = call6(__NR_mmap, INFO_BASE, INFO_SIZE, 1, 0x11, INFO_FD, 0);
     if (error != (long)INFO_BASE)
         die(2, error);
-    /* The sentry decides what moves where: it knows the layout of the vDSO's areas from its own. */
+    /* The sentry decides what is done next: it knows the layout of the vDSO's areas from its own. */
     const uint64_t *at = stack + 1 + stack[0] + 1;
     while (*at)
         at++;
-    int64_t hello[2] = {0, 0};
+    int64_t hello[4] = {0, (int64_t)stub_handler, (int64_t)stub_restorer, 0};
     for (at++; at[0]; at += 2)
         if (at[0] == 33) /* AT_SYSINFO_EHDR */
             hello[0] = at[1];

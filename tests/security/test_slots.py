@@ -200,3 +200,10 @@ def test_a_fork_that_the_host_refuses_fails_and_no_more(box: Box) -> None:
         assert box.do("no more") == ["end 0"]
     finally:
         leave(folder)
+
+
+def test_the_host_ends_a_guest_before_the_sentry(box: Box) -> None:
+    """Under want of memory: whatever the sentry's own score is."""
+    for guest in box.guests():
+        assert (guest / "oom_score_adj").read_text() == "1000\n"
+    assert Path(f"/proc/{box.process.pid}/oom_score_adj").read_text() == Path("/proc/self/oom_score_adj").read_text()

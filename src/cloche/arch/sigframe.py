@@ -16,6 +16,7 @@ from cloche.arch.x86_64.sigframe import AltStack as AltStack
 from cloche.arch.x86_64.sigframe import RestoredContext as RestoredContext
 from cloche.arch.x86_64.sigframe import SignalFrame as SignalFrame
 from cloche.arch.x86_64.sigframe import build as build
+from cloche.arch.x86_64.sigframe import can_be_loaded as can_be_loaded
 from cloche.arch.x86_64.sigframe import fpstate_length as fpstate_length
 from cloche.arch.x86_64.sigframe import is_extended as is_extended
 from cloche.arch.x86_64.sigframe import parse as parse

@@ -19,7 +19,8 @@ from typing import Final
 
 from cloche.abi.mman import MREMAP_FIXED, PROT_READ, PROT_WRITE
 from cloche.arch.registers import Registers
-from cloche.platform.fake_cpu import FAULT, SYSCALL, FakeCpu, initial_fpstate, is_fpstate
+from cloche.arch.sigframe import can_be_loaded
+from cloche.platform.fake_cpu import FAULT, SYSCALL, FakeCpu, initial_fpstate
 from cloche.platform.fake_memory import FakeMemory, HostFile
 from cloche.platform.interface import (
     EV_FAULT,
@@ -535,7 +536,7 @@ class FakeThread(HostThread):
         if not state:
             self.cpu.fp = initial_fpstate()
             return True
-        if not is_fpstate(state):
+        if not can_be_loaded(state, bytes(initial_fpstate())):
             return False
         self.cpu.fp = bytearray(state)
         return True

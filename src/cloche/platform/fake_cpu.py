@@ -56,22 +56,6 @@ def initial_fpstate() -> bytearray:
     return state
 
 
-def is_fpstate(state: bytes) -> bool:
-    """Whether the processor would load it, and a signal frame has its marks."""
-    if len(state) != _FP_BYTES:
-        return False
-    first = initial_fpstate()
-    mxcsr = int.from_bytes(state[24:28], "little")
-    have = int.from_bytes(state[512:520], "little")
-    return (
-        state[464:512] == first[464:512]
-        and state[576:] == first[576:]
-        and not have & ~_FEATURES
-        and not mxcsr & ~_MXCSR_MASK
-        and state[520:568] == bytes(48)
-    )
-
-
 class Trouble(Exception):
     """A fault of the instruction at hand."""
 

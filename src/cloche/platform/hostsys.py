@@ -3,6 +3,9 @@
 Owns nothing; each function is one system call of the *host* (never of a guest) and raises OSError.  Used by
 the processes that confine themselves (sentry, gofer, egress) and by the gofer's file service.  Nothing here
 may be given a value that came from a guest without validation.
+
+`_sys.call` takes whatever number, and believes that a buffer is as large as the host thinks: so it is called here
+only, with structs that are packed here, and `_sys` is imported nowhere else.
 """
 
 import errno
@@ -10,6 +13,32 @@ import os
 import struct
 from typing import Final
 
+from cloche.arch.syscalls import (
+    SYS_capget,
+    SYS_capset,
+    SYS_close_range,
+    SYS_epoll_create1,
+    SYS_epoll_ctl,
+    SYS_fallocate,
+    SYS_fchmodat2,
+    SYS_fstatfs,
+    SYS_landlock_add_rule,
+    SYS_landlock_create_ruleset,
+    SYS_landlock_restrict_self,
+    SYS_mount,
+    SYS_openat2,
+    SYS_pivot_root,
+    SYS_prctl,
+    SYS_renameat2,
+    SYS_seccomp,
+    SYS_setfsuid,
+    SYS_setns,
+    SYS_signalfd4,
+    SYS_syncfs,
+    SYS_umount2,
+    SYS_unshare,
+    SYS_utimensat,
+)
 from cloche.platform import _sys
 
 _CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
@@ -50,9 +79,16 @@ def reopen_readonly(fd: int) -> int:
     return os.open(f"self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_proc.fd)
 
 
+def _path(path: bytes) -> bytes:
+    """What the host reads up to a NUL has none.  Raises ValueError."""
+    if 0 in path:
+        raise ValueError("embedded null byte")
+    return path
+
+
 def prctl(option: int, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
     """prctl(2) with scalar arguments."""
-    return _sys.prctl(option, a2, a3, a4, a5)
+    return _sys.call(SYS_prctl, option, a2, a3, a4, a5)
 
 
 def seccomp_filter(code: bytes, flags: int = 0) -> int:
@@ -62,14 +98,17 @@ def seccomp_filter(code: bytes, flags: int = 0) -> int:
     `code` is an array of struct sock_filter.  Returns a listener descriptor with
     SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
     """
+    steps, rest = divmod(len(code), 8)
+    if rest or steps > 4096:  # BPF_MAXINSNS
+        raise ValueError("not a whole number of BPF instructions, or too many")
     # 1: SECCOMP_SET_MODE_FILTER
-    return _sys.seccomp_filter(1, flags, code)
+    return _sys.call(SYS_seccomp, 1, flags, struct.pack("<H6xQ", steps, _sys.address(code)))
 
 
 def capget() -> tuple[int, int, int]:
     """Effective, permitted and inheritable capabilities of this thread as bit masks."""
     data = bytearray(24)
-    _sys.capget(bytearray(_CAPABILITY_HEADER), data)
+    _sys.call(SYS_capget, bytearray(_CAPABILITY_HEADER), data)
     low = struct.unpack("<6I", data)
     return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
@@ -78,40 +117,40 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the capability sets of this thread (capset(2))."""
     sets = (effective, permitted, inheritable)
     words = [word >> shift & 0xFFFFFFFF for shift in (0, 32) for word in sets]
-    _sys.capset(_CAPABILITY_HEADER, struct.pack("<6I", *words))
+    _sys.call(SYS_capset, _CAPABILITY_HEADER, struct.pack("<6I", *words))
 
 
 def unshare(flags: int) -> None:
     """unshare(2): CLONE_NEW* of this (single-threaded) process."""
-    _sys.unshare(flags)
+    _sys.call(SYS_unshare, flags)
 
 
 def setns(fd: int, kind: int) -> None:
     """setns(2): join the namespace that `fd` refers to."""
-    _sys.setns(fd, kind)
+    _sys.call(SYS_setns, fd, kind)
 
 
 def setfsuid(uid: int) -> None:
     """setfsuid(2): whose the files and sockets are that this thread makes; other rights stay."""
     # It reports no error; the second call tells what the user is now.
-    _sys.setfsuid(uid)
-    if _sys.setfsuid(uid) != uid:
+    _sys.call(SYS_setfsuid, uid)
+    if _sys.call(SYS_setfsuid, uid) != uid:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
     """mount(2)."""
-    _sys.mount(source, target, kind, flags, data)
+    _sys.call(SYS_mount, _path(source), _path(target), _path(kind), flags, _path(data))
 
 
 def umount2(target: bytes, flags: int) -> None:
     """umount2(2)."""
-    _sys.umount2(target, flags)
+    _sys.call(SYS_umount2, _path(target), flags)
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """pivot_root(2)."""
-    _sys.pivot_root(new_root, put_old)
+    _sys.call(SYS_pivot_root, _path(new_root), _path(put_old))
 
 
 def protocol_chooser() -> int:
@@ -121,38 +160,40 @@ def protocol_chooser() -> int:
 
 def openat2(dirfd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     """openat2(2) with RESOLVE_* flags (Linux 5.6; OSError(ENOSYS) before)."""
-    return _sys.openat2(dirfd, path, _OPEN_HOW.pack(flags, mode, resolve))
+    how = _OPEN_HOW.pack(flags, mode, resolve)
+    return _sys.call(SYS_openat2, dirfd, _path(path), how, len(how))
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """Close (or mark CLOEXEC) every descriptor from `first` to `last` (Linux 5.9)."""
-    _sys.close_range(first, last, flags)
+    _sys.call(SYS_close_range, first, last, flags)
 
 
 def renameat2(from_fd: int, source: bytes, to_fd: int, target: bytes, flags: int) -> None:
     """renameat2(2) with RENAME_* flags; symbolic links are not followed."""
-    _sys.renameat2(from_fd, source, to_fd, target, flags)
+    _sys.call(SYS_renameat2, from_fd, _path(source), to_fd, _path(target), flags)
 
 
 def fchmodat2(dirfd: int, path: bytes, mode: int, flags: int) -> None:
     """fchmodat2(2) (Linux 6.6), which has AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH."""
-    _sys.fchmodat2(dirfd, path, mode, flags)
+    _sys.call(SYS_fchmodat2, dirfd, _path(path), mode, flags)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) with FALLOC_FL_* flags; offset and length in bytes."""
-    _sys.fallocate(fd, mode, offset, length)
+    _sys.call(SYS_fallocate, fd, mode, offset, length)
 
 
 def utimensat(dirfd: int, path: bytes, atime: tuple[int, int], mtime: tuple[int, int], flags: int) -> None:
     """utimensat(2) with (seconds, nanoseconds); UTIME_NOW and UTIME_OMIT may stand for nanoseconds."""
-    _sys.utimensat(dirfd, path, struct.pack("<4q", *atime, *mtime), flags)
+    times = struct.pack("<4q", *atime, *mtime)
+    _sys.call(SYS_utimensat, dirfd, _path(path), times, flags)
 
 
 def fstatfs(fd: int) -> HostStatFs:
     """fstatfs(2), the magic number included (os.fstatvfs lacks it); `fd` may be an O_PATH descriptor."""
     data = bytearray(120)  # struct statfs
-    _sys.fstatfs(fd, data)
+    _sys.call(SYS_fstatfs, fd, data)
     magic, block, blocks, free, available, files, files_free, _id, name_max, _frsize, flags = (
         struct.unpack_from("<2q5Q4q", data)
     )
@@ -163,27 +204,44 @@ def fstatfs(fd: int) -> HostStatFs:
 
 def syncfs(fd: int) -> None:
     """syncfs(2): the file system of `fd`, which must not be O_PATH."""
-    _sys.syncfs(fd)
+    _sys.call(SYS_syncfs, fd)
+
+
+def epoll_create() -> int:
+    """epoll_create1(2): a descriptor."""
+    return _sys.call(SYS_epoll_create1, os.O_CLOEXEC)
+
+
+def epoll_ctl(epoll: int, operation: int, fd: int, event: bytes) -> None:
+    """epoll_ctl(2) with EPOLL_CTL_* and a struct epoll_event."""
+    _sys.call(SYS_epoll_ctl, epoll, operation, fd, event)
+
+
+def signalfd(signo: int) -> int:
+    """signalfd(2): a descriptor that does not block, of one signal, which the caller has blocked."""
+    mask = struct.pack("<Q", 1 << signo - 1)
+    return _sys.call(SYS_signalfd4, -1, mask, len(mask), os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def landlock_abi() -> int:
     """The Landlock ABI version of the host's kernel; OSError(ENOSYS or EOPNOTSUPP) if there is none."""
     # 1: LANDLOCK_CREATE_RULESET_VERSION
-    return _sys.landlock_abi(0, 0, 1)
+    return _sys.call(SYS_landlock_create_ruleset, 0, 0, 1)
 
 
 def landlock_create_ruleset(fs: int, net: int, scoped: int, size: int) -> int:
     """A ruleset descriptor that handles these accesses; `size` in bytes as the ABI allows (8, 16 from 4, 24
     from 6)."""
-    return _sys.landlock_create_ruleset(struct.pack("<3Q", fs, net, scoped)[:size], 0)
+    attributes = struct.pack("<3Q", fs, net, scoped)[:size]
+    return _sys.call(SYS_landlock_create_ruleset, attributes, len(attributes), 0)
 
 
 def landlock_add_path(ruleset: int, fd: int, allowed: int) -> None:
     """Allow accesses beneath the directory `fd`."""
     # 1: LANDLOCK_RULE_PATH_BENEATH
-    _sys.landlock_add_rule(ruleset, 1, struct.pack("<Qi", allowed, fd), 0)
+    _sys.call(SYS_landlock_add_rule, ruleset, 1, struct.pack("<Qi", allowed, fd), 0)
 
 
 def landlock_restrict_self(ruleset: int) -> None:
     """Enforce a ruleset on this thread, for ever (needs no_new_privs)."""
-    _sys.landlock_restrict_self(ruleset, 0)
+    _sys.call(SYS_landlock_restrict_self, ruleset, 0)

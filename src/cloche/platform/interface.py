@@ -452,7 +452,10 @@ class Platform:
         """
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
-        """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`."""
+        """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`.
+
+        A token is below 2**40 and not used for another descriptor: what was found before `remove_fd` may come after it.
+        """
         raise NotImplementedError
 
     def modify_fd(self, fd: int, token: int, events: int) -> None:

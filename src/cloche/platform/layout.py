@@ -139,14 +139,19 @@ BELL_ARG0: Final = 0x636C6F63686562
 BELL_ARG1: Final = 0x656C6C
 
 # What the sentry sends to the starting zygote.
-MAX_MOVES: Final = 8
+MAX_START_OPS: Final = 112
+START_DATA_OFFSET: Final = 8 + MAX_START_OPS * 64  # of their data in struct boot, which lies in slot 1's data buffer
+START_DATA_SIZE: Final = 256
 MAX_FILTER: Final = 256
 
 # Descriptors that the starting zygote has.
 SOCK_FD: Final = 3
 REGION_FD: Final = 4
 INFO_FD: Final = 5
-PROC_FD: Final = 6
+
+# What epoll says of our own descriptors; less is a token of Platform.add_fd.
+TAG_LISTENER: Final = 1 << 40
+TAG_SIGCHLD: Final = 2 << 40
 
 # ---- events, from C to Python: (kind, thread id, a, b, c, d, e, f, g) ----
 

@@ -11,12 +11,16 @@ Order that callers keep, beyond interface.py:
 """
 
 import errno
+import fcntl
 import os
+import signal
 import struct
 import time
 from typing import Final
 
-from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
+from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN
+from cloche.abi.structs import pack_epoll_event
 from cloche.platform import _native, hostsys
 from cloche.platform.host_proc import HostProc
 from cloche.platform.interface import (
@@ -41,12 +45,14 @@ from cloche.platform.layout import (
     DATA_SIZE,
     INFO_ACTIONS,
     INFO_PREFETCH,
+    INFO_SIZE,
     MAX_ADDRESS,
     MAX_CALLS,
     MAX_PREFETCH,
     MIN_ADDRESS,
     PF_NONE,
     PREFETCH_BYTES,
+    TAG_SIGCHLD,
 )
 from cloche.platform.systrap_process import SystrapProcess
 from cloche.platform.systrap_thread import Guests
@@ -81,7 +87,12 @@ class Systrap(Platform):
         self._is_started = False
         self._ticks_per_ns = 1.0
         self._stub_fd = -1
+        self._score_fd = -1
+        self._epoll_fd = -1
+        self._fds: list[int] = []  # what C uses until the end
         self._info = memoryview(b"")  # the page that stubs read
+        self._cpu_limit_ns = 0  # of set_meter; 0: none
+        self._cpu_left_ns = 0  # when the last event was given
 
     def hot_identity(self, fd: int) -> tuple[int, int] | None:
         return self._guests.kept_files.identity(fd)
@@ -99,6 +110,7 @@ class Systrap(Platform):
         self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
         self._own_vdso = own_vdso_areas()
         self._proc.open()
+        self._score_fd = self._proc.open_score()
         return HostNeeds([self._stub_fd], self._proc.fd())
 
     def swap_shared(self, fd: int, offset: int, old: int, new: int) -> int:
@@ -114,13 +126,13 @@ class Systrap(Platform):
             self._mm = "strict"  # descriptors to map cannot be made read-only
         self._guests.is_direct = self.is_direct()
         hostsys.use_proc(self._proc.usable_fd())
-        self._info = _native.setup()
+        self._info = self._set_up()
         _native.use_proc(self._proc.shown)
         _native.set_patching(self._is_patching)
         self._is_started = True
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
-            self._zygote.start(self._stub_fd, self._proc.fd(), self._own_vdso, is_strict=self._mm == "strict")
+            self._start_zygote()
             self._is_zygote_idle = True
             elapsed, passed = time.perf_counter_ns() - began, _native.ticks_now() - tsc
         except BaseException:
@@ -137,6 +149,42 @@ class Systrap(Platform):
             sentry_ns = stub_ns = int(asked)
         _native.set_spin(int(sentry_ns * per_ns), int(stub_ns * per_ns), cpus)
         self._refill()
+
+    def _set_up(self) -> memoryview:
+        """Give C what it waits with, and the page that stubs read."""
+        page = os.memfd_create("cloche-info", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._fds.append(page)
+        os.ftruncate(page, INFO_SIZE)
+        self._epoll_fd = hostsys.epoll_create()
+        self._fds.append(self._epoll_fd)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        deaths = hostsys.signalfd(signal.SIGCHLD)
+        self._fds.append(deaths)
+        info = _native.setup(self._epoll_fd, page, deaths)
+        # Our mapping stays writable; a guest's can never become so.
+        fcntl.fcntl(page, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
+        self._control(EPOLL_CTL_ADD, deaths, TAG_SIGCHLD, EPOLLIN)
+        return info
+
+    def _start_zygote(self) -> None:
+        """Guests have the highest score: under want of memory the host shall end one of them, not the sentry."""
+        score_fd, before = self._score_fd, b""
+        self._score_fd = -1
+        try:
+            if score_fd >= 0:
+                before = os.pread(score_fd, 16, 0)
+                os.pwrite(score_fd, b"1000", 0)
+            page, epoll = self._fds[0], self._epoll_fd
+            self._zygote.start(self._stub_fd, page, epoll, self._own_vdso, is_strict=not self.is_direct())
+        finally:
+            if score_fd >= 0:
+                os.pwrite(score_fd, before, 0)
+                os.close(score_fd)
+        self._fds.append(self._zygote.listener)
+        self._guests.first_fpstate = _native.get_fpstate(self._zygote.thread)
+
+    def _control(self, operation: int, fd: int, data: int, events: int) -> None:
+        hostsys.epoll_ctl(self._epoll_fd, operation, fd, pack_epoll_event(events, data))
 
     def own_bytes(self) -> int:
         pages = self._proc.own_pages()
@@ -208,6 +256,8 @@ class Systrap(Platform):
             if self._deaths:
                 return self._deaths.pop(0)
             event = _native.wait_event(0 if self._guests.is_short else timeout_ns, deadline_ns)
+            if self._cpu_limit_ns:
+                event = self._metered(event)
             if event is None:
                 if not self._guests.is_short:
                     return _NO_EVENT
@@ -226,10 +276,23 @@ class Systrap(Platform):
                 return event
             if kind == EV_STALL:
                 passed_ns = int(event[4] / self._ticks_per_ns)
-                return (kind, event[1], event[2], event[3], passed_ns, event[5], 0, 0, 0)
+                return (kind, event[1], event[2], event[3], passed_ns, event[5] or -1, 0, 0, 0)
+            if kind == EV_NONE:
+                continue
             if not self._is_internal(event):
                 thread = self._threads.get(event[1])
                 return event if thread is None else thread.as_left(event)
+
+    def _metered(self, event: Event | None) -> Event | None:
+        """Where processor time counts, too: a stall that was most of it not ours is none."""
+        now_ns = time.thread_time_ns()
+        used_ns = now_ns - self._cpu_left_ns
+        self._cpu_left_ns = now_ns
+        if event is None or event[0] != EV_STALL:
+            return event
+        if used_ns <= self._cpu_limit_ns:
+            return _NO_EVENT
+        return (EV_STALL, event[1], event[2], event[3], event[4], used_ns, 0, 0, 0)
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns the zygote and the pool."""
@@ -290,16 +353,18 @@ class Systrap(Platform):
         return self._is_patching
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
-        _native.set_meter(int(wall_ns * self._ticks_per_ns), cpu_ns)
+        self._cpu_limit_ns = cpu_ns
+        self._cpu_left_ns = time.thread_time_ns()
+        _native.set_meter(int(wall_ns * self._ticks_per_ns))
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
-        _native.control_fd(EPOLL_CTL_ADD, fd, token, events)
+        self._control(EPOLL_CTL_ADD, fd, token, events)
 
     def modify_fd(self, fd: int, token: int, events: int) -> None:
-        _native.control_fd(EPOLL_CTL_MOD, fd, token, events)
+        self._control(EPOLL_CTL_MOD, fd, token, events)
 
     def remove_fd(self, fd: int) -> None:
-        _native.control_fd(EPOLL_CTL_DEL, fd, 0, 0)
+        self._control(EPOLL_CTL_DEL, fd, 0, 0)
 
     def min_address(self) -> int:
         return MIN_ADDRESS
@@ -332,4 +397,7 @@ class Systrap(Platform):
         self._info = memoryview(b"")
         self._guests.forget()
         _native.close_all()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
         self._proc.close()

@@ -12,6 +12,7 @@ from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
 from cloche.abi.structs import pack_stat
+from cloche.arch.sigframe import can_be_loaded
 from cloche.arch.syscalls import SYS_exit, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap
 from cloche.platform import _native
 from cloche.platform.filter import passes
@@ -47,6 +48,7 @@ class Guests:
         self._spare: tuple[int, int] | None = None  # what the next process needs, made when there was time
         self.kept_files = KeptFiles()
         self.is_direct = False
+        self.first_fpstate = b""  # what a thread begins with
 
     def make_process(self, source: "SystrapThread | None", slot: int) -> "SystrapThread":
         """The stopped main thread, with its region, of a process that is yet to be forked."""
@@ -138,7 +140,11 @@ class SystrapThread(HostThread):
         return _native.get_fpstate(self.handle)
 
     def set_fpstate(self, state: bytes) -> bool:
-        return _native.set_fpstate(self.handle, state)
+        first = self._guests.first_fpstate
+        if state and not can_be_loaded(state, first):
+            return False
+        _native.set_fpstate(self.handle, state or first)
+        return True
 
     def read(self, addr: int, length: int) -> bytes:
         return _native.read_thread(self.handle, addr, length)

@@ -1,6 +1,7 @@
 """The birth of a zygote: a host process with the stub and the filter, from which every guest process is forked.
 
-The stub says what it failed at by a step; what it needs (the moves of its vDSO, the filter) is sent to it.
+The stub says what it failed at by a step.  What it does before it has the filter is sent to it: system calls, with
+their data (`_Start`).
 """
 
 import errno
@@ -10,14 +11,88 @@ import socket
 import struct
 from typing import Final
 
+from cloche.abi.mman import MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, MREMAP_FIXED, MREMAP_MAYMOVE
+from cloche.abi.poll import EPOLL_CTL_ADD, EPOLLIN
+from cloche.abi.prctl import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAPBSET_DROP,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+)
+from cloche.abi.resource import RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_STACK
+from cloche.abi.signal import (
+    SA_NODEFER,
+    SA_ONSTACK,
+    SA_RESTORER,
+    SA_SIGINFO,
+    SIG_SETMASK,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGSEGV,
+    SIGSYS,
+    SIGTRAP,
+)
+from cloche.abi.structs import pack_epoll_event
 from cloche.arch.machine import MACHINE
-from cloche.platform import _native
+from cloche.arch.syscalls import (
+    SYS_capset,
+    SYS_close_range,
+    SYS_membarrier,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_prctl,
+    SYS_prlimit64,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_setpgid,
+    SYS_sigaltstack,
+)
+from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
-from cloche.platform.layout import EV_PROCESS_DIED, MAX_FILTER, MAX_MOVES, VDSO_BASE, VDSO_SIZE
+from cloche.platform.layout import (
+    DATA_OFFSET,
+    END_ADDRESS,
+    EV_PROCESS_DIED,
+    INFO_BASE,
+    INFO_SIZE,
+    INTERRUPT_SIGNAL,
+    MAX_FILTER,
+    MAX_START_OPS,
+    MIN_ADDRESS,
+    REGION_BASE,
+    REGION_SIZE,
+    SLOT_SIZE,
+    SOCK_FD,
+    STACK_OFFSET,
+    STACK_SIZE,
+    START_DATA_OFFSET,
+    START_DATA_SIZE,
+    STUB_BASE,
+    STUB_SIZE,
+    TAG_LISTENER,
+    VDSO_BASE,
+    VDSO_SIZE,
+)
 
 _FILTER_NEW_LISTENER: Final = 1 << 3
 _FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
 _START_TIMEOUT_S: Final = 10.0
+_STACK_BYTES: Final = 8 << 20
+_FILES: Final = 1024
+_CAPABILITIES: Final = 64  # more than there are
+_CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
+# What is to be empty but for the areas of ours, in order.
+_OURS: Final = (
+    (STUB_BASE, STUB_SIZE),
+    (INFO_BASE, INFO_SIZE),
+    (VDSO_BASE, VDSO_SIZE),
+    (REGION_BASE, REGION_SIZE),
+    (END_ADDRESS, 0),
+)
+_HANDLED: Final = (SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, INTERRUPT_SIGNAL)
 
 
 class Zygote:
@@ -27,20 +102,26 @@ class Zygote:
         self.process = -1
         self.thread = -1
         self.pid = -1
+        self.listener = -1  # whoever started it closes it
         self.vdso = (0, 0)
 
-    def start(self, stub_fd: int, proc_fd: int, own_vdso: list[tuple[int, int]], *, is_strict: bool) -> None:
+    def start(
+        self, stub_fd: int, page_fd: int, epoll_fd: int, own_vdso: list[tuple[int, int]], *, is_strict: bool
+    ) -> None:
         """Execute the stub of `stub_fd`, and wait until it serves.  Raises OSError with a clear message."""
         flags = _FILTER_NEW_LISTENER | _FILTER_WAIT_KILLABLE_RECV
         for _attempt in range(10):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with ours, theirs:
                 ours.settimeout(_START_TIMEOUT_S)
-                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), proc_fd)
+                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), page_fd)
                 theirs.close()
                 where, error, listener = self._greet(ours, flags, own_vdso, is_strict)
             if where == 0:
                 _native.attach(listener)
+                self.listener = listener
+                watched = pack_epoll_event(EPOLLIN, TAG_LISTENER)
+                hostsys.epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, watched)
                 self.process, self.thread, self.pid = process, thread, pid
                 self._wait()
                 return
@@ -66,16 +147,20 @@ class Zygote:
     ) -> tuple[int, int, int]:
         """Talk to a starting zygote: (0, 0, listener), or (the step that failed, errno, -1)."""
         try:
-            hello = sock.recv(16)
+            hello = sock.recv(32)
             failed = _failure(hello)
             if failed is not None:
                 return failed[0], failed[1], -1
-            moves, self.vdso = _plan_vdso(own_vdso, struct.unpack("<q", hello[:8])[0])
+            vdso, handler, restorer, _none = struct.unpack("<4q", hello)
+            moves, self.vdso = _plan_vdso(own_vdso, vdso)
+            start = _Start()
+            start.bound()
+            start.clear_memory(moves)
+            start.handle_signals(handler, restorer)
+            start.give_up_rights()
             program = seccomp_filter.build(not is_strict)
-            flat = [word for move in moves for word in move] + [0] * (3 * (MAX_MOVES - len(moves)))
-            padding = [0] * (MAX_FILTER - len(program))
-            words = [len(moves), *flat, len(program), flags, *program, *padding]
-            sock.send(struct.pack(f"<{len(words)}Q", *words))
+            words = [len(program), flags, *program, *[0] * (MAX_FILTER - len(program))]
+            sock.send(start.packed() + struct.pack(f"<{len(words)}Q", *words))
             message, fds, _flags, _address = socket.recv_fds(sock, 16, 1)
         except (ConnectionError, TimeoutError) as e:
             return 11, e.errno or errno.ETIMEDOUT, -1
@@ -104,6 +189,78 @@ class Zygote:
                 "the host refuses process_vm_readv on our own children "
                 f"(Yama's ptrace_scope, a seccomp profile?): {os.strerror(error)}",
             )
+
+
+class _Start:
+    """The system calls that a starting zygote makes, in order, and what they point to (struct boot)."""
+
+    def __init__(self) -> None:
+        self._ops = bytearray()
+        self._data = bytearray()
+
+    def packed(self) -> bytes:
+        """The beginning of a struct boot."""
+        room = MAX_START_OPS * 64
+        assert len(self._ops) <= room and len(self._data) <= START_DATA_SIZE
+        head = struct.pack("<Q", len(self._ops) // 64) + self._ops.ljust(room, b"\0")
+        return head + self._data.ljust(START_DATA_SIZE, b"\0")
+
+    def _call(self, step: int, nr: int, *arguments: int) -> None:
+        """With step 0 it may fail; else the start fails at that step then."""
+        six = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+        self._ops += struct.pack("<8Q", nr, *[value & (1 << 64) - 1 for value in six], step)
+
+    def _point(self, data: bytes) -> int:
+        """Where the data are, at a multiple of 8."""
+        at = REGION_BASE + SLOT_SIZE + DATA_OFFSET + START_DATA_OFFSET + len(self._data)
+        self._data += data.ljust(len(data) + 7 & ~7, b"\0")
+        return at
+
+    def bound(self) -> None:
+        """Its group, its end with ours (a fork clears that), limits that it may have less of already, descriptors."""
+        self._call(0, SYS_setpgid, 0, 0)
+        self._call(0, SYS_prctl, PR_SET_PDEATHSIG, SIGKILL)
+        stack = resource.getrlimit(resource.RLIMIT_STACK)
+        if not 0 <= stack[1] < _STACK_BYTES:  # no limit is -1
+            stack = _STACK_BYTES, _STACK_BYTES
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        for kind, limits in (
+            (RLIMIT_CORE, (1, 1)),
+            (RLIMIT_STACK, stack),
+            (RLIMIT_NOFILE, (min(files, _FILES) if files >= 0 else _FILES, files)),
+        ):
+            self._call(0, SYS_prlimit64, 0, kind, self._point(struct.pack("<2q", *limits)), 0)
+        self._call(3, SYS_close_range, 0, SOCK_FD - 1, 0)
+        self._call(3, SYS_close_range, SOCK_FD + 1, 0xFFFFFFFF, 0)
+
+    def clear_memory(self, moves: list[tuple[int, int, int]]) -> None:
+        """Whatever the program loader left goes: the old stack, the vDSO's first place."""
+        for old, length, new in moves:
+            self._call(5, SYS_mremap, old, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, new)
+        at = MIN_ADDRESS
+        for start, length in _OURS:
+            self._call(0, SYS_munmap, at, start - at)
+            at = start + length
+
+    def handle_signals(self, handler: int, restorer: int) -> None:
+        """The stub has all that a program's mistakes raise, and the interrupt; none is blocked."""
+        mask = ~(1 << SIGSEGV - 1 | 1 << SIGBUS - 1) & (1 << 64) - 1  # a copy's fault may come in the handler
+        flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER
+        action = self._point(struct.pack("<4Q", handler, flags, restorer, mask))
+        for signo in _HANDLED:
+            self._call(6, SYS_rt_sigaction, signo, action, 0, 8)
+        self._call(7, SYS_sigaltstack, self._point(struct.pack("<QQQ", REGION_BASE + STACK_OFFSET, 0, STACK_SIZE)), 0)
+        self._call(0, SYS_rt_sigprocmask, SIG_SETMASK, self._point(bytes(8)), 0, 8)
+
+    def give_up_rights(self) -> None:
+        """All capabilities, and whatever a program that it executes could gain."""
+        for capability in range(_CAPABILITIES):
+            self._call(0, SYS_prctl, PR_CAPBSET_DROP, capability)
+        self._call(0, SYS_capset, self._point(_CAPABILITY_HEADER), self._point(bytes(24)))
+        self._call(0, SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+        self._call(8, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1)
+        # Inherited by forks: guests' barriers are the sentry's (Platform.barrier).
+        self._call(0, SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0)
 
 
 def _abandon(process: int, thread: int, pid: int) -> None:

@@ -47,6 +47,13 @@ _SW_OFFSET: Final = 464
 _SW_BYTES: Final = Struct("<IIQI")
 FP_XSTATE_MAGIC1: Final = 0x46505853
 FP_XSTATE_MAGIC2: Final = 0x46505845
+_U32: Final = Struct("<I")
+_U64: Final = Struct("<Q")
+_MXCSR_OFFSET: Final = 24  # its mask is behind it; 0 means _MXCSR_MASK
+_MXCSR_MASK: Final = 0xFFBF
+_XCOMP_OFFSET: Final = FXSAVE_SIZE + 8  # XCOMP_BV and what is reserved of the XSAVE header
+_XEXTENDED_OFFSET: Final = FXSAVE_SIZE + 56
+_NO_XCOMP: Final = bytes(48)
 FP_XSTATE_MAX: Final = 16384  # bytes: more than any processor's, AMX included
 
 
@@ -249,6 +256,23 @@ def is_extended(state: bytes) -> bool:
         return False
     xstate_size: int = _SW_BYTES.unpack_from(state, _SW_OFFSET)[3]
     return state[xstate_size : xstate_size + 4] == FP_XSTATE_MAGIC2.to_bytes(4, "little")
+
+
+def can_be_loaded(state: bytes, first: bytes) -> bool:
+    """Whether XRSTOR would load an FP state of a signal frame; `first`: one that the processor has saved itself.
+
+    The software-reserved bytes and the magic behind must be the same; of the XSAVE header only features that there are,
+    no compacted format, nothing reserved; no reserved bit of MXCSR (Intel SDM 13.4, 13.8).
+    """
+    if len(state) != len(first) or state[_SW_OFFSET:FXSAVE_SIZE] != first[_SW_OFFSET:FXSAVE_SIZE]:
+        return False
+    if state[-4:] != first[-4:] or state[_XCOMP_OFFSET:_XEXTENDED_OFFSET] != _NO_XCOMP:
+        return False
+    (mxcsr,) = _U32.unpack_from(state, _MXCSR_OFFSET)
+    (mask,) = _U32.unpack_from(first, _MXCSR_OFFSET + 4)
+    (have,) = _U64.unpack_from(state, FXSAVE_SIZE)
+    (may,) = _U64.unpack_from(first, _SW_OFFSET + 8)
+    return not have & ~may and not mxcsr & ~(mask or _MXCSR_MASK)
 
 
 def _signed32(value: int) -> int:
