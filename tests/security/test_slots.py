@@ -206,4 +206,7 @@ def test_the_host_ends_a_guest_before_the_sentry(box: Box) -> None:
     """Under want of memory: whatever the sentry's own score is."""
     for guest in box.guests():
         assert (guest / "oom_score_adj").read_text() == "1000\n"
-    assert Path(f"/proc/{box.process.pid}/oom_score_adj").read_text() == Path("/proc/self/oom_score_adj").read_text()
+    assert (
+        Path(f"/proc/{box.process.pid}/oom_score_adj").read_text()
+        == Path("/proc/self/oom_score_adj").read_text()
+    )

@@ -140,7 +140,9 @@ BELL_ARG1: Final = 0x656C6C
 
 # What the sentry sends to the starting zygote.
 MAX_START_OPS: Final = 112
-START_DATA_OFFSET: Final = 8 + MAX_START_OPS * 64  # of their data in struct boot, which lies in slot 1's data buffer
+START_DATA_OFFSET: Final = (
+    8 + MAX_START_OPS * 64
+)  # of their data in struct boot, which lies in slot 1's data buffer
 START_DATA_SIZE: Final = 256
 MAX_FILTER: Final = 256
 

@@ -249,7 +249,9 @@ class _Start:
         action = self._point(struct.pack("<4Q", handler, flags, restorer, mask))
         for signo in _HANDLED:
             self._call(6, SYS_rt_sigaction, signo, action, 0, 8)
-        self._call(7, SYS_sigaltstack, self._point(struct.pack("<QQQ", REGION_BASE + STACK_OFFSET, 0, STACK_SIZE)), 0)
+        self._call(
+            7, SYS_sigaltstack, self._point(struct.pack("<QQQ", REGION_BASE + STACK_OFFSET, 0, STACK_SIZE)), 0
+        )
         self._call(0, SYS_rt_sigprocmask, SIG_SETMASK, self._point(bytes(8)), 0, 8)
 
     def give_up_rights(self) -> None:
