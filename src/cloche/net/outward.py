@@ -420,6 +420,10 @@ class Outside(Gateway, FdWatcher):
         if host is not None and not DESCRIPTORS.has_spare(host.fileno()):
             errno = ENOBUFS
         stream = self.streams.get(ident)
+        if host is not None and host.type != (
+            socket.SOCK_STREAM if stream is not None else socket.SOCK_DGRAM
+        ):
+            errno = EIO
         if stream is not None:
             if stream.state != TCP_SYN_SENT or stream.host is not None:
                 return host
@@ -472,7 +476,7 @@ class Outside(Gateway, FdWatcher):
 
     def _switch(self, ident: int, host: socket.socket | None) -> socket.socket | None:
         stream = self.streams.get(ident)
-        if stream is None or host is None or stream.host is None:
+        if stream is None or host is None or stream.host is None or host.type != socket.SOCK_STREAM:
             return host
         stream.follow(host)
         self._send(wire.message(wire.SWITCHED, ident))

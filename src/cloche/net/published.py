@@ -27,7 +27,7 @@ from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.tcp import CONNECTED, TcpSocket, find_listener
 from cloche.vfs.objects import Context
 from cloche.wire.broker import MESSAGE_BYTES, Arrival
-from cloche.wire.descriptors import receive_with_descriptor
+from cloche.wire.descriptors import as_connection, receive_with_descriptor
 
 __all__ = ["PublishedSocket", "Publisher", "publish"]
 
@@ -102,8 +102,9 @@ class Publisher(FdWatcher):
                 self.kernel.fds.unwatch(self.channel.fileno(), self.token)
                 self.channel.close()
                 return
-            if fd >= 0:
-                self._arrive(data, socket.socket(fileno=fd))
+            host = as_connection(fd)
+            if host is not None:
+                self._arrive(data, host)
 
     def _arrive(self, data: bytes, host: socket.socket) -> None:
         try:

@@ -9,8 +9,11 @@ import socket
 from array import array
 from typing import Final
 
-__all__ = ["as_socket", "receive_with_descriptor"]
+from cloche.abi.tcp import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_INFO
 
+__all__ = ["as_connection", "as_socket", "receive_with_descriptor"]
+
+_STANDS: Final = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
 _ROOM: Final = socket.CMSG_SPACE(4)  # the kernel closes what does not fit, and says MSG_CTRUNC
 
 
@@ -42,3 +45,25 @@ def as_socket(fd: int) -> socket.socket | None:
     except OSError:
         os.close(fd)
         return None
+
+
+def as_connection(fd: int) -> socket.socket | None:
+    """A descriptor that came as a connection of TCP that stands; closed, and none, if it is anything else.
+
+    (One that its peer has reset meanwhile is none either.)
+    """
+    sock = as_socket(fd)
+    if sock is None:
+        return None
+    try:
+        if (
+            sock.family in (socket.AF_INET, socket.AF_INET6)
+            and sock.type == socket.SOCK_STREAM
+            and sock.proto == socket.IPPROTO_TCP
+            and sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0] in _STANDS  # tcpi_state
+        ):
+            return sock
+    except OSError:
+        pass
+    sock.close()
+    return None

@@ -1,6 +1,7 @@
 """Connections that the broker hands in, without a sandbox: limits, back-pressure, ends."""
 
 import gc
+import os
 import select
 import socket
 import struct
@@ -95,6 +96,35 @@ def test_a_message_that_no_broker_sends(net: Harness, message: bytes) -> None:
     client = net.arrive(message)
     assert client.recv(1) == b""
     assert is_reset(net.arrive(Arrival(1, bytes(4), 1).encode()))
+
+
+def other_things() -> Iterator[tuple[str, int]]:
+    """Descriptors that are no connection, by name; each is the receiver's own."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    yield "pipe", read_end
+    yield "memory", os.memfd_create("m")
+    yield "datagrams", socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach()
+    ours, theirs = socket.socketpair()
+    yield "pair", theirs.detach()
+    ours.close()
+    yield "not connected", socket.socket().detach()
+    yield "listening", socket.create_server(("127.0.0.1", 0)).detach()
+
+
+def test_a_broker_that_sends_other_things(net: Harness) -> None:
+    listener = net.listener(100)
+    for name, fd in other_things():
+        before = set(os.listdir("/proc/self/fd"))
+        data = Arrival(PORT, b"\x7f\0\0\1", 1).encode()
+        net.broker.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
+        net.turn()
+        assert set(os.listdir("/proc/self/fd")) == before, name
+        assert net.publisher.count == 0, name
+        os.close(fd)
+    net.arrive()  # it goes on
+    assert net.publisher.count == 1
+    net.accept(listener).put()
 
 
 def test_too_many(net: Harness) -> None:
