@@ -13,6 +13,7 @@ SOURCE: Final = Path(__file__).parents[2] / "src" / "cloche"
 CONFINEMENT: Final = [
     "platform.hostsys",
     "boot.confine",
+    "boot.part",
     "boot.seccomp",
     "boot.seccomp_interpreter",
     "boot.seccomp_gofer",

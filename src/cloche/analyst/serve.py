@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from typing import Final
 
 from cloche.abi.misc import (
@@ -20,12 +19,11 @@ from cloche.abi.misc import (
 )
 from cloche.analyst import cache
 from cloche.boot import confine, seccomp
+from cloche.boot.part import EXIT_START, fork_part, settle
 from cloche.boot.seccomp_analyst import analyst_policy
 from cloche.wire.analyst import DONE, MAY_CACHE, NO_SITES, receive_reply, send_request
 
 __all__ = ["AnalystError", "AnalystProcess", "spawn_analyst", "start_analyst"]
-
-EXIT_START: Final = 3
 
 _CACHE_ACCESS: Final = (
     LANDLOCK_ACCESS_FS_READ_FILE
@@ -103,21 +101,10 @@ def start_analyst(socks: list[socket.socket], *, is_confined: bool = True) -> in
 
 
 def _fork(socks: list[socket.socket], cache_base: str | None, *, is_confined: bool, says_hello: bool) -> int:
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = EXIT_START
-        try:
-            status = _run(socks, cache_base, parent, is_confined=is_confined, says_hello=says_hello)
-        except BaseException as failure:
-            if sys.stderr is not None:  # None: closed when the interpreter started
-                sys.stderr.write("cloche analyst: ")
-            sys.excepthook(type(failure), failure, failure.__traceback__)
-        finally:
-            os._exit(status)
-    return pid
+    def work(parent: int) -> int:
+        return _run(socks, cache_base, parent, is_confined=is_confined, says_hello=says_hello)
+
+    return fork_part(work)
 
 
 def _run(
@@ -127,13 +114,7 @@ def _run(
     # Here, so that whoever imports this module for its client pays nothing for the decoder.
     from cloche.analyst.server import Server
 
-    signal.set_wakeup_fd(-1)
-    confine.name_process("cloche-analyst")
-    confine.detach_from_terminal()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    confine.close_all_but([0, 1, 2, *[sock.fileno() for sock in socks]])
+    settle("cloche-analyst", [sock.fileno() for sock in socks])
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does

@@ -1,8 +1,8 @@
 """The broker of published ports (`cloche run -p`): accepts on the host and hands connections in.
 
-The sentry opens no socket; this small process does, and does nothing else.  Order: fork from the launcher (single
-thread, before the sentry exists), bind and listen as the user who started the sandbox, give up everything, tell the
-launcher which ports there are, serve.  It ends when the sentry's end of its socket is closed, however that happens.
+The sentry opens no socket; this small process does, and does nothing else.  Order: fork from the keeper, bind and
+listen as the user who started the sandbox, give up everything, tell the keeper which ports there are, serve.  It ends
+when the sentry's end of its socket is closed, however that happens.
 
 It never reads or writes a connection.  When the sentry is slow the socket between them fills, the broker waits, and
 the host's backlog of the port fills: the host's clients wait as they would for a slow server.
@@ -12,32 +12,22 @@ import errno
 import gc
 import os
 import select
-import signal
 import socket
-import sys
 from array import array
 from typing import Final
 
 from cloche.boot import confine, seccomp
+from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start_part
 from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.spec import PublishSpec
-from cloche.wire.broker import FAILED, HELLO, Arrival, decode_ports, encode_ports
+from cloche.wire.broker import Arrival, decode_ports, encode_ports
 
 BACKLOG: Final = 1024
-_HELLO_BYTES: Final = 65536
 _RETRY_MS: Final = 50  # after the host refused a descriptor (EMFILE, ENOBUFS)
 
 
-class BrokerError(Exception):
-    """The ports cannot be published; the text says why."""
-
-
-class BrokerProcess:
-    """A running broker: its pid (a child of the caller) and the sentry's end of its socket."""
-
-    def __init__(self, pid: int, sock: socket.socket) -> None:
-        self.pid: int = pid
-        self.sock: socket.socket = sock
+class BrokerProcess(Part):
+    """A running broker."""
 
 
 class _Listener:
@@ -48,74 +38,43 @@ class _Listener:
         self.port: int = port
 
 
-def spawn_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProcess:
-    """Fork a broker for these ports and wait until it listens; fills in the `host_port` of each spec.
+def start_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProcess:
+    """Fork a broker for these ports.  What it says when it is ready, `take_ports` reads."""
 
-    Raises BrokerError, with the reason in one line.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # None: closed when the interpreter started
-            stream.flush()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            ours.close()
-            status = _run(theirs, specs, parent, is_confined=is_confined)
-        except BaseException as failure:
-            sys.excepthook(type(failure), failure, failure.__traceback__)
-        finally:
-            os._exit(status)
-    theirs.close()
-    hello = ours.recv(_HELLO_BYTES)
-    if not hello.startswith(HELLO):
-        ours.close()
-        os.waitpid(pid, 0)
-        text = hello[1:].decode(errors="replace") if hello.startswith(FAILED) else "the broker died at start"
-        raise BrokerError(text)
-    for spec, port in zip(specs, decode_ports(hello[1:]), strict=True):
+    def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
+        return _run(channel, speak, specs, parent, is_confined=is_confined)
+
+    return BrokerProcess("the broker", *start_part(socket.SOCK_SEQPACKET, work))
+
+
+def take_ports(specs: list[PublishSpec], said: bytes) -> None:
+    """Fill in the `host_port` of each."""
+    for spec, port in zip(specs, decode_ports(said), strict=True):
         spec.host_port = port
-    return BrokerProcess(pid, ours)
 
 
-def _run(channel: socket.socket, specs: list[PublishSpec], parent: int, *, is_confined: bool) -> int:
+def _run(
+    channel: socket.socket, speak: socket.socket, specs: list[PublishSpec], parent: int, *, is_confined: bool
+) -> int:
     """The child.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
-    for signo in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGTSTP,
-        signal.SIGPIPE,
-    ):
-        signal.signal(signo, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    confine.name_process("cloche-broker")
-    confine.detach_from_terminal()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    confine.close_all_but([0, 1, 2, channel.fileno()])
+    settle("cloche-broker", [channel.fileno(), speak.fileno()])
     listeners: list[_Listener] = []
     for spec in specs:
         try:
             listeners.append(_listen(spec))
         except OSError as error:
-            channel.send(FAILED + f"-p {spec.text}: {_reason(spec, error)}".encode())
-            return 1
+            say(speak, FAILED + f"-p {spec.text}: {_reason(spec, error)}".encode())
+            return EXIT_START
     if is_confined:
         _confine()
     if not confine.die_with(parent):
-        return 1
+        return EXIT_START
     if is_confined:
         seccomp.install(broker_policy())
     ports = encode_ports([listener.sock.getsockname()[1] for listener in listeners])
-    channel.sendmsg([HELLO + ports])  # the filter knows no other way to send
+    say(speak, HELLO + ports)
     try:
         return _serve(channel, listeners)
     finally:

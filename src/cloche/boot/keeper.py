@@ -29,8 +29,9 @@ from typing import Any, Final, NoReturn
 
 from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
-from cloche.boot.broker import BrokerError, BrokerProcess, spawn_broker
+from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.orphans import end_orphans
+from cloche.boot.part import Part, PartError
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess
 from cloche.boot.spec import HOST, RW, SandboxSpec, load
 from cloche.platform import hostsys
@@ -147,18 +148,20 @@ class Keeper:
         self._brief_sentry()
         timing.mark("keeper: sentry knows")
         if self.gofer is not None:
-            self._await_gofer(self.gofer)
+            self._await(self.gofer)
             timing.mark("keeper: gofer serves")
+        if self.broker is not None:
+            take_ports(spec.published, self._await(self.broker))
         if self.egress is not None:
-            self._await_egress(self.egress)
+            self._await(self.egress)
         if self.network is not None:
-            self._await_network(self.network)
+            self._await(self.network)
         authority = self.egress.authority if self.egress is not None else b""
         ports = [each.host_port for each in spec.published]
         self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks(), authority)))
 
     def _start_servers(self, spec: SandboxSpec) -> None:
-        """The gofer and the broker, if there is work for them.  Raises StartFailure."""
+        """The gofer and the others, if there is work for them."""
         from cloche.gofer.launch import start_gofer
 
         points = attach_points(spec)
@@ -174,10 +177,7 @@ class Keeper:
             for asker in asking:
                 asker.close()
         if spec.published:
-            try:
-                self.broker = spawn_broker(spec.published, is_confined=spec.is_confined)
-            except BrokerError as error:
-                raise StartFailure(str(error)) from None
+            self.broker = start_broker(spec.published, is_confined=spec.is_confined)
             self.parts[self.broker.pid] = "broker"
         if "network" in self.fds:
             self._start_network(is_confined=spec.is_confined)
@@ -191,16 +191,6 @@ class Keeper:
         self.network = start_network(namespace, is_confined=is_confined)
         os.close(namespace)
         self.parts[self.network.pid] = "network process"
-
-    def _await_network(self, network: "NetworkProcess") -> None:
-        """Until the network process serves.  Raises StartFailure."""
-        from cloche.netns.launch import NetworkError
-
-        self._wait_for(network.hello)
-        try:
-            network.wait_ready()
-        except NetworkError as refusal:
-            raise StartFailure(str(refusal)) from None
 
     def _start_egress(self) -> None:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
@@ -221,24 +211,12 @@ class Keeper:
         if wanted.control is not None:
             wanted.control.close()
 
-    def _await_egress(self, egress: "EgressProcess") -> None:
-        """Until egress serves.  Raises StartFailure."""
-        from cloche.egress.launch import EgressError
-
-        self._wait_for(egress.hello)
+    def _await(self, part: Part) -> bytes:
+        """Until it serves; what it has said with that.  Raises StartFailure, Abandoned."""
+        self._wait_for(part.hello)
         try:
-            egress.wait_ready()
-        except EgressError as refusal:
-            raise StartFailure(str(refusal)) from None
-
-    def _await_gofer(self, gofer: "GoferProcess") -> None:
-        """Until the gofer serves.  Raises StartFailure."""
-        from cloche.gofer.launch import GoferError
-
-        self._wait_for(gofer.hello)
-        try:
-            gofer.wait_ready()
-        except GoferError as refusal:
+            return part.wait_ready()
+        except PartError as refusal:
             raise StartFailure(str(refusal)) from None
 
     def _await_request(self) -> None:
@@ -314,7 +292,7 @@ class Keeper:
                 os.close(self.fds.pop(name))
         if not is_there:
             if self.gofer is not None:
-                self._await_gofer(self.gofer)  # whose complaint says more
+                self._await(self.gofer)  # whose complaint says more
             raise StartFailure("the sentry did not start")
         # The socket is kept: its end tells the sentry, before it has a signal for our death.
 
@@ -427,12 +405,7 @@ class Keeper:
         for server in (self.gofer, self.broker, self.egress, self.network):
             if server is not None:
                 server.sock.close()
-        if self.network is not None:
-            self.network.hello.close()
-        if self.egress is not None:
-            self.egress.hello.close()
-        if self.gofer is not None:
-            self.gofer.hello.close()
+                server.hello.close()
         servers = set(self.parts)
         end_orphans(servers.__contains__)
         deadline = time.monotonic() + _GRACE_S

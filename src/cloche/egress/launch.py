@@ -10,13 +10,13 @@ import errno
 import gc
 import marshal
 import os
-import signal
 import socket
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from cloche.boot import confine, seccomp
+from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start_part
 from cloche.boot.seccomp_egress import egress_policy
 from cloche.egress import dnswire
 from cloche.egress.audit import Audit
@@ -25,41 +25,25 @@ from cloche.egress.policy import Policy, PolicyError
 from cloche.egress.resolver import HostNames, Resolver
 from cloche.egress.server import Server
 from cloche.wire.cbor import CborError, decode
-from cloche.wire.egress import FAILED, HELLO
 
 if TYPE_CHECKING:
     from cloche.egress.inspection import Inspector
 
-__all__ = ["EgressError", "EgressProcess", "start_egress"]
+__all__ = ["EgressProcess", "start_egress"]
 
-EXIT_START: Final = 3
-_HELLO_BYTES: Final = 4096
 _NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UTS_NAMESPACE)
 
 
-class EgressError(Exception):
-    """Egress could not start; the text says why."""
-
-
-class EgressProcess:
-    """A running egress: its pid (a child of the caller), the sentry's end of its socket."""
+class EgressProcess(Part):
+    """A running egress."""
 
     def __init__(self, pid: int, sock: socket.socket, hello: socket.socket) -> None:
-        self.pid: int = pid
-        self.sock: socket.socket = sock
-        self.hello: socket.socket = hello
+        super().__init__("egress", pid, sock, hello)
         self.authority: bytes = b""  # PEM: what programs are to believe, if TLS is inspected
 
-    def wait_ready(self) -> None:
-        """Until it serves.  Raises EgressError, and then the process is reaped and `sock` closed."""
-        said = self.hello.recv(_HELLO_BYTES)
-        self.hello.close()
-        if said[:1] == HELLO:
-            self.authority = said[1:]
-            return
-        self.sock.close()
-        os.waitpid(self.pid, 0)
-        raise EgressError(said[1:].decode(errors="replace") if said[:1] == FAILED else "egress died at start")
+    def wait_ready(self) -> bytes:
+        self.authority = super().wait_ready()
+        return self.authority
 
 
 class Wanted:
@@ -85,41 +69,18 @@ class Wanted:
 
 def start_egress(wanted: Wanted) -> EgressProcess:
     """Fork it.  It is ready after `wait_ready`."""
-    hear, say = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if sys.stderr is not None:  # None: closed when the interpreter started
-        sys.stderr.flush()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = EXIT_START
-        try:
-            ours.close()
-            hear.close()
-            status = _run(theirs, say, wanted, parent)
-        except BaseException as failure:
-            sys.excepthook(type(failure), failure, failure.__traceback__)
-        finally:
-            os._exit(status)
-    theirs.close()
-    say.close()
-    return EgressProcess(pid, ours, hear)
+
+    def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
+        return _run(channel, speak, wanted, parent)
+
+    return EgressProcess(*start_part(socket.SOCK_SEQPACKET, work))
 
 
-def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int) -> int:
+def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: int) -> int:
     """The child.  The exit status."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    confine.name_process("cloche-egress")
-    confine.detach_from_terminal()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
     control = wanted.control
-    keep = [0, 1, 2, wanted.memory, channel.fileno(), say.fileno(), wanted.log_fd, wanted.second_log_fd]
-    if control is not None:
-        keep.append(control.fileno())
-    confine.close_all_but([fd for fd in keep if fd >= 0])
+    kept = [wanted.memory, channel.fileno(), speak.fileno(), wanted.log_fd, wanted.second_log_fd]
+    settle("cloche-egress", kept if control is None else [*kept, control.fileno()])
     wanted.read()
     try:
         policy = Policy.from_fields(decode(wanted.policy))
@@ -127,7 +88,7 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
         host.read()
         _check_clash(policy)
     except (PolicyError, CborError) as error:
-        _say(say, FAILED + str(error).encode())
+        say(speak, FAILED + str(error).encode())
         return EXIT_START
     dnswire.preload()
     inspector: Inspector | None = None
@@ -137,7 +98,7 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
         try:
             inspector = inspection.Inspector(wanted.sandbox, policy.authorities)
         except (ssl.SSLError, ValueError):
-            _say(say, FAILED + b"--net: the authorities that it names are no certificates")
+            say(speak, FAILED + b"--net: the authorities that it names are no certificates")
             return EXIT_START
     loop = asyncio.new_event_loop()
     if wanted.is_confined:
@@ -149,21 +110,13 @@ def _run(channel: socket.socket, say: socket.socket, wanted: Wanted, parent: int
         seccomp.install(egress_policy())
     gc.freeze()
     gc.enable()  # the keeper, from which this was forked, has it off
-    _say(say, HELLO + (inspector.authority.pem() if inspector is not None else b""))
-    say.close()
+    say(speak, HELLO + (inspector.authority.pem() if inspector is not None else b""))
     server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit, inspector)
     loop.run_until_complete(server.run())
     if wanted.wants_report and sys.stderr is not None:
         sys.stderr.write(audit.report())
         sys.stderr.flush()
     return 0
-
-
-def _say(say: socket.socket, what: bytes) -> None:
-    try:
-        say.send(what[:_HELLO_BYTES])
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # another part could not start, and nobody listens any more
 
 
 def _confine() -> None:

@@ -16,7 +16,6 @@ import resource
 import select
 import signal
 import socket
-import sys
 from typing import Final
 
 from cloche.abi.capability import (
@@ -35,14 +34,13 @@ from cloche.abi.misc import (
 )
 from cloche.analyst.cache import open_cache
 from cloche.boot import confine, seccomp
+from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start_part
 from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.gofer.nodes import AttachPoint
 from cloche.gofer.server import EXIT_CLOSED, Server, log, log_exception
 from cloche.gofer.texts import Texts
-from cloche.wire.frame import FrameChannel, ProtocolError
 
 EXIT_WORKER: Final = 4  # a worker has died
-EXIT_START: Final = 3  # an attach point could not be held, or confinement failed
 
 # EXECUTE is left out: the gofer runs nothing.
 _READ_ACCESS: Final = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR
@@ -51,40 +49,23 @@ _WRITE_ACCESS: Final = (
     ((1 << 13) - 1) & ~0x1 & ~0x40 & ~0x800 | LANDLOCK_ACCESS_FS_REFER | LANDLOCK_ACCESS_FS_TRUNCATE
 )
 _FILE_ACCESS: Final = 0x2 | 0x4 | LANDLOCK_ACCESS_FS_TRUNCATE  # what a rule on a file may grant: write, read
-_MAX_REPORT_BYTES: Final = 65536
 
 
-class GoferProcess:
-    """A gofer: its pid (a child of the caller), the sentry's end of its socket, and what confines it."""
+class GoferProcess(Part):
+    """A running gofer, and what confines it."""
 
     def __init__(self, pid: int, sock: socket.socket, hello: socket.socket) -> None:
-        self.pid: int = pid
-        self.sock: socket.socket = sock
-        self.hello: socket.socket = hello  # on which it says that it is ready
+        super().__init__("the gofer", pid, sock, hello)
         self.report: confine.Report = confine.Report()
 
-    def wait_ready(self) -> None:
-        """Until it serves.  Raises GoferError, and then the process is reaped and `sock` closed."""
-        channel = FrameChannel(self.hello, _MAX_REPORT_BYTES, may_receive_fds=False)
-        try:
-            hello = channel.receive()
-        except (OSError, ProtocolError):
-            hello = None
-        self.hello.close()
-        if hello is not None and hello.code == 0:
-            self.report = confine.Report.decode(hello.body)
-            return
-        self.sock.close()
-        os.waitpid(self.pid, 0)
-        raise GoferError("the gofer died at start" if hello is None else hello.body.decode(errors="replace"))
-
-
-class GoferError(Exception):
-    """The gofer could not start; the text says why."""
+    def wait_ready(self) -> bytes:
+        said = super().wait_ready()
+        self.report = confine.Report.decode(said)
+        return said
 
 
 def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -> GoferProcess:
-    """Start a gofer and wait until it is ready.  Raises GoferError."""
+    """Start a gofer and wait until it is ready.  Raises PartError."""
     gofer = start_gofer(attach_points, is_confined=is_confined)
     gofer.wait_ready()
     return gofer
@@ -98,62 +79,42 @@ def start_gofer(
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
-    hear, say = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    if sys.stderr is not None:  # None: closed when the interpreter started
-        sys.stderr.flush()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = EXIT_START
-        try:
-            ours.close()
-            hear.close()
-            status = _run(theirs, say, attach_points, analyst or [], parent, is_confined=is_confined)
-        except BaseException:
-            log_exception()
-        finally:
-            os._exit(status)
-    theirs.close()
-    say.close()
-    return GoferProcess(pid, ours, hear)
+    askers = analyst or []
+
+    def work(sock: socket.socket, speak: socket.socket, parent: int) -> int:
+        return _run(sock, speak, attach_points, askers, parent, is_confined=is_confined)
+
+    return GoferProcess(*start_part(socket.SOCK_STREAM, work))
 
 
 def _run(
     sock: socket.socket,
-    say: socket.socket,
+    speak: socket.socket,
     attach_points: list[AttachPoint],
     analyst: list[socket.socket],
     parent: int,
     *,
     is_confined: bool,
 ) -> int:
-    """The child: prepare, say hello, serve.  The exit status."""
+    """The child: prepare, say so, serve.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    confine.name_process("cloche-gofer")
+    settle("cloche-gofer", [sock.fileno(), speak.fileno(), *[each.fileno() for each in analyst]])
     report = confine.Report()
-    channel = FrameChannel(say, _MAX_REPORT_BYTES, may_receive_fds=False)
-    code, text = 0, b""
-    server: Server | None = None
     try:
-        server = _prepare(sock, say.fileno(), attach_points, analyst, report, parent, is_confined=is_confined)
-        text = report.encode()[:_MAX_REPORT_BYTES]
+        server = _prepare(
+            sock, speak.fileno(), attach_points, analyst, report, parent, is_confined=is_confined
+        )
     except OSError as error:
-        code, text = -(error.errno or 1), str(error).encode()
-    try:
-        channel.send(code, 0, text)
-    except (BrokenPipeError, ConnectionResetError):
-        server = None  # another part could not start, and nobody listens any more
-    channel.close()
-    return server.serve() if server is not None else EXIT_START
+        say(speak, FAILED + str(error).encode())
+        return EXIT_START
+    say(speak, HELLO + report.encode())
+    return server.serve()
 
 
 def _prepare(
     sock: socket.socket,
-    say: int,
+    speak: int,
     attach_points: list[AttachPoint],
     analyst: list[socket.socket],
     report: confine.Report,
@@ -161,12 +122,6 @@ def _prepare(
     *,
     is_confined: bool,
 ) -> Server:
-    confine.detach_from_terminal()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    keep = [0, 1, 2, sock.fileno(), say, *[each.fileno() for each in analyst]]
-    confine.close_all_but(keep)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
     os.umask(0)
     confine.set_limits(report)
@@ -191,7 +146,7 @@ def _prepare(
                 cache_fd,
                 asker,
                 [sock, *links.values(), *askers],
-                say,
+                speak,
                 is_confined=is_confined,
             )
             if asker is not None:
@@ -248,7 +203,7 @@ def _fork_worker(
     cache_fd: int,
     analyst: socket.socket | None,
     others: list[socket.socket],
-    say: int,
+    speak: int,
     *,
     is_confined: bool,
 ) -> socket.socket:
@@ -261,7 +216,7 @@ def _fork_worker(
     status = EXIT_START
     try:
         ours.close()
-        os.close(say)
+        os.close(speak)
         for sock in others:
             sock.close()
         for number, point in enumerate(attach_points):

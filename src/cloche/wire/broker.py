@@ -1,17 +1,14 @@
 """What the broker of published ports tells the sentry: one message for each connection, with its descriptor.
 
 The socket is of type SOCK_SEQPACKET, so messages keep their boundaries; each carries one connected TCP socket
-(SCM_RIGHTS, unix(7)).  Before the first of them the broker has told its launcher with `HELLO` which ports it got, or
-with `FAILED` why it did not start.
+(SCM_RIGHTS, unix(7)).  Before the first of them the broker has told the keeper which ports it got.
 """
 
 from struct import Struct
 from typing import Final
 
-__all__ = ["FAILED", "HELLO", "MESSAGE_BYTES", "Arrival", "decode_ports", "encode_ports"]
+__all__ = ["MESSAGE_BYTES", "Arrival", "decode_ports", "encode_ports"]
 
-HELLO: Final = b"L"  # + a little-endian u16 for each published port: the host's
-FAILED: Final = b"F"  # + text
 MESSAGE_BYTES: Final = 64  # no message about a connection is longer
 
 _ARRIVAL: Final = Struct("<HHB16s")
@@ -42,10 +39,10 @@ class Arrival:
 
 
 def encode_ports(ports: list[int]) -> bytes:
-    """The body of HELLO."""
+    """What the broker says when it serves: a little-endian u16 for each published port, the host's."""
     return b"".join([_PORT.pack(port) for port in ports])
 
 
 def decode_ports(data: bytes) -> list[int]:
-    """The body of HELLO."""
+    """What the broker says when it serves: a little-endian u16 for each published port, the host's."""
     return [item[0] for item in _PORT.iter_unpack(data)]

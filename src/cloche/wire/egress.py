@@ -25,9 +25,7 @@ __all__ = [
     "CONNECT",
     "CUT",
     "DNS_BYTES",
-    "FAILED",
     "GONE",
-    "HELLO",
     "MESSAGE_BYTES",
     "QUERY",
     "REPLY",
@@ -59,9 +57,6 @@ UDP: Final = 17
 
 DNS_BYTES: Final = 4096  # no DNS message here is longer
 MESSAGE_BYTES: Final = DNS_BYTES + 64
-
-HELLO: Final = b"L"  # to the keeper, before anything else: it serves
-FAILED: Final = b"F"  # + text
 
 _HEAD: Final = Struct("<BQ")
 _TARGET: Final = Struct("<BBHI16s16s")

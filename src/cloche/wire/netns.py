@@ -31,8 +31,6 @@ __all__ = [
     "CLOSE",
     "CONNECT",
     "END",
-    "FAILED",
-    "HELLO",
     "LISTEN",
     "MAKE",
     "MAX_OPTIONS",
@@ -80,9 +78,6 @@ RAW_ICMP: Final = 4
 MAX_OPTIONS: Final = 64
 MESSAGE_BYTES: Final = 65536 + 256
 PART_BYTES: Final = 32768
-
-HELLO: Final = b"L"  # to the keeper, before anything else: it serves
-FAILED: Final = b"F"  # + text
 
 _HEAD: Final = Struct("<BQ")
 _MAKE: Final = Struct("<BBIB")

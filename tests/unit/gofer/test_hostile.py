@@ -10,8 +10,9 @@ import pytest
 
 from cloche.abi import errno
 from cloche.abi.errno import LinuxError
+from cloche.boot.part import PartError
 from cloche.fs.gofer_client import GoferClient
-from cloche.gofer.launch import GoferError, spawn_gofer
+from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint, NodeTable
 from cloche.gofer.server import EXIT_PROTOCOL
 from cloche.wire import gofer as wire
@@ -224,9 +225,9 @@ def test_kernel_file_systems_are_not_entered() -> None:
 
 def test_procfs_cannot_be_attached() -> None:
 
-    with pytest.raises(GoferError, match="procfs"):
+    with pytest.raises(PartError, match="procfs"):
         spawn_gofer([AttachPoint("/proc/self", is_writable=False)])
-    with pytest.raises(GoferError, match="No such file"):
+    with pytest.raises(PartError, match="No such file"):
         spawn_gofer([AttachPoint("/does/not/exist", is_writable=False)])
 
 

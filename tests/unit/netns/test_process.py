@@ -11,7 +11,8 @@ import pytest
 
 from cloche.abi.inet import IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP
 from cloche.abi.socket import AF_INET, AF_INET6, SOL_SOCKET
-from cloche.netns.launch import NetworkError, NetworkProcess, start_network
+from cloche.boot.part import PartError
+from cloche.netns.launch import NetworkProcess, start_network
 from cloche.netns.server import MAX_SOCKETS
 from cloche.wire import netns as wire
 from cloche.wire.descriptors import receive_with_descriptor
@@ -205,5 +206,5 @@ def test_a_namespace_that_cannot_be_joined() -> None:
     fd = os.open("/dev/null", os.O_RDONLY)
     process = start_network(fd, is_confined=True)
     os.close(fd)
-    with pytest.raises(NetworkError, match="cannot join"):
+    with pytest.raises(PartError, match="cannot join"):
         process.wait_ready()

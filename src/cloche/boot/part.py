@@ -1,0 +1,110 @@
+"""Starting a part of a sandbox: a child of the keeper that gives everything up and says when it serves, or why not.
+
+Written once for gofer, egress, network process and broker; the analyst, which nobody waits for, has the fork and
+`settle`.  Each then confines itself as its work allows.  The caller has a single thread.  Who starts it gets two
+sockets: the one on which the part serves, which goes to the sentry, and one on which it says `HELLO` or `FAILED`, so
+that several can start at once.
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from cloche.boot import confine
+
+__all__ = ["EXIT_START", "FAILED", "HELLO", "Part", "PartError", "fork_part", "say", "settle", "start_part"]
+
+HELLO: Final = b"L"  # it serves; + what the keeper is to know
+FAILED: Final = b"F"  # + why it does not, in one line
+EXIT_START: Final = 3  # it could not be confined, or was told to do what it cannot
+_HELLO_BYTES: Final = 65536
+
+
+class PartError(Exception):
+    """A part could not start; the text says why."""
+
+
+class Part:
+    """A running part: its pid (a child of the caller), the sentry's end of its socket."""
+
+    def __init__(self, name: str, pid: int, sock: socket.socket, hello: socket.socket) -> None:
+        self.name: str = name
+        self.pid: int = pid
+        self.sock: socket.socket = sock
+        self.hello: socket.socket = hello  # on which it says that it is ready
+
+    def wait_ready(self) -> bytes:
+        """Until it serves; what it has said with that.  Raises PartError: then it is reaped, and `sock` closed."""
+        try:
+            said = self.hello.recv(_HELLO_BYTES)
+        except ConnectionResetError:
+            said = b""
+        self.hello.close()
+        if said[:1] == HELLO:
+            return said[1:]
+        self.sock.close()
+        os.waitpid(self.pid, 0)
+        text = said[1:].decode(errors="replace") if said[:1] == FAILED else f"{self.name} died at its start"
+        raise PartError(text)
+
+
+def fork_part(work: Callable[[int], int]) -> int:
+    """Fork a process that does `work`, which is told its parent's pid, and exits with what that returns; its pid."""
+    if sys.stderr is not None:  # None: closed when the interpreter started
+        sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = EXIT_START
+        try:
+            status = work(parent)
+        except BaseException as failure:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
+        finally:
+            os._exit(status)
+    return pid
+
+
+def start_part(
+    kind: int, work: Callable[[socket.socket, socket.socket, int], int]
+) -> tuple[int, socket.socket, socket.socket]:
+    """Fork a part: its pid, the sentry's end of its socket, and where it says that it is ready: what a `Part` is of.
+
+    `work` is given the part's ends of the two and its parent's pid; `kind` is the type of the first socket.
+    """
+    hear, speak = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+
+    def begin(parent: int) -> int:
+        ours.close()
+        hear.close()
+        return work(theirs, speak, parent)
+
+    pid = fork_part(begin)
+    theirs.close()
+    speak.close()
+    return pid, ours, hear
+
+
+def settle(name: str, kept: list[int]) -> None:
+    """In the child, first of all: a name, no terminal, none of the keeper's descriptors but these.  Raises OSError."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    confine.name_process(name)
+    confine.detach_from_terminal()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    confine.close_all_but([0, 1, 2, *[fd for fd in kept if fd >= 0]])
+
+
+def say(where: socket.socket, what: bytes) -> None:
+    """The part's one word to the keeper."""
+    try:
+        where.sendmsg([what[:_HELLO_BYTES]])  # each filter knows this way to send, and the broker's no other
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # another part could not start, and nobody listens any more
+    where.close()
