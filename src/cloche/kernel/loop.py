@@ -72,6 +72,7 @@ from cloche.platform.interface import (
     EV_STALL,
     EV_STARTED,
     EV_SYSCALL,
+    Call,
     Event,
 )
 
@@ -163,9 +164,8 @@ def run(kernel: Kernel) -> None:
         ready_turns = 0
         if has_slices and 0 < slice_grace < SLICE_GRACE and not kernel.ready and not grace:
             timeout = LINGER_NS
-        event = platform.next_event(timeout, deadline)
-        kind = event[0]
-        if kind == EV_NONE:
+        thread = platform.next_call(timeout, deadline)
+        if thread < 0 and platform.event[0] == EV_NONE:
             grace = 0
             slice_grace = 0
             unchecked = MAX_UNCHECKED
@@ -174,17 +174,19 @@ def run(kernel: Kernel) -> None:
             grace -= 1
         if has_slices:
             slice_grace -= 1
-        task = kernel.by_thread.get(event[1])
-        if kernel.paused and task is not None and task.group.container.is_paused and kind in _HELD:
-            task.group.container.held.append((task, event))
-            continue
+        task = kernel.by_thread.get(platform.event[1] if thread < 0 else thread)
+        if kernel.paused and task is not None and task.group.container.is_paused:
+            held = platform.event if thread < 0 else platform.call.event(thread)
+            if held[0] in _HELD:
+                task.group.container.held.append((task, held))
+                continue
         try:
-            if kind != EV_SYSCALL:
-                other_event(kernel, event)
+            if thread < 0:
+                other_event(kernel, platform.event)
             elif task is None:
-                end_dying_thread(kernel, event[1])
+                end_dying_thread(kernel, thread)
             else:
-                system_call(kernel, task, event)
+                system_call(kernel, task, platform.call)
         except Exception as failure:
             contain(kernel, task, failure)
 
@@ -200,23 +202,24 @@ def resume_container(container: Container) -> None:
             continue
         try:
             if event[0] == EV_SYSCALL:
-                system_call(kernel, task, event)
+                kernel.platform.call.take(event)
+                system_call(kernel, task, kernel.platform.call)
             else:
                 other_event(kernel, event)
         except Exception as failure:
             contain(kernel, task, failure)
 
 
-def system_call(kernel: Kernel, task: Task, event: Event) -> None:
+def system_call(kernel: Kernel, task: Task, call: Call) -> None:
     """One system call has arrived."""
     args = task.args
-    args.nr = event[2]
-    args.a0 = event[3]
-    args.a1 = event[4]
-    args.a2 = event[5]
-    args.a3 = event[6]
-    args.a4 = event[7]
-    args.a5 = event[8]
+    args.nr = call.nr
+    args.a0 = call.a0
+    args.a1 = call.a1
+    args.a2 = call.a2
+    args.a3 = call.a3
+    args.a4 = call.a4
+    args.a5 = call.a5
     task.in_syscall = True
     task.enter(KERNEL)
     kernel.total_syscalls += 1

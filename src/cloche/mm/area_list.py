@@ -141,13 +141,14 @@ class AreaList:
         if index < 0:
             return 0
         at, end = addr, addr + length
+        start = self._starts[index]
         while at < end and index < len(self._areas):
             area = self._areas[index]
             if area.start > at or area.end <= at or area.prot & PROT_WRITE == 0:
                 break
             at = area.end
             index += 1
-            self.good_start, self.good_end = area.start, at
+            self.good_start, self.good_end = start, at
         return min(at, end) - addr
 
     def is_crowded(self, start: int, end: int) -> bool:

@@ -237,31 +237,38 @@ class IovIter:
 
 
 class UserIovIter(IovIter):
-    """Over guest memory.  `segments` is a list of (address, length), lengths already validated."""
+    """Over guest memory: `length` bytes at `addr`, already validated.  `user_iov`: over several pieces."""
 
-    def __init__(self, mem: UserMemory, segments: list[tuple[int, int]]) -> None:
+    def __init__(self, mem: UserMemory, addr: int, length: int) -> None:
         self._mem: UserMemory = mem
-        self._segments: list[tuple[int, int]] = segments
+        self._addr: int = addr  # of the piece that the cursor is in
+        self._size: int = length
+        self._offset: int = 0  # in it
+        self._left: int = length
+        self._segments: list[tuple[int, int]] | None = None  # (address, length), if there are several
         self._index: int = 0
-        self._offset: int = 0
-        total = 0
+
+    def set_segments(self, segments: list[tuple[int, int]]) -> None:
+        """Of a new one: what it is over, lengths already validated."""
+        self._segments = segments
         for segment in segments:
-            total += segment[1]
-        self._left: int = total
+            self._left += segment[1]
 
     def remaining(self) -> int:
         return self._left
 
     def _window(self, limit: int) -> tuple[int, int]:
         """Address and length of the next contiguous piece, at most `limit` bytes; length 0 at the end."""
-        while self._index < len(self._segments):
-            segment = self._segments[self._index]
-            room = segment[1] - self._offset
-            if room > 0:
-                return segment[0] + self._offset, min(room, limit)
+        room = self._size - self._offset
+        segments = self._segments
+        while room <= 0:
+            if segments is None or self._index == len(segments):
+                return 0, 0
+            self._addr, self._size = segments[self._index]
             self._index += 1
             self._offset = 0
-        return 0, 0
+            room = self._size
+        return self._addr + self._offset, min(room, limit)
 
     def _advance(self, count: int) -> None:
         self._offset += count
@@ -286,7 +293,7 @@ class UserIovIter(IovIter):
 
     def copy_from(self, length: int) -> bytes:
         want = min(length, self._left)
-        parts: list[bytes] = []
+        parts: list[bytes] | None = None
         done = 0
         while done < want:
             addr, size = self._window(want - done)
@@ -298,12 +305,14 @@ class UserIovIter(IovIter):
             done += got
             if got == want:
                 return data
+            if parts is None:
+                parts = []
             parts.append(data)
             if got != size:
                 if done == 0:
                     raise LinuxError(EFAULT)
                 break
-        return b"".join(parts)
+        return b"".join(parts) if parts is not None else b""
 
     def zero(self, length: int) -> int:
         done = 0
@@ -379,10 +388,12 @@ class UserIovIter(IovIter):
 
     def revert(self, count: int) -> None:
         self._left += count
-        while count > self._offset:
+        segments = self._segments
+        while count > self._offset and segments is not None:
             count -= self._offset
             self._index -= 1
-            self._offset = self._segments[self._index][1]
+            self._addr, self._size = segments[self._index - 1]
+            self._offset = self._size
         self._offset -= count
 
     def narrow(self, limit: int) -> int:
@@ -392,6 +403,15 @@ class UserIovIter(IovIter):
 
     def widen(self, hidden: int) -> None:
         self._left += hidden
+
+
+def user_iov(mem: UserMemory, segments: list[tuple[int, int]]) -> UserIovIter:
+    """Over several pieces of guest memory, (address, length), lengths already validated."""
+    if len(segments) == 1:
+        return UserIovIter(mem, segments[0][0], segments[0][1])
+    iov = UserIovIter(mem, 0, 0)
+    iov.set_segments(segments)
+    return iov
 
 
 class KernelIovIter(IovIter):

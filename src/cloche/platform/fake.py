@@ -550,6 +550,7 @@ class FakePlatform(Platform):
     """Host descriptors through a real epoll; guests run while `next_event` is waited for."""
 
     def __init__(self, host: FakeHost | None = None) -> None:
+        super().__init__()
         self.host: FakeHost = host if host is not None else FakeHost()
         self.epoll: select.epoll = select.epoll()
         self.tokens: dict[int, int] = {}

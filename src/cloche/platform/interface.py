@@ -49,6 +49,7 @@ from cloche.platform.layout import (
 ANSWERED: Final = (SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid)
 
 Event = tuple[int, int, int, int, int, int, int, int, int]
+NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
 
 
 def swap_result(operation: int, old: int, operand: int) -> int:
@@ -397,6 +398,34 @@ class HostNeeds:
 
 
 @trait
+class Call:
+    """The number and the six arguments of a system call, as signed 64-bit integers."""
+
+    def __init__(self) -> None:
+        # One behind the other, and nothing else: a platform may fill the fields from outside (systrap.py).
+        self.nr: int = 0
+        self.a0: int = 0
+        self.a1: int = 0
+        self.a2: int = 0
+        self.a3: int = 0
+        self.a4: int = 0
+        self.a5: int = 0
+
+    def take(self, event: Event) -> None:
+        """The words of an EV_SYSCALL."""
+        self.nr = event[2]
+        self.a0 = event[3]
+        self.a1 = event[4]
+        self.a2 = event[5]
+        self.a3 = event[6]
+        self.a4 = event[7]
+        self.a5 = event[8]
+
+    def event(self, thread: int) -> Event:
+        """As an event of that thread."""
+        return (EV_SYSCALL, thread, self.nr, self.a0, self.a1, self.a2, self.a3, self.a4, self.a5)
+
+
 class Platform:
     """What boot creates once per sandbox (`choose.py`).
 
@@ -404,6 +433,10 @@ class Platform:
     bound its memory and filter its own system calls; guests; `shutdown`.  Which part of its bring-up a platform does
     in which of the two steps is its own affair.
     """
+
+    def __init__(self) -> None:
+        self.call: Call = Call()  # what `next_call` says of a system call
+        self.event: Event = NO_EVENT  # ... and of anything else
 
     def prepare(self) -> HostNeeds:
         """Check the host, and open what `start` needs of it.  Raises OSError with a clear message."""
@@ -444,6 +477,15 @@ class Platform:
         there are events.
         """
         raise NotImplementedError
+
+    def next_call(self, timeout_ns: int, deadline_ns: int = -1) -> int:
+        """The same, for the loop: the thread whose system call is in `call` until the next one; -1: see `event`."""
+        event = self.next_event(timeout_ns, deadline_ns)
+        if event[0] != EV_SYSCALL:
+            self.event = event
+            return -1
+        self.call.take(event)
+        return event[1]
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
         """Report as EV_STALL when from a return of next_event to its next call more than `wall_ns` has passed.

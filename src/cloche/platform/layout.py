@@ -191,3 +191,8 @@ FIRST_FD: Final = 24
 LAST_FD: Final = 63
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE_MASK: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 14 | 1 << 15
+
+# What the fields of an object hold when the C looks for them (loop.c, tell_calls_in).
+CALL_WORDS: Final = 7
+CALL_MARK: Final = 0x5A17C0DE
+CALL_LONG_MARK: Final = 0x7A17C0DE5A17C0DE

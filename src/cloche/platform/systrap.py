@@ -27,12 +27,13 @@ from cloche.platform.interface import (
     ANSWERED,
     EV_FAULT,
     EV_FD,
-    EV_NONE,
     EV_PROCESS_DIED,
     EV_STALL,
     EV_STARTED,
     EV_SYSCALL,
+    NO_EVENT,
     PF_ARG,
+    Call,
     Event,
     HostNeeds,
     HostProcess,
@@ -42,6 +43,8 @@ from cloche.platform.interface import (
 from cloche.platform.layout import (
     ACT_ANSWER,
     ACT_POST,
+    CALL_LONG_MARK,
+    CALL_MARK,
     DATA_SIZE,
     INFO_ACTIONS,
     INFO_PREFETCH,
@@ -62,7 +65,7 @@ _POOL_SIZE: Final = 2
 _SENTRY_SPIN_NS: Final = 120_000
 _STUB_SPIN_NS: Final = 50_000
 _OVERDUE_NS: Final = 10_000_000_000
-_NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
+_wait_call: Final = _native.wait_call  # bound once (systrap_thread.py)
 
 
 class Systrap(Platform):
@@ -71,6 +74,7 @@ class Systrap(Platform):
     def __init__(self, mm: str = "strict", is_patching: bool = True) -> None:
         if mm not in ("strict", "direct"):
             raise ValueError("mm must be strict or direct")
+        super().__init__()
         self._mm = mm
         self._is_patching = is_patching and _native.has_bmi2()
         self._proc = HostProc()
@@ -129,6 +133,7 @@ class Systrap(Platform):
         self._info = self._set_up()
         _native.use_proc(self._proc.shown)
         _native.set_patching(self._is_patching)
+        _native.tell_calls_in(marked(self.call))
         self._is_started = True
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
@@ -249,18 +254,25 @@ class Systrap(Platform):
     # ---- events ----
 
     def next_event(self, timeout_ns: int, deadline_ns: int = -1) -> Event:
+        thread = self.next_call(timeout_ns, deadline_ns)
+        return self.event if thread < 0 else self.call.event(thread)
+
+    def next_call(self, timeout_ns: int, deadline_ns: int = -1) -> int:
         if timeout_ns > 0:
             deadline_ns = time.monotonic_ns() + timeout_ns
             timeout_ns = -1
         while True:
             if self._deaths:
-                return self._deaths.pop(0)
-            event = _native.wait_event(0 if self._guests.is_short else timeout_ns, deadline_ns)
-            if self._cpu_limit_ns:
-                event = self._metered(event)
-            if event is None:
+                self.event = self._deaths.pop(0)
+                return -1
+            got = _wait_call(0 if self._guests.is_short else timeout_ns, deadline_ns)
+            used_ns = self._used_ns() if self._cpu_limit_ns else -1
+            if isinstance(got, int):
+                return got
+            if got is None:
                 if not self._guests.is_short:
-                    return _NO_EVENT
+                    self.event = NO_EVENT
+                    return -1
                 try:  # nobody waits for us: make blank processes; and if still nobody does, what the next one needs
                     is_full = len(self._pool) >= _POOL_SIZE
                     self._refill()
@@ -271,28 +283,31 @@ class Systrap(Platform):
                     pass  # no descriptors or memory now: the next one that is taken tries again
                 self._guests.is_short = False
                 continue
+            event: Event = got
             kind = event[0]
-            if kind == EV_SYSCALL or kind == EV_FD:
-                return event
+            if kind == EV_SYSCALL:
+                self.call.take(event)
+                return event[1]
             if kind == EV_STALL:
                 passed_ns = int(event[4] / self._ticks_per_ns)
-                return (kind, event[1], event[2], event[3], passed_ns, event[5] or -1, 0, 0, 0)
-            if kind == EV_NONE:
-                continue
-            if not self._is_internal(event):
+                if 0 <= used_ns <= self._cpu_limit_ns:
+                    continue
+                event = (kind, event[1], event[2], event[3], passed_ns, used_ns, 0, 0, 0)
+            elif kind != EV_FD:
+                if self._is_internal(event):
+                    continue
                 thread = self._threads.get(event[1])
-                return event if thread is None else thread.as_left(event)
+                if thread is not None:
+                    event = thread.as_left(event)
+            self.event = event
+            return -1
 
-    def _metered(self, event: Event | None) -> Event | None:
-        """Where processor time counts, too: a stall that was most of it not ours is none."""
+    def _used_ns(self) -> int:
+        """Where processor time counts, too, what was used since the last event: a stall that was not ours is none."""
         now_ns = time.thread_time_ns()
         used_ns = now_ns - self._cpu_left_ns
         self._cpu_left_ns = now_ns
-        if event is None or event[0] != EV_STALL:
-            return event
-        if used_ns <= self._cpu_limit_ns:
-            return _NO_EVENT
-        return (EV_STALL, event[1], event[2], event[3], event[4], used_ns, 0, 0, 0)
+        return used_ns
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns the zygote and the pool."""
@@ -401,3 +416,10 @@ class Systrap(Platform):
             os.close(fd)
         self._fds.clear()
         self._proc.close()
+
+
+def marked(call: Call) -> Call:
+    """With what the C looks for."""
+    mark = CALL_MARK
+    call.take((0, 0, mark, mark + 1, mark + 2, mark + 3, mark + 4, mark + 5, CALL_LONG_MARK))
+    return call

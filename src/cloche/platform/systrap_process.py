@@ -49,6 +49,7 @@ class SystrapProcess(HostProcess):
         self.parking: Parking | None = None  # who counts them
         self.counted = 0  # of them
         self.meters: dict[int, int] = {}  # bytes read, by file
+        self.much_read: int = 0  # the file that was last found to be read a lot
 
     def ident(self) -> int:
         return self._ident
@@ -57,6 +58,7 @@ class SystrapProcess(HostProcess):
         """Count what the process reads of a file: whether that is a lot."""
         total = self.meters.get(key, 0)
         if total >= _WINDOW_MIN_TOTAL:
+            self.much_read = key
             return True
         if not total and len(self.meters) == _METERS:
             del self.meters[next(iter(self.meters))]  # the oldest

@@ -29,6 +29,18 @@ from cloche.platform.interface import (
 from cloche.platform.kept import KeptFiles, may_stay
 from cloche.platform.systrap_process import SystrapProcess, split_times
 
+# What calls use most, bound once: to find a function of an extension by its name costs a tenth of a short call.
+_ret: Final = _native.ret
+_read_thread: Final = _native.read_thread
+_write_thread: Final = _native.write_thread
+_read_fd_into: Final = _native.read_fd_into
+_write_fd_from: Final = _native.write_fd_from
+_write_stat: Final = _native.write_stat
+_read_prefetched: Final = _native.read_prefetched
+_wait_long: Final = _native.wait_long
+_has_orders: Final = _native.has_orders
+_resume: Final = _native.resume
+
 _WINDOW_MIN_READ: Final = 2048
 _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
@@ -147,10 +159,10 @@ class SystrapThread(HostThread):
         return True
 
     def read(self, addr: int, length: int) -> bytes:
-        return _native.read_thread(self.handle, addr, length)
+        return _read_thread(self.handle, addr, length)
 
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
-        found = _native.read_prefetched(self.handle, addr, limit)
+        found = _read_prefetched(self.handle, addr, limit)
         if found is not None:
             return found
         string = b""
@@ -167,7 +179,7 @@ class SystrapThread(HostThread):
         return string
 
     def write(self, addr: int, data: bytes) -> int:
-        return _native.write_thread(self.handle, addr, data)
+        return _write_thread(self.handle, addr, data)
 
     def write_stat(
         self,
@@ -190,8 +202,8 @@ class SystrapThread(HostThread):
             data = pack_stat(
                 dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atime_ns, mtime_ns, ctime_ns
             )
-            return _native.write_thread(self.handle, addr, data) == len(data)
-        return _native.write_stat(
+            return _write_thread(self.handle, addr, data) == len(data)
+        return _write_stat(
             self.handle,
             addr,
             dev,
@@ -214,12 +226,15 @@ class SystrapThread(HostThread):
         return self._process.write(addr, data)
 
     def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
-        if key and not (length >= _WINDOW_MIN_READ and self._process.reads_much(key, length)):
+        if key and (
+            length < _WINDOW_MIN_READ
+            or (key != self._process.much_read and not self._process.reads_much(key, length))
+        ):
             key = 0
-        return _native.read_fd_into(self.handle, fd, offset, addr, length, flags, key)
+        return _read_fd_into(self.handle, fd, offset, addr, length, flags, key)
 
     def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
-        return _native.write_fd_from(self.handle, fd, offset, addr, length, flags)
+        return _write_fd_from(self.handle, fd, offset, addr, length, flags)
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
         if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags, fd):
@@ -296,7 +311,7 @@ class SystrapThread(HostThread):
             born.discard()
 
     def wait_long(self) -> None:
-        _native.wait_long(self.handle)
+        _wait_long(self.handle)
 
     def park(self, parking: Parking) -> bool:
         """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
@@ -320,10 +335,10 @@ class SystrapThread(HostThread):
         _native.queue_op(self.handle, SYS_exit, 0, 0, 0, 0, 0, 0, -1, 1)
 
     def ret(self, value: int) -> None:
-        _native.ret(self.handle, value)
+        _ret(self.handle, value)
 
     def resume(self) -> None:
-        _native.resume(self.handle)
+        _resume(self.handle)
 
     def run_ops(self) -> None:
         _native.run_ops(self.handle)
@@ -341,18 +356,18 @@ class SystrapThread(HostThread):
         return _native.has_frame(self.handle)
 
     def has_orders(self) -> bool:
-        return _native.has_orders(self.handle)
+        return _has_orders(self.handle)
 
     def leave(self, value: int) -> bool:
         """A call that came without a signal frame has the stub make one, behind it."""
-        if _native.has_frame(self.handle) and not _native.has_orders(self.handle):
+        if _native.has_frame(self.handle) and not _has_orders(self.handle):
             return True
         self._is_leaving, self._left_with = True, value
         _native.stop(self.handle, value)
         return False
 
     def leave_as_is(self) -> bool:
-        if _native.has_frame(self.handle) and not _native.has_orders(self.handle):
+        if _native.has_frame(self.handle) and not _has_orders(self.handle):
             return True
         self._is_leaving, self._left_with = True, 0
         _native.run_ops(self.handle)

@@ -35,7 +35,7 @@ from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, Task
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.usermem import KernelIovIter, UserIovIter
+from cloche.mm.usermem import KernelIovIter, UserIovIter, user_iov
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.long_io import is_killed
 from cloche.syscalls.sys_poll import set_user_sigmask
@@ -156,7 +156,7 @@ class _Submission:
     def _write(self, task: Task) -> int:
         file, source = self.file, self.source
         if source is None:
-            source = self.source = UserIovIter(task.user_memory(), self.segments)
+            source = self.source = user_iov(task.user_memory(), self.segments)
         if not file.is_seekable():
             result = file.write(task, source, self.rw_flags)
             if result < 0:

@@ -21,7 +21,7 @@ from cloche.kernel.blocking import (
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
-from cloche.mm.usermem import UserIovIter, import_iovec
+from cloche.mm.usermem import UserIovIter, import_iovec, user_iov
 
 _SLOT: Final = Struct("<III")
 
@@ -132,7 +132,7 @@ class VmTransfer(Blocked):
     ) -> None:
         super().__init__()
         self.space: AddressSpace = target.mm
-        self.local: UserIovIter = UserIovIter(task.user_memory(), local)
+        self.local: UserIovIter = user_iov(task.user_memory(), local)
         self.remote: list[tuple[int, int]] = remote
         self.is_write: bool = is_write
         self.index: int = 0  # where in `remote` it is

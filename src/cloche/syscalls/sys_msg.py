@@ -57,7 +57,7 @@ from cloche.kernel.blocking import BLOCKED, TaskBase, block_on
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.usermem import UserIovIter
+from cloche.mm.usermem import UserIovIter, user_iov
 from cloche.net.control import parse_control
 from cloche.net.rights import drop_files
 from cloche.net.socket import (
@@ -160,7 +160,7 @@ def sys_sendto(task: Task, args: Args) -> int:
     out: Outgoing | None = None
     if args.a4:
         out = Outgoing(read_address(task, args.a4, args.a5))
-    src = UserIovIter(task.user_memory(), [(addr, min(count, MAX_RW_COUNT))])
+    src = UserIovIter(task.user_memory(), addr, min(count, MAX_RW_COUNT))
     return start_send(task, sock, src, to_u32(args.a3), out)
 
 
@@ -208,7 +208,7 @@ def send_message(task: Task, sock: SocketFile, pointer: int, flags: int) -> int:
     segments = user_segments(task, header.iov, header.iovlen) if header.iovlen else []
     out = outgoing_of(task, sock, header)
     try:
-        result = start_send(task, sock, UserIovIter(task.user_memory(), segments), flags, out)
+        result = start_send(task, sock, user_iov(task.user_memory(), segments), flags, out)
     except HostWait:
         if out is not None:
             drop_unsent(task, out)
@@ -444,7 +444,7 @@ def sys_recvfrom(task: Task, args: Args) -> int:
     addr, length = to_u64(args.a4), to_u64(args.a5)
     info = Incoming() if addr else None
     count = min(count, MAX_RW_COUNT)
-    dst = UserIovIter(task.user_memory(), [(base, count)])
+    dst = UserIovIter(task.user_memory(), base, count)
     result = sock.recv(task, dst, flags, info)
     is_short = result == -EAGAIN or 0 < result < count
     target = wanted_bytes(sock, flags, count) if is_short else 0
@@ -578,7 +578,7 @@ def receive_message(task: Task, sock: SocketFile, pointer: int, flags: int) -> i
     """recvmsg of one header; BLOCKED if it waits."""
     header = read_header(task, pointer)
     segments = user_segments(task, header.iov, header.iovlen) if header.iovlen else []
-    dst = UserIovIter(task.user_memory(), segments)
+    dst = user_iov(task.user_memory(), segments)
     size = dst.remaining()
     info = Incoming()
     result = sock.recv(task, dst, flags, info)

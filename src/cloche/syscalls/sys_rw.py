@@ -29,7 +29,7 @@ from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.usermem import IovIter, UserIovIter, import_iovec
+from cloche.mm.usermem import IovIter, UserIovIter, import_iovec, user_iov
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write
 from cloche.syscalls.long_io import FileWait as FileWait
@@ -146,7 +146,7 @@ def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
-    dst = UserIovIter(task.user_memory(), [(addr, min(count, MAX_RW_COUNT))])
+    dst = UserIovIter(task.user_memory(), addr, min(count, MAX_RW_COUNT))
     if file.flags & POS_BUSY:
         return busy_read(task, file, dst, 0)
     return start_transfer(task, file, dst, -1, 0, is_write=False)
@@ -170,7 +170,7 @@ def sys_read(task: Task, args: Args) -> int:
         return -EFAULT
     if count > SLICE_BYTES and file.takes_slices(is_write=False):
         return read_slowly(task, file, addr, count)
-    dst = UserIovIter(task.user_memory(), [(addr, count if count < MAX_RW_COUNT else MAX_RW_COUNT)])
+    dst = UserIovIter(task.user_memory(), addr, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
     if count == 0 and file.inode.mode & S_IFMT == S_IFSOCK:
         return 0
     result = file.read(task, dst)
@@ -205,7 +205,7 @@ def positioned_buffer(task: Task, args: Args) -> UserIovIter:
     count = min(count, MAX_RW_COUNT)
     if args.a3 + count > MAX_LFS_FILESIZE:
         raise LinuxError(EINVAL)
-    return UserIovIter(task.user_memory(), [(addr, count)])
+    return UserIovIter(task.user_memory(), addr, count)
 
 
 def sys_pread64(task: Task, args: Args) -> int:
@@ -251,7 +251,7 @@ def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> in
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
-    src = UserIovIter(task.user_memory(), [(addr, min(count, MAX_RW_COUNT))])
+    src = UserIovIter(task.user_memory(), addr, min(count, MAX_RW_COUNT))
     if file.flags & POS_BUSY:
         return busy_write(task, file, src, 0)
     return start_transfer(task, file, src, -1, 0, is_write=True)
@@ -278,7 +278,7 @@ def sys_write(task: Task, args: Args) -> int:
             return write_slowly(task, file, addr, count)
         if count > MAX_RW_COUNT:
             count = MAX_RW_COUNT
-    src = UserIovIter(task.user_memory(), [(addr, count)])
+    src = UserIovIter(task.user_memory(), addr, count)
     result = file.write(task, src)
     if result > 0:
         path = file.path
@@ -387,7 +387,7 @@ def by_segment(
     """One call for each segment, until one is short or fails (do_loop_readv_writev)."""
     done = 0
     for segment in segments:
-        piece = UserIovIter(task.user_memory(), [segment])
+        piece = UserIovIter(task.user_memory(), segment[0], segment[1])
         at = offset + done
         try:
             if is_write:
@@ -409,7 +409,7 @@ def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset
     segments = user_segments(task, addr, count)
     if not can_read(file):
         return -EBADF
-    dst = UserIovIter(task.user_memory(), segments)
+    dst = user_iov(task.user_memory(), segments)
     total = dst.remaining()
     if total == 0:
         return 0
@@ -437,7 +437,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
     segments = user_segments(task, addr, count)
     if not can_write(file):
         return -EBADF
-    src = UserIovIter(task.user_memory(), segments)
+    src = user_iov(task.user_memory(), segments)
     total = src.remaining()
     if total == 0:
         return 0

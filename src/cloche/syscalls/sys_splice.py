@@ -34,7 +34,7 @@ from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, also_wa
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
-from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
+from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter, user_iov
 from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.long_io import FileWait, accessed, is_killed, modified
@@ -625,7 +625,7 @@ def sys_vmsplice(task: Task, args: Args) -> int:
     if not is_write and not can_read(file):
         return -EBADF
     segments = user_segments(task, args.a1, args.a2)
-    piped = UserIovIter(task.user_memory(), segments)
+    piped = user_iov(task.user_memory(), segments)
     if piped.remaining() == 0:
         return 0
     if not isinstance(file, PipeFile):

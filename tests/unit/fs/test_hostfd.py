@@ -26,13 +26,13 @@ from .harness import Guest
 
 def read(guest: Guest, file: HostFile, count: int) -> bytes | int:
     addr = guest.put(bytes(count))
-    result = file.read(guest.task, UserIovIter(guest.task.user_memory(), [(addr, count)]))
+    result = file.read(guest.task, UserIovIter(guest.task.user_memory(), addr, count))
     return guest.get(addr, result) if result >= 0 else result
 
 
 def write(guest: Guest, file: HostFile, data: bytes) -> int:
     addr = guest.put(data)
-    return file.write(guest.task, UserIovIter(guest.task.user_memory(), [(addr, len(data))]))
+    return file.write(guest.task, UserIovIter(guest.task.user_memory(), addr, len(data)))
 
 
 def opened(guest: Guest, fd: int) -> HostFile:

@@ -55,11 +55,17 @@ def stopped(lab: Guest, code: bytes = b"", extra: bytes = b"") -> HostThread:
         (1, 2, 3, 4, 5, 6),
         (-1, -2, -3, -4, -5, -6),
         ((1 << 63) - 1, -(1 << 63), 1 << 32, -(1 << 31), 0xFFFFFFFF, 0x80000000),
+        ((1 << 62) - 1, 1 << 62, -(1 << 62), -(1 << 62) - 1, (1 << 61) + 1, -(1 << 61) - 1),
     ],
 )
 def test_a_call_arrives_with_its_arguments(lab: Guest, args: tuple[int, ...]) -> None:
-    thread = lab.start(syscall(39, *args) + LOOP)
+    thread = lab.start(syscall(39, *args) + syscall(40, *reversed(args)) + syscall(41, *args) + LOOP)
     assert lab.event() == (EV_SYSCALL, thread.ident(), 39, *args)
+    thread.ret(0)
+    assert lab.event() == (EV_SYSCALL, thread.ident(), 40, *reversed(args))
+    thread.ret(0)
+    assert lab.platform.next_call(-1) == thread.ident()
+    assert lab.platform.call.event(thread.ident()) == (EV_SYSCALL, thread.ident(), 41, *args)
     lab.kill(thread.process())
 
 
