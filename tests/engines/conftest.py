@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.harness import Docker, make_root, need, program, run
+from tests.engines.node import PLUGINS, Node
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system."""
     need("busybox", "runc")
     return make_root(tmp_path_factory.mktemp("root") / "root")
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A containerd with the CRI, and the image bb:1."""
+    pytest.importorskip("grpc")
+    need("containerd", "ctr", "runc", "busybox", "ip", "nsenter", "unshare", "iptables")
+    if not PLUGINS:
+        pytest.skip("needs CNI's plugins")
+    made = Node(tmp_path_factory.mktemp("cri"))
+    try:
+        yield made
+    finally:
+        made.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 SERVICE = "/runtime.v1.RuntimeService/"
 TIMEOUT_S = 120
+PID_POD, PID_CONTAINER = 0, 1  # NamespaceMode
 
 
 def _varint(value: int) -> bytes:
@@ -68,13 +69,15 @@ class Kubelet:
 
     # -- pods ----------------------------------------------------------------------------------------------
     @staticmethod
-    def pod_config(name: str) -> bytes:
+    def pod_config(name: str, pid_mode: int = PID_POD) -> bytes:
         """PodSandboxConfig."""
         metadata = field(1, name) + field(2, f"uid-{name}") + field(3, "default")
-        return field(1, metadata) + field(2, name) + field(8, field(1, f"/pods-{name}"))
+        options = field(2, field(1, field(2, pid_mode)))
+        return field(1, metadata) + field(2, name) + field(8, field(1, f"/pods-{name}") + options)
 
-    def run_pod(self, name: str, handler: str) -> str:
-        found = self.call("RunPodSandbox", field(1, self.pod_config(name)) + field(2, handler))
+    def run_pod(self, name: str, handler: str, pid_mode: int = PID_POD) -> str:
+        config = self.pod_config(name, pid_mode)
+        found = self.call("RunPodSandbox", field(1, config) + field(2, handler))
         return bytes(found[1]).decode()
 
     def pod_address(self, pod: str) -> str:
@@ -86,11 +89,27 @@ class Kubelet:
         self.call("RemovePodSandbox", field(1, pod))
 
     # -- containers ----------------------------------------------------------------------------------------
-    def start(self, pod: str, pod_name: str, name: str, image: str, *command: str) -> str:
-        """Create a container and start it."""
+    def start(
+        self,
+        pod: str,
+        pod_name: str,
+        name: str,
+        image: str,
+        *command: str,
+        mounts: "list[tuple[str, str, bool]] | None" = None,
+        memory: int = 0,
+        pid_mode: int = PID_POD,
+        has_stdin: bool = False,
+    ) -> str:
+        """Create a container and start it.  `mounts`: place, directory of the host, read-only."""
         config = field(1, field(1, name)) + field(2, field(1, image))
         config += b"".join([field(3, word) for word in command])
-        request = field(1, pod) + field(2, config) + field(3, self.pod_config(pod_name))
+        for place, source, is_read_only in mounts or []:
+            config += field(7, field(1, place) + field(2, source) + field(3, int(is_read_only)))
+        config += field(12, int(has_stdin))
+        options = field(2, field(3, field(2, pid_mode)))
+        config += field(15, (field(1, field(4, memory)) if memory else b"") + options)
+        request = field(1, pod) + field(2, config) + field(3, self.pod_config(pod_name, pid_mode))
         container = bytes(self.call("CreateContainer", request)[1]).decode()
         self.call("StartContainer", field(1, container))
         return container
@@ -105,6 +124,16 @@ class Kubelet:
         """Of a container that has ended."""
         status = fields(self.call("ContainerStatus", field(1, container))[1])
         return status.get(7, 0) if status.get(3, 0) == 2 else None
+
+    def reason(self, container: str) -> str:
+        """Why it has ended."""
+        status = fields(self.call("ContainerStatus", field(1, container))[1])
+        return bytes(status.get(10, b"")).decode()
+
+    def memory_bytes(self, container: str) -> int:
+        """Of ContainerStats: the working set."""
+        stats = fields(self.call("ContainerStats", field(1, container))[1])
+        return int(fields(fields(stats[3])[2]).get(1, 0))
 
     def stop(self, container: str) -> None:
         self.call("StopContainer", field(1, container) + field(2, 1))

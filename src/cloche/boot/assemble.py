@@ -375,10 +375,13 @@ def remove_container(container: Container) -> None:
         kernel.hooks.at_group_exit.pop(f"{part} of {container.ident}", None)
     if container.keeping is not None:
         container.keeping.close(_nobody_hears)
+    if container.family:
+        kernel.platform.drop_family(container.family)
     root = container.root
     container.root = None
     container.layers = []
     if root is not None:
+        kernel.programs.forget(root.mount_ns.mounts)
         release_namespace(root.mount_ns)
     if container.storage is not None:
         container.storage.close()
@@ -398,10 +401,13 @@ def add_container(
 
     `is_first`: the gofer is a part of the sandbox, which ends with it.
 
-    Raises LinuxError: what was made is dropped, and the kernel as before.
+    Raises LinuxError, OSError: what was made is dropped, and the kernel as before.
     """
+    has_others = bool(kernel.containers)
     container = create_container(kernel, ident, share, kinds)
     try:
+        if has_others:
+            container.family, container.zygote_pid = kernel.platform.new_family()
         if "uts" not in kinds:
             container.hostname = spec.hostname
             if spec.domainname:
@@ -424,8 +430,10 @@ def add_container(
         container.root = ctx
         if spec.has_init and container.init is None:
             make_init(container, ctx)
-    except LinuxError:
+    except (LinuxError, OSError):
         del kernel.containers[ident]
+        if container.family:
+            kernel.platform.drop_family(container.family)
         raise
     memory_guard.install(container, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
     return container

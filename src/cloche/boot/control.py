@@ -291,7 +291,12 @@ class Control(Answers, FdWatcher):
         if "oom" in given:
             spec.oom_fd = os.dup(given["oom"])
         share, kinds = self._shared(fields)
-        container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
+        try:
+            container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
+        except (LinuxError, OSError):
+            if gofer is not None and not is_first:
+                gofer.close()  # it ends, and nothing else does
+            raise
         streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
         container.stdio = streams.files
         table = FileTable(container, spec, self)
@@ -313,7 +318,7 @@ class Control(Answers, FdWatcher):
             show_links(self.kernel, open_network(container, root, self.network))
             self.network = None
         timing.mark("sentry: container is made")
-        self.reply(message.ident, {})
+        self.reply(message.ident, {"zygote": container.zygote_pid})
 
     def _shared(self, fields: Fields) -> tuple[Container | None, list[str]]:
         """Which namespaces a new container shares, and with whom.  Raises ProtocolError."""

@@ -10,8 +10,9 @@ the processes that are forked from it.  Order:
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
    egress, if there are rules for the network; the network process, if there is a namespace to join.
 3. The sentry, which has waited for it, is told what it shall be and given its sockets.
-4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, and for the first question
-   to the analyst, which is then forked.
+4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, for the first question
+   to an analyst, which is then forked, and for containers that join, each of which gets a gofer of its own: the end of
+   that is told, and ends nothing else.
 
 Each part has a parent-death signal, so they end with the keeper.  It handles no guest data.  Neither this process nor
 the gofer imports the kernel, and the sentry does not import the gofer.
@@ -36,7 +37,7 @@ from cloche.boot.spawn import KEEPER_FD, KeeperProcess
 from cloche.boot.spec import HOST, RW, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.wire import timing
-from cloche.wire.keeper import DIED, FAILED, GONE, START, STARTED, RecordPlace
+from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, RecordPlace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # imported where they are used, after the sentry's process was forked
@@ -77,6 +78,15 @@ class Abandoned(Exception):
 _NOTHING: Final[dict[int, Any]] = {}
 
 
+class Further:
+    """The gofer of a container that has joined."""
+
+    def __init__(self, number: int, gofer: "GoferProcess") -> None:
+        self.number: int = number  # as the monitor calls it
+        self.gofer: GoferProcess = gofer
+        self.is_ready: bool = False
+
+
 class Keeper:
     """The parts of one sandbox."""
 
@@ -90,7 +100,11 @@ class Keeper:
         self.broker: BrokerProcess | None = None
         self.egress: EgressProcess | None = None
         self.network: NetworkProcess | None = None
-        self.asking: list[socket.socket] = []  # the analyst's sockets, until it is started
+        self.asking: list[
+            list[socket.socket]
+        ] = []  # an analyst's sockets, until it is started: one for each gofer
+        self.further: dict[int, Further] = {}  # by pid
+        self.poller: Any = select.poll()
         self.fds: dict[str, int] = {}  # what the monitor sent
         self.request: dict[str, Any] = {}
         self.has_monitor: bool = True
@@ -127,18 +141,12 @@ class Keeper:
 
         timing.mark("keeper: gofer is imported")
         self._await_request()
-        packet, ancillary, _flags, _address = self.link.recvmsg(
-            64, socket.CMSG_SPACE(4 * _MAX_FDS), socket.MSG_CMSG_CLOEXEC
-        )
-        fds = array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+        packet, fds = self._receive()
         if packet != START or not fds:
             raise Abandoned
         timing.mark("keeper: request is here")
         self.request = _read_request(fds[0])
-        self.fds = dict(zip(self.request["names"], fds.tolist(), strict=True))
+        self.fds = dict(zip(self.request["names"], fds, strict=True))
         os.environ.update(self.request["settings"])
         if "stderr" in self.fds:
             os.dup2(self.fds["stderr"], 2)
@@ -166,12 +174,7 @@ class Keeper:
 
         points = attach_points(spec)
         if points:
-            asking: list[socket.socket] = []
-            if spec.is_patching:
-                for _asker in range(1 + sum([point.has_worker for point in points])):
-                    answering, asker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                    self.asking.append(answering)
-                    asking.append(asker)
+            asking = self._askers(points) if spec.is_patching else []
             self.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
             self.parts[self.gofer.pid] = "gofer"
             for asker in asking:
@@ -183,6 +186,17 @@ class Keeper:
             self._start_network(is_confined=spec.is_confined)
         if "egress" in self.fds:
             self._start_egress()
+
+    def _askers(self, points: "list[AttachPoint]") -> list[socket.socket]:
+        """Sockets to an analyst for a gofer and its workers."""
+        asking: list[socket.socket] = []
+        answering: list[socket.socket] = []
+        for _asker in range(1 + sum([point.has_worker for point in points])):
+            ours, asker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            answering.append(ours)
+            asking.append(asker)
+        self.asking.append(answering)
+        return asking
 
     def _start_network(self, *, is_confined: bool) -> None:
         from cloche.netns.launch import start_network
@@ -309,54 +323,131 @@ class Keeper:
                 return
 
     def _read_link(self) -> None:
+        for fd in self._receive()[1]:
+            os.close(fd)
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        """What the monitor has to say; nothing if it is gone."""
+        fds = array("i")
         try:
-            message = self.link.recv(64)
+            packet, ancillary, _flags, _address = self.link.recvmsg(
+                64, socket.CMSG_SPACE(4 * _MAX_FDS), socket.MSG_CMSG_CLOEXEC
+            )
         except OSError:
-            message = b""
-        if not message:
+            packet, ancillary = b"", []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+        if not packet:
             self.has_monitor = False
+        return packet, fds.tolist()
 
     # -- while it runs -------------------------------------------------------------------------------------
     def serve(self) -> None:
         """Until the sentry is gone."""
-        poller = select.poll()
+        poller = self.poller
         poller.register(self.wake_read, select.POLLIN)
         poller.register(self.link, select.POLLIN)
-        asking = {sock.fileno(): sock for sock in self.asking}
-        for number in asking:
-            poller.register(number, select.POLLIN)
+        for group in self.asking:
+            for sock in group:
+                poller.register(sock, select.POLLIN)
         self._reap()  # who died before we listened
         while self.sentry:
-            for fd, _events in poller.poll():
-                if fd == self.link.fileno():
-                    self._read_link()
-                    if not self.has_monitor:
-                        poller.unregister(self.link)
-                    self.end_sentry()
-                elif fd in asking:
-                    if not has_data(asking[fd]):  # the gofer has ended, and never asked
-                        poller.unregister(fd)
-                        self.asking.remove(asking[fd])
-                        asking.pop(fd).close()
-                        continue
-                    for number in asking:
-                        poller.unregister(number)
-                    asking = {}
-                    self._start_analyst()
-                    break  # the others that were found may be these
-                else:
-                    os.read(self.wake_read, 512)
-                    self._reap()
+            fd = poller.poll()[0][0]  # one at a time: what is done with it may close others
+            if fd == self.link.fileno():
+                self._on_link()
+            elif fd == self.wake_read:
+                os.read(self.wake_read, 512)
+                self._reap()
+            elif not self._on_hello(fd):
+                self._on_question(fd)
 
-    def _start_analyst(self) -> None:
-        """The gofer has asked for the first time."""
+    def _on_link(self) -> None:
+        """A container joins, or all is to end."""
+        packet, fds = self._receive()
+        if packet == SERVE and len(fds) == 1:
+            self._serve_further(fds[0])
+            return
+        for fd in fds:
+            os.close(fd)
+        if not self.has_monitor:
+            self.poller.unregister(self.link)
+        self.end_sentry()
+
+    def _serve_further(self, memory: int) -> None:
+        """Start the gofer of a container that joins; `_on_hello` tells how it went."""
+        from cloche.gofer.launch import start_gofer
+
+        number, data, groups = marshal.loads(os.pread(memory, os.fstat(memory).st_size, 0))
+        os.close(memory)
+        spec = load(data)
+        points = attach_points(spec)
+        asking = self._askers(points) if spec.is_patching else []
+        gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking, groups=groups)
+        for asker in asking:
+            asker.close()
+        if asking:
+            for sock in self.asking[-1]:
+                self.poller.register(sock, select.POLLIN)
+        self.parts[gofer.pid] = "gofer"
+        self.further[gofer.pid] = Further(number, gofer)
+        self.poller.register(gofer.hello, select.POLLIN)
+
+    def _on_hello(self, fd: int) -> bool:
+        """Whether it is the socket of such a gofer that now serves, or does not."""
+        for each in list(self.further.values()):
+            if not each.is_ready and each.gofer.hello.fileno() == fd:
+                self._hear_further(each)
+                return True
+        return False
+
+    def _hear_further(self, each: Further) -> None:
+        """It says whether it serves, or has died."""
+        gofer = each.gofer
+        number = each.number.to_bytes(4, "little")
+        each.is_ready = True
+        self.poller.unregister(gofer.hello)
+        try:
+            gofer.wait_ready()
+        except PartError as refusal:
+            self.further.pop(gofer.pid, None)
+            self.parts.pop(gofer.pid, None)
+            self.say(SERVED + number + str(refusal).encode()[:4000])
+            return
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [gofer.sock.fileno()]))
+        try:
+            self.link.sendmsg([SERVED + number], [rights])
+        except OSError:
+            pass  # there is no monitor: we hear of that
+        gofer.sock.close()
+
+    def _on_question(self, fd: int) -> None:
+        """A gofer has asked an analyst for the first time, or has ended."""
+        for group in self.asking:
+            for sock in group:
+                if sock.fileno() != fd:
+                    continue
+                if has_data(sock):
+                    for each in group:
+                        self.poller.unregister(each)
+                    self.asking.remove(group)
+                    self._start_analyst(group)
+                    return
+                self.poller.unregister(fd)  # the gofer has ended, and never asked
+                group.remove(sock)
+                sock.close()
+                if not group:
+                    self.asking.remove(group)
+                return
+
+    def _start_analyst(self, group: list[socket.socket]) -> None:
+        """For one gofer and its workers."""
         _leave_light_modules()  # the decoder of instructions is others' code
         from cloche.analyst.serve import start_analyst
 
-        self.parts[start_analyst(self.asking)] = _ANALYST
-        for sock in self.asking:
+        self.parts[start_analyst(group)] = _ANALYST
+        for sock in group:
             sock.close()
-        self.asking = []
 
     def end_sentry(self) -> None:
         """Everything is to end: it starts with the sentry, with which every guest dies."""
@@ -376,6 +467,10 @@ class Keeper:
             if not pid:
                 return
             part = self.parts.pop(pid, "")
+            gone = self.further.pop(pid, None)
+            if gone is not None:
+                self._forget(gone)
+                continue
             if pid == self.middle:
                 self.middle = 0
             if pid == self.sentry:
@@ -388,6 +483,13 @@ class Keeper:
             elif part == _SENTRY:
                 self.is_ending = True
 
+    def _forget(self, gone: Further) -> None:
+        """The gofer of a container that has joined is no more."""
+        if gone.is_ready:
+            self.say(LOST + gone.number.to_bytes(4, "little"))
+        else:
+            self._hear_further(gone)
+
     def say(self, message: bytes) -> None:
         """Tell the monitor, if it is there."""
         try:
@@ -399,9 +501,13 @@ class Keeper:
     def finish(self) -> None:
         """The sentry is gone, or never came: end the guests and the servers, remove what the monitor cannot."""
         self.end_sentry()
-        for sock in (self.tell, *self.asking):
-            if sock is not None:
+        if self.tell is not None:
+            self.tell.close()
+        for group in self.asking:
+            for sock in group:
                 sock.close()
+        for each in self.further.values():
+            each.gofer.sock.close()
         for server in (self.gofer, self.broker, self.egress, self.network):
             if server is not None:
                 server.sock.close()

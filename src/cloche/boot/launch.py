@@ -29,6 +29,9 @@ from cloche.wire.keeper import (
     END,
     FAILED,
     GONE,
+    LOST,
+    SERVE,
+    SERVED,
     START,
     STARTED,
     RecordPlace,
@@ -46,6 +49,7 @@ _PING: Final = 4
 _SHUTDOWN: Final = 6
 
 _PATIENCE_S: Final = 15.0  # for the keeper to end what is left
+_LINK_BYTES: Final = 65536
 
 
 class LaunchError(Exception):
@@ -79,6 +83,9 @@ class Sandbox(Upstream):
         self.oom_kills: int = 0  # processes that were ended for want of memory
         self.on_placing: Callable[[int], bool] | None = None  # limits the guests; given the sentry's pid
         self.on_pong: Callable[[], None] | None = None
+        # Of the gofer with this number: its socket (theirs to close), or None and why there is none.
+        self.on_served: Callable[[int, socket.socket | None, str], None] | None = None
+        self.on_lost: Callable[[int], None] | None = None  # that gofer has ended
 
     # -- to the sentry -----------------------------------------------------------------------------------
     def ask(self, ident: int, method: str, fields: Fields, fds: list[int] | None = None) -> None:
@@ -146,10 +153,16 @@ class Sandbox(Upstream):
     def read_link(self) -> None:
         """Take one message of the keeper, or see its death."""
         try:
-            message = self.link.recv(65536)
+            message, given = _receive(self.link)
         except OSError:
-            message = b""
-        if message[:1] == DIED:
+            message, given = b"", None
+        if message[:1] == SERVED and self.on_served is not None:
+            self.on_served(
+                int.from_bytes(message[1:5], "little"), given, message[5:].decode(errors="replace")
+            )
+        elif message[:1] == LOST and self.on_lost is not None:
+            self.on_lost(int.from_bytes(message[1:5], "little"))
+        elif message[:1] == DIED:
             self.death = message[1:].decode(errors="replace")
         elif message == GONE:
             self.is_kept = False
@@ -207,6 +220,21 @@ class Sandbox(Upstream):
         elif message.ident == _SHUTDOWN:
             self.layer_errno = take_int(message.fields, "layer_errno", 0, 0, 4095)
 
+    # -- containers that join ------------------------------------------------------------------------------
+    def serve_further(self, number: int, spec: SandboxSpec, groups: list[str]) -> None:
+        """Have the keeper start a gofer for a further container, in its control groups; `on_served` hears of it.
+
+        Raises OSError.
+        """
+        _number_attach_points(spec)
+        memory = os.memfd_create("cloche-spec", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                marshal.dump((number, dump(spec), groups), file)
+            self.link.sendmsg([SERVE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [memory]))])
+        finally:
+            os.close(memory)
+
     # -- the end -------------------------------------------------------------------------------------------
     def shut_down(self) -> None:
         """Ask the sentry to write what is kept, and to end with all that runs inside."""
@@ -245,6 +273,18 @@ class Sandbox(Upstream):
         except (ChildProcessError, ProcessLookupError):
             pass
         end_orphans()
+
+
+def _receive(link: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """A message of the keeper, and the socket that came with it.  Raises OSError."""
+    message, ancillary, _flags, _address = link.recvmsg(
+        _LINK_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+    return message, socket.socket(fileno=fds[0]) if fds else None
 
 
 def launch(

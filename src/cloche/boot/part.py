@@ -46,7 +46,10 @@ class Part:
         if said[:1] == HELLO:
             return said[1:]
         self.sock.close()
-        os.waitpid(self.pid, 0)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # the caller has done so already
         text = said[1:].decode(errors="replace") if said[:1] == FAILED else f"{self.name} died at its start"
         raise PartError(text)
 

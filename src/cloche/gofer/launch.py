@@ -72,16 +72,23 @@ def spawn_gofer(attach_points: list[AttachPoint], *, is_confined: bool = True) -
 
 
 def start_gofer(
-    attach_points: list[AttachPoint], *, is_confined: bool = True, analyst: list[socket.socket] | None = None
+    attach_points: list[AttachPoint],
+    *,
+    is_confined: bool = True,
+    analyst: list[socket.socket] | None = None,
+    groups: list[str] | None = None,
 ) -> GoferProcess:
     """Fork a gofer that serves these attach points, and patched text if it is given sockets to the analyst: one for
-    itself and one for each worker.
+    itself and one for each worker.  It runs in the control groups at the directories `groups`, or the caller's.
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
     askers = analyst or []
 
     def work(sock: socket.socket, speak: socket.socket, parent: int) -> int:
+        for path in groups or []:
+            with open(os.path.join(path, "cgroup.procs"), "wb", buffering=0) as file:
+                file.write(b"0")
         return _run(sock, speak, attach_points, askers, parent, is_confined=is_confined)
 
     return GoferProcess(*start_part(socket.SOCK_STREAM, work))

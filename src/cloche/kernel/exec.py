@@ -256,7 +256,7 @@ def begin_exec(
         do_group_exit(task.group, status_signaled(SIGSEGV, core_flag(task.group, SIGSEGV)))
         return DEAD
     try:
-        process = _blank_process(kernel)
+        process = _blank_process(task)
         thread = process.main_thread()
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
         mm.is_patching = (
@@ -371,10 +371,10 @@ class CloseMarked(Blocked):
         return BLOCKED  # there is no way back
 
 
-def _blank_process(kernel: Kernel) -> HostProcess:
+def _blank_process(task: Task) -> HostProcess:
     """A process for the new image.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
     try:
-        return kernel.platform.new_process()
+        return task.kernel.platform.new_process(task.group.container.family)
     except OSError:
         raise LinuxError(EAGAIN) from None
 

@@ -10,7 +10,7 @@ from typing import Final
 from cloche.mm.text import PatchedText
 from cloche.platform.interface import Platform
 from cloche.vfs.mapping import FileMapping
-from cloche.vfs.objects import MAY_READ, Context, Inode, Path
+from cloche.vfs.objects import MAY_READ, Context, Inode, Mount, Path
 
 MAX_PROGRAMS: Final = 32
 MAX_FILES: Final = 16
@@ -18,13 +18,13 @@ MAX_FILES: Final = 16
 ProgramKey = tuple[Inode, object, object, int, int, int, object, tuple[int, ...]]
 
 
-def text_identity(platform: Platform, text: PatchedText) -> list[int]:
+def text_identity(platform: Platform, text: PatchedText, family: int) -> list[int]:
     """Device and inode number of a text's file, nothing for one that no process may keep.
 
     A function of its own: compiled code drops a local after its last use, and with the last reference to a text its
     descriptor is closed.  An argument lives until the call is over.
     """
-    known = platform.hot_identity(text.fd())
+    known = platform.hot_identity(text.fd(), family)
     return list(known) if known is not None else []
 
 
@@ -35,18 +35,18 @@ class Program:
         # -> device and inode number on the host, of it and of its patched text
         self.files: dict[Inode, list[int]] = {}
 
-    def note(self, platform: Platform, mapping: FileMapping) -> None:
-        """A process of this program has mapped a file privately."""
+    def note(self, platform: Platform, mapping: FileMapping, family: int) -> None:
+        """A process of this program, of a family (`Platform.new_family`), has mapped a file privately."""
         inode = mapping.file.inode
         if inode in self.files or len(self.files) >= MAX_FILES or mapping.host_fd < 0:
             return
         identities: list[int] = []
-        known = platform.hot_identity(mapping.host_fd)
+        known = platform.hot_identity(mapping.host_fd, family)
         if known is not None:
             identities += known
         text = mapping.map_text()
         if text is not None:
-            identities += text_identity(platform, text)
+            identities += text_identity(platform, text, family)
         if identities:
             self.files[inode] = identities
 
@@ -85,3 +85,9 @@ class Programs:
                 del self._known[next(iter(self._known))]
         self._known[key] = program
         return program
+
+    def forget(self, mounts: list[Mount]) -> None:
+        """A container has ended that has these mounts: nothing of its files is to be held."""
+        for key in list(self._known):
+            if key[1] in mounts:
+                del self._known[key]

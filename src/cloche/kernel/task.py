@@ -558,6 +558,8 @@ class Container:
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
         self.exit_status: int = -1  # wait status of the first program, once it is gone
+        self.family: int = 0  # of its processes (`Platform.new_family`)
+        self.zygote_pid: int = 0  # of which the host forks them; 0: as for the first container
         self.is_paused: bool = False
         self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
         self.held_ready: list[Task] = []  # woken since

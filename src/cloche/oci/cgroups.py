@@ -113,6 +113,12 @@ def enter(groups: list[str]) -> None:
         _write(os.path.join(path, "cgroup.procs"), "0")
 
 
+def place(groups: list[str], pid: int) -> None:
+    """Put a process into them.  Raises OSError."""
+    for path in groups:
+        _write(os.path.join(path, "cgroup.procs"), str(pid))
+
+
 def processes(groups: list[str]) -> list[int]:
     """Who is in them."""
     found: set[int] = set()

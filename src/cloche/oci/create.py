@@ -23,12 +23,15 @@ from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
-from cloche.oci.monitor import Held, fork_monitor
+from cloche.oci.members import Held
+from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
+from cloche.oci.pods import join, sandbox_of
 from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
 from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
 from cloche.oci.users import add_home
+from cloche.wire.control_client import ControlError
 
 _KINDS: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 _DEVICES: Final = (
@@ -220,6 +223,9 @@ def create(
     record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
     record.annotations, record.hooks = bundle.annotations, bundle.hooks
     record.process, record.created = bundle.process_data, timestamp()
+    sandbox = sandbox_of(root, bundle)
+    if sandbox is not None:
+        record.sandbox = sandbox.ident
     record.make()
     anchor = Anchor()
     try:
@@ -231,7 +237,11 @@ def create(
         if bundle.process.has_terminal:
             terminal, master = open_terminal(console, bundle.process)
             streams = [terminal, terminal, terminal]
-        monitor = _Monitor(record, anchor, spec, streams, terminal)
+        monitor: _Monitor | None = None
+        if sandbox is None:
+            monitor = _Monitor(record, anchor, spec, streams, terminal)
+        else:
+            anchor.open()
         anchor.begin(open_namespaces(bundle), record.groups, bundle, bundle.process.argv, terminal)
         record.pid, record.pid_start = anchor.pid, anchor.began()
         record.save()
@@ -240,8 +250,12 @@ def create(
         run_hooks(bundle.hooks, "createRuntime", state)
         anchor.build()
         run_hooks(bundle.hooks, "createContainer", state)
+        end = anchor.sock.fileno() if monitor is not None else os.dup(anchor.sock.fileno())
         anchor.go()
-        monitor.go(anchor.pid)
+        if monitor is not None:
+            monitor.go(anchor.pid)
+        elif sandbox is not None:
+            _join(record, sandbox, anchor, end, spec, streams)
         if pid_file:
             write_pid_file(pid_file, anchor.pid)
         record.is_made = True
@@ -252,6 +266,19 @@ def create(
             raise OciError(f"cannot create the container: {failure}") from None
         raise
     return record, master
+
+
+def _join(
+    record: Record, sandbox: Record, anchor: Anchor, end: int, spec: SandboxSpec, streams: list[int]
+) -> None:
+    """Raises OciError, and takes `end` over."""
+    try:
+        join(record, sandbox, anchor, end, spec, streams)
+    except ControlError as refusal:
+        name = spec.argv[0].decode(errors="replace")
+        raise OciError(explain_start(refusal.status, str(refusal), name)) from None
+    finally:
+        os.close(end)
 
 
 class _Monitor:
@@ -327,7 +354,7 @@ def _undo(record: Record, anchor: Anchor) -> None:
             anchor.end()
         except (OSError, AttributeError):
             pass
-    if record.monitor:
+    if record.monitor or record.sandbox:
         record.pid = 0
         try:
             record.end()

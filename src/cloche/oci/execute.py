@@ -126,7 +126,10 @@ def _ask(
     record: Record, anchor: Anchor, sock: socket.socket, process: ProcessSpec, streams: list[int]
 ) -> None:
     """Have the monitor start it.  Raises OciError."""
-    fields = _request(process, streams).to_fields()
+    request = _request(process, streams)
+    if record.sandbox:
+        request.container = record.ident
+    fields = request.to_fields()
     fields["pid"] = anchor.pid
     client = ControlClient(record.connect())
     try:

@@ -15,24 +15,23 @@ import socket
 import struct
 import sys
 import termios
-from typing import Any, Final
+from typing import Final
 
-from cloche.abi.sched import CLONE_NEWUTS
 from cloche.boot import confine
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.oci import cgroups
+from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
 from cloche.oci.records import Record
-from cloche.platform import hostsys
+from cloche.oci.uts import host_name
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 
 # Requests beyond `wire.requests`, which the monitor answers itself or in part.
 EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
 PIDS: Final = "oci-pids"  # -> pids: of every anchor
-STATUS_KILLED: Final = 9  # wait status
 _START_MS: Final = 60_000  # without news, until the container is made
 _IGNORED: Final = (
     *(
@@ -46,36 +45,10 @@ _IGNORED: Final = (
     ),
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
-_STATUS: Final = struct.Struct("<i")
-
-
-class Held:
-    """An anchor and what it stands for; `ident` is 0 for the container itself."""
-
-    def __init__(self, sock: socket.socket, pid: int) -> None:
-        self.sock: socket.socket = sock
-        self.pid: int = pid
-        self.ident: int = 0  # of the request at the sentry
-        self.terminal: int = -1  # whose size is looked at
-        self.is_over: bool = False
-
-    def end(self, status: int) -> None:
-        """The program's wait status becomes the anchor's."""
-        if self.is_over:
-            return
-        self.is_over = True
-        try:
-            self.sock.send(_STATUS.pack(status), socket.MSG_DONTWAIT)
-        except OSError:
-            pass
-        self.sock.close()
-        if self.terminal >= 0:
-            os.close(self.terminal)
-            self.terminal = -1
 
 
 class OciMonitor:
-    """Serves one container."""
+    """Serves a container, and those that join its sandbox."""
 
     def __init__(self, record: Record, anchor: Held, report: int) -> None:
         self.record: Record = record
@@ -84,6 +57,7 @@ class OciMonitor:
         self.execs: dict[int, Held] = {}  # by descriptor
         self.sandbox: Sandbox
         self.server: ControlServer
+        self.members: Members
 
     # -- start -------------------------------------------------------------------------------------------
     def run(
@@ -102,6 +76,7 @@ class OciMonitor:
                 os.close(fd)
         self.server = ControlServer(listener, self.sandbox)
         self.server.on_request = self._on_request
+        self.members = Members(self.sandbox, self.server, self._end_execs)
         try:
             self._loop()
             if self.sandbox.status >= 0:
@@ -116,6 +91,7 @@ class OciMonitor:
             sandbox.reap()
             for held in list(self.execs.values()):
                 held.end(STATUS_KILLED)
+            self.members.end_all()
             self.server.ended(status, "")
             self.anchor.end(status)
 
@@ -142,12 +118,16 @@ class OciMonitor:
                 poller.register(anchor.sock.fileno(), select.POLLIN)
             for fd in self.execs:
                 poller.register(fd, select.POLLIN)
+            joined = {held.sock.fileno(): held for held in self.members.anchors()}
+            for fd in joined:
+                poller.register(fd, select.POLLIN)
             for fd, events in server.watched():
                 poller.register(fd, events)
-            ready = poller.poll(_START_MS if self.report >= 0 else None)
-            if not ready:
+            ready = poller.poll(_START_MS if self.report >= 0 else self.members.wait_ms())
+            if not ready and self.report >= 0:
                 sandbox.death = "the sentry does not answer"
                 return
+            self.members.look()
             for fd, events in ready:
                 if fd == sandbox.channel.fileno():
                     if events & select.POLLOUT:
@@ -162,13 +142,15 @@ class OciMonitor:
                     self._on_anchor(anchor)
                 elif fd in self.execs:
                     self._on_anchor(self.execs[fd])
+                elif fd in joined:
+                    self._on_anchor(joined[fd])
                 else:
                     server.on_ready(fd, events)
 
     def _on_anchor(self, held: Held) -> None:
         """A signal for what it stands for, or its death."""
         try:
-            data = held.sock.recv(1, socket.MSG_DONTWAIT)
+            data = b"" if held.is_over else held.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -181,12 +163,14 @@ class OciMonitor:
                 self.sandbox.kill()
             elif held.ident:
                 self.sandbox.cancel(held.ident)
+            else:
+                self.members.drop(held.container)
             return
         signo = data[0]
         if signo == signal.SIGWINCH and held.terminal >= 0:
             self._resize(held)
         elif 1 <= signo <= 64:
-            fields: Fields = {"signal": signo}
+            fields: Fields = {"signal": signo, "container": held.container}
             if held.ident:
                 fields["exec"] = held.ident
             self.sandbox.ask(requests.QUIET, requests.SIGNAL, fields)
@@ -197,7 +181,7 @@ class OciMonitor:
         except OSError:
             return
         rows, columns = struct.unpack("HHHH", raw)[:2]
-        fields: Fields = {"rows": rows, "columns": columns}
+        fields: Fields = {"rows": rows, "columns": columns, "container": held.container}
         if held.ident:
             fields["exec"] = held.ident
         self.sandbox.ask(requests.QUIET, requests.RESIZE, fields)
@@ -207,45 +191,57 @@ class OciMonitor:
         """Whether it is one of ours.  Raises ProtocolError."""
         name = message.name
         if name == requests.START:
-            self._pass_on(client, message, self._started)
+            self._pass_on(client, message, "started", is_set=True)
         elif name == requests.PAUSE:
-            self._pass_on(client, message, self._paused)
+            self._pass_on(client, message, "paused", is_set=True)
         elif name == requests.RESUME:
-            self._pass_on(client, message, self._resumed)
+            self._pass_on(client, message, "paused", is_set=False)
         elif name == requests.UPDATE:
-            self._pass_on(client, message, self._nothing)
+            self._pass_on(client, message, "")
         elif name == EXEC:
             self._exec(client, message)
+        elif name == JOIN:
+            self.members.join(client, message)
         elif name == PIDS:
-            pids = [self.anchor.pid, *[held.pid for held in self.execs.values()]]
+            container = requests.take_container(message.fields)
+            first = self.members.by_name[container].held if container in self.members.by_name else self.anchor
+            execs = [held.pid for held in self.execs.values() if held.container == container]
+            pids = [first.pid, *execs]
             self.server.answer(client, protocol.reply(message.ident, {"pids": pids}))
         else:
             return False
         return True
 
-    def _nothing(self) -> None:
-        pass
+    def _end_execs(self, container: str) -> None:
+        """A container that had joined has ended, and with it what was executed in it."""
+        for held in list(self.execs.values()):
+            if held.container == container:
+                self.execs.pop(held.sock.fileno(), None)
+                held.end(STATUS_KILLED)
 
-    def _started(self) -> None:
-        self.record.mark("started", is_set=True)
-
-    def _paused(self) -> None:
-        self.record.mark("paused", is_set=True)
-
-    def _resumed(self) -> None:
-        self.record.mark("paused", is_set=False)
-
-    def _pass_on(self, client: Client, message: Message, done: Any) -> None:
+    def _pass_on(self, client: Client, message: Message, mark: str, *, is_set: bool = False) -> None:
+        """Ask the sentry; if it does, the record gets a mark, or loses it.  Raises ProtocolError."""
         ident = message.ident
+        container = requests.take_container(message.fields)
+        record = self.record
+        if container != requests.MAIN:
+            member = self.members.by_name.get(container)
+            if member is None:
+                raise ProtocolError("container not running")
+            record = member.record
 
         def heard(answer: Message) -> None:
             if answer.kind == protocol.REPLY:
-                done()
+                if mark:
+                    record.mark(mark, is_set=is_set)
                 self.server.answer(client, protocol.reply(ident, answer.fields))
             elif answer.kind == protocol.ERROR:
                 self.server.answer(client, protocol.error(ident, answer.number, answer.name))
-                if message.name == requests.START:
-                    self.sandbox.kill()  # there will be no program
+                if message.name == requests.START:  # there will be no program
+                    if container == requests.MAIN:
+                        self.sandbox.kill()
+                    else:
+                        self.members.drop(container)
 
         self.server.ask(message.name, message.fields, None, heard)
 
@@ -258,7 +254,7 @@ class OciMonitor:
         pid = take_int(fields, "pid", 0, 1, 1 << 22)
         del fields["pid"]
         request = requests.exec_request(fields, len(streams))
-        held = Held(socket.socket(fileno=os.dup(message.fds[-1])), pid)
+        held = Held(socket.socket(fileno=os.dup(message.fds[-1])), pid, request.container)
         if request.has_terminal:
             held.terminal = os.dup(streams[0])
         owners: list[object] = []
@@ -284,19 +280,6 @@ class OciMonitor:
 
         held.ident = self.server.ask(requests.EXEC, fields, streams, heard)
         self.execs[held.sock.fileno()] = held
-
-
-def _host_name(pid: int) -> bytes:
-    """That of the namespace which a process is in.  Raises OSError."""
-    own = os.open("/proc/self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-    other = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        hostsys.setns(other, CLONE_NEWUTS)
-        return os.uname().nodename.encode()
-    finally:
-        hostsys.setns(own, CLONE_NEWUTS)
-        os.close(own)
-        os.close(other)
 
 
 def fork_monitor(
@@ -346,7 +329,7 @@ def fork_monitor(
         anchor.pid = int(answer)
         spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         spec.has_network = True
-        spec.hostname = spec.hostname or _host_name(anchor.pid)
+        spec.hostname = spec.hostname or host_name(anchor.pid)
         OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
     except BaseException as failure:
         sys.excepthook(type(failure), failure, failure.__traceback__)

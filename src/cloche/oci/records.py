@@ -75,6 +75,7 @@ class Record:
         self.created: str = ""
         self.annotations: dict[str, str] = {}
         self.groups: list[str] = []  # directories of its control groups
+        self.sandbox: str = ""  # the container whose sandbox, and monitor, it has (a pod); empty: its own
         self.hooks: dict[str, Any] = {}
         self.process: dict[str, Any] = {}  # of the bundle, for `exec` by words
 
@@ -178,6 +179,9 @@ class Record:
 
     def end(self) -> None:
         """Kill what is left, and wait until it is gone.  Raises OciError if it is not."""
+        if self.sandbox:
+            self._end_joined()
+            return
         self.kill(signal.SIGKILL)
         deadline = time.monotonic() + _ENDING_S
         is_killed = False
@@ -190,29 +194,43 @@ class Record:
                 raise OciError(f"container {self.ident}: its processes do not end")
             self._wait_a_little()
 
-    def _wait_a_little(self) -> None:
-        """For the death of one of the processes, by its pidfd."""
-        import select
+    def _end_joined(self) -> None:
+        """The same of one that has not its own sandbox: what is in its control groups is its alone.  The sandbox's
+        monitor ends it when its anchor dies; if that hangs, we do.
+        """
+        from cloche.oci import cgroups
 
+        self.kill(signal.SIGKILL)
+        deadline = time.monotonic() + _ENDING_S
+        while True:
+            left = [pid for pid in cgroups.processes(self.groups) if start_time(pid)]
+            if not left and not self.has_anchor():
+                return
+            left_s = deadline - time.monotonic()
+            if left_s < 0:
+                raise OciError(f"container {self.ident}: its processes do not end")
+            if left_s < _ENDING_S - 5:
+                for pid in left:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+            _wait_for_death(left[0] if left else self.pid)
+
+    def _wait_a_little(self) -> None:
+        """For the death of one of the processes."""
         for pid, began in ((self.pid, self.pid_start), (self.monitor, self.monitor_start)):
-            if pid <= 0 or start_time(pid) != began:
-                continue
-            try:
-                fd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                poller = select.poll()
-                poller.register(fd, select.POLLIN)
-                poller.poll(200)
-            finally:
-                os.close(fd)
-            return
+            if pid > 0 and start_time(pid) == began and _wait_for_death(pid):
+                return
 
     def connect(self) -> socket.socket:
         """A connection to the monitor.  Raises OciError."""
+        path = os.path.join(self.root, self.sandbox) if self.sandbox else self.path
+        try:
+            directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            raise OciError("container not running") from None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sock.connect(f"/proc/self/fd/{directory}/control")
         except OSError:
@@ -232,6 +250,23 @@ class Record:
             os.close(directory)
         sock.listen(128)
         return sock
+
+
+def _wait_for_death(pid: int) -> bool:
+    """Wait a little for the death of a process; False if there is none."""
+    import select
+
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll(200)
+    finally:
+        os.close(fd)
+    return True
 
 
 def load(root: str, ident: str) -> Record:

@@ -166,6 +166,8 @@ def ask(record: Record, method: str, fields: dict[str, Any]) -> dict[str, Any]:
     """A request of the monitor, and its answer.  Raises OciError."""
     from cloche.wire.control_client import ControlClient, ControlError
 
+    if record.sandbox:
+        fields = {**fields, "container": record.ident}
     client = ControlClient(record.connect())
     try:
         return dict(client.call(method, fields))

@@ -567,7 +567,7 @@ class FakePlatform(Platform):
     def set_patched_calls(self, numbers: list[int]) -> None:
         self.patched_calls = numbers
 
-    def new_process(self) -> HostProcess:
+    def new_process(self, family: int = 0) -> HostProcess:
         self.host.step()
         return self.host.new_process()
 

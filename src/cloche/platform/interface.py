@@ -446,8 +446,8 @@ class Platform:
         """Whether programs shall be given patched text, because calls from it come without a trap."""
         return False
 
-    def hot_identity(self, fd: int) -> tuple[int, int] | None:
-        """(device, inode number) of a host file whose descriptor new processes may begin with, else None."""
+    def hot_identity(self, fd: int, family: int = 0) -> tuple[int, int] | None:
+        """(device, inode number) of a host file whose descriptor new processes of the family may have, else None."""
         return None
 
     def own_bytes(self) -> int:
@@ -462,9 +462,18 @@ class Platform:
         """Make ready to run guests; prepares, if nobody has.  Raises OSError with a clear message."""
         raise NotImplementedError
 
-    def new_process(self) -> HostProcess:
-        """A blank process: nothing of the guest is mapped; its main thread is stopped."""
+    def new_process(self, family: int = 0) -> HostProcess:
+        """A blank process: nothing of the guest is mapped; its main thread is stopped.  Raises OSError."""
         raise NotImplementedError
+
+    def new_family(self) -> tuple[int, int]:
+        """A further family of processes, for which the host can account by itself: its number, and the pid of the host
+        process of which all of it will be forked, or 0.  The first family is number 0.  Raises OSError.
+        """
+        return 0, 0
+
+    def drop_family(self, family: int) -> None:
+        """Nothing is held for a family any more, of which no process is left that is not about to be gone."""
 
     def thread(self, ident: int) -> HostThread:
         """The thread with that id."""

@@ -45,6 +45,7 @@ class KeptFiles:
 
     def __init__(self) -> None:
         self._hot: dict[tuple[int, int], _Hot] = {}
+        self._is_closed = False
         self._stamp = 0
         # By number: what the zygote has been given.
         self._zygote: list[tuple[int, int] | None] = [None] * (LAST_KEPT - FIRST_KEPT + 1)
@@ -59,7 +60,7 @@ class KeptFiles:
                 self._touch(hot)
             return number
         number = _native.give_kept(thread, fd, st.st_dev, st.st_ino, -1)
-        if number >= 0:
+        if number >= 0 and not self._is_closed:
             self._note_injection(fd, (st.st_dev, st.st_ino))
         return number
 
@@ -90,6 +91,8 @@ class KeptFiles:
             self._zygote[place] = None
 
     def close(self) -> None:
+        """Nothing is held any more, nor will be."""
+        self._is_closed = True
         for hot in self._hot.values():
             if hot.fd >= 0:
                 os.close(hot.fd)

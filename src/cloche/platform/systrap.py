@@ -57,11 +57,13 @@ from cloche.platform.layout import (
     PREFETCH_BYTES,
     TAG_SIGCHLD,
 )
-from cloche.platform.systrap_process import SystrapProcess
+from cloche.platform.systrap_process import FIRST, Family, SystrapProcess
 from cloche.platform.systrap_thread import Guests
 from cloche.platform.zygote import Zygote, check_host, own_vdso_areas, raise_file_limit
 
 _POOL_SIZE: Final = 2
+_FURTHER_POOL_SIZE: Final = 1  # of a family that is not the first
+_BIRTH_NS: Final = 1_000_000_000
 _SENTRY_SPIN_NS: Final = 120_000
 _STUB_SPIN_NS: Final = 50_000
 _OVERDUE_NS: Final = 10_000_000_000
@@ -82,11 +84,9 @@ class Systrap(Platform):
         self._threads = self._guests.threads
         self._processes = self._guests.processes
         self._zygote = Zygote()
-        self._is_zygote_idle = False
-        self._pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
-        self._unordered = self._guests.unordered
-        self._ordered: SystrapProcess | None = None  # being forked by the zygote
-        self._deaths: list[Event] = []
+        self._families: dict[int, Family] = {FIRST: Family(FIRST, _POOL_SIZE)}
+        self._last_family = FIRST
+        self._waiting: list[Event] = []  # to be given out
         self._own_vdso: list[tuple[int, int]] = []
         self._is_started = False
         self._ticks_per_ns = 1.0
@@ -98,8 +98,9 @@ class Systrap(Platform):
         self._cpu_limit_ns = 0  # of set_meter; 0: none
         self._cpu_left_ns = 0  # when the last event was given
 
-    def hot_identity(self, fd: int) -> tuple[int, int] | None:
-        return self._guests.kept_files.identity(fd)
+    def hot_identity(self, fd: int, family: int = FIRST) -> tuple[int, int] | None:
+        found = self._families.get(family)
+        return None if found is None else found.kept_files.identity(fd)
 
     def is_direct(self) -> bool:
         """Whether private anonymous memory is mapped without asking."""
@@ -138,7 +139,8 @@ class Systrap(Platform):
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
             self._start_zygote()
-            self._is_zygote_idle = True
+            first = self._families[FIRST]
+            first.thread, first.is_idle = self._zygote.thread, True
             elapsed, passed = time.perf_counter_ns() - began, _native.ticks_now() - tsc
         except BaseException:
             self.shutdown()
@@ -200,56 +202,109 @@ class Systrap(Platform):
 
     # ---- processes ----
 
-    def _refill(self) -> None:
-        while len(self._pool) < _POOL_SIZE:
-            process = self._guests.make_process(None, 0).process()
+    def _refill(self) -> bool:
+        """Whether there was something to do."""
+        is_short = False
+        for family in self._families.values():
+            if len(family.pool) < family.pool_size and family.thread >= 0:
+                is_short = True
+                self._refill_one(family)
+        return is_short
+
+    def _refill_one(self, family: Family) -> None:
+        while len(family.pool) < family.pool_size:
+            process = self._guests.make_process(None, 0, family).process()
             process.is_blank = process.was_blank = True
-            self._pool.append(process)
-            self._unordered.append(process)
-        self._order_fork()
+            family.pool.append(process)
+            family.unordered.append(process)
+        self._order_fork(family)
 
-    def _order_fork(self) -> None:
+    def _order_fork(self, family: Family) -> None:
         """One fork at a time: an address space has one clone outstanding."""
-        if not self._is_zygote_idle:
+        unordered = family.unordered
+        if not family.is_idle:
             return
-        while self._unordered and self._unordered[0].thread_count == 0:
-            self._unordered.pop(0)
-        if not self._unordered:
+        while unordered and unordered[0].thread_count == 0:
+            unordered.pop(0)
+        if not unordered:
             return
-        process = self._unordered.pop(0)
+        process = unordered.pop(0)
         if self.is_direct():
-            self._guests.kept_files.provide(self._zygote.thread)
-        _native.queue_fork(self._zygote.thread, process.handle, process.main_thread().ident(), 1)
-        self._is_zygote_idle = False
-        self._ordered = process
-        _native.resume(self._zygote.thread)
+            family.kept_files.provide(family.thread)
+        _native.queue_fork(family.thread, process.handle, process.main_thread().ident(), 1)
+        family.is_idle = False
+        family.ordered = process
+        _native.resume(family.thread)
 
-    def new_process(self) -> HostProcess:
-        if self._zygote.thread < 0:
+    def new_process(self, family: int = FIRST) -> HostProcess:
+        found = self._families.get(family)
+        if found is None or found.thread < 0:
             raise OSError(errno.ECHILD, "the zygote is gone")
-        if not self._pool:
-            self._refill()
-        process = self._pool.pop(0)
+        return self._take_blank(found)
+
+    def _take_blank(self, family: Family) -> SystrapProcess:
+        if not family.pool:
+            self._refill_one(family)
+        process = family.pool.pop(0)
         process.is_blank = False
         self._guests.is_short = True  # whoever needs this one shall not wait for the next
         return process
 
+    def new_family(self) -> tuple[int, int]:
+        first = self._families[FIRST]
+        if first.thread < 0:
+            raise OSError(errno.ECHILD, "the zygote is gone")
+        process = self._take_blank(first)
+        deadline = time.monotonic_ns() + _BIRTH_NS
+        while process.host_pid() <= 0 and not process.is_dead:
+            event = _native.wait_event(_BIRTH_NS, -1)
+            if event is not None and (
+                event[0] in (EV_SYSCALL, EV_FD, EV_STALL) or not self._is_internal(event)
+            ):
+                self._waiting.append(event)
+            if time.monotonic_ns() > deadline:
+                break
+        if process.host_pid() <= 0:
+            process.kill()
+            raise OSError(errno.EAGAIN, "no further zygote")
+        self._last_family += 1
+        family = Family(self._last_family, _FURTHER_POOL_SIZE)
+        family.process, family.thread, family.is_idle = process, process.main_thread().ident(), True
+        process.family = family
+        self._families[family.number] = family
+        return family.number, process.host_pid()
+
+    def drop_family(self, family: int) -> None:
+        found = self._families.pop(family, None)
+        if found is None:
+            return
+        found.thread = -1
+        found.kept_files.close()
+        for process in list(found.unordered):
+            found.pool.remove(process)
+            process.main_thread().discard()
+        found.unordered = []
+        for process in found.pool:
+            process.kill()
+        if found.process is not None:
+            found.process.kill()
+
     def thread(self, ident: int) -> HostThread:
         return self._threads[ident]
 
-    def _fork_failed(self) -> None:
+    def _fork_failed(self, family: Family) -> None:
         """The zygote could not fork (EAGAIN, ENOMEM): the blank it was for will never live."""
-        process = self._ordered
-        self._ordered = None
-        self._guests.kept_files.forget_zygote()
+        process = family.ordered
+        family.ordered = None
+        family.kept_files.forget_zygote()
         if process is not None:
             if process.is_blank:
-                self._pool.remove(process)
+                family.pool.remove(process)
                 process.main_thread().discard()
             else:
                 process.is_dead = True
-                self._deaths.append((EV_PROCESS_DIED, -1, process.ident(), 9, 0, 0, 0, 0, 0))
-        _native.resume(self._zygote.thread)
+                self._waiting.append((EV_PROCESS_DIED, -1, process.ident(), 9, 0, 0, 0, 0, 0))
+        _native.resume(family.thread)
 
     # ---- events ----
 
@@ -262,10 +317,12 @@ class Systrap(Platform):
             deadline_ns = time.monotonic_ns() + timeout_ns
             timeout_ns = -1
         while True:
-            if self._deaths:
-                self.event = self._deaths.pop(0)
-                return -1
-            got = _wait_call(0 if self._guests.is_short else timeout_ns, deadline_ns)
+            is_kept = len(self._waiting) > 0  # and what is internal is done
+            got: int | Event | None = (
+                self._waiting.pop(0)
+                if is_kept
+                else _wait_call(0 if self._guests.is_short else timeout_ns, deadline_ns)
+            )
             used_ns = self._used_ns() if self._cpu_limit_ns else -1
             if isinstance(got, int):
                 return got
@@ -274,9 +331,7 @@ class Systrap(Platform):
                     self.event = NO_EVENT
                     return -1
                 try:  # nobody waits for us: make blank processes; and if still nobody does, what the next one needs
-                    is_full = len(self._pool) >= _POOL_SIZE
-                    self._refill()
-                    if not is_full:
+                    if self._refill():
                         continue
                     self._guests.make_spare()
                 except OSError:
@@ -294,7 +349,7 @@ class Systrap(Platform):
                     continue
                 event = (kind, event[1], event[2], event[3], passed_ns, used_ns, 0, 0, 0)
             elif kind != EV_FD:
-                if self._is_internal(event):
+                if not is_kept and self._is_internal(event):
                     continue
                 thread = self._threads.get(event[1])
                 if thread is not None:
@@ -310,14 +365,18 @@ class Systrap(Platform):
         return used_ns
 
     def _is_internal(self, event: Event) -> bool:
-        """Deal with what concerns the zygote and the pool."""
+        """Deal with what concerns zygotes and blanks."""
         kind = event[0]
-        if event[1] == self._zygote.thread >= 0:  # -1: it is gone, and events of no thread have that, too
+        for family in self._families.values():
+            if event[1] != family.thread or family.thread < 0:
+                continue  # -1: it is gone, and events of no thread have that, too
+            if kind == EV_PROCESS_DIED:
+                break
             if kind == EV_FAULT:
-                self._is_zygote_idle = True
-                self._order_fork()
+                family.is_idle = True
+                self._order_fork(family)
             else:  # its fork failed (EAGAIN, ENOMEM): the blank will never live
-                self._fork_failed()
+                self._fork_failed(family)
             return True
         if kind == EV_STARTED:
             process = self._processes.get(event[2])
@@ -325,13 +384,20 @@ class Systrap(Platform):
         if kind == EV_PROCESS_DIED:
             process = self._processes.get(event[2])
             if process is None:
-                if self._zygote.thread >= 0 and not self._zygote.is_alive():
-                    self._zygote.thread = -1
+                first = self._families[FIRST]
+                if first.thread >= 0 and not self._zygote.is_alive():
+                    first.thread = -1
                 return True
             process.is_dead = True
             process.count_parked(0)
+            family = process.family
             if process.is_blank:
-                self._pool.remove(process)
+                family.pool.remove(process)
+                process.main_thread().discard()
+                return True
+            if family.process is process:
+                family.thread = -1
+                family.process = None
                 process.main_thread().discard()
                 return True
             self._guests.discard_if_done(process)
@@ -399,7 +465,7 @@ class Systrap(Platform):
             if not process.is_dead and _native.process_pid(process.handle) > 0:
                 alive += 1
             process.kill()
-        if self._zygote.thread >= 0:
+        if self._families[FIRST].thread >= 0:
             _native.kill_process(self._zygote.process)
             alive += 1
         deadline = time.monotonic() + 5

@@ -9,9 +9,11 @@ from cloche.arch.syscalls import SYS_exit
 from cloche.platform import _native
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
+from cloche.platform.kept import KeptFiles
 
 _WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
 _METERS: Final = 4
+FIRST: Final = 0  # family
 _CALL_NS: Final = 800  # what the shortest system call takes
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
 
@@ -26,11 +28,32 @@ def split_times(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system
     return user, max(total_ns - user, system_ns)
 
 
+class Family:
+    """The guest processes that the host accounts for together, those of a container of a pod: a zygote, of which all of
+    them are forked, in whose control groups they are therefore, and what is held of files for them.
+
+    The zygote of the first is the platform's (`zygote`); that of another is a blank of the first that is used for
+    nothing else.
+    """
+
+    def __init__(self, number: int, pool_size: int) -> None:
+        self.number = number
+        self.pool_size = pool_size
+        self.thread = -1  # the zygote's; -1: it is gone
+        self.process: SystrapProcess | None = None  # the zygote, but the first's
+        self.is_idle = False  # it can fork
+        self.pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
+        self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
+        self.ordered: SystrapProcess | None = None  # being forked
+        self.kept_files = KeptFiles()
+
+
 class SystrapProcess(HostProcess):
     """A guest address space: one host process, or one that is about to be forked."""
 
-    def __init__(self, proc: HostProc, handle: int, ident: int) -> None:
+    def __init__(self, proc: HostProc, handle: int, ident: int, family: Family) -> None:
         self._proc = proc
+        self.family = family
         self.handle = handle
         self._ident = ident
         self.thread_count = 0

@@ -26,8 +26,8 @@ from cloche.platform.interface import (
     Parking,
     Registers,
 )
-from cloche.platform.kept import KeptFiles, may_stay
-from cloche.platform.systrap_process import SystrapProcess, split_times
+from cloche.platform.kept import may_stay
+from cloche.platform.systrap_process import Family, SystrapProcess, split_times
 
 # What calls use most, bound once: to find a function of an extension by its name costs a tenth of a short call.
 _ret: Final = _native.ret
@@ -55,19 +55,17 @@ class Guests:
         self._proc = proc
         self.threads: dict[int, SystrapThread] = {}  # by handle
         self.processes: dict[int, SystrapProcess] = {}  # by ident
-        self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
-        self.is_short = False  # the pool and the spare are to be made when there is time
+        self.is_short = False  # the pools and the spare are to be made when there is time
         self._spare: tuple[int, int] | None = None  # what the next process needs, made when there was time
-        self.kept_files = KeptFiles()
         self.is_direct = False
         self.first_fpstate = b""  # what a thread begins with
 
-    def make_process(self, source: "SystrapThread | None", slot: int) -> "SystrapThread":
+    def make_process(self, source: "SystrapThread | None", slot: int, family: Family) -> "SystrapThread":
         """The stopped main thread, with its region, of a process that is yet to be forked."""
         self.is_short = True
         handle, ident = _native.new_process() if self._spare is None else self._spare
         self._spare = None
-        process = SystrapProcess(self._proc, handle, ident)
+        process = SystrapProcess(self._proc, handle, ident, family)
         try:
             main = _native.new_thread(handle, slot, -1 if source is None else source.handle)
         except BaseException:
@@ -86,7 +84,6 @@ class Guests:
     def forget(self) -> None:
         """The end."""
         self._spare = None
-        self.kept_files.close()
 
     def add_thread(self, thread: "SystrapThread") -> None:
         self.threads[thread.handle] = thread
@@ -102,8 +99,9 @@ class Guests:
         if _native.discard_process(process.handle):
             process.is_dead = True
             process.set_main(None)  # they would keep each other
-            if process in self.unordered:
-                self.unordered.remove(process)  # it has ended before its turn to be born came
+            unordered = process.family.unordered
+            if process in unordered:
+                unordered.remove(process)  # it has ended before its turn to be born came
             self.processes.pop(process.ident(), None)
 
 
@@ -238,7 +236,7 @@ class SystrapThread(HostThread):
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
         if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags, fd):
-            kept = self._guests.kept_files.number(self.handle, fd)
+            kept = self._process.family.kept_files.number(self.handle, fd)
             if kept >= 0:
                 self._queue(SYS_mmap, addr, length, prot, flags, kept, offset)
                 return
@@ -268,7 +266,7 @@ class SystrapThread(HostThread):
         _native.queue_keep_only(self.handle, *identities)
 
     def queue_fork(self) -> SystrapProcess:
-        main = self._guests.make_process(self, _native.thread_slot(self.handle))
+        main = self._guests.make_process(self, _native.thread_slot(self.handle), self._process.family)
         try:
             _native.queue_fork(self.handle, main.process().handle, main.handle, 0)
         except BaseException:

@@ -174,7 +174,7 @@ def sys_mmap(task: Task, args: Args) -> int:
         limit_growth(task)
     program = task.group.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
-        program.note(task.kernel.platform, mapping)
+        program.note(task.kernel.platform, mapping, task.group.container.family)
     return at
 
 

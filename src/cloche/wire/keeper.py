@@ -14,6 +14,10 @@ STARTED: Final = (
 FAILED: Final = b"F"  # from the keeper: + exit status (one byte) + text
 GONE: Final = b"Q"  # from the keeper: nothing is left, and it ends
 DIED: Final = b"X"  # from the keeper: + which part died; everything else ends now
+# A further gofer, of a container that joins (a pod), in control groups of its own:
+SERVE: Final = b"G"  # to the keeper: + a memfd: marshalled (its number, the spec that it serves, its groups)
+SERVED: Final = b"g"  # from the keeper: + its number (4 bytes) + its socket, or a text that says why not
+LOST: Final = b"x"  # from the keeper: + its number (4 bytes): it has ended
 
 
 class RecordPlace:

@@ -2,8 +2,8 @@
 
 A monitor and its sentry answer to the same names.  Containers are named by their id; without one it is MAIN.
 
-    create   spec, descriptors (their roles), owners         -> {}
-             share (kinds of namespaces), share_with (a container)
+    create   spec, descriptors (their roles), owners         -> zygote (as the sentry counts: the process of which its
+             share (kinds of namespaces), share_with (a container)      programs will be forked; 0: that of the first)
     start    container                                       -> pid, timing (if its spec asks for that)
     exec     container, an ExecRequest, its descriptors      -> event "started" (pid), then status; detached: pid
     signal   container or exec (the id of that request), signal, scope   -> {}

@@ -1,0 +1,310 @@
+"""What a monitor keeps of containers: anchors, and the further containers of a pod that have joined its sandbox.
+
+A container that joins has its own gofer (asked of the keeper), its own anchor and control groups, and is made, started
+and ended in the sentry by the same requests as the first.  Its end ends nothing else; before its anchor ends every part
+of it is gone, as far as its control groups show.
+"""
+
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cloche.boot.control_server import Client, ControlServer
+from cloche.boot.launch import Sandbox
+from cloche.boot.spec import SandboxSpec, from_fields, to_fields
+from cloche.oci import cgroups
+from cloche.oci.records import Record
+from cloche.wire import protocol, requests
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_bytes, take_int, take_list, take_strings
+
+__all__ = ["JOIN", "STATUS_KILLED", "Held", "Member", "Members"]
+
+# container, root (of its record), spec, groups, share, share_with, streams (numbers), pid (of the anchor); descriptors:
+# the streams, and the monitor's end of the anchor's socket  -> {}
+JOIN: Final = "oci-join"
+STATUS_KILLED: Final = 9  # wait status
+_STATUS: Final = struct.Struct("<i")
+_MAX_GROUPS: Final = 64
+_LOOK_MS: Final = 5
+_PATIENCE_S: Final = 5.0  # for processes that were killed to be gone
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`."""
+    found: list[int] = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        fields = cgroups.read(f"/proc/{name}/stat").rpartition(")")[2].split()
+        if len(fields) > 1 and fields[1] == str(pid):
+            found.append(int(name))
+    return found
+
+
+def inner_pid(pid: int) -> int:
+    """The pid that a process has in its own pid namespace; 0 if it is gone."""
+    for line in cgroups.read(f"/proc/{pid}/status").splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return 0
+
+
+class Held:
+    """An anchor and what it stands for; `ident` is 0 for a container itself."""
+
+    def __init__(self, sock: socket.socket, pid: int, container: str = requests.MAIN) -> None:
+        self.sock: socket.socket = sock
+        self.pid: int = pid
+        self.container: str = container
+        self.ident: int = 0  # of the request at the sentry
+        self.terminal: int = -1  # whose size is looked at
+        self.is_over: bool = False
+
+    def end(self, status: int) -> None:
+        """The program's wait status becomes the anchor's."""
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            self.sock.send(_STATUS.pack(status), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        self.sock.close()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
+
+
+class Member:
+    """A container that has joined."""
+
+    def __init__(self, record: Record, held: Held, spec: SandboxSpec) -> None:
+        self.record: Record = record
+        self.held: Held = held
+        self.spec: SandboxSpec = spec
+        self.number: int = 0  # of its gofer
+        self.status: int = STATUS_KILLED
+        self.streams: list[int] = []  # descriptors, until the sentry has them
+        self.roles: list[str] = []
+        self.share: list[str] = []
+        self.share_with: str = ""
+        self.has_gofer: bool = True
+        self.is_leaving: bool = False  # the sentry has been asked to end what is left
+        self.is_deleted: bool = False  # and has done so
+        self.deadline_s: float = 0.0
+
+    def close_streams(self) -> None:
+        """Ours are not needed any more."""
+        for fd in self.streams:
+            os.close(fd)
+        self.streams = []
+
+
+class Members:
+    """The containers that have joined a sandbox."""
+
+    def __init__(self, sandbox: Sandbox, server: ControlServer, on_leaving: Callable[[str], None]) -> None:
+        """`on_leaving` hears of the end of a container in the sentry, before its anchor's."""
+        self.sandbox: Sandbox = sandbox
+        self.server: ControlServer = server
+        self.on_leaving: Callable[[str], None] = on_leaving
+        self.by_name: dict[str, Member] = {}
+        self.next_number: int = 1
+        # What to do with the gofer of each, once the keeper has it: its socket, or why there is none.
+        self.awaited: dict[int, Callable[[socket.socket | None, str], None]] = {}
+        sandbox.on_served = self._served
+        sandbox.on_lost = self._lost
+
+    # -- the loop ----------------------------------------------------------------------------------------
+    def anchors(self) -> list[Held]:
+        """Those that may have something to say."""
+        return [each.held for each in self.by_name.values() if not each.held.is_over]
+
+    def wait_ms(self) -> int | None:
+        """How long the loop may wait; None: for ever."""
+        return _LOOK_MS if any(each.is_deleted for each in self.by_name.values()) else None
+
+    def look(self) -> None:
+        """Let those go of which nothing is left."""
+        for name, member in list(self.by_name.items()):
+            if not member.is_deleted or member.has_gofer:
+                continue
+            left = self._left(member)
+            if not left:
+                del self.by_name[name]
+                member.held.end(member.status)
+            elif time.monotonic() > member.deadline_s:
+                member.deadline_s += _PATIENCE_S
+                for pid in left:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+
+    def _left(self, member: Member) -> list[int]:
+        """What runs in its groups beside its anchor."""
+        return [pid for pid in cgroups.processes(member.record.groups[:1]) if pid != member.held.pid]
+
+    def end_all(self) -> None:
+        """The sandbox has ended."""
+        for member in self.by_name.values():
+            member.close_streams()
+            member.held.end(member.status)
+        self.by_name = {}
+
+    # -- a container joins ---------------------------------------------------------------------------------
+    def join(self, client: Client, message: Message) -> None:
+        """Make one.  Raises ProtocolError."""
+        fields, ident = message.fields, message.ident
+        name = requests.take_container(fields)
+        if name in self.by_name or name == requests.MAIN:
+            raise ProtocolError(f"there is a container {name}")
+        data = fields.get("spec")
+        if not isinstance(data, dict) or not message.fds:
+            raise ProtocolError("no spec, or no anchor")
+        record = Record(os.fsdecode(take_bytes(fields, "root")), name)
+        record.groups = [os.fsdecode(path) for path in take_strings(fields, "groups", _MAX_GROUPS)]
+        pid = take_int(fields, "pid", 0, 1, 1 << 22)
+        spec = from_fields(data)
+        roles: list[str] = []
+        for number in take_list(fields, "streams", 3):
+            if not isinstance(number, int) or not 0 <= number < 3:
+                raise ProtocolError("streams are some of 0, 1 and 2")
+            roles.append(requests.STREAMS[number])
+        if len(roles) != len(message.fds) - 1:
+            raise ProtocolError("streams are missing")
+        share: list[str] = []
+        for kind in take_list(fields, "share", 8):
+            if isinstance(kind, str):
+                share.append(kind)
+        held = Held(socket.socket(fileno=os.dup(message.fds[-1])), pid, name)
+        member = Member(record, held, spec)
+        member.roles, member.share = roles, share
+        member.share_with = protocol.take_text(fields, "share_with")
+        member.streams = [os.dup(fd) for fd in message.fds[:-1]]
+        if spec.has_terminal and member.streams:
+            held.terminal = os.dup(member.streams[0])
+        self.by_name[name] = member
+
+        def served(sock: socket.socket | None, text: str) -> None:
+            if sock is not None and not member.is_leaving:
+                self._create(client, ident, member, sock)
+                return
+            if sock is None:
+                member.has_gofer = False
+            else:
+                sock.close()
+                text = "the container's process died"
+            member.is_leaving = False
+            self._fail(client, ident, member, 125, text)
+
+        member.number = self.start_gofer(spec, record.groups, served)
+
+    def start_gofer(
+        self, spec: SandboxSpec, groups: list[str], served: Callable[[socket.socket | None, str], None]
+    ) -> int:
+        """Ask the keeper for a gofer; its number."""
+        number = self.next_number
+        self.next_number += 1
+        self.awaited[number] = served
+        try:
+            self.sandbox.serve_further(number, spec, groups)
+        except OSError as error:
+            self._served(number, None, error.strerror or str(error))
+        return number
+
+    def _served(self, number: int, sock: socket.socket | None, text: str) -> None:
+        heard = self.awaited.pop(number, None)
+        if heard is not None:
+            heard(sock, text)
+        elif sock is not None:
+            sock.close()
+
+    def _create(self, client: Client, ident: int, member: Member, gofer: socket.socket) -> None:
+        """The gofer serves: the sentry can make the container."""
+        name = member.record.ident
+        owners: list[object] = []
+        fds = [*member.streams, gofer.fileno()]
+        for fd in fds:
+            st = os.fstat(fd)
+            owners.append([st.st_uid, st.st_gid])
+        fields: Fields = {
+            "container": name,
+            "spec": to_fields(member.spec),
+            "descriptors": [*member.roles, requests.GOFER],
+            "owners": owners,
+            "share": list(member.share),
+            "share_with": member.share_with,
+        }
+
+        def heard(answer: Message) -> None:
+            if answer.kind == protocol.REPLY:
+                self.server.ask(requests.WAIT, {"container": name}, None, ended)
+                problem = self._place(member, take_int(answer.fields, "zygote", 0, 0, 1 << 22))
+                if problem:
+                    self._fail(client, ident, member, 125, problem)
+                else:
+                    self.server.answer(client, protocol.reply(ident, {}))
+            elif answer.kind == protocol.ERROR:
+                self._fail(client, ident, member, answer.number, answer.name)
+
+        def ended(answer: Message) -> None:
+            if answer.kind == protocol.REPLY:
+                try:
+                    member.status = take_int(answer.fields, "status", 0, 0, 0xFFFF)
+                except ProtocolError:
+                    pass
+            self.drop(name)
+
+        self.server.ask(requests.CREATE, fields, fds, heard)
+        gofer.close()
+        member.close_streams()
+
+    def _place(self, member: Member, zygote: int) -> str:
+        """Put the process of which its programs are forked into its control groups; what is wrong, or nothing.
+
+        The pid is the sentry's word for it, who can name none but its own children.
+        """
+        groups = member.record.groups
+        for pid in children(self.sandbox.sentry_pid) if groups and zygote else []:
+            if inner_pid(pid) == zygote:
+                try:
+                    cgroups.place(groups, pid)
+                except OSError as error:
+                    return f"control groups: {error.strerror}"
+                return ""
+        return "its programs have no process to begin with" if groups and zygote else ""
+
+    def _fail(self, client: Client, ident: int, member: Member, status: int, text: str) -> None:
+        """It could not be made: nothing of it stays, and its anchor is the caller's to end."""
+        member.close_streams()
+        self.drop(member.record.ident)
+        self.server.answer(client, protocol.error(ident, status, text))
+
+    # -- a container ends ----------------------------------------------------------------------------------
+    def drop(self, name: str) -> None:
+        """End what is left of a container in the sentry, and its gofer with it; then its anchor ends."""
+        member = self.by_name.get(name)
+        if member is None or member.is_leaving:
+            return
+        member.is_leaving = True
+        if member.number in self.awaited:
+            return  # `served` comes back to it
+
+        def heard(_answer: Message) -> None:
+            member.is_deleted = True
+            member.deadline_s = time.monotonic() + _PATIENCE_S
+            self.on_leaving(name)
+
+        self.server.ask(requests.DELETE, {"container": name, "is_forced": True}, None, heard)
+
+    def _lost(self, number: int) -> None:
+        """A gofer has ended: its container cannot go on."""
+        for name, member in list(self.by_name.items()):
+            if member.number == number:
+                member.has_gofer = False
+                self.drop(name)

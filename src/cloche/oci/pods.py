@@ -1,0 +1,111 @@
+"""Pods: a container that joins the sandbox of another, as the annotations of Kubernetes' engines say.
+
+containerd's CRI and CRI-O mark the containers of a pod: one is the sandbox, each other says which.  Then they have one
+kernel, that of the sandbox's container, whose monitor serves them all: each has its anchor, gofer, control groups and
+limits, and shares those namespaces inside that its anchor shares on the host.  Without these annotations, or where what
+they name is no container of ours (Podman names its pod), a container has a kernel of its own.
+"""
+
+import os
+from typing import Final
+
+from cloche.boot.spec import SandboxSpec, to_fields
+from cloche.oci.anchor import Anchor, namespace_file
+from cloche.oci.errors import OciError
+from cloche.oci.members import JOIN
+from cloche.oci.records import CREATED, Record, load, names
+from cloche.oci.spec import Bundle
+from cloche.oci.uts import host_name
+from cloche.wire import requests
+from cloche.wire.control_client import ControlClient
+
+__all__ = ["join", "sandbox_of"]
+
+# (type of the container, id of its sandbox): of containerd (pkg/cri/annotations), of CRI-O (pkg/annotations).
+_ANNOTATIONS: Final = (
+    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
+    ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
+)
+_CONTAINER: Final = "container"
+_SANDBOX: Final = "sandbox"
+# Kinds on the host, and what they are called inside; that of processes is looked for first, by itself.
+_SHARED: Final = (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
+
+
+def sandbox_of(root: str, bundle: Bundle) -> Record | None:
+    """The container whose sandbox this one is to join; None: it has its own.  Raises OciError if that has ended."""
+    for kind, ident in _ANNOTATIONS:
+        if bundle.annotations.get(kind) != _CONTAINER:
+            continue
+        try:
+            found = load(root, bundle.annotations.get(ident, ""))
+        except OciError:
+            return None
+        if found.annotations.get(kind) != _SANDBOX:
+            return None
+        if not found.has_monitor() or not found.has_anchor():
+            raise OciError(f"the sandbox {found.ident} of this container's pod is not running")
+        return found
+    return None
+
+
+def _namespace(pid: int, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{namespace_file(kind)}")
+    except OSError:
+        return ""
+
+
+def _shared(record: Record, sandbox: Record, pid: int) -> tuple[str, list[str]]:
+    """With which of the pod's containers, and what, a container shares whose anchor is `pid`.  Raises OciError."""
+    if _namespace(pid, "network") != _namespace(sandbox.pid, "network"):
+        raise OciError("the containers of a pod have one network namespace, and this one has another")
+    own = _namespace(pid, "pid")
+    others = [each for each in _members(sandbox) if each.ident != record.ident]
+    sharing = [each for each in (sandbox, *others) if _namespace(each.pid, "pid") == own]
+    other = sharing[0] if sharing else sandbox
+    kinds = ["pid"] if sharing else []
+    if sharing and other.status() == CREATED:
+        raise OciError(f"container {other.ident}, whose processes this one shares, has not been started")
+    kinds += [inside for kind, inside in _SHARED if _namespace(pid, kind) == _namespace(other.pid, kind)]
+    return requests.MAIN if other is sandbox else other.ident, kinds
+
+
+def _members(sandbox: Record) -> list[Record]:
+    """The containers that have joined."""
+    found: list[Record] = []
+    for name in names(sandbox.root):
+        try:
+            each = load(sandbox.root, name)
+        except OciError:
+            continue  # removed meanwhile
+        if each.sandbox == sandbox.ident and each.has_anchor():
+            found.append(each)
+    return found
+
+
+def join(
+    record: Record, sandbox: Record, anchor: Anchor, sock: int, spec: SandboxSpec, streams: list[int]
+) -> None:
+    """Have the sandbox's monitor make the container; `sock` is its end of the anchor's socket.
+
+    Raises OciError, ControlError.
+    """
+    other, kinds = _shared(record, sandbox, anchor.pid)
+    spec.hostname = spec.hostname or host_name(anchor.pid)
+    client = ControlClient(record.connect())
+    try:
+        given = [fd for fd in streams if fd >= 0]
+        fields = {
+            "container": record.ident,
+            "root": os.fsencode(os.path.abspath(record.root)),
+            "spec": to_fields(spec),
+            "groups": [os.fsencode(path) for path in record.groups],
+            "share": kinds,
+            "share_with": other,
+            "streams": [number for number, fd in enumerate(streams) if fd >= 0],
+            "pid": anchor.pid,
+        }
+        client.answer(client.ask(JOIN, fields, [*given, sock]))
+    finally:
+        client.close()

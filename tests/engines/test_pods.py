@@ -1,0 +1,116 @@
+"""What containers of a pod have in common, by containerd's CRI, with cloche beside runc."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.engines.cri import PID_CONTAINER, PID_POD
+from tests.engines.harness import RUNTIME, TIMEOUT_S, run
+from tests.engines.node import Node
+
+RUNTIMES = ("runc", "cloche")
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    """Of something that comes from outside."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def oci(*words: str) -> str:
+    """cloche-oci with the records of the node's containers."""
+    done = run([RUNTIME, "--root", "/run/containerd/runc/k8s.io", *words])
+    assert done.status == 0, done
+    return done.out
+
+
+def of_kernel(node: Node, container: str) -> str:
+    """Something that each kernel has for itself."""
+    return node.kubelet.execute(container, "cat", "/proc/sys/kernel/random/boot_id")[1].decode()
+
+
+def groups_of(name: str) -> list[str]:
+    """The control groups that are left of a pod."""
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/pods-{name}/*") if path.is_dir()]
+
+
+def test_one_kernel(node: Node) -> None:
+    """Containers of a pod have one kernel, those of two have not; each has its own root, processes and limits."""
+    kubelet = node.kubelet
+    pods = [kubelet.run_pod(f"kernel-{number}", "cloche", PID_CONTAINER) for number in range(2)]
+    try:
+        made = [
+            kubelet.start(pod, f"kernel-{at}", name, "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
+            for pod, at, name in ((pods[0], 0, "one"), (pods[0], 0, "two"), (pods[1], 1, "one"))
+        ]
+        kernels = [of_kernel(node, container) for container in made]
+        assert kernels[0] == kernels[1] != kernels[2]
+        assert kubelet.execute(made[0], "sh", "-c", "echo mine > /tmp/file")[0] == 0
+        assert kubelet.execute(made[1], "cat", "/tmp/file")[0] == 1
+        seen = kubelet.execute(made[1], "ps", "-o", "args")[1].decode().splitlines()
+        assert [line for line in seen if "sleep" in line] == ["sleep 100000"]
+    finally:
+        for pod in pods:
+            kubelet.remove_pod(pod)
+    assert not groups_of("kernel-0") + groups_of("kernel-1")
+
+
+def test_shared_processes(node: Node) -> None:
+    """shareProcessNamespace: one container sees and ends the processes of another."""
+    kubelet = node.kubelet
+    for runtime in RUNTIMES:
+        name = f"processes-{runtime}"
+        pod = kubelet.run_pod(name, runtime, PID_POD)
+        try:
+            one = kubelet.start(pod, name, "one", "bb:1", "sleep", "123456")
+            two = kubelet.start(pod, name, "two", "bb:1", "sleep", "654321")
+            seen = kubelet.execute(two, "ps", "-o", "pid,args")[1].decode().splitlines()
+            rows = {line.split(None, 1)[1]: line.split()[0] for line in seen[1:]}
+            assert rows["sleep 100000"] == "1", seen  # of the pod's first container
+            kubelet.execute(two, "kill", "-KILL", rows["sleep 123456"])
+            wait_until(lambda one=one: kubelet.exit_code(one) is not None)  # type: ignore[misc]
+            assert kubelet.exit_code(one) == 137
+            assert kubelet.execute(two, "true")[0] == 0
+            kubelet.remove(one)
+            again = kubelet.start(pod, name, "one", "bb:1", "sleep", "123456")
+            assert "123456" in kubelet.execute(two, "ps", "-o", "args")[1].decode()
+            kubelet.stop(again)
+        finally:
+            kubelet.remove_pod(pod)
+
+
+def test_ends(node: Node) -> None:
+    """A container whose gofer dies ends alone; with the pod's first container all end; nothing is left."""
+    kubelet = node.kubelet
+    name = "ends"
+    pod = kubelet.run_pod(name, "cloche", PID_CONTAINER)
+    try:
+        made = [
+            kubelet.start(pod, name, f"c{at}", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
+            for at in range(3)
+        ]
+        gofers = [pid for pid in pids_of(made[0]) if "gofer" in Path(f"/proc/{pid}/comm").read_text()]
+        assert gofers
+        os.kill(gofers[0], signal.SIGKILL)
+        wait_until(lambda: kubelet.exit_code(made[0]) == 137)
+        assert kubelet.execute(made[1], "true")[0] == 0
+        oci("kill", made[1], "9")
+        wait_until(lambda: kubelet.exit_code(made[1]) == 137)
+        assert kubelet.execute(made[2], "true")[0] == 0
+        oci("kill", pod, "9")
+        wait_until(lambda: kubelet.exit_code(made[2]) == 137)
+    finally:
+        kubelet.remove_pod(pod)
+    assert not groups_of(name)
+
+
+def pids_of(container: str) -> list[int]:
+    """Every process in the control groups of a container."""
+    found: set[int] = set()
+    for path in Path("/sys/fs/cgroup").glob(f"**/{container}/cgroup.procs"):
+        found |= {int(word) for word in path.read_text().split()}
+    return sorted(found)
