@@ -135,7 +135,14 @@ REFUSED = {
     "huge page mmap": (9, 0x700000, 4096, 3, 0x40032, -1, 0),
     "mmap of 2^47 bytes": (9, 0x700000, 1 << 47, 3, 0x32, -1, 0),
     "mmap with high flags": (9, 0x700000, 4096, 3, 0x32 | 1 << 40, -1, 0),
-    "mremap": (25, CODE, 4096, 8192, 3, 0x700000),
+    "mremap to where there is room": (25, CODE, 4096, 8192, 1, 0),
+    "mremap that leaves the old place": (25, CODE, 4096, 4096, 7, 0x700000),
+    "mremap of the stub": (25, layout.STUB_BASE, 4096, 4096, 3, 0x700000),
+    "mremap of the region": (25, layout.REGION_BASE, layout.REGION_SIZE, layout.REGION_SIZE, 3, 0x700000),
+    "mremap of the vdso": (25, layout.VDSO_BASE, 4096, 4096, 3, 0x700000),
+    "mremap over the stub": (25, CODE, 4096, 4096, 3, layout.STUB_BASE),
+    "mremap up to the stub": (25, CODE, 4096, 1 << 32, 3, layout.MAX_ADDRESS - 4096),
+    "mremap with high flags": (25, CODE, 4096, 8192, 3 | 1 << 40, 0x700000),
     "madvise remove": (28, CODE, 4096, 9),
     "madvise hwpoison": (28, CODE, 4096, 100),
     "fork": (56, 17, 0, 0, 0, 0),
@@ -172,7 +179,7 @@ def test_every_number_with_random_arguments(guest: Guest) -> None:
     rng = random.Random(4)
     harmless = {3, 15, 202, 219}  # close, rt_sigreturn, futex, restart_syscall
     if guest.platform.is_direct():
-        harmless |= {9, 10, 11, 28}
+        harmless |= {9, 10, 11, 25, 28}
     for nr in [*range(0, 336, 3), *range(424, 470, 3), 0x7FFFFFFF]:
         if nr in harmless or nr in (335, 336):  # uretprobe and uprobe pass every filter and do nothing
             continue
@@ -438,21 +445,21 @@ def test_forged_progress_does_not_order_anything(guest: Guest) -> None:
     """The guest claims that its operations are done, and asks for more than was ordered.
 
     What *was* ordered may be carried out: if the guest reaches its fault before the sentry answers the forged request,
-    the stub takes that answer for the fault's, moves CODE as ordered and returns to the ud2 with the answer's rax.
+    the stub takes that answer for the fault's, empties CODE as ordered and returns to the ud2 with the answer's rax.
     """
     forged = 0x900000
     thread = guest.start(
         store(SLOT + 4, 1, 4)
         + store(SLOT + layout.SLOT_OPS_DONE, 1000, 4)
         + store(SLOT, ST_REQUEST, 4)
-        + via_gadget(25, CODE, 4096, 8192, 3, forged)
+        + via_gadget(25, CODE, 4096, 4096, 7, forged)
     )
     while True:
         event = eventually(guest)
         assert event[1] == thread.ident()
         if event[0] == EV_FAULT:
             break
-        thread.queue_mremap(CODE, 4096, 8192, 3, 0x700000)
+        thread.queue_mremap(CODE, 4096, 4096, 7, 0x700000)
         thread.ret(EPERM)
     assert thread.regs().rax == (1 << 64) - 1
     assert thread.process().read(forged, 1) == b""

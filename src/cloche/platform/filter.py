@@ -7,7 +7,7 @@ because a guest can jump to any instruction of the stub (docs/design.md, I6).
 
 from typing import Final
 
-from cloche.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
+from cloche.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import (
     SYS_clone,
@@ -51,6 +51,8 @@ _JGT: Final = 0x25
 _JGE: Final = 0x35
 _JSET: Final = 0x45
 _RET: Final = 0x06
+
+_MOVES: Final = MREMAP_MAYMOVE | MREMAP_FIXED
 
 _NR: Final = 0
 _ARCH: Final = 4
@@ -135,6 +137,7 @@ def build(is_direct: bool) -> list[int]:
         p.jump(_JEQ, SYS_mprotect, "mprotect")
         p.jump(_JEQ, SYS_madvise, "madvise")
         p.jump(_JEQ, SYS_munmap, "range")
+        p.jump(_JEQ, SYS_mremap, "mremap")
     for nr in NOTIFIED:
         p.jump(_JEQ, nr, "notify")
     p.ret(RET_KILL_PROCESS)
@@ -159,10 +162,11 @@ def build(is_direct: bool) -> list[int]:
 
 
 def _direct(p: _Program) -> None:
-    """Allow what touches private anonymous memory of the guest only; leave the rest to the sentry.
+    """Allow what touches the guest's own memory only, and brings nothing new but private pages; the rest asks.
 
     The range: it begins below MAX_ADDRESS and is shorter than 4 GiB, so it ends below the stub (shared.h leaves
-    the 4 GiB between them unmapped).  `passes` says the same in Python.
+    the 4 GiB between them unmapped).  mremap may grow what is there: every file is a descriptor of its own, so it
+    shows no more of it than the end of a file that the guest has mapped.  `passes` says the same in Python.
     """
     p.label("mmap")
     p.load(_arg_high(3))
@@ -194,6 +198,15 @@ def _direct(p: _Program) -> None:
         if DIRECT_ADVICE_MASK >> advice & 1:
             p.jump(_JEQ, advice, "range")
     p.ret(RET_USER_NOTIF)
+    p.label("mremap")  # in place, or to the place that it names
+    for high in (_arg_high(2), _arg_high(3)):
+        p.load(high)
+        p.jump(_JEQ, 0, "", "notify")
+    p.load(_arg_low(3))
+    p.jump(_JEQ, 0, "range")
+    p.jump(_JEQ, _MOVES, "", "notify")
+    p.load(_arg_high(4))
+    p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
     p.label("range")
     p.load(_arg_high(0))
     p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
@@ -202,13 +215,18 @@ def _direct(p: _Program) -> None:
 
 
 def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:
-    """Whether the direct-mode filter lets an operation pass without asking: `_direct` in other words."""
+    """Whether the direct-mode filter lets an operation pass without asking: `_direct` in other words.
+
+    Arguments in the call's order: of mremap `arg2` is the new length, and `fd` the new place.
+    """
     if not 0 <= addr < MAX_ADDRESS or length >> 32:
         return False
     if nr == SYS_munmap:
         return True
     if nr == SYS_madvise:
         return 0 <= arg2 < DIRECT_ADVICE_MASK.bit_length() and DIRECT_ADVICE_MASK >> arg2 & 1 == 1
+    if nr == SYS_mremap:
+        return not arg2 >> 32 and (flags == 0 or (flags == _MOVES and 0 <= fd < MAX_ADDRESS))
     if arg2 & ~7:
         return False
     if nr == SYS_mprotect:

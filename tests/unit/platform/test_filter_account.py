@@ -20,6 +20,7 @@ SAMPLES: Final = (
     (0x10000, 4096, 3, 0x32, 0xFFFFFFFF, 0),
     (0x10000, 4096, 3, 0x12, 8, 0),  # of a descriptor that was kept
     (0x10000, 4096, 4, 0, 0, 0),
+    (0x10000, 4096, 8192, 3, 0x40000, 0),  # to another place
     (0x10000, 1, 0, 0, 0, 0),
     (0x10000, 2, 0, 0, 0, 0),
     (layout.BELL_ARG0, layout.BELL_ARG1, 0, 0, 0, 0),
@@ -48,7 +49,7 @@ def account(code: list[int]) -> dict[str, str]:
         (filter.RET_ALLOW,): "passes",
         (filter.RET_ALLOW, filter.RET_KILL_PROCESS): "passes (some arguments), else kills",
         (filter.RET_USER_NOTIF,): "asks",
-        (filter.RET_USER_NOTIF, filter.RET_ALLOW): "passes (own private memory), else asks",
+        (filter.RET_USER_NOTIF, filter.RET_ALLOW): "passes (own memory), else asks",
         (filter.RET_USER_NOTIF, filter.RET_KILL_PROCESS): "asks (fixed arguments), else kills",
     }
     found = {}
@@ -103,3 +104,26 @@ def test_what_passes_is_known() -> None:
                             if asked == filter.passes(number, addr, length, third, flag, fd):
                                 wrong.append((number, args))
     assert wrong == []
+
+
+def test_which_mremap_passes() -> None:
+    """In place or to a place of the guest's own, both shorter than the gap below the stub."""
+    code = filter.build(True)
+    addresses = (0, 0x10000, layout.MAX_ADDRESS - 4096, layout.MAX_ADDRESS, layout.STUB_BASE, M64)
+    lengths = (0, 4096, (1 << 32) - 1, 1 << 32, M64)
+    passed = set()
+    for old in addresses:
+        for old_length in lengths:
+            for new_length in lengths:
+                for flags in (*range(9), 1 << 32, 1 << 32 | 3):
+                    for new in addresses:
+                        args = (old, old_length, new_length, flags, new, 0)
+                        allowed = verdict(code, filter.SYS_mremap, args, layout.STUB_BASE) == filter.RET_ALLOW
+                        assert allowed == filter.passes(filter.SYS_mremap, *args[:5]), args
+                        if allowed:
+                            passed.add(args)
+    for old, old_length, new_length, flags, new, _ in passed:
+        assert flags in (0, 3)
+        assert old < layout.MAX_ADDRESS and old + max(old_length, new_length) < layout.STUB_BASE
+        assert flags == 0 or (new < layout.MAX_ADDRESS and new + new_length < layout.STUB_BASE)
+    assert {args[3] for args in passed} == {0, 3}
