@@ -84,7 +84,7 @@ bool has_frame(struct thr *t)
     return t->has_frame;
 }
 
-PyObject *get_regs(struct thr *t) /* -> 20 integers, see Registers */
+PyObject *get_regs(struct thr *t) /* as Registers has them */
 {
     uint64_t regs[REG_COUNT + 2];
     if (t->has_frame) {
@@ -104,20 +104,15 @@ PyObject *get_regs(struct thr *t) /* -> 20 integers, see Registers */
     uint64_t fs = READ_ONCE(t->slot->fs_base);
     regs[REG_COUNT] = fs >> 47 ? 0 : fs;
     regs[REG_COUNT + 1] = guest_gs(t);
-    PyObject *tuple = PyTuple_New(REG_COUNT + 2);
-    for (int i = 0; tuple && i < REG_COUNT + 2; i++)
-        PyTuple_SET_ITEM(tuple, i, PyLong_FromUnsignedLongLong(regs[i]));
-    return tuple;
+    return PyBytes_FromStringAndSize((char *)regs, sizeof regs);
 }
 
-void set_regs(struct thr *t, PyObject *const *values, Py_ssize_t count) /* 20 integers */
+void set_regs(struct thr *t, const Py_buffer *from)
 {
-    uint64_t regs[REG_COUNT + 2];
-    for (int i = 0; i < REG_COUNT + 2 && count == REG_COUNT + 2; i++)
-        regs[i] = PyLong_AsUnsignedLongLongMask(values[i]);
-    if (PyErr_Occurred())
-        return;
-    if (count != REG_COUNT + 2 || regs[REG_COUNT] >> 47 || regs[REG_COUNT + 1] >> 47)
+    uint64_t regs[REG_COUNT + 2] = {0};
+    if (from->len == sizeof regs)
+        memcpy(regs, from->buf, sizeof regs);
+    if (from->len != sizeof regs || regs[REG_COUNT] >> 47 || regs[REG_COUNT + 1] >> 47)
         return PyErr_SetString(PyExc_ValueError, "20 registers, fs_base and gs_base must be user addresses");
     memcpy(regs_of(t), regs, REG_COUNT * sizeof *regs);
     t->has_result = false;

@@ -300,7 +300,7 @@ void stub_signal(int signo, siginfo_t *info, struct ucontext *uc)
     slot->addr = (uint64_t)info->si_addr;
     if (signo == SIGSYS && info->si_code == 1) { /* SYS_SECCOMP */
         const struct sigcontext *r = &uc->uc_mcontext;
-        int64_t args[6] = {r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9};
+        int64_t args[7] = {r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9, r->rsp}; /* PF_SP */
         int64_t nr = info->si_arch == AUDIT_ARCH_X86_64 ? info->si_syscall : -1;
         slot->sysno = nr;
         for (int i = 0; i < 6; i++)

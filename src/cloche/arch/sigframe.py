@@ -19,4 +19,5 @@ from cloche.arch.x86_64.sigframe import build as build
 from cloche.arch.x86_64.sigframe import can_be_loaded as can_be_loaded
 from cloche.arch.x86_64.sigframe import fpstate_length as fpstate_length
 from cloche.arch.x86_64.sigframe import is_extended as is_extended
+from cloche.arch.x86_64.sigframe import length_to_restore as length_to_restore
 from cloche.arch.x86_64.sigframe import parse as parse

@@ -55,7 +55,6 @@ from cloche.kernel.signals import (
 from cloche.kernel.task import Task, ThreadGroup
 from cloche.platform.interface import Registers
 
-USUAL_FPSTATE_BYTES: Final = 4096
 _M64: Final = 0xFFFFFFFFFFFFFFFF
 
 
@@ -211,8 +210,10 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
         )
     except LinuxError:
         return None
-    if thread.process().write(frame.addr, frame.data) != len(frame.data):
-        mem = task.user_memory()
+    mem = task.user_memory()
+    if task.mm.is_plain(frame.addr, len(frame.data)):
+        mem.write(frame.addr, frame.data)  # by the stub: a third of the time that process_vm_writev takes
+    elif thread.process().write(frame.addr, frame.data) != len(frame.data):
         mem.prepare(frame.addr, len(frame.data))
         if not mem.is_new(frame.addr):
             return None
@@ -231,20 +232,16 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
 def sigreturn(task: Task) -> int:
     """rt_sigreturn(2): RESUME with everything as the frame says, or 0 with a forced SIGSEGV."""
     thread = task.thread
-    process = thread.process()
     regs = thread.regs()
     try:
-        context = sigframe.parse(process.read(regs.sp, sigframe.UCONTEXT_SIZE), regs)
+        # Both come along with the call, unless somebody has moved them.
+        context = sigframe.parse(thread.read(regs.sp, sigframe.UCONTEXT_SIZE), regs)
         state = b""
         if context.fpstate_addr:
-            # One copy is enough for what current processors save; the rest of the stack comes along.
-            state = process.read(context.fpstate_addr, USUAL_FPSTATE_BYTES)
-            length = sigframe.fpstate_length(state)
-            if length > USUAL_FPSTATE_BYTES:
-                state = process.read(context.fpstate_addr, length)
+            length = sigframe.fpstate_length(thread.read(context.fpstate_addr, sigframe.FXSAVE_SIZE))
+            state = thread.read(context.fpstate_addr, length)
             if len(state) < length:
                 raise LinuxError(EINVAL)
-            state = state[:length]
             if not sigframe.is_extended(state):
                 thread.set_fpstate(b"")
                 state = user.with_fp_set(thread.fpstate(), state)

@@ -151,6 +151,16 @@ class AreaList:
             self.good_start, self.good_end = start, at
         return min(at, end) - addr
 
+    def is_plain(self, addr: int, length: int) -> bool:
+        """Whether a write there cannot fail: it is private anonymous memory of one area, and may be written."""
+        area = self.find(addr)
+        return (
+            area is not None
+            and area.backing is None
+            and area.prot & PROT_WRITE != 0
+            and addr + length <= area.end
+        )
+
     def is_crowded(self, start: int, end: int) -> bool:
         """Whether [start, end) has more areas than a call may change at once."""
         areas = self._areas

@@ -125,6 +125,9 @@ PF_NONE: Final = 0
 PF_CSTRING: Final = 1  # a C string of at most `value` bytes
 PF_FIXED: Final = 2  # `value` bytes
 PF_ARG: Final = 3  # the number of bytes in argument `count_arg` times `value`, at most `cap`
+PF_SP: Final = (
+    6  # instead of an argument's index, for calls that always trap: where the stack pointer points to
+)
 
 # What a call from a patched site does.
 ACT_TRAP: Final = 0  # needs a signal frame

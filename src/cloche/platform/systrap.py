@@ -21,6 +21,8 @@ from typing import Final
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN
 from cloche.abi.structs import pack_epoll_event
+from cloche.arch.sigframe import length_to_restore
+from cloche.arch.syscalls import SYS_rt_sigreturn
 from cloche.platform import _native, hostsys
 from cloche.platform.host_proc import HostProc
 from cloche.platform.interface import (
@@ -53,7 +55,9 @@ from cloche.platform.layout import (
     MAX_CALLS,
     MAX_PREFETCH,
     MIN_ADDRESS,
+    PF_FIXED,
     PF_NONE,
+    PF_SP,
     PREFETCH_BYTES,
     TAG_SIGCHLD,
 )
@@ -141,6 +145,8 @@ class Systrap(Platform):
             self._start_zygote()
             first = self._families[FIRST]
             first.thread, first.is_idle = self._zygote.thread, True
+            frame = length_to_restore(len(_native.get_fpstate(first.thread)))
+            self.set_prefetch(SYS_rt_sigreturn, [(PF_FIXED, PF_SP, 0, frame, 0)])
             elapsed, passed = time.perf_counter_ns() - began, _native.ticks_now() - tsc
         except BaseException:
             self.shutdown()

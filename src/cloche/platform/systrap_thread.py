@@ -130,21 +130,10 @@ class SystrapThread(HostThread):
         return self._process
 
     def regs(self) -> Registers:
-        v = _native.get_regs(self.handle)
-        r = Registers()
-        r.r8, r.r9, r.r10, r.r11 = v[0], v[1], v[2], v[3]
-        r.r12, r.r13, r.r14, r.r15 = v[4], v[5], v[6], v[7]
-        r.rdi, r.rsi, r.rbp, r.rbx = v[8], v[9], v[10], v[11]
-        r.rdx, r.rax, r.rcx, r.rsp = v[12], v[13], v[14], v[15]
-        r.rip, r.eflags, r.fs_base, r.gs_base = v[16], v[17], v[18], v[19]
-        return r
+        return Registers(_native.get_regs(self.handle))
 
     def set_regs(self, regs: Registers) -> None:
-        r = regs
-        _native.set_regs(
-            self.handle, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
-            r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, r.fs_base, r.gs_base,
-        )  # fmt: skip
+        _native.set_regs(self.handle, regs.raw)
 
     def fpstate(self) -> bytes:
         return _native.get_fpstate(self.handle)

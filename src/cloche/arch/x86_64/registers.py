@@ -4,72 +4,208 @@ Owns the order in which registers are copied; a platform fills and reads them.  
 for (`result`, `pc`, `sp`, arguments, ...), never by name: docs/design.md, "arch".
 """
 
+from struct import Struct
 from typing import Final
 
 from cloche.abi.prctl import ARCH_GET_FS, ARCH_SET_FS
 
-# Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that a platform
-# may copy them in one go: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
+# Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that a platform, and who
+# writes or reads a signal frame, may copy them in one go: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
 REG_COUNT: Final = 18
+REGS_SIZE: Final = 8 * REG_COUNT  # what a signal frame has of them
+ALL_SIZE: Final = REGS_SIZE + 16  # fs and gs base come behind
 
 _SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 _FLAG_TRAP: Final = 0x100  # TF
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
+_WORD: Final = Struct("<Q")
+_FIRST: Final = bytes(8 * 17) + _WORD.pack(0x202) + bytes(16)
 
 
 class Registers:
-    """The general registers of a stopped guest thread, as unsigned 64-bit integers, with fs and gs base."""
+    """The general registers of a stopped guest thread, as unsigned 64-bit integers, with fs and gs base.
 
-    def __init__(self) -> None:
-        self.r8: int = 0
-        self.r9: int = 0
-        self.r10: int = 0
-        self.r11: int = 0
-        self.r12: int = 0
-        self.r13: int = 0
-        self.r14: int = 0
-        self.r15: int = 0
-        self.rdi: int = 0
-        self.rsi: int = 0
-        self.rbp: int = 0
-        self.rbx: int = 0
-        self.rdx: int = 0
-        self.rax: int = 0
-        self.rcx: int = 0
-        self.rsp: int = 0
-        self.rip: int = 0
-        self.eflags: int = 0x202
-        self.fs_base: int = 0
-        self.gs_base: int = 0
+    Kept as the bytes in which they come and go: of twenty, few are ever looked at.
+    """
+
+    def __init__(self, raw: bytes = _FIRST) -> None:
+        self.raw: bytes = raw
 
     def copy(self) -> "Registers":
         """A copy that does not follow later changes."""
-        new = Registers()
-        new.assign(self)
-        return new
+        return Registers(self.raw)
 
     def assign(self, other: "Registers") -> None:
         """Take over every value of `other`."""
-        self.r8 = other.r8
-        self.r9 = other.r9
-        self.r10 = other.r10
-        self.r11 = other.r11
-        self.r12 = other.r12
-        self.r13 = other.r13
-        self.r14 = other.r14
-        self.r15 = other.r15
-        self.rdi = other.rdi
-        self.rsi = other.rsi
-        self.rbp = other.rbp
-        self.rbx = other.rbx
-        self.rdx = other.rdx
-        self.rax = other.rax
-        self.rcx = other.rcx
-        self.rsp = other.rsp
-        self.rip = other.rip
-        self.eflags = other.eflags
-        self.fs_base = other.fs_base
-        self.gs_base = other.gs_base
+        self.raw = other.raw
+
+    def _get(self, index: int) -> int:
+        value: int = _WORD.unpack_from(self.raw, 8 * index)[0]
+        return value
+
+    def _set(self, index: int, value: int) -> None:
+        at, raw = 8 * index, self.raw
+        self.raw = raw[:at] + _WORD.pack(value & _MASK) + raw[at + 8 :]
+
+    @property
+    def r8(self) -> int:
+        return self._get(0)
+
+    @r8.setter
+    def r8(self, value: int) -> None:
+        self._set(0, value)
+
+    @property
+    def r9(self) -> int:
+        return self._get(1)
+
+    @r9.setter
+    def r9(self, value: int) -> None:
+        self._set(1, value)
+
+    @property
+    def r10(self) -> int:
+        return self._get(2)
+
+    @r10.setter
+    def r10(self, value: int) -> None:
+        self._set(2, value)
+
+    @property
+    def r11(self) -> int:
+        return self._get(3)
+
+    @r11.setter
+    def r11(self, value: int) -> None:
+        self._set(3, value)
+
+    @property
+    def r12(self) -> int:
+        return self._get(4)
+
+    @r12.setter
+    def r12(self, value: int) -> None:
+        self._set(4, value)
+
+    @property
+    def r13(self) -> int:
+        return self._get(5)
+
+    @r13.setter
+    def r13(self, value: int) -> None:
+        self._set(5, value)
+
+    @property
+    def r14(self) -> int:
+        return self._get(6)
+
+    @r14.setter
+    def r14(self, value: int) -> None:
+        self._set(6, value)
+
+    @property
+    def r15(self) -> int:
+        return self._get(7)
+
+    @r15.setter
+    def r15(self, value: int) -> None:
+        self._set(7, value)
+
+    @property
+    def rdi(self) -> int:
+        return self._get(8)
+
+    @rdi.setter
+    def rdi(self, value: int) -> None:
+        self._set(8, value)
+
+    @property
+    def rsi(self) -> int:
+        return self._get(9)
+
+    @rsi.setter
+    def rsi(self, value: int) -> None:
+        self._set(9, value)
+
+    @property
+    def rbp(self) -> int:
+        return self._get(10)
+
+    @rbp.setter
+    def rbp(self, value: int) -> None:
+        self._set(10, value)
+
+    @property
+    def rbx(self) -> int:
+        return self._get(11)
+
+    @rbx.setter
+    def rbx(self, value: int) -> None:
+        self._set(11, value)
+
+    @property
+    def rdx(self) -> int:
+        return self._get(12)
+
+    @rdx.setter
+    def rdx(self, value: int) -> None:
+        self._set(12, value)
+
+    @property
+    def rax(self) -> int:
+        return self._get(13)
+
+    @rax.setter
+    def rax(self, value: int) -> None:
+        self._set(13, value)
+
+    @property
+    def rcx(self) -> int:
+        return self._get(14)
+
+    @rcx.setter
+    def rcx(self, value: int) -> None:
+        self._set(14, value)
+
+    @property
+    def rsp(self) -> int:
+        return self._get(15)
+
+    @rsp.setter
+    def rsp(self, value: int) -> None:
+        self._set(15, value)
+
+    @property
+    def rip(self) -> int:
+        return self._get(16)
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self._set(16, value)
+
+    @property
+    def eflags(self) -> int:
+        return self._get(17)
+
+    @eflags.setter
+    def eflags(self, value: int) -> None:
+        self._set(17, value)
+
+    @property
+    def fs_base(self) -> int:
+        return self._get(18)
+
+    @fs_base.setter
+    def fs_base(self, value: int) -> None:
+        self._set(18, value)
+
+    @property
+    def gs_base(self) -> int:
+        return self._get(19)
+
+    @gs_base.setter
+    def gs_base(self, value: int) -> None:
+        self._set(19, value)
 
     @property
     def result(self) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 from cloche.abi.errno import EFAULT, LinuxError
 from cloche.abi.signal import SA_ONSTACK, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
-from cloche.arch.x86_64.registers import Registers
+from cloche.arch.x86_64.registers import REGS_SIZE, Registers
 
 UC_FP_XSTATE: Final = 1
 UC_SIGCONTEXT_SS: Final = 2
@@ -30,15 +30,27 @@ _FLAG_RF: Final = 0x10000
 _FLAGS_RESTORED: Final = 0x40000 | 0x10000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1
 _FLAGS_FIXED: Final = 0x202  # IF, and the bit that is always one
 
-# uc_flags uc_link, uc_stack (sp flags size), r8..r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags, cs gs fs ss,
-# err trapno oldmask cr2 fpstate, reserved, uc_sigmask
-_UCONTEXT: Final = Struct("<QQQixxxxQ18QHHHHQQQQQ64xQ")
+# The return address, uc_flags uc_link, uc_stack (sp flags size); registers in the order of Registers; cs gs fs ss,
+# err trapno oldmask cr2 fpstate, reserved, uc_sigmask.
+_HEAD: Final = Struct("<QQQQixxxxQ")
+_TAIL: Final = Struct("<HHHHQQQQQ64xQ")
+_STACK: Final = Struct("<QixxxxQ")
+_STACK_OFFSET: Final = 16
+_REGS_OFFSET: Final = 40
+_TAIL_OFFSET: Final = _REGS_OFFSET + REGS_SIZE
+_ONE: Final = Struct("<Q")
+_TWO: Final = Struct("<QQ")
+_THREE: Final = Struct("<QQQ")
 UCONTEXT_SIZE: Final = 304
 SIGINFO_SIZE: Final = 128
 FRAME_SIZE: Final = 440  # return address, ucontext, siginfo
 _UCONTEXT_OFFSET: Final = 8
 _SIGINFO_OFFSET: Final = 312
 _RED_ZONE: Final = 128
+# In Registers.raw: rdi rsi, rdx rax, rsp rip eflags.
+_RDI_OFFSET: Final = 64
+_RDX_OFFSET: Final = 96
+_SP_OFFSET: Final = 120
 _ADDRESS_MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 # The software-reserved bytes of an FXSAVE image (struct _fpx_sw_bytes, asm/sigcontext.h).
@@ -125,8 +137,10 @@ def build(
     mask to restore, `siginfo` 128 bytes; `trapno`, `err` and `cr2` describe the task's last fault (zero if
     none). Raises EFAULT where the frame would overflow the alternate stack.
     """
-    sp = (regs.rsp - _RED_ZONE) & _ADDRESS_MASK
-    nested = altstack.contains(regs.rsp)
+    raw = regs.raw
+    old_sp, _, eflags = _three(raw, _SP_OFFSET)
+    sp = (old_sp - _RED_ZONE) & _ADDRESS_MASK
+    nested = altstack.contains(old_sp)
     entering = False
     if sa_flags & SA_ONSTACK and altstack.size and not altstack.contains(sp):
         sp = altstack.sp + altstack.size
@@ -141,56 +155,31 @@ def build(
     if addr <= 0 or ((nested or entering) and not altstack.covers(addr)):
         raise LinuxError(EFAULT)
 
-    context = _UCONTEXT.pack(
-        UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
-        if fpstate
-        else UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-        0,
-        altstack.sp,
-        _signed32(altstack.flags),
-        altstack.size,
-        regs.r8,
-        regs.r9,
-        regs.r10,
-        regs.r11,
-        regs.r12,
-        regs.r13,
-        regs.r14,
-        regs.r15,
-        regs.rdi,
-        regs.rsi,
-        regs.rbp,
-        regs.rbx,
-        regs.rdx,
-        regs.rax,
-        regs.rcx,
-        regs.rsp,
-        regs.rip,
-        regs.eflags,
-        USER_CS,
-        0,
-        0,
-        USER_SS,
-        err,
-        trapno,
-        mask,
-        cr2,
-        fpstate_addr,
-        mask,
-    )
-    head = restorer.to_bytes(8, "little") + context + siginfo
-    data = head + bytes(fpstate_addr - addr - FRAME_SIZE) + fpstate if fpstate else head
+    uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+    if fpstate:
+        uc_flags |= UC_FP_XSTATE
+    head = _HEAD.pack(restorer, uc_flags, 0, altstack.sp, _signed32(altstack.flags), altstack.size)
+    tail = _TAIL.pack(USER_CS, 0, 0, USER_SS, err, trapno, mask, cr2, fpstate_addr, mask)
+    data = head + raw[:REGS_SIZE] + tail + siginfo
+    if fpstate:
+        data = data + bytes(fpstate_addr - addr - FRAME_SIZE) + fpstate
     assert addr + len(data) <= end
 
-    new = regs.copy()
-    new.rdi = signo
-    new.rsi = addr + _SIGINFO_OFFSET
-    new.rdx = addr + _UCONTEXT_OFFSET
-    new.rax = 0
-    new.rsp = addr
-    new.rip = handler
-    new.eflags = regs.eflags & ~(_FLAG_DF | _FLAG_RF | _FLAG_TF)
+    new = Registers(
+        raw[:_RDI_OFFSET]
+        + _TWO.pack(signo, addr + _SIGINFO_OFFSET)
+        + raw[_RDI_OFFSET + 16 : _RDX_OFFSET]
+        + _TWO.pack(addr + _UCONTEXT_OFFSET, 0)  # and rax
+        + raw[_RDX_OFFSET + 16 : _SP_OFFSET]
+        + _THREE.pack(addr, handler, eflags & ~(_FLAG_DF | _FLAG_RF | _FLAG_TF))
+        + raw[REGS_SIZE:]
+    )
     return SignalFrame(addr, data, new)
+
+
+def _three(raw: bytes, offset: int) -> tuple[int, int, int]:
+    found: tuple[int, int, int] = _THREE.unpack_from(raw, offset)
+    return found
 
 
 def parse(data: bytes, current: Registers) -> RestoredContext:
@@ -201,29 +190,28 @@ def parse(data: bytes, current: Registers) -> RestoredContext:
     """
     if len(data) < UCONTEXT_SIZE:
         raise LinuxError(EFAULT)
-    fields: tuple[int, ...] = _UCONTEXT.unpack_from(data, 0)
-    regs = Registers()
-    regs.r8 = fields[5]
-    regs.r9 = fields[6]
-    regs.r10 = fields[7]
-    regs.r11 = fields[8]
-    regs.r12 = fields[9]
-    regs.r13 = fields[10]
-    regs.r14 = fields[11]
-    regs.r15 = fields[12]
-    regs.rdi = fields[13]
-    regs.rsi = fields[14]
-    regs.rbp = fields[15]
-    regs.rbx = fields[16]
-    regs.rdx = fields[17]
-    regs.rax = fields[18]
-    regs.rcx = fields[19]
-    regs.rsp = fields[20]
-    regs.rip = fields[21]
-    regs.eflags = (fields[22] & _FLAGS_RESTORED) | _FLAGS_FIXED
-    regs.fs_base = current.fs_base
-    regs.gs_base = current.gs_base
-    return RestoredContext(regs, fields[31], fields[32], fields[2], fields[3], fields[4])
+    flags: int = _ONE.unpack_from(data, _TAIL_OFFSET - 8)[0]
+    stack_sp, stack_flags, stack_size = _stack(data)
+    tail: tuple[int, ...] = _TAIL.unpack_from(data, _TAIL_OFFSET)
+    raw = (
+        data[_REGS_OFFSET : _TAIL_OFFSET - 8]
+        + _ONE.pack((flags & _FLAGS_RESTORED) | _FLAGS_FIXED)
+        + current.raw[REGS_SIZE:]
+    )
+    return RestoredContext(Registers(raw), tail[8], tail[9], stack_sp, stack_flags, stack_size)
+
+
+def _stack(data: bytes) -> tuple[int, int, int]:
+    found: tuple[int, int, int] = _STACK.unpack_from(data, _STACK_OFFSET)
+    return found
+
+
+def length_to_restore(fp_length: int) -> int:
+    """How many bytes from the stack pointer of rt_sigreturn on a frame of `build` has, if nobody has moved it.
+
+    The FP state is on a multiple of 64, and what comes before on one of 16: so they are always as far apart.
+    """
+    return (FRAME_SIZE + 63 & ~63) + fp_length
 
 
 def fpstate_length(head: bytes) -> int:
