@@ -1,12 +1,19 @@
 """The table of file descriptors of a task (struct files_struct), shared by CLONE_FILES.
 
 Owns references to open file descriptions.  Descriptor numbers are the guest's own and never reach the host (I2).
+
+The lowest free number is looked up, not searched (I8): of each block of numbers it is known how many are taken.
 """
+
+from typing import Final
 
 from cloche.abi.errno import EBADF, EMFILE, ENFILE, ENOMEM, LinuxError
 from cloche.mm.quota import DESCRIPTOR_BYTES, FILE_BYTES, KERNEL_MEMORY
 from cloche.vfs.locks import release_posix_locks
 from cloche.vfs.objects import Context, FileDescription, Holder
+
+_BLOCK_BITS: Final = 9
+_BLOCK: Final = 1 << _BLOCK_BITS
 
 
 class FdTable(Holder):
@@ -14,6 +21,7 @@ class FdTable(Holder):
 
     def __init__(self) -> None:
         self.files: list[FileDescription | None] = []
+        self.used: list[int] = []  # how many of each block are open
         self.cloexec: set[int] = set()
         self.next_hint: int = 0  # no free descriptor below it
         self.users: int = 1  # tasks that share the table
@@ -35,11 +43,8 @@ class FdTable(Holder):
 
         Raises LinuxError: EMFILE at `limit`, ENFILE when the sandbox has no room for more.
         """
-        files = self.files
-        fd = max(lowest, self.next_hint)
-        count = len(files)
-        while fd < count and files[fd] is not None:
-            fd += 1
+        fd = self._first_free(max(lowest, self.next_hint))
+        count = len(self.files)
         if fd >= limit:
             raise LinuxError(EMFILE)
         if not KERNEL_MEMORY.has_room(DESCRIPTOR_BYTES * (fd + 1 - count) if fd >= count else 0):
@@ -49,11 +54,24 @@ class FdTable(Holder):
         self._put(fd, file, is_cloexec)
         return fd
 
+    def _first_free(self, fd: int) -> int:
+        """The lowest number from `fd` on that is not open."""
+        files, used = self.files, self.used
+        count = len(files)
+        while fd < count:
+            if used[fd >> _BLOCK_BITS] == _BLOCK:
+                fd = ((fd >> _BLOCK_BITS) + 1) << _BLOCK_BITS
+            elif files[fd] is None:
+                break
+            else:
+                fd += 1
+        return fd
+
     def reserve(self, limit: int) -> None:
         """Raises LinuxError(EMFILE or ENFILE) if `install` would: to ask before an open has effects."""
         if not KERNEL_MEMORY.has_room(FILE_BYTES + DESCRIPTOR_BYTES):
             raise LinuxError(ENFILE)
-        if len(self.files) >= limit and None not in self.files[self.next_hint : limit]:
+        if len(self.files) >= limit and self._first_free(self.next_hint) >= limit:
             raise LinuxError(EMFILE)
 
     def install_at(self, ctx: Context, fd: int, file: FileDescription, *, is_cloexec: bool = False) -> None:
@@ -71,6 +89,10 @@ class FdTable(Holder):
             KERNEL_MEMORY.take(DESCRIPTOR_BYTES * (fd + 1 - len(files)))
             while len(files) <= fd:
                 files.append(None)
+            while len(self.used) << _BLOCK_BITS <= fd:
+                self.used.append(0)
+        if files[fd] is None:
+            self.used[fd >> _BLOCK_BITS] += 1
         files[fd] = file.get()
         if is_cloexec:
             self.cloexec.add(fd)
@@ -81,6 +103,7 @@ class FdTable(Holder):
         """close(2): the result of the file's flush.  Raises LinuxError(EBADF)."""
         file = self.get(fd)
         self.files[fd] = None
+        self.used[fd >> _BLOCK_BITS] -= 1
         self.cloexec.discard(fd)
         if fd < self.next_hint:
             self.next_hint = fd
@@ -133,6 +156,7 @@ class FdTable(Holder):
         self._trim()
         new = FdTable()
         new.files = list(self.files)
+        new.used = list(self.used)
         KERNEL_MEMORY.take(DESCRIPTOR_BYTES * len(new.files))
         new.cloexec = set(self.cloexec)
         new.next_hint = self.next_hint
@@ -151,6 +175,7 @@ class FdTable(Holder):
             if file is not None:
                 file.put()
         self.files = []
+        self.used = []
 
     def take_marked(self, fds: list[int]) -> list[FileDescription]:
         """Take out what is to be closed at execve, of these; the caller calls `closed` for each."""
@@ -160,6 +185,7 @@ class FdTable(Holder):
             if file is not None and fd in self.cloexec:
                 self.cloexec.remove(fd)
                 self.files[fd] = None
+                self.used[fd >> _BLOCK_BITS] -= 1
                 taken.append(file)
                 self.next_hint = min(self.next_hint, fd)
         return taken
@@ -174,6 +200,7 @@ class FdTable(Holder):
         files = self.files
         KERNEL_MEMORY.give(DESCRIPTOR_BYTES * len(files))
         self.files = []
+        self.used = []
         self.cloexec.clear()
         self.next_hint = 0
         return [file for file in files if file is not None]

@@ -27,6 +27,13 @@ def build(rsp: int, fpstate: bytes = b"", altstack: AltStack = NO_STACK, sa_flag
     )
 
 
+@given(st.integers(0x10000, 2**47 - 1), st.integers(1, 3000))
+def test_how_long_a_frame_is_from_where_it_is_restored(rsp: int, fp_size: int) -> None:
+    """What the stub copies along with rt_sigreturn, whose stack pointer is behind the return address."""
+    frame = build(rsp, b"\xaa" * fp_size)
+    assert len(frame.data) - 8 == sigframe.length_to_restore(fp_size)
+
+
 @given(st.integers(0x10000, 2**47 - 1), st.integers(0, 3000))
 def test_alignment_and_red_zone(rsp: int, fp_size: int) -> None:
     frame = build(rsp, b"\xaa" * fp_size)
