@@ -26,7 +26,7 @@ from cloche.vfs.objects import (
     Path,
 )
 from cloche.vfs.records import StatFs
-from cloche.wire.imagetree import TreeDirectory, TreeFile, TreeRow, content_name
+from cloche.wire.imagetree import ROWS, TreeDirectory, TreeFile, TreeRow, content_name
 
 
 class ImageFs(FileSystem):
@@ -142,17 +142,23 @@ class ImageDirDescription(DirectoryDescription):
     def __init__(self, path: Path, directory: ImageDir, flags: int) -> None:
         super().__init__(path, directory, flags)
         self._directory: ImageDir = directory
-        self._rows: list[TreeRow] = []
 
     def iterate(self, ctx: Context, emitter: DirEmitter) -> int:
-        if self.pos == 0:
-            try:
-                self._rows = self._directory.directory().all()
-            except LinuxError as error:
-                return -error.errno
-        while self.pos < len(self._rows):
-            row = self._rows[self.pos]
-            if not emitter.emit(row.name, row.ino, dtype(row.mode), self.pos + 1):
-                return 0
-            self.pos += 1
+        """What is left of a block of names; `pos` is the number of the block and, below, of the row in it."""
+        try:
+            names = self._directory.directory()
+            at, index = divmod(self.pos, ROWS)
+            while 0 <= at < len(names.blocks):
+                rows = names.block(at)
+                for row in rows[index:]:
+                    if not emitter.emit(row.name, row.ino, dtype(row.mode), self.pos + 1):
+                        return 0
+                    self.pos += 1
+                at += 1
+                self.pos = at * ROWS
+                if index < len(rows):
+                    return 0  # one block is as much as may be read in one piece
+                index = 0
+        except LinuxError as error:
+            return -error.errno
         return 0

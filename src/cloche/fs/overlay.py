@@ -24,10 +24,12 @@ from cloche.fs.storage import STEP
 from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions
+from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.patience import Patience
 from cloche.kernel.task import Task, container_of
+from cloche.kernel.timers import monotonic_ns
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.vfs.listing import Names
@@ -44,6 +46,7 @@ from cloche.vfs.waitqueue import WaitQueue
 
 COPY_AT_ONCE: Final = 4 << 20  # bytes; a larger file is copied up a step at a time while the writer waits
 _FIRST_NEW_INO: Final = 1 << 48  # numbers of new files; a lower layer's own are below
+_SOME_NAMES: Final = 256  # of a lower directory that are read between two looks at the clock
 _LAYER_SHIFT: Final = 57  # numbers from the second layer on carry its index
 _OPAQUE: Final = b"trusted.overlay.opaque"
 
@@ -422,6 +425,7 @@ class OverlayDir(TmpfsDir):
         self.lowers: list[Inode] = lowers
         self.removed: set[bytes] = set()  # names that exist below and do not show here
         self.is_listed: bool = False  # every lower name that shows is in `entries`
+        self.listing: Listing | None = None  # so many of them are
 
     # -- looking below -----------------------------------------------------------------------------------
     def _below(self, ctx: Context, name: bytes) -> TmpfsInode | None:
@@ -478,26 +482,44 @@ class OverlayDir(TmpfsDir):
         self.entries[name] = entry
 
     def _list(self, ctx: Context) -> None:
-        """Fetch all lower names, once."""
+        """Fetch all lower names, once.  Where the call can be made again it takes turns with others (I8)."""
         if self.is_listed:
             return
-        is_merged = len(self.lowers) > 1
-        hidden: set[bytes] = set()
-        for layer in self.lowers:
-            for name, ino, kind in list_names(ctx, layer, self.overlay):
-                if name in hidden:
-                    continue
-                if is_merged:
-                    hidden.add(name)
-                    if kind == S_IFCHR >> 12:
-                        found = layer.lookup(ctx, name)
-                        if found is not None and _is_whiteout(found):
-                            continue
-                if name in self.entries or name in self.removed:
-                    continue
-                index = self.overlay.layer_of.get(layer.fs, 0)
-                self._add_lower(name, None, ino if index == 0 else ino | (index << _LAYER_SHIFT), kind)
+        listing = self.listing
+        if listing is None:
+            listing = self.listing = Listing(self.lowers)
+        end_ns = monotonic_ns() + SLICE_NS
+        while True:
+            layer = listing.layer()
+            if layer is None:
+                break
+            listing.read(ctx, layer, self.overlay)
+            while listing.at < len(listing.rows):  # a look below may have the call made again
+                row = listing.rows[listing.at]
+                self._show_lower(ctx, listing, layer, row[0], row[1], row[2])
+                listing.at += 1
+            if monotonic_ns() >= end_ns:
+                keeper = ctx.walk_keeper
+                if keeper is not None and keeper.may_pause():
+                    keeper.pause()
         self.is_listed = True
+        self.listing = None
+
+    def _show_lower(
+        self, ctx: Context, listing: "Listing", layer: Inode, name: bytes, ino: int, kind: int
+    ) -> None:
+        """A name that was found in a lower layer, unless something hides it."""
+        if name == b"." or name == b".." or name in listing.hidden:
+            return
+        if len(self.lowers) > 1:
+            found = layer.lookup(ctx, name) if kind == S_IFCHR >> 12 else None
+            listing.hidden.add(name)
+            if found is not None and _is_whiteout(found):
+                return
+        if name in self.entries or name in self.removed:
+            return
+        index = self.overlay.layer_of.get(layer.fs, 0)
+        self._add_lower(name, None, ino if index == 0 else ino | (index << _LAYER_SHIFT), kind)
 
     # -- what tmpfs's directory calls ----------------------------------------------------------------------
     def remove(self, ctx: Context, name: bytes) -> None:
@@ -522,10 +544,50 @@ class OverlayDir(TmpfsDir):
         return super().list_all(ctx)
 
 
+class Listing:
+    """How far the lower directories of an OverlayDir have been listed: `rows[at:]` are read and do not show yet."""
+
+    def __init__(self, lowers: list[Inode]) -> None:
+        self.lowers: list[Inode] = lowers
+        self.index: int = 0
+        self.file: FileDescription | None = None  # the directory that is being read
+        self.hidden: set[bytes] = set()  # by upper layers: what they have, or have removed
+        self.rows: list[tuple[bytes, int, int, int]] = []
+        self.at: int = 0
+
+    def layer(self) -> Inode | None:
+        """What is read; None at the end."""
+        return self.lowers[self.index] if self.index < len(self.lowers) else None
+
+    def read(self, ctx: Context, layer: Inode, overlay: "OverlayFs") -> None:
+        """Have further rows of the layer, if there are none; behind its last go on to the next.  Raises LinuxError."""
+        if self.at < len(self.rows):
+            return
+        file = self.file
+        if file is None:
+            file = open_directory(ctx, layer, overlay)
+            self.file = file
+        found = Names(_SOME_NAMES)
+        pos = file.pos
+        result = file.iterate(ctx, found)
+        if result < 0 or (not found.rows and file.pos == pos):
+            self.file = None
+            file.put()
+            if result < 0:
+                raise LinuxError(-result)
+            self.index += 1
+        self.rows, self.at = found.rows, 0
+
+
+def open_directory(ctx: Context, directory: Inode, overlay: OverlayFs) -> FileDescription:
+    """A directory of a lower layer, to be listed.  Raises LinuxError."""
+    path = Path(overlay.lower_mount, Dentry(b"", None, directory))
+    return directory.open(ctx, path, os.O_DIRECTORY).get()
+
+
 def list_names(ctx: Context, directory: Inode, overlay: OverlayFs) -> list[tuple[bytes, int, int]]:
     """Name, inode number and DT_* of everything in a lower directory.  Raises LinuxError."""
-    dentry = Dentry(b"", None, directory)
-    file = directory.open(ctx, Path(overlay.lower_mount, dentry), os.O_DIRECTORY).get()
+    file = open_directory(ctx, directory, overlay)
     listing = Names()
     try:
         while True:

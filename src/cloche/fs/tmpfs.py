@@ -593,8 +593,8 @@ class TmpfsDirDescription(DirectoryDescription):
             if self.path is not None and self.path.dentry.parent is not None:
                 above = self.path.dentry.parent.inode
                 parent = above.ino if above is not None else parent
-            self.pos = 1
             if not emitter.emit(b"..", parent, 4, 2):
+                self.pos = 1  # not before: the call may be made again, with another emitter
                 return 0
             pos = 2
         if pos != self._cursor or pos == 2:

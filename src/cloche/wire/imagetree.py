@@ -202,7 +202,7 @@ class TreeFile:
     def rows(self, offset: int, length: int) -> list[TreeRow]:
         """A block of names.  Raises LinuxError."""
         found = self._read(offset, length)
-        if len(found) != 2 or found[0] != 0 or not isinstance(found[1], list):
+        if len(found) != 2 or found[0] != 0 or not isinstance(found[1], list) or len(found[1]) > ROWS:
             raise _bad()
         rows: list[TreeRow] = []
         for each in found[1]:
@@ -272,13 +272,14 @@ class TreeDirectory:
         self.firsts: list[bytes] = []  # the first names of the blocks of a large directory
         self.places: list[tuple[int, int]] = []
         self.rows: dict[bytes, TreeRow] = {}
-        self.is_read: set[int] = set()
+        self.blocks: list[list[TreeRow]] = []  # empty ones: not read yet
         found = tree._read(row.offset, row.length)
         if len(found) != 2 or not isinstance(found[1], list):
             raise _bad()
         if found[0] == 0:
-            for each in tree.rows(row.offset, row.length):
-                self.rows[each.name] = each
+            self.places.append((row.offset, row.length))
+            self.blocks.append([])
+            self.block(0)
             return
         if found[0] != 1:
             raise _bad()
@@ -293,6 +294,7 @@ class TreeDirectory:
                 raise _bad()
             self.firsts.append(first)
             self.places.append((offset, length))
+            self.blocks.append([])
 
     def find(self, name: bytes) -> TreeRow | None:
         """One name.  Raises LinuxError."""
@@ -300,20 +302,23 @@ class TreeDirectory:
         if known is not None or not self.firsts:
             return known
         at = bisect_right(self.firsts, name) - 1
-        if at < 0 or at in self.is_read:
+        if at < 0 or self.blocks[at]:
             return None
-        self._take(at)
+        self.block(at)
         return self.rows.get(name)
 
-    def _take(self, at: int) -> None:
-        offset, length = self.places[at]
-        for each in self.tree.rows(offset, length):
-            self.rows[each.name] = each
-        self.is_read.add(at)
+    def block(self, at: int) -> list[TreeRow]:
+        """A part of the names, of `len(blocks)`.  Raises LinuxError."""
+        rows = self.blocks[at]
+        if not rows:
+            offset, length = self.places[at]
+            rows = self.blocks[at] = self.tree.rows(offset, length)
+            for each in rows:
+                self.rows[each.name] = each
+        return rows
 
     def all(self) -> list[TreeRow]:
         """Every name.  Raises LinuxError."""
-        for at in range(len(self.firsts)):
-            if at not in self.is_read:
-                self._take(at)
+        for at in range(len(self.blocks)):
+            self.block(at)
         return list(self.rows.values())

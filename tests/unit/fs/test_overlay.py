@@ -12,6 +12,7 @@ from cloche.abi.stat import S_IFCHR, S_IFIFO
 from cloche.fs.overlay import ADDED, CHANGED, DELETED, OverlayFile, OverlayFs
 from cloche.fs.quota import PAGE, StorageQuota
 from cloche.fs.tmpfs import TmpfsDescription, TmpfsFile
+from cloche.kernel.host_wait import HostWait, HostWaits
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.namei import (
     d_path,
@@ -79,6 +80,40 @@ def test_the_lower_tree_shows(layers: Layers) -> None:
     assert inode_at(ctx, b"/a").mode == inode_at(layers.lower, b"/a").mode
     assert inode_at(ctx, b"/fifo").mode == S_IFIFO | 0o644
     assert layers.changes() == [] and layers.quota.inodes == 0
+
+
+def test_a_large_directory_is_listed_in_turns(layers: Layers) -> None:
+    """Others use it meanwhile; the call is made again, and shows each name once, `.` and `..` too."""
+    lower, ctx = layers.lower, layers.ctx
+    vfs_mkdir(lower, None, b"/many", 0o755)
+    for number in range(5000):
+        vfs_mknod(lower, None, b"/many/%05d" % number, S_IFIFO | 0o666, 0)
+    file = open_file(ctx, b"/many")
+    waits = ctx.walk_keeper = HostWaits()
+    other = new_context(layers.fs)
+    runs = 0
+    while True:
+        found = Names()
+        waits.may_wait = True
+        runs += 1
+        try:
+            assert file.iterate(ctx, found) == 0
+            break
+        except HostWait:
+            if runs == 1:
+                put_file(other, b"/many/new")
+                vfs_unlink(other, None, b"/many/04999")
+                vfs_unlink(other, None, b"/many/00000")
+                vfs_rename(other, None, b"/many/04998", None, b"/many/renamed")
+            elif runs == 2:
+                vfs_unlink(other, None, b"/many/renamed")
+    assert runs > 1
+    names = [row[0] for row in found.rows]
+    expected = {b".", b"..", b"new", *(b"%05d" % number for number in range(1, 4998))}
+    if runs == 2:
+        expected.add(b"renamed")
+    assert len(names) == len(expected) and set(names) == expected
+    assert set(list_dir(other, b"/many")) == expected - {b".", b".."}
 
 
 def test_writing_copies_up_and_keeps_the_identity(layers: Layers) -> None:
