@@ -1,8 +1,9 @@
-"""/proc/PID/mem, and texts that stand in the task's own memory."""
+"""/proc/PID/mem and pagemap, and texts that stand in the task's own memory."""
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, EAGAIN, EFAULT, EINVAL, EIO, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EFAULT, EINVAL, EIO, EPERM, ESRCH, LinuxError
+from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.fs.proc_task import is_present, own_by_task, reader_of
 from cloche.kernel.access import may_access
 from cloche.kernel.accounting import space_of
@@ -24,14 +25,15 @@ from cloche.vfs.pseudo import (
 from cloche.vfs.waitqueue import WaitQueue
 
 _MEM_STEP: Final = 1 << 20
+_PAGES_STEP: Final = 1 << 12  # pages of which the host is asked at once
 _MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
 
 
 class MemInode(GeneratedInode):
     """/proc/PID/mem: the guest's memory by address."""
 
-    def __init__(self, fs: PseudoFs, task: Task) -> None:
-        super().__init__(fs, 0o600)
+    def __init__(self, fs: PseudoFs, task: Task, mode: int = 0o600) -> None:
+        super().__init__(fs, mode)
         self.task: Task = task
         self.is_mode_fixed = True
 
@@ -47,6 +49,10 @@ class MemInode(GeneratedInode):
             raise LinuxError(ESRCH)
         if not may_access(reader_of(ctx), self.task, uses_real_ids=False):
             raise LinuxError(EACCES)
+        return self.open_checked(path, flags)
+
+    def open_checked(self, path: Path, flags: int) -> FileDescription:
+        """Its description, for somebody who may have it."""
         return MemDescription(path, self, flags, self.task)
 
 
@@ -153,3 +159,41 @@ class MemDescription(FileDescription):
         else:
             return -EINVAL
         return self.pos if self.pos < 1 << 63 else self.pos - (1 << 64)
+
+
+class PageMapInode(MemInode):
+    """/proc/PID/pagemap: eight bytes for each page of the address space."""
+
+    def __init__(self, fs: PseudoFs, task: Task) -> None:
+        super().__init__(fs, task, 0o400)
+
+    def open_checked(self, path: Path, flags: int) -> FileDescription:
+        return PageMapDescription(path, self, flags, self.task)
+
+
+class PageMapDescription(MemDescription):
+    """pagemap_read of fs/proc/task_mmu.c, as who lacks CAP_SYS_ADMIN sees it: no page frames."""
+
+    def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
+        space = self.space
+        if space is None or space.is_dead:
+            return 0
+        if birth_queue(self.task.kernel, space) is not None:
+            return -EAGAIN
+        wanted = dst.remaining()
+        if offset & 7 or wanted & 7:
+            return -EINVAL
+        done = 0
+        last = (TASK_SIZE_MAX >> 12) - (offset >> 3)
+        while done < wanted and done >> 3 < last:
+            count = min((wanted - done) >> 3, _PAGES_STEP, last - (done >> 3))
+            found = space.process.page_map((offset + done) << 9, count)
+            if not found:
+                return done if done else -EPERM  # the host does not show it
+            if dst.copy_to(found) < len(found):
+                return -EFAULT
+            done += len(found)
+        return done
+
+    def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        return -EINVAL

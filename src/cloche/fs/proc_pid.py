@@ -18,7 +18,7 @@ from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
 from cloche.fs.pieces import ENOUGH, PiecedDescription
-from cloche.fs.proc_mem import MemInode
+from cloche.fs.proc_mem import MemInode, PageMapInode
 from cloche.fs.proc_system import pid_shower
 from cloche.fs.proc_table import (
     FAR_FILES,
@@ -88,7 +88,7 @@ _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
 _FDINFO_INO: Final = 0x200000
 _LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
 _DIRECTORIES: Final = frozenset({b"task", b"fd", b"fdinfo", b"ns", b"net", b"attr"})
-_FIXED: Final = [b"fd", b"fdinfo", b"ns", b"net", b"attr", b"cwd", b"root", b"exe", b"mem"]
+_FIXED: Final = [b"fd", b"fdinfo", b"ns", b"net", b"attr", b"cwd", b"root", b"exe", b"mem", b"pagemap"]
 _PROCESS_NAMES: Final = [b"task", *_FIXED, *PROCESS_FILES]
 _THREAD_NAMES: Final = [*_FIXED, *THREAD_FILES]
 
@@ -722,6 +722,8 @@ class PidDir(NamesDir, TaskNames):
             return TaskLink(fs, task, name.decode())
         if name == b"mem":
             return MemInode(fs, task)
+        if name == b"pagemap":
+            return PageMapInode(fs, task)
         hook = fs.id_map_hook
         if name in _ID_MAPS and hook is not None:
             return hook(fs, task, name)

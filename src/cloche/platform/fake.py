@@ -164,6 +164,10 @@ class FakeProcess(HostProcess):
     def write(self, addr: int, data: bytes) -> int:
         return self.memory.write(addr, data) if 0 <= addr < MAX_ADDRESS and not self.is_dead else 0
 
+    def page_map(self, addr: int, count: int) -> bytes:
+        pages = range(addr, addr + count * 4096, 4096)
+        return b"".join([(1 << 63 if self.read(at, 1) else 0).to_bytes(8, "little") for at in pages])
+
     def has_pending_ops(self) -> bool:
         return False
 

@@ -65,6 +65,21 @@ class HostProc:
         finally:
             os.close(fd)
 
+    def read_at(self, pid: int, name: str, offset: int, length: int) -> bytes:
+        """A part of a file of /proc/PID, nothing when that cannot be read."""
+        if pid < 0 or not self._is_ours:
+            return b""
+        try:
+            fd = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return b""
+        try:
+            return os.pread(fd, length, offset)
+        except OSError:
+            return b""
+        finally:
+            os.close(fd)
+
     def shown(self, pid: int) -> tuple[int, ...] | None:
         """For C (csrc/host/proof.c): how many threads a process has, with 0 who our children are; None: unknown."""
         if not self._is_ours:

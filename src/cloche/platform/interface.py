@@ -107,6 +107,12 @@ class HostProcess:
         """Copy into guest memory now; the number of bytes written before a fault (0 if at once)."""
         raise NotImplementedError
 
+    def page_map(self, addr: int, count: int) -> bytes:
+        """Of `count` pages from `addr` on what /proc/PID/pagemap has (Documentation/admin-guide/mm/pagemap.rst), eight
+        bytes each and without numbers of page frames; fewer, or nothing, when the platform does not know.
+        """
+        return b""
+
     def has_pending_ops(self) -> bool:
         """Whether a resumed thread has not yet executed all operations queued on it."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ from cloche.platform import _native
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
 from cloche.platform.kept import KeptFiles
+from cloche.platform.layout import MAX_ADDRESS
 
 _WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
 _METERS: Final = 4
@@ -46,6 +47,12 @@ class Family:
         self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
         self.ordered: SystrapProcess | None = None  # being forked
         self.kept_files = KeptFiles()
+
+
+# Bits of an entry of pagemap that say nothing of the host: soft-dirty, exclusively mapped, write-protected by
+# userfaultfd, a guard region; a file's page or shared memory, swapped, present.
+_SHOWN: Final = (1 << 55 | 1 << 56 | 1 << 57 | 1 << 58 | 1 << 61 | 1 << 62 | 1 << 63).to_bytes(8, "little")
+_OF_FILES: Final = (1 << 61).to_bytes(8, "little")
 
 
 class SystrapProcess(HostProcess):
@@ -107,6 +114,17 @@ class SystrapProcess(HostProcess):
 
     def write(self, addr: int, data: bytes) -> int:
         return 0 if self.is_dead else _native.write_process(self.handle, addr, data)
+
+    def page_map(self, addr: int, count: int) -> bytes:
+        guests = max(min(count, (MAX_ADDRESS - addr) >> 12), 0)
+        raw = self._proc.read_at(self.host_pid(), "pagemap", addr >> 9, guests * 8) if guests else b""
+        entries = len(raw) // 8
+        shown = int.from_bytes(raw, "little") & int.from_bytes(_SHOWN * entries, "little")
+        # Whether nobody else has mapped the page of a file tells of others on the host.
+        shown &= ~((shown & int.from_bytes(_OF_FILES * entries, "little")) >> 5)
+        found = shown.to_bytes(len(raw), "little")
+        # What lies above is the platform's, and not there.
+        return found if len(raw) < guests * 8 else found + bytes((count - guests) * 8)
 
     def has_pending_ops(self) -> bool:
         return not self.is_dead and _native.has_pending_ops(self.handle)
