@@ -12,8 +12,7 @@ from cloche.abi.prctl import ARCH_GET_FS, ARCH_SET_FS
 # Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that a platform, and who
 # writes or reads a signal frame, may copy them in one go: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
 REG_COUNT: Final = 18
-REGS_SIZE: Final = 8 * REG_COUNT  # what a signal frame has of them
-ALL_SIZE: Final = REGS_SIZE + 16  # fs and gs base come behind
+REGS_SIZE: Final = 8 * REG_COUNT  # what a signal frame has of them; fs and gs base come behind
 
 _SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 _FLAG_TRAP: Final = 0x100  # TF
@@ -34,10 +33,6 @@ class Registers:
     def copy(self) -> "Registers":
         """A copy that does not follow later changes."""
         return Registers(self.raw)
-
-    def assign(self, other: "Registers") -> None:
-        """Take over every value of `other`."""
-        self.raw = other.raw
 
     def _get(self, index: int) -> int:
         value: int = _WORD.unpack_from(self.raw, 8 * index)[0]
