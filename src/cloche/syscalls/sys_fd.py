@@ -30,7 +30,7 @@ from cloche.syscalls.args import path_arg, start_of
 from cloche.syscalls.leases import LeaseWait
 from cloche.syscalls.sys_rw import FileWait
 from cloche.vfs.leases import LeaseBroken
-from cloche.vfs.namei import check_open_how, do_open
+from cloche.vfs.namei import check_open_how, do_open, open_quick
 from cloche.vfs.objects import FileDescription, Path
 
 _PAGE: Final = 4096
@@ -79,9 +79,11 @@ def open_at(task: Task, start: Path | None, name: bytes, flags: int, mode: int, 
     if len(files.files) >= limit:
         files.reserve(limit)
     try:
-        file = do_open(task, start, name, flags | O_LARGEFILE, mode, resolve)
+        file = open_quick(task, start, name, flags | O_LARGEFILE, mode, resolve)
     except LeaseBroken as broken:
         return OpenLeaseWait(start, name, flags, mode, resolve).start(task, broken)
+    if isinstance(file, int):
+        return file
     is_cloexec = flags & O_CLOEXEC != 0
     if file.open_is_pending(task):
         queue = file.wait_queue()

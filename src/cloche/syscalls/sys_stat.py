@@ -193,10 +193,8 @@ def check_access(task: Task, dirfd_arg: int, name_arg: int, mode: int, flags: in
         return -EINVAL
     name = path_arg(task, name_arg)
     if not name and flags & AT_EMPTY_PATH:
-        vfs_access(task, empty_path(task, dirfd_arg), name, mode, flags)
-        return 0
-    vfs_access(task, start_of(task, dirfd_arg, name), name, mode, flags)
-    return 0
+        return vfs_access(task, empty_path(task, dirfd_arg), name, mode, flags)
+    return vfs_access(task, start_of(task, dirfd_arg, name), name, mode, flags)
 
 
 # -- readlink ------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ LinuxError):
     lookup_parent(ctx, start, name) -> Parent   .path, .name, .is_slash
     do_open(ctx, start, name, flags, mode, resolve=0) -> FileDescription
         not yet referenced: install() does it
+    open_quick(ctx, start, name, flags, mode, resolve=0) -> FileDescription | int
+        the same, a negative errno for a name that leads nowhere
     open_path(ctx, path, flags) -> FileDescription   an open by the kernel of a known path
     check_open_how(flags, mode, resolve)   openat2(2)'s own EINVALs
     vfs_mkdir(ctx, start, name, mode)
@@ -66,7 +68,15 @@ from cloche.vfs.attr import (
 )
 from cloche.vfs.dcache import MAX_NEGATIVE, MAX_UNSTABLE, drop_negative_dentries, lookup_child
 from cloche.vfs.entries import vfs_link, vfs_mkdir, vfs_mknod, vfs_rename, vfs_rmdir, vfs_symlink, vfs_unlink
-from cloche.vfs.opening import PathDescription, check_open_how, do_open, may_link_empty, open_path, vfs_access
+from cloche.vfs.opening import (
+    PathDescription,
+    check_open_how,
+    do_open,
+    may_link_empty,
+    open_path,
+    open_quick,
+    vfs_access,
+)
 from cloche.vfs.paths import d_path, getcwd, path_below
 from cloche.vfs.walk import (
     LOOKUP_DIRECTORY,
@@ -100,6 +110,7 @@ __all__ = [
     "lookup_parent",
     "may_link_empty",
     "open_path",
+    "open_quick",
     "path_below",
     "path_lookup",
     "path_lookup_quick",

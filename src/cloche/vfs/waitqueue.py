@@ -40,8 +40,14 @@ class WaitQueue:
 
     def wake(self, mask: int = ANY) -> None:
         """Notify every waiter whose mask meets `mask`, and the first exclusive one that consumes it."""
-        if not self._entries:
+        entries = self._entries
+        if not entries:
             return
+        if len(entries) == 1:  # nearly always: no list
+            for waiter in entries:
+                if entries[waiter][0] & mask:
+                    waiter.notify(self, mask)
+                return  # (it may have changed)
         consumed = False
         for waiter, (wanted, is_exclusive) in list(self._entries.items()):
             if not wanted & mask or (is_exclusive and consumed):
