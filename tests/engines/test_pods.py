@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.engines.cri import PID_CONTAINER, PID_POD
-from tests.engines.harness import RUNTIME, TIMEOUT_S, run
+from tests.engines.harness import RUNTIME, TIMEOUT_S, need, run
 from tests.engines.node import Node
 
 RUNTIMES = ("runc", "cloche")
@@ -106,6 +106,100 @@ def test_ends(node: Node) -> None:
     finally:
         kubelet.remove_pod(pod)
     assert not groups_of(name)
+
+
+PROBE = r"""
+#include <stdio.h>
+#include <string.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(int argc, char **argv)
+{
+    char *what = argv[1], text[64] = "";
+    struct sockaddr_un name = {AF_UNIX};
+    strcpy(name.sun_path, argv[2]);
+    if (!strcmp(what, "listen") || !strcmp(what, "connect")) {
+        int s = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (*what == 'c') {
+            if (connect(s, (void *)&name, sizeof name))
+                return perror("connect"), 1;
+            read(s, text, sizeof text);
+            return puts(text), 0;
+        }
+        if (bind(s, (void *)&name, sizeof name) || listen(s, 5))
+            return perror("bind"), 1;
+        int c = accept(s, 0, 0);
+        return write(c, "by a socket", 11) != 11;
+    }
+    int fd = open(argv[2], O_RDWR | O_CREAT, 0644);
+    if (!strcmp(what, "hold") || !strcmp(what, "try")) {
+        if (flock(fd, LOCK_EX | LOCK_NB))
+            return puts("held"), 0;
+        puts("mine");
+        fflush(stdout);
+        return *what == 'h' ? pause() : 0;
+    }
+    if (ftruncate(fd, 4096))
+        return 1;
+    volatile char *map = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (!strcmp(what, "poke"))
+        return map[0] = 'x', 0;
+    while (!map[0])
+        usleep(10000);
+    return puts("seen"), 0;
+}
+"""
+
+
+def test_shared_volume(node: Node, tmp_path: Path) -> None:
+    """An emptyDir: files, mappings, locks and sockets of one container are another's, and outlive who made them."""
+    need("cc")
+    kubelet = node.kubelet
+    (tmp_path / "probe.c").write_text(PROBE)
+    for runtime in RUNTIMES:
+        name = f"volume-{runtime}"
+        volume = tmp_path / name
+        volume.mkdir()
+        built = run(["cc", "-static", "-o", str(volume / "probe"), str(tmp_path / "probe.c")])
+        assert built.status == 0, built
+        pod = kubelet.run_pod(name, runtime, PID_CONTAINER)
+        try:
+            one, two, three = (
+                kubelet.start(
+                    *(pod, name, f"c{at}", "bb:1", "sleep", "100000"),
+                    mounts=[("/v", str(volume), at == 2)],
+                    pid_mode=PID_CONTAINER,
+                )
+                for at in range(3)
+            )
+            assert kubelet.execute(one, "sh", "-c", "echo text > /v/file")[0] == 0
+            assert kubelet.execute(two, "cat", "/v/file")[1] == b"text\n"
+            assert kubelet.execute(three, "sh", "-c", "cat /v/file; echo > /v/no")[:2] == (1, b"text\n")
+            script = "/v/probe wait /v/map > /v/said 2>&1 & until test -s /v/map; do sleep 0.05; done"
+            assert kubelet.execute(one, "sh", "-c", script)[0] == 0
+            assert kubelet.execute(two, "/v/probe", "poke", "/v/map")[0] == 0
+            until = "until grep -q seen /v/said; do sleep 0.05; done"
+            assert kubelet.execute(three, "sh", "-c", until)[0] == 0
+            script = "/v/probe hold /v/lock > /v/held 2>&1 & until grep -q mine /v/held; do sleep 0.05; done"
+            assert kubelet.execute(one, "sh", "-c", script)[0] == 0
+            assert kubelet.execute(two, "/v/probe", "try", "/v/lock")[1] == b"held\n"
+            script = (
+                "/v/probe listen /v/socket > /v/listened 2>&1 & until test -S /v/socket; do sleep 0.05; done"
+            )
+            assert kubelet.execute(one, "sh", "-c", script)[0] == 0
+            script = "until /v/probe connect /v/socket; do sleep 0.05; done"
+            assert kubelet.execute(two, "sh", "-c", script)[1] == b"by a socket\n"
+            kubelet.stop(one)
+            kubelet.remove(one)
+            assert kubelet.execute(two, "/v/probe", "try", "/v/lock")[1] == b"mine\n"
+            assert kubelet.execute(two, "sh", "-c", "cat /v/file; echo more > /v/more")[1] == b"text\n"
+            assert (volume / "more").read_text() == "more\n"
+        finally:
+            kubelet.remove_pod(pod)
 
 
 def pids_of(container: str) -> list[int]:

@@ -248,7 +248,7 @@ class Builder:
         flags = 0
         fs: FileSystem
         if spec.kind == HOST:
-            fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
+            fs = self.shared_fs(spec.volume) if spec.volume else self.own_fs(spec)
             flags = MS_NODEV | (MS_RDONLY if spec.mode == RO else 0)
             if not self.spec.allows_suid or (spec.mode == RW and not spec.keeps_suid):
                 flags |= MS_NOSUID
@@ -281,6 +281,17 @@ class Builder:
             self.container.layers.append(Layer(spec.destination, fs, is_volume=spec.is_volume))
         if spec.kind == DEV:
             self.fill_dev(ctx, spec.destination)
+
+    def own_fs(self, spec: MountSpec) -> FileSystem:
+        """A directory or file of the host that the container's gofer serves."""
+        return self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
+
+    def shared_fs(self, volume: bytes) -> FileSystem:
+        """One that others have mounted, too: files, locks and sockets in it are theirs as well."""
+        found = self.kernel.volumes.get(volume)
+        if found is None:
+            raise LinuxError(ENOENT)
+        return found
 
     def make_mountpoint(self, ctx: Context, spec: MountSpec) -> None:
         """The directory (or file) to mount on."""
@@ -363,6 +374,14 @@ def _nobody_hears() -> None:
     pass
 
 
+def add_volume(kernel: Kernel, name: bytes, gofer_sock: socket.socket) -> None:
+    """What containers may mount from now on; one of that name has lost its gofer.  Raises LinuxError."""
+    gofer = GoferClient(gofer_sock, kernel)
+    gofer.is_alone = _is_alone(kernel)
+    gofer.fd_limit = DESCRIPTORS.limit
+    kernel.volumes[name] = GoferFs(gofer, 0, kernel.numbers.dev(), is_shared=True)
+
+
 def remove_container(container: Container) -> None:
     """A container that has ended, or never began: give back what it had."""
     kernel = container.kernel
@@ -375,8 +394,7 @@ def remove_container(container: Container) -> None:
         kernel.hooks.at_group_exit.pop(f"{part} of {container.ident}", None)
     if container.keeping is not None:
         container.keeping.close(_nobody_hears)
-    if container.family:
-        kernel.platform.drop_family(container.family)
+    kernel.platform.drop_family(container.family[0])
     root = container.root
     container.root = None
     container.layers = []
@@ -385,6 +403,8 @@ def remove_container(container: Container) -> None:
         release_namespace(root.mount_ns)
     if container.storage is not None:
         container.storage.close()
+    if kernel.containers:
+        memory_guard.share_kernel_memory(kernel)
 
 
 def add_container(
@@ -407,7 +427,7 @@ def add_container(
     container = create_container(kernel, ident, share, kinds)
     try:
         if has_others:
-            container.family, container.zygote_pid = kernel.platform.new_family()
+            container.family = kernel.platform.new_family()
         if "uts" not in kinds:
             container.hostname = spec.hostname
             if spec.domainname:
@@ -432,8 +452,7 @@ def add_container(
             make_init(container, ctx)
     except (LinuxError, OSError):
         del kernel.containers[ident]
-        if container.family:
-            kernel.platform.drop_family(container.family)
+        kernel.platform.drop_family(container.family[0])
         raise
     memory_guard.install(container, builder.quota, oom_fd=spec.oom_fd, is_quiet=spec.log_level == "error")
     return container

@@ -13,9 +13,10 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
-from cloche.boot.assemble import add_container, remove_container
+from cloche.boot.assemble import add_container, add_volume, remove_container
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
+from cloche.boot.memory_guard import share_kernel_memory
 from cloche.boot.network_links import show_links
 from cloche.boot.spec import SandboxSpec, from_fields
 from cloche.boot.start import Failure, Streams, check_program, explain, start_program
@@ -291,6 +292,10 @@ class Control(Answers, FdWatcher):
         if "oom" in given:
             spec.oom_fd = os.dup(given["oom"])
         share, kinds = self._shared(fields)
+        for role in roles:
+            if role.startswith(requests.VOLUME):
+                name = role.removeprefix(requests.VOLUME).encode()
+                add_volume(self.kernel, name, socket.socket(fileno=os.dup(given[role])))
         try:
             container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
         except (LinuxError, OSError):
@@ -318,7 +323,7 @@ class Control(Answers, FdWatcher):
             show_links(self.kernel, open_network(container, root, self.network))
             self.network = None
         timing.mark("sentry: container is made")
-        self.reply(message.ident, {"zygote": container.zygote_pid})
+        self.reply(message.ident, {"zygote": container.family[1]})
 
     def _shared(self, fields: Fields) -> tuple[Container | None, list[str]]:
         """Which namespaces a new container shares, and with whom.  Raises ProtocolError."""
@@ -381,6 +386,7 @@ class Control(Answers, FdWatcher):
         container = self._find(fields).container
         if "memory_bytes" in fields:
             container.memory_limit = take_int(fields, "memory_bytes", -1, -1, 1 << 62)
+            share_kernel_memory(self.kernel)
         if "max_tasks" in fields:
             container.max_tasks = take_int(fields, "max_tasks", 1, 1, 1 << 22)
         self.reply(ident, {})

@@ -76,17 +76,19 @@ class MemoryGuard(TimerOwner):
         self.look()
 
     def look(self) -> None:
-        """Measure, act, and arm the next look."""
+        """Measure, act, and arm the next look, unless the container is no more."""
+        if self.kernel.containers.get(self.container.ident) is not self.container:
+            return
         began = monotonic_ns()
         self.limit_bytes = self.container.memory_limit  # which may be another than at first
         self._measure_files()
-        files = self.quota.pages * PAGE + SHARED_MEMORY.used_bytes()
+        files = self.quota.pages * PAGE + SHARED_MEMORY.used_bytes(self.container.ident)
         if self.limit_bytes > 0:
             wait_ns = self._keep_limit(files)
         else:
             wait_ns = _UNLIMITED_NS
-            if self._unaccounted() > KERNEL_MEMORY.limit:
-                self._measure_processes(files, is_shared_only=False)
+            if self._is_keeper() and self._unaccounted() > KERNEL_MEMORY.limit:
+                self._measure_processes(files, is_shared_only=False, is_everybody=True)
                 self._end_worst()
                 wait_ns = _MAX_NS
             elif 0 <= self.storage_pages * PAGE < files:
@@ -96,6 +98,12 @@ class MemoryGuard(TimerOwner):
         now = monotonic_ns()
         wait_ns = max(wait_ns, (now - began) * _SHARE)
         self.kernel.timers.add(now + wait_ns, MEMORY_GUARD, self)
+
+    def _is_keeper(self) -> bool:
+        """Whether it watches over the sentry's own memory: in a pod that is the sandbox's, and counts for no container
+        that has joined.
+        """
+        return self.container.family[0] == 0
 
     def _unaccounted(self) -> int:
         """What guests have made the sentry hold beyond what they were charged for.
@@ -108,7 +116,8 @@ class MemoryGuard(TimerOwner):
     def _keep_limit(self, files: int) -> int:
         """Compare with --memory; when to look again."""
         own = self._measure_processes(self.limit_bytes, is_shared_only=False)
-        own += KERNEL_MEMORY.used + self._unaccounted()
+        if self._is_keeper():
+            own += KERNEL_MEMORY.used + self._unaccounted()
         headroom = self.limit_bytes - own - files
         # Files may fill what is left but a little: writing to one must not get a process killed.
         spare = self.limit_bytes >> 5
@@ -130,13 +139,17 @@ class MemoryGuard(TimerOwner):
             if storage.is_mapped:
                 storage.measure()
 
-    def _measure_processes(self, total: int, *, is_shared_only: bool) -> int:
-        """What the processes use alone; sets `worst`: size, and oom_score_adj in thousandths of `total`."""
+    def _measure_processes(self, total: int, *, is_shared_only: bool, is_everybody: bool = False) -> int:
+        """What the processes (of every container, if `is_everybody`) use alone.
+
+        Sets `worst`: size, and oom_score_adj in thousandths of `total`.
+        """
         used = 0
         seen: set[int] = set()
         self.worst = None
         for group in self.kernel.groups.values():
-            space = group_space(group) if group.container is self.container else None
+            is_ours = is_everybody or group.container is self.container
+            space = group_space(group) if is_ours else None
             if space is None or space.process.ident() in seen:
                 continue
             seen.add(space.process.ident())
@@ -222,6 +235,16 @@ def kernel_limit(memory_limit: int, host_bytes: int) -> int:
     return max(limit, _LEAST_KERNEL_MEMORY)
 
 
+def share_kernel_memory(kernel: Kernel) -> None:
+    """Bound the kernel objects of all containers together: those that have joined have a part for each."""
+    host_bytes = kernel.facts.memory_total
+    joined = [each for each in kernel.containers.values() if each.family[0]]
+    limit = 0
+    for each in joined or list(kernel.containers.values()):
+        limit += kernel_limit(each.memory_limit, host_bytes)
+    KERNEL_MEMORY.limit = min(limit, kernel_limit(-1, host_bytes))
+
+
 def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_bytes: int) -> None:
     """A last line, for what no account knows of: this process (no guest: they come from the zygote, which is there
     already) gets no more private memory than all accounts together allow, and then some.  Handlers fail with ENOMEM.
@@ -235,8 +258,7 @@ def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_by
 
 def install(container: Container, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
     """Watch over the container's limit of memory and its storage quota; give kernel objects their part of the limit."""
-    limit = container.memory_limit
-    KERNEL_MEMORY.limit = kernel_limit(limit, container.kernel.facts.memory_total)
-    MemoryGuard(container, quota, limit, is_quiet=is_quiet).start()
+    share_kernel_memory(container.kernel)
+    MemoryGuard(container, quota, container.memory_limit, is_quiet=is_quiet).start()
     if oom_fd >= 0:
         HostKills(container, oom_fd, is_quiet=is_quiet)

@@ -56,6 +56,9 @@ class MountSpec:
         self.flags: int = -1  # MS_*, in place of what its kind has; -1: those
         self.data: bytes = b""  # TMPFS, DEVPTS: options as mount(2) takes them
         self.copies_up: bool = False  # TMPFS: what the directory below has is copied into it (tmpcopyup)
+        self.volume: bytes = (
+            b""  # HOST: it has a gofer of its own, which other containers of the pod use as well
+        )
 
 
 class PublishSpec:
@@ -170,7 +173,7 @@ _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
-    "flags", "data", "copies_up",
+    "flags", "data", "copies_up", "volume",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (

@@ -112,7 +112,7 @@ def new_process(
     Raises OSError when the platform has none, and LinuxError.
     """
     kernel = container.kernel
-    process = kernel.platform.new_process(container.family)
+    process = kernel.platform.new_process(container.family[0])
     mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
     mm.is_patching = kernel.is_patching
     nofile = (min(1024, spec.nofile_limit), spec.nofile_limit)

@@ -374,7 +374,7 @@ class CloseMarked(Blocked):
 def _blank_process(task: Task) -> HostProcess:
     """A process for the new image.  Raises LinuxError(EAGAIN) when the platform is out of descriptors or memory."""
     try:
-        return task.kernel.platform.new_process(task.group.container.family)
+        return task.kernel.platform.new_process(task.group.container.family[0])
     except OSError:
         raise LinuxError(EAGAIN) from None
 

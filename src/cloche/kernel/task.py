@@ -558,8 +558,7 @@ class Container:
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
         self.exit_status: int = -1  # wait status of the first program, once it is gone
-        self.family: int = 0  # of its processes (`Platform.new_family`)
-        self.zygote_pid: int = 0  # of which the host forks them; 0: as for the first container
+        self.family: tuple[int, int] = (0, 0)  # of its processes: see `Platform.new_family`
         self.is_paused: bool = False
         self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
         self.held_ready: list[Task] = []  # woken since
@@ -658,6 +657,7 @@ class Kernel(TimerOwner):
         self.pid_max: int = 4194304
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
+        self.volumes: dict[bytes, FileSystem] = {}  # that several containers may mount
         self.births: dict[int, WaitQueue] = {}  # by HostProcess.ident(): who waits for a fork (kernel.births)
         self.late_usage: dict[int, LateNews] = {}  # by HostProcess.ident()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count

@@ -15,7 +15,7 @@ from typing import Final
 
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import Sandbox
-from cloche.boot.spec import SandboxSpec, from_fields, to_fields
+from cloche.boot.spec import HOST, RW, MountSpec, SandboxSpec, from_fields, to_fields
 from cloche.oci import cgroups
 from cloche.oci.records import Record
 from cloche.wire import protocol, requests
@@ -29,6 +29,8 @@ JOIN: Final = "oci-join"
 STATUS_KILLED: Final = 9  # wait status
 _STATUS: Final = struct.Struct("<i")
 _MAX_GROUPS: Final = 64
+_MAX_VOLUMES: Final = 64
+_WRITABLE: Final = b":w"
 _LOOK_MS: Final = 5
 _PATIENCE_S: Final = 5.0  # for processes that were killed to be gone
 
@@ -79,6 +81,20 @@ class Held:
             self.terminal = -1
 
 
+class Volume:
+    """A directory of the host that containers of the pod mount, and its gofer."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name: bytes = name
+        self.number: int = 0  # of its gofer
+        self.sock: socket.socket | None = None  # until the sentry has it
+        self.is_known: bool = False  # the sentry has it, or its gofer is there
+
+
+def _nothing() -> None:
+    pass
+
+
 class Member:
     """A container that has joined."""
 
@@ -92,6 +108,10 @@ class Member:
         self.roles: list[str] = []
         self.share: list[str] = []
         self.share_with: str = ""
+        self.volumes: list[Volume] = []
+        self.gofer: socket.socket | None = None  # until the sentry has it
+        self.resume: Callable[[], None] = _nothing  # when a gofer of a volume serves, or does not
+        self.problem: str = ""  # why not
         self.has_gofer: bool = True
         self.is_leaving: bool = False  # the sentry has been asked to end what is left
         self.is_deleted: bool = False  # and has done so
@@ -113,6 +133,7 @@ class Members:
         self.server: ControlServer = server
         self.on_leaving: Callable[[str], None] = on_leaving
         self.by_name: dict[str, Member] = {}
+        self.volumes: dict[bytes, Volume] = {}
         self.next_number: int = 1
         # What to do with the gofer of each, once the keeper has it: its socket, or why there is none.
         self.awaited: dict[int, Callable[[socket.socket | None, str], None]] = {}
@@ -192,7 +213,8 @@ class Members:
 
         def served(sock: socket.socket | None, text: str) -> None:
             if sock is not None and not member.is_leaving:
-                self._create(client, ident, member, sock)
+                member.gofer = sock
+                self._create_when_ready(client, ident, member)
                 return
             if sock is None:
                 member.has_gofer = False
@@ -202,7 +224,74 @@ class Members:
             member.is_leaving = False
             self._fail(client, ident, member, 125, text)
 
-        member.number = self.start_gofer(spec, record.groups, served)
+        own = from_fields(data)
+        own.mounts = [mount for mount in spec.mounts if not self._has_volume(mount)]
+        for mount in spec.mounts:
+            if mount.volume:
+                self._find_volume(client, ident, member, mount)
+        member.number = self.start_gofer(own, record.groups, served)
+
+    def _has_volume(self, mount: MountSpec) -> bool:
+        """Whether a gofer of the pod serves a mount; its name is then that of the gofer.
+
+        One that may write serves also those who may only read, which the sentry sees to; where the first may only
+        read, one who may write gets another.
+        """
+        if mount.kind != HOST or not mount.volume:
+            return False
+        writable = mount.volume + _WRITABLE
+        if mount.mode == RW or writable in self.volumes:
+            mount.volume = writable
+        if mount.volume not in self.volumes and len(self.volumes) >= _MAX_VOLUMES:
+            mount.volume = b""
+        elif mount.volume not in self.volumes:
+            self.volumes[mount.volume] = Volume(mount.volume)
+        return bool(mount.volume)
+
+    def _find_volume(self, client: Client, ident: int, member: Member, mount: MountSpec) -> None:
+        """Start its gofer, if there is none; the container waits for it."""
+        volume = self.volumes[mount.volume]
+        if volume not in member.volumes:
+            member.volumes.append(volume)
+        if volume.number:
+            return
+
+        def served(sock: socket.socket | None, text: str) -> None:
+            volume.sock = sock
+            volume.is_known = True
+            if sock is None:
+                self._forget_volume(volume)
+            for each in list(self.by_name.values()):
+                if each.gofer is not None and volume in each.volumes and not each.is_leaving:
+                    each.problem = text if sock is None else each.problem
+                    each.resume()
+
+        spec = SandboxSpec([b""])
+        only = MountSpec(b"/", HOST, mount.source, mount.mode)
+        only.is_shared, only.keeps_suid = True, mount.keeps_suid
+        spec.mounts = [only]
+        spec.is_patching = member.spec.is_patching
+        volume.number = self.start_gofer(spec, [], served)
+
+    def _forget_volume(self, volume: Volume) -> None:
+        if self.volumes.get(volume.name) is volume:
+            del self.volumes[volume.name]
+
+    def _create_when_ready(self, client: Client, ident: int, member: Member) -> None:
+        """Go on once the gofers of its volumes serve, too."""
+
+        def again() -> None:
+            self._create_when_ready(client, ident, member)
+
+        member.resume = again
+        gofer = member.gofer
+        if member.problem and gofer is not None:
+            gofer.close()
+            member.gofer = None
+            self._fail(client, ident, member, 125, member.problem)
+        elif gofer is not None and all(volume.is_known for volume in member.volumes):
+            member.gofer = None
+            self._create(client, ident, member, gofer)
 
     def start_gofer(
         self, spec: SandboxSpec, groups: list[str], served: Callable[[socket.socket | None, str], None]
@@ -229,13 +318,19 @@ class Members:
         name = member.record.ident
         owners: list[object] = []
         fds = [*member.streams, gofer.fileno()]
+        roles: list[object] = [*member.roles, requests.GOFER]
+        new = [volume for volume in member.volumes if volume.sock is not None]
+        for volume in new:
+            if volume.sock is not None:
+                roles.append(requests.VOLUME + volume.name.decode())
+                fds.append(volume.sock.fileno())
         for fd in fds:
             st = os.fstat(fd)
             owners.append([st.st_uid, st.st_gid])
         fields: Fields = {
             "container": name,
             "spec": to_fields(member.spec),
-            "descriptors": [*member.roles, requests.GOFER],
+            "descriptors": roles,
             "owners": owners,
             "share": list(member.share),
             "share_with": member.share_with,
@@ -262,6 +357,10 @@ class Members:
 
         self.server.ask(requests.CREATE, fields, fds, heard)
         gofer.close()
+        for volume in new:
+            if volume.sock is not None:
+                volume.sock.close()
+                volume.sock = None
         member.close_streams()
 
     def _place(self, member: Member, zygote: int) -> str:
@@ -303,8 +402,13 @@ class Members:
         self.server.ask(requests.DELETE, {"container": name, "is_forced": True}, None, heard)
 
     def _lost(self, number: int) -> None:
-        """A gofer has ended: its container cannot go on."""
+        """A gofer has ended: its container cannot go on, or those that have mounted what it served."""
+        for volume in list(self.volumes.values()):
+            if volume.number == number:
+                self._forget_volume(volume)
         for name, member in list(self.by_name.items()):
             if member.number == number:
                 member.has_gofer = False
+                self.drop(name)
+            elif number in [volume.number for volume in member.volumes]:
                 self.drop(name)

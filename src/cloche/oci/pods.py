@@ -9,7 +9,7 @@ they name is no container of ours (Podman names its pod), a container has a kern
 import os
 from typing import Final
 
-from cloche.boot.spec import SandboxSpec, to_fields
+from cloche.boot.spec import HOST, SandboxSpec, to_fields
 from cloche.oci.anchor import Anchor, namespace_file
 from cloche.oci.errors import OciError
 from cloche.oci.members import JOIN
@@ -84,6 +84,12 @@ def _members(sandbox: Record) -> list[Record]:
     return found
 
 
+def _identity(path: str) -> bytes:
+    """Which directory it is, by whatever path.  Raises OSError."""
+    status = os.stat(path)
+    return b"%d:%d" % (status.st_dev, status.st_ino)
+
+
 def join(
     record: Record, sandbox: Record, anchor: Anchor, sock: int, spec: SandboxSpec, streams: list[int]
 ) -> None:
@@ -92,6 +98,9 @@ def join(
     Raises OciError, ControlError.
     """
     other, kinds = _shared(record, sandbox, anchor.pid)
+    for mount in spec.mounts:
+        if mount.kind == HOST and not mount.is_file:
+            mount.volume = _identity(mount.source)
     spec.hostname = spec.hostname or host_name(anchor.pid)
     client = ControlClient(record.connect())
     try:

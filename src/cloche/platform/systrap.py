@@ -281,7 +281,7 @@ class Systrap(Platform):
         return family.number, process.host_pid()
 
     def drop_family(self, family: int) -> None:
-        found = self._families.pop(family, None)
+        found = self._families.pop(family, None) if family != FIRST else None
         if found is None:
             return
         found.thread = -1

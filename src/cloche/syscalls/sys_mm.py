@@ -149,7 +149,10 @@ def sys_mmap(task: Task, args: Args) -> int:
             kernel = task.kernel
             anon = kernel.file_systems.anon
             backing = SharedAnonymous(
-                anon.dev if anon is not None else 1, kernel.numbers.anon_ino(), page_up(length)
+                anon.dev if anon is not None else 1,
+                kernel.numbers.anon_ino(),
+                page_up(length),
+                task.group.container.ident,
             )
             offset = 0
             name = b"/dev/zero (deleted)"
@@ -174,7 +177,7 @@ def sys_mmap(task: Task, args: Args) -> int:
         limit_growth(task)
     program = task.group.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
-        program.note(task.kernel.platform, mapping, task.group.container.family)
+        program.note(task.kernel.platform, mapping, task.group.container.family[0])
     return at
 
 

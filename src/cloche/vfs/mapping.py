@@ -70,11 +70,15 @@ class SharedMemory:
     """The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look."""
 
     def __init__(self) -> None:
-        self.handles: dict[Memfd, None] = {}
+        self.handles: dict[Memfd, str] = {}  # and the id of the container whose it is
 
-    def used_bytes(self) -> int:
-        """What they take of the host's memory."""
-        return sum(os.fstat(each.fd).st_blocks for each in self.handles) * 512
+    def used_bytes(self, owner: str) -> int:
+        """What those of a container take of the host's memory."""
+        blocks = 0
+        for each, whose in self.handles.items():
+            if whose == owner:
+                blocks += os.fstat(each.fd).st_blocks
+        return blocks * 512
 
 
 SHARED_MEMORY: Final = SharedMemory()
@@ -86,7 +90,7 @@ class SharedAnonymous(Mappable):
     Raises LinuxError(ENOMEM) when there are too many.
     """
 
-    def __init__(self, dev: int, ino: int, length_bytes: int) -> None:
+    def __init__(self, dev: int, ino: int, length_bytes: int, owner: str) -> None:
         self._dev: int = dev
         self._ino: int = ino
         self._refs: int = 0
@@ -100,7 +104,7 @@ class SharedAnonymous(Mappable):
             os.ftruncate(self._memory.fd, length_bytes)
         except OSError:
             raise LinuxError(ENOMEM)
-        SHARED_MEMORY.handles[self._memory] = None
+        SHARED_MEMORY.handles[self._memory] = owner
 
     def __del__(self) -> None:
         self._close()

@@ -85,6 +85,7 @@ SCOPES: Final = (PROCESS, FOREGROUND, ALL, SESSION)
 # Roles of descriptors.
 STREAMS: Final = ("stdin", "stdout", "stderr")
 GOFER: Final = "gofer"
+VOLUME: Final = "volume:"  # + its name: a gofer for what several containers may mount (`MountSpec.volume`)
 _NO_ID: Final = -1
 _MAX_CONTAINER_ID: Final = 1024
 _CAP_SETS: Final = 5
