@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument(
         "--user", action="store_true", help="run as an unprivileged user, who may open /dev/kvm"
     )
+    parser.add_argument(
+        "--programs", action="store_true", help="take the tests' programs along, in /opt/guest, and gcc"
+    )
     parser.add_argument("--memory", type=int, default=1536, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("--console", action="store_true", help="show the kernel's messages at the end")
@@ -35,15 +38,14 @@ def main() -> int:
     if lacks or found is None:
         print(f"boot: needs {lacks or 'a kernel: python -m tests.kvm.kernel'}", file=sys.stderr)
         return 2
-    begin = time.monotonic()
-    archive = contents.whole(found, options.python)
-    for pair in options.put:
-        source, _, target = pair.partition(":")
-        archive.file(target or source, Path(source).resolve(), Path(source).stat().st_mode & 0o777)
-    for folder in options.tree:
-        archive.tree(folder.resolve())
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, begin = Path(name), time.monotonic()
+        archive = contents.whole(found, options.python, folder if options.programs else None)
+        for pair in options.put:
+            source, _, target = pair.partition(":")
+            archive.file(target or source, Path(source).resolve(), Path(source).stat().st_mode & 0o777)
+        for each in options.tree:
+            archive.tree(each.resolve())
         archive.write(folder / "initramfs")
         packed = time.monotonic()
         try:

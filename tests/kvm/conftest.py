@@ -20,6 +20,6 @@ def kvm_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         pytest.skip("needs a kernel with kvm-amd: python -m tests.kvm.kernel")
     folder = tmp_path_factory.mktemp("kvm")
     python = Path(sys.executable)
-    contents.whole(found, python).write(folder / "initramfs")
+    contents.whole(found, python, folder).write(folder / "initramfs")
     with Machine(found, folder / "initramfs", folder, python) as machine:
         yield machine

@@ -4,13 +4,15 @@ same paths as here), the programs that were asked for, and the shared libraries 
 
 import json
 import re
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
+from tests.guest.harness import compile_program
 from tests.kvm.archive import Archive
 from tests.kvm.kernel import Kernel
+from tests.kvm.programs import BATCH, GROUPS, GUEST, HOSTILE, PLACE
 
 HERE: Final = Path(__file__).parent
 BUSYBOX: Final = Path("/bin/busybox")
@@ -141,6 +143,39 @@ def coreutils() -> tuple[str, ...]:
     return (*found, "/bin/bash")
 
 
+def compiler(archive: Archive, source: Path) -> None:
+    """A gcc that can compile that one program, where there is one."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        return
+    archive.host(Path(gcc))
+    for name in ("cc1", "collect2", "lto-wrapper", "as", "ld"):
+        found = Path(_asked(gcc, f"-print-prog-name={name}"))
+        archive.host(found if found.is_absolute() else Path(shutil.which(found) or gcc))
+    for name in ("as", "ld"):
+        archive.host(Path(shutil.which(name) or gcc))
+    parts = "crt1.o Scrt1.o crti.o crtn.o crtbegin.o crtbeginS.o crtend.o crtendS.o libgcc.a libgcc_s.so libgcc_s.so.1"
+    parts += " libc.so libc.so.6 libc_nonshared.a liblto_plugin.so ld-linux-x86-64.so.2"
+    for name in parts.split():
+        path = Path(_asked(gcc, f"-print-file-name={name}"))
+        if path.is_absolute():
+            archive.host(path)
+    for word in _asked(gcc, "-M", str(source)).replace("\\\n", " ").split()[1:]:
+        archive.host(Path(word))
+
+
+def _asked(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def guest_programs(archive: Archive, sources: list[Path], folder: Path) -> None:
+    """Programs of tests, compiled, and what runs many of them."""
+    archive.file(BATCH, HERE / "batch.sh", 0o755)
+    for source in sources:
+        program = compile_program(source, folder)
+        archive.file(f"{PLACE}/{program.name}", program, 0o755)
+
+
 def libraries(archive: Archive) -> None:
     """The shared libraries of all that is in the archive so far."""
     elf = [path for path in archive.regular_files() if _is_elf(path)]
@@ -159,11 +194,16 @@ def _is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def whole(kernel: Kernel, python: Path = Path(sys.executable)) -> Archive:
-    """The archive that the tests boot."""
+def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
+    """All of that, and with a folder to compile in also a compiler and the programs of tests."""
     archive = Archive()
     base(archive, kernel, python)
     environment(archive, python, ("cloche", "pytest", "pytest-timeout", "hypothesis"))
     programs(archive, coreutils())
+    if folder is not None:
+        named = [GUEST / f"{name}.c" for names in GROUPS.values() for name in names.split()]
+        guest_programs(archive, [*HOSTILE, *named], folder)
+        compiler(archive, HERE / "hello.c")
+        archive.file(f"{PLACE}/hello.c", HERE / "hello.c")
     libraries(archive)
     return archive

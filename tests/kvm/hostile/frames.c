@@ -67,7 +67,7 @@ int main(void)
         attempt("rsp", STACK, addresses[i]);
         attempt("fpregs", BASE, addresses[i]);
     }
-    for (unsigned long offset = 0; offset < 640; offset += 64)
+    for (unsigned long offset = 32; offset < 544; offset += 64)
         attempt("xsave", VECTORS, offset);
     puts("alive");
     return 0;

@@ -1,0 +1,7 @@
+/* What the compiler in the machine is given. */
+#include <stdio.h>
+int main(void)
+{
+    puts("compiled");
+    return 0;
+}

@@ -1,0 +1,55 @@
+"""Programs of tests/guest and the hostile ones, many to a sandbox, against the same run natively in the same machine."""
+
+from difflib import unified_diff
+
+import pytest
+
+from tests.kvm.machine import Machine, Result
+from tests.kvm.programs import BATCH, GROUPS, HOSTILE, PLACE, parse_batch
+
+PLATFORM = "systrap"
+MACHINES_OWN_S = 240  # for a group: natively they take some ten seconds
+
+
+def differences(machine: Machine, names: list[str]) -> list[str]:
+    """Where a run in one sandbox differs from the one natively; empty if nowhere."""
+    paths = [f"{PLACE}/{name}" for name in names]
+    native = run(machine, [BATCH, *paths])
+    inside = run(machine, ["cloche", "run", "--platform", PLATFORM, "--", BATCH, *paths])
+    expected, found = parse_batch(native.stdout), parse_batch(inside.stdout)
+    assert list(expected) == names, native
+    lines = []
+    for name in names:
+        if name not in found:
+            lines.append(f"{name}: the sandbox had ended\n{inside.stderr.decode(errors='replace')[-2000:]}")
+            break
+        if found[name] != expected[name]:
+            both = shown(expected[name]), shown(found[name])
+            lines += [f"{name}:", *unified_diff(*both, "natively", "in the sandbox", "", "", 0, "")]
+    return lines
+
+
+def run(machine: Machine, command: list[str]) -> Result:
+    return machine.run(
+        command,
+        timeout_s=MACHINES_OWN_S,
+        env={"BATCH_SECONDS": "60", "CLOCHE_STRICT": "5000"},
+        cwd="/opt/guest",
+    )
+
+
+def shown(outcome: tuple[int, bytes]) -> list[str]:
+    return [f"status {outcome[0]}", *outcome[1].decode(errors="replace").splitlines()]
+
+
+@pytest.mark.timeout(MACHINES_OWN_S * 2 + 120)
+@pytest.mark.parametrize("group", GROUPS)
+def test_guest_programs(kvm_machine: Machine, group: str) -> None:
+    found = differences(kvm_machine, GROUPS[group].split())
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.timeout(MACHINES_OWN_S * 2 + 120)
+def test_hostile_programs(kvm_machine: Machine) -> None:
+    found = differences(kvm_machine, [source.stem for source in HOSTILE])
+    assert not found, "\n".join(found)
