@@ -4,12 +4,6 @@
  */
 #include "parts.h"
 
-#define FRAME_MAX (STACK_SIZE / 2)
-#define UC_OFFSET 8    /* of the ucontext in a signal frame, behind the return address */
-#define REGS_OFFSET 40 /* of sigcontext in the ucontext */
-#define FPPTR_OFFSET (REGS_OFFSET + 184)
-#define SIGMASK_OFFSET (REGS_OFFSET + 256)
-
 uint64_t frame_offset, fp_offset, fp_size;
 static char *pristine; /* [frame_offset, SLOT_SIZE) */
 static bool is_patching;
@@ -55,25 +49,18 @@ void fill_frame(struct thr *t, struct thr *from)
     t->has_result = false;
 }
 
-/* Learn the layout from the zygote, which is stopped in its first event. */
-void take_pristine(struct thr *t)
+/* Learn the layout from the zygote, which is stopped in its first event: as Python has found and checked it there. */
+void take_pristine(struct thr *t, uint64_t frame, uint64_t fp, uint64_t size)
 {
     t->has_frame = true;
-    frame_offset = t->slot->sysno;
-    if (frame_offset < STACK_OFFSET || frame_offset > SLOT_SIZE - 1024)
-        return (void)fail(EPROTO);
-    char *frame = frame_of(t);
-    fp_offset = *(uint64_t *)(frame + UC_OFFSET + FPPTR_OFFSET) - REGION_BASE;
-    if (fp_offset < frame_offset || fp_offset > SLOT_SIZE - 512)
-        return (void)fail(EPROTO);
-    fp_size = *(uint32_t *)((char *)t->slot + fp_offset + 468);
-    if (fp_offset + fp_size > SLOT_SIZE || SLOT_SIZE - frame_offset > FRAME_MAX)
-        return (void)fail(E2BIG);
+    frame_offset = frame;
+    fp_offset = fp;
+    fp_size = size;
     free(pristine);
     pristine = malloc(SLOT_SIZE - frame_offset);
     if (!pristine)
         return (void)fail(ENOMEM);
-    memcpy(pristine, frame, SLOT_SIZE - frame_offset);
+    memcpy(pristine, frame_of(t), SLOT_SIZE - frame_offset);
     uint64_t *regs = (uint64_t *)(pristine + UC_OFFSET + REGS_OFFSET);
     memset(regs, 0, 17 * 8);
     regs[17] = 0x202;

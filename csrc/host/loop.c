@@ -7,7 +7,6 @@
 #define SECOND_NS 1000000000
 
 int irq_unsent_total;
-uint64_t stat_sleeps, stat_events;
 
 static struct event *queue;
 static int queue_head, queue_count, queue_room;
@@ -45,12 +44,7 @@ static int64_t last_kind, last_number;
 void set_meter(uint64_t limit)
 {
     held_ticks = limit;
-    left_at = ticks();
-}
-
-uint64_t ticks_now(void)
-{
-    return ticks();
+    left_at = ticks_now();
 }
 
 /* ---- looking ---- */
@@ -207,11 +201,10 @@ static int sleep_once(struct event *e, int64_t deadline)
         release_held();
     int64_t left = sleep_time(deadline);
     int n, room = ready_room();
-    stat_sleeps++;
     Py_BEGIN_ALLOW_THREADS n = wait_ready(events, room, left);
     Py_END_ALLOW_THREADS
     info->asleep = 0;
-    last_poll = left_at = ticks();
+    last_poll = left_at = ticks_now();
     if (n < 0 && errno == EINTR)
         return PyErr_CheckSignals();
     handle_ready(events, n);
@@ -229,7 +222,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         deadline = (int64_t)now_ns() + timeout_ns;
     flush_deferred();
     flush_bells();
-    uint64_t now = ticks(), passed = now - left_at;
+    uint64_t now = ticks_now(), passed = now - left_at;
     left_at = now;
     if (passed > held_ticks) {
         *e = (struct event){{EV_STALL, -2, last_kind, last_number, (int64_t)passed}};
@@ -259,7 +252,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             return poll_now() && (scan(e) || take_queued(e));
         if (spin_worth()) {
             bool found = spin(e);
-            left_at = ticks();
+            left_at = ticks_now();
             if (found)
                 return 1;
             if (deadline >= 0 && (int64_t)now_ns() >= deadline)
@@ -324,7 +317,6 @@ static int get_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         return -1;
     last_kind = got ? e->v[0] : EV_NONE;
     last_number = e->v[2];
-    stat_events += got;
     return got;
 }
 

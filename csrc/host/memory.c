@@ -45,11 +45,6 @@ int64_t probe_memory(struct prc *p) /* 0, or why process_vm_readv does not work 
     return vm_copy(p, &word, STUB_BASE, sizeof word, false) == sizeof word ? 0 : errno;
 }
 
-bool barrier(void) /* whether every guest thread that runs has executed a memory barrier (the stub registers for it) */
-{
-    return syscall(SYS_membarrier, 2, 0, 0) == 0; /* MEMBARRIER_CMD_GLOBAL_EXPEDITED */
-}
-
 /* ---- deferred writes ---- */
 
 struct rec *add_rec(struct thr *t, uint64_t addr, uint32_t length, uint32_t offset)
@@ -180,13 +175,15 @@ bool flush_window(struct prc *p, const struct rec *r)
 
 /* ---- bytes ---- */
 
-/* What the stub has copied along of that range, NULL if not all. */
-static const char *prefetched(struct thr *t, uint64_t addr, uint64_t length)
+/* What the stub has copied along from there on, and how many bytes, at least `length`; NULL if that is not there. */
+static const char *prefetched(struct thr *t, uint64_t addr, uint64_t length, uint64_t *there)
 {
     for (int i = 0; i < t->prefetch_count; i++) {
         struct copy *c = &t->prefetch[i];
-        if (addr >= c->addr && length <= c->length && addr - c->addr <= c->length - length)
-            return (char *)t->slot + DATA_OFFSET + c->offset + (addr - c->addr);
+        if (addr < c->addr || length > c->length || addr - c->addr > c->length - length)
+            continue;
+        *there = c->length - (addr - c->addr);
+        return (char *)t->slot + DATA_OFFSET + c->offset + (addr - c->addr);
     }
     return NULL;
 }
@@ -211,28 +208,26 @@ PyObject *read_process(struct prc *p, uint64_t addr, uint64_t length) /* fewer b
 PyObject *read_thread(struct thr *t, uint64_t addr, uint64_t length)
 {
     flush_process(t->prc);
-    const char *have = length > MAX_READ ? NULL : prefetched(t, addr, length);
+    uint64_t there;
+    const char *have = length > MAX_READ ? NULL : prefetched(t, addr, length, &there);
     return have ? PyBytes_FromStringAndSize(have, length) : read_process(t->prc, addr, length);
 }
 
 /* A string as far as it has been prefetched, with its NUL or `limit` bytes; None: it has to be read. */
 PyObject *read_prefetched(struct thr *t, uint64_t addr, uint64_t limit)
 {
+    char local[4096];
+    uint64_t there = 0;
     flush_process(t->prc);
-    for (int i = 0; i < t->prefetch_count; i++) {
-        struct copy *c = &t->prefetch[i];
-        if (addr < c->addr || addr - c->addr >= c->length)
-            continue;
-        char local[4096];
-        uint64_t room = c->length - (addr - c->addr);
-        if (room > sizeof local)
-            room = sizeof local;
-        memcpy(local, (char *)t->slot + DATA_OFFSET + c->offset + (addr - c->addr), room);
-        char *end = memchr(local, 0, room < limit ? room : limit);
-        if (end || limit <= room)
-            return PyBytes_FromStringAndSize(local, end ? (uint64_t)(end - local) : limit);
-    }
-    Py_RETURN_NONE;
+    const char *have = prefetched(t, addr, 1, &there);
+    if (!have)
+        Py_RETURN_NONE;
+    there = there < sizeof local ? there : sizeof local;
+    memcpy(local, have, there);
+    char *end = memchr(local, 0, there < limit ? there : limit);
+    if (!end && limit > there)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(local, end ? (uint64_t)(end - local) : limit);
 }
 
 int64_t write_process(struct prc *p, uint64_t addr, const Py_buffer *data) /* -> how many bytes */
@@ -349,7 +344,8 @@ int64_t write_fd_from(struct thr *t, int fd, int64_t offset, uint64_t addr, uint
     flush_process(t->prc);
     if (!readable_range(addr, length))
         return -EFAULT;
-    const char *have = prefetched(t, addr, length);
+    uint64_t there;
+    const char *have = prefetched(t, addr, length, &there);
     return have ? transfer(fd, offset, (void *)have, length, flags, true)
                 : transfer_pieces(t->prc, fd, offset, addr, length, flags, true);
 }

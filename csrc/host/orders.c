@@ -365,13 +365,16 @@ void stop(struct thr *t, int64_t value)
     start_running(t, false);
 }
 
-void swap(struct thr *t, uint64_t addr, uint64_t old, uint64_t new, uint64_t op) /* run_ops, then change a word of the guest's */
+/* run_ops, then change a word of the guest's, if it is `old` or with `any` in any case, to ((old & keep) + add) ^ flip. */
+void swap(struct thr *t, uint64_t addr, uint64_t old, int any, uint64_t keep, uint64_t add, uint64_t flip)
 {
     struct slot *s = t->slot;
     s->swap_addr = addr;
     s->swap_old = (uint32_t)old;
-    s->swap_new = (uint32_t)new;
-    s->swap_op = (uint32_t)op;
+    s->swap_any = any;
+    s->swap_keep = (uint32_t)keep;
+    s->swap_add = (uint32_t)add;
+    s->swap_flip = (uint32_t)flip;
     s->swap_failed = 1;
     t->swaps = true;
     run_ops(t);

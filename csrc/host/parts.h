@@ -9,7 +9,6 @@
 /* tables.c */
 PyObject *fail(int error);
 void *grow(void *array, int *room, int want, size_t size);
-uint64_t ticks(void);
 uint64_t now_ns(void);
 void hash_add(struct thr *t, int tid);
 void hash_remove(struct thr *t);
@@ -17,7 +16,7 @@ struct thr *hash_find(int tid);
 struct prc *prc_by_pid(int pid);
 void run_add(struct thr *t);
 void run_remove(struct thr *t);
-struct prc *new_prc(void);
+struct prc *new_prc(int region_fd);
 int rotate_fd(struct prc *p);
 void set_cloned(struct prc *p, bool cloned);
 struct prc *end_adoption(struct prc *p);

@@ -85,14 +85,14 @@ static void spin_result(bool succeeded)
 /* Look for an event for a while.  False: none came, or somebody may want our processor. */
 bool spin(struct event *e)
 {
-    uint64_t start = ticks(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
+    uint64_t start = ticks_now(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
     uint64_t next_look = spin_ticks / 4;
     for (int turn = 1;; turn++) {
         if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
             spin_result(true);
             return true;
         }
-        uint64_t passed = ticks() - start;
+        uint64_t passed = ticks_now() - start;
         if (passed >= budget) {
             spin_result(false);
             return false;

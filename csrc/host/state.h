@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
@@ -31,7 +30,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -194,6 +192,6 @@ extern int newborn;    /* processes that were forked and not yet adopted, withou
 extern int owing;      /* threads that owe an exit or a proof */
 extern int orphan_count;
 extern bool is_sync;   /* notifications are answered on one processor: set_sync */
-extern uint64_t stat_notif, stat_denied, stat_sleeps, stat_events, stat_liars;
+extern int liar_count; /* processes ended for what they said */
 
 #endif

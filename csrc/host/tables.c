@@ -33,7 +33,7 @@ void *grow(void *array, int *room, int want, size_t size)
     return bigger;
 }
 
-uint64_t ticks(void)
+uint64_t ticks_now(void)
 {
     return __builtin_ia32_rdtsc();
 }
@@ -111,35 +111,17 @@ void run_remove(struct thr *t)
 
 /* ---- processes ---- */
 
-/* A region, with the pages that its first thread needs at once: its descriptor, or -1 and errno. */
-static int make_region(char **region)
-{
-    int fd = memfd_create("cloche-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -1;
-    *region = MAP_FAILED;
-    if (ftruncate(fd, REGION_SIZE) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        *region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (*region == MAP_FAILED) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    *(volatile char *)*region = 0;
-    for (uint64_t at = frame_offset & ~4095ULL; frame_offset && at < SLOT_SIZE; at += 4096)
-        *(volatile char *)(*region + at) = 0;
-    return fd;
-}
-
-/* NULL and errno if it cannot be had. */
-struct prc *new_prc(void)
+/* With a region, a memfd that nobody can cut off: it is the process's from now on.  NULL and errno if it cannot be had. */
+struct prc *new_prc(int region_fd)
 {
     static int64_t idents;
-    char *region;
-    int id = 0, region_fd = make_region(&region);
-    if (region_fd < 0)
+    int id = 0;
+    char *region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, region_fd, 0);
+    if (region == MAP_FAILED)
         return NULL;
+    *(volatile char *)region = 0; /* the pages that its first thread needs at once */
+    for (uint64_t at = frame_offset & ~4095ULL; frame_offset && at < SLOT_SIZE; at += 4096)
+        *(volatile char *)(region + at) = 0;
     while (id < prc_count && prcs[id]->used)
         id++;
     if (id == prc_count) {
@@ -259,33 +241,29 @@ void reset_tables(void)
 
 /* ---- what Python asks ---- */
 
-PyObject *new_process(void) /* -> (process, ident): a region, no host process yet */
+PyObject *new_process(int region_fd) /* -> (process, ident): no host process yet */
 {
-    struct prc *p = new_prc();
+    struct prc *p = new_prc(region_fd);
     return p ? Py_BuildValue("iL", p->id, (long long)p->ident) : fail(errno);
 }
 
-/* In that slot, or with -1 in any; its frame is a copy of `source`'s, or with -1 pristine. */
-int64_t new_thread(struct prc *p, int slotno, int64_t source)
+/* Its frame is pristine with `source` -1, else a copy of that thread's; of another process: in the same slot, as a fork
+ * leaves it. */
+int64_t new_thread(struct prc *p, int64_t source)
 {
-    if (slotno < 0)
-        for (slotno = 0; slotno < SLOT_COUNT && !slot_is_free(p, slotno); slotno++)
-            ;
-    if (slotno >= SLOT_COUNT || p->slots[slotno])
-        return fail(EAGAIN), -1;
     struct thr *from = source >= 0 && source < thr_count ? thrs[source] : NULL;
     if (source >= 0 && (!from || !from->used))
         return fail(EINVAL), -1;
+    int slotno = from && from->prc != p ? from->slotno : 0;
+    while (slotno < SLOT_COUNT && !slot_is_free(p, slotno))
+        slotno++;
+    if (slotno >= SLOT_COUNT)
+        return fail(EAGAIN), -1;
     struct thr *t = new_thr(p, slotno);
     fill_frame(t, from);
     t->slot->reply = 0;
     t->slot->state = ST_REQUEST;
     return t->id;
-}
-
-int64_t thread_slot(struct thr *t)
-{
-    return t->slotno;
 }
 
 /* Its id on the host, proven to be of its process, or 0. */
@@ -315,28 +293,14 @@ uint64_t call_count(struct prc *p)
     return p->calls;
 }
 
-int64_t region_bytes(struct prc *p) /* what its region takes of the host's memory: a guest can fill it */
+PyObject *counts(void) /* to find leaks: operations that owe a descriptor, held, held in all, owing; and processes ended as liars */
 {
-    struct stat st;
-    return fstat(p->region_fd, &st) < 0 ? 0 : (int64_t)st.st_blocks * 512;
-}
-
-PyObject *stats(void) /* events, sleeps, notifications, refused, processes ended for what they said */
-{
-    return Py_BuildValue("KKKKK", stat_events, stat_sleeps, stat_notif, stat_denied, stat_liars);
-}
-
-PyObject *counts(void) /* processes, threads, operations that owe a descriptor, held, owing, held in all: to find leaks */
-{
-    int processes = 0, threads = 0, descriptors = 0, held = 0;
-    for (int i = 0; i < prc_count; i++)
-        processes += prcs[i]->used;
+    int descriptors = 0, held = 0;
     for (int i = 0; i < thr_count; i++) {
         struct thr *t = thrs[i];
-        threads += t->used;
         held += t->used && t->held;
         for (int k = 0; k < t->op_count; k++)
             descriptors += (t->ops[k].fd >= 0) + t->ops[k].gift_count;
     }
-    return Py_BuildValue("iiiiii", processes, threads, descriptors, held, owing + newborn + orphan_count, held_total);
+    return Py_BuildValue("iiiii", descriptors, held, held_total, owing + newborn + orphan_count, liar_count);
 }

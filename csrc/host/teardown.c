@@ -11,7 +11,7 @@
 static struct orphan *orphans;
 static int orphan_room;
 int orphan_count;
-uint64_t stat_liars;
+int liar_count;
 bool reap_again; /* there were more deaths than could be dealt with */
 
 struct orphan *find_orphan(int group)
@@ -45,7 +45,7 @@ static void kill_group(struct prc *p)
 /* The process has said what is not true, or owes an answer for too long: it ends. */
 void end_liar(struct prc *p)
 {
-    stat_liars++;
+    liar_count++;
     kill_group(p);
 }
 
@@ -268,18 +268,9 @@ void check_owing(void)
             end_liar(prcs[i]);
 }
 
-PyObject *overdue(uint64_t limit) /* -> idents of processes that owe a batch or the answer to an interrupt for longer */
+bool is_overdue(struct prc *p, uint64_t limit) /* it owes a batch or the answer to an interrupt for longer */
 {
-    PyObject *list = PyList_New(0);
-    for (int i = 0; list && i < prc_count; i++) {
-        if (!prcs[i]->used || prcs[i]->dead || !is_late(prcs[i], now_ns(), limit, true))
-            continue;
-        PyObject *o = PyLong_FromLongLong(prcs[i]->ident);
-        if (!o || PyList_Append(list, o) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(o);
-    }
-    return list;
+    return !p->dead && is_late(p, now_ns(), limit, true);
 }
 
 /* ---- the end ---- */

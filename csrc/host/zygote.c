@@ -37,9 +37,9 @@ static void exec_stub(int stub, const int *given)
     _exit(127);
 }
 
-PyObject *spawn(int stub, int sock, int page_fd) /* -> (process, thread, pid) of the zygote */
+PyObject *spawn(int stub, int sock, int page_fd, int region_fd) /* -> (process, thread, pid) of the zygote */
 {
-    struct prc *p = new_prc();
+    struct prc *p = new_prc(region_fd);
     if (!p)
         return fail(errno);
     struct thr *t = new_thr(p, 0);
@@ -47,7 +47,7 @@ PyObject *spawn(int stub, int sock, int page_fd) /* -> (process, thread, pid) of
     t->born = true;
     int pid = vfork();
     if (pid == 0)
-        exec_stub(stub, (int[]){sock, p->region_fd, page_fd});
+        exec_stub(stub, (int[]){sock, region_fd, page_fd});
     if (pid < 0) {
         int error = errno;
         release_process(p);

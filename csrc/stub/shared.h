@@ -61,10 +61,12 @@ struct slot {
     uint32_t answers[8];    /* what the stub may answer by itself */
     uint64_t swap_addr;     /* RF_SWAP: the word to change, ... */
     uint32_t swap_old;      /* what it must hold, then what it held */
-    uint32_t swap_new;
+    uint32_t swap_any;      /* it changes whatever it holds; swap_old is a guess */
+    uint32_t swap_keep;     /* it becomes ((what it held & keep) + add) ^ flip */
+    uint32_t swap_add;
+    uint32_t swap_flip;
     uint32_t swap_failed;   /* it cannot be read and written */
-    uint32_t swap_op;       /* SWAP_*: how it changes, whatever it holds, by the operand swap_new; 0: to swap_new */
-    uint8_t pad1[0x600 - 0x558];
+    uint8_t pad1[0x600 - 0x560];
     struct op ops[MAX_OPS];
 };
 

@@ -65,29 +65,14 @@ static void post(volatile struct slot *slot, uint32_t kind)
 
 #define SWAP_TRIES (1 << 20) /* of one instruction each, against whoever changes the word all the time */
 
-/* What a word becomes. */
-static uint32_t swapped(uint32_t op, uint32_t old, uint32_t operand)
-{
-    if (op == SWAP_ADD)
-        return old + operand;
-    if (op == SWAP_OR)
-        return old | operand;
-    if (op == SWAP_ANDN)
-        return old & ~operand;
-    if (op == SWAP_XOR)
-        return old ^ operand;
-    return operand;
-}
-
-/* Change the word: once, if it holds swap_old; by an operation until that has happened.  Whether it failed. */
+/* Change the word: once, if it holds swap_old; or whatever it holds, until that has happened.  Whether it failed. */
 static uint32_t swap(volatile struct slot *slot)
 {
-    uint32_t op = slot->swap_op;
     for (uint32_t i = 0; i < SWAP_TRIES; i++) {
-        uint32_t old = slot->swap_old;
-        if (stub_swap((void *)slot->swap_addr, &slot->swap_old, swapped(op, old, slot->swap_new)))
+        uint32_t old = slot->swap_old, new = ((old & slot->swap_keep) + slot->swap_add) ^ slot->swap_flip;
+        if (stub_swap((void *)slot->swap_addr, &slot->swap_old, new))
             return 1;
-        if (!op || slot->swap_old == old)
+        if (!slot->swap_any || slot->swap_old == old)
             return 0;
     }
     return 1;

@@ -1,5 +1,6 @@
 """The signal frame of the processor that this build is for; the one place that names it (`arch/__init__.py`)."""
 
+from cloche.arch.x86_64.sigframe import FP_SIZE_OFFSET as FP_SIZE_OFFSET
 from cloche.arch.x86_64.sigframe import FP_XSTATE_MAGIC1 as FP_XSTATE_MAGIC1
 from cloche.arch.x86_64.sigframe import FP_XSTATE_MAGIC2 as FP_XSTATE_MAGIC2
 from cloche.arch.x86_64.sigframe import FP_XSTATE_MAX as FP_XSTATE_MAX

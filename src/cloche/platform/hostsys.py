@@ -25,6 +25,7 @@ from cloche.arch.syscalls import (
     SYS_landlock_add_rule,
     SYS_landlock_create_ruleset,
     SYS_landlock_restrict_self,
+    SYS_membarrier,
     SYS_mount,
     SYS_openat2,
     SYS_pivot_root,
@@ -221,6 +222,15 @@ def signalfd(signo: int) -> int:
     """signalfd(2): a descriptor that does not block, of one signal, which the caller has blocked."""
     mask = struct.pack("<Q", 1 << signo - 1)
     return _sys.call(SYS_signalfd4, -1, mask, len(mask), os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def membarrier(command: int) -> bool:
+    """membarrier(2) with MEMBARRIER_CMD_*; False if the host cannot."""
+    try:
+        _sys.call(SYS_membarrier, command, 0, 0)
+    except OSError:
+        return False
+    return True
 
 
 def landlock_abi() -> int:

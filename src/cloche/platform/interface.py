@@ -48,21 +48,31 @@ from cloche.platform.layout import (
 # What HostThread.set_answers gives, in order.
 ANSWERED: Final = (SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid)
 
+_M32: Final = 0xFFFFFFFF
+
 Event = tuple[int, int, int, int, int, int, int, int, int]
 NO_EVENT: Final[Event] = (EV_NONE, -1, 0, 0, 0, 0, 0, 0, 0)
 
 
+def swap_masks(operation: int, operand: int) -> tuple[int, int, int]:
+    """A SWAP_* operation (else: to set the operand) as three words (keep, add, flip): old becomes
+    ((old & keep) + add) ^ flip."""
+    operand &= _M32
+    if operation == SWAP_ADD:
+        return _M32, operand, 0
+    if operation == SWAP_OR:
+        return ~operand & _M32, operand, 0
+    if operation == SWAP_ANDN:
+        return ~operand & _M32, 0, 0
+    if operation == SWAP_XOR:
+        return _M32, 0, operand
+    return 0, operand, 0
+
+
 def swap_result(operation: int, old: int, operand: int) -> int:
     """What a 32-bit word becomes by a SWAP_* operation."""
-    if operation == SWAP_ADD:
-        return (old + operand) & 0xFFFFFFFF
-    if operation == SWAP_OR:
-        return (old | operand) & 0xFFFFFFFF
-    if operation == SWAP_ANDN:
-        return old & ~operand & 0xFFFFFFFF
-    if operation == SWAP_XOR:
-        return (old ^ operand) & 0xFFFFFFFF
-    return operand & 0xFFFFFFFF
+    keep, add, flip = swap_masks(operation, operand)
+    return ((old & keep) + add & _M32) ^ flip
 
 
 class Parking:

@@ -19,6 +19,7 @@ import time
 from typing import Final
 
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
+from cloche.abi.mman import MEMBARRIER_CMD_GLOBAL_EXPEDITED
 from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN
 from cloche.abi.structs import pack_epoll_event
 from cloche.arch.sigframe import length_to_restore
@@ -126,7 +127,7 @@ class Systrap(Platform):
         return _native.swap_shared(fd, offset, old, new)
 
     def barrier(self) -> bool:
-        return _native.barrier()
+        return hostsys.membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)  # the zygote has registered for it
 
     def start(self) -> None:
         if self._stub_fd < 0:
@@ -219,7 +220,7 @@ class Systrap(Platform):
 
     def _refill_one(self, family: Family) -> None:
         while len(family.pool) < family.pool_size:
-            process = self._guests.make_process(None, 0, family).process()
+            process = self._guests.make_process(None, family).process()
             process.is_blank = process.was_blank = True
             family.pool.append(process)
             family.unordered.append(process)
@@ -411,8 +412,8 @@ class Systrap(Platform):
 
     def overdue(self) -> list[HostProcess]:
         """Processes that owe an answer (to an interrupt, an operation or a fork) for too long: kill them."""
-        idents = _native.overdue(_OVERDUE_NS)
-        return [self._processes[i] for i in idents if i in self._processes]
+        processes = self._processes.values()
+        return [p for p in processes if not p.is_dead and _native.is_overdue(p.handle, _OVERDUE_NS)]
 
     def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
         total = 0

@@ -1,22 +1,36 @@
 """A guest's address space on `systrap`: a host process, or one that is about to be forked, and what it costs."""
 
+import fcntl
 import os
 import signal
 import time
 from typing import Final
 
+from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 from cloche.arch.syscalls import SYS_exit
 from cloche.platform import _native
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
 from cloche.platform.kept import KeptFiles
-from cloche.platform.layout import MAX_ADDRESS
+from cloche.platform.layout import MAX_ADDRESS, REGION_SIZE
 
 _WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
 _METERS: Final = 4
 FIRST: Final = 0  # family
 _CALL_NS: Final = 800  # what the shortest system call takes
 _MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
+
+
+def new_region() -> int:
+    """The memfd of the slots of a process that is to be: for C, which closes it with the process."""
+    fd = os.memfd_create("cloche-region", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, REGION_SIZE)
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def split_times(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system_ns: int) -> tuple[int, int]:
@@ -58,9 +72,10 @@ _OF_FILES: Final = (1 << 61).to_bytes(8, "little")
 class SystrapProcess(HostProcess):
     """A guest address space: one host process, or one that is about to be forked."""
 
-    def __init__(self, proc: HostProc, handle: int, ident: int, family: Family) -> None:
+    def __init__(self, proc: HostProc, region_fd: int, handle: int, ident: int, family: Family) -> None:
         self._proc = proc
         self.family = family
+        self._region_fd = region_fd  # which C closes when the process is discarded
         self.handle = handle
         self._ident = ident
         self.thread_count = 0
@@ -150,7 +165,7 @@ class SystrapProcess(HostProcess):
         if len(fields) < 3 or self.is_dead:
             return 0, 0
         size, resident, shared = int(fields[0]), int(fields[1]), int(fields[2])
-        extra = _native.region_bytes(self.handle)
+        extra = os.fstat(self._region_fd).st_blocks * 512  # a guest can fill it
         if size >= _MANY_PAGES:  # its page tables may be larger than what they map
             extra += figure(self.read_proc("status"), "VmPTE") * 1024
         return (resident - shared) * 4096 + extra, resident * 4096 + extra

@@ -7,6 +7,7 @@ Order that callers keep, beyond interface.py:
   that maps it (delivered after its operations, in order, whatever the size).
 """
 
+import os
 import time
 from typing import Final
 
@@ -25,9 +26,10 @@ from cloche.platform.interface import (
     HostThread,
     Parking,
     Registers,
+    swap_masks,
 )
 from cloche.platform.kept import may_stay
-from cloche.platform.systrap_process import Family, SystrapProcess, split_times
+from cloche.platform.systrap_process import Family, SystrapProcess, new_region, split_times
 
 # What calls use most, bound once: to find a function of an extension by its name costs a tenth of a short call.
 _ret: Final = _native.ret
@@ -56,18 +58,18 @@ class Guests:
         self.threads: dict[int, SystrapThread] = {}  # by handle
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
-        self._spare: tuple[int, int] | None = None  # what the next process needs, made when there was time
+        self._spare: tuple[int, int, int] | None = None  # what the next process needs, made when there was time
         self.is_direct = False
         self.first_fpstate = b""  # what a thread begins with
 
-    def make_process(self, source: "SystrapThread | None", slot: int, family: Family) -> "SystrapThread":
+    def make_process(self, source: "SystrapThread | None", family: Family) -> "SystrapThread":
         """The stopped main thread, with its region, of a process that is yet to be forked."""
         self.is_short = True
-        handle, ident = _native.new_process() if self._spare is None else self._spare
+        region_fd, handle, ident = self._new_process() if self._spare is None else self._spare
         self._spare = None
-        process = SystrapProcess(self._proc, handle, ident, family)
+        process = SystrapProcess(self._proc, region_fd, handle, ident, family)
         try:
-            main = _native.new_thread(handle, slot, -1 if source is None else source.handle)
+            main = _native.new_thread(handle, -1 if source is None else source.handle)
         except BaseException:
             _native.discard_process(handle)
             raise
@@ -79,7 +81,17 @@ class Guests:
 
     def make_spare(self) -> None:
         if self._spare is None:
-            self._spare = _native.new_process()
+            self._spare = self._new_process()
+
+    def _new_process(self) -> tuple[int, int, int]:
+        """A region, its process's handle, and its ident."""
+        fd = new_region()
+        try:
+            handle, ident = _native.new_process(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd, handle, ident
 
     def forget(self) -> None:
         """The end."""
@@ -255,7 +267,7 @@ class SystrapThread(HostThread):
         _native.queue_keep_only(self.handle, *identities)
 
     def queue_fork(self) -> SystrapProcess:
-        main = self._guests.make_process(self, _native.thread_slot(self.handle), self._process.family)
+        main = self._guests.make_process(self, self._process.family)
         try:
             _native.queue_fork(self.handle, main.process().handle, main.handle, 0)
         except BaseException:
@@ -277,7 +289,7 @@ class SystrapThread(HostThread):
             self._guests.add_thread(thread)
             return thread
         try:
-            handle = _native.new_thread(self._process.handle, -1, self.handle)
+            handle = _native.new_thread(self._process.handle, self.handle)
         except BlockingIOError as error:  # every slot of the process is taken
             raise LinuxError(EAGAIN) from error
         thread = SystrapThread(self._guests, process, handle)
@@ -334,7 +346,8 @@ class SystrapThread(HostThread):
         return True
 
     def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
-        _native.swap(self.handle, addr, old, new, operation)
+        keep, add, flip = swap_masks(operation, new)
+        _native.swap(self.handle, addr, old, operation != 0, keep, add, flip)
 
     def swapped(self) -> int:
         return _native.swapped(self.handle)

@@ -37,6 +37,7 @@ from cloche.abi.signal import (
 )
 from cloche.abi.structs import pack_epoll_event
 from cloche.arch.machine import MACHINE
+from cloche.arch.sigframe import FP_SIZE_OFFSET, FXSAVE_SIZE
 from cloche.arch.syscalls import (
     SYS_capset,
     SYS_close_range,
@@ -56,6 +57,8 @@ from cloche.platform.layout import (
     DATA_OFFSET,
     END_ADDRESS,
     EV_PROCESS_DIED,
+    FPPTR_OFFSET,
+    FRAME_MAX,
     INFO_BASE,
     INFO_SIZE,
     INTERRUPT_SIGNAL,
@@ -65,6 +68,7 @@ from cloche.platform.layout import (
     REGION_BASE,
     REGION_SIZE,
     SLOT_SIZE,
+    SLOT_SYSNO,
     SOCK_FD,
     STACK_OFFSET,
     STACK_SIZE,
@@ -73,9 +77,11 @@ from cloche.platform.layout import (
     STUB_BASE,
     STUB_SIZE,
     TAG_LISTENER,
+    UC_OFFSET,
     VDSO_BASE,
     VDSO_SIZE,
 )
+from cloche.platform.systrap_process import new_region
 
 _FILTER_NEW_LISTENER: Final = 1 << 3
 _FILTER_WAIT_KILLABLE_RECV: Final = 1 << 5
@@ -114,7 +120,12 @@ class Zygote:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with ours, theirs:
                 ours.settimeout(_START_TIMEOUT_S)
-                process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), page_fd)
+                region_fd = new_region()
+                try:
+                    process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), page_fd, region_fd)
+                except OSError:
+                    os.close(region_fd)
+                    raise
                 theirs.close()
                 where, error, listener = self._greet(ours, flags, own_vdso, is_strict)
             if where == 0:
@@ -123,7 +134,7 @@ class Zygote:
                 watched = pack_epoll_event(EPOLLIN, TAG_LISTENER)
                 hostsys.epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, watched)
                 self.process, self.thread, self.pid = process, thread, pid
-                self._wait()
+                self._wait(region_fd)
                 return
             _abandon(process, thread, pid)
             if where == 9 and error == errno.EINVAL and flags & _FILTER_WAIT_KILLABLE_RECV:
@@ -172,7 +183,7 @@ class Zygote:
         os.set_inheritable(fds[0], False)
         return 0, 0, fds[0]
 
-    def _wait(self) -> None:
+    def _wait(self, region_fd: int) -> None:
         while True:
             event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
             if event is None:
@@ -181,7 +192,8 @@ class Zygote:
                 raise OSError(errno.ECHILD, f"the zygote died (wait status {event[3]:#x})")
             if event[1] == self.thread:
                 break
-        _native.take_pristine(self.thread)
+        frame, fp, fp_size = _frame_layout(os.pread(region_fd, SLOT_SIZE, 0))
+        _native.take_pristine(self.thread, frame, fp, fp_size)
         error = _native.probe_memory(self.process)
         if error:
             raise OSError(
@@ -263,6 +275,20 @@ class _Start:
         self._call(8, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1)
         # Inherited by forks: guests' barriers are the sentry's (Platform.barrier).
         self._call(0, SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0)
+
+
+def _frame_layout(slot: bytes) -> tuple[int, int, int]:
+    """Where in the slot of a thread in its first event the signal frame is, and its FP state; how large that is."""
+    frame: int = struct.unpack_from("<Q", slot, SLOT_SYSNO)[0]
+    if not STACK_OFFSET <= frame <= SLOT_SIZE - 1024:
+        raise OSError(errno.EPROTO, "the zygote's signal frame is not where it should be")
+    fp: int = struct.unpack_from("<Q", slot, frame + UC_OFFSET + FPPTR_OFFSET)[0] - REGION_BASE
+    if not frame <= fp <= SLOT_SIZE - FXSAVE_SIZE:
+        raise OSError(errno.EPROTO, "the zygote's FP state is not where it should be")
+    size: int = struct.unpack_from("<I", slot, fp + FP_SIZE_OFFSET)[0]
+    if size < FXSAVE_SIZE + 68 or fp + size > SLOT_SIZE or SLOT_SIZE - frame > FRAME_MAX:
+        raise OSError(errno.E2BIG, "the processor's state is too large for a slot")
+    return frame, fp, size
 
 
 def _abandon(process: int, thread: int, pid: int) -> None:

@@ -56,6 +56,7 @@ _ADDRESS_MASK: Final = 0xFFFFFFFFFFFFFFFF
 # The software-reserved bytes of an FXSAVE image (struct _fpx_sw_bytes, asm/sigcontext.h).
 FXSAVE_SIZE: Final = 512
 _SW_OFFSET: Final = 464
+FP_SIZE_OFFSET: Final = _SW_OFFSET + 4  # of extended_size: the FP state with all that is behind
 _SW_BYTES: Final = Struct("<IIQI")
 FP_XSTATE_MAGIC1: Final = 0x46505853
 FP_XSTATE_MAGIC2: Final = 0x46505845
