@@ -79,7 +79,9 @@ CR_RAX: Final = 9  # the number, then the result
 
 # A signal frame, as the host writes it on the slot's stack: a return address, then struct ucontext.
 UC_OFFSET: Final = 8
-REGS_OFFSET: Final = 40  # of struct sigcontext in the ucontext; then of its pointer to the FP state, and of the mask
+REGS_OFFSET: Final = (
+    40  # of struct sigcontext in the ucontext; then of its pointer to the FP state, and of the mask
+)
 FPPTR_OFFSET: Final = REGS_OFFSET + 184
 SIGMASK_OFFSET: Final = REGS_OFFSET + 256
 FRAME_MAX: Final = STACK_SIZE // 2  # with the FP state

@@ -58,7 +58,9 @@ class Guests:
         self.threads: dict[int, SystrapThread] = {}  # by handle
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
-        self._spare: tuple[int, int, int] | None = None  # what the next process needs, made when there was time
+        self._spare: tuple[int, int, int] | None = (
+            None  # what the next process needs, made when there was time
+        )
         self.is_direct = False
         self.first_fpstate = b""  # what a thread begins with
 
