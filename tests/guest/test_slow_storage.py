@@ -418,6 +418,81 @@ def test_fstat_and_close_keep_nobody_else(slow: Slows) -> None:
     assert guest.end() == 0
 
 
+FROZEN = r"""
+file = os.open("/v/file", os.O_RDWR | os.O_CREAT)
+other = os.open("/v/other", os.O_RDWR | os.O_CREAT)
+os.write(other, b"x" * 100)
+say("begun", os.write(file, b"12345"))
+hear()
+def child(action):
+    pid = os.fork()
+    if pid == 0:
+        action()
+        os._exit(0)
+    return pid
+def is_waiting(pid):
+    return open(f"/proc/{pid}/stat").read().split()[2] == "D"
+pids = [child(lambda: os.write(file, b"a" * 300000))]
+while not is_waiting(pids[0]):
+    pass
+pids.append(child(lambda: os.write(file, b"b" * 10)))  # behind the first: they share the position
+pids.append(child(lambda: os.ftruncate(other, 10)))
+pids.append(child(lambda: os.posix_fallocate(other, 0, 50000)))
+pids.append(child(lambda: os.pwrite(other, b"y", 5)))
+out, into = os.pipe()
+os.write(into, b"spliced")
+pids.append(child(lambda: os.splice(out, other, 7, offset_dst=60000)))
+say("others", others(), [os.waitpid(pid, os.WNOHANG)[0] for pid in pids])
+hear()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
+data = open("/v/file", "rb").read()
+say(len(data), data == b"12345" + b"a" * 300000 + b"b" * 10, os.lseek(file, 0, 1))
+say(os.pread(other, 1, 5), os.pread(other, 10, 60000), os.stat("/v/other").st_size)
+"""
+
+
+def run_quietly(*words: str) -> bool:
+    return subprocess.run(words, capture_output=True, check=False, timeout=TIMEOUT_S).returncode == 0
+
+
+def test_a_disk_that_is_frozen_keeps_nobody_else(tmp_path: Path) -> None:
+    """A file system of the host's own, through a loop device: FIFREEZE stops whoever changes it."""
+    if os.geteuid() != 0 or not all(shutil.which(each) for each in ("mkfs.ext4", "fsfreeze", "unshare")):
+        pytest.skip("needs root, mkfs.ext4, fsfreeze and unshare")
+    image, place = tmp_path / "image", tmp_path / "place"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(32 << 20)
+    if not run_quietly("mkfs.ext4", "-q", "-F", str(image)):
+        pytest.skip("the host makes no file system")
+    probe = f"mount -o loop {image} {place}"
+    if not run_quietly("unshare", "-m", "--propagation", "private", "sh", "-c", probe):
+        pytest.skip("the host lends no loop device")
+    command = cloche_command("-v", f"{place}:/v:rw")
+    guest = Guest(
+        [
+            *["unshare", "-m", "--propagation", "private", "sh", "-c", f'{probe} && exec "$@"', "sh"],
+            *[*command, "python3", "-c", OTHERS + FROZEN],
+        ]
+    )
+    inside = f"/proc/{guest.process.pid}/root{place}"
+    try:
+        assert guest.hear() == "begun 5"
+        assert run_quietly("fsfreeze", "-f", inside)
+        guest.tell("go")
+        assert guest.hear() == "others True [0, 0, 0, 0, 0, 0]"
+        assert run_quietly("fsfreeze", "-u", inside)
+        guest.tell("go")
+        assert guest.hear() == "ended 0 0 0 0 0 0"
+        assert guest.hear() == "300015 True 300015"
+        assert guest.hear() == "b'y' b'spliced' 60007"
+        assert guest.end() == 0
+    finally:
+        run_quietly("fsfreeze", "-u", inside)
+        guest.process.kill()
+        guest.process.wait()
+
+
 def workers(pid: int) -> list[int]:
     """Processes of gofers that another gofer has started, among the descendants of `pid`."""
     found = []

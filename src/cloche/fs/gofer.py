@@ -312,6 +312,7 @@ class GoferDir(GoferInode):
         inode.write_fd = fd  # for the open that follows
         inode.is_write_fd_readable = True
         host.park_new(inode)
+        host.has_answered()
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)
         return inode

@@ -35,6 +35,7 @@ from cloche.wire.gofer import (
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
+    OP_SEEK,
     OP_SETATTR,
     OP_SETXATTR,
     OP_STAT,
@@ -279,6 +280,14 @@ class GoferClient(GoferLink):
         """What a regular file holds, at most MAX_READ_BYTES; without `wants_data` it is only brought into memory."""
         body = pack_target(fid, name) + pack_u64(dev, ino, offset) + pack_u32(length)
         return self._call(OP_READ, body + (b"\1" if wants_data else b"\0"), fid)
+
+    def seek(self, fid: int, name: bytes, dev: int, ino: int, offset: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE in a regular file.  Raises LinuxError (ENXIO: there is none behind `offset`)."""
+        body = pack_target(fid, name) + pack_u64(dev, ino, offset) + pack_u32(whence)
+        try:
+            return Reader(self._call(OP_SEEK, body)).u64()
+        except ProtocolError:
+            raise self._broken()
 
     def write(self, pin: int, offset: int, data: bytes, *, is_at_end: bool) -> tuple[int, Attr]:
         """Write at most MAX_WRITE_BYTES to an open file: the bytes written, and its attributes afterwards.

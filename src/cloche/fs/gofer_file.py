@@ -19,11 +19,12 @@ from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.uio import RWF_APPEND, RWF_NOWAIT
 from cloche.fs.gofer_inode import GoferInode
 from cloche.kernel.host_wait import HostWait
+from cloche.kernel.timers import monotonic_ns
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
 from cloche.vfs.attr import remove_privs
-from cloche.vfs.objects import SLOW_WRITES, Context, FileDescription, Path
+from cloche.vfs.objects import Context, FileDescription, Path
 from cloche.wire.gofer import MAX_READ_BYTES, MAX_WRITE_BYTES
 
 _MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
@@ -35,8 +36,6 @@ class GoferFile(FileDescription):
     def __init__(self, path: Path, node: GoferInode, flags: int) -> None:
         super().__init__(path, node, flags)
         self._node: GoferInode = node
-        if node.host.is_remote and self.is_writable():
-            self.flags |= SLOW_WRITES
         node.add_user()
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
@@ -110,7 +109,8 @@ class GoferFile(FileDescription):
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
         node = self._node
         client = node.host.client
-        is_patient = node.host.is_remote and client.may_wait()
+        host = node.host
+        is_patient = client.may_wait() and host.must_ask()
         if not is_patient:
             client.commit()  # what is looked at afterwards
         length = src.remaining()
@@ -128,11 +128,24 @@ class GoferFile(FileDescription):
             remove_privs(ctx, node)
         fd = node.fd_to_write()
         if is_patient and flags & ~RWF_APPEND == 0 and node.pin:
-            count = self._write_patiently(src, offset, length, flags)
-            if count != -EBADF:
-                return count
-        client.commit()
+            done = self._write_patiently(src, offset, length, flags)
+            if done != -EBADF:
+                if done <= 0 or done == length or host.must_ask():
+                    return done
+                # The rest of what is long: the disk is quick.
+                count = self._write_now(
+                    ctx, src, fd, offset if flags & RWF_APPEND else offset + done, length - done, flags
+                )
+                return done + max(count, 0)
+        return self._write_now(ctx, src, fd, offset, length, flags)
+
+    def _write_now(self, ctx: Context, src: IovIter, fd: int, offset: int, length: int, flags: int) -> int:
+        """Write on the spot."""
+        node = self._node
+        node.host.client.commit()
+        start_ns = monotonic_ns()
         count = src.write_fd(fd, offset, length, flags)
+        node.host.changed_since(start_ns)
         if count > 0:
             node.is_stale = True
             if flags & RWF_APPEND:
@@ -142,14 +155,19 @@ class GoferFile(FileDescription):
         return count
 
     def _write_patiently(self, src: IovIter, offset: int, length: int, flags: int) -> int:
-        """Have the gofer write, which may take its time (HostWait); EBADF if it cannot."""
+        """Have the gofer write, which may take its time (HostWait); EBADF if it cannot.
+
+        Not all of it, if it turns out that the storage is quick.
+        """
         node = self._node
+        host = node.host
         done = 0
         try:
             while done < length:
                 data = src.copy_from(min(length - done, MAX_WRITE_BYTES))
                 if not data:
                     break
+                node.has_writer = True
                 try:
                     count, attr = node.host.client.write(
                         node.pin, offset + done, data, is_at_end=flags & RWF_APPEND != 0
@@ -160,11 +178,14 @@ class GoferFile(FileDescription):
                 except LinuxError:
                     src.revert(len(data))
                     raise
+                host.has_answered()
                 node.update(attr)
                 node.is_stale = False
                 done += count
                 if count < len(data):
                     src.revert(len(data) - count)
+                    break
+                if not host.must_ask():
                     break
         except LinuxError as error:
             return done if done else -error.errno
@@ -186,7 +207,15 @@ class GoferFile(FileDescription):
         if offset < 0:
             return -ENXIO
         node = self._node
+        host = node.host
         fd = node.write_fd if node.write_fd >= 0 else node.fd_to_read()
+        if host.is_remote and host.client.may_wait() and (node.pin or node.has_address):
+            fid, name = node.address()
+            try:
+                self.pos = host.client.seek(fid, name, node.host_dev, node.host_ino, offset, whence)
+            except LinuxError as refusal:
+                return -refusal.errno
+            return self.pos
         try:
             self.pos = os.lseek(fd, offset, whence)
         except OSError as error:
@@ -198,10 +227,11 @@ class GoferFile(FileDescription):
         if not self.is_writable():
             return -EBADF
         client = node.host.client
-        if node.host.is_remote and client.may_wait():
+        if client.may_wait():
             node.fd_to_write()
             try:
                 if node.pin:
+                    node.has_writer = True
                     node.update(client.allocate(node.pin, mode, offset, length))
                     node.is_stale = False
                     return 0
@@ -222,7 +252,7 @@ class GoferFile(FileDescription):
         fd = node.write_fd if node.write_fd >= 0 else node.read_fd
         if fd < 0:
             return 0
-        if node.host.client.may_wait() and (node.pin or node.has_address) and not node.host.is_readonly:
+        if node.host.client.may_wait() and (node.pin or node.has_address):
             fid, name = node.address()
             try:
                 node.host.client.fsync(fid, name, is_data_only=is_data_only)

@@ -51,6 +51,10 @@ MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
+# A disk of the host's that has changed something at once is taken to do so again within this time.
+TRUST_NS: Final = 10_000_000
+_QUICK_NS: Final = 1_000_000
+_MUCH_FREED: Final = 1 << 20  # bytes of a file: giving them back takes long
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
@@ -105,6 +109,7 @@ class GoferHost(FileSystem, ChangeObserver):
         if self.is_remote:
             client.probe_fid = root.fid
             client.storage_may_hang()
+        self.quick_ns: int = 0  # when something was last changed at once
         self.root_attr: Attr = root.attr
         client.observers.append(self)
 
@@ -112,6 +117,25 @@ class GoferHost(FileSystem, ChangeObserver):
         """What is known of names may be wrong: from now on they are asked for, as on a shared attach point."""
         self.is_shared = True
         self.has_stable_dentries = False
+
+    def must_ask(self) -> bool:
+        """Whether a change is the gofer's: the storage may hang, or has not shown lately that it does not.
+
+        Or the running call has waited: what it has asked for is not to be done here, too.
+        """
+        if self.is_remote or self.client.is_again():
+            return True
+        return time.monotonic_ns() - self.quick_ns >= TRUST_NS
+
+    def changed_since(self, start_ns: int) -> None:
+        """What was begun then was done on the spot, just now."""
+        now = time.monotonic_ns()
+        self.quick_ns = now if now - start_ns < _QUICK_NS else 0
+
+    def has_answered(self) -> None:
+        """The gofer has made a change: at once, if the call has not had to wait."""
+        if not self.client.is_again():
+            self.quick_ns = time.monotonic_ns()
 
     def statfs(self, ctx: Context) -> StatFs:
         row = self.client.statfs(self.root_fid)
@@ -229,6 +253,7 @@ class GoferInode(Inode):
         self.read_fd: int = -1
         self.write_fd: int = -1
         self.pin: int = 0  # a fid for the open file itself, whatever its name
+        self.has_writer: bool = False  # the gofer holds it open to write, for its pin
         self.openers: int = 0  # GoferFiles, not all of `users`: who may need the descriptors
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
@@ -389,11 +414,13 @@ class GoferInode(Inode):
         valid = attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME | ATTR_MTIME)
         if valid & ATTR_SIZE:
             valid &= ~ATTR_MTIME  # the host's truncate sets it
-            if self.write_fd >= 0 and not self._must_ask():
+            if self.write_fd >= 0 and not (host.client.may_wait() and self._is_ftruncate_slow(attr.size)):
+                start_ns = time.monotonic_ns()
                 try:
                     os.ftruncate(self.write_fd, attr.size)
                 except OSError as error:
                     raise _fail(error)
+                host.changed_since(start_ns)
                 self._update_from_fd(self.write_fd)
                 valid &= ~ATTR_SIZE
         if valid == 0:
@@ -417,6 +444,12 @@ class GoferInode(Inode):
                 self.host_ino,
             )
         )
+
+    def _is_ftruncate_slow(self, size: int) -> bool:
+        """Whether it had better be the gofer's."""
+        if not self.pin and not self.has_address:
+            return False
+        return self.host.must_ask() or self.blocks * 512 - size > _MUCH_FREED
 
     def _set_locally(self, valid: int, attr: SetAttr) -> None:
         """Of what was removed and is no open file: nobody else can see it."""
@@ -543,8 +576,12 @@ class GoferInode(Inode):
         """What to map in place of its executable pages, of the file as it is now."""
         if self.read_fd < 0:
             return None
-        st = os.fstat(self.read_fd)
-        key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        if self._must_ask():
+            self._ask()
+            key = (self.size, self.mtime_ns, self.ctime_ns)
+        else:
+            st = os.fstat(self.read_fd)
+            key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
         if key == self.text_key:
             return self.text
         self.text, self.text_key = None, (-1, -1, -1)
@@ -575,9 +612,10 @@ class GoferInode(Inode):
                 self._update_from_fd(self.write_fd)
             self.host.client.close_fd(self.write_fd)
             self.write_fd = -1
-            if self.pin and self.host.is_remote:  # the gofer holds it for writes, too
+            if self.pin and (self.host.is_remote or self.has_writer):  # the gofer holds it for writes, too
                 self.host.clunk(self.pin)
                 self.pin = 0
+                self.has_writer = False
                 self.host.flush_dead()
 
     def close_fds(self) -> None:

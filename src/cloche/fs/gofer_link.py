@@ -158,6 +158,10 @@ class GoferLink(HostServer, FdWatcher):
         """Whether the running call can wait for an answer (and be run again)."""
         return self._waits.may_wait
 
+    def is_again(self) -> bool:
+        """Whether the running call has waited already."""
+        return self._waits.is_again
+
     def close_fd(self, fd: int) -> None:
         """Close a donated descriptor.
 

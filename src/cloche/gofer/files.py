@@ -232,9 +232,7 @@ class Files:
                 raise LinuxError(_open_error(st.st_mode))
             if st.st_dev != node.dev and hostsys.fstatfs(pinned).magic in FORBIDDEN_MAGICS:
                 raise LinuxError(EACCES)
-            if flags != os.O_RDONLY and not node.attach.keeps_suid and _set_id_bits(st.st_mode):
-                # A write clears them, but a write through a mapping does not.
-                os.chmod(str(pinned), stat_module.S_IMODE(st.st_mode) & ~_set_id_bits(st.st_mode))
+            if flags != os.O_RDONLY and self._drop_set_id(node, pinned):
                 st = os.fstat(pinned)
             fd = self._reopen(pinned, flags | _OPEN_FLAGS)
             fid = self._pin(node, pinned, wants_pin=wants_pin)
@@ -264,9 +262,28 @@ class Files:
 
     def fd_to_write(self, node: Node) -> int:
         """The descriptor of a pin to write, which stays the pin's.  Raises LinuxError(EBADF)."""
+        if node.write_fd < 0 and node.is_pin and node.attach.is_writable:
+            try:
+                self._drop_set_id(node, node.fd)
+                fd = self._reopen(node.fd, os.O_WRONLY | _OPEN_FLAGS)
+            except OSError:
+                raise LinuxError(EBADF)  # the sentry, which has opened it, writes by itself
+            try:
+                self._table.keep_writer(node, fd)
+            finally:
+                os.close(fd)
         if node.write_fd < 0:
             raise LinuxError(EBADF)
         return node.write_fd
+
+    @staticmethod
+    def _drop_set_id(node: Node, pinned: int) -> bool:
+        """Before a file is opened to write: a write clears those bits, but a write through a mapping does not."""
+        mode = os.fstat(pinned).st_mode
+        if node.attach.keeps_suid or not _set_id_bits(mode):
+            return False
+        os.chmod(str(pinned), stat_module.S_IMODE(mode) & ~_set_id_bits(mode))
+        return True
 
     def create(
         self,

@@ -15,7 +15,7 @@ from cloche.abi.errno import EIO, ENOMEM
 from cloche.gofer.files import pack_stat
 from cloche.platform import hostsys
 from cloche.wire.frame import FrameChannel
-from cloche.wire.gofer import MAX_WRITES, pack_u32
+from cloche.wire.gofer import MAX_WRITES, pack_u32, pack_u64
 
 READ: Final = 1
 READ_AHEAD: Final = 2
@@ -26,6 +26,7 @@ WRITE: Final = 6
 APPEND: Final = 7
 ALLOCATE: Final = 8
 CLOSE: Final = 9
+SEEK: Final = 10
 
 
 _BORROWED: Final = (WRITE, APPEND, ALLOCATE)  # their descriptors are closed by a CLOSE, which comes later
@@ -50,7 +51,7 @@ class Job:
         self.fd: int = fd
         self.offset: int = offset
         self.length: int = length
-        self.mode: int = mode  # of ALLOCATE
+        self.mode: int = mode  # of ALLOCATE; whence of SEEK
         self.data: bytes = data  # of WRITE and APPEND
 
 
@@ -100,6 +101,8 @@ def _do(job: Job) -> bytes:
     if job.kind == READ or job.kind == READ_AHEAD:
         data = os.pread(job.fd, job.length, job.offset)
         return data if job.kind == READ else b""
+    if job.kind == SEEK:
+        return pack_u64(os.lseek(job.fd, job.offset, job.mode))
     if job.kind == FSYNC:
         os.fsync(job.fd)
     elif job.kind == FDATASYNC:

@@ -23,6 +23,7 @@ from cloche.gofer.helpers import (
     FSYNC,
     READ,
     READ_AHEAD,
+    SEEK,
     SYNCFS,
     WRITE,
     Helper,
@@ -56,6 +57,7 @@ from cloche.wire.gofer import (
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
+    OP_SEEK,
     OP_SETATTR,
     OP_SETXATTR,
     OP_STAT,
@@ -157,7 +159,7 @@ class Server:
             if op == OP_TEXT:
                 self._text(reader)
                 return
-            if op in (OP_READ, OP_FSYNC, OP_SYNCFS, OP_WRITE, OP_ALLOCATE):
+            if op in (OP_READ, OP_SEEK, OP_FSYNC, OP_SYNCFS, OP_WRITE, OP_ALLOCATE):
                 self._hand_over(op, reader)
                 return
             if op == OP_CONNECT:
@@ -330,6 +332,14 @@ class Server:
             self._syncer.give(Job(ident, kind, self._files.fd_to_sync(node, name)))
             return
         dev, ino, offset, length = reader.u64(), reader.u64(), reader.u64(), reader.u32()
+        if op == OP_SEEK:
+            reader.end()
+            if length not in (os.SEEK_DATA, os.SEEK_HOLE) or offset > MAX_OFFSET:
+                raise LinuxError(EINVAL)
+            # A descriptor of its own: those that reads share have a position in common.
+            fd = self._files.open(node, name, os.O_RDONLY, dev, ino)[0]
+            self._reader.give(Job(ident, SEEK, fd, offset, mode=length))
+            return
         kind = READ if reader.u8() else READ_AHEAD
         reader.end()
         if length > MAX_READ_BYTES or offset > MAX_OFFSET:

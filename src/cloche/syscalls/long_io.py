@@ -105,7 +105,7 @@ class LongTransfer(FileWait):
                 count = -error.errno
             except HostWait as wait:
                 data.widen(hidden)
-                self._hold_position()
+                self.hold_position()
                 wait.inner = self
                 raise
             if isinstance(task, Task):
@@ -121,10 +121,10 @@ class LongTransfer(FileWait):
                 return self.result(task, count)
             if monotonic_ns() >= end_ns:
                 break
-        self._hold_position()
+        self.hold_position()
         return next_slice(task, self)
 
-    def _hold_position(self) -> None:
+    def hold_position(self) -> None:
         """Others wait with reads and writes at the position until this one is done."""
         if self.offset < 0 and not self.holds_position:
             self.holds_position = True
@@ -172,6 +172,14 @@ def start_transfer(
     if result != BLOCKED:
         move.finished(task)
     return result
+
+
+def keep_position(file: FileDescription, data: IovIter, wait: HostWait, flags: int = 0) -> None:
+    """A write at the position waits for the host's storage, and goes on from `data`; nobody moves the position until
+    then."""
+    move = LongTransfer(file, data, -1, flags, is_write=True)
+    move.hold_position()
+    wait.inner = move
 
 
 # -- the file position -----------------------------------------------------------------------------------------

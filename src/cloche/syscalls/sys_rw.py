@@ -27,6 +27,7 @@ from cloche.abi.uio import (
 )
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
+from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec, user_iov
@@ -34,13 +35,13 @@ from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write
 from cloche.syscalls.long_io import FileWait as FileWait
 from cloche.syscalls.long_io import accessed as accessed
-from cloche.syscalls.long_io import busy_read, busy_seek, busy_write, start_transfer
+from cloche.syscalls.long_io import busy_read, busy_seek, busy_write, keep_position, start_transfer
 from cloche.syscalls.long_io import modified as modified
-from cloche.vfs.objects import POS_BUSY, SLOW_WRITES, FileDescription, notify_path
+from cloche.vfs.objects import POS_BUSY, FileDescription, notify_path
 
 READ_MASK: Final = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP
 WRITE_MASK: Final = POLLOUT | POLLWRNORM
-_MODE: Final = 3 | O_PATH | POS_BUSY | SLOW_WRITES
+_MODE: Final = 3 | O_PATH | POS_BUSY
 
 
 class ReadWait(FileWait):
@@ -142,7 +143,7 @@ def wait_to_read(task: Task, file: FileDescription, dst: IovIter, offset: int, f
 
 def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
     """A read(2) that is long, or finds the file position busy or the file not open for reading."""
-    if file.flags & _MODE & ~SLOW_WRITES not in (0, 2, POS_BUSY, POS_BUSY | 2):
+    if file.flags & _MODE not in (0, 2, POS_BUSY, POS_BUSY | 2):
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
@@ -247,7 +248,7 @@ def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, f
 
 def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int:
     """A write(2) that is long, or finds the file position busy or the file not open for writing."""
-    if file.flags & _MODE & ~SLOW_WRITES not in (1, 2, POS_BUSY | 1, POS_BUSY | 2):
+    if file.flags & _MODE not in (1, 2, POS_BUSY | 1, POS_BUSY | 2):
         return -EBADF
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
@@ -279,7 +280,11 @@ def sys_write(task: Task, args: Args) -> int:
         if count > MAX_RW_COUNT:
             count = MAX_RW_COUNT
     src = UserIovIter(task.user_memory(), addr, count)
-    result = file.write(task, src)
+    try:
+        result = file.write(task, src)
+    except HostWait as wait:
+        keep_position(file, src, wait)
+        raise
     if result > 0:
         path = file.path
         if path is not None:
@@ -445,7 +450,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         check_rwf(file, flags, is_write=True)
     if offset >= 0 and offset + total > MAX_LFS_FILESIZE:
         return -EINVAL
-    is_long = file.flags & SLOW_WRITES != 0 or (total > SLICE_BYTES and file.takes_slices(is_write=True))
+    is_long = total > SLICE_BYTES and file.takes_slices(is_write=True)
     if offset >= 0 and is_long:
         at = write_place(task, file, offset, flags)
         return start_transfer(task, file, src, at, flags, is_write=True)
@@ -467,7 +472,11 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
     elif is_long:
         return start_transfer(task, file, src, -1, flags, is_write=True)
     else:
-        result = file.write(task, src, flags)
+        try:
+            result = file.write(task, src, flags)
+        except HostWait as wait:
+            keep_position(file, src, wait, flags)
+            raise
         if result > 0:
             modified(file)
         if src.remaining() or result < 0:

@@ -39,7 +39,7 @@ from cloche.net.socket import SocketFile
 from cloche.syscalls.args import can_read, can_write, data_file
 from cloche.syscalls.long_io import FileWait, accessed, is_killed, modified
 from cloche.syscalls.sys_rw import broken_pipe, user_segments, wait_to_read
-from cloche.vfs.objects import SLOW_WRITES, FileDescription
+from cloche.vfs.objects import FileDescription
 from cloche.vfs.pseudo import GeneratedDescription
 
 _CHUNK: Final = 65536
@@ -190,7 +190,7 @@ class Transfer(Blocked):
                     self.in_offset = at + count
                 else:
                     source.pos = at + count
-        elif isinstance(source, PipeFile) and sink.flags & SLOW_WRITES:
+        elif isinstance(source, PipeFile) and sink.inode.is_regular():
             count = self._drain(task, source.pipe, length)
         elif isinstance(source, PipeFile) and isinstance(sink, SocketFile):
             commit(task)

@@ -471,9 +471,7 @@ class Context:
 # In FileDescription.flags, and never shown: a long read or write is at work at the file position.
 POS_BUSY: Final = 1 << 40
 CREATED: Final = 1 << 41  # in the flags of a description whose open(2) made the file (FMODE_CREATED)
-# Writes may wait for the host's storage; the position is held meanwhile.
-SLOW_WRITES: Final = 1 << 42
-UNSEEN_FLAGS: Final = POS_BUSY | CREATED | SLOW_WRITES  # what programs do not see of the flags
+UNSEEN_FLAGS: Final = POS_BUSY | CREATED  # what programs do not see of the flags
 
 
 class DirEmitter:

@@ -41,12 +41,15 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
                                                                      only be brought into the host's memory
 
     WRITE        fid, offset u64, at_end u8, data (u32)              count u32, attr
+    SEEK         fid, name, dev u64, ino u64, offset u64,
+                 whence u32                                          u64 (SEEK_DATA, SEEK_HOLE of lseek(2))
     ALLOCATE     fid, mode u32, offset u64, length u64               attr (fallocate(2))
 
-FSYNC, SYNCFS, READ, WRITE and ALLOCATE take long: their replies may come after those to later requests.
+FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
 which stays valid under whatever name, or none: it is addressed with the empty name.  Where a process or another machine
-serves the storage, such a fid also holds what was opened to write, for WRITE and ALLOCATE (EBADF: it holds nothing).
+serves the storage, such a fid also holds what was opened to write, for WRITE and ALLOCATE; elsewhere the first of those
+opens it (EBADF: it holds nothing, and cannot).
 `ino` not 0 says which inode OPEN and SETATTR must find (ESTALE).
 
 Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
@@ -91,7 +94,8 @@ OP_CONNECT: Final = 28
 OP_READ: Final = 29
 OP_WRITE: Final = 30
 OP_ALLOCATE: Final = 31
-OP_LAST: Final = 31
+OP_SEEK: Final = 32
+OP_LAST: Final = 32
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 

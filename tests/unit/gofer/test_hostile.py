@@ -276,14 +276,15 @@ def test_writes_only_through_what_was_opened_to_write(rig: Rig) -> None:
     client = rig.client
     fd, _attr, pin = client.open_pinned(rig.rw, b"f", os.O_RDWR, 0, 0)
     os.close(fd)
-    # This storage does not hang: the sentry writes by itself, and the gofer holds nothing to write.
-    for fid in (rig.ro, rig.rw, pin, 12345):
+    for fid in (rig.ro, rig.rw, 12345):
         assert errno_of(lambda fid=fid: client.write(fid, 0, b"y", is_at_end=False)) == errno.EBADF
         assert errno_of(client.allocate, fid, 0, 0, 1) == errno.EBADF
+    assert client.write(pin, 1, b"y", is_at_end=False)[0] == 1
+    client.allocate(pin, 0, 0, 3)
     assert errno_of(lambda: client.write(pin, 2**63, b"y", is_at_end=False)) == errno.EINVAL
     assert errno_of(lambda: client.write(pin, 0, bytes(2**16 + 1), is_at_end=False)) == errno.EINVAL
     assert errno_of(client.allocate, pin, 0, 0, 2**63) == errno.EINVAL
-    assert (rig.writable / "f").read_bytes() == b"x"
+    assert (rig.writable / "f").read_bytes() == b"xy\0"
 
 
 def test_descriptors_in_requests_are_dropped(rig: Rig) -> None:
