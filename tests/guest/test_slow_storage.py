@@ -98,6 +98,19 @@ class Slow:
         while self.control.recv(64) != word.encode():
             pass
 
+    def hold(self, ops: str) -> None:
+        """Have the guest begin what it is to wait with, and go on when the volume holds that."""
+        self.order(f"hold {ops}")
+        self.guest.tell("go")
+        self.expect("held")
+        self.guest.tell("go")
+
+    def keeps_nobody_else(self, ops: str) -> None:
+        """The same; meanwhile others go on, and then the volume answers."""
+        self.hold(ops)
+        assert self.guest.hear() == "others True"
+        self.order("go")
+
     def close(self) -> None:
         self.control.close()  # then the server ends its command and itself
         try:
@@ -152,12 +165,7 @@ def test_a_look_up_that_hangs_keeps_nobody_else(slow: Slows, mode: str, op: str)
     made = slow.start(READER, mode)
     guest = made.guest
     assert guest.hear() == "begun 15"
-    made.order(f"hold {op}")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else(op)
     assert guest.hear() == "hold-file's content"
     guest.tell("go")
     assert guest.hear() == "ended 0"
@@ -172,10 +180,7 @@ def test_a_task_that_waits_can_be_killed(slow: Slows) -> None:
     )
     guest = made.guest
     guest.hear()
-    made.order("hold lookup")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
+    made.hold("lookup")
     assert guest.hear() == "killed 9"
     made.order("go")
     guest.tell("go")
@@ -214,12 +219,7 @@ def test_two_renames_of_the_same_names(slow: Slows) -> None:
     made = slow.start(RENAMES)
     guest = made.guest
     guest.hear()
-    made.order("hold rename")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("rename")
     guest.tell("go")
     assert guest.hear() == "No such file or directory renamed"
     assert guest.hear() == "hold-new"
@@ -246,12 +246,7 @@ def test_a_file_is_made_once(slow: Slows) -> None:
     made = slow.start(MAKER)
     guest = made.guest
     guest.hear()
-    made.order("hold create")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("create")
     guest.tell("go")
     assert guest.hear() == "ended 0 written"
     assert guest.end() == 0
@@ -287,12 +282,7 @@ def test_writes_keep_nobody_else(slow: Slows) -> None:
     made = slow.start(WRITER)
     guest = made.guest
     assert guest.hear() == "begun 20"
-    made.order("hold write fallocate")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("write fallocate")
     guest.tell("go")
     assert guest.hear() == "ended 0 0 0 0"
     assert guest.hear() == "700000 True 600000"
@@ -308,10 +298,7 @@ def test_a_write_that_waits_can_be_killed(slow: Slows) -> None:
     )
     guest = made.guest
     guest.hear()
-    made.order("hold write")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
+    made.hold("write")
     assert guest.hear() == "killed 9"
     made.order("go")
     guest.tell("go")
@@ -344,12 +331,7 @@ def test_copies_into_the_private_layer_keep_nobody_else(slow: Slows) -> None:
     made = slow.start(COPIER, "cow")
     guest = made.guest
     assert guest.hear() == "begun"
-    made.order("hold read")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("read")
     guest.tell("go")
     assert guest.hear() == "ended 0 0"
     assert guest.hear() == "hold-mine's content"
@@ -377,12 +359,7 @@ def test_fsync_keeps_nobody_else(slow: Slows) -> None:
     made = slow.start(SYNCER)
     guest = made.guest
     guest.hear()
-    made.order("hold fsync")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("fsync")
     guest.tell("go")
     assert guest.hear() == "ended 0"
     assert guest.end() == 0
@@ -410,12 +387,7 @@ def test_fstat_and_close_keep_nobody_else(slow: Slows) -> None:
     made = slow.start(CLOSER)
     guest = made.guest
     guest.hear()
-    made.order("hold getattr flush statfs")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("getattr flush statfs")
     guest.tell("go")
     assert guest.hear() == "ended 0"
     assert guest.end() == 0
@@ -517,6 +489,23 @@ def workers(pid: int) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def stopped(guest: Guest) -> Iterator[None]:
+    """The workers of its gofer do nothing meanwhile.  The guest is ended if this fails."""
+    children = workers(guest.process.pid)
+    try:
+        assert children, "no worker"
+        for each in children:
+            os.kill(each, signal.SIGSTOP)
+        yield
+        for each in children:
+            os.kill(each, signal.SIGCONT)
+    except BaseException:
+        guest.process.kill()
+        guest.process.wait()
+        raise
+
+
 def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
     folder = tmp_path / "volume"
     folder.mkdir()
@@ -526,25 +515,56 @@ def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
     guest = Guest(
         [*command, "python3", "-c", OTHERS + READER.replace("os.fork()", 'os.fork(); say("forked")')]
     )
-    try:
-        assert guest.hear() == "begun 15"
-        children = workers(guest.process.pid)
-        assert children, "no worker"
-        for each in children:
-            os.kill(each, signal.SIGSTOP)
+    assert guest.hear() == "begun 15"
+    with stopped(guest):
         guest.tell("go")
         assert guest.hear() == guest.hear() == "forked"
         guest.tell("go")
         assert guest.hear() == "others True"
-        for each in children:
-            os.kill(each, signal.SIGCONT)
-        assert guest.hear() == "content"
+    assert guest.hear() == "content"
+    guest.tell("go")
+    assert guest.hear() == "ended 0"
+    assert guest.end() == 0
+
+
+OUTSIDE = r"""
+os.rename("/v/folder", "/v/moved")
+say("begun")
+hear()
+say("others", others())
+hear()
+"""
+
+
+@pytest.mark.parametrize("words", [["exec", "NAME", "/v/program"], ["diff", "NAME"]])
+def test_work_for_the_outside_keeps_nobody_else(tmp_path: Path, words: list[str]) -> None:
+    """A disk of the host's own, of which nobody knows that it may hang, while its worker is stopped."""
+    folder = tmp_path / "volume"
+    (folder / "folder" / "below").mkdir(parents=True)
+    (folder / "folder" / "file").write_text("content")
+    (folder / "program").write_text("#!/bin/echo it runs\n")
+    (folder / "program").chmod(0o755)
+    name = f"stopped-{os.getpid()}-{words[0]}"
+    command = cloche_command("-v", f"{folder}:/v:cow", "--name", name)
+    guest = Guest([*command, "python3", "-c", OTHERS + OUTSIDE])
+    assert guest.hear() == "begun"
+    with stopped(guest):
+        outside = subprocess.Popen(
+            [*CLOCHE, *[each if each != "NAME" else name for each in words]],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        # (When it is at work nobody tells; that the others go on, whenever it begins, is what counts.)
         guest.tell("go")
-        assert guest.hear() == "ended 0"
-        assert guest.end() == 0
-    finally:
-        guest.process.kill()
-        guest.process.wait()
+        assert guest.hear() == "others True"
+        assert outside.poll() is None
+    out = outside.communicate(timeout=TIMEOUT_S)[0]
+    if words[0] == "exec":
+        assert out == "it runs /v/program\n"
+    else:
+        assert "\nrename from v/folder/file\nrename to v/moved/file\n" in out, out
+    guest.tell("go")
+    assert guest.end() == 0
 
 
 KEPT = r"""
@@ -570,23 +590,14 @@ def test_fsync_of_a_kept_layer_keeps_nobody_else(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     command = cloche_command("--name", f"kept-{os.getpid()}", "--keep")
     guest = Guest([*command, "python3", "-c", OTHERS + KEPT])
-    try:
-        assert guest.hear() == "begun"
-        children = workers(guest.process.pid)
-        assert children, "no worker"
-        for each in children:
-            os.kill(each, signal.SIGSTOP)
+    assert guest.hear() == "begun"
+    with stopped(guest):
         guest.tell("go")
         assert guest.hear() == "others True"
-        for each in children:
-            os.kill(each, signal.SIGCONT)
-        assert guest.hear() == "synchronised"
-        guest.tell("go")
-        assert guest.hear() == "ended 0"
-        assert guest.end() == 0
-    finally:
-        guest.process.kill()
-        guest.process.wait()
+    assert guest.hear() == "synchronised"
+    guest.tell("go")
+    assert guest.hear() == "ended 0"
+    assert guest.end() == 0
 
 
 MOVER = r"""
@@ -624,12 +635,7 @@ def test_sendfile_and_splice_keep_nobody_else(slow: Slows) -> None:
     made = slow.start(MOVER)
     guest = made.guest
     assert guest.hear() == "begun 15"
-    made.order("hold write read")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
-    assert guest.hear() == "others True"
-    made.order("go")
+    made.keeps_nobody_else("write read")
     guest.tell("go")
     assert guest.hear() == "ended 0 0 0 0 0"
     assert guest.hear() == "['through', 'a', 'pipent'] b\"hold-file's content\\n\" hold-filecontent"
@@ -703,8 +709,5 @@ def test_a_sandbox_ends_without_its_storage(slow: Slows) -> None:
     made = slow.start(READER.replace('say("others", others())', "os._exit(7)"))
     guest = made.guest
     guest.hear()
-    made.order("hold lookup")
-    guest.tell("go")
-    made.expect("held")
-    guest.tell("go")
+    made.hold("lookup")
     assert guest.end() == 7

@@ -19,12 +19,22 @@ from cloche.boot.files import FileTable
 from cloche.boot.memory_guard import share_kernel_memory
 from cloche.boot.network_links import show_links
 from cloche.boot.spec import SandboxSpec, from_fields
-from cloche.boot.start import Failure, Streams, check_program, explain, start_program
+from cloche.boot.start import (
+    Failure,
+    Streams,
+    check_program,
+    explain,
+    rehearse,
+    start_program,
+    user_credentials,
+)
 from cloche.fs.hostfd import remember_owner
 from cloche.kernel import container as containers
 from cloche.kernel.accounting import all_cpu_ns, guest_rss_bytes
+from cloche.kernel.chores import Chore
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.loop import resume_container
+from cloche.kernel.patience import Patience
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel
@@ -59,6 +69,42 @@ class Served:
         self.gofer: socket.socket | None = None
         self.waiting: list[int] = []  # requests that wait for the end
         self.is_finished: bool = False  # it has ended, and its output is out
+        self.is_starting: bool = False  # its program is being looked for
+
+
+class Starting(Chore):
+    """The start of a container's program beside others: everything is asked for before anything is made."""
+
+    def __init__(self, control: "Control", served: Served, ident: int) -> None:
+        self.control: Control = control
+        self.served: Served = served
+        self.ident: int = ident
+        kernel = control.kernel
+        self.patience: Patience = Patience(kernel.host_waits, kernel.chores, self)
+
+    def step(self) -> bool:
+        try:
+            self.patience.attempt(self._go)
+        except LinuxError as refusal:
+            self.control.fail(self.ident, EXIT_INTERNAL, f"{requests.START}: {explain(refusal.errno)}")
+        except OSError as failure:
+            self.control.fail(self.ident, EXIT_INTERNAL, f"{requests.START}: {failure.strerror or failure}")
+        return False
+
+    def _go(self) -> bool:
+        """May be made again until all is asked for."""
+        served, spec = self.served, self.served.spec
+        container = served.container
+        root = container.root
+        if root is None or self.control.served.get(container.ident) is not served:
+            self.control.fail(self.ident, EXIT_INTERNAL, f"container {container.ident} is gone")
+            return True
+        if not spec.is_idle:
+            creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            rehearse(container, root, creds, spec.cwd, spec.argv, spec.env)
+        container.kernel.host_waits.rehearsed()
+        self.control.start(served, self.ident)
+        return True
 
 
 class Control(Answers, FdWatcher):
@@ -341,10 +387,18 @@ class Control(Answers, FdWatcher):
 
     def _start(self, ident: int, fields: Fields) -> None:
         served = self._find(fields)
-        container = served.container
-        if container.main is not None:
-            raise ProtocolError(f"container {container.ident} has been started before")
+        if served.container.main is not None or served.is_starting:
+            raise ProtocolError(f"container {served.container.ident} has been started before")
         served.spec.has_cpu_group = take_bool(fields, "has_cpu_group")
+        if len(self.served) > 1:  # there are others, whom its storage must not keep
+            served.is_starting = True
+            Starting(self, served, ident).step()
+        else:
+            self.start(served, ident)
+
+    def start(self, served: Served, ident: int) -> None:
+        """Have the first program of a container run.  Raises LinuxError, OSError."""
+        container = served.container
         self.prepare(container, served.spec)
         failure: Failure | None = start_program(container, served.spec)
         if failure is not None:

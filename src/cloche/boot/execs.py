@@ -19,7 +19,7 @@ from cloche.boot.start import (
     enter_and_exec,
     explain,
     new_process,
-    search_path,
+    rehearse,
     settings_of,
     user_credentials,
 )
@@ -29,7 +29,6 @@ from cloche.fs.proc_text import cmdline_text
 from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns, task_state
 from cloche.kernel.chores import Chore
-from cloche.kernel.exec import prepare, release_image
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.patience import Patience
@@ -37,7 +36,6 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, Task, ThreadGroup
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.namei import path_lookup
 from cloche.wire import requests
 from cloche.wire.protocol import Fields
 from cloche.wire.requests import ExecRequest, Process
@@ -85,7 +83,7 @@ class Exec:
 
 
 class Launch(Chore):
-    """A command that is about to start: where its storage may hang, everything is asked for before anything is made."""
+    """A command that is about to start: everything is asked for before anything is made."""
 
     def __init__(self, table: "ExecTable", ident: int, request: ExecRequest, fds: list[int]) -> None:
         self.table: ExecTable = table
@@ -135,7 +133,7 @@ class ExecTable:
     # -- starting --------------------------------------------------------------------------------------
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
         """Start a command, soon; `fds` are taken over, whatever happens."""
-        if not self.kernel.host_waits.has_remote or ident in self.launches or len(self.launches) >= MAX_EXECS:
+        if ident in self.launches or len(self.launches) >= MAX_EXECS:
             self.begin(ident, request, fds)
             return
         launch = Launch(self, ident, request, fds)
@@ -143,24 +141,13 @@ class ExecTable:
         launch.step()
 
     def rehearse(self, request: ExecRequest) -> None:
-        """Look for the program and its interpreter as the start will, so that the answers are there (HostWait)."""
+        """Ask for what the start will ask for.  Raises HostWait."""
         init = self.container.init
         where = init.leader if init is not None else None
-        if where is None or where.is_exited or not request.argv:
-            return
-        who = KernelContext(self.container, where.fs.clone(), where.mount_ns)
-        who.creds = self._credentials(request)
-        try:
-            who.fs.cwd = path_lookup(who, None, request.cwd or self.spec.cwd)
-        except LinuxError:
-            return  # the start will tell
-        for candidate in search_path(request.argv[0], self._environment(request)):
-            try:
-                path = path_lookup(who, None, candidate)
-                release_image(prepare(who, self.kernel, path, candidate, request.argv, candidate))
-                return
-            except LinuxError:
-                continue
+        if where is not None and not where.is_exited:
+            env = self._environment(request)
+            creds = self._credentials(request)
+            rehearse(self.container, where, creds, request.cwd or self.spec.cwd, request.argv, env)
 
     def _credentials(self, request: ExecRequest) -> Credentials:
         spec = self.spec

@@ -16,7 +16,7 @@ from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
 from cloche.fs.hostfd import HostFd, describe
 from cloche.kernel.container import new_leader
-from cloche.kernel.exec import begin_first_exec, open_exec, parse_script
+from cloche.kernel.exec import begin_first_exec, open_exec, parse_script, prepare, release_image
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.loader import read_image
 from cloche.kernel.rlimits import default_rlimits
@@ -228,6 +228,32 @@ def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
         text = "no such file or directory" if b"/" in name else "executable file not found in $PATH"
         return Failure(f"{shown}: {text}", 127)
     return Failure(f"{shown}: {explain(seen)}", 126 if seen != ENOTDIR else 127)
+
+
+def rehearse(
+    container: Container,
+    where: Context,
+    creds: Credentials,
+    cwd: bytes,
+    argv: list[bytes],
+    env: dict[bytes, bytes],
+) -> None:
+    """Look for a program and its interpreter as the start will, so that the answers are there.  Raises HostWait."""
+    if not argv:
+        return
+    who = KernelContext(container, where.fs.clone(), where.mount_ns)
+    who.creds = creds
+    try:
+        who.fs.cwd = path_lookup(who, None, cwd)
+    except LinuxError:
+        return  # the start will tell
+    for candidate in search_path(argv[0], env):
+        try:
+            path = path_lookup(who, None, candidate)
+            release_image(prepare(who, container.kernel, path, candidate, argv, candidate))
+            return
+        except LinuxError:
+            continue
 
 
 def search_path(name: bytes, env: dict[bytes, bytes]) -> list[bytes]:

@@ -121,7 +121,7 @@ def change_records(
     for layer in layers:
         yield wire.pack([wire.LAYER, layer.place or b"/"])
         try:
-            for change in Changes(ctx, layer, wanted).walk():
+            for change in Changes(ctx, layer, wanted, patience).walk():
                 if change is None:
                     yield b""
                 else:

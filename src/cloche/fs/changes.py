@@ -2,8 +2,8 @@
 
 Compares what a place shows with what is below it, name by name, in the order of git's trees (directories as if their
 names ended in a slash).  Only directories that somebody has looked into can hold changes, so the rest of a large tree
-costs nothing.  A walk is a generator that gives None now and then, so that whoever drives it can stop for a while (I8);
-guests may go on meanwhile.
+costs nothing.  A walk is a generator that gives None now and then, so that whoever drives it can stop for a while (I8),
+and until its `Patience`, if it has one, has an answer; guests may go on meanwhile.
 
 - A directory's own times are no change, nor are access times, link counts and names that were changed back.
 - A directory that is gone, or has come, is listed with all that it held, or holds.
@@ -11,15 +11,22 @@ guests may go on meanwhile.
 - What the start of the sandbox has made is no change until a guest changes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG
 from cloche.fs.overlay import OverlayDir, OverlayFile, OverlayFs, list_names
 from cloche.fs.tmpfs import TmpfsDir
 from cloche.fs.tmpfs_inode import TmpfsInode
+from cloche.kernel.patience import Patience
 from cloche.vfs.layers import Known, Layer
 from cloche.vfs.objects import Context, Dentry, FileDescription, Inode, Mount, Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the parts have a stand-in for `typing`, without type variables
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 ADDED: Final = "A"
 CHANGED: Final = "M"
@@ -69,6 +76,10 @@ def _differs(inode: Inode, base: Inode) -> bool:
     return inode.size != base.size or inode.mtime_ns != base.mtime_ns
 
 
+def _find(ctx: Context, directory: TmpfsDir, name: bytes) -> Inode | None:
+    return directory.find(ctx, name)
+
+
 def _look(ctx: Context, below: list[Inode], name: bytes) -> Inode | None:
     """A name in directories of lower layers."""
     for each in below:
@@ -81,8 +92,14 @@ def _look(ctx: Context, below: list[Inode], name: bytes) -> Inode | None:
 class Changes:
     """One walk."""
 
-    def __init__(self, ctx: Context, layer: Layer, wanted: list[bytes]) -> None:
-        """`wanted`: only what is at or below one of these; none: everything."""
+    def __init__(
+        self, ctx: Context, layer: Layer, wanted: list[bytes], patience: Patience | None = None
+    ) -> None:
+        """`wanted`: only what is at or below one of these; none: everything.
+
+        Without `patience` each answer is waited for on the spot.
+        """
+        self.patience: Patience | None = patience
         self.ctx: Context = ctx
         self.layer: Layer = layer
         self.wanted: list[bytes] = wanted
@@ -109,6 +126,17 @@ class Changes:
                 change = Change(DELETED, path, None, None)
                 change.known = known
                 yield change
+
+    def _ask(self, work: "Callable[[], T]") -> "Generator[None, None, T]":
+        """What `work` returns, which may ask the host and changes nothing.  Raises LinuxError."""
+        patience = self.patience
+        if patience is None:
+            return work()
+        found = patience.attempt(work)
+        while not found:
+            yield None
+            found = patience.attempt(work)
+        return found[0]
 
     def _linked(self, ino: int) -> Inode | None:
         """The changed file of several names that has this number, if nobody has looked it up by the name at hand."""
@@ -169,7 +197,7 @@ class Changes:
     def _step(self, frame: _Frame) -> Iterator[Change | None]:
         if not frame.is_listed:
             frame.is_listed = True
-            frame.names = self._names(frame)
+            frame.names = yield from self._ask(lambda: self._names(frame))
             yield None
         names = frame.names
         left = _BREATH
@@ -198,7 +226,10 @@ class Changes:
         if upper is not None:
             entry = upper.entries.get(name)
             if entry is not None:
-                above = entry.inode if frame.is_in_place and entry.is_lower else upper.find(ctx, name)
+                if frame.is_in_place and entry.is_lower:
+                    above = entry.inode
+                else:
+                    above = yield from self._ask(lambda: _find(ctx, upper, name))
                 is_in_place = frame.is_in_place and entry.is_lower
                 if is_in_place and not isinstance(above, TmpfsInode):
                     above = self._linked(entry.ino)
@@ -206,9 +237,9 @@ class Changes:
                         return  # nobody has looked at it
         if frame.is_in_place and isinstance(upper, OverlayDir):
             if not is_in_place and name in upper.removed:
-                below = _look(ctx, upper.lowers, name)
+                below = yield from self._look(upper.lowers, name)
         else:
-            below = _look(ctx, frame.below, name)
+            below = yield from self._look(frame.below, name)
         if is_in_place and isinstance(above, TmpfsInode):
             base = above.backing
             if base is not None and above.is_changed and self._is_wanted(path):
@@ -217,6 +248,11 @@ class Changes:
                 self.stack.append(_Frame(path, above, [], is_in_place=True))
             return
         yield from self._differ(path, above, below)
+
+    def _look(self, below: list[Inode], name: bytes) -> "Generator[None, None, Inode | None]":
+        """A name in directories of lower layers."""
+        found: Inode | None = yield from self._ask(lambda: _look(self.ctx, below, name))
+        return found
 
     def _differ(self, path: bytes, above: Inode | None, below: Inode | None) -> Iterator[Change | None]:
         """What is at a path that is not the one that is below."""

@@ -108,7 +108,6 @@ class GoferHost(FileSystem, ChangeObserver):
         self.is_remote: bool = self.magic in REMOTE_MAGICS  # a process or a machine serves it, which may hang
         if self.is_remote:
             client.probe_fid = root.fid
-            client.storage_may_hang()
         self.quick_ns: int = 0  # when something was last changed at once
         self.root_attr: Attr = root.attr
         client.observers.append(self)

@@ -197,10 +197,6 @@ class GoferLink(HostServer, FdWatcher):
         if self._closing:
             self._ask_for_life()
 
-    def storage_may_hang(self) -> None:
-        """Whoever can had better ask before it begins."""
-        self._waits.has_remote = True
-
     def commit(self) -> None:
         """What the running call does from here on cannot be done again."""
         self._waits.commit()

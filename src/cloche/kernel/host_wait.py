@@ -73,7 +73,6 @@ class HostWaits(WalkKeeper):
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
-        self.has_remote: bool = False  # some storage may hang: a process or another machine serves it
 
     def begin(self, journal: list[HostRequest]) -> None:
         """A handler that can be run again runs, now with these answers."""
