@@ -120,6 +120,22 @@ class Kubelet:
         found = self.call("ExecSync", request)
         return found.get(3, 0), found.get(1, b""), found.get(2, b"")
 
+    def exec_url(self, container: str, *command: str, has_terminal: bool = False) -> str:
+        """Exec: where its streams are."""
+        request = field(1, container) + b"".join([field(2, word) for word in command])
+        request += field(3, int(has_terminal)) + field(4, 1) + field(5, 1) + field(6, int(not has_terminal))
+        return bytes(self.call("Exec", request)[1]).decode()
+
+    def attach_url(self, container: str) -> str:
+        """Attach: where its streams are."""
+        request = field(1, container) + field(2, 1) + field(4, 1) + field(5, 1)
+        return bytes(self.call("Attach", request)[1]).decode()
+
+    def forward_url(self, pod: str, port: int) -> str:
+        """PortForward: where the port's streams are."""
+        request = field(1, pod) + field(2, _varint(port))
+        return bytes(self.call("PortForward", request)[1]).decode() + f"?port={port}"
+
     def exit_code(self, container: str) -> int | None:
         """Of a container that has ended."""
         status = fields(self.call("ContainerStatus", field(1, container))[1])
@@ -134,6 +150,11 @@ class Kubelet:
         """Of ContainerStats: the working set."""
         stats = fields(self.call("ContainerStats", field(1, container))[1])
         return int(fields(fields(stats[3])[2]).get(1, 0))
+
+    def processor_ns(self, container: str) -> int:
+        """Of ContainerStats: processor time."""
+        stats = fields(self.call("ContainerStats", field(1, container))[1])
+        return int(fields(fields(stats[2])[2]).get(1, 0))
 
     def stop(self, container: str) -> None:
         self.call("StopContainer", field(1, container) + field(2, 1))

@@ -1,17 +1,22 @@
 """A node of Kubernetes without its kubelet: containerd with the CRI, and CNI's plugins."""
 
+import contextlib
 import hashlib
 import io
 import json
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloche.abi.sched import CLONE_NEWNET
+from cloche.platform import hostsys
 from tests.engines.cri import Kubelet
 from tests.engines.harness import RUNTIME, START_S, end, make_root, program, run
+from tests.engines.websocket import Channels
 
 PLUGINS = next((path for path in ("/usr/lib/cni", "/opt/cni/bin") if Path(path, "bridge").exists()), "")
 _CONFIG = """version = 2
@@ -101,6 +106,20 @@ class Node:
         imported = run([*ctr, "images", "import", "--base-name", "bb", str(folder / "bb.tar")])
         assert imported.status == 0, imported
         self.kubelet = Kubelet(f"{folder}/c.sock")
+
+    @contextlib.contextmanager
+    def streams(self, url: str) -> Iterator[Channels]:
+        """The streams at an address, which only the node's own network namespace knows."""
+        with open("/proc/self/ns/net", "rb") as own, open(f"/proc/{self.daemon.pid}/ns/net", "rb") as other:
+            hostsys.setns(other.fileno(), CLONE_NEWNET)
+            try:
+                made = Channels(url)
+            finally:
+                hostsys.setns(own.fileno(), CLONE_NEWNET)
+        try:
+            yield made
+        finally:
+            made.close()
 
     def close(self) -> None:
         self.kubelet.close()

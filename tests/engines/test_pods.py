@@ -1,5 +1,6 @@
 """What containers of a pod have in common, by containerd's CRI, with cloche beside runc."""
 
+import json
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from tests.engines.cri import PID_CONTAINER, PID_POD
 from tests.engines.harness import RUNTIME, TIMEOUT_S, need, run
 from tests.engines.node import Node
+from tests.engines.websocket import STATUS, STDERR, STDIN, STDOUT
 
 RUNTIMES = ("runc", "cloche")
 
@@ -200,6 +202,85 @@ def test_shared_volume(node: Node, tmp_path: Path) -> None:
             assert (volume / "more").read_text() == "more\n"
         finally:
             kubelet.remove_pod(pod)
+
+
+def test_streams(node: Node) -> None:
+    """Exec, Attach and PortForward, as `kubectl` has them: streams, a terminal, the exit code, a port of loopback."""
+    kubelet = node.kubelet
+    for runtime in RUNTIMES:
+        name = f"streams-{runtime}"
+        pod = kubelet.run_pod(name, runtime, PID_CONTAINER)
+        try:
+            echo = "while read line; do echo got $line; echo err $line >&2; done"
+            one = kubelet.start(
+                pod, name, "one", "bb:1", "sh", "-c", echo, pid_mode=PID_CONTAINER, has_stdin=True
+            )
+            with node.streams(kubelet.exec_url(one, "sh", "-c", "cat; echo no >&2; exit 7")) as streams:
+                streams.send(STDIN, b"hello\n")
+                assert streams.until(STDOUT, b"hello\n") == b"hello\n"
+                kubelet.execute(one, "sh", "-c", "kill $(ps -o pid,args | grep ' cat$' | cut -c1-5)")
+                rest = streams.rest()
+            assert rest[STDERR].endswith(b"no\n")
+            assert b'"message":"7"' in rest[STATUS].replace(b" ", b"")
+            with node.streams(kubelet.exec_url(one, "sh", has_terminal=True)) as streams:
+                streams.send(STDIN, b"tty; exit 3\n")
+                rest = streams.rest()
+            assert b"/dev/pts/" in rest[STDOUT] and b'"message":"3"' in rest[STATUS].replace(b" ", b"")
+            with node.streams(kubelet.attach_url(one)) as streams:
+                streams.send(STDIN, b"word\n")
+                seen: dict[int, bytes] = {}
+                while seen.get(STDOUT) != b"got word\n" or seen.get(STDERR) != b"err word\n":
+                    message = streams.receive()
+                    assert message is not None, seen
+                    seen[message[0]] = seen.get(message[0], b"") + message[1]
+            serve = "echo hello > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp"
+            kubelet.start(pod, name, "web", "bb:1", "sh", "-c", serve, pid_mode=PID_CONTAINER)
+            ready = "until wget -q -O - http://127.0.0.1:8080/; do sleep 0.1; done"
+            assert kubelet.execute(one, "sh", "-c", ready)[0] == 0
+            with node.streams(kubelet.forward_url(pod, 8080)) as streams:
+                streams.send(0, b"GET / HTTP/1.0\r\n\r\n")
+                assert streams.until(0, b"hello\n")
+        finally:
+            kubelet.remove_pod(pod)
+
+
+def test_figures(node: Node) -> None:
+    """What each container uses is counted by itself."""
+    kubelet = node.kubelet
+    for runtime in RUNTIMES:
+        name = f"figures-{runtime}"
+        pod = kubelet.run_pod(name, runtime, PID_CONTAINER)
+        try:
+            fill = "exec tail -c 60000000 /dev/zero"  # of an endless file: as much stays in memory
+            one = kubelet.start(pod, name, "one", "bb:1", "sh", "-c", fill, pid_mode=PID_CONTAINER)
+            two = kubelet.start(pod, name, "two", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
+            wait_until(lambda one=one: kubelet.memory_bytes(one) > 40_000_000)  # type: ignore[misc]
+            assert kubelet.memory_bytes(two) < 30_000_000
+            wait_until(lambda one=one: kubelet.processor_ns(one) > 500_000_000)  # type: ignore[misc]
+            assert kubelet.processor_ns(two) < 500_000_000
+        finally:
+            kubelet.remove_pod(pod)
+
+
+def test_a_hung_kernel(node: Node) -> None:
+    """Containers are ended and forgotten by the records alone, whatever hangs."""
+    kubelet = node.kubelet
+    name = "hung"
+    pod = kubelet.run_pod(name, "cloche", PID_CONTAINER)
+    try:
+        one = kubelet.start(pod, name, "one", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
+        state = json.loads(oci("state", one))
+        assert (state["status"], state["id"]) == ("running", one)
+        sentries = [pid for pid in pids_of(pod) if Path(f"/proc/{pid}/comm").read_text() == "cloche-sentry\n"]
+        assert len(sentries) == 1
+        os.kill(sentries[0], signal.SIGSTOP)
+        assert json.loads(oci("state", one))["status"] == "running"
+        kubelet.stop(one)
+        kubelet.remove(one)
+        assert not pids_of(one)
+    finally:
+        kubelet.remove_pod(pod)
+    assert not groups_of(name)
 
 
 def pids_of(container: str) -> list[int]:
