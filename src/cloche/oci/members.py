@@ -33,6 +33,8 @@ _MAX_VOLUMES: Final = 64
 _WRITABLE: Final = b":w"
 _LOOK_MS: Final = 5
 _PATIENCE_S: Final = 5.0  # for processes that were killed to be gone
+_LEAVING_MS: Final = 1000
+_SENTRY_S: Final = 15.0  # for the sentry to end a container
 
 
 def children(pid: int) -> list[int]:
@@ -147,11 +149,17 @@ class Members:
 
     def wait_ms(self) -> int | None:
         """How long the loop may wait; None: for ever."""
-        return _LOOK_MS if any(each.is_deleted for each in self.by_name.values()) else None
+        if any(each.is_deleted for each in self.by_name.values()):
+            return _LOOK_MS
+        return _LEAVING_MS if any(each.is_leaving for each in self.by_name.values()) else None
 
     def look(self) -> None:
-        """Let those go of which nothing is left."""
+        """Let those go of which nothing is left.  A sentry that does not end one hangs: everything ends."""
         for name, member in list(self.by_name.items()):
+            if member.is_leaving and not member.is_deleted and time.monotonic() > member.deadline_s:
+                self.sandbox.death = "the sentry does not answer"
+                self.sandbox.kill()
+                member.deadline_s += _SENTRY_S
             if not member.is_deleted or member.has_gofer:
                 continue
             left = self._left(member)
@@ -391,6 +399,7 @@ class Members:
         if member is None or member.is_leaving:
             return
         member.is_leaving = True
+        member.deadline_s = time.monotonic() + _SENTRY_S
         if member.number in self.awaited:
             return  # `served` comes back to it
 
