@@ -163,6 +163,7 @@ class BuildExt(build_ext):
         target = Path(self.get_ext_fullpath("cloche.platform._native")).with_name("stub.elf")
         target.parent.mkdir(parents=True, exist_ok=True)
         csrc.build_stub(target)
+        csrc.build_stub(target.with_name("kvm.elf"), is_kvm=True)
         csrc.build_anchor(target.with_name("anchor.elf"))
 
     def build_extensions(self) -> None:

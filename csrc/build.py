@@ -36,28 +36,26 @@ def generate() -> None:
     subprocess.run([sys.executable, "-B", str(CSRC / "generate.py"), str(GENERATED)], check=True)
 
 
-def build_stub(target: Path) -> None:
-    """Compile the stub to `target`."""
+def build_stub(target: Path, *, is_kvm: bool = False) -> None:
+    """Compile the stub to `target`; `is_kvm`: with what the KVM platform has in guests' host processes."""
     compiler = os.environ.get("CC", "gcc")
-    stub = CSRC / "stub"
-    new = target.with_suffix(".new")
-    script = GENERATED / "stub.ld"
+    folders = [CSRC / "stub", CSRC / "kvm"] if is_kvm else [CSRC / "stub"]
+    flags = ["-DKVM"] if is_kvm else []
+    flags += [f"-I{folder}" for folder in (*folders, GENERATED)]
+    objects = GENERATED / target.stem  # named, because ring 0's go apart
+    objects.mkdir(exist_ok=True)
+    script = objects / "stub.ld"
+    source = str(CSRC / "stub" / "stub.ld")
     subprocess.run(
-        [
-            compiler,
-            "-E",
-            "-P",
-            "-x",
-            "assembler-with-cpp",
-            f"-I{GENERATED}",
-            "-o",
-            str(script),
-            str(stub / "stub.ld"),
-        ],
-        check=True,
+        [compiler, "-E", "-P", "-x", "assembler-with-cpp", *flags, "-o", str(script), source], check=True
     )
-    command = [compiler, *STUB_FLAGS, f"-I{stub}", f"-I{GENERATED}", f"-Wl,-T,{script}", "-o", str(new)]
-    subprocess.run([*command, *(str(stub / name) for name in ("entry.S", "stub.c", "start.c"))], check=True)
+    made = []
+    for folder in folders:
+        for path in sorted([*folder.glob("*.S"), *folder.glob("*.c")]):
+            made.append(str(objects / f"{path.stem}-{path.suffix[1:]}.o"))
+            subprocess.run([compiler, *STUB_FLAGS, *flags, "-c", "-o", made[-1], str(path)], check=True)
+    new = target.with_suffix(".new")
+    subprocess.run([compiler, *STUB_FLAGS, f"-Wl,-T,{script}", "-o", str(new), *made], check=True)
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
     new.replace(target)  # never write into what a running sandbox has mapped
@@ -112,6 +110,7 @@ def build_extension(name: str, target_dir: Path) -> None:
 if __name__ == "__main__":
     generate()
     build_stub(PLATFORM / "stub.elf")
+    build_stub(PLATFORM / "kvm.elf", is_kvm=True)
     build_anchor(PLATFORM / "anchor.elf")
     for extension in EXTENSIONS:
         build_extension(extension, PLATFORM)

@@ -22,22 +22,22 @@ PyObject *setup(int epoll, int page_fd, int deaths)
 }
 
 /* Runs in the vforked child: no locks, no allocation. */
-static void exec_stub(int stub, const int *given)
+static void exec_stub(int stub, const int *given, int count)
 {
-    int fds[3];
+    int fds[4];
     char *argv[] = {"cloche-guest", NULL}, *envp[] = {NULL};
     personality(ADDR_NO_RANDOMIZE);
     stub = fcntl(stub, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < count; i++)
         fds[i] = fcntl(given[i], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < count; i++)
         if (dup2(fds[i], SOCK_FD + i) < 0)
             _exit(126);
     syscall(SYS_execveat, stub, "", argv, envp, AT_EMPTY_PATH);
     _exit(127);
 }
 
-PyObject *spawn(int stub, int sock, int page_fd, int region_fd) /* -> (process, thread, pid) of the zygote */
+PyObject *spawn(int stub, int sock, int page_fd, int region_fd, int kvm_fd) /* -1: none -> (process, thread, pid) of the zygote */
 {
     struct prc *p = new_prc(region_fd);
     if (!p)
@@ -47,7 +47,7 @@ PyObject *spawn(int stub, int sock, int page_fd, int region_fd) /* -> (process, 
     t->born = true;
     int pid = vfork();
     if (pid == 0)
-        exec_stub(stub, (int[]){sock, region_fd, page_fd});
+        exec_stub(stub, (int[]){sock, region_fd, page_fd, kvm_fd}, kvm_fd < 0 ? 3 : 4);
     if (pid < 0) {
         int error = errno;
         release_process(p);

@@ -135,7 +135,11 @@ stub_clone:
     lea -8(%r12), %rsp
 2:  cld
     lea 8(%rsp), %rdi
+#ifdef KVM
+    jmp kvm_enter /* csrc/kvm/begin.S */
+#else
     jmp stub_resume
+#endif
 3:  ud2
     jmp 3b
 

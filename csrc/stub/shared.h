@@ -66,7 +66,8 @@ struct slot {
     uint32_t swap_add;
     uint32_t swap_flip;
     uint32_t swap_failed;   /* it cannot be read and written */
-    uint8_t pad1[0x600 - 0x560];
+    uint64_t exits[EXIT_REASONS]; /* platform kvm: how often its virtual CPU came back, by reason; [0]: by a signal or an error */
+    uint8_t pad1[0x600 - 0x560 - 8 * EXIT_REASONS];
     struct op ops[MAX_OPS];
 };
 

@@ -33,6 +33,14 @@ void stub_helper(void)
     call1(__NR_exit, 0);
 }
 
+#ifndef KVM
+static long prepare(const struct boot *boot)
+{
+    (void)boot;
+    return 0;
+}
+#endif
+
 static void on_slot_stack(void *unused)
 {
     (void)unused;
@@ -44,7 +52,10 @@ static void on_slot_stack(void *unused)
         if (ops[i].extra && error < 0)
             die(ops[i].extra, error);
     }
-    long error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
+    long error = prepare(&start->boot);
+    if (error < 0)
+        die(12, error);
+    error = stub_thread(0x50f00, (void *)(REGION_BASE + 2 * SLOT_SIZE - 256));
     if (error < 0)
         die(4, error);
     struct {
@@ -87,10 +98,6 @@ void stub_main(const uint64_t *stack)
     call3(__NR_write, SOCK_FD, hello, sizeof hello);
     error = call3(__NR_read, SOCK_FD, &START->boot, sizeof START->boot);
     if (error != sizeof START->boot)
-        die(3, error);
-    call3(__NR_close_range, 0, SOCK_FD - 1, 0);
-    error = call3(__NR_close_range, SOCK_FD + 1, ~0U, 0);
-    if (error < 0)
         die(3, error);
     /* Not slot 0's signal stack: a signal that comes on it would not put its frame at the top. */
     stub_switch((void *)(REGION_BASE + 3 * SLOT_SIZE), on_slot_stack, 0);

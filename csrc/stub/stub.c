@@ -52,7 +52,7 @@ static void wait_reply(volatile struct slot *slot)
     }
 }
 
-static void post(volatile struct slot *slot, uint32_t kind)
+void post(volatile struct slot *slot, uint32_t kind)
 {
     uint32_t cpu;
     __builtin_ia32_rdtscp(&cpu);
@@ -78,8 +78,21 @@ static uint32_t swap(volatile struct slot *slot)
     return 1;
 }
 
+#ifndef KVM
+static long carry_out(const struct op *op, struct ucontext *uc)
+{
+    if (op->nr == __NR_clone)
+        return stub_clone(op, uc);
+    long done;
+    do /* in a patched call an interrupt may come before the sentry has received the notification: EINTR */
+        done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
+    while (done == -4);
+    return done;
+}
+#endif
+
 /* Carry out replies until one lets the guest go on: that one.  *result: the call's, where the reply has one. */
-static uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
+uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
     bool has_faulted = false, is_cut = false;
     uint32_t reply;
@@ -96,13 +109,7 @@ again:
     uint32_t count = reply >> 16 & 0xff;
     for (uint32_t i = 0; i < count && i < MAX_OPS; i++) {
         struct op *op = (struct op *)&slot->ops[i];
-        long done;
-        if (op->nr == __NR_clone)
-            done = stub_clone(op, uc);
-        else
-            do /* in a patched call an interrupt may come before the sentry has received the notification: EINTR */
-                done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
-            while (done == -4);
+        long done = carry_out(op, uc);
         if (done < 0 && done >= -4095 && op->nr != __NR_close) {
             slot->fail_index = i;
             slot->fail_errno = -done;
@@ -150,14 +157,14 @@ again:
     return reply;
 }
 
-/* Where a clone starts: on the frame that the sentry prepared in the child's own slot. */
+/* Where a clone starts: on the frame that the sentry prepared in the child's own slot.  (With KVM: kvm_begin.) */
 void stub_resume(struct ucontext *uc)
 {
     serve(slot_of(uc), uc, (int64_t *)&uc->uc_mcontext.rax);
 }
 
 /* Copy what the table says the sentry will want to see. */
-static void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args)
+void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args)
 {
     uint32_t used = 0, count = 0;
     if (nr < MAX_CALLS) {
@@ -269,6 +276,10 @@ void stub_signal(int signo, siginfo_t *info, struct ucontext *uc)
             return;
         }
     }
+#ifdef KVM
+    if (loop_signal(signo, uc))
+        return;
+#endif
     bool is_stop = signo == SIGTRAP && ip == (uint64_t)stub_stopped;
     if (is_stop || (signo == INTERRUPT_SIGNAL && ip - STUB_BASE < STUB_SIZE)) {
         if (!leave_call(slot, uc)) {

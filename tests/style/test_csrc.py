@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 MAX_FILE = 500  # all lines of one file
 # Lines without blanks and comments; docs/design.md says why the first is what it is.
-LIMITS = {"host+stub": 3546, "launcher": 197, "anchor": 95}
+LIMITS = {"host+stub": 3582, "kvm": 1800, "launcher": 197, "anchor": 95}
 FLAGS = [
     "-std=gnu11",
     "-O1",
@@ -49,14 +49,14 @@ def test_there_is_no_more_of_it(part: str) -> None:
 
 
 def test_no_file_is_long() -> None:
-    paths = sources("host", "stub", "launcher", "anchor")
+    paths = sources("host", "stub", "kvm", "launcher", "anchor")
     assert [path.name for path in paths if len(path.read_text().splitlines()) > MAX_FILE] == []
 
 
 def test_headers_declare() -> None:
     """No header has the body of a function, or a variable of its own."""
     found = []
-    for path in sources("host", "stub"):
+    for path in sources("host", "stub", "kvm"):
         if path.suffix == ".h":
             text = path.read_text()
             found += re.findall(r"^\w[^;#\n]*\)\s*\{", text, re.MULTILINE)
@@ -83,7 +83,11 @@ def numbers() -> set[str]:
 
 def test_every_number_is_used() -> None:
     """In C, or in a module that imports it."""
-    paths = [*sources("host", "stub"), CSRC / "stub" / "stub.ld", *Path(cloche.__file__).parent.rglob("*.py")]
+    paths = [
+        *sources("host", "stub", "kvm"),
+        CSRC / "stub" / "stub.ld",
+        *Path(cloche.__file__).parent.rglob("*.py"),
+    ]
     texts = [path.read_text() for path in paths if path.name != "layout.py"]
     words = set(re.findall(r"\w+", " ".join(texts)))
     assert numbers() - words == set()
@@ -93,7 +97,7 @@ def test_constants_have_one_source() -> None:
     """Nothing in C defines by hand what is generated, and wire, which may not import the platform, says the same."""
     names = numbers()
     found = []
-    for path in sources("host", "stub"):
+    for path in sources("host", "stub", "kvm"):
         found += [
             name for name in re.findall(r"^\s*#define (\w+)", path.read_text(), re.MULTILINE) if name in names
         ]

@@ -161,7 +161,10 @@ _SYSTRAP_PROCESSES: Final[list[Allow]] = [
     Allow(SYS_getpgid, "proving a forked guest process"),
 ]
 
-_PLATFORMS: Final[dict[str, tuple[list[Allow], list[Allow]]]] = {"systrap": (_SYSTRAP, _SYSTRAP_PROCESSES)}
+_PLATFORMS: Final[dict[str, tuple[list[Allow], list[Allow]]]] = {
+    "systrap": (_SYSTRAP, _SYSTRAP_PROCESSES),
+    "kvm": (_SYSTRAP, _SYSTRAP_PROCESSES),  # its guests' processes do the rest
+}
 
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_poll, "looking before each receive; readiness of host descriptors"),

@@ -10,7 +10,9 @@ def new_platform(name: str, mm: str, *, is_patching: bool) -> Platform:
 
         return Systrap(mm, is_patching)
     if name == "kvm":
-        raise ValueError("the platform kvm is not in this build yet")
+        from cloche.platform.kvm import Kvm
+
+        return Kvm(mm)
     raise ValueError(f"there is no platform {name!r}")
 
 
@@ -19,7 +21,7 @@ def problem(name: str) -> str:
     if name == "kvm":
         from cloche.platform import kvm_capabilities
 
-        return kvm_capabilities.problem() or "the platform kvm is not in this build yet"
+        return kvm_capabilities.problem()
     return ""
 
 

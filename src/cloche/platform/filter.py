@@ -7,19 +7,33 @@ because a guest can jump to any instruction of the stub (docs/design.md, I6).
 
 from typing import Final
 
-from cloche.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
+from cloche.abi.fcntl import F_DUPFD_CLOEXEC
+from cloche.abi.mman import (
+    MADV_DONTFORK,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_READ,
+    PROT_WRITE,
+)
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import (
     SYS_clone,
     SYS_close,
     SYS_exit,
+    SYS_fcntl,
     SYS_futex,
+    SYS_ioctl,
     SYS_madvise,
     SYS_mmap,
     SYS_mprotect,
     SYS_mremap,
     SYS_munmap,
     SYS_restart_syscall,
+    SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
     SYS_sched_yield,
 )
@@ -29,13 +43,19 @@ from cloche.platform.layout import (
     DIRECT_ADVICE_MASK,
     DIRECT_MAP_FLAGS,
     DIRECT_MAP_NEEDED,
+    FIRST_CPU_FD,
     FIRST_KEPT,
     KEPT_MAP_FLAGS,
     KEPT_MAP_NEEDED,
+    KVM_FD,
     LAST_KEPT,
+    LOOP_RUNS_BASE,
+    LOOP_RUNS_SIZE,
+    LOOP_SHIFT,
     MAX_ADDRESS,
     STUB_BASE,
     STUB_SIZE,
+    VM_FD,
 )
 
 RET_KILL_PROCESS: Final = 0x80000000
@@ -64,6 +84,25 @@ NOTIFIED: Final = (SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise, 
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
 # its own mapping fail.  restart_syscall goes on with a futex wait that a stop of the process has broken off.
 ALLOWED: Final = (SYS_rt_sigreturn, SYS_close, SYS_restart_syscall)
+
+
+# KVM's commands (linux/kvm.h) of a VM and of a virtual CPU.
+KVM_CREATE_VM: Final = 0xAE01
+VM_COMMANDS: Final = (
+    0x4020AE46,  # SET_USER_MEMORY_REGION
+    0xAE41,  # CREATE_VCPU
+    0x4068AEA3,  # ENABLE_CAP
+)
+CPU_COMMANDS: Final = (
+    0xAE80,  # RUN
+    0x4004AE86,  # INTERRUPT
+    0x4090AE82,  # SET_REGS
+    0x4008AE90,  # SET_CPUID2
+    0x4138AE84,  # SET_SREGS
+    0x4008AE89,  # SET_MSRS
+    0x4188AEA7,  # SET_XCRS
+    0x4018AEE1,  # SET_DEVICE_ATTR
+)
 
 
 def _arg_low(index: int) -> int:
@@ -113,10 +152,11 @@ def _equal64(p: _Program, index: int, value: int, otherwise: str) -> None:
     p.jump(_JEQ, value >> 32, "", otherwise)
 
 
-def build(is_direct: bool) -> list[int]:
+def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
     """The filter.  Strict: every operation on memory or processes asks the sentry.
 
-    Direct: what concerns private anonymous memory of the guest's own range does not ask.
+    Direct: what concerns private anonymous memory of the guest's own range does not ask.  With KVM no guest code runs
+    outside of a virtual machine; the loop of csrc/kvm has its calls in addition.
     """
     p = _Program()
     p.load(_ARCH)
@@ -128,6 +168,16 @@ def build(is_direct: bool) -> list[int]:
     p.load(_IP_LOW)
     p.jump(_JGE, STUB_SIZE, "trap")
     p.load(_NR)
+    if is_kvm:
+        p.jump(_JEQ, SYS_ioctl, "ioctl")
+        p.jump(_JEQ, SYS_rt_sigprocmask, "allow")  # its own mask
+        p.jump(_JEQ, SYS_fcntl, "fcntl")
+        p.jump(_JEQ, SYS_mmap, "kvm_run")
+        p.jump(_JEQ, SYS_madvise, "dontfork")
+        p.jump(_JGE, 0, "not kvm")
+        _kvm(p)
+        p.label("not kvm")
+        p.load(_NR)
     for nr in ALLOWED:
         p.jump(_JEQ, nr, "allow")
     p.jump(_JEQ, SYS_futex, "futex")
@@ -212,6 +262,51 @@ def _direct(p: _Program) -> None:
     p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
     p.load(_arg_high(1))
     p.jump(_JEQ, 0, "allow", "notify")
+
+
+def _kvm(p: _Program) -> None:
+    """What the loop may ask of KVM, by descriptor and command; a descriptor of each kind has numbers of its own."""
+    p.label("ioctl")
+    p.load(_arg_low(0))
+    p.jump(_JGE, FIRST_CPU_FD, "cpu")
+    p.jump(_JEQ, VM_FD, "vm")
+    p.jump(_JEQ, KVM_FD, "", "kill")
+    p.load(_arg_low(1))
+    p.jump(_JEQ, KVM_CREATE_VM, "allow", "kill")
+    p.label("vm")
+    p.load(_arg_low(1))
+    for command in VM_COMMANDS:
+        p.jump(_JEQ, command, "allow")
+    p.ret(RET_KILL_PROCESS)
+    p.label("cpu")
+    p.load(_arg_low(1))
+    for command in CPU_COMMANDS:
+        p.jump(_JEQ, command, "allow")
+    p.ret(RET_KILL_PROCESS)
+    p.label("fcntl")  # a virtual CPU's descriptor, to a number of its kind
+    p.load(_arg_low(1))
+    p.jump(_JEQ, F_DUPFD_CLOEXEC, "", "kill")
+    p.load(_arg_low(2))
+    p.jump(_JEQ, FIRST_CPU_FD, "allow", "kill")
+    p.label("kvm_run")  # what else is mapped never has such a descriptor
+    p.load(_arg_low(4))
+    p.jump(_JGE, 0x80000000, "not kvm")
+    p.jump(_JGE, FIRST_CPU_FD, "", "not kvm")
+    p.load(_arg_low(3))
+    p.jump(_JEQ, MAP_SHARED | MAP_FIXED, "", "kill")
+    p.load(_arg_low(2))
+    p.jump(_JEQ, PROT_READ | PROT_WRITE, "runs", "kill")
+    p.label("dontfork")
+    p.load(_arg_low(2))
+    p.jump(_JEQ, MADV_DONTFORK, "", "not kvm")
+    p.label("runs")  # one of the pages that the loop has for it
+    p.load(_arg_low(1))
+    p.jump(_JEQ, 1 << LOOP_SHIFT, "", "kill")
+    p.load(_arg_high(0))
+    p.jump(_JEQ, LOOP_RUNS_BASE >> 32, "", "kill")
+    p.load(_arg_low(0))
+    p.jump(_JGE, LOOP_RUNS_BASE & 0xFFFFFFFF, "", "kill")
+    p.jump(_JGE, (LOOP_RUNS_BASE + LOOP_RUNS_SIZE) & 0xFFFFFFFF, "kill", "allow")
 
 
 def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:

@@ -34,7 +34,8 @@ VDSO_SIZE: Final = 0x100000
 REGION_BASE: Final = 0x7FFF10000000
 REGION_SHIFT: Final = 27
 REGION_SIZE: Final = 1 << REGION_SHIFT  # and REGION_BASE is a multiple of it
-SLOT_SIZE: Final = 0x20000
+SLOT_SHIFT: Final = 17
+SLOT_SIZE: Final = 1 << SLOT_SHIFT
 SLOT_COUNT: Final = REGION_SIZE // SLOT_SIZE
 CALL_ENTRY_OFFSET: Final = 0x200  # of stub_call in the stub: trampolines jump there
 
@@ -43,6 +44,23 @@ WINDOW_BASE: Final = 0x7FFF20000000
 WINDOW_SIZE: Final = 0x8000000
 WINDOWS: Final = 16
 STEADY_KEY: Final = 1 << 60  # in a file's key: it has what is read, nobody but the sentry can cut it off
+
+# ---- kvm only: what the loop and ring 0 have for themselves (csrc/kvm) ----
+
+LOOP_BASE: Final = 0x7FFFB0000000  # private to a guest's host process, inherited by forks
+LOOP_SIZE: Final = 0x14000000
+LOOP_SHIFT: Final = 14  # of each slot's part of the next two
+LOOP_STACKS_BASE: Final = LOOP_BASE  # a thread's stack in the loop, its record at the bottom
+LOOP_RUNS_BASE: Final = LOOP_BASE + 0x1000000  # kvm_run
+LOOP_RUNS_SIZE: Final = 0x1000000
+LOOP_DATA_BASE: Final = LOOP_BASE + 0x2000000  # struct loop
+LOOP_DATA_SIZE: Final = 0x1000000
+RING0_BASE: Final = LOOP_BASE + 0x3000000  # a page for each slot, and the IDT behind them
+RING0_SIZE: Final = (SLOT_COUNT + 1) * 4096
+TABLES_BASE: Final = LOOP_BASE + 0x4000000
+TABLES_SIZE: Final = 0x10000000
+CPU_SCRATCH: Final = 0  # offsets in struct cpu
+CPU_STACK: Final = 8
 
 # ---- a slot: a page that both sides write, the data buffer, the stack of patched calls, the signal stack ----
 
@@ -86,6 +104,7 @@ FPPTR_OFFSET: Final = REGS_OFFSET + 184
 SIGMASK_OFFSET: Final = REGS_OFFSET + 256
 FRAME_MAX: Final = STACK_SIZE // 2  # with the FP state
 
+EXIT_REASONS: Final = 16
 MAX_OPS: Final = 40
 MAX_COPIES: Final = 64
 MAX_PREFETCH: Final = 3
@@ -162,6 +181,11 @@ MAX_FILTER: Final = 256
 SOCK_FD: Final = 3
 REGION_FD: Final = 4
 INFO_FD: Final = 5
+KVM_FD: Final = (
+    6  # stays (platform kvm); the VM gets the lowest number there is, virtual CPUs those from FIRST_CPU_FD
+)
+VM_FD: Final = 0
+FIRST_CPU_FD: Final = 64
 
 # What epoll says of our own descriptors; less is a token of Platform.add_fd.
 TAG_LISTENER: Final = 1 << 40

@@ -99,6 +99,8 @@ class Systrap(Platform):
         self._score_fd = -1
         self._epoll_fd = -1
         self._fds: list[int] = []  # what C uses until the end
+        self._stub_name = "stub.elf"
+        self._kvm_fd = -1  # of /dev/kvm (kvm.py)
         self._info = memoryview(b"")  # the page that stubs read
         self._cpu_limit_ns = 0  # of set_meter; 0: none
         self._cpu_left_ns = 0  # when the last event was given
@@ -116,7 +118,7 @@ class Systrap(Platform):
     def prepare(self) -> HostNeeds:
         check_host()
         raise_file_limit()
-        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub.elf")
+        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), self._stub_name)
         self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
         self._own_vdso = own_vdso_areas()
         self._proc.open()
@@ -143,6 +145,7 @@ class Systrap(Platform):
         self._is_started = True
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
+            _native.keep_execution(self._kvm_fd < 0)
             self._start_zygote()
             first = self._families[FIRST]
             first.thread, first.is_idle = self._zygote.thread, True
@@ -189,7 +192,14 @@ class Systrap(Platform):
                 before = os.pread(score_fd, 16, 0)
                 os.pwrite(score_fd, b"1000", 0)
             page, epoll = self._fds[0], self._epoll_fd
-            self._zygote.start(self._stub_fd, page, epoll, self._own_vdso, is_strict=not self.is_direct())
+            self._zygote.start(
+                self._stub_fd,
+                page,
+                epoll,
+                self._own_vdso,
+                is_strict=not self.is_direct(),
+                kvm_fd=self._kvm_fd,
+            )
         finally:
             if score_fd >= 0:
                 os.pwrite(score_fd, before, 0)

@@ -62,6 +62,7 @@ from cloche.platform.layout import (
     INFO_BASE,
     INFO_SIZE,
     INTERRUPT_SIGNAL,
+    KVM_FD,
     MAX_FILTER,
     MAX_START_OPS,
     MIN_ADDRESS,
@@ -110,11 +111,23 @@ class Zygote:
         self.pid = -1
         self.listener = -1  # whoever started it closes it
         self.vdso = (0, 0)
+        self._has_kvm = False
 
     def start(
-        self, stub_fd: int, page_fd: int, epoll_fd: int, own_vdso: list[tuple[int, int]], *, is_strict: bool
+        self,
+        stub_fd: int,
+        page_fd: int,
+        epoll_fd: int,
+        own_vdso: list[tuple[int, int]],
+        *,
+        is_strict: bool,
+        kvm_fd: int = -1,
     ) -> None:
-        """Execute the stub of `stub_fd`, and wait until it serves.  Raises OSError with a clear message."""
+        """Execute the stub of `stub_fd`, and wait until it serves.  Raises OSError with a clear message.
+
+        `kvm_fd` is of /dev/kvm, -1 where guests are to run without.
+        """
+        self._has_kvm = kvm_fd >= 0
         flags = _FILTER_NEW_LISTENER | _FILTER_WAIT_KILLABLE_RECV
         for _attempt in range(10):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -122,7 +135,7 @@ class Zygote:
                 ours.settimeout(_START_TIMEOUT_S)
                 region_fd = new_region()
                 try:
-                    process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), page_fd, region_fd)
+                    process, thread, pid = _native.spawn(stub_fd, theirs.fileno(), page_fd, region_fd, kvm_fd)
                 except OSError:
                     os.close(region_fd)
                     raise
@@ -145,6 +158,8 @@ class Zygote:
                     "this host process already has a seccomp listener (LXD, or a sandbox around us): "
                     "the systrap platform cannot run here",
                 )
+            elif where == 12:
+                raise OSError(error, f"--platform kvm: /dev/kvm is too weak or refuses: {os.strerror(error)}")
             elif where not in (5, 10, 11):
                 raise OSError(error, f"the zygote failed to start (step {where}): {os.strerror(error)}")
         raise OSError(errno.EAGAIN, f"the zygote did not start (step {where}, errno {error})")
@@ -164,12 +179,12 @@ class Zygote:
                 return failed[0], failed[1], -1
             vdso, handler, restorer, _none = struct.unpack("<4q", hello)
             moves, self.vdso = _plan_vdso(own_vdso, vdso)
-            start = _Start()
+            start = _Start(self._has_kvm)
             start.bound()
             start.clear_memory(moves)
             start.handle_signals(handler, restorer)
             start.give_up_rights()
-            program = seccomp_filter.build(not is_strict)
+            program = seccomp_filter.build(not is_strict, is_kvm=self._has_kvm)
             words = [len(program), flags, *program, *[0] * (MAX_FILTER - len(program))]
             sock.send(start.packed() + struct.pack(f"<{len(words)}Q", *words))
             message, fds, _flags, _address = socket.recv_fds(sock, 16, 1)
@@ -206,7 +221,8 @@ class Zygote:
 class _Start:
     """The system calls that a starting zygote makes, in order, and what they point to (struct boot)."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_kvm: bool) -> None:
+        self._has_kvm = has_kvm
         self._ops = bytearray()
         self._data = bytearray()
 
@@ -243,7 +259,11 @@ class _Start:
         ):
             self._call(0, SYS_prlimit64, 0, kind, self._point(struct.pack("<2q", *limits)), 0)
         self._call(3, SYS_close_range, 0, SOCK_FD - 1, 0)
-        self._call(3, SYS_close_range, SOCK_FD + 1, 0xFFFFFFFF, 0)
+        first = SOCK_FD + 1
+        if self._has_kvm:
+            self._call(3, SYS_close_range, first, KVM_FD - 1, 0)
+            first = KVM_FD + 1
+        self._call(3, SYS_close_range, first, 0xFFFFFFFF, 0)
 
     def clear_memory(self, moves: list[tuple[int, int, int]]) -> None:
         """Whatever the program loader left goes: the old stack, the vDSO's first place."""
@@ -255,12 +275,20 @@ class _Start:
             at = start + length
 
     def handle_signals(self, handler: int, restorer: int) -> None:
-        """The stub has all that a program's mistakes raise, and the interrupt; none is blocked."""
+        """The stub has all that a program's mistakes raise, and the interrupt; none is blocked.
+
+        With KVM they come in the loop, which has a stack of its own; the zygote's SIGILL shows where slots have frames.
+        """
         mask = ~(1 << SIGSEGV - 1 | 1 << SIGBUS - 1) & (1 << 64) - 1  # a copy's fault may come in the handler
         flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER
         action = self._point(struct.pack("<4Q", handler, flags, restorer, mask))
+        in_loop = (
+            self._point(struct.pack("<4Q", handler, flags & ~SA_ONSTACK, restorer, mask))
+            if self._has_kvm
+            else action
+        )
         for signo in _HANDLED:
-            self._call(6, SYS_rt_sigaction, signo, action, 0, 8)
+            self._call(6, SYS_rt_sigaction, signo, action if signo == SIGILL else in_loop, 0, 8)
         self._call(
             7, SYS_sigaltstack, self._point(struct.pack("<QQQ", REGION_BASE + STACK_OFFSET, 0, STACK_SIZE)), 0
         )

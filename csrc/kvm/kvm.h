@@ -1,0 +1,166 @@
+/* The KVM platform's part in a guest's host process: what its files have of each other.
+ *
+ * The stub runs here as it does on systrap, but guest code does not: for that there is a virtual machine in the same
+ * process.  Its ring 0 (ring0.S, ring0.c) turns what happens to guest code into a record in the thread's slot and halts;
+ * the loop (all other files) then posts it and carries out replies with the stub's own code, and lets it go on.
+ *
+ * Trust: ring 0 is trusted no more than the stub: whoever owns it owns its slots, its page tables' contents as far as
+ * hardware writes them, and `struct cpu`.  The loop reads a field of those once, and any value of it is harmless to
+ * others.  What bounds the loop itself is the seccomp filter (platform/filter.py).
+ */
+#ifndef CLOCHE_KVM_H
+#define CLOCHE_KVM_H
+
+#include <linux/kvm.h>
+#include <linux/mman.h>
+#include <linux/sched.h>
+
+#include "stub.h"
+
+
+#define PAGE 4096ULL
+#define BLOCK (1ULL << 30) /* of guest addresses: has one memory slot, given at its first touch */
+#define BLOCKS (MAX_ADDRESS >> 30)
+#define MAX_USED 4096 /* blocks of one process */
+#define MAX_AREAS 131072
+#define MAX_CPUID 256
+#define AREA_FILE 8 /* in an area's bits, beside PROT_* */
+
+/* Guest-physical addresses. */
+#define GPA_RING0 0x1000000ULL
+#define GPA_TEXT 0x2000000ULL
+#define GPA_INFO 0x2100000ULL
+#define GPA_VDSO 0x2200000ULL
+#define GPA_REGION 0x8000000ULL
+#define GPA_TABLES 0x10000000ULL
+#define GPA_BLOCKS 0x100000000ULL
+
+enum { SLOT_TABLES, SLOT_RING0, SLOT_TEXT, SLOT_INFO, SLOT_VDSO, SLOT_REGION, SLOT_BLOCKS }; /* memory slots */
+
+/* Selectors: Linux's. */
+#define KERNEL_CS 0x10
+#define KERNEL_SS 0x18
+#define USER_SS 0x2b
+#define USER_CS 0x33
+#define TSS_SELECTOR 0x40
+#define CPU_SELECTOR 0x78 /* its limit says the number of the processor */
+#define GDT_ENTRIES 16
+
+/* What ring 0 asks the loop for when it halts. */
+enum { ASK_NOTHING, ASK_CALL, ASK_FAULT, ASK_INTERRUPT, ASK_PAGE, ASK_END };
+/* ... and what it is told. */
+enum { GO_ON, RETRY, FIX_UP };
+
+#define VECTOR_PAGE_FAULT 14
+#define VECTOR_INTERRUPT 32
+#define VECTOR_BUS 33 /* not hardware's: an access that the host cannot make, with no address known */
+#define VECTOR_CALL 256
+
+struct tss {
+    uint32_t reserved;
+    uint64_t rsp0;
+    uint8_t rest[90];
+    uint16_t io_map;
+} __attribute__((packed));
+
+/* Of a virtual CPU, at the bottom of its page in ring 0's memory; its stack grows down from the top of the page. */
+struct cpu {
+    uint64_t scratch;
+    uint64_t stack;
+    struct slot *slot;
+    uint64_t *regs; /* in the signal frame in the slot: the order of struct sigcontext */
+    char *fp;
+    uint64_t xcr0;
+    uint32_t ask;
+    uint32_t told;
+    uint64_t vector, error, address;
+    uint64_t gdt[GDT_ENTRIES];
+    struct tss tss;
+};
+
+/* What the entry code leaves on ring 0's stack. */
+struct trap {
+    uint64_t regs[15]; /* r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx */
+    uint64_t vector, error;
+    uint64_t rip, cs, flags, rsp, ss;
+};
+
+/* Where things are in struct sigcontext, in words. */
+enum { AT_RAX = 13, AT_RSP = 15, AT_RIP, AT_FLAGS, AT_ERROR = 19, AT_TRAP, AT_MASK, AT_CR2 };
+
+/* A thread's record, at the bottom of its stack in the loop. */
+struct thread {
+    struct cpu *cpu;
+    struct kvm_run *run;
+    struct slot *slot;
+    int fd;
+    uint32_t is_kicked; /* set by the signal's handler */
+    uint32_t failures;  /* of the host to make an access, in a row */
+};
+
+struct area {
+    uint64_t start, end;
+    uint32_t bits; /* PROT_* as the guest has them, AREA_FILE */
+    uint32_t pad;
+};
+
+struct loop { /* all that the loop remembers: private memory, which a fork copies as it is */
+    uint32_t lock;
+    int32_t vm;
+    uint32_t areas_used;
+    uint32_t blocks_used;
+    uint32_t blocks_max;
+    uint32_t pad;
+    uint64_t tables_used; /* bytes */
+    uint64_t regs_offset, fp_offset; /* in a slot */
+    uint64_t xcr0;
+    uint64_t cr4;
+    uint64_t vdso_end; /* of [vvar] and [vdso], 0: there is none */
+    int32_t cpus[SLOT_COUNT];      /* descriptors of virtual CPUs, by slot; 0: none */
+    uint32_t used[MAX_USED];       /* blocks, in the order of their memory slots */
+    uint16_t places[BLOCKS];       /* of a block among those, plus 1 */
+    struct kvm_cpuid2 cpuid;
+    struct kvm_cpuid_entry2 entries[MAX_CPUID];
+    struct area areas[MAX_AREAS];
+};
+_Static_assert(sizeof(struct loop) <= LOOP_DATA_SIZE, "struct loop");
+_Static_assert(sizeof(struct cpu) < 1024, "struct cpu leaves too little for ring 0's stack");
+AT(cpu, scratch, CPU_SCRATCH);
+AT(cpu, stack, CPU_STACK);
+
+#define LOOP ((struct loop *)LOOP_DATA_BASE)
+#define IDT_BASE (RING0_BASE + SLOT_COUNT * PAGE)
+
+/* areas.c: what the guest has mapped */
+uint32_t area_from(uint64_t addr);
+bool areas_have_room(void);
+void areas_remove(uint64_t start, uint64_t end);
+void areas_set(uint64_t start, uint64_t end, uint32_t bits);
+void areas_protect(uint64_t start, uint64_t end, uint32_t prot);
+
+/* tables.c: page tables */
+void map_fixed(uint64_t addr, uint64_t gpa, uint64_t length, uint32_t prot, bool is_user);
+void clear_entries(uint64_t start, uint64_t end);
+void fill_entries(uint64_t start, uint64_t end);
+bool touch_block(uint64_t addr);
+
+/* vm.c: the machine */
+void make_vm(void);
+bool make_cpu(uint64_t slotno);
+void start_cpu(struct thread *t, uint64_t slotno);
+bool add_memory(uint32_t number, uint32_t flags, uint64_t gpa, uint64_t length, uint64_t host);
+void flush_all(void);
+void __attribute__((noreturn)) end_process(uint32_t why);
+
+/* orders.c: host operations */
+void lock_loop(void);
+void unlock_loop(void);
+
+/* loop.c */
+void __attribute__((noreturn)) kvm_begin(struct ucontext *uc, bool is_fork);
+
+/* ring0.S */
+extern char ring0_begin[], ring0_end[]; /* the linker's */
+extern char ring0_call[], ring0_start[], ring0_vectors[], ring0_iret[];
+
+#endif

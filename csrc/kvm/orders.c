@@ -1,0 +1,143 @@
+/* Host operations that change the guest's memory, or make threads and processes: what the loop does about each.
+ *
+ * The order of a change: the guest's entries go, then the host's operation is done (its MMU notifier has every virtual
+ * CPU forget what it knew of the range), then the new entries are written.  Whoever touches the range in between faults
+ * and waits for the lock.
+ */
+#include "kvm.h"
+
+#define SIGMASK_ALL (~(1ULL << (SIGSEGV - 1) | 1ULL << (SIGBUS - 1)))
+
+void lock_loop(void)
+{
+    uint32_t expected = 0;
+    if (__atomic_compare_exchange_n(&LOOP->lock, &expected, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    while (__atomic_exchange_n(&LOOP->lock, 2, __ATOMIC_ACQUIRE))
+        call4(__NR_futex, &LOOP->lock, FUTEX_WAIT, 2, 0);
+}
+
+void unlock_loop(void)
+{
+    if (__atomic_exchange_n(&LOOP->lock, 0, __ATOMIC_RELEASE) == 2)
+        call3(__NR_futex, &LOOP->lock, FUTEX_WAKE, 1);
+}
+
+/* A signal may come before the sentry has received the notification: EINTR. */
+static long host_call(const struct op *op)
+{
+    long done;
+    do
+        done = call6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
+    while (done == -4);
+    return done;
+}
+
+/* A new thread or process.  The lock is held, so that a child finds the loop's memory whole; it is alone, and begins in
+ * kvm_begin. */
+static long clone_op(const struct op *op, struct ucontext *uc)
+{
+    bool is_thread = op->args[0] & CLONE_VM;
+    uint64_t slotno = (op->args[1] - REGION_BASE) / SLOT_SIZE, mask = SIGMASK_ALL, old = 0;
+    if (is_thread && (slotno >= SLOT_COUNT || !make_cpu(slotno)))
+        return -11; /* EAGAIN */
+    call4(__NR_rt_sigprocmask, SIG_SETMASK, &mask, &old, 8);
+    lock_loop();
+    long done = stub_clone(op, uc);
+    unlock_loop();
+    call4(__NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
+    return done;
+}
+
+/* Whether threads lose the right to execute what the host, which never has it, does not notice. */
+static bool loses_execution(uint64_t start, uint64_t end, uint32_t prot)
+{
+    for (uint32_t i = area_from(start); !(prot & PROT_EXEC) && i < LOOP->areas_used && LOOP->areas[i].start < end; i++)
+        if (LOOP->areas[i].bits & PROT_EXEC)
+            return true;
+    return false;
+}
+
+static long mmap_op(const struct op *op, uint64_t start, uint64_t end)
+{
+    clear_entries(start, end);
+    long done = host_call(op);
+    if (done >= 0)
+        areas_set(start, end, (op->extra & 7) | (op->args[3] & MAP_ANONYMOUS ? 0 : AREA_FILE));
+    fill_entries(start, end);
+    return done;
+}
+
+static long munmap_op(const struct op *op, uint64_t start, uint64_t end)
+{
+    clear_entries(start, end);
+    long done = host_call(op);
+    if (done >= 0)
+        areas_remove(start, end);
+    else
+        fill_entries(start, end);
+    return done;
+}
+
+static long mprotect_op(const struct op *op, uint64_t start, uint64_t end)
+{
+    bool flushes = loses_execution(start, end, op->extra);
+    clear_entries(start, end);
+    long done = host_call(op);
+    if (done >= 0)
+        areas_protect(start, end, op->extra & 7);
+    fill_entries(start, end);
+    if (done >= 0 && flushes)
+        flush_all();
+    return done;
+}
+
+static long mremap_op(const struct op *op, uint64_t start, uint64_t end)
+{
+    uint64_t length = (op->args[2] + PAGE - 1) & ~(PAGE - 1), to = op->args[3] & MREMAP_FIXED ? op->args[4] : start;
+    uint32_t at = area_from(start), bits = at < LOOP->areas_used ? LOOP->areas[at].bits : 0;
+    if (to >= MAX_ADDRESS || length > MAX_ADDRESS - to)
+        return -22;
+    clear_entries(start, end);
+    clear_entries(to, to + length);
+    long done = host_call(op);
+    if (done >= 0) {
+        if (!(op->args[3] & MREMAP_DONTUNMAP))
+            areas_remove(start, end);
+        areas_set(to, to + length, bits);
+    }
+    fill_entries(start, end);
+    fill_entries(to, to + length);
+    return done;
+}
+
+/* Carry out what the sentry has ordered. */
+long carry_out(const struct op *shared, struct ucontext *uc)
+{
+    const volatile uint64_t *from = (const volatile uint64_t *)shared;
+    struct op op; /* read once: other threads' ring 0 could write there */
+    for (uint64_t i = 0; i < sizeof op / 8; i++)
+        ((uint64_t *)&op)[i] = from[i];
+    if (op.nr == __NR_clone)
+        return clone_op(&op, uc);
+    uint64_t start = op.args[0], length = (op.args[1] + PAGE - 1) & ~(PAGE - 1);
+    bool changes = op.nr == __NR_mmap || op.nr == __NR_munmap || op.nr == __NR_mprotect || op.nr == __NR_mremap;
+    if (!changes || start >= MAX_ADDRESS) /* windows, and ranges that are never mapped */
+        return host_call(&op);
+    if (start & (PAGE - 1) || !length || length > MAX_ADDRESS - start)
+        return -22; /* EINVAL */
+    lock_loop();
+    long done = -12; /* ENOMEM */
+    if (!areas_have_room())
+        ;
+    else if (op.nr == __NR_mmap)
+        done = mmap_op(&op, start, start + length);
+    else if (op.nr == __NR_munmap)
+        done = munmap_op(&op, start, start + length);
+    else if (op.nr == __NR_mprotect)
+        done = mprotect_op(&op, start, start + length);
+    else
+        done = mremap_op(&op, start, start + length);
+    unlock_loop();
+    return done;
+}

@@ -1,0 +1,38 @@
+"""The `kvm` platform: guest code runs in virtual machines, one for each guest process on the host.
+
+All else is systrap's: host processes that are forks of a zygote, slots, ordered operations.  What differs is in the
+guest's host process (`kvm.elf`, csrc/kvm): where systrap's stub returns to guest code, its loop enters a virtual CPU.
+Guest memory is executable in the machine's page tables only, nowhere on the host.
+"""
+
+import errno
+import os
+
+from cloche.platform.interface import HostNeeds
+from cloche.platform.kvm_capabilities import KvmError, open_device, require
+from cloche.platform.systrap import Systrap
+
+
+class Kvm(Systrap):
+    """The platform: one per host process at a time."""
+
+    def __init__(self, mm: str = "strict") -> None:
+        super().__init__(mm, False)  # slots are out of reach of guest code: there are no patched calls
+        self._stub_name = "kvm.elf"
+
+    def prepare(self) -> HostNeeds:
+        try:
+            self._kvm_fd = open_device()
+            require(self._kvm_fd)
+        except KvmError as error:
+            raise OSError(errno.ENODEV, f"--platform kvm: {error}") from error
+        return super().prepare()
+
+    def start(self) -> None:
+        if self._kvm_fd < 0:
+            self.prepare()
+        try:
+            super().start()
+        finally:
+            os.close(self._kvm_fd)  # the zygote has its own
+            self._kvm_fd = -1
