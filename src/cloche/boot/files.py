@@ -30,6 +30,7 @@ from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import user_credentials
 from cloche.boot.tree_build import TreeBuilder, find_base, make_parents
 from cloche.boot.tree_read import Walker, change_records, entry_of, list_some, open_held
+from cloche.boot.watching import Watching
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.host_fds import FdWatcher
@@ -47,6 +48,7 @@ from cloche.vfs.namei import (
     vfs_unlink,
 )
 from cloche.vfs.objects import Context, Dentry, FsContext, Inode, Path
+from cloche.vfs.waitqueue import Waiter, WaitQueue
 from cloche.wire import files as wire
 from cloche.wire.files import Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
@@ -170,6 +172,74 @@ class Sender(Stream):
         self.records = None
         if records is not None:
             records.close()  # and with it what it has open: a compiled one does not by itself
+
+
+class Watcher(Stream):
+    """What happens in a directory, to a client who ends it by closing his end."""
+
+    def __init__(self, table: "FileTable", ident: int, fd: int, ctx: Context, fields: Fields) -> None:
+        """Raises OSError, ProtocolError."""
+        super().__init__(table, ident, fd)
+        self.watching: Watching = Watching(
+            self.kernel, ctx, self.patience, wire.take_path(fields, "path"), is_deep=take_bool(fields, "deep")
+        )
+        self.records: Generator[bytes, None, None] | None = self.watching.begin()
+        self.out: bytearray = bytearray()
+        self.rouser: Rouser = Rouser(self)
+        self.watching.wake(self.rouser)
+
+    def work(self, end_ns: int) -> bool:
+        try:
+            if self.sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                raise ProtocolError("a client that watches has nothing to say")
+            self.finish({})
+            return False
+        except BlockingIOError:
+            pass
+        out = self.out
+        while len(out) < _OUT_BYTES and monotonic_ns() < end_ns:
+            records = self.records
+            if records is None:
+                if not self.watching.has_some():
+                    break
+                records = self.records = self.watching.some()
+            record = next(records, None)
+            if record is None:
+                self.records = None
+                continue
+            out += record
+            if self.patience.is_waiting():
+                break
+        if out:
+            try:
+                with memoryview(out) as view:
+                    count = self.sock.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                del out[:count]
+            except BlockingIOError:
+                self.events = EPOLLIN | EPOLLOUT
+                return False
+        self.events = EPOLLIN
+        return bool(out) or self.records is not None or self.watching.has_some()
+
+    def dropped(self) -> None:
+        records = self.records
+        self.records = None
+        if records is not None:
+            records.close()
+        self.watching.close()
+
+
+class Rouser(Waiter):
+    """Has a watcher's turn come when there are events."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher: Watcher = watcher
+
+    def notify(self, queue: WaitQueue, mask: int) -> bool:
+        watcher = self.watcher
+        if watcher.events == EPOLLIN:  # else its client is behind
+            watcher.fd_ready(watcher.token, 0)
+        return False
 
 
 class Receiver(Stream):
@@ -440,6 +510,12 @@ class FileTable:
             message.fds.clear()
             receiver.builder = TreeBuilder(ctx, receiver.patience, fields, owner, place)
             stream, events = receiver, EPOLLIN
+        elif name == wire.WATCH:
+            wire.take_path(fields, "path")
+            take_bool(fields, "deep")
+            stream = Watcher(self, ident, fd, ctx, fields)
+            message.fds.clear()
+            events = EPOLLIN
         else:
             sender = Sender(self, ident, fd)
             message.fds.clear()
@@ -454,6 +530,8 @@ class FileTable:
             raise LinuxError(EBADF)
         self.streams[ident] = stream
         stream.begin(events)
+        if name == wire.WATCH:
+            stream.fd_ready(stream.token, 0)
 
     def _records(
         self, ctx: Context, patience: Patience, name: str, fields: Fields

@@ -9,7 +9,7 @@
 `sdk.commands`, `sdk.files` and `sdk.code`, over the protocol of a sandbox (`wire.requests`).
 """
 
-from cloche.sdk.aio import AsyncCodeContext, AsyncCommandHandle, AsyncSandbox
+from cloche.sdk.aio import AsyncCodeContext, AsyncCommandHandle, AsyncSandbox, AsyncWatchHandle
 from cloche.sdk.code import CellError, Execution, Logs, Result
 from cloche.sdk.errors import (
     CodeError,
@@ -28,19 +28,21 @@ from cloche.sdk.options import CreateOptions, Mount
 from cloche.sdk.results import (
     Change,
     CommandResult,
+    FileEvent,
     FileInfo,
     Metrics,
     Output,
     ProcessInfo,
     SandboxInfo,
 )
-from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox
+from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox, WatchHandle
 
 __all__ = [
     "Approval",
     "AsyncCodeContext",
     "AsyncCommandHandle",
     "AsyncSandbox",
+    "AsyncWatchHandle",
     "CellError",
     "Change",
     "CodeContext",
@@ -51,6 +53,7 @@ __all__ = [
     "CreateOptions",
     "Execution",
     "FileError",
+    "FileEvent",
     "FileInfo",
     "FileNotFound",
     "InvalidArgument",
@@ -69,5 +72,6 @@ __all__ = [
     "SandboxError",
     "SandboxInfo",
     "SandboxTimeout",
+    "WatchHandle",
     "StartError",
 ]

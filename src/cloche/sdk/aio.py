@@ -15,11 +15,20 @@ from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import drive_async
+from cloche.sdk.effects import deadline_of, drive_async
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
 from cloche.sdk.network import follow_approvals
 from cloche.sdk.options import CreateOptions, Options, PathLike
-from cloche.sdk.results import Change, CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
+from cloche.sdk.results import (
+    Change,
+    CommandResult,
+    FileEvent,
+    FileInfo,
+    Metrics,
+    Output,
+    ProcessInfo,
+    SandboxInfo,
+)
 from cloche.wire import requests
 
 OnText = Callable[[str], object]  # what it gives is awaited, if it can be
@@ -227,6 +236,37 @@ class AsyncPty:
         )
 
 
+class AsyncWatchHandle:
+    """A directory that is watched, until `stop`; iterate over it to wait for what happens."""
+
+    def __init__(self, watch: files.Watch) -> None:
+        self._watch: files.Watch = watch
+
+    async def get_new_events(self) -> list[FileEvent]:
+        """What has happened since the last call."""
+        return await drive_async(self._watch.waiting())
+
+    async def next_event(self, timeout: float | None = None) -> FileEvent | None:
+        """The next event; None if there was none within `timeout` seconds."""
+        return await drive_async(self._watch.next_event(deadline_of(timeout)))
+
+    async def __aiter__(self) -> AsyncIterator[FileEvent]:
+        while (event := await self.next_event()) is not None:
+            yield event
+
+    async def stop(self) -> None:
+        """Watch it no longer."""
+        self._watch.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
 class AsyncFiles:
     """Files in a sandbox.
 
@@ -328,6 +368,17 @@ class AsyncFiles:
     async def rename(self, old: PathLike, new: PathLike, *, user: int | str | None = None) -> None:
         """Give something another name, in place of what has that."""
         await drive_async(files.rename(self._core, old, new, user))
+
+    async def watch_dir(
+        self, path: PathLike, *, recursive: bool = False, user: int | str | None = None
+    ) -> AsyncWatchHandle:
+        """Watch a directory, or all below it: from when this returns no change is missed.
+
+        Volumes of the host tell what happens inside the sandbox only.
+        """
+        watch = files.Watch(self._core, path)
+        await drive_async(watch.begin(user, is_recursive=recursive))
+        return AsyncWatchHandle(watch)
 
     async def upload(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
         """Copy a file or a tree of the host, to be called `target` inside; what was left out, and why."""

@@ -16,6 +16,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 
+from cloche.abi.inotify import (
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_ISDIR,
+    IN_MODIFY,
+    IN_MOVE_SELF,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+)
 from cloche.runtime.copying import Reader as HostReader
 from cloche.runtime.copying import Writer as HostWriter
 from cloche.runtime.hosttree import HostTree, Policy
@@ -31,7 +43,7 @@ from cloche.sdk.errors import (
 )
 from cloche.sdk.link import PATIENCE_S, Link
 from cloche.sdk.options import PathLike
-from cloche.sdk.results import Change, FileInfo
+from cloche.sdk.results import Change, FileEvent, FileInfo
 from cloche.wire import files as wire
 from cloche.wire.files import FileEntry, Record, RecordDecoder, entry_from
 from cloche.wire.protocol import Fields, ProtocolError
@@ -43,6 +55,14 @@ _MAX_PASSWD: Final = 4 << 20
 _OUT_BYTES: Final = 1 << 18
 _KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 _CHANGES: Final = {wire.ADDED: "added", wire.CHANGED: "changed", wire.DELETED: "deleted"}
+_EVENTS: Final = (
+    (IN_Q_OVERFLOW, "overflow"),
+    (IN_CREATE | IN_MOVED_TO, "create"),
+    (IN_MODIFY, "write"),
+    (IN_ATTRIB, "chmod"),
+    (IN_DELETE | IN_DELETE_SELF, "remove"),
+    (IN_MOVED_FROM | IN_MOVE_SELF, "rename"),
+)
 _NONSENSE: Final = "the sandbox sends what it should not; kill() it"
 
 Data = str | bytes | bytearray | memoryview | BinaryIO
@@ -164,6 +184,15 @@ class Stream:
         self.sock.close()
         self.link.close()
 
+    def look(self, deadline_s: float | None) -> Steps[Record | None]:
+        """The next record of a stream that has no end; None: nothing came.  Raises FileError, SandboxError."""
+        while not self.found:
+            fd = self.sock.fileno()
+            if not (yield from wait([fd], self.link.wants(), deadline_s)):
+                return None
+            yield from self._take()
+        return self.found.popleft()
+
     def _wait(self, *, is_writing: bool) -> Steps[None]:
         """Until the stream is ready.  A sandbox that does nothing for long is given up.  Raises SandboxTimeout."""
         fd = self.sock.fileno()
@@ -190,21 +219,25 @@ class Stream:
                 self.close()
                 return None
             yield from self._wait(is_writing=False)
-            self.link.channel.flush()
-            try:
-                data = self.sock.recv(_READ_BYTES)
-            except BlockingIOError:
-                continue
-            if not data:
-                yield from self.answer()  # which says why
-                raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended")
-            try:
-                self.found += self.decoder.feed(data)
-            except ProtocolError as error:
-                raise SandboxError(f"{self.operation} {self.path}: {error}: {_NONSENSE}") from None
-            if self.found and self.found[-1].kind == wire.DONE:
-                self.found.pop()
+            yield from self._take()
         return self.found.popleft()
+
+    def _take(self) -> Steps[None]:
+        """What has come.  Raises FileError, SandboxError."""
+        self.link.channel.flush()
+        try:
+            data = self.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            yield from self.answer()  # which says why
+            raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended")
+        try:
+            self.found += self.decoder.feed(data)
+        except ProtocolError as error:
+            raise SandboxError(f"{self.operation} {self.path}: {error}: {_NONSENSE}") from None
+        if self.found and self.found[-1].kind == wire.DONE:
+            self.found.pop()
 
     def send(self, records: Iterable[bytes]) -> Steps[int]:
         """All of them; how many files there are.  Raises FileError, SandboxError, and what `records` raises."""
@@ -578,3 +611,67 @@ def download(
     finally:
         tree.close()
     return left_out
+
+
+# -- watching ------------------------------------------------------------------------------------------------------
+class Watch:
+    """What happens in a directory."""
+
+    def __init__(self, core: SandboxCore, path: PathLike) -> None:
+        """Raises InvalidArgument."""
+        self.core: SandboxCore = core
+        self.path: str = inside(core, path)
+        self.stream: Stream | None = None
+
+    def begin(self, user: int | str | None, *, is_recursive: bool) -> Steps[None]:
+        """Until nothing is missed any more.  Raises FileError, SandboxError."""
+        who = yield from rights(self.core, user)
+        fields: Fields = {"path": os.fsencode(self.path), "deep": is_recursive}
+        stream = Stream(self.core, wire.WATCH, self.path, "watch", fields, who)
+        try:
+            while True:
+                record = yield from stream.next_record()
+                if record is not None and record.kind == wire.EVENT and not record.offset:
+                    break
+        except BaseException:
+            stream.close()
+            raise
+        self.stream = stream
+
+    def next_event(self, deadline_s: float | None) -> Steps[FileEvent | None]:
+        """The next one; None if none came in time, or nothing is watched any more.  Raises SandboxError."""
+        while self.stream is not None:
+            record = yield from self.stream.look(deadline_s)
+            if record is None:
+                return None
+            event = self._event(record)
+            if event is not None:
+                return event
+        return None
+
+    def waiting(self) -> Steps[list[FileEvent]]:
+        """All that have come.  Raises SandboxError."""
+        found: list[FileEvent] = []
+        while len(found) < MAX_ENTRIES:
+            event = yield from self.next_event(time.monotonic())
+            if event is None:
+                break
+            found.append(event)
+        return found
+
+    def _event(self, record: Record) -> FileEvent | None:
+        if record.kind == wire.ERROR:
+            return FileEvent("overflow", posixpath.join(self.path, os.fsdecode(record.data)), is_dir=True)
+        if record.kind != wire.EVENT:
+            raise SandboxError(f"watch {self.path}: {_NONSENSE}")
+        for bit, kind in _EVENTS:
+            if record.offset & bit:
+                path = posixpath.join(self.path, os.fsdecode(record.data)) if record.data else self.path
+                return FileEvent(kind, path, is_dir=record.offset & IN_ISDIR != 0 or not record.data)
+        return None
+
+    def close(self) -> None:
+        """No more of it."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None

@@ -113,6 +113,22 @@ class Change:
 
 
 @dataclass(frozen=True)
+class FileEvent:
+    """Something that has happened to a file in a directory that is watched."""
+
+    type: (
+        str  # "create", "write", "chmod", "remove", "rename" (its old name) or "overflow" (some are missing)
+    )
+    path: str
+    is_dir: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
 class FileInfo:
     """A file inside, without following a link at the end of its path."""
 

@@ -14,11 +14,20 @@ from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import drive
+from cloche.sdk.effects import deadline_of, drive
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
 from cloche.sdk.network import follow_approvals
 from cloche.sdk.options import CreateOptions, Options, PathLike
-from cloche.sdk.results import Change, CommandResult, FileInfo, Metrics, Output, ProcessInfo, SandboxInfo
+from cloche.sdk.results import (
+    Change,
+    CommandResult,
+    FileEvent,
+    FileInfo,
+    Metrics,
+    Output,
+    ProcessInfo,
+    SandboxInfo,
+)
 from cloche.wire import requests
 
 OnText = Callable[[str], object]
@@ -225,6 +234,37 @@ class Pty:
         )
 
 
+class WatchHandle:
+    """A directory that is watched, until `stop`; iterate over it to wait for what happens."""
+
+    def __init__(self, watch: files.Watch) -> None:
+        self._watch: files.Watch = watch
+
+    def get_new_events(self) -> list[FileEvent]:
+        """What has happened since the last call."""
+        return drive(self._watch.waiting())
+
+    def next_event(self, timeout: float | None = None) -> FileEvent | None:
+        """The next event; None if there was none within `timeout` seconds."""
+        return drive(self._watch.next_event(deadline_of(timeout)))
+
+    def __iter__(self) -> Iterator[FileEvent]:
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def stop(self) -> None:
+        """Watch it no longer."""
+        self._watch.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
 class Files:
     """Files in a sandbox.
 
@@ -324,6 +364,17 @@ class Files:
     def rename(self, old: PathLike, new: PathLike, *, user: int | str | None = None) -> None:
         """Give something another name, in place of what has that."""
         drive(files.rename(self._core, old, new, user))
+
+    def watch_dir(
+        self, path: PathLike, *, recursive: bool = False, user: int | str | None = None
+    ) -> WatchHandle:
+        """Watch a directory, or all below it: from when this returns no change is missed.
+
+        Volumes of the host tell what happens inside the sandbox only.
+        """
+        watch = files.Watch(self._core, path)
+        drive(watch.begin(user, is_recursive=recursive))
+        return WatchHandle(watch)
 
     def upload(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
         """Copy a file or a tree of the host, to be called `target` inside; what was left out, and why."""

@@ -7,6 +7,7 @@
     remove   path, recursive                                  -> {}
     rename   old, new                                         -> {}
     changes  paths, limit, fd                                 -> records, then {}
+    watch    path, deep, fd                                   -> records, until the client closes its end
     mounts   (of the monitor)                                 -> what host directory a place inside is
 
 What the file system inside refuses is answered too: with `errno`.
@@ -27,6 +28,8 @@ the stream was cut off.
     END    = [2, size]                 of the contents
     ERROR  = [3, path, errno]          this one cannot be had; the stream goes on
     DONE   = [4]
+    EVENT  = [7, mask, path]           IN_* of inotify(7), of a path below the directory that is watched ("": of
+             itself); IN_Q_OVERFLOW: some are missing.  The first one has mask 0 and says that from now on all are told
     LAYER  = [5, place]                changes below this mount point follow
     CHANGE = [6, kind, has_data, origin, base, old]    of the next entry; contents follow if `has_data`,
              up to `limit` bytes of a file (-1: none at all)
@@ -51,8 +54,9 @@ REMOVE: Final = "file_remove"
 RENAME: Final = "file_rename"
 CHANGES: Final = "file_changes"
 MOUNTS: Final = "mounts"
-METHODS: Final = (STAT, GET, PUT, MKDIR, REMOVE, RENAME, CHANGES)
-WITH_STREAM: Final = (GET, PUT, CHANGES)
+WATCH: Final = "file_watch"
+METHODS: Final = (STAT, GET, PUT, MKDIR, REMOVE, RENAME, CHANGES, WATCH)
+WITH_STREAM: Final = (GET, PUT, CHANGES, WATCH)
 
 ENTRY: Final = 0
 DATA: Final = 1
@@ -61,6 +65,7 @@ ERROR: Final = 3
 DONE: Final = 4
 LAYER: Final = 5
 CHANGE: Final = 6
+EVENT: Final = 7
 
 ADDED: Final = "A"
 CHANGED: Final = "M"
@@ -203,8 +208,8 @@ class Record:
     def __init__(self, kind: int) -> None:
         self.kind: int = kind
         self.entry: FileEntry | None = None
-        self.offset: int = 0  # DATA; END: the size; ERROR: errno
-        self.data: bytes = b""  # DATA; ERROR, LAYER: the path
+        self.offset: int = 0  # DATA; END: the size; ERROR: errno; EVENT: the mask
+        self.data: bytes = b""  # DATA; ERROR, LAYER, EVENT: the path
         self.change: str = ""  # CHANGE
         self.has_data: bool = False
         self.origin: int = 0
@@ -236,6 +241,11 @@ def pack_end(size: int) -> bytes:
 def pack_error(path: bytes, errno: int) -> bytes:
     """A file that cannot be had."""
     return pack([ERROR, path, errno])
+
+
+def pack_event(mask: int, path: bytes) -> bytes:
+    """Something that has happened."""
+    return pack([EVENT, mask, path])
 
 
 class RecordDecoder:
@@ -300,6 +310,10 @@ class RecordDecoder:
                 is_right = True
         elif kind == CHANGE:
             is_right = _take_change(record, parts)
+        elif kind == EVENT:
+            if isinstance(second, int) and isinstance(third, bytes) and len(parts) == 3:
+                record.offset, record.data = second, third
+                is_right = 0 <= second < 1 << 32 and b"\0" not in third and len(third) <= MAX_PATH_BYTES
         if not is_right:
             raise ProtocolError("a record that is malformed")
         return record

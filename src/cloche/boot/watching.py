@@ -1,0 +1,158 @@
+"""Changes of directories as they happen, for a client (`wire.files`, "watch").
+
+An inotify instance of the kernel, which no guest has, on a directory or all below it.  Directories that come later are
+watched from when they are seen; what is in them by then is told as made.
+"""
+
+from collections.abc import Generator
+from struct import Struct
+from typing import Final
+
+from cloche.abi.errno import ELOOP, ENOENT, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.fcntl import O_DIRECTORY
+from cloche.abi.inotify import (
+    IN_ATTRIB,
+    IN_CLOSE_WRITE,
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MODIFY,
+    IN_MOVE_SELF,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_NONBLOCK,
+    IN_Q_OVERFLOW,
+)
+from cloche.abi.stat import DT_DIR
+from cloche.boot.tree_read import list_some, open_held
+from cloche.fs.inotify import InotifyFile
+from cloche.kernel.patience import Patience
+from cloche.kernel.task import Kernel
+from cloche.mm.usermem import KernelIovIter
+from cloche.vfs.attr import require_permission
+from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
+from cloche.vfs.objects import MAY_READ, Context, Path
+from cloche.vfs.waitqueue import Waiter
+from cloche.wire import files as wire
+
+MAX_DIRECTORIES: Final = 8192  # of one client
+_TOLD: Final = IN_CREATE | IN_DELETE | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO
+_OWN: Final = IN_DELETE_SELF | IN_MOVE_SELF  # of the directory that was asked for
+_EVENT: Final = Struct("<iIII")
+_SOME_BYTES: Final = 1 << 15
+
+
+class Watching:
+    """What one client watches."""
+
+    def __init__(
+        self, kernel: Kernel, ctx: Context, patience: Patience, path: bytes, *, is_deep: bool
+    ) -> None:
+        self.ctx: Context = ctx
+        self.patience: Patience = patience
+        self.top: bytes = path
+        self.is_deep: bool = is_deep
+        file = InotifyFile(kernel, -1, IN_NONBLOCK)  # in no user's count
+        self.inotify: InotifyFile = file
+        file.get()
+        self.names: dict[int, bytes] = {}  # of directories, by watch
+        self.fresh: list[bytes] = []  # to be watched
+
+    def wake(self, waiter: Waiter) -> None:
+        """Tell this one of events."""
+        self.inotify.queue.add(waiter)
+
+    def has_some(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self.inotify.events)
+
+    def begin(self) -> Generator[bytes, None, None]:
+        """Watch what was asked for.  Raises LinuxError."""
+        yield from self._watch(b"", is_told=False)
+        yield from self._below(is_told=False)
+        yield wire.pack_event(0, b"")
+
+    def some(self) -> Generator[bytes, None, None]:
+        """What has happened, some of it at a time."""
+        sink = KernelIovIter(capacity=_SOME_BYTES)
+        self.inotify.read(self.ctx, sink)
+        data = bytes(sink.sink)
+        at = 0
+        while at < len(data):
+            wd, mask, _cookie, length = _EVENT.unpack_from(data, at)
+            at += _EVENT.size
+            name = data[at : at + length].rstrip(b"\0")
+            at += length
+            if mask & IN_Q_OVERFLOW:
+                yield wire.pack_event(IN_Q_OVERFLOW, b"")
+                continue
+            if mask & IN_IGNORED:
+                self.names.pop(wd, None)
+                continue
+            place = self.names.get(wd)
+            if place is None:
+                continue
+            path = place + b"/" + name if place and name else place or name
+            yield wire.pack_event(mask, path)
+            if not self.is_deep or not mask & IN_ISDIR:
+                continue
+            if mask & IN_MOVED_FROM:
+                self._forget(path)
+            elif mask & (IN_CREATE | IN_MOVED_TO):
+                self.fresh.append(path)
+                yield from self._below(is_told=mask & IN_CREATE != 0)
+
+    def _forget(self, path: bytes) -> None:
+        """It has another name now, and is watched anew if that is below, too."""
+        for wd, name in list(self.names.items()):
+            watch = self.inotify.watches.get(wd)
+            if watch is not None and (name == path or name.startswith(path + b"/")):
+                self.inotify.drop_watch(watch)
+                del self.names[wd]
+
+    def _below(self, *, is_told: bool) -> Generator[bytes, None, None]:
+        while self.fresh:
+            name = self.fresh.pop()
+            try:
+                yield from self._watch(name, is_told=is_told)
+            except LinuxError as error:
+                if error.errno not in (ENOENT, ENOTDIR, ELOOP):  # (gone, or another thing by now)
+                    yield wire.pack_error(name, error.errno)
+
+    def _watch(self, name: bytes, *, is_told: bool) -> Generator[bytes, None, None]:
+        """One directory, and with that find those below.  Raises LinuxError."""
+        ctx, ask = self.ctx, self.patience.ask
+        path = self.top + b"/" + name if name else self.top
+        place: Path = yield from ask(lambda: path_lookup(ctx, None, path, 0 if name else LOOKUP_FOLLOW))
+        inode = place.inode()
+        if not inode.is_dir():
+            raise LinuxError(ENOTDIR)
+        require_permission(ctx, inode, MAY_READ)
+        if len(self.names) >= MAX_DIRECTORIES:
+            raise LinuxError(ENOSPC)
+        self.names[self.inotify.add_watch(inode, _TOLD if name else _TOLD | _OWN)] = name
+        if not self.is_deep:
+            return
+        file = yield from ask(lambda: open_held(ctx, place, O_DIRECTORY))
+        try:
+            while True:
+                names, result = yield from ask(lambda: list_some(ctx, file))
+                if result < 0 or not names.names:
+                    return
+                for each, _ino, dtype, _next in names.rows:
+                    if each in (b".", b".."):
+                        continue
+                    is_dir = dtype == DT_DIR
+                    below = name + b"/" + each if name else each
+                    if is_told:
+                        yield wire.pack_event(IN_CREATE | (IN_ISDIR if is_dir else 0), below)
+                    if is_dir:
+                        self.fresh.append(below)
+        finally:
+            file.put()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.inotify.put()
