@@ -15,6 +15,7 @@ from cloche.sdk import (
     CommandResult,
     Execution,
     FileError,
+    FileEvent,
     FileInfo,
     Metrics,
     NetRequest,
@@ -68,6 +69,10 @@ def program(folder: Path) -> str:
         data: bytes = sandbox.files.read("/a", format="bytes") + b"".join(sandbox.files.stream("/a"))
         found: list[FileInfo] = sandbox.files.list("/", depth=2)
         is_there: bool = sandbox.files.exists("/a") and sandbox.files.make_dir("/d")
+        with sandbox.files.watch_dir("/d", recursive=True) as watch:
+            events: list[FileEvent] = watch.get_new_events()
+            event: FileEvent | None = watch.next_event(0)
+            print([each.name for each in events if event is None or not each.is_dir])
         info: FileInfo = sandbox.files.get_info("/a", follow=True)
         sandbox.files.rename("/a", "/c")
         sandbox.files.remove("/c")
@@ -137,6 +142,10 @@ async def async_program(folder: Path) -> str:
         streamed = [piece async for piece in sandbox.files.stream("/a")]
         found: list[FileInfo] = await sandbox.files.list("/")
         is_there: bool = await sandbox.files.exists("/a") and await sandbox.files.make_dir("/d")
+        async with await sandbox.files.watch_dir("/d") as watch:
+            events: list[FileEvent] = await watch.get_new_events()
+            async for event in watch:
+                events.append(event)
         info: FileInfo = await sandbox.files.get_info("/a")
         await sandbox.files.rename("/a", "/c")
         await sandbox.files.remove("/c")

@@ -242,6 +242,11 @@ class AsyncWatchHandle:
     def __init__(self, watch: files.Watch) -> None:
         self._watch: files.Watch = watch
 
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._watch.path
+
     async def get_new_events(self) -> list[FileEvent]:
         """What has happened since the last call."""
         return await drive_async(self._watch.waiting())
@@ -256,6 +261,10 @@ class AsyncWatchHandle:
 
     async def stop(self) -> None:
         """Watch it no longer."""
+        self.close()
+
+    def close(self) -> None:
+        """The same, for who cannot wait."""
         self._watch.close()
 
     async def __aenter__(self) -> Self:

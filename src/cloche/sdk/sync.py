@@ -240,6 +240,11 @@ class WatchHandle:
     def __init__(self, watch: files.Watch) -> None:
         self._watch: files.Watch = watch
 
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._watch.path
+
     def get_new_events(self) -> list[FileEvent]:
         """What has happened since the last call."""
         return drive(self._watch.waiting())

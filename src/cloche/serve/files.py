@@ -1,6 +1,5 @@
 """filesystem.Filesystem, and what GET and POST /files do."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -10,21 +9,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cloche.sdk.aio import AsyncSandbox
+from cloche.sdk.aio import AsyncSandbox, AsyncWatchHandle
 from cloche.sdk.errors import FileError, FileNotFound, SandboxError
-from cloche.sdk.results import FileInfo
+from cloche.sdk.results import FileEvent, FileInfo
 from cloche.serve.connect import RpcError
 from cloche.serve.processes import as_rpc
 
 _TYPES: Final = {"file": "FILE_TYPE_FILE", "directory": "FILE_TYPE_DIRECTORY", "symlink": "FILE_TYPE_SYMLINK"}
 _FORMATS: Final = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
-_LOOK_S: Final = 0.25  # between two looks at a directory that is watched
-_MAX_WATCHED: Final = 20_000
-_MAX_EVENTS: Final = 100_000
+_QUIET_S: Final = 30.0  # without an event: the client is told that we live
 _MAX_WATCHERS: Final = 64
 _LATEST_S: Final = 253_402_300_799.0  # the end of the year 9999, beyond which a Timestamp cannot go
-
-Snapshot = dict[str, FileInfo]
 
 
 class Users:
@@ -57,65 +52,20 @@ class Users:
         return self.names.get(kind, {}).get(number, str(number))
 
 
-class Watcher:
-    """Looks at a directory from time to time; what has changed in between is what it tells.
+_EVENT_TYPES: Final = {
+    "create": "EVENT_TYPE_CREATE",
+    "write": "EVENT_TYPE_WRITE",
+    "chmod": "EVENT_TYPE_CHMOD",
+    "remove": "EVENT_TYPE_REMOVE",
+    "rename": "EVENT_TYPE_RENAME",
+}
 
-    Two changes of a file between two looks are one, and what came and went is not seen.
-    """
 
-    def __init__(self, files: "Files", path: str, *, is_recursive: bool, user: str | None) -> None:
-        self.files: Files = files
-        self.path: str = path
-        self.is_recursive: bool = is_recursive
-        self.user: str | None = user
-        self.seen: Snapshot = {}
-        self.events: list[dict[str, Any]] = []
-        self.task: asyncio.Task[None] | None = None
-
-    async def look(self) -> Snapshot:
-        """What is there.  Raises SandboxError."""
-        depth = 64 if self.is_recursive else 1
-        found = await self.files.sandbox.files.list(
-            self.path, depth=depth, user=self.user, max_entries=_MAX_WATCHED
-        )
-        return {info.path: info for info in found}
-
-    async def begin(self) -> None:
-        """Raises SandboxError."""
-        self.seen = await self.look()
-
-    async def changes(self) -> list[dict[str, Any]]:
-        """What has changed since.  Raises SandboxError."""
-        now = await self.look()
-        before, self.seen = self.seen, now
-        top = self.path.rstrip("/") + "/"
-        found = []
-        for path, info in now.items():
-            old = before.get(path)
-            name = shown(path.removeprefix(top))
-            if old is None:
-                found.append({"name": name, "type": "EVENT_TYPE_CREATE"})
-                if info.kind == "file" and info.size:
-                    found.append({"name": name, "type": "EVENT_TYPE_WRITE"})
-            elif info.kind == "file" and (old.modified, old.size) != (info.modified, info.size):
-                found.append({"name": name, "type": "EVENT_TYPE_WRITE"})
-            elif old.mode != info.mode:
-                found.append({"name": name, "type": "EVENT_TYPE_CHMOD"})
-        found += [
-            {"name": shown(path.removeprefix(top)), "type": "EVENT_TYPE_REMOVE"}
-            for path in before
-            if path not in now
-        ]
-        return found
-
-    async def collect(self) -> None:
-        """Keep what changes until somebody asks."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            try:
-                self.events += (await self.changes())[: _MAX_EVENTS - len(self.events)]
-            except SandboxError:
-                return
+def event_of(event: FileEvent, top: str) -> dict[str, Any] | None:
+    """filesystem.FilesystemEvent; None for what that has no word for (some events are missing)."""
+    kind = _EVENT_TYPES.get(event.type)
+    name = shown(event.path.removeprefix(top.rstrip("/") + "/"))
+    return None if kind is None else {"name": name, "type": kind}
 
 
 class Files:
@@ -124,7 +74,7 @@ class Files:
     def __init__(self, sandbox: AsyncSandbox) -> None:
         self.sandbox: AsyncSandbox = sandbox
         self.users: Users = Users(sandbox)
-        self.watchers: dict[str, Watcher] = {}
+        self.watchers: dict[str, AsyncWatchHandle] = {}
 
     async def call(self, method: str, request: dict[str, Any], user: str | None) -> dict[str, Any]:
         """A unary call.  Raises RpcError."""
@@ -168,7 +118,6 @@ class Files:
                 raise RpcError("resource_exhausted", f"at most {_MAX_WATCHERS} watchers of a sandbox")
             watcher = await self.watch(request, user)
             ident = hashlib.sha256(f"{id(watcher)}{time.monotonic_ns()}".encode()).hexdigest()[:20]
-            watcher.task = asyncio.create_task(watcher.collect())
             self.watchers[ident] = watcher
             return {"watcherId": ident}
         if method in ("GetWatcherEvents", "RemoveWatcher"):
@@ -177,37 +126,32 @@ class Files:
                 raise RpcError("not_found", "no such watcher")
             if method == "RemoveWatcher":
                 del self.watchers[str(request["watcherId"])]
-                _stop(found_watcher)
+                await found_watcher.stop()
                 return {}
-            found_watcher.events += await found_watcher.changes()
-            events, found_watcher.events = found_watcher.events, []
-            return {"events": events}
+            events = await found_watcher.get_new_events()
+            told = [event_of(event, found_watcher.path) for event in events]
+            return {"events": [event for event in told if event is not None]}
         raise RpcError("unimplemented", f"filesystem.Filesystem/{method} is not offered here")
 
-    async def watch(self, request: dict[str, Any], user: str | None) -> Watcher:
+    async def watch(self, request: dict[str, Any], user: str | None) -> AsyncWatchHandle:
         """Raises RpcError, SandboxError."""
         path = _path(request)
         info = await self.sandbox.files.get_info(path, follow=True, user=user)
         if not info.is_dir:
             raise RpcError("invalid_argument", f"{path} is no directory")
-        watcher = Watcher(self, path, is_recursive=request.get("recursive") is True, user=user)
-        await watcher.begin()
-        return watcher
+        is_recursive = request.get("recursive") is True
+        return await self.sandbox.files.watch_dir(path, recursive=is_recursive, user=user)
 
     async def watching(self, request: dict[str, Any], user: str | None) -> AsyncIterator[dict[str, Any]]:
         """WatchDir.  Raises RpcError."""
         try:
-            watcher = await self.watch(request, user)
-            yield {"start": {}}
-            told_s = time.monotonic()
-            while True:
-                await asyncio.sleep(_LOOK_S)
-                for event in await watcher.changes():
-                    yield {"filesystem": event}
-                    told_s = time.monotonic()
-                if time.monotonic() - told_s > 30:
-                    yield {"keepalive": {}}
-                    told_s = time.monotonic()
+            async with await self.watch(request, user) as watcher:
+                yield {"start": {}}
+                while True:
+                    event = await watcher.next_event(_QUIET_S)
+                    told = {} if event is None else event_of(event, watcher.path)
+                    if told is not None:
+                        yield {"filesystem": told} if told else {"keepalive": {}}
         except SandboxError as error:
             raise as_rpc(error) from None
 
@@ -236,7 +180,7 @@ class Files:
     def close(self) -> None:
         """Nothing is watched any more."""
         for watcher in self.watchers.values():
-            _stop(watcher)
+            watcher.close()
         self.watchers.clear()
 
 
@@ -248,11 +192,6 @@ def when(seconds: float) -> str:
 def shown(text: str) -> str:
     """A name that a guest chose, as JSON can carry it: U+FFFD for each byte that is not UTF-8."""
     return "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in text)
-
-
-def _stop(watcher: Watcher) -> None:
-    if watcher.task is not None:
-        watcher.task.cancel()
 
 
 def _path(request: dict[str, Any], name: str = "path") -> str:
