@@ -196,7 +196,7 @@ open("/etc/passwd", "a").write("many:x:" + "9" * 5000 + ":0::/:/bin/sh\\n")
     deadline = time.monotonic() + WAIT_S
     while not events and time.monotonic() < deadline:
         events += [event.name for event in watch.get_new_events()]
-    assert events == ["\ufffd\ufffd"]
+    assert set(events) == {"\ufffd\ufffd"}
 
 
 def test_watching(box: Sandbox) -> None:
