@@ -71,6 +71,7 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
     "boot.control.Starting": _OUTSIDE,
+    "boot.files.Watcher": _OUTSIDE,
     "boot.execs.Launch.fds": "the caller's, of a command that is being started; he asks again",
     "boot.files.Request.fds": "the caller's, of a request for files that waits; he asks again",
     "boot.files.Stream": _OUTSIDE,
