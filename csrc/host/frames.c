@@ -5,7 +5,7 @@
 #include "parts.h"
 
 uint64_t frame_offset, fp_offset, fp_size;
-static char *pristine; /* [frame_offset, SLOT_SIZE) */
+static char pristine[FRAME_MAX]; /* [frame_offset, SLOT_SIZE) */
 static bool is_patching;
 
 static char *frame_of(struct thr *t)
@@ -52,14 +52,12 @@ void fill_frame(struct thr *t, struct thr *from)
 /* Learn the layout from the zygote, which is stopped in its first event: as Python has found and checked it there. */
 void take_pristine(struct thr *t, uint64_t frame, uint64_t fp, uint64_t size)
 {
+    if (SLOT_SIZE - frame > FRAME_MAX)
+        return (void)fail(E2BIG);
     t->has_frame = true;
     frame_offset = frame;
     fp_offset = fp;
     fp_size = size;
-    free(pristine);
-    pristine = malloc(SLOT_SIZE - frame_offset);
-    if (!pristine)
-        return (void)fail(ENOMEM);
     memcpy(pristine, frame_of(t), SLOT_SIZE - frame_offset);
     uint64_t *regs = (uint64_t *)(pristine + UC_OFFSET + REGS_OFFSET);
     memset(regs, 0, 17 * 8);

@@ -114,17 +114,8 @@ bool take_queued(struct event *e)
 
 static bool send_interrupt(struct thr *t)
 {
-    int tid = t->tid, pid = t->prc->pid;
-    if (!tid) {
-        tid = READ_ONCE(t->slot->tid);
-        if (tid <= 0 || hash_find(tid))
-            return false;
-    }
-    if (pid <= 0 || syscall(SYS_tgkill, pid, tid, INTERRUPT_SIGNAL) < 0)
-        return false;
-    if (!t->tid)
-        hash_add(t, tid);
-    return true;
+    int tid = (int)thread_tid(t);
+    return tid && syscall(SYS_tgkill, t->prc->pid, tid, INTERRUPT_SIGNAL) == 0;
 }
 
 static void retry_interrupts(void)

@@ -127,6 +127,21 @@ int send_writes(struct thr *t)
     return copies;
 }
 
+/* Carry out a deferred copy from a window now. */
+static bool flush_window(struct prc *p, const struct rec *r)
+{
+    uint64_t from = WINDOW_BASE + (r->offset & ~FROM_WINDOW);
+    char part[16384];
+    for (uint32_t done = 0; done < r->length;) {
+        size_t want = r->length - done < sizeof part ? r->length - done : sizeof part;
+        size_t got = vm_copy(p, part, from + done, want, false);
+        if (!got || vm_write(p, part, r->addr + done, got) != got)
+            return false;
+        done += got;
+    }
+    return true;
+}
+
 /* Carry out the deferred writes of one stopped thread now, unless they wait for operations. */
 static void flush_thread(struct thr *t)
 {
@@ -156,21 +171,6 @@ static void flush_process(struct prc *p)
     for (int i = 0; i < p->slot_high && p->rec_threads; i++)
         if (p->slots[i])
             flush_thread(p->slots[i]);
-}
-
-/* Carry out a deferred copy from a window now. */
-bool flush_window(struct prc *p, const struct rec *r)
-{
-    uint64_t from = WINDOW_BASE + (r->offset & ~FROM_WINDOW);
-    char part[16384];
-    for (uint32_t done = 0; done < r->length;) {
-        size_t want = r->length - done < sizeof part ? r->length - done : sizeof part;
-        size_t got = vm_copy(p, part, from + done, want, false);
-        if (!got || vm_write(p, part, r->addr + done, got) != got)
-            return false;
-        done += got;
-    }
-    return true;
 }
 
 /* ---- bytes ---- */
@@ -279,12 +279,10 @@ static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int f
     struct iovec v = {ours, length};
     ssize_t n;
     do {
-        if (flags)
-            n = is_write ? pwritev2(fd, &v, 1, offset, flags) : preadv2(fd, &v, 1, offset, flags);
-        else if (offset < 0)
+        if (offset < 0 && !flags)
             n = is_write ? write(fd, ours, length) : read(fd, ours, length);
         else
-            n = is_write ? pwrite(fd, ours, length, offset) : pread(fd, ours, length, offset);
+            n = is_write ? pwritev2(fd, &v, 1, offset, flags) : preadv2(fd, &v, 1, offset, flags);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -292,10 +290,8 @@ static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int f
 /* Between a descriptor and memory that is not at hand, in pieces. */
 static int64_t transfer_pieces(struct prc *p, int fd, int64_t offset, uint64_t addr, uint64_t length, int flags, bool is_write)
 {
-    static char *scratch;
+    static char scratch[CHUNK];
     uint64_t done = 0;
-    if (!scratch && !(scratch = malloc(CHUNK)))
-        return -ENOMEM;
     do {
         size_t want = length - done < CHUNK ? length - done : CHUNK;
         size_t have = is_write ? vm_read(p, scratch, addr + done, want) : want;

@@ -55,7 +55,7 @@ static void adopt(const struct seccomp_notif *n)
     siginfo_t si;
     int pid = n->pid, group = getpgid(pid);
     struct prc *p = prc_by_pid(group);
-    struct orphan *o = p ? NULL : find_orphan(group);
+    struct orphan *o = p ? NULL : find_orphan(group, NULL);
     if ((!p && !o) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not our child */
         deny(n);
         return;

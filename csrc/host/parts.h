@@ -47,7 +47,6 @@ bool guest_range(uint64_t addr, uint64_t length);
 struct rec *add_rec(struct thr *t, uint64_t addr, uint32_t length, uint32_t offset);
 int send_writes(struct thr *t);
 void clear_writes(struct thr *t);
-bool flush_window(struct prc *p, const struct rec *r);
 
 /* windows.c */
 int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, uint64_t addr, uint64_t length);
@@ -90,7 +89,7 @@ bool take(struct thr *t, struct event *e);
 
 /* teardown.c */
 extern bool reap_again; /* there were more deaths than could be dealt with */
-struct orphan *find_orphan(int group);
+struct orphan *find_orphan(int group, const struct prc *child);
 void remove_orphan(struct orphan *o);
 void end_liar(struct prc *p);
 void end_doubt(struct thr *t);

@@ -87,18 +87,11 @@ bool is_unborn(struct thr *t, const struct hop *h)
     return adopts(p, h) && p->cloned && unknown_child(p->pid) == 0;
 }
 
-/* A clone result that the guest can forge names a candidate; the kernel says whether it is a thread of the process. */
+/* The running thread that makes a call for the first time, under that id. */
 struct thr *prove_thread(int tid)
 {
-    for (int i = 0; i < thr_count; i++) {
-        struct thr *t = thrs[i];
-        if (!t->used || t->tid || !t->running)
-            continue;
-        struct prc *p = t->prc;
-        if (p->pid <= 0 || p->pid == tid || (int)READ_ONCE(t->slot->tid) != tid || syscall(SYS_tgkill, p->pid, tid, 0) < 0)
-            continue;
-        hash_add(t, tid);
-        return t;
-    }
+    for (int i = 0; i < thr_count; i++)
+        if (thrs[i]->used && thrs[i]->running && (int)READ_ONCE(thrs[i]->slot->tid) == tid && thread_tid(thrs[i]) == tid)
+            return thrs[i];
     return NULL;
 }

@@ -28,7 +28,7 @@ void update_spin(void)
 }
 
 /* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
- * the scheduler sees no reason to part us: go to another processor by ourselves, for once. */
+ * the scheduler sees no reason to part us: have Python go to another processor, for once. */
 void keep_apart(uint32_t theirs)
 {
     static int together;
@@ -45,15 +45,7 @@ void keep_apart(uint32_t theirs)
     if (now - last_move < 32 * spin_ticks)
         return;
     last_move = now;
-    cpu_set_t all, others;
-    if (sched_getaffinity(0, sizeof all, &all) < 0)
-        return;
-    others = all;
-    if (theirs < CPU_SETSIZE)
-        CPU_CLR(theirs, &others);
-    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) < 0)
-        return;
-    sched_setaffinity(0, sizeof all, &all);
+    push_event(EV_TOGETHER, theirs, 0, NULL);
     spin_penalty = spin_skip = 0;
 }
 

@@ -31,7 +31,6 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -72,6 +71,7 @@ struct rec { /* a deferred write */
 struct thr {
     int id; /* this, and the buffers, outlive the thread */
     int op_room, rec_room, hash_next;
+    struct thr *next_free;
     size_t wbuf_room;
     struct hop *ops;
     struct rec *recs;

@@ -79,8 +79,8 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_sys", "See csrc/hos
 
 PyMODINIT_FUNC PyInit__sys(void)
 {
-    PyObject *m = PyModule_Create(&module), *chooser = m ? PyLong_FromVoidPtr((void *)(uintptr_t)choose_protocol) : NULL;
-    if (m && (!chooser || PyModule_AddObject(m, "protocol_chooser", chooser) < 0))
+    PyObject *m = PyModule_Create(&module);
+    if (m && PyModule_AddIntConstant(m, "protocol_chooser", (long)choose_protocol) < 0)
         Py_CLEAR(m);
     return m;
 }

@@ -114,7 +114,6 @@ void run_remove(struct thr *t)
 /* With a region, a memfd that nobody can cut off: it is the process's from now on.  NULL and errno if it cannot be had. */
 struct prc *new_prc(int region_fd)
 {
-    static int64_t idents;
     int id = 0;
     char *region = mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, region_fd, 0);
     if (region == MAP_FAILED)
@@ -133,7 +132,7 @@ struct prc *new_prc(int region_fd)
     memset(p, 0, sizeof *p);
     p->id = id;
     p->used = true;
-    p->ident = ++idents;
+    p->ident = (int64_t)next_serial();
     p->region_fd = region_fd;
     p->region = region;
     p->next_fd = FIRST_FD;
@@ -167,7 +166,7 @@ struct prc *end_adoption(struct prc *p)
 
 /* ---- threads ---- */
 
-static int *thr_free, thr_free_count, thr_free_room;
+static struct thr *free_thrs; /* the first of those that are not used */
 static uint64_t serials;
 
 uint64_t next_serial(void)
@@ -177,7 +176,7 @@ uint64_t next_serial(void)
 
 struct thr *new_thr(struct prc *p, int slotno)
 {
-    if (!thr_free_count) {
+    if (!free_thrs) {
         thrs = grow(thrs, &thr_room, thr_count + 1, sizeof *thrs);
         struct thr *fresh = calloc(1, sizeof *fresh);
         if (!fresh)
@@ -186,7 +185,8 @@ struct thr *new_thr(struct prc *p, int slotno)
         thrs[thr_count++] = fresh;
         free_thr(fresh);
     }
-    struct thr *t = thrs[thr_free[--thr_free_count]];
+    struct thr *t = free_thrs;
+    free_thrs = t->next_free;
     memset((char *)t + offsetof(struct thr, used), 0, sizeof *t - offsetof(struct thr, used));
     t->used = true;
     t->serial = next_serial();
@@ -207,8 +207,8 @@ struct thr *new_thr(struct prc *p, int slotno)
 void free_thr(struct thr *t)
 {
     t->used = t->gone = false;
-    thr_free = grow(thr_free, &thr_free_room, thr_free_count + 1, sizeof *thr_free);
-    thr_free[thr_free_count++] = t->id;
+    t->next_free = free_thrs;
+    free_thrs = t;
 }
 
 /* The thread that a clone starts; NULL: its task has ended before, and it shall not be born. */
@@ -266,15 +266,18 @@ int64_t new_thread(struct prc *p, int64_t source)
     return t->id;
 }
 
-/* Its id on the host, proven to be of its process, or 0. */
+/* Its id on the host, or 0.  A clone result that the guest can forge names a candidate; the host says whether that is a
+ * thread of the process. */
 int64_t thread_tid(struct thr *t)
 {
-    int tid = t->tid;
-    if (!tid && t->prc->pid > 0) {
-        tid = READ_ONCE(t->slot->tid);
-        if (tid <= 0 || hash_find(tid) || syscall(SYS_tgkill, t->prc->pid, tid, 0) < 0)
-            tid = 0;
-    }
+    int tid = t->tid, pid = t->prc->pid;
+    if (tid || pid <= 0)
+        return tid;
+    tid = READ_ONCE(t->slot->tid);
+    if (tid <= 0 || tid == pid || hash_find(tid) || syscall(SYS_tgkill, pid, tid, 0) < 0)
+        return 0;
+    if (t->running)
+        hash_add(t, tid);
     return tid;
 }
 
@@ -293,14 +296,11 @@ uint64_t call_count(struct prc *p)
     return p->calls;
 }
 
-PyObject *counts(void) /* to find leaks: operations that owe a descriptor, held, held in all, owing; and processes ended as liars */
+PyObject *counts(void) /* to find leaks: operations that owe a descriptor, held, owing; and processes ended as liars */
 {
-    int descriptors = 0, held = 0;
-    for (int i = 0; i < thr_count; i++) {
-        struct thr *t = thrs[i];
-        held += t->used && t->held;
-        for (int k = 0; k < t->op_count; k++)
-            descriptors += (t->ops[k].fd >= 0) + t->ops[k].gift_count;
-    }
-    return Py_BuildValue("iiiii", descriptors, held, held_total, owing + newborn + orphan_count, liar_count);
+    int descriptors = 0;
+    for (int i = 0; i < thr_count; i++)
+        for (int k = 0; k < thrs[i]->op_count; k++)
+            descriptors += (thrs[i]->ops[k].fd >= 0) + thrs[i]->ops[k].gift_count;
+    return Py_BuildValue("iiii", descriptors, held_total, owing + newborn + orphan_count, liar_count);
 }

@@ -14,18 +14,11 @@ int orphan_count;
 int liar_count;
 bool reap_again; /* there were more deaths than could be dealt with */
 
-struct orphan *find_orphan(int group)
+/* That of the group, or of the child. */
+struct orphan *find_orphan(int group, const struct prc *child)
 {
     for (int i = 0; i < orphan_count; i++)
-        if (orphans[i].group == group)
-            return &orphans[i];
-    return NULL;
-}
-
-static struct orphan *orphan_of(const struct prc *child)
-{
-    for (int i = 0; i < orphan_count; i++)
-        if (orphans[i].child == child)
+        if (orphans[i].group == group || orphans[i].child == child)
             return &orphans[i];
     return NULL;
 }
@@ -110,7 +103,7 @@ bool discard_process(struct prc *p) /* it is dead, or was never born; false: it 
 {
     if (!p->dead && p->pid > 0)
         return PyErr_Format(PyExc_RuntimeError, "process %d lives", p->id), false;
-    struct orphan *o = orphan_of(p);
+    struct orphan *o = find_orphan(0, p);
     bool may_be_born = o != NULL;
     for (int i = 0; i < prc_count && !may_be_born; i++)
         may_be_born = prcs[i]->used && prcs[i]->adopting == p;
@@ -128,7 +121,7 @@ void kill_process(struct prc *p)
 {
     if (p->dead)
         return;
-    struct orphan *o = orphan_of(p);
+    struct orphan *o = find_orphan(0, p);
     if (p->pid > 0 && p->adopting && p->cloned) {
         kill(p->pid, SIGKILL); /* its child may be born, and is still of its group */
     } else if (p->pid > 0) {
@@ -183,7 +176,7 @@ static bool reap_unborn(int pid)
 {
     int group = getpgid(pid), status = 0;
     struct prc *p = prc_by_pid(group), *child = NULL;
-    struct orphan *o = p ? NULL : find_orphan(group);
+    struct orphan *o = p ? NULL : find_orphan(group, NULL);
     struct rusage usage = {0};
     if (!p && !o)
         return false;
@@ -209,7 +202,7 @@ static int dead_child(idtype_t type, int id)
 /* Children that died.  A guest's process group goes with it. */
 void reap(void)
 {
-    struct signalfd_siginfo room[8];
+    char room[1024]; /* some struct signalfd_siginfo: who it is we ask the host */
     int pid;
     while (read(sigchld_fd, room, sizeof room) > 0)
         ;

@@ -64,12 +64,7 @@ void attach(int fd) /* the listener */
     listener = fd;
 }
 
-bool has_fsgsbase(void)
+PyObject *features(void) /* of the processor -> (FSGSBASE, which the host must offer, BMI2) */
 {
-    return getauxval(AT_HWCAP2) & 2;
-}
-
-bool has_bmi2(void)
-{
-    return __builtin_cpu_supports("bmi2");
+    return Py_BuildValue("ii", (getauxval(AT_HWCAP2) & 2) != 0, __builtin_cpu_supports("bmi2") != 0);
 }

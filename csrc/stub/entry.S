@@ -220,9 +220,7 @@ stub_call_flags:
     jae 3f
     inc %eax
     jz 4f
-2:  mov %gs:CALL_REG(CR_FLAGS), %rax
-    add $0x7f, %al
-    sahf
+2:  load_flags
     mov %gs:CALL_REG(CR_RAX), %rax
     jmp stub_call_trap
 3:  cmpl $0, %gs:SLOT_CAN_ANSWER

@@ -4,7 +4,6 @@
 
 #include <asm/unistd.h>
 #include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <linux/signal.h>

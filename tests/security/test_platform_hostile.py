@@ -292,14 +292,14 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
 
 def test_a_failure_without_operations_ends_the_guest(guest: Guest) -> None:
     """It is the guest's word for what was never ordered."""
-    refused = _native.counts()[4]
+    refused = _native.counts()[3]
     thread = guest.start(syscall(39) + store(SLOT + 4, 4, 4) + store(SLOT, ST_REQUEST, 4) + LOOP)
     assert guest.event()[2] == 39
     thread.ret(0)
     event = eventually(guest)  # it does not ring
     assert event[0] == EV_PROCESS_DIED and event[2] == thread.process().ident()
     assert os.WTERMSIG(event[3]) == signal.SIGKILL
-    assert _native.counts()[4] == refused + 1
+    assert _native.counts()[3] == refused + 1
     thread.discard()
 
 
@@ -380,7 +380,7 @@ def test_a_clone_that_the_host_refuses_fails(
     parent = guest.start(mov("rax", 57) + SYSCALL + FORK_AND_COUNT)
     assert guest.event()[2] == 57
     limit = one_task(parent.process())
-    before = _native.counts()[:4]
+    before = _native.counts()[:3]
     born = parent.queue_fork().main_thread() if kind == "process" else parent.queue_clone_thread()
     parent.ret(9)
     event = guest.event()
@@ -389,7 +389,7 @@ def test_a_clone_that_the_host_refuses_fails(
         born.process().kill()
     born.discard()
     # What earlier tests left may have gone meanwhile; of this clone there is nothing.
-    assert all(now <= was for now, was in zip(_native.counts()[:4], before, strict=True))
+    assert all(now <= was for now, was in zip(_native.counts()[:3], before, strict=True))
     limit.write_text("max")
     parent.ret(-errno.EAGAIN)
     assert guest.event()[:3] == (EV_SYSCALL, parent.ident(), 57)

@@ -211,6 +211,8 @@ EV_STALL: Final = 9
 EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
 EV_LEFT: Final = 11  # the answer to HostThread.leave() that was False: a = the call's result
 
+EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside systrap only
+
 # ---- what the filter lets pass in direct mode ----
 
 DIRECT_MAP_NEEDED: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS

@@ -49,6 +49,7 @@ from cloche.platform.layout import (
     CALL_LONG_MARK,
     CALL_MARK,
     DATA_SIZE,
+    EV_TOGETHER,
     INFO_ACTIONS,
     INFO_PREFETCH,
     INFO_SIZE,
@@ -75,6 +76,15 @@ _OVERDUE_NS: Final = 10_000_000_000
 _wait_call: Final = _native.wait_call  # bound once (systrap_thread.py)
 
 
+def _leave_processor(cpu: int) -> None:
+    """Be on another one, if there is one; where we are after that is for the scheduler to say."""
+    everywhere = os.sched_getaffinity(0)
+    others = everywhere - {cpu}
+    if others:
+        os.sched_setaffinity(0, others)
+        os.sched_setaffinity(0, everywhere)
+
+
 class Systrap(Platform):
     """The platform: one per host process at a time."""
 
@@ -83,7 +93,7 @@ class Systrap(Platform):
             raise ValueError("mm must be strict or direct")
         super().__init__()
         self._mm = mm
-        self._is_patching = is_patching and _native.has_bmi2()
+        self._is_patching = is_patching and _native.features()[1] != 0
         self._proc = HostProc()
         self._guests = Guests(self._proc)
         self._threads = self._guests.threads
@@ -394,6 +404,9 @@ class Systrap(Platform):
                 self._order_fork(family)
             else:  # its fork failed (EAGAIN, ENOMEM): the blank will never live
                 self._fork_failed(family)
+            return True
+        if kind == EV_TOGETHER:
+            _leave_processor(event[2])
             return True
         if kind == EV_STARTED:
             process = self._processes.get(event[2])

@@ -379,7 +379,7 @@ def check_host() -> None:
         raise OSError(
             errno.ENOSYS, f"this build is for {MACHINE.decode()}, the machine is {os.uname().machine}"
         )
-    if not _native.has_fsgsbase():
+    if not _native.features()[0]:
         raise OSError(errno.ENOSYS, "the processor or kernel lacks FSGSBASE")
 
 
