@@ -24,6 +24,7 @@ from cloche.sdk import (
     ProcessInfo,
     Result,
     SandboxError,
+    SandboxEvent,
     SandboxInfo,
 )
 
@@ -69,6 +70,9 @@ def program(folder: Path) -> str:
         data: bytes = sandbox.files.read("/a", format="bytes") + b"".join(sandbox.files.stream("/a"))
         found: list[FileInfo] = sandbox.files.list("/", depth=2)
         is_there: bool = sandbox.files.exists("/a") and sandbox.files.make_dir("/d")
+        with sandbox.events() as news:
+            happened: SandboxEvent | None = news.next_event(0)
+            print(happened)
         with sandbox.files.watch_dir("/d", recursive=True) as watch:
             events: list[FileEvent] = watch.get_new_events()
             event: FileEvent | None = watch.next_event(0)
@@ -142,6 +146,9 @@ async def async_program(folder: Path) -> str:
         streamed = [piece async for piece in sandbox.files.stream("/a")]
         found: list[FileInfo] = await sandbox.files.list("/")
         is_there: bool = await sandbox.files.exists("/a") and await sandbox.files.make_dir("/d")
+        async with await sandbox.events() as news:
+            happened: SandboxEvent | None = await news.next_event(0)
+            print(happened)
         async with await sandbox.files.watch_dir("/d") as watch:
             events: list[FileEvent] = await watch.get_new_events()
             async for event in watch:

@@ -261,11 +261,15 @@ class Control(Answers, FdWatcher):
         elif name == requests.LIST:
             self.reply(ident, {"containers": [describe(each.container) for each in self.served.values()]})
         elif name == requests.PAUSE:
-            containers.pause(self._find(fields).container)
+            container = self._find(fields).container
+            containers.pause(container)
             self.reply(ident, {})
+            self.tell(container, requests.PAUSED)
         elif name == requests.RESUME:
-            resume_container(self._find(fields).container)
+            container = self._find(fields).container
+            resume_container(container)
             self.reply(ident, {})
+            self.tell(container, requests.RESUMED)
         elif name == requests.EVENTS:
             self.listening.append(ident)
         elif name in files.METHODS:

@@ -9,7 +9,13 @@
 `sdk.commands`, `sdk.files` and `sdk.code`, over the protocol of a sandbox (`wire.requests`).
 """
 
-from cloche.sdk.aio import AsyncCodeContext, AsyncCommandHandle, AsyncSandbox, AsyncWatchHandle
+from cloche.sdk.aio import (
+    AsyncCodeContext,
+    AsyncCommandHandle,
+    AsyncSandbox,
+    AsyncSandboxEvents,
+    AsyncWatchHandle,
+)
 from cloche.sdk.code import CellError, Execution, Logs, Result
 from cloche.sdk.errors import (
     CodeError,
@@ -33,15 +39,17 @@ from cloche.sdk.results import (
     Metrics,
     Output,
     ProcessInfo,
+    SandboxEvent,
     SandboxInfo,
 )
-from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox, WatchHandle
+from cloche.sdk.sync import CodeContext, CommandHandle, Sandbox, SandboxEvents, WatchHandle
 
 __all__ = [
     "Approval",
     "AsyncCodeContext",
     "AsyncCommandHandle",
     "AsyncSandbox",
+    "AsyncSandboxEvents",
     "AsyncWatchHandle",
     "CellError",
     "Change",
@@ -70,6 +78,8 @@ __all__ = [
     "Sandbox",
     "SandboxEnded",
     "SandboxError",
+    "SandboxEvent",
+    "SandboxEvents",
     "SandboxInfo",
     "SandboxTimeout",
     "WatchHandle",

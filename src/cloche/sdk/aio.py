@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from cloche.sdk import code, commands, files, images
+from cloche.sdk import code, commands, events, files, images
 from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
@@ -27,6 +27,7 @@ from cloche.sdk.results import (
     Metrics,
     Output,
     ProcessInfo,
+    SandboxEvent,
     SandboxInfo,
 )
 from cloche.wire import requests
@@ -234,6 +235,33 @@ class AsyncPty:
                 )
             )
         )
+
+
+class AsyncSandboxEvents:
+    """What happens to a sandbox; iterate over it to wait, until the sandbox has ended."""
+
+    def __init__(self, found: events.Events) -> None:
+        self._events: events.Events = found
+
+    async def next_event(self, timeout: float | None = None) -> SandboxEvent | None:
+        """The next event; None if there was none within `timeout` seconds, or after "ended"."""
+        return await drive_async(self._events.next_event(deadline_of(timeout)))
+
+    async def __aiter__(self) -> AsyncIterator[SandboxEvent]:
+        while (event := await self.next_event()) is not None:
+            yield event
+
+    async def stop(self) -> None:
+        """No more of it."""
+        self._events.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
 
 
 class AsyncWatchHandle:
@@ -546,6 +574,10 @@ class AsyncSandbox:
     async def get_metrics(self) -> Metrics:
         """Memory, processor time, processes."""
         return await drive_async(self._core.metrics())
+
+    async def events(self) -> AsyncSandboxEvents:
+        """What happens to it from now on: paused, resumed, out of memory, ended."""
+        return AsyncSandboxEvents(await drive_async(events.follow(self._core)))
 
     async def diff(self, paths: Sequence[PathLike] = (), *, max_entries: int = MAX_ENTRIES) -> Changes:
         """The files that were added, changed or deleted inside, at or below `paths` or anywhere."""

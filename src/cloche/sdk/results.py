@@ -113,6 +113,14 @@ class Change:
 
 
 @dataclass(frozen=True)
+class SandboxEvent:
+    """Something that has happened to a sandbox."""
+
+    type: str  # "paused", "resumed", "oom" (a process was ended for want of memory) or "ended"
+    time: float  # when this was heard: seconds since the epoch
+
+
+@dataclass(frozen=True)
 class FileEvent:
     """Something that has happened to a file in a directory that is watched."""
 

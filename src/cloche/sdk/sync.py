@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from cloche.sdk import code, commands, files, images
+from cloche.sdk import code, commands, events, files, images
 from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
@@ -26,6 +26,7 @@ from cloche.sdk.results import (
     Metrics,
     Output,
     ProcessInfo,
+    SandboxEvent,
     SandboxInfo,
 )
 from cloche.wire import requests
@@ -232,6 +233,33 @@ class Pty:
                 )
             )
         )
+
+
+class SandboxEvents:
+    """What happens to a sandbox; iterate over it to wait, until the sandbox has ended."""
+
+    def __init__(self, found: events.Events) -> None:
+        self._events: events.Events = found
+
+    def next_event(self, timeout: float | None = None) -> SandboxEvent | None:
+        """The next event; None if there was none within `timeout` seconds, or after "ended"."""
+        return drive(self._events.next_event(deadline_of(timeout)))
+
+    def __iter__(self) -> Iterator[SandboxEvent]:
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def stop(self) -> None:
+        """No more of it."""
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 class WatchHandle:
@@ -533,6 +561,10 @@ class Sandbox:
     def get_metrics(self) -> Metrics:
         """Memory, processor time, processes."""
         return drive(self._core.metrics())
+
+    def events(self) -> SandboxEvents:
+        """What happens to it from now on: paused, resumed, out of memory, ended."""
+        return SandboxEvents(drive(events.follow(self._core)))
 
     def diff(self, paths: Sequence[PathLike] = (), *, max_entries: int = MAX_ENTRIES) -> Changes:
         """The files that were added, changed or deleted inside, at or below `paths` or anywhere."""

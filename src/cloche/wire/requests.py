@@ -14,7 +14,8 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     ps       container                                       -> processes
     list                                                     -> containers (id, state, pid, status)
     delete   container, is_forced                            -> {}
-    events                                                   -> events "started", "oom", "ended" (container), for ever
+    events                                                   -> events "started", "paused", "resumed", "oom",
+                                                                "ended" (container), for ever
     update   container, memory_bytes, max_tasks, cpus_thousandths (each if it is there)   -> {}
     ping                                                     -> {}
     file_…   what `wire.files` describes
@@ -73,6 +74,8 @@ FIRST_ID: Final = 16
 
 STARTED: Final = "started"  # events
 ENDED: Final = "ended"
+PAUSED: Final = "paused"
+RESUMED: Final = "resumed"
 WRITING: Final = "writing"
 
 # Scopes of a signal.
