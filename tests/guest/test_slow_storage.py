@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -572,32 +573,54 @@ file = os.open("kept", os.O_CREAT | os.O_RDWR)
 os.write(file, b"k" * 100000)
 os.fsync(file)
 os.write(file, b"more")
+gone = os.open("gone", os.O_CREAT | os.O_RDWR)
+os.write(gone, b"g" * 400000)
+os.fsync(gone)
+os.close(gone)
 say("begun")
 hear()
+os.unlink("gone")  # which is written, and deleted on the host, soon
+maker = os.fork()
+if maker == 0:
+    with open("new", "wb") as new:
+        new.write(b"n" * 400000)
+    os._exit(0)
 syncer = os.fork()
 if syncer == 0:
     os.fsync(file)
     say("synchronised")
     os._exit(0)
-say("others", others())
+small = open("small", "wb")
+small.write(b"s" * 20000)  # too long for the journal
+small.flush()
+say("others", others(), os.waitpid(maker, os.WNOHANG)[0])
 hear()
-say("ended", os.waitpid(syncer, 0)[1])
+say("ended", os.waitpid(syncer, 0)[1], os.waitpid(maker, 0)[1], open("new", "rb").read() == b"n" * 400000)
 """
 
 
-def test_fsync_of_a_kept_layer_keeps_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_kept_layer_keep_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    command = cloche_command("--name", f"kept-{os.getpid()}", "--keep")
-    guest = Guest([*command, "python3", "-c", OTHERS + KEPT])
+    name = f"kept-{os.getpid()}"
+    guest = Guest([*cloche_command("--name", name, "--keep"), "python3", "-c", OTHERS + KEPT])
     assert guest.hear() == "begun"
     with stopped(guest):
         guest.tell("go")
-        assert guest.hear() == "others True"
+        assert guest.hear() == "others True 0"
     assert guest.hear() == "synchronised"
     guest.tell("go")
-    assert guest.hear() == "ended 0"
+    assert guest.hear() == "ended 0 0 True"
     assert guest.end() == 0
+    again = subprocess.run(
+        [*cloche_command("--from", name), "sh", "-c", "test ! -e gone && md5sum new small kept"],
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    digests = again.stdout.decode().splitlines()
+    expected = (b"n" * 400000, b"s" * 20000, b"k" * 100000 + b"more")
+    assert [each.split()[0] for each in digests] == [hashlib.md5(data).hexdigest() for data in expected]
 
 
 MOVER = r"""

@@ -9,7 +9,7 @@ import socket
 from typing import Final
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
-from cloche.fs.gofer_link import GoferLink
+from cloche.fs.gofer_link import GoferLink, GoferRequest
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
 from cloche.wire.gofer import (
@@ -342,6 +342,12 @@ class GoferClient(GoferLink):
 
     def unlink(self, fid: int, name: bytes) -> None:
         self._call(OP_UNLINK, pack_target(fid, name), fid)
+
+    def unlink_later(self, fid: int, name: bytes) -> None:
+        """The same without waiting: whether it went well is nobody's concern.  Raises LinuxError(EIO)."""
+        request = GoferRequest(self, OP_UNLINK, pack_target(fid, name), (0, 0))
+        request.is_forgotten = request.was_taken = True
+        self.submit_late(request)
 
     def rmdir(self, fid: int, name: bytes) -> None:
         self._call(OP_RMDIR, pack_target(fid, name), fid)

@@ -178,14 +178,24 @@ class GoferLink(HostServer, FdWatcher):
         if self._probe is not None:
             return
         probe = GoferRequest(self, OP_STATFS, pack_u64(self.probe_fid), (0, 0))
-        probe.is_late = True
-        self._late += 1
         self._probe = probe
         try:
-            self._submit(probe)
+            self.submit_late(probe)
         except LinuxError:
             pass  # then it is answered
-        self._watch()
+
+    def submit_late(self, request: GoferRequest) -> None:
+        """Send what the event loop takes the answer to.  Raises LinuxError(EIO): then it is answered."""
+        request.is_late = True
+        self._late += 1
+        try:
+            self._submit(request)
+        finally:
+            self._watch()
+
+    def late_count(self) -> int:
+        """Questions whose answers the event loop waits for."""
+        return self._late
 
     def _close_some(self) -> None:
         """The storage answers."""

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EFBIG, EIO, ENOENT, ENOSPC, LinuxError
+from cloche.abi.errno import EEXIST, EFBIG, EIO, ENOENT, ENOSPC, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
@@ -41,6 +41,7 @@ from cloche.fs.quota import FileMaker
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
 from cloche.kernel.chores import Chore
+from cloche.kernel.patience import Patience
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import LAYER_FLUSH, TimerOwner, monotonic_ns
 from cloche.vfs.layers import Keeping, Layer
@@ -55,6 +56,7 @@ ROOT_LABEL: Final = 1
 _HEAD: Final = Struct("<II")
 _READ_BYTES: Final = 1 << 20
 _UNLINKS: Final = 32  # numbers that are given up in one go
+_MAX_UNLINKS: Final = 128  # that are not answered yet
 _FILE: Final = 0
 _NAME: Final = 1
 _GONE: Final = 2
@@ -74,14 +76,18 @@ class _State:
 
 
 class _Flusher(Chore):
-    """Writes soon, between calls."""
+    """Writes soon, between calls; the files that this needs are asked for before."""
 
     def __init__(self, store: "LayerStore") -> None:
         self.store: LayerStore = store
+        kernel = store.kernel
+        self.patience: Patience = Patience(kernel.host_waits, kernel.chores, self)
 
     def step(self) -> bool:
-        self.store.is_chore_queued = False
-        self.store.flush()
+        self.patience.attempt(self.store.make_files)
+        if not self.patience.is_waiting():
+            self.store.is_chore_queued = False
+            self.store.flush()
         return False
 
 
@@ -136,27 +142,55 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self._arm()
 
     def _arm(self) -> None:
+        if self.is_chore_queued:
+            return
         if len(self.changed_files) + len(self.changed_names) >= MANY:
-            if not self.is_chore_queued:
-                self.is_chore_queued = True
-                self.kernel.chores.append(self.flusher)
+            self._flush_soon()
         elif not self.is_armed:
             self.is_armed = True
             self.kernel.timers.add(monotonic_ns() + FLUSH_NS, LAYER_FLUSH, self)
 
+    def _flush_soon(self) -> None:
+        if not self.is_chore_queued and not self.is_closed:
+            self.is_chore_queued = True
+            self.kernel.chores.append(self.flusher)
+
     def timer_due(self, kind: int, argument: int) -> None:
         self.is_armed = False
-        self.flush()
+        self._flush_soon()
 
     # -- contents --------------------------------------------------------------------------------------------
     def make_file(self) -> tuple[int, int]:
-        number = self.next_number
-        self.next_number += 1
-        fd = self.client.create(self.fid, b"%d" % number, os.O_RDWR, _MODE)[0]
-        return number, fd
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            while True:
+                number = self.next_number
+                try:
+                    fd = client.create(self.fid, b"%d" % number, os.O_RDWR, _MODE)[0]
+                    self.next_number = number + 1
+                    return number, fd
+                except LinuxError as error:
+                    if error.errno != EEXIST:
+                        raise
+                    self.next_number = number + 1  # whoever had asked for it died before the answer
+        finally:
+            client.patiently(is_on=False)
 
     def open_file(self, number: int) -> int:
-        return self.client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            return client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
+        finally:
+            client.patiently(is_on=False)
+
+    def make_files(self) -> bool:
+        """Have files for the contents that are to be written and do not fit into the journal.  Raises HostWait."""
+        for inode in list(self.changed_files):
+            if isinstance(inode, TmpfsFile) and inode.nlink and not self.error:
+                self._contents(inode, is_for_file=True)
+        return True
 
     def give_up(self, number: int) -> None:
         if not self.is_closed and (not self.error or number >= self.unknown):
@@ -170,13 +204,18 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             return
         if not self.error:
             self._flush_changes()
-        for number in self.doomed[:_UNLINKS]:
-            try:
-                self.client.unlink(self.fid, b"%d" % number)
-            except LinuxError:
-                pass
-            self._go_on()
-        del self.doomed[:_UNLINKS]
+        client = self.client
+        if self.progress is not None or client.late_count() < _MAX_UNLINKS:
+            for number in self.doomed[:_UNLINKS]:
+                try:
+                    if self.progress is None:
+                        client.unlink_later(self.fid, b"%d" % number)
+                    else:
+                        client.unlink(self.fid, b"%d" % number)
+                except LinuxError:
+                    pass
+                self._go_on()
+            del self.doomed[:_UNLINKS]
         if self.doomed:
             self._arm()
 
@@ -272,17 +311,20 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             *(inode.atime_ns, inode.mtime_ns, inode.ctime_ns, inode.btime_ns, target, xattrs, contents),
         ]
 
-    def _contents(self, file: TmpfsFile) -> object:
+    def _contents(self, file: TmpfsFile, *, is_for_file: bool = False) -> object:
+        """What its row says of them; `is_for_file`: it is only to have a file, if it needs one."""
         if isinstance(file, OverlayFile) and file.is_below:
             return True
         storage = file.storage
         if storage.number == 0:
             kept = storage.kept_bytes()
             if kept <= INLINE_BYTES and file.size <= INLINE_BYTES:
-                return storage.read(0, file.size)
+                return None if is_for_file else storage.read(0, file.size)
             try:
                 storage.memfd(file.size)
             except LinuxError:
+                if is_for_file:
+                    return None
                 if file.size <= MAX_FRAME_BYTES // 4:
                     return storage.read(0, file.size)
                 self._fail(ENOSPC)
@@ -328,7 +370,8 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         """Have the disk hold what was changed, by a helper of the gofer's (HostWait, and again from the start)."""
         if isinstance(inode, TmpfsFile) and inode.storage.is_mapped:
             self.changed(inode)
-        self.flush()  # before the first question: nothing is left to write when the call is made again
+        self.make_files()
+        self.flush()  # before the next question: nothing is left to write when the call is made again
         client = self.client
         client.patiently(is_on=True)
         try:
