@@ -79,6 +79,17 @@ def test_a_large_directory_is_listed_and_searched(images: Images, layout: Maker)
     assert images.run("./layout", "--", "/bin/sh", "-c", script) == "777\n1000\n2890\nnone\n"
 
 
+def test_a_listing_holds_nobody(images: Images, layout: Maker) -> None:
+    """The sentry's meter judges; in one piece this took ten times as long as it allows."""
+    many = LayerTar().folder("many")
+    for number in range(20_000):
+        many.link(f"many/{number:05d}", "x")
+    layout.image([busybox_layer(), many.bytes()], {})
+    words = [*images.words, "run", "--image", "./layout", "--", "/bin/sh", "-c", "ls /many | wc -l"]
+    done = run_words(words, cwd=images.top, XDG_DATA_HOME=str(images.data), CLOCHE_STRICT="40")
+    assert done.status == 0 and done.out == "20000\n", done
+
+
 def test_the_store_is_listed_inspected_and_emptied(images: Images, layout: Maker, tmp_path: Path) -> None:
     digest = layout.image([busybox_layer()], {"Cmd": ["/bin/echo", "hello"]}, "example.org/team/tool:1.2")
     assert images("load", "-i", "layout").out == "example.org/team/tool:1.2\n"

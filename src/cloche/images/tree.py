@@ -31,7 +31,7 @@ from cloche.wire.imagetree import (
     content_name,
 )
 
-MAX_NAMES: Final = 1 << 17  # in a directory: the sentry reads all of them at once when somebody lists it
+MAX_NAMES: Final = 1 << 17  # in a directory: the sentry has all of them once somebody has listed it
 _MAX_LINKS: Final = 40
 
 
