@@ -103,6 +103,7 @@ def compiled_extensions() -> list[Extension]:
         separate=os.environ.get("CLOCHE_SEPARATE") == "1",
         multi_file=True,
     )
+    _forget_old(Path(BUILD) / "c", extensions)
     for extension in extensions:
         # Nobody outside calls in but through PyInit: ten thousand symbols less to look up at every start, and
         # direct calls within.
@@ -111,6 +112,20 @@ def compiled_extensions() -> list[Extension]:
             "-fvisibility=hidden",
         ]  # a list that they share
     return extensions
+
+
+def _forget_old(folder: Path, extensions: list[Extension]) -> None:
+    """Take away what an earlier translation of another list of modules left: its headers tell the same names otherwise.
+
+    Their names end with a hash of the list, `__native_HASH.h` and `__native_internal_HASH.h`.
+    """
+    if os.environ.get("CLOCHE_SEPARATE") == "1":
+        return
+    sources = [Path(source) for extension in extensions for source in extension.sources]
+    lists = {source.stem.rpartition("_")[2] for source in sources if source.name.startswith("__native")}
+    for path in folder.glob("__native*"):
+        if lists and path.stem.rpartition("_")[2] not in lists:
+            path.unlink()
 
 
 def building() -> bool:
