@@ -222,10 +222,6 @@ class SystrapThread(HostThread):
             ctime_ns,
         )
 
-    def write_now(self, addr: int, data: bytes) -> int:
-        """Like `write`, but never deferred: the number of bytes written before a fault."""
-        return self._process.write(addr, data)
-
     def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
         if key and (
             length < _WINDOW_MIN_READ

@@ -5,6 +5,7 @@ import struct
 import pytest
 from code_guest import CODE, STACK, Guest
 from machine_code import LOOP, REPORT, SYSCALL, jump_to, load, mov, store, syscall, ud2
+from relatives import stopped
 
 from cloche.abi.signal import (
     BUS_ADRERR,
@@ -36,13 +37,6 @@ from cloche.platform.interface import (
 DATA = CODE + 0x1000
 GENERAL = "rbx rbp r8 r9 r10 r12 r13 r14 r15 rdi rsi rdx".split()
 M64 = (1 << 64) - 1
-
-
-def stopped(lab: Guest, code: bytes = b"", extra: bytes = b"") -> HostThread:
-    """A guest that waits in its first call, and reports what it is given."""
-    thread = lab.start(code or syscall(39) + REPORT, extra)
-    lab.event_of(EV_SYSCALL)
-    return thread
 
 
 # ---- calls ----

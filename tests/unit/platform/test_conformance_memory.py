@@ -6,6 +6,7 @@ import os
 import pytest
 from code_guest import CODE, MAP_FIXED_ANON, STACK, Guest
 from machine_code import REPORT, load, mov, store, syscall
+from relatives import stopped
 
 from cloche.abi.mman import (
     MADV_DONTNEED,
@@ -19,18 +20,12 @@ from cloche.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from cloche.platform.interface import EV_OPS_DONE, EV_OPS_FAILED, EV_SYSCALL, HostThread, Platform
+from cloche.platform.interface import EV_OPS_DONE, EV_OPS_FAILED, HostThread, Platform
 
 PLACE = 0x10000000
 PAGE = 4096
 END = CODE + 0x4000  # of the area of the code: nothing is mapped behind it
 EFAULT = -errno.EFAULT
-
-
-def stopped(lab: Guest, code: bytes = b"", extra: bytes = b"") -> HostThread:
-    thread = lab.start(code or syscall(39) + REPORT, extra)
-    lab.event_of(EV_SYSCALL)
-    return thread
 
 
 def go(lab: Guest, thread: HostThread, value: int = 0) -> int:

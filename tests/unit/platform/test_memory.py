@@ -1,4 +1,4 @@
-"""Prefetched arguments, and data between host descriptors and guest memory."""
+"""What systrap does with memory besides what every platform does: prefetched arguments, windows, kept descriptors."""
 
 import os
 from pathlib import Path
@@ -73,75 +73,6 @@ def test_prefetch_kinds(guest: Guest, platform: Systrap) -> None:
 def test_prefetch_is_limited(platform: Systrap) -> None:
     with pytest.raises(ValueError):
         platform.set_prefetch(1, [(PF_CSTRING, 0, 0, 30000, 0), (PF_CSTRING, 1, 0, 30000, 0)])
-
-
-def test_cstring_reaches_up_to_an_unmapped_page(guest: Guest) -> None:
-    thread = stopped(guest)
-    end = CODE + 0x4000
-    thread.process().write(end - 3, b"abc")
-    assert thread.read_cstring(end - 3, 4096) is None
-    assert thread.read_cstring(end - 3, 3) == b"abc"
-    thread.process().write(end - 1, b"\0")
-    assert thread.read_cstring(end - 3, 4096) == b"ab"
-    guest.kill(thread.process())
-
-
-@pytest.mark.parametrize("length", [1, 5000, 65536, 65537, 3_000_000])
-def test_read_fd_into(guest: Guest, tmp_path: Path, length: int) -> None:
-    data = os.urandom(length)
-    (tmp_path / "f").write_bytes(b"0123" + data)
-    fd = os.open(tmp_path / "f", os.O_RDONLY)
-    thread = stopped(guest)
-    thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
-    thread.ret(0)
-    guest.event()
-    assert thread.read_fd_into(fd, 4, BIG + 3, length + 100, 0, 0) == length
-    assert thread.process().read(BIG + 3, length) == data
-    thread.ret(0)
-    assert guest.event()[2:4] == (60, 0)
-    assert thread.process().read(BIG + 3, length) == data
-    assert thread.read_fd_into(fd, -1, BIG, 4, 0, 0) == 4
-    assert thread.read_fd_into(fd, -1, BIG + 4, 3_500_000, 0, 0) == length
-    thread.ret(0)
-    guest.event()
-    assert thread.process().read(BIG, 4 + length) == b"0123" + data
-    assert thread.read_fd_into(fd, length + 4, BIG, 100, 0, 0) == 0
-    os.close(fd)
-    guest.kill(thread.process())
-
-
-def test_read_into_unmapped_memory(guest: Guest, tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(bytes(200_000))
-    fd = os.open(tmp_path / "f", os.O_RDONLY)
-    thread = stopped(guest)
-    n = thread.read_fd_into(fd, 0, 0x1234000, 100, 0, 0)
-    thread.ret(n)
-    assert guest.event()[2:4] == (60, -14)
-    assert thread.read_fd_into(fd, 0, 0x1234000, 200_000, 0, 0) == -14
-    assert thread.read_fd_into(fd, 0, platform_end() - 50, 100, 0, 0) == -14
-    os.close(fd)
-    guest.kill(thread.process())
-
-
-def platform_end() -> int:
-    return layout.MAX_ADDRESS
-
-
-@pytest.mark.parametrize("length", [1, 70_000, 2_500_000])
-def test_write_fd_from(guest: Guest, tmp_path: Path, length: int) -> None:
-    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
-    data = os.urandom(length)
-    thread = stopped(guest)
-    thread.queue_mmap(BIG, 0x400000, 3, MAP_FIXED_ANON, -1, 0)
-    thread.write(BIG, data)
-    thread.ret(0)
-    guest.event()
-    assert thread.write_fd_from(fd, 2, BIG, length, 0) == length
-    assert thread.write_fd_from(fd, 0, 0x1234000, 10, 0) == -14
-    assert thread.write_fd_from(-1, 0, BIG, 10, 0) == -9
-    assert (tmp_path / "f").read_bytes() == bytes(2) + data
-    os.close(fd)
-    guest.kill(thread.process())
 
 
 def test_the_platform_is_out_of_reach_for_reads_and_writes(guest: Guest) -> None:
