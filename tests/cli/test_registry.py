@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,3 +153,41 @@ def test_a_registry_that_lies_is_not_believed(
             (folder / "data").write_bytes(data.replace(b"config", b"konfig"))
     refused = images("pull", f"{server.host}/tool@{digest}")
     assert refused.status == 125 and is_one_line(refused.err), refused
+
+
+def serve_without_end(listener: socket.socket, status: str, taken: list[int]) -> None:
+    """Answer whatever comes with a body that has no end; `taken`: how much of each was."""
+    while True:
+        try:
+            client = listener.accept()[0]
+        except OSError:
+            return  # shut down
+        with client:
+            client.settimeout(60)
+            count = 0
+            try:
+                client.recv(65536)
+                realm = f'Bearer realm="http://127.0.0.1:{client.getsockname()[1]}/token",service="s"'
+                client.sendall(f"HTTP/1.1 {status} No\r\nWWW-Authenticate: {realm}\r\n\r\n".encode())
+                while count < 1 << 28:
+                    client.sendall(bytes(1 << 16))
+                    count += 1 << 16
+            except OSError:
+                pass
+            taken.append(count)
+
+
+@pytest.mark.parametrize("status", ["400", "401"])
+def test_answers_without_an_end(images: Images, status: str) -> None:
+    """Of errors and tokens little is read, however much comes."""
+    taken: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_without_end, args=(listener, status, taken))
+        thread.start()
+        try:
+            done = images("pull", f"127.0.0.1:{listener.getsockname()[1]}/tool:1")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert done.status == 125 and is_one_line(done.err), done
+    assert taken and max(taken) < 1 << 25, taken

@@ -28,6 +28,7 @@ from cloche.images.store import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES,
 TRIES: Final = 6
 _TIMEOUT: Final = urllib3.Timeout(connect=20, read=60)
 _CHUNK: Final = 1 << 18
+_MAX_ANSWER_BYTES: Final = 1 << 20  # of what is no document and no layer: tokens, errors
 _CERTIFICATES: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
 _TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
@@ -78,15 +79,19 @@ class Registry(Source):
 
     def _try_plain(self) -> None:
         try:
-            self.pool.request("GET", f"https://{self.host}/v2/", retries=False, timeout=_TIMEOUT)
+            answer = self.pool.request(
+                "GET", f"https://{self.host}/v2/", retries=False, timeout=_TIMEOUT, preload_content=False
+            )
+            _body(answer)
         except HTTPError:
             self.url = f"http://{self.host}/v2/{self.name.path}"
 
     # -- requests --------------------------------------------------------------------------------------------
-    def _request(
-        self, method: str, url: str, *, is_stream: bool = False, **settings: Any
-    ) -> urllib3.BaseHTTPResponse:
-        """One request, with a login if the registry wants one.  Raises ImageError, urllib3's errors."""
+    def _request(self, method: str, url: str, **settings: Any) -> urllib3.BaseHTTPResponse:
+        """One request, with a login if the registry wants one; nothing of the answer's body has been read.
+
+        Raises ImageError, urllib3's errors.
+        """
         headers = dict(settings.pop("headers", {}))
         for attempt in range(2):
             if self.authorization:
@@ -95,7 +100,7 @@ class Registry(Source):
                 method,
                 url,
                 headers={**self.pool.headers, **headers},
-                preload_content=not is_stream,
+                preload_content=False,
                 decode_content=False,
                 timeout=_TIMEOUT,
                 retries=urllib3.Retry(0, redirect=5, raise_on_redirect=True, raise_on_status=False),
@@ -103,7 +108,7 @@ class Registry(Source):
             )
             if answer.status != 401 or attempt:
                 break
-            answer.drain_conn()
+            _body(answer)
             self.authorization = self._login(answer.headers.get("WWW-Authenticate", ""))
             body = settings.get("body")
             if body is not None and hasattr(body, "seek"):
@@ -131,19 +136,31 @@ class Registry(Source):
         if known is not None and known.is_token:
             fields.update(grant_type="refresh_token", client_id="cloche", refresh_token=known.secret)
             answer = pool.request(
-                "POST", realm, fields=fields, encode_multipart=False, timeout=_TIMEOUT, redirect=False
+                "POST",
+                realm,
+                fields=fields,
+                encode_multipart=False,
+                timeout=_TIMEOUT,
+                redirect=False,
+                preload_content=False,
             )
         else:
             headers = {"Authorization": _basic(known)} if known is not None else {}
             url = f"{realm}{'&' if parts.query else '?'}{urllib.parse.urlencode(fields)}"
             answer = pool.request(
-                "GET", url, headers={**pool.headers, **headers}, timeout=_TIMEOUT, redirect=False
+                "GET",
+                url,
+                headers={**pool.headers, **headers},
+                timeout=_TIMEOUT,
+                redirect=False,
+                preload_content=False,
             )
+        said = _body(answer)
         if answer.status != 200:
             who = f"as {known.user}" if known is not None and known.user else "without a login"
             raise ImageError(f"{self.name.host} does not let you at {self.name.path} {who} ({answer.status})")
         try:
-            found = json.loads(answer.data)
+            found = json.loads(said)
             token = found.get("token") or found.get("access_token")
         except (ValueError, AttributeError):
             token = None
@@ -152,13 +169,19 @@ class Registry(Source):
         return f"Bearer {token}"
 
     def _ask(
-        self, method: str, url: str, expected: tuple[int, ...], **settings: Any
+        self, method: str, url: str, expected: tuple[int, ...], *, is_stream: bool = False, **settings: Any
     ) -> urllib3.BaseHTTPResponse:
-        """A request that is made again if that may help.  Raises ImageError."""
+        """A request that is made again if that may help.  Raises ImageError.
+
+        The body is the caller's if `is_stream`, else it has been done with.
+        """
         for attempt in range(TRIES):
             is_last = attempt == TRIES - 1
             try:
                 answer = self._request(method, url, **settings)
+                if is_stream and answer.status in expected:
+                    return answer
+                said = _body(answer)
             except HTTPError as error:
                 if is_last or _is_final(error):
                     raise ImageError(f"{self.name.host}: {_explain(error)}") from None
@@ -167,22 +190,22 @@ class Registry(Source):
             if answer.status in expected:
                 return answer
             if answer.status not in _TRANSIENT or is_last:
-                raise self._refused(answer)
+                raise self._refused(answer.status, said)
             _pause(attempt, answer.headers.get("Retry-After", ""))
         raise AssertionError
 
-    def _refused(self, answer: urllib3.BaseHTTPResponse) -> ImageError:
-        if answer.status == 404:
+    def _refused(self, status: int, said: bytes) -> ImageError:
+        if status == 404:
             return ImageError(f"{self.name.host} has no {self.name.path}:{self.name.tag or self.name.digest}")
-        if answer.status in (401, 403):
+        if status in (401, 403):
             return ImageError(f"{self.name.host} does not let you at {self.name.path}; docker login?")
         detail = ""
         try:
-            detail = str(json.loads(answer.data)["errors"][0]["message"])[:200]
+            detail = str(json.loads(said)["errors"][0]["message"])[:200]
         except (ValueError, LookupError, TypeError):
             pass
         shown = f": {detail}" if detail.isprintable() and detail else ""
-        return ImageError(f"{self.name.host} answers {answer.status}{shown}")
+        return ImageError(f"{self.name.host} answers {status}{shown}")
 
     # -- pulling ---------------------------------------------------------------------------------------------
     def resolve(self) -> str:
@@ -303,10 +326,21 @@ class Registry(Source):
         with open(store.blob_path(blob.digest), "rb") as file:
             try:
                 answer = self._request("PUT", place, body=file, headers=headers)
+                said = _body(answer)
             except HTTPError as error:
                 raise ImageError(f"{self.name.host}: {_explain(error)}") from None
         if answer.status != 201:
-            raise self._refused(answer)
+            raise self._refused(answer.status, said)
+
+
+def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
+    """What an answer says, cut off where it is longer than any that is honest.  Raises urllib3's errors."""
+    data = answer.read(_MAX_ANSWER_BYTES + 1)
+    if len(data) > _MAX_ANSWER_BYTES:
+        answer.close()
+    else:
+        answer.release_conn()
+    return data[:_MAX_ANSWER_BYTES]
 
 
 def _basic(known: Credentials) -> str:

@@ -112,7 +112,10 @@ class Server:
             return
 
     def _tell_links(self) -> None:
-        data = self.links.snapshot()[:MAX_BYTES]
+        try:
+            data = self.links.snapshot()[:MAX_BYTES]
+        except OSError:
+            return  # the host has no room for the answer now; what was told before stays
         for at in range(0, len(data), wire.PART_BYTES):
             self.channel.send(wire.message(wire.PART, 0, data[at : at + wire.PART_BYTES]))
         self.channel.send(wire.message(wire.END, 0))
