@@ -96,6 +96,23 @@ def test_a_terminal(docker: Docker) -> None:
         assert done.status == 6
 
 
+def test_memory_ends_the_container(docker: Docker) -> None:
+    """Docker says that it was for want of memory."""
+    if not Path("/sys/fs/cgroup/memory/memory.oom_control").exists():
+        pytest.skip("needs control groups of version 1")
+    for runtime in RUNTIMES:
+        name = f"oom-{runtime}"
+        words = ["--memory=60m", "bb:1", "tail", "-c", "250m", "/dev/zero"]
+        started = docker("run", "-d", "--name", name, f"--runtime={runtime}", "--network=none", *words)
+        assert started.status == 0, started
+        assert docker("wait", name).out.strip() == "137"
+        deadline = time.monotonic() + TIMEOUT_S  # two events, of which either may be the first
+        while docker("inspect", "-f", "{{.State.OOMKilled}}", name).out.strip() != "true":
+            assert time.monotonic() < deadline, runtime
+            time.sleep(0.1)
+        docker("rm", name)
+
+
 def test_memory_ends_a_process(docker: Docker) -> None:
     command = "head -c 300m /dev/zero | tail -c 250m >/dev/null; echo $?"
     for runtime in RUNTIMES:

@@ -37,7 +37,7 @@ from cloche.kernel.loop import resume_container
 from cloche.kernel.patience import Patience
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
-from cloche.kernel.task import ENDED, Container, Kernel
+from cloche.kernel.task import ENDED, Container, Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
 from cloche.net.joined import open_network
 from cloche.net.outward import open_gateway
@@ -137,7 +137,9 @@ class Control(Answers, FdWatcher):
         self.is_writing: bool = False
         self.shutdown_ident: int = -1  # the request for the end, which is answered last
         self.told_at_ns: int = 0  # that layers are being written
+        self.oom_kills: dict[str, int] = {}  # that have been told, by container
         kernel.hooks.container_ended = self.container_ended
+        kernel.hooks.at_group_exit["news"] = self.group_exits
 
     # -- out -------------------------------------------------------------------------------------------
     def send(self, frame: bytes) -> None:
@@ -171,6 +173,13 @@ class Control(Answers, FdWatcher):
         """News of a container, to whoever listens."""
         for ident in self.listening:
             self.event(ident, name, {"container": container.ident})
+
+    def group_exits(self, group: ThreadGroup) -> None:
+        """Tell of a process that was ended for want of memory."""
+        container = group.container
+        if container.oom_kills > self.oom_kills.get(container.ident, 0):
+            self.oom_kills[container.ident] = container.oom_kills
+            self.tell(container, requests.OOM)
 
     # -- in --------------------------------------------------------------------------------------------
     def fd_ready(self, token: int, events: int) -> None:
@@ -461,6 +470,7 @@ class Control(Answers, FdWatcher):
         if served.gofer is not None:
             served.gofer.close()
         del self.served[container.ident]
+        self.oom_kills.pop(container.ident, None)
         self.reply(ident, {})
 
     # -- programs ----------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def is_unified(mount: str = MOUNT) -> bool:
     return os.path.exists(os.path.join(mount, "cgroup.controllers"))
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write a file of theirs.  Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -92,7 +93,7 @@ def _make_one(path: str, controller: str) -> None:
     if controller == "cpuset":  # a new one has no processors, and takes no process
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(os.path.join(path, name)).strip():
-                _write(os.path.join(path, name), read(os.path.join(os.path.dirname(path), name)).strip())
+                write(os.path.join(path, name), read(os.path.join(os.path.dirname(path), name)).strip())
 
 
 def _make_v2(top: str, parts: list[str]) -> None:
@@ -100,7 +101,7 @@ def _make_v2(top: str, parts: list[str]) -> None:
     for part in parts:
         for name in read(os.path.join(at, "cgroup.controllers")).split():
             try:
-                _write(os.path.join(at, "cgroup.subtree_control"), f"+{name}")
+                write(os.path.join(at, "cgroup.subtree_control"), f"+{name}")
             except OSError:
                 pass  # processes in it, or not given to us
         at = os.path.join(at, part)
@@ -110,13 +111,13 @@ def _make_v2(top: str, parts: list[str]) -> None:
 def enter(groups: list[str]) -> None:
     """Put the calling process into them.  Raises OSError."""
     for path in groups:
-        _write(os.path.join(path, "cgroup.procs"), "0")
+        write(os.path.join(path, "cgroup.procs"), "0")
 
 
 def place(groups: list[str], pid: int) -> None:
     """Put a process into them.  Raises OSError."""
     for path in groups:
-        _write(os.path.join(path, "cgroup.procs"), str(pid))
+        write(os.path.join(path, "cgroup.procs"), str(pid))
 
 
 def processes(groups: list[str]) -> list[int]:
@@ -207,7 +208,7 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
         if not path:
             continue
         try:
-            _write(os.path.join(path, name), text)
+            write(os.path.join(path, name), text)
         except FileNotFoundError:
             continue  # a controller that was not given to us
         except OSError as error:

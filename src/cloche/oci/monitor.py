@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from typing import Final
 
 from cloche.boot import confine
@@ -22,7 +23,7 @@ from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
-from cloche.oci import cgroups
+from cloche.oci import cgroups, oom
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
 from cloche.oci.records import Record
 from cloche.oci.uts import host_name
@@ -32,6 +33,7 @@ from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 # Requests beyond `wire.requests`, which the monitor answers itself or in part.
 EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
 PIDS: Final = "oci-pids"  # -> pids: of every anchor
+_OOM_EVERY_S: Final = 1.0  # the engine is told of at most so many
 _START_MS: Final = 60_000  # without news, until the container is made
 _IGNORED: Final = (
     *(
@@ -55,6 +57,7 @@ class OciMonitor:
         self.anchor: Held = anchor
         self.report: int = report  # where `create` waits to hear how it went
         self.execs: dict[int, Held] = {}  # by descriptor
+        self.oom_told_s: dict[str, float] = {}  # by container
         self.sandbox: Sandbox
         self.server: ControlServer
         self.members: Members
@@ -77,6 +80,7 @@ class OciMonitor:
         self.server = ControlServer(listener, self.sandbox)
         self.server.on_request = self._on_request
         self.members = Members(self.sandbox, self.server, self._end_execs)
+        self.server.ask(requests.EVENTS, {}, None, self._on_news)
         try:
             self._loop()
             if self.sandbox.status >= 0:
@@ -185,6 +189,18 @@ class OciMonitor:
         if held.ident:
             fields["exec"] = held.ident
         self.sandbox.ask(requests.QUIET, requests.RESIZE, fields)
+
+    def _on_news(self, news: Message) -> None:
+        """Of a container: a program was ended for want of memory."""
+        if news.kind != protocol.EVENT or news.name != requests.OOM:
+            return
+        name = requests.take_container(news.fields)
+        now = time.monotonic()
+        if now < self.oom_told_s.get(name, 0.0) + _OOM_EVERY_S:
+            return
+        self.oom_told_s[name] = now
+        member = self.members.by_name.get(name)
+        oom.report((member.record if member is not None else self.record).groups, self.record.groups)
 
     # -- requests ----------------------------------------------------------------------------------------
     def _on_request(self, client: Client, message: Message) -> bool:

@@ -233,7 +233,7 @@ class Systrap(Platform):
         """Whether there was something to do."""
         is_short = False
         for family in self._families.values():
-            if len(family.pool) < family.pool_size and family.thread >= 0:
+            if len(family.pool) < family.pool_size and family.thread >= 0 and family.is_used:
                 is_short = True
                 self._refill_one(family)
         return is_short
@@ -270,6 +270,7 @@ class Systrap(Platform):
         return self._take_blank(found)
 
     def _take_blank(self, family: Family) -> SystrapProcess:
+        family.is_used = True
         if not family.pool:
             self._refill_one(family)
         process = family.pool.pop(0)

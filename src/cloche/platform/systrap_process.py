@@ -57,6 +57,7 @@ class Family:
         self.thread = -1  # the zygote's; -1: it is gone
         self.process: SystrapProcess | None = None  # the zygote, but the first's
         self.is_idle = False  # it can fork
+        self.is_used = number == FIRST  # before that the zygote may yet be put somewhere else
         self.pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
         self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
         self.ordered: SystrapProcess | None = None  # being forked

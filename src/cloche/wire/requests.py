@@ -76,6 +76,7 @@ STARTED: Final = "started"  # events
 ENDED: Final = "ended"
 PAUSED: Final = "paused"
 RESUMED: Final = "resumed"
+OOM: Final = "oom"
 WRITING: Final = "writing"
 
 # Scopes of a signal.
