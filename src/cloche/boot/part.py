@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from cloche.boot import confine
 
 __all__ = ["EXIT_START", "FAILED", "HELLO", "Part", "PartError", "fork_part", "say", "settle", "start_part"]
@@ -27,6 +29,7 @@ class PartError(Exception):
     """A part could not start; the text says why."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # gofer, egress and netns are not compiled
 class Part:
     """A running part: its pid (a child of the caller), the sentry's end of its socket."""
 
