@@ -413,7 +413,6 @@ class HostNeeds:
         self.proc_fd: int = proc_fd  # of a procfs below which files are read while guests run, -1 if of none
 
 
-@trait
 class Call:
     """The number and the six arguments of a system call, as signed 64-bit integers."""
 
