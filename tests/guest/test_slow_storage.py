@@ -397,6 +397,7 @@ def test_fstat_and_close_keep_nobody_else(slow: Slows) -> None:
 FROZEN = r"""
 file = os.open("/v/file", os.O_RDWR | os.O_CREAT)
 other = os.open("/v/other", os.O_RDWR | os.O_CREAT)
+end = os.open("/v/end", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 os.write(other, b"x" * 100)
 say("begun", os.write(file, b"12345"))
 hear()
@@ -418,12 +419,14 @@ pids.append(child(lambda: os.pwrite(other, b"y", 5)))
 out, into = os.pipe()
 os.write(into, b"spliced")
 pids.append(child(lambda: os.splice(out, other, 7, offset_dst=60000)))
+pids.append(child(lambda: os.write(end, b"z" * 100000)))  # in two pieces, none of them twice
 say("others", others(), [os.waitpid(pid, os.WNOHANG)[0] for pid in pids])
 hear()
 say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
 data = open("/v/file", "rb").read()
 say(len(data), data == b"12345" + b"a" * 300000 + b"b" * 10, os.lseek(file, 0, 1))
 say(os.pread(other, 1, 5), os.pread(other, 10, 60000), os.stat("/v/other").st_size)
+say(open("/v/end", "rb").read() == b"z" * 100000)
 """
 
 
@@ -457,12 +460,13 @@ def test_a_disk_that_is_frozen_keeps_nobody_else(tmp_path: Path) -> None:
         disk = os.open(f"/proc/{guest.process.pid}/root{place}", os.O_RDONLY | os.O_DIRECTORY)
         fcntl.ioctl(disk, FIFREEZE, 0)
         guest.tell("go")
-        assert guest.hear() == "others True [0, 0, 0, 0, 0, 0]"
+        assert guest.hear() == "others True [0, 0, 0, 0, 0, 0, 0]"
         fcntl.ioctl(disk, FITHAW, 0)
         guest.tell("go")
-        assert guest.hear() == "ended 0 0 0 0 0 0"
+        assert guest.hear() == "ended 0 0 0 0 0 0 0"
         assert guest.hear() == "300015 True 300015"
         assert guest.hear() == "b'y' b'spliced' 60007"
+        assert guest.hear() == "True"
         assert guest.end() == 0
     finally:
         if disk >= 0:
