@@ -76,10 +76,25 @@ void areas_set(uint64_t start, uint64_t end, uint32_t bits)
     merge(first, first + 1);
 }
 
-void areas_protect(uint64_t start, uint64_t end, uint32_t prot)
+/* Of all areas in the range the bits in `mask` become `bits`. */
+void areas_change(uint64_t start, uint64_t end, uint32_t mask, uint32_t bits)
 {
     uint32_t first = cut(start), last = cut(end);
     for (uint32_t i = first; i < last; i++)
-        LOOP->areas[i].bits = (LOOP->areas[i].bits & AREA_FILE) | prot;
+        LOOP->areas[i].bits = (LOOP->areas[i].bits & ~mask) | bits;
     merge(first, last);
+}
+
+/* In a forked child: what stays with the parent alone is not there. */
+void areas_forked(void)
+{
+    for (uint32_t i = 0; i < LOOP->areas_used;) {
+        const struct area *a = &LOOP->areas[i];
+        if (a->bits & AREA_NO_FORK) {
+            clear_entries(a->start, a->end);
+            resize(i, 1, 0);
+        } else {
+            i++;
+        }
+    }
 }

@@ -24,7 +24,9 @@
 #define MAX_USED 4096 /* blocks of one process */
 #define MAX_AREAS 131072
 #define MAX_CPUID 256
-#define AREA_FILE 8 /* in an area's bits, beside PROT_* */
+#define PROT_ALL 7
+#define AREA_FILE 8     /* in an area's bits, beside PROT_* */
+#define AREA_NO_FORK 16 /* MADV_DONTFORK */
 
 /* Guest-physical addresses. */
 #define GPA_RING0 0x1000000ULL
@@ -100,17 +102,17 @@ struct thread {
 
 struct area {
     uint64_t start, end;
-    uint32_t bits; /* PROT_* as the guest has them, AREA_FILE */
+    uint32_t bits; /* PROT_* as the guest has them, AREA_* */
     uint32_t pad;
 };
 
 struct loop { /* all that the loop remembers: private memory, which a fork copies as it is */
     uint32_t lock;
     int32_t vm;
+    uint32_t threads;
     uint32_t areas_used;
     uint32_t blocks_used;
     uint32_t blocks_max;
-    uint32_t pad;
     uint64_t tables_used; /* bytes */
     uint64_t regs_offset, fp_offset; /* in a slot */
     uint64_t xcr0;
@@ -136,7 +138,8 @@ uint32_t area_from(uint64_t addr);
 bool areas_have_room(void);
 void areas_remove(uint64_t start, uint64_t end);
 void areas_set(uint64_t start, uint64_t end, uint32_t bits);
-void areas_protect(uint64_t start, uint64_t end, uint32_t prot);
+void areas_change(uint64_t start, uint64_t end, uint32_t mask, uint32_t bits);
+void areas_forked(void);
 
 /* tables.c: page tables */
 void map_fixed(uint64_t addr, uint64_t gpa, uint64_t length, uint32_t prot, bool is_user);

@@ -52,7 +52,7 @@ static bool probe(uint64_t addr, bool is_write)
 /* A page fault of guest code: 0: it can be made again, else signal and code. */
 static uint32_t page_fault(uint64_t addr, uint64_t error, int32_t *code)
 {
-    uint32_t need = error & 2 ? PROT_WRITE : error & 16 ? PROT_EXEC : 7, signo = 0;
+    uint32_t need = error & 2 ? PROT_WRITE : error & 16 ? PROT_EXEC : PROT_ALL, signo = 0;
     lock_loop();
     uint32_t at = area_from(addr);
     const struct area *a = &LOOP->areas[at];
@@ -236,6 +236,8 @@ void kvm_begin(struct ucontext *uc, bool is_fork)
     t->run = 0;
     if (is_fork) {
         LOOP->lock = 0;
+        LOOP->threads = 1;
+        areas_forked();
         make_vm();
         if (!make_cpu(slotno))
             end_process(__LINE__);

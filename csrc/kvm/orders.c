@@ -43,9 +43,29 @@ static long clone_op(const struct op *op, struct ucontext *uc)
         return -11; /* EAGAIN */
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &mask, &old, 8);
     lock_loop();
+    if (is_thread)
+        LOOP->threads++;
     long done = stub_clone(op, uc);
+    if (is_thread && done < 0)
+        LOOP->threads--;
     unlock_loop();
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
+    return done;
+}
+
+/* The last thread ends the process: KVM may have given it a thread of the kernel's own, which would stay (vhost_task, for
+ * large pages). */
+static long exit_op(const struct op *op)
+{
+    lock_loop();
+    bool is_last = !--LOOP->threads;
+    unlock_loop();
+    if (is_last)
+        call1(__NR_exit_group, 0);
+    long done = host_call(op);
+    lock_loop();
+    LOOP->threads++;
+    unlock_loop();
     return done;
 }
 
@@ -63,7 +83,7 @@ static long mmap_op(const struct op *op, uint64_t start, uint64_t end)
     clear_entries(start, end);
     long done = host_call(op);
     if (done >= 0)
-        areas_set(start, end, (op->extra & 7) | (op->args[3] & MAP_ANONYMOUS ? 0 : AREA_FILE));
+        areas_set(start, end, (op->extra & PROT_ALL) | (op->args[3] & MAP_ANONYMOUS ? 0 : AREA_FILE));
     fill_entries(start, end);
     return done;
 }
@@ -85,7 +105,7 @@ static long mprotect_op(const struct op *op, uint64_t start, uint64_t end)
     clear_entries(start, end);
     long done = host_call(op);
     if (done >= 0)
-        areas_protect(start, end, op->extra & 7);
+        areas_change(start, end, PROT_ALL, op->extra & PROT_ALL);
     fill_entries(start, end);
     if (done >= 0 && flushes)
         flush_all();
@@ -111,6 +131,17 @@ static long mremap_op(const struct op *op, uint64_t start, uint64_t end)
     return done;
 }
 
+/* What a fork leaves out, the loop of the child leaves out, too; of the rest KVM hears from the host. */
+static long madvise_op(const struct op *op, uint64_t start, uint64_t end)
+{
+    long done = host_call(op);
+    if (done >= 0 && op->args[2] == MADV_DONTFORK)
+        areas_change(start, end, AREA_NO_FORK, AREA_NO_FORK);
+    else if (done >= 0 && op->args[2] == MADV_DOFORK)
+        areas_change(start, end, AREA_NO_FORK, 0);
+    return done;
+}
+
 /* Carry out what the sentry has ordered. */
 long carry_out(const struct op *shared, struct ucontext *uc)
 {
@@ -120,8 +151,11 @@ long carry_out(const struct op *shared, struct ucontext *uc)
         ((uint64_t *)&op)[i] = from[i];
     if (op.nr == __NR_clone)
         return clone_op(&op, uc);
+    if (op.nr == __NR_exit)
+        return exit_op(&op);
     uint64_t start = op.args[0], length = (op.args[1] + PAGE - 1) & ~(PAGE - 1);
-    bool changes = op.nr == __NR_mmap || op.nr == __NR_munmap || op.nr == __NR_mprotect || op.nr == __NR_mremap;
+    bool changes = op.nr == __NR_mmap || op.nr == __NR_munmap || op.nr == __NR_mprotect || op.nr == __NR_mremap ||
+                   op.nr == __NR_madvise;
     if (!changes || start >= MAX_ADDRESS) /* windows, and ranges that are never mapped */
         return host_call(&op);
     if (start & (PAGE - 1) || !length || length > MAX_ADDRESS - start)
@@ -136,6 +170,8 @@ long carry_out(const struct op *shared, struct ucontext *uc)
         done = munmap_op(&op, start, start + length);
     else if (op.nr == __NR_mprotect)
         done = mprotect_op(&op, start, start + length);
+    else if (op.nr == __NR_madvise)
+        done = madvise_op(&op, start, start + length);
     else
         done = mremap_op(&op, start, start + length);
     unlock_loop();

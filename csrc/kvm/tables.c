@@ -123,7 +123,7 @@ static bool fill_block(uint32_t place, uint64_t start, uint64_t end)
     for (uint32_t i = area_from(start); i < LOOP->areas_used && LOOP->areas[i].start < end; i++) {
         const struct area *a = &LOOP->areas[i];
         uint64_t low = a->start > start ? a->start : start, high = a->end < end ? a->end : end;
-        uint32_t prot = a->bits & 7;
+        uint32_t prot = a->bits & PROT_ALL;
         if (prot && !write_entries(low, high, block_gpa(place) + (low - base), bits_of(prot, true)))
             return false;
     }

@@ -19,7 +19,7 @@
 void end_process(uint32_t why)
 {
     for (;;)
-        call1(__NR_exit_group, why); /* the filter makes it a kill; for who traces it: the line, or why KVM_RUN came back */
+        call1(__NR_getppid, why); /* the filter makes it a kill; for who traces it: the line, or why KVM_RUN came back */
 }
 
 static struct cpu *cpu_of(uint64_t slotno)

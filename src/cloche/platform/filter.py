@@ -24,6 +24,7 @@ from cloche.arch.syscalls import (
     SYS_clone,
     SYS_close,
     SYS_exit,
+    SYS_exit_group,
     SYS_fcntl,
     SYS_futex,
     SYS_ioctl,
@@ -171,6 +172,7 @@ def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
     if is_kvm:
         p.jump(_JEQ, SYS_ioctl, "ioctl")
         p.jump(_JEQ, SYS_rt_sigprocmask, "allow")  # its own mask
+        p.jump(_JEQ, SYS_exit_group, "allow")  # its own end, with threads that KVM has made
         p.jump(_JEQ, SYS_fcntl, "fcntl")
         p.jump(_JEQ, SYS_mmap, "kvm_run")
         p.jump(_JEQ, SYS_madvise, "dontfork")
@@ -293,20 +295,20 @@ def _kvm(p: _Program) -> None:
     p.jump(_JGE, 0x80000000, "not kvm")
     p.jump(_JGE, FIRST_CPU_FD, "", "not kvm")
     p.load(_arg_low(3))
-    p.jump(_JEQ, MAP_SHARED | MAP_FIXED, "", "kill")
+    p.jump(_JEQ, MAP_SHARED | MAP_FIXED, "", "not kvm")
     p.load(_arg_low(2))
-    p.jump(_JEQ, PROT_READ | PROT_WRITE, "runs", "kill")
+    p.jump(_JEQ, PROT_READ | PROT_WRITE, "runs", "not kvm")
     p.label("dontfork")
     p.load(_arg_low(2))
     p.jump(_JEQ, MADV_DONTFORK, "", "not kvm")
     p.label("runs")  # one of the pages that the loop has for it
     p.load(_arg_low(1))
-    p.jump(_JEQ, 1 << LOOP_SHIFT, "", "kill")
+    p.jump(_JEQ, 1 << LOOP_SHIFT, "", "not kvm")
     p.load(_arg_high(0))
-    p.jump(_JEQ, LOOP_RUNS_BASE >> 32, "", "kill")
+    p.jump(_JEQ, LOOP_RUNS_BASE >> 32, "", "not kvm")
     p.load(_arg_low(0))
-    p.jump(_JGE, LOOP_RUNS_BASE & 0xFFFFFFFF, "", "kill")
-    p.jump(_JGE, (LOOP_RUNS_BASE + LOOP_RUNS_SIZE) & 0xFFFFFFFF, "kill", "allow")
+    p.jump(_JGE, LOOP_RUNS_BASE & 0xFFFFFFFF, "", "not kvm")
+    p.jump(_JGE, (LOOP_RUNS_BASE + LOOP_RUNS_SIZE) & 0xFFFFFFFF, "not kvm", "allow")
 
 
 def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:
