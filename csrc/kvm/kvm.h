@@ -49,7 +49,15 @@ enum { SLOT_TABLES, SLOT_RING0, SLOT_TEXT, SLOT_INFO, SLOT_VDSO, SLOT_REGION, SL
 #define GDT_ENTRIES 16
 
 /* What ring 0 asks the loop for when it halts. */
-enum { ASK_NOTHING, ASK_CALL, ASK_FAULT, ASK_INTERRUPT, ASK_PAGE, ASK_END };
+enum {
+    ASK_NOTHING,
+    ASK_BELL,      /* a call is posted, the sentry sleeps: ring, then as ASK_SERVE */
+    ASK_SERVE,     /* a call is posted: its reply is late, or has what ring 0 cannot do */
+    ASK_FAULT,     /* an exception of the program's */
+    ASK_INTERRUPT, /* it was interrupted */
+    ASK_PAGE,      /* a copy of ring 0's own met a page fault */
+    ASK_END,
+};
 /* ... and what it is told. */
 enum { GO_ON, RETRY, FIX_UP };
 
@@ -165,5 +173,11 @@ void __attribute__((noreturn)) kvm_begin(struct ucontext *uc, bool is_fork);
 /* ring0.S */
 extern char ring0_begin[], ring0_end[]; /* the linker's */
 extern char ring0_call[], ring0_start[], ring0_vectors[], ring0_iret[];
+extern char ring0_copy_begin[], ring0_copy_end[], ring0_copy_fault[];
+extern char ring0_string_begin[], ring0_string_end[], ring0_string_fault[];
+long ring0_copy(void *to, const void *from, uint64_t length);
+
+/* ring0_prefetch.c */
+void ring0_prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args);
 
 #endif

@@ -183,7 +183,7 @@ static uint32_t enter(struct thread *t)
     }
 }
 
-/* Whatever is posted now answers an interrupt that came before. */
+/* Whatever is about to be posted answers an interrupt that came before. */
 static void forget_kick(struct thread *t)
 {
     t->run->request_interrupt_window = 0;
@@ -191,40 +191,43 @@ static void forget_kick(struct thread *t)
     t->failures = 0;
 }
 
+/* What ring 0 has met: whether a request is posted now.  Otherwise it goes on. */
+static bool take(struct thread *t, uint32_t asked, volatile struct cpu *cpu, uint64_t *regs)
+{
+    volatile struct slot *slot = t->slot;
+    int32_t code;
+    if (asked == ASK_BELL || asked == ASK_SERVE) {
+        t->failures = 0; /* an interrupt may have come behind the answer: it stays */
+        if (asked == ASK_BELL)
+            ring();
+        return true;
+    }
+    if (asked == ASK_PAGE) {
+        cpu->told = page_fault(cpu->address, cpu->error, &code) ? FIX_UP : RETRY;
+        t->failures = 0;
+        return false;
+    }
+    if (asked == ASK_FAULT && !fault(t, cpu, regs)) {
+        cpu->told = RETRY;
+        t->failures = 0;
+        return false;
+    }
+    if (asked != ASK_FAULT && asked != ASK_INTERRUPT)
+        end_process(asked << 24 | (uint32_t)cpu->vector << 16);
+    slot->prefetch_count = 0;
+    forget_kick(t);
+    post(slot, asked == ASK_FAULT ? K_FAULT : K_INTERRUPTED);
+    return true;
+}
+
 static void __attribute__((noreturn)) run_guest(struct thread *t, struct ucontext *uc)
 {
-    volatile struct cpu *cpu = t->cpu;
-    volatile struct slot *slot = t->slot;
     uint64_t *regs = (uint64_t *)&uc->uc_mcontext;
     for (;;) {
-        serve(slot, uc, (int64_t *)&regs[AT_RAX]);
-        cpu->told = GO_ON;
-    again:;
-        uint32_t asked = enter(t);
-        if (asked == ASK_CALL) {
-            int64_t args[6] = {regs[8], regs[9], regs[12], regs[2], regs[0], regs[1]}, nr = (int32_t)regs[AT_RAX];
-            slot->sysno = nr;
-            for (int i = 0; i < 6; i++)
-                slot->args[i] = args[i];
-            prefetch(slot, nr, args);
-            forget_kick(t);
-            post(slot, K_SYSCALL);
-        } else if (asked == ASK_FAULT) {
-            if (!fault(t, cpu, regs)) {
-                cpu->told = RETRY;
-                t->failures = 0;
-                goto again;
-            }
-            slot->prefetch_count = 0;
-            forget_kick(t);
-            post(slot, K_FAULT);
-        } else if (asked == ASK_INTERRUPT) {
-            slot->prefetch_count = 0;
-            forget_kick(t);
-            post(slot, K_INTERRUPTED);
-        } else {
-            end_process(asked << 24 | (uint32_t)cpu->vector << 16);
-        }
+        serve(t->slot, uc, (int64_t *)&regs[AT_RAX]);
+        t->cpu->told = GO_ON;
+        while (!take(t, enter(t), t->cpu, regs))
+            ;
     }
 }
 

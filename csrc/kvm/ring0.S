@@ -70,6 +70,43 @@ ring0_start: /* a virtual CPU begins: with the registers in its thread's frame *
     call ring0_load
     jmp ring0_leave
 
+/* As in csrc/stub/entry.S; memory of the program can be reached in between only. */
+    .globl ring0_copy, ring0_copy_begin, ring0_copy_end, ring0_copy_fault
+    .globl ring0_copy_string, ring0_string_begin, ring0_string_end, ring0_string_fault
+ring0_copy:
+    mov %rdx, %rcx
+    stac
+ring0_copy_begin:
+    rep movsb
+ring0_copy_end:
+    clac
+    xor %eax, %eax
+    ret
+ring0_copy_fault:
+    clac
+    mov %rcx, %rax
+    ret
+ring0_copy_string:
+    xor %ecx, %ecx
+    stac
+ring0_string_begin:
+1:  cmp %rdx, %rcx
+    jae 2f
+    movzbl (%rsi,%rcx), %eax
+    mov %al, (%rdi,%rcx)
+    inc %rcx
+    test %al, %al
+    jnz 1b
+2:
+ring0_string_end:
+    clac
+    mov %rcx, %rax
+    ret
+ring0_string_fault:
+    clac
+    mov $-14, %rax
+    ret
+
     .balign 16
 ring0_vectors: /* 16 bytes each */
     .set vector, 0

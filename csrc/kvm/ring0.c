@@ -1,4 +1,5 @@
-/* Ring 0: what happens to guest code becomes a record in the thread's slot and a question to the loop. */
+/* Ring 0: what happens to guest code becomes a record in the thread's slot.  Simple answers are carried out here, of the
+ * rest, and of exceptions, the loop takes care. */
 #include "kvm.h"
 
 #define FLAGS_USER 0x50dd5ULL /* AC RF OF DF TF SF ZF AF PF CF: what the host restores from a signal frame, too */
@@ -54,17 +55,83 @@ void ring0_load(struct trap *trap)
     __asm__ volatile("xrstor64 (%0)" ::"r"(cpu->fp), "a"(-1), "d"(-1) : "memory");
 }
 
-/* A fault in ring 0 itself: only the return to an address that no program can have is expected.  The registers of that
- * program are still in its frame. */
+/* ---- system calls ---- */
+
+/* Wait awake for the answer, as the stub does (wait_reply); false: it is late. */
+static bool spin(volatile struct slot *slot)
+{
+    uint64_t start = __builtin_ia32_rdtsc();
+    for (;;) {
+        uint32_t state = __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
+        if (state == ST_REPLY)
+            return true;
+        if (state == ST_WAIT || __builtin_ia32_rdtsc() - start >= INFO->spin_ticks)
+            return false;
+        __builtin_ia32_pause();
+    }
+}
+
+/* Carry the reply out; false: the loop has to.  Nothing has happened then, or the same can happen once more. */
+static bool serve_here(struct cpu *cpu, volatile struct slot *slot)
+{
+    uint32_t reply = slot->reply, count = reply >> 24;
+    bool has_faulted = false;
+    if (reply & 0xffffff & ~(RF_RESULT | RF_SET_BASE)) /* operations, wake-ups, words to change, further rounds */
+        return false;
+    for (uint32_t i = 0; i < count && i < MAX_COPIES; i++)
+        if (slot->copies[i].offset & FROM_WINDOW)
+            return false;
+    for (uint32_t i = 0; i < count && i < MAX_COPIES; i++) {
+        volatile struct copy *copy = &slot->copies[i];
+        if (ring0_copy((void *)copy->addr, (char *)slot + DATA_OFFSET + copy->offset, copy->length))
+            has_faulted = true;
+    }
+    if (has_faulted)
+        cpu->regs[AT_RAX] = -14;
+    else if (reply & RF_RESULT)
+        cpu->regs[AT_RAX] = slot->result;
+    return true;
+}
+
+static void call(struct cpu *cpu, const struct trap *trap)
+{
+    volatile struct slot *slot = cpu->slot;
+    const uint64_t *r = trap->regs;
+    const int64_t args[6] = {r[8], r[9], r[12], r[2], r[0], r[1]}; /* rdi rsi rdx r10 r8 r9 */
+    int64_t nr = (int32_t)r[AT_RAX];
+    slot->sysno = nr;
+    for (int i = 0; i < 6; i++)
+        slot->args[i] = args[i];
+    ring0_prefetch(slot, nr, args);
+    slot->kind = K_SYSCALL | 0xfffU << 16; /* on no processor that is known here */
+    __atomic_exchange_n(&slot->state, ST_REQUEST, __ATOMIC_SEQ_CST);
+    if (INFO->asleep)
+        ask(cpu, ASK_BELL);
+    else if (!spin(slot) || !serve_here(cpu, slot))
+        ask(cpu, ASK_SERVE);
+}
+
+/* ---- faults ---- */
+
+/* In ring 0 itself: its copies may meet pages that are not there.  And the return may be to an address that no program can
+ * have: the registers of that program are still in its frame. */
 static void own_fault(struct cpu *cpu, struct trap *trap)
 {
+    const char *at = (const char *)trap->rip, *fix = 0;
+    if (at >= ring0_copy_begin && at < ring0_copy_end)
+        fix = ring0_copy_fault;
+    else if (at >= ring0_string_begin && at < ring0_string_end)
+        fix = ring0_string_fault;
     cpu->vector = trap->vector;
-    if (trap->rip != (uint64_t)ring0_iret) {
-        __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->address));
-        ask(cpu, ASK_END);
+    cpu->error = fix ? trap->error : 0;
+    __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->address));
+    if (fix) {
+        if (trap->vector != VECTOR_PAGE_FAULT || ask(cpu, ASK_PAGE) != RETRY)
+            trap->rip = (uint64_t)fix;
         return;
     }
-    cpu->error = 0;
+    if (at != ring0_iret)
+        ask(cpu, ASK_END);
     ask(cpu, ASK_FAULT);
     __asm__ volatile("mov %0, %%rsp\n\tmovabs $ring0_start, %%rax\n\tjmp *%%rax" ::"r"(cpu->stack) : "memory");
     __builtin_unreachable();
@@ -77,7 +144,7 @@ void ring0_trap(struct trap *trap)
         return own_fault(cpu, trap);
     save(cpu, trap);
     if (trap->vector == VECTOR_CALL) {
-        ask(cpu, ASK_CALL);
+        call(cpu, trap);
     } else if (trap->vector == VECTOR_INTERRUPT) {
         ask(cpu, ASK_INTERRUPT);
     } else {

@@ -17,7 +17,7 @@ static inline struct slot *slot_of(const void *stack)
 }
 
 /* ENOSYS: nobody holds the listener any more.  The filter turns exit_group into a kill. */
-static inline void ring(void)
+void ring(void)
 {
     if (call2(__NR_sched_yield, BELL_ARG0, BELL_ARG1) == -38)
         call1(__NR_exit_group, 1);
@@ -161,47 +161,6 @@ again:
 void stub_resume(struct ucontext *uc)
 {
     serve(slot_of(uc), uc, (int64_t *)&uc->uc_mcontext.rax);
-}
-
-/* Copy what the table says the sentry will want to see. */
-void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args)
-{
-    uint32_t used = 0, count = 0;
-    if (nr < MAX_CALLS) {
-        for (int i = 0; i < MAX_PREFETCH; i++) {
-            const volatile struct prefetch *entry = &INFO->prefetch[nr][i];
-            if (entry->kind == PF_NONE)
-                break;
-            uint64_t addr = args[entry->arg];
-            uint64_t length = entry->value;
-            char *to = (char *)slot + DATA_OFFSET + used;
-            long result;
-            if (!addr)
-                continue;
-            if (entry->kind == PF_CSTRING) {
-                result = stub_copy_string(to, (void *)addr, length);
-                length = result;
-            } else {
-                if (entry->kind == PF_ARG) {
-                    uint64_t n = args[entry->count_arg];
-                    if (n > entry->cap)
-                        continue;
-                    length = n * entry->value;
-                    if (length > entry->cap)
-                        continue;
-                }
-                result = -(int64_t)stub_copy(to, (void *)addr, length);
-            }
-            if (result < 0)
-                continue;
-            slot->prefetch[count].addr = addr;
-            slot->prefetch[count].length = length;
-            slot->prefetch[count].offset = used;
-            count++;
-            used += (length + 7) & ~7UL;
-        }
-    }
-    slot->prefetch_count = count;
 }
 
 /* A call from a patched site: 0: go on behind it, 1: make it again with a signal frame, 2: stop behind it. */

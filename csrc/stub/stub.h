@@ -40,7 +40,7 @@ void stub_switch(void *stack, void (*next)(void *), void *arg);
 void stub_signal(int signo, siginfo_t *info, struct ucontext *uc);
 void stub_resume(struct ucontext *uc);
 long stub_called(volatile struct slot *slot);
-void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args);
+void ring(void);
 void post(volatile struct slot *slot, uint32_t kind);
 uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result);
 
@@ -49,6 +49,9 @@ long carry_out(const struct op *shared, struct ucontext *uc);
 long prepare(const struct boot *boot);
 bool loop_signal(int signo, const struct ucontext *uc);
 #endif
+
+/* prefetch.c */
+void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args);
 
 /* start.c, called by entry.S */
 void stub_main(const uint64_t *stack);
