@@ -33,14 +33,6 @@ void stub_helper(void)
     call1(__NR_exit, 0);
 }
 
-#ifndef KVM
-static long prepare(const struct boot *boot)
-{
-    (void)boot;
-    return 0;
-}
-#endif
-
 static void on_slot_stack(void *unused)
 {
     (void)unused;

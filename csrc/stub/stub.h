@@ -48,6 +48,8 @@ uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 long carry_out(const struct op *shared, struct ucontext *uc);
 long prepare(const struct boot *boot);
 bool loop_signal(int signo, const struct ucontext *uc);
+#else
+#define prepare(boot) 0L
 #endif
 
 /* prefetch.c */
