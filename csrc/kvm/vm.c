@@ -159,11 +159,14 @@ bool make_cpu(uint64_t slotno)
     struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = LOOP->xcr0}}};
     uint64_t zero_offset = 0;
     struct kvm_device_attr tsc = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uint64_t)&zero_offset};
-    LOOP->cpus[slotno] = fd;
-    return call6(__NR_mmap, run, 1 << LOOP_SHIFT, 3, 0x11, fd, 0) == (long)run &&
-           call3(__NR_madvise, run, 1 << LOOP_SHIFT, MADV_DONTFORK) == 0 && control(fd, KVM_SET_CPUID2, &LOOP->cpuid) == 0 &&
-           set_segments(fd, cpu) && control(fd, KVM_SET_XCRS, &xcrs) == 0 && set_msrs(fd, cpu) &&
-           control(fd, KVM_SET_DEVICE_ATTR, &tsc) == 0;
+    bool is_ready = call6(__NR_mmap, run, 1 << LOOP_SHIFT, 3, 0x11, fd, 0) == (long)run &&
+                    call3(__NR_madvise, run, 1 << LOOP_SHIFT, MADV_DONTFORK) == 0 && control(fd, KVM_SET_CPUID2, &LOOP->cpuid) == 0 &&
+                    set_segments(fd, cpu) && control(fd, KVM_SET_XCRS, &xcrs) == 0 && set_msrs(fd, cpu) &&
+                    control(fd, KVM_SET_DEVICE_ATTR, &tsc) == 0;
+    if (!is_ready)
+        call1(__NR_close, fd);
+    LOOP->cpus[slotno] = is_ready ? fd : 0;
+    return is_ready;
 }
 
 static void fill_cpu(struct cpu *cpu, uint64_t slotno)
