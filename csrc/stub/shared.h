@@ -109,6 +109,7 @@ AT(slot, call_regs, SLOT_CALL_REGS);
 AT(slot, interrupted, SLOT_INTERRUPTED);
 AT(slot, can_answer, SLOT_CAN_ANSWER);
 AT(slot, answers, SLOT_ANSWERS);
+AT(slot, exits, SLOT_EXITS);
 AT(info, actions, INFO_ACTIONS);
 AT(info, prefetch, INFO_PREFETCH);
 _Static_assert(sizeof(struct slot) == 0x1000, "a slot's control page is one page");

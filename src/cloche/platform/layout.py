@@ -79,6 +79,7 @@ SLOT_CALL_REGS: Final = 0x4C8
 SLOT_INTERRUPTED: Final = 0x518
 SLOT_CAN_ANSWER: Final = 0x51C
 SLOT_ANSWERS: Final = 0x520
+SLOT_EXITS: Final = 0x560
 INFO_ACTIONS: Final = 0x40
 INFO_PREFETCH: Final = 0x240
 PREFETCH_BYTES: Final = 8  # of a struct prefetch

@@ -12,7 +12,7 @@ from cloche.platform import _native
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
 from cloche.platform.kept import KeptFiles
-from cloche.platform.layout import MAX_ADDRESS, REGION_SIZE
+from cloche.platform.layout import EXIT_REASONS, MAX_ADDRESS, REGION_SIZE, SLOT_EXITS, SLOT_SIZE
 
 _WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
 _METERS: Final = 4
@@ -156,6 +156,14 @@ class SystrapProcess(HostProcess):
     def rss_bytes(self) -> int:
         fields = self.read_proc("statm").split()
         return int(fields[1]) * 4096 if len(fields) > 1 else 0
+
+    def returns(self, slot: int) -> list[int]:
+        """How often the virtual CPU of the slot's threads came back to the loop, by KVM's reason.
+
+        The first: by a signal or an error.  All 0 but with the platform kvm.  For diagnosis: the guest's process claims it.
+        """
+        data = os.pread(self._region_fd, 8 * EXIT_REASONS, slot * SLOT_SIZE + SLOT_EXITS)
+        return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
 
     def anonymous_bytes(self) -> int:
         fields = self.read_proc("statm").split()
