@@ -160,7 +160,7 @@ class SystrapProcess(HostProcess):
     def returns(self, slot: int) -> list[int]:
         """How often the virtual CPU of the slot's threads came back to the loop, by KVM's reason.
 
-        The first: by a signal or an error.  All 0 but with the platform kvm.  For diagnosis: the guest's process claims it.
+        The first: by a signal or an error.  All 0 but with the platform kvm.  A claim, for diagnosis.
         """
         data = os.pread(self._region_fd, 8 * EXIT_REASONS, slot * SLOT_SIZE + SLOT_EXITS)
         return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
