@@ -307,8 +307,7 @@ class Birth:
         child.ns = self.made.ns
         child.start_ns = monotonic_ns() - task.kernel.boot_mono_ns
         if not flags & CLONE_VM or flags & CLONE_VFORK:
-            child.altstack_addr, child.altstack_size = task.altstack_addr, task.altstack_size
-            child.altstack_flags = task.altstack_flags
+            child.altstack = task.altstack
         if flags & CLONE_CHILD_CLEARTID:
             child.clear_child_tid = self.args.child_tid
 

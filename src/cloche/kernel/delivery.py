@@ -192,7 +192,6 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
         return None
     mask = task.saved_sigmask if task.saved_sigmask >= 0 else task.sigmask
     thread = task.thread
-    altstack = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
     try:
         frame = sigframe.build(
             regs,
@@ -200,7 +199,7 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
             signo,
             info.raw,
             mask,
-            altstack,
+            task.altstack,
             handler,
             flags,
             action.restorer,
@@ -218,8 +217,8 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
         if not mem.is_new(frame.addr):
             return None
         mem.write(frame.addr, frame.data)
-    if task.altstack_flags & SS_AUTODISARM:
-        task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, SS_DISABLE
+    if task.altstack.flags & SS_AUTODISARM:
+        task.altstack = sigframe.AltStack(0, 0, SS_DISABLE)
     thread.set_fpstate(b"")
     task.saved_sigmask = -1
     blocked = task.sigmask | action.mask
@@ -260,8 +259,7 @@ def sigreturn(task: Task) -> int:
 def set_altstack(task: Task, sp: int, flags: int, size: int, current_sp: int) -> int:
     """do_sigaltstack's change: 0, -EPERM while on the stack, -EINVAL, -ENOMEM.  `flags` as in the guest's stack_t."""
     flags &= 0xFFFFFFFF
-    now = sigframe.AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
-    if now.contains(current_sp):
+    if task.altstack.contains(current_sp):
         return -EPERM
     mode = flags & ~SS_AUTODISARM
     if mode not in (0, 1, SS_DISABLE):
@@ -270,5 +268,5 @@ def set_altstack(task: Task, sp: int, flags: int, size: int, current_sp: int) ->
         sp = size = 0
     elif size < MINSIGSTKSZ:
         return -ENOMEM
-    task.altstack_addr, task.altstack_size, task.altstack_flags = sp, size, flags
+    task.altstack = sigframe.AltStack(sp, size, flags)
     return 0

@@ -19,9 +19,10 @@ from cloche.abi.errno import (
 from cloche.abi.inotify import IN_ACCESS, IN_OPEN, IN_OPEN_EXEC
 from cloche.abi.personality import ADDR_NO_RANDOMIZE
 from cloche.abi.resource import RLIMIT_AS, RLIMIT_STACK
-from cloche.abi.signal import SIGSEGV
+from cloche.abi.signal import SIGSEGV, SS_DISABLE
 from cloche.abi.stat import S_IFREG
 from cloche.abi.wait import status_signaled
+from cloche.arch.sigframe import AltStack
 from cloche.arch.syscalls import SYS_execve
 from cloche.kernel.blocking import (
     BLOCKED,
@@ -537,7 +538,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
         if group.handlers.actions[signo].handler == 1:
             handlers.actions[signo] = SigAction(1)
     group.handlers = handlers
-    task.altstack_addr, task.altstack_size, task.altstack_flags = 0, 0, 2
+    task.altstack = AltStack(0, 0, SS_DISABLE)
     task.comm = image.comm
     task.robust_list = 0
     task.clear_child_tid = 0

@@ -12,6 +12,8 @@ from typing import Final
 from mypy_extensions import trait
 
 from cloche.abi.errno import EAGAIN, ENOMEM, ENXIO, LinuxError
+from cloche.abi.signal import SS_DISABLE
+from cloche.arch.sigframe import AltStack
 from cloche.kernel.args import Args
 from cloche.kernel.blocking import Blocked, TaskBase
 from cloche.kernel.chores import Chore
@@ -366,9 +368,7 @@ class Task(TaskBase, TimerOwner):
         self.saved_sigmask: int = -1  # to restore when the call ends (sigsuspend, ppoll …); -1: none
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
-        self.altstack_addr: int = 0
-        self.altstack_size: int = 0
-        self.altstack_flags: int = 2  # SS_DISABLE
+        self.altstack: AltStack = AltStack(0, 0, SS_DISABLE)  # never changed, another takes its place
         self.clear_child_tid: int = 0
         self.robust_list: int = 0
         self.restart: Blocked | None = None  # to resume by restart_syscall

@@ -38,7 +38,6 @@ from cloche.abi.signal_structs import (
     unpack_stack_t,
 )
 from cloche.abi.structs import KTIME_MAX, TIMESPEC_SIZE, unpack_timespec
-from cloche.arch.sigframe import AltStack
 from cloche.kernel.args import Args, to_i32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
 from cloche.kernel.delivery import set_altstack, sigreturn
@@ -214,7 +213,7 @@ def sys_restart_syscall(task: Task, args: Args) -> int:
 def sys_sigaltstack(task: Task, args: Args) -> int:
     """sigaltstack(2)."""
     mem = task.user_memory()
-    now = AltStack(task.altstack_addr, task.altstack_size, task.altstack_flags)
+    now = task.altstack
     current_sp = task.thread.regs().sp
     old = pack_stack_t(now.sp, now.state(current_sp) | (now.flags & SS_AUTODISARM), now.size)
     if args.a0:

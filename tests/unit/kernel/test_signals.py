@@ -568,10 +568,10 @@ class TestAltStack:
         killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
         assert 0x40000 < world.thread().regs().rsp <= 0x42000
-        assert world.task.altstack_size == 0
+        assert world.task.altstack.size == 0
         world.leave_handler()
-        assert (world.task.altstack_addr, world.task.altstack_size) == (0x40000, 8192)
-        assert world.task.altstack_flags == SS_AUTODISARM
+        stack = world.task.altstack
+        assert (stack.sp, stack.size, stack.flags) == (0x40000, 8192, SS_AUTODISARM)
 
 
 class TestJobControl:

@@ -71,7 +71,7 @@ FP_XSTATE_MAX: Final = 16384  # bytes: more than any processor's, AMX included
 
 
 class AltStack:
-    """An alternate signal stack (sigaltstack(2)); `flags` is SS_DISABLE, SS_AUTODISARM or 0."""
+    """An alternate signal stack (sigaltstack(2)), never changed; `flags` is SS_DISABLE, SS_AUTODISARM or 0."""
 
     def __init__(self, sp: int, size: int, flags: int) -> None:
         self.sp: int = sp
