@@ -40,6 +40,7 @@ $b mount -t tmpfs tmpfs dev/shm
 $b chmod 1777 tmp dev/shm
 $b mount -t cgroup2 cgroup2 sys/fs/cgroup
 for module in modules/*; do $b insmod $module; done
+$b chmod 666 dev/kvm
 $b ln -s /proc/self/fd dev/fd
 $b ip link set lo up
 $b hostname machine

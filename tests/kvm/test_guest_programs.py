@@ -7,7 +7,7 @@ import pytest
 from tests.kvm.machine import Machine, Result
 from tests.kvm.programs import BATCH, GROUPS, HOSTILE, PLACE, parse_batch
 
-PLATFORM = "systrap"
+PLATFORM = "kvm"
 MACHINES_OWN_S = 240  # for a group: natively they take some ten seconds
 
 

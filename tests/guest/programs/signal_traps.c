@@ -44,7 +44,7 @@ int main(void)
     FAULT("int 0x90", "int $0x90");
     FAULT("icebp", ".byte 0xf1");
     FAULT("single step", "pushfq; orl $0x100,(%%rsp); popfq; nop");
-    AT("write to read-only", mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "movb $1,(%%rbx)");
+    AT("write to read-only", mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "movb (%%rbx),%%al; movb $1,(%%rbx)");
     AT("no access", mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "movb (%%rbx),%%al");
     char *data = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     data[0] = 0xc3;

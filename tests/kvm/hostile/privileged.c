@@ -13,7 +13,7 @@ static const struct {
     I("rep insb", "\xf3\x6c"), I("rep outsb", "\xf3\x6e"),
     I("invd", "\x0f\x08"), I("wbinvd", "\x0f\x09"), I("clts", "\x0f\x06"),
     I("lmsw", "\x0f\x01\xf0"), I("invlpg", "\x0f\x01\x38"), I("swapgs", "\x0f\x01\xf8"),
-    I("sysret", "\x48\x0f\x07"), I("sysexit", "\x48\x0f\x35"), I("rsm", "\x0f\xaa"),
+    I("sysret", "\x48\x0f\x07"), I("rsm", "\x0f\xaa"),
     I("lgdt", "\x0f\x01\x10"), I("lidt", "\x0f\x01\x18"), I("lldt", "\x0f\x00\xd0"), I("ltr", "\x0f\x00\xd8"),
     I("rdpmc", "\x0f\x33"), I("xsetbv", "\x0f\x01\xd1"), I("invpcid", "\x66\x0f\x38\x82\x00"),
     I("vmrun", "\x0f\x01\xd8"), I("vmload", "\x0f\x01\xda"), I("vmsave", "\x0f\x01\xdb"),
