@@ -61,6 +61,7 @@ enum {
 /* ... and what it is told. */
 enum { GO_ON, RETRY, FIX_UP };
 
+#define VECTOR_DEBUG 1
 #define VECTOR_PAGE_FAULT 14
 #define VECTOR_INTERRUPT 32
 #define VECTOR_BUS 33 /* not hardware's: an access that the host cannot make, with no address known */
@@ -83,7 +84,7 @@ struct cpu {
     uint64_t xcr0;
     uint32_t ask;
     uint32_t told;
-    uint64_t vector, error, address;
+    uint64_t vector, error, address; /* of an exception; `address`: CR2, or DR6 */
     uint64_t gdt[GDT_ENTRIES];
     struct tss tss;
 };

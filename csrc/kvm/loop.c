@@ -3,6 +3,7 @@
 
 #define MAX_FAILURES 3
 #define BUS_NO_ADDRESS 2
+#define DR6_STEP 0x4000
 
 static struct thread *own_thread(const void *on_stack)
 {
@@ -116,14 +117,17 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
         signo = page_fault(addr, error, &code);
         if (!signo)
             return false;
+        if (addr >= END_ADDRESS)
+            error |= 1; /* as Linux: whether there is anything is not a program's business (sanitize_error_code) */
+        regs[AT_CR2] = addr;
     } else {
         addr = regs[AT_RIP];
         if (vector == 0) {
             signo = SIGFPE;
             code = 1; /* FPE_INTDIV */
-        } else if (vector == 1) {
+        } else if (vector == VECTOR_DEBUG) {
             signo = SIGTRAP;
-            code = 2; /* TRAP_TRACE */
+            code = cpu->address & DR6_STEP ? 2 : 1; /* TRAP_TRACE TRAP_BRKPT */
         } else if (vector == 3) {
             signo = SIGTRAP;
             addr = 0;
@@ -146,7 +150,6 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
     }
     regs[AT_ERROR] = error;
     regs[AT_TRAP] = vector;
-    regs[AT_CR2] = cpu->address;
     slot->signo = signo;
     slot->code = code;
     slot->addr = addr;

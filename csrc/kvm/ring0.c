@@ -3,6 +3,7 @@
 #include "kvm.h"
 
 #define FLAGS_USER 0x50dd5ULL /* AC RF OF DF TF SF ZF AF PF CF: what the host restores from a signal frame, too */
+#define DR6_INITIAL 0xffff0ff0ULL
 #define XSTATE_BV 512
 #define FLAGS_ALWAYS 0x202ULL /* IF */
 
@@ -150,7 +151,10 @@ void ring0_trap(struct trap *trap)
     } else {
         cpu->vector = trap->vector;
         cpu->error = trap->error;
-        __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->address));
+        if (trap->vector == VECTOR_DEBUG)
+            __asm__ volatile("mov %%db6, %0\n\tmov %1, %%db6" : "=&r"(cpu->address) : "r"(DR6_INITIAL));
+        else
+            __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->address));
         if (ask(cpu, ASK_FAULT) == RETRY)
             return;
     }

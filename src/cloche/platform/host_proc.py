@@ -12,6 +12,7 @@ class HostProc:
     def __init__(self) -> None:
         self._fd = -1
         self._is_ours = False
+        self.hosts_threads = 0  # that a guest's process may have of the host's kernel (platform kvm)
 
     def open(self) -> None:
         """Take the procfs of now."""
@@ -95,7 +96,7 @@ class HostProc:
             finally:
                 os.close(fd)
             if pid:
-                return (int(text.rpartition(b")")[2].split()[17]),)
+                return (int(text.rpartition(b")")[2].split()[17]) - self.hosts_threads,)
             return tuple([int(word) for word in text.split()])
         except (OSError, ValueError, IndexError):
             return None
