@@ -19,7 +19,7 @@ class Kvm(Systrap):
     def __init__(self, mm: str = "strict") -> None:
         super().__init__(mm, False)  # slots are out of reach of guest code: there are no patched calls
         self._stub_name = "kvm.elf"
-        # KVM may give a process with a machine a thread (kvm_nx_huge_page_recovery_worker): a thread of the guest's that
+        # KVM may give a process with a machine a thread (kvm_nx_huge_page_recovery_worker): one of the guest's that
         # the sentry does not know of could be taken for it, and there is one then at most.
         self._proc.hosts_threads = 1
 
