@@ -12,7 +12,7 @@ from typing import Final
 from tests.guest.harness import compile_program
 from tests.kvm.archive import Archive
 from tests.kvm.kernel import Kernel
-from tests.kvm.programs import BATCH, GROUPS, GUEST, HOSTILE, PLACE
+from tests.kvm.programs import BATCH, CONFORMANCE, GROUPS, GUEST, HOSTILE, PLACE
 
 HERE: Final = Path(__file__).parent
 BUSYBOX: Final = Path("/bin/busybox")
@@ -206,5 +206,7 @@ def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
         guest_programs(archive, [*HOSTILE, *named], folder)
         compiler(archive, HERE / "hello.c")
         archive.file(f"{PLACE}/hello.c", HERE / "hello.c")
+        for each in CONFORMANCE:
+            archive.host(each)
     libraries(archive)
     return archive

@@ -5,6 +5,16 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 HOSTILE: Final = sorted((HERE / "hostile").glob("*.c"))
+ROOT: Final = HERE.parents[1]
+PLATFORM_TESTS: Final = HERE.parent / "unit" / "platform"
+# The conformance suite of platforms, with what pytest reads on the way.
+CONFORMANCE: Final = (
+    ROOT / "pyproject.toml",
+    HERE.parent / "__init__.py",
+    HERE.parent / "conftest.py",
+    HERE.parent / "unit" / "__init__.py",
+    *sorted(PLATFORM_TESTS.glob("*.py")),
+)
 GUEST: Final = HERE.parent / "guest" / "programs"
 PLACE: Final = "/opt/guest"  # of the compiled programs, in the machine and in sandboxes
 BATCH: Final = "/opt/guest/batch.sh"
