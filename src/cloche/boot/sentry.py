@@ -68,7 +68,7 @@ def log_counters(kernel: Kernel, level: str) -> None:
         return
     for number, count in sorted(kernel.missing.items()):
         sys.stderr.write(f"cloche: system call {number} is missing: asked for {count} times\n")
-    for line in kernel.meter.summary():
+    for line in [*kernel.meter.summary(), *kernel.platform.summary()]:
         sys.stderr.write(f"cloche: {line}\n")
 
 

@@ -469,6 +469,10 @@ class Platform:
         """What this process itself has in memory that no guest shares, 0 where that is not known."""
         return 0
 
+    def summary(self) -> list[str]:
+        """Lines about how guests ran, at the end; for diagnosis."""
+        return []
+
     def own_data_bytes(self) -> int:
         """What of this process RLIMIT_DATA counts, 0 where that is not known."""
         return 0

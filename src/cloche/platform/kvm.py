@@ -7,10 +7,18 @@ Guest memory is executable in the machine's page tables only, nowhere on the hos
 
 import errno
 import os
+from typing import Final
 
 from cloche.platform.interface import HostNeeds
 from cloche.platform.kvm_capabilities import KvmError, open_device, require
+from cloche.platform.layout import EXIT_REASONS
 from cloche.platform.systrap import Systrap
+
+_REASONS: Final = {
+    0: "signals and errors",
+    5: "questions of ring 0",
+    7: "windows for interrupts",
+}  # KVM_EXIT_*
 
 
 class Kvm(Systrap):
@@ -22,6 +30,7 @@ class Kvm(Systrap):
         # KVM may give a process with a machine a thread (kvm_nx_huge_page_recovery_worker): one of the guest's that
         # the sentry does not know of could be taken for it, and there is one then at most.
         self._proc.hosts_threads = 1
+        self._guests.returns = [0] * EXIT_REASONS
 
     def prepare(self) -> HostNeeds:
         try:
@@ -39,3 +48,14 @@ class Kvm(Systrap):
         finally:
             os.close(self._kvm_fd)  # the zygote has its own
             self._kvm_fd = -1
+
+    def summary(self) -> list[str]:
+        """What the guests' processes say that KVM_RUN came back for."""
+        told = [
+            f"{count} for {_REASONS.get(reason, f'reason {reason}')}"
+            for reason, count in enumerate(self._guests.returns)
+            if count
+        ]
+        return [
+            f"{self._guests.calls} system calls in virtual machines; returns of KVM_RUN: {', '.join(told) or 'none'}"
+        ]

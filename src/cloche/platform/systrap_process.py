@@ -80,6 +80,7 @@ class SystrapProcess(HostProcess):
         self.handle = handle
         self._ident = ident
         self.thread_count = 0
+        self.was_counted = False  # Guests.returns has its
         self.has_threads = False  # it had more than one at some time
         self.is_dead = False
         self.is_blank = False  # in the pool: nobody is told of its death

@@ -47,6 +47,7 @@ _WINDOW_MIN_READ: Final = 2048
 _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
+_COUNTED_SLOTS: Final = 16  # the first of each process: a figure for diagnosis shall not take long
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 
 
@@ -56,6 +57,8 @@ class Guests:
     def __init__(self, proc: HostProc) -> None:
         self._proc = proc
         self.threads: dict[int, SystrapThread] = {}  # by handle
+        self.returns: list[int] = []  # SystrapProcess.returns, of those that have ended; empty: not counted
+        self.calls = 0  # of those
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
         self._spare: tuple[int, int, int] | None = (
@@ -110,6 +113,12 @@ class Guests:
         """Free the region of a process that has died (or never lived) and whose threads are all discarded."""
         if process.thread_count or not (process.is_dead or _native.process_pid(process.handle) < 0):
             return
+        if self.returns and not process.was_counted:
+            process.was_counted = True
+            self.calls += _native.call_count(process.handle)
+            for slot in range(_COUNTED_SLOTS):
+                for reason, count in enumerate(process.returns(slot)):
+                    self.returns[reason] += count
         if _native.discard_process(process.handle):
             process.is_dead = True
             process.set_main(None)  # they would keep each other
