@@ -51,6 +51,8 @@ class Kvm(Systrap):
 
     def summary(self) -> list[str]:
         """What the guests' processes say that KVM_RUN came back for."""
+        for process in self._processes.values():
+            self._guests.count_returns(process)
         told = [
             f"{count} for {_REASONS.get(reason, f'reason {reason}')}"
             for reason, count in enumerate(self._guests.returns)

@@ -57,8 +57,8 @@ class Guests:
     def __init__(self, proc: HostProc) -> None:
         self._proc = proc
         self.threads: dict[int, SystrapThread] = {}  # by handle
-        self.returns: list[int] = []  # SystrapProcess.returns, of those that have ended; empty: not counted
-        self.calls = 0  # of those
+        self.returns: list[int] = []  # SystrapProcess.returns, of all together; empty: not counted
+        self.calls = 0  # of the same
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
         self._spare: tuple[int, int, int] | None = (
@@ -109,16 +109,21 @@ class Guests:
         if self.threads.get(thread.handle) is thread:
             del self.threads[thread.handle]
 
+    def count_returns(self, process: SystrapProcess) -> None:
+        """Once for each, before its region goes, where that is counted."""
+        if not self.returns or process.was_counted:
+            return
+        process.was_counted = True
+        self.calls += _native.call_count(process.handle)
+        for slot in range(_COUNTED_SLOTS):
+            for reason, count in enumerate(process.returns(slot)):
+                self.returns[reason] += count
+
     def discard_if_done(self, process: SystrapProcess) -> None:
         """Free the region of a process that has died (or never lived) and whose threads are all discarded."""
         if process.thread_count or not (process.is_dead or _native.process_pid(process.handle) < 0):
             return
-        if self.returns and not process.was_counted:
-            process.was_counted = True
-            self.calls += _native.call_count(process.handle)
-            for slot in range(_COUNTED_SLOTS):
-                for reason, count in enumerate(process.returns(slot)):
-                    self.returns[reason] += count
+        self.count_returns(process)
         if _native.discard_process(process.handle):
             process.is_dead = True
             process.set_main(None)  # they would keep each other
