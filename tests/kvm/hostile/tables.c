@@ -1,14 +1,13 @@
 /* Descriptor tables and selectors: stores, loads, far transfers, returns to another ring. */
 #include "attack.h"
 
+/* Linux stores constants where the processor would refuse (UMIP); the platform kvm lets it refuse: docs/kvm.md. */
 static void store(const char *name, const char *bytes, int length)
 {
     memset(memory, 0x5a, 16);
     attack_with(NULL, bytes, length, (unsigned long)memory, 0, 0);
-    if (got_signal)
-        printf("%s: %s, code %d\n", name, sigabbrev_np(got_signal), got_code);
-    else
-        printf("%s: stored\n", name);
+    int is_refused = got_signal == SIGSEGV && got_code == 128;
+    printf("%s: %s\n", name, !got_signal || is_refused ? "stored or refused" : sigabbrev_np(got_signal));
 }
 
 static void selectors(void)
