@@ -153,7 +153,7 @@ void areas_forked(void);
 /* tables.c: page tables */
 void map_fixed(uint64_t addr, uint64_t gpa, uint64_t length, uint32_t prot, bool is_user);
 void clear_entries(uint64_t start, uint64_t end);
-void fill_entries(uint64_t start, uint64_t end);
+bool fill_entries(uint64_t start, uint64_t end);
 bool touch_block(uint64_t addr);
 
 /* vm.c: the machine */

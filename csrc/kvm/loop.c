@@ -71,7 +71,8 @@ static uint32_t page_fault(uint64_t addr, uint64_t error, int32_t *code)
         *code = BUS_NO_ADDRESS;
     } else {
         uint64_t around = a->bits & AREA_FILE ? PAGE : 1ULL << 21, start = addr & ~(around - 1);
-        fill_entries(start, start + around);
+        signo = fill_entries(start, start + around) ? 0 : SIGBUS;
+        *code = BUS_NO_ADDRESS;
     }
     unlock_loop();
     return signo;

@@ -130,14 +130,17 @@ static bool fill_block(uint32_t place, uint64_t start, uint64_t end)
     return true;
 }
 
-/* Entries for all areas in [start, end), as far as blocks are in use.  Where tables are short, the next access says so. */
-void fill_entries(uint64_t start, uint64_t end)
+/* Entries for all areas in [start, end), as far as blocks are in use; false: there is no room for tables.  What an operation
+ * could not have then, the next access asks for again. */
+bool fill_entries(uint64_t start, uint64_t end)
 {
+    bool is_done = true;
     for (uint32_t i = 0; i < LOOP->blocks_used; i++) {
         uint64_t low = LOOP->used[i] * BLOCK;
         if (low < end && start < low + BLOCK)
-            fill_block(i, start, end);
+            is_done &= fill_block(i, start, end);
     }
+    return is_done;
 }
 
 /* The block is touched: false if it cannot have memory.  Nothing happens if it has. */
