@@ -82,10 +82,12 @@ def test_an_ordinary_user(kvm_machine: Machine) -> None:
 def test_without_the_right_to_open_the_device(kvm_machine: Machine) -> None:
     assert kvm_machine.run(["chmod", "600", "/dev/kvm"]).status == 0
     try:
+        root = inside(kvm_machine, "echo $((3 + 3))")
         done = inside(kvm_machine, "true", uid=1000)
         doctor = kvm_machine.run(["cloche", "doctor"], uid=1000)
     finally:
         kvm_machine.run(["chmod", "666", "/dev/kvm"])
+    assert (root.status, root.stdout) == (0, b"6\n"), root  # the sentry is another user
     assert done.status == 125 and b"this user may not open it" in done.stderr, done
     assert b"\n" not in done.stderr.strip(), done
     assert b"no   /dev/kvm (this user may not open it)" in doctor.stdout, doctor

@@ -186,6 +186,17 @@ class Keeper:
             self._start_network(is_confined=spec.is_confined)
         if "egress" in self.fds:
             self._start_egress()
+        if spec.platform == "kvm":
+            self._open_device()
+
+    def _open_device(self) -> None:
+        """As the user who started the sandbox: the sentry is nobody.  Raises StartFailure."""
+        from cloche.platform.kvm_capabilities import KvmError, open_device
+
+        try:
+            self.fds["device"] = open_device()
+        except KvmError as error:
+            raise StartFailure(str(error)) from None
 
     def _askers(self, points: "list[AttachPoint]") -> list[socket.socket]:
         """Sockets to an analyst for a gofer and its workers."""
@@ -643,6 +654,7 @@ def _middle(tell: socket.socket) -> int:
         os.close(stderr)
     if "strace" in fds:
         spec.strace_fd = fds.pop("strace")
+    spec.device_fd = fds.pop("device", -1)
     files = socket.socket(fileno=fds["gofer"]) if "gofer" in fds else None
     ports = socket.socket(fileno=fds["broker"]) if "broker" in fds else None
     outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None

@@ -154,6 +154,8 @@ def _serve(
         platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching)
     except ValueError as error:
         raise StartError(str(error)) from error
+    if spec.device_fd >= 0:
+        platform.take_device(spec.device_fd)
     needs = platform.prepare()
     if spec.is_confined:
         confine.empty_root(report)

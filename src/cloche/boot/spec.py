@@ -131,6 +131,7 @@ class SandboxSpec:
         self.mm_mode: str = "direct"
         self.is_patching: bool = True  # system calls of known programs come without a trap
         self.strace_fd: int = -1
+        self.device_fd: int = -1  # of the platform's device, opened by the keeper
         self.log_level: str = "warning"
         self.is_timed: bool = False  # the parts tell when the steps of the start were done
         self.nofile_limit: int = 1 << 20

@@ -68,6 +68,7 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
     "boot.spec.EgressSpec.second_log_fd": "the caller's; given at each start",
     "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",
+    "boot.spec.SandboxSpec.device_fd": "opened by the keeper at each start",
     "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
     "boot.control.Starting": _OUTSIDE,

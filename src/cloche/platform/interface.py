@@ -457,6 +457,10 @@ class Platform:
         """Check the host, and open what `start` needs of it.  Raises OSError with a clear message."""
         return HostNeeds()
 
+    def take_device(self, fd: int) -> None:
+        """Before `prepare`: the device that it needs, opened by somebody who may.  It is the platform's to close."""
+        raise NotImplementedError
+
     def is_patching(self) -> bool:
         """Whether programs shall be given patched text, because calls from it come without a trap."""
         return False

@@ -32,9 +32,13 @@ class Kvm(Systrap):
         self._proc.hosts_threads = 1
         self._guests.returns = [0] * EXIT_REASONS
 
+    def take_device(self, fd: int) -> None:
+        self._kvm_fd = fd
+
     def prepare(self) -> HostNeeds:
         try:
-            self._kvm_fd = open_device()
+            if self._kvm_fd < 0:
+                self._kvm_fd = open_device()
             require(self._kvm_fd)
         except KvmError as error:
             raise OSError(errno.ENODEV, f"--platform kvm: {error}") from error

@@ -46,6 +46,7 @@ def test_every_field_arrives() -> None:
         "published",
         "oom_fd",
         "strace_fd",
+        "device_fd",
         "network_fd",
         "egress",
     ):  # descriptors go another way
