@@ -34,7 +34,7 @@ from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.orphans import end_orphans
 from cloche.boot.part import Part, PartError
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess
-from cloche.boot.spec import HOST, RW, SandboxSpec, load
+from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.wire import timing
 from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, RecordPlace
@@ -186,17 +186,19 @@ class Keeper:
             self._start_network(is_confined=spec.is_confined)
         if "egress" in self.fds:
             self._start_egress()
-        if spec.platform == "kvm":
-            self._open_device()
+        if spec.platform != PLATFORMS[0]:  # which needs none
+            self._open_device(spec.platform)
 
-    def _open_device(self) -> None:
+    def _open_device(self, platform: str) -> None:
         """As the user who started the sandbox: the sentry is nobody.  Raises StartFailure."""
-        from cloche.platform.kvm_capabilities import KvmError, open_device
+        from cloche.platform.choose import open_device
 
         try:
-            self.fds["device"] = open_device()
-        except KvmError as error:
-            raise StartFailure(str(error)) from None
+            fd = open_device(platform)
+        except OSError as error:
+            raise StartFailure(error.strerror or str(error)) from None
+        if fd >= 0:
+            self.fds["device"] = fd
 
     def _askers(self, points: "list[AttachPoint]") -> list[socket.socket]:
         """Sockets to an analyst for a gofer and its workers."""

@@ -1,5 +1,6 @@
 """From a platform's name (`boot.spec.PLATFORMS`) to the platform.  What belongs to one is loaded where it runs only."""
 
+from cloche.abi.errno import ENODEV
 from cloche.platform.interface import Platform
 
 
@@ -34,3 +35,15 @@ def findings(name: str) -> list[tuple[str, bool, str, str]]:
             (found.what, found.is_there, found.detail, found.remedy) for found in kvm_capabilities.findings()
         ]
     return []
+
+
+def open_device(name: str) -> int:
+    """The device that a platform needs, for `Platform.take_device`; -1: none.  Raises OSError with a clear message."""
+    if name != "kvm":
+        return -1
+    from cloche.platform import kvm_capabilities
+
+    try:
+        return kvm_capabilities.open_device()
+    except kvm_capabilities.KvmError as error:
+        raise OSError(ENODEV, str(error)) from error
