@@ -9,7 +9,7 @@ import socket
 from array import array
 from typing import Final
 
-from cloche.abi.tcp import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_INFO
+from cloche.abi.tcp import TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_INFO
 
 __all__ = ["as_connection", "as_socket", "receive_with_descriptor"]
 
@@ -48,9 +48,10 @@ def as_socket(fd: int) -> socket.socket | None:
 
 
 def as_connection(fd: int) -> socket.socket | None:
-    """A descriptor that came as a connection of TCP that stands; closed, and none, if it is anything else.
+    """A descriptor that came as an accepted connection of TCP; closed, and none, if it is anything else.
 
-    (One that its peer has reset meanwhile is none either.)
+    Its peer may have reset it meanwhile: who accepts it is to see that, as anywhere.  A socket that never was connected
+    is told from such a one by having no port of its own.
     """
     sock = as_socket(fd)
     if sock is None:
@@ -60,9 +61,10 @@ def as_connection(fd: int) -> socket.socket | None:
             sock.family in (socket.AF_INET, socket.AF_INET6)
             and sock.type == socket.SOCK_STREAM
             and sock.proto == socket.IPPROTO_TCP
-            and sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0] in _STANDS  # tcpi_state
         ):
-            return sock
+            state = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0]  # tcpi_state
+            if state in _STANDS or (state == TCP_CLOSE and sock.getsockname()[1]):
+                return sock
     except OSError:
         pass
     sock.close()

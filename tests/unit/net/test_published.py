@@ -98,6 +98,21 @@ def test_a_message_that_no_broker_sends(net: Harness, message: bytes) -> None:
     assert is_reset(net.arrive(Arrival(1, bytes(4), 1).encode()))
 
 
+def test_a_connection_that_was_reset_before_it_came(net: Harness) -> None:
+    """The server is to see it, as anywhere: a broker's connection is accepted, and then found to be reset."""
+    net.listener()
+    client = socket.create_connection(net.host.getsockname(), timeout=5)
+    accepted, (_host, port) = net.host.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    select.select([accepted], [], [], 60)
+    data = Arrival(PORT, b"\x7f\0\0\1", port).encode()
+    net.broker.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [accepted.fileno()]))])
+    accepted.close()
+    net.turn()
+    assert net.publisher.count == 1
+
+
 def other_things() -> Iterator[tuple[str, int]]:
     """Descriptors that are no connection, by name; each is the receiver's own."""
     read_end, write_end = os.pipe()
