@@ -16,7 +16,7 @@ other up so, and a change whose task is gone, or does something else, no longer 
 
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EFAULT, ERESTARTNOINTR, LinuxError
+from cloche.abi.errno import EAGAIN, EFAULT, ERESTARTNOINTR, ESRCH, LinuxError
 from cloche.kernel.blocking import BLOCKED, TaskBase, also_wait, block_on, block_on_time
 from cloche.kernel.futex import CMP_RETRIES, FutexOp, Key, compare_exchange, futex_table, read_word
 from cloche.kernel.phase import WORKING
@@ -129,15 +129,28 @@ class WordChange(FutexOp):
                 del changing[self.key]
             self.queue.wake()
 
+    def again(self) -> int:
+        """Of a call that is blocked: when no other change is under way, look at the word."""
+        holder = self._holder()
+        if holder is not None:
+            if holder.queue not in self.queues:
+                also_wait(self.task, self, holder.queue)
+            return BLOCKED
+        return self.look(read_word(self.task, self.addr))
+
+    def unless_changed(self, result: int) -> int:
+        """Of `changed`: the owner is gone.  If the word is no longer what was made of it, he has left it to others
+        before he went, and only we hear of it late (handle_exit_race).
+        """
+        if result != -ESRCH or read_word(self.task, self.addr) == self.new:
+            return result
+        self.undecided()
+        return self.again()
+
     def retry(self, task: TaskBase) -> int:
         """The thread has answered, or another change is over."""
         if not self.is_ordered:
-            holder = self._holder()
-            if holder is not None:
-                if holder.queue not in self.queues:
-                    also_wait(task, self, holder.queue)
-                return BLOCKED
-            return self.look(read_word(self.task, self.addr))
+            return self.again()
         if self.task.phase == WORKING:
             return BLOCKED
         found = self.task.thread.swapped()

@@ -90,7 +90,9 @@ class PiWait(WordChange):
     def changed(self) -> int:
         if self.is_inheriting:
             self.is_granted = True
-        return 0 if self.is_inheriting or self.is_taking else self._attach(self.old & FUTEX_TID_MASK)
+        if self.is_inheriting or self.is_taking:
+            return 0
+        return self.unless_changed(self._attach(self.old & FUTEX_TID_MASK))
 
     def _attach(self, tid: int) -> int:
         """Nobody waits so far, and the word says that somebody does: find the owner (attach_to_pi_owner)."""
@@ -406,7 +408,7 @@ class PiRequeue(HandOver):
 
     def changed(self) -> int:
         if not self.is_taking:
-            return self._attach(self.old & FUTEX_TID_MASK)
+            return self.unless_changed(self._attach(self.old & FUTEX_TID_MASK))
         assert self.key is not None
         op = self.take_chosen()
         if op is None:
