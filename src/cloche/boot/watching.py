@@ -148,8 +148,11 @@ class Watching:
                     below = name + b"/" + each if name else each
                     if is_told:
                         yield wire.pack_event(IN_CREATE | (IN_ISDIR if is_dir else 0), below)
-                    if is_dir:
+                    if is_dir and len(self.fresh) < MAX_DIRECTORIES:  # a guest may make any number
                         self.fresh.append(below)
+                    elif is_dir:
+                        yield wire.pack_event(IN_Q_OVERFLOW, b"")
+                        return
         finally:
             file.put()
 
