@@ -18,6 +18,7 @@ CONFINEMENT: Final = [
     "boot.seccomp_interpreter",
     "boot.seccomp_gofer",
     "boot.seccomp_egress",
+    "boot.seccomp_connector",
     "boot.seccomp_analyst",
     "boot.seccomp_netns",
 ]
@@ -77,6 +78,7 @@ LAUNCHERS: Final = {
         "gofer.nodes",
         "analyst.serve",
         "egress.launch",
+        "netns.connector",
         "netns.launch",
         "runtime.cgroups",
         "runtime.records",

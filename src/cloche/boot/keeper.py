@@ -8,7 +8,7 @@ the processes that are forked from it.  Order:
    its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes its child, and
    without a pid namespace so do guests whose sentry died.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
-   egress, if there are rules for the network; the network process, if there is a namespace to join.
+   egress and its connector, if there are rules for the network; the network process, if there is a namespace to join.
 3. The sentry, which has waited for it, is told what it shall be and given its sockets.
 4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, for the first question
    to an analyst, which is then forked, and for containers that join, each of which gets a gofer of its own: the end of
@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # imported where they are used, after the sentry's process wa
     from cloche.egress.launch import EgressProcess
     from cloche.gofer.launch import GoferProcess
     from cloche.gofer.nodes import AttachPoint
+    from cloche.netns.connector import ConnectorProcess
     from cloche.netns.launch import NetworkProcess
 
 EXIT_INTERNAL: Final = 125
@@ -99,6 +100,7 @@ class Keeper:
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
         self.egress: EgressProcess | None = None
+        self.connector: ConnectorProcess | None = None  # egress's
         self.network: NetworkProcess | None = None
         self.asking: list[
             list[socket.socket]
@@ -160,6 +162,8 @@ class Keeper:
             timing.mark("keeper: gofer serves")
         if self.broker is not None:
             take_ports(spec.published, self._await(self.broker))
+        if self.connector is not None:
+            self._await(self.connector)
         if self.egress is not None:
             self._await(self.egress)
         if self.network is not None:
@@ -185,7 +189,7 @@ class Keeper:
         if "network" in self.fds:
             self._start_network(is_confined=spec.is_confined)
         if "egress" in self.fds:
-            self._start_egress()
+            self._start_egress(is_confined=spec.is_confined)
         if spec.platform != PLATFORMS[0]:  # which needs none
             self._open_device(spec.platform)
 
@@ -219,8 +223,13 @@ class Keeper:
         os.close(namespace)
         self.parts[self.network.pid] = "network process"
 
-    def _start_egress(self) -> None:
+    def _start_egress(self, *, is_confined: bool) -> None:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
+        from cloche.netns.connector import start_connector
+
+        connector = start_connector(-1, is_confined=is_confined)
+        self.connector = connector
+        self.parts[connector.pid] = "connector"
         _leave_light_modules()  # asyncio and the decoder of names are others' code
         from cloche.egress.launch import Wanted, start_egress
 
@@ -230,7 +239,9 @@ class Keeper:
         given = [self.fds.pop(name, -1) for name in ("net_log", "net_second_log", "net_control")]
         wanted.log_fd, wanted.second_log_fd = given[0], given[1]
         wanted.control = socket.socket(fileno=given[2]) if given[2] >= 0 else None
+        wanted.connector = connector.sock
         self.egress = start_egress(wanted)
+        connector.sock.close()
         self.parts[self.egress.pid] = "egress"
         for fd in (memory, *given[:2]):
             if fd >= 0:
@@ -521,7 +532,7 @@ class Keeper:
                 sock.close()
         for each in self.further.values():
             each.gofer.sock.close()
-        for server in (self.gofer, self.broker, self.egress, self.network):
+        for server in (self.gofer, self.broker, self.egress, self.connector, self.network):
             if server is not None:
                 server.sock.close()
                 server.hello.close()

@@ -1,8 +1,8 @@
 """The seccomp allow-list of egress, as data.
 
-It makes sockets of IPv4 and IPv6 and connects them: that is its work, and no filter can look at the addresses.  Not on
-the list, on purpose: bind and listen, raw and packet sockets and those of other families, open and all that takes a
-path, execve, clone, ptrace, kill.
+It reads what programs and servers say, and makes no socket: those that are connected come from the connector
+(`boot.seccomp_connector`).  Not on the list, on purpose: socket, connect, bind and listen, open and all that takes a path,
+execve, clone, ptrace, kill.
 """
 
 from typing import Final
@@ -12,7 +12,6 @@ from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFL
 from cloche.abi.ioctl import FIONBIO
 from cloche.arch.syscalls import (
     SYS_close,
-    SYS_connect,
     SYS_epoll_ctl,
     SYS_epoll_pwait,
     SYS_epoll_wait,
@@ -35,42 +34,28 @@ from cloche.arch.syscalls import (
     SYS_sendto,
     SYS_setsockopt,
     SYS_shutdown,
-    SYS_socket,
     SYS_socketpair,
     SYS_write,
 )
 from cloche.boot import seccomp_interpreter as interpreter
-from cloche.boot.seccomp import Allow, Policy, Refuse, int_has_none, int_is
-
-_TYPE_MASK_REST: Final = ~(
-    1 | 2 | 0o4000 | 0o2000000
-)  # all but SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
 
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_epoll_wait, "the event loop"),
     Allow(SYS_epoll_ctl, "the event loop"),
     Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
-    *[
-        Allow(
-            SYS_socket,
-            "connections to others, questions to resolvers",
-            [int_is(0, family), int_has_none(1, _TYPE_MASK_REST), int_is(2, 0)],
-        )
-        for family in (2, 10)
-    ],
-    Allow(SYS_connect, "connections to others"),
     Allow(SYS_socketpair, "connections that are read before they are given away", [int_is(0, 1)]),
     Allow(SYS_sendto, "data; sockets are connected"),
     Allow(SYS_recvfrom, "data"),
     Allow(SYS_sendmsg, "giving a connection to the sentry"),
-    Allow(SYS_recvmsg, "questions of the sentry and the monitor"),
+    Allow(SYS_recvmsg, "questions of the sentry and the monitor, sockets of the connector"),
     Allow(SYS_shutdown, "the end of what is sent, and of what a rule allows no more"),
     Allow(SYS_close, "descriptors"),
     Allow(SYS_fcntl, "a descriptor that stays when the sentry has its own", [int_is(1, F_DUPFD_CLOEXEC)]),
     Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
     Allow(SYS_ioctl, "non-blocking mode", [int_is(1, FIONBIO)]),
     Allow(SYS_setsockopt, "TCP_NODELAY", [int_is(1, 6), int_is(2, 1)]),
-    Allow(SYS_getsockname, "whether an address is the host's own; the interpreter's socket objects"),
+    Allow(SYS_getsockname, "the interpreter's socket objects"),
     Allow(SYS_getpeername, "the interpreter's socket objects"),
     Allow(SYS_getsockopt, "whether a connection stands", [int_is(1, 1)]),
     Allow(SYS_write, "the log, messages on standard error"),

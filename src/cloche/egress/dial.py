@@ -11,7 +11,8 @@ from typing import Final
 from cloche.egress.flow import Flow, Refused
 from cloche.egress.hosts import address_text
 from cloche.egress.policy import Policy, Rule
-from cloche.egress.resolver import Resolver, make_socket
+from cloche.egress.resolver import Resolver
+from cloche.egress.sockets import OwnAddress, Sockets
 from cloche.wire import egress as wire
 
 __all__ = ["MAX_DIALS", "Dialer"]
@@ -24,8 +25,9 @@ _TRIED: Final = 4  # addresses of a name
 class Dialer:
     """Connects, for all connections of a sandbox."""
 
-    def __init__(self, policy: Policy, resolver: Resolver) -> None:
+    def __init__(self, policy: Policy, resolver: Resolver, sockets: Sockets) -> None:
         self.policy: Policy = policy
+        self.sockets: Sockets = sockets
         self.resolver: Resolver = resolver
         self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS)
 
@@ -38,9 +40,13 @@ class Dialer:
         # Raises Refused, OSError.
         target = flow.target
         if not flow.name:
-            self._judge_own(rule, target.addr, target)
+            try:
+                sock = await self._connect(target.addr, target, may_be_own=self._may_be_own(rule, target))
+            except OwnAddress:
+                why = f"{address_text(target.addr)} is an address of this host"
+                raise Refused(errno.EACCES, why) from None
             flow.addr = target.addr
-            return await self._connect(target.addr, target)
+            return sock
         if flow.is_fixed:
             found = [target.addr]
         else:
@@ -52,8 +58,6 @@ class Dialer:
         tried = 0
         for addr in found:
             why = self.policy.objection(rule, addr, target.transport, target.port)
-            if not why and not rule.is_internal and self._is_own(addr):
-                why = "an address of this host; a rule with `internal = true` would allow it"
             if why:
                 objection = objection or f"{flow.name} leads to {address_text(addr)}: {why}"
                 continue
@@ -61,7 +65,13 @@ class Dialer:
                 break
             tried += 1
             try:
-                sock = await self._connect(addr, target)
+                sock = await self._connect(addr, target, may_be_own=rule.is_internal)
+            except OwnAddress:
+                objection = objection or (
+                    f"{flow.name} leads to {address_text(addr)}: an address of this host; a rule with"
+                    " `internal = true` would allow it"
+                )
+                continue
             except OSError as error:
                 failure = error
                 continue
@@ -71,39 +81,18 @@ class Dialer:
             raise failure
         raise Refused(errno.EACCES, objection)
 
-    def _judge_own(self, rule: Rule, addr: bytes, target: wire.Target) -> None:
-        """An address of this host is granted only by itself.  Raises Refused."""
-        if rule.prefix < len(addr) * 8 and not rule.is_internal and self._is_own(addr):
-            grant = self.policy.grant_of_address(addr, target.transport, target.port)
-            if grant is None or grant.prefix < len(addr) * 8:
-                raise Refused(errno.EACCES, f"{address_text(addr)} is an address of this host")
+    def _may_be_own(self, rule: Rule, target: wire.Target) -> bool:
+        """Whether the address that a program has named may be one of this host: it is granted only by itself."""
+        whole = len(target.addr) * 8
+        if rule.prefix == whole or rule.is_internal:
+            return True
+        grant = self.policy.grant_of_address(target.addr, target.transport, target.port)
+        return grant is not None and grant.prefix == whole
 
-    @staticmethod
-    def _is_own(addr: bytes) -> bool:
-        """Whether the host would talk to itself: it then takes the same address for its own end.  Sends nothing."""
+    async def _connect(self, addr: bytes, target: wire.Target, *, may_be_own: bool) -> socket.socket:
+        """Raises OwnAddress, OSError."""
         try:
-            with make_socket(addr, socket.SOCK_DGRAM) as probe:
-                probe.connect((address_text(addr), 9))
-                own: str = probe.getsockname()[0]
-                return own == address_text(addr)
-        except OSError:
-            return False  # no way to there at all
-
-    @staticmethod
-    async def _connect(addr: bytes, target: wire.Target) -> socket.socket:
-        """Raises OSError."""
-        kind = socket.SOCK_DGRAM if target.transport == wire.UDP else socket.SOCK_STREAM
-        sock = make_socket(addr, kind)
-        try:
-            if kind == socket.SOCK_DGRAM:
-                sock.connect((address_text(addr), target.port))
-                return sock
             async with asyncio.timeout(_CONNECT_S):
-                await asyncio.get_running_loop().sock_connect(sock, (address_text(addr), target.port))
-            return sock
+                return await self.sockets.connect(target.transport, addr, target.port, may_be_own=may_be_own)
         except TimeoutError:
-            sock.close()
             raise OSError(errno.ETIMEDOUT, "no answer") from None
-        except BaseException:
-            sock.close()
-            raise

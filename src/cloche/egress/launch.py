@@ -1,8 +1,9 @@
 """Starts egress: fork, read what is needed of the host, confine, serve.
 
-The caller is the keeper, a process with a single thread.  Egress stays in the host's network namespace, since that is
-where its connections are made; everything else of the host goes: an empty root, no files but the log's descriptors, no
-capabilities, a seccomp list (`boot.seccomp_egress`).  It executes no program.  It ends when the sentry does.
+The caller is the keeper, a process with a single thread.  Nothing of the host stays: an empty root and network, no files
+but the log's descriptors, no capabilities, a seccomp list (`boot.seccomp_egress`) without socket and connect.  What it
+connects to, the connector (`cloche.netns.connector`) connects for it.  It executes no program, and ends when the
+sentry does.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from cloche.egress.hosts import address_text, is_within
 from cloche.egress.policy import Policy, PolicyError
 from cloche.egress.resolver import HostNames, Resolver
 from cloche.egress.server import Server
+from cloche.egress.sockets import Sockets
 from cloche.wire.cbor import CborError, decode
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EgressProcess", "start_egress"]
 
-_NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UTS_NAMESPACE)
+_NAMESPACES: Final = confine.GOFER_NAMESPACES
 
 
 class EgressProcess(Part):
@@ -58,6 +60,7 @@ class Wanted:
         self.log_fd: int = -1
         self.second_log_fd: int = -1
         self.control: socket.socket | None = None  # to the monitor
+        self.connector: socket.socket | None = None
 
     def read(self) -> None:
         """What `boot.launch` has written."""
@@ -78,8 +81,10 @@ def start_egress(wanted: Wanted) -> EgressProcess:
 
 def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: int) -> int:
     """The child.  The exit status."""
-    control = wanted.control
+    control, connector = wanted.control, wanted.connector
+    assert connector is not None
     kept = [wanted.memory, channel.fileno(), speak.fileno(), wanted.log_fd, wanted.second_log_fd]
+    kept.append(connector.fileno())
     settle("cloche-egress", kept if control is None else [*kept, control.fileno()])
     wanted.read()
     try:
@@ -111,7 +116,9 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
     gc.freeze()
     gc.enable()  # the keeper, from which this was forked, has it off
     say(speak, HELLO + (inspector.authority.pem() if inspector is not None else b""))
-    server = Server(channel, control, policy, Resolver(host, policy.resolvers), audit, inspector)
+    sockets = Sockets(connector)
+    resolver = Resolver(host, policy.resolvers, sockets)
+    server = Server(channel, control, policy, resolver, sockets, audit, inspector)
     loop.run_until_complete(server.run())
     if wanted.wants_report and sys.stderr is not None:
         sys.stderr.write(audit.report())
@@ -128,7 +135,7 @@ def _confine() -> None:
     confine.empty_root(report)
     confine.become_unprivileged(report)
     confine.drop_capabilities(report)
-    confine.deny_paths(report, [], may_signal=False, may_connect=True)
+    confine.deny_paths(report, [], may_signal=False)
     confine.set_undumpable(report)
 
 

@@ -1,6 +1,6 @@
 """Egress's own resolver: asks the resolvers of the host (or of the policy) for granted names, over UDP and TCP.
 
-Every question goes out of a socket of its own, connected to the resolver, with an unpredictable id (RFC 5452).  What
+Every question goes out of a socket of its own (`sockets`), connected to the resolver, with an unpredictable id (RFC 5452).  What
 was found is kept as long as it may be; whether an address may be connected to is decided at every connection.
 """
 
@@ -11,6 +11,8 @@ from typing import Final
 
 from cloche.egress import dnswire
 from cloche.egress.hosts import BadHost, address_text, parse_address, parse_name
+from cloche.egress.sockets import Sockets
+from cloche.wire.connector import TCP, UDP
 
 __all__ = ["HostNames", "Resolver"]
 
@@ -70,8 +72,9 @@ class Lookup:
 class Resolver:
     """Asks, and remembers."""
 
-    def __init__(self, host: HostNames, resolvers: list[tuple[bytes, int]]) -> None:
+    def __init__(self, host: HostNames, resolvers: list[tuple[bytes, int]], sockets: Sockets) -> None:
         self.host: HostNames = host
+        self.sockets: Sockets = sockets
         self.resolvers: list[tuple[bytes, int]] = resolvers or host.resolvers
         self.cache: dict[tuple[str, str], Lookup] = {}
 
@@ -138,39 +141,28 @@ class Resolver:
                 found = await self._over_tcp(addr, port, query, name, kind, ident)
         return found
 
-    @staticmethod
     async def _over_udp(
-        addr: bytes, port: int, query: bytes, name: str, kind: str, ident: int
+        self, addr: bytes, port: int, query: bytes, name: str, kind: str, ident: int
     ) -> dnswire.Found:
         loop = asyncio.get_running_loop()
-        with make_socket(addr, socket.SOCK_DGRAM) as sock:
-            sock.connect((address_text(addr), port))
+        with await self.sockets.connect(UDP, addr, port) as sock:
             await loop.sock_sendall(sock, query)
             while True:
                 found = dnswire.read_answer(await loop.sock_recv(sock, 65535), name, kind, ident)
                 if found is not None:
                     return found
 
-    @staticmethod
     async def _over_tcp(
-        addr: bytes, port: int, query: bytes, name: str, kind: str, ident: int
+        self, addr: bytes, port: int, query: bytes, name: str, kind: str, ident: int
     ) -> dnswire.Found:
         loop = asyncio.get_running_loop()
-        with make_socket(addr, socket.SOCK_STREAM) as sock:
-            await loop.sock_connect(sock, (address_text(addr), port))
+        with await self.sockets.connect(TCP, addr, port) as sock:
             await loop.sock_sendall(sock, len(query).to_bytes(2, "big") + query)
             length = int.from_bytes(await receive_exactly(sock, 2), "big")
             found = dnswire.read_answer(await receive_exactly(sock, length), name, kind, ident)
             if found is None:
                 raise ConnectionError("not the answer")
             return found
-
-
-def make_socket(addr: bytes, kind: int) -> socket.socket:
-    """A socket of the host for an address.  Raises OSError."""
-    sock = socket.socket(socket.AF_INET if len(addr) == 4 else socket.AF_INET6, kind | socket.SOCK_NONBLOCK)
-    sock.setblocking(False)
-    return sock
 
 
 async def receive_exactly(sock: socket.socket, count: int) -> bytes:

@@ -30,6 +30,7 @@ from cloche.egress.orders import Orders
 from cloche.egress.policy import HTTP, HTTPS, PLAIN_TCP, TLS, Policy, PolicyError, Verdict
 from cloche.egress.proxy import PROXIES, read_connect, read_socks
 from cloche.egress.resolver import Resolver
+from cloche.egress.sockets import Sockets
 from cloche.egress.streams import PlainStream
 from cloche.egress.tlsscreen import HELLO_S, finish, refuse_tls, screen_tls
 from cloche.wire import egress as wire
@@ -61,6 +62,7 @@ class Server:
         control: socket.socket | None,
         policy: Policy,
         resolver: Resolver,
+        sockets: Sockets,
         audit: Audit,
         inspector: "Inspector | None" = None,
     ) -> None:
@@ -72,7 +74,8 @@ class Server:
         self.names: SyntheticNames = SyntheticNames(policy.synthetic[0], policy.synthetic[1])
         self.resolver: Resolver = resolver
         self.audit: Audit = audit
-        self.dialer: Dialer = Dialer(policy, resolver)
+        self.sockets: Sockets = sockets
+        self.dialer: Dialer = Dialer(policy, resolver, sockets)
         self.nameserver: NameServer = NameServer(policy, self.names, resolver, audit)
         self.orders: Orders = Orders(
             Channel(control, SOFTWARE) if control is not None else None,
@@ -92,11 +95,13 @@ class Server:
         loop = asyncio.get_running_loop()
         self.channel.setblocking(False)
         loop.add_reader(self.channel.fileno(), self._read_channel)
+        self.sockets.start()
         self.orders.start()
         await self.ended.wait()
         loop.remove_reader(self.channel.fileno())
         for flow in list(self.flows.values()):
             self._end(flow)
+        self.sockets.close()
         self.audit.flush()
         self.orders.close()
 

@@ -34,6 +34,8 @@ from cloche.boot.seccomp import (
 )
 from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.seccomp_gofer import gofer_policy
+from cloche.boot.seccomp_connector import connector_policy
+from cloche.boot.seccomp_egress import egress_policy
 from cloche.boot.seccomp_netns import netns_policy
 from cloche.boot.seccomp_sentry import sentry_policy
 from tests.unit.netns.test_process import REDIRECTING
@@ -221,6 +223,27 @@ def test_the_network_process_makes_only_its_sockets() -> None:
         if name not in allowed:
             assert run(code, getattr(nr, "SYS_" + name)) == SECCOMP_RET_KILL_PROCESS, name
     assert run(code, nr.SYS_write, (3,)) == SECCOMP_RET_KILL_PROCESS
+
+
+def test_who_parses_makes_no_socket_and_who_makes_them_reads_none() -> None:
+    dead = SECCOMP_RET_KILL_PROCESS
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    egress = compile_policy(egress_policy())
+    for name in ("socket", "connect", "bind", "listen", "accept4", "sendmmsg", "execve", "clone", "ptrace"):
+        assert run(egress, getattr(nr, "SYS_" + name)) == dead, name
+    connector = compile_policy(connector_policy(7))
+    for family in (2, 10):
+        for kind in (1, 2):
+            assert run(connector, nr.SYS_socket, (family, kind | flags, 0)) == SECCOMP_RET_ALLOW
+        for kind, protocol in ((3, 255), (3, 1), (2, 1), (1, 262)):
+            assert run(connector, nr.SYS_socket, (family, kind | flags, protocol)) == dead
+    for call in (nr.SYS_recvfrom, nr.SYS_sendmsg):
+        assert run(connector, call, (7, 0, 0, 0, 0)) == SECCOMP_RET_ALLOW
+        assert run(connector, call, (8, 0, 0, 0, 0)) == dead
+    for name in ("sendto", "read", "recvmsg", "setsockopt", "bind", "listen", "accept4", "shutdown", "setns"):
+        assert run(connector, getattr(nr, "SYS_" + name)) == dead, name
+    assert run(connector, nr.SYS_write, (2,)) == SECCOMP_RET_ALLOW
+    assert run(connector, nr.SYS_write, (7,)) == dead
 
 
 def test_the_broker_only_accepts_and_gives_away() -> None:
