@@ -1,8 +1,8 @@
 """The seccomp allow-list of egress, as data.
 
 It reads what programs and servers say, and makes no socket: those that are connected come from the connector
-(`boot.seccomp_connector`).  Not on the list, on purpose: socket, connect, bind and listen, open and all that takes a path,
-execve, clone, ptrace, kill.
+(`boot.seccomp_connector`).  Not on the list, on purpose: socket, connect, bind and listen, open and all that takes a
+path, execve, clone, ptrace, kill.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """Starts egress: fork, read what is needed of the host, confine, serve.
 
-The caller is the keeper, a process with a single thread.  Nothing of the host stays: an empty root and network, no files
-but the log's descriptors, no capabilities, a seccomp list (`boot.seccomp_egress`) without socket and connect.  What it
+The caller is the keeper, a process with a single thread.  Nothing of the host stays: an empty root and network, no
+files but those of the log, no capabilities, a seccomp list (`boot.seccomp_egress`) without socket and connect.  What it
 connects to, the connector (`cloche.netns.connector`) connects for it.  It executes no program, and ends when the
 sentry does.
 """

@@ -1,7 +1,8 @@
 """Egress's own resolver: asks the resolvers of the host (or of the policy) for granted names, over UDP and TCP.
 
-Every question goes out of a socket of its own (`sockets`), connected to the resolver, with an unpredictable id (RFC 5452).  What
-was found is kept as long as it may be; whether an address may be connected to is decided at every connection.
+Every question goes out of a socket of its own (`sockets`), connected to the resolver, with an unpredictable id (RFC
+5452).  What was found is kept as long as it may be; whether an address may be connected to is decided at every
+connection.
 """
 
 import asyncio

@@ -33,9 +33,9 @@ from cloche.boot.seccomp import (
     is_null,
 )
 from cloche.boot.seccomp_broker import broker_policy
-from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.boot.seccomp_connector import connector_policy
 from cloche.boot.seccomp_egress import egress_policy
+from cloche.boot.seccomp_gofer import gofer_policy
 from cloche.boot.seccomp_netns import netns_policy
 from cloche.boot.seccomp_sentry import sentry_policy
 from tests.unit.netns.test_process import REDIRECTING

@@ -105,9 +105,7 @@ def test_a_connector_that_lies() -> None:
         theirs.send(b"junk")
         theirs.send(ConnectAnswer(request.ident + 1, 0, is_own=False).encode())
         with open(os.devnull, "rb") as file:  # no socket
-            socket.send_fds(
-                theirs, [ConnectAnswer(request.ident, 0, is_own=False).encode()], [file.fileno()]
-            )
+            socket.send_fds(theirs, [ConnectAnswer(request.ident, 0, is_own=False).encode()], [file.fileno()])
         with pytest.raises(OSError, match="Input/output"):
             await wanted
         again = asyncio.create_task(sockets.connect(wire.UDP, LOOPBACK, 9))
