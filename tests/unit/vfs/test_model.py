@@ -45,7 +45,7 @@ operations = st.one_of(
     st.tuples(st.just("mkdir"), paths, st.sampled_from([0o755, 0o700, 0o1777])),
     st.tuples(st.just("rmdir"), paths),
     st.tuples(st.just("unlink"), paths),
-    st.tuples(st.just("symlink"), st.sampled_from(["a", "b/c", "../a", "c/", ".", "d/a/b"]), paths),
+    st.tuples(st.just("symlink"), st.sampled_from(["a", "b/c", "d/../a", "c/", ".", "d/a/b"]), paths),
     st.tuples(st.just("link"), paths, paths),
     st.tuples(st.just("rename"), paths, paths, st.sampled_from([0, 0, 0, 1, 2])),
     st.tuples(
