@@ -74,6 +74,27 @@ def test_diff_is_against_the_image(worker: Images) -> None:
     ]
 
 
+def test_it_is_the_same_when_it_has_ended(worker: Images) -> None:
+    running = worker("commit", "work", "made:1")
+    shown = worker("diff", "--name-status", "work").out
+    assert worker("stop", "-t", "0", "work").status == running.status == 0
+    for image in ("base:1", "made:1"):
+        assert worker("rmi", image).status == 0
+    assert worker("prune", "-a").status == 0
+    assert worker("diff", "--name-status", "work").out == shown and "M\t/d/changed" in shown
+    ended = worker("commit", "work", "made:2")
+    assert ended.out == running.out, ended
+    exported = worker("export", "-o", "root.tar", "work")
+    assert exported.status == 0, exported
+    with tarfile.open(worker.top / "root.tar") as tar:
+        assert {"./made/a/b/x", "./made/hard", "./replaced", "./bin/sh"} <= set(tar.getnames())
+        assert tar.getmember("./owner").uid == 7 and tar.getmember("./made/hard").islnk()
+        assert all(member.size >= 0 for member in tar.getmembers())
+    assert worker("rm", "work").status == 0
+    done = worker("commit", "work", "made:3")
+    assert done.status == 125 and is_one_line(done.err)
+
+
 def test_what_was_committed_runs_and_is_the_same(worker: Images) -> None:
     done = worker(
         "commit", "-c", 'CMD ["/bin/echo", "hi"]', "-c", "ENV B=2 C=3", "-m", "why", "work", "made:1"

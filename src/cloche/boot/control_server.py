@@ -19,7 +19,7 @@ from typing import Final
 
 from cloche.wire import files, protocol, requests
 from cloche.wire.channel import Channel, Upstream
-from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
 MAX_CLIENTS: Final = 256
 MAX_REQUESTS: Final = 1024  # of a client that have no answer yet
@@ -61,12 +61,13 @@ class Handed:
 class ControlServer:
     """Serves the clients of one sandbox, from the monitor's loop."""
 
-    def __init__(self, listener: socket.socket, sandbox: Upstream) -> None:
+    def __init__(self, listener: socket.socket | None, sandbox: Upstream) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = _DESCRIPTORS if hard < 0 else min(_DESCRIPTORS, hard)
         if 0 <= soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        self.listener: socket.socket = listener
+        self.listener: socket.socket | None = listener  # None: nobody comes who is not there already
+        self.only: Client | None = None  # with whom the sandbox ends
         self.sandbox: Upstream = sandbox
         self.clients: dict[int, Client] = {}  # by descriptor
         self.handed: dict[int, Handed] = {}  # by id at the sentry
@@ -74,6 +75,7 @@ class ControlServer:
         self.places: list[object] = []  # what of the host is where inside: no sentry can lie about it
         self.stop_signal: int = signal.SIGTERM
         self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
+        self.on_forgotten: Callable[[], None] | None = None  # nobody will want what it has written
         self.on_end_wanted: Callable[[], None] | None = None
         self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
         # A monitor with requests of its own (the OCI runtime's): whether it takes one, and who hears its answers.
@@ -87,7 +89,7 @@ class ControlServer:
     def watched(self) -> list[tuple[int, int]]:
         """Descriptors and poll events."""
         found: list[tuple[int, int]] = []
-        if len(self.clients) < MAX_CLIENTS:
+        if self.listener is not None and len(self.clients) < MAX_CLIENTS:
             found.append((self.listener.fileno(), select.POLLIN))
         if self.net is not None:
             wants_write = self.net.wants_write()
@@ -99,8 +101,8 @@ class ControlServer:
 
     def on_ready(self, fd: int, events: int) -> None:
         """One of `watched` is ready."""
-        if fd == self.listener.fileno():
-            self._accept()
+        if self.listener is not None and fd == self.listener.fileno():
+            self._accept(self.listener)
             return
         if self.net is not None and fd == self.net.fileno():
             self._read_net(self.net, events)
@@ -114,9 +116,15 @@ class ControlServer:
         if events & ~select.POLLOUT and not client.is_closed:
             self._read(client)
 
-    def _accept(self) -> None:
+    def adopt(self, sock: socket.socket) -> None:
+        """A client that is known: when it is gone, the sandbox is to end."""
+        sock.setblocking(False)
+        self.only = Client(Channel(sock, SOFTWARE))
+        self.clients[sock.fileno()] = self.only
+
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            sock, _address = self.listener.accept()
+            sock, _address = listener.accept()
         except OSError:
             return  # gone already; or no descriptors, which end with clients
         sock.setblocking(False)
@@ -178,6 +186,8 @@ class ControlServer:
 
     def _stop(self, client: Client, message: Message) -> None:
         patience_s = take_int(message.fields, "patience_ms", 0, 0, _MAX_STOP_MS) / 1000
+        if take_bool(message.fields, "is_forgotten", False) and self.on_forgotten is not None:
+            self.on_forgotten()
         client.waiting.append(message.ident)
         self.stop_at_s = time.monotonic() + patience_s
         if patience_s > 0:
@@ -338,12 +348,14 @@ class ControlServer:
         for ident in list(client.upstream):
             self._cancel(client, ident)
         client.channel.close()
+        if client is self.only:
+            self.stop_at_s = time.monotonic()
 
     def ended(self, exit_status: int, text: str) -> None:
         """The sandbox has ended: tell everybody, those too who have only just connected, and close."""
-        while len(self.clients) < MAX_CLIENTS:
+        while self.listener is not None and len(self.clients) < MAX_CLIENTS:
             known = len(self.clients)
-            self._accept()
+            self._accept(self.listener)
             if len(self.clients) == known:
                 break
         for client in list(self.clients.values()):
@@ -371,4 +383,5 @@ class ControlServer:
                     self._settle(late)
         for client in list(self.clients.values()):
             self._close(client)
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()

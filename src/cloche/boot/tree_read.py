@@ -142,7 +142,11 @@ def _change(
         base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
         old = known.data
     elif below is not None:
-        base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
+        first = layer.firsts.get(change.path)
+        if first is not None and first.mode & S_IFMT == below.mode & S_IFMT:
+            base = Base(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns)
+        else:
+            base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
         base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
     shown = (
         inode

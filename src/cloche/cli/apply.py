@@ -20,7 +20,7 @@ from cloche.cli.changes import (
     wanted_paths,
     with_contents,
 )
-from cloche.cli.client import connect, report_errors
+from cloche.cli.client import files_of, report_errors
 from cloche.cli.diff import Output, is_binary, write_patch
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError, options_first
@@ -583,8 +583,7 @@ def _run(options: argparse.Namespace) -> int:
         if not os.path.isdir(options.to):
             raise UsageError(f"--to {options.to}: not a directory")
         wanted = wanted or wanted_paths(["."])
-    connection = connect(options, options.name)
-    try:
+    with files_of(options, options.name) as connection:
         collector = Collector(FileClient(connection), wanted, drops_applied=options.to is None)
         collector.collect()
         for path, number in collector.errors:
@@ -597,8 +596,6 @@ def _run(options: argparse.Namespace) -> int:
             applier.show()
         else:
             applier.run(options.name)
-    finally:
-        connection.close()
     return 1 if applier.failed else 0
 
 

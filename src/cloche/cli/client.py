@@ -1,8 +1,9 @@
 """What the verbs share that talk to a running sandbox: finding it by name, saying what went wrong in one line."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cloche.cli.options import UsageError
 from cloche.cli.terminal import EXIT_INTERNAL
@@ -13,6 +14,27 @@ from cloche.wire.control_client import ControlClient, ControlError, Ended
 def connect(options: argparse.Namespace, name: str) -> ControlClient:
     """A connection to the sandbox of that name.  Raises RecordError."""
     return ControlClient(Store(options.root).connect(name))
+
+
+@contextlib.contextmanager
+def files_of(options: argparse.Namespace, name: str) -> Iterator[ControlClient]:
+    """A connection for the files of a sandbox that runs, or that has ended and whose layer is kept.
+
+    Raises RecordError, ControlError.
+    """
+    try:
+        connection = connect(options, name)
+    except RecordError:
+        from cloche.cli.ended import find_kept, opened
+
+        layer = find_kept(name, options.root)
+        if layer is None:
+            raise
+        with opened(layer) as connection:
+            yield connection
+        return
+    with contextlib.closing(connection):
+        yield connection
 
 
 def tell_loss(name: str, end: Ended) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import IO, Any, Final
 
 from cloche.cli.changes import Place, read_places
-from cloche.cli.client import connect
+from cloche.cli.client import files_of
 from cloche.cli.imagenames import report_image_errors
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError
@@ -263,13 +263,9 @@ def commit(connection: ControlClient, options: argparse.Namespace, store: Store)
 def _run(options: argparse.Namespace) -> int:
     name = parse_reference(options.image)
     store = Store()
-    connection = connect(options, options.name)
-    try:
-        with store.using():
-            image, failed = commit(connection, options, store)
-            store.set_name(name, image.digest)
-    finally:
-        connection.close()
+    with files_of(options, options.name) as connection, store.using():
+        image, failed = commit(connection, options, store)
+        store.set_name(name, image.digest)
     print(image.digest)
     return 1 if failed else 0
 

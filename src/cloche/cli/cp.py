@@ -1,4 +1,4 @@
-"""`cloche cp`: files and trees into a sandbox that runs, and out of it."""
+"""`cloche cp`: files and trees into a sandbox, and out of it."""
 
 import argparse
 import errno
@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from cloche.cli.client import connect, report_errors
+from cloche.cli.client import files_of, report_errors
 from cloche.cli.names import base_name, inside, quoted, split_place
 from cloche.cli.options import UsageError
 from cloche.cli.tarstream import read_tar, write_tar
@@ -116,17 +116,15 @@ def _run(options: argparse.Namespace) -> int:
     target_name, target = split_place(options.target)
     if bool(source_name) == bool(target_name):
         raise UsageError("one of SRC and DST is NAME:PATH, the other a path of the host or -")
-    connection = connect(options, source_name or target_name)
-    client = FileClient(connection)
-    try:
-        if target_name:
-            return copy_in(client, options, source, target)
-        return copy_out(client, options, source, target)
-    except FileError as refusal:
-        name = quoted(refusal.path) + ": " if refusal.path else ""
-        raise ControlError(f"{name}{refusal}") from None
-    finally:
-        connection.close()
+    with files_of(options, source_name or target_name) as connection:
+        client = FileClient(connection)
+        try:
+            if target_name:
+                return copy_in(client, options, source, target)
+            return copy_out(client, options, source, target)
+        except FileError as refusal:
+            name = quoted(refusal.path) + ": " if refusal.path else ""
+            raise ControlError(f"{name}{refusal}") from None
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from cloche.cli.changes import (
     wanted_paths,
     with_contents,
 )
-from cloche.cli.client import connect, report_errors
+from cloche.cli.client import files_of, report_errors
 from cloche.cli.names import printable_text, quoted
 from cloche.cli.options import options_first
 from cloche.cli.textdiff import counts, heading, hunk_lines, hunks, runs, split_lines
@@ -310,9 +310,8 @@ def _write(collector: Collector, options: argparse.Namespace, out: Output) -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    connection = connect(options, options.name)
-    collector = Collector(FileClient(connection), wanted_paths(options.paths))
-    try:
+    with files_of(options, options.name) as connection:
+        collector = Collector(FileClient(connection), wanted_paths(options.paths))
         collector.collect()
         for path, errno in collector.errors:
             print(f"cloche diff: {quoted(path)}: {os.strerror(errno)}", file=sys.stderr)
@@ -344,8 +343,6 @@ def _run(options: argparse.Namespace) -> int:
                 except BrokenPipeError:
                     pass
                 pager.wait()
-    finally:
-        connection.close()
     if collector.errors:
         return 1
     return 1 if options.exit_code and collector.items else 0

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     for name in options.names:
-        layer = layers.find(name)
+        layer = layers.find_of(name, options.root)
         if layer is None:
             raise RecordError(f"no layer named {name} is kept")
         layer.take()

@@ -1,10 +1,10 @@
-"""`cloche export`: the root file system of a sandbox that runs, as a tar stream."""
+"""`cloche export`: the root file system of a sandbox, as a tar stream."""
 
 import argparse
 import sys
 from typing import IO
 
-from cloche.cli.client import connect, report_errors
+from cloche.cli.client import files_of, report_errors
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError
 from cloche.cli.tarstream import write_tar
@@ -31,15 +31,12 @@ def _write(client: FileClient, out: IO[bytes]) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.output is None and sys.stdout.isatty():
         raise UsageError("a tar stream is nothing for a terminal; use -o FILE")
-    connection = connect(options, options.name)
-    client = FileClient(connection)
-    try:
+    with files_of(options, options.name) as connection:
+        client = FileClient(connection)
         if options.output is None:
             return _write(client, sys.stdout.buffer)
         with open(options.output, "wb") as out:
             return _write(client, out)
-    finally:
-        connection.close()
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,9 +1,11 @@
 """What the verbs for images share: finding one, listing which names it has, saying what is wrong in one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
+from cloche.boot.spec import IMAGE_PREFIX
 from cloche.cli.client import report_errors
 from cloche.images.errors import ImageError
 from cloche.images.image import Image, find, find_by_prefix
@@ -46,3 +48,26 @@ def human(size: int) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def trees_of_layers(root: str) -> set[str]:
+    """The names of the trees of images on which kept layers lie: they are not removed."""
+    from cloche.runtime import layers
+    from cloche.runtime.records import RecordError
+
+    found: set[str] = set()
+    for directory in {"", layers.automatic_directory(root)}:
+        for name in layers.names(directory):
+            try:
+                layer = layers.find(name, directory)
+                places = layer.head().get("places") if layer is not None else None
+            except RecordError:
+                continue  # another version's
+            for row in places if isinstance(places, list) else []:
+                if (
+                    isinstance(row, list)
+                    and len(row) > 1
+                    and str(row[1]).startswith(os.fsdecode(IMAGE_PREFIX))
+                ):
+                    found.add(os.path.basename(str(row[1])))
+    return found

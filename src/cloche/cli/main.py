@@ -18,7 +18,7 @@ _VERBS: Final = {
     "exec": "run a further command in a sandbox that runs",
     "apply": "make changes of a sandbox on the host",
     "commit": "make an image of what a sandbox has changed",
-    "cp": "copy files into a sandbox that runs, or out of it",
+    "cp": "copy files into a sandbox, or out of it",
     "diff": "show what a sandbox has changed",
     "discard": "forget what kept sandboxes have written",
     "images": "list the images that are here",

@@ -160,6 +160,20 @@ class Monitor:
         self.server.net = sandbox.net
         self.server.places = host_places(self.spec)
         self.server.stop_signal = self.spec.stop_signal
+        self.server.on_forgotten = self._forget
+
+    def _forget(self) -> None:
+        """The record is about to be removed, and the layer with it: nothing more is to be written."""
+        if self.layer is not None and self.layer.is_automatic:
+            self.layer.is_temporary = True
+
+    def serve_only(self, client: socket.socket, sandbox: Sandbox) -> None:
+        """The sandbox has no name, but one client from the beginning, with whose end it ends."""
+        from cloche.boot.control_server import ControlServer
+
+        self.server = ControlServer(None, sandbox)
+        self.server.places = host_places(self.spec)
+        self.server.adopt(client)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
         """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""

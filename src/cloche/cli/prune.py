@@ -2,7 +2,7 @@
 
 import argparse
 
-from cloche.cli.imagenames import human, report_image_errors
+from cloche.cli.imagenames import human, report_image_errors, trees_of_layers
 from cloche.images.prune import prune
 from cloche.images.store import Store
 
@@ -18,7 +18,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.all:
             for name in store.names():
                 store.remove_name(name)
-        print(f"{human(prune(store))} freed")
+        print(f"{human(prune(store, trees_of_layers(options.root)))} freed")
     return 0
 
 

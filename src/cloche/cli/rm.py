@@ -1,8 +1,9 @@
-"""`cloche rm`: forget sandboxes that have ended: record and output."""
+"""`cloche rm`: forget sandboxes that have ended: record, output, and what a detached one has written."""
 
 import argparse
 
 from cloche.cli.client import report_errors, tell_loss
+from cloche.runtime import layers
 from cloche.runtime.records import RUNNING, RecordError, Store
 from cloche.wire.control_client import ControlClient
 
@@ -17,10 +18,21 @@ def _end(store: Store, name: str) -> bool:
     """End it at once; False if no record is left of it."""
     is_temporary = store.find(name).is_temporary
     try:
-        tell_loss(name, ControlClient(store.connect(name)).stop(0))
+        tell_loss(name, ControlClient(store.connect(name)).stop(0, is_forgotten=True))
     except RecordError:
         pass  # it has ended by itself
     return not is_temporary
+
+
+def forget_layer(name: str, root: str) -> None:
+    """Remove the layer that was kept because the sandbox was detached; one of `--keep` stays.  Raises RecordError."""
+    try:
+        layer = layers.find(name, layers.automatic_directory(root))
+    except OSError:
+        return
+    if layer is not None and layer.is_automatic:
+        layer.take()
+        layers.discard(layer)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -29,6 +41,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.force and store.find(name).status == RUNNING and not _end(store, name):
             continue
         store.remove(name)
+        forget_layer(name, options.root)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from cloche.cli.imagenames import known_image, report_image_errors
+from cloche.cli.imagenames import known_image, report_image_errors, trees_of_layers
 from cloche.images.prune import prune
 from cloche.images.store import Store
 
@@ -20,7 +20,7 @@ def _run(options: argparse.Namespace) -> int:
             if each == str(name) or name is None and digest == image.digest:
                 store.remove_name(each)
     with store.removing():
-        prune(store)
+        prune(store, trees_of_layers(options.root))
     return 0
 
 

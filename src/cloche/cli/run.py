@@ -492,14 +492,15 @@ def run(options: Any) -> int:
             from cloche.runtime.records import RecordError
 
             try:
-                layer = take_layer(options, spec)
                 if options.name is not None or options.detach:
                     record = make_record(options, spec)
-            except RecordError as refusal:
-                drop_layer(layer)
-                raise UsageError(str(refusal)) from None
-            except OSError as problem:
-                raise UsageError(f"no layer can be kept: {problem.strerror}") from None
+                layer = take_layer(options, spec, record)
+            except (UsageError, RecordError, OSError) as problem:
+                if record is not None:
+                    record.discard()
+                if isinstance(problem, OSError):
+                    raise UsageError(f"no layer can be kept: {problem.strerror}") from None
+                raise UsageError(str(problem)) from None
     except UsageError as error:
         print(f"cloche run: {error}", file=sys.stderr)
         return EXIT_INTERNAL
@@ -545,35 +546,45 @@ def take_keeper(options: Any) -> KeeperProcess:
     return spawn_keeper()
 
 
-def take_layer(options: Any, spec: SandboxSpec) -> "KeptLayer | None":
+def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "KeptLayer | None":
     """The directory for what the sandbox writes, if that is to be kept.  Raises UsageError, RecordError, OSError."""
-    if options.disk is not None and not options.keep and options.origin is None:
-        raise UsageError("--disk: say --keep or --from; other sandboxes write to memory (--memory)")
+    is_automatic = options.detach and not options.keep and not options.rm
+    if options.disk is not None and not options.keep and not is_automatic and options.origin is None:
+        raise UsageError("--disk: say --keep, --from or -d; other sandboxes write to memory (--memory)")
     if options.keep and options.name is None:
         raise UsageError("--keep: say --name NAME, too")
-    if not options.keep and options.origin is None:
+    from cloche.runtime.records import RecordError, new_name
+
+    # What a detached sandbox has written is there until its record is removed.
+    if not options.keep and options.origin is None and not is_automatic:
         return None
     from cloche.boot.spec import host_places
+    from cloche.cli.ended import bare
     from cloche.runtime import layers
-    from cloche.runtime.records import RecordError, new_name
 
     if options.disk is not None:
         spec.disk_bytes = parse_size(options.disk, "--disk")
     places = host_places(spec)
+    name = record.state.name if record is not None else ""
+    is_kept = options.keep or is_automatic
+    directory = layers.automatic_directory(options.root) if is_automatic else ""
     if options.origin is None:
-        layer = layers.create(options.name, places)
+        layer = layers.create(name, places, directory, is_automatic=is_automatic)
     else:
-        found = layers.find(options.origin)
+        found = layers.find_of(options.origin, options.root)
         if found is None:
             raise RecordError(f"no layer named {options.origin} is kept")
         found.check(places)
-        if options.keep and options.name == options.origin:
+        if options.keep and name == options.origin:
             layer = found
             layer.take()
         else:
-            layer = layers.copy(found, options.name if options.keep else new_name() + "-temporary", places)
-            layer.is_temporary = not options.keep
+            made = name if is_kept else new_name() + "-temporary"
+            layer = layers.copy(found, made, places, directory, is_automatic=is_automatic)
+            layer.is_temporary = not is_kept
     spec.layer_source = layer.files()
+    if is_kept:
+        layer.write_spec(bare(spec))
     return layer
 
 

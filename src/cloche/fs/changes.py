@@ -260,6 +260,14 @@ class Changes:
         known = self.layer.known.get(path)
         if known is not None and above is not None:
             self.seen.add(path)
+        if (
+            isinstance(above, TmpfsInode)
+            and above.is_from_before
+            and above.backing is None
+            and not above.is_dir()
+            and path not in self.layer.firsts
+        ):
+            below = None  # what is there now the host has got since
         is_same_kind = above is not None and below is not None and above.is_dir() == below.is_dir()
         if is_wanted and below is not None and not is_same_kind and known is None:
             yield Change(DELETED, path, None, below)

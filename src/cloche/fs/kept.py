@@ -15,6 +15,8 @@ a number that a file has for the life of the journal; 1 is a layer's root):
                              a file, or true: as below, null: not a regular file
     [1, layer, label of a directory, name, label]    a name; label 0: it is gone
     [2, layer, label]                                the file is gone
+    [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns]    what the host had at `path` when it was first
+                             looked at, of a file that was changed or removed: so the host's changes are told
 
 Later rows outweigh earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
 as `journal.new`, and renamed.
@@ -44,8 +46,8 @@ from cloche.kernel.chores import Chore
 from cloche.kernel.patience import Patience
 from cloche.kernel.task import Kernel
 from cloche.kernel.timers import LAYER_FLUSH, TimerOwner, monotonic_ns
-from cloche.vfs.layers import Keeping, Layer
-from cloche.vfs.objects import Context
+from cloche.vfs.layers import First, Keeping, Layer
+from cloche.vfs.objects import Context, Inode
 from cloche.wire.cbor import CborError, decode, encode
 
 FLUSH_NS: Final = 200_000_000
@@ -60,6 +62,7 @@ _MAX_UNLINKS: Final = 128  # that are not answered yet
 _FILE: Final = 0
 _NAME: Final = 1
 _GONE: Final = 2
+_FIRST: Final = 3
 _NEW: Final = 0
 _STARTED: Final = 1
 _JOURNAL: Final = b"journal"
@@ -73,6 +76,7 @@ class _State:
     def __init__(self) -> None:
         self.files: dict[int, list[object]] = {}  # by label
         self.names: dict[int, dict[bytes, int]] = {}  # by the directory's label
+        self.firsts: dict[bytes, First] = {}  # by path
 
 
 class _Flusher(Chore):
@@ -105,6 +109,8 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self.changed_files: dict[TmpfsInode, None] = {}
         self.changed_names: dict[TmpfsDir, dict[bytes, None]] = {}
         self.gone: list[tuple[int, int]] = []  # layer and label of files that have lost their last name
+        self.firsts: list[object] = []  # rows of what the host had
+        self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
         self.next_label: int = ROOT_LABEL + 1
         self.next_number: int = 1
         self.doomed: list[int] = []  # numbers to give up
@@ -122,6 +128,8 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
     def changed(self, inode: TmpfsInode) -> None:
         if self.error:
             return  # nothing more will be written, so nothing is remembered
+        if inode.backing is not None and not inode.is_first_kept:
+            self._remember(inode, inode.backing)
         if inode.nlink == 0:  # it must not live for longer because of us
             self.changed_files.pop(inode, None)
             if inode.label:
@@ -130,6 +138,19 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         else:
             self.changed_files[inode] = None
         self._arm()
+
+    def _remember(self, inode: TmpfsInode, below: Inode) -> None:
+        """What the host has, as it was first seen."""
+        if isinstance(inode, TmpfsDir) and inode.nlink:
+            return  # of directories only that they are gone
+        inode.is_first_kept = True
+        if inode in self.paths:
+            return
+        path = self._origin(inode)
+        number = self._number(inode)
+        if path is not None and path not in self.known_firsts[number]:
+            first = First(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
+            self.firsts.append(first_row(number, path, first))
 
     def named(self, directory: TmpfsInode, name: bytes) -> None:
         if not isinstance(directory, TmpfsDir) or self.error:
@@ -225,7 +246,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
 
     def _flush_changes(self) -> None:
         rows: list[object] = []
-        if self.changed_files or self.changed_names or self.gone:
+        if self.changed_files or self.changed_names or self.gone or self.firsts:
             names, self.changed_names = self.changed_names, {}
             more: list[TmpfsInode] = []
             for directory in names:
@@ -253,14 +274,15 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                 self._go_on()
             for number, label in self.gone:
                 rows.append([_GONE, number, label])
-            self.gone = []
+            rows += self.firsts
+            self.gone, self.firsts = [], []
         if rows and not self.error:  # else the contents of some file are nowhere
             self._write(rows)
 
     def _fail(self, errno: int) -> None:
         """The journal stays as it is: what is on the disk is whole, and nothing that comes later can be kept."""
         self.error = errno
-        self.changed_files, self.changed_names, self.gone = {}, {}, []
+        self.changed_files, self.changed_names, self.gone, self.firsts = {}, {}, [], []
         # Files that the journal knows stay, whatever becomes of them here; younger ones come and go.
         self.doomed = [number for number in self.doomed if number >= self.unknown]
 
@@ -419,6 +441,9 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                 if isinstance(known.inode, TmpfsInode):
                     self.paths[known.inode] = path[place:].lstrip(b"/")
             _Replay(ctx, self, fs, states[number], used).run()
+            for path, first in states[number].firsts.items():
+                layer.firsts[layer.place + b"/" + path if path else layer.place] = first
+            self.known_firsts.append(set(states[number].firsts))
         listing = self.client.relist(self.fid)
         for name in listing.index:
             if name.isdigit() and int(name) not in used:
@@ -495,6 +520,14 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                     names = {}
                     state.names[label] = names
                 names[name] = child
+            elif kind == _FIRST:
+                path = row[3]
+                if not isinstance(path, bytes) or not (path == b"" or is_path(path)):
+                    return False
+                if not are_numbers(row[4:], 6):
+                    return False
+                n = [_number_at(row, index) for index in range(4, 10)]
+                state.firsts.setdefault(path, First(n[0], n[1], n[2], n[3], n[4], n[5]))
             elif kind == _GONE:
                 state.files.pop(label, None)
                 state.names.pop(label, None)
@@ -526,6 +559,14 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
                 if len(rows) > 4096:
                     self._write(rows)
                     rows = []
+                if len(rows) > 4096:
+                    self._write(rows)
+                    rows = []
+            for path, first in state.firsts.items():
+                rows.append(first_row(number, path, first))
+                if len(rows) > 4096:
+                    self._write(rows)
+                    rows = []
             if rows:
                 self._write(rows)
         if self.error:
@@ -544,17 +585,32 @@ def is_name(name: bytes) -> bool:
     return 0 < len(name) <= 255 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
 
 
+def is_path(path: bytes) -> bool:
+    """Whether a file can be there, below a layer's root."""
+    return all(is_name(part) for part in path.split(b"/"))
+
+
+def are_numbers(items: list[object], count: int) -> bool:
+    """Whether these are so many integers."""
+    return len(items) == count and all(isinstance(each, int) and not isinstance(each, bool) for each in items)
+
+
+def first_row(number: int, path: bytes, first: First) -> list[object]:
+    """The row of what the host had."""
+    return [
+        *(_FIRST, number, ROOT_LABEL, path),
+        *(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns),
+    ]
+
+
 def is_file_row(row: list[object]) -> bool:
     """Whether it is the row of a file."""
-    if len(row) != 18:
+    if len(row) != 18 or not are_numbers(row[5:15], 10):
         return False
-    for number in row[5:15]:
-        if not isinstance(number, int) or isinstance(number, bool):
-            return False
     path, target, xattrs, contents = row[4], row[15], row[16], row[17]
     if row[3] not in (_NEW, _STARTED) or not isinstance(path, bytes):
         return False
-    if path and not all(is_name(part) for part in path.split(b"/")):
+    if path and not is_path(path):
         return False
     if not (target is None or isinstance(target, bytes)):
         return False
@@ -619,7 +675,7 @@ class _Replay:
             inode = self.made[label]  # names have changed counts and sizes
             inode.nlink = max(_number_at(row, 9), 1)
             if isinstance(inode, TmpfsDir):
-                inode.size = _number_at(row, 10)
+                inode.size = max(_number_at(row, 10), 0)
 
     def _find(self, row: list[object]) -> TmpfsInode | None:
         """What is there at the start; None if that is gone, or of another type."""
@@ -659,6 +715,7 @@ class _Replay:
         else:
             inode = TmpfsInode(fs, fs.alloc_ino(), mode, uid, gid)
         row[3] = _NEW
+        inode.is_from_before = True
         return inode
 
     def _fill(self, inode: TmpfsInode, row: list[object]) -> None:

@@ -390,7 +390,7 @@ class TmpfsDir(TmpfsInode):
         entry = self.entries.pop(name)
         self.renamed(name)
         entry.cookie = 0
-        self.size -= _ENTRY_SIZE
+        self.size = max(self.size - _ENTRY_SIZE, 0)  # of a directory of an image nobody knows one
         if entry.kind == S_IFDIR >> 12:
             self.nlink -= 1
 

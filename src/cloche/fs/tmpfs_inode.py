@@ -107,6 +107,8 @@ class TmpfsInode(Inode):
         self.is_charged: bool = is_charged  # counted in the account's inodes
         self.charged_names: int = 0  # hard links that are counted as inodes too
         self.backing: Inode | None = None  # of a lower layer (overlay)
+        self.is_from_before: bool = False  # kept layers: made by a sandbox before this one
+        self.is_first_kept: bool = False  # kept layers: what the backing was is in the journal
         self.is_changed: bool = True  # overlay: differs from `backing`, or has none
         self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
         self.xattrs_below: dict[bytes, bytes | None] | None = None  # asked of the backing already

@@ -13,15 +13,18 @@ from cloche.images.tree import tree_name
 from cloche.wire.imagetree import TreeFile
 
 
-def prune(store: Store) -> int:
-    """Remove blobs, layers and trees that no name leads to and no sandbox uses; bytes."""
+def prune(store: Store, kept: set[str]) -> int:
+    """Remove blobs, layers and trees that no name leads to and no sandbox uses; bytes.
+
+    `kept`: trees on which layers of sandboxes lie that have ended.
+    """
     blobs: set[str] = set()
     layers: set[str] = set()
     trees: set[str] = set()
     running: set[str] = set()  # trees that sandboxes use
     for name in os.listdir(store.of("content")):
         if name.startswith("tree-"):
-            used = _used(store.of("content", name))
+            used = _used(store.of("content", name), is_kept=name in kept)
             if used is not None:
                 running.add(name)
                 layers.update(used)
@@ -76,16 +79,17 @@ def _manifests(store: Store, trees: set[str]) -> set[str]:
     return found
 
 
-def _used(path: str) -> set[str] | None:
-    """The layers of a tree that a sandbox uses; None: nobody does."""
+def _used(path: str, *, is_kept: bool) -> set[str] | None:
+    """The layers of a tree that a sandbox uses, or may again; None: nobody does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(fd)
-        return None
+        if not is_kept:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(fd)
+            return None
     except BlockingIOError:
         pass
     try:

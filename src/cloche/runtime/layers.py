@@ -1,9 +1,11 @@
 """Kept layers on the host: a directory for each name, with what `fs.kept` writes and
 
-    head.json   version, the places of the host that it lies over, when it was made
+    head.json   version, the places of the host that it lies over, when it was made, whether it goes with its record
+    spec        the sandbox without its programs (`boot.spec`, CBOR): for whoever looks at the files when it has ended
     lock        held (flock) by the monitor of the sandbox that uses it
 
-They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share, or of root below /var/lib.
+They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share, or of root below /var/lib.  Those of
+detached sandboxes, which go with their records, are with `--root DIR` in DIR/.layers.
 """
 
 import errno
@@ -20,6 +22,7 @@ from cloche.runtime.records import NAME_PATTERN, RecordError, open_directory
 VERSION: Final = 1
 _COPY_BYTES: Final = 1 << 26
 _HEAD_BYTES: Final = 1 << 22
+_SPEC_BYTES: Final = 1 << 26
 
 
 def default_directory() -> str:
@@ -32,6 +35,20 @@ def default_directory() -> str:
     return os.path.join(data, "cloche", "layers")
 
 
+def automatic_directory(root: str) -> str:
+    """Where the layers of detached sandboxes are whose records are below `root`; empty: the default of both."""
+    return os.path.join(os.path.abspath(root), ".layers") if root else ""
+
+
+def find_of(name: str, root: str) -> "KeptLayer | None":
+    """The layer of a sandbox whose record is below `root`, or that of this name which somebody wanted to be kept.
+
+    Raises RecordError, OSError.
+    """
+    found = find(name, automatic_directory(root)) if root else None
+    return found if found is not None else find(name)
+
+
 class KeptLayer:
     """One that this process may use."""
 
@@ -41,6 +58,9 @@ class KeptLayer:
         self.fd: int = fd  # of the directory
         self.is_new: bool = False  # made by this process
         self.is_temporary: bool = False  # it goes with its sandbox
+        self.is_automatic: bool = (
+            False  # kept because its sandbox was detached: it goes with the record of that
+        )
         self.lock: int = -1  # held as long as this process, or a child, lives
 
     def take(self) -> None:
@@ -82,11 +102,37 @@ class KeptLayer:
                 "use the same -v and --rootfs, and start where it was started"
             )
 
-    def write_head(self, places: list[object]) -> None:
+    def write_head(self, places: list[object], *, is_automatic: bool) -> None:
         """Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open("head.json", flags, 0o600, dir_fd=self.fd), "w", encoding="utf-8") as file:
-            json.dump({"version": VERSION, "places": _plain(places), "created": time.time()}, file)
+        head = {
+            "version": VERSION,
+            "places": _plain(places),
+            "created": time.time(),
+            "automatic": is_automatic,
+        }
+        self._write("head.json", json.dumps(head).encode())
+
+    def write_spec(self, data: bytes) -> None:
+        """What is over what inside, in the place of what was said before.  Raises OSError."""
+        self._write("spec.new", data)
+        os.rename("spec.new", "spec", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def spec(self) -> bytes:
+        """What `write_spec` was given.  Raises RecordError."""
+        try:
+            fd = os.open("spec", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            with open(fd, "rb") as file:
+                return file.read(_SPEC_BYTES)
+        except OSError:
+            raise RecordError(
+                f"the layer {self.name} was kept by another version of cloche; --from {self.name} begins with it"
+            ) from None
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A file that is on the disk afterwards.  Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(name, flags, 0o600, dir_fd=self.fd), "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
@@ -105,8 +151,8 @@ def _plain(places: list[object]) -> list[list[object]]:
 
 
 def _top(directory: str) -> str:
+    """Raises RecordError for a directory that is another's, FileNotFoundError."""
     top = directory or default_directory()
-    os.makedirs(top, 0o700, exist_ok=True)
     os.close(open_directory(top))
     return top
 
@@ -115,36 +161,53 @@ def find(name: str, directory: str = "") -> KeptLayer | None:
     """The layer of that name.  Raises RecordError, OSError."""
     if not NAME_PATTERN.fullmatch(name):
         raise RecordError(f"{name} is no name: letters, digits, '_', '.' and '-'")
-    path = os.path.join(_top(directory), name)
     try:
-        return KeptLayer(name, path, open_directory(path))
+        path = os.path.join(_top(directory), name)
+        layer = KeptLayer(name, path, open_directory(path))
     except FileNotFoundError:
         return None
+    try:
+        layer.is_automatic = layer.head().get("automatic") is True
+    except RecordError:
+        pass  # half made, or another's: it can be discarded
+    return layer
 
 
-def create(name: str, places: list[object], directory: str = "") -> KeptLayer:
+def names(directory: str = "") -> list[str]:
+    """Of all layers that are kept.  Raises RecordError, OSError."""
+    try:
+        return sorted(name for name in os.listdir(_top(directory)) if NAME_PATTERN.fullmatch(name))
+    except FileNotFoundError:
+        return []
+
+
+def create(name: str, places: list[object], directory: str = "", *, is_automatic: bool = False) -> KeptLayer:
     """A new one, taken.  Raises RecordError, OSError."""
     if find(name, directory) is not None:
         raise RecordError(
             f"a layer named {name} is kept already; --from {name} goes on with it, cloche discard {name}"
         )
+    os.makedirs(directory or default_directory(), 0o700, exist_ok=True)
     path = os.path.join(_top(directory), name)
     os.mkdir(path, 0o700)
     layer = KeptLayer(name, path, open_directory(path))
     layer.is_new = True
+    layer.is_automatic = is_automatic
     layer.take()
     os.mkdir("files", 0o700, dir_fd=layer.fd)
-    layer.write_head(places)
+    layer.write_head(places, is_automatic=is_automatic)
     return layer
 
 
-def copy(source: KeptLayer, name: str, places: list[object], directory: str = "") -> KeptLayer:
+def copy(
+    source: KeptLayer, name: str, places: list[object], directory: str = "", *, is_automatic: bool = False
+) -> KeptLayer:
     """A new one that begins as another is, taken; blocks are shared where the file system can.
 
     Raises RecordError, OSError.
     """
     source.take()
-    made = create(name, places, directory)
+    made = create(name, places, directory, is_automatic=is_automatic)
     try:
         below = os.open(
             "files", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source.fd

@@ -22,6 +22,18 @@ class Keeping:
         raise NotImplementedError
 
 
+class First:
+    """What a file of the host was when the sandbox first looked at it."""
+
+    def __init__(self, mode: int, uid: int, gid: int, size: int, mtime_ns: int, ctime_ns: int) -> None:
+        self.mode: int = mode
+        self.uid: int = uid
+        self.gid: int = gid
+        self.size: int = size
+        self.mtime_ns: int = mtime_ns
+        self.ctime_ns: int = ctime_ns
+
+
 class Known:
     """Something that the start has made, or found made: no change of the guests'."""
 
@@ -44,3 +56,5 @@ class Layer:
         self.fs: FileSystem = fs
         self.is_volume: bool = is_volume  # asked for with -v
         self.known: dict[bytes, Known] = {}  # by path
+        # Of files that were changed or removed by a sandbox before this one, whose kept layer this is; by path.
+        self.firsts: dict[bytes, First] = {}

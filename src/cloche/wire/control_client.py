@@ -154,9 +154,9 @@ class ControlClient:
         """How the sandbox ended, once it has.  Raises ControlError if its monitor died."""
         return ended(self.call(requests.WAIT, {}))
 
-    def stop(self, patience_ms: int) -> Ended:
-        """SIGTERM, SIGKILL after a while; how it ended."""
-        return ended(self.call(requests.STOP, {"patience_ms": patience_ms}))
+    def stop(self, patience_ms: int, *, is_forgotten: bool = False) -> Ended:
+        """SIGTERM, SIGKILL after a while; how it ended.  `is_forgotten`: its layer goes with it, if it is automatic."""
+        return ended(self.call(requests.STOP, {"patience_ms": patience_ms, "is_forgotten": is_forgotten}))
 
 
 def ended(fields: Fields) -> Ended:

@@ -1,0 +1,172 @@
+"""The files of sandboxes that have ended: `diff`, `apply`, `cp` on kept layers; detached ones keep."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.harness import wait_until
+from tests.cli.test_keep import AGAIN, NEW, Keeper, keeper
+
+__all__ = ["keeper"]
+WORK = "echo more >>file; mkdir new; echo x >new/x; ln new/x new/y; rm script; echo secret >/root/secret"
+
+
+def outcome(keeper: Keeper, *words: str) -> str:
+    done = keeper(*words)
+    assert done.status == 0 and not done.err, done
+    return done.out
+
+
+def changes(keeper: Keeper, name: str) -> list[str]:
+    return outcome(keeper, "diff", "--name-status", name, str(keeper.project)).splitlines()
+
+
+def wait_for_end(keeper: Keeper, name: str) -> None:
+    assert keeper("wait", name).status == 0
+
+
+def detached(keeper: Keeper, script: str, *options: str) -> str:
+    return outcome(keeper, "run", "-d", *options, "--", "sh", "-ec", script).strip()
+
+
+def test_changes_of_one_that_has_ended(keeper: Keeper) -> None:
+    keeper.run(WORK, *NEW)
+    top = keeper.project
+    assert changes(keeper, "k") == [
+        f"M\t{top}/file",
+        f"A\t{top}/new/x",
+        f"A\t{top}/new/y",
+        f"D\t{top}/script",
+    ]
+    assert "+more" in outcome(keeper, "diff", "k", str(top / "file"))
+    assert {row["change"] for row in json.loads(outcome(keeper, "diff", "--json", "k"))} == {
+        "added",
+        "changed",
+        "deleted",
+    }
+    # Nothing was changed by looking, and the layer is free again.
+    assert changes(keeper, "k") == changes(keeper, "k")
+    assert keeper.run("cat file /root/secret", "--from", "k") == "host\nmore\nsecret\n"
+
+
+def test_they_are_made_on_the_host(keeper: Keeper) -> None:
+    keeper.run(WORK, *NEW)
+    outcome(keeper, "apply", "k", "new")
+    assert (keeper.project / "new" / "x").read_text() == "x\n"
+    assert (keeper.project / "file").read_text() == "host\n"
+    outcome(keeper, "apply", "k")
+    assert (keeper.project / "file").read_text() == "host\nmore\n"
+    assert not (keeper.project / "script").exists() and changes(keeper, "k") == []
+    outcome(keeper, "apply", "--undo", "k")
+    assert (keeper.project / "script").exists()
+
+
+def test_what_the_host_has_changed_since_is_a_conflict(keeper: Keeper) -> None:
+    keeper.run("echo mine >>file; rm script sub/deep; echo n >new", *NEW)
+    keeper.run("true", *AGAIN)  # the journal is written anew
+    (keeper.project / "file").write_text("the host's\n")
+    (keeper.project / "script").write_text("the host's, too\n")
+    (keeper.project / "new").write_text("another's\n")
+    rows = json.loads(outcome(keeper, "diff", "--json", "k", str(keeper.project)))
+    assert {(Path(row["path"]).name, row["change"], row["conflict"]) for row in rows} == {
+        ("file", "changed", "the host has changed it, too"),
+        ("script", "deleted", "the host has changed it, too"),
+        ("deep", "deleted", None),
+        ("new", "added", "something of that name is on the host by now"),
+    }
+    done = keeper("apply", "k")
+    assert done.status == 1 and done.err.count("\n") == 3
+    assert (keeper.project / "file").read_text() == "the host's\n" and (keeper.project / "script").exists()
+    assert not (keeper.project / "sub" / "deep").exists()
+
+
+def test_files_go_out_and_in(keeper: Keeper, tmp_path: Path) -> None:
+    keeper.run(WORK, *NEW)
+    outcome(keeper, "cp", f"k:{keeper.project}/new", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "x").read_text() == "x\n"
+    (tmp_path / "in").write_text("from outside\n")
+    outcome(keeper, "cp", str(tmp_path / "in"), f"k:{keeper.project}/in")
+    assert keeper.run("cat in", "--from", "k") == "from outside\n"
+    outcome(keeper, "cp", "k:/root/secret", str(tmp_path / "secret"))
+    assert (tmp_path / "secret").read_text() == "secret\n"
+
+
+def test_detached_ones_keep_until_their_record_goes(keeper: Keeper) -> None:
+    detached(keeper, WORK, "--name", "d")
+    wait_for_end(keeper, "d")
+    assert f"A\t{keeper.project}/new/x" in changes(keeper, "d")
+    assert keeper.run("cat new/x", "--from", "d") == "x\n"
+    outcome(keeper, "rm", "d")
+    done = keeper("diff", "d")
+    assert done.status == 125 and done.err == "cloche diff: no sandbox is named d\n"
+    name = detached(keeper, WORK)  # a name that was chosen for it
+    wait_for_end(keeper, name)
+    assert f"D\t{keeper.project}/script" in changes(keeper, name)
+    outcome(keeper, "rm", name)
+    detached(keeper, "echo again >file", "--name", "d")  # the name is free
+    wait_for_end(keeper, "d")
+    assert changes(keeper, "d") == [f"M\t{keeper.project}/file"]
+    outcome(keeper, "rm", "d")
+    assert not any((keeper.data.parent / "root" / ".layers").iterdir())
+
+
+def test_one_that_runs_is_removed_with_all_that_it_wrote(keeper: Keeper) -> None:
+    name = detached(keeper, "dd if=/dev/zero of=big bs=1M count=50 2>/dev/null; echo ready; sleep 600")
+    wait_until(lambda: keeper("logs", name).out == "ready\n", "a word of the program")
+    outcome(keeper, "rm", "-f", name)
+    assert not any((keeper.data.parent / "root" / ".layers").iterdir())
+    assert outcome(keeper, "list", "-q") == ""
+
+
+def test_what_shall_not_be_kept_is_not(keeper: Keeper) -> None:
+    name = detached(keeper, "echo x >x; sleep 600", "--rm")
+    outcome(keeper, "stop", "-t", "0", name)
+    done = keeper("diff", name)
+    assert done.status == 125 and done.err == f"cloche diff: no sandbox is named {name}\n"
+    assert not (keeper.data.parent / "root" / ".layers").exists() and not keeper.layers.exists()
+
+
+def test_one_whose_monitor_was_killed(keeper: Keeper) -> None:
+    name = detached(keeper, "echo x >new; sync; echo ready; sleep 600")
+    wait_until(lambda: keeper("logs", name).out == "ready\n", "a word of the program")
+    (pid,) = [row["pid"] for row in json.loads(outcome(keeper, "list", "--json"))]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(
+        lambda: keeper("diff", "--name-only", name, str(keeper.project)).out == f"{keeper.project}/new\n",
+        "its files",
+    )
+    outcome(keeper, "rm", name)
+
+
+def test_what_is_said_of_layers_that_cannot_be_looked_at(keeper: Keeper) -> None:
+    keeper.run(WORK, *NEW)
+    (keeper.layers / "k" / "spec").write_bytes(b"\xff of another version")
+    done = keeper("diff", "k")
+    assert (
+        done.status == 125 and done.err == "cloche diff: the layer k was kept by another version of cloche\n"
+    )
+    (keeper.layers / "k" / "spec").unlink()
+    assert "was kept by another version" in keeper("cp", "k:/etc/hosts", "-").err
+    with keeper.popen(
+        "run", "--name", "k", "--keep", "--from", "k", "--", "sh", "-c", "echo; sleep 600"
+    ) as running:
+        assert running.stdout is not None and running.stdout.readline() == b"\n"
+        done = keeper("run", "--from", "k", "--", "true")
+        assert done.status == 125 and "is in use" in done.err
+        running.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("word", ["--env=TOKEN=geheim", "-pPORT"])
+def test_nothing_for_programs_is_kept(keeper: Keeper, word: str) -> None:
+    keeper.run(
+        "true",
+        *NEW,
+        word.replace("PORT", "127.0.0.1::80") if word[1] == "p" else word,
+        "--log-level",
+        "error",
+    )
+    assert b"geheim" not in (keeper.layers / "k" / "spec").read_bytes()
+    assert changes(keeper, "k") == []
