@@ -339,11 +339,6 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     kernel.boot_mono_ns = monotonic_ns()
     kernel.boot_real_ns = time.time_ns()
     kernel.facts = facts
-    kernel.hwcap, kernel.hwcap2, kernel.min_sigstack_bytes = (
-        facts.hwcap,
-        facts.hwcap2,
-        facts.min_sigstack_bytes,
-    )
     kernel.hooks.vfork_done = vfork_done
     kernel.hooks.vfork_wake = finish_vfork_wait
     table.install(kernel, sys_ni)

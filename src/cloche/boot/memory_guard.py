@@ -20,6 +20,7 @@ from typing import Final
 from cloche.abi.signal import SIGKILL
 from cloche.fs.quota import PAGE, StorageQuota
 from cloche.kernel.accounting import group_space
+from cloche.kernel.oom_score import OOM_SCORE_MAX
 from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Container, Kernel, ThreadGroup
 from cloche.kernel.timers import MEMORY_GUARD, TimerOwner, monotonic_ns
@@ -34,7 +35,6 @@ _UNLIMITED_NS: Final = 500_000_000
 _PATIENCE_NS: Final = 1_000_000_000  # with one that was told to end
 _MEASURED: Final = 1024  # mapped files a look
 _LEAST_KERNEL_MEMORY: Final = 16 << 20
-_OOM_SCORE_MAX: Final = 1000
 _SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, what is freed and not given back
 _DATA_SPARE: Final = 256 << 20
 
@@ -155,10 +155,10 @@ class MemoryGuard(TimerOwner):
             seen.add(space.process.ident())
             own, resident = space.process.footprint_bytes()
             used += own
-            if group.end.is_begun or group.oom_score_adj <= -_OOM_SCORE_MAX:
+            if group.end.is_begun or group.oom_score.adjustment <= -OOM_SCORE_MAX:
                 continue
             size = resident - own if is_shared_only else resident
-            badness = size + group.oom_score_adj * total // _OOM_SCORE_MAX
+            badness = size + group.oom_score.adjustment * total // OOM_SCORE_MAX
             if self.worst is None or badness > self.worst.badness:
                 self.worst = Candidate(group, resident, badness)
         return used

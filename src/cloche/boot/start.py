@@ -88,7 +88,7 @@ class ProcessSettings:
             group.rlimits[number] = (soft, hard)
             if number == RLIMIT_FSIZE:
                 task.file_size_limit = soft
-        group.oom_score_adj = self.oom_score_adj
+        group.oom_score.begin(self.oom_score_adj)
         if spec.filter:
             install(task, Filter(parse_program(spec.filter), None))
 

@@ -295,12 +295,7 @@ class InotifyFile(AnonFile):
         KERNEL_MEMORY.give(self.event_bytes + len(self.events) * BUFFER_BYTES)
         self.event_bytes = 0
         self.events.clear()
-        counts = self.kernel.inotify_instances
-        left = counts.get(self.uid, 0) - 1
-        if left > 0:
-            counts[self.uid] = left
-        else:
-            counts.pop(self.uid, None)
+        self.kernel.inotify_instances.add(self.uid, -1)
 
     def fdinfo(self) -> str:
         lines = [
@@ -313,11 +308,9 @@ class InotifyFile(AnonFile):
 
 def create_inotify(kernel: Kernel, uid: int, flags: int) -> InotifyFile | None:
     """A new instance, None if the user has too many."""
-    counts = kernel.inotify_instances
-    count = counts.get(uid, 0)
-    if count >= MAX_USER_INSTANCES:
+    if kernel.inotify_instances.of(uid) >= MAX_USER_INSTANCES:
         return None
-    counts[uid] = count + 1
+    kernel.inotify_instances.add(uid, 1)
     return InotifyFile(kernel, uid, flags)
 
 

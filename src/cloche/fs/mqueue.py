@@ -25,6 +25,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import send_group_info
 from cloche.kernel.task import Kernel, Task, ThreadGroup
+from cloche.kernel.user_counts import UserCounts
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import new_owner
 from cloche.vfs.memory_inode import MemoryAttrInode
@@ -139,11 +140,11 @@ class QueueInode(MemoryAttrInode):
         self.charged_uid: int = task.creds.uid
         self.charged_bytes: int = 0
         self.is_charged: bool = False  # for itself, in the quota
-        self.usage: dict[int, int] = task.kernel.mqueue_bytes
+        self.usage: UserCounts = task.kernel.mqueue_bytes
         self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
 
     def __del__(self) -> None:
-        self.usage[self.charged_uid] = self.usage.get(self.charged_uid, 0) - self.charged_bytes
+        self.usage.add(self.charged_uid, -self.charged_bytes)
         self.charged_bytes = 0
         self.mqueue.quota.uncharge(self.bytes + _MESSAGE_BYTES * self.count)
         if self.is_charged:
@@ -303,11 +304,11 @@ def charge_queue(task: Task, inode: QueueInode) -> None:
     if needed >= 1 << 63:
         raise LinuxError(EOVERFLOW)
     usage = inode.usage
-    used = usage.get(inode.charged_uid, 0)
+    used = usage.of(inode.charged_uid)
     limit = task.group.rlimit(RLIMIT_MSGQUEUE)
     if limit >= 0 and used + needed > limit:
         raise LinuxError(EMFILE)
-    usage[inode.charged_uid] = used + needed
+    usage.add(inode.charged_uid, needed)
     inode.charged_bytes = needed
 
 

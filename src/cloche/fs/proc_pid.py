@@ -337,7 +337,7 @@ class TaskLink(MagicLink):
             return task.fs.cwd
         if self.kind == "root":
             return task.fs.root
-        exe = task.group.exe
+        exe = task.group.exe.path
         if not isinstance(exe, Path):
             raise LinuxError(ENOENT)
         return exe

@@ -156,25 +156,19 @@ def _oom_score(reader: Task, task: Task) -> bytes:
 
 
 def _oom_score_adj(reader: Task, task: Task) -> bytes:
-    return b"%d\n" % task.group.oom_score_adj
+    return b"%d\n" % task.group.oom_score.adjustment
 
 
 def _set_oom_score_adj(reader: Task, task: Task, data: bytes) -> int:
     value = parse_int(data)
     if not -1000 <= value <= 1000:
         return -EINVAL
-    group = task.group
     is_privileged = reader.creds.capable(CAP_SYS_RESOURCE)
-    if value < group.oom_score_adj_min and not is_privileged:
-        return -EACCES
-    group.oom_score_adj = value
-    if is_privileged:
-        group.oom_score_adj_min = value
-    return len(data)
+    return len(data) if task.group.oom_score.set(value, is_privileged=is_privileged) else -EACCES
 
 
 def _oom_adj(reader: Task, task: Task) -> bytes:
-    adjust = task.group.oom_score_adj
+    adjust = task.group.oom_score.adjustment
     return b"%d\n" % (15 if adjust == 1000 else int(adjust * 17 / 1000))
 
 

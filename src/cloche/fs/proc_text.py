@@ -121,7 +121,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     policy = policy_of(task)
     priority = -1 - task.sched.priority if is_realtime(policy) else task.sched.nice
     threads = len(group.tasks) if group.tasks else 1
-    flags = _PF_RANDOMIZE | (0 if group.has_execed else _PF_FORKNOEXEC)
+    flags = _PF_RANDOMIZE | (0 if group.exe.has_execed else _PF_FORKNOEXEC)
     vsize = rss = 0
     marks = [0] * 7
     code = (0, 0, 0)
@@ -657,7 +657,7 @@ def limit_rows(rlimits: list[tuple[int, int]]) -> bytes:
 
 def oom_score(task: Task) -> int:
     """/proc/PID/oom_score (oom_badness, scaled as proc_oom_score does)."""
-    adjust = task.group.oom_score_adj
+    adjust = task.group.oom_score.adjustment
     space = group_space(task.group)
     if adjust == -1000 or space is None:
         return 0

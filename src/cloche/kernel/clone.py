@@ -50,7 +50,6 @@ from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import MANY, MAX_AREAS
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
-from cloche.vfs.objects import Path
 
 # Parts of a list of areas that are copied, in vain if other threads change it; then the fork copies it in one piece.
 _MOST_ROUNDS: Final = 16 * MAX_AREAS // MANY
@@ -246,7 +245,7 @@ class Birth:
             group = task.group
         else:
             group = _new_group(task, tid, flags, args.exit_signal, pid_ns)
-            self.unwind.add(group.allow_text_writes)
+            self.unwind.add(group.exe.allow_writes)
         child = Task(kernel, tid, group, self.made.creds, fs, task.mount_ns, files, self.mm, self.thread)
         self.child = child
         self._inherit(child)
@@ -309,7 +308,7 @@ class Birth:
         if not flags & CLONE_VM or flags & CLONE_VFORK:
             child.altstack = task.altstack
         if flags & CLONE_CHILD_CLEARTID:
-            child.clear_child_tid = self.args.child_tid
+            child.exit_words.clear_child_tid = self.args.child_tid
 
     def _give_pidfd(self, group: ThreadGroup) -> None:
         task = self.task
@@ -485,10 +484,8 @@ def _new_group(
     group.forker_tid = old.forker_tid if flags & CLONE_PARENT else task.tid
     group.exit_signal = old.exit_signal if flags & CLONE_PARENT else exit_signal
     group.rlimits = list(old.rlimits)
-    if isinstance(old.exe, Path):
-        group.set_exe(old.exe)
-    group.oom_score_adj = old.oom_score_adj
-    group.oom_score_adj_min = old.oom_score_adj_min
+    group.exe.set(old.exe.path)
+    group.oom_score.inherit(old.oom_score)
     group.loginuid = old.loginuid
     group.is_dumpable = old.is_dumpable
     group.pgrp = old.pgrp

@@ -484,9 +484,9 @@ def _auxv(task: Task, mm: AddressSpace, image: ExecImage, gained: ExecCredential
     auxv: list[tuple[int, int]] = []
     if mm.vdso_start:
         auxv.append((33, mm.vdso_start))
-    auxv.append((51, kernel.min_sigstack_bytes))
+    auxv.append((51, kernel.facts.min_sigstack_bytes))
     auxv += [
-        (16, kernel.hwcap),
+        (16, kernel.facts.hwcap),
         (6, 4096),
         (17, 100),
         (3, phdr),
@@ -500,7 +500,7 @@ def _auxv(task: Task, mm: AddressSpace, image: ExecImage, gained: ExecCredential
         (13, creds.show_gid(creds.gid)),
         (14, creds.show_gid(creds.egid)),
         (23, int(gained.is_secure)),  # AT_SECURE
-        (26, kernel.hwcap2),
+        (26, kernel.facts.hwcap2),
     ]
     return auxv
 
@@ -540,12 +540,11 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
     group.handlers = handlers
     task.altstack = AltStack(0, 0, SS_DISABLE)
     task.comm = image.comm
-    task.robust_list = 0
-    task.clear_child_tid = 0
+    task.exit_words.forget()
     task.restart = None
-    group.set_exe(image.path)
-    group.has_execed = True
-    group.program = task.kernel.programs.find(task, image.path)
+    group.exe.set(image.path)
+    group.exe.has_execed = True
+    group.exe.program = task.kernel.programs.find(task, image.path)
     group.exit_signal = 17
     creds = gained.creds
     is_readable = image.path.inode().permission(task, MAY_READ)

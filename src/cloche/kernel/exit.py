@@ -259,7 +259,7 @@ def group_dead(group: ThreadGroup) -> None:
         _reap_members(group)
     group.end.become_zombie()
     group.container.task_count += 1
-    group.allow_text_writes()
+    group.exe.allow_writes()
     for hook in kernel.hooks.at_group_exit.values():
         hook(group)
     reaper = find_reaper(group)

@@ -30,14 +30,14 @@ def release_memory(task: Task) -> None:
     the memory.
     """
     mm = task.mm
-    if task.robust_list:
+    if task.exit_words.robust_list:
         if not mm.is_dead:
             exit_robust_list(task)
-        task.robust_list = 0
+        task.exit_words.robust_list = 0
     release_locks(task)
-    addr = task.clear_child_tid
+    addr = task.exit_words.clear_child_tid
     if addr:
-        task.clear_child_tid = 0
+        task.exit_words.clear_child_tid = 0
         if task.group.end.is_begun and mm.users <= len(task.group.tasks):
             return
         if mm.users > 1 and not mm.is_dead and mm.process.write(addr, bytes(4)) == 4:
@@ -56,7 +56,7 @@ class RobustList:
 
     def __init__(self, task: Task) -> None:
         self.process: HostProcess = task.mm.process
-        self.head: int = task.robust_list
+        self.head: int = task.exit_words.robust_list
         self.left: int = ROBUST_LIST_LIMIT
         self.entry: int = 0
         self.offset: int = 0

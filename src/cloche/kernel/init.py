@@ -115,7 +115,7 @@ def make_init(container: Container, root: Context) -> ThreadGroup:
     thread = NoThread(process)
     task = new_leader(container, thread, mm, creds, root, FdTable(), rlimits, has_guest_code=False)
     group = task.group
-    group.has_execed = True
+    group.exe.has_execed = True
     group.exit_signal = 0
     task.comm = INIT_NAME
     block_on_time(task, Idle())

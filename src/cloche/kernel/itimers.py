@@ -225,11 +225,11 @@ class RealTimer(IntervalTimer, TimerOwner):
 
 def real_timer(group: ThreadGroup) -> RealTimer:
     """The process's ITIMER_REAL."""
-    found = group.itimers[ITIMER_REAL]
+    found = group.timers.interval[ITIMER_REAL]
     if isinstance(found, RealTimer):
         return found
     timer = RealTimer(group)
-    group.itimers[ITIMER_REAL] = timer
+    group.timers.interval[ITIMER_REAL] = timer
     return timer
 
 
@@ -337,11 +337,11 @@ class CpuTimers(ProcessorTimers):
 
 def cpu_timers(group: ThreadGroup) -> CpuTimers:
     """The group's CPU timers."""
-    found = group.cpu_timers
+    found = group.timers.cpu
     if isinstance(found, CpuTimers):
         return found
     timers = CpuTimers(group)
-    group.cpu_timers = timers
+    group.timers.cpu = timers
     return timers
 
 
@@ -385,11 +385,11 @@ class CpuIntervalTimer(CpuTimer, IntervalTimer):
 
 def cpu_interval_timer(group: ThreadGroup, which: int) -> CpuIntervalTimer:
     """The process's ITIMER_VIRTUAL or ITIMER_PROF."""
-    found = group.itimers[which]
+    found = group.timers.interval[which]
     if isinstance(found, CpuIntervalTimer):
         return found
     timer = CpuIntervalTimer(group, which)
-    group.itimers[which] = timer
+    group.timers.interval[which] = timer
     return timer
 
 
@@ -625,10 +625,7 @@ def create_timer(task: Task, clockid: int, event: SigEvent | None) -> PosixTimer
             raise LinuxError(EINVAL)
     if not charge(task.kernel, task.creds.uid, group.rlimit(RLIMIT_SIGPENDING)):
         raise LinuxError(EAGAIN)
-    ident = group.next_posix_timer
-    while ident in group.posix_timers:
-        ident = (ident + 1) & _INT_MAX
-    group.next_posix_timer = (ident + 1) & _INT_MAX
+    ident = group.timers.take_id()
     timer = PosixTimer(group, ident, clockid, clock)
     timer.charged_uid = task.creds.uid
     timer.value = ident
@@ -637,13 +634,13 @@ def create_timer(task: Task, clockid: int, event: SigEvent | None) -> PosixTimer
         timer.signo = event.signo
         timer.value = event.value
         timer.task = target
-    group.posix_timers[ident] = timer
+    group.timers.posix[ident] = timer
     return timer
 
 
 def find_timer(group: ThreadGroup, ident: int) -> PosixTimer:
     """A timer by its id.  Raises LinuxError(EINVAL)."""
-    found = group.posix_timers.get(ident)
+    found = group.timers.posix.get(ident)
     if isinstance(found, PosixTimer):
         return found
     raise LinuxError(EINVAL)
@@ -660,12 +657,12 @@ def delete_timer(timer: PosixTimer) -> None:
     if timer.charged_uid >= 0:
         uncharge(group.kernel, timer.charged_uid)
         timer.charged_uid = -1
-    group.posix_timers.pop(timer.ident, None)
+    group.timers.posix.pop(timer.ident, None)
 
 
 def delete_all_timers(group: ThreadGroup) -> None:
     """At exit and execve: POSIX timers do not survive, interval timers do (until the exit)."""
-    for timer in list(group.posix_timers.values()):
+    for timer in list(group.timers.posix.values()):
         if isinstance(timer, PosixTimer):
             delete_timer(timer)
 
@@ -676,14 +673,14 @@ def delete_all_timers(group: ThreadGroup) -> None:
 def group_exits(group: ThreadGroup) -> None:
     """The last thread of a process is gone."""
     delete_all_timers(group)
-    found = group.itimers[ITIMER_REAL]
+    found = group.timers.interval[ITIMER_REAL]
     if isinstance(found, RealTimer):
         found.set(0, 0)
-    timers = group.cpu_timers
+    timers = group.timers.cpu
     if isinstance(timers, CpuTimers):
         timers.clear()
-    group.itimers = [None, None, None]  # they and the group would keep each other
-    group.cpu_timers = None
+    group.timers.interval = [None, None, None]  # they and the group would keep each other
+    group.timers.cpu = None
 
 
 def exec_resets(task: Task) -> None:

@@ -6,6 +6,7 @@ stands beside the name.
 
 from mypy_extensions import trait
 
+from cloche.kernel.siginfo import SignalSource
 from cloche.kernel.timers import TimerOwner
 from cloche.platform.interface import Event
 from cloche.vfs.objects import FileSystem, Inode
@@ -35,6 +36,41 @@ class IntervalTimer:
 
 class ProcessorTimers(TimerOwner):
     """What a process has on CPU time: kernel.itimers.CpuTimers, made at first use."""
+
+
+class GroupTimers:
+    """The timers of a process.  Changed by kernel.itimers only.
+
+    Invariants: a POSIX timer stands under its own id, and an id comes again only when all others have been given
+    (posix-timers.c).
+    """
+
+    def __init__(self) -> None:
+        self.interval: list[IntervalTimer | None] = [None, None, None]  # by ITIMER_*
+        self.cpu: ProcessorTimers | None = None  # those that run on CPU time
+        self.posix: dict[int, SignalSource] = {}  # kernel.itimers.PosixTimer, by id
+        self._next_id: int = 0
+
+    def take_id(self) -> int:
+        """An id for a POSIX timer."""
+        ident = self._next_id
+        while ident in self.posix:
+            ident = (ident + 1) & 0x7FFFFFFF
+        self._next_id = (ident + 1) & 0x7FFFFFFF
+        return ident
+
+
+class ExitWords:
+    """Where in a thread's memory its end is told (set_tid_address(2), set_robust_list(2)); 0: nowhere."""
+
+    def __init__(self) -> None:
+        self.clear_child_tid: int = 0
+        self.robust_list: int = 0
+
+    def forget(self) -> None:
+        """Another program has taken the place of that memory."""
+        self.clear_child_tid = 0
+        self.robust_list = 0
 
 
 class SeccompChain:

@@ -36,7 +36,7 @@ class RobustExit(WordChange):
                 continue
             if result == BLOCKED:
                 return BLOCKED
-        task.robust_list = 0
+        task.exit_words.robust_list = 0
         if task.blocked is self:
             end_wait(task, self)
         if self.is_group:

@@ -169,7 +169,7 @@ def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
             return None
         info = _take(task.kernel, group.pending, _next(ready))
         if info.signo == SIGALRM:
-            alarm = group.itimers[0]
+            alarm = group.timers.interval[0]
             if alarm is not None:
                 alarm.signal_taken()
     source = info.timer
@@ -208,10 +208,9 @@ def flush_group(group: ThreadGroup, mask: int) -> None:
 
 def charge(kernel: Kernel, uid: int, limit: int) -> bool:
     """Count one more queued signal of a real uid; False, and nothing counted, at `limit` (-1: none)."""
-    count = kernel.sigqueue_counts.get(uid, 0)
-    if 0 <= limit <= count or not KERNEL_MEMORY.has_room(RECORD_BYTES):
+    if 0 <= limit <= kernel.queued_signals.of(uid) or not KERNEL_MEMORY.has_room(RECORD_BYTES):
         return False
-    kernel.sigqueue_counts[uid] = count + 1
+    kernel.queued_signals.add(uid, 1)
     KERNEL_MEMORY.take(RECORD_BYTES)
     return True
 
@@ -219,11 +218,7 @@ def charge(kernel: Kernel, uid: int, limit: int) -> bool:
 def uncharge(kernel: Kernel, uid: int) -> None:
     """One less."""
     KERNEL_MEMORY.give(RECORD_BYTES)
-    count = kernel.sigqueue_counts.get(uid, 0) - 1
-    if count > 0:
-        kernel.sigqueue_counts[uid] = count
-    else:
-        kernel.sigqueue_counts.pop(uid, None)
+    kernel.queued_signals.add(uid, -1)
 
 
 def _uncharge(kernel: Kernel, info: SigInfo) -> None:

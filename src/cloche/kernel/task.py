@@ -17,6 +17,7 @@ from cloche.arch.sigframe import AltStack
 from cloche.kernel.args import Args
 from cloche.kernel.blocking import Blocked, TaskBase
 from cloche.kernel.chores import Chore
+from cloche.kernel.executable import Executable
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.group_end import ExecTurn, GroupEnd
 from cloche.kernel.host_facts import HostFacts
@@ -27,24 +28,26 @@ from cloche.kernel.job_control import JobControl
 from cloche.kernel.meter import Meter
 from cloche.kernel.namespaces import NamespaceLimits, Namespaces, initial_namespaces
 from cloche.kernel.numbers import Numbers
+from cloche.kernel.oom_score import OomScore
 from cloche.kernel.parts import (
+    ExitWords,
     FileSystems,
     FlyingFiles,
     FutexWaiters,
-    IntervalTimer,
+    GroupTimers,
     LateNews,
-    ProcessorTimers,
     SysctlTree,
     TaskNames,
 )
 from cloche.kernel.phase import DEAD, GUEST, KERNEL, LEAVING, LENT, NAMES, STOPPED, WAITS, IllegalPhase
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
-from cloche.kernel.programs import Program, Programs
+from cloche.kernel.programs import Programs
 from cloche.kernel.scheduling import Scheduling
-from cloche.kernel.siginfo import PendingSignals, SigInfo, SignalHandlers, SignalSource
+from cloche.kernel.siginfo import PendingSignals, SigInfo, SignalHandlers
 from cloche.kernel.timers import DEADLINE, WATCHDOG, Timer, TimerOwner, TimerQueue, monotonic_ns
 from cloche.kernel.trace_state import Fault, SeccompState, TraceState
 from cloche.kernel.usage import IoCounts, Spent
+from cloche.kernel.user_counts import UserCounts
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.content import CONTENT_KEYS, ContentKeys
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
@@ -281,20 +284,13 @@ class ThreadGroup:
         self.exit_signal: int = 17  # SIGCHLD
         self.is_subreaper: bool = False
         self.has_guest_code: bool = True  # all but the sandbox's own init (kernel.init)
-        self.has_execed: bool = False
-        self.program: Program | None = None  # that it has executed; its forks learn nothing
+        self.exe: Executable = Executable()
         self.job: JobControl = JobControl()
-        self.cpu_timers: ProcessorTimers | None = None  # owned by kernel.itimers: timers that run on CPU time
         self.rlimits: list[tuple[int, int]] = []  # (soft, hard) by RLIMIT_*; -1 is infinity
-        self.exe: Path | None = None  # the executable; change it with set_exe
-        self.busy_text: Inode | None = None  # that nobody may write meanwhile (ETXTBSY)
         self.start_ns: int = 0  # since the sandbox's boot
         self.spent: Spent = Spent()
-        self.itimers: list[IntervalTimer | None] = [None, None, None]
-        self.posix_timers: dict[int, SignalSource] = {}
-        self.next_posix_timer: int = 0
-        self.oom_score_adj: int = 0
-        self.oom_score_adj_min: int = 0  # what it may fall to without CAP_SYS_RESOURCE
+        self.timers: GroupTimers = GroupTimers()
+        self.oom_score: OomScore = OomScore()
         self.loginuid: int = 0xFFFFFFFF  # /proc/PID/loginuid
         self.is_dumpable: bool = True
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
@@ -303,20 +299,6 @@ class ThreadGroup:
 
     def is_alive(self) -> bool:
         return not self.end.is_zombie and not self.end.is_reaped
-
-    def set_exe(self, path: Path | None) -> None:
-        """Run from this file, which cannot be opened for writing until the group is dead or runs from another."""
-        self.allow_text_writes()
-        self.exe = path
-        if path is not None:
-            self.busy_text = path.inode()
-            self.busy_text.write_count -= 1
-
-    def allow_text_writes(self) -> None:
-        """The group is dead: its executable may be written."""
-        if self.busy_text is not None:
-            self.busy_text.write_count += 1
-            self.busy_text = None
 
     def rlimit(self, resource: int) -> int:
         """The soft limit of RLIMIT_* `resource`; -1 is infinity."""
@@ -369,8 +351,7 @@ class Task(TaskBase, TimerOwner):
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
         self.altstack: AltStack = AltStack(0, 0, SS_DISABLE)  # never changed, another takes its place
-        self.clear_child_tid: int = 0
-        self.robust_list: int = 0
+        self.exit_words: ExitWords = ExitWords()
         self.restart: Blocked | None = None  # to resume by restart_syscall
         self.is_left: bool = False  # counted in `Kernel.dead_tasks`
         self.exit_code: int = 0
@@ -674,12 +655,10 @@ class Kernel(TimerOwner):
         self.futexes: FutexWaiters | None = None
         self.flying_files: FlyingFiles | None = None
         self.aio_events: int = 0  # of all contexts (fs.aio-nr)
-        self.mqueue_bytes: dict[
-            int, int
-        ] = {}  # of message queues, by the user who made them (RLIMIT_MSGQUEUE)
+        self.mqueue_bytes: UserCounts = UserCounts()  # of message queues, whoever made them (RLIMIT_MSGQUEUE)
         # Removed directories that are watched and in which tasks still work (fs.inotify).
         self.doomed_homes: dict[Inode, InodeWatches] = {}
-        self.inotify_instances: dict[int, int] = {}  # by user
+        self.inotify_instances: UserCounts = UserCounts()
         # (uid, gid) of what the sandbox began with, by device and inode number, as the host has them (fs.hostfd)
         self.donated_owners: dict[tuple[int, int], tuple[int, int]] = {}
         # Accounts of this process: objects that know no kernel reach them by the names of their modules.
@@ -692,7 +671,7 @@ class Kernel(TimerOwner):
         self.numbers: Numbers = Numbers()
         self.namespace_limits: NamespaceLimits = NamespaceLimits()
         self.nested_pids: dict[int, PidNamespace] = {}  # kernel pids that are in other pid namespaces too
-        self.sigqueue_counts: dict[int, int] = {}  # queued signals by real uid (RLIMIT_SIGPENDING)
+        self.queued_signals: UserCounts = UserCounts()  # by real uid (RLIMIT_SIGPENDING)
         self.observer: CallObserver | None = None  # of finished calls
         self.entry_observer: CallObserver | None = None  # of calls that begin
         self.total_syscalls: int = 0
@@ -700,9 +679,6 @@ class Kernel(TimerOwner):
         self.overdue_kills: int = 0
         self.dead_tasks: int = 0  # that the kernel has left, and something still refers to
         self.deaths: int = 0  # since the last collection of cycles
-        self.hwcap: int = 0  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host
-        self.hwcap2: int = 0
-        self.min_sigstack_bytes: int = 2048
         self.tracing: Tracing | None = None  # kernel.ptrace
         self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has yet to wait for, by tid
         self.has_pdeath_signals: bool = False  # somebody has asked for one

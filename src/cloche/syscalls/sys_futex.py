@@ -184,7 +184,7 @@ def sys_set_robust_list(task: Task, args: Args) -> int:
     """set_robust_list(2)."""
     if to_u64(args.a1) != ROBUST_LIST_HEAD_SIZE:
         return -EINVAL
-    task.robust_list = to_u64(args.a0)
+    task.exit_words.robust_list = to_u64(args.a0)
     return 0
 
 
@@ -198,5 +198,5 @@ def sys_get_robust_list(task: Task, args: Args) -> int:
         return -EPERM
     mem = task.user_memory()
     mem.write_u64(to_u64(args.a2), ROBUST_LIST_HEAD_SIZE)
-    mem.write_u64(to_u64(args.a1), target.robust_list)
+    mem.write_u64(to_u64(args.a1), target.exit_words.robust_list)
     return 0

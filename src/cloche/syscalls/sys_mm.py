@@ -175,7 +175,7 @@ def sys_mmap(task: Task, args: Args) -> int:
         return Emptying(task.mm, crowd, args, sys_mmap).retry(task)
     if flags & MAP_GROWSDOWN:
         limit_growth(task)
-    program = task.group.program
+    program = task.group.exe.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
         program.note(task.kernel.platform, mapping, task.group.container.family[0])
     return at

@@ -340,7 +340,7 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_MCE_KILL:
         return _set_mce_kill(task, a1, a2, a3, a4)
     elif option == pr.PR_GET_TID_ADDRESS:
-        mem.write_u64(a1, task.clear_child_tid)
+        mem.write_u64(a1, task.exit_words.clear_child_tid)
     elif option == pr.PR_SET_CHILD_SUBREAPER:
         group.is_subreaper = a1 != 0
     elif option == pr.PR_GET_CHILD_SUBREAPER:

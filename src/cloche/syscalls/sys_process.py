@@ -102,7 +102,7 @@ def sys_setpgid(task: Task, args: Args) -> int:
             return -ESRCH
         if group.session() is not task.group.session():
             return -EPERM
-        if group.has_execed:
+        if group.exe.has_execed:
             return -EACCES
     session = group.session()
     if session is None or session.sid == group.tgid:
@@ -145,7 +145,7 @@ def sys_setsid(task: Task, args: Args) -> int:
 
 def sys_set_tid_address(task: Task, args: Args) -> int:
     """set_tid_address(2)."""
-    task.clear_child_tid = to_u64(args.a0)
+    task.exit_words.clear_child_tid = to_u64(args.a0)
     return task.own_tid
 
 
@@ -277,7 +277,7 @@ def _exit(task: Task, status: int, *, is_group: bool) -> int:
 
 
 def _exit_now(task: Task, status: int, *, is_group: bool) -> int:
-    if task.robust_list:
+    if task.exit_words.robust_list:
         return exit_robustly(task, status, is_group=is_group)
     if not is_group:
         return do_exit(task, status)

@@ -184,7 +184,7 @@ def test_links(guest: ProcGuest) -> None:
     with pytest.raises(LinuxError) as caught:
         guest.link(b"/self/exe")
     assert caught.value.errno == ENOENT
-    guest.task.group.exe = guest.open(b"/version").path
+    guest.task.group.exe.path = guest.open(b"/version").path
     assert guest.link(b"/self/exe") == b"/version"
     assert guest.inode(b"/self/exe", 1) is guest.inode(b"/version")
 

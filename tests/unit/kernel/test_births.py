@@ -79,7 +79,7 @@ class Nursery(World):
         assert isinstance(file.inode, TmpfsFile)
         file.inode.write_bytes(self.task, 0, tiny_program())
         file.put()
-        self.task.group.set_exe(path_lookup(self.task, None, PROGRAM))
+        self.task.group.exe.set(path_lookup(self.task, None, PROGRAM))
         self.task.group.leader = self.task
         self.kernel.by_thread[thread.ident()] = self.task
 

@@ -265,25 +265,25 @@ class TestRobust:
             pack("<QqQ", 3, 1, 5),
             pack("<QqQ", 0, -8, 0),
         ):
-            owner.robust_list = world.put_once(head_data)
+            owner.exit_words.robust_list = world.put_once(head_data)
             release_memory(owner)
         loop = world.put_once(bytes(8))
         world.task.user_memory().write_u64(loop, loop)
-        owner.robust_list = world.put_once(pack("<QqQ", loop, 8, 0))
+        owner.exit_words.robust_list = world.put_once(pack("<QqQ", loop, 8, 0))
         release_memory(owner)
-        owner.robust_list = (1 << 64) - 8
+        owner.exit_words.robust_list = (1 << 64) - 8
         release_memory(owner)
-        assert owner.robust_list == 0
+        assert owner.exit_words.robust_list == 0
 
     def test_clear_child_tid(self, world: Threads) -> None:
         owner = world.threads[1]
-        owner.clear_child_tid = world.word
+        owner.exit_words.clear_child_tid = world.word
         assert world.futex(world.task, FUTEX_WAIT, 5) == BLOCKED
         release_memory(owner)
         assert self.value(world, world.word) == 0 and world.step() == 0
 
     def test_get(self, world: Threads) -> None:
-        world.task.robust_list = 0x1230
+        world.task.exit_words.robust_list = 0x1230
         head, size = world.put_once(bytes(8)), world.put_once(bytes(8))
         assert world.call(sys_get_robust_list, 0, head, size) == 0
         assert world.task.user_memory().read_u64(head) == 0x1230

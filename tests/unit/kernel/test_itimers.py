@@ -225,7 +225,7 @@ class TestPosixTimers:
         assert world.call(sys_time.sys_timer_delete, ident) == 0
         world.take(SIGUSR1)
         assert world.kernel.timers.next_deadline_ns() == -1
-        assert world.kernel.sigqueue_counts == {}
+        assert world.kernel.queued_signals.is_empty()
 
     def test_on_cpu_time(self, world: Clockwork) -> None:
         ident = world.create(CLOCK_PROCESS_CPUTIME_ID)
@@ -257,7 +257,7 @@ class TestPosixTimers:
         world.settime(ident, MS)
         for hook in world.kernel.hooks.at_exec.values():
             hook(world.task)
-        assert world.task.group.posix_timers == {} and world.kernel.timers.next_deadline_ns() == -1
+        assert world.task.group.timers.posix == {} and world.kernel.timers.next_deadline_ns() == -1
 
 
 class TestSleep:

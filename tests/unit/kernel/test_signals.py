@@ -130,7 +130,7 @@ class TestQueue:
             signals.send_group_info(task.group, queued(task, RT, value))
         signals.set_action(task, RT, SigAction(SIG_IGN))
         assert task.group.pending.queue == []
-        assert world.kernel.sigqueue_counts == {}
+        assert world.kernel.queued_signals.is_empty()
 
     def test_ignored_signals_are_dropped_unless_blocked(self, world: World) -> None:
         task = world.task

@@ -163,7 +163,7 @@ def test_flags_of_the_process(guest: Guest) -> None:
     assert prctl(guest, pr.PR_GET_CHILD_SUBREAPER, out) == 0 and guest.get(out, 1) == b"\x01"
     assert prctl(guest, pr.PR_SET_TIMERSLACK, 7) == 0 and prctl(guest, pr.PR_GET_TIMERSLACK) == 7
     assert prctl(guest, pr.PR_SET_TIMERSLACK, 0) == 0 and prctl(guest, pr.PR_GET_TIMERSLACK) == 50_000
-    guest.task.clear_child_tid = 0x1234
+    guest.task.exit_words.clear_child_tid = 0x1234
     assert prctl(guest, pr.PR_GET_TID_ADDRESS, out) == 0
     assert struct.unpack("<Q", guest.get(out, 8))[0] == 0x1234
     for option in (0, 5, 9, 43, 50, 53, 65, 999, -1):
