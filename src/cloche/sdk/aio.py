@@ -8,14 +8,14 @@ import asyncio
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Generic, Literal, Self, TypeVar, Unpack, overload
 
 from cloche.sdk import code, commands, events, files, images
 from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import deadline_of, drive_async
+from cloche.sdk.effects import Source, deadline_of, drive_async
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
 from cloche.sdk.network import follow_approvals
 from cloche.sdk.options import CreateOptions, Options, PathLike
@@ -35,6 +35,7 @@ from cloche.wire import requests
 OnText = Callable[[str], object]  # what it gives is awaited, if it can be
 LeftOut = list[str]
 Changes = list[Change]
+Event = TypeVar("Event")
 
 
 class AsyncCommandHandle:
@@ -237,23 +238,23 @@ class AsyncPty:
         )
 
 
-class AsyncSandboxEvents:
-    """What happens to a sandbox; iterate over it to wait, until the sandbox has ended."""
+class AsyncEventHandle(Generic[Event]):
+    """Events as they come, until `stop`; iterate over it to wait for them."""
 
-    def __init__(self, found: events.Events) -> None:
-        self._events: events.Events = found
+    def __init__(self, source: Source[Event]) -> None:
+        self._source: Source[Event] = source
 
-    async def next_event(self, timeout: float | None = None) -> SandboxEvent | None:
-        """The next event; None if there was none within `timeout` seconds, or after "ended"."""
-        return await drive_async(self._events.next_event(deadline_of(timeout)))
+    async def next_event(self, timeout: float | None = None) -> Event | None:
+        """The next event; None if there was none within `timeout` seconds, or no more will come."""
+        return await drive_async(self._source.next_event(deadline_of(timeout)))
 
-    async def __aiter__(self) -> AsyncIterator[SandboxEvent]:
+    async def __aiter__(self) -> AsyncIterator[Event]:
         while (event := await self.next_event()) is not None:
             yield event
 
     async def stop(self) -> None:
-        """No more of it."""
-        self._events.close()
+        """No more of them."""
+        self._source.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -264,10 +265,15 @@ class AsyncSandboxEvents:
         await self.stop()
 
 
-class AsyncWatchHandle:
-    """A directory that is watched, until `stop`; iterate over it to wait for what happens."""
+class AsyncSandboxEvents(AsyncEventHandle[SandboxEvent]):
+    """What happens to a sandbox, until it has ended: "ended" is the last event."""
+
+
+class AsyncWatchHandle(AsyncEventHandle[FileEvent]):
+    """What happens in a directory that is watched."""
 
     def __init__(self, watch: files.Watch) -> None:
+        super().__init__(watch)
         self._watch: files.Watch = watch
 
     @property
@@ -279,29 +285,9 @@ class AsyncWatchHandle:
         """What has happened since the last call."""
         return await drive_async(self._watch.waiting())
 
-    async def next_event(self, timeout: float | None = None) -> FileEvent | None:
-        """The next event; None if there was none within `timeout` seconds."""
-        return await drive_async(self._watch.next_event(deadline_of(timeout)))
-
-    async def __aiter__(self) -> AsyncIterator[FileEvent]:
-        while (event := await self.next_event()) is not None:
-            yield event
-
-    async def stop(self) -> None:
-        """Watch it no longer."""
-        self.close()
-
     def close(self) -> None:
-        """The same, for who cannot wait."""
+        """As `stop`, for who cannot wait."""
         self._watch.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
 
 
 class AsyncFiles:

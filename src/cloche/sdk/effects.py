@@ -11,7 +11,7 @@ import inspect
 import select
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 _MAX_WAIT_S: Final = 1_000_000.0
@@ -43,6 +43,18 @@ class Call:
 
 Effect = Wait | Call
 Steps = Generator[Effect, Any, T]
+
+
+class Source(Generic[T]):
+    """Where events come from, for the handles of both fronts."""
+
+    def next_event(self, deadline_s: float | None) -> Steps[T | None]:
+        """The next one; None if none came in time, or no more will come.  Raises SandboxError."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """No more of them."""
+        raise NotImplementedError
 
 
 def wait(

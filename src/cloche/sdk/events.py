@@ -4,14 +4,14 @@ import time
 from collections import deque
 
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import Steps, wait
+from cloche.sdk.effects import Source, Steps, wait
 from cloche.sdk.errors import SandboxError
 from cloche.sdk.link import Link
 from cloche.sdk.results import SandboxEvent
 from cloche.wire import protocol, requests
 
 
-class Events:
+class Events(Source[SandboxEvent]):
     """News of one sandbox."""
 
     def __init__(self, link: Link) -> None:
@@ -38,7 +38,6 @@ class Events:
             self.is_over = name == requests.ENDED
 
     def next_event(self, deadline_s: float | None) -> Steps[SandboxEvent | None]:
-        """The next one; None if none came in time, or it has ended."""
         while True:
             if not self.found and not self.is_over:
                 self._take()
@@ -50,7 +49,6 @@ class Events:
                 return None
 
     def close(self) -> None:
-        """No more of it."""
         self.is_over = True
         self.link.close()
 

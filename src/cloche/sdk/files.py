@@ -32,7 +32,7 @@ from cloche.runtime.copying import Reader as HostReader
 from cloche.runtime.copying import Writer as HostWriter
 from cloche.runtime.hosttree import HostTree, Policy
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import Steps, deadline_of, wait
+from cloche.sdk.effects import Source, Steps, deadline_of, wait
 from cloche.sdk.errors import (
     FileError,
     InvalidArgument,
@@ -614,7 +614,7 @@ def download(
 
 
 # -- watching ------------------------------------------------------------------------------------------------------
-class Watch:
+class Watch(Source[FileEvent]):
     """What happens in a directory."""
 
     def __init__(self, core: SandboxCore, path: PathLike) -> None:
@@ -639,7 +639,6 @@ class Watch:
         self.stream = stream
 
     def next_event(self, deadline_s: float | None) -> Steps[FileEvent | None]:
-        """The next one; None if none came in time, or nothing is watched any more.  Raises SandboxError."""
         while self.stream is not None:
             record = yield from self.stream.look(deadline_s)
             if record is None:
@@ -671,7 +670,6 @@ class Watch:
         return None
 
     def close(self) -> None:
-        """No more of it."""
         if self.stream is not None:
             self.stream.close()
             self.stream = None

@@ -7,14 +7,14 @@ import signal as signals
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Generic, Literal, Self, TypeVar, Unpack, overload
 
 from cloche.sdk import code, commands, events, files, images
 from cloche.sdk import core as sandboxes
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
-from cloche.sdk.effects import deadline_of, drive
+from cloche.sdk.effects import Source, deadline_of, drive
 from cloche.sdk.files import MAX_ENTRIES, MAX_READ, Data
 from cloche.sdk.network import follow_approvals
 from cloche.sdk.options import CreateOptions, Options, PathLike
@@ -34,6 +34,7 @@ from cloche.wire import requests
 OnText = Callable[[str], object]
 LeftOut = list[str]
 Changes = list[Change]
+Event = TypeVar("Event")
 
 
 class CommandHandle:
@@ -235,23 +236,23 @@ class Pty:
         )
 
 
-class SandboxEvents:
-    """What happens to a sandbox; iterate over it to wait, until the sandbox has ended."""
+class EventHandle(Generic[Event]):
+    """Events as they come, until `stop`; iterate over it to wait for them."""
 
-    def __init__(self, found: events.Events) -> None:
-        self._events: events.Events = found
+    def __init__(self, source: Source[Event]) -> None:
+        self._source: Source[Event] = source
 
-    def next_event(self, timeout: float | None = None) -> SandboxEvent | None:
-        """The next event; None if there was none within `timeout` seconds, or after "ended"."""
-        return drive(self._events.next_event(deadline_of(timeout)))
+    def next_event(self, timeout: float | None = None) -> Event | None:
+        """The next event; None if there was none within `timeout` seconds, or no more will come."""
+        return drive(self._source.next_event(deadline_of(timeout)))
 
-    def __iter__(self) -> Iterator[SandboxEvent]:
+    def __iter__(self) -> Iterator[Event]:
         while (event := self.next_event()) is not None:
             yield event
 
     def stop(self) -> None:
-        """No more of it."""
-        self._events.close()
+        """No more of them."""
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -262,10 +263,15 @@ class SandboxEvents:
         self.stop()
 
 
-class WatchHandle:
-    """A directory that is watched, until `stop`; iterate over it to wait for what happens."""
+class SandboxEvents(EventHandle[SandboxEvent]):
+    """What happens to a sandbox, until it has ended: "ended" is the last event."""
+
+
+class WatchHandle(EventHandle[FileEvent]):
+    """What happens in a directory that is watched."""
 
     def __init__(self, watch: files.Watch) -> None:
+        super().__init__(watch)
         self._watch: files.Watch = watch
 
     @property
@@ -276,26 +282,6 @@ class WatchHandle:
     def get_new_events(self) -> list[FileEvent]:
         """What has happened since the last call."""
         return drive(self._watch.waiting())
-
-    def next_event(self, timeout: float | None = None) -> FileEvent | None:
-        """The next event; None if there was none within `timeout` seconds."""
-        return drive(self._watch.next_event(deadline_of(timeout)))
-
-    def __iter__(self) -> Iterator[FileEvent]:
-        while (event := self.next_event()) is not None:
-            yield event
-
-    def stop(self) -> None:
-        """Watch it no longer."""
-        self._watch.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 class Files:
