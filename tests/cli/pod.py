@@ -7,6 +7,7 @@ import sys
 
 from cloche.boot.launch import Sandbox, launch
 from cloche.boot.spec import DEV, PROC, MountSpec, SandboxSpec, to_fields
+from cloche.oci.members import children, inner_pid
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message
 
@@ -50,7 +51,8 @@ class Pod:
                 raise SystemExit(f"no answer to {method}: {self.sandbox.death} {self.sandbox.failure}")
         return self.answers.pop(ident)
 
-    def add(self, ident: str, spec: SandboxSpec, out: int, share: list[str]) -> None:
+    def add(self, ident: str, spec: SandboxSpec, out: int, share: list[str]) -> int:
+        """The pid of the process of which its processes are forked, as the sentry counts."""
         fields: Fields = {
             "container": ident, "spec": to_fields(spec), "descriptors": ["stdout", "stderr"],
             "owners": [[0, 0], [0, 0]], "share": share, "share_with": requests.MAIN,
@@ -65,6 +67,14 @@ class Pod:
             started.kind == protocol.REPLY,
             flush=True,
         )
+        zygote = made.fields["zygote"]
+        assert isinstance(zygote, int)
+        return zygote
+
+    def host_pid(self, inner: int) -> int:
+        """Of a process that the sentry has made, and counts as `inner`."""
+        sentry = self.sandbox.sentry_pid
+        return next(pid for pid in children(sentry) if inner_pid(pid) == inner)
 
 
 def main() -> None:
@@ -113,6 +123,10 @@ def main() -> None:
     print("first lives:", alive["tasks"] != 0, flush=True)
     pod.add("second", spec_of(b"second", b"exit 3"), second_in, [])
     print("second again", sorted(pod.ask(requests.WAIT, {"container": "second"}).fields.items()), flush=True)
+    zygote = pod.add("fourth", spec_of(b"fourth", b"cat /whose; exec sleep 1000"), third_in, [])
+    assert os.read(third_out, 100) == b"fourth\n"
+    os.kill(pod.host_pid(zygote), signal.SIGKILL)
+    print("fourth ended", sorted(pod.ask(requests.WAIT, {"container": "fourth"}).fields.items()), flush=True)
     pod.ask(requests.SIGNAL, {"signal": signal.SIGKILL})
     while sandbox.serve(30):
         pass

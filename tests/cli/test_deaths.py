@@ -31,6 +31,7 @@ PARTS = (
     "cloche-connect",
 )
 WORKER = "cloche-gofer worker"
+ZYGOTE = "the sentry's zygote"
 SPINS = "while :; do :; done"
 FORKS = "while :; do /bin/true; done"
 WAITS = "sleep 300"
@@ -51,10 +52,15 @@ def parent_of(pid: int) -> int:
 
 
 def parts_of(everyone: set[int]) -> dict[str, int]:
-    """The parts of a sandbox by name, and one of the gofer's workers.  (The analyst's have its name, too.)"""
+    """The parts of a sandbox by name, one of the gofer's workers, and the zygote, the first of the sentry's children.
+
+    (The analyst's workers have its name, too.)
+    """
     named: dict[str, int] = {}
     for pid in sorted(everyone):
         name = command_name(pid)
+        if name == "stub.elf" and command_name(parent_of(pid)) == "cloche-sentry":
+            named.setdefault(ZYGOTE, pid)
         if name not in PARTS:
             continue
         if command_name(parent_of(pid)) == "cloche-gofer":
@@ -107,7 +113,7 @@ def groups_of(pid: int) -> list[str]:
 
 
 @pytest.mark.timeout(3600 if IS_SLOW else 300)
-@pytest.mark.parametrize("victim", [*PARTS, WORKER, "monitor"])
+@pytest.mark.parametrize("victim", [*PARTS, WORKER, ZYGOTE, "monitor"])
 def test_each_part_killed(victim: str, tmp_path: Path) -> None:
     options = ("--memory", "1g") if IS_ROOT else ()
     for turn in range(200 if IS_SLOW else 3):
@@ -115,8 +121,8 @@ def test_each_part_killed(victim: str, tmp_path: Path) -> None:
         sandbox = Sandbox(work, tmp_path, *options)
         mounts = set(Path("/proc/self/mounts").read_text().splitlines())
         try:
-            assert set(sandbox.parts) == {*PARTS, WORKER}, sandbox.parts
-            if turn % 3 == 2 and victim != "cloche-sentry":
+            assert set(sandbox.parts) == {*PARTS, WORKER, ZYGOTE}, sandbox.parts
+            if turn % 3 == 2 and victim not in ("cloche-sentry", ZYGOTE):
                 os.kill(sandbox.parts["cloche-sentry"], signal.SIGSTOP)  # it notices nothing itself
             os.kill(sandbox.process.pid if victim == "monitor" else sandbox.parts[victim], signal.SIGKILL)
             _out, error = sandbox.process.communicate(timeout=30)
@@ -124,7 +130,7 @@ def test_each_part_killed(victim: str, tmp_path: Path) -> None:
                 lines = error.decode().splitlines()
                 assert sandbox.process.returncode == 125, error
                 # (A shell inside may just have begun a line of its own.)
-                who = victim.split()[0][7:]  # the kernel cuts long names
+                who = "zygote" if victim == ZYGOTE else victim.split()[0][7:]  # the kernel cuts long names
                 assert re.search(rf"cloche: the {who}[a-z]* died( \([^()]*\))?$", lines[-1]), error
                 assert "Traceback" not in error.decode()
             sandbox.check_gone(victim)

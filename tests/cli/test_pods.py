@@ -1,4 +1,7 @@
-"""Several containers in one sentry: what they share, what they do not, and that one outlives another."""
+"""Several containers in one sentry: what they share, what they do not, and that one outlives another.
+
+One whose processes cannot be made any more, since the host's process is gone of which they are forks, ends alone.
+"""
 
 import shutil
 import subprocess
@@ -21,6 +24,8 @@ deleted True
 first lives: True
 second created True started True
 second again [('oom_kills', 0), ('status', 768)]
+fourth created True started True
+fourth ended [('oom_kills', 0), ('status', 9)]
 end 9 \n"""
 
 

@@ -42,8 +42,6 @@ async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
             result = await asyncio.wait_for(chance.choice(calls)(), CALL_S)  # type: ignore[no-untyped-call]
         except SandboxError as error:
             return type(error).__name__
-        if isinstance(result, CommandResult) and "Resource temporarily unavailable" in result.stderr:
-            return "no more processes"  # the victim was the zygote, of which they are forks
         if isinstance(result, CommandResult) and not result.timed_out:
             assert result.ok and (result.stdout == "42\n" or len(result.stdout) == 300_000), result
         if isinstance(result, Execution):

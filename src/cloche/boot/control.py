@@ -42,6 +42,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.net.joined import open_network
 from cloche.net.outward import open_gateway
 from cloche.net.published import publish
+from cloche.platform.interface import PlatformDied
 from cloche.wire import files, protocol, requests, timing
 from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
@@ -237,6 +238,8 @@ class Control(Answers, FdWatcher):
             self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {explain(refusal.errno)}")
         except OSError as failure:
             self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {failure.strerror or failure}")
+        except PlatformDied:
+            raise  # the end of everything, which it is told
         except Exception as bug:
             # Reported where all bugs are; who asked must not wait for ever.
             self.fail(

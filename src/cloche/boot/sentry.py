@@ -25,6 +25,7 @@ from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.choose import new_platform
+from cloche.platform.interface import PlatformDied
 from cloche.syscalls.strace import install as install_strace
 from cloche.wire import protocol, timing
 
@@ -198,6 +199,8 @@ def _serve(
         run_loop(kernel)
     except StopLoop:
         channel.fail(0, EXIT_INTERNAL, "stopped by an internal error (CLOCHE_STRICT)")
+    except PlatformDied as death:
+        channel.fail(0, EXIT_INTERNAL, str(death))
     log_counters(kernel, spec.log_level)
     channel.close()
     platform.shutdown()

@@ -45,7 +45,7 @@ from cloche.arch.syscalls import (
 )
 from cloche.kernel.args import to_i32
 from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, Blocked, end_wait
-from cloche.kernel.container import resume
+from cloche.kernel.container import kill, resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
@@ -61,6 +61,7 @@ from cloche.kernel.task import Container, Kernel, Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.platform.interface import (
     EV_CUT,
+    EV_FAMILY_DIED,
     EV_FAULT,
     EV_FD,
     EV_INTERRUPTED,
@@ -74,6 +75,7 @@ from cloche.platform.interface import (
     EV_SYSCALL,
     Call,
     Event,
+    PlatformDied,
 )
 
 # A collection of cycles looks at all that lives, 0.05 ms for each task, and nobody is served meanwhile.  So the dead
@@ -104,7 +106,7 @@ class StopLoop(Exception):
 
 
 def run(kernel: Kernel) -> None:
-    """Serve until the sandbox is to end (`Kernel.is_over`)."""
+    """Serve until the sandbox is to end (`Kernel.is_over`).  Raises StopLoop, PlatformDied."""
     platform = kernel.platform
     timers = kernel.timers
     ready_turns = 0  # without an event in between
@@ -305,6 +307,8 @@ _SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 
 def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
     """I4: a bug in a handler fails that call, is logged and counted; CLOCHE_STRICT=1 stops everything."""
+    if isinstance(error, PlatformDied):
+        raise error
     if isinstance(error, MemoryError):
         return -ENOMEM
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
@@ -323,7 +327,7 @@ def report(kernel: Kernel, where: str, error: Exception) -> None:
 
 def contain(kernel: Kernel, task: Task | None, error: Exception) -> None:
     """A bug outside a handler (a signal's delivery, a death, a timer): the process that it concerns ends, no other."""
-    if isinstance(error, StopLoop):
+    if isinstance(error, (StopLoop, PlatformDied)):
         raise error
     report(kernel, "outside a system call" if task is None else f"around {task.comm!r}", error)
     if task is None or task.is_exited:
@@ -537,6 +541,11 @@ def other_event(kernel: Kernel, event: Event) -> None:
     if kind == EV_PROCESS_DIED:
         kernel.process_born(event[2])
         process_died(kernel, event)
+        return
+    if kind == EV_FAMILY_DIED:
+        for container in list(kernel.containers.values()):
+            if container.family[0] == event[2]:
+                kill(container)  # it can start nothing any more
         return
     if kind == EV_STALL:
         what = kernel.meter.note_stall(event)

@@ -38,7 +38,7 @@ from cloche.platform.layout import (
     EV_NONE as EV_NONE, EV_SYSCALL as EV_SYSCALL, EV_FAULT as EV_FAULT, EV_INTERRUPTED as EV_INTERRUPTED,
     EV_OPS_FAILED as EV_OPS_FAILED, EV_PROCESS_DIED as EV_PROCESS_DIED, EV_FD as EV_FD,
     EV_STARTED as EV_STARTED, EV_OPS_DONE as EV_OPS_DONE, EV_STALL as EV_STALL, EV_CUT as EV_CUT,
-    EV_LEFT as EV_LEFT,
+    EV_LEFT as EV_LEFT, EV_FAMILY_DIED as EV_FAMILY_DIED,
     PF_CSTRING as PF_CSTRING, PF_FIXED as PF_FIXED, PF_ARG as PF_ARG, SWAP_SET as SWAP_SET,
     SWAP_ADD as SWAP_ADD, SWAP_OR as SWAP_OR, SWAP_ANDN as SWAP_ANDN, SWAP_XOR as SWAP_XOR,
     STEADY_KEY as STEADY_KEY,
@@ -73,6 +73,10 @@ def swap_result(operation: int, old: int, operand: int) -> int:
     """What a 32-bit word becomes by a SWAP_* operation."""
     keep, add, flip = swap_masks(operation, operand)
     return ((old & keep) + add & _M32) ^ flip
+
+
+class PlatformDied(Exception):
+    """The platform can have no further process, ever; the text says why."""
 
 
 class Parking:
@@ -486,12 +490,17 @@ class Platform:
         raise NotImplementedError
 
     def new_process(self, family: int = 0) -> HostProcess:
-        """A blank process: nothing of the guest is mapped; its main thread is stopped.  Raises OSError."""
+        """A blank process: nothing of the guest is mapped; its main thread is stopped.
+
+        Raises OSError, PlatformDied.
+        """
         raise NotImplementedError
 
     def new_family(self) -> tuple[int, int]:
         """A further family of processes, for which the host can account by itself: its number, and the pid of the host
-        process of which all of it will be forked, or 0.  The first family is number 0.  Raises OSError.
+        process of which all of it will be forked, or 0.  The first family is number 0.  Raises OSError, PlatformDied.
+
+        When that host process dies, EV_FAMILY_DIED says so; the first family's death is the platform's.
         """
         return 0, 0
 
@@ -506,7 +515,7 @@ class Platform:
         """The next event; waits at most `timeout_ns` (0: look only).
 
         -1: until CLOCK_MONOTONIC is `deadline_ns`, or for ever if that is -1, too; the clock is not looked at while
-        there are events.
+        there are events.  Raises PlatformDied.
         """
         raise NotImplementedError
 

@@ -213,6 +213,8 @@ EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat t
 EV_LEFT: Final = 11  # the answer to HostThread.leave() that was False: a = the call's result
 
 EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside systrap only
+# thread id = -1, a = the number of a family (Platform.new_family) that can have no further process
+EV_FAMILY_DIED: Final = 13
 
 # ---- what the filter lets pass in direct mode ----
 

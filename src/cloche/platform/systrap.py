@@ -28,6 +28,7 @@ from cloche.platform import _native, hostsys
 from cloche.platform.host_proc import HostProc
 from cloche.platform.interface import (
     ANSWERED,
+    EV_FAMILY_DIED,
     EV_FAULT,
     EV_FD,
     EV_PROCESS_DIED,
@@ -42,6 +43,7 @@ from cloche.platform.interface import (
     HostProcess,
     HostThread,
     Platform,
+    PlatformDied,
 )
 from cloche.platform.layout import (
     ACT_ANSWER,
@@ -99,6 +101,7 @@ class Systrap(Platform):
         self._threads = self._guests.threads
         self._processes = self._guests.processes
         self._zygote = Zygote()
+        self._is_dead = False  # the zygote was, and is no more
         self._families: dict[int, Family] = {FIRST: Family(FIRST, _POOL_SIZE)}
         self._last_family = FIRST
         self._waiting: list[Event] = []  # to be given out
@@ -264,10 +267,16 @@ class Systrap(Platform):
         _native.resume(family.thread)
 
     def new_process(self, family: int = FIRST) -> HostProcess:
+        self._check_alive()
         found = self._families.get(family)
         if found is None or found.thread < 0:
             raise OSError(errno.ECHILD, "the zygote is gone")
         return self._take_blank(found)
+
+    def _check_alive(self) -> None:
+        """Raise PlatformDied when the zygote has died, of which all others are forks."""
+        if self._is_dead:
+            raise PlatformDied("the zygote died")
 
     def _take_blank(self, family: Family) -> SystrapProcess:
         family.is_used = True
@@ -279,10 +288,8 @@ class Systrap(Platform):
         return process
 
     def new_family(self) -> tuple[int, int]:
-        first = self._families[FIRST]
-        if first.thread < 0:
-            raise OSError(errno.ECHILD, "the zygote is gone")
-        process = self._take_blank(first)
+        self._check_alive()
+        process = self._take_blank(self._families[FIRST])
         deadline = time.monotonic_ns() + _BIRTH_NS
         while process.host_pid() <= 0 and not process.is_dead:
             event = _native.wait_event(_BIRTH_NS, -1)
@@ -341,6 +348,8 @@ class Systrap(Platform):
         return self.event if thread < 0 else self.call.event(thread)
 
     def next_call(self, timeout_ns: int, deadline_ns: int = -1) -> int:
+        if self._is_dead:
+            self._check_alive()
         if timeout_ns > 0:
             deadline_ns = time.monotonic_ns() + timeout_ns
             timeout_ns = -1
@@ -378,6 +387,7 @@ class Systrap(Platform):
                 event = (kind, event[1], event[2], event[3], passed_ns, used_ns, 0, 0, 0)
             elif kind != EV_FD:
                 if not is_kept and self._is_internal(event):
+                    self._check_alive()
                     continue
                 thread = self._threads.get(event[1])
                 if thread is not None:
@@ -418,6 +428,7 @@ class Systrap(Platform):
                 first = self._families[FIRST]
                 if first.thread >= 0 and not self._zygote.is_alive():
                     first.thread = -1
+                    self._is_dead = True
                 return True
             process.is_dead = True
             process.count_parked(0)
@@ -430,6 +441,7 @@ class Systrap(Platform):
                 family.thread = -1
                 family.process = None
                 process.main_thread().discard()
+                self._waiting.append((EV_FAMILY_DIED, -1, family.number, 0, 0, 0, 0, 0, 0))
                 return True
             self._guests.discard_if_done(process)
         return False
