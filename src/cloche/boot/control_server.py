@@ -280,6 +280,11 @@ class ControlServer:
         self.sandbox.ask(ident, method, fields, fds)
         return ident
 
+    def cancel_own(self, ident: int) -> None:
+        """A request of `ask` is of no interest any more; a command that it has executed ends."""
+        if self.own.pop(ident, None) is not None:
+            self.sandbox.cancel(ident)
+
     def answer(self, client: Client, frame: bytes) -> None:
         """Send what `on_request` has for a client, if that is still there."""
         self._send(client, frame)

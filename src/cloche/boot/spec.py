@@ -85,6 +85,18 @@ class EgressSpec:
         self.on_authority: Callable[[bytes], None] | None = None
 
 
+class HealthSpec:
+    """A command that the monitor has executed now and then (`cli.health`); seconds."""
+
+    def __init__(self, argv: list[bytes]) -> None:
+        self.argv: list[bytes] = argv
+        self.interval_s: float = 30.0
+        self.timeout_s: float = 30.0
+        self.start_period_s: float = 0.0
+        self.start_interval_s: float = 5.0
+        self.retries: int = 3
+
+
 class SandboxSpec:
     """Everything that `cloche run` decides before the sandbox exists."""
 
@@ -164,6 +176,7 @@ class SandboxSpec:
         # The network namespace whose sockets it has; a descriptor, which goes to the network process alone.  -1: none
         self.network_fd: int = -1
         self.has_network: bool = False
+        self.health: HealthSpec | None = None  # the monitor's
         self.egress: EgressSpec | None = None  # goes to the keeper by itself, and never to the sentry
 
 

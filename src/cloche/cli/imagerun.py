@@ -109,6 +109,10 @@ def _spec(image: Image, tree: OpenTree, options: Any, command: list[str]) -> San
     for volume in image.volumes:
         spec.late_directories.append((os.fsencode(os.path.normpath(volume)), 0o755, 0, 0))
     spec.stop_signal = _stop_signal(image)
+    if "Healthcheck" in image.config:
+        from cloche.cli.health import health_of_image
+
+        spec.health = health_of_image(image.config)
     _add_files(spec, tree, options.hostname.encode())
     if options.publish_all:
         options.publish.extend(f"127.0.0.1::{port}" for port in image.tcp_ports)

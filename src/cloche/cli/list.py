@@ -25,11 +25,13 @@ def _line(state: State, now_s: float) -> str:
     status = state.status
     if status == EXITED:
         status = f"{EXITED} {state.exit_status}"
+    elif status == RUNNING and isinstance(state.health.get("status"), str):
+        status = f"{RUNNING} ({state.health['status']})"
     command = printable(" ".join(state.command).encode(errors="replace"))
     if len(command) > 60:
         command = command[:59] + "…"
     pid = state.pid if state.status == RUNNING else 0
-    return f"{state.name:24} {pid or '-':>8} {status:12} {_age(now_s - state.created_s):>5} {command}"
+    return f"{state.name:24} {pid or '-':>8} {status:19} {_age(now_s - state.created_s):>5} {command}"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -40,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
         for state in states:
             print(state.name)
     else:
-        print(f"{'NAME':24} {'PID':>8} {'STATUS':12} {'AGE':>5} COMMAND")
+        print(f"{'NAME':24} {'PID':>8} {'STATUS':19} {'AGE':>5} COMMAND")
         now_s = time.time()
         for state in states:
             print(_line(state, now_s))

@@ -32,6 +32,7 @@ from cloche.cli.watchdog import Watchdog
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.boot.control_server import ControlServer
+    from cloche.cli.health import Health
     from cloche.runtime.cgroups import Group
     from cloche.runtime.layers import KeptLayer
     from cloche.runtime.logs import LogWriter
@@ -55,6 +56,7 @@ class Monitor:
         # Before the sandbox exists: nothing that arrives meanwhile may be lost, or end us alone.
         self.wake_read: int = note_signals()
         self.server: ControlServer | None = None
+        self.health: Health | None = None
         self.record: Record | None = None
         self.log: LogWriter | None = None
         self.is_quiet: bool = False  # whoever started it is told in other ways
@@ -161,6 +163,18 @@ class Monitor:
         self.server.places = host_places(self.spec)
         self.server.stop_signal = self.spec.stop_signal
         self.server.on_forgotten = self._forget
+        if self.spec.health is not None:
+            from cloche.cli.health import Health
+
+            self.health = Health(self.spec.health, self.server, self._save_health)
+
+    def _save_health(self) -> None:
+        if self.record is not None and self.health is not None:
+            self.record.state.health = self.health.to_json()
+            try:
+                self.record.save()
+            except OSError:
+                pass  # a full disk; the next one is another chance
 
     def _forget(self) -> None:
         """The record is about to be removed, and the layer with it: nothing more is to be written."""
@@ -276,7 +290,10 @@ class Monitor:
                 if self._end_now(sandbox, EXIT_KILLED):
                     return EXIT_KILLED
                 continue
-            ends = [at for at in (deadline, stop_at, over_at, watchdog.due_s) if at >= 0]
+            if self.health is not None and not is_ending:
+                self.health.on_time()
+            due_s = self.health.due_s if self.health is not None and not is_ending else -1.0
+            ends = [at for at in (deadline, stop_at, over_at, watchdog.due_s, due_s) if at >= 0]
             left_ms = max(int((min(ends) - now) * 1000), 0) + 1
             for fd, events in self._wait(sandbox, left_ms):
                 if fd == self.wake_read:
@@ -284,6 +301,8 @@ class Monitor:
                         self.is_unheard = True
                 elif fd in self.pumps:
                     self._pump(fd)
+                elif self.health is not None and fd == self.health.pipe:
+                    self.health.read()
                 elif fd == leash:
                     self.leash = None
                     self._complain("whoever started the sandbox has let it go")
@@ -333,6 +352,8 @@ class Monitor:
             poller.register(sandbox.link.fileno(), select.POLLIN)
         for fd in self.pumps:
             poller.register(fd, select.POLLIN)
+        if self.health is not None and self.health.pipe >= 0:
+            poller.register(self.health.pipe, select.POLLIN)
         if self.leash is not None:
             poller.register(self.leash.fileno(), select.POLLIN)
         if self.server is not None:
@@ -356,6 +377,9 @@ class Monitor:
             os.write(self.ready_fd, b"R" + " ".join(ports).encode())
             os.close(self.ready_fd)
             self.ready_fd = -1
+        if self.health is not None and sandbox.has_started and self.health.begun_s < 0:
+            self.health.begin()
+            self._save_health()
         if self.on_started is not None and sandbox.has_started:
             tell, self.on_started = self.on_started, None
             tell()

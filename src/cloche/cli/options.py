@@ -36,6 +36,22 @@ def parse_size(text: str, what: str) -> int:
     return size
 
 
+def parse_seconds(text: str, what: str, least_s: float = 0.001) -> float:
+    """Seconds of "30", "1.5s", "500ms", "2m", "1h" and their sums, as "1m30s".  Raises UsageError."""
+    import re
+
+    total, rest = 0.0, text.strip().lower()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", rest, re.ASCII):
+        total, rest = float(rest), ""
+    elif re.fullmatch(r"([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+", rest, re.ASCII):
+        for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", rest):
+            total += float(number) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[unit]
+        rest = ""
+    if rest or not least_s <= total <= MAX_SECONDS:
+        raise UsageError(f"{what}: {text!r} is not a time; write e.g. 30s, 1m30s or 500ms")
+    return total
+
+
 def is_digits(text: str, count: int) -> bool:
     """Whether it is a number of at most `count` digits, after zeros."""
     return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= count

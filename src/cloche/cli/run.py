@@ -178,6 +178,16 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
     add("--memory", metavar="SIZE", help="limit of memory, e.g. 512m")
     add("--cpus", type=float, metavar="N", help="limit of processors, e.g. 0.5")
     add("--nofile", type=int, metavar="N", help="limit of open files of each process")
+    add("--health-cmd", metavar="COMMAND", help="with a name: ask by this whether all is well (cloche list)")
+    for option, text in (
+        ("interval", "time between two checks"),
+        ("timeout", "how long one may take"),
+        ("start-period", "in which none counts that fails"),
+        ("start-interval", "time between two checks in the start period"),
+    ):
+        add(f"--health-{option}", metavar="TIME", help=f"of health checks: {text}, e.g. 30s")
+    add("--health-retries", type=int, metavar="N", help="so many checks have to fail in a row")
+    add("--no-healthcheck", action="store_true", help="none, whatever the image says")
     add("--pids", type=int, metavar="N", help="limit of processes and threads")
     add("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit status 124")
     add("--read-only", action="store_true", help="no writes at all but to /tmp, /dev and volumes")
@@ -420,6 +430,7 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
         from cloche.cli.imagerun import finish_image_spec
 
         finish_image_spec(spec)
+    _apply_health(spec, options)
     if options.memory:
         spec.memory_bytes = parse_size(options.memory, "--memory")
     if options.pids is not None:
@@ -462,6 +473,17 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
     if spec.has_terminal and spec.is_attached and not (os.isatty(0) and os.isatty(1)):
         raise UsageError("-t: standard input and output are not a terminal; leave -t out or run in one")
     return spec, warning
+
+
+def _apply_health(spec: SandboxSpec, options: Any) -> None:
+    """--health-cmd and its kin, over what the image says (which `imagerun` has set).  Raises UsageError."""
+    names = ("cmd", "interval", "timeout", "start_period", "start_interval", "retries")
+    if options.no_healthcheck or any(getattr(options, f"health_{name}") is not None for name in names):
+        from cloche.cli.health import make_health
+
+        if options.health_cmd and options.name is None and not options.detach:
+            raise UsageError("--health-cmd: say --name NAME or -d, too; what comes of it stands in the record")
+        spec.health = make_health(options, spec.health)
 
 
 def _apply_network(spec: SandboxSpec, options: Any) -> None:

@@ -114,6 +114,9 @@ class State:
         self.is_detached: bool = False
         self.is_temporary: bool = False  # no record is kept of its end
         self.metadata: dict[str, str] = {}  # what whoever made it wants to remember
+        self.health: dict[
+            str, Any
+        ] = {}  # what came of its health checks (`cli.health`); empty: there are none
         self.published: list[tuple[str, int, int]] = []  # (address and port of the host, port inside)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class State:
             "detached": self.is_detached,
             "temporary": self.is_temporary,
             "metadata": self.metadata,
+            "health": self.health,
             "published": [list(each) for each in self.published],
         }
 
@@ -158,6 +162,9 @@ class State:
         metadata = data.get("metadata")
         if isinstance(metadata, dict):
             state.metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
+        health = data.get("health")
+        if isinstance(health, dict):
+            state.health = health
         published = data.get("published")
         for each in published if isinstance(published, list) else []:
             if isinstance(each, list) and len(each) == 3 and isinstance(each[0], str):
