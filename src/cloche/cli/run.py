@@ -482,7 +482,9 @@ def _apply_health(spec: SandboxSpec, options: Any) -> None:
         from cloche.cli.health import make_health
 
         if options.health_cmd and options.name is None and not options.detach:
-            raise UsageError("--health-cmd: say --name NAME or -d, too; what comes of it stands in the record")
+            raise UsageError(
+                "--health-cmd: say --name NAME or -d, too; what comes of it stands in the record"
+            )
         spec.health = make_health(options, spec.health)
 
 
