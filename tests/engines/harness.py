@@ -17,6 +17,14 @@ import pytest
 TIMEOUT_S = 150
 START_S = 60
 RUNTIME = str(Path(sys.executable).parent / "cloche-oci")
+OPERATOR = """
+version = 1
+[[allow]]
+host = "*.good.test"
+ports = [80, 81]
+protocol = "http"
+internal = true
+"""
 APPLETS = (
     "sh ls cat echo sleep id ps true false env mount touch hostname head tail wc stty tty kill grep dd unshare df seq "
     "mkdir rm ln chown chmod stat tr sort test find mknod trap pwd date nc cut httpd wget nslookup ping ip ifconfig route"
@@ -92,7 +100,10 @@ class Docker:
         self.folder = folder
         self.socket = f"unix://{folder}/s.sock"
         config = folder / "d.json"
-        config.write_text(json.dumps({"runtimes": {"cloche": {"path": RUNTIME}}}))
+        rules = folder / "egress.toml"  # an operator's, for the runtime `guarded`
+        rules.write_text(OPERATOR)
+        guarded = {"path": RUNTIME, "runtimeArgs": ["--egress", str(rules)]}
+        config.write_text(json.dumps({"runtimes": {"cloche": {"path": RUNTIME}, "guarded": guarded}}))
         self.log = folder / "dockerd.log"
         words = [
             *(program("dockerd"), "--config-file", str(config), "--data-root", str(folder / "data")),

@@ -67,7 +67,14 @@ ALLOWED: Final[dict[str, list[str]]] = {
         "integrations",
     ],
     # The runtime that engines call: its monitor launches sandboxes, as the commands do.
-    "oci": ["abi", "arch", "platform.hostsys", "boot", "wire"],
+    "oci": [
+        *("abi", "arch", "platform.hostsys", "boot", "wire"),
+        *(
+            "egress.hosts",
+            "egress.netfile",
+            "egress.policy",
+        ),  # rules of containers, which egress then reads again
+    ],
 }
 
 # Single modules that may import more, because they run in no server: the keeper forks the gofer, the

@@ -39,7 +39,7 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
-from cloche.net.joined import open_network
+from cloche.net.joined import guard_network, open_network
 from cloche.net.outward import open_gateway
 from cloche.net.published import publish
 from cloche.platform.interface import PlatformDied
@@ -382,8 +382,12 @@ class Control(Answers, FdWatcher):
             self.egress = None
         root = container.root
         if self.network is not None and spec.has_network and root is not None:
-            show_links(self.kernel, open_network(container, root, self.network))
+            joined = open_network(container, root, self.network)
+            show_links(self.kernel, joined)
             self.network = None
+            if self.egress is not None:
+                guard_network(joined, self.egress)
+                self.egress = None
         timing.mark("sentry: container is made")
         self.reply(message.ident, {"zygote": container.family[1]})
 

@@ -186,10 +186,15 @@ class Keeper:
         if spec.published:
             self.broker = start_broker(spec.published, is_confined=spec.is_confined)
             self.parts[self.broker.pid] = "broker"
-        if "network" in self.fds:
-            self._start_network(is_confined=spec.is_confined)
+        namespace = self.fds.pop(
+            "network", -1
+        )  # -1: there is none to join, and connections leave from the host's
+        if namespace >= 0:
+            self._start_network(namespace, is_confined=spec.is_confined)
         if "egress" in self.fds:
-            self._start_egress(is_confined=spec.is_confined)
+            self._start_egress(namespace, is_confined=spec.is_confined)
+        if namespace >= 0:
+            os.close(namespace)
         if spec.platform != PLATFORMS[0]:  # which needs none
             self._open_device(spec.platform)
 
@@ -215,19 +220,18 @@ class Keeper:
         self.asking.append(answering)
         return asking
 
-    def _start_network(self, *, is_confined: bool) -> None:
+    def _start_network(self, namespace: int, *, is_confined: bool) -> None:
         from cloche.netns.launch import start_network
 
-        namespace = self.fds.pop("network")
-        self.network = start_network(namespace, is_confined=is_confined)
-        os.close(namespace)
+        is_guarded = "egress" in self.fds
+        self.network = start_network(namespace, is_confined=is_confined, is_guarded=is_guarded)
         self.parts[self.network.pid] = "network process"
 
-    def _start_egress(self, *, is_confined: bool) -> None:
+    def _start_egress(self, namespace: int, *, is_confined: bool) -> None:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
         from cloche.netns.connector import start_connector
 
-        connector = start_connector(-1, is_confined=is_confined)
+        connector = start_connector(namespace, is_confined=is_confined)
         self.connector = connector
         self.parts[connector.pid] = "connector"
         _leave_light_modules()  # asyncio and the decoder of names are others' code
@@ -236,6 +240,7 @@ class Keeper:
         memory = self.fds.pop("egress")
         # Egress reads it: what is started after it must have no secrets in its memory.
         wanted = Wanted(memory)
+        wanted.namespace = namespace
         given = [self.fds.pop(name, -1) for name in ("net_log", "net_second_log", "net_control")]
         wanted.log_fd, wanted.second_log_fd = given[0], given[1]
         wanted.control = socket.socket(fileno=given[2]) if given[2] >= 0 else None

@@ -75,7 +75,7 @@ from cloche.arch.syscalls import (
     SYS_write,
 )
 from cloche.boot import seccomp_interpreter as interpreter
-from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_is, is_null
 
 # (level, name): what a socket of the namespace may be told.  None of them leads elsewhere: no routes in headers, no
 # interface, no mark, no repair of connections.
@@ -113,10 +113,12 @@ ALLOWED_OPTIONS: Final = (
 _FLAGS: Final = 0o4000 | 0o2000000  # SOCK_NONBLOCK, SOCK_CLOEXEC
 
 
-def _sockets() -> list[Allow]:
+def _sockets(*, with_icmp: bool) -> list[Allow]:
     rows: list[Allow] = []
     for family, icmp in ((AF_INET, IPPROTO_ICMP), (AF_INET6, IPPROTO_ICMPV6)):
         for kind, protocol in ((SOCK_STREAM, 0), (SOCK_DGRAM, 0), (SOCK_DGRAM, icmp), (SOCK_RAW, icmp)):
+            if protocol and not with_icmp:
+                continue
             rows.append(
                 Allow(
                     SYS_socket,
@@ -127,17 +129,13 @@ def _sockets() -> list[Allow]:
     return rows
 
 
-_ALLOWED: Final[list[Allow]] = [
+_COMMON: Final[list[Allow]] = [
     Allow(SYS_poll, "the loop"),
     Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
-    *_sockets(),
     Allow(SYS_setfsuid, "sockets belong to the programs' users"),
     Allow(SYS_bind, "ports"),
-    Allow(SYS_connect, "connections"),
     Allow(SYS_listen, "servers"),
     Allow(SYS_getsockname, "which port and address it became"),
-    Allow(SYS_sendto, "datagrams; answers; questions to rtnetlink"),
-    Allow(SYS_sendmsg, "giving a socket to the sentry"),
     Allow(SYS_recvfrom, "requests; rtnetlink"),
     Allow(SYS_close, "descriptors"),
     Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
@@ -160,4 +158,23 @@ _REFUSED: Final[list[Refuse]] = [
 
 def netns_policy() -> Policy:
     """The allow-list of the network process."""
-    return Policy("network", _ALLOWED, _REFUSED)
+    allowed = [
+        *_COMMON,
+        *_sockets(with_icmp=True),
+        Allow(SYS_connect, "connections"),
+        Allow(SYS_sendto, "datagrams; answers; questions to rtnetlink"),
+        Allow(SYS_sendmsg, "giving a socket to the sentry"),
+    ]
+    return Policy("network", allowed, _REFUSED)
+
+
+def guarded_policy(channel: int, asking: int) -> Policy:
+    """Its allow-list where egress decides what leaves: it sends to the sentry and to rtnetlink alone."""
+    allowed = [
+        *_COMMON,
+        *_sockets(with_icmp=False),
+        Allow(SYS_sendto, "answers", [int_is(0, channel), is_null(4)]),
+        Allow(SYS_sendto, "questions to rtnetlink", [int_is(0, asking), is_null(4)]),
+        Allow(SYS_sendmsg, "giving a socket to the sentry", [int_is(0, channel)]),
+    ]
+    return Policy("network", allowed, _REFUSED)

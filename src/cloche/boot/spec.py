@@ -78,6 +78,7 @@ class EgressSpec:
     def __init__(self, policy: bytes) -> None:
         self.policy: bytes = policy  # CBOR of `egress.policy.Policy.to_fields`
         self.sandbox: str = ""  # its name in the log
+        self.resolv_conf: str = ""  # a container's, which its engine writes; read by its monitor
         self.wants_report: bool = False
         self.log_fd: int = -1
         self.second_log_fd: int = -1  # what the log holds goes there when it is full

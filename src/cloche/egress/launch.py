@@ -16,6 +16,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from cloche.abi.sched import CLONE_NEWNET
 from cloche.boot import confine, seccomp
 from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start_part
 from cloche.boot.seccomp_egress import egress_policy
@@ -26,6 +27,7 @@ from cloche.egress.policy import Policy, PolicyError
 from cloche.egress.resolver import HostNames, Resolver
 from cloche.egress.server import Server
 from cloche.egress.sockets import Sockets
+from cloche.platform import hostsys
 from cloche.wire.cbor import CborError, decode
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Wanted:
         self.second_log_fd: int = -1
         self.control: socket.socket | None = None  # to the monitor
         self.connector: socket.socket | None = None
+        self.namespace: int = -1  # of a container, whose networks its addresses must not clash with
 
     def read(self) -> None:
         """What `boot.launch` has written."""
@@ -84,15 +87,18 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
     control, connector = wanted.control, wanted.connector
     assert connector is not None
     kept = [wanted.memory, channel.fileno(), speak.fileno(), wanted.log_fd, wanted.second_log_fd]
-    kept.append(connector.fileno())
+    kept += [connector.fileno(), wanted.namespace]
     settle("cloche-egress", kept if control is None else [*kept, control.fileno()])
     wanted.read()
     try:
         policy = Policy.from_fields(decode(wanted.policy))
         host = HostNames()
-        host.read()
+        host.read(hosts="/etc/hosts" if wanted.namespace < 0 else os.devnull)
+        if wanted.namespace >= 0:
+            hostsys.setns(wanted.namespace, CLONE_NEWNET)
+            os.close(wanted.namespace)
         _check_clash(policy)
-    except (PolicyError, CborError) as error:
+    except (PolicyError, CborError, OSError) as error:
         say(speak, FAILED + str(error).encode())
         return EXIT_START
     dnswire.preload()
@@ -160,6 +166,6 @@ def _check_clash(policy: Policy) -> None:
         shorter = min(bits, prefix)
         if is_within(dest, base, shorter):
             raise PolicyError(
-                f"{address_text(dest)}/{bits} is a network of this host ({words[0]}), and {address_text(base)}/{prefix}"
+                f"{address_text(dest)}/{bits} is a network here ({words[0]}), and {address_text(base)}/{prefix}"
                 " stands for names; choose others with `synthetic` in a --net file"
             )

@@ -41,9 +41,10 @@ from cloche.egress.hosts import BadHost, parse_address
 from cloche.egress.policy import DEFAULT_ASK_S, MAX_ASK_S, Policy, PolicyError, Rule, parse_rule
 from cloche.egress.requestrules import RequestRule, Secret
 
-__all__ = ["PRESETS", "add_document", "read_file", "resolver"]
+__all__ = ["PRESETS", "add_document", "read_annotation", "read_file", "resolver"]
 
 PRESETS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "presets")
+MAX_ANNOTATION_RULES: Final = 1000
 _MAX_BYTES: Final = 1 << 20
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Size = Annotated[int, msgspec.Meta(ge=-1, le=1 << 50)]
@@ -143,6 +144,41 @@ def add_document(fields: object, policy: Policy) -> None:
         _add(_converted(fields), policy, "")
     except _Complaint as complaint:
         raise PolicyError(f"network: {complaint.path.lstrip('.')}: {complaint}") from None
+
+
+def read_annotation(text: str, operator: Policy) -> Policy:
+    """What a container asks for, within what its host's operator allows.  Raises PolicyError in one line.
+
+    TOML as in a file, or rules as on a command line with white space between.  Whoever made the pod wrote it: it names
+    no file or variable of the host, and no resolver.
+    """
+    made = Policy()
+    if "=" not in text:
+        for word in text.split():
+            try:
+                made.rules.append(parse_rule(word))
+            except PolicyError as error:
+                raise PolicyError(f"{word}: {error}") from None
+    else:
+        try:
+            found = _converted(tomllib.loads(text))
+            if found.resolvers or found.authorities or found.synthetic or found.aaaa:
+                raise _Complaint("", "resolvers, authorities, synthetic and aaaa are for the operator to say")
+            for index, row in enumerate(found.allow):
+                if row.secrets or row.inspect or row.protocol == "https":
+                    raise _Complaint(f".allow[{index}]", "inspection and secrets are not for containers")
+            _add(found, made, "")
+        except tomllib.TOMLDecodeError as unread:
+            raise PolicyError(str(unread)) from None
+        except _Complaint as complaint:
+            line, key = _locate(text, complaint.path)
+            raise PolicyError(f"line {line}, {key}: {complaint}") from None
+    if len(made.rules) > MAX_ANNOTATION_RULES:
+        raise PolicyError(f"more than {MAX_ANNOTATION_RULES} rules")
+    made.resolvers, made.synthetic, made.has_aaaa = operator.resolvers, operator.synthetic, operator.has_aaaa
+    made.within = operator
+    made.check()
+    return made
 
 
 def _converted(fields: object) -> _File:

@@ -17,7 +17,7 @@ from cloche.egress.ranges import carried, special_purpose, special_range
 from cloche.egress.requestrules import RequestRule, Secret
 from cloche.wire.egress import TCP, UDP
 
-__all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "parse_rule"]
+__all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "narrowed", "parse_rule"]
 
 VERSION: Final = 1
 TLS: Final = "tls"
@@ -31,6 +31,7 @@ DNS_TYPES: Final = ("SRV", "MX", "TXT")
 MAX_RULES: Final = 10000
 DEFAULT_ASK_S: Final = 120
 MAX_ASK_S: Final = 86400
+_MAX_NARROWED: Final = 4096  # pairs of rules that are remembered
 MAX_WILDCARD_NAMES: Final = 4096  # names of a sandbox's life that rules with * have let in
 
 _NET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?\]|[0-9.]+(?:/[0-9]{1,2})?)", re.ASCII)
@@ -335,6 +336,49 @@ def _everything() -> Rule:
 
 
 OPEN: Final = _everything()  # what a policy allows that `is_open`
+_RAW: Final = (PLAIN_TCP, PLAIN_UDP)
+
+
+def _named(rule: Rule, outer: Rule) -> Rule:
+    """What may be known of a name by both rules."""
+    made = Rule()
+    made.name, made.is_wildcard = rule.name, rule.is_wildcard or outer.is_wildcard
+    made.is_internal = rule.is_internal and outer.is_internal
+    made.is_real = rule.is_real and outer.is_real
+    made.dns = [kind for kind in rule.dns if kind in outer.dns]
+    return made
+
+
+def narrowed(rule: Rule, outer: Rule, transport: int, port: int) -> Rule | None:
+    """What both rules allow of a port, of which the first stands within the second; None: nothing."""
+    if outer is OPEN:
+        return rule
+    if rule is OPEN:
+        return outer
+    protocol, other = rule.protocol_at(transport, port), outer.protocol_at(transport, port)
+    if {protocol, other} == {TLS, HTTPS}:
+        protocol = HTTPS
+    elif protocol in _RAW:
+        protocol = other  # who reads along of the two
+    elif protocol != other and other not in _RAW:
+        return None
+    if rule.requests and outer.requests:
+        return None  # it would take both lists
+    made = Rule()
+    made.name, made.is_wildcard = rule.name, rule.is_wildcard or outer.is_wildcard
+    made.base, made.prefix = min((rule.base, rule.prefix), (outer.base, outer.prefix), key=lambda net: net[1])
+    made.ports, made.transport = [(port, port)], transport
+    made.protocol = TLS if protocol == HTTPS else protocol
+    made.is_inspected = protocol == HTTPS
+    made.is_internal = rule.is_internal and outer.is_internal
+    made.refuses_ech = rule.refuses_ech or outer.refuses_ech
+    made.is_real = rule.is_real and outer.is_real
+    made.dns = [kind for kind in rule.dns if kind in outer.dns]
+    made.requests = rule.requests or outer.requests
+    made.upgrades = [each for each in rule.upgrades if each in outer.upgrades]
+    made.connects = [each for each in rule.connects if each in outer.connects]
+    made.secrets = outer.secrets
+    return made
 
 
 class Verdict:
@@ -360,6 +404,10 @@ class Policy:
         self.has_aaaa: bool = False  # names have addresses of IPv6, too
         self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
         self.ask_s: int = DEFAULT_ASK_S  # how long a request waits for an approval
+        self.within: Policy | None = None  # whose rules must allow it as well (an operator's)
+        self._narrowed: dict[
+            tuple[int, int, int, int], Rule | None
+        ] = {}  # rules live as long as their policy
 
     def copy(self) -> "Policy":
         """One that can be changed."""
@@ -367,12 +415,13 @@ class Policy:
         made.rules = list(self.rules)
         made.resolvers, made.synthetic = self.resolvers, self.synthetic
         made.authorities, made.ask_s, made.has_aaaa = self.authorities, self.ask_s, self.has_aaaa
-        made.is_open = self.is_open
+        made.is_open, made.within = self.is_open, self.within
         return made
 
     def needs_authority(self) -> bool:
         """Whether TLS is inspected."""
-        return any(rule.needs_authority() for rule in self.rules)
+        inner = any(rule.needs_authority() for rule in self.rules)
+        return inner or (self.within is not None and self.within.needs_authority())
 
     def secrets(self) -> list[Secret]:
         """All of them."""
@@ -381,6 +430,36 @@ class Policy:
     # -- decisions -----------------------------------------------------------------------------------------
     def decide_name(self, name: str, transport: int, port: int) -> Verdict:
         """Whether a connection to a name is allowed; its addresses are looked at when they are known."""
+        found = self._decide_name(name, transport, port)
+        if self.within is None or found.rule is None:
+            return found
+        return self._narrow(found.rule, self.within.decide_name(name, transport, port), transport, port)
+
+    def decide_address(self, addr: bytes, transport: int, port: int) -> Verdict:
+        """Whether a connection to an address that a program named itself is allowed."""
+        found = self._decide_address(addr, transport, port)
+        if self.within is None or found.rule is None:
+            return found
+        return self._narrow(found.rule, self.within.decide_address(addr, transport, port), transport, port)
+
+    def _narrow(self, rule: Rule, outer: Verdict, transport: int, port: int) -> Verdict:
+        if outer.rule is None:
+            return Verdict(
+                None, f"by the rules of this host, which those of the sandbox only narrow: {outer.reason}"
+            )
+        key = (id(rule), id(outer.rule), transport, port)
+        if key not in self._narrowed:
+            if len(self._narrowed) >= _MAX_NARROWED:
+                self._narrowed.clear()
+            self._narrowed[key] = narrowed(rule, outer.rule, transport, port)
+        made = self._narrowed[key]
+        if made is None:
+            return Verdict(
+                None, f"the rule {rule.text()} is of another kind than that of this host: {outer.rule.text()}"
+            )
+        return Verdict(made, "")
+
+    def _decide_name(self, name: str, transport: int, port: int) -> Verdict:
         kind = "UDP" if transport == UDP else "TCP"
         found: Rule | None = None
         for rule in self.rules:
@@ -399,8 +478,7 @@ class Policy:
             None, f"no rule allows {kind} port {port} of {name}; --allow {name}:{port}{suffix} would"
         )
 
-    def decide_address(self, addr: bytes, transport: int, port: int) -> Verdict:
-        """Whether a connection to an address that a program named itself is allowed."""
+    def _decide_address(self, addr: bytes, transport: int, port: int) -> Verdict:
         kind = "UDP" if transport == UDP else "TCP"
         shown = address_text(addr)
         denying = self.denies_address(addr, transport, port)
@@ -425,7 +503,7 @@ class Policy:
         for rule in self.rules:
             if rule.is_deny and rule.covers_address(addr) and rule.covers_port(transport, port):
                 return rule
-        return None
+        return self.within.denies_address(addr, transport, port) if self.within is not None else None
 
     def grant_of_address(self, addr: bytes, transport: int, port: int) -> Rule | None:
         """The rule that grants an address itself.
@@ -433,6 +511,8 @@ class Policy:
         An address that is not of the public Internet is granted only by a network that lies within its range: who
         writes 0.0.0.0/0 does not mean loopback, and who writes 169.254.0.0/16 not the metadata service.
         """
+        if self.within is not None and self.within.decide_address(addr, transport, port).rule is None:
+            return None
         special = special_range(addr)
         for rule in self.rules:
             if rule.is_deny or not rule.covers_address(addr) or not rule.covers_port(transport, port):
@@ -463,11 +543,19 @@ class Policy:
                 return []
             if not rule.is_deny:
                 found.append(rule)
-        return found or ([OPEN] if self.is_open else [])
+        found = found or ([OPEN] if self.is_open else [])
+        if self.within is None:
+            return found
+        outer = self.within.rules_of_name(name)
+        if OPEN in outer:
+            return found
+        return [_named(rule, other) for rule in found for other in outer]
 
     def is_ancestor(self, name: str) -> bool:
         """Whether a granted name lies below this one: it exists, although there is nothing to know of it."""
         end = "." + name
+        if self.within is not None and not (self.within.is_open or self.within.is_ancestor(name)):
+            return False
         return any(
             not rule.is_deny
             and rule.name
@@ -491,6 +579,7 @@ class Policy:
             "open": self.is_open,
             "resolvers": [[addr, port] for addr, port in self.resolvers],
             "synthetic": list(self.synthetic),
+            "within": self.within.to_fields(shows_secrets=shows_secrets) if self.within is not None else None,
         }
 
     @staticmethod
@@ -509,6 +598,10 @@ class Policy:
             made.synthetic = (bytes(base), int(prefix))
             made.authorities, made.ask_s = str(fields["authorities"]), int(fields["ask_s"])
             made.has_aaaa, made.is_open = bool(fields["aaaa"]), bool(fields["open"])
+            if fields["within"] is not None:
+                made.within = Policy.from_fields(fields["within"])
+                if made.within.within is not None:
+                    raise PolicyError("a policy within a policy within a policy")
         except (KeyError, TypeError) as error:
             raise PolicyError(f"not a policy: {error}") from None
         made.check()

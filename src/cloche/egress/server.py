@@ -51,6 +51,7 @@ _CUT_S: Final = 1.0  # for the sentry to reset what is no longer allowed
 _PIECE: Final = 65536
 _MESSAGES: Final = 64
 _DNS_PORT: Final = 53
+_LOOPBACK6: Final = bytes(15) + b"\1"
 
 
 class Server:
@@ -268,7 +269,9 @@ class Server:
                 flow.protocol = PROXIES[target.port]
                 flow.inside = self._give_pair(flow)
                 return
-            raise Refused(errno.EACCES, verdict.reason)
+            # At loopback it is as if nobody were there: programs look there whether something runs.
+            is_loopback = target.addr[0] == 127 if len(target.addr) == 4 else target.addr == _LOOPBACK6
+            raise Refused(errno.ECONNREFUSED if is_loopback else errno.EACCES, verdict.reason)
         rule = verdict.rule
         assert rule is not None
         flow.rule = rule

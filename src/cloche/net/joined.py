@@ -46,6 +46,7 @@ from cloche.net.datagram import Datagram
 from cloche.net.inet_addr import LO_INDEX, unmapped
 from cloche.net.inet_base import Gateway, InetSocket, NetStack, stack_of
 from cloche.net.netlink import announce
+from cloche.net.outward import Outside
 from cloche.net.socket import STATE_WAKE
 from cloche.net.udp import DatagramSocket
 from cloche.net.view import NetView
@@ -61,6 +62,7 @@ __all__ = [
     "NetRequest",
     "ViewListener",
     "address_of",
+    "guard_network",
     "joined_of",
     "open_network",
     "options_of",
@@ -74,6 +76,7 @@ _MAX_VIEW: Final = 1 << 20
 _DATAGRAMS: Final = 16  # taken in one turn of the loop
 _GRAM_BYTES: Final = 65536
 _CONTROL_BYTES: Final = 128
+_LOOPBACK6: Final = bytes(15) + b"\1"
 _INT: Final = Struct("<i")
 _PASSED4: Final = (IP_TOS, IP_TTL, IP_FREEBIND, IP_MULTICAST_TTL, IP_MULTICAST_LOOP)
 _PASSED6: Final = (IPV6_TCLASS, IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP)
@@ -150,6 +153,9 @@ class Joined(Gateway, FdWatcher):
         self.view: NetView = NetView(b"")
         self.views: int = 0  # how many there have been
         self.listener: ViewListener | None = None
+        self.outside: Outside | None = (
+            None  # egress, if that decides what leaves: then nothing leaves by twins
+        )
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
         self.token: int = kernel.fds.watch(self.fd, EPOLLIN, self)
@@ -158,13 +164,33 @@ class Joined(Gateway, FdWatcher):
     def source(self, dest: bytes) -> bytes:
         return self.view.source_for(dest)
 
+    def source_outside(self, dest: bytes) -> bytes:
+        """The address that a connection by egress has here: what stands for names need have no route."""
+        try:
+            return self.view.source_for(dest)
+        except LinuxError:
+            known = self.view.local_addresses(len(dest))
+            for addr in known:
+                if addr[0] != 127 and addr[:2] != b"\xfe\x80" and addr != _LOOPBACK6:
+                    return addr
+            raise
+
     def send_datagram(self, sock: InetSocket, data: bytes, source: bytes, dest: bytes, port: int) -> None:
+        if self.outside is not None:
+            self.outside.send_datagram(sock, data, source, dest, port)
+            return
         twin = self.by_socket.get(sock)
         if twin is None:
             raise LinuxError(ENETUNREACH)
         twin.send(data, dest, port)
 
+    def note(self, ctx: Context) -> None:
+        if self.outside is not None:
+            self.outside.note(ctx)
+
     def forget(self, sock: InetSocket) -> None:
+        if self.outside is not None:
+            self.outside.forget(sock)
         twin = self.by_socket.pop(sock, None)
         if twin is not None:
             twin.close()
@@ -521,3 +547,8 @@ def open_network(container: Container, ctx: Context, channel: socket.socket) -> 
     made.await_view()
     stack.gateway = made
     return made
+
+
+def guard_network(joined: Joined, channel: socket.socket) -> None:
+    """From now on egress decides what leaves that network; what comes in is as before."""
+    joined.outside = Outside(joined.kernel, channel, bytes(4), bytes(16))

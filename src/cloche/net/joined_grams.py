@@ -85,7 +85,8 @@ def _outside_source(sock: DatagramSocket, end: Endpoint) -> bytes:
         return mine
     if is_group(end.addr):
         return bytes(len(end.addr))
-    return joined_of(sock.stack).source(end.addr)
+    joined = joined_of(sock.stack)
+    return joined.source(end.addr) if joined.outside is None else joined.source_outside(end.addr)
 
 
 def _pass_option(sock: DatagramSocket, level: int, name: int, value: bytes) -> None:
@@ -149,7 +150,7 @@ class JoinedUdp(UdpSocket):
             if result < 0:
                 return result
             twin = _twin_of(self)
-        if twin is None:
+        if twin is None or joined_of(self.stack).outside is not None:
             return 0
         twin.ask(wire.CONNECT, Name(self.raddr, self.rport, self.bind_scope).encode())
         try:

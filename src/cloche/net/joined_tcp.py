@@ -18,9 +18,10 @@ from cloche.abi.socket import SOL_SOCKET
 from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
-from cloche.net.host_stream import HostStream, reset
+from cloche.net.host_stream import reset
 from cloche.net.inet_addr import Endpoint, is_any, is_broadcast, is_multicast
 from cloche.net.joined import NetRequest, address_of, joined_of, options_of
+from cloche.net.outward import OutwardSocket
 from cloche.net.socket import IN_WAKE, STATE_WAKE, SocketFile
 from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.tcp import CONNECTED, UNCONNECTED, find_listener
@@ -35,8 +36,8 @@ _TRIES: Final = 16  # automatic ports that somebody inside had
 _INT: Final = Struct("<i")
 
 
-class JoinedTcp(HostStream):
-    """A TCP socket of a network that is a namespace of the host."""
+class JoinedTcp(OutwardSocket):
+    """A TCP socket of a network that is a namespace of the host; egress may decide where it connects to."""
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         super().__init__(kernel, ctx, family, flags)
@@ -238,11 +239,15 @@ class JoinedTcp(HostStream):
             return
         if is_multicast(end.addr) or is_broadcast(end.addr):
             raise LinuxError(ENETUNREACH)
+        joined = joined_of(self.stack)
+        if joined.outside is not None:
+            self.ask_outside(ctx, end, joined.outside, joined.source_outside(end.addr))
+            return
         request = self.asked
         if request is None or request.kind != wire.CONNECT:
             self._have_twin()
             name = Name(end.addr, end.port, end.scope)
-            self.asked = joined_of(self.stack).ask(wire.CONNECT, self.twin, name.encode())
+            self.asked = joined.ask(wire.CONNECT, self.twin, name.encode())
         request = self._outcome()
         host = request.take()
         self.twin = 0

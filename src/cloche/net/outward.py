@@ -74,7 +74,10 @@ class OutwardSocket(HostStream):
         if not isinstance(gateway, Outside):
             super()._start_connect(ctx, end)
             return
-        source = gateway.source(end.addr)
+        self.ask_outside(ctx, end, gateway, gateway.source(end.addr))
+
+    def ask_outside(self, ctx: Context, end: Endpoint, gateway: "Outside", source: bytes) -> None:
+        """Ask egress for a connection, which will come from that address.  Raises LinuxError."""
         if not is_any(self.laddr) and self.laddr != source:
             raise LinuxError(EINVAL)  # bound to loopback, which no packet leaves with
         if not gateway.has_room():

@@ -15,7 +15,7 @@ from cloche.abi.capability import CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SETUID
 from cloche.abi.sched import CLONE_NEWNET
 from cloche.boot import confine, seccomp
 from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start_part
-from cloche.boot.seccomp_netns import netns_policy
+from cloche.boot.seccomp_netns import guarded_policy, netns_policy
 from cloche.netns.links import Links, read_parameters
 from cloche.netns.server import Server
 from cloche.platform import hostsys
@@ -31,17 +31,26 @@ class NetworkProcess(Part):
     """A running network process."""
 
 
-def start_network(namespace: int, *, is_confined: bool) -> NetworkProcess:
-    """Fork it, into the network namespace that a descriptor refers to.  It is ready after `wait_ready`."""
+def start_network(namespace: int, *, is_confined: bool, is_guarded: bool = False) -> NetworkProcess:
+    """Fork it, into the network namespace that a descriptor refers to.  It is ready after `wait_ready`.
+
+    `is_guarded`: egress decides what leaves, and this process lets nothing out.
+    """
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
-        return _run(channel, speak, namespace, parent, is_confined=is_confined)
+        return _run(channel, speak, namespace, parent, is_confined=is_confined, is_guarded=is_guarded)
 
     return NetworkProcess("the network process", *start_part(socket.SOCK_SEQPACKET, work))
 
 
 def _run(
-    channel: socket.socket, speak: socket.socket, namespace: int, parent: int, *, is_confined: bool
+    channel: socket.socket,
+    speak: socket.socket,
+    namespace: int,
+    parent: int,
+    *,
+    is_confined: bool,
+    is_guarded: bool,
 ) -> int:
     """The child.  The exit status."""
     gc.freeze()
@@ -58,10 +67,14 @@ def _run(
         _confine()
     if not confine.die_with(parent):
         return EXIT_START
-    server = Server(channel, links)
+    server = Server(channel, links, is_guarded=is_guarded)
+    policy = guarded_policy(channel.fileno(), links.asking.fileno()) if is_guarded else netns_policy()
+    if is_guarded:
+        say(speak, HELLO)  # before the filter, which knows only those two sockets
     if is_confined:
-        seccomp.install(netns_policy())
-    say(speak, HELLO)
+        seccomp.install(policy)
+    if not is_guarded:
+        say(speak, HELLO)
     server.run()
     return 0
 

@@ -1,7 +1,8 @@
 """The network process at work: sockets that the sentry asks for, made in the container's network namespace.
 
 One loop, no threads.  It makes sockets, binds and connects them, gives them away, and sends datagrams of those that
-have no peer.  It reads no data from any of them.
+have no peer.  It reads no data from any of them.  Where egress decides what leaves, it only binds and listens: it
+connects nothing, and sends nothing.
 """
 
 import errno
@@ -80,8 +81,9 @@ class Held:
 class Server:
     """Everything of one container."""
 
-    def __init__(self, channel: socket.socket, links: Links) -> None:
+    def __init__(self, channel: socket.socket, links: Links, *, is_guarded: bool = False) -> None:
         """Before the filter."""
+        self.is_guarded: bool = is_guarded  # what leaves is egress's affair
         self.channel: socket.socket = channel
         self.links: Links = links
         self.held: dict[int, Held] = {}
@@ -132,6 +134,10 @@ class Server:
                 held.close()
         elif kind == wire.BIND:
             self._bind(ident, Name.decode(message.body))
+        elif self.is_guarded and kind == wire.CONNECT:
+            self._refuse(ident, OSError(errno.EACCES, ""))
+        elif self.is_guarded and kind == wire.SEND:
+            self._trouble(ident, OSError(errno.EACCES, ""))
         elif kind == wire.CONNECT:
             self._connect(ident, Name.decode(message.body))
         elif kind == wire.LISTEN:
@@ -153,6 +159,8 @@ class Server:
         if making.transport in (wire.PING, wire.RAW_ICMP):
             protocol = IPPROTO_ICMPV6 if held.is_v6 else IPPROTO_ICMP
         try:
+            if protocol and self.is_guarded:
+                raise OSError(errno.EACCES, "")
             # Rules of packet filters about users (-m owner, skuid) look at whose the socket was at this moment.
             hostsys.setfsuid(making.uid)
             try:

@@ -21,6 +21,7 @@ from cloche.boot.platforms import platform_problem
 from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor
+from cloche.oci.egress import egress_of
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
 from cloche.oci.members import Held
@@ -208,6 +209,7 @@ def create(
     console: str,
     pid_file: str,
     platform: str,
+    egress: str = "",
     is_detached: bool = True,
 ) -> tuple[Record, int]:
     """Make a container; the master of its terminal, if that is not the engine's.
@@ -219,6 +221,7 @@ def create(
     check_terminal(bundle.process, console, is_detached=is_detached)
     spec = sandbox_spec(bundle)
     spec.platform = chosen_platform(bundle, platform)
+    spec.egress = egress_of(bundle, ident, egress)
     record = Record(root, ident)
     record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
     record.annotations, record.hooks = bundle.annotations, bundle.hooks

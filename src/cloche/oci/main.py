@@ -11,7 +11,7 @@ from cloche.oci.options import VERBS, Options, parse
 _HELP: Final = """cloche-oci: an OCI runtime whose containers have a kernel of their own; called as runc is.
 
 usage: cloche-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--platform NAME]
-                  VERB [options] [arguments]
+                  [--egress FILE] VERB [options] [arguments]
 
 verbs: {verbs}
 """
@@ -62,7 +62,7 @@ def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> 
     if verb in ("create", "run"):
         from cloche.oci.running import create_verb, run_verb
 
-        return (create_verb if verb == "create" else run_verb)(root, options, words, given.text("platform"))
+        return (create_verb if verb == "create" else run_verb)(root, given, options, words)
     if verb == "exec":
         from cloche.oci.execute import exec_verb
 

@@ -24,6 +24,7 @@ from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.oci import cgroups, oom
+from cloche.oci.egress import complete
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
 from cloche.oci.records import Record
 from cloche.oci.uts import host_name
@@ -345,6 +346,8 @@ def fork_monitor(
         anchor.pid = int(answer)
         spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         spec.has_network = True
+        if spec.egress is not None:
+            complete(spec.egress, record.path)
         spec.hostname = spec.hostname or host_name(anchor.pid)
         OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
     except BaseException as failure:

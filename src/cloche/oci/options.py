@@ -19,6 +19,7 @@ GLOBAL: Final = {
     "systemd-cgroup": FLAG,
     "rootless": VALUE,
     "platform": VALUE,
+    "egress": VALUE,
     "help": FLAG,
     "version": FLAG,
 }

@@ -12,7 +12,7 @@ from cloche.oci.verbs import one_id, start
 
 
 def _make(
-    root: str, options: Options, words: list[str], verb: str, platform: str, *, is_detached: bool
+    root: str, given: Options, options: Options, words: list[str], verb: str, *, is_detached: bool
 ) -> tuple[Record, int]:
     ident = one_id(words, verb)
     if options.text("preserve-fds", "0") != "0":
@@ -23,21 +23,22 @@ def _make(
         options.text("bundle") or os.getcwd(),
         console=options.text("console-socket"),
         pid_file=options.text("pid-file"),
-        platform=platform,
+        platform=given.text("platform"),
+        egress=given.text("egress"),
         is_detached=is_detached,
     )
 
 
-def create_verb(root: str, options: Options, words: list[str], platform: str) -> int:
+def create_verb(root: str, given: Options, options: Options, words: list[str]) -> int:
     """`create`.  Raises OciError."""
-    _make(root, options, words, "create", platform, is_detached=True)
+    _make(root, given, options, words, "create", is_detached=True)
     return 0
 
 
-def run_verb(root: str, options: Options, words: list[str], platform: str) -> int:
+def run_verb(root: str, given: Options, options: Options, words: list[str]) -> int:
     """`run`: create, start, and unless it is detached wait, and delete.  Raises OciError."""
     is_detached = options.has("detach")
-    record, master = _make(root, options, words, "run", platform, is_detached=is_detached)
+    record, master = _make(root, given, options, words, "run", is_detached=is_detached)
     try:
         start(record)
     except OciError:

@@ -36,7 +36,7 @@ from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.seccomp_connector import connector_policy
 from cloche.boot.seccomp_egress import egress_policy
 from cloche.boot.seccomp_gofer import gofer_policy
-from cloche.boot.seccomp_netns import netns_policy
+from cloche.boot.seccomp_netns import guarded_policy, netns_policy
 from cloche.boot.seccomp_sentry import sentry_policy
 from tests.unit.netns.test_process import REDIRECTING
 
@@ -244,6 +244,21 @@ def test_who_parses_makes_no_socket_and_who_makes_them_reads_none() -> None:
         assert run(connector, getattr(nr, "SYS_" + name)) == dead, name
     assert run(connector, nr.SYS_write, (2,)) == SECCOMP_RET_ALLOW
     assert run(connector, nr.SYS_write, (7,)) == dead
+
+
+def test_where_egress_decides_the_network_process_sends_to_the_sentry_alone() -> None:
+    code = compile_policy(guarded_policy(7, 8))
+    for call in (nr.SYS_sendto, nr.SYS_sendmsg):
+        assert run(code, call, (7, 0, 0, 0, 0)) == SECCOMP_RET_ALLOW
+        assert run(code, call, (9, 0, 0, 0, 0)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_sendto, (7, 0, 0, 0, 0x7000)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_sendmsg, (8, 0, 0, 0, 0)) == SECCOMP_RET_KILL_PROCESS
+    assert run(code, nr.SYS_connect) == SECCOMP_RET_KILL_PROCESS
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    for family, icmp in ((2, 1), (10, 58)):
+        assert run(code, nr.SYS_socket, (family, 1 | flags, 0)) == SECCOMP_RET_ALLOW
+        for kind in (2, 3):
+            assert run(code, nr.SYS_socket, (family, kind | flags, icmp)) == SECCOMP_RET_KILL_PROCESS
 
 
 def test_the_broker_only_accepts_and_gives_away() -> None:

@@ -208,3 +208,32 @@ def test_a_namespace_that_cannot_be_joined() -> None:
     os.close(fd)
     with pytest.raises(PartError, match="cannot join"):
         process.wait_ready()
+
+
+def test_where_egress_decides_nothing_leaves(namespace: int) -> None:
+    """It binds and listens; it connects, sends and pings nothing, not even to loopback."""
+    process = start_network(namespace, is_confined=True, is_guarded=True)
+    process.wait_ready()
+    client = Client(process)
+    client.make(wire.TCP, 1)
+    bound, _fd = client.ask(wire.BIND, 1, Name(LOOPBACK, 0).encode())
+    listening, door = client.ask(wire.LISTEN, 1, wire.encode_number(5))
+    assert bound.errno == listening.errno == 0
+    os.close(door)
+    client.make(wire.TCP, 2)
+    refused, fd = client.ask(wire.CONNECT, 2, Name(LOOPBACK, bound.name.port).encode())
+    assert (refused.errno, fd) == (errno.EACCES, -1)
+    client.make(wire.UDP, 3)
+    grams, fd = client.ask(wire.BIND, 3, Name(LOOPBACK, 0).encode())
+    with socket.socket(fileno=fd) as sock:
+        sock.setblocking(False)
+        client.say(wire.SEND, 3, Name(LOOPBACK, grams.name.port).encode() + b"x")
+        kind, ident, body, _fd = client.heard()
+        assert (kind, ident, wire.decode_number(body, 4095)) == (wire.TROUBLE, 3, errno.EACCES)
+        with pytest.raises(BlockingIOError):
+            sock.recv(9)
+    for ident, transport in ((4, wire.PING), (5, wire.RAW_ICMP)):
+        client.make(transport, ident)
+        assert client.ask(wire.BIND, ident, Name(bytes(4), 0).encode())[0].errno == errno.EACCES
+    process.sock.close()
+    assert os.waitpid(process.pid, 0)[1] == 0

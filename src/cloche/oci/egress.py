@@ -1,0 +1,89 @@
+"""Rules for what a container may connect to (docs/egress.md, "Containers of engines").
+
+Without any nothing changes: its connections leave from its network namespace as runc's do.  The runtime's flag
+`--egress FILE` is the operator's policy for all containers; the annotation `dev.cloche.egress` is that of whoever made
+the container, and is within the operator's, or else within what the namespace allows.
+"""
+
+import os
+from typing import Final
+
+from cloche.boot.spec import EgressSpec
+from cloche.oci.errors import OciError
+from cloche.oci.spec import Bundle
+from cloche.wire.cbor import decode, encode
+
+__all__ = ["ANNOTATION", "complete", "egress_of"]
+
+ANNOTATION: Final = "dev.cloche.egress"
+LOG: Final = "egress.log"  # in the container's directory; its second half ends in .1
+_RESOLV_CONF: Final = "/etc/resolv.conf"
+_MAX_RESOLVERS: Final = 3  # resolv.conf(5)
+_MAX_BYTES: Final = 65536
+
+
+def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
+    """What egress is to know; None: there is to be none.  Raises OciError."""
+    asked = bundle.annotations.get(ANNOTATION)
+    if not flag and asked is None:
+        return None
+    from cloche.egress.netfile import read_annotation, read_file  # most containers do without
+    from cloche.egress.policy import Policy, PolicyError
+
+    policy = Policy()
+    where = "--egress"
+    try:
+        if flag:
+            read_file(flag, policy)
+            policy.check()
+        else:
+            policy.is_open = True
+        if policy.needs_authority():
+            raise PolicyError(f"{flag}: inspected TLS is not for containers yet")
+        if asked is not None:
+            where = f"annotation {ANNOTATION}"
+            policy = read_annotation(asked, policy)
+    except PolicyError as error:
+        raise OciError(f"{where}: {error}") from None
+    made = EgressSpec(encode(policy.to_fields()))
+    made.sandbox = ident
+    sources = [mount.source for mount in bundle.mounts if mount.destination == _RESOLV_CONF]
+    made.resolv_conf = sources[-1] if sources else ""
+    return made
+
+
+def complete(spec: EgressSpec, folder: str) -> None:
+    """When the engine's hooks have set the network up: what only then is known.  Raises OSError.
+
+    The resolvers are those that the engine has given the container, unless the operator's rules name others; egress
+    asks them from the container's namespace.
+    """
+    fields = decode(spec.policy)
+    if spec.resolv_conf and isinstance(fields, dict) and not fields["resolvers"]:
+        fields["resolvers"] = _resolvers(spec.resolv_conf)
+        spec.policy = encode(fields)
+    _open_logs(spec, folder)
+
+
+def _resolvers(path: str) -> list[list[object]]:
+    """resolv.conf(5)."""
+    from cloche.egress.hosts import BadHost, parse_address
+
+    found: list[list[object]] = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(_MAX_BYTES).splitlines()
+    for line in lines:
+        words = line.replace(";", "#").partition("#")[0].split()
+        if len(words) == 2 and words[0] == "nameserver" and len(found) < _MAX_RESOLVERS:
+            try:
+                found.append([parse_address(words[1]), 53])
+            except BadHost:
+                continue
+    return found
+
+
+def _open_logs(spec: EgressSpec, folder: str) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    path = os.path.join(folder, LOG)
+    spec.log_fd = os.open(path, flags | os.O_APPEND, 0o600)
+    spec.second_log_fd = os.open(path + ".1", flags, 0o600)
