@@ -1,25 +1,22 @@
 /* The `cloche` command: finds the interpreter that cloche was built for and becomes it.
  *
- * Of an installed cloche it first starts what `cloche run` needs in any case, the keeper (boot/keeper.py), so that this
- * gets ready on another processor while the command's own interpreter starts and reads the options.  Order:
- * 1. `start_keeper`: as boot/spawn.py does it, with an empty environment, a session of its own and no descriptor but
- *    standard error and its socket;
- * 2. exec of the interpreter, which is told the keeper's pid and our end of the socket (cli/main.py, `launched`).
+ * For `cloche run` of an installed cloche that interpreter begins with nothing of the user's: it forks what a sandbox
+ * needs in any case, the keeper (boot/keeper.py), while its memory is still empty, and then reads the words and the
+ * environment of the command from a file in memory that it is given (cli/main.py, `forking`).  So one interpreter
+ * starts instead of two, and the command and the parts of the sandbox share what it has set up.
  *
  * The files beside this program decide: BIN/pythonX.Y, LIB/pythonX.Y/site-packages/cloche.  Where cloche is not there
- * (an editable install, a user's own directory) the interpreter finds it by itself, and starts the keeper.
+ * (an editable install, a user's own directory) the interpreter finds it by itself, and starts a keeper apart.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,15 +25,14 @@
 #endif
 
 enum {
-	KEEPER_FD = 3,     /* boot/spawn.py */
 	ABOVE_STDIO = 10,  /* 0 to 2 may be closed, which must stay visible */
+	SHOWN_BYTES = 4096, /* of the words: what `ps` shows of the command */
 	EXIT_INTERNAL = 125,
 };
 
-/* boot/spawn.py has the same. */
-static const char KEEPER_CODE[] =
+static const char FORKING_CODE[] =
 	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
-	"sys.path += sys.argv[2:]; from cloche.boot.keeper import main; main(now)";
+	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import forking; forking(now)";
 static const char COMMAND_CODE[] =
 	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
 	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import launched; launched(now)";
@@ -74,7 +70,7 @@ static bool find_installation(void)
 	return access(light, X_OK) == 0;
 }
 
-/* Whether these words are a `cloche run` that stays in the foreground.  A wrong guess costs time, nothing else. */
+/* Whether these words are a `cloche run` that stays in the foreground.  A wrong guess costs time, nothing else: `drop_keeper` of boot/spawn.py. */
 static bool wants_keeper(char **words)
 {
 	const char *template = getenv("CLOCHE_TEMPLATE");
@@ -101,74 +97,48 @@ static bool wants_keeper(char **words)
 	return true;
 }
 
-static int high(int fd)
+static bool put(int fd, const char *text)
 {
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_STDIO);
-	close(fd);
-	return copy;
-}
-
-/* In the child, which shares our memory until it executes: system calls only. */
-static void become_keeper(int link, char **words, char **environment)
-{
-	static const int defaults[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD, SIGPIPE };
-	for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++) {
-		struct sigaction action = { .sa_handler = SIG_DFL };
-		sigaction(defaults[i], &action, NULL);
+	size_t left = strlen(text) + 1;
+	while (left) {
+		ssize_t done = write(fd, text, left);
+		if (done <= 0)
+			return false;
+		text += done;
+		left -= (size_t)done;
 	}
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setsid();
-	int null = open("/dev/null", O_RDWR);
-	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(link, KEEPER_FD) < 0)
-		_exit(EXIT_INTERNAL);
-	if (null > KEEPER_FD)
-		close(null);
-	execve(interpreter, words, environment);
-	_exit(EXIT_INTERNAL);
+	return true;
 }
 
-/* The keeper's pid, and our end of its socket; -1 if it could not be started, which the command then tries itself. */
-static pid_t start_keeper(bool writes_bytecode, int *link)
+/* A file in memory with these words and our environment, each with its zero; -1 if there is none to be had. */
+static int surroundings(char **words)
 {
-	int pair[2];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+	int low = memfd_create("cloche-command", MFD_CLOEXEC);
+	if (low < 0)
 		return -1;
-	int ours = high(pair[0]), theirs = high(pair[1]);
-	char *words[10], *environment[2];
-	int n = 0;
-	words[n++] = interpreter;
-	words[n++] = "-I";
-	words[n++] = "-S";
-	if (!writes_bytecode)
-		words[n++] = "-B";
-	words[n++] = "-c";
-	words[n++] = (char *)KEEPER_CODE;
-	words[n++] = light;
-	words[n++] = packages;
-	words[n] = NULL;
-	n = 0;
-	/* The loader's path alone, because the interpreter may need it to start at all. */
-	for (char **each = environ; *each; each++)
-		if (!strncmp(*each, "LD_LIBRARY_PATH=", 16)) {
-			environment[n++] = *each;
-			break;
-		}
-	environment[n] = NULL;
-	pid_t pid = -1;
-	if (ours >= 0 && theirs >= 0) {
-		pid = vfork();
-		if (pid == 0)
-			become_keeper(theirs, words, environment);
-	}
-	close(theirs);
-	if (pid < 0 || fcntl(ours, F_SETFD, 0)) { /* it stays open in the command */
-		close(ours);
-		return pid < 0 ? -1 : pid;
-	}
-	*link = ours;
-	return pid;
+	int fd = fcntl(low, F_DUPFD, ABOVE_STDIO); /* it stays open in the command */
+	close(low);
+	bool is_whole = fd >= 0;
+	for (; is_whole && *words; words++)
+		is_whole = put(fd, *words);
+	for (char **each = environ; is_whole && *each; each++)
+		is_whole = put(fd, *each);
+	if (!is_whole && fd >= 0)
+		close(fd);
+	return is_whole ? fd : -1;
+}
+
+/* Room in the command line where the command writes its words again, which the keeper must not see. */
+static const char *room(char **words)
+{
+	static char spaces[SHOWN_BYTES];
+	size_t length = 0;
+	for (; *words; words++)
+		length += strlen(*words) + 1;
+	if (length >= sizeof spaces)
+		length = sizeof spaces;
+	memset(spaces, ' ', length ? length - 1 : 0);
+	return spaces;
 }
 
 int main(int argc, char **argv)
@@ -178,14 +148,14 @@ int main(int argc, char **argv)
 	const char *no_bytecode = getenv("PYTHONDONTWRITEBYTECODE");
 	bool writes_bytecode = !no_bytecode || !*no_bytecode;
 	bool is_installed = find_installation();
-	int link = -1;
-	pid_t keeper = -1;
+	int given = -1;
 	if (is_installed && argc > 1 && wants_keeper(argv + 1))
-		keeper = start_keeper(writes_bytecode, &link);
+		given = surroundings(argv + 1);
+	bool is_forking = given >= 0;
 
-	char pid_text[16], link_text[16], time_text[32];
-	snprintf(pid_text, sizeof pid_text, "%d", (int)keeper);
-	snprintf(link_text, sizeof link_text, "%d", link);
+	char given_text[16], count_text[16], time_text[32];
+	snprintf(given_text, sizeof given_text, "%d", given);
+	snprintf(count_text, sizeof count_text, "%d", argc - 1);
 	snprintf(time_text, sizeof time_text, "%lld", now.tv_sec * 1000000000LL + now.tv_nsec);
 
 	char **words = calloc((size_t)argc + 16, sizeof *words);
@@ -202,25 +172,32 @@ int main(int argc, char **argv)
 		words[n++] = "-P"; /* nothing is imported from the current directory */
 	}
 	words[n++] = "-c";
-	words[n++] = (char *)(is_installed ? COMMAND_CODE : FOREIGN_CODE);
+	words[n++] = (char *)(is_forking ? FORKING_CODE : is_installed ? COMMAND_CODE : FOREIGN_CODE);
 	if (is_installed) {
 		words[n++] = light;
 		words[n++] = packages;
 	}
-	words[n++] = pid_text;
-	words[n++] = link_text;
 	words[n++] = time_text;
-	for (int i = 1; i < argc; i++)
-		words[n++] = argv[i];
+	if (is_forking) {
+		words[n++] = given_text;
+		words[n++] = count_text;
+		words[n++] = (char *)room(argv + 1);
+	} else {
+		for (int i = 1; i < argc; i++)
+			words[n++] = argv[i];
+	}
 	words[n] = NULL;
+	/* The loader's path alone, because the interpreter may need it to start at all. */
+	char *bare[2] = { NULL, NULL };
+	for (char **each = environ; *each && !*bare; each++)
+		if (!strncmp(*each, "LD_LIBRARY_PATH=", 16))
+			*bare = *each;
 	if (*interpreter)
-		execv(interpreter, words);
+		execve(interpreter, words, is_forking ? bare : environ);
+	if (is_forking) /* whatever interpreter there is instead knows nothing of this */
+		return fprintf(stderr, "cloche: %s: %s\n", interpreter, strerror(errno)), EXIT_INTERNAL;
 	words[0] = PYTHON;
 	execvp(PYTHON, words);
 	fprintf(stderr, "cloche: needs %s, which is neither beside it nor in PATH: %s\n", PYTHON, strerror(errno));
-	if (keeper > 0) {
-		close(link);
-		waitpid(keeper, NULL, 0);
-	}
 	return EXIT_INTERNAL;
 }

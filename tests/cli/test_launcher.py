@@ -1,7 +1,6 @@
 """The installed `cloche` command, which is a program in C (csrc/launcher)."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cloche.boot import spawn
 from tests.cli.harness import TIMEOUT_S, environment
 
 COMMAND = Path(sys.executable).parent / "cloche"
-SOURCE = Path(__file__).parents[2] / "csrc" / "launcher" / "launcher.c"
 
 pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="the command is not beside this interpreter")
 
@@ -106,9 +103,82 @@ def test_another_interpreter_in_the_path_is_found(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("cloche "), done.stderr
 
 
-@pytest.mark.skipif(not SOURCE.exists(), reason="the source of the launcher is not there")
-def test_the_keeper_is_started_alike_from_c_and_python() -> None:
-    literal = re.search(r"KEEPER_CODE\[\] =\n((?:\s*\"[^\n]*\n)+)", SOURCE.read_text())
-    assert literal is not None
-    assert "".join(re.findall(r'"(.*?)"', literal[1])) == spawn._CODE
-    assert f"KEEPER_FD = {spawn.KEEPER_FD}," in SOURCE.read_text()
+def test_the_environment_arrives_as_it_is() -> None:
+    odd = os.fsdecode(b"\xff=a\xc3\xa4\n=")
+    done = subprocess.run(
+        [COMMAND, "run", "-e", "ODD", "-e", "EMPTY", "--", "sh", "-c", 'printf "%s|%s|" "$ODD" "$EMPTY"'],
+        env=environment(ODD=odd, EMPTY=""), capture_output=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.stdout == b"\xff=a\xc3\xa4\n=||", done.stderr
+
+
+def test_signals_that_the_caller_blocks_or_ignores_do_not_reach_the_parts() -> None:
+    """The keeper is a fork: what an executed one has from `posix_spawn` it must see to itself."""
+    done = subprocess.run(
+        [
+            sys.executable, "-c",
+            "from os import execv; from signal import *; from sys import argv; signal(SIGINT, SIG_IGN); "  # noqa: ISC004
+            "pthread_sigmask(SIG_BLOCK, range(1, 32)); execv(argv[1], argv[1:])",
+            COMMAND, "run", "--", "sh", "-c", "kill -USR1 $$; (exit 3) & wait $!; echo $?",
+        ],
+        env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode >= 0 and not done.stderr
+
+
+def test_the_environment_is_not_in_the_memory_of_the_parts() -> None:
+    """Whoever takes a part over finds nothing of the user's there: what they are forked from had not read it."""
+    secret = b"hush-" + os.urandom(8).hex().encode()
+    env = environment(SECRET=secret.decode())
+    child = subprocess.Popen(
+        [COMMAND, "run", "--", "sh", "-c", "echo ready; read end"],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        keeper = _children(child.pid)
+        assert len(keeper) == 1
+        assert Path(f"/proc/{child.pid}/cmdline").read_bytes().endswith(b"\0sh\0-c\0echo ready; read end\0")
+        for pid in keeper:
+            assert Path(f"/proc/{pid}/comm").read_text() == "cloche-keeper\n"
+            try:
+                found = _memory_has(pid, secret)
+            except OSError:
+                pytest.skip("this user may not read the memory of its processes")
+            assert not found
+            assert secret not in Path(f"/proc/{pid}/environ").read_bytes()
+    finally:
+        child.communicate(b"\n", timeout=TIMEOUT_S)
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
+            except OSError:
+                continue
+            if int(stat.rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry))
+    return found
+
+
+def _memory_has(pid: int, text: bytes) -> bool:
+    """Whether its writable memory contains it.  Raises OSError."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            where, rights = line.split()[:2]
+            if not rights.startswith("rw-p"):
+                continue
+            begin, end = (int(each, 16) for each in where.split("-"))
+            memory.seek(begin)
+            data = b""
+            while len(data) < end - begin:
+                piece = memory.read(end - begin - len(data))
+                if not piece:
+                    break
+                data += piece
+            if text in data:
+                return True
+    return False

@@ -33,14 +33,17 @@ from cloche.boot import confine
 from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.orphans import end_orphans
 from cloche.boot.part import Part, PartError
-from cloche.boot.spawn import KEEPER_FD, KeeperProcess
+from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair
 from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.wire import timing
 from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, RecordPlace
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # imported where they are used, after the sentry's process was forked
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    # imported where they are used, after the sentry's process was forked
     from cloche.egress.launch import EgressProcess
     from cloche.gofer.launch import GoferProcess
     from cloche.gofer.nodes import AttachPoint
@@ -64,6 +67,16 @@ _IGNORED: Final = (
     signal.SIGPIPE,
     signal.SIGTTIN,
     signal.SIGTTOU,
+)
+
+# What the caller of the command may have blocked or ignored.
+_DEFAULT: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
 )
 
 
@@ -693,13 +706,13 @@ def main(now_ns: int) -> NoReturn:
     _live(KEEPER_FD)
 
 
-def fork_keeper() -> KeeperProcess:
+def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> KeeperProcess:
     """The same as a fork of this process, which is a child of the template and has nothing of a user's yet."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = high_pair(socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
-            confine.detach_from_terminal()
+            before()
             timing.begin()
             timing.mark("keeper: is forked")
             _live(theirs.detach())
@@ -707,6 +720,26 @@ def fork_keeper() -> KeeperProcess:
             os._exit(EXIT_INTERNAL)
     theirs.close()
     return KeeperProcess(pid, ours)
+
+
+def fork_first_keeper() -> KeeperProcess:
+    """The same as a fork of the command, which began with an empty environment and has read nothing yet."""
+    return fork_keeper(_leave_command)
+
+
+def _leave_command() -> None:
+    """What an executed keeper is given by `spawn_keeper`, and one of the template has from that."""
+    confine.detach_from_terminal()
+    for signo in _DEFAULT:
+        signal.signal(signo, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    try:
+        os.fstat(2)
+    except OSError:  # closed: it must not become something else
+        os.dup2(null, 2)
 
 
 def _live(link: int) -> NoReturn:

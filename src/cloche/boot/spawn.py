@@ -2,7 +2,8 @@
 environment, command line or memory is in any process that a guest could take over.
 
 As early as possible (the verb `run` does it before it reads its options): it then gets ready meanwhile.  The installed
-command has done it before its own interpreter began (`csrc/launcher`, which must do what is done here).
+command needs none: its interpreter begins empty itself, and forks the keeper first of all (`csrc/launcher`,
+`fork_first_keeper` in `keeper.py`).
 """
 
 import fcntl
@@ -18,6 +19,7 @@ __all__ = [
     "KeeperProcess",
     "adopt_keeper",
     "drop_keeper",
+    "high_pair",
     "spawn_host",
     "spawn_keeper",
     "spawn_template",
@@ -54,10 +56,9 @@ class KeeperProcess:
 _adopted: list[KeeperProcess] = []  # at most one
 
 
-def adopt_keeper(pid: int, link: int) -> None:
-    """A keeper that was started before this process executed this program: the next `spawn_keeper` gives it."""
-    os.set_inheritable(link, False)
-    _adopted.append(KeeperProcess(pid, socket.socket(fileno=link)))
+def adopt_keeper(keeper: KeeperProcess) -> None:
+    """A keeper that was forked before it was known whether it is wanted: the next `spawn_keeper` gives it."""
+    _adopted.append(keeper)
 
 
 def drop_keeper() -> None:
@@ -87,7 +88,7 @@ def spawn_keeper() -> KeeperProcess:
     """Start a keeper, which waits for `launch`.  Raises OSError."""
     if _adopted:
         return _adopted.pop()
-    ours, theirs = _pair(socket.SOCK_SEQPACKET)
+    ours, theirs = high_pair(socket.SOCK_SEQPACKET)
     try:
         pid = _spawn(_CODE, _bare_environment(), theirs, KEEPER_FD, is_silent=False)
     except BaseException:
@@ -121,7 +122,7 @@ def spawn_host(environment: dict[str, str], *, is_silent: bool) -> tuple[int, so
     The pid of a child that ends at once, having forked the monitor, and a socket to that.  A silent one has none of the
     caller's standard streams: it may outlive the caller, and somebody wait for the end of its output.
     """
-    ours, theirs = _pair(socket.SOCK_STREAM)
+    ours, theirs = high_pair(socket.SOCK_STREAM)
     try:
         pid = _spawn(_HOST_CODE, environment, theirs, HOST_FD, is_silent=is_silent)
     except BaseException:
@@ -132,7 +133,7 @@ def spawn_host(environment: dict[str, str], *, is_silent: bool) -> tuple[int, so
     return pid, ours
 
 
-def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
+def high_pair(kind: int) -> tuple[socket.socket, socket.socket]:
     """Two ends of a connection, whose descriptors are none of the standard streams."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     return _high(ours), _high(theirs)

@@ -107,15 +107,46 @@ def entry() -> NoReturn:
 
 def launched(now_ns: int) -> NoReturn:
     """The command as csrc/launcher starts it: what that has done comes before the words of the user."""
-    pid, link, begun_ns = map(int, sys.argv[1:4])
-    timing.mark("command: launched", begun_ns)
+    timing.mark("command: launched", int(sys.argv[1]))
     timing.mark("command: interpreter is up", now_ns)
-    sys.argv[:4] = ["cloche"]
-    if link >= 0:
-        from cloche.boot.spawn import adopt_keeper
-
-        adopt_keeper(pid, link)
+    sys.argv[:2] = ["cloche"]
     entry()
+
+
+def forking(now_ns: int) -> NoReturn:
+    """The same for a sandbox's start: this process forks the keeper while it has nothing of the user's."""
+    from cloche.boot.keeper import fork_first_keeper
+    from cloche.boot.spawn import adopt_keeper
+
+    begun, given, count = map(int, sys.argv[1:4])
+    timing.mark("command: launched", begun)
+    timing.mark("command: interpreter is up", now_ns)
+    timing.mark("command: keeper's modules are imported")
+    adopt_keeper(fork_first_keeper())
+    timing.mark("command: keeper is forked")
+    items = os.pread(given, os.fstat(given).st_size, 0).split(b"\0")[:-1]
+    os.close(given)
+    _show_words(items[:count])
+    sys.argv[:] = ["cloche", *map(os.fsdecode, items[:count])]
+    os.environ.clear()
+    for item in items[count:]:
+        key, equals, value = item.partition(b"=")
+        if key and equals:
+            os.environb[key] = value
+    entry()
+
+
+def _show_words(words: list[bytes]) -> None:
+    """Have `ps` show them, where the launcher has left room for that: the last word that we were started with."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            end = int(file.read().rpartition(b")")[2].split()[46])  # arg_end, the 49th field
+        text = b"\0".join(words)[: len(sys.argv[4])]
+        with open("/proc/self/mem", "r+b", buffering=0) as file:
+            file.seek(end - 1 - len(sys.argv[4]))
+            file.write(text)
+    except OSError:
+        pass  # no /proc, or not ours
 
 
 if __name__ == "__main__":
