@@ -197,6 +197,7 @@ void flush_bells(void)
         answer(bells[--bell_count], 0, 0);
 }
 
+/* epoll has just told of one.  After a waiter died RECV gives ENOENT once and would then block: poll before each further. */
 void handle_notifications(void)
 {
     union {
@@ -204,9 +205,8 @@ void handle_notifications(void)
         char room[512]; /* a newer kernel's may be larger */
     } u;
     struct pollfd pfd = {listener, POLLIN, 0};
-    /* After a waiter died RECV gives ENOENT once and would then block: poll before each. */
     for (int count = 0; count < MAX_NOTIFICATIONS; count++) {
-        if (listener < 0 || poll(&pfd, 1, 0) <= 0 || !(pfd.revents & POLLIN))
+        if (listener < 0 || (count && (poll(&pfd, 1, 0) <= 0 || !(pfd.revents & POLLIN))))
             break;
         memset(&u, 0, sizeof u);
         if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &u.n) < 0) {

@@ -135,6 +135,16 @@ void inherit_ahead(struct prc *child, const struct prc *zygote, bool has_queue)
  * injected.
  */
 
+/* (device, inode) of a file that is open for reading alone, or None.  os.fstat makes seventeen integers of it. */
+PyObject *readable_file(int fd)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || (flags & (O_ACCMODE | O_PATH)) != O_RDONLY || fstat(fd, &st))
+        return Py_NewRef(Py_None);
+    return Py_BuildValue("(KK)", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+}
+
 /* The number under which the thread may rely on the file, and holds it then; -1: none. */
 int64_t find_kept(struct thr *t, uint64_t dev, uint64_t ino)
 {

@@ -19,7 +19,6 @@ from cloche.platform.layout import FIRST_KEPT, KEPT_MAP_FLAGS, KEPT_MAP_NEEDED, 
 _HOT_FILES: Final = 32
 _HOT_COUNT: Final = 4  # injections before the zygote is to have a file
 _HOT_REST: Final = 256  # mappings of such files, until one of them has had its time
-_ACCESS_MODE: Final = os.O_ACCMODE | os.O_PATH
 
 
 class _Hot:
@@ -31,13 +30,11 @@ class _Hot:
         self.fd = -1  # for the zygote to have; -1: not often enough, or not to be had
 
 
-def may_stay(addr: int, length: int, prot: int, flags: int, fd: int) -> bool:
-    """Whether the filter lets such a mapping pass without asking, once the process has the descriptor."""
+def may_stay(addr: int, length: int, prot: int, flags: int) -> bool:
+    """Whether the filter lets such a mapping pass without asking, once the process has a descriptor for it."""
     if flags & ~KEPT_MAP_FLAGS or flags & KEPT_MAP_NEEDED != KEPT_MAP_NEEDED or prot & ~7:
         return False
-    if not 0 <= addr < MAX_ADDRESS or length >> 32:
-        return False
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & _ACCESS_MODE == os.O_RDONLY
+    return 0 <= addr < MAX_ADDRESS and not length >> 32
 
 
 class KeptFiles:
@@ -51,24 +48,29 @@ class KeptFiles:
         self._zygote: list[tuple[int, int] | None] = [None] * (LAST_KEPT - FIRST_KEPT + 1)
 
     def number(self, thread: int, fd: int) -> int:
-        """The number under which the thread's process has the file when its queue is carried out; -1: it cannot."""
-        st = os.fstat(fd)
-        number = _native.find_kept(thread, st.st_dev, st.st_ino)
+        """The number under which the thread's process has the file when its queue is carried out; -1: it cannot.
+
+        Only what is open for reading alone: the process could write to anything else.
+        """
+        key = _native.readable_file(fd)
+        if key is None:
+            return -1
+        number = _native.find_kept(thread, key[0], key[1])
         if number >= 0:
-            hot = self._hot.get((st.st_dev, st.st_ino))
+            hot = self._hot.get(key)
             if hot is not None:
                 self._touch(hot)
             return number
-        number = _native.give_kept(thread, fd, st.st_dev, st.st_ino, -1)
+        number = _native.give_kept(thread, fd, key[0], key[1], -1)
         if number >= 0 and not self._is_closed:
-            self._note_injection(fd, (st.st_dev, st.st_ino))
+            self._note_injection(fd, key)
         return number
 
     def identity(self, fd: int) -> tuple[int, int] | None:
         """(device, inode) of a file that the zygote is to have."""
-        st = os.fstat(fd)
-        hot = self._hot.get((st.st_dev, st.st_ino))
-        return (st.st_dev, st.st_ino) if hot is not None and hot.fd >= 0 else None
+        key = _native.readable_file(fd)
+        hot = None if key is None else self._hot.get(key)
+        return key if hot is not None and hot.fd >= 0 else None
 
     def provide(self, zygote: int) -> None:
         """Before the zygote forks: give it what it lacks, if need be in the place of one that has had its time."""

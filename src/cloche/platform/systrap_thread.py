@@ -248,7 +248,7 @@ class SystrapThread(HostThread):
         return _write_fd_from(self.handle, fd, offset, addr, length, flags)
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
-        if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags, fd):
+        if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags):
             kept = self._process.family.kept_files.number(self.handle, fd)
             if kept >= 0:
                 self._queue(SYS_mmap, addr, length, prot, flags, kept, offset)
