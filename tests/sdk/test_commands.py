@@ -129,6 +129,33 @@ def test_killing_one(shared: Sandbox) -> None:
         assert other.wait(60).exit_code == 137
 
 
+def test_another_handle_of_it(shared: Sandbox) -> None:
+    handle = shared.commands.run("read a; echo got $a; read b; echo got $b", background=True, stdin=True)
+    again = Sandbox.connect("shared", root=shared._core.root).commands.connect(handle.pid)
+    again.send_stdin("one\n")
+    output = iter(again)
+    assert next(output).data == b"got one\n"
+    with pytest.raises(SandboxError, match="waits for this command already"):
+        handle.wait()
+    del output
+    handle.send_stdin("two\n")
+    assert handle.wait().stdout == "got one\ngot two\n" and again.wait().ok
+    pid = handle.pid
+    del handle, again
+    for each in (pid, 1, 1 << 40):
+        with pytest.raises(SandboxError, match=f"no command with pid {each} was started by this process"):
+            shared.commands.connect(each)
+
+    async def with_asyncio() -> None:
+        sandbox = await AsyncSandbox.connect("shared", root=shared._core.root)
+        first = await sandbox.commands.run("echo x; sleep 600", background=True)
+        second = await sandbox.commands.connect(first.pid)
+        second.kill()
+        assert (await first.wait()).exit_code == 137
+
+    asyncio.run(with_asyncio())
+
+
 def test_it_ends_with_its_handle(shared: Sandbox) -> None:
     with shared.commands.run("sleep 1000", background=True) as handle:
         assert handle.pid in runs(shared)

@@ -52,6 +52,8 @@ def program(folder: Path) -> str:
         sandbox.commands.exec("echo", "hi", timeout=5)
         processes: list[ProcessInfo] = sandbox.commands.list()
         handle: CommandHandle = sandbox.commands.run(["cat"], background=True, stdin=True)
+        another: CommandHandle = sandbox.commands.connect(handle.pid)
+        another.kill()
         handle.send_stdin("a")
         handle.close_stdin()
         pieces = [piece.text for piece in handle]
@@ -127,6 +129,8 @@ async def async_program(folder: Path) -> str:
         await sandbox.commands.exec("echo", "hi")
         processes: list[ProcessInfo] = await sandbox.commands.list()
         handle: AsyncCommandHandle = await sandbox.commands.run("cat", background=True, stdin=True)
+        another: AsyncCommandHandle = await sandbox.commands.connect(handle.pid)
+        another.kill()
         await handle.send_stdin("a")
         handle.close_stdin()
         pieces = [piece.text async for piece in handle]

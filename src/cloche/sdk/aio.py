@@ -190,6 +190,13 @@ class AsyncCommands:
         """`run` of a program and its arguments."""
         return await self.run(argv, timeout=timeout, check=check)
 
+    async def connect(self, pid: int) -> AsyncCommandHandle:
+        """Another handle of a command in the background that this process has started, also by another `Sandbox`.
+
+        What it has written and nobody has read comes to whoever reads first; one at a time does.  Raises SandboxError.
+        """
+        return AsyncCommandHandle(commands.find(self._core, pid))
+
     async def list(self) -> list[ProcessInfo]:
         """The processes inside."""
         return await drive_async(self._core.processes())

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of, wait
@@ -36,6 +37,9 @@ _ROUNDS: Final = 64  # reads of one stream before others have their turn
 _END_S: Final = 10.0  # for a command that was killed to be gone
 
 OnOutput = Callable[[Any], object]
+
+# The commands of this process that somebody still has, by the root and name of their sandbox and their pid inside.
+_RUNNING: Final["WeakValueDictionary[tuple[str, str, int], Command]"] = WeakValueDictionary()
 
 
 def _pipe(fds: list[int]) -> tuple[int, int]:
@@ -477,7 +481,20 @@ def start(
         raise
     if command.failure is not None:
         command.finish()
+    if command.pid:
+        _RUNNING[core.root, core.name, command.pid] = command
     return command
+
+
+def find(core: SandboxCore, pid: int) -> Command:
+    """The command of this process that has this pid in the sandbox.  Raises SandboxError."""
+    found = _RUNNING.get((core.root, core.name, pid))
+    if found is None or found.owner_pid != os.getpid():
+        raise SandboxError(
+            f"no command with pid {pid} was started by this process, or nobody has kept its handle; "
+            "commands end with them"
+        )
+    return found
 
 
 def run(

@@ -188,6 +188,13 @@ class Commands:
         """`run` of a program and its arguments."""
         return self.run(argv, timeout=timeout, check=check)
 
+    def connect(self, pid: int) -> CommandHandle:
+        """Another handle of a command in the background that this process has started, also by another `Sandbox`.
+
+        What it has written and nobody has read comes to whoever reads first; one at a time does.  Raises SandboxError.
+        """
+        return CommandHandle(commands.find(self._core, pid))
+
     def list(self) -> list[ProcessInfo]:
         """The processes inside."""
         return drive(self._core.processes())
