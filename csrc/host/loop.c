@@ -47,6 +47,11 @@ void set_meter(uint64_t limit)
     left_at = ticks_now();
 }
 
+void loop_begins(void)
+{
+    left_at = ticks_now(); /* what was before is another lane's */
+}
+
 /* ---- looking ---- */
 
 bool scan(struct event *e)

@@ -273,8 +273,23 @@ bool write_stat(struct thr *t, uint64_t addr, uint64_t dev, uint64_t ino, uint64
 
 /* ---- descriptors ---- */
 
+/* Room for what passes through here.  A call of the host that takes long keeps it, and others get another. */
+static char *scratch;
+
+static char *room(void)
+{
+    if (!scratch && !(scratch = malloc(CHUNK)))
+        abort();
+    return scratch;
+}
+
+void give_up_scratch(void)
+{
+    scratch = NULL;
+}
+
 /* One read or write, at `offset` or with -1 where the descriptor stands: how many bytes, or -errno. */
-static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write)
+int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write)
 {
     struct iovec v = {ours, length};
     ssize_t n;
@@ -287,17 +302,35 @@ static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int f
     return n < 0 ? -errno : n;
 }
 
-/* Between a descriptor and memory that is not at hand, in pieces. */
-static int64_t transfer_pieces(struct prc *p, int fd, int64_t offset, uint64_t addr, uint64_t length, int flags, bool is_write)
+/* The same, from `room`, of a descriptor whose storage may take long: -1 with a Python exception if the thread is no more. */
+static int64_t write_room(struct thr *t, int fd, int64_t offset, size_t length, int flags)
 {
-    static char scratch[CHUNK];
+    char *ours = scratch;
+    struct long_call call = call_begins(t->id);
+    int64_t n = transfer(fd, offset, ours, length, flags, true);
+    call_ended(&call);
+    if (ours != scratch)
+        free(ours);
+    return n;
+}
+
+/* Between a descriptor and memory that is not at hand, in pieces. */
+static int64_t transfer_pieces(struct thr *t, int fd, int64_t offset, uint64_t addr, uint64_t length, int flags, bool is_write)
+{
+    struct prc *p = t->prc;
     uint64_t done = 0;
     do {
+        char *ours = room();
         size_t want = length - done < CHUNK ? length - done : CHUNK;
-        size_t have = is_write ? vm_read(p, scratch, addr + done, want) : want;
-        int64_t n = have || !want ? transfer(fd, offset < 0 ? offset : offset + (int64_t)done, scratch, have, flags, is_write) : -EFAULT;
+        size_t have = is_write ? vm_read(p, ours, addr + done, want) : want;
+        int64_t at = offset < 0 ? offset : offset + (int64_t)done;
+        int64_t n = !have && want ? -EFAULT
+                    : flags & SLOW_STORAGE ? write_room(t, fd, at, have, flags & ~SLOW_STORAGE)
+                                           : transfer(fd, at, ours, have, flags, is_write);
+        if (flags & SLOW_STORAGE && PyErr_Occurred())
+            return -1;
         if (n > 0 && !is_write) {
-            size_t put = vm_write(p, scratch, addr + done, n);
+            size_t put = vm_write(p, ours, addr + done, n);
             if (put < (size_t)n) {
                 done += put;
                 n = -EFAULT;
@@ -326,7 +359,7 @@ int64_t read_fd_into(struct thr *t, int fd, int64_t offset, uint64_t addr, uint6
     }
     if (!fits_slot(t, length)) {
         flush_process(t->prc);
-        return length ? transfer_pieces(t->prc, fd, offset, addr, length, flags, false) : 0;
+        return length ? transfer_pieces(t, fd, offset, addr, length, flags, false) : 0;
     }
     /* Straight into the slot; the stub copies it out. */
     int64_t n = transfer(fd, offset, (char *)t->slot + DATA_OFFSET + t->data_used, length, flags, false);
@@ -342,8 +375,12 @@ int64_t write_fd_from(struct thr *t, int fd, int64_t offset, uint64_t addr, uint
         return -EFAULT;
     uint64_t there;
     const char *have = prefetched(t, addr, length, &there);
-    return have ? transfer(fd, offset, (void *)have, length, flags, true)
-                : transfer_pieces(t->prc, fd, offset, addr, length, flags, true);
+    if (!have)
+        return transfer_pieces(t, fd, offset, addr, length, flags, true);
+    if (!(flags & SLOW_STORAGE))
+        return transfer(fd, offset, (void *)have, length, flags, true);
+    memcpy(room(), have, length); /* the slot may be gone before the call is over */
+    return write_room(t, fd, offset, length, flags & ~SLOW_STORAGE);
 }
 
 /* ---- a word of a memfd ---- */

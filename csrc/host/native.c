@@ -7,6 +7,7 @@
 #include "frames.c"
 #include "waking.c"
 #include "memory.c"
+#include "lanes.c"
 #include "windows.c"
 #include "sharing.c"
 #include "orders.c"

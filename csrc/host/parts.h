@@ -47,6 +47,12 @@ bool guest_range(uint64_t addr, uint64_t length);
 struct rec *add_rec(struct thr *t, uint64_t addr, uint32_t length, uint32_t offset);
 int send_writes(struct thr *t);
 void clear_writes(struct thr *t);
+void give_up_scratch(void);
+int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write);
+
+/* lanes.c */
+struct long_call call_begins(int64_t thread);
+void call_ended(const struct long_call *call);
 
 /* windows.c */
 int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, uint64_t addr, uint64_t length);
@@ -108,6 +114,7 @@ bool spin(struct event *e);
 /* loop.c */
 void push_event(int64_t kind, int64_t what, int64_t status, const struct rusage *usage);
 void forget_events(void);
+void loop_begins(void);
 bool scan(struct event *e);
 bool poll_now(void);
 bool take_queued(struct event *e);

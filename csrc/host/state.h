@@ -6,7 +6,7 @@
  * Trust: every byte of a slot is the guest's.  A field is read once (READ_ONCE), checked, and used from the local copy.
  * What a guest may make the host do is decided by `struct thr` and `struct prc` alone.
  *
- * Single-threaded: no locks.  The GIL is released only inside epoll_wait.
+ * One thread at a time: no locks.  The GIL is released only inside epoll_wait and in calls that may take long (lanes.c).
  */
 #ifndef CLOCHE_STATE_H
 #define CLOCHE_STATE_H
@@ -172,6 +172,11 @@ struct running {
 
 struct event {
     int64_t v[9];
+};
+
+struct long_call { /* lanes.c */
+    PyThreadState *state;
+    int lane;
 };
 
 extern struct thr **thrs;

@@ -434,47 +434,128 @@ def run_quietly(*words: str) -> bool:
     return subprocess.run(words, capture_output=True, check=False, timeout=TIMEOUT_S).returncode == 0
 
 
+class Frozen:
+    """A sandbox with a volume, on /v, on a disk of the host's own: through a loop device, and FIFREEZE stops it."""
+
+    def __init__(self, folder: Path, program: str, *options: str, words: str = "") -> None:
+        if os.geteuid() != 0 or not all(shutil.which(each) for each in ("mkfs.ext4", "unshare")):
+            pytest.skip("needs root, mkfs.ext4 and unshare")
+        image, self.place = folder / "image", folder / "place"
+        self.place.mkdir()
+        with open(image, "wb") as file:
+            file.truncate(32 << 20)
+        if not run_quietly("mkfs.ext4", "-q", "-F", str(image)):
+            pytest.skip("the host makes no file system")
+        probe = f"mount -o loop {image} {self.place}"
+        if not run_quietly("unshare", "-m", "--propagation", "private", "sh", "-c", probe):
+            pytest.skip("the host lends no loop device")
+        self.disk = -1
+        command = cloche_command(*(options or ("-v", f"{self.place}:/v:rw")))
+        self.guest = Guest(
+            [
+                *["unshare", "-m", "--propagation", "private", "sh", "-c"],
+                *[f'{probe} && exec "$@" {words}', "sh", *command, "python3", "-c", OTHERS + program],
+            ]
+        )
+
+    def freeze(self) -> None:
+        place = f"/proc/{self.guest.process.pid}/root{self.place}"
+        self.disk = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.ioctl(self.disk, FIFREEZE, 0)
+
+    def thaw(self) -> None:
+        if self.disk >= 0:
+            with contextlib.suppress(OSError):  # it is not frozen any more
+                fcntl.ioctl(self.disk, FITHAW, 0)
+            os.close(self.disk)
+            self.disk = -1
+
+    def __enter__(self) -> "Frozen":
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self.thaw()
+        self.guest.process.kill()
+        self.guest.process.wait()
+
+
 def test_a_disk_that_is_frozen_keeps_nobody_else(tmp_path: Path) -> None:
-    """A file system of the host's own, through a loop device: FIFREEZE stops whoever changes it."""
-    if os.geteuid() != 0 or not all(shutil.which(each) for each in ("mkfs.ext4", "unshare")):
-        pytest.skip("needs root, mkfs.ext4 and unshare")
-    image, place = tmp_path / "image", tmp_path / "place"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(32 << 20)
-    if not run_quietly("mkfs.ext4", "-q", "-F", str(image)):
-        pytest.skip("the host makes no file system")
-    probe = f"mount -o loop {image} {place}"
-    if not run_quietly("unshare", "-m", "--propagation", "private", "sh", "-c", probe):
-        pytest.skip("the host lends no loop device")
-    command = cloche_command("-v", f"{place}:/v:rw")
-    guest = Guest(
-        [
-            *["unshare", "-m", "--propagation", "private", "sh", "-c", f'{probe} && exec "$@"', "sh"],
-            *[*command, "python3", "-c", OTHERS + FROZEN],
-        ]
-    )
-    disk = -1
-    try:
+    with Frozen(tmp_path, FROZEN) as made:
+        guest = made.guest
         assert guest.hear() == "begun 5"
-        disk = os.open(f"/proc/{guest.process.pid}/root{place}", os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.ioctl(disk, FIFREEZE, 0)
+        made.freeze()
         guest.tell("go")
         assert guest.hear() == "others True [0, 0, 0, 0, 0, 0, 0]"
-        fcntl.ioctl(disk, FITHAW, 0)
+        made.thaw()
         guest.tell("go")
         assert guest.hear() == "ended 0 0 0 0 0 0 0"
         assert guest.hear() == "300015 True 300015"
         assert guest.hear() == "b'y' b'spliced' 60007"
         assert guest.hear() == "True"
         assert guest.end() == 0
-    finally:
-        if disk >= 0:
-            with contextlib.suppress(OSError):  # it is not frozen any more
-                fcntl.ioctl(disk, FITHAW, 0)
-            os.close(disk)
-        guest.process.kill()
-        guest.process.wait()
+
+
+# Writers that are in the middle of a series, each of its own kind, when the disk stops.
+SERIES = r"""
+def small(fd, number):
+    os.write(fd, b"%08d" % number)
+def large(fd, number):
+    os.write(fd, b"%08d" % number * 5000)  # more than comes along with a call
+def positioned(fd, number):
+    os.pwrite(fd, b"%08d" % number, number * 8)
+def gathered(fd, number):
+    os.writev(fd, [b"%04d" % (number // 10000), b"%04d" % (number % 10000)])
+def series(write, times):
+    pid = os.fork()
+    if pid == 0:
+        name = "/v/" + write.__name__
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        number = 0
+        while not os.path.exists("/tmp/stop"):
+            write(fd, number % times)
+            number += 1
+            if number % times == 0:
+                os.lseek(fd, 0, 0)
+        data = open(name, "rb").read()
+        size = 8 * (5000 if write is large else 1)
+        want = [b"%08d" % each for each in range(min(number, times))]
+        os._exit(0 if [data[at : at + 8] for at in range(0, len(data), size)] == want else 1)
+    return pid
+writers = [series(small, 50000), series(large, 100), series(positioned, 50000), series(gathered, 50000)]
+for name in ("small", "large", "positioned", "gathered"):
+    while not os.path.exists("/v/" + name) or os.path.getsize("/v/" + name) < 100:
+        pass
+say("begun")
+hear()
+def is_waiting(pid):
+    return open(f"/proc/{pid}/stat").read().split()[2] == "D"
+for pid in writers:
+    while not is_waiting(pid):
+        pass
+say("others", others())
+killed = series(small, 50000)  # which cannot even begin
+os.kill(writers[0], 9)
+say("killed", os.waitpid(writers[0], 0)[1])
+os.kill(killed, 9)
+os.waitpid(killed, 0)
+hear()
+open("/tmp/stop", "w").close()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in writers[1:]])
+"""
+
+
+def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(tmp_path: Path) -> None:
+    with Frozen(tmp_path, SERIES) as made:
+        guest = made.guest
+        assert guest.hear() == "begun"
+        made.freeze()
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        assert guest.hear() == "killed 9"
+        made.thaw()
+        guest.tell("go")
+        assert guest.hear() == "ended 0 0 0"
+        assert guest.end() == 0
 
 
 def workers(pid: int) -> list[int]:

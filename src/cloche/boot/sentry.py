@@ -16,16 +16,14 @@ from cloche.abi.errno import LinuxError
 from cloche.boot import confine, cpu_guard, memory_guard, seccomp
 from cloche.boot.assemble import assemble, storage_limit
 from cloche.boot.control import SOFTWARE, Control
+from cloche.boot.lanes import LaneThreads
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import explain
 from cloche.kernel.host_facts import HostFacts
-from cloche.kernel.loop import StopLoop
-from cloche.kernel.loop import run as run_loop
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.choose import new_platform
-from cloche.platform.interface import PlatformDied
 from cloche.syscalls.strace import install as install_strace
 from cloche.wire import protocol, timing
 
@@ -169,6 +167,8 @@ def _serve(
     timing.mark("sentry: is confined")
     hold_to_keeper(keeper)
     platform.start()
+    threads = LaneThreads(platform)
+    threads.start()
     host_bytes = facts.memory_total
     memory_guard.bound_sentry(
         platform.own_data_bytes(), spec.memory_bytes, storage_limit(spec, host_bytes), host_bytes
@@ -195,15 +195,17 @@ def _serve(
     else:
         platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
     timing.mark("sentry: kernel is assembled")
-    try:
-        run_loop(kernel)
-    except StopLoop:
-        channel.fail(0, EXIT_INTERNAL, "stopped by an internal error (CLOCHE_STRICT)")
-    except PlatformDied as death:
-        channel.fail(0, EXIT_INTERNAL, str(death))
-    log_counters(kernel, spec.log_level)
-    channel.close()
-    platform.shutdown()
-    if sys.stderr is not None:  # None: closed when the interpreter started
-        sys.stderr.flush()
+
+    def finish() -> None:
+        if threads.failure:
+            channel.fail(0, EXIT_INTERNAL, threads.failure)
+        log_counters(kernel, spec.log_level)
+        channel.close()
+        platform.shutdown()
+        if sys.stderr is not None:  # None: closed when the interpreter started
+            sys.stderr.flush()
+
+    threads.install(kernel, finish)
+    threads.run(kernel)
+    finish()
     return 0

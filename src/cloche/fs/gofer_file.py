@@ -23,6 +23,7 @@ from cloche.kernel.timers import monotonic_ns
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys
+from cloche.platform.interface import SLOW_STORAGE
 from cloche.vfs.attr import remove_privs
 from cloche.vfs.objects import Context, FileDescription, Path
 from cloche.wire.gofer import MAX_READ_BYTES, MAX_WRITE_BYTES
@@ -140,11 +141,12 @@ class GoferFile(FileDescription):
         return self._write_now(ctx, src, fd, offset, length, flags)
 
     def _write_now(self, ctx: Context, src: IovIter, fd: int, offset: int, length: int, flags: int) -> int:
-        """Write on the spot."""
+        """Write on the spot; if that takes long others have their turn."""
         node = self._node
         node.host.client.commit()
         start_ns = monotonic_ns()
-        count = src.write_fd(fd, offset, length, flags)
+        node.host.client.is_about(self)
+        count = src.write_fd(fd, offset, length, flags | SLOW_STORAGE)
         node.host.changed_since(start_ns)
         if count > 0:
             node.is_stale = True
@@ -203,13 +205,16 @@ class GoferFile(FileDescription):
             self.pos = self._node.size
         return count
 
+    def storage_away(self, *, is_away: bool) -> None:
+        self._node.host.storage_away(is_away=is_away)
+
     def _seek_data(self, ctx: Context, offset: int, whence: int) -> int:
         if offset < 0:
             return -ENXIO
         node = self._node
         host = node.host
         fd = node.write_fd if node.write_fd >= 0 else node.fd_to_read()
-        if host.is_remote and host.client.may_wait() and (node.pin or node.has_address):
+        if host.client.may_wait() and (node.pin or node.has_address):
             fid, name = node.address()
             try:
                 self.pos = host.client.seek(fid, name, node.host_dev, node.host_ino, offset, whence)

@@ -109,6 +109,7 @@ class GoferHost(FileSystem, ChangeObserver):
         if self.is_remote:
             client.probe_fid = root.fid
         self.quick_ns: int = 0  # when something was last changed at once
+        self.away: int = 0  # calls of ours on its files that take long now (kernel.lanes)
         self.root_attr: Attr = root.attr
         client.observers.append(self)
 
@@ -122,9 +123,14 @@ class GoferHost(FileSystem, ChangeObserver):
 
         Or the running call has waited: what it has asked for is not to be done here, too.
         """
-        if self.is_remote or self.client.is_again():
+        if self.is_remote or self.away or self.client.is_again():
             return True
         return time.monotonic_ns() - self.quick_ns >= TRUST_NS
+
+    def storage_away(self, *, is_away: bool) -> None:
+        """A change that was made on the spot takes long, or is over."""
+        self.away += 1 if is_away else -1
+        self.quick_ns = 0
 
     def changed_since(self, start_ns: int) -> None:
         """What was begun then was done on the spot, just now."""

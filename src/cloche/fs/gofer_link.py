@@ -30,6 +30,7 @@ from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
 from cloche.kernel.task import Kernel
+from cloche.vfs.objects import FileDescription
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_REPLY_BYTES,
@@ -157,6 +158,10 @@ class GoferLink(HostServer, FdWatcher):
     def may_wait(self) -> bool:
         """Whether the running call can wait for an answer (and be run again)."""
         return self._waits.may_wait
+
+    def is_about(self, file: FileDescription) -> None:
+        """What is done now on the spot is about this file (kernel.lanes)."""
+        self._waits.file = file
 
     def is_again(self) -> bool:
         """Whether the running call has waited already."""

@@ -14,7 +14,7 @@ handler by who has no `Patience` (kernel.patience).
 
 from cloche.abi.errno import ERESTARTNOHAND
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, next_slice
-from cloche.vfs.objects import PausedWalk, WalkKeeper
+from cloche.vfs.objects import FileDescription, PausedWalk, WalkKeeper
 from cloche.vfs.waitqueue import WaitQueue
 
 
@@ -64,6 +64,25 @@ class Turn(HostRequest):
         """Nothing is held."""
 
 
+class LentWaits:
+    """What of `HostWaits` is a call's that is in the middle of its handler while others run (kernel.lanes)."""
+
+    def __init__(
+        self,
+        journal: list[HostRequest],
+        walks: list[PausedWalk],
+        file: FileDescription | None,
+        *,
+        may_wait: bool,
+        is_again: bool,
+    ) -> None:
+        self.journal: list[HostRequest] = journal
+        self.walks: list[PausedWalk] = walks
+        self.file: FileDescription | None = file
+        self.may_wait: bool = may_wait
+        self.is_again: bool = is_again
+
+
 class HostWaits(WalkKeeper):
     """The call that runs now, as the clients see it."""
 
@@ -73,6 +92,7 @@ class HostWaits(WalkKeeper):
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
+        self.file: FileDescription | None = None  # on whose storage a call is made that may take long
 
     def begin(self, journal: list[HostRequest]) -> None:
         """A handler that can be run again runs, now with these answers."""
@@ -87,6 +107,18 @@ class HostWaits(WalkKeeper):
 
     def pause(self) -> None:
         raise HostWait(Turn())
+
+    def lend(self) -> LentWaits:
+        """Others run in the middle of the handler; what they are given is fresh."""
+        lent = LentWaits(self.journal, self.walks, self.file, may_wait=self.may_wait, is_again=self.is_again)
+        self.journal, self.walks, self.file = [], [], None
+        self.may_wait = self.is_again = False
+        return lent
+
+    def take_back(self, lent: LentWaits) -> None:
+        """The handler goes on."""
+        self.journal, self.walks = lent.journal, lent.walks
+        self.may_wait, self.is_again = lent.may_wait, lent.is_again
 
     def commit(self) -> None:
         """What the handler does from here on cannot be done again."""

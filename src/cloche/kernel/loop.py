@@ -49,6 +49,7 @@ from cloche.kernel.container import kill, resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
+from cloche.kernel.lanes import Abandoned
 from cloche.kernel.meter import StalledTooLong
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
@@ -263,6 +264,8 @@ def perform(kernel: Kernel, task: Task) -> None:
         result = -error.errno
     except HostWait as wait:
         result = wait_for_host(kernel, task, wait, None)
+    except Abandoned:
+        return
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
     waits.may_wait = False
@@ -292,6 +295,8 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
         result = -error.errno
     except HostWait as wait:
         result = wait_for_host(kernel, task, wait, inner)
+    except Abandoned:
+        return
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
     waits.end()
@@ -439,8 +444,10 @@ def run_ready(kernel: Kernel) -> None:
         del batch[MAX_RETRIES:]
     else:
         kernel.ready = []
-    for task in batch:
-        run_one(kernel, task)
+    batch.reverse()
+    kernel.batch = batch  # if this lane is away, another takes what is left
+    while batch:
+        run_one(kernel, batch.pop())
 
 
 def run_slice(kernel: Kernel) -> None:
@@ -495,6 +502,8 @@ def retry_blocked(kernel: Kernel, task: Task) -> None:
             queue.remove(task.waiter)
         op.queues.clear()
         complete(kernel, task, wait_for_host(kernel, task, wait, op))
+        return
+    except Abandoned:
         return
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)

@@ -628,6 +628,7 @@ class Kernel(TimerOwner):
         self.sessions: dict[int, Session] = {}
         self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
         self.ready: list[Task] = []  # blocked tasks to retry
+        self.batch: list[Task] = []  # ... those whose turn it is, the last one first
         self.sliced: deque[Task] = deque()  # tasks whose calls have more to do
         # Who waits for the position of a file where a long read or write is under way.
         self.busy_positions: dict[FileDescription, WaitQueue] = {}

@@ -14,7 +14,7 @@ from mypy_extensions import trait
 from cloche.abi.errno import EFAULT, EINVAL, ENAMETOOLONG, LinuxError
 from cloche.abi.limits import MAX_RW_COUNT, PATH_MAX
 from cloche.mm.address_space import AddressSpace
-from cloche.platform.interface import HostProcess, HostThread
+from cloche.platform.interface import SLOW_STORAGE, HostProcess, HostThread
 
 _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
@@ -220,8 +220,15 @@ class IovIter:
         raise NotImplementedError
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
-        """Drain to a host descriptor and advance; bytes or -errno."""
+        """Drain to a host descriptor and advance; bytes or -errno.
+
+        With SLOW_STORAGE in the flags others may have their turn meanwhile, if `bears_others`.
+        """
         raise NotImplementedError
+
+    def caller(self) -> int:
+        """The guest thread for whose call this is, if `bears_others`; -1 for others (platform.slow)."""
+        return -1
 
     def revert(self, count: int) -> None:
         """Step back over the last `count` bytes."""
@@ -245,6 +252,7 @@ class UserIovIter(IovIter):
         self._size: int = length
         self._offset: int = 0  # in it
         self._left: int = length
+        self.bears_others: bool = False  # whoever made it bears that others run in the middle of a transfer
         self._segments: list[tuple[int, int]] | None = None  # (address, length), if there are several
         self._index: int = 0
 
@@ -354,9 +362,14 @@ class UserIovIter(IovIter):
         got = sink.read_fd(fd, offset, length, flags)
         return self._mem.thread.write(addr, bytes(sink.sink)) if got > 0 else got
 
+    def caller(self) -> int:
+        return self._mem.thread.ident() if self.bears_others else -1
+
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         done = 0
         want = min(length, self._left)
+        if flags & SLOW_STORAGE and not self.bears_others:
+            flags &= ~SLOW_STORAGE
         while done < want:
             addr, size = self._window(want - done)
             if size == 0:
@@ -454,7 +467,7 @@ class KernelIovIter(IovIter):
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         data = self._source[self._pos : self._pos + min(length, self._left)]
         try:
-            put = os.pwritev(fd, [data], offset, flags)
+            put = os.pwritev(fd, [data], offset, flags & ~SLOW_STORAGE)
         except OSError as error:
             return -(error.errno or EINVAL)
         self._pos += put

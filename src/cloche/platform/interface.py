@@ -15,7 +15,8 @@ Order that callers keep:
   operations (the kernel retries it later): host operations of one address space are serialised.
 """
 
-from typing import Final  # noqa: I001
+from collections.abc import Callable  # noqa: I001
+from typing import Final
 
 from mypy_extensions import trait
 
@@ -41,7 +42,7 @@ from cloche.platform.layout import (
     EV_LEFT as EV_LEFT, EV_FAMILY_DIED as EV_FAMILY_DIED,
     PF_CSTRING as PF_CSTRING, PF_FIXED as PF_FIXED, PF_ARG as PF_ARG, SWAP_SET as SWAP_SET,
     SWAP_ADD as SWAP_ADD, SWAP_OR as SWAP_OR, SWAP_ANDN as SWAP_ANDN, SWAP_XOR as SWAP_XOR,
-    STEADY_KEY as STEADY_KEY,
+    STEADY_KEY as STEADY_KEY, SLOW_STORAGE as SLOW_STORAGE,
 )
 # fmt: on
 
@@ -533,6 +534,28 @@ class Platform:
 
         And, unless `cpu_ns` is 0, this thread has used more processor time than that.
         """
+
+    def open_lanes(self, bell_fd: int, came_back: Callable[[int], None]) -> bool:
+        """There will be more threads of the sentry that can run its loop (kernel.lanes); False if that cannot be.
+
+        `bell_fd`, an eventfd, rings when the call of one is over whose turn was taken; `came_back` is called with its
+        number when it has the turn again, in the middle of that call, and may raise.
+        """
+        return False
+
+    def stand_by(self, *, is_new: bool = False) -> tuple[int, int]:
+        """Give the turn to a lane that is back, and wait for it: whose turn was taken then, and the guest thread that
+        its call is about.  (-1, -1): nobody was back, or the turn was given back at the end.
+
+        `is_new`: the calling thread becomes a lane.
+        """
+        return -1, -1
+
+    def leave_to_first(self) -> None:
+        """At the end: give the turn to the first lane, and never return, unless that is away."""
+
+    def lane_begins(self) -> None:
+        """Another lane than before has the turn: what was measured of the one before is void."""
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`.

@@ -216,6 +216,9 @@ EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside 
 # thread id = -1, a = the number of a family (Platform.new_family) that can have no further process
 EV_FAMILY_DIED: Final = 13
 
+# Beside the flags of preadv2 and pwritev2: what is behind the descriptor may take long (csrc/host/lanes.c).
+SLOW_STORAGE: Final = 1 << 24
+
 # ---- what the filter lets pass in direct mode ----
 
 DIRECT_MAP_NEEDED: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS

@@ -16,6 +16,7 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
@@ -75,6 +76,7 @@ _BIRTH_NS: Final = 1_000_000_000
 _SENTRY_SPIN_NS: Final = 120_000
 _STUB_SPIN_NS: Final = 50_000
 _OVERDUE_NS: Final = 10_000_000_000
+_LANE_PATIENCE_NS: Final = 1_000_000
 _wait_call: Final = _native.wait_call  # bound once (systrap_thread.py)
 
 
@@ -475,6 +477,19 @@ class Systrap(Platform):
 
     def is_patching(self) -> bool:
         return self._is_patching
+
+    def open_lanes(self, bell_fd: int, came_back: Callable[[int], None]) -> bool:
+        _native.open_lanes(bell_fd, int(_LANE_PATIENCE_NS * self._ticks_per_ns), came_back)
+        return True
+
+    def stand_by(self, *, is_new: bool = False) -> tuple[int, int]:
+        return _native.stand_by(is_new)
+
+    def leave_to_first(self) -> None:
+        _native.leave_to_first()
+
+    def lane_begins(self) -> None:
+        self._cpu_left_ns = time.thread_time_ns()
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
         self._cpu_limit_ns = cpu_ns

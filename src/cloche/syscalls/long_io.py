@@ -25,6 +25,7 @@ from cloche.kernel.blocking import (
     next_slice,
 )
 from cloche.kernel.host_wait import HostWait
+from cloche.kernel.lanes import Abandoned
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter
@@ -168,7 +169,11 @@ def start_transfer(
     """A long read or write of a file that takes slices: the result, or BLOCKED."""
     move = LongTransfer(file, data, offset, flags, is_write=is_write)
     move.moves_position = moves_position
-    result = move.retry(task)
+    try:
+        result = move.retry(task)
+    except Abandoned:
+        move.finished(task)
+        raise
     if result != BLOCKED:
         move.finished(task)
     return result

@@ -253,6 +253,7 @@ def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> in
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
     src = UserIovIter(task.user_memory(), addr, min(count, MAX_RW_COUNT))
+    src.bears_others = True
     if file.flags & POS_BUSY:
         return busy_write(task, file, src, 0)
     return start_transfer(task, file, src, -1, 0, is_write=True)
@@ -280,6 +281,7 @@ def sys_write(task: Task, args: Args) -> int:
         if count > MAX_RW_COUNT:
             count = MAX_RW_COUNT
     src = UserIovIter(task.user_memory(), addr, count)
+    src.bears_others = True
     try:
         result = file.write(task, src)
     except HostWait as wait:
@@ -340,6 +342,7 @@ def sys_pwrite64(task: Task, args: Args) -> int:
     file = positioned_file(task, args, is_write=True)
     offset = args.a3
     src = positioned_buffer(task, args)
+    src.bears_others = True
     if args.a2 > SLICE_BYTES and file.takes_slices(is_write=True):
         return start_transfer(task, file, src, write_place(task, file, offset, 0), 0, is_write=True)
     if file.flags & O_APPEND == 0:
@@ -443,6 +446,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
     if not can_write(file):
         return -EBADF
     src = user_iov(task.user_memory(), segments)
+    src.bears_others = True
     total = src.remaining()
     if total == 0:
         return 0

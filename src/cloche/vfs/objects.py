@@ -701,6 +701,9 @@ class FileDescription(Holder):
         """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""
         return None
 
+    def storage_away(self, *, is_away: bool) -> None:
+        """A call of the host on what it is open on takes long, or is over."""
+
     def get(self) -> "FileDescription":
         """Take a reference."""
         self.refs += 1

@@ -1,0 +1,167 @@
+"""Lanes: host threads of the sentry that can run its loop, so that a call of the host that takes long keeps one task.
+
+One lane has the turn, and runs everything; the others wait in the platform (csrc/host/lanes.c).  A call of the host on
+storage that may take long, and that nobody else can make instead (`platform.slow`, `SLOW_STORAGE` in the flags of a
+transfer), is made in the middle of a handler.  If it is not back within a millisecond another lane takes the turn:
+`take_over` makes the task wait with an `AwayCall`, and the loop goes on there.  When the call is over its lane stands
+in line; the one that has the turn gives it between two events (`fd_ready`), and the handler goes on where it was
+(`came_back`).  So handlers are atomic but for such a call: it is the last thing that they do, or they look again
+afterwards at what may have changed.  The open file is held meanwhile, and so is its position.
+
+As in Linux (state D) no signal ends the wait.  A fatal one does: the task ends at once, and when the call is over
+`Abandoned` unwinds what is left of its handler.
+"""
+
+import os
+
+from cloche.abi.errno import ERESTARTNOHAND
+from cloche.abi.poll import EPOLLIN
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase
+from cloche.kernel.chores import Chore
+from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.host_wait import LentWaits, forget_all
+from cloche.kernel.phase import KERNEL, WAITING
+from cloche.kernel.task import Kernel, Task
+from cloche.vfs.objects import POS_BUSY, FileDescription
+
+
+class Abandoned(Exception):
+    """The task of a call is no more, which nothing may touch from here on."""
+
+
+class FileDrop(Chore):
+    """A reference to an open file, to be dropped when no handler is in the middle of using it."""
+
+    def __init__(self, file: FileDescription) -> None:
+        self.file: FileDescription = file
+
+    def step(self) -> bool:
+        self.file.put()
+        return False
+
+
+class AwayCall(Blocked):
+    """What a task waits with whose lane is away; `inner`: what it had waited with before."""
+
+    def __init__(self, kernel: Kernel, task: Task | None, lent: LentWaits) -> None:
+        super().__init__()
+        self.kernel: Kernel = kernel
+        self.task: Task | None = task
+        self.lent: LentWaits = lent
+        self.file: FileDescription | None = lent.file
+        self.inner: Blocked | None = None
+        self.holds_position: bool = False
+        self.is_over: bool = False
+
+    def begin(self) -> None:
+        """The turn has been taken from the lane."""
+        file = self.file
+        if file is not None:
+            file.get()
+            file.storage_away(is_away=True)
+            if file.flags & POS_BUSY == 0:
+                file.flags |= POS_BUSY
+                self.holds_position = True
+        task = self.task
+        if task is not None:
+            self.inner = task.blocked
+            task.blocked = self
+            if task.phase == KERNEL:
+                task.enter(WAITING)
+
+    def end(self) -> None:
+        """It is over, or nobody cares."""
+        self.is_over = True
+        file = self.file
+        if file is None:
+            return
+        file.storage_away(is_away=False)
+        if self.holds_position:
+            file.flags &= ~POS_BUSY
+            queue = self.kernel.busy_positions.pop(file, None)
+            if queue is not None:
+                queue.wake()
+        self.kernel.chores.append(FileDrop(file))
+
+    def come_back(self) -> None:
+        """Its lane has the turn again.  Raises Abandoned."""
+        if self.is_over:
+            raise Abandoned
+        self.kernel.host_waits.take_back(self.lent)
+        self.end()
+        task = self.task
+        if task is not None:
+            task.blocked = self.inner
+            if self.inner is None:
+                task.enter(KERNEL)
+
+    def letter(self) -> str:
+        return "D"
+
+    def retry(self, task: TaskBase) -> int:
+        return BLOCKED
+
+    def timed_out(self, task: TaskBase) -> int:
+        return BLOCKED
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -ERESTARTNOHAND if task.is_kill_pending else BLOCKED
+
+    def finished(self, task: TaskBase) -> None:
+        """It is killed."""
+        self.end()
+        forget_all(self.lent.journal)
+        self.lent.journal = []
+        self.task = None
+        inner = self.inner
+        self.inner = None
+        if inner is not None:
+            for queue in inner.queues:
+                queue.remove(task.waiter)
+            inner.queues.clear()
+            inner.finished(task)
+
+
+class Lanes(FdWatcher):
+    """Who is away."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel: Kernel = kernel
+        self.away: dict[int, AwayCall] = {}  # by the numbers of lanes
+        self.bell_fd: int = -1  # rings when one is back
+        self.taken: int = 0  # turns, for tests
+
+    def install(self, bell_fd: int) -> None:
+        """They are there."""
+        self.bell_fd = bell_fd
+        self.kernel.fds.watch(bell_fd, EPOLLIN, self)
+
+    def take_over(self, lane: int, thread: int) -> None:
+        """This lane has taken the turn from another, which is in a call for that guest thread (-1: nobody's)."""
+        kernel = self.kernel
+        self.taken += 1
+        kernel.platform.lane_begins()
+        task = kernel.by_thread.get(thread) if thread >= 0 else None
+        call = AwayCall(kernel, task, kernel.host_waits.lend())
+        self.away[lane] = call
+        rest = kernel.batch
+        if rest:
+            rest.reverse()
+            kernel.ready[:0] = rest
+            rest.clear()
+        call.begin()
+
+    def came_back(self, lane: int) -> None:
+        """That lane has the turn again, in the middle of its handler.  Raises Abandoned."""
+        self.kernel.platform.lane_begins()
+        self.away.pop(lane).come_back()
+
+    def fd_ready(self, token: int, events: int) -> None:
+        """Between two events: the turn is theirs whose call is over."""
+        try:
+            os.read(self.bell_fd, 8)
+        except BlockingIOError:
+            pass  # it was seen twice
+        lane, thread = self.kernel.platform.stand_by()
+        if lane >= 0:
+            self.take_over(lane, thread)
