@@ -37,7 +37,7 @@ REBUILT: Final[dict[str, str]] = {
     "platform.interface.HostThread": "a thread of the host; its registers are read and set through it",
     "fs.hostfd.HostFd": "a descriptor that the caller has given; whoever starts the sandbox again gives one",
     "fs.host_tty.TerminalBridge": "the caller's terminal, as above",
-    "kernel.lanes.Lanes.bell_fd": "of the sentry's threads, which it has anew; with a call that is away nothing is carried",
+    "kernel.lanes.Lanes.bell_fd": "of its threads, which are anew; no state is carried while one is away",
     "fs.gofer_link.GoferLink": "the connection to a gofer, which is started anew",
     "fs.gofer_inode.GoferInode.read_fd": "`fd_to_read` asks the gofer again, by the inode's number there",
     "fs.gofer_inode.GoferInode.write_fd": "`fd_to_write` asks the gofer again, by the inode's number there",
