@@ -10,7 +10,10 @@ SOURCES = sorted(PROGRAMS.glob("*.c"))
 # Those that end with another status than 0.
 STATUS = {"static_hello": 3}
 # Those that need more than the default capabilities.
-OPTIONS = {"file_handle": ("--cap-add", "DAC_READ_SEARCH")}
+OPTIONS = {
+    "file_handle": ("--cap-add", "DAC_READ_SEARCH"),
+    "ns_whole_map": ("--cap-add", "SYS_ADMIN"),
+}
 
 
 @pytest.fixture(scope="session")
