@@ -7,13 +7,12 @@ tries on its own (a traceback looks for source files) and that must merely fail.
 and is inherited by children: fork what needs more before.
 """
 
-from struct import Struct
 from typing import Final
 
+from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_NR, JEQ, JGE, BpfProgram
 from cloche.abi.errno import EPERM
 from cloche.abi.prctl import PR_SET_NO_NEW_PRIVS
 from cloche.abi.seccomp import (
-    BPF_MAXINSNS,
     SECCOMP_FILTER_FLAG_TSYNC,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
@@ -23,15 +22,6 @@ from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import syscall_name
 from cloche.platform import hostsys
 
-_INSN: Final = Struct("<HBBI")  # struct sock_filter: code, jt, jf, k
-_LD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
-_AND: Final = 0x54  # BPF_ALU | BPF_AND | BPF_K
-_JEQ: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-_JGE: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
-_RET: Final = 0x06  # BPF_RET | BPF_K
-_OFFSET_NR: Final = 0  # struct seccomp_data
-_OFFSET_ARCH: Final = 4
-_OFFSET_ARGS: Final = 16
 _X32_BIT: Final = 0x40000000
 _M32: Final = 0xFFFFFFFF
 
@@ -99,30 +89,24 @@ class Policy:
         self.refused: list[Refuse] = refused
 
 
-def _insn(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
-    return _INSN.pack(code, jt, jf, k)
-
-
-def _compile_checks(checks: list[ArgCheck]) -> list[bytes]:
+def _add_checks(program: BpfProgram, checks: list[ArgCheck]) -> None:
     """Code that returns ALLOW if all hold and falls through otherwise."""
-    words: list[tuple[int, int, int, bool]] = []  # offset, mask, value, whether it must differ
+    fails = program.new_label()
     for check in checks:
-        low = _OFFSET_ARGS + 8 * check.index
-        words.append((low, check.mask & _M32, check.value & _M32, check.is_negated))
+        low = DATA_ARGS + 8 * check.index
+        words = [(low, check.mask & _M32, check.value & _M32)]
         if check.is_wide:
-            words.append((low + 4, check.mask >> 32, check.value >> 32, False))
-    # Sizes first: a failed comparison jumps over the rest, the RET included.
-    sizes = [2 if mask == _M32 else 3 for _offset, mask, _value, _differs in words]
-    code: list[bytes] = []
-    left = sum(sizes) + 1
-    for index, (offset, mask, value, differs) in enumerate(words):
-        left -= sizes[index]
-        code.append(_insn(_LD, offset))
-        if mask != _M32:
-            code.append(_insn(_AND, mask))
-        code.append(_insn(_JEQ, value, left, 0) if differs else _insn(_JEQ, value, 0, left))
-    code.append(_insn(_RET, SECCOMP_RET_ALLOW))
-    return code
+            words.append((low + 4, check.mask >> 32, check.value >> 32))
+        for offset, mask, value in words:
+            program.load(offset)
+            if mask != _M32:
+                program.mask(mask)
+            if check.is_negated:
+                program.jump(JEQ, value, fails, "")
+            else:
+                program.jump(JEQ, value, "", fails)
+    program.ret(SECCOMP_RET_ALLOW)
+    program.label(fails)
 
 
 def compile_policy(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) -> bytes:
@@ -144,34 +128,34 @@ def compile_policy(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) ->
             rows[refuse.number] = []
             order.append(refuse.number)
 
-    code = [
-        _insn(_LD, _OFFSET_ARCH),
-        _insn(_JEQ, AUDIT_ARCH, 1, 0),
-        _insn(_RET, SECCOMP_RET_KILL_PROCESS),
-        _insn(_LD, _OFFSET_NR),
-        _insn(_JGE, _X32_BIT, 0, 1),
-        _insn(_RET, SECCOMP_RET_KILL_PROCESS),
-    ]
+    program = BpfProgram()
+    program.load(DATA_ARCH)
+    program.jump(JEQ, AUDIT_ARCH, "ours", "")
+    program.ret(SECCOMP_RET_KILL_PROCESS)
+    program.label("ours")
+    program.load(DATA_NR)
+    program.jump(JGE, _X32_BIT, "", "64 bits")
+    program.ret(SECCOMP_RET_KILL_PROCESS)
+    program.label("64 bits")
     for number in order:
-        block: list[bytes] = []
+        after = program.new_label()
+        program.jump(JEQ, number, "", after)
         is_open = True
         for row in rows[number]:
             if row.checks:
-                block.extend(_compile_checks(row.checks))
+                _add_checks(program, row.checks)
             else:
-                block.append(_insn(_RET, SECCOMP_RET_ALLOW))
+                program.ret(SECCOMP_RET_ALLOW)
                 is_open = False
                 break
         if is_open:
-            block.append(_insn(_RET, refusals.get(number, violation)))
-        if len(block) > 255:
-            raise ValueError(f"too many checks for {syscall_name(number)}")
-        code.append(_insn(_JEQ, number, 0, len(block)))
-        code.extend(block)
-    code.append(_insn(_RET, violation))
-    if len(code) > BPF_MAXINSNS:
-        raise ValueError(f"the {policy.name} filter has {len(code)} instructions")
-    return b"".join(code)
+            program.ret(refusals.get(number, violation))
+        program.label(after)
+    program.ret(violation)
+    try:
+        return program.encode()
+    except ValueError as error:
+        raise ValueError(f"the {policy.name} filter: {error}") from None
 
 
 def install(policy: Policy, violation: int = SECCOMP_RET_KILL_PROCESS) -> None:

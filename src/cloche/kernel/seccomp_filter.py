@@ -5,23 +5,22 @@ action cache does.  `Filter.users` counts the threads whose newest filter it is 
 without any, a listener hears no more (`retain`, `release`).
 """
 
-from struct import Struct
 from typing import Final
 
 from cloche.abi import seccomp as bpf
+from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_NR, Instruction
 from cloche.abi.errno import EINVAL, ENOSYS, LinuxError
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.kernel.args import Args
+from cloche.kernel.bpf import Subject, parse, run
 from cloche.kernel.parts import SeccompChain
 from cloche.kernel.task import Task
 from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
 from cloche.vfs.waitqueue import WaitQueue
 
 FILTER_PENALTY: Final = 4
-_INSN: Final = Struct("<HBBI")
 _M32: Final = 0xFFFFFFFF
-_OFFSET_ARGS: Final = 8  # struct seccomp_data: what lies from here on is not the number or the architecture
 
 # States of a notification
 WAITING: Final = 0  # nobody has read it
@@ -117,8 +116,8 @@ class Listener:
 class Filter(SeccompChain):
     """An installed program and those that were installed before it."""
 
-    def __init__(self, program: list[tuple[int, int, int, int]], previous: "Filter | None") -> None:
-        self.program: list[tuple[int, int, int, int]] = program  # (code, jt, jf, k)
+    def __init__(self, program: list[Instruction], previous: "Filter | None") -> None:
+        self.program: list[Instruction] = program
         self.previous: Filter | None = previous
         self.verdicts: dict[int, int] = {}  # by call number, where nothing else matters
         self.count: int = 1 + (previous.count if previous is not None else 0)
@@ -152,88 +151,50 @@ class Filter(SeccompChain):
 
 
 _LD_ABS: Final = bpf.BPF_LD | bpf.BPF_W | bpf.BPF_ABS
-_LD_LEN: Final = bpf.BPF_LD | bpf.BPF_W | bpf.BPF_LEN
-_LDX_LEN: Final = bpf.BPF_LDX | bpf.BPF_W | bpf.BPF_LEN
-_LD_IMM: Final = bpf.BPF_LD | bpf.BPF_IMM
-_LD_MEM: Final = bpf.BPF_LD | bpf.BPF_MEM
-_LDX_IMM: Final = bpf.BPF_LDX | bpf.BPF_IMM
-_LDX_MEM: Final = bpf.BPF_LDX | bpf.BPF_MEM
-_RET_K: Final = bpf.BPF_RET | bpf.BPF_K
-_RET_A: Final = bpf.BPF_RET | bpf.BPF_A
-_JA: Final = bpf.BPF_JMP | bpf.BPF_JA
-_NEG: Final = bpf.BPF_ALU | bpf.BPF_NEG
-_TAX: Final = bpf.BPF_MISC | bpf.BPF_TAX
-_TXA: Final = bpf.BPF_MISC | bpf.BPF_TXA
-_ALU_OPS: Final = (
-    bpf.BPF_ADD,
-    bpf.BPF_SUB,
-    bpf.BPF_MUL,
-    bpf.BPF_DIV,
-    bpf.BPF_AND,
-    bpf.BPF_OR,
-    bpf.BPF_XOR,
-    bpf.BPF_LSH,
-    bpf.BPF_RSH,
-)
-_JUMPS: Final = (bpf.BPF_JEQ, bpf.BPF_JGE, bpf.BPF_JGT, bpf.BPF_JSET)
 
 
-def parse_program(raw: bytes) -> list[tuple[int, int, int, int]]:
-    """Decode and check an array of struct sock_filter (bpf_check_classic, seccomp_check_filter).
-
-    Raises LinuxError(EINVAL).
-    """
-    program: list[tuple[int, int, int, int]] = []
-    for code, jump_true, jump_false, k in _INSN.iter_unpack(raw):
-        program.append((code, jump_true, jump_false, k))
-    size = len(program)
-    for index in range(size):
-        code, jump_true, jump_false, k = program[index]
-        if not _is_valid(code, jump_true, jump_false, k, size - index - 1):
+def parse_program(raw: bytes) -> list[Instruction]:
+    """Decode and check an array of struct sock_filter (seccomp_check_filter).  Raises LinuxError(EINVAL)."""
+    program = parse(raw)
+    for code, _jump_true, _jump_false, k in program:
+        if not _is_allowed(code, k):
             raise LinuxError(EINVAL)
-    if not program or program[-1][0] not in (_RET_K, _RET_A):
-        raise LinuxError(EINVAL)
     return program
 
 
-def _is_valid(code: int, jump_true: int, jump_false: int, k: int, left: int) -> bool:
-    """Whether an instruction is allowed; `left` is how many follow it."""
-    kind = code & 7
-    if code == _LD_ABS:
-        return k < bpf.SECCOMP_DATA_SIZE and k % 4 == 0
-    if code in (_LD_LEN, _LDX_LEN, _LD_IMM, _LDX_IMM, _RET_K, _RET_A, _TAX, _TXA, _NEG):
-        return True
-    if code in (_LD_MEM, _LDX_MEM, bpf.BPF_ST, bpf.BPF_STX):
-        return k < bpf.BPF_MEMWORDS
-    if kind == bpf.BPF_ALU:
-        operation = code & 0xF0
-        if code & ~0xF8 != bpf.BPF_ALU or operation not in _ALU_OPS:
-            return False
-        if code & bpf.BPF_X:
-            return True
-        if operation == bpf.BPF_DIV:
-            return k != 0
-        return k < 32 if operation in (bpf.BPF_LSH, bpf.BPF_RSH) else True
-    if code == _JA:
-        return k < left
-    if kind == bpf.BPF_JMP and code & 0xF0 in _JUMPS and code & ~0xF8 == bpf.BPF_JMP:
-        return jump_true < left and jump_false < left
-    return False
+def _is_allowed(code: int, k: int) -> bool:
+    """Whether seccomp has an instruction of classic BPF."""
+    group = code & 7
+    if group == bpf.BPF_LD and code & 0xE0 in (bpf.BPF_ABS, bpf.BPF_IND):
+        return code == _LD_ABS and k < bpf.SECCOMP_DATA_SIZE and k % 4 == 0
+    if group == bpf.BPF_LDX:
+        return code & 0xE0 != bpf.BPF_MSH
+    return group != bpf.BPF_ALU or code & 0xF0 != bpf.BPF_MOD
 
 
-def _word(args: Args, pointer: int, offset: int) -> int:
-    """A 32-bit word of struct seccomp_data."""
-    if offset == 0:
-        return args.nr & _M32
-    if offset == 4:
-        return AUDIT_ARCH
-    if offset < 16:
-        value = pointer
-    else:
-        index = (offset - 16) >> 3
-        values = (args.a0, args.a1, args.a2, args.a3, args.a4, args.a5)
-        value = values[index]
-    return (value >> 32 if offset & 4 else value) & _M32
+class _Data(Subject):
+    """struct seccomp_data of a call."""
+
+    def __init__(self, args: Args, pointer: int) -> None:
+        self.size = bpf.SECCOMP_DATA_SIZE
+        self.args: Args = args
+        self.pointer: int = pointer
+        self.uses_arguments: bool = False
+
+    def load(self, code: int, k: int, a: int, x: int) -> int:
+        args = self.args
+        if k == DATA_NR:
+            return args.nr & _M32
+        if k == DATA_ARCH:
+            return AUDIT_ARCH
+        self.uses_arguments = True
+        if k < DATA_ARGS:
+            value = self.pointer
+        else:
+            index = (k - DATA_ARGS) >> 3
+            values = (args.a0, args.a1, args.a2, args.a3, args.a4, args.a5)
+            value = values[index]
+        return (value >> 32 if k & 4 else value) & _M32
 
 
 def run_filter(one: Filter, args: Args, pointer: int) -> int:
@@ -241,88 +202,11 @@ def run_filter(one: Filter, args: Args, pointer: int) -> int:
     known = one.verdicts.get(args.nr, -1)
     if known >= 0:
         return known
-    program = one.program
-    a = x = at = 0
-    memory = [0] * bpf.BPF_MEMWORDS
-    uses_arguments = False
-    while True:
-        code, jump_true, jump_false, k = program[at]
-        at += 1
-        if code == _LD_ABS:
-            if k >= _OFFSET_ARGS:
-                uses_arguments = True
-            a = _word(args, pointer, k)
-        elif code & 7 == bpf.BPF_JMP:
-            if code == _JA:
-                at += k
-                continue
-            right = x if code & bpf.BPF_X else k
-            operation = code & 0xF0
-            if operation == bpf.BPF_JEQ:
-                holds = a == right
-            elif operation == bpf.BPF_JGE:
-                holds = a >= right
-            elif operation == bpf.BPF_JGT:
-                holds = a > right
-            else:
-                holds = a & right != 0
-            at += jump_true if holds else jump_false
-        elif code == _RET_K or code == _RET_A:
-            verdict = k if code == _RET_K else a
-            if not uses_arguments:
-                one.verdicts[args.nr] = verdict
-            return verdict
-        elif code & 7 == bpf.BPF_ALU:
-            if code == _NEG:
-                a = -a & _M32
-                continue
-            right = x if code & bpf.BPF_X else k
-            if code & 0xF0 == bpf.BPF_DIV and right == 0:
-                return bpf.SECCOMP_RET_KILL_THREAD  # a division by zero ends the program with 0
-            a = calculate(code & 0xF0, a, right)
-        elif code == _LD_IMM:
-            a = k
-        elif code == _LDX_IMM:
-            x = k
-        elif code == _LD_MEM:
-            a = memory[k]
-        elif code == _LDX_MEM:
-            x = memory[k]
-        elif code == bpf.BPF_ST:
-            memory[k] = a
-        elif code == bpf.BPF_STX:
-            memory[k] = x
-        elif code == _LD_LEN:
-            a = bpf.SECCOMP_DATA_SIZE
-        elif code == _LDX_LEN:
-            x = bpf.SECCOMP_DATA_SIZE
-        elif code == _TAX:
-            x = a
-        else:
-            a = x
-
-
-def calculate(operation: int, a: int, right: int) -> int:
-    """One arithmetic operation of cBPF in 32 bits; `right` is not 0 where it divides.  (seccomp has no BPF_MOD.)"""
-    if operation == bpf.BPF_AND:
-        return a & right
-    if operation == bpf.BPF_OR:
-        return a | right
-    if operation == bpf.BPF_XOR:
-        return a ^ right
-    if operation == bpf.BPF_ADD:
-        return (a + right) & _M32
-    if operation == bpf.BPF_SUB:
-        return (a - right) & _M32
-    if operation == bpf.BPF_MUL:
-        return (a * right) & _M32
-    if operation == bpf.BPF_DIV:
-        return a // right
-    if operation == bpf.BPF_MOD:
-        return a % right
-    if operation == bpf.BPF_LSH:
-        return (a << (right & 31)) & _M32
-    return a >> (right & 31)
+    data = _Data(args, pointer)
+    verdict = run(one.program, data)
+    if not data.uses_arguments:
+        one.verdicts[args.nr] = verdict
+    return verdict
 
 
 def filters_of(task: Task) -> Filter | None:

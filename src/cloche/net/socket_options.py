@@ -25,6 +25,7 @@ from cloche.abi.poll import (
     POLLWRBAND,
     POLLWRNORM,
 )
+from cloche.abi.seccomp import BPF_MAXINSNS
 from cloche.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -106,7 +107,7 @@ from cloche.abi.socket import (
 )
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import KERNEL_MEMORY
-from cloche.net.filter import MAX_INSNS, SocketFilter
+from cloche.net.filter import SocketFilter
 from cloche.net.rights import Carrier
 from cloche.net.sockfs import new_inode
 from cloche.net.ucred import Ucred, show_ucred
@@ -362,7 +363,7 @@ class SocketOptions(Carrier):
             return -EOPNOTSUPP
         count = value[0] | value[1] << 8
         pointer = int.from_bytes(value[8:16], "little")
-        if pointer == 0 or not 0 < count <= MAX_INSNS:
+        if pointer == 0 or not 0 < count <= BPF_MAXINSNS:
             return -EINVAL
         self.filter_program = SocketFilter(ctx.user_memory().read(pointer, count * 8))
         return 0

@@ -5,10 +5,10 @@ conditions decides always, and a call that came after every one that the profile
 libcontainer/seccomp/patchbpf).
 """
 
-import struct
 from typing import Any, Final
 
 from cloche.abi import seccomp as bpf
+from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_NR, JEQ, JGE, JGT, BpfProgram
 from cloche.abi.errno import ENOSYS, EPERM
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import NAMES
@@ -29,55 +29,7 @@ _OPERATORS: Final = (
     *("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT"),
     "SCMP_CMP_MASKED_EQ",
 )
-_M32: Final = 0xFFFFFFFF
 _M64: Final = (1 << 64) - 1
-_INSN: Final = struct.Struct("<HBBI")
-_LOAD: Final = bpf.BPF_LD | bpf.BPF_W | bpf.BPF_ABS
-_AND: Final = bpf.BPF_ALU | bpf.BPF_AND | bpf.BPF_K
-_JUMP: Final = bpf.BPF_JMP | bpf.BPF_JA
-_RETURN: Final = bpf.BPF_RET | bpf.BPF_K
-_JEQ: Final = bpf.BPF_JMP | bpf.BPF_JEQ | bpf.BPF_K
-_JGT: Final = bpf.BPF_JMP | bpf.BPF_JGT | bpf.BPF_K
-_JGE: Final = bpf.BPF_JMP | bpf.BPF_JGE | bpf.BPF_K
-_NR: Final = 0
-_ARCH: Final = 4
-_ARGS: Final = 16
-_MAX_INSNS: Final = 4096  # BPF_MAXINSNS
-
-
-class Program:
-    """Instructions with names for places."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, int, str, str]] = []  # code, k, where to if true, if false
-        self.labels: dict[str, int] = {}
-        self.count: int = 0
-
-    def label(self) -> str:
-        """A new name."""
-        self.count += 1
-        return f"l{self.count}"
-
-    def place(self, name: str) -> None:
-        """It is here."""
-        self.labels[name] = len(self.rows)
-
-    def add(self, code: int, k: int, if_true: str = "", if_false: str = "") -> None:
-        """An instruction; an empty name is the next one."""
-        self.rows.append((code, k & _M32, if_true, if_false))
-
-    def encode(self) -> bytes:
-        """As an array of struct sock_filter.  Raises OciError."""
-        if len(self.rows) > _MAX_INSNS:
-            raise OciError("the seccomp profile is too long")
-        out = bytearray()
-        for index, (code, k, if_true, if_false) in enumerate(self.rows):
-            steps = [self.labels[name] - index - 1 if name else 0 for name in (if_true, if_false)]
-            if code == _JUMP:
-                out += _INSN.pack(code, 0, 0, steps[0])
-            else:
-                out += _INSN.pack(code, steps[0], steps[1], k)
-        return bytes(out)
 
 
 class Rule:
@@ -133,77 +85,82 @@ def compile_profile(data: dict[str, Any]) -> bytes:
                 conditional.setdefault(number, []).append(rule)
     if default == bpf.SECCOMP_RET_ALLOW and not plain and not conditional:
         return b""
-    program = Program()
-    program.add(_LOAD, _ARCH)
-    known = program.label()
-    program.add(_JEQ, AUDIT_ARCH, known, "")
-    program.add(_RETURN, bpf.SECCOMP_RET_KILL_PROCESS)
-    program.place(known)
-    program.add(_LOAD, _NR)
+    program = BpfProgram()
+    program.load(DATA_ARCH)
+    known = program.new_label()
+    program.jump(JEQ, AUDIT_ARCH, known, "")
+    program.ret(bpf.SECCOMP_RET_KILL_PROCESS)
+    program.label(known)
+    program.load(DATA_NR)
     if default & bpf.SECCOMP_RET_ACTION_FULL == bpf.SECCOMP_RET_ERRNO and last >= 0:
-        old = program.label()
-        program.add(_JGT, last, "", old)
-        program.add(_RETURN, bpf.SECCOMP_RET_ERRNO | ENOSYS)
-        program.place(old)
+        old = program.new_label()
+        program.jump(JGT, last, "", old)
+        program.ret(bpf.SECCOMP_RET_ERRNO | ENOSYS)
+        program.label(old)
     for number, rules in conditional.items():
         if number not in plain:
             _add_conditional(program, number, rules, default)
     for number, verdict in plain.items():
-        other = program.label()
-        program.add(_JEQ, number, "", other)
-        program.add(_RETURN, verdict)
-        program.place(other)
-    program.add(_RETURN, default)
-    return program.encode()
+        other = program.new_label()
+        program.jump(JEQ, number, "", other)
+        program.ret(verdict)
+        program.label(other)
+    program.ret(default)
+    try:
+        return program.encode()
+    except ValueError:
+        raise OciError("the seccomp profile is too long")
 
 
-def _add_conditional(program: Program, number: int, rules: list[Rule], default: int) -> None:
-    mine, after = program.label(), program.label()
-    program.add(_JEQ, number, mine, "")
-    program.add(_JUMP, 0, after)
-    program.place(mine)
+def _add_conditional(program: BpfProgram, number: int, rules: list[Rule], default: int) -> None:
+    mine, after = program.new_label(), program.new_label()
+    program.jump(JEQ, number, mine, "")
+    program.go(after)
+    program.label(mine)
     for rule in rules:
-        other = program.label()
+        other = program.new_label()
         for index, operator, value, second in rule.conditions:
             _add_condition(program, index, operator, value, second, other)
-        program.add(_RETURN, rule.verdict)
-        program.place(other)
-    program.add(_RETURN, default)
-    program.place(after)
+        program.ret(rule.verdict)
+        program.label(other)
+    program.ret(default)
+    program.label(after)
 
 
-def _add_condition(program: Program, index: int, operator: str, value: int, second: int, fails: str) -> None:
+def _add_condition(
+    program: BpfProgram, index: int, operator: str, value: int, second: int, fails: str
+) -> None:
     """Go on if it holds, else to `fails`."""
-    low, high = _ARGS + 8 * index, _ARGS + 8 * index + 4
-    holds = program.label()
+    low, high = DATA_ARGS + 8 * index, DATA_ARGS + 8 * index + 4
+    holds = program.new_label()
     kind = operator.removeprefix("SCMP_CMP_")
     if kind == "MASKED_EQ":
-        program.add(_LOAD, high)
-        program.add(_AND, value >> 32)
-        program.add(_JEQ, (second & value) >> 32, "", fails)
-        program.add(_LOAD, low)
-        program.add(_AND, value)
-        program.add(_JEQ, second & value, "", fails)
+        program.load(high)
+        program.mask(value >> 32)
+        program.jump(JEQ, (second & value) >> 32, "", fails)
+        program.load(low)
+        program.mask(value)
+        program.jump(JEQ, second & value, "", fails)
     elif kind == "EQ":
-        program.add(_LOAD, high)
-        program.add(_JEQ, value >> 32, "", fails)
-        program.add(_LOAD, low)
-        program.add(_JEQ, value, "", fails)
+        program.load(high)
+        program.jump(JEQ, value >> 32, "", fails)
+        program.load(low)
+        program.jump(JEQ, value, "", fails)
     elif kind == "NE":
-        program.add(_LOAD, high)
-        program.add(_JEQ, value >> 32, "", holds)
-        program.add(_LOAD, low)
-        program.add(_JEQ, value, fails, holds)
+        program.load(high)
+        program.jump(JEQ, value >> 32, "", holds)
+        program.load(low)
+        program.jump(JEQ, value, fails, holds)
     elif kind in ("GT", "GE"):
-        program.add(_LOAD, high)
-        program.add(_JGT, value >> 32, holds, "")
-        program.add(_JEQ, value >> 32, "", fails)
-        program.add(_LOAD, low)
-        program.add(_JGT if kind == "GT" else _JGE, value, "", fails)
+        program.load(high)
+        program.jump(JGT, value >> 32, holds, "")
+        program.jump(JEQ, value >> 32, "", fails)
+        program.load(low)
+        program.jump(JGT if kind == "GT" else JGE, value, "", fails)
     else:
-        program.add(_LOAD, high)
-        program.add(_JGT, value >> 32, fails, "")
-        program.add(_JEQ, value >> 32, "", holds)
-        program.add(_LOAD, low)
-        program.add(_JGE if kind == "LT" else _JGT, value, fails, "")
-    program.place(holds)
+        program.load(high)
+        program.jump(JGT, value >> 32, fails, "")
+        program.jump(JEQ, value >> 32, "", holds)
+        program.load(low)
+        program.jump(JGE if kind == "LT" else JGT, value, fails, "")
+    program.label(holds)

@@ -5,8 +5,10 @@ then the instruction pointer, then the call.  Whatever is allowed here must be h
 because a guest can jump to any instruction of the stub (docs/design.md, I6).
 """
 
+from struct import iter_unpack
 from typing import Final
 
+from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_IP, DATA_NR, JEQ, JGE, JGT, JSET, BpfProgram
 from cloche.abi.fcntl import F_DUPFD_CLOEXEC
 from cloche.abi.mman import (
     MADV_DONTFORK,
@@ -66,19 +68,8 @@ RET_ALLOW: Final = 0x7FFF0000
 
 _X32_BIT: Final = 0x40000000
 
-_LD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
-_JEQ: Final = 0x15
-_JGT: Final = 0x25
-_JGE: Final = 0x35
-_JSET: Final = 0x45
-_RET: Final = 0x06
-
 _MOVES: Final = MREMAP_MAYMOVE | MREMAP_FIXED
 
-_NR: Final = 0
-_ARCH: Final = 4
-_IP_LOW: Final = 8
-_IP_HIGH: Final = 12
 
 # Executed only after the sentry has matched them with what it ordered.
 NOTIFIED: Final = (SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise, SYS_clone, SYS_exit)
@@ -107,50 +98,18 @@ CPU_COMMANDS: Final = (
 
 
 def _arg_low(index: int) -> int:
-    return 16 + 8 * index
+    return DATA_ARGS + 8 * index
 
 
 def _arg_high(index: int) -> int:
-    return 20 + 8 * index
+    return DATA_ARGS + 4 + 8 * index
 
 
-class _Program:
-    """A BPF program with labels; jumps are forward only."""
-
-    def __init__(self) -> None:
-        self.code: list[tuple[int, str, str, int]] = []
-        self.labels: dict[str, int] = {}
-
-    def label(self, name: str) -> None:
-        self.labels[name] = len(self.code)
-
-    def load(self, offset: int) -> None:
-        self.code.append((_LD, "", "", offset))
-
-    def jump(self, op: int, k: int, true: str = "", false: str = "") -> None:
-        """Compare the loaded word with `k`; an empty label falls through."""
-        self.code.append((op, true, false, k))
-
-    def ret(self, action: int) -> None:
-        self.code.append((_RET, "", "", action))
-
-    def assemble(self) -> list[int]:
-        """Each instruction as the 64-bit integer that struct sock_filter is in memory."""
-        words: list[int] = []
-        for at, (op, true, false, k) in enumerate(self.code):
-            jt = self.labels[true] - at - 1 if true else 0
-            jf = self.labels[false] - at - 1 if false else 0
-            if not (0 <= jt < 256 and 0 <= jf < 256):
-                raise ValueError("BPF jump too far")
-            words.append(op | jt << 16 | jf << 24 | (k & 0xFFFFFFFF) << 32)
-        return words
-
-
-def _equal64(p: _Program, index: int, value: int, otherwise: str) -> None:
+def _equal64(p: BpfProgram, index: int, value: int, otherwise: str) -> None:
     p.load(_arg_low(index))
-    p.jump(_JEQ, value & 0xFFFFFFFF, "", otherwise)
+    p.jump(JEQ, value & 0xFFFFFFFF, "", otherwise)
     p.load(_arg_high(index))
-    p.jump(_JEQ, value >> 32, "", otherwise)
+    p.jump(JEQ, value >> 32, "", otherwise)
 
 
 def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
@@ -159,43 +118,43 @@ def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
     Direct: what concerns private anonymous memory of the guest's own range does not ask.  With KVM no guest code runs
     outside of a virtual machine; the loop of csrc/kvm has its calls in addition.
     """
-    p = _Program()
-    p.load(_ARCH)
-    p.jump(_JEQ, AUDIT_ARCH, "", "trap")
-    p.load(_NR)
-    p.jump(_JGE, _X32_BIT, "trap")
-    p.load(_IP_HIGH)
-    p.jump(_JEQ, STUB_BASE >> 32, "", "trap")
-    p.load(_IP_LOW)
-    p.jump(_JGE, STUB_SIZE, "trap")
-    p.load(_NR)
+    p = BpfProgram()
+    p.load(DATA_ARCH)
+    p.jump(JEQ, AUDIT_ARCH, "", "trap")
+    p.load(DATA_NR)
+    p.jump(JGE, _X32_BIT, "trap")
+    p.load(DATA_IP + 4)
+    p.jump(JEQ, STUB_BASE >> 32, "", "trap")
+    p.load(DATA_IP)
+    p.jump(JGE, STUB_SIZE, "trap")
+    p.load(DATA_NR)
     if is_kvm:
-        p.jump(_JEQ, SYS_ioctl, "ioctl")
-        p.jump(_JEQ, SYS_rt_sigprocmask, "allow")  # its own mask
-        p.jump(_JEQ, SYS_exit_group, "allow")  # its own end, with threads that KVM has made
-        p.jump(_JEQ, SYS_fcntl, "fcntl")
-        p.jump(_JEQ, SYS_mmap, "kvm_run")
-        p.jump(_JEQ, SYS_madvise, "dontfork")
-        p.jump(_JGE, 0, "not kvm")
+        p.jump(JEQ, SYS_ioctl, "ioctl")
+        p.jump(JEQ, SYS_rt_sigprocmask, "allow")  # its own mask
+        p.jump(JEQ, SYS_exit_group, "allow")  # its own end, with threads that KVM has made
+        p.jump(JEQ, SYS_fcntl, "fcntl")
+        p.jump(JEQ, SYS_mmap, "kvm_run")
+        p.jump(JEQ, SYS_madvise, "dontfork")
+        p.jump(JGE, 0, "not kvm")
         _kvm(p)
         p.label("not kvm")
-        p.load(_NR)
+        p.load(DATA_NR)
     for nr in ALLOWED:
-        p.jump(_JEQ, nr, "allow")
-    p.jump(_JEQ, SYS_futex, "futex")
-    p.jump(_JEQ, SYS_sched_yield, "bell")
+        p.jump(JEQ, nr, "allow")
+    p.jump(JEQ, SYS_futex, "futex")
+    p.jump(JEQ, SYS_sched_yield, "bell")
     if is_direct:
-        p.jump(_JEQ, SYS_mmap, "mmap")
-        p.jump(_JEQ, SYS_mprotect, "mprotect")
-        p.jump(_JEQ, SYS_madvise, "madvise")
-        p.jump(_JEQ, SYS_munmap, "range")
-        p.jump(_JEQ, SYS_mremap, "mremap")
+        p.jump(JEQ, SYS_mmap, "mmap")
+        p.jump(JEQ, SYS_mprotect, "mprotect")
+        p.jump(JEQ, SYS_madvise, "madvise")
+        p.jump(JEQ, SYS_munmap, "range")
+        p.jump(JEQ, SYS_mremap, "mremap")
     for nr in NOTIFIED:
-        p.jump(_JEQ, nr, "notify")
+        p.jump(JEQ, nr, "notify")
     p.ret(RET_KILL_PROCESS)
     p.label("futex")
     p.load(_arg_low(1))
-    p.jump(_JGT, 1, "kill", "allow")  # FUTEX_WAIT is 0, FUTEX_WAKE 1
+    p.jump(JGT, 1, "kill", "allow")  # FUTEX_WAIT is 0, FUTEX_WAKE 1
     p.label("bell")
     _equal64(p, 0, BELL_ARG0, "kill")
     _equal64(p, 1, BELL_ARG1, "kill")
@@ -210,10 +169,10 @@ def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
     p.ret(RET_TRAP)
     p.label("kill")
     p.ret(RET_KILL_PROCESS)
-    return p.assemble()
+    return [word for (word,) in iter_unpack("<Q", p.encode())]
 
 
-def _direct(p: _Program) -> None:
+def _direct(p: BpfProgram) -> None:
     """Allow what touches the guest's own memory only, and brings nothing new but private pages; the rest asks.
 
     The range: it begins below MAX_ADDRESS and is shorter than 4 GiB, so it ends below the stub (shared.h leaves
@@ -222,93 +181,93 @@ def _direct(p: _Program) -> None:
     """
     p.label("mmap")
     p.load(_arg_high(3))
-    p.jump(_JEQ, 0, "", "notify")
+    p.jump(JEQ, 0, "", "notify")
     p.load(_arg_low(3))
-    p.jump(_JSET, MAP_ANONYMOUS, "anonymous")
-    p.jump(_JSET, ~KEPT_MAP_FLAGS & 0xFFFFFFFF, "notify")
-    p.jump(_JSET, MAP_PRIVATE, "", "notify")
-    p.jump(_JSET, MAP_FIXED, "", "notify")
+    p.jump(JSET, MAP_ANONYMOUS, "anonymous")
+    p.jump(JSET, ~KEPT_MAP_FLAGS & 0xFFFFFFFF, "notify")
+    p.jump(JSET, MAP_PRIVATE, "", "notify")
+    p.jump(JSET, MAP_FIXED, "", "notify")
     p.load(_arg_low(4))
-    p.jump(_JGE, FIRST_KEPT, "", "notify")
-    p.jump(_JGT, LAST_KEPT, "notify", "mprotect")
+    p.jump(JGE, FIRST_KEPT, "", "notify")
+    p.jump(JGT, LAST_KEPT, "notify", "mprotect")
     p.label("anonymous")
-    p.jump(_JSET, ~DIRECT_MAP_FLAGS & 0xFFFFFFFF, "notify")
+    p.jump(JSET, ~DIRECT_MAP_FLAGS & 0xFFFFFFFF, "notify")
     for bit in (MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS):
-        p.jump(_JSET, bit, "", "notify")
+        p.jump(JSET, bit, "", "notify")
     p.load(_arg_low(4))
-    p.jump(_JEQ, 0xFFFFFFFF, "", "notify")
+    p.jump(JEQ, 0xFFFFFFFF, "", "notify")
     p.label("mprotect")  # no PROT_GROWSDOWN and the like
     p.load(_arg_low(2))
-    p.jump(_JSET, ~7 & 0xFFFFFFFF, "notify")
+    p.jump(JSET, ~7 & 0xFFFFFFFF, "notify")
     p.load(_arg_high(2))
-    p.jump(_JEQ, 0, "range", "notify")
+    p.jump(JEQ, 0, "range", "notify")
     p.label("madvise")
     p.load(_arg_high(2))
-    p.jump(_JEQ, 0, "", "notify")
+    p.jump(JEQ, 0, "", "notify")
     p.load(_arg_low(2))
     for advice in range(DIRECT_ADVICE_MASK.bit_length()):
         if DIRECT_ADVICE_MASK >> advice & 1:
-            p.jump(_JEQ, advice, "range")
+            p.jump(JEQ, advice, "range")
     p.ret(RET_USER_NOTIF)
     p.label("mremap")  # in place, or to the place that it names
     for high in (_arg_high(2), _arg_high(3)):
         p.load(high)
-        p.jump(_JEQ, 0, "", "notify")
+        p.jump(JEQ, 0, "", "notify")
     p.load(_arg_low(3))
-    p.jump(_JEQ, 0, "range")
-    p.jump(_JEQ, _MOVES, "", "notify")
+    p.jump(JEQ, 0, "range")
+    p.jump(JEQ, _MOVES, "", "notify")
     p.load(_arg_high(4))
-    p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
+    p.jump(JGE, MAX_ADDRESS >> 32, "notify")
     p.label("range")
     p.load(_arg_high(0))
-    p.jump(_JGE, MAX_ADDRESS >> 32, "notify")
+    p.jump(JGE, MAX_ADDRESS >> 32, "notify")
     p.load(_arg_high(1))
-    p.jump(_JEQ, 0, "allow", "notify")
+    p.jump(JEQ, 0, "allow", "notify")
 
 
-def _kvm(p: _Program) -> None:
+def _kvm(p: BpfProgram) -> None:
     """What the loop may ask of KVM, by descriptor and command; a descriptor of each kind has numbers of its own."""
     p.label("ioctl")
     p.load(_arg_low(0))
-    p.jump(_JGE, FIRST_CPU_FD, "cpu")
-    p.jump(_JEQ, VM_FD, "vm")
-    p.jump(_JEQ, KVM_FD, "", "kill")
+    p.jump(JGE, FIRST_CPU_FD, "cpu")
+    p.jump(JEQ, VM_FD, "vm")
+    p.jump(JEQ, KVM_FD, "", "kill")
     p.load(_arg_low(1))
-    p.jump(_JEQ, KVM_CREATE_VM, "allow", "kill")
+    p.jump(JEQ, KVM_CREATE_VM, "allow", "kill")
     p.label("vm")
     p.load(_arg_low(1))
     for command in VM_COMMANDS:
-        p.jump(_JEQ, command, "allow")
+        p.jump(JEQ, command, "allow")
     p.ret(RET_KILL_PROCESS)
     p.label("cpu")
     p.load(_arg_low(1))
     for command in CPU_COMMANDS:
-        p.jump(_JEQ, command, "allow")
+        p.jump(JEQ, command, "allow")
     p.ret(RET_KILL_PROCESS)
     p.label("fcntl")  # a virtual CPU's descriptor, to a number of its kind
     p.load(_arg_low(1))
-    p.jump(_JEQ, F_DUPFD_CLOEXEC, "", "kill")
+    p.jump(JEQ, F_DUPFD_CLOEXEC, "", "kill")
     p.load(_arg_low(2))
-    p.jump(_JEQ, FIRST_CPU_FD, "allow", "kill")
+    p.jump(JEQ, FIRST_CPU_FD, "allow", "kill")
     p.label("kvm_run")  # what else is mapped never has such a descriptor
     p.load(_arg_low(4))
-    p.jump(_JGE, 0x80000000, "not kvm")
-    p.jump(_JGE, FIRST_CPU_FD, "", "not kvm")
+    p.jump(JGE, 0x80000000, "not kvm")
+    p.jump(JGE, FIRST_CPU_FD, "", "not kvm")
     p.load(_arg_low(3))
-    p.jump(_JEQ, MAP_SHARED | MAP_FIXED, "", "not kvm")
+    p.jump(JEQ, MAP_SHARED | MAP_FIXED, "", "not kvm")
     p.load(_arg_low(2))
-    p.jump(_JEQ, PROT_READ | PROT_WRITE, "runs", "not kvm")
+    p.jump(JEQ, PROT_READ | PROT_WRITE, "runs", "not kvm")
     p.label("dontfork")
     p.load(_arg_low(2))
-    p.jump(_JEQ, MADV_DONTFORK, "", "not kvm")
+    p.jump(JEQ, MADV_DONTFORK, "", "not kvm")
     p.label("runs")  # one of the pages that the loop has for it
     p.load(_arg_low(1))
-    p.jump(_JEQ, 1 << LOOP_SHIFT, "", "not kvm")
+    p.jump(JEQ, 1 << LOOP_SHIFT, "", "not kvm")
     p.load(_arg_high(0))
-    p.jump(_JEQ, LOOP_RUNS_BASE >> 32, "", "not kvm")
+    p.jump(JEQ, LOOP_RUNS_BASE >> 32, "", "not kvm")
     p.load(_arg_low(0))
-    p.jump(_JGE, LOOP_RUNS_BASE & 0xFFFFFFFF, "", "not kvm")
-    p.jump(_JGE, (LOOP_RUNS_BASE + LOOP_RUNS_SIZE) & 0xFFFFFFFF, "not kvm", "allow")
+    p.jump(JGE, LOOP_RUNS_BASE & 0xFFFFFFFF, "", "not kvm")
+    p.jump(JGE, (LOOP_RUNS_BASE + LOOP_RUNS_SIZE) & 0xFFFFFFFF, "not kvm", "allow")
 
 
 def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:

@@ -121,3 +121,13 @@ def test_a_profile_that_lets_everything_pass_is_none() -> None:
 def test_what_is_wrong_is_refused(profile: dict[str, Any]) -> None:
     with pytest.raises(OciError):
         compile_profile(profile)
+
+
+def test_conditions_that_no_jump_leads_over_are_refused() -> None:
+    """A jump leads over 255 instructions at most; a condition has four."""
+    equal = {"index": 0, "op": "SCMP_CMP_EQ", "value": 7}
+    profile = {"defaultAction": "SCMP_ACT_ERRNO"}
+    rule = {"names": ["read"], "action": "SCMP_ACT_ALLOW"}
+    assert compile_profile({**profile, "syscalls": [{**rule, "args": [equal] * 63}]})
+    with pytest.raises(OciError, match="seccomp"):
+        compile_profile({**profile, "syscalls": [{**rule, "args": [equal] * 65}]})
