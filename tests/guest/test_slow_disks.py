@@ -62,7 +62,7 @@ def test_a_disk_that_is_frozen_keeps_nobody_else(tmp_path: Path) -> None:
         assert guest.end() == 0
 
 
-# Writers that are in the middle of a series, each of its own kind, when the disk stops.
+# Writers, in PLACE, that are in the middle of a series, each of its own kind, when the disk stops.
 SERIES = r"""
 def small(fd, number):
     os.write(fd, b"%08d" % number)
@@ -75,7 +75,7 @@ def gathered(fd, number):
 def series(write, times):
     pid = os.fork()
     if pid == 0:
-        name = "/v/" + write.__name__
+        name = "PLACE/" + write.__name__
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         number = 0
         while not os.path.exists("/tmp/stop"):
@@ -90,7 +90,7 @@ def series(write, times):
     return pid
 writers = [series(small, 50000), series(large, 100), series(positioned, 50000), series(gathered, 50000)]
 for name in ("small", "large", "positioned", "gathered"):
-    while not os.path.exists("/v/" + name) or os.path.getsize("/v/" + name) < 100:
+    while not os.path.exists("PLACE/" + name) or os.path.getsize("PLACE/" + name) < 100:
         pass
 say("begun")
 hear()
@@ -111,8 +111,17 @@ say("ended", *[os.waitpid(pid, 0)[1] for pid in writers[1:]])
 """
 
 
-def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(tmp_path: Path) -> None:
-    with Frozen(tmp_path, SERIES) as made:
+@pytest.mark.parametrize("what", ["volume", "kept layer"])
+def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "volume":
+        program, options = SERIES.replace("PLACE", "/v"), []
+    else:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "place"))
+        monkeypatch.chdir(tmp_path)
+        program, options = SERIES.replace("PLACE", "."), ["--name", f"series-{os.getpid()}", "--keep"]
+    with Frozen(tmp_path, program, *options) as made:
         guest = made.guest
         assert guest.hear() == "begun"
         made.freeze()
@@ -191,6 +200,9 @@ file = os.open("kept", os.O_CREAT | os.O_RDWR)
 os.write(file, b"k" * 100000)
 os.fsync(file)
 os.write(file, b"more")
+cold = os.open("cold", os.O_CREAT | os.O_RDWR)
+os.write(cold, b"c" * 300000)
+os.fsync(cold)
 gone = os.open("gone", os.O_CREAT | os.O_RDWR)
 os.write(gone, b"g" * 400000)
 os.fsync(gone)
@@ -208,12 +220,15 @@ if syncer == 0:
     os.fsync(file)
     say("synchronised")
     os._exit(0)
+reader = os.fork()
+if reader == 0:
+    os._exit(0 if os.pread(cold, 400000, 0) == b"c" * 300000 else 1)
 small = open("small", "wb")
 small.write(b"s" * 20000)  # too long for the journal
 small.flush()
 say("others", others(), os.waitpid(maker, os.WNOHANG)[0])
 hear()
-say("ended", os.waitpid(syncer, 0)[1], os.waitpid(maker, 0)[1], open("new", "rb").read() == b"n" * 400000)
+say("ended", *[os.waitpid(pid, 0)[1] for pid in (syncer, maker, reader)], open("new", "rb").read() == b"n" * 400000)
 """
 
 
@@ -223,12 +238,16 @@ def test_files_of_a_kept_layer_keep_nobody_else(tmp_path: Path, monkeypatch: pyt
     name = f"kept-{os.getpid()}"
     guest = Guest([*cloche_command("--name", name, "--keep"), "python3", "-c", OTHERS + KEPT])
     assert guest.hear() == "begun"
+    for path in (tmp_path / "data").rglob("[0-9]*"):
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is on the disk is not in memory any more
+        os.close(fd)
     with stopped(guest):
         guest.tell("go")
         assert guest.hear() == "others True 0"
     assert guest.hear() == "synchronised"
     guest.tell("go")
-    assert guest.hear() == "ended 0 0 True"
+    assert guest.hear() == "ended 0 0 0 True"
     assert guest.end() == 0
     again = subprocess.run(
         [*cloche_command("--from", name), "sh", "-c", "test ! -e gone && md5sum new small kept"],

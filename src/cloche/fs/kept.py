@@ -34,12 +34,12 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EEXIST, EFBIG, EIO, ENOENT, ENOSPC, LinuxError
+from cloche.abi.errno import EFBIG, EIO, ENOENT, ENOSPC, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
+from cloche.fs.kept_disk import JOURNAL, MODE, LayerDisk
 from cloche.fs.overlay import OverlayDir, OverlayFile
-from cloche.fs.quota import FileMaker
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
 from cloche.kernel.chores import Chore
@@ -65,9 +65,7 @@ _GONE: Final = 2
 _FIRST: Final = 3
 _NEW: Final = 0
 _STARTED: Final = 1
-_JOURNAL: Final = b"journal"
 _JOURNAL_NEW: Final = b"journal.new"
-_MODE: Final = 0o600
 
 
 class _State:
@@ -88,21 +86,20 @@ class _Flusher(Chore):
         self.patience: Patience = Patience(kernel.host_waits, kernel.chores, self)
 
     def step(self) -> bool:
-        self.patience.attempt(self.store.make_files)
+        store = self.store
+        self.patience.attempt(store.make_files)
         if not self.patience.is_waiting():
-            self.store.is_chore_queued = False
-            self.store.flush()
+            store.is_chore_queued = False
+            store.flush(is_chore=True)
         return False
 
 
-class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
+class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
     """The kept layer of a container."""
 
     def __init__(self, kernel: Kernel, client: GoferClient, index: int) -> None:
         """`client` waits for every answer.  Raises LinuxError."""
-        self.kernel: Kernel = kernel
-        self.client: GoferClient = client
-        self.fid: int = client.attach(index).fid
+        super().__init__(kernel, client, index)
         self.layers: list[Layer] = []
         self.number_of: dict[MemoryFs, int] = {}
         self.paths: dict[TmpfsInode, bytes] = {}  # of what the start has made
@@ -112,7 +109,6 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self.firsts: list[object] = []  # rows of what the host had
         self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
         self.next_label: int = ROOT_LABEL + 1
-        self.next_number: int = 1
         self.doomed: list[int] = []  # numbers to give up
         self.fd: int = -1
         self.end: int = 0  # of the journal
@@ -181,33 +177,13 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         self._flush_soon()
 
     # -- contents --------------------------------------------------------------------------------------------
-    def make_file(self) -> tuple[int, int]:
-        client = self.client
-        client.patiently(is_on=True)
-        try:
-            while True:
-                number = self.next_number
-                try:
-                    fd = client.create(self.fid, b"%d" % number, os.O_RDWR, _MODE)[0]
-                    self.next_number = number + 1
-                    return number, fd
-                except LinuxError as error:
-                    if error.errno != EEXIST:
-                        raise
-                    self.next_number = number + 1  # whoever had asked for it died before the answer
-        finally:
-            client.patiently(is_on=False)
-
-    def open_file(self, number: int) -> int:
-        client = self.client
-        client.patiently(is_on=True)
-        try:
-            return client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
-        finally:
-            client.patiently(is_on=False)
-
     def make_files(self) -> bool:
-        """Have files for the contents that are to be written and do not fit into the journal.  Raises HostWait."""
+        """Have files for the contents that are to be written and do not fit into the journal, and a disk that answers.
+
+        Raises HostWait.
+        """
+        self.wait_for_flight()
+        self.prove()
         for inode in list(self.changed_files):
             if isinstance(inode, TmpfsFile) and inode.nlink and not self.error:
                 self._contents(inode, is_for_file=True)
@@ -219,12 +195,15 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             self._arm()
 
     # -- writing ---------------------------------------------------------------------------------------------
-    def flush(self) -> None:
-        """Write what has changed, then delete a few of the files that nobody needs any more."""
+    def flush(self, *, is_chore: bool = False) -> None:
+        """Write what has changed, then delete a few of the files that nobody needs any more.
+
+        `is_chore`: others may have their turn if that takes long.
+        """
         if self.fd < 0:
             return
         if not self.error:
-            self._flush_changes()
+            self._flush_changes(is_chore=is_chore)
         client = self.client
         if self.progress is not None or client.late_count() < _MAX_UNLINKS:
             for number in self.doomed[:_UNLINKS]:
@@ -244,7 +223,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         if self.progress is not None:
             self.progress()
 
-    def _flush_changes(self) -> None:
+    def _flush_changes(self, *, is_chore: bool) -> None:
         rows: list[object] = []
         if self.changed_files or self.changed_names or self.gone or self.firsts:
             names, self.changed_names = self.changed_names, {}
@@ -277,7 +256,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             rows += self.firsts
             self.gone, self.firsts = [], []
         if rows and not self.error:  # else the contents of some file are nowhere
-            self._write(rows)
+            self._write(rows, is_chore=is_chore)
 
     def _fail(self, errno: int) -> None:
         """The journal stays as it is: what is on the disk is whole, and nothing that comes later can be kept."""
@@ -372,19 +351,25 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
         parts.reverse()
         return b"/".join(parts)
 
-    def _write(self, rows: list[object]) -> None:
+    def _write(self, rows: list[object], *, is_chore: bool = False) -> None:
         young = self.next_number
+        start_ns = monotonic_ns()
         try:
             data = encode(rows)
             if len(data) > MAX_FRAME_BYTES:
                 raise OSError(EFBIG, "")  # which nobody would read
             frame = _HEAD.pack(len(data), crc32(data)) + data
-            done = 0
-            while done < len(frame):
-                done += os.pwrite(self.fd, frame[done : done + _READ_BYTES], self.end + done)
-                self._go_on()
-            self.end += len(frame)
-            self.unknown = young
+            at = self.end
+            self.end += len(frame)  # who writes meanwhile writes behind it
+            if is_chore:
+                self.write_in_turns(self.fd, frame, at)
+            else:
+                done = 0
+                while done < len(frame):
+                    done += os.pwrite(self.fd, frame[done : done + _READ_BYTES], at + done)
+                    self._go_on()
+            self.unknown = max(self.unknown, young)
+            self.changed_since(start_ns)
         except (OSError, CborError) as failure:
             self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
 
@@ -402,7 +387,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             elif isinstance(inode, TmpfsFile) and inode.storage.number:
                 client.fsync(self.fid, b"%d" % inode.storage.number, is_data_only=True)
             if self.fd >= 0:
-                client.fsync(self.fid, _JOURNAL, is_data_only=True)
+                client.fsync(self.fid, JOURNAL, is_data_only=True)
         except LinuxError as error:
             return -error.errno
         finally:
@@ -460,7 +445,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
     def _read(self, states: list[_State]) -> None:
         """Replay the journal.  Raises LinuxError."""
         try:
-            fd = self.client.open(self.fid, _JOURNAL, os.O_RDONLY)[0]
+            fd = self.client.open(self.fid, JOURNAL, os.O_RDONLY)[0]
         except LinuxError as error:
             if error.errno == ENOENT:
                 return
@@ -541,7 +526,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             self.client.unlink(self.fid, _JOURNAL_NEW)
         except LinuxError:
             pass
-        self.fd = self.client.create(self.fid, _JOURNAL_NEW, os.O_RDWR, _MODE)[0]
+        self.fd = self.client.create(self.fid, _JOURNAL_NEW, os.O_RDWR, MODE)[0]
         self.end = 0
         for number, state in enumerate(states):
             rows: list[object] = []
@@ -575,7 +560,7 @@ class LayerStore(TimerOwner, LayerLog, FileMaker, Keeping):
             os.fdatasync(self.fd)
         except OSError as failure:
             raise LinuxError(failure.errno or EIO)
-        self.client.rename(self.fid, _JOURNAL_NEW, self.fid, _JOURNAL)
+        self.client.rename(self.fid, _JOURNAL_NEW, self.fid, JOURNAL)
         self.client.fsync(self.fid, b"")  # the name, too
         self.unknown = self.next_number
 

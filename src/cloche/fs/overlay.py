@@ -309,7 +309,7 @@ class CopyUp(Chore):
             return False
         try:
             count = min(STEP, self.length - self.done)
-            found = self.patience.attempt(lambda: source.read_bytes(self.ctx, self.done, count))
+            found = self.patience.attempt(lambda: self._read(source, count))
             if not found:
                 return False
             data = found[0]
@@ -328,6 +328,11 @@ class CopyUp(Chore):
             file.copied_up(self.ctx, self.length)
         self._end()
         return False
+
+    def _read(self, source: FileDescription, count: int) -> bytes:
+        """What can be written now.  Raises HostWait."""
+        self.file.storage.prove()
+        return source.read_bytes(self.ctx, self.done, count)
 
     def abandon(self) -> None:
         """Somebody cannot wait, and copies at once."""

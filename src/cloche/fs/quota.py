@@ -90,6 +90,25 @@ class FileMaker:
         """Nobody needs it any more."""
         raise NotImplementedError
 
+    def prove(self) -> None:
+        """Before something is changed on the spot: whether the storage answers, unless it has just now.
+
+        Raises HostWait, so nothing must be changed yet.
+        """
+        raise NotImplementedError
+
+    def changed_since(self, start_ns: int) -> None:
+        """What was begun then was done on the spot, just now."""
+        raise NotImplementedError
+
+    def storage_away(self, *, is_away: bool) -> None:
+        """What was begun on the spot takes long, or is over (kernel.lanes)."""
+        raise NotImplementedError
+
+    def bring(self, number: int, fd: int, offset: int, length: int) -> bool:
+        """Have some of a file brought into the host's memory; False if nobody can wait for it.  Raises HostWait."""
+        raise NotImplementedError
+
 
 class LastingFile(HostHandle):
     """A file with a number, open: in place of a memfd."""

@@ -13,7 +13,7 @@ import fcntl
 import os
 from typing import Final
 
-from cloche.abi.errno import EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
+from cloche.abi.errno import EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, LinuxError
 from cloche.abi.fcntl import F_ADD_SEALS
 from cloche.abi.fs import (
     FALLOC_FL_KEEP_SIZE,
@@ -23,18 +23,23 @@ from cloche.abi.fs import (
 )
 from cloche.abi.limits import MAX_LFS_FILESIZE
 from cloche.abi.mman import MFD_ALLOW_SEALING, MFD_EXEC
+from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.quota import FREE_STEP, PAGE, Account, Backed, Doomed, FileMaker, LastingFile, page_count
+from cloche.kernel.host_wait import HostWait
+from cloche.kernel.timers import monotonic_ns
 from cloche.mm.content import CONTENT_KEYS, STEADY
 from cloche.mm.handle import CLOSED, HostHandle, Memfd, ReadOnly
 from cloche.mm.quota import DESCRIPTORS
-from cloche.mm.usermem import IovIter
+from cloche.mm.usermem import IovIter, KernelIovIter
 from cloche.platform import hostsys
+from cloche.platform.interface import SLOW_STORAGE
 
 CHUNK: Final = 65536  # bytes in a piece; the last bytes of a piece may be missing, they are zeros
 SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
 STEP: Final = 1024 * 1024  # the most that is copied through Python at once
 EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really allocates at once
 
+_MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
 MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
 
 _CHUNK_PAGES: Final = CHUNK // PAGE
@@ -72,6 +77,7 @@ class Storage(Backed):
         self.users: int = 0  # open file descriptions; a mapping holds one
         self.number: int = 0  # of a file that lasts: that is `fd`, which is opened when it is needed
         self.maker: FileMaker | None = None  # who has it
+        self.was_lost: bool = False  # what was written last went to a file that is not ours any more
 
     @property
     def fd(self) -> int:
@@ -323,6 +329,8 @@ class Storage(Backed):
             if self.read_bytes >= MUCH_READ:
                 self.read_bytes = 0
                 self._try_memfd(size)
+        if self.number:
+            return self._read_lasting(dst, offset, length)
         if self.host.fd >= 0:
             # Not where there may be holes: a guest that touches one allocates it.
             return dst.read_fd(
@@ -349,6 +357,12 @@ class Storage(Backed):
         """`length` bytes, all below the size."""
         if self.number and self.host.fd < 0:
             self.wake()
+        if self.number:
+            sink = KernelIovIter(capacity=length)
+            got = self._read_lasting(sink, offset, length)
+            if got < 0:
+                raise OSError(-got, "")
+            return bytes(sink.sink)
         if self.host.fd >= 0:
             return os.pread(self.host.fd, length, offset)
         parts: list[bytes] = []
@@ -365,7 +379,49 @@ class Storage(Backed):
             done += want
         return b"".join(parts)
 
+    def _read_lasting(self, dst: IovIter, offset: int, length: int) -> int:
+        """What the host has in memory, and when it has been brought there, the rest.  Raises HostWait."""
+        maker = self.maker
+        done = asked = 0
+        while done < length:
+            at = offset + done
+            key = self.key if offset + length <= self.dense else 0
+            count = dst.read_fd(self.host.fd, at, length - done, RWF_NOWAIT, key)
+            if count == -EAGAIN and asked < _MAX_ASKED and maker is not None:
+                asked += 1
+                try:
+                    if maker.bring(self.number, self.host.fd, at, length - done):
+                        continue
+                except HostWait:
+                    dst.revert(done)
+                    raise
+            if count in (-EAGAIN, -EOPNOTSUPP):  # it does not stay in memory, or its file system cannot tell
+                count = dst.read_fd(self.host.fd, at, length - done, 0, key)
+            if count <= 0:
+                return done if done else count
+            done += count
+        return done
+
     # -- writing -----------------------------------------------------------------------------------------
+    def prove(self) -> None:
+        """Before something is changed: whether the disk of a file that lasts answers.  Raises HostWait."""
+        maker = self.maker
+        if maker is not None:
+            maker.prove()
+
+    def _write_lasting(self, src: IovIter, offset: int, length: int) -> int:
+        """Others may have their turn meanwhile, if that takes long."""
+        host, maker = self.host, self.maker
+        start_ns = monotonic_ns()
+        count = src.write_fd(host.fd, offset, length, SLOW_STORAGE)
+        if maker is not None:
+            maker.changed_since(start_ns)
+        if self.host is not host:
+            self.was_lost = True
+        elif count > 0:
+            self._wrote(offset, count)
+        return count
+
     def _fresh_pages(self, offset: int, length: int) -> int:
         """An upper bound, exact for pieces, of the pages that a write would add."""
         end = offset + length
@@ -505,13 +561,17 @@ class Storage(Backed):
 
     def write_from(self, src: IovIter, offset: int, length: int, size: int) -> int:
         """Take up to `length` bytes from `src`; bytes or -errno (-ENOSPC), LinuxError(EFAULT)."""
-        if self.number and self.host.fd < 0:
-            self.wake()
+        if self.number:
+            self.prove()
+            if self.host.fd < 0:
+                self.wake()
         if self.host.fd < 0 and self._wants_memfd(offset, offset + length):
             self._try_memfd(size)
         length = self._affordable(offset, length)
         if length == 0:
             return -ENOSPC
+        if self.number:
+            return self._write_lasting(src, offset, length)
         if self.host.fd >= 0:
             count = src.write_fd(self.host.fd, offset, length)
             if count > 0:
@@ -552,8 +612,10 @@ class Storage(Backed):
 
         Raises LinuxError.
         """
-        if self.number and self.host.fd < 0:
-            self.wake()
+        if self.number:
+            self.prove()
+            if self.host.fd < 0:
+                self.wake()
         if self.host.fd >= 0:
             if new == 0 and self.pages * PAGE > FREE_STEP and self.can_start_anew():
                 self.free()  # what is written next has another memfd
@@ -611,8 +673,10 @@ class Storage(Backed):
     def allocate(self, mode: int, offset: int, length: int, size: int) -> int:
         """fallocate(2): preallocation, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; 0 or -errno.  The size stays."""
         end = offset + length
-        if self.number and self.host.fd < 0:
-            self.wake()
+        if self.number:
+            self.prove()
+            if self.host.fd < 0:
+                self.wake()
         if mode & FALLOC_FL_PUNCH_HOLE:
             return self._punch(offset, length, size)
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE):

@@ -49,6 +49,7 @@ from cloche.fs.quota import PAGE, Account, StorageQuota
 from cloche.fs.storage import Storage
 from cloche.fs.tmpfs_inode import SHORT_SYMLINK, MemoryFs, TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
+from cloche.kernel.task import Task
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
@@ -209,7 +210,9 @@ class TmpfsFile(TmpfsInode):
             self.drop_file_caps(ctx)
         storage = self.storage
         done = storage.write_from(src, offset, count, self.size)
-        if done > 0:
+        if storage.was_lost:
+            storage.was_lost = False  # the file was emptied meanwhile
+        elif done > 0:
             if offset + done > self.size:
                 self.size = offset + done
             self.blocks = storage.pages * 8
@@ -308,7 +311,15 @@ class TmpfsDescription(FileDescription):
         return file.storage.read_to(dst, offset, count, file.size)
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        return self.file.write_at(ctx, src, offset, self.path)
+        file = self.file
+        if file.storage.number and isinstance(ctx, Task):
+            ctx.kernel.host_waits.file = self
+        return file.write_at(ctx, src, offset, self.path)
+
+    def storage_away(self, *, is_away: bool) -> None:
+        maker = self.file.tmpfs.account.maker
+        if maker is not None:
+            maker.storage_away(is_away=is_away)
 
     def takes_nowait(self) -> bool:
         return self.file.tmpfs.kind != "tmpfs"  # a layer of an overlay stands for a disk's file system

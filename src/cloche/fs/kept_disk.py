@@ -1,0 +1,137 @@
+"""The disk behind a kept layer (fs.kept): files with numbers in a directory of the host, and how one waits for it.
+
+Files come and go, are synchronised and brought into memory by the gofer, which may take its time (kernel.host_wait).
+They are written and changed on the spot, because the way through another process is ten times as long.  If nothing was
+done so lately the gofer is asked to change something first (`prove`); so who begins when the disk has stopped waits
+like everybody who asks the gofer.  Who is in the middle of a series is in a call of the host that takes long
+(kernel.lanes).
+"""
+
+import os
+from typing import Final
+
+from cloche.abi.errno import EEXIST, LinuxError
+from cloche.fs.gofer_client import GoferClient
+from cloche.fs.gofer_inode import TRUST_NS
+from cloche.fs.quota import FileMaker
+from cloche.kernel.host_wait import HostRequest, HostWait
+from cloche.kernel.task import Kernel
+from cloche.kernel.timers import monotonic_ns
+from cloche.platform import slow
+from cloche.wire.gofer import MAX_READ_BYTES, SET_MODE
+
+JOURNAL: Final = b"journal"
+MODE: Final = 0o600
+_QUICK_NS: Final = 1_000_000
+_WRITE_BYTES: Final = 1 << 20
+
+
+class InFlight(HostRequest):
+    """A part of the journal that is being written."""
+
+    def settle(self) -> None:
+        """It is there, or never will be."""
+        self.is_answered = self.is_settled = True
+        self.queue.wake()
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+
+class LayerDisk(FileMaker):
+    """The directory of one layer."""
+
+    def __init__(self, kernel: Kernel, client: GoferClient, index: int) -> None:
+        """`client` waits for every answer but those of `patiently`.  Raises LinuxError."""
+        self.kernel: Kernel = kernel
+        self.client: GoferClient = client
+        self.fid: int = client.attach(index).fid
+        self.next_number: int = 1
+        self.away: int = 0  # calls on the spot that take long now
+        self.quick_ns: int = 0  # when something was last changed at once
+        self.in_flight: InFlight | None = None
+
+    def make_file(self) -> tuple[int, int]:
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            while True:
+                number = self.next_number
+                try:
+                    fd = client.create(self.fid, b"%d" % number, os.O_RDWR, MODE)[0]
+                    self.next_number = number + 1
+                    return number, fd
+                except LinuxError as error:
+                    if error.errno != EEXIST:
+                        raise
+                    self.next_number = number + 1  # whoever had asked for it died before the answer
+        finally:
+            client.patiently(is_on=False)
+
+    def open_file(self, number: int) -> int:
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            return client.open(self.fid, b"%d" % number, os.O_RDWR)[0]
+        finally:
+            client.patiently(is_on=False)
+
+    def prove(self) -> None:
+        if not self.away and monotonic_ns() - self.quick_ns < TRUST_NS:
+            return
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            if client.may_wait():
+                client.setattr(self.fid, JOURNAL, SET_MODE, MODE)  # it waits for what any change waits for
+                if not self.away:
+                    self.quick_ns = monotonic_ns()
+        except LinuxError:
+            pass  # it answers
+        finally:
+            client.patiently(is_on=False)
+
+    def changed_since(self, start_ns: int) -> None:
+        now = monotonic_ns()
+        self.quick_ns = now if now - start_ns < _QUICK_NS else 0
+
+    def storage_away(self, *, is_away: bool) -> None:
+        self.away += 1 if is_away else -1
+        self.quick_ns = 0
+
+    def bring(self, number: int, fd: int, offset: int, length: int) -> bool:
+        client = self.client
+        client.patiently(is_on=True)
+        try:
+            if not client.may_wait():
+                return False
+            st = os.fstat(fd)
+            length = min(length, MAX_READ_BYTES)
+            client.read(self.fid, b"%d" % number, st.st_dev, st.st_ino, offset, length, wants_data=False)
+            return True
+        except LinuxError:
+            return False
+        finally:
+            client.patiently(is_on=False)
+
+    def write_in_turns(self, fd: int, data: bytes, at: int) -> None:
+        """Write a part of the journal; others may have their turn if that takes long.  Raises OSError."""
+        in_flight = InFlight()
+        self.in_flight = in_flight
+        self.kernel.host_waits.file = None
+        try:
+            done = 0
+            while done < len(data):
+                count = slow.write(slow.NOBODY, fd, data[done : done + _WRITE_BYTES], at + done)
+                if count < 0:
+                    raise OSError(-count, "")
+                done += count
+        finally:
+            self.in_flight = None
+            in_flight.settle()
+
+    def wait_for_flight(self) -> None:
+        """What is behind a gap in the journal counts for nothing: one part after the other.  Raises HostWait."""
+        in_flight = self.in_flight
+        if in_flight is not None and self.kernel.host_waits.may_wait:
+            raise HostWait(in_flight)
