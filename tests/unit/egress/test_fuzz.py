@@ -1,4 +1,4 @@
-"""Spoilt ClientHellos, DNS questions and requests by the thousand, against slow readers of the same.
+"""Spoilt ClientHellos, DNS questions and requests by the thousand, against slow readers of the same (`slow_readers`).
 
 No crash, and nothing is let through that the slow reader does not find to be for the granted name.  CLOCHE_SLOW=1: a
 million inputs each.
@@ -6,16 +6,20 @@ million inputs each.
 
 import os
 import random
-import re
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloche.egress import dnswire
-from cloche.egress.clienthello import NotTls, parse_client_hello
-from cloche.egress.httpcheck import BadRequest, check_head
+from cloche.egress.policy import Policy, parse_rule
+from cloche.wire.egress import TCP, UDP
+from tests.unit.egress.slow_readers import (
+    check_decision,
+    check_hello,
+    check_question,
+    check_request,
+    slow_decision,
+)
 from tests.unit.egress.test_clienthello import HELLO, records
 from tests.unit.egress.test_dns import OPT, query
 
@@ -52,62 +56,6 @@ def spoil(chance: random.Random, data: bytes, words: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-# -- TLS ---------------------------------------------------------------------------------------------------------
-def slow_hello_names(data: bytes) -> list[bytes] | None:
-    """All names of SNI of a ClientHello by RFC 8446 and 6066, byte by byte; None: it is none, or not whole."""
-    message = b""
-    while True:
-        if len(data) < 5 or data[0] != 22 or data[1] != 3:
-            return None
-        size = data[3] * 256 + data[4]
-        if size == 0 or size > 16384 or len(data) < 5 + size:
-            return None
-        message += data[5 : 5 + size]
-        data = data[5 + size :]
-        if len(message) >= 4:
-            wanted = message[1] << 16 | message[2] << 8 | message[3]
-            if len(message) - 4 >= wanted:
-                break
-    if message[0] != 1 or len(message) != 4 + wanted:
-        return None
-    rest = message[4:]
-
-    def take(count: int) -> bytes:
-        nonlocal rest
-        if len(rest) < count:
-            raise IndexError
-        found, rest = rest[:count], rest[count:]
-        return found
-
-    names: list[bytes] = []
-    try:
-        if take(2)[0] != 3:
-            return None
-        take(32)
-        take(take(1)[0])
-        take(struct.unpack(">H", take(2))[0])
-        take(take(1)[0])
-        whole = struct.unpack(">H", take(2))[0]
-        if whole != len(rest):
-            return None
-        while rest:
-            kind, size = struct.unpack(">HH", take(4))
-            body = take(size)
-            if kind == 0:
-                if struct.unpack(">H", body[:2])[0] != len(body) - 2:
-                    return None
-                listed = body[2:]
-                while listed:
-                    size = struct.unpack(">H", listed[1:3])[0]
-                    if listed[0] != 0 or len(listed) < 3 + size:
-                        return None
-                    names.append(listed[3 : 3 + size])
-                    listed = listed[3 + size :]
-    except (IndexError, struct.error):
-        return None
-    return names
-
-
 @pytest.mark.timeout(LIMIT_S)
 @fuzzed
 @given(seeds)
@@ -127,30 +75,7 @@ def test_hellos(seed: int) -> None:
     ]
     for _turn in range(EACH):
         data = spoil(chance, chance.choice(starts), words)
-        try:
-            found = parse_client_hello(data)
-        except NotTls:
-            continue
-        if found is not None:
-            slow = slow_hello_names(data[: found.length])
-            assert slow is not None and len(slow) == 1, data
-            assert slow[0].decode("ascii").lower() == found.name, data
-
-
-# -- DNS ---------------------------------------------------------------------------------------------------------
-def slow_question(data: bytes) -> tuple[list[bytes], int] | None:
-    """Labels and type of a message that asks one thing of class IN; None: it is none."""
-    if len(data) < 12 or data[2] & 0x80 or data[4:6] != b"\0\1" or data[6:10] != bytes(4):
-        return None
-    labels, at = [], 12
-    while at < len(data) and data[at]:
-        if data[at] > 63 or at + 1 + data[at] > len(data):
-            return None
-        labels.append(data[at + 1 : at + 1 + data[at]])
-        at += 1 + data[at]
-    if len(data) < at + 5 or data[at + 3 : at + 5] != b"\0\1":
-        return None
-    return labels, data[at + 1] << 8 | data[at + 2]
+        check_hello(data)
 
 
 @pytest.mark.timeout(LIMIT_S)
@@ -162,51 +87,7 @@ def test_questions(seed: int) -> None:
     words = [b"\0", b"\xc0\x0c", b"\4good", b"\4evil", b"\4test\0", b".", b"\0\1", OPT, b"\x3f", b"\4GOOD"]
     for _turn in range(EACH):
         data = spoil(chance, chance.choice(starts), words)
-        try:
-            found = dnswire.parse_question(data)
-        except dnswire.BadMessage as bad:
-            assert bad.rcode < 16
-            if bad.rcode >= 0:
-                assert dnswire.failure(data, bad.rcode)[:2] == data[:2]
-            continue
-        slow = slow_question(data)
-        assert slow is not None and slow[1] == found.kind, data
-        if found.name:
-            # A label with a dot in it is read as two: what is decided is what would be asked for.
-            assert b".".join(slow[0]).decode("ascii").lower().removesuffix(".") == found.name, data
-        reply = dnswire.answer(found, [("A", "198.18.1.0")] if found.kind == 1 else None, 60)
-        assert reply[:2] == data[:2]
-
-
-# -- HTTP --------------------------------------------------------------------------------------------------------
-# RFC 9112 without anything that it leaves to taste, as one pattern for each part.
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_WHOLE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.[01]\r\n((?:%s:[^\r\n\0]*\r\n)*)\r\n" % (_TOKEN, _TOKEN))
-
-
-def slow_request(raw: bytes) -> tuple[bytes, bytes] | None:
-    """Method and host of a request that everybody reads the same way; None: not sure."""
-    match = _WHOLE.fullmatch(raw)
-    if match is None:
-        return None
-    fields: dict[bytes, list[bytes]] = {}
-    for line in match[3].split(b"\r\n")[:-1]:
-        name, _colon, value = line.partition(b":")
-        fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    lengths, codings = fields.get(b"content-length", []), fields.get(b"transfer-encoding", [])
-    if len(lengths) + len(codings) > 1 or len(fields.get(b"host", [])) != 1:
-        return None
-    if any(not each.isdigit() for each in lengths) or any(each.lower() != b"chunked" for each in codings):
-        return None
-    host = fields[b"host"][0].lower()
-    target = match[2]
-    if b"://" in target.partition(b"?")[0] and not target.startswith(b"/"):
-        authority = re.split(rb"[/?]", target.partition(b"://")[2])[0].lower()
-        if authority.removesuffix(b":80") != host.removesuffix(b":80"):
-            return None
-    elif not target.startswith(b"/") and match[1] != b"CONNECT" and target != b"*":
-        return None
-    return match[1], host
+        check_question(data)
 
 
 @pytest.mark.timeout(LIMIT_S)
@@ -225,18 +106,32 @@ def test_requests(seed: int) -> None:
     ]  # fmt: skip
     for _turn in range(EACH):
         data = spoil(chance, chance.choice(starts), words)
-        try:
-            head = check_head(data)
-        except BadRequest as bad:
-            assert 400 <= bad.status < 500
-            continue
-        slow = slow_request(data)
-        assert slow is not None, data
-        method, host = slow
-        assert head.method == method
-        if head.host == "good.test" and head.method != b"CONNECT":
-            assert host.removesuffix(b".") in (
-                b"good.test",
-                b"good.test:%d" % head.port,
-                b"good.test.:%d" % head.port,
-            ), data
+        check_request(data)
+
+
+@pytest.mark.timeout(LIMIT_S)
+@fuzzed
+@given(seeds)
+def test_decisions(seed: int) -> None:
+    chance = random.Random(seed)
+    hosts = ["good.test", "*.good.test", "www.good.test", "evil.test", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0"]
+    hosts += ["169.254.169.254", "8.8.0.0/16", "127.0.0.1", "[fd00::/8]", "[2001:db8::/32]", "[::1]"]
+    names = ["", "good.test", "www.good.test", "a.b.good.test", "evil.test", "test"]
+    addresses = ["10.1.2.3", "10.2.3.4", "169.254.169.254", "8.8.8.8", "127.0.0.1", "fd00::1", "2001:db8::1", "::1"]
+
+    def rule() -> str:
+        ports = chance.choice(("443", "80", "1-65535", "400-500"))
+        return f"{chance.choice(hosts)}:{ports}{chance.choice(('', '/udp'))}"
+
+    for _turn in range(EACH // 20):
+        rules = [rule() for _each in range(chance.randrange(6))]
+        denied = [rule() for _each in range(chance.choice((0, 0, 1, 2)))]
+        policy = Policy()
+        policy.rules = [parse_rule(text, is_deny=True) for text in denied] + [parse_rule(text) for text in rules]
+        for each in policy.rules[: len(denied)]:
+            each.transport = each.transport or TCP  # as the slow reader takes it
+        for _each in range(20):
+            name, addr = chance.choice(names), chance.choice(addresses)
+            transport, port = chance.choice((TCP, UDP)), chance.choice((443, 80, 22))
+            expected = slow_decision(rules, denied, name, addr, transport, port)
+            check_decision(policy, name, addr, transport, port, expected=expected)
