@@ -73,8 +73,10 @@ def parse_question(data: bytes) -> Question:
     counts = [int.from_bytes(data[at : at + 2], "big") for at in (4, 6, 8, 10)]
     if counts[0] != 1 or counts[1] or counts[2] or counts[3] > 1:
         raise BadMessage(dns.rcode.FORMERR)
-    if counts[3] and not _is_opt(data):
-        raise BadMessage(dns.rcode.FORMERR)  # a record that is no OPT; dnspython would remember its type
+    at = _after_name(data)
+    if at < 0 or (counts[3] and data[at + 4 : at + 7] != b"\0\0\x29"):
+        # A name that points elsewhere, or a record that is no OPT; dnspython would remember its type.
+        raise BadMessage(dns.rcode.FORMERR)
     try:
         message = dns.message.from_wire(data)
     except (dns.exception.DNSException, ValueError, IndexError, KeyError):
@@ -84,14 +86,14 @@ def parse_question(data: bytes) -> Question:
     return Question(message)
 
 
-def _is_opt(data: bytes) -> bool:
-    """Whether what follows the question is an OPT record."""
+def _after_name(data: bytes) -> int:
+    """Where the name of the question ends; -1: in a pointer, which could lead into the header only, or nowhere."""
     at = 12
     while at < len(data) and data[at]:
         if data[at] > 63:
-            return False  # a pointer, in the first name of a message
+            return -1
         at += data[at] + 1
-    return data[at + 5 : at + 8] == b"\0\0\x29"
+    return at + 1 if at < len(data) else -1
 
 
 def failure(data: bytes, rcode: int) -> bytes:

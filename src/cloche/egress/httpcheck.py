@@ -136,7 +136,7 @@ def parse_authority(value: bytes, default_port: int = 80) -> tuple[str | bytes, 
         if match is None:
             raise BadHost("not a host")
         port = int(match[2] or default_port)
-        if not 1 <= port <= 65535:
+        if not 1 <= port <= 65535 or (match[2] or "").startswith("0"):
             raise BadHost("not a port")
         return parse_host(match[1]), port
     except (UnicodeDecodeError, BadHost):

@@ -151,7 +151,9 @@ def slow_request(raw: bytes) -> tuple[bytes, bytes] | None:
     target = match[2]
     if b"://" in target.partition(b"?")[0] and not target.startswith(b"/"):
         authority = re.split(rb"[/?]", target.partition(b"://")[2])[0].lower()
-        if authority.removesuffix(b":80") != host.removesuffix(b":80"):
+        # (The root's dot and the port that is meant anyway: names are compared, and what goes out is written anew.)
+        one, two = (each.removesuffix(b":80").removesuffix(b".") for each in (authority, host))
+        if one != two:
             return None
     elif not target.startswith(b"/") and match[1] != b"CONNECT" and target != b"*":
         return None
@@ -189,7 +191,9 @@ _SPECIAL: Final = [
 ]
 
 
-def slow_decision(rules: list[str], denied: list[str], name: str, addr: str, transport: int, port: int) -> bool:
+def slow_decision(
+    rules: list[str], denied: list[str], name: str, addr: str, transport: int, port: int
+) -> bool:
     """Whether a connection may be made: to `name`, which leads to `addr`, or without a name to that address.
 
     Rules as on a command line, with ports and /udp for UDP; a name is never internal.
@@ -232,10 +236,14 @@ def slow_decision(rules: list[str], denied: list[str], name: str, addr: str, tra
             granted = True
     if not name:
         return granted
-    return any(fits(text) and is_about_name(split(text)[0]) for text in rules) and (special is None or granted)
+    return any(fits(text) and is_about_name(split(text)[0]) for text in rules) and (
+        special is None or granted
+    )
 
 
-def check_decision(policy: Policy, name: str, addr: str, transport: int, port: int, *, expected: bool) -> None:
+def check_decision(
+    policy: Policy, name: str, addr: str, transport: int, port: int, *, expected: bool
+) -> None:
     """What the policy says is what `slow_decision` has said."""
     packed = ipaddress.ip_address(addr).packed
     if name:

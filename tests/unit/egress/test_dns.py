@@ -46,6 +46,8 @@ def test_questions() -> None:
         (query(counts=(1, 1, 0, 0)), dns.rcode.FORMERR),
         (query(counts=(1, 0, 0, 1), more=b"\0\0\x10\0\1\0\0\0\0\0\0"), dns.rcode.FORMERR),
         (query(b"\xc0\x0c"), dns.rcode.FORMERR),
+        (query(b"\4good\xc0\2"), dns.rcode.FORMERR),  # a label, and the rest from the header
+        (query(b"\4good\xc0\2", counts=(1, 0, 0, 1), more=OPT), dns.rcode.FORMERR),
         (query(b"\x3fa"), dns.rcode.FORMERR),
         (query(klass=3), dns.rcode.NOTIMP),
         (query(more=b"x"), dns.rcode.FORMERR),

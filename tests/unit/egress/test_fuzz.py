@@ -114,10 +114,27 @@ def test_requests(seed: int) -> None:
 @given(seeds)
 def test_decisions(seed: int) -> None:
     chance = random.Random(seed)
-    hosts = ["good.test", "*.good.test", "www.good.test", "evil.test", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0"]
+    hosts = [
+        "good.test",
+        "*.good.test",
+        "www.good.test",
+        "evil.test",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "0.0.0.0/0",
+    ]
     hosts += ["169.254.169.254", "8.8.0.0/16", "127.0.0.1", "[fd00::/8]", "[2001:db8::/32]", "[::1]"]
     names = ["", "good.test", "www.good.test", "a.b.good.test", "evil.test", "test"]
-    addresses = ["10.1.2.3", "10.2.3.4", "169.254.169.254", "8.8.8.8", "127.0.0.1", "fd00::1", "2001:db8::1", "::1"]
+    addresses = [
+        "10.1.2.3",
+        "10.2.3.4",
+        "169.254.169.254",
+        "8.8.8.8",
+        "127.0.0.1",
+        "fd00::1",
+        "2001:db8::1",
+        "::1",
+    ]
 
     def rule() -> str:
         ports = chance.choice(("443", "80", "1-65535", "400-500"))
@@ -127,7 +144,9 @@ def test_decisions(seed: int) -> None:
         rules = [rule() for _each in range(chance.randrange(6))]
         denied = [rule() for _each in range(chance.choice((0, 0, 1, 2)))]
         policy = Policy()
-        policy.rules = [parse_rule(text, is_deny=True) for text in denied] + [parse_rule(text) for text in rules]
+        policy.rules = [parse_rule(text, is_deny=True) for text in denied] + [
+            parse_rule(text) for text in rules
+        ]
         for each in policy.rules[: len(denied)]:
             each.transport = each.transport or TCP  # as the slow reader takes it
         for _each in range(20):

@@ -129,6 +129,7 @@ def test_answers() -> None:
         GOOD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", GOOD + b"Transfer-Encoding: identity\r\n\r\n",
         GOOD + b"Transfer-Encoding: chunked, chunked\r\n\r\n", GOOD + b"Transfer-Encoding: \x0bchunked\r\n\r\n",
         b"GET http://evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET evil.test HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: good.test:080\r\n\r\n",
         b"GET * HTTP/1.1\r\nHost: good.test\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: good.test\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: good.test:\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: good.test:0\r\n\r\n",
