@@ -116,9 +116,16 @@ class Guest:
         args.a0, args.a1, args.a2, args.a3, args.a4, args.a5 = padded
         task.args = args
         try:
-            return handler(task, args)
+            result = handler(task, args)
         except LinuxError as error:
             return -error.errno
+        while (
+            result == BLOCKED and task in self.kernel.sliced
+        ):  # the machine was slow: as many slices as it takes
+            self.kernel.sliced.remove(task)
+            self.kernel.ready.append(task)
+            result = self.step(task)
+        return result
 
     def step(self, task: Task | None = None) -> int:
         """Retry a blocked call if it was woken; its result, BLOCKED while it waits."""

@@ -1,5 +1,6 @@
 """A guest whose root directory is a pseudo file system, and helpers to read and list it."""
 
+from cloche.abi.errno import EAGAIN
 from cloche.fs.proc import proc_fs
 from cloche.kernel.fd_table import FdTable
 from cloche.kernel.task import Task
@@ -73,6 +74,8 @@ class ProcGuest(Guest):
         while True:
             sink = KernelIovIter(capacity=4096)
             count = file.read(task, sink)
+            if count == -EAGAIN:  # a slice of it is over: reads again, as the loop would
+                continue
             assert count >= 0, count
             if count == 0:
                 return b"".join(parts)

@@ -60,7 +60,7 @@ class World:
         return task
 
     def call(self, handler: Handler, *values: int | bytes, task: Task | None = None) -> int:
-        """The result of a handler as a guest sees it (BLOCKED if it waits)."""
+        """The result of a handler as a guest sees it (BLOCKED if it waits), after as many slices as it takes."""
         task = self.task if task is None else task
         args = Args()
         arena = ARENA
@@ -75,9 +75,14 @@ class World:
         plain += [0] * (6 - len(plain))
         args.a0, args.a1, args.a2, args.a3, args.a4, args.a5 = plain
         try:
-            return handler(task, args)
+            result = handler(task, args)
         except LinuxError as error:
             return -error.errno
+        while result == BLOCKED and task in self.kernel.sliced:
+            self.kernel.sliced.remove(task)
+            task.is_ready_queued = False
+            result = self.resume(task)
+        return result
 
     def poke(self, addr: int, data: bytes, task: Task | None = None) -> None:
         """Write into a task's memory."""
