@@ -184,8 +184,14 @@ def _signature(options: list[str]) -> str:
     """What the objects of an earlier build must share with this one, beside their sources, to be taken again."""
     from mypy.version import __version__
 
-    # The headers of mypyc's run-time library lie in pip's temporary folder: its version stands for them.
-    kept = [option for option in options if "lib-rt" not in option]
+    # The headers of mypyc's run-time library lie in pip's temporary folder: its version stands for them.  A virtual
+    # environment has no headers of its own: what was compiled for one serves another.
+    environment = "" if sys.prefix == sys.base_prefix else f"-I{sys.prefix}/"
+    kept = [
+        option
+        for option in options
+        if "lib-rt" not in option and not (environment and option.startswith(environment))
+    ]
     return hashlib.sha256(repr((sys.version, __version__, kept)).encode()).hexdigest()
 
 
