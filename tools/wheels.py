@@ -47,22 +47,10 @@ def has_headers(python: Path) -> bool:
 
 def build(python: Path, folder: Path, tools: Path) -> Path:
     """A wheel for `python` in dist/; its path.  Raises CalledProcessError."""
-    raw = folder / "raw"
-    subprocess.run(
-        [
-            python,
-            "-m",
-            "pip",
-            "wheel",
-            "--verbose",
-            "--progress-bar=off",
-            "--no-deps",
-            "--wheel-dir",
-            raw,
-            ROOT,
-        ],
-        check=True,
-    )
+    raw, maker = folder / "raw", folder / "maker"
+    subprocess.run([python, "-m", "venv", maker], check=True)  # a system's Python may come without pip
+    pip = [maker / "bin" / "python", "-m", "pip", "wheel", "--verbose", "--progress-bar=off"]
+    subprocess.run([*pip, "--no-deps", "--wheel-dir", raw, ROOT], check=True)
     (wheel,) = raw.glob("*.whl")
     named = folder / "named"
     environment = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ.get('PATH', '')}"}
