@@ -1,5 +1,5 @@
-"""The audit log: one JSON line for each decision and each end, with the names of OCSF (Network Activity, 4001) where it
-has them.
+"""The audit log: one JSON line for each decision and each end, with the names of OCSF (schema 1.4) where it has them:
+Network Activity (4001), HTTP Activity (4002) for requests, DNS Activity (4003) for names.
 
 Lines are chained: `chain` is a SHA-256 of the line without it and of the chain before, so that a line that was changed
 or cut out is found (`broken_line`).  The file is bounded: when it is full it moves to its second half, and what that
@@ -22,10 +22,27 @@ ALLOWED: Final = "Allowed"
 BLOCKED: Final = "Blocked"
 FILE_BYTES: Final = 8 << 20
 _KEPT: Final = 2048  # lines in memory, for `cloche net NAME log`
-_RATE: Final = 200  # lines a second
+RATE: Final = 200  # lines a second
 _REPORTED: Final = 1000  # kinds of refusals and of destinations in the report
 _COPY_BYTES: Final = 1 << 20
-_ACTIVITIES: Final = {"open": 1, "close": 2, "refuse": 5, "cut": 3, "request": 6, "policy": 99, "name": 6}
+# OCSF's numbers of activities; 99: others, which `activity_name` tells.
+_ACTIVITIES: Final = {"open": 1, "close": 2, "cut": 3, "fail": 4, "refuse": 5}
+_METHODS: Final = {
+    "CONNECT": 1,
+    "DELETE": 2,
+    "GET": 3,
+    "HEAD": 4,
+    "OPTIONS": 5,
+    "POST": 6,
+    "PUT": 7,
+    "TRACE": 8,
+}
+_OTHER: Final = 99
+_NETWORK: Final = 4001
+_HTTP: Final = 4002
+_DNS: Final = 4003
+_QUERY: Final = 1
+_METADATA: Final = {"version": "1.4.0", "product": {"name": "cloche egress"}}
 
 
 def broken_line(lines: list[str], chain: str = "") -> int:
@@ -60,8 +77,11 @@ class _Tally:
 class Audit:
     """Writes the log, and keeps what the report needs."""
 
-    def __init__(self, sandbox: str, fd: int, second_fd: int, limit: int = FILE_BYTES) -> None:
-        """The file and its second half; -1: none."""
+    def __init__(
+        self, sandbox: str, fd: int, second_fd: int, limit: int = FILE_BYTES, rate: int = RATE
+    ) -> None:
+        """The file and its second half; -1: none.  `rate`: lines a second."""
+        self.rate: int = rate
         self.sandbox: str = sandbox
         self.fd: int = fd
         self.second_fd: int = second_fd
@@ -118,14 +138,9 @@ class Audit:
             endpoint["ip"] = address_text(addr)
         if port:
             endpoint["port"] = port
-        fields: dict[str, Any] = {
-            "time": int(time.time() * 1000),
-            "class_uid": 4001,
-            "activity_id": _ACTIVITIES.get(activity, 99),
-            "activity_name": activity,
-            "disposition": verdict,
-            "sandbox": self.sandbox,
-        }
+        fields = self._head(activity, verdict, request[0] if request is not None else "")
+        if activity == "name":
+            fields["query"] = {"hostname": name}
         if endpoint:
             fields["dst_endpoint"] = endpoint
         if transport:
@@ -148,15 +163,36 @@ class Audit:
             fields["message"] = message
         self._write(fields)
 
+    def _head(self, activity: str, verdict: str, method: str) -> dict[str, Any]:
+        """What every line has."""
+        kind, number = _NETWORK, _ACTIVITIES.get(activity, _OTHER)
+        if method:
+            kind, number = _HTTP, _METHODS.get(method, _OTHER)
+        elif activity == "name":
+            kind, number = _DNS, _QUERY
+        return {
+            "time": int(time.time() * 1000),
+            "category_uid": kind // 1000,
+            "class_uid": kind,
+            "activity_id": number,
+            "type_uid": kind * 100 + number,
+            "severity_id": 1,
+            "activity_name": activity,
+            "disposition": verdict,
+            "disposition_id": 1 if verdict == ALLOWED else 2,
+            "metadata": _METADATA,
+            "sandbox": self.sandbox,
+        }
+
     def _may_write(self, verdict: str) -> bool:
         now = int(time.monotonic())
         if now != self.second:
             self.second, self.in_second = now, 0
             if self.suppressed:
                 count, self.suppressed = self.suppressed, 0
-                self._write({"time": int(time.time() * 1000), "activity_name": "suppressed", "count": count})
+                self._write({**self._head("suppressed", ALLOWED, ""), "count": count})
         self.in_second += 1
-        if self.in_second > _RATE:
+        if self.in_second > self.rate:
             self.suppressed += 1
             return False
         return True
@@ -202,7 +238,7 @@ class Audit:
         """At the end: say what was left out."""
         if self.suppressed:
             count, self.suppressed = self.suppressed, 0
-            self._write({"time": int(time.time() * 1000), "activity_name": "suppressed", "count": count})
+            self._write({**self._head("suppressed", ALLOWED, ""), "count": count})
 
     def report(self) -> str:
         """What happened, for people."""
