@@ -202,11 +202,11 @@ int64_t write_slowly(int64_t thread, int fd, int64_t offset, const Py_buffer *da
     return n;
 }
 
-/* Any that has no pointers -> its result or -errno. */
-int64_t call_slowly(int64_t thread, int64_t number, int64_t a, int64_t b, int64_t c, int64_t d)
+/* Any -> its result or -errno. */
+int64_t call_slowly(int64_t thread, int64_t number, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f)
 {
     struct long_call call = call_begins(thread);
-    int64_t n = syscall(number, a, b, c, d);
+    int64_t n = syscall(number, a, b, c, d, e, f);
     n = n < 0 ? -errno : n;
     call_ended(&call);
     return n;

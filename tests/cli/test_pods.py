@@ -37,3 +37,13 @@ def test_two_containers() -> None:
         [sys.executable, str(program)], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.stdout == EXPECTED, done.stderr
+
+
+def test_a_gofer_that_says_nothing_keeps_no_other_container() -> None:
+    if shutil.which("busybox") is None:
+        pytest.skip("no busybox")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cli.slow_pod"], capture_output=True, text=True, timeout=100, check=False
+    )
+    expected = "True False\nb'others\\n'\ncreated True\nb'second\\n'\nend 9 \n"
+    assert done.stdout == expected, done.stderr

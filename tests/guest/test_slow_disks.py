@@ -134,6 +134,53 @@ def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
         assert guest.end() == 0
 
 
+STREAMS = r"""
+import fcntl
+def writer(write):
+    pid = os.fork()
+    if pid == 0:
+        number = 0
+        while not os.path.exists("/tmp/stop"):
+            write(b"%08d" % number)
+            number += 1
+        os._exit(0)
+    return pid
+def synchronise(data):
+    os.write(2, data)
+    os.fsync(2)
+writers = [writer(lambda data: os.write(2, data)), writer(lambda data: os.write(2, data * 20000)), writer(synchronise)]
+while os.fstat(2).st_size < 1000000:
+    pass
+say("begun")
+hear()
+def is_waiting(pid):
+    return open(f"/proc/{pid}/stat").read().split()[2] == "D"
+while not any(is_waiting(pid) for pid in writers):  # the others wait for the file position
+    pass
+say("others", others())
+os.kill(writers[0], 9)
+say("killed", os.waitpid(writers[0], 0)[1])
+hear()
+open("/tmp/stop", "w").close()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in writers[1:]])
+"""
+
+
+def test_streams_that_are_files_keep_nobody_else(tmp_path: Path) -> None:
+    """For which there is no gofer."""
+    with Frozen(tmp_path, STREAMS, "-e", "A=b", words=f"2>{tmp_path}/place/errors") as made:
+        guest = made.guest
+        assert guest.hear() == "begun"
+        made.freeze()
+        guest.tell("go")
+        assert guest.hear() == "others True"
+        assert guest.hear() == "killed 9"
+        made.thaw()
+        guest.tell("go")
+        assert guest.hear() == "ended 0 0"
+        assert guest.end() == 0
+
+
 def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
     folder = tmp_path / "volume"
     folder.mkdir()

@@ -368,3 +368,43 @@ def test_a_sandbox_ends_without_its_storage(slow: Slows) -> None:
     guest.hear()
     made.hold("lookup")
     assert guest.end() == 7
+
+
+MAPPER = r"""
+import mmap, fcntl
+file = os.open("/v/hold-large", os.O_RDONLY)
+out, into = os.pipe()
+fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 1 << 20)
+say("begun")
+hear()
+def mapper(action):
+    pid = os.fork()
+    if pid == 0:
+        data = memoryview(mmap.mmap(file, 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
+        action(data)
+        os._exit(0)
+    return pid
+# More than comes along with a call: the kernel looks there itself.
+pids = [mapper(lambda data: os.write(into, data[:100000]))]
+hear()
+pids.append(mapper(lambda data: os.writev(into, [b"and ", data[1 << 20 : (1 << 20) + 100000]])))
+kept = os.open("/tmp/kept", os.O_RDWR | os.O_CREAT)
+pids.append(mapper(lambda data: os.pwrite(kept, data[2 << 20 : 4 << 20], 5)))
+say("others", others())
+hear()
+say("ended", *[os.waitpid(pid, 0)[1] for pid in pids])
+os.close(into)
+data = b"".join(iter(lambda: os.read(out, 1 << 20), b""))
+say(len(data), data.count(b"L"), data.count(b"and "), os.pread(kept, 3 << 20, 0) == bytes(5) + b"L" * (2 << 20))
+"""
+
+
+def test_data_in_mapped_files_keep_nobody_else(slow: Slows) -> None:
+    made = slow.start(MAPPER, "ro")
+    guest = made.guest
+    assert guest.hear() == "begun"
+    made.keeps_nobody_else("read")
+    guest.tell("go")
+    assert guest.hear() == "ended 0 0 0"
+    assert guest.hear() == "200004 200000 1 True"
+    assert guest.end() == 0

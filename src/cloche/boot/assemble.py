@@ -374,7 +374,9 @@ def add_volume(kernel: Kernel, name: bytes, gofer_sock: socket.socket) -> None:
     gofer = GoferClient(gofer_sock, kernel)
     gofer.is_alone = _is_alone(kernel)
     gofer.fd_limit = DESCRIPTORS.limit
+    gofer.bears_others = bool(kernel.containers)
     kernel.volumes[name] = GoferFs(gofer, 0, kernel.numbers.dev(), is_shared=True)
+    gofer.shared()
 
 
 def remove_container(container: Container) -> None:
@@ -436,6 +438,7 @@ def add_container(
         if gofer is not None:
             container.storage = gofer
             gofer.is_part = is_first
+            gofer.bears_others = has_others and not is_first
             gofer.is_alone = _is_alone(kernel)
             gofer.fd_limit = DESCRIPTORS.limit
         builder = Builder(container, spec, gofer)

@@ -7,6 +7,7 @@ ends (I5).  Nothing here waits for the monitor: what it does not take at once is
 
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -108,6 +109,17 @@ class Starting(Chore):
         return True
 
 
+class Rest(Chore):
+    """The requests behind one that takes long."""
+
+    def __init__(self, control: "Control") -> None:
+        self.control: Control = control
+
+    def step(self) -> bool:
+        self.control.take_waiting()
+        return False
+
+
 class Control(Answers, FdWatcher):
     """Takes requests and answers them."""
 
@@ -132,6 +144,8 @@ class Control(Answers, FdWatcher):
         self.network: socket.socket | None = network
         self.prepare: Prepare = prepare
         self.served: dict[str, Served] = {}
+        self.waiting: deque[Message] = deque()  # requests that have come
+        self.rest: Rest = Rest(self)
         self.listening: list[int] = []  # requests for events
         self.channel: Channel = Channel(sock, SOFTWARE)
         self.token: int = kernel.fds.watch(sock.fileno(), EPOLLIN, self)
@@ -197,8 +211,15 @@ class Control(Answers, FdWatcher):
         if messages is None:
             self.end_at_once()
             return
-        for message in messages:
-            self._take(message)
+        self.waiting.extend(messages)
+        if len(messages) > 1:
+            self.kernel.chores.append(self.rest)  # one may take long, and others have their turn
+        self.take_waiting()
+
+    def take_waiting(self) -> None:
+        """The requests that have come."""
+        while self.waiting:
+            self._take(self.waiting.popleft())
 
     def close(self) -> None:
         """The sandbox ends: write what is kept, let the last answers out."""
@@ -364,15 +385,30 @@ class Control(Answers, FdWatcher):
             if gofer is not None and not is_first:
                 gofer.close()  # it ends, and nothing else does
             raise
+        try:
+            self._made(message.ident, container, spec, gofer, given)
+        finally:
+            if container.storage is not None:
+                container.storage.shared()
+
+    def _made(
+        self,
+        ident: int,
+        container: Container,
+        spec: SandboxSpec,
+        gofer: socket.socket | None,
+        given: dict[str, int],
+    ) -> None:
+        """A container is there: what else it needs to be started, and the answer.  Raises LinuxError, OSError."""
         streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
         container.stdio = streams.files
         table = FileTable(container, spec, self)
         served = Served(container, spec, streams, ExecTable(container, spec, self), table)
         served.gofer = gofer
-        self.served[ident] = served
+        self.served[container.ident] = served
         failure = check_program(container, spec) if spec.checks_program else None
         if failure is not None:
-            self.fail(message.ident, failure.status, failure.text)
+            self.fail(ident, failure.status, failure.text)
             return
         if self.broker is not None and spec.published:
             publish(container, self.broker)
@@ -389,7 +425,7 @@ class Control(Answers, FdWatcher):
                 guard_network(joined, self.egress)
                 self.egress = None
         timing.mark("sentry: container is made")
-        self.reply(message.ident, {"zygote": container.family[1]})
+        self.reply(ident, {"zygote": container.family[1]})
 
     def _shared(self, fields: Fields) -> tuple[Container | None, list[str]]:
         """Which namespaces a new container shares, and with whom.  Raises ProtocolError."""

@@ -107,6 +107,7 @@ class GoferClient(GoferLink):
         client = GoferClient(socket.socket(fileno=frame.fds[0]), self._kernel, always_waits=always_waits)
         client.is_alone = self.is_alone
         client.is_part = self.is_part
+        client.bears_others = self.bears_others
         client.fd_limit = self.fd_limit
         self._workers.append(client)
         return client

@@ -205,6 +205,9 @@ class GoferFile(FileDescription):
             self.pos = self._node.size
         return count
 
+    def has_slow_storage(self) -> bool:
+        return self._node.host.is_remote
+
     def storage_away(self, *, is_away: bool) -> None:
         self._node.host.storage_away(is_away=is_away)
 

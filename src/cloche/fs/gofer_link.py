@@ -30,6 +30,7 @@ from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
 from cloche.kernel.task import Kernel
+from cloche.platform import slow
 from cloche.vfs.objects import FileDescription
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
@@ -116,6 +117,9 @@ class GoferLink(HostServer, FdWatcher):
         self._kernel: Kernel | None = kernel
         self._always_waits: bool = always_waits
         self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
+        self.bears_others: bool = (
+            False  # it serves one call so far, which bears that others run while it waits
+        )
         self._is_broken: bool = False
         self.is_part: bool = False  # its death ends the sandbox
         self._is_gone: bool = False  # that has come
@@ -148,6 +152,11 @@ class GoferLink(HostServer, FdWatcher):
         self.is_part = False
         self._fail()
         self._channel.close()
+
+    def shared(self) -> None:
+        self.bears_others = False
+        for worker in self._workers:
+            worker.shared()
 
     def patiently(self, *, is_on: bool) -> None:
         """For a client that always waits: from here on the running call can wait otherwise, or not any more."""
@@ -346,6 +355,8 @@ class GoferLink(HostServer, FdWatcher):
                 if is_patient:
                     select.poll().poll()  # until the end
                 return False
+            if self.bears_others and is_patient and not self._out and not self._channel.has_frame():
+                self._wait_in_turns()
             if not self._receive() and self._out:
                 self._flush()
             if is_patient or request.ident not in self._pending or self._channel.has_frame():
@@ -357,6 +368,13 @@ class GoferLink(HostServer, FdWatcher):
         if self._is_broken:
             raise LinuxError(EIO)
         return True
+
+    def _wait_in_turns(self) -> None:
+        """Others have their turn until something comes (kernel.lanes)."""
+        self._waits.file = None
+        if self._kernel is not None:
+            self._kernel.host_waits.file = None
+        slow.wait_for(self._sock.fileno())
 
     def _receive(self) -> bool:
         """Take a frame; False if none comes in time."""

@@ -3,10 +3,10 @@
 Owns `HostFd`, its inode and its descriptions.  Reads and writes go straight between the descriptor and
 guest memory.
 
-Never blocks the sentry, and never sets O_NONBLOCK (that flag would be seen by everybody who holds the same
-open file): transfers use RWF_NOWAIT; where the host does not have it for this kind of file (terminals,
-older kernels) the descriptor is asked with poll(2) first and moved in pieces that cannot block.  Readiness
-comes from an edge-triggered watch that exists only while somebody waits.
+Never blocks the sentry (with files on disks others have their turn, kernel.lanes), and never sets O_NONBLOCK (that flag
+would be seen by everybody who holds the same open file): transfers use RWF_NOWAIT; where the host does not have it for
+this kind of file (terminals, older kernels) the descriptor is asked with poll(2) first and moved in pieces that cannot
+block.  Readiness comes from an edge-triggered watch that exists only while somebody waits.
 
 Boot calls `host_file` once per donated descriptor.
 """
@@ -80,9 +80,11 @@ from cloche.abi.structs import WINSIZE
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.termios_codec import TERMIOS2_SIZE, TERMIOS_SIZE, termios2_to_termios, termios_to_termios2
 from cloche.kernel.host_fds import FdWatcher
+from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
-from cloche.platform import hostsys
+from cloche.platform import hostsys, slow
+from cloche.platform.interface import SLOW_STORAGE
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.records import ATTR_ATIME, ATTR_GID, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, ATTR_UID, SetAttr
 from cloche.vfs.waitqueue import ANY, Waiter, WaitQueue
@@ -119,6 +121,18 @@ class HostWaitQueue(WaitQueue):
         self.host.arm()
 
 
+class StorageTurn(HostRequest):
+    """A call on the storage takes long: others wait for its end."""
+
+    def come(self) -> None:
+        """It is over."""
+        self.is_answered = self.is_settled = True
+        self.queue.wake()
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+
 class HostFd(FdWatcher):
     """One donated descriptor, shared by every description that was opened on it; closed with the last."""
 
@@ -143,6 +157,9 @@ class HostFd(FdWatcher):
             self.has_nowait = False
         else:
             self.kind = PLAIN
+        self.is_disk: bool = kind in (S_IFREG, S_IFBLK)  # which may take long
+        self.away: int = 0  # calls on it that take long now (kernel.lanes)
+        self.turn: StorageTurn = StorageTurn()  # what others wait for meanwhile
         self.is_tty: bool = self.kind == TERMINAL and os.isatty(fd)
         self.queue: HostWaitQueue = HostWaitQueue(self)
         self.poller: select.poll = select.poll()
@@ -185,6 +202,8 @@ class HostFd(FdWatcher):
         fd = self.fd
         if fd < 0:
             return -EIO
+        if self.is_disk:
+            return self.read_disk(dst, -1)
         if self.kind == PLAIN:
             return dst.read_fd(fd, -1, dst.remaining())
         if dst.remaining() == 0:
@@ -206,7 +225,7 @@ class HostFd(FdWatcher):
         if fd < 0:
             return -EIO
         if self.kind == PLAIN:
-            return src.write_fd(fd, -1, src.remaining())
+            return src.write_fd(fd, -1, src.remaining(), SLOW_STORAGE if self.is_disk else 0)
         if src.remaining() == 0:
             return 0
         if self.has_nowait:
@@ -228,6 +247,43 @@ class HostFd(FdWatcher):
             if count == 0:
                 break
         return done
+
+    def read_disk(self, dst: IovIter, offset: int) -> int:
+        """What the host has in memory; if there is nothing, others may have their turn while it is brought there."""
+        want = dst.remaining()
+        if self.has_nowait:
+            count = dst.read_fd(self.fd, offset, want, RWF_NOWAIT)
+            if count != -EAGAIN and count != -EOPNOTSUPP:
+                return count
+            self.has_nowait = count == -EAGAIN
+        caller = dst.caller()
+        if caller < 0:
+            return dst.read_fd(self.fd, offset, want)
+        try:
+            data = slow.read(caller, self.fd, min(want, _READ_PIECE), offset)
+        except OSError as error:
+            return -(error.errno or EIO)
+        return dst.copy_to(data) if data else 0
+
+    def storage_away(self, *, is_away: bool) -> None:
+        """A call takes long, or is over."""
+        self.away += 1 if is_away else -1
+        if self.away == 0:
+            turn, self.turn = self.turn, StorageTurn()
+            turn.come()
+
+    def begin_slowly(self, ctx: Context, file: "HostFile") -> int:
+        """A call follows that may take long, for the guest thread that is returned, or (-1) on the spot.
+
+        Raises HostWait while there is another.
+        """
+        if not self.is_disk or not isinstance(ctx, Task):
+            return -1
+        waits = ctx.kernel.host_waits
+        if self.away and waits.may_wait:
+            raise HostWait(self.turn)
+        waits.file = file
+        return ctx.thread.ident() if waits.bears_others else -1
 
     def _socket(self) -> socket.socket:
         found = self.socket
@@ -325,6 +381,12 @@ class HostInode(Inode):
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
         """Truncation only: modes, owners and times of the host's files are not the guest's to change."""
         if attr.valid & ATTR_SIZE and self.is_regular():
+            waits = self.host.kernel.host_waits
+            if waits.bears_others and isinstance(ctx, Task):  # ftruncate, which has said of which file
+                result = slow.truncate(ctx.thread.ident(), self.host.fd, attr.size)
+                if result < 0:
+                    raise LinuxError(-result)
+                return
             try:
                 os.ftruncate(self.host.fd, attr.size)
             except OSError as error:
@@ -368,12 +430,17 @@ class HostFile(FileDescription):
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         if self.inode.mode & S_IFMT == S_IFDIR:
             return -EISDIR
+        self.host.begin_slowly(ctx, self)
         return self.host.read(dst)
+
+    def storage_away(self, *, is_away: bool) -> None:
+        self.host.storage_away(is_away=is_away)
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         host = self.host
         if host.fd < 0:
             return -EIO
+        host.begin_slowly(ctx, self)
         if host.kind == PLAIN and self.flags & O_APPEND and host.status_flags & O_APPEND == 0:
             os.lseek(host.fd, 0, SEEK_END)
         result = host.write(src)
@@ -382,14 +449,20 @@ class HostFile(FileDescription):
         return result
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
-        if self.host.kind != PLAIN:
+        host = self.host
+        if host.kind != PLAIN:
             return -ESPIPE
-        return dst.read_fd(self.host.fd, offset, dst.remaining())
+        host.begin_slowly(ctx, self)
+        if host.is_disk:
+            return host.read_disk(dst, offset)
+        return dst.read_fd(host.fd, offset, dst.remaining())
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        if self.host.kind != PLAIN:
+        host = self.host
+        if host.kind != PLAIN:
             return -ESPIPE
-        return src.write_fd(self.host.fd, offset, src.remaining())
+        host.begin_slowly(ctx, self)
+        return src.write_fd(host.fd, offset, src.remaining(), SLOW_STORAGE if host.is_disk else 0)
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         """On the host's own position, which other holders of the open file share."""
@@ -409,6 +482,9 @@ class HostFile(FileDescription):
         return 0
 
     def fsync(self, ctx: Context, *, is_data_only: bool) -> int:
+        caller = self.host.begin_slowly(ctx, self)
+        if caller >= 0:
+            return slow.sync(caller, self.host.fd, is_data_only=is_data_only)
         try:
             if is_data_only:
                 os.fdatasync(self.host.fd)

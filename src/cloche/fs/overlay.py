@@ -403,6 +403,10 @@ class OverlayDescription(TmpfsDescription):
                 return self.low.mmap_fd(ctx, prot, flags)
         return super().mmap_fd(ctx, prot, flags)
 
+    def has_slow_storage(self) -> bool:
+        low = self.low
+        return low is not None and low.has_slow_storage()
+
     def patched_text(self) -> PatchedText | None:
         low = self.low
         return low.patched_text() if low is not None and self.overlay_file.is_below else None

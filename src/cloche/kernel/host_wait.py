@@ -43,6 +43,9 @@ class HostServer:
         """No more questions."""
         raise NotImplementedError
 
+    def shared(self) -> None:
+        """From here on it is asked for several calls; before, for one, which bore that others ran meanwhile."""
+
 
 class HostWait(Exception):
     """The handler shall run again when `request` is answered; with `is_turn` afresh, when it is settled."""
@@ -75,12 +78,14 @@ class LentWaits:
         *,
         may_wait: bool,
         is_again: bool,
+        bears_others: bool,
     ) -> None:
         self.journal: list[HostRequest] = journal
         self.walks: list[PausedWalk] = walks
         self.file: FileDescription | None = file
         self.may_wait: bool = may_wait
         self.is_again: bool = is_again
+        self.bears_others: bool = bears_others
 
 
 class HostWaits(WalkKeeper):
@@ -92,6 +97,9 @@ class HostWaits(WalkKeeper):
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
+        self.bears_others: bool = (
+            False  # the handler bears that others run in the middle of a call of the host
+        )
         self.file: FileDescription | None = None  # on whose storage a call is made that may take long
 
     def begin(self, journal: list[HostRequest]) -> None:
@@ -110,15 +118,22 @@ class HostWaits(WalkKeeper):
 
     def lend(self) -> LentWaits:
         """Others run in the middle of the handler; what they are given is fresh."""
-        lent = LentWaits(self.journal, self.walks, self.file, may_wait=self.may_wait, is_again=self.is_again)
+        lent = LentWaits(
+            self.journal,
+            self.walks,
+            self.file,
+            may_wait=self.may_wait,
+            is_again=self.is_again,
+            bears_others=self.bears_others,
+        )
         self.journal, self.walks, self.file = [], [], None
-        self.may_wait = self.is_again = False
+        self.may_wait = self.is_again = self.bears_others = False
         return lent
 
     def take_back(self, lent: LentWaits) -> None:
         """The handler goes on."""
         self.journal, self.walks = lent.journal, lent.walks
-        self.may_wait, self.is_again = lent.may_wait, lent.is_again
+        self.may_wait, self.is_again, self.bears_others = lent.may_wait, lent.is_again, lent.bears_others
 
     def commit(self) -> None:
         """What the handler does from here on cannot be done again."""

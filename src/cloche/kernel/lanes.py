@@ -13,6 +13,7 @@ As in Linux (state D) no signal ends the wait.  A fatal one does: the task ends 
 """
 
 import os
+from typing import Final
 
 from cloche.abi.errno import ERESTARTNOHAND
 from cloche.abi.poll import EPOLLIN
@@ -22,7 +23,11 @@ from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import LentWaits, forget_all
 from cloche.kernel.phase import KERNEL, WAITING
 from cloche.kernel.task import Kernel, Task
+from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import POS_BUSY, FileDescription
+
+_LOWEST: Final = 65535  # no smaller number is an address
+_ARGUMENT_BYTES: Final = 512
 
 
 class Abandoned(Exception):
@@ -120,6 +125,25 @@ class AwayCall(Blocked):
                 queue.remove(task.waiter)
             inner.queues.clear()
             inner.finished(task)
+
+
+def bring_arguments(task: Task) -> None:
+    """Before a call of a process that has mapped slow files: have there what its arguments point to, of such files.
+
+    Raises Abandoned.
+    """
+    args = task.args
+    task.kernel.host_waits.file = None
+    mem = task.user_memory()
+    for value in (args.a0, args.a1, args.a2, args.a3, args.a4, args.a5):
+        if value > _LOWEST:
+            mem.bring(value, _ARGUMENT_BYTES)
+
+
+def bring_data(task: Task, file: FileDescription, data: IovIter, limit: int) -> None:
+    """The same before data of the program go to an open file, or come from there.  Raises Abandoned."""
+    task.kernel.host_waits.file = file
+    data.bring(limit)
 
 
 class Lanes(FdWatcher):

@@ -49,7 +49,7 @@ from cloche.kernel.container import kill, resume
 from cloche.kernel.delivery import deliver
 from cloche.kernel.exit import do_group_exit, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
-from cloche.kernel.lanes import Abandoned
+from cloche.kernel.lanes import Abandoned, bring_arguments
 from cloche.kernel.meter import StalledTooLong
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
@@ -255,6 +255,8 @@ def perform(kernel: Kernel, task: Task) -> None:
     waits = kernel.host_waits
     waits.may_wait = True
     try:
+        if task.mm.has_slow_files:
+            bring_arguments(task)
         if 0 <= number < len(table):
             result = table[number](task, args)
         else:

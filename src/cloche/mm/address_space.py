@@ -114,6 +114,7 @@ class AddressSpace(AreaList):
         self.is_dead: bool = False
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
+        self.has_slow_files: bool = False  # something was mapped that may have to be waited for
         self.has_segments: bool = False  # shmat(2) was called in it
         self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
@@ -671,6 +672,7 @@ class AddressSpace(AreaList):
         new.growing = self.growing
         new.stack_limit, new.lock_limit, new.total_limit = self.stack_limit, self.lock_limit, self.total_limit
         new.has_segments = self.has_segments
+        new.has_slow_files = self.has_slow_files
         new.is_patching = self.is_patching
         new.tails = dict(self.tails)
         new.has_sealed = self.has_sealed

@@ -66,6 +66,10 @@ class Mappable:
         """A host descriptor of memory that can be written and whose size is the sentry's alone; or -1."""
         return -1
 
+    def map_is_slow(self) -> bool:
+        """Whether its pages come from where that may take long, or hang."""
+        return False
+
     def map_identity(self) -> tuple[int, int]:
         """(device, inode), for futex keys and /proc/PID/maps."""
         raise NotImplementedError

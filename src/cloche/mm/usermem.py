@@ -80,6 +80,19 @@ class UserMemory:
         left = length - len(data)
         return data + self.thread.read(end, left) if left else data
 
+    def bring(self, addr: int, length: int) -> None:
+        """Have what is mapped of slow files there, which may take long; others have their turn meanwhile."""
+        space = self.space
+        end = addr + length
+        while space is not None and addr < end:
+            area = space.find(addr)
+            if area is None:
+                return
+            upto = min(area.end, end)
+            if area.backing is not None and area.backing.map_is_slow():
+                self.process.touch(self.thread.ident(), addr, upto - addr)
+            addr = upto
+
     def is_new(self, addr: int) -> bool:
         """Whether there will only be memory at `addr` when the thread goes on."""
         return self._grown_start <= addr < self._grown_end and self.thread.has_orders()
@@ -226,6 +239,9 @@ class IovIter:
         """
         raise NotImplementedError
 
+    def bring(self, limit: int) -> None:
+        """Before a transfer of so much: have the memory there that is mapped of slow files (UserMemory.bring)."""
+
     def caller(self) -> int:
         """The guest thread for whose call this is, if `bears_others`; -1 for others (platform.slow)."""
         return -1
@@ -364,6 +380,17 @@ class UserIovIter(IovIter):
 
     def caller(self) -> int:
         return self._mem.thread.ident() if self.bears_others else -1
+
+    def bring(self, limit: int) -> None:
+        addr, length = self._window(limit)
+        segments = self._segments if self._segments is not None else []
+        index = self._index
+        while length > 0 and limit > 0:
+            self._mem.bring(addr, length)
+            limit -= length
+            addr, length = segments[index] if index < len(segments) else (0, 0)
+            length = min(length, limit)
+            index += 1
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         done = 0

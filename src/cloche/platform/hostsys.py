@@ -106,6 +106,12 @@ def seccomp_filter(code: bytes, flags: int = 0) -> int:
     return _sys.call(SYS_seccomp, 1, flags, struct.pack("<H6xQ", steps, _sys.address(code)))
 
 
+def address(data: bytes) -> int:
+    """Where bytes are, for a struct that points to them; they must live until the call is over."""
+    found: int = _sys.address(data)
+    return found
+
+
 def capget() -> tuple[int, int, int]:
     """Effective, permitted and inheritable capabilities of this thread as bit masks."""
     data = bytearray(24)

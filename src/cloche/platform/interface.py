@@ -128,6 +128,12 @@ class HostProcess:
         """
         return b""
 
+    def touch(self, thread: int, addr: int, length: int) -> None:
+        """Have memory there that is mapped of files, where that may take long (platform.slow); for that thread's call.
+
+        What cannot be read is left.
+        """
+
     def has_pending_ops(self) -> bool:
         """Whether a resumed thread has not yet executed all operations queued on it."""
         raise NotImplementedError

@@ -6,12 +6,26 @@ for whom it is (by its id; -1: for nobody) is gone by then.  What their results 
 given as a value.
 """
 
+from struct import Struct
 from typing import Final
 
-from cloche.arch.syscalls import SYS_fallocate, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_lseek
+from cloche.abi.poll import POLLIN
+from cloche.arch.syscalls import (
+    SYS_fallocate,
+    SYS_fdatasync,
+    SYS_fsync,
+    SYS_ftruncate,
+    SYS_poll,
+    SYS_process_vm_readv,
+)
 from cloche.platform import _native
+from cloche.platform.hostsys import address
 
 NOBODY: Final = -1
+_IOVEC: Final = Struct("<QQ")
+_POLLFD: Final = Struct("<ihh")
+_PAGE: Final = 4096
+_PAGES: Final = 256  # touched at once
 
 
 def read(thread: int, fd: int, length: int, offset: int) -> bytes:
@@ -26,19 +40,37 @@ def write(thread: int, fd: int, data: bytes, offset: int) -> int:
 
 def sync(thread: int, fd: int, *, is_data_only: bool) -> int:
     """fsync(2) or fdatasync(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_fdatasync if is_data_only else SYS_fsync, fd, 0, 0, 0)
+    return _native.call_slowly(thread, SYS_fdatasync if is_data_only else SYS_fsync, fd, 0, 0, 0, 0, 0)
 
 
 def truncate(thread: int, fd: int, size: int) -> int:
     """ftruncate(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_ftruncate, fd, size, 0, 0)
+    return _native.call_slowly(thread, SYS_ftruncate, fd, size, 0, 0, 0, 0)
 
 
 def allocate(thread: int, fd: int, mode: int, offset: int, length: int) -> int:
     """fallocate(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_fallocate, fd, mode, offset, length)
+    return _native.call_slowly(thread, SYS_fallocate, fd, mode, offset, length, 0, 0)
 
 
-def seek(thread: int, fd: int, offset: int, whence: int) -> int:
-    """lseek(2): the offset or -errno."""
-    return _native.call_slowly(thread, SYS_lseek, fd, offset, whence, 0)
+def wait_for(fd: int) -> None:
+    """Until there is something to read, or never will be."""
+    asked = _POLLFD.pack(fd, POLLIN, 0)
+    _native.call_slowly(NOBODY, SYS_poll, address(asked), 1, -1, 0, 0, 0)
+
+
+def touch(thread: int, pid: int, addr: int, length: int) -> None:
+    """Have the pages of a process's memory there that are in a file, as far as they can be read."""
+    end = addr + length
+    while addr < end:
+        places: list[bytes] = []
+        while addr < end and len(places) < _PAGES:
+            places.append(_IOVEC.pack(addr, 1))
+            addr = (addr | _PAGE - 1) + 1
+        sink = bytes(len(places) + 1)  # not one byte: that would be everybody's
+        ours, theirs = _IOVEC.pack(address(sink), len(places)), b"".join(places)
+        got = _native.call_slowly(
+            thread, SYS_process_vm_readv, pid, address(ours), 1, address(theirs), len(places), 0
+        )
+        if got < len(places):
+            return

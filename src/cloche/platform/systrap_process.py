@@ -8,7 +8,7 @@ from typing import Final
 
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 from cloche.arch.syscalls import SYS_exit
-from cloche.platform import _native
+from cloche.platform import _native, slow
 from cloche.platform.host_proc import HostProc, faults, figure, preemptions
 from cloche.platform.interface import HostProcess, HostThread, Parking
 from cloche.platform.kept import KeptFiles
@@ -142,6 +142,11 @@ class SystrapProcess(HostProcess):
         found = shown.to_bytes(len(raw), "little")
         # What lies above is the platform's, and not there.
         return found if len(raw) < guests * 8 else found + bytes((count - guests) * 8)
+
+    def touch(self, thread: int, addr: int, length: int) -> None:
+        pid = self.host_pid()
+        if pid > 0 and addr < MAX_ADDRESS and length <= MAX_ADDRESS - addr:
+            slow.touch(thread, pid, addr, length)
 
     def has_pending_ops(self) -> bool:
         return not self.is_dead and _native.has_pending_ops(self.handle)

@@ -25,7 +25,7 @@ from cloche.kernel.blocking import (
     next_slice,
 )
 from cloche.kernel.host_wait import HostWait
-from cloche.kernel.lanes import Abandoned
+from cloche.kernel.lanes import Abandoned, bring_data
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter
@@ -98,6 +98,9 @@ class LongTransfer(FileWait):
         end_ns = monotonic_ns() + SLICE_NS
         data = self.data
         while True:
+            if isinstance(task, Task) and task.mm.has_slow_files:
+                self.hold_position()
+                bring_data(task, self.file, data, SLICE_BYTES)
             wanted = min(data.remaining(), SLICE_BYTES)
             hidden = data.narrow(SLICE_BYTES)
             try:

@@ -115,6 +115,8 @@ def _file_mapping(task: Task, file: FileDescription, prot: int, flags: int) -> t
     if file.inode.is_dir():
         raise LinuxError(ENODEV)
     mapping = FileMapping(task, file, name)
+    if file.has_slow_storage():
+        task.mm.has_slow_files = True
     if flags & MAP_GROWSDOWN:
         mapping.map_fd(prot, flags)  # ENODEV comes first
         raise LinuxError(EINVAL)

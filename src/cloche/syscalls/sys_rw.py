@@ -28,6 +28,7 @@ from cloche.abi.uio import (
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
 from cloche.kernel.host_wait import HostWait
+from cloche.kernel.lanes import bring_data
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, UserIovIter, import_iovec, user_iov
@@ -148,6 +149,7 @@ def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int
     if addr < 0 or count < 0 or addr + count > TASK_SIZE_MAX:
         return -EFAULT
     dst = UserIovIter(task.user_memory(), addr, min(count, MAX_RW_COUNT))
+    dst.bears_others = True
     if file.flags & POS_BUSY:
         return busy_read(task, file, dst, 0)
     return start_transfer(task, file, dst, -1, 0, is_write=False)
@@ -172,6 +174,9 @@ def sys_read(task: Task, args: Args) -> int:
     if count > SLICE_BYTES and file.takes_slices(is_write=False):
         return read_slowly(task, file, addr, count)
     dst = UserIovIter(task.user_memory(), addr, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
+    dst.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, dst, SLICE_BYTES)
     if count == 0 and file.inode.mode & S_IFMT == S_IFSOCK:
         return 0
     result = file.read(task, dst)
@@ -214,6 +219,9 @@ def sys_pread64(task: Task, args: Args) -> int:
     file = positioned_file(task, args, is_write=False)
     offset = args.a3
     dst = positioned_buffer(task, args)
+    dst.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, dst, SLICE_BYTES)
     if args.a2 > SLICE_BYTES and file.takes_slices(is_write=False):
         return start_transfer(task, file, dst, offset, 0, is_write=False)
     result = file.pread(task, dst, offset)
@@ -282,6 +290,8 @@ def sys_write(task: Task, args: Args) -> int:
             count = MAX_RW_COUNT
     src = UserIovIter(task.user_memory(), addr, count)
     src.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, src, SLICE_BYTES)
     try:
         result = file.write(task, src)
     except HostWait as wait:
@@ -343,6 +353,8 @@ def sys_pwrite64(task: Task, args: Args) -> int:
     offset = args.a3
     src = positioned_buffer(task, args)
     src.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, src, SLICE_BYTES)
     if args.a2 > SLICE_BYTES and file.takes_slices(is_write=True):
         return start_transfer(task, file, src, write_place(task, file, offset, 0), 0, is_write=True)
     if file.flags & O_APPEND == 0:
@@ -418,6 +430,9 @@ def read_vector(task: Task, file: FileDescription, addr: int, count: int, offset
     if not can_read(file):
         return -EBADF
     dst = user_iov(task.user_memory(), segments)
+    dst.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, dst, SLICE_BYTES)
     total = dst.remaining()
     if total == 0:
         return 0
@@ -447,6 +462,8 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
         return -EBADF
     src = user_iov(task.user_memory(), segments)
     src.bears_others = True
+    if task.mm.has_slow_files:
+        bring_data(task, file, src, SLICE_BYTES)
     total = src.remaining()
     if total == 0:
         return 0

@@ -23,7 +23,7 @@ from cloche.syscalls.long_sizes import allocated, long_fallocate, long_ftruncate
 from cloche.vfs.attr import vfs_ftruncate, vfs_truncate
 from cloche.vfs.leases import LeaseBroken
 from cloche.vfs.namei import path_lookup
-from cloche.vfs.objects import FileSystem
+from cloche.vfs.objects import FileDescription, FileSystem
 
 _FALLOC_SUPPORTED: Final = (
     FALLOC_FL_KEEP_SIZE
@@ -37,12 +37,22 @@ _FALLOC_SUPPORTED: Final = (
 
 def sys_fsync(task: Task, args: Args) -> int:
     """fsync(2)."""
-    return data_file(task, args.a0).fsync(task, is_data_only=False)
+    return _synchronise(task, data_file(task, args.a0), is_data_only=False)
+
+
+def _synchronise(task: Task, file: FileDescription, *, is_data_only: bool) -> int:
+    waits = task.kernel.host_waits
+    waits.file = file
+    waits.bears_others = True
+    try:
+        return file.fsync(task, is_data_only=is_data_only)
+    finally:
+        waits.bears_others = False
 
 
 def sys_fdatasync(task: Task, args: Args) -> int:
     """fdatasync(2)."""
-    return data_file(task, args.a0).fsync(task, is_data_only=True)
+    return _synchronise(task, data_file(task, args.a0), is_data_only=True)
 
 
 def sys_sync(task: Task, args: Args) -> int:
@@ -107,7 +117,13 @@ def sys_ftruncate(task: Task, args: Args) -> int:
         return -EINVAL
     if isinstance(file, TmpfsDescription):
         return long_ftruncate(task, file, args.a1)
-    return vfs_ftruncate(task, file, args.a1)
+    waits = task.kernel.host_waits
+    waits.file = file
+    waits.bears_others = True
+    try:
+        return vfs_ftruncate(task, file, args.a1)
+    finally:
+        waits.bears_others = False
 
 
 def sys_fallocate(task: Task, args: Args) -> int:

@@ -53,6 +53,9 @@ class FileMapping(Mappable):
         # Files of the host may be cut off by others, at any moment.
         return self.host_fd if self._may_write and self.file.inode.fs.kind == "tmpfs" else -1
 
+    def map_is_slow(self) -> bool:
+        return self.file.has_slow_storage()
+
     def map_identity(self) -> tuple[int, int]:
         return self.file.inode.dev(), self.file.inode.ino
 

@@ -701,6 +701,10 @@ class FileDescription(Holder):
         """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""
         return None
 
+    def has_slow_storage(self) -> bool:
+        """Whether what it is open on is served by a process or another machine, which may hang."""
+        return False
+
     def storage_away(self, *, is_away: bool) -> None:
         """A call of the host on what it is open on takes long, or is over."""
 
