@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from cloche.cli.terminal import NOTED, Terminal, TerminalModes, window_size
+from cloche.boot.noted import NOTED
+from cloche.cli.terminal import Terminal, TerminalModes, window_size
 from tests.cli.harness import (
     CLOCHE,
     alive,

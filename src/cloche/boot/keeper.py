@@ -31,6 +31,7 @@ from typing import Any, Final, NoReturn
 from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
 from cloche.boot.broker import BrokerProcess, start_broker, take_ports
+from cloche.boot.noted import note_signals
 from cloche.boot.orphans import end_orphans
 from cloche.boot.part import Part, PartError
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair
@@ -88,10 +89,6 @@ class Abandoned(Exception):
     """The monitor has gone, or wants no more."""
 
 
-# Deaths are taken from the wake-up descriptor; the handler is no function of Python, as in `cli.terminal`.
-_NOTHING: Final[dict[int, Any]] = {}
-
-
 class Further:
     """The gofer of a container that has joined."""
 
@@ -124,9 +121,7 @@ class Keeper:
         self.request: dict[str, Any] = {}
         self.has_monitor: bool = True
         self.is_ending: bool = False
-        self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, _NOTHING.get)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.wake_read: int = note_signals((signal.SIGCHLD,))
 
     # -- the start -----------------------------------------------------------------------------------------
     def prepare(self) -> None:

@@ -9,17 +9,14 @@ import termios
 import tty
 from typing import Any, Final
 
+from cloche.boot import noted
+
 EXIT_INTERNAL: Final = 125
 # Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
 # By which somebody wants an end.
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-
-# Signals are taken from the wake-up descriptor.  Not a function of Python: that looks for signals when it is entered,
-# so a flood of them would nest without end.
-_NOTHING: Final[dict[int, Any]] = {}
-NOTED: Final = _NOTHING.get
 
 Modes = list[Any]  # what termios.tcgetattr gives
 
@@ -126,10 +123,6 @@ def wait_readable(fds: list[int], seconds: float) -> list[int]:
 
 def note_signals() -> int:
     """From now on signals that concern the command are taken from this descriptor, a byte each."""
-    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for signo in (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
-        if signal.getsignal(signo) != signal.SIG_IGN:  # nohup
-            signal.signal(signo, NOTED)
+    signals = (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return wake_read
+    return noted.note_signals(signals, keeps_ignored=True)

@@ -7,20 +7,18 @@ import termios
 import tty
 from typing import Any, Final
 
+from cloche.boot.noted import note_signals
+
 _BYTES: Final = 65536
 _SIGNALS: Final = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGCONT, signal.SIGALRM),
 )
-_NOTHING: Final[dict[int, Any]] = {}
 
 
 def follow(pid: int, master: int = -1) -> int:
     """Until our child `pid` ends; its exit status.  `master` is of its terminal, if we have one for it."""
-    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for signo in _SIGNALS:
-        signal.signal(signo, _NOTHING.get)
+    wake_read = note_signals(_SIGNALS)
     watch = os.pidfd_open(pid)
     saved = None
     if master >= 0:
