@@ -36,11 +36,14 @@ class LaneThreads:
             return
         self.bell_fd = bell_fd
         before = stack_size(_STACK_BYTES)
+        locks: list[LockType] = []
         for _ in range(_SPARE):
             begun = allocate_lock()
             begun.acquire()
             start_new_thread(self._run, (begun,))
-            begun.acquire()
+            locks.append(begun)
+        for begun in locks:
+            begun.acquire()  # it is there: the C library begins a thread with calls that the filter does not know
         stack_size(before)
 
     def install(self, kernel: Kernel, finish: Callable[[], None]) -> None:

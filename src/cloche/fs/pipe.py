@@ -279,7 +279,7 @@ class Pipe(FifoBuffer):
     def hold(self) -> None:
         """Nobody else reads until `let_go`: Linux keeps the pipe locked while a splice writes (iter_file_splice_write).
 
-        Writers go on, behind what is there; a reader that does not wait gets EAGAIN (Linux has it wait all the same).
+        Writers go on, behind what is there; readers wait, those with O_NONBLOCK, too.
         """
         self.is_held = True
 
@@ -311,6 +311,9 @@ class PipeFile(FileDescription):
 
     def write_continues(self) -> bool:
         return True
+
+    def is_locked(self) -> bool:
+        return self.pipe.is_held
 
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         pipe = self.pipe

@@ -54,6 +54,10 @@ class Blocked:
         """Its state in /proc/PID/stat, unless the phase says more."""
         return "S"
 
+    def lends_thread(self) -> bool:
+        """Whether the task's host thread may carry out operations for others meanwhile."""
+        return True
+
     def retry(self, task: "TaskBase") -> int:
         """Something was woken: the result, or BLOCKED to wait on."""
         raise NotImplementedError

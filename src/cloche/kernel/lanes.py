@@ -103,6 +103,9 @@ class AwayCall(Blocked):
     def letter(self) -> str:
         return "D"
 
+    def lends_thread(self) -> bool:
+        return False  # the handler goes on with it as it has left it
+
     def retry(self, task: TaskBase) -> int:
         return BLOCKED
 

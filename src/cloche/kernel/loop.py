@@ -423,7 +423,8 @@ def resume_if_free(kernel: Kernel, task: Task) -> None:
 def begin_waiting_job(task: Task) -> bool:
     """Somebody waits for the thread to stop, and it has: whether it works for him now."""
     job = task.work.next
-    if job is None:
+    op = task.blocked
+    if job is None or (op is not None and not op.lends_thread()):
         return False
     task.work.next = None
     return job.begin(task)

@@ -55,6 +55,7 @@ class ReadWait(FileWait):
         self.dst: IovIter = dst
         self.offset: int = offset
         self.flags: int = flags
+        self.is_nonblocking: bool = False  # it waits as long as the file is locked
 
     def retry(self, task: TaskBase) -> int:
         if self.offset < 0:
@@ -63,6 +64,8 @@ class ReadWait(FileWait):
             result = self.file.pread(task, self.dst, self.offset, self.flags)
         if result > 0:
             accessed(self.file)
+        if result == -EAGAIN and self.is_nonblocking and not self.file.is_locked():
+            return result
         return BLOCKED if result == -EAGAIN else result
 
     def interrupted(self, task: TaskBase) -> int:
@@ -136,9 +139,11 @@ def wait_to_read(task: Task, file: FileDescription, dst: IovIter, offset: int, f
     if dst.remaining() == 0 and file.inode.mode & S_IFMT in (S_IFIFO, S_IFSOCK):
         return 0
     queue = file.wait_queue()
-    if file.flags & O_NONBLOCK or flags & RWF_NOWAIT or queue is None:
+    is_nonblocking = file.flags & O_NONBLOCK or flags & RWF_NOWAIT
+    if queue is None or (is_nonblocking and not file.is_locked()):
         return -EAGAIN
     wait = ReadWait(file, dst, offset, flags, deadline_of(file, is_write=False))
+    wait.is_nonblocking = is_nonblocking != 0
     return block_on(task, wait, queue, READ_MASK)
 
 

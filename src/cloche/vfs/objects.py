@@ -701,6 +701,10 @@ class FileDescription(Holder):
         """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""
         return None
 
+    def is_locked(self) -> bool:
+        """Whether even who does not want to wait has to (a pipe that is being spliced)."""
+        return False
+
     def has_slow_storage(self) -> bool:
         """Whether what it is open on is served by a process or another machine, which may hang."""
         return False

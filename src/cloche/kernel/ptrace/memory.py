@@ -139,8 +139,10 @@ class ForcedAccess(OpsJob):
 
 def can_work(task: Task) -> bool:
     """Whether the host thread of a task is stopped and free to carry out operations."""
+    op = task.blocked
     return (
         not task.is_exited
+        and (op is None or op.lends_thread())
         and task.phase != WORKING
         and task.lent is None
         and task.work.job is None
