@@ -36,8 +36,11 @@ def generate() -> None:
     subprocess.run([sys.executable, "-B", str(CSRC / "generate.py"), str(GENERATED)], check=True)
 
 
-def build_stub(target: Path, *, is_kvm: bool = False) -> None:
-    """Compile the stub to `target`; `is_kvm`: with what the KVM platform has in guests' host processes."""
+def build_stub(target: Path, *, is_kvm: bool = False, given: Path | None = None) -> None:
+    """Compile the stub to `target`; `is_kvm`: with what the KVM platform has in guests' host processes.
+
+    `given`: for tests, what comes in front of its ring 0 (tests/kvm/given).
+    """
     compiler = os.environ.get("CC", "gcc")
     folders = [CSRC / "stub", CSRC / "kvm"] if is_kvm else [CSRC / "stub"]
     flags = ["-DKVM"] if is_kvm else []
@@ -49,13 +52,14 @@ def build_stub(target: Path, *, is_kvm: bool = False) -> None:
     subprocess.run(
         [compiler, "-E", "-P", "-x", "assembler-with-cpp", *flags, "-o", str(script), source], check=True
     )
-    made = []
-    for folder in folders:
-        for path in sorted([*folder.glob("*.S"), *folder.glob("*.c")]):
-            made.append(str(objects / f"{path.stem}-{path.suffix[1:]}.o"))
-            subprocess.run([compiler, *STUB_FLAGS, *flags, "-c", "-o", made[-1], str(path)], check=True)
+    made: list[str] = []
+    sources = [path for folder in folders for path in sorted([*folder.glob("*.S"), *folder.glob("*.c")])]
+    for path in [*sources, *([given] if given else [])]:
+        made.append(str(objects / f"{path.stem}-{path.suffix[1:]}.o"))
+        subprocess.run([compiler, *STUB_FLAGS, *flags, "-c", "-o", made[-1], str(path)], check=True)
+    linking = [f"-Wl,-T,{script}", *(["-Wl,--wrap=ring0_trap"] if given else [])]
     new = target.with_suffix(".new")
-    subprocess.run([compiler, *STUB_FLAGS, f"-Wl,-T,{script}", "-o", str(new), *made], check=True)
+    subprocess.run([compiler, *STUB_FLAGS, *linking, "-o", str(new), *made], check=True)
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
     new.replace(target)  # never write into what a running sandbox has mapped

@@ -214,6 +214,7 @@ void handle_notifications(void)
                 continue;
             break;
         }
+        notified_count++;
         if (u.n.data.nr == SYS_sched_yield) {
             /* Answered when the events at hand are dealt with: one wake-up instead of two. */
             if (bell_count == MAX_BELLS)

@@ -197,6 +197,6 @@ extern int newborn;    /* processes that were forked and not yet adopted, withou
 extern int owing;      /* threads that owe an exit or a proof */
 extern int orphan_count;
 extern bool is_sync;   /* notifications are answered on one processor: set_sync */
-extern int liar_count; /* processes ended for what they said */
+extern uint64_t liar_count, notified_count; /* processes ended for what they said; notifications */
 
 #endif

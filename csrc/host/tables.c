@@ -296,11 +296,11 @@ uint64_t call_count(struct prc *p)
     return p->calls;
 }
 
-PyObject *counts(void) /* to find leaks: operations that owe a descriptor, held, owing; and processes ended as liars */
+PyObject *counts(void) /* to find leaks: operations that owe a descriptor, held, owing; processes ended as liars, notifications */
 {
     int descriptors = 0;
     for (int i = 0; i < thr_count; i++)
         for (int k = 0; k < thrs[i]->op_count; k++)
             descriptors += (thrs[i]->ops[k].fd >= 0) + thrs[i]->ops[k].gift_count;
-    return Py_BuildValue("iiii", descriptors, held_total, owing + newborn + orphan_count, liar_count);
+    return Py_BuildValue("iiiKK", descriptors, held_total, owing + newborn + orphan_count, liar_count, notified_count);
 }

@@ -11,7 +11,7 @@
 static struct orphan *orphans;
 static int orphan_room;
 int orphan_count;
-int liar_count;
+uint64_t liar_count, notified_count;
 bool reap_again; /* there were more deaths than could be dealt with */
 
 /* That of the group, or of the child. */

@@ -5,8 +5,9 @@
  * the loop (all other files) then posts it and carries out replies with the stub's own code, and lets it go on.
  *
  * Trust: ring 0 is trusted no more than the stub: whoever owns it owns its slots, its page tables' contents as far as
- * hardware writes them, and `struct cpu`.  The loop reads a field of those once, and any value of it is harmless to
- * others.  What bounds the loop itself is the seccomp filter (platform/filter.py).
+ * hardware writes them, and `struct cpu`.  The loop reads a field of those once, and no value of it leads the loop to write
+ * anywhere but to the guest's own memory (loop_copy, loop_swap, table_at), or to ask the host for anything but what the
+ * stub may ask for on systrap (carry_out).  What bounds the loop itself is the seccomp filter (platform/filter.py).
  */
 #ifndef CLOCHE_KVM_H
 #define CLOCHE_KVM_H
@@ -24,6 +25,10 @@
 #define MAX_USED 4096 /* blocks of one process */
 #define MAX_AREAS 131072
 #define MAX_CPUID 256
+#define NO_BLOCK 0xffffffffU
+#define TABLES (TABLES_SIZE / PAGE)
+#define WHOLE_BLOCK 0xffff
+#define MAX_VAIN 16 /* virtual CPUs for threads that the host or the sentry then refused */
 #define PROT_ALL 7
 #define AREA_FILE 8     /* in an area's bits, beside PROT_* */
 #define AREA_NO_FORK 16 /* MADV_DONTFORK */
@@ -62,6 +67,7 @@ enum {
 enum { GO_ON, RETRY, FIX_UP };
 
 #define VECTOR_DEBUG 1
+#define VECTOR_PROTECTION 13
 #define VECTOR_PAGE_FAULT 14
 #define VECTOR_INTERRUPT 32
 #define VECTOR_BUS 33 /* not hardware's: an access that the host cannot make, with no address known */
@@ -120,15 +126,23 @@ struct loop { /* all that the loop remembers: private memory, which a fork copie
     int32_t vm;
     uint32_t threads;
     uint32_t areas_used;
-    uint32_t blocks_used;
+    uint32_t blocks_used; /* places that are, or were */
+    uint32_t blocks_live;
     uint32_t blocks_max;
-    uint64_t tables_used; /* bytes */
+    uint32_t sweep_at; /* so many live blocks */
+    uint32_t tables_used; /* that are, or were */
+    uint32_t tables_live;
+    uint32_t tables_free; /* the first of those given back, 0: none */
+    uint32_t vain;
     uint64_t regs_offset, fp_offset; /* in a slot */
     uint64_t xcr0;
     uint64_t cr4;
     uint64_t vdso_end; /* of [vvar] and [vdso], 0: there is none */
     int32_t cpus[SLOT_COUNT];      /* descriptors of virtual CPUs, by slot; 0: none */
-    uint32_t used[MAX_USED];       /* blocks, in the order of their memory slots */
+    uint32_t used[MAX_USED];       /* blocks, in the order of their memory slots, or NO_BLOCK */
+    uint16_t first_table[MAX_USED]; /* of each of those */
+    uint16_t next_table[TABLES];    /* of the same block, or given back */
+    uint16_t span_of[TABLES];       /* which 2 MiB of its block a table is for, or WHOLE_BLOCK */
     uint16_t places[BLOCKS];       /* of a block among those, plus 1 */
     struct kvm_cpuid2 cpuid;
     struct kvm_cpuid_entry2 entries[MAX_CPUID];
@@ -155,6 +169,7 @@ void map_fixed(uint64_t addr, uint64_t gpa, uint64_t length, uint32_t prot, bool
 void clear_entries(uint64_t start, uint64_t end);
 bool fill_entries(uint64_t start, uint64_t end);
 bool touch_block(uint64_t addr);
+bool has_room(uint64_t addr);
 
 /* vm.c: the machine */
 void make_vm(void);
@@ -169,6 +184,7 @@ void lock_loop(void);
 void unlock_loop(void);
 
 /* loop.c */
+bool lies_in(uint64_t addr, uint64_t length, uint64_t base, uint64_t size);
 void __attribute__((noreturn)) kvm_begin(struct ucontext *uc, bool is_fork);
 
 /* ring0.S */
@@ -177,6 +193,9 @@ extern char ring0_call[], ring0_start[], ring0_vectors[], ring0_iret[];
 extern char ring0_copy_begin[], ring0_copy_end[], ring0_copy_fault[];
 extern char ring0_string_begin[], ring0_string_end[], ring0_string_fault[];
 long ring0_copy(void *to, const void *from, uint64_t length);
+
+/* ring0_umip.c */
+bool ring0_store(struct trap *trap);
 
 /* ring0_prefetch.c */
 void ring0_prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args);

@@ -40,6 +40,32 @@ bool loop_signal(int signo, const struct ucontext *uc)
     return true;
 }
 
+/* ---- what a reply has the loop do to memory: nothing but the guest's own is ever changed ---- */
+
+static bool is_guests(uint64_t addr, uint64_t length)
+{
+    return addr < MAX_ADDRESS && length <= MAX_ADDRESS - addr;
+}
+
+bool lies_in(uint64_t addr, uint64_t length, uint64_t base, uint64_t size)
+{
+    return addr - base < size && length <= size - (addr - base);
+}
+
+/* From the slots, or from a window.  As stub_copy. */
+long loop_copy(void *to, const void *from, uint64_t length)
+{
+    bool is_known = lies_in((uint64_t)from, length, REGION_BASE, REGION_SIZE) ||
+                    lies_in((uint64_t)from, length, WINDOW_BASE, WINDOWS * WINDOW_SIZE);
+    return is_known && is_guests((uint64_t)to, length) ? stub_copy(to, from, length) : -1;
+}
+
+/* As stub_swap. */
+long loop_swap(void *word, volatile uint32_t *old, uint32_t new)
+{
+    return is_guests((uint64_t)word, sizeof *old) ? stub_swap(word, old, new) : 1;
+}
+
 /* ---- faults ---- */
 
 /* Whether the host can make such an access. */
@@ -63,15 +89,13 @@ static uint32_t page_fault(uint64_t addr, uint64_t error, int32_t *code)
     } else if (!(a->bits & need)) {
         signo = SIGSEGV;
         *code = 2; /* SEGV_ACCERR */
-    } else if (!LOOP->places[addr / BLOCK]) {
-        signo = touch_block(addr) ? 0 : SIGBUS;
-        *code = BUS_NO_ADDRESS;
-    } else if (!probe(addr, error & 2)) {
+    } else if (!touch_block(addr) || !probe(addr, error & 2)) {
         signo = SIGBUS;
         *code = BUS_NO_ADDRESS;
     } else {
         uint64_t around = a->bits & AREA_FILE ? PAGE : 1ULL << 21, start = addr & ~(around - 1);
-        signo = fill_entries(start, start + around) ? 0 : SIGBUS;
+        bool is_filled = fill_entries(start, start + around) || (has_room(addr) && fill_entries(start, start + around));
+        signo = is_filled ? 0 : SIGBUS;
         *code = BUS_NO_ADDRESS;
     }
     unlock_loop();
@@ -244,6 +268,7 @@ void kvm_begin(struct ucontext *uc, bool is_fork)
     if (is_fork) {
         LOOP->lock = 0;
         LOOP->threads = 1;
+        LOOP->vain = 0;
         areas_forked();
         make_vm();
         if (!make_cpu(slotno))

@@ -39,15 +39,18 @@ static long clone_op(const struct op *op, struct ucontext *uc)
 {
     bool is_thread = op->args[0] & CLONE_VM;
     uint64_t slotno = (op->args[1] - REGION_BASE) / SLOT_SIZE, mask = SIGMASK_ALL, old = 0;
-    if (is_thread && (slotno >= SLOT_COUNT || !make_cpu(slotno)))
+    bool is_new = is_thread && slotno < SLOT_COUNT && !LOOP->cpus[slotno];
+    if (is_thread && (slotno >= SLOT_COUNT || (is_new && LOOP->vain >= MAX_VAIN) || !make_cpu(slotno)))
         return -11; /* EAGAIN */
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &mask, &old, 8);
     lock_loop();
     if (is_thread)
         LOOP->threads++;
     long done = stub_clone(op, uc);
-    if (is_thread && done < 0)
+    if (is_thread && done < 0) {
         LOOP->threads--;
+        LOOP->vain += is_new; /* forged orders make no more of them than that */
+    }
     unlock_loop();
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
     return done;
@@ -69,9 +72,12 @@ static long exit_op(const struct op *op)
     return done;
 }
 
-/* Whether threads lose the right to execute what the host, which never has it, does not notice. */
+/* Whether other threads lose the right to execute what the host, which never has it, does not notice.  (The own
+ * virtual CPU forgets what it knew after each halt: ask in ring0.c.) */
 static bool loses_execution(uint64_t start, uint64_t end, uint32_t prot)
 {
+    if (LOOP->threads == 1)
+        return false;
     for (uint32_t i = area_from(start); !(prot & PROT_EXEC) && i < LOOP->areas_used && LOOP->areas[i].start < end; i++)
         if (LOOP->areas[i].bits & PROT_EXEC)
             return true;
@@ -80,6 +86,8 @@ static bool loses_execution(uint64_t start, uint64_t end, uint32_t prot)
 
 static long mmap_op(const struct op *op, uint64_t start, uint64_t end)
 {
+    if (op->extra & PROT_ALL && !has_room(start))
+        return -12; /* ENOMEM */
     clear_entries(start, end);
     long done = host_call(op);
     if (done >= 0)
@@ -116,7 +124,7 @@ static long mremap_op(const struct op *op, uint64_t start, uint64_t end)
 {
     uint64_t length = (op->args[2] + PAGE - 1) & ~(PAGE - 1), to = op->args[3] & MREMAP_FIXED ? op->args[4] : start;
     uint32_t at = area_from(start), bits = at < LOOP->areas_used ? LOOP->areas[at].bits : 0;
-    if (to >= MAX_ADDRESS || length > MAX_ADDRESS - to)
+    if (to & (PAGE - 1) || !length || to >= MAX_ADDRESS || length > MAX_ADDRESS - to)
         return -22;
     clear_entries(start, end);
     clear_entries(to, to + length);
@@ -142,6 +150,30 @@ static long madvise_op(const struct op *op, uint64_t start, uint64_t end)
     return done;
 }
 
+/* Whether the stub could ask for it on systrap, and the sentry would ever order it: whoever owns ring 0 can write
+ * what he likes into a slot, but it never becomes a command to KVM, nor a change of memory of the loop's own. */
+static bool is_order(const struct op *op)
+{
+    uint64_t start = op->args[0];
+    switch (op->nr) {
+    case __NR_clone:
+    case __NR_exit:
+        return true;
+    case __NR_close:
+        return start >= FIRST_KEPT && start <= LAST_FD;
+    case __NR_mmap:
+        return start < MAX_ADDRESS || lies_in(start, op->args[1], WINDOW_BASE, WINDOWS * WINDOW_SIZE);
+    case __NR_munmap: /* what is never mapped there: a question of the sentry's (csrc/host/notify.c) */
+        return start < MAX_ADDRESS || (start == MAX_ADDRESS && op->args[1] == PAGE);
+    case __NR_mprotect:
+    case __NR_madvise:
+    case __NR_mremap:
+        return start < MAX_ADDRESS;
+    default:
+        return false;
+    }
+}
+
 /* Carry out what the sentry has ordered. */
 long carry_out(const struct op *shared, struct ucontext *uc)
 {
@@ -149,14 +181,14 @@ long carry_out(const struct op *shared, struct ucontext *uc)
     struct op op; /* read once: other threads' ring 0 could write there */
     for (uint64_t i = 0; i < sizeof op / 8; i++)
         ((uint64_t *)&op)[i] = from[i];
+    if (!is_order(&op))
+        return -1; /* EPERM */
     if (op.nr == __NR_clone)
         return clone_op(&op, uc);
     if (op.nr == __NR_exit)
         return exit_op(&op);
     uint64_t start = op.args[0], length = (op.args[1] + PAGE - 1) & ~(PAGE - 1);
-    bool changes = op.nr == __NR_mmap || op.nr == __NR_munmap || op.nr == __NR_mprotect || op.nr == __NR_mremap ||
-                   op.nr == __NR_madvise;
-    if (!changes || start >= MAX_ADDRESS) /* windows, and ranges that are never mapped */
+    if (op.nr == __NR_close || start >= MAX_ADDRESS) /* windows, and ranges that are never mapped */
         return host_call(&op);
     if (start & (PAGE - 1) || !length || length > MAX_ADDRESS - start)
         return -22; /* EINVAL */

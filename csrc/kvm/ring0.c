@@ -143,6 +143,8 @@ void ring0_trap(struct trap *trap)
     struct cpu *cpu = own_cpu(trap);
     if (!(trap->cs & 3))
         return own_fault(cpu, trap);
+    if (trap->vector == VECTOR_PROTECTION && ring0_store(trap))
+        return;
     save(cpu, trap);
     if (trap->vector == VECTOR_CALL) {
         call(cpu, trap);

@@ -75,7 +75,7 @@ static bool add_all(void)
         !add_memory(SLOT_REGION, 0, GPA_REGION, REGION_SIZE, REGION_BASE))
         return false;
     for (uint32_t i = 0; i < LOOP->blocks_used; i++)
-        if (!add_memory(SLOT_BLOCKS + i, 0, GPA_BLOCKS + i * BLOCK, BLOCK, LOOP->used[i] * BLOCK))
+        if (LOOP->used[i] != NO_BLOCK && !add_memory(SLOT_BLOCKS + i, 0, GPA_BLOCKS + i * BLOCK, BLOCK, LOOP->used[i] * BLOCK))
             return false;
     return true;
 }
@@ -101,6 +101,8 @@ static bool try_vm(void)
         return false;
     struct kvm_enable_cap pauses = {.cap = KVM_CAP_X86_DISABLE_EXITS, .args = {KVM_X86_DISABLE_EXITS_PAUSE}};
     control(LOOP->vm, KVM_ENABLE_CAP, &pauses); /* spinning need not exit: only a matter of speed */
+    struct kvm_enable_cap counters = {.cap = KVM_CAP_PMU_CAPABILITY, .args = {KVM_PMU_CAP_DISABLE}};
+    control(LOOP->vm, KVM_ENABLE_CAP, &counters); /* less of KVM for whoever owns ring 0: what there is without, is hidden */
     return add_all();
 }
 
@@ -157,14 +159,18 @@ bool make_cpu(uint64_t slotno)
     struct cpu *cpu = cpu_of(slotno);
     uint64_t run = LOOP_RUNS_BASE + (slotno << LOOP_SHIFT);
     struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = LOOP->xcr0}}};
+    struct kvm_enable_cap shown = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
+    control(fd, KVM_ENABLE_CAP, &shown); /* none of KVM's own registers and calls: cpuid shows none */
     uint64_t zero_offset = 0;
     struct kvm_device_attr tsc = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uint64_t)&zero_offset};
     bool is_ready = call6(__NR_mmap, run, 1 << LOOP_SHIFT, 3, 0x11, fd, 0) == (long)run &&
                     call3(__NR_madvise, run, 1 << LOOP_SHIFT, MADV_DONTFORK) == 0 && control(fd, KVM_SET_CPUID2, &LOOP->cpuid) == 0 &&
                     set_segments(fd, cpu) && control(fd, KVM_SET_XCRS, &xcrs) == 0 && set_msrs(fd, cpu) &&
                     control(fd, KVM_SET_DEVICE_ATTR, &tsc) == 0;
-    if (!is_ready)
+    if (!is_ready) {
         call1(__NR_close, fd);
+        LOOP->vain++;
+    }
     LOOP->cpus[slotno] = is_ready ? fd : 0;
     return is_ready;
 }
@@ -210,6 +216,40 @@ static const struct kvm_cpuid_entry2 *leaf(uint32_t function)
         if (LOOP->entries[i].function == function && !LOOP->entries[i].index)
             return &LOOP->entries[i];
     return &none;
+}
+
+/* What a program has no use for, and whoever owns ring 0 shall not have of KVM: virtualisation in the machine, counters,
+ * tracing, enclaves, encrypted memory.  */
+static void hide_features(void)
+{
+    static const struct {
+        uint32_t function, ebx, ecx, edx;
+        bool is_whole;
+    } hidden[] = {
+        {0x1, 0, 1 << 5 | 1 << 15, 0, false},                                      /* VMX PDCM */
+        {0x7, 1 << 2 | 1 << 25, 0, 1 << 19, false},                                /* SGX PT, LBR */
+        {0x80000001, 0, 1 << 2 | 1 << 10 | 1 << 23 | 1 << 24 | 1 << 28, 0, false}, /* SVM IBS counters */
+        {0xa, 0, 0, 0, true},
+        {0x12, 0, 0, 0, true},
+        {0x14, 0, 0, 0, true},
+        {0x1c, 0, 0, 0, true},
+        {0x23, 0, 0, 0, true},
+        {0x8000000a, 0, 0, 0, true},
+        {0x8000001b, 0, 0, 0, true},
+        {0x8000001f, 0, 0, 0, true},
+        {0x80000022, 0, 0, 0, true},
+    };
+    for (uint32_t i = 0; i < LOOP->cpuid.nent; i++) {
+        struct kvm_cpuid_entry2 *e = &LOOP->entries[i];
+        for (uint32_t j = 0; j < sizeof hidden / sizeof hidden[0]; j++) {
+            if (hidden[j].function != e->function || (e->index && !hidden[j].is_whole))
+                continue;
+            e->eax = hidden[j].is_whole ? 0 : e->eax;
+            e->ebx = hidden[j].is_whole ? 0 : e->ebx & ~hidden[j].ebx;
+            e->ecx = hidden[j].is_whole ? 0 : e->ecx & ~hidden[j].ecx;
+            e->edx = hidden[j].is_whole ? 0 : e->edx & ~hidden[j].edx;
+        }
+    }
 }
 
 static void fill_vectors(void)
@@ -261,6 +301,7 @@ long prepare(const struct boot *boot)
         if (LOOP->entries[i].function < CPUID_LIMIT || LOOP->entries[i].function >= 0x80000000)
             LOOP->entries[kept++] = LOOP->entries[i];
     LOOP->cpuid.nent = kept;
+    hide_features();
     uint32_t needed = 1U << 0 | 1U << 7 | 1U << 20; /* FSGSBASE SMEP SMAP */
     if ((leaf(7)->ebx & needed) != needed || !(leaf(1)->ecx & 1U << 26))
         return -95;

@@ -70,7 +70,7 @@ static uint32_t swap(volatile struct slot *slot)
 {
     for (uint32_t i = 0; i < SWAP_TRIES; i++) {
         uint32_t old = slot->swap_old, new = ((old & slot->swap_keep) + slot->swap_add) ^ slot->swap_flip;
-        if (stub_swap((void *)slot->swap_addr, &slot->swap_old, new))
+        if (loop_swap((void *)slot->swap_addr, &slot->swap_old, new))
             return 1;
         if (!slot->swap_any || slot->swap_old == old)
             return 0;
@@ -130,7 +130,7 @@ again:
         uint32_t offset = copy->offset;
         const char *from = offset & FROM_WINDOW ? (char *)WINDOW_BASE + (offset & ~FROM_WINDOW)
                                                 : (char *)slot + DATA_OFFSET + offset;
-        if (stub_copy((void *)copy->addr, from, copy->length)) {
+        if (loop_copy((void *)copy->addr, from, copy->length)) {
             has_faulted = true;
             is_cut = is_cut || offset & FROM_WINDOW;
         }

@@ -45,11 +45,11 @@ void post(volatile struct slot *slot, uint32_t kind);
 uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result);
 
 #ifdef KVM /* csrc/kvm: the other way to do these */
-long carry_out(const struct op *shared, struct ucontext *uc);
-long prepare(const struct boot *boot);
-bool loop_signal(int signo, const struct ucontext *uc);
+#include "instub.h"
 #else
 #define prepare(boot) 0L
+#define loop_copy stub_copy
+#define loop_swap stub_swap
 #endif
 
 /* prefetch.c */

@@ -54,14 +54,11 @@ class Kvm(Systrap):
             self._kvm_fd = -1
 
     def summary(self) -> list[str]:
-        """What the guests' processes say that KVM_RUN came back for."""
-        for process in self._processes.values():
-            self._guests.count_returns(process)
+        """Also what the guests' processes say that KVM_RUN came back for."""
+        lines = super().summary()
         told = [
             f"{count} for {_REASONS.get(reason, f'reason {reason}')}"
             for reason, count in enumerate(self._guests.returns)
             if count
         ]
-        return [
-            f"{self._guests.calls} system calls in virtual machines; returns of KVM_RUN: {', '.join(told) or 'none'}"
-        ]
+        return [*lines, f"returns of KVM_RUN: {', '.join(told) or 'none'}"]

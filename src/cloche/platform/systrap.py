@@ -511,6 +511,14 @@ class Systrap(Platform):
     def max_address(self) -> int:
         return MAX_ADDRESS
 
+    def summary(self) -> list[str]:
+        for process in self._processes.values():
+            self._guests.count_returns(process)
+        notified = _native.counts()[4]
+        return [
+            f"{self._guests.calls} system calls of guests; {notified} notifications (operations, births, bells)"
+        ]
+
     def vdso(self) -> tuple[int, int]:
         return self._zygote.vdso
 

@@ -57,8 +57,8 @@ class Guests:
     def __init__(self, proc: HostProc) -> None:
         self._proc = proc
         self.threads: dict[int, SystrapThread] = {}  # by handle
-        self.returns: list[int] = []  # SystrapProcess.returns, of all together; empty: not counted
-        self.calls = 0  # of the same
+        self.returns: list[int] = []  # SystrapProcess.returns, of all together; empty: there are none
+        self.calls = 0  # system calls, of all together
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
         self._spare: tuple[int, int, int] | None = (
@@ -110,12 +110,12 @@ class Guests:
             del self.threads[thread.handle]
 
     def count_returns(self, process: SystrapProcess) -> None:
-        """Once for each, before its region goes, where that is counted."""
-        if not self.returns or process.was_counted:
+        """Once for each, before its region goes: its calls, and with the platform kvm what returns says."""
+        if process.was_counted:
             return
         process.was_counted = True
         self.calls += _native.call_count(process.handle)
-        for slot in range(_COUNTED_SLOTS):
+        for slot in range(_COUNTED_SLOTS if self.returns else 0):
             for reason, count in enumerate(process.returns(slot)):
                 self.returns[reason] += count
 

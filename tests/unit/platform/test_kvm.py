@@ -1,6 +1,7 @@
 """What only the platform kvm has: returns of KVM_RUN, and the filter of its loop.  What it shares is in test_conformance_*."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -19,6 +20,7 @@ from cloche.arch.syscalls import (
     SYS_socket,
     SYS_tgkill,
 )
+from cloche.arch.x86_64 import syscalls
 from cloche.platform import filter, layout
 from cloche.platform.choose import problem
 from cloche.platform.kvm import Kvm
@@ -116,9 +118,9 @@ def passes(number: int, *args: int) -> bool:
 def test_commands_of_kvm_go_by_descriptor() -> None:
     commands = {
         layout.KVM_FD: [filter.KVM_CREATE_VM],
-        layout.VM_FD: filter.VM_COMMANDS,
-        layout.FIRST_CPU_FD: filter.CPU_COMMANDS,
-        layout.FIRST_CPU_FD + 900: filter.CPU_COMMANDS,
+        layout.VM_FD: list(filter.VM_COMMANDS.values()),
+        layout.FIRST_CPU_FD: list(filter.CPU_COMMANDS.values()),
+        layout.FIRST_CPU_FD + 900: list(filter.CPU_COMMANDS.values()),
     }
     every = [command for some in commands.values() for command in some]
     every += [
@@ -131,6 +133,30 @@ def test_commands_of_kvm_go_by_descriptor() -> None:
     for fd in (*range(10), 23, 24, 63, 64, 964):
         for command in every:
             assert passes(SYS_ioctl, fd, command) == (command in commands.get(fd, [])), (fd, hex(command))
+
+
+def test_the_page_lists_what_can_be_reached() -> None:
+    """docs/kvm.md: commands by descriptor; and calls that pass or are notified, for each platform."""
+    text = (Path(__file__).parents[3] / "docs" / "kvm.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+    said = {row[0]: row[1] for row in rows if len(row) == 2}
+    assert said["the machine"].split(", ") == list(filter.VM_COMMANDS)
+    assert said["a virtual processor"].split(", ") == list(filter.CPU_COMMANDS)
+    assert said["/dev/kvm"] == "CREATE_VM"
+    by_call = {name: row[1:] for row in rows if len(row) == 3 for name in row[0].split(", ")}
+    numbers = {name[4:]: number for name, number in vars(syscalls).items() if name.startswith("SYS_")}
+    for column, is_kvm in enumerate((False, True)):
+        code = filter.build(False, is_kvm=is_kvm)
+        tries = [
+            (0,) * 6,
+            (layout.BELL_ARG0, layout.BELL_ARG1, 0, 0, 0, 0),
+            (6, 0xAE01, 0, 0, 0, 0),
+            (6, 1030, 64, 0, 0, 0),
+        ]
+        for name, number in numbers.items():
+            found = {verdict(code, number, args, layout.STUB_BASE) for args in tries}
+            is_reachable = bool(found & {filter.RET_ALLOW, filter.RET_USER_NOTIF})
+            assert is_reachable == (by_call.get(name, ["-", "-"])[column] != "-"), (name, is_kvm, found)
 
 
 def test_what_else_the_loop_may_do() -> None:
