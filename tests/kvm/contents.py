@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.guest.harness import compile_program
+from tests.kvm import givens
 from tests.kvm.archive import Archive
 from tests.kvm.kernel import Kernel
 from tests.kvm.programs import BATCH, CONFORMANCE, GROUPS, GUEST, HOSTILE, PLACE
@@ -204,6 +205,7 @@ def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
     if folder is not None:
         named = [GUEST / f"{name}.c" for names in GROUPS.values() for name in names.split()]
         guest_programs(archive, [*HOSTILE, *named], folder)
+        givens.put(archive, folder)
         compiler(archive, HERE / "hello.c")
         archive.file(f"{PLACE}/hello.c", HERE / "hello.c")
         for each in CONFORMANCE:

@@ -23,8 +23,8 @@ BATCH: Final = "/opt/guest/batch.sh"
 # and of the rest what moves data.  Each takes less than three seconds in the emulated processor, and says the
 # same on the kernels of this machine and of the emulated one (futex_pi counts who sleeps already: not there).
 GROUPS: Final[dict[str, str]] = {
-    "memory": "mm_basic mm_collapse mm_dontunmap mm_grows mm_interrupted mm_locked mm_many mm_mdwe mm_remap_file_pages"
-    " mm_residency misc_process_vm sysv_shm vfs_mmap_shared file_windows",
+    "memory": "mm_basic mm_collapse mm_dontunmap mm_far_apart mm_grows mm_interrupted mm_locked mm_many mm_mdwe mm_remap_file_pages"
+    " mm_no_execution mm_residency misc_process_vm sysv_shm vfs_mmap_shared file_windows",
     "signals": "signal_altstack signal_autodisarm signal_basic signal_faults signal_fix_fault signal_flags signal_forced"
     " signal_fpu signal_mask signal_overflow signal_rt_queue signal_stop_threads signal_threads"
     " signal_timedwait signal_traps signal_vfork",

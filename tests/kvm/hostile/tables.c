@@ -1,13 +1,51 @@
 /* Descriptor tables and selectors: stores, loads, far transfers, returns to another ring. */
 #include "attack.h"
 
-/* Linux stores constants where the processor would refuse (UMIP); the platform kvm lets it refuse: docs/kvm.md. */
-static void store(const char *name, const char *bytes, int length)
+/* What a store leaves in memory, or in rax: where the processor refuses it (UMIP), Linux and cloche give constants. */
+static void store_at(const char *name, const char *bytes, int length, unsigned char *at, unsigned long rcx)
 {
-    memset(memory, 0x5a, 16);
-    attack_with(NULL, bytes, length, (unsigned long)memory, 0, 0);
-    int is_refused = got_signal == SIGSEGV && got_code == 128;
-    printf("%s: %s\n", name, !got_signal || is_refused ? "stored or refused" : sigabbrev_np(got_signal));
+    unsigned long rax;
+    memset(memory - 4096, 0x5a, 8192);
+    rax = attack_with(NULL, bytes, length, (unsigned long)at, rcx, 0);
+    printf("%s: ", name);
+    if (got_signal)
+        printf("%s, code %d, trap %ld, error %lx", sigabbrev_np(got_signal), got_code, got_trap, got_error);
+    else if ((rax ^ (unsigned long)at) >> 32)
+        printf("%lx", rax);
+    else if ((rax ^ (unsigned long)at) >> 16)
+        printf("%lx in the lower half", rax & 0xffffffff);
+    else if (rax != (unsigned long)at)
+        printf("%lx in 16 bits", rax & 0xffff);
+    for (int i = -4096; i < 4096 && !got_signal; i++)
+        if (memory[i] != 0x5a)
+            printf(" %d=%02x", i, memory[i]);
+    printf("\n");
+}
+
+#define STORE(name, bytes) store_at(name, bytes, sizeof(bytes) - 1, memory, 0)
+
+static void stores(void)
+{
+    STORE("sgdt", "\x0f\x01\x00");
+    STORE("sidt", "\x0f\x01\x08");
+    STORE("sldt to rax", "\x48\x0f\x00\xc0");
+    STORE("str to rax", "\x48\x0f\x00\xc8");
+    STORE("smsw to rax", "\x48\x0f\x01\xe0");
+    STORE("sldt to eax", "\x0f\x00\xc0");
+    STORE("str to ax", "\x66\x0f\x00\xc8");
+    STORE("smsw to eax", "\x0f\x01\xe0");
+    STORE("smsw to r9, then rax", "\x49\x0f\x01\xe1\x4c\x89\xc8");
+    STORE("sldt to memory", "\x0f\x00\x00");
+    STORE("str to memory", "\x0f\x00\x08");
+    STORE("smsw to memory", "\x0f\x01\x20");
+    STORE("sgdt, 8 bits away", "\x0f\x01\x40\xf0");
+    STORE("sgdt, 32 bits away", "\x0f\x01\x80\x00\x01\x00\x00");
+    store_at("sidt, with an index", "\x0f\x01\x4c\xc8\x08", 5, memory, 3);                     /* 8(%rax,%rcx,8) */
+    store_at("sidt, with r8 and r9", "\x49\x89\xc0\x49\x89\xc9\x43\x0f\x01\x4c\x48\x08", 12, memory, 5); /* 8(%r8,%r9,2) */
+    STORE("smsw on the stack, then popped", "\x50\x0f\x01\x24\x24\x58");                    /* push %rax; smsw (%rsp); pop %rax */
+    STORE("sgdt behind itself, then read", "\x0f\x01\x05\x40\x00\x00\x00\x48\x8b\x05\x3b\x00\x00\x00"); /* 0x40(%rip) */
+    STORE("smsw with prefixes", "\x2e\x66\xf2\x0f\x01\xe0");
+    store_at("smsw to nowhere", "\x0f\x01\x20", 3, (unsigned char *)0x1000, 0);
 }
 
 static void selectors(void)
@@ -58,13 +96,7 @@ static void returns(void)
 int main(void)
 {
     prepare();
-    store("sgdt", "\x0f\x01\x00", 3);
-    store("sidt", "\x0f\x01\x08", 3);
-    store("sldt", "\x48\x0f\x00\xc0", 4);
-    store("str", "\x48\x0f\x00\xc8", 4);
-    store("smsw", "\x48\x0f\x01\xe0", 4);
-    store("sldt to memory", "\x0f\x00\x00", 3);
-    store("smsw to memory", "\x0f\x01\x20", 3);
+    stores();
     selectors();
     returns();
     attack_with("far call through memory", "\x48\xff\x18", 3, (unsigned long)memory, 0, 0);
