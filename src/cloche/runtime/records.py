@@ -45,6 +45,8 @@ EXITED: Final = "exited"
 DEAD: Final = "dead"  # its monitor was killed: nobody knows how it ended
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _PEER: Final = struct.Struct("3i")  # struct ucred
+_CONNECT_TIME: Final = struct.pack("ll", 2, 0)  # struct timeval
+_NO_TIME: Final = struct.pack("ll", 0, 0)
 _STATE_BYTES: Final = 1 << 20
 _BACKLOG: Final = 128
 _FIRST: Final = ("amber", "bright", "calm", "early", "fern", "green", "hazel", "ivory", "late", "mossy", "pale",
@@ -351,19 +353,26 @@ class Store:
             raise _unknown(name) from None
 
     def connect(self, name: str) -> socket.socket:
-        """A connection to a sandbox's monitor, which is this user's.  Raises RecordError if it does not run."""
+        """A connection to a sandbox's monitor, which is this user's.
+
+        Raises RecordError if it does not run, or takes no connections for a while: so many have come, or it is stopped.
+        """
         state = self.find(name)
         directory = self.open_record(name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if not stat.S_ISSOCK(os.stat("control", dir_fd=directory, follow_symlinks=False).st_mode):
                 raise ConnectionRefusedError
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _CONNECT_TIME)
             sock.connect(socket_path(directory))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIME)
             _pid, uid, _gid = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
             if uid != os.geteuid():
                 raise RecordError(f"{name}: its monitor is another user's")
         except OSError as error:
             sock.close()
+            if error.errno == errno.EAGAIN:
+                raise RecordError(f"{name}: its monitor does not answer") from None
             if state.status == RUNNING and error.errno not in (errno.ENOENT, errno.ECONNREFUSED, None):
                 raise RecordError(f"{name}: {error.strerror}") from None
             raise RecordError(f"{name} is not running") from None

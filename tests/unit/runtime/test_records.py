@@ -44,6 +44,20 @@ def test_a_monitor_that_was_killed(store: Store) -> None:
     store.remove("a")
 
 
+def test_a_monitor_that_takes_no_connections(store: Store, tmp_path: Path) -> None:
+    record = store.create(State("a"))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "root" / "a" / "control"))
+    listener.listen(0)
+    first = store.connect("a")  # which waits to be accepted, and there is room for no other
+    with pytest.raises(RecordError, match="does not answer"):
+        store.connect("a")
+    listener.accept()[0].close()
+    assert first.recv(1) == b""
+    store.connect("a").close()
+    record.finish(0, "", 0)
+
+
 def test_what_monitors_that_were_killed_have_left(store: Store) -> None:
     """Only of temporary ones, and of those that were not even made."""
 
