@@ -72,6 +72,14 @@ def positioned(fd, number):
     os.pwrite(fd, b"%08d" % number, number * 8)
 def gathered(fd, number):
     os.writev(fd, [b"%04d" % (number // 10000), b"%04d" % (number % 10000)])
+out, into = os.pipe()
+def spliced(fd, number):
+    os.write(into, b"%08d" % number)
+    os.splice(out, fd, 8)
+source = os.open("/tmp/source", os.O_RDWR | os.O_CREAT)
+def sent(fd, number):
+    os.pwrite(source, b"%08d" % number, 0)
+    os.sendfile(fd, source, 0, 8)
 def series(write, times):
     pid = os.fork()
     if pid == 0:
@@ -88,9 +96,10 @@ def series(write, times):
         want = [b"%08d" % each for each in range(min(number, times))]
         os._exit(0 if [data[at : at + 8] for at in range(0, len(data), size)] == want else 1)
     return pid
-writers = [series(small, 50000), series(large, 100), series(positioned, 50000), series(gathered, 50000)]
-for name in ("small", "large", "positioned", "gathered"):
-    while not os.path.exists("PLACE/" + name) or os.path.getsize("PLACE/" + name) < 100:
+kinds = (small, large, positioned, gathered, spliced, sent)
+writers = [series(each, 100 if each is large else 50000) for each in kinds]
+for each in kinds:
+    while not os.path.exists("PLACE/" + each.__name__) or os.path.getsize("PLACE/" + each.__name__) < 100:
         pass
 say("begun")
 hear()
@@ -130,7 +139,7 @@ def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
         assert guest.hear() == "killed 9"
         made.thaw()
         guest.tell("go")
-        assert guest.hear() == "ended 0 0 0"
+        assert guest.hear() == "ended 0 0 0 0 0"
         assert guest.end() == 0
 
 

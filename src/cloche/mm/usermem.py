@@ -14,6 +14,7 @@ from mypy_extensions import trait
 from cloche.abi.errno import EFAULT, EINVAL, ENAMETOOLONG, LinuxError
 from cloche.abi.limits import MAX_RW_COUNT, PATH_MAX
 from cloche.mm.address_space import AddressSpace
+from cloche.platform import slow
 from cloche.platform.interface import SLOW_STORAGE, HostProcess, HostThread
 
 _U32: Final = Struct("<I")
@@ -461,7 +462,13 @@ class KernelIovIter(IovIter):
         self._source: bytes = source
         self._pos: int = 0
         self.sink: bytearray = bytearray()
+        self.thread: int = (
+            -1
+        )  # for whose call it is drained, if whoever does so bears that others run meanwhile
         self._left: int = len(source) if source else capacity
+
+    def caller(self) -> int:
+        return self.thread
 
     def remaining(self) -> int:
         return self._left
@@ -493,6 +500,12 @@ class KernelIovIter(IovIter):
 
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         data = self._source[self._pos : self._pos + min(length, self._left)]
+        if flags & SLOW_STORAGE and self.thread >= 0:
+            put = slow.write(self.thread, fd, data, offset, flags & ~SLOW_STORAGE)
+            if put > 0:
+                self._pos += put
+                self._left -= put
+            return put
         try:
             put = os.pwritev(fd, [data], offset, flags & ~SLOW_STORAGE)
         except OSError as error:

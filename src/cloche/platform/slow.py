@@ -33,9 +33,9 @@ def read(thread: int, fd: int, length: int, offset: int) -> bytes:
     return _native.read_slowly(thread, fd, offset, length, 0)
 
 
-def write(thread: int, fd: int, data: bytes, offset: int) -> int:
-    """pwrite(2): bytes or -errno."""
-    return _native.write_slowly(thread, fd, offset, data, 0)
+def write(thread: int, fd: int, data: bytes, offset: int, flags: int = 0) -> int:
+    """pwritev2(2): bytes or -errno."""
+    return _native.write_slowly(thread, fd, offset, data, flags)
 
 
 def sync(thread: int, fd: int, *, is_data_only: bool) -> int:

@@ -32,6 +32,7 @@ from cloche.fs.proc_pid import TaskFile
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, also_wait, block_on, next_slice
 from cloche.kernel.host_wait import HostWait
+from cloche.kernel.lanes import Abandoned
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter, user_iov
@@ -208,6 +209,8 @@ class Transfer(Blocked):
     def _put(self, task: TaskBase, data: bytes) -> int:
         """Write to the sink.  After an error nothing is carried any more."""
         out = KernelIovIter(data)
+        if isinstance(task, Task):
+            out.thread = task.thread.ident()
         try:
             if self.out_offset < 0:
                 return self.sink.write(task, out)
@@ -329,7 +332,11 @@ class Transfer(Blocked):
 def run_transfer(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
     """Start a transfer; wait for either file if nothing can be moved yet."""
     move.may_wait = not is_nonblocking
-    outcome = move.advance(task)
+    try:
+        outcome = move.advance(task)
+    except Abandoned:
+        move.finished(task)
+        raise
     if outcome != BLOCKED:
         move.finished(task)
     return outcome
