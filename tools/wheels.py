@@ -50,7 +50,8 @@ def build(python: Path, folder: Path, tools: Path) -> Path:
     raw, maker = folder / "raw", folder / "maker"
     subprocess.run([python, "-m", "venv", maker], check=True)  # a system's Python may come without pip
     pip = [maker / "bin" / "python", "-m", "pip", "wheel", "--verbose", "--progress-bar=off"]
-    subprocess.run([*pip, "--no-deps", "--wheel-dir", raw, ROOT], check=True)
+    older = {**os.environ, "CLOCHE_OLD_GLIBC": "1"}  # it shall run with others' C libraries
+    subprocess.run([*pip, "--no-deps", "--wheel-dir", raw, ROOT], check=True, env=older)
     (wheel,) = raw.glob("*.whl")
     named = folder / "named"
     environment = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ.get('PATH', '')}"}
