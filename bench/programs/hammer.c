@@ -1,4 +1,4 @@
-/* hammer pipes: eight processes, four pairs, each of which passes 64 bytes to and fro over two pipes.
+/* hammer pipes [PAIRS]: eight processes, or two for each pair, which passes 64 bytes to and fro over two pipes.
  * hammer mutex: eight threads that take one mutex in turn.  Prints what must come out. */
 #include <pthread.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAIRS = 4, EXCHANGES = 15000, THREADS = 8, TURNS = 250000 };
+enum { EXCHANGES = 15000, THREADS = 8, TURNS = 250000 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static long counter;
@@ -38,10 +38,10 @@ static void bounce(int in, int out, int is_first)
     _exit(0);
 }
 
-static int pipes(void)
+static int pipes(int pairs)
 {
     int ok = 0, status;
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < pairs; i++) {
         int to[2], back[2];
         if (pipe(to) || pipe(back))
             return 1;
@@ -51,7 +51,7 @@ static int pipes(void)
             bounce(to[0], back[1], 0);
         close(to[0]), close(to[1]), close(back[0]), close(back[1]);
     }
-    for (int i = 0; i < 2 * PAIRS; i++)
+    for (int i = 0; i < 2 * pairs; i++)
         ok += wait(&status) > 0 && status == 0;
     printf("%d processes\n", ok);
     return 0;
@@ -61,7 +61,7 @@ int main(int argc, char **argv)
 {
     pthread_t threads[THREADS];
     if (argc > 1 && !strcmp(argv[1], "pipes"))
-        return pipes();
+        return pipes(argc > 2 ? atoi(argv[2]) : 4);
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, turns, NULL);
     for (int i = 0; i < THREADS; i++)
