@@ -111,8 +111,10 @@ class GoferFile(FileDescription):
         node = self._node
         client = node.host.client
         host = node.host
+        start_ns = 0
         is_patient = client.may_wait() and host.must_ask()
         if not is_patient:
+            start_ns = host.looked_ns if client.may_wait() else monotonic_ns()
             client.commit()  # what is looked at afterwards
         length = src.remaining()
         limit = ctx.file_size_limit
@@ -138,14 +140,18 @@ class GoferFile(FileDescription):
                     ctx, src, fd, offset if flags & RWF_APPEND else offset + done, length - done, flags
                 )
                 return done + max(count, 0)
-        return self._write_now(ctx, src, fd, offset, length, flags)
+        return self._write_now(ctx, src, fd, offset, length, flags, start_ns)
 
-    def _write_now(self, ctx: Context, src: IovIter, fd: int, offset: int, length: int, flags: int) -> int:
-        """Write on the spot; if that takes long others have their turn."""
+    def _write_now(
+        self, ctx: Context, src: IovIter, fd: int, offset: int, length: int, flags: int, start_ns: int = 0
+    ) -> int:
+        """Write on the spot; if that takes long others have their turn.  `start_ns`: when the write began, if known."""
         node = self._node
-        node.host.client.commit()
-        start_ns = monotonic_ns()
-        node.host.client.is_about(self)
+        client = node.host.client
+        client.commit()
+        if start_ns == 0:
+            start_ns = monotonic_ns()
+        client.is_about(self)
         count = src.write_fd(fd, offset, length, flags | SLOW_STORAGE)
         node.host.changed_since(start_ns)
         if count > 0:

@@ -109,6 +109,7 @@ class GoferHost(FileSystem, ChangeObserver):
         if self.is_remote:
             client.probe_fid = root.fid
         self.quick_ns: int = 0  # when something was last changed at once
+        self.looked_ns: int = 0  # ... and when that was last compared with the clock
         self.away: int = 0  # calls of ours on its files that take long now (kernel.lanes)
         self.root_attr: Attr = root.attr
         client.observers.append(self)
@@ -125,7 +126,8 @@ class GoferHost(FileSystem, ChangeObserver):
         """
         if self.is_remote or self.away or self.client.is_again():
             return True
-        return time.monotonic_ns() - self.quick_ns >= TRUST_NS
+        now = self.looked_ns = time.monotonic_ns()
+        return now - self.quick_ns >= TRUST_NS
 
     def storage_away(self, *, is_away: bool) -> None:
         """A change that was made on the spot takes long, or is over."""
