@@ -21,7 +21,7 @@ from cloche.boot.platforms import platform_problem
 from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor
-from cloche.oci.egress import egress_of
+from cloche.oci.egress import check_joined, egress_of
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
 from cloche.oci.members import Held
@@ -228,6 +228,7 @@ def create(
     record.process, record.created = bundle.process_data, timestamp()
     sandbox = sandbox_of(root, bundle)
     if sandbox is not None:
+        check_joined(bundle.annotations, sandbox.annotations)
         record.sandbox = sandbox.ident
     record.make()
     anchor = Anchor()

@@ -13,7 +13,7 @@ from cloche.oci.errors import OciError
 from cloche.oci.spec import Bundle
 from cloche.wire.cbor import decode, encode
 
-__all__ = ["ANNOTATION", "complete", "egress_of"]
+__all__ = ["ANNOTATION", "check_joined", "complete", "egress_of"]
 
 ANNOTATION: Final = "dev.cloche.egress"
 LOG: Final = "egress.log"  # in the container's directory; its second half ends in .1
@@ -50,6 +50,17 @@ def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
     sources = [mount.source for mount in bundle.mounts if mount.destination == _RESOLV_CONF]
     made.resolv_conf = sources[-1] if sources else ""
     return made
+
+
+def check_joined(asked: dict[str, str], first: dict[str, str]) -> None:
+    """Refuse a container that would join a pod and asks for rules that the pod has not: its network is the pod's.
+
+    Given the annotations of both.  Raises OciError.
+    """
+    if ANNOTATION in asked and asked[ANNOTATION] != first.get(ANNOTATION):
+        raise OciError(
+            f"annotation {ANNOTATION}: the network is that of the pod, whose rules are others; annotate the pod"
+        )
 
 
 def complete(spec: EgressSpec, folder: str) -> None:
