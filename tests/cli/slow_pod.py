@@ -29,7 +29,7 @@ def main() -> None:
         gofer = spawn_gofer([AttachPoint(folder, is_writable=False)])
         os.kill(gofer.pid, signal.SIGSTOP)
         spec = spec_of(b"second", b"cat /whose")
-        spec.root_source, spec.root_mode = folder.encode(), COW
+        spec.root_source, spec.root_mode = folder, COW
         fields: Fields = {
             "container": "second", "spec": to_fields(spec), "descriptors": ["stdout", "stderr", requests.GOFER],
             "owners": [[0, 0], [0, 0], [0, 0]], "share": [], "share_with": requests.MAIN,

@@ -53,10 +53,15 @@ def allocate(thread: int, fd: int, mode: int, offset: int, length: int) -> int:
     return _native.call_slowly(thread, SYS_fallocate, fd, mode, offset, length, 0, 0)
 
 
+def _is_used_until_here(data: bytes) -> None:
+    """The compiler gives an object up after its last use, and what the host was told of is an address."""
+
+
 def wait_for(fd: int) -> None:
     """Until there is something to read, or never will be."""
     asked = _POLLFD.pack(fd, POLLIN, 0)
     _native.call_slowly(NOBODY, SYS_poll, address(asked), 1, -1, 0, 0, 0)
+    _is_used_until_here(asked)
 
 
 def touch(thread: int, pid: int, addr: int, length: int) -> None:
@@ -72,5 +77,6 @@ def touch(thread: int, pid: int, addr: int, length: int) -> None:
         got = _native.call_slowly(
             thread, SYS_process_vm_readv, pid, address(ours), 1, address(theirs), len(places), 0
         )
+        _is_used_until_here(sink + ours + theirs)
         if got < len(places):
             return
