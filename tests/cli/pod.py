@@ -1,4 +1,7 @@
-"""Two containers in one sentry, as a monitor makes them: run by test_pods.py, says what it saw as lines."""
+"""Two containers in one sentry, as a monitor makes them: run by test_pods.py, says what it saw as lines.
+
+A word on its command line is the platform.
+"""
 
 import os
 import shutil
@@ -80,6 +83,8 @@ class Pod:
 def main() -> None:
     reader, writer = os.pipe()
     first = spec_of(b"first", b"cat /whose; nc -l -p 7000; echo heard; sleep 1000")
+    if len(sys.argv) > 1:
+        first.platform = sys.argv[1]
     sandbox = launch(first, [os.open(os.devnull, os.O_RDONLY), writer, 2])
     pod = Pod(sandbox)
     while not sandbox.has_started:

@@ -13,7 +13,7 @@ from tests.guest.harness import compile_program
 from tests.kvm import givens
 from tests.kvm.archive import Archive
 from tests.kvm.kernel import Kernel
-from tests.kvm.programs import BATCH, CONFORMANCE, GROUPS, GUEST, HOSTILE, PLACE
+from tests.kvm.programs import ATTACKS, BATCH, CONFORMANCE, GROUPS, GUEST, HOSTILE, PLACE, POD
 
 HERE: Final = Path(__file__).parent
 BUSYBOX: Final = Path("/bin/busybox")
@@ -205,6 +205,9 @@ def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
     if folder is not None:
         named = [GUEST / f"{name}.c" for names in GROUPS.values() for name in names.split()]
         guest_programs(archive, [*HOSTILE, *named], folder)
+        for source in ATTACKS:
+            archive.file(f"{PLACE}/attack-{source.stem}", compile_program(source, folder), 0o755)
+        archive.host(POD)
         givens.put(archive, folder)
         compiler(archive, HERE / "hello.c")
         archive.file(f"{PLACE}/hello.c", HERE / "hello.c")

@@ -15,6 +15,10 @@ CONFORMANCE: Final = (
     HERE.parent / "unit" / "__init__.py",
     *sorted(PLATFORM_TESTS.glob("*.py")),
 )
+# Of tests/security what a platform can get wrong; and the monitor of a pod.
+SECURITY: Final = HERE.parent / "security" / "programs"
+ATTACKS: Final = [SECURITY / f"{name}.c" for name in ("addresses", "alive", "entries", "numbers", "tracers")]
+POD: Final = HERE.parent / "cli" / "pod.py"
 GUEST: Final = HERE.parent / "guest" / "programs"
 PLACE: Final = "/opt/guest"  # of the compiled programs, in the machine and in sandboxes
 BATCH: Final = "/opt/guest/batch.sh"

@@ -1,0 +1,61 @@
+"""Attacks of tests/security with the platform kvm: those that a platform can get wrong, in one sandbox.
+
+What is about patched text, and about slots and the stub that a program can write to, is not there for ring 3; for
+ring 0 it is in test_given.py.
+"""
+
+from typing import Final
+
+import pytest
+
+from tests.cli import test_pods
+from tests.kvm.machine import Machine
+from tests.kvm.programs import ATTACKS, PLACE, POD
+
+LIMIT_S: Final = 240
+# Command -> a line that it must say.
+EXPECTED: Final = {
+    "addresses": "failures 0",
+    "tracers loops 2 1": "calm",
+    "tracers memory 1 1": "calm",
+    "tracers registers 5 1": "calm",
+    "numbers 0 60 1": "children 60",
+    "alive": "alive",
+}
+ENTRIES: Final = {"int80", "int80 exit", "sysenter", "x32", "x32 high", "negative", "high half", "uretprobe", "uprobe",
+                  "vsyscall time", "vsyscall write", "compat"}  # fmt: skip
+
+
+@pytest.mark.timeout(LIMIT_S + 120)
+@pytest.mark.parametrize("mm", ["strict", "direct"])
+def test_attacks_from_ring_3(kvm_machine: Machine, mm: str) -> None:
+    script = "".join(
+        f'echo "## {each}"; timeout 60 {PLACE}/attack-{each} 2>&1; ' for each in ["entries", *EXPECTED]
+    )
+    done = kvm_machine.run(
+        ["cloche", "run", "--platform", "kvm", "-u", "0", "--mm", mm, "--", "bash", "-c", script],
+        timeout_s=LIMIT_S,
+        cwd=PLACE,
+        env={"CLOCHE_STRICT": "5000"},
+    )
+    assert done.status == 0 and b"internal error" not in done.stderr, done
+    said = {
+        part.partition("\n")[0]: part.splitlines()[1:]
+        for part in done.stdout.decode(errors="replace").split("## ")
+    }
+    wrong = {each: said.get(each) for each, line in EXPECTED.items() if line not in said.get(each, [])}
+    assert not wrong, done
+    entries = dict(line.split(": ") for line in said["entries"])
+    assert set(entries) == ENTRIES and entries.pop("high half") in ("10", "12"), done
+    assert set(entries.values()) <= {"10", "11", "signal"}, done
+
+
+@pytest.mark.timeout(LIMIT_S + 120)
+def test_containers_of_a_pod(kvm_machine: Machine) -> None:
+    """Each has a zygote of its own, whose forks make machines; one of those zygotes is killed."""
+    done = kvm_machine.run(["python", str(POD), "kvm"], timeout_s=LIMIT_S)
+    assert (done.status, done.stdout.decode()) == (0, test_pods.EXPECTED), done
+
+
+def test_attacks_are_there() -> None:
+    assert {each.split()[0] for each in ["entries", *EXPECTED]} == {path.stem for path in ATTACKS}
