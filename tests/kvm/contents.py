@@ -205,8 +205,10 @@ def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
     if folder is not None:
         named = [GUEST / f"{name}.c" for names in GROUPS.values() for name in names.split()]
         guest_programs(archive, [*HOSTILE, *named], folder)
+        apart = folder / "attacks"  # two programs have the same name
+        apart.mkdir()
         for source in ATTACKS:
-            archive.file(f"{PLACE}/attack-{source.stem}", compile_program(source, folder), 0o755)
+            archive.file(f"{PLACE}/attack-{source.stem}", compile_program(source, apart), 0o755)
         archive.host(POD)
         givens.put(archive, folder)
         compiler(archive, HERE / "hello.c")
