@@ -77,6 +77,7 @@ class Storage(Backed):
         self.users: int = 0  # open file descriptions; a mapping holds one
         self.number: int = 0  # of a file that lasts: that is `fd`, which is opened when it is needed
         self.maker: FileMaker | None = None  # who has it
+        self.busy: int = 0  # writes under way, which may take long: its descriptor stays open
         self.was_lost: bool = False  # what was written last went to a file that is not ours any more
 
     @property
@@ -175,7 +176,7 @@ class Storage(Backed):
 
     def can_start_anew(self) -> bool:
         """Whether an emptied file may have another memfd: nobody has mapped this one, in any way."""
-        return not self.was_mapped and not self.is_sealed
+        return not self.was_mapped and not self.is_sealed and not self.busy
 
     def next_data(self, offset: int, end: int) -> int:
         """Where the memfd has pages, from `offset` on; `end` if nowhere below that."""
@@ -413,7 +414,11 @@ class Storage(Backed):
         """Others may have their turn meanwhile, if that takes long."""
         host, maker = self.host, self.maker
         start_ns = monotonic_ns()
-        count = src.write_fd(host.fd, offset, length, SLOW_STORAGE)
+        self.busy += 1
+        try:
+            count = src.write_fd(host.fd, offset, length, SLOW_STORAGE)
+        finally:
+            self.busy -= 1
         if maker is not None:
             maker.changed_since(start_ns)
         if self.host is not host:
