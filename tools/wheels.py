@@ -98,6 +98,7 @@ def main() -> int:
         return 1
     failed = []
     with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)  # root's sandboxes read what is installed as nobody
         tools = Path(top) / "tools"
         venv.create(tools, with_pip=True)
         subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", *TOOLS], check=True)
