@@ -1,11 +1,13 @@
 """What a start costs: modules that nobody needs for it must not creep in again (docs/performance.md)."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import run
+from tests.cli.harness import IS_ROOT, SOURCE, run, run_words
 
 # Each of these was found in the start once, for one function.
 HEAVY = {
@@ -84,3 +86,26 @@ def test_the_steps_of_a_start_are_told() -> None:
     ]
     assert [step for step in steps if step in order] == order
     assert len(run("true").err) == 0
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="an ordinary user's parts are that user still")
+def test_one_that_only_root_may_read(tmp_path: Path) -> None:
+    """A clone, or a virtual environment, in root's home: the sentry is nobody."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    shutil.copytree(SOURCE / "cloche", private / "cloche", ignore=shutil.ignore_patterns("__pycache__"))
+    for library in SOURCE.glob("*__mypyc*.so"):
+        shutil.copy(library, private)
+    words = [
+        sys.executable,
+        "-m",
+        "cloche.cli.main",
+        "run",
+        "-p",
+        "127.0.0.1::80",
+        "--log-level",
+        "error",
+        "--",
+    ]
+    done = run_words([*words, "sh", "-c", "id -u; ls -d /"], PYTHONPATH=str(private))
+    assert (done.status, done.out) == (0, "0\n/\n"), done

@@ -642,7 +642,9 @@ def _middle(tell: socket.socket) -> int:
     All of that before it is known what the sandbox shall be, which the sentry is then told.
     """
     from cloche.boot.sentry import begin_sentry, sentry_main
+    from cloche.platform.choose import open_stubs
 
+    stubs = open_stubs()
     timing.mark("sentry: kernel is imported")
     confine.detach_from_terminal()
     report = confine.Report()
@@ -686,7 +688,7 @@ def _middle(tell: socket.socket) -> int:
     outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None
     control = socket.socket(fileno=fds["control"])
     network = socket.socket(fileno=fds["network"]) if "network" in fds else None
-    return sentry_main(spec, files, ports, outside, network, control, report, tell, facts)
+    return sentry_main(spec, files, ports, outside, network, control, report, tell, facts, stubs)
 
 
 def main(now_ns: int) -> NoReturn:

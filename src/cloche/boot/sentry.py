@@ -102,11 +102,12 @@ def sentry_main(
     report: confine.Report,
     keeper: socket.socket,
     facts: HostFacts,
+    stubs: dict[str, int],
 ) -> int:
     """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
     try:
         return _serve(
-            spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper, facts
+            spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper, facts, stubs
         )
     except StartError as error:
         send_failure(control, str(error))
@@ -148,9 +149,10 @@ def _serve(
     report: confine.Report,
     keeper: socket.socket,
     facts: HostFacts,
+    stubs: dict[str, int],
 ) -> int:
     try:
-        platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching)
+        platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching, stubs=stubs)
     except ValueError as error:
         raise StartError(str(error)) from error
     if spec.device_fd >= 0:

@@ -89,10 +89,17 @@ def _leave_processor(cpu: int) -> None:
         os.sched_setaffinity(0, everywhere)
 
 
+def open_stub(name: str) -> int:
+    """The program that guests' processes begin as, to be executed.  Raises OSError."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Systrap(Platform):
     """The platform: one per host process at a time."""
 
-    def __init__(self, mm: str = "strict", is_patching: bool = True) -> None:
+    def __init__(self, mm: str = "strict", is_patching: bool = True, stub_fd: int = -1) -> None:
+        """`stub_fd`: of `open_stub`, taken over; -1: it is opened by `prepare`."""
         if mm not in ("strict", "direct"):
             raise ValueError("mm must be strict or direct")
         super().__init__()
@@ -110,7 +117,7 @@ class Systrap(Platform):
         self._own_vdso: list[tuple[int, int]] = []
         self._is_started = False
         self._ticks_per_ns = 1.0
-        self._stub_fd = -1
+        self._stub_fd = stub_fd
         self._score_fd = -1
         self._epoll_fd = -1
         self._fds: list[int] = []  # what C uses until the end
@@ -133,8 +140,8 @@ class Systrap(Platform):
     def prepare(self) -> HostNeeds:
         check_host()
         raise_file_limit()
-        stub = os.path.join(os.path.dirname(os.path.abspath(__file__)), self._stub_name)
-        self._stub_fd = os.open(stub, os.O_RDONLY | os.O_CLOEXEC)
+        if self._stub_fd < 0:
+            self._stub_fd = open_stub(self._stub_name)
         self._own_vdso = own_vdso_areas()
         self._proc.open()
         self._score_fd = self._proc.open_score()
