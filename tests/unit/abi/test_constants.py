@@ -198,7 +198,8 @@ def test_values(module: str, tmp_path: Path) -> None:
 
 def test_every_module_is_compared() -> None:
     modules = {path.stem for path in ABI.glob("*.py")}
-    assert {name for name in modules if not name.endswith("structs")} - {"__init__"} == set(HEADERS)
+    others = {"__init__", "bpf_program"}  # the latter writes programs, and has no constants of its own
+    assert {name for name in modules if not name.endswith("structs")} - others == set(HEADERS)
 
 
 def test_syscall_numbers(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """Many guests at once, on all processors and on one: everybody gets on, and nobody waits for ever."""
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 
 import pytest
-from code_guest import MAP_FIXED_ANON, SECOND, Guest
-from machine_code import LOOP, REPORT, SYSCALL, mov, syscall
+from code_guest import MAP_FIXED_ANON, Guest
+from machine_code import LOOP, SYSCALL, mov
 
 from cloche.platform.interface import EV_OPS_FAILED, EV_SYSCALL, HostThread
 from cloche.platform.systrap import Systrap
@@ -118,22 +117,4 @@ def test_operations_of_siblings_happen_in_the_order_of_resumption() -> None:
     for _ in range(3):
         assert guest.event()[0] == EV_SYSCALL
     assert main.process().read(place, 4) == b"mine"
-    platform.shutdown()
-
-
-def test_guests_outlive_the_zygote() -> None:
-    """No more processes come then; those that are there go on, and their deaths are reported."""
-    platform = Systrap()
-    platform.start()
-    guest = Guest(platform)
-    thread = guest.start(syscall(57) + REPORT)
-    assert guest.event()[2] == 57
-    os.kill(platform._zygote.pid, signal.SIGKILL)
-    with pytest.raises(OSError):
-        for _ in range(10_000):
-            platform.next_event(SECOND // 1000)
-            platform.new_process()
-    thread.ret(7)
-    assert guest.event()[1:4] == (thread.ident(), 60, 7)
-    guest.kill(thread.process())
     platform.shutdown()
