@@ -227,9 +227,11 @@ class GoferFile(FileDescription):
             fid, name = node.address()
             try:
                 self.pos = host.client.seek(fid, name, node.host_dev, node.host_ino, offset, whence)
+                return self.pos
             except LinuxError as refusal:
-                return -refusal.errno
-            return self.pos
+                if refusal.errno == ENXIO:
+                    return -ENXIO
+                # It is not there any more: our descriptor is what is left of it.
         try:
             self.pos = os.lseek(fd, offset, whence)
         except OSError as error:

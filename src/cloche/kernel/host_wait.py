@@ -163,6 +163,7 @@ class HostWaits(WalkKeeper):
         """It has a result, or waits for something else: the answers have served."""
         self.may_wait = False
         self.is_again = False
+        self.file = None  # a name that is gone would keep its file alive, and what that takes of the disk
         if self.walks:
             self.walks = []
         if self.journal:

@@ -8,6 +8,7 @@ They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share,
 detached sandboxes, which go with their records, are with `--root DIR` in DIR/.layers.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -23,6 +24,8 @@ VERSION: Final = 1
 _COPY_BYTES: Final = 1 << 26
 _HEAD_BYTES: Final = 1 << 22
 _SPEC_BYTES: Final = 1 << 26
+AUTOMATIC: Final = ".layers"
+_TRIES: Final = 16
 
 
 def default_directory() -> str:
@@ -37,7 +40,7 @@ def default_directory() -> str:
 
 def automatic_directory(root: str) -> str:
     """Where the layers of detached sandboxes are whose records are below `root`; empty: the default of both."""
-    return os.path.join(os.path.abspath(root), ".layers") if root else ""
+    return os.path.join(os.path.abspath(root), AUTOMATIC) if root else ""
 
 
 def find_of(name: str, root: str) -> "KeptLayer | None":
@@ -187,9 +190,15 @@ def create(name: str, places: list[object], directory: str = "", *, is_automatic
         raise RecordError(
             f"a layer named {name} is kept already; --from {name} goes on with it, cloche discard {name}"
         )
-    os.makedirs(directory or default_directory(), 0o700, exist_ok=True)
-    path = os.path.join(_top(directory), name)
-    os.mkdir(path, 0o700)
+    for attempt in range(_TRIES):  # whoever removes the last layer takes the directory with it
+        os.makedirs(directory or default_directory(), 0o700, exist_ok=True)
+        try:
+            path = os.path.join(_top(directory), name)
+            os.mkdir(path, 0o700)
+            break
+        except FileNotFoundError:
+            if attempt + 1 == _TRIES:
+                raise
     layer = KeptLayer(name, path, open_directory(path))
     layer.is_new = True
     layer.is_automatic = is_automatic
@@ -256,3 +265,7 @@ def _copy_file(directory: int, name: str, target: str) -> None:
 def discard(layer: KeptLayer) -> None:
     """Remove it."""
     shutil.rmtree(layer.path, ignore_errors=True)
+    above = os.path.dirname(layer.path)
+    if os.path.basename(above) == AUTOMATIC:
+        with contextlib.suppress(OSError):  # there are others
+            os.rmdir(above)

@@ -17,7 +17,8 @@ static atomic_int faults, is_refused, is_over, codes, round;
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)number, (void)context;
-    if ((unsigned char *)info->si_addr != page || !is_refused)
+    unsigned char *at = info->si_addr; /* the second instruction, if it was interrupted before that */
+    if (at < page || at > page + 5 || !is_refused)
         _exit(3);
     int mine = round;
     codes |= info->si_code;
