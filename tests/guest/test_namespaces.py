@@ -25,7 +25,8 @@ SCRIPTS = {
     "unshare_cgroup": "unshare -UrC true; echo $?",
     "unshare_refused": "unshare -n true; unshare -p true; unshare -m true; unshare -Ur --setgid=0 --setuid=0 id",
     "unshare_kill_child": (
-        "unshare -Urpf --mount-proc --kill-child sh -c 'sleep 98.76 & exec ps -o pid,ppid,args'; pgrep -f '^sleep 98.76' | wc -l"
+        "unshare -Urpf --mount-proc --kill-child sh -c 'sleep 98.76 & until grep -q ^sleep /proc/$!/comm; do sleep 0.02; done; "
+        "exec ps -o pid,ppid,args'; pgrep -f '^sleep 98.76' | wc -l"
     ),
     "unshare_many": (
         "f=0; for i in $(seq 280); do unshare -Urpfm --mount-proc true || f=$((f+1)); done; echo failures $f"
