@@ -10,7 +10,6 @@ the host's backlog of the port fills: the host's clients wait as they would for 
 
 import errno
 import gc
-import os
 import select
 import socket
 from array import array
@@ -68,7 +67,7 @@ def _run(
             say(speak, FAILED + f"-p {spec.text}: {_reason(spec, error)}".encode())
             return EXIT_START
     if is_confined:
-        _confine()
+        confine.leave_host(confine.GOFER_NAMESPACES)
     if not confine.die_with(parent):
         return EXIT_START
     if is_confined:
@@ -102,20 +101,6 @@ def _reason(spec: PublishSpec, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{where} is not an address of the host"
     return f"{where}: {error.strerror}"
-
-
-def _confine() -> None:
-    """Everything goes: the listening sockets are all that it needs."""
-    report = confine.Report()
-    confine.set_limits(report)
-    if os.geteuid() != 0:
-        confine.enter_user_namespace(report)
-    confine.enter_namespaces(report, confine.GOFER_NAMESPACES)
-    confine.empty_root(report)
-    confine.become_unprivileged(report)
-    confine.drop_capabilities(report)
-    confine.deny_paths(report, [], may_signal=False)
-    confine.set_undumpable(report)
 
 
 def _serve(channel: socket.socket, listeners: list[_Listener]) -> int:

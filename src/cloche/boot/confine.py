@@ -526,6 +526,23 @@ def set_limits(report: Report) -> None:
         report.in_force(LIMITS, f"{hard} descriptors, no core files")
 
 
+def leave_host(namespaces: tuple[str, ...], *, may_connect: bool = False) -> None:
+    """What a part does that needs nothing of the host but descriptors that it has, before its filter.
+
+    `may_connect`: TCP connections, where Landlock knows them.
+    """
+    report = Report()
+    set_limits(report)
+    if os.geteuid() != 0:
+        enter_user_namespace(report)
+    enter_namespaces(report, namespaces)
+    empty_root(report)
+    become_unprivileged(report)
+    drop_capabilities(report)
+    deny_paths(report, [], may_signal=False, may_connect=may_connect)
+    set_undumpable(report)
+
+
 def name_process(name: str) -> None:
     """What ps, top and /proc/PID/comm show; 15 letters."""
     try:

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cloche.abi.sched import CLONE_NEWNET
 from cloche.boot import confine, seccomp
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from cloche.egress.inspection import Inspector
 
 __all__ = ["EgressProcess", "start_egress"]
-
-_NAMESPACES: Final = confine.GOFER_NAMESPACES
 
 
 class EgressProcess(Part):
@@ -113,7 +111,7 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
             return EXIT_START
     loop = asyncio.new_event_loop()
     if wanted.is_confined:
-        _confine()
+        confine.leave_host(confine.GOFER_NAMESPACES)
     if not confine.die_with(parent):
         return EXIT_START
     audit = Audit(wanted.sandbox, wanted.log_fd, wanted.second_log_fd)
@@ -130,19 +128,6 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
         sys.stderr.write(audit.report())
         sys.stderr.flush()
     return 0
-
-
-def _confine() -> None:
-    report = confine.Report()
-    confine.set_limits(report)
-    if os.geteuid() != 0:
-        confine.enter_user_namespace(report)
-    confine.enter_namespaces(report, _NAMESPACES)
-    confine.empty_root(report)
-    confine.become_unprivileged(report)
-    confine.drop_capabilities(report)
-    confine.deny_paths(report, [], may_signal=False)
-    confine.set_undumpable(report)
 
 
 def _check_clash(policy: Policy) -> None:

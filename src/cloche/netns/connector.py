@@ -55,7 +55,7 @@ def _run(
             return EXIT_START
         os.close(namespace)
     if is_confined:
-        _confine()
+        confine.leave_host(_NAMESPACES, may_connect=True)
     if not confine.die_with(parent):
         return EXIT_START
     say(speak, HELLO)  # before the filter, which knows no other socket than egress's
@@ -67,19 +67,6 @@ def _run(
     except (BrokenPipeError, ConnectionResetError):
         pass
     return 0
-
-
-def _confine() -> None:
-    report = confine.Report()
-    confine.set_limits(report)
-    if os.geteuid() != 0:
-        confine.enter_user_namespace(report)
-    confine.enter_namespaces(report, _NAMESPACES)
-    confine.empty_root(report)
-    confine.become_unprivileged(report)
-    confine.drop_capabilities(report)
-    confine.deny_paths(report, [], may_signal=False, may_connect=True)
-    confine.set_undumpable(report)
 
 
 def answer_one(channel: socket.socket) -> bool:
