@@ -1,11 +1,15 @@
 """Health checks: `run --health-cmd` and its kin, those of images; `list` and `inspect` say what came of them."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cloche.boot.control_server import ControlServer
+from cloche.boot.spec import HealthSpec
+from cloche.cli.health import Health
 from tests.cli.harness import is_one_line, wait_until
 from tests.cli.images import Images, LayerTar, Maker, busybox_layer
 
@@ -74,6 +78,27 @@ def test_one_that_takes_too_long_is_ended(base: Images) -> None:
     )
     found = wait_for(base, "unhealthy")
     assert found["log"][-1]["exit_code"] == -1 and "longer than 0.3 s" in found["log"][-1]["output"]
+    base("rm", "-f", "h")
+
+
+def test_it_takes_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served between two, however fast a check writes."""
+    health = Health(HealthSpec([b"yes"]), cast(ControlServer, None), lambda: None)
+    health.pipe = 99
+    monkeypatch.setattr(os, "read", lambda _fd, count: b"y" * count)
+    health.read()
+    assert health.output == b"y" * 4096
+    health.pipe = -1
+
+
+def test_one_that_writes_without_end_keeps_nobody(base: Images) -> None:
+    start(base, *QUICK, "--health-cmd", "yes", "--health-timeout", "2s", "--health-retries", "1")
+    assert base("exec", "h", "--", "echo", "served").out == "served\n"
+    found = wait_for(base, "unhealthy")
+    assert found["log"][-1]["exit_code"] == -1
+    base("rm", "-f", "h")
+    start(base, *QUICK, "--health-cmd", "yes & true")  # what a check leaves behind is not waited for
+    wait_for(base, "healthy")
     base("rm", "-f", "h")
 
 

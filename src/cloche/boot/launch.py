@@ -176,23 +176,25 @@ class Sandbox(Upstream):
         """Take what the sentry has to say; False when it is gone."""
         try:
             messages = self.channel.receive()
+            for message in messages or []:
+                self._hear(message)
+                message.close_fds()
         except ProtocolError as error:
             self.death = f"the sentry sends what it should not: {error}"
             messages = None
-        if messages is None:
-            return False
-        for message in messages:
-            if message.ident >= requests.FIRST_ID:
-                if self.on_message is not None:
-                    self.on_message(message)
-            elif message.kind == protocol.ERROR:
-                self._refused(message)
-            elif message.kind == protocol.REPLY:
-                self._answered(message)
-            elif message.ident == _SHUTDOWN and self.on_pong is not None:
-                self.on_pong()  # it is writing what is kept
-            message.close_fds()
-        return True
+        return messages is not None
+
+    def _hear(self, message: Message) -> None:
+        """Raises ProtocolError."""
+        if message.ident >= requests.FIRST_ID:
+            if self.on_message is not None:
+                self.on_message(message)
+        elif message.kind == protocol.ERROR:
+            self._refused(message)
+        elif message.kind == protocol.REPLY:
+            self._answered(message)
+        elif message.ident == _SHUTDOWN and self.on_pong is not None:
+            self.on_pong()  # it is writing what is kept
 
     def _refused(self, message: Message) -> None:
         if message.ident in (0, _CREATE, _START) and not self.failure:

@@ -15,7 +15,7 @@ from cloche.boot.spec import HealthSpec
 from cloche.cli.options import UsageError, parse_seconds
 from cloche.cli.terminal import exit_status
 from cloche.wire import protocol, requests
-from cloche.wire.protocol import Message
+from cloche.wire.protocol import Message, ProtocolError
 from cloche.wire.requests import ExecRequest
 
 STARTING: Final = "starting"
@@ -146,7 +146,11 @@ class Health:
         request = ExecRequest(self.spec.argv)
         self.output = bytearray()
         self.check_s = time.time()
-        self.pipe, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.pipe, writing = os.pipe2(os.O_CLOEXEC)
+        except OSError as problem:
+            self._over(-1, b"no pipe: " + str(problem.strerror).encode())
+            return
         os.set_blocking(self.pipe, False)
         request.streams = [1, 2]
         fields = request.to_fields()
@@ -155,6 +159,8 @@ class Health:
         self.due_s = time.monotonic() + self.spec.timeout_s
         try:
             self.ident = self.server.ask(requests.EXEC, fields, [writing, writing], self._heard)
+        except ProtocolError as refusal:
+            self._over(-1, str(refusal).encode())
         finally:
             os.close(writing)
 
@@ -169,15 +175,14 @@ class Health:
             self._over(min(max(message.number, 1), 255), message.name.encode())
 
     def read(self) -> None:
-        """Take what the check has written."""
-        while self.pipe >= 0:
-            try:
-                data = os.read(self.pipe, _PIPE_READ)
-            except BlockingIOError:
-                return
-            self.output += data[: _OUTPUT_BYTES - len(self.output)]
-            if not data:
-                self._close()
+        """Take some of what the check has written: it, or what it left behind, may write faster than we read."""
+        try:
+            data = os.read(self.pipe, _PIPE_READ) if self.pipe >= 0 else b""
+        except BlockingIOError:
+            return
+        self.output += data[: _OUTPUT_BYTES - len(self.output)]
+        if not data:
+            self._close()
 
     def _close(self) -> None:
         if self.pipe >= 0:
