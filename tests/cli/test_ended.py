@@ -1,12 +1,20 @@
 """The files of sandboxes that have ended: `diff`, `apply`, `cp` on kept layers; detached ones keep."""
 
+import errno
 import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from cloche.boot.spec import SandboxSpec
+from cloche.cli.run import take_layer
+from cloche.runtime import layers
+from cloche.runtime.layers import KeptLayer
+from cloche.runtime.records import Record, State
 from tests.cli.harness import wait_until
 from tests.cli.test_keep import AGAIN, NEW, Keeper, keeper
 
@@ -127,6 +135,44 @@ def test_what_shall_not_be_kept_is_not(keeper: Keeper) -> None:
     done = keeper("diff", name)
     assert done.status == 125 and done.err == f"cloche diff: no sandbox is named {name}\n"
     assert not (keeper.data.parent / "root" / ".layers").exists() and not keeper.layers.exists()
+
+
+def test_it_may_have_half_of_what_is_free_unless_one_says_otherwise(keeper: Keeper) -> None:
+    free = os.statvfs(keeper.data.parent)
+    most = free.f_bavail * free.f_frsize
+    for options in (NEW, AGAIN):
+        said = [int(word) for word in keeper.run("stat -f -c '%b %a %S' .", *options).split()]
+        assert most // 4 < said[1] * said[2] <= said[0] * said[2] < most
+    name = detached(keeper, "stat -f -c '%b %S' .")
+    wait_for_end(keeper, name)
+    blocks, size = [int(word) for word in keeper("logs", name).out.split()]
+    assert most // 4 < blocks * size < most
+    assert keeper("rm", name).status == 0
+
+
+def test_one_that_can_keep_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a home that can be written to, say: it writes to memory, as others do."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/proc/nowhere")
+    options = SimpleNamespace(detach=True, keep=False, rm=False, disk=None, origin=None, name="d", root="")
+    record = cast(Record, SimpleNamespace(state=State("d")))
+    spec = SandboxSpec([b"true"])
+    assert take_layer(options, spec, record) is None and spec.layer_source == ""
+    assert capsys.readouterr().err.startswith("cloche: what it writes is in memory only: ")
+    options.disk = "1m"
+    with pytest.raises(OSError):
+        take_layer(options, spec, record)
+
+
+def test_a_layer_that_could_not_be_made_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: KeptLayer, places: list[object], *, is_automatic: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(KeptLayer, "write_head", full)
+    with pytest.raises(OSError):
+        layers.create("d", [], str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_whose_monitor_was_killed(keeper: Keeper) -> None:

@@ -120,6 +120,20 @@ say("ended", *[os.waitpid(pid, 0)[1] for pid in writers[1:]])
 """
 
 
+def stop_and_go_on(made: Frozen, last: str) -> None:
+    """The disk stops while the guest's processes write; others go on, and one of those that wait can be killed."""
+    guest = made.guest
+    assert guest.hear() == "begun"
+    made.freeze()
+    guest.tell("go")
+    assert guest.hear() == "others True"
+    assert guest.hear() == "killed 9"
+    made.thaw()
+    guest.tell("go")
+    assert guest.hear() == last
+    assert guest.end() == 0
+
+
 @pytest.mark.parametrize("what", ["volume", "kept layer"])
 def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,16 +145,7 @@ def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
         monkeypatch.chdir(tmp_path)
         program, options = SERIES.replace("PLACE", "."), ["--name", f"series-{os.getpid()}", "--keep"]
     with Frozen(tmp_path, program, *options) as made:
-        guest = made.guest
-        assert guest.hear() == "begun"
-        made.freeze()
-        guest.tell("go")
-        assert guest.hear() == "others True"
-        assert guest.hear() == "killed 9"
-        made.thaw()
-        guest.tell("go")
-        assert guest.hear() == "ended 0 0 0 0 0"
-        assert guest.end() == 0
+        stop_and_go_on(made, "ended 0 0 0 0 0")
 
 
 STREAMS = r"""
@@ -178,16 +183,7 @@ say("ended", *[os.waitpid(pid, 0)[1] for pid in writers[1:]])
 def test_streams_that_are_files_keep_nobody_else(tmp_path: Path) -> None:
     """For which there is no gofer."""
     with Frozen(tmp_path, STREAMS, "-e", "A=b", words=f"2>{tmp_path}/place/errors") as made:
-        guest = made.guest
-        assert guest.hear() == "begun"
-        made.freeze()
-        guest.tell("go")
-        assert guest.hear() == "others True"
-        assert guest.hear() == "killed 9"
-        made.thaw()
-        guest.tell("go")
-        assert guest.hear() == "ended 0 0"
-        assert guest.end() == 0
+        stop_and_go_on(made, "ended 0 0")
 
 
 def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.boot.spec import SandboxSpec, dump, load
+from cloche.boot.spec import SandboxSpec, load, to_fields
 from cloche.cli.monitor import Monitor
 from cloche.images.errors import ImageError
 from cloche.images.tree import OpenTree
 from cloche.runtime import layers
 from cloche.runtime.layers import KeptLayer
 from cloche.runtime.records import RecordError
+from cloche.wire.cbor import encode
 from cloche.wire.control_client import ControlClient, ControlError
 from cloche.wire.protocol import ProtocolError
 
@@ -27,15 +28,22 @@ _INTERNAL: Final = 125
 
 def bare(spec: SandboxSpec) -> bytes:
     """What has to be known of a sandbox to look at its files again; nothing that was meant for its programs."""
-    copy = load(dump(spec))
-    copy.argv, copy.env, copy.published = [], {}, []
-    copy.is_idle = copy.has_init = True
-    copy.has_terminal = copy.is_interactive = copy.is_attached = False
-    copy.is_placed = copy.has_cpu_group = copy.is_timed = copy.has_network = False
-    copy.net_address = copy.net_address6 = copy.net_resolver = b""
-    copy.timeout_s = 0.0
-    copy.cwd = b"/"
-    return dump(copy)
+    fields = to_fields(spec)
+    for name in ("argv", "env", "published"):
+        fields[name] = []
+    for name in ("net_address", "net_address6", "net_resolver"):
+        fields[name] = b""
+    for name in (
+        "has_terminal",
+        "is_interactive",
+        "is_attached",
+        "is_placed",
+        "has_cpu_group",
+        "is_timed",
+        "has_network",
+    ):
+        fields[name] = False
+    return encode({**fields, "is_idle": True, "has_init": True, "timeout_s": 0.0, "cwd": b"/"})
 
 
 @contextlib.contextmanager

@@ -40,8 +40,9 @@ def _run(options: argparse.Namespace) -> int:
     for name in options.names:
         if options.force and store.find(name).status == RUNNING and not _end(store, name):
             continue
+        if store.find(name).status != RUNNING:
+            forget_layer(name, options.root)
         store.remove(name)
-        forget_layer(name, options.root)
     return 0
 
 

@@ -146,7 +146,7 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
     add("--name", metavar="NAME", help="a name for cloche exec, ps, kill, logs and the like")
     add("--keep", action="store_true", help="with --name: keep what it writes on disk, for --from")
     add("--from", dest="origin", metavar="NAME", help="begin with what the kept sandbox NAME has written")
-    add("--disk", metavar="SIZE", help="with --keep or --from: limit of what it writes, e.g. 10g")
+    add("--disk", metavar="SIZE", help="with --keep, --from or -d: limit of what it writes, e.g. 10g")
     add("--rm", action="store_true", help="with -d: keep no record and no output once it has ended")
     add("--log-size", default="16m", metavar="SIZE", help="with -d: how much of the latest output is kept")
     add("--hostname", default="cloche", help="host name inside")
@@ -586,14 +586,20 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
     from cloche.cli.ended import bare
     from cloche.runtime import layers
 
-    if options.disk is not None:
-        spec.disk_bytes = parse_size(options.disk, "--disk")
+    disk_bytes = parse_size(options.disk, "--disk") if options.disk is not None else -1
     places = host_places(spec)
     name = record.state.name if record is not None else ""
     is_kept = options.keep or is_automatic
     directory = layers.automatic_directory(options.root) if is_automatic else ""
     if options.origin is None:
-        layer = layers.create(name, places, directory, is_automatic=is_automatic)
+        try:
+            layer = layers.create(name, places, directory, is_automatic=is_automatic)
+        except OSError as problem:
+            if not is_automatic or options.disk is not None:
+                raise
+            if spec.log_level != "error":
+                print(f"cloche: what it writes is in memory only: {problem.strerror}", file=sys.stderr)
+            return None
     else:
         found = layers.find_of(options.origin, options.root)
         if found is None:
@@ -607,6 +613,7 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
             layer = layers.copy(found, made, places, directory, is_automatic=is_automatic)
             layer.is_temporary = not is_kept
     spec.layer_source = layer.files()
+    spec.disk_bytes = disk_bytes if disk_bytes >= 0 else layer.room()
     if is_kept:
         layer.write_spec(bare(spec))
     return layer

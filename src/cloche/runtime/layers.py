@@ -113,6 +113,7 @@ class KeptLayer:
             "created": time.time(),
             "automatic": is_automatic,
         }
+        self.is_automatic = is_automatic
         self._write("head.json", json.dumps(head).encode())
 
     def write_spec(self, data: bytes) -> None:
@@ -132,16 +133,24 @@ class KeptLayer:
             ) from None
 
     def _write(self, name: str, data: bytes) -> None:
-        """A file that is on the disk afterwards.  Raises OSError."""
+        """A file, on the disk afterwards unless the layer would be forgotten with the host's crash.  Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(name, flags, 0o600, dir_fd=self.fd), "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if not self.is_automatic:
+                os.fsync(file.fileno())
 
     def files(self) -> str:
         """The directory that the sandbox writes to."""
         return os.path.join(self.path, "files")
+
+    def room(self) -> int:
+        """Bytes that it may have if nobody says how many: what it takes, and half of what is free.  Raises OSError."""
+        with os.scandir(self.files()) as found:
+            taken = sum(each.stat(follow_symlinks=False).st_blocks * 512 for each in found)
+        space = os.statvfs(self.files())
+        return taken + space.f_bavail * space.f_frsize // 2
 
 
 def _plain(places: list[object]) -> list[list[object]]:
@@ -201,10 +210,13 @@ def create(name: str, places: list[object], directory: str = "", *, is_automatic
                 raise
     layer = KeptLayer(name, path, open_directory(path))
     layer.is_new = True
-    layer.is_automatic = is_automatic
-    layer.take()
-    os.mkdir("files", 0o700, dir_fd=layer.fd)
-    layer.write_head(places, is_automatic=is_automatic)
+    try:
+        layer.take()
+        os.mkdir("files", 0o700, dir_fd=layer.fd)
+        layer.write_head(places, is_automatic=is_automatic)
+    except OSError:
+        discard(layer)
+        raise
     return layer
 
 
