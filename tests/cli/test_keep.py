@@ -111,6 +111,13 @@ def test_the_limit_of_the_disk_holds(keeper: Keeper) -> None:
     assert out.startswith("full\n") and out.split()[2] == "20", out
     used = sum(path.stat().st_blocks for path in (keeper.layers / "k" / "files").iterdir()) * 512
     assert 10 << 20 <= used < 11 << 20
+    for size in ("1k", "1M"):  # what rm gives back is there at once, whatever wrote last
+        out = keeper.run(
+            f"before=$(stat -f -c %f .); dd if=/dev/zero of=a bs={size} 2>/dev/null || echo full; rm a;"
+            "test $(stat -f -c %f .) = $before",
+            *AGAIN, "--disk", "20m",
+        )  # fmt: skip
+        assert out == "full\n"
     out = keeper.run("dd if=/dev/zero of=c bs=1M count=15 2>/dev/null || echo full", *AGAIN, "--disk", "20m")
     assert out == "full\n"
 

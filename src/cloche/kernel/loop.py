@@ -271,7 +271,7 @@ def perform(kernel: Kernel, task: Task) -> None:
     except Exception as failure:  # another name: mypyc gives a variable one type
         result = internal_error(kernel, task, failure)
     waits.may_wait = False
-    if waits.journal:
+    if waits.journal or waits.file is not None:
         waits.end()
     complete(kernel, task, result)
 
