@@ -175,6 +175,15 @@ def test_a_layer_that_could_not_be_made_is_not_there(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_what_it_was_shown_is_gone(keeper: Keeper, tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    keeper.run("true", *NEW, "-v", f"{tmp_path}/volume:/v:ro")
+    (tmp_path / "volume").rmdir()
+    done = keeper("diff", "k")
+    assert done.status == 125
+    assert done.err == f"cloche diff: {tmp_path}/volume, which k was shown, is not there any more\n"
+
+
 def test_one_whose_monitor_was_killed(keeper: Keeper) -> None:
     name = detached(keeper, "echo x >new; sync; echo ready; sleep 600")
     wait_until(lambda: keeper("logs", name).out == "ready\n", "a word of the program")

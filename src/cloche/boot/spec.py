@@ -317,6 +317,26 @@ def dump(spec: SandboxSpec) -> bytes:
     return encode(to_fields(spec))
 
 
+def dump_bare(spec: SandboxSpec) -> bytes:
+    """What has to be known of a sandbox to look at its files again; nothing that was meant for its programs."""
+    fields = to_fields(spec)
+    for name in ("argv", "env", "published"):
+        fields[name] = []
+    for name in ("net_address", "net_address6", "net_resolver"):
+        fields[name] = b""
+    for name in (
+        "has_terminal",
+        "is_interactive",
+        "is_attached",
+        "is_placed",
+        "has_cpu_group",
+        "is_timed",
+        "has_network",
+    ):
+        fields[name] = False
+    return encode({**fields, "is_idle": True, "has_init": True, "timeout_s": 0.0, "cwd": b"/"})
+
+
 def load(data: bytes) -> SandboxSpec:
     """The inverse of `dump`.  Raises ProtocolError, CborError."""
     return from_fields(_row(decode(data)))

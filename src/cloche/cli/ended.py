@@ -12,38 +12,17 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.boot.spec import SandboxSpec, load, to_fields
+from cloche.boot.spec import HOST, SandboxSpec, load
 from cloche.cli.monitor import Monitor
 from cloche.images.errors import ImageError
 from cloche.images.tree import OpenTree
 from cloche.runtime import layers
 from cloche.runtime.layers import KeptLayer
 from cloche.runtime.records import RecordError
-from cloche.wire.cbor import encode
 from cloche.wire.control_client import ControlClient, ControlError
 from cloche.wire.protocol import ProtocolError
 
 _INTERNAL: Final = 125
-
-
-def bare(spec: SandboxSpec) -> bytes:
-    """What has to be known of a sandbox to look at its files again; nothing that was meant for its programs."""
-    fields = to_fields(spec)
-    for name in ("argv", "env", "published"):
-        fields[name] = []
-    for name in ("net_address", "net_address6", "net_resolver"):
-        fields[name] = b""
-    for name in (
-        "has_terminal",
-        "is_interactive",
-        "is_attached",
-        "is_placed",
-        "has_cpu_group",
-        "is_timed",
-        "has_network",
-    ):
-        fields[name] = False
-    return encode({**fields, "is_idle": True, "has_init": True, "timeout_s": 0.0, "cwd": b"/"})
 
 
 @contextlib.contextmanager
@@ -57,6 +36,9 @@ def opened(layer: KeptLayer) -> Iterator[ControlClient]:
         spec = load(layer.spec())
     except (ProtocolError, ValueError):
         raise RecordError(f"the layer {layer.name} was kept by another version of cloche") from None
+    for place in [spec.root_source, *[mount.source for mount in spec.mounts if mount.kind == HOST]]:
+        if place and not os.path.lexists(place):
+            raise RecordError(f"{place}, which {layer.name} was shown, is not there any more")
     spec.layer_source = layer.files()
     if spec.image_tree:
         try:

@@ -582,8 +582,7 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
     # What a detached sandbox has written is there until its record is removed.
     if not options.keep and options.origin is None and not is_automatic:
         return None
-    from cloche.boot.spec import host_places
-    from cloche.cli.ended import bare
+    from cloche.boot.spec import dump_bare, host_places
     from cloche.runtime import layers
 
     disk_bytes = parse_size(options.disk, "--disk") if options.disk is not None else -1
@@ -615,7 +614,7 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
     spec.layer_source = layer.files()
     spec.disk_bytes = disk_bytes if disk_bytes >= 0 else layer.room()
     if is_kept:
-        layer.write_spec(bare(spec))
+        layer.write_spec(dump_bare(spec))
     return layer
 
 

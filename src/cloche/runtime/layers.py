@@ -13,7 +13,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from typing import Any, Final
@@ -276,6 +275,8 @@ def _copy_file(directory: int, name: str, target: str) -> None:
 
 def discard(layer: KeptLayer) -> None:
     """Remove it."""
+    import shutil  # which is much, for a start that needs none of it
+
     shutil.rmtree(layer.path, ignore_errors=True)
     above = os.path.dirname(layer.path)
     if os.path.basename(above) == AUTOMATIC:
