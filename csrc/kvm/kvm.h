@@ -69,6 +69,7 @@ enum { GO_ON, RETRY, FIX_UP };
 #define VECTOR_DEBUG 1
 #define VECTOR_PROTECTION 13
 #define VECTOR_PAGE_FAULT 14
+#define NOT_STORED (1U << 16 | 6) /* error of a program's write that ring 0 made for it: a bit that no processor sets */
 #define VECTOR_INTERRUPT 32
 #define VECTOR_BUS 33 /* not hardware's: an access that the host cannot make, with no address known */
 #define VECTOR_CALL 256

@@ -142,7 +142,11 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
         signo = page_fault(addr, error, &code);
         if (!signo)
             return false;
-        if (addr >= END_ADDRESS)
+        if (error == NOT_STORED) { /* whatever is there: force_sig_info_umip_fault, arch/x86/kernel/umip.c */
+            signo = SIGSEGV;
+            code = 1;
+            error = 6;
+        } else if (addr >= END_ADDRESS)
             error |= 1; /* as Linux: whether there is anything is not a program's business (sanitize_error_code) */
         regs[AT_CR2] = addr;
     } else {

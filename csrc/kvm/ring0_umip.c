@@ -116,7 +116,7 @@ bool ring0_store(struct trap *trap)
     }
     if (in.mod != 3)
         at = address_of(&in, trap);
-    if (in.at > in.length)
+    if (in.at > in.length || at == ~0ULL) /* which insn_get_addr_ref says where it has none */
         return false;
     if (in.mod == 3) {
         uint64_t *to = register_of(trap, in.rm | (in.rex & 1) << 3);
@@ -124,7 +124,7 @@ bool ring0_store(struct trap *trap)
         *to = (*to & ~written) | (value[0] & written);
     } else if (at >= MAX_ADDRESS || ring0_copy((void *)at, value, is_table ? 10 : 2)) {
         trap->vector = VECTOR_PAGE_FAULT;
-        trap->error = 6; /* a program's write */
+        trap->error = NOT_STORED;
         __asm__ volatile("mov %0, %%cr2" ::"r"(at));
         return false;
     }

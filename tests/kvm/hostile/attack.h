@@ -13,6 +13,7 @@
 static sigjmp_buf back;
 static volatile int got_signal, got_code;
 static volatile long got_trap, got_error;
+static void *volatile got_address;
 static unsigned char *code;   /* where the bytes are put */
 static unsigned char *memory; /* what registers point to: in the middle of 64 KiB */
 
@@ -21,6 +22,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     ucontext_t *frame = context;
     got_signal = number;
     got_code = info->si_code;
+    got_address = info->si_addr;
     got_trap = frame->uc_mcontext.gregs[REG_TRAPNO];
     got_error = frame->uc_mcontext.gregs[REG_ERR];
     siglongjmp(back, 1);

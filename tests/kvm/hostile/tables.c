@@ -9,7 +9,8 @@ static void store_at(const char *name, const char *bytes, int length, unsigned c
     rax = attack_with(NULL, bytes, length, (unsigned long)at, rcx, 0);
     printf("%s: ", name);
     if (got_signal)
-        printf("%s, code %d, trap %ld, error %lx", sigabbrev_np(got_signal), got_code, got_trap, got_error);
+        printf("%s, code %d, trap %ld, error %lx%s", sigabbrev_np(got_signal), got_code, got_trap, got_error,
+               got_address == at ? ", there" : "");
     else if ((rax ^ (unsigned long)at) >> 32)
         printf("%lx", rax);
     else if ((rax ^ (unsigned long)at) >> 16)
@@ -46,6 +47,15 @@ static void stores(void)
     STORE("sgdt behind itself, then read", "\x0f\x01\x05\x40\x00\x00\x00\x48\x8b\x05\x3b\x00\x00\x00"); /* 0x40(%rip) */
     STORE("smsw with prefixes", "\x2e\x66\xf2\x0f\x01\xe0");
     store_at("smsw to nowhere", "\x0f\x01\x20", 3, (unsigned char *)0x1000, 0);
+    static const unsigned long others[] = {0x7ffffffff000, 0x7fffffffffff, 0x800000000000, 0x123456789abcdef0,
+                                           0xffff7fffffffffff, 0xffff888000000000, 0xffffffff81000000, 0xffffffffffffffff};
+    for (unsigned i = 0; i < sizeof others / sizeof others[0]; i++) {
+        store_at("sgdt to others' memory", "\x0f\x01\x00", 3, (unsigned char *)others[i], 0);
+        store_at("sldt to others' memory", "\x0f\x00\x00", 3, (unsigned char *)others[i], 0);
+    }
+    unsigned char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    store_at("sidt to what can only be read", "\x0f\x01\x08", 3, page, 0);
+    store_at("smsw to what can only be read", "\x0f\x01\x20", 3, page, 0);
 }
 
 static void selectors(void)
