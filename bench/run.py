@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import chart
@@ -37,13 +38,34 @@ def systems(options: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def need_installed(parser: argparse.ArgumentParser) -> None:
+def offer_options(parser: argparse.ArgumentParser) -> None:
+    """What is for `cloche run`."""
+    parser.add_argument(
+        "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
+    )
+    parser.add_argument(
+        "--platform", default="", help="for cloche run; its figures go to files of their own in a directory"
+    )
+
+
+def kind_of(kind: str, options: argparse.Namespace) -> str:
+    """Which figures these are, "calls" or "calls-kvm"; the platform becomes one of the options of `cloche run`."""
+    if not options.platform:
+        return kind
+    options.option += ["--platform", options.platform]
+    return f"{kind}-{options.platform}"
+
+
+def need_installed(parser: argparse.ArgumentParser, options: Sequence[str] = ()) -> None:
     """End with one line where CLOCHE cannot run: what is measured is what this Python has installed."""
-    tried = subprocess.run([*CLOCHE, "--", "true"], cwd="/", capture_output=True, text=True, check=False)
+    command = [*CLOCHE, *options, "--", "true"]
+    tried = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     if tried.returncode:
-        why = tried.stderr.strip().splitlines() or ["it says nothing"]
+        why = (tried.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        if options:
+            parser.error(f"cloche run {' '.join(options)}: {why.removeprefix('cloche: ')}")
         parser.error(
-            f"{sys.executable} cannot run cloche ({why[-1]}): install it with pip, or name one with --cloche"
+            f"{sys.executable} cannot run cloche ({why}): install it with pip, or name one with --cloche"
         )
 
 
@@ -108,14 +130,13 @@ def main() -> int:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="a directory: a file in it for each machine"
     )
-    parser.add_argument(
-        "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
-    )
+    offer_options(parser)
     parser.add_argument("--svg", metavar="FILE", help="where the chart goes")
     parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument("--no-runsc", action="store_true")
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
+    kind = kind_of("calls", options)
     with tempfile.TemporaryDirectory(prefix="cloche-bench-") as folder:
         os.chmod(folder, 0o755)
         binary = Path(folder) / "micro"
@@ -124,7 +145,7 @@ def main() -> int:
         if options.cloche:
             found["cloche"] = [*options.cloche.split(), "run", *options.option, "--"]
         else:
-            need_installed(parser)
+            need_installed(parser, options.option)
         if options.no_runsc:
             found.pop("runsc", None)
         samples: dict[str, dict[str, list[float]]] = {name: {} for name in found}
@@ -152,7 +173,7 @@ def main() -> int:
             "startup_ms": starts,
             "memory_mib": sizes,
         }
-        options.json = place(options.json, "calls", about)
+        options.json = place(options.json, kind, about)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if options.svg:

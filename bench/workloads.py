@@ -24,7 +24,7 @@ from pathlib import Path
 from bench import chart, data
 from bench.machine import describe, machine, place, raw_figures
 from bench.rows import ROWS, Row
-from bench.run import need_installed, systems
+from bench.run import kind_of, need_installed, offer_options, systems
 
 TITLE = "Workloads: time relative to native (less is better)"
 _SECONDS = re.compile(r"^#seconds ([0-9.]+)\n", re.MULTILINE)
@@ -167,12 +167,11 @@ def main() -> int:
         "--budget", type=float, default=12, help="seconds for all runs of one row in one system"
     )
     parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
-    parser.add_argument(
-        "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
-    )
+    offer_options(parser)
     options = parser.parse_args()
+    kind = kind_of("workloads", options)
     if not options.cloche:
-        need_installed(parser)
+        need_installed(parser, options.option)
     work: Path = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o755)
@@ -182,7 +181,7 @@ def main() -> int:
     about, raw = machine(), raw_figures()
     print(describe(about, raw))
     if options.json:
-        options.json = place(options.json, "workloads", about)
+        options.json = place(options.json, kind, about)
     wanted = (options.rows or "").split(",")
     rows = [row for row in ROWS if any(part.strip() in row.name for part in wanted)]
     samples: dict[str, dict[str, list[float]]] = {}

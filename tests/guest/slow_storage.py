@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import TIMEOUT_S, cloche_command
+from tests.guest.harness import TIMEOUT_S, cloche_command, strict
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 SERVER = Path(__file__).parent / "fuse_volume.py"
@@ -64,7 +64,7 @@ class Guest:
     """A program in a sandbox that talks over its standard streams."""
 
     def __init__(self, argv: list[str], *, control: socket.socket | None = None) -> None:
-        env = dict(os.environ, CLOCHE_STRICT="1")
+        env = strict()
         fds = [control.fileno()] if control is not None else []
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, pass_fds=fds, text=True

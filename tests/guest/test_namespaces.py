@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import Outcome, cloche_command, run_native
+from tests.guest.harness import Outcome, cloche_command, run_native, strict
 
 UID = "1000"
 
@@ -86,7 +86,7 @@ def test_script(name: str, tmp_path: Path) -> None:
             command = ["setpriv", "--reuid", UID, "--regid", UID, "--clear-groups", "sh", "-c", script]
             outcomes.append(run_native(command, folder))
         else:
-            env = dict(os.environ, CLOCHE_STRICT="1")
+            env = strict()
             command = [*cloche_command("-u", f"{UID}:{UID}"), "sh", "-c", script]
             done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=100, check=False)
             outcomes.append(Outcome(done))

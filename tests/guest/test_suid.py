@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import TIMEOUT_S, cloche_command, run_native
+from tests.guest.harness import TIMEOUT_S, cloche_command, run_native, strict
 
 PROGRAM = r"""
 #include <stdio.h>
@@ -63,7 +63,7 @@ def prepare(folder: Path) -> None:
 
 
 def in_cloche(folder: Path, *options: str) -> bytes:
-    env = dict(os.environ, CLOCHE_STRICT="1")
+    env = strict()
     command = [*cloche_command(*options), "sh", "-c", SCRIPT]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=100, check=False).stdout
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.guest.harness import cloche_command
+from tests.guest.harness import cloche_command, strict
 
 from cloche.platform import layout
 
@@ -90,10 +90,10 @@ def sandbox(
     timeout: float = TIMEOUT_S,
     watch: bool = False,
     root: bool = True,
-    strict: str = "1",
+    strict_ms: int = 1,
 ) -> Result:
     """Run a shell script in a sandbox that shows `folder`; with `watch` the peak size is sampled."""
-    env = dict(os.environ, CLOCHE_STRICT=strict)
+    env = strict(strict_ms)
     user = ["-u", "0"] if root else []
     command = [*cloche_command(*user, *options), "sh", "-c", script]
     output = subprocess.PIPE
@@ -381,7 +381,7 @@ def test_who_goes_first(folder: Path) -> None:
 )
 def test_few_descriptors_on_the_host(folder: Path, bomb: str) -> None:
     """The sentry's own RLIMIT_NOFILE is what runs out: a call fails, nothing else."""
-    env = dict(os.environ, CLOCHE_STRICT="1")
+    env = strict()
     script = f"setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; sleep 0.2; ./alive"
     command = [*cloche_command("-u", "0"), "sh", "-c", script]
     limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *command]
@@ -429,7 +429,7 @@ def test_one_call_holds_nobody(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["areas", "remap", "listing", "sockets", "children"])
 def test_one_call_holds_nobody_for_long(folder: Path, kind: str) -> None:
     """The same, and the meter allows 40 ms of processor time: each of these took more, or nearly so, in one piece."""
-    result = sandbox(folder, f"./holders {kind}", strict="40", timeout=110)
+    result = sandbox(folder, f"./holders {kind}", strict_ms=40, timeout=110)
     assert result.status == 0, result
     assert "served meanwhile" in result.lines, result
 
@@ -439,7 +439,7 @@ def test_a_silent_pipe_of_the_host_holds_nobody(folder: Path, verb: str) -> None
     """The standard input of cloche is a pipe in which nothing comes; another process is served meanwhile."""
     ours, theirs = os.pipe()
     command = [*cloche_command("-i"), "./holders", verb]
-    env = dict(os.environ, CLOCHE_STRICT="1")
+    env = strict()
     process = subprocess.Popen(
         command, cwd=folder, env=env, stdin=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -456,7 +456,7 @@ def test_a_flood_of_refused_operations_holds_nobody(folder: Path) -> None:
     process = subprocess.Popen(
         [*cloche_command(), "./refused", "40"],
         cwd=folder,
-        env=dict(os.environ, CLOCHE_STRICT="1"),
+        env=strict(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
