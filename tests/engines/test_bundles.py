@@ -372,3 +372,40 @@ def test_a_tmpfs_begins_with_what_was_there(tmp_path: Path, root: Path) -> None:
         assert (tree / "a" / "f").read_text() == "content\n"
     assert results[0].status == results[1].status == 0, results
     assert results[0].out == results[1].out and "content" in results[0].out, results
+
+
+def test_events_tell_of_what_memory_ended(tmp_path: Path, root: Path) -> None:
+    limits = {"resources": {"memory": {"limit": 32 << 20, "swap": 32 << 20}}}
+    for path in (program("runc"), RUNTIME):
+        folder = tmp_path / Path(path).name
+        folder.mkdir()
+        runtime = Runtime(path, folder)
+        bundle = make_bundle(folder / "b", root, "sh", "-c", "tail /dev/zero; exec sleep 1000", linux=limits)
+        ident = f"oom-{Path(path).name}-{os.getpid()}"
+        runtime.make(ident, bundle)
+        words = [
+            program("timeout"),
+            str(WAIT_S),
+            path,
+            "--root",
+            str(runtime.root),
+            "events",
+            "--interval",
+            "100ms",
+            ident,
+        ]
+        listener = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert listener.stdout is not None
+        try:
+            seen = [json.loads(listener.stdout.readline())]
+            assert (seen[0]["type"], seen[0]["id"]) == ("stats", ident)
+            assert runtime("start", ident).status == 0
+            while seen[-1]["type"] != "oom":
+                seen.append(json.loads(listener.stdout.readline()))
+            assert seen[-1] == {"type": "oom", "id": ident}
+            assert runtime.state(ident)["status"] == "running"
+        finally:
+            runtime("delete", "--force", ident)
+            listener.terminate()
+            listener.wait(WAIT_S)
+            listener.stdout.close()

@@ -246,21 +246,65 @@ def _duration_s(text: str) -> float:
 
 
 def _events(record: Record, options: Options) -> None:
+    """Statistics now and then, and what happens in between, as runc's `events` prints it, until the container ends."""
+    import select
+
     from cloche.oci import cgroups
+    from cloche.wire import requests
+    from cloche.wire.control_client import ControlError
 
     interval_s = _duration_s(options.text("interval", "5s"))
     if interval_s <= 0:
         raise OciError("duration interval must be greater than 0")
     if record.status() == STOPPED:
         raise OciError("container with id " + record.ident + " is not running")
+    if options.has("stats"):
+        _print_event("stats", record, cgroups.stats(record.groups))
+        return
+    client = _listener(record)
+    poller = select.poll()
+    poller.register(client.fileno(), select.POLLIN)
+    next_s = time.monotonic() + interval_s
     while True:
-        event = {"type": "stats", "id": record.ident, "data": cgroups.stats(record.groups)}
-        print(json.dumps(event), flush=True)
-        if options.has("stats"):
-            return
-        time.sleep(interval_s)
-        if record.status() == STOPPED:
-            return
+        if not client.has_message():
+            poller.poll(max(0, int((next_s - time.monotonic()) * 1000)))
+        if client.has_message() or client.has_answer():
+            try:
+                news = client.take(0)
+            except ControlError:
+                return  # the container has ended
+            if news is not None and news.name == requests.OOM and _is_about(record, news.fields):
+                _print_event("oom", record, None)
+                continue  # there may be more
+        if time.monotonic() >= next_s:
+            if record.status() == STOPPED:
+                return
+            _print_event("stats", record, cgroups.stats(record.groups))
+            next_s = time.monotonic() + interval_s
+
+
+def _listener(record: Record) -> Any:
+    """A connection that hears what happens in the sandbox.  Raises OciError."""
+    from cloche.wire import requests
+    from cloche.wire.control_client import ControlClient
+
+    client = ControlClient(record.connect())
+    client.ask(requests.EVENTS, {})
+    return client
+
+
+def _is_about(record: Record, fields: dict[str, Any]) -> bool:
+    """Whether news are of this container: the first of a sandbox goes by another name there."""
+    from cloche.wire import requests
+
+    return bool(requests.take_container(fields) == (record.ident if record.sandbox else requests.MAIN))
+
+
+def _print_event(kind: str, record: Record, data: Any) -> None:
+    event = {"type": kind, "id": record.ident}
+    if data is not None:
+        event["data"] = data
+    print(json.dumps(event), flush=True)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------
