@@ -6,15 +6,15 @@ in `fs.gofer_inode`.
 Two ways to keep metadata:
 - Not shared (an image, or a directory that only this sandbox changes): a directory is fetched whole, once, with the
   attributes of all its entries, and believed for ever; changes made through here are applied to what is known.
-- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer; the attributes of an open file
-  (but for its owner) come from its descriptor.  The same file (device, number, type) stays the same inode object while
-  it is in use.
+- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer, unless the host would have
+  told of a change (`fs.gofer_watch`); the attributes of an open file (but for its owner) come from its descriptor.  The
+  same file (device, number, type) stays the same inode object while it is in use.
 
 An object is addressed by its directory's fid and its name, or by a fid of its own while it is open; an unlinked one
 lives on its descriptors.  A regular file has at most two descriptors, one to read and one to write, shared by
 everything that has it open (positions are kept here, so only positioned calls are used).  Those to read stay open for
-later, up to a limit, unless the directory is shared: an open descriptor is what keeps the host from reusing an inode
-number.
+later, up to a limit, unless the directory is shared and not watched: an open descriptor is what keeps the host from
+reusing an inode number.
 """
 
 import os
@@ -35,6 +35,7 @@ from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_file import GoferFile
 from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
+from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
     Context,
@@ -66,6 +67,7 @@ class GoferFs(GoferHost):
     ) -> None:
         """Attaches.  Raises LinuxError."""
         super().__init__(client, index, dev, is_shared=is_shared, owners=owners)
+        self.keeps_names: bool = is_shared and not self.is_remote
         self.root: GoferInode = self.make(None, Entry(b"", self.root_attr, b""))
         self.root_inode = self.root
 
@@ -97,6 +99,21 @@ class GoferFs(GoferHost):
     def open_file(self, path: Path, inode: GoferInode, flags: int) -> FileDescription:
         return GoferFile(path, inode, flags)
 
+    def begin_watch(self, fid: int, names: KnownNames) -> None:
+        """Have a directory watched, if that can be.  Raises HostWait."""
+        try:
+            number, fd = self.client.watch(fid)
+        except LinuxError:
+            refused(names)
+            return
+        self.client.names.begin(number, fd, names)
+
+    def end_watch(self, names: KnownNames) -> None:
+        """It is not worth it."""
+        number = names.watch
+        self.client.names.ended(number)
+        self.client.unwatch(number)
+
 
 class GoferDir(GoferInode):
     """A directory of the host."""
@@ -112,6 +129,7 @@ class GoferDir(GoferInode):
             None  # the only names that there can be (not shared): of others nobody is asked
         )
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
+        self._known: KnownNames = KnownNames()  # (shared)
         self._asked: int = 0  # names looked up one by one
         self._order: list[bytes] = []  # as it was listed to a guest
         self._position: int = 0  # in there: behind the file that was opened last
@@ -165,7 +183,7 @@ class GoferDir(GoferInode):
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         if self.host.is_shared:
-            return self._lookup_now(name)
+            return self._lookup_shared(name)
         child = self._children.get(name)
         if child is not None:
             return child
@@ -189,6 +207,33 @@ class GoferDir(GoferInode):
         if child is not None:
             self._children[name] = child
         return child
+
+    def _lookup_shared(self, name: bytes) -> GoferInode | None:
+        """Ask the gofer, unless nothing has changed since that was done."""
+        fs, known = self.fs, self._known
+        assert isinstance(fs, GoferFs)
+        if not fs.keeps_names:
+            return self._lookup_now(name)
+        if known.watch:
+            if self.host.client.names.is_quiet():
+                is_known, child = known.find(name)
+                if is_known:
+                    assert child is None or isinstance(child, GoferInode)
+                    return child
+            if known.watch and not is_worth_it(known):
+                fs.end_watch(known)
+        else:
+            known.asked += 1
+            if known.asked > WATCH_AFTER:
+                fs.begin_watch(self.fid(), known)
+        epoch = known.epoch
+        child = self._lookup_now(name)
+        if known.watch and known.epoch == epoch and not self.host.client.is_again():
+            known.add(name, child)
+        return child
+
+    def keeps(self, name: bytes, child: GoferInode) -> bool:
+        return self._known.is_kept(name, child)
 
     def _lookup_now(self, name: bytes) -> GoferInode | None:
         """Ask the gofer."""
@@ -276,6 +321,7 @@ class GoferDir(GoferInode):
     def _added(self, name: bytes, inode: GoferInode) -> None:
         """A name is there now."""
         self.is_stale = True
+        self._known.names.pop(name, None)
         if not self.host.is_shared:
             self._children[name] = inode
             index = self._index
@@ -286,6 +332,7 @@ class GoferDir(GoferInode):
     def _removed(self, name: bytes) -> None:
         """A name is gone."""
         self.is_stale = True
+        self._known.names.pop(name, None)
         self._children.pop(name, None)
         index = self._index
         if index is not None:

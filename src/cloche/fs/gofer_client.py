@@ -45,7 +45,9 @@ from cloche.wire.gofer import (
     OP_TEXT,
     OP_TMPFILE,
     OP_UNLINK,
+    OP_UNWATCH,
     OP_WALK,
+    OP_WATCH,
     OP_WRITE,
     STATFS,
     Attr,
@@ -323,6 +325,28 @@ class GoferClient(GoferLink):
     def syncfs(self, fid: int) -> None:
         """Synchronise the host's file system that holds a directory."""
         self._call(OP_SYNCFS, pack_u64(fid))
+
+    # -- what others change ----------------------------------------------------------------------------
+    def watch(self, fid: int) -> tuple[int, int]:
+        """Have a directory watched: the number of the watch, and a descriptor of the worker's events, the caller's.
+
+        Raises LinuxError where that cannot be.
+        """
+        frame = self._exchange(OP_WATCH, pack_u64(fid), fid, 0)
+        fds = frame.fds
+        if frame.code < 0 or len(fds) != 1 or fds[0] >= self.fd_limit:
+            for fd in fds:
+                os.close(fd)
+            raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
+        try:
+            return Reader(frame.body).u32(), fds[0]
+        except ProtocolError:
+            os.close(fds[0])
+            raise self._broken()
+
+    def unwatch(self, watch: int) -> None:
+        """No longer.  Nobody waits for it.  Raises LinuxError(EIO)."""
+        self._send(OP_UNWATCH, 0, pack_u32(watch))
 
     # -- changes of the tree ---------------------------------------------------------------------------
     def mkdir(self, fid: int, name: bytes, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:

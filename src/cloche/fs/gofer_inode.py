@@ -28,6 +28,7 @@ from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_link import ChangeObserver
+from cloche.fs.gofer_watch import KnownChild
 from cloche.fs.text import open_text
 from cloche.kernel.host_wait import HostWait
 from cloche.mm.content import CONTENT_KEYS
@@ -199,7 +200,7 @@ class GoferHost(FileSystem, ChangeObserver):
 
     def park(self, inode: "GoferInode") -> None:
         """The last user of a file is gone: keep its descriptor for the next, or not."""
-        if self.is_shared or not inode.has_address:
+        if not inode.has_address or (self.is_shared and not inode.is_name_kept()):
             inode.close_fds()
             return
         inode.close_write_fd()
@@ -223,6 +224,14 @@ class GoferHost(FileSystem, ChangeObserver):
         """Somebody uses it again."""
         self._idle.pop(inode, None)
 
+    def is_parked(self, inode: "GoferInode") -> bool:
+        """Whether it is kept open for the next who opens it."""
+        return inode in self._idle
+
+    def is_known(self, inode: "GoferInode") -> bool:
+        """Whether it is what stands for that file here."""
+        return self._inodes.get((inode.host_dev, inode.host_ino)) is inode
+
     def clunk(self, fid: int) -> None:
         """A directory is gone; the gofer is told in batches."""
         if fid:
@@ -244,7 +253,7 @@ class GoferHost(FileSystem, ChangeObserver):
         return self.owners.host_gid if gid == self.owners.guest_gid else gid
 
 
-class GoferInode(Inode):
+class GoferInode(Inode, KnownChild):
     """Anything on the host; directories are GoferDir."""
 
     def __init__(self, host: GoferHost, attr: Attr) -> None:
@@ -636,6 +645,34 @@ class GoferInode(Inode):
             self.pin = 0
             if not self.has_address:
                 self.host.flush_dead()
+
+    def is_name_kept(self) -> bool:
+        """Whether somebody tells when its name becomes another file's."""
+        parent = self.parent
+        return parent is not None and parent.keeps(self.name, self)
+
+    def keeps(self, name: bytes, child: "GoferInode") -> bool:
+        """Of a directory: whether it would be told."""
+        return False
+
+    def may_be_known(self) -> bool:
+        return self.nlink == 1 or self.is_dir()
+
+    def close_unused(self) -> None:
+        if self.openers == 0 and self.host.is_parked(self):
+            self.host.unpark(self)
+            self.close_fds()
+
+    def is_as_known(self) -> bool:
+        if not self.host.is_known(self):
+            return False
+        if self.mode & S_IFMT != S_IFREG:
+            return True
+        fd = self.write_fd if self.write_fd >= 0 else self.read_fd
+        if fd < 0 or self.is_stale or self._must_ask():
+            return False
+        self._update_from_fd(fd)
+        return self.ctime_ns == self.owner_ctime_ns and self.nlink == 1
 
     def add_user(self) -> None:
         """An open file description more."""

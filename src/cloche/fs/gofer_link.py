@@ -27,6 +27,7 @@ from mypy_extensions import trait
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
+from cloche.fs.gofer_watch import NameWatch
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
 from cloche.kernel.task import Kernel
@@ -131,6 +132,9 @@ class GoferLink(HostServer, FdWatcher):
         self._out: bytes = b""  # what the socket has not taken yet
         self._token: int = 0  # of the watch, 0: none
         self._events: int = 0  # that are watched for
+        self.names: NameWatch = NameWatch(
+            kernel.fds if kernel is not None else None
+        )  # that this worker watches
         self.probe_fid: int = 0  # a directory to ask about whether the storage answers; 0: it always does
         self._probe: GoferRequest | None = None
         self._closing: list[int] = []  # descriptors to close when it does
@@ -149,6 +153,7 @@ class GoferLink(HostServer, FdWatcher):
         """Close the connection, which ends the gofer."""
         for worker in self._workers:
             worker.close()
+        self.names.close()
         self.is_part = False
         self._fail()
         self._channel.close()

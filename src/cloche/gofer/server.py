@@ -31,6 +31,7 @@ from cloche.gofer.helpers import (
 )
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable, path_of
 from cloche.gofer.texts import Texts
+from cloche.gofer.watches import Watches
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_AHEAD,
@@ -67,7 +68,9 @@ from cloche.wire.gofer import (
     OP_TEXT,
     OP_TMPFILE,
     OP_UNLINK,
+    OP_UNWATCH,
     OP_WALK,
+    OP_WATCH,
     OP_WRITE,
     SET_ALL,
     Reader,
@@ -121,6 +124,7 @@ class Server:
         self._channel: FrameChannel = FrameChannel(sock, MAX_REQUEST_BYTES, may_receive_fds=False)
         self._table: NodeTable = NodeTable(attach_points, max_open_dirs, max_pins)
         self._files: Files = Files(self._table)
+        self._watches: Watches = Watches(self._table)
         self._texts: Texts = texts if texts is not None else Texts(-1, None)
         self._reader: Helper = Helper(self._channel)
         can_write = any(point.is_writable and point.fd >= 0 for point in attach_points)
@@ -167,6 +171,17 @@ class Server:
                 return
             if op == OP_FORGET:
                 self._clunk(reader)
+                return
+            if op == OP_WATCH:
+                node = self._node(reader)
+                reader.end()
+                watch, fd = self._watches.add(node)
+                self._channel.send(0, 0, pack_u32(watch), fd)
+                return
+            if op == OP_UNWATCH:
+                watch = reader.u32()
+                reader.end()
+                self._watches.drop(watch)
                 return
             body = self._act(op, reader)
         except ProtocolError:

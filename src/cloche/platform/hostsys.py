@@ -22,6 +22,9 @@ from cloche.arch.syscalls import (
     SYS_fallocate,
     SYS_fchmodat2,
     SYS_fstatfs,
+    SYS_inotify_add_watch,
+    SYS_inotify_init1,
+    SYS_inotify_rm_watch,
     SYS_landlock_add_rule,
     SYS_landlock_create_ruleset,
     SYS_landlock_restrict_self,
@@ -228,6 +231,21 @@ def signalfd(signo: int) -> int:
     """signalfd(2): a descriptor that does not block, of one signal, which the caller has blocked."""
     mask = struct.pack("<Q", 1 << signo - 1)
     return _sys.call(SYS_signalfd4, -1, mask, len(mask), os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def inotify_init() -> int:
+    """inotify_init1(2): a descriptor that does not block."""
+    return _sys.call(SYS_inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def inotify_add_watch(fd: int, path: bytes, mask: int) -> int:
+    """inotify_add_watch(2): the number of the watch."""
+    return _sys.call(SYS_inotify_add_watch, fd, _path(path), mask)
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """inotify_rm_watch(2)."""
+    _sys.call(SYS_inotify_rm_watch, fd, watch)
 
 
 def membarrier(command: int) -> bool:

@@ -44,6 +44,9 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     SEEK         fid, name, dev u64, ino u64, offset u64,
                  whence u32                                          u64 (SEEK_DATA, SEEK_HOLE of lseek(2))
     ALLOCATE     fid, mode u32, offset u64, length u64               attr (fallocate(2))
+    WATCH        fid                                                 wd u32 + the worker's inotify descriptor, which
+                                                                     tells of names in it that come, go or change
+    UNWATCH      wd u32                                              none: it is not answered
 
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
@@ -95,7 +98,9 @@ OP_READ: Final = 29
 OP_WRITE: Final = 30
 OP_ALLOCATE: Final = 31
 OP_SEEK: Final = 32
-OP_LAST: Final = 32
+OP_WATCH: Final = 33
+OP_UNWATCH: Final = 34
+OP_LAST: Final = 34
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 
