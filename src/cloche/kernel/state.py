@@ -39,6 +39,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.host_tty.TerminalBridge": "the caller's terminal, as above",
     "kernel.lanes.Lanes.bell_fd": "of its threads, which are anew; no state is carried while one is away",
     "fs.gofer_link.GoferLink": "the connection to a gofer, which is started anew",
+    "fs.gofer_watch.NameWatch": "events of a gofer that is started anew; what they were about is asked for again",
     "fs.gofer_inode.GoferInode.read_fd": "`fd_to_read` asks the gofer again, by the inode's number there",
     "fs.gofer_inode.GoferInode.write_fd": "`fd_to_write` asks the gofer again, by the inode's number there",
     "fs.gofer_link.GoferRequest.fds": "on the way with a request or its answer; the call asks again",
