@@ -42,6 +42,7 @@ _TOLD: Final = IN_CREATE | IN_DELETE | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | 
 _OWN: Final = IN_DELETE_SELF | IN_MOVE_SELF  # of the directory that was asked for
 _EVENT: Final = Struct("<iIII")
 _SOME_BYTES: Final = 1 << 15
+_LOOKED_AT: Final = 128  # names between two looks at the clock (I8)
 
 
 class Watching:
@@ -99,18 +100,23 @@ class Watching:
             if not self.is_deep or not mask & IN_ISDIR:
                 continue
             if mask & IN_MOVED_FROM:
-                self._forget(path)
+                yield from self._forget(path)
             elif mask & (IN_CREATE | IN_MOVED_TO):
                 self.fresh.append(path)
                 yield from self._below(is_told=mask & IN_CREATE != 0)
 
-    def _forget(self, path: bytes) -> None:
-        """It has another name now, and is watched anew if that is below, too."""
+    def _forget(self, path: bytes) -> Generator[bytes, None, None]:
+        """It has another name now, and is watched anew if that is below, too; an empty record now and then."""
+        below = path + b"/"
+        looked = 0
         for wd, name in list(self.names.items()):
             watch = self.inotify.watches.get(wd)
-            if watch is not None and (name == path or name.startswith(path + b"/")):
+            if watch is not None and (name == path or name.startswith(below)):
                 self.inotify.drop_watch(watch)
                 del self.names[wd]
+            looked += 1
+            if looked % _LOOKED_AT == 0:
+                yield b""
 
     def _below(self, *, is_told: bool) -> Generator[bytes, None, None]:
         while self.fresh:

@@ -3,9 +3,13 @@
 Owns `EpollFile` and its items.  An item sits on the wait queue of the file it watches; a wake-up puts it on
 the ready list, and a wait asks only the files on that list, so it costs what is ready and not what is
 watched.  Notification is a hint: an event is reported only if the file's `poll` still shows it.
+
+No instance keeps the loop (I8): a wait asks `LOOKS` files at a time, a file has `MAX_WATCHERS` at most, all of whom it
+notifies, and a new edge between two instances is refused when it would take more than `_PATH_STEPS` to check it.
 """
 
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Generator
 from struct import Struct
 from typing import Final
 
@@ -43,13 +47,18 @@ PATH_LIMITS: Final = (
     10,
 )  # paths of a file upward, by their length; the first is not enforced
 MAX_ITEMS: Final = 262144  # of one epoll: a quota of the sentry
+MAX_WATCHERS: Final = 4096  # of one open file, and each of its events is told to all: likewise
+LOOKS: Final = 2048  # files that are asked before others have their turn
+_PATH_STEPS: Final = 1 << 16  # of 50 ns
+_CHECK_STEPS: Final = 8  # of a file that several watch
+_SHOWN: Final = 64  # lines of fdinfo that are made at once
 _PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
 _EXCLUSIVE_OK: Final = 0x1 | 0x4 | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
 _READY: Final = POLLIN | POLLRDNORM
 
 
 _EPIOCSPARAMS: Final = 0x40088A01
-_FAREWELLS: Final = 256  # items that leave in one step
+_FAREWELLS: Final = 128  # items that leave in one step
 _EPIOCGPARAMS: Final = 0x80088A02
 _PARAMS: Final = Struct("<IHBB")  # busy_poll_usecs busy_poll_budget prefer_busy_poll padding
 _NAPI_WEIGHT: Final = 64
@@ -75,7 +84,7 @@ class EpollItem(Waiter):
         epoll = self.epoll
         if not self.is_ready:
             self.is_ready = True
-            epoll.ready.append(self)
+            epoll.ready[self] = None
         is_waited = not epoll.waiters.is_empty()
         epoll.wake()
         return is_waited
@@ -106,7 +115,9 @@ def unlist(item: EpollItem) -> None:
     listeners = item.file.epoll_items
     if listeners is None:
         return
-    for index in range(len(listeners)):
+    for index in range(
+        len(listeners) - 1, -1, -1
+    ):  # the newest is the first that a closed instance takes off
         listener = listeners[index]
         if isinstance(listener, ItemCloser) and listener.item is item:
             del listeners[index]
@@ -130,6 +141,7 @@ class Farewell(Chore):
             _key, item = items.popitem()
             unlist(item)
             item.queue.remove(item)
+            item.epoll.ready.pop(item, None)
             KERNEL_MEMORY.give(RECORD_BYTES)
         return bool(items)
 
@@ -140,7 +152,8 @@ class EpollFile(AnonFile):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, b"[eventpoll]")
         self.items: dict[tuple[int, FileDescription], EpollItem] = {}
-        self.ready: deque[EpollItem] = deque()
+        self.nested: dict[EpollItem, None] = {}  # those of other instances
+        self.ready: OrderedDict[EpollItem, None] = OrderedDict()  # any of them may go at any time
         self.waiters: WaitQueue = WaitQueue()  # tasks in epoll_wait, exclusive
         self.queue: WaitQueue = WaitQueue()  # those who poll the epoll itself
         self.busy_us: int = 0  # of EPIOCSPARAMS
@@ -155,19 +168,21 @@ class EpollFile(AnonFile):
     # -- FileDescription -------------------------------------------------------------------------------
     def poll(self, ctx: Context) -> int:
         ready = self.ready
+        looks = LOOKS
         while ready:
-            item = ready[0]
-            if item.file.poll(ctx) & item.events & ~_PRIVATE:
-                return _READY
-            ready.popleft()
+            item = next(iter(ready))
+            if looks == 0 or item.file.poll(ctx) & item.events & ~_PRIVATE:
+                return _READY  # (or perhaps: who then waits here finds out)
+            del ready[item]
             item.is_ready = False
+            looks -= 1
         return 0
 
     def wait_queue(self) -> WaitQueue | None:
         return self.queue
 
     def release(self) -> None:
-        self.ready.clear()
+        self.nested = {}
         farewell = Farewell(self.items)
         if farewell.step():
             self.kernel.chores.append(farewell)
@@ -189,25 +204,29 @@ class EpollFile(AnonFile):
         self.busy_us, self.busy_budget, self.prefers_busy = busy_us, budget, prefers
         return 0
 
-    def fdinfo(self) -> str:
+    def fdinfo_parts(self) -> Generator[str, None, None]:
         lines: list[str] = []
-        for item in self.items.values():
+        for item in list(self.items.values()):
             inode = item.file.inode
             lines.append(
                 f"tfd: {item.fd:8d} events: {item.events:8x} data: {item.data:16x}"
                 f"  pos:{item.file.pos} ino:{inode.ino:x} sdev:{inode.dev():x}\n"
             )
-        return "".join(lines)
+            if len(lines) == _SHOWN:
+                yield "".join(lines)
+                lines = []
+        yield "".join(lines)
 
     # -- the interest list -----------------------------------------------------------------------------
     def forget(self, item: EpollItem) -> None:
         """Remove an item; the file's own list is the caller's affair."""
         if self.items.pop((item.fd, item.file), None) is not None:
             KERNEL_MEMORY.give(RECORD_BYTES)
+        self.nested.pop(item, None)
         item.queue.remove(item)
         if item.is_ready:
             item.is_ready = False
-            self.ready.remove(item)
+            self.ready.pop(item, None)
 
     def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
         """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC, EINVAL (too many paths)."""
@@ -221,10 +240,12 @@ class EpollFile(AnonFile):
             check_nesting(self, file)
         if (fd, file) in self.items:
             raise LinuxError(EEXIST)
-        if len(self.items) >= MAX_ITEMS:
+        if len(self.items) >= MAX_ITEMS or len(file.epoll_items or ()) >= MAX_WATCHERS:
             raise LinuxError(ENOSPC)
         item = EpollItem(self, fd, file, queue, events | POLLERR | POLLHUP, data)
         self.items[(fd, file)] = item
+        if isinstance(file, EpollFile):
+            self.nested[item] = None
         KERNEL_MEMORY.take(RECORD_BYTES)
         if file.epoll_items is None:
             file.epoll_items = [ItemCloser(item)]
@@ -254,16 +275,19 @@ class EpollFile(AnonFile):
         """Report at once what is ready already."""
         if mask & item.events & ~_PRIVATE and not item.is_ready:
             item.is_ready = True
-            self.ready.append(item)
+            self.ready[item] = None
             self.wake()
 
     # -- waiting ---------------------------------------------------------------------------------------
     def collect(self, ctx: Context, limit: int) -> bytes:
-        """Up to `limit` packed struct epoll_event of what is ready; applies EPOLLET and EPOLLONESHOT."""
+        """Up to `limit` packed struct epoll_event of what is ready; applies EPOLLET and EPOLLONESHOT.
+
+        If there are none and `ready` is not empty, there is more to ask.
+        """
         ready = self.ready
         parts: list[bytes] = []
-        for _index in range(len(ready)):
-            item = ready.popleft()
+        for _index in range(min(len(ready), LOOKS)):
+            item, _nothing = ready.popitem(last=False)
             item.is_ready = False
             mask = item.file.poll(ctx) & item.events & ~_PRIVATE
             if mask == 0:
@@ -273,7 +297,7 @@ class EpollFile(AnonFile):
                 item.events &= _PRIVATE
             elif item.events & EPOLLET == 0 and not item.is_ready:
                 item.is_ready = True
-                ready.append(item)
+                ready[item] = None
             if len(parts) >= limit:
                 break
         return b"".join(parts)
@@ -341,11 +365,11 @@ def _depth_below(outer: EpollFile, inner: EpollFile) -> int:
     while True:
         following: dict[EpollFile, None] = {}
         for epoll in level:
-            for item in epoll.items.values():
+            for item in epoll.nested:
                 file = item.file
+                if file is outer:
+                    raise LinuxError(ELOOP)
                 if isinstance(file, EpollFile):
-                    if file is outer:
-                        raise LinuxError(ELOOP)
                     following[file] = None
         if not following:
             return depth
@@ -385,6 +409,7 @@ def check_paths(outer: EpollFile, added: FileDescription) -> None:
     """`outer` has begun to watch `added`.  Raises LinuxError(EINVAL) if from some file too many paths lead upward.
 
     Each of them is walked when the file wakes: without the limit their number grows exponentially with the nesting.
+    It is also given where there are too many files to look at (not so in Linux).
     """
     if not isinstance(added, EpollFile) and not outer.epoll_items:
         return
@@ -395,16 +420,25 @@ def check_paths(outer: EpollFile, added: FileDescription) -> None:
     else:
         _check_file(added, known)
     level = list(epolls)
+    seen: set[FileDescription] = set()
+    steps = _PATH_STEPS
     while level:
         following: list[EpollFile] = []
         for epoll in level:
+            steps -= len(epoll.items)
+            if steps < 0:
+                raise LinuxError(EINVAL)
             for item in epoll.items.values():
                 file = item.file
                 if isinstance(file, EpollFile):
                     if file not in epolls:
                         epolls[file] = None
                         following.append(file)
-                elif len(item.file.epoll_items or ()) != 1:
+                elif len(item.file.epoll_items or ()) != 1 and file not in seen:
+                    seen.add(file)
+                    steps -= _CHECK_STEPS + len(item.file.epoll_items or ())
+                    if steps < 0:
+                        raise LinuxError(EINVAL)
                     _check_file(file, known)
             if epoll.items:
                 _check_limits(_paths_above(epoll, known))  # for all that only it watches

@@ -4,6 +4,7 @@ Events come from `vfs.namei` and `vfs.objects.notify_path` through `Inode.watche
 nobody watches. Only what happens inside the sandbox is seen.
 """
 
+from collections.abc import Generator
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EEXIST, EFAULT, EINVAL, ENOSPC, ENOTTY, LinuxError
@@ -25,6 +26,7 @@ from cloche.abi.ioctl import FIONREAD
 from cloche.abi.poll import POLLIN, POLLRDNORM
 from cloche.abi.structs import pack_inotify_event
 from cloche.fs.anon import AnonFile
+from cloche.kernel.chores import Chore
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY, RECORD_BYTES
 from cloche.mm.usermem import IovIter
@@ -34,6 +36,7 @@ from cloche.vfs.waitqueue import WaitQueue
 MAX_QUEUED_EVENTS: Final = 16384
 MAX_USER_WATCHES: Final = 65536
 MAX_USER_INSTANCES: Final = 128
+_BATCH: Final = 128  # watches that are shown or given up at once
 _ALWAYS: Final = IN_UNMOUNT | IN_IGNORED | IN_Q_OVERFLOW
 _KEPT: Final = IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK
 
@@ -171,6 +174,7 @@ class InotifyFile(AnonFile):
         self.last: tuple[int, int, bytes] = (0, 0, b"")
         self.event_bytes: int = 0
         self.has_overflowed: bool = False
+        self.is_released: bool = False  # its watches go bit by bit
         self.queue: WaitQueue = WaitQueue()
 
     # -- events ----------------------------------------------------------------------------------------
@@ -179,6 +183,8 @@ class InotifyFile(AnonFile):
 
         Past the limit one IN_Q_OVERFLOW stands for the rest.
         """
+        if self.is_released:
+            return
         key = (wd, mask, name)
         if self.events and key == self.last and not mask & IN_IGNORED:
             return
@@ -225,9 +231,22 @@ class InotifyFile(AnonFile):
         if self._detach(watch):
             self.queue_event(watch.wd, IN_IGNORED, 0, b"")
 
+    def detach_some(self) -> bool:
+        """When it is closed: let some watches go; whether there are more."""
+        for _number in range(_BATCH):
+            if not self.watches:
+                return False
+            _wd, watch = self.watches.popitem()
+            self._detached(watch)
+        return bool(self.watches)
+
     def _detach(self, watch: Watch) -> bool:
         if self.watches.pop(watch.wd, None) is None:
             return False
+        self._detached(watch)
+        return True
+
+    def _detached(self, watch: Watch) -> None:
         KERNEL_MEMORY.give(RECORD_BYTES)
         watch_set = watch.inode.watches
         if isinstance(watch_set, WatchSet):
@@ -237,7 +256,6 @@ class InotifyFile(AnonFile):
                 watch.inode.fs.watched.pop(watch.inode, None)
                 if not watch_set.notices:
                     watch.inode.watches = None
-        return True
 
     # -- the file --------------------------------------------------------------------------------------
     def is_by_segment(self) -> bool:
@@ -290,20 +308,34 @@ class InotifyFile(AnonFile):
         return 0
 
     def release(self) -> None:
-        for watch in list(self.watches.values()):
-            self._detach(watch)
+        self.is_released = True
+        farewell = Farewell(self)
+        if farewell.step():
+            self.kernel.chores.append(farewell)
         KERNEL_MEMORY.give(self.event_bytes + len(self.events) * BUFFER_BYTES)
         self.event_bytes = 0
         self.events.clear()
         self.kernel.inotify_instances.add(self.uid, -1)
 
-    def fdinfo(self) -> str:
-        lines = [
-            f"inotify wd:{watch.wd:x} ino:{watch.inode.ino:x} sdev:{watch.inode.dev():x}"
-            f" mask:{watch.mask & _KEPT:x} ignored_mask:0 \n"
-            for watch in reversed(list(self.watches.values()))
-        ]
-        return "".join(lines)
+    def fdinfo_parts(self) -> Generator[str, None, None]:
+        watches = list(self.watches.values())
+        for end in range(len(watches), 0, -_BATCH):
+            lines = [
+                f"inotify wd:{watch.wd:x} ino:{watch.inode.ino:x} sdev:{watch.inode.dev():x}"
+                f" mask:{watch.mask & _KEPT:x} ignored_mask:0 \n"
+                for watch in reversed(watches[max(end - _BATCH, 0) : end])
+            ]
+            yield "".join(lines)
+
+
+class Farewell(Chore):
+    """The watches of an instance that is closed (I8)."""
+
+    def __init__(self, file: InotifyFile) -> None:
+        self.file: InotifyFile = file
+
+    def step(self) -> bool:
+        return self.file.detach_some()
 
 
 def create_inotify(kernel: Kernel, uid: int, flags: int) -> InotifyFile | None:

@@ -4,6 +4,8 @@ A read at an offset where no piece was expected makes all pieces before it, in s
 (EAGAIN), and a chore wakes it for the next slice.
 """
 
+from collections.abc import Generator
+
 from cloche.abi.errno import EAGAIN
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
@@ -15,6 +17,7 @@ from cloche.vfs.pseudo import GeneratedDescription, GeneratedInode
 from cloche.vfs.waitqueue import WaitQueue
 
 ENOUGH = 4096  # bytes of a piece whose parts are short
+_PARTS = 32  # that may be empty
 
 
 class PiecedDescription(GeneratedDescription):
@@ -73,6 +76,36 @@ class PiecedDescription(GeneratedDescription):
 
     def wait_queue(self) -> WaitQueue | None:
         return self.walkers if self.is_walking else None
+
+
+class PartsDescription(PiecedDescription):
+    """An open file whose text a generator makes, which subclasses give by `parts`."""
+
+    def __init__(self, path: Path, inode: GeneratedInode, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.rest: Generator[str, None, None] | None = None
+
+    def parts(self, ctx: Context) -> Generator[str, None, None]:
+        """The text, some at a time."""
+        raise NotImplementedError
+
+    def restart(self, ctx: Context) -> None:
+        self.rest = self.parts(ctx)
+
+    def more(self, ctx: Context) -> bytes | None:
+        rest = self.rest
+        if rest is None:
+            return None
+        made: list[bytes] = []
+        length = 0
+        while length < ENOUGH and len(made) < _PARTS:
+            text = next(rest, None)
+            if text is None:
+                self.rest = None
+                break
+            made.append(text.encode("utf-8", "surrogateescape"))
+            length += len(made[-1])
+        return b"".join(made)
 
 
 class Walk(Chore):

@@ -5,12 +5,13 @@ add to it: `proc_net(kernel)` is the directory /proc/PID/net, `proc_sysctl(kerne
 and `proc_fs(kernel).root_dir().add(name, inode)` puts a file at the top.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.abi.stat import dtype
 from cloche.fs import proc_system
+from cloche.fs.pieces import PartsDescription
 from cloche.fs.proc_idmap import IdMapFile
 from cloche.fs.proc_ipc import sysvipc_dir
 from cloche.fs.proc_pid import ProcFs, parse_name
@@ -18,7 +19,8 @@ from cloche.fs.proc_sys import ProcSys
 from cloche.fs.proc_task import task_ino
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.task import Container, Kernel, Task, container_of
-from cloche.vfs.objects import Context, FileSystem, Inode
+from cloche.vfs.locks import proc_locks_parts
+from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.pseudo import (
     ComputedSymlink,
     ConstantFile,
@@ -54,6 +56,21 @@ class LoadFile(GeneratedInode):
 
     def generate(self, ctx: Context) -> bytes:
         return proc_system.loadavg_text(self.kernel, ctx if isinstance(ctx, Task) else None)
+
+
+class LocksFile(GeneratedInode):
+    """/proc/locks: those of the reader's container."""
+
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return LocksDescription(path, self, flags)
+
+
+class LocksDescription(PartsDescription):
+    """An open /proc/locks."""
+
+    def parts(self, ctx: Context) -> Generator[str, None, None]:
+        container = container_of(ctx)
+        return proc_locks_parts(container.kernel.locks, proc_system.pid_shower(container.pid_ns))
 
 
 class ProcRoot(StaticDir):
@@ -180,6 +197,7 @@ def _fill(fs: ProcFs, root: ProcRoot, kernel: Kernel, tree: ProcSys) -> None:
     root.add(b"sys", tree.root)
     for name, text in _KERNEL_FILES:
         root.add(name, KernelFile(fs, text))
+    root.add(b"locks", LocksFile(fs))
     root.add(b"loadavg", LoadFile(fs, kernel))
     for name, constant in _CONSTANT_FILES:
         root.add(name, ConstantFile(fs, constant))
@@ -199,7 +217,6 @@ _KERNEL_FILES: Final[list[tuple[bytes, KernelText]]] = [
     (b"vmstat", proc_system.vmstat_text),
     (b"interrupts", proc_system.interrupts_text),
     (b"softirqs", proc_system.softirqs_text),
-    (b"locks", proc_system.locks_text),
     (b"filesystems", proc_system.filesystems_text),
     (b"cmdline", _cmdline),
 ]

@@ -6,7 +6,7 @@ same task gives the same inodes; afterwards every operation gives ESRCH or ENOEN
 a process's insides need ptrace access (`kernel.access`), the rest is for everybody.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from cloche.abi.errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ENXIO, ESRCH, LinuxError
@@ -17,7 +17,7 @@ from cloche.abi.stat import S_IFLNK, S_IFREG, dtype
 from cloche.fs import proc_text
 from cloche.fs.nsfs import namespace_of
 from cloche.fs.pidfd import PidFile
-from cloche.fs.pieces import ENOUGH, PiecedDescription
+from cloche.fs.pieces import ENOUGH, PartsDescription, PiecedDescription
 from cloche.fs.proc_mem import MemInode, PageMapInode
 from cloche.fs.proc_system import pid_shower
 from cloche.fs.proc_table import (
@@ -45,7 +45,7 @@ from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.dcache import drop_child
-from cloche.vfs.locks import proc_locks_text
+from cloche.vfs.locks import proc_locks_parts
 from cloche.vfs.objects import (
     UNSEEN_FLAGS,
     Context,
@@ -490,18 +490,45 @@ class FdInfoFile(TaskFile):
         self.fd: int = fd
         self.file: FileDescription = file
 
-    def generate(self, ctx: Context) -> bytes:
+    def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
+        return FdInfoDescription(path, self, flags)
+
+    def watched(self) -> FileDescription:
+        """What the number stands for now.  Raises LinuxError(ENOENT)."""
         task = self.task
         file = task.files.find(self.fd) if not task.is_exited else None
         if file is None:
             raise LinuxError(ENOENT)
+        return file
+
+    def parts(self, ctx: Context) -> Generator[str, None, None]:
+        """The text, some at a time."""
+        task = self.task
+        file = self.watched()
         flags = file.flags & ~UNSEEN_FLAGS | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
         mount = file.path.mount.ident if file.path is not None else 0
         view = reader_of(ctx).pid_ns
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"
-        head += proc_locks_text(task.kernel.locks, pid_shower(view), file, task.files)
-        more = file.fdinfo_in(view) if isinstance(file, PidFile) else file.fdinfo()
-        return (head + more).encode("utf-8", "surrogateescape")
+        yield head
+        yield from proc_locks_parts(task.kernel.locks, pid_shower(view), file, task.files)
+        if isinstance(file, PidFile):
+            yield file.fdinfo_in(view)
+        else:
+            yield from file.fdinfo_parts()
+
+
+class FdInfoDescription(PartsDescription):
+    """An open fdinfo/N."""
+
+    def __init__(self, path: Path, inode: FdInfoFile, flags: int) -> None:
+        super().__init__(path, inode, flags)
+        self.info: FdInfoFile = inode
+
+    def check(self, ctx: Context) -> None:
+        self.info.watched()
+
+    def parts(self, ctx: Context) -> Generator[str, None, None]:
+        return self.info.parts(ctx)
 
 
 class FdInfoDir(TaskDir):

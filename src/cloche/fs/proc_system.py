@@ -17,7 +17,6 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.task import Container, Kernel, Task
-from cloche.vfs.locks import proc_locks_text
 from cloche.vfs.mount import filesystem_kinds
 
 NS_PER_TICK: Final = 10_000_000
@@ -195,11 +194,6 @@ def softirqs_text(container: Container) -> bytes:
     names = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
     zeros = "".join([f" {0:10d}" for _cpu in range(kernel.cpu_count)])
     return (head + "".join([f"{name:>12}:{zeros}\n" for name in names])).encode()
-
-
-def locks_text(container: Container) -> bytes:
-    """/proc/locks: those of the container's processes."""
-    return proc_locks_text(container.kernel.locks, pid_shower(container.pid_ns)).encode()
 
 
 def pid_shower(ns: PidNamespace | None) -> Callable[[int], int]:

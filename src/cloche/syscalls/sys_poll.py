@@ -37,7 +37,7 @@ from cloche.abi.structs import (
 )
 from cloche.fs.epoll import EpollFile, epoll_ctl
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
-from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time
+from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time, next_slice
 from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
@@ -505,26 +505,29 @@ class EpollWait(Blocked):
     """A waiting epoll_wait."""
 
     def __init__(self, epoll: EpollFile, addr: int, limit: int, deadline_ns: int) -> None:
-        super().__init__(deadline_ns)
+        super().__init__(deadline_ns if deadline_ns else -1)
         epoll.get()
         self.epoll: EpollFile = epoll
         self.addr: int = addr
         self.limit: int = limit
+        self.is_late: bool = deadline_ns == 0
 
     def retry(self, task: TaskBase) -> int:
         result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
         if result == 0:
-            return BLOCKED
+            if self.epoll.ready:  # there are more to ask
+                return next_slice(task, self)
+            if not self.is_late:
+                return BLOCKED
         restore_saved_sigmask(as_task(task))
         return result
 
     def timed_out(self, task: TaskBase) -> int:
-        result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
-        restore_saved_sigmask(as_task(task))
-        return result
+        self.is_late = True
+        return self.retry(task)
 
     def interrupted(self, task: TaskBase) -> int:
-        return -EINTR
+        return BLOCKED if self.is_late and not task.is_kill_pending else -EINTR
 
     def finished(self, task: TaskBase) -> None:
         self.epoll.pass_on()
@@ -559,11 +562,18 @@ def do_epoll_wait(task: Task, args: Args, deadline_ns: int) -> int:
     if result:
         epoll.pass_on()
         return result
+    has_more = len(epoll.ready) > 0  # to ask
     if 0 <= deadline_ns <= monotonic_ns():
-        return 0
-    if has_deliverable(task):
+        if not has_more:
+            return 0
+        deadline_ns = 0
+    if deadline_ns and has_deliverable(task):
         return -EINTR
     wait = EpollWait(epoll, addr, limit, deadline_ns)
+    if has_more:
+        epoll.waiters.add(task.waiter, POLLIN, is_exclusive=True)
+        wait.queues.append(epoll.waiters)
+        return next_slice(task, wait)
     return block_on(task, wait, epoll.waiters, POLLIN, is_exclusive=True)
 
 

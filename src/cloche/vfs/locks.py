@@ -9,7 +9,7 @@ Order that callers keep: `release_posix_locks` at every close of a descriptor an
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ENOLCK, LinuxError
@@ -64,6 +64,9 @@ class LockWait:
     def __init__(self, locks: "FileLocks", request: RecordLock) -> None:
         self.locks: FileLocks = locks
         self.request: RecordLock = request
+
+
+_SHOWN: Final = 64  # locks that are looked at between two looks at the clock
 
 
 class OwnerLocks:
@@ -325,24 +328,32 @@ def end_lock_wait(table: LockTable, wait: LockWait) -> None:
 
 
 # -- /proc/locks ---------------------------------------------------------------------------------------------
-def proc_locks_text(
+def proc_locks_parts(
     table: LockTable,
     shown: Callable[[int], int],
     file: FileDescription | None = None,
     files: Holder | None = None,
-) -> str:
+) -> Generator[str, None, None]:
     """The lines of /proc/locks (proc_locks(5)), or in fdinfo those of an open file and a table of descriptors.
 
-    `shown` gives a holder's pid as the reader sees it, 0: not at all.
+    Some at a time (perhaps none).  `shown` gives a holder's pid as the reader sees it, 0: not at all.
     """
     lines: list[str] = []
+    told = 0  # lines that were given
+    looked = 0
     prefix = "" if file is None else "lock:\t"
-    for locks in table.inodes:
-        if file is not None and locks.inode is not file.inode:
+    all_locks = list(table.inodes) if file is None else [file.inode.locks]
+    for locks in all_locks:
+        if not isinstance(locks, FileLocks):
             continue
         dev = locks.inode.dev()
         where = f"{major(dev):02x}:{minor(dev):02x}:{locks.inode.ino}"
         for record in locks.record_list():
+            looked += 1
+            if looked % _SHOWN == 0:
+                yield "".join(lines)
+                told += len(lines)
+                lines = []
             if file is not None and record.owner is not file and record.owner is not files:
                 continue
             pid = record.pid if record.is_ofd else shown(record.pid)
@@ -352,18 +363,23 @@ def proc_locks_text(
             mode = "READ " if record.kind == F_RDLCK else "WRITE"
             end = "EOF" if record.end == OFFSET_MAX else str(record.end)
             lines.append(
-                f"{prefix}{len(lines) + 1}: {kind} ADVISORY  {mode} {pid} {where} {record.start} {end}\n"
+                f"{prefix}{told + len(lines) + 1}: {kind} ADVISORY  {mode} {pid} {where} {record.start} {end}\n"
             )
-        for flock in locks.flocks:
+        for flock in list(locks.flocks):
+            looked += 1
+            if looked % _SHOWN == 0:
+                yield "".join(lines)
+                told += len(lines)
+                lines = []
             if file is not None and flock.file is not file:
                 continue
             pid = shown(flock.pid)
             if not pid:
                 continue
             mode = "READ " if flock.kind == LOCK_SH else "WRITE"
-            lines.append(f"{prefix}{len(lines) + 1}: FLOCK  ADVISORY  {mode} {pid} {where} 0 EOF\n")
+            lines.append(f"{prefix}{told + len(lines) + 1}: FLOCK  ADVISORY  {mode} {pid} {where} 0 EOF\n")
         leases = locks.leases
-        for lease in leases.leases if leases is not None else []:
+        for lease in list(leases.leases) if leases is not None else []:
             if file is not None and lease.file is not file:
                 continue
             pid = shown(lease.pid)
@@ -371,5 +387,5 @@ def proc_locks_text(
                 continue
             state = "BREAKING" if lease.is_ending or lease.is_weakening else "ACTIVE  "
             mode = _LEASE_NAMES[lease.target()]
-            lines.append(f"{prefix}{len(lines) + 1}: LEASE  {state}  {mode} {pid} {where} 0 EOF\n")
-    return "".join(lines)
+            lines.append(f"{prefix}{told + len(lines) + 1}: LEASE  {state}  {mode} {pid} {where} 0 EOF\n")
+    yield "".join(lines)

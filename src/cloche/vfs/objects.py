@@ -14,6 +14,7 @@ Rules:
 - Results are ints (negative errno) on paths that programs take often; otherwise `LinuxError` is raised.
 """
 
+from collections.abc import Generator
 from typing import Final
 
 from mypy_extensions import trait
@@ -696,6 +697,10 @@ class FileDescription(Holder):
     def fdinfo(self) -> str:
         """Extra lines of /proc/PID/fdinfo/N."""
         return ""
+
+    def fdinfo_parts(self) -> Generator[str, None, None]:
+        """The same in parts, for those that can be long."""
+        yield self.fdinfo()
 
     def link_text(self) -> bytes | None:
         """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""

@@ -1,6 +1,6 @@
 """fs.epoll and the epoll calls against epoll(7)."""
 
-from cloche.abi.errno import EBADF, EEXIST, EINVAL, ELOOP, ENOENT, EPERM
+from cloche.abi.errno import EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
 from cloche.abi.poll import (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
@@ -13,6 +13,7 @@ from cloche.abi.poll import (
     EPOLLOUT,
 )
 from cloche.abi.structs import EPOLL_EVENT, pack_epoll_event
+from cloche.fs.epoll import LOOKS, MAX_WATCHERS, EpollFile
 from cloche.fs.pipe import create_pipe
 from cloche.kernel.blocking import BLOCKED
 from cloche.mm.usermem import KernelIovIter
@@ -224,7 +225,7 @@ def test_release_leaves_no_waiter_behind() -> None:
 def test_fdinfo() -> None:
     f = Fixture()
     f.ctl(EPOLL_CTL_ADD, f.r, EPOLLIN, 0xAB)
-    text = f.guest.task.files.get(f.ep).fdinfo()
+    text = "".join(f.guest.task.files.get(f.ep).fdinfo_parts())
     assert text.startswith(f"tfd: {f.r:8d} events:       19 data:               ab  pos:0 ino:")
 
 
@@ -240,3 +241,62 @@ def test_level_triggered_events_pass_from_waiter_to_waiter() -> None:
     assert f.guest.step() == 1
     assert f.guest.kernel.ready == [second]
     assert f.guest.step(second) == 1
+
+
+def many_ready(f: Fixture, count: int) -> tuple[list[int], list[int]]:
+    """Ends of so many pipes to read and to write, all watched and with something in them."""
+    readers, writers = [], []
+    files = f.guest.task.files
+    for _number in range(count):
+        reader, writer = create_pipe(f.guest.kernel, f.guest.task, 0)
+        readers.append(files.install(reader, 1 << 20))
+        writers.append(files.install(writer, 1 << 20))
+        assert f.ctl(EPOLL_CTL_ADD, readers[-1], EPOLLIN, readers[-1]) == 0
+        f.write(writers[-1])
+    return readers, writers
+
+
+def test_files_that_close_while_a_closed_instance_lets_go_of_them() -> None:
+    """It was an internal error: they were on a list that had been emptied."""
+    f = Fixture()
+    readers, _writers = many_ready(f, 300)
+    f.close(f.ep)
+    assert f.guest.kernel.chores  # not all at once
+    for fd in readers:
+        f.close(fd)
+    while f.guest.kernel.chores:
+        chore = f.guest.kernel.chores.popleft()
+        if chore.step():
+            f.guest.kernel.chores.append(chore)
+
+
+def test_what_is_not_ready_any_more_is_asked_bit_by_bit() -> None:
+    f = Fixture()
+    readers, writers = many_ready(f, LOOKS + 10)
+    for fd in readers:
+        f.read(fd)
+    file = f.guest.task.files.get(f.ep)
+    assert isinstance(file, EpollFile)
+    assert file.collect(f.guest.task, 100) == b"" and len(file.ready) == 10
+    assert f.wait() == []
+    for fd in writers:
+        f.write(fd)
+    for fd in readers[:-1]:
+        f.read(fd)
+    assert f.wait() == [(EPOLLIN, readers[-1])]
+
+
+def test_one_file_is_watched_a_limited_number_of_times() -> None:
+    """Each of its events is told to all of them in one go."""
+    f = Fixture()
+    files = f.guest.task.files
+    file = files.get(f.r)
+    results = [f.ctl(EPOLL_CTL_ADD, files.install(file, 1 << 20), EPOLLIN) for _ in range(MAX_WATCHERS + 1)]
+    assert results == [0] * MAX_WATCHERS + [-ENOSPC]
+
+
+def test_fdinfo_comes_in_parts() -> None:
+    f = Fixture()
+    many_ready(f, 200)
+    parts = list(f.guest.task.files.get(f.ep).fdinfo_parts())
+    assert "".join(parts).count("tfd:") == 200 and max(part.count("tfd:") for part in parts) <= 64

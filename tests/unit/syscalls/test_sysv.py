@@ -139,3 +139,29 @@ def test_segments_take_room_from_the_storage_quota_only_when_written(w: World) -
     assert w.call(sys_shmget, 0, 1 << 60, 0o600) == -e.ENOMEM
     assert w.call(sys_shmctl, ident, IPC_RMID, 0) == 0
     assert w.call(sys_shmget, 0x1234, 0, 0) == -e.ENOENT
+
+
+def test_many_waiters_are_tried_in_slices(w: World) -> None:
+    """Each of 40 tries 500 operations, so not all of them can in one go; they still go on in their order."""
+    ident = w.call(sys_semget, 0, 3, 0o600)
+    up = [(0, 1, 0)] * 498
+    tasks = [w.new_task() for _ in range(40)]
+    for task in tasks:
+        assert semop(w, ident, *up, (0, -498, 0), (1, -1, 0), task=task) == BLOCKED
+    assert semop(w, ident, (1, 2, 0)) == 0
+    assert [w.is_woken(task) for task in tasks[:3]] == [True, True, False]
+    waiting = w.kernel.sliced
+    assert len(waiting) == 1 and waiting[0] in tasks[10:30]  # what is left is his
+    carrier = waiting[0]
+    assert w.interrupt(carrier) == -e.EINTR  # and then another's
+    target = w.task.ns.ipc.semaphores.set_of(ident)
+    turns = 0
+    while target.carrier is not None:
+        task = waiting.popleft()
+        task.is_ready_queued = False
+        if task.blocked is not None:
+            assert task.blocked.retry(task) == BLOCKED
+        turns += 1
+    assert turns in (1, 2, 3) and not target.untried and not target.has_changed
+    assert [w.resume(task) for task in tasks[:2]] == [0, 0]
+    assert w.call(sys_semctl, ident, IPC_RMID, IPC_RMID, 0) == 0

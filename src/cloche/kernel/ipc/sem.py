@@ -1,7 +1,8 @@
 """System V semaphores (ipc/sem.c): sets, atomic operations, waiting, and SEM_UNDO.
 
 Whoever changes a set tries the operations of its waiters in their order, at once; a waiter whose operations went
-through (or can never) has its result before it is retried, so nothing that it did is done twice.
+through (or can never) has its result before it is retried, so nothing that it did is done twice.  Where there are many
+(each may have 500), the first who was not reached goes on with it in a slice of its own (I8): the *carrier*.
 """
 
 import time
@@ -17,6 +18,7 @@ SEMMSL: Final = 32000  # semaphores of a set
 SEMMNI: Final = 32000  # sets
 SEMMNS: Final = 1_024_000  # semaphores of all sets; Linux's default is a thousand times this
 SEMOPM: Final = 500  # operations of a call
+TRIES: Final = 8192  # operations that are tried before others have their turn
 _SEM_BYTES: Final = 16  # what a semaphore takes here
 _UNDO_BYTES: Final = 128  # and an adjustment
 
@@ -50,6 +52,10 @@ class Undo:
         if number in self.adjust:
             self.adjust[number] = 0
 
+    def forget_all(self) -> None:
+        """SETALL."""
+        self.adjust = dict.fromkeys(self.adjust, 0)
+
     def drop(self) -> None:
         """Give its room back."""
         self.quota.uncharge(_UNDO_BYTES * len(self.adjust))
@@ -82,6 +88,7 @@ class SemWait(Blocked):
         self.task.make_ready()
 
     def retry(self, task: TaskBase) -> int:
+        self._carry()
         return self.result
 
     def timed_out(self, task: TaskBase) -> int:
@@ -92,6 +99,14 @@ class SemWait(Blocked):
 
     def finished(self, task: TaskBase) -> None:
         self.target.waiters.pop(self, None)
+        self._carry()
+
+    def _carry(self) -> None:
+        """Go on with what was left to this one."""
+        target = self.target
+        if target.carrier is self:
+            target.carrier = None
+            target.go_on()
 
 
 class SemaphoreSet(IpcObject):
@@ -105,6 +120,9 @@ class SemaphoreSet(IpcObject):
         self.otime: int = 0
         self.waiters: dict[SemWait, None] = {}
         self.undo_lists: dict[UndoList, None] = {}
+        self.untried: list[SemWait] = []  # of a round that is under way, the next one last
+        self.has_changed: bool = False  # since that round began
+        self.carrier: SemWait | None = None
 
     def status(self, owner: tuple[int, int, int, int]) -> bytes:
         """struct semid64_ds; `owner` as the caller sees the ids."""
@@ -153,19 +171,41 @@ class SemaphoreSet(IpcObject):
 
     def update(self) -> None:
         """Values have changed: let waiters go on, first come first served (update_queue)."""
-        is_changed = True
-        while is_changed:
-            is_changed = False
-            for waiter in list(self.waiters):
-                error, blocking = self.attempt(waiter.ops, waiter.undo, waiter.pid)
-                if error > 0:
-                    waiter.blocking = waiter.ops[blocking]
-                    continue
-                del self.waiters[waiter]
-                waiter.finish(error)
-                if error == 0 and self._helps_others(waiter.ops):
-                    is_changed = True
-                    break
+        self.has_changed = True
+        if self.carrier is None:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Some of a round, or of several, until nobody is left whom a change may concern."""
+        tries = TRIES
+        while True:
+            if not self.untried:
+                if not self.has_changed or not self.waiters:
+                    self.has_changed = False
+                    return
+                self.has_changed = False
+                self.untried = list(self.waiters)
+                self.untried.reverse()
+            waiter = self.untried[-1]
+            if waiter not in self.waiters:
+                self.untried.pop()
+                continue
+            if tries <= 0:
+                self.carrier = waiter
+                waiter.task.queue_slice()
+                return
+            self.untried.pop()
+            error, blocking = self.attempt(waiter.ops, waiter.undo, waiter.pid)
+            if error > 0:
+                tries -= blocking + 1
+                waiter.blocking = waiter.ops[blocking]
+                continue
+            tries -= len(waiter.ops)
+            del self.waiters[waiter]
+            waiter.finish(error)
+            if error == 0 and self._helps_others(waiter.ops):
+                self.untried = []  # from the first one on
+                self.has_changed = True
 
     def _helps_others(self, ops: list[Operation]) -> bool:
         """Whether operations may let those go on who came earlier: a value rose, or fell to zero."""
@@ -179,8 +219,12 @@ class SemaphoreSet(IpcObject):
         for number, value in changes:
             self.values[number] = value
             self.pids[number] = pid
-            for undo_list in self.undo_lists:
-                undo_list.undos[self].forget(number)
+        for undo_list in self.undo_lists:
+            undo = undo_list.undos[self]
+            if len(changes) == 1:
+                undo.forget(changes[0][0])
+            else:
+                undo.forget_all()
         self.ctime = int(time.time())
         self.update()
 
@@ -200,6 +244,8 @@ class SemaphoreSet(IpcObject):
         self.ids.used -= len(self.values)
         self.ids.quota.uncharge(_SEM_BYTES * len(self.values))
         self.ids.remove(self)
+        self.untried = []
+        self.carrier = None
         for waiter in list(self.waiters):
             waiter.finish(-EIDRM)
         self.waiters.clear()
