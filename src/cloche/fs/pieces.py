@@ -83,25 +83,33 @@ class PartsDescription(PiecedDescription):
 
     def __init__(self, path: Path, inode: GeneratedInode, flags: int) -> None:
         super().__init__(path, inode, flags)
-        self.rest: Generator[str, None, None] | None = None
+        self.rest: Generator[str, None, None] | None = None  # made anew, up to `base`, if it is not there
+        self.is_done: bool = False
 
     def parts(self, ctx: Context) -> Generator[str, None, None]:
         """The text, some at a time."""
         raise NotImplementedError
 
     def restart(self, ctx: Context) -> None:
-        self.rest = self.parts(ctx)
+        self.rest = None
+        self.is_done = False
 
     def more(self, ctx: Context) -> bytes | None:
+        if self.is_done:
+            return None
         rest = self.rest
         if rest is None:
-            return None
+            rest = self.rest = self.parts(ctx)
+            skipped = 0
+            while skipped < self.base:
+                skipped += len(next(rest, " " * self.base).encode("utf-8", "surrogateescape"))
         made: list[bytes] = []
         length = 0
         while length < ENOUGH and len(made) < _PARTS:
             text = next(rest, None)
             if text is None:
                 self.rest = None
+                self.is_done = True
                 break
             made.append(text.encode("utf-8", "surrogateescape"))
             length += len(made[-1])

@@ -17,6 +17,7 @@ REBUILT: Final[dict[str, str]] = {
     "kernel.task.Hooks": "functions; boot and the parts put them in place",
     "kernel.task.Kernel.table": "functions; boot builds it from the rows of syscalls.table",
     "syscalls.long_mm.Emptying.handler": "the function of the call in its `args`",
+    "fs.pieces.PartsDescription.rest": "the rest of a text; made anew and skipped up to where the reader is",
     "fs.proc.KernelFile.text": _CODE,
     "fs.proc_pid.MountsDescription.line": _CODE,
     "fs.proc_pid.PieceDescription.piece": _CODE,
