@@ -283,9 +283,13 @@ def _parts(pid: int) -> list[int]:
     stack = [pid]
     while stack:
         each = stack.pop()
-        children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
+            command = Path(f"/proc/{each}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
         stack += map(int, children)
-        if each != pid and b"python" in Path(f"/proc/{each}/cmdline").read_bytes():
+        if each != pid and b"python" in command:
             found.append(each)
     return found
 

@@ -267,9 +267,12 @@ def part_of(cloche: Runtime, ident: str, name: str) -> int:
     left = [int(record["monitor"])]
     while left:
         pid = left.pop()
-        if Path(f"/proc/{pid}/comm").read_text().strip() == f"cloche-{name}":
-            return pid
-        left += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == f"cloche-{name}":
+                return pid
+            left += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # one that ended meanwhile, as a sentry's guests do
     raise AssertionError(name)
 
 

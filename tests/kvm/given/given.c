@@ -554,7 +554,7 @@ static int does_neighbour_answer(char byte)
     struct pollfd answer = {from_neighbour[0], POLLIN, 0};
     char back = 0;
     write(to_neighbour[1], &byte, 1);
-    return poll(&answer, 1, 100000) == 1 && read(from_neighbour[0], &back, 1) == 1 && back == byte;
+    return poll(&answer, 1, 60000) == 1 && read(from_neighbour[0], &back, 1) == 1 && back == byte;
 }
 
 /* A line about it: "NAME: STATUS: what it said". */
