@@ -57,7 +57,9 @@ def _run(
     gc.disable()  # no cycles are made while serving
     settle("cloche-network", [channel.fileno(), speak.fileno(), namespace])
     try:
-        hostsys.setns(namespace, CLONE_NEWNET)
+        own = os.stat("/proc/self/ns/net")
+        if not os.path.samestat(own, os.fstat(namespace)):  # our own may be one that we may not join
+            hostsys.setns(namespace, CLONE_NEWNET)
         os.close(namespace)
         links = Links(read_parameters())
     except OSError as error:

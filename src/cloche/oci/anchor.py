@@ -11,17 +11,20 @@ import resource
 import signal
 import socket
 import sys
+from errno import EIO
 from struct import Struct
 from typing import Final
 
 from cloche.abi.fs import MNT_DETACH
 from cloche.abi.ioctl import SIOCSIFFLAGS, TIOCSCTTY
+from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.abi.socket import IFF_RUNNING, IFF_UP
 from cloche.boot import confine
 from cloche.oci import cgroups
 from cloche.oci.errors import OciError
 from cloche.oci.mounts import build_view
 from cloche.oci.records import start_time
+from cloche.oci.rootless import is_rootless
 from cloche.oci.spec import Bundle
 from cloche.platform import hostsys
 
@@ -77,27 +80,21 @@ class Anchor:
         far = self.far
         self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid_namespace = [fd for kind, fd in namespaces if kind == "pid"]
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        sys.stdout.flush()
         try:
-            if pid_namespace:  # that of children: it takes no process that is there
-                if pid_namespace[0] >= 0:
-                    hostsys.setns(pid_namespace[0], _NEWPID)
-                else:
-                    hostsys.unshare(_NEWPID)
-            sys.stdout.flush()
-            self.pid = os.fork()
+            if not pid_namespace:
+                self.pid = os.fork()
+            elif is_rootless():  # then there is no way back to our namespace, which is not ours
+                self.pid = _fork_by_another(pid_namespace[0])
+            else:
+                self.pid = _fork_into(pid_namespace[0])
             if self.pid == 0:
                 _child(far, far_link, namespaces, groups, bundle, argv, terminal)
         except OSError as error:
             raise OciError(f"cannot start the container's process: {error.strerror}") from None
         finally:
-            try:
-                if pid_namespace:
-                    hostsys.setns(own, _NEWPID)
-            finally:
-                os.close(own)
-                far.close()
-                far_link.close()
+            far.close()
+            far_link.close()
         self._hear()
 
     def build(self) -> None:
@@ -138,6 +135,51 @@ class Anchor:
                 return
             if not data:
                 raise OciError(text.decode(errors="replace") or "the container's process died")
+
+
+def _go_to(namespace: int) -> None:
+    """Children go to this pid namespace (-1: a new one): it takes no process that is there."""
+    if namespace >= 0:
+        hostsys.setns(namespace, _NEWPID)
+    else:
+        hostsys.unshare(_NEWPID)
+
+
+def _fork_into(namespace: int) -> int:
+    """fork(2) into a pid namespace; later children are in ours again."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _go_to(namespace)
+        try:
+            return os.fork()
+        finally:
+            hostsys.setns(own, _NEWPID)
+    finally:
+        os.close(own)
+
+
+def _fork_by_another(namespace: int) -> int:
+    """The same by a child of ours, which ends: its child becomes ours.  Raises OSError."""
+    hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    hear, say = os.pipe2(os.O_CLOEXEC)
+    helper = os.fork()
+    if helper == 0:
+        try:
+            _go_to(namespace)
+            pid = os.fork()
+        except OSError as error:
+            pid = -(error.errno or EIO)
+        if pid == 0:
+            return 0
+        os.write(say, str(pid).encode())
+        os._exit(0)
+    os.close(say)
+    os.waitpid(helper, 0)
+    answer = int(os.read(hear, 16) or b"0")
+    os.close(hear)
+    if answer <= 0:
+        raise OSError(-answer or EIO, os.strerror(-answer or EIO))
+    return answer
 
 
 def _child(

@@ -7,6 +7,7 @@ the host's limits here are those plus what the parts take themselves (`OVERHEAD_
 
 import os
 import time
+from errno import EACCES, EPERM, EROFS
 from typing import Any, Final
 
 from cloche.oci.errors import OciError
@@ -52,8 +53,11 @@ def _own(controller: str) -> str:
     return "/"
 
 
-def make(path: str, ident: str, mount: str = MOUNT) -> list[str]:
-    """Make the groups, one in each hierarchy, and give their directories; parents stay.  Raises OciError."""
+def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -> list[str]:
+    """Make the groups, one in each hierarchy, and give their directories; parents stay.  Raises OciError.
+
+    `may_fail`: there are none where we may not make them (runc's rootless containers: the sentry keeps the limits).
+    """
     parts = [part for part in (path or ident).split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
         raise OciError(f"invalid cgroupsPath {path!r}")
@@ -81,6 +85,8 @@ def make(path: str, ident: str, mount: str = MOUNT) -> list[str]:
             made.append(at)
     except OSError as error:
         remove(made)
+        if may_fail and error.errno in (EACCES, EPERM, EROFS):
+            return []
         raise OciError(f"cannot make control groups at {inner}: {error.strerror}") from None
     return made
 

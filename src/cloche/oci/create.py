@@ -29,6 +29,7 @@ from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
 from cloche.oci.pods import join, sandbox_of
 from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
+from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
 from cloche.oci.users import add_home
@@ -211,6 +212,7 @@ def create(
     platform: str,
     egress: str = "",
     is_detached: bool = True,
+    has_groups: bool = True,
 ) -> tuple[Record, int]:
     """Make a container; the master of its terminal, if that is not the engine's.
 
@@ -233,7 +235,8 @@ def create(
     record.make()
     anchor = Anchor()
     try:
-        record.groups = cgroups.make(bundle.groups_path, ident)
+        if has_groups:
+            record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
         record.save()
         cgroups.limit(record.groups, bundle.resources)
         streams = standard_streams()

@@ -55,7 +55,10 @@ def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> 
     from cloche.oci.records import default_root
 
     root = given.text("root") or default_root()
-    if given.has("systemd-cgroup"):
+    manager = given.text("cgroup-manager", "cgroupfs")
+    if manager not in ("cgroupfs", "systemd", "disabled"):
+        raise OciError(f"invalid cgroup manager {manager[:64]!r}")
+    if given.has("systemd-cgroup") or manager == "systemd":
         raise OciError("--systemd-cgroup: the systemd cgroup driver is not there: use cgroupfs")
     if verb in ("checkpoint", "restore"):
         raise OciError(f"{verb} is not there yet")

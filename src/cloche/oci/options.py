@@ -17,6 +17,7 @@ GLOBAL: Final = {
     "root": VALUE,
     "criu": VALUE,
     "systemd-cgroup": FLAG,
+    "cgroup-manager": VALUE,  # crun's, which Podman gives with --cgroups=disabled
     "rootless": VALUE,
     "platform": VALUE,
     "egress": VALUE,

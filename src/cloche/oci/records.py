@@ -19,6 +19,7 @@ import time
 from typing import Any, Final
 
 from cloche.oci.errors import OciError
+from cloche.oci.rootless import in_user_namespace
 
 CREATING: Final = "creating"
 CREATED: Final = "created"
@@ -33,9 +34,9 @@ _ENDING_S: Final = 15.0  # for processes that were killed to be gone
 
 def default_root() -> str:
     """Where records are without `--root`: apart from those of `cloche run`."""
-    if os.geteuid() == 0:
-        return "/run/cloche-oci"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.geteuid() == 0 and not (runtime and in_user_namespace()):
+        return "/run/cloche-oci"
     if not runtime.startswith("/"):  # a directory in /tmp could be another user's
         raise OciError("there is no XDG_RUNTIME_DIR: say with --root where records are")
     return os.path.join(runtime, "cloche-oci")

@@ -25,6 +25,7 @@ def _make(
         pid_file=options.text("pid-file"),
         platform=given.text("platform"),
         egress=given.text("egress"),
+        has_groups=given.text("cgroup-manager") != "disabled",
         is_detached=is_detached,
     )
 
