@@ -12,20 +12,15 @@ static struct event *queue;
 static int queue_head, queue_count, queue_room;
 static uint64_t last_poll, last_owing;
 
-/* Of no thread; `usage` may be NULL. */
-void push_event(int64_t kind, int64_t what, int64_t status, const struct rusage *usage)
+/* Of no thread. */
+struct event *push_event(int64_t kind, int64_t what, int64_t status)
 {
     if (queue_head && queue_head == queue_count)
         queue_head = queue_count = 0;
     queue = grow(queue, &queue_room, queue_count + 1, sizeof *queue);
     struct event *e = &queue[queue_count++];
     *e = (struct event){{kind, -1, what, status}};
-    if (usage) {
-        e->v[4] = usage->ru_maxrss;
-        e->v[5] = usage->ru_minflt;
-        e->v[6] = usage->ru_majflt;
-        e->v[7] = usage->ru_nivcsw;
-    }
+    return e;
 }
 
 void forget_events(void)
@@ -81,18 +76,16 @@ static int ready_room(void)
 /* `n` is at most ready_room(). */
 static void handle_ready(struct epoll_event *events, int n)
 {
-    bool notified = false, died = reap_again;
+    bool notified = false;
     for (int i = 0; i < n; i++) {
         uint64_t tag = events[i].data.u64;
-        notified |= tag == TAG_LISTENER;
-        died |= tag == TAG_SIGCHLD;
-        if (tag < TAG_LISTENER)
-            push_event(EV_FD, (int64_t)tag, events[i].events, NULL);
+        if (tag == TAG_LISTENER)
+            notified = true;
+        else
+            push_event(EV_FD, (int64_t)tag, events[i].events);
     }
     if (notified)
         handle_notifications();
-    if (died)
-        reap();
 }
 
 /* Without waiting; whether there was anything. */
@@ -101,10 +94,8 @@ bool poll_now(void)
     struct epoll_event events[READY_MAX];
     int room = ready_room();
     int n = room ? epoll_wait(epoll_fd, events, room, 0) : 0;
-    bool found = n > 0 || reap_again;
-    if (found)
-        handle_ready(events, n);
-    return found;
+    handle_ready(events, n);
+    return n > 0;
 }
 
 bool take_queued(struct event *e)
@@ -172,7 +163,7 @@ static bool is_anybody_owing(void)
 static int64_t sleep_time(int64_t deadline)
 {
     int64_t left = deadline < 0 ? -1 : deadline - (int64_t)now_ns();
-    if (reap_again || (deadline >= 0 && left < 0))
+    if (deadline >= 0 && left < 0)
         left = 0;
     if (is_anybody_owing() && (left < 0 || left > SECOND_NS))
         left = SECOND_NS;
@@ -205,7 +196,7 @@ static int sleep_once(struct event *e, int64_t deadline)
         return PyErr_CheckSignals();
     handle_ready(events, n);
     if (n <= 0 && is_anybody_owing())
-        check_owing();
+        push_event(EV_OWING, 0, 0);
     return scan(e) || take_queued(e);
 }
 
@@ -230,7 +221,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         poll_now();
         if (is_anybody_owing() && now - last_owing > OWING_TURN * spin_time()) {
             last_owing = now;
-            check_owing();
+            push_event(EV_OWING, 0, 0);
         }
     }
     if (queue_head < queue_count && ++in_a_row >= FAIR_TURN) {

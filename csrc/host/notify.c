@@ -86,7 +86,7 @@ static void adopt(const struct seccomp_notif *n)
         kill(pid, SIGKILL);
         deny(n);
     }
-    push_event(EV_STARTED, child->ident, 0, NULL);
+    push_event(EV_STARTED, child->ident, 0);
 }
 
 /* In the middle of a batch the guest thread and we take turns: on one processor that costs 8 us an operation, across

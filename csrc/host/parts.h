@@ -94,15 +94,11 @@ void handle_notifications(void);
 bool take(struct thr *t, struct event *e);
 
 /* teardown.c */
-extern bool reap_again; /* there were more deaths than could be dealt with */
 struct orphan *find_orphan(int group, const struct prc *child);
 void remove_orphan(struct orphan *o);
-void end_liar(struct prc *p);
 void end_doubt(struct thr *t);
 void release_process(struct prc *p);
-void forget_process(struct prc *p, int status, const struct rusage *usage);
-void reap(void);
-void check_owing(void);
+void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ssize_t count);
 
 /* spinning.c */
 uint64_t spin_time(void);
@@ -112,7 +108,7 @@ bool spin_worth(void);
 bool spin(struct event *e);
 
 /* loop.c */
-void push_event(int64_t kind, int64_t what, int64_t status, const struct rusage *usage);
+struct event *push_event(int64_t kind, int64_t what, int64_t status);
 void forget_events(void);
 void loop_begins(void);
 bool scan(struct event *e);

@@ -52,7 +52,7 @@ static void fail_batch(struct thr *t, struct event *e, int at, int error)
     if (clone && !(clone->op.args[0] & CLONE_VM) && adopts(t->prc, clone)) {
         struct prc *child = end_adoption(t->prc);
         if (child->kill_wanted)
-            forget_process(child, SIGKILL, NULL);
+            forget_process(child, SIGKILL, NULL, 0);
     } else if (born) {
         born->born = false;
         run_remove(born);

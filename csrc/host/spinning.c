@@ -45,7 +45,7 @@ void keep_apart(uint32_t theirs)
     if (now - last_move < 32 * spin_ticks)
         return;
     last_move = now;
-    push_event(EV_TOGETHER, theirs, 0, NULL);
+    push_event(EV_TOGETHER, theirs, 0);
     spin_penalty = spin_skip = 0;
 }
 

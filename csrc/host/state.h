@@ -187,7 +187,7 @@ extern struct running *runs; /* the threads that run guest code, or are on their
 extern int run_count;
 
 extern struct info *info;
-extern int epoll_fd, listener, sigchld_fd;
+extern int epoll_fd, listener;
 extern uint64_t frame_offset, fp_offset, fp_size; /* of the signal frame in a slot; of its FP state; its size */
 
 extern int ops_out;    /* processes with operations outstanding */

@@ -5,14 +5,10 @@
  */
 #include "parts.h"
 
-#define PATIENCE_NS 10000000000ULL
-#define MAX_REAPED 64 /* deaths that are dealt with before anything else is looked at again */
-
 static struct orphan *orphans;
 static int orphan_room;
 int orphan_count;
 uint64_t liar_count, notified_count;
-bool reap_again; /* there were more deaths than could be dealt with */
 
 /* That of the group, or of the child. */
 struct orphan *find_orphan(int group, const struct prc *child)
@@ -133,8 +129,8 @@ void kill_process(struct prc *p)
     }
 }
 
-/* The process is dead; `usage` may be NULL. */
-void forget_process(struct prc *p, int status, const struct rusage *usage)
+/* The process is dead. */
+void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ssize_t count)
 {
     int group = p->pid;
     end_batch(p);
@@ -143,7 +139,9 @@ void forget_process(struct prc *p, int status, const struct rusage *usage)
     for (int i = 0; i < p->slot_high; i++)
         if (p->slots[i])
             leave(p->slots[i]);
-    push_event(EV_PROCESS_DIED, p->ident, status, usage);
+    struct event *told = push_event(EV_PROCESS_DIED, p->ident, status);
+    for (int i = 0; i < count && i < 4; i++)
+        told->v[4 + i] = PyLong_AsLongLong(usage[i]);
     if (!p->adopting)
         return;
     /* The child may be there, and live on; if it was killed or never was, it dies with its parent. */
@@ -156,114 +154,62 @@ void forget_process(struct prc *p, int status, const struct rusage *usage)
         orphans[orphan_count++] = (struct orphan){group, child, now_ns()};
     }
     if (pid <= 0)
-        forget_process(child, SIGKILL, NULL);
+        forget_process(child, SIGKILL, NULL, 0);
 }
 
-/* ---- deaths ---- */
+/* ---- deaths, which Python finds (platform/deaths.py) ---- */
 
-static void reap_process(struct prc *p)
+/* A child of ours has died, and waits to be reaped: whether it is a guest's process, or was to be one. */
+bool is_guests(int pid, int group)
 {
-    int status = 0;
-    struct rusage usage = {0};
-    if (!p->adopting || !p->cloned)
-        kill(-p->pid, SIGKILL); /* nobody is to be in its group */
-    wait4(p->pid, &status, WNOHANG | __WALL, &usage);
-    forget_process(p, status, &usage);
+    struct prc *p = prc_by_pid(pid);
+    if (p && !(p->adopting && p->cloned))
+        kill(-pid, SIGKILL); /* nobody is to be in its group */
+    return p || prc_by_pid(group) || find_orphan(group, NULL);
 }
 
-/* A fork that was let through has died before it could be adopted: its number says what it is to be. */
-static bool reap_unborn(int pid)
+/* It has been reaped; `usage` is as EV_PROCESS_DIED tells it.  Of one that was not adopted the group says what it was to be. */
+void bury(int pid, int group, int64_t status, PyObject *const *usage, Py_ssize_t count)
 {
-    int group = getpgid(pid), status = 0;
-    struct prc *p = prc_by_pid(group), *child = NULL;
-    struct orphan *o = p ? NULL : find_orphan(group, NULL);
-    struct rusage usage = {0};
-    if (!p && !o)
-        return false;
-    wait4(pid, &status, WNOHANG | __WALL, &usage);
-    if (p && p->adopting && p->cloned) {
-        child = end_adoption(p);
-    } else if (o) {
-        child = o->child;
+    struct prc *p = prc_by_pid(pid), *parent = prc_by_pid(group);
+    struct orphan *o = find_orphan(group, NULL);
+    if (!p && parent && parent->adopting && parent->cloned) {
+        p = end_adoption(parent);
+    } else if (!p && o) {
+        p = o->child;
         remove_orphan(o);
     }
-    if (child && child->used && !child->dead)
-        forget_process(child, status, &usage);
-    return true;
+    if (p && p->used && !p->dead)
+        forget_process(p, status, usage, count);
 }
 
-/* Whether such a child has died: its pid, and it stays to be waited for. */
-static int dead_child(idtype_t type, int id)
+/* The process group in which the process is on the host, or would be if it was born; -1: none that is known. */
+int64_t group_of(struct prc *p)
 {
-    siginfo_t si = {0};
-    return waitid(type, id, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ? 0 : si.si_pid;
-}
-
-/* Children that died.  A guest's process group goes with it. */
-void reap(void)
-{
-    char room[1024]; /* some struct signalfd_siginfo: who it is we ask the host */
-    int pid;
-    while (read(sigchld_fd, room, sizeof room) > 0)
-        ;
-    reap_again = false;
-    for (int count = 0; (pid = dead_child(P_ALL, 0)); count++) {
-        if (count == MAX_REAPED) {
-            reap_again = true;
-            return;
-        }
-        struct prc *p = prc_by_pid(pid);
-        if (p)
-            reap_process(p);
-        else if (!reap_unborn(pid))
-            break;
-    }
-    if (!pid)
-        return;
-    /* Somebody else's child: leave it to be waited for, and look one by one. */
-    for (int i = 0; i < prc_count; i++) {
-        struct prc *p = prcs[i];
-        if (p->used && !p->dead && p->pid > 0 && dead_child(P_PID, p->pid))
-            reap_process(p);
-    }
-    for (int i = 0; i < orphan_count; i++) {
-        pid = dead_child(P_PGID, orphans[i].group);
-        if (pid && reap_unborn(pid))
-            i--;
-    }
+    struct orphan *o = find_orphan(0, p);
+    return o ? o->group : process_pid(p);
 }
 
 /* ---- who stays silent ---- */
 
-static bool is_late(struct prc *p, uint64_t now, uint64_t limit, bool for_python)
+/* Whether the process owes an exit, a proof or a child's first call for longer than `limit`; with `is_asked` a batch that
+ * others wait for, or the answer to an interrupt. */
+bool is_overdue(struct prc *p, uint64_t limit, int is_asked)
 {
-    bool owes = for_python ? (p->held_count || p->adopting) && ops_pending(p) : p->adopting && p->cloned;
-    if (owes && now - p->op_since > limit)
+    uint64_t now = now_ns();
+    struct orphan *o = find_orphan(0, p);
+    bool owes = is_asked ? (p->held_count || p->adopting) && ops_pending(p) : p->adopting && p->cloned;
+    if (p->dead)
+        return false;
+    if ((owes && now - p->op_since > limit) || (o && now - o->since > limit))
         return true;
     for (int k = 0; k < p->slot_high; k++) {
         struct thr *t = p->slots[k];
-        owes = t && (for_python ? t->irq_wanted && t->running : (t->gone && !t->exited) || t->doubt);
+        owes = t && (is_asked ? t->irq_wanted && t->running : (t->gone && !t->exited) || t->doubt);
         if (owes && now - t->irq_since > limit)
             return true;
     }
     return false;
-}
-
-/* Whoever owes an exit, a proof or a child's first call for too long ends. */
-void check_owing(void)
-{
-    uint64_t now = now_ns();
-    for (int i = 0; i < orphan_count; i++)
-        if (now - orphans[i].since > PATIENCE_NS)
-            kill(-orphans[i].group, SIGKILL);
-    for (int i = 0; i < prc_count && owing + newborn; i++)
-        if (prcs[i]->used && !prcs[i]->dead && is_late(prcs[i], now, PATIENCE_NS, false))
-            end_liar(prcs[i]);
-}
-
-bool is_overdue(struct prc *p, uint64_t limit) /* it owes a batch or the answer to an interrupt for longer */
-{
-    return !p->dead && is_late(p, now_ns(), limit, true);
 }
 
 /* ---- the end ---- */
@@ -282,5 +228,5 @@ void close_all(void) /* forget everything; every guest process is dead */
     if (info)
         munmap(info, INFO_SIZE);
     info = NULL;
-    listener = sigchld_fd = epoll_fd = -1;
+    listener = epoll_fd = -1;
 }

@@ -4,11 +4,11 @@
 #define FIRST_FREE_FD 16 /* above those that the stub finds its own under: SOCK_FD, REGION_FD, INFO_FD */
 
 struct info *info;
-int epoll_fd = -1, listener = -1, sigchld_fd = -1;
+int epoll_fd = -1, listener = -1;
 
-/* Ours from now until close_all, but the caller's to close: an epoll, the info page, a signalfd for SIGCHLD.
+/* Ours from now until close_all, but the caller's to close: an epoll, the info page.
  * -> the page, to be written by Python. */
-PyObject *setup(int epoll, int page_fd, int deaths)
+PyObject *setup(int epoll, int page_fd)
 {
     if (info)
         return fail(EBUSY);
@@ -17,7 +17,6 @@ PyObject *setup(int epoll, int page_fd, int deaths)
         return fail(errno);
     info = page;
     epoll_fd = epoll;
-    sigchld_fd = deaths;
     return PyMemoryView_FromMemory(page, INFO_SIZE, PyBUF_WRITE);
 }
 

@@ -65,7 +65,7 @@ def late(guest: Guest, limit_ns: int) -> list[int]:
     """Who owes an answer for longer: what `overdue` asks with a limit of its own."""
     assert isinstance(guest.platform, Systrap)
     processes = guest.platform._processes.values()
-    return [p.ident() for p in processes if not p.is_dead and _native.is_overdue(p.handle, limit_ns)]
+    return [p.ident() for p in processes if not p.is_dead and _native.is_overdue(p.handle, limit_ns, 1)]
 
 
 def serves(guest: Guest) -> None:

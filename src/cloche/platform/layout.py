@@ -215,6 +215,7 @@ EV_LEFT: Final = 11  # the answer to HostThread.leave() that was False: a = the 
 EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside systrap only
 # thread id = -1, a = the number of a family (Platform.new_family) that can have no further process
 EV_FAMILY_DIED: Final = 13
+EV_OWING: Final = 14  # somebody owes something (is_overdue) for some time: inside systrap only
 
 # Beside the flags of preadv2 and pwritev2: what is behind the descriptor may take long (csrc/host/lanes.c).
 SLOW_STORAGE: Final = 1 << 24

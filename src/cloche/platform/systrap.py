@@ -13,7 +13,6 @@ Order that callers keep, beyond interface.py:
 import errno
 import fcntl
 import os
-import signal
 import struct
 import time
 from collections.abc import Callable
@@ -21,11 +20,12 @@ from typing import Final
 
 from cloche.abi.fcntl import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 from cloche.abi.mman import MEMBARRIER_CMD_GLOBAL_EXPEDITED
-from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN
+from cloche.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLIN
 from cloche.abi.structs import pack_epoll_event
 from cloche.arch.sigframe import length_to_restore
 from cloche.arch.syscalls import SYS_rt_sigreturn
 from cloche.platform import _native, hostsys
+from cloche.platform.deaths import Deaths, is_death
 from cloche.platform.host_proc import HostProc
 from cloche.platform.interface import (
     ANSWERED,
@@ -52,6 +52,7 @@ from cloche.platform.layout import (
     CALL_LONG_MARK,
     CALL_MARK,
     DATA_SIZE,
+    EV_OWING,
     EV_TOGETHER,
     INFO_ACTIONS,
     INFO_PREFETCH,
@@ -109,7 +110,8 @@ class Systrap(Platform):
         self._guests = Guests(self._proc)
         self._threads = self._guests.threads
         self._processes = self._guests.processes
-        self._zygote = Zygote()
+        self._deaths = Deaths()
+        self._zygote = Zygote(self._deaths)
         self._is_dead = False  # the zygote was, and is no more
         self._families: dict[int, Family] = {FIRST: Family(FIRST, _POOL_SIZE)}
         self._last_family = FIRST
@@ -196,13 +198,12 @@ class Systrap(Platform):
         os.ftruncate(page, INFO_SIZE)
         self._epoll_fd = hostsys.epoll_create()
         self._fds.append(self._epoll_fd)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        deaths = hostsys.signalfd(signal.SIGCHLD)
+        deaths = self._deaths.open()
         self._fds.append(deaths)
-        info = _native.setup(self._epoll_fd, page, deaths)
+        info = _native.setup(self._epoll_fd, page)
         # Our mapping stays writable; a guest's can never become so.
         fcntl.fcntl(page, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
-        self._control(EPOLL_CTL_ADD, deaths, TAG_SIGCHLD, EPOLLIN)
+        self._control(EPOLL_CTL_ADD, deaths, TAG_SIGCHLD, EPOLLIN | EPOLLET)
         return info
 
     def _start_zygote(self) -> None:
@@ -301,7 +302,7 @@ class Systrap(Platform):
         process = self._take_blank(self._families[FIRST])
         deadline = time.monotonic_ns() + _BIRTH_NS
         while process.host_pid() <= 0 and not process.is_dead:
-            event = _native.wait_event(_BIRTH_NS, -1)
+            event = self._deaths.next_event(_BIRTH_NS)
             if event is not None and (
                 event[0] in (EV_SYSCALL, EV_FD, EV_STALL) or not self._is_internal(event)
             ):
@@ -363,6 +364,8 @@ class Systrap(Platform):
             deadline_ns = time.monotonic_ns() + timeout_ns
             timeout_ns = -1
         while True:
+            if self._deaths.is_more:
+                self._reap()
             is_kept = len(self._waiting) > 0  # and what is internal is done
             got: int | Event | None = (
                 self._waiting.pop(0)
@@ -394,7 +397,11 @@ class Systrap(Platform):
                 if 0 <= used_ns <= self._cpu_limit_ns:
                     continue
                 event = (kind, event[1], event[2], event[3], passed_ns, used_ns, 0, 0, 0)
-            elif kind != EV_FD:
+            elif kind == EV_FD:
+                if is_death(event):
+                    self._reap()
+                    continue
+            else:
                 if not is_kept and self._is_internal(event):
                     self._check_alive()
                     continue
@@ -410,6 +417,20 @@ class Systrap(Platform):
         used_ns = now_ns - self._cpu_left_ns
         self._cpu_left_ns = now_ns
         return used_ns
+
+    def _reap(self) -> None:
+        if self._deaths.reap():
+            self._deaths.look_one_by_one([process.handle for process in self._processes.values()])
+
+    def _end_silent(self) -> None:
+        """End whoever owes an exit, a proof or a child's first call for too long."""
+        for process in self._processes.values():
+            if process.is_dead or not _native.is_overdue(process.handle, _OVERDUE_NS, 0):
+                continue
+            if process.host_pid() > 0:
+                _native.end_liar(process.handle)
+            else:
+                process.kill()  # its parent died before it made its first call
 
     def _is_internal(self, event: Event) -> bool:
         """Deal with what concerns zygotes and blanks."""
@@ -427,6 +448,9 @@ class Systrap(Platform):
             return True
         if kind == EV_TOGETHER:
             _leave_processor(event[2])
+            return True
+        if kind == EV_OWING:
+            self._end_silent()
             return True
         if kind == EV_STARTED:
             process = self._processes.get(event[2])
@@ -458,7 +482,7 @@ class Systrap(Platform):
     def overdue(self) -> list[HostProcess]:
         """Processes that owe an answer (to an interrupt, an operation or a fork) for too long: kill them."""
         processes = self._processes.values()
-        return [p for p in processes if not p.is_dead and _native.is_overdue(p.handle, _OVERDUE_NS)]
+        return [p for p in processes if not p.is_dead and _native.is_overdue(p.handle, _OVERDUE_NS, 1)]
 
     def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
         total = 0
@@ -543,7 +567,7 @@ class Systrap(Platform):
             alive += 1
         deadline = time.monotonic() + 5
         while alive and time.monotonic() < deadline:
-            event = _native.wait_event(1_000_000_000, -1)
+            event = self._deaths.next_event(1_000_000_000)
             if event is not None and event[0] == EV_PROCESS_DIED:
                 alive -= 1
         for process in self._processes.values():

@@ -53,6 +53,7 @@ from cloche.arch.syscalls import (
 )
 from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
+from cloche.platform.deaths import Deaths
 from cloche.platform.layout import (
     DATA_OFFSET,
     END_ADDRESS,
@@ -105,7 +106,8 @@ _HANDLED: Final = (SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, INTERRUPT_S
 class Zygote:
     """A zygote: its handles, and the place of the vDSO in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, deaths: Deaths) -> None:
+        self._deaths = deaths
         self.process = -1
         self.thread = -1
         self.pid = -1
@@ -140,6 +142,7 @@ class Zygote:
                     os.close(region_fd)
                     raise
                 theirs.close()
+                self._deaths.watch(process)
                 where, error, listener = self._greet(ours, flags, own_vdso, is_strict)
             if where == 0:
                 _native.attach(listener)
@@ -149,7 +152,7 @@ class Zygote:
                 self.process, self.thread, self.pid = process, thread, pid
                 self._wait(region_fd)
                 return
-            _abandon(process, thread, pid)
+            self._abandon(process, thread, pid)
             if where == 9 and error == errno.EINVAL and flags & _FILTER_WAIT_KILLABLE_RECV:
                 flags &= ~_FILTER_WAIT_KILLABLE_RECV  # Linux before 5.19
             elif where == 9 and error == errno.EBUSY:
@@ -200,7 +203,7 @@ class Zygote:
 
     def _wait(self, region_fd: int) -> None:
         while True:
-            event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
+            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
             if event is None:
                 raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
             if event[0] == EV_PROCESS_DIED:
@@ -216,6 +219,18 @@ class Zygote:
                 "the host refuses process_vm_readv on our own children "
                 f"(Yama's ptrace_scope, a seccomp profile?): {os.strerror(error)}",
             )
+
+    def _abandon(self, process: int, thread: int, pid: int) -> None:
+        _native.kill_process(process)
+        while True:
+            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
+            if event is None:
+                raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
+            if event[0] == EV_PROCESS_DIED:
+                break
+        self._deaths.unwatch(process)
+        _native.discard_thread(thread)
+        _native.discard_process(process)
 
 
 class _Start:
@@ -317,18 +332,6 @@ def _frame_layout(slot: bytes) -> tuple[int, int, int]:
     if size < FXSAVE_SIZE + 68 or fp + size > SLOT_SIZE or SLOT_SIZE - frame > FRAME_MAX:
         raise OSError(errno.E2BIG, "the processor's state is too large for a slot")
     return frame, fp, size
-
-
-def _abandon(process: int, thread: int, pid: int) -> None:
-    _native.kill_process(process)
-    while True:
-        event = _native.wait_event(int(_START_TIMEOUT_S * 1e9), -1)
-        if event is None:
-            raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
-        if event[0] == EV_PROCESS_DIED:
-            break
-    _native.discard_thread(thread)
-    _native.discard_process(process)
 
 
 def _failure(message: bytes) -> tuple[int, int] | None:

@@ -1,0 +1,100 @@
+"""Deaths of guests' host processes: finding out that one has died, reaping it, and telling C whose death it was.
+
+SIGCHLD comes by a signalfd in the epoll of the event loop, edge by edge; who has died the host is asked.  A child that
+is no guest's (a test's own) is left to whoever waits for it.  What a death means is known in C (csrc/host/teardown.c),
+which queues EV_PROCESS_DIED.
+"""
+
+import os
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+from cloche.abi.wait import __WALL, WEXITED, WNOHANG, WNOWAIT
+from cloche.platform import _native, hostsys
+from cloche.platform.interface import EV_FD, Event
+from cloche.platform.layout import TAG_SIGCHLD
+
+_MAX_REAPED: Final = 64  # before anything else is looked at again
+_LOOK: Final = WEXITED | WNOHANG | WNOWAIT | __WALL
+
+
+class Deaths:
+    """The children of this host process, as far as they are guests'."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self.is_more = False  # there were more deaths than could be dealt with: reap again
+        self._handles: list[int] = []  # of processes that are in nobody's list (the zygote)
+
+    def open(self) -> int:
+        """Block SIGCHLD -> a descriptor to be watched, and closed by the caller in the end."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self._fd = hostsys.signalfd(signal.SIGCHLD)
+        return self._fd
+
+    def watch(self, handle: int) -> None:
+        """Know of this process, too."""
+        self._handles.append(handle)
+
+    def unwatch(self, handle: int) -> None:
+        self._handles.remove(handle)
+
+    def reap(self) -> bool:
+        """Bury who has died; True: somebody else's child has, which may hide others (look_one_by_one)."""
+        try:
+            while os.read(self._fd, 1024):  # some struct signalfd_siginfo
+                pass
+        except BlockingIOError:
+            pass
+        self.is_more = False
+        for _ in range(_MAX_REAPED):
+            pid = _dead_child(os.P_ALL, 0)
+            if pid == 0:
+                return False
+            if not _bury(pid):
+                return True
+        self.is_more = True
+        return False
+
+    def look_one_by_one(self, handles: Iterable[int]) -> None:
+        """Bury who has died of these processes, of those that are watched, and of their children."""
+        for handle in [*self._handles, *handles]:
+            group = _native.group_of(handle)
+            while group > 0:
+                pid = _dead_child(os.P_PID, group) or _dead_child(os.P_PGID, group)
+                if pid == 0 or not _bury(pid):
+                    break
+
+    def next_event(self, timeout_ns: int) -> Event | None:
+        """For those who wait for one event outside of the loop."""
+        while True:
+            event = _native.wait_event(timeout_ns, -1)
+            if event is None or not is_death(event):
+                return event
+            if self.reap():
+                self.look_one_by_one(())
+
+
+def is_death(event: Event) -> bool:
+    """Whether it says that somebody has died."""
+    return event[0] == EV_FD and event[2] == TAG_SIGCHLD
+
+
+def _dead_child(kind: int, number: int) -> int:
+    """One that has died and stays to be waited for, 0 if there is none."""
+    try:
+        found = os.waitid(kind, number, _LOOK)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None else found.si_pid
+
+
+def _bury(pid: int) -> bool:
+    """Whether it was a guest's."""
+    group = os.getpgid(pid)
+    if not _native.is_guests(pid, group):
+        return False
+    _pid, status, usage = os.wait4(pid, WNOHANG | __WALL)
+    _native.bury(pid, group, status, usage.ru_maxrss, usage.ru_minflt, usage.ru_majflt, usage.ru_nivcsw)
+    return True
