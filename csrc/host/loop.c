@@ -33,7 +33,6 @@ void forget_events(void)
  * `left_at` is when it was last let go, taken from the readings of the clock that are made anyway. */
 
 static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
-static int64_t last_kind, last_number;
 
 /* Tell as EV_STALL of longer times, in ticks, from a return of wait_event to its next call. */
 void set_meter(uint64_t limit)
@@ -212,7 +211,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
     uint64_t now = ticks_now(), passed = now - left_at;
     left_at = now;
     if (passed > held_ticks) {
-        *e = (struct event){{EV_STALL, -2, last_kind, last_number, (int64_t)passed}};
+        *e = (struct event){{EV_STALL, -2, 0, 0, (int64_t)passed}};
         return 1;
     }
     if (ops_out || now - last_poll > spin_time()) {
@@ -261,24 +260,15 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
 static PyObject *teller;
 static uint64_t *told; /* CALL_WORDS fields of it */
 
-/* From now on calls are told in `call`, if its fields, CALL_MARK, CALL_MARK + 1 ... and a long one, are kept so. */
-bool tell_calls_in(PyObject *call)
+PyObject *words_of(PyObject *object) /* how it is kept, for Python to see whether its fields are so, and where */
 {
-    uint64_t *words = (uint64_t *)call;
-    Py_CLEAR(teller);
-    Py_ssize_t room = Py_TYPE(call)->tp_basicsize / (Py_ssize_t)sizeof *words - CALL_WORDS;
-    for (Py_ssize_t at = sizeof(PyObject) / sizeof *words; at <= room; at++) {
-        int i = 0;
-        while (i < CALL_WORDS - 1 && words[at + i] == (uint64_t)(CALL_MARK + i) << 1)
-            i++;
-        if (i < CALL_WORDS - 1 || !(words[at + i] & 1) ||
-            PyLong_AsUnsignedLongLong((PyObject *)(words[at + i] & ~1ULL)) != CALL_LONG_MARK)
-            continue;
-        teller = Py_NewRef(call); /* which Python keeps, too: nothing is freed here that it looks at */
-        told = words + at;
-        return true;
-    }
-    return false;
+    return PyBytes_FromStringAndSize((const char *)object, Py_TYPE(object)->tp_basicsize);
+}
+
+void tell_calls_in(PyObject *call, uint64_t offset) /* of its fields; 0: calls are told in tuples */
+{
+    Py_XSETREF(teller, offset ? Py_NewRef(call) : NULL);
+    told = (uint64_t *)((char *)call + offset);
 }
 
 static bool tell(uint64_t *word, int64_t value)
@@ -296,42 +286,21 @@ static bool tell(uint64_t *word, int64_t value)
     return true;
 }
 
-/* The next event of those that are waited for: 1, 0 none, -1 a Python exception. */
-static int get_event(struct event *e, int64_t timeout_ns, int64_t deadline)
+/* In ns of CLOCK_MONOTONIC -> 9 integers, or None; of a system call that was told in an object only its thread. */
+PyObject *wait_event(int64_t timeout_ns, int64_t deadline)
 {
-    int got = next_event(e, timeout_ns, deadline);
-    if (got < 0)
-        return -1;
-    last_kind = got ? e->v[0] : EV_NONE;
-    last_number = e->v[2];
-    return got;
-}
-
-static PyObject *event_tuple(const struct event *e, int got)
-{
+    struct event e = {0};
+    int got = next_event(&e, timeout_ns, deadline);
     if (got <= 0)
         return got < 0 ? NULL : Py_NewRef(Py_None);
+    if (teller && e.v[0] == EV_SYSCALL) {
+        for (int i = 0; i < CALL_WORDS; i++)
+            if (!tell(&told[i], e.v[2 + i]))
+                return NULL;
+        return PyLong_FromLongLong(e.v[1]);
+    }
     PyObject *tuple = PyTuple_New(9);
     for (int i = 0; tuple && i < 9; i++)
-        PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e->v[i]));
+        PyTuple_SET_ITEM(tuple, i, PyLong_FromLongLong(e.v[i]));
     return tuple;
-}
-
-PyObject *wait_event(int64_t timeout_ns, int64_t deadline) /* in ns of CLOCK_MONOTONIC -> 9 integers, or None */
-{
-    struct event e = {0};
-    return event_tuple(&e, get_event(&e, timeout_ns, deadline));
-}
-
-/* The same; but of a system call that was told in an object only its thread. */
-PyObject *wait_call(int64_t timeout_ns, int64_t deadline)
-{
-    struct event e = {0};
-    int got = get_event(&e, timeout_ns, deadline);
-    if (got <= 0 || !teller || e.v[0] != EV_SYSCALL)
-        return event_tuple(&e, got);
-    for (int i = 0; i < CALL_WORDS; i++)
-        if (!tell(&told[i], e.v[2 + i]))
-            return NULL;
-    return PyLong_FromLongLong(e.v[1]);
 }

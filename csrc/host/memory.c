@@ -39,12 +39,6 @@ static size_t vm_write(struct prc *p, const void *from, uint64_t addr, size_t le
     return length && p->pid > 0 && guest_range(addr, length) ? vm_copy(p, (void *)from, addr, length, true) : 0;
 }
 
-int64_t probe_memory(struct prc *p) /* 0, or why process_vm_readv does not work */
-{
-    uint64_t word;
-    return vm_copy(p, &word, STUB_BASE, sizeof word, false) == sizeof word ? 0 : errno;
-}
-
 /* ---- deferred writes ---- */
 
 struct rec *add_rec(struct thr *t, uint64_t addr, uint32_t length, uint32_t offset)
@@ -157,13 +151,6 @@ static void flush_thread(struct thr *t)
     if (fault)
         return; /* keep them: the stub's copy faults again and gives -EFAULT */
     clear_writes(t);
-    t->data_used = 0;
-    for (int i = 0; i < t->prefetch_count; i++) {
-        uint32_t end = t->prefetch[i].offset + t->prefetch[i].length;
-        if (end > t->data_used)
-            t->data_used = end;
-    }
-    t->data_used = (t->data_used + 15) & ~15u;
 }
 
 static void flush_process(struct prc *p)
@@ -273,23 +260,10 @@ bool write_stat(struct thr *t, uint64_t addr, uint64_t dev, uint64_t ino, uint64
 
 /* ---- descriptors ---- */
 
-/* Room for what passes through here.  A call of the host that takes long keeps it, and others get another. */
-static char *scratch;
-
-static char *room(void)
-{
-    if (!scratch && !(scratch = malloc(CHUNK)))
-        abort();
-    return scratch;
-}
-
-void give_up_scratch(void)
-{
-    scratch = NULL;
-}
+static char passing[CHUNK]; /* what passes through here */
 
 /* One read or write, at `offset` or with -1 where the descriptor stands: how many bytes, or -errno. */
-int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write)
+static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write)
 {
     struct iovec v = {ours, length};
     ssize_t n;
@@ -302,35 +276,17 @@ int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, b
     return n < 0 ? -errno : n;
 }
 
-/* The same, from `room`, of a descriptor whose storage may take long: -1 with a Python exception if the thread is no more. */
-static int64_t write_room(struct thr *t, int fd, int64_t offset, size_t length, int flags)
-{
-    char *ours = scratch;
-    struct long_call call = call_begins(t->id);
-    int64_t n = transfer(fd, offset, ours, length, flags, true);
-    call_ended(&call);
-    if (ours != scratch)
-        free(ours);
-    return n;
-}
-
 /* Between a descriptor and memory that is not at hand, in pieces. */
-static int64_t transfer_pieces(struct thr *t, int fd, int64_t offset, uint64_t addr, uint64_t length, int flags, bool is_write)
+static int64_t transfer_pieces(struct prc *p, int fd, int64_t offset, uint64_t addr, uint64_t length, int flags, bool is_write)
 {
-    struct prc *p = t->prc;
     uint64_t done = 0;
     do {
-        char *ours = room();
         size_t want = length - done < CHUNK ? length - done : CHUNK;
-        size_t have = is_write ? vm_read(p, ours, addr + done, want) : want;
+        size_t have = is_write ? vm_read(p, passing, addr + done, want) : want;
         int64_t at = offset < 0 ? offset : offset + (int64_t)done;
-        int64_t n = !have && want ? -EFAULT
-                    : flags & SLOW_STORAGE ? write_room(t, fd, at, have, flags & ~SLOW_STORAGE)
-                                           : transfer(fd, at, ours, have, flags, is_write);
-        if (flags & SLOW_STORAGE && PyErr_Occurred())
-            return -1;
+        int64_t n = !have && want ? -EFAULT : transfer(fd, at, passing, have, flags, is_write);
         if (n > 0 && !is_write) {
-            size_t put = vm_write(p, ours, addr + done, n);
+            size_t put = vm_write(p, passing, addr + done, n);
             if (put < (size_t)n) {
                 done += put;
                 n = -EFAULT;
@@ -359,7 +315,7 @@ int64_t read_fd_into(struct thr *t, int fd, int64_t offset, uint64_t addr, uint6
     }
     if (!fits_slot(t, length)) {
         flush_process(t->prc);
-        return length ? transfer_pieces(t, fd, offset, addr, length, flags, false) : 0;
+        return length ? transfer_pieces(t->prc, fd, offset, addr, length, flags, false) : 0;
     }
     /* Straight into the slot; the stub copies it out. */
     int64_t n = transfer(fd, offset, (char *)t->slot + DATA_OFFSET + t->data_used, length, flags, false);
@@ -375,12 +331,8 @@ int64_t write_fd_from(struct thr *t, int fd, int64_t offset, uint64_t addr, uint
         return -EFAULT;
     uint64_t there;
     const char *have = prefetched(t, addr, length, &there);
-    if (!have)
-        return transfer_pieces(t, fd, offset, addr, length, flags, true);
-    if (!(flags & SLOW_STORAGE))
-        return transfer(fd, offset, (void *)have, length, flags, true);
-    memcpy(room(), have, length); /* the slot may be gone before the call is over */
-    return write_room(t, fd, offset, length, flags & ~SLOW_STORAGE);
+    return have ? transfer(fd, offset, (void *)have, length, flags, true)
+                : transfer_pieces(t->prc, fd, offset, addr, length, flags, true);
 }
 
 /* ---- a word of a memfd ---- */

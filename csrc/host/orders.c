@@ -263,20 +263,11 @@ static bool op_allowed(uint64_t nr, const uint64_t *a)
     return false;
 }
 
-static bool has_no_execution; /* of guest memory, on the host (platform kvm): `extra` has the rights that were asked for */
-
-void keep_execution(int is_kept)
-{
-    has_no_execution = !is_kept;
-}
-
 /* A descriptor `fd` is injected for this operation, an mmap; -1: none.  `asks`: the filter will ask about it. */
-void queue_op(struct thr *t, uint64_t nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5, int fd,
-              int asks)
+void queue_op(struct thr *t, uint64_t nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5,
+              uint64_t extra, int fd, int asks)
 {
-    struct op op = {nr, {a0, a1, a2, a3, a4, a5}, a2};
-    if (has_no_execution && (nr == SYS_mmap || nr == SYS_mprotect) && a2 & PROT_EXEC)
-        op.args[2] = (a2 & ~(uint64_t)PROT_EXEC) | PROT_READ;
+    struct op op = {nr, {a0, a1, a2, a3, a4, a5}, extra};
     if (!op_allowed(nr, op.args))
         return (void)fail(EINVAL);
     if (t->op_count > MAX_QUEUE)

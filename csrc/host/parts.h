@@ -47,12 +47,6 @@ bool guest_range(uint64_t addr, uint64_t length);
 struct rec *add_rec(struct thr *t, uint64_t addr, uint32_t length, uint32_t offset);
 int send_writes(struct thr *t);
 void clear_writes(struct thr *t);
-void give_up_scratch(void);
-int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write);
-
-/* lanes.c */
-struct long_call call_begins(int64_t thread);
-void call_ended(const struct long_call *call);
 
 /* windows.c */
 int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, uint64_t addr, uint64_t length);

@@ -174,11 +174,6 @@ struct event {
     int64_t v[9];
 };
 
-struct long_call { /* lanes.c */
-    PyThreadState *state;
-    int lane;
-};
-
 extern struct thr **thrs;
 extern int thr_count;
 extern struct prc **prcs;

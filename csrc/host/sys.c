@@ -39,9 +39,11 @@ static PyObject *call(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize
     return PyErr_Occurred() ? NULL : PyLong_FromLong(result);
 }
 
-/* address(bytes): for a struct that points to them; they must live until the call is over. */
+/* address(bytes or bytearray): for a struct that points to them; they must live, and stay as large, until the call is over. */
 static PyObject *address(PyObject *Py_UNUSED(self), PyObject *bytes)
 {
+    if (PyByteArray_Check(bytes))
+        return PyLong_FromVoidPtr(PyByteArray_AS_STRING(bytes));
     char *at = PyBytes_AsString(bytes);
     return at ? PyLong_FromVoidPtr(at) : NULL;
 }

@@ -66,11 +66,11 @@ class Deaths:
                 if pid == 0 or not _bury(pid):
                     break
 
-    def next_event(self, timeout_ns: int) -> Event | None:
+    def next_event(self, timeout_ns: int) -> Event | int | None:
         """For those who wait for one event outside of the loop."""
         while True:
             event = _native.wait_event(timeout_ns, -1)
-            if event is None or not is_death(event):
+            if event is None or isinstance(event, int) or not is_death(event):
                 return event
             if self.reap():
                 self.look_one_by_one(())

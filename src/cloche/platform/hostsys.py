@@ -33,6 +33,7 @@ from cloche.arch.syscalls import (
     SYS_openat2,
     SYS_pivot_root,
     SYS_prctl,
+    SYS_process_vm_readv,
     SYS_renameat2,
     SYS_seccomp,
     SYS_setfsuid,
@@ -109,7 +110,15 @@ def seccomp_filter(code: bytes, flags: int = 0) -> int:
     return _sys.call(SYS_seccomp, 1, flags, struct.pack("<H6xQ", steps, _sys.address(code)))
 
 
-def address(data: bytes) -> int:
+def probe_memory(pid: int, addr: int) -> None:
+    """Whether the memory of a process of ours can be read there.  Raises OSError."""
+    word = bytes(8)
+    ours, theirs = struct.pack("<QQ", _sys.address(word), 8), struct.pack("<QQ", addr, 8)
+    _sys.call(SYS_process_vm_readv, pid, ours, 1, theirs, 1, 0)
+    assert len(word) == 8  # it lives until here
+
+
+def address(data: bytes | bytearray) -> int:
     """Where bytes are, for a struct that points to them; they must live until the call is over."""
     found: int = _sys.address(data)
     return found

@@ -217,7 +217,7 @@ EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside 
 EV_FAMILY_DIED: Final = 13
 EV_OWING: Final = 14  # somebody owes something (is_overdue) for some time: inside systrap only
 
-# Beside the flags of preadv2 and pwritev2: what is behind the descriptor may take long (csrc/host/lanes.c).
+# Beside the flags of pwritev2: what is behind the descriptor may take long (slow.py).
 SLOW_STORAGE: Final = 1 << 24
 
 # ---- what the filter lets pass in direct mode ----
@@ -237,7 +237,4 @@ LAST_FD: Final = 63
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE_MASK: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 14 | 1 << 15
 
-# What the fields of an object hold when the C looks for them (loop.c, tell_calls_in).
-CALL_WORDS: Final = 7
-CALL_MARK: Final = 0x5A17C0DE
-CALL_LONG_MARK: Final = 0x7A17C0DE5A17C0DE
+CALL_WORDS: Final = 7  # of a system call that is told in the fields of an object

@@ -6,9 +6,11 @@ for whom it is (by its id; -1: for nobody) is gone by then.  What their results 
 given as a value.
 """
 
+import os
 from struct import Struct
 from typing import Final
 
+from cloche.abi.errno import EINTR
 from cloche.abi.poll import POLLIN
 from cloche.arch.syscalls import (
     SYS_fallocate,
@@ -16,7 +18,12 @@ from cloche.arch.syscalls import (
     SYS_fsync,
     SYS_ftruncate,
     SYS_poll,
+    SYS_pread64,
     SYS_process_vm_readv,
+    SYS_pwrite64,
+    SYS_pwritev2,
+    SYS_read,
+    SYS_write,
 )
 from cloche.platform import _native
 from cloche.platform.hostsys import address
@@ -29,13 +36,32 @@ _PAGES: Final = 256  # touched at once
 
 
 def read(thread: int, fd: int, length: int, offset: int) -> bytes:
-    """pread(2).  Raises OSError."""
-    return _native.read_slowly(thread, fd, offset, length, 0)
+    """pread(2), or with offset -1 read(2).  Raises OSError."""
+    data = bytearray(length)
+    call = SYS_read if offset < 0 else SYS_pread64
+    while True:
+        got = _native.call_slowly(thread, call, fd, address(data), length, offset, 0, 0)
+        if got != -EINTR:
+            break
+    if got < 0:
+        raise OSError(-got, os.strerror(-got))
+    return bytes(memoryview(data)[:got])
 
 
 def write(thread: int, fd: int, data: bytes, offset: int, flags: int = 0) -> int:
-    """pwritev2(2): bytes or -errno."""
-    return _native.write_slowly(thread, fd, offset, data, flags)
+    """pwritev2(2): bytes or -errno.  Offset -1: where the descriptor stands."""
+    if flags:
+        place = _IOVEC.pack(address(data), len(data))
+        call, at, size = SYS_pwritev2, address(place), 1
+    else:
+        place = data
+        call, at, size = SYS_write if offset < 0 else SYS_pwrite64, address(data), len(data)
+    while True:
+        put = _native.call_slowly(thread, call, fd, at, size, offset, 0, flags)
+        if put != -EINTR:
+            break
+    _is_used_until_here(data, place)
+    return put
 
 
 def sync(thread: int, fd: int, *, is_data_only: bool) -> int:
@@ -53,7 +79,7 @@ def allocate(thread: int, fd: int, mode: int, offset: int, length: int) -> int:
     return _native.call_slowly(thread, SYS_fallocate, fd, mode, offset, length, 0, 0)
 
 
-def _is_used_until_here(data: bytes) -> None:
+def _is_used_until_here(*data: bytes) -> None:
     """The compiler gives an object up after its last use, and what the host was told of is an address."""
 
 
@@ -77,6 +103,6 @@ def touch(thread: int, pid: int, addr: int, length: int) -> None:
         got = _native.call_slowly(
             thread, SYS_process_vm_readv, pid, address(ours), 1, address(theirs), len(places), 0
         )
-        _is_used_until_here(sink + ours + theirs)
+        _is_used_until_here(sink, ours, theirs)
         if got < len(places):
             return

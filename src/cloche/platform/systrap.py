@@ -49,8 +49,7 @@ from cloche.platform.interface import (
 from cloche.platform.layout import (
     ACT_ANSWER,
     ACT_POST,
-    CALL_LONG_MARK,
-    CALL_MARK,
+    CALL_WORDS,
     DATA_SIZE,
     EV_OWING,
     EV_TOGETHER,
@@ -78,7 +77,7 @@ _SENTRY_SPIN_NS: Final = 120_000
 _STUB_SPIN_NS: Final = 50_000
 _OVERDUE_NS: Final = 10_000_000_000
 _LANE_PATIENCE_NS: Final = 1_000_000
-_wait_call: Final = _native.wait_call  # bound once (systrap_thread.py)
+_wait_event: Final = _native.wait_event  # bound once (systrap_thread.py)
 
 
 def _leave_processor(cpu: int) -> None:
@@ -128,6 +127,7 @@ class Systrap(Platform):
         self._info = memoryview(b"")  # the page that stubs read
         self._cpu_limit_ns = 0  # of set_meter; 0: none
         self._cpu_left_ns = 0  # when the last event was given
+        self._gave_call = False  # that was a system call
 
     def hot_identity(self, fd: int, family: int = FIRST) -> tuple[int, int] | None:
         found = self._families.get(family)
@@ -165,11 +165,11 @@ class Systrap(Platform):
         self._info = self._set_up()
         _native.use_proc(self._proc.shown)
         _native.set_patching(self._is_patching)
-        _native.tell_calls_in(marked(self.call))
+        _native.tell_calls_in(self.call, offset_of_words(self.call))
         self._is_started = True
         try:
             began, tsc = time.perf_counter_ns(), _native.ticks_now()
-            _native.keep_execution(self._kvm_fd < 0)
+            self._guests.has_no_execution = self._kvm_fd >= 0
             self._start_zygote()
             first = self._families[FIRST]
             first.thread, first.is_idle = self._zygote.thread, True
@@ -302,7 +302,8 @@ class Systrap(Platform):
         process = self._take_blank(self._families[FIRST])
         deadline = time.monotonic_ns() + _BIRTH_NS
         while process.host_pid() <= 0 and not process.is_dead:
-            event = self._deaths.next_event(_BIRTH_NS)
+            got = self._deaths.next_event(_BIRTH_NS)
+            event = self.call.event(got) if isinstance(got, int) else got
             if event is not None and (
                 event[0] in (EV_SYSCALL, EV_FD, EV_STALL) or not self._is_internal(event)
             ):
@@ -370,14 +371,16 @@ class Systrap(Platform):
             got: int | Event | None = (
                 self._waiting.pop(0)
                 if is_kept
-                else _wait_call(0 if self._guests.is_short else timeout_ns, deadline_ns)
+                else _wait_event(0 if self._guests.is_short else timeout_ns, deadline_ns)
             )
             used_ns = self._used_ns() if self._cpu_limit_ns else -1
             if isinstance(got, int):
+                self._gave_call = True
                 return got
             if got is None:
                 if not self._guests.is_short:
                     self.event = NO_EVENT
+                    self._gave_call = False
                     return -1
                 try:  # nobody waits for us: make blank processes; and if still nobody does, what the next one needs
                     if self._refill():
@@ -391,12 +394,14 @@ class Systrap(Platform):
             kind = event[0]
             if kind == EV_SYSCALL:
                 self.call.take(event)
+                self._gave_call = True
                 return event[1]
             if kind == EV_STALL:
                 passed_ns = int(event[4] / self._ticks_per_ns)
                 if 0 <= used_ns <= self._cpu_limit_ns:
                     continue
-                event = (kind, event[1], event[2], event[3], passed_ns, used_ns, 0, 0, 0)
+                before, number = (EV_SYSCALL, self.call.nr) if self._gave_call else self.event[0:3:2]
+                event = (kind, event[1], before, number, passed_ns, used_ns, 0, 0, 0)
             elif kind == EV_FD:
                 if is_death(event):
                     self._reap()
@@ -409,6 +414,7 @@ class Systrap(Platform):
                 if thread is not None:
                     event = thread.as_left(event)
             self.event = event
+            self._gave_call = False
             return -1
 
     def _used_ns(self) -> int:
@@ -568,7 +574,7 @@ class Systrap(Platform):
         deadline = time.monotonic() + 5
         while alive and time.monotonic() < deadline:
             event = self._deaths.next_event(1_000_000_000)
-            if event is not None and event[0] == EV_PROCESS_DIED:
+            if event is not None and not isinstance(event, int) and event[0] == EV_PROCESS_DIED:
                 alive -= 1
         for process in self._processes.values():
             process.is_dead = True
@@ -581,8 +587,14 @@ class Systrap(Platform):
         self._proc.close()
 
 
-def marked(call: Call) -> Call:
-    """With what the C looks for."""
-    mark = CALL_MARK
-    call.take((0, 0, mark, mark + 1, mark + 2, mark + 3, mark + 4, mark + 5, CALL_LONG_MARK))
-    return call
+def offset_of_words(call: Call) -> int:
+    """Where its fields are, one behind the other, if they are kept as C writes them (tell in loop.c); else 0.
+
+    mypyc keeps a small integer shifted by one, another as the address of an object plus 1.
+    """
+    number = int("7A17C0DE5A17C0DE", 16)  # not a constant, of which there might be several
+    marks = [0x5A17C0DE + place for place in range(CALL_WORDS - 1)]
+    call.take((0, 0, marks[0], marks[1], marks[2], marks[3], marks[4], marks[5], number))
+    words = [mark << 1 for mark in marks] + [id(number) | 1]
+    at = _native.words_of(call).find(struct.pack(f"<{CALL_WORDS}Q", *words))
+    return at if at > 0 and at % 8 == 0 else 0

@@ -232,7 +232,7 @@ class SystrapProcess(HostProcess):
         handle = self.parked.pop(0)[0]  # the one that has waited longest; the last is the next to be used
         self.count_parked(len(self.parked))
         _native.unpark(handle)
-        _native.queue_op(handle, SYS_exit, 0, 0, 0, 0, 0, 0, -1, 1)
+        _native.queue_op(handle, SYS_exit, 0, 0, 0, 0, 0, 0, 0, -1, 1)
         _native.resume(handle)
         _native.discard_thread(handle)
 

@@ -12,10 +12,11 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFAULT, LinuxError
+from cloche.abi.mman import PROT_EXEC, PROT_READ
 from cloche.abi.structs import pack_stat
 from cloche.arch.sigframe import can_be_loaded
 from cloche.arch.syscalls import SYS_exit, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap
-from cloche.platform import _native
+from cloche.platform import _native, slow
 from cloche.platform.filter import passes
 from cloche.platform.host_proc import HostProc, faults, preemptions
 from cloche.platform.interface import (
@@ -29,6 +30,7 @@ from cloche.platform.interface import (
     swap_masks,
 )
 from cloche.platform.kept import may_stay
+from cloche.platform.layout import SLOW_STORAGE
 from cloche.platform.systrap_process import Family, SystrapProcess, new_region, split_times
 
 # What calls use most, bound once: to find a function of an extension by its name costs a tenth of a short call.
@@ -47,6 +49,7 @@ _WINDOW_MIN_READ: Final = 2048
 _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
+_PIECE: Final = 1 << 20  # of a write that may take long
 _COUNTED_SLOTS: Final = 16  # the first of each process: a figure for diagnosis shall not take long
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 
@@ -65,6 +68,7 @@ class Guests:
             None  # what the next process needs, made when there was time
         )
         self.is_direct = False
+        self.has_no_execution = False  # guests' memory is executable in their machines only (kvm.py)
         self.first_fpstate = b""  # what a thread begins with
 
     def make_process(self, source: "SystrapThread | None", family: Family) -> "SystrapThread":
@@ -245,7 +249,24 @@ class SystrapThread(HostThread):
         return _read_fd_into(self.handle, fd, offset, addr, length, flags, key)
 
     def write_fd_from(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        if flags & SLOW_STORAGE:
+            return self._write_slowly(fd, offset, addr, length, flags & ~SLOW_STORAGE)
         return _write_fd_from(self.handle, fd, offset, addr, length, flags)
+
+    def _write_slowly(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
+        """While others may have their turn: neither the slot nor anything else of the guest is looked at then."""
+        done = 0
+        while True:
+            want = min(length - done, _PIECE)
+            data = _read_thread(self.handle, addr + done, want)
+            put = -EFAULT
+            if data or not want:
+                put = slow.write(self.handle, fd, data, offset + done if offset >= 0 else -1, flags)
+            if put < 0:
+                return done or put
+            done += put
+            if put < want or done == length:
+                return done
 
     def queue_mmap(self, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> None:
         if fd >= 0 and self._guests.is_direct and may_stay(addr, length, prot, flags):
@@ -256,12 +277,21 @@ class SystrapThread(HostThread):
         if fd < 0:
             self._queue(SYS_mmap, addr, length, prot, flags, fd, offset)
         else:
-            _native.queue_op(self.handle, SYS_mmap, addr, length, prot, flags, -1, offset, fd, 1)
+            _native.queue_op(
+                self.handle, SYS_mmap, addr, length, self._host_prot(prot), flags, -1, offset, prot, fd, 1
+            )
 
     def _queue(self, nr: int, a: int, b: int, c: int, d: int, e: int, f: int) -> None:
         """An operation that brings no descriptor."""
         asks = not (self._guests.is_direct and passes(nr, a, b, c, d, e))
-        _native.queue_op(self.handle, nr, a, b, c, d, e, f, -1, asks)
+        host_c = self._host_prot(c) if nr == SYS_mmap or nr == SYS_mprotect else c
+        _native.queue_op(self.handle, nr, a, b, host_c, d, e, f, c, -1, asks)
+
+    def _host_prot(self, prot: int) -> int:
+        """The rights on the host of memory with these; its operation's `extra` says what was asked for."""
+        if self._guests.has_no_execution and prot & PROT_EXEC:
+            return prot & ~PROT_EXEC | PROT_READ
+        return prot
 
     def queue_munmap(self, addr: int, length: int) -> None:
         self._queue(SYS_munmap, addr, length, 0, 0, 0, 0)
@@ -343,7 +373,7 @@ class SystrapThread(HostThread):
         return True
 
     def queue_exit(self) -> None:
-        _native.queue_op(self.handle, SYS_exit, 0, 0, 0, 0, 0, 0, -1, 1)
+        _native.queue_op(self.handle, SYS_exit, 0, 0, 0, 0, 0, 0, 0, -1, 1)
 
     def ret(self, value: int) -> None:
         _ret(self.handle, value)

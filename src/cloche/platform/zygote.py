@@ -169,7 +169,11 @@ class Zygote:
 
     def is_alive(self) -> bool:
         """Whether its memory is still there; asked when a process has died that nobody knows."""
-        return _native.probe_memory(self.process) == 0
+        try:
+            hostsys.probe_memory(self.pid, STUB_BASE)
+        except OSError:
+            return False
+        return True
 
     def _greet(
         self, sock: socket.socket, flags: int, own_vdso: list[tuple[int, int]], is_strict: bool
@@ -204,7 +208,7 @@ class Zygote:
     def _wait(self, region_fd: int) -> None:
         while True:
             event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
-            if event is None:
+            if event is None or isinstance(event, int):
                 raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
             if event[0] == EV_PROCESS_DIED:
                 raise OSError(errno.ECHILD, f"the zygote died (wait status {event[3]:#x})")
@@ -212,19 +216,20 @@ class Zygote:
                 break
         frame, fp, fp_size = _frame_layout(os.pread(region_fd, SLOT_SIZE, 0))
         _native.take_pristine(self.thread, frame, fp, fp_size)
-        error = _native.probe_memory(self.process)
-        if error:
+        try:
+            hostsys.probe_memory(self.pid, STUB_BASE)
+        except OSError as error:
             raise OSError(
-                error,
+                error.errno,
                 "the host refuses process_vm_readv on our own children "
-                f"(Yama's ptrace_scope, a seccomp profile?): {os.strerror(error)}",
-            )
+                f"(Yama's ptrace_scope, a seccomp profile?): {error.strerror}",
+            ) from error
 
     def _abandon(self, process: int, thread: int, pid: int) -> None:
         _native.kill_process(process)
         while True:
             event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
-            if event is None:
+            if event is None or isinstance(event, int):
                 raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
             if event[0] == EV_PROCESS_DIED:
                 break

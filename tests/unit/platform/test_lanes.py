@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import _thread, os
-from cloche.platform import _native
+from cloche.platform import _native, slow
 
 bell = os.eventfd(0)
 out, into = os.pipe()
@@ -27,14 +27,14 @@ def lane():
 _native.open_lanes(bell, 2_000_000, came_back)
 for _ in range(2):
     _thread.start_new_thread(lane, ())
-print(_native.write_slowly(-1, into, -1, b"quick", 0), _native.read_slowly(-1, out, -1, 5, 0))
-print(_native.read_slowly(7, out, -1, 1, 0), came, flush=True)
+print(slow.write(-1, into, b"quick", -1), slow.read(-1, out, 5, -1))
+print(slow.read(7, out, 1, -1), came, flush=True)
 try:
-    _native.read_slowly(8, out, -1, 1, 0)
+    slow.read(8, out, 1, -1)
 except KeyError:
     print("gone", came, flush=True)
 try:
-    _native.read_slowly(-1, 9999, 0, 1, 0)
+    slow.read(-1, 9999, 1, 0)
 except OSError as error:
     print(error.errno)
 print(_native.call_slowly(-1, 3, 9999, 0, 0, 0, 0, 0), flush=True)
@@ -59,7 +59,7 @@ def test_a_call_that_takes_long_leaves_the_turn_to_another_lane() -> None:
 
 END = """
 import _thread, os
-from cloche.platform import _native
+from cloche.platform import _native, slow
 
 bell = os.eventfd(0)
 out, into = os.pipe()
@@ -75,7 +75,7 @@ def lane():
 
 _native.open_lanes(bell, 2_000_000, lambda lane: None)
 _thread.start_new_thread(lane, ())
-print(_native.read_slowly(7, out, -1, 1, 0), flush=True)
+print(slow.read(7, out, 1, -1), flush=True)
 os._exit(0)
 """
 
