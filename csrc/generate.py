@@ -53,6 +53,17 @@ def constants() -> str:
     return "\n".join(lines) + "\n"
 
 
+def offsets() -> str:
+    """That constants are the offsets of the fields which they are named after."""
+    from cloche.platform import layout
+
+    return "".join(
+        f'_Static_assert(offsetof(struct {struct}, {name}) == {struct.upper()}_{name.upper()}, "{struct}: {name}");\n'
+        for struct, names in layout.FIELDS.items()
+        for name in names
+    )
+
+
 def kind_of(node: ast.expr | None) -> str:
     return ast.unparse(node) if node is not None else "None"
 
@@ -137,6 +148,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prototypes, wrappers = calls()
     write(folder / "layout.h", constants())
+    write(folder / "offsets.h", offsets())
     write(folder / "calls.h", prototypes)
     write(folder / "wrappers.h", wrappers)
 

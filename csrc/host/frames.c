@@ -6,7 +6,6 @@
 
 uint64_t frame_offset, fp_offset, fp_size;
 static char pristine[FRAME_MAX]; /* [frame_offset, SLOT_SIZE) */
-static bool is_patching;
 
 static char *frame_of(struct thr *t)
 {
@@ -43,7 +42,7 @@ void fill_frame(struct thr *t, struct thr *from)
         regs_of(t)[RAX_INDEX] = 0;
     t->slot->fs_base = from ? from->slot->fs_base : 0;
     t->slot->gs_base = from ? guest_gs(from) : 0;
-    t->is_patched = from ? from->is_patched : is_patching;
+    t->is_patched = from && from->is_patched;
     t->slot->interrupted = t->slot->can_answer = 0;
     t->base_changed = t->has_frame = true;
     t->has_result = false;
@@ -52,8 +51,6 @@ void fill_frame(struct thr *t, struct thr *from)
 /* Learn the layout from the zygote, which is stopped in its first event: as Python has found and checked it there. */
 void take_pristine(struct thr *t, uint64_t frame, uint64_t fp, uint64_t size)
 {
-    if (SLOT_SIZE - frame > FRAME_MAX)
-        return (void)fail(E2BIG);
     t->has_frame = true;
     frame_offset = frame;
     fp_offset = fp;
@@ -122,17 +119,11 @@ void set_fpstate(struct thr *t, const Py_buffer *state) /* whether it can be loa
 
 /* ---- calls without a trap ---- */
 
-void set_patching(int is_on) /* whether threads that start from nothing may call without a trap */
+void set_patched(struct thr *t, int is_on) /* whether it may call without a trap */
 {
-    is_patching = is_on;
-}
-
-void set_patched(struct thr *t, int is_on)
-{
-    bool wanted = is_on && is_patching;
-    if (t->is_patched != wanted) {
+    if (t->is_patched != is_on) {
         t->slot->gs_base = guest_gs(t);
-        t->is_patched = wanted;
+        t->is_patched = is_on;
         t->base_changed = true;
     }
 }

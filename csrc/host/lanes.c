@@ -98,7 +98,6 @@ PyObject *stand_by(int is_new)
     }
     int64_t thread = caller;
     pthread_mutex_unlock(&mutex);
-    loop_begins();
     PyEval_RestoreThread(state);
     return Py_BuildValue("iL", from, from < 0 ? -1LL : (long long)thread);
 }
@@ -127,7 +126,6 @@ static void come_back(int lane)
     while (turn != lane)
         pthread_cond_wait(&changed, &mutex);
     pthread_mutex_unlock(&mutex);
-    loop_begins();
 }
 
 /* A call of the host that may take long, for a guest thread or (-1) nobody -> its result or -errno.  If others had their turn

@@ -23,27 +23,17 @@ struct event *push_event(int64_t kind, int64_t what, int64_t status)
     return e;
 }
 
-void forget_events(void)
-{
-    queue_head = queue_count = 0;
-}
-
 /* ---- the meter of I8: for how long the caller keeps the loop between two looks ----
  *
  * `left_at` is when it was last let go, taken from the readings of the clock that are made anyway. */
 
 static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
 
-/* Tell as EV_STALL of longer times, in ticks, from a return of wait_event to its next call. */
+/* Tell as EV_STALL of longer times, in ticks, from a return of wait_event, or from now on, to its next call. */
 void set_meter(uint64_t limit)
 {
     held_ticks = limit;
     left_at = ticks_now();
-}
-
-void loop_begins(void)
-{
-    left_at = ticks_now(); /* what was before is another lane's */
 }
 
 /* ---- looking ---- */
@@ -141,16 +131,10 @@ void interrupt(struct thr *t)
 
 static int wait_ready(struct epoll_event *events, int room, int64_t timeout_ns)
 {
-    static bool lacks_pwait2; /* a filter around us may not know it */
-    if (!lacks_pwait2) {
-        struct timespec t = {timeout_ns / SECOND_NS, timeout_ns % SECOND_NS};
-        int n = syscall(SYS_epoll_pwait2, epoll_fd, events, room, timeout_ns < 0 ? NULL : &t, NULL, 0);
-        if (n >= 0 || (errno != ENOSYS && errno != EPERM))
-            return n;
-        lacks_pwait2 = true;
-    }
-    int ms = timeout_ns < 0 ? -1 : timeout_ns > 1000000000000LL ? 1000000000 : (int)((timeout_ns + 999999) / 1000000);
-    return epoll_wait(epoll_fd, events, room, ms);
+    struct pollfd any = {epoll_fd, POLLIN, 0};
+    struct timespec t = {timeout_ns / SECOND_NS, timeout_ns % SECOND_NS};
+    int n = ppoll(&any, 1, timeout_ns < 0 ? NULL : &t, NULL); /* in nanoseconds, which epoll_wait cannot */
+    return n > 0 ? epoll_wait(epoll_fd, events, room, 0) : n;
 }
 
 static bool is_anybody_owing(void)

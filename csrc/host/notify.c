@@ -5,10 +5,8 @@
  */
 #include "parts.h"
 
-#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
-#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
-#endif
+#define NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64) /* since Linux 6.6, in newer headers with a longer name */
+#define NOTIF_SYNC_WAKE_UP 1UL
 /* What stays is found at the next look: the listener is watched level-triggered.  Without the bound, guests that keep
  * making calls which are refused would have all of our time. */
 #define MAX_NOTIFICATIONS 32
@@ -55,12 +53,12 @@ static void adopt(const struct seccomp_notif *n)
     siginfo_t si;
     int pid = n->pid, group = getpgid(pid);
     struct prc *p = prc_by_pid(group);
-    struct orphan *o = p ? NULL : find_orphan(group, NULL);
-    if ((!p && !o) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not our child */
+    struct prc *orphan = p ? NULL : orphan_of(group);
+    if ((!p && !orphan) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not our child */
         deny(n);
         return;
     }
-    struct prc *child = o ? o->child : p->cloned ? p->adopting : NULL;
+    struct prc *child = orphan ? orphan : p->cloned ? p->adopting : NULL;
     struct op own = {SYS_mmap, {REGION_BASE, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                                 child ? (uint64_t)child->fork_fd : 0, 0}, 0};
     if (!child || !asks_for(n, &own) || setpgid(pid, pid) < 0) {
@@ -69,8 +67,8 @@ static void adopt(const struct seccomp_notif *n)
         deny(n);
         return;
     }
-    if (o)
-        remove_orphan(o);
+    if (orphan)
+        end_orphanhood(orphan);
     else
         end_adoption(p);
     child->pid = pid;
@@ -97,7 +95,7 @@ static void set_sync(bool on)
     static bool refused;
     if (on == is_sync || refused)
         return;
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, on ? SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP : 0UL) < 0)
+    if (ioctl(listener, NOTIF_SET_FLAGS, on ? NOTIF_SYNC_WAKE_UP : 0UL) < 0)
         refused = true;
     else
         is_sync = on;
@@ -189,6 +187,15 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         deny(n);
     else if (h->gift_count || let_through(n))
         note_match(t, h);
+}
+
+/* The running thread that makes a call for the first time, under that id. */
+static struct thr *prove_thread(int tid)
+{
+    for (int i = 0; i < run_count; i++)
+        if ((int)READ_ONCE(runs[i].thr->slot->tid) == tid && thread_tid(runs[i].thr) == tid)
+            return runs[i].thr;
+    return NULL;
 }
 
 void flush_bells(void)

@@ -301,7 +301,7 @@ void queue_fork(struct thr *t, struct prc *child, struct thr *ct, int is_blank) 
     struct prc *p = t->prc;
     p->forks_blank = is_blank;
     child->fork_fd = rotate_fd(p);
-    child->next_fd = p->next_fd;
+    child->injections = p->injections;
     if (is_blank)
         inherit_ahead(child, p, ct->op_count > 0);
     struct hop *h = queue_birth(t, ct, CLONE_PARENT | SIGCHLD, 0);
@@ -386,12 +386,6 @@ int64_t swapped(struct thr *t) /* what the word held, -1 if it could not be acce
     return READ_ONCE(t->slot->swap_failed) ? -1 : (int64_t)found;
 }
 
-void wait_long(struct thr *t) /* its call blocks */
-{
-    if (!is_running(t))
-        wait_for_long(t);
-}
-
 /* ---- parking ---- */
 
 bool park(struct thr *t) /* whether its host thread waits from now on until `renew` */
@@ -400,7 +394,7 @@ bool park(struct thr *t) /* whether its host thread waits from now on until `ren
         return false;
     t->is_parked = true;
     t->is_patched = false;
-    wait_for_long(t);
+    wait_long(t);
     return true;
 }
 

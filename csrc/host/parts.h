@@ -24,7 +24,6 @@ uint64_t next_serial(void);
 struct thr *new_thr(struct prc *p, int slotno);
 void free_thr(struct thr *t);
 struct thr *child_of(const struct hop *h);
-void reset_tables(void);
 
 /* frames.c */
 uint64_t *regs_of(struct thr *t);
@@ -39,8 +38,6 @@ void flush_deferred(void);
 void drop_deferred(struct thr *t);
 void check_delegated(void);
 bool is_somebody_waking(void);
-void wait_for_long(struct thr *t);
-void forget_wakes(void);
 
 /* memory.c */
 bool guest_range(uint64_t addr, uint64_t length);
@@ -78,7 +75,6 @@ void release_held(void);
 int unknown_child(int group);
 bool adopts(const struct prc *p, const struct hop *clone);
 bool is_unborn(struct thr *t, const struct hop *h);
-struct thr *prove_thread(int tid);
 
 /* notify.c */
 void flush_bells(void);
@@ -88,8 +84,8 @@ void handle_notifications(void);
 bool take(struct thr *t, struct event *e);
 
 /* teardown.c */
-struct orphan *find_orphan(int group, const struct prc *child);
-void remove_orphan(struct orphan *o);
+struct prc *orphan_of(int group);
+void end_orphanhood(struct prc *child);
 void end_doubt(struct thr *t);
 void release_process(struct prc *p);
 void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ssize_t count);
@@ -103,8 +99,6 @@ bool spin(struct event *e);
 
 /* loop.c */
 struct event *push_event(int64_t kind, int64_t what, int64_t status);
-void forget_events(void);
-void loop_begins(void);
 bool scan(struct event *e);
 bool poll_now(void);
 bool take_queued(struct event *e);

@@ -58,15 +58,13 @@ static int known_threads(struct prc *p)
 static bool has_unknown_thread(struct prc *p, const struct thr *t)
 {
     for (int round = 0; round < 8; round++) {
-        int before = known_threads(p) - (t != NULL);
+        int before = known_threads(p);
         PyObject *told = ask(p->pid);
-        long count = told && PyTuple_GET_SIZE(told) == 1 ? PyLong_AsLong(PyTuple_GET_ITEM(told, 0)) : -1;
+        long count = told ? PyLong_AsLong(PyTuple_GET_ITEM(told, 0)) : 0;
         Py_XDECREF(told);
-        if (count < 0)
-            return true;
-        if (count <= before)
+        if (told && count <= before - (t != NULL))
             return false;
-        if (known_threads(p) - (t != NULL) == before)
+        if (!told || known_threads(p) == before)
             return true;
     }
     return true;
@@ -85,13 +83,4 @@ bool is_unborn(struct thr *t, const struct hop *h)
     if (h->op.args[0] & CLONE_VM)
         return !has_unknown_thread(p, child_of(h));
     return adopts(p, h) && p->cloned && unknown_child(p->pid) == 0;
-}
-
-/* The running thread that makes a call for the first time, under that id. */
-struct thr *prove_thread(int tid)
-{
-    for (int i = 0; i < thr_count; i++)
-        if (thrs[i]->used && thrs[i]->running && (int)READ_ONCE(thrs[i]->slot->tid) == tid && thread_tid(thrs[i]) == tid)
-            return thrs[i];
-    return NULL;
 }

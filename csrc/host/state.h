@@ -149,20 +149,17 @@ struct prc {
     int64_t ident;        /* never reused */
     uint64_t calls;       /* system calls that came */
     struct prc *adopting; /* a child that has been ordered and not yet adopted, or NULL */
+    int orphan_group;     /* the number of its parent, which has ended before this process was adopted, or 0 */
+    uint64_t orphan_since;
     struct thr *op_thr;   /* the thread with operations outstanding, or NULL */
     uint64_t op_since;
-    int next_fd, fork_fd;
+    int fork_fd;
+    uint32_t injections;
     int held_count, rec_threads;
     uint32_t stamp;
     struct shared shared[SHARED];
     int slot_high;
     struct thr *slots[SLOT_COUNT];
-};
-
-struct orphan { /* a fork that was let through and not adopted before its parent's end */
-    int group;         /* the parent's number, which the child's process group keeps */
-    struct prc *child; /* the process that it is to be */
-    uint64_t since;
 };
 
 struct running {
@@ -190,7 +187,7 @@ extern int held_total; /* threads that wait for their process's operations */
 extern int irq_unsent_total;
 extern int newborn;    /* processes that were forked and not yet adopted, without blanks */
 extern int owing;      /* threads that owe an exit or a proof */
-extern int orphan_count;
+extern int orphan_count; /* forks that were let through and not adopted before their parents ended */
 extern bool is_sync;   /* notifications are answered on one processor: set_sync */
 extern uint64_t liar_count, notified_count; /* processes ended for what they said; notifications */
 

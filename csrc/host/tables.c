@@ -135,17 +135,13 @@ struct prc *new_prc(int region_fd)
     p->ident = (int64_t)next_serial();
     p->region_fd = region_fd;
     p->region = region;
-    p->next_fd = FIRST_FD;
     return p;
 }
 
 /* The next free descriptor number for an injection; strictly rotating, so none is reused while in flight. */
 int rotate_fd(struct prc *p)
 {
-    int fd = p->next_fd++;
-    if (p->next_fd > LAST_FD)
-        p->next_fd = FIRST_FD;
-    return fd;
+    return FIRST_FD + (int)(p->injections++ % (LAST_FD - FIRST_FD + 1));
 }
 
 void set_cloned(struct prc *p, bool cloned)
@@ -195,6 +191,7 @@ struct thr *new_thr(struct prc *p, int slotno)
     t->slotno = slotno;
     t->slot = (struct slot *)(p->region + slotno * SLOT_SIZE);
     t->slot->state = ST_REQUEST;
+    t->slot->reply = 0;
     t->slot->ops_done = 0;
     t->slot->tid = 0;
     t->slot->bell = t->id % BELLS;
@@ -230,15 +227,6 @@ static bool slot_is_free(struct prc *p, int i)
     return true;
 }
 
-/* Forget all of it; the threads' buffers stay for the next. */
-void reset_tables(void)
-{
-    for (int i = 0; i < prc_count; i++)
-        free(prcs[i]);
-    prc_count = 0;
-    newborn = owing = 0;
-}
-
 /* ---- what Python asks ---- */
 
 PyObject *new_process(int region_fd) /* -> (process, ident): no host process yet */
@@ -261,8 +249,6 @@ int64_t new_thread(struct prc *p, int64_t source)
         return fail(EAGAIN), -1;
     struct thr *t = new_thr(p, slotno);
     fill_frame(t, from);
-    t->slot->reply = 0;
-    t->slot->state = ST_REQUEST;
     return t->id;
 }
 

@@ -5,23 +5,22 @@
  */
 #include "parts.h"
 
-static struct orphan *orphans;
-static int orphan_room;
 int orphan_count;
 uint64_t liar_count, notified_count;
 
-/* That of the group, or of the child. */
-struct orphan *find_orphan(int group, const struct prc *child)
+/* What the fork of a parent that has ended is to be; its group keeps the parent's number. */
+struct prc *orphan_of(int group)
 {
-    for (int i = 0; i < orphan_count; i++)
-        if (orphans[i].group == group || orphans[i].child == child)
-            return &orphans[i];
+    for (int i = 0; i < prc_count && orphan_count; i++)
+        if (prcs[i]->used && group > 0 && prcs[i]->orphan_group == group)
+            return prcs[i];
     return NULL;
 }
 
-void remove_orphan(struct orphan *o)
+void end_orphanhood(struct prc *child)
 {
-    *o = orphans[--orphan_count];
+    child->orphan_group = 0;
+    orphan_count--;
 }
 
 /* The process and whoever is in its group; the zygote has none. */
@@ -99,17 +98,14 @@ bool discard_process(struct prc *p) /* it is dead, or was never born; false: it 
 {
     if (!p->dead && p->pid > 0)
         return PyErr_Format(PyExc_RuntimeError, "process %d lives", p->id), false;
-    struct orphan *o = find_orphan(0, p);
-    bool may_be_born = o != NULL;
+    bool may_be_born = p->orphan_group != 0;
     for (int i = 0; i < prc_count && !may_be_born; i++)
         may_be_born = prcs[i]->used && prcs[i]->adopting == p;
     if (!may_be_born) {
         release_process(p);
         return true;
     }
-    p->kill_wanted = true; /* then it dies at once and is discarded again */
-    if (o)
-        kill(-o->group, SIGKILL);
+    kill_process(p); /* then it dies at once and is discarded again */
     return false;
 }
 
@@ -117,15 +113,14 @@ void kill_process(struct prc *p)
 {
     if (p->dead)
         return;
-    struct orphan *o = find_orphan(0, p);
     if (p->pid > 0 && p->adopting && p->cloned) {
         kill(p->pid, SIGKILL); /* its child may be born, and is still of its group */
     } else if (p->pid > 0) {
         kill_group(p);
     } else {
         p->kill_wanted = true;
-        if (o)
-            kill(-o->group, SIGKILL);
+        if (p->orphan_group)
+            kill(-p->orphan_group, SIGKILL);
     }
 }
 
@@ -150,8 +145,9 @@ void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ss
     if (pid < 0 || (pid && child->kill_wanted))
         kill(-group, SIGKILL);
     if (pid) {
-        orphans = grow(orphans, &orphan_room, orphan_count + 1, sizeof *orphans);
-        orphans[orphan_count++] = (struct orphan){group, child, now_ns()};
+        child->orphan_group = group;
+        child->orphan_since = now_ns();
+        orphan_count++;
     }
     if (pid <= 0)
         forget_process(child, SIGKILL, NULL, 0);
@@ -165,20 +161,17 @@ bool is_guests(int pid, int group)
     struct prc *p = prc_by_pid(pid);
     if (p && !(p->adopting && p->cloned))
         kill(-pid, SIGKILL); /* nobody is to be in its group */
-    return p || prc_by_pid(group) || find_orphan(group, NULL);
+    return p || prc_by_pid(group) || orphan_of(group);
 }
 
 /* It has been reaped; `usage` is as EV_PROCESS_DIED tells it.  Of one that was not adopted the group says what it was to be. */
 void bury(int pid, int group, int64_t status, PyObject *const *usage, Py_ssize_t count)
 {
     struct prc *p = prc_by_pid(pid), *parent = prc_by_pid(group);
-    struct orphan *o = find_orphan(group, NULL);
-    if (!p && parent && parent->adopting && parent->cloned) {
+    if (!p && parent && parent->adopting && parent->cloned)
         p = end_adoption(parent);
-    } else if (!p && o) {
-        p = o->child;
-        remove_orphan(o);
-    }
+    else if (!p && (p = orphan_of(group)))
+        end_orphanhood(p);
     if (p && p->used && !p->dead)
         forget_process(p, status, usage, count);
 }
@@ -186,8 +179,7 @@ void bury(int pid, int group, int64_t status, PyObject *const *usage, Py_ssize_t
 /* The process group in which the process is on the host, or would be if it was born; -1: none that is known. */
 int64_t group_of(struct prc *p)
 {
-    struct orphan *o = find_orphan(0, p);
-    return o ? o->group : process_pid(p);
+    return p->orphan_group ? p->orphan_group : process_pid(p);
 }
 
 /* ---- who stays silent ---- */
@@ -197,11 +189,10 @@ int64_t group_of(struct prc *p)
 bool is_overdue(struct prc *p, uint64_t limit, int is_asked)
 {
     uint64_t now = now_ns();
-    struct orphan *o = find_orphan(0, p);
     bool owes = is_asked ? (p->held_count || p->adopting) && ops_pending(p) : p->adopting && p->cloned;
     if (p->dead)
         return false;
-    if ((owes && now - p->op_since > limit) || (o && now - o->since > limit))
+    if ((owes && now - p->op_since > limit) || (p->orphan_group && now - p->orphan_since > limit))
         return true;
     for (int k = 0; k < p->slot_high; k++) {
         struct thr *t = p->slots[k];
@@ -216,13 +207,16 @@ bool is_overdue(struct prc *p, uint64_t limit, int is_asked)
 
 void close_all(void) /* forget everything; every guest process is dead */
 {
-    for (int i = 0; i < prc_count; i++)
+    struct event forgotten;
+    for (int i = 0; i < prc_count; i++) {
         if (prcs[i]->used)
             release_process(prcs[i]);
-    reset_tables();
-    forget_wakes();
-    forget_events();
-    ops_out = held_total = irq_unsent_total = orphan_count = 0;
+        free(prcs[i]);
+    }
+    check_delegated();
+    while (take_queued(&forgotten))
+        ;
+    prc_count = newborn = owing = ops_out = held_total = irq_unsent_total = orphan_count = 0;
     is_sync = false;
     use_proc(NULL);
     if (info)

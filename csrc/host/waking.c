@@ -9,7 +9,7 @@
  *
  *     ST_GUEST/ST_REPLY --stub: post--> ST_REQUEST --sentry: send_reply--> ST_REPLY --stub reads `reply`-->
  *                                        |      ^  |
- *                  sentry: wait_for_long |      |  | stub: has spun long enough
+ *                  sentry: wait_long |          |  | stub: has spun long enough
  *                                        v      |  v
  *                                     ST_WAIT --> ST_SLEEPING --sentry: send_reply, bell--> ST_REPLY --> ST_GUEST
  */
@@ -117,14 +117,10 @@ bool is_somebody_waking(void)
 }
 
 /* A thread that will not be answered soon need not spin. */
-void wait_for_long(struct thr *t)
+void wait_long(struct thr *t)
 {
     uint32_t expected = ST_REQUEST;
+    if (is_running(t))
+        return;
     __atomic_compare_exchange_n(&t->slot->state, &expected, ST_WAIT, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-}
-
-void forget_wakes(void)
-{
-    deferred = NULL;
-    deferred_wake_count = delegated_count = 0;
 }

@@ -151,8 +151,8 @@ struct loop { /* all that the loop remembers: private memory, which a fork copie
 };
 _Static_assert(sizeof(struct loop) <= LOOP_DATA_SIZE, "struct loop");
 _Static_assert(sizeof(struct cpu) < 1024, "struct cpu leaves too little for ring 0's stack");
-AT(cpu, scratch, CPU_SCRATCH);
-AT(cpu, stack, CPU_STACK);
+_Static_assert(offsetof(struct cpu, scratch) == CPU_SCRATCH, "cpu: scratch");
+_Static_assert(offsetof(struct cpu, stack) == CPU_STACK, "cpu: stack");
 
 #define LOOP ((struct loop *)LOOP_DATA_BASE)
 #define IDT_BASE (RING0_BASE + SLOT_COUNT * PAGE)

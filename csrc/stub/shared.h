@@ -99,19 +99,8 @@ struct boot { /* what the sentry sends to the starting zygote */
     uint64_t filter[MAX_FILTER]; /* struct sock_filter */
 };
 
-#define AT(type, field, offset) _Static_assert(offsetof(struct type, field) == (offset), #type ": " #field)
-AT(boot, data, START_DATA_OFFSET);
-AT(slot, sysno, SLOT_SYSNO);
-AT(slot, args, SLOT_ARGS);
-AT(slot, tid, SLOT_TID);
-AT(slot, ops_done, SLOT_OPS_DONE);
-AT(slot, call_regs, SLOT_CALL_REGS);
-AT(slot, interrupted, SLOT_INTERRUPTED);
-AT(slot, can_answer, SLOT_CAN_ANSWER);
-AT(slot, answers, SLOT_ANSWERS);
-AT(slot, exits, SLOT_EXITS);
-AT(info, actions, INFO_ACTIONS);
-AT(info, prefetch, INFO_PREFETCH);
+#include "offsets.h" /* what layout.py says of them is so */
+
 _Static_assert(sizeof(struct slot) == 0x1000, "a slot's control page is one page");
 _Static_assert(sizeof(struct prefetch) == PREFETCH_BYTES, "struct prefetch");
 _Static_assert(sizeof(struct info) <= INFO_SIZE, "the info page is larger than INFO_SIZE");

@@ -6,11 +6,6 @@
  */
 #include "stub.h"
 
-static inline uint64_t ticks(void)
-{
-    return __builtin_ia32_rdtsc();
-}
-
 static inline struct slot *slot_of(const void *stack)
 {
     return (struct slot *)((uint64_t)stack & ~(SLOT_SIZE - 1));
@@ -26,12 +21,12 @@ void ring(void)
 /* Wait until the sentry has answered. */
 static void wait_reply(volatile struct slot *slot)
 {
-    uint64_t start = ticks();
+    uint64_t start = __builtin_ia32_rdtsc();
     for (;;) {
         uint32_t expected = __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
         if (expected == ST_REPLY)
             return;
-        if (expected != ST_WAIT && ticks() - start < INFO->spin_ticks) {
+        if (expected != ST_WAIT && __builtin_ia32_rdtsc() - start < INFO->spin_ticks) {
             __builtin_ia32_pause();
             continue;
         }

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 MAX_FILE = 500  # all lines of one file
 # Lines without blanks and comments; docs/design.md says why the first is what it is.
-LIMITS = {"host+stub": 3767, "kvm": 1800, "launcher": 176, "anchor": 95}
+LIMITS = {"host+stub": 3500, "kvm": 1800, "launcher": 176, "anchor": 95}
 FLAGS = [
     "-std=gnu11",
     "-O1",
@@ -78,7 +78,9 @@ def test_each_part_compiles_by_itself(tmp_path: Path) -> None:
 
 
 def numbers() -> set[str]:
-    return {name for name in vars(layout) if name.isupper() and not name.startswith("MAP_")}
+    values = vars(layout).items()
+    mine = {name for name, value in values if name.isupper() and isinstance(value, int)}
+    return {name for name in mine if not name.startswith("MAP_")}
 
 
 def test_every_number_is_used() -> None:
@@ -90,7 +92,8 @@ def test_every_number_is_used() -> None:
     ]
     texts = [path.read_text() for path in paths if path.name != "layout.py"]
     words = set(re.findall(r"\w+", " ".join(texts)))
-    assert numbers() - words == set()
+    checked = {f"{struct}_{name}".upper() for struct, names in layout.FIELDS.items() for name in names}
+    assert numbers() - words - checked == set()
 
 
 def test_constants_have_one_source() -> None:

@@ -43,7 +43,6 @@ from cloche.arch.syscalls import (
     SYS_close,
     SYS_epoll_ctl,
     SYS_epoll_pwait,
-    SYS_epoll_pwait2,
     SYS_epoll_wait,
     SYS_exit_group,
     SYS_fallocate,
@@ -77,6 +76,7 @@ from cloche.arch.syscalls import (
     SYS_open,
     SYS_openat,
     SYS_poll,
+    SYS_ppoll,
     SYS_pread64,
     SYS_preadv2,
     SYS_prlimit64,
@@ -125,7 +125,7 @@ _EXPEDITED: Final = 2  # MEMBARRIER_CMD_GLOBAL_EXPEDITED
 _LOOP: Final[list[Allow]] = [
     Allow(SYS_futex, "waking guest threads; the interpreter's locks"),
     Allow(SYS_epoll_wait, "the event loop"),
-    Allow(SYS_epoll_pwait2, "the event loop, with nanoseconds"),
+    Allow(SYS_ppoll, "the event loop, with nanoseconds"),
 ]
 
 # What a platform needs beyond the rest: for the hand-off, which comes next, and for its processes, which come last.

@@ -1,7 +1,7 @@
 """What stub, sentry and filter agree on, as numbers: addresses, the layout of a slot, kinds of requests and events.
 
 The one source: `csrc/generate.py` makes of it the header that C, assembly and the linker's script use, Python imports
-it.  Names that begin with `_` stay here.  Where a number is the offset of a field in a struct, shared.h asserts it.
+it.  Names that begin with `_` stay here.  Where a number is the offset of a field in a struct, C checks it (FIELDS).
 """
 
 from typing import Final
@@ -82,6 +82,13 @@ SLOT_ANSWERS: Final = 0x520
 SLOT_EXITS: Final = 0x560
 INFO_ACTIONS: Final = 0x40
 INFO_PREFETCH: Final = 0x240
+FIELDS: Final = {  # of which struct which (csrc/generate.py has C check them)
+    "slot": (
+        "sysno", "args", "tid", "ops_done", "call_regs", "interrupted", "can_answer", "answers", "exits"
+    ),
+    "info": ("actions", "prefetch"),
+    "boot": ("data",),
+}  # fmt: skip
 PREFETCH_BYTES: Final = 8  # of a struct prefetch
 
 # Indexes in call_regs: the registers of a call from a patched site.
@@ -172,9 +179,7 @@ BELL_ARG1: Final = 0x656C6C
 
 # What the sentry sends to the starting zygote.
 MAX_START_OPS: Final = 112
-START_DATA_OFFSET: Final = (
-    8 + MAX_START_OPS * 64
-)  # of their data in struct boot, which lies in slot 1's data buffer
+BOOT_DATA: Final = 8 + MAX_START_OPS * 64  # of their data in struct boot, which lies in slot 1's data buffer
 START_DATA_SIZE: Final = 256
 MAX_FILTER: Final = 256
 

@@ -125,7 +125,8 @@ class Systrap(Platform):
         self._stub_name = "stub.elf"
         self._kvm_fd = -1  # of /dev/kvm (kvm.py)
         self._info = memoryview(b"")  # the page that stubs read
-        self._cpu_limit_ns = 0  # of set_meter; 0: none
+        self._wall_limit_ticks = 0  # of set_meter; 0: it was never set
+        self._cpu_limit_ns = 0  # 0: none
         self._cpu_left_ns = 0  # when the last event was given
         self._gave_call = False  # that was a system call
 
@@ -164,7 +165,7 @@ class Systrap(Platform):
         hostsys.use_proc(self._proc.usable_fd())
         self._info = self._set_up()
         _native.use_proc(self._proc.shown)
-        _native.set_patching(self._is_patching)
+        self._guests.is_patching = self._is_patching
         _native.tell_calls_in(self.call, offset_of_words(self.call))
         self._is_started = True
         try:
@@ -526,12 +527,14 @@ class Systrap(Platform):
         _native.leave_to_first()
 
     def lane_begins(self) -> None:
-        self._cpu_left_ns = time.thread_time_ns()
+        if self._wall_limit_ticks:
+            self._cpu_left_ns = time.thread_time_ns()
+            _native.set_meter(self._wall_limit_ticks)
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
         self._cpu_limit_ns = cpu_ns
-        self._cpu_left_ns = time.thread_time_ns()
-        _native.set_meter(int(wall_ns * self._ticks_per_ns))
+        self._wall_limit_ticks = int(wall_ns * self._ticks_per_ns)
+        self.lane_begins()
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         self._control(EPOLL_CTL_ADD, fd, token, events)

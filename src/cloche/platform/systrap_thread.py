@@ -68,6 +68,7 @@ class Guests:
             None  # what the next process needs, made when there was time
         )
         self.is_direct = False
+        self.is_patching = False  # threads may call without a trap
         self.has_no_execution = False  # guests' memory is executable in their machines only (kvm.py)
         self.first_fpstate = b""  # what a thread begins with
 
@@ -82,6 +83,8 @@ class Guests:
         except BaseException:
             _native.discard_process(handle)
             raise
+        if source is None:
+            _native.set_patched(main, self.is_patching)
         thread = SystrapThread(self, process, main)
         process.set_main(thread)
         self.processes[ident] = process
@@ -432,7 +435,7 @@ class SystrapThread(HostThread):
 
     def set_patched(self, is_on: bool) -> None:
         if not self.is_discarded:
-            _native.set_patched(self.handle, is_on)
+            _native.set_patched(self.handle, is_on and self._guests.is_patching)
 
     def set_answers(self, is_valid: bool, values: list[int]) -> None:
         pid, tid, ppid, uid, euid, gid, egid = values if is_valid else (0, 0, 0, 0, 0, 0, 0)

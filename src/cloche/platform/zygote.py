@@ -55,6 +55,7 @@ from cloche.platform import _native, hostsys
 from cloche.platform import filter as seccomp_filter
 from cloche.platform.deaths import Deaths
 from cloche.platform.layout import (
+    BOOT_DATA,
     DATA_OFFSET,
     END_ADDRESS,
     EV_PROCESS_DIED,
@@ -74,7 +75,6 @@ from cloche.platform.layout import (
     SOCK_FD,
     STACK_OFFSET,
     STACK_SIZE,
-    START_DATA_OFFSET,
     START_DATA_SIZE,
     STUB_BASE,
     STUB_SIZE,
@@ -260,7 +260,7 @@ class _Start:
 
     def _point(self, data: bytes) -> int:
         """Where the data are, at a multiple of 8."""
-        at = REGION_BASE + SLOT_SIZE + DATA_OFFSET + START_DATA_OFFSET + len(self._data)
+        at = REGION_BASE + SLOT_SIZE + DATA_OFFSET + BOOT_DATA + len(self._data)
         self._data += data.ljust(len(data) + 7 & ~7, b"\0")
         return at
 
