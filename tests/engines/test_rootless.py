@@ -133,6 +133,7 @@ def test_runs_alike(podman: Rootless) -> None:
                 "chown 5:6 /vol/f /etc/passwd; ls -ln /etc/passwd | cut -c1-30",
             )
         )
+        assert rows[0].status == 3, rows[0]
         owner = (podman.folder / "volume" / "f").stat()
         rows.append(
             podman(

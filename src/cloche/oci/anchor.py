@@ -148,13 +148,14 @@ def _go_to(namespace: int) -> None:
 def _fork_into(namespace: int) -> int:
     """fork(2) into a pid namespace; later children are in ours again."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = -1
     try:
         _go_to(namespace)
-        try:
-            return os.fork()
-        finally:
-            hostsys.setns(own, _NEWPID)
+        pid = os.fork()
+        return pid
     finally:
+        if pid:  # the child stays there
+            hostsys.setns(own, _NEWPID)
         os.close(own)
 
 
