@@ -143,6 +143,9 @@ class Control(Answers, FdWatcher):
         self.egress: socket.socket | None = egress
         self.network: socket.socket | None = network
         self.prepare: Prepare = prepare
+        self.begin_metering: Callable[[], None] | None = (
+            None  # once there are guests who could be kept waiting
+        )
         self.served: dict[str, Served] = {}
         self.waiting: deque[Message] = deque()  # requests that have come
         self.rest: Rest = Rest(self)
@@ -466,6 +469,9 @@ class Control(Answers, FdWatcher):
             answer["timing"] = timing.encode(timing.marks())
         self.reply(ident, answer)
         self.tell(container, requests.STARTED)
+        begin, self.begin_metering = self.begin_metering, None
+        if begin is not None:
+            begin()
 
     def _wait(self, ident: int, fields: Fields) -> None:
         served = self._find(fields)

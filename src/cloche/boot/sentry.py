@@ -192,10 +192,14 @@ def _serve(
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, network_sock, bound_processors)
-    if kernel.is_strict:
-        platform.set_meter(LIMIT_NS, strict_limit_ns(os.environ.get("CLOCHE_STRICT", "")))
-    else:
-        platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
+
+    def begin_metering() -> None:
+        if kernel.is_strict:
+            platform.set_meter(LIMIT_NS, strict_limit_ns(os.environ.get("CLOCHE_STRICT", "")))
+        else:
+            platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
+
+    channel.begin_metering = begin_metering
     timing.mark("sentry: kernel is assembled")
 
     def finish() -> None:

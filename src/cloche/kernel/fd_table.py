@@ -87,8 +87,7 @@ class FdTable(Holder):
         files = self.files
         if len(files) <= fd:
             KERNEL_MEMORY.take(DESCRIPTOR_BYTES * (fd + 1 - len(files)))
-            while len(files) <= fd:
-                files.append(None)
+            files.extend([None] * (fd + 1 - len(files)))
             while len(self.used) << _BLOCK_BITS <= fd:
                 self.used.append(0)
         if files[fd] is None:
@@ -120,16 +119,19 @@ class FdTable(Holder):
 
     def count_open(self) -> int:
         """How many there are."""
-        return len(self.files) - self.files.count(None)
+        return sum(self.used)
 
     def descriptors_from(self, start: int, most: int) -> list[int]:
         """The first open descriptors from `start` on, in order."""
         found: list[int] = []
-        for fd in range(max(start, 0), len(self.files)):
+        fd = max(start, 0)
+        while fd < len(self.files) and len(found) < most:
+            if self.used[fd >> _BLOCK_BITS] == 0:
+                fd = ((fd >> _BLOCK_BITS) + 1) << _BLOCK_BITS
+                continue
             if self.files[fd] is not None:
                 found.append(fd)
-                if len(found) >= most:
-                    break
+            fd += 1
         return found
 
     def descriptors(self) -> list[int]:
@@ -138,10 +140,11 @@ class FdTable(Holder):
 
     def _trim(self) -> None:
         """Forget free places at the end."""
-        files = self.files
+        files, used = self.files, self.used
         keep = len(files)
         while keep and files[keep - 1] is None:
-            keep -= 1
+            block = (keep - 1) >> _BLOCK_BITS
+            keep = keep - 1 if used[block] else block << _BLOCK_BITS
         KERNEL_MEMORY.give(DESCRIPTOR_BYTES * (len(files) - keep))
         del files[keep:]
 
@@ -160,9 +163,11 @@ class FdTable(Holder):
         KERNEL_MEMORY.take(DESCRIPTOR_BYTES * len(new.files))
         new.cloexec = set(self.cloexec)
         new.next_hint = self.next_hint
-        for file in new.files:
-            if file is not None:
-                file.refs += 1
+        for block in range(len(new.used)):
+            if new.used[block]:
+                for file in new.files[block << _BLOCK_BITS : (block + 1) << _BLOCK_BITS]:
+                    if file is not None:
+                        file.refs += 1
         return new
 
     def abandon(self) -> None:

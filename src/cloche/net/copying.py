@@ -21,6 +21,19 @@ def copy_whole(dst: IovIter, data: bytes) -> bool:
     return True
 
 
+def copy_pieces(dst: IovIter, pieces: list[bytes]) -> int:
+    """Copy what fits, at once; after a fault as many whole pieces as can be copied.  How many bytes."""
+    data = b"".join(pieces)
+    if copy_whole(dst, data):
+        return len(data)
+    done = 0
+    for piece in pieces:
+        if not copy_whole(dst, piece):
+            break
+        done += len(piece)
+    return done
+
+
 def take_whole(src: IovIter, length: int) -> bytes:
     """Exactly `length` bytes, of which there are as many.  Raises LinuxError(EFAULT), with `src` where it was."""
     data = src.copy_from(length)

@@ -29,7 +29,7 @@ from cloche.abi.socket import (
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.mm.usermem import IovIter, KernelIovIter
-from cloche.net.copying import copy_whole, take_whole
+from cloche.net.copying import copy_pieces, copy_whole, take_whole
 from cloche.net.rights import take_off
 from cloche.net.socket import (
     IN_WAKE,
@@ -45,6 +45,8 @@ from cloche.net.unix_base import CONNECTED, LISTENING, UNKNOWN, Packet, UnixSock
 from cloche.net.urgent import signal_owner
 from cloche.vfs.objects import Context
 
+_MANY: Final = 64  # small packets that are copied at once
+_MUCH: Final = 1 << 14  # bytes, likewise
 _LINEAR: Final = 3776  # what fits into a page with its skb_shared_info
 _PIECE: Final = 36544  # SKB_MAX_ALLOC + UNIX_SKB_FRAGS_SZ
 
@@ -147,7 +149,16 @@ class UnixStream(UnixSocket):
         first_cred = packets[0].cred
         want = dst.remaining()
         done = 0
+        may_join = not is_choosy
         while packets:  # once even if no bytes are wanted: files come with the first
+            if may_join and done and len(packets) >= _MANY:
+                copied = self._recv_many(dst, want)
+                done += copied
+                want -= copied
+                if want <= 0:
+                    break
+                may_join = copied > 0  # else the first is not for that, or something cannot be copied
+                continue
             packet = packets[0]
             if is_choosy and done:
                 cred = packet.cred if packet.cred is not None else UNKNOWN
@@ -187,10 +198,39 @@ class UnixStream(UnixSocket):
                 break
         return done
 
+    def _recv_many(self, dst: IovIter, want: int) -> int:
+        """Of a queue of small packets the first ones, copied at once: how many bytes, 0 if it cannot be done so."""
+        chosen: list[bytes] = []
+        total = 0
+        for packet in self.packets:
+            left = len(packet.data)
+            if packet.pos or packet.files is not None or total + left > want:
+                break
+            if len(chosen) == _MANY or total >= _MUCH:
+                break
+            chosen.append(packet.data)
+            total += left
+        if not total or not copy_whole(dst, b"".join(chosen)):
+            return 0
+        if self.peek_offset > 0:
+            self.peek_offset = max(self.peek_offset - total, 0)
+        for _data in chosen:
+            packet = self.packets.popleft()
+            packet.pos = len(packet.data)
+            sender = packet.sender
+            sender.wmem -= packet.charge
+            if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
+                sender.queue.wake(OUT_EVENTS)
+        return total
+
     def _peek(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
         """MSG_PEEK, from SO_PEEK_OFF on if that is set."""
         skip = max(self.peek_offset, 0)
         done = 0
+        room = dst.remaining()
+        first: Packet | None = None
+        pieces: list[bytes] = []
+        size = 0  # of them
         for packet in self.packets:
             left = len(packet.data) - packet.pos
             if skip >= left:
@@ -198,16 +238,25 @@ class UnixStream(UnixSocket):
                 continue
             start = packet.pos + skip
             skip = 0
-            piece = packet.data[start : start + dst.remaining()]
-            if not copy_whole(dst, piece):
-                if done:
-                    break
-                raise LinuxError(EFAULT)
-            if done == 0 and info is not None:
-                self.fill(packet, info, is_peek=True)
-            done += len(piece)
-            if dst.remaining() == 0 or packet.files is not None:
+            pieces.append(packet.data[start : start + room])
+            size += len(pieces[-1])
+            room -= len(pieces[-1])
+            first = packet if first is None else first
+            is_last = room == 0 or packet.files is not None
+            if is_last or len(pieces) == _MANY or size >= _MUCH:
+                copied = copy_pieces(dst, pieces)
+                done += copied
+                is_last = is_last or copied < size
+                pieces = []
+                size = 0
+            if is_last:
                 break
+        if pieces:
+            done += copy_pieces(dst, pieces)
+        if first is not None and done == 0 and room < dst.remaining():
+            raise LinuxError(EFAULT)
+        if first is not None and info is not None:
+            self.fill(first, info, is_peek=True)
         if self.peek_offset >= 0:
             if done == 0:
                 return 0 if self.shut & RCV_SHUTDOWN else -EAGAIN

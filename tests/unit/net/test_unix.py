@@ -7,7 +7,7 @@ import pytest
 
 from cloche.abi.errno import EAGAIN, ECONNRESET, EPIPE, ETOOMANYREFS, LinuxError
 from cloche.abi.poll import POLLIN, POLLOUT
-from cloche.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
+from cloche.abi.socket import AF_UNIX, MSG_PEEK, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from cloche.fs.pipe import create_pipe
 from cloche.mm.quota import KERNEL_MEMORY
 from cloche.net.rights import collect, flights, take_off
@@ -69,6 +69,33 @@ def test_charge_returns_to_zero(net: Net) -> None:
             received += got
         assert received == sent
         assert one.wmem == 0
+
+
+def test_many_small_pieces_are_received_at_once(net: Net) -> None:
+    """As if they came one by one: files end a receive, a buffer's end splits a piece, a peek takes nothing."""
+    one, two = net.pair()
+    reader, writer = create_pipe(net.kernel, net.task, 0)
+    reader.get()
+    writer.get()
+    data = bytes(range(1, 241)) + b"some more"
+    for byte in data[:240]:
+        assert net.send(one, bytes([byte])) == 1
+    net.send(one, data[240:])
+    assert net.recv(two, 1000, flags=MSG_PEEK) == data
+    assert net.recv(two, 100) == data[:100]
+    assert net.recv(two, 130, flags=MSG_PEEK) == data[100:230]
+    assert net.recv(two, 144) == data[100:244]
+    for _number in range(100):
+        net.send(one, b"+")
+    net.send(one, b"f", files=[writer])
+    for _number in range(100):
+        net.send(one, b"-")
+    info = Incoming()
+    assert net.recv(two, 1000, info=info) == data[244:] + b"+" * 100 + b"f"
+    assert info.files == [writer]
+    assert net.recv(two, 1000) == b"-" * 100
+    assert one.wmem == 0
+    info.drop()
 
 
 def test_writers_wake_when_a_quarter_is_used(net: Net) -> None:
