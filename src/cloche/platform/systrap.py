@@ -25,6 +25,7 @@ from cloche.abi.structs import pack_epoll_event
 from cloche.arch.sigframe import length_to_restore
 from cloche.arch.syscalls import SYS_rt_sigreturn
 from cloche.platform import _native, hostsys
+from cloche.platform.collector import CollectorTime
 from cloche.platform.deaths import Deaths, is_death
 from cloche.platform.host_proc import HostProc
 from cloche.platform.interface import (
@@ -128,6 +129,7 @@ class Systrap(Platform):
         self._wall_limit_ticks = 0  # of set_meter; 0: it was never set
         self._cpu_limit_ns = 0  # 0: none
         self._cpu_left_ns = 0  # when the last event was given
+        self._collector: CollectorTime = CollectorTime()
         self._gave_call = False  # that was a system call
 
     def hot_identity(self, fd: int, family: int = FIRST) -> tuple[int, int] | None:
@@ -419,8 +421,11 @@ class Systrap(Platform):
             return -1
 
     def _used_ns(self) -> int:
-        """Where processor time counts, too, what was used since the last event: a stall that was not ours is none."""
-        now_ns = time.thread_time_ns()
+        """Where processor time counts, too, what was used since the last event: a stall that was not ours is none.
+
+        Nor is a collection of cycles.
+        """
+        now_ns = time.thread_time_ns() - self._collector.used_ns
         used_ns = now_ns - self._cpu_left_ns
         self._cpu_left_ns = now_ns
         return used_ns
@@ -528,11 +533,13 @@ class Systrap(Platform):
 
     def lane_begins(self) -> None:
         if self._wall_limit_ticks:
-            self._cpu_left_ns = time.thread_time_ns()
+            self._used_ns()
             _native.set_meter(self._wall_limit_ticks)
 
     def set_meter(self, wall_ns: int, cpu_ns: int) -> None:
         self._cpu_limit_ns = cpu_ns
+        if cpu_ns:
+            self._collector.install()
         self._wall_limit_ticks = int(wall_ns * self._ticks_per_ns)
         self.lane_begins()
 
