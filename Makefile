@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build docs site fmt lint types test kvm check bench clean wheel
+.PHONY: help venv native build docs site fmt lint types test kvm kvm-all check bench clean wheel
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
@@ -16,6 +16,7 @@ help:
 	@echo "types   mypy --strict"
 	@echo "test    the tests, interpreted"
 	@echo "kvm     the tests that need a /dev/kvm, in a machine that QEMU emulates (tests/kvm/README.md)"
+	@echo "kvm-all the same with all programs and tests of tests/guest and tests/security: an hour or more"
 	@echo "check   format, lint, types, layers, tests interpreted and compiled"
 	@echo "bench   the tables of docs/bench: native, cloche and, where installed, runsc; needs an idle machine"
 
@@ -55,6 +56,10 @@ test:
 kvm:
 	$(PYTHON) -m tests.kvm.kernel
 	$(PYTHON) -m pytest tests/kvm
+
+kvm-all:
+	$(PYTHON) -m tests.kvm.kernel
+	CLOCHE_SLOW=1 $(PYTHON) -m pytest -rA tests/kvm
 
 check:
 	.ci/run --no-install

@@ -9,19 +9,32 @@ import pytest
 from tests.kvm import contents, kernel
 from tests.kvm.machine import Machine, missing
 
+LONG_MIB = 4096
+LONG_S = 3.0 * 3600
+
 
 @pytest.fixture(scope="session")
 def kvm_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A booted machine with the environment that the tests run in."""
+    yield from booted(tmp_path_factory.mktemp("kvm"), is_long=False)
+
+
+@pytest.fixture(scope="session")
+def long_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The same with all tests and what they need in it, for the long run."""
+    yield from booted(tmp_path_factory.mktemp("kvm-all"), is_long=True)
+
+
+def booted(folder: Path, *, is_long: bool) -> Iterator[Machine]:
     lacks, found = missing(), kernel.find()
     if lacks:
         pytest.skip(f"needs {lacks}")
     if found is None:
         pytest.skip("needs a kernel with kvm-amd: python -m tests.kvm.kernel")
-    folder = tmp_path_factory.mktemp("kvm")
     python = Path(sys.executable)
-    contents.whole(found, python, folder).write(folder / "initramfs")
-    with Machine(found, folder / "initramfs", folder, python) as machine:
+    contents.whole(found, python, folder, is_long=is_long).write(folder / "initramfs")
+    limits = (LONG_MIB, LONG_S) if is_long else ()
+    with Machine(found, folder / "initramfs", folder, python, *limits) as machine:
         yield machine
 
 

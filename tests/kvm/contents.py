@@ -3,6 +3,7 @@ same paths as here), the programs that were asked for, and the shared libraries 
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,21 @@ from tests.guest.harness import compile_program
 from tests.kvm import givens
 from tests.kvm.archive import Archive
 from tests.kvm.kernel import Kernel
-from tests.kvm.programs import ATTACKS, BATCH, CONFORMANCE, GROUPS, GUEST, HOSTILE, PLACE, POD
+from tests.kvm.programs import (
+    ALTERNATIVES,
+    ATTACKS,
+    BATCH,
+    BENCH,
+    CONFORMANCE,
+    GROUPS,
+    GUEST,
+    HOSTILE,
+    PACKAGES,
+    PLACE,
+    POD,
+    ROOT,
+    families,
+)
 
 HERE: Final = Path(__file__).parent
 BUSYBOX: Final = Path("/bin/busybox")
@@ -21,6 +36,9 @@ UNUSED_LIBRARY: Final = (
     "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "config-*", "site-packages", "dist-packages",
     "*.opt-1.pyc", "*.opt-2.pyc", "*.a",
 )  # fmt: skip
+UNREAD: Final = tuple(
+    f"/usr/share/{name}/" for name in ("doc", "info", "locale", "man", "lintian", "zoneinfo")
+)
 # What the loader and the C library look for by themselves at run time.
 LOADED_LATER: Final = ("/lib/x86_64-linux-gnu/libgcc_s.so.1",)
 ACCOUNTS: Final = (("root", 0), ("user", 1000), ("nobody", 65534))
@@ -145,8 +163,8 @@ def coreutils() -> tuple[str, ...]:
     return (*found, "/bin/bash")
 
 
-def compiler(archive: Archive, source: Path) -> None:
-    """A gcc that can compile that one program, where there is one."""
+def compiler(archive: Archive, sources: tuple[Path, ...]) -> None:
+    """A gcc that can compile those programs, where there is one."""
     gcc = shutil.which("gcc")
     if gcc is None:
         return
@@ -162,8 +180,9 @@ def compiler(archive: Archive, source: Path) -> None:
         path = Path(_asked(gcc, f"-print-file-name={name}"))
         if path.is_absolute():
             archive.host(path)
-    for word in _asked(gcc, "-M", str(source)).replace("\\\n", " ").split()[1:]:
-        archive.host(Path(word))
+    for source in sources:
+        for word in _asked(gcc, "-M", "-O2", "-pthread", str(source)).replace("\\\n", " ").split()[1:]:
+            archive.host(Path(word))
 
 
 def _asked(*command: str) -> str:
@@ -176,6 +195,23 @@ def guest_programs(archive: Archive, sources: list[Path], folder: Path) -> None:
     for source in sources:
         program = compile_program(source, folder)
         archive.file(f"{PLACE}/{program.name}", program, 0o755)
+
+
+def packages(archive: Archive, names: list[str]) -> None:
+    """The files of installed packages, but what nobody runs."""
+    shown = subprocess.run(["dpkg", "-L", *names], capture_output=True, text=True, check=False).stdout
+    for name in sorted(set(shown.splitlines())):
+        if name[:1] == "/" and not name.startswith(UNREAD) and os.path.lexists(name):
+            archive.host(Path(name))
+
+
+def everything(archive: Archive, folder: Path) -> None:
+    """For the long run: all programs of tests, the tests themselves, and the programs that those run."""
+    sources = [GUEST / f"{name}.c" for names in families().values() for name in names]
+    guest_programs(archive, sources, folder)
+    archive.tree(ROOT / "tests", ("__pycache__",))
+    packages(archive, PACKAGES)
+    programs(archive, tuple(name for name in ALTERNATIVES if os.path.lexists(name)))
 
 
 def libraries(archive: Archive) -> None:
@@ -196,24 +232,27 @@ def _is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def whole(kernel: Kernel, python: Path, folder: Path | None = None) -> Archive:
-    """All of that, and with a folder to compile in also a compiler and the programs of tests."""
+def whole(kernel: Kernel, python: Path, folder: Path | None = None, *, is_long: bool = False) -> Archive:
+    """All of that, and with a folder to compile in also a compiler and the programs of tests; all of them if `is_long`."""
     archive = Archive()
     base(archive, kernel, python)
     environment(archive, python, ("cloche", "pytest", "pytest-timeout", "hypothesis"))
     programs(archive, coreutils())
     if folder is not None:
         named = [GUEST / f"{name}.c" for names in GROUPS.values() for name in names.split()]
-        guest_programs(archive, [*HOSTILE, *named], folder)
+        guest_programs(archive, [*HOSTILE, *named, HERE / "counts.c"], folder)
         apart = folder / "attacks"  # two programs have the same name
         apart.mkdir()
         for source in ATTACKS:
             archive.file(f"{PLACE}/attack-{source.stem}", compile_program(source, apart), 0o755)
         archive.host(POD)
         givens.put(archive, folder)
-        compiler(archive, HERE / "hello.c")
+        compiler(archive, (HERE / "hello.c", *BENCH.glob("*.c")))
+        archive.tree(BENCH, ("__pycache__",))
         archive.file(f"{PLACE}/hello.c", HERE / "hello.c")
         for each in CONFORMANCE:
             archive.host(each)
+        if is_long:
+            everything(archive, folder)
     libraries(archive)
     return archive

@@ -19,6 +19,9 @@ CACHE: Final = ROOT / "build" / "kvm" / "kernel"
 PACKAGE: Final = "linux-image-cloud-amd64"  # depends on the newest; the cloud's is the smallest
 # What loads them needs no modprobe: in the order of their dependencies, those that a kernel does not have left out.
 MODULES: Final = ("irqbypass", "kvm", "tee", "ccp", "kvm-amd")
+# What tests of the long run ask the machine's own kernel for.
+MORE_MODULES: Final = ("loop", "dummy", "veth", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag",
+                       "af_packet_diag")  # fmt: skip
 
 
 class Kernel:
@@ -52,7 +55,7 @@ def _version(path: Path) -> list[int]:
 def _modules(folder: Path) -> list[tuple[str, bytes]]:
     """(name, code) of the modules that there are."""
     found = []
-    for name in MODULES:
+    for name in (*MODULES, *MORE_MODULES):
         for path in sorted(folder.rglob(f"{name}.ko*")):
             data = path.read_bytes()
             if path.suffix == ".xz":

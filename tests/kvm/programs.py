@@ -6,22 +6,35 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 HOSTILE: Final = sorted((HERE / "hostile").glob("*.c"))
 ROOT: Final = HERE.parents[1]
+BENCH: Final = ROOT / "bench"
 PLATFORM_TESTS: Final = HERE.parent / "unit" / "platform"
 # The conformance suite of platforms, with what pytest reads on the way.
 CONFORMANCE: Final = (
     ROOT / "pyproject.toml",
+    ROOT / "docs" / "kvm.md",
     HERE.parent / "__init__.py",
     HERE.parent / "conftest.py",
     HERE.parent / "unit" / "__init__.py",
     *sorted(PLATFORM_TESTS.glob("*.py")),
 )
 # Of tests/security what a platform can get wrong; and the monitor of a pod.
+NAMES: Final = "addresses alive bombs entries numbers paths peers scripts storms tracers"
 SECURITY: Final = HERE.parent / "security" / "programs"
-ATTACKS: Final = [SECURITY / f"{name}.c" for name in ("addresses", "alive", "entries", "numbers", "tracers")]
+ATTACKS: Final = [SECURITY / f"{name}.c" for name in NAMES.split()]
 POD: Final = HERE.parent / "cli" / "pod.py"
 GUEST: Final = HERE.parent / "guest" / "programs"
 PLACE: Final = "/opt/guest"  # of the compiled programs, in the machine and in sandboxes
 BATCH: Final = "/opt/guest/batch.sh"
+# Alternatives, which belong to no package.
+ALTERNATIVES: Final = tuple(f"/usr/bin/{name}" for name in ("awk", "cc", "gcc", "python3"))
+# What the tests that run in the machine's own pytest need of Debian's packages, in the long run only.
+PACKAGES: Final = (
+    "bash bc bsdutils bubblewrap busybox-static coreutils diffutils e2fsprogs findutils gdb git grep gzip iproute2"
+    " iputils-ping libcap2-bin make mawk mount perl perl-base procps sed sqlite3 strace tar util-linux util-linux-extra"
+    " binutils binutils-common binutils-x86-64-linux-gnu libbinutils gcc gcc-12 cpp cpp-12 libgcc-12-dev libc6-dev libc-dev-bin"
+    " linux-libc-dev libcrypt-dev libc-bin ncurses-base ncurses-bin python3 python3-minimal python3.13 python3.13-minimal"
+    " libpython3.13-minimal libpython3.13-stdlib libperl5.40 perl-modules-5.40 hostname login passwd media-types netbase"
+).split()
 
 # Of tests/guest/programs those that a platform can get wrong: memory, signals, processes and threads, waking, tracing,
 # and of the rest what moves data.  Each takes less than three seconds in the emulated processor, and says the
@@ -41,6 +54,51 @@ GROUPS: Final[dict[str, str]] = {
     "data and time": "file_rw file_vec file_splice pipe_basic pipe_blocking unix_pair inet_tcp socket_faults"
     " time_itimer time_posix_timers",
 }
+
+
+# The long run (CLOCHE_SLOW=1): all other programs of tests/guest, by family; but these, with reasons that docs/kvm.md repeats.
+LEFT_OUT: Final[dict[str, str]] = {
+    "futex_pi": "waits awake for others to sleep, under priorities, where an emulated processor is late",
+    "misc_membarrier": "interrupts a spinning thread 20,000 times: minutes there",
+    "patched_calls": "is about system call instructions that were replaced, of which there are none with kvm",
+}
+# The tests that pytest runs in the machine, and which of them not (words of their names).
+FILES: Final[dict[str, str]] = {
+    "tests/guest/test_debuggers.py": "",
+    "tests/guest/test_file_threads.py": "trapped",
+    "tests/guest/test_instructions.py": "",
+    "tests/guest/test_namespaces.py": "",
+    "tests/guest/test_network_tools.py": "",
+    "tests/guest/test_random_sockets.py": "",
+    "tests/guest/test_slow_disks.py": "",
+    "tests/guest/test_slow_storage.py": "",
+    "tests/guest/test_stdio.py": "",
+    "tests/guest/test_suid.py": "",
+    "tests/guest/test_terminal.py": "",
+    "tests/guest/test_volumes.py": "",
+    "tests/guest/test_workloads.py": "",
+    "tests/security/test_guests.py": "jumps forged calls_without kept",  # slots and patched text
+    "tests/security/test_sockets_hostile.py": "",
+    "tests/security/test_typed.py": "no-patch",
+}
+LEFT_OUT_TESTS: Final[dict[str, str]] = {
+    "test_programs.py": "its programs run many to a sandbox, as said above",
+    "test_platform_hostile.py": "jumps into systrap's stub and writes its slots, which no program in ring 3 can reach; from ring 0: `tests/kvm/given`",
+    "test_slots.py": "writes slots; from ring 0: `tests/kvm/given`, and the loop alone",
+}
+# Those whose output depends on the kernel's version: cloche does as a newer one than the machine's.
+OTHER_KERNEL: Final = frozenset({"mm_errors", "mm_sealed"})  # mremap of several areas: Linux 6.17
+ALL: Final = sorted(path.stem for path in GUEST.glob("*.c"))
+
+
+def families() -> dict[str, list[str]]:
+    """First word of the name -> the programs that are in no group of the short run."""
+    grouped = {name for names in GROUPS.values() for name in names.split()}
+    found: dict[str, list[str]] = {}
+    for name in ALL:
+        if name not in grouped and name not in LEFT_OUT:
+            found.setdefault(name.partition("_")[0], []).append(name)
+    return found
 
 
 def parse_batch(output: bytes) -> dict[str, tuple[int, bytes]]:

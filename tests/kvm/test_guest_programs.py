@@ -5,19 +5,33 @@ from difflib import unified_diff
 import pytest
 
 from tests.kvm.machine import Machine, Result
-from tests.kvm.programs import BATCH, GROUPS, HOSTILE, PLACE, parse_batch
+from tests.kvm.programs import BATCH, GROUPS, HOSTILE, OTHER_KERNEL, PLACE, parse_batch
 
-PLATFORM = "kvm"
+SYSTRAP, KVM = (["cloche", "run", "--platform", name] for name in ("systrap", "kvm"))
 MACHINES_OWN_S = 240  # for a group: natively they take some ten seconds
 
 
-def differences(machine: Machine, names: list[str]) -> list[str]:
-    """Where a run in one sandbox differs from the one natively; empty if nowhere."""
+def differences(
+    machine: Machine, names: list[str], *options: str, seconds: int = MACHINES_OWN_S
+) -> list[str]:
+    """Where a run in one sandbox differs from the one natively; empty if nowhere.
+
+    What another kernel than the machine's is the model of is compared with the platform systrap.
+    """
+    natively = [name for name in names if name not in OTHER_KERNEL]
+    otherwise = [name for name in names if name in OTHER_KERNEL]
+    lines = compared(machine, [], [*KVM, *options, "--"], natively, seconds) if natively else []
+    if otherwise:
+        lines += compared(machine, [*SYSTRAP, *options, "--"], [*KVM, *options, "--"], otherwise, seconds)
+    return lines
+
+
+def compared(machine: Machine, one: list[str], other: list[str], names: list[str], seconds: int) -> list[str]:
     paths = [f"{PLACE}/{name}" for name in names]
-    native = run(machine, [BATCH, *paths])
-    inside = run(machine, ["cloche", "run", "--platform", PLATFORM, "--", BATCH, *paths])
-    expected, found = parse_batch(native.stdout), parse_batch(inside.stdout)
-    assert list(expected) == names, native
+    model = run(machine, [*one, BATCH, *paths], seconds)
+    inside = run(machine, [*other, BATCH, *paths], seconds)
+    expected, found = parse_batch(model.stdout), parse_batch(inside.stdout)
+    assert list(expected) == names, model
     lines = []
     for name in names:
         if name not in found:
@@ -25,14 +39,14 @@ def differences(machine: Machine, names: list[str]) -> list[str]:
             break
         if found[name] != expected[name]:
             both = shown(expected[name]), shown(found[name])
-            lines += [f"{name}:", *unified_diff(*both, "natively", "in the sandbox", "", "", 0, "")]
+            lines += [f"{name}:", *unified_diff(*both, "expected", "in the sandbox", "", "", 0, "")]
     return lines
 
 
-def run(machine: Machine, command: list[str]) -> Result:
+def run(machine: Machine, command: list[str], seconds: int) -> Result:
     return machine.run(
         command,
-        timeout_s=MACHINES_OWN_S,
+        timeout_s=seconds,
         env={"BATCH_SECONDS": "60", "CLOCHE_STRICT": "5000"},
         cwd="/opt/guest",
     )

@@ -1,5 +1,7 @@
 """The platform kvm on a real /dev/kvm: the conformance suite of platforms, and programs as users start them."""
 
+import re
+
 import pytest
 
 from tests.kvm.machine import Machine, Result
@@ -7,6 +9,7 @@ from tests.kvm.programs import PLACE, PLATFORM_TESTS, ROOT
 
 KVM = ["cloche", "run", "--platform", "kvm"]
 SLOW_S = 240
+CALLS, PAGES = 4000, 4000
 
 
 def inside(machine: Machine, script: str, *options: str, uid: int = 0) -> Result:
@@ -19,13 +22,43 @@ def inside(machine: Machine, script: str, *options: str, uid: int = 0) -> Result
 
 @pytest.mark.timeout(900)
 def test_conformance(kvm_machine: Machine) -> None:
-    files = sorted(str(path.relative_to(ROOT)) for path in PLATFORM_TESTS.glob("test_conformance_*.py"))
+    tests = [*PLATFORM_TESTS.glob("test_conformance_*.py"), PLATFORM_TESTS / "test_kvm.py"]
+    files = sorted(str(path.relative_to(ROOT)) for path in tests)
     done = kvm_machine.run(
         ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "kvm", *files],
         cwd=str(ROOT),
         timeout_s=600,
     )
     assert done.status == 0 and b" passed" in done.stdout and b"skipped" not in done.stdout, done
+
+
+def counted(machine: Machine, platform: str, calls: int, pages: int) -> list[str]:
+    """What a sandbox says in the end of a program that makes so many calls and first touches."""
+    command = ["cloche", "run", "--platform", platform, "--no-patch", "--log-level", "info", "--"]
+    done = machine.run([*command, f"{PLACE}/counts", str(calls), str(pages)], timeout_s=SLOW_S, cwd="/opt")
+    assert done.status == 0, done
+    return [
+        line for line in done.stderr.decode().splitlines() if "notifications" in line or "KVM_RUN" in line
+    ]
+
+
+@pytest.mark.timeout(8 * SLOW_S)
+def test_what_is_counted(kvm_machine: Machine) -> None:
+    """Side by side, and that neither more calls nor more touches make KVM_RUN return more often: where nobody sleeps
+    they add nothing (tests/unit/platform/test_kvm.py); here the sentry may sleep now and then.
+    """
+    asked, told = {}, {}
+    for calls, pages in ((0, 0), (CALLS, 0), (0, PAGES)):
+        for platform in ("systrap", "kvm"):
+            lines = counted(kvm_machine, platform, calls, pages)
+            print(f"{calls} calls, {pages} first touches, {platform}:", *lines, sep="\n    ")
+            told[platform, calls] = max(int(line.split()[1]) for line in lines if "system calls" in line)
+            found = [re.search(r"(\d+) for questions of ring 0", line) for line in lines]
+            asked[platform, calls, pages] = sum(int(match[1]) for match in found if match)
+    assert all(told[platform, CALLS] >= CALLS for platform in ("systrap", "kvm")), told
+    assert asked["systrap", CALLS, 0] == 0 < asked["kvm", 0, 0], asked
+    assert asked["kvm", CALLS, 0] < asked["kvm", 0, 0] + CALLS // 10, asked
+    assert asked["kvm", 0, PAGES] < asked["kvm", 0, 0] + PAGES // 10, asked
 
 
 @pytest.mark.timeout(SLOW_S + 120)

@@ -4,6 +4,7 @@ What is about patched text, and about slots and the stub that a program can writ
 ring 0 it is in test_given.py.
 """
 
+import re
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ from tests.kvm.machine import Machine
 from tests.kvm.programs import ATTACKS, PLACE, POD
 
 LIMIT_S: Final = 240
+OTHERS_S: Final = 500
 # Command -> a line that it must say.
 EXPECTED: Final = {
     "addresses": "failures 0",
@@ -21,6 +23,16 @@ EXPECTED: Final = {
     "tracers registers 5 1": "calm",
     "numbers 0 60 1": "children 60",
     "alive": "alive",
+}
+STORMS: Final = ("signals", "masked")
+OTHERS: Final = {
+    "peers": "^failures 0$",
+    "paths": "^failures 0$",
+    f"scripts 15 1 {PLACE}/attack-alive": "^failures 0$",
+    "storms arguments 1": "^calm$",
+    "bombs zombies 10000": r"^full (3[2-9]|[45]\d|6[0-3]) EAGAIN$",
+    "bombs threads 10000": r"^full (3[2-9]|[45]\d|6[0-3]) EAGAIN$",
+    "alive": "^alive$",
 }
 ENTRIES: Final = {"int80", "int80 exit", "sysenter", "x32", "x32 high", "negative", "high half", "uretprobe", "uprobe",
                   "vsyscall time", "vsyscall write", "compat"}  # fmt: skip
@@ -50,6 +62,46 @@ def test_attacks_from_ring_3(kvm_machine: Machine, mm: str) -> None:
     assert set(entries.values()) <= {"10", "11", "signal"}, done
 
 
+@pytest.mark.timeout(OTHERS_S + 120)
+def test_storms_bombs_and_others(kvm_machine: Machine) -> None:
+    """In a small sandbox: each storm is killed, each bomb is refused, others are served after that, or meanwhile."""
+    alive = f"{PLACE}/attack-alive"
+    script = "".join(
+        f"echo '## storm {kind}'; setsid {PLACE}/attack-storms {kind} 30000 & {alive}; {alive}; kill -9 -$!; {alive}; "
+        for kind in STORMS
+    )
+    script += "".join(f"echo '## {each}'; timeout 100 {PLACE}/attack-{each} 2>&1; " for each in OTHERS)
+    done = kvm_machine.run(
+        [
+            "cloche",
+            "run",
+            "--platform",
+            "kvm",
+            "-u",
+            "0",
+            "--memory",
+            "256m",
+            "--pids",
+            "64",
+            "--",
+            "bash",
+            "-c",
+            script,
+        ],
+        timeout_s=OTHERS_S,
+        cwd="/opt",
+        env={"CLOCHE_STRICT": "5000"},
+    )
+    assert done.status == 0 and b"internal error" not in done.stderr, done
+    said = {part.partition("\n")[0]: part for part in done.stdout.decode(errors="replace").split("## ")}
+    assert {
+        each for each, line in OTHERS.items() if not re.search(line, said.get(each, ""), re.M)
+    } == set(), done
+    assert {
+        kind for kind in STORMS if said.get(f"storm {kind}", "").split("\n").count("alive") != 3
+    } == set(), done
+
+
 @pytest.mark.timeout(LIMIT_S + 120)
 def test_containers_of_a_pod(kvm_machine: Machine) -> None:
     """Each has a zygote of its own, whose forks make machines; one of those zygotes is killed."""
@@ -58,4 +110,4 @@ def test_containers_of_a_pod(kvm_machine: Machine) -> None:
 
 
 def test_attacks_are_there() -> None:
-    assert {each.split()[0] for each in ["entries", *EXPECTED]} == {path.stem for path in ATTACKS}
+    assert {each.split()[0] for each in ["entries", *EXPECTED, *OTHERS]} == {path.stem for path in ATTACKS}
