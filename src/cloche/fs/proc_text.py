@@ -173,7 +173,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         (task.pending.mask | group.pending.mask) & 0x7FFFFFFF
         if not is_thread
         else task.pending.mask & 0x7FFFFFFF,
-        task.sigmask & 0x7FFFFFFF,
+        task.sigmask.now & 0x7FFFFFFF,
         ignored & 0x7FFFFFFF,
         caught & 0x7FFFFFFF,
         0,
@@ -322,7 +322,7 @@ def status_text(reader: Task, task: Task) -> bytes:
         f"Threads:\t{max(len(group.tasks), 1)}\n"
         f"SigQ:\t{queued}/{limit if limit >= 0 else 0xFFFFFFFFFFFFFFFF}\n"
         f"SigPnd:\t{task.pending.mask:016x}\nShdPnd:\t{group.pending.mask:016x}\n"
-        f"SigBlk:\t{task.sigmask:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
+        f"SigBlk:\t{task.sigmask.now:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
         f"CapInh:\t{creds.cap_inheritable:016x}\nCapPrm:\t{creds.cap_permitted:016x}\n"
         f"CapEff:\t{creds.cap_effective:016x}\nCapBnd:\t{creds.cap_bounding:016x}\n"
         f"CapAmb:\t{creds.cap_ambient:016x}\n"

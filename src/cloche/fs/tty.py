@@ -310,7 +310,7 @@ def check_change(ctx: Context, tty: Terminal, signo: int) -> int:
     pgrp = ctx.group.pgrp
     if pgrp is None or tty.foreground is None or pgrp is tty.foreground:
         return 0
-    if is_member(ctx.sigmask, signo) or ctx.group.handlers.actions[signo].handler == SIG_IGN:
+    if is_member(ctx.sigmask.now, signo) or ctx.group.handlers.actions[signo].handler == SIG_IGN:
         return -EIO if signo == SIGTTIN else 0
     if is_orphaned(pgrp):
         return -EIO

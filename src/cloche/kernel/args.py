@@ -2,9 +2,14 @@
 
 
 class Args:
-    """The number and the six arguments of a system call, as signed 64-bit integers."""
+    """A task's system call: its number and six arguments, as signed 64-bit integers, and how far it is.
+
+    They stay after its end, until the next one.  `left_result` holds while the task is LEAVING (kernel.phase).
+    """
 
     def __init__(self) -> None:
+        self.is_under_way: bool = False  # it waits, is being handled, or was when the task stopped in it
+        self.left_result: int = 0  # the call is over, with this, and what it has ordered is not yet done
         self.nr: int = -1
         self.a0: int = 0
         self.a1: int = 0

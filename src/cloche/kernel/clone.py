@@ -297,7 +297,7 @@ class Birth:
         child.mem = UserMemory(self.thread, self.mm)
         child.file_size_limit = task.file_size_limit
         child.comm = task.comm
-        child.sigmask = task.sigmask
+        child.sigmask.now = task.sigmask.now
         child.personality = task.personality
         child.seccomp.mode, child.seccomp.chain = task.seccomp.mode, task.seccomp.chain
         retain_filters(child)

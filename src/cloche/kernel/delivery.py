@@ -104,7 +104,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
     """
     group, thread, tracing = task.group, task.thread, task.kernel.tracing
     has_result = in_syscall and result != RESUME
-    if task.saved_sigmask >= 0 and not (has_result and _is_interruption(result)):
+    if task.sigmask.is_lent() and not (has_result and _is_interruption(result)):
         restore_saved_sigmask(task)
     regs: Registers | None = None
     while True:
@@ -122,7 +122,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
             return
         info = injected
         if info is None:
-            info = dequeue_signal(task, ~task.sigmask & ALL_SIGNALS)
+            info = dequeue_signal(task, ~task.sigmask.now & ALL_SIGNALS)
             if info is not None and tracee is not None and tracing is not None and info.signo != SIGKILL:
                 if regs is not None:
                     thread.set_regs(regs)
@@ -134,7 +134,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
                 regs = thread.regs()
                 _finish_plain(task, regs, result)
                 has_result = False
-            if task.saved_sigmask < 0:
+            if not task.sigmask.is_lent():
                 break
             restore_saved_sigmask(task)
             continue
@@ -190,7 +190,7 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
         action.handler = SIG_DFL
     if not flags & SA_RESTORER:
         return None
-    mask = task.saved_sigmask if task.saved_sigmask >= 0 else task.sigmask
+    mask = task.sigmask.lasting()
     thread = task.thread
     try:
         frame = sigframe.build(
@@ -220,8 +220,8 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
     if task.altstack.flags & SS_AUTODISARM:
         task.altstack = sigframe.AltStack(0, 0, SS_DISABLE)
     thread.set_fpstate(b"")
-    task.saved_sigmask = -1
-    blocked = task.sigmask | action.mask
+    task.sigmask.keep()
+    blocked = task.sigmask.now | action.mask
     if not flags & SA_NODEFER:
         blocked |= sigbit(signo)
     set_sigmask(task, blocked)

@@ -119,8 +119,7 @@ def _take_leader_id(task: Task) -> None:
     old_tid = task.tid
     kernel.tasks.pop(old_tid, None)
     kernel.release_pid(old_tid)
-    task.tid = group.tgid
-    task.own_tid = group.own_tgid
+    task.take_leaders_number()
     kernel.tasks[task.tid] = task
     group.leader = task
 

@@ -223,7 +223,7 @@ def system_call(kernel: Kernel, task: Task, call: Call) -> None:
     args.a3 = call.a3
     args.a4 = call.a4
     args.a5 = call.a5
-    task.in_syscall = True
+    task.args.is_under_way = True
     task.enter(KERNEL)
     kernel.total_syscalls += 1
     dispatch(kernel, task)
@@ -376,10 +376,10 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     observer = kernel.observer
     if observer is not None:
         observer.finished(task, task.args, result)
-    task.in_syscall = False
+    task.args.is_under_way = False
     if (
         task.wants_attention
-        or task.saved_sigmask >= 0
+        or task.sigmask.is_lent()
         or task.tracee is not None
         or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
     ):
@@ -388,7 +388,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
             leave_slowly(kernel, task, result)
         else:
             task.enter(LEAVING)
-            task.left_result = result
+            task.args.left_result = result
     elif result == RESUME:
         task.enter(GUEST)
         task.thread.resume()
@@ -432,7 +432,7 @@ def begin_waiting_job(task: Task) -> bool:
 
 def leave_stop(kernel: Kernel, task: Task) -> None:
     """A task has left a ptrace stop: on to the signals, the one that the tracer gave first."""
-    task.in_syscall = False
+    task.args.is_under_way = False
     tracing = kernel.tracing
     result = tracing.returning(task) if tracing is not None else RESUME
     deliver(task, result, result != RESUME, task.trace.take_injected())
@@ -591,7 +591,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
         return_to_guest(kernel, task, 0, in_syscall=False)
     elif kind == EV_LEFT:
         enter_kernel(task)
-        leave_slowly(kernel, task, RESUME if task.left_result == RESUME else event[2])
+        leave_slowly(kernel, task, RESUME if task.args.left_result == RESUME else event[2])
     elif kind == EV_OPS_DONE:
         operations_done(kernel, task)
     elif kind == EV_OPS_FAILED:
@@ -673,7 +673,7 @@ def read_again(kernel: Kernel, task: Task) -> None:
     promised = task.thread.regs().result
     if file is not None and (args.nr in _READS_AT_POS or args.a3 == -1) and promised <= file.pos:
         file.pos -= promised
-    task.in_syscall = True
+    task.args.is_under_way = True
     try:
         result = kernel.table[args.nr](task, args)
     except LinuxError as error:

@@ -73,6 +73,34 @@ class ExitWords:
         self.robust_list = 0
 
 
+class SignalMask:
+    """Which signals a thread holds back (sigprocmask(2)).
+
+    A call with a mask of its own (ppoll, sigsuspend) lends it one; the lasting one comes back when it is over, or
+    is written into the frame of a handler.  Neither has SIGKILL or SIGSTOP: they change through `set_sigmask`.
+    """
+
+    def __init__(self) -> None:
+        self.now: int = 0
+        self._before: int = -1  # the lasting one, while another is lent; -1: none is
+
+    def is_lent(self) -> bool:
+        return self._before >= 0
+
+    def lasting(self) -> int:
+        """That of the program, whatever the call under way has."""
+        return self._before if self._before >= 0 else self.now
+
+    def lend(self) -> None:
+        """From here on `now` is a call's own."""
+        if self._before < 0:
+            self._before = self.now
+
+    def keep(self) -> None:
+        """What is now lasts: the one before is written elsewhere, or replaced."""
+        self._before = -1
+
+
 class SeccompChain:
     """The filters of a task, the newest first: kernel.seccomp_filter.Filter."""
 

@@ -6,7 +6,7 @@ call `kernel.exit` (which never imports this module: boot calls `install`, which
 
 Orders that callers keep:
 - The event loop calls `delivery.deliver` before a task returns to guest code whenever `task.wants_attention` is set or
-  `task.saved_sigmask` is to be restored, and resumes it afterwards unless it has exited or is parked.
+  a mask of the call's own is to go, and resumes it afterwards unless it has exited or is parked.
 - A blocked task that `signal_wake` put on the ready list is retried first; if it still waits and `has_deliverable`
   says so, its operation's `interrupted` gives the result.
 - Masks change through `set_sigmask` only, so that a signal of the group that this thread no longer takes finds another.
@@ -126,7 +126,7 @@ def has_deliverable(task: Task) -> bool:
         return True
     if tracee.needs_attention() if tracee is not None else group.job.is_stopping and not task.is_parked():
         return True
-    return (task.pending.mask | group.pending.mask) & ~task.sigmask != 0
+    return (task.pending.mask | group.pending.mask) & ~task.sigmask.now != 0
 
 
 def _next(mask: int) -> int:
@@ -258,7 +258,7 @@ def is_unkillable(group: ThreadGroup) -> bool:
 
 def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
     """Whether sending would have no effect (sig_ignored)."""
-    if task.sigmask & sigbit(signo) or (task.tracee is not None and signo != SIGKILL):
+    if task.sigmask.now & sigbit(signo) or (task.tracee is not None and signo != SIGKILL):
         return False  # a tracer sees what its tracee ignores
     handler = task.group.handlers.actions[signo].handler
     if handler == SIG_IGN:
@@ -272,7 +272,7 @@ def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
 
 def _wants(task: Task, signo: int) -> bool:
     """Whether a thread would take the signal at once (wants_signal)."""
-    if task.is_exited or task.sigmask & sigbit(signo):
+    if task.is_exited or task.sigmask.now & sigbit(signo):
         return False
     if signo == SIGKILL:
         return True
@@ -280,7 +280,7 @@ def _wants(task: Task, signo: int) -> bool:
         return False
     if task.blocked is None:
         return True
-    others = (task.pending.mask | task.group.pending.mask) & ~task.sigmask & ~sigbit(signo)
+    others = (task.pending.mask | task.group.pending.mask) & ~task.sigmask.now & ~sigbit(signo)
     return others == 0 and not task.is_kill_pending
 
 
@@ -435,10 +435,10 @@ def force_signal(task: Task, info: SigInfo, *, is_default: bool = False) -> None
     """A signal that must be seen: blocked or ignored (or with `is_default`), it gets its default action (force_sig)."""
     group, bit = task.group, sigbit(info.signo)
     action = group.handlers.actions[info.signo]
-    is_blocked = task.sigmask & bit != 0
+    is_blocked = task.sigmask.now & bit != 0
     if is_default or is_blocked or action.handler == SIG_IGN:
         action.handler = SIG_DFL
-        task.sigmask &= ~bit
+        task.sigmask.now &= ~bit
     if action.handler == SIG_DFL:
         task.fault.is_forced = True  # pid 1 dies of it too
     if not task.pending.mask & bit:
@@ -489,8 +489,8 @@ def set_action(task: Task, signo: int, action: SigAction) -> None:
 def set_sigmask(task: Task, mask: int) -> None:
     """Replace the mask; what it now unblocks is delivered before the task returns to guest code."""
     mask &= ~UNBLOCKABLE & ALL_SIGNALS
-    newly_blocked = mask & ~task.sigmask
-    task.sigmask = mask
+    newly_blocked = mask & ~task.sigmask.now
+    task.sigmask.now = mask
     orphans = task.group.pending.mask & newly_blocked
     if orphans:
         _retarget(task, orphans)
@@ -500,25 +500,25 @@ def set_sigmask(task: Task, mask: int) -> None:
 
 def set_temporary_sigmask(task: Task, mask: int) -> None:
     """The mask of one call (ppoll, sigsuspend …): `deliver` restores the old one when the call ends."""
-    if task.saved_sigmask < 0:
-        task.saved_sigmask = task.sigmask
+    task.sigmask.lend()
     set_sigmask(task, mask)
 
 
 def restore_saved_sigmask(task: Task) -> None:
     """The call with its own mask has ended."""
-    if task.saved_sigmask >= 0:
-        mask = task.saved_sigmask
-        task.saved_sigmask = -1
-        set_sigmask(task, mask)
+    mask = task.sigmask
+    if mask.is_lent():
+        lasting = mask.lasting()
+        mask.keep()
+        set_sigmask(task, lasting)
 
 
 def _retarget(leaving: Task, mask: int) -> None:
     """Signals of the group that `leaving` will not take: wake threads that will (retarget_shared_pending)."""
     for task in leaving.group.tasks:
-        if task is leaving or task.is_exited or not mask & ~task.sigmask:
+        if task is leaving or task.is_exited or not mask & ~task.sigmask.now:
             continue
-        mask &= task.sigmask
+        mask &= task.sigmask.now
         signal_wake(task)
         if not mask:
             break
@@ -668,7 +668,7 @@ def task_exits(task: Task) -> None:
         _send_pdeath_signals(task)
     if group.end.is_begun:
         return
-    left = group.pending.mask & ~task.sigmask
+    left = group.pending.mask & ~task.sigmask.now
     if left:
         _retarget(task, left)
     check_stop_complete(group, task)

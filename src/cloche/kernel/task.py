@@ -36,6 +36,7 @@ from cloche.kernel.parts import (
     FutexWaiters,
     GroupTimers,
     LateNews,
+    SignalMask,
     SysctlTree,
     TaskNames,
 )
@@ -341,13 +342,10 @@ class Task(TaskBase, TimerOwner):
         self.files: FdTable = files
         self.mm: AddressSpace = mm
         self.thread: HostThread = thread
-        self.args: Args = Args()  # of the system call under way
-        self.left_result: int = 0  # LEAVING: of the call that is over
+        self.args: Args = Args()  # its system call
         self.has_answers: bool = False  # kernel.answers has looked what the platform may answer by itself
-        self.in_syscall: bool = False  # stopped in a system call (blocked, or being handled)
         self.comm: bytes = b""
-        self.sigmask: int = 0
-        self.saved_sigmask: int = -1  # to restore when the call ends (sigsuspend, ppoll …); -1: none
+        self.sigmask: SignalMask = SignalMask()
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
         self.altstack: AltStack = AltStack(0, 0, SS_DISABLE)  # never changed, another takes its place
@@ -469,6 +467,11 @@ class Task(TaskBase, TimerOwner):
 
     def is_leader(self) -> bool:
         return self.tid == self.group.tgid
+
+    def take_leaders_number(self) -> None:
+        """It is the only one left, and executes a program (de_thread): it is called as the group is."""
+        self.tid = self.group.tgid
+        self.own_tid = self.group.own_tgid
 
 
 def parent_thread(child: ThreadGroup) -> Task | None:

@@ -95,7 +95,7 @@ def sys_rt_sigprocmask(task: Task, args: Args) -> int:
     if to_u64(args.a3) != SIGSET_SIZE:
         return -EINVAL
     mem = task.user_memory()
-    old = task.sigmask
+    old = task.sigmask.now
     if args.a1:
         mask = mem.read_u64(to_u64(args.a1)) & ~UNBLOCKABLE
         how = to_i32(args.a0)
@@ -116,7 +116,7 @@ def sys_rt_sigpending(task: Task, args: Args) -> int:
     size = to_u64(args.a1)
     if size > SIGSET_SIZE:
         return -EINVAL
-    pending = (task.pending.mask | task.group.pending.mask) & task.sigmask
+    pending = (task.pending.mask | task.group.pending.mask) & task.sigmask.now
     task.user_memory().write(to_u64(args.a0), pending.to_bytes(SIGSET_SIZE, "little")[:size])
     return 0
 

@@ -167,7 +167,7 @@ def test_timer_errors() -> None:
 # -- signalfd ------------------------------------------------------------------------------------------------
 def test_signals_are_read() -> None:
     guest = Guest()
-    guest.task.sigmask = 1 << 9 | 1 << 11
+    guest.task.sigmask.now = 1 << 9 | 1 << 11
     mask = guest.put(struct.pack("<Q", 1 << 9 | 1 << 11 | 1 << 8))
     fd = guest.call(sys_signalfd4, -1, mask, 8, 0)
     file = guest.task.files.get(fd)
@@ -193,7 +193,7 @@ def test_signalfd_belongs_to_the_reader() -> None:
     file = guest.task.files.get(fd)
     assert file.poll(child) == 0
     assert file.wait_queue() is child.group.signal_wait
-    child.sigmask = 1 << 9
+    child.sigmask.now = 1 << 9
     send_group_info(child.group, user_info(child, 10))
     assert file.poll(child) == POLLIN and file.poll(guest.task) == 0
 
@@ -232,7 +232,7 @@ def test_pidfd_is_readable_when_the_process_ends() -> None:
 def test_pidfd_signals() -> None:
     guest = Guest()
     child = guest.add_task(7)
-    child.sigmask = 1 << 9
+    child.sigmask.now = 1 << 9
     fd = guest.call(sys_pidfd_open, 7, 0)
     assert guest.call(sys_pidfd_send_signal, fd, 10, 0, 0) == 0
     assert child.group.pending.mask == 1 << 9

@@ -90,14 +90,14 @@ def test_poll_limits() -> None:
 
 def test_ppoll_mask_is_in_force_only_while_waiting() -> None:
     guest, r, w = setup()
-    guest.task.sigmask = 0x5
+    guest.task.sigmask.now = 0x5
     addr = pollfds(guest, (r, POLLIN))
     mask = guest.put(struct.pack("<Q", 0x300))
     assert guest.call(sys_ppoll, addr, 1, 0, mask, 8) == BLOCKED
-    assert guest.task.sigmask == 0x200 and guest.task.saved_sigmask == 5
+    assert guest.task.sigmask.now == 0x200 and guest.task.sigmask.lasting() == 5
     write(guest, w)
     assert guest.step() == 1
-    assert guest.task.sigmask == 5 and guest.task.saved_sigmask == -1
+    assert guest.task.sigmask.now == 5 and not guest.task.sigmask.is_lent()
     assert guest.call(sys_ppoll, addr, 1, 0, mask, 4) == -EINVAL
 
 
@@ -106,10 +106,10 @@ def test_ppoll_interrupted_keeps_the_mask_for_the_handler() -> None:
     addr = pollfds(guest, (r, POLLIN))
     mask = guest.put(bytes(8))
     limit = guest.put(pack_timespec(100 * 10**9))
-    guest.task.sigmask = 1 << 9
+    guest.task.sigmask.now = 1 << 9
     guest.task.pending.mask = 1 << 9
     assert guest.call(sys_ppoll, addr, 1, limit, mask, 8) == -ERESTARTNOHAND
-    assert guest.task.saved_sigmask == 1 << 9 and guest.task.sigmask == 0
+    assert guest.task.sigmask.lasting() == 1 << 9 and guest.task.sigmask.now == 0
     assert guest.task.wants_attention
     seconds, _nanos = struct.unpack("<qq", guest.get(limit, 16))
     assert seconds == 99
@@ -189,6 +189,6 @@ def test_pselect6_mask_argument() -> None:
     packed = guest.put(struct.pack("<QQ", mask, 8))
     reads = fdset(guest, r)
     assert guest.call(sys_pselect6, r + 1, reads, 0, 0, 0, packed) == BLOCKED
-    assert guest.task.sigmask == 0x200
+    assert guest.task.sigmask.now == 0x200
     assert guest.interrupt() == -ERESTARTNOHAND
-    assert guest.task.sigmask == 0x200 and guest.task.saved_sigmask == 0
+    assert guest.task.sigmask.now == 0x200 and guest.task.sigmask.lasting() == 0

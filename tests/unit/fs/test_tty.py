@@ -273,9 +273,9 @@ def test_background_reads_and_writes() -> None:
     assert f.signals_of(child) == {21, 22}
     child.group.handlers.actions[22] = SigAction(1)
     assert f.write(slave, b"x", task=child) == 1
-    child.sigmask = 1 << 20
+    child.sigmask.now = 1 << 20
     assert f.read(slave, task=child) == -EIO
-    child.sigmask = 0
+    child.sigmask.now = 0
     child.group.parent = None  # orphaned
     assert f.read(slave, task=child) == -EIO
 

@@ -321,18 +321,18 @@ class TestDelivery:
         assert world.get(now.rsp, 8) == RESTORER.to_bytes(8, "little")
         assert world.get(now.rsi, 4) == SIGUSR1.to_bytes(4, "little")
         assert world.thread().fpstate() == initial
-        assert world.task.sigmask == sigbit(SIGUSR1) | sigbit(SIGUSR2)
+        assert world.task.sigmask.now == sigbit(SIGUSR1) | sigbit(SIGUSR2)
         assert world.thread().resumed == 1
         world.leave_handler()
         after = world.thread().regs()
         assert (after.rip, after.rsp, after.rbx, after.rax) == (RIP, STACK_TOP, 0x1234, 0x55)
-        assert world.task.sigmask == 0 and world.thread().fpstate() == state
+        assert world.task.sigmask.now == 0 and world.thread().fpstate() == state
 
     def test_nodefer_and_resethand(self, world: World) -> None:
         world.handle(SIGUSR1, SA_NODEFER | SA_RESETHAND)
         killing.kill(world.task, 2, SIGUSR1)
         world.interrupted()
-        assert world.task.sigmask == 0
+        assert world.task.sigmask.now == 0
         assert world.task.group.handlers.actions[SIGUSR1].handler == 0
 
     def test_nested_frames(self, world: World) -> None:
@@ -347,7 +347,7 @@ class TestDelivery:
         world.leave_handler()
         assert world.thread().regs().rdi == SIGUSR1
         world.leave_handler()
-        assert world.thread().regs().rip == RIP and world.task.sigmask == 0
+        assert world.thread().regs().rip == RIP and world.task.sigmask.now == 0
 
     def test_bad_stack_is_fatal(self, world: World) -> None:
         victim = world.add_child(3, world.task)
@@ -440,7 +440,7 @@ class TestMasks:
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
         mask = world.put(sigbit(SIGUSR2).to_bytes(8, "little"))
         world.run(sys_signal.sys_rt_sigsuspend, mask, 8)
-        assert world.task.sigmask == sigbit(SIGUSR2)
+        assert world.task.sigmask.now == sigbit(SIGUSR2)
         killing.kill(world.task, 2, SIGUSR2)
         world.settle()
         assert world.task.blocked is not None
@@ -448,9 +448,9 @@ class TestMasks:
         world.settle()
         assert world.is_in_handler()
         assert world.frame().mask == sigbit(SIGUSR1)
-        assert world.task.sigmask == sigbit(SIGUSR1) | sigbit(SIGUSR2)
+        assert world.task.sigmask.now == sigbit(SIGUSR1) | sigbit(SIGUSR2)
         world.leave_handler()
-        assert world.task.sigmask == sigbit(SIGUSR1)
+        assert world.task.sigmask.now == sigbit(SIGUSR1)
         assert world.rax() == -EINTR
 
     def test_sigsuspend_with_a_pending_signal(self, world: World) -> None:
@@ -467,13 +467,13 @@ class TestMasks:
         signals.set_temporary_sigmask(world.task, 0)
         killing.kill(world.task, 2, SIGUSR1)
         world.run(Returns(1))
-        assert not world.is_in_handler() and world.task.sigmask == sigbit(SIGUSR1)
+        assert not world.is_in_handler() and world.task.sigmask.now == sigbit(SIGUSR1)
 
     def test_kill_and_stop_cannot_be_blocked(self, world: World) -> None:
         mask = world.put(b"\xff" * 8)
         old = world.put(bytes(8))
         assert world.call(sys_signal.sys_rt_sigprocmask, 2, mask, old, 8) == 0
-        assert world.task.sigmask == ~(sigbit(SIGKILL) | sigbit(SIGSTOP)) & (1 << 64) - 1
+        assert world.task.sigmask.now == ~(sigbit(SIGKILL) | sigbit(SIGSTOP)) & (1 << 64) - 1
         assert world.call(sys_signal.sys_rt_sigprocmask, 9, mask, 0, 8) == -EINVAL
         assert world.call(sys_signal.sys_rt_sigprocmask, 0, mask, 0, 4) == -EINVAL
 

@@ -70,7 +70,7 @@ class World(Guest):
         args.nr = nr
         args.a0, args.a1, args.a2, args.a3, args.a4, args.a5 = padded
         task.args = args
-        task.in_syscall = True
+        task.args.is_under_way = True
         task.enter(KERNEL)
         try:
             result = handler(task, args)

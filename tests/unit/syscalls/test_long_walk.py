@@ -33,7 +33,7 @@ def turns(world: World, task: Task, *paths: bytes) -> tuple[int, int]:
         at += 0x2000
     if len(paths) == 1:
         args.a1 = at
-    task.in_syscall = True
+    task.args.is_under_way = True
     task.enter(KERNEL)
     perform(world.kernel, task)
     count = 0

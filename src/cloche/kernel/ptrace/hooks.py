@@ -289,7 +289,7 @@ class Hooks(Tracing):
         op = task.blocked
         if op is not None:
             drop_wait(task, op)
-        task.trace.call_nr = task.args.nr if task.in_syscall else -1
+        task.trace.call_nr = task.args.nr if task.args.is_under_way else -1
         code = SIGTRAP | PTRACE_EVENT_EXIT << 8
         enter(task, DeathStop(code, trap_info(task, code), status), settles=False)
         return True

@@ -276,11 +276,11 @@ def _signal_mask(task: Task, target: Task, size: int, data: int, *, is_set: bool
         return -EINVAL
     mem = task.user_memory()
     if not is_set:
-        mask = target.saved_sigmask if target.saved_sigmask >= 0 else target.sigmask
+        mask = target.sigmask.lasting()
         mem.write_u64(data, mask)
         return 0
     mask = mem.read_u64(data) & ALL_SIGNALS & ~UNBLOCKABLE
-    target.saved_sigmask = -1
+    target.sigmask.keep()
     set_sigmask(target, mask)
     return 0
 

@@ -209,7 +209,7 @@ def load_call(task: Task, *, is_skipped: bool) -> int:
     a0, a1, a2, a3, a4, a5 = regs.call_arguments()
     args.a0, args.a1, args.a2 = to_signed(a0), to_signed(a1), to_signed(a2)
     args.a3, args.a4, args.a5 = to_signed(a3), to_signed(a4), to_signed(a5)
-    task.in_syscall = True
+    task.args.is_under_way = True
     return DISPATCH
 
 
@@ -249,7 +249,7 @@ class SignalStop(PtraceStop):
             pid = pid_in(task.pid_ns, tracee.tracer.group.tgid) if tracee is not None else 0
             uid = task.creds.show_uid(tracee.tracer.creds.uid) if tracee is not None else 0
             info = SigInfo(signo, SI_USER, pack_siginfo_kill(signo, SI_USER, pid, uid), pid, uid)
-        if task.sigmask & sigbit(signo):
+        if task.sigmask.now & sigbit(signo):
             if not task.pending.mask & sigbit(signo):
                 task.pending.queue.append(info)
                 task.pending.mask |= sigbit(signo)
