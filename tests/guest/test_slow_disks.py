@@ -96,7 +96,10 @@ def series(write, times):
         want = [b"%08d" % each for each in range(min(number, times))]
         os._exit(0 if [data[at : at + 8] for at in range(0, len(data), size)] == want else 1)
     return pid
-kinds = (small, large, positioned, gathered, spliced, sent)
+def resized(fd, number):
+    os.ftruncate(fd, max(os.fstat(fd).st_size, number * 8 + 8))
+    os.pwrite(fd, b"%08d" % number, number * 8)
+kinds = (small, large, positioned, gathered, spliced, sent, resized)
 writers = [series(each, 100 if each is large else 50000) for each in kinds]
 for each in kinds:
     while not os.path.exists("PLACE/" + each.__name__) or os.path.getsize("PLACE/" + each.__name__) < 100:
@@ -145,7 +148,7 @@ def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
         monkeypatch.chdir(tmp_path)
         program, options = SERIES.replace("PLACE", "."), ["--name", f"series-{os.getpid()}", "--keep"]
     with Frozen(tmp_path, program, *options) as made:
-        stop_and_go_on(made, "ended 0 0 0 0 0")
+        stop_and_go_on(made, "ended 0 0 0 0 0 0")
 
 
 STREAMS = r"""

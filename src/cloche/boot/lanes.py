@@ -49,7 +49,7 @@ class LaneThreads:
     def install(self, kernel: Kernel, finish: Callable[[], None]) -> None:
         """Run this kernel from now on; `finish` ends the sandbox in the place of the first lane, if that is away."""
         self.kernel, self.finish = kernel, finish
-        lanes = Lanes(kernel)
+        lanes = Lanes(kernel, _SPARE)
         self.lanes = lanes
         if self.bell_fd >= 0:
             lanes.install(self.bell_fd)

@@ -173,6 +173,14 @@ class GoferLink(HostServer, FdWatcher):
         """Whether the running call can wait for an answer (and be run again)."""
         return self._waits.may_wait
 
+    def lets_others(self) -> bool:
+        """Whether the running call bears that others have their turn in the middle of it."""
+        return self._waits.bears_others
+
+    def is_last_lane(self) -> bool:
+        """Whether nobody could take the turn from a call that takes long (kernel.lanes)."""
+        return self._waits.lane_turn is not None
+
     def is_about(self, file: FileDescription) -> None:
         """What is done now on the spot is about this file (kernel.lanes)."""
         self._waits.file = file

@@ -80,7 +80,7 @@ from cloche.abi.structs import WINSIZE
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.fs.termios_codec import TERMIOS2_SIZE, TERMIOS_SIZE, termios2_to_termios, termios_to_termios2
 from cloche.kernel.host_fds import FdWatcher
-from cloche.kernel.host_wait import HostRequest, HostWait
+from cloche.kernel.host_wait import HostWait, StorageTurn
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.platform import hostsys, slow
@@ -119,18 +119,6 @@ class HostWaitQueue(WaitQueue):
     def add(self, waiter: Waiter, mask: int = ANY, *, is_exclusive: bool = False) -> None:
         super().add(waiter, mask, is_exclusive=is_exclusive)
         self.host.arm()
-
-
-class StorageTurn(HostRequest):
-    """A call on the storage takes long: others wait for its end."""
-
-    def come(self) -> None:
-        """It is over."""
-        self.is_answered = self.is_settled = True
-        self.queue.wake()
-
-    def forget(self) -> None:
-        """Nothing is held."""
 
 
 class HostFd(FdWatcher):
@@ -275,13 +263,14 @@ class HostFd(FdWatcher):
     def begin_slowly(self, ctx: Context, file: "HostFile") -> int:
         """A call follows that may take long, for the guest thread that is returned, or (-1) on the spot.
 
-        Raises HostWait while there is another.
+        Raises HostWait while there is another, or all lanes but one are away.
         """
         if not self.is_disk or not isinstance(ctx, Task):
             return -1
         waits = ctx.kernel.host_waits
-        if self.away and waits.may_wait:
-            raise HostWait(self.turn)
+        turn = self.turn if self.away else waits.lane_turn
+        if turn is not None and waits.may_wait:
+            raise HostWait(turn)
         waits.file = file
         return ctx.thread.ident() if waits.bears_others else -1
 

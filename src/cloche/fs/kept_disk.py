@@ -77,7 +77,8 @@ class LayerDisk(FileMaker):
             client.patiently(is_on=False)
 
     def prove(self) -> None:
-        if not self.away and monotonic_ns() - self.quick_ns < TRUST_NS:
+        is_last = self.kernel.host_waits.lane_turn is not None
+        if not self.away and not is_last and monotonic_ns() - self.quick_ns < TRUST_NS:
             return
         client = self.client
         client.patiently(is_on=True)

@@ -67,6 +67,18 @@ class Turn(HostRequest):
         """Nothing is held."""
 
 
+class StorageTurn(HostRequest):
+    """No question either: something is over that others wait for, a call that takes long."""
+
+    def come(self) -> None:
+        """It is over."""
+        self.is_answered = self.is_settled = True
+        self.queue.wake()
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+
 class LentWaits:
     """What of `HostWaits` is a call's that is in the middle of its handler while others run (kernel.lanes)."""
 
@@ -101,6 +113,7 @@ class HostWaits(WalkKeeper):
             False  # the handler bears that others run in the middle of a call of the host
         )
         self.file: FileDescription | None = None  # on whose storage a call is made that may take long
+        self.lane_turn: StorageTurn | None = None  # while all lanes but one are away: one is back
 
     def begin(self, journal: list[HostRequest]) -> None:
         """A handler that can be run again runs, now with these answers."""

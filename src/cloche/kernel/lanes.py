@@ -8,6 +8,9 @@ in line; the one that has the turn gives it between two events (`fd_ready`), and
 (`came_back`).  So handlers are atomic but for such a call: it is the last thing that they do, or they look again
 afterwards at what may have changed.  The open file is held meanwhile, and so is its position.
 
+While only one lane is left, calls of that kind wait before they begin (`HostWaits.lane_turn`), and changes in volumes
+are the gofer's.
+
 As in Linux (state D) no signal ends the wait.  A fatal one does: the task ends at once, and when the call is over
 `Abandoned` unwinds what is left of its handler.
 """
@@ -20,14 +23,14 @@ from cloche.abi.poll import EPOLLIN
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase
 from cloche.kernel.chores import Chore
 from cloche.kernel.host_fds import FdWatcher
-from cloche.kernel.host_wait import LentWaits, forget_all
+from cloche.kernel.host_wait import LentWaits, StorageTurn, forget_all
 from cloche.kernel.phase import KERNEL, WAITING
 from cloche.kernel.task import Kernel, Task
 from cloche.mm.usermem import IovIter
 from cloche.vfs.objects import POS_BUSY, FileDescription
 
 _LOWEST: Final = 65535  # no smaller number is an address
-_ARGUMENT_BYTES: Final = 512
+_ARGUMENT_BYTES: Final = 4096  # the longest path; all but vectors are shorter
 
 
 class Abandoned(Exception):
@@ -152,8 +155,9 @@ def bring_data(task: Task, file: FileDescription, data: IovIter, limit: int) -> 
 class Lanes(FdWatcher):
     """Who is away."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, spare: int) -> None:
         self.kernel: Kernel = kernel
+        self.spare: int = spare  # lanes beside the one that has the turn, if all are there
         self.away: dict[int, AwayCall] = {}  # by the numbers of lanes
         self.bell_fd: int = -1  # rings when one is back
         self.taken: int = 0  # turns, for tests
@@ -171,6 +175,8 @@ class Lanes(FdWatcher):
         task = kernel.by_thread.get(thread) if thread >= 0 else None
         call = AwayCall(kernel, task, kernel.host_waits.lend())
         self.away[lane] = call
+        if len(self.away) >= self.spare and kernel.host_waits.lane_turn is None:
+            kernel.host_waits.lane_turn = StorageTurn()
         rest = kernel.batch
         if rest:
             rest.reverse()
@@ -181,7 +187,12 @@ class Lanes(FdWatcher):
     def came_back(self, lane: int) -> None:
         """That lane has the turn again, in the middle of its handler.  Raises Abandoned."""
         self.kernel.platform.lane_begins()
-        self.away.pop(lane).come_back()
+        call = self.away.pop(lane)
+        waits = self.kernel.host_waits
+        if waits.lane_turn is not None:
+            waits.lane_turn.come()
+            waits.lane_turn = None
+        call.come_back()
 
     def fd_ready(self, token: int, events: int) -> None:
         """Between two events: the turn is theirs whose call is over."""

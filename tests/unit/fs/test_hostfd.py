@@ -17,6 +17,8 @@ from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.fs.hostfd import PLAIN, HostFile, host_file
 from cloche.fs.termios_codec import code_of, speed_of, termios2_to_termios, termios_to_termios2
 from cloche.kernel.blocking import BLOCKED
+from cloche.kernel.host_wait import HostWait
+from cloche.kernel.lanes import Lanes
 from cloche.mm.usermem import UserIovIter
 from cloche.syscalls.sys_rw import sys_read
 from cloche.vfs.pseudo import anonymous_path
@@ -223,3 +225,28 @@ def test_speeds() -> None:
     long = termios_to_termios2(short)
     assert long[36:] == (38400).to_bytes(4, "little") * 2
     assert termios2_to_termios(long) == short
+
+
+def test_a_call_on_a_disk_waits_while_all_lanes_but_one_are_away(tmp_path: Path) -> None:
+    """kernel.lanes: it would keep everybody, if its storage hung."""
+    guest = Guest()
+    kernel = guest.kernel
+    waits = kernel.host_waits
+    lanes = Lanes(kernel, 2)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    file = opened(guest, fd)
+    lanes.take_over(0, -1)
+    waits.begin([])
+    file.host.begin_slowly(guest.task, file)
+    waits.end()
+    lanes.take_over(1, -1)
+    waits.begin([])
+    with pytest.raises(HostWait) as raised:
+        file.host.begin_slowly(guest.task, file)
+    assert not raised.value.request.is_answered
+    lanes.came_back(0)
+    assert raised.value.request.is_answered
+    waits.begin([])
+    file.host.begin_slowly(guest.task, file)
+    lanes.came_back(1)
+    file.put()
