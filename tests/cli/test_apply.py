@@ -162,9 +162,8 @@ def test_a_hostile_layer_against_a_target_full_of_links(changed: Applied, tmp_pa
         done = changed("apply", *force, "box")
         assert done.status == 1 and "\x1b" not in done.err + done.out and "Traceback" not in done.err, done
         assert (victim / "passwd").read_text() == "safe\n" and os.listdir(victim) == ["passwd"], done
-    assert (
-        not (project / "f").is_symlink() and (project / "f").read_text() == "evil\n"
-    )  # the link itself was replaced
+    # The link itself was replaced
+    assert not (project / "f").is_symlink() and (project / "f").read_text() == "evil\n"
     changed("apply", "--undo", "--force", "box")
     assert (victim / "passwd").read_text() == "safe\n" and os.listdir(victim) == ["passwd"]
     assert not list(project.rglob(".cloche-new-*"))

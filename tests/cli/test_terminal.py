@@ -378,9 +378,8 @@ def test_less(tmux: Tmux, project: Path) -> None:
     tmux.keys("g", "/line 250", "Enter")
     tmux.expect(r"^line 250$")
     tmux("resize-window", "-x", "60", "-y", "15")
-    tmux.expect(
-        r"^line 250\n(line \d+\n){13}:"
-    )  # a key that comes with SIGWINCH is lost by less, natively too
+    # A key that comes with SIGWINCH is lost by less, natively too
+    tmux.expect(r"^line 250\n(line \d+\n){13}:")
     tmux.keys("g")
     tmux.expect(r"^line 1\n(line \d+\n){11}")
     tmux.keys("q")

@@ -114,9 +114,8 @@ class Run:
     def add(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if self.mode == "tcp":
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # else it depends on delayed acknowledgements
+            # Else it depends on delayed acknowledgements
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets.append(sock)
 
     def events(self) -> str:
@@ -285,9 +284,8 @@ class Run:
         return outcome(lambda: shown(sock.getsockname())), outcome(lambda: shown(sock.getpeername()))
 
     def do_ioctl(self, sock: socket.socket) -> tuple[object, ...]:
-        command = self.random.choice(
-            [0x541B, 0x8905] if self.mode != "udp" else [0x541B]
-        )  # FIONREAD SIOCATMARK
+        # FIONREAD SIOCATMARK
+        command = self.random.choice([0x541B, 0x8905] if self.mode != "udp" else [0x541B])
 
         def ask() -> object:
             answer = array.array("i", [0])

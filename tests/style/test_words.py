@@ -89,3 +89,24 @@ def test_the_rules_follow_the_picture() -> None:
         packages = {target for target in targets if "." not in target}
         assert packages <= below(arrows, package), package
         assert arrows[package] <= packages, package
+
+
+# The formatter breaks a line that a comment makes too long, and leaves the comment behind a bracket: it belongs above.
+MOVED: Final = re.compile(
+    r"^( *)[^\n#]*[\[({]\n +[^\n#]*\n\1[\])}][^\n#]*  # (?!fmt:|type:|noqa)|= \(\n +[^\n#]*  # [^\n]*\n *\)\n",
+    re.MULTILINE,
+)
+
+
+def test_no_comment_was_moved_behind_a_bracket() -> None:
+    found = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        text = path.read_text()
+        found += [f"{path.name}:{text.count(chr(10), 0, at.end()) + 1}" for at in MOVED.finditer(text)]
+    assert found == []
+
+
+def test_a_comment_that_was_moved_is_found() -> None:
+    assert MOVED.search("class A:\n    a: int = (\n        1\n    )  # of many\n")
+    assert MOVED.search("A: Final = (\n    1  # of many\n)\n")
+    assert not MOVED.search("# Of many\nA: Final = 1\nB: Final = (\n    1,\n    2,\n)  # fmt: skip\n")

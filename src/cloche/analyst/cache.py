@@ -49,9 +49,8 @@ _KEY: Final = Struct("<IQQQqq")
 _CONTENT_KEY: Final = Struct("<IQ")
 _READ_BYTES: Final = 1 << 20
 _TEMPORARY: Final = ".new-"
-_OURS: Final = os.urandom(
-    8
-).hex()  # a process of another pid namespace may use the same cache, and have our pid
+# A process of another pid namespace may use the same cache, and have our pid
+_OURS: Final = os.urandom(8).hex()
 # FUSE, 9p: a process answers for the files.  tmpfs, ramfs: a write through a mapping leaves the times as they were.
 _UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997, 0x01021994, 0x858458F6)
 _STALE_TEMPORARY_NS: Final = 60_000_000_000

@@ -113,9 +113,8 @@ class Image:
         self.segments: list[Segment] = segments
         self.is_fixed: bool = is_fixed
         self.eh_frame_header: int = -1  # address
-        self.sections: list[
-            tuple[int, int, int, int, int]
-        ] = []  # type, address, offset, size, index of strings
+        # Type, address, offset, size, index of strings
+        self.sections: list[tuple[int, int, int, int, int]] = []
         top = max([segment.vaddr + segment.memsz for segment in segments], default=0)
         self.span_end: int = (top + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
 

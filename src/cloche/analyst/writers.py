@@ -29,9 +29,8 @@ _OVERLAYFS_MAGIC: Final = 0x794C7630
 # A clock that was wrong when the machine started may have been set forward since.
 _BOOT_MARGIN_NS: Final = 86_400_000_000_000
 _TICK_NS: Final = 50_000_000  # more than any tick of the clock that gives files their times
-_COARSE_NS: Final = (
-    1_000_000  # a time that is a multiple may come from a file system that keeps no better ones
-)
+# A time that is a multiple may come from a file system that keeps no better ones
+_COARSE_NS: Final = 1_000_000
 
 
 def writers(fd: int, status: os.stat_result, magic: int, now_ns: int) -> int:

@@ -98,9 +98,8 @@ _FLAGS: Final[dict[str, int]] = {
 GOFER_NAMESPACES: Final = (MOUNT_NAMESPACE, NET_NAMESPACE, IPC_NAMESPACE, UTS_NAMESPACE)
 SENTRY_NAMESPACES: Final = (*GOFER_NAMESPACES, PID_NAMESPACE)
 
-_SECUREBITS_LOCKED: Final = (
-    0x2F  # NOROOT, NO_SETUID_FIXUP and KEEP_CAPS' lock, all locked (linux/securebits.h)
-)
+# NOROOT, NO_SETUID_FIXUP and KEEP_CAPS' lock, all locked (linux/securebits.h)
+_SECUREBITS_LOCKED: Final = 0x2F
 _NOEXEC_MOUNT: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 

@@ -20,9 +20,8 @@ from cloche.kernel.timers import CPU_GUARD, TimerOwner, monotonic_ns
 from cloche.platform.interface import HostProcess
 
 PERIOD_NS: Final = 100_000_000
-MAX_DEBT_NS: Final = (
-    2_000_000_000  # of waiting; the platform's patience with a stopped guest is several times that
-)
+# Of waiting; the platform's patience with a stopped guest is several times that
+MAX_DEBT_NS: Final = 2_000_000_000
 _LEAST_NS: Final = 5_000_000  # between two looks
 _MOST_NS: Final = 50_000_000
 _SHARE: Final = 20  # looking may take this part of the time
@@ -68,9 +67,8 @@ class CpuGuard(TimerOwner):
 
     def settle(self, passed_ns: int, used_ns: int) -> None:
         """Fill and empty the bucket; `used_ns` is the sum since the start."""
-        spent = max(
-            used_ns - self.used_ns, 0
-        )  # a process that is dead but not reaped is missing for a moment
+        # A process that is dead but not reaped is missing for a moment
+        spent = max(used_ns - self.used_ns, 0)
         self.used_ns = max(used_ns, self.used_ns)
         self.tokens_ns += self.limit * passed_ns - spent
         self.tokens_ns = max(min(self.tokens_ns, self.limit * PERIOD_NS), -self.limit * MAX_DEBT_NS)

@@ -112,9 +112,8 @@ class Keeper:
         self.egress: EgressProcess | None = None
         self.connector: ConnectorProcess | None = None  # egress's
         self.network: NetworkProcess | None = None
-        self.asking: list[
-            list[socket.socket]
-        ] = []  # an analyst's sockets, until it is started: one for each gofer
+        # An analyst's sockets, until it is started: one for each gofer
+        self.asking: list[list[socket.socket]] = []
         self.further: dict[int, Further] = {}  # by pid
         self.poller: Any = select.poll()
         self.fds: dict[str, int] = {}  # what the monitor sent
@@ -194,9 +193,8 @@ class Keeper:
         if spec.published:
             self.broker = start_broker(spec.published, is_confined=spec.is_confined)
             self.parts[self.broker.pid] = "broker"
-        namespace = self.fds.pop(
-            "network", -1
-        )  # -1: there is none to join, and connections leave from the host's
+        # -1: there is none to join, and connections leave from the host's
+        namespace = self.fds.pop("network", -1)
         if namespace >= 0:
             self._start_network(namespace, is_confined=spec.is_confined)
         if "egress" in self.fds:

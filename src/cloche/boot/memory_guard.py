@@ -60,9 +60,8 @@ class MemoryGuard(TimerOwner):
         self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
-        self.idle_bytes: int = (
-            self.kernel.platform.own_bytes()
-        )  # what the sentry has before it serves anybody
+        # What the sentry has before it serves anybody
+        self.idle_bytes: int = self.kernel.platform.own_bytes()
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended

@@ -48,17 +48,15 @@ class MountSpec:
         self.has_worker: bool = False  # its storage is not the system's: a process of its own serves it
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
-        self.skeleton: str = (
-            ""  # HOST: only directories, by the rules of `gofer/skeleton.py` for "var", "run" or "srv"
-        )
+        # HOST: only directories, by the rules of `gofer/skeleton.py` for "var", "run" or "srv"
+        self.skeleton: str = ""
         self.people: list[bytes] = []  # with a skeleton: names that it must not have
         self.attach_index: int = -1  # filled by `launch`
         self.flags: int = -1  # MS_*, in place of what its kind has; -1: those
         self.data: bytes = b""  # TMPFS, DEVPTS: options as mount(2) takes them
         self.copies_up: bool = False  # TMPFS: what the directory below has is copied into it (tmpcopyup)
-        self.volume: bytes = (
-            b""  # HOST: it has a gofer of its own, which other containers of the pod use as well
-        )
+        # HOST: it has a gofer of its own, which other containers of the pod use as well
+        self.volume: bytes = b""
 
 
 class PublishSpec:
@@ -119,12 +117,10 @@ class SandboxSpec:
         self.mounts: list[MountSpec] = []
         self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
         self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
-        self.late_directories: list[
-            tuple[bytes, int, int, int]
-        ] = []  # the same in mounts, unless they are there
-        self.files: list[
-            tuple[bytes, bytes, int]
-        ] = []  # (path, content, mode), written into the private layers
+        # The same in mounts, unless they are there
+        self.late_directories: list[tuple[bytes, int, int, int]] = []
+        # (path, content, mode), written into the private layers
+        self.files: list[tuple[bytes, bytes, int]] = []
         self.hostname: bytes = b"cloche"
         self.stop_signal: int = 15  # what `cloche stop` sends at first
         self.capabilities: int = DEFAULT_CAPS  # what root inside has, and nobody inside ever more
@@ -158,9 +154,8 @@ class SandboxSpec:
         self.root_is_shared: bool = False  # the host may change it while we run
         self.umask: int = 0o022
         self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
-        self.cap_sets: list[
-            int
-        ] = []  # effective, permitted, inheritable, ambient, bounding; empty: by the user
+        # Effective, permitted, inheritable, ambient, bounding; empty: by the user
+        self.cap_sets: list[int] = []
         self.no_new_privileges: bool = False
         self.oom_score_adj: int = 0
         self.filter: bytes = b""  # a seccomp program (struct sock_filter) for every program of the container

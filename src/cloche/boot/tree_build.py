@@ -204,9 +204,8 @@ class TreeBuilder:
             if place.dentry is place.mount.root or above is None:
                 is_in_place = True  # something is mounted there
             elif old.is_regular():
-                yield from ask(
-                    lambda: require_permission(ctx, old, MAY_WRITE)
-                )  # it is replaced, but only by who might write to it
+                # It is replaced, but only by who might write to it
+                yield from ask(lambda: require_permission(ctx, old, MAY_WRITE))
                 self.parent, self.name = Path(place.mount, above), place.dentry.name
         except LinuxError as error:
             if error.errno != ENOENT:

@@ -260,9 +260,8 @@ class Monitor:
             self.server.deadline_s = limit
         while True:
             now = time.monotonic()
-            deadline = (
-                self.server.deadline_s if self.server is not None else limit
-            )  # which clients may change
+            # Which clients may change
+            deadline = self.server.deadline_s if self.server is not None else limit
             # With a layer to keep the sentry ends by itself, however its end came about, and is waited for.
             is_ending = sandbox.is_ending and self.keeps_layer()
             if is_ending and over_at < 0:

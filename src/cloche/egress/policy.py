@@ -405,9 +405,8 @@ class Policy:
         self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
         self.ask_s: int = DEFAULT_ASK_S  # how long a request waits for an approval
         self.within: Policy | None = None  # whose rules must allow it as well (an operator's)
-        self._narrowed: dict[
-            tuple[int, int, int, int], Rule | None
-        ] = {}  # rules live as long as their policy
+        # Rules live as long as their policy
+        self._narrowed: dict[tuple[int, int, int, int], Rule | None] = {}
 
     def copy(self) -> "Policy":
         """One that can be changed."""

@@ -115,9 +115,8 @@ def unlist(item: EpollItem) -> None:
     listeners = item.file.epoll_items
     if listeners is None:
         return
-    for index in range(
-        len(listeners) - 1, -1, -1
-    ):  # the newest is the first that a closed instance takes off
+    # The newest is the first that a closed instance takes off
+    for index in range(len(listeners) - 1, -1, -1):
         listener = listeners[index]
         if isinstance(listener, ItemCloser) and listener.item is item:
             del listeners[index]

@@ -125,9 +125,8 @@ class GoferDir(GoferInode):
         # Not shared: name -> offset in the blob, or -1 for what was made since.  None: not fetched yet.
         self._index: dict[bytes, int] | None = None
         self._is_listed: bool = True
-        self.only: set[bytes] | None = (
-            None  # the only names that there can be (not shared): of others nobody is asked
-        )
+        # The only names that there can be (not shared): of others nobody is asked
+        self.only: set[bytes] | None = None
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
         self._known: KnownNames = KnownNames()  # (shared)
         self._asked: int = 0  # names looked up one by one

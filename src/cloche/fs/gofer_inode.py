@@ -434,9 +434,8 @@ class GoferInode(Inode, KnownChild):
             valid &= ~ATTR_MTIME  # the host's truncate sets it
             if self.write_fd >= 0 and not (host.client.may_wait() and self._is_ftruncate_slow(attr.size)):
                 start_ns = time.monotonic_ns()
-                if (
-                    isinstance(ctx, Task) and host.client.lets_others()
-                ):  # ftruncate, which has said of which file
+                # Ftruncate, which has said of which file
+                if isinstance(ctx, Task) and host.client.lets_others():
                     result = slow.truncate(ctx.thread.ident(), self.write_fd, attr.size)
                     if result < 0:
                         raise LinuxError(-result)

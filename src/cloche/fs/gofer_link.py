@@ -118,9 +118,8 @@ class GoferLink(HostServer, FdWatcher):
         self._kernel: Kernel | None = kernel
         self._always_waits: bool = always_waits
         self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
-        self.bears_others: bool = (
-            False  # it serves one call so far, which bears that others run while it waits
-        )
+        # It serves one call so far, which bears that others run while it waits
+        self.bears_others: bool = False
         self._is_broken: bool = False
         self.is_part: bool = False  # its death ends the sandbox
         self._is_gone: bool = False  # that has come
@@ -132,9 +131,8 @@ class GoferLink(HostServer, FdWatcher):
         self._out: bytes = b""  # what the socket has not taken yet
         self._token: int = 0  # of the watch, 0: none
         self._events: int = 0  # that are watched for
-        self.names: NameWatch = NameWatch(
-            kernel.fds if kernel is not None else None
-        )  # that this worker watches
+        # That this worker watches
+        self.names: NameWatch = NameWatch(kernel.fds if kernel is not None else None)
         self.probe_fid: int = 0  # a directory to ask about whether the storage answers; 0: it always does
         self._probe: GoferRequest | None = None
         self._closing: list[int] = []  # descriptors to close when it does

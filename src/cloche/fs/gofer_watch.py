@@ -25,9 +25,8 @@ from cloche.kernel.host_fds import FdWatcher, HostFds
 TRUST_NS: Final = 1_000_000_000
 WATCH_AFTER: Final = 24  # names that a directory is asked for until it is watched
 MAX_NAMES: Final = 256  # that are known of one directory
-_NOT_AGAIN: Final = (
-    1024  # names until a directory that could not be watched, or was not worth it, is tried again
-)
+# Names until a directory that could not be watched, or was not worth it, is tried again
+_NOT_AGAIN: Final = 1024
 _WORTH: Final = 16  # events that a watched directory may have beyond what it has saved
 _READ_BYTES: Final = 65536
 _READS: Final = 16  # at a time

@@ -36,9 +36,8 @@ from cloche.vfs.mapping import FileMapping
 from cloche.vfs.objects import Path
 from cloche.vfs.pseudo import path_text
 
-TaskPiece = Callable[
-    [Task, Task, int], tuple[bytes, int]
-]  # (reader, task, cursor) -> text, next cursor or -1
+# (reader, task, cursor) -> text, next cursor or -1
+TaskPiece = Callable[[Task, Task, int], tuple[bytes, int]]
 
 PAGE: Final = 4096
 _MAPS_STEP: Final = 256  # areas in a piece of maps, which may have 65,000 (I8)

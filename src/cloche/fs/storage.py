@@ -270,9 +270,8 @@ class Storage(Backed):
 
     def _close_memfd(self) -> None:
         try:
-            os.ftruncate(
-                self.host.fd, 0
-            )  # guests may have it beside their slots, and descriptors of it, for long
+            # Guests may have it beside their slots, and descriptors of it, for long
+            os.ftruncate(self.host.fd, 0)
         except OSError:
             pass  # sealed
         self.host.close()

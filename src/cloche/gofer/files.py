@@ -160,9 +160,8 @@ class Files:
 
     def __init__(self, table: NodeTable) -> None:
         self._table: NodeTable = table
-        self._readers: dict[
-            tuple[int, int], int
-        ] = {}  # by device and inode number, which they keep from another file
+        # By device and inode number, which they keep from another file
+        self._readers: dict[tuple[int, int], int] = {}
 
     # -- helpers ---------------------------------------------------------------------------------------
     def pin(self, node: Node, name: bytes) -> int:

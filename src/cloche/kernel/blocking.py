@@ -25,9 +25,8 @@ BLOCKED: Final = -(1 << 40)  # the task waits; the result comes later
 RESUME: Final = -(1 << 40) - 1  # registers are as they shall be (rt_sigreturn, execve): do not touch rax
 DEAD: Final = -(1 << 40) - 2  # the task has exited: nothing to resume
 DISPATCH: Final = -(1 << 40) - 3  # out of a ptrace stop: now the call in `task.args` is made
-RETURN: Final = (
-    -(1 << 40) - 4
-)  # out of a ptrace stop: the registers are right, go on to signals and guest code
+# Out of a ptrace stop: the registers are right, go on to signals and guest code
+RETURN: Final = -(1 << 40) - 4
 
 SLICE_NS: Final = 500_000  # what a call works at most before others have their turn, if it can tell
 SLICE_BYTES: Final = 1 << 18  # moved between two looks at the clock: 0.05 ms, of /dev/urandom 0.6 ms
@@ -42,9 +41,8 @@ class Blocked:
         self.deadline_ns: int = deadline_ns
         self.queues: list[WaitQueue] = []
         self.has_slices: bool = False  # it works, and does not sleep
-        self.may_run_again: bool = (
-            False  # `retry` may ask the host, and can be called again (kernel.host_wait)
-        )
+        # `retry` may ask the host, and can be called again (kernel.host_wait)
+        self.may_run_again: bool = False
 
     def phase(self) -> int:
         """Where a task is that waits with this (kernel.phase)."""

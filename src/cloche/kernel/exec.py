@@ -260,9 +260,8 @@ def begin_exec(
         process = _blank_process(task)
         thread = process.main_thread()
         mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
-        mm.is_patching = (
-            kernel.is_patching and not task.trace.needs_full_frame
-        )  # a tracer shall see the text as it is
+        # A tracer shall see the text as it is
+        mm.is_patching = kernel.is_patching and not task.trace.needs_full_frame
         mm.mdwe = task.mm.inherited_mdwe()
         mm.is_thp_disabled = task.mm.is_thp_disabled
         mm.is_mergeable = task.mm.is_mergeable

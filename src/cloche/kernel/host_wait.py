@@ -23,9 +23,8 @@ class HostRequest:
 
     def __init__(self) -> None:
         self.is_answered: bool = False
-        self.is_settled: bool = (
-            False  # what it changed is known to the caches; a question that changes nothing
-        )
+        # What it changed is known to the caches; a question that changes nothing
+        self.is_settled: bool = False
         self.is_change: bool = False  # of names in directories
         self.is_once: bool = False  # it changes something: the call must not ask it again
         self.is_taken: bool = False  # by the run that is under way
@@ -109,9 +108,8 @@ class HostWaits(WalkKeeper):
         self.is_again: bool = False  # `journal` holds what an earlier run has asked
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
-        self.bears_others: bool = (
-            False  # the handler bears that others run in the middle of a call of the host
-        )
+        # The handler bears that others run in the middle of a call of the host
+        self.bears_others: bool = False
         self.file: FileDescription | None = None  # on whose storage a call is made that may take long
         self.lane_turn: StorageTurn | None = None  # while all lanes but one are away: one is back
 

@@ -32,9 +32,8 @@ class PidNamespace:
         self.init_pid: int = 0  # kernel pid of its init; 0: not there yet, or gone
         self.to_kernel: dict[int, int] = {}  # number here -> kernel pid
         self.from_kernel: dict[int, int] = {}
-        self.late: dict[
-            int, int
-        ] = {}  # the same for the dead, the last ones: whoever noted one still shows it
+        # The same for the dead, the last ones: whoever noted one still shows it
+        self.late: dict[int, int] = {}
 
     def add(self, kernel_pid: int) -> int:
         """Give a new task a number.  Raises LinuxError(ENOMEM) once init has died."""

@@ -278,9 +278,8 @@ class ThreadGroup:
         self.pending: PendingSignals = PendingSignals()
         self.child_wait: WaitQueue = WaitQueue()  # wait4 of its threads
         self.exit_wait: WaitQueue = WaitQueue()  # pidfds
-        self.signal_wait: WaitQueue = (
-            WaitQueue()
-        )  # signalfds: POLLIN when a signal is queued here or on a thread
+        # Signalfds: POLLIN when a signal is queued here or on a thread
+        self.signal_wait: WaitQueue = WaitQueue()
         self.end: GroupEnd = GroupEnd()
         self.exit_signal: int = 17  # SIGCHLD
         self.is_subreaper: bool = False
@@ -355,9 +354,8 @@ class Task(TaskBase, TimerOwner):
         self.exit_code: int = 0
         self.vfork: Vfork | None = None  # made by one: somebody waits for its exec or exit
         self.lent: Vfork | None = None  # the child of a vfork has our host thread
-        self.ordered_child: Task | None = (
-            None  # of the last clone: it was never born if that fails on the host
-        )
+        # Of the last clone: it was never born if that fails on the host
+        self.ordered_child: Task | None = None
         self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
         self.personality: int = 0
         self.sched: Scheduling = Scheduling(kernel.cpu_mask)
@@ -594,9 +592,8 @@ class Hooks:
         self.signal: Callable[[Task, int], None] | None = None  # kernel.signals: from the kernel to a task
         # kernel.signals: to the parent, of (child, CLD_*, status)
         self.child_signal: Callable[[ThreadGroup, int, int], None] | None = None
-        self.vfork_done: Callable[[Vfork], None] | None = (
-            None  # kernel.clone: the child gives the thread back
-        )
+        # kernel.clone: the child gives the thread back
+        self.vfork_done: Callable[[Vfork], None] | None = None
         self.vfork_wake: Callable[[Task], None] | None = None  # kernel.clone
         self.pidfd_group: Callable[[FileDescription], ThreadGroup] | None = None  # fs.pidfd; raises EBADF
         self.open_pidfd: Callable[[Task, ThreadGroup], int] | None = None  # fs.pidfd: the new descriptor

@@ -108,9 +108,8 @@ class AddressSpace(AreaList):
         self.stack_limit: int = -1  # RLIMIT_STACK
         self.lock_limit: int = -1  # RLIMIT_MEMLOCK, for locked ones
         self.total_limit: int = -1  # RLIMIT_AS
-        self.remapping: tuple[int, int, int, int, int] | None = (
-            None  # the last mremap, should the host refuse it
-        )
+        # The last mremap, should the host refuse it
+        self.remapping: tuple[int, int, int, int, int] | None = None
         self.is_dead: bool = False
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it

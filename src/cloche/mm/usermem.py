@@ -462,9 +462,8 @@ class KernelIovIter(IovIter):
         self._source: bytes = source
         self._pos: int = 0
         self.sink: bytearray = bytearray()
-        self.thread: int = (
-            -1
-        )  # for whose call it is drained, if whoever does so bears that others run meanwhile
+        # For whose call it is drained, if whoever does so bears that others run meanwhile
+        self.thread: int = -1
         self._left: int = len(source) if source else capacity
 
     def caller(self) -> int:

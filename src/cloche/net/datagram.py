@@ -278,9 +278,8 @@ def check_size(sock: InetSocket, gram: Datagram, src: IovIter, header_bytes: int
         if total <= (_IP_MAX if may_cut else known) and discover != IP_PMTUDISC_PROBE:
             return
         if sock.ip.get(IP_RECVERR, 0):
-            if (
-                total <= known and discover == IP_PMTUDISC_PROBE
-            ):  # it fails on its way, which knows of IP's own limit
+            # It fails on its way, which knows of IP's own limit
+            if total <= known and discover == IP_PMTUDISC_PROBE:
                 note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_ICMP, 3, 4, gram.dest, gram.dest_port, b"")
                 note.data = src.copy_from(_QUOTED - 20 - header_bytes)
                 known = min(mtu, _IP_MAX)

@@ -153,9 +153,8 @@ class Joined(Gateway, FdWatcher):
         self.view: NetView = NetView(b"")
         self.views: int = 0  # how many there have been
         self.listener: ViewListener | None = None
-        self.outside: Outside | None = (
-            None  # egress, if that decides what leaves: then nothing leaves by twins
-        )
+        # Egress, if that decides what leaves: then nothing leaves by twins
+        self.outside: Outside | None = None
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
         self.token: int = kernel.fds.watch(self.fd, EPOLLIN, self)

@@ -66,9 +66,8 @@ def is_accepted(header: bytes, *, is_hop: bool) -> bool:
             count += 1
             padding = 0
             is_bad_alert = is_hop and kind == _ROUTER_ALERT and size != 4
-            if (
-                count > _MAX_OPTIONS or kind & 0xC0 or is_bad_alert
-            ):  # 0xC0: what to do with who does not know it
+            # 0xC0: what to do with who does not know it
+            if count > _MAX_OPTIONS or kind & 0xC0 or is_bad_alert:
                 return False
         at += size
     return True

@@ -17,9 +17,8 @@ MAX_BYTES: Final = 1 << 20  # what is beyond it is not passed on
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of both families
 _REQUEST_DUMP: Final = 0x301
 _HEAD: Final = Struct("<IHHII")
-_IFLA_EXT_MASK: Final = Struct("<HHI").pack(
-    8, 29, 1 << 3
-)  # RTEXT_FILTER_SKIP_STATS: they change all the time
+# RTEXT_FILTER_SKIP_STATS: they change all the time
+_IFLA_EXT_MASK: Final = Struct("<HHI").pack(8, 29, 1 << 3)
 _BUFFER: Final = 1 << 17
 _PARAMETERS: Final = Struct("<IIIII")
 

@@ -28,9 +28,8 @@ class Kvm(Systrap):
     """The platform: one per host process at a time."""
 
     def __init__(self, mm: str = "strict", stub_fd: int = -1) -> None:
-        super().__init__(
-            mm, False, stub_fd
-        )  # slots are out of reach of guest code: there are no patched calls
+        # Slots are out of reach of guest code: there are no patched calls
+        super().__init__(mm, False, stub_fd)
         self._stub_name = STUB
         # KVM may give a process with a machine a thread (kvm_nx_huge_page_recovery_worker): one of the guest's that
         # the sentry does not know of could be taken for it, and there is one then at most.

@@ -105,9 +105,8 @@ CR_RAX: Final = 9  # the number, then the result
 
 # A signal frame, as the host writes it on the slot's stack: a return address, then struct ucontext.
 UC_OFFSET: Final = 8
-REGS_OFFSET: Final = (
-    40  # of struct sigcontext in the ucontext; then of its pointer to the FP state, and of the mask
-)
+# Of struct sigcontext in the ucontext; then of its pointer to the FP state, and of the mask
+REGS_OFFSET: Final = 40
 FPPTR_OFFSET: Final = REGS_OFFSET + 184
 SIGMASK_OFFSET: Final = REGS_OFFSET + 256
 FRAME_MAX: Final = STACK_SIZE // 2  # with the FP state
@@ -161,9 +160,8 @@ PF_NONE: Final = 0
 PF_CSTRING: Final = 1  # a C string of at most `value` bytes
 PF_FIXED: Final = 2  # `value` bytes
 PF_ARG: Final = 3  # the number of bytes in argument `count_arg` times `value`, at most `cap`
-PF_SP: Final = (
-    6  # instead of an argument's index, for calls that always trap: where the stack pointer points to
-)
+# Instead of an argument's index, for calls that always trap: where the stack pointer points to
+PF_SP: Final = 6
 
 # What a call from a patched site does.
 ACT_TRAP: Final = 0  # needs a signal frame
@@ -187,9 +185,8 @@ MAX_FILTER: Final = 256
 SOCK_FD: Final = 3
 REGION_FD: Final = 4
 INFO_FD: Final = 5
-KVM_FD: Final = (
-    6  # stays (platform kvm); the VM gets the lowest number there is, virtual CPUs those from FIRST_CPU_FD
-)
+# Stays (platform kvm); the VM gets the lowest number there is, virtual CPUs those from FIRST_CPU_FD
+KVM_FD: Final = 6
 VM_FD: Final = 0
 FIRST_CPU_FD: Final = 64
 
@@ -201,9 +198,8 @@ TAG_SIGCHLD: Final = 2 << 40
 
 EV_NONE: Final = 0  # the timeout passed
 EV_SYSCALL: Final = 1  # a = number, b..g = the six arguments, signed
-EV_FAULT: Final = (
-    2  # a = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
-)
+# A = signal, b = si_code, c = si_addr (signed), d = number of the trap or 0, e = error code
+EV_FAULT: Final = 2
 EV_INTERRUPTED: Final = 3  # the answer to HostThread.interrupt()
 EV_OPS_FAILED: Final = 4  # a = index of the failed operation, b = errno (positive)
 # thread id = -1, a = process id (HostProcess.ident), b = host wait status, then of its rusage: maximal resident size

@@ -90,9 +90,8 @@ class SystrapProcess(HostProcess):
         self._system_ns = 0
         self._told_user_ns = 0
         self._main: HostThread | None = None
-        self.parked: list[
-            tuple[int, int, int]
-        ] = []  # host threads that wait for a task; CPU time they have had
+        # Host threads that wait for a task; CPU time they have had
+        self.parked: list[tuple[int, int, int]] = []
         self.parking: Parking | None = None  # who counts them
         self.counted = 0  # of them
         self.meters: dict[int, int] = {}  # bytes read, by file

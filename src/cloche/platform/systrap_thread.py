@@ -64,9 +64,8 @@ class Guests:
         self.calls = 0  # system calls, of all together
         self.processes: dict[int, SystrapProcess] = {}  # by ident
         self.is_short = False  # the pools and the spare are to be made when there is time
-        self._spare: tuple[int, int, int] | None = (
-            None  # what the next process needs, made when there was time
-        )
+        # What the next process needs, made when there was time
+        self._spare: tuple[int, int, int] | None = None
         self.is_direct = False
         self.is_patching = False  # threads may call without a trap
         self.has_no_execution = False  # guests' memory is executable in their machines only (kvm.py)

@@ -60,9 +60,8 @@ class KeptLayer:
         self.fd: int = fd  # of the directory
         self.is_new: bool = False  # made by this process
         self.is_temporary: bool = False  # it goes with its sandbox
-        self.is_automatic: bool = (
-            False  # kept because its sandbox was detached: it goes with the record of that
-        )
+        # Kept because its sandbox was detached: it goes with the record of that
+        self.is_automatic: bool = False
         self.lock: int = -1  # held as long as this process, or a child, lives
 
     def take(self) -> None:

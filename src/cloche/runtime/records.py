@@ -116,9 +116,8 @@ class State:
         self.is_detached: bool = False
         self.is_temporary: bool = False  # no record is kept of its end
         self.metadata: dict[str, str] = {}  # what whoever made it wants to remember
-        self.health: dict[
-            str, Any
-        ] = {}  # what came of its health checks (`cli.health`); empty: there are none
+        # What came of its health checks (`cli.health`); empty: there are none
+        self.health: dict[str, Any] = {}
         self.published: list[tuple[str, int, int]] = []  # (address and port of the host, port inside)
 
     def to_json(self) -> dict[str, Any]:

@@ -193,9 +193,8 @@ def create(options: Options) -> Steps[SandboxCore]:
     """A new sandbox, forked from the template or, where that cannot be had, executed.  Raises StartError."""
     deadline_s = deadline_of(START_S)
     pid = 0
-    options.name = (
-        options.name or new_name()
-    )  # chosen here, so that we know it if the monitor does not live to tell
+    # Chosen here, so that we know it if the monitor does not live to tell
+    options.name = options.name or new_name()
     forked = yield from _ask_template(options)
     if forked is not None:
         link, ident = forked

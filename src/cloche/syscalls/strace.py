@@ -95,9 +95,8 @@ class Tracer(CallObserver):
             [entry.number for entry in ROWS if entry.types.endswith(_IN_HEX)]
         )
         self._entered: dict[int, str] = {}
-        self._results: dict[
-            int, int
-        ] = {}  # by tid: the address of a result buffer, which stands as NUL in the text
+        # By tid: the address of a result buffer, which stands as NUL in the text
+        self._results: dict[int, int] = {}
 
     def entered(self, task: Task, args: Args) -> None:
         """Decode the arguments before the call changes anything."""

@@ -92,9 +92,8 @@ class FileSystem:
         if handles is not None:
             self.handles = None
             handles.forget_all()
-        for inode in sorted(
-            self.watched, key=lambda each: -each.ino
-        ):  # about as Linux has them, newest first
+        # About as Linux has them, newest first
+        for inode in sorted(self.watched, key=lambda each: -each.ino):
             watches = inode.watches
             if watches is not None:
                 watches.event(IN_UNMOUNT | IN_ISDIR if inode.is_dir() else IN_UNMOUNT, 0, b"")
@@ -352,9 +351,8 @@ class Mount:
         self.mountpoint: Dentry | None = None  # in the parent
         self.flags: int = flags  # MS_RDONLY MS_NOSUID MS_NODEV MS_NOEXEC …
         self.is_detached: bool = False
-        self.is_anonymous: bool = (
-            False  # the top of a tree that fsmount or open_tree made: it can be attached
-        )
+        # The top of a tree that fsmount or open_tree made: it can be attached
+        self.is_anonymous: bool = False
         self.is_expiring: bool = False  # marked by umount2(MNT_EXPIRE), and not used since
         self.propagation: int = 0  # MS_SHARED, MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
         self.peer_group: int = 0

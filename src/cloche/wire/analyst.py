@@ -35,9 +35,8 @@ NO_SITES: Final = 1
 
 # Flags of replies.
 LASTS: Final = 1
-BY_CONTENTS: Final = (
-    2  # whether somebody writes to the file could not be found out: this is of what it holds now
-)
+# Whether somebody writes to the file could not be found out: this is of what it holds now
+BY_CONTENTS: Final = 2
 
 _REQUEST: Final = Struct("<II")  # number, flags
 _REPLY: Final = Struct("<IiI")  # number, status or a negative errno, flags

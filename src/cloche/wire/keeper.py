@@ -8,9 +8,8 @@ from typing import Final
 
 START: Final = b"L"  # to the keeper: + descriptors
 END: Final = b"K"  # to the keeper: kill the sentry; so does the end of the connection
-STARTED: Final = (
-    b"S"  # from the keeper: + marshalled (pid of the sentry, ports of the host, marks of `timing`)
-)
+# From the keeper: + marshalled (pid of the sentry, ports of the host, marks of `timing`)
+STARTED: Final = b"S"
 FAILED: Final = b"F"  # from the keeper: + exit status (one byte) + text
 GONE: Final = b"Q"  # from the keeper: nothing is left, and it ends
 DIED: Final = b"X"  # from the keeper: + which part died; everything else ends now

@@ -116,9 +116,8 @@ class ExecRequest:
         self.groups: list[int] = []
         self.umask: int = 0o022
         self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
-        self.cap_sets: list[
-            int
-        ] = []  # effective, permitted, inheritable, ambient, bounding; empty: by the user
+        # Effective, permitted, inheritable, ambient, bounding; empty: by the user
+        self.cap_sets: list[int] = []
         self.oom_score_adj: int = 0
         self.no_new_privileges: bool = False
 

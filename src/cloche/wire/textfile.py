@@ -47,9 +47,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 1
-ANALYSER_VERSION: Final = (
-    4  # raise it with every change of what the analyst makes of a file: caches are keyed by it
-)
+# Raise it with every change of what the analyst makes of a file: caches are keyed by it
+ANALYSER_VERSION: Final = 4
 
 STUB_BASE: Final = 0x7FFF00000000
 STUB_ENTRY: Final = STUB_BASE + 0x200  # where trampolines jump to

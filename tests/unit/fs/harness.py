@@ -119,9 +119,8 @@ class Guest:
             result = handler(task, args)
         except LinuxError as error:
             return -error.errno
-        while (
-            result == BLOCKED and task in self.kernel.sliced
-        ):  # the machine was slow: as many slices as it takes
+        # The machine was slow: as many slices as it takes
+        while result == BLOCKED and task in self.kernel.sliced:
             self.kernel.sliced.remove(task)
             self.kernel.ready.append(task)
             result = self.step(task)

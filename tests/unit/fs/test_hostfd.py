@@ -198,9 +198,8 @@ def test_terminal() -> None:
     file.host.restore()
     assert termios.tcgetattr(slave) == before
     os.write(master, b"abc\n")
-    assert select.select([slave], [], [], 10)[
-        0
-    ]  # the host moves input to the line discipline in its own time
+    # The host moves input to the line discipline in its own time
+    assert select.select([slave], [], [], 10)[0]
     assert file.ioctl(guest.task, FIONREAD, addr) == 0
     assert guest.get(addr, 4) == b"\4\0\0\0"
 

@@ -139,9 +139,8 @@ def test_a_directory_swapped_for_a_link_is_stale(rig: Rig) -> None:
     fid, _attr = rig.client.walk(rig.rw, b"d")
     (rig.writable / "d").rename(rig.writable / "gone")
     (rig.writable / "d").symlink_to(rig.outside)
-    fd, _attr = rig.client.open(
-        fid, b"secret", 0
-    )  # the descriptor stands for the directory, not for its name
+    # The descriptor stands for the directory, not for its name
+    fd, _attr = rig.client.open(fid, b"secret", 0)
     assert os.pread(fd, 100, 0) == b"harmless"
     os.close(fd)
 
@@ -313,9 +312,8 @@ def test_numbers_out_of_range(rig: Rig) -> None:
     assert errno_of(client.setattr, rig.rw, b"f", wire.SET_MODE, 0o170777) == errno.EINVAL
     assert errno_of(client.mkdir, rig.rw, b"m", 0o40755) == errno.EINVAL
     assert errno_of(client.create, rig.rw, b"m", os.O_RDWR, 0o10000) == errno.EINVAL
-    assert (
-        errno_of(client.rename, rig.rw, b"f", rig.rw, b"g", 4) == errno.EINVAL
-    )  # a whiteout is a device node
+    # A whiteout is a device node
+    assert errno_of(client.rename, rig.rw, b"f", rig.rw, b"g", 4) == errno.EINVAL
     assert errno_of(client.setxattr, rig.rw, b"f", b"user.a", b"x" * 65537, 0) == errno.EINVAL
     assert errno_of(client.symlink, rig.rw, b"s", b"x" * 4096) == errno.EINVAL
     assert errno_of(client.symlink, rig.rw, b"s", b"") == errno.EINVAL

@@ -111,9 +111,8 @@ def test_a_window_stays_while_a_thread_needs_it(guest: Guest, files: Files, is_t
         go(guest, one)
     files.read(one, MANY, BIG)
     for number in range(MANY):
-        for _turn in range(
-            6
-        ):  # so little that it goes by the slot: else what `one` is promised would be carried out
+        # So little that it goes by the slot: else what `one` is promised would be carried out
+        for _turn in range(6):
             files.read(two, number, BIG + 0x100000, 65536)
             go(guest, two)
     go(guest, one)
