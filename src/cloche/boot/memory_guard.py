@@ -207,7 +207,7 @@ class HostKills:
         return 0
 
     def group_exits(self, group: ThreadGroup) -> None:
-        """A process is gone: was that it?"""
+        """A process is gone: count and tell it if the host has killed it for want of memory."""
         if (
             group.container is not self.container
             or group.end.status & 0x7F != SIGKILL

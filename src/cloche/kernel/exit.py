@@ -360,7 +360,7 @@ def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
 
 
 def _reap_members(init: ThreadGroup) -> None:
-    """They are nobody's zombies."""
+    """Reap the members of a namespace that has ended: nobody will wait for them."""
     for child in list(init.children):
         if child.end.is_zombie:
             reap(child)

@@ -58,7 +58,7 @@ class PiWait(WordChange):
         self.is_late: bool = False  # its time was over meanwhile
 
     def state(self) -> PiState | None:
-        """Of the lock that it waits for."""
+        """The state of the lock that it waits for."""
         return self.entry.pi if self.entry is not None else None
 
     def decide(self, value: int) -> int:
@@ -152,7 +152,7 @@ class PiWait(WordChange):
         return self.task.own_tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
 
     def leave(self) -> None:
-        """Off the queue."""
+        """Take the waiter off its queue."""
         entry = self.entry
         if entry is not None:
             self.entry = None
@@ -203,7 +203,7 @@ class HandOver(WordChange):
         self.chosen: PiWait | None = None
 
     def choose(self, op: PiWait) -> None:
-        """The waiter."""
+        """Let this waiter have the lock."""
         op.is_chosen = True
         self.chosen = op
 

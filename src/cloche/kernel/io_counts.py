@@ -55,7 +55,7 @@ class IoCounter(CallObserver):
 
 
 def start_counting(kernel: Kernel) -> None:
-    """From now on."""
+    """Count what calls read and write from now on."""
     if isinstance(kernel.observer, IoCounter):
         return
     kernel.observer = IoCounter(kernel.observer)

@@ -355,7 +355,7 @@ class CpuIntervalTimer(CpuTimer, IntervalTimer):
         self.is_armed: bool = False
 
     def signal_taken(self) -> None:
-        """It goes on by itself."""
+        """Nothing to do: this timer goes on by itself."""
 
     def set(self, value_ns: int, interval_ns: int) -> None:
         """Start (or with 0 stop) it."""

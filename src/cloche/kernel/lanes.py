@@ -119,7 +119,7 @@ class AwayCall(Blocked):
         return -ERESTARTNOHAND if task.is_kill_pending else BLOCKED
 
     def finished(self, task: TaskBase) -> None:
-        """It is killed."""
+        """The task was killed: the call goes on without it."""
         self.end()
         forget_all(self.lent.journal)
         self.lent.journal = []
@@ -153,7 +153,7 @@ def bring_data(task: Task, file: FileDescription, data: IovIter, limit: int) -> 
 
 
 class Lanes(FdWatcher):
-    """Who is away."""
+    """The lanes of a sentry, and which calls of theirs take long."""
 
     def __init__(self, kernel: Kernel, spare: int) -> None:
         self.kernel: Kernel = kernel
@@ -163,7 +163,7 @@ class Lanes(FdWatcher):
         self.taken: int = 0  # turns, for tests
 
     def install(self, bell_fd: int) -> None:
-        """They are there."""
+        """The lanes have been started: watch the bell that says that one is back."""
         self.bell_fd = bell_fd
         self.kernel.fds.watch(bell_fd, EPOLLIN, self)
 

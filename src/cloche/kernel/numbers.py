@@ -2,7 +2,7 @@
 
 
 class Numbers:
-    """The last ones that were given."""
+    """The last number that was given of each kind."""
 
     def __init__(self) -> None:
         self.last_dev: int = 0x20  # minor of an anonymous st_dev

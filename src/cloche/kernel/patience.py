@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the parts have a stand-in for `typing`, without type variab
 
 
 class Patience(Waiter):
-    """Of one chore."""
+    """The answers that one chore of the kernel's own has waited for."""
 
     def __init__(self, waits: HostWaits, chores: deque[Chore], chore: Chore) -> None:
         self.waits: HostWaits = waits

@@ -216,7 +216,7 @@ def charge(kernel: Kernel, uid: int, limit: int) -> bool:
 
 
 def uncharge(kernel: Kernel, uid: int) -> None:
-    """One less."""
+    """A queued signal is gone: its sender may queue one more."""
     KERNEL_MEMORY.give(RECORD_BYTES)
     kernel.queued_signals.add(uid, -1)
 

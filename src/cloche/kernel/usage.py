@@ -14,7 +14,7 @@ class Usage:
         self.preemptions: int = 0  # involuntary ones, by the host
 
     def add(self, other: "Usage") -> None:
-        """Sums, but the larger of the sizes."""
+        """Add what another has used; of the maximal sizes the larger one stays."""
         self.maxrss_kib = max(self.maxrss_kib, other.maxrss_kib)
         self.minor_faults += other.minor_faults
         self.major_faults += other.major_faults

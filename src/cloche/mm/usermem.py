@@ -274,7 +274,7 @@ class UserIovIter(IovIter):
         self._index: int = 0
 
     def set_segments(self, segments: list[tuple[int, int]]) -> None:
-        """Of a new one: what it is over, lengths already validated."""
+        """Give a new cursor its pieces of memory, whose lengths are validated already."""
         self._segments = segments
         for segment in segments:
             self._left += segment[1]
