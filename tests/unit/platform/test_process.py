@@ -71,3 +71,12 @@ def test_a_stop_by_the_host_is_not_noticed(guest: Guest) -> None:
     thread.ret(1)
     assert guest.event()[:3] == (EV_SYSCALL, thread.ident(), 110)
     guest.kill(thread.process())
+
+
+def test_a_death_is_told_though_a_child_of_somebody_else_hides_it(guest: Guest) -> None:
+    """One that died before, and is not the platform's to wait for (platform/deaths.py)."""
+    thread = guest.start(LOOP)
+    others = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, others, os.WEXITED | os.WNOWAIT)  # it has died, and stays
+    guest.kill(thread.process())
+    assert os.waitpid(others, 0) == (others, 0)
