@@ -143,9 +143,8 @@ class Control(Answers, FdWatcher):
         self.egress: socket.socket | None = egress
         self.network: socket.socket | None = network
         self.prepare: Prepare = prepare
-        self.begin_metering: Callable[[], None] | None = (
-            None  # once there are guests who could be kept waiting
-        )
+        # Once there are guests who could be kept waiting
+        self.begin_metering: Callable[[], None] | None = None
         self.served: dict[str, Served] = {}
         self.waiting: deque[Message] = deque()  # requests that have come
         self.rest: Rest = Rest(self)
