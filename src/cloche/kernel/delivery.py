@@ -104,7 +104,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
     """
     group, thread, tracing = task.group, task.thread, task.kernel.tracing
     has_result = in_syscall and result != RESUME
-    if task.sigmask.is_lent() and not (has_result and _is_interruption(result)):
+    if task.sigmask.is_lent and not (has_result and _is_interruption(result)):
         restore_saved_sigmask(task)
     regs: Registers | None = None
     while True:
@@ -134,7 +134,7 @@ def deliver(task: Task, result: int, in_syscall: bool, injected: SigInfo | None 
                 regs = thread.regs()
                 _finish_plain(task, regs, result)
                 has_result = False
-            if not task.sigmask.is_lent():
+            if not task.sigmask.is_lent:
                 break
             restore_saved_sigmask(task)
             continue

@@ -379,7 +379,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
     task.args.is_under_way = False
     if (
         task.wants_attention
-        or task.sigmask.is_lent()
+        or task.sigmask.is_lent
         or task.tracee is not None
         or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
     ):

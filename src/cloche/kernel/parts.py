@@ -82,23 +82,22 @@ class SignalMask:
 
     def __init__(self) -> None:
         self.now: int = 0
-        self._before: int = -1  # the lasting one, while another is lent; -1: none is
-
-    def is_lent(self) -> bool:
-        return self._before >= 0
+        self.is_lent: bool = False  # `now` is a call's own
+        self._lasting: int = 0  # ... and this comes back
 
     def lasting(self) -> int:
         """That of the program, whatever the call under way has."""
-        return self._before if self._before >= 0 else self.now
+        return self._lasting if self.is_lent else self.now
 
     def lend(self) -> None:
         """From here on `now` is a call's own."""
-        if self._before < 0:
-            self._before = self.now
+        if not self.is_lent:
+            self.is_lent = True
+            self._lasting = self.now
 
     def keep(self) -> None:
         """What is now lasts: the one before is written elsewhere, or replaced."""
-        self._before = -1
+        self.is_lent = False
 
 
 class SeccompChain:

@@ -507,7 +507,7 @@ def set_temporary_sigmask(task: Task, mask: int) -> None:
 def restore_saved_sigmask(task: Task) -> None:
     """The call with its own mask has ended."""
     mask = task.sigmask
-    if mask.is_lent():
+    if mask.is_lent:
         lasting = mask.lasting()
         mask.keep()
         set_sigmask(task, lasting)

@@ -97,7 +97,7 @@ def test_ppoll_mask_is_in_force_only_while_waiting() -> None:
     assert guest.task.sigmask.now == 0x200 and guest.task.sigmask.lasting() == 5
     write(guest, w)
     assert guest.step() == 1
-    assert guest.task.sigmask.now == 5 and not guest.task.sigmask.is_lent()
+    assert guest.task.sigmask.now == 5 and not guest.task.sigmask.is_lent
     assert guest.call(sys_ppoll, addr, 1, 0, mask, 4) == -EINVAL
 
 
