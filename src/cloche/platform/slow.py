@@ -29,6 +29,7 @@ from cloche.platform import _native
 from cloche.platform.hostsys import address
 
 NOBODY: Final = -1
+_call_slowly: Final = _native.call_slowly  # bound once (systrap_thread.py)
 _IOVEC: Final = Struct("<QQ")
 _POLLFD: Final = Struct("<ihh")
 _PAGE: Final = 4096
@@ -40,7 +41,7 @@ def read(thread: int, fd: int, length: int, offset: int) -> bytes:
     data = bytearray(length)
     call = SYS_read if offset < 0 else SYS_pread64
     while True:
-        got = _native.call_slowly(thread, call, fd, address(data), length, offset, 0, 0)
+        got = _call_slowly(thread, call, fd, address(data), length, offset, 0, 0)
         if got != -EINTR:
             break
     if got < 0:
@@ -57,7 +58,7 @@ def write(thread: int, fd: int, data: bytes, offset: int, flags: int = 0) -> int
         place = data
         call, at, size = SYS_write if offset < 0 else SYS_pwrite64, address(data), len(data)
     while True:
-        put = _native.call_slowly(thread, call, fd, at, size, offset, 0, flags)
+        put = _call_slowly(thread, call, fd, at, size, offset, 0, flags)
         if put != -EINTR:
             break
     _is_used_until_here(data, place)
@@ -66,17 +67,17 @@ def write(thread: int, fd: int, data: bytes, offset: int, flags: int = 0) -> int
 
 def sync(thread: int, fd: int, *, is_data_only: bool) -> int:
     """fsync(2) or fdatasync(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_fdatasync if is_data_only else SYS_fsync, fd, 0, 0, 0, 0, 0)
+    return _call_slowly(thread, SYS_fdatasync if is_data_only else SYS_fsync, fd, 0, 0, 0, 0, 0)
 
 
 def truncate(thread: int, fd: int, size: int) -> int:
     """ftruncate(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_ftruncate, fd, size, 0, 0, 0, 0)
+    return _call_slowly(thread, SYS_ftruncate, fd, size, 0, 0, 0, 0)
 
 
 def allocate(thread: int, fd: int, mode: int, offset: int, length: int) -> int:
     """fallocate(2): 0 or -errno."""
-    return _native.call_slowly(thread, SYS_fallocate, fd, mode, offset, length, 0, 0)
+    return _call_slowly(thread, SYS_fallocate, fd, mode, offset, length, 0, 0)
 
 
 def _is_used_until_here(*data: bytes) -> None:
@@ -86,7 +87,7 @@ def _is_used_until_here(*data: bytes) -> None:
 def wait_for(fd: int) -> None:
     """Until there is something to read, or never will be."""
     asked = _POLLFD.pack(fd, POLLIN, 0)
-    _native.call_slowly(NOBODY, SYS_poll, address(asked), 1, -1, 0, 0, 0)
+    _call_slowly(NOBODY, SYS_poll, address(asked), 1, -1, 0, 0, 0)
     _is_used_until_here(asked)
 
 
@@ -100,7 +101,7 @@ def touch(thread: int, pid: int, addr: int, length: int) -> None:
             addr = (addr | _PAGE - 1) + 1
         sink = bytes(len(places) + 1)  # not one byte: that would be everybody's
         ours, theirs = _IOVEC.pack(address(sink), len(places)), b"".join(places)
-        got = _native.call_slowly(
+        got = _call_slowly(
             thread, SYS_process_vm_readv, pid, address(ours), 1, address(theirs), len(places), 0
         )
         _is_used_until_here(sink, ours, theirs)
