@@ -327,7 +327,7 @@ class BuildExt(build_ext):
 
 
 class BuildScripts(Command):
-    """Builds the `cloche` command, which is a program and no script."""
+    """Builds the commands, which are programs and no scripts."""
 
     user_options: list[Any] = []
 
@@ -340,12 +340,13 @@ class BuildScripts(Command):
     def run(self) -> None:
         shutil.rmtree(self.build_dir, ignore_errors=True)
         csrc.build_launcher(Path(self.build_dir) / "cloche")
+        csrc.build_launcher(Path(self.build_dir) / "cloche-oci", is_oci=True)
 
     def get_source_files(self) -> list[str]:
         return list(self.distribution.scripts or [])
 
     def get_outputs(self) -> list[str]:
-        return [os.path.join(self.build_dir, "cloche")]
+        return [os.path.join(self.build_dir, name) for name in ("cloche", "cloche-oci")]
 
 
 def build_programs() -> list[Path]:

@@ -65,14 +65,18 @@ def build_stub(target: Path, *, is_kvm: bool = False, given: Path | None = None)
     new.replace(target)  # never write into what a running sandbox has mapped
 
 
-def build_launcher(target: Path) -> None:
-    """Compile the `cloche` command, which starts this version of Python, to `target`."""
+def build_launcher(target: Path, *, is_oci: bool = False) -> None:
+    """Compile the `cloche` command, which starts this version of Python, or `cloche-oci`, to `target`."""
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_suffix(".new")
     source = CSRC / "launcher" / "launcher.c"
     subprocess.run(
-        [os.environ.get("CC", "gcc"), *LAUNCHER_FLAGS, f'-DPYTHON="{python}"', "-o", str(new), str(source)],
+        [
+            *(os.environ.get("CC", "gcc"), *LAUNCHER_FLAGS, f'-DPYTHON="{python}"'),
+            f'-DMODULE="{"oci" if is_oci else "cli"}"',
+            *("-o", str(new), str(source)),
+        ],
         check=True,
     )
     if shutil.which("strip"):

@@ -1,4 +1,4 @@
-/* The `cloche` command: finds the interpreter that cloche was built for and becomes it.
+/* The `cloche` command, and `cloche-oci`: finds the interpreter that cloche was built for and becomes it.
  *
  * For `cloche run` of an installed cloche that interpreter begins with nothing of the user's: it forks what a sandbox
  * needs in any case, the keeper (boot/keeper.py), while its memory is still empty, and then reads the words and the
@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef PYTHON
-#define PYTHON "python3" /* setup.py defines it as the version for which the extensions were compiled */
+#ifndef PYTHON /* setup.py defines these two: the version for which the extensions were compiled, and whose `launched` is called */
+#define PYTHON "python3"
+#define MODULE "cli" /* of `cloche`; "oci" of `cloche-oci`, whose verbs are short and fork no keeper first */
 #endif
 
 enum {
@@ -35,9 +36,9 @@ static const char FORKING_CODE[] =
 	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import forking; forking(now)";
 static const char COMMAND_CODE[] =
 	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
-	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import launched; launched(now)";
+	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche." MODULE ".main import launched; launched(now)";
 static const char FOREIGN_CODE[] =
-	"import time; now = time.monotonic_ns(); from cloche.cli.main import launched; launched(now)";
+	"import time; now = time.monotonic_ns(); from cloche." MODULE ".main import launched; launched(now)";
 
 static char interpreter[PATH_MAX + 64];
 static char packages[PATH_MAX + 64];
@@ -74,8 +75,8 @@ static bool find_installation(void)
 static bool wants_keeper(char **words)
 {
 	const char *template = getenv("CLOCHE_TEMPLATE");
-	if (template && !strcmp(template, "1"))
-		return false; /* which gives it one */
+	if (strcmp(MODULE, "cli") || (template && !strcmp(template, "1")))
+		return false; /* the template gives it one */
 	while (*words && **words == '-') {
 		if (!strcmp(*words, "--root") && words[1])
 			words++;

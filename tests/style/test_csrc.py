@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 MAX_FILE = 500  # all lines of one file
 # Lines without blanks and comments; docs/design.md says why the first is what it is.
-LIMITS = {"host+stub": 3500, "kvm": 1800, "launcher": 176, "anchor": 95}
+LIMITS = {"host+stub": 3500, "kvm": 1800, "launcher": 177, "anchor": 95}
 FLAGS = [
     "-std=gnu11",
     "-O1",

@@ -5,7 +5,6 @@ the namespaces; hooks (prestart, createRuntime) run; the anchor makes its mounts
 anchor stands in the root; the monitor starts the sandbox, in which the program is looked for.  The pid-file is last.
 """
 
-import json
 import os
 import socket
 import stat
@@ -20,6 +19,7 @@ from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
 from cloche.boot.platforms import platform_problem
 from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
+from cloche.oci import quickjson as json
 from cloche.oci.anchor import Anchor
 from cloche.oci.egress import check_joined, egress_of
 from cloche.oci.errors import OciError
@@ -320,7 +320,9 @@ class _Monitor:
                 break
             text += data
         os.close(self.hear)
-        status, problem = json.loads(text) if text else (125, _last_line(self.record) or "the monitor died")
+        status, problem = (
+            json.loads(text.decode()) if text else (125, _last_line(self.record) or "the monitor died")
+        )
         if problem:
             raise OciError(explain_start(status, problem, self.name))
 

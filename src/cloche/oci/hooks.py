@@ -4,13 +4,13 @@ All kinds run in the host's namespaces, unconfined, as the caller of the runtime
 bundle does.  Each gets the container's state on standard input.
 """
 
-import json
 import os
 import select
 import signal
 import time
 from typing import Any, Final
 
+from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 
 KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")

@@ -7,7 +7,6 @@ When the container ends, every part of it is gone before its anchor ends: then t
 """
 
 import fcntl
-import json
 import os
 import select
 import signal
@@ -24,6 +23,7 @@ from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
 from cloche.oci import cgroups, oom
+from cloche.oci import quickjson as json
 from cloche.oci.egress import complete
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
 from cloche.oci.records import Record

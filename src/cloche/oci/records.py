@@ -10,14 +10,13 @@
 its pid and the time at which it began, which is not used again.
 """
 
-import json
 import os
-import re
 import signal
 import socket
 import time
 from typing import Any, Final
 
+from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 from cloche.oci.rootless import in_user_namespace
 
@@ -26,7 +25,6 @@ CREATED: Final = "created"
 RUNNING: Final = "running"
 PAUSED: Final = "paused"
 STOPPED: Final = "stopped"
-_ID: Final = re.compile(r"[\w+.-]+")
 _MAX_ID: Final = 1024
 _STATE_BYTES: Final = 32 << 20
 _ENDING_S: Final = 15.0  # for processes that were killed to be gone
@@ -44,7 +42,8 @@ def default_root() -> str:
 
 def check_id(ident: str) -> None:
     """Raises OciError unless it is one that runc takes, too."""
-    if not ident or not _ID.fullmatch(ident) or ident in (".", "..") or len(ident) > _MAX_ID:
+    is_plain = all(each.isalnum() or each in "_+.-" for each in ident)
+    if not ident or not is_plain or ident in (".", "..") or len(ident) > _MAX_ID:
         raise OciError("invalid container ID format: " + json.dumps(ident[:_MAX_ID]))
 
 

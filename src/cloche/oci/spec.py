@@ -4,11 +4,11 @@ Everything that is used is checked for its type here, and refused with one line 
 nothing to a kernel in user space is accepted and ignored: docs/compat-oci.md lists it.
 """
 
-import json
 import os
 from typing import Any, Final
 
 from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import KINDS
 

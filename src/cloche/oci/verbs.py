@@ -2,13 +2,13 @@
 list, spec, features.
 """
 
-import json
 import os
 import signal
 import sys
 import time
 from typing import Any, Final
 
+from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 from cloche.oci.options import Options
 from cloche.oci.records import CREATED, PAUSED, RUNNING, STOPPED, Record, load, names
@@ -64,7 +64,7 @@ def print_version() -> int:
 
 
 def _print(data: Any) -> None:
-    print(json.dumps(data, indent=2))
+    print(json.dumps(data, "  "))
 
 
 def shown_state(record: Record) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def parse_signal(text: str) -> int:
     if plus and base == "SIGRTMIN" and offset.isdigit() and int(offset) <= 30:
         return 34 + int(offset)
     known = getattr(signal, name, None)
-    if isinstance(known, signal.Signals):
+    if isinstance(known, int) and not name.startswith("SIG_"):
         return int(known)
     raise OciError(f"unknown signal {json.dumps(text)}")
 
@@ -368,7 +368,7 @@ def _spec(options: Options) -> None:
     path = os.path.join(folder, "config.json")
     try:
         with open(path, "x", encoding="utf-8") as file:
-            json.dump(example_spec(), file, indent="\t")
+            json.dump(example_spec(), file, "\t")
             file.write("\n")
     except FileExistsError:
         raise OciError("File config.json exists. Remove it first") from None
