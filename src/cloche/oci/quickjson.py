@@ -5,6 +5,7 @@ engines call all the time.  What this does not do itself, errors included, the s
 """
 
 import _json
+from types import SimpleNamespace
 from typing import Any, Final
 
 __all__ = ["dump", "dumps", "loads"]
@@ -18,20 +19,16 @@ def _constant(name: str) -> float:
     return _CONSTANTS[name]
 
 
-class _Scanning:
-    """What the scanner asks of a decoder (json.decoder.JSONDecoder)."""
-
-    def __init__(self) -> None:
-        self.strict = True
-        self.object_hook = None
-        self.object_pairs_hook = None
-        self.parse_float = float
-        self.parse_int = int
-        self.parse_constant = _constant
-
-
-_scanning: Any = _Scanning()
-_scan: Final = _json.make_scanner(_scanning)
+# What the scanner asks of a decoder (json.decoder.JSONDecoder).
+_DECODER: Final[Any] = SimpleNamespace(
+    strict=True,
+    object_hook=None,
+    object_pairs_hook=None,
+    parse_float=float,
+    parse_int=int,
+    parse_constant=_constant,
+)
+_scan: Final = _json.make_scanner(_DECODER)
 
 
 def loads(text: str) -> Any:
