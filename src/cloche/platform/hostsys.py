@@ -46,6 +46,7 @@ from cloche.arch.syscalls import (
 )
 from cloche.platform import _sys
 
+_address: Final = _sys.address  # bound once: to find a function of an extension by its name takes long
 _CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
 _OPEN_HOW: Final = struct.Struct("<3Q")  # openat2(2)
 
@@ -120,8 +121,7 @@ def probe_memory(pid: int, addr: int) -> None:
 
 def address(data: bytes | bytearray) -> int:
     """Where bytes are, for a struct that points to them; they must live until the call is over."""
-    found: int = _sys.address(data)
-    return found
+    return _address(data)
 
 
 def capget() -> tuple[int, int, int]:
