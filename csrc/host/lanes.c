@@ -145,7 +145,8 @@ int64_t call_slowly(int64_t thread, int64_t number, int64_t a, int64_t b, int64_
     int64_t result = syscall(number, a, b, c, d, e, f);
     result = result < 0 ? -errno : result;
     int lane = (int)mine - 1;
-    bool is_late = !__atomic_compare_exchange_n(&in_call, &mine, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    /* Where there are no lanes several threads of Python may be here. */
+    bool is_late = !__atomic_compare_exchange_n(&in_call, &mine, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && lane_count;
     if (is_late)
         come_back(lane);
     PyEval_RestoreThread(state);

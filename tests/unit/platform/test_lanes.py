@@ -86,3 +86,26 @@ def test_the_end_is_the_first_lanes_if_it_is_there() -> None:
     )
     assert done.stdout.splitlines() == ["took (0, 7)", "is away", "b'x'"], done.stderr
     assert done.returncode == 0
+
+
+WITHOUT = """
+import os, threading
+from cloche.platform import slow
+
+pipes = [os.pipe() for _ in range(2)]
+said = []
+threads = [threading.Thread(target=lambda out=out: said.append(slow.read(-1, out, 1, -1))) for out, _ in pipes]
+for thread in threads:
+    thread.start()
+for thread, (_, into) in zip(threads, pipes):
+    os.write(into, b"x")
+    thread.join()
+print(said)
+"""
+
+
+def test_without_lanes_calls_of_several_threads_do_not_meet() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("[b'x', b'x']\n", 0), done.stderr
