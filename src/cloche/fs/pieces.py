@@ -29,6 +29,7 @@ class PiecedDescription(GeneratedDescription):
         self.base: int = 0  # where `made` begins in the file
         self.is_over: bool = False
         self.following: int = -1  # where the next read is expected
+        self.sought: int = -1  # where a read is that has begun; a retry goes on, also from the beginning
         self.is_walking: bool = False  # a reader is between two slices
         self.walkers: WaitQueue = WaitQueue()
 
@@ -45,15 +46,16 @@ class PiecedDescription(GeneratedDescription):
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         self.check(ctx)
-        if offset == 0 or offset != self.following:
+        if offset != self.following or (offset == 0 and self.sought != 0):
             self.made, self.base, self.is_over = b"", 0, False
             self.restart(ctx)
-        self.following = offset
+        self.following = self.sought = offset
         if not self._reach(ctx, offset):
             if not self.is_walking and isinstance(ctx, Task):
                 self.is_walking = True
                 ctx.kernel.chores.append(Walk(self))
             return -EAGAIN
+        self.sought = -1
         at = offset - self.base
         count = dst.copy_to(self.made[at : at + dst.remaining()]) if at < len(self.made) else 0
         self.following = offset + count

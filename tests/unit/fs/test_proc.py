@@ -4,19 +4,22 @@ import re
 
 import pytest
 
-from cloche.abi.errno import EACCES, EINVAL, ENOENT, ESRCH, LinuxError
+from cloche.abi.errno import EACCES, EAGAIN, EINVAL, ENOENT, ESRCH, LinuxError
 from cloche.abi.fcntl import O_CLOEXEC, O_CREAT, O_RDWR, O_WRONLY
 from cloche.fs.pipe import create_pipe
 from cloche.fs.proc import proc_net, proc_root, proc_sysctl
-from cloche.fs.proc_pid import ProcFs
+from cloche.fs.proc_pid import PieceDescription, ProcFs
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
+from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.exit import do_exit, reap
 from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.init import make_init
 from cloche.kernel.phase import DEAD
+from cloche.kernel.task import Task
+from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.pseudo import ConstantFile, PseudoFs
+from cloche.vfs.pseudo import ConstantFile, GeneratedInode, PseudoFs
 
 from .proc_harness import ProcGuest
 
@@ -397,3 +400,23 @@ def test_masks() -> None:
     assert cpu_mask_text(3, 2) == "3"
     assert cpu_mask_text(1, 64) == "00000000,00000001"
     assert cpu_mask_text(1 << 33, 36) == "2,00000000"
+
+
+def test_a_text_that_begins_with_nothing_is_reached(guest: ProcGuest) -> None:
+    """Each of its first pieces takes longer than a slice: a retry goes on where the one before stopped."""
+
+    def piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+        end_ns = monotonic_ns() + SLICE_NS
+        while monotonic_ns() < end_ns:
+            pass
+        return (b"", cursor + 1) if cursor < 5 else (b"at last\n", -1)
+
+    maps = guest.open(b"/2/maps")
+    inode = maps.inode
+    assert isinstance(maps, PieceDescription) and isinstance(inode, GeneratedInode)
+    file = PieceDescription(maps.path, inode, 0, guest.task, piece)
+    for _text in range(2):  # and is made anew for who reads it again
+        sink = KernelIovIter(capacity=100)
+        counts = [file.pread(guest.task, sink, 0) for _turn in range(6)]
+        assert counts == [-EAGAIN] * 5 + [8]
+        assert bytes(sink.sink) == b"at last\n"
