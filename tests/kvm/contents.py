@@ -175,13 +175,14 @@ def compiler(archive: Archive, sources: tuple[Path, ...]) -> None:
     for name in ("as", "ld"):
         archive.host(Path(shutil.which(name) or gcc))
     parts = "crt1.o Scrt1.o crti.o crtn.o crtbegin.o crtbeginS.o crtend.o crtendS.o libgcc.a libgcc_s.so libgcc_s.so.1"
-    parts += " libc.so libc.so.6 libc_nonshared.a liblto_plugin.so ld-linux-x86-64.so.2"
+    parts += " libpthread.a libc.so libc.so.6 libc_nonshared.a liblto_plugin.so ld-linux-x86-64.so.2"
     for name in parts.split():
         path = Path(_asked(gcc, f"-print-file-name={name}"))
         if path.is_absolute():
             archive.host(path)
+    listing = ("-M", "-O2", "-pthread", "-fno-canonical-system-headers")  # by the names that are looked for
     for source in sources:
-        for word in _asked(gcc, "-M", "-O2", "-pthread", str(source)).replace("\\\n", " ").split()[1:]:
+        for word in _asked(gcc, *listing, str(source)).replace("\\\n", " ").split()[1:]:
             archive.host(Path(word))
 
 

@@ -1,5 +1,6 @@
 """The platform kvm on a real /dev/kvm: the conformance suite of platforms, and programs as users start them."""
 
+import os
 import re
 
 import pytest
@@ -124,6 +125,32 @@ def test_without_the_right_to_open_the_device(kvm_machine: Machine) -> None:
     assert done.status == 125 and b"this user may not open it" in done.stderr, done
     assert b"\n" not in done.stderr.strip(), done
     assert b"no   /dev/kvm (this user may not open it)" in doctor.stdout, doctor
+
+
+@pytest.mark.skipif(
+    os.environ.get("CLOCHE_SLOW") != "1", reason="takes minutes: CLOCHE_SLOW=1 (make kvm-all)"
+)
+@pytest.mark.timeout(4 * SLOW_S)
+def test_bench(kvm_machine: Machine) -> None:
+    """The tables can be made wherever there is a /dev/kvm: what is said here about an emulated processor means nothing."""
+    command = [
+        "python",
+        "-m",
+        "bench.run",
+        "--rounds",
+        "1",
+        "--no-runsc",
+        "--platform",
+        "kvm",
+        "--json",
+        "/tmp",
+        "getppid",
+    ]
+    done = kvm_machine.run(command, cwd=str(ROOT), timeout_s=3 * SLOW_S)
+    assert done.status == 0 and b"start-up of true under cloche" in done.stdout, done
+    assert re.search(rb"^getppid +\d", done.stdout, re.M), done
+    shown = kvm_machine.run(["bash", "-c", "ls /tmp/calls-kvm-*.json"])
+    assert shown.status == 0, shown
 
 
 @pytest.mark.timeout(SLOW_S + 120)
