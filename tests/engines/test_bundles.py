@@ -412,3 +412,16 @@ def test_events_tell_of_what_memory_ended(tmp_path: Path, root: Path) -> None:
             listener.terminate()
             listener.wait(WAIT_S)
             listener.stdout.close()
+
+
+def test_systemd_s_driver_where_there_is_no_systemd(tmp_path: Path, root: Path) -> None:
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd runs here")
+    bundle = make_bundle(tmp_path / "b", root, "true")
+    seen = []
+    for path in (program("runc"), RUNTIME):
+        done = run(
+            [path, "--root", str(tmp_path / "records"), "--systemd-cgroup", "create", "-b", str(bundle), "x"]
+        )
+        seen.append((done.status, done.err.partition("level=")[2]))
+    assert seen[0][0] == 1 and seen[0] == seen[1]
