@@ -33,6 +33,8 @@ _MAX_NS: Final = 200_000_000
 _SHARE: Final = 10  # looking may take this part of the time
 _UNLIMITED_NS: Final = 500_000_000
 _PATIENCE_NS: Final = 1_000_000_000  # with one that was told to end
+_SMALL: Final = 8  # a process with less than this part of the limit
+_LITTLE: Final = 2  # beyond the limit, a part of it
 _MEASURED: Final = 1024  # mapped files a look
 _LEAST_KERNEL_MEMORY: Final = 16 << 20
 _SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, what is freed and not given back
@@ -66,6 +68,8 @@ class MemoryGuard(TimerOwner):
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended
         self.worst: Candidate | None = None
+        self.is_somebody_ending: bool = False
+        self.over_since_ns: int = 0
 
     def start(self) -> None:
         """Arm the first look."""
@@ -95,7 +99,10 @@ class MemoryGuard(TimerOwner):
                 self._end_worst()
                 wait_ns = _MAX_NS
         now = monotonic_ns()
-        wait_ns = max(wait_ns, (now - began) * _SHARE)
+        # Who has ended somebody sees soon that there is room again: until then files are refused growth.
+        is_awaited = self.ended_at_ns > 0 and now - self.ended_at_ns < _PATIENCE_NS
+        wait_ns = _MIN_NS if is_awaited else max(wait_ns, (now - began) * _SHARE)
+        wait_ns = max(wait_ns, now - began)
         self.kernel.timers.add(now + wait_ns, MEMORY_GUARD, self)
 
     def _is_keeper(self) -> bool:
@@ -122,10 +129,27 @@ class MemoryGuard(TimerOwner):
         spare = self.limit_bytes >> 5
         free = max((headroom - spare) // PAGE, 0)
         self.quota.page_limit = min(self.quota.pages + free, self.storage_pages)
-        if headroom < 0:
+        if headroom >= 0:
+            self.over_since_ns = 0
+        elif not self._goes_away_by_itself(-headroom):
             self._end_worst()
-            headroom = 0
+        headroom = max(headroom, 0)
         return min(max(headroom * 1_000_000_000 // _BYTES_PER_S, _MIN_NS), _MAX_NS)
+
+    def _goes_away_by_itself(self, excess: int) -> bool:
+        """Whether it is that of a process which ends (the host may have killed it), or of its files, that is too much,
+        so that it would end somebody small for nothing.  Not for long, and not where it is far too much.
+        """
+        now = monotonic_ns()
+        if not self.over_since_ns:
+            self.over_since_ns = now
+        worst = self.worst
+        return (
+            (self.is_somebody_ending or len(self.quota.reaper.doomed) > 0)
+            and (worst is None or worst.size < self.limit_bytes // _SMALL)
+            and excess < self.limit_bytes // _LITTLE
+            and now - self.over_since_ns < _PATIENCE_NS
+        )
 
     def _measure_files(self) -> None:
         """Count pages of mapped files, some at each look."""
@@ -146,6 +170,7 @@ class MemoryGuard(TimerOwner):
         used = 0
         seen: set[int] = set()
         self.worst = None
+        self.is_somebody_ending = False
         for group in self.kernel.groups.values():
             is_ours = is_everybody or group.container is self.container
             space = group_space(group) if is_ours else None
@@ -154,6 +179,8 @@ class MemoryGuard(TimerOwner):
             seen.add(space.process.ident())
             own, resident = space.process.footprint_bytes()
             used += own
+            if group.end.is_begun:
+                self.is_somebody_ending = True
             if group.end.is_begun or group.oom_score.adjustment <= -OOM_SCORE_MAX:
                 continue
             size = resident - own if is_shared_only else resident
