@@ -115,6 +115,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rootless]:
     finally:
         podman("runc", "rm", "-fa", "-t", "0")
         podman("runc", "unshare", shutil.which("umount") or "umount", f"{folder}/home/root/overlay")
+        podman("runc", "system", "migrate")  # ends the process that holds the user's namespaces
 
 
 def test_runs_alike(podman: Rootless) -> None:
