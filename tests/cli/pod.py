@@ -91,7 +91,8 @@ def main() -> None:
         assert sandbox.serve(30), (sandbox.death, sandbox.failure)
     assert os.read(reader, 100) == b"first\n"
     second_out, second_in = os.pipe()
-    script = b"cat /whose; hostname; until echo hello | nc 127.0.0.1 7000; do :; done; ps; sleep 1000"
+    # (The greeting is there before nc connects: it ends when the other's input is over, said or not.)
+    script = b"cat /whose; hostname; until nc 127.0.0.1 7000 <<E\nhello\nE\ndo :; done; ps; sleep 1000"
     pod.add("second", spec_of(b"second", script), second_in, ["net", "ipc"])
     text = b""
     while not text.endswith(b"heard\n"):
