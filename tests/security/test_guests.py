@@ -464,3 +464,12 @@ def test_a_flood_of_refused_operations_holds_nobody(folder: Path) -> None:
     assert process.stdout.readline() == b"served meanwhile\n"
     process.terminate()
     assert process.wait(timeout=TIMEOUT_S) == 128 + 15
+
+
+def test_there_is_room_as_soon_as_the_largest_has_been_ended(folder: Path) -> None:
+    """Its parent is told of its end and writes a file, before anybody has measured again."""
+    attack = "HOLD=20 ./bombs memory 4000000000; echo data > /tmp/left && cat /tmp/left"
+    result = sandbox(folder, f"for i in 1 2 3 4 5; do {attack}; done", "--memory", "64m")
+    if "no room for sizes" in result.text:
+        pytest.skip("no procfs of its own")
+    assert result.text.count("killed process") == 5 and result.lines.count("data") == 5, result

@@ -67,6 +67,7 @@ class MemoryGuard(TimerOwner):
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended
+        self.last_bytes: int = 0  # what it had
         self.worst: Candidate | None = None
         self.is_somebody_ending: bool = False
         self.over_since_ns: int = 0
@@ -125,16 +126,23 @@ class MemoryGuard(TimerOwner):
         if self._is_keeper():
             own += KERNEL_MEMORY.used + self._unaccounted()
         headroom = self.limit_bytes - own - files
-        # Files may fill what is left but a little: writing to one must not get a process killed.
-        spare = self.limit_bytes >> 5
-        free = max((headroom - spare) // PAGE, 0)
-        self.quota.page_limit = min(self.quota.pages + free, self.storage_pages)
         if headroom >= 0:
             self.over_since_ns = 0
         elif not self._goes_away_by_itself(-headroom):
             self._end_worst()
+        # Files may fill what is left but a little: writing to one must not get a process killed.
+        spare = self.limit_bytes >> 5
+        free = max((headroom + self._awaited_bytes() - spare) // PAGE, 0)
+        self.quota.page_limit = min(self.quota.pages + free, self.storage_pages)
         headroom = max(headroom, 0)
         return min(max(headroom * 1_000_000_000 // _BYTES_PER_S, _MIN_NS), _MAX_NS)
+
+    def _awaited_bytes(self) -> int:
+        """What a process that was told to end gives back: its parent, told of its end, may write files at once."""
+        last = self.last
+        if last is None or group_space(last) is None or monotonic_ns() - self.ended_at_ns >= _PATIENCE_NS:
+            return 0
+        return self.last_bytes
 
     def _goes_away_by_itself(self, excess: int) -> bool:
         """Whether it is that of a process which ends (the host may have killed it), or of its files, that is too much,
@@ -200,6 +208,7 @@ class MemoryGuard(TimerOwner):
         group = worst.group
         self.ended_at_ns = now
         self.last = group
+        self.last_bytes = worst.size
         if group.end.fatal_status < 0:
             self.container.oom_kills += 1
             if not self.is_quiet:
