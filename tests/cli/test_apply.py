@@ -191,6 +191,39 @@ def test_no_set_ids_no_devices_no_owners_unless_asked_for(changed: Applied) -> N
     assert stat.S_ISCHR((project / "dev").stat().st_mode)
 
 
+def attributes(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path) if name.startswith("user.")}
+
+
+def test_extended_attributes_stay_the_host_s_unless_asked_for(changed: Applied) -> None:
+    project = changed.project
+    try:
+        os.setxattr(project / "file", "user.kept", b"1")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    changed.start()
+    program = (
+        "import os; open('file', 'a').write('more'); os.setxattr('file', 'user.inside', b'2');"
+        "os.removexattr('file', 'user.kept'); os.setxattr('script', 'user.only', b'3');"
+        "open('new', 'w'); os.setxattr('new', 'user.new', b'4')"
+    )
+    changed.sh(f'python3 -c "{program}"')
+    before = snapshot(project)
+    assert "# " + str(project / "script") + ": extended attributes changed\n" in changed("diff", "box").out
+    changed.apply()
+    assert attributes(project / "file") == {"user.kept": b"1"}
+    assert attributes(project / "script") == attributes(project / "new") == {}
+    changed.apply("--undo")
+    said = changed.apply("--attributes")
+    assert attributes(project / "file") == {"user.inside": b"2"}
+    assert attributes(project / "script") == {"user.only": b"3"}
+    assert attributes(project / "new") == {"user.new": b"4"}
+    assert "script" in said
+    changed.apply("--undo")
+    assert snapshot(project) == before
+    assert attributes(project / "file") == {"user.kept": b"1"} and attributes(project / "script") == {}
+
+
 def test_what_git_would_run_is_left_out(changed: Applied) -> None:
     project = changed.project
     (project / ".git" / "hooks").mkdir(parents=True)

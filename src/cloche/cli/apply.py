@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import stat
 import sys
@@ -16,6 +17,7 @@ from cloche.cli.changes import (
     Item,
     Place,
     old_content,
+    open_old,
     read_host,
     wanted_paths,
     with_contents,
@@ -25,7 +27,17 @@ from cloche.cli.diff import Output, is_binary, write_patch
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError, options_first
 from cloche.cli.textdiff import heading, hunk_lines, hunks, runs, split_lines
-from cloche.runtime.hosttree import HostTree, NewFile, Policy, Unwanted, make_directory, wanted_mode
+from cloche.runtime.hosttree import (
+    USER,
+    HostTree,
+    NewFile,
+    Policy,
+    Unwanted,
+    attributes_of,
+    make_directory,
+    user_attributes,
+    wanted_mode,
+)
 from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
@@ -34,6 +46,7 @@ from cloche.wire.files import KEEP_NS, Record
 
 MANY: Final = 1000  # changes, from which on the disk is waited for once at the end
 _ALL_BYTES: Final = 1 << 62
+_COPY_BYTES: Final = 1 << 20
 _SYSTEM: Final = frozenset(os.fsencode("/" + name) for name in SYSTEM_DIRECTORIES)
 _HELP: Final = (
     "y: yes, n: no, a: yes to the rest of this file, d: no to the rest of it, q: no to all that follows"
@@ -55,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--owners", action="store_true", help="give files the owners that they have inside")
     add("--set-ids", action="store_true", help="keep set-user-ID and set-group-ID bits")
     add("--devices", action="store_true", help="make devices")
+    add("--attributes", action="store_true", help="give files the user.* attributes that they have inside")
     add("--hooks", action="store_true", help="also what git on the host would run: .git/hooks, .git/config")
     add("name", metavar="NAME", help="the sandbox")
     add("paths", nargs="*", metavar="PATH", help="only what is at or below these paths inside")
@@ -113,6 +127,7 @@ class Applier:
         self.policy.keeps_owners = options.owners
         self.policy.keeps_set_ids = options.set_ids
         self.policy.makes_devices = options.devices
+        self.policy.keeps_attributes = options.attributes
         self.targets: dict[Place, Target] = {}
         self.steps: list[Step] = []
         self.journal: Journal | None = None
@@ -434,18 +449,22 @@ class Applier:
         kind = stat.S_IFMT(entry.mode)
         made: NewFile | None = None
         try:
-            if step.item.kind == files.CHANGED and not has_data and kind == stat.S_IFREG:
+            is_same_text = step.item.kind == files.CHANGED and not has_data and kind == stat.S_IFREG
+            if is_same_text and not self._changes_attributes(step):
                 self._change_mode(step)
                 return None
             made = NewFile(step.target.tree, step.name, make=True)
             if kind == stat.S_IFREG:
                 made.open()
-                if step.text is not None or not has_data:
-                    text = step.text if step.text is not None else old_content(step.item, _ALL_BYTES)
-                    made.write(0, text or b"")
-                    self._commit(step, made)
-                    return None
-                return made
+                if step.text is None and has_data:
+                    return made
+                with open_old(step.item) if step.text is None else io.BytesIO(step.text) as source:
+                    offset = 0
+                    while data := source.read(_COPY_BYTES):
+                        made.write(offset, data)
+                        offset += len(data)
+                self._commit(step, made)
+                return None
             made.make(entry, self.policy)
             self._commit(step, made)
             return None
@@ -491,9 +510,28 @@ class Applier:
             made_st = os.fstat(made.fd)
             if (made_st.st_uid, made_st.st_gid) != (source.st_uid, source.st_gid):
                 os.fchown(made.fd, source.st_uid, source.st_gid)  # it stays whose it was
+        if made.fd >= 0:
+            made.set_attributes(self._attributes(step, name if found is not None else step.old_name, source))
         made.commit(entry, self.policy)
         self._done(step, name)
         self._said(step.item.kind, step)
+
+    def _attributes(self, step: Step, name: bytes, source: os.stat_result | None) -> dict[str, bytes]:
+        """Those of the host's file, or user.* as the sandbox has them.  Raises OSError."""
+        wanted = _host_attributes(step.target.tree, name, source)
+        if self.policy.keeps_attributes:
+            wanted = {each: value for each, value in wanted.items() if not each.startswith(USER)}
+            wanted |= user_attributes(step.item.entry)
+        return wanted
+
+    def _changes_attributes(self, step: Step) -> bool:
+        """Whether a file is to get other attributes than the host's has.  Raises OSError."""
+        found = step.target.tree.stat(step.name)
+        if not self.policy.keeps_attributes or found is None:
+            return False
+        has = _host_attributes(step.target.tree, step.name, found)
+        mine = {each: value for each, value in has.items() if each.startswith(USER)}
+        return mine != user_attributes(step.item.entry)
 
     def _is_as_planned(self, step: Step, found: os.stat_result) -> bool:
         """Whether what is there is still what the conflicts were judged by."""
@@ -531,6 +569,17 @@ class Applier:
         self._done(step, name)
         if step.item.kind == files.CHANGED:
             self._said("M", step)
+
+
+def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) -> dict[str, bytes]:
+    """Those of a regular file of the host.  Raises OSError."""
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return {}
+    fd = tree.open_file(name)
+    try:
+        return attributes_of(fd)
+    finally:
+        os.close(fd)
 
 
 def _is_in_the_way(step: Step, added: set[tuple[bytes, bytes]]) -> bool:

@@ -6,10 +6,11 @@ although the sandbox thought that it made it.
 """
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot.spec import IMAGE_PREFIX
@@ -329,6 +330,20 @@ def is_same(found: os.stat_result, base: Base) -> bool:
         return True
     # As rsync and make compare; ctime would tell of new names and of what was undone, too.
     return (found.st_size, found.st_mtime_ns) == (base.size, base.mtime_ns)
+
+
+def open_old(item: Item) -> IO[bytes]:
+    """The contents of a regular file that the host, or the image, has there now.  Raises OSError."""
+    if item.old is not None:
+        return io.BytesIO(item.old)
+    if item.host is None or item.place is None or not stat.S_ISREG(item.host.st_mode):
+        raise OSError(errno.ENOENT, "it is gone on the host")
+    if item.place.digest:
+        row = item.place.image_row(item.old_path)
+        if row is None:
+            raise OSError(errno.ENOENT, "it is not in the image")
+        return open(item.place.image().content_path(row), "rb")
+    return open(item.place.tree().open_file(item.place.host_name(item.old_path)), "rb")
 
 
 def old_content(item: Item, limit: int) -> bytes | None:

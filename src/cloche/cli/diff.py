@@ -26,6 +26,7 @@ from cloche.cli.options import options_first
 from cloche.cli.textdiff import counts, heading, hunk_lines, hunks, runs, split_lines
 from cloche.wire import files
 from cloche.wire.file_client import FileClient
+from cloche.wire.files import Base, FileEntry
 
 _BOLD: Final = "\x1b[1m"
 _RED: Final = "\x1b[31m"
@@ -97,6 +98,8 @@ def _notes(item: Item) -> Iterator[str]:
     base, entry = item.base, item.entry
     if base is not None and item.kind != files.DELETED and (base.uid, base.gid) != (entry.uid, entry.gid):
         yield f"# {path}: owner {base.uid}:{base.gid} is {entry.uid}:{entry.gid} now"
+    if item.kind == files.CHANGED and base is not None and _is_alike(entry, base):
+        yield f"# {path}: extended attributes changed"
     kind = stat.S_IFMT(entry.mode)
     if kind not in (stat.S_IFREG, stat.S_IFLNK):
         name = {
@@ -110,6 +113,12 @@ def _notes(item: Item) -> Iterator[str]:
         if item.kind == files.CHANGED and base is not None:
             modes = f"mode {stat.S_IMODE(base.mode):o} is {stat.S_IMODE(entry.mode):o} now"
         yield f"# {path}: {name} {_WORDS[item.kind]}, {modes}"
+
+
+def _is_alike(entry: FileEntry, base: Base) -> bool:
+    """Whether all that a change shows otherwise is the same: then it is one of extended attributes."""
+    same = (entry.mode, entry.uid, entry.gid) == (base.mode, base.uid, base.gid)
+    return same and (stat.S_ISDIR(entry.mode) or (entry.size, entry.mtime_ns) == (base.size, base.mtime_ns))
 
 
 def _git_mode(mode: int) -> int:

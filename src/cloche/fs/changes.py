@@ -69,7 +69,7 @@ class _Frame:
 def _differs(inode: Inode, base: Inode) -> bool:
     if inode.mode != base.mode or inode.uid != base.uid or inode.gid != base.gid or inode.rdev != base.rdev:
         return True
-    if isinstance(inode, TmpfsInode) and inode.xattrs is not None and inode.backing is not base:
+    if isinstance(inode, TmpfsInode) and inode.xattrs is not None:
         return True
     if inode.mode & S_IFMT == S_IFDIR:
         return False
@@ -296,14 +296,7 @@ class Changes:
             yield from self._compare_known(path, inode, known, base)
             return
         change = Change(CHANGED, path, inode, base)
-        if (
-            inode.is_dir()
-            and isinstance(inode, TmpfsInode)
-            and inode.backing is base
-            and inode.xattrs is not None
-        ):
-            yield change
-        elif _differs(inode, base):
+        if _differs(inode, base):
             yield change
 
     def _compare_known(

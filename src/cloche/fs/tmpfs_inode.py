@@ -198,10 +198,12 @@ class TmpfsInode(Inode):
             del self.xattrs[NAME_CAPS]
         elif self.xattrs is None and self.backing is not None and self.mode & S_IFMT == S_IFREG:
             if self._xattr_below(ctx, NAME_CAPS) is not None:
-                self._own_xattrs(ctx).pop(NAME_CAPS, None)
+                xattrs = self._xattrs_to_change(ctx)
+                xattrs.pop(NAME_CAPS, None)
+                self.xattrs = xattrs
 
-    def _own_xattrs(self, ctx: Context) -> dict[bytes, bytes]:
-        """The attributes to change, taken over from the backing at the first time."""
+    def _xattrs_to_change(self, ctx: Context) -> dict[bytes, bytes]:
+        """The inode's own attributes, or a copy of the backing's, which the caller makes its own by a change."""
         xattrs = self.xattrs
         if xattrs is None:
             xattrs = {}
@@ -212,7 +214,6 @@ class TmpfsInode(Inode):
                         xattrs[name] = backing.getxattr(ctx, name)
                     except LinuxError:
                         continue
-            self.xattrs = xattrs
         return xattrs
 
     def _xattr_below(self, ctx: Context, name: bytes) -> bytes | None:
@@ -250,7 +251,7 @@ class TmpfsInode(Inode):
             raise LinuxError(EOPNOTSUPP)
         if name in (USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX):
             raise LinuxError(EINVAL)
-        xattrs = self._own_xattrs(ctx)
+        xattrs = self._xattrs_to_change(ctx)
         old = xattrs.get(name)
         if flags & XATTR_CREATE and old is not None:
             raise LinuxError(EEXIST)
@@ -271,6 +272,7 @@ class TmpfsInode(Inode):
         account.charge_pages(pages - self.xattr_pages)
         self.xattr_pages = pages
         xattrs[name] = value
+        self.xattrs = xattrs
         self.ctime_ns = time.time_ns()
         self.is_changed = True
         self.note()
@@ -284,10 +286,11 @@ class TmpfsInode(Inode):
     def removexattr(self, ctx: Context, name: bytes) -> None:
         if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
             raise LinuxError(EOPNOTSUPP)
-        xattrs = self._own_xattrs(ctx)
+        xattrs = self._xattrs_to_change(ctx)
         if name not in xattrs:
             raise LinuxError(ENODATA)
         del xattrs[name]
+        self.xattrs = xattrs
         self.ctime_ns = time.time_ns()
         self.is_changed = True
         self.note()

@@ -28,6 +28,7 @@ class Policy:
         self.keeps_owners: bool = False
         self.keeps_set_ids: bool = False
         self.makes_devices: bool = False
+        self.keeps_attributes: bool = False  # user.* as inside
         self.is_durable: bool = False  # fsync(2) before a file gets its name
 
 
@@ -122,6 +123,32 @@ class HostTree:
         return found
 
 
+USER: Final = "user."
+# They speak for the contents, which are others now; the kernel, too, takes capabilities off a file that is written to.
+_OF_CONTENTS: Final = ("security.capability", "security.ima", "security.evm")
+
+
+def attributes_of(fd: int) -> dict[str, bytes]:
+    """The extended attributes of a file that its new contents keep (xattr(7)); none where there can be none."""
+    found: dict[str, bytes] = {}
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return found
+    for name in names:
+        if name not in _OF_CONTENTS:
+            try:
+                found[name] = os.getxattr(fd, name)
+            except OSError:
+                pass
+    return found
+
+
+def user_attributes(entry: FileEntry) -> dict[str, bytes]:
+    """Those that a guest may have on the host: no access lists, no capabilities."""
+    return {os.fsdecode(name): value for name, value in entry.xattrs if name.startswith(USER.encode())}
+
+
 def wanted_mode(entry: FileEntry, policy: Policy) -> int:
     """The permission bits that a file gets."""
     return entry.mode & (0o7777 if policy.keeps_set_ids else 0o1777 if stat.S_ISDIR(entry.mode) else 0o777)
@@ -182,6 +209,15 @@ class NewFile:
         finally:
             os.close(other)
         self.is_there = True
+
+    def set_attributes(self, wanted: dict[str, bytes]) -> None:
+        """Extended attributes of a regular file; those that are not ours to give are left out.  Raises OSError."""
+        for name, value in wanted.items():
+            try:
+                os.setxattr(self.fd, name, value)
+            except OSError as error:
+                if name.startswith(USER) or error.errno not in (errno.EPERM, errno.ENOTSUP):
+                    raise
 
     def commit(self, entry: FileEntry, policy: Policy) -> None:
         """Give it attributes and its name.  Raises OSError."""
