@@ -73,7 +73,9 @@ ALLOWED: Final[dict[str, list[str]]] = {
             "egress.hosts",
             "egress.netfile",
             "egress.policy",
+            "egress.trust",
         ),  # rules of containers, which egress then reads again
+        *("cli.net", "cli.client"),  # the verb `net`, which is the same
     ],
 }
 

@@ -1,4 +1,4 @@
-"""What a container of an OCI bundle has beyond mounts: devices, masked and read-only paths, kernel parameters.
+"""What a container of an OCI bundle has beyond mounts: devices, masked and read-only paths, kernel parameters, files.
 
 Runs while the container's file systems are built, with every capability and before there is a program (OCI runtime
 specification, "Linux Container Configuration").  The names come from the bundle, but the directories they lead through
@@ -7,15 +7,15 @@ from the image: they are looked up in the container, where a link leads nowhere 
 
 from typing import Final
 
-from cloche.abi.errno import EEXIST, EINVAL, ENOENT, ENOTDIR, LinuxError
-from cloche.abi.fcntl import O_WRONLY
+from cloche.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.fcntl import O_CREAT, O_WRONLY
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.abi.stat import makedev
 from cloche.boot.spec import CGROUP, DEVPTS, MQUEUE, MountSpec, SandboxSpec
 from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import configure, devpts_fs
 from cloche.fs.mqueue import mqueue_fs
-from cloche.fs.quota import StorageQuota
+from cloche.fs.quota import PAGE, StorageQuota, page_count
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel.task import Container
@@ -64,6 +64,8 @@ def finish_bundle(ctx: Context, spec: SandboxSpec) -> None:
         _set_parameter(ctx, key, value)
     for path in spec.read_only_paths:
         _make_read_only(ctx, path)
+    if spec.shown_files:
+        _show_files(ctx, spec)
     for path in spec.masked_paths:
         _mask(ctx, path)
 
@@ -120,6 +122,36 @@ def _make_read_only(ctx: Context, path: bytes) -> None:
     tree = copy_tree(place, is_recursive=True)
     tree.flags |= MS_RDONLY
     graft(ctx, tree, place)
+
+
+def _show_files(ctx: Context, spec: SandboxSpec) -> None:
+    """Files of the sentry's own, which also cover some of the root, as far as those are there."""
+    make_parents(ctx, spec.shown_folder + b"/-")
+    size = sum([page_count(len(content)) for _name, content in spec.shown_files]) * PAGE
+    options = TmpfsOptions()
+    options.mode = 0o755
+    dev = path_lookup(ctx, None, spec.shown_folder).mount.fs.dev
+    shown = mount_at(
+        ctx, spec.shown_folder, TmpFs(dev, StorageQuota(size, len(spec.shown_files) + 1), options), 0
+    )
+    for name, content in spec.shown_files:
+        file = do_open(ctx, None, spec.shown_folder + b"/" + name, O_WRONLY | O_CREAT, 0o644).get()
+        try:
+            if file.pwrite(ctx, KernelIovIter(content), 0) != len(content):
+                raise LinuxError(ENOSPC)
+        finally:
+            file.put()
+    shown.flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    for path, name in spec.covered_files:
+        try:
+            place = path_lookup(ctx, None, path)
+        except LinuxError as error:
+            if error.errno in (ENOENT, ENOTDIR):
+                continue
+            raise
+        if place.inode().is_regular():
+            source = path_lookup(ctx, None, spec.shown_folder + b"/" + name)
+            graft(ctx, copy_tree(source, is_recursive=False), place)
 
 
 def _mask(ctx: Context, path: bytes) -> None:

@@ -77,6 +77,8 @@ class EgressSpec:
         self.policy: bytes = policy  # CBOR of `egress.policy.Policy.to_fields`
         self.sandbox: str = ""  # its name in the log
         self.resolv_conf: str = ""  # a container's, which its engine writes; read by its monitor
+        self.needs_authority: bool = False  # a container's programs are to believe it (`oci.trust`) …
+        self.placeholders: dict[str, str] = {}  # … and find these in variables
         self.wants_report: bool = False
         self.log_fd: int = -1
         self.second_log_fd: int = -1  # what the log holds goes there when it is full
@@ -161,6 +163,11 @@ class SandboxSpec:
         self.filter: bytes = b""  # a seccomp program (struct sock_filter) for every program of the container
         self.devices: list[tuple[bytes, int, int, int, int, int]] = []  # (path, mode, major, minor, uid, gid)
         self.masked_paths: list[bytes] = []  # nothing is to be seen there
+        # Files (name, content) that are the sentry's, in a file system of their own, whose folder is made if it is
+        # missing; and (path, name): what is there is covered by one of them.  Nothing is written to the root.
+        self.shown_folder: bytes = b""
+        self.shown_files: list[tuple[bytes, bytes]] = []
+        self.covered_files: list[tuple[bytes, bytes]] = []
         self.read_only_paths: list[bytes] = []
         self.sysctls: list[tuple[bytes, bytes]] = []  # (key, value)
         self.domainname: bytes = b""
@@ -194,6 +201,7 @@ _PLAIN_FIELDS: Final = (
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined",
     "root_mode", "root_is_shared", "umask", "rlimits",
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
+    "shown_folder", "shown_files", "covered_files",
     "domainname", "checks_program",
     "net_address", "net_address6", "net_resolver", "has_network",
     "layer_source", "layer_index", "disk_bytes", "stop_signal",
@@ -214,6 +222,8 @@ _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "devices": (bytes, int, int, int, int, int),
     "masked_paths": (bytes,),
     "read_only_paths": (bytes,),
+    "shown_files": (bytes, bytes),
+    "covered_files": (bytes, bytes),
     "sysctls": (bytes, bytes),
 }
 _NULLABLE: Final = ("only",)

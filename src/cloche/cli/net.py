@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from cloche.cli.client import connect, printable, report_errors
 from cloche.cli.network import policy_of
@@ -39,7 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="with log: go on until the sandbox ends")
 
 
+Connect = Callable[[], ControlClient]
+
+
 def _run(options: argparse.Namespace) -> int:
+    return run_with(options, lambda: connect(options, options.name))
+
+
+def run_with(options: argparse.Namespace, connect_to: Connect) -> int:
+    """The same of a sandbox to which `connect_to` connects.  Raises UsageError, ControlError, OSError."""
     has_rules = bool(options.allow or options.deny or options.net)
     if options.operation in ("add", "remove") and not has_rules:
         raise UsageError(f"{options.operation} what? Write --allow, --deny or --net")
@@ -54,9 +63,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.refuse and options.id is None:
         raise UsageError("--refuse what? Write approve ID --refuse")
     policy = policy_of(options)
-    client = connect(options, options.name)
+    client = connect_to()
     if options.operation == "approve":
-        return _approve(client, options)
+        return _approve(client, options, connect_to)
     if options.operation == "log":
         return _log(client, follow=options.follow)
     if options.operation == "show":
@@ -92,15 +101,18 @@ def _show(policy: Policy) -> None:
         print("allow everything (--net-without-limits)")
     for rule in sorted(policy.rules, key=lambda rule: not rule.is_deny):
         print(f"{'deny' if rule.is_deny else 'allow'} {rule.text()}")
+    if policy.within is not None and not policy.within.is_open:
+        print("of which counts what the rules of the host allow as well:")
+        _show(policy.within)
 
 
-def _approve(client: ControlClient, options: argparse.Namespace) -> int:
+def _approve(client: ControlClient, options: argparse.Namespace, connect_to: Connect) -> int:
     """Answer one request; or all that wait and will wait, as a person at the terminal says."""
     if options.id is not None:
         client.call(NET, {"operation": "approve", "id": options.id, "allow": not options.refuse})
         return 0
     is_asked = sys.stdin.isatty()
-    answering = connect(options, options.name)  # another connection: on the first one requests go on coming
+    answering = connect_to()  # another connection: on the first one requests go on coming
     ident = client.ask(NET, {"operation": "approvals", "follow": is_asked})
     while True:
         try:

@@ -110,8 +110,11 @@ class _Complaint(PolicyError):
         self.path: str = path
 
 
-def read_file(name: str, policy: Policy) -> None:
-    """Add what a file or a preset says to a policy.  Raises PolicyError in one line."""
+def read_file(name: str, policy: Policy, *, knows_environment: bool = True) -> None:
+    """Add what a file or a preset says to a policy.  Raises PolicyError in one line.
+
+    `knows_environment`: variables are those of whoever wrote the rules, so secrets may come from there.
+    """
     path = name
     preset = os.path.join(PRESETS, f"{name}.toml")
     if "/" not in name and not os.path.exists(name) and os.path.exists(preset):
@@ -132,10 +135,24 @@ def read_file(name: str, policy: Policy) -> None:
     except tomllib.TOMLDecodeError as unread:
         raise PolicyError(f"{name}: {unread}") from None
     try:
-        _add(_converted(fields), policy, os.path.dirname(os.path.abspath(path)))
+        found = _converted(fields)
+        if not knows_environment:
+            _refuse_variables(found)
+        _add(found, policy, os.path.dirname(os.path.abspath(path)))
     except _Complaint as complaint:
         line, key = _locate(text, complaint.path)
         raise PolicyError(f"{name}: line {line}, {key}: {complaint}") from None
+
+
+def _refuse_variables(found: _File) -> None:
+    """Raises _Complaint."""
+    for index, row in enumerate(found.allow):
+        for number, secret in enumerate(row.secrets):
+            if secret.source.startswith("env:"):
+                raise _Complaint(
+                    f".allow[{index}].secrets[{number}].from",
+                    f"{secret.source}: a runtime has the variables of its engine; write file:PATH",
+                )
 
 
 def add_document(fields: object, policy: Policy) -> None:
@@ -165,8 +182,10 @@ def read_annotation(text: str, operator: Policy) -> Policy:
             if found.resolvers or found.authorities or found.synthetic or found.aaaa:
                 raise _Complaint("", "resolvers, authorities, synthetic and aaaa are for the operator to say")
             for index, row in enumerate(found.allow):
-                if row.secrets or row.inspect or row.protocol == "https":
-                    raise _Complaint(f".allow[{index}]", "inspection and secrets are not for containers")
+                if row.secrets:
+                    raise _Complaint(
+                        f".allow[{index}].secrets", "secrets are for the operator to give (--egress)"
+                    )
             _add(found, made, "")
         except tomllib.TOMLDecodeError as unread:
             raise PolicyError(str(unread)) from None
@@ -176,6 +195,9 @@ def read_annotation(text: str, operator: Policy) -> Policy:
     if len(made.rules) > MAX_ANNOTATION_RULES:
         raise PolicyError(f"more than {MAX_ANNOTATION_RULES} rules")
     made.resolvers, made.synthetic, made.has_aaaa = operator.resolvers, operator.synthetic, operator.has_aaaa
+    made.authorities = operator.authorities
+    if made.ask_s == DEFAULT_ASK_S:
+        made.ask_s = operator.ask_s
     made.within = operator
     made.check()
     return made

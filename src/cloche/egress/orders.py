@@ -130,7 +130,9 @@ class Orders:
     def _changed(self, operation: str, fields: dict[str, Any]) -> tuple[Policy, str]:
         """The policy that an order makes; or which rule is not there.  Raises PolicyError."""
         if operation == "set":
-            return Policy.from_fields(fields.get("policy")), ""
+            whole = Policy.from_fields(fields.get("policy"))
+            whole.within = self.policy().within  # whose rules they are is not theirs to change
+            return whole, ""
         made = self.policy().copy()
         rules = fields.get("rules")
         if not isinstance(rules, list):

@@ -34,12 +34,11 @@ def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
     where = "--egress"
     try:
         if flag:
-            read_file(flag, policy)
+            read_file(flag, policy, knows_environment=False)
             policy.check()
         else:
             policy.is_open = True
-        if policy.needs_authority():
-            raise PolicyError(f"{flag}: inspected TLS is not for containers yet")
+        secrets = policy.secrets()
         if asked is not None:
             where = f"annotation {ANNOTATION}"
             policy = read_annotation(asked, policy)
@@ -47,6 +46,12 @@ def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
         raise OciError(f"{where}: {error}") from None
     made = EgressSpec(encode(policy.to_fields()))
     made.sandbox = ident
+    made.needs_authority = policy.needs_authority()
+    made.placeholders = {secret.name: secret.placeholder for secret in secrets}
+    if made.needs_authority and not any(
+        mount.destination == "/dev" and not mount.is_bind for mount in bundle.mounts
+    ):
+        raise OciError(f"{where}: inspected TLS needs a container with a /dev of its own")
     sources = [mount.source for mount in bundle.mounts if mount.destination == _RESOLV_CONF]
     made.resolv_conf = sources[-1] if sources else ""
     return made

@@ -13,7 +13,7 @@ _HELP: Final = """cloche-oci: an OCI runtime whose containers have a kernel of t
 usage: cloche-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--platform NAME]
                   [--egress FILE] VERB [options] [arguments]
 
-verbs: {verbs}
+verbs: {verbs} net
 """
 _EXEC_FAILED: Final = 255
 
@@ -93,6 +93,11 @@ def main(argv: list[str]) -> int:
             print(_HELP.format(verbs=" ".join(VERBS)), end="")
             return 0
         verb = words[0]
+        if verb == "net":  # no engine knows it, and its options are argparse's
+            from cloche.oci.net import net_verb
+            from cloche.oci.records import default_root
+
+            return net_verb(given.text("root") or default_root(), words[1:])
         if verb not in VERBS:
             raise OciError(f"No help topic for {verb!r}", 3)
         options, rest = parse(words[1:], verb)

@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import Sandbox
@@ -20,6 +20,9 @@ from cloche.oci import cgroups
 from cloche.oci.records import Record
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bytes, take_int, take_list, take_strings
+
+if TYPE_CHECKING:
+    from cloche.oci.trust import Trust
 
 __all__ = ["JOIN", "STATUS_KILLED", "Held", "Member", "Members"]
 
@@ -129,8 +132,15 @@ class Member:
 class Members:
     """The containers that have joined a sandbox."""
 
-    def __init__(self, sandbox: Sandbox, server: ControlServer, on_leaving: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        server: ControlServer,
+        on_leaving: Callable[[str], None],
+        trust: "Trust | None" = None,
+    ) -> None:
         """`on_leaving` hears of the end of a container in the sentry, before its anchor's."""
+        self.trust: Trust | None = trust
         self.sandbox: Sandbox = sandbox
         self.server: ControlServer = server
         self.on_leaving: Callable[[str], None] = on_leaving
@@ -199,6 +209,11 @@ class Members:
         record.groups = [os.fsdecode(path) for path in take_strings(fields, "groups", _MAX_GROUPS)]
         pid = take_int(fields, "pid", 0, 1, 1 << 22)
         spec = from_fields(data)
+        if self.trust is not None:
+            try:
+                self.trust.prepare(name, spec, pid)
+            except OSError as error:
+                raise ProtocolError(f"the authorities of {name}: {error.strerror}") from None
         roles: list[str] = []
         for number in take_list(fields, "streams", 3):
             if not isinstance(number, int) or not 0 <= number < 3:
@@ -399,6 +414,8 @@ class Members:
         if member is None or member.is_leaving:
             return
         member.is_leaving = True
+        if self.trust is not None:
+            self.trust.forget(name)
         member.deadline_s = time.monotonic() + _SENTRY_S
         if member.number in self.awaited:
             return  # `served` comes back to it

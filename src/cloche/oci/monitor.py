@@ -15,13 +15,13 @@ import struct
 import sys
 import termios
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cloche.boot import confine
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
-from cloche.boot.spec import SandboxSpec
+from cloche.boot.spec import EgressSpec, SandboxSpec
 from cloche.oci import cgroups, oom
 from cloche.oci import quickjson as json
 from cloche.oci.egress import complete
@@ -30,6 +30,9 @@ from cloche.oci.records import Record
 from cloche.oci.uts import host_name
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
+
+if TYPE_CHECKING:
+    from cloche.oci.trust import Trust
 
 # Requests beyond `wire.requests`, which the monitor answers itself or in part.
 EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
@@ -62,6 +65,7 @@ class OciMonitor:
         self.sandbox: Sandbox
         self.server: ControlServer
         self.members: Members
+        self.trust: Trust | None = None  # only with inspected TLS
 
     # -- start -------------------------------------------------------------------------------------------
     def run(
@@ -69,6 +73,8 @@ class OciMonitor:
     ) -> None:
         """From the launch to the end."""
         status = STATUS_KILLED
+        if spec.egress is not None and spec.egress.needs_authority:
+            self._believe(spec, spec.egress)
         try:
             self.sandbox = launch(spec, streams, keeper=keeper)
         except (LaunchError, OSError) as failure:
@@ -80,7 +86,8 @@ class OciMonitor:
                 os.close(fd)
         self.server = ControlServer(listener, self.sandbox)
         self.server.on_request = self._on_request
-        self.members = Members(self.sandbox, self.server, self._end_execs)
+        self.server.net = self.sandbox.net
+        self.members = Members(self.sandbox, self.server, self._end_execs, self.trust)
         self.server.ask(requests.EVENTS, {}, None, self._on_news)
         try:
             self._loop()
@@ -99,6 +106,18 @@ class OciMonitor:
             self.members.end_all()
             self.server.ended(status, "")
             self.anchor.end(status)
+
+    def _believe(self, spec: SandboxSpec, egress: EgressSpec) -> None:
+        """Have the container's programs believe egress's authority, once it is there."""
+        from cloche.oci.trust import Trust  # most containers do without
+
+        trust = self.trust = Trust(egress.placeholders)
+
+        def put(authority: bytes) -> None:
+            trust.authority = authority
+            trust.prepare(requests.MAIN, spec, self.anchor.pid)
+
+        egress.on_authority = put
 
     def _tell(self, status: int, text: str) -> None:
         """`create` hears how it went; nothing is wrong if there is no text."""
@@ -279,6 +298,8 @@ class OciMonitor:
             st = os.fstat(fd)
             owners.append([st.st_uid, st.st_gid])
         fields["owners"] = owners
+        if self.trust is not None:
+            fields["env"] = self.trust.environment(request.container, request.env)
         ident = message.ident
 
         def heard(answer: Message) -> None:

@@ -105,10 +105,9 @@ def test_it_travels() -> None:
         ("version = 2\n", "version"),
         ('version = 1\nresolvers = ["10.0.0.1"]\n', "operator"),
         ('version = 1\nauthorities = ["/etc/shadow"]\n', "operator"),
-        ('version = 1\n[[allow]]\nhost = "a.test"\ninspect = true\n', "line 2, allow.*not for containers"),
         (
             'version = 1\n[[allow]]\nhost = "a.test"\n[[allow.secrets]]\nname = "A"\nfrom = "file:/etc/shadow"\n',
-            "not for containers",
+            "line 4, allow 1.secrets: .*operator",
         ),
         ("version = 1\nallow = 3\n", "line 2"),
         ("= =", "line 1"),
