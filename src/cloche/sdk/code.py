@@ -1,14 +1,15 @@
 """Code that keeps its state, as both fronts run it: a context is an interpreter in the sandbox, with a driver.
 
 The driver (`sdk/drivers/`, a program in the context's own language) reads cells from its standard input: a length on a
-line, then as many bytes.  What a cell prints comes on the standard streams as it is; in between come marks:
+line, then as many bytes. What a cell prints comes on the standard streams unchanged. Between it the driver writes
+marks:
 
     0x1E TOKEN ":result:" LENGTH "\\n" JSON      on standard output: {"is_main", "formats": {MIME type: text}}
     0x1E TOKEN ":ready:0\\n"                    on standard output: it can be interrupted from now on
     0x1E TOKEN ":end:" LENGTH "\\n" JSON         on both, at the end of a cell: {"error"}; bash: its status
 
-The token keeps what a program happens to print from being taken for one.  A program that wants to can lie, but only
-about itself: lengths are limited, and so is what is kept.
+The token, a random text, keeps ordinary output from being taken for a mark. A program that wants to can forge marks,
+but lies only about its own results: lengths are limited, and so is what is kept.
 """
 
 import base64
@@ -51,7 +52,7 @@ _HEAD_BYTES: Final = 24  # of a mark, after the token: ":result:" and a length
 
 @dataclass(frozen=True)
 class Result:
-    """A value that a cell has given: what it looks like, by MIME type.  Pictures are Base64 text."""
+    """A value that a cell has given, as one or more texts by MIME type. Pictures are Base64 text."""
 
     formats: dict[str, str]
     is_main: bool = False  # the value of the cell's last expression
@@ -63,7 +64,7 @@ class Result:
 
     @property
     def html(self) -> str | None:
-        """As HTML: tables have it."""
+        """As HTML, if the value has that form (tables do)."""
         return self.formats.get("text/html")
 
     @property
@@ -73,12 +74,12 @@ class Result:
 
     @property
     def png(self) -> str | None:
-        """As a picture, in Base64: figures have it."""
+        """As a PNG picture in Base64, if the value has that form (figures do)."""
         return self.formats.get("image/png")
 
     @property
     def png_bytes(self) -> bytes | None:
-        """The picture itself."""
+        """As a PNG picture, decoded."""
         return base64.b64decode(self.formats["image/png"]) if "image/png" in self.formats else None
 
     @property
@@ -88,7 +89,7 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """As data; None if it has none."""
+        """As decoded JSON; None if the value has no such form."""
         return json.loads(self.formats["application/json"]) if "application/json" in self.formats else None
 
 
@@ -114,7 +115,7 @@ class Logs:
 
 @dataclass
 class Execution:
-    """What came of a cell."""
+    """The outcome of a cell."""
 
     results: list[Result] = field(default_factory=list)
     logs: Logs = field(default_factory=Logs)
@@ -133,12 +134,12 @@ class Execution:
 
     @property
     def ok(self) -> bool:
-        """Whether it has not failed."""
+        """Whether the cell has ended without an error."""
         return self.error is None
 
 
 class Scanner:
-    """A stream with marks: bytes in, what was printed and marks out."""
+    """Splits a stream into what was printed and marks."""
 
     def __init__(self, token: str) -> None:
         self.mark: bytes = b"\x1e" + token.encode() + b":"
@@ -166,7 +167,7 @@ class Scanner:
                 return found
             kind, _colon, length = bytes(buffer[len(self.mark) : max(head_end, 0)]).partition(b":")
             if head_end < 0 or not length.isdigit() or int(length) > _MAX_PAYLOAD:
-                found.append(("", bytes(buffer[:1])))  # no mark, but somebody who plays with us
+                found.append(("", bytes(buffer[:1])))  # not a mark: the program printed 0x1E itself
                 del buffer[:1]
                 continue
             end = head_end + 1 + int(length)
@@ -259,7 +260,7 @@ class Context:
         return not self.command.poll()
 
     def await_ready(self) -> Steps[None]:
-        """Until it can be interrupted without harm.  Raises CodeError, SandboxError."""
+        """Wait until the interpreter can be interrupted without harm. Raises CodeError, SandboxError."""
         deadline_s = deadline_of(PATIENCE_S)
         told: list[bytes] = []
         while True:
@@ -279,11 +280,11 @@ class Context:
                     told.append(payload)
 
     def interrupt(self) -> None:
-        """What runs is interrupted as by Ctrl-C."""
+        """Interrupt the code that runs, as Ctrl-C does."""
         self.command.send_signal(signal.SIGINT, requests.FOREGROUND)
 
     def close(self) -> None:
-        """It ends."""
+        """End the interpreter."""
         self.command.close()
 
     def run(self, text: str, timeout: float | None, listener: Listener) -> Steps[Execution]:
@@ -301,7 +302,7 @@ class Context:
         try:
             return (yield from self._run(text, timeout, listener))
         except BaseException:
-            self.close()  # half a cell: its state is nobody's
+            self.close()  # the cell was only half run: its state is of no use to later cells
             raise
         finally:
             command.is_followed = False
@@ -391,14 +392,14 @@ def start(
 
 
 class Contexts:
-    """The contexts of one sandbox object that nobody has asked for by name: one of each language."""
+    """The default contexts of one sandbox object: one for each language, made when it is first needed."""
 
     def __init__(self, core: SandboxCore) -> None:
         self.core: SandboxCore = core
         self.by_language: dict[str, Context] = {}
 
     def get(self, language: str) -> Steps[Context]:
-        """The one of a language, a new one if there is none that can run."""
+        """Return the context of a language, a new one if there is none that can run cells."""
         name = language_of(language)
         found = self.by_language.get(name)
         if found is None or not found.is_alive():
@@ -407,7 +408,7 @@ class Contexts:
         return found
 
     def close(self) -> None:
-        """All end."""
+        """End all of them."""
         for context in self.by_language.values():
             context.close()
         self.by_language.clear()

@@ -1,9 +1,8 @@
 """Commands and terminals in a sandbox, as both fronts use them.
 
-A command gets pipes of ours.  Its output is taken as it comes, up to a limit; what is more is read and thrown away, so
-that a command that writes without end is neither held up nor fills memory.  A command has ended when the sandbox's
-kernel says so, and then everything that it wrote is in the pipes: a child that it left behind with an open pipe is not
-waited for.
+A command writes to pipes of this process. Its output is kept up to a limit; the rest is read and dropped, so that
+endless output neither stops the command nor fills memory. A command has ended when the sandbox's kernel says so. By
+then everything that it wrote is in the pipes; children that it left behind with an open pipe are not waited for.
 """
 
 import fcntl
@@ -32,13 +31,13 @@ STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
 _NAMES: Final = (STDOUT, STDERR)
 _READ_BYTES: Final = 1 << 16
-_PIPE_BYTES: Final = 1 << 20  # room for output that nobody takes yet
+_PIPE_BYTES: Final = 1 << 20  # of a pipe: room for output that was not read yet
 _ROUNDS: Final = 64  # reads of one stream before others have their turn
 _END_S: Final = 10.0  # for a command that was killed to be gone
 
 OnOutput = Callable[[Any], object]
 
-# The commands of this process that somebody still has, by the root and name of their sandbox and their pid inside.
+# The commands of this process to which references exist, by the root and name of their sandbox and their pid inside.
 _RUNNING: Final["WeakValueDictionary[tuple[str, str, int], Command]"] = WeakValueDictionary()
 
 
@@ -49,7 +48,9 @@ def _pipe(fds: list[int]) -> tuple[int, int]:
 
 
 def argv_of(command: str | Sequence[str]) -> list[bytes]:
-    """A string is for the shell; a sequence is a program and its arguments.  Raises InvalidArgument."""
+    """The arguments of a command: a string is run by the shell, a sequence is a program and its arguments. Raises
+    InvalidArgument.
+    """
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     if not words or not all(isinstance(word, (str, bytes)) for word in words):
         raise InvalidArgument("command: write text for the shell, or a list of words, at least one")
@@ -60,19 +61,19 @@ def argv_of(command: str | Sequence[str]) -> list[bytes]:
 
 
 def shown(command: str | Sequence[str]) -> str:
-    """For error messages."""
+    """The command as text, for error messages."""
     text = command if isinstance(command, str) else " ".join([os.fsdecode(word) for word in command])
     text = text.strip().splitlines()[0] if text.strip() else "''"
     return text if len(text) <= 80 else text[:79] + "…"
 
 
 def exit_code_of(status: int) -> int:
-    """What a shell shows for a wait status."""
+    """The exit code that a shell shows for a wait status."""
     return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
 
 
 class Stream:
-    """Our end of a pipe for output, and what is kept of what came."""
+    """The reading end of a pipe for output, and the part of the output that is kept."""
 
     def __init__(self, name: str, fd: int, limit: int) -> None:
         self.name: str = name
@@ -82,9 +83,9 @@ class Stream:
         self.is_truncated: bool = False
 
     def read(self) -> bytes:
-        """What there is now; at the end of the stream the descriptor is closed.
+        """Read what is there now, with at most `_ROUNDS` reads; the caller asks again.
 
-        At most as much as `_ROUNDS` reads give: it is asked again.
+        At the end of the stream the descriptor is closed.
         """
         parts: list[bytes] = []
         for _round in range(_ROUNDS):
@@ -105,7 +106,7 @@ class Stream:
         self.kept += data[:room]
 
     def close(self) -> None:
-        """No more of it."""
+        """Stop reading."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -128,7 +129,7 @@ class Command:
         self.deadline_s: float | None = None
         self.began_s: float = time.monotonic()
         self.timed_out: bool = False
-        self.is_followed: bool = False  # somebody reads
+        self.is_followed: bool = False  # a caller reads the output
         self.exit_code: int | None = None
         self.error: str = ""
         self.failure: SandboxError | None = None
@@ -161,7 +162,7 @@ class Command:
                 try:
                     fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
                 except OSError:
-                    break  # an ordinary user has only so much
+                    break  # pipes of an ordinary user are limited in size
             self.ident = self.link.ask(requests.EXEC, request.to_fields(), theirs)
         except OSError as error:
             for fd in opened:
@@ -217,14 +218,14 @@ class Command:
             self.failure = error
 
     def _write(self) -> None:
-        """Input, as much as there is room for."""
+        """Write as much of the input as there is room for."""
         while self.pending and self.stdin >= 0:
             try:
                 count = os.write(self.stdin, self.pending[:_READ_BYTES])
             except BlockingIOError:
                 return
             except OSError:
-                self._close_stdin()  # nobody reads it any more
+                self._close_stdin()  # the command has closed its end
                 return
             self.pending = self.pending[count:]
         if self.closes_stdin and not self.pending:
@@ -237,7 +238,9 @@ class Command:
             self.stdin = -1
 
     def next_output(self, deadline_s: float | None = None) -> Steps[list[Output] | None]:
-        """What comes next; None once it has ended and everything was taken.  An empty list: `deadline_s` has come."""
+        """The next pieces of output; None once the command has ended and all its output was returned. An empty list:
+        `deadline_s` has come.
+        """
         while True:
             self._take_messages()
             was_over = self.is_over()  # before the pipes are read: then nothing is left in them
@@ -286,9 +289,10 @@ class Command:
         is_text: bool = True,
         deadline_s: float | None = None,
     ) -> Steps[CommandResult]:
-        """Until the end; what it left.  Callbacks are told what comes from now on.
+        """Wait for the end of the command, and return its result.
 
-        Raises SandboxError; SandboxTimeout if `deadline_s` has come, and then the command goes on.
+        Callbacks get the output that comes from now on. Raises SandboxError; SandboxTimeout if `deadline_s` has come,
+        and then the command goes on.
         """
         if self.result is not None:
             return self.result
@@ -345,7 +349,7 @@ class Command:
 
     # -- while it runs -----------------------------------------------------------------------------------
     def send_signal(self, signo: int, scope: str = requests.SESSION) -> None:
-        """To everything that the command has started and that has not left its session.  Without waiting."""
+        """Signal the command and every process that it has started and that is still in its session. Does not wait."""
         if not self.is_over():
             self.link.ask(requests.SIGNAL, {"exec": self.ident, "signal": signo, "scope": scope})
 
@@ -371,11 +375,11 @@ class Command:
                 raise SandboxError("the command has closed its input") from None
 
     def give(self, data: bytes) -> None:
-        """Input that is written while output is taken."""
+        """Queue input, which is written while output is read."""
         self.pending = memoryview(bytes(self.pending) + data)
 
     def poll(self) -> bool:
-        """Whether it is known that it has ended, without waiting."""
+        """Whether the command is known to have ended; does not wait."""
         self._take_messages()
         return self.is_over()
 
@@ -392,9 +396,10 @@ class Command:
             self.link.ask(requests.RESIZE, {"exec": self.ident, "rows": rows, "columns": columns})
 
     def close(self) -> None:
-        """Let go: it ends, if it has not yet.
+        """End the command, if it has not ended yet, and close the connection.
 
-        It is told to, since a process that was forked from this one may hold the connection open; from there it is not.
+        The end is requested explicitly, because a process that was forked from this one may still hold the connection
+        open; that process requests nothing.
         """
         if self.ident and not self.is_over() and os.getpid() == self.owner_pid:
             self.link.cancel(self.ident)
@@ -408,7 +413,7 @@ class Command:
 
 
 class StillRuns(SandboxTimeout):
-    """Nobody waits any longer, but nothing has ended."""
+    """The wait is over, but the command still runs."""
 
 
 class Sink:

@@ -27,12 +27,12 @@ from cloche.wire.channel import Channel
 from cloche.wire.protocol import Fields, ProtocolError, take_bytes, take_int, take_text
 
 START_S: Final = 60.0  # storage may be slow
-_TEMPLATE_S: Final = 20.0  # for the template to be imported, or executed anew, and to fork
+_TEMPLATE_S: Final = 20.0  # for the template to start, or start again, and to fork
 _LAUNCH: Final = "launch"
 _USAGE: Final = 2  # EXIT_USAGE of `cli.hosted`: what was asked for makes no sense
 _MAX: Final = 1 << 62
 
-# Leashes that this process holds: one that is forked from it must not.
+# Leashes that this process holds. A process that is forked from this one must not hold them.
 _LEASHES: Final[set[socket.socket]] = set()
 
 
@@ -51,7 +51,9 @@ def _let_go(leash: socket.socket) -> None:
 
 
 class SandboxCore:
-    """A sandbox that runs, or did.  With a leash it ends when this object is gone, or this process."""
+    """A sandbox that runs, or has run. If this object holds its leash, a socket, the sandbox ends with this object
+    and with this process.
+    """
 
     def __init__(self, name: str, root: str, pid: int, cwd: str = "") -> None:
         self.name: str = name
@@ -61,12 +63,12 @@ class SandboxCore:
         self.finalizer: weakref.finalize[[socket.socket], SandboxCore] | None = None
 
     def hold(self, leash: socket.socket) -> None:
-        """Keep the leash until we are gone."""
+        """Keep the leash as long as this object exists."""
         _LEASHES.add(leash)
         self.finalizer = weakref.finalize(self, _let_go, leash)
 
     def connect(self) -> Link:
-        """A connection of a call's own.  Raises SandboxEnded."""
+        """Open a connection for one call. Raises SandboxEnded."""
         return connect(self.root, self.name, was_known=True)
 
     def call(self, method: str, fields: Fields | None = None) -> Steps[Fields]:
@@ -87,7 +89,7 @@ class SandboxCore:
         return was_running
 
     def set_timeout(self, timeout: float | None) -> Steps[None]:
-        """From now on so many seconds; None: without limit."""
+        """Limit the sandbox's life to so many seconds from now; None: no limit."""
         if timeout is not None and not 0 < timeout <= 2_000_000:
             raise InvalidArgument(
                 f"timeout: {timeout}: more than 0 and at most 2,000,000 seconds, or None for no limit"
@@ -158,7 +160,7 @@ class SandboxCore:
         yield from self.call(requests.SIGNAL, {"signal": signo, "scope": requests.ALL})
 
     def host(self, port: int) -> str:
-        """Where the host finds a port of the sandbox.  Raises InvalidArgument, SandboxEnded."""
+        """The address and port of the host that lead to a port of the sandbox. Raises InvalidArgument, SandboxEnded."""
         found = _info(_find_state(self.root, self.name), "running", None).ports.get(port)
         if found is None:
             raise InvalidArgument(f"port {port} is not published; make the sandbox with ports=[{port}]")
@@ -193,7 +195,7 @@ def create(options: Options) -> Steps[SandboxCore]:
     """A new sandbox, forked from the template or, where that cannot be had, executed.  Raises StartError."""
     deadline_s = deadline_of(START_S)
     pid = 0
-    # Chosen here, so that we know it if the monitor does not live to tell
+    # Chosen here, so that it is known even if the monitor dies before it can tell it
     options.name = options.name or new_name()
     forked = yield from _ask_template(options)
     if forked is not None:
@@ -281,9 +283,9 @@ def _ask_template(options: Options) -> Steps[tuple[Link, int] | None]:
         try:
             is_ready = sock.recv(1) == template.READY
         except OSError:
-            pass  # nothing has come, or the template has died
+            pass  # no answer came, or the template has died
     except InvalidArgument:
-        pass  # with the environment it is too long for a message
+        pass  # with the environment the request is too long for a message
     finally:
         _reap(pid)
         if not is_ready:
@@ -307,7 +309,9 @@ def _is_open(fd: int) -> bool:
 
 
 def _reap(pid: int) -> None:
-    """The child, if there is one, has forked what it was for and is gone; somebody else may have waited for it."""
+    """Wait for the child, which ends as soon as it has forked the monitor; other code of this process may have waited
+    for it.
+    """
     if not pid:
         return
     try:
@@ -319,7 +323,7 @@ def _reap(pid: int) -> None:
 
 
 def find(name: str, root: str) -> Steps[SandboxCore]:
-    """A sandbox that runs already, whoever made it.  Raises NotFound."""
+    """A sandbox that runs already, made by any process of this user. Raises NotFound."""
     root = os.path.abspath(root) if root else ""
     try:
         state = Store(root).find(name)
@@ -334,7 +338,7 @@ def find(name: str, root: str) -> Steps[SandboxCore]:
 
 
 def listing(root: str, metadata: dict[str, str] | None) -> list[SandboxInfo]:
-    """Those that run, and have these metadata.  Raises SandboxError."""
+    """The sandboxes that run and have these metadata. Raises SandboxError."""
     try:
         states = Store(root).list()
     except RecordError as error:

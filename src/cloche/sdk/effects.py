@@ -1,9 +1,9 @@
-"""How one implementation serves two fronts: what it does is a generator, and where it would wait it yields an effect.
+"""How one implementation serves two fronts: it is written as generators, which yield an effect where they would wait.
 
 There are two effects: waiting for descriptors or a moment, and calling a function of the user's.  A driver performs
-them: `drive` by poll(2) in the calling thread, `drive_async` with the running asyncio loop.  Between effects nothing
-blocks: sockets and pipes are not waited for anywhere else.  What a driver raises (KeyboardInterrupt, CancelledError) is
-raised where the generator stands, whose `finally` blocks then tidy up.
+them: `drive` by poll(2) in the calling thread, `drive_async` with the running asyncio loop. Between effects nothing
+blocks: sockets and pipes are waited for nowhere else. An exception of a driver (KeyboardInterrupt, CancelledError) is
+raised inside the generator, whose `finally` blocks then clean up.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Wait:
 
 
 class Call:
-    """Call a function of the user's; an async front awaits what it gives, if that can be awaited."""
+    """Call a function of the user's; the asyncio front awaits its result, if that can be awaited."""
 
     __slots__ = ("argument", "function")
 
@@ -53,7 +53,7 @@ class Source(Generic[T]):
         raise NotImplementedError
 
     def close(self) -> None:
-        """No more of them."""
+        """Stop the events."""
         raise NotImplementedError
 
 
@@ -66,7 +66,7 @@ def wait(
 
 
 def pause(seconds: float) -> Steps[None]:
-    """Let time pass."""
+    """Wait for some seconds."""
     yield Wait([], [], time.monotonic() + seconds)
 
 
@@ -99,7 +99,7 @@ def _perform(effect: Effect) -> object:
 
 
 def drive(steps: Steps[T]) -> T:
-    """Run to the end; the result."""
+    """Run the generator to its end; returns its result. Waits by poll(2)."""
     try:
         effect = next(steps)
         while True:
@@ -156,7 +156,7 @@ async def _perform_async(effect: Effect) -> object:
 
 
 async def drive_async(steps: Steps[T]) -> T:
-    """Run to the end; the result.  Cancelled, it tidies up."""
+    """Run the generator to its end; returns its result. When cancelled, the generator cleans up."""
     try:
         effect = next(steps)
         while True:

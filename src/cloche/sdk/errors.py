@@ -1,4 +1,4 @@
-"""What the SDK raises: one hierarchy.  Each text names what happened and what to do about it.
+"""The exceptions of the SDK, in one hierarchy. Each text says what happened and what to do about it.
 
 SandboxError
   InvalidArgument      what was asked for makes no sense; nothing was done (a ValueError, too)

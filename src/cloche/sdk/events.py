@@ -1,4 +1,4 @@
-"""What happens to a sandbox, as both fronts tell it."""
+"""Events of a sandbox, for both fronts."""
 
 import time
 from collections import deque
@@ -12,7 +12,7 @@ from cloche.wire import protocol, requests
 
 
 class Events(Source[SandboxEvent]):
-    """News of one sandbox."""
+    """The events of one sandbox."""
 
     def __init__(self, link: Link) -> None:
         self.link: Link = link
@@ -58,7 +58,8 @@ def follow(core: SandboxCore) -> Steps[Events]:
     link = core.connect()
     try:
         events = Events(link)
-        yield from link.call(requests.PING, {})  # answered behind it: nothing that happens now is missed
+        # its answer comes after the subscription took effect: no event from now on is missed
+        yield from link.call(requests.PING, {})
         return events
     except BaseException:
         link.close()

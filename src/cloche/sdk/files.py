@@ -1,8 +1,8 @@
 """Files of a sandbox, as both fronts use them: requests and streams of records (`wire.files`).
 
-What a sandbox says of its files is not trusted: records are checked, sizes bound nothing, a listing and a file that is
-read whole have limits, and what is copied to the host is written below one directory without following any link
-(`runtime.hosttree`).
+What a sandbox says of its files is not trusted. Records are checked, and sizes that it names are not relied on.
+Listings, and files that are read whole, have limits. What is copied to the host is written below one directory,
+without following any link (`runtime.hosttree`).
 """
 
 import errno
@@ -95,7 +95,7 @@ def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, 
 
 
 def rights(core: SandboxCore, user: int | str | None) -> Steps[Fields]:
-    """Who acts inside.  Raises InvalidArgument, SandboxError."""
+    """The fields of a request that say as which user it acts. Raises InvalidArgument, SandboxError."""
     uid, gid, _home = yield from resolve_user(core, user)
     return {"uid": uid, "gid": gid}
 
@@ -135,7 +135,7 @@ def info_of(path: str, entry: FileEntry) -> FileInfo:
 
 
 def _checked(fields: Fields, path: str, operation: str) -> Fields:
-    """Raises FileError if the kernel inside refuses."""
+    """The fields of an answer. Raises FileError if the kernel inside has refused."""
     number = fields.get("errno")
     if isinstance(number, int) and number:
         raise file_error(number, path, operation)
@@ -180,7 +180,7 @@ class Stream:
         self.found: deque[Record] = deque()
 
     def close(self) -> None:
-        """Let go; what is half-made inside is removed."""
+        """Close the stream; files inside that are only half written are removed."""
         self.sock.close()
         self.link.close()
 
@@ -194,7 +194,7 @@ class Stream:
         return self.found.popleft()
 
     def _wait(self, *, is_writing: bool) -> Steps[None]:
-        """Until the stream is ready.  A sandbox that does nothing for long is given up.  Raises SandboxTimeout."""
+        """Wait until the stream is ready. Raises SandboxTimeout if the sandbox does nothing for long."""
         fd = self.sock.fileno()
         ready = yield from wait(
             [] if is_writing else [fd],
@@ -207,12 +207,12 @@ class Stream:
             )
 
     def answer(self) -> Steps[Fields]:
-        """The end.  Raises FileError, SandboxError."""
+        """The answer at the end of the stream. Raises FileError, SandboxError."""
         fields = yield from self.link.answer(self.ident, deadline_of(PATIENCE_S))
         return _checked(fields, self.path, self.operation)
 
     def next_record(self) -> Steps[Record | None]:
-        """None after the last.  Raises FileError, SandboxError."""
+        """The next record; None after the last. Raises FileError, SandboxError."""
         while not self.found:
             if self.decoder.is_done:
                 yield from self.answer()
@@ -223,14 +223,14 @@ class Stream:
         return self.found.popleft()
 
     def _take(self) -> Steps[None]:
-        """What has come.  Raises FileError, SandboxError."""
+        """Read what has come. Raises FileError, SandboxError."""
         self.link.channel.flush()
         try:
             data = self.sock.recv(_READ_BYTES)
         except BlockingIOError:
             return
         if not data:
-            yield from self.answer()  # which says why
+            yield from self.answer()  # raises the reason
             raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended")
         try:
             self.found += self.decoder.feed(data)
@@ -240,7 +240,9 @@ class Stream:
             self.found.pop()
 
     def send(self, records: Iterable[bytes]) -> Steps[int]:
-        """All of them; how many files there are.  Raises FileError, SandboxError, and what `records` raises."""
+        """Send all records; returns how many files the sandbox has made. Raises FileError, SandboxError, and what
+        `records` raises.
+        """
         out = bytearray()
         rows = iter(records)
         is_over = False
@@ -284,7 +286,7 @@ class Contents:
         self.kept: bytes = b""
 
     def next_piece(self) -> Steps[bytes]:
-        """Empty at the end.  Raises FileError, SandboxError."""
+        """The next piece; empty at the end. Raises FileError, SandboxError."""
         stream = self.stream
         if stream is None:
             who = yield from rights(self.core, self.user)
@@ -316,7 +318,7 @@ class Contents:
                 self.at = record.offset + len(record.data)
 
     def close(self) -> None:
-        """No more of it."""
+        """Stop reading."""
         if self.stream is not None:
             self.stream.close()
 
@@ -343,7 +345,7 @@ def read(core: SandboxCore, path: PathLike, user: int | str | None, max_bytes: i
 
 
 def as_text(data: bytes, path: PathLike) -> str:
-    """UTF-8.  Raises InvalidArgument for what is none: it is not spoiled in silence."""
+    """Decode UTF-8. Raises InvalidArgument for other bytes, rather than replace them silently."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -354,7 +356,7 @@ def as_text(data: bytes, path: PathLike) -> str:
 
 # -- writing -------------------------------------------------------------------------------------------------------
 def _pieces(data: Data) -> Iterator[bytes]:
-    """What is to be written, a piece at a time; of a file object as it reads.  Raises InvalidArgument."""
+    """Yield the data to be written in pieces; a file object is read piece by piece. Raises InvalidArgument."""
     if isinstance(data, str):
         data = data.encode()
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -386,7 +388,8 @@ def _file_records(name: bytes, data: Data, mode: int | None) -> Iterator[bytes]:
 def put(
     core: SandboxCore, base: bytes, path: str, records: Iterable[bytes], user: int | str | None
 ) -> Steps[int]:
-    """Make what records say, below a directory inside, which is made if it is missing; how many files.
+    """Make the files that the records describe below a directory inside, which is made if it is missing; returns how
+    many.
 
     Raises FileError, SandboxError, and what `records` raises.
     """
@@ -401,7 +404,7 @@ def put(
 def write(
     core: SandboxCore, path: PathLike, data: Data, *, mode: int | None, user: int | str | None
 ) -> Steps[FileInfo]:
-    """One file; what it is then.  Raises FileError, SandboxError."""
+    """Write one file; returns its new description. Raises FileError, SandboxError."""
     where = inside(core, path)
     base, name = _split(where)
     yield from put(core, base, where, _file_records(name, data, _mode(mode)), user)
@@ -411,7 +414,7 @@ def write(
 def write_files(
     core: SandboxCore, files: Mapping[str, Data], *, mode: int | None, user: int | str | None
 ) -> Steps[int]:
-    """Many files in one stream; how many.  Raises FileError, SandboxError."""
+    """Write many files in one stream; returns how many. Raises FileError, SandboxError."""
     named = [(posixpath.normpath(inside(core, path)).lstrip("/"), data) for path, data in files.items()]
     for path, _data in named:
         if not path:
@@ -432,7 +435,7 @@ def _mode(mode: int | None) -> int | None:
 
 # -- looking -------------------------------------------------------------------------------------------------------
 def get_info(core: SandboxCore, path: PathLike, user: int | str | None, *, follow: bool) -> Steps[FileInfo]:
-    """What a path is.  Raises FileError, SandboxError."""
+    """Describe the file at a path. Raises FileError, SandboxError."""
     where = inside(core, path)
     fields: Fields = {"path": os.fsencode(where), "follow": follow}
     answer = yield from call(core, wire.STAT, where, "get_info", fields, user)
@@ -521,7 +524,7 @@ def changes(core: SandboxCore, paths: Sequence[PathLike], max_entries: int) -> S
 
 # -- names ---------------------------------------------------------------------------------------------------------
 def make_dir(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[bool]:
-    """A directory and those above it; whether it was made.  Raises FileError, SandboxError."""
+    """Make a directory and the missing ones above it; returns whether it was made. Raises FileError, SandboxError."""
     where = inside(core, path)
     if (yield from exists(core, where, user)):
         found = yield from get_info(core, where, user, follow=True)
@@ -534,7 +537,7 @@ def make_dir(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps
 
 
 def remove(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[None]:
-    """A file, or a directory with all that is in it.  Raises FileError, SandboxError."""
+    """Remove a file, or a directory with all that is in it. Raises FileError, SandboxError."""
     where = inside(core, path)
     fields: Fields = {"path": os.fsencode(where), "recursive": True}
     yield from call(core, wire.REMOVE, where, "remove", fields, user)
@@ -549,7 +552,7 @@ def rename(core: SandboxCore, old: PathLike, new: PathLike, user: int | str | No
 
 # -- trees ---------------------------------------------------------------------------------------------------------
 def upload(core: SandboxCore, source: PathLike, target: PathLike, user: int | str | None) -> Steps[list[str]]:
-    """A file or a tree of the host, which is called `target` inside; what was left out.
+    """Copy a file or a tree of the host into the sandbox, as `target`; returns what was left out.
 
     Raises OSError, FileError, SandboxError.
     """
@@ -571,7 +574,7 @@ def upload(core: SandboxCore, source: PathLike, target: PathLike, user: int | st
 def download(
     core: SandboxCore, source: PathLike, target: PathLike, user: int | str | None
 ) -> Steps[list[str]]:
-    """A file or a tree of the sandbox, which is called `target` on the host; what was left out.
+    """Copy a file or a tree of the sandbox to the host, as `target`; returns what was left out.
 
     Raises OSError, FileError, SandboxError.
     """
@@ -624,7 +627,7 @@ class Watch(Source[FileEvent]):
         self.stream: Stream | None = None
 
     def begin(self, user: int | str | None, *, is_recursive: bool) -> Steps[None]:
-        """Until nothing is missed any more.  Raises FileError, SandboxError."""
+        """Start watching; no change after this is missed. Raises FileError, SandboxError."""
         who = yield from rights(self.core, user)
         fields: Fields = {"path": os.fsencode(self.path), "deep": is_recursive}
         stream = Stream(self.core, wire.WATCH, self.path, "watch", fields, who)
@@ -649,7 +652,7 @@ class Watch(Source[FileEvent]):
         return None
 
     def waiting(self) -> Steps[list[FileEvent]]:
-        """All that have come.  Raises SandboxError."""
+        """All events that have come. Raises SandboxError."""
         found: list[FileEvent] = []
         while len(found) < MAX_ENTRIES:
             event = yield from self.next_event(time.monotonic())

@@ -1,4 +1,4 @@
-"""Images of sandboxes: what a front asks for is done by the command, in a process of its own."""
+"""Images of sandboxes: the fronts run `cloche commit` in a process of its own."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def commit_words(
 
 
 def commit(words: list[str]) -> str:
-    """Run it: the digest of the new image.  Raises SandboxError."""
+    """Run the command line; returns the digest of the new image. Raises SandboxError."""
     done = subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=dict(os.environ)
     )

@@ -1,7 +1,7 @@
-"""A connection to a sandbox's monitor, without waiting: requests out, messages in (`wire.requests`).
+"""A connection to a sandbox's monitor, which never waits: requests go out, messages come in (`wire.requests`).
 
-Every call of the SDK has a connection of its own, so calls of several threads and tasks do not meet, a process that was
-forked from the caller has none of the caller's, and what a call has started ends with it.
+Every call of the SDK has a connection of its own. So calls of several threads and tasks do not interfere, a process
+that was forked from the caller shares none of them, and what a call has started ends with the call.
 """
 
 import os
@@ -38,11 +38,11 @@ class Link:
         self.is_over: bool = False  # the monitor has closed it
 
     def fileno(self) -> int:
-        """To wait for."""
+        """The descriptor to wait for."""
         return self.channel.fileno()
 
     def close(self) -> None:
-        """End it, and what it was executing."""
+        """Close the connection; the commands that were executed over it end."""
         self.channel.close()
 
     # -- without waiting ---------------------------------------------------------------------------------
@@ -58,18 +58,20 @@ class Link:
         return ident
 
     def cancel(self, ident: int) -> None:
-        """The answer is not wanted any more, and what it is about ends."""
+        """Cancel a request: no answer comes, and the command that it has started ends."""
         try:
             self.channel.send(protocol.cancel(ident))
         except ProtocolError:
-            pass  # the monitor takes nothing: closing tells it
+            pass  # the monitor is not reading; closing the connection cancels as well
 
     def wants(self) -> list[int]:
         """Descriptors to wait for until they can be written."""
         return [self.fileno()] if self.channel.wants_write() else []
 
     def take(self) -> list[Message]:
-        """What has come.  Raises SandboxError for what no sandbox sends; at the end `is_over` is set."""
+        """The messages that have come. Sets `is_over` at the end of the connection. Raises SandboxError for a message
+        that no sandbox sends.
+        """
         self.channel.flush()
         while True:
             try:

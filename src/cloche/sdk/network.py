@@ -1,7 +1,7 @@
 """Rules for the network as objects, which `Sandbox.create(network=…, secrets=…)` takes, and what waits for an approval.
 
-They say what a file of rules says (docs/egress.md), whose keys they become; what is wrong with one is found where
-files are read, and the complaint names the key.
+They mean the same as a file of rules (docs/egress.md), and become its keys. They are checked by the code that reads
+such files, so an error message names the key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ _MAX: Final = 1 << 62
 
 @dataclass(frozen=True, kw_only=True)
 class NetRequest:
-    """Which requests of HTTP pass; what is not given is not looked at."""
+    """Which HTTP requests are allowed; a field that is not given matches everything."""
 
     methods: Sequence[str] = ()
     paths: Sequence[str] = ()  # "/repos/*/issues": * within a segment, ** for any number of segments
@@ -140,8 +140,9 @@ def document(rules: Sequence[NetRule], secrets: Sequence[NetSecret]) -> dict[str
 
 
 def follow_approvals(root: str, name: str, on_approval: Callable[[Approval], object]) -> Steps[None]:
-    """Ask `on_approval` about every request that waits, until the sandbox ends; what it raises means no, and is
-    raised."""
+    """Ask `on_approval` about every request that waits, until the sandbox ends. If it raises, the request is refused
+    and the exception is passed on.
+    """
     try:
         link = connect(root, name, was_known=True)
     except SandboxEnded:
@@ -172,7 +173,7 @@ def follow_approvals(root: str, name: str, on_approval: Callable[[Approval], obj
                     try:
                         yield from call(root, name, requests.NET, answer)
                     except SandboxError:
-                        pass  # it was too late
+                        pass  # the request waits no longer
             if not link.is_over:
                 yield from wait([link.fileno()], link.wants())
     finally:

@@ -1,4 +1,4 @@
-"""What `Sandbox.create` takes, in the words of `cloche run`, which knows and checks the rest (`cli.hosted`)."""
+"""The arguments of `Sandbox.create`, turned into options of `cloche run`, whose code checks them (`cli.hosted`)."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def _mount_word(mount: "Mount | str") -> str:
 
 
 def _is_volume(source: str) -> bool:
-    """Whether it is the name of a volume: of nothing that is here."""
+    """Whether this is the name of a volume, and not a path of the host."""
     return "/" not in source and source not in ("", ".", "..") and not os.path.exists(source)
 
 
@@ -56,7 +56,7 @@ def _port_word(port: int | str) -> str:
 
 
 def _texts(what: str, found: Sequence[str]) -> Sequence[str]:
-    """A sequence that is not a text by mistake.  Raises InvalidArgument."""
+    """Check that this is a sequence of texts, and not by mistake a single text. Raises InvalidArgument."""
     if isinstance(found, str):
         raise InvalidArgument(f"{what}: {found!r}: a list of texts, as [{found!r}]")
     return found
@@ -78,7 +78,7 @@ def user_word(user: int | str) -> str:
 
 
 def _user_of(image: str | None, user: int | str) -> str:
-    """For -u; an image knows its users by name, too.  Raises InvalidArgument."""
+    """A user for -u; with an image it may be a name, too. Raises InvalidArgument."""
     return user_word(user) if image is None else str(user)
 
 
@@ -102,21 +102,23 @@ def env_items(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> 
 class CreateOptions(TypedDict, total=False):
     """What `create` takes, all of it by name.
 
-    - `rootfs`: a directory that is its root; without it the system directories of the host show, and nothing
-      else of the host.  What is written stays inside.
-    - `image`: an image that is its root, by a name or path as of `cloche run --image`, fetched if need be; its
-      environment, user and working directory count unless others are given.
-    - `timeout`: seconds after which it ends; None: it does not by itself.
+    - `rootfs`: a directory that is the sandbox's root. Without it the sandbox sees the system directories of the
+      host, and nothing else of the host. What is written stays inside.
+    - `image`: an image that is the sandbox's root, by a name or path as in `cloche run --image`; it is fetched if it
+      is not in the store. Its environment, user and working directory are used unless others are given.
+    - `timeout`: seconds after which the sandbox ends; None: no limit.
     - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
     - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
-    - `ports`: TCP ports that this host shall reach, see `get_host`.
-    - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: what is refused whatever is
-      allowed; `network`: files of rules, presets ("pypi", "npm", …) or `NetRule` objects.  Without any it has no
-      network.
-    - `secrets`: `NetSecret` objects, values that go to their host alone and never inside; `on_approval`: asked about
-      requests whose rule says `ask` (an `Approval`), True lets one go out, anything else does not.
+    - `ports`: TCP ports of the sandbox that this host may connect to, see `get_host`.
+    - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: hosts that are refused, even if
+      `allow` names them; `network`: files of rules, presets ("pypi", "npm", …) or `NetRule` objects. Without any it
+      has no network.
+    - `secrets`: `NetSecret` objects, values that are sent to their host alone and are never inside; `on_approval`: a
+      function that is called with an `Approval` for each request whose rule says `ask`. True allows the request,
+      anything else refuses it.
     - `metadata`: text to find it by, see `list`.
-    - `leash`: it ends with this process.  False: it goes on until `timeout` or `kill`; `connect` finds it.
+    - `leash`: whether the sandbox ends with this process. False: it goes on until `timeout` or `kill`; `connect`
+      finds it.
     - `platform`: how its code runs, "systrap" (the default) or "kvm", in a hardware virtual machine: needs /dev/kvm.
     - `root`: where records are, as with `cloche --root`.
     - `options`: further options of `cloche run`.
@@ -196,7 +198,7 @@ class Options:
                 rules.append(each)
             else:
                 add("--net", each)
-        # Not among the words, which others may see: secrets are in it.
+        # Not part of the command line, which other users can see: it holds secrets.
         self.network: dict[str, Any] = document(rules, given.get("secrets", ()))
         if given.get("read_only", False):
             words.append("--read-only")

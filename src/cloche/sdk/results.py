@@ -1,11 +1,11 @@
-"""What the SDK gives back: plain values."""
+"""The results of the SDK: plain values."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command left.
+    """The result of a command.
 
     `exit_code` is as a shell shows it: 128 and the signal's number for a command that was killed, 127 if there is no
     such command, 126 if it cannot be executed; 124 if its time was over.
@@ -15,13 +15,13 @@ class CommandResult:
     stdout_bytes: bytes = b""
     stderr_bytes: bytes = b""
     timed_out: bool = False
-    truncated: bool = False  # there was more output than was to be kept: the rest was thrown away
+    truncated: bool = False  # there was more output than `max_output`; the rest was dropped
     error: str = ""  # why it could not start
     duration: float = 0.0  # seconds
 
     @property
     def stdout(self) -> str:
-        """Standard output as UTF-8 text, with U+FFFD for what is none."""
+        """Standard output as UTF-8 text, with U+FFFD for bytes that are not valid."""
         return self.stdout_bytes.decode(errors="replace")
 
     @property
@@ -31,7 +31,7 @@ class CommandResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it has succeeded."""
+        """Whether the command has succeeded."""
         return self.exit_code == 0
 
     def __repr__(self) -> str:

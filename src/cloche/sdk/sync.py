@@ -1,6 +1,6 @@
-"""The front for ordinary functions: signatures and their meaning; the work is done in the modules beside.
+"""The blocking front: signatures and their meaning; the other modules of this package do the work.
 
-Any thread may use a sandbox, several at once too; of one command only one at a time may take the output.
+Several threads may use a sandbox at the same time, but only one at a time may read the output of a command.
 """
 
 import signal as signals
@@ -38,18 +38,18 @@ Event = TypeVar("Event")
 
 
 class CommandHandle:
-    """A command in the background.  It ends when this object is gone, or its sandbox."""
+    """A command in the background. It ends when this object is garbage-collected, or when its sandbox ends."""
 
     def __init__(self, command: Command) -> None:
         self._command: Command = command
 
     @property
     def pid(self) -> int:
-        """Its process id inside; 0 if it did not start."""
+        """The command's process id inside the sandbox; 0 if it did not start."""
         return self._command.pid
 
     def __iter__(self) -> Iterator[Output]:
-        """Its output as it comes, until it has ended."""
+        """Yield the command's output as it comes, until the command has ended."""
         self._command.begin_following()
         try:
             while True:
@@ -62,15 +62,18 @@ class CommandHandle:
             self._command.is_followed = False
 
     def send_stdin(self, data: str | bytes, timeout: float | None = None) -> None:
-        """Write to its standard input (of a command started with `stdin=True`), waiting until it is taken."""
+        """Write to the command's standard input, and wait until the command has room for it. The command must have
+        been started with `stdin=True`. Raises SandboxError if it takes no more input, SandboxTimeout after `timeout`
+        seconds.
+        """
         drive(self._command.send_input(data.encode() if isinstance(data, str) else data, timeout))
 
     def close_stdin(self) -> None:
-        """The end of its standard input."""
+        """Close the command's standard input: it reads the end of the file."""
         self._command.close_stdin()
 
     def kill(self, signal: int = signals.SIGKILL) -> None:
-        """A signal to it and all that it has started and that has not left its session."""
+        """Send a signal to the command and to every process that it has started and that is still in its session."""
         self._command.send_signal(signal)
 
     def wait(
@@ -81,7 +84,9 @@ class CommandHandle:
         on_stdout: OnText | None = None,
         on_stderr: OnText | None = None,
     ) -> CommandResult:
-        """Until it has ended.  Raises SandboxTimeout after `timeout` seconds; it goes on then."""
+        """Wait until the command has ended. Raises SandboxTimeout after `timeout` seconds, and the command goes on;
+        with `check` CommandError if it failed.
+        """
         return drive(
             commands.wait_for(
                 self._command, check=check, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout
@@ -154,10 +159,10 @@ class Commands:
     ) -> CommandResult | CommandHandle:
         """Run a command: text for /bin/sh, or a program and its arguments.
 
-        It is waited for, at most `timeout` seconds (None: without limit), after which all that it has started and
-        that has not left its session is killed, and the result says `timed_out`.  A command that fails is no error,
-        unless `check` is true.  `max_output` bytes of each stream are kept, the rest is thrown away.  With
-        `background` a handle is given at once.
+        `run` waits for the end of the command, at most `timeout` seconds (None: without limit). After that the
+        command and every process of its session are killed, and the result says `timed_out`. A command that fails
+        raises CommandError only if `check` is true. `max_output` bytes of each stream are kept; the rest is read and
+        dropped. With `background`, `run` returns a handle at once.
         """
         request = commands.make_request(command, cwd=cwd, env=env, envs=envs)
         if background:
@@ -185,30 +190,32 @@ class Commands:
         )
 
     def exec(self, *argv: str, timeout: float | None = TIMEOUT_S, check: bool = False) -> CommandResult:
-        """`run` of a program and its arguments."""
+        """Run a program with these arguments, without a shell; otherwise as `run`."""
         return self.run(argv, timeout=timeout, check=check)
 
     def connect(self, pid: int) -> CommandHandle:
-        """Another handle of a command in the background that this process has started, also by another `Sandbox`.
+        """Return another handle of a command in the background, which this process has started by this `Sandbox` or
+        another.
 
-        What it has written and nobody has read comes to whoever reads first; one at a time does.  Raises SandboxError.
+        Output that was not read yet goes to the handle that reads first; only one may read at a time. Raises
+        SandboxError if there is no such command.
         """
         return CommandHandle(commands.find(self._core, pid))
 
     def list(self) -> list[ProcessInfo]:
-        """The processes inside."""
+        """List the processes inside."""
         return drive(self._core.processes())
 
 
 class PtyHandle(CommandHandle):
-    """A command on a terminal of its own; what it shows comes as "stdout"."""
+    """A command on a terminal of its own; what the terminal shows comes as "stdout"."""
 
     def send(self, data: str | bytes, timeout: float | None = None) -> None:
-        """What is typed."""
+        """Type text into the terminal. Waits and raises as `send_stdin`."""
         self.send_stdin(data, timeout)
 
     def resize(self, rows: int, columns: int) -> None:
-        """The terminal has another size."""
+        """Give the terminal another size."""
         self._command.resize(rows, columns)
 
 
@@ -258,7 +265,7 @@ class EventHandle(Generic[Event]):
             yield event
 
     def stop(self) -> None:
-        """No more of them."""
+        """Stop waiting for events, and give the connection up."""
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -294,8 +301,9 @@ class WatchHandle(EventHandle[FileEvent]):
 class Files:
     """Files in a sandbox.
 
-    Paths are absolute inside, or relative to the directory that the sandbox was made with.  `user` acts with the
-    rights of another user than the sandbox's.
+    Paths are absolute inside, or relative to the directory that the sandbox was made with. With `user` a call acts
+    with the rights of that user of the sandbox, instead of those of the user that the sandbox was made with. A call
+    that the sandbox's kernel refuses raises FileError (FileNotFound for ENOENT).
     """
 
     def __init__(self, core: SandboxCore) -> None:
@@ -329,12 +337,14 @@ class Files:
         user: int | str | None = None,
         max_bytes: int = MAX_READ,
     ) -> str | bytes:
-        """A whole file.  What is not UTF-8 is not spoiled: it is an error unless bytes are asked for."""
+        """Read a whole file of at most `max_bytes`. As text it must be UTF-8, or InvalidArgument is raised; with
+        `format="bytes"` it may be anything.
+        """
         data = drive(files.read(self._core, path, user, max_bytes))
         return data if format == "bytes" else files.as_text(data, path)
 
     def stream(self, path: PathLike, *, user: int | str | None = None) -> Iterator[bytes]:
-        """A file, piece by piece, however large."""
+        """Yield the contents of a file piece by piece, however large it is."""
         contents = files.Contents(self._core, path, user)
         try:
             while True:
@@ -348,16 +358,16 @@ class Files:
     def write(
         self, path: PathLike, data: Data, *, mode: int | None = None, user: int | str | None = None
     ) -> FileInfo:
-        """Write a file: text, bytes, or a binary file object, which is read as there is room.
+        """Write a file: text, bytes, or a binary file object, which is read piece by piece.
 
-        Directories above it are made.  The new contents are there as a whole or not at all.
+        Missing directories above it are made. The file gets its new contents as a whole or not at all.
         """
         return drive(files.write(self._core, path, data, mode=mode, user=user))
 
     def write_files(
         self, files_: Mapping[str, Data], *, mode: int | None = None, user: int | str | None = None
     ) -> int:
-        """Write many files at once, given by path; how many."""
+        """Write many files at once, given by path. Returns how many were written."""
         return drive(files.write_files(self._core, files_, mode=mode, user=user))
 
     def list(
@@ -368,19 +378,19 @@ class Files:
         user: int | str | None = None,
         max_entries: int = MAX_ENTRIES,
     ) -> list[FileInfo]:
-        """What a directory holds, and with `depth` the directories in it."""
+        """List a directory, and the directories in it down to `depth` levels."""
         return drive(files.listing(self._core, path, depth, user, max_entries))
 
     def exists(self, path: PathLike, *, user: int | str | None = None) -> bool:
-        """Whether there is something at a path."""
+        """Whether there is a file of any kind at a path."""
         return drive(files.exists(self._core, path, user))
 
     def get_info(self, path: PathLike, *, follow: bool = False, user: int | str | None = None) -> FileInfo:
-        """What a path is; `follow`: what a link at its end leads to."""
+        """Describe the file at a path. With `follow`, a symbolic link at its end is followed."""
         return drive(files.get_info(self._core, path, user, follow=follow))
 
     def make_dir(self, path: PathLike, *, user: int | str | None = None) -> bool:
-        """Make a directory and those above it; False if it was there."""
+        """Make a directory and the missing ones above it. False: the directory was there already."""
         return drive(files.make_dir(self._core, path, user))
 
     def remove(self, path: PathLike, *, user: int | str | None = None) -> None:
@@ -388,28 +398,30 @@ class Files:
         drive(files.remove(self._core, path, user))
 
     def rename(self, old: PathLike, new: PathLike, *, user: int | str | None = None) -> None:
-        """Give something another name, in place of what has that."""
+        """Rename a file or directory, as rename(2): a file that has the new name is replaced."""
         drive(files.rename(self._core, old, new, user))
 
     def watch_dir(
         self, path: PathLike, *, recursive: bool = False, user: int | str | None = None
     ) -> WatchHandle:
-        """Watch a directory, or all below it: from when this returns no change is missed.
+        """Watch a directory, or with `recursive` all below it.
 
-        Volumes of the host tell what happens inside the sandbox only.
+        No change is missed from the moment this returns. In volumes of the host only changes that are made inside the
+        sandbox are seen.
         """
         watch = files.Watch(self._core, path)
         drive(watch.begin(user, is_recursive=recursive))
         return WatchHandle(watch)
 
     def upload(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
-        """Copy a file or a tree of the host, to be called `target` inside; what was left out, and why."""
+        """Copy a file or a tree of the host into the sandbox, as `target`. Returns what was left out, and why."""
         return drive(files.upload(self._core, source, target, user))
 
     def download(self, source: PathLike, target: PathLike, *, user: int | str | None = None) -> LeftOut:
-        """Copy a file or a tree of the sandbox, to be called `target` on the host; what was left out, and why.
+        """Copy a file or a tree of the sandbox to the host, as `target`.
 
-        Nothing is written outside of `target`.  Symbolic links come as links; programs inside chose where they lead.
+        Returns what was left out, and why. Nothing is written outside of `target`. Symbolic links are copied as
+        links: programs inside chose their targets, so be careful when following them.
         """
         return drive(files.download(self._core, source, target, user))
 
@@ -422,15 +434,15 @@ class CodeContext:
 
     @property
     def language(self) -> str:
-        """Which it speaks: python, bash or node."""
+        """The language that it runs: python, bash or node."""
         return self._context.language
 
     def interrupt(self) -> None:
-        """What runs in it is interrupted, as by Ctrl-C."""
+        """Interrupt the code that is running in it, as Ctrl-C does."""
         self._context.interrupt()
 
     def close(self) -> None:
-        """It ends."""
+        """End the interpreter."""
         self._context.close()
 
     def __enter__(self) -> Self:
@@ -455,8 +467,9 @@ class Sandbox:
 
     @classmethod
     def create(cls, **given: Unpack[CreateOptions]) -> Self:
-        """Start a sandbox; `CreateOptions` says what can be asked for.  `on_approval` is called in a thread of its
-        own."""
+        """Start a sandbox; `CreateOptions` lists the arguments. Raises InvalidArgument, StartError. `on_approval` is
+        called in a thread of its own.
+        """
         options = Options(given)
         core = drive(sandboxes.create(options))
         if options.on_approval is not None:
@@ -466,12 +479,14 @@ class Sandbox:
 
     @classmethod
     def connect(cls, name: str, *, root: str = "") -> Self:
-        """A sandbox that runs; it does not end with this object, but with its maker, or by `kill`."""
+        """Return an object for a sandbox that runs already. The sandbox does not end with this object, but with the
+        process that made it, or by `kill`. Raises NotFound.
+        """
         return cls(drive(sandboxes.find(name, root)))
 
     @staticmethod
     def list(*, metadata: Mapping[str, str] | None = None, root: str = "") -> list[SandboxInfo]:
-        """The sandboxes of this user that run and have these metadata."""
+        """List this user's running sandboxes that have these metadata."""
         return sandboxes.listing(root, dict(metadata or {}))
 
     def run_code(
@@ -485,11 +500,12 @@ class Sandbox:
         on_stderr: OnText | None = None,
         on_result: Callable[[Result], object] | None = None,
     ) -> Execution:
-        """Run a cell of code ("python", "bash", "node") in a context that keeps its state: the one of the language,
-        or one of `create_code_context`.
+        """Run a cell of code ("python", "bash", "node") in a context, an interpreter that keeps its state: the
+        default one of the language, or one that `create_code_context` made.
 
-        Exceptions of the code are in `error` of what comes back, values of last expressions and pictures in `results`.
-        After `timeout` seconds the cell is interrupted, and if that does not end it, its context.
+        An exception of the code is in `error` of the result; values of last expressions, and pictures, are in
+        `results`. After `timeout` seconds the cell is interrupted; if that does not end the cell, its context is
+        ended. Raises CodeError, SandboxError.
         """
         chosen = context._context if context is not None else None
         listener = code.Listener(on_stdout, on_stderr, on_result)
@@ -503,68 +519,72 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         user: int | str | None = None,
     ) -> CodeContext:
-        """A further context, with a state of its own."""
+        """Start a further interpreter, with a state of its own. Raises CodeError, SandboxError."""
         return CodeContext(drive(code.start(self._core, language, cwd=cwd, env=env, user=user)))
 
     @property
     def name(self) -> str:
-        """What it is called; `cloche exec NAME` and its kin know it, too."""
+        """The sandbox's name, as `cloche exec NAME` and the other commands take it."""
         return self._core.name
 
     @property
     def sandbox_id(self) -> str:
-        """The same."""
+        """The same as `name`."""
         return self._core.name
 
     def commit(
         self, image: str, *, changes: Sequence[str] = (), message: str = "", timestamp: int | None = None
     ) -> str:
-        """Make an image of what it has changed on top of the image that it was made from: the image's digest.
+        """Make an image: the image that the sandbox was made from, with what the sandbox has changed as a further
+        layer.
 
-        `changes`: instructions of a Dockerfile ("CMD …", "ENV K=V", …); `timestamp`: no file in it is newer (seconds).
+        Returns the new image's digest. `changes`: instructions of a Dockerfile ("CMD …", "ENV K=V", …); `timestamp`
+        (seconds since the epoch): files that are newer get this time. Raises SandboxError.
         """
         words = images.commit_words(self._core.name, self._core.root, image, changes, message, timestamp)
         return images.commit(words)
 
     def kill(self) -> bool:
-        """End it at once, with everything inside; whether it ran."""
+        """End the sandbox at once, with everything inside. False: it had ended before."""
         self._contexts.close()
         return drive(self._core.kill())
 
     def set_timeout(self, timeout: float | None) -> None:
-        """End it `timeout` seconds from now; None: not by itself."""
+        """Have the sandbox end `timeout` seconds from now; None: it has no time limit any more."""
         drive(self._core.set_timeout(timeout))
 
     def pause(self) -> None:
-        """Nothing inside runs until `resume`; it stays in memory."""
+        """Stop everything inside until `resume`; the sandbox stays in memory."""
         drive(self._core.call(requests.PAUSE))
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Let everything inside run again after `pause`."""
         drive(self._core.call(requests.RESUME))
 
     def is_running(self) -> bool:
-        """Whether it runs (or is paused)."""
+        """Whether the sandbox has not ended; true of a paused one, too."""
         return drive(self._core.is_running())
 
     def get_info(self) -> SandboxInfo:
-        """Its name, state, metadata, ports, and how long it has yet to live."""
+        """The sandbox's name, state, metadata and ports, and how many seconds it has left."""
         return drive(self._core.info())
 
     def get_metrics(self) -> Metrics:
-        """Memory, processor time, processes."""
+        """Measure its memory, processor time and number of processes."""
         return drive(self._core.metrics())
 
     def events(self) -> SandboxEvents:
-        """What happens to it from now on: paused, resumed, out of memory, ended."""
+        """Events of the sandbox from now on: paused, resumed, out of memory, ended."""
         return SandboxEvents(drive(events.follow(self._core)))
 
     def diff(self, paths: Sequence[PathLike] = (), *, max_entries: int = MAX_ENTRIES) -> Changes:
-        """The files that were added, changed or deleted inside, at or below `paths` or anywhere."""
+        """List the files that were added, changed or deleted inside, at or below `paths`; without `paths`, anywhere."""
         return drive(files.changes(self._core, paths, max_entries))
 
     def get_host(self, port: int) -> str:
-        """ "ADDRESS:PORT" of this host, where a port is reached that `create` was given in `ports`."""
+        """Return "ADDRESS:PORT" of this host, under which a port of the sandbox is reached. `create` must have been
+        given the port in `ports`; otherwise raises InvalidArgument.
+        """
         return self._core.host(port)
 
     def __enter__(self) -> Self:

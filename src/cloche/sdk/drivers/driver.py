@@ -1,8 +1,8 @@
-"""The driver of a context for Python: runs inside the sandbox, by itself, given a token.  See cloche/sdk/code.py.
+"""The driver of a context for Python, a program that runs inside the sandbox; its argument is the token of its marks.
 
-It reads cells (a length on a line, then as many bytes), runs each in one namespace, and says on its own copies of the
-standard streams what the results are and when a cell has ended.  The value of a last expression is a result, and what
-`display()` is given, and the figures of matplotlib.
+See cloche/sdk/code.py. It reads cells (a length on a line, then as many bytes) and runs them all in one namespace.
+Results, and the ends of cells, it writes on its own copies of the standard streams. The results are the value of a
+last expression, the arguments of `display()`, and the figures of matplotlib.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METHODS = {
 
 
 def put(fd: int, kind: str, payload: bytes) -> None:
-    """Say something to whoever runs us."""
+    """Write a mark for the SDK."""
     data = b"\x1e%s:%s:%d\n%s" % (TOKEN.encode(), kind.encode(), len(payload), payload)
     while data:
         data = data[os.write(fd, data) :]
@@ -113,7 +113,7 @@ def show_figures() -> None:
 
 
 def flush() -> None:
-    """What was printed comes before what is said next."""
+    """Write out what was printed, so that it comes before the next mark."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -134,7 +134,7 @@ class Cells:
         self.loop: Any = None
 
     def evaluate(self, code: Any) -> Any:
-        """A code object; its value, awaited if the cell has awaits of its own."""
+        """Run a code object and return its value, awaited if the cell uses `await` at its top."""
         value = eval(code, self.names)
         if code.co_flags & inspect.CO_COROUTINE:
             import asyncio
@@ -164,7 +164,7 @@ class Cells:
         show_figures()
 
     def run(self, text: str) -> dict[str, str] | None:
-        """Run a cell; what is said at its end."""
+        """Run a cell; returns the contents of the mark for its end."""
         self.count += 1
         name = f"<cell {self.count}>"
         linecache.cache[name] = (len(text), None, text.splitlines(True), name)
@@ -190,7 +190,7 @@ DRIVER = put.__code__.co_filename
 
 
 def main() -> None:
-    """Until the end of the input."""
+    """Run cells until the end of the input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
