@@ -62,7 +62,7 @@ from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_sym
 from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 
-STORAGE_BYTES: Final = 4 << 30  # of all in-memory files together, without --memory
+STORAGE_BYTES: Final = 4 << 30  # for all in-memory files together, without --memory
 STORAGE_INODES: Final = 1 << 20
 
 # /dev of every container (OCI runtime specification, "Default Devices"): name, major, minor, mode.
@@ -110,7 +110,7 @@ class Builder:
                 kernel, gofer.worker(spec.layer_index, always_waits=True), spec.layer_index
             )
             container.keeping = self.store
-        # What is kept does not count as memory.
+        # A kept layer (--keep) does not count as memory.
         is_apart = self.store is not None
         self.layer_quota: StorageQuota = (
             StorageQuota(spec.disk_bytes, STORAGE_INODES) if is_apart else self.quota
@@ -124,7 +124,7 @@ class Builder:
         return TmpFs(self.kernel.numbers.dev(), self.quota, options)
 
     def tmpfs_by_options(self, data: bytes) -> TmpFs:
-        """The same with options as mount(2) takes them.  Raises LinuxError(EINVAL)."""
+        """A new tmpfs with options as mount(2) takes them. Raises LinuxError(EINVAL)."""
         total = MemoryFigures(self.container).total
         options = parse_options(data, total)
         if options.size < 0:
@@ -132,7 +132,7 @@ class Builder:
         return TmpFs(self.kernel.numbers.dev(), self.quota, options)
 
     def private_root(self) -> TmpFs:
-        """The root where nothing of the host is below."""
+        """An empty tmpfs as the root, with no directory of the host below it."""
         options = TmpfsOptions()
         options.mode = 0o755
         made = TmpFs(self.kernel.numbers.dev(), self.layer_quota, options)
@@ -142,7 +142,9 @@ class Builder:
     def host_fs(
         self, index: int, mode: str, *, is_shared: bool, only: list[bytes] | None = None
     ) -> FileSystem:
-        """An attach point of the gofer, below a private layer unless `mode` says that writes shall not be kept."""
+        """The file system of an attach point of the gofer. It is the lower layer of a private overlay, unless `mode`
+        is RO or RW.
+        """
         gofer = self.gofer
         assert gofer is not None
         lower = GoferFs(gofer.worker(index), index, self.kernel.numbers.dev(), is_shared=is_shared)
@@ -287,7 +289,7 @@ class Builder:
         return self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
 
     def shared_fs(self, volume: bytes) -> FileSystem:
-        """One that others have mounted, too: files, locks and sockets in it are theirs as well."""
+        """A volume that other containers may have mounted, too: they share its files, locks and sockets."""
         found = self.kernel.volumes.get(volume)
         if found is None:
             raise LinuxError(ENOENT)
@@ -359,7 +361,9 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
 
 def _is_alone(kernel: Kernel) -> Callable[[], bool]:
     def is_alone() -> bool:
-        """Whether there is one program at most, beside the sandbox's own init: it may wait for its patched text."""
+        """Whether there is at most one program beside the sandbox's own init. Such a program may wait for its patched
+        text, because that keeps nobody else waiting.
+        """
         return len(kernel.groups) <= 2
 
     return is_alone
@@ -370,7 +374,9 @@ def _nobody_hears() -> None:
 
 
 def add_volume(kernel: Kernel, name: bytes, gofer_sock: socket.socket) -> None:
-    """What containers may mount from now on; one of that name has lost its gofer.  Raises LinuxError."""
+    """Add a volume, which containers may mount from now on. A volume of the same name whose gofer has ended is
+    replaced. Raises LinuxError.
+    """
     gofer = GoferClient(gofer_sock, kernel)
     gofer.is_alone = _is_alone(kernel)
     gofer.fd_limit = DESCRIPTORS.limit
@@ -380,7 +386,7 @@ def add_volume(kernel: Kernel, name: bytes, gofer_sock: socket.socket) -> None:
 
 
 def remove_container(container: Container) -> None:
-    """A container that has ended, or never began: give back what it had."""
+    """Release everything of a container that has ended, or that never started."""
     kernel = container.kernel
     del kernel.containers[container.ident]
     init = container.init
@@ -414,11 +420,10 @@ def add_container(
     *,
     is_first: bool = False,
 ) -> Container:
-    """A container with its file systems mounted and no process but init, and the namespaces `kinds` of `share`.
+    """Make a container with its file systems mounted and no process but init.
 
-    `is_first`: the gofer is a part of the sandbox, which ends with it.
-
-    Raises LinuxError, OSError: what was made is dropped, and the kernel as before.
+    It shares the namespaces `kinds` with the container `share`. `is_first`: the sandbox ends when this container's
+    gofer ends. Raises LinuxError and OSError; then everything that was made is removed again.
     """
     has_others = bool(kernel.containers)
     container = create_container(kernel, ident, share, kinds)

@@ -4,8 +4,8 @@ The sentry opens no socket; this small process does, and does nothing else.  Ord
 listen as the user who started the sandbox, give up everything, tell the keeper which ports there are, serve.  It ends
 when the sentry's end of its socket is closed, however that happens.
 
-It never reads or writes a connection.  When the sentry is slow the socket between them fills, the broker waits, and
-the host's backlog of the port fills: the host's clients wait as they would for a slow server.
+It never reads or writes a connection. When the sentry is slow the socket between them fills, the broker waits, and
+the backlog of the host's listening socket fills: the host's clients wait as they would for a slow server.
 """
 
 import errno
@@ -38,7 +38,7 @@ class _Listener:
 
 
 def start_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProcess:
-    """Fork a broker for these ports.  What it says when it is ready, `take_ports` reads."""
+    """Fork a broker for these ports. `take_ports` reads the message that it sends when it is ready."""
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
         return _run(channel, speak, specs, parent, is_confined=is_confined)
@@ -47,7 +47,7 @@ def start_broker(specs: list[PublishSpec], *, is_confined: bool) -> BrokerProces
 
 
 def take_ports(specs: list[PublishSpec], said: bytes) -> None:
-    """Fill in the `host_port` of each."""
+    """Fill in each spec's `host_port` from the broker's message."""
     for spec, port in zip(specs, decode_ports(said), strict=True):
         spec.host_port = port
 
@@ -57,7 +57,7 @@ def _run(
 ) -> int:
     """The child.  The exit status."""
     gc.freeze()
-    gc.disable()  # no cycles are made while serving
+    gc.disable()  # serving makes no reference cycles
     settle("cloche-broker", [channel.fileno(), speak.fileno()])
     listeners: list[_Listener] = []
     for spec in specs:
@@ -104,7 +104,7 @@ def _reason(spec: PublishSpec, error: OSError) -> str:
 
 
 def _serve(channel: socket.socket, listeners: list[_Listener]) -> int:
-    """Until the sentry is gone."""
+    """Serve until the sentry is gone. Returns the exit status."""
     by_fd = {listener.sock.fileno(): listener for listener in listeners}
     gone = channel.fileno()
     poller = select.poll()
@@ -116,7 +116,7 @@ def _serve(channel: socket.socket, listeners: list[_Listener]) -> int:
     while True:
         for fd, _events in poller.poll():
             if fd == gone:
-                return 0  # the sentry says nothing: this is its end
+                return 0  # the sentry sends nothing, so a readable socket means that it has ended
             try:
                 is_served = _hand_in(channel, by_fd[fd])
             except (BrokenPipeError, ConnectionResetError):
@@ -130,7 +130,7 @@ def _hand_in(channel: socket.socket, listener: _Listener) -> bool:
     try:
         connection, address = listener.sock.accept()
     except (BlockingIOError, ConnectionError):
-        return True  # it is gone again
+        return True  # the client has closed the connection already
     except OSError as error:
         return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
     family = listener.sock.family
@@ -142,7 +142,7 @@ def _hand_in(channel: socket.socket, listener: _Listener) -> bool:
     except OSError as error:
         if error.errno != errno.ETOOMANYREFS:
             raise
-        return False  # too many descriptors of this user are under way: this client is turned away
+        return False  # too many descriptors of this user are in flight: this connection is closed
     finally:
         connection.close()
     return True

@@ -1,8 +1,8 @@
 """What a container of an OCI bundle has beyond mounts: devices, masked and read-only paths, kernel parameters, files.
 
 Runs while the container's file systems are built, with every capability and before there is a program (OCI runtime
-specification, "Linux Container Configuration").  The names come from the bundle, but the directories they lead through
-from the image: they are looked up in the container, where a link leads nowhere else.
+specification, "Linux Container Configuration"). The names come from the bundle, but the image decides what is on the
+way. So they are looked up inside the container, where a link cannot lead out.
 """
 
 from typing import Final
@@ -44,7 +44,7 @@ def mount_bundle_kind(container: Container, spec: MountSpec) -> FileSystem:
         return cgroup_fs(kernel)
     if spec.kind != DEVPTS:
         raise LinuxError(EINVAL)
-    made = devpts_fs(container)  # the one that the container's terminal is of
+    made = devpts_fs(container)  # the instance that holds the container's terminal
     configure(made, spec.data)
     return made
 
@@ -97,7 +97,9 @@ def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid:
 
 
 def _set_parameter(ctx: Context, key: bytes, value: bytes) -> None:
-    """A sysctl; those of the network are also the network namespace's, which has ones that are not known here."""
+    """Set a sysctl. Those of the network are set in the network namespace as well, which has some that are not known
+    here.
+    """
     try:
         file = do_open(ctx, None, b"/proc/sys/" + key.replace(b".", b"/"), O_WRONLY, 0).get()
     except LinuxError as error:

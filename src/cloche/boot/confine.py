@@ -109,7 +109,7 @@ class Measure:
     def __init__(self, name: str, reason: str = "", remedy: str = "", *, is_in_force: bool) -> None:
         self.name: str = name
         self.is_in_force: bool = is_in_force
-        self.reason: str = reason  # why not (or a restriction), empty if all is well
+        self.reason: str = reason  # why it is not in force, or only in part; empty if all is well
         self.remedy: str = remedy  # what the operator can do
 
 
@@ -195,17 +195,17 @@ def _write_file(path: str, text: str) -> None:
 
 
 def map_ids(pid: int, uid: int, gid: int) -> None:
-    """Map `uid` and `gid` (themselves, singly) in the user namespace of another process.  Raises OSError."""
+    """Map `uid` and `gid`, each alone and to itself, in the user namespace of another process. Raises OSError."""
     _write_file(f"/proc/{pid}/setgroups", "deny")
     _write_file(f"/proc/{pid}/uid_map", f"{uid} {uid} 1")
     _write_file(f"/proc/{pid}/gid_map", f"{gid} {gid} 1")
 
 
 def _map_from_outside(uid: int, gid: int) -> tuple[int, int]:
-    """Fork a helper that will map `uid` and `gid` (themselves, singly) for this process; its pid and a pipe
-    to start it.
+    """Fork a helper that will map `uid` and `gid` for this process, each alone and to itself.
 
-    Root cannot map another id than its own once it is inside, so somebody who stays outside must.
+    Returns its pid and a pipe to start it. Once it is inside, root can map no other id than its own, so a process
+    that stays outside must do it.
     """
     target = os.getpid()
     read_end, write_end = os.pipe()
@@ -227,8 +227,8 @@ def enter_user_namespace(report: Report, outside: socket.socket | None = None) -
     """A user namespace with one id: the caller's own, or for root `NOBODY` (which the caller then is).
 
     Inside, this process has every capability over the namespaces that it makes next, none outside.
-    Root's ids are mapped by whoever reads `outside`: asked with b"M", it calls `map_ids` for this process
-    and answers b"1" or b"0".  Without it a helper is forked.
+    Root's ids are mapped by the process that reads `outside`: when it receives b"M", it calls `map_ids` for this
+    process and answers b"1" or b"0". Without `outside` a helper is forked.
     """
     if os.geteuid() != 0:
         uid, gid = os.geteuid(), os.getegid()
@@ -249,7 +249,7 @@ def enter_user_namespace(report: Report, outside: socket.socket | None = None) -
         return
 
     try:
-        os.setgroups([])  # denied inside
+        os.setgroups([])  # not permitted inside the namespace
     except OSError as error:
         report.missing(USER_NAMESPACE, f"supplementary groups: {_explain(error)}", "grant CAP_SETGID")
         return
@@ -276,7 +276,7 @@ def enter_user_namespace(report: Report, outside: socket.socket | None = None) -
             raise OSError(EPERM, "ids could not be mapped")
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-        # The change of ids made the process undumpable, and with it its files in /proc root's.
+        # The change of ids made the process undumpable, so its files in /proc belong to root until this.
         hostsys.prctl(PR_SET_DUMPABLE, 1)
     except OSError as error:
         report.missing(USER_NAMESPACE, _explain(error), "grant CAP_SETUID and CAP_SETGID")
@@ -385,11 +385,11 @@ def deny_paths(
     may_connect: bool = False,
     may_bind: bool = False,
 ) -> None:
-    """Landlock: no path may be opened, no TCP port used, no abstract socket connected to, for ever.
+    """Landlock: from now on no path may be opened, no TCP port used, no abstract socket connected to.
 
-    `allowed` are (directory descriptor, LANDLOCK_ACCESS_FS_* bits) below which those accesses stay.
-    `may_signal`: whether processes outside of the domain may be signalled (the sentry ends its guests); `may_connect`:
-    to TCP ports, which is egress's work; `may_bind`: them, which is the network process's.
+    `allowed` are pairs of a directory descriptor and LANDLOCK_ACCESS_FS_* bits: below the directory these accesses
+    stay possible. `may_signal`: processes outside of the domain may be signalled (the sentry ends its guests).
+    `may_connect`: TCP ports may be connected to (egress); `may_bind`: TCP ports may be bound (the network process).
     Sets no_new_privs.
     """
     try:
@@ -434,8 +434,9 @@ def deny_paths(
 
 # -- privileges ----------------------------------------------------------------------------------------------
 def become_unprivileged(report: Report) -> None:
-    """Root outside of a user namespace becomes `NOBODY`; others stay who they are.  Drops every
-    capability."""
+    """Change the ids of root outside of a user namespace to `NOBODY`; other users keep theirs. Drops every
+    capability.
+    """
     if os.geteuid() != 0:
         report.in_force(UNPRIVILEGED_USER, f"user {os.geteuid()}")
         return
@@ -470,7 +471,7 @@ def drop_capabilities(report: Report, keep: int = 0) -> None:
         try:
             hostsys.prctl(PR_SET_SECUREBITS, _SECUREBITS_LOCKED)
         except OSError:
-            pass  # locked otherwise already; without execve and with no_new_privs it adds little
+            pass  # no permission, or locked already; without execve and with no_new_privs it adds little
     try:
         hostsys.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:
@@ -526,9 +527,10 @@ def set_limits(report: Report) -> None:
 
 
 def leave_host(namespaces: tuple[str, ...], *, may_connect: bool = False) -> None:
-    """What a part does that needs nothing of the host but descriptors that it has, before its filter.
+    """Confine a part that needs nothing of the host but the descriptors that it has already; its seccomp filter comes
+    after this.
 
-    `may_connect`: TCP connections, where Landlock knows them.
+    `may_connect`: it may make TCP connections (where Landlock can restrict these).
     """
     report = Report()
     set_limits(report)
@@ -543,7 +545,7 @@ def leave_host(namespaces: tuple[str, ...], *, may_connect: bool = False) -> Non
 
 
 def name_process(name: str) -> None:
-    """What ps, top and /proc/PID/comm show; 15 letters."""
+    """Set the name that ps, top and /proc/PID/comm show, at most 15 bytes."""
     try:
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write(name)
@@ -552,10 +554,10 @@ def name_process(name: str) -> None:
 
 
 def die_with(parent: int) -> bool:
-    """From now on this process is killed when its parent dies; False if that (`parent`) is gone already.
+    """Have this process killed when its parent dies.
 
-    A change of credentials clears it, so this comes after `drop_capabilities`; and it is the parent of now that counts.
-    In a pid namespace a parent outside of it is shown as 0.
+    False: the parent, whose pid was `parent`, is gone already. A change of credentials clears the setting, so call
+    this after `drop_capabilities`. In a pid namespace `getppid` shows a parent outside of it as 0.
     """
     hostsys.prctl(PR_SET_PDEATHSIG, SIGKILL)
     return os.getppid() in (parent, 0)
@@ -585,7 +587,7 @@ def close_all_but(keep: list[int]) -> None:
 
 # -- the doctor ----------------------------------------------------------------------------------------------
 def probe() -> Report:
-    """What this host grants a sentry, found out by a child that confines itself and reports."""
+    """Find out what this host grants a sentry: a child confines itself and reports."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:

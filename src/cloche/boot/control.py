@@ -1,8 +1,9 @@
 """The sentry's end of the control connection: what the monitor asks of it (`wire.requests`), and its answers.
 
-The monitor holds every socket that others can reach; here arrive its requests with the descriptors that it was given.
-Containers are made, started and ended by these requests, the first like any other.  When the monitor dies everything
-ends (I5).  Nothing here waits for the monitor: what it does not take at once is kept, and sent when it does.
+The monitor holds every socket that clients can reach. The sentry gets only the monitor's requests, with the
+descriptors that clients gave it. Containers are made, started and ended by these requests, the first like any other.
+When the monitor dies everything ends (I5). Nothing here waits for the monitor: messages that it does not read at once
+are queued.
 """
 
 import os
@@ -58,7 +59,7 @@ Prepare = Callable[[Container, SandboxSpec], None]
 
 
 class Served:
-    """A container and what the outside has of it."""
+    """A container with its requests, commands and streams from outside."""
 
     def __init__(
         self, container: Container, spec: SandboxSpec, streams: Streams, execs: ExecTable, table: FileTable
@@ -69,13 +70,13 @@ class Served:
         self.execs: ExecTable = execs
         self.files: FileTable = table
         self.gofer: socket.socket | None = None
-        self.waiting: list[int] = []  # requests that wait for the end
+        self.waiting: list[int] = []  # `wait` requests
         self.is_finished: bool = False  # it has ended, and its output is out
         self.is_starting: bool = False  # its program is being looked for
 
 
 class Starting(Chore):
-    """The start of a container's program beside others: everything is asked for before anything is made."""
+    """The start of a program while others run: all answers of the gofer are fetched before anything is made."""
 
     def __init__(self, control: "Control", served: Served, ident: int) -> None:
         self.control: Control = control
@@ -94,7 +95,7 @@ class Starting(Chore):
         return False
 
     def _go(self) -> bool:
-        """May be made again until all is asked for."""
+        """Try to start; called again until the gofer has answered everything."""
         served, spec = self.served, self.served.spec
         container = served.container
         root = container.root
@@ -143,7 +144,7 @@ class Control(Answers, FdWatcher):
         self.egress: socket.socket | None = egress
         self.network: socket.socket | None = network
         self.prepare: Prepare = prepare
-        # Once there are guests who could be kept waiting
+        # Called once there are guests that could be kept waiting
         self.begin_metering: Callable[[], None] | None = None
         self.served: dict[str, Served] = {}
         self.waiting: deque[Message] = deque()  # requests that have come
@@ -153,8 +154,8 @@ class Control(Answers, FdWatcher):
         self.token: int = kernel.fds.watch(sock.fileno(), EPOLLIN, self)
         self.is_writing: bool = False
         self.shutdown_ident: int = -1  # the request for the end, which is answered last
-        self.told_at_ns: int = 0  # that layers are being written
-        self.oom_kills: dict[str, int] = {}  # that have been told, by container
+        self.told_at_ns: int = 0  # when the monitor was last told that layers are being written
+        self.oom_kills: dict[str, int] = {}  # number of kills that were reported, by container
         kernel.hooks.container_ended = self.container_ended
         kernel.hooks.at_group_exit["news"] = self.group_exits
 
@@ -164,7 +165,7 @@ class Control(Answers, FdWatcher):
         try:
             self.channel.send(frame)
         except ProtocolError:
-            self.end_at_once()  # the monitor takes nothing any more
+            self.end_at_once()  # the monitor does not read any more
         self._watch()
 
     def _watch(self) -> None:
@@ -179,15 +180,15 @@ class Control(Answers, FdWatcher):
         self.send(protocol.reply(ident, fields))
 
     def fail(self, ident: int, status: int, text: str) -> None:
-        """The answer to a request that cannot be met."""
+        """The answer to a request that has failed."""
         self.send(protocol.error(ident, status, text))
 
     def event(self, ident: int, name: str, fields: Fields) -> None:
-        """News of a request."""
+        """An event of a request."""
         self.send(protocol.event(ident, name, fields))
 
     def tell(self, container: Container, name: str) -> None:
-        """News of a container, to whoever listens."""
+        """Send an event of a container to every request for events."""
         for ident in self.listening:
             self.event(ident, name, {"container": container.ident})
 
@@ -215,7 +216,7 @@ class Control(Answers, FdWatcher):
             return
         self.waiting.extend(messages)
         if len(messages) > 1:
-            self.kernel.chores.append(self.rest)  # one may take long, and others have their turn
+            self.kernel.chores.append(self.rest)  # the rest runs as a chore, in turns with the guests
         self.take_waiting()
 
     def take_waiting(self) -> None:
@@ -224,7 +225,7 @@ class Control(Answers, FdWatcher):
             self._take(self.waiting.popleft())
 
     def close(self) -> None:
-        """The sandbox ends: write what is kept, let the last answers out."""
+        """The sandbox ends: write kept layers, and send the last answers."""
         errno = 0
         for served in self.served.values():
             if served.container.keeping is not None:
@@ -235,17 +236,17 @@ class Control(Answers, FdWatcher):
         self.channel.close()
         for served in self.served.values():
             if served.gofer is not None:
-                served.gofer.close()  # the gofer ends while we do
+                served.gofer.close()  # the gofer ends meanwhile
 
     def progress(self) -> None:
-        """Something more of a layer is written: who waits for the end may hear that this goes on."""
+        """More of a layer was written: tell the monitor now and then that the work goes on."""
         now = monotonic_ns()
         if self.shutdown_ident >= 0 and now - self.told_at_ns >= _NEWS_NS:
             self.told_at_ns = now
             self.event(self.shutdown_ident, requests.WRITING, {})
 
     def end_at_once(self) -> None:
-        """Nobody is there for whom the sandbox could go on."""
+        """The monitor is gone: end the sandbox at once."""
         self.kernel.platform.shutdown()
         os._exit(EXIT_INTERNAL)
 
@@ -262,9 +263,9 @@ class Control(Answers, FdWatcher):
         except OSError as failure:
             self.fail(message.ident, EXIT_INTERNAL, f"{message.name}: {failure.strerror or failure}")
         except PlatformDied:
-            raise  # the end of everything, which it is told
+            raise  # the sandbox ends with this error, which the monitor is told
         except Exception as bug:
-            # Reported where all bugs are; who asked must not wait for ever.
+            # Reported like any bug of cloche; the asker gets an answer all the same.
             self.fail(
                 message.ident, EXIT_INTERNAL, f"{message.name}: internal error: {type(bug).__name__}: {bug}"
             )
@@ -320,7 +321,9 @@ class Control(Answers, FdWatcher):
             raise ProtocolError(f"an unknown request: {name}")
 
     def _cancel(self, ident: int) -> None:
-        """Nobody waits for the answer: what was executed for it ends, unless it was detached."""
+        """The client does not wait for the answer any more: the command that it executed ends, unless it was
+        detached.
+        """
         if ident in self.listening:
             self.listening.remove(ident)
         for served in self.served.values():
@@ -385,7 +388,7 @@ class Control(Answers, FdWatcher):
             container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
         except (LinuxError, OSError):
             if gofer is not None and not is_first:
-                gofer.close()  # it ends, and nothing else does
+                gofer.close()  # the gofer ends, and nothing else does
             raise
         try:
             self._made(message.ident, container, spec, gofer, given)
@@ -401,7 +404,9 @@ class Control(Answers, FdWatcher):
         gofer: socket.socket | None,
         given: dict[str, int],
     ) -> None:
-        """A container is there: what else it needs to be started, and the answer.  Raises LinuxError, OSError."""
+        """Finish a container that was made: prepare its streams for the start, and answer. Raises LinuxError,
+        OSError.
+        """
         streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
         container.stdio = streams.files
         table = FileTable(container, spec, self)
@@ -448,14 +453,14 @@ class Control(Answers, FdWatcher):
         if served.container.main is not None or served.is_starting:
             raise ProtocolError(f"container {served.container.ident} has been started before")
         served.spec.has_cpu_group = take_bool(fields, "has_cpu_group")
-        if len(self.served) > 1:  # there are others, whom its storage must not keep
+        if len(self.served) > 1:  # other containers run, which must not wait for its storage
             served.is_starting = True
             Starting(self, served, ident).step()
         else:
             self.start(served, ident)
 
     def start(self, served: Served, ident: int) -> None:
-        """Have the first program of a container run.  Raises LinuxError, OSError."""
+        """Start the first program of a container. Raises LinuxError, OSError."""
         container = served.container
         self.prepare(container, served.spec)
         failure: Failure | None = start_program(container, served.spec)
@@ -479,7 +484,7 @@ class Control(Answers, FdWatcher):
             self._answer_waiting(served)
 
     def container_ended(self, container: Container) -> None:
-        """The first program is gone; its terminal may have output to give out yet."""
+        """The first program has ended; its terminal may still hold output."""
         served = self.served.get(container.ident)
         if served is not None:
             served.streams.finish(lambda: self._finish(served))
@@ -497,7 +502,7 @@ class Control(Answers, FdWatcher):
             self.reply(ident, fields)
 
     def _update(self, ident: int, fields: Fields) -> None:
-        """Other limits while it runs."""
+        """Change the limits of a container that runs."""
         container = self._find(fields).container
         if "memory_bytes" in fields:
             container.memory_limit = take_int(fields, "memory_bytes", -1, -1, 1 << 62)
@@ -541,7 +546,7 @@ class Control(Answers, FdWatcher):
             container = self._find(fields).container
             main = container.main
             if main is None and scope == requests.PROCESS and signo in _ENDING:
-                containers.kill(container)  # idle: nobody inside could take it
+                containers.kill(container)  # idle: there is no program inside that could get the signal
             elif scope == requests.ALL:
                 signal_all(container, signo)
             elif main is not None and scope == requests.PROCESS:
@@ -565,7 +570,7 @@ class Control(Answers, FdWatcher):
 
 
 def _taken(given: dict[str, int], role: str) -> int:
-    """A descriptor of our own for a role; -1: closed, and so it is inside."""
+    """Take over the descriptor for a role; -1: the client's is closed, and so will the program's be."""
     return os.dup(given[role]) if role in given else -1
 
 

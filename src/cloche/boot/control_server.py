@@ -2,9 +2,9 @@
 
 Only the user who runs the sandbox and root are served (SO_PEERCRED; the socket's mode says the same).  Most requests
 are handed on to the sentry, which never sees the socket, and its answers back: both hops speak `wire.protocol`, and ids
-are the only thing that changes.  Nothing here waits: what a client or the sentry does not take at once is kept, up to
-a limit, and a client that sends what no correct client sends is cut off.  When a client is gone, so is what it
-executed, unless that was detached.
+are the only thing that changes. Nothing here waits: messages that a client or the sentry does not read at once are
+queued, up to a limit. A client that sends what no correct client sends is disconnected. When a client disconnects,
+the commands that it has executed end, unless they were detached.
 """
 
 import os
@@ -22,12 +22,12 @@ from cloche.wire.channel import Channel, Upstream
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
 MAX_CLIENTS: Final = 256
-MAX_REQUESTS: Final = 1024  # of a client that have no answer yet
+MAX_REQUESTS: Final = 1024  # unanswered requests of one client
 FAREWELL_S: Final = 2.0  # for clients to take the last message
 EXIT_INTERNAL: Final = 125
 SOFTWARE: Final = "cloche monitor"
 _PEER: Final = Struct("3i")  # struct ucred
-# A socket of each client, and what it has sent but the sentry not taken.
+# The sockets of clients, and descriptors that they have sent and the sentry has not received yet.
 _DESCRIPTORS: Final = (MAX_CLIENTS + 64) * 4
 _MAX_STOP_MS: Final = 1_000_000_000
 _MAX_LIMIT_MS: Final = 2_000_000_000
@@ -66,22 +66,25 @@ class ControlServer:
         wanted = _DESCRIPTORS if hard < 0 else min(_DESCRIPTORS, hard)
         if 0 <= soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        self.listener: socket.socket | None = listener  # None: nobody comes who is not there already
-        self.only: Client | None = None  # with whom the sandbox ends
+        self.listener: socket.socket | None = listener  # None: no further clients
+        self.only: Client | None = None  # the sandbox ends with this client
         self.sandbox: Upstream = sandbox
         self.clients: dict[int, Client] = {}  # by descriptor
         self.handed: dict[int, Handed] = {}  # by id at the sentry
         self.next_ident: int = requests.FIRST_ID
-        self.places: list[object] = []  # what of the host is where inside: no sentry can lie about it
+        # which part of the host is where inside; the monitor answers this itself, because a sentry could lie
+        self.places: list[object] = []
         self.stop_signal: int = signal.SIGTERM
-        self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: nobody asked for the end
-        self.on_forgotten: Callable[[], None] | None = None  # nobody will want what it has written
+        self.stop_at_s: float = -1.0  # CLOCK_MONOTONIC; -1: no client has asked for the end
+        # a client wants the layer removed with the sandbox
+        self.on_forgotten: Callable[[], None] | None = None
         self.on_end_wanted: Callable[[], None] | None = None
         self.deadline_s: float = -1.0  # CLOCK_MONOTONIC: when the sandbox is to end; -1: never
-        # A monitor with requests of its own (the OCI runtime's): whether it takes one, and who hears its answers.
+        # For a monitor with requests of its own (the OCI runtime's): whether it handles a request, and the callbacks
+        # for answers to its own.
         self.on_request: Callable[[Client, Message], bool] | None = None
         self.own: dict[int, Callable[[Message], None]] = {}  # by id at the sentry
-        self.net: Channel | None = None  # to egress, whose answers the sentry cannot give
+        self.net: Channel | None = None  # to egress, which answers requests about the network
         self.at_egress: dict[int, Handed] = {}  # by id there
         sandbox.on_message = self.on_message
 
@@ -117,7 +120,7 @@ class ControlServer:
             self._read(client)
 
     def adopt(self, sock: socket.socket) -> None:
-        """A client that is known: when it is gone, the sandbox is to end."""
+        """Serve this client; when it is gone, the sandbox is to end."""
         sock.setblocking(False)
         self.only = Client(Channel(sock, SOFTWARE))
         self.clients[sock.fileno()] = self.only
@@ -126,7 +129,7 @@ class ControlServer:
         try:
             sock, _address = listener.accept()
         except OSError:
-            return  # gone already; or no descriptors, which end with clients
+            return  # gone already; or this process is out of descriptors, and gets some back when clients end
         sock.setblocking(False)
         _pid, uid, _gid = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid not in (0, os.geteuid()):
@@ -195,7 +198,7 @@ class ControlServer:
             self._end_is_wanted()
 
     def _time(self, client: Client, message: Message) -> None:
-        """How long the sandbox has yet to live, after the change that is asked for.  Raises ProtocolError."""
+        """Change the sandbox's time limit if asked to, and answer with the time that is left. Raises ProtocolError."""
         now = time.monotonic()
         if "limit_ms" in message.fields:
             limit_s = take_int(message.fields, "limit_ms", 0, 0, _MAX_LIMIT_MS) / 1000
@@ -216,7 +219,7 @@ class ControlServer:
         self.at_egress[ident] = Handed(client, message.ident)
 
     def _read_net(self, net: Channel, events: int) -> None:
-        """What egress has to say, or its end, with which everything ends."""
+        """Read egress's messages. When egress has ended, the sandbox ends."""
         if events & select.POLLOUT:
             net.flush()
         if not events & ~select.POLLOUT:
@@ -281,12 +284,12 @@ class ControlServer:
         return ident
 
     def cancel_own(self, ident: int) -> None:
-        """A request of `ask` is of no interest any more; a command that it has executed ends."""
+        """Cancel a request of `ask`; a command that it has executed ends."""
         if self.own.pop(ident, None) is not None:
             self.sandbox.cancel(ident)
 
     def answer(self, client: Client, frame: bytes) -> None:
-        """Send what `on_request` has for a client, if that is still there."""
+        """Send an answer of `on_request` to a client, if it is still connected."""
         self._send(client, frame)
 
     def _cancel(self, client: Client, ident: int) -> None:
@@ -305,7 +308,7 @@ class ControlServer:
 
     # -- the sentry ----------------------------------------------------------------------------------------
     def on_message(self, message: Message) -> None:
-        """An answer of the sentry, or news."""
+        """An answer or an event of the sentry."""
         heard = self.own.get(message.ident)
         if heard is not None:
             if message.kind != protocol.EVENT:
@@ -341,7 +344,7 @@ class ControlServer:
             self._close(client)  # it takes nothing
 
     def _settle(self, client: Client) -> None:
-        """Close a client that has been told everything."""
+        """Close a client once everything was sent to it."""
         if client.is_done and not client.channel.wants_write():
             self._close(client)
 
@@ -357,14 +360,14 @@ class ControlServer:
             self.stop_at_s = time.monotonic()
 
     def ended(self, exit_status: int, text: str) -> None:
-        """The sandbox has ended: tell everybody, those too who have only just connected, and close."""
+        """The sandbox has ended: tell all clients, those too that have only just connected, and close."""
         while self.listener is not None and len(self.clients) < MAX_CLIENTS:
             known = len(self.clients)
             self._accept(self.listener)
             if len(self.clients) == known:
                 break
         for client in list(self.clients.values()):
-            self._read(client)  # what it has asked meanwhile
+            self._read(client)  # requests that it has sent meanwhile
         fields: Fields = {"status": exit_status, "text": text}
         for client in list(self.clients.values()):
             for ident in client.waiting:

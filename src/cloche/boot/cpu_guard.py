@@ -6,8 +6,9 @@ emptied by the guests and by the sentry, which works only for them.  When it is 
 a second or two the mean is exact to a few per cent; within a period a guest may run ahead by what all processors do
 between two looks.
 
-The dead count too: every guest process is a child of the sentry, which asks for the CPU time of those it has reaped.
-Which processes are stopped is decided by the kernel's own tables, never by anything that a guest says (I2).
+Processes that have ended count, too: every guest process is a child of the sentry, and the host knows the CPU time of
+reaped children. Which processes are stopped is decided by the kernel's own tables, never by anything that a guest
+says (I2).
 """
 
 import resource
@@ -20,11 +21,11 @@ from cloche.kernel.timers import CPU_GUARD, TimerOwner, monotonic_ns
 from cloche.platform.interface import HostProcess
 
 PERIOD_NS: Final = 100_000_000
-# Of waiting; the platform's patience with a stopped guest is several times that
+# The longest wait; the platform waits several times as long for a guest that is stopped
 MAX_DEBT_NS: Final = 2_000_000_000
 _LEAST_NS: Final = 5_000_000  # between two looks
 _MOST_NS: Final = 50_000_000
-_SHARE: Final = 20  # looking may take this part of the time
+_SHARE: Final = 20  # measuring may take one part in so many of the time
 
 
 class CpuGuard(TimerOwner):
@@ -76,7 +77,7 @@ class CpuGuard(TimerOwner):
     def next_look_ns(self) -> int:
         """When the bucket may be empty, or (while guests are stopped) has refilled."""
         if self.is_stopping:
-            # Sooner than that for processes that were being born.
+            # Not much later, because processes that were just being forked may not have been stopped.
             return min(max(int(-self.tokens_ns / self.limit) + _LEAST_NS, _LEAST_NS), _MOST_NS)
         drain = self.kernel.cpu_count - self.limit
         return max(min(int(self.tokens_ns / drain), _MOST_NS), _LEAST_NS) if drain > 0 else _MOST_NS

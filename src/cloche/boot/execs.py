@@ -1,9 +1,9 @@
 """`cloche exec` and `cloche ps` in the sentry: processes that are added to a running sandbox from outside.
 
-Each has descriptors of its client (or, with a terminal, a pseudo-terminal bridged to them), and is answered for with
-a packet when it has started, failed to, or ended.  What it leaves running lives on, but loses the client's
-descriptors: they are the client's, who would wait for them.  An entry lives as long as its process, or until its
-terminal has taken the last output; nothing else is kept.
+Each has descriptors of its client (or, with a terminal, a pseudo-terminal bridged to them). The client gets a message
+when the command has started, failed to start, or ended. Processes that the command leaves behind go on, but lose the
+client's descriptors, because the client waits until nobody has them open. An entry exists as long as its process, or
+until the last output of its terminal is written.
 """
 
 import os
@@ -54,11 +54,11 @@ class Answers:
         raise NotImplementedError
 
     def fail(self, ident: int, status: int, text: str) -> None:
-        """The answer to a request that cannot be met."""
+        """The answer to a request that has failed."""
         raise NotImplementedError
 
     def event(self, ident: int, name: str, fields: Fields) -> None:
-        """News of a request."""
+        """An event of a request."""
         raise NotImplementedError
 
 
@@ -75,7 +75,7 @@ class Exec:
         self.has_ended: bool = False
 
     def revoke(self) -> None:
-        """Give the client's descriptors back, whoever still has them open."""
+        """Close the client's descriptors, even if processes of the guest still have them open."""
         for host in self.hosts:
             host.close()
             host.queue.wake(POLLERR | POLLHUP)
@@ -83,7 +83,7 @@ class Exec:
 
 
 class Launch(Chore):
-    """A command that is about to start: everything is asked for before anything is made."""
+    """A command that is about to start: all answers of the gofer are fetched before anything is made."""
 
     def __init__(self, table: "ExecTable", ident: int, request: ExecRequest, fds: list[int]) -> None:
         self.table: ExecTable = table
@@ -102,7 +102,7 @@ class Launch(Chore):
         return False
 
     def _go(self) -> bool:
-        """May be made again until all is asked for."""
+        """Try to start; called again until the gofer has answered everything."""
         self.table.rehearse(self.request)
         self.table.kernel.host_waits.rehearsed()
         self.table.begin(self.ident, self.request, self.fds)
@@ -117,7 +117,7 @@ class Launch(Chore):
 
 
 class ExecTable:
-    """All of a container."""
+    """All commands from outside of one container."""
 
     def __init__(self, container: Container, spec: SandboxSpec, answers: Answers) -> None:
         kernel = container.kernel
@@ -132,7 +132,7 @@ class ExecTable:
 
     # -- starting --------------------------------------------------------------------------------------
     def start(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
-        """Start a command, soon; `fds` are taken over, whatever happens."""
+        """Start a command as a chore; `fds` are taken over in any case."""
         if ident in self.launches or len(self.launches) >= MAX_EXECS:
             self.begin(ident, request, fds)
             return
@@ -141,7 +141,7 @@ class ExecTable:
         launch.step()
 
     def rehearse(self, request: ExecRequest) -> None:
-        """Ask for what the start will ask for.  Raises HostWait."""
+        """Make the look-ups that the start will make, so that their answers are there. Raises HostWait."""
         init = self.container.init
         where = init.leader if init is not None else None
         if where is not None and not where.is_exited:
@@ -163,7 +163,7 @@ class ExecTable:
         return env
 
     def begin(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
-        """Start a command; `fds` are taken over, whatever happens."""
+        """Start a command; `fds` are taken over in any case."""
         entry = Exec(ident)
         entry.is_detached = request.is_detached
         entry.hosts = [HostFd(self.kernel, fd, is_owned=True) for fd in fds]
@@ -256,7 +256,7 @@ class ExecTable:
 
     # -- ending ----------------------------------------------------------------------------------------
     def group_exits(self, group: ThreadGroup) -> None:
-        """A process is gone: is it one of ours?"""
+        """A process has ended: finish its entry if it is the process of one."""
         entry = self.by_pid.get(group.tgid)
         if entry is None or entry.group is not group:
             return
@@ -273,7 +273,7 @@ class ExecTable:
         bridge.drain(drained)
 
     def _finish(self, entry: Exec) -> None:
-        """All output is out: tell the client."""
+        """All output was written: tell the client."""
         group = entry.group
         del self.by_ident[entry.ident]
         entry.revoke()
@@ -307,7 +307,7 @@ class ExecTable:
                 send_group_signal(self.kernel, member, signo)
 
     def abandon(self, ident: int) -> None:
-        """The client is gone: the command ends, and what was started with it and has not left its session."""
+        """The client is gone: end the command and every process that is still in its session."""
         launch = self.launches.pop(ident, None)
         if launch is not None:
             launch.drop()

@@ -1,11 +1,12 @@
 """Requests for files of a container (`wire.files`), in the sentry.
 
-What is long goes over a stream socket of the client's, in slices of half a millisecond that are chores of the kernel
-(I8): a stream has a step while its socket takes or gives bytes, and waits for the event loop otherwise.  Files of the
-guest are looked at as they are at that moment; what guests do meanwhile can make a stream miss or repeat a name, and no
-more.  Only directories and regular files are ever opened, so nobody waits for the other end of a FIFO.
+Long answers and contents travel over a stream socket that the client passes. The work is done in slices of half a
+millisecond, which are chores of the kernel (I8): a stream runs while its socket can be read or written, and otherwise
+waits for the event loop. Files are read as they are at that moment; a guest that changes a directory meanwhile can
+make a stream miss or repeat a name, and no more.
 
-Clients are the owner of the sandbox, who may have all rights inside; what they get of the guest is theirs to distrust.
+Only directories and regular files are opened, so nothing waits for the other end of a FIFO. Clients belong to the
+owner of the sandbox, who may have all rights inside; they must not trust what they get from the guest.
 """
 
 import socket
@@ -53,10 +54,10 @@ from cloche.wire import files as wire
 from cloche.wire.files import Record, RecordDecoder
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
-MAX_STREAMS: Final = 64  # of a container at once
-_OUT_BYTES: Final = 1 << 18  # that wait in a stream before it is sent from
+MAX_STREAMS: Final = 64  # open streams of one container
+_OUT_BYTES: Final = 1 << 18  # that may wait in a stream
 _IN_BYTES: Final = 1 << 17
-_TRIES: Final = 1000  # to remove a directory that is filled meanwhile
+_TRIES: Final = 1000  # attempts to remove a directory that guests fill again
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class Stream(Chore, FdWatcher):
         self.token = self.kernel.fds.watch(self.sock.fileno(), events, self)
 
     def fd_ready(self, token: int, events: int) -> None:
-        """There is something to do: in turns with everybody, and not to be told again meanwhile."""
+        """The socket is ready: go on as a chore, in turns with others, and watch no more until that waits again."""
         if not self.is_queued and not self.is_closed:
             self.is_queued = True
             self.kernel.fds.rewatch(self.sock.fileno(), self.token, 0)
@@ -100,7 +101,7 @@ class Stream(Chore, FdWatcher):
         except OSError as failure:
             self.fail(failure.strerror or "the stream is broken")
         if self.patience.is_waiting():
-            return False  # the answer has it go on
+            return False  # an answer of the gofer has it go on
         if not is_more:
             self.is_queued = False
             if not self.is_closed:
@@ -108,22 +109,24 @@ class Stream(Chore, FdWatcher):
         return is_more
 
     def work(self, end_ns: int) -> bool:
-        """Do something; whether there is more to do without waiting.  Raises LinuxError, ProtocolError, OSError."""
+        """Work until `end_ns`; returns whether there is more to do without waiting. Raises LinuxError, ProtocolError,
+        OSError.
+        """
         raise NotImplementedError
 
     def finish(self, fields: Fields) -> None:
-        """All is done."""
+        """Answer the request: all is done."""
         self.close()
         self.table.answers.reply(self.ident, fields)
 
     def fail(self, text: str) -> None:
-        """The rest cannot be done."""
+        """Answer the request with an error, and end the stream."""
         if not self.is_closed:
             self.close()
             self.table.answers.fail(self.ident, EXIT_INTERNAL, text)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything that the stream holds."""
         if not self.is_closed:
             self.is_closed = True
             self.kernel.fds.unwatch(self.sock.fileno(), self.token)
@@ -133,7 +136,7 @@ class Stream(Chore, FdWatcher):
             self.dropped()
 
     def dropped(self) -> None:
-        """The stream is over, however it ended."""
+        """Called once at the end of the stream, whether it was finished or failed."""
 
 
 class Sender(Stream):
@@ -171,11 +174,12 @@ class Sender(Stream):
         records = self.records
         self.records = None
         if records is not None:
-            records.close()  # and with it what it has open: a compiled one does not by itself
+            # closes the files that the generator holds; a compiled generator does not do so by itself
+            records.close()
 
 
 class Watcher(Stream):
-    """What happens in a directory, to a client who ends it by closing his end."""
+    """Sends events of a directory until the client closes its end."""
 
     def __init__(self, table: "FileTable", ident: int, fd: int, ctx: Context, fields: Fields) -> None:
         """Raises OSError, ProtocolError."""
@@ -230,14 +234,14 @@ class Watcher(Stream):
 
 
 class Rouser(Waiter):
-    """Has a watcher's turn come when there are events."""
+    """Wakes a watcher when there are events."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher: Watcher = watcher
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         watcher = self.watcher
-        if watcher.events == EPOLLIN:  # else its client is behind
+        if watcher.events == EPOLLIN:  # otherwise the client has not read the last events yet
             watcher.fd_ready(watcher.token, 0)
         return False
 
@@ -374,12 +378,12 @@ class Remover(Chore):
 
 
 class Request(Chore):
-    """A request that is answered at once, unless the storage of what it is about takes its time."""
+    """A request without a stream: answered at once, unless the host's storage is slow."""
 
     def __init__(self, table: "FileTable", message: Message) -> None:
         self.table: FileTable = table
         self.message: Message = message
-        self.fds: list[int] = message.fds  # ours while it waits
+        self.fds: list[int] = message.fds  # owned by this object while it waits
         self.patience: Patience = Patience(table.kernel.host_waits, table.kernel.chores, self)
 
     def attempt(self) -> None:
@@ -410,7 +414,7 @@ class Request(Chore):
 
 # -- requests ----------------------------------------------------------------------------------------------------
 class FileTable:
-    """All of a container."""
+    """The streams and requests of one container."""
 
     def __init__(self, container: Container, spec: SandboxSpec, answers: Answers) -> None:
         self.container: Container = container
@@ -421,7 +425,7 @@ class FileTable:
         self.is_closed: bool = False
 
     def context(self, fields: Fields) -> Context:
-        """Who acts.  Raises ProtocolError, LinuxError."""
+        """The credentials and root with which a request acts. Raises ProtocolError, LinuxError."""
         root = self.container.root
         if root is None:
             raise LinuxError(ENOENT)
@@ -442,7 +446,9 @@ class FileTable:
         Request(self, message).attempt()
 
     def answer(self, message: Message) -> None:
-        """It may be made again from the start (HostWait).  Raises ProtocolError, LinuxError, OSError."""
+        """Do what a request asks. After HostWait the call is made again from the start. Raises ProtocolError,
+        LinuxError, OSError.
+        """
         name, ident, fields = message.name, message.ident, message.fields
         ctx = self.context(fields)
         if name in wire.WITH_STREAM:
@@ -545,13 +551,13 @@ class FileTable:
         return Walker(ctx, patience, fields, own).records()
 
     def abandon(self, ident: int) -> None:
-        """Nobody waits for the answer."""
+        """The client does not wait for the answer any more: end the stream."""
         stream = self.streams.get(ident)
         if stream is not None:
             stream.close()
 
     def close(self) -> None:
-        """The container goes."""
+        """The container is removed: end all streams."""
         self.is_closed = True
         for stream in list(self.streams.values()):
             stream.fail("the sandbox has ended")

@@ -1,7 +1,7 @@
-"""The keeper: starts the parts of one sandbox, holds them together, and ends what is left of them.
+"""The keeper: starts the parts of one sandbox, waits for them, and ends the rest when one of them ends.
 
-It runs in an interpreter of its own that began with an empty environment (`spawn`), so nothing of the user's is in
-the processes that are forked from it.  Order:
+It runs in an interpreter of its own that began with an empty environment (`spawn`), so no data of the user is in the
+processes that are forked from it. Order:
 
 1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.  It
    enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5:
@@ -9,10 +9,10 @@ the processes that are forked from it.  Order:
    without a pid namespace so do guests whose sentry died.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
    egress and its connector, if there are rules for the network; the network process, if there is a namespace to join.
-3. The sentry, which has waited for it, is told what it shall be and given its sockets.
-4. Nothing but waiting: for the death of a part or of the monitor, which ends the others, for the first question
-   to an analyst, which is then forked, and for containers that join, each of which gets a gofer of its own: the end of
-   that is told, and ends nothing else.
+3. The sentry, which has waited for this, gets its spec and its sockets.
+4. From then on it only waits: for the death of a part or of the monitor, which ends the others; for the first
+   question to an analyst, which is then forked; and for containers that join. Each of those gets a gofer of its own,
+   whose end is reported to the monitor and ends nothing else.
 
 Each part has a parent-death signal, so they end with the keeper.  It handles no guest data.  Neither this process nor
 the gofer imports the kernel, and the sentry does not import the gofer.
@@ -56,7 +56,7 @@ _MAX_FDS: Final = 16
 _GRACE_S: Final = 2.0  # for servers to end by themselves, after the sentry
 _SENTRY: Final = "sentry"
 _ANALYST: Final = "analyst"
-# The monitor passes on what concerns the guests.
+# Signals that the keeper ignores: the monitor passes on those that concern the guests.
 _IGNORED: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -70,7 +70,7 @@ _IGNORED: Final = (
     signal.SIGTTOU,
 )
 
-# What the caller of the command may have blocked or ignored.
+# Signals that the caller of the command may have blocked or ignored.
 _DEFAULT: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -86,7 +86,7 @@ class StartFailure(Exception):
 
 
 class Abandoned(Exception):
-    """The monitor has gone, or wants no more."""
+    """The monitor has died, or has given up the start."""
 
 
 class Further:
@@ -105,18 +105,18 @@ class Keeper:
         self.link: socket.socket = link  # to the monitor
         self.parts: dict[int, str] = {}  # pid -> which it is
         self.sentry: int = 0
-        self.middle: int = 0  # between us and the sentry, while it starts
-        self.tell: socket.socket | None = None  # to it
+        self.middle: int = 0  # the process between keeper and sentry, while the sentry starts
+        self.tell: socket.socket | None = None  # a socket to that process
         self.gofer: GoferProcess | None = None
         self.broker: BrokerProcess | None = None
         self.egress: EgressProcess | None = None
         self.connector: ConnectorProcess | None = None  # egress's
         self.network: NetworkProcess | None = None
-        # An analyst's sockets, until it is started: one for each gofer
+        # The sockets of analysts that were not started yet: a list for each gofer and its workers
         self.asking: list[list[socket.socket]] = []
         self.further: dict[int, Further] = {}  # by pid
         self.poller: Any = select.poll()
-        self.fds: dict[str, int] = {}  # what the monitor sent
+        self.fds: dict[str, int] = {}  # descriptors of the monitor's request, by role
         self.request: dict[str, Any] = {}
         self.has_monitor: bool = True
         self.is_ending: bool = False
@@ -124,7 +124,9 @@ class Keeper:
 
     # -- the start -----------------------------------------------------------------------------------------
     def prepare(self) -> None:
-        """Fork the process that becomes the sentry's parent; it imports the kernel and waits for us."""
+        """Fork the process that becomes the sentry's parent. It imports the kernel, and waits for the keeper's
+        messages.
+        """
         hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -145,7 +147,7 @@ class Keeper:
 
     def start(self) -> None:
         """Take the request and start everything.  Raises StartFailure, OSError, Abandoned."""
-        # While we wait: the sentry's process, which must not have it, exists.
+        # Imported while this process waits, and after the fork: the sentry must not have the gofer's code.
         import cloche.gofer.launch  # noqa: F401
 
         timing.mark("keeper: gofer is imported")
@@ -180,7 +182,7 @@ class Keeper:
         self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks(), authority)))
 
     def _start_servers(self, spec: SandboxSpec) -> None:
-        """The gofer and the others, if there is work for them."""
+        """Start the gofer, and the broker, egress and network process if the spec needs them."""
         from cloche.gofer.launch import start_gofer
 
         points = attach_points(spec)
@@ -205,7 +207,9 @@ class Keeper:
             self._open_device(spec.platform)
 
     def _open_device(self, platform: str) -> None:
-        """As the user who started the sandbox: the sentry is nobody.  Raises StartFailure."""
+        """Open the platform's device with the rights of the user who started the sandbox: the sentry has none. Raises
+        StartFailure.
+        """
         from cloche.platform.choose import open_device
 
         try:
@@ -240,11 +244,11 @@ class Keeper:
         connector = start_connector(namespace, is_confined=is_confined)
         self.connector = connector
         self.parts[connector.pid] = "connector"
-        _leave_light_modules()  # asyncio and the decoder of names are others' code
+        _leave_light_modules()  # asyncio and the IDNA decoder need the full standard library
         from cloche.egress.launch import Wanted, start_egress
 
         memory = self.fds.pop("egress")
-        # Egress reads it: what is started after it must have no secrets in its memory.
+        # Only egress reads the memfd: processes that are forked later must have no secrets in their memory.
         wanted = Wanted(memory)
         wanted.namespace = namespace
         given = [self.fds.pop(name, -1) for name in ("net_log", "net_second_log", "net_control")]
@@ -261,7 +265,7 @@ class Keeper:
             wanted.control.close()
 
     def _await(self, part: Part) -> bytes:
-        """Until it serves; what it has said with that.  Raises StartFailure, Abandoned."""
+        """Wait until a part serves; returns what its message says besides. Raises StartFailure, Abandoned."""
         self._wait_for(part.hello)
         try:
             return part.wait_ready()
@@ -269,7 +273,7 @@ class Keeper:
             raise StartFailure(str(refusal)) from None
 
     def _await_request(self) -> None:
-        """Until the monitor says something; meanwhile the sentry enters its namespaces and is forked."""
+        """Wait for the monitor's request; meanwhile the sentry enters its namespaces and is forked."""
         sock = self.tell
         assert sock is not None
         poller = select.poll()
@@ -283,7 +287,7 @@ class Keeper:
                 return
 
     def _hear_middle(self) -> bool:
-        """Give the sentry's parent what it cannot get itself, or learn the sentry's pid; False if it has died."""
+        """Map ids for the sentry's parent, or learn the sentry's pid from it; False if it has died."""
         sock = self.tell
         assert sock is not None
         try:
@@ -307,13 +311,14 @@ class Keeper:
         self.middle = 0
         timing.mark("keeper: sentry is forked")
         try:
-            sock.send(b"A")  # we are the sentry's parent now: it may ask for a signal at our death
+            # the keeper is the sentry's parent from here on: the sentry may set its parent-death signal
+            sock.send(b"A")
         except OSError:
-            pass  # it has died, which we see
+            pass  # it has died, which is noticed elsewhere
         return True
 
     def _brief_sentry(self) -> None:
-        """Tell the sentry what it shall be, and give it its sockets.  Raises StartFailure, Abandoned."""
+        """Send the sentry its spec and its sockets. Raises StartFailure, Abandoned."""
         sock = self.tell
         assert sock is not None
         is_there = True
@@ -341,12 +346,12 @@ class Keeper:
                 os.close(self.fds.pop(name))
         if not is_there:
             if self.gofer is not None:
-                self._await(self.gofer)  # whose complaint says more
+                self._await(self.gofer)  # its error message says more
             raise StartFailure("the sentry did not start")
-        # The socket is kept: its end tells the sentry, before it has a signal for our death.
+        # The socket stays open: its end tells the sentry of this process's death until it has a parent-death signal.
 
     def _wait_for(self, sock: socket.socket) -> None:
-        """Until somebody says something, or dies.  Raises Abandoned when the monitor does."""
+        """Wait until `sock` can be read. Raises Abandoned when the monitor gives up or dies."""
         poller = select.poll()
         poller.register(sock, select.POLLIN)
         poller.register(self.link, select.POLLIN)
@@ -362,7 +367,7 @@ class Keeper:
             os.close(fd)
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        """What the monitor has to say; nothing if it is gone."""
+        """The monitor's next message and its descriptors; empty if the monitor is gone."""
         fds = array("i")
         try:
             packet, ancillary, _flags, _address = self.link.recvmsg(
@@ -379,16 +384,16 @@ class Keeper:
 
     # -- while it runs -------------------------------------------------------------------------------------
     def serve(self) -> None:
-        """Until the sentry is gone."""
+        """Serve until the sentry is gone."""
         poller = self.poller
         poller.register(self.wake_read, select.POLLIN)
         poller.register(self.link, select.POLLIN)
         for group in self.asking:
             for sock in group:
                 poller.register(sock, select.POLLIN)
-        self._reap()  # who died before we listened
+        self._reap()  # parts that died before the loop began
         while self.sentry:
-            fd = poller.poll()[0][0]  # one at a time: what is done with it may close others
+            fd = poller.poll()[0][0]  # one at a time: handling it may close other descriptors
             if fd == self.link.fileno():
                 self._on_link()
             elif fd == self.wake_read:
@@ -398,7 +403,7 @@ class Keeper:
                 self._on_question(fd)
 
     def _on_link(self) -> None:
-        """A container joins, or all is to end."""
+        """Handle a message of the monitor: a container joins, or the sandbox is to end."""
         packet, fds = self._receive()
         if packet == SERVE and len(fds) == 1:
             self._serve_further(fds[0])
@@ -429,7 +434,7 @@ class Keeper:
         self.poller.register(gofer.hello, select.POLLIN)
 
     def _on_hello(self, fd: int) -> bool:
-        """Whether it is the socket of such a gofer that now serves, or does not."""
+        """Handle the descriptor if it is the socket of a further gofer that is starting; returns whether it was."""
         for each in list(self.further.values()):
             if not each.is_ready and each.gofer.hello.fileno() == fd:
                 self._hear_further(each)
@@ -437,7 +442,7 @@ class Keeper:
         return False
 
     def _hear_further(self, each: Further) -> None:
-        """It says whether it serves, or has died."""
+        """Read whether such a gofer serves, or has failed or died."""
         gofer = each.gofer
         number = each.number.to_bytes(4, "little")
         each.is_ready = True
@@ -453,7 +458,7 @@ class Keeper:
         try:
             self.link.sendmsg([SERVED + number], [rights])
         except OSError:
-            pass  # there is no monitor: we hear of that
+            pass  # the monitor is gone, which is noticed elsewhere
         gofer.sock.close()
 
     def _on_question(self, fd: int) -> None:
@@ -476,8 +481,8 @@ class Keeper:
                 return
 
     def _start_analyst(self, group: list[socket.socket]) -> None:
-        """For one gofer and its workers."""
-        _leave_light_modules()  # the decoder of instructions is others' code
+        """Fork an analyst for one gofer and its workers."""
+        _leave_light_modules()  # the instruction decoder needs the full standard library
         from cloche.analyst.serve import start_analyst
 
         self.parts[start_analyst(group)] = _ANALYST
@@ -485,15 +490,16 @@ class Keeper:
             sock.close()
 
     def end_sentry(self) -> None:
-        """Everything is to end: it starts with the sentry, with which every guest dies."""
+        """Kill the sentry, with which every guest dies; the end of everything else follows from that."""
         self.is_ending = True
         if self.sentry:
-            os.kill(self.sentry, signal.SIGKILL)  # our child, and not reaped yet
+            # a child that was not reaped yet, so the pid is still its own
+            os.kill(self.sentry, signal.SIGKILL)
         if self.middle:
             os.kill(self.middle, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Take note of deaths; that of a part ends the sandbox."""
+        """Reap children; the death of a part ends the sandbox."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -511,7 +517,7 @@ class Keeper:
             if pid == self.sentry:
                 self.sentry = 0
             if part and not self.is_ending and (os.WIFSIGNALED(status) or status and part != _ANALYST):
-                # (An analyst that gives up is no more than slower system calls.)
+                # (The end of an analyst only makes system calls slower.)
                 how = f"signal {status & 0x7F}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
                 self.say(DIED + f"the {part} died ({how})".encode())
                 self.end_sentry()
@@ -519,14 +525,14 @@ class Keeper:
                 self.is_ending = True
 
     def _forget(self, gone: Further) -> None:
-        """The gofer of a container that has joined is no more."""
+        """The gofer of a container that has joined has ended: tell the monitor."""
         if gone.is_ready:
             self.say(LOST + gone.number.to_bytes(4, "little"))
         else:
             self._hear_further(gone)
 
     def say(self, message: bytes) -> None:
-        """Tell the monitor, if it is there."""
+        """Send the monitor a message, if it is alive."""
         try:
             self.link.send(message)
         except OSError:
@@ -534,7 +540,9 @@ class Keeper:
 
     # -- the end -------------------------------------------------------------------------------------------
     def finish(self) -> None:
-        """The sentry is gone, or never came: end the guests and the servers, remove what the monitor cannot."""
+        """The sentry has ended, or did not start: end guests and servers, and remove what a monitor that died has
+        left.
+        """
         self.end_sentry()
         if self.tell is not None:
             self.tell.close()
@@ -564,7 +572,7 @@ class Keeper:
             self._clean_up()
 
     def _reread_link(self) -> None:
-        """Has the monitor died meanwhile?"""
+        """Find out whether the monitor has died meanwhile."""
         self.link.setblocking(False)
         try:
             while self.has_monitor:
@@ -576,7 +584,7 @@ class Keeper:
             self.has_monitor = False
 
     def _clean_up(self) -> None:
-        """What the monitor would have removed, had it not been killed."""
+        """Remove the control groups and the record of a monitor that was killed."""
         if self.request.get("groups"):
             from cloche.runtime.cgroups import remove_all
 
@@ -589,7 +597,7 @@ class Keeper:
 
 
 def _leave_light_modules() -> None:
-    """What this process and its forks import from now on finds the standard library."""
+    """From now on imports of this process and its forks find the standard library instead of the light stand-ins."""
     light = sys.modules.get("cloche.light.standard")
     if light is not None:
         light.leave()
@@ -635,9 +643,10 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
 
 
 def _middle(tell: socket.socket) -> int:
-    """Between keeper and sentry: import the kernel, enter the namespaces, fork, tell the sentry's pid.
+    """The process between keeper and sentry: imports the kernel, enters the namespaces, forks the sentry and reports
+    its pid.
 
-    All of that before it is known what the sandbox shall be, which the sentry is then told.
+    The spec is not known yet; the sentry gets it later.
     """
     from cloche.boot.sentry import begin_sentry, sentry_main
     from cloche.platform.choose import open_stubs
@@ -661,7 +670,7 @@ def _middle(tell: socket.socket) -> int:
         1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
-        return 0  # it has given up, and said why
+        return 0  # the fork has failed, and has reported why
     numbers = array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -702,7 +711,7 @@ def main(now_ns: int) -> NoReturn:
 
 
 def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> KeeperProcess:
-    """The same as a fork of this process, which is a child of the template and has nothing of a user's yet."""
+    """Fork a keeper from this process, which is a child of the template and holds no data of a user yet."""
     ours, theirs = high_pair(socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -718,12 +727,14 @@ def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> 
 
 
 def fork_first_keeper() -> KeeperProcess:
-    """The same as a fork of the command, which began with an empty environment and has read nothing yet."""
+    """Fork a keeper from the command, which began with an empty environment and has read nothing yet."""
     return fork_keeper(_leave_command)
 
 
 def _leave_command() -> None:
-    """What an executed keeper is given by `spawn_keeper`, and one of the template has from that."""
+    """Give a fork of the command what `spawn_keeper` and the template give theirs: a session of its own, default
+    signal handling, and no standard input and output.
+    """
     confine.detach_from_terminal()
     for signo in _DEFAULT:
         signal.signal(signo, signal.SIG_DFL)
@@ -738,7 +749,7 @@ def _leave_command() -> None:
 
 
 def _live(link: int) -> NoReturn:
-    """A keeper's life, from the moment at which it has nothing but its socket."""
+    """Run the keeper, which holds nothing but its socket, until its end."""
     status = 0
     try:
         for signo in _IGNORED:

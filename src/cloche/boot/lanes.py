@@ -12,7 +12,7 @@ from cloche.kernel.loop import run as run_loop
 from cloche.kernel.task import Kernel
 from cloche.platform.interface import Platform, PlatformDied
 
-_SPARE: Final = 5  # lanes beside the first: how many calls may take long at the same time
+_SPARE: Final = 5  # further lanes: so many calls may take long at the same time
 _STACK_BYTES: Final = 4 << 20
 _EXIT_INTERNAL: Final = 125
 
@@ -25,7 +25,7 @@ class LaneThreads:
         self.kernel: Kernel | None = None
         self.lanes: Lanes | None = None
         self.finish: Callable[[], None] | None = None
-        self.failure: str = ""  # why it has ended before its programs
+        self.failure: str = ""  # why the loop ended before its programs did
         self.bell_fd: int = -1
 
     def start(self) -> None:
@@ -43,11 +43,12 @@ class LaneThreads:
             start_new_thread(self._run, (begun,))
             locks.append(begun)
         for begun in locks:
-            begun.acquire()  # it is there: the C library begins a thread with calls that the filter does not know
+            # wait until it runs: the C library starts a thread with calls that the filter does not allow
+            begun.acquire()
         stack_size(before)
 
     def install(self, kernel: Kernel, finish: Callable[[], None]) -> None:
-        """Run this kernel from now on; `finish` ends the sandbox in the place of the first lane, if that is away."""
+        """Run this kernel from now on. `finish` ends the sandbox if the first lane cannot, because it is away."""
         self.kernel, self.finish = kernel, finish
         lanes = Lanes(kernel, _SPARE)
         self.lanes = lanes

@@ -1,4 +1,4 @@
-"""The monitor's side of a sandbox: what it is told, what it may ask for, and how it ends.
+"""The monitor's side of a sandbox: starting it, sending requests to its sentry, and ending it.
 
 The monitor forks nothing.  `spawn` starts the keeper, a process without the user's environment; the keeper (`keeper`)
 starts gofer, broker and sentry and ends everything when one part dies, or this process.  If the keeper itself dies,
@@ -48,7 +48,7 @@ _WAIT: Final = 3
 _PING: Final = 4
 _SHUTDOWN: Final = 6
 
-_PATIENCE_S: Final = 15.0  # for the keeper to end what is left
+_PATIENCE_S: Final = 15.0  # for the keeper to end all parts
 _LINK_BYTES: Final = 65536
 
 
@@ -67,7 +67,7 @@ class Sandbox(Upstream):
         super().__init__()
         self.keeper_pid: int = keeper.pid if keeper.is_child else 0
         self.link: socket.socket = keeper.link  # to the keeper
-        self.is_kept: bool = True  # the keeper lives
+        self.is_kept: bool = True  # the keeper is alive
         self.sentry_pid: int = 0
         self.channel: Channel = Channel(control, SOFTWARE)
         self.net: Channel | None = None  # to egress
@@ -77,19 +77,19 @@ class Sandbox(Upstream):
         self.death: str = ""  # which part died
         self.has_created: bool = False
         self.has_started: bool = False
-        self.is_placing: bool = False  # the guests are to be limited before there are any
+        self.is_placing: bool = False  # the control groups are to be set up before the first guest
         self.is_ending: bool = False  # the sentry has been asked for the end
         self.layer_errno: int = -1  # 0: all that is to be kept is written; -1: the sentry has not said so
         self.oom_kills: int = 0  # processes that were ended for want of memory
         self.on_placing: Callable[[int], bool] | None = None  # limits the guests; given the sentry's pid
         self.on_pong: Callable[[], None] | None = None
-        # Of the gofer with this number: its socket (theirs to close), or None and why there is none.
+        # Called with the number of a further gofer and its socket (the callee closes it), or None and the reason.
         self.on_served: Callable[[int, socket.socket | None, str], None] | None = None
         self.on_lost: Callable[[int], None] | None = None  # that gofer has ended
 
     # -- to the sentry -----------------------------------------------------------------------------------
     def ask(self, ident: int, method: str, fields: Fields, fds: list[int] | None = None) -> None:
-        """Send without waiting, `fds` as our copies: a sentry that takes nothing is the watchdog's business."""
+        """Send a request without waiting, with copies of `fds`. The watchdog notices a sentry that does not read."""
         copies = [os.dup(fd) for fd in fds or []]
         try:
             self.channel.send(protocol.request(ident, method, fields, len(copies)), copies)
@@ -97,14 +97,14 @@ class Sandbox(Upstream):
             pass
 
     def cancel(self, ident: int) -> None:
-        """The answer to a request is not wanted any more."""
+        """Cancel a request."""
         try:
             self.channel.send(protocol.cancel(ident))
         except ProtocolError:
             pass
 
     def begin(self, spec: SandboxSpec, stdio: list[int]) -> None:
-        """Ask for the container, and unless its guests are to be limited first, for its program."""
+        """Ask for the container, and for its program unless control groups are to be set up first."""
         roles: list[object] = []
         owners: list[object] = []
         fds: list[int] = []
@@ -133,7 +133,7 @@ class Sandbox(Upstream):
         self.ask(requests.QUIET, requests.SIGNAL, {"signal": signo, "scope": requests.FOREGROUND})
 
     def send_window(self, rows: int, columns: int) -> None:
-        """The terminal has another size."""
+        """Pass on the terminal's new size."""
         self.ask(requests.QUIET, requests.RESIZE, {"rows": rows, "columns": columns})
 
     def ping(self) -> None:
@@ -151,7 +151,7 @@ class Sandbox(Upstream):
         return bool(ready) and (self.channel.fileno() not in ready or self.read_control())
 
     def read_link(self) -> None:
-        """Take one message of the keeper, or see its death."""
+        """Read one message of the keeper, or its death."""
         try:
             message, given = _receive(self.link)
         except OSError:
@@ -173,7 +173,7 @@ class Sandbox(Upstream):
             self._kill_sentry()
 
     def read_control(self) -> bool:
-        """Take what the sentry has to say; False when it is gone."""
+        """Read the sentry's messages; False when it is gone."""
         try:
             messages = self.channel.receive()
             for message in messages or []:
@@ -239,20 +239,22 @@ class Sandbox(Upstream):
 
     # -- the end -------------------------------------------------------------------------------------------
     def shut_down(self) -> None:
-        """Ask the sentry to write what is kept, and to end with all that runs inside."""
+        """Ask the sentry to write kept layers, and to end with everything that runs inside."""
         if not self.is_ending:
             self.is_ending = True
             self.ask(_SHUTDOWN, requests.SHUTDOWN, {})
 
     def kill(self) -> None:
-        """End the sandbox at once: the keeper kills the sentry, whose pid may be used again when we do not reap it."""
+        """End the sandbox at once. The keeper kills the sentry: this process is not its parent, so its pid might be
+        another's by now.
+        """
         try:
             self.link.send(END, socket.MSG_DONTWAIT)
         except OSError:
             pass
 
     def _kill_sentry(self) -> None:
-        """The keeper has died, and before its child the sentry could: now it is ours."""
+        """The keeper has died: its child, the sentry, is this process's child if it still lives. Kill it."""
         pid = self.sentry_pid
         try:
             if pid > 0 and os.waitpid(pid, os.WNOHANG)[0] == 0:
@@ -261,7 +263,7 @@ class Sandbox(Upstream):
             pass
 
     def reap(self) -> None:
-        """Wait until nothing is left, which the keeper sees to; do it ourselves if that has died or does not move."""
+        """Wait until the keeper has ended everything; if it has died or hangs, end everything here."""
         self.channel.close()
         if self.net is not None:
             self.net.close()
@@ -301,7 +303,8 @@ def launch(
     """Start a sandbox whose program gets the descriptors `stdio` as 0, 1 and 2.  Raises LaunchError, OSError.
 
     `record` and `groups` (directories of control groups, parents first) are removed by the keeper if this process is
-    killed.  `may_wait` is given the keeper's descriptor and waits until it is readable; False: the user wants no more.
+    killed. `may_wait` is called with the keeper's descriptor and waits until it is readable; it returns False if the
+    user has given up.
     """
     why_not = platform_problem(spec.platform)
     if why_not:
@@ -353,7 +356,7 @@ def _send_request(
     record: RecordPlace | None,
     groups: list[str],
 ) -> None:
-    """Everything that the keeper needs: descriptors, and a memfd that says what they are."""
+    """Send the keeper all that it needs: descriptors, and a memfd that names them."""
     names: list[str] = ["request", "control"]
     fds: list[int] = [-1, control.fileno()]
     if spec.strace_fd >= 0:
@@ -407,7 +410,7 @@ def _send_request(
 
 
 def _egress_request(egress: EgressSpec, *, is_confined: bool) -> int:
-    """What only egress shall know, in a memfd of its own."""
+    """Write egress's rules and secrets to a memfd of its own, which no other part reads."""
     request = {
         "policy": egress.policy,
         "sandbox": egress.sandbox,
@@ -421,7 +424,7 @@ def _egress_request(egress: EgressSpec, *, is_confined: bool) -> int:
 
 
 def _number_attach_points(spec: SandboxSpec) -> None:
-    """Tell each mount its attach point: the order of `keeper.attach_points`."""
+    """Give each mount the number of its attach point, in the order of `keeper.attach_points`."""
     index = 1 if spec.root_source else 0
     for mount in spec.mounts:
         if mount.kind == HOST:

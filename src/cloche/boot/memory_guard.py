@@ -1,10 +1,10 @@
 """Limits of memory without cgroups: looks at what the sandbox uses, and ends the largest process when it is too much.
 
 What counts: the guests' anonymous pages and page tables, what they have written into the platform's regions, shared
-anonymous memory, in-memory files (mapped ones too, which guests fill behind our back), and the kernel objects that
-the sentry keeps for them.  Nobody tells the sentry when a page is touched, so it looks, the more often the less is
-left: no process can touch new memory faster than `_BYTES_PER_S`.  Files and kernel objects are refused growth before
-it happens (`fs.storage`, `mm.quota`); this is for the rest.  Never the sentry ends.
+anonymous memory, in-memory files (mapped ones too, which guests fill without a system call), and the kernel objects
+that the sentry keeps for them. The sentry does not notice when a page is touched, so it measures, the more often the
+less is left: no process can touch new memory faster than `_BYTES_PER_S`. Files and kernel objects are refused growth
+before it happens (`fs.storage`, `mm.quota`); this is for the rest. The sentry itself is never ended.
 
 Without `--memory` only in-memory files and shared memory have a limit, that of the storage quota.
 
@@ -30,14 +30,14 @@ from cloche.vfs.mapping import SHARED_MEMORY
 _BYTES_PER_S: Final = 8 << 30  # page tables without pages are the fastest
 _MIN_NS: Final = 2_000_000
 _MAX_NS: Final = 200_000_000
-_SHARE: Final = 10  # looking may take this part of the time
+_SHARE: Final = 10  # measuring may take one part in so many of the time
 _UNLIMITED_NS: Final = 500_000_000
-_PATIENCE_NS: Final = 1_000_000_000  # with one that was told to end
-_SMALL: Final = 8  # a process with less than this part of the limit
-_LITTLE: Final = 4  # beyond the limit, a part of it: what guests whose processes keep ending can have more
-_MEASURED: Final = 1024  # mapped files a look
+_PATIENCE_NS: Final = 1_000_000_000  # how long a process that was told to end is waited for
+_SMALL: Final = 8  # a process that uses less than one part in so many of the limit
+_LITTLE: Final = 4  # the excess that is tolerated while processes end: one part in so many of the limit
+_MEASURED: Final = 1024  # mapped files that are measured at a time
 _LEAST_KERNEL_MEMORY: Final = 16 << 20
-_SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, what is freed and not given back
+_SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, freed memory that the allocator keeps
 _DATA_SPARE: Final = 256 << 20
 
 
@@ -62,12 +62,12 @@ class MemoryGuard(TimerOwner):
         self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
-        # What the sentry has before it serves anybody
+        # What the sentry uses before the first guest
         self.idle_bytes: int = self.kernel.platform.own_bytes()
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0
         self.last: ThreadGroup | None = None  # that was ended
-        self.last_bytes: int = 0  # what it had
+        self.last_bytes: int = 0  # how much memory it had
         self.worst: Candidate | None = None
         self.is_somebody_ending: bool = False
         self.over_since_ns: int = 0
@@ -80,11 +80,11 @@ class MemoryGuard(TimerOwner):
         self.look()
 
     def look(self) -> None:
-        """Measure, act, and arm the next look, unless the container is no more."""
+        """Measure, act, and arm the next look, unless the container is gone."""
         if self.kernel.containers.get(self.container.ident) is not self.container:
             return
         began = monotonic_ns()
-        self.limit_bytes = self.container.memory_limit  # which may be another than at first
+        self.limit_bytes = self.container.memory_limit  # may have changed (`update`)
         self._measure_files()
         files = self.quota.pages * PAGE + SHARED_MEMORY.used_bytes(self.container.ident)
         if self.limit_bytes > 0:
@@ -100,28 +100,26 @@ class MemoryGuard(TimerOwner):
                 self._end_worst()
                 wait_ns = _MAX_NS
         now = monotonic_ns()
-        # Who has ended somebody sees soon that there is room again: until then files are refused growth.
+        # After a process was told to end, look again soon; until its memory is back, files may not grow.
         is_awaited = self.ended_at_ns > 0 and now - self.ended_at_ns < _PATIENCE_NS
         wait_ns = _MIN_NS if is_awaited else max(wait_ns, (now - began) * _SHARE)
         wait_ns = max(wait_ns, now - began)
         self.kernel.timers.add(now + wait_ns, MEMORY_GUARD, self)
 
     def _is_keeper(self) -> bool:
-        """Whether it watches over the sentry's own memory: in a pod that is the sandbox's, and counts for no container
-        that has joined.
-        """
+        """Whether this guard also counts the sentry's own memory. In a pod only that of the first container does."""
         return self.container.family[0] == 0
 
     def _unaccounted(self) -> int:
-        """What guests have made the sentry hold beyond what they were charged for.
+        """Memory of the sentry that guests have caused and were not charged for.
 
-        An estimate, and a low one: small files are in its memory and large ones are not.
+        A low estimate: small files are in the sentry's memory, and large ones are not.
         """
         grown = self.kernel.platform.own_bytes() - self.idle_bytes
         return max(grown - KERNEL_MEMORY.used - self.quota.pages * PAGE - _SENTRY_SPARE, 0)
 
     def _keep_limit(self, files: int) -> int:
-        """Compare with --memory; when to look again."""
+        """Compare with --memory and act. Returns when to look again, in nanoseconds."""
         own = self._measure_processes(self.limit_bytes, is_shared_only=False)
         if self._is_keeper():
             own += KERNEL_MEMORY.used + self._unaccounted()
@@ -130,7 +128,7 @@ class MemoryGuard(TimerOwner):
             self.over_since_ns = 0
         elif not self._goes_away_by_itself(-headroom):
             self._end_worst()
-        # Files may fill what is left but a little: writing to one must not get a process killed.
+        # Files may not fill the last part of the limit: writing to one must not get a process killed.
         spare = self.limit_bytes >> 5
         free = max((headroom + self._awaited_bytes() - spare) // PAGE, 0)
         self.quota.page_limit = min(self.quota.pages + free, self.storage_pages)
@@ -138,15 +136,18 @@ class MemoryGuard(TimerOwner):
         return min(max(headroom * 1_000_000_000 // _BYTES_PER_S, _MIN_NS), _MAX_NS)
 
     def _awaited_bytes(self) -> int:
-        """What a process that was told to end gives back: its parent, told of its end, may write files at once."""
+        """Bytes that a process which was told to end will give back. Its parent, when it learns of the end, may write
+        files at once.
+        """
         last = self.last
         if last is None or group_space(last) is None or monotonic_ns() - self.ended_at_ns >= _PATIENCE_NS:
             return 0
         return self.last_bytes
 
     def _goes_away_by_itself(self, excess: int) -> bool:
-        """Whether it is that of a process which ends (the host may have killed it), or of its files, that is too much,
-        so that it would end somebody small for nothing.  Not for long, and not where it is far too much.
+        """Whether the excess is memory of a process that is ending already (the host may have killed it), or of its
+        files. Then ending a small process besides would be for nothing. False once that has lasted too long, or where
+        the excess is too large.
         """
         now = monotonic_ns()
         if not self.over_since_ns:
@@ -204,7 +205,7 @@ class MemoryGuard(TimerOwner):
             return
         last = self.last
         if last is not None and group_space(last) is not None and now - self.ended_at_ns < _PATIENCE_NS:
-            return  # it is about to end
+            return  # it is ending already
         group = worst.group
         self.ended_at_ns = now
         self.last = group
@@ -243,7 +244,7 @@ class HostKills:
         return 0
 
     def group_exits(self, group: ThreadGroup) -> None:
-        """A process is gone: count and tell it if the host has killed it for want of memory."""
+        """A process has ended: count and report it if the host has killed it for want of memory."""
         if (
             group.container is not self.container
             or group.end.status & 0x7F != SIGKILL
@@ -271,7 +272,9 @@ def kernel_limit(memory_limit: int, host_bytes: int) -> int:
 
 
 def share_kernel_memory(kernel: Kernel) -> None:
-    """Bound the kernel objects of all containers together: those that have joined have a part for each."""
+    """Limit the kernel objects of all containers together, to the sum of the limits of those that have joined
+    (without any, of all).
+    """
     host_bytes = kernel.facts.memory_total
     joined = [each for each in kernel.containers.values() if each.family[0]]
     limit = 0
@@ -281,9 +284,9 @@ def share_kernel_memory(kernel: Kernel) -> None:
 
 
 def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_bytes: int) -> None:
-    """A last line, for what no account knows of: this process (no guest: they come from the zygote, which is there
-    already) gets no more private memory than all accounts together allow, and then some.  Handlers fail with ENOMEM.
-    `data_bytes` is what it has now, 0 if that is not known.
+    """A last line of defence against memory that no account counts. This process gets no more private memory than all
+    accounts together allow, and a reserve. Guests are not affected: they are forked from the zygote, which exists
+    already. Handlers fail with ENOMEM. `data_bytes` is what it has now, 0 if that is not known.
     """
     limit = data_bytes + 2 * kernel_limit(memory_limit, host_bytes) + storage_bytes + _DATA_SPARE
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
@@ -292,7 +295,7 @@ def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_by
 
 
 def install(container: Container, quota: StorageQuota, *, oom_fd: int = -1, is_quiet: bool) -> None:
-    """Watch over the container's limit of memory and its storage quota; give kernel objects their part of the limit."""
+    """Enforce the container's limit of memory and its storage quota, and set the limit of its kernel objects."""
     share_kernel_memory(container.kernel)
     MemoryGuard(container, quota, container.memory_limit, is_quiet=is_quiet).start()
     if oom_fd >= 0:

@@ -20,7 +20,7 @@ from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs, parse_digits
 
 NetText = Callable[[NetStack], bytes]
-_LINES: Final = 64  # sockets in a piece of a table
+_LINES: Final = 64  # sockets in one piece of a table
 
 # Parameters that have no effect here, with the values of a fresh network namespace.
 _U32: Final = 0xFFFFFFFF
@@ -213,7 +213,7 @@ class PingGroups:
 
 
 class NetSysctl(SysctlDir):
-    """/proc/sys/net, filled when somebody first looks: there are hundreds of files, and few sandboxes read one."""
+    """/proc/sys/net, filled when it is first looked into: it has hundreds of files, and few sandboxes read one."""
 
     def __init__(self, tree: ProcSys) -> None:
         super().__init__(tree.fs)

@@ -69,7 +69,7 @@ class LinkFiles(ViewListener):
 
 
 def show_links(kernel: Kernel, joined: Joined) -> None:
-    """From now on sysfs has what the namespace has."""
+    """Have sysfs show the links of the namespace from now on."""
     fs = sysfs(kernel)
     assert isinstance(fs, Sysfs)
     joined.listen(LinkFiles(fs))

@@ -1,19 +1,20 @@
-"""Signals as bytes on a descriptor, for loops that poll: whoever waits for descriptors waits for signals with them."""
+"""Signals as bytes on a descriptor, so that a loop that polls descriptors sees signals as well."""
 
 import os
 import signal
 from typing import Any, Final
 
 _NOTHING: Final[dict[int, Any]] = {}
-# The handler.  Not a function of Python: that looks for signals when it is entered, so a flood of them would nest
-# without end.
+# The handler. Not a Python function: such a function handles pending signals when it is entered, so a flood of
+# signals would nest without end.
 NOTED: Final = _NOTHING.get
 
 
 def note_signals(signals: tuple[int, ...], *, keeps_ignored: bool = False) -> int:
-    """From now on each of `signals` has no effect but that its number comes from the descriptor that this returns.
+    """Return a descriptor from which the numbers of arriving `signals` can be read, a byte each; they have no other
+    effect.
 
-    `keeps_ignored`: but those that are ignored, as nohup(1) leaves them.  Once in a process.
+    `keeps_ignored`: signals that are ignored, as nohup(1) leaves them, stay so. To be called once in a process.
     """
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

@@ -10,14 +10,14 @@ from typing import Final
 __all__ = ["end_orphans"]
 
 _LOOK_MS: Final = 100
-_PATIENCE_S: Final = 2.0  # with those that the host does not let die
+_PATIENCE_S: Final = 2.0  # for children that cannot die yet
 
 
 def end_orphans(keep: Callable[[int], bool] | None = None) -> None:
-    """Kill and reap this process's children but those that `keep` wants: guests of a sentry that died without a pid
-    namespace, workers of a gofer.
+    """Kill and reap this process's children, except those for which `keep` returns true.
 
-    One that waits for storage that hangs (state D) cannot die: it is left to whoever inherits it.
+    They are guests of a sentry that died without a pid namespace, or workers of a gofer. A child that waits for
+    storage that hangs (state D) cannot die; it is left to the process that inherits it.
     """
     path = f"/proc/self/task/{os.getpid()}/children"
     left: set[int] = set()

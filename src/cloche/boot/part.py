@@ -1,9 +1,9 @@
 """Starting a part of a sandbox: a child of the keeper that gives everything up and says when it serves, or why not.
 
-Written once for gofer, egress, network process and broker; the analyst, which nobody waits for, has the fork and
-`settle`.  Each then confines itself as its work allows.  The caller has a single thread.  Who starts it gets two
-sockets: the one on which the part serves, which goes to the sentry, and one on which it says `HELLO` or `FAILED`, so
-that several can start at once.
+Used by gofer, egress, network process and broker; the analyst, whose start is not waited for, uses only the fork and
+`settle`. Each then confines itself as its work allows. The caller must have a single thread. It gets two sockets: the
+one on which the part serves, which goes to the sentry, and one on which it says `HELLO` or `FAILED`, so that several
+can start at once.
 """
 
 import os
@@ -19,9 +19,9 @@ from cloche.boot import confine
 
 __all__ = ["EXIT_START", "FAILED", "HELLO", "Part", "PartError", "fork_part", "say", "settle", "start_part"]
 
-HELLO: Final = b"L"  # it serves; + what the keeper is to know
-FAILED: Final = b"F"  # + why it does not, in one line
-EXIT_START: Final = 3  # it could not be confined, or was told to do what it cannot
+HELLO: Final = b"L"  # the part serves; + data for the keeper
+FAILED: Final = b"F"  # + the reason, in one line
+EXIT_START: Final = 3  # the part could not be confined, or its request makes no sense
 _HELLO_BYTES: Final = 65536
 
 
@@ -40,7 +40,9 @@ class Part:
         self.hello: socket.socket = hello  # on which it says that it is ready
 
     def wait_ready(self) -> bytes:
-        """Until it serves; what it has said with that.  Raises PartError: then it is reaped, and `sock` closed."""
+        """Wait until the part serves; returns the data of its HELLO. Raises PartError; the part is then reaped, and
+        `sock` closed.
+        """
         try:
             said = self.hello.recv(_HELLO_BYTES)
         except ConnectionResetError:
@@ -58,7 +60,9 @@ class Part:
 
 
 def fork_part(work: Callable[[int], int]) -> int:
-    """Fork a process that does `work`, which is told its parent's pid, and exits with what that returns; its pid."""
+    """Fork a process that calls `work` with its parent's pid, and exits with the status that this returns. Returns
+    the child's pid.
+    """
     if sys.stderr is not None:  # None: closed when the interpreter started
         sys.stderr.flush()
     parent = os.getpid()
@@ -77,9 +81,11 @@ def fork_part(work: Callable[[int], int]) -> int:
 def start_part(
     kind: int, work: Callable[[socket.socket, socket.socket, int], int]
 ) -> tuple[int, socket.socket, socket.socket]:
-    """Fork a part: its pid, the sentry's end of its socket, and where it says that it is ready: what a `Part` is of.
+    """Fork a part.
 
-    `work` is given the part's ends of the two and its parent's pid; `kind` is the type of the first socket.
+    Returns what a `Part` is made of: its pid, the sentry's end of its socket, and the socket on which it says that it
+    is ready. `work` is called with the part's ends of the two and its parent's pid; `kind` is the type of the first
+    socket.
     """
     hear, speak = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
@@ -96,7 +102,7 @@ def start_part(
 
 
 def settle(name: str, kept: list[int]) -> None:
-    """In the child, first of all: a name, no terminal, none of the keeper's descriptors but these.  Raises OSError."""
+    """First steps of a child: set its name, leave the terminal, close all descriptors but `kept`. Raises OSError."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     confine.name_process(name)
@@ -108,9 +114,10 @@ def settle(name: str, kept: list[int]) -> None:
 
 
 def say(where: socket.socket, what: bytes) -> None:
-    """The part's one word to the keeper."""
+    """Send the keeper the part's one message, HELLO or FAILED."""
     try:
-        where.sendmsg([what[:_HELLO_BYTES]])  # each filter knows this way to send, and the broker's no other
+        # every filter allows this call, and the broker's allows no other for sending
+        where.sendmsg([what[:_HELLO_BYTES]])
     except (BrokenPipeError, ConnectionResetError):
-        pass  # another part could not start, and nobody listens any more
+        pass  # another part has failed to start, and the keeper does not read any more
     where.close()

@@ -1,11 +1,11 @@
-"""Which platform a sandbox shall have: checked here, whoever asked, before anything is started."""
+"""Checks, before anything is started, whether the platform that was chosen can be used."""
 
 from cloche.boot.spec import PLATFORMS
 
 
 def platform_problem(name: str) -> str:
-    """Why guest code cannot run so on this host, in one line; empty if it can."""
-    if name == PLATFORMS[0]:  # whose needs are everybody's: no reason to load what a monitor never uses
+    """Why guest code cannot run on this platform and host, in one line; empty if it can."""
+    if name == PLATFORMS[0]:  # has no needs of its own: loading its module would be wasted
         return ""
     if name not in PLATFORMS:
         return f"there is no platform {name!r}: use {' or '.join(PLATFORMS)}"

@@ -1,10 +1,10 @@
 """Turns a seccomp allow-list (data, one reason per entry) into a classic BPF program and installs it.
 
 Shared by the sentry, the gofer and egress.  The filter checks the architecture first (x32 and i386 kill),
-then the call, then scalar arguments.  What is not on the list kills the process: a call that nobody foresaw
-is either a bug that tests must find or an attacker.  Rows of `Refuse` are for calls that the interpreter
-tries on its own (a traceback looks for source files) and that must merely fail.  A filter cannot be removed,
-and is inherited by children: fork what needs more before.
+then the call, then scalar arguments. What is not on the list kills the process: such a call is either a bug that
+tests must find or an attacker. Rows of `Refuse` are for calls that the interpreter tries on its own (a traceback
+looks for source files) and that must merely fail. A filter cannot be removed, and children inherit it: fork processes
+that need more before.
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ class ArgCheck:
         self.value: int = value
         self.mask: int = mask
         self.is_wide: bool = is_wide
-        self.is_negated: bool = is_negated  # only of those that are not wide
+        self.is_negated: bool = is_negated  # only for checks of 32 bits
 
 
 def int_is(index: int, value: int) -> ArgCheck:

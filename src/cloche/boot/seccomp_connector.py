@@ -1,8 +1,9 @@
 """The seccomp allow-list of the connector, as data.
 
-It makes sockets of TCP and UDP and connects them: that is its work, and no filter can look at the addresses.  It reads
-and writes one socket alone, egress's: no datagram and no byte of a connection is its own.  Not on the list, on purpose:
-bind and listen, other sockets, any socket option, open and all that takes a path, execve, clone, ptrace, kill.
+It makes sockets of TCP and UDP and connects them: that is its work, and no filter can look at the addresses. It reads
+and writes one socket only, the one to egress: it sees no datagram and no byte of a connection. Not on the list, on
+purpose: bind and listen, other sockets, any socket option, open and all that takes a path, execve, clone, ptrace,
+kill.
 """
 
 from typing import Final

@@ -1,7 +1,8 @@
-"""What a Python interpreter needs of the host for its own sake, in every process of cloche, as data.
+"""The calls that a Python interpreter itself makes, in every process of cloche, as data: memory that is never
+executable, locks, clocks, exit.
 
-Memory that is never executable, locks, clocks, the end; and what it tries without needing it, which fails in place
-of killing.  For the lists of the processes (`seccomp_broker.py`, `seccomp_egress.py`, ...).
+Calls that it tries without needing them fail instead of killing. The lists of the processes (`seccomp_broker.py`,
+`seccomp_egress.py`, ...) include these.
 """
 
 from typing import Final

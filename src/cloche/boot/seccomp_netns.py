@@ -77,8 +77,8 @@ from cloche.arch.syscalls import (
 from cloche.boot import seccomp_interpreter as interpreter
 from cloche.boot.seccomp import Allow, Policy, Refuse, int_is, is_null
 
-# (level, name): what a socket of the namespace may be told.  None of them leads elsewhere: no routes in headers, no
-# interface, no mark, no repair of connections.
+# (level, name) of the options that a socket of the namespace may be given. None of them changes where packets go: no
+# routes in headers, no interface, no mark, no repair of connections.
 ALLOWED_OPTIONS: Final = (
     (SOL_SOCKET, SO_REUSEADDR),
     (SOL_SOCKET, SO_BROADCAST),
@@ -89,7 +89,7 @@ ALLOWED_OPTIONS: Final = (
     (SOL_SOCKET, SO_REUSEPORT),
     (IPPROTO_IP, IP_TOS),
     (IPPROTO_IP, IP_TTL),
-    (IPPROTO_IP, IP_PKTINFO),  # which the process sets itself
+    (IPPROTO_IP, IP_PKTINFO),  # set by the process itself
     (IPPROTO_IP, IP_MTU_DISCOVER),
     (IPPROTO_IP, IP_FREEBIND),
     (IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
@@ -105,7 +105,7 @@ ALLOWED_OPTIONS: Final = (
     (IPPROTO_IPV6, IPV6_JOIN_GROUP),
     (IPPROTO_IPV6, IPV6_LEAVE_GROUP),
     (IPPROTO_IPV6, IPV6_V6ONLY),
-    (IPPROTO_IPV6, IPV6_RECVPKTINFO),  # the same
+    (IPPROTO_IPV6, IPV6_RECVPKTINFO),  # set by the process itself
     (IPPROTO_IPV6, IPV6_TCLASS),
     (IPPROTO_TCP, TCP_NODELAY),
     (IPPROTO_TCP, TCP_MAXSEG),
@@ -169,7 +169,7 @@ def netns_policy() -> Policy:
 
 
 def guarded_policy(channel: int, asking: int) -> Policy:
-    """Its allow-list where egress decides what leaves: it sends to the sentry and to rtnetlink alone."""
+    """The allow-list where egress decides what may leave: the process sends to the sentry and to rtnetlink only."""
     allowed = [
         *_COMMON,
         *_sockets(with_icmp=False),

@@ -1,10 +1,10 @@
 """The sentry's seccomp allow-list, as data.
 
 Not on it, on purpose: execve, clone, socket, connect, bind, sendmsg (its address cannot be checked: a donated
-datagram socket could be pointed elsewhere), ptrace, mount, unshare, setuid and its kin, any call that takes a
-path, executable memory, and what only the start needs: processes, pipes, eventfds, epoll and signal descriptors. The
-filter is installed before the first byte of a guest's is read, and after all of that. What only a platform needs
-stands in its own list.
+datagram socket could be pointed elsewhere), ptrace, mount, unshare, setuid and its kin, any call that takes a path,
+and executable memory. Nor are calls that only the start needs: making processes, pipes, eventfds, epoll and signal
+descriptors. The filter is installed after those, and before the first byte of a guest is read. Calls that only one
+platform needs stand in its own list.
 """
 
 from typing import Final
@@ -128,7 +128,8 @@ _LOOP: Final[list[Allow]] = [
     Allow(SYS_ppoll, "the event loop, with nanoseconds"),
 ]
 
-# What a platform needs beyond the rest: for the hand-off, which comes next, and for its processes, which come last.
+# What each platform needs besides: first the calls for the hand-off, which are tested early, then those for its
+# processes, which are tested last.
 _SYSTRAP: Final[list[Allow]] = [
     Allow(SYS_ioctl, "notifications of guests: receive", [int_is(1, _SECCOMP_IOCTL_NOTIF_RECV)]),
     Allow(SYS_ioctl, "notifications of guests: answer", [int_is(1, _SECCOMP_IOCTL_NOTIF_SEND)]),
@@ -143,8 +144,9 @@ _SYSTRAP: Final[list[Allow]] = [
 ]
 
 _SYSTRAP_PROCESSES: Final[list[Allow]] = [
-    # A pid namespace hides all others; where there is none, a guest's host pid is still never a
-    # guest's to choose (I2).  Not itself, nor (-1) everybody; no signal that a program could be made to act upon.
+    # Guests' processes. A pid namespace hides all others; without one, a guest still cannot choose which host pid is
+    # signalled (I2). Never the sentry itself, nor -1 (every process); no signal for which a program could have a
+    # handler.
     *[
         Allow(
             SYS_kill,
@@ -163,7 +165,7 @@ _SYSTRAP_PROCESSES: Final[list[Allow]] = [
 
 _PLATFORMS: Final[dict[str, tuple[list[Allow], list[Allow]]]] = {
     "systrap": (_SYSTRAP, _SYSTRAP_PROCESSES),
-    "kvm": (_SYSTRAP, _SYSTRAP_PROCESSES),  # its guests' processes do the rest
+    "kvm": (_SYSTRAP, _SYSTRAP_PROCESSES),  # everything else is done by the guests' processes
 }
 
 _ALLOWED: Final[list[Allow]] = [
@@ -255,7 +257,7 @@ _NETWORK: Final[list[Allow]] = [
     Allow(SYS_getpeername, "who they are from"),
 ]
 
-# What the interpreter and the C library try of their own accord: it fails, and nothing dies of it.
+# Calls that the interpreter and the C library try without needing them: they fail instead of killing.
 _REFUSED: Final[list[Refuse]] = [
     Refuse(SYS_openat, EACCES, "a traceback or a late import looks for files"),
     Refuse(SYS_open, EACCES, "a traceback or a late import looks for files"),

@@ -1,8 +1,7 @@
 """The sentry process, from its birth to the exit of the program.
 
-Order (see `confine`): namespaces are entered already; read what is needed of the host (`begin_sentry`, before it is
-known what the sandbox shall be), give everything up, start the platform, install the seccomp filter, build the kernel,
-run.
+Order (see `confine`): namespaces are entered already; read what is needed of the host (`begin_sentry`, before the
+spec is known), give everything up, start the platform, install the seccomp filter, build the kernel, run.
 """
 
 import gc
@@ -28,7 +27,8 @@ from cloche.syscalls.strace import install as install_strace
 from cloche.wire import protocol, timing
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
-# The monitor passes on what concerns the guests; a terminal's own signals do not reach this session.
+# Signals that the sentry ignores: the monitor passes on those that concern the guests, and a terminal's own signals
+# do not reach this session.
 _IGNORED: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -50,7 +50,7 @@ class StartError(Exception):
 
 
 def log_confinement(report: confine.Report, level: str) -> None:
-    """With --log-level info what is not in force and why, with debug what is, too."""
+    """Log the measures that are not in force, and why (--log-level info); with debug those in force, too."""
     if level not in ("info", "debug") or sys.stderr is None:
         return
     for measure in report.measures:
@@ -62,7 +62,7 @@ def log_confinement(report: confine.Report, level: str) -> None:
 
 
 def log_counters(kernel: Kernel, level: str) -> None:
-    """With --log-level info or debug: what programs asked for in vain, and what took too long or went wrong."""
+    """With --log-level info or debug, log the calls that are not implemented, and those that took too long or failed."""
     if level not in ("info", "debug") or sys.stderr is None:
         return
     for number, count in sorted(kernel.missing.items()):
@@ -72,7 +72,7 @@ def log_counters(kernel: Kernel, level: str) -> None:
 
 
 def send_failure(control: socket.socket, text: str) -> None:
-    """Tell the monitor why there is nobody to answer it: an answer to no request."""
+    """Tell the monitor why the sentry cannot start: an ERROR that belongs to no request."""
     try:
         control.sendall(protocol.hello(SOFTWARE) + protocol.error(0, EXIT_INTERNAL, text))
     except OSError:
@@ -80,7 +80,7 @@ def send_failure(control: socket.socket, text: str) -> None:
 
 
 def begin_sentry(report: confine.Report) -> HostFacts:
-    """What a sentry does before it knows what it shall be, in the namespaces that it has entered."""
+    """The steps of a sentry before its spec is known, in the namespaces that it has entered."""
     signal.set_wakeup_fd(-1)
     confine.name_process("cloche-sentry")
     for signo in _IGNORED:
@@ -122,7 +122,7 @@ def sentry_main(
 
 def hold_to_keeper(keeper: socket.socket) -> None:
     """Die with the keeper, which is this process's parent.  Raises StartError if it is gone."""
-    # Its pid is not known in a pid namespace of our own; whether it still lives, its socket tells.
+    # The keeper's pid is not visible from inside the pid namespace; its socket tells whether it still lives.
     confine.die_with(os.getppid())
     keeper.setblocking(False)
     try:

@@ -1,9 +1,9 @@
-"""Starts the keeper (`keeper.py`): a new interpreter with an empty environment, so that nothing of its caller's
+"""Starts the keeper (`keeper.py`): a new interpreter with an empty environment, so that no data of its caller's
 environment, command line or memory is in any process that a guest could take over.
 
-As early as possible (the verb `run` does it before it reads its options): it then gets ready meanwhile.  The installed
-command needs none: its interpreter begins empty itself, and forks the keeper first of all (`csrc/launcher`,
-`fork_first_keeper` in `keeper.py`).
+It is started as early as possible (the verb `run` does so before it reads its options), because it takes a while to
+get ready. The installed command does not need this: its own interpreter begins with an empty environment, and forks
+the keeper first of all (`csrc/launcher`, `fork_first_keeper` in `keeper.py`).
 """
 
 import fcntl
@@ -25,13 +25,13 @@ __all__ = [
     "spawn_template",
 ]
 
-KEEPER_FD: Final = 3  # its end of the socket
+KEEPER_FD: Final = 3  # the keeper's end of its socket to the monitor
 HOST_FD: Final = 3
-TEMPLATE_FD: Final = 3  # the socket on which it listens
+TEMPLATE_FD: Final = 3  # the socket on which the template listens
 _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
-# Hardly anything of what is imported is ever garbage: the cyclic collector, which looks through all of it again and
-# again, would take a quarter of the time.  The first word is the directory of light modules (`cloche.light`), which
-# stand in for standard ones.
+# What the new interpreter runs. Hardly any imported object ever becomes garbage, and the cyclic collector, which
+# would scan all of them again and again, would take a quarter of the time: it is off. The first argument is the
+# directory of light modules (`cloche.light`), which stand in for standard ones.
 _CODE: Final = (
     "import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
     "sys.path += sys.argv[2:]; from cloche.boot.keeper import main; main(now)"
@@ -44,25 +44,25 @@ _HOST_CODE: Final = "import sys; sys.path += sys.argv[2:]; from cloche.cli.hoste
 
 
 class KeeperProcess:
-    """A keeper: its pid and our end of its socket."""
+    """A keeper: its pid and the caller's end of its socket."""
 
     def __init__(self, pid: int, link: socket.socket) -> None:
         self.pid: int = pid
         self.link: socket.socket = link
-        self.is_child: bool = True  # of the caller; else somebody else waits for it (`cli.lent`)
-        self.errors_fd: int = -1  # what its parts shall have as standard error; -1: what it began with
+        self.is_child: bool = True  # of this process; otherwise another process waits for it (`cli.lent`)
+        self.errors_fd: int = -1  # standard error for its parts; -1: the one it began with
 
 
 _adopted: list[KeeperProcess] = []  # at most one
 
 
 def adopt_keeper(keeper: KeeperProcess) -> None:
-    """A keeper that was forked before it was known whether it is wanted: the next `spawn_keeper` gives it."""
+    """Register a keeper that was forked before it was known whether it is needed; the next `spawn_keeper` returns it."""
     _adopted.append(keeper)
 
 
 def drop_keeper() -> None:
-    """Let an adopted keeper that nobody has taken go; it ends by itself."""
+    """Close the socket of an adopted keeper that is not needed; it ends by itself."""
     for keeper in _adopted:
         keeper.link.close()
     _adopted.clear()
@@ -76,8 +76,8 @@ def _high(sock: socket.socket) -> socket.socket:
 
 
 def _search_path() -> list[str]:
-    """Where the keeper finds light modules, cloche, and what compiled modules of it need."""
-    # The package is not imported here: it imports the SDK, and that this module.
+    """The keeper's module search path: light modules, cloche, and what its compiled modules need."""
+    # Not `import cloche`: the package imports the SDK, which imports this module.
     package = os.path.dirname(os.path.abspath(sys.modules["cloche"].__file__ or ""))
     here = os.path.dirname(package)
     light = os.path.join(package, "light")
@@ -119,8 +119,9 @@ def _bare_environment() -> dict[str, str]:
 def spawn_host(environment: dict[str, str], *, is_silent: bool) -> tuple[int, socket.socket]:
     """Start the monitor of a sandbox for a program that uses the SDK (`cli.hosted`).  Raises OSError.
 
-    The pid of a child that ends at once, having forked the monitor, and a socket to that.  A silent one has none of the
-    caller's standard streams: it may outlive the caller, and somebody wait for the end of its output.
+    The pid of a child that ends at once, having forked the monitor, and a socket to that. `is_silent`: the monitor
+    gets none of the caller's standard streams. It may outlive the caller, and a reader may wait for the end of the
+    caller's output.
     """
     ours, theirs = high_pair(socket.SOCK_STREAM)
     try:

@@ -1,6 +1,7 @@
-"""What a sandbox shall be: plain data, made by the CLI, the SDK or the OCI runtime, read by `keeper` and `sentry`.
+"""The specification of a sandbox: plain data, made by the CLI, the SDK or the OCI runtime, read by `keeper` and
+`sentry`.
 
-`dump` and `load` carry it from the monitor to the keeper, which shares nothing else with it: no memory, no environment.
+`dump` and `load` carry it from the monitor to the keeper; the two share no memory and no environment.
 """
 
 import os
@@ -22,7 +23,7 @@ CGROUP: Final = "cgroup"
 RO: Final = "ro"  # read-only
 RW: Final = "rw"  # writes go to the host
 COW: Final = "cow"  # writes go to a private layer
-IMAGE_PREFIX: Final = b"image:"  # of a place that is an image, not a directory
+IMAGE_PREFIX: Final = b"image:"  # marks a source that is an image, not a directory
 
 
 DEFAULT_CAPS: Final = 0x00000000A80425FB  # Docker's default set
@@ -38,24 +39,25 @@ class MountSpec:
         self.kind: str = kind
         self.source: str = source  # host path, for HOST
         self.mode: str = mode
-        self.is_shared: bool = False  # the host may change it while we run: revalidate
+        self.is_shared: bool = False  # the host may change it while the sandbox runs: revalidate
         self.only: list[bytes] | None = None  # HOST: the only names of the top directory that are visible
         self.permissions: int = 0o755  # TMPFS: mode of its root
         self.uid: int = 0
         self.gid: int = 0
         self.is_file: bool = False  # HOST: a file, mounted on a file
         self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
-        self.has_worker: bool = False  # its storage is not the system's: a process of its own serves it
+        # it may be on other storage than the system: a gofer worker of its own serves it
+        self.has_worker: bool = False
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
         # HOST: only directories, by the rules of `gofer/skeleton.py` for "var", "run" or "srv"
         self.skeleton: str = ""
-        self.people: list[bytes] = []  # with a skeleton: names that it must not have
+        self.people: list[bytes] = []  # with a skeleton: names that it must not show
         self.attach_index: int = -1  # filled by `launch`
-        self.flags: int = -1  # MS_*, in place of what its kind has; -1: those
+        self.flags: int = -1  # MS_* flags; -1: the usual ones of its kind
         self.data: bytes = b""  # TMPFS, DEVPTS: options as mount(2) takes them
-        self.copies_up: bool = False  # TMPFS: what the directory below has is copied into it (tmpcopyup)
-        # HOST: it has a gofer of its own, which other containers of the pod use as well
+        self.copies_up: bool = False  # TMPFS: it begins with a copy of the directory below (tmpcopyup)
+        # HOST: the name of a volume with a gofer of its own, which other containers of the pod use as well
         self.volume: bytes = b""
 
 
@@ -71,7 +73,7 @@ class PublishSpec:
 
 
 class EgressSpec:
-    """What only the egress process is told."""
+    """Settings that only the egress process gets."""
 
     def __init__(self, policy: bytes) -> None:
         self.policy: bytes = policy  # CBOR of `egress.policy.Policy.to_fields`
@@ -81,13 +83,13 @@ class EgressSpec:
         self.placeholders: dict[str, str] = {}  # … and find these in variables
         self.wants_report: bool = False
         self.log_fd: int = -1
-        self.second_log_fd: int = -1  # what the log holds goes there when it is full
-        # Puts egress's authority (PEM), which exists only once that runs, where programs find it.
+        self.second_log_fd: int = -1  # the log's contents move there when it is full
+        # Called with the certificate (PEM) of egress's authority once egress runs, to put it where programs find it.
         self.on_authority: Callable[[bytes], None] | None = None
 
 
 class HealthSpec:
-    """A command that the monitor has executed now and then (`cli.health`); seconds."""
+    """A command that the monitor executes in the sandbox at intervals (`cli.health`). Times are in seconds."""
 
     def __init__(self, argv: list[bytes]) -> None:
         self.argv: list[bytes] = argv
@@ -119,17 +121,18 @@ class SandboxSpec:
         self.mounts: list[MountSpec] = []
         self.symlinks: list[tuple[bytes, bytes]] = []  # (path, target), made in the root
         self.directories: list[tuple[bytes, int, int, int]] = []  # (path, mode, uid, gid)
-        # The same in mounts, unless they are there
+        # The same in mounts, unless they exist
         self.late_directories: list[tuple[bytes, int, int, int]] = []
         # (path, content, mode), written into the private layers
         self.files: list[tuple[bytes, bytes, int]] = []
         self.hostname: bytes = b"cloche"
-        self.stop_signal: int = 15  # what `cloche stop` sends at first
-        self.capabilities: int = DEFAULT_CAPS  # what root inside has, and nobody inside ever more
+        self.stop_signal: int = 15  # the signal that `cloche stop` sends first
+        self.capabilities: int = DEFAULT_CAPS  # of root inside; no process inside ever has more
         self.memory_bytes: int = -1
         self.cpus: float = 0.0  # processors; 0: no limit
         self.max_tasks: int = 4096
-        # Limits that the host's control groups enforce as well: the monitor places the guests when the sentry asks.
+        # Limits are enforced by the host's control groups as well: the monitor moves the guests there when the sentry
+        # asks.
         self.is_placed: bool = False
         self.has_cpu_group: bool = False
         self.oom_fd: int = -1  # a file that counts the kills for want of memory
@@ -137,14 +140,14 @@ class SandboxSpec:
         self.is_read_only: bool = False
         self.has_terminal: bool = False  # -t
         self.is_interactive: bool = True  # stdin is passed on
-        self.is_attached: bool = True  # to the terminal of whoever started it
+        self.is_attached: bool = True  # to the terminal from which it was started
         self.platform: str = PLATFORMS[0]
         self.mm_mode: str = "direct"
-        self.is_patching: bool = True  # system calls of known programs come without a trap
+        self.is_patching: bool = True  # system calls in program files are patched, and come without a trap
         self.strace_fd: int = -1
         self.device_fd: int = -1  # of the platform's device, opened by the keeper
         self.log_level: str = "warning"
-        self.is_timed: bool = False  # the parts tell when the steps of the start were done
+        self.is_timed: bool = False  # the parts report the times of the steps of the start (--timing)
         self.nofile_limit: int = 1 << 20
         self.allows_suid: bool = False  # set-user-ID programs and file capabilities count
         self.has_init: bool = True  # pid 1 is the sandbox's own; else the program is
@@ -162,7 +165,7 @@ class SandboxSpec:
         self.oom_score_adj: int = 0
         self.filter: bytes = b""  # a seccomp program (struct sock_filter) for every program of the container
         self.devices: list[tuple[bytes, int, int, int, int, int]] = []  # (path, mode, major, minor, uid, gid)
-        self.masked_paths: list[bytes] = []  # nothing is to be seen there
+        self.masked_paths: list[bytes] = []  # paths that are hidden
         # Files (name, content) that are the sentry's, in a file system of their own, whose folder is made if it is
         # missing; and (path, name): what is there is covered by one of them.  Nothing is written to the root.
         self.shown_folder: bytes = b""
@@ -172,18 +175,19 @@ class SandboxSpec:
         self.sysctls: list[tuple[bytes, bytes]] = []  # (key, value)
         self.domainname: bytes = b""
         self.checks_program: bool = False  # `create` fails if the program cannot be executed
-        # The way out: the sandbox's own address and the resolver that programs are told of; empty: there is none.
+        # With egress: the sandbox's own address, and the address of the resolver for its programs; empty: no network.
         self.net_address: bytes = b""
         self.net_address6: bytes = b""
         self.net_resolver: bytes = b""
-        # The network namespace whose sockets it has; a descriptor, which goes to the network process alone.  -1: none
+        # A descriptor of the network namespace in which its sockets are made; it goes to the network process alone.
+        # -1: none
         self.network_fd: int = -1
         self.has_network: bool = False
-        self.health: HealthSpec | None = None  # the monitor's
-        self.egress: EgressSpec | None = None  # goes to the keeper by itself, and never to the sentry
+        self.health: HealthSpec | None = None  # for the monitor
+        self.egress: EgressSpec | None = None  # sent to the keeper separately, and never to the sentry
 
 
-# What of the monitor's environment the parts of cloche itself read; nothing else of it reaches them.
+# The variables of the monitor's environment that the parts of cloche get; they get no others.
 SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
 
 _MOUNT_FIELDS: Final = (
@@ -234,13 +238,13 @@ def _pack(source: object, names: tuple[str, ...]) -> Fields:
     found: Fields = {}
     for name in names:
         value = getattr(source, name)
-        # Text, among it paths of the host, goes as bytes: the reader's locale may be another.
+        # Text, for example paths of the host, travels as bytes: the reader's locale may differ.
         found[name] = os.fsencode(value) if isinstance(value, str) else value
     return found
 
 
 def _unpack(target: object, names: tuple[str, ...], fields: Fields) -> None:
-    """Set what `_pack` has read; the types are those of what is there.  Raises ProtocolError."""
+    """Set the attributes that `_pack` has read; each must be of the type of its current value. Raises ProtocolError."""
     if sorted(fields) != sorted(names):
         raise ProtocolError("a spec of another version")
     for name in names:
@@ -259,7 +263,7 @@ def _unpack(target: object, names: tuple[str, ...], fields: Fields) -> None:
 
 
 def _items(name: str, value: object) -> list[Any]:
-    """A list of the kind that `name` is.  Raises ProtocolError."""
+    """A list whose items have the types of the field `name`. Raises ProtocolError."""
     kinds = _ITEMS[name]
     if not isinstance(value, list) or len(value) > _MAX_ITEMS:
         raise ProtocolError(f"{name} is not a list")
@@ -273,7 +277,7 @@ def _items(name: str, value: object) -> list[Any]:
 
 
 def to_fields(spec: SandboxSpec) -> Fields:
-    """The spec as data; descriptors go beside it."""
+    """The spec as data; descriptors travel separately."""
     fields = _pack(spec, _PLAIN_FIELDS)
     fields["env"] = [[key, value] for key, value in spec.env.items()]
     fields["mounts"] = [_pack(mount, _MOUNT_FIELDS) for mount in spec.mounts]
@@ -323,7 +327,9 @@ def dump(spec: SandboxSpec) -> bytes:
 
 
 def dump_bare(spec: SandboxSpec) -> bytes:
-    """What has to be known of a sandbox to look at its files again; nothing that was meant for its programs."""
+    """The part of the spec that is needed to open the sandbox's files again, without anything that was meant for its
+    programs.
+    """
     fields = to_fields(spec)
     for name in ("argv", "env", "published"):
         fields[name] = []
@@ -348,8 +354,9 @@ def load(data: bytes) -> SandboxSpec:
 
 
 def host_places(spec: SandboxSpec) -> list[object]:
-    """What is where inside, for the answer to `mounts` (`wire.files`): [place, host path, mode, is a file, is a volume,
-    shows only a part].  Instead of the path an image has IMAGE_PREFIX, its digest, a colon, and the path of its tree.
+    """The mounts of the host's files, for the answer to `mounts` (`wire.files`): [place inside, host path, mode, is a
+    file, is a volume, shows only a part]. Instead of the path an image has IMAGE_PREFIX, its digest, a colon, and the
+    path of its tree.
     """
     found: list[object] = []
     if spec.root_source:

@@ -76,9 +76,9 @@ class ProcessSettings:
         creds.no_new_privs = self.no_new_privileges
 
     def apply(self, task: Task, spec: SandboxSpec) -> None:
-        """Everything else, before the program is executed; the container's seccomp filter is the last.
+        """Apply all other settings, before the program is executed; the container's seccomp filter comes last.
 
-        Raises LinuxError for a limit or a filter that Linux does not take.
+        Raises LinuxError for a limit or a filter that Linux would refuse.
         """
         group = task.group
         task.fs.umask = self.umask
@@ -150,7 +150,9 @@ class Streams:
                 self.files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
 
     def finish(self, done: Callable[[], None]) -> None:
-        """The program has ended: let its output out, put host terminals back, then call `done`."""
+        """The program has ended: write out the rest of its output, restore the modes of host terminals, then call
+        `done`.
+        """
 
         def drained() -> None:
             for host in self.hosts:
@@ -166,9 +168,10 @@ class Streams:
 
 
 def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
-    """Make the main thread group and start its program; why it cannot start, or None.  Raises OSError, LinuxError.
+    """Make the main thread group and start its program.
 
-    An idle container has none: its init alone keeps it, until somebody outside ends it.
+    Returns why it cannot start, or None. Raises OSError, LinuxError. An idle container has no program: its init alone
+    keeps it until it is ended from outside.
     """
     root = container.root
     files = container.stdio
@@ -197,7 +200,7 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
 
 
 def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
-    """Why the first program would not start, as far as that can be told without starting it; or None."""
+    """Why the first program would not start, as far as can be found out without starting it; or None."""
     root = container.root
     assert root is not None
     who = KernelContext(container, root.fs, root.mount_ns)
@@ -246,7 +249,7 @@ def rehearse(
     try:
         who.fs.cwd = path_lookup(who, None, cwd)
     except LinuxError:
-        return  # the start will tell
+        return  # the start will report the error
     for candidate in search_path(argv[0], env):
         try:
             path = path_lookup(who, None, candidate)
@@ -265,7 +268,7 @@ def search_path(name: bytes, env: dict[bytes, bytes]) -> list[bytes]:
 
 
 def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:
-    """Change to the directory and start the command; why that cannot be, or None."""
+    """Change to the directory and start the command. Returns why that has failed, or None."""
     try:
         path = path_lookup(task, None, cwd)
         if not path.inode().is_dir():
@@ -290,7 +293,7 @@ def _exec_first(task: Task, argv: list[bytes], env: dict[bytes, bytes]) -> Failu
         return Failure("the command's name is empty", 127)
     candidates = search_path(name, env)
     seen = ENOENT
-    broken = b""  # the first that is there, but not its interpreter
+    broken = b""  # the first candidate that exists, but whose interpreter does not
     for candidate in candidates:
         try:
             path = path_lookup(task, None, candidate)

@@ -58,7 +58,7 @@ class TreeBuilder:
     def __init__(
         self, ctx: Context, patience: Patience, fields: Fields, owner: tuple[int, int], base: Path
     ) -> None:
-        """`owner` of what has none in its entry; `base`: `find_base`.  Raises ProtocolError."""
+        """`owner` for files whose entry names none; `base`: `find_base`.  Raises ProtocolError."""
         self.ctx: Context = ctx
         self.patience: Patience = patience
         self.owner: tuple[int, int] = owner
@@ -66,17 +66,17 @@ class TreeBuilder:
         self.makes_parents: bool = take_bool(fields, "parents")
         self.base: Path = base
         self.count: int = 0
-        self.entry: FileEntry | None = None  # whose contents come
+        self.entry: FileEntry | None = None  # the file whose contents are arriving
         self.file: FileDescription | None = None
         self.parent: Path = self.base
         self.name: bytes = b""  # what it shall be called
         self.temporary: bytes = b""  # what it is called; empty: it is written in place
         self.at: int = 0
         self.serial: int = 0
-        self.directories: list[tuple[Path, FileEntry]] = []  # whose times are set at the end
+        self.directories: list[tuple[Path, FileEntry]] = []  # directories whose times are set at the end
 
     def take(self, record: Record) -> Generator[bytes, None, None]:
-        """One record, in steps that may each have to wait.  Raises LinuxError, ProtocolError."""
+        """Handle one record, in steps that may each have to wait. Raises LinuxError, ProtocolError."""
         entry = record.entry
         if entry is not None:
             if self.file is not None:
@@ -102,7 +102,7 @@ class TreeBuilder:
         self.directories.clear()
 
     def abandon(self) -> None:
-        """The stream is over: nothing half-made is left."""
+        """The stream is over: remove files that are only half written."""
         file = self.file
         if file is not None:
             self.file = None
@@ -173,7 +173,7 @@ class TreeBuilder:
                 raise
 
     def _place(self, name: bytes, entry: FileEntry) -> Generator[bytes, None, None]:
-        """A finished thing gets its attributes and its name.  Raises LinuxError."""
+        """Give a finished file its attributes and its name. Raises LinuxError."""
         ctx, ask = self.ctx, self.patience.ask
         failure: LinuxError | None = None
         try:
@@ -190,7 +190,7 @@ class TreeBuilder:
             raise failure
 
     def _open(self, entry: FileEntry) -> Generator[bytes, None, None]:
-        """A regular file is to come."""
+        """Begin a regular file, whose contents follow."""
         ctx, ask = self.ctx, self.patience.ask
         old: Inode | None = None
         is_in_place = False
@@ -204,7 +204,7 @@ class TreeBuilder:
             if place.dentry is place.mount.root or above is None:
                 is_in_place = True  # something is mounted there
             elif old.is_regular():
-                # It is replaced, but only by who might write to it
+                # It is replaced, but only if the client's user could write to it
                 yield from ask(lambda: require_permission(ctx, old, MAY_WRITE))
                 self.parent, self.name = Path(place.mount, above), place.dentry.name
         except LinuxError as error:
@@ -216,7 +216,7 @@ class TreeBuilder:
             and old is not None
             and old.is_regular()
         ):
-            entry.mode = old.mode  # a new text for an old file, whoever owns that
+            entry.mode = old.mode  # new contents of an existing file keep its mode
             if entry.uid < 0:
                 entry.uid, entry.gid = old.uid, old.gid
         elif entry.mode & 0o7777 == 0 and entry.mtime_ns == wire.KEEP_NS:

@@ -29,7 +29,7 @@ from cloche.wire import files as wire
 from cloche.wire.files import Base, FileEntry
 from cloche.wire.protocol import Fields, take_bool, take_int
 
-NAMES_AT_ONCE: Final = 256  # of a directory that are taken in one piece
+NAMES_AT_ONCE: Final = 256  # names of a directory that are read at a time
 _MAX_LINKS: Final = 1 << 16  # files with several names that a stream remembers
 _ENDLESS: Final = 64 << 20  # bytes of a file without a size (/proc)
 
@@ -117,7 +117,9 @@ def contents(
 def change_records(
     ctx: Context, patience: Patience, layers: list[Layer], wanted: list[bytes], limit: int
 ) -> Generator[bytes, None, None]:
-    """What guests have changed, with contents up to `limit` bytes of a file; an empty record after work without any."""
+    """Yield records of what guests have changed, with the contents of files of at most `limit` bytes; an empty record
+    after a piece of work that gave none.
+    """
     for layer in layers:
         yield wire.pack([wire.LAYER, layer.place or b"/"])
         try:
@@ -198,7 +200,7 @@ class Walker:
     """The records of one `get`."""
 
     def __init__(self, ctx: Context, patience: Patience, fields: Fields, own: list[FileSystem]) -> None:
-        """`own`: what the container's root is made of.  Raises ProtocolError."""
+        """`own`: the file systems of the container's root. Raises ProtocolError."""
         self.ctx: Context = ctx
         self.patience: Patience = patience
         self.own: list[FileSystem] = own
@@ -212,14 +214,14 @@ class Walker:
         self.levels: list[_Level] = []
 
     def records(self) -> Generator[bytes, None, None]:
-        """All of them; an empty one after work without any."""
+        """Yield all records; an empty one after a piece of work that gave none."""
         for path in self.paths:
             try:
                 place = yield from self._look_up(path)
             except LinuxError as error:
                 yield wire.pack_error(path, error.errno)
                 continue
-            # One of several is called what it was asked for by; a single one has the empty name.
+            # If several paths were asked for, each is named by its path; a single one has the empty name.
             name = path if len(self.paths) > 1 else b""
             try:
                 yield from self._file(place, name)
@@ -236,7 +238,7 @@ class Walker:
         return place
 
     def _file(self, place: Path, name: bytes) -> Generator[bytes, None, None]:
-        """A file, with its contents; a directory goes on `levels`."""
+        """A file with its contents; a directory is pushed on `levels`."""
         ctx, ask, inode = self.ctx, self.patience.ask, place.inode()
         file: FileDescription | None = None
         kind = inode.mode & S_IFMT
@@ -288,7 +290,7 @@ class Walker:
             lambda: lookup_child(self.ctx, level.place.dentry, level.place.inode(), name)
         )
         if dentry.inode is None:
-            return  # gone meanwhile
+            return  # removed meanwhile
         place = top_of(Path(level.place.mount, dentry))
         if self.is_own_only and place.mount is not level.place.mount and place.mount.fs not in self.own:
             try:

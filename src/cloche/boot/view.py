@@ -1,8 +1,8 @@
 """The default view of `cloche run`: what of the host an untrusted program sees (and nothing else).
 
 System directories are visible below a private layer, /etc only by the names listed here, the current directory at its
-own path with writes kept private; $HOME and /tmp are empty and the sandbox's own, /var, /run and /srv have some of the
-host's directories (`gofer/skeleton.py`) and nothing in them.
+own path, with writes kept private. $HOME and /tmp are empty directories of the sandbox's own; /var, /run and /srv
+have some of the host's directories (`gofer/skeleton.py`), all empty.
 """
 
 import os
@@ -31,11 +31,11 @@ ETC_NAMES: Final = (
     "valgrind gdb opensc GNUmakefile selinux"
 ).split()
 
-# Environment variables that may come in from the host without being asked for.
+# Environment variables of the host that programs get without an option.
 ENV_ALLOWED: Final = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "NO_COLOR", "COLUMNS", "LINES")
 DEFAULT_PATH: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Where services keep things: the host's directories show, those that are listed here in any case.
+# Where services keep files: only directories of the host are visible there. Those listed here are always there.
 _SKELETONS: Final = ("var", "run", "srv")
 _SERVICE_DIRECTORIES: Final = (
     ("/var/lib", 0o755),
@@ -81,7 +81,7 @@ def host_user(uid: int) -> tuple[bytes, bytes]:
 
 
 def base_environment(spec: SandboxSpec, name: bytes, home: bytes) -> None:
-    """PATH, HOME, USER … and what ENV_ALLOWED lets in."""
+    """Set PATH, HOME, USER …, and the variables of the host that ENV_ALLOWED names."""
     spec.env[b"PATH"] = DEFAULT_PATH
     spec.env[b"HOME"] = home
     spec.env[b"USER"] = name
@@ -98,7 +98,9 @@ def is_below(path: str, top: str) -> bool:
 
 
 def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
-    """Fill `spec` with the default mounts for a user who stands in `cwd`; a warning, or an empty string."""
+    """Fill `spec` with the default mounts for a user whose current directory is `cwd`. Returns a warning, or an empty
+    string.
+    """
     for entry in SYSTEM_DIRECTORIES:
         path = "/" + entry
         if os.path.islink(path):
@@ -106,7 +108,8 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
         elif os.path.isdir(path):
             spec.directories.append((path.encode(), 0o755, 0, 0))
             system = MountSpec(path.encode(), HOST, path, COW)
-            system.is_public_only = entry == "opt"  # what was installed by hand may hold its secrets
+            # software that was installed by hand may keep secrets there
+            system.is_public_only = entry == "opt"
             spec.mounts.append(system)
     spec.directories.append((b"/etc", 0o755, 0, 0))
     etc = MountSpec(b"/etc", HOST, "/etc", COW)
@@ -131,7 +134,9 @@ def default_view(spec: SandboxSpec, cwd: str, home: bytes, name: bytes) -> str:
 
 
 def _add_skeletons(spec: SandboxSpec, name: bytes) -> None:
-    """/var, /run and /srv with directories of the host's, and what must be there even if the host has it not."""
+    """Add /var, /run and /srv with directories of the host, and directories that programs expect even if the host has
+    none.
+    """
     people = [name, *_people()]
     for top in _SKELETONS:
         path = "/" + top
@@ -148,7 +153,7 @@ def _add_skeletons(spec: SandboxSpec, name: bytes) -> None:
 
 
 def _people() -> list[bytes]:
-    """The names of accounts that are persons' in the host's list of users."""
+    """The names of the accounts of persons (not of services) in the host's passwd."""
     found: list[bytes] = []
     try:
         with open("/etc/passwd", "rb") as file:
@@ -190,7 +195,9 @@ def _add_working_directory(spec: SandboxSpec, cwd: str, home: bytes) -> str:
 
 
 def add_etc_files(spec: SandboxSpec, name: bytes, home: bytes) -> None:
-    """passwd, group, hosts, hostname, resolv.conf made for the sandbox: system accounts and the user, no others."""
+    """Add passwd, group, hosts, hostname and resolv.conf, made for the sandbox: with system accounts and the user,
+    and no others.
+    """
     spec.files.append((b"/etc/passwd", _passwd(spec, name, home), 0o644))
     spec.files.append((b"/etc/group", _group(spec, name), 0o644))
     spec.files.append((b"/etc/hostname", spec.hostname + b"\n", 0o644))

@@ -1,7 +1,7 @@
 """Changes of directories as they happen, for a client (`wire.files`, "watch").
 
-An inotify instance of the kernel, which no guest has, on a directory or all below it.  Directories that come later are
-watched from when they are seen; what is in them by then is told as made.
+An inotify instance of the kernel, which no guest has, on a directory or all below it. Directories that are made later
+are watched as soon as they are seen; files that are in them by then are reported as created.
 """
 
 from collections.abc import Generator
@@ -55,18 +55,18 @@ class Watching:
         self.patience: Patience = patience
         self.top: bytes = path
         self.is_deep: bool = is_deep
-        file = InotifyFile(kernel, -1, IN_NONBLOCK)  # in no user's count
+        file = InotifyFile(kernel, -1, IN_NONBLOCK)  # not counted for any user's limit
         self.inotify: InotifyFile = file
         file.get()
-        self.names: dict[int, bytes] = {}  # of directories, by watch
-        self.fresh: list[bytes] = []  # to be watched
+        self.names: dict[int, bytes] = {}  # paths of directories, by watch descriptor
+        self.fresh: list[bytes] = []  # directories still to be watched
 
     def wake(self, waiter: Waiter) -> None:
-        """Tell this one of events."""
+        """Wake this waiter when there are events."""
         self.inotify.queue.add(waiter)
 
     def has_some(self) -> bool:
-        """Whether there is something to tell."""
+        """Whether there is an event to report."""
         return bool(self.inotify.events)
 
     def begin(self) -> Generator[bytes, None, None]:
@@ -76,7 +76,7 @@ class Watching:
         yield wire.pack_event(0, b"")
 
     def some(self) -> Generator[bytes, None, None]:
-        """What has happened, some of it at a time."""
+        """Yield records of events, a part of them at a time."""
         sink = KernelIovIter(capacity=_SOME_BYTES)
         self.inotify.read(self.ctx, sink)
         data = bytes(sink.sink)
@@ -106,7 +106,9 @@ class Watching:
                 yield from self._below(is_told=mask & IN_CREATE != 0)
 
     def _forget(self, path: bytes) -> Generator[bytes, None, None]:
-        """It has another name now, and is watched anew if that is below, too; an empty record now and then."""
+        """A directory was renamed: drop the watches at and below its old name. If the new name is below, too, it is
+        watched anew. Yields an empty record now and then.
+        """
         below = path + b"/"
         looked = 0
         for wd, name in list(self.names.items()):
@@ -124,11 +126,11 @@ class Watching:
             try:
                 yield from self._watch(name, is_told=is_told)
             except LinuxError as error:
-                if error.errno not in (ENOENT, ENOTDIR, ELOOP):  # (gone, or another thing by now)
+                if error.errno not in (ENOENT, ENOTDIR, ELOOP):  # (removed, or not a directory any more)
                     yield wire.pack_error(name, error.errno)
 
     def _watch(self, name: bytes, *, is_told: bool) -> Generator[bytes, None, None]:
-        """One directory, and with that find those below.  Raises LinuxError."""
+        """Watch one directory, and queue those below it. Raises LinuxError."""
         ctx, ask = self.ctx, self.patience.ask
         path = self.top + b"/" + name if name else self.top
         place: Path = yield from ask(lambda: path_lookup(ctx, None, path, 0 if name else LOOKUP_FOLLOW))
@@ -154,7 +156,7 @@ class Watching:
                     below = name + b"/" + each if name else each
                     if is_told:
                         yield wire.pack_event(IN_CREATE | (IN_ISDIR if is_dir else 0), below)
-                    if is_dir and len(self.fresh) < MAX_DIRECTORIES:  # a guest may make any number
+                    if is_dir and len(self.fresh) < MAX_DIRECTORIES:  # a guest may make any number of them
                         self.fresh.append(below)
                     elif is_dir:
                         yield wire.pack_event(IN_Q_OVERFLOW, b"")
@@ -163,5 +165,5 @@ class Watching:
             file.put()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the inotify instance."""
         self.inotify.put()
