@@ -62,7 +62,7 @@ def log_confinement(report: confine.Report, level: str) -> None:
 
 
 def log_counters(kernel: Kernel, level: str) -> None:
-    """With --log-level info or debug, log the calls that are not implemented, and those that took too long or failed."""
+    """With --log-level info or debug, log calls that are not implemented, took too long, or failed."""
     if level not in ("info", "debug") or sys.stderr is None:
         return
     for number, count in sorted(kernel.missing.items()):

@@ -57,7 +57,7 @@ _adopted: list[KeeperProcess] = []  # at most one
 
 
 def adopt_keeper(keeper: KeeperProcess) -> None:
-    """Register a keeper that was forked before it was known whether it is needed; the next `spawn_keeper` returns it."""
+    """Register a keeper that was forked before it was known to be needed; the next `spawn_keeper` returns it."""
     _adopted.append(keeper)
 
 

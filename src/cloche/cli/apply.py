@@ -44,7 +44,7 @@ from cloche.wire.control_client import ControlError
 from cloche.wire.file_client import FileClient
 from cloche.wire.files import KEEP_NS, Record
 
-MANY: Final = 1000  # changes, from which on the disk is waited for once at the end
+MANY: Final = 1000  # from so many changes on, the disk is waited for only once, at the end
 _ALL_BYTES: Final = 1 << 62
 _COPY_BYTES: Final = 1 << 20
 _SYSTEM: Final = frozenset(os.fsencode("/" + name) for name in SYSTEM_DIRECTORIES)
@@ -75,12 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """Options may stand behind the name."""
+    """Let options stand after the name."""
     return options_first(parser, words)
 
 
 def is_hook(path: bytes) -> bool:
-    """Whether git would run it, or do what it says."""
+    """Whether git would run this file, or obey it."""
     parts = path.split(b"/")
     for at, part in enumerate(parts[:-1]):
         if part.lower() == b".git":
@@ -91,12 +91,12 @@ def is_hook(path: bytes) -> bool:
 
 
 class Target:
-    """Where changes go: the host's own directory, or another one."""
+    """The directory that changes are made in: the host's own, or another one."""
 
     def __init__(self, top: bytes, tree: HostTree, prefix: bytes, *, is_elsewhere: bool) -> None:
         self.top: bytes = top
         self.tree: HostTree = tree
-        self.prefix: bytes = prefix  # inside, that `top` stands for
+        self.prefix: bytes = prefix  # the path inside that `top` stands for
         self.is_elsewhere: bool = is_elsewhere
 
 
@@ -113,7 +113,7 @@ class Step:
         self.refusal: str = ""
 
     def host_path(self) -> bytes:
-        """As the user knows it."""
+        """The path to show to the user."""
         return os.path.join(self.target.top, self.name) if self.name else self.target.top
 
 
@@ -164,7 +164,7 @@ class Applier:
         return Target(os.fsencode(os.path.abspath(to)), HostTree(os.fsencode(to)), prefix, is_elsewhere=True)
 
     def _target(self, item: Item) -> Target | None:
-        """The host's own directory; None for what was not the user's to begin with."""
+        """The target in the host's own directory; None for files that did not come from one."""
         place = item.place
         if place is None or place.is_part or place.digest or place.inside in _SYSTEM:
             return None
@@ -242,7 +242,7 @@ class Applier:
             step.is_chosen = answer == "y"
             is_over = answer == "q"
         chosen = [step.item.path for step in self.steps if step.is_chosen and step.item.path in asked]
-        for step in self.steps:  # a directory goes with what is in it
+        for step in self.steps:  # a directory is made if something in it is
             path = step.item.path
             if path not in asked and step.is_chosen and step.item.is_dir() and not step.item.is_shown:
                 below = [each for each in chosen if each.startswith(path + b"/")]
@@ -494,7 +494,7 @@ class Applier:
             return None
 
     def _commit(self, step: Step, made: NewFile) -> None:
-        """What is whole gets its name.  Raises OSError."""
+        """Give a finished file its name. Raises OSError."""
         tree, name, entry = step.target.tree, step.name, step.item.entry
         found = tree.stat(name)
         if found is not None and stat.S_ISDIR(found.st_mode):
@@ -502,14 +502,14 @@ class Applier:
         if found is not None and not self._is_as_planned(step, found):
             raise OSError(errno.EBUSY, "the host has changed it just now")
         self._begin(CREATE if found is None else REPLACE, step, name)
-        entry.mtime_ns = KEEP_NS  # it changes now, for make and its kin
+        entry.mtime_ns = KEEP_NS  # the time of now, so that make and its kin see the change
         source = (
             found if found is not None else tree.stat(step.old_name) if step.item.kind == RENAMED else None
         )
         if source is not None and not self.policy.keeps_owners and made.fd >= 0:
             made_st = os.fstat(made.fd)
             if (made_st.st_uid, made_st.st_gid) != (source.st_uid, source.st_gid):
-                os.fchown(made.fd, source.st_uid, source.st_gid)  # it stays whose it was
+                os.fchown(made.fd, source.st_uid, source.st_gid)  # the owner stays the same
         if made.fd >= 0:
             made.set_attributes(self._attributes(step, name if found is not None else step.old_name, source))
         made.commit(entry, self.policy)
@@ -534,7 +534,7 @@ class Applier:
         return mine != user_attributes(step.item.entry)
 
     def _is_as_planned(self, step: Step, found: os.stat_result) -> bool:
-        """Whether what is there is still what the conflicts were judged by."""
+        """Whether the file on the host is still the one that was looked at when conflicts were judged."""
         if self.options.force or step.target.is_elsewhere:
             return True
         host = step.item.host
@@ -583,7 +583,7 @@ def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) 
 
 
 def _is_in_the_way(step: Step, added: set[tuple[bytes, bytes]]) -> bool:
-    """Whether something else is to be where this is, or above it."""
+    """Whether another change is to put something at this path, or above it."""
     name = step.name
     while name:
         if (step.target.top, name) in added:
@@ -598,7 +598,7 @@ def _answers() -> Iterator[str]:
 
 
 def _answer(prompt: str, allowed: str) -> str:
-    """One letter of the user's; q at the end of the input."""
+    """Read one letter from the user; q at the end of the input."""
     while True:
         sys.stdout.flush()
         sys.stdout.write(prompt)

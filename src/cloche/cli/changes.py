@@ -1,8 +1,8 @@
-"""What a sandbox has changed, set beside the host's files of now: for `cloche diff` and `cloche apply`.
+"""What a sandbox has changed, compared with the host's files as they are now: for `cloche diff` and `cloche apply`.
 
-What is where on the host is told by the monitor; the sentry, which is not believed, only names paths below the places
-that it has.  A conflict is a file that the host has changed since the sandbox first looked at it, or that is there
-although the sandbox thought that it made it.
+The monitor says which directories of the host are where inside. The sentry is not trusted: it only names paths below
+those. A conflict is a file that the host has changed since the sandbox first looked at it, or a file that the sandbox
+has created and that exists on the host by now.
 """
 
 import errno
@@ -39,8 +39,8 @@ class Place:
         self.source: bytes = source  # on the host
         self.is_file: bool = False
         self.is_volume: bool = False
-        self.is_part: bool = False  # not all of it shows
-        self.digest: str = ""  # of an image; then `source` is its tree
+        self.is_part: bool = False  # only a part of it is visible inside
+        self.digest: str = ""  # of an image; `source` is then the image's tree
         self._tree: HostTree | None = None
         self._image: OpenTree | None = None
 
@@ -57,7 +57,7 @@ class Place:
         return self._image
 
     def image_row(self, path: bytes) -> TreeRow | None:
-        """What an image has at a path inside.  Raises OSError."""
+        """The image's entry for a path inside. Raises OSError."""
         try:
             return self.image().file.find(path)
         except LinuxError as error:
@@ -93,16 +93,16 @@ class Item:
     def __init__(self, kind: str, entry: FileEntry, base: Base | None) -> None:
         self.kind: str = kind
         self.path: bytes = entry.path
-        self.entry: FileEntry = entry  # DELETED: what was there
+        self.entry: FileEntry = entry  # DELETED: the file that was there
         self.base: Base | None = base
         self.old_path: bytes = entry.path  # RENAMED: where it was
         self.origin: int = 0
         self.has_data: bool = False
-        self.old: bytes | None = None  # contents that only the sandbox has had
+        self.old: bytes | None = None  # contents that were never on the host
         self.place: Place | None = None
-        self.is_shown: bool = True  # False: a directory that shows by what is in it
+        self.is_shown: bool = True  # False: a directory that is implied by the files in it
         self.conflict: str = ""
-        self.host: os.stat_result | None = None  # what is there now
+        self.host: os.stat_result | None = None  # the host's file now
 
     def is_dir(self) -> bool:
         """Whether it is, or was, a directory."""
@@ -110,7 +110,7 @@ class Item:
 
 
 def read_places(client: FileClient) -> list[Place]:
-    """What the monitor says.  Raises ControlError."""
+    """Ask the monitor for the places. Raises ControlError."""
     found: list[Place] = []
     for row in client.places():
         if not isinstance(row, list) or len(row) != 6:
@@ -129,7 +129,7 @@ def read_places(client: FileClient) -> list[Place]:
 
 
 def wanted_paths(paths: list[str]) -> list[bytes]:
-    """PATH arguments, as absolute paths inside; relative ones begin where the user stands."""
+    """PATH arguments, as absolute paths inside; relative ones start at the user's current directory."""
     found: list[bytes] = []
     for path in paths:
         try:
@@ -187,7 +187,7 @@ class Collector:
         return place
 
     def _pair_renames(self) -> None:
-        """A file that is gone here and new there, and is the same below, was renamed."""
+        """Pair a deleted file with a new one that comes from the same file of the lower layer: it was renamed."""
         gone = {
             (item.place, item.base.ino): item
             for item in self.items
@@ -208,7 +208,7 @@ class Collector:
         ]
 
     def _drop_applied(self) -> None:
-        """What the host has already is no change any more.  Raises ControlError."""
+        """Drop changes that the host has already. Raises ControlError."""
         doubtful = [item for item in self.items if _may_be_there(item)]
         there = [item for item in doubtful if item.kind == files.DELETED or not _has_content(item)]
         rest = {item.path: item for item in doubtful if item.kind != files.DELETED and _has_content(item)}
@@ -221,7 +221,7 @@ class Collector:
         self.items = [item for item in self.items if id(item) not in gone]
 
     def _hide_directories(self) -> None:
-        """A directory that has come or gone shows only if nothing in it does."""
+        """Show a directory that was made or removed only if nothing in it is shown."""
         after = b""
         for item in reversed(self.items):  # what is in a directory follows it
             if item.is_dir() and item.kind in (files.ADDED, files.DELETED):
@@ -230,7 +230,7 @@ class Collector:
 
 
 def _compare_with_host(item: Item) -> None:
-    """What the host has there now, and whether that is a conflict."""
+    """Look at the host's file, and find out whether there is a conflict."""
     place = item.place
     if place is None:
         return
@@ -277,7 +277,7 @@ def _has_content(item: Item) -> bool:
 
 
 def _may_be_there(item: Item) -> bool:
-    """Whether the host looks as if this had been done."""
+    """Whether the host's files look as if this change had been made already."""
     place = item.place
     if place is None or place.digest or item.old is not None:
         return False
@@ -292,14 +292,14 @@ def _may_be_there(item: Item) -> bool:
     if item.is_dir():
         return found.st_mode == item.entry.mode
     if not item.conflict and item.kind != RENAMED:
-        return False  # it is as it was at first
+        return False  # it is still as the sandbox first saw it
     if not _has_content(item):
         return found.st_mode == item.entry.mode and found.st_rdev == item.entry.rdev
     return found.st_mode == item.entry.mode and found.st_size == item.entry.size
 
 
 def _host_content(item: Item) -> bytes | None:
-    """What the host has at an item's path now, if it is a file or link that can be compared."""
+    """The contents of the host's file or link at an item's path, if it can be compared."""
     place = item.place
     if place is None:
         return None
@@ -369,7 +369,7 @@ def read_image(place: Place, path: bytes, limit: int) -> bytes | None:
 
 
 class Content:
-    """What a file has inside, put together from records; only up to CONTENT_LIMIT."""
+    """The contents of a file, put together from records, up to CONTENT_LIMIT."""
 
     def __init__(self, item: Item) -> None:
         self.item: Item = item
@@ -390,7 +390,9 @@ class Content:
 
 
 def with_contents(collector: Collector) -> Iterator[tuple[Item, bytes | None]]:
-    """Items that show, in order, each with what it is now (None: nothing to compare).  Raises ControlError."""
+    """Yield the items that are shown, in order, each with its present contents (None: nothing to compare). Raises
+    ControlError.
+    """
     gone = {item.path: item for item in collector.items if item.kind == files.DELETED and item.is_shown}
     known = {item.path: item for item in collector.items if item.kind != files.DELETED and item.is_shown}
     return contents_of(collector.client, collector.wanted, known, gone)
@@ -399,7 +401,9 @@ def with_contents(collector: Collector) -> Iterator[tuple[Item, bytes | None]]:
 def contents_of(
     client: FileClient, wanted: list[bytes], known: dict[bytes, Item], gone: dict[bytes, Item] | None = None
 ) -> Iterator[tuple[Item, bytes | None]]:
-    """Of the items in `known` and `gone` by path, which are at or below `wanted`.  Raises ControlError."""
+    """Yield the items of `known` and `gone` (by path) that are at or below `wanted`, with their contents. Raises
+    ControlError.
+    """
     known, gone = dict(known), dict(gone or {})
     current: Content | None = None
     is_gone = False

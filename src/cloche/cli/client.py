@@ -1,4 +1,4 @@
-"""What the verbs share that talk to a running sandbox: finding it by name, saying what went wrong in one line."""
+"""Shared by the verbs that talk to a running sandbox: finding it by name, reporting errors in one line."""
 
 import argparse
 import contextlib
@@ -38,7 +38,7 @@ def files_of(options: argparse.Namespace, name: str) -> Iterator[ControlClient]:
 
 
 def tell_loss(name: str, end: Ended) -> None:
-    """What a monitor had to complain of when its sandbox ended: its own output, or log, may be nobody's any more."""
+    """Print errors that a monitor met when its sandbox ended: its own output may not be read any more."""
     if end.text:
         print(f"cloche: {name}: {end.text}", file=sys.stderr)
 
@@ -62,6 +62,6 @@ def report_errors(
 
 
 def printable(data: bytes) -> str:
-    """What a guest chose to be called, harmless to a terminal: control characters are shown as escapes."""
+    """A name that a guest chose, made harmless to a terminal: control characters are shown as escapes."""
     text = data.replace(b"\0", b" ").decode(errors="backslashreplace").strip()
     return "".join([each if each.isprintable() else each.encode("unicode_escape").decode() for each in text])

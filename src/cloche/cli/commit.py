@@ -1,7 +1,8 @@
 """`cloche commit`: what a sandbox has changed in its root, as a layer on top of the image that it runs.
 
-The same changes make the same layer: it is in the order of the names, and holds no time but those of the files.  With
-`--timestamp` (or SOURCE_DATE_EPOCH) these are no later than that, so that two sandboxes that did the same are the same.
+The same changes make the same layer: files are in the order of their names, and no time is stored but those of the
+files. With `--timestamp` (or SOURCE_DATE_EPOCH) later times are replaced by that, so that two sandboxes that did the
+same make the same layer.
 """
 
 import argparse
@@ -111,8 +112,8 @@ class LayerWriter:
         self.tar: tarfile.TarFile = tarfile.open(
             fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
         )
-        self.written: set[bytes] = {b""}  # directories that are in it
-        self.links: dict[int, bytes] = {}  # changed files of several names, by their inode numbers
+        self.written: set[bytes] = {b""}  # directories that the layer has
+        self.links: dict[int, bytes] = {}  # changed files with several names, by inode number
         self.last_gone: bytes = b""
         self.gone: dict[bytes, FileEntry] = {}
         self.failed: int = 0
@@ -138,7 +139,7 @@ class LayerWriter:
         self.tar.close()
 
     def complain(self, path: bytes, text: str) -> None:
-        """It cannot be in the image."""
+        """Report a file that cannot be in the image."""
         self.failed += 1
         print(f"cloche commit: {quoted(path)}: {text}", file=sys.stderr)
 
@@ -154,12 +155,12 @@ class LayerWriter:
                 self.gone[path] = entry
             return
         contents = Contents(records, entry.size) if has_data else None
-        # What takes the place of another needs no whiteout; of a directory, what was in it is gone anyway.
+        # A file that replaces another needs no whiteout, nor do the files in a directory that was replaced.
         self.gone.pop(path, None)
         if path.rpartition(b"/")[2].startswith(_WHITEOUT):
             self.complain(entry.path, "in an image such a name means that another file is gone")
         elif stat.S_ISSOCK(entry.mode):
-            pass  # as tar leaves them out
+            pass  # left out, as tar does
         else:
             self.parents(path)
             self.add(path, entry, contents)
@@ -167,7 +168,7 @@ class LayerWriter:
             contents.drain()
 
     def add(self, path: bytes, entry: FileEntry, contents: Contents | None) -> None:
-        """Something that is there.  Raises OSError, ControlError."""
+        """Add a file that exists.  Raises OSError, ControlError."""
         if stat.S_ISDIR(entry.mode):
             self.written.add(path)
         if self.latest_ns >= 0:
@@ -200,7 +201,9 @@ class LayerWriter:
             self.complain(b"/" + path, "its contents are nowhere")
 
     def parents(self, path: bytes) -> None:
-        """The directories above, as they are: an engine that unpacks a layer by itself would make up others."""
+        """Add the directories above with their attributes: an engine that unpacks the layer alone would make up its
+        own.
+        """
         parts = path.split(b"/")[:-1]
         for count in range(1, len(parts) + 1):
             above = b"/".join(parts[:count])
@@ -215,7 +218,7 @@ class LayerWriter:
                     row.mtime_ns,
                     row.xattrs,
                 )
-            else:  # made by the sandbox's own start
+            else:  # made when the sandbox was started
                 try:
                     entry = self.client.stat(b"/" + above)
                 except FileError:
@@ -226,7 +229,7 @@ class LayerWriter:
                 self.add(above, entry, None)
 
     def whiteout(self, path: bytes) -> None:
-        """What was below is gone."""
+        """Add a whiteout: the file of the layers below was removed."""
         self.parents(path)
         above, _slash, name = path.rpartition(b"/")
         entry = FileEntry(b"", stat.S_IFREG)
@@ -234,7 +237,9 @@ class LayerWriter:
 
 
 def commit(connection: ControlClient, options: argparse.Namespace, store: Store) -> tuple[Image, int]:
-    """The new image, and how much could not be in it.  Raises ImageError, ControlError, OSError, UsageError."""
+    """Make the image. Returns it, and how many files could not be in it. Raises ImageError, ControlError, OSError,
+    UsageError.
+    """
     client = FileClient(connection)
     place = next((each for each in read_places(client) if each.inside == b"/" and each.digest), None)
     if place is None:

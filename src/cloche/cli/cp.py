@@ -32,7 +32,7 @@ def _complain(path: bytes, text: str) -> None:
 
 # -- into the sandbox --------------------------------------------------------------------------------------------
 def _kind_of(client: FileClient, path: bytes) -> int:
-    """The type of what is inside, links followed; 0: nothing."""
+    """The type of the file at a path inside, with links followed; 0: there is none."""
     try:
         return stat.S_IFMT(client.stat(path, follow=True).mode)
     except FileError as error:
@@ -42,7 +42,7 @@ def _kind_of(client: FileClient, path: bytes) -> int:
 
 
 def copy_in(client: FileClient, options: argparse.Namespace, source: str, target: str) -> int:
-    """SRC of the host to DST inside: the exit status.  Raises UsageError, ControlError, OSError."""
+    """Copy SRC of the host to DST inside; returns the exit status.  Raises UsageError, ControlError, OSError."""
     path = inside(target)
     kind = _kind_of(client, path)
     if source == "-":
@@ -72,7 +72,7 @@ def copy_in(client: FileClient, options: argparse.Namespace, source: str, target
 
 # -- out of the sandbox ------------------------------------------------------------------------------------------
 def copy_out(client: FileClient, options: argparse.Namespace, source: str, target: str) -> int:
-    """SRC inside to DST of the host: the exit status.  Raises UsageError, ControlError, OSError."""
+    """Copy SRC inside to DST of the host; returns the exit status.  Raises UsageError, ControlError, OSError."""
     path = inside(source)
     has_contents_only = source.endswith("/.") or path == b"/"
     top = client.stat(path, follow=options.follow_link or source.endswith("/"))

@@ -35,7 +35,7 @@ _YELLOW: Final = "\x1b[33m"
 _CYAN: Final = "\x1b[36m"
 _OFF: Final = "\x1b[m"
 _SIGNS: Final = {"+": _GREEN, "-": _RED}
-_BINARY_BYTES: Final = 8000  # of a file, in which git looks for NUL
+_BINARY_BYTES: Final = 8000  # the start of a file, in which git looks for NUL
 _STAT_WIDTH: Final = 80
 _WORDS: Final = {"A": "added", "M": "changed", "D": "deleted", "R": "renamed"}
 
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """Options may stand behind the name."""
+    """Let options stand after the name."""
     return options_first(parser, words)
 
 
@@ -91,7 +91,9 @@ def _side(letter: str, path: bytes) -> str:
 
 
 def _notes(item: Item) -> Iterator[str]:
-    """What a patch has no place for: git and patch skip lines before the first of a file."""
+    """Notes for which the format of patches has no place. They stand before the first line of a file, where git and
+    patch skip them.
+    """
     path = quoted(item.path)
     if item.conflict:
         yield f"# {path}: conflict: {item.conflict}"
@@ -126,7 +128,7 @@ def _git_mode(mode: int) -> int:
 
 
 def _header(item: Item) -> Iterator[str]:
-    """The lines that git has before the contents."""
+    """The lines that git writes before the contents."""
     mode = _git_mode(item.entry.mode)
     yield f"diff --git {_side('a', item.old_path)} {_side('b', item.path)}"
     if item.kind == files.ADDED:
@@ -289,7 +291,7 @@ def as_json(item: Item) -> dict[str, Any]:
 
 # -- the verb ----------------------------------------------------------------------------------------------------
 def _pager() -> "subprocess.Popen[bytes] | None":
-    """What the user reads long texts with; None: nothing."""
+    """Start the user's pager; None: there is none."""
     command = (
         os.environ.get("CLOCHE_PAGER") or os.environ.get("PAGER") or ("less" if shutil.which("less") else "")
     )
@@ -344,7 +346,7 @@ def _run(options: argparse.Namespace) -> int:
             target.flush()
         except BrokenPipeError:
             if pager is None:
-                raise  # else the reader has seen enough
+                raise  # otherwise the user has left the pager
         finally:
             if pager is not None:
                 try:

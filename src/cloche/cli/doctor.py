@@ -59,7 +59,7 @@ def _requirements() -> list[tuple[str, bool, str, str]]:
 
 
 def _kvm() -> None:
-    """Say what there is for --platform kvm, which nothing else needs: each lack in a line of its own."""
+    """Report on --platform kvm, a line for each thing that it lacks. Nothing else needs these."""
     print("For --platform kvm (the default platform, systrap, needs none of it):")
     plain: list[str] = []
     for what, is_there, detail, remedy in findings("kvm"):

@@ -1,8 +1,8 @@
 """The files of a sandbox that has ended, and whose layer is kept: they are looked at, and changed, as if it ran.
 
-A sandbox is started on the layer that has no program: it sees what the one before saw, but has no network, no ports
-and none of its variables.  Its monitor is a child of the verb, which alone talks to it and with which it ends; it has
-no name and no record.  As long as it is there the layer is in use.
+A sandbox without a program is started on the layer. It has the same mounts as the one that has ended, but no network,
+no ports and none of its variables, and neither a name nor a record. Its monitor is a child of the verb, serves only
+that, and ends with it. Until then the layer is in use.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def opened(layer: KeptLayer) -> Iterator[ControlClient]:
         yield client
     finally:
         client.close()
-        os.waitpid(child, 0)  # what was changed is kept then, and the layer free
+        os.waitpid(child, 0)  # after this, changes are written and the layer is released
         layer.release()
         if image is not None:
             image.file.close()

@@ -18,9 +18,9 @@ from cloche.cli.registration import DOCKER, PODMAN, RegistrationError
 
 TIMEOUT_S: Final = 120
 IMAGE: Final = "localhost/cloche-doctor:trial"
-STATUS: Final = 42  # what the program ends with: an engine's own errors are 125 to 127
+STATUS: Final = 42  # exit status of the trial's program; an engine's own errors are 125 to 127
 
-# (what, whether it holds, detail, remedy); the remedy of what holds is not shown.
+# (requirement, whether it is met, detail, remedy); the remedy is shown only if it is not met.
 Row = tuple[str, bool, str, str]
 
 
@@ -98,7 +98,7 @@ def _with_images(command: list[str], run: list[str], name: str) -> list[Row]:
 
 
 def _ask(words: list[str], data: bytes = b"") -> tuple[int, str]:
-    """Exit status and the last line of what a command says; the status is -1 if it cannot be run."""
+    """Run a command; returns its exit status (-1 if it cannot be run) and the last line of its output."""
     if shutil.which(words[0]) is None:
         return -1, f"{words[0]} is not installed"
     try:

@@ -71,14 +71,14 @@ def make_request(options: argparse.Namespace) -> ExecRequest:
 
 
 class Executor:
-    """Follows one command: the host's signals and window to it, its end to us."""
+    """Follows one command: passes on the host's signals and window sizes, and waits for its end."""
 
     def __init__(self, client: ControlClient, *, has_terminal: bool) -> None:
         self.client: ControlClient = client
         self.modes: TerminalModes = TerminalModes()
         self.terminal: Terminal | None = Terminal() if has_terminal else None
         self.wake_read: int = note_signals()
-        self.ident: int = 0  # of our request
+        self.ident: int = 0  # id of the request
 
     def _on_signals(self) -> None:
         client = self.client
@@ -108,7 +108,7 @@ class Executor:
                 self.terminal.enter()
             self.ident = self.client.execute(request, fds)
             while True:
-                # Its signals and sizes are requests, too, and may be refused because it has just ended.
+                # Signals and window sizes are requests, too; they may fail because the command has just ended.
                 message = self.client.take(self.ident)
                 if message is not None and message.kind == protocol.REPLY:
                     is_over = True
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> int:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         streams = [null, null, null]
     if options.tty:
-        streams[2] = -1  # the terminal's
+        streams[2] = -1  # the terminal is used instead
     fds: list[int] = []
     for number, fd in enumerate(streams):
         if fd >= 0:

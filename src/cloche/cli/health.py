@@ -1,8 +1,8 @@
-"""Health checks of a sandbox with a name: a command that is executed in it now and then, and what came of it.
+"""Health checks of a sandbox with a name: a command that is executed in it at intervals, and its result.
 
-As of Docker (the image configuration's `Healthcheck`, `docker run --health-…`): it is "starting" until a check
+As in Docker (the image configuration's `Healthcheck`, `docker run --health-…`): it is "starting" until a check
 succeeds or, after the start period, `retries` in a row have failed; then "healthy" or "unhealthy".  A check that takes
-too long is ended and has failed.  What is seen stands in the record: `cloche list`, `cloche inspect`.
+too long is ended and has failed.  The results are kept in the record, for `cloche list` and `cloche inspect`.
 """
 
 import os
@@ -22,7 +22,7 @@ STARTING: Final = "starting"
 HEALTHY: Final = "healthy"
 UNHEALTHY: Final = "unhealthy"
 _LOG_ROWS: Final = 5
-_OUTPUT_BYTES: Final = 4096  # of a check, that are kept
+_OUTPUT_BYTES: Final = 4096  # of the output of a check that are kept
 _PIPE_READ: Final = 65536
 _NS: Final = 1_000_000_000
 _MOST_S: Final = 366 * 86400.0
@@ -30,7 +30,7 @@ _LEAST_S: Final = 0.001
 
 
 def health_of_image(config: dict[str, Any]) -> HealthSpec | None:
-    """What an image's configuration says; what makes no sense counts as not said."""
+    """The check of an image's configuration; fields that make no sense are ignored."""
     found = config.get("Healthcheck")
     test = found.get("Test") if isinstance(found, dict) else None
     if (
@@ -63,7 +63,7 @@ def _seconds(value: object, default: float) -> float:
 
 
 def make_health(options: Any, spec: HealthSpec | None) -> HealthSpec | None:
-    """What `cloche run` was told, over `spec` of the image; None: there are no checks.  Raises UsageError."""
+    """The options of `cloche run`, which override `spec` of the image; None: there are no checks. Raises UsageError."""
     timings = (
         options.health_interval,
         options.health_timeout,
@@ -125,7 +125,7 @@ class Health:
             self._plan()
 
     def on_time(self) -> None:
-        """Whatever is due."""
+        """Start or end a check if that is due."""
         if self.due_s < 0 or time.monotonic() < self.due_s:
             return
         if self.ident:
@@ -175,7 +175,7 @@ class Health:
             self._over(min(max(message.number, 1), 255), message.name.encode())
 
     def read(self) -> None:
-        """Take some of what the check has written: it, or what it left behind, may write faster than we read."""
+        """Read a part of the check's output: it, or a process that it left behind, may write faster than this reads."""
         try:
             data = os.read(self.pipe, _PIPE_READ) if self.pipe >= 0 else b""
         except BlockingIOError:

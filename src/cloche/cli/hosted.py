@@ -1,12 +1,12 @@
 """The monitor of a sandbox that a program has made with the SDK: no verb, but a process that the SDK starts.
 
-It forks itself away from its starter at once, so that this has no child to wait for, and is told over a socket what the
-sandbox shall be: in the words of `cloche run`, so that what that verb knows the SDK knows, and refuses, too.  The
-sandbox has no first program, only commands that come from outside.  The socket is then its leash: when its other end is
-closed, because the program was killed or has let go, the sandbox ends.
+It forks at once, and the first process ends, so that its starter has no child to wait for. Over a socket it gets
+options of `cloche run`, so the SDK can ask for what that verb can, and is refused the same. The sandbox has no first
+program, only commands from outside. The socket is then its leash: when the other end is closed, because the program
+has ended or closed it, the sandbox ends.
 
-Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise.  The
-keeper comes before the request, because that is no longer an empty process's: it brings the caller's environment.
+Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise. The
+keeper is started before the request is read, because the request brings the caller's environment into this process.
 """
 
 import os
@@ -47,12 +47,12 @@ _MAX_WORDS: Final = 65536
 _MAX_METADATA: Final = 256
 _MAX_METADATA_BYTES: Final = 4096
 _EXIT_INTERNAL: Final = 125
-EXIT_USAGE: Final = 2  # what was asked for makes no sense
+EXIT_USAGE: Final = 2  # the request makes no sense
 _FAREWELL_S: Final = 5.0
 
 
 class Refusal(Exception):
-    """The sandbox cannot be; the text says why in one line."""
+    """The sandbox cannot be started; the text says why in one line."""
 
     def __init__(self, text: str, status: int = _EXIT_INTERNAL) -> None:
         super().__init__(text)
@@ -60,7 +60,7 @@ class Refusal(Exception):
 
 
 def main() -> NoReturn:
-    """The process, executed for one sandbox."""
+    """Run a monitor that was executed for one sandbox."""
     if os.fork():
         os._exit(0)
     os.set_inheritable(HOST_FD, False)
@@ -74,7 +74,9 @@ def main() -> NoReturn:
 
 
 def host_forked(sock: socket.socket, keeper: KeeperProcess) -> int:
-    """The same in a fork of the template, whose keeper was forked before there was a caller.  The exit status."""
+    """Run a monitor that is a fork of the template; its keeper was forked before there was a caller. Returns the exit
+    status.
+    """
     return _host(Channel(sock, SOFTWARE), lambda: keeper)
 
 
@@ -84,7 +86,7 @@ def _host(channel: Channel, make_keeper: Callable[[], KeeperProcess]) -> int:
         keeper = make_keeper()
         message = _request(channel)
         if message is None:
-            return _EXIT_INTERNAL  # nobody is there any more
+            return _EXIT_INTERNAL  # the caller is gone
         ident = message.ident
         if message.name == LEND:
             return _lend(channel, ident, keeper)
@@ -106,7 +108,7 @@ def _host(channel: Channel, make_keeper: Callable[[], KeeperProcess]) -> int:
 
 
 def _request(channel: Channel) -> Message | None:
-    """What the sandbox shall be.  Raises ProtocolError."""
+    """Read the request. Raises ProtocolError."""
     while True:
         found = channel.receive(is_waiting=True)
         if found is None:
@@ -120,9 +122,9 @@ def _request(channel: Channel) -> Message | None:
 
 
 def _lend(channel: Channel, ident: int, keeper: KeeperProcess) -> int:
-    """Give the keeper away (`cloche run --template`), and stay to end what it leaves if it dies.
+    """Give the keeper to the caller (`cloche run --template`), and stay to end what it leaves if it dies.
 
-    Whoever has it cannot: what a keeper leaves becomes its parent's.
+    The caller could not do that: the children of a keeper that dies become those of its parent, this process.
     """
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     channel.send(protocol.reply(ident, {"pid": keeper.pid}, 1), [os.dup(keeper.link.fileno())])
@@ -135,7 +137,9 @@ def _lend(channel: Channel, ident: int, keeper: KeeperProcess) -> int:
 
 
 def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
-    """What a process that was executed has from its parent a fork of the template is sent.  Raises ProtocolError."""
+    """Take over the caller's environment, directory and standard error from the request: an executed process inherits
+    these. Raises ProtocolError.
+    """
     fields = message.fields
     if "environment" in fields:
         os.environ.clear()
@@ -145,7 +149,7 @@ def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
         try:
             os.chdir(take_bytes(fields, "directory"))
         except OSError:
-            pass  # it is gone: names that are relative to it do not exist
+            pass  # the directory was removed: paths relative to it do not exist
     if message.fds:
         os.dup2(message.fds[0], 2)
         keeper.errors_fd = 2
@@ -153,7 +157,7 @@ def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
 
 
 def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
-    """The sandbox that the words of `cloche run` ask for, without a command.  Raises UsageError, Refusal.
+    """The sandbox that these options of `cloche run` ask for, without a command.  Raises UsageError, Refusal.
 
     `network`: further rules, as data.
     """
@@ -172,7 +176,7 @@ def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
     ):
         options.image = os.path.abspath(options.image)
     options.rootfs = os.path.abspath(options.rootfs) if options.rootfs else options.rootfs
-    os.chdir("/")  # where the program stands is nobody's business inside
+    os.chdir("/")  # the program's current directory is not to be visible inside
     spec, _warning = run.make_spec(options)
     spec.argv = []
     spec.is_idle = True
@@ -185,7 +189,7 @@ def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
 
 
 def _absolute(volume: str) -> str:
-    """A volume of the directory in which the program stands; one with a name stays as it is."""
+    """Make the source of a volume absolute; the name of a named volume stays as it is."""
     source, colon, rest = volume.partition(":")
     if "/" not in source and source not in (".", ".."):
         return volume

@@ -1,4 +1,4 @@
-"""What the verbs for images share: finding one, listing which names it has, saying what is wrong in one line."""
+"""Shared by the verbs for images: finding one, listing its names, reporting errors in one line."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def report_image_errors(
 
 
 def known_image(store: Store, text: str) -> tuple[Image, Reference | None]:
-    """The image that is called so, or whose digest begins so.  Raises ImageError."""
+    """The image of this name, or the one whose digest begins with this text. Raises ImageError."""
     found = find_by_prefix(store, text)
     if found is not None:
         return found, None
@@ -41,7 +41,7 @@ def known_image(store: Store, text: str) -> tuple[Image, Reference | None]:
 
 
 def human(size: int) -> str:
-    """A number of bytes, as people read it."""
+    """A number of bytes in units that are easy to read."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
@@ -51,7 +51,7 @@ def human(size: int) -> str:
 
 
 def trees_of_layers(root: str) -> set[str]:
-    """The names of the trees of images on which kept layers lie: they are not removed."""
+    """The names of the image trees that kept layers need: those are not removed."""
     from cloche.runtime import layers
     from cloche.runtime.records import RecordError
 
@@ -62,7 +62,7 @@ def trees_of_layers(root: str) -> set[str]:
                 layer = layers.find(name, directory)
                 places = layer.head().get("places") if layer is not None else None
             except RecordError:
-                continue  # another version's
+                continue  # written by another version
             for row in places if isinstance(places, list) else []:
                 if (
                     isinstance(row, list)

@@ -1,4 +1,4 @@
-"""`cloche run --image`: the image that is meant, and what of its configuration a sandbox is made by, as in Docker."""
+"""`cloche run --image`: finds the image, and applies its configuration to the sandbox as Docker does."""
 
 import os
 import stat
@@ -16,11 +16,13 @@ from cloche.images.tree import OpenTree
 
 SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
 _PASSWD_BYTES: Final = 1 << 20
-_OPEN: list[OpenTree] = []  # held, and with it the image, as long as this process and those that it forks
+_OPEN: list[OpenTree] = []  # keeps the image in use until this process and its forks have ended
 
 
 def open_image(store: Store, ref: str, pull: str) -> Image:
-    """The image that REF means; fetched if need be and allowed.  Raises UsageError, ImageError, OSError."""
+    """The image that REF names; fetched if it is not in the store and `pull` allows that. Raises UsageError,
+    ImageError, OSError.
+    """
     for scheme in SCHEMES:
         if ref.startswith(scheme):
             path, _colon, tag = ref[len(scheme) :].partition(":")
@@ -61,7 +63,7 @@ def _from_file(store: Store, path: str, tag: str) -> Image:
 
 
 def make_image_spec(options: Any, command: list[str]) -> SandboxSpec:
-    """A spec with everything that the image says.  Raises UsageError."""
+    """A spec with everything that the image's configuration asks for. Raises UsageError."""
     try:
         store = Store()
         with store.using():
@@ -120,7 +122,7 @@ def _spec(image: Image, tree: OpenTree, options: Any, command: list[str]) -> San
 
 
 def finish_image_spec(spec: SandboxSpec) -> None:
-    """Once `-w` is known: the directory to start in is there, as in Docker."""
+    """Called when `-w` is known: make the working directory if it is missing, as Docker does."""
     if spec.cwd != b"/":
         spec.late_directories.append((spec.cwd, 0o755, 0, 0))
 
@@ -171,14 +173,14 @@ def _set_user(spec: SandboxSpec, tree: OpenTree, text: str) -> bytes:
         if wanted is None and not is_digits(group, 10):
             raise ImageError(f"the image has no group {group}")
         spec.gid = int(wanted[2]) if wanted is not None else _number(group, "group")
-    # The group itself, too: without it a program could shed the group by setgroups (CVE-2022-36109).
+    # The primary group, too: otherwise a program could drop that group by setgroups (CVE-2022-36109).
     spec.groups = sorted({*spec.groups, spec.gid})
     home = entry[5] if entry is not None else b""
     return home if home.startswith(b"/") else b"/"
 
 
 def _add_files(spec: SandboxSpec, tree: OpenTree, hostname: bytes) -> None:
-    """hosts, hostname and resolv.conf, which every container has of its own."""
+    """Add hosts, hostname and resolv.conf, which each container has of its own."""
     etc = tree.file.resolve(b"/etc")
     if etc is not None and not stat.S_ISDIR(etc.mode):
         return
@@ -188,7 +190,7 @@ def _add_files(spec: SandboxSpec, tree: OpenTree, hostname: bytes) -> None:
     spec.files.append((b"/etc/hosts", b"127.0.0.1\tlocalhost " + hostname + b"\n::1\tlocalhost\n", 0o644))
     spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
     for path, _content, _mode in spec.files:
-        # A link to what some service would make: there must be a directory for it.
+        # A link to a file that a service would make: its directory must exist.
         row = tree.file.find(path)
         if row is not None and stat.S_ISLNK(row.mode):
             folder = os.path.dirname(os.path.normpath(os.path.join(b"/etc", row.target)))

@@ -1,4 +1,4 @@
-"""`cloche images`: the images that are here."""
+"""`cloche images`: list the images in the store."""
 
 import argparse
 import json

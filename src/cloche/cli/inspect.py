@@ -1,4 +1,4 @@
-"""`cloche inspect`: what an image says, or the record of a sandbox, as JSON."""
+"""`cloche inspect`: the configuration of an image, or the record of a sandbox, as JSON."""
 
 import argparse
 import json

@@ -48,7 +48,7 @@ def runtime_path() -> str:
 
 
 def registration(engine: str, config: str | None, name: str, path: str) -> Registration:
-    """What `cloche install` and `cloche doctor --engine` look at."""
+    """The engine's entry that `cloche install` and `cloche doctor --engine` work on."""
     return Registration(engine, Path(os.path.abspath(config)) if config else default_file(engine), name, path)
 
 
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _validate(text: str) -> None:
-    """Let dockerd, where it is, read the file before it takes the old one's place."""
+    """Have dockerd, if it is installed, check the file before it replaces the old one."""
     daemon = shutil.which("dockerd")
     if daemon is None:
         return

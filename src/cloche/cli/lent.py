@@ -11,11 +11,11 @@ from cloche.wire import protocol
 from cloche.wire.channel import Channel
 from cloche.wire.protocol import ProtocolError, take_int
 
-_PATIENCE_S: Final = 20.0  # for the template to be imported, or executed anew, and to fork
+_PATIENCE_S: Final = 20.0  # for the template to start, or start again, and to fork
 
 
 def borrow_keeper() -> KeeperProcess | None:
-    """None if there is no template, or it dies before it has forked."""
+    """Get a keeper from the template; None if there is no template, or if it dies before it has forked."""
     found = connect(spawn_template)
     if found is None:
         return None
@@ -37,7 +37,7 @@ def borrow_keeper() -> KeeperProcess | None:
             pass
         finally:
             if pid:
-                os.waitpid(pid, 0)  # which has forked the template and is gone
+                os.waitpid(pid, 0)  # the child ends as soon as it has forked the template
     return None
 
 

@@ -1,4 +1,4 @@
-"""`cloche logs`: what a detached sandbox has written, to standard output and error as it did."""
+"""`cloche logs`: print the output of a detached sandbox, each stream to the same stream."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from cloche.runtime.records import RUNNING, RecordError, Store
 from cloche.wire.control_client import ControlClient
 from cloche.wire.requests import WAIT
 
-_STEP_S = 0.1  # between looks for more
+_STEP_S = 0.1  # between two looks for more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """The `cloche` command: one file per verb beside this one, imported only when it is asked for.
 
-What is wrong with a command line is said in one line; the exit status is then 125, as for every failure of cloche
+An error of the command line is reported in one line; the exit status is then 125, as for every failure of cloche
 itself.
 """
 
@@ -52,7 +52,7 @@ _GLOBAL_WITH_VALUE: Final = ("--root",)
 
 
 def verb_index(words: list[str]) -> int:
-    """Where the verb is: after the options that come before it."""
+    """The index of the verb: the first word after the general options."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
         at += 2 if words[at] in _GLOBAL_WITH_VALUE else 1
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         status: int = options.function(options)
         if sys.stdout is not None:  # None: closed when the interpreter started
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a report has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except KeyboardInterrupt:
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def plain_options(words: list[str]) -> Any:
-    """The options of an ordinary `cloche run`; None: whatever it is, argparse shall read it."""
+    """The options of an ordinary `cloche run`; None: leave the command line to argparse."""
     at = verb_index(words)
     if words[at : at + 1] != ["run"] or at > 0 and (at != 2 or words[0] != "--root" or not words[1]):
         return None
@@ -97,7 +97,7 @@ def plain_options(words: list[str]) -> Any:
 
 
 def entry() -> NoReturn:
-    """The command itself.  It ends without taking the interpreter apart: that would cost as much as half the start."""
+    """Run the command and exit without finalizing the interpreter, which would take as long as half the start."""
     status = main()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None: closed when the interpreter started
@@ -106,7 +106,7 @@ def entry() -> NoReturn:
 
 
 def launched(now_ns: int) -> NoReturn:
-    """The command as csrc/launcher starts it: what that has done comes before the words of the user."""
+    """Run the command as csrc/launcher starts it: the launcher's own arguments come before those of the user."""
     timing.mark("command: launched", int(sys.argv[1]))
     timing.mark("command: interpreter is up", now_ns)
     sys.argv[:2] = ["cloche"]
@@ -114,7 +114,7 @@ def launched(now_ns: int) -> NoReturn:
 
 
 def forking(now_ns: int) -> NoReturn:
-    """The same for a sandbox's start: this process forks the keeper while it has nothing of the user's."""
+    """The same for a verb that starts a sandbox: this process forks the keeper before it has any data of the user."""
     from cloche.boot.keeper import fork_first_keeper
     from cloche.boot.spawn import adopt_keeper
 
@@ -137,7 +137,9 @@ def forking(now_ns: int) -> NoReturn:
 
 
 def _show_words(words: list[bytes]) -> None:
-    """Have `ps` show them, where the launcher has left room for that: the last word that we were started with."""
+    """Have `ps` show the user's arguments: write them over this process's last argument, which the launcher made long
+    enough.
+    """
     try:
         with open("/proc/self/stat", "rb") as file:
             end = int(file.read().rpartition(b")")[2].split()[46])  # arg_end, the 49th field

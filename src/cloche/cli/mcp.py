@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare_words(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """What looks like options is not this verb's."""
+    """Words that look like options belong to `cloche run`, not to this verb."""
     return words if words[:1] in (["-h"], ["--help"]) else ["--", *words]
 
 
 def _check(words: list[str]) -> None:
-    """What is wrong with options is said now, not when the first tool is used.  Raises SystemExit."""
+    """Report errors in options now, not when the first tool is used. Raises SystemExit."""
     from cloche.cli import run as run_verb
     from cloche.cli.parser import Parser
 

@@ -1,7 +1,8 @@
-"""The monitor: the process that stays behind `cloche run`, with what the user sees of a sandbox.
+"""The monitor: the process of `cloche run` that supervises a sandbox for the user.
 
-In the foreground: signals, the window's size, the time limit, the exit status.  With a name also the socket for
-`cloche exec` and its kin, and a record; detached, in a session of its own, the log as well.  It runs no guest data.
+In the foreground it handles signals, the window's size, the time limit and the exit status. For a sandbox with a name
+it also serves the socket for `cloche exec` and the other verbs, and keeps the record; detached, in a session of its
+own, it writes the log as well. It runs no guest data.
 """
 
 import os
@@ -42,7 +43,7 @@ EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 DEFAULT_TASKS: Final = 4096
 _PUMP_BYTES: Final = 65536
-_KEEPING_S: Final = 600.0  # for a sentry to write what is kept; as long as it goes on, at most
+_KEEPING_S: Final = 600.0  # at most, for a sentry that makes progress to write its kept layers
 _GONE_S: Final = 2.0  # for a program to end by itself when its terminal is gone
 
 
@@ -53,25 +54,27 @@ class Monitor:
         self.spec: SandboxSpec = spec
         self.modes: TerminalModes = TerminalModes()
         self.terminal: Terminal | None = Terminal() if spec.has_terminal and spec.is_attached else None
-        # Before the sandbox exists: nothing that arrives meanwhile may be lost, or end us alone.
+        # Before the sandbox exists, so that signals that arrive meanwhile are neither lost nor end only this process.
         self.wake_read: int = note_signals()
         self.server: ControlServer | None = None
         self.health: Health | None = None
         self.record: Record | None = None
         self.log: LogWriter | None = None
-        self.is_quiet: bool = False  # whoever started it is told in other ways
-        self.layer: KeptLayer | None = None  # where what it writes is kept
+        self.is_quiet: bool = False  # errors reach the starter in another way
+        self.layer: KeptLayer | None = None  # its kept layer
         self.pumps: dict[int, int] = {}  # descriptor of a pipe -> stream in the log
-        self.ready_fd: int = -1  # where somebody waits to hear that the program has started
-        self.on_started: Callable[[], None] | None = None  # the same, of this process
+        self.ready_fd: int = -1  # the pipe on which a starter waits for the program's start
+        # called in this process when the program has started
+        self.on_started: Callable[[], None] | None = None
         self.leash: socket.socket | None = None  # when its other end is closed, the sandbox ends
         self.error: str = ""  # why cloche itself ended the sandbox
-        self.ending: int = -1  # the status, when we have asked the sentry for the end
+        self.ending: int = -1  # the exit status, once the sentry was asked to end
         self.group: Group | None = None  # control groups of the guests
         self.watchdog: Watchdog | None = None
-        self.is_unheard: bool = False  # somebody wanted the end twice, and the sentry takes no notice
-        self.gone_at_s: float = -1.0  # CLOCK_MONOTONIC: the terminal is gone, and so is the sandbox then
-        self.early: bytearray = bytearray()  # signals that came before there was somebody to pass them to
+        self.is_unheard: bool = False  # the user wanted the end twice, and the sentry does not react
+        # CLOCK_MONOTONIC: the terminal has gone, and at this time the sandbox is ended
+        self.gone_at_s: float = -1.0
+        self.early: bytearray = bytearray()  # signals that came before the sentry could take them
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -113,7 +116,9 @@ class Monitor:
         return sandbox
 
     def _wait_for_start(self, fd: int) -> bool:
-        """Until `fd` is readable; False if the user asks twice for the end before (storage may be slow, or stuck)."""
+        """Wait until `fd` is readable. False: the user has asked twice for the end meanwhile (storage may be slow, or
+        hang).
+        """
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         poller.register(self.wake_read, select.POLLIN)
@@ -143,7 +148,9 @@ class Monitor:
                 spec.oom_fd = os.open(self.group.events, os.O_RDONLY | os.O_CLOEXEC)
 
     def _place(self, sentry_pid: int) -> bool:
-        """The platform's processes are there, from which guests come: limit them.  Whether that could be done."""
+        """Put the platform's processes, from which guests are forked, into the control groups. Returns whether that
+        worked.
+        """
         if self.group is None:
             return False
         try:
@@ -154,7 +161,7 @@ class Monitor:
         return True
 
     def serve(self, record: "Record", listener: socket.socket, sandbox: Sandbox) -> None:
-        """The sandbox has a name: answer those who ask for it."""
+        """Serve the clients of a sandbox with a name."""
         from cloche.boot.control_server import ControlServer
 
         self.record = record
@@ -174,15 +181,15 @@ class Monitor:
             try:
                 self.record.save()
             except OSError:
-                pass  # a full disk; the next one is another chance
+                pass  # a full disk; the next change writes the record again
 
     def _forget(self) -> None:
-        """The record is about to be removed, and the layer with it: nothing more is to be written."""
+        """The record is about to be removed, and the layer with it: write nothing more."""
         if self.layer is not None and self.layer.is_automatic:
             self.layer.is_temporary = True
 
     def serve_only(self, client: socket.socket, sandbox: Sandbox) -> None:
-        """The sandbox has no name, but one client from the beginning, with whose end it ends."""
+        """Serve a sandbox without a name: it has one client from the beginning, and ends with that."""
         from cloche.boot.control_server import ControlServer
 
         self.server = ControlServer(None, sandbox)
@@ -190,7 +197,7 @@ class Monitor:
         self.server.adopt(client)
 
     def on_signals(self, sandbox: Sandbox, numbers: bytes) -> bool:
-        """Pass on what has arrived; True if the sandbox shall end at once because it takes no notice."""
+        """Pass on signals that have arrived. True: the sandbox does not react and is to end at once."""
         is_end = False
         for number in numbers:
             if number in ENDING and self.watchdog is not None:
@@ -198,7 +205,7 @@ class Monitor:
             if number == signal.SIGWINCH or number == signal.SIGCONT:
                 if number == signal.SIGCONT:
                     if self.terminal is not None:
-                        self.terminal.enter()  # the shell has set its own modes
+                        self.terminal.enter()  # the shell has changed the modes while the command was stopped
                     sandbox.send_group_signal(number)
                 if self.terminal is not None:
                     sandbox.send_window(*window_size())
@@ -212,12 +219,12 @@ class Monitor:
             elif number in FORWARDED:
                 sandbox.send_signal(number)
                 if number == signal.SIGHUP and self.terminal is not None and self.terminal.is_gone():
-                    # A program that ignores it has nobody left to see or end it.
+                    # A program that ignores the signal could neither be seen nor ended any more.
                     self.gone_at_s = time.monotonic() + _GONE_S
         return is_end
 
     def supervise(self, sandbox: Sandbox) -> int:
-        """Until the sandbox is gone; the exit status."""
+        """Supervise until the sandbox is gone. Returns the exit status."""
         try:
             if self.terminal is not None:
                 self.terminal.enter()
@@ -248,7 +255,7 @@ class Monitor:
         """Serve everything until the end: -1, or the status when this process ended it."""
         spec = self.spec
         limit = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
-        over_at = -1.0  # when the sentry has had time enough to write what is kept
+        over_at = -1.0  # the deadline for the sentry to write kept layers
         leash = self.leash.fileno() if self.leash is not None else -1
         control, link = sandbox.channel.fileno(), sandbox.link.fileno()
         if self.early:
@@ -260,9 +267,9 @@ class Monitor:
             self.server.deadline_s = limit
         while True:
             now = time.monotonic()
-            # Which clients may change
+            # Clients may change it
             deadline = self.server.deadline_s if self.server is not None else limit
-            # With a layer to keep the sentry ends by itself, however its end came about, and is waited for.
+            # With a kept layer the sentry ends by itself in all cases, and is waited for.
             is_ending = sandbox.is_ending and self.keeps_layer()
             if is_ending and over_at < 0:
                 over_at = now + _KEEPING_S
@@ -319,22 +326,22 @@ class Monitor:
                     self.server.on_ready(fd, events)
 
     def keeps_layer(self) -> bool:
-        """Whether what guests write outlives the sandbox."""
+        """Whether the sandbox has a kept layer."""
         return bool(self.spec.layer_source) and not (self.layer is not None and self.layer.is_temporary)
 
     def _complain(self, text: str) -> None:
-        """One more reason for the line at the end."""
+        """Add a reason to the error line that is printed at the end."""
         self.error = f"{self.error}; {text}" if self.error else text
 
     def _end_now(self, sandbox: Sandbox, status: int) -> bool:
-        """All inside is to end; whether that is done, or the sentry has something to write yet."""
+        """End everything inside. False: the sentry still has to write a layer."""
         if not self.keeps_layer() or not sandbox.has_created:
             sandbox.kill()
             return True
         if sandbox.status < 0:
             self.ending = status
         sandbox.shut_down()
-        self._end_wanted()  # which it has to answer soon
+        self._end_wanted()  # the watchdog asks the sentry now, and expects an answer soon
         return False
 
     def _end_wanted(self) -> None:
@@ -370,7 +377,7 @@ class Monitor:
         return exit_status(sandbox.status)
 
     def _tell_start(self, sandbox: Sandbox) -> None:
-        """Whoever started a detached sandbox hears that the program runs."""
+        """Tell the starter of a detached sandbox that the program runs."""
         if self.ready_fd >= 0 and sandbox.has_started:
             ports = [str(each.host_port) for each in self.spec.published]
             os.write(self.ready_fd, b"R" + " ".join(ports).encode())
@@ -384,7 +391,7 @@ class Monitor:
             tell()
 
     def _pump(self, fd: int) -> bool:
-        """Output of a detached sandbox goes to its log; False at the end."""
+        """Copy output of a detached sandbox to its log; False at the end of the stream."""
         data = os.read(fd, _PUMP_BYTES)
         if not data:
             del self.pumps[fd]
@@ -395,7 +402,9 @@ class Monitor:
         return True
 
     def _end(self, status: int, sandbox: Sandbox) -> None:
-        """Everything is over: keep the rest of the output and how it ended, tell those who wait."""
+        """The sandbox has ended: write the rest of the output and the result to the record, and answer the clients
+        that wait.
+        """
         for fd in list(self.pumps):
             os.set_blocking(fd, False)
             try:
@@ -406,11 +415,11 @@ class Monitor:
         if self.ready_fd >= 0:
             os.write(self.ready_fd, b"F" + bytes([status]) + self.error.encode())
             if self.record is not None:
-                self.record.state.is_temporary = True  # it never began
+                self.record.state.is_temporary = True  # it did not start
         if self.record is not None:
             self.record.finish(status, self.error, sandbox.oom_kills)
         if self.layer is not None:
-            self.layer.release()  # whoever hears of the end may use it
+            self.layer.release()  # a client that learns of the end may use the layer at once
         if self.server is not None:
             self.server.ended(status, self.error)
         if self.log is not None:
@@ -447,7 +456,9 @@ def run_attached(
 def run_detached(
     spec: SandboxSpec, record: "Record", log_bytes: int, layer: "KeptLayer | None" = None
 ) -> tuple[int, str]:
-    """Start a sandbox that goes on without its starter: (-1, "") once its program runs, else an exit status and why."""
+    """Start a sandbox that goes on without its starter. Returns (-1, "") once its program runs, otherwise an exit
+    status and the reason.
+    """
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -472,7 +483,7 @@ def run_detached(
     answer = b"".join(parts)
     if answer[:1] == b"R":
         for published, port in zip(spec.published, answer[1:].split(), strict=True):
-            published.host_port = int(port)  # that the host chose
+            published.host_port = int(port)  # chosen by the host
         return -1, ""
     if answer[:1] == b"F" and len(answer) > 1:
         return answer[1], answer[2:].decode(errors="replace") or "the sandbox did not start"
@@ -490,7 +501,7 @@ def _detached_child(
     os.dup2(null, 0)
     keyboard = -1
     if spec.is_interactive or spec.has_terminal:
-        keyboard, _never_written = os.pipe2(os.O_CLOEXEC)  # input that does not come, and does not end
+        keyboard, _never_written = os.pipe2(os.O_CLOEXEC)  # standard input that never has data and never ends
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     os.dup2(out_write, 1)

@@ -1,4 +1,4 @@
-"""Names that a guest chose, as a terminal may see them, and what `cloche cp` and its kin share of paths."""
+"""Names that a guest chose, made harmless to a terminal; and helpers for the paths of `cloche cp` and similar verbs."""
 
 import os
 import posixpath
@@ -19,7 +19,7 @@ _ESCAPES = {
 
 
 def quoted(name: bytes) -> str:
-    """A name in the way of git's core.quotePath: as it is, or in quotes with escapes if anything in it is odd.
+    """A name as git prints it with core.quotePath: unchanged, or in quotes with escapes if it has unusual characters.
 
     Letters of other scripts are left alone; control, format (direction!) and undecodable characters are not.
     """
@@ -40,7 +40,7 @@ def quoted(name: bytes) -> str:
 
 
 def printable_text(line: str) -> str:
-    """A line of a file's contents, without what would steer a terminal; tabs stay."""
+    """A line of a file's contents without control characters, except tabs."""
     if line.replace("\t", "").isprintable():
         return line
     return "".join(

@@ -80,7 +80,7 @@ def run_with(options: argparse.Namespace, connect_to: Connect) -> int:
     else:
         fields["rules"] = [rule.to_fields() for rule in policy.rules]
     if options.operation != "remove":
-        for secret in policy.secrets():  # programs that run already have no variable for it
+        for secret in policy.secrets():  # programs that run already do not have its variable
             print(f"{secret.name}={secret.placeholder}")
     answer = client.call(NET, fields)
     cut = answer.get("cut")
@@ -89,7 +89,7 @@ def run_with(options: argparse.Namespace, connect_to: Connect) -> int:
 
 
 def _shown(client: ControlClient) -> Policy:
-    """The rules of now.  Raises ControlError."""
+    """Get the rules that are in force. Raises ControlError."""
     try:
         return Policy.from_fields(client.call(NET, {"operation": "show"}).get("policy"))
     except PolicyError as error:
@@ -107,12 +107,12 @@ def _show(policy: Policy) -> None:
 
 
 def _approve(client: ControlClient, options: argparse.Namespace, connect_to: Connect) -> int:
-    """Answer one request; or all that wait and will wait, as a person at the terminal says."""
+    """Answer one request; or ask the user at the terminal about each that waits, now and later."""
     if options.id is not None:
         client.call(NET, {"operation": "approve", "id": options.id, "allow": not options.refuse})
         return 0
     is_asked = sys.stdin.isatty()
-    answering = connect_to()  # another connection: on the first one requests go on coming
+    answering = connect_to()  # a connection of its own, because further requests arrive on the first one
     ident = client.ask(NET, {"operation": "approvals", "follow": is_asked})
     while True:
         try:

@@ -16,10 +16,10 @@ _OWN6 = bytes.fromhex("fd636c6f636865000000000000000001")  # a unique local addr
 
 
 def policy_of(options: argparse.Namespace) -> Policy:
-    """What the options grant.  Raises UsageError."""
+    """The policy that the options ask for. Raises UsageError."""
     made = Policy()
     option = ""
-    document = getattr(options, "net_document", None)  # of the SDK
+    document = getattr(options, "net_document", None)  # rules of the SDK
     made.is_open = bool(getattr(options, "net_without_limits", False))
     try:
         if document:
@@ -41,7 +41,7 @@ def policy_of(options: argparse.Namespace) -> Policy:
 
 
 def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
-    """Give the sandbox a way out.  Raises UsageError."""
+    """Give the sandbox a network through egress, if the options ask for it. Raises UsageError."""
     made = policy_of(options)
     names = SyntheticNames(made.synthetic[0], made.synthetic[1])
     spec.egress = egress = EgressSpec(encode(made.to_fields()))
@@ -66,7 +66,9 @@ def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
 
 
 def _make_room(spec: SandboxSpec) -> None:
-    """An image may have no /etc, or a resolv.conf that is a link to what some service would make."""
+    """Prepare /etc/resolv.conf: an image may have no /etc, or a resolv.conf that is a link to a file that a service
+    would make.
+    """
     folders = ["/etc"]
     try:
         target = os.readlink(os.path.join(spec.root_source, "etc/resolv.conf"))

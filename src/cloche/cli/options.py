@@ -15,7 +15,7 @@ _SIZES: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1
 
 _UNITS: Final = {unit + suffix for unit in _SIZES for suffix in ("", "b", "ib")}
 _MAX_SIZE: Final = 1 << 62
-# Longer than anybody waits, and still a number of milliseconds that poll(2) takes.
+# 23 days: in milliseconds, it still fits the argument of poll(2).
 MAX_SECONDS: Final = 2_000_000.0
 
 
@@ -101,8 +101,8 @@ def parse_user(text: str) -> tuple[int, int]:
 
 
 def parse_capabilities(added: list[str], dropped: list[str], base: int) -> int:
-    """A mask, as Docker makes it of --cap-add and --cap-drop: ALL counts first; what is both added and dropped by name
-    is had, unless ALL were added.  Raises UsageError.
+    """A capability mask, made as Docker does of --cap-add and --cap-drop. ALL is applied first; a capability that is
+    both added and dropped by name is added, unless ALL were added. Raises UsageError.
     """
     plus, all_added = _capability_mask("--cap-add", added)
     minus, all_dropped = _capability_mask("--cap-drop", dropped)
@@ -142,8 +142,8 @@ def parse_signal(text: str) -> int:
 
 
 def options_first(parser: "argparse.ArgumentParser", words: list[str]) -> list[str]:
-    """The same words with options in front, for verbs that end in any number of arguments (argparse takes those in one
-    piece only).
+    """The same words with all options in front. For verbs with any number of arguments: argparse wants these to stand
+    together.
     """
     with_value = {
         name for action in parser._actions if action.nargs is None and action.const is None

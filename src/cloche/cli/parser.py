@@ -1,4 +1,6 @@
-"""The command line as argparse reads it: imported unless `plain` has understood it, because it takes a while."""
+"""Reads the command line with argparse. Imported only if `plain` has not understood it, because the import takes
+long.
+"""
 
 import argparse
 import importlib
@@ -12,10 +14,9 @@ EXIT_INTERNAL: Final = 125
 
 
 def help_formatter(*, prog: str) -> argparse.HelpFormatter:
-    """Help as wide as the terminal.
+    """A formatter for help as wide as the terminal. argparse makes one for each argument that is declared.
 
-    A parser asks for a formatter with each argument that it is given.  Told the width, that does not import `shutil`
-    and what it needs, which would take as long as the rest of this module.
+    With a given width it does not import `shutil`, which would take as long as the rest of this module.
     """
     try:
         columns = int(os.environ.get("COLUMNS", "0"))
@@ -30,7 +31,7 @@ def help_formatter(*, prog: str) -> argparse.HelpFormatter:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
@@ -38,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(words: list[str], known: dict[str, str], at: int) -> argparse.Namespace | None:
-    """The options; `at` is where the verb is.  None: there was none, and help has been shown."""
+    """Parse the words; `at` is the index of the verb. None: there was no verb, and help was shown."""
     parser = Parser(
         prog="cloche",
         description="Run untrusted programs under a kernel of their own.",
@@ -51,12 +52,12 @@ def parse(words: list[str], known: dict[str, str], at: int) -> argparse.Namespac
     chosen = words[at] if at < len(words) else ""
     for verb, text in known.items():
         if verb != chosen and chosen in known:
-            continue  # it is neither run nor shown
+            continue  # this verb is neither run nor listed in the help
         sub = verbs.add_parser(
             verb, help=text, description=text, allow_abbrev=False, formatter_class=help_formatter
         )
         if verb == chosen:
-            # "import" is a word of Python's.
+            # "import" is a keyword of Python.
             module = importlib.import_module(f"cloche.cli.{verb if verb != 'import' else 'import_'}")
             module.add_arguments(sub)
             sub.set_defaults(function=module.run)

@@ -1,9 +1,9 @@
 """Reads the ordinary command lines of the verb that must start quickly, without argparse.
 
 argparse and the regular expressions that it brings take 9 of the 22 ms of processor time that the command's own start
-has (compiled, Python 3.11).  `PlainParser` takes the same declarations (`add_argument`) and understands what most
-command lines are made of.  Whatever else there is, an error, a request for help, an unusual form, it does not
-understand: `parse` returns None, argparse reads the line again, and says what is to be said.
+has (compiled, Python 3.11). `PlainParser` takes the same declarations (`add_argument`) and understands most command
+lines. For anything else (an error, a request for help, an unusual form) `parse` returns None; argparse then reads the
+line again, and reports errors.
 """
 
 from types import SimpleNamespace
@@ -26,12 +26,12 @@ class _Option:
 
 
 class PlainParser:
-    """Options, and then a command of which nothing is an option (`nargs="..."`)."""
+    """Parses options, followed by a command whose words are not parsed (`nargs="..."`)."""
 
     def __init__(self) -> None:
         self.options: list[_Option] = []
         self.by_name: dict[str, _Option] = {}
-        self.command: str = ""  # where the command goes
+        self.command: str = ""  # the name of the argument that gets the command
         self.can_parse: bool = True
 
     def add_argument(self, *names: str, **settings: Any) -> None:
@@ -65,7 +65,7 @@ class PlainParser:
         return SimpleNamespace(**found)
 
     def _take(self, words: list[str], at: int, found: dict[str, Any]) -> int:
-        """Take the option at `at`; where the next word is, or -1."""
+        """Parse the option at index `at`. Returns the index of the next word, or -1."""
         name, equals, value = words[at].partition("=")
         option = self.by_name.get(name)
         if option is None:

@@ -1,4 +1,4 @@
-"""`cloche prune`: remove what no image needs any more, and what processes that died have left behind."""
+"""`cloche prune`: remove layers that no image needs any more, and leftovers of processes that died."""
 
 import argparse
 

@@ -16,7 +16,7 @@ _PERIOD_S = 0.1
 
 
 class Bar(Progress):
-    """One line of a terminal that says how far everything is."""
+    """Shows the progress of all downloads in one line of a terminal."""
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -54,15 +54,15 @@ class Bar(Progress):
         sys.stderr.flush()
 
     def close(self) -> None:
-        """The line is cleared."""
+        """Clear the line."""
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
 
 
 def fetch(store: Store, name: Reference, platform: str, *, is_quiet: bool) -> Image:
-    """The image of that name as its registry has it now; the store must not be emptied meanwhile.
+    """Fetch the image of this name from its registry.
 
-    Raises ImageError, OSError.
+    The caller keeps the store from being pruned meanwhile. Raises ImageError, OSError.
     """
     bar = Bar(name.familiar) if sys.stderr.isatty() and not is_quiet else None
     try:

@@ -1,4 +1,4 @@
-"""How engines are told of a runtime: their configuration files, written so that everything else in them stays.
+"""Registers a runtime with engines: edits their configuration files, and leaves everything else in them as it is.
 
 Sources: dockerd(8) `runtimes`; containerd's CRI plugin configuration (versions 2 and 3); containers.conf(5)
 `[engine.runtimes]`; crio.conf(5) `[crio.runtime.runtimes]`.
@@ -34,7 +34,7 @@ _AFTERWARDS: Final[dict[str, str]] = {
     CRIO: "systemctl restart crio",
 }
 _CRI: Final[dict[int, str]] = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
-_OURS: Final = "dev.cloche.*"  # annotations of pods that reach the runtime
+_OURS: Final = "dev.cloche.*"  # annotations of pods that are passed to the runtime
 _MOST_BYTES: Final = 4 << 20
 
 
@@ -62,7 +62,7 @@ class Registration:
         self.runtime = runtime
 
     def current(self) -> str:
-        """The path that the entry has now; empty: there is no entry.  Raises RegistrationError."""
+        """The path in the present entry; empty: there is no entry.  Raises RegistrationError."""
         text = self._read()
         return self._path_of(self._parse(text)) if text else ""
 
@@ -90,7 +90,7 @@ class Registration:
         return before, "" if is_empty else self._text(document, before).rstrip("\n") + "\n"
 
     def write(self, text: str) -> None:
-        """Put `text` in the place of the file at once, with its mode and owner; empty: remove it.
+        """Replace the file atomically, keeping its mode and owner; an empty `text` removes it.
 
         Raises RegistrationError.
         """
@@ -205,7 +205,7 @@ class Registration:
             self._support(document, is_wanted=True)
 
     def _support(self, document: Any, *, is_wanted: bool) -> None:
-        """Podman reads errors from the logs of runtimes that it knows to write them."""
+        """List the runtime among those that write JSON logs, from which Podman reads errors."""
         engine = document.get("engine")
         if not isinstance(engine, MutableMapping):
             return

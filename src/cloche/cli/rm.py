@@ -1,4 +1,4 @@
-"""`cloche rm`: forget sandboxes that have ended: record, output, and what a detached one has written."""
+"""`cloche rm`: forget sandboxes that have ended: remove their records and output, and the layers of detached ones."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _end(store: Store, name: str) -> bool:
-    """End it at once; False if no record is left of it."""
+    """End a sandbox at once; False if it leaves no record."""
     is_temporary = store.find(name).is_temporary
     try:
         tell_loss(name, ControlClient(store.connect(name)).stop(0, is_forgotten=True))

@@ -1,4 +1,4 @@
-"""`cloche rmi`: remove images, and what only they needed."""
+"""`cloche rmi`: remove images, and layers that only they need."""
 
 import argparse
 

@@ -36,11 +36,11 @@ from cloche.cli.options import (
 from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
 from cloche.wire import timing
 
-PIDS_MAX: Final = 1 << 22  # of Linux
+PIDS_MAX: Final = 1 << 22  # PID_MAX_LIMIT of Linux
 NOFILE_MAX: Final = 1 << 20
 CPUS_MIN: Final = 0.01
 CPUS_MAX: Final = 4096
-# Flags that a tmpfs takes: what each clears, and sets.
+# Flags that a tmpfs takes: the MS_* bits that each clears, and sets.
 _TMPFS_FLAGS: Final = {
     "rw": (MS_RDONLY, 0), "ro": (0, MS_RDONLY), "exec": (MS_NOEXEC, 0), "noexec": (0, MS_NOEXEC),
     "suid": (MS_NOSUID, 0), "nosuid": (0, MS_NOSUID), "dev": (MS_NODEV, 0), "nodev": (0, MS_NODEV),
@@ -225,7 +225,7 @@ def prepare_words(parser: "argparse.ArgumentParser", words: list[str]) -> list[s
     """A lone `--strace` takes no argument: the next word is another option or the command."""
     takes_value = {
         name
-        for action in parser._actions  # argparse has no other way to ask
+        for action in parser._actions  # argparse has no public way to list options
         if action.nargs is None and action.const is None
         for name in action.option_strings
     }
@@ -270,7 +270,7 @@ def _destination(option: str, text: str) -> bytes:
 
 
 def _named_volume(text: str, name: str) -> str:
-    """The directory of a named volume, made if there is none.  Raises UsageError."""
+    """A mount of a named volume, which is made if it does not exist. Raises UsageError."""
     from cloche.runtime import volumes
     from cloche.runtime.records import RecordError
 
@@ -340,7 +340,7 @@ def parse_publish(text: str) -> PublishSpec:
 
 
 def announce(published: list[PublishSpec], level: str) -> None:
-    """Say which ports lead where: those that the host chose always, the others with --log-level info."""
+    """Print the published ports: those that the host chose always, the others with --log-level info."""
     for spec in published:
         if level in ("info", "debug") or (spec.is_any_port and level != "error"):
             host = f"[{spec.host_ip}]" if ":" in spec.host_ip else spec.host_ip
@@ -504,7 +504,8 @@ def run(options: Any) -> int:
     """The verb.  The exit status."""
     timing.mark("command: options are read")
     streams = standard_streams(is_interactive=options.interactive, has_terminal=options.tty)
-    # Already now: it gets ready meanwhile.  Without a terminal to return to, the monitor is another process than this.
+    # Started now, so that it gets ready meanwhile. A detached sandbox has another process as its monitor, which
+    # starts its own.
     keeper = None if options.detach else take_keeper(options)
     drop_keeper()
     try:
@@ -559,7 +560,7 @@ def run(options: Any) -> int:
 
 
 def take_keeper(options: Any) -> KeeperProcess:
-    """A keeper: started by the launcher already, forked from the template if that is wanted, or started now."""
+    """Get a keeper: one that the launcher has started, a fork of the template if that is wanted, or a new one."""
     if options.template or os.environ.get("CLOCHE_TEMPLATE") == "1":
         from cloche.cli.lent import borrow_keeper
 
@@ -571,7 +572,7 @@ def take_keeper(options: Any) -> KeeperProcess:
 
 
 def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "KeptLayer | None":
-    """The directory for what the sandbox writes, if that is to be kept.  Raises UsageError, RecordError, OSError."""
+    """The kept layer of the sandbox, if it shall have one.  Raises UsageError, RecordError, OSError."""
     is_automatic = options.detach and not options.keep and not options.rm
     if options.disk is not None and not options.keep and not is_automatic and options.origin is None:
         raise UsageError("--disk: say --keep, --from or -d; other sandboxes write to memory (--memory)")
@@ -579,7 +580,7 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
         raise UsageError("--keep: say --name NAME, too")
     from cloche.runtime.records import RecordError, new_name
 
-    # What a detached sandbox has written is there until its record is removed.
+    # The layer of a detached sandbox is kept until its record is removed.
     if not options.keep and options.origin is None and not is_automatic:
         return None
     from cloche.boot.spec import dump_bare, host_places
@@ -619,7 +620,7 @@ def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "Kep
 
 
 def drop_layer(layer: "KeptLayer | None") -> None:
-    """Remove a layer that was made for a sandbox that did not start, or that nobody keeps."""
+    """Remove a layer that was made for a sandbox that did not start, or that is temporary."""
     if layer is not None and layer.is_new:
         from cloche.runtime.layers import discard
 

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(path: str | None) -> dict[str, str]:
-    """Keys and whose they are.  Raises UsageError."""
+    """The owner of each API key. Raises UsageError."""
     if path is None:
         return {"e2b_" + secrets.token_hex(20): "default"}
     try:

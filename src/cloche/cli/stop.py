@@ -1,4 +1,4 @@
-"""`cloche stop`: SIGTERM to a sandbox's command, and the end of the sandbox if that does not help in time."""
+"""`cloche stop`: send SIGTERM to a sandbox's command; end the sandbox if the command does not end in time."""
 
 import argparse
 

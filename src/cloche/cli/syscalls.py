@@ -1,4 +1,4 @@
-"""`cloche syscalls`: what is implemented, partial and missing, from the one table."""
+"""`cloche syscalls`: print which system calls are implemented, partial and missing, from the kernel's table."""
 
 import argparse
 import json

@@ -23,7 +23,7 @@ _ZEROS: Final = bytes(1 << 16)
 
 
 class Contents:
-    """The contents that follow an entry, as a file of exactly so many bytes: holes are zeros, what is missing too."""
+    """The contents that follow an entry, as a file of exactly `size` bytes: holes, and a missing end, read as zeros."""
 
     def __init__(self, records: Iterator[Record], size: int) -> None:
         self.records = records
@@ -45,7 +45,7 @@ class Contents:
         self.is_over = True
 
     def read(self, count: int = -1) -> bytes:
-        """As of a file."""
+        """Read as from a file."""
         left = self.size - self.at if count < 0 else min(count, self.size - self.at)
         parts: list[bytes] = []
         while left > 0:
@@ -72,7 +72,7 @@ def _text(name: bytes) -> str:
 
 
 def header(entry: FileEntry, name: bytes) -> tarfile.TarInfo:
-    """The header of what an entry says, under a name; of a regular file without its size."""
+    """The tar header for an entry, under this name; for a regular file without the size."""
     info = tarfile.TarInfo(_text(name))
     info.mode, info.uid, info.gid = stat.S_IMODE(entry.mode), entry.uid, entry.gid
     info.mtime = entry.mtime_ns // 1_000_000_000
@@ -92,7 +92,9 @@ def header(entry: FileEntry, name: bytes) -> tarfile.TarInfo:
 
 
 def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[FileError]:
-    """Write what `get` brings as a tar stream, under the name `top` (empty: `.`); what could not be had."""
+    """Write the records of `get` as a tar stream, under the name `top` (empty: `.`). Returns the files that could not
+    be read.
+    """
     failed: list[FileError] = []
     tar = tarfile.open(
         mode="w|", fileobj=out, format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
@@ -122,7 +124,9 @@ def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[Fil
 
 
 def read_tar(source: IO[bytes], *, keeps_owners: bool) -> Iterator[bytes]:
-    """The records, for `put`, of a tar stream.  Raises ControlError for what is none, or names elsewhere."""
+    """Yield the records, for `put`, of a tar stream. Raises ControlError if it is no tar stream, or has names that
+    lead outside.
+    """
     try:
         with tarfile.open(mode="r|*", fileobj=source, encoding="utf-8", errors="surrogateescape") as tar:
             for info in tar:

@@ -1,25 +1,25 @@
 """The template: a process of a user's that has imported all of cloche, from which sandboxes are forked.
 
 A sandbox that is executed spends most of its start in two interpreters that import the kernel, and its memory on their
-copies of the same objects.  A fork has both done.  What accepts a connection here forks a monitor (`cli.hosted`), and
-that the keeper and all the rest; this process reads not one byte of what the caller sends, so it never holds a
-specification, a descriptor, an environment or a name of a sandbox: what it is forked into is empty.
+copies of the same objects. A fork has both done. For each connection the template forks a monitor (`cli.hosted`),
+which forks the keeper and the rest. The template itself reads nothing that a caller sends. So it never holds a
+specification, a descriptor, an environment or a name of a sandbox, and neither do its forks when they begin.
 
 One fork is made ahead, the *spare*: its keeper and its sentry, which has entered its namespaces by then, wait for a
 connection that is handed to it.
 
-It began with an empty environment, no standard streams and a session of its own, and whoever starts it has made the
-socket before (`runtime.template`), so that nothing has to wait for it or look whether it is there.  It serves its own
-user alone.  Its forks share its layout in memory, its canaries and its seed for hashes, as the parts of one sandbox do
-anyway: therefore it executes itself anew after MAX_FORKS, and when a file of cloche's has changed, keeping the socket,
-so that who connects meanwhile only waits a little.  After IDLE_S without a connection it removes the socket and ends.
+The template begins with an empty environment, no standard streams and a session of its own. Its starter makes the
+socket beforehand (`runtime.template`), so that clients can connect at once. It serves its own user only. Its forks
+share its memory layout, canaries and hash seed, as the parts of one sandbox do anyway. Therefore it executes itself
+again after MAX_FORKS, and when a file of cloche has changed. It keeps the socket, so clients that connect meanwhile
+only wait a little. After IDLE_S without a connection it removes the socket and ends.
 """
 
 import gc
 import json
 import os
 
-# All that a sandbox's processes use on their way: what is not here each of them would import for itself.
+# Everything that the processes of a sandbox use at their start; otherwise each of them would have to import it.
 import pwd  # noqa: F401
 import select
 import signal
@@ -46,14 +46,15 @@ from cloche.wire import timing
 
 MAX_FORKS: Final = 256
 IDLE_S: Final = 120.0
-_PAUSE_S: Final = 0.05  # between a sandbox and the next spare: two starts would only share the processors
-_REHEARSALS: Final = 8  # after which CPython takes code for warm
-_PENDING_FD: Final = 4  # a connection that was accepted before the process was executed anew
+# between a sandbox's start and the next spare's, so that they do not compete for the processors
+_PAUSE_S: Final = 0.05
+_REHEARSALS: Final = 8  # after so many calls CPython specializes code
+_PENDING_FD: Final = 4  # a connection that was accepted before the process executed itself again
 _PEER: Final = struct.Struct("3i")  # struct ucred
 
 
 class Template:
-    """The process; `listener` is the socket that its starter has made, at `place`."""
+    """The template's state; `listener` is the socket that its starter has made, at `place`."""
 
     def __init__(self, listener: socket.socket, place: Place) -> None:
         self.listener: socket.socket = listener
@@ -64,7 +65,7 @@ class Template:
         self.states: list[tuple[int, int, int]] = _states(self.paths)
 
     def serve(self, pending: socket.socket | None) -> NoReturn:
-        """For ever, or until nobody has come for a while."""
+        """Serve until there was no connection for IDLE_S."""
         if pending is not None:
             self._take(pending)
         poller = select.poll()
@@ -76,7 +77,7 @@ class Template:
             if self.spare is None:
                 self._fork_ahead()
             if not poller.poll(IDLE_S * 1000):
-                self.place.remove()  # who has connected before is served yet
+                self.place.remove()  # connections from before are still served
                 self._accept_all()
                 os._exit(0)
 
@@ -87,7 +88,7 @@ class Template:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # it was given up before it was accepted
+                continue  # the client has closed it before it was accepted
             _pid, uid, _gid = _PEER.unpack(
                 connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
             )
@@ -96,7 +97,7 @@ class Template:
             connection.close()
 
     def _take(self, connection: socket.socket) -> None:
-        """A new sandbox, or whatever else somebody wants who may connect."""
+        """Hand a connection of this user to the spare, or to a new fork."""
         if self.forks >= MAX_FORKS or _states(self.paths) != self.states:
             self._execute_anew(connection)
         if self.spare is not None:
@@ -105,7 +106,7 @@ class Template:
                 socket.send_fds(spare, [b"c"], [connection.fileno()])
                 return
             except OSError:
-                pass  # it has died
+                pass  # the spare has died
             finally:
                 spare.close()
         self._fork(connection)
@@ -120,7 +121,7 @@ class Template:
         theirs.close()
 
     def _fork(self, sock: socket.socket, ours: socket.socket | None = None) -> bool:
-        """A process for the connection `sock`, or for one that `ours` will send to it; False if there can be none."""
+        """Fork a process for the connection `sock`, or for one that `ours` will send to it; False if the fork fails."""
         try:
             pid = os.fork()
         except OSError:
@@ -131,7 +132,7 @@ class Template:
         return True
 
     def _become_monitor(self, sock: socket.socket, ours: socket.socket | None) -> NoReturn:
-        """In the fork."""
+        """Run the monitor, in the fork."""
         status = 1
         try:
             self.listener.close()
@@ -139,7 +140,7 @@ class Template:
             confine.name_process("cloche-monitor" if ours is None else "cloche-spare")
             confine.detach_from_terminal()
             timing.begin()
-            gc.enable()  # what is here already is frozen
+            gc.enable()  # objects from before the fork are frozen (`gc.freeze`)
             keeper = fork_keeper()
             if ours is not None:
                 ours.close()
@@ -154,7 +155,7 @@ class Template:
             os._exit(status)
 
     def _execute_anew(self, connection: socket.socket) -> NoReturn:
-        """The same program, with other addresses, canaries and hashes."""
+        """Execute the same program again, so that addresses, canaries and hashes differ."""
         if connection.fileno() == _PENDING_FD:
             os.set_inheritable(_PENDING_FD, True)
         else:
@@ -169,14 +170,18 @@ class Template:
 
 
 def _rehearse() -> None:
-    """Do what the forks will do, for nobody: the interpreter adapts its code to it once, and not in each of them."""
+    """Run the code that the forks will run, without effect: the interpreter then specializes it once, and not in each
+    fork.
+    """
     for _ in range(_REHEARSALS):
         attach_points(load(dump(hosted.make_hosted_spec([]))))
         State.from_json("nobody", json.dumps(State("nobody").to_json()).encode())
 
 
 def _wait_for_connection(sock: socket.socket) -> socket.socket:
-    """What the template hands to its spare; without any more of it the process ends, and with it its keeper."""
+    """Wait for the connection that the template hands to its spare. If the template has ended, this process ends, and
+    with it its keeper.
+    """
     _message, fds, _flags, _address = socket.recv_fds(sock, 1, 1)
     sock.close()
     if not fds:
@@ -186,7 +191,9 @@ def _wait_for_connection(sock: socket.socket) -> socket.socket:
 
 
 def _files_of_cloche() -> list[str]:
-    """What says whether cloche has been changed since it was imported: of compiled modules their directories."""
+    """The files whose times tell whether cloche was changed since it was imported; for compiled modules their
+    directories.
+    """
     paths = [
         getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("cloche")
     ]
@@ -205,7 +212,7 @@ def _states(paths: list[str]) -> list[tuple[int, int, int]]:
 
 
 def main(*, is_again: bool = False) -> NoReturn:
-    """The process, which has the listening socket as TEMPLATE_FD."""
+    """Run the template, which has the listening socket as TEMPLATE_FD."""
     status = 1
     try:
         if not is_again and os.fork():
@@ -219,7 +226,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         if has_pending:
             os.set_inheritable(_PENDING_FD, False)
             pending = socket.socket(fileno=_PENDING_FD)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are nobody's children
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
         listener = socket.socket(fileno=TEMPLATE_FD)
         listener.setblocking(False)
         template = Template(listener, Place(sys.argv[1]))

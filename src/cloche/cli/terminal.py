@@ -1,4 +1,4 @@
-"""What verbs that run a command share: the standard streams, the host's terminal, signals, exit statuses."""
+"""Shared by verbs that run a command: the standard streams, the host's terminal, signals, exit statuses."""
 
 import fcntl
 import os
@@ -12,20 +12,20 @@ from typing import Any, Final
 from cloche.boot import noted
 
 EXIT_INTERNAL: Final = 125
-# Passed on to the command; what the keyboard sends, to its whole process group, as a terminal would.
+# Signals that are passed on to the command; those of the keyboard go to its whole process group, as from a terminal.
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
-# By which somebody wants an end.
+# Signals that ask for an end.
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
-Modes = list[Any]  # what termios.tcgetattr gives
+Modes = list[Any]  # a result of termios.tcgetattr
 
 
 def standard_streams(*, is_interactive: bool, has_terminal: bool) -> list[int]:
-    """Descriptors for the command's 0, 1 and 2, -1 for one that is closed; afterwards none of the three is free here.
+    """Descriptors for the command's 0, 1 and 2; -1 for one that is closed.
 
-    A terminal is given as input only when that was asked for: a command in the background could read what is typed
-    for others.
+    Afterwards the numbers 0 to 2 are all in use in this process. A terminal is passed as input only if that was asked
+    for: otherwise a command in the background could read what is typed for other programs.
     """
     streams = []
     for fd in range(3):
@@ -33,7 +33,7 @@ def standard_streams(*, is_interactive: bool, has_terminal: bool) -> list[int]:
             os.fstat(fd)
             streams.append(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             streams.append(-1)
     if streams[0] == 0 and not is_interactive and not has_terminal and os.isatty(0):
         streams[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -47,13 +47,13 @@ class Terminal:
         """Raises OSError if it is gone."""
         try:
             self._saved = termios.tcgetattr(0)
-            # In the background this stops us, until we are in the foreground and may read keys.
+            # In the background this stops the process (SIGTTOU) until it is in the foreground and may read keys.
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
         except termios.error as error:
             raise OSError(*error.args) from None
 
     def enter(self) -> None:
-        """Every key goes to the sandbox's line discipline."""
+        """Set raw mode: every key goes to the sandbox's line discipline."""
         try:
             tty.setraw(0, termios.TCSADRAIN)
         except termios.error:
@@ -68,7 +68,7 @@ class Terminal:
         return False
 
     def leave(self) -> None:
-        """As it was."""
+        """Restore the terminal's modes."""
         try:
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
         except termios.error:
@@ -86,13 +86,13 @@ def window_size() -> tuple[int, int]:
 
 
 def exit_status(wait_status: int) -> int:
-    """The shell's convention: the program's own, or 128 + signal."""
+    """The exit status by the shell's convention: the program's own, or 128 + signal."""
     signo = wait_status & 0x7F
     return 128 + signo if signo else wait_status >> 8 & 0xFF
 
 
 class TerminalModes:
-    """The modes of the terminals that a command has, to be put back when it could not do so itself."""
+    """The modes of the terminals that a command uses, to be restored if it is killed before it can do so itself."""
 
     def __init__(self) -> None:
         self._modes: dict[int, Modes] = {}
@@ -101,16 +101,16 @@ class TerminalModes:
                 if os.isatty(fd):
                     self._modes[fd] = termios.tcgetattr(fd)
             except termios.error:
-                pass  # it has just been hung up
+                pass  # the terminal has just been hung up
 
     def restore(self) -> None:
-        """Give them their modes back, unless others have the terminal now."""
+        """Restore the modes, unless another process group is in the foreground by now."""
         for fd, modes in self._modes.items():
             try:
                 if os.tcgetpgrp(fd) == os.getpgrp():
                     termios.tcsetattr(fd, termios.TCSADRAIN, modes)
             except (OSError, termios.error):
-                pass  # it is gone, or not ours
+                pass  # the terminal is gone, or another's
 
 
 def wait_readable(fds: list[int], seconds: float) -> list[int]:
@@ -122,7 +122,7 @@ def wait_readable(fds: list[int], seconds: float) -> list[int]:
 
 
 def note_signals() -> int:
-    """From now on signals that concern the command are taken from this descriptor, a byte each."""
+    """Return a descriptor from which signals that concern the command can be read, a byte each."""
     signals = (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return noted.note_signals(signals, keeps_ignored=True)

@@ -1,7 +1,8 @@
 """Unified diffs of texts that a guest wrote: by Myers's algorithm, with a bound on the work.
 
-E. W. Myers, "An O(ND) Difference Algorithm and Its Variations" (1986).  The standard library's `difflib` takes cubic
-time on texts that are made for it; here texts that differ in more than MAX_EDITS lines show as one replacement.
+E. W. Myers, "An O(ND) Difference Algorithm and Its Variations" (1986). The standard library's `difflib` takes cubic
+time on texts that were made to be slow; here texts that differ in more than MAX_EDITS lines are shown as one
+replacement.
 """
 
 from array import array

@@ -15,7 +15,7 @@ FOLDER: Final = "/etc/cloche"
 
 
 def prepare_trust(spec: SandboxSpec) -> None:
-    """Set the variables now, and put the files there when the authority is known."""
+    """Set the variables now, and add the files once the authority's certificate is known."""
     assert spec.egress is not None
     has_java_store = _is_file(spec, trust.SYSTEM_JAVA_STORE)
     spec.env.update(trust.variables(FOLDER, has_java_store=has_java_store))
@@ -44,14 +44,14 @@ def _put_files(spec: SandboxSpec, authority: bytes) -> None:
 
 
 def _inside(spec: SandboxSpec, path: str) -> str:
-    """Where the host has a file that programs see; empty if that is not below their root."""
+    """The host's path of a file inside; empty if it is not below the sandbox's root."""
     root = os.path.realpath(spec.root_source) if spec.root_source else "/"
     found = os.path.realpath(os.path.join(root, path.lstrip("/")))
     return found if root == "/" or found.startswith(root + "/") else ""
 
 
 def _is_file(spec: SandboxSpec, path: str) -> bool:
-    """Whether there is one, and not by a link: what that leads to is another of the list."""
+    """Whether there is a file that is not a link: the target of a link is another entry of the list."""
     found = _inside(spec, path)
     root = os.path.realpath(spec.root_source) if spec.root_source else "/"
     return bool(found) and os.path.isfile(found) and found == os.path.join(root, path.lstrip("/"))

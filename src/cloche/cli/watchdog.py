@@ -1,9 +1,9 @@
 """Whether the sentry still answers, and when to end one that does not.
 
-The sentry answers a ping when its loop turns.  Without a reason it is asked seldom, so an idle sandbox stays idle;
-when the user wants the sandbox to end it is asked at once, and is given less time.  Time is counted in waits of this
-process in which no answer came, not by the clock: a machine that was suspended, or a monitor that was stopped, proves
-nothing about the sentry.
+The sentry answers a ping when its loop turns. It is pinged seldom, so an idle sandbox stays idle; when the user wants
+the sandbox to end it is pinged at once, and has less time to answer. Time is counted in waits of this process in
+which no answer came, not by the clock: a machine that was suspended, or a monitor that was stopped, proves nothing
+about the sentry.
 """
 
 import time
@@ -23,7 +23,7 @@ class Watchdog:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox: Sandbox = sandbox
-        self.is_asked: bool = False  # no answer yet
+        self.is_asked: bool = False  # a ping is not answered yet
         self.is_urgent: bool = False
         self.misses: int = 0
         self.asked_at_s: float = 0.0
@@ -31,13 +31,15 @@ class Watchdog:
         sandbox.on_pong = self.on_pong
 
     def on_pong(self) -> None:
-        """It lives."""
+        """The sentry has answered."""
         self.is_asked = self.is_urgent = False
         self.misses = 0
         self.due_s = time.monotonic() + _PERIOD_S
 
     def on_end_wanted(self) -> bool:
-        """The user wants an end (a signal was passed on); True: he said so before, and nobody listens."""
+        """The user wants an end (a signal was passed on). True: they have asked before, and the sentry has not
+        answered since.
+        """
         now = time.monotonic()
         if self.is_urgent:
             return now - self.asked_at_s >= _SECOND_S
@@ -53,7 +55,7 @@ class Watchdog:
         self.sandbox.ping()
 
     def on_time(self) -> bool:
-        """After every wait; True: the sentry is to be ended."""
+        """To be called after every wait. True: the sentry is to be ended."""
         now = time.monotonic()
         if now < self.due_s:
             return False
