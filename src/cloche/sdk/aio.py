@@ -557,7 +557,7 @@ class AsyncSandbox:
         return await asyncio.to_thread(images.commit, words)
 
     async def kill(self) -> bool:
-        """End the sandbox at once, with everything inside. False: it had ended before."""
+        """End it at once, with everything inside. False: it had ended before."""
         self._contexts.close()
         if self._approvals is not None:
             self._approvals.cancel()

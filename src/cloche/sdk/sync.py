@@ -545,7 +545,7 @@ class Sandbox:
         return images.commit(words)
 
     def kill(self) -> bool:
-        """End the sandbox at once, with everything inside. False: it had ended before."""
+        """End it at once, with everything inside. False: it had ended before."""
         self._contexts.close()
         return drive(self._core.kill())
 
