@@ -1,4 +1,4 @@
-"""The plugs for pytest, deepagents, smolagents and OpenAI Agents, each with the real package if it is installed."""
+"""The plugs for pytest, deepagents, smolagents, LangChain and OpenAI Agents, each with the real package if it is installed."""
 
 import subprocess
 import sys
@@ -20,6 +20,11 @@ needs_smolagents = pytest.mark.skipif(
 
 needs_openai_agents = pytest.mark.skipif(
     find_spec("agents") is None, reason="the package openai-agents is not installed"
+)
+
+
+needs_langchain = pytest.mark.skipif(
+    find_spec("langchain_core") is None, reason="the package langchain-core is not installed"
 )
 
 
@@ -146,3 +151,44 @@ def test_openai_agents(tmp_path: Path) -> None:
             assert (await again.read(Path("d/b.bin"))).read() == b"\0\1"
 
     asyncio.run(main())
+
+
+@needs_langchain
+def test_langchain(root: str) -> None:
+    import asyncio
+
+    from cloche.integrations.langchain import ClocheToolkit
+
+    with ClocheToolkit(root=root, timeout=60) as toolkit:
+        tools = {tool.name: tool for tool in toolkit.get_tools()}
+        assert set(tools) == {"run_command", "run_code", "read_file", "write_file", "list_files"}
+        assert "stdin" in tools["run_command"].args and "sandbox" in tools["run_command"].description
+        assert Sandbox.list(root=root) == []  # nobody has needed one yet
+        assert (
+            tools["run_command"].invoke({"command": "cat; pwd", "cwd": "/tmp", "stdin": "in\n"})
+            == "in\n/tmp\n"
+        )
+        assert (
+            tools["run_code"]
+            .invoke({"code": "x = 1; 1 / 0"})
+            .rstrip()
+            .endswith("ZeroDivisionError: division by zero")
+        )
+        assert asyncio.run(tools["run_code"].ainvoke({"code": "x + 1"})) == "2"
+        assert "No such file" in tools["read_file"].invoke({"path": "/none"})
+        (info,) = Sandbox.list(root=root)
+        Sandbox.connect(info.name, root=root).kill()
+        assert "next call finds a new sandbox" in tools["run_command"].invoke({"command": "true"})
+        assert tools["run_command"].invoke({"command": "true"}) == "(no output)"
+    assert Sandbox.list(root=root) == []
+
+
+@needs_langchain
+def test_langchain_with_a_sandbox(shared: Sandbox) -> None:
+    from cloche.integrations.langchain import ClocheToolkit
+
+    toolkit = ClocheToolkit(shared, timeout=1)
+    (command,) = [tool for tool in toolkit.get_tools() if tool.name == "run_command"]
+    assert "longer than 1 s" in command.invoke({"command": "sleep 1000"})
+    toolkit.close()
+    assert shared.is_running()  # it was given

@@ -15,9 +15,9 @@ from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 
 from cloche import __version__
+from cloche.integrations.tools import SHOWN_CHARACTERS, listed, shortened
 from cloche.sdk import AsyncCommandHandle, AsyncSandbox, SandboxEnded, SandboxError
 
-SHOWN_CHARACTERS: Final = 30_000  # of output, to a model
 JOB_CHARACTERS: Final = 1 << 20  # of a job's latest output that are kept
 MAX_JOBS: Final = 32
 MAX_SECONDS: Final = 3600.0
@@ -27,14 +27,6 @@ INSTRUCTIONS: Final = """\
 Tools to run untrusted programs and code in a sandbox: a Linux of its own, whose files and processes are apart from the
 user's machine.  State lasts from call to call: files, variables of run_code, jobs.  The sandbox may have no network.
 """
-
-
-def shortened(text: str, limit: int = SHOWN_CHARACTERS) -> str:
-    """The beginning and the end of what is too long."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
 
 
 class Job:
@@ -270,8 +262,7 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
             found = await sandbox.files.list(path, depth=depth, max_entries=10_000)
         except SandboxError as error:
             raise failure(error) from None
-        lines = [f"{each.kind:9} {each.size:>10} {each.path}{'/' if each.is_dir else ''}" for each in found]
-        return shortened("\n".join(lines)) or "(empty)"
+        return listed(found)
 
     @server.tool()
     async def start_job(command: str, cwd: str = "") -> dict[str, Any]:
