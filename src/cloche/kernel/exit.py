@@ -124,11 +124,41 @@ def _take_leader_id(task: Task) -> None:
     group.leader = task
 
 
+def forget_unborn(task: Task) -> None:
+    """The host had no room for its thread, which has never run: nothing in memory tells of its end."""
+    if task.is_exited:
+        return
+    task.exit_words.forget()
+    _take_out(task)
+    task.mm.users -= 1
+    task.kernel.by_thread.pop(task.thread.ident(), None)
+    task.thread.discard()
+    if not task.group.tasks:
+        group_dead(task.group)
+
+
 def forget_task(task: Task, *, is_process_ending: bool) -> None:
     """Take a task out of all tables; its host thread is ended only if the process lives on."""
     kernel = task.kernel
     if task.is_exited:
         return
+    _take_out(task)
+    if is_process_ending and task.lent is None and task.mm.users > 1 and not task.mm.is_dead:
+        # The host process dies as a whole, or this thread is killed with its siblings.  A thread that is a vfork's
+        # parent's is given back when it has stopped.
+        if task.thread.is_running():
+            kernel.dying_threads[task.thread.ident()] = task
+            kernel.by_thread.pop(task.thread.ident(), None)
+            release_memory(task)
+            task.mm.users -= 1
+            task.kernel.interrupt(task.thread)
+            return
+    detach_address_space(task)
+
+
+def _take_out(task: Task) -> None:
+    """Of all tables, and of all that it shares with others but its memory."""
+    kernel = task.kernel
     op = task.blocked
     if op is not None:
         end_wait(task, op)
@@ -157,17 +187,6 @@ def forget_task(task: Task, *, is_process_ending: bool) -> None:
     kernel.remove_task(task)
     if task is not task.group.leader:
         _leave_namespaces(task)
-    if is_process_ending and task.lent is None and task.mm.users > 1 and not task.mm.is_dead:
-        # The host process dies as a whole, or this thread is killed with its siblings.  A thread that is a vfork's
-        # parent's is given back when it has stopped.
-        if task.thread.is_running():
-            kernel.dying_threads[task.thread.ident()] = task
-            kernel.by_thread.pop(task.thread.ident(), None)
-            release_memory(task)
-            task.mm.users -= 1
-            task.kernel.interrupt(task.thread)
-            return
-    detach_address_space(task)
 
 
 def drop_names(task: Task) -> None:

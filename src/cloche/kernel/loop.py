@@ -47,16 +47,14 @@ from cloche.kernel.args import to_i32
 from cloche.kernel.blocking import BLOCKED, DEAD, DISPATCH, RESUME, RETURN, Blocked, end_wait
 from cloche.kernel.container import kill, resume
 from cloche.kernel.delivery import deliver
-from cloche.kernel.exit import do_group_exit, give_thread_back
+from cloche.kernel.exit import do_group_exit, forget_unborn, give_thread_back
 from cloche.kernel.host_wait import HostBlocked, HostWait
 from cloche.kernel.lanes import Abandoned, bring_arguments
 from cloche.kernel.meter import StalledTooLong
-from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.phase import GUEST, KERNEL, LEAVING, WORKING
 from cloche.kernel.rlimits import limit_growth
 from cloche.kernel.seccomp import ALLOWED
 from cloche.kernel.seccomp import check as check_seccomp
-from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.signals import force_fault_signal, has_deliverable
 from cloche.kernel.task import Container, Kernel, Task
 from cloche.kernel.timers import monotonic_ns
@@ -689,22 +687,15 @@ def fail_clone(kernel: Kernel, task: Task) -> None:
     task.ordered_child = None
     if child is None or child.is_exited:
         return
-    tid = child.tid
     if child.tracee is not None and kernel.tracing is not None:
         kernel.tracing.forget(child)
-    if child.group is task.group:
-        child.mm.users += 1  # its thread never ran: nothing to end
-        child.enter(DEAD_PHASE)
-        kernel.tasks.pop(tid, None)
-        kernel.by_thread.pop(child.thread.ident(), None)
-        task.group.tasks.remove(child)
-        child.mm.users -= 2
-        child.thread.discard()
-        replace_filters(child, None)
-    elif child.group.parent is not None:
+    if child.group is not task.group and child.group.parent is not None:
         child.group.exit_signal = 0
         child.group.parent.children.pop(child.group, None)
         child.group.parent = None
+    if child.mm is task.mm:
+        forget_unborn(child)
+    else:
         do_group_exit(child.group, 9)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from cloche.abi.errno import EMFILE, LinuxError
 from cloche.abi.sched import (
+    CLONE_CHILD_CLEARTID,
     CLONE_FILES,
     CLONE_FS,
     CLONE_NEWNS,
@@ -278,6 +279,28 @@ def test_a_fork_that_the_host_refuses_leaves_nothing_to_wait_for() -> None:
     fail_clone(world.kernel, world.task)
     assert not world.kernel.late_usage
     assert list(world.kernel.tasks.values()) == [world.task]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "vfork"])
+def test_a_clone_that_the_host_refuses_leaves_nothing(way: str) -> None:
+    """Such a thread stayed a user of the descriptors: pipes of a program that had ended had no end."""
+    world = Nursery()
+    world.task.exit_words.clear_child_tid = WORD
+    before = world.state()
+    args = clone_args(WAYS[way] & ~CLONE_PIDFD | CLONE_CHILD_CLEARTID)
+    args.child_tid = WORD
+    world.task.mem.write_now(WORD, b"kept")
+    do_clone(world.task, args)
+    thread = world.task.thread
+    assert isinstance(thread, FakeThread)
+    thread.queued, thread.orders = 0, []
+    fail_clone(world.kernel, world.task)
+    after = world.state()
+    for each in ("undo list", "blocked"):  # it has been made; the wait goes on until the loop ends it
+        before.pop(each), after.pop(each)
+    assert after == before
+    assert world.task.undo_list is None or world.task.undo_list.users == 1
+    assert world.task.mem.process.read(WORD, 4) == b"kept"
 
 
 def test_a_thread_that_execs_lets_the_old_leader_go() -> None:
