@@ -124,13 +124,14 @@ static long mremap_op(const struct op *op, uint64_t start, uint64_t end)
 {
     uint64_t length = (op->args[2] + PAGE - 1) & ~(PAGE - 1), to = op->args[3] & MREMAP_FIXED ? op->args[4] : start;
     uint32_t at = area_from(start), bits = at < LOOP->areas_used ? LOOP->areas[at].bits : 0;
-    if (to & (PAGE - 1) || !length || to >= MAX_ADDRESS || length > MAX_ADDRESS - to)
+    bool stays = op->args[3] & MREMAP_DONTUNMAP || start == end; /* of no length: what is shared is mapped once more */
+    if (to & (PAGE - 1) || !length || to >= MAX_ADDRESS || length > MAX_ADDRESS - to || (start == end && to == start))
         return -22;
     clear_entries(start, end);
     clear_entries(to, to + length);
     long done = host_call(op);
     if (done >= 0) {
-        if (!(op->args[3] & MREMAP_DONTUNMAP))
+        if (!stays)
             areas_remove(start, end);
         areas_set(to, to + length, bits);
     }
@@ -190,7 +191,7 @@ long carry_out(const struct op *shared, struct ucontext *uc)
     uint64_t start = op.args[0], length = (op.args[1] + PAGE - 1) & ~(PAGE - 1);
     if (op.nr == __NR_close || start >= MAX_ADDRESS) /* windows, and ranges that are never mapped */
         return host_call(&op);
-    if (start & (PAGE - 1) || !length || length > MAX_ADDRESS - start)
+    if (start & (PAGE - 1) || (!length && (op.nr != __NR_mremap || op.args[1])) || length > MAX_ADDRESS - start)
         return -22; /* EINVAL */
     lock_loop();
     long done = -12; /* ENOMEM */

@@ -174,19 +174,22 @@ class FakeMemory:
     def mremap(self, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
         if old % PAGE or new % PAGE or new_length <= 0:
             return errno.EINVAL
-        numbers = range(old // PAGE, old // PAGE + _count(old_length))
+        # Of no length: what is shared is mapped once more
+        numbers = range(old // PAGE, old // PAGE + _count(old_length or new_length))
         if not all(number in self.pages for number in numbers):
             return errno.EFAULT
         moved = [self.pages[number] for number in numbers]
         last = moved[-1]
-        for number in numbers:
+        if not old_length and not last.is_shared:
+            return errno.EINVAL
+        for number in numbers if old_length else ():
             del self.pages[number]
             if flags & MREMAP_DONTUNMAP:
                 self.pages[number] = Page(Frame(), last.prot, last.is_shared)
         to = new // PAGE if flags & MREMAP_FIXED else old // PAGE
         for index in range(_count(new_length)):
             if index < len(moved):
-                self.pages[to + index] = moved[index]
+                self.pages[to + index] = Page(moved[index].frame, moved[index].prot, moved[index].is_shared)
                 continue
             beyond = last.frame.offset + (index - len(moved) + 1) * PAGE
             self.pages[to + index] = Page(Frame(last.frame.file, beyond), last.prot, last.is_shared)

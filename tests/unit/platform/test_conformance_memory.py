@@ -303,6 +303,18 @@ def test_shared_mappings_of_a_file(lab: Guest, memory_file: int) -> None:
     lab.kill(process)
 
 
+def test_a_second_mapping_of_what_is_shared(lab: Guest, memory_file: int) -> None:
+    """mremap(2) of no length: the old mapping stays."""
+    away = PLACE + 0x100000
+    thread = stopped(lab, syscall(39) + store(away + PAGE, 42) + load(PLACE + PAGE) + REPORT)
+    thread.queue_mmap(PLACE, 2 * PAGE, 3, MAP_SHARED | MAP_FIXED, memory_file, 0)
+    thread.queue_mremap(PLACE, 0, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away)
+    assert go(lab, thread) == 42
+    process = thread.process()
+    assert process.read(PLACE + PAGE, 8) == process.read(away + PAGE, 8) == (42).to_bytes(8, "little")
+    lab.kill(process)
+
+
 def test_two_processes_share_a_file(lab: Guest, memory_file: int) -> None:
     one, two = stopped(lab), stopped(lab)
     for thread in (one, two):
