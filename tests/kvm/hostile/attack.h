@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 static sigjmp_buf back;
 static volatile int got_signal, got_code;
@@ -20,6 +21,7 @@ static unsigned char *memory; /* what registers point to: in the middle of 64 Ki
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     ucontext_t *frame = context;
+    __writeeflags(__readeflags() & ~0x40000UL); /* AC, which Linux leaves set */
     got_signal = number;
     got_code = info->si_code;
     got_address = info->si_addr;

@@ -13,6 +13,25 @@ static void every_vector(void)
     }
 }
 
+/* Everything at odd addresses with EFLAGS.AC set: Linux has CR0.AM set, so that is #AC from ring 3 (QEMU's emulation does not raise
+ * it).  And a system call, and other exceptions, with the flag set: it means something else to ring 0 (SMAP). */
+#define CHECKED(code) "\x9c\x81\x0c\x24\x00\x00\x04\x00\x9d" code "\x9c\x81\x24\x24\xff\xff\xfb\xff\x9d"
+
+static void alignment(void)
+{
+    ATTACK("aligned", CHECKED("\x8b\x08"));
+    ATTACK("load at an odd address", CHECKED("\x8b\x48\x01"));
+    ATTACK("store at an odd address", CHECKED("\x89\x48\x01"));
+    ATTACK("load across a page", CHECKED("\x8b\x88\xfe\x0f\x00\x00"));
+    ATTACK("odd stack", CHECKED("\x48\x89\xe1\x48\xff\xcc\x50\x48\x89\xcc"));
+    ATTACK("cmpxchg16b at an odd address", "\xf0\x48\x0f\xc7\x48\x01");
+    ATTACK("flag and ud2", CHECKED("\x0f\x0b"));
+    ATTACK("flag and a fault", CHECKED("\x31\xc0\x8b\x00"));
+    attack_with("flag and a call", CHECKED("\x0f\x05"), sizeof(CHECKED("\x0f\x05")) - 1, 39, 0, 0); /* getpid */
+    attack_with("flag and a call that reads", CHECKED("\x48\x89\xf7\x0f\x05"), sizeof(CHECKED("\x48\x89\xf7\x0f\x05")) - 1, 80, 0,
+                0); /* chdir */
+}
+
 /* A second time round within a handler's reach: faults in a row leave nothing behind. */
 static void many(void)
 {
@@ -51,6 +70,7 @@ int main(void)
     /* xrstor of garbage: compacted, with bits that are reserved */
     memset(memory, 0xff, 4096);
     attack_with("xrstor of garbage", "\x0f\xae\x2b", 3, 0xffffffff, 0, 0xffffffff);
+    alignment();
     many();
     puts("alive");
     return 0;

@@ -3,6 +3,7 @@
  *
  *   kvm_loop fuzz COUNT SEED   forged kvm_run, records, slots, page tables: COUNT returns of KVM_RUN
  *   kvm_loop far               blocks and tables are given back, and out of them is ENOMEM
+ *   kvm_loop vectors           what a program is told of each exception: vector, signal, code, address
  *
  * A violation (a host call that the stub of systrap would not be allowed, a write outside of the guest's own memory, a
  * table of the loop's own that is not whole any more) is said, and ends it with status 1.  The addresses are the real
@@ -490,6 +491,20 @@ static void far_apart(void)
     printf("all is well\n");
 }
 
+/* Those of hardware but page faults, at address 0x1234. */
+static void vectors(void)
+{
+    uint64_t regs[AT_CR2 + 1] = {[AT_RIP] = 0x1234};
+    struct cpu *cpu = (struct cpu *)RING0_BASE;
+    begin_process();
+    for (uint64_t vector = 0; vector < 32; vector++) {
+        cpu->vector = vector;
+        cpu->error = cpu->address = 0;
+        if (vector != VECTOR_PAGE_FAULT && fault(&thread, cpu, regs))
+            printf("%d %d %d %lx\n", (int)vector, (int)thread.slot->signo, thread.slot->code, (long)thread.slot->addr);
+    }
+}
+
 static void have(uint64_t at, uint64_t length)
 {
     if (mmap((void *)at, length, 3, 0x104022, -1, 0) != (void *)at) /* private, anonymous, without reserve, at a free place */
@@ -509,6 +524,8 @@ int main(int count, char **words)
     state = count > 3 ? strtoul(words[3], 0, 10) * 2654435761 + 1 : 1;
     if (count > 2 && !strcmp(words[1], "fuzz"))
         fuzz(strtoul(words[2], 0, 10));
+    else if (count > 1 && !strcmp(words[1], "vectors"))
+        vectors();
     else
         far_apart();
     return 0;

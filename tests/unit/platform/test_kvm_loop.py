@@ -4,6 +4,7 @@ Needs no /dev/kvm: kvm_loop.c includes the loop's own sources.
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,20 @@ HERE: Final = Path(__file__).parent
 CSRC: Final = HERE.parents[2] / "csrc"
 NO_ROOM: Final = 77  # the addresses are somebody else's
 RETURNS: Final = 100_000  # of KVM_RUN, for each seed
+KERNEL: Final = 128  # SI_KERNEL
+RIP: Final = 0x1234
+# Of exceptions that ring 3 can cause: signal, code, address (arch/x86/kernel/traps.c).
+SIGNALS: Final = {
+    0: (signal.SIGFPE, 1, RIP),  # #DE: FPE_INTDIV
+    1: (signal.SIGTRAP, 1, RIP),  # #DB: TRAP_BRKPT, as of icebp
+    3: (signal.SIGTRAP, KERNEL, 0),  # #BP
+    4: (signal.SIGSEGV, KERNEL, 0),  # #OF
+    6: (signal.SIGILL, 2, RIP),  # #UD: ILL_ILLOPN
+    11: (signal.SIGBUS, KERNEL, 0),  # #NP
+    12: (signal.SIGBUS, KERNEL, 0),  # #SS
+    13: (signal.SIGSEGV, KERNEL, 0),  # #GP
+    17: (signal.SIGBUS, 1, 0),  # #AC: BUS_ADRALN
+}
 FLAGS: Final = (
     "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-DKVM", "-mfsgsbase", "-fno-builtin", "-static", "-no-pie", "-fno-pie",
     "-fno-stack-protector",
@@ -53,3 +68,10 @@ def test_forged_returns(program: Path, seed: int) -> None:
 def test_blocks_and_tables_are_given_back(program: Path) -> None:
     """20,000 mappings far apart, one after the other; and out of blocks, or of tables, mmap is ENOMEM until some are gone."""
     assert run(program, "far").endswith("all is well\n")
+
+
+def test_signals_of_exceptions(program: Path) -> None:
+    """Also of those that an emulated processor never raises, like #AC."""
+    lines = [line.split() for line in run(program, "vectors").splitlines()]
+    found = {int(vector): (int(number), int(code), int(at, 16)) for vector, number, code, at in lines}
+    assert {vector: found[vector] for vector in SIGNALS} == SIGNALS
