@@ -35,7 +35,8 @@ def compared(machine: Machine, one: list[str], other: list[str], names: list[str
     lines = []
     for name in names:
         if name not in found:
-            lines.append(f"{name}: the sandbox had ended\n{inside.stderr.decode(errors='replace')[-2000:]}")
+            said = inside.stderr.decode(errors="replace")[-2000:]
+            lines.append(f"{name}: the sandbox had ended, status {inside.status}\n{said}")
             break
         if found[name] != expected[name]:
             both = shown(expected[name]), shown(found[name])

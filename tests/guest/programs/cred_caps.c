@@ -31,7 +31,8 @@ int main(void) {
     memcpy(saved, data, sizeof data);
     head.version = _LINUX_CAPABILITY_VERSION_1;
     memset(data, 0xff, sizeof data);
-    printf("v1 %ld %d %d\n", get(), data[0].permitted == saved[0].permitted, data[1].permitted == 0xffffffff);
+    printf("v1 %ld", get());
+    printf(" %d %d\n", data[0].permitted == saved[0].permitted, data[1].permitted == 0xffffffff);
     head.version = _LINUX_CAPABILITY_VERSION_3;
     memcpy(data, saved, sizeof data);
     data[0].effective = 0;

@@ -1,5 +1,6 @@
 /* unshare and setns without privileges: what needs none, and the errors. */
 #include "event_show.h"
+#include <dirent.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
@@ -34,6 +35,16 @@ static void *loner(void *arg)
     SHOW(unshare(CLONE_FILES));
     close(barrier[1]);
     return NULL;
+}
+
+static int threads(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    int count = 0;
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
 }
 
 int main(void)
@@ -89,6 +100,9 @@ int main(void)
     printf("own directory %d\n", strcmp(cwd, after) == 0);
     SHOW(write(barrier[1], "x", 1)); /* was closed in another table only */
     pthread_join(a, NULL);
+
+    while (threads() > 1) /* one that has been joined may still share the adjustments */
+        sched_yield();
 
     /* unshare(CLONE_SYSVSEM) lets adjustments take place. */
     int id = semget(IPC_PRIVATE, 1, 0600);
