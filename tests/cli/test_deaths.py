@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.harness import (
     IS_ROOT,
+    TIMEOUT_S,
     Running,
     alive,
     cloche_words,
@@ -125,7 +126,7 @@ def test_each_part_killed(victim: str, tmp_path: Path) -> None:
             if turn % 3 == 2 and victim not in ("cloche-sentry", ZYGOTE):
                 os.kill(sandbox.parts["cloche-sentry"], signal.SIGSTOP)  # it notices nothing itself
             os.kill(sandbox.process.pid if victim == "monitor" else sandbox.parts[victim], signal.SIGKILL)
-            _out, error = sandbox.process.communicate(timeout=30)
+            _out, error = sandbox.process.communicate(timeout=TIMEOUT_S)
             if victim != "monitor":
                 lines = error.decode().splitlines()
                 assert sandbox.process.returncode == 125, error
@@ -139,6 +140,24 @@ def test_each_part_killed(victim: str, tmp_path: Path) -> None:
         finally:
             sandbox.process.kill()
             sandbox.process.communicate()
+
+
+def test_stopped_and_continued(tmp_path: Path) -> None:
+    """As a frozen control group or a suspended machine does it to all: each goes on with what it waited for."""
+    sandbox = Sandbox(FORKS, tmp_path)
+    try:
+        for _round in range(50):
+            for each in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in sandbox.parts.values():
+                    os.kill(pid, each)
+        assert sandbox.process.poll() is None
+        sandbox.process.terminate()
+        _out, error = sandbox.process.communicate(timeout=TIMEOUT_S)
+        assert sandbox.process.returncode == 143, error
+        sandbox.check_gone("stopped and continued")
+    finally:
+        sandbox.process.kill()
+        sandbox.process.communicate()
 
 
 @pytest.mark.parametrize("victim", [*PARTS[:3], "monitor"])
@@ -168,7 +187,7 @@ def test_without_user_namespaces(victim: str, tmp_path: Path, as_user: list[str]
     try:
         assert len(everyone) > 5
         os.kill(process.pid if victim == "monitor" else parts_of(everyone)[victim], signal.SIGKILL)
-        _out, error = process.communicate(timeout=30)
+        _out, error = process.communicate(timeout=TIMEOUT_S)
         wait_until(lambda: not alive(everyone), f"every process is gone with the {victim}")
         if victim != "monitor":  # (what the guest says of its files is its own business)
             lines = [line for line in error.decode().splitlines() if not line.startswith("sh: ")]

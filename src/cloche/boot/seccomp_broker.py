@@ -15,7 +15,6 @@ from cloche.arch.syscalls import (
     SYS_getsockopt,
     SYS_poll,
     SYS_recvfrom,
-    SYS_restart_syscall,
     SYS_sendmsg,
     SYS_write,
 )
@@ -24,7 +23,6 @@ from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
 
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_poll, "waiting for connections and for the end of the sandbox"),
-    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
     Allow(SYS_accept4, "connections"),
     Allow(SYS_sendmsg, "handing a connection to the sentry"),
     Allow(SYS_recvfrom, "seeing that the sentry is gone"),

@@ -29,7 +29,6 @@ from cloche.arch.syscalls import (
     SYS_readlinkat,
     SYS_recvfrom,
     SYS_recvmsg,
-    SYS_restart_syscall,
     SYS_sendmsg,
     SYS_sendto,
     SYS_setsockopt,
@@ -43,7 +42,6 @@ from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_epoll_wait, "the event loop"),
     Allow(SYS_epoll_ctl, "the event loop"),
-    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
     Allow(SYS_socketpair, "connections that are read before they are given away", [int_is(0, 1)]),
     Allow(SYS_sendto, "data; sockets are connected"),
     Allow(SYS_recvfrom, "data"),

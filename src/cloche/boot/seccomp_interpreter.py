@@ -30,6 +30,7 @@ from cloche.arch.syscalls import (
     SYS_newfstatat,
     SYS_openat,
     SYS_readlink,
+    SYS_restart_syscall,
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
@@ -50,6 +51,7 @@ ALLOWED: Final[list[Allow]] = [
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
     Allow(SYS_clock_gettime, "where the vDSO has no clock"),
     Allow(SYS_rt_sigreturn, "returning from a signal"),
+    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, a frozen control group, a suspended machine"),
     Allow(SYS_exit_group, "the end"),
 ]
 

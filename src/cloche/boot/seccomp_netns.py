@@ -66,7 +66,6 @@ from cloche.arch.syscalls import (
     SYS_poll,
     SYS_readlinkat,
     SYS_recvfrom,
-    SYS_restart_syscall,
     SYS_sendmsg,
     SYS_sendto,
     SYS_setfsuid,
@@ -131,7 +130,6 @@ def _sockets(*, with_icmp: bool) -> list[Allow]:
 
 _COMMON: Final[list[Allow]] = [
     Allow(SYS_poll, "the loop"),
-    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, or a frozen control group"),
     Allow(SYS_setfsuid, "sockets belong to the programs' users"),
     Allow(SYS_bind, "ports"),
     Allow(SYS_listen, "servers"),

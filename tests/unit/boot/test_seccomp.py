@@ -32,6 +32,7 @@ from cloche.boot.seccomp import (
     int_is_not,
     is_null,
 )
+from cloche.boot.seccomp_analyst import analyst_policy, analyst_worker_policy
 from cloche.boot.seccomp_broker import broker_policy
 from cloche.boot.seccomp_connector import connector_policy
 from cloche.boot.seccomp_egress import egress_policy
@@ -129,6 +130,26 @@ def test_what_no_list_allows(policy: Policy) -> None:
     assert run(code, nr.SYS_mprotect, (0, 4096, 5)) == SECCOMP_RET_KILL_PROCESS
     assert run(code, nr.SYS_mprotect, (0, 4096, 3)) == SECCOMP_RET_ALLOW
     assert all(row.reason for row in policy.allowed) and all(row.reason for row in policy.refused)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        gofer_policy(is_writable=False),
+        analyst_policy(),
+        analyst_worker_policy(),
+        sentry_policy(),
+        broker_policy(),
+        egress_policy(),
+        connector_policy(5),
+        netns_policy(),
+        guarded_policy(5, 6),
+    ],
+    ids=lambda policy: policy.name,
+)
+def test_each_goes_on_after_a_stop(policy: Policy) -> None:
+    """With restart_syscall the kernel continues a wait that SIGSTOP, a frozen group or a suspended machine broke off."""
+    assert run(compile_policy(policy), nr.SYS_restart_syscall) == SECCOMP_RET_ALLOW
 
 
 def test_the_gofer_opens_for_writing_only_with_a_writable_attach_point() -> None:
