@@ -464,6 +464,9 @@ class HostFile(FileDescription):
         return self.pos
 
     def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        caller = self.host.begin_slowly(ctx, self)
+        if caller >= 0:
+            return slow.allocate(caller, self.host.fd, mode, offset, length)
         try:
             hostsys.fallocate(self.host.fd, mode, offset, length)
         except OSError as error:

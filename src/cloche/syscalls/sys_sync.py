@@ -158,4 +158,10 @@ def sys_fallocate(task: Task, args: Args) -> int:
         return -EFBIG
     if isinstance(file, TmpfsDescription):
         return long_fallocate(task, file, mode, offset, length)
-    return allocated(file, file.fallocate(task, mode, offset, length))
+    waits = task.kernel.host_waits
+    waits.file = file
+    waits.bears_others = True
+    try:
+        return allocated(file, file.fallocate(task, mode, offset, length))
+    finally:
+        waits.bears_others = False
