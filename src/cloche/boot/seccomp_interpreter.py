@@ -51,7 +51,10 @@ ALLOWED: Final[list[Allow]] = [
     Allow(SYS_getrandom, "hash seeds of new interpreter objects"),
     Allow(SYS_clock_gettime, "where the vDSO has no clock"),
     Allow(SYS_rt_sigreturn, "returning from a signal"),
-    Allow(SYS_restart_syscall, "waiting on after SIGSTOP and SIGCONT, a frozen control group, a suspended machine"),
+    Allow(
+        SYS_restart_syscall,
+        "waiting on after SIGSTOP and SIGCONT, a frozen control group, a suspended machine",
+    ),
     Allow(SYS_exit_group, "the end"),
 ]
 
