@@ -1,9 +1,9 @@
-"""What is said to the analyst: one datagram (SOCK_SEQPACKET) each way.
+"""Messages between gofer and analyst: one datagram (SOCK_SEQPACKET) each way.
 
 A request carries the O_RDONLY descriptor of a file; a reply carries that of its text file (`wire/textfile.py`) if its
-status is DONE.  Requests may be sent without waiting; replies come in their order, with the request's number.  A reply
-says whether it holds for as long as the file's size and times stay as they are (LASTS), or for this once: somebody may
-be writing to the file without its times telling (`analyst/writers.py`).
+status is DONE. Requests may be sent without waiting; replies come in the order of the requests, with the request's
+number. A reply says whether it is valid as long as the file's size and times stay the same (LASTS), or for this once
+only: a process may be writing to the file without changing its times (`analyst/writers.py`).
 """
 
 import socket
@@ -28,14 +28,14 @@ __all__ = [
     "send_request",
 ]
 
-MAY_CACHE: Final = 1  # the file is worth remembering (whether it may be, the analyst decides by itself)
+MAY_CACHE: Final = 1  # the result is worth caching (whether it may be cached, the analyst decides)
 
 DONE: Final = 0
 NO_SITES: Final = 1
 
 # Flags of replies.
 LASTS: Final = 1
-# Whether somebody writes to the file could not be found out: this is of what it holds now
+# Whether a process writes to the file could not be found out: the reply is for its present contents
 BY_CONTENTS: Final = 2
 
 _REQUEST: Final = Struct("<II")  # number, flags

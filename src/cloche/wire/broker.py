@@ -1,7 +1,7 @@
 """What the broker of published ports tells the sentry: one message for each connection, with its descriptor.
 
 The socket is of type SOCK_SEQPACKET, so messages keep their boundaries; each carries one connected TCP socket
-(SCM_RIGHTS, unix(7)).  Before the first of them the broker has told the keeper which ports it got.
+(SCM_RIGHTS, unix(7)).  Before the first message the broker has told the keeper the numbers of its ports.
 """
 
 from struct import Struct
@@ -19,7 +19,7 @@ class Arrival:
     """A connection that the broker has accepted."""
 
     def __init__(self, port: int, peer: bytes, peer_port: int) -> None:
-        self.port: int = port  # where it goes to in the sandbox
+        self.port: int = port  # the port in the sandbox
         self.peer: bytes = peer  # 4 or 16 bytes
         self.peer_port: int = peer_port
 

@@ -119,7 +119,7 @@ def decode(data: bytes) -> object:
 
 
 class _Reader:
-    """Where in the bytes we are."""
+    """A position in the bytes being decoded."""
 
     def __init__(self, data: bytes) -> None:
         self.data: bytes = data

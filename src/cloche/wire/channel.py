@@ -1,6 +1,6 @@
 """Moves the messages of `wire.protocol` over a stream socket, without waiting unless asked to.
 
-What the peer does not take at once is kept, up to a limit; the owner's loop watches `wants_write`.
+Messages that the peer does not read at once are queued, up to a limit; the owner's loop watches `wants_write`.
 """
 
 import os
@@ -18,7 +18,9 @@ _MAX_OUT_BYTES: Final = 32 << 20
 
 
 class Outgoing:
-    """A frame that waits to be sent, and the descriptors that go with its first byte (ours until then)."""
+    """A frame that waits to be sent, and the descriptors that go with its first byte (owned by this object until
+    then).
+    """
 
     def __init__(self, data: bytes, fds: list[int]) -> None:
         self.data: bytes = data
@@ -27,7 +29,7 @@ class Outgoing:
 
 
 class Channel:
-    """One end of a connection.  Greets at once."""
+    """One end of a connection. Sends HELLO at once."""
 
     def __init__(self, sock: socket.socket, software: str) -> None:
         self.sock: socket.socket = sock
@@ -38,7 +40,7 @@ class Channel:
         self.send(hello(software))
 
     def fileno(self) -> int:
-        """To wait for it."""
+        """The descriptor to wait for."""
         return self.sock.fileno()
 
     def wants_write(self) -> bool:
@@ -49,7 +51,7 @@ class Channel:
     def send(self, data: bytes, fds: list[int] | None = None) -> None:
         """Send a frame now, or after those that wait.  `fds` are taken over, and closed once they are sent.
 
-        A peer that is gone is no error here: `receive` tells.  Raises ProtocolError if too much waits.
+        A peer that is gone is no error here: `receive` reports it.  Raises ProtocolError if too much waits.
         """
         if self.is_closed:
             _close_all(fds or [])
@@ -71,7 +73,8 @@ class Channel:
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", first.fds))]
                     count = self.sock.sendmsg([rest], rights, socket.MSG_DONTWAIT)
                 else:
-                    count = self.sock.send(rest, socket.MSG_DONTWAIT)  # all that a sentry's filter lets it do
+                    # the only way to send that the sentry's filter allows
+                    count = self.sock.send(rest, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -134,17 +137,17 @@ class Channel:
 
 
 class Upstream:
-    """The other hop of whoever hands requests on: where they go, and where their answers come from."""
+    """The upstream end of a process that passes requests on: it sends them, and receives the answers."""
 
     def __init__(self) -> None:
-        self.on_message: Callable[[Message], None] | None = None  # answers to what was handed on
+        self.on_message: Callable[[Message], None] | None = None  # gets the answers
 
     def ask(self, ident: int, method: str, fields: Fields, fds: list[int] | None = None) -> None:
         """Send a request without waiting, with copies of `fds`."""
         raise NotImplementedError
 
     def cancel(self, ident: int) -> None:
-        """The answer to a request is not wanted any more."""
+        """Cancel a request."""
         raise NotImplementedError
 
 

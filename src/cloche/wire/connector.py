@@ -1,11 +1,11 @@
-"""What egress asks the connector, and what that answers: messages of fixed length of a SOCK_SEQPACKET socket.
+"""Messages between egress and the connector, of fixed length, on a SOCK_SEQPACKET socket.
 
     egress                                          connector
     ask      number, TCP or UDP, address, port      answer  errno, whether the address is the asker's own; 0 and
                                                             EINPROGRESS: with the descriptor of the socket
 
-A socket of TCP comes while it still connects: who has asked waits.  The connector keeps none.  Both sides take the
-other for hostile: what does not decode is a ValueError.
+A TCP socket is sent while it is still connecting; egress waits for that. The connector keeps no copy. Each side
+treats the other as hostile: a message that does not decode is a ValueError.
 """
 
 from struct import Struct
@@ -30,7 +30,7 @@ class ConnectRequest:
         self.transport: int = transport
         self.addr: bytes = addr  # 4 or 16 bytes
         self.port: int = port
-        self.may_be_own: bool = may_be_own  # an address of the network's own is no reason to refuse
+        self.may_be_own: bool = may_be_own  # the address may be one of the network's own
 
     def encode(self) -> bytes:
         return _ASK.pack(
@@ -50,12 +50,12 @@ class ConnectRequest:
 
 
 class ConnectAnswer:
-    """How it went."""
+    """The result of a request."""
 
     def __init__(self, ident: int, errno: int, *, is_own: bool) -> None:
         self.ident: int = ident
         self.errno: int = errno
-        self.is_own: bool = is_own  # it is refused since the address is one of the network's own
+        self.is_own: bool = is_own  # refused, because the address is one of the network's own
 
     def encode(self) -> bytes:
         return _ANSWER.pack(self.ident, self.errno, int(self.is_own))

@@ -1,4 +1,6 @@
-"""A client's end of the control protocol (`wire.requests`): one connection to the monitor of a sandbox, which waits."""
+"""A client's end of the control protocol (`wire.requests`): one connection to the monitor of a sandbox. Its calls
+wait.
+"""
 
 import os
 import socket
@@ -38,7 +40,7 @@ class ControlClient:
         self._next_ident: int = 1
 
     def fileno(self) -> int:
-        """To wait for messages."""
+        """The descriptor to wait for."""
         return self._channel.fileno()
 
     def close(self) -> None:
@@ -63,10 +65,10 @@ class ControlClient:
         return bool(self._messages)
 
     def receive(self, ident: int = 0) -> Message:
-        """The next answer or event, the greeting left out; with `ident` only those of that request.
+        """The next answer or event, HELLO left out; with `ident` only those of that request.
 
-        Raises ControlError if the monitor died, or for its refusal, of the connection (id 0) or of a request.
-        What comes late for a request that was given up is never taken for another's.
+        Raises ControlError if the monitor has died, or refuses the connection (id 0) or the request. An answer that
+        comes late, to a request that was given up, is never taken for another request's.
         """
         while True:
             message = self.take(ident)
@@ -74,7 +76,9 @@ class ControlClient:
                 return message
 
     def take(self, ident: int) -> Message | None:
-        """The next message: None if it is another request's.  For those who must look at signals in between."""
+        """The next message; None if it belongs to another request. For callers that must look at signals between
+        messages.
+        """
         message = self._next()
         if ident and message.ident not in (0, ident):
             return None
@@ -97,7 +101,7 @@ class ControlClient:
         return message
 
     def has_answer(self) -> bool:
-        """Without waiting: whether `receive` would give something other than the greeting, or an error."""
+        """Whether `receive` would return an answer, or raise, without waiting."""
         try:
             found = self._channel.receive()
         except ProtocolError:
@@ -108,7 +112,7 @@ class ControlClient:
         return bool(self._messages)
 
     def answer(self, ident: int) -> Message:
-        """The answer to a request; events, and all that belongs to others, are dropped.  Raises ControlError."""
+        """The answer to a request; events, and messages of other requests, are dropped.  Raises ControlError."""
         while True:
             message = self.receive(ident)
             if message.ident == ident and message.kind == protocol.REPLY:
@@ -131,31 +135,33 @@ class ControlClient:
         return self.ask(requests.EXEC, request.to_fields(), fds)
 
     def signal(self, ident: int, signo: int, scope: str) -> None:
-        """A signal to the command of `execute`; the answer is not waited for."""
+        """Send a signal to the command of `execute`, without waiting for the answer."""
         self.ask(requests.SIGNAL, {"exec": ident, "signal": signo, "scope": scope})
 
     def resize(self, ident: int, rows: int, columns: int) -> None:
-        """The window of the command of `execute`."""
+        """Set the window size of the command of `execute`, without waiting for the answer."""
         self.ask(requests.RESIZE, {"exec": ident, "rows": rows, "columns": columns})
 
     def processes(self) -> list[Process]:
-        """What runs inside.  Raises ControlError."""
+        """The processes inside. Raises ControlError."""
         try:
             return requests.processes(self.call(requests.PS, {}))
         except ProtocolError as error:
             raise ControlError(str(error)) from None
 
     def kill(self, signo: int, *, is_all: bool) -> None:
-        """A signal to the sandbox's first process, or to all.  Raises ControlError."""
+        """Send a signal to the sandbox's first process, or to all. Raises ControlError."""
         scope = requests.ALL if is_all else requests.PROCESS
         self.call(requests.SIGNAL, {"signal": signo, "scope": scope})
 
     def wait(self) -> Ended:
-        """How the sandbox ended, once it has.  Raises ControlError if its monitor died."""
+        """Wait for the end of the sandbox. Raises ControlError if its monitor has died."""
         return ended(self.call(requests.WAIT, {}))
 
     def stop(self, patience_ms: int, *, is_forgotten: bool = False) -> Ended:
-        """SIGTERM, SIGKILL after a while; how it ended.  `is_forgotten`: its layer goes with it, if it is automatic."""
+        """Send SIGTERM, and SIGKILL after `patience_ms`; wait for the end. `is_forgotten`: an automatic layer is
+        removed with the sandbox.
+        """
         return ended(self.call(requests.STOP, {"patience_ms": patience_ms, "is_forgotten": is_forgotten}))
 
 

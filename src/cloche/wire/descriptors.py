@@ -1,7 +1,7 @@
 """Receiving a message that may bring a descriptor, from a peer that may lie.
 
-Who sends more descriptors than were agreed upon must not make the receiver keep them: this is the one place that takes
-them out of a message, and what is too many is closed before anybody looks at the bytes.
+A peer that sends more descriptors than were agreed upon must not make the receiver keep them. This is the only place
+that takes them out of a message, and surplus ones are closed before the bytes are read.
 """
 
 import os
@@ -31,13 +31,13 @@ def receive_with_descriptor(sock: socket.socket, max_bytes: int, flags: int = 0)
     is_cut = found & (socket.MSG_TRUNC | socket.MSG_CTRUNC) != 0
     if len(numbers) == 1 and data and not is_cut:
         return data, numbers[0]
-    for number in numbers:  # control messages are aligned: two fit where one was meant to
+    for number in numbers:  # control messages are aligned, so two descriptors fit into the room for one
         os.close(number)
     return (b"", -1) if is_cut else (data, -1)
 
 
 def as_socket(fd: int) -> socket.socket | None:
-    """A descriptor that came as a socket; closed, and none, if it is something else (or there is none)."""
+    """Make a socket of a received descriptor. If it is not a socket it is closed, and the result is None."""
     if fd < 0:
         return None
     try:
@@ -48,10 +48,11 @@ def as_socket(fd: int) -> socket.socket | None:
 
 
 def as_connection(fd: int) -> socket.socket | None:
-    """A descriptor that came as an accepted connection of TCP; closed, and none, if it is anything else.
+    """Make a socket of a received descriptor that is to be an accepted TCP connection. If it is anything else it is
+    closed, and the result is None.
 
-    Its peer may have reset it meanwhile: who accepts it is to see that, as anywhere.  A socket that never was connected
-    is told from such a one by having no port of its own.
+    The connection's peer may have reset it meanwhile; the caller notices that as with any connection. A socket that
+    was never connected is recognized by having no local port.
     """
     sock = as_socket(fd)
     if sock is None:

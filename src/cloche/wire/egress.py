@@ -1,4 +1,4 @@
-"""What the sentry asks egress, and what that answers: messages of a SOCK_SEQPACKET socket.
+"""Messages between the sentry and egress, on a SOCK_SEQPACKET socket.
 
     sentry                                          egress
     CONNECT  transport, address, port, pid, name    ANSWER  errno; 0: with the descriptor of a connected socket
@@ -12,7 +12,7 @@ TCP or UDP socket of the host, or for what egress reads itself one end of a pair
 the first socket, shuts it down, says SWITCHED, reads it to its end (egress closes its own end after SWITCHED and that
 shutdown), and goes on with the second.
 
-Both sides take the other for hostile: what does not decode is a ValueError.
+Each side treats the other as hostile: a message that does not decode is a ValueError.
 """
 
 from struct import Struct
@@ -65,7 +65,7 @@ _CLOSED: Final = Struct("<QQ")
 
 
 class Target:
-    """Where a guest wants to connect to, and which one."""
+    """The address that a guest wants to connect to, and which guest it is."""
 
     def __init__(self, transport: int, addr: bytes, port: int, pid: int, program: bytes) -> None:
         self.transport: int = transport
@@ -92,7 +92,7 @@ class Target:
 
 
 class EgressMessage:
-    """One message, taken apart as far as all are alike."""
+    """One message, with its common fields decoded."""
 
     def __init__(self, kind: int, ident: int, body: bytes) -> None:
         self.kind: int = kind
@@ -100,7 +100,7 @@ class EgressMessage:
         self.body: bytes = body
 
     def errno(self) -> int:
-        """Of an ANSWER.  Raises ValueError."""
+        """The errno of an ANSWER. Raises ValueError."""
         if len(self.body) != _ANSWER.size:
             raise ValueError("length")
         found: int = _ANSWER.unpack(self.body)[0]
@@ -109,7 +109,7 @@ class EgressMessage:
         return found
 
     def counts(self) -> tuple[int, int]:
-        """Of CLOSED: bytes received and sent.  Raises ValueError."""
+        """The bytes received and sent, of CLOSED. Raises ValueError."""
         if len(self.body) != _CLOSED.size:
             raise ValueError("length")
         found: tuple[int, int] = _CLOSED.unpack(self.body)

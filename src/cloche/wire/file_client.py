@@ -1,6 +1,6 @@
 """A client's end of the requests for files (`wire.files`), for clients that wait.
 
-The sandbox is not believed: records are checked, and callers check names before they use them on the host.
+The sandbox is not trusted: records are checked, and callers check names before they use them on the host.
 """
 
 import os
@@ -17,7 +17,7 @@ _READ_BYTES: Final = 1 << 18
 
 
 class FileError(ControlError):
-    """The file system inside refuses."""
+    """The file system inside has refused."""
 
     def __init__(self, errno: int, path: bytes = b"") -> None:
         super().__init__(os.strerror(errno))
@@ -26,10 +26,10 @@ class FileError(ControlError):
 
 
 class FileClient:
-    """Asks over a connection that is nobody else's meanwhile."""
+    """Sends requests for files over a connection, which the caller uses for nothing else meanwhile."""
 
     def __init__(self, client: ControlClient, rights: Fields | None = None) -> None:
-        """`rights`: who acts inside; all rights unless it says otherwise."""
+        """`rights`: the fields that say as which user requests act; None: with all rights."""
         self.client: ControlClient = client
         self.rights: Fields = {"all_rights": True} if rights is None else rights
 
@@ -46,7 +46,7 @@ class FileClient:
         return self._checked(self.client.call(method, {**self.rights, **fields}), path)
 
     def stat(self, path: bytes, *, follow: bool = False) -> FileEntry:
-        """What there is at a path.  Raises ControlError, FileError."""
+        """Describe the file at a path. Raises ControlError, FileError."""
         found = self._call(files.STAT, {"path": path, "follow": follow}, path).get("entry")
         try:
             if isinstance(found, list):
@@ -68,7 +68,7 @@ class FileClient:
         self._call(files.RENAME, {"old": old, "new": new}, old)
 
     def records(self, method: str, fields: Fields) -> Iterator[Record]:
-        """What a stream brings, the last record left out.  Raises ControlError, FileError."""
+        """Yield the records of a stream, without the last one (DONE). Raises ControlError, FileError."""
         ours, theirs = socket.socketpair()
         try:
             ident = self.client.ask(method, {**self.rights, **fields}, [theirs.fileno()])
@@ -115,14 +115,14 @@ class FileClient:
         return self.records(files.CHANGES, {"paths": list(paths), "limit": limit})
 
     def places(self) -> list[object]:
-        """Of the monitor: what of the host is where inside.  Raises ControlError."""
+        """Ask the monitor which parts of the host are where inside. Raises ControlError."""
         found = self.client.call(files.MOUNTS, {}).get("mounts")
         return found if isinstance(found, list) else []
 
     def put(
         self, path: bytes, records: Iterable[bytes], *, follow: bool = False, parents: bool = False
     ) -> int:
-        """Make files below a directory: how many.  Raises ControlError, FileError, and what `records` raises."""
+        """Make files below a directory; returns how many. Raises ControlError, FileError, and what `records` raises."""
         ours, theirs = socket.socketpair()
         try:
             fields: Fields = {**self.rights, "path": path, "follow": follow, "parents": parents}

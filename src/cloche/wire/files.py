@@ -10,15 +10,15 @@
     watch    path, deep, fd                                   -> records, until the client closes its end
     mounts   (of the monitor)                                 -> what host directory a place inside is
 
-What the file system inside refuses is answered too: with `errno`.
+If the file system inside refuses, the answer has the field `errno`.
 
 `own`: what the container's root is made of, but nothing else that is mounted there (volumes, /proc).
 
-Each has `container` and says who acts: `uid` and `gid` (-1: the container's user), or `all_rights`.  Paths are bytes,
-absolute inside; symbolic links mean what they mean inside.  `fd` is one end of a
-pair of stream sockets (AF_UNIX): what could be long goes there, so that the monitor carries none of it, and a slow
-reader stops nobody but himself.  The other end sees the end of the stream after the record DONE; without that record
-the stream was cut off.
+Each request has `container`, and says as which user it acts: `uid` and `gid` (-1: the container's user), or
+`all_rights`. Paths are bytes, absolute inside; symbolic links mean what they mean inside. `fd` is one end of a pair
+of stream sockets (AF_UNIX): long data travels there, so that the monitor carries none of it, and a slow reader holds
+up only itself. The other end sees the end of the stream after the record DONE; without that record the stream was cut
+off.
 
     record = u32 length (little endian), CBOR array
     ENTRY  = [0, path, mode, uid, gid, size, mtime_ns, ctime_ns, rdev, nlink, ino, target, is_link, [[name, value] …]]
@@ -37,7 +37,7 @@ the stream was cut off.
 `kind` is one of ADDED, CHANGED and DELETED, `base` what was there (see `Base`, or null), `origin` the inode number that
 the file had below (0: none), `old` contents that only the sandbox has had, or null.
 
-Nothing here does I/O.  Each side checks what it gets: `RecordDecoder` raises ProtocolError.
+Nothing here does I/O.  Each side checks what it receives: `RecordDecoder` raises ProtocolError.
 """
 
 from struct import Struct
@@ -76,7 +76,7 @@ MAX_PATH_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 4096  # of directories in a stream
 MAX_RECORD_BYTES: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 17  # of contents in a record
-KEEP: Final = -1  # in an entry for `put`: what is usual, or what the file has
+KEEP: Final = -1  # in an entry for `put`: the usual value, or the file's present one
 KEEP_NS: Final = -(1 << 63)  # the same of a time
 
 _HEAD: Final = Struct("<I")
@@ -162,7 +162,7 @@ def entry_from(parts: list[object]) -> FileEntry:
 
 
 class Base:
-    """What a file of the host was when the sandbox first looked at it."""
+    """The state of a file of the host when the sandbox first looked at it."""
 
     def __init__(self, mode: int, uid: int, gid: int, size: int, mtime_ns: int, ctime_ns: int) -> None:
         self.mode: int = mode
@@ -249,14 +249,14 @@ def pack_event(mask: int, path: bytes) -> bytes:
 
 
 class RecordDecoder:
-    """Bytes in, records out."""
+    """Decodes the bytes of a stream into records."""
 
     def __init__(self) -> None:
         self._buffer: bytearray = bytearray()
         self.is_done: bool = False  # DONE was seen
 
     def feed(self, data: bytes) -> list[Record]:
-        """What is complete now.  Raises ProtocolError."""
+        """Take bytes; returns the records that are complete now. Raises ProtocolError."""
         self._buffer += data
         buffer = self._buffer
         found: list[Record] = []

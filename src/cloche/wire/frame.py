@@ -4,10 +4,10 @@ A frame is a header of 12 bytes (length of the body, code, flags; little endian)
 operation in a request, and 0 or a negative errno in a reply.  A reply may consist of several frames: all but
 the last have FLAG_MORE, so that neither side holds a large answer whole.  Descriptors travel with the first
 byte of a frame (SCM_RIGHTS, unix(7)); the header says how many, because several frames may be read at once.
-The rest of the flags is the number that the request was given by who asked; its reply bears the same.
+The rest of the flags is a number that the asker gave the request; the reply has the same.
 
-A channel whose socket has a timeout raises TimeoutError when nothing comes in time; what has come is kept, and the
-call may be made again.
+A channel whose socket has a timeout raises TimeoutError when nothing comes in time; bytes that have come are kept,
+and the call may be made again.
 """
 
 import socket
@@ -58,8 +58,8 @@ class FrameChannel:
         self._may_receive_fds: bool = may_receive_fds
         self._buffer: bytearray = bytearray()
         self._rights: list[list[int]] = []  # the descriptors of each frame that has come with some
-        self._lock: LockType = allocate_lock()  # a frame is sent whole
-        self.ident: int = 0  # of the request that is being answered, or asked
+        self._lock: LockType = allocate_lock()  # held while a frame is sent, so that frames do not mix
+        self.ident: int = 0  # number of the request that is being sent or answered
         self._ancillary_bytes: int = socket.CMSG_SPACE(4 * _MAX_FDS)
 
     def fileno(self) -> int:
@@ -71,7 +71,7 @@ class FrameChannel:
         self._sock.close()
 
     def pack(self, code: int, flags: int, body: bytes) -> bytes:
-        """A frame without descriptors, to be sent by somebody who does not wait."""
+        """A frame without descriptors, for a caller that sends it itself without waiting."""
         return _HEADER.pack(len(body), code, flags | self.ident << _IDENT_SHIFT) + body
 
     def send(self, code: int, flags: int, body: bytes, fd: int = -1) -> None:
@@ -92,7 +92,7 @@ class FrameChannel:
                 self._sock.sendall(data[sent:])
 
     def reply(self, ident: int, code: int, body: bytes) -> None:
-        """Send the reply to a request that is not the one of now; other threads may.  Raises OSError."""
+        """Send the reply to another request than the one being handled; any thread may call this. Raises OSError."""
         data = _HEADER.pack(len(body), code, ident << _IDENT_SHIFT) + body
         with self._lock:
             self._sock.sendall(data)

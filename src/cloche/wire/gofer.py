@@ -50,13 +50,13 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
 
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
-which stays valid under whatever name, or none: it is addressed with the empty name.  Where a process or another machine
-serves the storage, such a fid also holds what was opened to write, for WRITE and ALLOCATE; elsewhere the first of those
-opens it (EBADF: it holds nothing, and cannot).
-`ino` not 0 says which inode OPEN and SETATTR must find (ESTALE).
+which stays valid when the file is renamed or removed; it is addressed with the empty name. Where a process or another
+machine serves the storage, such a fid also holds what was opened to write, for WRITE and ALLOCATE; elsewhere the
+first of those requests opens the file (EBADF: the fid holds nothing, and the file cannot be opened). `ino` not 0 says
+which inode OPEN and SETATTR must find (ESTALE).
 
-Names in a request are validated by `check_name`; whatever is malformed beyond that is a ProtocolError, which
-ends the gofer.
+Names in a request are validated by `check_name`; anything else that is malformed is a ProtocolError, which ends the
+gofer.
 """
 
 from struct import Struct
@@ -137,7 +137,7 @@ _I64: Final = Struct("<q")
 
 
 class Attr:
-    """What lstat(2) tells; sizes in bytes, blocks of 512 bytes, times in ns since the epoch."""
+    """The result of lstat(2); sizes in bytes, blocks of 512 bytes, times in ns since the epoch."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ def check_name(name: bytes) -> bool:
 
 
 class Reader:
-    """Takes fields off a body in order.  Raises ProtocolError when the body is too short."""
+    """Reads fields of a body in order.  Raises ProtocolError when the body is too short."""
 
     def __init__(self, body: bytes) -> None:
         self._body: bytes = body

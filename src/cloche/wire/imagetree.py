@@ -1,8 +1,8 @@
 """The tree of an image as one file: names, attributes, and where the contents are.
 
-`images.tree` writes it; the sentry (`fs.image`) and the commands read it, a directory at a time.  Nothing of an image's
-names, owners, links or devices is ever made on the host: contents are in files with numbers for names, and all the rest
-is here.
+`images.tree` writes it; the sentry (`fs.image`) and the commands read it, a directory at a time. The names, owners,
+links and devices of an image are never made on the host: contents are in files with numbers for names, and everything
+else is in this file.
 
     MAGIC, u64 offset and u64 length of HEAD (little endian), blocks
     HEAD  = [version, [layer …], ROW of the root]
@@ -157,7 +157,7 @@ class TreeFile:
     """An open tree."""
 
     def __init__(self, fd: int) -> None:
-        """Takes `fd` over, also when it raises LinuxError(EIO)."""
+        """Takes `fd` over, even if it raises LinuxError(EIO)."""
         self.fd: int = fd
         try:
             start = os.pread(fd, START, 0)
@@ -182,7 +182,7 @@ class TreeFile:
             raise
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -231,7 +231,7 @@ class TreeFile:
         return row
 
     def resolve(self, path: bytes) -> TreeRow | None:
-        """The same with symbolic links followed, as a process with this root would.  Raises LinuxError."""
+        """The row at a path, with symbolic links followed as a process with this root would. Raises LinuxError."""
         parts = [part for part in path.split(b"/") if part]
         parts.reverse()
         trail = [self.root]
@@ -264,7 +264,7 @@ class TreeFile:
 
 
 class TreeDirectory:
-    """The names in a directory; of a large one only the blocks that were asked for are read."""
+    """The names in a directory; blocks of a large directory are read when they are needed."""
 
     def __init__(self, tree: TreeFile, row: TreeRow) -> None:
         """Raises LinuxError."""

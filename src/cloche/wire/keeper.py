@@ -1,7 +1,7 @@
-"""What the monitor and the keeper say to each other: datagrams (SOCK_SEQPACKET) of a letter and an argument.
+"""Messages between the monitor and the keeper: datagrams (SOCK_SEQPACKET) of a letter and an argument.
 
-The request to start carries descriptors; the first is a memfd with the rest (`boot.launch`, `boot.keeper`), marshalled:
-both ends are the same program, run by the same user.
+The request to start carries descriptors; the first is a memfd with the other fields (`boot.launch`, `boot.keeper`).
+These are marshalled, which is safe because both ends are the same program, run by the same user.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ END: Final = b"K"  # to the keeper: kill the sentry; so does the end of the conn
 # From the keeper: + marshalled (pid of the sentry, ports of the host, marks of `timing`)
 STARTED: Final = b"S"
 FAILED: Final = b"F"  # from the keeper: + exit status (one byte) + text
-GONE: Final = b"Q"  # from the keeper: nothing is left, and it ends
+GONE: Final = b"Q"  # from the keeper: every part has ended, and the keeper ends
 DIED: Final = b"X"  # from the keeper: + which part died; everything else ends now
 # A further gofer, of a container that joins (a pod), in control groups of its own:
 SERVE: Final = b"G"  # to the keeper: + a memfd: marshalled (its number, the spec that it serves, its groups)

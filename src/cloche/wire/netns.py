@@ -1,4 +1,4 @@
-"""What the sentry asks the network process, and what that answers: messages of a SOCK_SEQPACKET socket.
+"""Messages between the sentry and the network process, on a SOCK_SEQPACKET socket.
 
     sentry                                          network process
     MAKE     transport, family, user, options       ANSWER  errno, name; LISTEN, the first CONNECT of TCP, and the
@@ -10,11 +10,13 @@
     SET      level, name, value
     CLOSE
 
-Each message has the number of a socket, which the sentry gave it, and gives to no other.  BIND, CONNECT, LISTEN
-and SET are answered, in their order; MAKE fails by the answer to what follows.  `name` is the socket's own then.
+Each message has the number of a socket. The sentry chooses it, and never uses it again. BIND, CONNECT, LISTEN and SET
+are answered, in their order; if MAKE fails, the answer to the next request says so. `name` is the socket's own name
+at that time.
 
-The network process keeps a socket of TCP only until it listens or connects: a copy would keep the port, and the FIN
-back.  It looks into no data.  Both sides take the other for hostile: what does not decode is a ValueError.
+The network process keeps a socket of TCP only until it listens or connects: a copy would keep the port in use, and
+would hold the FIN back. It does not read any data. Each side treats the other as hostile: a message that does not
+decode is a ValueError.
 """
 
 from struct import Struct
@@ -125,7 +127,7 @@ class OptionValue:
 
     @staticmethod
     def decode(data: bytes) -> "list[OptionValue]":
-        """As many as there are.  Raises ValueError."""
+        """Decode a row of options. Raises ValueError."""
         found: list[OptionValue] = []
         at = 0
         while at < len(data):
@@ -173,7 +175,7 @@ class Making:
 
 
 class Answer:
-    """ANSWER: how it went, and the socket's own name."""
+    """ANSWER: the result, and the socket's own name."""
 
     def __init__(self, errno: int, name: Name) -> None:
         self.errno: int = errno
@@ -189,7 +191,7 @@ class Answer:
 
 
 class NetMessage:
-    """One message, taken apart as far as all are alike."""
+    """One message, with its common fields decoded."""
 
     def __init__(self, kind: int, ident: int, body: bytes) -> None:
         self.kind: int = kind

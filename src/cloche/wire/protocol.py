@@ -10,12 +10,12 @@ Both hops are stream sockets and speak the same messages.  Here is the codec, wi
     REPLY    = [2, id, {result}]              the one answer,
     ERROR    = [3, id, status, text]          or this one: `status` is what a command exits with
     EVENT    = [4, id, name, {fields}]        before the answer: news of that request
-    CANCEL   = [5, id]                        the asker wants no answer any more; one may be under way
+    CANCEL   = [5, id]                        the asker wants no answer any more; one may still arrive
 
 Descriptors travel (SCM_RIGHTS, unix(7)) with the first byte of the frame that states their number; a stream socket
-keeps both in order.  What is a stream (standard streams, archives of `cp`, changes of `diff`) is such a descriptor, a
-pipe or a terminal of its own: the host's kernel then says when there is room and when it ends, its bytes pass no third
-process, and a stream that nobody reads holds up no other.
+keeps both in order. Each stream (standard streams, archives of `cp`, changes of `diff`) is such a descriptor, a pipe
+or a terminal of its own. So the host's kernel tells when there is room and when it ends, its bytes pass through no
+third process, and a stream that is not read holds up no other.
 """
 
 import os
@@ -43,11 +43,11 @@ Fields = dict[str, object]
 
 
 class ProtocolError(Exception):
-    """The peer has sent what no correct peer sends; the connection is of no more use."""
+    """The peer has sent what no correct peer sends; the connection must be closed."""
 
 
 class Message:
-    """One message; which fields matter follows from the kind.  Whoever takes `fds` closes them."""
+    """One message; its kind decides which fields matter. The receiver closes `fds`."""
 
     def __init__(self, kind: int, ident: int) -> None:
         self.kind: int = kind
@@ -58,7 +58,7 @@ class Message:
         self.fds: list[int] = []
 
     def close_fds(self) -> None:
-        """Nobody takes the descriptors."""
+        """Close the descriptors, if the receiver does not want them."""
         for fd in self.fds:
             os.close(fd)
         self.fds = []
@@ -96,7 +96,7 @@ def error(ident: int, status: int, text: str) -> bytes:
 
 
 def event(ident: int, name: str, fields: Fields) -> bytes:
-    """News of a request that has no answer yet."""
+    """An event of a request that is not answered yet."""
     return frame([EVENT, ident, name, fields])
 
 
@@ -106,7 +106,7 @@ def cancel(ident: int) -> bytes:
 
 
 class Decoder:
-    """Bytes and descriptors in, messages out."""
+    """Decodes bytes and descriptors into messages."""
 
     def __init__(self) -> None:
         self._buffer: bytearray = bytearray()
@@ -114,9 +114,9 @@ class Decoder:
         self._is_greeted: bool = False
 
     def feed(self, data: bytes, fds: list[int]) -> list[Message]:
-        """What is complete now.  Takes `fds` over.
+        """Take bytes and descriptors; returns the messages that are complete now.
 
-        Raises ProtocolError; descriptors of complete and incomplete messages are closed then.
+        Takes `fds` over. Raises ProtocolError; the descriptors of complete and incomplete messages are then closed.
         """
         self._fds += fds
         self._buffer += data
@@ -149,7 +149,7 @@ class Decoder:
         return found
 
     def close(self) -> None:
-        """The connection is over: close descriptors that nobody took."""
+        """The connection has ended: close the descriptors of incomplete messages."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
@@ -177,7 +177,7 @@ class Decoder:
 
     @staticmethod
     def _fill(message: Message, parts: list[object]) -> None:
-        """The rest of the parts by kind."""
+        """Set the fields that depend on the kind."""
         kind = message.kind
         third = parts[2] if len(parts) > 2 else None
         fourth = parts[3] if len(parts) > 3 else None

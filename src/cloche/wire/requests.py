@@ -1,4 +1,4 @@
-"""What a sandbox may be asked over `wire.protocol`: methods, their fields as data, and what is answered.
+"""The requests of `wire.protocol`: methods, their fields, and the answers.
 
 A monitor and its sentry answer to the same names.  Containers are named by their id; without one it is MAIN.
 
@@ -27,7 +27,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
              (monitors only: egress answers)
              -> policy; cut, rules; events "line" (text), "approval" (id, method, url, scope, rule, pid, program)
 
-Fields are checked here, whatever side reads them; each function raises ProtocolError.
+Both sides check fields with these functions; each raises ProtocolError.
 """
 
 from typing import Final
@@ -45,7 +45,7 @@ from cloche.wire.protocol import (
 
 MAIN: Final = "main"
 MAX_STRINGS: Final = 65536
-STATUS_ENDED: Final = 137  # of what ran, when its sandbox ended
+STATUS_ENDED: Final = 137  # exit status of a command whose sandbox has ended
 MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
 
 CREATE: Final = "create"
@@ -69,7 +69,7 @@ NET: Final = "net"
 UPDATE: Final = "update"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.
-QUIET: Final = 5  # whose answers nobody looks at
+QUIET: Final = 5  # for requests whose answers are ignored
 FIRST_ID: Final = 16
 
 STARTED: Final = "started"  # events
@@ -83,7 +83,7 @@ WRITING: Final = "writing"
 PROCESS: Final = "process"
 FOREGROUND: Final = "foreground"  # the process group that the keyboard reaches
 ALL: Final = "all"  # every process of the container
-SESSION: Final = "session"  # of a command: all that has not left its session
+SESSION: Final = "session"  # of a command: every process that is still in its session
 SCOPES: Final = (PROCESS, FOREGROUND, ALL, SESSION)
 
 # Roles of descriptors.
@@ -111,7 +111,7 @@ class ExecRequest:
         self.rows: int = 0
         self.columns: int = 0
         self.streams: list[int] = []  # which of 0, 1 and 2 come along, in this order
-        # What follows counts in place of the container's only if it `is_whole`; so does the environment.
+        # If it `is_whole`, the environment and the fields below replace the container's; otherwise they are ignored.
         self.is_whole: bool = False
         self.groups: list[int] = []
         self.umask: int = 0o022
@@ -181,7 +181,7 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
 
 
 def _take_settings(request: ExecRequest, fields: Fields) -> None:
-    """What a request has for a whole process."""
+    """Read the fields of a request that `is_whole`."""
     request.is_whole = take_bool(fields, "whole")
     request.groups = _take_numbers(fields, "groups", MAX_STRINGS, 0, 0xFFFFFFFE)
     request.umask = take_int(fields, "umask", 0o022, 0, 0o777)
@@ -264,7 +264,7 @@ def take_signal(fields: Fields) -> int:
 
 
 def take_scope(fields: Fields) -> str:
-    """Whom a signal is for."""
+    """The scope of a signal: which processes get it."""
     scope = take_text(fields, "scope", PROCESS)
     if scope not in SCOPES:
         raise ProtocolError("an unknown scope")
@@ -272,7 +272,7 @@ def take_scope(fields: Fields) -> str:
 
 
 def take_owners(fields: Fields, count: int) -> list[tuple[int, int]]:
-    """(uid, gid) of the files behind descriptors, as their giver saw them."""
+    """(uid, gid) of the files behind descriptors, as the sender saw them."""
     found: list[tuple[int, int]] = []
     for pair in take_list(fields, "owners", count):
         if not isinstance(pair, list) or len(pair) != 2:

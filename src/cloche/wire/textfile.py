@@ -16,8 +16,8 @@ pages, then the *tail*, which holds the trampolines.  All numbers are little end
   address in either can be translated to the other.
 
 The reader trusts nothing: `decode_header` bounds every number, so that offsets that it gives are inside of the file
-if the file is as long as `total_pages` says (check it with fstat).  What the pages *contain* runs in guests only, and
-nothing of the sandbox's safety rests on it.
+if the file is as long as `total_pages` says (check it with fstat). The contents of the pages run in guests only, and
+the sandbox's safety does not depend on them.
 """
 
 from bisect import bisect_right
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 1
-# Raise it with every change of what the analyst makes of a file: caches are keyed by it
+# Increase it whenever the analyst's result for a file changes: caches are keyed by it
 ANALYSER_VERSION: Final = 4
 
 STUB_BASE: Final = 0x7FFF00000000

@@ -1,7 +1,7 @@
 """When the steps of a start happened, for `cloche run --timing`.
 
-Each process of a sandbox notes its own, on the host's CLOCK_MONOTONIC, and gives them up the way its messages go.
-Noting is always on: a dozen readings of the clock a start.
+Each process of a sandbox records its own steps on the host's CLOCK_MONOTONIC, and sends them along with its messages.
+Recording is always on: it reads the clock a dozen times for each start.
 """
 
 import time
@@ -14,23 +14,23 @@ _marks: Final[Marks] = []
 
 
 def mark(name: str, at_ns: int = 0) -> None:
-    """Something was done, now or at `at_ns`.  Nothing is noted once the start is over."""
+    """Record that a step was done, now or at `at_ns`. Ignored once the start is over."""
     if len(_marks) < MAX_MARKS:
         _marks.append((name, at_ns if at_ns else time.monotonic_ns()))
 
 
 def marks() -> Marks:
-    """What was noted in this process."""
+    """The steps that this process has recorded."""
     return list(_marks)
 
 
 def add(others: Marks) -> None:
-    """What other processes have noted."""
+    """Add steps that other processes have recorded."""
     _marks.extend(others)
 
 
 def begin() -> None:
-    """In a process that was just forked: what its parent has noted is not its own."""
+    """To be called after a fork: drop the steps of the parent."""
     _marks.clear()
 
 
@@ -40,7 +40,7 @@ def encode(rows: Marks) -> list[object]:
 
 
 def decode(rows: list[object]) -> Marks:
-    """The inverse; what is no mark is left out."""
+    """The inverse of `encode`; malformed items are left out."""
     found: Marks = []
     for row in rows[:MAX_MARKS]:
         if isinstance(row, list) and len(row) == 2:
