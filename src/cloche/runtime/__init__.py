@@ -1,1 +1,1 @@
-"""What lives on the host beside a sandbox: records of sandboxes with a name, their logs."""
+"""State on the host beside the sandboxes: records of sandboxes with a name, logs, kept layers, volumes."""

@@ -1,16 +1,16 @@
 """Limits of the host's kernel for the guests of one sandbox: control groups (cgroups(7)), version 2 or 1, as root.
 
-In addition to the sentry's own accounting, which alone knows what is a guest's.  The guests are in a group of their
-own; the sentry is never in one with a limit of memory or tasks, so it is never what the kernel ends.  CPU time is
-limited for both together, since the sentry works only for its guests, with most of the weight given to the sentry.
+They add to the sentry's own accounting, which alone can tell what belongs to a guest. The guests are in a group of
+their own; the sentry is never in one with a limit of memory or tasks, so it is never what the kernel ends. CPU time
+is limited for both together, since the sentry works only for its guests, with most of the weight given to the sentry.
 
     version 2   TOP/cloche-ID (cpu.max) / guests (memory.max, pids.max, cpu.weight) and sentry (cpu.weight)
     version 1   cpu/TOP/cloche-ID (cfs quota) / guests and sentry (shares); memory/TOP/cloche-ID; pids/TOP/cloche-ID
 
 TOP is this process's own group where the controllers can be had there, else (version 2 gives none to a group that
-holds processes) the group `cloche` at the top of the hierarchy.  `create` says None where there is nothing to be had:
-not root, a read-only hierarchy, no controllers.  Order: `create`, start the sandbox, `place` before the first guest
-code runs, and `destroy` when every process is gone.
+holds processes) the group `cloche` at the top of the hierarchy. `create` returns None where control groups cannot be
+used: not root, a read-only hierarchy, no controllers. Order: `create`, start the sandbox, `place` before the first
+guest code runs, and `destroy` when every process is gone.
 """
 
 import os
@@ -19,11 +19,11 @@ from typing import Final
 
 PERIOD_US: Final = 100_000
 MOUNT: Final = "/sys/fs/cgroup"
-# The guests' own tasks, and the platform's: its zygote and processes that wait to be used.
+# Tasks of the platform beside those of guests: its zygote, and processes kept ready for use.
 SPARE_TASKS: Final = 64
 _SENTRY_WEIGHT: Final = 10_000
 _SENTRY_SHARES: Final = 262_144
-_SPARE_BYTES: Final = 8 << 20  # what the platform's own processes take
+_SPARE_BYTES: Final = 8 << 20  # memory of the platform's own processes
 _END_S: Final = 2.0
 
 
@@ -36,7 +36,7 @@ class Limits:
         self.tasks: int = tasks
 
     def controllers(self) -> list[str]:
-        """Names of the controllers that it takes."""
+        """The names of the controllers that these limits need."""
         wanted = (("memory", self.memory_bytes), ("cpu", self.cpus), ("pids", self.tasks))
         return [name for name, value in wanted if value > 0]
 
@@ -73,7 +73,7 @@ class Group:
 
     def __init__(self) -> None:
         self.made: list[str] = []  # directories, parents first
-        self.guests: list[str] = []  # those that guests go into
+        self.guests: list[str] = []  # those for guests
         self.sentry: list[str] = []
         self.events: str = ""  # the file that counts kills for want of memory
         self.has_memory: bool = False
@@ -87,10 +87,11 @@ class Group:
         return path
 
     def place(self, sentry_pid: int) -> None:
-        """Put the sentry's children (the platform's processes, of which every guest is born) and it in their places.
+        """Move the sentry and its children (the platform's processes, from which every guest is forked) into their
+        groups.
 
-        Raises OSError.  Nothing of a guest may run yet.  The platform may make processes meanwhile: one that was forked
-        by a process before that had its place is found by looking again, and later ones are born where they belong.
+        Raises OSError. No guest may run yet. The platform may fork meanwhile: a child of a process that was not moved
+        yet is found by looking again, and later children start in the right group.
         """
         placed: set[int] = set()
         while new := [pid for pid in descendants(sentry_pid) if pid not in placed]:
@@ -105,12 +106,12 @@ class Group:
             _write(os.path.join(path, "cgroup.procs"), str(sentry_pid))
 
     def destroy(self) -> None:
-        """Remove the groups; a process that is about to be gone is waited for."""
+        """Remove the groups, waiting for processes that are about to end."""
         remove_all(self.made)
 
 
 def remove_all(made: list[str]) -> None:
-    """Remove these groups, parents first in the list; a process that is about to be gone is waited for."""
+    """Remove these groups (in the list, parents come first), waiting for processes that are about to end."""
     deadline = time.monotonic() + _END_S
     for path in reversed(made):
         while True:
@@ -156,7 +157,7 @@ def create(limits: Limits, mount: str = MOUNT, own_text: str | None = None) -> G
 
 
 def sweep(top: str) -> None:
-    """Remove what monitors that were killed have left below `top`."""
+    """Remove the groups below `top` of monitors that were killed."""
     try:
         names = os.listdir(top)
     except OSError:
@@ -178,7 +179,7 @@ def sweep(top: str) -> None:
             try:
                 os.rmdir(path)
             except OSError:
-                pass  # not there, or somebody still runs in it
+                pass  # not there, or processes still run in it
 
 
 # -- version 2 -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Copying between the host and a sandbox: records (`wire.files`) of files of the host, and files of it from records.
+"""Copying between the host and a sandbox: records (`wire.files`) from files of the host, and files of the host from
+records.
 
-For `cloche cp` and the SDK.  What is left out is complained of, and the rest goes on.
+For `cloche cp` and the SDK. A file that is left out is reported, and the copy goes on.
 """
 
 import errno
@@ -12,7 +13,7 @@ from cloche.runtime.hosttree import HostTree, NewFile, Policy, Unwanted, finish_
 from cloche.wire import files
 from cloche.wire.files import FileEntry, Record
 
-Complain = Callable[[bytes, str], None]  # the path, and why
+Complain = Callable[[bytes, str], None]  # called with the path and the reason
 
 
 class Reader:
@@ -105,7 +106,7 @@ class Writer:
     def __init__(self, tree: HostTree, top: bytes, policy: Policy, complain: Complain) -> None:
         self.complain: Complain = complain
         self.tree: HostTree = tree
-        self.top: bytes = top  # what the one that was asked for is called; empty: the tree itself
+        self.top: bytes = top  # the name of the file that was asked for; empty: the tree itself
         self.policy: Policy = policy
         self.directories: list[tuple[bytes, FileEntry]] = []
         self.file: NewFile | None = None
@@ -117,7 +118,7 @@ class Writer:
         self.complain(path, text)
 
     def take(self, record: Record) -> None:
-        """One record.  Nothing is raised for a file that cannot be made: it is complained of."""
+        """Handle one record. A file that cannot be made is reported, and nothing is raised."""
         entry = record.entry
         if record.kind == files.ERROR:
             self._fail(record.data, os.strerror(record.offset))

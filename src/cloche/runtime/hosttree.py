@@ -2,9 +2,9 @@
 
 Names, types and modes come from a guest.  A parent is opened below the directory by openat2(2) with RESOLVE_BENEATH
 and RESOLVE_NO_SYMLINKS (where the host has no openat2: a component at a time, none of them a link), so that neither
-`..` nor a link, one of the stream's own among them, leads out.  A file gets another name first, and its own once it is
-whole: what was there is there, or the new one is.  Set-user-ID and set-group-ID bits, devices and owners are left out
-unless `Policy` says otherwise.
+`..` nor a link, even one that the stream has made itself, leads out. A file is written under another name and renamed
+when it is complete: at any moment either the old file is there or the new one. Set-user-ID and set-group-ID bits,
+devices and owners are left out unless `Policy` says otherwise.
 """
 
 import errno
@@ -33,11 +33,11 @@ class Policy:
 
 
 class Unwanted(Exception):
-    """The policy does not let such a thing be made; the text says what it is."""
+    """The policy does not allow a file of this kind; the text names the kind."""
 
 
 def check(path: bytes) -> None:
-    """Raises OSError for a path that is none of a stream's."""
+    """Raises OSError for a path that no stream may have."""
     if not is_clean(path):
         raise OSError(errno.EINVAL, "a path that leads elsewhere")
 
@@ -48,7 +48,7 @@ class HostTree:
     def __init__(self, path: bytes) -> None:
         """Raises OSError."""
         self.fd: int = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._parent: bytes = b""  # the one that was used last
+        self._parent: bytes = b""  # path of the parent directory that was used last
         self._parent_fd: int = -1
 
     def close(self) -> None:
@@ -92,7 +92,9 @@ class HostTree:
         return at
 
     def parent(self, path: bytes, *, make: bool = False) -> tuple[int, bytes]:
-        """Of a path: a descriptor of its directory, which stays ours, and its last component.  Raises OSError."""
+        """The directory and the last component of a path. The descriptor of the directory stays this object's. Raises
+        OSError.
+        """
         check(path)
         above, _slash, name = path.rpartition(b"/")
         if self._parent_fd < 0 or above != self._parent:
@@ -155,7 +157,7 @@ def wanted_mode(entry: FileEntry, policy: Policy) -> int:
 
 
 class NewFile:
-    """Something under a name for the time being, in the directory where it shall be."""
+    """A new file under a temporary name, in its final directory."""
 
     def __init__(self, tree: HostTree, path: bytes, *, make: bool = False) -> None:
         """Raises OSError."""
@@ -168,20 +170,20 @@ class NewFile:
         self.is_there: bool = False
 
     def open(self) -> None:
-        """It is a regular file.  Raises OSError."""
+        """Make it a regular file. Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self.temporary, flags, 0o600, dir_fd=self.parent_fd)
         self.is_there = True
 
     def write(self, offset: int, data: bytes) -> None:
-        """Contents.  Raises OSError."""
+        """Write a part of its contents. Raises OSError."""
         done = 0
         view = memoryview(data)
         while done < len(data):
             done += os.pwrite(self.fd, view[done:], offset + done)
 
     def make(self, entry: FileEntry, policy: Policy) -> None:
-        """It is something else: a link, a FIFO, a device.  Raises OSError, Unwanted."""
+        """Make it a file of another kind: a link, a FIFO, a device. Raises OSError, Unwanted."""
         kind = stat.S_IFMT(entry.mode)
         if kind == stat.S_IFLNK:
             os.symlink(entry.target, self.temporary, dir_fd=self.parent_fd)
@@ -196,7 +198,7 @@ class NewFile:
         self.is_there = True
 
     def link_to(self, target: bytes) -> None:
-        """It is another name of a file below the same directory.  Raises OSError."""
+        """Make it another name (hard link) of a file below the same directory. Raises OSError."""
         other = HostTree.open_directory(self.tree, target.rpartition(b"/")[0])
         try:
             os.link(
@@ -220,7 +222,7 @@ class NewFile:
                     raise
 
     def commit(self, entry: FileEntry, policy: Policy) -> None:
-        """Give it attributes and its name.  Raises OSError."""
+        """Set its attributes, and rename it to its final name. Raises OSError."""
         name, fd = self.temporary, self.parent_fd
         if entry.is_link:
             pass
@@ -252,7 +254,7 @@ class NewFile:
         self.discard()
 
     def discard(self) -> None:
-        """Nothing is left of what was not committed."""
+        """Remove it, unless it was committed."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -268,12 +270,12 @@ class NewFile:
 
 
 def make_directory(tree: HostTree, path: bytes) -> bool:
-    """A directory, with everything above it; whether it is new.  Raises OSError."""
+    """Make a directory and the missing ones above it. Returns whether it is new. Raises OSError."""
     fd, name = tree.parent(path, make=True)
     try:
         os.mkdir(name, 0o700, dir_fd=fd)
     except FileExistsError:
-        os.close(os.open(name, _DIRECTORY, dir_fd=fd))  # a link to one is none
+        os.close(os.open(name, _DIRECTORY, dir_fd=fd))  # a link to a directory does not count
         return False
     return True
 

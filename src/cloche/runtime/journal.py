@@ -1,11 +1,11 @@
-"""What `cloche apply` has done to the host, so that it can be undone: also after a crash in the middle.
+"""The changes that `cloche apply` has made on the host, so that they can be undone, even after a crash in the middle.
 
     DIR/ID/journal   JSON lines: a head, then for each step what is about to be done, and when it is done
     DIR/ID/N         what step N has replaced or removed: another name of that file, or a copy
 
-A step is written before it is begun, and what it takes away is kept before it goes.  Steps never write into a file:
-they give a name to another one, so what is kept stays as it was.  DIR is below $XDG_STATE_HOME; without that, below
-~/.local/state, or of root below /var/lib.
+A step is recorded before it is begun, and a file is kept before the step removes it. Steps never write into an
+existing file: they replace it by another one, so the kept file stays unchanged. DIR is below $XDG_STATE_HOME; without
+that, below ~/.local/state, or of root below /var/lib.
 """
 
 import json
@@ -19,7 +19,7 @@ from cloche.runtime.hosttree import HostTree, attributes_of
 from cloche.runtime.records import RecordError, open_directory
 
 VERSION: Final = 1
-KEPT: Final = 10  # journals of a sandbox's name; the oldest go
+KEPT: Final = 10  # journals for a sandbox's name; older ones are removed
 _COPY_BYTES: Final = 1 << 20
 
 CREATE: Final = "create"  # something where nothing was
@@ -39,7 +39,7 @@ def default_directory() -> str:
 
 
 def describe(st: os.stat_result | None) -> dict[str, Any] | None:
-    """What tells one state of a file from another."""
+    """The attributes by which two states of a file are told apart."""
     if st is None:
         return None
     row = {"mode": st.st_mode, "ino": st.st_ino, "dev": st.st_dev}
@@ -96,14 +96,14 @@ class Journal:
         self._write({"done": self.steps, "after": describe(tree.stat(path))})
 
     def close(self) -> None:
-        """No more steps."""
+        """Close the journal: there are no more steps."""
         os.fsync(self._out)
         os.close(self._out)
         os.close(self.fd)
 
 
 def keep(fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:
-    """Another name of a file, or a copy where there can be none.  Raises OSError."""
+    """Keep a file: as another name (hard link), or, where that is not possible, as a copy. Raises OSError."""
     try:
         os.link(name, to_name, src_dir_fd=fd, dst_dir_fd=to_fd, follow_symlinks=False)
         return
@@ -139,7 +139,7 @@ def keep(fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:
 
 
 class Undo:
-    """Takes an application back, the last step first."""
+    """Undoes an application, the last step first."""
 
     def __init__(self, name: str, directory: str = "") -> None:
         """The last application of sandbox `name`.  Raises RecordError, OSError."""
@@ -154,11 +154,11 @@ class Undo:
         self.ident: str = found[-1]
         self.fd: int = open_directory(self.ident, self.top_fd)
         self.trees: dict[str, HostTree] = {}
-        self.left: list[tuple[bytes, str]] = []  # what was not undone, and why
+        self.left: list[tuple[bytes, str]] = []  # paths that were not undone, and the reason
         self.undone: list[bytes] = []
 
     def run(self, *, is_forced: bool) -> None:
-        """Undo; the journal goes when nothing is left.  Raises RecordError, OSError."""
+        """Undo all steps; the journal is removed when all are undone. Raises RecordError, OSError."""
         steps, after = self._read()
         for row in reversed(steps):
             path = os.fsencode(os.path.join(row["top"], row["path"]))
@@ -199,7 +199,7 @@ class Undo:
         now, before = tree.stat(path), row["before"]
         shown = describe(now)
         if shown == before:
-            return False  # it was never done
+            return False  # the step was not carried out
         if after is not _UNKNOWN and shown != after and not is_forced:
             raise OSError(0, "it has changed since; --force undoes that, too")
         if after is _UNKNOWN and row["do"] == CREATE and now is not None and not is_forced:
@@ -225,7 +225,7 @@ class Undo:
         return True
 
     def _put_back(self, kept: bytes, fd: int, name: bytes) -> None:
-        """What was kept gets its name again, at once."""
+        """Give the kept file its name again, atomically."""
         temporary = b".cloche-new-" + os.urandom(8).hex().encode()
         keep(self.fd, kept, fd, temporary)
         try:

@@ -1,11 +1,12 @@
 """Kept layers on the host: a directory for each name, with what `fs.kept` writes and
 
     head.json   version, the places of the host that it lies over, when it was made, whether it goes with its record
-    spec        the sandbox without its programs (`boot.spec`, CBOR): for whoever looks at the files when it has ended
+    spec        the sandbox without its programs (`boot.spec`, CBOR): to look at the files after it has ended
     lock        held (flock) by the monitor of the sandbox that uses it
 
-They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share, or of root below /var/lib.  Those of
-detached sandboxes, which go with their records, are with `--root DIR` in DIR/.layers.
+They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share, or of root below /var/lib. Automatic
+layers, those of detached sandboxes, are removed with their sandbox's record; with `--root DIR` they are in
+DIR/.layers.
 """
 
 import contextlib
@@ -38,12 +39,13 @@ def default_directory() -> str:
 
 
 def automatic_directory(root: str) -> str:
-    """Where the layers of detached sandboxes are whose records are below `root`; empty: the default of both."""
+    """The directory of automatic layers of sandboxes whose records are below `root`; empty: the default root."""
     return os.path.join(os.path.abspath(root), AUTOMATIC) if root else ""
 
 
 def find_of(name: str, root: str) -> "KeptLayer | None":
-    """The layer of a sandbox whose record is below `root`, or that of this name which somebody wanted to be kept.
+    """The automatic layer of the sandbox of this name whose record is below `root`, or else the layer that was kept
+    under this name (`--keep`).
 
     Raises RecordError, OSError.
     """
@@ -52,20 +54,20 @@ def find_of(name: str, root: str) -> "KeptLayer | None":
 
 
 class KeptLayer:
-    """One that this process may use."""
+    """A layer that this process has opened."""
 
     def __init__(self, name: str, path: str, fd: int) -> None:
         self.name: str = name
         self.path: str = path
         self.fd: int = fd  # of the directory
         self.is_new: bool = False  # made by this process
-        self.is_temporary: bool = False  # it goes with its sandbox
-        # Kept because its sandbox was detached: it goes with the record of that
+        self.is_temporary: bool = False  # removed with its sandbox
+        # Kept because its sandbox was detached: removed with the sandbox's record
         self.is_automatic: bool = False
         self.lock: int = -1  # held as long as this process, or a child, lives
 
     def take(self) -> None:
-        """Nobody else may use it.  Raises RecordError."""
+        """Lock it, so that no other process uses it. Raises RecordError if one does."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.lock = os.open("lock", flags, 0o600, dir_fd=self.fd)
         try:
@@ -74,7 +76,9 @@ class KeptLayer:
             raise RecordError(f"the layer {self.name} is in use by a sandbox") from None
 
     def release(self) -> None:
-        """Others may use it, even those that ask before this process (and who has the lock with it) is gone."""
+        """Unlock it, so that others may use it before this process and its children, which share the lock, have
+        ended.
+        """
         if self.lock >= 0:
             fcntl.flock(self.lock, fcntl.LOCK_UN)
             os.close(self.lock)
@@ -93,7 +97,7 @@ class KeptLayer:
         return head
 
     def check(self, places: list[object]) -> None:
-        """It lies over the same places.  Raises RecordError."""
+        """Check that it was made over the same places. Raises RecordError."""
         known = self.head().get("places")
         if known != _plain(places):
             first = [row[0] for row in known if row not in _plain(places)] if isinstance(known, list) else []
@@ -115,7 +119,7 @@ class KeptLayer:
         self._write("head.json", json.dumps(head).encode())
 
     def write_spec(self, data: bytes) -> None:
-        """What is over what inside, in the place of what was said before.  Raises OSError."""
+        """Write the spec, replacing an earlier one. Raises OSError."""
         self._write("spec.new", data)
         os.rename("spec.new", "spec", src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
@@ -131,7 +135,7 @@ class KeptLayer:
             ) from None
 
     def _write(self, name: str, data: bytes) -> None:
-        """A file, on the disk afterwards unless the layer would be forgotten with the host's crash.  Raises OSError."""
+        """Write a file, and sync it unless the layer is temporary.  Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(name, flags, 0o600, dir_fd=self.fd), "wb") as file:
             file.write(data)
@@ -144,7 +148,7 @@ class KeptLayer:
         return os.path.join(self.path, "files")
 
     def room(self) -> int:
-        """Bytes that it may have if nobody says how many: what it takes, and half of what is free.  Raises OSError."""
+        """The default limit of its size in bytes: what it takes now, and half of the free space. Raises OSError."""
         with os.scandir(self.files()) as found:
             taken = sum(each.stat(follow_symlinks=False).st_blocks * 512 for each in found)
         space = os.statvfs(self.files())
@@ -161,7 +165,7 @@ def _plain(places: list[object]) -> list[list[object]]:
 
 
 def _top(directory: str) -> str:
-    """Raises RecordError for a directory that is another's, FileNotFoundError."""
+    """The directory, checked. Raises FileNotFoundError, and RecordError if it belongs to another user."""
     top = directory or default_directory()
     os.close(open_directory(top))
     return top
@@ -179,12 +183,12 @@ def find(name: str, directory: str = "") -> KeptLayer | None:
     try:
         layer.is_automatic = layer.head().get("automatic") is True
     except RecordError:
-        pass  # half made, or another's: it can be discarded
+        pass  # incomplete, or written by another version: it can be discarded
     return layer
 
 
 def names(directory: str = "") -> list[str]:
-    """Of all layers that are kept.  Raises RecordError, OSError."""
+    """The names of all kept layers. Raises RecordError, OSError."""
     try:
         return sorted(name for name in os.listdir(_top(directory)) if NAME_PATTERN.fullmatch(name))
     except FileNotFoundError:
@@ -192,12 +196,12 @@ def names(directory: str = "") -> list[str]:
 
 
 def create(name: str, places: list[object], directory: str = "", *, is_automatic: bool = False) -> KeptLayer:
-    """A new one, taken.  Raises RecordError, OSError."""
+    """Make a new layer, and lock it. Raises RecordError, OSError."""
     if find(name, directory) is not None:
         raise RecordError(
             f"a layer named {name} is kept already; --from {name} goes on with it, cloche discard {name}"
         )
-    for attempt in range(_TRIES):  # whoever removes the last layer takes the directory with it
+    for attempt in range(_TRIES):  # the directory is removed with its last layer
         os.makedirs(directory or default_directory(), 0o700, exist_ok=True)
         try:
             path = os.path.join(_top(directory), name)
@@ -221,9 +225,9 @@ def create(name: str, places: list[object], directory: str = "", *, is_automatic
 def copy(
     source: KeptLayer, name: str, places: list[object], directory: str = "", *, is_automatic: bool = False
 ) -> KeptLayer:
-    """A new one that begins as another is, taken; blocks are shared where the file system can.
+    """Make a new layer as a copy of another, and lock it.
 
-    Raises RecordError, OSError.
+    Blocks are shared where the file system can do so. Raises RecordError, OSError.
     """
     source.take()
     made = create(name, places, directory, is_automatic=is_automatic)
@@ -246,7 +250,7 @@ def copy(
 
 
 def _copy_file(directory: int, name: str, target: str) -> None:
-    """A regular file: a sentry that has been taken over could have left links there, or FIFOs."""
+    """Copy a regular file and nothing else: a compromised sentry could have left links or FIFOs there."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=directory), "rb") as old, open(target, "xb") as new:
         if not stat.S_ISREG(os.fstat(old.fileno()).st_mode):
@@ -274,10 +278,10 @@ def _copy_file(directory: int, name: str, target: str) -> None:
 
 def discard(layer: KeptLayer) -> None:
     """Remove it."""
-    import shutil  # which is much, for a start that needs none of it
+    import shutil  # imported late: it is large, and a start does not need it
 
     shutil.rmtree(layer.path, ignore_errors=True)
     above = os.path.dirname(layer.path)
     if os.path.basename(above) == AUTOMATIC:
-        with contextlib.suppress(OSError):  # there are others
+        with contextlib.suppress(OSError):  # other layers are in it
             os.rmdir(above)

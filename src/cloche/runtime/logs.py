@@ -1,4 +1,4 @@
-"""The output of detached sandboxes: two files of bounded size, the older one thrown away when the newer is full.
+"""The output of detached sandboxes: two files of bounded size, the older one is dropped when the newer one is full.
 
 A file is a row of entries: a header (time in ns since the epoch, stream 1 or 2, length) and the bytes as they came.
 Readers need no lock: an entry that is not complete yet is read again later.
@@ -19,7 +19,7 @@ _STDERR: Final = 2
 
 
 class LogWriter:
-    """Appends; when the disk is full output is dropped, and the next entry that fits says how much."""
+    """Appends entries. When the disk is full output is dropped; the next entry that fits says how much."""
 
     def __init__(self, directory: int, limit_bytes: int) -> None:
         self.directory: int = directory  # a descriptor, the caller's
@@ -33,7 +33,7 @@ class LogWriter:
         return os.open("log", flags, 0o600, dir_fd=self.directory)
 
     def append(self, stream: int, data: bytes) -> None:
-        """One entry, or several for much data."""
+        """Append one entry, or several if there is much data."""
         if self.dropped_bytes:
             lost, self.dropped_bytes = self.dropped_bytes, 0
             self._append(
@@ -63,12 +63,12 @@ class LogWriter:
         self.fd = self._open()
 
     def close(self) -> None:
-        """No more."""
+        """Close the file."""
         os.close(self.fd)
 
 
 class LogReader:
-    """Reads from the oldest entry on; `read` may be called again for what has come since."""
+    """Reads from the oldest entry on; `read` may be called again for entries that were added since."""
 
     def __init__(self, directory: int) -> None:
         self.directory: int = directory  # a descriptor, the caller's
@@ -121,7 +121,7 @@ class LogReader:
         return False
 
     def _is_rotated(self) -> bool:
-        """Whether the file at hand will get no more."""
+        """Whether the log has moved on to another file than the open one."""
         try:
             now = os.stat("log", dir_fd=self.directory, follow_symlinks=False)
             return now.st_ino != os.fstat(self._fd).st_ino
@@ -129,7 +129,7 @@ class LogReader:
             return False
 
     def close(self) -> None:
-        """Done."""
+        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

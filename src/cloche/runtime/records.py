@@ -6,11 +6,10 @@
     ROOT/NAME/control     the monitor's socket
     ROOT/NAME/log, log.1  the output of a detached sandbox (`runtime.logs`)
 
-Whether a sandbox runs is asked of the lock, never of a process id: ids are used again.  Directories are held by
-descriptor once their owner and mode are checked, and no link is followed: another user may have made what is in /tmp,
-and whom one talks to there is asked of the socket.  The root is /run/cloche for
-root, else $XDG_RUNTIME_DIR/cloche, else a directory of the user's own in /tmp; nobody else may be able to write
-there.
+Whether a sandbox runs is asked of the lock, never of a process id: ids are used again. Another user may have made
+files in /tmp. So directories are held by descriptor once their owner and mode are checked, no link is followed, and
+the socket is asked which user is at its other end. The root is /run/cloche for root, else $XDG_RUNTIME_DIR/cloche,
+else a directory of the user's own in /tmp; it is refused if others can write there.
 """
 
 import errno
@@ -42,7 +41,7 @@ STATE_VERSION: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUNNING: Final = "running"
 EXITED: Final = "exited"
-DEAD: Final = "dead"  # its monitor was killed: nobody knows how it ended
+DEAD: Final = "dead"  # its monitor was killed, so its exit status is not known
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _PEER: Final = struct.Struct("3i")  # struct ucred
 _CONNECT_TIME: Final = struct.pack("ll", 2, 0)  # struct timeval
@@ -56,13 +55,13 @@ _SECOND: Final = ("aster", "basil", "clover", "dahlia", "fennel", "iris", "lilac
 
 
 def new_name() -> str:
-    """A name that is most likely free."""
+    """A random name, which is most likely not taken."""
     first, second = os.urandom(2)
     return f"{_FIRST[first % len(_FIRST)]}-{_SECOND[second % len(_SECOND)]}-{os.urandom(3).hex()}"
 
 
 def check_name(name: str) -> None:
-    """Raises RecordError unless `name` is one that a sandbox may have."""
+    """Raises RecordError if a sandbox must not have this name."""
     if not NAME_PATTERN.fullmatch(name):
         raise RecordError(
             f"{name!r} is not a name: letters, digits, _ . and -, at most 64, the first no sign"
@@ -70,7 +69,7 @@ def check_name(name: str) -> None:
 
 
 def _read_file(directory: int, name: str, limit: int) -> bytes:
-    """A file of a record.  Raises OSError; a link, or what is no file, is none."""
+    """Read a file of a record. Raises OSError, also for a link or a file that is not regular."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=directory)
     try:
@@ -111,12 +110,12 @@ class State:
         self.command: list[str] = []
         self.status: str = RUNNING
         self.exit_status: int = -1
-        self.error: str = ""  # why cloche itself ended it
+        self.error: str = ""  # why cloche itself has ended it
         self.oom_kills: int = 0
         self.is_detached: bool = False
-        self.is_temporary: bool = False  # no record is kept of its end
-        self.metadata: dict[str, str] = {}  # what whoever made it wants to remember
-        # What came of its health checks (`cli.health`); empty: there are none
+        self.is_temporary: bool = False  # the record is removed when it ends
+        self.metadata: dict[str, str] = {}  # labels that its maker has chosen
+        # The results of its health checks (`cli.health`); empty: it has none
         self.health: dict[str, Any] = {}
         self.published: list[tuple[str, int, int]] = []  # (address and port of the host, port inside)
 
@@ -178,7 +177,7 @@ def _number(value: object, default: int) -> int:
 
 
 class Store:
-    """All records below one root, which every use opens and checks anew."""
+    """The records below one root. Every call opens and checks the root again."""
 
     def __init__(self, root: str = "") -> None:
         self.root: str = os.path.abspath(root) if root else default_root()
@@ -246,15 +245,15 @@ class Store:
                     os.close(fd)
 
     def sweep(self, name: str) -> None:
-        """Remove what the monitor of a temporary sandbox has left that was killed before its keeper knew of it.
+        """Remove the record of a temporary sandbox whose monitor was killed before the keeper knew of the record.
 
-        Nothing is raised; the record of one that runs, or that shall be remembered, stays.
+        Records of sandboxes that run, or that are not temporary, stay. Nothing is raised.
         """
         root = guard = -1
         try:
             check_name(name)
             root = self._open()
-            guard = self._lock(root)  # whoever makes a record holds it until there is all that we look for
+            guard = self._lock(root)  # the maker of a record holds this lock until the record is complete
             state = self._find(root, name)
             if state is not None and state.status != RUNNING and (state.is_temporary or not state.pid):
                 _remove_tree(root, name)
@@ -266,14 +265,16 @@ class Store:
                     os.close(fd)
 
     def clean(self, place: RecordPlace) -> None:
-        """The monitor of the sandbox at `place` was killed: remove what is of no use any more.  Nothing is raised."""
+        """The monitor of the sandbox at `place` was killed: remove its socket, and a temporary record. Nothing is
+        raised.
+        """
         root = guard = -1
         try:
             root = self._open()
             guard = self._lock(root)
             now, then = os.stat(place.name, dir_fd=root, follow_symlinks=False), os.fstat(place.fd)
             if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino):
-                return  # the name is another's already
+                return  # another sandbox has the name by now
             if place.is_temporary:
                 _remove_tree(root, place.name)
             else:
@@ -287,7 +288,7 @@ class Store:
 
     # -- looking ---------------------------------------------------------------------------------------------
     def _find(self, root: int, name: str) -> State | None:
-        """Raises RecordError for a directory that is not ours."""
+        """The state of a record; None if there is none. Raises RecordError for a directory of another user."""
         try:
             directory = open_directory(name, root)
         except FileNotFoundError:
@@ -319,7 +320,7 @@ class Store:
         return state
 
     def list(self) -> list[State]:
-        """All, oldest first.  Raises RecordError if the root is not ours."""
+        """The states of all sandboxes, oldest first. Raises RecordError if the root belongs to another user."""
         try:
             root = self._open()
         except FileNotFoundError:
@@ -352,9 +353,10 @@ class Store:
             raise _unknown(name) from None
 
     def connect(self, name: str) -> socket.socket:
-        """A connection to a sandbox's monitor, which is this user's.
+        """Connect to a sandbox's monitor, and check that it belongs to this user.
 
-        Raises RecordError if it does not run, or takes no connections for a while: so many have come, or it is stopped.
+        Raises RecordError if it does not run, or does not accept the connection in time (it is stopped, or has too
+        many).
         """
         state = self.find(name)
         directory = self.open_record(name)
@@ -397,7 +399,7 @@ def socket_path(directory: int) -> str:
 
 
 def is_locked(directory: int) -> bool:
-    """Whether a monitor lives."""
+    """Whether the record's monitor is alive."""
     try:
         fd = os.open("lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     except OSError:
@@ -425,7 +427,7 @@ class Record:
         state.created_s = time.time()
 
     def place(self) -> RecordPlace:
-        """For the keeper, which cleans up if this process is killed."""
+        """Where the record is, for the keeper, which removes it if this process is killed."""
         return RecordPlace(self.directory, self.root, self.state.name, is_temporary=self.state.is_temporary)
 
     def listen(self) -> socket.socket:
@@ -448,7 +450,9 @@ class Record:
         os.rename("state.new", "state.json", src_dir_fd=self.directory, dst_dir_fd=self.directory)
 
     def finish(self, exit_status: int, error: str, oom_kills: int) -> None:
-        """The sandbox has ended: keep how, or (a temporary one) forget it.  Nothing is raised: it is over."""
+        """The sandbox has ended: write its exit status to the record, or remove a temporary record. Nothing is
+        raised.
+        """
         state = self.state
         state.status, state.exit_status, state.error = EXITED, exit_status, error
         state.ended_s, state.oom_kills = time.time(), oom_kills

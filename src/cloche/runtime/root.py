@@ -1,6 +1,6 @@
 """The directory in which a user's sandboxes have their records (`runtime.records`) and their template its socket.
 
-It imports next to nothing: `cloche run --template` waits for it.
+It imports almost nothing, because `cloche run --template` waits for the import.
 """
 
 import errno
@@ -22,9 +22,9 @@ def default_root() -> str:
 
 
 def open_directory(path: str, above: int | None = None) -> int:
-    """A directory that is ours and that nobody else may write to, never through a link.
+    """Open a directory that belongs to this user and that others cannot write to; links are not followed.
 
-    Raises FileNotFoundError, and RecordError for anything else than such a directory.
+    Raises FileNotFoundError, and RecordError for any other file or directory.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)

@@ -1,12 +1,12 @@
-"""The caller's side of the template (`cli.template`): finding it, starting it, knowing that it is the right one.
+"""The caller's side of the template (`cli.template`): finding it, starting it, and checking that it is the right one.
 
     ROOT/.template-KEY    its socket, in the directory of the records (`runtime.records`)
 
-A sandbox that the template makes runs where that runs: in its namespaces, control group and limits.  A caller with
-others needs another template, so they are what KEY is made of.  Whoever finds no template makes the socket itself and
-gives it to the new process, so there is never a moment at which somebody has to look again: who connects while the
-template is imported waits, and if it dies instead, the connection ends.  `connect` gives None where anything is not as
-it should be, and the caller starts its sandbox without a template.
+A sandbox that the template forks runs in the template's namespaces, control group and limits. A caller in other ones
+needs another template, so KEY is a hash of these. A caller that finds no template makes the socket itself and gives
+it to the new process, so nobody has to poll: a client that connects while the template still imports its modules
+waits, and if the template dies, the connection ends. `connect` returns None if anything is not as it should be; the
+caller then starts its sandbox without a template.
 """
 
 import errno
@@ -23,12 +23,12 @@ from typing import Final
 
 from cloche.runtime.root import RecordError, default_root, open_directory, prepared_root
 
-READY: Final = b"\x01"  # the first byte that a fork of the template says, before it has read anything
-LEND: Final = "lend"  # a request to such a fork: the caller is its own monitor, and wants a keeper only
+READY: Final = b"\x01"  # the first byte that a fork of the template sends, before it has read anything
+LEND: Final = "lend"  # a request to such a fork: the caller is a monitor itself, and only wants a keeper
 SETTING: Final = "CLOCHE_TEMPLATE"  # "0": none; "1": also for `cloche run`
 _BACKLOG: Final = 4096
 _PEER: Final = struct.Struct("3i")  # struct ucred
-# Of /proc/self/status: who the caller is and what it may do, what it is confined by, where it may run.
+# Lines of /proc/self/status: the caller's ids and rights, its confinement, its processors.
 _STATUS: Final = (b"Umask", b"Uid", b"Gid", b"Groups", b"Cap", b"NoNewPrivs", b"Seccomp", b"Cpus_", b"Mems_")
 _FILES: Final = ("cgroup", "oom_score_adj", "personality", "attr/current")
 _LIMITS: Final = tuple(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
@@ -57,19 +57,19 @@ def connect(spawn: Callable[[socket.socket, str], int]) -> tuple[socket.socket, 
 
 
 def _path(directory: int, name: str) -> str:
-    """Short enough for the name of a socket, whatever the directory's is."""
+    """A path for a socket name, which is short however long the directory's path is."""
     return f"/proc/self/fd/{directory}/{name}"
 
 
 def _dial(directory: int, name: str) -> socket.socket | None:
-    """A connection, or None if nobody listens.  Raises OSError."""
+    """Connect; None if no process listens. Raises OSError."""
     try:
         if not stat.S_ISSOCK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise OSError(errno.ENOTSOCK, name)
     except FileNotFoundError:
         return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)  # a template with so many waiting is of no use
+    sock.setblocking(False)  # do not wait for a template whose backlog is full
     try:
         sock.connect(_path(directory, name))
         _pid, uid, _gid = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
@@ -87,7 +87,7 @@ def _dial(directory: int, name: str) -> socket.socket | None:
 def _start(
     root: str, directory: int, name: str, spawn: Callable[[socket.socket, str], int]
 ) -> tuple[socket.socket, int]:
-    """Start the template, unless somebody else has meanwhile.  Raises OSError."""
+    """Start the template, unless another process has started it meanwhile. Raises OSError."""
     guard = _lock(directory)
     try:
         sock = _dial(directory, name)
@@ -98,7 +98,7 @@ def _start(
         except FileNotFoundError:
             pass
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(_path(directory, name))  # its directory lets nobody else in
+            listener.bind(_path(directory, name))  # only this user can enter its directory
             listener.listen(_BACKLOG)
             pid = spawn(listener, os.path.join(root, name))
             sock = _dial(directory, name)
@@ -110,7 +110,7 @@ def _start(
 
 
 def _lock(directory: int) -> int:
-    """Only one at a time makes the socket or removes it.  Raises OSError."""
+    """Take the lock under which the socket is made and removed. Raises OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(".template-lock", flags, 0o600, dir_fd=directory)
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ def _lock(directory: int) -> int:
 
 
 class Place:
-    """Where the template's socket is, as that itself knows it."""
+    """The place of the template's socket, as the template itself keeps it."""
 
     def __init__(self, path: str) -> None:
         self.root, _slash, self.name = path.rpartition("/")
@@ -126,7 +126,7 @@ class Place:
         self.identity: tuple[int, int] = (st.st_dev, st.st_ino)
 
     def remove(self) -> None:
-        """Nobody is to find it any more.  Nothing is raised."""
+        """Remove the socket. Nothing is raised."""
         try:
             directory = open_directory(self.root)
         except (OSError, RecordError):
@@ -154,7 +154,7 @@ def _read(path: str) -> bytes:
 
 
 def _key() -> str:
-    """What the caller is, where it stands and which cloche it has, in short.  Raises OSError."""
+    """A hash of the caller's ids, limits and namespaces, and of its version of cloche. Raises OSError."""
     parts: list[object] = [sys.executable, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     for place in ("/", str(parts[0]), str(parts[1])):
         st = os.stat(place)

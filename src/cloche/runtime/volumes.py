@@ -15,7 +15,7 @@ from typing import Final
 
 from cloche.runtime.records import NAME_PATTERN, RecordError, open_directory
 
-_LOCKS: Final[list[int]] = []  # held as long as this process and those that it forks
+_LOCKS: Final[list[int]] = []  # held until this process and its forks have ended
 
 
 def default_directory() -> str:
@@ -52,7 +52,7 @@ def exists(name: str) -> bool:
 
 
 def create(name: str) -> None:
-    """Make it unless it is there.  Raises RecordError, OSError."""
+    """Make a volume, unless it exists. Raises RecordError, OSError."""
     path = _path(name)
     if exists(name):
         return
@@ -69,9 +69,9 @@ def create(name: str) -> None:
 
 
 def use(name: str) -> str:
-    """The directory with its files, made if need be; it cannot be removed while this process, or a child, lives.
+    """The directory with the volume's files; the volume is made if it does not exist.
 
-    Raises RecordError, OSError.
+    It cannot be removed until this process and its children have ended. Raises RecordError, OSError.
     """
     while True:
         create(name)
@@ -81,7 +81,7 @@ def use(name: str) -> str:
                 os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
         except FileNotFoundError:
-            continue  # it was removed just now
+            continue  # it has just been removed
         fcntl.flock(lock, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(lock).st_ino == os.stat(os.path.join(path, "lock")).st_ino:
@@ -101,7 +101,7 @@ def names() -> list[str]:
 
 
 def take(name: str) -> int:
-    """A lock that nobody else has.  Raises RecordError if it is in use, or not there."""
+    """Lock a volume exclusively. Raises RecordError if it is in use, or does not exist."""
     path = _path(name)
     if not exists(name):
         raise RecordError(f"there is no volume {name}")
@@ -115,7 +115,7 @@ def take(name: str) -> int:
 
 
 def remove(name: str) -> None:
-    """With all that is in it.  Raises RecordError, OSError."""
+    """Remove a volume with all its files. Raises RecordError, OSError."""
     lock = take(name)
     try:
         gone = os.path.join(_top(), f".gone-{secrets.token_hex(8)}")
@@ -126,7 +126,7 @@ def remove(name: str) -> None:
 
 
 def size(name: str) -> int:
-    """Bytes that it takes."""
+    """The size of a volume in bytes."""
     total = 0
     for folder, _folders, files in os.walk(os.path.join(_path(name), "data")):
         for each in files:
