@@ -50,7 +50,7 @@ class Layout(FileSource):
         raise NotImplementedError
 
     def close(self) -> None:
-        """It is not needed any more."""
+        """Close the layout's files."""
 
 
 class DirectoryLayout(Layout):
@@ -84,7 +84,7 @@ class _Member:
         self.left: int = size
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file."""
+        """Read as from a file."""
         count = self.left if size < 0 else min(size, self.left)
         data = os.pread(self.archive.file.fileno(), count, self.offset)
         if count and not data:
@@ -104,7 +104,9 @@ class ArchiveLayout(Layout):
     """One in a tar archive."""
 
     def __init__(self, source: IO[bytes]) -> None:
-        """Takes it over.  What is compressed, or cannot seek, is copied first.  Raises ImageError, OSError."""
+        """Takes `source` over. A stream that is compressed or cannot seek is copied first. Raises ImageError,
+        OSError.
+        """
         self.file: IO[bytes] = _plain(source)
         self.members: dict[str, tuple[int, int]] = {}
         links: dict[str, str] = {}
@@ -141,7 +143,7 @@ class ArchiveLayout(Layout):
 
 
 def _plain(source: IO[bytes]) -> IO[bytes]:
-    """The same, seekable and not compressed."""
+    """The same stream, seekable and decompressed."""
     is_seekable = source.seekable()
     start = source.peek(512)[:4] if hasattr(source, "peek") else b""
     if is_seekable and not start.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")):
@@ -212,7 +214,7 @@ def _references(names: list[str]) -> list[Reference]:
         try:
             found.append(parse_reference(name))
         except ImageError:
-            continue  # a name that only its maker understands
+            continue  # not a name of the usual form
     return found
 
 
@@ -224,7 +226,7 @@ def _load_index(
     if not isinstance(manifests, list):
         raise ImageError("index.json lists no manifests")
     tags: dict[str, list[str]] = {}
-    if layout.has("manifest.json"):  # docker save writes both; only there are all the names
+    if layout.has("manifest.json"):  # docker save writes both; only this file has all names
         for row in _docker_rows(layout):
             config = str(row.get("Config", ""))
             tags.setdefault(config.rpartition("/")[2].removesuffix(".json"), []).extend(_tags_of(row))

@@ -1,4 +1,4 @@
-"""Who the user is at a registry: docker's configuration, podman's, and credential helpers (docker-credential-NAME)."""
+"""Logins for registries: from docker's configuration, podman's, and credential helpers (docker-credential-NAME)."""
 
 import base64
 import binascii
@@ -27,7 +27,7 @@ class Credentials:
 
 
 def config_paths() -> list[str]:
-    """Where logins are kept, the first that knows a registry counts."""
+    """The files that hold logins; the first that has one for a registry is used."""
     found: list[str] = []
     if os.environ.get("REGISTRY_AUTH_FILE"):
         found.append(os.environ["REGISTRY_AUTH_FILE"])
@@ -40,7 +40,7 @@ def config_paths() -> list[str]:
 
 
 def find_credentials(host: str) -> Credentials | None:
-    """Of a registry; None: nobody has logged in.  Raises ImageError."""
+    """The login for a registry; None: there is none. Raises ImageError."""
     names = [_HUB_KEY, "docker.io", "index.docker.io"] if host == DOCKER_HUB else [host, f"https://{host}"]
     for path in config_paths():
         try:

@@ -1,4 +1,4 @@
-"""What can be wrong with images, said in one line."""
+"""Errors about images, each in one line."""
 
 
 class ImageError(Exception):

@@ -1,4 +1,6 @@
-"""An image: its manifest and configuration, checked; what of it a sandbox is made by; bringing one into the store."""
+"""An image: its manifest and configuration, checked; the settings that a sandbox takes from it; fetching one into the
+store.
+"""
 
 import os
 from collections.abc import Callable
@@ -59,7 +61,7 @@ class Source:
 
 
 class Progress:
-    """Told how far things are; the methods are called from several threads.  This one says nothing."""
+    """Receives reports of progress, from several threads. This class ignores them."""
 
     def layer(self, digest: str, size: int) -> None:
         """A layer of `size` bytes is to be fetched."""
@@ -71,7 +73,7 @@ class Progress:
         """So many of its bytes more are unpacked."""
 
     def done(self, digest: str) -> None:
-        """It is here."""
+        """The layer is unpacked."""
 
 
 def texts(found: object, what: str) -> list[str]:
@@ -102,7 +104,7 @@ def keys(found: object, what: str) -> list[str]:
 
 
 class Image:
-    """One in the store."""
+    """An image in the store."""
 
     def __init__(self, store: Store, digest: str) -> None:
         """Raises ImageError."""
@@ -144,7 +146,7 @@ class Image:
 
     @property
     def volumes(self) -> list[str]:
-        """Paths inside that the image's maker thought of as volumes.  Raises ImageError."""
+        """Paths inside that the image declares as volumes. Raises ImageError."""
         return [each for each in keys(self.config.get("Volumes"), "Volumes") if each.startswith("/")]
 
     @property
@@ -180,7 +182,7 @@ def parse_manifest(manifest: dict[str, Any]) -> tuple[Descriptor, list[Descripto
 
 
 def parse_diff_ids(document: dict[str, Any], layers: list[Descriptor]) -> list[str]:
-    """The digests of what is in the layers.  Raises ImageError."""
+    """The digests of the uncompressed layers. Raises ImageError."""
     rootfs = document.get("rootfs")
     found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(found, list) or len(found) != len(layers):
@@ -214,7 +216,7 @@ def choose_platform(index: dict[str, Any], wanted: str) -> Descriptor:
 
 
 def check_document(data: bytes, digest: str) -> bytes:
-    """It has its digest.  Raises ImageError."""
+    """Check that a document has this digest; returns it. Raises ImageError."""
     if len(data) > MAX_DOCUMENT_BYTES or digest_of(data) != digest:
         raise ImageError(f"{digest} does not have this digest")
     return data
@@ -280,7 +282,7 @@ def find(store: Store, name: Reference) -> Image | None:
 
 
 def find_by_prefix(store: Store, text_given: str) -> Image | None:
-    """The image whose digest (of the manifest or the configuration) begins so.  Raises ImageError."""
+    """The image whose digest (of the manifest or the configuration) begins with this text. Raises ImageError."""
     wanted = text_given.removeprefix("sha256:")
     if len(wanted) < 4 or any(each not in "0123456789abcdef" for each in wanted):
         return None

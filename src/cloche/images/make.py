@@ -1,5 +1,6 @@
-"""New images: a layer on top of another image, or of nothing.  The same input makes the same digest, whenever and
-wherever: nothing in it is of now, and the compression is one whose output does not depend on its version (none).
+"""New images: a layer on top of another image, or of nothing. The same input gives the same digest, at any time and
+on any machine: no current time is stored, and layers are not compressed, because the output of a compressor depends
+on its version.
 """
 
 import copy
@@ -17,7 +18,7 @@ EPOCH: Final = "1970-01-01T00:00:00Z"
 
 
 def created(seconds: int | None) -> str:
-    """As reproducible builds have it: a time that is said, SOURCE_DATE_EPOCH, or the beginning of time."""
+    """The creation time, chosen so that builds are reproducible: the given one, SOURCE_DATE_EPOCH, or the epoch."""
     import datetime
 
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -55,7 +56,7 @@ def make_image(
     document["created"] = created(seconds)
     document["config"] = {**(base.config if base is not None else {}), **config}
     for key in ("container", "container_config", "docker_version", "id", "parent"):
-        document.pop(key, None)  # docker's notes about the base
+        document.pop(key, None)  # docker's fields about the base image
     diff_ids = [*(base.diff_ids if base is not None else []), digest]
     document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
     history = document.get("history")

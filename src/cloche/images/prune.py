@@ -14,9 +14,9 @@ from cloche.wire.imagetree import TreeFile
 
 
 def prune(store: Store, kept: set[str]) -> int:
-    """Remove blobs, layers and trees that no name leads to and no sandbox uses; bytes.
+    """Remove blobs, layers and trees that no name refers to and no sandbox uses.
 
-    `kept`: trees on which layers of sandboxes lie that have ended.
+    Returns the bytes that were freed. `kept`: trees that kept layers need.
     """
     blobs: set[str] = set()
     layers: set[str] = set()
@@ -50,7 +50,7 @@ def prune(store: Store, kept: set[str]) -> int:
     for name in os.listdir(store.of("blobs")):
         if name not in blobs:
             freed += _remove(store.of("blobs", name))
-    # What a layer says goes first: a layer without contents must not look complete.
+    # A layer's rows are removed first, so that a layer without contents never looks complete.
     for name in os.listdir(store.of("layers")):
         if name not in layers:
             freed += _remove(store.of("layers", name))
@@ -73,14 +73,14 @@ def _manifests(store: Store, trees: set[str]) -> set[str]:
         try:
             image = Image(store, f"sha256:{name}")
         except ImageError:
-            continue  # a configuration, say
+            continue  # another document, such as a configuration
         if tree_name(image.diff_ids) in trees:
             found.add(image.digest)
     return found
 
 
 def _used(path: str, *, is_kept: bool) -> set[str] | None:
-    """The layers of a tree that a sandbox uses, or may again; None: nobody does."""
+    """The layers of a tree that is in use or needed by a kept layer; None: it is not."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -101,7 +101,7 @@ def _used(path: str, *, is_kept: bool) -> set[str] | None:
 
 
 def _remove(path: str) -> int:
-    """A file or directory; its bytes."""
+    """Remove a file or directory; returns its size in bytes."""
     size = 0
     with contextlib.suppress(FileNotFoundError):
         size = os.lstat(path).st_blocks * 512

@@ -21,7 +21,7 @@ class Reference:
         self.host: str = host
         self.path: str = path
         self.tag: str = tag  # empty: by digest only
-        self.digest: str = digest  # empty: whatever the tag stands for
+        self.digest: str = digest  # empty: the digest that the tag stands for
 
     @property
     def repository(self) -> str:
@@ -38,7 +38,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As people write it: without what goes without saying."""
+        """The short form, without the default host, path and tag."""
         text = str(self)
         for prefix in (f"{DOCKER_HUB}/library/", f"{DOCKER_HUB}/"):
             if text.startswith(prefix):

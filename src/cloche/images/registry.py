@@ -1,8 +1,8 @@
 """Registries: the client's half of the distribution specification, over urllib3.
 
-What a registry sends is checked by its digest, so nothing of it is believed but a tag.  Logins go to the registry and
-to the server that it names for tokens, if that is reached by TLS (or is this machine), and never to where a download is
-redirected.  A blob that breaks off is continued where it was, by this process or a later one.
+What a registry sends is checked by its digest; only the meaning of a tag is taken on trust. Logins are sent to the
+registry, and to the server that it names for tokens if that is reached by TLS (or is this machine), never to a server
+to which a download is redirected. A download that breaks off is continued from there, by this process or a later one.
 """
 
 import base64
@@ -28,7 +28,7 @@ from cloche.images.store import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES,
 TRIES: Final = 6
 _TIMEOUT: Final = urllib3.Timeout(connect=20, read=60)
 _CHUNK: Final = 1 << 18
-_MAX_ANSWER_BYTES: Final = 1 << 20  # of what is no document and no layer: tokens, errors
+_MAX_ANSWER_BYTES: Final = 1 << 20  # of answers that are neither documents nor layers: tokens, errors
 _CERTIFICATES: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
 _TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
@@ -171,9 +171,9 @@ class Registry(Source):
     def _ask(
         self, method: str, url: str, expected: tuple[int, ...], *, is_stream: bool = False, **settings: Any
     ) -> urllib3.BaseHTTPResponse:
-        """A request that is made again if that may help.  Raises ImageError.
+        """Make a request, and repeat it if that may help.
 
-        The body is the caller's if `is_stream`, else it has been done with.
+        Raises ImageError. With `is_stream` the caller reads the body; otherwise it was read already.
         """
         for attempt in range(TRIES):
             is_last = attempt == TRIES - 1
@@ -283,7 +283,7 @@ class Registry(Source):
                 if answer.status != 200:
                     raise ImageError(f"{self.name.host} sends another part than was asked for")
                 progress.fetched(layer.digest, -at)
-                file.truncate(0)  # it cannot continue
+                file.truncate(0)  # the server does not continue downloads: start again
                 at = file.seek(0)
             for data in answer.stream(_CHUNK, decode_content=False):
                 at += len(data)
@@ -301,7 +301,7 @@ class Registry(Source):
 
     # -- pushing ---------------------------------------------------------------------------------------------
     def push(self, image: Image, progress: Progress) -> None:
-        """Bring an image there: what the registry has already is not sent.  Raises ImageError, OSError."""
+        """Upload an image; blobs that the registry has already are not sent. Raises ImageError, OSError."""
         for blob in (*image.layers, image.config_descriptor):
             progress.layer(blob.digest, blob.size)
         for blob in (*image.layers, image.config_descriptor):
@@ -334,7 +334,7 @@ class Registry(Source):
 
 
 def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
-    """What an answer says, cut off where it is longer than any that is honest.  Raises urllib3's errors."""
+    """The body of an answer, cut off at a length that no honest answer has. Raises urllib3's errors."""
     data = answer.read(_MAX_ANSWER_BYTES + 1)
     if len(data) > _MAX_ANSWER_BYTES:
         answer.close()
@@ -348,7 +348,7 @@ def _basic(known: Credentials) -> str:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether trying again cannot help: a certificate that is not accepted, a name that nobody knows."""
+    """Whether trying again cannot help: a certificate that is not accepted, a host name that does not exist."""
     reason = error.reason if isinstance(error, MaxRetryError) else error
     return isinstance(reason, SSLError) or "NameResolution" in type(reason).__name__
 

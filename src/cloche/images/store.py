@@ -9,9 +9,9 @@
     content/tree-HEX the tree of an image: its layers put together
     names/NAME       the digest of the manifest that a name stands for
 
-It is below $XDG_DATA_HOME/cloche/images; without that, below ~/.local/share, or of root below /var/lib.  Whatever has
-its name there is complete: everything is written under another name, synced, and renamed, so a process that dies leaves
-nothing but waste, which `prune` removes.  No name that an image chose is ever a name on the host.
+It is below $XDG_DATA_HOME/cloche/images; without that, below ~/.local/share, or of root below /var/lib. A file under
+its final name is complete: everything is written under another name, synced, and renamed. So a process that dies
+leaves only unused files, which `prune` removes. No name that an image chose ever becomes a name on the host.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def digest_of(data: bytes) -> str:
 
 
 def hex_of(digest: object) -> str:
-    """The digits of a digest.  Raises ImageError for what is none: it becomes a name on the host."""
+    """The digits of a digest, which become a name on the host. Raises ImageError if it is not a digest."""
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise ImageError(f"{str(digest)[:100]!r} is no SHA-256 digest")
     return digest[7:]
@@ -115,13 +115,13 @@ class Store:
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
-        """Nothing is removed meanwhile."""
+        """Hold the lock under which nothing is removed."""
         with self._locked(fcntl.LOCK_SH):
             yield
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
-        """Nobody reads or adds meanwhile.  Raises ImageError."""
+        """Hold the lock under which no other process reads or adds. Raises ImageError."""
         try:
             with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 yield
@@ -151,7 +151,7 @@ class Store:
         return parse_document(self.document_bytes(digest), digest)
 
     def document_bytes(self, digest: str) -> bytes:
-        """The same as it came.  Raises ImageError."""
+        """A manifest or configuration, unchanged as it was received. Raises ImageError."""
         try:
             with open(self.blob_path(digest), "rb") as file:
                 data = file.read(MAX_DOCUMENT_BYTES + 1)
@@ -162,7 +162,7 @@ class Store:
         return data
 
     def add_document(self, data: bytes) -> str:
-        """A manifest or configuration; its digest.  Raises OSError, ImageError."""
+        """Add a manifest or configuration; returns its digest. Raises OSError, ImageError."""
         if len(data) > MAX_DOCUMENT_BYTES:
             raise ImageError("a document of an image is too long")
         digest = digest_of(data)
@@ -171,7 +171,9 @@ class Store:
         return digest
 
     def add_blob(self, source: IO[bytes], digest: str = "", limit: int = -1) -> tuple[str, int]:
-        """A blob out of a stream: digest and size.  Raises ImageError if it has another digest than it should."""
+        """Add a blob from a stream; returns its digest and size. Raises ImageError if it has another digest than
+        `digest`.
+        """
         new = self.of(f"new-{secrets.token_hex(8)}")
         checked = hashlib.sha256()
         size = 0
@@ -198,9 +200,10 @@ class Store:
 
     @contextlib.contextmanager
     def partial(self, digest: str) -> Iterator[IO[bytes] | None]:
-        """A blob to be fetched: at its end so far, ours alone; None if another process has fetched it meanwhile.
+        """Open a blob that is being fetched, locked, at its present end; None if another process has completed it
+        meanwhile.
 
-        `finish_partial` when it is all there; else the next goes on with what there is.
+        Call `finish_partial` when it is complete; otherwise the next download continues it.
         """
         path = self.of("partial", hex_of(digest))
         while True:
@@ -216,13 +219,13 @@ class Store:
                 is_ours = False
             if is_ours:
                 break
-            os.close(fd)  # it was given up; begin anew
+            os.close(fd)  # another process has removed it; start again
         with open(fd, "r+b") as file:
             file.seek(0, os.SEEK_END)
             yield file
 
     def finish_partial(self, file: IO[bytes], digest: str) -> None:
-        """It is complete: it gets its name, or, with another digest, it is thrown away.  Raises ImageError."""
+        """Give a complete blob its name, or remove it if it has another digest. Raises ImageError."""
         file.flush()
         file.seek(0)
         checked = hashlib.sha256()
@@ -282,7 +285,9 @@ class Store:
         return path
 
     def finish_layer(self, directory: str, rows: str, diff_id: str) -> None:
-        """It is complete: `directory` has the contents, the file `rows` in it what the layer says."""
+        """A layer is unpacked: `directory` holds the contents, and its file `rows` the layer's rows. Move both to
+        their names.
+        """
         name = hex_of(diff_id)
         sync_tree(directory)
         try:
@@ -290,7 +295,7 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-            # Another process was faster, or one died before the next step: its contents are the same.
+            # Another process was faster, or died between the two steps: its contents are the same.
             os.rename(os.path.join(directory, rows), self.of("layers", name))
             shutil.rmtree(directory, ignore_errors=True)
         else:
@@ -300,7 +305,7 @@ class Store:
 
 
 def sync_directory(path: str) -> None:
-    """Names that were made or changed in it are on disk."""
+    """fsync(2) a directory, so that names in it are on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -309,7 +314,7 @@ def sync_directory(path: str) -> None:
 
 
 def sync_tree(path: str) -> None:
-    """All that is below, at once."""
+    """Sync everything below a directory."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         hostsys.syncfs(fd)

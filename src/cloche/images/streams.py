@@ -8,8 +8,8 @@ from typing import IO, Any, Final, cast
 from cloche.images.errors import ImageError
 
 READ_BYTES: Final = 1 << 18
-# What may come out of a layer: so much in any case, and beyond that so many times its compressed size.  DEFLATE ends at
-# 1032; what people pack stays below 20.
+# The limit of a layer's size: so much in any case, and beyond that so many times its compressed size. DEFLATE can
+# reach 1032; ordinary layers stay below 20.
 FREE_BYTES: Final = 1 << 30
 MAX_RATIO: Final = 200
 
@@ -19,10 +19,12 @@ _OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zX": "xz"}
 
 
 class LayerStream:
-    """A compressed stream as a file of what is in it; `digest` of all of that, once it was read to the end."""
+    """A compressed stream as a file of its decompressed contents; `digest` is theirs, once they
+    were read to the end.
+    """
 
     def __init__(self, source: IO[bytes], progress: Callable[[int], None] | None = None) -> None:
-        """Raises ImageError for a compression that nobody here knows."""
+        """Raises ImageError for a compression that is not supported."""
         self.source: IO[bytes] = source
         self.taken: int = 0  # compressed
         self.given: int = 0
@@ -42,7 +44,7 @@ class LayerStream:
 
     @property
     def digest(self) -> str:
-        """Of what has been read."""
+        """The digest of the contents that were read."""
         return f"sha256:{self.hash.hexdigest()}"
 
     def _take(self) -> bytes:
@@ -101,7 +103,7 @@ class LayerStream:
             raise ImageError(f"a layer is no zstd stream: {error}") from None
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file; fewer bytes than `size` only at the end.  Raises ImageError."""
+        """Read as from a file; fewer bytes than `size` only at the end. Raises ImageError."""
         parts = [self.buffer]
         have = len(self.buffer)
         while size < 0 or have < size:

@@ -1,8 +1,8 @@
 """Layers put together: the tree of an image, in memory and as the file that sandboxes read (`wire.imagetree`).
 
-As the image specification has it ("Applying Changesets"): a layer's whiteouts concern only what is below it; a
-directory over a directory keeps what is in it; anything else takes the place of what had its name.  A symbolic link on
-the way to a name means what it would mean in the image's own root.  It is only followed here, in memory.
+As in the image specification ("Applying Changesets"): a layer's whiteouts apply only to the layers below it; a
+directory over a directory keeps the files in that; anything else replaces the file of its name. A symbolic link on
+the way to a name means what it would mean in the image's own root. It is only followed here, in memory.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from cloche.wire.imagetree import (
     content_name,
 )
 
-MAX_NAMES: Final = 1 << 17  # in a directory: the sentry has all of them once somebody has listed it
+MAX_NAMES: Final = 1 << 17  # in a directory: once it was listed, the sentry holds all of them in memory
 _MAX_LINKS: Final = 40
 
 
@@ -148,7 +148,7 @@ class Tree:
 
     # -- writing ---------------------------------------------------------------------------------------------
     def write(self, file: IO[bytes], layers: list[str]) -> None:
-        """As `wire.imagetree` has it."""
+        """Write the tree in the format of `wire.imagetree`."""
         self._number()
         file.write(MAGIC + bytes(HEAD.size))
         at = START
@@ -239,7 +239,7 @@ def tree_name(layers: list[str]) -> str:
 
 
 def ensure_tree(store: Store, layers: list[str]) -> str:
-    """Make the tree unless it is there; its name.  Raises ImageError, OSError."""
+    """Make the tree, unless it exists; returns its name. Raises ImageError, OSError."""
     name = tree_name(layers)
     path = store.of("content", name)
     if os.path.exists(path):
@@ -285,7 +285,7 @@ class OpenTree:
         return os.path.join(self.directory, layer, group.decode(), name.decode())
 
     def read(self, path: bytes, limit: int) -> bytes | None:
-        """What is in a file, links followed, at most `limit` bytes; None: there is none."""
+        """The contents of a file, links followed, at most `limit` bytes; None: there is no such file."""
         try:
             row = self.file.resolve(path)
         except LinuxError:

@@ -1,8 +1,8 @@
 """One layer: from a tar stream to numbered files and a list of rows.
 
-What a layer names is only ever written into its rows: a file's contents get a number for a name on the host, and links,
-devices, owners and modes are never made there at all.  So there is nothing that `..`, an absolute link or a file system
-without room for owners could do.  What makes no sense inside either is refused.
+The names in a layer are only written into its rows. On the host a file with contents gets a number for a name, and
+links, devices, owners and modes are never made. So `..`, absolute links, or a file system that cannot store owners,
+have no effect on the host. A name that would make no sense inside either is refused.
 
     row = u32 length, CBOR [kind, path, mode, uid, gid, mtime_ns, size, number, target, rdev, [[name, value] …]]
 
@@ -156,7 +156,7 @@ class Unpacker:
         if name.startswith(_PREFIX):
             rest = name[len(_PREFIX) :]
             if rest.startswith(_PREFIX) or rest in (b"", b".", b".."):
-                return None  # what aufs keeps for itself
+                return None  # aufs's own files
             return [WHITEOUT, above + b"/" + rest if above else rest]
         if info.islnk():
             target = clean_path(info.linkname.encode(errors="surrogateescape"))
@@ -190,7 +190,7 @@ class Unpacker:
     def _contents(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> int:
         """The contents of a file, holes left out; their number."""
         self.logical += info.size
-        # A map of holes promises more than the stream holds.
+        # A sparse file claims more bytes than the stream holds.
         if self.logical > FREE_BYTES + MAX_RATIO * self.stream.taken + self.stream.given:
             raise ImageError(f"a layer has files of {self.logical} bytes: that is taken for an attack")
         if info.size == 0:
@@ -233,7 +233,7 @@ def mtime_of(info: tarfile.TarInfo) -> int:
 
 
 def xattrs_of(info: tarfile.TarInfo) -> list[list[bytes]]:
-    """The extended attributes that a file has; not those by which overlayfs would be fooled.  Raises ImageError."""
+    """The extended attributes of a file, without those that overlayfs would interpret. Raises ImageError."""
     found: list[list[bytes]] = []
     for key, value in info.pax_headers.items():
         if not key.startswith(_XATTR):
@@ -252,7 +252,7 @@ def xattrs_of(info: tarfile.TarInfo) -> list[list[bytes]]:
 
 
 def read_rows(store: Store, diff_id: str) -> Iterator[list[object]]:
-    """What a layer says.  Raises ImageError, OSError."""
+    """Yield the rows of a layer. Raises ImageError, OSError."""
     from cloche.images.store import hex_of
 
     with open(store.of("layers", hex_of(diff_id)), "rb") as file:

@@ -29,7 +29,7 @@ _CODES: Final = {
 
 
 def _code(error: SandboxError) -> str:
-    """What deepagents calls it; of what it has no name for, our text."""
+    """The error's name in deepagents; an error that has none there keeps its text."""
     if isinstance(error, FileError) and error.errno in _CODES:
         return _CODES[error.errno]
     return "invalid_path" if isinstance(error, InvalidArgument) else str(error)

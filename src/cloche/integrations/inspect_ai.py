@@ -23,7 +23,7 @@ from inspect_ai.util import (
 from cloche.sdk import AsyncSandbox, FileError, InvalidArgument, SandboxError
 
 CONFIG_FILE: Final = "cloche.conf"
-_READ_SLACK: Final = 1  # a file of just the limit is not too long
+_READ_SLACK: Final = 1  # one byte more than the limit shows that a file is too long
 _CANNOT_EXECUTE: Final = 126
 
 

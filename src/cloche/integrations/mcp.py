@@ -1,7 +1,8 @@
 """`cloche mcp`: a sandbox as tools of the Model Context Protocol, on the official SDK (package `mcp`, 2.0 or later).
 
-A server has one sandbox, made when the first tool needs it, and a further one if that has ended.  What a model is shown
-is short: of long output the beginning and the end.  A call that the client cancels ends what it has started.
+A server has one sandbox, made when the first tool needs it, and a further one if that has ended. Results for the
+model are short: long output is cut to its beginning and its end. A call that the client cancels ends what it has
+started.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class Job:
             self.news.set()
 
     def report(self) -> dict[str, Any]:
-        """What there is new, which is then old."""
+        """The output since the last report."""
         text, self.text = self.text, ""
         dropped, self.has_dropped = self.has_dropped, False
         self.news.clear()
@@ -89,7 +90,7 @@ class Box:
         self.next_job: int = 1
 
     async def get(self) -> AsyncSandbox:
-        """The one that runs.  Raises ToolError."""
+        """The running sandbox, made if there is none. Raises ToolError."""
         async with self.lock:
             if self.sandbox is not None and not await self.sandbox.is_running():
                 await self._close()
@@ -124,7 +125,7 @@ class Box:
 
 
 def failure(error: SandboxError) -> ToolError:
-    """What a model is told."""
+    """The error for the model."""
     more = " The next call finds a new sandbox." if isinstance(error, SandboxEnded) else ""
     return ToolError(f"{error}{more}")
 
@@ -137,7 +138,7 @@ def seconds(timeout: float) -> float:
 
 
 class Progress:
-    """Tells the client now and then how much has come, and the last line of it."""
+    """Reports to the client, at intervals, how much output has come, and its last line."""
 
     def __init__(self, context: Context) -> None:
         self.context: Context = context

@@ -51,7 +51,7 @@ class ClocheSandboxClientOptions(BaseSandboxClientOptions):
 
 
 class ClocheSandboxSessionState(SandboxSessionState):
-    """What of a session outlives its process: how to make another sandbox like it."""
+    """The part of a session that outlives its process: the options for another sandbox like it."""
 
     type: Literal["cloche"] = "cloche"
     options: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """A plugin of pytest: the fixtures `sandbox`, a new one for each test, and `sandbox_factory`.
 
-Installed with cloche (entry point `pytest11`).  What a sandbox is like is told by a marker:
+Installed with cloche (entry point `pytest11`).  A marker sets the sandbox's options:
 
     @pytest.mark.sandbox(memory="256m", ports=[8000])
     def test_server(sandbox): ...
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def sandbox_factory() -> "Iterator[Callable[..., Sandbox]]":
-    """`Sandbox.create`; what it made ends with the test."""
+    """`Sandbox.create`; sandboxes that it has made end with the test."""
     from cloche.sdk import Sandbox
 
     made: list[Sandbox] = []

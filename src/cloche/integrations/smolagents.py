@@ -20,7 +20,8 @@ TIMEOUT_S: Final = 300.0
 # The system directories inside are the sandbox's own.
 _PIP: Final = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_RETRIES": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
-# What it raises is what `_deserialize_final_answer` reads; other values are given as text.
+# It raises its argument in the form that `_deserialize_final_answer` reads; values without such a form are passed as
+# text.
 _FINAL_ANSWER: Final = """
 class FinalAnswerException(BaseException):
     pass
@@ -97,7 +98,7 @@ class ClocheExecutor(RemotePythonExecutor):
             words = ["python3", "-m", "pip", "install", "--quiet", *additional_imports]
             result = self.sandbox.commands.run(words, timeout=self.timeout, env=_PIP)
             if not result.ok:
-                # A tool may do without: what needs them says so when it is used.
+                # Not an error here: a tool that needs a missing package reports it when it is used.
                 last = (result.stderr or result.error).strip().splitlines()
                 self.logger.log(
                     f"pip cannot install {' '.join(additional_imports)}: {last[-1] if last else ''}"

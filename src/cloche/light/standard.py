@@ -1,4 +1,6 @@
-"""What a light module lacks, from the standard one of the same name; and how to do without light modules."""
+"""Attributes that a light module lacks, from the standard module of the same name; and how to stop using light
+modules.
+"""
 
 import sys
 from importlib import import_module
@@ -25,7 +27,7 @@ def standard(module: str, name: str) -> object:
 
 
 def leave() -> None:
-    """From now on whoever imports gets the standard modules, and those that are installed elsewhere than cloche."""
+    """From now on imports find the standard modules, and packages that are installed elsewhere than cloche."""
     here = __file__.rpartition("/")[0]
     sys.path[:] = [each for each in sys.path if each != here]
     for name, module in list(sys.modules.items()):

@@ -1,8 +1,8 @@
 """Starts anchors (`csrc/anchor`): a child of the caller in the container's groups and namespaces.
 
-Of a container: `Anchor.begin` makes it, namespaces and all, and then it waits, so that hooks can run; `build` has it
-make its mounts, and `go` turns it into the anchor.  Of a command in one: it joins what the container's own anchor
-has.  Each step is one byte on a socket; what goes wrong comes back as text.
+The anchor of a container: `Anchor.begin` makes it with its namespaces; then it waits, so that hooks can run; `build`
+has it make its mounts, and `go` turns it into the anchor. The anchor of a command joins the namespaces of the
+container's anchor. Each step is one byte on a socket; an error comes back as text.
 """
 
 import fcntl
@@ -75,7 +75,8 @@ class Anchor:
     ) -> None:
         """Fork it into `namespaces`: (kind, a descriptor to join, or -1 for a new one).  Raises OciError.
 
-        `argv` is what ps shows; `terminal` becomes its controlling one, so that it hears of the window's size.
+        `argv` is what ps shows. `terminal` becomes its controlling terminal, so that it is signalled when the
+        window's size changes.
         """
         far = self.far
         self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -84,7 +85,7 @@ class Anchor:
         try:
             if not pid_namespace:
                 self.pid = os.fork()
-            elif is_rootless():  # then there is no way back to our namespace, which is not ours
+            elif is_rootless():  # then setns back to the caller's pid namespace is not permitted
                 self.pid = _fork_by_another(pid_namespace[0])
             else:
                 self.pid = _fork_into(pid_namespace[0])
@@ -108,7 +109,7 @@ class Anchor:
         self.sock.close()  # the monitor has it
 
     def end(self) -> None:
-        """It is not wanted."""
+        """End an anchor that is not needed."""
         self.sock.close()
         self.link.close()
         if self.pid:
@@ -116,7 +117,7 @@ class Anchor:
             os.waitpid(self.pid, 0)
 
     def began(self) -> int:
-        """When it did, for the record."""
+        """When its process started, for the record."""
         return start_time(self.pid)
 
     def _step(self) -> None:
@@ -138,7 +139,7 @@ class Anchor:
 
 
 def _go_to(namespace: int) -> None:
-    """Children go to this pid namespace (-1: a new one): it takes no process that is there."""
+    """Have later children be in this pid namespace (-1: a new one): a process cannot change its own."""
     if namespace >= 0:
         hostsys.setns(namespace, _NEWPID)
     else:
@@ -146,7 +147,7 @@ def _go_to(namespace: int) -> None:
 
 
 def _fork_into(namespace: int) -> int:
-    """fork(2) into a pid namespace; later children are in ours again."""
+    """fork(2) into a pid namespace; later children are in the caller's again."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     pid = -1
     try:
@@ -160,7 +161,7 @@ def _fork_into(namespace: int) -> int:
 
 
 def _fork_by_another(namespace: int) -> int:
-    """The same by a child of ours, which ends: its child becomes ours.  Raises OSError."""
+    """The same by an intermediate child, which ends: its child becomes the caller's. Raises OSError."""
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     hear, say = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
@@ -204,7 +205,7 @@ def _child(
         if ("network", -1) in namespaces:
             _raise_loopback()
         if bundle is not None and bundle.hostname and ("uts", -1) in namespaces:
-            socket.sethostname(bundle.hostname)  # for those who join it: a pod's other containers
+            socket.sethostname(bundle.hostname)  # for other containers of the pod, which join the namespace
         if terminal >= 0:
             fcntl.ioctl(terminal, TIOCSCTTY, 0)
         _say_and_wait(link)
@@ -220,7 +221,7 @@ def _child(
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
-        # The descriptors that come here may be numbers that others of them have.
+        # Duplicated upwards: these descriptors may have the numbers to which others are to be moved.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (sock.fileno(), link.fileno(), program)]
         os.dup2(high[0], _SOCKET)
         confine.close_all_but([0, 1, 2, _SOCKET, high[1], high[2]])
@@ -263,7 +264,7 @@ def _enter(namespaces: list[tuple[str, int]]) -> None:
 
 
 def _raise_loopback() -> None:
-    """lo goes up in a new network namespace, as with runc; the rest is the engine's."""
+    """Set lo up in a new network namespace, as runc does; everything else is the engine's task."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, SIOCSIFFLAGS, _IFREQ.pack(b"lo", IFF_UP | IFF_RUNNING))
 

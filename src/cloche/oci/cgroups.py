@@ -1,8 +1,8 @@
 """Control groups of a container at `linux.cgroupsPath`, by the file system (the driver "cgroupfs").
 
-Everything of a container is in them: its anchor, its monitor and with that every part of its sandbox, so that what
-engines read of them is the container's.  The sentry keeps the limits of the bundle exactly, for what the programs use;
-the host's limits here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `OVERHEAD_TASKS`).
+A container's anchor, its monitor and every part of its sandbox are in them, so the figures that engines read there
+are the container's. The sentry keeps the limits of the bundle exactly, for what the programs use; the host's limits
+here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `OVERHEAD_TASKS`).
 """
 
 import os
@@ -37,7 +37,7 @@ def write(path: str, text: str) -> None:
 
 
 def read(path: str) -> str:
-    """A file's content; nothing if it cannot be read."""
+    """A file's content; empty if it cannot be read."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read()
@@ -54,9 +54,10 @@ def _own(controller: str) -> str:
 
 
 def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -> list[str]:
-    """Make the groups, one in each hierarchy, and give their directories; parents stay.  Raises OciError.
+    """Make the groups, one in each hierarchy, and return their directories.
 
-    `may_fail`: there are none where we may not make them (runc's rootless containers: the sentry keeps the limits).
+    Raises OciError. `may_fail`: where groups may not be made (rootless containers) the result is empty, and the
+    sentry alone keeps the limits.
     """
     parts = [part for part in (path or ident).split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
@@ -135,7 +136,7 @@ def processes(groups: list[str]) -> list[int]:
 
 
 def remove(groups: list[str]) -> None:
-    """Remove them; a process that is about to be gone is waited for."""
+    """Remove the groups, waiting for processes that are about to end."""
     deadline = time.monotonic() + _END_S
     for path in reversed(groups):
         while True:
@@ -151,7 +152,9 @@ def remove(groups: list[str]) -> None:
 
 
 def _remove_below(path: str) -> bool:
-    """Remove groups below it, which a program that had the file system may have made; whether there were any."""
+    """Remove groups below this one, which a program with access to the file system may have made; returns whether
+    there were any.
+    """
     is_found = False
     for folder, names, _files in os.walk(path, topdown=False):
         for name in names:
@@ -222,7 +225,7 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
 
 
 def group_of(groups: list[str], controller: str, mount: str = MOUNT) -> str:
-    """The directory in a controller's hierarchy; nothing if there is none."""
+    """The directory in a controller's hierarchy; empty if there is none."""
     if is_unified(mount):
         return groups[0] if groups else ""
     top = os.path.join(mount, controller) + "/"

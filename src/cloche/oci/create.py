@@ -55,7 +55,8 @@ PLATFORM_ANNOTATION: Final = "dev.cloche.platform"
 def chosen_platform(bundle: Bundle, flag: str) -> str:
     """How the container's code runs: as the runtime's flag says, else as the annotation does.  Raises OciError.
 
-    The flag is the administrator's, the annotation may be that of whoever made the pod: it must not say otherwise.
+    The flag is set by the administrator, the annotation perhaps by the pod's author: so it must not contradict the
+    flag.
     """
     asked = bundle.annotations.get(PLATFORM_ANNOTATION, "")
     if flag and asked and asked != flag:
@@ -70,7 +71,7 @@ def chosen_platform(bundle: Bundle, flag: str) -> str:
 
 
 def sandbox_spec(bundle: Bundle) -> SandboxSpec:
-    """The container as the sentry is told of it.  Raises OciError."""
+    """The container's spec for the sentry. Raises OciError."""
     process = bundle.process
     add_home(process, bundle.rootfs)
     spec = SandboxSpec(process.argv)
@@ -83,7 +84,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.no_new_privileges, spec.oom_score_adj = process.no_new_privileges, process.oom_score_adj
     spec.has_terminal = process.has_terminal
     spec.is_attached = False
-    spec.capabilities = ALL_CAPS  # the sets say
+    spec.capabilities = ALL_CAPS  # the capability sets decide
     spec.allows_suid = True
     spec.has_init = False
     spec.checks_program = True
@@ -92,7 +93,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.root_mode = RO if bundle.is_read_only else RW
     spec.root_is_shared = True
     spec.mounts = guest_mounts(bundle)
-    spec.hostname = encode(bundle.hostname)  # else the namespace's, which the monitor looks up
+    spec.hostname = encode(bundle.hostname)  # otherwise that of the namespace, which the monitor looks up
     spec.domainname = encode(bundle.domainname)
     spec.nofile_limit = _NOFILE
     memory = (bundle.resources.get("memory") or {}).get("limit") or 0
@@ -137,7 +138,7 @@ def open_terminal(path: str, process: ProcessSpec) -> tuple[int, int]:
     except OSError as error:
         raise OciError(f"no terminal: {error.strerror}") from None
     try:
-        # The sandbox's own terminal does what a line discipline does; this one hands everything through.
+        # The line discipline of the sandbox's own terminal does the work; this terminal is raw.
         raw: list[Any] = termios.tcgetattr(slave)
         raw[0] = raw[1] = raw[3] = 0
         raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
@@ -157,7 +158,7 @@ def open_terminal(path: str, process: ProcessSpec) -> tuple[int, int]:
 
 
 def send_master(path: str, master: int, name: str) -> None:
-    """Give a terminal to whoever listens (runc's docs/terminals.md).  Raises OSError."""
+    """Send a terminal to the process that listens on a socket (runc's docs/terminals.md). Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)
@@ -167,7 +168,7 @@ def send_master(path: str, master: int, name: str) -> None:
 
 
 def standard_streams() -> list[int]:
-    """Our own, which become the program's; -1: closed."""
+    """This process's standard streams, which become the program's; -1: closed."""
     found: list[int] = []
     for fd in range(3):
         try:
@@ -214,9 +215,10 @@ def create(
     is_detached: bool = True,
     has_groups: bool = True,
 ) -> tuple[Record, int]:
-    """Make a container; the master of its terminal, if that is not the engine's.
+    """Make a container.
 
-    Raises OciError, and then nothing is left.
+    Returns its record, and the master of its terminal if that was not sent to the engine. Raises OciError; everything
+    that was made is then removed.
     """
     check_id(ident)
     bundle = read_bundle(bundle_path)
@@ -310,7 +312,7 @@ class _Monitor:
         listener.close()
 
     def go(self, pid: int) -> None:
-        """The anchor stands.  Raises OciError when the sandbox does not come to be."""
+        """Go on: the anchor is ready. Raises OciError if the sandbox cannot be started."""
         os.write(self.say, str(pid).encode())
         os.close(self.say)
         text = b""
@@ -337,7 +339,7 @@ def _last_line(record: Record) -> str:
 
 
 def explain_start(status: int, problem: str, name: str) -> str:
-    """In the words that engines look for: they make 126 and 127 of them."""
+    """The error in the words by which engines recognize exit statuses 126 and 127."""
     quoted = json.dumps(name)
     if status == 127:
         if "/" in name:
@@ -356,7 +358,7 @@ def explain_start(status: int, problem: str, name: str) -> str:
 
 
 def _undo(record: Record, anchor: Anchor) -> None:
-    """Nothing is left of what could not be made."""
+    """Remove everything of a container that could not be made."""
     sys.stdout.flush()
     if anchor.pid:
         try:
@@ -374,7 +376,7 @@ def _undo(record: Record, anchor: Anchor) -> None:
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """As a whole or not at all.  Raises OciError."""
+    """Write the pid-file atomically. Raises OciError."""
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}")
     try:

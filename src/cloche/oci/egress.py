@@ -1,8 +1,8 @@
 """Rules for what a container may connect to (docs/egress.md, "Containers of engines").
 
-Without any nothing changes: its connections leave from its network namespace as runc's do.  The runtime's flag
-`--egress FILE` is the operator's policy for all containers; the annotation `dev.cloche.egress` is that of whoever made
-the container, and is within the operator's, or else within what the namespace allows.
+Without rules its connections leave from its network namespace, as with runc. The runtime's flag `--egress FILE` is
+the operator's policy for all containers; the annotation `dev.cloche.egress` comes from the container's author. It can
+only narrow the operator's policy; without that, it narrows what the namespace allows.
 """
 
 import os
@@ -23,7 +23,7 @@ _MAX_BYTES: Final = 65536
 
 
 def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
-    """What egress is to know; None: there is to be none.  Raises OciError."""
+    """The settings for egress; None: the container has none. Raises OciError."""
     asked = bundle.annotations.get(ANNOTATION)
     if not flag and asked is None:
         return None
@@ -69,7 +69,7 @@ def check_joined(asked: dict[str, str], first: dict[str, str]) -> None:
 
 
 def complete(spec: EgressSpec, folder: str) -> None:
-    """When the engine's hooks have set the network up: what only then is known.  Raises OSError.
+    """Fill in what is known only after the engine's hooks have set the network up. Raises OSError.
 
     The resolvers are those that the engine has given the container, unless the operator's rules name others; egress
     asks them from the container's namespace.

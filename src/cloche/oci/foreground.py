@@ -17,7 +17,9 @@ _SIGNALS: Final = (
 
 
 def follow(pid: int, master: int = -1) -> int:
-    """Until our child `pid` ends; its exit status.  `master` is of its terminal, if we have one for it."""
+    """Wait until the child `pid` ends; returns its exit status. `master` is that of its terminal, -1 if it has none
+    here.
+    """
     wake_read = note_signals(_SIGNALS)
     watch = os.pidfd_open(pid)
     saved = None

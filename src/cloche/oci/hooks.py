@@ -26,7 +26,7 @@ def run_hooks(hooks: dict[str, Any], kind: str, state: dict[str, Any]) -> None:
 
 
 def _run(hook: dict[str, Any], state: bytes) -> str:
-    """Run one; what is wrong, or nothing."""
+    """Run one hook; returns an error text, or an empty one."""
     path = hook["path"]
     argv = hook.get("args") or [path]
     environment: dict[str, str] = {}
@@ -70,9 +70,7 @@ def _run(hook: dict[str, Any], state: bytes) -> str:
 
 
 def _follow(pid: int, output: int, deadline: float) -> tuple[bytes, bool]:
-    """Until it ends (what it leaves running may keep its output open): what it printed, and whether it took too
-    long.
-    """
+    """Wait until it ends (its children may keep the output open). Returns its output, and whether it took too long."""
     found = bytearray()
     watch = os.pidfd_open(pid)
     poller = select.poll()

@@ -126,7 +126,7 @@ def entry() -> None:
 
 
 def launched(_now_ns: int) -> None:
-    """The program as csrc/launcher starts it: when that began comes before the words."""
+    """The program as csrc/launcher starts it: the time of its start comes before the words."""
     sys.argv[:2] = ["cloche-oci"]
     entry()
 

@@ -1,7 +1,7 @@
-"""What a monitor keeps of containers: anchors, and the further containers of a pod that have joined its sandbox.
+"""The containers of a monitor: their anchors, and the further containers of a pod that have joined its sandbox.
 
 A container that joins has its own gofer (asked of the keeper), its own anchor and control groups, and is made, started
-and ended in the sentry by the same requests as the first.  Its end ends nothing else; before its anchor ends every part
+and ended in the sentry by the same requests as the first. Its end ends nothing else. Its anchor ends after every part
 of it is gone, as far as its control groups show.
 """
 
@@ -61,14 +61,14 @@ def inner_pid(pid: int) -> int:
 
 
 class Held:
-    """An anchor and what it stands for; `ident` is 0 for a container itself."""
+    """An anchor, and the program that it represents: that of the container (`ident` 0), or of an exec."""
 
     def __init__(self, sock: socket.socket, pid: int, container: str = requests.MAIN) -> None:
         self.sock: socket.socket = sock
         self.pid: int = pid
         self.container: str = container
         self.ident: int = 0  # of the request at the sentry
-        self.terminal: int = -1  # whose size is looked at
+        self.terminal: int = -1  # the terminal from which window sizes are read
         self.is_over: bool = False
 
     def end(self, status: int) -> None:
@@ -123,7 +123,7 @@ class Member:
         self.deadline_s: float = 0.0
 
     def close_streams(self) -> None:
-        """Ours are not needed any more."""
+        """Close this process's copies."""
         for fd in self.streams:
             os.close(fd)
         self.streams = []
@@ -139,7 +139,7 @@ class Members:
         on_leaving: Callable[[str], None],
         trust: "Trust | None" = None,
     ) -> None:
-        """`on_leaving` hears of the end of a container in the sentry, before its anchor's."""
+        """`on_leaving` is called when a container has ended in the sentry, before its anchor ends."""
         self.trust: Trust | None = trust
         self.sandbox: Sandbox = sandbox
         self.server: ControlServer = server
@@ -147,14 +147,14 @@ class Members:
         self.by_name: dict[str, Member] = {}
         self.volumes: dict[bytes, Volume] = {}
         self.next_number: int = 1
-        # What to do with the gofer of each, once the keeper has it: its socket, or why there is none.
+        # Callbacks by the gofer's number, for its start: they get its socket, or why there is none.
         self.awaited: dict[int, Callable[[socket.socket | None, str], None]] = {}
         sandbox.on_served = self._served
         sandbox.on_lost = self._lost
 
     # -- the loop ----------------------------------------------------------------------------------------
     def anchors(self) -> list[Held]:
-        """Those that may have something to say."""
+        """The anchors whose sockets are to be watched."""
         return [each.held for each in self.by_name.values() if not each.held.is_over]
 
     def wait_ms(self) -> int | None:
@@ -164,7 +164,9 @@ class Members:
         return _LEAVING_MS if any(each.is_leaving for each in self.by_name.values()) else None
 
     def look(self) -> None:
-        """Let those go of which nothing is left.  A sentry that does not end one hangs: everything ends."""
+        """End the anchors of containers of which nothing is left. If the sentry does not end a container in time, it
+        hangs: the sandbox is ended.
+        """
         for name, member in list(self.by_name.items()):
             if member.is_leaving and not member.is_deleted and time.monotonic() > member.deadline_s:
                 self.sandbox.death = "the sentry does not answer"
@@ -185,7 +187,7 @@ class Members:
                         pass
 
     def _left(self, member: Member) -> list[int]:
-        """What runs in its groups beside its anchor."""
+        """The processes in its groups, without its anchor."""
         return [pid for pid in cgroups.processes(member.record.groups[:1]) if pid != member.held.pid]
 
     def end_all(self) -> None:
@@ -257,8 +259,8 @@ class Members:
     def _has_volume(self, mount: MountSpec) -> bool:
         """Whether a gofer of the pod serves a mount; its name is then that of the gofer.
 
-        One that may write serves also those who may only read, which the sentry sees to; where the first may only
-        read, one who may write gets another.
+        A gofer that may write also serves mounts that are read-only, which the sentry enforces. If the existing gofer
+        may only read, a mount that may write gets another.
         """
         if mount.kind != HOST or not mount.volume:
             return False
@@ -387,9 +389,10 @@ class Members:
         member.close_streams()
 
     def _place(self, member: Member, zygote: int) -> str:
-        """Put the process of which its programs are forked into its control groups; what is wrong, or nothing.
+        """Put the process of which its programs are forked into its control groups; returns an error text, or an
+        empty one.
 
-        The pid is the sentry's word for it, who can name none but its own children.
+        The pid comes from the sentry, and is accepted only if it is one of the sentry's own children.
         """
         groups = member.record.groups
         for pid in children(self.sandbox.sentry_pid) if groups and zygote else []:
@@ -402,7 +405,7 @@ class Members:
         return "its programs have no process to begin with" if groups and zygote else ""
 
     def _fail(self, client: Client, ident: int, member: Member, status: int, text: str) -> None:
-        """It could not be made: nothing of it stays, and its anchor is the caller's to end."""
+        """The container could not be made: remove what there is of it. The caller ends its anchor."""
         member.close_streams()
         self.drop(member.record.ident)
         self.server.answer(client, protocol.error(ident, status, text))
@@ -418,7 +421,7 @@ class Members:
             self.trust.forget(name)
         member.deadline_s = time.monotonic() + _SENTRY_S
         if member.number in self.awaited:
-            return  # `served` comes back to it
+            return  # `served` handles it later
 
         def heard(_answer: Message) -> None:
             member.is_deleted = True
@@ -428,7 +431,7 @@ class Members:
         self.server.ask(requests.DELETE, {"container": name, "is_forced": True}, None, heard)
 
     def _lost(self, number: int) -> None:
-        """A gofer has ended: its container cannot go on, or those that have mounted what it served."""
+        """A gofer has ended: end its container, or those that have mounted its volume."""
         for volume in list(self.volumes.values()):
             if volume.number == number:
                 self._forget_volume(volume)

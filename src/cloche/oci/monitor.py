@@ -1,9 +1,9 @@
 """The monitor of a container that an engine started: the process that stays behind `cloche-oci create`.
 
 It starts the sandbox, takes the requests of later commands on the record's socket (`start`, `exec`, `pause` … in the
-protocol of `wire.requests`), and holds the anchors together with what they stand for: a signal that an anchor gets goes
-to its program, the program's end becomes the anchor's, and the death of an anchor ends its program or the container.
-When the container ends, every part of it is gone before its anchor ends: then the engine may take its files away.
+protocol of `wire.requests`), and connects each anchor with its program: a signal that an anchor gets goes to the
+program, the program's end becomes the anchor's, and the death of an anchor ends its program or the container. When
+the container ends, every part of it is gone before its anchor ends: then the engine may take its files away.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Requests beyond `wire.requests`, which the monitor answers itself or in part.
 EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
 PIDS: Final = "oci-pids"  # -> pids: of every anchor
-_OOM_EVERY_S: Final = 1.0  # the engine is told of at most so many
+_OOM_EVERY_S: Final = 1.0  # at most so often is the engine told
 _START_MS: Final = 60_000  # without news, until the container is made
 _IGNORED: Final = (
     *(
@@ -59,7 +59,7 @@ class OciMonitor:
     def __init__(self, record: Record, anchor: Held, report: int) -> None:
         self.record: Record = record
         self.anchor: Held = anchor
-        self.report: int = report  # where `create` waits to hear how it went
+        self.report: int = report  # the pipe on which `create` waits for the result
         self.execs: dict[int, Held] = {}  # by descriptor
         self.oom_told_s: dict[str, float] = {}  # by container
         self.sandbox: Sandbox
@@ -71,7 +71,7 @@ class OciMonitor:
     def run(
         self, spec: SandboxSpec, streams: list[int], listener: socket.socket, keeper: KeeperProcess
     ) -> None:
-        """From the launch to the end."""
+        """Start the sandbox, and serve it to its end."""
         status = STATUS_KILLED
         if spec.egress is not None and spec.egress.needs_authority:
             self._believe(spec, spec.egress)
@@ -120,7 +120,7 @@ class OciMonitor:
         egress.on_authority = put
 
     def _tell(self, status: int, text: str) -> None:
-        """`create` hears how it went; nothing is wrong if there is no text."""
+        """Tell `create` the result; an empty text means success."""
         if self.report >= 0:
             try:
                 os.write(self.report, json.dumps([status, text]).encode())
@@ -172,7 +172,7 @@ class OciMonitor:
                     server.on_ready(fd, events)
 
     def _on_anchor(self, held: Held) -> None:
-        """A signal for what it stands for, or its death."""
+        """Handle a signal that an anchor passes on, or its death."""
         try:
             data = b"" if held.is_over else held.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -211,7 +211,7 @@ class OciMonitor:
         self.sandbox.ask(requests.QUIET, requests.RESIZE, fields)
 
     def _on_news(self, news: Message) -> None:
-        """Of a container: a program was ended for want of memory."""
+        """Handle an event of a container: a program was ended for want of memory."""
         if news.kind != protocol.EVENT or news.name != requests.OOM:
             return
         name = requests.take_container(news.fields)
@@ -224,7 +224,7 @@ class OciMonitor:
 
     # -- requests ----------------------------------------------------------------------------------------
     def _on_request(self, client: Client, message: Message) -> bool:
-        """Whether it is one of ours.  Raises ProtocolError."""
+        """Handle a request, if it is one of this monitor's; returns whether it was. Raises ProtocolError."""
         name = message.name
         if name == requests.START:
             self._pass_on(client, message, "started", is_set=True)
@@ -249,14 +249,14 @@ class OciMonitor:
         return True
 
     def _end_execs(self, container: str) -> None:
-        """A container that had joined has ended, and with it what was executed in it."""
+        """A container that had joined has ended: end the anchors of commands that were executed in it."""
         for held in list(self.execs.values()):
             if held.container == container:
                 self.execs.pop(held.sock.fileno(), None)
                 held.end(STATUS_KILLED)
 
     def _pass_on(self, client: Client, message: Message, mark: str, *, is_set: bool = False) -> None:
-        """Ask the sentry; if it does, the record gets a mark, or loses it.  Raises ProtocolError."""
+        """Pass a request to the sentry; if it succeeds, set or remove a mark of the record. Raises ProtocolError."""
         ident = message.ident
         container = requests.take_container(message.fields)
         record = self.record
@@ -330,7 +330,7 @@ def fork_monitor(
 ) -> int:
     """The monitor's process, which outlives the caller; its pid.
 
-    Of `pipes` it reads the anchor's pid, when that stands, from the first, and writes to the second how it went.  The
+    From the first of `pipes` it reads the anchor's pid once that is ready; to the second it writes the result. The
     keeper gets ready meanwhile.
     """
     hear, report = pipes

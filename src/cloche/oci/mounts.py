@@ -2,9 +2,9 @@
 namespace engines look for the container's files.
 
 The anchor's has the root and every bind mount; where the container has a file system of the sentry's own (tmpfs, proc,
-devpts …) there is an empty directory that cannot be written to, so that nothing is put where the container would not
-see it.  Mount points are looked up in the root, whose links lead nowhere else (openat2, RESOLVE_IN_ROOT), and are made
-where they are missing, as runc does.
+devpts …) there is an empty directory that cannot be written to, so that engines put no file where the container would
+not see it. Mount points are looked up with links confined to the root (openat2, RESOLVE_IN_ROOT), and are made where
+they are missing, as runc does.
 """
 
 import os
@@ -54,7 +54,7 @@ _FLAGS: Final = {
     "rnodev": (MS_NODEV, True),
     "rnoexec": (MS_NOEXEC, True),
 }
-# Accepted, and without effect: propagation, what is the default, and what needs a kernel of the host's.
+# Accepted without effect: propagation, defaults, and options that would need the host's kernel.
 _IGNORED: Final = frozenset(
     "bind rbind defaults async sync dirsync remount acl noacl iversion noiversion lazytime nolazytime loud silent mand "
     "nomand private rprivate shared rshared slave rslave "
@@ -123,7 +123,9 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
 
 
 def _mode_below(rootfs: str, destination: str) -> int:
-    """What a tmpfs without an option has: the mode of the directory that it covers, as in runc; else the kernel's."""
+    """The mode of a tmpfs without the option: as in runc that of the directory that it covers, otherwise the kernel's
+    default.
+    """
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = _open_in(root, destination)
@@ -187,7 +189,7 @@ def build_view(bundle: Bundle) -> int:
     rootfs = os.fsencode(bundle.rootfs)
     hostsys.mount(rootfs, rootfs, b"", MS_BIND | MS_REC)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    late: list[tuple[int, int]] = []  # what becomes read-only, once every mount point in it is made
+    late: list[tuple[int, int]] = []  # mounts that become read-only once every mount point in them is made
     for mount in bundle.mounts:
         try:
             _mount_one(root, mount, late, has_pids="pid" in bundle.namespaces)
@@ -206,7 +208,7 @@ def build_view(bundle: Bundle) -> int:
 def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], *, has_pids: bool) -> None:
     """Raises OSError."""
     flags, _data = parse_options(mount.options)
-    if mount.kind == "proc" and has_pids:  # of anchors alone, whose arguments are the programs'
+    if mount.kind == "proc" and has_pids:  # shows anchors only, whose arguments are those of the programs
         place = open_place(root, mount.destination, is_file=False)
         hostsys.mount(b"proc", _link(place), b"proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         os.close(place)
@@ -238,7 +240,7 @@ def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], *, has_pids
 
 
 def _kept_flags(fd: int) -> int:
-    """The flags of a mount, which a remount would take away, or may not."""
+    """The present flags of a mount, which a remount has to repeat."""
     found = os.fstatvfs(fd).f_flag
     kept = 0
     for flag, ours in (

@@ -1,10 +1,10 @@
 """Tells the engine that a program was ended for want of memory, where the group's own notification does so (version 1).
 
 The sentry keeps a container's limit, so the host's kernel never runs out of memory in its group, whose limit is higher;
-but engines listen there (an eventfd of memory.oom_control), and say OOMKilled by that.  So the group is made to run out
-once: with the host's killer switched off for it, its limit is what it uses, and a process of ours wants more; that
-waits, the listeners hear of it, and then everything is as before.  Nothing else of the group is ended, but what wants
-memory waits for as long.
+but engines listen there (an eventfd of memory.oom_control) to report OOMKilled. So the group is made to run out of
+memory once: its OOM killer is switched off, its limit is set to its usage, and a helper process asks for more. The
+helper blocks, the listeners are notified, and the old settings are restored. No other process of the group is ended,
+but those that ask for memory wait meanwhile.
 """
 
 import mmap
@@ -26,9 +26,9 @@ _WAIT_S: Final = 0.5
 
 
 def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> None:
-    """A program of the container in these groups was ended.  With version 2 nobody is told.
+    """A program of the container in these groups was ended.  With version 2 this does nothing.
 
-    The caller, whose groups are `own`, leaves them meanwhile: it must not wait for memory itself.
+    The caller, whose groups are `own`, leaves them meanwhile, so that it cannot block on memory itself.
     """
     group = cgroups.group_of(groups, "memory", mount)
     if cgroups.is_unified(mount) or not group:
@@ -45,7 +45,7 @@ def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> Non
         child = _want(group)
         _await(group, int(before), child)
     except OSError:
-        pass  # the engine does not hear of it
+        pass  # the engine is not told
     finally:
         for path, text in ((limit, before), (control, "0")):
             try:
@@ -62,7 +62,7 @@ def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> Non
 
 
 def _want(group: str) -> int:
-    """A process in the group that wants more memory than there is; its pid."""
+    """Fork the helper, a process in the group that asks for more memory than there is; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -78,9 +78,9 @@ def _want(group: str) -> int:
 
 
 def _await(group: str, limit_bytes: int, child: int) -> None:
-    """Until the group has run out, or nothing comes of it.
+    """Wait until the group has run out of memory, or give up.
 
-    What was ended may yet give memory back: the limit follows.
+    Processes that were ended may still give memory back: the limit follows the usage.
     """
     deadline = time.monotonic() + _WAIT_S
     while "under_oom 1" not in cgroups.read(os.path.join(group, "memory.oom_control")):
@@ -90,7 +90,7 @@ def _await(group: str, limit_bytes: int, child: int) -> None:
             try:
                 cgroups.write(os.path.join(group, "memory.limit_in_bytes"), str(limit_bytes))
             except OSError:
-                pass  # it has grown meanwhile
+                pass  # the usage has grown meanwhile
         has_ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         if has_ended or time.monotonic() > deadline:
             return

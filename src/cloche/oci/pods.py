@@ -1,9 +1,10 @@
 """Pods: a container that joins the sandbox of another, as the annotations of Kubernetes' engines say.
 
-containerd's CRI and CRI-O mark the containers of a pod: one is the sandbox, each other says which.  Then they have one
-kernel, that of the sandbox's container, whose monitor serves them all: each has its anchor, gofer, control groups and
-limits, and shares those namespaces inside that its anchor shares on the host.  Without these annotations, or where what
-they name is no container of ours (Podman names its pod), a container has a kernel of its own.
+containerd's CRI and CRI-O mark the containers of a pod: one is the sandbox, and the others name it. All of them share
+one kernel, that of the sandbox's container, whose monitor serves them all: each has its anchor, gofer, control groups
+and limits, and shares those namespaces inside that its anchor shares on the host. Without these annotations, or where
+they name something that is not a container of this runtime (Podman names its pod), a container has a kernel of its
+own.
 """
 
 import os
@@ -28,7 +29,7 @@ _ANNOTATIONS: Final = (
 )
 _CONTAINER: Final = "container"
 _SANDBOX: Final = "sandbox"
-# Kinds on the host, and what they are called inside; that of processes is looked for first, by itself.
+# Kinds of namespaces on the host, and their names inside; pid namespaces are looked for separately, before these.
 _SHARED: Final = (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
 
 
@@ -57,7 +58,9 @@ def _namespace(pid: int, kind: str) -> str:
 
 
 def _shared(record: Record, sandbox: Record, pid: int) -> tuple[str, list[str]]:
-    """With which of the pod's containers, and what, a container shares whose anchor is `pid`.  Raises OciError."""
+    """The container of the pod with which the container of anchor `pid` shares its pid namespace, and the kinds of
+    namespaces that it shares. Raises OciError.
+    """
     if _namespace(pid, "network") != _namespace(sandbox.pid, "network"):
         raise OciError("the containers of a pod have one network namespace, and this one has another")
     own = _namespace(pid, "pid")
@@ -85,7 +88,7 @@ def _members(sandbox: Record) -> list[Record]:
 
 
 def _identity(path: str) -> bytes:
-    """Which directory it is, by whatever path.  Raises OSError."""
+    """The identity of a directory, the same for every path to it. Raises OSError."""
     status = os.stat(path)
     return b"%d:%d" % (status.st_dev, status.st_ino)
 

@@ -1,7 +1,7 @@
-"""JSON by the interpreter's parts in C alone.
+"""JSON by the C parts of the standard library only.
 
-The standard module brings in `re`, and with that `enum` and a dozen more: a third of the processor time of a verb that
-engines call all the time.  What this does not do itself, errors included, the standard one does.
+The module `json` imports `re`, and with that `enum` and a dozen more: a third of the processor time of a verb, and
+engines call verbs often. Anything unusual, errors included, is left to the module `json`.
 """
 
 import _json
@@ -19,7 +19,7 @@ def _constant(name: str) -> float:
     return _CONSTANTS[name]
 
 
-# What the scanner asks of a decoder (json.decoder.JSONDecoder).
+# The attributes of a decoder that the C scanner reads (json.decoder.JSONDecoder).
 _DECODER: Final[Any] = SimpleNamespace(
     strict=True,
     object_hook=None,

@@ -6,8 +6,8 @@
     ROOT/ID/paused       it is paused
     ROOT/ID/log          what the parts of the sandbox say
 
-`state`, `list`, `delete` and `kill` go by these and by whether processes live, whatever hangs: a process is named by
-its pid and the time at which it began, which is not used again.
+`state`, `list`, `delete` and `kill` use only these files, and whether processes live, so they work even if a monitor
+hangs. A process is identified by its pid and its start time, because pids are used again.
 """
 
 import os
@@ -41,7 +41,7 @@ def default_root() -> str:
 
 
 def check_id(ident: str) -> None:
-    """Raises OciError unless it is one that runc takes, too."""
+    """Raises OciError unless runc would accept the id, too."""
     is_plain = all(each.isalnum() or each in "_+.-" for each in ident)
     if not ident or not is_plain or ident in (".", "..") or len(ident) > _MAX_ID:
         raise OciError("invalid container ID format: " + json.dumps(ident[:_MAX_ID]))
@@ -75,7 +75,7 @@ class Record:
         self.created: str = ""
         self.annotations: dict[str, str] = {}
         self.groups: list[str] = []  # directories of its control groups
-        self.sandbox: str = ""  # the container whose sandbox, and monitor, it has (a pod); empty: its own
+        self.sandbox: str = ""  # in a pod: the container whose sandbox and monitor it uses; empty: its own
         self.hooks: dict[str, Any] = {}
         self.process: dict[str, Any] = {}  # of the bundle, for `exec` by words
 
@@ -137,7 +137,7 @@ class Record:
         return self.pid > 0 and start_time(self.pid) == self.pid_start
 
     def has_monitor(self) -> bool:
-        """Whether ours does."""
+        """Whether the monitor lives."""
         return self.monitor > 0 and start_time(self.monitor) == self.monitor_start
 
     def status(self) -> str:
@@ -178,7 +178,9 @@ class Record:
         return True
 
     def end(self) -> None:
-        """Kill what is left, and wait until it is gone.  Raises OciError if it is not."""
+        """Kill the container's remaining processes, and wait until they are gone. Raises OciError
+        if they do not end.
+        """
         if self.sandbox:
             self._end_joined()
             return
@@ -188,15 +190,15 @@ class Record:
         while self.has_anchor() or self.has_monitor():
             left_s = deadline - time.monotonic()
             if left_s < _ENDING_S - 5 and not is_killed and self.has_monitor():
-                is_killed = True  # it does not come to an end by itself
+                is_killed = True  # it does not end by itself
                 os.kill(self.monitor, signal.SIGKILL)
             if left_s < 0:
                 raise OciError(f"container {self.ident}: its processes do not end")
             self._wait_a_little()
 
     def _end_joined(self) -> None:
-        """The same of one that has not its own sandbox: what is in its control groups is its alone.  The sandbox's
-        monitor ends it when its anchor dies; if that hangs, we do.
+        """The same for a container without a sandbox of its own: only its control groups tell its processes. The
+        sandbox's monitor ends it when its anchor dies; if the monitor hangs, this does.
         """
         from cloche.oci import cgroups
 
@@ -281,7 +283,7 @@ def load(root: str, ident: str) -> Record:
     except FileNotFoundError:
         if not os.path.isdir(record.path):
             raise OciError("container does not exist") from None
-        fields = {}  # it is being made, or was left half made
+        fields = {}  # it is being made, or its maker has died
     except (OSError, ValueError):
         fields = {}
     if isinstance(fields, dict):

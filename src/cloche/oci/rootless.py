@@ -1,4 +1,4 @@
-"""Whether we are an ordinary user's: rootless engines call us as root of a user namespace of theirs.
+"""Whether the runtime runs for an ordinary user: rootless engines call it as root of a user namespace.
 
 The root there has capabilities over what the namespace owns; control groups, and what else is the host's, it has not.
 """
@@ -20,5 +20,5 @@ def in_user_namespace() -> bool:
 
 
 def is_rootless() -> bool:
-    """Whether the host's root is somebody else."""
+    """Whether this process does not have the rights of the host's root."""
     return os.geteuid() != 0 or in_user_namespace()

@@ -1,7 +1,7 @@
 """`linux.seccomp` of a bundle as a classic BPF program, which the sentry puts in force for every program inside.
 
-What libseccomp gives is meant: of the rules of a call the first whose conditions all hold decides, one without
-conditions decides always, and a call that came after every one that the profile knows is not there (runc's
+The program has the effect of libseccomp's: of a call's rules the first whose conditions all hold decides, a rule
+without conditions always decides, and a call that is newer than every call in the profile fails with ENOSYS (runc's
 libcontainer/seccomp/patchbpf).
 """
 
@@ -130,7 +130,7 @@ def _add_conditional(program: BpfProgram, number: int, rules: list[Rule], defaul
 def _add_condition(
     program: BpfProgram, index: int, operator: str, value: int, second: int, fails: str
 ) -> None:
-    """Go on if it holds, else to `fails`."""
+    """Add a check: continue if the condition holds, jump to `fails` otherwise."""
     low, high = DATA_ARGS + 8 * index, DATA_ARGS + 8 * index + 4
     holds = program.new_label()
     kind = operator.removeprefix("SCMP_CMP_")

@@ -11,7 +11,7 @@ _PASSWD_BYTES: Final = 1 << 20
 
 
 def add_home(process: ProcessSpec, rootfs: str) -> None:
-    """Set it; the container's files are looked up in its root, whose links lead nowhere else."""
+    """Set HOME. The container's files are looked up with links confined to its root."""
     if not any(item.startswith(b"HOME=") for item in process.env):
         process.env.append(b"HOME=" + _home(process.uid, rootfs))
 

@@ -246,7 +246,7 @@ def _duration_s(text: str) -> float:
 
 
 def _events(record: Record, options: Options) -> None:
-    """Statistics now and then, and what happens in between, as runc's `events` prints it, until the container ends."""
+    """Print statistics at intervals, and events in between, as runc's `events` does, until the container ends."""
     import select
 
     from cloche.oci import cgroups
@@ -284,7 +284,7 @@ def _events(record: Record, options: Options) -> None:
 
 
 def _listener(record: Record) -> Any:
-    """A connection that hears what happens in the sandbox.  Raises OciError."""
+    """A connection that has asked for the sandbox's events. Raises OciError."""
     from cloche.wire import requests
     from cloche.wire.control_client import ControlClient
 
@@ -294,7 +294,7 @@ def _listener(record: Record) -> Any:
 
 
 def _is_about(record: Record, fields: dict[str, Any]) -> bool:
-    """Whether news are of this container: the first of a sandbox goes by another name there."""
+    """Whether an event is about this container: the first one of a sandbox has another name there."""
     from cloche.wire import requests
 
     return bool(requests.take_container(fields) == (record.ident if record.sandbox else requests.MAIN))

@@ -23,7 +23,7 @@ Handler = Callable[["Api", Request, str, str], Awaitable[Response]]
 
 
 def error(status: int, message: str) -> JSONResponse:
-    """An answer that tells of a failure."""
+    """The response to a request that has failed."""
     return JSONResponse({"code": status, "message": message}, status)
 
 
@@ -46,13 +46,13 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 
 class Api:
-    """What answers at the API's address."""
+    """The handlers of the REST API."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry: Registry = registry
 
     async def __call__(self, request: Request) -> Response:
-        """One request."""
+        """Answer one request."""
         try:
             owner = self.registry.owner_of(request.headers.get("x-api-key", ""))
             path = request.url.path.rstrip("/")
@@ -91,7 +91,7 @@ class Api:
             "endAt": when(entry.end_s),
             "cpuCount": max(int(settings.cpus), 1),
             "memoryMB": _mib(settings.memory),
-            "diskSizeMB": _mib(settings.memory),  # what is written counts as memory
+            "diskSizeMB": _mib(settings.memory),  # files that a sandbox writes count as memory
             "metadata": entry.metadata,
             "state": "paused" if entry.is_paused else "running",
             "envdVersion": ENVD_VERSION,
@@ -157,7 +157,7 @@ class Api:
         if was_paused and fields.get("memory") is False:
             raise ServeError(400, "memory: a paused sandbox is in memory here, and goes on from there")
         await self.registry.resume(entry)
-        # Of one that runs, time is only added.
+        # The time of a sandbox that runs is only extended.
         entry.end_s = time.time() + seconds if was_paused else max(entry.end_s, time.time() + seconds)
         return JSONResponse(self._sandbox(entry), 201 if was_paused else 200)
 

@@ -1,4 +1,4 @@
-"""The ASGI application: which address a request was for, and what answers there.
+"""The ASGI application: finds out which address a request is for, and hands it to the code for that.
 
 The API's requests carry a key, a sandbox's its own token.  Which sandbox is meant is in the host name
 (PORT-ID.DOMAIN) or, where all have one address, in the headers E2b-Sandbox-Id and E2b-Sandbox-Port.
@@ -28,7 +28,7 @@ from cloche.serve.processes import Follower
 from cloche.serve.registry import Entry, Registry, ServeError
 
 _HOST: Final = re.compile(r"([0-9]{1,5})-([A-Za-z0-9_]{1,64})\.(.+)")
-_SPOOL_BYTES: Final = 4 << 20  # of an upload in memory; more is in a file
+_SPOOL_BYTES: Final = 4 << 20  # of an upload are held in memory; the rest in a file
 MAX_UPLOAD: Final = 8 << 30
 _STREAMS: Final = ("process.Process/Start", "process.Process/Connect", "filesystem.Filesystem/WatchDir")
 
@@ -107,7 +107,7 @@ class App:
         return entry
 
     async def _debug_entry(self) -> Entry:
-        """The sandbox of clients that ask for none."""
+        """The sandbox for clients in debug mode, which name none."""
         async with self.debug_lock:
             if self.debug is None or self.registry.entries.get(self.debug.ident) is not self.debug:
                 request = {"templateID": "base", "timeout": 86_400}
@@ -115,7 +115,7 @@ class App:
             return self.debug
 
     def _check(self, request: Request, entry: Entry) -> None:
-        """A token of the sandbox itself.  Raises ServeError."""
+        """Check the request's token for this sandbox. Raises ServeError."""
         server = request.scope.get("server") or ("", 0)
         if entry is self.debug and server[1] in (ENVD_PORT, CODE_PORT):
             return
@@ -267,7 +267,7 @@ class App:
         if info.is_dir:
             raise ServeError(400, f"{path} is a directory")
         pieces = entry.sandbox.files.stream(path, user=user)
-        first = await anext(pieces, b"")  # what cannot be read is said before the answer begins
+        first = await anext(pieces, b"")  # an unreadable file must be reported before the response begins
 
         async def contents() -> AsyncIterator[bytes]:
             yield first
@@ -304,7 +304,7 @@ class App:
 
 
 async def _receive(request: Request, out: BinaryIO) -> None:
-    """The body into a file, unpacked if it was packed.  Raises ServeError."""
+    """Write the body to a file, decompressed if it was compressed. Raises ServeError."""
     packed = request.headers.get("content-encoding", "")
     if packed not in ("", "identity", "gzip"):
         raise ServeError(415, f"content-encoding {packed[:40]!r}: gzip, or none")
@@ -331,7 +331,7 @@ async def _limited(request: Request) -> bytes:
 
 
 async def _enveloped(events: AsyncIterator[dict[str, Any]], limit: float | None) -> AsyncIterator[bytes]:
-    """A stream's messages, and how it ends."""
+    """Yield a stream's messages in envelopes, and its end."""
     failure = None
     try:
         async with asyncio.timeout(limit + 5 if limit is not None else None):
@@ -345,7 +345,7 @@ async def _enveloped(events: AsyncIterator[dict[str, Any]], limit: float | None)
 
 
 def _until_gone(request: Request, pieces: AsyncIterator[bytes], kind: str) -> StreamingResponse:
-    """An answer in pieces; what makes them ends when the client goes away (Starlette cancels it)."""
+    """A response in pieces. When the client disconnects, Starlette cancels the generator of the pieces."""
     return StreamingResponse(pieces, media_type=kind)
 
 

@@ -35,7 +35,7 @@ class RpcError(Exception):
         self.message: str = message
 
     def fields(self) -> dict[str, str]:
-        """As it is sent."""
+        """The error's JSON."""
         return {"code": self.code, "message": self.message}
 
 
@@ -57,7 +57,7 @@ def envelope(fields: dict[str, Any]) -> bytes:
 
 
 def end(error: RpcError | None = None) -> bytes:
-    """The last one."""
+    """The last message of a stream."""
     body = json.dumps({"error": error.fields()} if error is not None else {}).encode()
     return _HEAD.pack(END_OF_STREAM, len(body)) + body
 

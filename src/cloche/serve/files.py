@@ -1,4 +1,4 @@
-"""filesystem.Filesystem, and what GET and POST /files do."""
+"""The service filesystem.Filesystem, and GET and POST /files."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from cloche.serve.processes import as_rpc
 
 _TYPES: Final = {"file": "FILE_TYPE_FILE", "directory": "FILE_TYPE_DIRECTORY", "symlink": "FILE_TYPE_SYMLINK"}
 _FORMATS: Final = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
-_QUIET_S: Final = 30.0  # without an event: the client is told that we live
+_QUIET_S: Final = 30.0  # without an event, after which the client gets a keepalive
 _MAX_WATCHERS: Final = 64
 _LATEST_S: Final = 253_402_300_799.0  # the end of the year 9999, beyond which a Timestamp cannot go
 
@@ -62,7 +62,7 @@ _EVENT_TYPES: Final = {
 
 
 def event_of(event: FileEvent, top: str) -> dict[str, Any] | None:
-    """filesystem.FilesystemEvent; None for what that has no word for (some events are missing)."""
+    """The filesystem.FilesystemEvent for an event; None for one that has no such form (an overflow)."""
     kind = _EVENT_TYPES.get(event.type)
     name = shown(event.path.removeprefix(top.rstrip("/") + "/"))
     return None if kind is None else {"name": name, "type": kind}
@@ -111,7 +111,7 @@ class Files:
             try:
                 await files.remove(_path(request), user=user)
             except FileNotFound:
-                pass  # as the original: gone is gone
+                pass  # no error, as in the original
             return {}
         if method == "CreateWatcher":
             if len(self.watchers) >= _MAX_WATCHERS:
@@ -156,7 +156,7 @@ class Files:
             raise as_rpc(error) from None
 
     async def entry(self, path: str, user: str | None) -> dict[str, Any]:
-        """What a path is.  Raises SandboxError."""
+        """Describe the file at a path. Raises SandboxError."""
         await self.users.load()
         return self.fields(await self.sandbox.files.get_info(path, user=user))
 
@@ -178,14 +178,14 @@ class Files:
         return found
 
     def close(self) -> None:
-        """Nothing is watched any more."""
+        """Stop all watches."""
         for watcher in self.watchers.values():
             watcher.close()
         self.watchers.clear()
 
 
 def when(seconds: float) -> str:
-    """A time as JSON has it."""
+    """A time as a Timestamp in JSON."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -202,7 +202,7 @@ def _path(request: dict[str, Any], name: str = "path") -> str:
 
 
 def is_signed(query: dict[str, str], operation: str, token: str) -> bool:
-    """Whether the query of a URL for one file has that sandbox's signature, still in time."""
+    """Whether the query of a file's URL has the sandbox's signature, and has not expired."""
     expiration = query.get("signature_expiration")
     raw = f"{query.get('path', '')}:{operation}:{query.get('username', '')}:{token}"
     if expiration is not None:

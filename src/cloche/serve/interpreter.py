@@ -24,7 +24,7 @@ _FORMATS: Final[dict[str, str]] = {
     "application/javascript": "javascript",
 }
 _MAX_CONTEXTS: Final = 64
-_GRACE_S: Final = 10.0  # for an interrupted cell to end; then its context does
+_GRACE_S: Final = 10.0  # for an interrupted cell to end; after that its context is ended
 
 
 class Named:
@@ -52,7 +52,7 @@ class Interpreter:
         self.lock: asyncio.Lock = asyncio.Lock()
 
     async def create(self, language: str, cwd: str | None) -> str:
-        """A new context; its id.  Raises SandboxError."""
+        """Make a context; returns its id. Raises SandboxError."""
         known = _LANGUAGES.get(language.lower())
         if known is None:
             raise InvalidArgument(f"language: {language[:64]!r}: one of {', '.join(_LANGUAGES)}")
@@ -73,7 +73,7 @@ class Interpreter:
             return ident
 
     async def restart(self, ident: str) -> None:
-        """The context begins anew.  Raises KeyError, SandboxError."""
+        """Replace the context's interpreter by a new one. Raises KeyError, SandboxError."""
         old = self.contexts[ident]
         made = await self.sandbox.create_code_context(_LANGUAGES[old.language], cwd=old.cwd or None)
         old.context.close()
@@ -84,16 +84,18 @@ class Interpreter:
         self.contexts.pop(ident).context.close()
 
     def listing(self) -> list[dict[str, str]]:
-        """All, as clients are told."""
+        """The JSON of all contexts."""
         return [self.fields(ident) for ident in self.contexts]
 
     def fields(self, ident: str) -> dict[str, str]:
-        """One."""
+        """The JSON of one context."""
         named = self.contexts[ident]
         return {"id": ident, "language": named.language, "cwd": named.cwd}
 
     async def execute(self, ident: str, code: str, envs: dict[str, str]) -> AsyncIterator[bytes]:
-        """Run a cell, and say what comes of it.  A client that goes away interrupts it.  Raises SandboxError."""
+        """Run a cell, and yield its output in lines of JSON. A client that disconnects interrupts the cell. Raises
+        SandboxError.
+        """
         named = self.contexts[ident]
         lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(10_000)
         is_gone = False
@@ -164,14 +166,14 @@ class Interpreter:
         finally:
             is_gone = True
             if not task.done():
-                while not lines.empty():  # a cell that waits for room goes on
+                while not lines.empty():  # so that a cell that waits for room in the queue goes on
                     lines.get_nowait()
                 if named.running is task:
                     named.context.interrupt()
                 asyncio.get_running_loop().call_later(_GRACE_S, task.cancel)
 
     def close(self) -> None:
-        """All end."""
+        """End all contexts."""
         for named in self.contexts.values():
             named.context.close()
         self.contexts.clear()

@@ -1,4 +1,6 @@
-"""Processes of a sandbox as clients of E2B see them: started by one request, followed and fed by others."""
+"""Processes of a sandbox as clients of E2B see them: one request starts a process, others follow its output and write
+its input.
+"""
 
 import asyncio
 import base64
@@ -11,12 +13,12 @@ from cloche.sdk.errors import SandboxEnded, SandboxError
 from cloche.serve.connect import RpcError
 
 KEEPALIVE_S: Final = 30.0
-_MAX_WAITING: Final = 16 << 20  # bytes that a follower may be behind
+_MAX_WAITING: Final = 16 << 20  # bytes that may wait for a follower
 _SIGNALS: Final = {"SIGNAL_SIGTERM": 15, "SIGNAL_SIGKILL": 9, 15: 15, 9: 9}
 
 
 class Follower:
-    """One request that is shown a process's output."""
+    """A request that gets the output of a process."""
 
     def __init__(self) -> None:
         self.events: deque[dict[str, Any]] = deque()
@@ -25,7 +27,7 @@ class Follower:
         self.is_over: bool = False
 
     def put(self, event: dict[str, Any], size: int = 0) -> None:
-        """For a follower that is too far behind, output is lost, and it is told."""
+        """Queue an event. If too much waits, output is dropped, and an event says so."""
         if self.waiting_bytes + size > _MAX_WAITING:
             self.events.append({"error": "too far behind"})
             self.is_over = True
@@ -36,7 +38,7 @@ class Follower:
 
 
 class Process:
-    """A command that runs, and who follows it."""
+    """A command that runs, and its followers."""
 
     def __init__(self, handle: AsyncCommandHandle, config: dict[str, Any], tag: str, *, is_pty: bool) -> None:
         self.handle: AsyncCommandHandle = handle
@@ -47,7 +49,7 @@ class Process:
         self.task: asyncio.Task[None] | None = None
 
     async def follow(self) -> None:
-        """Take its output until it ends, and give it to everybody."""
+        """Read its output until it ends, and pass it to all followers."""
         ended: dict[str, Any]
         try:
             async for piece in self.handle:
@@ -71,7 +73,7 @@ class Process:
 
 
 class Processes:
-    """The processes that were started through us in one sandbox."""
+    """The processes of one sandbox that were started by this server."""
 
     def __init__(self, sandbox: AsyncSandbox) -> None:
         self.sandbox: AsyncSandbox = sandbox
@@ -111,7 +113,7 @@ class Processes:
         return made
 
     def begin(self, process: Process) -> None:
-        """Its output flows from now on."""
+        """Begin to read its output."""
         process.task = asyncio.create_task(self._follow(process))
 
     async def _follow(self, process: Process) -> None:
@@ -145,7 +147,7 @@ class Processes:
         return {"processes": rows}
 
     async def events(self, process: Process, follower: Follower) -> AsyncIterator[dict[str, Any]]:
-        """What a follower is told: where it begins, output, the end.  Raises RpcError."""
+        """Yield the events for a follower: the start, output, the end. Raises RpcError."""
         try:
             yield {"event": {"start": {"pid": process.handle.pid}}}
             while True:
@@ -202,7 +204,7 @@ class Processes:
         process.handle.kill(_SIGNALS[name])
 
     def close(self) -> None:
-        """The sandbox ends, and nobody follows any more."""
+        """The sandbox ends: end all followers."""
         for process in list(self.by_pid.values()):
             if process.task is not None:
                 process.task.cancel()
@@ -230,7 +232,7 @@ def size_of(pty: dict[str, Any]) -> tuple[int, int]:
 
 
 def as_rpc(error: SandboxError) -> RpcError:
-    """What a client of E2B understands of an error."""
+    """The Connect error for an error of the SDK."""
     from cloche.sdk.errors import CodeError, FileNotFound, InvalidArgument, NotFound, SandboxTimeout
 
     for kind, code in (

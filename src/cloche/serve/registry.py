@@ -1,4 +1,4 @@
-"""The sandboxes that `cloche serve` has made, and whose they are."""
+"""The sandboxes that `cloche serve` has made, and their owners."""
 
 import asyncio
 import secrets
@@ -14,7 +14,7 @@ from cloche.serve.interpreter import Interpreter
 from cloche.serve.processes import Processes
 
 MAX_TIMEOUT_S: Final = 86_400
-DEFAULT_TIMEOUT_S: Final = 15  # what the API says of a request without one
+DEFAULT_TIMEOUT_S: Final = 15  # the API's default for requests without a timeout
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Settings:
     """What the operator of the endpoint has chosen."""
 
     templates: Mapping[str, Template]
-    tokens: Mapping[str, str]  # token: whose it is
+    tokens: Mapping[str, str]  # owner by token
     domain: str = ""  # sandboxes are reached at PORT-ID.DOMAIN; empty: at the endpoint itself, by headers
-    allow: tuple[str, ...] = ()  # where sandboxes may connect to
+    allow: tuple[str, ...] = ()  # hosts that sandboxes may connect to
     memory: str = "2g"
     cpus: float = 2.0
     pids: int = 1000
     max_sandboxes: int = 100  # of one token
     root: str = ""
-    debug_owner: str = ""  # requests without a key are its (E2B_DEBUG); empty: they are refused
+    debug_owner: str = ""  # the owner of requests without a key (E2B_DEBUG); empty: they are refused
 
 
 class ServeError(Exception):
@@ -142,7 +142,9 @@ class Registry:
         return entry
 
     def _allowed(self, request: Mapping[str, Any]) -> tuple[str, ...]:
-        """Where the sandbox may connect to: what the operator allows, or of that what was asked for."""
+        """The hosts that the sandbox may connect to: those that the operator allows, or a part of them that the
+        request names.
+        """
         network = request.get("network")
         wanted = network.get("allowOut") if isinstance(network, dict) else None
         denied = network.get("denyOut") if isinstance(network, dict) else None
@@ -160,7 +162,7 @@ class Registry:
         return self.settings.allow
 
     def set_timeout(self, entry: Entry, timeout_s: float) -> None:
-        """It ends so many seconds from now."""
+        """Have the sandbox end so many seconds from now."""
         entry.end_s = time.time() + timeout_s
 
     async def _watch(self, entry: Entry) -> None:
@@ -182,7 +184,9 @@ class Registry:
                 continue
 
     def find(self, ident: str, owner: str | None) -> Entry:
-        """A sandbox of this owner (None: whoever's, the caller has another proof).  Raises ServeError."""
+        """A sandbox of this owner (None: of any owner; the caller has checked the client's right in another way).
+        Raises ServeError.
+        """
         entry = self.entries.get(ident)
         if entry is None or owner is not None and entry.owner != owner:
             raise ServeError(404, f"sandbox {ident[:64]!r} not found")
@@ -208,7 +212,7 @@ class Registry:
             entry.is_paused = False
 
     async def kill(self, entry: Entry) -> None:
-        """It ends; never fails."""
+        """End the sandbox; never fails."""
         self.forget(entry)
         try:
             await entry.sandbox.kill()
@@ -216,14 +220,14 @@ class Registry:
             pass
 
     def forget(self, entry: Entry) -> None:
-        """It is nobody's any more."""
+        """Remove a sandbox that has ended."""
         self.entries.pop(entry.ident, None)
         entry.processes.close()
         entry.files.close()
         entry.interpreter.close()
 
     async def close(self) -> None:
-        """All end."""
+        """End all sandboxes."""
         await asyncio.gather(*[self.kill(entry) for entry in list(self.entries.values())])
 
 
