@@ -1,15 +1,15 @@
-"""An address space: what system calls make of the list of areas (`mm.area_list`), and the host operations that make it
-true.
+"""An address space: the changes that system calls make to the list of areas (`mm.area_list`), and the host operations
+that carry them out.
 
 The host manages the pages; this module decides addresses and protections (I2: a guest's address is only ever used
 below `max_address`) and queues the operations on the thread that asked.  Callers make sure that no other thread of the
 process has operations pending.
 
-A process may have tens of thousands of areas, and a call may be about all of them (I8).  What changes areas one after
-the other does at most `MANY` at a time and tells where it stopped (`*_some`).  What takes a range as a whole (munmap,
-a mapping at a fixed address) raises `Crowded` while there are more in it; the caller then empties the range with
-`empty_some`, which leaves one inaccessible area instead, so nobody finds it free meanwhile, and calls again.  The list
-of a large process is copied for a fork beforehand (`copy_some`).
+A process may have tens of thousands of areas, and a call may concern all of them (I8). Functions that change areas
+one by one handle at most `MANY` at a time and return where they stopped (`*_some`). Functions that change a range as
+a whole (munmap, a mapping at a fixed address) raise `Crowded` if it has more areas. The caller then empties the range
+with `empty_some` and calls again; that leaves one inaccessible area, so the range is not taken for free meanwhile.
+The list of a large process is copied for a fork beforehand (`copy_some`).
 """
 
 from bisect import bisect_right
@@ -86,7 +86,7 @@ class AddressSpace(AreaList):
         super().__init__(min_address, max_address)
         self.process: HostProcess = process
         self.users: int = 1  # tasks in it
-        # The last mprotect, should the host refuse it: whose, and what was there.
+        # The last mprotect, to undo it if the host refuses: the thread, and the areas before.
         self.protecting: HostThread | None = None
         self.protected: list[Area] = []
         self.start_brk: int = 0
@@ -104,28 +104,31 @@ class AddressSpace(AreaList):
         self.vdso_start: int = 0
         self.vdso_end: int = 0
         self.future_lock: int = 0  # of LOCK_FLAGS: what mlockall(MCL_FUTURE) gives new areas
-        self.growing: int = 0  # areas that may grow downwards were made; how far, in bytes, -1 for any:
+        # whether areas that may grow downwards were made; the limits for these, in bytes (-1: none), follow
+        self.growing: int = 0
         self.stack_limit: int = -1  # RLIMIT_STACK
         self.lock_limit: int = -1  # RLIMIT_MEMLOCK, for locked ones
         self.total_limit: int = -1  # RLIMIT_AS
-        # The last mremap, should the host refuse it
+        # The last mremap, to undo it if the host refuses
         self.remapping: tuple[int, int, int, int, int] | None = None
         self.is_dead: bool = False
         self.aio: MemoryUser | None = None  # owned by fs.aio
         self.has_sealed: bool = False  # mseal(2) was called in it
-        self.has_slow_files: bool = False  # something was mapped that may have to be waited for
+        self.has_slow_files: bool = False  # a file was mapped whose storage may be slow
         self.has_segments: bool = False  # shmat(2) was called in it
         self.is_patching: bool = False  # map patched text where there is some
         self.tails: dict[int, Tail] = {}  # by address
-        self.is_mergeable: bool = False  # PR_SET_MEMORY_MERGE: kept, as MADV_MERGEABLE is
+        self.is_mergeable: bool = False  # PR_SET_MEMORY_MERGE: stored, without effect, as MADV_MERGEABLE
         self.coredump_filter: int = 0x33  # /proc/PID/coredump_filter
-        self.is_thp_disabled: bool = False  # PR_SET_THP_DISABLE: kept, as other hints on huge pages
-        self.mdwe: int = 0  # PR_SET_MDWE: nothing becomes executable that was not, or is writable
+        # PR_SET_THP_DISABLE: stored, without effect, as other hints on huge pages
+        self.is_thp_disabled: bool = False
+        # PR_SET_MDWE: memory cannot become executable later, nor be writable and executable
+        self.mdwe: int = 0
         self.membarriers: int = 0  # registrations of membarrier(2); owned by syscalls.sys_membarrier
 
     # -- system calls --------------------------------------------------------------------------------------
     def empty_some(self, thread: HostThread, at: int, end: int) -> int:
-        """Put one inaccessible area where the first areas of [at, end) and the holes between them are."""
+        """Replace the first areas of [at, end), and the holes between them, by one inaccessible area."""
         peak = self.peak_total_bytes
         stop = self._some(at, end)
         pieces = self._remove(at, stop)
@@ -215,7 +218,7 @@ class AddressSpace(AreaList):
             raise LinuxError(EAGAIN)
 
     def _choose_with_gap(self, size: int, flags: int) -> int:
-        """A place for a file that may turn out to be a program: with room above it for its tail."""
+        """An address for a file that may be a program, with room above it for its tail."""
         try:
             return self.choose_address(0, size + TAIL_GAP, flags)
         except LinuxError:
@@ -298,20 +301,21 @@ class AddressSpace(AreaList):
         if size > self.max_address or addr > self.max_address - size:
             raise LinuxError(EINVAL)
         if len(self._areas) >= MAX_AREAS + 100:
-            raise LinuxError(ENOMEM)  # it may split one, but what is nearly full must be able to shrink
+            # it may split an area; but even a nearly full list must be able to shrink
+            raise LinuxError(ENOMEM)
         if self.is_crowded(addr, addr + size):
             raise Crowded(addr, addr + size)
         self.check_sealed(addr, addr + size)
         removed = self._remove(addr, addr + size)
         if removed:
-            # One host operation over what really was mapped: never beyond it.
+            # One host operation over the range that was really mapped, and not beyond.
             thread.queue_munmap(removed[0].start, removed[-1].end - removed[0].start)
             self._drop(removed)
             if self.tails:
                 self._drop_tails(thread, addr, addr + size)
 
     def forget(self, addr: int, length: int) -> None:
-        """Undo the bookkeeping of a mapping that the host refused."""
+        """Undo the bookkeeping of a mapping that the host has refused."""
         self._drop(self._remove(addr, addr + page_up(length)))
         for tail in list(self.tails.values()):
             if addr < tail.code_end and tail.code_start < addr + length:
@@ -339,9 +343,10 @@ class AddressSpace(AreaList):
         return addr, end
 
     def protect_some(self, thread: HostThread, at: int, end: int, prot: int) -> int:
-        """Give the first areas of [at, end) the protection `prot`; where it stopped.
+        """Give the first areas of [at, end) the protection `prot`.
 
-        Raises LinuxError(ENOMEM, EACCES, EPERM) at the first that is missing or must not have it; those before it do.
+        Returns where it stopped. Raises LinuxError(ENOMEM, EACCES, EPERM) at the first area that is missing or must
+        not have it; those before it were changed.
         """
         self._check_room()
         index = max(bisect_right(self._starts, at) - 1, 0)
@@ -385,7 +390,7 @@ class AddressSpace(AreaList):
         return EPERM if area.flags & AREA_SEALED else 0
 
     def undo_protect(self, thread: HostThread) -> None:
-        """The host refused the last mprotect of `thread`: what it was about has its old protection, here and there."""
+        """The host has refused the last mprotect of `thread`: restore the old protection here, and on the host."""
         old, self.protected = self.protected, []
         if self.protecting is not thread:
             return
@@ -417,7 +422,7 @@ class AddressSpace(AreaList):
             raise LinuxError(EINVAL)
         self._check_room()
         old_size, new_size = page_up(old_length), page_up(new_length)
-        keeps = flags & MREMAP_DONTUNMAP != 0  # the old area stays, empty
+        keeps = flags & MREMAP_DONTUNMAP != 0  # the old area stays mapped, and becomes empty
         if keeps and old_size != new_size:
             raise LinuxError(EINVAL)
         if new_size <= 0 or old_length < 0 or new_size > self.max_address:
@@ -437,7 +442,7 @@ class AddressSpace(AreaList):
         if old_size == 0 and not area.is_shared():
             raise LinuxError(EINVAL)
         if new_size <= old_size and not (flags & MREMAP_FIXED or keeps):
-            # The rest is just unmapped, whatever areas it consists of.
+            # The rest is unmapped; it may consist of several areas.
             if new_size < old_size:
                 self.munmap(thread, old + new_size, old_size - new_size)
             return old
@@ -466,7 +471,7 @@ class AddressSpace(AreaList):
         for known in self.tails.values():
             end = old + old_size
             if (old < known.code_end and known.code_start < end) or (old < known.end and known.start < end):
-                raise LinuxError(ENOMEM)  # its jumps to the tail hold in one place only
+                raise LinuxError(ENOMEM)  # its jumps to the tail are valid at one address only
         if flags & MREMAP_FIXED:
             if self.is_crowded(new, new + new_size):
                 raise Crowded(new, new + new_size)
@@ -484,7 +489,7 @@ class AddressSpace(AreaList):
         moved.start, moved.end = target, target + new_size
         if keeps:
             self.remapping = (old, 0, target, new_size, area.flags & LOCK_FLAGS)
-            pieces = self._remove(old, old + old_size)  # only to be unlocked
+            pieces = self._remove(old, old + old_size)  # the area stays, but is unlocked
             for piece in pieces:
                 piece.flags &= ~LOCK_FLAGS
                 self._insert(piece)
@@ -496,7 +501,7 @@ class AddressSpace(AreaList):
         return target
 
     def undo_mremap(self) -> None:
-        """The host refused the last mremap: what it was to move is still where it was."""
+        """The host has refused the last mremap: put the area back at its old address."""
         if self.remapping is None:
             return
         old, old_size, target, size, _ = self.remapping
@@ -518,9 +523,10 @@ class AddressSpace(AreaList):
         return addr + size
 
     def advise_some(self, thread: HostThread, at: int, end: int, advice: int) -> tuple[int, bool]:
-        """Advise on the first areas of [at, end); where it stopped, and whether there was a hole.
+        """Apply the advice to the first areas of [at, end).
 
-        Raises LinuxError(ENOMEM, EINVAL, EACCES, EPERM) at the first that cannot have it; those before it do.
+        Returns where it stopped, and whether there was a hole. Raises LinuxError(ENOMEM, EINVAL, EACCES, EPERM) at
+        the first area that refuses it; those before it were changed.
         """
         action = ADVICE[advice]
         if action == 2:
@@ -590,7 +596,7 @@ class AddressSpace(AreaList):
                     raise LinuxError(EPERM)
 
     def grow_down(self, thread: HostThread, addr: int) -> int:
-        """A fault at `addr` may make the area above it grow (expand_downwards): where that began before, or 0."""
+        """Grow the area above a fault at `addr`, if it may (expand_downwards). Returns the area's old start, or 0."""
         start = addr & PAGE_MASK
         index = bisect_right(self._starts, addr)
         if index >= len(self._areas) or start < self.min_address:
@@ -616,7 +622,7 @@ class AddressSpace(AreaList):
     def set_brk(
         self, thread: HostThread, new: int, data_limit: int, total_limit: int, lock_limit: int = -1
     ) -> int:
-        """brk(2): the break afterwards, unchanged on failure."""
+        """brk(2). Returns the new break, or on failure the old one."""
         if new < self.start_brk or new >= self.max_address:
             return self.brk
         old_end, new_end = page_up(self.brk), page_up(new)
@@ -654,12 +660,12 @@ class AddressSpace(AreaList):
     def fork(self, process: HostProcess) -> "AddressSpace":
         """The bookkeeping of a copy-on-write copy that runs in `process`."""
         new = AddressSpace(process, self.min_address, self.max_address)
-        # Locks are not inherited; shmctl(2) shows how many have a segment attached.
+        # Not shared with locks, which are not inherited, nor with segments, whose attachments shmctl(2) counts.
         self.copy_to(new, may_share=not self.has_segments)
         return self._inherit(new)
 
     def _inherit(self, new: "AddressSpace") -> "AddressSpace":
-        """What a copy has beside its areas."""
+        """Copy to a fork everything but the areas."""
         new.start_brk, new.brk = self.start_brk, self.brk
         new.start_code, new.end_code = self.start_code, self.end_code
         new.start_data, new.end_data = self.start_data, self.end_data
@@ -693,5 +699,5 @@ class AddressSpace(AreaList):
 
 
 def _guards(below: Area, start: int) -> bool:
-    """Whether what is mapped below keeps a growing area at a distance (stack_guard_gap)."""
+    """Whether the area below keeps a growing area at a distance (stack_guard_gap)."""
     return not below.flags & AREA_GROWSDOWN and below.prot != 0 and start - below.end < STACK_GUARD_GAP

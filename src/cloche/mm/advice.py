@@ -1,4 +1,4 @@
-"""madvise(2): which advice there is, what of it the host is told, and why an area refuses it (mm/madvise.c)."""
+"""madvise(2): the kinds of advice, which of them are passed to the host, and why an area refuses one (mm/madvise.c)."""
 
 from typing import Final
 

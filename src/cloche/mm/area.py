@@ -1,6 +1,7 @@
-"""Areas of an address space: one range of guest memory with one protection and backing, and what can be mapped.
+"""Areas of an address space: ranges of guest memory, each with one protection and backing; and the interface of what
+can be mapped.
 
-`MANY` bounds what a call changes at once (I8); a call that is about more areas raises `Crowded`.
+`MANY` bounds how many areas a call changes at once (I8); a call about more areas raises `Crowded`.
 """
 
 from typing import Final
@@ -34,7 +35,7 @@ def page_up(value: int) -> int:
 
 
 class Crowded(Exception):
-    """A call is about more areas than it may change at once; nothing has happened yet."""
+    """A call is about more areas than it may change at once; nothing was changed."""
 
     def __init__(self, start: int, end: int) -> None:
         super().__init__(start, end)
@@ -47,7 +48,7 @@ class Mappable:
     """What an area can map: an open file, or shared anonymous memory."""
 
     def map_fd(self, prot: int, flags: int) -> int:
-        """A host descriptor; stays the object's own.  Raises LinuxError."""
+        """A host descriptor, which stays the object's. Raises LinuxError."""
         raise NotImplementedError
 
     def map_text(self) -> PatchedText | None:
@@ -55,19 +56,19 @@ class Mappable:
         return None
 
     def map_get(self) -> None:
-        """An area refers to it now."""
+        """An area takes a reference."""
         raise NotImplementedError
 
     def map_put(self) -> None:
-        """An area is gone."""
+        """An area drops its reference."""
         raise NotImplementedError
 
     def map_memory(self) -> int:
-        """A host descriptor of memory that can be written and whose size is the sentry's alone; or -1."""
+        """A host descriptor of writable memory whose size only the sentry can change; or -1."""
         return -1
 
     def map_is_slow(self) -> bool:
-        """Whether its pages come from where that may take long, or hang."""
+        """Whether its storage may be slow, or hang."""
         return False
 
     def map_identity(self) -> tuple[int, int]:
@@ -114,7 +115,7 @@ class Area:
 
 
 class AreaChange:
-    """What is done to each area of a range, where the host has no part in it."""
+    """A change of each area of a range that needs no host operation."""
 
     def apply(self, area: Area) -> None:
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """The list of a process's areas: sorted by address, shared with forks until one of them changes it.
 
-Owns the list, the references that its areas hold, the bytes that are counted by it, and the search for gaps.  What the
-host is asked for is `mm.address_space`'s, which derives from it.
+Owns the list, the references that its areas hold, the bytes that are counted by it, and the search for gaps.
+`mm.address_space`, which derives from it, orders the host operations.
 """
 
 from bisect import bisect_left, bisect_right
@@ -30,7 +30,7 @@ _FEW: Final = 8  # pieces that are inserted one by one
 
 
 class AreaCopy:
-    """The areas that a fork will have, as far as they have been copied; of a list that has not changed since."""
+    """The areas copied so far for a fork; dropped when the list changes."""
 
     def __init__(self) -> None:
         self.areas: list[Area] = []
@@ -41,7 +41,7 @@ class AreaCopy:
 
 
 class AreaShare:
-    """How many address spaces have the same list of areas: a fork copies it only when one of them changes it."""
+    """The number of address spaces that share one list of areas; the list is copied when one of them changes it."""
 
     def __init__(self) -> None:
         self.count: int = 1
@@ -55,15 +55,15 @@ class AreaList:
         self.max_address: int = max_address
         self._areas: list[Area] = []
         self._starts: list[int] = []
-        self._share: AreaShare | None = None  # None: the list is ours alone
-        self._has_unforked: bool = False  # some may not be inherited
+        self._share: AreaShare | None = None  # None: the list is not shared
+        self._has_unforked: bool = False  # some areas are not inherited by forks
         self._copy: AreaCopy | None = None  # for the next fork
         self.mmap_base: int = max_address
-        self._hint: int = max_address  # no gap is known above it (below mmap_base)
+        self._hint: int = max_address  # above it (below mmap_base) there is no known gap
         self.total_bytes: int = 0
         self.locked_bytes: int = 0
         self.peak_total_bytes: int = 0
-        # A range that was found to be writable; forgotten when anything is taken out of the list.
+        # A range that was found to be writable; reset when anything is taken out of the list.
         self.good_start: int = 0
         self.good_end: int = 0
 
@@ -127,7 +127,7 @@ class AreaList:
                 return end, True, False
             index += 1
             if area.end <= at:
-                continue  # the one before
+                continue  # it ends before the range
             has_gap = has_gap or area.start > at
             if area.flags & AREA_LOCKED:
                 return area.end, has_gap, True
@@ -180,7 +180,9 @@ class AreaList:
         return min(self._areas[index].start, end) if index < len(self._areas) else end
 
     def covered_some(self, at: int, end: int) -> int:
-        """Look whether areas cover [at, end): how far they do for sure.  Raises LinuxError(ENOMEM) at a hole."""
+        """Check whether areas cover [at, end). Returns up to where that is known. Raises LinuxError(ENOMEM) at a
+        hole.
+        """
         areas = self._areas
         index = bisect_right(self._starts, at) - 1
         last = min(index + MANY, len(areas))
@@ -220,7 +222,7 @@ class AreaList:
         return stop, has_hole or reached < stop, 0
 
     def unsealed_some(self, at: int, end: int) -> int:
-        """Look for sealed areas in [at, end): how far there are none.  Raises LinuxError(EPERM)."""
+        """Check that no area in [at, end) is sealed. Returns up to where that is known. Raises LinuxError(EPERM)."""
         index = self._first(at)
         stop = self._some(at, end)
         for area in self._areas[index : index + MANY]:
@@ -241,7 +243,7 @@ class AreaList:
 
     # -- changing ------------------------------------------------------------------------------------------
     def change_some(self, at: int, end: int, change: AreaChange) -> int:
-        """Apply `change` to the first areas of [at, end); where it stopped.  Raises LinuxError(ENOMEM)."""
+        """Apply `change` to the first areas of [at, end). Returns where it stopped. Raises LinuxError(ENOMEM)."""
         self._check_room()
         stop = self._some(at, end)
         pieces = self._remove(at, stop)
@@ -252,7 +254,7 @@ class AreaList:
         return stop
 
     def _own(self) -> None:
-        """Before the list or an area in it changes: have it to ourselves."""
+        """To be called before the list or an area in it changes: copy a shared list."""
         if self._copy is not None:
             self.forget_copy()
         share = self._share
@@ -342,7 +344,7 @@ class AreaList:
         index = bisect_right(self._starts, start) - 1
         if index < 0 or self._areas[index].end <= start:
             index += 1
-        gone = -1  # where those begin that go as a whole: to take them out one by one would be quadratic
+        gone = -1  # the first of those that are removed together: removing them one by one would be quadratic
         while index < len(self._areas):
             area = self._areas[index]
             if area.start >= end:
@@ -413,7 +415,7 @@ class AreaList:
             index -= 1
 
     def _check_room(self) -> None:
-        """Before anything that may add areas.  Raises LinuxError(ENOMEM)."""
+        """Check the limits before areas may be added. Raises LinuxError(ENOMEM)."""
         if len(self._areas) >= MAX_AREAS or not KERNEL_MEMORY.has_room(4 * AREA_BYTES):
             raise LinuxError(ENOMEM)
 
@@ -467,7 +469,9 @@ class AreaList:
             raise LinuxError(ENOMEM)
 
     def copy_to(self, new: "AreaList", *, may_share: bool) -> None:
-        """Give a fork its list, which is still empty; a locked one is not shared, for locks are not inherited."""
+        """Give a fork, whose list is empty, the areas. A list with locked areas is not shared, because locks are not
+        inherited.
+        """
         copied, self._copy = self._copy, None
         if copied is not None and copied.next == len(self._areas):
             KERNEL_MEMORY.give(copied.charged)
@@ -505,9 +509,10 @@ class AreaList:
         copied.next = upto
 
     def copy_some(self) -> bool:
-        """Before `fork`, again and again: copy some of the areas of a large process; whether there is more to do.
+        """To be called repeatedly before `fork`: copy some of the areas of a large process.
 
-        Whoever changes the list meanwhile has it begin anew.  Raises LinuxError(ENOMEM).
+        Returns whether there is more to do. A change of the list meanwhile makes the copy start again. Raises
+        LinuxError(ENOMEM).
         """
         count = len(self._areas)
         if count <= MANY_TO_COPY:
@@ -524,7 +529,7 @@ class AreaList:
         return copied.next < count
 
     def forget_copy(self) -> None:
-        """What was copied for a fork is not true any more."""
+        """Drop a copy that was begun for a fork."""
         copied, self._copy = self._copy, None
         self._give_up(copied)
 

@@ -1,7 +1,7 @@
-"""Descriptors of the host that the kernel's state needs, and what it takes to have each of them again.
+"""Host descriptors in the kernel's state, and the data that is needed to open each of them again.
 
-State holds handles, not numbers: a number means nothing in another process.  A handle says in data what it stands for,
-and `reopen` has a descriptor of that again; what was in a memfd, whoever carries the state copies.
+State holds handles, not numbers: a number means nothing in another process. A handle describes its file as data, and
+`reopen` opens that again. The contents of a memfd have to be copied by the code that saves the state.
 """
 
 import os
@@ -11,27 +11,27 @@ from cloche.platform import hostsys
 
 
 class HostHandle:
-    """A descriptor, -1 while there is none.  It is closed by whoever has it."""
+    """A descriptor, -1 while there is none. The holder of the handle closes it."""
 
     def __init__(self) -> None:
         self.fd: int = -1
 
     def reopen(self) -> None:
-        """Have a descriptor where there is none.  Raises OSError, or LinuxError."""
+        """Open the descriptor, if there is none. Raises OSError, or LinuxError."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give the descriptor up, if there is one."""
+        """Close the descriptor, if there is one."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
-CLOSED: Final = HostHandle()  # of nothing
+CLOSED: Final = HostHandle()  # a handle without a descriptor
 
 
 class Memfd(HostHandle):
-    """Memory of the host's, without a name in a file system; made empty."""
+    """A memfd (memfd_create(2)), empty at first."""
 
     def __init__(self, name: str, flags: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Memfd(HostHandle):
 
 
 class ReadOnly(HostHandle):
-    """What another handle has, open only for reading."""
+    """The file of another handle, opened only for reading."""
 
     def __init__(self, origin: HostHandle) -> None:
         super().__init__()

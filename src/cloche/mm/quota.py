@@ -1,9 +1,9 @@
-"""What guests may make the sentry remember: one account of bytes for all kernel objects of the sandbox.
+"""Limits the sentry's memory for kernel objects: one account of bytes for the whole sandbox.
 
-Whatever a guest can create without end (areas, open files, bytes in pipes, names, queued events …) costs memory of
-the sentry, which no host limit of the guests covers.  Each kind charges what one object really costs here (an
-estimate, measured on CPython with 64-bit pointers), and asks for room *before* it changes anything.  Leftmost, so
-that every part of the kernel can use it; boot sets the limit.
+Objects that a guest can create without limit (areas, open files, bytes in pipes, names, queued events …) take memory
+of the sentry, to which no host limit of the guests applies. Each kind charges what one object really costs here (an
+estimate, measured on CPython with 64-bit pointers), and asks for room *before* it changes anything. It imports
+nothing, so that every part of the kernel can use it; boot sets the limit.
 """
 
 import gc
@@ -26,7 +26,7 @@ INSN_BYTES: Final = 100  # an instruction of a guest's seccomp filter
 
 
 class Quota:
-    """A limit, what is used of it, and how often there was no room."""
+    """A limit, the bytes in use, and how often there was no room."""
 
     def __init__(self, limit: int) -> None:
         self.limit: int = limit
@@ -39,12 +39,14 @@ class Quota:
         return self.used + count <= self.limit or self._find_room(count, self.limit)
 
     def has_spare(self, count: int) -> bool:
-        """The same for what outlives processes (files): it may not use the last quarter, which processes need."""
+        """The same for objects that outlive processes (files). They may not use the last quarter, which processes
+        need.
+        """
         limit = self.limit - (self.limit >> 2)
         return self.used + count <= limit or self._find_room(count, limit)
 
     def _find_room(self, count: int, limit: int) -> bool:
-        """What dead tasks held may wait for the collector of cycles; it may take a tenth of the time."""
+        """Run the cyclic collector, which may free objects of dead tasks; limited to a tenth of the time."""
         now = time.monotonic_ns()
         if now >= self.collect_at_ns:
             gc.collect()
@@ -56,11 +58,11 @@ class Quota:
         return False
 
     def take(self, count: int) -> None:
-        """Charge; callers have asked."""
+        """Charge bytes; the caller has asked for room."""
         self.used += count
 
     def give(self, count: int) -> None:
-        """The object is gone."""
+        """Give the bytes of a removed object back."""
         self.used -= count
 
 
@@ -68,9 +70,10 @@ KERNEL_MEMORY: Final = Quota(DEFAULT_LIMIT)
 
 
 class Descriptors:
-    """How far guests may use up the sentry's descriptors: the rest is for processes, `cloche exec` and the sentry.
+    """Limits how many of the sentry's descriptors guests may use; the rest is for processes, `cloche exec` and the
+    sentry.
 
-    A new descriptor has the lowest number that is free, so one above the limit says that as many are in use.
+    A new descriptor gets the lowest free number, so a number above the limit shows that as many are in use.
     """
 
     def __init__(self) -> None:
@@ -81,7 +84,7 @@ class Descriptors:
         self.limit = count - max(count >> 3, min(16, count >> 1))
 
     def has_spare(self, fd: int) -> bool:
-        """Whether the new descriptor `fd` is one that guests may have; else close it again."""
+        """Whether guests may have the new descriptor `fd`; otherwise the caller closes it."""
         return fd < self.limit
 
 

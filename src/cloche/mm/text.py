@@ -1,4 +1,5 @@
-"""Patched program text: what `AddressSpace.mmap` puts in place of a file's executable pages (docs/design.md 3.2).
+"""Patched program text: the pages that `AddressSpace.mmap` maps in place of a file's executable pages (docs/design.md
+3.2).
 
 Owns the view that mm has of it; who finds and makes patched text is `fs.text`.  Offsets are bytes in the ELF file,
 addresses without a bias are the ELF file's.  A *tail* holds the trampolines of one mapped file.
@@ -8,7 +9,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
-TAIL_GAP: Final = 0x10000  # left above a mapping that may turn out to be a program's: room for its tail
+TAIL_GAP: Final = 0x10000  # left free above a mapping that may be a program's, as room for its tail
 TAIL_NAME: Final = b"[cloche]"
 
 

@@ -31,7 +31,8 @@ class UserMemory:
         self.thread: HostThread = thread
         self.process: HostProcess = thread.process()
         self.space: AddressSpace | None = space
-        # By how much an area has grown downwards; the host does it when the thread goes on, so it is not there yet.
+        # The range by which an area has grown downwards. The host maps it when the thread goes on, so it is not there
+        # yet.
         self._grown_start: int = 0
         self._grown_end: int = 0
 
@@ -54,7 +55,9 @@ class UserMemory:
         return data if len(data) == length else self._read_grown(addr, length, data)
 
     def _grow(self, addr: int) -> int:
-        """Let an area grow down to a fault at `addr`, if it has not in this call: where its new memory ends, or 0."""
+        """Let an area grow down to a fault at `addr`. Returns where its new memory ends; 0: it cannot grow, or has
+        grown in this call already.
+        """
         space = self.space
         if space is None or not space.growing:
             return 0
@@ -65,7 +68,7 @@ class UserMemory:
             return 0
         end = space.grow_down(thread, addr)
         if end:
-            if self._grown_start != end or not self.is_new(end):  # (else twice in one call: both are new)
+            if self._grown_start != end or not self.is_new(end):  # (twice in one call: both ranges are new)
                 self._grown_end = end
             self._grown_start = addr & ~4095
         return end
@@ -82,7 +85,7 @@ class UserMemory:
         return data + self.thread.read(end, left) if left else data
 
     def bring(self, addr: int, length: int) -> None:
-        """Have what is mapped of slow files there, which may take long; others have their turn meanwhile."""
+        """Have mapped pages of slow files in memory, which may take long; other tasks may run meanwhile."""
         space = self.space
         end = addr + length
         while space is not None and addr < end:
@@ -126,7 +129,8 @@ class UserMemory:
     def room(self, addr: int, length: int) -> int:
         """How many of `length` bytes at `addr` can be written.
 
-        Asked before a copy is deferred: when the stub meets a hole it is too late to leave the rest where it was.
+        Asked before a copy is deferred: when the stub meets a hole, data that does not fit can no longer be left
+        unread.
         """
         space = self.space
         if space is None or (addr >= space.good_start and addr + length <= space.good_end):
@@ -164,7 +168,8 @@ class UserMemory:
     def compare_exchange32(self, addr: int, old: int, new: int) -> int:
         """Replace the aligned word at `addr` by `new` if it is `old`; the unsigned value found (`old`: replaced).
 
-        Raises LinuxError(EFAULT).  A read, then a write: for memory that nobody else runs on (kernel.futex_change).
+        Raises LinuxError(EFAULT). Not atomic, a read and then a write: only for memory that no other running thread
+        uses (kernel.futex_change).
         """
         data = self.process.read(addr, 4)
         if len(data) != 4:
@@ -236,15 +241,15 @@ class IovIter:
     def write_fd(self, fd: int, offset: int, length: int, flags: int = 0) -> int:
         """Drain to a host descriptor and advance; bytes or -errno.
 
-        With SLOW_STORAGE in the flags others may have their turn meanwhile, if `bears_others`.
+        With SLOW_STORAGE in the flags, and if `bears_others`, other tasks may run meanwhile.
         """
         raise NotImplementedError
 
     def bring(self, limit: int) -> None:
-        """Before a transfer of so much: have the memory there that is mapped of slow files (UserMemory.bring)."""
+        """Before a transfer of `limit` bytes: have mapped pages of slow files in memory (UserMemory.bring)."""
 
     def caller(self) -> int:
-        """The guest thread for whose call this is, if `bears_others`; -1 for others (platform.slow)."""
+        """The guest thread whose call this is, if `bears_others`; otherwise -1 (platform.slow)."""
         return -1
 
     def revert(self, count: int) -> None:
@@ -265,11 +270,11 @@ class UserIovIter(IovIter):
 
     def __init__(self, mem: UserMemory, addr: int, length: int) -> None:
         self._mem: UserMemory = mem
-        self._addr: int = addr  # of the piece that the cursor is in
+        self._addr: int = addr  # of the current segment
         self._size: int = length
-        self._offset: int = 0  # in it
+        self._offset: int = 0  # in the current segment
         self._left: int = length
-        self.bears_others: bool = False  # whoever made it bears that others run in the middle of a transfer
+        self.bears_others: bool = False  # its user allows that other tasks run in the middle of a transfer
         self._segments: list[tuple[int, int]] | None = None  # (address, length), if there are several
         self._index: int = 0
 
@@ -462,7 +467,7 @@ class KernelIovIter(IovIter):
         self._source: bytes = source
         self._pos: int = 0
         self.sink: bytearray = bytearray()
-        # For whose call it is drained, if whoever does so bears that others run meanwhile
+        # The guest thread whose call drains it, if other tasks may run meanwhile
         self.thread: int = -1
         self._left: int = len(source) if source else capacity
 

@@ -57,7 +57,7 @@ from cloche.vfs.records import (
     SetAttr,
 )
 
-# Arguments of vfs_utimens that no time can have.
+# Special arguments of vfs_utimens; no time has these values.
 TIME_NOW: Final = -(1 << 100)
 TIME_OMIT: Final = -(1 << 100) - 1
 
@@ -102,8 +102,8 @@ def _in_group_or_capable(creds: Credentials, inode: Inode) -> bool:
 
 
 def new_mode(ctx: Context, directory: Inode, mode: int) -> int:
-    """The mode of a new file (vfs_prepare_mode): what the umask takes away comes after the look at S_ISGID, which tells
-    a program for a group by the right to execute it.
+    """The mode of a new file (vfs_prepare_mode). The umask is applied after S_ISGID was examined, because that
+    depends on the group's right to execute.
     """
     return _strip_sgid(ctx.creds, directory, mode) & ~ctx.fs.umask
 
@@ -142,13 +142,13 @@ def deny_write_access(inode: Inode) -> None:
 
 
 def allow_write_access(inode: Inode) -> None:
-    """One execution less."""
+    """Undo one `deny_write_access`."""
     inode.write_count += 1
 
 
 # -- set-id bits -----------------------------------------------------------------------------------------
 def _without_privs(creds: Credentials, mode: int, inode: Inode) -> int:
-    """`mode` without set-user-id, and without set-group-id where it means one
+    """`mode` without set-user-id, and without set-group-id where that bit means a set-group-id program
     (setattr_should_drop_suidgid).
     """
     mode &= ~S_ISUID
@@ -250,7 +250,7 @@ def vfs_utimens(ctx: Context, path: Path, atime_ns: int, mtime_ns: int) -> None:
         attr.valid |= ATTR_MTIME
         attr.mtime_ns = now if mtime_ns == TIME_NOW else mtime_ns
     inode.setattr(ctx, attr)
-    # As fsnotify_change has it: one time alone looks like the call that changes it.
+    # As in fsnotify_change: a change of one time alone is reported as an access or a modification.
     if mtime_ns == TIME_OMIT:
         notify_path(path, IN_ACCESS)
     else:

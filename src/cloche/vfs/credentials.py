@@ -4,7 +4,7 @@ Immutable by convention: a change makes a copy (`clone`), so that open files kee
 They live here, left of `kernel`, because permission checks in the VFS need them.
 
 Ids are those of the initial user namespace, whatever `user_ns` says.  Capabilities hold in `user_ns` and below it:
-`capable` asks about the initial namespace, so that a check which nobody has thought about refuses the others.
+`capable` asks about the initial namespace, so that by default a check refuses processes of other namespaces.
 """
 
 from typing import Final
@@ -72,7 +72,8 @@ class Credentials:
         while at is not None and at.level > level:
             above = at.parent
             if above is mine:
-                # Its creator has every capability over a namespace; so have the capable of its parent.
+                # The creator of a namespace has every capability over it; a process with a capability in the parent
+                # has that one.
                 return at.owner_uid == self.euid or (self.cap_effective >> cap) & 1 == 1
             at = above
         return False

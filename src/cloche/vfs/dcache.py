@@ -14,7 +14,7 @@ from cloche.vfs.objects import (
 
 # Dentries for names that do not exist cost a guest nothing to make: only so many are kept.
 MAX_NEGATIVE: Final = 8192
-# Entries kept in a directory of a file system that is asked again each time.
+# Entries kept in a directory whose names are looked up again each time.
 MAX_UNSTABLE: Final = 1024
 
 _negatives: Final[deque[Dentry]] = deque()
@@ -57,13 +57,15 @@ def _trim_unstable(parent: Dentry) -> None:
 
 
 def drop_child(parent: Dentry, name: bytes) -> None:
-    """What `name` stood for is gone: it is looked up again, unless something is mounted below it (d_invalidate)."""
+    """The cached file of `name` is out of date: drop the dentry, unless something is mounted below
+    it (d_invalidate).
+    """
     child = parent.children.get(name)
     if child is not None and not _has_mount_below(child):
         del parent.children[name]
         child.is_deleted = True
         stack = [child]
-        while stack:  # parents and children would keep each other
+        while stack:  # parents and children refer to each other, which would keep both in memory
             each = stack.pop()
             stack.extend(each.children.values())
             each.children.clear()
@@ -101,10 +103,10 @@ def lookup_child(ctx: Context, parent: Dentry, directory: Inode, name: bytes) ->
 
 
 def instantiate(parent: Dentry, name: bytes, inode: Inode) -> Dentry:
-    """A name that did not exist is `inode` now.
+    """A name that did not exist now stands for `inode`.
 
-    The dentry is a new one, and the old lets go of the directory: the list of negative dentries keeps nothing
-    alive.
+    It gets a new dentry. The old one drops its reference to the directory, so that the list of negative dentries
+    keeps no directory alive.
     """
     old = parent.children.get(name)
     if old is not None:
@@ -115,14 +117,14 @@ def instantiate(parent: Dentry, name: bytes, inode: Inode) -> Dentry:
 
 
 def forget_children(dentry: Dentry) -> None:
-    """A directory is removed: what is known of its names (that they do not exist) goes with it."""
+    """A directory is removed: drop its negative dentries."""
     for child in dentry.children.values():
         child.parent = None
     dentry.children.clear()
 
 
 def unhash(dentry: Dentry) -> None:
-    """The name is gone; who holds the dentry sees " (deleted)"."""
+    """The name was removed; holders of the dentry see " (deleted)"."""
     dentry.is_deleted = True
     parent = dentry.parent
     if parent is not None and parent.children.get(dentry.name) is dentry:
@@ -142,7 +144,7 @@ def is_below(dentry: Dentry, ancestor: Dentry) -> bool:
 
 
 def move_dentry(dentry: Dentry, new_parent: Dentry, new_name: bytes) -> None:
-    """d_move: whatever was at the new name has been unhashed."""
+    """d_move: the caller has unhashed the dentry that had the new name."""
     old_parent = dentry.parent
     if old_parent is not None and old_parent.children.get(dentry.name) is dentry:
         del old_parent.children[dentry.name]

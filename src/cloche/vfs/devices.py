@@ -1,4 +1,4 @@
-"""Who opens what is not a regular file or directory: device nodes by number, fifos, sockets.
+"""Opening files that are neither regular files nor directories: device nodes by number, fifos, sockets.
 
 Owns the registry.  File systems call `open_special` from `Inode.open`; boot registers the openers.
 """
@@ -26,8 +26,8 @@ def register_char_device(major_number: int, minor_number: int, opener: Opener) -
 
 
 def register_fifo_opener(opener: Opener) -> None:
-    """Serve fifos; replaces an earlier registration.  A description that must wait for its peer is the
-    caller's affair.
+    """Serve fifos; replaces an earlier registration. If the new description must wait for its peer, the caller does
+    so.
     """
     _fifo[:] = [opener]
 

@@ -200,7 +200,7 @@ def _is_safe_to_link(ctx: Context, inode: Inode) -> bool:
 
 
 def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
-    """linkat(2) of an object found already; AT_EMPTY_PATH's capability is the caller's to check."""
+    """linkat(2) of an object that was looked up; the caller checks the capability for AT_EMPTY_PATH."""
     # As filename_create: the existence and type checks come before EXDEV.
     parent = lookup_parent(ctx, start, name)
     if not parent.is_plain():

@@ -27,7 +27,7 @@ _V3: Final = Struct("<IIIIII")
 
 
 class FileCaps:
-    """What the attribute says."""
+    """The decoded attribute."""
 
     def __init__(self, permitted: int, inheritable: int, root_uid: int, *, is_effective: bool) -> None:
         self.permitted: int = permitted & CAP_FULL_SET
@@ -37,7 +37,7 @@ class FileCaps:
 
 
 def parse(raw: bytes) -> FileCaps | None:
-    """The attribute's value; None if it is none that the kernel knows (get_vfs_caps_from_disk)."""
+    """Decode the attribute's value; None if its form is unknown (get_vfs_caps_from_disk)."""
     if len(raw) < 4:
         return None
     magic = int.from_bytes(raw[:4], "little")
@@ -74,8 +74,8 @@ def owns_namespace(root_uid: int, ns: UserNamespace | None) -> bool:
 
 
 def stored_value(creds: Credentials, inode: Inode, raw: bytes) -> bytes:
-    """What setxattr(2) shall keep (cap_convert_nscap): someone privileged only in a user namespace can give
-    capabilities only there.  Raises LinuxError(EINVAL, EPERM).
+    """The value that setxattr(2) stores (cap_convert_nscap): a process that is privileged only in a user namespace
+    can give capabilities only there. Raises LinuxError(EINVAL, EPERM).
     """
     revision = int.from_bytes(raw[:4], "little") & VFS_CAP_REVISION_MASK if len(raw) >= 4 else 0
     is_v3 = revision == VFS_CAP_REVISION_3 and len(raw) == _V3.size

@@ -1,7 +1,7 @@
 """File handles: what name_to_handle_at(2) gives for a file, and how it is found again (fs/exportfs).
 
 Owns `FileSystem.handles`.  A handle is a number that is never given twice, so it is good for one inode and stale once
-that is gone; it means nothing outside of the sandbox, or after its end.  Each costs the sentry memory: there are at
+that is gone; it is not valid outside of the sandbox, or after its end.  Each costs the sentry memory: there are at
 most `MAX_HANDLES`, and one more makes the oldest of its file system stale, which Linux never does.
 """
 
@@ -13,14 +13,14 @@ from cloche.vfs.objects import Dentry, FileHandles, FileSystem, Inode
 
 MAX_HANDLES: Final = 16384
 FILEID_INO32_GEN: Final = 1  # type and size of those of tmpfs (include/linux/exportfs.h)
-FILEID_INO64_GEN: Final = 0x81  # of a file system that can open none: to be compared only
+FILEID_INO64_GEN: Final = 0x81  # of a file system that cannot open handles: only for comparison
 HANDLE_SIZE: Final = 12
 
 _HANDLE: Final = Struct("<QI")  # number, low part of the inode's; or the inode's, generation
 
 
 class HandleNumbers:
-    """The numbers that have been given, and how many handles there are.  One per kernel."""
+    """The next number, and the count of existing handles. One per kernel."""
 
     def __init__(self) -> None:
         self.last: int = 0
@@ -65,7 +65,8 @@ class HandleTable(FileHandles):
             raise LinuxError(ESTALE)
         inode = dentry.require()
         if dentry.is_deleted and inode.nlink > 0 and not inode.is_dir():
-            return Dentry(b"", None, inode)  # it has a name, but not this one: Linux may know none either
+            # the file has another name by now; Linux may not know a name either
+            return Dentry(b"", None, inode)
         return dentry
 
     def forget(self, inode: Inode) -> None:

@@ -1,4 +1,5 @@
-"""The private layers of a container: where what its guests write is kept, and what its own start has put there.
+"""The private layers of a container: the layers in which its guests' writes are stored, and the files that its start
+has put there.
 
 `boot` makes the list; `fs.changes` tells what has happened since.
 """
@@ -12,18 +13,18 @@ from cloche.vfs.objects import FileSystem, Inode
 
 @trait
 class Keeping:
-    """Who keeps the layers of a container for longer than it lives (`fs.kept`)."""
+    """Stores the layers of a container so that they outlive it (`fs.kept`)."""
 
     def close(self, progress: Callable[[], None]) -> int:
-        """The container ends: write the rest, and call `progress` again and again meanwhile.
+        """The container ends: write the rest, calling `progress` at intervals.
 
-        0, or the errno for which not all is kept.
+        Returns 0, or the errno that prevented it.
         """
         raise NotImplementedError
 
 
 class First:
-    """What a file of the host was when the sandbox first looked at it."""
+    """The state of a file of the host when the sandbox first looked at it."""
 
     def __init__(self, mode: int, uid: int, gid: int, size: int, mtime_ns: int, ctime_ns: int) -> None:
         self.mode: int = mode
@@ -35,10 +36,10 @@ class First:
 
 
 class Known:
-    """Something that the start has made, or found made: no change of the guests'."""
+    """A file that the sandbox's start has made or found there, which is not a change by guests."""
 
     def __init__(self, inode: Inode, data: bytes | None) -> None:
-        self.inode: Inode = inode  # kept, so that no other can be taken for it
+        self.inode: Inode = inode  # referred to, so that no later inode can be mistaken for it
         self.mode: int = inode.mode
         self.uid: int = inode.uid
         self.gid: int = inode.gid
@@ -56,5 +57,5 @@ class Layer:
         self.fs: FileSystem = fs
         self.is_volume: bool = is_volume  # asked for with -v
         self.known: dict[bytes, Known] = {}  # by path
-        # Of files that were changed or removed by a sandbox before this one, whose kept layer this is; by path.
+        # For files that an earlier sandbox on this kept layer has changed or removed; by path.
         self.firsts: dict[bytes, First] = {}

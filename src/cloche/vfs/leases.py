@@ -1,7 +1,8 @@
-"""Leases: who has a file open is told before somebody else opens or truncates it (fcntl(2), "Leases"; fs/locks.c).
+"""Leases: the holder of an open file is told before another process opens or truncates the file (fcntl(2), "Leases";
+fs/locks.c).
 
-Owns the leases of one inode; `vfs.locks` keeps them with its other locks.  Nothing here blocks: a conflict that has
-still to be given up is raised as `LeaseBroken`, and the system call layer waits and makes the call again.
+Owns the leases of one inode; `vfs.locks` keeps them with its other locks. Nothing here blocks: a lease that has to be
+given up first raises `LeaseBroken`; the system call layer waits, and makes the call again.
 """
 
 import time
@@ -32,12 +33,12 @@ class Lease:
         self.kind: int = kind
         self.pid: int = pid
         self.is_ending: bool = False  # a writer waits for its end (FL_UNLOCK_PENDING)
-        self.is_weakening: bool = False  # a reader waits until it is none of writers (FL_DOWNGRADE_PENDING)
+        self.is_weakening: bool = False  # a reader waits until it becomes a read lease (FL_DOWNGRADE_PENDING)
         self.end_ns: int = 0
         self.weaken_ns: int = 0
 
     def target(self) -> int:
-        """What it is to become, which is what F_GETLEASE shows (target_leasetype)."""
+        """The type that it is to become, which F_GETLEASE shows (target_leasetype)."""
         if self.is_ending:
             return F_UNLCK
         return F_RDLCK if self.is_weakening else self.kind
@@ -60,7 +61,7 @@ class Leases:
         return None
 
     def can_take(self, file: FileDescription, kind: int) -> bool:
-        """Whether nobody else's opens or leases forbid it (check_conflicting_open, generic_add_lease)."""
+        """Whether no other open file or lease conflicts (check_conflicting_open, generic_add_lease)."""
         inode = file.inode
         if kind == F_RDLCK:
             if inode.write_count > 0:
@@ -76,7 +77,7 @@ class Leases:
         return True
 
     def change(self, lease: Lease, kind: int) -> None:
-        """Make it another, or end it (lease_modify).  The caller wakes who waits."""
+        """Change a lease's type, or end it (lease_modify). The caller wakes the waiters."""
         lease.kind = kind
         lease.is_weakening = False
         lease.weaken_ns = 0
@@ -86,7 +87,7 @@ class Leases:
             file.owner_pid, file.owner_creds, file.owner_signal = 0, None, 0
 
     def expire(self) -> bool:
-        """End or weaken what its holder has not given up in time; whether there was any."""
+        """End or weaken leases that their holders have not given up in time. Returns whether there were any."""
         now = time.monotonic_ns()
         has_changed = False
         for lease in list(self.leases):
@@ -99,9 +100,9 @@ class Leases:
         return has_changed
 
     def break_for(self, break_time_s: int, *, is_write: bool) -> int | None:
-        """Somebody opens the file (to write): tell the holders in the way (__break_lease).
+        """The file is being opened (`is_write`: for writing): signal the holders of leases in conflict (__break_lease).
 
-        None if there are none, else until when to wait for them, -1: for ever.
+        Returns None if there are none, otherwise the time until which to wait for them, -1: for ever.
         """
         at_ns = time.monotonic_ns() + break_time_s * _NS if break_time_s > 0 else 0
         until: int | None = None

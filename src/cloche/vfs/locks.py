@@ -21,13 +21,13 @@ from cloche.vfs.waitqueue import WaitQueue
 
 _LEASE_NAMES: Final[dict[int, str]] = {F_RDLCK: "READ ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
 OFFSET_MAX: Final = 0x7FFFFFFFFFFFFFFF
-MAX_LOCKS: Final = 65536  # in a sandbox: locks are the sentry's memory
+MAX_LOCKS: Final = 65536  # in a sandbox, because locks take the sentry's memory
 MAX_LEASES: Final = 256  # on a file: one open signals all their holders
 _MAX_DEADLOCK_STEPS: Final = 10  # MAX_DEADLK_ITERATIONS of fs/locks.c
 
 
 class RecordLock:
-    """A locked range [start, end] of bytes, or what was asked for."""
+    """A locked range [start, end] of bytes, or a request for one."""
 
     def __init__(self, owner: Holder, pid: int, kind: int, start: int, end: int, *, is_ofd: bool) -> None:
         self.owner: Holder = owner
@@ -48,14 +48,14 @@ class FlockLock:
 
 
 class LockTable:
-    """Every inode that has locks (for /proc/locks), and who waits for what (for EDEADLK).  One per kernel."""
+    """Every inode that has locks (for /proc/locks), and the waiting owners (for EDEADLK). One per kernel."""
 
     def __init__(self) -> None:
         self.inodes: dict[FileLocks, None] = {}
         self.waiting: dict[Holder, list[LockWait]] = {}
         self.count: int = 0
         self.lease_break_s: int = 45  # /proc/sys/fs/lease-break-time; 0: a holder is waited for for ever
-        self.has_leases: bool = True  # /proc/sys/fs/leases-enable: new ones can be had
+        self.has_leases: bool = True  # /proc/sys/fs/leases-enable: new leases may be taken
 
 
 class LockWait:
@@ -88,7 +88,7 @@ class FileLocks(InodeLocks):
     def __init__(self, table: LockTable, inode: Inode) -> None:
         self.table: LockTable = table
         self.inode: Inode = inode
-        self.owners: dict[Holder, OwnerLocks] = {}  # who holds record locks
+        self.owners: dict[Holder, OwnerLocks] = {}  # the record locks of each owner
         self.flocks: list[FlockLock] = []
         self.leases: Leases | None = None
         self.queue: WaitQueue = WaitQueue()  # woken when a lock is given up
@@ -205,7 +205,7 @@ class FileLocks(InodeLocks):
 
     # -- leases ------------------------------------------------------------------------------------------
     def lease_of(self, file: FileDescription) -> Lease | None:
-        """The lease of an open file, after those have ended whose time is over."""
+        """The lease of an open file, after expired leases were ended."""
         leases = self.leases
         if leases is None:
             return None
@@ -213,7 +213,7 @@ class FileLocks(InodeLocks):
         return leases.find(file)
 
     def can_lease(self, file: FileDescription, kind: int) -> bool:
-        """Whether an open file can have a lease, or another one than it has."""
+        """Whether an open file can get a lease of this type, in place of its present one if it has one."""
         leases = self.leases
         return (leases if leases is not None else Leases()).can_take(file, kind)
 
@@ -230,7 +230,7 @@ class FileLocks(InodeLocks):
         return 0
 
     def change_lease(self, lease: Lease, kind: int) -> None:
-        """Make it another or, with F_UNLCK, end it."""
+        """Change a lease's type; F_UNLCK ends it."""
         leases = self.leases
         assert leases is not None
         before = len(leases.leases)
@@ -262,7 +262,7 @@ class FileLocks(InodeLocks):
         raise LeaseBroken(self.queue, until)
 
     def tidy(self) -> None:
-        """Leave the inode without lock state when nobody holds or awaits a lock: closes stay cheap."""
+        """Remove the inode's lock state when no lock is held or awaited, so that closes stay cheap."""
         if self.owners or self.flocks or self.leases is not None:
             self.table.inodes[self] = None
             self.inode.locks = self
@@ -319,7 +319,7 @@ def begin_wait(table: LockTable, wait: LockWait) -> None:
 
 
 def end_lock_wait(table: LockTable, wait: LockWait) -> None:
-    """The wait is over, however it ended."""
+    """The wait is over, with or without the lock."""
     waits = table.waiting.get(wait.request.owner)
     if waits is not None and wait in waits:
         waits.remove(wait)

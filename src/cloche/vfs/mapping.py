@@ -22,7 +22,7 @@ class FileMapping(Mappable):
         self._ctx: Context | None = ctx
         self._name: bytes = name
         self._refs: int = 0
-        self.host_fd: int = -1  # that map_fd gave; the file's
+        self.host_fd: int = -1  # the result of map_fd; owned by the file
         path = file.path
         is_noexec = path is not None and path.mount.flags & MS_NOEXEC != 0
         self._may_exec: int = 0 if is_noexec else PROT_EXEC  # VM_MAYEXEC, likewise
@@ -31,7 +31,7 @@ class FileMapping(Mappable):
     def map_fd(self, prot: int, flags: int) -> int:
         ctx = self._ctx
         assert ctx is not None
-        self._ctx = None  # only mmap itself asks, once
+        self._ctx = None  # needed only once, by mmap itself
         self.host_fd = self.file.mmap_fd(ctx, prot, flags)
         self._may_write = self.file.may_map_for_writing()
         return self.host_fd
@@ -50,7 +50,7 @@ class FileMapping(Mappable):
             self.file.put()
 
     def map_memory(self) -> int:
-        # Files of the host may be cut off by others, at any moment.
+        # The host's programs may truncate the host's files at any moment.
         return self.host_fd if self._may_write and self.file.inode.fs.kind == "tmpfs" else -1
 
     def map_is_slow(self) -> bool:
@@ -70,13 +70,15 @@ MAX_SHARED: Final = 16384
 
 
 class SharedMemory:
-    """The memfds of all shared anonymous memory: guests fill them behind our back, so somebody must look."""
+    """The memfds of all shared anonymous memory. Guests fill them without system calls, so their sizes have to be
+    measured.
+    """
 
     def __init__(self) -> None:
-        self.handles: dict[Memfd, str] = {}  # and the id of the container whose it is
+        self.handles: dict[Memfd, str] = {}  # each with the id of its container
 
     def used_bytes(self, owner: str) -> int:
-        """What those of a container take of the host's memory."""
+        """How much of the host's memory a container's memfds take."""
         blocks = 0
         for each, whose in self.handles.items():
             if whose == owner:

@@ -121,7 +121,7 @@ def filesystem_kinds() -> list[tuple[bytes, bool]]:
 
 
 def check_option(kind: bytes, option: bytes) -> None:
-    """Whether an option may be meant.  Raises LinuxError(EINVAL)."""
+    """Check an option of a file system. Raises LinuxError(EINVAL)."""
     checker = _kinds.checkers.get(kind)
     if checker is not None:
         checker(option)
@@ -212,7 +212,7 @@ def tree_top(mount: Mount) -> Mount:
 
 
 def is_in_anonymous_tree(mount: Mount) -> bool:
-    """Whether it is in a tree that fsmount or open_tree made and nobody has attached."""
+    """Whether the mount is in a detached tree, which fsmount or open_tree has made."""
     return tree_top(mount).is_anonymous
 
 
@@ -279,7 +279,7 @@ def _check_mounted(ctx: Context, mount: Mount) -> None:
 
 
 def _require_admin(ctx: Context) -> None:
-    """may_mount: whoever owns the mount namespace."""
+    """Raises LinuxError(EPERM) without CAP_SYS_ADMIN over the mount namespace (may_mount)."""
     if not ctx.creds.capable_in(ctx.mount_ns.user_ns, CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
 
@@ -638,7 +638,7 @@ def do_umount(
     if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
         raise LinuxError(EINVAL)
     if mount is ns.root.mount:
-        # Linux makes the root read-only here, or detaches it; neither helps anybody in a sandbox.
+        # Linux makes the root read-only here, or detaches it; neither is of use in a sandbox.
         raise LinuxError(EBUSY if flags & MNT_DETACH == 0 else EINVAL)
     if flags & MNT_DETACH == 0:
         if mount.covering:
@@ -652,7 +652,7 @@ def do_umount(
     mount.is_detached = True
     for each in reversed(tree[1:]):
         each.is_detached = True
-        if not each.is_locked:  # what it hides stays hidden from those who are still there
+        if not each.is_locked:  # the files that it hides stay hidden from processes that still use it
             _unlink(each)
     drop_negative_dentries()
 
@@ -661,7 +661,7 @@ def do_umount(
 def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext]) -> None:
     """pivot_root(2): `new` becomes the root, the old root moves to `old`.
 
-    `contexts` are those of all tasks of the namespace: whose root or cwd is the old root goes to the new.
+    `contexts` are those of all tasks of the namespace: if their root or cwd is the old root, it becomes the new one.
     """
     _require_admin(ctx)
     ns = ctx.mount_ns

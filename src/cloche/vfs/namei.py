@@ -41,11 +41,10 @@ and of attributes:
 `flags` of a lookup: LOOKUP_FOLLOW (follow a symbolic link at the end), LOOKUP_DIRECTORY (ENOTDIR unless it is
 one), LOOKUP_EMPTY (AT_EMPTY_PATH: the empty name is `start` itself).  `resolve` is openat2's RESOLVE_*.
 
-Rules for file systems: with `has_stable_dentries` a name that was looked up (or found absent) is not asked
-for again, so whatever changes such a tree goes through this module; and `permission` of its directories must
-not be stricter for searching than generic_permission.  Without it `lookup` is called each time and returns
-the same inode object while the file is the same.  `open` and the rest see attributes that `lookup` or
-`refresh` brought up to date.
+Rules for file systems: with `has_stable_dentries` a name that was looked up (or found absent) is not asked for again,
+so every change of such a tree has to go through this module; and `permission` of its directories must not be stricter
+for searching than generic_permission. Without it `lookup` is called each time and returns the same inode object while
+the file is the same. `open` and the rest see attributes that `lookup` or `refresh` brought up to date.
 """
 
 from cloche.vfs.attr import (

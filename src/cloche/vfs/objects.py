@@ -58,11 +58,11 @@ class FileHandles:
     """The handles of a file system; `vfs.handles` derives from it."""
 
     def forget(self, inode: "Inode") -> None:
-        """It is gone: its handle is stale."""
+        """The inode is gone: its handle becomes stale."""
         raise NotImplementedError
 
     def forget_all(self) -> None:
-        """The whole file system is gone."""
+        """The whole file system is gone: all handles become stale."""
         raise NotImplementedError
 
 
@@ -78,7 +78,7 @@ class FileSystem:
         self.root_dentry: Dentry | None = None  # shared by all its mounts; vfs.mount makes it
         # False: look every name up again (proc, shared host directories).
         self.has_stable_dentries: bool = True
-        self.is_readonly: bool = False  # the whole file system (SB_RDONLY), whatever its mounts say
+        self.is_readonly: bool = False  # the whole file system (SB_RDONLY), independent of its mounts' flags
         self.user_ns: UserNamespace | None = None  # that mounted it (s_user_ns); None: the initial one
         self.has_devices: bool = True  # device nodes in it work (not SB_I_NODEV)
         self.mount_count: int = 0
@@ -92,7 +92,7 @@ class FileSystem:
         if handles is not None:
             self.handles = None
             handles.forget_all()
-        # About as Linux has them, newest first
+        # Approximately in the order of Linux: newest first
         for inode in sorted(self.watched, key=lambda each: -each.ino):
             watches = inode.watches
             if watches is not None:
@@ -121,9 +121,9 @@ class InodeLocks:
         """The last reference to an open file is gone: drop its flock(2) and OFD locks, and its lease."""
 
     def break_leases(self, *, is_write: bool, can_wait: bool) -> None:
-        """Somebody opens the file, or changes its size: tell those who have leases on it.
+        """The file is being opened, or its size changed: break leases of others.
 
-        Raises LinuxError(EAGAIN), or vfs.leases.LeaseBroken if the caller can wait for them.
+        Raises LinuxError(EAGAIN), or vfs.leases.LeaseBroken if the caller can wait for their holders.
         """
 
 
@@ -137,17 +137,17 @@ class InodeWatches:
         """
 
     def name_gone(self) -> None:
-        """The last name is gone: IN_DELETE_SELF, once nobody has it open any more."""
+        """The last name was removed: queue IN_DELETE_SELF once the file is closed everywhere."""
 
     def last_closed(self) -> None:
-        """Nobody has it open any more."""
+        """The last open file of the inode was closed."""
 
     def descriptor_closed(self, file: "FileDescription", table: "Holder") -> None:
         """A descriptor of `file` in a task's `table` of descriptors was closed."""
 
 
 class FifoBuffer:
-    """What a fifo holds while anybody has it open (fs.pipe.Pipe)."""
+    """The buffer of a fifo, while it is open (fs.pipe.Pipe)."""
 
 
 class Inode:
@@ -197,7 +197,7 @@ class Inode:
         """Bring the attributes up to date before they are shown (shared host files, pseudo files)."""
 
     def refresh_owner(self, ctx: "Context") -> None:
-        """The same before somebody's right to change them is judged: who owns the file must be what it is now."""
+        """Bring owner and mode up to date before permissions to change the file are checked."""
         self.refresh(ctx)
 
     def setattr(self, ctx: "Context", attr: SetAttr) -> None:
@@ -209,7 +209,7 @@ class Inode:
         return generic_permission(self, ctx.creds, mask)
 
     def can_be_direct(self) -> bool:
-        """Whether O_DIRECT may be asked for (FMODE_CAN_ODIRECT)."""
+        """Whether O_DIRECT is supported (FMODE_CAN_ODIRECT)."""
         return self.mode & S_IFMT in (S_IFREG, S_IFIFO, S_IFBLK)
 
     def check_open(self, ctx: "Context", flags: int) -> None:
@@ -271,7 +271,7 @@ class Inode:
         raise LinuxError(EINVAL)
 
     def link_was_read(self, mount: "Mount") -> None:
-        """Somebody read or followed the link below `mount`: its atime."""
+        """A link below `mount` was read or followed: update its atime."""
 
     def follow_link(self, ctx: "Context") -> "Path | None":
         """Magic links (/proc/self/exe, /proc/self/fd/N): the object itself; None for an ordinary link."""
@@ -397,7 +397,7 @@ class MountNamespace:
         self.user_ns: UserNamespace | None = None  # the owner
         self.ino: int = FIRST_MNT_INO  # of /proc/PID/ns/mnt
         self.place: Place | None = None  # kernel.namespaces.NamespaceCount
-        self.changes: int = 0  # of mounts, for those who poll /proc/PID/mounts
+        self.changes: int = 0  # count of changes, for poll(2) on /proc/PID/mounts
         self.queue: WaitQueue = WaitQueue()
 
     def touch(self) -> None:
@@ -420,11 +420,11 @@ class FsContext:
 
 @trait
 class PausedWalk:
-    """Where a long path walk has come to: vfs.walk.WalkState."""
+    """The state of a long path walk that has paused (vfs.walk.WalkState)."""
 
 
 class WalkKeeper:
-    """Lets the walks of one call pause: the call is made again, and its walks go on from where they were."""
+    """Lets the walks of one call pause: when the call is made again, its walks continue where they stopped."""
 
     def __init__(self) -> None:
         self.walks: list[PausedWalk] = []  # of the call that runs
@@ -434,12 +434,12 @@ class WalkKeeper:
         return False
 
     def pause(self) -> None:
-        """Let others have their turn; raises what ends this run of the call."""
+        """Pause the call: raises the exception that ends this run of it."""
         raise NotImplementedError
 
 
 class Context:
-    """What the VFS may know of the caller; `kernel.Task` derives from it."""
+    """What the VFS needs of the caller of an operation; `kernel.Task` derives from it."""
 
     def __init__(self, creds: Credentials, fs: FsContext, mount_ns: MountNamespace) -> None:
         self.creds: Credentials = creds
@@ -467,10 +467,10 @@ class Context:
         """SIGXFSZ for a write past RLIMIT_FSIZE; the operation then returns -EFBIG."""
 
 
-# In FileDescription.flags, and never shown: a long read or write is at work at the file position.
+# A bit in FileDescription.flags that is never shown: a long read or write is using the file position.
 POS_BUSY: Final = 1 << 40
 CREATED: Final = 1 << 41  # in the flags of a description whose open(2) made the file (FMODE_CREATED)
-UNSEEN_FLAGS: Final = POS_BUSY | CREATED  # what programs do not see of the flags
+UNSEEN_FLAGS: Final = POS_BUSY | CREATED  # the bits that programs do not see
 
 
 class DirEmitter:
@@ -493,7 +493,7 @@ class CloseListener:
 
 @trait
 class Holder:
-    """Who holds locks and wishes: an open file, or a table of descriptors (kernel.fd_table)."""
+    """An owner of locks: an open file, or a table of descriptors (kernel.fd_table)."""
 
 
 class FileDescription(Holder):
@@ -514,7 +514,7 @@ class FileDescription(Holder):
         self.owner_pid: int = 0  # F_SETOWN: a tid, tgid or pgid by owner_type
         self.owner_type: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
         self.owner_signal: int = 0  # F_SETSIG
-        self.owner_creds: Credentials | None = None  # of who set the owner
+        self.owner_creds: Credentials | None = None  # of the process that set the owner
         self.holds_write: bool = False  # counted in inode.write_count, set by namei
         self.holds_read: bool = False  # counted in inode.read_count, set by namei
         self.epoll_items: list[CloseListener] | None = None  # owned by fs.epoll: told on last close
@@ -531,7 +531,7 @@ class FileDescription(Holder):
         return self.flags & 3 != 0
 
     def takes_slices(self, *, is_write: bool) -> bool:
-        """Whether a long read or write may be done piece by piece, others having their turn in between."""
+        """Whether a long read or write may be done in slices, between which other tasks run."""
         return self.inode.mode & S_IFMT == S_IFREG
 
     def is_seekable(self) -> bool:
@@ -539,7 +539,7 @@ class FileDescription(Holder):
         return True
 
     def takes_pwrite(self) -> bool:
-        """Whether there is anything to say about a positioned write but ESPIPE (FMODE_PWRITE)."""
+        """Whether positioned writes are supported; otherwise they fail with ESPIPE (FMODE_PWRITE)."""
         return self.is_seekable()
 
     def takes_nowait(self) -> bool:
@@ -569,7 +569,7 @@ class FileDescription(Holder):
         return -EISDIR if self.inode.is_dir() else -EINVAL
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        """pwrite(2).  Callers apply O_APPEND's rule (Linux: pwrite appends too)."""
+        """pwrite(2).  The caller has to apply O_APPEND (on Linux pwrite appends, too)."""
         return -EINVAL
 
     def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
@@ -644,7 +644,7 @@ class FileDescription(Holder):
         return -1
 
     def is_by_segment(self) -> bool:
-        """Whether readv and writev call it once for each segment: Linux's files that have no read_iter."""
+        """Whether readv and writev call it once for each segment, as for files of Linux without read_iter."""
         return False
 
     def write_continues(self) -> bool:
@@ -673,7 +673,7 @@ class FileDescription(Holder):
         return self.is_writable()
 
     def patched_text(self) -> PatchedText | None:
-        """What to map in place of its executable pages, if there is something."""
+        """The patched copy to map in place of its executable pages, if there is one."""
         return None
 
     def mmap_offset(self, offset: int) -> int:
@@ -701,19 +701,19 @@ class FileDescription(Holder):
         yield self.fdinfo()
 
     def link_text(self) -> bytes | None:
-        """What readlink of /proc/PID/fd/N gives for an object without a path, e.g. b"pipe:[7]"."""
+        """The target of /proc/PID/fd/N for an object without a path, e.g. b"pipe:[7]"."""
         return None
 
     def is_locked(self) -> bool:
-        """Whether even who does not want to wait has to (a pipe that is being spliced)."""
+        """Whether even calls that must not block have to wait (a pipe that is being spliced)."""
         return False
 
     def has_slow_storage(self) -> bool:
-        """Whether what it is open on is served by a process or another machine, which may hang."""
+        """Whether its storage is served by a process or another machine, which may hang."""
         return False
 
     def storage_away(self, *, is_away: bool) -> None:
-        """A call of the host on what it is open on takes long, or is over."""
+        """A host call on its storage takes long (`is_away`), or is over."""
 
     def get(self) -> "FileDescription":
         """Take a reference."""
@@ -754,7 +754,7 @@ class FileDescription(Holder):
 
 
 def forget_handle(inode: Inode) -> None:
-    """Make the handle of what is gone stale: it has no name, and nobody has it open."""
+    """Make an inode's handle stale, if the inode has no name and is not open."""
     handles = inode.fs.handles
     if handles is not None and inode.users == 0 and inode.nlink == 0:
         handles.forget(inode)
@@ -781,7 +781,7 @@ def notify_path(path: Path, mask: int) -> None:
 
 
 def is_silent(inode: Inode, mask: int) -> bool:
-    """What moves through a pipe is nobody's event."""
+    """Whether these events are not reported: data that moves through a pipe."""
     return mask & (IN_ACCESS | IN_MODIFY) != 0 and inode.mode & S_IFMT == S_IFIFO
 
 

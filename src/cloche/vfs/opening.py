@@ -115,7 +115,7 @@ _CREATION_FLAGS: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC  # no
 
 
 class PathDescription(FileDescription):
-    """What O_PATH opens: a place, without access to the contents."""
+    """An open file of O_PATH: a place, without access to the contents."""
 
     def is_readable(self) -> bool:
         return False
@@ -140,7 +140,7 @@ class PathDescription(FileDescription):
 
 
 def check_open_how(flags: int, mode: int, resolve: int) -> None:
-    """What openat2(2) refuses and open(2) ignores.  Raises LinuxError(EINVAL)."""
+    """Check flags that openat2(2) refuses and open(2) ignores. Raises LinuxError(EINVAL)."""
     if flags & ~_VALID_OPEN_FLAGS or resolve & ~VALID_RESOLVE or resolve & SCOPED == SCOPED:
         raise LinuxError(EINVAL)
     if flags & (O_CREAT | _TMPFILE_BIT):
@@ -335,9 +335,9 @@ def open_quick(
 ) -> FileDescription | int:
     """open(2), openat(2), openat2(2): a new open file description without a reference.
 
-    A negative errno for a name that leads nowhere, which is frequent: an exception costs a microsecond.  Raises
-    LinuxError for the rest.  The caller adds O_LARGEFILE if it shall show, and calls check_open_how for openat2.
-    A FIFO may have to wait for its other end afterwards (`open_is_pending`).
+    A negative errno for a name that leads nowhere, which is frequent: an exception would cost a microsecond. Raises
+    LinuxError for other failures. The caller adds O_LARGEFILE if F_GETFL shall show it, and calls check_open_how for
+    openat2. A FIFO may have to wait for its other end afterwards (`open_is_pending`).
     """
     flags &= _VALID_OPEN_FLAGS
     if flags & O_PATH:

@@ -1,4 +1,4 @@
-"""Names of places: /proc links, getcwd(2), what lies below what (fs/d_path.c)."""
+"""Names of places: for /proc links and getcwd(2); and whether a place lies below another (fs/d_path.c)."""
 
 from cloche.abi.errno import (
     ENOENT,
@@ -52,7 +52,7 @@ def d_path(root: Path, path: Path) -> bytes:
 
 
 def getcwd(ctx: Context) -> bytes:
-    """getcwd(2): "(unreachable)" in front when it lies outside of the root.
+    """getcwd(2), with "(unreachable)" in front if the directory lies outside of the root.
 
     Raises LinuxError(ENOENT) if removed.
     """

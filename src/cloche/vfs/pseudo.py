@@ -1,6 +1,6 @@
-"""Base classes for file systems whose files are made up on the spot: proc, sysfs, cgroup, and such.
+"""Base classes for file systems whose files are generated when they are read: proc, sysfs, cgroup and others.
 
-Owns the inode and description types that those share.  Contents come from plain functions (`Producer`), so
+Owns the inode and description types that these share.  Contents come from plain functions (`Producer`), so
 that a file system is mostly a table of names, modes and functions.
 
 Guarantees:
@@ -40,7 +40,7 @@ from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
 Producer = Callable[[Context], bytes]
 Consumer = Callable[[Context, bytes], int]
 
-MAX_NON_LFS: Final = 0x7FFFFFFF  # s_maxbytes of what does not say another: how far generic_file_llseek goes
+MAX_NON_LFS: Final = 0x7FFFFFFF  # default s_maxbytes, the limit of generic_file_llseek
 WRITE_LIMIT: Final = 65536  # the most that one write to a pseudo file may carry
 
 
@@ -50,7 +50,7 @@ class PseudoFs(FileSystem):
     def __init__(self, kind: str, magic: int, dev: int, *, first_ino: int = 2) -> None:
         super().__init__(kind, magic, dev)
         self._next_ino: int = first_ino
-        self.absent_errno: int = 0  # for making a name that does not exist; 0: what Linux's VFS gives
+        self.absent_errno: int = 0  # for creating a name; 0: the error of Linux's VFS
 
     def alloc_ino(self) -> int:
         """A fresh inode number."""
@@ -195,7 +195,7 @@ class GeneratedInode(PseudoInode):
 
     def __init__(self, fs: PseudoFs, mode: int = 0o444, ino: int = 0) -> None:
         super().__init__(fs, S_IFREG | mode, ino)
-        self.has_end: bool = fs.kind != "proc"  # most files of proc are sequences, that lseek knows no end of
+        self.has_end: bool = fs.kind != "proc"  # most files of proc are sequences, for which SEEK_END fails
         self.max_pos: int = MAX_LFS_FILESIZE if fs.kind == "proc" else MAX_NON_LFS
         self.is_by_segment: bool = False  # Linux has no read_iter for it
 
@@ -350,7 +350,7 @@ class MagicLink(PseudoInode):
         self.is_mode_fixed = True
 
     def target(self, ctx: Context) -> Path:
-        """Where it leads.  Raises LinuxError (ENOENT, EACCES)."""
+        """The target object. Raises LinuxError (ENOENT, EACCES)."""
         raise LinuxError(ENXIO)
 
     def readlink(self, ctx: Context) -> bytes:
@@ -398,8 +398,8 @@ def parse_int(data: bytes) -> int:
 
 
 def parse_digits(digits: bytes, base: int = 10) -> int:
-    """A number without sign, blanks and underscores.  Raises LinuxError(EINVAL), also for more digits than any number
-    of Linux has: the interpreter refuses thousands of them in its own way, and would take long over some.
+    """A number without sign, blanks and underscores. Raises LinuxError(EINVAL), also for more digits than any number
+    of Linux has: Python raises another error for thousands of digits, and is slow with many.
     """
     significant = digits.lstrip(b"0")
     if not digits.isalnum() or len(significant) > MAX_DIGITS:

@@ -1,8 +1,8 @@
-"""What goes between the VFS and a file system beside its objects: changes of attributes, figures of a file system."""
+"""Records passed between the VFS and a file system: changes of attributes, and figures of a file system."""
 
 from typing import Final
 
-# What SetAttr carries (ATTR_* of linux/fs.h).
+# Which fields of a SetAttr are valid (ATTR_* of linux/fs.h).
 ATTR_MODE: Final = 1
 ATTR_UID: Final = 2
 ATTR_GID: Final = 4

@@ -1,14 +1,15 @@
-"""User namespaces: which ids they have and what those are outside (user_namespaces(7), kernel/user_namespace.c).
+"""User namespaces: their ids, and the ids outside to which these map (user_namespaces(7), kernel/user_namespace.c).
 
-Everywhere in the kernel an id is one of the initial namespace ("kernel id"); only what crosses to a guest is
-translated, and the initial namespace, which is None, translates nothing.  Below `vfs.credentials`; imports nothing.
+Inside the kernel every id is one of the initial namespace ("kernel id"); ids are translated only where they are
+passed to or from a guest, and the initial namespace, which is None, translates nothing. Below `vfs.credentials`;
+imports nothing.
 """
 
 from typing import Final
 
 from cloche.abi.errno import EINVAL, EPERM, LinuxError
 
-NO_ID: Final = -1  # what an id that has no mapping becomes
+NO_ID: Final = -1  # stands for an id without a mapping
 OVERFLOW_ID: Final = 65534  # /proc/sys/kernel/overflowuid and overflowgid
 MAX_LEVEL: Final = 33  # of nesting
 MAX_EXTENTS: Final = 340
@@ -26,7 +27,7 @@ class Extent:
 
 
 class IdMap:
-    """The extents of one kind of ids; empty until it is written, and then for ever as it is."""
+    """The extents of one kind of ids; empty until it is written, which is possible only once."""
 
     def __init__(self) -> None:
         self.extents: list[Extent] = []
@@ -54,7 +55,7 @@ class IdMap:
 
 
 class Place:
-    """What a namespace takes up among those of its kind while it lives (kernel.namespaces.NamespaceCount)."""
+    """A namespace's place in the count of its kind, held while it lives (kernel.namespaces.NamespaceCount)."""
 
 
 class UserNamespace:
@@ -143,7 +144,7 @@ def _parse_number(word: bytes) -> int:
 
 
 def lower_map(extents: list[Extent], parent: IdMap | None) -> list[Extent]:
-    """Put kernel ids in the place of the parent's; each range must lie in one of its extents.
+    """Replace the parent's ids by kernel ids; each range must lie in one of its extents.
 
     Raises LinuxError(EPERM).
     """

@@ -1,8 +1,8 @@
-"""Wait queues: who wants to know when something may have become ready.
+"""Wait queues: the waiters to notify when something may have become ready.
 
-A queue holds waiters; `wake(mask)` notifies those whose mask meets it (POLL* bits).  A notification is a hint:
-the waiter looks again.  Exclusive waiters (accept, EPOLLEXCLUSIVE) are woken one at a time.
-Lives here, left of `kernel`, because open files own queues.
+A queue holds waiters; `wake(mask)` notifies those whose mask meets it (POLL* bits). A notification is only a hint:
+the waiter checks the condition again. Exclusive waiters (accept, EPOLLEXCLUSIVE) are woken one at a time. Lives here,
+left of `kernel`, because open files own queues.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ ANY: Final = POLLIN | POLLOUT | POLLPRI | POLLERR | POLLHUP | POLLRDHUP
 
 
 class Waiter:
-    """Somebody to notify.  Subclasses override `notify`."""
+    """A waiter. Subclasses override `notify`."""
 
     def notify(self, queue: "WaitQueue", mask: int) -> bool:
         """Called by `wake`; True if an exclusive waiter consumed the wake-up."""

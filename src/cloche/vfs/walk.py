@@ -49,7 +49,7 @@ LOOKUP_FOLLOW: Final = 1
 LOOKUP_DIRECTORY: Final = 2
 LOOKUP_EMPTY: Final = 4
 LOOKUP_PREFIX: Final = 8  # the name is only the beginning of a path
-SLICE_PARTS: Final = 4 * PATH_MAX // 2  # of links: components of a walk, after which others have their turn
+SLICE_PARTS: Final = 4 * PATH_MAX // 2  # components from links, after which a walk pauses
 _SLASH: Final = 47
 VALID_RESOLVE: Final = 0x3F
 SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
@@ -72,7 +72,7 @@ class Parent:
 
 
 class WalkState(PausedWalk):
-    """Where a long walk of a call was when it paused: when the call is made again, the same walk begins there."""
+    """The position of a long walk that has paused. When the call is made again, the same walk continues there."""
 
     def __init__(self, walk: "_Walk") -> None:
         self.name: bytes = walk.name
@@ -85,7 +85,7 @@ class WalkState(PausedWalk):
         self.is_directory_needed: bool = walk.is_directory_needed
 
     def is_of(self, walk: "_Walk") -> bool:
-        """Whether it is the same walk's."""
+        """Whether this is the state of that walk."""
         return self.name == walk.name and self.resolve == walk.resolve and self.base.same_as(walk.base)
 
 
@@ -105,13 +105,13 @@ class _Walk:
         self.links: int = 0
         self.is_directory_needed: bool = False  # slashes follow the last component
         self.last: bytes = b""  # after run(parent_only=True)
-        self.is_whole: bool = True  # else there is more of the path behind this walk's
+        self.is_whole: bool = True  # False: the walk ends before the path does
 
     def path(self) -> Path:
         return Path(self.mount, self.dentry)
 
     def go_on(self, keeper: WalkKeeper) -> None:
-        """Begin where an earlier run of the call has paused."""
+        """Continue where an earlier run of the call has paused."""
         for each in keeper.walks:
             if isinstance(each, WalkState) and each.is_of(self):
                 self.mount, self.dentry = each.mount, each.dentry
@@ -120,7 +120,7 @@ class _Walk:
                 self.is_directory_needed = each.is_directory_needed
 
     def pause(self, keeper: WalkKeeper) -> None:
-        """A slice's work is done: let others have their turn, and make the call again."""
+        """The work of a slice is done: pause the call, which is made again later."""
         keeper.walks = [
             each for each in keeper.walks if not isinstance(each, WalkState) or not each.is_of(self)
         ]
@@ -150,7 +150,7 @@ class _Walk:
             mount = above
             dentry = above.root
             if mount.is_expiring:
-                mount.is_expiring = False  # it is used
+                mount.is_expiring = False  # used since it was marked
         self.dentry = dentry
         self.mount = mount
         return 0
