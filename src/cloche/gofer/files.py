@@ -1,5 +1,4 @@
-"""What the gofer does on the host for one request: look at, open and change files below a directory
-descriptor.
+"""The gofer's operations on the host: look at, open and change files below a directory descriptor.
 
 May call the host's kernel only.  Every function takes a directory node and a checked name (empty: the node
 itself) and never follows a symbolic link.  An object is pinned with O_PATH|O_NOFOLLOW, inspected, and only
@@ -160,7 +159,7 @@ class Files:
 
     def __init__(self, table: NodeTable) -> None:
         self._table: NodeTable = table
-        # By device and inode number, which they keep from another file
+        # By device and inode number, which stay in use as long as the descriptor is open
         self._readers: dict[tuple[int, int], int] = {}
 
     # -- helpers ---------------------------------------------------------------------------------------
@@ -198,7 +197,7 @@ class Files:
             except OSError as error:
                 if error.errno != EINVAL:
                     raise
-                # The link became something else in between: look again.
+                # The link was replaced in between: look again.
 
     def statfs(self, node: Node) -> bytes:
         fs = hostsys.fstatfs(self._table.own_fd(node))
@@ -242,7 +241,7 @@ class Files:
             os.close(pinned)
 
     def _pin(self, node: Node, fd: int, *, wants_pin: bool) -> int:
-        """A fid for what `fd` stands for; 0 if none is wanted or can be had."""
+        """A fid for the file that `fd` refers to; 0 if none is wanted, or there are too many."""
         if not wants_pin or not node.attach.is_writable:
             return 0
         try:
@@ -252,21 +251,23 @@ class Files:
             return 0
 
     def _keep_writer(self, node: Node, fd: int) -> None:
-        """Where writes may hang: hold the descriptor that the sentry gets for them.  It is given up with the pin."""
+        """On storage that may hang: keep a duplicate of the sentry's descriptor for writing. It is closed with the
+        pin.
+        """
         try:
             if node.is_pin and hostsys.fstatfs(fd).magic in REMOTE_MAGICS:
                 self._table.keep_writer(node, fd)
         except OSError:
-            pass  # then the sentry writes by itself
+            pass  # the sentry then writes itself
 
     def fd_to_write(self, node: Node) -> int:
-        """The descriptor of a pin to write, which stays the pin's.  Raises LinuxError(EBADF)."""
+        """A pin's descriptor for writing; the pin keeps it. Raises LinuxError(EBADF)."""
         if node.write_fd < 0 and node.is_pin and node.attach.is_writable:
             try:
                 self._drop_set_id(node, node.fd)
                 fd = self._reopen(node.fd, os.O_WRONLY | _OPEN_FLAGS)
             except OSError:
-                raise LinuxError(EBADF)  # the sentry, which has opened it, writes by itself
+                raise LinuxError(EBADF)  # the sentry, which has the file open, writes itself
             try:
                 self._table.keep_writer(node, fd)
             finally:
@@ -339,7 +340,7 @@ class Files:
             raise
 
     def fd_to_sync(self, node: Node, name: bytes) -> int:
-        """A descriptor for fsync of a file or directory, the caller's."""
+        """A descriptor for fsync of a file or directory; the caller closes it."""
         pinned = self.pin(node, name)
         try:
             mode = os.fstat(pinned).st_mode
@@ -355,7 +356,7 @@ class Files:
             os.close(pinned)
 
     def fd_to_read(self, node: Node, name: bytes, dev: int, ino: int) -> int:
-        """A descriptor for a read of a file, the caller's; the last ones stay open for the next."""
+        """A descriptor for a read of a file; the caller closes it. The latest files are kept open for further reads."""
         known = self._readers.pop((dev, ino), -1)
         if known < 0:
             known = self.open(node, name, os.O_RDONLY, dev, ino)[0]
@@ -365,7 +366,7 @@ class Files:
         return os.dup(known)
 
     def fd_to_syncfs(self, node: Node) -> int:
-        """A descriptor for syncfs, the caller's."""
+        """A descriptor for syncfs; the caller closes it."""
         if not node.attach.is_writable:
             raise LinuxError(EROFS)
         pinned = self.pin(node, b"")
@@ -393,7 +394,9 @@ class Files:
             raise
 
     def mknod(self, node: Node, name: bytes, mode: int, uid: int, gid: int) -> os.stat_result:
-        """A FIFO or a socket: a name for what the sandbox does with it, which the host's programs do not reach."""
+        """Make a FIFO or a socket. Only programs of the sandbox meet there; the host's programs are not connected to
+        it.
+        """
         kind = stat_module.S_IFMT(mode)
         if kind not in (stat_module.S_IFIFO, stat_module.S_IFSOCK):
             raise LinuxError(EPERM)
@@ -567,15 +570,17 @@ class Files:
 
 
 def _set_id_bits(mode: int) -> int:
-    """The set-user-ID and set-group-ID bits of a mode that make an executed file another user's.
+    """The set-user-ID and set-group-ID bits of a mode, if they give an executed file the rights of another user.
 
-    Of a directory they say only who owns what is made in it.
+    On a directory they only decide the owner of new files.
     """
     return mode & 0o6000 if stat_module.S_ISREG(mode) else 0
 
 
 def _allowed_mode(node: Node, kind: int, mode: int) -> int:
-    """What becomes of a mode: nobody makes a set-user-ID file of the host's by way of a sandbox unless asked for."""
+    """The mode that is really set: a sandbox can make no set-user-ID file on the host unless the user has asked for
+    that.
+    """
     return mode if node.attach.keeps_suid else mode & ~_set_id_bits(stat_module.S_IFMT(kind) | mode)
 
 

@@ -1,9 +1,10 @@
-"""What takes long is done by threads beside the gofer's loop: reads of what is not in memory, writes, fsync, sync.
+"""Threads for operations that take long, beside the gofer's loop: reads of data that is not in memory, writes, fsync,
+sync.
 
-One for reads and, where something may be written, one for writes and one for the others, so that a file that is
-synchronised keeps nobody from reading or writing.  They are started before the seccomp filter is in force, which is put
-on all threads and knows nothing of starting one.  They touch nothing of the server's but the channel, and the
-descriptors that they are given, which they close (those of writes when they are told to).
+There is one for reads and, if anything may be written, one for writes and one for the others, so that a file that is
+being synced keeps no other request waiting. They are started before the seccomp filter, which applies to all threads
+and does not allow making one. Of the server they use only the channel, and the descriptors that they are given. They
+close these, those of writes only when they are told to.
 """
 
 import os
@@ -29,7 +30,7 @@ CLOSE: Final = 9
 SEEK: Final = 10
 
 
-_BORROWED: Final = (WRITE, APPEND, ALLOCATE)  # their descriptors are closed by a CLOSE, which comes later
+_BORROWED: Final = (WRITE, APPEND, ALLOCATE)  # their descriptors are closed by a later CLOSE job
 _MANY: Final = 4 * MAX_WRITES
 
 
@@ -64,14 +65,14 @@ class Helper:
         begun = allocate_lock()
         begun.acquire()
         start_new_thread(self._run, (begun,))
-        begun.acquire()  # it is there
+        begun.acquire()  # wait until it runs
 
     def is_busy(self) -> bool:
-        """Whether as much waits as ever may."""
+        """Whether the queue is full."""
         return self._jobs.qsize() >= _MANY
 
     def give(self, job: Job) -> None:
-        """Do this after what was given before."""
+        """Queue a job."""
         self._jobs.put(job)
 
     def _run(self, begun: LockType) -> None:
@@ -93,7 +94,7 @@ class Helper:
             try:
                 self._channel.reply(job.ident, code, body)
             except OSError:
-                return  # the sentry has gone, and so will we
+                return  # the sentry has gone, and the gofer will end
 
 
 def _do(job: Job) -> bytes:

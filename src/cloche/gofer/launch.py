@@ -129,7 +129,8 @@ def _prepare(
     *,
     is_confined: bool,
 ) -> Server:
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
+    # sent when a file is opened for writing while `writers` looks for writers
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     os.umask(0)
     confine.set_limits(report)
     for point in attach_points:
@@ -169,7 +170,7 @@ def _prepare(
 
 
 def _let_go(point: AttachPoint) -> None:
-    """Another process serves this attach point."""
+    """Close an attach point that another process serves."""
     os.close(point.fd)
     point.fd = -1
 
@@ -235,7 +236,7 @@ def _fork_worker(
             try:
                 server = _serve_here(theirs, attach_points, procfd, texts, {}, is_confined=is_confined)
             except OSError:
-                # What the host refuses us it refuses the gofer too, which says so, unless our death came before.
+                # The host refuses this to the gofer as well, which reports it; this process must not end before.
                 select.poll().poll()
         if server is not None:
             status = server.serve()
@@ -249,7 +250,7 @@ def _fork_worker(
 
 
 def _worker_ended(_signo: int, _frame: object) -> None:
-    """A child has stopped, gone on, or died: then its attach point is lost, and with it the sandbox."""
+    """A child has stopped, continued, or died. If it has died its attach point is lost, so the sandbox ends."""
     if os.waitpid(-1, os.WNOHANG)[0]:
         log("a worker has died")
         os._exit(EXIT_WORKER)

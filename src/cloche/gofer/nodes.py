@@ -122,7 +122,7 @@ class AttachPoint:
 
 
 def is_public(mode: int) -> bool:
-    """Whether everybody may read it; symbolic links say nothing."""
+    """Whether everybody may read a file of this mode; true of symbolic links."""
     kind = mode & S_IFMT
     return kind == S_IFLNK or kind == S_IFREG and mode & 4 != 0 or kind == S_IFDIR and mode & 5 == 5
 
@@ -142,7 +142,7 @@ class Node:
         self.fd: int = -1
         self.children: int = 0  # nodes whose parent this is
         self.is_pin: bool = False  # an open file itself, on its descriptor
-        self.write_fd: int = -1  # of a pin: what the sentry has open to write
+        self.write_fd: int = -1  # of a pin: the descriptor with which the sentry writes
 
 
 def path_of(node: Node) -> list[bytes]:
@@ -179,7 +179,8 @@ class NodeTable:
         self._max_pins: int = max_pins
         self._pins: int = 0
         self._writers: int = 0  # pins that hold a descriptor to write
-        self.unused_writers: list[int] = []  # descriptors to write that are to be closed, which may take long
+        # descriptors for writing that are to be closed; that may take long
+        self.unused_writers: list[int] = []
         self._attach_points: list[AttachPoint] = attach_points
         self._max_open: int = max(max_open, 8)
         self._nodes: dict[int, Node] = {}
@@ -224,7 +225,7 @@ class NodeTable:
         return node.attach.fd if node.parent is None else self.dir_fd(node)
 
     def pin(self, attach: AttachPoint, fd: int) -> int:
-        """A fid for the file that `fd` (O_PATH) stands for, which is taken; 0, and `fd` closed, if too many."""
+        """A fid for the file of `fd` (O_PATH), which is taken over; 0, and `fd` closed, if there are too many."""
         if self._pins >= self._max_pins or len(self._nodes) >= MAX_NODES:
             os.close(fd)
             return 0
@@ -236,7 +237,7 @@ class NodeTable:
         return node.fid
 
     def keep_writer(self, node: Node, fd: int) -> None:
-        """Let a pin hold what was opened to write, unless it does already or too many do.  Raises OSError."""
+        """Let a pin keep a descriptor for writing, unless it has one already or too many do. Raises OSError."""
         if node.write_fd < 0 and self._writers < self._max_pins // 2:
             node.write_fd = os.dup(fd)
             self._writers += 1
@@ -289,7 +290,7 @@ class NodeTable:
             return
         ancestor: Node | None = new_parent
         while ancestor is not None:
-            if ancestor is node:  # a lie: it would make a circle
+            if ancestor is node:  # not true: it would make a circle
                 return
             ancestor = ancestor.parent
         new_parent.children += 1

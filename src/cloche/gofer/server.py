@@ -1,10 +1,8 @@
 """The gofer's loop: takes a request, decodes it, lets `files` act, answers.
 
-Everything that the sentry sends is validated, because the sentry may have fallen: it must gain nothing
-beyond the attach
-points.  What fails gets an errno; what no correct sentry would send (a frame that does not parse) ends the
-gofer, and
-with it the sandbox's access to files.
+Everything that the sentry sends is validated, because the sentry may be compromised: it must gain nothing beyond the
+attach points. An operation that fails is answered with an errno. A frame that does not parse, which no correct sentry
+sends, ends the gofer, and with it the sandbox's access to files.
 """
 
 import os
@@ -94,9 +92,9 @@ def log(text: str) -> None:
 
 
 def log_exception() -> None:
-    """The exception that is being handled, with where it was raised.
+    """Log the exception that is being handled, with its traceback.
 
-    By the interpreter's own hook: the module `traceback` would cost every start of a sandbox two milliseconds.
+    It uses the interpreter's own hook: importing `traceback` would cost every start of a sandbox two milliseconds.
     """
     log("internal error")
     kind, error, where = sys.exc_info()
@@ -133,7 +131,7 @@ class Server:
         self._is_strict: bool = bool(os.environ.get("CLOCHE_STRICT"))
 
     def serve(self) -> int:
-        """Answer until the sentry goes; the exit status."""
+        """Serve until the sentry closes the connection; returns the exit status."""
         while True:
             try:
                 frame = self._channel.receive()
@@ -236,7 +234,7 @@ class Server:
         head_attr = pack_stat(status)
         skeleton, path = node.attach.skeleton, path_of(node)
         if skeleton is not None and not skeleton.is_open(path, status.st_mode):
-            self._channel.send(0, 0, pack_u64(node.fid) + b"\1" + head_attr)  # there is nothing in it
+            self._channel.send(0, 0, pack_u64(node.fid) + b"\1" + head_attr)  # a new directory is empty
             return
         cursor: ListingCursor | None = None
         try:
@@ -288,7 +286,7 @@ class Server:
             os.close(fd)
 
     def _donate_many(self, reader: Reader) -> None:
-        """A file that is wanted, and others of its directory that may be wanted next: those that can be opened."""
+        """Open a file, and others of its directory that may be needed next, as far as they can be opened."""
         node, name = self._target(reader)
         dev, ino, count = reader.u64(), reader.u64(), reader.u32()
         if count > MAX_AHEAD:
@@ -330,7 +328,7 @@ class Server:
                 os.close(text)
 
     def _hand_over(self, op: int, reader: Reader) -> None:
-        """What takes long: find the file, and let a helper do the rest and answer."""
+        """For operations that take long: find the file, and let a helper do the rest and answer."""
         ident = self._channel.ident
         if op == OP_SYNCFS:
             node = self._node(reader)
@@ -378,7 +376,7 @@ class Server:
         if offset > MAX_OFFSET or length > MAX_OFFSET or len(data) > MAX_WRITE_BYTES:
             raise LinuxError(EINVAL)
         if self._writer.is_busy():
-            raise LinuxError(EBUSY)  # the sentry keeps to MAX_WRITES
+            raise LinuxError(EBUSY)  # a correct sentry has at most MAX_WRITES outstanding
         return Job(ident, kind, self._files.fd_to_write(node), offset, length, mode, data)
 
     def _connect(self, reader: Reader) -> None:

@@ -1,10 +1,10 @@
 """Which directories of the host's /var, /run and /srv a sandbox of the default view has: their names, nothing in them.
 
-Services expect what their packages have made (/var/lib/nginx, /run/lock); what people have made in the same places
-tells of them, so that most of it is left out:
+Services expect what their packages have made (/var/lib/nginx, /run/lock); directories that users have made in the
+same places would reveal something about them, so most are left out:
 
 - Only directories, down to a fixed depth below well-known ones, and of /srv and /var/www only names that say nothing.
-- Only what every user of the host may list.  What is in a directory that others may not read is not there.
+- Only directories that every user of the host may list. A directory that others may not read is shown as empty.
 - Only directories of system accounts; none that are called like a person's account, a domain, or an id of this machine.
 """
 
@@ -35,7 +35,7 @@ _VAR: Final[dict[bytes, int]] = {
     b"empty": 0,
 }
 _SRV: Final[dict[bytes, int]] = dict.fromkeys(b"ftp git http https nfs rsync samba tftp www".split(), 0)
-# Whose names and contents people choose: containers, machines, users, connections.
+# Directories in which users choose the names: of containers, machines, users, connections.
 _CLOSED: Final = frozenset(
     b"AccountsService bluetooth containerd containers docker incus k3s kubelet libvirt lightdm-data lxc lxd machines "
     b"NetworkManager portables rancher sudo systemd cron at mail user screen tmux netns".split()
@@ -49,7 +49,7 @@ class Skeleton:
     """The rules for one attach point; `kind` is "var", "run" or "srv"."""
 
     def __init__(self, kind: str, people: frozenset[bytes]) -> None:
-        """`people`: names that are not shown, whatever they stand for."""
+        """`people`: names that are never shown."""
         self._tops: dict[bytes, int] | None = _VAR if kind == "var" else _SRV if kind == "srv" else None
         self._extra: frozenset[bytes] = _EXTRA if kind == "var" else frozenset()
         self._people: frozenset[bytes] = people

@@ -2,8 +2,8 @@
 
 Owns the descriptor of the cache's directory and the socket to the analyst, whose process the launcher starts when the
 first request comes (so that a sandbox whose programs are all known needs none).  A failure means "no patched text":
-the program runs all the same.  Nobody waits for the analyst longer than the asker says: whoever waits here makes the
-sentry wait, and so every guest.  An answer that comes later is kept for the next who asks.
+the program runs all the same. No request waits for the analyst longer than it says, because while it waits the
+sentry, and so every guest, may wait, too. An answer that comes later is kept for the next request.
 """
 
 import os
@@ -23,7 +23,7 @@ from cloche.wire.frame import ProtocolError
 MAX_PATIENCE_MS: Final = 2000
 _MIN_ELF_BYTES: Final = 4096  # nothing smaller is worth it
 _MAX_ASKED: Final = 16  # requests that are not answered yet; the socket holds more
-_MAX_KEPT: Final = 16  # answers nobody has come for
+_MAX_KEPT: Final = 16  # answers that were not asked for again yet
 
 Key = tuple[int, int, int, int, int]
 Known = tuple[int, bool, bool]  # a descriptor or -1, whether that lasts, whether it is of contents
@@ -42,9 +42,9 @@ class Texts:
     def find(self, fd: int, st: os.stat_result, patience_ms: int, *, is_writable: bool) -> tuple[int, bool]:
         """A descriptor of the text of the file `fd` with the status `st`; -1: there is none.
 
-        And whether that holds, for this sandbox, for as long as the file's size and times stay as they are.  Where it
-        cannot be found out who writes to the file, it does unless the sandbox itself may (`is_writable`).
-        Raises LinuxError(EAGAIN) if that is not known yet.
+        And whether the answer stays valid, for this sandbox, as long as the file's size and times stay the same.
+        Where it cannot be found out which processes write to the file, it does unless the sandbox itself may write
+        (`is_writable`). Raises LinuxError(EAGAIN) if that is not known yet.
         """
         if not stat.S_ISREG(st.st_mode):
             return -1, True
@@ -78,7 +78,7 @@ class Texts:
             self._number = (self._number + 1) & 0xFFFFFFFF
             send_request(self._sock, self._number, MAY_CACHE, fd)
             self._asked[self._number] = key
-            if is_idle:  # else there is a queue, which may be long
+            if is_idle:  # otherwise requests wait before it, perhaps for long
                 self._await(key, patience_ms)
         if key not in self._kept:
             raise LinuxError(EAGAIN)
@@ -92,7 +92,9 @@ class Texts:
                 return
 
     def _take(self, wait_ms: int) -> bool:
-        """Take the answers that are there; wait for the first.  Whether one came.  Raises OSError, ProtocolError."""
+        """Take the answers that are there, waiting for the first. Returns whether one came. Raises OSError,
+        ProtocolError.
+        """
         sock = self._sock
         assert sock is not None
         poller = select.poll()
@@ -120,7 +122,7 @@ class Texts:
             os.close(fd)
 
     def _drop_passing(self) -> None:
-        """Answers that held when they were given, and perhaps no more (the file's contents are known to the cache)."""
+        """Drop answers that were valid only at the time (the cache knows them by the file's contents)."""
         for key in [key for key, known in self._kept.items() if not known[1]]:
             self._drop(key)
 

@@ -1,8 +1,9 @@
 """Tells the sentry of names that others change: directories that it asks about often, watched by inotify(7).
 
 Owns one inotify descriptor for the worker, made when the first directory is watched; the sentry gets a duplicate and
-reads the events.  They say no more than a listing of the directory would, so directories that are not shown as a whole
-are not watched.  Nor are those of file systems where a change need not pass through this kernel, or is not told of.
+reads the events. Events must reveal no more than a listing of the directory, so directories that are only shown in
+part are not watched. Nor are those of file systems where changes may be made elsewhere than in this kernel, or are
+not reported.
 """
 
 import os
@@ -68,7 +69,7 @@ class Watches:
     def add(self, node: Node) -> tuple[int, int]:
         """Watch a directory: the number of the watch, and the descriptor that tells.
 
-        Raises LinuxError(EOPNOTSUPP) where that cannot be, or would be too much.
+        Raises LinuxError(EOPNOTSUPP) where that is not possible, or too many are watched.
         """
         attach = node.attach
         if attach.only is not None or attach.is_public_only or attach.skeleton is not None:

@@ -1,14 +1,15 @@
-"""What the systrap platform does in C (csrc/host): `csrc/generate.py` makes the C prototypes of this.
+"""The C part of the systrap platform (csrc/host):
 
-The types of parameters say what is checked before a function runs; whatever is not so raises.
+`csrc/generate.py` makes the C prototypes from this file. The types of parameters say what is checked before a
+function runs; an argument that fails a check raises.
 """
 
 from typing import TypeAlias
 
 from typing_extensions import Buffer
 
-Thread: TypeAlias = int  # there is such a thread
-Stopped: TypeAlias = int  # ... and it is stopped
+Thread: TypeAlias = int  # an existing thread
+Stopped: TypeAlias = int  # ... that is stopped
 Framed: TypeAlias = int  # ... with a signal frame
 Process: TypeAlias = int
 U64: TypeAlias = int  # modulo 2**64

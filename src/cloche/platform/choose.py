@@ -1,4 +1,6 @@
-"""From a platform's name (`boot.spec.PLATFORMS`) to the platform.  What belongs to one is loaded where it runs only."""
+"""Makes the platform of a name (`boot.spec.PLATFORMS`). The code of a platform is imported only where that platform
+is used.
+"""
 
 import os
 
@@ -7,9 +9,10 @@ from cloche.platform.interface import Platform
 
 
 def open_stubs() -> dict[str, int]:
-    """Load every platform, and open what each has guests' processes execute; descriptors by the platforms' names.
+    """Load every platform, and open the program that its guest processes execute.
 
-    For a process that will soon be nobody, who could not read them below a directory that is root's alone.
+    Returns descriptors by the platforms' names. Called before the process gives up its user id: afterwards it might
+    not be allowed to read these files.
     """
     import cloche.platform.kvm
     from cloche.platform.systrap import open_stub
@@ -19,14 +22,15 @@ def open_stubs() -> dict[str, int]:
         try:
             found[name] = open_stub(stub)
         except FileNotFoundError:
-            pass  # this cloche was built without it, which is told when it is wanted
+            pass  # cloche was built without this platform: reported when it is chosen
     return found
 
 
 def new_platform(name: str, mm: str, *, is_patching: bool, stubs: dict[str, int]) -> Platform:
-    """The platform of that name, not yet prepared; `mm` says who checks changes of private memory (`--mm`).
+    """The platform of that name, not yet prepared; `mm` says whether changes of private memory are checked by the
+    sentry or by the filter alone (`--mm`).
 
-    `stubs`, of `open_stubs`, are taken over.
+    `stubs` is the result of `open_stubs`, whose descriptors are taken over.
     """
     stub_fd = stubs.pop(name, -1)
     for fd in stubs.values():
@@ -43,7 +47,7 @@ def new_platform(name: str, mm: str, *, is_patching: bool, stubs: dict[str, int]
 
 
 def problem(name: str) -> str:
-    """Why this host cannot run that platform, in one line; empty if it can, as far as can be told beforehand."""
+    """Why this host cannot run that platform, in one line; empty if it can, as far as is known before the start."""
     if name == "kvm":
         from cloche.platform import kvm_capabilities
 
@@ -52,7 +56,7 @@ def problem(name: str) -> str:
 
 
 def findings(name: str) -> list[tuple[str, bool, str, str]]:
-    """(what, is it there, detail, remedy) of what a platform needs of the host beyond what all need."""
+    """(requirement, whether it is met, detail, remedy) for what a platform needs beyond the needs of all."""
     if name == "kvm":
         from cloche.platform import kvm_capabilities
 

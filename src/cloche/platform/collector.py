@@ -1,6 +1,6 @@
-"""How long the collector of cycles has worked, for the meter of long turns (`kernel.meter`).
+"""The time spent in the cyclic collector, for the meter of long handlers (`kernel.meter`).
 
-A collection looks at all that lives, however little the handler did in which it happens: it says nothing about that.
+A collection scans all objects, so its duration says nothing about the handler in which it happens to run.
 """
 
 import gc

@@ -1,8 +1,8 @@
 """Deaths of guests' host processes: finding out that one has died, reaping it, and telling C whose death it was.
 
-SIGCHLD comes by a signalfd in the epoll of the event loop, edge by edge; who has died the host is asked.  A child that
-is no guest's (a test's own) is left to whoever waits for it.  What a death means is known in C (csrc/host/teardown.c),
-which queues EV_PROCESS_DIED.
+SIGCHLD comes by a signalfd in the epoll of the event loop (edge-triggered); then the host is asked which children
+have died. A child that is not a guest (a test's own) is left to the code that waits for it. The C code decides what a
+death means (csrc/host/teardown.c), and queues EV_PROCESS_DIED.
 """
 
 import os
@@ -15,17 +15,17 @@ from cloche.platform import _native, hostsys
 from cloche.platform.interface import EV_FD, Event
 from cloche.platform.layout import TAG_SIGCHLD
 
-_MAX_REAPED: Final = 64  # before anything else is looked at again
+_MAX_REAPED: Final = 64  # deaths in one round
 _LOOK: Final = WEXITED | WNOHANG | WNOWAIT | __WALL
 
 
 class Deaths:
-    """The children of this host process, as far as they are guests'."""
+    """The children of this host process that are guests."""
 
     def __init__(self) -> None:
         self._fd = -1
         self.is_more = False  # there were more deaths than could be dealt with: reap again
-        self._handles: list[int] = []  # of processes that are in nobody's list (the zygote)
+        self._handles: list[int] = []  # of processes that are in no list of guests (the zygote)
 
     def open(self) -> int:
         """Block SIGCHLD -> a descriptor to be watched, and closed by the caller in the end."""
@@ -34,14 +34,16 @@ class Deaths:
         return self._fd
 
     def watch(self, handle: int) -> None:
-        """Know of this process, too."""
+        """Look for the death of this process, too."""
         self._handles.append(handle)
 
     def unwatch(self, handle: int) -> None:
         self._handles.remove(handle)
 
     def reap(self) -> bool:
-        """Bury who has died; True: somebody else's child has, which may hide others (look_one_by_one)."""
+        """Reap the guests that have died. True: a child that is not a guest has died, and may hide other deaths
+        (look_one_by_one).
+        """
         try:
             while os.read(self._fd, 1024):  # some struct signalfd_siginfo
                 pass
@@ -58,7 +60,7 @@ class Deaths:
         return False
 
     def look_one_by_one(self, handles: Iterable[int]) -> None:
-        """Bury who has died of these processes, of those that are watched, and of their children."""
+        """Reap those that have died of these processes, of the watched ones, and of their children."""
         for handle in [*self._handles, *handles]:
             group = _native.group_of(handle)
             while group > 0:
@@ -67,7 +69,7 @@ class Deaths:
                     break
 
     def next_event(self, timeout_ns: int) -> Event | int | None:
-        """For those who wait for one event outside of the loop."""
+        """Wait for one event, outside of the event loop."""
         while True:
             event = _native.wait_event(timeout_ns, -1)
             if event is None or isinstance(event, int) or not is_death(event):
@@ -77,12 +79,12 @@ class Deaths:
 
 
 def is_death(event: Event) -> bool:
-    """Whether it says that somebody has died."""
+    """Whether the event says that children may have died."""
     return event[0] == EV_FD and event[2] == TAG_SIGCHLD
 
 
 def _dead_child(kind: int, number: int) -> int:
-    """One that has died and stays to be waited for, 0 if there is none."""
+    """A child that has died and was not reaped yet, 0 if there is none."""
     try:
         found = os.waitid(kind, number, _LOOK)
     except ChildProcessError:
@@ -91,7 +93,7 @@ def _dead_child(kind: int, number: int) -> int:
 
 
 def _bury(pid: int) -> bool:
-    """Whether it was a guest's."""
+    """Reap a child and report its death; returns whether it was a guest."""
     group = os.getpgid(pid)
     if not _native.is_guests(pid, group):
         return False

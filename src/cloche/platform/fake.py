@@ -1,13 +1,13 @@
 """A platform in memory, for tests: `fake_cpu` executes the guests, one after the other, while events are waited for.
 
-It lives here, not in the tests, because compiled traits take no interpreted implementation.  It does what
-tests/unit/platform/test_conformance_*.py ask of every platform; operations are carried out at once when their thread is
-resumed.
+It lives here, not in the tests, because compiled traits take no interpreted implementation. It fulfils what
+tests/unit/platform/test_conformance_*.py require of every platform; operations are carried out at once when their
+thread is resumed.
 
 Processes and threads can also be made by themselves, without a platform: then memory is there from address 0 on
 (MEMORY_BYTES), and the threads never run.  What was asked of a thread is counted, for tests of what the kernel does.
-A `FakeHost` gives processes and threads, and can be told to fail at its n-th step: for tests that nothing is left of
-what could not be finished.
+A `FakeHost` gives processes and threads, and can be told to fail at its n-th step: for tests of the clean-up after
+failures.
 """
 
 import errno
@@ -47,7 +47,7 @@ _SLICE: Final = 200  # instructions of a thread between two looks at the others
 _M64: Final = (1 << 64) - 1
 _MAP_ANON_FIXED: Final = 0x32
 
-# What a thread does.
+# States of a thread.
 STOPPED: Final = 0
 RUNNING: Final = 1
 GONE: Final = 2
@@ -65,7 +65,7 @@ _WRITE: Final = 8
 
 
 class Order:
-    """Something that a thread does before it goes on."""
+    """An operation that a thread carries out before it goes on."""
 
     def __init__(self, kind: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0) -> None:
         self.kind: int = kind
@@ -88,7 +88,7 @@ class Order:
 
 
 class FakeHost:
-    """What the platform has of the host: threads and processes that are in use, and a step at which it has no more."""
+    """The resources of the host: threads and processes in use, and the step at which it refuses."""
 
     def __init__(self, *, is_swapping: bool = False) -> None:
         self.fail_at: int = 0  # 0: never
@@ -96,18 +96,19 @@ class FakeHost:
         self.threads: list[HostThread] = []
         self.processes: list[HostProcess] = []
         self.running: deque[FakeThread] = deque()
-        self.events: deque[Event] = deque()  # of no thread, or of threads that stopped without running
+        # that belong to no thread, or to threads that stopped without running
+        self.events: deque[Event] = deque()
         self.is_swapping: bool = is_swapping  # whether its threads have `swap`
         self._ident: int = 0
 
     def step(self) -> None:
-        """Something that a host may refuse."""
+        """A step that a host may refuse. Raises OSError at the chosen one."""
         self.steps += 1
         if self.steps == self.fail_at:
             raise OSError(errno.EMFILE, "no more")
 
     def next_ident(self) -> int:
-        """A number that nobody has had."""
+        """A number that was not used before."""
         self._ident += 1
         return self._ident
 
@@ -121,7 +122,7 @@ class FakeHost:
     def report(
         self, kind: int, thread: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0
     ) -> None:
-        """An event that comes as soon as somebody asks for one."""
+        """Queue an event."""
         self.events.append((kind, thread, a, b, c, d, e, 0, 0))
 
 
@@ -219,7 +220,8 @@ class FakeThread(HostThread):
         self.is_interrupted: bool = False
         self.drops: int = 0  # orders to keep only some descriptors
         self.is_swapping: bool = self.host.is_swapping  # whether it has `swap`
-        self.meanwhile: list[bytes] = []  # what others store in the word before each of its swaps
+        # values that other threads store in the word before each of its swaps
+        self.meanwhile: list[bytes] = []
         self.found: int = -1
 
     def process(self) -> HostProcess:
@@ -364,7 +366,7 @@ class FakeThread(HostThread):
         process = born.process()
         if process is not self._process:
             assert isinstance(process, FakeProcess)
-            process.is_dead = True  # nobody has been told of it
+            process.is_dead = True  # its death is not reported yet
             process.kill()
         born.discard()
 

@@ -1,7 +1,6 @@
 """A processor for fake guests: the few instructions of x86-64 that the tests of platforms are written in.
 
-What it does not know is an illegal instruction.  Faults are those of the host: signal, code, address, number of the
-trap, error code.
+Any other instruction is illegal. Faults are those of the host: signal, code, address, number of the trap, error code.
 """
 
 from typing import Final
@@ -24,7 +23,7 @@ M64: Final = (1 << 64) - 1
 M32: Final = (1 << 32) - 1
 _ZERO: Final = 0x40  # ZF
 _STEP: Final = 0x100  # TF
-_MAY_SET: Final = 0x240DD5  # what of the flags a program's own sigreturn may set
+_MAY_SET: Final = 0x240DD5  # the flags that a program's own sigreturn may set
 _ALWAYS: Final = 0x202
 _XMM0: Final = 160  # in the legacy area
 # An FP state of the legacy area and the header of XSAVE: the software's bytes say how long it is.
@@ -57,7 +56,7 @@ def initial_fpstate() -> bytearray:
 
 
 class Trouble(Exception):
-    """A fault of the instruction at hand."""
+    """A fault of the current instruction."""
 
     def __init__(self, signal: int, code: int, addr: int, trap: int, error: int = 0) -> None:
         super().__init__(signal)
@@ -69,7 +68,7 @@ class Trouble(Exception):
 
 
 class FakeCpu:
-    """The registers of a thread, and what executes its instructions."""
+    """The registers of a thread, and the execution of its instructions."""
 
     def __init__(self) -> None:
         self.r: list[int] = [0] * 16  # rax rcx rdx rbx rsp rbp rsi rdi r8 ... r15
@@ -79,7 +78,7 @@ class FakeCpu:
         self.gs: int = 0
         self.fp: bytearray = initial_fpstate()
         self.fault: Trouble | None = None  # why it stopped with FAULT
-        # Of the instruction at hand:
+        # Of the current instruction:
         self._at: int = 0  # where its next byte is
         self._rex: int = 0
         self._base: int = 0  # of its segment
@@ -93,7 +92,7 @@ class FakeCpu:
         return regs
 
     def load(self, regs: Registers) -> None:
-        """Take over registers; what a program may not set of the flags stays."""
+        """Take over registers; flags that a program may not set stay the same."""
         if regs.fs_base >> 47 or regs.gs_base >> 47:
             raise ValueError("fs_base and gs_base must be user addresses")
         self.r = [
@@ -104,7 +103,7 @@ class FakeCpu:
         self.flags = regs.eflags & _MAY_SET | _ALWAYS
 
     def copy(self) -> "FakeCpu":
-        """That of a new thread."""
+        """A copy for a new thread."""
         new = FakeCpu()
         new.r = list(self.r)
         new.rip, new.flags, new.fs, new.gs = self.rip, self.flags, self.fs, self.gs

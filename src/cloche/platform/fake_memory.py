@@ -40,7 +40,7 @@ class Frame:
         self.offset: int = offset
 
     def is_there(self) -> bool:
-        """Whether a file reaches it: a page behind its end cannot be touched."""
+        """Whether the page lies within its file: a page behind the end cannot be touched."""
         return self.data is not None or self.file is None or self.offset < os.fstat(self.file.fd).st_size
 
     def read(self, start: int, length: int) -> bytes:
@@ -82,7 +82,7 @@ class FakeMemory:
         self.pages: dict[int, Page] = {}  # by number
 
     def fork(self) -> "FakeMemory":
-        """A copy of what is private, and what is shared."""
+        """A fork: private pages are copied, shared ones stay shared."""
         child = FakeMemory()
         for number, page in self.pages.items():
             frame = page.frame if page.is_shared else page.frame.copy()
@@ -92,7 +92,7 @@ class FakeMemory:
     # ---- access ----
 
     def reach(self, addr: int, length: int, prot: int) -> int:
-        """How many bytes from `addr` on may be accessed so."""
+        """How many bytes from `addr` on may be accessed with `prot`."""
         done = 0
         while done < length:
             page = self.pages.get((addr + done) // PAGE)
@@ -214,5 +214,5 @@ def _count(length: int) -> int:
 
 
 def _real(prot: int) -> int:
-    """What the processor knows of a protection: writing or executing implies reading."""
+    """The protection that the processor enforces: writing or executing implies reading."""
     return prot | PROT_READ if prot & (PROT_WRITE | PROT_EXEC) else prot

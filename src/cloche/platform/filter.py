@@ -1,4 +1,4 @@
-"""The seccomp filter of guest processes, as data: what the stub may ask of the host, and how.
+"""The seccomp filter of guest processes, as data: the calls that the stub may make to the host, and how.
 
 Owns the BPF program that the zygote installs and every guest inherits.  Order of its checks: architecture,
 then the instruction pointer, then the call.  Whatever is allowed here must be harmless with *any* arguments,
@@ -71,7 +71,7 @@ _X32_BIT: Final = 0x40000000
 _MOVES: Final = MREMAP_MAYMOVE | MREMAP_FIXED
 
 
-# Executed only after the sentry has matched them with what it ordered.
+# Executed only after the sentry has compared them with the operation that it has ordered.
 NOTIFIED: Final = (SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise, SYS_clone, SYS_exit)
 # Only the sentry puts descriptors into a guest, under numbers that rotate; a guest that closes one early makes
 # its own mapping fail.  restart_syscall goes on with a futex wait that a stop of the process has broken off.
@@ -94,7 +94,7 @@ CPU_COMMANDS: Final = {
     "SET_MSRS": 0x4008AE89,
     "SET_XCRS": 0x4188AEA7,
     "SET_DEVICE_ATTR": 0x4018AEE1,
-    "ENABLE_CAP": 0x4068AEA3,  # to have less of KVM
+    "ENABLE_CAP": 0x4068AEA3,  # to switch features of KVM off
 }
 
 
@@ -116,8 +116,8 @@ def _equal64(p: BpfProgram, index: int, value: int, otherwise: str) -> None:
 def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
     """The filter.  Strict: every operation on memory or processes asks the sentry.
 
-    Direct: what concerns private anonymous memory of the guest's own range does not ask.  With KVM no guest code runs
-    outside of a virtual machine; the loop of csrc/kvm has its calls in addition.
+    Direct: operations on private anonymous memory of the guest's own range do not ask. With KVM no guest code runs
+    outside of a virtual machine, and the loop of csrc/kvm may make further calls.
     """
     p = BpfProgram()
     p.load(DATA_ARCH)
@@ -174,11 +174,11 @@ def build(is_direct: bool, *, is_kvm: bool = False) -> list[int]:
 
 
 def _direct(p: BpfProgram) -> None:
-    """Allow what touches the guest's own memory only, and brings nothing new but private pages; the rest asks.
+    """Allow operations that touch the guest's own memory only and add nothing but private pages; others ask the sentry.
 
-    The range: it begins below MAX_ADDRESS and is shorter than 4 GiB, so it ends below the stub (shared.h leaves
-    the 4 GiB between them unmapped).  mremap may grow what is there: every file is a descriptor of its own, so it
-    shows no more of it than the end of a file that the guest has mapped.  `passes` says the same in Python.
+    A range must begin below MAX_ADDRESS and be shorter than 4 GiB, so it ends below the stub (shared.h leaves the 4
+    GiB between them unmapped). mremap may grow a mapping of a file: that shows at most the rest of a file that the
+    guest has mapped already. `passes` expresses the same rules in Python.
     """
     p.label("mmap")
     p.load(_arg_high(3))
@@ -227,7 +227,9 @@ def _direct(p: BpfProgram) -> None:
 
 
 def _kvm(p: BpfProgram) -> None:
-    """What the loop may ask of KVM, by descriptor and command; a descriptor of each kind has numbers of its own."""
+    """The ioctls that the loop may make to KVM, by descriptor and command; each kind of descriptor has a range of
+    numbers of its own.
+    """
     p.label("ioctl")
     p.load(_arg_low(0))
     p.jump(JGE, FIRST_CPU_FD, "cpu")
@@ -250,7 +252,7 @@ def _kvm(p: BpfProgram) -> None:
     p.jump(JEQ, F_DUPFD_CLOEXEC, "", "kill")
     p.load(_arg_low(2))
     p.jump(JEQ, FIRST_CPU_FD, "allow", "kill")
-    p.label("kvm_run")  # what else is mapped never has such a descriptor
+    p.label("kvm_run")  # no other mapping ever uses such a descriptor number
     p.load(_arg_low(4))
     p.jump(JGE, 0x80000000, "not kvm")
     p.jump(JGE, FIRST_CPU_FD, "", "not kvm")
@@ -272,7 +274,7 @@ def _kvm(p: BpfProgram) -> None:
 
 
 def passes(nr: int, addr: int, length: int, arg2: int, flags: int, fd: int) -> bool:
-    """Whether the direct-mode filter lets an operation pass without asking: `_direct` in other words.
+    """Whether the direct-mode filter lets an operation pass without asking: the rules of `_direct`, in Python.
 
     Arguments in the call's order: of mremap `arg2` is the new length, and `fd` the new place.
     """

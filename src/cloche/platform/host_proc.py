@@ -1,6 +1,6 @@
-"""The host's procfs, as far as a platform needs it: what processes cost, and what the sentry itself does.
+"""The host's procfs, for what a platform needs of it: the memory and time of processes and of the sentry itself.
 
-`open` it while there are paths, `check` it once the pid namespace is final; then it answers for as long as it is open.
+Call `open` while paths can be opened, and `check` once the pid namespace is final; then it can be used until `close`.
 """
 
 import os
@@ -12,24 +12,28 @@ class HostProc:
     def __init__(self) -> None:
         self._fd = -1
         self._is_ours = False
-        self.hosts_threads = 0  # that a guest's process may have of the host's kernel (platform kvm)
+        self.hosts_threads = 0  # threads of the host's kernel that a guest process may have (platform kvm)
 
     def open(self) -> None:
-        """Take the procfs of now."""
+        """Open the present procfs."""
         try:
             self._fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            self._fd = -1  # no vDSO for the guests, no resident sizes
+            self._fd = -1  # guests then get no vDSO, and resident sizes are unknown
 
     def open_score(self) -> int:
-        """To be written: how soon the host ends this process when it lacks memory; -1: it cannot be had."""
+        """Open this process's oom_score_adj for writing: it says how soon the host ends the process when it lacks
+        memory. -1: not possible.
+        """
         try:
             return os.open("self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
         except OSError:
             return -1
 
     def check(self) -> bool:
-        """Whether it counts processes as we do, from now on: it may belong to an outer pid namespace."""
+        """Check whether its pids are those of this process's pid namespace, or of an outer one; the answer holds from
+        now on.
+        """
         try:
             self._is_ours = os.readlink("self", dir_fd=self._fd) == str(os.getpid())
         except (OSError, ValueError):
@@ -41,11 +45,11 @@ class HostProc:
         return self._fd
 
     def usable_fd(self) -> int:
-        """The descriptor, -1 if there is none that counts as we do."""
+        """The descriptor, -1 if there is none with the pids of this namespace."""
         return self._fd if self._is_ours else -1
 
     def close(self) -> None:
-        """The end."""
+        """Close the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
@@ -82,7 +86,9 @@ class HostProc:
             os.close(fd)
 
     def shown(self, pid: int) -> tuple[int, ...] | None:
-        """For C (csrc/host/proof.c): how many threads a process has, with 0 who our children are; None: unknown."""
+        """For C (csrc/host/proof.c): the number of threads of a process, or with 0 the children of this process;
+        None: unknown.
+        """
         if not self._is_ours:
             return None
         try:
@@ -122,7 +128,7 @@ def faults(stat: str) -> tuple[int, int]:
 
 
 def figure(status: str, name: str) -> int:
-    """A number of /proc/PID/status, 0 if it is not there (a thread that has ended has no memory)."""
+    """A number of /proc/PID/status, 0 if it is missing (a thread that has ended has no memory)."""
     _before, found, rest = status.partition(f"\n{name}:")
     words = rest.split(None, 1) if found else []
     return int(words[0]) if words and words[0].isdigit() else 0

@@ -4,8 +4,8 @@ Owns nothing; each function is one system call of the *host* (never of a guest) 
 the processes that confine themselves (sentry, gofer, egress) and by the gofer's file service.  Nothing here
 may be given a value that came from a guest without validation.
 
-`_sys.call` takes whatever number, and believes that a buffer is as large as the host thinks: so it is called here
-only, with structs that are packed here, and `_sys` is imported nowhere else.
+`_sys.call` makes any system call, and does not check that a buffer is as large as the host expects. So it is called
+only here, with structs that are packed here, and `_sys` is imported nowhere else.
 """
 
 import errno
@@ -46,7 +46,7 @@ from cloche.arch.syscalls import (
 )
 from cloche.platform import _sys
 
-_address: Final = _sys.address  # bound once: to find a function of an extension by its name takes long
+_address: Final = _sys.address  # bound once, because looking up a function of an extension module is slow
 _CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
 _OPEN_HOW: Final = struct.Struct("<3Q")  # openat2(2)
 
@@ -86,7 +86,7 @@ def reopen_readonly(fd: int) -> int:
 
 
 def _path(path: bytes) -> bytes:
-    """What the host reads up to a NUL has none.  Raises ValueError."""
+    """Check that a path contains no NUL, at which the host would stop reading. Raises ValueError."""
     if 0 in path:
         raise ValueError("embedded null byte")
     return path
@@ -112,15 +112,15 @@ def seccomp_filter(code: bytes, flags: int = 0) -> int:
 
 
 def probe_memory(pid: int, addr: int) -> None:
-    """Whether the memory of a process of ours can be read there.  Raises OSError."""
+    """Check that the memory of a guest process can be read at an address. Raises OSError if not."""
     word = bytes(8)
     ours, theirs = struct.pack("<QQ", _sys.address(word), 8), struct.pack("<QQ", addr, 8)
     _sys.call(SYS_process_vm_readv, pid, ours, 1, theirs, 1, 0)
-    assert len(word) == 8  # it lives until here
+    assert len(word) == 8  # keeps the buffer alive until here
 
 
 def address(data: bytes | bytearray) -> int:
-    """Where bytes are, for a struct that points to them; they must live until the call is over."""
+    """The address of bytes, for a struct that points to them; the caller keeps them alive until the call is over."""
     return _address(data)
 
 
@@ -150,7 +150,7 @@ def setns(fd: int, kind: int) -> None:
 
 
 def setfsuid(uid: int) -> None:
-    """setfsuid(2): whose the files and sockets are that this thread makes; other rights stay."""
+    """setfsuid(2): the owner of files and sockets that this thread makes; its other rights stay."""
     # It reports no error; the second call tells what the user is now.
     _sys.call(SYS_setfsuid, uid)
     if _sys.call(SYS_setfsuid, uid) != uid:

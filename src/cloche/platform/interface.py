@@ -7,10 +7,10 @@ Order that callers keep:
 - A `HostThread` is *stopped* from the moment `next_event` returns an event for it until `resume` or
   `ret` is called.  Registers and `read`/`write` through the slot are valid only while it is stopped.
 - `queue_*` orders host operations that the thread executes, in order, when it is next resumed and
-  before it returns to guest code.  The kernel updates its own area list at the time of queueing.  Should one
-  fail, the thread stops again with an `OPS_FAILED` event and the rest is not executed.
+  before it returns to guest code. The kernel updates its own area list at the time of queueing. If one fails, the
+thread stops again with an `OPS_FAILED` event and the rest is not executed.
 - How a call ends: `ret` or `resume` when guest code is to go on, `leave` when the kernel has something to do before
-  (a signal, a tracer).  What that costs a platform, and whether it must look at the thread once more, is its affair.
+  (a signal, a tracer).  How the platform does that is not visible to the kernel.
 - While `process.has_pending_ops()` is true no *other* thread of the same process may be resumed with
   operations (the kernel retries it later): host operations of one address space are serialised.
 """
@@ -77,15 +77,18 @@ def swap_result(operation: int, old: int, operand: int) -> int:
 
 
 class PlatformDied(Exception):
-    """The platform can have no further process, ever; the text says why."""
+    """The platform cannot make processes any more; the text says why."""
 
 
 class Parking:
-    """Host threads that wait for a next task.  The host has them, so whoever limits tasks counts them, too."""
+    """Counts parked host threads, which wait for a next task. They exist on the host, so limits of tasks have to
+    include them.
+    """
 
     def __init__(self) -> None:
         self.count: int = 0
-        self.processes: dict[int, HostProcess] = {}  # by ident: those that have some, the first one longest
+        # processes with parked threads by ident, the longest first
+        self.processes: dict[int, HostProcess] = {}
 
     def release(self) -> bool:
         """Let one of them exit; False if there is none."""
@@ -108,7 +111,7 @@ class HostProcess:
         raise NotImplementedError
 
     def is_unborn(self) -> bool:
-        """Whether its fork is ordered and not yet carried out: there is no memory to read or write so far."""
+        """Whether its fork is ordered and not yet carried out: it has no memory to read or write yet."""
         return False
 
     def read(self, addr: int, length: int) -> bytes:
@@ -123,15 +126,15 @@ class HostProcess:
         raise NotImplementedError
 
     def page_map(self, addr: int, count: int) -> bytes:
-        """Of `count` pages from `addr` on what /proc/PID/pagemap has (Documentation/admin-guide/mm/pagemap.rst), eight
-        bytes each and without numbers of page frames; fewer, or nothing, when the platform does not know.
+        """The entries of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst) for `count` pages from `addr`
+        on, eight bytes each and without page frame numbers; fewer, or none, when the platform does not know them.
         """
         return b""
 
     def touch(self, thread: int, addr: int, length: int) -> None:
-        """Have memory there that is mapped of files, where that may take long (platform.slow); for that thread's call.
+        """Have mapped pages of files in memory, for the call of that thread; may take long (platform.slow).
 
-        What cannot be read is left.
+        Pages that cannot be read are skipped.
         """
 
     def has_pending_ops(self) -> bool:
@@ -143,11 +146,15 @@ class HostProcess:
         raise NotImplementedError
 
     def anonymous_bytes(self) -> int:
-        """Resident bytes that are no file's, 0 when unknown; after a fork, shared ones count for both."""
+        """Resident bytes that do not belong to files, 0 when unknown; after a fork, shared pages count for both
+        processes.
+        """
         return self.rss_bytes()
 
     def footprint_bytes(self) -> tuple[int, int]:
-        """(what the process alone costs the host, with page tables and the platform's part; all that is resident)."""
+        """(bytes that the process alone costs the host, page tables and the platform's part included; all resident
+        bytes).
+        """
         return self.anonymous_bytes(), self.rss_bytes()
 
     def cpu_times_ns(self) -> tuple[int, int]:
@@ -155,19 +162,20 @@ class HostProcess:
         raise NotImplementedError
 
     def usage(self) -> tuple[int, int, int, int]:
-        """The most bytes that were resident at once; minor faults, major faults; how often the host took the processor
-        from its first thread.  0 when unknown."""
+        """The maximal resident size in bytes; minor faults, major faults; involuntary context switches of its first
+        thread. 0 when unknown.
+        """
         return self.rss_bytes(), 0, 0, 0
 
     def pause(self) -> bool:
-        """Its threads shall not run for a while; nothing of that is seen inside.  False: it is not there (yet)."""
+        """Stop its threads until `proceed`, invisibly for guest code. False: the process does not exist (yet)."""
         return False
 
     def proceed(self) -> None:
-        """The end of `pause`."""
+        """Let the threads run again after `pause`."""
 
     def release_parked(self) -> None:
-        """Let one host thread exit of those that wait for a task; only while `Parking.processes` has the process."""
+        """Let one parked host thread exit; only while `Parking.processes` has the process."""
 
     def kill(self) -> None:
         """End it at once.  EV_PROCESS_DIED follows unless it was reported already."""
@@ -210,7 +218,9 @@ class HostThread:
         raise NotImplementedError
 
     def forget_prefetched(self) -> None:
-        """What the call points to may have changed: `read` shall look again."""
+        """Drop prefetched data, because the memory that the call points to may have changed; `read` then reads it
+        afresh.
+        """
 
     def read_cstring(self, addr: int, limit: int) -> bytes | None:
         """Bytes up to (without) the first NUL; None on a fault.  `limit` + 0 bytes without NUL gives
@@ -252,9 +262,9 @@ class HostThread:
     def read_fd_into(self, fd: int, offset: int, addr: int, length: int, flags: int, key: int) -> int:
         """pread (offset >= 0) or read (offset -1) from a host descriptor into guest memory; bytes or -errno.
 
-        `flags` are preadv2's (RWF_NOWAIT).  `key`, unless 0, names for ever a file that nobody in the sandbox can
-        change: the platform may map it beside guests that read much of it.  With STEADY (mm.content) the file is known
-        to have what is read.
+        `flags` are preadv2's (RWF_NOWAIT). `key`, unless 0, identifies a file that the sandbox cannot change: the
+        platform may map it beside guests that read much of it (a window). With STEADY (mm.content) the file is known
+        to be long enough for the read.
         """
         raise NotImplementedError
 
@@ -303,8 +313,8 @@ class HostThread:
         raise NotImplementedError
 
     def cancel_clone(self, born: "HostThread") -> None:
-        """Undo `queue_fork` or `queue_clone_thread`, and what else was queued on this stopped thread before its resume;
-        `born` is the thread that shall not be, which is not used again.
+        """Undo `queue_fork` or `queue_clone_thread`, and all other operations queued on this stopped thread, before
+        its resume. `born` is the thread that is not made; it must not be used again.
         """
         raise NotImplementedError
 
@@ -312,9 +322,10 @@ class HostThread:
         """A hint: the stopped thread will not be resumed soon."""
 
     def park(self, parking: "Parking") -> bool:
-        """Give the stopped thread up without its end, for `queue_clone_thread` to use again; False if that cannot be:
-        then queue_exit, resume and discard.  Like `discard`, it is the last call.  `parking` counts it until it is
-        used again, released, or its process is gone."""
+        """Give the stopped thread up but keep its host thread, for `queue_clone_thread` to use again. False: not
+        possible; then use queue_exit, resume and discard. Like `discard`, it is the last call. `parking` counts it
+        until it is used again, released, or its process is gone.
+        """
         return False
 
     def queue_exit(self) -> None:
@@ -335,7 +346,7 @@ class HostThread:
         """Execute the queued operations (and deferred writes), then stop again with EV_OPS_DONE instead of
         running guest code.
 
-        No other event of the thread comes before but EV_OPS_FAILED and EV_CUT: a guest that forges one is killed,
+        Before it only EV_OPS_FAILED or EV_CUT can come from the thread: a guest that forges another event is killed,
         because the task may be waiting in a call.
 
         Used by execve: the new image's areas are mapped first, then filled with `process.write`.
@@ -349,8 +360,8 @@ class HostThread:
     def swap(self, addr: int, old: int, new: int, operation: int = 0) -> None:
         """As run_ops, then have the thread replace the aligned 32-bit word at `addr` by `new` if it is `old`.
 
-        With a SWAP_* operation, `new` is its operand and `old` only a guess: the word changes whatever it is.
-        One atomic instruction, towards whoever else runs on that memory.  EV_OPS_DONE follows.
+        With a SWAP_* operation, `new` is its operand and `old` only a guess: the word is changed in any case. The
+        change is atomic for every thread that uses that memory. EV_OPS_DONE follows.
         """
         raise NotImplementedError
 
@@ -371,29 +382,31 @@ class HostThread:
     def has_orders(self) -> bool:
         """Whether the stopped thread has operations, or reads of files, to carry out before it goes on.
 
-        While it does not, other threads may already rely on what it is to do: let it not stay so.
+        Until it has gone on, other threads may rely on operations that were not carried out yet: do not leave it so.
         """
         return False
 
     def leave(self, value: int) -> bool:
         """The call is over with `value`, but the kernel has something to do before guest code runs.
 
-        True: now; the thread is stopped with all registers (rax is not `value` yet) and has no orders.
-        False: it carries out what it has to, and stops behind the call with EV_LEFT: then it is as said, its registers
-        are those behind the call, and the event has the result: `value`, or -EFAULT where deferred writes failed.
-        EV_OPS_FAILED, EV_CUT or EV_FAULT may come instead.
+        True: the thread is stopped with all registers (rax is not `value` yet), and nothing is ordered: the kernel
+        can act now. False: the thread first carries out what is ordered, and stops behind the call with EV_LEFT. Its
+        registers are then those behind the call, and the event has the result: `value`, or -EFAULT where deferred
+        writes failed. EV_OPS_FAILED, EV_CUT or EV_FAULT may come instead.
         """
         raise NotImplementedError
 
     def leave_as_is(self) -> bool:
-        """`leave` where the registers are those that the guest shall go on with; EV_LEFT has 0."""
+        """`leave` for a thread whose registers are already those with which the guest is to go on; EV_LEFT has 0."""
         raise NotImplementedError
 
     def set_patched(self, is_on: bool) -> None:
         """Whether the thread, from its next resume on, may stop in calls without `has_all_registers`."""
 
     def set_answers(self, is_valid: bool, values: list[int]) -> None:
-        """What the platform may answer without asking: ANSWERED in order; or, not valid, nothing."""
+        """The results of the calls ANSWERED, in order, which the platform may give without asking the kernel; not
+        valid: it must ask.
+        """
 
     def interrupt(self) -> None:
         """Make a running thread stop soon with EV_INTERRUPTED (or with whatever event comes first)."""
@@ -408,7 +421,7 @@ class HostThread:
         return -1, -1
 
     def usage(self) -> tuple[int, int, int]:
-        """Minor faults and major faults of this host thread; how often the host took the processor from it."""
+        """Minor faults, major faults and involuntary context switches of this host thread."""
         return 0, 0, 0
 
     def discard(self) -> None:
@@ -417,18 +430,19 @@ class HostThread:
 
 
 class HostNeeds:
-    """What a prepared platform needs of the host later: whoever takes paths and rights away leaves that."""
+    """What a prepared platform still needs of the host; the code that confines the process leaves it."""
 
     def __init__(self, executables: list[int] | None = None, proc_fd: int = -1) -> None:
         self.executables: list[int] = executables or []  # descriptors of files that `start` executes
-        self.proc_fd: int = proc_fd  # of a procfs below which files are read while guests run, -1 if of none
+        # of a procfs below which files are read while guests run, -1 if none is needed
+        self.proc_fd: int = proc_fd
 
 
 class Call:
     """The number and the six arguments of a system call, as signed 64-bit integers."""
 
     def __init__(self) -> None:
-        # One behind the other, and nothing else: a platform may fill the fields from outside (systrap.py).
+        # Only these fields, next to each other in memory: a platform may fill them from C (systrap.py).
         self.nr: int = 0
         self.a0: int = 0
         self.a1: int = 0
@@ -438,7 +452,7 @@ class Call:
         self.a5: int = 0
 
     def take(self, event: Event) -> None:
-        """The words of an EV_SYSCALL."""
+        """Take the fields of an EV_SYSCALL."""
         self.nr = event[2]
         self.a0 = event[3]
         self.a1 = event[4]
@@ -448,40 +462,42 @@ class Call:
         self.a5 = event[8]
 
     def event(self, thread: int) -> Event:
-        """As an event of that thread."""
+        """The same as an event of that thread."""
         return (EV_SYSCALL, thread, self.nr, self.a0, self.a1, self.a2, self.a3, self.a4, self.a5)
 
 
 class Platform:
-    """What boot creates once per sandbox (`choose.py`).
+    """A platform; boot creates one per sandbox (`choose.py`).
 
-    Its life: `prepare`; then the caller may confine itself, with what the answer names left; `start`; then it may
-    bound its memory and filter its own system calls; guests; `shutdown`.  Which part of its bring-up a platform does
-    in which of the two steps is its own affair.
+    Order: `prepare`; then the caller may confine itself, but keeps what the result names; `start`; then it may bound
+    its memory and filter its own system calls; guests; `shutdown`. Each platform decides what it does in which of the
+    first two steps.
     """
 
     def __init__(self) -> None:
-        self.call: Call = Call()  # what `next_call` says of a system call
-        self.event: Event = NO_EVENT  # ... and of anything else
+        self.call: Call = Call()  # the system call that `next_call` has returned
+        self.event: Event = NO_EVENT  # any other event
 
     def prepare(self) -> HostNeeds:
         """Check the host, and open what `start` needs of it.  Raises OSError with a clear message."""
         return HostNeeds()
 
     def take_device(self, fd: int) -> None:
-        """Before `prepare`: the device that it needs, opened by somebody who may.  It is the platform's to close."""
+        """Before `prepare`: the device that it needs, opened by a process with the right to do so. The platform
+        closes it.
+        """
         raise NotImplementedError
 
     def is_patching(self) -> bool:
-        """Whether programs shall be given patched text, because calls from it come without a trap."""
+        """Whether programs are to be mapped with patched text, from which calls come without a trap."""
         return False
 
     def hot_identity(self, fd: int, family: int = 0) -> tuple[int, int] | None:
-        """(device, inode number) of a host file whose descriptor new processes of the family may have, else None."""
+        """(device, inode number) of a host file whose descriptor new processes of the family may inherit, else None."""
         return None
 
     def own_bytes(self) -> int:
-        """What this process itself has in memory that no guest shares, 0 where that is not known."""
+        """The resident bytes of this process that it does not share with guests, 0 where that is not known."""
         return 0
 
     def summary(self) -> list[str]:
@@ -489,11 +505,11 @@ class Platform:
         return []
 
     def own_data_bytes(self) -> int:
-        """What of this process RLIMIT_DATA counts, 0 where that is not known."""
+        """The bytes of this process that RLIMIT_DATA counts, 0 where that is not known."""
         return 0
 
     def start(self) -> None:
-        """Make ready to run guests; prepares, if nobody has.  Raises OSError with a clear message."""
+        """Get ready to run guests; calls `prepare` if the caller has not. Raises OSError with a clear message."""
         raise NotImplementedError
 
     def new_process(self, family: int = 0) -> HostProcess:
@@ -504,15 +520,16 @@ class Platform:
         raise NotImplementedError
 
     def new_family(self) -> tuple[int, int]:
-        """A further family of processes, for which the host can account by itself: its number, and the pid of the host
-        process of which all of it will be forked, or 0.  The first family is number 0.  Raises OSError, PlatformDied.
+        """A further family of processes, for which the host can account separately. Returns its number, and the pid
+        of the host process from which its processes will be forked, or 0. The first family is number 0. Raises
+        OSError, PlatformDied.
 
         When that host process dies, EV_FAMILY_DIED says so; the first family's death is the platform's.
         """
         return 0, 0
 
     def drop_family(self, family: int) -> None:
-        """Nothing is held for a family any more, of which no process is left that is not about to be gone."""
+        """Release everything of a family; all its processes have ended, or are about to."""
 
     def thread(self, ident: int) -> HostThread:
         """The thread with that id."""
@@ -542,18 +559,18 @@ class Platform:
         """
 
     def open_lanes(self, bell_fd: int, came_back: Callable[[int], None]) -> bool:
-        """There will be more threads of the sentry that can run its loop (kernel.lanes); False if that cannot be.
+        """Prepare for several lanes (kernel.lanes); False if the platform cannot.
 
-        `bell_fd`, an eventfd, rings when the call of one is over whose turn was taken; `came_back` is called with its
-        number when it has the turn again, in the middle of that call, and may raise.
+        `bell_fd`, an eventfd, is written when the host call of a lane that is away is over. `came_back` is called
+        with the lane's number when it has the turn again, in the middle of that call, and may raise.
         """
         return False
 
     def stand_by(self, *, is_new: bool = False) -> tuple[int, int]:
-        """Give the turn to a lane that is back, and wait for it: whose turn was taken then, and the guest thread that
-        its call is about.  (-1, -1): nobody was back, or the turn was given back at the end.
+        """Give the turn to a lane whose host call is over, and wait for the turn.
 
-        `is_new`: the calling thread becomes a lane.
+        Returns the lane from which the turn was then taken, and the guest thread of its call. (-1, -1): no lane was
+        back, or the turn was given back at the end. `is_new`: the calling thread becomes a lane.
         """
         return -1, -1
 
@@ -561,12 +578,12 @@ class Platform:
         """At the end: give the turn to the first lane, and never return, unless that is away."""
 
     def lane_begins(self) -> None:
-        """Another lane than before has the turn: what was measured of the one before is void."""
+        """Another lane has the turn now: drop the measurements of the previous one."""
 
     def add_fd(self, fd: int, token: int, events: int) -> None:
         """Report readiness (EPOLL* bits, level-triggered) of a host descriptor as EV_FD with `token`.
 
-        A token is below 2**40 and not used for another descriptor: what was found before `remove_fd` may come after it.
+        A token is below 2**40 and never used for another descriptor, because an event may still come after `remove_fd`.
         """
         raise NotImplementedError
 
@@ -581,7 +598,7 @@ class Platform:
         return []
 
     def set_prefetch(self, nr: int, descriptors: list[tuple[int, int, int, int, int]]) -> None:
-        """What to copy along with syscall `nr`, so that reading it costs nothing: a hint.
+        """A hint: which arguments to copy along with system call `nr`, so that reading them costs nothing.
 
         Up to three of (kind, argument, count argument, value, cap).  PF_CSTRING: a string of at most `value`
         bytes; PF_FIXED: `value` bytes; PF_ARG: argument `count argument` times `value` bytes, not at all if
@@ -589,13 +606,14 @@ class Platform:
         """
 
     def set_patched_calls(self, numbers: list[int]) -> None:
-        """Which calls may come without `has_all_registers`, once per sandbox; none until then."""
+        """Set the calls that may come without `has_all_registers`, once per sandbox; none until then."""
 
     def swap_shared(self, fd: int, offset: int, old: int, new: int) -> int:
-        """Replace the 32-bit word at `offset` of a memfd by `new` if it is `old`, by one atomic instruction towards
-        whoever maps it; the unsigned word found there, -1 if it cannot be had so.
+        """Replace the 32-bit word at `offset` of a memfd by `new` if it is `old`, atomically for every thread that
+        maps it.
 
-        Only of memory whose size nobody else changes.
+        Returns the unsigned word that was found there, -1 if the platform cannot do it. Only for memory whose size
+        cannot change meanwhile.
         """
         return -1
 

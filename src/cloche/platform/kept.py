@@ -1,11 +1,11 @@
 """Which descriptors stay with guest processes, so that further mappings of the same files need not ask (direct mode).
 
 Only descriptors that are open for reading alone, of files that the process maps privately: it could read them anyway.
-How they come and go safely is C's (csrc/host/sharing.c); here is decided which.
+The C code adds and removes them safely (csrc/host/sharing.c); this module decides which.
 
-An injection costs two wake-ups across processors, 90 us for a mapping of one file.  What is injected again and again
-the zygote gets, too, so that blanks are born with it; execve closes what the new program has no right to
-(`queue_keep_only`).  Only files of a disk: a descriptor must not keep a guest's deleted file in memory.
+An injection costs two wake-ups across processors, 90 us for a mapping of one file. A descriptor that is injected
+often is given to the zygote, too, so that blanks inherit it; execve closes those to which the new program has no
+right (`queue_keep_only`). Only files of a disk: a descriptor must not keep a guest's deleted file in memory.
 """
 
 import fcntl
@@ -17,8 +17,8 @@ from cloche.platform import _native
 from cloche.platform.layout import FIRST_KEPT, KEPT_MAP_FLAGS, KEPT_MAP_NEEDED, LAST_KEPT, MAX_ADDRESS
 
 _HOT_FILES: Final = 32
-_HOT_COUNT: Final = 4  # injections before the zygote is to have a file
-_HOT_REST: Final = 256  # mappings of such files, until one of them has had its time
+_HOT_COUNT: Final = 4  # so many injections, and the zygote gets the file
+_HOT_REST: Final = 256  # mappings of such files, after which an unused one may be replaced
 
 
 class _Hot:
@@ -27,7 +27,7 @@ class _Hot:
     def __init__(self) -> None:
         self.count = 0
         self.stamp = 0
-        self.fd = -1  # for the zygote to have; -1: not often enough, or not to be had
+        self.fd = -1  # the descriptor for the zygote; -1: not injected often enough, or not available
 
 
 def may_stay(addr: int, length: int, prot: int, flags: int) -> bool:
@@ -38,19 +38,20 @@ def may_stay(addr: int, length: int, prot: int, flags: int) -> bool:
 
 
 class KeptFiles:
-    """The files that are injected again and again, and those of them that the zygote has."""
+    """The files that are injected often, and those of them that the zygote has."""
 
     def __init__(self) -> None:
         self._hot: dict[tuple[int, int], _Hot] = {}
         self._is_closed = False
         self._stamp = 0
-        # By number: what the zygote has been given.
+        # The files that the zygote has, by number.
         self._zygote: list[tuple[int, int] | None] = [None] * (LAST_KEPT - FIRST_KEPT + 1)
 
     def number(self, thread: int, fd: int) -> int:
-        """The number under which the thread's process has the file when its queue is carried out; -1: it cannot.
+        """The number under which the thread's process has the file when its queue is carried out; -1: it cannot keep
+        it.
 
-        Only what is open for reading alone: the process could write to anything else.
+        Only descriptors that are open for reading alone: with others the process could write to the file.
         """
         key = _native.readable_file(fd)
         if key is None:
@@ -73,7 +74,7 @@ class KeptFiles:
         return key if hot is not None and hot.fd >= 0 else None
 
     def provide(self, zygote: int) -> None:
-        """Before the zygote forks: give it what it lacks, if need be in the place of one that has had its time."""
+        """Before the zygote forks: give it descriptors that it lacks, if necessary in place of unused ones."""
         has_replaced = False
         for key, hot in self._hot.items():
             if hot.fd < 0 or key in self._zygote:
@@ -88,12 +89,12 @@ class KeptFiles:
                 self._zygote[place] = key
 
     def forget_zygote(self) -> None:
-        """Nobody knows what it has got."""
+        """It is not known which descriptors the zygote has: give it all again."""
         for place in range(len(self._zygote)):
             self._zygote[place] = None
 
     def close(self) -> None:
-        """Nothing is held any more, nor will be."""
+        """Close all descriptors, and keep none from now on."""
         self._is_closed = True
         for hot in self._hot.values():
             if hot.fd >= 0:

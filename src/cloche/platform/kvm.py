@@ -31,8 +31,8 @@ class Kvm(Systrap):
         # Slots are out of reach of guest code: there are no patched calls
         super().__init__(mm, False, stub_fd)
         self._stub_name = STUB
-        # KVM may give a process with a machine a thread (kvm_nx_huge_page_recovery_worker): one of the guest's that
-        # the sentry does not know of could be taken for it, and there is one then at most.
+        # KVM may add a thread of its own to a process with a machine (kvm_nx_huge_page_recovery_worker). So at most
+        # one unknown thread is tolerated; it could also be a guest's.
         self._proc.hosts_threads = 1
         self._guests.returns = [0] * EXIT_REASONS
 
@@ -58,7 +58,7 @@ class Kvm(Systrap):
             self._kvm_fd = -1
 
     def summary(self) -> list[str]:
-        """Also what the guests' processes say that KVM_RUN came back for."""
+        """Also the reasons for which KVM_RUN returned, as the guest processes report them."""
         lines = super().summary()
         told = [
             f"{count} for {_REASONS.get(reason, f'reason {reason}')}"

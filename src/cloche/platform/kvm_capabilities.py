@@ -1,7 +1,7 @@
 """What the platform kvm needs of a host: a /dev/kvm that may be opened, KVM's capabilities, the processor's features.
 
-One list, read by the platform, by whoever starts it (the error in one line) and by `cloche doctor`.  Sources:
-Documentation/virt/kvm/api.rst, linux/kvm.h.
+One list, used by the platform, by the code that starts it (which reports the first lack in one line) and by `cloche
+doctor`. Sources: Documentation/virt/kvm/api.rst, linux/kvm.h.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ INTEL: Final = "VMX"
 
 
 class Finding:
-    """What was looked at, and how it is."""
+    """A requirement, and whether it is met."""
 
     def __init__(self, what: str, is_there: bool, detail: str = "", remedy: str = "") -> None:
         self.what: str = what
@@ -127,7 +127,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
 
 
 class Host:
-    """What is known of the host's KVM; tests make others."""
+    """The properties of the host's KVM; tests make others."""
 
     def __init__(self, ask: Callable[[int, int], int], cpuid: dict[int, tuple[int, int, int, int]]) -> None:
         self.ask: Callable[[int, int], int] = ask  # ioctl(2) on the device: command, argument
@@ -147,7 +147,7 @@ class Host:
         return "hypervisor" in self.flags
 
     def findings(self) -> list[Finding]:
-        """Everything that is needed, in the order in which it makes sense to look."""
+        """All requirements, each after those that it depends on."""
         version = self.ask(KVM_GET_API_VERSION, 0)
         is_known = version == API_VERSION
         detail = "" if is_known else str(version)
@@ -221,7 +221,7 @@ def _no_device(path: str, reason: str, remedy: str) -> KvmError:
 
 
 def host(fd: int) -> Host:
-    """What the host says of its KVM.  Raises KvmError where the device is something else."""
+    """Ask the device for the properties of KVM. Raises KvmError if it is another device."""
     try:
         fcntl.ioctl(fd, KVM_GET_API_VERSION, 0)
         found = Host(lambda command, argument: fcntl.ioctl(fd, command, argument), supported_cpuid(fd))
@@ -268,7 +268,7 @@ def loaded_modules() -> list[str]:
 
 
 def findings(path: str = DEVICE) -> list[Finding]:
-    """The device, and what it gives; only the device where that is the problem."""
+    """The device, and its capabilities; only the device if that cannot be opened."""
     try:
         fd = open_device(path)
         try:

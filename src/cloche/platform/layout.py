@@ -1,7 +1,8 @@
-"""What stub, sentry and filter agree on, as numbers: addresses, the layout of a slot, kinds of requests and events.
+"""Numbers shared by stub, sentry and filter: addresses, the layout of a slot, kinds of requests and events.
 
-The one source: `csrc/generate.py` makes of it the header that C, assembly and the linker's script use, Python imports
-it.  Names that begin with `_` stay here.  Where a number is the offset of a field in a struct, C checks it (FIELDS).
+This is the only source: Python imports it, and `csrc/generate.py` makes the header that C, assembly and the linker
+script use. Names that begin with `_` stay here. Where a number is the offset of a field in a struct, C checks it
+(FIELDS).
 """
 
 from typing import Final
@@ -43,9 +44,10 @@ CALL_ENTRY_OFFSET: Final = 0x200  # of stub_call in the stub: trampolines jump t
 WINDOW_BASE: Final = 0x7FFF20000000
 WINDOW_SIZE: Final = 0x8000000
 WINDOWS: Final = 16
-STEADY_KEY: Final = 1 << 60  # in a file's key: it has what is read, nobody but the sentry can cut it off
+# in a file's key: reads never pass its end, because only the sentry can truncate it
+STEADY_KEY: Final = 1 << 60
 
-# ---- kvm only: what the loop and ring 0 have for themselves (csrc/kvm) ----
+# ---- kvm only: memory of the loop and of ring 0 (csrc/kvm) ----
 
 LOOP_BASE: Final = 0x7FFFB0000000  # private to a guest's host process, inherited by forks
 LOOP_SIZE: Final = 0x14000000
@@ -116,7 +118,7 @@ MAX_OPS: Final = 40
 MAX_COPIES: Final = 64
 MAX_PREFETCH: Final = 3
 MAX_WAKES: Final = 4
-MAX_CALLS: Final = 512  # numbers of system calls that the info page says something about
+MAX_CALLS: Final = 512  # the info page has entries for system calls below this number
 NO_BELL: Final = 0xFFFFFFFF
 BELLS: Final = 16384  # a power of two
 FROM_WINDOW: Final = 0x80000000  # in a copy's offset: from WINDOW_BASE, not from the data buffer
@@ -126,17 +128,17 @@ ST_GUEST: Final = 0
 ST_REQUEST: Final = 1
 ST_SLEEPING: Final = 2
 ST_REPLY: Final = 3
-ST_WAIT: Final = 4  # a taken request that will not be answered soon: do not spin for it
+ST_WAIT: Final = 4  # the sentry has taken the request, and will not answer soon: do not spin
 
 # Kinds of request.
 K_SYSCALL: Final = 1
 K_FAULT: Final = 2
 K_INTERRUPTED: Final = 3
 K_OPS_FAILED: Final = 4
-K_MORE: Final = 5  # the reply was one round of several: send the next
+K_MORE: Final = 5  # the reply was one round of several: the stub asks for the next
 K_DONE: Final = 6  # the sentry's own: K_MORE after everything was sent
 K_CALL: Final = 7  # a system call from a patched call site: there is no signal frame
-K_CUT: Final = 8  # a copy from a window met a fault: the call is to be done without windows
+K_CUT: Final = 8  # a copy from a window met a fault: repeat the call without windows
 
 # A reply: flags, the number of operations in bits 16 to 23, of copies in bits 24 to 31.
 RF_MORE: Final = 1  # post K_MORE instead of returning to the guest
@@ -145,7 +147,7 @@ RF_RESULT: Final = 4  # `result` is the call's
 # ... to a K_CALL only, at most one of them:
 RF_TRAP: Final = 8  # make the call again from its own syscall instruction, with a signal frame
 RF_STOP: Final = 16  # the call is over: stop behind it, with a signal frame, and post K_INTERRUPTED
-RF_WAKE: Final = 32  # (to any) first wake the threads whose bells are in `wakes`
+RF_WAKE: Final = 32  # (in any reply) first wake the threads whose bells are in `wakes`
 RF_SWAP: Final = 64  # (with RF_MORE) change the word that `swap_addr` names
 
 # How a word is changed: the operations of FUTEX_WAKE_OP, plus 1.
@@ -185,12 +187,12 @@ MAX_FILTER: Final = 256
 SOCK_FD: Final = 3
 REGION_FD: Final = 4
 INFO_FD: Final = 5
-# Stays (platform kvm); the VM gets the lowest number there is, virtual CPUs those from FIRST_CPU_FD
+# Stays open (platform kvm); the VM gets the lowest free number, virtual CPUs those from FIRST_CPU_FD
 KVM_FD: Final = 6
 VM_FD: Final = 0
 FIRST_CPU_FD: Final = 64
 
-# What epoll says of our own descriptors; less is a token of Platform.add_fd.
+# Tags of the platform's own descriptors in epoll; smaller numbers are tokens of Platform.add_fd.
 TAG_LISTENER: Final = 1 << 40
 TAG_SIGCHLD: Final = 2 << 40
 
@@ -210,15 +212,15 @@ EV_STARTED: Final = 7  # thread id = -1, a = process ident: a forked process was
 EV_OPS_DONE: Final = 8  # the answer to HostThread.run_ops()
 # From set_meter, thread id = -2: a = kind and b = number of the event before, c = ns, d = ns of processor time or -1
 EV_STALL: Final = 9
-EV_CUT: Final = 10  # what read_fd_into had promised cannot be done so: repeat the call
+EV_CUT: Final = 10  # a read by the stub that read_fd_into has announced has failed: repeat the call
 EV_LEFT: Final = 11  # the answer to HostThread.leave() that was False: a = the call's result
 
-EV_TOGETHER: Final = 12  # a = the processor that we share with a guest: inside systrap only
+EV_TOGETHER: Final = 12  # a = the processor that the sentry shares with a guest: inside systrap only
 # thread id = -1, a = the number of a family (Platform.new_family) that can have no further process
 EV_FAMILY_DIED: Final = 13
-EV_OWING: Final = 14  # somebody owes something (is_overdue) for some time: inside systrap only
+EV_OWING: Final = 14  # a process has owed an answer (is_overdue) for some time: inside systrap only
 
-# Beside the flags of pwritev2: what is behind the descriptor may take long (slow.py).
+# A flag beside those of pwritev2: the descriptor's storage may be slow (slow.py).
 SLOW_STORAGE: Final = 1 << 24
 
 # ---- what the filter lets pass in direct mode ----
@@ -238,4 +240,4 @@ LAST_FD: Final = 63
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE_MASK: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 14 | 1 << 15
 
-CALL_WORDS: Final = 7  # of a system call that is told in the fields of an object
+CALL_WORDS: Final = 7  # words of a system call that is passed in the fields of an object

@@ -1,9 +1,9 @@
 """Calls of the host on descriptors whose storage may take long, or hang.
 
-While one of them takes long others have their turn (`kernel.lanes`), if the sentry has lanes; elsewhere they are plain
-calls.  So whoever makes one must bear that the world is another afterwards, and get an exception if the guest thread
-for whom it is (by its id; -1: for nobody) is gone by then.  What their results mean is the caller's affair: -errno is
-given as a value.
+If the sentry has lanes, another lane runs the event loop while such a call takes long (`kernel.lanes`); otherwise
+they are plain calls. So the caller must expect that the kernel's state has changed afterwards. If the guest thread
+for which the call is made (by its id; -1: for none) is gone by then, an exception is raised. Errors are returned as
+-errno.
 """
 
 import os
@@ -81,25 +81,26 @@ def allocate(thread: int, fd: int, mode: int, offset: int, length: int) -> int:
 
 
 def _is_used_until_here(*data: bytes) -> None:
-    """The compiler gives an object up after its last use, and what the host was told of is an address."""
+    """Keeps `data` alive until here: mypyc drops an object after its last use, and the host has only its address."""
 
 
 def wait_for(fd: int) -> None:
-    """Until there is something to read, or never will be."""
+    """Wait until the descriptor can be read, or is at its end."""
     asked = _POLLFD.pack(fd, POLLIN, 0)
     _call_slowly(NOBODY, SYS_poll, address(asked), 1, -1, 0, 0, 0)
     _is_used_until_here(asked)
 
 
 def touch(thread: int, pid: int, addr: int, length: int) -> None:
-    """Have the pages of a process's memory there that are in a file, as far as they can be read."""
+    """Have pages of a process's memory that map files in memory, as far as they can be read."""
     end = addr + length
     while addr < end:
         places: list[bytes] = []
         while addr < end and len(places) < _PAGES:
             places.append(_IOVEC.pack(addr, 1))
             addr = (addr | _PAGE - 1) + 1
-        sink = bytes(len(places) + 1)  # not one byte: that would be everybody's
+        # more than one byte: objects of one byte are shared by the whole interpreter
+        sink = bytes(len(places) + 1)
         ours, theirs = _IOVEC.pack(address(sink), len(places)), b"".join(places)
         got = _call_slowly(
             thread, SYS_process_vm_readv, pid, address(ours), 1, address(theirs), len(places), 0

@@ -72,7 +72,7 @@ from cloche.platform.systrap_thread import Guests
 from cloche.platform.zygote import Zygote, check_host, own_vdso_areas, raise_file_limit
 
 _POOL_SIZE: Final = 2
-_FURTHER_POOL_SIZE: Final = 1  # of a family that is not the first
+_FURTHER_POOL_SIZE: Final = 1  # for each family but the first
 _BIRTH_NS: Final = 1_000_000_000
 _SENTRY_SPIN_NS: Final = 120_000
 _STUB_SPIN_NS: Final = 50_000
@@ -82,7 +82,7 @@ _wait_event: Final = _native.wait_event  # bound once (systrap_thread.py)
 
 
 def _leave_processor(cpu: int) -> None:
-    """Be on another one, if there is one; where we are after that is for the scheduler to say."""
+    """Move to another processor, if there is one; after that the scheduler is free to choose."""
     everywhere = os.sched_getaffinity(0)
     others = everywhere - {cpu}
     if others:
@@ -112,17 +112,17 @@ class Systrap(Platform):
         self._processes = self._guests.processes
         self._deaths = Deaths()
         self._zygote = Zygote(self._deaths)
-        self._is_dead = False  # the zygote was, and is no more
+        self._is_dead = False  # the zygote has died
         self._families: dict[int, Family] = {FIRST: Family(FIRST, _POOL_SIZE)}
         self._last_family = FIRST
-        self._waiting: list[Event] = []  # to be given out
+        self._waiting: list[Event] = []  # events to be returned later
         self._own_vdso: list[tuple[int, int]] = []
         self._is_started = False
         self._ticks_per_ns = 1.0
         self._stub_fd = stub_fd
         self._score_fd = -1
         self._epoll_fd = -1
-        self._fds: list[int] = []  # what C uses until the end
+        self._fds: list[int] = []  # descriptors that C uses until the end
         self._stub_name = "stub.elf"
         self._kvm_fd = -1  # of /dev/kvm (kvm.py)
         self._info = memoryview(b"")  # the page that stubs read
@@ -204,13 +204,15 @@ class Systrap(Platform):
         deaths = self._deaths.open()
         self._fds.append(deaths)
         info = _native.setup(self._epoll_fd, page)
-        # Our mapping stays writable; a guest's can never become so.
+        # The sentry's mapping stays writable; mappings of guests can never become so.
         fcntl.fcntl(page, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
         self._control(EPOLL_CTL_ADD, deaths, TAG_SIGCHLD, EPOLLIN | EPOLLET)
         return info
 
     def _start_zygote(self) -> None:
-        """Guests have the highest score: under want of memory the host shall end one of them, not the sentry."""
+        """Start the zygote with the highest oom_score_adj, which guests inherit: when memory is short the host is to
+        end a guest, not the sentry.
+        """
         score_fd, before = self._score_fd, b""
         self._score_fd = -1
         try:
@@ -246,7 +248,7 @@ class Systrap(Platform):
     # ---- processes ----
 
     def _refill(self) -> bool:
-        """Whether there was something to do."""
+        """Work on the pools of blanks. Returns whether there was something to do."""
         is_short = False
         for family in self._families.values():
             if len(family.pool) < family.pool_size and family.thread >= 0 and family.is_used:
@@ -297,7 +299,7 @@ class Systrap(Platform):
             self._refill_one(family)
         process = family.pool.pop(0)
         process.is_blank = False
-        self._guests.is_short = True  # whoever needs this one shall not wait for the next
+        self._guests.is_short = True  # fill the pool later: the caller needs this process now
         return process
 
     def new_family(self) -> tuple[int, int]:
@@ -342,7 +344,7 @@ class Systrap(Platform):
         return self._threads[ident]
 
     def _fork_failed(self, family: Family) -> None:
-        """The zygote could not fork (EAGAIN, ENOMEM): the blank it was for will never live."""
+        """The zygote could not fork (EAGAIN, ENOMEM): the blank that was to be forked is given up."""
         process = family.ordered
         family.ordered = None
         family.kept_files.forget_zygote()
@@ -370,7 +372,7 @@ class Systrap(Platform):
         while True:
             if self._deaths.is_more:
                 self._reap()
-            is_kept = len(self._waiting) > 0  # and what is internal is done
+            is_kept = len(self._waiting) > 0  # the internal ones were handled already
             got: int | Event | None = (
                 self._waiting.pop(0)
                 if is_kept
@@ -385,12 +387,12 @@ class Systrap(Platform):
                     self.event = NO_EVENT
                     self._gave_call = False
                     return -1
-                try:  # nobody waits for us: make blank processes; and if still nobody does, what the next one needs
+                try:  # no guest waits: make blanks, and if still none waits, prepare the next one
                     if self._refill():
                         continue
                     self._guests.make_spare()
                 except OSError:
-                    pass  # no descriptors or memory now: the next one that is taken tries again
+                    pass  # no descriptors or memory now: tried again when the next blank is taken
                 self._guests.is_short = False
                 continue
             event: Event = got
@@ -421,9 +423,8 @@ class Systrap(Platform):
             return -1
 
     def _used_ns(self) -> int:
-        """Where processor time counts, too, what was used since the last event: a stall that was not ours is none.
-
-        Nor is a collection of cycles.
+        """The processor time used since the last event, if the meter counts it: time in which the sentry did not run
+        is no stall, nor is a collection of cycles.
         """
         now_ns = time.thread_time_ns() - self._collector.used_ns
         used_ns = now_ns - self._cpu_left_ns
@@ -435,7 +436,7 @@ class Systrap(Platform):
             self._deaths.look_one_by_one([process.handle for process in self._processes.values()])
 
     def _end_silent(self) -> None:
-        """End whoever owes an exit, a proof or a child's first call for too long."""
+        """End processes that have owed an exit, a proof or a child's first call for too long."""
         for process in self._processes.values():
             if process.is_dead or not _native.is_overdue(process.handle, _OVERDUE_NS, 0):
                 continue
@@ -445,7 +446,7 @@ class Systrap(Platform):
                 process.kill()  # its parent died before it made its first call
 
     def _is_internal(self, event: Event) -> bool:
-        """Deal with what concerns zygotes and blanks."""
+        """Handle an event of a zygote or blank; returns whether it was one."""
         kind = event[0]
         for family in self._families.values():
             if event[1] != family.thread or family.thread < 0:
@@ -598,7 +599,8 @@ class Systrap(Platform):
 
 
 def offset_of_words(call: Call) -> int:
-    """Where its fields are, one behind the other, if they are kept as C writes them (tell in loop.c); else 0.
+    """The address of the object's fields, if they are stored one after the other as C writes them (tell in loop.c);
+    else 0.
 
     mypyc keeps a small integer shifted by one, another as the address of an object plus 1.
     """

@@ -14,11 +14,12 @@ from cloche.platform.interface import HostProcess, HostThread, Parking
 from cloche.platform.kept import KeptFiles
 from cloche.platform.layout import EXIT_REASONS, MAX_ADDRESS, REGION_SIZE, SLOT_EXITS, SLOT_SIZE
 
-_WINDOW_MIN_TOTAL: Final = 256 << 10  # read of one file before it is worth a mapping (csrc/host/windows.c)
+# bytes read of one file before it is worth a mapping (csrc/host/windows.c)
+_WINDOW_MIN_TOTAL: Final = 256 << 10
 _METERS: Final = 4
 FIRST: Final = 0  # family
-_CALL_NS: Final = 800  # what the shortest system call takes
-_MANY_PAGES: Final = 1 << 17  # of address space: no more than 1 MiB of page tables below that
+_CALL_NS: Final = 800  # the duration of the shortest system call
+_MANY_PAGES: Final = 1 << 17  # pages of address space; smaller processes have at most 1 MiB of page tables
 
 
 def new_region() -> int:
@@ -34,7 +35,7 @@ def new_region() -> int:
 
 
 def split_times(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system_ns: int) -> tuple[int, int]:
-    """User and system part of an exact sum in the ratio of the ticks; neither falls below what was told before.
+    """User and system part of an exact sum in the ratio of the ticks; neither falls below its earlier value.
 
     As cputime_adjust (kernel/sched/cputime.c).
     """
@@ -44,27 +45,27 @@ def split_times(total_ns: int, user_ticks: int, ticks: int, user_ns: int, system
 
 
 class Family:
-    """The guest processes that the host accounts for together, those of a container of a pod: a zygote, of which all of
-    them are forked, in whose control groups they are therefore, and what is held of files for them.
+    """The guest processes that the host accounts for together: those of a container of a pod.
 
-    The zygote of the first is the platform's (`zygote`); that of another is a blank of the first that is used for
-    nothing else.
+    They are all forked from one zygote, and so are in its control groups; the family also holds the descriptors kept
+    for them. The zygote of the first family is the platform's (`zygote`); that of another is a blank of the first
+    that is used for nothing else.
     """
 
     def __init__(self, number: int, pool_size: int) -> None:
         self.number = number
         self.pool_size = pool_size
         self.thread = -1  # the zygote's; -1: it is gone
-        self.process: SystrapProcess | None = None  # the zygote, but the first's
+        self.process: SystrapProcess | None = None  # the zygote; None for the first family
         self.is_idle = False  # it can fork
-        self.is_used = number == FIRST  # before that the zygote may yet be put somewhere else
+        self.is_used = number == FIRST  # False: the zygote may still be moved to other control groups
         self.pool: list[SystrapProcess] = []  # ready to be handed out: forked, or ordered
         self.unordered: list[SystrapProcess] = []  # their fork waits for the zygote
         self.ordered: SystrapProcess | None = None  # being forked
         self.kept_files = KeptFiles()
 
 
-# Bits of an entry of pagemap that say nothing of the host: soft-dirty, exclusively mapped, write-protected by
+# Bits of an entry of pagemap that reveal nothing about the host: soft-dirty, exclusively mapped, write-protected by
 # userfaultfd, a guard region; a file's page or shared memory, swapped, present.
 _SHOWN: Final = (1 << 55 | 1 << 56 | 1 << 57 | 1 << 58 | 1 << 61 | 1 << 62 | 1 << 63).to_bytes(8, "little")
 _OF_FILES: Final = (1 << 61).to_bytes(8, "little")
@@ -80,11 +81,11 @@ class SystrapProcess(HostProcess):
         self.handle = handle
         self._ident = ident
         self.thread_count = 0
-        self.was_counted = False  # Guests.returns has its
+        self.was_counted = False  # its returns were added to Guests.returns
         self.has_threads = False  # it had more than one at some time
         self.is_dead = False
-        self.is_blank = False  # in the pool: nobody is told of its death
-        self.was_blank = False  # nobody is told of its birth, unless he has asked
+        self.is_blank = False  # in the pool: its death is not reported
+        self.was_blank = False  # its start is not reported unless that was asked for
         self.is_awaited = False
         self._user_ns = 0  # CPU time as it was last told
         self._system_ns = 0
@@ -136,10 +137,10 @@ class SystrapProcess(HostProcess):
         raw = self._proc.read_at(self.host_pid(), "pagemap", addr >> 9, guests * 8) if guests else b""
         entries = len(raw) // 8
         shown = int.from_bytes(raw, "little") & int.from_bytes(_SHOWN * entries, "little")
-        # Whether nobody else has mapped the page of a file tells of others on the host.
+        # Whether a file's page is mapped exclusively would reveal other processes of the host.
         shown &= ~((shown & int.from_bytes(_OF_FILES * entries, "little")) >> 5)
         found = shown.to_bytes(len(raw), "little")
-        # What lies above is the platform's, and not there.
+        # Addresses above belong to the platform, and are shown as empty.
         return found if len(raw) < guests * 8 else found + bytes((count - guests) * 8)
 
     def touch(self, thread: int, addr: int, length: int) -> None:
@@ -196,7 +197,8 @@ class SystrapProcess(HostProcess):
         except OSError:
             return 0, 0
         self._user_ns, self._system_ns = split_times(total, user_ticks, ticks, self._user_ns, self._system_ns)
-        # The host counts a stub that waits for its answer as user time: of each call some is the system's.
+        # The host counts the time in which a stub waits for an answer as user time: a part of each call is moved to
+        # system time.
         waited_ns = min(_native.call_count(self.handle) * _CALL_NS, self._user_ns - self._told_user_ns)
         self._told_user_ns = self._user_ns - waited_ns
         return self._told_user_ns, self._user_ns + self._system_ns - self._told_user_ns

@@ -1,4 +1,4 @@
-"""A guest thread on `systrap`: one host thread and its slot.  And the list of all of them, with their processes.
+"""Guest threads on `systrap`, each a host thread and its slot; and the list of all threads and processes.
 
 Order that callers keep, beyond interface.py:
 - A deferred `HostThread.write` is seen by `HostProcess.read` and by the thread itself, but by *other* threads
@@ -33,7 +33,8 @@ from cloche.platform.kept import may_stay
 from cloche.platform.layout import SLOW_STORAGE
 from cloche.platform.systrap_process import Family, SystrapProcess, new_region, split_times
 
-# What calls use most, bound once: to find a function of an extension by its name costs a tenth of a short call.
+# The functions that calls use most, bound once: looking up a function of an extension module takes a tenth of a short
+# call.
 _ret: Final = _native.ret
 _read_thread: Final = _native.read_thread
 _write_thread: Final = _native.write_thread
@@ -50,7 +51,8 @@ _SHORT_LIFE_NS: Final = 5_000_000
 _MAX_PARKED: Final = 16  # host threads of one process that wait for a task
 _FAULTED: Final = (1 << 64) - EFAULT  # in rax
 _PIECE: Final = 1 << 20  # of a write that may take long
-_COUNTED_SLOTS: Final = 16  # the first of each process: a figure for diagnosis shall not take long
+# only the first slots of a process are counted, so that figures for diagnosis are cheap
+_COUNTED_SLOTS: Final = 16
 _TICK_NS: Final = 10_000_000  # of /proc (USER_HZ)
 
 
@@ -63,8 +65,8 @@ class Guests:
         self.returns: list[int] = []  # SystrapProcess.returns, of all together; empty: there are none
         self.calls = 0  # system calls, of all together
         self.processes: dict[int, SystrapProcess] = {}  # by ident
-        self.is_short = False  # the pools and the spare are to be made when there is time
-        # What the next process needs, made when there was time
+        self.is_short = False  # the pools, and `_spare`, are to be filled when the sentry is idle
+        # The region, handle and ident of the next process, made when the sentry was idle
         self._spare: tuple[int, int, int] | None = None
         self.is_direct = False
         self.is_patching = False  # threads may call without a trap
@@ -105,7 +107,7 @@ class Guests:
         return fd, handle, ident
 
     def forget(self) -> None:
-        """The end."""
+        """Forget all threads and processes."""
         self._spare = None
 
     def add_thread(self, thread: "SystrapThread") -> None:
@@ -132,7 +134,7 @@ class Guests:
         self.count_returns(process)
         if _native.discard_process(process.handle):
             process.is_dead = True
-            process.set_main(None)  # they would keep each other
+            process.set_main(None)  # the two refer to each other, which would keep both in memory
             unordered = process.family.unordered
             if process in unordered:
                 unordered.remove(process)  # it has ended before its turn to be born came
@@ -256,7 +258,7 @@ class SystrapThread(HostThread):
         return _write_fd_from(self.handle, fd, offset, addr, length, flags)
 
     def _write_slowly(self, fd: int, offset: int, addr: int, length: int, flags: int) -> int:
-        """While others may have their turn: neither the slot nor anything else of the guest is looked at then."""
+        """Write while other tasks may run: the slot and the guest's memory are not used meanwhile."""
         done = 0
         while True:
             want = min(length - done, _PIECE)
@@ -357,14 +359,15 @@ class SystrapThread(HostThread):
         _wait_long(self.handle)
 
     def park(self, parking: Parking) -> bool:
-        """Instead of the host thread's exit: keep it for the next task.  False if that is not possible now."""
+        """Keep the host thread for the next task instead of ending it. False if that is not possible now."""
         process = self._process
         if process.is_dead or self.is_discarded or len(process.parked) >= _MAX_PARKED:
             return False
         if not _native.park(self.handle):
             return False
         used = (0, 0)
-        if time.monotonic_ns() - self._born_ns > _SHORT_LIFE_NS:  # else there is little to forget
+        # a thread that lived only briefly has little state to reset
+        if time.monotonic_ns() - self._born_ns > _SHORT_LIFE_NS:
             used = self._host_times_ns()
         self.is_discarded = True
         self._guests.remove_thread(self)
@@ -418,7 +421,7 @@ class SystrapThread(HostThread):
         return False
 
     def as_left(self, event: Event) -> Event:
-        """What the kernel is told of an event of this thread: EV_LEFT where it had to stop behind its call."""
+        """The event to report to the kernel: EV_LEFT where the thread had to stop behind its call."""
         if not self._is_leaving:
             return event
         self._is_leaving = False
@@ -454,7 +457,9 @@ class SystrapThread(HostThread):
         return max(user_ns - self._user_before_ns, 0), max(system_ns - self._system_before_ns, 0)
 
     def _host_times_ns(self) -> tuple[int, int]:
-        """Of several threads each one's own, from /proc: there the sum may lag by a tick while the thread runs."""
+        """The CPU times of this host thread; if the process has several, from /proc, where they may lag by a tick
+        while the thread runs.
+        """
         process = self._process
         if not process.has_threads:
             self._user_ns, self._system_ns = process.cpu_times_ns()

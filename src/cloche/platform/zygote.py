@@ -1,7 +1,7 @@
 """The birth of a zygote: a host process with the stub and the filter, from which every guest process is forked.
 
-The stub says what it failed at by a step.  What it does before it has the filter is sent to it: system calls, with
-their data (`_Start`).
+The sentry sends the stub the system calls that it makes before it has the filter, with their data (`_Start`). If one
+fails, the stub reports the number of the step.
 """
 
 import errno
@@ -92,7 +92,7 @@ _STACK_BYTES: Final = 8 << 20
 _FILES: Final = 1024
 _CAPABILITIES: Final = 64  # more than there are
 _CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
-# What is to be empty but for the areas of ours, in order.
+# The address range that is to be empty except for the platform's own areas, in order.
 _OURS: Final = (
     (STUB_BASE, STUB_SIZE),
     (INFO_BASE, INFO_SIZE),
@@ -111,7 +111,7 @@ class Zygote:
         self.process = -1
         self.thread = -1
         self.pid = -1
-        self.listener = -1  # whoever started it closes it
+        self.listener = -1  # closed by the caller of `start`
         self.vdso = (0, 0)
         self._has_kvm = False
 
@@ -168,7 +168,7 @@ class Zygote:
         raise OSError(errno.EAGAIN, f"the zygote did not start (step {where}, errno {error})")
 
     def is_alive(self) -> bool:
-        """Whether its memory is still there; asked when a process has died that nobody knows."""
+        """Whether its memory is still there; asked when an unknown process has died."""
         try:
             hostsys.probe_memory(self.pid, STUB_BASE)
         except OSError:
@@ -254,7 +254,7 @@ class _Start:
         return head + self._data.ljust(START_DATA_SIZE, b"\0")
 
     def _call(self, step: int, nr: int, *arguments: int) -> None:
-        """With step 0 it may fail; else the start fails at that step then."""
+        """Add a call. With step 0 it may fail; otherwise its failure ends the start, and is reported with that step."""
         six = [*arguments, 0, 0, 0, 0, 0, 0][:6]
         self._ops += struct.pack("<8Q", nr, *[value & (1 << 64) - 1 for value in six], step)
 
@@ -265,7 +265,9 @@ class _Start:
         return at
 
     def bound(self) -> None:
-        """Its group, its end with ours (a fork clears that), limits that it may have less of already, descriptors."""
+        """Set its process group, its parent-death signal (which a fork clears), its limits (which may be lower
+        already), and close descriptors.
+        """
         self._call(0, SYS_setpgid, 0, 0)
         self._call(0, SYS_prctl, PR_SET_PDEATHSIG, SIGKILL)
         stack = resource.getrlimit(resource.RLIMIT_STACK)
@@ -286,7 +288,7 @@ class _Start:
         self._call(3, SYS_close_range, first, 0xFFFFFFFF, 0)
 
     def clear_memory(self, moves: list[tuple[int, int, int]]) -> None:
-        """Whatever the program loader left goes: the old stack, the vDSO's first place."""
+        """Unmap what the program loader has left: the old stack, and the vDSO's first place."""
         for old, length, new in moves:
             self._call(5, SYS_mremap, old, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, new)
         at = MIN_ADDRESS
@@ -295,9 +297,10 @@ class _Start:
             at = start + length
 
     def handle_signals(self, handler: int, restorer: int) -> None:
-        """The stub has all that a program's mistakes raise, and the interrupt; none is blocked.
+        """Install the stub's handler for all signals of faults and for the interrupt; none is blocked.
 
-        With KVM they come in the loop, which has a stack of its own; the zygote's SIGILL shows where slots have frames.
+        With KVM they arrive in the loop, which has a stack of its own. The zygote raises SIGILL to find out where
+        slots have their signal frames.
         """
         mask = ~(1 << SIGSEGV - 1 | 1 << SIGBUS - 1) & (1 << 64) - 1  # a copy's fault may come in the handler
         flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER
@@ -315,7 +318,7 @@ class _Start:
         self._call(0, SYS_rt_sigprocmask, SIG_SETMASK, self._point(bytes(8)), 0, 8)
 
     def give_up_rights(self) -> None:
-        """All capabilities, and whatever a program that it executes could gain."""
+        """Give up all capabilities, and set no_new_privs."""
         for capability in range(_CAPABILITIES):
             self._call(0, SYS_prctl, PR_CAPBSET_DROP, capability)
         self._call(0, SYS_capset, self._point(_CAPABILITY_HEADER), self._point(bytes(24)))
@@ -369,7 +372,7 @@ def own_vdso_areas() -> list[tuple[int, int]]:
 
 
 def _plan_vdso(own: list[tuple[int, int]], vdso: int) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    """What of the zygote, whose vDSO is at `vdso`, moves where, and the vDSO's new place."""
+    """The moves of the zygote's vDSO areas (its vDSO is at `vdso`), and the vDSO's new place."""
     if not own or not vdso or own[-1][0] + own[-1][1] - own[0][0] > VDSO_SIZE:
         return [], (0, 0)
     first, shift = own[0][0], vdso - own[-1][0]
