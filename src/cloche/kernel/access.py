@@ -1,7 +1,7 @@
-"""Who may look into whom: ptrace access between guests (kernel/ptrace.c, security/commoncap.c, ptrace(2)).
+"""Which guest may inspect which: ptrace access between guests (kernel/ptrace.c, security/commoncap.c, ptrace(2)).
 
-Used by /proc/PID, kcmp, process_vm_readv and prlimit.  It compares guests with guests; the host's processes
-are not in the picture (I2).
+Used by /proc/PID, kcmp, process_vm_readv and prlimit. It compares guests with guests only, never with processes of
+the host (I2).
 """
 
 from cloche.abi.capability import CAP_SYS_PTRACE
@@ -26,7 +26,8 @@ def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
         and gid == other.gid
     )
     if creds.capable_in(other.user_ns, CAP_SYS_PTRACE):
-        # What it ran before it entered its user namespace belongs to the one where it was executed.
+        # A program that was executed before its task entered a user namespace belongs to the namespace in which it
+        # was executed.
         return target.group.is_dumpable or creds.capable_in(target.mm_user_ns, CAP_SYS_PTRACE)
     if not is_same or not target.group.is_dumpable or creds.user_ns is not other.user_ns:
         return False

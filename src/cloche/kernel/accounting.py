@@ -1,4 +1,4 @@
-"""What guests have consumed: CPU time, memory, load; and the facts about the host that boot lets them see.
+"""What guests have consumed: CPU time, memory, load.
 
 Read by getrusage, times, sysinfo, wait4 and /proc.  Where the platform cannot tell a thread's CPU time, it is an
 equal share of its process's.
@@ -54,7 +54,7 @@ def task_cpu_ns(task: Task) -> tuple[int, int]:
     if space_of(task) is not None and not _is_borrowed(group):
         user, system = task.thread.cpu_times_ns()
         if user >= 0:
-            # What it used before execve belongs to the leader, who called it.
+            # CPU time from before execve belongs to the leader, whose thread called it.
             return (
                 (user + group.spent.user_ns, system + group.spent.system_ns)
                 if task.is_leader()
@@ -66,7 +66,7 @@ def task_cpu_ns(task: Task) -> tuple[int, int]:
 
 
 def space_usage(space: AddressSpace) -> Usage:
-    """What the host says of an address space and its threads: never more memory than it had mapped."""
+    """The host's figures for an address space and its threads; memory is limited to what was mapped."""
     peak, minor, major, preemptions = space.process.usage()
     usage = Usage()
     usage.maxrss_kib = min(peak, max(space.peak_total_bytes, space.total_bytes)) // 1024
@@ -75,7 +75,7 @@ def space_usage(space: AddressSpace) -> Usage:
 
 
 def group_usage(group: ThreadGroup) -> Usage:
-    """Of a process, its dead threads and address spaces included."""
+    """The usage of a process, its dead threads and address spaces included."""
     total = Usage()
     total.add(group.spent.usage)
     space = group_space(group)
@@ -91,7 +91,9 @@ def group_usage(group: ThreadGroup) -> Usage:
 
 
 def task_usage(task: Task) -> Usage:
-    """Of a thread; the memory is its process's.  A host thread that served another before counts on."""
+    """The usage of a thread; memory is that of its process. A reused host thread includes what it did for an earlier
+    thread.
+    """
     group = task.group
     usage = group_usage(group)
     if len(group.tasks) > 1:
@@ -177,7 +179,7 @@ def running_count(kernel: Kernel) -> int:
 def load_average(kernel: Kernel, caller: Task | None) -> list[float]:
     """Decayed numbers of running tasks over 1, 5 and 15 minutes.
 
-    Sampled when somebody looks (the caller itself not counted): a timer would keep an idle sandbox awake.
+    Sampled when they are read (without the caller itself): a timer would keep an idle sandbox awake.
     """
     facts = kernel.facts
     now = monotonic_ns()
@@ -193,9 +195,10 @@ def load_average(kernel: Kernel, caller: Task | None) -> list[float]:
 
 
 class LateUsage(LateNews):
-    """What a process that was killed has used: the host tells when it is gone, and nobody has asked so far.
+    """Takes the usage of a killed process from the host's report of its death.
 
-    To read it from /proc before the end costs a tenth of a fork.
+    Reading it from /proc beforehand would take a tenth of the time of a fork, mostly for figures that are never asked
+    for.
     """
 
     def __init__(self, group: ThreadGroup, mm: AddressSpace) -> None:

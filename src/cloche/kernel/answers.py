@@ -1,8 +1,8 @@
-"""What the platform may answer without asking us: getpid and its kin, from a page beside the guest's slot.
+"""Calls that the platform may answer without the kernel: getpid and its kin, from a page beside the guest's slot.
 
-Owns when that is allowed.  The values are given on the first question that reaches us (`grant`) and withdrawn when one
-may change: new credentials, another parent, a seccomp filter, a tracer (`withdraw`).  Nothing is given while every
-call must be seen (`--strace`).
+Decides when that is allowed. The values are granted when such a call first reaches the kernel (`grant`), and
+withdrawn when one may change: new credentials, another parent, a seccomp filter, a tracer (`withdraw`). Nothing is
+granted while every call must be seen (`--strace`).
 """
 
 from cloche.kernel.task import Task
@@ -22,7 +22,7 @@ def grant(task: Task) -> None:
 
 
 def withdraw(task: Task) -> None:
-    """Something that was answered may change, or every call must be seen."""
+    """Withdraw the values: one of them may change, or every call must be seen."""
     if task.has_answers:
         task.has_answers = False
         task.thread.set_answers(False, [])

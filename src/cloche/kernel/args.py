@@ -2,9 +2,9 @@
 
 
 class Args:
-    """A task's system call: its number and six arguments, as signed 64-bit integers, and how far it is.
+    """A task's system call: its number and six arguments, as signed 64-bit integers, and its state.
 
-    They stay after its end, until the next one.  `left_result` holds while the task is LEAVING (kernel.phase).
+    They stay until the next call.  `left_result` holds while the task is LEAVING (kernel.phase).
     """
 
     def __init__(self) -> None:

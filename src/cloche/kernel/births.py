@@ -1,6 +1,8 @@
-"""Waiting for a fork to be carried out by the host: until then a new process has no memory that others could look at.
+"""Waiting for a fork to be carried out by the host: until then the new process has no memory that other tasks could
+access.
 
-The parent may run on, and look, as soon as its stub has made the fork; the sentry hears of it by the next event.
+The parent may run on, and try that, as soon as its stub has made the fork; the sentry learns of the fork by the next
+event.
 """
 
 from cloche.kernel.task import Kernel
@@ -9,7 +11,7 @@ from cloche.vfs.waitqueue import WaitQueue
 
 
 def birth_queue(kernel: Kernel, space: AddressSpace) -> WaitQueue | None:
-    """What is woken once the host process of `space` lives (or never will); None if there is nothing to wait for."""
+    """The queue that is woken once the host process of `space` exists (or was given up); None if it exists already."""
     process = space.process
     if space.is_dead or not process.is_unborn():
         return None

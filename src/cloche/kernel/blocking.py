@@ -5,9 +5,9 @@ arguments already read, what was transferred, the deadline), registers it on wai
 and returns `BLOCKED`.  When a queue wakes, `retry` runs; when the deadline passes, `timed_out`; when a signal
 arrives, `interrupted`.  Exactly one of them ends the wait by returning something other than `BLOCKED`.
 
-A call with much to do does not wait but takes turns (I8): it works for about `SLICE_NS`, leaves where it is in its
-`Blocked` object and returns `next_slice(task, op)`; `retry` goes on when its turn comes.  A signal ends it in between
-as it ends any wait: `interrupted` gives what Linux gives when the call is interrupted there.
+A call with much to do works in slices (I8): it works for about `SLICE_NS`, stores its position in its `Blocked`
+object and returns `next_slice(task, op)`; `retry` continues when its turn comes. Between slices a signal ends it like
+any wait: `interrupted` returns what Linux returns when the call is interrupted at that point.
 
 `BLOCKED` and `RESUME` are results that no system call can have.
 """
@@ -28,7 +28,7 @@ DISPATCH: Final = -(1 << 40) - 3  # out of a ptrace stop: now the call in `task.
 # Out of a ptrace stop: the registers are right, go on to signals and guest code
 RETURN: Final = -(1 << 40) - 4
 
-SLICE_NS: Final = 500_000  # what a call works at most before others have their turn, if it can tell
+SLICE_NS: Final = 500_000  # the length of a slice
 SLICE_BYTES: Final = 1 << 18  # moved between two looks at the clock: 0.05 ms, of /dev/urandom 0.6 ms
 
 # In-kernel restart codes (linux/errno.h), never seen by a guest.
@@ -40,12 +40,12 @@ class Blocked:
     def __init__(self, deadline_ns: int = -1) -> None:
         self.deadline_ns: int = deadline_ns
         self.queues: list[WaitQueue] = []
-        self.has_slices: bool = False  # it works, and does not sleep
+        self.has_slices: bool = False  # it works in slices, and does not sleep
         # `retry` may ask the host, and can be called again (kernel.host_wait)
         self.may_run_again: bool = False
 
     def phase(self) -> int:
-        """Where a task is that waits with this (kernel.phase)."""
+        """The phase of a task that waits with this (kernel.phase)."""
         return WAITING
 
     def letter(self) -> str:
@@ -57,15 +57,15 @@ class Blocked:
         return True
 
     def retry(self, task: "TaskBase") -> int:
-        """Something was woken: the result, or BLOCKED to wait on."""
+        """A queue was woken. Returns the result, or BLOCKED to wait on."""
         raise NotImplementedError
 
     def timed_out(self, task: "TaskBase") -> int:
-        """The deadline has passed: the result."""
+        """The deadline has passed. Returns the result."""
         return 0
 
     def interrupted(self, task: "TaskBase") -> int:
-        """A signal is to be handled: the result, often a negative restart code.  Default -ERESTARTSYS."""
+        """A signal is to be handled. Returns the result, often a negative restart code; by default -ERESTARTSYS."""
         return -ERESTARTSYS
 
     def restart(self, task: "TaskBase") -> int:
@@ -83,7 +83,8 @@ class TaskWaiter(Waiter):
     """Puts its task on the kernel's ready list when a queue wakes."""
 
     def __init__(self, task: "TaskBase") -> None:
-        self.task: TaskBase | None = task  # None once it has exited: they would keep each other
+        # None once it has exited; otherwise the two would keep each other in memory
+        self.task: TaskBase | None = task
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         task = self.task
@@ -118,7 +119,7 @@ class TaskBase(Context):
         check(self.phase, phase)
 
     def rest(self) -> None:
-        """Its host thread has nothing more to carry out: the task is where its wait belongs, or in the kernel."""
+        """Its host thread has carried out everything: enter the phase of the task's wait, or KERNEL."""
         op = self.blocked
         self.enter(op.phase() if op is not None else KERNEL)
 
@@ -132,7 +133,9 @@ class TaskBase(Context):
 
 
 def begin_wait(task: TaskBase, op: Blocked) -> None:
-    """`op` is what `task` waits with; it is where `op` says once its host thread has nothing to carry out."""
+    """Let `task` wait with `op`. The task enters the phase of `op` once its host thread has nothing more to carry
+    out.
+    """
     task.blocked = op
     if task.phase != WORKING:
         task.enter(op.phase())
@@ -155,7 +158,7 @@ def block_on_time(task: TaskBase, op: Blocked) -> int:
 
 
 def next_slice(task: TaskBase, op: Blocked) -> int:
-    """`op` has more to do and goes on when its turn comes; returns BLOCKED."""
+    """Let `op` continue when its turn comes; returns BLOCKED."""
     op.has_slices = True
     begin_wait(task, op)
     task.queue_slice()

@@ -1,6 +1,6 @@
 """Checks and runs programs of classic BPF, of seccomp and of sockets (net/core/filter.c).
 
-Programs jump only forward, so they end.  What they look at is a `Subject`, which says what loads give.
+Programs jump only forward, so they end.  The data that they read is a `Subject`, which defines the results of loads.
 """
 
 from typing import Final
@@ -27,12 +27,12 @@ _JUMPS: Final = (bpf.BPF_JEQ, bpf.BPF_JGE, bpf.BPF_JGT, bpf.BPF_JSET)
 
 
 class Subject:
-    """What a program is run on."""
+    """The data on which a program runs."""
 
-    size: int = 0  # what BPF_LEN gives
+    size: int = 0  # the result of BPF_LEN
 
     def load(self, code: int, k: int, a: int, x: int) -> int:
-        """What an absolute or indirect load, or BPF_MSH, gives; -1 ends the program with 0."""
+        """The result of an absolute or indirect load, or of BPF_MSH; -1 ends the program with 0."""
         raise NotImplementedError
 
 
@@ -89,7 +89,7 @@ def _is_valid(code: int, jump_true: int, jump_false: int, k: int, left: int) -> 
 
 
 def run(program: list[Instruction], subject: Subject) -> int:
-    """What a checked program returns; a division by zero ends it with 0."""
+    """Run a checked program; returns its result. A division by zero ends it with 0."""
     memory = [0] * bpf.BPF_MEMWORDS
     a = x = at = 0
     while True:

@@ -2,7 +2,7 @@
 
 
 class Chore:
-    """Something to be done in steps of about a millisecond."""
+    """Work that is done in steps of about a millisecond."""
 
     def step(self) -> bool:
         """Do some of it; whether there is more."""

@@ -51,7 +51,8 @@ from cloche.mm.area import MANY, MAX_AREAS
 from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import HostProcess, HostThread, Registers
 
-# Parts of a list of areas that are copied, in vain if other threads change it; then the fork copies it in one piece.
+# The limit of rounds in which a list of areas is copied. If other threads change the list again and again, the fork
+# copies it in one piece.
 _MOST_ROUNDS: Final = 16 * MAX_AREAS // MANY
 
 
@@ -120,9 +121,9 @@ def check_flags(task: Task, args: CloneArgs) -> None:
     if flags & CLONE_THREAD and task.ns.pid_for_children is not task.pid_ns:
         raise LinuxError(EINVAL)
     if flags & CLONE_PARENT and (task.group is task.group.container.init or task.group.is_namespace_init()):
-        raise LinuxError(EINVAL)  # the child would have nobody in the namespace who waits for it
+        raise LinuxError(EINVAL)  # no process in the child's namespace could wait for it
     if flags & CLONE_INTO_CGROUP:
-        raise LinuxError(EBADF)  # no descriptor here is a control group that takes processes
+        raise LinuxError(EBADF)  # no descriptor of a guest is a control group that takes processes
     if args.set_tid:
         raise LinuxError(EPERM)
     if flags & CLONE_SETTLS and args.tls >= task.mm.max_address:
@@ -146,9 +147,9 @@ def _check_nproc(task: Task) -> None:
 
 
 class AreasFirst(Blocked):
-    """A fork of a process with very many areas, which are copied in slices before (I8).
+    """A fork of a process with very many areas, which are first copied in slices (I8).
 
-    What has been copied stays with the address space: a fork that a signal interrupted goes on with it.
+    The copy stays with the address space, so a fork that was interrupted by a signal continues it.
     """
 
     def __init__(self, args: CloneArgs) -> None:
@@ -174,7 +175,8 @@ def do_clone(task: Task, args: CloneArgs, *, is_first: bool = True) -> int:
     """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
     check_flags(task, args)
     if task.wants_attention and has_deliverable(task):
-        return -ERESTARTNOINTR  # a signal to all, or a stop, must not miss a child that is being born
+        # a signal to all processes, or a stop, must not miss a child that is being made
+        return -ERESTARTNOINTR
     _check_nproc(task)
     if not args.flags & CLONE_VM:
         task.mm.check_fork()
@@ -206,7 +208,7 @@ class Birth:
         self.made: Fresh = made
         self.unwind: Unwind = Unwind()
         self.event: int = tracing.clone_event(task, flags, args.exit_signal) if tracing is not None else 0
-        # A tracer may look at the parent of a vfork while the child runs: each has a host thread of its own.
+        # A tracer may inspect the parent of a vfork while the child runs, so each has a host thread of its own.
         self.is_vfork_on_thread: bool = (
             flags & (CLONE_VM | CLONE_VFORK | CLONE_THREAD) == CLONE_VM | CLONE_VFORK and tracing is None
         )
@@ -219,7 +221,7 @@ class Birth:
         self.child: Task | None = None
 
     def make(self) -> None:
-        """Everything that the child needs; nobody sees any of it yet.  Raises LinuxError."""
+        """Make everything that the child needs; nothing of it is visible yet. Raises LinuxError."""
         task, kernel, args, flags = self.task, self.task.kernel, self.args, self.args.flags
         if flags & CLONE_PIDFD:
             mem = task.user_memory()
@@ -320,7 +322,7 @@ class Birth:
         task.user_memory().write(self.args.pidfd, fd.to_bytes(4, "little"))
 
     def publish(self) -> int:
-        """The child is there: its tid for the caller, or BLOCKED."""
+        """Make the child visible. Returns its tid for the caller, or BLOCKED."""
         task, kernel, args, flags = self.task, self.task.kernel, self.args, self.args.flags
         child, tid, thread = self.child, self.tid, self.thread
         assert child is not None
@@ -354,7 +356,7 @@ class Birth:
         if child_tid_addr:
             area = task.mm.find(child_tid_addr)
             if area is None or not area.prot & PROT_WRITE:
-                child_tid_addr = 0  # Linux does not look at the result (schedule_tail)
+                child_tid_addr = 0  # errors are ignored, as in Linux (schedule_tail)
         tracing = kernel.tracing if task.tracee is not None else None
         if tracing is not None and (self.event or flags & CLONE_PTRACE):
             tracing.child_born(task, child, child_tid_addr)
@@ -384,7 +386,7 @@ def _close(task: Task, fd: int) -> None:
 
 
 def _tell_parent(task: Task, args: CloneArgs, shown: int) -> None:
-    """CLONE_PARENT_SETTID; Linux does not look at the result (kernel_clone)."""
+    """CLONE_PARENT_SETTID; errors are ignored, as in Linux (kernel_clone)."""
     word = shown.to_bytes(4, "little")
     try:
         if args.flags & CLONE_VM:
@@ -424,7 +426,8 @@ def _run_on_parent(
     block_on_time(task, VforkWait(child, pid_in(task.pid_ns, child.tid), is_lent=True))
     if args.flags & CLONE_CHILD_SETTID:
         thread.write(args.child_tid, child.own_tid.to_bytes(4, "little"))
-    thread.set_patched(False)  # the parent's registers go back at any moment: that needs a frame
+    # the parent's registers may be restored at any moment, which needs a signal frame
+    thread.set_patched(False)
     child.enter(GUEST)
     thread.resume()
     return BLOCKED
@@ -437,7 +440,7 @@ def vfork_done(vfork: Vfork) -> None:
     assert regs is not None
     parent.lent = None
     if parent.is_exited:
-        # The parent was killed meanwhile: nobody needs the thread any more.
+        # The parent was killed meanwhile, so the thread is not needed any more.
         if not child.mm.is_dead:
             if child.mm.users <= 0:
                 child.mm.process.kill()
@@ -468,7 +471,7 @@ def finish_vfork_wait(parent: Task) -> None:
 def _new_group(
     task: Task, tgid: int, flags: int, exit_signal: int, pid_ns: PidNamespace | None
 ) -> ThreadGroup:
-    """The thread group of a new process, which nobody knows yet."""
+    """The thread group of a new process, not visible yet."""
     old = task.group
     if flags & CLONE_SIGHAND:
         handlers = old.handlers
@@ -493,7 +496,7 @@ def _new_group(
 
 
 def _link_group(group: ThreadGroup) -> None:
-    """Its family and its process group know it from now on."""
+    """Link it to its parent and its process group."""
     if group.pid_ns is not None and group.own_tgid == 1:
         group.pid_ns.init_pid = group.tgid
     if group.parent is not None:

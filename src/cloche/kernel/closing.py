@@ -1,7 +1,8 @@
-"""Descriptors that go together, at exit and execve: a few at once, the rest bit by bit (I8).
+"""Closing many descriptors, at exit and execve: a few at once, the rest in slices (I8).
 
-A process may have a hundred thousand.  One that exits by itself closes them while it still lives, so that its parent
-finds them closed, as in Linux, and execve before the new program runs; those of one that is killed go just after.
+A process may have a hundred thousand. A process that exits by itself closes them before it is dead, so that its
+parent finds them closed, as in Linux; execve closes them before the new program runs. Those of a killed process are
+closed soon after its death.
 """
 
 from typing import Final
@@ -33,7 +34,7 @@ class CloseRest(Chore):
 
 
 def close_taken(task: Task, table: FdTable, files: list[FileDescription]) -> None:
-    """Close what was taken out of `table`."""
+    """Close files that were taken out of `table`."""
     for file in files[:FEW]:
         table.closed(task, file)
     if len(files) > FEW:

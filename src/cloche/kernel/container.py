@@ -1,7 +1,8 @@
 """Containers: making one, its processes, pausing it and ending it (OCI runtime specification, "Lifecycle").
 
 A container has a pid namespace of its own, so that kernel pids stay inside the sentry, unless it shares that of another
-(a pod).  What it shares it holds on to: the other may end first.  Its first program is started by `boot`.
+(a pod). It keeps references to namespaces that it shares, because the other container may end first. Its first
+program is started by `boot`.
 """
 
 from typing import Final
@@ -145,7 +146,9 @@ def pause(container: Container) -> None:
 
 
 def resume(container: Container) -> list[tuple[Task, Event]]:
-    """Go on; what arrived meanwhile, which the loop must handle now.  Raises LinuxError(EINVAL)."""
+    """Resume a paused container. Returns the events that arrived meanwhile, which the loop must handle now. Raises
+    LinuxError(EINVAL).
+    """
     if container.state != PAUSED:
         raise LinuxError(EINVAL)
     container.state = ENTERED

@@ -59,7 +59,7 @@ _M64: Final = 0xFFFFFFFFFFFFFFFF
 
 
 def _is_interruption(result: int) -> bool:
-    """Whether a call's result says that a signal ended it, so that its own mask applies to that signal."""
+    """Whether a signal ended the call, so that the call's own mask applies to that signal."""
     return result == -EINTR or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS
 
 
@@ -211,7 +211,8 @@ def _enter_handler(task: Task, regs: Registers, info: SigInfo, action: SigAction
         return None
     mem = task.user_memory()
     if task.mm.is_plain(frame.addr, len(frame.data)):
-        mem.write(frame.addr, frame.data)  # by the stub: a third of the time that process_vm_writev takes
+        # copied by the stub, in a third of the time that process_vm_writev takes
+        mem.write(frame.addr, frame.data)
     elif thread.process().write(frame.addr, frame.data) != len(frame.data):
         mem.prepare(frame.addr, len(frame.data))
         if not mem.is_new(frame.addr):
@@ -233,7 +234,7 @@ def sigreturn(task: Task) -> int:
     thread = task.thread
     regs = thread.regs()
     try:
-        # Both come along with the call, unless somebody has moved them.
+        # Both were prefetched with the call, unless the program has moved them.
         context = sigframe.parse(thread.read(regs.sp, sigframe.UCONTEXT_SIZE), regs)
         state = b""
         if context.fpstate_addr:

@@ -1,8 +1,8 @@
 """execve(2): always into a blank process (docs/design.md 3.5).
 
-`begin_exec` opens and parses everything and orders the new image on a blank process first; an error there leaves the
-caller as it was.  Then the other threads and the old process go, and the task is resumed in the new one: the stub maps
-the areas, fills them and jumps to the entry point without coming back.
+`begin_exec` first opens and parses everything and orders the new image on a blank process; an error there leaves the
+caller unchanged. Then the other threads and the old process are ended, and the task is resumed in the new one: the
+stub maps the areas, fills them and jumps to the entry point without coming back.
 """
 
 from cloche.abi.errno import (
@@ -63,12 +63,12 @@ from cloche.vfs.objects import MAY_EXEC, MAY_READ, Context, FileDescription, Pat
 MAX_ARG_STRLEN = 131072
 MAX_INTERPRETERS = 5  # levels of #!
 MNT_NOEXEC = 8
-# READ_IMPLIES_EXEC, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, MMAP_PAGE_ZERO: not for programs that gain something.
+# READ_IMPLIES_EXEC, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, MMAP_PAGE_ZERO: cleared for programs that gain privileges.
 _PER_CLEAR_ON_SETID = 0x0040000 | 0x0400000 | 0x0200000 | 0x0100000
 
 
 class ExecImage:
-    """A program that can be started: main image, interpreter, what goes on the stack."""
+    """A program that can be started: main image, interpreter, contents of the stack."""
 
     def __init__(self, path: Path, main: Image, argv: list[bytes], execfn: bytes) -> None:
         self.path: Path = path
@@ -79,7 +79,7 @@ class ExecImage:
         self.comm: bytes = b""
 
     def is_doomed(self) -> bool:
-        """Whether it cannot be mapped: then its process dies of it (a load that fails behind begin_new_exec)."""
+        """Whether it cannot be mapped: its process is then killed (as by a load that fails after begin_new_exec)."""
         return self.main.is_doomed or (self.interpreter is not None and self.interpreter.is_doomed)
 
 
@@ -100,7 +100,7 @@ def open_exec(ctx: Context, path: Path) -> FileDescription:
 
 
 def _read_header(ctx: Context, file: FileDescription) -> bytes:
-    """The first bytes of an executable; the rest is read unseen, or mapped."""
+    """The first bytes of an executable; the rest is mapped, or read later."""
     header = file.read_bytes(ctx, 0, 4096)
     if header and file.path is not None:
         notify_path(file.path, IN_ACCESS)
@@ -119,7 +119,7 @@ def prepare(
 ) -> ExecImage:
     """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success.
 
-    `is_unreachable`: `name` goes by a descriptor that the execve closes, where no interpreter could open it.
+    `is_unreachable`: `name` refers to a descriptor that the execve closes, so an interpreter could not open it.
     """
     scripts: list[FileDescription] = []
     try:
@@ -177,7 +177,7 @@ def _prepare(
 
 
 def _interpreter_path(ctx: Context, name: bytes) -> Path:
-    """Where an interpreter is.  An empty name is the current directory, which cannot be executed (open_exec)."""
+    """The path of an interpreter. An empty name is the current directory, which cannot be executed (open_exec)."""
     if not name:
         raise LinuxError(EACCES)
     return path_lookup(ctx, None, name, 1)
@@ -207,7 +207,7 @@ def parse_script(header: bytes) -> tuple[bytes, bytes]:
     if end < 0 or 0 <= nul < end:
         end = len(line) - 1
         text = line.lstrip(b" \t")
-        # Without anything that ends it, the name of the interpreter goes on behind what was read.
+        # Without a blank or newline, the interpreter's name is longer than the part that was read.
         if not text or (b" " not in text and b"\t" not in text and b"\0" not in text):
             raise LinuxError(ENOEXEC)
     line = line[:end].rstrip(b" \t")
@@ -283,7 +283,7 @@ def begin_exec(
 
 
 def abandon(mm: AddressSpace, thread: HostThread) -> None:
-    """The program that was to run in a blank process is not to be."""
+    """Undo the preparation of a blank process whose program is not started."""
     mm.process.kill()
     mm.release()
     thread.discard()
@@ -341,11 +341,11 @@ def _commit(
 
 
 class CloseMarked(Blocked):
-    """What execve closes, where that is much: some at a time, and then the new program runs."""
+    """The closing of many descriptors by execve, in slices, before the new program runs."""
 
     def __init__(self, old_tid: int, fds: list[int]) -> None:
         super().__init__()
-        self.old_tid: int = old_tid  # what a tracer knows it by
+        self.old_tid: int = old_tid  # the tid by which a tracer knows the task
         self.fds: list[int] = fds
         self.at: int = 0
 
@@ -368,7 +368,7 @@ class CloseMarked(Blocked):
         return self.close_some(task)
 
     def interrupted(self, task: TaskBase) -> int:
-        return BLOCKED  # there is no way back
+        return BLOCKED  # past the point of no return
 
 
 def _blank_process(task: Task) -> HostProcess:
@@ -427,7 +427,7 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
             # ELF_ET_DYN_BASE: two thirds of the address space, with 28 bits of randomness below a page.
             base = 0x555555554000 + (kernel_random(28) << 12 if is_random else 0)
     if main.is_overlaid:
-        mm.is_patching = False  # a patched copy would not show what another segment covers
+        mm.is_patching = False  # patched text would not respect overlapping segments
     place_image(mm, main, base)
     end = map_segments(task, mm, thread, main)
     _mark_sections(mm, main)
@@ -436,8 +436,8 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
         place_image(mm, interpreter, 0)
         map_segments(task, mm, thread, interpreter)
     else:
-        # What a static program maps of others is data to it: an emulator such as valgrind reads their text and
-        # keeps its own list of what is mapped, where a tail would be foreign.
+        # Other programs' files are data to a static program: an emulator such as valgrind reads their text, and keeps
+        # its own list of mappings, in which a tail would be unexpected.
         mm.is_patching = False
     for tail in mm.tails.values():
         if tail.start == page_up(end):
@@ -513,7 +513,7 @@ def _fill_image(
     stack_top: int,
     gained: ExecCredentials,
 ) -> None:
-    """Order what goes into the new areas once they are mapped, and the first registers."""
+    """Order the contents of the new areas, which are written once those are mapped, and set the first registers."""
     main, interpreter = image.main, image.interpreter
     contents = StackContents(image.argv, envp, image.execfn)
     sp, stack = build_stack(mm, stack_top, contents, _auxv(task, mm, image, gained))
@@ -558,7 +558,7 @@ def _reset_for_exec(task: Task, image: ExecImage, gained: ExecCredentials) -> No
         inode = image.path.inode()
         if task.mm_user_ns.has_ids(inode.uid, inode.gid):
             break
-        task.mm_user_ns = task.mm_user_ns.parent  # nobody there may look into it
+        task.mm_user_ns = task.mm_user_ns.parent  # no process of that namespace may inspect it
     for hook in task.kernel.hooks.at_exec.values():
         hook(task)
     if task.files.users > 1:

@@ -1,8 +1,8 @@
 """The credentials that a program starts with: set-user-ID bits, file capabilities, and the transformation of
 capabilities(7) (security/commoncap.c, bprm_creds_from_file).
 
-Without `--allow-suid` boot mounts everything nosuid, and files give nothing but in file systems that a guest has
-mounted in a user namespace of its own.  Nothing is changed here: `kernel.exec` installs the result once there is no
+Without `--allow-suid` boot mounts everything nosuid, and files give privileges only in file systems that a guest has
+mounted in a user namespace of its own. Nothing is changed here: `kernel.exec` installs the result once there is no
 way back.
 """
 
@@ -23,7 +23,7 @@ _KEEP_CAPS: Final = 16  # SECBIT_KEEP_CAPS
 
 
 class ExecCredentials:
-    """What a program gets, and whether that is more than its caller has (AT_SECURE)."""
+    """The credentials of a program, and whether they are more than its caller's (AT_SECURE)."""
 
     def __init__(self, creds: Credentials, *, is_secure: bool, has_gained: bool) -> None:
         self.creds: Credentials = creds
@@ -70,7 +70,7 @@ def _file_caps(task: Task, path: Path) -> FileCaps | None:
 
 
 def _shares_fs(task: Task) -> bool:
-    """LSM_UNSAFE_SHARE: somebody else could change our root and working directory."""
+    """LSM_UNSAFE_SHARE: another process could change the task's root and working directory."""
     return any(other.fs is task.fs and other.group is not task.group for other in task.kernel.tasks.values())
 
 

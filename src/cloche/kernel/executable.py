@@ -5,7 +5,7 @@ from cloche.vfs.objects import Inode, Path
 
 
 class Executable:
-    """What a process has executed, or its parent before the fork.
+    """The file that a process has executed, or has inherited by a fork.
 
     Invariant: while `_busy` is a file, this process counts once among those for which it may not be written (ETXTBSY);
     the count is given back when the process runs from another file or is dead.

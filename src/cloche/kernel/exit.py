@@ -1,4 +1,4 @@
-"""The end of tasks and thread groups, and what parents hear of it (kernel/exit.c, exit_group(2), wait(2)).
+"""The end of tasks and thread groups, and its report to parents (kernel/exit.c, exit_group(2), wait(2)).
 
 A whole process ends by killing its host process at once.  A single thread ends by ordering its host thread's own
 exit, so it must be stopped: one that runs guest code is interrupted first (`is_kill_pending`).
@@ -38,7 +38,7 @@ def detach_address_space(task: Task) -> None:
         if wake is not None:
             wake(waiter)
     if task.lent is not None:
-        return  # the child gives the host thread up when it leaves (vfork_done)
+        return  # the child gives the host thread back when it leaves (vfork_done)
     kernel.by_thread.pop(thread.ident(), None)
     if vfork is not None:
         give_thread_back(vfork)
@@ -59,7 +59,7 @@ def give_thread_back(vfork: Vfork) -> None:
     """The child of a vfork has left its parent's host thread, which is stopped."""
     task = vfork.child
     mm = task.mm
-    if not mm.is_dead:  # what it was goes to the account of both (setmax_mm_hiwater_rss)
+    if not mm.is_dead:  # its maximal size counts for both (setmax_mm_hiwater_rss)
         usage = task.group.spent.usage
         usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
     task.vfork = None
@@ -78,7 +78,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
     parent = group.parent
     if group.spent.is_wanted or (parent is not None and parent.spent.is_wanted):
         group.spent.usage.add(space_usage(mm))
-    elif not mm.process.is_unborn():  # else its end may never come
+    elif not mm.process.is_unborn():  # otherwise its death might never be reported
         kernel.late_usage[mm.process.ident()] = LateUsage(group, mm)
     if mm.has_segments:
         mark_exit(mm.areas(), group.tgid)
@@ -88,7 +88,7 @@ def end_process(kernel: Kernel, group: ThreadGroup, mm: AddressSpace) -> None:
 
 
 def kill_other_threads(task: Task) -> None:
-    """de_thread: every other thread of the group ends without a word; `task` becomes the leader (execve(2))."""
+    """de_thread: every other thread of the group ends without being reported; `task` becomes the leader (execve(2))."""
     group, kernel = task.group, task.kernel
     if len(group.tasks) == 1 and group.tasks[0] is task:
         if task.tid != group.tgid:
@@ -168,14 +168,14 @@ def _take_out(task: Task) -> None:
     if undo_list is not None:
         task.undo_list = None
         leave_undo_list(undo_list, task.group.tgid)
-    task.ordered_child = None  # they would keep each other
+    task.ordered_child = None  # the two would keep each other in memory
     container = task.group.container
     task.ns = container.ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)
     if container.root is not None:
         task.mount_ns = container.root.mount_ns
-    replace_filters(task, None)  # it may be large, and a dead task waits for the collector of cycles
-    task.disarm_deadline()  # its timer would keep it
+    replace_filters(task, None)  # it may be large, and a dead task may wait for the cyclic collector
+    task.disarm_deadline()  # its timer would keep it in memory
     task.enter(DEAD_PHASE)
     task.waiter.task = None
     task.group.spent.usage.waits += task.waits
@@ -190,15 +190,15 @@ def _take_out(task: Task) -> None:
 
 
 def drop_names(task: Task) -> None:
-    """Nothing leads to it any more, or by another number."""
+    """Drop names in /proc that lead to it, because it is dead or has another number."""
     for names in task.names:
         names.drop()
     task.names = []
 
 
 def _leave_namespaces(task: Task) -> None:
-    """Nobody looks at this dead task any more: names in /proc shall not keep it, nor what still refers to it (an open
-    directory there, a pidfd) its namespaces (proc_flush_pid).
+    """A dead task was waited for: drop its names in /proc, and its references to namespaces, which an open directory
+    of /proc or a pidfd would otherwise keep alive (proc_flush_pid).
     """
     drop_names(task)
     task.pid_ns = None
@@ -250,7 +250,7 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
             if task.mm is mm and not task.borrows_thread():
                 sharers += 1
         if sharers == len(tasks) and mm.users == sharers and not mm.is_dead:
-            # Nobody else lives in this host process: end it first, so that no guest code of it runs on.
+            # No other group uses this host process: kill it first, so that none of its guest code runs on.
             for task in tasks:
                 release_memory(task)
             end_process(group.kernel, group, mm)
@@ -269,7 +269,7 @@ def group_dead(group: ThreadGroup) -> None:
         group.end.has_ended_namespace = True
         members = _close_namespace(group)
         if len(members) > _FEW:
-            group.end.is_begun = True  # it is there, and dying, as long as they are
+            group.end.is_begun = True  # it counts as dying as long as they exist
             kernel.chores.append(KillAll(members, group))
             return
         for inside in members:
@@ -299,7 +299,7 @@ def group_dead(group: ThreadGroup) -> None:
 
 
 def end_container(container: Container, status: int) -> None:
-    """The first program is gone, with wait status `status`, and with it everything inside."""
+    """The first program has ended with wait status `status`: end everything else in the container."""
     kernel = container.kernel
     container.state = ENDED
     container.exit_status = status
@@ -319,7 +319,7 @@ def end_container(container: Container, status: int) -> None:
 
 
 def _kill(group: ThreadGroup) -> None:
-    """End a process whatever it does."""
+    """End a process, whatever its state."""
     if not group.end.is_zombie and not group.end.is_reaped:
         group.end.must_die = True
         do_group_exit(group, SIGKILL)
@@ -331,7 +331,7 @@ class KillAll(Chore):
     def __init__(self, groups: list[ThreadGroup], init: ThreadGroup | None) -> None:
         self.groups: list[ThreadGroup] = groups
         self.init: ThreadGroup | None = init
-        self.late: list[ThreadGroup] = []  # inits themselves, that wait for their own
+        self.late: list[ThreadGroup] = []  # inits of nested namespaces, which wait for their own members
 
     def step(self) -> bool:
         for _ in range(min(_FEW, len(self.groups))):
@@ -366,7 +366,9 @@ def find_reaper(group: ThreadGroup) -> ThreadGroup | None:
 
 
 def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
-    """The init of a pid namespace dies, and with it every process there, which these are (zap_pid_ns_processes)."""
+    """The init of a pid namespace dies: return the processes of the namespace, which have to be ended
+    (zap_pid_ns_processes).
+    """
     kernel, ns = init.kernel, init.pid_ns
     assert ns is not None
     ns.is_closed = True
@@ -386,7 +388,9 @@ def _reap_members(init: ThreadGroup) -> None:
 
 
 def notify_parent(group: ThreadGroup) -> None:
-    """SIGCHLD (or the clone's exit signal) to the parent and a wake-up of its waits; reap at once if it ignores us."""
+    """SIGCHLD (or the clone's exit signal) to the parent and a wake-up of its waits; reap at once if it ignores
+    SIGCHLD.
+    """
     kernel, parent = group.kernel, group.parent
     if kernel.tracing is not None and kernel.tracing.leader_died(group):
         return
@@ -409,7 +413,9 @@ def notify_parent(group: ThreadGroup) -> None:
 
 
 def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
-    """The zombie is gone: its parent has its status (release_task), or did not want it: then nobody pays for it."""
+    """Remove the zombie: its parent has its status (release_task), or does not want it, and then its usage counts for
+    no process.
+    """
     kernel = group.kernel
     was_zombie = group.end.reap(is_waited_for=is_waited_for)
     group.pid_ns = None

@@ -29,7 +29,8 @@ class AsyncNotifier(Waiter):
     def __init__(self, kernel: Kernel, file: FileDescription, fd: int) -> None:
         self.kernel: Kernel = kernel
         self.file: FileDescription = file
-        self.fd: int = fd  # si_fd: by which it was switched on, whatever has become of that number (fa_fd)
+        # si_fd: the descriptor by which it was switched on, even if that is closed by now (fa_fd)
+        self.fd: int = fd
 
     def notify(self, queue: WaitQueue, mask: int) -> bool:
         file = self.file
@@ -64,7 +65,7 @@ class _Ender(CloseListener):
 
 
 def signal_owner(kernel: Kernel, file: FileDescription, code: int, band: int, fd: int) -> None:
-    """Send SIGIO, or what F_SETSIG chose, to whom F_SETOWN named (send_sigio)."""
+    """Send SIGIO, or the signal of F_SETSIG, to the owner that F_SETOWN has set (send_sigio)."""
     creds = file.owner_creds
     if file.owner_pid == 0 or creds is None:
         return
@@ -96,7 +97,7 @@ def _info(signo: int, code: int, band: int, fd: int) -> SigInfo:
 
 
 def _may_notify(creds: Credentials, target: Task) -> bool:
-    """sigio_perm: as kill(2) by whoever set the owner."""
+    """sigio_perm: whether the process that has set the owner may signal `target`."""
     theirs = target.creds
     return (
         creds.euid == 0

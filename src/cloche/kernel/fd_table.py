@@ -2,7 +2,7 @@
 
 Owns references to open file descriptions.  Descriptor numbers are the guest's own and never reach the host (I2).
 
-The lowest free number is looked up, not searched (I8): of each block of numbers it is known how many are taken.
+The lowest free number is looked up, not searched (I8): for each block of numbers the count of open ones is kept.
 """
 
 from typing import Final
@@ -68,7 +68,7 @@ class FdTable(Holder):
         return fd
 
     def reserve(self, limit: int) -> None:
-        """Raises LinuxError(EMFILE or ENFILE) if `install` would: to ask before an open has effects."""
+        """Raises LinuxError(EMFILE or ENFILE) if `install` would. To be called before an open has effects."""
         if not KERNEL_MEMORY.has_room(FILE_BYTES + DESCRIPTOR_BYTES):
             raise LinuxError(ENFILE)
         if len(self.files) >= limit and self._first_free(self.next_hint) >= limit:
@@ -118,7 +118,7 @@ class FdTable(Holder):
         return close_description(ctx, file)
 
     def count_open(self) -> int:
-        """How many there are."""
+        """The number of open descriptors."""
         return sum(self.used)
 
     def descriptors_from(self, start: int, most: int) -> list[int]:
@@ -171,7 +171,7 @@ class FdTable(Holder):
         return new
 
     def abandon(self) -> None:
-        """Undo `clone`, or a further user: nobody has used it."""
+        """Undo `clone`, or the count of a further user, before the table was used."""
         self.users -= 1
         if self.users:
             return
@@ -183,7 +183,7 @@ class FdTable(Holder):
         self.used = []
 
     def take_marked(self, fds: list[int]) -> list[FileDescription]:
-        """Take out what is to be closed at execve, of these; the caller calls `closed` for each."""
+        """Take those of `fds` out that are to be closed at execve; the caller calls `closed` for each."""
         taken: list[FileDescription] = []
         for fd in fds:
             file = self.find(fd)
@@ -201,7 +201,7 @@ class FdTable(Holder):
             self.closed(ctx, file)
 
     def take_all(self) -> list[FileDescription]:
-        """At the exit of the last user; the caller calls `closed` for each."""
+        """Take everything out, at the exit of the last user; the caller calls `closed` for each."""
         files = self.files
         KERNEL_MEMORY.give(DESCRIPTOR_BYTES * len(files))
         self.files = []

@@ -3,14 +3,14 @@
 Owns the table of waiters.  A key names the word however it is mapped: by process and address for private memory, by
 object and offset for shared.  As in Linux a private operation and a shared one on the same private word do not meet.
 
-Why comparing and then queueing is safe though guest threads run meanwhile: whoever changes the word afterwards must
-call FUTEX_WAKE, and that call is handled after this one has queued the waiter.  Words are always read fresh.
+Comparing and then queueing is safe although guest threads run meanwhile: a thread that changes the word afterwards
+must call FUTEX_WAKE, and that call is handled after this one has queued the waiter. Words are always read fresh.
 
 Changes of a word by the kernel are in `futex_change` (how), `futex_op` (FUTEX_WAKE_OP) and `futex_pi`.
 
 Two kinds of waiters share a queue: plain ones, and those of priority-inheritance futexes (`futex_pi`), which carry the
 state of the lock that they wait for, or the word that they may be requeued to.  As in Linux, an operation of one kind
-that meets a waiter of the other gives EINVAL.  `futex_exit` is what becomes of a dying task's futexes.
+that meets a waiter of the other gives EINVAL.  `futex_exit` handles the futexes of a dying task.
 """
 
 from typing import Final
@@ -47,7 +47,7 @@ class FutexOp(Blocked):
 
 
 class PiState:
-    """Who owns a priority-inheritance futex that tasks wait for (struct futex_pi_state); lives while there are any."""
+    """The owner of a priority-inheritance futex (struct futex_pi_state); exists while tasks wait for it."""
 
     def __init__(self, key: Key, owner: Task) -> None:
         self.key: Key = key
@@ -96,7 +96,7 @@ class FutexTable(FutexWaiters):
         queue.insert(at, entry)
 
     def top(self, key: Key) -> FutexEntry | None:
-        """Who is next."""
+        """The entry that is woken next."""
         queue = self.queues.get(key)
         return queue[0] if queue is not None else None
 
@@ -133,7 +133,9 @@ class FutexTable(FutexWaiters):
         return woken
 
     def requeue(self, source: Key, target: Key, wake_count: int, requeue_count: int) -> int:
-        """Wake up to `wake_count`, move up to `requeue_count` more; how many in all, or -EINVAL as in `wake`."""
+        """Wake up to `wake_count` waiters and move up to `requeue_count` more. Returns how many in all, or -EINVAL as
+        in `wake`.
+        """
         queue = self.queues.get(source)
         if queue is None:
             return 0
@@ -253,7 +255,7 @@ def futex_key(task: Task, addr: int, *, is_private: bool) -> Key:
         dev, ino = area.backing.map_identity()
         return (_SHARED, dev, ino, area.offset + addr - area.start)
     elif area.backing is None and not area.prot & PROT_WRITE:
-        raise LinuxError(EFAULT)  # get_futex_key wants to write to what is anonymous
+        raise LinuxError(EFAULT)  # get_futex_key requires anonymous memory to be writable
     return (_SHARED_PRIVATE, mm.process.ident(), addr, 0)
 
 

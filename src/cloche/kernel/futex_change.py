@@ -1,17 +1,16 @@
-"""Changes of futex words by the kernel, atomic towards the threads that run meanwhile (futex_cmpxchg_value_locked).
+"""Changes of futex words by the kernel, atomic with respect to threads that run meanwhile (futex_cmpxchg_value_locked).
 
-Owns `WordChange`: a call that reads a word, decides what it shall become, and goes on once that has happened.  The
-change is one `lock cmpxchg` by the stub of the calling thread, which is stopped in its call: it works on whatever that
-thread has mapped, private or shared, and a fault there is the thread's own.  The sentry cannot do it: a read and a
-write by process_vm_readv leave room for a guest's unlock in between, which would be lost.  Where nobody else can run on
-the memory the two are enough, and cheaper.
+Owns `WordChange`: a call that reads a word, decides on its new value, and continues once the word has that. The
+change is one `lock cmpxchg` by the stub of the calling thread, which is stopped in its call. So it works on any
+memory that the thread has mapped, private or shared, and a fault is the thread's own. The sentry cannot do it:
+between its read and its write (process_vm_readv, process_vm_writev) a guest's unlock would be lost. Where no other
+thread can run on the memory, these two calls are enough, and cheaper.
 
-What the thread answers is its claim about its own memory, and believed: by a lie it could do no more than by writing
-the word itself, to those who share it.  The sentry's own state changes as if the word had.
-
-While a change is under way no other of the same key begins (`FutexTable.changing`; the others wait, and can be
-interrupted), so what was decided still holds when it has happened.  Only those who share the memory can hold each
-other up so, and a change whose task is gone, or does something else, no longer counts.
+The thread's answer is its claim about its own memory. It is trusted: with a lie it could do no more than by writing
+the word itself, which all who share the memory can. The sentry's own state changes as if the word had. While a change
+is under way no other of the same key begins (`FutexTable.changing`; others wait, and can be interrupted), so the
+decision is still valid when the change has happened. Only processes that share the memory can delay each other in
+this way, and a change whose task has died, or does something else, does not count any more.
 """
 
 from typing import Final
@@ -32,33 +31,33 @@ def is_alone(task: Task) -> bool:
 
 
 class WordChange(FutexOp):
-    """A call that changes a word: `decide` says how, `changed` is what follows."""
+    """A call that changes a word: `decide` chooses the new value, `changed` continues after the change."""
 
     def __init__(self, task: Task, addr: int, key: Key | None, deadline_ns: int = -1) -> None:
         super().__init__(task, deadline_ns)
         self.addr: int = addr
-        self.key: Key | None = key  # None: it need not be alone
+        self.key: Key | None = key  # None: it does not exclude other changes
         self.old: int = 0
         self.new: int = 0
-        self.operation: int = 0  # SWAP_*, by `operand`: a change that happens whatever the word is
+        self.operation: int = 0  # SWAP_*, with `operand`: a change that does not depend on the old value
         self.operand: int = 0
-        self.is_ordered: bool = False  # the thread is at it
+        self.is_ordered: bool = False  # the thread has been told to make the change
         self.tries: int = 0
         self.queue: WaitQueue = WaitQueue()  # changes of the same key that wait for this one
 
     def decide(self, value: int) -> int:
-        """The word is `value`: ORDER, with `new`, or the call's result (BLOCKED if it waits for something else).
+        """Decide for a word of `value`.
 
-        Raises LinuxError.
+        Returns ORDER, with `new` set, or the call's result (BLOCKED if it waits for something else). Raises LinuxError.
         """
         raise NotImplementedError
 
     def changed(self) -> int:
-        """The word was `old` and is `new`: the call's result."""
+        """The word has changed from `old` to `new`. Returns the call's result."""
         raise NotImplementedError
 
     def undecided(self) -> None:
-        """The word was something else: what `decide` has noted no longer holds."""
+        """The word had another value: discard what `decide` has noted."""
 
     def wake(self, index: int) -> None:
         raise AssertionError("plain operations leave it alone")
@@ -85,7 +84,7 @@ class WordChange(FutexOp):
         return None
 
     def look(self, value: int) -> int:
-        """The word is `value`: decide, and order the change or make it."""
+        """Decide for a word of `value`, and order the change or make it."""
         task = self.task
         while self.tries < CMP_RETRIES:
             self.tries += 1
@@ -119,7 +118,7 @@ class WordChange(FutexOp):
         return not self.task.thread.can_swap() or area is None or not area.is_shared()
 
     def release(self) -> None:
-        """No longer at it: the next may begin."""
+        """The change is over: let the next one begin."""
         if not self.is_ordered:
             return
         self.is_ordered = False
@@ -130,7 +129,7 @@ class WordChange(FutexOp):
             self.queue.wake()
 
     def again(self) -> int:
-        """Of a call that is blocked: when no other change is under way, look at the word."""
+        """Try again, for a blocked call: look at the word if no other change is under way."""
         holder = self._holder()
         if holder is not None:
             if holder.queue not in self.queues:
@@ -139,8 +138,8 @@ class WordChange(FutexOp):
         return self.look(read_word(self.task, self.addr))
 
     def unless_changed(self, result: int) -> int:
-        """Of `changed`: the owner is gone.  If the word is no longer what was made of it, he has left it to others
-        before he went, and only we hear of it late (handle_exit_race).
+        """For `changed`, when the owner has died: if the word has changed since, the owner released the lock before
+        its death, which the kernel learned of too late (handle_exit_race).
         """
         if result != -ESRCH or read_word(self.task, self.addr) == self.new:
             return result

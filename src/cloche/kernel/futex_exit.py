@@ -1,7 +1,6 @@
-"""What becomes of the futexes of a task that leaves its memory: robust lists, set_tid_address(2), locks (mm_release).
+"""The futexes of a task that leaves its address space: robust lists, set_tid_address(2), locks (mm_release).
 
-Called while the memory can still be read.  Everything in a robust list is the guest's: whatever is wrong with it ends
-the walk.
+Called while the memory can still be read. A robust list is guest data: any error in it ends the walk.
 """
 
 from typing import Final
@@ -48,11 +47,11 @@ def _wake_quietly(task: Task, addr: int) -> None:
     try:
         wake(task, addr, 1, FUTEX_BITSET_MATCH_ANY, is_private=False)
     except LinuxError:
-        pass  # not a futex: nobody can wait there
+        pass  # not a futex: no task can wait there
 
 
 class RobustList:
-    """The robust list of a task, read entry by entry: the addresses of its words.  Everything in it is the guest's."""
+    """The robust list of a task, read entry by entry: the addresses of its words.  All of it is guest data."""
 
     def __init__(self, task: Task) -> None:
         self.process: HostProcess = task.mm.process
@@ -70,7 +69,7 @@ class RobustList:
             self.stop()
 
     def stop(self) -> None:
-        """Something is wrong with it: the walk is over."""
+        """The list is malformed: end the walk."""
         self.left = 0
         self.pending = 0
 
@@ -93,7 +92,7 @@ class RobustList:
     def is_mine(self, task: Task, addr: int, value: int) -> bool:
         """Whether a word with this value is to be marked (handle_futex_death)."""
         if self.is_pending and not self.is_pi and not value:
-            _wake_quietly(task, addr)  # unlocked, but perhaps nobody was woken any more
+            _wake_quietly(task, addr)  # unlocked, but the owner may have died before it woke a waiter
             return False
         return value & FUTEX_TID_MASK == task.own_tid
 
@@ -104,7 +103,7 @@ class RobustList:
 
 
 def mark_of(value: int) -> int:
-    """What the word of a dead owner becomes."""
+    """The word's new value when its owner is dead."""
     return (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED
 
 
@@ -121,9 +120,9 @@ def _exchange(task: Task, addr: int, old: int, new: int) -> bool:
 def exit_robust_list(task: Task) -> None:
     """Walk the robust list of a task that was killed (kernel/futex/core.c).
 
-    Its thread cannot change the words any more (`robust_exit` is for those that can).  Where other processes can, in
-    shared memory, the kernel does it itself by one atomic instruction; but in files of the host, which others may cut
-    off meanwhile, a change that is made at the same moment may be lost.
+    Its thread cannot change the words any more (`robust_exit` is for tasks that can). In shared memory, where other
+    processes can, the kernel changes them by one atomic instruction. In files of the host, which may be truncated
+    meanwhile, it cannot, and a change by a guest at the same moment may be lost.
     """
     words = RobustList(task)
     while True:

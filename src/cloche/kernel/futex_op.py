@@ -58,7 +58,7 @@ def _compares(comparison: int, old: int, operand: int) -> bool:
 
 
 class WakeOp(WordChange):
-    """The change is made first, whatever else happens to the words meanwhile: it is an atomic operation of its own."""
+    """The change is made first, as an atomic operation of its own; the wake-ups follow."""
 
     def __init__(
         self, task: Task, addr: int, encoded: int, keys: tuple[Key, Key], counts: tuple[int, int]

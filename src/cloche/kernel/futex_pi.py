@@ -41,8 +41,8 @@ _MAX_CHAIN: Final = 1024  # /proc/sys/kernel/max_lock_depth
 class PiWait(WordChange):
     """A task that takes a lock or waits for it, or waits on a condition whose wake-up hands it the lock.
 
-    (FUTEX_LOCK_PI, FUTEX_WAIT_REQUEUE_PI.)  Its word changes while it takes the lock (0 becomes its tid) or says that
-    it waits (FUTEX_WAITERS), and when it inherits the lock of a dead owner.
+    (FUTEX_LOCK_PI, FUTEX_WAIT_REQUEUE_PI.) It changes the word when it takes the lock (0 becomes its tid), when it
+    announces that it waits (FUTEX_WAITERS), and when it inherits the lock of a dead owner.
     """
 
     def __init__(self, task: Task, lock: Word, key: Key, deadline_ns: int, *, is_requeue: bool) -> None:
@@ -52,10 +52,11 @@ class PiWait(WordChange):
         self.is_requeue: bool = is_requeue
         self.is_try: bool = False
         self.is_granted: bool = False
-        self.is_taking: bool = False  # the change that is under way makes the lock ours
-        self.is_inheriting: bool = False  # its owner is dead: the lock is ours, and the word shall say so
-        self.is_chosen: bool = False  # somebody is about to hand it the lock
-        self.is_late: bool = False  # its time was over meanwhile
+        self.is_taking: bool = False  # the change under way makes this task the owner
+        # the owner is dead and this task owns the lock; the word is being changed accordingly
+        self.is_inheriting: bool = False
+        self.is_chosen: bool = False  # another task is about to hand it the lock
+        self.is_late: bool = False  # its deadline has passed meanwhile
 
     def state(self) -> PiState | None:
         """The state of the lock that it waits for."""
@@ -95,7 +96,7 @@ class PiWait(WordChange):
         return self.unless_changed(self._attach(self.old & FUTEX_TID_MASK))
 
     def _attach(self, tid: int) -> int:
-        """Nobody waits so far, and the word says that somebody does: find the owner (attach_to_pi_owner)."""
+        """The word says that there are waiters, but the kernel knows of none: find the owner (attach_to_pi_owner)."""
         task = self.task
         assert self.key is not None
         owner = task.kernel.tasks.get(pid_from(task.pid_ns, tid))
@@ -122,33 +123,35 @@ class PiWait(WordChange):
         return block_on_time(self.task, self)
 
     def grant(self) -> None:
-        """The task owns the lock: off the queue, and on it goes."""
+        """The task owns the lock: take it off the queue, and end its wait."""
         self.is_granted = True
         self.leave()
         self.task.make_ready()
 
     def inherit(self) -> None:
-        """The owner is dead and this task owns the lock now: off the queue, and on it goes once the word says so.
+        """The owner is dead and this task owns the lock now: take it off the queue, and end its wait once the word
+        says so.
 
-        No other change of the word is under way: where there are waiters only the owner makes them.  It begins at once,
-        so that nobody takes what the dead one's robust list has marked as free.
+        No other change of the word is under way, because where there are waiters only the owner changes it. The
+        change begins at once, before another task takes the lock, which the dead owner's robust list has marked as
+        free.
         """
         task = self.task
         self.leave()
         self.is_inheriting = True
         self.tries = 0
         try:
-            if task.phase == WORKING:  # its thread works for a tracer
+            if task.phase == WORKING:  # its host thread is carrying out operations for a tracer
                 compare_exchange(task, self.addr, read_word(task, self.addr), self.heirs_word())
             elif self.look(read_word(task, self.addr)) == BLOCKED:
                 return
         except LinuxError:
-            pass  # the word is gone or read-only: it owns what it cannot see
+            pass  # the word is unmapped or read-only: the task owns the lock all the same
         self.is_granted = True
         task.make_ready()
 
     def heirs_word(self) -> int:
-        """What the word of an inherited lock is."""
+        """The word's value for an inherited lock."""
         return self.task.own_tid | FUTEX_WAITERS | FUTEX_OWNER_DIED
 
     def leave(self) -> None:
@@ -164,7 +167,7 @@ class PiWait(WordChange):
     def retry(self, task: TaskBase) -> int:
         if self.is_granted:
             return 0
-        if self.entry is None:  # not yet in a queue, or no more
+        if self.entry is None:  # not in a queue yet, or not any more
             if not self.is_inheriting:
                 return super().retry(task)
             try:
@@ -196,14 +199,14 @@ class PiWait(WordChange):
 
 
 class HandOver(WordChange):
-    """A change that makes the lock that of a waiter, who is held where he is until it has happened."""
+    """A change that hands the lock to a waiter; the waiter stays in its wait until the change has happened."""
 
     def __init__(self, task: Task, addr: int, key: Key) -> None:
         super().__init__(task, addr, key)
         self.chosen: PiWait | None = None
 
     def choose(self, op: PiWait) -> None:
-        """Let this waiter have the lock."""
+        """Choose the waiter that gets the lock."""
         op.is_chosen = True
         self.chosen = op
 
@@ -212,10 +215,10 @@ class HandOver(WordChange):
         if op is not None:
             self.chosen = None
             op.is_chosen = False
-            op.task.make_ready()  # it may be late, or interrupted
+            op.task.make_ready()  # its deadline may have passed, or a signal may have come
 
     def take_chosen(self) -> PiWait | None:
-        """The waiter, free to go; None if he has died meanwhile."""
+        """The chosen waiter, which may end its wait now; None if it has died meanwhile."""
         op = self.chosen
         self.chosen = None
         if op is None:
@@ -229,8 +232,8 @@ class PiUnlock(HandOver):
 
     def __init__(self, task: Task, addr: int, key: Key) -> None:
         super().__init__(task, addr, key)
-        self.owner_tid: int = task.own_tid  # whose the word says that it is
-        self.has_died: int = 0  # FUTEX_OWNER_DIED, once it was handed to somebody who died at that moment
+        self.owner_tid: int = task.own_tid  # the owner that the word names
+        self.has_died: int = 0  # FUTEX_OWNER_DIED, if it was handed to a task that died at that moment
 
     def decide(self, value: int) -> int:
         task = self.task
@@ -298,12 +301,12 @@ def _is_owner(state: PiState | None, value: int, task: Task) -> bool:
         return False
     tid = value & FUTEX_TID_MASK
     if not tid and value & FUTEX_OWNER_DIED:
-        return True  # he is about to die, and his robust list was seen to
+        return True  # it is about to die, and its robust list was handled already
     return pid_in(task.pid_ns, state.owner.tid) == tid
 
 
 def _hand_over(table: FutexTable, state: PiState, op: PiWait) -> None:
-    """`op`'s task owns the lock now; the word says so already."""
+    """Make `op`'s task the owner; the word says so already."""
     _disown(table, state)
     state.owner = op.task
     if state.waiters > 1:
@@ -340,7 +343,9 @@ def unlock(task: Task, word: Word) -> int:
 
 
 def wait_requeue(task: Task, word: Word, target: Word, deadline_ns: int) -> int:
-    """FUTEX_WAIT_REQUEUE_PI: wait on `word` for FUTEX_CMP_REQUEUE_PI to `target`, a lock; 0 once it is ours."""
+    """FUTEX_WAIT_REQUEUE_PI: wait on `word` for FUTEX_CMP_REQUEUE_PI to `target`, a lock. Returns 0 once the task
+    owns the lock.
+    """
     if word.addr == target.addr:
         return -EINVAL
     target_key = futex_key(task, target.addr, is_private=target.is_private)
@@ -353,7 +358,9 @@ def wait_requeue(task: Task, word: Word, target: Word, deadline_ns: int) -> int:
 
 
 def requeue(task: Task, source: Word, target: Word, wake_count: int, requeue_count: int, value: int) -> int:
-    """FUTEX_CMP_REQUEUE_PI: give the lock to one waiter if it is free, make the others wait for it; how many."""
+    """FUTEX_CMP_REQUEUE_PI: give the lock to one waiter if it is free, make the others wait for it.
+    Returns how many.
+    """
     if wake_count < 0 or requeue_count < 0 or source.addr == target.addr or wake_count != 1:
         return -EINVAL
     source_key = futex_key(task, source.addr, is_private=source.is_private)
@@ -366,7 +373,7 @@ def requeue(task: Task, source: Word, target: Word, wake_count: int, requeue_cou
 
 
 class PiRequeue(HandOver):
-    """FUTEX_CMP_REQUEUE_PI: the first waiter takes the lock if it is free; the others, and else he too, wait for it."""
+    """FUTEX_CMP_REQUEUE_PI: if the lock is free the first waiter takes it; all others wait for it."""
 
     def __init__(self, task: Task, source_key: Key, addr: int, target_key: Key, requeue_count: int) -> None:
         super().__init__(task, addr, target_key)
@@ -412,7 +419,7 @@ class PiRequeue(HandOver):
         assert self.key is not None
         op = self.take_chosen()
         if op is None:
-            return 1  # he died as the owner
+            return 1  # it died as the owner
         op.grant()
         return self._move(PiState(self.key, op.task), 1) if self.requeue_count > 0 else 1
 
@@ -425,7 +432,7 @@ class PiRequeue(HandOver):
         return self._move(PiState(self.key, owner), 0)
 
     def _move(self, state: PiState, done: int) -> int:
-        """Make the waiters of the condition wait for the lock: how many there were in all."""
+        """Make the waiters of the condition wait for the lock. Returns how many there were in all."""
         table = futex_table(self.task.kernel)
         for entry in list(table.queues.get(self.source_key, [])):
             if done - 1 >= self.requeue_count:
@@ -443,9 +450,9 @@ class PiRequeue(HandOver):
 
 
 def release_locks(task: Task) -> None:
-    """A task dies: it waits no more, and the locks that others wait for pass on (exit_pi_state_list).
+    """A task dies: end its wait, and hand its contended locks on (exit_pi_state_list).
 
-    The heirs' own threads change the words, since this one is about to be gone.
+    The new owners' threads change the words, since the dying one cannot.
     """
     op = task.blocked
     if isinstance(op, PiWait):

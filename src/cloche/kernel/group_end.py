@@ -7,20 +7,21 @@ from cloche.vfs.waitqueue import WaitQueue
 class GroupEnd:
     """How far the end of a process has come: ordered, begun, a zombie, reaped.
 
-    Invariants: an order counts only until the end has begun, and the first one stays; the status of an end that has
-    begun is final; what is reaped is no zombie, and nothing comes after that.
+    Invariants: an order is valid only until the end has begun, and the first one stays; the status of an end that has
+    begun is final; a reaped group is no zombie, and its state does not change any more.
     """
 
     def __init__(self) -> None:
         self.fatal_status: int = -1  # wait status of a fatal signal that was sent, until a thread acts on it
         self.is_begun: bool = False  # exit_group under way
         self.status: int = 0  # wait status, once dying
-        self.must_die: bool = False  # no tracer may hold it up
+        self.must_die: bool = False  # a tracer must not delay it
         self.is_by_thread: bool = False  # thread by thread, since a tracer looks at each
         self.has_ended_namespace: bool = False  # as its init
         self.is_zombie: bool = False
         self.is_reaped: bool = False
-        self.is_unaccounted: bool = False  # reaped, and its parent ignores such children: nobody's usage
+        # reaped, and its parent ignores such children: its usage is not counted
+        self.is_unaccounted: bool = False
 
     def order(self, status: int) -> bool:
         """A fatal signal was sent; False if its end is on the way already."""
@@ -56,7 +57,7 @@ class GroupEnd:
         self.is_zombie = True
 
     def reap(self, *, is_waited_for: bool) -> bool:
-        """Its parent has the status, or does not want it; whether it was a zombie."""
+        """Its parent has the status, or does not want it. Returns whether it was a zombie."""
         was_zombie = self.is_zombie
         self.is_zombie = False
         self.is_reaped = True
@@ -65,9 +66,10 @@ class GroupEnd:
 
 
 class ExecTurn:
-    """The thread whose execve waits for the ends of the others, and who waits for it (cred_guard_mutex).
+    """The thread whose execve waits for the ends of the others, and the queue of tasks that wait for this execve
+    (cred_guard_mutex).
 
-    Invariant: nobody waits in the queue unless there is such a thread.
+    Invariant: the queue is empty unless there is such a thread.
     """
 
     def __init__(self) -> None:
@@ -79,7 +81,7 @@ class ExecTurn:
         self.waiter = task
 
     def commit(self) -> None:
-        """Nothing can call the execve off any more."""
+        """The execve cannot be cancelled any more."""
         self.waiter = None
 
     def end(self, task: TaskBase) -> None:
@@ -90,7 +92,7 @@ class ExecTurn:
             self.queue.wake()
 
     def others(self) -> WaitQueue:
-        """Where others wait for the end of it."""
+        """The queue of tasks that wait for the end of the execve."""
         assert self.waiter is not None
         if self.queue is None:
             self.queue = WaitQueue()

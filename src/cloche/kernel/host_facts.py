@@ -1,4 +1,4 @@
-"""What boot read from the host before it confined itself, and what is remembered about load."""
+"""Facts about the host, read by boot before it is confined; and the samples of load averages."""
 
 from struct import iter_unpack
 

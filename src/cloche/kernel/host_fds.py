@@ -1,4 +1,4 @@
-"""Descriptors of the host that somebody waits for."""
+"""Host descriptors that are watched by the event loop."""
 
 from mypy_extensions import trait
 
@@ -7,7 +7,7 @@ from cloche.platform.interface import Platform
 
 @trait
 class FdWatcher:
-    """Somebody who waits for a host descriptor."""
+    """Watches a host descriptor."""
 
     def fd_ready(self, token: int, events: int) -> None:
         """The descriptor that was watched under `token` has these epoll events."""
@@ -15,7 +15,7 @@ class FdWatcher:
 
 
 class HostFds:
-    """Who waits for which descriptor.  A token is never given twice: an event that is under way finds nobody."""
+    """The watchers of host descriptors. A token is never used again, so an event that arrives late finds no watcher."""
 
     def __init__(self, platform: Platform) -> None:
         self.platform: Platform = platform

@@ -1,15 +1,15 @@
 """Waiting for the host's storage: a call asks another process (the gofer), and the answer does not come at once.
 
-The client of that process waits for a millisecond.  Then it raises `HostWait`, the only place where that is raised; it
-goes through the handler, which has changed nothing yet and undoes what it holds, as for an error.  The loop makes the
-task `HostBlocked`.  The answer joins the call's *journal*, and the handler runs again from its saved arguments: what
-the journal holds is not asked again, so that a walk over slow storage gets further each time, and a change is asked for
-once.  As in Linux (state D) no signal ends such a wait but a fatal one; the request cannot be called back then, and its
-answer goes to `HostRequest.forget`.
+The client of that process waits for a millisecond, then raises `HostWait` (nothing else raises it). The exception
+passes through the handler, which has changed nothing yet and releases what it holds, as for an error. The loop makes
+the task `HostBlocked`. The answer joins the call's *journal*, and the handler runs again from its saved arguments:
+questions that are in the journal are not asked again, so a walk over slow storage gets further each time, and a
+change is requested only once. As in Linux (state D) only a fatal signal ends such a wait. The request cannot be
+cancelled then; its answer goes to `HostRequest.forget`.
 
-Rules for handlers: nothing is changed before the last question, unless running it again comes to the same.  Whoever
-cannot keep to that calls `commit`: what is asked after it is waited for on the spot, as is all that is asked outside a
-handler by who has no `Patience` (kernel.patience).
+Rules for handlers: change nothing before the last question, unless a second run has the same effect. A handler that
+cannot keep to that calls `commit`: later questions are waited for on the spot. So are all questions outside of a
+handler, except by code with a `Patience` (kernel.patience).
 """
 
 from cloche.abi.errno import ERESTARTNOHAND
@@ -23,15 +23,15 @@ class HostRequest:
 
     def __init__(self) -> None:
         self.is_answered: bool = False
-        # What it changed is known to the caches; a question that changes nothing
+        # Its effect is in the caches; also true of a question that changes nothing
         self.is_settled: bool = False
         self.is_change: bool = False  # of names in directories
         self.is_once: bool = False  # it changes something: the call must not ask it again
-        self.is_taken: bool = False  # by the run that is under way
+        self.is_taken: bool = False  # by the current run
         self.queue: WaitQueue = WaitQueue()  # woken when it is answered, and when it is settled
 
     def forget(self) -> None:
-        """Nobody is interested in the answer any more, whether it has come or will come."""
+        """Drop the answer, which is not needed any more, now or when it comes."""
         raise NotImplementedError
 
 
@@ -39,24 +39,27 @@ class HostServer:
     """The process that is asked."""
 
     def close(self) -> None:
-        """No more questions."""
+        """Close the connection: there are no more questions."""
         raise NotImplementedError
 
     def shared(self) -> None:
-        """From here on it is asked for several calls; before, for one, which bore that others ran meanwhile."""
+        """From now on it serves several calls; before it served one, which allowed others to run meanwhile."""
 
 
 class HostWait(Exception):
-    """The handler shall run again when `request` is answered; with `is_turn` afresh, when it is settled."""
+    """The handler is to run again when `request` is answered; with `is_turn`, from its beginning when `request` is
+    settled.
+    """
 
     def __init__(self, request: HostRequest, *, is_turn: bool = False) -> None:
         self.request: HostRequest = request
         self.is_turn: bool = is_turn
-        self.inner: Blocked | None = None  # what goes on then, if it is not to begin anew
+        # the operation that continues then, if the handler is not to start again
+        self.inner: Blocked | None = None
 
 
 class Turn(HostRequest):
-    """No question: others shall have their turn, and then the call goes on."""
+    """Not a question: a pause in which others run; then the call goes on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class Turn(HostRequest):
 
 
 class StorageTurn(HostRequest):
-    """No question either: something is over that others wait for, a call that takes long."""
+    """Not a question either: wait for the end of a host call of another task that takes long."""
 
     def come(self) -> None:
         """It is over."""
@@ -79,7 +82,7 @@ class StorageTurn(HostRequest):
 
 
 class LentWaits:
-    """What of `HostWaits` is a call's that is in the middle of its handler while others run (kernel.lanes)."""
+    """The part of `HostWaits` that belongs to a call whose handler is suspended while others run (kernel.lanes)."""
 
     def __init__(
         self,
@@ -100,21 +103,21 @@ class LentWaits:
 
 
 class HostWaits(WalkKeeper):
-    """The call that runs now, as the clients see it."""
+    """The state of the running call that the clients use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.may_wait: bool = False
-        self.is_again: bool = False  # `journal` holds what an earlier run has asked
+        self.is_again: bool = False  # `journal` holds questions of an earlier run
         self.journal: list[HostRequest] = []
         self.waits: int = 0  # for metrics and tests
-        # The handler bears that others run in the middle of a call of the host
+        # The handler allows that others run in the middle of a host call
         self.bears_others: bool = False
-        self.file: FileDescription | None = None  # on whose storage a call is made that may take long
-        self.lane_turn: StorageTurn | None = None  # while all lanes but one are away: one is back
+        self.file: FileDescription | None = None  # the open file on whose storage a host call may take long
+        self.lane_turn: StorageTurn | None = None  # while all lanes but one are away: comes when one is back
 
     def begin(self, journal: list[HostRequest]) -> None:
-        """A handler that can be run again runs, now with these answers."""
+        """Start a run of a handler that can be run again, with these answers."""
         for each in journal:
             each.is_taken = False
         self.journal = journal
@@ -128,7 +131,7 @@ class HostWaits(WalkKeeper):
         raise HostWait(Turn())
 
     def lend(self) -> LentWaits:
-        """Others run in the middle of the handler; what they are given is fresh."""
+        """Save the state of the suspended handler, and reset it for others."""
         lent = LentWaits(
             self.journal,
             self.walks,
@@ -142,23 +145,23 @@ class HostWaits(WalkKeeper):
         return lent
 
     def take_back(self, lent: LentWaits) -> None:
-        """The handler goes on."""
+        """Restore the state of the handler, which goes on."""
         self.journal, self.walks = lent.journal, lent.walks
         self.may_wait, self.is_again, self.bears_others = lent.may_wait, lent.is_again, lent.bears_others
 
     def commit(self) -> None:
-        """What the handler does from here on cannot be done again."""
+        """From here on the handler cannot be run again."""
         self.may_wait = False
 
     def rehearsed(self) -> None:
-        """All that the rest will ask has been asked, and is in the journal; what has not is waited for on the spot."""
+        """The rest of the handler asks only questions that are in the journal; others are waited for on the spot."""
         self.may_wait = False
         self.is_again = len(self.journal) > 0
         for each in self.journal:
             each.is_taken = False
 
     def progress(self) -> None:
-        """What has been done so far will not be done again: its answers have served."""
+        """The work so far will not be repeated: drop its answers."""
         if self.journal:
             journal = self.journal
             self.journal = []
@@ -166,15 +169,15 @@ class HostWaits(WalkKeeper):
             forget_all(journal)
 
     def step_done(self, *, may_wait: bool) -> None:
-        """A step of a call that goes on from here, should it wait, is done: `may_wait` as it was before that."""
+        """A step of a call is done, and a later run continues after it: set `may_wait` to its earlier value."""
         self.progress()
         self.may_wait = may_wait
 
     def end(self) -> None:
-        """It has a result, or waits for something else: the answers have served."""
+        """The call has a result, or waits for something else: drop the answers."""
         self.may_wait = False
         self.is_again = False
-        self.file = None  # a name that is gone would keep its file alive, and what that takes of the disk
+        self.file = None  # a removed file would otherwise stay alive, with its space on disk
         if self.walks:
             self.walks = []
         if self.journal:
@@ -183,7 +186,7 @@ class HostWaits(WalkKeeper):
             forget_all(journal)
 
     def keep(self, wait: HostWait) -> tuple[list[HostRequest], list[PausedWalk]]:
-        """The run has raised `wait`: what the next one begins with."""
+        """The run has raised `wait`: return the journal and walks with which the next one starts."""
         journal = self.journal
         walks = self.walks
         self.journal = []
@@ -194,7 +197,8 @@ class HostWaits(WalkKeeper):
             return journal, walks
         self.waits += 1
         if wait.is_turn:
-            # The directory will be another: only what this call has changed itself is not to be asked again.
+            # The directory's contents may change meanwhile: only changes that this call has made itself are not asked
+            # for again.
             stale = [each for each in journal if not each.is_once]
             journal = [each for each in journal if each.is_once]
             forget_all(stale)
@@ -202,7 +206,7 @@ class HostWaits(WalkKeeper):
         return journal, walks
 
     def block(self, task: TaskBase, wait: HostWait, inner: Blocked | None) -> int:
-        """The handler has raised `wait`; BLOCKED."""
+        """Let the task wait: its handler has raised `wait`. Returns BLOCKED."""
         journal, walks = self.keep(wait)
         blocked = HostBlocked(wait, journal, walks, inner)
         if isinstance(wait.request, Turn):
@@ -211,7 +215,7 @@ class HostWaits(WalkKeeper):
 
 
 def forget_all(journal: list[HostRequest]) -> None:
-    """The answers have served."""
+    """Drop these answers."""
     for each in journal:
         each.forget()
 

@@ -1,9 +1,9 @@
 """pid 1 of a container: an init of the kernel's own, which runs no guest code.
 
-A real task, so that whatever looks at pid 1 (kill, /proc/1, capget, prlimit, getpgid, sched_*, kcmp) finds one; but its
-address space is empty and its thread never runs.  What becomes its child is reaped as soon as it dies
+It is a real task, so that every call about pid 1 (kill, /proc/1, capget, prlimit, getpgid, sched_*, kcmp) finds one;
+but its address space is empty and its thread never runs. Its children are reaped as soon as they die
 (`kernel.exit.notify_parent`), signals do not touch it (`kernel.signals.is_unkillable`), and it is no candidate for
-the out-of-memory killer.  Without it (`--no-init`) the container's first program is pid 1.
+the out-of-memory killer. Without it (`--no-init`) the container's first program is pid 1.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ _NO_IDENT: Final = -1  # no host process has it
 
 
 class NoProcess(HostProcess):
-    """The host process that init does not have."""
+    """Stands in for the host process, which init does not have."""
 
     def ident(self) -> int:
         return _NO_IDENT
@@ -83,7 +83,7 @@ class NoThread(HostThread):
 
 
 class Idle(Blocked):
-    """What init does: wait, for ever."""
+    """The wait of init, which never ends."""
 
     def retry(self, task: TaskBase) -> int:
         return BLOCKED
@@ -93,7 +93,7 @@ class Idle(Blocked):
 
 
 def end_init(group: ThreadGroup) -> None:
-    """Its container is gone."""
+    """Remove the init of a container that has ended."""
     group.parent = None
     group.end.must_die = True
     do_group_exit(group, 0)

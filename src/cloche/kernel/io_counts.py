@@ -1,7 +1,7 @@
 """/proc/PID/io: what processes read and wrote (struct task_io_accounting).
 
-Counting begins when somebody first opens such a file: programs look at differences, and until then no call pays for it.
-It hangs on `Kernel.observer`, which every finished call looks at, in front of what --strace has there.
+Counting begins when such a file is first opened, so that no call pays for it before; programs use only differences.
+It is installed as `Kernel.observer`, which every finished call notifies, in front of the observer of --strace.
 """
 
 from typing import Final
@@ -30,7 +30,7 @@ _BOTH: Final = frozenset((SYS_sendfile, SYS_copy_file_range))
 
 
 class IoCounter(CallObserver):
-    """What stands in for `Kernel.observer`."""
+    """The observer that counts."""
 
     def __init__(self, inner: CallObserver | None) -> None:
         self.inner: CallObserver | None = inner
@@ -69,7 +69,7 @@ def _task_exits(task: Task) -> None:
 
 
 def io_counts(task: Task, *, is_thread: bool) -> IoCounts:
-    """Of a thread, or of its process with its dead threads and the children that it has waited for."""
+    """The counts of a thread, or of its process with its dead threads and the children that it has waited for."""
     total = IoCounts()
     if is_thread:
         total.add(task.io_counts)

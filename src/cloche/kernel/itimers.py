@@ -1,8 +1,8 @@
 """Clocks and the timers of processes: POSIX timers, interval timers, CPU time limits (timer_create(2), setitimer(2)).
 
 Owns `Clock` arithmetic, `IntervalTimer`, `PosixTimer`, and the `CpuTimers` of a thread group.  Timers on wall clocks
-are entries of the kernel's timer queue.  Timers on CPU time cannot be: nobody tells the sentry how much a guest has
-consumed, so `CpuTimers` looks again at the earliest moment at which the time could have been used up (all processors
+are entries of the kernel's timer queue. Timers on CPU time cannot be, because the sentry is not notified of consumed
+CPU time. `CpuTimers` checks it at the earliest moment at which the time could have been used up (all processors
 busy), and less often while every thread of the group waits.
 
 A timer that queues a signal is started again only when that signal has been taken (as in Linux), so a guest that does
@@ -63,8 +63,8 @@ from cloche.kernel.timers import CPU_LOOK, POSIX_TIMER, REAL_TIMER, Timer, Timer
 
 _NS: Final = 1_000_000_000
 _INT_MAX: Final = 0x7FFFFFFF
-CPU_STEP_NS: Final = 1_000_000  # CPU time is looked at no more often than this
-CPU_IDLE_STEP_NS: Final = 50_000_000  # and so often while all threads wait
+CPU_STEP_NS: Final = 1_000_000  # the shortest interval between checks of CPU time
+CPU_IDLE_STEP_NS: Final = 50_000_000  # the interval while all threads wait
 CPU_PROF: Final = 0  # user and system time (CPUCLOCK_PROF)
 CPU_VIRT: Final = 1  # user time
 CPU_SCHED: Final = 2  # the scheduler's figure: their sum here
@@ -116,9 +116,10 @@ def cpu_clock(task: Task, clockid: int) -> CpuClock | None:
 
 
 def wall_clock_id(clockid: int) -> int:
-    """The host's clock behind a guest's: the same.  Raises LinuxError(EINVAL) for what is not a clock.
+    """The host's clock for a guest's clock, which is the same.
 
-    The alarm clocks are none: as on a machine without a clock that could wake it.
+    Raises LinuxError(EINVAL) for an invalid clock. The alarm clocks count as invalid, as on a machine without a clock
+    that could wake it.
     """
     if clockid in (
         CLOCK_REALTIME,
@@ -243,10 +244,10 @@ class CpuTimer:
         self.clock: CpuClock = clock
         self.at_ns: int = 0
         self.look_at_ns: int = 0  # when it could be due at the earliest, on CLOCK_MONOTONIC
-        self.turn: int = 0  # whose turn it is among the threads that compute
+        self.turn: int = 0  # index of the computing thread that gets the next signal
 
     def signal_process(self, signo: int) -> None:
-        """A signal to the process, by way of a thread that computes: Linux sends it from that one's tick."""
+        """Signal the process through a thread that computes, as Linux sends it from the tick of such a thread."""
         group = self.clock.group
         busy = [task for task in group.tasks if task.blocked is None]
         if busy:
@@ -256,7 +257,7 @@ class CpuTimer:
             send_group_info(group, kernel_info(signo))
 
     def cpu_expired(self, now_ns: int) -> bool:
-        """The clock has reached `at_ns` (it shows `now_ns`); whether to stay armed, with a new `at_ns`."""
+        """The clock has reached `at_ns` (it shows `now_ns`). Returns whether to stay armed, with a new `at_ns`."""
         raise NotImplementedError
 
 
@@ -292,7 +293,9 @@ class CpuTimers(ProcessorTimers):
             self.timer = None
 
     def _plan(self, cpu_timer: CpuTimer, now_ns: int) -> None:
-        """Look again when it is due if its thread, or all threads, run from now on; its clock shows `now_ns`."""
+        """Plan the next check for the time at which it is due if its thread, or all threads, run from now on. Its
+        clock shows `now_ns`.
+        """
         group = self.group
         left_ns = cpu_timer.at_ns - now_ns
         one = cpu_timer.clock.task
@@ -320,7 +323,7 @@ class CpuTimers(ProcessorTimers):
         self.look()
 
     def look(self) -> None:
-        """Fire what is due.  A clock is read only if its timer could be."""
+        """Fire the timers that are due. A clock is read only if its timer could be due."""
         self.timer = None
         at_ns = max(monotonic_ns(), self.timer_at_ns)
         for cpu_timer in list(self.armed):
@@ -650,7 +653,7 @@ def delete_timer(timer: PosixTimer) -> None:
     """timer_delete(2); a signal that is queued already is still delivered."""
     group = timer.group
     timer.stop()
-    timer.cpu = None  # they would keep each other
+    timer.cpu = None  # the two would keep each other in memory
     if timer.info is not None:
         timer.info.timer = None
         timer.info = None
@@ -679,7 +682,7 @@ def group_exits(group: ThreadGroup) -> None:
     timers = group.timers.cpu
     if isinstance(timers, CpuTimers):
         timers.clear()
-    group.timers.interval = [None, None, None]  # they and the group would keep each other
+    group.timers.interval = [None, None, None]  # they and the group would keep each other in memory
     group.timers.cpu = None
 
 

@@ -2,9 +2,10 @@
 
 
 class JobControl:
-    """A process's stop by SIGSTOP and its kin, and what its parent has yet to hear of it (signal(7), wait(2)).
+    """A process's stop by SIGSTOP and its kin, and the news that its parent has not waited for yet (signal(7),
+    wait(2)).
 
-    Invariant: a process is stopped only while a stop is in force; of a stop and its end only the later is news.
+    Invariant: a process is stopped only while a stop is in force; of a stop and its end only the later one is news.
     """
 
     def __init__(self) -> None:

@@ -98,8 +98,8 @@ def clone_info(info: SigInfo) -> SigInfo:
 class Broadcast(Chore):
     """A signal to many processes: to a process group, or to all (kill(2) with 0, -1 and below).
 
-    Others run in between, so whoever was born meanwhile is looked for until there is nobody new, and the sender comes
-    last.  Should it be killed before, the kernel does the rest.
+    Others run in between, so it looks for new processes until there are none, and signals the sender last. If the
+    sender is killed before, the kernel does the rest.
     """
 
     def __init__(self, task: Task, pgrp: ProcessGroup | None, info: SigInfo) -> None:
@@ -144,10 +144,10 @@ class Broadcast(Chore):
         if self.pgrp is not None or error != -EPERM:
             self.result = error
         elif self.result == -ESRCH:
-            self.result = 0  # somebody was there
+            self.result = 0  # there was a process to signal
 
     def answer(self) -> int:
-        """What kill(2) gives."""
+        """The result of kill(2)."""
         return 0 if self.is_sent and self.pgrp is not None else self.result
 
 

@@ -1,18 +1,18 @@
-"""Lanes: host threads of the sentry that can run its loop, so that a call of the host that takes long keeps one task.
+"""Lanes: host threads of the sentry that can run its loop, so that a host call that takes long holds up only one task.
 
-One lane has the turn, and runs everything; the others wait in the platform (csrc/host/lanes.c).  A call of the host on
-storage that may take long, and that nobody else can make instead (`platform.slow`, `SLOW_STORAGE` in the flags of a
-transfer), is made in the middle of a handler.  If it is not back within a millisecond another lane takes the turn:
-`take_over` makes the task wait with an `AwayCall`, and the loop goes on there.  When the call is over its lane stands
-in line; the one that has the turn gives it between two events (`fd_ready`), and the handler goes on where it was
-(`came_back`).  So handlers are atomic but for such a call: it is the last thing that they do, or they look again
-afterwards at what may have changed.  The open file is held meanwhile, and so is its position.
+One lane has the turn, and runs everything; the others wait in the platform (csrc/host/lanes.c). Some host calls on
+storage that may be slow cannot be left to another process (`platform.slow`, `SLOW_STORAGE` in the flags of a
+transfer); they are made in the middle of a handler. If it is not back within a millisecond another lane takes the
+turn: `take_over` makes the task wait with an `AwayCall`, and the loop goes on there. When the call is over its lane
+stands in line; the one that has the turn gives it between two events (`fd_ready`), and the handler goes on where it
+was (`came_back`). So handlers are atomic except for such a call: it is the last thing that they do, or they check
+afterwards what may have changed. The open file is held meanwhile, and so is its position.
 
 While only one lane is left, calls of that kind wait before they begin (`HostWaits.lane_turn`), and changes in volumes
-are the gofer's.
+are made by the gofer.
 
-As in Linux (state D) no signal ends the wait.  A fatal one does: the task ends at once, and when the call is over
-`Abandoned` unwinds what is left of its handler.
+As in Linux (state D) no signal ends the wait. A fatal one does: the task ends at once, and when the call is over
+`Abandoned` unwinds the rest of its handler.
 """
 
 import os
@@ -34,11 +34,11 @@ _ARGUMENT_BYTES: Final = 4096  # the longest path; all but vectors are shorter
 
 
 class Abandoned(Exception):
-    """The task of a call is no more, which nothing may touch from here on."""
+    """The task of a call has died; its state must not be used from here on."""
 
 
 class FileDrop(Chore):
-    """A reference to an open file, to be dropped when no handler is in the middle of using it."""
+    """Drops a reference to an open file when no handler is suspended in the middle of using it."""
 
     def __init__(self, file: FileDescription) -> None:
         self.file: FileDescription = file
@@ -49,7 +49,7 @@ class FileDrop(Chore):
 
 
 class AwayCall(Blocked):
-    """What a task waits with whose lane is away; `inner`: what it had waited with before."""
+    """The wait of a task whose lane is away; `inner`: its wait from before."""
 
     def __init__(self, kernel: Kernel, task: Task | None, lent: LentWaits) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class AwayCall(Blocked):
                 task.enter(WAITING)
 
     def end(self) -> None:
-        """It is over, or nobody cares."""
+        """The call is over, or its task has died."""
         self.is_over = True
         file = self.file
         if file is None:
@@ -107,7 +107,7 @@ class AwayCall(Blocked):
         return "D"
 
     def lends_thread(self) -> bool:
-        return False  # the handler goes on with it as it has left it
+        return False  # the handler continues with it unchanged
 
     def retry(self, task: TaskBase) -> int:
         return BLOCKED
@@ -134,7 +134,8 @@ class AwayCall(Blocked):
 
 
 def bring_arguments(task: Task) -> None:
-    """Before a call of a process that has mapped slow files: have there what its arguments point to, of such files.
+    """Before a call of a process that has mapped slow files: have the pages of such files in memory to which its
+    arguments point.
 
     Raises Abandoned.
     """
@@ -147,19 +148,19 @@ def bring_arguments(task: Task) -> None:
 
 
 def bring_data(task: Task, file: FileDescription, data: IovIter, limit: int) -> None:
-    """The same before data of the program go to an open file, or come from there.  Raises Abandoned."""
+    """The same for the buffers of a read or write. Raises Abandoned."""
     task.kernel.host_waits.file = file
     data.bring(limit)
 
 
 class Lanes(FdWatcher):
-    """The lanes of a sentry, and which calls of theirs take long."""
+    """The lanes of a sentry, and their host calls that take long."""
 
     def __init__(self, kernel: Kernel, spare: int) -> None:
         self.kernel: Kernel = kernel
-        self.spare: int = spare  # lanes beside the one that has the turn, if all are there
+        self.spare: int = spare  # number of lanes beside the one that has the turn
         self.away: dict[int, AwayCall] = {}  # by the numbers of lanes
-        self.bell_fd: int = -1  # rings when one is back
+        self.bell_fd: int = -1  # an eventfd, written when a lane is back
         self.taken: int = 0  # turns, for tests
 
     def install(self, bell_fd: int) -> None:
@@ -195,11 +196,11 @@ class Lanes(FdWatcher):
         call.come_back()
 
     def fd_ready(self, token: int, events: int) -> None:
-        """Between two events: the turn is theirs whose call is over."""
+        """Between two events: give the turn to lanes whose call is over."""
         try:
             os.read(self.bell_fd, 8)
         except BlockingIOError:
-            pass  # it was seen twice
+            pass  # another event has handled it already
         lane, thread = self.kernel.platform.stand_by()
         if lane >= 0:
             self.take_over(lane, thread)

@@ -68,7 +68,8 @@ class Image:
         self.phnum: int = 0
         self.segments: list[Segment] = []
         self.interpreter: bytes | None = None
-        self.is_doomed: bool = False  # what it wants mapped cannot be: found out when there is no way back
+        # its segments cannot be mapped, which was found out only past the point of no return
+        self.is_doomed: bool = False
         self.is_overlaid: bool = False  # its segments are not in order, or overlap
         self.is_stack_executable: bool = False
         self.base: int = 0  # load bias
@@ -218,7 +219,7 @@ def build_stack(
 
     Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.
     """
-    # There may be hundreds of thousands of them: no loop of our own looks at each.
+    # There may be hundreds of thousands of them, so no Python loop visits each.
     count = len(contents.argv)
     strings = bytearray(b"\0".join([*contents.argv, *contents.envp, b""]))
     lengths = [len(text) + 1 for text in contents.argv]
@@ -260,8 +261,8 @@ def build_stack(
 def stack_bytes_for_limit(limit: int, total_limit: int) -> int:
     """How much address space the main stack gets for RLIMIT_STACK and RLIMIT_AS (-1: unlimited).
 
-    Linux gives pages as they are touched; here all of the stack is mapped at once, so that it must leave room
-    to a program whose address space is limited.
+    Linux gives pages as they are touched; here all of the stack is mapped at once, so it must leave room if the
+    address space is limited.
     """
     size = MAX_STACK if limit < 0 else min(max(limit, 1 << 17), MAX_STACK)
     if total_limit >= 0 and size > DEFAULT_STACK:

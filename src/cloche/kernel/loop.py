@@ -1,7 +1,7 @@
-"""The event loop: one system call, fault, timer or host descriptor after the other (docs/design.md 4).
+"""The event loop: handles system calls, faults, timers and host descriptors one after the other (docs/design.md 4).
 
 The life of a system call: `next_event` gives the number and arguments; the row's handler runs to completion and
-returns a value, or BLOCKED after it has left its state on the task; `complete` looks for signals and resumes.
+returns a value, or stores its state on the task and returns BLOCKED; `complete` looks for signals and resumes.
 Blocked calls are retried from `kernel.ready`.  There is no recursion: a wake-up only appends to that list.
 A call with much to do does a slice and stands in `kernel.sliced` until its next turn (`blocking.next_slice`).
 
@@ -77,9 +77,9 @@ from cloche.platform.interface import (
     PlatformDied,
 )
 
-# A collection of cycles looks at all that lives, 0.05 ms for each task, and nobody is served meanwhile.  So the dead
-# are no cycles: what they refer to is let go.  It is only made when dead tasks stay nevertheless, or now and then
-# while there is little to look at.
+# A collection of cycles scans all objects, which takes 0.05 ms for each task, and stops the loop meanwhile. So dead
+# tasks drop their references and form no cycles. A collection is made only if dead tasks stay nevertheless, or now
+# and then while there are few objects.
 COLLECT_AFTER: Final = 256  # dead tasks more than at the last one
 OLDER_AFTER: Final = 4  # collections
 FULL_AFTER: Final = 16
@@ -91,13 +91,14 @@ MAX_DUE: Final = 64
 MAX_RETRIES: Final = 64
 GRACE: Final = 64
 SLICE_GRACE: Final = 256  # events before the next slice; about as much work as it is
-LINGER_NS: Final = 20_000  # how long one is waited for, when there were some since the last slice
+LINGER_NS: Final = 20_000  # how long to wait for an event, if there were some since the last slice
 MAX_UNCHECKED: Final = 16  # reading the clock costs a tenth of a short call
 BUSY_WAIT_NS: Final = 200_000  # before looking again at a thread that is not back yet
 _READS: Final = (SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2)
 _READS_AT_POS: Final = (SYS_read, SYS_readv)
 _PROTECTS: Final = (SYS_mprotect, SYS_pkey_mprotect)
-_HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED, EV_LEFT)  # what a paused container has to wait with
+# events that are held back for a paused container
+_HELD: Final = (EV_SYSCALL, EV_FAULT, EV_INTERRUPTED, EV_LEFT)
 
 
 class StopLoop(Exception):
@@ -238,7 +239,7 @@ def dispatch(kernel: Kernel, task: Task) -> None:
 
 
 def perform(kernel: Kernel, task: Task) -> None:
-    """What follows a tracer's look at the call: filters, then the handler."""
+    """Continue a call after its tracer's stop: filters, then the handler."""
     args = task.args
     entries = kernel.entry_observer
     if entries is not None:
@@ -275,7 +276,7 @@ def perform(kernel: Kernel, task: Task) -> None:
 
 
 def wait_for_host(kernel: Kernel, task: Task, wait: HostWait, inner: Blocked | None) -> int:
-    """A handler has asked what is not answered yet; BLOCKED."""
+    """A handler has asked a question that is not answered yet. Returns BLOCKED."""
     return kernel.host_waits.block(task, wait, wait.inner if wait.inner is not None else inner)
 
 
@@ -305,7 +306,7 @@ def run_again(kernel: Kernel, task: Task, op: HostBlocked) -> None:
     complete(kernel, task, result)
 
 
-# What the host may lack.  The platform says so by an OSError, before it has changed anything.
+# Calls that may fail because the host lacks resources. The platform raises OSError, before it has changed anything.
 _CLONES: Final = (SYS_clone, SYS_fork, SYS_vfork, SYS_clone3)
 _SHORTAGES: Final = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 
@@ -323,7 +324,7 @@ def internal_error(kernel: Kernel, task: Task, error: Exception) -> int:
 
 
 def report(kernel: Kernel, where: str, error: Exception) -> None:
-    """Count and log a bug of ours; CLOCHE_STRICT=1 stops everything."""
+    """Count and log a bug of cloche; CLOCHE_STRICT=1 stops everything."""
     kernel.internal_errors += 1
     kernel.meter.report_error(where, error)
     if kernel.is_strict:
@@ -331,7 +332,7 @@ def report(kernel: Kernel, where: str, error: Exception) -> None:
 
 
 def contain(kernel: Kernel, task: Task | None, error: Exception) -> None:
-    """A bug outside a handler (a signal's delivery, a death, a timer): the process that it concerns ends, no other."""
+    """A bug outside a handler (delivery of a signal, a death, a timer) ends only the process concerned."""
     if isinstance(error, (StopLoop, PlatformDied)):
         raise error
     report(kernel, "outside a system call" if task is None else f"around {task.comm!r}", error)
@@ -381,7 +382,7 @@ def complete(kernel: Kernel, task: Task, result: int) -> None:
         or task.tracee is not None
         or -ERESTART_RESTARTBLOCK <= result <= -ERESTARTSYS  # by a signal that was meant for another thread
     ):
-        # A signal may stop it for long, and others must not find what it has ordered undone.
+        # A signal may stop it for long, and other threads rely on the operations that it has ordered.
         if task.thread.leave_as_is() if result == RESUME else task.thread.leave(result):
             leave_slowly(kernel, task, result)
         else:
@@ -419,7 +420,7 @@ def resume_if_free(kernel: Kernel, task: Task) -> None:
 
 
 def begin_waiting_job(task: Task) -> bool:
-    """Somebody waits for the thread to stop, and it has: whether it works for him now."""
+    """The thread has stopped, and another task may want it for a job. Returns whether it works on one now."""
     job = task.work.next
     op = task.blocked
     if job is None or (op is not None and not op.lends_thread()):
@@ -555,7 +556,7 @@ def other_event(kernel: Kernel, event: Event) -> None:
     if kind == EV_FAMILY_DIED:
         for container in list(kernel.containers.values()):
             if container.family[0] == event[2]:
-                kill(container)  # it can start nothing any more
+                kill(container)  # it could not start processes any more
         return
     if kind == EV_STALL:
         what = kernel.meter.note_stall(event)
@@ -605,7 +606,7 @@ def enter_kernel(task: Task) -> None:
 
 
 def grows(task: Task, signo: int, code: int, addr: int) -> bool:
-    """Whether a fault is below an area that grows downwards (MAP_GROWSDOWN), which it does then."""
+    """Whether a fault is below an area that grows downwards (MAP_GROWSDOWN), and if so, grow it."""
     if signo != SIGSEGV or code != SEGV_MAPERR:
         return False
     mm = task.mm
@@ -616,7 +617,7 @@ def grows(task: Task, signo: int, code: int, addr: int) -> bool:
 
 
 def operations_done(kernel: Kernel, task: Task) -> None:
-    """The answer to run_ops: whoever ordered it goes on."""
+    """The answer to run_ops: let the task or job that ordered it go on."""
     job = task.work.job
     if job is not None:
         job.done(task)
@@ -665,7 +666,9 @@ def operations_failed(kernel: Kernel, task: Task, errno: int) -> None:
 
 
 def read_again(kernel: Kernel, task: Task) -> None:
-    """The platform could not bring what a read was promised: the file was cut off meanwhile, or the buffer ends."""
+    """A read that the platform had promised could not be done: the file was truncated meanwhile, or the buffer ends.
+    Repeat it.
+    """
     args = task.args
     file = task.files.find(to_i32(args.a0))
     promised = task.thread.regs().result

@@ -1,20 +1,20 @@
-"""What must not stay unseen: internal errors, each kind once with a count, and handlers that took too long (I8).
+"""Reports internal errors, each kind once with a count, and handlers that took too long (I8).
 
 The platform measures the time between two looks for events (`Platform.set_meter`) and tells of one that was too long;
-the loop passes that on to `note_stall`.  In production it is counted only, by the wall clock, so also when the host
-gave the processor to somebody else.  Under CLOCHE_STRICT it is an internal error; there the processor time of the
+the loop passes that on to `note_stall`. In production it is only counted, by the wall clock, so it includes time in
+which the host ran other processes. Under CLOCHE_STRICT it is an internal error; there the processor time of the
 sentry is measured, which a busy machine does not lengthen, and the bound leaves room for slow machines and for an
 interpreter.
 
-The bound under CLOCHE_STRICT is what holds, not what is aimed at (a millisecond).  Compiled, the turns that large
-states can bring about (tests/security/programs/holds.c) and those of tests/guest stay below 14 ms; four are longer: the
-stack for 200,000 arguments is made in one (35 ms), a filter of 4,096 instructions is checked in one and 200 of them are
-given up in one (25 to 60), 5,000 descriptor tables that fill the quota (60), and the first tenths of a second, where
-nothing of the interpreter is in memory yet (26).  The rest is room for slower machines.
-Not measured are the start of the first program, since nobody is there who could be kept waiting, and collections of
-cycles (`platform.collector`), which take 40 ms where a guest has filled the sentry's quota with a million objects, and
-may then be made for a tenth of the time (`mm.quota`).  Interpreted everything takes ten to twenty times as long, so the
-bound there finds only what has none.
+The bound under CLOCHE_STRICT is what is guaranteed; the aim is a millisecond. Compiled, the turns that large states
+can cause (tests/security/programs/holds.c) and those of tests/guest stay below 14 ms; four are longer: the stack for
+200,000 arguments is made in one (35 ms), a filter of 4,096 instructions is checked in one and 200 of them are given
+up in one (25 to 60), 5,000 descriptor tables that fill the quota (60), and the first tenths of a second, where
+nothing of the interpreter is in memory yet (26). The rest is room for slower machines. Not measured are the start of
+the first program, since no other guest could be kept waiting, and collections of cycles (`platform.collector`),
+which take 40 ms where a guest has filled the sentry's quota with a million objects, and may then be made for a tenth
+of the time (`mm.quota`). Interpreted everything takes ten to twenty times as long, so the bound there finds only
+unbounded work.
 """
 
 import sys
@@ -56,14 +56,14 @@ class Meter:
                 number = -1
             stall = self.stalls.setdefault(number, Stall())
         stall.count += 1
-        # At work, where that is measured: what the machine did meanwhile says nothing about the handler.
+        # Processor time, where it is measured: waiting for the processor is not the handler's fault.
         stall.longest_ns = max(stall.longest_ns, event[5] if event[5] >= 0 else event[4])
         what = f"system call {number}" if number >= 0 else f"event {-number}"
         cpu = f", {event[5] / 1e6:.1f} of them at work" if event[5] >= 0 else ""
         return f"{event[4] / 1e6:.1f} ms{cpu} after {what}"
 
     def note_error(self, error: Exception) -> tuple[int, str]:
-        """Count an internal error: how often its kind has come, and the kind's name."""
+        """Count an internal error. Returns how often its kind has occurred, and the kind's name."""
         at = error.__traceback__
         where = ""
         while at is not None:
@@ -81,7 +81,7 @@ class Meter:
         count, kind = self.note_error(error)
         if count == 1:
             sys.stderr.write(f"cloche: internal error {where}:\n")
-            # The interpreter's own hook: it needs no module, and none can be imported any more.
+            # The interpreter's own hook needs no module; imports are not possible any more.
             sys.excepthook(type(error), error, error.__traceback__)
         elif count in (10, 100, 1000, 10_000, 100_000, 1_000_000):
             sys.stderr.write(f"cloche: internal error {kind}: {count} times\n")

@@ -1,4 +1,4 @@
-"""The namespaces of a task (namespaces(7), struct nsproxy), but for those that the VFS needs: the mount namespace is
+"""The namespaces of a task (namespaces(7), struct nsproxy), except those that the VFS needs: the mount namespace is
 in `Context`, the user namespace in `Credentials`.
 
 Left of `kernel.task`.  A namespace lives for as long as something refers to it; `NamespaceCount` bounds how many
@@ -66,7 +66,8 @@ class NetNamespace:
     """A network; `net.inet_base` derives from it."""
 
     def __init__(self) -> None:
-        self.is_real: bool = False  # else a kernel without the network, which can have no second one either
+        # False: a kernel without a network, which cannot make further network namespaces
+        self.is_real: bool = False
         self.ino: int = FIRST_NET_INO  # of /proc/PID/ns/net
         self.user_ns: UserNamespace | None = None  # the owner
         self.place: NamespaceCount | None = None
@@ -86,7 +87,7 @@ class CgroupNamespace:
 
 
 class Namespaces:
-    """Immutable: whoever changes one of them makes a copy."""
+    """The namespaces of a task. Immutable: a change makes a copy."""
 
     def __init__(
         self, uts: UtsNamespace, ipc: IpcNamespace, net: NetNamespace, cgroup: CgroupNamespace

@@ -1,4 +1,4 @@
-"""Numbers that are given once: of anonymous devices and of inodes without a file system."""
+"""Numbers that are used only once: of anonymous devices, and of inodes without a file system."""
 
 
 class Numbers:

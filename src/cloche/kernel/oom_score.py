@@ -8,7 +8,8 @@ OOM_SCORE_MAX: Final = 1000
 class OomScore:
     """A process's adjustment, -1000 to 1000.
 
-    Invariant: without CAP_SYS_RESOURCE it does not fall below `_floor`, what somebody who had it set last.
+    Invariant: without CAP_SYS_RESOURCE it does not fall below `_floor`, the value that a process with the capability
+    has set last.
     """
 
     def __init__(self) -> None:
@@ -16,7 +17,7 @@ class OomScore:
         self._floor: int = 0
 
     def set(self, value: int, *, is_privileged: bool) -> bool:
-        """Another adjustment; False, and nothing has changed, where that takes a capability."""
+        """Set the adjustment. False: it would need the capability, and nothing has changed."""
         assert -OOM_SCORE_MAX <= value <= OOM_SCORE_MAX
         if value < self._floor and not is_privileged:
             return False

@@ -1,7 +1,7 @@
-"""What the kernel holds for parts that stand further right, as far as it knows it.
+"""Base classes for objects of modules further right that the kernel's own objects hold.
 
-Each has a field of `Kernel`, `ThreadGroup` or `Task` with one of these types; the class behind it, and who makes it,
-stands beside the name.
+Each is the type of a field of `Kernel`, `ThreadGroup` or `Task`; beside its name stands the class that derives from
+it, and when that is made.
 """
 
 from mypy_extensions import trait
@@ -13,7 +13,7 @@ from cloche.vfs.objects import FileSystem, Inode
 
 
 class FutexWaiters:
-    """Who waits for which word: kernel.futex.FutexTable, made at first use."""
+    """The waiters for futex words: kernel.futex.FutexTable, made at first use."""
 
 
 @trait
@@ -21,7 +21,7 @@ class TaskNames:
     """Names that lead to a task: fs.proc_pid.PidDir, when it is looked up."""
 
     def drop(self) -> None:
-        """The task is gone for good: forget them."""
+        """The task is gone: drop the names."""
         raise NotImplementedError
 
 
@@ -35,7 +35,7 @@ class IntervalTimer:
 
 
 class ProcessorTimers(TimerOwner):
-    """What a process has on CPU time: kernel.itimers.CpuTimers, made at first use."""
+    """A process's timers on CPU time: kernel.itimers.CpuTimers, made at first use."""
 
 
 class GroupTimers:
@@ -61,14 +61,16 @@ class GroupTimers:
 
 
 class ExitWords:
-    """Where in a thread's memory its end is told (set_tid_address(2), set_robust_list(2)); 0: nowhere."""
+    """Addresses in a thread's memory that are changed when it ends (set_tid_address(2), set_robust_list(2)); 0:
+    nowhere.
+    """
 
     def __init__(self) -> None:
         self.clear_child_tid: int = 0
         self.robust_list: int = 0
 
     def forget(self) -> None:
-        """Another program has taken the place of that memory."""
+        """The memory was replaced by another program's."""
         self.clear_child_tid = 0
         self.robust_list = 0
 
@@ -76,8 +78,9 @@ class ExitWords:
 class SignalMask:
     """Which signals a thread holds back (sigprocmask(2)).
 
-    A call with a mask of its own (ppoll, sigsuspend) lends it one; the lasting one comes back when it is over, or
-    is written into the frame of a handler.  Neither has SIGKILL or SIGSTOP: they change through `set_sigmask`.
+    A call with a mask of its own (ppoll, sigsuspend) replaces it for the time of the call; the lasting one is
+    restored when the call is over, or is written into the frame of a handler. Neither has SIGKILL or SIGSTOP: they
+    change through `set_sigmask`.
     """
 
     def __init__(self) -> None:
@@ -86,7 +89,7 @@ class SignalMask:
         self._lasting: int = 0  # ... and this comes back
 
     def lasting(self) -> int:
-        """That of the program, whatever the call under way has."""
+        """The program's own mask, without that of the call under way."""
         return self._lasting if self.is_lent else self.now
 
     def lend(self) -> None:
@@ -96,7 +99,7 @@ class SignalMask:
             self._lasting = self.now
 
     def keep(self) -> None:
-        """What is now lasts: the one before is written elsewhere, or replaced."""
+        """Make the present mask the lasting one: the earlier one was saved elsewhere, or is replaced."""
         self.is_lent = False
 
 
@@ -105,11 +108,11 @@ class SeccompChain:
 
 
 class FlyingFiles(TimerOwner):
-    """Open files under way in messages: net.rights.Flights, made at first use."""
+    """Open files in messages that were not received yet: net.rights.Flights, made at first use."""
 
 
 class LateNews:
-    """What waits for the end of a host process: kernel.accounting.LateUsage."""
+    """Waits for the end of a host process: kernel.accounting.LateUsage."""
 
     def arrived(self, event: Event) -> None:
         """The host process is gone (EV_PROCESS_DIED)."""
@@ -121,7 +124,7 @@ class SysctlTree:
 
 
 class FileSystems:
-    """Those of which a sandbox has one; each is made at first use by the module that is named."""
+    """File systems of which a sandbox has one instance; each is made at first use, by the module beside its name."""
 
     def __init__(self) -> None:
         self.anon: FileSystem | None = None  # fs.anon: st_dev of eventfds, timerfds …

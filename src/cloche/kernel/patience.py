@@ -1,7 +1,7 @@
 """Work of the kernel's own that asks the host's storage and waits for answers as calls do (kernel.host_wait).
 
-A chore asks question by question, each in a function that can be run again like a handler: it changes nothing before
-its last question, and at most one thing.  While an answer is out the chore is not in the kernel's queue.
+A chore asks in functions that can be run again like a handler: each changes nothing before its last question, and at
+most one thing. While an answer is outstanding the chore is not in the kernel's queue.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ class Patience(Waiter):
         self.chore: Chore = chore
         self.journal: list[HostRequest] = []
         self.walks: list[PausedWalk] = []
-        self.request: HostRequest | None = None  # that is waited for
+        self.request: HostRequest | None = None  # the question that is not answered yet
         self.is_turn: bool = False
 
     def is_waiting(self) -> bool:
@@ -36,7 +36,9 @@ class Patience(Waiter):
         return self.request is not None
 
     def attempt(self, work: "Callable[[], T]") -> "list[T]":
-        """What `work` returns, in a list, or nothing: then it is to be attempted again when the chore has its turn."""
+        """Run `work`. Returns its result in a list; an empty list if it has to wait: then call this again when the
+        chore has its turn.
+        """
         journal, self.journal = self.journal, []
         self.request = None
         self.waits.begin(journal)
@@ -50,7 +52,7 @@ class Patience(Waiter):
             self.waits.end()
 
     def ask(self, work: "Callable[[], T]") -> "Generator[bytes, None, T]":
-        """For chores that are generators of bytes: what `work` returns, after an empty one for each wait."""
+        """For chores that are generators of bytes: yields b"" for each wait, and returns the result of `work`."""
         found = self.attempt(work)
         while not found:
             yield b""
@@ -75,7 +77,7 @@ class Patience(Waiter):
         return False
 
     def drop(self) -> None:
-        """The chore is given up."""
+        """Stop waiting: the chore was given up."""
         request = self.request
         self.request = None
         if request is not None:

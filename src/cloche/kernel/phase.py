@@ -1,4 +1,4 @@
-"""The phases of a task: who has its host thread, and what may happen next.
+"""The phases of a task: what its host thread does, and which phases may follow.
 
     NEW ──────────▶ GUEST ◀────────────┐            guest code runs
      │               │                 │ resumed
@@ -68,7 +68,7 @@ WAITS: Final = (WAITING, STOPPED, TRACED, LENT)
 
 
 class IllegalPhase(Exception):
-    """A bug of ours: a task was taken where it cannot go."""
+    """A bug of cloche: a task was to enter a phase that cannot follow."""
 
 
 def check(old: int, new: int) -> None:

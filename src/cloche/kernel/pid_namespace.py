@@ -1,7 +1,8 @@
-"""Pid namespaces (pid_namespaces(7), kernel/pid.c): which numbers processes have in which.
+"""Pid namespaces (pid_namespaces(7), kernel/pid.c): the numbers of processes in each namespace.
 
-Pids are those of the initial pid namespace everywhere in the kernel ("kernel pids"); what crosses to a guest of another
-one goes through `pid_in` and `pid_from`, for which the initial namespace is None.  Left of `kernel.ipc`.
+Inside the kernel every pid is one of the initial pid namespace ("kernel pid"); pids that are passed to or from a
+guest of another one are translated by `pid_in` and `pid_from`, for which the initial namespace is None. Left of
+`kernel.ipc`.
 """
 
 from typing import Final
@@ -13,8 +14,8 @@ from cloche.vfs.userns import Place, UserNamespace
 FIRST_PID_INO: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO
 MAX_LEVEL: Final = 32  # of nesting
 PID_LIMIT: Final = 4194304
-MAX_LATE: Final = 16384  # numbers of the dead that a namespace remembers
-NO_PID: Final = 1 << 40  # the kernel pid of nothing
+MAX_LATE: Final = 16384  # numbers of dead processes that a namespace remembers
+NO_PID: Final = 1 << 40  # no process has this kernel pid
 
 
 class PidNamespace:
@@ -26,13 +27,13 @@ class PidNamespace:
         self.user_ns: UserNamespace | None = user_ns  # the owner
         self.ino: int = ino  # of /proc/PID/ns/pid
         self.place: Place | None = None  # kernel.namespaces.NamespaceCount
-        self.proc_fs: FileSystem | None = None  # what a mount of type proc shows here (fs.proc)
+        self.proc_fs: FileSystem | None = None  # the file system of proc mounts in this namespace (fs.proc)
         self.next_pid: int = 1
         self.is_closed: bool = False  # its init has died: there will be no new process
         self.init_pid: int = 0  # kernel pid of its init; 0: not there yet, or gone
         self.to_kernel: dict[int, int] = {}  # number here -> kernel pid
         self.from_kernel: dict[int, int] = {}
-        # The same for the dead, the last ones: whoever noted one still shows it
+        # The same for processes that have died lately, because their numbers may still be shown
         self.late: dict[int, int] = {}
 
     def add(self, kernel_pid: int) -> int:
@@ -50,7 +51,7 @@ class PidNamespace:
         return pid
 
     def drop(self, kernel_pid: int) -> None:
-        """Nothing has this number any more."""
+        """Remove a number that is not used any more."""
         pid = self.from_kernel.pop(kernel_pid, 0)
         if pid:
             del self.to_kernel[pid]
@@ -76,7 +77,7 @@ class PidNamespace:
 def pid_in(ns: PidNamespace | None, kernel_pid: int) -> int:
     """The number of a task, process group or session in `ns`; 0 if it is not visible there (pid_nr_ns).
 
-    As struct pid, it outlives what had it.
+    Like a struct pid, the number is valid longer than its process.
     """
     if ns is None:
         return kernel_pid

@@ -1,8 +1,8 @@
-"""What programs map once they run, so that the next process of the same program begins with the descriptors.
+"""Remembers which files each program maps, so that its next process starts with descriptors of these.
 
-A blank process is born with descriptors of the files that are mapped all the time (platform/kept.py).  execve leaves it
-those alone that a program of the same file, with the same credentials and root, has mapped before and that these
-credentials may still read: what it could open again.
+A blank process inherits descriptors of the files that are mapped most often (platform/kept.py). execve keeps only
+those that a program of the same file, with the same credentials and root, has mapped before and that these
+credentials may still read, so the program could open them itself.
 """
 
 from typing import Final
@@ -87,7 +87,7 @@ class Programs:
         return program
 
     def forget(self, mounts: list[Mount]) -> None:
-        """A container has ended that has these mounts: nothing of its files is to be held."""
+        """The container with these mounts has ended: drop references to its files."""
         for key in list(self._known):
             if key[1] in mounts:
                 del self._known[key]

@@ -1,4 +1,4 @@
-"""Resource limits of processes (getrlimit(2)): defaults, checks, and what a change touches at once."""
+"""Resource limits of processes (getrlimit(2)): defaults, checks, and the immediate effects of a change."""
 
 from typing import Final
 
@@ -50,7 +50,7 @@ def default_rlimits(
 
 
 def from_abi(value: int) -> int:
-    """RLIM_INFINITY as -1; so is anything that no size can reach."""
+    """RLIM_INFINITY, or a limit that no size can reach, as -1."""
     return INFINITY if value >= 1 << 63 else value
 
 

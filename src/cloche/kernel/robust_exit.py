@@ -10,7 +10,7 @@ from cloche.kernel.task import Task
 
 
 class RobustExit(WordChange):
-    """From word to word, then to the exit."""
+    """Marks one word after the other, then exits."""
 
     def __init__(self, task: Task, status: int, *, is_group: bool) -> None:
         super().__init__(task, 0, None)

@@ -1,8 +1,8 @@
-"""What scheduling and its kin know of a task: nice value, policy, processors (kernel.sched has the rules)."""
+"""The scheduling attributes of a task: nice value, policy, processors (kernel.sched has the rules)."""
 
 
 class Scheduling:
-    """Of one task.  Invariant: `priority` is 0 unless the policy is a real-time one."""
+    """The attributes of one task. Invariant: `priority` is 0 unless the policy is a real-time one."""
 
     def __init__(self, cpu_mask: int) -> None:
         self.nice: int = 0
@@ -11,7 +11,7 @@ class Scheduling:
         self.affinity: int = cpu_mask
         self.io_priority: int = 0
         self.timer_slack_ns: int = 50_000
-        self.default_timer_slack_ns: int = 50_000  # what its maker had
+        self.default_timer_slack_ns: int = 50_000  # the value of the task that made it
         self.mce_kill: int = 2  # PR_MCE_KILL_DEFAULT
         self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
 

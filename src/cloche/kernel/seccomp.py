@@ -47,7 +47,7 @@ def _precedence(verdict: int) -> int:
 
 
 class NotifyWait(Blocked):
-    """A call about which a listener decides."""
+    """A call that waits for a listener's decision."""
 
     def __init__(self, listener: Listener, notification: Notification) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class NotifyWait(Blocked):
             task.seccomp.is_answered = True
             return DISPATCH
         result = made.error if made.error else made.value
-        # These have a meaning of their own here, and none in Linux.
+        # These values have a special meaning in this kernel, and none in Linux.
         return -ENOSYS if ALLOWED <= result <= BLOCKED else result
 
     def interrupted(self, task: TaskBase) -> int:
@@ -78,7 +78,7 @@ class NotifyWait(Blocked):
 
 
 def check(task: Task) -> int:
-    """What the task's mode or filters say to the call in `task.args`: ALLOWED, or the call's result."""
+    """Apply the task's mode or filters to the call in `task.args`. Returns ALLOWED, or the call's result."""
     args = task.args
     is_recheck = task.seccomp.is_traced
     task.seccomp.is_traced = False

@@ -2,7 +2,7 @@
 
 A filter whose verdict depends on nothing but the call's number is run once per number and remembered, as Linux's
 action cache does.  `Filter.users` counts the threads whose newest filter it is and the filters installed on top of it:
-without any, a listener hears no more (`retain`, `release`).
+without any, a listener gets no more calls (`retain`, `release`).
 """
 
 from typing import Final
@@ -23,7 +23,7 @@ FILTER_PENALTY: Final = 4
 _M32: Final = 0xFFFFFFFF
 
 # States of a notification
-WAITING: Final = 0  # nobody has read it
+WAITING: Final = 0  # not read yet
 SENT: Final = 1
 REPLIED: Final = 2
 
@@ -60,7 +60,7 @@ class Notification:
 
 
 class Listener:
-    """What SECCOMP_FILTER_FLAG_NEW_LISTENER makes: the calls that wait for an answer, in order."""
+    """A listener (SECCOMP_FILTER_FLAG_NEW_LISTENER): the calls that wait for an answer, in order."""
 
     def __init__(self, first_ident: int, *, is_killable: bool) -> None:
         self.next_ident: int = first_ident
@@ -71,7 +71,7 @@ class Listener:
         self.queue: WaitQueue = WaitQueue()
 
     def notify(self, task: Task, pointer: int) -> Notification:
-        """The call in `task.args` shall wait."""
+        """Let the call in `task.args` wait for the listener."""
         made = Notification(self.next_ident, task, pointer)
         self.next_ident = (self.next_ident + 1) & 0xFFFFFFFFFFFFFFFF
         self.notifications.append(made)
@@ -97,7 +97,7 @@ class Listener:
         return None
 
     def sent(self, one: Notification) -> None:
-        """Somebody has read it."""
+        """The notification was read."""
         one.state = SENT
         self.queue.wake(POLLOUT)
 
@@ -106,7 +106,7 @@ class Listener:
         self.queue.wake(POLLHUP)
 
     def close(self) -> None:
-        """Nobody will answer any more."""
+        """The listener was closed: end all waits."""
         self.is_closed = True
         for one in list(self.notifications):
             if one.state != REPLIED:

@@ -4,7 +4,7 @@ from cloche.abi.signal import NSIG
 
 
 class SignalSource:
-    """Something (a timer) that is told when the signal that it queued has been taken."""
+    """A timer that is notified when the signal that it has queued was taken."""
 
     def dequeued(self, info: "SigInfo") -> None:
         """`info` left its queue and is about to be seen; it may be changed."""
@@ -14,17 +14,17 @@ class SignalSource:
 
 
 class SigInfo:
-    """A signal's siginfo: what kernel-side code needs, and the 128 bytes that a handler sees."""
+    """A signal's siginfo: the fields that the kernel uses, and the 128 bytes that a handler sees."""
 
     def __init__(self, signo: int, code: int, raw: bytes, sender_pid: int = 0, sender_uid: int = 0) -> None:
         self.signo: int = signo
         self.code: int = code
         self.raw: bytes = raw
-        self.sender_pid: int = sender_pid  # kernel ids; pid 0: nobody to speak of
+        self.sender_pid: int = sender_pid  # kernel ids; pid 0: no sender
         self.sender_uid: int = sender_uid
-        self.is_from_guest: bool = False  # its pid is what the sender's program wrote
+        self.is_from_guest: bool = False  # its pid was written by the sender's program
         self.timer: SignalSource | None = None  # the POSIX timer that queued it (overrun counting)
-        self.charged_uid: int = -1  # whose RLIMIT_SIGPENDING it counts against (kernel.signals); -1: nobody's
+        self.charged_uid: int = -1  # the uid for whose RLIMIT_SIGPENDING it counts (kernel.signals); -1: none
 
 
 class PendingSignals:

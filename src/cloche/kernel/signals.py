@@ -1,8 +1,8 @@
-"""Signals: queues, choosing who takes them, masks, job control (signal(7), kernel/signal.c).
+"""Signals: queues, the choice of the receiving thread, masks, job control (signal(7), kernel/signal.c).
 
-Owns the pending queues of tasks and thread groups and the stop state of a group.  `kernel.killing` is who may send to
-whom, `kernel.delivery` what a task does with what it takes.  May
-call `kernel.exit` (which never imports this module: boot calls `install`, which fills in the kernel's hooks).
+Owns the pending queues of tasks and thread groups and the stop state of a group. `kernel.killing` has the permission
+checks, `kernel.delivery` the handling of signals that a task has taken. May call `kernel.exit` (which never imports
+this module: boot calls `install`, which fills in the kernel's hooks).
 
 Orders that callers keep:
 - The event loop calls `delivery.deliver` before a task returns to guest code whenever `task.wants_attention` is set or
@@ -82,9 +82,9 @@ _STOP_BITS: Final = DEFAULT_STOP
 _CONT_BIT: Final = 1 << (SIGCONT - 1)
 KERNEL_ONLY: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
 
-# What `send` says besides a negative errno.
+# Results of `send` besides a negative errno.
 SENT: Final = 0
-IGNORED: Final = 1  # dropped: nobody would have noticed it
+IGNORED: Final = 1  # dropped, because the receiver ignores it
 
 
 # -- siginfo -------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def user_info(task: Task, signo: int, code: int = SI_USER) -> SigInfo:
 
 
 def kernel_info(signo: int) -> SigInfo:
-    """SI_KERNEL, from nobody."""
+    """A siginfo with SI_KERNEL, without a sender."""
     return SigInfo(signo, SI_KERNEL, pack_siginfo(signo, SI_KERNEL))
 
 
@@ -130,7 +130,7 @@ def has_deliverable(task: Task) -> bool:
 
 
 def _next(mask: int) -> int:
-    """The next signal of a set: the processor's own first, then by number (next_signal)."""
+    """The next signal of a set: those of processor faults first, then by number (next_signal)."""
     urgent = mask & SYNCHRONOUS
     return first_signal(urgent if urgent else mask)
 
@@ -144,7 +144,7 @@ def _take(kernel: Kernel, pending: PendingSignals, signo: int) -> SigInfo:
         info = queue[index]
         if info.signo == signo:
             if found is not None:
-                return found  # a further one stays: so does the bit
+                return found  # another one of this number is queued: the bit stays
             found = info
             del queue[index]
             _uncharge(kernel, info)
@@ -259,7 +259,7 @@ def is_unkillable(group: ThreadGroup) -> bool:
 def _is_ignored(task: Task, signo: int, is_forced: bool) -> bool:
     """Whether sending would have no effect (sig_ignored)."""
     if task.sigmask.now & sigbit(signo) or (task.tracee is not None and signo != SIGKILL):
-        return False  # a tracer sees what its tracee ignores
+        return False  # a tracer sees signals that its tracee ignores
     handler = task.group.handlers.actions[signo].handler
     if handler == SIG_IGN:
         return True
@@ -287,7 +287,7 @@ def _wants(task: Task, signo: int) -> bool:
 def send(task: Task, info: SigInfo, *, to_group: bool, is_forced: bool = False) -> int:
     """Send to a thread, or through it to its group: SENT, IGNORED, or -EAGAIN (no room for a queued signal).
 
-    `is_forced` marks what comes from outside the sandbox: SIGKILL and SIGSTOP then work on pid 1 too.
+    `is_forced`: the signal comes from outside the sandbox; SIGKILL and SIGSTOP then work on pid 1, too.
     """
     group, signo = task.group, info.signo
     if group.end.is_begun or group.end.fatal_status >= 0 or not group.tasks:
@@ -354,12 +354,14 @@ class FatalExit(TimerOwner):
         self.group: ThreadGroup = group
 
     def timer_due(self, kind: int, argument: int) -> None:
-        """Does nothing if a thread of the group was quicker."""
+        """Ends the group; does nothing if a thread of it has done so already."""
         do_group_exit(self.group, self.group.end.fatal_status)
 
 
 def mark_fatal(group: ThreadGroup, status: int) -> None:
-    """The group shall end with wait status `status`, whatever its threads do; later signals change nothing."""
+    """Order the end of the group with wait status `status`, independent of its threads; later
+    signals change nothing.
+    """
     if not group.end.order(status):
         return
     for task in group.tasks:
@@ -369,7 +371,7 @@ def mark_fatal(group: ThreadGroup, status: int) -> None:
 
 
 def kill_at_once(group: ThreadGroup) -> None:
-    """SIGKILL that no tracer can hold up: for want of memory, or from outside the sandbox."""
+    """A SIGKILL that a tracer cannot delay: for want of memory, or from outside the sandbox."""
     group.end.must_die = True
     if group.end.is_by_thread:
         group.kernel.timers.add(0, FATAL_EXIT, FatalExit(group))
@@ -514,7 +516,7 @@ def restore_saved_sigmask(task: Task) -> None:
 
 
 def _retarget(leaving: Task, mask: int) -> None:
-    """Signals of the group that `leaving` will not take: wake threads that will (retarget_shared_pending)."""
+    """Wake threads for pending signals of the group that `leaving` will not take (retarget_shared_pending)."""
     for task in leaving.group.tasks:
         if task is leaving or task.is_exited or not mask & ~task.sigmask.now:
             continue
@@ -584,7 +586,7 @@ def check_stop_complete(group: ThreadGroup, leaving: Task | None) -> None:
 
 
 def continue_group(group: ThreadGroup) -> None:
-    """SIGCONT was sent: a stop, complete or not, is over, whatever becomes of the signal (prepare_signal)."""
+    """SIGCONT was sent: a stop, complete or not, is over, even if the signal is blocked or ignored (prepare_signal)."""
     tracing = group.kernel.tracing
     if tracing is not None:
         tracing.continued(group)
@@ -675,9 +677,10 @@ def task_exits(task: Task) -> None:
 
 
 def _send_pdeath_signals(task: Task) -> None:
-    """PR_SET_PDEATHSIG: to the children of this thread, which pass to another of the process as often as one dies.
+    """PR_SET_PDEATHSIG: to the children of this thread.
 
-    Where the whole process ends its last thread is the one that counts, so that each child hears of it once.
+    They pass to another thread of the process whenever one dies; if the whole process ends only its last thread
+    counts, so each child gets the signal once.
     """
     group = task.group
     is_last = len(group.tasks) == 1
@@ -706,7 +709,7 @@ def group_exits(group: ThreadGroup) -> None:
 
 
 def exec_resets(task: Task) -> None:
-    """execve: nothing to restart, no stop of the old image's siblings is left over."""
+    """execve: drop a call to restart, and a stop of the old image's threads."""
     task.restart = None
 
 

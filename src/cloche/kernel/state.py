@@ -1,10 +1,10 @@
-"""What of the kernel's state is no data, and why nothing is lost with it.
+"""The fields of the kernel's state that are not data, each with the reason why nothing is lost with it.
 
-Everything that can be reached from `Kernel` is data: numbers, texts, containers of them, and objects whose fields are
-that again.  The exceptions stand here, by "module.Class" (the class with all below it) or "module.Class.field", with
-the reason.  Most are functions of the program, handles of host resources, or stand outside of the sandbox.
-tests/style/test_state.py walks the classes, and fails on a field that is neither data nor here, and on an entry here
-that is not needed.
+Everything that can be reached from `Kernel` is data: numbers, texts, containers of them, and objects with such
+fields. The exceptions are listed here, by "module.Class" (the class with all below it) or "module.Class.field". Most
+are functions of the program, handles of host resources, or belong to the outside of the sandbox.
+tests/style/test_state.py walks the classes, and fails on a field that is neither data nor listed here, and on an
+entry that is not needed.
 """
 
 from typing import Final
@@ -65,7 +65,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.proc_pid.FdLink.fd": "a guest's descriptor",
     "kernel.fasync.AsyncNotifier.fd": "a guest's descriptor",
     "kernel.exec.CloseMarked.fds": "a guest's descriptors",
-    # What stands outside.
+    # Things outside of the sandbox.
     "boot.spec.SandboxSpec.oom_fd": "the caller's, of a control group; given at each start",
     "boot.spec.EgressSpec.on_authority": "the caller's; egress has another authority after each start",
     "boot.spec.EgressSpec.log_fd": "the caller's; given at each start",
@@ -86,8 +86,8 @@ REBUILT: Final[dict[str, str]] = {
     "kernel.programs.Programs._known": "what programs were seen to open; a cache that is learnt anew",
 }
 
-# Names of modules that are bound to something that changes.  Those that `Kernel` refers to are its state; the others
-# say why they are none.
+# Names of modules that are bound to mutable objects. Those that `Kernel` refers to are its state; for the others the
+# reason is given why they are not.
 MODULE_STATE: Final[dict[str, str]] = {
     "mm.quota.KERNEL_MEMORY": "Kernel.memory",
     "mm.quota.DESCRIPTORS": "Kernel.descriptors",

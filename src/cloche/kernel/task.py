@@ -1,8 +1,8 @@
 """Tasks, thread groups, process groups, sessions, and the kernel object that holds them.
 
-They refer to each other, so they share a module.  What happens to them lives beside it: `clone`, `exec`, `exit`,
-`signals`, `futex`, `timers`, `loop`.  A guest thread is a `Task`; a guest process is a `ThreadGroup`; the host's
-pids never appear here (I2).
+They refer to each other, so they share a module. The operations on them are in the modules beside it: `clone`,
+`exec`, `exit`, `signals`, `futex`, `timers`, `loop`. A guest thread is a `Task`; a guest process is a `ThreadGroup`;
+the host's pids never appear here (I2).
 """
 
 from collections import deque
@@ -73,14 +73,16 @@ from cloche.vfs.objects import (
 from cloche.vfs.userns import UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
-WATCHDOG_NS: Final = 11_000_000_000  # just past the platform's patience
+WATCHDOG_NS: Final = 11_000_000_000  # just longer than the platform waits
 
 
 class OpsJob:
-    """Host operations that a stopped thread carries out for somebody else (kernel.ptrace.memory)."""
+    """Host operations that a stopped thread carries out for another task (kernel.ptrace.memory)."""
 
     def begin(self, task: "Task") -> bool:
-        """The thread ran when the job was made, and has stopped: whether it works now, and waits meanwhile."""
+        """The thread ran when the job was made, and has stopped now. Returns whether it starts on the job, so that
+        its task waits.
+        """
         raise NotImplementedError
 
     def done(self, task: "Task") -> None:
@@ -88,7 +90,7 @@ class OpsJob:
         raise NotImplementedError
 
     def failed(self, task: "Task", errno: int) -> None:
-        """The host refused, or the thread is gone."""
+        """The host has refused an operation, or the thread is gone."""
         raise NotImplementedError
 
 
@@ -106,7 +108,7 @@ class Watchpoints:
     def __init__(self) -> None:
         self.registers: list[int] = [0] * 8
         self.is_enabled: bool = False  # one of them: every instruction is a step
-        self.seen: list[bytes] = []  # what the watched memory held before the step
+        self.seen: list[bytes] = []  # the watched memory before the step
 
 
 class Vfork:
@@ -123,19 +125,19 @@ class Vfork:
 
 
 class Tracee:
-    """What a traced task has: its tracer, and the stop that it is in (ptrace(2)).  Changed by kernel.ptrace only."""
+    """The state of a traced task: its tracer, and the stop that it is in (ptrace(2)). Changed by kernel.ptrace only."""
 
     def __init__(self, tracer: "Task", options: int, *, is_seized: bool) -> None:
         self.tracer: Task = tracer
         self.options: int = options  # PTRACE_O_*
         self.is_seized: bool = is_seized
-        self.is_stopped: bool = False  # in a stop that the tracer has been told of
+        self.is_stopped: bool = False  # in a stop that was reported to the tracer
         self.is_listening: bool = False  # PTRACE_LISTEN
-        self.code: int = 0  # of that stop, for a wait that has yet to see it; 0: none
+        self.code: int = 0  # of that stop, until a wait has seen it; 0: none
         self.info: SigInfo | None = None  # of that stop
         self.message: int = 0  # PTRACE_GETEVENTMSG
         self.mode: int = 0  # how it was resumed: kernel.ptrace.stops.MODE_*
-        self.has_forced_tf: bool = False  # we have set the trap flag in its registers
+        self.has_forced_tf: bool = False  # the kernel has set the trap flag in its registers
         self.trap_pending: bool = False  # JOBCTL_TRAP_STOP
         self.notify_pending: bool = False  # JOBCTL_TRAP_NOTIFY
         self.stop_wanted: bool = False  # JOBCTL_STOP_PENDING: has yet to take part in the group's stop
@@ -151,7 +153,7 @@ class Tracee:
 
 
 class Tracing:
-    """What the kernel asks kernel.ptrace about tasks that are traced (`Kernel.tracing`)."""
+    """The interface of kernel.ptrace for tasks that are traced (`Kernel.tracing`)."""
 
     def arrived(self, task: "Task") -> None:
         """A traced task has stopped running guest code."""
@@ -162,7 +164,9 @@ class Tracing:
         raise NotImplementedError
 
     def stepped(self, task: "Task", signo: int, code: int) -> bool:
-        """A watched task has trapped; True if that is no fault for the guest, False if it is one like any other."""
+        """A watched task has trapped. True: the trap was its single step, and the guest must not see it. False: it is
+        an ordinary fault.
+        """
         raise NotImplementedError
 
     def syscall_entry(self, task: "Task") -> bool:
@@ -198,11 +202,11 @@ class Tracing:
         raise NotImplementedError
 
     def clone_event(self, task: "Task", flags: int, exit_signal: int) -> int:
-        """The PTRACE_EVENT_* that a clone is, 0 if its tracer does not want to know."""
+        """The PTRACE_EVENT_* of a clone, 0 if its tracer has not asked for it."""
         raise NotImplementedError
 
     def child_born(self, task: "Task", child: "Task", child_tid_addr: int) -> None:
-        """A child that its parent's tracer traces too: it stops before its first instruction."""
+        """A child is born that its parent's tracer traces, too: it stops before its first instruction."""
         raise NotImplementedError
 
     def cloned(self, task: "Task", child: "Task", event: int) -> int:
@@ -238,7 +242,7 @@ class Tracing:
         raise NotImplementedError
 
     def forget(self, task: "Task") -> None:
-        """The task was never born, or another took its id: its tracer hears nothing."""
+        """Stop tracing a task that was never born, or whose id another task has taken; its tracer is not told."""
         raise NotImplementedError
 
 
@@ -268,7 +272,7 @@ class ThreadGroup:
         self.kernel: Kernel = container.kernel
         self.tgid: int = tgid
         self.pid_ns: PidNamespace | None = None  # None: the kernel's own, in which only tests run processes
-        self.own_tgid: int = tgid  # its pid in its own pid namespace: what getpid(2) gives
+        self.own_tgid: int = tgid  # its pid in its own pid namespace: the result of getpid(2)
         self.tasks: list[Task] = []  # living threads, the leader first while it lives
         self.leader: Task | None = None  # kept after its exit, until the group is reaped
         self.parent: ThreadGroup | None = None
@@ -347,16 +351,16 @@ class Task(TaskBase, TimerOwner):
         self.sigmask: SignalMask = SignalMask()
         self.pending: PendingSignals = PendingSignals()
         self.wants_attention: bool = False  # look for signals or a stop before returning to guest code
-        self.altstack: AltStack = AltStack(0, 0, SS_DISABLE)  # never changed, another takes its place
+        self.altstack: AltStack = AltStack(0, 0, SS_DISABLE)  # immutable, replaced as a whole
         self.exit_words: ExitWords = ExitWords()
         self.restart: Blocked | None = None  # to resume by restart_syscall
         self.is_left: bool = False  # counted in `Kernel.dead_tasks`
         self.exit_code: int = 0
-        self.vfork: Vfork | None = None  # made by one: somebody waits for its exec or exit
-        self.lent: Vfork | None = None  # the child of a vfork has our host thread
+        self.vfork: Vfork | None = None  # made by a vfork: its parent waits for its exec or exit
+        self.lent: Vfork | None = None  # the child of its vfork has its host thread
         # Of the last clone: it was never born if that fails on the host
         self.ordered_child: Task | None = None
-        self.deadline_timer: Timer | None = None  # of the wait; not pending any more: it is over
+        self.deadline_timer: Timer | None = None  # of the wait; not pending: the deadline has passed
         self.personality: int = 0
         self.sched: Scheduling = Scheduling(kernel.cpu_mask)
         self.seccomp: SeccompState = SeccompState()
@@ -365,9 +369,9 @@ class Task(TaskBase, TimerOwner):
         self.start_ns: int = 0
         self.ns: Namespaces = group.container.ns
         self.pid_ns: PidNamespace | None = group.pid_ns  # None: the initial one
-        self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: what gettid(2) gives
-        self.names: list[TaskNames] = []  # where it has been looked up lately
-        self.proc_view: PidNamespace | None = None  # whose pids the proc that it reads shows
+        self.own_tid: int = pid_in(group.pid_ns, tid)  # its tid in that one: the result of gettid(2)
+        self.names: list[TaskNames] = []  # names in /proc by which it was looked up
+        self.proc_view: PidNamespace | None = None  # the pid namespace of the proc mount that it reads
         self.mm_user_ns: UserNamespace | None = None  # where its program was executed (mm_struct.user_ns)
         self.undo_list: UndoList | None = None  # SEM_UNDO; shared by CLONE_SYSVSEM
         self.trace: TraceState = TraceState()
@@ -389,7 +393,7 @@ class Task(TaskBase, TimerOwner):
 
     # -- phases ----------------------------------------------------------------------------------------
     def check_phase(self, phase: int) -> None:
-        """The table of kernel.phase, and what must hold in a phase besides."""
+        """Check the table of kernel.phase, and the invariants of the phase."""
         super().check_phase(phase)
         op = self.blocked
         if phase in WAITS:
@@ -421,7 +425,7 @@ class Task(TaskBase, TimerOwner):
         return True
 
     def leave(self) -> None:
-        """It is dead, and nobody waits for it any more: its memory shall become free."""
+        """It is dead, and was waited for: drop its references, so that its memory is freed."""
         if not self.is_left:
             self.is_left = True
             self.kernel.dead_tasks += 1
@@ -454,7 +458,7 @@ class Task(TaskBase, TimerOwner):
         return timer is not None and timer.owner is None
 
     def timer_due(self, kind: int, argument: int) -> None:
-        """The deadline: the turn of the task decides what comes of that (kernel.loop)."""
+        """The deadline: queue the task; its turn handles it (kernel.loop)."""
         self.make_ready()
 
     # -- conveniences for handlers -----------------------------------------------------------------------
@@ -467,7 +471,7 @@ class Task(TaskBase, TimerOwner):
         return self.tid == self.group.tgid
 
     def take_leaders_number(self) -> None:
-        """It is the only one left, and executes a program (de_thread): it is called as the group is."""
+        """It is the only thread left, and executes a program (de_thread): give it the group's id as its tid."""
         self.tid = self.group.tgid
         self.own_tid = self.group.own_tgid
 
@@ -510,10 +514,10 @@ class Console:
 
 
 class Container:
-    """A world of its own in the sandbox: a root, namespaces, a first program and limits (OCI's container).
+    """A root, namespaces, a first program and limits (OCI's container).
 
-    The kernel's tables are shared; whatever a guest may name, use up or look at beyond its processes is here.  It is
-    entered only by `kernel.container` and by clones of what is inside.
+    The kernel's tables are shared by all containers; everything that a guest may name, use up or look at beyond its
+    processes is here. A task gets into it only by `kernel.container`, or as a clone of a task inside.
     """
 
     def __init__(self, kernel: "Kernel", ident: str) -> None:
@@ -526,15 +530,15 @@ class Container:
         self.init: ThreadGroup | None = None  # its pid 1, which orphans become children of
         self.main: ThreadGroup | None = None  # its first program
         self.stdio: FdTable | None = None  # of that
-        self.console: Console | None = None  # the terminal that this was given, /dev/console
+        self.console: Console | None = None  # the terminal of the first program, /dev/console
         self.devpts: FileSystem | None = None
         self.keeping: Keeping | None = None  # --keep
-        self.layers: list[Layer] = []  # where what guests write is kept
+        self.layers: list[Layer] = []  # the private layers that hold guests' writes
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
-        self.storage: HostServer | None = None  # who serves it files of the host
+        self.storage: HostServer | None = None  # the gofer that serves it files of the host
         self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
-        self.task_count: int = 0  # living threads, and processes that nobody has waited for
+        self.task_count: int = 0  # living threads, and zombies
         self.parking: Parking = Parking()  # host threads that wait for a task, which the host counts as well
         self.memory_limit: int = -1  # bytes; -1: none
         self.cpu_limit: float = 0.0  # processors; 0: no limit
@@ -542,12 +546,12 @@ class Container:
         self.exit_status: int = -1  # wait status of the first program, once it is gone
         self.family: tuple[int, int] = (0, 0)  # of its processes: see `Platform.new_family`
         self.is_paused: bool = False
-        self.held: list[tuple[Task, Event]] = []  # what has arrived since, in order
-        self.held_ready: list[Task] = []  # woken since
+        self.held: list[tuple[Task, Event]] = []  # events that have arrived while it is paused, in order
+        self.held_ready: list[Task] = []  # tasks that were woken while it is paused
 
     @property
     def hostname(self) -> bytes:
-        """Of its first uts namespace."""
+        """The host name of its first uts namespace."""
         return self.ns.uts.hostname
 
     @hostname.setter
@@ -556,7 +560,7 @@ class Container:
 
 
 class KernelContext(Context):
-    """What the kernel itself does inside a container, with every capability."""
+    """The context of the kernel's own operations inside a container, with every capability."""
 
     def __init__(self, container: Container, fs: FsContext, mount_ns: MountNamespace) -> None:
         super().__init__(Credentials(0, 0, [], (1 << 41) - 1), fs, mount_ns)
@@ -564,7 +568,7 @@ class KernelContext(Context):
 
 
 def container_of(ctx: Context) -> Container:
-    """Whose call this is.  Raises LinuxError(ENXIO) for a context that belongs to none."""
+    """The container of a caller. Raises LinuxError(ENXIO) for a context that belongs to none."""
     if isinstance(ctx, Task):
         return ctx.group.container
     if isinstance(ctx, KernelContext):
@@ -573,19 +577,19 @@ def container_of(ctx: Context) -> Container:
 
 
 class CallObserver:
-    """Somebody who sees system calls: --strace, /proc/PID/io."""
+    """Observes system calls: for --strace and /proc/PID/io."""
 
     def entered(self, task: Task, args: Args) -> None:
         """A call is about to be made (`Kernel.entry_observer`)."""
 
     def finished(self, task: Task, args: Args, result: int) -> None:
-        """It is over, or DEAD is all that it leaves (`Kernel.observer`)."""
+        """A call is over; `result` is DEAD if its task has ended (`Kernel.observer`)."""
 
 
 class Hooks:
-    """Functions through which modules reach what stands to the right of them.
+    """Functions through which modules call others to the right of them.
 
-    They are code, put in place by `boot` with the modules that they are of; no hook is state of a guest.
+    `boot` sets them when it installs those modules; no hook is state of a guest.
     """
 
     def __init__(self) -> None:
@@ -600,7 +604,7 @@ class Hooks:
         # fs.inotify: a working or root directory was left
         self.moved: Callable[[Task, Path], None] | None = None
         self.container_ended: Callable[[Container], None] | None = None  # boot: its first program is gone
-        # By the name of the part that they are of, in the order in which they came.
+        # By the name of the part that has registered them, in the order of registration.
         self.at_exec: dict[str, Callable[[Task], None]] = {}  # their part of execve's reset
         self.at_exit: dict[str, Callable[[Task], None]] = {}  # a task exits, its files still open
         self.at_group_exit: dict[str, Callable[[ThreadGroup], None]] = {}  # the last thread is gone
@@ -626,11 +630,11 @@ class Kernel(TimerOwner):
         self.is_over: bool = False  # the loop ends
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
-        self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): who runs on it now
+        self.by_thread: dict[int, Task] = {}  # by HostThread.ident(): the task that runs on it now
         self.ready: list[Task] = []  # blocked tasks to retry
-        self.batch: list[Task] = []  # ... those whose turn it is, the last one first
+        self.batch: list[Task] = []  # tasks of `ready` that are being retried, the next one last
         self.sliced: deque[Task] = deque()  # tasks whose calls have more to do
-        # Who waits for the position of a file where a long read or write is under way.
+        # Queues for the position of a file that a long read or write is using.
         self.busy_positions: dict[FileDescription, WaitQueue] = {}
         self.chores: deque[Chore] = deque()
         self.host_waits: HostWaits = HostWaits()
@@ -639,8 +643,9 @@ class Kernel(TimerOwner):
         self.pid_max: int = 4194304
         self.table: list[Handler] = []
         self.programs: Programs = Programs()
-        self.volumes: dict[bytes, FileSystem] = {}  # that several containers may mount
-        self.births: dict[int, WaitQueue] = {}  # by HostProcess.ident(): who waits for a fork (kernel.births)
+        self.volumes: dict[bytes, FileSystem] = {}  # volumes that several containers may mount
+        # by HostProcess.ident(): queues of tasks that wait for a fork (kernel.births)
+        self.births: dict[int, WaitQueue] = {}
         self.late_usage: dict[int, LateNews] = {}  # by HostProcess.ident()
         self.missing: dict[int, int] = {}  # system calls answered with ENOSYS: number -> count
         self.internal_errors: int = 0
@@ -656,7 +661,8 @@ class Kernel(TimerOwner):
         self.futexes: FutexWaiters | None = None
         self.flying_files: FlyingFiles | None = None
         self.aio_events: int = 0  # of all contexts (fs.aio-nr)
-        self.mqueue_bytes: UserCounts = UserCounts()  # of message queues, whoever made them (RLIMIT_MSGQUEUE)
+        # bytes of message queues, by the user that has made them (RLIMIT_MSGQUEUE)
+        self.mqueue_bytes: UserCounts = UserCounts()
         # Removed directories that are watched and in which tasks still work (fs.inotify).
         self.doomed_homes: dict[Inode, InodeWatches] = {}
         self.inotify_instances: UserCounts = UserCounts()
@@ -678,11 +684,11 @@ class Kernel(TimerOwner):
         self.total_syscalls: int = 0
         self.watchdog: Timer | None = None  # looks for guests that do not answer an interrupt
         self.overdue_kills: int = 0
-        self.dead_tasks: int = 0  # that the kernel has left, and something still refers to
+        self.dead_tasks: int = 0  # dead tasks that are still referred to
         self.deaths: int = 0  # since the last collection of cycles
         self.tracing: Tracing | None = None  # kernel.ptrace
-        self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has yet to wait for, by tid
-        self.has_pdeath_signals: bool = False  # somebody has asked for one
+        self.traced_zombies: dict[int, Task] = {}  # dead threads that a tracer has not waited for yet, by tid
+        self.has_pdeath_signals: bool = False  # a task has asked for one
         self.ptrace_scope: int = 0  # kernel.yama.ptrace_scope
         self.total_forks: int = 0
         self.dying_threads: dict[int, Task] = {}  # interrupted host threads of tasks that are gone already
@@ -708,13 +714,13 @@ class Kernel(TimerOwner):
                 return pid
 
     def add_task(self, task: Task) -> None:
-        """A task is there: from now on it can be named, and counts."""
+        """Add a task to the tables and the counts."""
         self.tasks[task.tid] = task
         if task.group.has_guest_code:
             task.group.container.task_count += 1
 
     def remove_task(self, task: Task) -> None:
-        """It is no more; a process whose last thread this was counts on until it is waited for."""
+        """Remove a task; a process whose last thread this was still counts until it is waited for."""
         if self.tasks.get(task.tid) is task:
             del self.tasks[task.tid]
             self.release_pid(task.tid)
@@ -749,7 +755,7 @@ class Kernel(TimerOwner):
 
     # -- the host ---------------------------------------------------------------------------------------
     def process_born(self, ident: int) -> None:
-        """A host process lives now, or never will: whoever waits for that goes on (kernel.births)."""
+        """A host process exists now, or was given up: wake the tasks that wait for it (kernel.births)."""
         if self.births:
             queue = self.births.pop(ident, None)
             if queue is not None:

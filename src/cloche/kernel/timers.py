@@ -1,4 +1,4 @@
-"""Kernel timers: who is to be told what at a point of CLOCK_MONOTONIC.  The event loop asks when the next one is due.
+"""Kernel timers: notifications at points of CLOCK_MONOTONIC.  The event loop asks when the next one is due.
 
 A timer is data: a kind, an owner and an argument.  `TimerQueue.run_due` is the one place where they are dispatched, by
 `TimerOwner.timer_due`.  A kind is one of the names below; which owners arm it stands beside it.
@@ -57,10 +57,10 @@ def monotonic_ns() -> int:
 
 @trait
 class TimerOwner:
-    """Something that arms timers."""
+    """An object that arms timers."""
 
     def timer_due(self, kind: int, argument: int) -> None:
-        """One of its timers is due, and is pending no more."""
+        """One of its timers is due; it is not pending any more."""
         raise NotImplementedError
 
 
@@ -111,7 +111,9 @@ class TimerQueue:
         return heap[0][0] if heap else -1
 
     def run_due(self, now_ns: int, limit: int = 1 << 62) -> None:
-        """Tell the owners of all that is due, at most what was pending at the start and `limit`."""
+        """Notify the owners of timers that are due: at most those that were pending at the start, and at most
+        `limit`.
+        """
         heap = self._heap
         budget = min(len(heap), limit)
         while heap and budget > 0 and heap[0][0] <= now_ns:

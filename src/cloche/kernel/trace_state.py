@@ -1,4 +1,4 @@
-"""What of a task concerns ptrace(2), seccomp(2) and faults, and outlives the tracer that set it."""
+"""A task's state of ptrace(2), seccomp(2) and faults that outlives the tracer which has set it."""
 
 from cloche.kernel.parts import SeccompChain
 from cloche.kernel.siginfo import SigInfo

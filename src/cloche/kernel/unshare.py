@@ -1,4 +1,4 @@
-"""New namespaces, and leaving what a task shares (unshare(2), setns(2), the CLONE_NEW* flags of clone(2)).
+"""New namespaces, and ending what a task shares with others (unshare(2), setns(2), the CLONE_NEW* flags of clone(2)).
 
 There is no second time namespace: asking for it gives what Linux gives at the limit of
 /proc/sys/user/max_time_namespaces, which is 0 (the vDSO shows the sandbox's one clock).

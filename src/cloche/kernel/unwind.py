@@ -1,14 +1,14 @@
-"""Taking back what was made for something that cannot be finished.
+"""Undoing the steps of an operation that cannot be finished.
 
-Whoever makes several things, each of which may fail, adds after each step how it is undone, and calls `undo` on every
-exception; what others can see is changed only after the last step that can fail.
+Code that makes several things, each of which may fail, adds after each step a function that undoes it, and calls
+`undo` on every exception. State that others can see is changed only after the last step that can fail.
 """
 
 from collections.abc import Callable
 
 
 class Unwind:
-    """What has been made so far."""
+    """The steps that were made so far."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], None]] = []
@@ -18,10 +18,10 @@ class Unwind:
         self._steps.append(step)
 
     def forget(self) -> None:
-        """It is finished: nothing is taken back any more."""
+        """The operation has succeeded: drop the steps."""
         self._steps.clear()
 
     def undo(self) -> None:
-        """Take everything back, the newest first."""
+        """Undo all steps, the newest first."""
         while self._steps:
             self._steps.pop()()

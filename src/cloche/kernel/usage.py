@@ -1,4 +1,4 @@
-"""What getrusage(2) tells of processes besides CPU time."""
+"""The figures of getrusage(2) other than CPU time."""
 
 from cloche.abi.structs import pack_rusage
 
@@ -40,7 +40,7 @@ class IoCounts:
 
 
 class Spent:
-    """What a process has used besides what its living threads and address space tell.
+    """What a process has used, without its living threads and its present address space.
 
     Invariant: the children's part is that of reaped children and theirs, each counted once.
     """
@@ -53,10 +53,10 @@ class Spent:
         self.children_system_ns: int = 0
         self.children_usage: Usage = Usage()
         self.io: IoCounts = IoCounts()  # of threads that are gone and children that were waited for
-        self.is_wanted: bool = False  # it or an ancestor has asked for a struct rusage before
+        self.is_wanted: bool = False  # it or an ancestor has asked for a struct rusage
 
     def add_child(self, user_ns: int, system_ns: int, usage: Usage, child: "Spent") -> None:
-        """A child was waited for: what it has used itself, and what its own children had."""
+        """A child was waited for: add what it has used itself, and what its own children have."""
         self.children_user_ns += user_ns + child.children_user_ns
         self.children_system_ns += system_ns + child.children_system_ns
         self.children_usage.add(usage)
@@ -65,7 +65,7 @@ class Spent:
 
 
 def packed_usage(user_ns: int, system_ns: int, usage: Usage) -> bytes:
-    """struct rusage.  No guest reads or writes blocks of a disk: the host's page cache is below its files."""
+    """struct rusage.  Block counts are 0, because guests' files are in the host's page cache."""
     return pack_rusage(
         user_ns,
         system_ns,

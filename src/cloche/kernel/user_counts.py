@@ -1,21 +1,21 @@
-"""What users have of things that are limited for each of them."""
+"""Counts, by user, of things that are limited per user."""
 
 
 class UserCounts:
     """An amount for each user id.
 
-    Invariant: no amount is zero or less.  A guest may be any of 2^32 users in turn, and leaves nothing behind as one.
+    Invariant: no amount is zero or less.  A guest may become any of 2^32 users in turn, so a count of zero is removed.
     """
 
     def __init__(self) -> None:
         self._amounts: dict[int, int] = {}
 
     def of(self, uid: int) -> int:
-        """What the user has."""
+        """The user's amount."""
         return self._amounts.get(uid, 0)
 
     def add(self, uid: int, amount: int) -> None:
-        """The user has more, or with a negative amount less."""
+        """Add to the user's amount; `amount` may be negative."""
         left = self._amounts.get(uid, 0) + amount
         if left > 0:
             self._amounts[uid] = left
@@ -23,5 +23,5 @@ class UserCounts:
             self._amounts.pop(uid, None)
 
     def is_empty(self) -> bool:
-        """Whether nobody has any."""
+        """Whether no user has any."""
         return not self._amounts

@@ -1,4 +1,4 @@
-"""What uname(2) and /proc/version say of this kernel; the one place that states the version."""
+"""The contents of uname(2) and /proc/version; the only place that states the kernel's version."""
 
 from typing import Final
 

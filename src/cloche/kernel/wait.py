@@ -1,4 +1,4 @@
-"""wait4(2) and waitid(2): what a parent hears of its children."""
+"""wait4(2) and waitid(2): a parent's waits for changes of its children."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ W_CLONE: Final = 0x80000000
 
 
 class Waited:
-    """What a wait found."""
+    """The result of a wait."""
 
     def __init__(
         self, group: ThreadGroup, pid: int, uid: int, code: int, status: int, user_ns: int, system_ns: int
@@ -39,14 +39,14 @@ class Waited:
 
 
 def _usage(group: ThreadGroup) -> Usage:
-    """Of a process and of those children that it has waited for."""
+    """The usage of a process and of the children that it has waited for."""
     usage = group_usage(group)
     usage.add(group.spent.children_usage)
     return usage
 
 
 class WaitSelector:
-    """Which children a wait is about."""
+    """Selects the children that a wait is about."""
 
     def __init__(self, pid: int, pgrp: ProcessGroup | None, group: ThreadGroup | None, options: int) -> None:
         self.pid: int = pid  # > 0: that child; 0: by pgrp; -1: any; -2: `group` (pidfd)
@@ -57,7 +57,7 @@ class WaitSelector:
         self.caller: Task | None = None
 
     def matches_tracee(self, tracee: Task) -> bool:
-        """Tracees count whatever their exit signal, and are named by their own ids."""
+        """Whether a tracee matches: any exit signal does, and tracees are selected by their own ids."""
         if self.pid > 0:
             return tracee.tid == self.pid
         if self.pid == -1:
@@ -96,10 +96,10 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
             continue
         if child.end.is_zombie:
             if tracee is not None:
-                any_match = True  # its tracer comes first
+                any_match = True  # its tracer has to wait for it first
             elif options & WEXITED:
                 return _take_zombie(task, child, options)
-            continue  # nothing else can be heard of it any more
+            continue  # nothing else can be reported of it any more
         any_match = True
         if options & WSTOPPED and child.job.is_stopped and child.job.is_stop_news:
             if not options & WNOWAIT:
@@ -125,7 +125,7 @@ def look(task: Task, selector: WaitSelector) -> Waited | None:
 
 
 def _look_at_tracee(task: Task, traced: Task, options: int) -> Waited | None:
-    """What a tracer hears of one tracee: its stops also without WUNTRACED (wait_consider_task)."""
+    """Look at one tracee for its tracer; stops are reported even without WUNTRACED (wait_consider_task)."""
     tracee, group = traced.tracee, traced.group
     if tracee is None:
         return None
@@ -168,7 +168,7 @@ def _waited(task: Task, child: ThreadGroup, code: int, status: int) -> Waited:
     uid = child.leader.creds.uid if child.leader is not None else 0
     return Waited(
         child,
-        pid_in(task.pid_ns, child.tgid),  # now: once reaped it has no number
+        pid_in(task.pid_ns, child.tgid),  # before it is reaped, after which it has no number
         uid,
         code,
         status,

@@ -1,7 +1,7 @@
-"""What the three kinds of System V objects share: identifiers, keys, permissions, and the memory they may use
+"""Shared by the three kinds of System V objects: identifiers, keys, permissions, and the limit of their memory
 (ipc/util.c).
 
-An identifier is a slot and the sequence number of its use, so that a stale one is told from a new object.
+An identifier is a slot and the sequence number of its use, so that a stale identifier does not match a new object.
 """
 
 import time
@@ -18,7 +18,7 @@ SLOTS: Final = 1 << SLOT_BITS
 SEQ_MAX: Final = 0xFFFF
 _MIN_CYCLE: Final = 64
 QUOTA_BYTES: Final = 64 << 20
-OBJECT_BYTES: Final = 1024  # what an object takes here, about
+OBJECT_BYTES: Final = 1024  # approximate memory of an object
 
 
 class IpcQuota:
@@ -53,7 +53,8 @@ class IpcObject:
         self.cgid: int = creds.egid
         self.ctime: int = int(time.time())
         self.is_removed: bool = False
-        self.user_ns: UserNamespace | None = None  # whose capabilities hold over it (set by IpcIds.add)
+        # the user namespace whose capabilities apply to it (set by IpcIds.add)
+        self.user_ns: UserNamespace | None = None
 
     def grants(self, ctx: Context, flags: int) -> bool:
         """ipcperms: whether the caller has the rights in any of the three digits of `flags`."""
@@ -134,7 +135,9 @@ class IpcIds:
         return found
 
     def charge_object(self, extra_bytes: int = 0) -> None:
-        """Before `add`: room for one more, and for what else it takes.  Raises LinuxError(ENOSPC, ENOMEM)."""
+        """Before `add`: check and charge the memory of one more object, and `extra_bytes`. Raises LinuxError(ENOSPC,
+        ENOMEM).
+        """
         if len(self.by_slot) >= min(self.limit, SLOTS):
             raise LinuxError(ENOSPC)
         self.quota.charge(OBJECT_BYTES + extra_bytes)

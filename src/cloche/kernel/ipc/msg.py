@@ -1,7 +1,7 @@
 """System V message queues (ipc/msg.c).
 
-A sender hands its message to the first receiver that waits for such a one, whose result is then decided; receivers
-that took something wake the senders, which look again in their order.
+A sender hands its message to the first receiver that waits for such a message, and so decides that call's result. A
+receiver that takes a message wakes the senders, which try again in their order.
 """
 
 import time
@@ -17,7 +17,7 @@ from cloche.vfs.objects import Context
 MSGMNI: Final = 32000  # queues
 MSGMAX: Final = 8192  # bytes of a message
 MSGMNB: Final = 16384  # bytes of a queue, by default
-_MESSAGE_BYTES: Final = 160  # what a message takes here besides its text
+_MESSAGE_BYTES: Final = 160  # memory of a message besides its text
 
 # How a receiver chooses.
 ANY: Final = 0
@@ -36,7 +36,7 @@ class Message:
 
 
 class Want:
-    """What a receiver wants: how it chooses, of what type (or at what position), at most how long."""
+    """The request of a receiver: how it chooses, the type (or position), and the maximal length."""
 
     def __init__(self, kind: int, flags: int, limit_bytes: int) -> None:
         self.kind: int = kind
@@ -126,7 +126,7 @@ class SendWait(Blocked):
 
 
 class MessageQueue(IpcObject):
-    """A queue, and who waits at its two ends, in order."""
+    """A queue, and the tasks that wait at its two ends, in order."""
 
     def __init__(self, ctx: Context, ids: "QueueIds", key: int, mode: int) -> None:
         super().__init__(ctx, key, mode)
@@ -157,7 +157,7 @@ class MessageQueue(IpcObject):
         )
 
     def has_room(self, length: int) -> bool:
-        """Empty messages count as well, or a queue had no limit."""
+        """Whether a message fits. Empty messages are counted as well; otherwise their number would be unlimited."""
         return self.bytes + length <= self.bytes_limit and len(self.messages) < self.bytes_limit
 
     def put(self, message: Message, pid: int) -> int:
@@ -218,7 +218,7 @@ class MessageQueue(IpcObject):
         self.ids.quota.uncharge(_MESSAGE_BYTES + len(message.text))
 
     def wake_senders(self) -> None:
-        """They look again, in order."""
+        """Let them try again, in order."""
         for waiter in self.senders:
             waiter.task.make_ready()
 

@@ -26,12 +26,12 @@ class IpcNamespace:
         self.mqueue_fs: FileSystem | None = None  # owned by fs.mqueue, made at first use
 
     def set_owner(self, user_ns: UserNamespace | None) -> None:
-        """Say whose capabilities hold over what is in it, before anything is."""
+        """Set the owner, whose capabilities apply to its objects; to be called before there are any."""
         self.user_ns = user_ns
         self.segments.user_ns = self.semaphores.user_ns = self.queues.user_ns = user_ns
 
     def __del__(self) -> None:
-        """The last task has left it and the last file of it is closed: what is in it goes."""
+        """The last task has left it and its last file is closed: remove its objects."""
         self.segments.release()
         self.semaphores.release()
         self.queues.release()

@@ -1,8 +1,8 @@
 """System V semaphores (ipc/sem.c): sets, atomic operations, waiting, and SEM_UNDO.
 
-Whoever changes a set tries the operations of its waiters in their order, at once; a waiter whose operations went
-through (or can never) has its result before it is retried, so nothing that it did is done twice.  Where there are many
-(each may have 500), the first who was not reached goes on with it in a slice of its own (I8): the *carrier*.
+A call that changes a set tries the operations of its waiters at once, in their order. A waiter whose operations
+succeed (or never can) has its result before it is retried, so nothing is done twice. If there are many (each may have
+500), the first waiter that was not reached continues in a slice of its own (I8): the *carrier*.
 """
 
 import time
@@ -18,9 +18,9 @@ SEMMSL: Final = 32000  # semaphores of a set
 SEMMNI: Final = 32000  # sets
 SEMMNS: Final = 1_024_000  # semaphores of all sets; Linux's default is a thousand times this
 SEMOPM: Final = 500  # operations of a call
-TRIES: Final = 8192  # operations that are tried before others have their turn
-_SEM_BYTES: Final = 16  # what a semaphore takes here
-_UNDO_BYTES: Final = 128  # and an adjustment
+TRIES: Final = 8192  # operations that are tried in one slice
+_SEM_BYTES: Final = 16  # memory of a semaphore
+_UNDO_BYTES: Final = 128  # memory of an adjustment
 
 Operation = tuple[int, int, int]  # semaphore, operation, flags
 
@@ -48,12 +48,12 @@ class Undo:
                 self.adjust[number] = 0
 
     def forget(self, number: int) -> None:
-        """SETVAL: nothing is to be undone."""
+        """SETVAL: forget the adjustment of this semaphore."""
         if number in self.adjust:
             self.adjust[number] = 0
 
     def forget_all(self) -> None:
-        """SETALL."""
+        """SETALL: forget all adjustments."""
         self.adjust = dict.fromkeys(self.adjust, 0)
 
     def drop(self) -> None:
@@ -79,7 +79,7 @@ class SemWait(Blocked):
         self.pid: int = task.thread_group_id()
         self.ops: list[Operation] = ops
         self.undo: Undo | None = undo
-        self.blocking: Operation = ops[0]  # that it waits for
+        self.blocking: Operation = ops[0]  # the operation that it waits for
         self.result: int = BLOCKED
 
     def finish(self, result: int) -> None:
@@ -102,7 +102,7 @@ class SemWait(Blocked):
         self._carry()
 
     def _carry(self) -> None:
-        """Go on with what was left to this one."""
+        """As the carrier, continue the round."""
         target = self.target
         if target.carrier is self:
             target.carrier = None
@@ -110,7 +110,7 @@ class SemWait(Blocked):
 
 
 class SemaphoreSet(IpcObject):
-    """A set: values, who changed each last, and who waits, in order."""
+    """A set: its values, the pid that last changed each, and the waiters in order."""
 
     def __init__(self, ctx: Context, ids: "SemaphoreIds", key: int, mode: int, count: int) -> None:
         super().__init__(ctx, key, mode)
@@ -120,7 +120,8 @@ class SemaphoreSet(IpcObject):
         self.otime: int = 0
         self.waiters: dict[SemWait, None] = {}
         self.undo_lists: dict[UndoList, None] = {}
-        self.untried: list[SemWait] = []  # of a round that is under way, the next one last
+        # the waiters of the current round that were not tried yet, the next one last
+        self.untried: list[SemWait] = []
         self.has_changed: bool = False  # since that round began
         self.carrier: SemWait | None = None
 
@@ -176,7 +177,7 @@ class SemaphoreSet(IpcObject):
             self.go_on()
 
     def go_on(self) -> None:
-        """Some of a round, or of several, until nobody is left whom a change may concern."""
+        """Do a part of a round, or of several, until no waiter is left that a change may concern."""
         tries = TRIES
         while True:
             if not self.untried:
@@ -208,14 +209,14 @@ class SemaphoreSet(IpcObject):
                 self.has_changed = True
 
     def _helps_others(self, ops: list[Operation]) -> bool:
-        """Whether operations may let those go on who came earlier: a value rose, or fell to zero."""
+        """Whether these operations may let earlier waiters go on: a value rose, or fell to zero."""
         for number, op, _flags in ops:
             if op > 0 or (op < 0 and self.values[number] == 0):
                 return True
         return False
 
     def set_values(self, changes: list[tuple[int, int]], pid: int) -> None:
-        """SETVAL and SETALL: (number, value) pairs; what was to be undone for them is not any more."""
+        """SETVAL and SETALL: (number, value) pairs. Adjustments of these semaphores are dropped."""
         for number, value in changes:
             self.values[number] = value
             self.pids[number] = pid

@@ -49,7 +49,7 @@ class Segment(IpcObject):
         return pack_perm(self.key, owner, self.mode, self.seq) + figures
 
     def resident_bytes(self, ctx: Context) -> int:
-        """What its pages take."""
+        """The bytes that its pages take."""
         inode = self.inode
         if inode is None:
             return 0
@@ -57,7 +57,7 @@ class Segment(IpcObject):
         return inode.blocks * 512
 
     def remove(self) -> None:
-        """IPC_RMID: at once if nobody maps it, else when nobody does any more."""
+        """IPC_RMID: remove it at once if it is not mapped, otherwise after its last mapping."""
         if self.nattch == 0:
             self.ids.destroy(self)
         else:
@@ -99,10 +99,10 @@ class SegmentIds(IpcIds):
         return self.add(Segment(ctx, self, key, flags, size, fs, inode))
 
     def destroy(self, segment: Segment) -> None:
-        """Nobody maps it and it was removed, or its namespace is gone."""
+        """Free a segment that was removed and is not mapped, or whose namespace is gone."""
         if segment.inode is not None:
             self.pages -= page_up(segment.size) >> 12
-            segment.inode = None  # its pages go with the last open file of it
+            segment.inode = None  # its pages are freed with the last open file
             self.remove(segment)
 
     def release(self) -> None:
@@ -162,7 +162,7 @@ class Attachment(Mappable):
 
 
 def attached_areas(areas: list[Area], addr: int) -> list[Area]:
-    """What shmdt(2) at `addr` takes away: the areas of the first attachment that begins there, as they lie now."""
+    """The areas that shmdt(2) at `addr` unmaps: those of the first attachment that begins there."""
     found: list[Area] = []
     owner: Attachment | None = None
     for area in areas:

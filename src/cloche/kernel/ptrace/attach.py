@@ -1,4 +1,4 @@
-"""Who traces whom: attaching, detaching, and what becomes of tracees when their tracer dies (kernel/ptrace.c).
+"""Tracers and tracees: attaching, detaching, and the tracees of a tracer that dies (kernel/ptrace.c).
 
 A tracee is linked to the *thread* that traces it: `Task.ptraced` there, `Task.tracee` here.  Yama's rules are those of
 security/yama/yama_lsm.c, in force from `kernel.yama.ptrace_scope` 1 on.
@@ -31,14 +31,14 @@ def link(task: Task, tracer: Task, options: int, *, is_seized: bool) -> Tracee:
     task.tracee = tracee
     task.trace.needs_full_frame = True
     task.thread.set_patched(False)
-    task.mm.is_patching = False  # of what it maps from now on
+    task.mm.is_patching = False  # for files that it maps from now on
     withdraw(task)
     tracer.ptraced.append(task)
     return tracee
 
 
 def unlink(task: Task) -> None:
-    """Nobody traces `task` any more; a stop that it is in is left as it is."""
+    """End the tracing of `task`; a stop that it is in stays."""
     tracee = task.tracee
     if tracee is None:
         return
@@ -102,7 +102,7 @@ def traceme(task: Task) -> int:
     if scope >= SCOPE_NO_ATTACH:
         return -EPERM
     if parent is None or not parent.has_guest_code:
-        task.trace.is_claimed = True  # the sandbox's own init would let each stop pass at once
+        task.trace.is_claimed = True  # the sandbox's own init would end each stop at once
         return 0
     tracer = parent_thread(task.group)
     if tracer is None:
@@ -149,7 +149,7 @@ def attach(tracer: Task, target: Task, addr: int, options: int, *, is_seized: bo
     if not may_access(tracer, target, uses_real_ids=True) or not yama_allows(tracer, target):
         return -EPERM
     if group.exec_turn.waiter is not None:
-        # Its next credentials are decided already, what may_access looked at is out of date (cred_guard_mutex).
+        # Its next credentials are decided already, so the check by may_access is out of date (cred_guard_mutex).
         wait = AttachWait(target, addr, options, is_seized=is_seized)
         return block_on(tracer, wait, group.exec_turn.others())
     if target.is_exited or group.end.is_begun or group.end.is_by_thread or target.tracee is not None:
@@ -175,7 +175,7 @@ def send_priv(task: Task, signo: int) -> None:
 
 
 def kill(task: Task) -> None:
-    """PTRACE_KILL: a SIGKILL from nobody."""
+    """PTRACE_KILL: a SIGKILL without a sender."""
     send(task, SigInfo(SIGKILL, SI_USER, pack_siginfo_kill(SIGKILL, SI_USER, 0, 0)), to_group=False)
 
 

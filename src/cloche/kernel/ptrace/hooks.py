@@ -1,6 +1,6 @@
-"""What the rest of the kernel asks of ptrace, at the points where a traced task differs (`Kernel.tracing`).
+"""The kernel's calls into ptrace, at the points where a traced task differs (`Kernel.tracing`).
 
-`install` puts it in force.  Everything here is reached only for traced tasks, but for the ends of groups and tasks.
+`install` puts them in force. They are made only for traced tasks, except at the ends of groups and tasks.
 """
 
 from typing import Final
@@ -194,7 +194,7 @@ class Hooks(Tracing):
             tracee.stop_wanted = False
             if tracee.is_seized:
                 tracee.notify_pending = True
-        group.job.is_stopping = False  # what a trap says of the group must be true at once
+        group.job.is_stopping = False  # a trap must report the group's state correctly at once
         for task in list(group.tasks):
             if task.tracee is not None and task.tracee.is_seized:
                 wake(task)

@@ -1,4 +1,4 @@
-"""Memory of another task, as a debugger may touch it: also where the task itself could not (FOLL_FORCE).
+"""Memory of another task, as a debugger may touch it: also where the task itself has no access (FOLL_FORCE).
 
 A breakpoint is a write into private, read-only text.  The host refuses the sentry's write there, so a stopped thread of
 the address space is ordered to make the pages accessible (`mprotect`), the sentry copies, and the thread puts the
@@ -6,7 +6,7 @@ protection back; copy-on-write has then given the process a page of its own.  Th
 If none is stopped, one that runs is made to (`HostWork.next`).  As in Linux only private mappings can be forced to
 take a write.
 
-Two rounds of operations make a `ForcedAccess`; whoever asked waits on its queue.
+A `ForcedAccess` consists of two rounds of operations; the task that asked waits on its queue.
 """
 
 from typing import Final
@@ -25,7 +25,7 @@ _CLOSING: Final = 1
 
 
 class HeldWait(Blocked):
-    """A task that was about to run guest code, while its thread works for somebody else."""
+    """The wait of a task that is about to run guest code, while its thread works on a job for another task."""
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
@@ -39,7 +39,7 @@ class HeldWait(Blocked):
 
 
 class ForcedAccess(OpsJob):
-    """One read or write that needs other protections for a moment."""
+    """One read or write for which protections are changed temporarily."""
 
     def __init__(self, space: AddressSpace, addr: int, length: int, data: bytes | None) -> None:
         self.space: AddressSpace = space
@@ -49,13 +49,13 @@ class ForcedAccess(OpsJob):
         self.found: bytes = b""  # what was read
         self.count: int = 0  # bytes that were moved
         self.is_done: bool = False
-        self.is_lost: bool = False  # without an attempt: its thread went elsewhere, another may do it
+        self.is_lost: bool = False  # not attempted, because its thread was not available; another may do it
         self.queue: WaitQueue = WaitQueue()
         self.pieces: list[tuple[int, int]] = []  # start and end of pages whose protection changes
         self.stage: int = _OPENING
 
     def plan(self) -> bool:
-        """Which pages must change; False if nothing helps: a hole, a shared mapping."""
+        """Find the pages whose protection must change; False if that would not help (a hole, a shared mapping)."""
         at, end = self.addr & PAGE_MASK, page_up(self.addr + self.length)
         wanted = PROT_READ if self.data is None else PROT_READ | PROT_WRITE
         while at < end:

@@ -80,7 +80,7 @@ class AccessWait(Blocked):
     def __init__(self, access: memory.ForcedAccess, out_addr: int) -> None:
         super().__init__()
         self.access: memory.ForcedAccess = access
-        self.out_addr: int = out_addr  # where the tracer wants the word that was read
+        self.out_addr: int = out_addr  # address in the tracer for the word that was read
 
     def retry(self, task: TaskBase) -> int:
         access = self.access
@@ -129,7 +129,7 @@ def on_tracee(task: Task, request: int, target: Task, addr: int, data: int) -> i
     if tracee is None or tracee.tracer is not task or not tracee.is_stopped or tracee.is_listening:
         return -ESRCH
     if target.is_exited or target.group.end.fatal_status >= 0 and not target.group.end.is_by_thread:
-        return -ESRCH  # SIGKILL is on its way
+        return -ESRCH  # it is about to be killed
     access = memory.busy_with(target)
     if access is not None:
         return block_on(task, RequestWait(request, target, addr, data), access.queue)
@@ -234,7 +234,7 @@ def _inspect(task: Task, request: int, target: Task, tracee: Tracee, addr: int, 
     elif request == pt.PTRACE_ARCH_PRCTL:
         return _arch_prctl(task, target, data, addr)
     elif request == pt.PTRACE_GET_RSEQ_CONFIGURATION:
-        mem.write(data, bytes(24)[: min(addr, 24)])  # nobody has registered one
+        mem.write(data, bytes(24)[: min(addr, 24)])  # no rseq area is registered
         return 24
     else:
         return -EIO
@@ -286,7 +286,7 @@ def _signal_mask(task: Task, target: Task, size: int, data: int, *, is_set: bool
 
 
 def _listen(target: Task, tracee: Tracee) -> int:
-    """PTRACE_LISTEN: stay stopped, but tell when the group's state changes."""
+    """PTRACE_LISTEN: stay stopped, but report changes of the group's state."""
     info = tracee.info
     if not tracee.is_seized or info is None or info.code >> 8 != pt.PTRACE_EVENT_STOP:
         return -EIO
@@ -297,7 +297,7 @@ def _listen(target: Task, tracee: Tracee) -> int:
 
 
 def _syscall_info(task: Task, target: Task, tracee: Tracee, size: int, out_addr: int) -> int:
-    """PTRACE_GET_SYSCALL_INFO: the length of what is known."""
+    """PTRACE_GET_SYSCALL_INFO: the length of the data."""
     r = target.thread.regs()
     op = pt.PTRACE_SYSCALL_INFO_NONE
     rest = b""

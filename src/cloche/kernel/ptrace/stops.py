@@ -5,8 +5,8 @@ call first *settles*: the host operations and copies that the call has ordered a
 tracer sees the memory that its tracee will see.  May call `kernel.signals` and `kernel.exit`; the event loop reaches it
 through `Kernel.tracing` (see `hooks`).
 
-A stop ends by `release`: by its tracer's request, by a detach, or by the tracer's death.  Whatever a stop needs to go
-on is in it, since the tracee state may be gone by then.
+A stop ends by `release`: by its tracer's request, by a detach, or by the tracer's death. A stop holds everything that
+it needs to go on, since the tracee state may be gone by then.
 """
 
 from typing import Final
@@ -49,7 +49,7 @@ _M64: Final = 0xFFFFFFFFFFFFFFFF
 _SETTLING: Final = 0  # its host thread carries out what the call has ordered
 _STOPPED: Final = 1
 _RELEASED: Final = 2
-_REFRESHING: Final = 3  # what the stub copied along with the call is being forgotten
+_REFRESHING: Final = 3  # prefetched arguments of the call are being dropped
 
 
 def to_signed(value: int) -> int:
@@ -58,7 +58,7 @@ def to_signed(value: int) -> int:
 
 
 class PtraceStop(Blocked):
-    """A task that is stopped, or is about to, for its tracer.  Kinds differ in `proceed`."""
+    """A task that is stopped for its tracer, or about to be. The kinds differ in `proceed`."""
 
     def __init__(self, code: int, info: SigInfo | None, why: int = CLD_TRAPPED) -> None:
         super().__init__()
@@ -179,7 +179,9 @@ def note_call(task: Task, result: int, *, in_syscall: bool) -> None:
 
 
 def _send_data(task: Task, data: int) -> None:
-    """A signal given at a stop that is no signal's: as if sent by the task itself (ptrace_report_syscall)."""
+    """Send a signal that the tracer gave at a stop other than a signal stop, as if sent by the task itself
+    (ptrace_report_syscall).
+    """
     if 0 < data <= NSIG:
         send_task_info(task, user_info(task, data))
 
@@ -356,7 +358,7 @@ def make_trap(task: Task) -> TrapStop:
 
 
 def trap_again(task: Task) -> None:
-    """A listening tracee has something new to tell: its stop starts over."""
+    """The state of a listening tracee's group has changed: its stop starts again."""
     stop = current_stop(task)
     if stop is None:
         return
@@ -368,7 +370,7 @@ def trap_again(task: Task) -> None:
 
 
 def wake(task: Task) -> None:
-    """Something waits for the task's way to guest code; one in a stop sees it when it leaves."""
+    """Have the task look for pending work before it runs guest code; in a stop it does so when it leaves that."""
     tracee = task.tracee
     if tracee is not None and tracee.is_listening:
         trap_again(task)

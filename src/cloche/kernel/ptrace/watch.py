@@ -1,10 +1,10 @@
-"""Debug registers without the processor's: a watched tracee is single-stepped, and each step is looked at.
+"""Emulated debug registers: a watched tracee is single-stepped, and checked after each step.
 
 The host's debug registers belong to the host, so a watchpoint is an emulation: `Tracee.watch` holds what the
 tracer has set, and while any is enabled (`Watchpoints.is_enabled`) the thread runs with the trap flag.  A
 write is noticed by the changed value (so one that changes nothing is not), a breakpoint by the instruction pointer
-after a step.  Reads leave no trace: a watchpoint for them is ENOSPC.  As with the processor's, what the kernel writes
-is not noticed.
+after a step. Reads cannot be noticed: a watchpoint for them is refused with ENOSPC. As with real debug registers,
+writes by the kernel are not noticed.
 """
 
 from typing import Final
